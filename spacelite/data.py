@@ -1,0 +1,403 @@
+"""A name or path -> splits of texts and labels, checked, numbered and fingerprinted.
+
+Known data sets carry the protocol of the published tables (arXiv:2401.16638 and its README):
+`imdb` (test split 80/20 into test and validation), `hatexplain` (majority label of the
+annotators) and `hatexplain:2` (hatespeech and offensive together against normal). Everything else
+is read as it is: train, validation and test where they exist, 10% of train as validation where
+there is none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from spacelite import demo_corpus, sources
+from spacelite.errors import SpaceliteError
+
+log = logging.getLogger(__name__)
+
+SEED = 42  # of every split and sample made here; the published protocol's
+TEXT_COLUMNS = ("text", "sentence", "review", "content", "comment", "post", "tweet", "document")
+LABEL_COLUMNS = ("label", "labels", "class", "category", "target", "sentiment")
+
+Labels = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Known:
+    """A data set of the published tables: where it lies on the hub and what its labels mean."""
+
+    hub: str
+    label_names: tuple[str, ...]
+    revision: str | None = None
+
+
+KNOWN = {
+    "imdb": Known("stanfordnlp/imdb", ("negative", "positive")),
+    # Its loading script no longer runs; the hub keeps an automatic conversion of the data.
+    "hatexplain": Known(
+        "Hate-speech-CNERG/hatexplain",
+        ("hatespeech", "normal", "offensive"),
+        revision="refs/convert/parquet",
+    ),
+}
+TWO_LABELS = ("hateful or offensive", "normal")  # hatexplain:2
+
+
+@dataclass(frozen=True)
+class Split:
+    """N texts and their N labels (int64, 0..C-1)."""
+
+    texts: list[str]
+    labels: Labels
+
+    def take(self, rows: npt.NDArray[np.int64]) -> Split:
+        """The examples at `rows`, in that order."""
+        return Split([self.texts[i] for i in rows], self.labels[rows])
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+
+@dataclass(frozen=True)
+class TextDataset:
+    """A data set ready to embed: splits by name (train first), and the C names of the labels."""
+
+    name: str
+    splits: dict[str, Split]
+    label_names: tuple[str, ...]
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of every split's name, texts and labels: wherever they were read from, the same
+        texts and labels in the same order give the same fingerprint."""
+        digest = hashlib.sha256()
+        for name, split in self.splits.items():
+            digest.update(f"{name}:{len(split)}\n".encode())
+            for text in split.texts:
+                encoded = text.encode("utf-8", "surrogatepass")
+                digest.update(len(encoded).to_bytes(8, "little"))
+                digest.update(encoded)
+            digest.update(split.labels.astype("<i8").tobytes())
+        return digest.hexdigest()
+
+
+def load(
+    name: str,
+    *,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    limit: int | None = None,
+) -> TextDataset:
+    """Load a data set by name or path.
+
+    `name`: `demo`, a known data set, a csv/json/jsonl/parquet file, a folder of them, or a hub
+    data set (`owner/name`, `owner/name:configuration`). `limit`: at most that many examples a
+    split, a seeded sample with the labels in proportion.
+
+    Raises SpaceliteError for whatever cannot be trained on, naming the split and row.
+    """
+    if limit is not None and limit < 1:
+        raise SpaceliteError(f"--limit {limit}: give at least one example a split")
+    if name == "demo":
+        made = {
+            split: Split(texts, np.array(labels, np.int64))
+            for split, (texts, labels) in demo_corpus.splits().items()
+        }
+        dataset = TextDataset("demo", made, demo_corpus.LABEL_NAMES)
+    else:
+        dataset = _read(name, text_column, label_column)
+    _check_classes(dataset)
+    if limit is not None:
+        dataset = TextDataset(
+            dataset.name,
+            {
+                name: split.take(stratified_sample(split.labels, limit))
+                for name, split in dataset.splits.items()
+            },
+            dataset.label_names,
+        )
+        _check_classes(dataset)
+    return dataset
+
+
+def stratified_sample(labels: Labels, size: int) -> npt.NDArray[np.int64]:
+    """Sorted indices of a random sample of `size` examples (all, where there are fewer), every
+    label in proportion to within one example. Seeded.
+
+    Each label's examples are spread evenly over (0, 1) in random order; the smallest `size` win.
+    scikit-learn's stratified split refuses labels that occur once and samples that leave fewer
+    examples than there are classes; here both work.
+    """
+    random = np.random.RandomState(SEED)  # its stream is frozen across numpy versions
+    position = np.empty(len(labels))
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        position[random.permutation(members)] = (np.arange(len(members)) + 0.5) / len(members)
+    return np.sort(np.argsort(position, kind="stable")[:size]).astype(np.int64)
+
+
+def _read(name: str, text_column: str | None, label_column: str | None) -> TextDataset:
+    base, two_labels = (name[:-2], True) if name.endswith("hatexplain:2") else (name, False)
+    path = Path(base).expanduser()
+    if path.exists():
+        base = path.resolve().stem if path.is_file() else path.resolve().name
+        tables = sources.from_path(path)
+    elif path.suffix.lower() in sources.SUFFIXES or base.startswith((".", "/", "~")):
+        raise SpaceliteError(f"there is no file or folder {base}")
+    elif base in KNOWN:
+        tables = _known_from_hub(base)
+    else:
+        repository, _, config = base.partition(":")
+        tables = sources.from_hub(repository, config or None)
+        base = repository
+
+    known = KNOWN.get(base)
+    texts: dict[str, list[str]] = {}
+    values: dict[str, list[Any]] = {}
+    class_names = known.label_names if known else ()
+    for split, table in tables.items():
+        text_name, label_name = _columns(table, text_column, label_column)
+        texts[split] = _checked_texts(table, text_name)
+        values[split] = _checked_values(table, label_name)
+        class_names = class_names or table.class_names.get(label_name, ())
+    numbers, label_names = _numbered(values, class_names, base)
+    splits = {split: Split(texts[split], numbers[split]) for split in tables}
+    if two_labels:
+        splits = {
+            key: Split(split.texts, (split.labels == 1).astype(np.int64))
+            for key, split in splits.items()
+        }
+        base, label_names = f"{base}:2", TWO_LABELS
+    return TextDataset(base, _with_validation(base, splits), label_names)
+
+
+def _known_from_hub(name: str) -> dict[str, sources.Table]:
+    known = KNOWN[name]
+    try:
+        tables = sources.from_hub(known.hub, revision=known.revision)
+    except SpaceliteError as error:
+        if name != "hatexplain":
+            raise
+        raise SpaceliteError(
+            f"{error}; or give a local folder named hatexplain with train, validation and test "
+            ".parquet (or .csv, .json) of columns text and label (0 hatespeech, 1 normal, "
+            "2 offensive)"
+        ) from error
+    if name == "hatexplain":
+        tables = {split: _majority(table) for split, table in tables.items()}
+    return tables
+
+
+def _majority(table: sources.Table) -> sources.Table:
+    """HateXplain's raw rows as text and label: tokens joined by a space, majority of annotators.
+
+    The official splits hold no post without a majority; one that turns up is left out.
+    """
+    rows, left_out = [], 0
+    for row in table.rows.select(["post_tokens", "annotators"]).to_pylist():
+        annotators = row["annotators"]
+        # One struct of lists or one list of structs, depending on who converted the data.
+        votes = (
+            annotators["label"]
+            if isinstance(annotators, dict)
+            else [annotator["label"] for annotator in annotators]
+        )
+        (label, count), *others = Counter(votes).most_common()
+        if others and others[0][1] == count:
+            left_out += 1
+            continue
+        rows.append({"text": " ".join(row["post_tokens"]), "label": label})
+    if left_out:
+        log.warning("%s: %d posts without a majority label are left out", table.origin, left_out)
+    return sources.table_of(rows, table.origin)
+
+
+def _columns(table: sources.Table, text: str | None, label: str | None) -> tuple[str, str]:
+    """The names of the text and label column: as given, by their usual names, or the only ones
+    left to choose."""
+    names = list(table.rows.column_names)
+
+    def pick(asked: str | None, usual: Sequence[str], option: str, others: Sequence[str]) -> str:
+        if asked is not None:
+            if asked in names:
+                return asked
+            problem = f"has no column {asked!r}"
+        else:
+            lower = {name.lower(): name for name in reversed(names)}
+            for candidate in usual:
+                if candidate in lower:
+                    return lower[candidate]
+            if len(others) == 1:
+                return others[0]
+            problem = f"has no {option} column that can be told"
+        raise SpaceliteError(
+            f"{table.origin} {problem}: its columns are {', '.join(map(repr, names))}; "
+            f"name one with --{option}-column"
+        )
+
+    strings = [name for name in names if table.is_string(name) and name != label]
+    text_name = pick(text, TEXT_COLUMNS, "text", strings)
+    rest = [name for name in names if name != text_name]
+    return text_name, pick(label, LABEL_COLUMNS, "label", rest)
+
+
+def _checked_texts(table: sources.Table, column: str) -> list[str]:
+    texts = table.rows.column(column).to_pylist()
+    if not texts:
+        raise SpaceliteError(f"{table.origin} has no rows: it needs at least one text")
+    no_string = [i for i, text in enumerate(texts) if text is not None and type(text) is not str]
+    if no_string:
+        _refuse_rows(table, no_string, f"a {column!r} that is not a string", "--text-column")
+    empty = [i for i, text in enumerate(texts) if text is None or not text.strip()]
+    if empty:
+        _refuse_rows(table, empty, f"an empty {column!r}", "--text-column")
+    if all(_is_number(text) for text in texts):
+        raise SpaceliteError(
+            f"{table.origin}: every {column!r} is a number: name the column that holds the texts "
+            "with --text-column"
+        )
+    return texts
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _checked_values(table: sources.Table, column: str) -> list[Any]:
+    """The label column's values as they stand, none of them missing."""
+    values = table.rows.column(column).to_pylist()
+    missing = [
+        i
+        for i, value in enumerate(values)
+        if value is None or value != value or (isinstance(value, str) and not value.strip())
+    ]
+    if missing:
+        _refuse_rows(table, missing, f"no {column!r}", "--label-column")
+    if any(isinstance(value, list | dict) for value in values):
+        raise SpaceliteError(
+            f"{table.origin}: column {column!r} holds lists, but one label a text is needed: "
+            "name another with --label-column"
+        )
+    return values
+
+
+def _refuse_rows(table: sources.Table, rows: list[int], what: str, option: str) -> None:
+    more = f" (and {len(rows) - 1} more rows)" if len(rows) > 1 else ""
+    raise SpaceliteError(
+        f"{table.origin}: row {rows[0] + 1}{more} has {what}: mend or remove, or name another "
+        f"column with {option}"
+    )
+
+
+def _numbered(
+    values: dict[str, list[Any]], class_names: Sequence[str], name: str
+) -> tuple[dict[str, Labels], tuple[str, ...]]:
+    """Labels as numbers 0..C-1, and their names.
+
+    Numbers with known names stay what they are; other numbers and strings are numbered in sorted
+    order, over all splits together.
+    """
+    pooled = [value for split in values.values() for value in split]
+    if all(isinstance(value, str) for value in pooled):
+        if all(re.fullmatch(r"[+-]?\d+(\.0+)?", value.strip()) for value in pooled):
+            values = {key: [int(float(v)) for v in split] for key, split in values.items()}
+        else:
+            known = class_names if set(class_names) >= set(pooled) else ()
+            order = tuple(known or sorted(set(pooled)))
+            number = {value: i for i, value in enumerate(order)}
+            return {key: _int64(number[v] for v in split) for key, split in values.items()}, order
+    elif all(isinstance(value, bool) for value in pooled):
+        return {key: _int64(map(int, split)) for key, split in values.items()}, ("false", "true")
+    elif any(isinstance(value, str | bool) for value in pooled):
+        kinds = sorted({type(value).__name__ for value in pooled})
+        raise SpaceliteError(f"{name}: labels of mixed types ({', '.join(kinds)}): use one type")
+
+    for split, numbers in values.items():
+        for row, value in enumerate(numbers):
+            if not isinstance(value, int | float) or value != int(value):
+                raise SpaceliteError(
+                    f"{name} {split}: row {row + 1} has label {value!r}: classes need whole "
+                    "numbers or strings (name another column with --label-column)"
+                )
+            if value < 0:
+                count = sum(number < 0 for number in numbers)
+                raise SpaceliteError(
+                    f"{name} {split}: row {row + 1} has label {int(value)}, which marks a hidden or "
+                    f"missing label ({count} such rows): remove them, or the whole split"
+                )
+    arrays = {key: _int64(map(int, split)) for key, split in values.items()}
+    distinct = np.unique(np.concatenate(list(arrays.values())))
+    if class_names:
+        if distinct[-1] >= len(class_names):
+            raise SpaceliteError(
+                f"{name} has label {distinct[-1]}, but its labels are 0 to {len(class_names) - 1} "
+                f"({', '.join(class_names)})"
+            )
+        return arrays, tuple(class_names)
+    numbered = {key: np.searchsorted(distinct, array) for key, array in arrays.items()}
+    return (
+        {key: array.astype(np.int64) for key, array in numbered.items()},
+        tuple(str(value) for value in distinct),
+    )
+
+
+def _int64(values: Iterable[int]) -> Labels:
+    return np.fromiter(values, np.int64)
+
+
+def _with_validation(name: str, splits: dict[str, Split]) -> dict[str, Split]:
+    """`splits` with a validation split and in their usual order."""
+    if "validation" not in splits:
+        if name == "imdb" and "test" in splits:
+            from sklearn.model_selection import train_test_split
+
+            rows = np.arange(len(splits["test"]))
+            kept, validation = train_test_split(rows, test_size=0.2, random_state=SEED)
+            splits = {
+                **splits,
+                "validation": splits["test"].take(validation),
+                "test": splits["test"].take(kept),
+            }
+        else:
+            train = splits["train"]
+            validation = stratified_sample(train.labels, max(1, round(0.1 * len(train))))
+            kept = np.setdiff1d(np.arange(len(train)), validation)
+            if not len(kept):
+                raise SpaceliteError(f"{name} has one training example: it needs at least two")
+            log.warning(
+                "%s has no validation split: %d of its %d training examples serve (seed %d)",
+                name, len(validation), len(train), SEED,
+            )  # fmt: skip
+            splits = {**splits, "train": train.take(kept), "validation": train.take(validation)}
+    if "test" not in splits:
+        log.warning("%s has no test split: reports show validation figures", name)
+    return {split: splits[split] for split in sources.SPLITS if split in splits}
+
+
+def _check_classes(dataset: TextDataset) -> None:
+    counts = np.bincount(dataset.splits["train"].labels, minlength=len(dataset.label_names))
+    present = [name for name, count in zip(dataset.label_names, counts, strict=True) if count]
+    if len(present) < 2:
+        raise SpaceliteError(
+            f"the train split of {dataset.name} holds a single class ({present[0]}): a classifier "
+            "needs at least two"
+        )
+    if len(present) < len(dataset.label_names):
+        never = sorted(set(dataset.label_names) - set(present))
+        log.warning("%s: no training example has label %s", dataset.name, json.dumps(never))

@@ -1,0 +1,13 @@
+"""The one exception of the library."""
+
+
+class SpaceliteError(Exception):
+    """A failure that the user can cause or mend: one line, what is wrong and what to do."""
+
+
+def one_line(error: BaseException, limit: int = 300) -> str:
+    """The words of another library's exception on one line: the cause's, where it was wrapped."""
+    words = (str(cause) for cause in (error.__cause__, error) if cause is not None)
+    text = " ".join(next((text for text in words if text.strip()), "").split())
+    text = text or type(error).__name__
+    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -1,0 +1,203 @@
+"""Where a data set lies: a hub name or a path -> one Arrow table per split.
+
+The only importer of `datasets` and `pyarrow`. Nothing is interpreted here beyond the split names:
+columns, labels and the known data sets' protocols are `data.py`'s.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from spacelite import hub
+from spacelite.errors import SpaceliteError, one_line
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SUFFIXES = (".csv", ".json", ".jsonl", ".parquet")
+SPLITS = ("train", "validation", "test")
+SPLIT_ALIASES = {"valid": "validation", "val": "validation", "dev": "validation"}
+# "train-00000-of-00002.parquet": how the hub names the parts of a split.
+PART = re.compile(r"-\d+-of-\d+$")
+
+
+@dataclass(frozen=True)
+class Table:
+    """One split as it was found: an Arrow table, the names of its labels where the source knows
+    them (by label column), and where it came from, for messages."""
+
+    rows: pa.Table
+    class_names: dict[str, tuple[str, ...]]
+    origin: str
+
+    def is_string(self, column: str) -> bool:
+        """Whether the column's type is one of Arrow's string types."""
+        from pyarrow import types
+
+        kind = self.rows.schema.field(column).type
+        return any(test(kind) for test in (types.is_string, types.is_large_string))
+
+
+def table_of(rows: list[dict[str, Any]], origin: str) -> Table:
+    """A table from rows that were made in Python."""
+    import pyarrow as pa
+
+    return Table(pa.Table.from_pylist(rows), {}, origin)
+
+
+def from_path(path: Path) -> dict[str, Table]:
+    """Read one file (it becomes `train`) or a folder of files named after their splits.
+
+    Raises SpaceliteError for a missing, empty, broken or unknown file, a folder without a train
+    split, and a split that is given twice.
+    """
+    if path.is_dir():
+        return {
+            split: _joined([_read_file(file) for file in files], str(path / split))
+            for split, files in _split_files(path).items()
+        }
+    return {"train": _as_table(_read_file(path), str(path))}
+
+
+def _split_files(folder: Path) -> dict[str, list[Path]]:
+    """The files of each split in `folder`, or in its `data/`, where hub clones keep them."""
+    for place in (folder, folder / "data"):
+        if not place.is_dir():
+            continue
+        found: dict[str, list[Path]] = {}
+        for file in sorted(place.iterdir()):
+            if file.suffix.lower() in SUFFIXES:
+                stem = PART.sub("", file.stem).lower()
+                split = SPLIT_ALIASES.get(stem, stem)
+                if split in SPLITS:
+                    found.setdefault(split, []).append(file)
+        for split, files in found.items():
+            if len(files) > 1 and not all(PART.search(file.stem) for file in files):
+                names = ", ".join(file.name for file in files)
+                raise SpaceliteError(f"{place} gives {split} more than once ({names}): keep one")
+        if "train" in found:
+            return {split: found[split] for split in SPLITS if split in found}
+    files_there = sorted(file.name for file in folder.iterdir() if not file.name.startswith("."))
+    raise SpaceliteError(
+        f"{folder} has no train split: it needs train.csv, .json, .jsonl or .parquet (and "
+        f"validation and test beside it); it holds {', '.join(files_there[:8]) or 'nothing'}"
+    )
+
+
+def _read_file(path: Path) -> pa.Table:
+    import pyarrow as pa
+
+    if path.suffix.lower() not in SUFFIXES:
+        raise SpaceliteError(f"{path} is not a .csv, .json, .jsonl or .parquet file")
+    if path.is_dir():
+        raise SpaceliteError(
+            f"{path} is a folder named like a file: give the file inside it, or rename the folder"
+        )
+    try:
+        if path.stat().st_size == 0:
+            raise SpaceliteError(f"{path} is empty: it needs a header and at least one row")
+        return _READERS[path.suffix.lower()](path)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise SpaceliteError(f"{path} cannot be read: {one_line(error)}") from error
+
+
+def _read_csv(path: Path) -> pa.Table:
+    from pyarrow import csv
+
+    parse = csv.ParseOptions(newlines_in_values=True)
+    with csv.open_csv(path, parse_options=parse) as reader:
+        names = reader.schema.names
+    # Every column as text: a type guessed from the first rows would turn "007" into 7, or fail
+    # on row 100,000. data.py turns labels into numbers where all of them are numbers.
+    convert = csv.ConvertOptions(column_types=dict.fromkeys(names, "string"))
+    return csv.read_csv(path, parse_options=parse, convert_options=convert)
+
+
+def _read_json(path: Path) -> pa.Table:
+    """JSON lines, or one JSON list of objects."""
+    import pyarrow as pa
+    from pyarrow import json as arrow_json
+
+    with path.open("rb") as file:
+        is_list = file.read(4096).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
+    if is_list:
+        rows = json.loads(path.read_text(encoding="utf-8-sig"))
+        if not all(isinstance(row, dict) for row in rows):
+            raise ValueError("the list holds other things than objects with a text and a label")
+        return pa.Table.from_pylist(rows)
+    # A row has to fit into one block: texts of many megabytes are rare but real.
+    block = max(1 << 20, min(path.stat().st_size, (1 << 31) - 1))
+    return arrow_json.read_json(path, read_options=arrow_json.ReadOptions(block_size=block))
+
+
+def _read_parquet(path: Path) -> pa.Table:
+    from pyarrow import parquet
+
+    return parquet.read_table(path)
+
+
+_READERS = {
+    ".csv": _read_csv,
+    ".json": _read_json,
+    ".jsonl": _read_json,
+    ".parquet": _read_parquet,
+}
+
+
+def _joined(parts: list[pa.Table], origin: str) -> Table:
+    import pyarrow as pa
+
+    try:
+        return _as_table(pa.concat_tables(parts), origin)
+    except pa.ArrowException as error:
+        raise SpaceliteError(
+            f"the parts of {origin} have different columns: {one_line(error)}"
+        ) from error
+
+
+def _as_table(rows: pa.Table, origin: str) -> Table:
+    """A local table; parquet files exported by `datasets` carry their label names along."""
+    names: dict[str, tuple[str, ...]] = {}
+    recorded = (rows.schema.metadata or {}).get(b"huggingface")
+    if recorded:
+        features = json.loads(recorded).get("info", {}).get("features", {})
+        for column, feature in features.items():
+            if isinstance(feature, dict) and feature.get("_type") == "ClassLabel":
+                names[column] = tuple(feature.get("names") or ())
+    return Table(rows, names, origin)
+
+
+def from_hub(name: str, config: str | None = None, revision: str | None = None) -> dict[str, Table]:
+    """Load a hub data set's train, validation and test splits, as far as it has them.
+
+    Without a network the local hub cache serves. Raises SpaceliteError when the name does not
+    exist, needs a configuration, cannot be reached, or has no train split.
+    """
+    if hub.data_set_is_online(name, revision):
+        place, revision_there = name, revision
+    else:
+        place, revision_there = str(hub.cached_data_set_folder(name, revision)), None
+
+    import datasets
+
+    try:
+        loaded = datasets.load_dataset(place, config, revision=revision_there)
+    except Exception as error:  # the builders raise whatever their formats raise
+        raise SpaceliteError(f"data set {name!r} cannot be loaded: {one_line(error)}") from error
+    found: dict[str, Table] = {}
+    for key, split in loaded.items():
+        standard = SPLIT_ALIASES.get(key, key)
+        if standard in SPLITS:
+            names = {
+                column: tuple(feature.names)
+                for column, feature in split.features.items()
+                if isinstance(feature, datasets.ClassLabel)
+            }
+            found[standard] = Table(split.data.table, names, f"{name} ({key})")
+    if "train" not in found:
+        raise SpaceliteError(f"data set {name!r} has no train split, only {', '.join(loaded)}")
+    return {split: found[split] for split in SPLITS if split in found}

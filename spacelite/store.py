@@ -1,0 +1,435 @@
+"""The HDF5 cache file: lay out, write rows, mark done, verify, read. The only importer of `h5py`.
+
+The file is laid out whole before the first hidden state exists, and the HDF5 handle closed. Hidden
+states are then plain bytes at known offsets, written with `os.pwrite`, so that no HDF5 metadata is
+ever half-written, however the process ends. The journal says which examples can be trusted: rows
+are synced to disk before their `done` flags. The format is described in the README.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from spacelite.errors import SpaceliteError, one_line
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+DTYPES = ("float16", "float32")
+PAGE = 4096  # large arrays start on a page of their own
+
+Array = npt.NDArray[Any]
+Spec = dict[str, Any]
+
+
+def canonical(spec: Spec) -> str:
+    """The spec as canonical JSON: sorted keys, no spaces. The cache key is its SHA-256."""
+    return json.dumps(spec, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def key_of(spec: Spec) -> str:
+    """The cache key: SHA-256 of the canonical spec, hexadecimal."""
+    return hashlib.sha256(canonical(spec).encode()).hexdigest()
+
+
+def folder_of(cache_dir: Path) -> Path:
+    """Where the cache files of `cache_dir` lie."""
+    return cache_dir / "embeddings"
+
+
+def path_of(cache_dir: Path, spec: Spec) -> Path:
+    """`<cache-dir>/embeddings/<backbone>--<dataset>--<first 10 of key>.h5`."""
+    backbone, dataset = _slug(spec["backbone"]), _slug(spec["dataset"])
+    return folder_of(cache_dir) / f"{backbone}--{dataset}--{key_of(spec)[:10]}.h5"
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^\w.]+", "-", name, flags=re.ASCII).strip("-.") or "unnamed"
+
+
+def differing_fields(one: Spec, other: Spec) -> list[str]:
+    """The names of the fields in which two specs differ, each with both values."""
+    return [
+        f"{field} ({_short(one.get(field))} there, {_short(other.get(field))} asked)"
+        for field in sorted(one.keys() | other.keys())
+        if one.get(field) != other.get(field)
+    ]
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 24 else text[:16] + "…"
+
+
+@dataclass(frozen=True)
+class SplitIndex:
+    """What a split holds besides hidden states, known before the backbone runs.
+
+    `offsets` (N+1,) int64: example i is rows offsets[i]:offsets[i+1]; `labels` (N,) int64;
+    `token_ids` (T,) int32.
+    """
+
+    offsets: Array
+    labels: Array
+    token_ids: Array
+
+    @property
+    def crc32(self) -> int:
+        """CRC-32 of the three arrays' bytes, in the order above."""
+        value = 0
+        for array in (self.offsets, self.labels, self.token_ids):
+            value = zlib.crc32(np.ascontiguousarray(array).data, value)
+        return value
+
+
+def _shapes(index: SplitIndex, width: int, dtype: str, pooled: bool) -> dict[str, tuple[Any, str]]:
+    """Name -> (shape, dtype) of a split's datasets, in the order they lie in the file."""
+    examples, tokens = len(index.labels), len(index.token_ids)
+    shapes: dict[str, tuple[Any, str]] = {
+        "offsets": ((examples + 1,), "int64"),
+        "labels": ((examples,), "int64"),
+        "token_ids": ((tokens,), "int32"),
+        "done": ((examples,), "uint8"),
+        "crc32": ((examples,), "uint32"),
+    }
+    if pooled:
+        shapes["pooled_crc32"] = ((examples,), "uint32")
+        shapes["pooled"] = ((examples, width), "float32")
+    shapes["tokens"] = ((tokens, width), dtype)
+    return shapes
+
+
+def file_size(splits: dict[str, SplitIndex], width: int, dtype: str, pooled: bool) -> int:
+    """Bytes that `lay_out` takes on disk, to within a few kilobytes."""
+    total = 2 * PAGE
+    for index in splits.values():
+        for shape, kind in _shapes(index, width, dtype, pooled).values():
+            total += int(np.prod(shape)) * np.dtype(kind).itemsize + PAGE
+    return total
+
+
+def lay_out(
+    path: Path,
+    spec: Spec,
+    splits: dict[str, SplitIndex],
+    *,
+    width: int,
+    dtype: str,
+    pooled: bool,
+) -> None:
+    """Create the whole cache file, no example done. It appears under its name only when whole.
+
+    Raises SpaceliteError when the disk is full; nothing is left behind then.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with h5py.File(
+            partial, "w", locking=False, alignment_threshold=PAGE, alignment_interval=PAGE
+        ) as file:
+            file.attrs["format"] = FORMAT
+            file.attrs["spec"] = canonical(spec)
+            for name, index in splits.items():
+                group = file.create_group(name)
+                group.attrs["index_crc32"] = np.uint32(index.crc32)
+                for key, (shape, kind) in _shapes(index, width, dtype, pooled).items():
+                    _create_contiguous(group, key, shape, kind)
+                group["offsets"][...] = index.offsets
+                group["labels"][...] = index.labels
+                group["token_ids"][...] = index.token_ids
+                for key in ("done", "crc32", "pooled_crc32"):
+                    if key in group:
+                        group[key][...] = 0
+        with partial.open("rb+") as raw:
+            if hasattr(os, "posix_fallocate"):
+                # Reserve the space now: a disk that fills up later cannot stop the run half-way.
+                os.posix_fallocate(raw.fileno(), 0, partial.stat().st_size)
+            os.fsync(raw.fileno())
+        partial.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise SpaceliteError(
+            f"the cache file cannot be laid out in {path.parent}: {error.strerror or error}; "
+            "free some space or choose another --cache-dir"
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _create_contiguous(group: Any, name: str, shape: tuple[int, ...], dtype: str) -> None:
+    creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    creation.set_layout(h5py.h5d.CONTIGUOUS)
+    creation.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    creation.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    kind = h5py.h5t.py_create(np.dtype(dtype), logical=True)
+    h5py.h5d.create(group.id, name.encode(), kind, h5py.h5s.create_simple(shape), creation)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """Hold the right to write the cache at `path`; waits for another process that holds it.
+
+    The kernel lets go of it when the process ends, however it ends.
+    """
+    from filelock import FileLock, Timeout
+
+    guard = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        try:
+            guard.acquire(timeout=0)
+        except Timeout:
+            log.warning("another spacelite process is writing %s: waiting for it", path.name)
+            guard.acquire()
+    except OSError as error:
+        raise SpaceliteError(
+            f"{path.parent} cannot be written: {error.strerror or error}; choose another "
+            "--cache-dir (or SPACELITE_CACHE)"
+        ) from error
+    try:
+        yield
+    finally:
+        guard.release()
+
+
+class CachedSplit:
+    """One split of an open cache: N examples, T tokens of width d."""
+
+    def __init__(self, group: Any) -> None:
+        self._group = group
+        self.offsets: Array = group["offsets"][...]
+        self.labels: Array = group["labels"][...]
+        self.done: Array = group["done"][...]
+        self.tokens, self.width = group["tokens"].shape
+        self.dtype: Any = group["tokens"].dtype
+        self.has_pooler = "pooled" in group
+
+    @property
+    def lengths(self) -> Array:
+        """Tokens of each example, (N,) int64."""
+        return np.diff(self.offsets)
+
+    @property
+    def token_ids(self) -> Array:
+        """(T,) int32."""
+        ids: Array = self._group["token_ids"][...]
+        return ids
+
+    @property
+    def pooled(self) -> Array:
+        """The pooler's outputs, (N, d) float32. Raises SpaceliteError where there is no pooler."""
+        if not self.has_pooler:
+            raise SpaceliteError(
+                "this cache's backbone has no pooler: use --pooling first, last or mean"
+            )
+        pooled: Array = self._group["pooled"][...]
+        return pooled
+
+    def read_tokens(self, first: int, last: int) -> Array:
+        """Stored rows first:last of the hidden states, (last - first, d) in the stored dtype."""
+        rows = np.empty((last - first, self.width), self.dtype)
+        if last > first:
+            self._group["tokens"].read_direct(rows, np.s_[first:last])
+        return rows
+
+    def map_tokens(self, path: Path) -> Array:
+        """All hidden states (T, d) as a read-only memory map of the file at `path`."""
+        start = self._group["tokens"].id.get_offset()
+        return np.memmap(path, self.dtype, "r", start, (self.tokens, self.width))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+class Cache:
+    """An open cache file, for reading. Use as a context manager."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises SpaceliteError for a file that is missing, damaged, foreign or too new."""
+        self.path = path
+        mend = f"remove it (spacelite cache remove {path.stem}) and run embed again"
+        try:
+            self._file = h5py.File(path, "r", locking=False)
+        except FileNotFoundError as error:
+            raise SpaceliteError(f"there is no cache file {path}") from error
+        except OSError as error:
+            raise SpaceliteError(
+                f"{path} is damaged or no HDF5 file ({one_line(error, 120)}): {mend}"
+            ) from error
+        try:
+            version = int(self._file.attrs["format"])
+            if version > FORMAT:
+                raise SpaceliteError(
+                    f"{path} has cache format {version}, this spacelite reads {FORMAT}: upgrade "
+                    "spacelite"
+                )
+            self.spec: Spec = json.loads(self._file.attrs["spec"])
+            self.splits = {
+                name: CachedSplit(self._file[name])
+                for name in ("train", "validation", "test")
+                if name in self._file
+            }
+        except (KeyError, ValueError, TypeError, OSError, RuntimeError) as error:
+            self._file.close()
+            raise SpaceliteError(
+                f"{path} is not a spacelite cache, or damaged ({one_line(error, 120)}): {mend}"
+            ) from error
+        except SpaceliteError:
+            self._file.close()
+            raise
+
+    @property
+    def name(self) -> str:
+        """The cache's name: its file name without the suffix."""
+        return self.path.stem
+
+    @property
+    def label_names(self) -> list[str]:
+        """The C label names, by label number."""
+        return list(self.spec["label_names"])
+
+    @property
+    def complete(self) -> bool:
+        """Whether every example is done: derived from the journal, stored nowhere else."""
+        return all(bool(split.done.all()) for split in self.splits.values())
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all splits together."""
+        return sum(split.tokens for split in self.splits.values())
+
+    @property
+    def tokens_done(self) -> int:
+        """Tokens of the examples that are done."""
+        return sum(int(split.lengths[split.done == 1].sum()) for split in self.splits.values())
+
+    def index_is_intact(self, split: str) -> bool:
+        """Whether offsets, labels and token ids still have the checksum they were written with."""
+        stored = self.splits[split]
+        index = SplitIndex(stored.offsets, stored.labels, stored.token_ids)
+        return index.crc32 == int(self._file[split].attrs["index_crc32"])
+
+    def checksums(self, split: str) -> tuple[Array, Array | None]:
+        """The journal's CRC-32 of each example's rows and, with a pooler, of its pooled row."""
+        group = self._file[split]
+        return group["crc32"][...], group["pooled_crc32"][...] if "pooled" in group else None
+
+    def byte_offsets(self) -> dict[str, dict[str, int]]:
+        """Where each dataset of each split begins in the file, in bytes."""
+        return {
+            split: {name: self._file[split][name].id.get_offset() for name in self._file[split]}
+            for split in self.splits
+        }
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> Cache:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+class Writer:
+    """Writes examples into a cache file that is laid out. Use as a context manager, under `lock`.
+
+    `done`: split -> (N,) uint8, as the journal stood when the writer was opened, kept up to date.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with Cache(path) as cache:
+            self._offsets = cache.byte_offsets()
+            self._rows = {name: split.offsets for name, split in cache.splits.items()}
+            self._row_bytes = {
+                name: split.width * split.dtype.itemsize for name, split in cache.splits.items()
+            }
+            self.done = {name: split.done for name, split in cache.splits.items()}
+        self._pending: list[tuple[str, int, int, int | None]] = []
+        self._file = os.open(path, os.O_RDWR)
+
+    def write(self, split: str, example: int, rows: Array, pooled: Array | None) -> None:
+        """Write an example's hidden states (n, d), in the stored dtype, and its pooled row (d,)
+        float32. They count only once `commit` has returned."""
+        place = self._offsets[split]
+        start = place["tokens"] + int(self._rows[split][example]) * self._row_bytes[split]
+        content = np.ascontiguousarray(rows).data.cast("B")
+        self._pwrite(content, start)
+        pooled_crc = None
+        if pooled is not None:
+            pooled_content = np.ascontiguousarray(pooled).data.cast("B")
+            self._pwrite(pooled_content, place["pooled"] + example * pooled.nbytes)
+            pooled_crc = zlib.crc32(pooled_content)
+        self._pending.append((split, example, zlib.crc32(content), pooled_crc))
+
+    def commit(self) -> None:
+        """Sync the rows written so far to disk, then mark their examples done."""
+        if not self._pending:
+            return
+        try:
+            os.fsync(self._file)
+        except OSError as error:
+            raise self._failure(error) from error
+        for split, example, crc, pooled_crc in self._pending:
+            place = self._offsets[split]
+            self._pwrite(np.uint32(crc).tobytes(), place["crc32"] + 4 * example)
+            if pooled_crc is not None:
+                self._pwrite(np.uint32(pooled_crc).tobytes(), place["pooled_crc32"] + 4 * example)
+            self._pwrite(b"\x01", place["done"] + example)
+            self.done[split][example] = 1
+        self._pending.clear()
+
+    def unmark(self, split: str, example: int) -> None:
+        """Mark an example as not done, so that the next embed computes it again."""
+        self._pwrite(b"\x00", self._offsets[split]["done"] + example)
+        self.done[split][example] = 0
+
+    def close(self) -> None:
+        """Sync and close the file. Rows that were not committed do not count."""
+        try:
+            os.fsync(self._file)
+        finally:
+            os.close(self._file)
+
+    def _pwrite(self, content: bytes | memoryview, offset: int) -> None:
+        view = memoryview(content)
+        try:
+            while len(view):
+                written = os.pwrite(self._file, view, offset)
+                view, offset = view[written:], offset + written
+        except OSError as error:
+            raise self._failure(error) from error
+
+    def _failure(self, error: OSError) -> SpaceliteError:
+        return SpaceliteError(
+            f"writing {self.path} failed: {error.strerror}; mend that and run the same command "
+            "again: it goes on where it was"
+        )
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
