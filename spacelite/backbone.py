@@ -59,13 +59,15 @@ class Tokenized:
 
     `type_ids`: the same shape, where the tokenizer distinguishes segments, else None.
     `masks`: 1 for the text's own tokens, 0 for padding; None without padding.
-    `truncated`: how many texts were longer than the maximum.
+    `truncated`: how many texts were longer than the maximum. `padding_side`: the tokenizer's,
+    `left` for XLNet, whose classification token comes last.
     """
 
     ids: list[Array]
     type_ids: list[Array] | None
     masks: list[Array] | None
     truncated: int
+    padding_side: str
 
 
 def locate(name: str, revision: str | None = None) -> BackboneFiles:
@@ -199,16 +201,13 @@ def tokenize(
             masks.append(np.array(encoding.attention_mask, np.int32))
             truncated += bool(encoding.overflowing)
         on_chunk(len(ids))
-    with_types = "token_type_ids" in tokenizer.model_input_names
-    with_masks = padding == "max_length"
     return Tokenized(
-        ids, type_ids if with_types else None, masks if with_masks else None, truncated
+        ids=ids,
+        type_ids=type_ids if "token_type_ids" in tokenizer.model_input_names else None,
+        masks=masks if padding == "max_length" else None,
+        truncated=truncated,
+        padding_side=tokenizer.padding_side,
     )
-
-
-def pads_left(files: BackboneFiles) -> bool:
-    """Whether the backbone's tokenizer pads on the left, as XLNet's does."""
-    return bool(_load_tokenizer(files).padding_side == "left")
 
 
 def _load_tokenizer(files: BackboneFiles) -> Any:
@@ -364,6 +363,6 @@ def _load_model(files: BackboneFiles, device: str) -> tuple[Any, bool]:
 
 
 def _missing_weights(keys: Iterable[str]) -> set[str]:
-    """Missing weights by their modules; a decoder's are not needed."""
-    parts = (key.split(".") for key in keys)
-    return {"pooler" if "pooler" in part else ".".join(part) for part in parts if part[0] != "decoder"}
+    """Missing weights by name, a pooler's together; a decoder's are not needed."""
+    needed = [key for key in keys if not key.startswith("decoder.")]
+    return {"pooler" if "pooler" in key.split(".") else key for key in needed}

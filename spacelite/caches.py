@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from spacelite import store
 from spacelite.errors import SpaceliteError
@@ -33,13 +35,21 @@ class CacheState:
     splits: tuple[tuple[str, int], ...] = ()
     problem: str | None = None
 
+    def as_json(self) -> dict[str, Any]:
+        """The state as a JSON object."""
+        content = {**asdict(self), "path": str(self.path), "splits": dict(self.splits)}
+        if self.problem is None:
+            del content["problem"]
+        return content
+
 
 def states(cache_dir: Path) -> list[CacheState]:
     """The state of every cache file, newest first."""
-    return [_state(path) for path in cache_files(cache_dir)]
+    return [state(path) for path in cache_files(cache_dir)]
 
 
-def _state(path: Path) -> CacheState:
+def state(path: Path) -> CacheState:
+    """The state of one cache file, readable or not."""
     stat = path.stat()
     try:
         with store.Cache(path) as cache:
@@ -64,16 +74,18 @@ def cache_files(cache_dir: Path) -> list[Path]:
     return sorted(files, key=lambda path: path.stat().st_mtime, reverse=True)
 
 
-def find(cache_dir: Path, name: str) -> Path:
-    """The cache file called `name`: a path, a cache's name, or the one name that starts with it.
+def find(cache_dir: Path, name: str, *, exact: bool = False) -> Path:
+    """The cache file called `name`: a path, a cache's name or, unless `exact`, the one name that
+    starts with it.
 
     Raises SpaceliteError when there is none, or more than one.
     """
     files = cache_files(cache_dir)
     if Path(name).is_file():
         return Path(name)
-    exact = [path for path in files if name in (path.stem, path.name)]
-    matches = exact or [path for path in files if path.stem.startswith(name)]
+    matches = [path for path in files if name in (path.stem, path.name)]
+    if not matches and not exact:
+        matches = [path for path in files if path.stem.startswith(name)]
     if len(matches) == 1:
         return matches[0]
     there = ", ".join(path.stem for path in matches or files) or "none: run spacelite embed first"
@@ -140,7 +152,7 @@ def verify(
     return damaged
 
 
-def _spans(offsets: Array, rows: int = 1 << 15) -> Iterator[tuple[int, int]]:
+def _spans(offsets: npt.NDArray[np.int64], rows: int = 1 << 15) -> Iterator[tuple[int, int]]:
     """Runs of examples first:last of about `rows` tokens each."""
     first = 0
     while first < len(offsets) - 1:

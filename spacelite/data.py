@@ -227,7 +227,7 @@ def _majority(table: sources.Table) -> sources.Table:
 def _columns(table: sources.Table, text: str | None, label: str | None) -> tuple[str, str]:
     """The names of the text and label column: as given, by their usual names, or the only ones
     left to choose."""
-    names = list(table.rows.column_names)
+    names: list[str] = list(table.rows.column_names)
 
     def pick(asked: str | None, usual: Sequence[str], option: str, others: Sequence[str]) -> str:
         if asked is not None:
@@ -254,7 +254,7 @@ def _columns(table: sources.Table, text: str | None, label: str | None) -> tuple
 
 
 def _checked_texts(table: sources.Table, column: str) -> list[str]:
-    texts = table.rows.column(column).to_pylist()
+    texts: list[Any] = table.rows.column(column).to_pylist()
     if not texts:
         raise SpaceliteError(f"{table.origin} has no rows: it needs at least one text")
     no_string = [i for i, text in enumerate(texts) if text is not None and type(text) is not str]
@@ -281,7 +281,7 @@ def _is_number(text: str) -> bool:
 
 def _checked_values(table: sources.Table, column: str) -> list[Any]:
     """The label column's values as they stand, none of them missing."""
-    values = table.rows.column(column).to_pylist()
+    values: list[Any] = table.rows.column(column).to_pylist()
     missing = [
         i
         for i, value in enumerate(values)
@@ -338,8 +338,8 @@ def _numbered(
             if value < 0:
                 count = sum(number < 0 for number in numbers)
                 raise SpaceliteError(
-                    f"{name} {split}: row {row + 1} has label {int(value)}, which marks a hidden or "
-                    f"missing label ({count} such rows): remove them, or the whole split"
+                    f"{name} {split}: row {row + 1} has label {int(value)}, which marks a hidden "
+                    f"or missing label ({count} such rows): remove them, or the whole split"
                 )
     arrays = {key: _int64(map(int, split)) for key, split in values.items()}
     distinct = np.unique(np.concatenate(list(arrays.values())))

@@ -212,7 +212,7 @@ def _lay_out(
             f"the cache needs {human_bytes(size)} and {path.parent} has {human_bytes(free)} free: "
             "free some space, choose another --cache-dir, or embed fewer examples (--limit)"
         )
-    store.lay_out(path, spec, splits, **layout)
+    store.lay_out(path, spec, splits, **layout, padding_side=examples.tokens.padding_side)
 
 
 def human_bytes(count: float) -> str:

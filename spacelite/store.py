@@ -130,6 +130,7 @@ def lay_out(
     width: int,
     dtype: str,
     pooled: bool,
+    padding_side: str,
 ) -> None:
     """Create the whole cache file, no example done. It appears under its name only when whole.
 
@@ -142,6 +143,7 @@ def lay_out(
         ) as file:
             file.attrs["format"] = FORMAT
             file.attrs["spec"] = canonical(spec)
+            file.attrs["padding_side"] = padding_side
             for name, index in splits.items():
                 group = file.create_group(name)
                 group.attrs["index_crc32"] = np.uint32(index.crc32)
@@ -253,9 +255,10 @@ class CachedSplit:
         return rows
 
     def map_tokens(self, path: Path) -> Array:
-        """All hidden states (T, d) as a read-only memory map of the file at `path`."""
+        """All hidden states (T, d) as a private memory map of the file at `path`."""
         start = self._group["tokens"].id.get_offset()
-        return np.memmap(path, self.dtype, "r", start, (self.tokens, self.width))
+        # "c", copy on write: torch wants writable memory, and nothing may reach the file.
+        return np.memmap(path, self.dtype, "c", start, (self.tokens, self.width))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -284,6 +287,8 @@ class Cache:
                     "spacelite"
                 )
             self.spec: Spec = json.loads(self._file.attrs["spec"])
+            # On which side the tokenizer pads: a left-padding one puts what it sums up last.
+            self.padding_side = str(self._file.attrs["padding_side"])
             self.splits = {
                 name: CachedSplit(self._file[name])
                 for name in ("train", "validation", "test")

@@ -1,0 +1,1 @@
+"""The command line: arguments in, calls into `spacelite`, tables and progress bars out."""

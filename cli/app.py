@@ -1,0 +1,86 @@
+"""The application: every command, and the one place where errors become lines and exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from spacelite.errors import SpaceliteError, one_line
+
+from . import cache, console, demo, embed, report, train
+
+AGAIN = {
+    "embed": ": the same command goes on where it stopped",
+    "demo": ": the same command goes on where it stopped",
+    "train": ": nothing is saved; the cache is as it was",
+}
+
+
+class _Commands(TyperGroup):
+    def invoke(self, ctx: Any) -> Any:
+        debug = bool(os.environ.get("SPACELITE_DEBUG"))
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            console.err().print("interrupted" + AGAIN.get(str(ctx.invoked_subcommand), ""))
+            sys.exit(130)
+        except SpaceliteError as error:
+            if debug:
+                raise
+            console.fail(str(error))
+            sys.exit(1)
+        except BrokenPipeError:
+            # The reader of a pipe (head, less) has seen enough.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(0)
+        except Exception as error:
+            if debug or type(error).__module__.startswith(("typer", "click")):
+                raise
+            console.fail(
+                f"unexpected {type(error).__name__}: {one_line(error)} (this is a bug; "
+                "SPACELITE_DEBUG=1 shows where)"
+            )
+            sys.exit(1)
+
+
+app = typer.Typer(
+    cls=_Commands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Embed a text data set once with a frozen transformer, then train small classifiers on "
+    "the cached hidden states in seconds.",
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        from spacelite import __version__
+
+        typer.echo(f"spacelite {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _start(
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Show the version and exit."
+    ),
+) -> None:
+    console.show_messages()
+
+
+app.command("embed")(embed.embed)
+app.command("train")(train.train)
+app.command("report")(report.report)
+app.add_typer(cache.app, name="cache")
+app.command("demo")(demo.demo)
+
+
+def main() -> None:
+    """The `spacelite` command."""
+    app()

@@ -1,0 +1,172 @@
+"""spacelite cache list | info | verify | remove."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from spacelite.errors import SpaceliteError
+
+from . import console
+from .options import CACHE_DIR, CacheDir, Json
+
+if TYPE_CHECKING:
+    from spacelite.caches import CacheState
+
+app = typer.Typer(no_args_is_help=True, help="List, inspect, verify and remove caches.")
+
+Name = Annotated[str, typer.Argument(help="The cache's name, its beginning, or its path.")]
+
+
+@app.command("list")
+def list_caches(cache_dir: CacheDir = CACHE_DIR, as_json: Json = False) -> None:
+    """Every cache: size, tokens, state and age, newest first."""
+    from spacelite import caches
+
+    states = caches.states(cache_dir)
+    if as_json:
+        console.print_json([state.as_json() for state in states])
+        return
+    if not states:
+        console.out().print(f"no caches in {cache_dir}: spacelite embed makes one", markup=False)
+        return
+    from rich import box
+    from rich.table import Table
+
+    from spacelite.embedding import human_bytes
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("Cache", overflow="fold")
+    for column in ("Examples", "Tokens", "Size"):
+        table.add_column(column, justify="right")
+    table.add_column("State")
+    table.add_column("Age", justify="right")
+    for state in states:
+        table.add_row(
+            state.name,
+            f"{state.examples:,}",
+            f"{state.tokens:,}",
+            human_bytes(state.bytes),
+            _state(state),
+            _age(time.time() - state.modified),
+        )
+    console.out().print(table)
+    for state in states:
+        if state.problem:
+            console.err().print(state.problem, style="yellow", soft_wrap=True, markup=False)
+
+
+def _state(state: CacheState) -> str:
+    if state.problem:
+        return "[red]unreadable[/]"
+    if state.complete:
+        return "[green]complete[/]"
+    # Rounded down: 99.9% of the tokens are not all of them.
+    return f"[yellow]{int(100 * state.tokens_done / state.tokens)}% done[/]"
+
+
+def _age(seconds: float) -> str:
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{int(seconds / size)} {unit}"
+    return f"{max(0, int(seconds))} s"
+
+
+@app.command()
+def info(name: Name, cache_dir: CacheDir = CACHE_DIR, as_json: Json = False) -> None:
+    """A cache's spec and the sizes of its splits."""
+    from spacelite import caches, store
+
+    path = caches.find(cache_dir, name)
+    with store.Cache(path) as cache:
+        splits = {
+            split: {
+                "examples": len(stored),
+                "tokens": stored.tokens,
+                "done": int(stored.done.sum()),
+                "labels": {
+                    label: int((stored.labels == number).sum())
+                    for number, label in enumerate(cache.label_names)
+                },
+            }
+            for split, stored in cache.splits.items()
+        }
+        content = {
+            **caches.state(path).as_json(),
+            "splits": splits,
+            "width": cache.splits["train"].width,
+            "pooler": cache.splits["train"].has_pooler,
+            "key": store.key_of(cache.spec),
+            "spec": cache.spec,
+        }
+    if as_json:
+        console.print_json(content)
+        return
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    fields = Table.grid(padding=(0, 2))
+    rows = {"path": path, "width": content["width"], "pooler": content["pooler"]}
+    for key, value in {**rows, "key": content["key"], **content["spec"]}.items():
+        shown = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        fields.add_row(Text(key, style="dim"), Text(shown))
+    console.out().print(Text(path.stem, style="bold"))
+    console.out().print(fields)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("Split")
+    for column in ("Examples", "Tokens", "Done"):
+        table.add_column(column, justify="right")
+    table.add_column("Labels", overflow="fold")
+    for split, sizes in splits.items():
+        labels = ", ".join(f"{label} {count:,}" for label, count in sizes["labels"].items())
+        table.add_row(
+            split, *[f"{sizes[key]:,}" for key in ("examples", "tokens", "done")], Text(labels)
+        )
+    console.out().print(table)
+
+
+@app.command()
+def verify(name: Name, cache_dir: CacheDir = CACHE_DIR, as_json: Json = False) -> None:
+    """Recompute every checksum. Damaged examples are named and unmarked: embed mends just those."""
+    from spacelite import caches
+
+    path = caches.find(cache_dir, name)
+    with console.progress({"verify": ("verifying", "tokens")}) as advance:
+        damaged = caches.verify(path, lambda done, total: advance("verify", done, total))
+    state = caches.state(path)
+    if as_json:
+        examples = [{"split": split, "example": example} for split, example in damaged]
+        console.print_json({**state.as_json(), "damaged": examples})
+    elif not damaged:
+        checked = "all" if state.complete else f"{state.tokens_done:,} of"
+        console.out().print(f"{path.stem}: {checked} {state.tokens:,} tokens are intact")
+    else:
+        for split, example in damaged:
+            console.out().print(f"damaged: {split} example {example}")
+    if damaged:
+        raise SpaceliteError(
+            f"{len(damaged)} damaged example{'s' if len(damaged) > 1 else ''} in {path.stem}: run "
+            "its embed command again to compute just those"
+        )
+
+
+@app.command()
+def remove(
+    name: Annotated[str, typer.Argument(help="The cache's whole name, or its path.")],
+    cache_dir: CacheDir = CACHE_DIR,
+    as_json: Json = False,
+) -> None:
+    """Delete a cache file, damaged or not. Runs trained on it stay."""
+    from spacelite import caches
+    from spacelite.embedding import human_bytes
+
+    path = caches.find(cache_dir, name, exact=True)
+    size = path.stat().st_size
+    caches.remove(path)
+    if as_json:
+        console.print_json({"name": path.stem, "path": path, "bytes": size})
+    else:
+        console.out().print(f"removed {path.stem} ({human_bytes(size)})")

@@ -1,0 +1,90 @@
+"""spacelite embed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from . import console
+from .options import CACHE_DIR, CacheDir, Json
+
+if TYPE_CHECKING:
+    from spacelite.embedding import Embedded
+
+PHASES = {"tokenize": ("tokenizing", "texts"), "embed": ("embedding", "tokens")}
+
+
+def embed(
+    backbone: Annotated[
+        str, typer.Option(help="Hub name, local folder, or minilm (built in, no network).")
+    ],
+    dataset: Annotated[
+        str,
+        typer.Option(
+            help="imdb, hatexplain, hatexplain:2, demo, any hub name, a csv/json/jsonl/parquet "
+            "file, or a folder of them."
+        ),
+    ],
+    max_length: Annotated[int, typer.Option(help="Tokens a text; the rest is cut.")] = 256,
+    dtype: Annotated[str, typer.Option(help="Stored as float16 or float32.")] = "float16",
+    layer: Annotated[int, typer.Option(help="Which hidden states: -1 last layer, 0 input.")] = -1,
+    padding: Annotated[
+        str, typer.Option(help="none, or max_length: cache and count padded positions too.")
+    ] = "none",
+    limit: Annotated[
+        int | None, typer.Option(help="Examples a split at most: a seeded, stratified sample.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    tokens_per_batch: Annotated[
+        int | None, typer.Option(help="Tokens a forward pass: 4096 on a CPU, 65536 on a GPU.")
+    ] = None,
+    revision: Annotated[
+        str | None, typer.Option(help="Commit, branch or tag of a hub backbone.")
+    ] = None,
+    text_column: Annotated[str | None, typer.Option(help="Where it cannot be told.")] = None,
+    label_column: Annotated[str | None, typer.Option(help="Where it cannot be told.")] = None,
+    cache_dir: CacheDir = CACHE_DIR,
+    as_json: Json = False,
+) -> None:
+    """Run a frozen backbone once over a data set and cache every token's hidden state."""
+    from spacelite import embedding
+
+    with console.progress(PHASES) as on_progress:
+        done = embedding.embed(
+            backbone=backbone,
+            dataset=dataset,
+            cache_dir=cache_dir,
+            max_length=max_length,
+            dtype=dtype,
+            layer=layer,
+            padding=padding,
+            limit=limit,
+            device=device,
+            tokens_per_batch=tokens_per_batch,
+            revision=revision,
+            text_column=text_column,
+            label_column=label_column,
+            on_progress=on_progress,
+        )
+    described = describe(done)
+    if as_json:
+        console.print_json(described)
+        return
+    examples, tokens = f"{described['examples']:,}", f"{described['tokens']:,}"
+    size = embedding.human_bytes(described["bytes"])
+    how = "was there already" if done.hit else f"written in {done.seconds:.0f} s"
+    splits = ", ".join(f"{count:,} {name}" for name, count in described["splits"].items())
+    console.out().print(
+        f"[bold]{done.path.stem}[/] {how}: {examples} examples ({splits}), {tokens} tokens, {size}",
+        soft_wrap=True,
+    )
+
+
+def describe(done: Embedded) -> dict[str, Any]:
+    """What `embed --json` prints of the finished cache."""
+    from spacelite.caches import state
+
+    cache = state(Path(done.path))
+    return {**cache.as_json(), "hit": done.hit, "seconds": done.seconds}

@@ -1,0 +1,37 @@
+"""Options that several commands share, and the parsing of comma lists."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+
+from spacelite.errors import SpaceliteError
+
+CacheDir = Annotated[
+    Path,
+    typer.Option(envvar="SPACELITE_CACHE", help="Folder for caches and runs.", show_default=True),
+]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document on standard output, nothing else.")
+]
+CACHE_DIR = Path("cache")
+
+T = TypeVar("T")
+
+
+def comma_list(option: str, text: str, convert: Callable[[str], T]) -> list[T]:
+    """`0,0.2` -> [0.0, 0.2], without repetitions. SpaceliteError for what is no such list."""
+    values = []
+    for part in text.split(","):
+        try:
+            values.append(convert(part.strip()))
+        except ValueError as error:
+            kind = "a whole number" if convert is int else "a number"
+            raise SpaceliteError(
+                f"{option} {text}: {part.strip()!r} is not {kind}; give one, or several with "
+                "commas between them"
+            ) from error
+    return list(dict.fromkeys(values))

@@ -1,0 +1,100 @@
+"""The published tables, and which of their rows a run can be held against.
+
+Figures: the space-model README (Tytarenko & Amin, arXiv:2401.16638), in `published_results.json`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
+
+
+@dataclass(frozen=True)
+class PublishedRow:
+    """One row of a published table. `figures`: loss, accuracy, f1_macro, precision, recall and
+    train_params (None where the table has none)."""
+
+    table: str
+    system: str
+    head: str
+    backbone: str
+    train_on: str
+    test_on: str
+    epochs: int
+    latent: int | None
+    inter: float | None
+    intra: float | None
+    pooling: str | None
+    train_examples: int
+    figures: dict[str, float | None]
+
+
+FIGURES = ("loss", "accuracy", "f1_macro", "precision", "recall", "train_params")
+
+
+@cache
+def published() -> tuple[PublishedRow, ...]:
+    """All rows of the eight published tables, in the order of the README they come from."""
+    content = resources.files("spacelite").joinpath("published_results.json").read_text("utf-8")
+    data: dict[str, Any] = json.loads(content)
+    return tuple(
+        PublishedRow(
+            table=table["id"],
+            system=row["system"],
+            head=row["head"],
+            backbone=table["backbone"],
+            train_on=table["train_on"],
+            test_on=table["test_on"],
+            epochs=table["epochs"],
+            latent=row["latent"],
+            inter=row["inter"],
+            intra=row["intra"],
+            pooling=row["pooling"],
+            train_examples=data["train_examples"][table["train_on"]],
+            figures={name: row[name] for name in FIGURES},
+        )
+        for table in data["tables"]
+        for row in table["rows"]
+    )
+
+
+def protocol() -> dict[str, Any]:
+    """The training settings that all published rows share."""
+    content = resources.files("spacelite").joinpath("published_results.json").read_text("utf-8")
+    settings: dict[str, Any] = json.loads(content)["protocol"]
+    return settings
+
+
+def matching(
+    head: str, settings: dict[str, Any], dataset: str, backbone: str
+) -> list[PublishedRow]:
+    """The published rows with a run's own setting: data, head, its losses, epochs, optimiser.
+
+    Rows of the same backbone where there are any, else those of other backbones.
+    """
+    common = protocol()
+    if (
+        settings["learning_rate"] != common["learning_rate"]
+        or settings["weight_decay"] != common["weight_decay"]
+        or settings["batch_size"] != common["batch_size"]
+    ):
+        return []
+    rows = [
+        row
+        for row in published()
+        if row.train_on == row.test_on == dataset
+        and row.head == head
+        and row.epochs == settings["epochs"]
+        and (row.latent, row.inter, row.intra, row.pooling)
+        == tuple(settings[name] for name in ("latent", "inter", "intra", "pooling"))
+    ]
+    same = [row for row in rows if same_backbone(row.backbone, backbone)]
+    return same or rows
+
+
+def same_backbone(published_name: str, name: str) -> bool:
+    """Whether a backbone is the published one, with or without its owner on the hub."""
+    return published_name == name.rpartition("/")[2]

@@ -1,0 +1,1 @@
+"""Runs -> tables that people read."""
