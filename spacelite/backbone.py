@@ -34,6 +34,16 @@ MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9d
 TOKENIZER_FILES = [
     name for name in hub.BACKBONE_FILES if name != "config.json" and "safetensors" not in name
 ]
+VOCABULARY_FILES = (
+    "tokenizer.json",
+    "vocab.json",
+    "vocab.txt",
+    "spiece.model",
+    "tokenizer.model",
+    "sentencepiece.bpe.model",
+)
+# Their position numbers begin behind the padding token's id.
+POSITIONS_AFTER_PADDING = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet")
 TEXTS_PER_CHUNK = 1000  # tokenized in parallel between two progress events
 
 Array = npt.NDArray[Any]
@@ -127,12 +137,13 @@ def _weight_files(folder: Path) -> list[Path]:
     if index.is_file():
         try:
             parts = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        except (ValueError, KeyError, AttributeError) as error:
+            missing = [part for part in parts if not (folder / part).is_file()]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise SpaceliteError(f"{index} is damaged: fetch the model again") from error
-        missing = [part for part in parts if not (folder / part).is_file()]
-        if not missing:
+        if parts and not missing:
             return [folder / part for part in parts]
-        raise SpaceliteError(f"{folder} lacks {', '.join(missing)}: fetch the model again")
+        lacks = ", ".join(missing) or "all weights"
+        raise SpaceliteError(f"{folder} lacks {lacks}: fetch the model again")
     raise SpaceliteError(
         f"{folder} has no model.safetensors, and pickled weights are never loaded: many hub models "
         "have a converted copy (--revision refs/pr/N), or save it with "
@@ -169,12 +180,13 @@ def tokenize(
     Raises SpaceliteError without a fast tokenizer, and for a `max_length` beyond the backbone's.
     """
     tokenizer = _load_tokenizer(files)
-    longest = _longest_input(files, tokenizer)
+    config = json.loads((files.folder / "config.json").read_text())
+    longest = _longest_input(config, tokenizer)
     special = tokenizer.num_special_tokens_to_add()
     if not special < max_length <= longest:
-        raise SpaceliteError(
-            f"--max-length {max_length}: {files.name} reads {special + 1} to {longest} tokens"
-        )
+        # Without a bound of its own, a tokenizer's maximum is 10**30.
+        bounds = f"{special + 1} to {longest}" if longest < 10**9 else f"at least {special + 1}"
+        raise SpaceliteError(f"--max-length {max_length}: {files.name} reads {bounds} tokens")
     backend = tokenizer.backend_tokenizer
     backend.enable_truncation(max_length, direction=tokenizer.truncation_side)
     if padding == "max_length":
@@ -194,13 +206,23 @@ def tokenize(
     masks: list[Array] = []
     truncated = 0
     for start in range(0, len(texts), TEXTS_PER_CHUNK):
-        encodings = backend.encode_batch_fast(list(texts[start : start + TEXTS_PER_CHUNK]))
+        try:
+            encodings = backend.encode_batch_fast(list(texts[start : start + TEXTS_PER_CHUNK]))
+        except TypeError as error:  # half of a surrogate pair, as an argument in Latin-1 leaves it
+            raise SpaceliteError("a text is not valid Unicode: give it as UTF-8") from error
         for encoding in encodings:
             ids.append(np.array(encoding.ids, np.int32))
             type_ids.append(np.array(encoding.type_ids, np.int32))
             masks.append(np.array(encoding.attention_mask, np.int32))
             truncated += bool(encoding.overflowing)
         on_chunk(len(ids))
+    vocabulary = config.get("vocab_size")
+    highest = max((int(row.max(initial=0)) for row in ids), default=0)
+    if isinstance(vocabulary, int) and highest >= vocabulary:
+        raise SpaceliteError(
+            f"the tokenizer of {files.name} gives token id {highest}, its model has {vocabulary} "
+            "tokens: they do not belong together, fetch or save both again"
+        )
     return Tokenized(
         ids=ids,
         type_ids=type_ids if "token_type_ids" in tokenizer.model_input_names else None,
@@ -214,13 +236,19 @@ def _load_tokenizer(files: BackboneFiles) -> Any:
     from transformers import AutoTokenizer
 
     problem = f"{files.name} has no fast tokenizer"
+    # transformers makes an empty vocabulary up where it finds none: every word is unknown.
+    if not any((files.folder / name).is_file() for name in VOCABULARY_FILES):
+        raise SpaceliteError(
+            f"{problem}: {files.folder} needs tokenizer.json (PreTrainedTokenizerFast."
+            "save_pretrained writes it), or choose another backbone"
+        )
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             files.folder, use_fast=True, trust_remote_code=False, local_files_only=True
         )
     except Exception as error:  # whatever the tokenizer's own class raises
         raise SpaceliteError(
-            f"{problem} that can be loaded from {files.folder}: {one_line(error)}"
+            f"{problem} that can be loaded from {files.folder}: {_mend(error)}"
         ) from error
     if not tokenizer.is_fast:
         raise SpaceliteError(
@@ -230,12 +258,20 @@ def _load_tokenizer(files: BackboneFiles) -> Any:
     return tokenizer
 
 
-def _longest_input(files: BackboneFiles, tokenizer: Any) -> int:
+def _mend(error: Exception) -> str:
+    """What `transformers` says is wrong, and what to do."""
+    if "trust_remote_code" in str(error):  # its advice does not hold here
+        return "it needs code of its own, which is never run: choose another backbone"
+    return f"{one_line(error)}; fetch or save it again, or choose another backbone"
+
+
+def _longest_input(config: dict[str, Any], tokenizer: Any) -> int:
     """The most tokens the backbone takes; relative positions (XLNet, T5) set no bound."""
-    config = json.loads((files.folder / "config.json").read_text())
     positions = config.get("max_position_embeddings") or config.get("n_positions")
     bounds = [tokenizer.model_max_length]
     if isinstance(positions, int) and positions > 0:
+        if config.get("model_type") in POSITIONS_AFTER_PADDING:
+            positions -= config.get("pad_token_id", 1) + 1
         bounds.append(positions)
     return int(min(bounds))
 
@@ -341,10 +377,11 @@ def _load_model(files: BackboneFiles, device: str) -> tuple[Any, bool]:
             trust_remote_code=False,
             dtype=torch.float32,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # refused below, by name
         )
     except Exception as error:  # whatever the model's own class raises
         raise SpaceliteError(
-            f"{files.name} cannot be loaded from {files.folder}: {one_line(error)}"
+            f"{files.name} cannot be loaded from {files.folder}: {_mend(error)}"
         ) from error
     finally:
         transformers_logging.set_verbosity(verbosity)
@@ -352,10 +389,14 @@ def _load_model(files: BackboneFiles, device: str) -> tuple[Any, bool]:
     if model.config.is_encoder_decoder:
         model = model.get_encoder()
     missing = _missing_weights(info["missing_keys"])
-    if missing - {"pooler"}:
+    other_shapes = sorted(key for key, *_ in info["mismatched_keys"])
+    if missing - {"pooler"} or other_shapes:
+        problem = f"lack {', '.join(sorted(missing)[:4])}"
+        if other_shapes:
+            problem = f"have other shapes in {', '.join(other_shapes[:4])}"
         raise SpaceliteError(
-            f"the weights of {files.name} lack {', '.join(sorted(missing)[:4])}: they belong to "
-            "another architecture than config.json says"
+            f"the weights of {files.name} {problem}: they belong to another architecture than "
+            "config.json says; fetch or save both again"
         )
     if missing:
         log.warning("%s has no trained pooler: pooled outputs are left out", files.name)

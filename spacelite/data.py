@@ -128,7 +128,7 @@ def load(
             },
             dataset.label_names,
         )
-        _check_classes(dataset)
+        _check_classes(dataset, f" under --limit {limit}")
     return dataset
 
 
@@ -136,16 +136,20 @@ def stratified_sample(labels: Labels, size: int) -> npt.NDArray[np.int64]:
     """Sorted indices of a random sample of `size` examples (all, where there are fewer), every
     label in proportion to within one example. Seeded.
 
-    Each label's examples are spread evenly over (0, 1) in random order; the smallest `size` win.
+    Every label gets its share rounded down; what is left goes to the largest remainders.
     scikit-learn's stratified split refuses labels that occur once and samples that leave fewer
     examples than there are classes; here both work.
     """
     random = np.random.RandomState(SEED)  # its stream is frozen across numpy versions
-    position = np.empty(len(labels))
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        position[random.permutation(members)] = (np.arange(len(members)) + 0.5) / len(members)
-    return np.sort(np.argsort(position, kind="stable")[:size]).astype(np.int64)
+    classes, counts = np.unique(labels, return_counts=True)
+    size = min(size, len(labels))
+    shares, remainders = np.divmod(counts * size, len(labels))
+    shares[np.argsort(-remainders, kind="stable")[: size - shares.sum()]] += 1
+    rows = [
+        random.permutation(np.flatnonzero(labels == label))[:share]
+        for label, share in zip(classes, shares, strict=True)
+    ]
+    return np.sort(np.concatenate(rows)).astype(np.int64)
 
 
 def _read(name: str, text_column: str | None, label_column: str | None) -> TextDataset:
@@ -168,10 +172,18 @@ def _read(name: str, text_column: str | None, label_column: str | None) -> TextD
     values: dict[str, list[Any]] = {}
     class_names = known.label_names if known else ()
     for split, table in tables.items():
+        if not table.rows.num_rows:
+            raise SpaceliteError(f"{table.origin} has no rows: it needs at least one text")
         text_name, label_name = _columns(table, text_column, label_column)
         texts[split] = _checked_texts(table, text_name)
         values[split] = _checked_values(table, label_name)
-        class_names = class_names or table.class_names.get(label_name, ())
+        names = table.class_names.get(label_name, ())
+        if names and not known and names != (class_names or names):
+            raise SpaceliteError(
+                f"{table.origin} numbers its labels as {names}, other splits as {class_names}: "
+                "give all splits the same label names"
+            )
+        class_names = class_names or names
     numbers, label_names = _numbered(values, class_names, base)
     splits = {split: Split(texts[split], numbers[split]) for split in tables}
     if two_labels:
@@ -229,16 +241,16 @@ def _columns(table: sources.Table, text: str | None, label: str | None) -> tuple
     left to choose."""
     names: list[str] = list(table.rows.column_names)
 
-    def pick(asked: str | None, usual: Sequence[str], option: str, others: Sequence[str]) -> str:
-        if asked is not None:
-            if asked in names:
-                return asked
-            problem = f"has no column {asked!r}"
+    def by_usual_name(usual: Sequence[str], taken: str | None) -> str | None:
+        lower = {name.lower(): name for name in reversed(names) if name != taken}
+        return next((lower[candidate] for candidate in usual if candidate in lower), None)
+
+    def pick(wanted: str | None, option: str, others: Sequence[str]) -> str:
+        if wanted is not None:
+            if wanted in names:
+                return wanted
+            problem = f"has no column {wanted!r}"
         else:
-            lower = {name.lower(): name for name in reversed(names)}
-            for candidate in usual:
-                if candidate in lower:
-                    return lower[candidate]
             if len(others) == 1:
                 return others[0]
             problem = f"has no {option} column that can be told"
@@ -247,16 +259,17 @@ def _columns(table: sources.Table, text: str | None, label: str | None) -> tuple
             f"name one with --{option}-column"
         )
 
+    if text is not None and text == label:
+        raise SpaceliteError(f"--text-column and --label-column both name {text!r}: name two")
+    label = label or by_usual_name(LABEL_COLUMNS, text)
+    text = text or by_usual_name(TEXT_COLUMNS, label)
     strings = [name for name in names if table.is_string(name) and name != label]
-    text_name = pick(text, TEXT_COLUMNS, "text", strings)
-    rest = [name for name in names if name != text_name]
-    return text_name, pick(label, LABEL_COLUMNS, "label", rest)
+    text_name = pick(text, "text", strings)
+    return text_name, pick(label, "label", [name for name in names if name != text_name])
 
 
 def _checked_texts(table: sources.Table, column: str) -> list[str]:
     texts: list[Any] = table.rows.column(column).to_pylist()
-    if not texts:
-        raise SpaceliteError(f"{table.origin} has no rows: it needs at least one text")
     no_string = [i for i, text in enumerate(texts) if text is not None and type(text) is not str]
     if no_string:
         _refuse_rows(table, no_string, f"a {column!r} that is not a string", "--text-column")
@@ -316,7 +329,7 @@ def _numbered(
     pooled = [value for split in values.values() for value in split]
     if all(isinstance(value, str) for value in pooled):
         if all(re.fullmatch(r"[+-]?\d+(\.0+)?", value.strip()) for value in pooled):
-            values = {key: [int(float(v)) for v in split] for key, split in values.items()}
+            values = {key: [int(v.split(".")[0]) for v in split] for key, split in values.items()}
         else:
             known = class_names if set(class_names) >= set(pooled) else ()
             order = tuple(known or sorted(set(pooled)))
@@ -330,7 +343,7 @@ def _numbered(
 
     for split, numbers in values.items():
         for row, value in enumerate(numbers):
-            if not isinstance(value, int | float) or value != int(value):
+            if not isinstance(value, int) and not (isinstance(value, float) and value.is_integer()):
                 raise SpaceliteError(
                     f"{name} {split}: row {row + 1} has label {value!r}: classes need whole "
                     "numbers or strings (name another column with --label-column)"
@@ -341,18 +354,18 @@ def _numbered(
                     f"{name} {split}: row {row + 1} has label {int(value)}, which marks a hidden "
                     f"or missing label ({count} such rows): remove them, or the whole split"
                 )
-    arrays = {key: _int64(map(int, split)) for key, split in values.items()}
-    distinct = np.unique(np.concatenate(list(arrays.values())))
+    whole = {key: [int(value) for value in split] for key, split in values.items()}
+    distinct = sorted({value for split in whole.values() for value in split})
     if class_names:
         if distinct[-1] >= len(class_names):
             raise SpaceliteError(
                 f"{name} has label {distinct[-1]}, but its labels are 0 to {len(class_names) - 1} "
                 f"({', '.join(class_names)})"
             )
-        return arrays, tuple(class_names)
-    numbered = {key: np.searchsorted(distinct, array) for key, array in arrays.items()}
+        return {key: _int64(split) for key, split in whole.items()}, tuple(class_names)
+    place = {value: i for i, value in enumerate(distinct)}
     return (
-        {key: array.astype(np.int64) for key, array in numbered.items()},
+        {key: _int64(place[value] for value in split) for key, split in whole.items()},
         tuple(str(value) for value in distinct),
     )
 
@@ -390,13 +403,13 @@ def _with_validation(name: str, splits: dict[str, Split]) -> dict[str, Split]:
     return {split: splits[split] for split in sources.SPLITS if split in splits}
 
 
-def _check_classes(dataset: TextDataset) -> None:
+def _check_classes(dataset: TextDataset, where: str = "") -> None:
     counts = np.bincount(dataset.splits["train"].labels, minlength=len(dataset.label_names))
     present = [name for name, count in zip(dataset.label_names, counts, strict=True) if count]
     if len(present) < 2:
         raise SpaceliteError(
-            f"the train split of {dataset.name} holds a single class ({present[0]}): a classifier "
-            "needs at least two"
+            f"the train split of {dataset.name} holds a single class ({present[0]!r}){where}: a "
+            "classifier needs at least two"
         )
     if len(present) < len(dataset.label_names):
         never = sorted(set(dataset.label_names) - set(present))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,7 +40,8 @@ class Table:
         from pyarrow import types
 
         kind = self.rows.schema.field(column).type
-        return any(test(kind) for test in (types.is_string, types.is_large_string))
+        tests = (types.is_string, types.is_large_string, types.is_string_view)
+        return any(test(kind) for test in tests)
 
 
 def table_of(rows: list[dict[str, Any]], origin: str) -> Table:
@@ -100,21 +102,36 @@ def _read_file(path: Path) -> pa.Table:
     try:
         if path.stat().st_size == 0:
             raise SpaceliteError(f"{path} is empty: it needs a header and at least one row")
-        return _READERS[path.suffix.lower()](path)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise SpaceliteError(f"{path} cannot be read: {one_line(error)}") from error
+        table = _READERS[path.suffix.lower()](path)
+        table.validate(full=True)  # the JSON and parquet readers take any bytes for text
+    except (pa.ArrowException, OSError, ValueError, RecursionError) as error:
+        problem = one_line(error)
+        mend = "; save it as UTF-8" if re.search("utf-?8", problem, re.IGNORECASE) else ""
+        raise SpaceliteError(f"{path} cannot be read: {problem}{mend}") from error
+    names = Counter(table.column_names)
+    if len(names) < table.num_columns:
+        raise SpaceliteError(
+            f"{path} has more than one column {names.most_common(1)[0][0]!r}: rename or remove one"
+        )
+    return table
 
 
 def _read_csv(path: Path) -> pa.Table:
     from pyarrow import csv
 
+    read = csv.ReadOptions(block_size=_block_size(path))
     parse = csv.ParseOptions(newlines_in_values=True)
-    with csv.open_csv(path, parse_options=parse) as reader:
+    with csv.open_csv(path, read_options=read, parse_options=parse) as reader:
         names = reader.schema.names
     # Every column as text: a type guessed from the first rows would turn "007" into 7, or fail
     # on row 100,000. data.py turns labels into numbers where all of them are numbers.
     convert = csv.ConvertOptions(column_types=dict.fromkeys(names, "string"))
-    return csv.read_csv(path, parse_options=parse, convert_options=convert)
+    return csv.read_csv(path, read_options=read, parse_options=parse, convert_options=convert)
+
+
+def _block_size(path: Path) -> int:
+    """A row has to fit into one block: texts of many megabytes are rare but real."""
+    return max(1 << 20, min(path.stat().st_size, (1 << 31) - 1))
 
 
 def _read_json(path: Path) -> pa.Table:
@@ -128,10 +145,17 @@ def _read_json(path: Path) -> pa.Table:
         rows = json.loads(path.read_text(encoding="utf-8-sig"))
         if not all(isinstance(row, dict) for row in rows):
             raise ValueError("the list holds other things than objects with a text and a label")
-        return pa.Table.from_pylist(rows)
-    # A row has to fit into one block: texts of many megabytes are rare but real.
-    block = max(1 << 20, min(path.stat().st_size, (1 << 31) - 1))
-    return arrow_json.read_json(path, read_options=arrow_json.ReadOptions(block_size=block))
+        columns = {}
+        for name in dict.fromkeys(key for row in rows for key in row):  # the first may lack some
+            try:
+                columns[name] = pa.array([row.get(name) for row in rows])
+            except (pa.ArrowException, OverflowError) as error:
+                raise SpaceliteError(
+                    f"{path}: column {name!r} needs values of one type ({one_line(error)})"
+                ) from error
+        return pa.table(columns)
+    options = arrow_json.ReadOptions(block_size=_block_size(path))
+    return arrow_json.read_json(path, read_options=options)
 
 
 def _read_parquet(path: Path) -> pa.Table:
@@ -164,7 +188,10 @@ def _as_table(rows: pa.Table, origin: str) -> Table:
     names: dict[str, tuple[str, ...]] = {}
     recorded = (rows.schema.metadata or {}).get(b"huggingface")
     if recorded:
-        features = json.loads(recorded).get("info", {}).get("features", {})
+        try:
+            features = dict(json.loads(recorded)["info"]["features"])
+        except (ValueError, KeyError, TypeError):  # not what `datasets` writes
+            features = {}
         for column, feature in features.items():
             if isinstance(feature, dict) and feature.get("_type") == "ClassLabel":
                 names[column] = tuple(feature.get("names") or ())
@@ -187,7 +214,9 @@ def from_hub(name: str, config: str | None = None, revision: str | None = None) 
     try:
         loaded = datasets.load_dataset(place, config, revision=revision_there)
     except Exception as error:  # the builders raise whatever their formats raise
-        raise SpaceliteError(f"data set {name!r} cannot be loaded: {one_line(error)}") from error
+        problem = one_line(error).partition(" Example of usage: ")[0]  # of `datasets`, not ours
+        mend = f": --dataset {name}:CONFIGURATION" if "Config name is missing" in problem else ""
+        raise SpaceliteError(f"data set {name!r} cannot be loaded: {problem}{mend}") from error
     found: dict[str, Table] = {}
     for key, split in loaded.items():
         standard = SPLIT_ALIASES.get(key, key)

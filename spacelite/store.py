@@ -139,7 +139,7 @@ def lay_out(
     partial = path.with_name(f".{path.name}.partial")
     try:
         with h5py.File(
-            partial, "w", locking=False, alignment_threshold=PAGE, alignment_interval=PAGE
+            partial, "w", alignment_threshold=PAGE, alignment_interval=PAGE
         ) as file:
             file.attrs["format"] = FORMAT
             file.attrs["spec"] = canonical(spec)
@@ -176,6 +176,8 @@ def _create_contiguous(group: Any, name: str, shape: tuple[int, ...], dtype: str
     creation.set_layout(h5py.h5d.CONTIGUOUS)
     creation.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     creation.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    # No time of creation: the same embedding is the same file, byte for byte.
+    creation.set_obj_track_times(False)
     kind = h5py.h5t.py_create(np.dtype(dtype), logical=True)
     h5py.h5d.create(group.id, name.encode(), kind, h5py.h5s.create_simple(shape), creation)
 
@@ -272,7 +274,7 @@ class Cache:
         self.path = path
         mend = f"remove it (spacelite cache remove {path.stem}) and run embed again"
         try:
-            self._file = h5py.File(path, "r", locking=False)
+            self._file = h5py.File(path, "r")
         except FileNotFoundError as error:
             raise SpaceliteError(f"there is no cache file {path}") from error
         except OSError as error:

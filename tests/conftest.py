@@ -1,0 +1,159 @@
+"""Tiny backbones with random weights and tokenizers of their own, and tiny data sets."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+# The tests reach no network, whatever the machine they run on does.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_DATASETS_OFFLINE"] = "1"
+
+WORDS = (
+    "a an and but bad boring dull film fine good great hardly not nice plot poor scene slow story "
+    "the this very was well acted loved hated"
+).split()
+
+
+def texts(count: int, seed: int = 0, longest: int = 30) -> list[str]:
+    """Random texts of 1 to `longest` known words."""
+    random = np.random.RandomState(seed)
+    return [
+        " ".join(random.choice(WORDS, random.randint(1, longest + 1))) for _ in range(count)
+    ]
+
+
+def _wordpiece(folder: Path):
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    pieces = [*special, *WORDS, *"abcdefghijklmnopqrstuvwxyz", *("##" + c for c in "abcdefgstuyz")]
+    vocabulary = {piece: i for i, piece in enumerate(dict.fromkeys(pieces))}
+    backend = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    backend.normalizer = normalizers.BertNormalizer()
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]",
+        mask_token="[MASK]", model_max_length=512,
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+    )  # fmt: skip
+    tokenizer.save_pretrained(folder)
+    return len(tokenizer)
+
+
+def _xlnet_tokenizer(folder: Path):
+    """Pads on the left, ends in <cls> of segment 2, as XLNet's does."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["<unk>", "<s>", "</s>", "<cls>", "<sep>", "<pad>", "<mask>"]
+    vocabulary = [(piece, 0.0) for piece in special] + [("▁" + word, -2.0) for word in WORDS]
+    backend = Tokenizer(models.Unigram(vocabulary, unk_id=0))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    backend.post_processor = processors.TemplateProcessing(
+        single="$A:0 <sep>:0 <cls>:2", special_tokens=[("<sep>", 4), ("<cls>", 3)]
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        pad_token="<pad>", unk_token="<unk>", cls_token="<cls>", sep_token="<sep>",
+        mask_token="<mask>", padding_side="left", pad_token_type_id=3,
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+    )  # fmt: skip
+    tokenizer.save_pretrained(folder)
+    return len(tokenizer)
+
+
+def save_backbone(kind: str, folder: Path, seed: int = 0) -> Path:
+    """A random model of width 16 and its tokenizer, saved as on the hub: bert (with a pooler),
+    distilbert (without), xlnet (left padding, segments, relative positions)."""
+    import torch
+    from transformers import (
+        BertConfig, BertModel, DistilBertConfig, DistilBertModel, XLNetConfig, XLNetModel,
+    )  # fmt: skip
+
+    size = _xlnet_tokenizer(folder) if kind == "xlnet" else _wordpiece(folder)
+    torch.manual_seed(seed)
+    if kind == "bert":
+        model = BertModel(BertConfig(
+            vocab_size=size, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
+            intermediate_size=24, max_position_embeddings=512,
+        ))  # fmt: skip
+    elif kind == "distilbert":
+        model = DistilBertModel(DistilBertConfig(
+            vocab_size=size, dim=16, n_layers=2, n_heads=2, hidden_dim=24,
+            max_position_embeddings=512,
+        ))  # fmt: skip
+    else:
+        model = XLNetModel(XLNetConfig(
+            vocab_size=size, d_model=16, n_layer=2, n_head=2, d_inner=24,
+        ))  # fmt: skip
+    # Random weights of the usual 0.02 would make every text look the same.
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1 if parameter.dim() == 1 else 8)
+    model.save_pretrained(folder, safe_serialization=True)
+    assert sum(p.numel() for p in model.parameters()) < 30_000, "fixtures stay tiny"
+    return folder
+
+
+@pytest.fixture(scope="session")
+def bert(tmp_path_factory) -> Path:
+    return save_backbone("bert", tmp_path_factory.mktemp("backbones") / "tiny-bert")
+
+
+@pytest.fixture(scope="session")
+def distilbert(tmp_path_factory) -> Path:
+    return save_backbone("distilbert", tmp_path_factory.mktemp("backbones") / "tiny-distilbert")
+
+
+@pytest.fixture(scope="session")
+def xlnet(tmp_path_factory) -> Path:
+    return save_backbone("xlnet", tmp_path_factory.mktemp("backbones") / "tiny-xlnet")
+
+
+def write_dataset(folder: Path, sizes: dict[str, int], classes: int = 2, longest: int = 30) -> Path:
+    """A folder of json-lines splits of random texts; labels follow the word `good`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, (split, size) in enumerate(sizes.items()):
+        rows = [
+            {"text": text, "label": (text.count("good") + i) % classes}
+            for i, text in enumerate(texts(size, seed=number, longest=longest))
+        ]
+        (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def reviews(tmp_path_factory) -> Path:
+    """60 + 20 + 20 short texts of two classes."""
+    sizes = {"train": 60, "validation": 20, "test": 20}
+    return write_dataset(tmp_path_factory.mktemp("data") / "reviews", sizes)
+
+
+@pytest.fixture(scope="session")
+def cache_path(tmp_path_factory, bert, reviews) -> Path:
+    """A finished cache of the tiny BERT, not to be written to."""
+    from spacelite.embedding import embed
+
+    return embed(
+        backbone=str(bert), dataset=str(reviews), cache_dir=tmp_path_factory.mktemp("cache"),
+        dtype="float32", device="cpu",
+    ).path  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real data sets, or a skip that says how to give one."""
+    folder = Path(os.environ.get("SPACELITE_DATA", "../shared/data"))
+    if not (folder / "hatexplain" / "train.parquet").is_file():
+        pytest.skip(f"no real data in {folder}: set SPACELITE_DATA to a folder with hatexplain/")
+    return folder

@@ -1,0 +1,425 @@
+"""Embedding end to end on tiny backbones: against plain transformers, killed, resumed, refused."""
+
+import hashlib
+import logging
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from conftest import save_backbone, write_dataset
+
+from spacelite import backbone as backbones
+from spacelite import caches, data, store
+from spacelite.embedding import embed, plan_batches
+from spacelite.errors import SpaceliteError
+
+
+def run(cache_dir, backbone, dataset, **options):
+    return embed(
+        backbone=str(backbone), dataset=str(dataset), cache_dir=cache_dir, device="cpu", **options
+    )
+
+
+def digest(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Counts the examples that each forward pass computes."""
+    counted = []
+    real = backbones.Backbone.hidden_states
+
+    def counting(self, ids, type_ids, mask):
+        counted.append(len(ids))
+        return real(self, ids, type_ids, mask)
+
+    monkeypatch.setattr(backbones.Backbone, "hidden_states", counting)
+    return counted
+
+
+def plain(folder, text, max_length=256):
+    from transformers import AutoModel, AutoTokenizer
+
+    inputs = AutoTokenizer.from_pretrained(folder)(
+        text, truncation=True, max_length=max_length, return_tensors="pt"
+    )
+    with torch.no_grad():
+        return inputs["input_ids"][0], AutoModel.from_pretrained(folder).eval()(**inputs)
+
+
+@pytest.mark.parametrize("kind", ["bert", "distilbert", "xlnet"])
+def test_every_example_equals_plain_transformers_on_that_text_alone(
+    kind, request, reviews, tmp_path
+):
+    folder = request.getfixturevalue(kind)
+    done = run(tmp_path, folder, reviews, max_length=24)
+    texts = data.load(str(reviews))
+    with store.Cache(done.path) as cache, h5py.File(done.path) as file:
+        assert cache.complete and not done.hit
+        assert cache.padding_side == ("left" if kind == "xlnet" else "right")
+        for name, split in texts.splits.items():
+            stored = cache.splits[name]
+            np.testing.assert_array_equal(stored.labels, split.labels)
+            assert ("pooled" in file[name]) == (kind == "bert")
+            for i in (0, 7, len(split) - 1):
+                ids, output = plain(folder, split.texts[i], 24)
+                rows = stored.read_tokens(*stored.offsets[i : i + 2])
+                np.testing.assert_array_equal(
+                    stored.token_ids[stored.offsets[i] : stored.offsets[i + 1]], ids
+                )
+                expected = output.last_hidden_state[0].numpy()
+                error = np.abs(rows - expected).max() / np.abs(expected).max()
+                assert error < 1e-3
+                if kind == "bert":
+                    np.testing.assert_allclose(stored.pooled[i], output.pooler_output[0], atol=1e-5)
+
+
+def test_batches_hold_one_length_longest_first_within_the_budget():
+    lengths = np.random.RandomState(0).randint(1, 40, 500)
+    batches = list(plan_batches(lengths, 100))
+    assert sorted(np.concatenate(batches)) == list(range(500))
+    firsts = [lengths[batch[0]] for batch in batches]
+    assert firsts == sorted(firsts, reverse=True)
+    for batch in batches:
+        assert len(set(lengths[batch])) == 1
+        assert len(batch) == 1 or lengths[batch].sum() <= 100
+    # No two batches of one length could have been one.
+    for one, two in zip(batches, batches[1:], strict=False):
+        if lengths[one[0]] == lengths[two[0]]:
+            assert (len(one) + 1) * lengths[one[0]] > 100
+
+
+def test_same_command_again_is_a_hit_that_never_loads_the_backbone(
+    bert, reviews, tmp_path, monkeypatch
+):
+    first = run(tmp_path, bert, reviews)
+    before = digest(first.path)
+    monkeypatch.setattr(backbones, "Backbone", None)
+    monkeypatch.setattr(backbones, "tokenize", None)
+    again = run(tmp_path, bert, reviews)
+    assert again.hit and again.path == first.path and digest(again.path) == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"max_length": 16}, {"dtype": "float32"}, {"layer": 0}, {"limit": 30},
+        {"padding": "max_length", "max_length": 40},
+    ],
+    ids=lambda change: next(iter(change)),
+)  # fmt: skip
+def test_whatever_changes_the_numbers_makes_another_cache(change, bert, reviews, tmp_path, caplog):
+    first = run(tmp_path, bert, reviews)
+    with caplog.at_level(logging.INFO, "spacelite"):
+        other = run(tmp_path, bert, reviews, **change)
+    assert not other.hit and other.path != first.path and first.path.exists()
+    field = "dataset_hash" if "limit" in change else next(iter(change))
+    assert f"{first.path.stem} has other settings: " in caplog.text and field in caplog.text
+
+
+def test_changed_text_weights_or_tokenizer_make_another_cache(bert, tmp_path):
+    folder = write_dataset(tmp_path / "set", {"train": 20, "test": 5})
+    paths = {run(tmp_path, bert, folder).path}
+    file = folder / "test.jsonl"
+    file.write_text(file.read_text().replace("the", "this", 1))
+    paths.add(run(tmp_path, bert, folder).path)
+    other = save_backbone("bert", tmp_path / "tiny-bert", seed=1)
+    paths.add(run(tmp_path, other, folder).path)
+    for name in ("tokenizer.json",):
+        tokenizer = other / name
+        tokenizer.write_text(tokenizer.read_text() + "\n")
+    paths.add(run(tmp_path, other, folder).path)
+    assert len(paths) == 4
+
+
+def test_file_of_the_right_name_and_another_spec_is_never_used(bert, reviews, tmp_path):
+    first = run(tmp_path, bert, reviews)
+    second = run(tmp_path, bert, reviews, max_length=12)
+    shutil.copy(second.path, first.path)
+    with pytest.raises(SpaceliteError, match=r"other settings: max_length \(12 there, 256 asked\)"):
+        run(tmp_path, bert, reviews)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from spacelite import store
+from spacelite.embedding import embed
+step, steps = int(sys.argv[4]), 0
+def counted(real):
+    def call(*arguments):
+        global steps
+        steps += 1
+        if steps == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*arguments)
+    return call
+# Die just before one of the system calls that change the file.
+for name in ("pwrite", "fsync"):
+    setattr(os, name, counted(getattr(os, name)))
+import spacelite.embedding
+spacelite.embedding.COMMIT_SECONDS = 0.0
+embed(backbone=sys.argv[1], dataset=sys.argv[2], cache_dir=Path(sys.argv[3]), device="cpu",
+      tokens_per_batch=100)
+"""
+
+
+def test_killed_at_any_step_the_finished_file_is_the_same(bert, reviews, tmp_path):
+    whole = run(tmp_path / "whole", bert, reviews, tokens_per_batch=100).path
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED)
+    chance = random.Random(7)
+    died = 0
+    for attempt in range(5):
+        folder = tmp_path / f"killed{attempt}"
+        # 100 examples take about 4 such calls each: die within the first three quarters.
+        command = [sys.executable, script, bert, reviews, folder, str(chance.randint(1, 300))]
+        died += subprocess.run(command, capture_output=True).returncode == -signal.SIGKILL
+        again = run(folder, bert, reviews, tokens_per_batch=100)
+        assert digest(again.path) == digest(whole)
+    assert died == 5
+
+
+def test_killed_while_laying_out_nothing_is_trusted(bert, reviews, tmp_path, monkeypatch):
+    def killed(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(os, "posix_fallocate", killed)
+        run(tmp_path, bert, reviews)
+    assert caches.cache_files(tmp_path) == []
+    assert not run(tmp_path, bert, reviews).hit
+
+
+def test_interrupted_by_the_keyboard_it_goes_on_where_it_was(bert, reviews, tmp_path, calls):
+    seen = []
+
+    def interrupt(phase, done, total):
+        if phase == "embed":
+            seen.append(done)
+            if done > total / 2:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, bert, reviews, tokens_per_batch=100, on_progress=interrupt)
+    state = caches.states(tmp_path)[0]
+    assert state.tokens_done == seen[-1] and not state.complete
+    first = sum(calls)
+    calls.clear()
+    progress = []
+    done = run(tmp_path, bert, reviews, tokens_per_batch=100,
+               on_progress=lambda *event: progress.append(event))  # fmt: skip
+    assert first + sum(calls) == 100, "nothing is computed twice"
+    assert next(event for event in progress if event[0] == "embed")[1] == seen[-1]
+    whole = run(tmp_path / "whole", bert, reviews, tokens_per_batch=100)
+    assert digest(done.path) == digest(whole.path)
+
+
+def test_damaged_examples_are_mended_and_nothing_else_is_computed(bert, reviews, tmp_path, calls):
+    path = run(tmp_path, bert, reviews, tokens_per_batch=1).path
+    before = digest(path)
+    with store.Cache(path) as cache:
+        split = cache.splits["test"]
+        place = cache.byte_offsets()["test"]["tokens"]
+        offset = place + int(split.offsets[4]) * split.width * split.dtype.itemsize
+    with path.open("rb+") as file:
+        file.seek(offset)
+        file.write(b"\xff\xff")
+    assert caches.verify(path) == [("test", 4)]
+    calls.clear()
+    again = run(tmp_path, bert, reviews, tokens_per_batch=1)
+    assert not again.hit and calls == [1]
+    assert digest(path) == before
+
+
+def test_out_of_memory_halves_the_batch_and_goes_on(bert, reviews, tmp_path, monkeypatch, caplog):
+    real = backbones.Backbone.hidden_states
+
+    def small_memory(self, ids, type_ids, mask):
+        if ids.size > 64:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(self, ids, type_ids, mask)
+
+    monkeypatch.setattr(backbones.Backbone, "hidden_states", small_memory)
+    path = run(tmp_path / "small", bert, reviews, dtype="float32").path
+    assert "out of memory: going on with" in caplog.text
+    monkeypatch.undo()
+    whole = run(tmp_path / "whole", bert, reviews, dtype="float32").path
+    with store.Cache(path) as one, store.Cache(whole) as two:
+        assert one.complete
+        for name, split in two.splits.items():
+            rows = one.splits[name].read_tokens(0, split.tokens)
+            np.testing.assert_allclose(rows, split.read_tokens(0, split.tokens), atol=2e-5)
+
+
+def test_a_single_text_beyond_memory_is_an_error(bert, reviews, tmp_path, monkeypatch):
+    def no_memory(self, ids, type_ids, mask):
+        raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes")
+
+    monkeypatch.setattr(backbones.Backbone, "hidden_states", no_memory)
+    with pytest.raises(SpaceliteError, match="memory does not suffice for one text of"):
+        run(tmp_path, bert, reviews)
+
+
+def test_too_small_a_disk_is_refused_before_anything_is_written(
+    bert, reviews, tmp_path, monkeypatch
+):
+    usage = shutil.disk_usage(tmp_path)._replace(free=10_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(SpaceliteError, match=r"the cache needs .* and .* has 10\.0 kB free"):
+        run(tmp_path, bert, reviews)
+    assert not list((tmp_path / "embeddings").glob("*.h5"))
+    assert not list((tmp_path / "embeddings").glob("*.partial"))
+
+
+def test_tokens_bytes_and_free_disk_are_said(bert, reviews, tmp_path, caplog):
+    with caplog.at_level(logging.INFO, "spacelite"):
+        done = run(tmp_path, bert, reviews, max_length=10)
+    with store.Cache(done.path) as cache:
+        assert f"{cache.tokens:,} tokens of width 16: " in caplog.text
+    assert "free" in caplog.text
+    assert "of 100 texts are longer than 10 tokens and are cut there" in caplog.text
+
+
+def test_a_text_of_a_million_characters_is_cut_and_counted(bert, tmp_path, caplog):
+    folder = write_dataset(tmp_path / "set", {"train": 10, "validation": 4, "test": 4})
+    with (folder / "train.jsonl").open("a") as file:
+        file.write('{"text": "' + "good film " * 100_000 + '", "label": 1}\n')
+    with caplog.at_level(logging.INFO, "spacelite"):
+        done = run(tmp_path, bert, folder, max_length=40)
+    assert "1 of 19 texts are longer than 40 tokens and are cut there" in caplog.text
+    with store.Cache(done.path) as cache:
+        assert cache.splits["train"].lengths[-1] == 40
+
+
+def test_hidden_states_beyond_float16_are_refused_with_the_remedy(tmp_path, reviews):
+    folder = save_backbone("distilbert", tmp_path / "loud")
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(folder / "model.safetensors")
+    name = "transformer.layer.1.output_layer_norm.weight"
+    weights[name] *= 1e6
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(SpaceliteError, match="beyond float16: use --dtype float32"):
+        run(tmp_path, folder, reviews)
+    assert not caches.states(tmp_path)[0].complete
+    assert run(tmp_path, folder, reviews, dtype="float32").path.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"dtype": "int8"}, "--dtype int8: choose float16 or float32"),
+        ({"padding": "left"}, "--padding left: choose none or max_length"),
+        ({"tokens_per_batch": 0}, "--tokens-per-batch 0: give at least 1"),
+        ({"max_length": 2}, "--max-length 2: tiny-bert reads 3 to 512 tokens"),
+        ({"layer": 5}, "--layer 5: tiny-bert has hidden states -3 to 2"),
+    ],
+)
+def test_bad_settings_leave_nothing_behind(options, problem, bert, reviews, tmp_path):
+    with pytest.raises(SpaceliteError, match=problem):
+        run(tmp_path, bert, reviews, **{"max_length": 20, **options})
+    assert caches.cache_files(tmp_path) == []
+
+
+def test_padded_positions_are_cached_and_counted(bert, xlnet, reviews, tmp_path):
+    from transformers import AutoModel, AutoTokenizer
+
+    texts = data.load(str(reviews)).splits["test"].texts
+    for folder in (bert, xlnet):
+        done = run(tmp_path, folder, reviews, padding="max_length", max_length=20, dtype="float32")
+        inputs = AutoTokenizer.from_pretrained(folder)(
+            texts, truncation=True, max_length=20, padding="max_length", return_tensors="pt"
+        )
+        with torch.no_grad():
+            expected = AutoModel.from_pretrained(folder).eval()(**inputs).last_hidden_state
+        with store.Cache(done.path) as cache:
+            split = cache.splits["test"]
+            assert set(split.lengths) == {20}
+            rows = split.read_tokens(0, split.tokens).reshape(len(texts), 20, -1)
+        np.testing.assert_allclose(rows, expected, atol=2e-5)
+
+
+def test_an_unwritable_cache_folder_is_an_error(bert, reviews, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SpaceliteError, match="cannot be made: .*choose another --cache-dir"):
+        run(tmp_path / "file" / "cache", bert, reviews)
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from spacelite import store
+with store.lock(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(float(sys.argv[2]))
+"""
+
+
+def test_a_second_writer_waits_and_says_so(bert, reviews, tmp_path, caplog):
+    path = run(tmp_path, bert, reviews).path
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(path), "1.5"], stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout.readline() == "held\n"
+    assert run(tmp_path, bert, reviews).hit
+    assert f"another spacelite process is writing {path.name}: waiting" in caplog.text
+    assert holder.poll() is not None or holder.wait(5) == 0
+
+
+def test_a_killed_writer_holds_nobody_up(bert, reviews, tmp_path):
+    path = run(tmp_path, bert, reviews).path
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(path), "600"], stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout.readline() == "held\n"
+    holder.kill()
+    holder.wait()
+    assert run(tmp_path, bert, reviews).hit
+
+
+def test_two_commands_at_once_write_one_whole_cache(bert, reviews, tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from spacelite.embedding import embed;"
+        "embed(backbone=sys.argv[1], dataset=sys.argv[2], cache_dir=Path(sys.argv[3]), "
+        "device='cpu', tokens_per_batch=50)"
+    )
+    command = [sys.executable, "-c", code, bert, reviews, tmp_path / "both"]
+    both = [subprocess.Popen(command) for _ in range(2)]
+    assert [process.wait(120) for process in both] == [0, 0]
+    whole = run(tmp_path / "whole", bert, reviews, tokens_per_batch=50).path
+    assert [digest(path) for path in caches.cache_files(tmp_path / "both")] == [digest(whole)]
+
+
+def mounted_small(folder, size):
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("no right to mount a small file system here")
+
+
+def test_a_really_full_disk_is_refused_and_once_it_is_not_the_same_command_works(
+    bert, reviews, tmp_path
+):
+    small = tmp_path / "small"
+    mounted_small(small, "400k")
+    try:
+        ballast = small / "ballast"
+        ballast.write_bytes(b"\0" * 330_000)
+        with pytest.raises(SpaceliteError, match="free some space"):
+            run(small, bert, reviews, dtype="float32")
+        assert caches.cache_files(small) == []
+        ballast.unlink()
+        assert run(small, bert, reviews, dtype="float32").path.exists()
+    finally:
+        time.sleep(0.1)
+        subprocess.run(["umount", str(small)], check=True)

@@ -1,0 +1,278 @@
+"""The cache file: its format as other programs read it, its journal, and what damage does."""
+
+import hashlib
+import json
+import os
+import shutil
+import time
+import zlib
+
+import h5py
+import numpy as np
+import pytest
+
+from spacelite import caches, store
+from spacelite.errors import SpaceliteError
+
+SPEC = {"backbone": "b", "dataset": "d", "dtype": "float16", "label_names": ["no", "yes"]}
+
+
+def lay_out(path, spec=SPEC, pooled=True):
+    random = np.random.RandomState(0)
+    splits = {}
+    for name, size in (("train", 7), ("validation", 3), ("test", 4)):
+        lengths = random.randint(1, 6, size)
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        ids = random.randint(0, 99, offsets[-1]).astype(np.int32)
+        splits[name] = store.SplitIndex(offsets, random.randint(0, 2, size).astype(np.int64), ids)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    store.lay_out(path, spec, splits, width=8, dtype="float16", pooled=pooled, padding_side="right")
+    return splits
+
+
+def fill(path, splits, pooled=True):
+    random = np.random.RandomState(1)
+    written = {}
+    with store.Writer(path) as writer:
+        for name, index in splits.items():
+            for example, length in enumerate(np.diff(index.offsets)):
+                rows = random.randn(length, 8).astype(np.float16)
+                extra = random.randn(8).astype(np.float32) if pooled else None
+                writer.write(name, example, rows, extra)
+                written[name, example] = rows, extra
+        writer.commit()
+    return written
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "embeddings" / "b--d--0123456789.h5"
+
+
+def test_layout_is_the_documented_format(path):
+    splits = lay_out(path)
+    written = fill(path, splits)
+    with h5py.File(path) as file:
+        assert file.attrs["format"] == 1
+        assert json.loads(file.attrs["spec"]) == SPEC
+        assert file.attrs["spec"] == json.dumps(SPEC, sort_keys=True, separators=(",", ":"))
+        assert set(file) == {"train", "validation", "test"}
+        for name, index in splits.items():
+            group = file[name]
+            n, tokens = len(index.labels), len(index.token_ids)
+            expected = {
+                "tokens": ((tokens, 8), "float16"), "offsets": ((n + 1,), "int64"),
+                "labels": ((n,), "int64"), "token_ids": ((tokens,), "int32"),
+                "pooled": ((n, 8), "float32"), "done": ((n,), "uint8"), "crc32": ((n,), "uint32"),
+                "pooled_crc32": ((n,), "uint32"),
+            }  # fmt: skip
+            assert {k: (v.shape, v.dtype.name) for k, v in group.items()} == expected
+            assert all(v.chunks is None and v.id.get_offset() for v in group.values())
+            for example in range(n):
+                rows, pooled = written[name, example]
+                stored = group["tokens"][index.offsets[example] : index.offsets[example + 1]]
+                np.testing.assert_array_equal(stored, rows)
+                np.testing.assert_array_equal(group["pooled"][example], pooled)
+                assert group["crc32"][example] == zlib.crc32(rows.tobytes())
+                assert group["done"][example] == 1
+
+
+def test_key_is_the_hash_of_the_canonical_spec(tmp_path):
+    text = '{"backbone":"a/b c","dataset":"x","labels":["ä"]}'
+    spec = {"labels": ["ä"], "dataset": "x", "backbone": "a/b c"}
+    assert store.key_of(spec) == hashlib.sha256(text.encode()).hexdigest()
+    name = f"a-b-c--x--{store.key_of(spec)[:10]}.h5"
+    assert store.path_of(tmp_path, spec) == tmp_path / "embeddings" / name
+
+
+def test_laying_out_twice_gives_the_same_bytes(path):
+    lay_out(path)
+    first = path.read_bytes()
+    time.sleep(1.1)  # HDF5 counts time in seconds
+    lay_out(path)
+    assert path.read_bytes() == first
+
+
+def test_estimated_size_is_the_real_one_to_within_a_few_pages(path):
+    splits = lay_out(path)
+    estimate = store.file_size(splits, 8, "float16", True)
+    # Every dataset may begin on a page of its own: 8 a split.
+    assert abs(path.stat().st_size - estimate) <= 2 * store.PAGE * (1 + 8 * len(splits))
+
+
+def test_rows_count_only_after_commit(path):
+    splits = lay_out(path, pooled=False)
+    with store.Writer(path) as writer:
+        first = np.ones((np.diff(splits["train"].offsets)[0], 8), np.float16)
+        writer.write("train", 0, first, None)
+        with store.Cache(path) as cache:
+            assert not cache.splits["train"].done.any()
+        writer.commit()
+        with store.Cache(path) as cache:
+            assert cache.splits["train"].done.tolist() == [1, 0, 0, 0, 0, 0, 0]
+            assert not cache.complete
+
+
+def test_rows_are_synced_before_their_done_flags(path, monkeypatch):
+    splits = lay_out(path, pooled=False)
+    calls = []
+    real_pwrite, real_fsync = os.pwrite, os.fsync
+    monkeypatch.setattr(os, "pwrite", lambda f, b, o: calls.append(len(b)) or real_pwrite(f, b, o))
+    monkeypatch.setattr(os, "fsync", lambda f: calls.append("sync") or real_fsync(f))
+    with store.Writer(path) as writer:
+        rows = np.ones((np.diff(splits["train"].offsets)[0], 8), np.float16)
+        writer.write("train", 0, rows, None)
+        writer.commit()
+    assert calls[: len(calls) - 1] == [rows.nbytes, "sync", 4, 1]
+
+
+def test_verify_of_an_intact_cache_finds_nothing(path):
+    fill(path, lay_out(path))
+    assert caches.verify(path) == []
+
+
+@pytest.mark.parametrize("dataset", ["tokens", "pooled"])
+def test_verify_names_the_damaged_example_and_unmarks_it(path, dataset):
+    splits = lay_out(path)
+    fill(path, splits)
+    with store.Cache(path) as cache:
+        place = cache.byte_offsets()["validation"][dataset]
+    row = int(splits["validation"].offsets[1]) * 8 * 2 if dataset == "tokens" else 1 * 8 * 4
+    flip_byte(path, place + row + 5)
+    assert caches.verify(path) == [("validation", 1)]
+    with store.Cache(path) as cache:
+        assert cache.splits["validation"].done.tolist() == [1, 0, 1]
+        assert cache.splits["train"].done.all() and not cache.complete
+    assert caches.verify(path) == []  # what is not done is not trusted anyway
+
+
+@pytest.mark.parametrize("dataset", ["offsets", "labels", "token_ids"])
+def test_verify_refuses_a_damaged_index(path, dataset):
+    fill(path, lay_out(path))
+    with store.Cache(path) as cache:
+        place = cache.byte_offsets()["test"][dataset]
+    flip_byte(path, place)
+    with pytest.raises(SpaceliteError, match=r"of test are damaged: remove the cache"):
+        caches.verify(path)
+
+
+def flip_byte(path, offset):
+    with path.open("rb+") as file:
+        file.seek(offset)
+        byte = file.read(1)[0]
+        file.seek(offset)
+        file.write(bytes([byte ^ 0x40]))
+
+
+def test_truncated_file_is_refused(path):
+    fill(path, lay_out(path))
+    os.truncate(path, path.stat().st_size // 2)
+    with pytest.raises(SpaceliteError, match=r"damaged .*spacelite cache remove b--d--0123456789"):
+        store.Cache(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"not HDF5 at all", b"\x89HDF\r\n\x1a\n" + b"x" * 600])
+def test_foreign_file_is_refused(path, content):
+    path.parent.mkdir()
+    path.write_bytes(content)
+    with pytest.raises(SpaceliteError, match="run embed again") as caught:
+        store.Cache(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_hdf5_file_of_another_program_is_refused(path):
+    path.parent.mkdir()
+    with h5py.File(path, "w") as file:
+        file["x"] = 1
+    with pytest.raises(SpaceliteError, match="not a spacelite cache"):
+        store.Cache(path)
+
+
+def test_newer_format_is_refused(path):
+    lay_out(path)
+    with h5py.File(path, "r+") as file:
+        file.attrs["format"] = 2
+    with pytest.raises(SpaceliteError, match="has cache format 2, this spacelite reads 1: upgrade"):
+        store.Cache(path)
+
+
+def test_full_disk_while_laying_out_leaves_nothing(path, monkeypatch):
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(SpaceliteError, match="No space left on device; free some space"):
+        lay_out(path)
+    assert list(path.parent.iterdir()) == []
+
+
+def test_full_disk_while_writing_keeps_the_journal_true(path, monkeypatch):
+    splits = lay_out(path, pooled=False)
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    rows = np.ones((np.diff(splits["train"].offsets)[0], 8), np.float16)
+    with store.Writer(path) as writer, monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", full)
+        with pytest.raises(SpaceliteError, match="run the same command again: it goes on"):
+            writer.write("train", 0, rows, None)
+        writer.commit()
+    with store.Cache(path) as cache:
+        assert not cache.splits["train"].done.any()
+
+
+def test_states_list_every_file_and_survive_a_broken_one(path):
+    splits = lay_out(path)
+    fill(path, splits)
+    half = path.with_name("b--half--0.h5")
+    lay_out(half)
+    broken = path.with_name("broken.h5")
+    broken.write_bytes(b"nonsense")
+    by_name = {state.name: state for state in caches.states(path.parent.parent)}
+    assert set(by_name) == {path.stem, half.stem, "broken"}
+    tokens = sum(len(index.token_ids) for index in splits.values())
+    complete = by_name[path.stem]
+    assert (complete.complete, complete.examples, complete.tokens) == (True, 14, tokens)
+    assert dict(complete.splits) == {"train": 7, "validation": 3, "test": 4}
+    assert not by_name[half.stem].complete and by_name[half.stem].tokens_done == 0
+    assert "damaged or no HDF5 file" in by_name["broken"].problem
+    assert "problem" not in complete.as_json() and complete.as_json()["path"] == str(path)
+
+
+def test_find_takes_names_beginnings_and_paths(path):
+    lay_out(path)
+    other = path.with_name("b--e--1.h5")
+    shutil.copy(path, other)
+    folder = path.parent.parent
+    assert caches.find(folder, path.stem) == path
+    assert caches.find(folder, "b--d") == path
+    assert caches.find(folder, str(other)) == other
+    with pytest.raises(SpaceliteError, match="names several caches"):
+        caches.find(folder, "b--")
+    with pytest.raises(SpaceliteError, match=r"is no cache of .*; there: b--"):
+        caches.find(folder, "nothing")
+    with pytest.raises(SpaceliteError, match="is no cache"):
+        caches.find(folder, "b--d", exact=True)
+
+
+def test_newest_complete_passes_over_unfinished_and_broken_caches(path):
+    fill(path, lay_out(path))
+    os.utime(path, (1, 1))
+    lay_out(path.with_name("b--half--0.h5"))
+    path.with_name("broken.h5").write_bytes(b"nonsense")
+    assert caches.newest_complete(path.parent.parent) == path
+
+
+def test_without_a_cache_the_error_says_what_to_run(tmp_path, path):
+    with pytest.raises(SpaceliteError, match="holds no cache: run spacelite embed first"):
+        caches.newest_complete(tmp_path)
+    lay_out(path)
+    with pytest.raises(SpaceliteError, match="is unfinished: run its embed command again"):
+        caches.newest_complete(path.parent.parent)
+
+
+def test_pooled_rows_are_refused_where_there_is_no_pooler(path):
+    lay_out(path, pooled=False)
+    with store.Cache(path) as cache, pytest.raises(SpaceliteError, match="has no pooler"):
+        _ = cache.splits["train"].pooled
