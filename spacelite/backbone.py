@@ -85,7 +85,7 @@ def locate(name: str, revision: str | None = None) -> BackboneFiles:
 
     Raises SpaceliteError when there is none, or when its weights are not safetensors.
     """
-    folder = Path(name).expanduser()
+    folder = Path(os.path.expanduser(name))  # noqa: PTH111 - Path's own raises for ~nobody
     is_folder = folder.exists() or name.startswith((".", "/", "~"))
     if revision is not None and (name == "minilm" or is_folder):
         raise SpaceliteError(f"--revision {revision} needs a hub name, and {name} is none")
@@ -262,7 +262,7 @@ def _mend(error: Exception) -> str:
     """What `transformers` says is wrong, and what to do."""
     if "trust_remote_code" in str(error):  # its advice does not hold here
         return "it needs code of its own, which is never run: choose another backbone"
-    return f"{one_line(error)}; fetch or save it again, or choose another backbone"
+    return f"{one_line(error).rstrip('.')}; fetch or save it again, or choose another backbone"
 
 
 def _longest_input(config: dict[str, Any], tokenizer: Any) -> int:

@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from spacelite.errors import SpaceliteError
 from spacelite.store import Cache
 
 POOLINGS = ("first", "last", "mean", "pooler")
@@ -44,7 +43,7 @@ class TokenSplit:
         self.offsets = split.offsets
         self.lengths = split.lengths
         self.labels = split.labels
-        self._pooled = split.pooled if split.has_pooler else None
+        self._split = split  # for its pooled rows, read when a head asks for them
         self._features: dict[str, torch.Tensor] = {}
         size = split.tokens * split.width * split.dtype.itemsize
         self.resident = size <= RESIDENT_SHARE * _free_memory(device)
@@ -88,11 +87,7 @@ class TokenSplit:
 
     def _pool(self, pooling: str) -> torch.Tensor:
         if pooling == "pooler":
-            if self._pooled is None:
-                raise SpaceliteError(
-                    "this cache's backbone has no pooler: use --pooling first, last or mean"
-                )
-            return torch.from_numpy(self._pooled).to(self.device)
+            return torch.from_numpy(self._split.pooled).to(self.device)
         if pooling in ("first", "last"):
             rows = self.offsets[:-1] if pooling == "first" else self.offsets[1:] - 1
             return self.tokens[torch.from_numpy(rows).to(self.tokens.device)].float()

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -154,7 +155,7 @@ def stratified_sample(labels: Labels, size: int) -> npt.NDArray[np.int64]:
 
 def _read(name: str, text_column: str | None, label_column: str | None) -> TextDataset:
     base, two_labels = (name[:-2], True) if name.endswith("hatexplain:2") else (name, False)
-    path = Path(base).expanduser()
+    path = Path(os.path.expanduser(base))  # noqa: PTH111 - Path's own raises for ~nobody
     if path.exists():
         base = path.resolve().stem if path.is_file() else path.resolve().name
         tables = sources.from_path(path)

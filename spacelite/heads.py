@@ -259,10 +259,9 @@ class SpaceHeads(Heads):
         each = torch.einsum("bkc,kcp->bkp", gradient, weight).flatten(1)
         each /= tokens  # the same for all tokens of an example
         if with_inter:
-            coordinates_of = size.tokens * latent
-            sign = torch.where(
-                matches, -0.5 / coordinates_of, 0.5 / (coordinates_of * (classes - 1))
-            ).to(coordinates)
+            count = size.tokens * latent
+            other = 0.5 / (count * (classes - 1))
+            sign = matches.to(coordinates.dtype) * (-0.5 / count - other) + other
             inter = self.inter.to(coordinates).view(1, -1, 1, 1)
             each += (inter * sign[:, None, :, None]).expand(shape).reshape(each.shape)
         result = each.repeat_interleave(lengths, dim=0)

@@ -242,12 +242,16 @@ class CachedSplit:
     @property
     def pooled(self) -> Array:
         """The pooler's outputs, (N, d) float32. Raises SpaceliteError where there is no pooler."""
+        self.require_pooler()
+        pooled: Array = self._group["pooled"][...]
+        return pooled
+
+    def require_pooler(self) -> None:
+        """Raise SpaceliteError where the backbone has no pooler."""
         if not self.has_pooler:
             raise SpaceliteError(
                 "this cache's backbone has no pooler: use --pooling first, last or mean"
             )
-        pooled: Array = self._group["pooled"][...]
-        return pooled
 
     def read_tokens(self, first: int, last: int) -> Array:
         """Stored rows first:last of the hidden states, (last - first, d) in the stored dtype."""

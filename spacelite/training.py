@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  the name everybody knows it by
 
 from spacelite import heads, metrics
-from spacelite.batches import TokenSplit
+from spacelite.batches import POOLINGS, TokenSplit
 from spacelite.errors import SpaceliteError
 from spacelite.heads import BatchSize, Heads, HeadSettings, LinearHeads, SpaceHeads
 from spacelite.store import Cache
@@ -182,6 +182,10 @@ def _check(cache: Cache, settings: Sequence[HeadSettings], shared: PassSettings)
     for head in settings:
         if head.kind not in heads.KINDS:
             raise SpaceliteError(f"--head {head.kind}: choose from {', '.join(heads.KINDS)}")
+        if head.pooling is not None and head.pooling not in POOLINGS:
+            raise SpaceliteError(f"--pooling {head.pooling}: choose from {', '.join(POOLINGS)}")
+        if head.pooling == "pooler":
+            cache.splits["train"].require_pooler()
         if head.latent is not None and head.latent < 1:
             raise SpaceliteError(f"--latent {head.latent}: give at least 1")
         for option, number, least in (
