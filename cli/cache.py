@@ -108,7 +108,9 @@ def info(name: Name, cache_dir: CacheDir = CACHE_DIR, as_json: Json = False) -> 
     from rich.table import Table
     from rich.text import Text
 
-    fields = Table.grid(padding=(0, 2))
+    fields = Table.grid(padding=(0, 2, 0, 0))
+    fields.add_column(no_wrap=True)
+    fields.add_column(overflow="fold")
     rows = {"path": path, "width": content["width"], "pooler": content["pooler"]}
     for key, value in {**rows, "key": content["key"], **content["spec"]}.items():
         shown = ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,196 @@
+"""The commands as a user types them: what they print, where, and how they end."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from typer.testing import CliRunner
+
+from spacelite_cli.app import app
+
+
+def spacelite(*arguments, **options):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], **options)
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory, bert, reviews):
+    """A cache folder in which embed and train have run, with what they printed."""
+    folder = tmp_path_factory.mktemp("workplace")
+    there = ["--cache-dir", folder]
+    embedded = spacelite("embed", "--backbone", bert, "--dataset", reviews, *there)
+    trained = spacelite("train", "--inter", "0,0.2", "--intra", "0.001", "--epochs", 2,
+                        "--seeds", 2, "--lr", "0.01", *there)  # fmt: skip
+    assert (embedded.exit_code, trained.exit_code) == (0, 0), embedded.output + trained.output
+    return folder, embedded, trained
+
+
+def test_embed_says_what_it_wrote(workplace):
+    folder, embedded, _ = workplace
+    (path,) = (folder / "embeddings").glob("*.h5")
+    assert embedded.stdout.startswith(f"{path.stem} written in ")
+    assert "100 examples (60 train, 20 validation, 20 test)" in embedded.stdout
+    assert embedded.stdout.count("\n") == 1
+    assert "tokenizing" in embedded.stderr and "embedding" in embedded.stderr
+    assert "tokens of width 16" in embedded.stderr and "free" in embedded.stderr
+
+
+def test_train_uses_the_newest_cache_and_says_which(workplace):
+    folder, _, trained = workplace
+    (path,) = (folder / "embeddings").glob("*.h5")
+    assert f"cache {path.stem}" in trained.stderr
+    # Two inter weights and the linear baseline, two seeds each.
+    assert "6 heads trained in" in trained.stdout
+    assert len(list((folder / "runs").iterdir())) == 6
+    for split in ("train", "validation", "test"):
+        assert split in trained.stdout
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_tables_fit_the_terminal(workplace, width):
+    folder, _, _ = workplace
+    for command in (["report"], ["cache", "list"], ["cache", "info", "tiny"], ["--help"]):
+        there = [] if command == ["--help"] else ["--cache-dir", folder]
+        result = spacelite(*command, *there, env={"COLUMNS": str(width)})
+        assert result.exit_code == 0
+        lines = result.stdout.splitlines()
+        assert max(map(len, lines)) <= width
+        assert not any("…" in line for line in lines if "sha256" not in line)
+
+
+def test_report_shows_mean_and_spread(workplace):
+    folder, _, _ = workplace
+    shown = spacelite("report", "--cache-dir", folder, env={"COLUMNS": "120"}).stdout
+    assert re.search(r"space +110 +\d\.\d{4} .* 0\.2 +0\.001 +2", shown)
+    assert re.search(r"±\.\d{4}", shown)
+    content = json.loads(spacelite("report", "--cache-dir", folder, "--json").stdout)
+    again = spacelite("report", "--cache-dir", folder, "--format", "json").stdout
+    assert json.loads(again) == content
+    rows = {(row["system"], row["inter"]): row for row in content[0]["rows"]}
+    runs = [json.loads(p.read_text()) for p in (folder / "runs").glob("*/run.json")]
+    for (system, inter), row in rows.items():
+        values = [
+            run["metrics"]["test"]["accuracy"] for run in runs
+            if run["system"] == system and run["settings"]["inter"] == inter
+        ]  # fmt: skip
+        assert len(values) == row["seeds"] == 2
+        assert row["figures"]["accuracy"]["mean"] == pytest.approx(sum(values) / 2)
+    markdown = spacelite("report", "--cache-dir", folder, "--format", "markdown").stdout
+    assert markdown.startswith("## reviews, tiny-bert, 2 epochs\n")
+
+
+def test_json_is_one_document_and_nothing_else(workplace, bert, reviews):
+    folder, _, _ = workplace
+    there = ["--json", "--cache-dir", folder]
+    again = json.loads(
+        spacelite("embed", "--backbone", bert, "--dataset", reviews, *there).stdout
+    )
+    assert again["hit"] is True and again["complete"] is True
+    (listed,) = json.loads(spacelite("cache", "list", *there).stdout)
+    for key in ("name", "path", "complete", "examples", "tokens", "bytes", "splits"):
+        assert listed[key] == again[key]
+    assert listed["splits"] == {"train": 60, "validation": 20, "test": 20}
+    info = json.loads(spacelite("cache", "info", listed["name"], *there).stdout)
+    assert info["spec"]["max_length"] == 256
+    assert sum(split["tokens"] for split in info["splits"].values()) == listed["tokens"]
+    verified = json.loads(spacelite("cache", "verify", listed["name"], *there).stdout)
+    assert verified["damaged"] == []
+    runs = json.loads(spacelite("train", "--epochs", 1, *there).stdout)
+    assert [run["head"] for run in runs] == ["space", "linear"]
+
+
+def test_verify_names_damage_and_embed_mends_it(bert, reviews, tmp_path):
+    there = ["--cache-dir", tmp_path]
+    command = ["embed", "--backbone", bert, "--dataset", reviews, *there]
+    spacelite(*command)
+    (path,) = (tmp_path / "embeddings").glob("*.h5")
+    good = path.read_bytes()
+    from spacelite import store
+
+    with store.Cache(path) as cache:
+        place = cache.byte_offsets()["validation"]["tokens"]
+    path.write_bytes(good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :])
+    result = spacelite("cache", "verify", path.stem, *there)
+    assert result.exit_code == 1 and "damaged: validation example 0" in result.stdout
+    assert "1 damaged example in" in result.stderr
+    assert "% done" in spacelite("cache", "list", *there).stdout
+    assert "is unfinished" in spacelite("train", "--cache", path.stem, *there).stderr
+    assert spacelite(*command).exit_code == 0
+    assert path.read_bytes() == good
+    assert spacelite("cache", "verify", path.stem, *there).exit_code == 0
+
+
+def test_remove_deletes_the_file_and_keeps_the_runs(bert, reviews, tmp_path):
+    there = ["--cache-dir", tmp_path]
+    spacelite("embed", "--backbone", bert, "--dataset", reviews, *there)
+    spacelite("train", "--epochs", 1, *there)
+    (path,) = (tmp_path / "embeddings").glob("*.h5")
+    removed = spacelite("cache", "remove", path.stem, *there)
+    assert removed.exit_code == 0 and removed.stdout.startswith(f"removed {path.stem} (")
+    assert "no caches in" in spacelite("cache", "list", *there).stdout
+    assert spacelite("report", *there).exit_code == 0
+
+
+def test_linear_baseline_takes_the_last_token_of_a_left_padding_backbone(xlnet, reviews, tmp_path):
+    there = ["--cache-dir", tmp_path, "--json"]
+    spacelite("embed", "--backbone", xlnet, "--dataset", reviews, *there)
+    trained = json.loads(spacelite("train", "--epochs", 1, *there).stdout)
+    assert [run["settings"]["pooling"] for run in trained] == [None, "last"]
+
+
+def test_the_environment_moves_everything(bert, reviews, tmp_path):
+    environment = {"SPACELITE_CACHE": str(tmp_path / "elsewhere")}
+    spacelite("embed", "--backbone", bert, "--dataset", reviews, env=environment)
+    assert list((tmp_path / "elsewhere" / "embeddings").glob("*.h5"))
+
+
+def command(*arguments, **options):
+    code = "from spacelite_cli.app import main; main()"
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
+    )  # fmt: skip
+
+
+def test_usage_errors_exit_2():
+    process = command("train", "--no-such-option")
+    process.communicate()
+    assert process.returncode == 2
+
+
+def test_an_error_is_a_traceback_only_for_debugging(tmp_path):
+    for debug, expected in (("", False), ("1", True)):
+        process = command("report", "--cache-dir", tmp_path,
+                          env={**os.environ, "SPACELITE_DEBUG": debug})  # fmt: skip
+        _, errors = process.communicate()
+        assert process.returncode == 1 and ("Traceback" in errors) == expected
+        assert "holds no run" in errors
+
+
+def test_interrupted_embed_exits_130_and_says_how_to_go_on(bert, reviews, tmp_path):
+    (tmp_path / "embeddings").mkdir()
+    slow = (
+        "import time\nfrom spacelite import backbone\nreal = backbone.Backbone.hidden_states\n"
+        "def hidden_states(*a):\n    print('computing', flush=True); time.sleep(0.2)\n"
+        "    return real(*a)\nbackbone.Backbone.hidden_states = hidden_states\n"
+        "from spacelite_cli.app import main; main()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", slow, "embed", "--backbone", bert, "--dataset", reviews,
+         "--cache-dir", tmp_path],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout.readline() == "computing\n"
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate()
+    assert process.returncode == 130
+    assert errors.splitlines()[-1] == "interrupted: the same command goes on where it stopped"
+    assert "Traceback" not in errors
+    result = spacelite("embed", "--backbone", bert, "--dataset", reviews, "--cache-dir", tmp_path)
+    assert result.exit_code == 0 and "going on: " in result.stderr

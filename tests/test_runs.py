@@ -1,0 +1,97 @@
+"""Runs on disk: format, whole or not at all, damage."""
+
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from spacelite import runs, store
+from spacelite.errors import SpaceliteError
+from spacelite.heads import HeadSettings
+from spacelite.training import PassSettings, train
+
+HEADS = [
+    HeadSettings(kind="space", latent=3, inter=0.2, intra=0.001),
+    HeadSettings(kind="linear", pooling="mean"),
+]
+SHARED = PassSettings(epochs=2, batch_size=32)
+
+
+@pytest.fixture(scope="module")
+def trained(cache_path):
+    with store.Cache(cache_path) as cache:
+        return train(cache, HEADS, SHARED)
+
+
+@pytest.fixture
+def saved(cache_path, trained, tmp_path):
+    with store.Cache(cache_path) as cache:
+        return [runs.save(tmp_path, cache, head, SHARED, 2) for head in trained]
+
+
+def test_run_is_the_documented_format(saved, trained, cache_path):
+    shapes = [
+        {"concept_spaces": (2, 3, 16), "classifier.weight": (2, 6), "classifier.bias": (2,)},
+        {"classifier.weight": (2, 16), "classifier.bias": (2,)},
+    ]
+    for run, head, shape in zip(saved, trained, shapes, strict=True):
+        assert sorted(p.name for p in run.folder.iterdir()) == [
+            "head.safetensors", "history.json", "run.json",
+        ]  # fmt: skip
+        weights = load_file(run.folder / "head.safetensors")
+        assert {name: value.shape for name, value in weights.items()} == shape
+        for name, value in weights.items():
+            np.testing.assert_array_equal(value, head.parameters[name].numpy())
+        record = json.loads((run.folder / "run.json").read_text())
+        with store.Cache(cache_path) as cache:
+            assert record["cache_key"] == store.key_of(cache.spec)
+            assert record["spec"] == cache.spec
+            assert record["label_names"] == cache.label_names == ["0", "1"]
+        assert record["id"] == run.folder.name
+        assert record["head"] == head.settings.kind
+        assert record["train_params"] == sum(value.size for value in weights.values())
+        assert record["metrics"] == head.metrics
+        assert record["versions"]["torch"] and record["seconds"] > 0
+        settings = record["settings"]
+        assert (settings["epochs"], settings["batch_size"], settings["data_seed"]) == (2, 32, 0)
+        assert settings["learning_rate"] == 2e-4 and settings["weight_decay"] == 0.01
+        assert json.loads((run.folder / "history.json").read_text()) == head.history
+
+
+def test_same_training_replaces_its_run_and_other_settings_do_not(cache_path, trained, tmp_path):
+    with store.Cache(cache_path) as cache:
+        first = runs.save(tmp_path, cache, trained[0], SHARED, 2)
+        assert runs.save(tmp_path, cache, trained[0], SHARED, 1).folder == first.folder
+        other = runs.save(tmp_path, cache, trained[0], PassSettings(epochs=3), 1)
+    assert other.folder != first.folder
+    assert {run.id for run in runs.load_all(tmp_path)} == {first.id, other.id}
+    assert not list(runs.folder_of(tmp_path).glob(".*"))
+
+
+def test_a_failing_write_leaves_the_former_run(cache_path, trained, tmp_path, monkeypatch):
+    with store.Cache(cache_path) as cache:
+        first = runs.save(tmp_path, cache, trained[0], SHARED, 2)
+
+        def full(path, content):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(runs, "_write_json", full)
+        with pytest.raises(SpaceliteError, match="cannot be saved in .*: No space left on device"):
+            runs.save(tmp_path, cache, trained[0], SHARED, 2)
+    assert [run.record for run in runs.load_all(tmp_path)] == [first.record]
+    assert not list(runs.folder_of(tmp_path).glob(".*"))
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 1}'])
+def test_a_damaged_run_is_named_and_left_out(content, saved, tmp_path, caplog):
+    (saved[0].folder / "run.json").write_text(content)
+    assert [run.id for run in runs.load_all(tmp_path)] == [saved[1].id]
+    assert f"run {saved[0].folder} is damaged" in caplog.text
+
+
+def test_a_newer_run_is_refused(saved):
+    file = saved[0].folder / "run.json"
+    file.write_text(file.read_text().replace('"format": 1,', '"format": 2,', 1))
+    with pytest.raises(SpaceliteError, match="has format 2, this spacelite reads 1: upgrade"):
+        runs.load(saved[0].folder)
