@@ -51,6 +51,7 @@ app = typer.Typer(
     cls=_Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # rich's help panels would double the time that --help takes
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Embed a text data set once with a frozen transformer, then train small classifiers on "
     "the cached hidden states in seconds.",

@@ -15,7 +15,9 @@ from .options import CACHE_DIR, CacheDir, Json
 if TYPE_CHECKING:
     from spacelite.caches import CacheState
 
-app = typer.Typer(no_args_is_help=True, help="List, inspect, verify and remove caches.")
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="List, inspect, verify and remove caches."
+)
 
 Name = Annotated[str, typer.Argument(help="The cache's name, its beginning, or its path.")]
 
@@ -37,7 +39,7 @@ def list_caches(cache_dir: CacheDir = CACHE_DIR, as_json: Json = False) -> None:
 
     from spacelite.embedding import human_bytes
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("Cache", overflow="fold")
     for column in ("Examples", "Tokens", "Size"):
         table.add_column(column, justify="right")

@@ -24,7 +24,7 @@ def demo(
     cache_dir: CacheDir = DEMO_DIR,
     as_json: Json = False,
 ) -> None:
-    """Embed, train and report on a small built-in data set, without any network."""
+    """Embed, train and report on built-in data, offline."""
     from dataclasses import asdict
 
     from spacelite import embedding, store

@@ -48,7 +48,7 @@ def embed(
     cache_dir: CacheDir = CACHE_DIR,
     as_json: Json = False,
 ) -> None:
-    """Run a frozen backbone once over a data set and cache every token's hidden state."""
+    """Embed a data set once: every token's hidden state."""
     from spacelite import embedding
 
     with console.progress(PHASES) as on_progress:

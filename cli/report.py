@@ -33,7 +33,7 @@ def report(
     cache_dir: CacheDir = CACHE_DIR,
     as_json: Json = False,
 ) -> None:
-    """Compare the runs at hand, with the published figures beside them where there are any."""
+    """Compare runs, and the published figures with them."""
     from spacelite import runs
     from spacelite.report import markdown, summary
 

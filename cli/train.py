@@ -29,8 +29,8 @@ def train(
         str | None,
         typer.Option(help="A cache's name or path. [default: the newest complete one]"),
     ] = None,
-    head: Annotated[str, typer.Option(help="space, linear.")] = "space,linear",
-    latent: Annotated[str, typer.Option(help="Dimensions of a concept space.")] = "3",
+    head: Annotated[str, typer.Option(help="Kind(s): space, linear.")] = "space,linear",
+    latent: Annotated[str, typer.Option(help="Dimension(s) of a concept space.")] = "3",
     seeds: Annotated[int, typer.Option(help="How many seeds: 0 to K-1.")] = 1,
     data_seed: Annotated[int, typer.Option(help="Seed of the order of the data.")] = 0,
     lr: Annotated[str, typer.Option(help="Learning rate(s).")] = "2e-4",
@@ -39,7 +39,7 @@ def train(
     pooling: Annotated[
         str | None,
         typer.Option(
-            help="The linear baseline's vector: first, last, mean or pooler.  [default: first; "
+            help="The linear baseline's vector(s): first, last, mean or pooler.  [default: first; "
             "last where the tokenizer pads on the left]",
             show_default=False,
         ),
@@ -47,7 +47,10 @@ def train(
     cache_dir: CacheDir = CACHE_DIR,
     as_json: Json = False,
 ) -> None:
-    """Train heads on a cache, all of them in one pass. Options with (s) take comma lists."""
+    """Train heads on a cache, all in one pass.
+
+    Options with (s) take comma lists: every combination is trained.
+    """
     from spacelite import caches, store
 
     inters, intras = comma_list("--inter", inter, float), comma_list("--intra", intra, float)

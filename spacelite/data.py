@@ -154,7 +154,8 @@ def stratified_sample(labels: Labels, size: int) -> npt.NDArray[np.int64]:
 
 
 def _read(name: str, text_column: str | None, label_column: str | None) -> TextDataset:
-    base, two_labels = (name[:-2], True) if name.endswith("hatexplain:2") else (name, False)
+    two_labels = name.rpartition("/")[2] == "hatexplain:2"
+    base = name.removesuffix(":2") if two_labels else name
     path = Path(os.path.expanduser(base))  # noqa: PTH111 - Path's own raises for ~nobody
     if path.exists():
         base = path.resolve().stem if path.is_file() else path.resolve().name

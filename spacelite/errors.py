@@ -4,6 +4,10 @@
 class SpaceliteError(Exception):
     """A failure that the user can cause or mend: one line, what is wrong and what to do."""
 
+    def __init__(self, message: str) -> None:
+        # A path or name in the message may hold anything, even a line break.
+        super().__init__(" ".join(message.split()))
+
 
 def one_line(error: BaseException, limit: int = 300) -> str:
     """The words of another library's exception on one line: the cause's, where it was wrapped."""

@@ -8,6 +8,7 @@ are synced to disk before their `done` flags. The format is described in the REA
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -138,9 +139,7 @@ def lay_out(
     """
     partial = path.with_name(f".{path.name}.partial")
     try:
-        with h5py.File(
-            partial, "w", alignment_threshold=PAGE, alignment_interval=PAGE
-        ) as file:
+        with h5py.File(partial, "w", alignment_threshold=PAGE, alignment_interval=PAGE) as file:
             file.attrs["format"] = FORMAT
             file.attrs["spec"] = canonical(spec)
             file.attrs["padding_side"] = padding_side
@@ -156,9 +155,7 @@ def lay_out(
                     if key in group:
                         group[key][...] = 0
         with partial.open("rb+") as raw:
-            if hasattr(os, "posix_fallocate"):
-                # Reserve the space now: a disk that fills up later cannot stop the run half-way.
-                os.posix_fallocate(raw.fileno(), 0, partial.stat().st_size)
+            _reserve(raw.fileno(), partial.stat().st_size)
             os.fsync(raw.fileno())
         partial.replace(path)
         _sync_folder(path.parent)
@@ -169,6 +166,18 @@ def lay_out(
         ) from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _reserve(handle: int, size: int) -> None:
+    """Take the file's space on disk now, where the system can: a disk that fills up later then
+    cannot stop the run half-way."""
+    if not hasattr(os, "posix_fallocate"):
+        return
+    try:
+        os.posix_fallocate(handle, 0, size)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+            raise
 
 
 def _create_contiguous(group: Any, name: str, shape: tuple[int, ...], dtype: str) -> None:

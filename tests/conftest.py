@@ -13,18 +13,41 @@ import pytest
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
 
-WORDS = (
-    "a an and but bad boring dull film fine good great hardly not nice plot poor scene slow story "
-    "the this very was well acted loved hated"
-).split()
+WORDS = [
+    "a",
+    "an",
+    "and",
+    "but",
+    "bad",
+    "boring",
+    "dull",
+    "film",
+    "fine",
+    "good",
+    "great",
+    "hardly",
+    "not",
+    "nice",
+    "plot",
+    "poor",
+    "scene",
+    "slow",
+    "story",
+    "the",
+    "this",
+    "very",
+    "was",
+    "well",
+    "acted",
+    "loved",
+    "hated",
+]
 
 
 def texts(count: int, seed: int = 0, longest: int = 30) -> list[str]:
     """Random texts of 1 to `longest` known words."""
     random = np.random.RandomState(seed)
-    return [
-        " ".join(random.choice(WORDS, random.randint(1, longest + 1))) for _ in range(count)
-    ]
+    return [" ".join(random.choice(WORDS, random.randint(1, longest + 1))) for _ in range(count)]
 
 
 def _wordpiece(folder: Path):
@@ -77,7 +100,12 @@ def save_backbone(kind: str, folder: Path, seed: int = 0) -> Path:
     distilbert (without), xlnet (left padding, segments, relative positions)."""
     import torch
     from transformers import (
-        BertConfig, BertModel, DistilBertConfig, DistilBertModel, XLNetConfig, XLNetModel,
+        BertConfig,
+        BertModel,
+        DistilBertConfig,
+        DistilBertModel,
+        XLNetConfig,
+        XLNetModel,
     )  # fmt: skip
 
     size = _xlnet_tokenizer(folder) if kind == "xlnet" else _wordpiece(folder)

@@ -22,6 +22,10 @@ GATEWAYS = {
 }  # fmt: skip
 
 
+def named(path):
+    return f"{path.parent.name}-{path.stem}"
+
+
 def imports(path):
     """(module, whether it is needed only for types) of every import statement in a file."""
     tree = ast.parse(path.read_text())
@@ -37,7 +41,9 @@ def imports(path):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
             module = node.module or ""
-            names = [f"{module}.{a.name}" for a in node.names] if module == "spacelite" else [module]
+            names = (
+                [f"{module}.{a.name}" for a in node.names] if module == "spacelite" else [module]
+            )
         for name in names:
             yield name, id(node) in typing_only
 
@@ -62,7 +68,9 @@ def test_modules_import_only_from_those_before_them(path):
             assert ORDER.index(parts[1]) < limit, f"{path.name} imports {name}"
 
 
-@pytest.mark.parametrize("path", LIBRARY + COMMANDS, ids=lambda path: f"{path.parent.name}-{path.stem}")
+@pytest.mark.parametrize(
+    "path", LIBRARY + COMMANDS, ids=lambda path: f"{path.parent.name}-{path.stem}"
+)
 def test_heavy_packages_have_one_gateway_each(path):
     for name, typing_only in imports(path):
         package = name.split(".")[0]
@@ -77,7 +85,9 @@ def test_the_library_neither_prints_nor_parses_arguments(path):
     assert "print" not in {ast.unparse(call.func) for call in calls}
 
 
-@pytest.mark.parametrize("path", LIBRARY + COMMANDS, ids=lambda path: f"{path.parent.name}-{path.stem}")
+@pytest.mark.parametrize(
+    "path", LIBRARY + COMMANDS, ids=lambda path: f"{path.parent.name}-{path.stem}"
+)
 def test_nothing_is_unpickled_and_no_remote_code_is_trusted(path):
     text = path.read_text()
     assert "pickle" not in {name for name, _ in imports(path)}
@@ -87,7 +97,7 @@ def test_nothing_is_unpickled_and_no_remote_code_is_trusted(path):
 @pytest.mark.parametrize(
     ("code", "absent"),
     [
-        ("import spacelite_cli.app", ["torch", "numpy", "transformers", "datasets", "h5py", "rich.table"]),
+        ("import spacelite_cli.app", ["torch", "numpy", "transformers", "h5py", "rich.table"]),
         ("from spacelite import runs; from spacelite.report import summary, markdown",
          ["torch", "transformers", "datasets", "sklearn"]),
         ("from spacelite import caches, training",

@@ -6,10 +6,10 @@ import shutil
 
 import pytest
 from conftest import write_dataset
+from spacelite_cli.app import app
 from typer.testing import CliRunner
 
 from spacelite import store
-from spacelite_cli.app import app
 
 
 def spacelite(*arguments):
@@ -52,13 +52,13 @@ FILES = {
     "directory without data": ("folder/notes.txt", "x", ["folder has no train split", "notes.txt"]),
     "another kind of file": ("a.txt", "x", ["is not a .csv, .json, .jsonl or .parquet file"]),
     "broken csv": ("a.csv", "text,label\ngood,1\nbad,0,7\n", ["a.csv cannot be read", "got 3"]),
-    "broken json lines": ("a.jsonl", '{"text": "good", "label": 1}\n{"text": \n', ["a.jsonl cannot"]),
+    "broken json lines": ("a.jsonl", '{"text": "good", "label": 1}\n{"te\n', ["a.jsonl cannot"]),
     "broken json list": ("a.json", '[{"text": "good", "label": 1}, ', ["a.json cannot be read"]),
     "broken parquet": ("a.parquet", b"PAR1 and then nothing", ["a.parquet cannot be read"]),
     "no text column": ("a.csv", "who,x,label\na,c,1\nb,d,0\n",
                        ["'who', 'x', 'label'", "--text-column"]),
-    "no label column": ("a.csv", "text,x,y\na,1,1\nb,2,0\n", ["'text', 'x', 'y'", "--label-column"]),
-    "empty text": ("a.jsonl", rows(*GOOD, (0, "  "), (1, "")), ["row 5 (and 1 more rows)", "empty"]),
+    "no label column": ("a.csv", "text,x,y\na,1,1\nb,2,0\n", ["'x', 'y'", "--label-column"]),
+    "empty text": ("a.jsonl", rows(*GOOD, (0, "  "), (1, "")), ["row 5 (and 1 more", "empty"]),
     "text that is no string": ("a.jsonl", '{"text": 1, "label": 0}\n{"text": 2, "label": 1}\n',
                                ["row 1", "not a string"]),
     "missing label": ("a.jsonl", rows(*GOOD, (None, "good")), ["row 5", "has no 'label'"]),
@@ -121,9 +121,10 @@ def test_bad_backbone_folders(tmp_path, bert, reviews):
 )
 def test_bad_cache_files(damage, words, tmp_path, cache_path, bert, reviews):
     copy = write(tmp_path / "embeddings" / cache_path.name, damage(cache_path.read_bytes()))
-    for command in (["train", "--cache", copy.stem], ["cache", "info", copy.stem],
-                    ["cache", "verify", copy.stem],
-                    ["embed", "--backbone", bert, "--dataset", reviews, "--dtype", "float32"]):  # fmt: skip
+    again = ["embed", "--backbone", bert, "--dataset", reviews, "--dtype", "float32"]
+    name = copy.stem
+    for command in (["train", "--cache", name], ["cache", "info", name],
+                    ["cache", "verify", name], again):  # fmt: skip
         refused(spacelite(*command, "--cache-dir", tmp_path), *words)
     listed = spacelite("cache", "list", "--cache-dir", tmp_path, "--json")
     assert listed.exit_code == 0
@@ -135,7 +136,9 @@ def test_bad_cache_files(damage, words, tmp_path, cache_path, bert, reviews):
 def test_cache_of_a_newer_format(tmp_path, cache_path, monkeypatch):
     copy = write(tmp_path / "embeddings" / cache_path.name, cache_path.read_bytes())
     monkeypatch.setattr(store, "FORMAT", 0)
-    refused(spacelite("train", "--cache", copy.stem, "--cache-dir", tmp_path), "format 1", "upgrade")
+    refused(
+        spacelite("train", "--cache", copy.stem, "--cache-dir", tmp_path), "format 1", "upgrade"
+    )
 
 
 def test_train_without_a_cache(tmp_path):

@@ -9,9 +9,8 @@ import sys
 import time
 
 import pytest
-from typer.testing import CliRunner
-
 from spacelite_cli.app import app
+from typer.testing import CliRunner
 
 
 def spacelite(*arguments, **options):
@@ -87,9 +86,7 @@ def test_report_shows_mean_and_spread(workplace):
 def test_json_is_one_document_and_nothing_else(workplace, bert, reviews):
     folder, _, _ = workplace
     there = ["--json", "--cache-dir", folder]
-    again = json.loads(
-        spacelite("embed", "--backbone", bert, "--dataset", reviews, *there).stdout
-    )
+    again = json.loads(spacelite("embed", "--backbone", bert, "--dataset", reviews, *there).stdout)
     assert again["hit"] is True and again["complete"] is True
     (listed,) = json.loads(spacelite("cache", "list", *there).stdout)
     for key in ("name", "path", "complete", "examples", "tokens", "bytes", "splits"):

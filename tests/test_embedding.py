@@ -1,6 +1,7 @@
 """Embedding end to end on tiny backbones: against plain transformers, killed, resumed, refused."""
 
 import hashlib
+import itertools
 import logging
 import os
 import random
@@ -93,7 +94,7 @@ def test_batches_hold_one_length_longest_first_within_the_budget():
         assert len(set(lengths[batch])) == 1
         assert len(batch) == 1 or lengths[batch].sum() <= 100
     # No two batches of one length could have been one.
-    for one, two in zip(batches, batches[1:], strict=False):
+    for one, two in itertools.pairwise(batches):
         if lengths[one[0]] == lengths[two[0]]:
             assert (len(one) + 1) * lengths[one[0]] > 100
 
@@ -351,7 +352,7 @@ def test_padded_positions_are_cached_and_counted(bert, xlnet, reviews, tmp_path)
 
 def test_an_unwritable_cache_folder_is_an_error(bert, reviews, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(SpaceliteError, match="cannot be made: .*choose another --cache-dir"):
+    with pytest.raises(SpaceliteError, match=r"cannot be made: .*choose another --cache-dir"):
         run(tmp_path / "file" / "cache", bert, reviews)
 
 

@@ -44,7 +44,7 @@ def space(settings, classes, width, dtype):
 
 
 def step_in_groups(stack, examples, lengths, labels, cut, dtype):
-    """A batch taken in as two groups of examples, as training does; the concept spaces' gradient."""
+    """A batch taken in as two groups of examples, as training does; returns its size."""
     size = BatchSize.of(lengths)
     stack.reset()
     gradient = torch.zeros_like(stack.projection)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file
+from spacelite_cli.app import app
 from typer.testing import CliRunner
 
 from spacelite import backbone, data, store
-from spacelite_cli.app import app
 
 pytestmark = pytest.mark.minilm
 

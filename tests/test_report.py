@@ -119,7 +119,8 @@ def test_markdown_is_a_table_with_every_column():
     table = [line for line in lines if line.startswith("|")]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
     assert cells[0] == ["System", "Parameters", "Loss", "CE", "Accuracy", "Macro F1", "Precision",
-                        "Recall", "Inter", "Intra", "Epochs", "Backbone", "Data", "Seeds"]  # fmt: skip
+                        "Recall", "Inter", "Intra", "Epochs", "Backbone", "Data",
+                        "Seeds"]  # fmt: skip
     assert len({len(row) for row in cells}) == 1
     assert cells[2] == ["space", "2,318", "0.5000 ± 0.0000", "0.4000 ± 0.0000", "0.8050 ± 0.0071",
                         "0.7900 ± 0.0000", "0.7800 ± 0.0000", "0.8100 ± 0.0000", "0", "0", "5",

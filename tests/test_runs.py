@@ -77,7 +77,7 @@ def test_a_failing_write_leaves_the_former_run(cache_path, trained, tmp_path, mo
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr(runs, "_write_json", full)
-        with pytest.raises(SpaceliteError, match="cannot be saved in .*: No space left on device"):
+        with pytest.raises(SpaceliteError, match=r"cannot be saved in .*: No space left on device"):
             runs.save(tmp_path, cache, trained[0], SHARED, 2)
     assert [run.record for run in runs.load_all(tmp_path)] == [first.record]
     assert not list(runs.folder_of(tmp_path).glob(".*"))

@@ -1,5 +1,6 @@
-"""The training loop against plain PyTorch, and its promises: alone or among others, NaN, streamed."""
+"""The training loop against plain PyTorch; alone or among others, diverging, streamed."""
 
+import itertools
 import logging
 import math
 
@@ -42,7 +43,7 @@ def read(path, split):
     with h5py.File(path) as file:
         group = file[split]
         tokens, offsets = group["tokens"][...].astype(np.float64), group["offsets"][...]
-        parts = [tokens[a:b] for a, b in zip(offsets, offsets[1:], strict=False)]
+        parts = [tokens[a:b] for a, b in itertools.pairwise(offsets)]
         return parts, group["labels"][...], group["pooled"][...]
 
 

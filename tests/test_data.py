@@ -1,0 +1,482 @@
+"""Columns, texts and labels checked; the published protocols; samples; fingerprints."""
+
+import datetime
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+from sklearn.model_selection import train_test_split
+
+from spacelite import data, demo_corpus
+from spacelite.errors import SpaceliteError
+
+# Texts that a careless reader turns into missing values, numbers, dates or two rows.
+ODD_TEXTS = ["NA", "null", "007", "2020-01-01", "a, b", 'say "no",\nor not', "café 👍", " b "]
+
+
+def write(folder: Path, **splits: dict) -> Path:
+    """A folder of parquet files, one a split, as plain pyarrow writes them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, columns in splits.items():
+        parquet.write_table(pa.table(columns), folder / f"{split}.parquet")
+    return folder
+
+
+def columns(labels: list, prefix: str = "text") -> dict:
+    return {"text": [f"{prefix} {i}" for i in range(len(labels))], "label": labels}
+
+
+def everywhere(folder: Path, labels: list) -> Path:
+    """A data set with the same labels in all three splits."""
+    return write(folder, **{split: columns(labels) for split in ("train", "validation", "test")})
+
+
+def refusal(name: object, **options: object) -> str:
+    with pytest.raises(SpaceliteError) as caught:
+        data.load(str(name), **options)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+# Which columns
+
+
+@pytest.mark.parametrize(
+    ("header", "options", "expected"),
+    [
+        ("id,text,label", {}, ("text", "label")),
+        ("id,Review,Sentiment", {}, ("Review", "Sentiment")),
+        ("label,body", {}, ("body", "label")),  # the only ones left
+        ("text,stars", {}, ("text", "stars")),
+        ("text,sentence,label,class", {}, ("text", "label")),  # by rank of the usual names
+        ("text,body,label", {"text_column": "body"}, ("body", "label")),
+        ("text,label,mood", {"label_column": "mood"}, ("text", "mood")),
+        ("text,body", {"label_column": "text"}, ("body", "text")),  # its usual name is taken
+        ("label,mood", {"text_column": "label"}, ("label", "mood")),
+        ("a,b,c", {"text_column": "c", "label_column": "a"}, ("c", "a")),
+    ],
+)
+def test_columns_are_found_by_name_or_as_the_only_ones_or_named(
+    tmp_path, header, options, expected
+):
+    names = header.split(",")
+    rows = [{name: f"{name}{i % 2}" for name in names} for i in range(8)]
+    pd.DataFrame(rows).to_csv(tmp_path / "train.csv", index=False)
+    pd.DataFrame(rows).to_csv(tmp_path / "test.csv", index=False)
+    dataset = data.load(str(tmp_path), **options)
+    text, label = expected
+    assert dataset.splits["test"].texts == [f"{text}{i % 2}" for i in range(8)]
+    assert dataset.label_names == (f"{label}0", f"{label}1")
+
+
+def test_a_lone_text_column_is_told_by_its_type(tmp_path):
+    rows = {"id": [1, 2, 3, 4], "body": ["a", "b", "c", "d"], "label": [0, 1, 0, 1]}
+    folder = write(tmp_path / "d", train=rows, test=rows)
+    assert data.load(str(folder)).splits["test"].texts == ["a", "b", "c", "d"]
+
+
+@pytest.mark.parametrize(
+    ("header", "options", "problem", "option"),
+    [
+        ("foo,bar,baz", {}, "has no text column that can be told", "--text-column"),
+        ("text,bar,baz", {}, "has no label column that can be told", "--label-column"),
+        ("text", {}, "has no label column that can be told", "--label-column"),
+        ("text,label", {"text_column": "body"}, "has no column 'body'", "--text-column"),
+        ("text,label", {"label_column": "mood"}, "has no column 'mood'", "--label-column"),
+    ],
+)
+def test_a_missing_column_is_refused_with_the_columns_there(
+    tmp_path, header, options, problem, option
+):
+    path = tmp_path / "d.csv"
+    path.write_text(f"{header}\n{header}\n")
+    message = refusal(path, **options)
+    assert message.startswith(f"{path} {problem}")
+    assert f"its columns are {', '.join(map(repr, header.split(',')))};" in message
+    assert message.endswith(f"name one with {option}")
+
+
+def test_one_column_cannot_be_text_and_label(tmp_path):
+    folder = everywhere(tmp_path, ["a", "b"])
+    assert "both name 'text'" in refusal(folder, text_column="text", label_column="text")
+
+
+# Labels
+
+
+@pytest.mark.parametrize(
+    ("labels", "numbers", "names"),
+    [
+        (["pos", "neg", "neg", "pos"], [1, 0, 0, 1], ("neg", "pos")),
+        ([1, 2, 3, 4, 5], [0, 1, 2, 3, 4], ("1", "2", "3", "4", "5")),
+        ([1.0, 3.0, 1.0], [0, 1, 0], ("1", "3")),
+        ([True, False, False], [1, 0, 0], ("false", "true")),
+        (["10", " 9", "10"], [1, 0, 1], ("9", "10")),  # numbers, as csv holds them
+        (["1.0", "0.0", "+1"], [1, 0, 1], ("0", "1")),
+        (
+            ["9007199254740993", "9007199254740992"],
+            [1, 0],
+            ("9007199254740992", "9007199254740993"),
+        ),
+        (["1" + "0" * 30, "2"], [1, 0], ("2", "1" + "0" * 30)),
+        (["10", "9", "none"], [0, 1, 2], ("10", "9", "none")),  # strings
+        (["1.5", "2", "2"], [0, 1, 1], ("1.5", "2")),
+    ],
+)
+def test_labels_are_numbered_in_sorted_order_and_keep_their_names(tmp_path, labels, numbers, names):
+    dataset = data.load(str(everywhere(tmp_path, labels)))
+    assert dataset.label_names == names
+    for split in dataset.splits.values():
+        assert split.labels.dtype == np.int64
+        assert split.labels.tolist() == numbers
+
+
+def test_labels_are_numbered_over_all_splits_together(tmp_path):
+    folder = write(
+        tmp_path, train=columns(["b", "d"]), validation=columns(["c"]), test=columns(["a", "d"])
+    )
+    dataset = data.load(str(folder))
+    assert dataset.label_names == ("a", "b", "c", "d")
+    assert {name: split.labels.tolist() for name, split in dataset.splits.items()} == {
+        "train": [1, 3],
+        "validation": [2],
+        "test": [0, 3],
+    }
+
+
+def export(folder: Path, names: list[str], labels: list[int], splits: tuple[str, ...]) -> Path:
+    from datasets import ClassLabel, Dataset, Features, Value
+
+    folder.mkdir(exist_ok=True)
+    features = Features({"text": Value("string"), "label": ClassLabel(names=names)})
+    for split in splits:
+        Dataset.from_dict(columns(labels), features).to_parquet(folder / f"{split}.parquet")
+    return folder
+
+
+def test_label_names_exported_by_datasets_are_kept_in_their_order(tmp_path, caplog):
+    splits = ("train", "validation", "test")
+    folder = export(tmp_path / "d", ["zero", "never", "also"], [2, 0, 2], splits)
+    dataset = data.load(str(folder))
+    assert dataset.label_names == ("zero", "never", "also")
+    assert dataset.splits["train"].labels.tolist() == [2, 0, 2]
+    assert 'no training example has label ["never"]' in caplog.text
+
+
+def test_splits_that_number_their_label_names_differently_are_refused(tmp_path):
+    export(tmp_path / "d", ["neg", "pos"], [0, 1], ("train",))
+    folder = export(tmp_path / "d", ["pos", "neg"], [0, 1], ("test",))
+    assert "give all splits the same label names" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        ([0, -1, 1], "train: row 2 has label -1, which marks a hidden or missing label (1 such"),
+        ([-1, -1, -1], "train: row 1 has label -1, which marks a hidden or missing label (3 such"),
+        (["0", "1", "-1"], "train: row 3 has label -1"),
+        ([0, None, 1, None], "row 2 (and 1 more rows) has no 'label'"),
+        (["a", "b", " "], "row 3 has no 'label'"),
+        ([0.0, 1.0, float("nan")], "row 3 has no 'label'"),
+        ([0.0, 1.5], "train: row 2 has label 1.5: classes need whole numbers or strings"),
+        ([0.0, float("inf")], "train: row 2 has label inf: classes need whole numbers or strings"),
+        ([[0], [1]], "column 'label' holds lists, but one label a text is needed"),
+        ([{"a": 0}, {"a": 1}], "column 'label' holds lists, but one label a text is needed"),
+        ([datetime.date(2020, 1, 1)] * 2, "classes need whole numbers or strings"),
+        ([b"a", b"b"], "classes need whole numbers or strings"),
+        ([3, 3, 3], "holds a single class ('3'): a classifier needs at least two"),
+        (["a\nb"] * 3, r"holds a single class ('a\nb'): a classifier needs at least two"),
+    ],
+    ids=str,
+)
+def test_labels_that_cannot_be_trained_on_are_refused(tmp_path, labels, expected):
+    assert expected in refusal(everywhere(tmp_path / "d", labels))
+
+
+@pytest.mark.parametrize("other", [["a", "b"], [True, False]])
+def test_labels_of_mixed_types_are_refused(tmp_path, other):
+    folder = write(tmp_path / "d", train=columns([0, 1]), test=columns(other))
+    kinds = ", ".join(sorted({"int", type(other[0]).__name__}))
+    assert f"labels of mixed types ({kinds}): use one type" in refusal(folder)
+
+
+def test_a_label_beyond_a_known_data_sets_is_refused(tmp_path):
+    message = refusal(everywhere(tmp_path / "imdb", [0, 1, 2]))
+    assert "imdb has label 2, but its labels are 0 to 1 (negative, positive)" in message
+
+
+# Texts
+
+
+@pytest.mark.parametrize("suffix", ["csv", "json", "jsonl", "parquet"])
+def test_texts_are_kept_as_they_are(tmp_path, suffix):
+    frame = pd.DataFrame({"text": ODD_TEXTS, "label": [0, 1] * 4})
+    for split in ("train", "test"):
+        path = tmp_path / f"{split}.{suffix}"
+        if suffix == "csv":
+            frame.to_csv(path, index=False)
+        elif suffix == "parquet":
+            frame.to_parquet(path)
+        else:
+            frame.to_json(path, orient="records", lines=suffix == "jsonl")
+    assert data.load(str(tmp_path)).splits["test"].texts == ODD_TEXTS
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        (["a", "", "b", ""], "row 2 (and 1 more rows) has an empty 'text'"),
+        (["a", "b", " \t\n\u3000"], "row 3 has an empty 'text'"),
+        (["a", None, "b"], "row 2 has an empty 'text'"),
+        ([1, 2], "row 1 (and 1 more rows) has a 'text' that is not a string"),
+        ([b"a", b"b"], "row 1 (and 1 more rows) has a 'text' that is not a string"),
+        ([["a"], ["b"]], "row 1 (and 1 more rows) has a 'text' that is not a string"),
+        (["1", "2.5", "-3e5"], "every 'text' is a number"),
+    ],
+    ids=str,
+)
+def test_texts_that_cannot_be_embedded_are_refused(tmp_path, texts, expected):
+    rows = {"text": texts, "label": [0, 1, 0, 1][: len(texts)]}
+    folder = write(tmp_path / "d", train=columns([0, 1]), test=rows)
+    message = refusal(folder)
+    assert message.startswith(f"{folder / 'test'}:")
+    assert expected in message
+    assert "--text-column" in message
+
+
+def test_numbers_in_json_texts_are_refused(tmp_path):
+    path = tmp_path / "d.jsonl"
+    path.write_text('{"text": 7, "label": 0}\n{"text": 8, "label": 1}\n')
+    assert "has a 'text' that is not a string" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("d.csv", "text,label\n"), ("d.json", "[]"), ("d.jsonl", "\n\n")],
+)
+def test_no_rows_is_refused(tmp_path, name, content):
+    (tmp_path / name).write_text(content)
+    expected = f"{tmp_path / name} has no rows: it needs at least one text"
+    assert refusal(tmp_path / name) == expected
+
+
+def test_a_parquet_split_without_rows_is_refused(tmp_path):
+    none = {"text": pa.array([], pa.string()), "label": pa.array([], pa.int64())}
+    folder = write(tmp_path / "d", train=columns([0, 1]), test=none)
+    assert refusal(folder) == f"{folder / 'test'} has no rows: it needs at least one text"
+
+
+@pytest.mark.parametrize("name", ["gone.csv", "./gone", "/gone/imdb", "~nobody-at-all/imdb"])
+def test_a_path_that_leads_nowhere_is_not_looked_up_on_the_hub(name):
+    assert refusal(name) == f"there is no file or folder {name}"
+
+
+# The published protocols
+
+
+def test_imdb_splits_its_test_reviews_as_scikit_learn_does(tmp_path, caplog):
+    train, test = columns([0] * 10 + [1] * 11), columns([0] * 18 + [1] * 19, prefix="test")
+    dataset = data.load(str(write(tmp_path / "imdb", train=train, test=test)))
+    kept, validation, kept_labels, validation_labels = train_test_split(
+        test["text"], test["label"], test_size=0.2, random_state=42
+    )
+    assert list(dataset.splits) == ["train", "validation", "test"]
+    assert dataset.splits["train"].texts == train["text"]
+    assert dataset.splits["test"].texts == kept
+    assert dataset.splits["test"].labels.tolist() == kept_labels
+    assert dataset.splits["validation"].texts == validation
+    assert dataset.splits["validation"].labels.tolist() == validation_labels
+    assert dataset.label_names == ("negative", "positive")
+    assert not caplog.records
+
+
+def test_imdb_with_a_validation_split_keeps_it(tmp_path):
+    dataset = data.load(str(everywhere(tmp_path / "imdb", [0, 1, 1])))
+    assert [len(split) for split in dataset.splits.values()] == [3, 3, 3]
+
+
+@pytest.mark.parametrize(
+    "labels", [[0, 1, 2, 1], ["hatespeech", "normal", "offensive", "normal"]], ids=["ints", "names"]
+)
+def test_a_local_hatexplain_with_three_and_with_two_labels(tmp_path, labels):
+    folder = everywhere(tmp_path / "hatexplain", labels)
+    three, two = data.load(str(folder)), data.load(f"{folder}:2")
+    assert (three.name, two.name) == ("hatexplain", "hatexplain:2")
+    assert three.label_names == ("hatespeech", "normal", "offensive")
+    assert two.label_names == ("hateful or offensive", "normal")
+    for split in ("train", "validation", "test"):
+        assert three.splits[split].labels.tolist() == [0, 1, 2, 1]
+        assert two.splits[split].labels.tolist() == [0, 1, 0, 1]
+        assert two.splits[split].texts == three.splits[split].texts
+
+
+def test_a_known_label_that_does_not_occur_keeps_its_number(tmp_path, caplog):
+    dataset = data.load(str(everywhere(tmp_path / "hatexplain", ["offensive", "hatespeech"])))
+    assert dataset.splits["train"].labels.tolist() == [2, 0]
+    assert dataset.label_names == ("hatespeech", "normal", "offensive")
+    assert 'no training example has label ["normal"]' in caplog.text
+
+
+def test_the_demo_is_its_built_in_corpus():
+    dataset = data.load("demo")
+    assert list(dataset.splits) == ["train", "validation", "test"]
+    for split, (texts, labels) in demo_corpus.splits().items():
+        assert dataset.splits[split].texts == texts
+        assert dataset.splits[split].labels.tolist() == labels
+    assert dataset.label_names == demo_corpus.LABEL_NAMES
+
+
+def test_other_data_give_a_tenth_of_train_for_validation(tmp_path, caplog):
+    caplog.set_level(logging.WARNING)
+    rows = columns([0] * 100 + [1] * 60 + [2] * 40)
+    folder = write(tmp_path / "d", train=rows)
+    first, second = data.load(str(folder)), data.load(str(folder))
+    assert "d has no validation split: 20 of its 200 training examples serve" in caplog.text
+    assert "d has no test split: reports show validation figures" in caplog.text
+    assert list(first.splits) == ["train", "validation"]
+    train, validation = first.splits["train"], first.splits["validation"]
+    assert np.bincount(train.labels).tolist() == [90, 54, 36]
+    assert np.bincount(validation.labels).tolist() == [10, 6, 4]
+    assert sorted(train.texts + validation.texts) == sorted(rows["text"])
+    label_of = dict(zip(rows["text"], rows["label"], strict=True))
+    for split in (train, validation):
+        assert [label_of[text] for text in split.texts] == split.labels.tolist()
+    assert first.fingerprint == second.fingerprint
+
+
+def test_complete_data_give_no_warning(reviews, caplog):
+    assert [len(split) for split in data.load(str(reviews)).splits.values()] == [60, 20, 20]
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"), [([0], "d has one training example"), ([0, 1], "holds a single class")]
+)
+def test_too_few_examples_to_give_one_for_validation(tmp_path, labels, expected):
+    assert expected in refusal(write(tmp_path / "d", train=columns(labels)))
+
+
+# Samples
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_sample_holds_every_label_in_proportion(seed):
+    random = np.random.RandomState(seed)
+    classes = random.randint(2, 12)
+    labels = random.choice(classes, random.randint(1, 300), p=random.dirichlet([0.3] * classes))
+    size = random.randint(1, len(labels) + 1)
+    rows = data.stratified_sample(labels, size)
+    assert len(rows) == size
+    assert (np.diff(rows) > 0).all()
+    share = np.bincount(labels, minlength=classes) * size / len(labels)
+    assert (np.abs(np.bincount(labels[rows], minlength=classes) - share) < 1).all()
+    assert (rows == data.stratified_sample(labels, size)).all()
+
+
+def test_a_sample_is_drawn_from_everywhere():
+    labels = np.arange(1000) % 2
+    rows = data.stratified_sample(labels, 100)
+    assert set(rows) != set(range(100))
+    assert (np.histogram(rows, bins=4, range=(0, 1000))[0] > 10).all()
+
+
+def test_labels_that_occur_once_can_be_sampled():
+    labels = np.arange(50)
+    for size in (1, 7, 49, 50):
+        assert len(data.stratified_sample(labels, size)) == size
+
+
+def test_limit_samples_every_split(tmp_path, reviews):
+    whole, sample = data.load(str(reviews)), data.load(str(reviews), limit=12)
+    assert sample.label_names == whole.label_names
+    for name, split in sample.splits.items():
+        everything = list(zip(whole.splits[name].texts, whole.splits[name].labels, strict=True))
+        assert len(split) == 12
+        assert split.texts != whole.splits[name].texts[:12]
+        places = [everything.index(pair) for pair in zip(split.texts, split.labels, strict=True)]
+        assert places == sorted(places)
+    assert sample.fingerprint == data.load(str(reviews), limit=12).fingerprint
+    assert sample.fingerprint != whole.fingerprint
+
+
+def test_a_limit_beyond_the_split_takes_everything(reviews):
+    limited = data.load(str(reviews), limit=30)
+    assert [len(split) for split in limited.splits.values()] == [30, 20, 20]
+    assert data.load(str(reviews), limit=1000).fingerprint == data.load(str(reviews)).fingerprint
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [
+        (0, "--limit 0: give at least one example a split"),
+        (-5, "--limit -5: give at least one example a split"),
+        (1, "single class ('1') under --limit 1"),
+    ],
+)
+def test_a_limit_that_leaves_nothing_to_train_on_is_refused(tmp_path, limit, expected):
+    assert expected in refusal(everywhere(tmp_path / "d", [0, 1, 1]), limit=limit)
+
+
+# Fingerprints
+
+BASE = {"train": (["ab", "c", "de"], [0, 1, 1]), "test": (["f", "g"], [0, 1])}
+
+
+def fingerprint(splits: dict) -> str:
+    made = {
+        name: data.Split(list(texts), np.array(labels, np.int64))
+        for name, (texts, labels) in splits.items()
+    }
+    return data.TextDataset("any", made, ("0", "1")).fingerprint
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"train": (["aB", "c", "de"], [0, 1, 1])},
+        {"train": (["a", "bc", "de"], [0, 1, 1])},  # the same letters, cut elsewhere
+        {"train": (["ab", "c", "de"], [0, 0, 1])},
+        {"train": (["c", "ab", "de"], [1, 0, 1])},
+        {"train": (["ab", "c"], [0, 1]), "test": (["de", "f", "g"], [1, 0, 1])},
+        {"train": BASE["test"], "test": BASE["train"]},
+        {"test": (["f", "g "], [0, 1])},
+        {"test": (["f", "g", "g"], [0, 1, 1])},
+    ],
+    ids=str,
+)
+def test_any_change_of_texts_labels_order_or_splits_changes_the_fingerprint(change):
+    assert fingerprint(BASE | change) != fingerprint(BASE)
+
+
+def test_the_split_names_count():
+    renamed = {"train": BASE["train"], "validation": BASE["test"]}
+    assert fingerprint(renamed) != fingerprint(BASE)
+
+
+def test_the_same_content_has_one_fingerprint_wherever_it_is_read_from(tmp_path):
+    frame = pd.DataFrame({"text": ODD_TEXTS, "label": [3, 4] * 4})
+    extra = frame.assign(id=range(8))[["id", "label", "text"]]
+    rows = [
+        {"review": text, "class": label} for text, label in zip(ODD_TEXTS, [3, 4] * 4, strict=True)
+    ]
+    for folder in ("csv", "parquet", "columns", "jsonl", "shards/data"):
+        (tmp_path / folder).mkdir(parents=True)
+    for split in ("train", "validation"):
+        frame.to_csv(tmp_path / "csv" / f"{split}.csv", index=False)
+        frame.to_parquet(tmp_path / "parquet" / f"{split}.parquet")
+        extra.to_csv(tmp_path / "columns" / f"{split}.csv", index=False)
+        (tmp_path / "jsonl" / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        for part in (0, 1):
+            name = f"{split}-0000{part}-of-00002.parquet"
+            frame[part * 4 : part * 4 + 4].to_parquet(tmp_path / "shards" / "data" / name)
+    sources = ("csv", "parquet", "columns", "jsonl", "shards")
+    found = {data.load(str(tmp_path / source)).fingerprint for source in sources}
+    assert len(found) == 1
+    (tmp_path / "csv" / "validation.csv").unlink()
+    assert data.load(str(tmp_path / "csv")).fingerprint not in found

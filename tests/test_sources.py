@@ -1,0 +1,252 @@
+"""Files and folders of files, as other programs write them, read as they are or refused."""
+
+import csv
+import json
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from spacelite import sources
+from spacelite.errors import SpaceliteError
+
+# Texts that a careless reader turns into missing values, numbers, dates or two rows.
+TEXTS = [
+    "NA",
+    "null",
+    "007",
+    "",
+    "1e5",
+    "2020-01-01",
+    "true",
+    "a, b",
+    'say "no",\nor not',
+    "café 👍",
+]
+
+
+def write(path: Path, columns: dict) -> Path:
+    """Write a table the way pandas does, in the format that the suffix names."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    frame = pd.DataFrame(columns)
+    if path.suffix.lower() == ".csv":
+        frame.to_csv(path, index=False)
+    elif path.suffix == ".parquet":
+        frame.to_parquet(path)
+    else:
+        frame.to_json(path, orient="records", lines=path.suffix == ".jsonl")
+    return path
+
+
+def column(table: sources.Table, name: str = "text") -> list:
+    return table.rows.column(name).to_pylist()
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(SpaceliteError) as caught:
+        sources.from_path(path)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize("suffix", ["csv", "json", "jsonl", "parquet"])
+def test_a_single_file_is_the_train_split_with_every_text_kept(tmp_path, suffix):
+    path = write(tmp_path / f"d.{suffix}", {"text": TEXTS, "label": range(len(TEXTS))})
+    tables = sources.from_path(path)
+    assert list(tables) == ["train"]
+    assert column(tables["train"]) == TEXTS
+    assert list(map(str, column(tables["train"], "label"))) == list(map(str, range(len(TEXTS))))
+
+
+@pytest.mark.parametrize("suffix", ["csv", "json", "jsonl"])
+def test_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path, suffix):
+    path = write(tmp_path / f"d.{suffix}", {"text": ["a", "b"], "label": [0, 1]})
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert sources.from_path(path)["train"].rows.column_names == ["text", "label"]
+
+
+def test_csv_with_windows_line_ends_and_empty_lines(tmp_path):
+    path = tmp_path / "d.csv"
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([["text", "label"], ["a\r\nb", 0], [], ["c", 1], []])
+    assert column(sources.from_path(path)["train"]) == ["a\r\nb", "c"]
+
+
+def test_json_list_in_a_jsonl_file_and_json_lines_in_a_json_file(tmp_path):
+    rows = [{"text": "a", "label": 0}, {"text": "b", "label": 1}]
+    (tmp_path / "list.jsonl").write_text(" \n" + json.dumps(rows, indent=1))
+    (tmp_path / "lines.json").write_text("\n".join(map(json.dumps, rows)))
+    for name in ("list.jsonl", "lines.json"):
+        assert sources.from_path(tmp_path / name)["train"].rows.to_pylist() == rows
+
+
+def test_json_list_whose_first_row_lacks_a_key(tmp_path):
+    path = tmp_path / "d.json"
+    path.write_text(json.dumps([{"text": "a"}, {"text": "b", "label": 1}]))
+    assert column(sources.from_path(path)["train"], "label") == [None, 1]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "json", "jsonl", "parquet"])
+def test_a_text_larger_than_the_readers_usual_block(tmp_path, suffix):
+    texts = ["short", "long " * 500_000, "short"]
+    path = write(tmp_path / f"d.{suffix}", {"text": texts, "label": [0, 1, 0]})
+    assert column(sources.from_path(path)["train"]) == texts
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        {"train": "train.csv"},
+        {"train": "train.csv", "test": "test.jsonl"},
+        {"train": "train.json", "validation": "validation.parquet", "test": "test.csv"},
+        *(
+            {"train": "train.csv", "validation": f"{alias}.csv"}
+            for alias in ("val", "valid", "dev")
+        ),
+        {"train": "Train.CSV", "test": "TEST.csv"},
+        {"train": "data/train.csv", "test": "data/test.csv"},
+        {
+            "train": "data/train-00000-of-00001.parquet",
+            "validation": "data/val-00000-of-00001.parquet",
+        },
+    ],
+    ids=lambda names: " ".join(names.values()),
+)
+def test_a_folders_splits_by_file_name_in_their_usual_order(tmp_path, names):
+    for split, name in reversed(names.items()):
+        write(tmp_path / name, {"text": [split], "label": [0]})
+    (tmp_path / "README.md").write_text("no split")
+    write(tmp_path / "train_extra.csv", {"text": ["no split"], "label": [0]})
+    tables = sources.from_path(tmp_path)
+    assert list(tables) == list(names)
+    assert all(column(table) == [split] for split, table in tables.items())
+
+
+def test_shards_are_joined_in_order(tmp_path):
+    for number in (1, 0, 2):
+        path = tmp_path / f"train-0000{number}-of-00003.parquet"
+        write(path, {"text": [f"{number}a", f"{number}b"], "label": [0, 1]})
+    expected = ["0a", "0b", "1a", "1b", "2a", "2b"]
+    assert column(sources.from_path(tmp_path)["train"]) == expected
+
+
+def test_shards_with_other_columns_are_refused(tmp_path):
+    write(tmp_path / "train-00000-of-00002.parquet", {"text": ["a"], "label": [0]})
+    write(tmp_path / "train-00001-of-00002.parquet", {"text": ["a"], "stars": [0]})
+    message = refusal(tmp_path)
+    assert "different columns" in message
+    assert "stars" in message
+
+
+@pytest.mark.parametrize(
+    ("files", "split", "listed"),
+    [
+        (["train.csv", "train.json"], "train", "train.csv, train.json"),
+        (["train.csv", "dev.csv", "val.csv"], "validation", "dev.csv, val.csv"),
+        (["train.csv", "train-00000-of-00001.csv"], "train", "train-00000-of-00001.csv, train.csv"),
+    ],
+)
+def test_a_split_given_twice_is_refused(tmp_path, files, split, listed):
+    for name in files:
+        write(tmp_path / name, {"text": ["a"], "label": [0]})
+    assert f"gives {split} more than once ({listed}): keep one" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("files", "holds"),
+    [([], "nothing"), ([".hidden"], "nothing"), (["test.csv", "notes.txt"], "notes.txt, test.csv")],
+)
+def test_a_folder_without_a_train_split_is_refused_with_what_it_holds(tmp_path, files, holds):
+    for name in files:
+        (tmp_path / name).write_text("text,label\na,0\n")
+    message = refusal(tmp_path)
+    assert message.startswith(f"{tmp_path} has no train split: it needs train.csv")
+    assert message.endswith(f"it holds {holds}")
+
+
+LATIN = "text,label\n" + "caf\xe9,0\n" * 3
+LINES = '{"text": "caf\xe9", "label": 0}\n' * 3
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("d.csv", b"", "is empty"),
+        ("d.jsonl", b"", "is empty"),
+        ("d.parquet", b"", "is empty"),
+        ("d.txt", b"a\t0", "is not a .csv, .json, .jsonl or .parquet file"),
+        ("d.csv", b"text,label\na,0\nb,1,2\n", "Expected 2 columns, got 3: b,1,2"),
+        ("d.csv", b'text,label\n"a,0\nb,1\n', "cannot be read"),
+        ("d.csv", b"\n\n", "Empty CSV file"),
+        ("d.csv", LATIN.encode("latin-1"), "save it as UTF-8"),
+        ("d.jsonl", LINES.encode("latin-1"), "save it as UTF-8"),
+        ("d.json", f"[{LINES}]".encode("latin-1"), "save it as UTF-8"),
+        ("d.csv", b"text,text,label\na,b,0\n", "more than one column 'text': rename or remove one"),
+        ("d.json", b'[{"text": "a", "label": 0},', "cannot be read"),
+        ("d.jsonl", b'{"text": "a", "label": 0}\n{"text": "b', "cannot be read"),
+        ("d.json", b"[1, 2]", "the list holds other things than objects"),
+        ("d.json", b"5", "cannot be read"),
+        ("d.json", b"[" * 100_000, "cannot be read"),
+        ("d.json", b'[{"text": "a", "label": 0}, {"text": "b", "label": "x"}]', "column 'label'"),
+        ("d.json", b'[{"text": "a", "label": 0}, {"text": 7, "label": 1}]', "column 'text'"),
+        ("d.json", b'[{"text": "a", "label": 99999999999999999999}]', "column 'label'"),
+        ("d.jsonl", b'{"text": "a", "label": 0}\n{"text": "b", "label": "x"}\n', "/label"),
+        ("d.parquet", b"text,label\na,0\n", "cannot be read"),
+    ],
+)
+def test_a_broken_file_is_refused_by_name(tmp_path, name, content, expected):
+    path = tmp_path / name
+    path.write_bytes(content)
+    message = refusal(path)
+    assert message.startswith(str(path))
+    assert expected in message
+
+
+def test_a_parquet_file_cut_anywhere_is_refused(tmp_path):
+    path = write(tmp_path / "d.parquet", {"text": TEXTS, "label": range(len(TEXTS))})
+    whole = path.read_bytes()
+    for size in (1, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:size])
+        assert refusal(path).startswith(f"{path} cannot be read")
+
+
+def test_a_parquet_file_with_texts_that_are_no_utf8_is_refused(tmp_path):
+    broken = pa.Array.from_buffers(pa.string(), 1, pa.array([b"caf\xe9"]).buffers())
+    parquet.write_table(pa.table({"text": broken, "label": [0]}), tmp_path / "d.parquet")
+    assert "save it as UTF-8" in refusal(tmp_path / "d.parquet")
+
+
+def test_a_folder_named_like_a_file_is_refused(tmp_path):
+    (tmp_path / "train.csv").mkdir()
+    expected = f"{tmp_path / 'train.csv'} is a folder named like a file: give the file inside it"
+    assert refusal(tmp_path).startswith(expected)
+    assert "holds nothing" in refusal(tmp_path / "train.csv")
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.string(), pa.large_string(), pa.string_view(), pa.int64(), pa.binary()], ids=str
+)
+def test_string_columns_of_every_arrow_type_are_told(kind):
+    rows = pa.table({"it": pa.array([], kind)})
+    assert sources.Table(rows, {}, "").is_string("it") == ("string" in str(kind))
+
+
+def test_label_names_come_along_in_parquet_that_datasets_exported(tmp_path):
+    from datasets import ClassLabel, Dataset, Features, Value
+
+    features = Features({"text": Value("string"), "label": ClassLabel(names=["neg", "pos"])})
+    Dataset.from_dict({"text": ["a"], "label": [1]}, features).to_parquet(tmp_path / "d.parquet")
+    table = sources.from_path(tmp_path / "d.parquet")["train"]
+    assert table.class_names == {"label": ("neg", "pos")}
+
+
+@pytest.mark.parametrize("recorded", ["{broken", "[]", "{}", '{"info": null}', '{"info": {}}'])
+def test_metadata_that_only_looks_like_that_of_datasets_is_passed_over(tmp_path, recorded):
+    rows = pa.table({"text": ["a"], "label": [0]}).replace_schema_metadata(
+        {"huggingface": recorded}
+    )
+    parquet.write_table(rows, tmp_path / "d.parquet")
+    assert sources.from_path(tmp_path / "d.parquet")["train"].class_names == {}
