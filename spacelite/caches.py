@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from spacelite import store
+from spacelite import specs, store
 from spacelite.errors import SpaceliteError
 
 log = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ def state(path: Path) -> CacheState:
 
 def cache_files(cache_dir: Path) -> list[Path]:
     """Every cache file of `cache_dir`, newest first."""
-    files = store.folder_of(cache_dir).glob("*.h5")
+    files = specs.folder_of(cache_dir).glob("*.h5")
     return sorted(files, key=lambda path: path.stat().st_mtime, reverse=True)
 
 

@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from spacelite import backbone as backbones
-from spacelite import data, store
+from spacelite import checkpoints, data, specs, store
 from spacelite.errors import SpaceliteError
+from spacelite.specs import Spec
 
 log = logging.getLogger(__name__)
 
@@ -83,10 +84,10 @@ def embed(
         raise SpaceliteError(f"--padding {padding}: choose {' or '.join(PADDINGS)}")
     if tokens_per_batch is not None and tokens_per_batch < 1:
         raise SpaceliteError(f"--tokens-per-batch {tokens_per_batch}: give at least 1")
-    files = backbones.locate(backbone, revision)
+    files = checkpoints.locate(backbone, revision)
     texts = data.load(dataset, text_column=text_column, label_column=label_column, limit=limit)
     device = backbones.resolve_device(device)
-    spec: store.Spec = {
+    spec: Spec = {
         "format": store.FORMAT,
         "dataset": texts.name,
         "dataset_hash": texts.fingerprint,
@@ -100,7 +101,7 @@ def embed(
         "dtype": dtype,
         "precision": backbones.forward_precision(device),
     }
-    path = store.path_of(cache_dir, spec)
+    path = specs.path_of(cache_dir, spec)
     _make_folder(path.parent)
     with store.lock(path):
         if not _is_finished(path, spec):
@@ -124,13 +125,13 @@ def _make_folder(folder: Path) -> None:
         ) from error
 
 
-def _is_finished(path: Path, spec: store.Spec) -> bool:
+def _is_finished(path: Path, spec: Spec) -> bool:
     """Whether the cache is there and complete; SpaceliteError where it is of another spec."""
     if not path.exists():
         return False
     with store.Cache(path) as cache:
         if cache.spec != spec:
-            fields = ", ".join(store.differing_fields(cache.spec, spec))
+            fields = ", ".join(specs.differing_fields(cache.spec, spec))
             raise SpaceliteError(
                 f"{path} was made with other settings: {fields}; remove it (spacelite cache "
                 f"remove {path.stem}) or choose another --cache-dir"
@@ -138,7 +139,7 @@ def _is_finished(path: Path, spec: store.Spec) -> bool:
         return cache.complete
 
 
-def _say_what_differs(path: Path, spec: store.Spec) -> None:
+def _say_what_differs(path: Path, spec: Spec) -> None:
     """Say why caches of the same backbone and data set do not serve."""
     if path.exists():
         return
@@ -146,14 +147,14 @@ def _say_what_differs(path: Path, spec: store.Spec) -> None:
     for other in path.parent.glob(f"{family}--*.h5"):
         try:
             with store.Cache(other) as cache:
-                fields = ", ".join(store.differing_fields(cache.spec, spec))
+                fields = ", ".join(specs.differing_fields(cache.spec, spec))
         except SpaceliteError:
             continue  # `cache list` tells of damaged files; this one is not asked for
         log.info("%s has other settings: %s; a new cache is made", other.stem, fields)
 
 
 def _tokenize(
-    files: backbones.BackboneFiles,
+    files: checkpoints.Checkpoint,
     texts: data.TextDataset,
     max_length: int,
     padding: str,
@@ -187,7 +188,7 @@ def _tokenize(
 
 def _lay_out(
     path: Path,
-    spec: store.Spec,
+    spec: Spec,
     texts: data.TextDataset,
     examples: _Examples,
     model: backbones.Backbone,

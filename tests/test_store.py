@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import pytest
 
-from spacelite import caches, store
+from spacelite import caches, specs, store
 from spacelite.errors import SpaceliteError
 
 SPEC = {"backbone": "b", "dataset": "d", "dtype": "float16", "label_names": ["no", "yes"]}
@@ -80,9 +80,9 @@ def test_layout_is_the_documented_format(path):
 def test_key_is_the_hash_of_the_canonical_spec(tmp_path):
     text = '{"backbone":"a/b c","dataset":"x","labels":["ä"]}'
     spec = {"labels": ["ä"], "dataset": "x", "backbone": "a/b c"}
-    assert store.key_of(spec) == hashlib.sha256(text.encode()).hexdigest()
-    name = f"a-b-c--x--{store.key_of(spec)[:10]}.h5"
-    assert store.path_of(tmp_path, spec) == tmp_path / "embeddings" / name
+    assert specs.key_of(spec) == hashlib.sha256(text.encode()).hexdigest()
+    name = f"a-b-c--x--{specs.key_of(spec)[:10]}.h5"
+    assert specs.path_of(tmp_path, spec) == tmp_path / "embeddings" / name
 
 
 def test_laying_out_twice_gives_the_same_bytes(path):

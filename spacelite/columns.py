@@ -1,0 +1,157 @@
+"""Arrow tables -> texts and numbered labels: which columns they are, and whether they can serve."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from spacelite import sources
+from spacelite.errors import SpaceliteError
+
+TEXT_COLUMNS = ("text", "sentence", "review", "content", "comment", "post", "tweet", "document")
+LABEL_COLUMNS = ("label", "labels", "class", "category", "target", "sentiment")
+
+Labels = npt.NDArray[np.int64]
+
+
+def find(table: sources.Table, text: str | None, label: str | None) -> tuple[str, str]:
+    """The names of the text and label column: as given, by their usual names, or the only ones
+    left to choose."""
+    names: list[str] = list(table.rows.column_names)
+
+    def by_usual_name(usual: Sequence[str], taken: str | None) -> str | None:
+        lower = {name.lower(): name for name in reversed(names) if name != taken}
+        return next((lower[candidate] for candidate in usual if candidate in lower), None)
+
+    def pick(wanted: str | None, option: str, others: Sequence[str]) -> str:
+        if wanted is not None:
+            if wanted in names:
+                return wanted
+            problem = f"has no column {wanted!r}"
+        else:
+            if len(others) == 1:
+                return others[0]
+            problem = f"has no {option} column that can be told"
+        raise SpaceliteError(
+            f"{table.origin} {problem}: its columns are {', '.join(map(repr, names))}; "
+            f"name one with --{option}-column"
+        )
+
+    if text is not None and text == label:
+        raise SpaceliteError(f"--text-column and --label-column both name {text!r}: name two")
+    label = label or by_usual_name(LABEL_COLUMNS, text)
+    text = text or by_usual_name(TEXT_COLUMNS, label)
+    strings = [name for name in names if table.is_string(name) and name != label]
+    text_name = pick(text, "text", strings)
+    return text_name, pick(label, "label", [name for name in names if name != text_name])
+
+
+def texts(table: sources.Table, column: str) -> list[str]:
+    """The column's texts. SpaceliteError for rows that are empty or not strings."""
+    texts: list[Any] = table.rows.column(column).to_pylist()
+    no_string = [i for i, text in enumerate(texts) if text is not None and type(text) is not str]
+    if no_string:
+        _refuse_rows(table, no_string, f"a {column!r} that is not a string", "--text-column")
+    empty = [i for i, text in enumerate(texts) if text is None or not text.strip()]
+    if empty:
+        _refuse_rows(table, empty, f"an empty {column!r}", "--text-column")
+    if all(_is_number(text) for text in texts):
+        raise SpaceliteError(
+            f"{table.origin}: every {column!r} is a number: name the column that holds the texts "
+            "with --text-column"
+        )
+    return texts
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def label_values(table: sources.Table, column: str) -> list[Any]:
+    """The label column's values as they stand, none of them missing."""
+    values: list[Any] = table.rows.column(column).to_pylist()
+    missing = [
+        i
+        for i, value in enumerate(values)
+        if value is None or value != value or (isinstance(value, str) and not value.strip())
+    ]
+    if missing:
+        _refuse_rows(table, missing, f"no {column!r}", "--label-column")
+    if any(isinstance(value, list | dict) for value in values):
+        raise SpaceliteError(
+            f"{table.origin}: column {column!r} holds lists, but one label a text is needed: "
+            "name another with --label-column"
+        )
+    return values
+
+
+def _refuse_rows(table: sources.Table, rows: list[int], what: str, option: str) -> None:
+    more = f" (and {len(rows) - 1} more rows)" if len(rows) > 1 else ""
+    raise SpaceliteError(
+        f"{table.origin}: row {rows[0] + 1}{more} has {what}: mend or remove, or name another "
+        f"column with {option}"
+    )
+
+
+def numbered(
+    values: dict[str, list[Any]], class_names: Sequence[str], name: str
+) -> tuple[dict[str, Labels], tuple[str, ...]]:
+    """Labels as numbers 0..C-1, and their names.
+
+    Numbers with known names stay what they are; other numbers and strings are numbered in sorted
+    order, over all splits together.
+    """
+    pooled = [value for split in values.values() for value in split]
+    if all(isinstance(value, str) for value in pooled):
+        if all(re.fullmatch(r"[+-]?\d+(\.0+)?", value.strip()) for value in pooled):
+            values = {key: [int(v.split(".")[0]) for v in split] for key, split in values.items()}
+        else:
+            known = class_names if set(class_names) >= set(pooled) else ()
+            order = tuple(known or sorted(set(pooled)))
+            number = {value: i for i, value in enumerate(order)}
+            return {key: _int64(number[v] for v in split) for key, split in values.items()}, order
+    elif all(isinstance(value, bool) for value in pooled):
+        return {key: _int64(map(int, split)) for key, split in values.items()}, ("false", "true")
+    elif any(isinstance(value, str | bool) for value in pooled):
+        kinds = sorted({type(value).__name__ for value in pooled})
+        raise SpaceliteError(f"{name}: labels of mixed types ({', '.join(kinds)}): use one type")
+
+    for split, numbers in values.items():
+        for row, value in enumerate(numbers):
+            if not isinstance(value, int) and not (isinstance(value, float) and value.is_integer()):
+                raise SpaceliteError(
+                    f"{name} {split}: row {row + 1} has label {value!r}: classes need whole "
+                    "numbers or strings (name another column with --label-column)"
+                )
+            if value < 0:
+                count = sum(number < 0 for number in numbers)
+                raise SpaceliteError(
+                    f"{name} {split}: row {row + 1} has label {int(value)}, which marks a hidden "
+                    f"or missing label ({count} such rows): remove them, or the whole split"
+                )
+    whole = {key: [int(value) for value in split] for key, split in values.items()}
+    distinct = sorted({value for split in whole.values() for value in split})
+    if class_names:
+        if distinct[-1] >= len(class_names):
+            raise SpaceliteError(
+                f"{name} has label {distinct[-1]}, but its labels are 0 to {len(class_names) - 1} "
+                f"({', '.join(class_names)})"
+            )
+        return {key: _int64(split) for key, split in whole.items()}, tuple(class_names)
+    place = {value: i for i, value in enumerate(distinct)}
+    return (
+        {key: _int64(place[value] for value in split) for key, split in whole.items()},
+        tuple(str(value) for value in distinct),
+    )
+
+
+def _int64(values: Iterable[int]) -> Labels:
+    return np.fromiter(values, np.int64)
