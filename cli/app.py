@@ -16,7 +16,7 @@ from . import cache, console, demo, embed, report, train
 AGAIN = {
     "embed": ": the same command goes on where it stopped",
     "demo": ": the same command goes on where it stopped",
-    "train": ": nothing is saved; the cache is as it was",
+    "train": ": heads that were not saved yet are lost; the cache is as it was",
 }
 
 
@@ -24,7 +24,9 @@ class _Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         debug = bool(os.environ.get("SPACELITE_DEBUG"))
         try:
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+            return result
         except KeyboardInterrupt:
             console.err().print("interrupted" + AGAIN.get(str(ctx.invoked_subcommand), ""))
             sys.exit(130)

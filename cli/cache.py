@@ -32,10 +32,11 @@ def list_caches(cache_dir: CacheDir = CACHE_DIR, as_json: Json = False) -> None:
         console.print_json([state.as_json() for state in states])
         return
     if not states:
-        console.out().print(f"no caches in {cache_dir}: spacelite embed makes one", markup=False)
+        console.out().print(f"no caches in {cache_dir}: spacelite embed makes one")
         return
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
     from spacelite.embedding import human_bytes
 
@@ -47,17 +48,17 @@ def list_caches(cache_dir: CacheDir = CACHE_DIR, as_json: Json = False) -> None:
     table.add_column("Age", justify="right")
     for state in states:
         table.add_row(
-            state.name,
+            Text(state.name),
             f"{state.examples:,}",
             f"{state.tokens:,}",
             human_bytes(state.bytes),
-            _state(state),
+            Text.from_markup(_state(state)),
             _age(time.time() - state.modified),
         )
     console.out().print(table)
     for state in states:
         if state.problem:
-            console.err().print(state.problem, style="yellow", soft_wrap=True, markup=False)
+            console.err().print(state.problem, style="yellow", soft_wrap=True)
 
 
 def _state(state: CacheState) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import math
@@ -23,8 +24,12 @@ class _Consoles:
     def get(self, stderr: bool) -> Console:
         from rich.console import Console
 
+        class PipedConsole(Console):
+            def on_broken_pipe(self) -> None:
+                raise BrokenPipeError  # the application ends quietly; rich would exit with 1
+
         if stderr not in self._made:
-            self._made[stderr] = Console(stderr=stderr, highlight=False)
+            self._made[stderr] = PipedConsole(stderr=stderr, highlight=False, markup=False)
         return self._made[stderr]
 
 
@@ -76,6 +81,9 @@ class _Messages(logging.Handler):
 
 def show_messages() -> None:
     """Show what the library logs. Called once, by the application's callback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that knows no "±" shows "?"
     logger = logging.getLogger("spacelite")
     logger.handlers = [_Messages()]
     logger.setLevel(logging.INFO)

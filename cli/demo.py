@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from . import console
 from .embed import PHASES
-from .options import CacheDir, Json
+from .options import CACHE_DIR, CacheDir, Json
 from .report import show
-from .train import train_and_save
+from .train import check_seeds, refuse_stopped, train_and_save
 
 # The demo's data set is a tenth of a published one: smaller batches and a higher learning rate
 # make up for the fewer steps an epoch.
 EPOCHS, BATCH_SIZE, LEARNING_RATE = 15, 32, 2e-3
-DEMO_DIR = Path("cache")
 
 
 def demo(
     seeds: Annotated[int, typer.Option(help="How many seeds: 0 to K-1.")] = 3,
-    cache_dir: CacheDir = DEMO_DIR,
+    cache_dir: CacheDir = CACHE_DIR,
     as_json: Json = False,
 ) -> None:
     """Embed, train and report on built-in data, offline."""
@@ -30,6 +28,7 @@ def demo(
     from spacelite import embedding, store
     from spacelite.report import summary
 
+    check_seeds(seeds)
     lines = [
         "spacelite embed --backbone minilm --dataset demo",
         f"spacelite train --inter 0,0.2 --intra 0,0.001 --epochs {EPOCHS} --seeds {seeds} "
@@ -37,7 +36,7 @@ def demo(
         "spacelite report",
     ]
     say = console.err().print
-    say(f"[bold]$ {lines[0]}[/]", soft_wrap=True)
+    say(f"$ {lines[0]}", style="bold", soft_wrap=True)
     with console.progress(PHASES) as on_progress:
         done = embedding.embed(
             backbone="minilm", dataset="demo", cache_dir=cache_dir, on_progress=on_progress
@@ -45,7 +44,7 @@ def demo(
 
     from spacelite.heads import HeadSettings
 
-    say(f"[bold]$ {lines[1]}[/]", soft_wrap=True)
+    say(f"$ {lines[1]}", style="bold", soft_wrap=True)
     settings = [
         HeadSettings(kind="space", seed=seed, learning_rate=LEARNING_RATE, latent=3, inter=inter,
                      intra=intra)
@@ -55,12 +54,13 @@ def demo(
         for seed in range(seeds)
     ]  # fmt: skip
     with store.Cache(done.path) as cache:
-        saved, _ = train_and_save(
+        saved, stopped = train_and_save(
             cache_dir, cache, settings, epochs=EPOCHS, batch_size=BATCH_SIZE, data_seed=0
         )
-    say(f"[bold]$ {lines[2]}[/]", soft_wrap=True)
+    say(f"$ {lines[2]}", style="bold", soft_wrap=True)
     sections = summary.summarize(saved)
     if as_json:
         console.print_json([asdict(section) for section in sections])
     else:
         show(sections)
+    refuse_stopped(stopped, len(settings))

@@ -77,7 +77,7 @@ def embed(
     how = "was there already" if done.hit else f"written in {done.seconds:.0f} s"
     splits = ", ".join(f"{count:,} {name}" for name, count in described["splits"].items())
     console.out().print(
-        f"[bold]{done.path.stem}[/] {how}: {examples} examples ({splits}), {tokens} tokens, {size}",
+        f"{done.path.stem} {how}: {examples} examples ({splits}), {tokens} tokens, {size}",
         soft_wrap=True,
     )
 

@@ -56,8 +56,7 @@ def train(
     inters, intras = comma_list("--inter", inter, float), comma_list("--intra", intra, float)
     latents, rates = comma_list("--latent", latent, int), comma_list("--lr", lr, float)
     kinds = comma_list("--head", head, str)
-    if seeds < 1:
-        raise SpaceliteError(f"--seeds {seeds}: give at least 1")
+    check_seeds(seeds)
     path = caches.find(cache_dir, cache) if cache else caches.newest_complete(cache_dir)
 
     from spacelite.heads import HeadSettings
@@ -87,11 +86,22 @@ def train(
         console.print_json([run.record for run in saved])
     elif saved:
         _print(saved)
+    refuse_stopped(stopped, len(settings))
+
+
+def check_seeds(seeds: int) -> None:
+    """Raise SpaceliteError for a number of seeds that trains nothing."""
+    if seeds < 1:
+        raise SpaceliteError(f"--seeds {seeds}: give at least 1")
+
+
+def refuse_stopped(stopped: list[str], heads: int) -> None:
+    """Raise SpaceliteError where heads diverged: what was asked for is not all there."""
     if stopped:
         raise SpaceliteError(
-            f"{len(stopped)} of {len(settings)} heads diverged and were not saved ("
-            + "; ".join(stopped) + "): try a smaller --lr"
-        )  # fmt: skip
+            f"{len(stopped)} of {heads} heads diverged and were not saved ({'; '.join(stopped)}): "
+            "try a smaller --lr"
+        )
 
 
 def default_pooling(cache: Cache) -> str:
@@ -111,6 +121,7 @@ def train_and_save(
     """Train the heads with a progress bar and save each: the runs, and who was stopped."""
     from spacelite import runs, training
 
+    runs.prepare(cache_dir)
     shared = training.PassSettings(epochs=epochs, batch_size=batch_size, data_seed=data_seed)
     with console.progress(PHASES) as advance:
         trained = training.train(
@@ -135,7 +146,8 @@ def _print(saved: list[Run]) -> None:
 
     table = Table(box=box.SIMPLE, pad_edge=False)
     for column in ("System", "Inter", "Intra", "Seed", "Split", "Loss", "Accuracy", "Macro F1"):
-        table.add_column(column, justify="left" if column in ("System", "Split") else "right")
+        justify: Any = "left" if column in ("System", "Split") else "right"
+        table.add_column(column, justify=justify, no_wrap=True)
     for run in saved:
         settings = run.settings
         weights = [number(settings[name]) for name in ("inter", "intra", "seed")]
@@ -152,5 +164,4 @@ def _print(saved: list[Run]) -> None:
         f"{len(saved)} head{plural} trained in {seconds:.1f} s, saved in "
         f"{saved[0].folder.parent}; spacelite report compares them",
         soft_wrap=True,
-        markup=False,
     )

@@ -70,24 +70,24 @@ def state(path: Path) -> CacheState:
 
 def cache_files(cache_dir: Path) -> list[Path]:
     """Every cache file of `cache_dir`, newest first."""
-    files = specs.folder_of(cache_dir).glob("*.h5")
+    files = [path for path in specs.folder_of(cache_dir).glob("*.h5") if path.is_file()]
     return sorted(files, key=lambda path: path.stat().st_mtime, reverse=True)
 
 
 def find(cache_dir: Path, name: str, *, exact: bool = False) -> Path:
-    """The cache file called `name`: a path, a cache's name or, unless `exact`, the one name that
-    starts with it.
+    """The cache file called `name`: a cache's name, unless `exact` the one name that starts with
+    it, or the path of an .h5 file.
 
     Raises SpaceliteError when there is none, or more than one.
     """
     files = cache_files(cache_dir)
-    if Path(name).is_file():
-        return Path(name)
     matches = [path for path in files if name in (path.stem, path.name)]
     if not matches and not exact:
         matches = [path for path in files if path.stem.startswith(name)]
     if len(matches) == 1:
         return matches[0]
+    if not matches and name.endswith(".h5") and Path(name).is_file():
+        return Path(name)
     there = ", ".join(path.stem for path in matches or files) or "none: run spacelite embed first"
     problem = "names several caches" if matches else "is no cache"
     raise SpaceliteError(f"{name!r} {problem} of {cache_dir}; there: {there}")
@@ -123,7 +123,7 @@ def verify(
     index (offsets, labels, token ids) is damaged, which no embedding can mend.
     """
     damaged: list[tuple[str, int]] = []
-    with store.lock(path), store.Cache(path) as cache:
+    with store.Cache(path) as cache:
         seen, total = 0, cache.tokens
         for name, split in cache.splits.items():
             if not cache.index_is_intact(name):
@@ -145,10 +145,10 @@ def verify(
                         damaged.append((name, example))
                 seen += len(rows)
                 on_progress(seen, total)
-        if damaged:
-            with store.Writer(path) as writer:
-                for name, example in damaged:
-                    writer.unmark(name, example)
+    if damaged:
+        with store.lock(path), store.Writer(path) as writer:
+            for name, example in damaged:
+                writer.unmark(name, example)
     return damaged
 
 
@@ -163,6 +163,14 @@ def _spans(offsets: npt.NDArray[np.int64], rows: int = 1 << 15) -> Iterator[tupl
 
 
 def remove(path: Path) -> None:
-    """Delete a cache file, complete or not, once no other process writes it."""
-    with store.lock(path):
-        path.unlink()
+    """Delete a cache file, complete or not, once no other process writes it.
+
+    Raises SpaceliteError for a file outside a cache folder that is no spacelite cache.
+    """
+    if path.parent.name != specs.FOLDER:
+        store.Cache(path).close()
+    try:
+        with store.lock(path):
+            path.unlink()
+    except OSError as error:
+        raise SpaceliteError(f"{path} cannot be removed: {error.strerror}") from error

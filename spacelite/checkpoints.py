@@ -45,7 +45,7 @@ def locate(name: str, revision: str | None = None) -> Checkpoint:
     Raises SpaceliteError when there is none, or when its weights are not safetensors.
     """
     folder = Path(os.path.expanduser(name))  # noqa: PTH111 - Path's own raises for ~nobody
-    is_folder = folder.exists() or name.startswith((".", "/", "~"))
+    is_folder = name.startswith((".", "/", "~")) or os.path.exists(folder)  # noqa: PTH110
     if revision is not None and (name == "minilm" or is_folder):
         raise SpaceliteError(f"--revision {revision} needs a hub name, and {name} is none")
     if name == "minilm":

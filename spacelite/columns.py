@@ -90,7 +90,16 @@ def label_values(table: sources.Table, column: str) -> list[Any]:
             f"{table.origin}: column {column!r} holds lists, but one label a text is needed: "
             "name another with --label-column"
         )
+    values = [value.strip() if isinstance(value, str) else value for value in values]
+    # A number in quotes, or in a csv file, is a number.
+    for pattern, convert in ((r"[+-]?\d+(\.0+)?", _whole), (r"[+-]?\d*\.\d+", float)):
+        if all(isinstance(value, str) and re.fullmatch(pattern, value) for value in values):
+            return [convert(value) for value in values]
     return values
+
+
+def _whole(text: str) -> int:
+    return int(text.split(".")[0])
 
 
 def _refuse_rows(table: sources.Table, rows: list[int], what: str, option: str) -> None:
@@ -110,17 +119,20 @@ def numbered(
     order, over all splits together.
     """
     pooled = [value for split in values.values() for value in split]
+    distinct_values = len(set(pooled))
+    if distinct_values > 50 and distinct_values > len(pooled) / 2:
+        raise SpaceliteError(
+            f"{name}: {distinct_values:,} different labels in {len(pooled):,} rows are no classes: "
+            "name another column with --label-column"
+        )
     if all(isinstance(value, str) for value in pooled):
-        if all(re.fullmatch(r"[+-]?\d+(\.0+)?", value.strip()) for value in pooled):
-            values = {key: [int(v.split(".")[0]) for v in split] for key, split in values.items()}
-        else:
-            known = class_names if set(class_names) >= set(pooled) else ()
-            order = tuple(known or sorted(set(pooled)))
-            number = {value: i for i, value in enumerate(order)}
-            return {key: _int64(number[v] for v in split) for key, split in values.items()}, order
-    elif all(isinstance(value, bool) for value in pooled):
+        known = class_names if set(class_names) >= set(pooled) else ()
+        order = tuple(known or sorted(set(pooled)))
+        number = {value: i for i, value in enumerate(order)}
+        return {key: _int64(number[v] for v in split) for key, split in values.items()}, order
+    if all(isinstance(value, bool) for value in pooled):
         return {key: _int64(map(int, split)) for key, split in values.items()}, ("false", "true")
-    elif any(isinstance(value, str | bool) for value in pooled):
+    if any(isinstance(value, str | bool) for value in pooled):
         kinds = sorted({type(value).__name__ for value in pooled})
         raise SpaceliteError(f"{name}: labels of mixed types ({', '.join(kinds)}): use one type")
 

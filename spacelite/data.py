@@ -49,6 +49,7 @@ KNOWN = {
         revision="refs/convert/parquet",
     ),
 }
+BY_HUB_NAME = {known.hub: name for name, known in KNOWN.items()}
 TWO_LABELS = ("hateful or offensive", "normal")  # hatexplain:2
 
 
@@ -153,12 +154,12 @@ def _read(name: str, text_column: str | None, label_column: str | None) -> TextD
     two_labels = name.rpartition("/")[2] == "hatexplain:2"
     base = name.removesuffix(":2") if two_labels else name
     path = Path(os.path.expanduser(base))  # noqa: PTH111 - Path's own raises for ~nobody
-    if path.exists():
+    if os.path.exists(path):  # noqa: PTH110 - Path's own raises for over-long names
         base = path.resolve().stem if path.is_file() else path.resolve().name
         tables = sources.from_path(path)
     elif path.suffix.lower() in sources.SUFFIXES or base.startswith((".", "/", "~")):
         raise SpaceliteError(f"there is no file or folder {base}")
-    elif base in KNOWN:
+    elif base in KNOWN or (base := BY_HUB_NAME.get(base, base)) in KNOWN:
         tables = _known_from_hub(base)
     else:
         repository, _, config = base.partition(":")
@@ -185,6 +186,11 @@ def _read(name: str, text_column: str | None, label_column: str | None) -> TextD
     numbers, label_names = columns.numbered(values, class_names, base)
     splits = {split: Split(texts[split], numbers[split]) for split in tables}
     if two_labels:
+        if label_names != KNOWN[base].label_names:
+            raise SpaceliteError(
+                f"{name}: its labels are {', '.join(label_names)}, not "
+                f"{', '.join(KNOWN[base].label_names)}: two labels cannot be made of them"
+            )
         splits = {
             key: Split(split.texts, (split.labels == 1).astype(np.int64))
             for key, split in splits.items()

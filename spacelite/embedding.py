@@ -102,14 +102,19 @@ def embed(
         "precision": backbones.forward_precision(device),
     }
     path = specs.path_of(cache_dir, spec)
+    if _is_finished(path, spec):  # before anything is written: the folder may be read-only
+        return Embedded(path, True, time.perf_counter() - started)
     _make_folder(path.parent)
     with store.lock(path):
         if not _is_finished(path, spec):
             _say_what_differs(path, spec)
             examples = _tokenize(files, texts, max_length, padding, on_progress)
             model = backbones.Backbone(files, layer=layer, device=device)
-            if not path.exists():
-                _lay_out(path, spec, texts, examples, model)
+            splits = _index(texts, examples)
+            if path.exists():
+                _check_index(path, splits)
+            else:
+                _lay_out(path, spec, splits, model, examples.tokens.padding_side)
             budget = tokens_per_batch or (4096 if device == "cpu" else 65536)
             _run(path, model, examples, np.dtype(dtype), budget, on_progress)
             return Embedded(path, False, time.perf_counter() - started)
@@ -186,13 +191,7 @@ def _tokenize(
     return examples
 
 
-def _lay_out(
-    path: Path,
-    spec: Spec,
-    texts: data.TextDataset,
-    examples: _Examples,
-    model: backbones.Backbone,
-) -> None:
+def _index(texts: data.TextDataset, examples: _Examples) -> dict[str, store.SplitIndex]:
     splits = {}
     for (name, split), start in zip(texts.splits.items(), examples.starts, strict=True):
         stop = start + len(split)
@@ -201,11 +200,35 @@ def _lay_out(
             split.labels,
             np.concatenate(examples.tokens.ids[start:stop]),
         )
+    return splits
+
+
+def _check_index(path: Path, splits: dict[str, store.SplitIndex]) -> None:
+    """Raise SpaceliteError where an unfinished file was laid out for other tokens than today's."""
+    with store.Cache(path) as cache:
+        for name, index in splits.items():
+            if index.crc32 != cache.index_crc32(name) or not cache.index_is_intact(name):
+                raise SpaceliteError(
+                    f"{path} does not hold the tokens that {name} has now (damaged, or begun with "
+                    f"another version of transformers): remove it (spacelite cache remove "
+                    f"{path.stem}) and run embed again"
+                )
+
+
+def _lay_out(
+    path: Path,
+    spec: Spec,
+    splits: dict[str, store.SplitIndex],
+    model: backbones.Backbone,
+    padding_side: str,
+) -> None:
+    store.partial_of(path).unlink(missing_ok=True)  # of a process that was killed while laying out
+    tokens = sum(len(index.token_ids) for index in splits.values())
     layout = {"width": model.width, "dtype": spec["dtype"], "pooled": model.has_pooler}
     size = store.file_size(splits, **layout)
     free = shutil.disk_usage(path.parent).free
     log.info(
-        "%s tokens of width %s: %s, %s free", f"{examples.lengths.sum():,}", model.width,
+        "%s tokens of width %s: %s, %s free", f"{tokens:,}", model.width,
         human_bytes(size), human_bytes(free),
     )  # fmt: skip
     if size > free:
@@ -213,7 +236,7 @@ def _lay_out(
             f"the cache needs {human_bytes(size)} and {path.parent} has {human_bytes(free)} free: "
             "free some space, choose another --cache-dir, or embed fewer examples (--limit)"
         )
-    store.lay_out(path, spec, splits, **layout, padding_side=examples.tokens.padding_side)
+    store.lay_out(path, spec, splits, **layout, padding_side=padding_side)
 
 
 def human_bytes(count: float) -> str:
@@ -328,7 +351,7 @@ def _is_out_of_memory(error: Exception) -> bool:
     import torch
 
     # torch's CPU allocator has no exception of its own.
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "not enough memory" in str(
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(
         error
     )
 

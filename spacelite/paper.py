@@ -36,10 +36,16 @@ FIGURES = ("loss", "accuracy", "f1_macro", "precision", "recall", "train_params"
 
 
 @cache
-def published() -> tuple[PublishedRow, ...]:
-    """All rows of the eight published tables, in the order of the README they come from."""
+def _data() -> dict[str, Any]:
     content = resources.files("spacelite").joinpath("published_results.json").read_text("utf-8")
     data: dict[str, Any] = json.loads(content)
+    return data
+
+
+@cache
+def published() -> tuple[PublishedRow, ...]:
+    """All rows of the eight published tables, in the order of the README they come from."""
+    data = _data()
     return tuple(
         PublishedRow(
             table=table["id"],
@@ -63,8 +69,7 @@ def published() -> tuple[PublishedRow, ...]:
 
 def protocol() -> dict[str, Any]:
     """The training settings that all published rows share."""
-    content = resources.files("spacelite").joinpath("published_results.json").read_text("utf-8")
-    settings: dict[str, Any] = json.loads(content)["protocol"]
+    settings: dict[str, Any] = _data()["protocol"]
     return settings
 
 

@@ -54,6 +54,20 @@ def folder_of(cache_dir: Path) -> Path:
     return cache_dir / "runs"
 
 
+def prepare(cache_dir: Path) -> Path:
+    """The folder of runs, made where it is missing; SpaceliteError where it cannot be written."""
+    folder = folder_of(cache_dir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SpaceliteError(
+            f"{folder} cannot be made: {error.strerror}; choose another --cache-dir"
+        ) from error
+    if not os.access(folder, os.W_OK):
+        raise SpaceliteError(f"{folder} cannot be written; choose another --cache-dir")
+    return folder
+
+
 def save(
     cache_dir: Path, cache: store.Cache, head: TrainedHead, shared: PassSettings, heads_in_pass: int
 ) -> Run:
@@ -62,13 +76,15 @@ def save(
     The id is a function of the cache and the settings: the same training replaces its former run.
     Raises SpaceliteError when it cannot be written.
     """
+    from filelock import FileLock
     from safetensors.numpy import save_file
 
     settings = {**asdict(head.settings), **asdict(shared)}
     kind = settings.pop("kind")
     identity = specs.canonical({"cache": specs.key_of(cache.spec), "head": kind, **settings})
     digest = hashlib.sha256(identity.encode()).hexdigest()
-    name = f"{cache.name.rpartition('--')[0]}--{kind}--{digest[:8]}"
+    about = [specs.slug(cache.spec[name]) for name in ("backbone", "dataset")]
+    name = "--".join([*about, kind, digest[:8]])
     record = {
         "format": FORMAT,
         "id": name,
@@ -89,19 +105,21 @@ def save(
         "versions": {package: _version(package) for package in PACKAGES},
     }
     folder = folder_of(cache_dir) / name
-    partial = folder.with_name(f".{name}.partial")
+    partial, former = (folder.with_name(f".{name}.{state}") for state in ("partial", "former"))
     try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        save_file(
-            {key: value.numpy() for key, value in head.parameters.items()},
-            partial / "head.safetensors",
-        )
-        _write_json(partial / "history.json", head.history)
-        _write_json(partial / "run.json", record)
-        if folder.exists():
-            shutil.rmtree(folder)
-        partial.rename(folder)
+        with FileLock(prepare(cache_dir).with_name(".runs.lock")):
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir()
+            save_file(
+                {key: value.numpy() for key, value in head.parameters.items()},
+                partial / "head.safetensors",
+            )
+            _write_json(partial / "history.json", head.history)
+            _write_json(partial / "run.json", record)
+            if folder.exists():
+                folder.rename(former)
+            partial.rename(folder)
+            shutil.rmtree(former, ignore_errors=True)
     except OSError as error:
         raise SpaceliteError(
             f"run {name} cannot be saved in {folder.parent}: {error.strerror or error}"
@@ -113,7 +131,7 @@ def save(
 
 def _write_json(path: Path, content: object) -> None:
     with path.open("w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1, ensure_ascii=False)
+        json.dump(content, file, indent=1, ensure_ascii=False, allow_nan=False)
         file.write("\n")
         file.flush()
         os.fsync(file.fileno())

@@ -23,7 +23,7 @@ SUFFIXES = (".csv", ".json", ".jsonl", ".parquet")
 SPLITS = ("train", "validation", "test")
 SPLIT_ALIASES = {"valid": "validation", "val": "validation", "dev": "validation"}
 # "train-00000-of-00002.parquet": how the hub names the parts of a split.
-PART = re.compile(r"-\d+-of-\d+$")
+PART = re.compile(r"-\d+-of-(\d+)(-[0-9a-f]+)?$")
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,12 @@ def _split_files(folder: Path) -> dict[str, list[Path]]:
             if len(files) > 1 and not all(PART.search(file.stem) for file in files):
                 names = ", ".join(file.name for file in files)
                 raise SpaceliteError(f"{place} gives {split} more than once ({names}): keep one")
+            for part in filter(None, (PART.search(file.stem) for file in files)):
+                if len(files) != int(part[1]):
+                    raise SpaceliteError(
+                        f"{place} holds {len(files)} of the {int(part[1])} parts of {split}: "
+                        "fetch the others"
+                    )
         if "train" in found:
             return {split: found[split] for split in SPLITS if split in found}
     files_there = sorted(file.name for file in folder.iterdir() if not file.name.startswith("."))

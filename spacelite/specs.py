@@ -10,6 +10,8 @@ from typing import Any
 
 Spec = dict[str, Any]
 
+FOLDER = "embeddings"  # where the cache files lie, below the cache folder
+
 
 def canonical(spec: Spec) -> str:
     """The spec as canonical JSON: sorted keys, no spaces. The cache key is its SHA-256."""
@@ -23,16 +25,17 @@ def key_of(spec: Spec) -> str:
 
 def folder_of(cache_dir: Path) -> Path:
     """Where the cache files of `cache_dir` lie."""
-    return cache_dir / "embeddings"
+    return cache_dir / FOLDER
 
 
 def path_of(cache_dir: Path, spec: Spec) -> Path:
     """`<cache-dir>/embeddings/<backbone>--<dataset>--<first 10 of key>.h5`."""
-    backbone, dataset = _slug(spec["backbone"]), _slug(spec["dataset"])
+    backbone, dataset = slug(spec["backbone"]), slug(spec["dataset"])
     return folder_of(cache_dir) / f"{backbone}--{dataset}--{key_of(spec)[:10]}.h5"
 
 
-def _slug(name: str) -> str:
+def slug(name: str) -> str:
+    """A name as part of a file name: letters, digits, dots and single dashes."""
     return re.sub(r"[^\w.]+", "-", name, flags=re.ASCII).strip("-.") or "unnamed"
 
 

@@ -79,8 +79,14 @@ def file_size(splits: dict[str, SplitIndex], width: int, dtype: str, pooled: boo
     total = 2 * PAGE
     for index in splits.values():
         for shape, kind in _shapes(index, width, dtype, pooled).values():
-            total += int(np.prod(shape)) * np.dtype(kind).itemsize + PAGE
+            size = int(np.prod(shape)) * np.dtype(kind).itemsize
+            total += size + (PAGE if size >= PAGE else 300)  # 300: the dataset's header
     return total
+
+
+def partial_of(path: Path) -> Path:
+    """Where `lay_out` makes the file before it gets its name."""
+    return path.with_name(f".{path.name}.partial")
 
 
 def lay_out(
@@ -97,8 +103,11 @@ def lay_out(
 
     Raises SpaceliteError when the disk is full; nothing is left behind then.
     """
-    partial = path.with_name(f".{path.name}.partial")
+    partial = partial_of(path)
     try:
+        # Tried before HDF5 writes anything: it does not survive a full disk in good order.
+        with partial.open("wb") as raw:
+            _reserve(raw.fileno(), file_size(splits, width, dtype, pooled))
         with h5py.File(partial, "w", alignment_threshold=PAGE, alignment_interval=PAGE) as file:
             file.attrs["format"] = FORMAT
             file.attrs["spec"] = specs.canonical(spec)
@@ -119,9 +128,10 @@ def lay_out(
             os.fsync(raw.fileno())
         partial.replace(path)
         _sync_folder(path.parent)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
+        reason = (isinstance(error, OSError) and error.strerror) or "the disk is full or broken"
         raise SpaceliteError(
-            f"the cache file cannot be laid out in {path.parent}: {error.strerror or error}; "
+            f"the cache file cannot be laid out in {path.parent}: {reason}; "
             "free some space or choose another --cache-dir"
         ) from error
     finally:
@@ -251,9 +261,7 @@ class Cache:
         except FileNotFoundError as error:
             raise SpaceliteError(f"there is no cache file {path}") from error
         except OSError as error:
-            raise SpaceliteError(
-                f"{path} is damaged or no HDF5 file ({one_line(error, 120)}): {mend}"
-            ) from error
+            raise SpaceliteError(f"{path} is damaged or no HDF5 file: {mend}") from error
         try:
             version = int(self._file.attrs["format"])
             if version > FORMAT:
@@ -303,11 +311,15 @@ class Cache:
         """Tokens of the examples that are done."""
         return sum(int(split.lengths[split.done == 1].sum()) for split in self.splits.values())
 
+    def index_crc32(self, split: str) -> int:
+        """The checksum that offsets, labels and token ids were written with."""
+        return int(self._file[split].attrs["index_crc32"])
+
     def index_is_intact(self, split: str) -> bool:
         """Whether offsets, labels and token ids still have the checksum they were written with."""
         stored = self.splits[split]
         index = SplitIndex(stored.offsets, stored.labels, stored.token_ids)
-        return index.crc32 == int(self._file[split].attrs["index_crc32"])
+        return index.crc32 == self.index_crc32(split)
 
     def checksums(self, split: str) -> tuple[Array, Array | None]:
         """The journal's CRC-32 of each example's rows and, with a pooler, of its pooled row."""
@@ -348,13 +360,19 @@ class Writer:
             }
             self.done = {name: split.done for name, split in cache.splits.items()}
         self._pending: list[tuple[str, int, int, int | None]] = []
-        self._file = os.open(path, os.O_RDWR)
+        try:
+            self._file = os.open(path, os.O_RDWR)
+        except OSError as error:
+            raise self._failure(error) from error
 
     def write(self, split: str, example: int, rows: Array, pooled: Array | None) -> None:
         """Write an example's hidden states (n, d), in the stored dtype, and its pooled row (d,)
         float32. They count only once `commit` has returned."""
         place = self._offsets[split]
-        start = place["tokens"] + int(self._rows[split][example]) * self._row_bytes[split]
+        first, last = self._rows[split][example : example + 2]
+        if len(rows) != last - first:
+            raise ValueError(f"{len(rows)} rows for {split} example {example}, not {last - first}")
+        start = place["tokens"] + int(first) * self._row_bytes[split]
         content = np.ascontiguousarray(rows).data.cast("B")
         self._pwrite(content, start)
         pooled_crc = None
@@ -368,18 +386,19 @@ class Writer:
         """Sync the rows written so far to disk, then mark their examples done."""
         if not self._pending:
             return
+        pending, self._pending = self._pending, []
         try:
             os.fsync(self._file)
         except OSError as error:
+            # The rows may be gone although a second sync would succeed: they never count.
             raise self._failure(error) from error
-        for split, example, crc, pooled_crc in self._pending:
+        for split, example, crc, pooled_crc in pending:
             place = self._offsets[split]
             self._pwrite(np.uint32(crc).tobytes(), place["crc32"] + 4 * example)
             if pooled_crc is not None:
                 self._pwrite(np.uint32(pooled_crc).tobytes(), place["pooled_crc32"] + 4 * example)
             self._pwrite(b"\x01", place["done"] + example)
             self.done[split][example] = 1
-        self._pending.clear()
 
     def unmark(self, split: str, example: int) -> None:
         """Mark an example as not done, so that the next embed computes it again."""
@@ -390,6 +409,8 @@ class Writer:
         """Sync and close the file. Rows that were not committed do not count."""
         try:
             os.fsync(self._file)
+        except OSError as error:
+            raise self._failure(error) from error
         finally:
             os.close(self._file)
 

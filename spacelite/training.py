@@ -23,6 +23,8 @@ from spacelite.store import Cache
 
 log = logging.getLogger(__name__)
 
+MOST_LATENT = 10_000  # far beyond use: a slip of the finger, not a setting
+
 Array = npt.NDArray[Any]
 Scores = dict[str, float]
 # Called with how many tokens are done, of how many.
@@ -128,6 +130,9 @@ def _train(
     for stack in stacks:
         for index, head in enumerate(stack.heads.settings):
             results[head].parameters = stack.heads.one(index)
+            losses = {name: scores["loss"] for name, scores in results[head].metrics.items()}
+            if not all(map(math.isfinite, losses.values())):
+                _stop(results[head], losses, "in the end")
     for result in results.values():
         result.seconds = time.perf_counter() - started
     return [results[head] for head in settings]
@@ -205,6 +210,8 @@ def _check(cache: Cache, settings: Sequence[HeadSettings], shared: PassSettings)
     for option, value in (("epochs", shared.epochs), ("batch-size", shared.batch_size)):
         if value < 1:
             raise SpaceliteError(f"--{option} {value}: give at least 1")
+    if not 0 <= shared.data_seed < 2**63:
+        raise SpaceliteError(f"--data-seed {shared.data_seed}: give a number from 0 to 2^63 - 1")
     if not settings:
         raise SpaceliteError("no head to train: choose --head space, linear or both")
     for head in settings:
@@ -214,8 +221,8 @@ def _check(cache: Cache, settings: Sequence[HeadSettings], shared: PassSettings)
             raise SpaceliteError(f"--pooling {head.pooling}: choose from {', '.join(POOLINGS)}")
         if head.pooling == "pooler":
             cache.splits["train"].require_pooler()
-        if head.latent is not None and head.latent < 1:
-            raise SpaceliteError(f"--latent {head.latent}: give at least 1")
+        if head.latent is not None and not 1 <= head.latent <= MOST_LATENT:
+            raise SpaceliteError(f"--latent {head.latent}: give 1 to {MOST_LATENT:,}")
         for option, number, least in (
             ("inter", head.inter, 0.0),
             ("intra", head.intra, 0.0),
@@ -317,6 +324,12 @@ def _scores(
     ]
 
 
+def _stop(result: TrainedHead, losses: dict[str, float], when: str) -> None:
+    figures = ", ".join(f"{loss:g} ({split})" for split, loss in losses.items())
+    result.stopped = f"its loss is {figures} {when}"
+    log.warning("%s is stopped: %s", result.settings.description, result.stopped)
+
+
 def _without_diverged(
     stacks: list[_Stack], results: dict[HeadSettings, TrainedHead], epoch: int
 ) -> list[_Stack]:
@@ -326,17 +339,11 @@ def _without_diverged(
         keep = []
         for row, head in enumerate(stack.heads.settings):
             entry = results[head].history[-1]
-            losses = [entry[split]["loss"] for split in ("train", "validation")]
-            if all(math.isfinite(loss) for loss in losses):
+            losses = {split: entry[split]["loss"] for split in ("train", "validation")}
+            if all(map(math.isfinite, losses.values())):
                 keep.append(row)
             else:
-                results[head].stopped = (
-                    f"its loss is {losses[0]:g} (train) and {losses[1]:g} (validation) after "
-                    f"epoch {epoch}"
-                )
-                log.warning(
-                    "%s is stopped: %s; try a smaller --lr", head.description, results[head].stopped
-                )
+                _stop(results[head], losses, f"after epoch {epoch}")
         if len(keep) == len(stack.heads.settings):
             remaining.append(stack)
         elif keep:

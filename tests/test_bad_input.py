@@ -28,7 +28,9 @@ def refused(result, *words):
 
 
 def nothing_written(cache_dir):
-    left = [path for path in cache_dir.rglob("*") if path.is_file() and path.suffix != ".lock"]
+    left = [
+        path for path in cache_dir.rglob("*") if path.is_file() and not path.name.endswith(".lock")
+    ]
     assert left == []
 
 
@@ -63,6 +65,10 @@ FILES = {
                                ["row 1", "not a string"]),
     "missing label": ("a.jsonl", rows(*GOOD, (None, "good")), ["row 5", "has no 'label'"]),
     "label -1": ("a.jsonl", rows(*GOOD, (-1, "good")), ["row 5 has label -1"]),
+    "labels that are no classes": ("a.jsonl", rows(*[(i, "good") for i in range(80)]),
+                                   ["80 different labels in 80 rows are no classes"]),
+    "fractions for labels": ("a.csv", "text,label\ngood,0.5\nbad,1.5\n", ["has label 0.5"]),
+    "a name too long for a file": ("x" * 300, None, ["x" * 300]),
     "single class": ("a.jsonl", rows((1, "good"), (1, "fine"), (1, "great")), ["single class"]),
 }  # fmt: skip
 
@@ -179,7 +185,7 @@ def test_a_head_that_diverges_is_named_and_the_others_are_saved(tmp_path, cache_
     assert "1 of 2 heads diverged and were not saved (linear (first) seed 0" in result.stderr
     (run,) = json.loads(result.stdout)
     assert run["settings"]["learning_rate"] == 0.001
-    assert [path.name for path in (tmp_path / "runs").iterdir()] == [run["id"]]
+    assert [path.name for path in (tmp_path / "runs").glob("[!.]*")] == [run["id"]]
 
 
 def test_unusable_data_folder_splits(tmp_path, bert):

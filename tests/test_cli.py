@@ -154,6 +154,25 @@ def command(*arguments, **options):
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("what", [["report"], ["report", "--json"], ["cache", "list"]], ids=str)
+def test_a_reader_that_leaves_early_is_no_error(what, workplace):
+    folder, _, _ = workplace
+    process = command(*what, "--cache-dir", folder)
+    process.stdout.close()
+    errors = process.stderr.read()
+    assert process.wait() == 0 and "Traceback" not in errors and "error" not in errors
+
+
+def test_names_are_shown_as_they_are(workplace, tmp_path):
+    folder, _, _ = workplace
+    (path,) = (folder / "embeddings").glob("*.h5")
+    (tmp_path / "embeddings").mkdir()
+    (tmp_path / "embeddings" / "a [red]b.h5").write_bytes(path.read_bytes())
+    assert "a [red]b" in spacelite("cache", "list", "--cache-dir", tmp_path).stdout
+    removed = spacelite("cache", "remove", "a [red]b", "--cache-dir", tmp_path)
+    assert removed.stdout.startswith("removed a [red]b (")
+
+
 def test_usage_errors_exit_2():
     process = command("train", "--no-such-option")
     process.communicate()

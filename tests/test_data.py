@@ -480,3 +480,34 @@ def test_the_same_content_has_one_fingerprint_wherever_it_is_read_from(tmp_path)
     assert len(found) == 1
     (tmp_path / "csv" / "validation.csv").unlink()
     assert data.load(str(tmp_path / "csv")).fingerprint not in found
+
+
+def test_label_strings_are_stripped_and_numbers_in_quotes_are_numbers(tmp_path):
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    (folder / "train.jsonl").write_text(
+        "\n".join(json.dumps({"text": t, "label": y}) for t, y in [("a", 1), ("b", 0), ("c", 1)])
+    )
+    (folder / "validation.csv").write_text("text,label\nd, 1\ne,0\n")
+    dataset = data.load(str(folder))
+    assert dataset.splits["validation"].labels.tolist() == [1, 0]
+    (tmp_path / "x.csv").write_text("text,label\na,pos\nb, pos\nc,neg\nd,neg \ne,pos\n")
+    assert data.load(str(tmp_path / "x.csv")).label_names == ("neg", "pos")
+
+
+def test_a_missing_part_of_a_split_is_noticed(tmp_path):
+    for name in ("train-00000-of-00002.csv", "train-00000-of-00001-0a1b2c3d.csv"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / name).write_text("text,label\na,1\nb,0\nc,1\n")
+    with pytest.raises(SpaceliteError, match="holds 1 of the 2 parts of train: fetch the others"):
+        data.load(str(tmp_path / "train-00000-of-00002.csv"))
+    assert len(data.load(str(tmp_path / "train-00000-of-00001-0a1b2c3d.csv")).splits) == 2
+
+
+def test_two_labels_need_the_three_of_hatexplain(tmp_path):
+    folder = tmp_path / "hatexplain"
+    folder.mkdir()
+    (folder / "train.csv").write_text("text,label\na,abusive\nb,hate\nc,normal\nd,normal\n")
+    with pytest.raises(SpaceliteError, match="its labels are abusive, hate, normal, not hates"):
+        data.load(f"{folder}:2")

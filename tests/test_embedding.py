@@ -262,9 +262,72 @@ def test_out_of_memory_halves_the_batch_and_goes_on(bert, reviews, tmp_path, mon
             np.testing.assert_allclose(rows, split.read_tokens(0, split.tokens), atol=2e-5)
 
 
+def test_a_hit_writes_nothing_at_all(bert, reviews, tmp_path):
+    """The folder may be read-only by then."""
+    run(tmp_path, bert, reviews)
+    for guard in (tmp_path / "embeddings").glob(".*"):
+        guard.unlink()
+    before = sorted(tmp_path.rglob("*"))
+    assert run(tmp_path, bert, reviews).hit
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_going_on_with_another_tokenization_is_refused(bert, reviews, tmp_path, monkeypatch):
+    """Another version of the tokenizers package may cut texts differently: rows would no longer
+    fit between those of their neighbours."""
+    path = run(tmp_path, bert, reviews).path
+    with store.Writer(path) as writer:
+        writer.unmark("train", 0)
+    before = digest(path)
+    real = backbones.tokenize
+
+    def one_more(*arguments, **options):
+        tokens = real(*arguments, **options)
+        tokens.ids[0] = np.append(tokens.ids[0], 5).astype(np.int32)
+        return tokens
+
+    monkeypatch.setattr(backbones, "tokenize", one_more)
+    with pytest.raises(SpaceliteError, match="does not hold the tokens that train has now"):
+        run(tmp_path, bert, reviews)
+    assert digest(path) == before
+
+
+def test_memory_errors_of_the_cpu_are_told_from_others():
+    from spacelite.embedding import _is_out_of_memory
+
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(10**15)
+    assert _is_out_of_memory(caught.value)
+    with pytest.raises(RuntimeError) as caught:
+        torch.ones(2) @ torch.ones(3)
+    assert not _is_out_of_memory(caught.value)
+
+
+LIMITED = """
+import resource, signal, sys
+from pathlib import Path
+resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+from spacelite.embedding import embed
+from spacelite.errors import SpaceliteError
+try:
+    embed(backbone=sys.argv[1], dataset=sys.argv[2], cache_dir=Path(sys.argv[3]), device="cpu")
+except SpaceliteError as error:
+    print(error)
+"""
+
+
+def test_a_file_that_may_not_grow_is_refused_in_good_order(bert, reviews, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, bert, reviews, tmp_path], capture_output=True, text=True
+    )
+    assert done.returncode == 0 and "File too large; free some space" in done.stdout
+    assert not list(tmp_path.rglob("*.h5*l"))  # neither the file nor a .partial
+
+
 def test_a_single_text_beyond_memory_is_an_error(bert, reviews, tmp_path, monkeypatch):
     def no_memory(self, ids, type_ids, mask):
-        raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes")
+        torch.empty(10**15)
 
     monkeypatch.setattr(backbones.Backbone, "hidden_states", no_memory)
     with pytest.raises(SpaceliteError, match="memory does not suffice for one text of"):
@@ -368,11 +431,13 @@ with store.lock(Path(sys.argv[1])):
 
 def test_a_second_writer_waits_and_says_so(bert, reviews, tmp_path, caplog):
     path = run(tmp_path, bert, reviews).path
+    with store.Writer(path) as writer:
+        writer.unmark("train", 0)
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(path), "1.5"], stdout=subprocess.PIPE, text=True
     )
     assert holder.stdout.readline() == "held\n"
-    assert run(tmp_path, bert, reviews).hit
+    assert not run(tmp_path, bert, reviews).hit
     assert f"another spacelite process is writing {path.name}: waiting" in caplog.text
     assert holder.poll() is not None or holder.wait(5) == 0
 
@@ -385,7 +450,9 @@ def test_a_killed_writer_holds_nobody_up(bert, reviews, tmp_path):
     assert holder.stdout.readline() == "held\n"
     holder.kill()
     holder.wait()
-    assert run(tmp_path, bert, reviews).hit
+    with store.Writer(path) as writer:
+        writer.unmark("train", 0)
+    assert not run(tmp_path, bert, reviews).hit
 
 
 def test_two_commands_at_once_write_one_whole_cache(bert, reviews, tmp_path):

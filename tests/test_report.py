@@ -67,6 +67,17 @@ def test_other_losses_are_other_rows_and_other_settings_other_sections():
     assert [sum(not row.published for row in s.rows) for s in sections] == [2, 1, 1]
 
 
+def test_rows_stand_in_the_order_of_their_settings():
+    linear = {"latent": None, "inter": None, "intra": None, "pooling": "mean"}
+    runs = [record(head="linear", system="linear (mean)", settings={**linear, "epochs": 7})]
+    for inter, intra in ((0.2, 0.001), (0.1, 0), (0.2, 0), (0, 0.001)):
+        runs.append(record(settings={"inter": inter, "intra": intra, "epochs": 7}))
+    (section,) = summary.summarize(runs)
+    assert [(row.inter, row.intra) for row in section.rows] == [
+        (0, 0.001), (0.1, 0), (0.2, 0), (0.2, 0.001), (None, None),
+    ]  # fmt: skip
+
+
 def test_published_rows_of_the_same_setting_stand_under_the_measured_one_and_are_marked():
     (section,) = summary.summarize([record()])
     published = [row for row in section.rows if row.published]

@@ -1,6 +1,7 @@
 """Runs on disk: format, whole or not at all, damage."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -66,6 +67,16 @@ def test_same_training_replaces_its_run_and_other_settings_do_not(cache_path, tr
         other = runs.save(tmp_path, cache, trained[0], PassSettings(epochs=3), 1)
     assert other.folder != first.folder
     assert {run.id for run in runs.load_all(tmp_path)} == {first.id, other.id}
+    assert not list(runs.folder_of(tmp_path).glob(".*"))
+
+
+def test_many_at_once_save_whole_runs(cache_path, trained, tmp_path):
+    with store.Cache(cache_path) as cache, ThreadPoolExecutor(8) as pool:
+        jobs = [
+            pool.submit(runs.save, tmp_path, cache, trained[i % 2], SHARED, 2) for i in range(24)
+        ]
+        assert len({job.result().id for job in jobs}) == 2
+    assert len(runs.load_all(tmp_path)) == 2
     assert not list(runs.folder_of(tmp_path).glob(".*"))
 
 

@@ -222,6 +222,49 @@ def test_full_disk_while_writing_keeps_the_journal_true(path, monkeypatch):
         assert not cache.splits["train"].done.any()
 
 
+def test_rows_whose_sync_failed_never_count(path, monkeypatch):
+    """After a failed sync the rows may be gone although the next sync succeeds."""
+    splits = lay_out(path, pooled=False)
+    rows = np.ones((np.diff(splits["train"].offsets)[0], 8), np.float16)
+    with store.Writer(path) as writer:
+        writer.write("train", 0, rows, None)
+        with monkeypatch.context() as patch, pytest.raises(SpaceliteError, match="writing"):
+            patch.setattr(os, "fsync", lambda file: (_ for _ in ()).throw(OSError(5, "I/O error")))
+            writer.commit()
+        writer.commit()
+    with store.Cache(path) as cache:
+        assert not cache.splits["train"].done.any()
+
+
+def test_rows_of_another_length_are_never_written(path):
+    splits = lay_out(path, pooled=False)
+    rows = np.ones((np.diff(splits["train"].offsets)[0] + 1, 8), np.float16)
+    with store.Writer(path) as writer, pytest.raises(ValueError, match="rows for train example 0"):
+        writer.write("train", 0, rows, None)
+
+
+def test_remove_deletes_caches_only(path, tmp_path):
+    lay_out(path)
+    notes = tmp_path / "notes.txt"
+    notes.write_text("x")
+    with pytest.raises(SpaceliteError, match="is no cache"):
+        caches.find(tmp_path, str(notes), exact=True)
+    foreign = tmp_path / "foreign.h5"
+    foreign.write_bytes(b"x")
+    with pytest.raises(SpaceliteError, match="no HDF5 file"):
+        caches.remove(caches.find(tmp_path, str(foreign), exact=True))
+    assert foreign.exists()
+    caches.remove(caches.find(tmp_path, path.stem, exact=True))
+    assert not path.exists()
+
+
+def test_what_is_no_file_is_passed_over(path):
+    lay_out(path)
+    path.with_name("dangling.h5").symlink_to("/nowhere")
+    path.with_name("folder.h5").mkdir()
+    assert [state.name for state in caches.states(path.parent.parent)] == [path.stem]
+
+
 def test_states_list_every_file_and_survive_a_broken_one(path):
     splits = lay_out(path)
     fill(path, splits)

@@ -207,9 +207,10 @@ def test_features_are_the_pooled_tokens(pooling, cache):
         ({"weight_decay": -1.0}, {}, "--weight-decay -1: give 0 or a positive number"),
         ({"inter": -0.2}, {}, "--inter -0.2: give 0 or a positive number"),
         ({"intra": math.inf}, {}, "--intra inf: give 0 or a positive number"),
-        ({"latent": 0}, {}, "--latent 0: give at least 1"),
+        ({"latent": 0}, {}, "--latent 0: give 1 to 10,000"),
         ({"kind": "forest"}, {}, "--head forest: choose from space, linear"),
         ({}, {"epochs": 0}, "--epochs 0: give at least 1"),
+        ({}, {"data_seed": 10**20}, "--data-seed 100000000000000000000: give a number from 0"),
         ({}, {"batch_size": 0}, "--batch-size 0: give at least 1"),
     ],
 )
@@ -236,6 +237,16 @@ def test_an_unfinished_cache_is_refused(cache_path, tmp_path):
         writer.unmark("train", 3)
     with store.Cache(copy) as opened, pytest.raises(SpaceliteError, match="is unfinished"):
         train(opened, HEADS, SHARED)
+
+
+def test_a_head_that_is_no_number_on_one_split_only_is_stopped(cache_path, tmp_path):
+    copy = tmp_path / cache_path.name
+    copy.write_bytes(cache_path.read_bytes())
+    with h5py.File(copy, "r+") as file:
+        file["test"]["tokens"][3, 0] = np.nan
+    with store.Cache(copy) as opened:
+        heads = train(opened, HEADS[:1], PassSettings(epochs=1))
+    assert "nan (test) in the end" in heads[0].stopped
 
 
 def test_progress_counts_every_token_that_is_read(cache):

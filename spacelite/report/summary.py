@@ -95,9 +95,11 @@ def _section(runs: list[Run]) -> Section:
             run
         )
     rows, notes = [], []
-    for members in systems.values():
+    # Baselines last; runs of one pass are created within the same second, in no order.
+    for _, members in sorted(systems.items(), key=lambda item: _order(item[1][0])):
         rows.append(_measured(members))
-        for row in paper.matching(first_head(members), members[0].settings, data, backbone):
+        head = members[0].record["head"]
+        for row in paper.matching(head, members[0].settings, data, backbone):
             rows.append(_published(row))
             if not paper.same_backbone(row.backbone, backbone):
                 notes.append(f"Published rows are of another backbone than {backbone}.")
@@ -119,10 +121,10 @@ def _section(runs: list[Run]) -> Section:
     )
 
 
-def first_head(runs: list[Run]) -> str:
-    """The kind of head that these runs of one system are."""
-    head: str = runs[0].record["head"]
-    return head
+def _order(run: Run) -> tuple[Any, ...]:
+    settings = run.settings
+    weights = (settings["inter"] or 0, settings["intra"] or 0)
+    return (run.record["head"] != "space", settings["latent"] or 0, *weights, run.record["system"])
 
 
 def _measured(runs: list[Run]) -> Row:
