@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,7 +17,7 @@ from .options import CACHE_DIR, CacheDir, Json
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from spacelite.report.summary import Figure, Section
+    from spacelite.report.summary import Figure, Row, Section
 
 HEADINGS = {
     "loss": "Loss",
@@ -70,7 +71,7 @@ def show(sections: Sequence[Section]) -> None:
             table.add_column(column, justify="right", no_wrap=True)
         for row in section.rows:
             table.add_row(
-                Text(("  " if wide and row.published else "") + row.system),
+                Text(_system(row, wide)),
                 number(row.train_params),
                 *[_figure(row.figures[name], decimals) for name in HEADINGS],
                 number(row.inter),
@@ -82,6 +83,12 @@ def show(sections: Sequence[Section]) -> None:
         for note in section.notes:
             console.out().print(Text(note, style="dim"))
         console.out().print()
+
+
+def _system(row: Row, wide: bool) -> str:
+    """The system's name; on a narrow terminal broken at spaces and hyphens, which rich does not."""
+    indented = ("  " if row.published else "") + row.system
+    return indented if wide else "\n".join(textwrap.wrap(row.system, 15))
 
 
 def _figure(value: Figure | None, decimals: int) -> str:

@@ -144,7 +144,7 @@ def _print(saved: list[Run]) -> None:
 
     from spacelite.report.markdown import number
 
-    table = Table(box=box.SIMPLE, pad_edge=False)
+    table = Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
     for column in ("System", "Inter", "Intra", "Seed", "Split", "Loss", "Accuracy", "Macro F1"):
         justify: Any = "left" if column in ("System", "Split") else "right"
         table.add_column(column, justify=justify, no_wrap=True)

@@ -62,6 +62,25 @@ def test_tables_fit_the_terminal(workplace, width):
         assert not any("…" in line for line in lines if "sha256" not in line)
 
 
+@pytest.mark.parametrize("width", [80, 120])
+def test_published_rows_fit_the_terminal(workplace, tmp_path, width):
+    folder, _, _ = workplace
+    files = (folder / "runs").glob("*--space--*/run.json")
+    record = json.loads(next(files).read_text())
+    record["spec"]["dataset"] = "imdb"
+    record["settings"].update(epochs=5, inter=0.0, intra=0.0, learning_rate=2e-4)
+    (tmp_path / "runs" / "x").mkdir(parents=True)
+    (tmp_path / "runs" / "x" / "run.json").write_text(json.dumps(record))
+    result = spacelite("report", "--cache-dir", tmp_path, env={"COLUMNS": str(width)})
+    lines = result.stdout.splitlines()
+    assert "Published rows are of another backbone than tiny-bert." in result.stdout
+    assert (
+        re.search(r"(?m)^ +published,\s+distilbert-", result.stdout)
+        and "0.4883"[:5] in result.stdout
+    )
+    assert max(map(len, lines)) <= width and not any("…" in line for line in lines)
+
+
 def test_report_shows_mean_and_spread(workplace):
     folder, _, _ = workplace
     shown = spacelite("report", "--cache-dir", folder, env={"COLUMNS": "120"}).stdout
