@@ -104,7 +104,7 @@ def embed(
     path = specs.path_of(cache_dir, spec)
     if _is_finished(path, spec):  # before anything is written: the folder may be read-only
         return Embedded(path, True, time.perf_counter() - started)
-    _make_folder(path.parent)
+    store.make_folder(path.parent)
     with store.lock(path):
         if not _is_finished(path, spec):
             _say_what_differs(path, spec)
@@ -119,15 +119,6 @@ def embed(
             _run(path, model, examples, np.dtype(dtype), budget, on_progress)
             return Embedded(path, False, time.perf_counter() - started)
     return Embedded(path, True, time.perf_counter() - started)
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SpaceliteError(
-            f"{folder} cannot be made: {error.strerror}; choose another --cache-dir"
-        ) from error
 
 
 def _is_finished(path: Path, spec: Spec) -> bool:

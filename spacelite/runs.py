@@ -57,12 +57,7 @@ def folder_of(cache_dir: Path) -> Path:
 def prepare(cache_dir: Path) -> Path:
     """The folder of runs, made where it is missing; SpaceliteError where it cannot be written."""
     folder = folder_of(cache_dir)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SpaceliteError(
-            f"{folder} cannot be made: {error.strerror}; choose another --cache-dir"
-        ) from error
+    store.make_folder(folder)
     if not os.access(folder, os.W_OK):
         raise SpaceliteError(f"{folder} cannot be written; choose another --cache-dir")
     return folder

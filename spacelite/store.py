@@ -169,6 +169,16 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder for files of the cache where it is missing; SpaceliteError where it cannot."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SpaceliteError(
+            f"{folder} cannot be made: {error.strerror}; choose another --cache-dir"
+        ) from error
+
+
 @contextmanager
 def lock(path: Path) -> Iterator[None]:
     """Hold the right to write the cache at `path`; waits for another process that holds it.

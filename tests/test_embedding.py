@@ -262,6 +262,21 @@ def test_out_of_memory_halves_the_batch_and_goes_on(bert, reviews, tmp_path, mon
             np.testing.assert_allclose(rows, split.read_tokens(0, split.tokens), atol=2e-5)
 
 
+def test_half_precision_is_another_cache_of_nearly_the_same_numbers(
+    bert, reviews, tmp_path, monkeypatch
+):
+    """What a GPU does, by autocast on the CPU."""
+    full = run(tmp_path, bert, reviews).path
+    monkeypatch.setattr(backbones, "forward_precision", lambda device: "bfloat16")
+    half = run(tmp_path, bert, reviews).path
+    with store.Cache(full) as one, store.Cache(half) as two:
+        assert (one.spec["precision"], two.spec["precision"]) == ("float32", "bfloat16")
+        tokens = one.splits["test"].tokens
+        expected, rows = (c.splits["test"].read_tokens(0, tokens).astype(float) for c in (one, two))
+    error = np.linalg.norm(rows - expected) / np.linalg.norm(expected)
+    assert 1e-4 < error < 0.05
+
+
 def test_a_hit_writes_nothing_at_all(bert, reviews, tmp_path):
     """The folder may be read-only by then."""
     run(tmp_path, bert, reviews)

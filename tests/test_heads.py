@@ -77,8 +77,8 @@ def test_gradients_equal_autograd_of_the_formulas(classes, latent, dtype):
         )
         expected.backward()
         tolerance = 1e-10 if dtype == torch.float64 else 1e-5
-        assert math.isclose(loss[k], expected, rel_tol=tolerance)
-        assert math.isclose(ce[k], expected_ce, rel_tol=tolerance)
+        assert math.isclose(loss[k], expected.item(), rel_tol=tolerance)
+        assert math.isclose(ce[k], expected_ce.item(), rel_tol=tolerance)
         for name, leaf in leaves.items():
             error = (stack.gradients[name][k].double() - leaf.grad).abs().max()
             assert error <= tolerance * max(1.0, leaf.grad.abs().max()), name
@@ -95,7 +95,7 @@ def test_a_batch_of_single_tokens_has_no_intra_loss():
     leaves = [value.requires_grad_() for value in stack.one(0).values()]
     expected, _, _ = formula(*leaves, examples, labels, 0.2, 0.5)
     expected.backward()
-    assert math.isclose(loss[0], expected, rel_tol=1e-12)
+    assert math.isclose(loss[0], expected.item(), rel_tol=1e-12)
     torch.testing.assert_close(stack.gradients["concept_spaces"][0], leaves[0].grad)
 
 
@@ -129,7 +129,7 @@ def test_linear_gradients_equal_autograd(pooling):
         loss.backward()
         torch.testing.assert_close(stack.gradients["classifier.weight"][k], weight.grad)
         torch.testing.assert_close(stack.gradients["classifier.bias"][k], bias.grad)
-        assert math.isclose(stack.sums.ce[k] / 9, loss, rel_tol=1e-5)
+        assert math.isclose(stack.sums.ce[k] / 9, loss.item(), rel_tol=1e-5)
 
 
 def test_dropout_is_off_in_evaluation():
@@ -142,7 +142,7 @@ def test_dropout_is_off_in_evaluation():
         seen.append(stack.sums.ce.item())
     plain = F.cross_entropy(features @ stack.one(0)["classifier.weight"].T
                             + stack.one(0)["classifier.bias"], labels, reduction="sum")  # fmt: skip
-    assert seen[0] == seen[1] and math.isclose(seen[0], plain, rel_tol=1e-5)
+    assert seen[0] == seen[1] and math.isclose(seen[0], plain.item(), rel_tol=1e-5)
 
 
 @pytest.mark.parametrize(
