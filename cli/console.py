@@ -10,40 +10,33 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 
-class _Consoles:
-    """The two consoles, made when the first line is printed: rich takes a while to import."""
+@cache
+def _console(stderr: bool) -> Console:
+    """Made when the first line is printed: rich takes a while to import."""
+    from rich.console import Console
 
-    _made: dict[bool, Console] = {}  # noqa: RUF012  one pair for the process
+    class PipedConsole(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError  # the application ends quietly; rich would exit with 1
 
-    def get(self, stderr: bool) -> Console:
-        from rich.console import Console
-
-        class PipedConsole(Console):
-            def on_broken_pipe(self) -> None:
-                raise BrokenPipeError  # the application ends quietly; rich would exit with 1
-
-        if stderr not in self._made:
-            self._made[stderr] = PipedConsole(stderr=stderr, highlight=False, markup=False)
-        return self._made[stderr]
-
-
-_consoles = _Consoles()
+    return PipedConsole(stderr=stderr, highlight=False, markup=False)
 
 
 def out() -> Console:
     """Where results go."""
-    return _consoles.get(stderr=False)
+    return _console(stderr=False)
 
 
 def err() -> Console:
     """Where everything else goes."""
-    return _consoles.get(stderr=True)
+    return _console(stderr=True)
 
 
 def print_json(content: object) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -86,5 +85,4 @@ def describe(done: Embedded) -> dict[str, Any]:
     """What `embed --json` prints of the finished cache."""
     from spacelite.caches import state
 
-    cache = state(Path(done.path))
-    return {**cache.as_json(), "hit": done.hit, "seconds": done.seconds}
+    return {**state(done.path).as_json(), "hit": done.hit, "seconds": done.seconds}

@@ -55,12 +55,10 @@ class TokenSplit:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def gather(self, examples: Array, dtype: torch.dtype = torch.float32) -> Tokens:
-        """The tokens of `examples`, widened to `dtype`."""
+    def gather(self, examples: Array) -> Tokens:
+        """The tokens of `examples`, widened to float32."""
         lengths = self.lengths[examples]
-        hidden = torch.empty(
-            int(lengths.sum()), self.tokens.shape[1], dtype=dtype, device=self.device
-        )
+        hidden = torch.empty(int(lengths.sum()), self.tokens.shape[1], device=self.device)
         end = 0
         for start, length in zip(self.offsets[examples].tolist(), lengths.tolist(), strict=True):
             begin, end = end, end + length

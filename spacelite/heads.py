@@ -1,7 +1,7 @@
 """The heads: parameters, forward pass and exact gradient, K heads of one shape at a time.
 
-Formulas: METHOD.md of the project, after Tytarenko & Amin, arXiv:2401.16638. Shapes: K heads that
-are trained together, C classes, L latent dimensions a concept space, d hidden width; B examples
+Formulas: Tytarenko & Amin, arXiv:2401.16638, as the README gives them. Shapes: K heads that are
+trained together, C classes, L latent dimensions a concept space, d hidden width; B examples
 with n tokens in all. Gradients are written out, not recorded: all that the loss of a batch sums
 over is per example but for a few counts known beforehand (`BatchSize`), so a batch's gradient is
 formed in one pass over its tokens, some examples at a time.
@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812  the name everybody knows it by
 
 from spacelite.batches import segment_mean
+
+if TYPE_CHECKING:
+    from typing_extensions import Self  # typing's own from Python 3.11 on
 
 EPSILON = 1e-9  # keeps 1 / variance finite
 KINDS = ("space", "linear")
@@ -182,7 +185,7 @@ class Heads:
             gradient.zero_()
         self.sums = Sums.zeros(len(self.settings), self.classes)
 
-    def subset(self, rows: list[int]) -> Heads:
+    def subset(self, rows: list[int]) -> Self:
         """Some of the heads, as they stand."""
         parameters = {name: value[rows] for name, value in self.parameters.items()}
         return type(self)([self.settings[row] for row in rows], parameters)
@@ -296,10 +299,9 @@ class LinearHeads(Heads):
             stacked = stacked * mask / (1 - POOLER_DROPOUT)
         self._classify(stacked, labels, size, train)
 
-    def subset(self, rows: list[int]) -> LinearHeads:
+    def subset(self, rows: list[int]) -> Self:
         """Some of the heads, as they stand, going on with their streams of dropout."""
-        parameters = {name: value[rows] for name, value in self.parameters.items()}
-        kept = LinearHeads([self.settings[row] for row in rows], parameters)
+        kept = super().subset(rows)
         kept.random = [self.random[row] for row in rows]
         return kept
 
@@ -311,8 +313,3 @@ def stack(
     parts = [initial_parameters(settings, classes, width) for settings in heads]
     parameters = {name: torch.stack([part[name] for part in parts]).to(device) for name in parts[0]}
     return (SpaceHeads if heads[0].kind == "space" else LinearHeads)(heads, parameters)
-
-
-def train_params(settings: HeadSettings, classes: int, width: int) -> int:
-    """Trainable parameters: C L d + C L C + C for space, C d + C for linear."""
-    return sum(p.numel() for p in initial_parameters(settings, classes, width).values())

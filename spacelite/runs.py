@@ -71,7 +71,6 @@ def save(
     The id is a function of the cache and the settings: the same training replaces its former run.
     Raises SpaceliteError when it cannot be written.
     """
-    from filelock import FileLock
     from safetensors.numpy import save_file
 
     settings = {**asdict(head.settings), **asdict(shared)}
@@ -102,7 +101,7 @@ def save(
     folder = folder_of(cache_dir) / name
     partial, former = (folder.with_name(f".{name}.{state}") for state in ("partial", "former"))
     try:
-        with FileLock(prepare(cache_dir).with_name(".runs.lock")):
+        with store.lock(prepare(cache_dir)):
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir()
             save_file(

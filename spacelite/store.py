@@ -181,7 +181,8 @@ def make_folder(folder: Path) -> None:
 
 @contextmanager
 def lock(path: Path) -> Iterator[None]:
-    """Hold the right to write the cache at `path`; waits for another process that holds it.
+    """Hold the right to write `path`, a cache or the folder of runs; waits for another process
+    that holds it.
 
     The kernel lets go of it when the process ends, however it ends.
     """

@@ -81,9 +81,8 @@ def train(
 def _one_thread() -> Iterator[None]:
     """Run torch's operations on one thread each.
 
-    Those on a group of tokens are so short that a second thread gains little on an idle machine
-    (4.1 to 4.9 s against 5.0 s for four epochs of HateXplain on two cores), and on a busy one every
-    operation waits for the slower of the two (54 to 104 s against 8 to 10 s).
+    Those on a group of tokens are so short that a second thread gains little on an idle machine,
+    and on a busy one every operation waits for the slower of the two.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -101,6 +100,9 @@ def _train(
     on_progress: OnProgress,
 ) -> list[TrainedHead]:
     started = time.perf_counter()
+    per_epoch = cache.splits["train"].tokens + cache.splits["validation"].tokens
+    progress = _Progress(on_progress, shared.epochs * per_epoch + cache.tokens)
+    progress(0)  # reading a large cache takes a while
     splits = {name: TokenSplit(cache, name, device) for name in cache.splits}
     for split in splits.values():
         if not split.resident:
@@ -110,9 +112,6 @@ def _train(
     classes = len(cache.label_names)
     stacks = [_Stack(group, classes, width, device) for group in _alike(settings)]
 
-    per_epoch = splits["train"].offsets[-1] + splits["validation"].offsets[-1]
-    last = sum(int(split.offsets[-1]) for split in splits.values())
-    progress = _Progress(on_progress, int(shared.epochs * per_epoch + last))
     order = torch.Generator().manual_seed(shared.data_seed)
     for epoch in range(1, shared.epochs + 1):
         rows = torch.randperm(len(splits["train"]), generator=order).numpy()
@@ -130,9 +129,7 @@ def _train(
     for stack in stacks:
         for index, head in enumerate(stack.heads.settings):
             results[head].parameters = stack.heads.one(index)
-            losses = {name: scores["loss"] for name, scores in results[head].metrics.items()}
-            if not all(map(math.isfinite, losses.values())):
-                _stop(results[head], losses, "in the end")
+            _stop_if_diverged(results[head], results[head].metrics, "in the end")
     for result in results.values():
         result.seconds = time.perf_counter() - started
     return [results[head] for head in settings]
@@ -324,10 +321,15 @@ def _scores(
     ]
 
 
-def _stop(result: TrainedHead, losses: dict[str, float], when: str) -> None:
+def _stop_if_diverged(result: TrainedHead, by_split: dict[str, Scores], when: str) -> bool:
+    """Stop a head, and say so, where the loss on one of the splits is no finite number."""
+    losses = {split: scores["loss"] for split, scores in by_split.items()}
+    if all(map(math.isfinite, losses.values())):
+        return False
     figures = ", ".join(f"{loss:g} ({split})" for split, loss in losses.items())
     result.stopped = f"its loss is {figures} {when}"
     log.warning("%s is stopped: %s", result.settings.description, result.stopped)
+    return True
 
 
 def _without_diverged(
@@ -339,11 +341,9 @@ def _without_diverged(
         keep = []
         for row, head in enumerate(stack.heads.settings):
             entry = results[head].history[-1]
-            losses = {split: entry[split]["loss"] for split in ("train", "validation")}
-            if all(map(math.isfinite, losses.values())):
+            scores = {split: entry[split] for split in ("train", "validation")}
+            if not _stop_if_diverged(results[head], scores, f"after epoch {epoch}"):
                 keep.append(row)
-            else:
-                _stop(results[head], losses, f"after epoch {epoch}")
         if len(keep) == len(stack.heads.settings):
             remaining.append(stack)
         elif keep:

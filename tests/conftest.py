@@ -50,6 +50,17 @@ def texts(count: int, seed: int = 0, longest: int = 30) -> list[str]:
     return [" ".join(random.choice(WORDS, random.randint(1, longest + 1))) for _ in range(count)]
 
 
+def refusal(call, *args, **kwargs) -> str:
+    """The message of the SpaceliteError that a call raises: one line."""
+    from spacelite.errors import SpaceliteError
+
+    with pytest.raises(SpaceliteError) as caught:
+        call(*args, **kwargs)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
 def _wordpiece(folder: Path):
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast

@@ -11,11 +11,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import texts
+from conftest import refusal, texts
 from safetensors.torch import load_file, save_file
 
 from spacelite import backbone, checkpoints
-from spacelite.errors import SpaceliteError
 
 KINDS = ["bert", "distilbert", "xlnet"]
 
@@ -55,14 +54,6 @@ def plain_model(folder: Path):
     from transformers import AutoModel
 
     return AutoModel.from_pretrained(folder).eval()
-
-
-def refusal(call, *args, **kwargs) -> str:
-    with pytest.raises(SpaceliteError) as caught:
-        call(*args, **kwargs)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 # Where a backbone lies

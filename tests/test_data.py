@@ -5,6 +5,7 @@ import json
 import logging
 from pathlib import Path
 
+import conftest
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -37,11 +38,7 @@ def everywhere(folder: Path, labels: list) -> Path:
 
 
 def refusal(name: object, **options: object) -> str:
-    with pytest.raises(SpaceliteError) as caught:
-        data.load(str(name), **options)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
+    return conftest.refusal(data.load, str(name), **options)
 
 
 # Which columns

@@ -11,13 +11,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from conftest import texts
+from conftest import refusal, texts
 from huggingface_hub import errors
 from pyarrow import parquet
 from sklearn.model_selection import train_test_split
 
 from spacelite import backbone, checkpoints, data, hub, sources
-from spacelite.errors import SpaceliteError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -47,14 +46,6 @@ def store(cache: Path, kind: str, name: str, files: dict, ref: str = "main") -> 
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(os.path.relpath(blob, link.parent))
     return root
-
-
-def refusal(call, *args, **kwargs) -> str:
-    with pytest.raises(SpaceliteError) as caught:
-        call(*args, **kwargs)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 def files_of(folder: Path) -> dict:

@@ -4,13 +4,13 @@ import csv
 import json
 from pathlib import Path
 
+import conftest
 import pandas as pd
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
 from spacelite import sources
-from spacelite.errors import SpaceliteError
 
 # Texts that a careless reader turns into missing values, numbers, dates or two rows.
 TEXTS = [
@@ -45,11 +45,7 @@ def column(table: sources.Table, name: str = "text") -> list:
 
 
 def refusal(path: Path) -> str:
-    with pytest.raises(SpaceliteError) as caught:
-        sources.from_path(path)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
+    return conftest.refusal(sources.from_path, path)
 
 
 @pytest.mark.parametrize("suffix", ["csv", "json", "jsonl", "parquet"])
