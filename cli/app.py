@@ -11,12 +11,13 @@ from typer.core import TyperGroup
 
 from spacelite.errors import SpaceliteError, one_line
 
-from . import cache, console, demo, embed, report, train
+from . import cache, console, demo, embed, evaluate, report, reproduce, train
 
 AGAIN = {
     "embed": ": the same command goes on where it stopped",
     "demo": ": the same command goes on where it stopped",
-    "train": ": heads that were not saved yet are lost; the cache is as it was",
+    "train": ": the same command with --resume goes on after the last whole epoch",
+    "reproduce": ": the same command goes on where it stopped",
 }
 
 
@@ -79,8 +80,10 @@ def _start(
 
 app.command("embed")(embed.embed)
 app.command("train")(train.train)
+app.command("eval")(evaluate.evaluate)
 app.command("report")(report.report)
 app.add_typer(cache.app, name="cache")
+app.command("reproduce")(reproduce.reproduce)
 app.command("demo")(demo.demo)
 
 

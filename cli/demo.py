@@ -42,7 +42,7 @@ def demo(
             backbone="minilm", dataset="demo", cache_dir=cache_dir, on_progress=on_progress
         )
 
-    from spacelite.heads import HeadSettings
+    from spacelite.settings import HeadSettings, PassSettings
 
     say(f"$ {lines[1]}", style="bold", soft_wrap=True)
     settings = [
@@ -54,9 +54,8 @@ def demo(
         for seed in range(seeds)
     ]  # fmt: skip
     with store.Cache(done.path) as cache:
-        saved, stopped = train_and_save(
-            cache_dir, cache, settings, epochs=EPOCHS, batch_size=BATCH_SIZE, data_seed=0
-        )
+        shared = PassSettings(epochs=EPOCHS, batch_size=BATCH_SIZE)
+        saved, stopped = train_and_save(cache_dir, cache, settings, shared)
     say(f"$ {lines[2]}", style="bold", soft_wrap=True)
     sections = summary.summarize(saved)
     if as_json:

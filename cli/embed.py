@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import console
-from .options import CACHE_DIR, CacheDir, Json
+from .options import CACHE_DIR, CacheDir, DataDir, Device, Json, TokensPerBatch
 
 if TYPE_CHECKING:
     from spacelite.embedding import Embedded
@@ -35,15 +35,14 @@ def embed(
     limit: Annotated[
         int | None, typer.Option(help="Examples a split at most: a seeded, stratified sample.")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
-    tokens_per_batch: Annotated[
-        int | None, typer.Option(help="Tokens a forward pass: 4096 on a CPU, 65536 on a GPU.")
-    ] = None,
+    device: Device = "auto",
+    tokens_per_batch: TokensPerBatch = None,
     revision: Annotated[
         str | None, typer.Option(help="Commit, branch or tag of a hub backbone.")
     ] = None,
     text_column: Annotated[str | None, typer.Option(help="Where it cannot be told.")] = None,
     label_column: Annotated[str | None, typer.Option(help="Where it cannot be told.")] = None,
+    data_dir: DataDir = None,
     cache_dir: CacheDir = CACHE_DIR,
     as_json: Json = False,
 ) -> None:
@@ -65,6 +64,7 @@ def embed(
             revision=revision,
             text_column=text_column,
             label_column=label_column,
+            data_dir=data_dir,
             on_progress=on_progress,
         )
     described = describe(done)

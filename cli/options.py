@@ -18,6 +18,16 @@ Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON document on standard output, nothing else.")
 ]
 CACHE_DIR = Path("cache")
+DataDir = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="SPACELITE_DATA", help="Folder with data sets by name, looked into before the hub."
+    ),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
+TokensPerBatch = Annotated[
+    int | None, typer.Option(help="Tokens a forward pass: 4096 on a CPU, 65536 on a GPU.")
+]
 
 T = TypeVar("T")
 

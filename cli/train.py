@@ -11,11 +11,11 @@ import typer
 from spacelite.errors import SpaceliteError
 
 from . import console
-from .options import CACHE_DIR, CacheDir, Json, comma_list
+from .options import CACHE_DIR, CacheDir, Device, Json, comma_list
 
 if TYPE_CHECKING:
-    from spacelite.heads import HeadSettings
     from spacelite.runs import Run
+    from spacelite.settings import HeadSettings, PassSettings
     from spacelite.store import Cache
 
 PHASES = {"train": ("training", "tokens")}
@@ -29,21 +29,39 @@ def train(
         str | None,
         typer.Option(help="A cache's name or path. [default: the newest complete one]"),
     ] = None,
-    head: Annotated[str, typer.Option(help="Kind(s): space, linear.")] = "space,linear",
+    head: Annotated[
+        str, typer.Option(help="Kind(s): space, linear, mlp, logreg.")
+    ] = "space,linear",
     latent: Annotated[str, typer.Option(help="Dimension(s) of a concept space.")] = "3",
     seeds: Annotated[int, typer.Option(help="How many seeds: 0 to K-1.")] = 1,
     data_seed: Annotated[int, typer.Option(help="Seed of the order of the data.")] = 0,
     lr: Annotated[str, typer.Option(help="Learning rate(s).")] = "2e-4",
     batch_size: Annotated[int, typer.Option(help="Examples a batch.")] = 256,
-    weight_decay: Annotated[float, typer.Option(help="Adam's L2 weight decay.")] = 0.01,
+    weight_decay: Annotated[str, typer.Option(help="Adam's L2 weight decay(s).")] = "0.01",
     pooling: Annotated[
         str | None,
         typer.Option(
-            help="The linear baseline's vector(s): first, last, mean or pooler.  [default: first; "
+            help="The baselines' vector(s): first, last, mean or pooler.  [default: first; "
             "last where the tokenizer pads on the left]",
             show_default=False,
         ),
     ] = None,
+    schedule: Annotated[str, typer.Option(help="Learning rate: constant or cosine.")] = "constant",
+    clip_norm: Annotated[
+        float | None, typer.Option(help="Largest norm of a head's gradient.")
+    ] = None,
+    class_weights: Annotated[str, typer.Option(help="none or balanced.")] = "none",
+    patience: Annotated[
+        int | None,
+        typer.Option(help="End a head after so many epochs without a better --monitor."),
+    ] = None,
+    monitor: Annotated[
+        str, typer.Option(help="Validation figure that --patience watches.")
+    ] = "f1_macro",
+    device: Device = "auto",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an interrupted training.")
+    ] = False,
     cache_dir: CacheDir = CACHE_DIR,
     as_json: Json = False,
 ) -> None:
@@ -53,34 +71,40 @@ def train(
     """
     from spacelite import caches, store
 
-    inters, intras = comma_list("--inter", inter, float), comma_list("--intra", intra, float)
-    latents, rates = comma_list("--latent", latent, int), comma_list("--lr", lr, float)
-    kinds = comma_list("--head", head, str)
-    check_seeds(seeds)
+    grid = Grid(
+        kinds=comma_list("--head", head, str),
+        space=list(
+            itertools.product(
+                comma_list("--inter", inter, float),
+                comma_list("--intra", intra, float),
+                comma_list("--latent", latent, int),
+            )
+        ),
+        rates=comma_list("--lr", lr, float),
+        decays=comma_list("--weight-decay", weight_decay, float),
+        seeds=check_seeds(seeds),
+    )
     path = caches.find(cache_dir, cache) if cache else caches.newest_complete(cache_dir)
 
-    from spacelite.heads import HeadSettings
+    from spacelite.settings import PassSettings
 
+    shared = PassSettings(
+        epochs=epochs,
+        batch_size=batch_size,
+        data_seed=data_seed,
+        schedule=schedule,
+        clip_norm=clip_norm,
+        class_weights=class_weights,
+        patience=patience,
+        monitor=monitor,
+    )
     with store.Cache(path) as opened:
         if cache is None:
             console.err().print(f"cache {opened.name}", soft_wrap=True)
         poolings = comma_list("--pooling", pooling or default_pooling(opened), str)
-        space = itertools.product(inters, intras, latents)
-        variants: dict[str, list[dict[str, Any]]] = {
-            "space": [{"inter": a, "intra": b, "latent": size} for a, b, size in space],
-            "linear": [{"pooling": name} for name in poolings],
-        }
-        settings = [
-            HeadSettings(
-                kind=kind, seed=seed, learning_rate=rate, weight_decay=weight_decay, **variant
-            )
-            for kind in kinds
-            for variant in variants.get(kind, [{}])
-            for rate in rates
-            for seed in range(seeds)
-        ]
+        settings = grid.heads(poolings)
         saved, stopped = train_and_save(
-            cache_dir, opened, settings, epochs=epochs, batch_size=batch_size, data_seed=data_seed
+            cache_dir, opened, settings, shared, device=device, resume=resume
         )
     if as_json:
         console.print_json([run.record for run in saved])
@@ -89,10 +113,47 @@ def train(
     refuse_stopped(stopped, len(settings))
 
 
-def check_seeds(seeds: int) -> None:
-    """Raise SpaceliteError for a number of seeds that trains nothing."""
+class Grid:
+    """All combinations of what can differ between the heads of a pass."""
+
+    def __init__(
+        self,
+        *,
+        kinds: list[str],
+        space: list[tuple[float, float, int]],
+        rates: list[float],
+        decays: list[float],
+        seeds: int,
+    ) -> None:
+        self._kinds, self._space, self._seeds = kinds, space, seeds
+        self._rates, self._decays = rates, decays
+
+    def heads(self, poolings: list[str]) -> list[HeadSettings]:
+        """The settings of every head; `logreg`, which neither rate nor seed changes, once for each
+        pooling."""
+        from spacelite.settings import HeadSettings
+
+        pooled: list[dict[str, Any]] = [{"pooling": name} for name in poolings]
+        space = [{"inter": a, "intra": b, "latent": size} for a, b, size in self._space]
+        optimized = [
+            {"learning_rate": rate, "weight_decay": decay, "seed": seed}
+            for rate, decay in itertools.product(self._rates, self._decays)
+            for seed in range(self._seeds)
+        ]
+        fitted = [{"learning_rate": None, "weight_decay": None}]
+        return [
+            HeadSettings(kind=kind, **variant, **how)
+            for kind in self._kinds
+            for variant in (space if kind == "space" else pooled)
+            for how in (fitted if kind == "logreg" else optimized)
+        ]
+
+
+def check_seeds(seeds: int) -> int:
+    """The number of seeds; SpaceliteError for one that trains nothing."""
     if seeds < 1:
         raise SpaceliteError(f"--seeds {seeds}: give at least 1")
+    return seeds
 
 
 def refuse_stopped(stopped: list[str], heads: int) -> None:
@@ -113,29 +174,26 @@ def train_and_save(
     cache_dir: Path,
     cache: Cache,
     settings: list[HeadSettings],
+    shared: PassSettings,
     *,
-    epochs: int,
-    batch_size: int,
-    data_seed: int,
+    device: str = "auto",
+    resume: bool = False,
 ) -> tuple[list[Run], list[str]]:
     """Train the heads with a progress bar and save each: the runs, and who was stopped."""
-    from spacelite import runs, training
+    from spacelite import backbone, runs, snapshots
 
-    runs.prepare(cache_dir)
-    shared = training.PassSettings(epochs=epochs, batch_size=batch_size, data_seed=data_seed)
+    if resume and not snapshots.path_of(cache_dir, cache, settings, shared).exists():
+        console.err().print("nothing to resume: starting from the first epoch")
     with console.progress(PHASES) as advance:
-        trained = training.train(
+        return runs.train_and_save(
+            cache_dir,
             cache,
             settings,
             shared,
+            device=backbone.resolve_device(device),
+            resume=resume,
             on_progress=lambda done, total: advance("train", done, total),
         )
-    saved = [
-        runs.save(cache_dir, cache, head, shared, len(settings))
-        for head in trained
-        if head.stopped is None
-    ]
-    return saved, [head.settings.description for head in trained if head.stopped is not None]
 
 
 def _print(saved: list[Run]) -> None:
@@ -145,20 +203,22 @@ def _print(saved: list[Run]) -> None:
     from spacelite.report.markdown import number
 
     table = Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
-    for column in ("System", "Inter", "Intra", "Seed", "Split", "Loss", "Accuracy", "Macro F1"):
-        justify: Any = "left" if column in ("System", "Split") else "right"
+    left = ("System, run", "Split")
+    for column in (*left[:1], "Inter", "Intra", "Seed", *left[1:], "Loss", "Accuracy", "Macro F1"):
+        justify: Any = "left" if column in left else "right"
         table.add_column(column, justify=justify, no_wrap=True)
     for run in saved:
         settings = run.settings
         weights = [number(settings[name]) for name in ("inter", "intra", "seed")]
-        first = [run.record["system"], *weights]
+        # The last part of a run's id is enough to name it.
+        names = iter([run.record["system"], run.id.rpartition("--")[2]])
         for split, scores in run.record["metrics"].items():
             figures = [f"{scores[name]:.4f}" for name in ("loss", "accuracy", "f1_macro")]
-            table.add_row(*first, split, *figures)
-            first = ["", "", "", ""]
+            table.add_row(next(names, ""), *weights, split, *figures)
+            weights = ["", "", ""]
         table.add_section()
     console.out().print(table)
-    seconds = saved[0].record["seconds"]
+    seconds = max(run.record["seconds"] for run in saved)
     plural = "s" if len(saved) != 1 else ""
     console.out().print(
         f"{len(saved)} head{plural} trained in {seconds:.1f} s, saved in "

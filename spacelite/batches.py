@@ -1,79 +1,94 @@
-"""Cache -> ragged batches: the tokens of some examples end to end, never padded."""
+"""Cache -> ragged batches: the tokens of some examples end to end, never padded.
+
+A split is resident, in memory or on the GPU in its stored dtype, where it fits into 60% of what is
+free. A larger one is streamed: each epoch its blocks of neighbouring examples are shuffled, read
+some at a time into a window of memory, and the examples of a window shuffled among each other.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import itertools
+import math
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F  # noqa: N812  the name everybody knows it by
 
-from spacelite.store import Cache
+from spacelite.store import Cache, CachedSplit
 
-POOLINGS = ("first", "last", "mean", "pooler")
-TOKENS_PER_GROUP = 2048  # hidden states that are worked on at a time: they fit the CPU's cache
-RESIDENT_SHARE = 0.6  # of the free memory; a larger split is read from the file as it is needed
+TOKENS_PER_GROUP = 4096  # hidden states that are worked on at a time: they fit the CPU's cache
+GPU_TOKENS_PER_GROUP = 65536  # enough to keep a GPU busy
+FEWEST_TOKENS = 512  # a group of fewer is not worth another thread
+RESIDENT_SHARE = 0.6  # of the free memory: a larger split is streamed
+WINDOW_SHARE = 0.15  # of the free memory for a window of a streamed split; two are held at a time
+LARGEST_WINDOW = 2**30  # bytes
+BLOCKS_PER_WINDOW = 64  # the more, the better mixed, and the shorter each read
 
 Array = npt.NDArray[Any]
 
 
-@dataclass(frozen=True)
-class Tokens:
-    """The tokens of B examples end to end: `hidden` (n, d) float, `lengths` (B,) int64 with sum n,
-    `labels` (B,) int64."""
-
-    hidden: torch.Tensor
-    lengths: torch.Tensor
-    labels: torch.Tensor
-
-
 class TokenSplit:
-    """A split's hidden states where training can reach them, in their stored dtype.
+    """A split's hidden states where training can reach them: N examples of width d.
 
-    `tokens` (T, d), `lengths` and `labels` (N,).
+    `lengths` (N,) in tokens; `labels` (N,), or (N, C) with several labels an example; `resident`.
     """
 
     def __init__(self, cache: Cache, name: str, device: str = "cpu") -> None:
-        """Read the split into memory where it fits, else map it from the file."""
+        """Read the split where it fits into memory."""
         split = cache.splits[name]
         self.name = name
         self.device = device
-        self.offsets = split.offsets
+        self.width = split.width
         self.lengths = split.lengths
-        self.labels = split.labels
-        self._split = split  # for its pooled rows, read when a head asks for them
+        self.labels = torch.from_numpy(split.labels).to(device)
+        self._split = split
+        self._starts = split.offsets[:-1]  # each example's first row in the file
         self._features: dict[str, torch.Tensor] = {}
-        size = split.tokens * split.width * split.dtype.itemsize
-        self.resident = size <= RESIDENT_SHARE * _free_memory(device)
+        free = _free_memory(device)
+        self.bytes = split.tokens * split.width * split.dtype.itemsize
+        self.resident = self.bytes <= RESIDENT_SHARE * free
         if self.resident:
-            self.tokens = torch.from_numpy(split.read_tokens(0, split.tokens)).to(device)
+            self._tokens = torch.from_numpy(split.read_tokens(0, split.tokens)).to(device)
         else:
-            self.tokens = torch.from_numpy(split.map_tokens(cache.path))
+            self._stream = _Stream(split, min(LARGEST_WINDOW, int(WINDOW_SHARE * free)), device)
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def gather(self, examples: Array) -> Tokens:
-        """The tokens of `examples`, widened to float32."""
-        lengths = self.lengths[examples]
-        hidden = torch.empty(int(lengths.sum()), self.tokens.shape[1], device=self.device)
-        end = 0
-        for start, length in zip(self.offsets[examples].tolist(), lengths.tolist(), strict=True):
-            begin, end = end, end + length
-            hidden[begin:end] = self.tokens[start : start + length]
-        return Tokens(
-            hidden,
-            torch.from_numpy(lengths).to(self.device),
-            torch.from_numpy(self.labels[examples]).to(self.device),
-        )
+    def shuffled(self, seed: int, epoch: int) -> Array:
+        """The order of the examples in an epoch, (N,): a function of the seed, the epoch and, for
+        a streamed split, its windows."""
+        random = np.random.default_rng([seed, epoch])
+        return random.permutation(len(self)) if self.resident else self._stream.shuffled(random)
 
-    def groups(self, examples: Array) -> Iterator[Array]:
-        """`examples` in runs of about TOKENS_PER_GROUP tokens, none of them cut."""
+    def in_order(self) -> Array:
+        """All examples in the order of the file."""
+        if not self.resident:
+            self._stream.in_order()
+        return np.arange(len(self))
+
+    def load(self, examples: Array) -> None:
+        """Have the tokens of `examples` at hand; called before `gather`, by one thread alone."""
+        if not self.resident:
+            self._stream.load(examples)
+
+    def gather(self, examples: Array, scratch: Scratch) -> torch.Tensor:
+        """The tokens of loaded `examples` end to end, (n, d) float32 in the memory of `scratch`."""
+        return self._rows(examples, self._starts[examples], self.lengths[examples], scratch)
+
+    def groups(self, examples: Array, workers: int) -> list[tuple[int, int]]:
+        """`examples` cut into runs first:last of about TOKENS_PER_GROUP tokens, as many for each
+        worker."""
         ends = np.cumsum(self.lengths[examples])
-        cuts = np.flatnonzero(np.diff((ends - 1) // TOKENS_PER_GROUP)) + 1
-        yield from np.split(examples, cuts)
+        total = int(ends[-1])
+        most = TOKENS_PER_GROUP if self.device == "cpu" else GPU_TOKENS_PER_GROUP
+        useful = max(1, min(workers, total // FEWEST_TOKENS))
+        count = math.ceil(total / most / useful) * useful
+        cuts = np.searchsorted(ends, np.arange(1, count) * total / count) + 1
+        bounds = np.unique([0, *cuts.clip(max=len(examples)), len(examples)]).tolist()
+        return list(itertools.pairwise(bounds))
 
     def features(self, pooling: str) -> torch.Tensor:
         """One vector an example, (N, d) float32: its `first` or `last` token, the `mean` of its
@@ -86,16 +101,147 @@ class TokenSplit:
     def _pool(self, pooling: str) -> torch.Tensor:
         if pooling == "pooler":
             return torch.from_numpy(self._split.pooled).to(self.device)
-        if pooling in ("first", "last"):
-            rows = self.offsets[:-1] if pooling == "first" else self.offsets[1:] - 1
-            return self.tokens[torch.from_numpy(rows).to(self.tokens.device)].float()
-        parts = [self.gather(group) for group in self.groups(np.arange(len(self)))]
-        return torch.cat([segment_mean(part.hidden, part.lengths) for part in parts])
+        rows, parts, scratch = self.in_order(), [], Scratch()
+        for first, last in self.groups(rows, 1):
+            examples = rows[first:last]
+            self.load(examples)
+            if pooling == "mean":
+                lengths = torch.from_numpy(self.lengths[examples]).to(self.device)
+                sums = segment_sum(self.gather(examples, scratch), lengths)
+                parts.append(sums / lengths.view(-1, 1))
+            else:
+                offset = 0 if pooling == "first" else self.lengths[examples] - 1
+                one = np.ones(len(examples), np.int64)
+                starts = self._starts[examples] + offset
+                parts.append(self._rows(examples, starts, one, Scratch()))
+        return torch.cat(parts)
+
+    def _rows(
+        self, examples: Array, starts: Array, lengths: Array, scratch: Scratch
+    ) -> torch.Tensor:
+        """Runs of rows of the file that belong to loaded examples, float32."""
+        if self.resident:
+            return _take(self._tokens, starts, lengths, scratch)
+        return self._stream.rows(examples, starts, lengths, scratch)
 
 
-def segment_mean(values: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-    """Means of consecutive runs of rows: (n, p) values, (B,) lengths with sum n -> (B, p)."""
-    return torch.segment_reduce(values, "mean", lengths=lengths, axis=0)
+class _Stream:
+    """A split that is read window by window from the file, each a number of blocks."""
+
+    def __init__(self, split: CachedSplit, window_bytes: int, device: str) -> None:
+        self._split = split
+        self._device = device
+        self._offsets = split.offsets
+        rows = max(1, window_bytes // (split.width * split.dtype.itemsize))
+        blocks = math.ceil(split.tokens / max(1, rows // BLOCKS_PER_WINDOW))
+        cuts = np.searchsorted(self._offsets, np.arange(blocks + 1) * split.tokens / blocks)
+        self._blocks = np.unique(cuts)  # examples blocks[i]:blocks[i+1] are block i
+        self._block_of = np.repeat(np.arange(len(self._blocks) - 1), np.diff(self._blocks))
+        self._per_window = BLOCKS_PER_WINDOW
+        self._shift = np.zeros(len(split), np.int64)  # row in the window - row in the file
+        self._loaded: dict[int, torch.Tensor] = {}
+        self.in_order()
+
+    def in_order(self) -> None:
+        """Plan the windows in the order of the file."""
+        self._plan(np.arange(len(self._blocks) - 1))
+
+    def shuffled(self, random: np.random.Generator) -> Array:
+        """Plan windows of shuffled blocks; the examples in the order to take them in."""
+        self._plan(random.permutation(len(self._blocks) - 1))
+        return np.concatenate([random.permutation(self._examples(w)) for w in self._windows])
+
+    def _plan(self, order: Array) -> None:
+        cuts = range(self._per_window, len(order), self._per_window)
+        self._windows = [np.sort(blocks) for blocks in np.split(order, cuts)]
+        window_of_block = np.empty(len(order), np.int64)
+        for number, blocks in enumerate(self._windows):
+            window_of_block[blocks] = number
+        self._window_of = window_of_block[self._block_of]
+        self._loaded.clear()
+
+    def _examples(self, blocks: Array) -> Array:
+        return np.concatenate(
+            [np.arange(self._blocks[b], self._blocks[b + 1]) for b in blocks.tolist()]
+        )
+
+    def load(self, examples: Array) -> None:
+        """Hold the windows that the examples are in, and no others."""
+        needed = np.unique(self._window_of[examples]).tolist()
+        for number in [number for number in self._loaded if number not in needed]:
+            del self._loaded[number]
+        for number in needed:
+            if number not in self._loaded:
+                self._loaded[number] = self._read(self._windows[number])
+
+    def _read(self, blocks: Array) -> torch.Tensor:
+        spans = [(int(self._blocks[b]), int(self._blocks[b + 1])) for b in blocks]
+        total = sum(int(self._offsets[last] - self._offsets[first]) for first, last in spans)
+        memory = np.empty((total, self._split.width), self._split.dtype)
+        end = 0
+        for first, last in spans:
+            start, stop = int(self._offsets[first]), int(self._offsets[last])
+            begin, end = end, end + stop - start
+            self._split.read_tokens(start, stop, memory[begin:end])
+            self._shift[first:last] = begin - start
+        return torch.from_numpy(memory).to(self._device)
+
+    def rows(
+        self, examples: Array, starts: Array, lengths: Array, scratch: Scratch
+    ) -> torch.Tensor:
+        """Runs of rows of loaded examples, float32."""
+        windows, starts = self._window_of[examples], starts + self._shift[examples]
+        cuts = np.flatnonzero(np.diff(windows)) + 1
+        if not len(cuts):
+            return _take(self._loaded[int(windows[0])], starts, lengths, scratch)
+        pieces = zip(*(np.split(part, cuts) for part in (windows, starts, lengths)), strict=True)
+        return torch.cat(
+            [
+                _take(self._loaded[int(window[0])], first, length, Scratch())
+                for window, first, length in pieces
+            ]
+        )
+
+
+class Scratch:
+    """A thread's working memory, used again for every group: fresh memory costs a page fault for
+    every four kilobytes, more than most of what is done with it."""
+
+    def __init__(self) -> None:
+        self._memory: dict[str, torch.Tensor] = {}
+
+    def tensor(
+        self, name: str, shape: tuple[int, ...], device: torch.device, dtype: torch.dtype
+    ) -> torch.Tensor:
+        """A tensor of unknown content, valid until its name is asked for again."""
+        size = math.prod(shape)
+        memory = self._memory.get(name)
+        if memory is None or len(memory) < size or memory.dtype != dtype:
+            memory = torch.empty(size + size // 8, dtype=dtype, device=device)
+            self._memory[name] = memory
+        return memory[:size].view(shape)
+
+
+def _take(tokens: torch.Tensor, starts: Array, lengths: Array, scratch: Scratch) -> torch.Tensor:
+    """The rows starts[i] : starts[i] + lengths[i] of `tokens` for all i, float32."""
+    before = np.cumsum(lengths) - lengths
+    total = int(before[-1] + lengths[-1])
+    index = torch.from_numpy(np.repeat(starts - before, lengths) + np.arange(total))
+    device, shape = tokens.device, (total, tokens.shape[1])
+    stored = scratch.tensor("stored", shape, device, tokens.dtype)
+    torch.index_select(tokens, 0, index.to(device), out=stored)
+    if stored.dtype == torch.float32:
+        return stored
+    return scratch.tensor("hidden", shape, device, torch.float32).copy_(stored)
+
+
+def segment_sum(values: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """Sums of consecutive runs of rows: (n, p) values, (B,) lengths >= 1 with sum n -> (B, p).
+
+    embedding_bag, of the rows in their own order, has by far the fastest kernel for this on a CPU.
+    """
+    rows = torch.arange(len(values), device=values.device)
+    return F.embedding_bag(rows, values, lengths.cumsum(0) - lengths, mode="sum")
 
 
 def _free_memory(device: str) -> int:

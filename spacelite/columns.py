@@ -76,7 +76,8 @@ def _is_number(text: str) -> bool:
 
 
 def label_values(table: sources.Table, column: str) -> list[Any]:
-    """The label column's values as they stand, none of them missing."""
+    """The label column's values as they stand, none of them missing; lists, where a text can have
+    several labels or none."""
     values: list[Any] = table.rows.column(column).to_pylist()
     missing = [
         i
@@ -85,10 +86,12 @@ def label_values(table: sources.Table, column: str) -> list[Any]:
     ]
     if missing:
         _refuse_rows(table, missing, f"no {column!r}", "--label-column")
+    if all(isinstance(value, list) for value in values):
+        return values
     if any(isinstance(value, list | dict) for value in values):
         raise SpaceliteError(
-            f"{table.origin}: column {column!r} holds lists, but one label a text is needed: "
-            "name another with --label-column"
+            f"{table.origin}: column {column!r} holds records, or lists in some rows only: give a "
+            "label a text, or a list of labels a text (or name another with --label-column)"
         )
     values = [value.strip() if isinstance(value, str) else value for value in values]
     # A number in quotes, or in a csv file, is a number.
@@ -113,11 +116,18 @@ def _refuse_rows(table: sources.Table, rows: list[int], what: str, option: str) 
 def numbered(
     values: dict[str, list[Any]], class_names: Sequence[str], name: str
 ) -> tuple[dict[str, Labels], tuple[str, ...]]:
-    """Labels as numbers 0..C-1, and their names.
+    """Labels as numbers 0..C-1, (N,) a split, and their names. Of lists of labels, (N, C) of 0/1.
 
     Numbers with known names stay what they are; other numbers and strings are numbered in sorted
     order, over all splits together.
     """
+    are_lists = [isinstance(value, list) for rows in values.values() for value in rows]
+    if any(are_lists):
+        if not all(are_lists):
+            raise SpaceliteError(
+                f"{name}: some rows have a list of labels, others a single one: give lists only"
+            )
+        return _several(values, class_names, name)
     pooled = [value for split in values.values() for value in split]
     distinct_values = len(set(pooled))
     if distinct_values > 50 and distinct_values > len(pooled) / 2:
@@ -163,6 +173,26 @@ def numbered(
         {key: _int64(place[value] for value in split) for key, split in whole.items()},
         tuple(str(value) for value in distinct),
     )
+
+
+def _several(
+    values: dict[str, list[Any]], class_names: Sequence[str], name: str
+) -> tuple[dict[str, Labels], tuple[str, ...]]:
+    flat = {split: [label for row in rows for label in row] for split, rows in values.items()}
+    every = [label for row in flat.values() for label in row]
+    if not every:
+        raise SpaceliteError(f"{name}: no text has a label: name another column (--label-column)")
+    if any(label is None or isinstance(label, list | dict) for label in every):
+        raise SpaceliteError(
+            f"{name}: its lists hold records or missing values: give lists of numbers or strings"
+        )
+    numbers, names = numbered(flat, class_names, name)
+    labels = {}
+    for split, rows in values.items():
+        labels[split] = np.zeros((len(rows), len(names)), np.int64)
+        owner = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
+        labels[split][owner, numbers[split]] = 1
+    return labels, names
 
 
 def _int64(values: Iterable[int]) -> Labels:

@@ -55,7 +55,8 @@ TWO_LABELS = ("hateful or offensive", "normal")  # hatexplain:2
 
 @dataclass(frozen=True)
 class Split:
-    """N texts and their N labels (int64, 0..C-1)."""
+    """N texts and their labels: (N,) int64, 0..C-1; or (N, C) int64 of 0/1, where a text can have
+    several labels or none."""
 
     texts: list[str]
     labels: Labels
@@ -97,12 +98,14 @@ def load(
     text_column: str | None = None,
     label_column: str | None = None,
     limit: int | None = None,
+    data_dir: Path | None = None,
 ) -> TextDataset:
     """Load a data set by name or path.
 
     `name`: `demo`, a known data set, a csv/json/jsonl/parquet file, a folder of them, or a hub
     data set (`owner/name`, `owner/name:configuration`). `limit`: at most that many examples a
-    split, a seeded sample with the labels in proportion.
+    split, a seeded sample with the labels in proportion. `data_dir`: a folder with data sets by
+    name, looked into before the hub.
 
     Raises SpaceliteError for whatever cannot be trained on, naming the split and row.
     """
@@ -115,7 +118,7 @@ def load(
         }
         dataset = TextDataset("demo", made, demo_corpus.LABEL_NAMES)
     else:
-        dataset = _read(name, text_column, label_column)
+        dataset = _read(_in_folder(name, data_dir), text_column, label_column)
     _check_classes(dataset)
     if limit is not None:
         dataset = TextDataset(
@@ -139,6 +142,8 @@ def stratified_sample(labels: Labels, size: int) -> npt.NDArray[np.int64]:
     examples than there are classes; here both work.
     """
     random = np.random.RandomState(SEED)  # its stream is frozen across numpy versions
+    if labels.ndim == 2:  # combinations of labels may be too rare to be sampled in proportion
+        return np.sort(random.permutation(len(labels))[:size]).astype(np.int64)
     classes, counts = np.unique(labels, return_counts=True)
     size = min(size, len(labels))
     shares, remainders = np.divmod(counts * size, len(labels))
@@ -148,6 +153,15 @@ def stratified_sample(labels: Labels, size: int) -> npt.NDArray[np.int64]:
         for label, share in zip(classes, shares, strict=True)
     ]
     return np.sort(np.concatenate(rows)).astype(np.int64)
+
+
+def _in_folder(name: str, data_dir: Path | None) -> str:
+    """The path of a data set that lies in `data_dir` by its name, else the name as it is."""
+    if data_dir is None or name.startswith((".", "/", "~")):
+        return name
+    if not data_dir.is_dir():
+        raise SpaceliteError(f"--data-dir {data_dir}: there is no such folder")
+    return str(data_dir / name) if (data_dir / name.removesuffix(":2")).exists() else name
 
 
 def _read(name: str, text_column: str | None, label_column: str | None) -> TextDataset:
@@ -270,7 +284,12 @@ def _with_validation(name: str, splits: dict[str, Split]) -> dict[str, Split]:
 
 
 def _check_classes(dataset: TextDataset, where: str = "") -> None:
-    counts = np.bincount(dataset.splits["train"].labels, minlength=len(dataset.label_names))
+    labels = dataset.splits["train"].labels
+    counts = (
+        np.bincount(labels, minlength=len(dataset.label_names))
+        if labels.ndim == 1
+        else labels.sum(axis=0)
+    )
     present = [name for name, count in zip(dataset.label_names, counts, strict=True) if count]
     if len(present) < 2:
         raise SpaceliteError(

@@ -68,6 +68,7 @@ def embed(
     revision: str | None = None,
     text_column: str | None = None,
     label_column: str | None = None,
+    data_dir: Path | None = None,
     on_progress: OnProgress = lambda phase, done, total: None,
 ) -> Embedded:
     """Run a frozen backbone once over a data set and keep every token's hidden state.
@@ -85,7 +86,13 @@ def embed(
     if tokens_per_batch is not None and tokens_per_batch < 1:
         raise SpaceliteError(f"--tokens-per-batch {tokens_per_batch}: give at least 1")
     files = checkpoints.locate(backbone, revision)
-    texts = data.load(dataset, text_column=text_column, label_column=label_column, limit=limit)
+    texts = data.load(
+        dataset,
+        text_column=text_column,
+        label_column=label_column,
+        limit=limit,
+        data_dir=data_dir,
+    )
     device = backbones.resolve_device(device)
     spec: Spec = {
         "format": store.FORMAT,
@@ -119,6 +126,18 @@ def embed(
             _run(path, model, examples, np.dtype(dtype), budget, on_progress)
             return Embedded(path, False, time.perf_counter() - started)
     return Embedded(path, True, time.perf_counter() - started)
+
+
+def backbone_settings(spec: Spec, backbone: str | None = None) -> dict[str, Any]:
+    """The arguments of `embed` that make the hidden states of another data set comparable to those
+    of a cache with this spec. `backbone`: where it lies, if it was a local folder."""
+    kind, _, version = str(spec["backbone_version"]).partition(":")
+    revision = version if kind == "revision" and backbone is None else None
+    return {
+        "backbone": backbone or spec["backbone"],
+        "revision": revision,
+        **{name: spec[name] for name in ("max_length", "layer", "padding", "dtype")},
+    }
 
 
 def _is_finished(path: Path, spec: Spec) -> bool:

@@ -18,6 +18,7 @@ class PublishedRow:
     train_params (None where the table has none)."""
 
     table: str
+    title: str
     system: str
     head: str
     backbone: str
@@ -49,6 +50,7 @@ def published() -> tuple[PublishedRow, ...]:
     return tuple(
         PublishedRow(
             table=table["id"],
+            title=table["title"],
             system=row["system"],
             head=row["head"],
             backbone=table["backbone"],
@@ -73,25 +75,34 @@ def protocol() -> dict[str, Any]:
     return settings
 
 
-def matching(
-    head: str, settings: dict[str, Any], dataset: str, backbone: str
-) -> list[PublishedRow]:
-    """The published rows with a run's own setting: data, head, its losses, epochs, optimiser.
+def average_of_table(table: str) -> str:
+    """How a table's precision and recall are averaged: `binary` or `weighted`."""
+    averages = {entry["id"]: entry["precision_recall_average"] for entry in _data()["tables"]}
+    return str(averages[table])
+
+
+def hub_name(backbone: str) -> str:
+    """A published backbone's name on the hub. The first table says only `bert-base`: it is read as
+    the cased one, which the other BERT tables name."""
+    return "bert-base-cased" if backbone == "bert-base" else backbone
+
+
+def matching(record: dict[str, Any], test_on: str) -> list[PublishedRow]:
+    """The published rows with a run's own setting (its `record`) and a data set it was evaluated
+    on: data, head, its losses, epochs, optimiser.
 
     Rows of the same backbone where there are any, else those of other backbones.
     """
-    common = protocol()
-    if (
-        settings["learning_rate"] != common["learning_rate"]
-        or settings["weight_decay"] != common["weight_decay"]
-        or settings["batch_size"] != common["batch_size"]
-    ):
+    settings, backbone = record["settings"], record["spec"]["backbone"]
+    common = {"schedule": "constant", "clip_norm": None, "class_weights": "none", "patience": None}
+    common |= {name: protocol()[name] for name in ("learning_rate", "weight_decay", "batch_size")}
+    if any(settings.get(name, value) != value for name, value in common.items()):
         return []
     rows = [
         row
         for row in published()
-        if row.train_on == row.test_on == dataset
-        and row.head == head
+        if (row.train_on, row.test_on) == (record["spec"]["dataset"], test_on)
+        and row.head == record["head"]
         and row.epochs == settings["epochs"]
         and (row.latent, row.inter, row.intra, row.pooling)
         == tuple(settings[name] for name in ("latent", "inter", "intra", "pooling"))

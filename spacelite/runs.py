@@ -9,19 +9,24 @@ import logging
 import os
 import shutil
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spacelite import metrics, specs, store
 from spacelite.errors import SpaceliteError, one_line
+from spacelite.settings import HeadSettings, PassSettings
 
 if TYPE_CHECKING:
-    from spacelite.training import PassSettings, TrainedHead
+    import torch
+
+    from spacelite.training import TrainedHead
 
 log = logging.getLogger(__name__)
 
 FORMAT = 1
+TRANSFERS = "transfer"  # a folder in the run's: evaluations on other data sets
 PACKAGES = ("spacelite", "torch", "transformers", "datasets", "h5py", "numpy", "safetensors")
 
 
@@ -44,6 +49,49 @@ class Run:
         return settings
 
     @property
+    def head(self) -> HeadSettings:
+        """The head's settings, as it was trained with."""
+        names = {field.name for field in fields(HeadSettings)} - {"kind"}
+        own = {name: value for name, value in self.settings.items() if name in names}
+        return HeadSettings(kind=self.record["head"], **own)
+
+    def parameters(self) -> dict[str, torch.Tensor]:
+        """The head's parameters by name. Raises SpaceliteError for a damaged file."""
+        from safetensors.torch import load_file
+
+        path = self.folder / "head.safetensors"
+        try:
+            return load_file(path)
+        except Exception as error:  # safetensors' own, and the system's
+            raise SpaceliteError(
+                f"{path} is damaged ({one_line(error, 80)}): train the head again"
+            ) from error
+
+    def transfers(self) -> list[dict[str, Any]]:
+        """The run's evaluations on other caches, by the caches' names."""
+        found = []
+        for path in sorted((self.folder / TRANSFERS).glob("*.json")):
+            try:
+                found.append(json.loads(path.read_text(encoding="utf-8")))
+            except (OSError, ValueError) as error:
+                log.warning("%s is damaged (%s): run its eval again", path, one_line(error, 80))
+        return found
+
+    def save_transfer(self, record: dict[str, Any]) -> None:
+        """Keep an evaluation on another cache (its name under "cache") with the run, in the place
+        of a former one. Raises SpaceliteError when it cannot be written."""
+        path = self.folder / TRANSFERS / f"{record['cache']}.json"
+        partial = path.with_name(f".{path.name}.partial")
+        store.make_folder(path.parent)
+        try:
+            _write_json(partial, record)
+            partial.replace(path)
+        except OSError as error:
+            raise SpaceliteError(f"{path} cannot be written: {error.strerror or error}") from error
+        finally:
+            partial.unlink(missing_ok=True)
+
+    @property
     def split(self) -> str:
         """The split that reports show: `test` where there is one, else `validation`."""
         return "test" if "test" in self.record["metrics"] else "validation"
@@ -63,38 +111,51 @@ def prepare(cache_dir: Path) -> Path:
     return folder
 
 
-def save(
-    cache_dir: Path, cache: store.Cache, head: TrainedHead, shared: PassSettings, heads_in_pass: int
-) -> Run:
-    """Write a trained head to `<cache-dir>/runs/<id>/`, whole or not at all.
+def settings_of(head: HeadSettings, shared: PassSettings) -> dict[str, Any]:
+    """Every setting of a run, but for the kind of head: None where it plays no part."""
+    settings = {**asdict(head), **asdict(shared)}
+    del settings["kind"]
+    unused = [] if shared.patience is not None else ["monitor"]
+    if head.kind == "logreg":  # it is not trained in epochs
+        unused = [name for name in asdict(shared) if name != "class_weights"]
+    return {name: None if name in unused else value for name, value in settings.items()}
 
-    The id is a function of the cache and the settings: the same training replaces its former run.
-    Raises SpaceliteError when it cannot be written.
-    """
-    from safetensors.numpy import save_file
 
-    settings = {**asdict(head.settings), **asdict(shared)}
-    kind = settings.pop("kind")
-    identity = specs.canonical({"cache": specs.key_of(cache.spec), "head": kind, **settings})
+def id_of(cache: store.Cache, head: HeadSettings, shared: PassSettings) -> str:
+    """The id of a run: a function of the cache and the settings alone."""
+    settings = settings_of(head, shared)
+    identity = specs.canonical({"cache": specs.key_of(cache.spec), "head": head.kind, **settings})
     digest = hashlib.sha256(identity.encode()).hexdigest()
     about = [specs.slug(cache.spec[name]) for name in ("backbone", "dataset")]
-    name = "--".join([*about, kind, digest[:8]])
+    return "--".join([*about, head.kind, digest[:8]])
+
+
+def save(cache_dir: Path, cache: store.Cache, head: TrainedHead, shared: PassSettings) -> Run:
+    """Write a trained head to `<cache-dir>/runs/<id>/`, whole or not at all; the same training
+    replaces its former run. Raises SpaceliteError when it cannot be written."""
+    from safetensors.numpy import save_file
+
+    name = id_of(cache, head.settings, shared)
+    labels = cache.splits["train"].labels
+    multilabel = labels.ndim == 2
     record = {
         "format": FORMAT,
         "id": name,
-        "head": kind,
+        "head": head.settings.kind,
         "system": head.settings.system,
-        "settings": settings,
+        "settings": settings_of(head.settings, shared),
+        "best_epoch": head.best_epoch,
         "cache": cache.name,
         "cache_key": specs.key_of(cache.spec),
         "spec": cache.spec,
         "label_names": cache.label_names,
+        "multilabel": multilabel,
         "examples": {name: len(split) for name, split in cache.splits.items()},
-        "average": metrics.average_of(len(cache.label_names)),
+        "average": metrics.average_of(len(cache.label_names), multilabel),
         "train_params": sum(value.numel() for value in head.parameters.values()),
         "metrics": head.metrics,
         "seconds": head.seconds,
-        "heads_in_pass": heads_in_pass,
+        "heads_in_pass": head.heads_in_pass,
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "versions": {package: _version(package) for package in PACKAGES},
     }
@@ -123,6 +184,36 @@ def save(
     return Run(folder, record)
 
 
+def train_and_save(
+    cache_dir: Path,
+    cache: store.Cache,
+    heads: Sequence[HeadSettings],
+    shared: PassSettings,
+    *,
+    device: str = "cpu",
+    resume: bool = False,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[list[Run], list[str]]:
+    """Train heads in one pass and save each; what an interrupted training needs to be resumed is
+    kept in `cache_dir` until then. The runs, and descriptions of the heads that diverged."""
+    from spacelite import snapshots, training
+
+    prepare(cache_dir)
+    state = snapshots.path_of(cache_dir, cache, heads, shared)
+    trained = training.train(
+        cache,
+        heads,
+        shared,
+        device=device,
+        snapshot=state,
+        resume=resume,
+        on_progress=on_progress,
+    )
+    saved = [save(cache_dir, cache, head, shared) for head in trained if head.stopped is None]
+    state.unlink(missing_ok=True)
+    return saved, [head.settings.description for head in trained if head.stopped is not None]
+
+
 def _write_json(path: Path, content: object) -> None:
     with path.open("w", encoding="utf-8") as file:
         json.dump(content, file, indent=1, ensure_ascii=False, allow_nan=False)
@@ -148,6 +239,26 @@ def load_all(cache_dir: Path) -> list[Run]:
             except SpaceliteError as error:
                 log.warning("%s", error)
     return sorted(found, key=lambda run: (run.record["created"], run.id))
+
+
+def find(cache_dir: Path, name: str) -> Run:
+    """The run of this id, or of the only id that holds `name`, or the run in the folder `name`.
+    Raises SpaceliteError when there is none, or more than one."""
+    if (Path(name) / "run.json").is_file():
+        return load(Path(name))
+    names = [path.name for path in folder_of(cache_dir).glob("[!.]*") if path.is_dir()]
+    matching = [name] if name in names else sorted(other for other in names if name in other)
+    if len(matching) == 1:
+        return load(folder_of(cache_dir) / matching[0])
+    if matching:
+        listed = ", ".join(matching[:5]) + (", ..." if len(matching) > 5 else "")
+        raise SpaceliteError(f"{len(matching)} runs have {name!r} in their id ({listed}): say more")
+    raise SpaceliteError(
+        f"there is no run {name!r} in {folder_of(cache_dir)}: spacelite train shows their ids, and "
+        "report --json"
+        if names
+        else f"{cache_dir} holds no run: run spacelite train first"
+    )
 
 
 def load(folder: Path) -> Run:

@@ -40,8 +40,8 @@ Array = npt.NDArray[Any]
 class SplitIndex:
     """What a split holds besides hidden states, known before the backbone runs.
 
-    `offsets` (N+1,) int64: example i is rows offsets[i]:offsets[i+1]; `labels` (N,) int64;
-    `token_ids` (T,) int32.
+    `offsets` (N+1,) int64: example i is rows offsets[i]:offsets[i+1]; `labels` (N,) int64, or
+    (N, C) of 0/1 where an example can have several; `token_ids` (T,) int32.
     """
 
     offsets: Array
@@ -62,7 +62,7 @@ def _shapes(index: SplitIndex, width: int, dtype: str, pooled: bool) -> dict[str
     examples, tokens = len(index.labels), len(index.token_ids)
     shapes: dict[str, tuple[Any, str]] = {
         "offsets": ((examples + 1,), "int64"),
-        "labels": ((examples,), "int64"),
+        "labels": (index.labels.shape, "int64"),
         "token_ids": ((tokens,), "int32"),
         "done": ((examples,), "uint8"),
         "crc32": ((examples,), "uint32"),
@@ -243,18 +243,13 @@ class CachedSplit:
                 "this cache's backbone has no pooler: use --pooling first, last or mean"
             )
 
-    def read_tokens(self, first: int, last: int) -> Array:
-        """Stored rows first:last of the hidden states, (last - first, d) in the stored dtype."""
-        rows = np.empty((last - first, self.width), self.dtype)
+    def read_tokens(self, first: int, last: int, into: Array | None = None) -> Array:
+        """Stored rows first:last of the hidden states, (last - first, d) in the stored dtype, in
+        new memory or in that of `into`."""
+        rows = np.empty((last - first, self.width), self.dtype) if into is None else into
         if last > first:
             self._group["tokens"].read_direct(rows, np.s_[first:last])
         return rows
-
-    def map_tokens(self, path: Path) -> Array:
-        """All hidden states (T, d) as a private memory map of the file at `path`."""
-        start = self._group["tokens"].id.get_offset()
-        # "c", copy on write: torch wants writable memory, and nothing may reach the file.
-        return np.memmap(path, self.dtype, "c", start, (self.tokens, self.width))
 
     def __len__(self) -> int:
         return len(self.labels)

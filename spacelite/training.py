@@ -1,43 +1,34 @@
-"""The training loop: K heads, one pass over the tokens of each batch, history, final metrics."""
+"""The training loop: K heads, one pass over the tokens an epoch, history, early stopping."""
 
 from __future__ import annotations
 
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
-import torch.nn.functional as F  # noqa: N812  the name everybody knows it by
 
-from spacelite import heads, metrics
-from spacelite.batches import POOLINGS, TokenSplit
+from spacelite import heads, logreg, metrics, passes, settings, snapshots
+from spacelite.batches import TokenSplit
 from spacelite.errors import SpaceliteError
-from spacelite.heads import BatchSize, Heads, HeadSettings, LinearHeads, SpaceHeads
+from spacelite.heads import Heads
+from spacelite.losses import Objective, Size
+from spacelite.optimizer import Adam, schedule_factor
+from spacelite.passes import Workers
+from spacelite.settings import HeadSettings, PassSettings
+from spacelite.snapshots import Snapshot
 from spacelite.store import Cache
 
 log = logging.getLogger(__name__)
 
-MOST_LATENT = 10_000  # far beyond use: a slip of the finger, not a setting
-
-Array = npt.NDArray[Any]
 Scores = dict[str, float]
+Parameters = dict[str, torch.Tensor]
 # Called with how many tokens are done, of how many.
 OnProgress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class PassSettings:
-    """What all heads of one training pass share. `data_seed` orders the examples."""
-
-    epochs: int = 15
-    batch_size: int = 256
-    data_seed: int = 0
 
 
 @dataclass
@@ -45,106 +36,250 @@ class TrainedHead:
     """A finished head: parameters by name, metrics by split, and the history of its epochs.
 
     `history`: one entry an epoch, {"epoch", "train": metrics, "validation": metrics}; the train
-    figures are accumulated while the weights move. `stopped` says why a head ended early.
+    figures are accumulated while the weights move. `best_epoch`: the epoch of the weights, where
+    early stopping chose it. `stopped` says why a head failed. `seconds`: of the whole pass, which
+    `heads_in_pass` heads shared.
     """
 
     settings: HeadSettings
-    parameters: dict[str, torch.Tensor] = field(default_factory=dict)
+    parameters: Parameters = field(default_factory=dict)
     metrics: dict[str, Scores] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
-    seconds: float = 0.0
+    best_epoch: int | None = None
     stopped: str | None = None
+    seconds: float = 0.0
+    heads_in_pass: int = 1
 
 
 def train(
     cache: Cache,
-    settings: Sequence[HeadSettings],
+    head_settings: Sequence[HeadSettings],
     shared: PassSettings,
     *,
     device: str = "cpu",
+    snapshot: Path | None = None,
+    resume: bool = False,
     on_progress: OnProgress = lambda done, total: None,
 ) -> list[TrainedHead]:
-    """Train heads on a complete cache, all in one pass an epoch, the last epoch's weights kept.
+    """Train heads on a complete cache, all in one pass an epoch.
 
-    Adam with L2 weight decay, constant learning rate, no clipping: the published protocol. A head
-    whose loss becomes NaN or infinite is stopped and the others go on. Returns the heads in the
-    order of `settings`; `seconds` is the whole pass's, which the heads share.
+    A head whose loss becomes NaN or infinite is stopped and the others go on. The state after each
+    epoch is kept in the file `snapshot`, where one is named; with `resume` training goes on from
+    there, to the same weights as without an interruption. Returns the heads in the order of
+    `head_settings`.
 
     Raises SpaceliteError for an unfinished cache and for settings that nothing can be trained on.
     """
-    _check(cache, settings, shared)
-    with _one_thread():
-        return _train(cache, settings, shared, device, on_progress)
+    settings.check(head_settings, shared)
+    if not cache.complete:
+        raise SpaceliteError(
+            f"cache {cache.name} is unfinished ({cache.tokens_done:,} of {cache.tokens:,} tokens): "
+            "run its embed command again"
+        )
+    for head in head_settings:
+        if head.pooling == "pooler":
+            cache.splits["train"].require_pooler()
+    with passes.workers(device) as crew:
+        training = _Training(cache, head_settings, shared, device, crew, on_progress)
+        training.run(snapshot, resume)
+    return training.results
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Run torch's operations on one thread each.
+class _Training:
+    """A training underway: the splits, the heads that are still trained, and what came of all."""
 
-    Those on a group of tokens are so short that a second thread gains little on an idle machine,
-    and on a busy one every operation waits for the slower of the two.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+    def __init__(
+        self,
+        cache: Cache,
+        head_settings: Sequence[HeadSettings],
+        shared: PassSettings,
+        device: str,
+        crew: Workers,
+        on_progress: OnProgress,
+    ) -> None:
+        self.shared, self.device, self.crew = shared, device, crew
+        self.started = time.perf_counter()
+        iterated = [head for head in head_settings if head.kind != "logreg"]
+        per_epoch = cache.splits["train"].tokens + cache.splits["validation"].tokens
+        epochs = shared.epochs if iterated else 0
+        self.progress = _Progress(on_progress, epochs * per_epoch + cache.tokens)
+        self.progress(0)  # reading a large cache takes a while
+        self.splits = {name: TokenSplit(cache, name, device) for name in cache.splits}
+        _say_where(self.splits.values())
+        self.results = [
+            TrainedHead(head, heads_in_pass=len(head_settings)) for head in head_settings
+        ]
+        self.by_head = {result.settings: result for result in self.results}
+        for pooling in dict.fromkeys(str(head.pooling) for head in head_settings if head.pooling):
+            for split in self.splits.values():
+                split.features(pooling)
+        labels = self.splits["train"].labels
+        classes = len(cache.label_names)
+        if shared.class_weights == "balanced":
+            self.objective = Objective.balanced(labels, classes)
+        else:
+            self.objective = Objective(classes, multilabel=labels.dim() == 2)
+        self.stacks: list[Heads] = []
+        self.optimizers: list[Adam] = []
+        width = self.splits["train"].width
+        self._compose({head: heads.initial_parameters(head, classes, width) for head in iterated})
 
+    def run(self, snapshot: Path | None, resume: bool) -> None:
+        """All epochs, then the final metrics of every head on every split."""
+        done = self._restore(snapshot) if resume and snapshot is not None else 0
+        tokens = self.splits["train"].lengths.sum() + self.splits["validation"].lengths.sum()
+        self.progress(int(done * tokens))
+        for epoch in range(done + 1, self.shared.epochs + 1):
+            if not self.stacks:
+                break
+            self._epoch(epoch)
+            if snapshot is not None:
+                snapshots.save(snapshot, self._snapshot(epoch))
+        for stack in self.stacks:
+            for row, head in enumerate(stack.settings):
+                # Early stopping has kept the best epoch's already.
+                self.by_head[head].parameters = self.by_head[head].parameters or stack.one(row)
+        self._fit_logreg()
+        self._final_metrics()
+        for result in self.results:
+            result.seconds = result.seconds or time.perf_counter() - self.started
 
-def _train(
-    cache: Cache,
-    settings: Sequence[HeadSettings],
-    shared: PassSettings,
-    device: str,
-    on_progress: OnProgress,
-) -> list[TrainedHead]:
-    started = time.perf_counter()
-    per_epoch = cache.splits["train"].tokens + cache.splits["validation"].tokens
-    progress = _Progress(on_progress, shared.epochs * per_epoch + cache.tokens)
-    progress(0)  # reading a large cache takes a while
-    splits = {name: TokenSplit(cache, name, device) for name in cache.splits}
-    for split in splits.values():
-        if not split.resident:
-            log.warning("%s does not fit into memory: it is read from the file", split.name)
-    results = {head: TrainedHead(head) for head in settings}
-    width = cache.splits["train"].width
-    classes = len(cache.label_names)
-    stacks = [_Stack(group, classes, width, device) for group in _alike(settings)]
+    def _epoch(self, epoch: int) -> None:
+        train, validation = self.splits["train"], self.splits["validation"]
+        rows = train.shuffled(self.shared.data_seed, epoch)
+        size = self.shared.batch_size
+        starts = range(0, len(rows), size)
+        seen = [_Seen(stack) for stack in self.stacks]
+        for number, start in enumerate(starts):
+            chosen = rows[start : start + size]
+            batch = passes.batch_of(train, chosen, self.objective)
+            for stack in self.stacks:
+                stack.clear()
+            passes.take_in(train, self.stacks, chosen, batch, self.crew, (epoch, number))
+            update = (epoch - 1) * len(starts) + number
+            factor = schedule_factor(self.shared.schedule, update, self.shared.epochs * len(starts))
+            for stack, optimizer, figures in zip(self.stacks, self.optimizers, seen, strict=True):
+                figures.add(batch.size)
+                optimizer.update(
+                    stack.parameters, stack.gradients, update + 1, factor, self.shared.clip_norm
+                )
+            self.progress(int(train.lengths[chosen].sum()))
+        trained = {head: scores for figures in seen for head, scores in figures.scores()}
+        validated = evaluate(validation, self.stacks, self.objective, self.crew, self.progress)
+        for head, scores in trained.items():
+            entry = {"epoch": epoch, "train": scores, "validation": validated[head]}
+            self.by_head[head].history.append(entry)
+        self._end_heads(epoch)
 
-    order = torch.Generator().manual_seed(shared.data_seed)
-    for epoch in range(1, shared.epochs + 1):
-        rows = torch.randperm(len(splits["train"]), generator=order).numpy()
-        trained = _train_epoch(splits["train"], stacks, rows, shared.batch_size, progress)
-        validated = evaluate(splits["validation"], [s.heads for s in stacks], progress)
-        for head in trained:
-            entry = {"epoch": epoch, "train": trained[head], "validation": validated[head]}
-            results[head].history.append(entry)
-        stacks = _without_diverged(stacks, results, epoch)
-        if not stacks:
-            break
-    for name, split in splits.items():
-        for head, scores in evaluate(split, [s.heads for s in stacks], progress).items():
-            results[head].metrics[name] = scores
-    for stack in stacks:
-        for index, head in enumerate(stack.heads.settings):
-            results[head].parameters = stack.heads.one(index)
-            _stop_if_diverged(results[head], results[head].metrics, "in the end")
-    for result in results.values():
-        result.seconds = time.perf_counter() - started
-    return [results[head] for head in settings]
+    def _end_heads(self, epoch: int) -> None:
+        """Take out the heads that diverged, or have not become better for long enough."""
+        remaining: dict[HeadSettings, Parameters] = {}
+        ended = False
+        for stack in self.stacks:
+            for row, head in enumerate(stack.settings):
+                result = self.by_head[head]
+                entry = {split: result.history[-1][split] for split in ("train", "validation")}
+                if _stop_if_diverged(result, entry, f"after epoch {epoch}"):
+                    ended = True
+                    continue
+                if self.shared.patience is not None:
+                    best = _best_epoch(result.history, self.shared.monitor)
+                    if best == epoch:
+                        result.best_epoch, result.parameters = epoch, stack.one(row)
+                    if epoch - best >= self.shared.patience:
+                        ended = True
+                        continue
+                remaining[head] = stack.one(row)
+        if ended:
+            self._compose(remaining)
 
+    def _compose(self, parameters: dict[HeadSettings, Parameters]) -> None:
+        """Stack the heads that are to be trained, with the state of Adam that they have."""
+        moments = {
+            (head, name): (mean[row], square[row])
+            for stack, optimizer in zip(self.stacks, self.optimizers, strict=True)
+            for name, (mean, square) in optimizer.moments.items()
+            for row, head in enumerate(stack.settings)
+        }
+        self.stacks = stacked(parameters, self.objective, self.device)
+        self.optimizers = [Adam(stack.settings, stack.parameters) for stack in self.stacks]
+        for stack, optimizer in zip(self.stacks, self.optimizers, strict=True):
+            for name, values in optimizer.moments.items():
+                for row, head in enumerate(stack.settings):
+                    for value, kept in zip(values, moments.get((head, name), ()), strict=False):
+                        value[row] = kept
 
-def evaluate(
-    split: TokenSplit, stacks: Sequence[Heads], progress: Callable[[int], None] = lambda done: None
-) -> dict[HeadSettings, Scores]:
-    """Loss, CE and metrics of every head on a split, which counts as one batch: L_inter and
-    L_intra are means over the whole split."""
-    rows = np.arange(len(split))
-    size = _forward(split, stacks, rows, train=False, progress=progress)
-    return {
-        head: scores for stack in stacks for head, scores in _scores(stack, [(stack.sums, size)])
-    }
+    def _fit_logreg(self) -> None:
+        for result in self.results:
+            if result.settings.kind == "logreg":
+                started = time.perf_counter()
+                train = self.splits["train"]
+                result.parameters = logreg.fit(
+                    train.features(str(result.settings.pooling)).cpu().numpy(),
+                    train.labels.cpu().numpy(),
+                    self.objective.classes,
+                    self.shared.class_weights,
+                )
+                result.seconds, result.heads_in_pass = time.perf_counter() - started, 1
+
+    def _final_metrics(self) -> None:
+        final = {r.settings: r.parameters for r in self.results if r.stopped is None}
+        stacks = stacked(final, self.objective, self.device)
+        for name, split in self.splits.items():
+            scores = evaluate(split, stacks, self.objective, self.crew, self.progress)
+            for head, values in scores.items():
+                self.by_head[head].metrics[name] = values
+        for head in final:
+            if _stop_if_diverged(self.by_head[head], self.by_head[head].metrics, "in the end"):
+                self.by_head[head].parameters = {}
+
+    def _snapshot(self, epoch: int) -> Snapshot:
+        tensors: Parameters = {}
+        number = {result.settings: i for i, result in enumerate(self.results)}
+        for stack, optimizer in zip(self.stacks, self.optimizers, strict=True):
+            for row, head in enumerate(stack.settings):
+                for name, value in stack.parameters.items():
+                    mean, square = optimizer.moments[name]
+                    parts = {"now": value, "mean": mean, "square": square}
+                    for part, tensor in parts.items():
+                        tensors[f"{number[head]}/{part}/{name}"] = tensor[row]
+        for i, result in enumerate(self.results):
+            for name, value in result.parameters.items():
+                tensors[f"{i}/best/{name}"] = value
+        record = [
+            {"history": r.history, "best_epoch": r.best_epoch, "stopped": r.stopped}
+            for r in self.results
+        ]
+        return Snapshot(epoch, tensors, {"heads": record})
+
+    def _restore(self, path: Path) -> int:
+        """Take up the state of a snapshot; the number of epochs that are done."""
+        found = snapshots.load(path)
+        if found is None:
+            return 0
+        log.info("going on after epoch %s of %s", found.epoch, self.shared.epochs)
+        parts: dict[tuple[int, str], Parameters] = {}
+        for key, tensor in found.tensors.items():
+            number, part, name = key.split("/")
+            parts.setdefault((int(number), part), {})[name] = tensor
+        for result, record in zip(self.results, found.record["heads"], strict=True):
+            result.history, result.best_epoch = record["history"], record["best_epoch"]
+            result.stopped = record["stopped"]
+        for i, result in enumerate(self.results):
+            result.parameters = parts.get((i, "best"), {})
+        now = {
+            result.settings: parts[i, "now"]
+            for i, result in enumerate(self.results)
+            if (i, "now") in parts
+        }
+        self._compose(now)
+        place = {result.settings: i for i, result in enumerate(self.results)}
+        for stack, optimizer in zip(self.stacks, self.optimizers, strict=True):
+            for name, (mean, square) in optimizer.moments.items():
+                for row, head in enumerate(stack.settings):
+                    mean[row] = parts[place[head], "mean"][name]
+                    square[row] = parts[place[head], "square"][name]
+        return found.epoch
 
 
 class _Progress:
@@ -156,169 +291,90 @@ class _Progress:
         self._report(self._done, self._total)
 
 
-class _Stack:
-    """Heads of one shape and their Adam state.
+class _Seen:
+    """The figures of an epoch's batches: losses as means over examples, predictions summed."""
 
-    The update is torch.optim.Adam's (L2 weight decay), with a learning rate and weight decay of
-    each head's own; torch's class would also import its compiler, which takes longer than many a
-    training.
-    """
+    def __init__(self, stack: Heads) -> None:
+        self._stack = stack
+        self._loss, self._ce = torch.zeros(2, len(stack.settings), dtype=torch.float64)
+        self._confusion = torch.zeros_like(stack.sums.confusion)
+        self._right = torch.zeros_like(stack.sums.right)
+        self._examples = 0
 
-    BETAS = (0.9, 0.999)
-    EPSILON = 1e-8
+    def add(self, size: Size) -> None:
+        """Count what the stack has summed over a batch."""
+        loss, ce = self._stack.losses(size)
+        self._loss += loss * size.examples
+        self._ce += ce * size.examples
+        self._confusion += self._stack.sums.confusion
+        self._right += self._stack.sums.right
+        self._examples += size.examples
 
-    def __init__(self, settings: list[HeadSettings], classes: int, width: int, device: str) -> None:
-        self.heads: Heads = heads.stack(settings, classes, width, device)
-        self.updates = 0
-        self.moments = {
-            name: (torch.zeros_like(value), torch.zeros_like(value))
-            for name, value in self.heads.parameters.items()
-        }
-
-    def update(self) -> None:
-        """One step of Adam with the gradients of the batch."""
-        self.updates += 1
-        settings = self.heads.settings
-        rates = torch.tensor([head.learning_rate for head in settings], dtype=torch.float64)
-        decays = torch.tensor([head.weight_decay for head in settings], dtype=torch.float64)
-        first, second = (1 - beta**self.updates for beta in self.BETAS)
-        for name, parameter in self.heads.parameters.items():
-            each = (-1, *[1] * (parameter.dim() - 1))
-            rate, decay = ((x.view(each).to(parameter)) for x in (rates / first, decays))
-            gradient = torch.addcmul(self.heads.gradients[name], parameter, decay)
-            mean, square = self.moments[name]
-            mean.lerp_(gradient, 1 - self.BETAS[0])
-            square.mul_(self.BETAS[1]).addcmul_(gradient, gradient, value=1 - self.BETAS[1])
-            scale = square.sqrt().div_(math.sqrt(second)).add_(self.EPSILON)
-            parameter.sub_(mean.div(scale).mul_(rate))
-
-    def keep(self, rows: list[int]) -> None:
-        """Go on with some of the heads only, their parameters and Adam state unchanged."""
-        self.heads = self.heads.subset(rows)
-        self.moments = {name: (m[rows], v[rows]) for name, (m, v) in self.moments.items()}
+    def scores(self) -> list[tuple[HeadSettings, Scores]]:
+        """Each head's figures."""
+        accuracy = self._right / self._examples
+        figures = (self._loss / self._examples, self._ce / self._examples, accuracy)
+        return _scores(self._stack, *figures, self._confusion)
 
 
-def _check(cache: Cache, settings: Sequence[HeadSettings], shared: PassSettings) -> None:
-    if not cache.complete:
-        raise SpaceliteError(
-            f"cache {cache.name} is unfinished ({cache.tokens_done:,} of {cache.tokens:,} tokens): "
-            "run its embed command again"
-        )
-    for option, value in (("epochs", shared.epochs), ("batch-size", shared.batch_size)):
-        if value < 1:
-            raise SpaceliteError(f"--{option} {value}: give at least 1")
-    if not 0 <= shared.data_seed < 2**63:
-        raise SpaceliteError(f"--data-seed {shared.data_seed}: give a number from 0 to 2^63 - 1")
-    if not settings:
-        raise SpaceliteError("no head to train: choose --head space, linear or both")
-    for head in settings:
-        if head.kind not in heads.KINDS:
-            raise SpaceliteError(f"--head {head.kind}: choose from {', '.join(heads.KINDS)}")
-        if head.pooling is not None and head.pooling not in POOLINGS:
-            raise SpaceliteError(f"--pooling {head.pooling}: choose from {', '.join(POOLINGS)}")
-        if head.pooling == "pooler":
-            cache.splits["train"].require_pooler()
-        if head.latent is not None and not 1 <= head.latent <= MOST_LATENT:
-            raise SpaceliteError(f"--latent {head.latent}: give 1 to {MOST_LATENT:,}")
-        for option, number, least in (
-            ("inter", head.inter, 0.0),
-            ("intra", head.intra, 0.0),
-            ("weight-decay", head.weight_decay, 0.0),
-            ("lr", head.learning_rate, math.nextafter(0, 1)),
-        ):
-            if number is not None and not least <= number < math.inf:
-                needed = "a number above 0" if least else "0 or a positive number"
-                raise SpaceliteError(f"--{option} {number:g}: give {needed}")
-
-
-def _alike(settings: Sequence[HeadSettings]) -> list[list[HeadSettings]]:
-    """The heads grouped by what a stack has in common: kind, shapes and inputs."""
-    groups: dict[tuple[Any, ...], list[HeadSettings]] = {}
-    for head in settings:
-        groups.setdefault((head.kind, head.latent, head.pooling), []).append(head)
-    return list(groups.values())
-
-
-def _train_epoch(
-    split: TokenSplit, stacks: list[_Stack], rows: Array, batch_size: int, progress: _Progress
+def evaluate(
+    split: TokenSplit,
+    stacks: Sequence[Heads],
+    objective: Objective,
+    crew: Workers,
+    progress: Callable[[int], None] = lambda tokens: None,
 ) -> dict[HeadSettings, Scores]:
-    seen: dict[int, list[tuple[heads.Sums, BatchSize]]] = {i: [] for i in range(len(stacks))}
-    everything = [stack.heads for stack in stacks]
-    for start in range(0, len(rows), batch_size):
-        size = _forward(
-            split, everything, rows[start : start + batch_size], train=True, progress=progress
-        )
-        for index, stack in enumerate(stacks):
-            stack.update()
-            seen[index].append((stack.heads.sums, size))
+    """Loss, CE and metrics of every head on a split, which counts as one batch: L_inter and
+    L_intra are means over the whole split."""
+    size = passes.sum_up(split, stacks, objective, crew, progress)
     return {
         head: scores
-        for index, stack in enumerate(stacks)
-        for head, scores in _scores(stack.heads, seen[index])
+        for stack in stacks
+        for head, scores in _scores(
+            stack, *stack.losses(size), stack.sums.right / size.examples, stack.sums.confusion
+        )
     }
 
 
-def _forward(
-    split: TokenSplit,
-    stacks: Sequence[Heads],
-    rows: Array,
-    *,
-    train: bool,
-    progress: Callable[[int], None],
-) -> BatchSize:
-    """Take the examples `rows` as one batch: each stack's sums and, when training, gradients.
-
-    Each group of tokens is read and widened once, and all concept spaces are one product with it.
-    """
-    size = BatchSize.of(torch.from_numpy(split.lengths[rows]))
-    for stack in stacks:
-        stack.reset()
-        if isinstance(stack, LinearHeads):
-            pooling = stack.settings[0].pooling
-            features = split.features(str(pooling))[torch.from_numpy(rows).to(split.device)]
-            labels = torch.from_numpy(split.labels[rows]).to(split.device)
-            stack.step(features, labels, size, train)
-    spaces = [stack for stack in stacks if isinstance(stack, SpaceHeads)]
-    if not spaces:
-        progress(size.tokens)
-        return size
-    projection = torch.cat([stack.projection for stack in spaces])
-    gradient = torch.zeros_like(projection)
-    columns = [len(stack.projection) for stack in spaces]
-    for group in split.groups(rows):
-        tokens = split.gather(group)
-        coordinates = F.linear(tokens.hidden, projection).tanh_()
-        parts = [
-            stack.step(part, tokens.lengths, tokens.labels, size, train)
-            for stack, part in zip(spaces, torch.split(coordinates, columns, dim=1), strict=True)
-        ]
-        if train:
-            slopes = torch.cat([part for part in parts if part is not None], dim=1)
-            gradient.addmm_(slopes.T, tokens.hidden)
-        progress(len(tokens.hidden))
-    for stack, part in zip(spaces, torch.split(gradient, columns), strict=True):
-        stack.gradients["concept_spaces"] = part.view_as(stack.parameters["concept_spaces"])
-    return size
+def stacked(
+    parameters: dict[HeadSettings, Parameters], objective: Objective, device: str
+) -> list[Heads]:
+    """Heads with their parameters as stacks of those that are alike."""
+    groups: dict[tuple[object, ...], list[HeadSettings]] = {}
+    for head in parameters:
+        groups.setdefault(head.shape, []).append(head)
+    return [
+        heads.stack(group, [parameters[head] for head in group], objective, device)
+        for group in groups.values()
+    ]
 
 
 def _scores(
-    stack: Heads, batches: list[tuple[heads.Sums, BatchSize]]
+    stack: Heads,
+    loss: torch.Tensor,
+    ce: torch.Tensor,
+    accuracy: torch.Tensor,
+    confusion: torch.Tensor,
 ) -> list[tuple[HeadSettings, Scores]]:
-    """Each head's loss and CE as means over examples of the batches', and its metrics."""
-    examples = sum(size.examples for _, size in batches)
-    loss = ce = torch.zeros(len(stack.settings), dtype=torch.float64)
-    for sums, size in batches:
-        batch_loss, batch_ce = sums.losses(size, stack.latent, stack.inter, stack.intra)
-        loss = loss + batch_loss * size.examples / examples
-        ce = ce + batch_ce * size.examples / examples
-    confusion = torch.stack([sums.confusion for sums, _ in batches]).sum(dim=0).numpy()
     return [
         (
             head,
-            {"loss": float(loss[i]), "ce": float(ce[i]), **metrics.scores(confusion[i])},
+            {
+                "loss": float(loss[row]),
+                "ce": float(ce[row]),
+                "accuracy": float(accuracy[row]),
+                **metrics.scores(confusion[row].numpy()),
+            },
         )
-        for i, head in enumerate(stack.settings)
+        for row, head in enumerate(stack.settings)
     ]
+
+
+def _best_epoch(history: list[dict[str, Any]], monitor: str) -> int:
+    """The first epoch with the best validation figure."""
+    sign = -1 if monitor in ("loss", "ce") else 1
+    best = max(history, key=lambda entry: (sign * entry["validation"][monitor], -entry["epoch"]))
+    return int(best["epoch"])
 
 
 def _stop_if_diverged(result: TrainedHead, by_split: dict[str, Scores], when: str) -> bool:
@@ -327,26 +383,16 @@ def _stop_if_diverged(result: TrainedHead, by_split: dict[str, Scores], when: st
     if all(map(math.isfinite, losses.values())):
         return False
     figures = ", ".join(f"{loss:g} ({split})" for split, loss in losses.items())
-    result.stopped = f"its loss is {figures} {when}"
+    result.stopped, result.parameters = f"its loss is {figures} {when}", {}
     log.warning("%s is stopped: %s", result.settings.description, result.stopped)
     return True
 
 
-def _without_diverged(
-    stacks: list[_Stack], results: dict[HeadSettings, TrainedHead], epoch: int
-) -> list[_Stack]:
-    """The stacks without the heads whose loss is no longer a finite number."""
-    remaining = []
-    for stack in stacks:
-        keep = []
-        for row, head in enumerate(stack.heads.settings):
-            entry = results[head].history[-1]
-            scores = {split: entry[split] for split in ("train", "validation")}
-            if not _stop_if_diverged(results[head], scores, f"after epoch {epoch}"):
-                keep.append(row)
-        if len(keep) == len(stack.heads.settings):
-            remaining.append(stack)
-        elif keep:
-            stack.keep(keep)
-            remaining.append(stack)
-    return remaining
+def _say_where(splits: Sequence[TokenSplit] | Any) -> None:
+    """Say where the hidden states are while training."""
+    places = [
+        f"{split.name} {split.bytes / 1e6:,.0f} MB "
+        + ("in memory" if split.resident else "streamed from the file in shuffled blocks")
+        for split in splits
+    ]
+    log.info("hidden states: %s", ", ".join(places))

@@ -14,8 +14,9 @@ COMMANDS = sorted((ROOT / "cli").glob("*.py"))
 # Data flows one way: a module imports only from those before it.
 ORDER = [
     "errors", "demo_corpus", "hub", "sources", "columns", "data", "checkpoints", "backbone",
-    "specs", "store", "caches", "embedding", "batches", "heads", "metrics", "training", "runs",
-    "paper", "report",
+    "specs", "store", "caches", "embedding", "metrics", "settings", "batches", "losses", "heads",
+    "optimizer", "passes", "logreg", "snapshots", "training", "runs", "evaluation", "paper",
+    "reproduce", "report",
 ]  # fmt: skip
 GATEWAYS = {
     "transformers": {"backbone"}, "h5py": {"store"}, "datasets": {"sources"},

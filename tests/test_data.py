@@ -147,6 +147,42 @@ def test_labels_are_numbered_over_all_splits_together(tmp_path):
     }
 
 
+def test_lists_of_labels_become_a_column_of_zeros_and_ones_a_label(tmp_path):
+    folder = write(
+        tmp_path,
+        train=columns([["joy", "fear"], [], ["joy"]]),
+        validation=columns([["anger"]]),
+        test=columns([["fear", "fear", "anger"]]),
+    )
+    dataset = data.load(str(folder))
+    assert dataset.label_names == ("anger", "fear", "joy")
+    assert {name: split.labels.tolist() for name, split in dataset.splits.items()} == {
+        "train": [[0, 1, 1], [0, 0, 0], [0, 0, 1]],
+        "validation": [[1, 0, 0]],
+        "test": [[1, 1, 0]],
+    }
+    assert all(split.labels.dtype == np.int64 for split in dataset.splits.values())
+    limited = data.load(str(folder), limit=2)
+    assert [len(split) for split in limited.splits.values()] == [2, 1, 1]
+    assert limited.splits["train"].labels.shape == (2, 3)
+
+
+def test_lists_in_some_splits_only_are_refused(tmp_path):
+    folder = write(tmp_path / "d", train=columns([[0], [1]]), test=columns([0, 1]))
+    assert "some rows have a list of labels, others a single one" in refusal(folder)
+
+
+def test_a_folder_of_data_sets_is_looked_into_before_the_hub(tmp_path):
+    everywhere(tmp_path / "hatexplain", [0, 1, 2])
+    everywhere(tmp_path / "mine", ["a", "b"])
+    for name in ("hatexplain", "hatexplain:2", "mine"):
+        assert data.load(name, data_dir=tmp_path).name == name
+    assert "cannot be reached" in refusal("imdb", data_dir=tmp_path)
+    path = everywhere(tmp_path / "elsewhere", ["a", "b"])
+    assert data.load(str(path), data_dir=tmp_path / "mine").name == "elsewhere"
+    assert "--data-dir" in refusal("imdb", data_dir=tmp_path / "absent")
+
+
 def export(folder: Path, names: list[str], labels: list[int], splits: tuple[str, ...]) -> Path:
     from datasets import ClassLabel, Dataset, Features, Value
 
@@ -183,8 +219,12 @@ def test_splits_that_number_their_label_names_differently_are_refused(tmp_path):
         ([0.0, 1.0, float("nan")], "row 3 has no 'label'"),
         ([0.0, 1.5], "train: row 2 has label 1.5: classes need whole numbers or strings"),
         ([0.0, float("inf")], "train: row 2 has label inf: classes need whole numbers or strings"),
-        ([[0], [1]], "column 'label' holds lists, but one label a text is needed"),
-        ([{"a": 0}, {"a": 1}], "column 'label' holds lists, but one label a text is needed"),
+        ([{"a": 0}, {"a": 1}], "column 'label' holds records, or lists in some rows only"),
+        ([[], []], "no text has a label: name another column"),
+        ([[0], [None]], "its lists hold records or missing values"),
+        ([[[0]], [[1]]], "its lists hold records or missing values"),
+        ([[0, -1], [1]], "has label -1, which marks a hidden or missing label"),
+        ([[3], [3, 3]], "holds a single class ('3'): a classifier needs at least two"),
         ([datetime.date(2020, 1, 1)] * 2, "classes need whole numbers or strings"),
         ([b"a", b"b"], "classes need whole numbers or strings"),
         ([3, 3, 3], "holds a single class ('3'): a classifier needs at least two"),

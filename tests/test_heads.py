@@ -2,147 +2,256 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from spacelite import heads
-from spacelite.heads import BatchSize, HeadSettings, SpaceHeads
+from spacelite import heads, passes
+from spacelite.losses import Objective
+from spacelite.settings import HeadSettings
+
+WEIGHTS = [(0.2, 0.001), (0.0, 0.0), (0.7, 0.0), (0.0, 0.05)]  # inter, intra
 
 
-def formula(concept_spaces, weight, bias, examples, labels, inter, intra):
-    """The loss as it is written down: one head, a list of (n_i, d) examples, no shortcuts."""
-    classes = len(bias)
+def formula(leaves, examples, labels, inter, intra, class_weights=None):
+    """The loss as it is written down: one head, a list of (n_i, d) examples, no shortcuts.
+    Labels (B,), or (B, C) of 0/1."""
+    spaces, weight, bias = leaves
+    several = labels.dim() == 2
     logits, matching, mismatching, spreads = [], [], [], []
     for x, label in zip(examples, labels, strict=True):
-        s = torch.tanh(torch.einsum("cld,td->tcl", concept_spaces, x))
+        s = torch.tanh(torch.einsum("cld,td->tcl", spaces, x))
         logits.append(weight @ s.mean(dim=0).flatten() + bias)
-        for c in range(classes):
-            (matching if c == label else mismatching).append(s[:, c].flatten())
+        for c in range(len(bias)):
+            match = label[c] == 1 if several else c == label
+            (matching if match else mismatching).append(s[:, c].flatten())
         if len(x) > 1:
             spreads.append((1 / (s.var(dim=0, unbiased=True) + 1e-9)).sum())
-    ce = F.cross_entropy(torch.stack(logits), labels)
-    inter_loss = (1 - torch.cat(matching)).mean() / 2 + (1 + torch.cat(mismatching)).mean() / 2
-    intra_loss = torch.stack(spreads).mean() if spreads else torch.zeros((), dtype=ce.dtype)
-    return ce + inter * inter_loss + intra * intra_loss, ce, torch.stack(logits)
+    logits = torch.stack(logits)
+    loss, ce = cross_entropies(logits, labels, class_weights)
+    inter_loss = (1 - torch.cat(matching)).mean() / 2 if matching else 0
+    inter_loss = inter_loss + ((1 + torch.cat(mismatching)).mean() / 2 if mismatching else 0)
+    intra_loss = torch.stack(spreads).mean() if spreads else 0
+    return loss + inter * inter_loss + intra * intra_loss, ce, logits
 
 
-def ragged(seed, count, width, classes, lengths=None):
+def cross_entropies(logits, labels, class_weights):
+    """(as it is in the loss, as it is reported), by torch's own losses."""
+    if labels.dim() == 1:
+        weight = None if class_weights is None else class_weights.double()
+        return F.cross_entropy(logits, labels, weight=weight), F.cross_entropy(logits, labels)
+    plain = F.binary_cross_entropy_with_logits(logits, labels.to(logits), reduction="none")
+    if class_weights is None:
+        return plain.mean(), plain.mean()
+    weights = class_weights.to(logits)[torch.arange(labels.shape[1]), labels]
+    return (plain * weights).sum() / weights.sum(), plain.mean()
+
+
+def ragged(seed, count, width, classes, *, several=False, lengths=None):
     random = torch.Generator().manual_seed(seed)
     if lengths is None:
         lengths = torch.randint(1, 9, (count,), generator=random)
         lengths[0] = 1  # there is always an example of one token
     examples = [torch.randn(int(n), width, generator=random, dtype=torch.float64) for n in lengths]
-    labels = torch.randint(0, classes, (count,), generator=random)
+    shape = (count, classes) if several else (count,)
+    labels = torch.randint(0, 2 if several else classes, shape, generator=random)
     return examples, lengths, labels
 
 
-def space(settings, classes, width, dtype):
-    made = heads.stack(settings, classes, width, "cpu")
-    assert isinstance(made, SpaceHeads)
-    return SpaceHeads(settings, {k: v.to(dtype) for k, v in made.parameters.items()})
+class Ragged:
+    """Examples in memory with the interface of a TokenSplit, in any precision."""
+
+    device = "cpu"
+
+    def __init__(self, examples, cut):
+        self.examples, self.cut = examples, cut
+
+    def load(self, rows):
+        pass
+
+    def gather(self, rows, scratch):
+        return torch.cat([self.examples[row] for row in rows])
+
+    def groups(self, rows, workers):
+        return [(0, self.cut), (self.cut, len(rows))]
+
+    def features(self, pooling):
+        return torch.stack([example[0] for example in self.examples])
 
 
-def step_in_groups(stack, examples, lengths, labels, cut, dtype):
-    """A batch taken in as two groups of examples, as training does; returns its size."""
-    size = BatchSize.of(lengths)
-    stack.reset()
-    gradient = torch.zeros_like(stack.projection)
-    for part in (slice(0, cut), slice(cut, None)):
-        x = torch.cat(examples[part]).to(dtype)
-        s = F.linear(x, stack.projection).tanh()
-        slopes = stack.step(s, lengths[part], labels[part], size, True)
-        gradient += slopes.T @ x
-    stack.gradients["concept_spaces"] = gradient.view_as(stack.parameters["concept_spaces"])
-    return size
+def stack(settings, classes, width, dtype, objective=None):
+    made = heads.stack(
+        settings,
+        [heads.initial_parameters(head, classes, width) for head in settings],
+        objective or Objective(classes),
+    )
+    parameters = {name: value.to(dtype) for name, value in made.parameters.items()}
+    return type(made)(made.settings, parameters, made.objective)
+
+
+def take_in(made, examples, lengths, labels, cut, dtype, train=(1, 0)):
+    """A batch taken in as two groups of examples by two threads; returns it."""
+    batch = made.objective.batch(lengths, labels, dtype)
+    split = Ragged([example.to(dtype) for example in examples], cut)
+    with passes.ThreadPoolExecutor(2) as pool:
+        crew = passes.Workers(pool, 2)
+        passes.take_in(split, [made], np.arange(len(examples)), batch, crew, train)
+    return batch
+
+
+def check_against_autograd(made, batch, examples, labels, tolerance, class_weights=None):
+    loss, ce = made.losses(batch.size)
+    for k, head in enumerate(made.settings):
+        leaves = {name: v.double().requires_grad_() for name, v in made.one(k).items()}
+        expected, expected_ce, logits = formula(
+            leaves.values(), examples, labels, head.inter, head.intra, class_weights
+        )
+        expected.backward()
+        assert math.isclose(loss[k], expected.item(), rel_tol=tolerance)
+        assert math.isclose(ce[k], expected_ce.item(), rel_tol=tolerance)
+        for name, leaf in leaves.items():
+            error = (made.gradients[name][k].double() - leaf.grad).abs().max()
+            assert error <= tolerance * max(1.0, leaf.grad.abs().max()), name
+        yield k, logits
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize("latent", [1, 3, 16])
 @pytest.mark.parametrize("classes", [2, 3, 5])
 def test_gradients_equal_autograd_of_the_formulas(classes, latent, dtype):
-    width = 12
     settings = [
         HeadSettings(kind="space", seed=seed, latent=latent, inter=inter, intra=intra)
-        for seed, (inter, intra) in enumerate([(0.2, 0.001), (0.0, 0.0), (0.7, 0.0), (0.0, 0.05)])
+        for seed, (inter, intra) in enumerate(WEIGHTS)
     ]
-    examples, lengths, labels = ragged(classes * 100 + latent, 11, width, classes)
-    stack = space(settings, classes, width, dtype)
-    size = step_in_groups(stack, examples, lengths, labels, 4, dtype)
-    loss, ce = stack.sums.losses(size, latent, stack.inter, stack.intra)
-    for k, head in enumerate(settings):
-        leaves = {name: v.double().requires_grad_() for name, v in stack.one(k).items()}
-        expected, expected_ce, logits = formula(
-            *leaves.values(), examples, labels, head.inter, head.intra
-        )
-        expected.backward()
-        tolerance = 1e-10 if dtype == torch.float64 else 1e-5
-        assert math.isclose(loss[k], expected.item(), rel_tol=tolerance)
-        assert math.isclose(ce[k], expected_ce.item(), rel_tol=tolerance)
-        for name, leaf in leaves.items():
-            error = (stack.gradients[name][k].double() - leaf.grad).abs().max()
-            assert error <= tolerance * max(1.0, leaf.grad.abs().max()), name
+    examples, lengths, labels = ragged(classes * 100 + latent, 11, 12, classes)
+    made = stack(settings, classes, 12, dtype)
+    batch = take_in(made, examples, lengths, labels, 4, dtype)
+    tolerance = 1e-10 if dtype == torch.float64 else 1e-5
+    for k, logits in check_against_autograd(made, batch, examples, labels, tolerance):
         guesses = torch.bincount(labels * classes + logits.argmax(dim=1), minlength=classes**2)
-        assert torch.equal(stack.sums.confusion[k].flatten(), guesses.double())
+        assert torch.equal(made.sums.confusion[k].flatten(), guesses.double())
+        assert made.sums.right[k] == (logits.argmax(dim=1) == labels).sum()
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("several", [False, True])
+def test_gradients_with_class_weights_and_several_labels_equal_autograd(several, weighted):
+    classes = 4
+    settings = [
+        HeadSettings(kind="space", seed=seed, latent=3, inter=inter, intra=intra)
+        for seed, (inter, intra) in enumerate(WEIGHTS)
+    ]
+    examples, lengths, labels = ragged(several * 10 + 3, 13, 12, classes, several=several)
+    if several:
+        labels[0] = 0  # an example without a label, and one with all
+        labels[1] = 1
+    objective = Objective(classes, several)
+    if weighted:
+        objective = Objective.balanced(labels, classes)
+    made = stack(settings, classes, 12, torch.float64, objective)
+    batch = take_in(made, examples, lengths, labels, 5, torch.float64)
+    weights = objective.class_weights
+    for k, logits in check_against_autograd(made, batch, examples, labels, 1e-10, weights):
+        if several:
+            guesses = (logits > 0).long()
+            assert made.sums.right[k] == (guesses == labels).all(dim=1).sum()
+            for c in range(classes):
+                cells = torch.bincount(labels[:, c] * 2 + guesses[:, c], minlength=4)
+                assert torch.equal(made.sums.confusion[k, c].flatten(), cells.double())
+
+
+@pytest.mark.parametrize("value", [0, 1])
+def test_a_batch_without_matching_or_without_mismatching_classes(value):
+    settings = [HeadSettings(kind="space", latent=2, inter=0.5, intra=0.0)]
+    examples, lengths, labels = ragged(1, 6, 8, 3, several=True)
+    labels[:] = value
+    made = stack(settings, 3, 8, torch.float64, Objective(3, True))
+    batch = take_in(made, examples, lengths, labels, 2, torch.float64)
+    assert list(check_against_autograd(made, batch, examples, labels, 1e-10))
+
+
+def test_balanced_weights_are_scikit_learns():
+    from sklearn.utils.class_weight import compute_class_weight
+
+    labels = torch.tensor([0, 0, 0, 0, 1, 1, 2])
+    weights = Objective.balanced(labels, 3).class_weights
+    expected = compute_class_weight("balanced", classes=np.arange(3), y=labels.numpy())
+    np.testing.assert_allclose(weights, expected, rtol=1e-6)
+    several = F.one_hot(labels, 3)
+    for c, pair in enumerate(Objective.balanced(several, 3).class_weights):
+        expected = compute_class_weight("balanced", classes=np.arange(2), y=several[:, c].numpy())
+        np.testing.assert_allclose(pair, expected, rtol=1e-6)
 
 
 def test_a_batch_of_single_tokens_has_no_intra_loss():
     settings = [HeadSettings(kind="space", latent=3, inter=0.2, intra=0.5)]
     examples, lengths, labels = ragged(0, 6, 8, 2, lengths=torch.ones(6, dtype=torch.long))
-    stack = space(settings, 2, 8, torch.float64)
-    size = step_in_groups(stack, examples, lengths, labels, 2, torch.float64)
-    loss, _ = stack.sums.losses(size, 3, stack.inter, stack.intra)
-    leaves = [value.requires_grad_() for value in stack.one(0).values()]
-    expected, _, _ = formula(*leaves, examples, labels, 0.2, 0.5)
-    expected.backward()
-    assert math.isclose(loss[0], expected.item(), rel_tol=1e-12)
-    torch.testing.assert_close(stack.gradients["concept_spaces"][0], leaves[0].grad)
+    made = stack(settings, 2, 8, torch.float64)
+    batch = take_in(made, examples, lengths, labels, 2, torch.float64)
+    assert made.sums.intra[0] == 0
+    assert list(check_against_autograd(made, batch, examples, labels, 1e-10))
 
 
 def test_repeated_tokens_have_no_variance_and_leave_other_heads_alone():
     """1 / (0 + 1e-9) is large but finite, and a weight of 0 switches it off."""
-    settings = [HeadSettings(kind="space", latent=2, inter=0.0, intra=w) for w in (0.0, 1e-3)]
+    settings = [HeadSettings(kind="space", latent=2, inter=0.0, intra=w) for w in (1e-3, 0.0)]
     x = torch.randn(1, 8, dtype=torch.float64).repeat(4, 1)
-    stack = space(settings, 2, 8, torch.float64)
-    size = step_in_groups(
-        stack, [x, x], torch.tensor([4, 4]), torch.tensor([0, 1]), 1, torch.float64
-    )
-    loss, ce = stack.sums.losses(size, 2, stack.inter, stack.intra)
-    assert loss[0] == ce[0]
-    assert math.isclose(loss[1] - ce[1], 1e-3 * 2 * 2 * 1e9, rel_tol=1e-3)
-    assert all(gradient.isfinite().all() for gradient in stack.gradients.values())
+    made = stack(settings, 2, 8, torch.float64)
+    labels = torch.tensor([0, 1])
+    batch = take_in(made, [x, x], torch.tensor([4, 4]), labels, 1, torch.float64)
+    loss, ce = made.losses(batch.size)
+    assert loss[1] == ce[1]
+    assert math.isclose(loss[0] - ce[0], 1e-3 * 2 * 2 * 1e9, rel_tol=1e-3)
+    assert all(gradient.isfinite().all() for gradient in made.gradients.values())
 
 
-@pytest.mark.parametrize("pooling", ["first", "pooler"])
-def test_linear_gradients_equal_autograd(pooling):
-    settings = [HeadSettings(kind="linear", seed=seed, pooling=pooling) for seed in range(3)]
-    stack = heads.stack(settings, 4, 10, "cpu")
-    features, labels = torch.randn(9, 10), torch.randint(0, 4, (9,))
-    stack.step(features, labels, BatchSize.of(torch.ones(9)), True)
+def plain_mlp(leaves, features, mask):
+    first, first_bias, weight, bias = leaves
+    return (F.relu(features @ first.T + first_bias) * mask) @ weight.T + bias
+
+
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize(("kind", "pooling", "rate"), [
+    ("linear", "first", 0.0), ("linear", "pooler", 0.1), ("mlp", "first", 0.2),
+])  # fmt: skip
+def test_pooled_gradients_equal_autograd(kind, pooling, rate, several):
+    settings = [HeadSettings(kind=kind, seed=seed, pooling=pooling) for seed in range(3)]
+    examples, lengths, labels = ragged(7, 40, 10, 4, several=several)
+    made = stack(settings, 4, 10, torch.float64, Objective(4, several))
+    batch = take_in(made, examples, lengths, labels, 5, torch.float64, (2, 7))
+    features = torch.stack([example[0] for example in examples])
+    loss, ce = made.losses(batch.size)
     for k in range(3):
-        weight, bias = (value.clone().requires_grad_() for value in stack.one(k).values())
-        inputs = features
-        if pooling == "pooler":  # the head's own stream of dropout, of rate 0.1
-            random = torch.Generator().manual_seed(k + 2**32)
-            inputs = features * (torch.rand(9, 10, generator=random) >= 0.1) / 0.9
-        loss = F.cross_entropy(inputs @ weight.T + bias, labels)
-        loss.backward()
-        torch.testing.assert_close(stack.gradients["classifier.weight"][k], weight.grad)
-        torch.testing.assert_close(stack.gradients["classifier.bias"][k], bias.grad)
-        assert math.isclose(stack.sums.ce[k] / 9, loss.item(), rel_tol=1e-5)
+        leaves = [value.double().requires_grad_() for value in made.one(k).values()]
+        # The mask of seed k in epoch 2, batch 7.
+        random = np.random.default_rng([k, 2, 7]).random((40, 10), np.float32)
+        mask = torch.from_numpy(random >= rate) / (1 - rate)
+        if rate:
+            assert abs((mask == 0).double().mean() - rate) < 0.1
+        logits = (
+            plain_mlp(leaves, features, mask) if kind == "mlp"
+            else (features * mask) @ leaves[0].T + leaves[1]
+        )  # fmt: skip
+        expected, expected_ce = cross_entropies(logits, labels, None)
+        expected.backward()
+        assert math.isclose(loss[k], expected.item(), rel_tol=1e-6)
+        assert math.isclose(ce[k], expected_ce.item(), rel_tol=1e-6)
+        for name, leaf in zip(made.parameters, leaves, strict=True):
+            torch.testing.assert_close(made.gradients[name][k], leaf.grad, rtol=1e-6, atol=1e-8)
 
 
-def test_dropout_is_off_in_evaluation():
-    stack = heads.stack([HeadSettings(kind="linear", pooling="pooler")], 2, 10, "cpu")
-    features, labels = torch.randn(50, 10), torch.randint(0, 2, (50,))
-    seen = []
-    for _ in range(2):
-        stack.reset()
-        stack.step(features, labels, BatchSize(50, 50, 0), False)
-        seen.append(stack.sums.ce.item())
-    plain = F.cross_entropy(features @ stack.one(0)["classifier.weight"].T
-                            + stack.one(0)["classifier.bias"], labels, reduction="sum")  # fmt: skip
-    assert seen[0] == seen[1] and math.isclose(seen[0], plain.item(), rel_tol=1e-5)
+@pytest.mark.parametrize("kind", ["linear", "mlp"])
+def test_dropout_is_off_in_evaluation(kind):
+    made = stack([HeadSettings(kind=kind, pooling="pooler")], 2, 10, torch.float64)
+    examples, lengths, labels = ragged(3, 50, 10, 2)
+    features = torch.stack([example[0] for example in examples])
+    batch = take_in(made, examples, lengths, labels, 5, torch.float64, train=None)
+    leaves = list(made.one(0).values())
+    logits = plain_mlp(leaves, features, 1) if kind == "mlp" else features @ leaves[0].T + leaves[1]
+    expected = F.cross_entropy(logits, labels)
+    assert math.isclose(made.losses(batch.size)[1][0], expected.item(), rel_tol=1e-10)
+    assert not made.gradients
 
 
 @pytest.mark.parametrize(
@@ -151,6 +260,7 @@ def test_dropout_is_off_in_evaluation():
         (HeadSettings(kind="space", latent=3), 2, 4622),
         (HeadSettings(kind="space", latent=128), 2, 197122),
         (HeadSettings(kind="space", latent=3), 3, 6942),
+        (HeadSettings(kind="mlp", pooling="first"), 2, 592130),
         (HeadSettings(kind="linear", pooling="pooler"), 2, 1538),
         (HeadSettings(kind="linear", pooling="pooler"), 3, 2307),
     ],
@@ -163,7 +273,8 @@ def test_parameter_counts_are_the_published_ones(settings, classes, published):
 def test_initialisation_is_that_of_a_linear_layer_and_of_the_seed_alone():
     settings = HeadSettings(kind="space", latent=16, seed=5)
     first = heads.initial_parameters(settings, 3, 100)
-    again = heads.stack([HeadSettings(kind="space", latent=16, seed=4), settings], 3, 100, "cpu")
+    other = HeadSettings(kind="space", latent=16, seed=4)
+    again = stack([other, settings], 3, 100, torch.float32)
     for name, value in first.items():
         assert torch.equal(value, again.one(1)[name])
         assert not torch.equal(value, again.one(0)[name])

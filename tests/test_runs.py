@@ -9,8 +9,8 @@ from safetensors.numpy import load_file
 
 from spacelite import runs, specs, store
 from spacelite.errors import SpaceliteError
-from spacelite.heads import HeadSettings
-from spacelite.training import PassSettings, train
+from spacelite.settings import HeadSettings, PassSettings
+from spacelite.training import train
 
 HEADS = [
     HeadSettings(kind="space", latent=3, inter=0.2, intra=0.001),
@@ -28,7 +28,7 @@ def trained(cache_path):
 @pytest.fixture
 def saved(cache_path, trained, tmp_path):
     with store.Cache(cache_path) as cache:
-        return [runs.save(tmp_path, cache, head, SHARED, 2) for head in trained]
+        return [runs.save(tmp_path, cache, head, SHARED) for head in trained]
 
 
 def test_run_is_the_documented_format(saved, trained, cache_path):
@@ -62,9 +62,9 @@ def test_run_is_the_documented_format(saved, trained, cache_path):
 
 def test_same_training_replaces_its_run_and_other_settings_do_not(cache_path, trained, tmp_path):
     with store.Cache(cache_path) as cache:
-        first = runs.save(tmp_path, cache, trained[0], SHARED, 2)
-        assert runs.save(tmp_path, cache, trained[0], SHARED, 1).folder == first.folder
-        other = runs.save(tmp_path, cache, trained[0], PassSettings(epochs=3), 1)
+        first = runs.save(tmp_path, cache, trained[0], SHARED)
+        assert runs.save(tmp_path, cache, trained[0], SHARED).folder == first.folder
+        other = runs.save(tmp_path, cache, trained[0], PassSettings(epochs=3))
     assert other.folder != first.folder
     assert {run.id for run in runs.load_all(tmp_path)} == {first.id, other.id}
     assert not list(runs.folder_of(tmp_path).glob(".*"))
@@ -72,9 +72,7 @@ def test_same_training_replaces_its_run_and_other_settings_do_not(cache_path, tr
 
 def test_many_at_once_save_whole_runs(cache_path, trained, tmp_path):
     with store.Cache(cache_path) as cache, ThreadPoolExecutor(8) as pool:
-        jobs = [
-            pool.submit(runs.save, tmp_path, cache, trained[i % 2], SHARED, 2) for i in range(24)
-        ]
+        jobs = [pool.submit(runs.save, tmp_path, cache, trained[i % 2], SHARED) for i in range(24)]
         assert len({job.result().id for job in jobs}) == 2
     assert len(runs.load_all(tmp_path)) == 2
     assert not list(runs.folder_of(tmp_path).glob(".*"))
@@ -82,14 +80,14 @@ def test_many_at_once_save_whole_runs(cache_path, trained, tmp_path):
 
 def test_a_failing_write_leaves_the_former_run(cache_path, trained, tmp_path, monkeypatch):
     with store.Cache(cache_path) as cache:
-        first = runs.save(tmp_path, cache, trained[0], SHARED, 2)
+        first = runs.save(tmp_path, cache, trained[0], SHARED)
 
         def full(path, content):
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr(runs, "_write_json", full)
         with pytest.raises(SpaceliteError, match=r"cannot be saved in .*: No space left on device"):
-            runs.save(tmp_path, cache, trained[0], SHARED, 2)
+            runs.save(tmp_path, cache, trained[0], SHARED)
     assert [run.record for run in runs.load_all(tmp_path)] == [first.record]
     assert not list(runs.folder_of(tmp_path).glob(".*"))
 

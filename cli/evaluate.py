@@ -1,0 +1,124 @@
+"""spacelite eval."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from spacelite.errors import SpaceliteError
+
+from . import console
+from .embed import PHASES
+from .options import CACHE_DIR, CacheDir, DataDir, Device, Json, TokensPerBatch
+
+if TYPE_CHECKING:
+    from spacelite.evaluation import Transfer
+    from spacelite.runs import Run
+
+EVALUATE = {"evaluate": ("evaluating", "tokens")}
+
+
+def evaluate(
+    run: Annotated[
+        str, typer.Argument(help="A run's id, a part of it that no other has, or its folder.")
+    ],
+    dataset: Annotated[
+        str | None, typer.Option(help="Data set to embed and evaluate on, as in embed.")
+    ] = None,
+    cache: Annotated[
+        str | None, typer.Option(help="In place of --dataset: a cache that is there already.")
+    ] = None,
+    map_labels: Annotated[
+        str | None,
+        typer.Option(
+            "--map", help="The data set's labels as the run's: offensive=negative,normal=positive."
+        ),
+    ] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(help="Where the run's backbone lies, if it was a local folder."),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(help="Examples a split at most: a seeded, stratified sample.")
+    ] = None,
+    device: Device = "auto",
+    tokens_per_batch: TokensPerBatch = None,
+    text_column: Annotated[str | None, typer.Option(help="Where it cannot be told.")] = None,
+    label_column: Annotated[str | None, typer.Option(help="Where it cannot be told.")] = None,
+    data_dir: DataDir = None,
+    cache_dir: CacheDir = CACHE_DIR,
+    as_json: Json = False,
+) -> None:
+    """Evaluate a run on another data set: zero-shot transfer."""
+    from spacelite import caches, embedding, runs, store
+
+    if (dataset is None) == (cache is None):
+        raise SpaceliteError("give one of --dataset and --cache")
+    found = runs.find(cache_dir, run)
+    mapping = parse_map(map_labels) if map_labels is not None else None
+    if dataset is not None:
+        with console.progress(PHASES) as on_progress:
+            path = embedding.embed(
+                dataset=dataset,
+                cache_dir=cache_dir,
+                limit=limit,
+                device=device,
+                tokens_per_batch=tokens_per_batch,
+                text_column=text_column,
+                label_column=label_column,
+                data_dir=data_dir,
+                on_progress=on_progress,
+                **embedding.backbone_settings(found.record["spec"], backbone),
+            ).path
+    else:
+        path = caches.find(cache_dir, str(cache))
+
+    from spacelite import evaluation
+    from spacelite.backbone import resolve_device
+
+    with store.Cache(path) as opened, console.progress(EVALUATE) as advance:
+        result = evaluation.transfer(
+            found,
+            opened,
+            mapping,
+            device=resolve_device(device),
+            on_progress=lambda done, total: advance("evaluate", done, total),
+        )
+    found.save_transfer(asdict(result))
+    if as_json:
+        console.print_json({"run": found.id, **asdict(result)})
+    else:
+        _print(found, result)
+
+
+def parse_map(text: str) -> dict[str, str]:
+    """`a=x,b=y` -> {"a": "x", "b": "y"}; SpaceliteError for what is no such list."""
+    pairs = [part.partition("=") for part in text.split(",")]
+    names = [label.strip() for label, _, _ in pairs]
+    if not all(label and sign and other.strip() for label, sign, other in pairs):
+        raise SpaceliteError(f"--map {text}: give LABEL=LABEL, several with commas between them")
+    if len(set(names)) < len(names):
+        raise SpaceliteError(f"--map {text}: a label is there twice")
+    return {label.strip(): other.strip() for label, _, other in pairs}
+
+
+def _print(run: Run, result: Transfer) -> None:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    console.out().print(
+        Text(f"{run.record['system']}, trained on {run.record['spec']['dataset']}", style="bold")
+    )
+    labels = ", ".join(f"{there} as {here}" for there, here in result.labels.items())
+    console.out().print(Text(f"on {result.dataset} ({labels})", style="dim"))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("Split")
+    for column in ("Examples", "Loss", "CE", "Accuracy", "Macro F1", "Precision", "Recall"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for split, scores in result.metrics.items():
+        figures = [f"{value:.4f}" for value in scores.values()]
+        table.add_row(split, f"{result.examples[split]:,}", *figures)
+    console.out().print(table)

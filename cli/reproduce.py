@@ -1,0 +1,63 @@
+"""spacelite reproduce."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from spacelite.errors import SpaceliteError
+
+from . import console, embed, evaluate, train
+from .options import CACHE_DIR, CacheDir, DataDir, Device, Json, TokensPerBatch
+from .report import show
+
+PHASES = {**embed.PHASES, **train.PHASES, **evaluate.EVALUATE}
+
+
+def reproduce(
+    table: Annotated[
+        str | None, typer.Option(help="One table's id, as printed in brackets.  [default: all]")
+    ] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(help="Stands in for the published backbones: hub name, folder or minilm."),
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="How many seeds: 0 to K-1.")] = 3,
+    limit: Annotated[
+        int | None, typer.Option(help="Examples a split at most: a seeded, stratified sample.")
+    ] = None,
+    device: Device = "auto",
+    tokens_per_batch: TokensPerBatch = None,
+    data_dir: DataDir = None,
+    cache_dir: CacheDir = CACHE_DIR,
+    as_json: Json = False,
+) -> None:
+    """Measure every published table, embed to report."""
+    from spacelite import reproduce as library
+    from spacelite.report import reproduction
+
+    options = library.Options(
+        cache_dir=cache_dir,
+        backbone=backbone,
+        seeds=train.check_seeds(seeds),
+        limit=limit,
+        data_dir=data_dir,
+        device=device,
+        tokens_per_batch=tokens_per_batch,
+    )
+    with console.progress(PHASES) as on_progress:
+        outcomes = library.reproduce(table, options, on_progress)
+    sections = reproduction.sections(outcomes)
+    if as_json:
+        console.print_json([asdict(section) for section in sections])
+    else:
+        show(sections)
+    empty = sum(not outcome.runs for outcome in outcomes)
+    if empty:
+        raise SpaceliteError(
+            f"{empty} of {len(outcomes)} rows could not be measured (why is said above); "
+            "--backbone minilm stands in for backbones that are not here, --data-dir names a "
+            "folder with the data"
+        )

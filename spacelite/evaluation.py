@@ -1,0 +1,135 @@
+"""Zero-shot transfer: a run's head on another data set, through the same frozen backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from spacelite import passes, specs, training
+from spacelite.batches import TokenSplit
+from spacelite.errors import SpaceliteError
+from spacelite.losses import Objective
+from spacelite.runs import Run
+from spacelite.store import Cache
+
+# What the hidden states mean: a head is of no use on others.
+SAME = ("backbone_version", "tokenizer_hash", "layer", "padding")
+# Each kind of head has one of these, and its last dimension is the hidden width.
+FIRST_LAYERS = ("concept_spaces", "pre_classifier.weight", "classifier.weight")
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """A run on another cache. `labels`: that data set's label names -> the run's;
+    `metrics`: {split: metrics}."""
+
+    cache: str
+    cache_key: str
+    dataset: str
+    examples: dict[str, int]
+    labels: dict[str, str]
+    metrics: dict[str, dict[str, float]]
+
+
+def transfer(
+    run: Run,
+    cache: Cache,
+    mapping: dict[str, str] | None = None,
+    *,
+    device: str = "cpu",
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Transfer:
+    """Evaluate a run's head on all splits of a complete cache.
+
+    `mapping`: the cache's label names -> the run's; without one the labels are matched by their
+    numbers. Raises SpaceliteError where backbone, layer or width differ, or labels do not fit.
+    """
+    if not cache.complete:
+        raise SpaceliteError(f"cache {cache.name} is unfinished: run its embed command again")
+    _check_hidden_states(run, cache)
+    names: list[str] = run.record["label_names"]
+    numbers = _label_numbers(run, cache, mapping)
+    multilabel = bool(run.record.get("multilabel"))
+    objective = Objective(len(names), multilabel=multilabel)
+    parameters = run.parameters()
+    width = next(parameters[name].shape[-1] for name in FIRST_LAYERS if name in parameters)
+    if width != cache.splits["train"].width:
+        raise SpaceliteError(
+            f"run {run.id} is of hidden states of width {width}, cache {cache.name} of "
+            f"{cache.splits['train'].width}"
+        )
+    stacks = training.stacked({run.head: parameters}, objective, device)
+    done, scores = 0, {}
+    with passes.workers(device) as crew:
+        for name in cache.splits:
+            split = TokenSplit(cache, name, device)
+            if not multilabel:
+                split.labels = torch.from_numpy(numbers)[split.labels.cpu()].to(device)
+
+            def advance(tokens: int) -> None:
+                nonlocal done
+                done += tokens
+                on_progress(done, cache.tokens)
+
+            scores[name] = training.evaluate(split, stacks, objective, crew, advance)[run.head]
+    return Transfer(
+        cache=cache.name,
+        cache_key=specs.key_of(cache.spec),
+        dataset=cache.spec["dataset"],
+        examples={name: len(split) for name, split in cache.splits.items()},
+        labels={
+            label: names[number] for label, number in zip(cache.label_names, numbers, strict=True)
+        },
+        metrics=scores,
+    )
+
+
+def _check_hidden_states(run: Run, cache: Cache) -> None:
+    here, there = run.record["spec"], cache.spec
+    for name in SAME:
+        if here[name] != there[name]:
+            what, *values = name, here[name], there[name]
+            if name == "backbone_version" and here["backbone"] != there["backbone"]:
+                what, *values = "backbone", here["backbone"], there["backbone"]
+            raise SpaceliteError(
+                f"run {run.id} is of other hidden states than cache {cache.name}: its {what} is "
+                f"{values[0]}, the cache's {values[1]}; embed the data set as the run's was"
+            )
+
+
+def _label_numbers(run: Run, cache: Cache, mapping: dict[str, str] | None) -> Any:
+    """For each of the cache's labels the number of the run's, (C,) int64."""
+    there, here = cache.label_names, run.record["label_names"]
+    several = cache.splits["train"].labels.ndim == 2
+    if several != bool(run.record.get("multilabel")):
+        kinds = ("one label a text", "several labels a text")
+        raise SpaceliteError(
+            f"{cache.spec['dataset']} has {kinds[several]}, run {run.id} is of {kinds[not several]}"
+        )
+    if mapping is None or several:
+        if mapping is not None:
+            raise SpaceliteError("--map is for data with one label a text")
+        if len(there) != len(here):
+            raise SpaceliteError(
+                f"{cache.spec['dataset']} has {len(there)} labels ({', '.join(there)}), run "
+                f"{run.id} has {len(here)} ({', '.join(here)}): say which is which with --map "
+                f"{','.join(f'{_quoted(name)}=...' for name in there)}"
+            )
+        return np.arange(len(here))
+    unknown = [name for name in mapping if name not in there]
+    unknown += [name for name in mapping.values() if name not in here]
+    missing = [name for name in there if name not in mapping]
+    if unknown or missing:
+        problem = f"there is no label {unknown[0]!r}" if unknown else f"{missing[0]!r} is missing"
+        raise SpaceliteError(
+            f"--map: {problem}; give each of {', '.join(there)} one of {', '.join(here)}"
+        )
+    return np.array([here.index(mapping[name]) for name in there])
+
+
+def _quoted(name: str) -> str:
+    return f"'{name}'" if " " in name else name

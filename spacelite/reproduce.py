@@ -1,0 +1,199 @@
+"""The published tables from data to figures: embed, train and evaluate what is not there yet."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from spacelite import backbone as backbones
+from spacelite import embedding, evaluation, paper, runs, specs
+from spacelite.errors import SpaceliteError
+from spacelite.paper import PublishedRow
+from spacelite.runs import Run
+from spacelite.settings import HeadSettings, PassSettings
+from spacelite.store import Cache
+
+log = logging.getLogger(__name__)
+
+# Called with the phase (embed's, "train" or "evaluate"), how much of it is done, of how much.
+OnProgress = Callable[[str, int, int], None]
+
+
+@dataclass
+class RowOutcome:
+    """What was measured for a published row: a run and its test `scores` for each seed.
+
+    None of either, where `note` says why; else it tells of a setting that had to differ.
+    """
+
+    row: PublishedRow
+    runs: list[Run] = field(default_factory=list)
+    scores: list[dict[str, float]] = field(default_factory=list)
+    note: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What is reproduced with: `backbone` stands in for all published ones where it is given;
+    the others are `embed`'s."""
+
+    cache_dir: Path
+    backbone: str | None = None
+    seeds: int = 3
+    limit: int | None = None
+    data_dir: Path | None = None
+    device: str = "auto"
+    tokens_per_batch: int | None = None
+
+
+def reproduce(
+    table: str | None,
+    options: Options,
+    on_progress: OnProgress = lambda phase, done, total: None,
+) -> list[RowOutcome]:
+    """Measure every row of the published tables, or of one: training data embedded, all heads of a
+    number of epochs trained in one pass, zero-shot rows evaluated on their test data.
+
+    Caches, runs and evaluations that are there already are used; an interrupted call goes on where
+    it was. A backbone or data set that cannot be had leaves its rows empty, and the log says why.
+    Raises SpaceliteError for an unknown table.
+    """
+    rows = [row for row in paper.published() if table in (None, row.table)]
+    if not rows:
+        known = ", ".join(dict.fromkeys(row.table for row in paper.published()))
+        raise SpaceliteError(f"--table {table}: choose one of {known}")
+    outcomes = [RowOutcome(row) for row in rows]
+    passes: dict[tuple[str, str, int], list[RowOutcome]] = {}
+    for outcome in outcomes:
+        row = outcome.row
+        backbone = options.backbone or paper.hub_name(row.backbone)
+        passes.setdefault((backbone, row.train_on, row.epochs), []).append(outcome)
+    failed: dict[tuple[str, str], str] = {}
+    for (backbone, data, epochs), members in passes.items():
+        try:
+            if (backbone, data) in failed:
+                raise SpaceliteError(failed[backbone, data])
+            _train(backbone, data, epochs, members, options, on_progress)
+        except SpaceliteError as error:
+            if (backbone, data) not in failed:
+                log.warning("%s on %s: %s", backbone, data, error)
+            failed[backbone, data] = str(error)
+            for outcome in members:
+                outcome.runs, outcome.note = [], str(error)
+    return outcomes
+
+
+def _train(
+    backbone: str,
+    data: str,
+    epochs: int,
+    outcomes: Sequence[RowOutcome],
+    options: Options,
+    on_progress: OnProgress,
+) -> None:
+    """One pass for all rows with this backbone, training data and number of epochs."""
+    protocol = paper.protocol()
+    shared = PassSettings(epochs=epochs, batch_size=protocol["batch_size"])
+    with Cache(_embed(backbone, data, options, on_progress)) as cache:
+        wanted = {
+            id(outcome): [_head(outcome, seed, cache) for seed in range(options.seeds)]
+            for outcome in outcomes
+        }
+        heads = list(dict.fromkeys(head for own in wanted.values() for head in own))
+        there = {head: _finished(options.cache_dir, cache, head, shared) for head in heads}
+        missing = [head for head, run in there.items() if run is None]
+        if missing:
+            saved, stopped = runs.train_and_save(
+                options.cache_dir,
+                cache,
+                missing,
+                shared,
+                device=backbones.resolve_device(options.device),
+                resume=True,
+                on_progress=lambda done, total: on_progress("train", done, total),
+            )
+            there.update({run.head: run for run in saved})
+            for description in stopped:
+                log.warning("%s diverged on %s", description, data)
+    for outcome in outcomes:
+        found = [there[head] for head in wanted[id(outcome)]]
+        outcome.runs = [run for run in found if run is not None]
+        if outcome.row.test_on == outcome.row.train_on:
+            outcome.scores = [run.record["metrics"][run.split] for run in outcome.runs]
+    _transfer(backbone, outcomes, options, on_progress)
+
+
+def _embed(backbone: str, data: str, options: Options, on_progress: OnProgress) -> Path:
+    return embedding.embed(
+        backbone=backbone,
+        dataset=data,
+        cache_dir=options.cache_dir,
+        max_length=paper.protocol()["max_length"],
+        limit=options.limit,
+        device=options.device,
+        tokens_per_batch=options.tokens_per_batch,
+        data_dir=options.data_dir,
+        on_progress=on_progress,
+    ).path
+
+
+def _head(outcome: RowOutcome, seed: int, cache: Cache) -> HeadSettings:
+    row, protocol = outcome.row, paper.protocol()
+    pooling = row.pooling
+    if pooling == "pooler" and not cache.splits["train"].has_pooler:
+        pooling = "first"
+        outcome.note = f"{cache.spec['backbone']} has no pooler: its first token stands in."
+    return HeadSettings(
+        kind=row.head,
+        seed=seed,
+        learning_rate=protocol["learning_rate"],
+        weight_decay=protocol["weight_decay"],
+        latent=row.latent,
+        inter=row.inter,
+        intra=row.intra,
+        pooling=pooling,
+    )
+
+
+def _finished(
+    cache_dir: Path, cache: Cache, head: HeadSettings, shared: PassSettings
+) -> Run | None:
+    folder = runs.folder_of(cache_dir) / runs.id_of(cache, head, shared)
+    if not folder.is_dir():
+        return None
+    try:
+        return runs.load(folder)
+    except SpaceliteError as error:
+        log.warning("%s", error)
+        return None
+
+
+def _transfer(
+    backbone: str,
+    outcomes: Sequence[RowOutcome],
+    options: Options,
+    on_progress: OnProgress,
+) -> None:
+    """Evaluate the runs of zero-shot rows on the data that the row was tested on."""
+    elsewhere = [o for o in outcomes if o.row.test_on != o.row.train_on and o.runs]
+    for data in dict.fromkeys(outcome.row.test_on for outcome in elsewhere):
+        path = _embed(backbone, data, options, on_progress)
+        with Cache(path) as cache:
+            key = specs.key_of(cache.spec)
+            for outcome in elsewhere:
+                if outcome.row.test_on != data:
+                    continue
+                for run in outcome.runs:
+                    known = [t for t in run.transfers() if t["cache_key"] == key]
+                    if not known:
+                        made = evaluation.transfer(
+                            run,
+                            cache,
+                            device=backbones.resolve_device(options.device),
+                            on_progress=lambda done, total: on_progress("evaluate", done, total),
+                        )
+                        run.save_transfer(asdict(made))
+                        known = [asdict(made)]
+                    outcome.scores.append(known[0]["metrics"]["test"])
