@@ -224,15 +224,21 @@ class Scratch:
 
 def _take(tokens: torch.Tensor, starts: Array, lengths: Array, scratch: Scratch) -> torch.Tensor:
     """The rows starts[i] : starts[i] + lengths[i] of `tokens` for all i, float32."""
+    return _widen(_read(tokens, starts, lengths, scratch), scratch)
+
+
+def _read(tokens: torch.Tensor, starts: Array, lengths: Array, scratch: Scratch) -> torch.Tensor:
     before = np.cumsum(lengths) - lengths
     total = int(before[-1] + lengths[-1])
     index = torch.from_numpy(np.repeat(starts - before, lengths) + np.arange(total))
-    device, shape = tokens.device, (total, tokens.shape[1])
-    stored = scratch.tensor("stored", shape, device, tokens.dtype)
-    torch.index_select(tokens, 0, index.to(device), out=stored)
-    if stored.dtype == torch.float32:
-        return stored
-    return scratch.tensor("hidden", shape, device, torch.float32).copy_(stored)
+    rows = scratch.tensor("stored", (total, tokens.shape[1]), tokens.device, tokens.dtype)
+    return torch.index_select(tokens, 0, index.to(tokens.device), out=rows)
+
+
+def _widen(rows: torch.Tensor, scratch: Scratch) -> torch.Tensor:
+    if rows.dtype == torch.float32:
+        return rows
+    return scratch.tensor("hidden", rows.shape, rows.device, torch.float32).copy_(rows)
 
 
 def segment_sum(values: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:

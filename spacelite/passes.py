@@ -157,7 +157,7 @@ def _group(
     gradient: torch.Tensor | None,
 ) -> None:
     """Forward and, with a `gradient` to add to, backward of a group: `hidden` (n, d)."""
-    coordinates = _coordinates(hidden, projection, scratch)
+    coordinates = _tanh(_project(hidden, projection, scratch))
     centroids = segment_sum(coordinates, part.lengths).div_(part.tokens)
     numbers = torch.arange(len(part.lengths), device=hidden.device)
     example = numbers.repeat_interleave(part.lengths, output_size=len(hidden))
@@ -194,11 +194,15 @@ def _group(
         slopes[:, varied] += more
     # dloss/d(W x) = dloss/ds * (1 - s^2)
     torch.ops.aten.tanh_backward.grad_input(slopes, coordinates, grad_input=slopes)
+    _add_gradient(gradient, slopes, hidden)
+
+
+def _add_gradient(gradient: torch.Tensor, slopes: torch.Tensor, hidden: torch.Tensor) -> None:
     gradient.addmm_(slopes.T, hidden)
 
 
-def _coordinates(hidden: torch.Tensor, projection: torch.Tensor, scratch: Scratch) -> torch.Tensor:
-    """tanh of (n, d) hidden states times (columns, d) transposed: (n, columns)."""
+def _project(hidden: torch.Tensor, projection: torch.Tensor, scratch: Scratch) -> torch.Tensor:
+    """(n, d) hidden states times (columns, d) transposed: (n, columns)."""
     rows, columns = len(hidden), len(projection)
     fresh = partial(scratch.tensor, device=hidden.device, dtype=hidden.dtype)
     result = fresh("coordinates", (rows, columns))
@@ -207,11 +211,16 @@ def _coordinates(hidden: torch.Tensor, projection: torch.Tensor, scratch: Scratc
         result.copy_(torch.mm(projection, hidden.T, out=turned).T)
     else:
         torch.mm(hidden, projection.T, out=result)
-    if result.device.type != "cpu":
-        return result.tanh_()
-    array = result.numpy()
-    np.tanh(array, out=array)  # several times as fast as torch's
     return result
+
+
+def _tanh(projected: torch.Tensor) -> torch.Tensor:
+    """tanh, in place."""
+    if projected.device.type != "cpu":
+        return projected.tanh_()
+    array = projected.numpy()
+    np.tanh(array, out=array)  # several times as fast as torch's
+    return projected
 
 
 def sum_up(

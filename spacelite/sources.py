@@ -199,8 +199,10 @@ def _as_table(rows: pa.Table, origin: str) -> Table:
         except (ValueError, KeyError, TypeError):  # not what `datasets` writes
             features = {}
         for column, feature in features.items():
-            if isinstance(feature, dict) and feature.get("_type") == "ClassLabel":
-                names[column] = tuple(feature.get("names") or ())
+            if isinstance(feature, dict):
+                feature = feature.get("feature") or feature  # of a list of labels
+                if isinstance(feature, dict) and feature.get("_type") == "ClassLabel":
+                    names[column] = tuple(feature.get("names") or ())
     return Table(rows, names, origin)
 
 
@@ -227,10 +229,14 @@ def from_hub(name: str, config: str | None = None, revision: str | None = None) 
     for key, split in loaded.items():
         standard = SPLIT_ALIASES.get(key, key)
         if standard in SPLITS:
-            names = {
-                column: tuple(feature.names)
+            kinds = {
+                column: getattr(feature, "feature", feature)  # of a list of labels: theirs
                 for column, feature in split.features.items()
-                if isinstance(feature, datasets.ClassLabel)
+            }
+            names = {
+                column: tuple(kind.names)
+                for column, kind in kinds.items()
+                if isinstance(kind, datasets.ClassLabel)
             }
             found[standard] = Table(split.data.table, names, f"{name} ({key})")
     if "train" not in found:

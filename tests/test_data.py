@@ -167,6 +167,19 @@ def test_lists_of_labels_become_a_column_of_zeros_and_ones_a_label(tmp_path):
     assert limited.splits["train"].labels.shape == (2, 3)
 
 
+def test_lists_of_class_labels_keep_their_names(tmp_path):
+    from datasets import ClassLabel, Dataset, Features, List, Value
+
+    names = ["joy", "fear", "anger"]
+    features = Features({"text": Value("string"), "labels": List(ClassLabel(names=names))})
+    rows = {"text": ["a", "b", "c"], "labels": [[0, 2], [], [1]]}
+    for split in ("train", "validation", "test"):
+        Dataset.from_dict(rows, features=features).to_parquet(tmp_path / f"{split}.parquet")
+    dataset = data.load(str(tmp_path))
+    assert dataset.label_names == ("joy", "fear", "anger")
+    assert dataset.splits["test"].labels.tolist() == [[1, 0, 1], [0, 0, 0], [0, 1, 0]]
+
+
 def test_lists_in_some_splits_only_are_refused(tmp_path):
     folder = write(tmp_path / "d", train=columns([[0], [1]]), test=columns([0, 1]))
     assert "some rows have a list of labels, others a single one" in refusal(folder)

@@ -292,7 +292,7 @@ def test_resuming_all_kinds_at_once_with_heads_that_ended(cache, tmp_path):
 def test_a_damaged_state_is_refused(cache, tmp_path):
     file = tmp_path / "state.safetensors"
     file.write_bytes(b"nothing of the kind")
-    with pytest.raises(SpaceliteError, match=r"is damaged .*: remove it and train without --resume"):
+    with pytest.raises(SpaceliteError, match=r"is damaged .*: remove it and train"):
         train(cache, HEADS[:1], SHARED, snapshot=file, resume=True)
 
 

@@ -213,6 +213,8 @@ def _section(
             notes += differences(row, members[0].record)
     backbone, epochs = record["spec"]["backbone"], settings["epochs"]
     parts = [title, backbone]
+    if record["spec"].get("padding", "none") != "none":
+        parts.append("padded positions counted")
     if epochs is not None:
         parts.append(f"{epochs} epoch{'s' if epochs != 1 else ''}")
     return Section(

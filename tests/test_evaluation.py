@@ -1,0 +1,198 @@
+"""Transfer to another data set: figures, label maps, refusals; the eval command."""
+
+import itertools
+import json
+
+import h5py
+import numpy as np
+import pytest
+from conftest import refusal, write_dataset
+from safetensors.numpy import load_file
+from sklearn import metrics as sk
+from spacelite_cli.app import app
+from typer.testing import CliRunner
+
+from spacelite import evaluation, runs, store
+from spacelite.embedding import embed
+from spacelite.settings import HeadSettings, PassSettings
+
+HEADS = [
+    HeadSettings(kind="space", latent=3, inter=0.2, intra=0.001, learning_rate=0.01),
+    HeadSettings(kind="mlp", pooling="first", learning_rate=0.01),
+    HeadSettings(kind="linear", pooling="mean", learning_rate=0.01),
+    HeadSettings(kind="logreg", pooling="mean", learning_rate=None, weight_decay=None),
+]
+
+
+def spacelite(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, cache_path):
+    """A cache folder with a run of each kind of head, by kind."""
+    folder = tmp_path_factory.mktemp("transfer")
+    with store.Cache(cache_path) as cache:
+        saved, _ = runs.train_and_save(folder, cache, HEADS, PassSettings(epochs=2, batch_size=16))
+    return folder, {run.record["head"]: run for run in saved}
+
+
+def cached(folder, backbone, classes, name, **options):
+    data = write_dataset(folder / name, {"train": 40, "validation": 9, "test": 17}, classes)
+    return embed(backbone=str(backbone), dataset=str(data), cache_dir=folder, dtype="float32",
+                 device="cpu", **options).path  # fmt: skip
+
+
+def expected(run, path, split, numbers):
+    """Metrics from the files alone, in float64."""
+    weights = {
+        k: v.astype(np.float64) for k, v in load_file(run.folder / "head.safetensors").items()
+    }
+    with h5py.File(path) as file:
+        group = file[split]
+        tokens = group["tokens"][...].astype(np.float64)
+        parts = [tokens[a:b] for a, b in itertools.pairwise(group["offsets"][...])]
+        labels = np.array(numbers)[group["labels"][...]]
+    kind, extra = run.record["head"], 0.0
+    if kind == "space":
+        s = [np.tanh(np.einsum("cld,td->tcl", weights["concept_spaces"], x)) for x in parts]
+        features = np.array([x.mean(axis=0).ravel() for x in s])
+        match = np.concatenate([x[:, y].ravel() for x, y in zip(s, labels, strict=True)])
+        other = np.concatenate([
+            np.delete(x, y, axis=1).ravel() for x, y in zip(s, labels, strict=True)
+        ])  # fmt: skip
+        extra = 0.2 * ((1 - match).mean() + (1 + other).mean()) / 2
+        extra += 0.001 * np.mean(
+            [(1 / (x.var(axis=0, ddof=1) + 1e-9)).sum() for x in s if len(x) > 1]
+        )
+    else:
+        features = np.array([x[0] if kind == "mlp" else x.mean(axis=0) for x in parts])
+        if kind == "mlp":
+            hidden = features @ weights["pre_classifier.weight"].T + weights["pre_classifier.bias"]
+            features = np.maximum(hidden, 0)
+    logits = features @ weights["classifier.weight"].T + weights["classifier.bias"]
+    ce = sk.log_loss(labels, np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True),
+                     labels=range(logits.shape[1]))  # fmt: skip
+    guesses = logits.argmax(axis=1)
+    return {
+        "loss": ce + extra, "ce": ce, "accuracy": sk.accuracy_score(labels, guesses),
+        "f1_macro": sk.f1_score(labels, guesses, average="macro"),
+        "precision": sk.precision_score(labels, guesses, zero_division=0),
+        "recall": sk.recall_score(labels, guesses),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [head.kind for head in HEADS])
+def test_figures_follow_from_the_weights_and_the_other_cache(kind, place, bert, tmp_path):
+    run = place[1][kind]
+    path = cached(tmp_path, bert, 2, "other")
+    with store.Cache(path) as cache:
+        result = evaluation.transfer(run, cache)
+    assert result.labels == {"0": "0", "1": "1"} and result.dataset == "other"
+    for split in ("train", "validation", "test"):
+        assert result.metrics[split] == pytest.approx(expected(run, path, split, [0, 1]), abs=1e-5)
+
+
+def test_labels_are_mapped(place, bert, tmp_path):
+    run = place[1]["space"]
+    path = cached(tmp_path, bert, 3, "three")
+    with store.Cache(path) as cache:
+        result = evaluation.transfer(run, cache, {"0": "1", "1": "0", "2": "1"})
+        message = refusal(evaluation.transfer, run, cache)
+        assert "three has 3 labels (0, 1, 2), run" in message and "--map 0=...,1=" in message
+        assert "'9'" in refusal(evaluation.transfer, run, cache, {"9": "1", "1": "0", "2": "1"})
+        assert "'5'" in refusal(evaluation.transfer, run, cache, {"0": "5", "1": "0", "2": "1"})
+        assert "'2' is missing" in refusal(evaluation.transfer, run, cache, {"0": "1", "1": "0"})
+    assert result.labels == {"0": "1", "1": "0", "2": "1"}
+    wanted = expected(run, path, "test", [1, 0, 1])
+    assert result.metrics["test"] == pytest.approx(wanted, abs=1e-5)
+
+
+def test_other_hidden_states_are_refused(place, distilbert, bert, tmp_path):
+    run = place[1]["space"]
+    for made, words in (
+        (cached(tmp_path, distilbert, 2, "a"), ["backbone", "tiny-bert", "tiny-distilbert"]),
+        (cached(tmp_path, bert, 2, "b", layer=1), ["its layer is -1, the cache's 1"]),
+        (cached(tmp_path, bert, 2, "c", padding="max_length", max_length=40), ["its padding"]),
+    ):
+        with store.Cache(made) as cache:
+            message = refusal(evaluation.transfer, run, cache)
+        assert all(word in message for word in words), message
+
+
+def test_another_width_is_refused(place, bert, tmp_path):
+    run = place[1]["space"]
+    path = cached(tmp_path, bert, 2, "other")
+    parameters = run.parameters()
+    narrow = runs.Run(run.folder, run.record)
+    wrong = {**parameters, "concept_spaces": parameters["concept_spaces"][..., :5]}
+    object.__setattr__(narrow, "parameters", lambda: wrong)
+    with store.Cache(path) as cache:
+        assert "width 5, cache" in refusal(evaluation.transfer, narrow, cache)
+
+
+def test_several_labels_and_one_label_do_not_mix(place, bert, tmp_path):
+    rows = [{"text": text, "label": [0, 1][: i % 3]} for i, text in enumerate("abcdefgh" * 3)]
+    folder = tmp_path / "several"
+    folder.mkdir()
+    for split in ("train", "validation", "test"):
+        (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    path = embed(backbone=str(bert), dataset=str(folder), cache_dir=tmp_path).path
+    with store.Cache(path) as cache:
+        message = refusal(evaluation.transfer, place[1]["space"], cache)
+    assert "several has several labels a text" in message
+
+
+def test_the_command_embeds_evaluates_and_the_report_shows_it(place, bert, tmp_path):
+    folder, by_kind = place
+    run = by_kind["space"]
+    data = write_dataset(tmp_path / "more", {"train": 20, "validation": 9, "test": 12})
+    there = ["--cache-dir", folder]
+    command = ["eval", run.id[-8:], "--dataset", data, "--backbone", bert, *there]
+    first = spacelite(*command)
+    assert first.exit_code == 0, first.output
+    assert (
+        "space, trained on reviews" in first.stdout and "on more (0 as 0, 1 as 1)" in first.stdout
+    )
+    again = json.loads(spacelite(*command, "--json").stdout)
+    (path,) = (folder / "embeddings").glob("*more*.h5")
+    assert again["cache"] == path.stem and again["run"] == run.id
+    wanted = expected(run, path, "test", [0, 1])
+    assert again["metrics"]["test"] == pytest.approx(wanted, abs=1e-3)
+    (stored,) = run.transfers()
+    assert {"run": run.id, **stored} == again
+    assert "reviews → more, tiny-bert, 2 epochs" in spacelite("report", *there).stdout
+    known = spacelite("eval", run.id, "--cache", path.stem, "--json", *there)
+    assert json.loads(known.stdout) == again
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "give one of --dataset and --cache"),
+        (["--cache", "none"], "is no cache"),
+        (["--cache", "x", "--dataset", "y"], "give one of --dataset and --cache"),
+        (["--cache", "x", "--map", "a"], "--map a: give LABEL=LABEL"),
+        (["--cache", "x", "--map", "a=b,a=c"], "a label is there twice"),
+    ],
+)
+def test_bad_arguments_are_refused_in_one_line(arguments, words, place):
+    folder, by_kind = place
+    result = spacelite("eval", by_kind["space"].id, *arguments, "--cache-dir", folder)
+    assert result.exit_code == 1 and result.stderr.startswith("error: ")
+    assert words in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_runs_are_found_by_what_is_only_theirs(place, tmp_path):
+    folder, by_kind = place
+    run = by_kind["space"]
+    for name in (run.id, run.id[-8:], "space", str(run.folder)):
+        assert runs.find(folder, name).id == run.id
+    assert "4 runs have 'reviews' in their id" in refusal(runs.find, folder, "reviews")
+    assert "there is no run 'x'" in refusal(runs.find, folder, "x")
+    assert "holds no run" in refusal(runs.find, tmp_path, "x")
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    (copy / "head.safetensors").write_bytes(b"no weights")
+    (copy / "run.json").write_text((run.folder / "run.json").read_text())
+    assert "is damaged" in refusal(runs.find(folder, str(copy)).parameters)

@@ -1,0 +1,53 @@
+"""The published numbers of trainable parameters, out of the published architectures: built from
+their configurations with random weights, through embed and train."""
+
+import json
+
+import pytest
+from conftest import _wordpiece, _xlnet_tokenizer, write_dataset
+from spacelite_cli.app import app
+from typer.testing import CliRunner
+
+
+def spacelite(*arguments):
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def architecture(name, folder):
+    """The base-sized model (width 768, all layers); only its vocabulary is the tests' own."""
+    import transformers
+
+    size = (_xlnet_tokenizer if name == "XLNet" else _wordpiece)(folder)
+    # XLNet's configuration defaults to the large model; these are the base model's sizes.
+    base = {"d_model": 768, "n_layer": 12, "n_head": 12, "d_inner": 3072}
+    sizes = base if name == "XLNet" else {}
+    config = getattr(transformers, f"{name}Config")(vocab_size=size, **sizes)
+    model = getattr(transformers, f"{name}Model")(config)
+    model.save_pretrained(folder, safe_serialization=True)
+    layers = {"DistilBert": 6, "Bert": 12, "XLNet": 12}[name]
+    assert (config.hidden_size, config.num_hidden_layers) == (768, layers)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "options", "published"),
+    [
+        ("DistilBert", 2, ["--latent", "3,128", "--head", "space,mlp"], [4622, 197122, 592130]),
+        ("Bert", 2, ["--head", "linear", "--pooling", "pooler"], [1538]),
+        ("Bert", 3, ["--pooling", "pooler"], [6942, 2307]),
+        ("XLNet", 2, [], [4622, 1538]),  # linear on the last token, as it pads on the left
+    ],
+)
+def test_published_numbers_of_parameters(name, classes, options, published, tmp_path):
+    backbone = architecture(name, tmp_path / name)
+    sizes = {"train": 8, "validation": 4, "test": 4}
+    data = write_dataset(tmp_path / "data", sizes, classes, longest=6)
+    there = ["--cache-dir", tmp_path, "--json"]
+    made = spacelite("embed", "--backbone", backbone, "--dataset", data, *there)
+    assert made["complete"]
+    runs = spacelite("train", "--epochs", 1, *options, *there)
+    assert [run["train_params"] for run in runs] == published
+    if name == "XLNet":
+        assert runs[1]["settings"]["pooling"] == "last"

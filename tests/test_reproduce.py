@@ -1,0 +1,143 @@
+"""The published tables from data to figures, on tiny data sets of the published names."""
+
+import json
+
+import pytest
+from conftest import refusal, save_backbone, write_dataset
+from spacelite_cli.app import app
+from typer.testing import CliRunner
+
+from spacelite import embedding, evaluation, paper, runs, store, training
+from spacelite.report import reproduction
+from spacelite.reproduce import Options, reproduce
+
+
+def spacelite(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    write_dataset(folder / "imdb", {"train": 40, "test": 30})
+    write_dataset(folder / "hatexplain", {"train": 40, "validation": 12, "test": 18}, classes=3)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def options(data_dir, bert, tmp_path_factory):
+    cache_dir = tmp_path_factory.mktemp("reproduce")
+    return Options(cache_dir=cache_dir, backbone=str(bert), seeds=2, data_dir=data_dir)
+
+
+@pytest.fixture(scope="module")
+def outcomes(options):
+    return reproduce(None, options)
+
+
+def test_every_row_is_filled_with_runs_of_its_own_setting(outcomes):
+    assert [outcome.row for outcome in outcomes] == list(paper.published())
+    for outcome in outcomes:
+        row = outcome.row
+        assert len(outcome.runs) == len(outcome.scores) == 2 and outcome.note is None
+        for seed, run in enumerate(outcome.runs):
+            settings = run.settings
+            assert run.record["spec"]["dataset"] == row.train_on
+            assert run.record["head"] == row.head
+            for name in ("epochs", "latent", "inter", "intra", "pooling"):
+                assert settings[name] == getattr(row, name), name
+            assert settings["seed"] == seed and settings["batch_size"] == 256
+            assert settings["learning_rate"] == 2e-4 and settings["weight_decay"] == 0.01
+
+
+def test_zero_shot_rows_have_the_figures_of_the_other_data_set(outcomes, options):
+    (path,) = (options.cache_dir / "embeddings").glob("*hatexplain-2*.h5")
+    zero_shot = [o for o in outcomes if o.row.test_on != o.row.train_on]
+    assert len(zero_shot) == 8
+    with store.Cache(path) as cache:
+        for outcome in zero_shot:
+            for run, scores in zip(outcome.runs, outcome.scores, strict=True):
+                assert scores == evaluation.transfer(run, cache).metrics["test"]
+                assert scores != run.record["metrics"]["test"]
+    for outcome in outcomes:
+        if outcome not in zero_shot:
+            assert outcome.scores == [run.record["metrics"]["test"] for run in outcome.runs]
+
+
+def test_what_is_done_is_not_done_again(outcomes, options, monkeypatch):
+    def never(*arguments, **options):
+        raise AssertionError("done again")
+
+    for module, name in (
+        (training, "train"), (evaluation, "transfer"), (embedding, "_tokenize"),
+    ):  # fmt: skip
+        monkeypatch.setattr(module, name, never)
+    again = reproduce(None, options)
+    assert [o.scores for o in again] == [o.scores for o in outcomes]
+
+
+def test_only_what_is_missing_is_trained(outcomes, options, monkeypatch):
+    import shutil
+
+    gone = outcomes[1].runs[0]
+    shutil.rmtree(gone.folder)
+    trained = []
+    real = training.train
+    monkeypatch.setattr(
+        training,
+        "train",
+        lambda cache, heads, *a, **k: trained.append(heads) or real(cache, heads, *a, **k),
+    )
+    again = reproduce(None, options)
+    assert [[head.seed for head in heads] for heads in trained] == [[0]]
+    assert again[1].runs[0].id == gone.id
+    assert again[1].scores == outcomes[1].scores
+
+
+def test_the_table_stands_beside_the_published_one(outcomes):
+    sections = reproduction.sections(outcomes)
+    assert len(sections) == 8
+    rows = [row for section in sections for row in section.rows]
+    assert [row.published for row in rows] == [False, True] * 26
+    for outcome, measured, published in zip(outcomes, rows[::2], rows[1::2], strict=True):
+        assert measured.seeds == 2 and len(measured.runs) == 2
+        accuracies = [scores["accuracy"] for scores in outcome.scores]
+        assert measured.figures["accuracy"].mean == pytest.approx(sum(accuracies) / 2)
+        assert published.figures["accuracy"].mean == outcome.row.figures["accuracy"]
+    assert "Published rows are of another backbone than tiny-bert." in sections[0].notes
+
+
+def test_the_command_prints_all_rows(options):
+    there = ["--backbone", options.backbone, "--seeds", 2, "--data-dir", options.data_dir,
+             "--cache-dir", options.cache_dir]  # fmt: skip
+    result = spacelite("reproduce", *there)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.count("published,") == 26
+    one = json.loads(spacelite("reproduce", "--table", "imdb-xlnet-5", "--json", *there).stdout)
+    assert len(one) == 1 and len(one[0]["rows"]) == 4
+    assert "choose one of bert-base, imdb-distilbert-5" in refusal(reproduce, "none", options)
+
+
+def test_without_a_pooler_the_first_token_stands_in_and_is_said(data_dir, tmp_path, distilbert):
+    options = Options(cache_dir=tmp_path, backbone=str(distilbert), seeds=1, data_dir=data_dir)
+    outcomes = reproduce("bert-base", options)
+    assert outcomes[0].runs[0].settings["pooling"] == "first"
+    assert "tiny-distilbert has no pooler" in outcomes[0].note
+    (section,) = reproduction.sections(outcomes)
+    assert outcomes[0].note in section.notes
+
+
+def test_backbones_that_cannot_be_had_leave_their_rows_empty_and_say_why(
+    data_dir, tmp_path, monkeypatch
+):
+    there = ["--cache-dir", tmp_path, "--data-dir", data_dir, "--seeds", 1]
+    folder = save_backbone("distilbert", tmp_path / "distilbert-base-cased")
+    monkeypatch.chdir(folder.parent)  # the only published backbone that lies here
+    result = spacelite("reproduce", *there)
+    assert result.exit_code == 1
+    measured = [outcome for outcome in paper.published() if "distilbert" in outcome.backbone]
+    assert result.stderr.splitlines()[-1].startswith(
+        f"error: {26 - len(measured)} of 26 rows could not be measured"
+    )
+    assert result.stderr.count("xlnet-base-cased on imdb: ") == 1
+    assert len(runs.load_all(tmp_path)) == 6 + 3  # heads of five epochs, of fifteen
