@@ -174,7 +174,7 @@ def _group(
             made = stack.step(first, part, centroids[:, own], None, gradient is not None)
         else:
             shape = (len(hidden), stack.varied * stack.per_head)
-            centred, other = fresh(f"centred {column}", shape), fresh("other", shape)
+            centred, other = (fresh(f"{name} {column}", shape) for name in ("centred", "other"))
             # Two passes, since the mean of squares less the square of the mean cancels.
             torch.index_select(centroids[:, varied], 0, example, out=centred)
             torch.sub(coordinates[:, varied], centred, out=centred)
@@ -183,15 +183,15 @@ def _group(
             made = stack.step(first, part, centroids[:, own], variance, gradient is not None)
             if made is not None and made[1] is not None:
                 torch.index_select(made[1], 0, example, out=other)
-                tokens.append((varied, centred.mul_(other)))
+                tokens.append((varied, centred, other))
         if made is not None:
             examples.append(made[0])
     if gradient is None:
         return
     slopes = fresh("slopes", coordinates.shape)
     torch.index_select(torch.cat(examples, dim=1), 0, example, out=slopes)
-    for varied, more in tokens:
-        slopes[:, varied] += more
+    for varied, centred, factor in tokens:
+        slopes[:, varied].addcmul_(centred, factor)
     # dloss/d(W x) = dloss/ds * (1 - s^2)
     torch.ops.aten.tanh_backward.grad_input(slopes, coordinates, grad_input=slopes)
     _add_gradient(gradient, slopes, hidden)

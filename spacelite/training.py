@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -388,11 +388,11 @@ def _stop_if_diverged(result: TrainedHead, by_split: dict[str, Scores], when: st
     return True
 
 
-def _say_where(splits: Sequence[TokenSplit] | Any) -> None:
+def _say_where(splits: Iterable[TokenSplit]) -> None:
     """Say where the hidden states are while training."""
-    places = [
-        f"{split.name} {split.bytes / 1e6:,.0f} MB "
-        + ("in memory" if split.resident else "streamed from the file in shuffled blocks")
-        for split in splits
-    ]
-    log.info("hidden states: %s", ", ".join(places))
+    places: dict[bool, list[str]] = {}
+    for split in splits:
+        places.setdefault(split.resident, []).append(f"{split.name} {split.bytes / 1e6:,.0f} MB")
+    for resident, named in places.items():
+        where = "in memory" if resident else "streamed from the file in shuffled blocks"
+        log.info("hidden states %s: %s", where, ", ".join(named))

@@ -227,3 +227,48 @@ def test_interrupted_embed_exits_130_and_says_how_to_go_on(bert, reviews, tmp_pa
     assert "Traceback" not in errors
     result = spacelite("embed", "--backbone", bert, "--dataset", reviews, "--cache-dir", tmp_path)
     assert result.exit_code == 0 and "going on: " in result.stderr
+
+
+def test_train_never_imports_what_only_embed_needs(workplace):
+    folder, _, _ = workplace
+    code = (
+        "import sys\nfrom spacelite_cli.app import app\n"
+        "try:\n    app(['train', '--epochs', '1', '--head', 'space,linear,mlp', '--cache-dir', "
+        f"{str(folder)!r}])\nfinally:\n    print('imported:', *sorted(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "3 heads trained" in done.stdout, done.stderr
+    imported = done.stdout.rpartition("imported: ")[2].split()
+    assert "torch" in imported
+    for package in ("transformers", "datasets", "tokenizers", "sklearn", "pyarrow", "pandas",
+                    "huggingface_hub", "torch._dynamo"):  # fmt: skip
+        assert package not in imported, package
+
+
+def test_interrupted_train_goes_on_with_resume(bert, reviews, tmp_path):
+    there = ["--cache-dir", tmp_path, "--head", "space", "--epochs", "4", "--lr", "0.01"]
+    spacelite("embed", "--backbone", bert, "--dataset", reviews, "--cache-dir", tmp_path)
+    slow = (
+        "import time\nfrom spacelite import snapshots\nreal = snapshots.save\n"
+        "def save(*a):\n    real(*a); print('saved', flush=True); time.sleep(0.5)\n"
+        "snapshots.save = save\nfrom spacelite_cli.app import main; main()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", slow, "train", *map(str, there)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    for _ in range(2):
+        assert process.stdout.readline() == "saved\n"
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate()
+    assert process.returncode == 130 and "Traceback" not in errors
+    assert errors.splitlines()[-1].endswith("with --resume goes on after the last whole epoch")
+    assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").glob("[!.]*"))
+    resumed = spacelite("train", "--resume", *there)
+    assert resumed.exit_code == 0 and "going on after epoch 2 of 4" in resumed.stderr
+    (weights,) = (tmp_path / "runs").glob("*/head.safetensors")
+    content = weights.read_bytes()
+    assert not list((tmp_path / "unfinished").iterdir())
+    again = spacelite("train", "--resume", *there)
+    assert "nothing to resume: starting from the first epoch" in again.stderr
+    assert weights.read_bytes() == content

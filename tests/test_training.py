@@ -198,7 +198,7 @@ def test_from_memory_or_in_one_window_of_the_file_the_same_head(
     )  # fmt: skip
     with caplog.at_level(logging.INFO, "spacelite"):
         heads = train(cache, HEADS, SHARED)
-    assert "train 0 MB streamed from the file in shuffled blocks" in caplog.text
+    assert "hidden states streamed from the file in shuffled blocks: train 0 MB" in caplog.text
     same_heads([trained[index]], [heads[index]], rtol=0, atol=0)
 
 
