@@ -22,8 +22,9 @@ TOKENS_PER_GROUP = 4096  # hidden states that are worked on at a time: they fit 
 GPU_TOKENS_PER_GROUP = 65536  # enough to keep a GPU busy
 FEWEST_TOKENS = 512  # a group of fewer is not worth another thread
 RESIDENT_SHARE = 0.6  # of the free memory: a larger split is streamed
-WINDOW_SHARE = 0.15  # of the free memory for a window of a streamed split; two are held at a time
-LARGEST_WINDOW = 2**30  # bytes
+# A window of a streamed split, in bytes; two are held at a time. Not a share of the free memory, on
+# which the order of the examples would then depend.
+WINDOW = 2**29
 BLOCKS_PER_WINDOW = 64  # the more, the better mixed, and the shorter each read
 
 Array = npt.NDArray[Any]
@@ -52,14 +53,14 @@ class TokenSplit:
         if self.resident:
             self._tokens = torch.from_numpy(split.read_tokens(0, split.tokens)).to(device)
         else:
-            self._stream = _Stream(split, min(LARGEST_WINDOW, int(WINDOW_SHARE * free)), device)
+            self._stream = _Stream(split, device)
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def shuffled(self, seed: int, epoch: int) -> Array:
-        """The order of the examples in an epoch, (N,): a function of the seed, the epoch and, for
-        a streamed split, its windows."""
+        """The order of the examples in an epoch, (N,): a function of the seed, the epoch, and
+        whether the split is streamed."""
         random = np.random.default_rng([seed, epoch])
         return random.permutation(len(self)) if self.resident else self._stream.shuffled(random)
 
@@ -128,11 +129,11 @@ class TokenSplit:
 class _Stream:
     """A split that is read window by window from the file, each a number of blocks."""
 
-    def __init__(self, split: CachedSplit, window_bytes: int, device: str) -> None:
+    def __init__(self, split: CachedSplit, device: str) -> None:
         self._split = split
         self._device = device
         self._offsets = split.offsets
-        rows = max(1, window_bytes // (split.width * split.dtype.itemsize))
+        rows = max(1, WINDOW // (split.width * split.dtype.itemsize))
         blocks = math.ceil(split.tokens / max(1, rows // BLOCKS_PER_WINDOW))
         cuts = np.searchsorted(self._offsets, np.arange(blocks + 1) * split.tokens / blocks)
         self._blocks = np.unique(cuts)  # examples blocks[i]:blocks[i+1] are block i

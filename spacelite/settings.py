@@ -91,6 +91,8 @@ def check(settings: Sequence[HeadSettings], shared: PassSettings) -> None:
     _check_choice("monitor", shared.monitor, METRICS)
     if not settings:
         raise SpaceliteError(f"no head to train: choose --head from {', '.join(KINDS)}")
+    if len(set(settings)) < len(settings):
+        raise SpaceliteError("a head is listed twice: give each combination of settings once")
     for head in settings:
         _check_choice("head", head.kind, KINDS)
         if head.pooling is not None:

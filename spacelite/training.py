@@ -17,7 +17,7 @@ from spacelite.batches import TokenSplit
 from spacelite.errors import SpaceliteError
 from spacelite.heads import Heads
 from spacelite.losses import Objective, Size
-from spacelite.optimizer import Adam, schedule_factor
+from spacelite.optimizer import Adam, Moments, schedule_factor
 from spacelite.passes import Workers
 from spacelite.settings import HeadSettings, PassSettings
 from spacelite.snapshots import Snapshot
@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 Scores = dict[str, float]
 Parameters = dict[str, torch.Tensor]
+HeadMoments = dict[tuple[HeadSettings, str], Moments]  # by head and name of the parameter
 # Called with how many tokens are done, of how many.
 OnProgress = Callable[[int, int], None]
 
@@ -191,23 +192,29 @@ class _Training:
                         continue
                 remaining[head] = stack.one(row)
         if ended:
-            self._compose(remaining)
+            self._compose(remaining, self._moments())
 
-    def _compose(self, parameters: dict[HeadSettings, Parameters]) -> None:
+    def _compose(
+        self, parameters: dict[HeadSettings, Parameters], moments: HeadMoments | None = None
+    ) -> None:
         """Stack the heads that are to be trained, with the state of Adam that they have."""
-        moments = {
+        self.stacks = stacked(parameters, self.objective, self.device)
+        self.optimizers = [Adam(stack.settings, stack.parameters) for stack in self.stacks]
+        if moments is None:
+            return
+        for stack, optimizer in zip(self.stacks, self.optimizers, strict=True):
+            for name, (mean, square) in optimizer.moments.items():
+                for row, head in enumerate(stack.settings):
+                    mean[row], square[row] = moments[head, name]
+
+    def _moments(self) -> HeadMoments:
+        """Each head's state of Adam."""
+        return {
             (head, name): (mean[row], square[row])
             for stack, optimizer in zip(self.stacks, self.optimizers, strict=True)
             for name, (mean, square) in optimizer.moments.items()
             for row, head in enumerate(stack.settings)
         }
-        self.stacks = stacked(parameters, self.objective, self.device)
-        self.optimizers = [Adam(stack.settings, stack.parameters) for stack in self.stacks]
-        for stack, optimizer in zip(self.stacks, self.optimizers, strict=True):
-            for name, values in optimizer.moments.items():
-                for row, head in enumerate(stack.settings):
-                    for value, kept in zip(values, moments.get((head, name), ()), strict=False):
-                        value[row] = kept
 
     def _fit_logreg(self) -> None:
         for result in self.results:
@@ -236,13 +243,13 @@ class _Training:
     def _snapshot(self, epoch: int) -> Snapshot:
         tensors: Parameters = {}
         number = {result.settings: i for i, result in enumerate(self.results)}
-        for stack, optimizer in zip(self.stacks, self.optimizers, strict=True):
-            for row, head in enumerate(stack.settings):
-                for name, value in stack.parameters.items():
-                    mean, square = optimizer.moments[name]
-                    parts = {"now": value, "mean": mean, "square": square}
-                    for part, tensor in parts.items():
-                        tensors[f"{number[head]}/{part}/{name}"] = tensor[row]
+        for stack in self.stacks:
+            for name, values in stack.parameters.items():
+                for row, head in enumerate(stack.settings):
+                    tensors[f"{number[head]}/now/{name}"] = values[row]
+        for (head, name), (mean, square) in self._moments().items():
+            tensors[f"{number[head]}/mean/{name}"] = mean
+            tensors[f"{number[head]}/square/{name}"] = square
         for i, result in enumerate(self.results):
             for name, value in result.parameters.items():
                 tensors[f"{i}/best/{name}"] = value
@@ -258,27 +265,22 @@ class _Training:
         if found is None:
             return 0
         log.info("going on after epoch %s of %s", found.epoch, self.shared.epochs)
-        parts: dict[tuple[int, str], Parameters] = {}
+        parts: dict[str, dict[HeadSettings, Parameters]] = {
+            part: {} for part in ("now", "mean", "square", "best")
+        }
         for key, tensor in found.tensors.items():
             number, part, name = key.split("/")
-            parts.setdefault((int(number), part), {})[name] = tensor
+            parts[part].setdefault(self.results[int(number)].settings, {})[name] = tensor
         for result, record in zip(self.results, found.record["heads"], strict=True):
             result.history, result.best_epoch = record["history"], record["best_epoch"]
             result.stopped = record["stopped"]
-        for i, result in enumerate(self.results):
-            result.parameters = parts.get((i, "best"), {})
-        now = {
-            result.settings: parts[i, "now"]
-            for i, result in enumerate(self.results)
-            if (i, "now") in parts
+            result.parameters = parts["best"].get(result.settings, {})
+        moments = {
+            (head, name): (mean, parts["square"][head][name])
+            for head, means in parts["mean"].items()
+            for name, mean in means.items()
         }
-        self._compose(now)
-        place = {result.settings: i for i, result in enumerate(self.results)}
-        for stack, optimizer in zip(self.stacks, self.optimizers, strict=True):
-            for name, (mean, square) in optimizer.moments.items():
-                for row, head in enumerate(stack.settings):
-                    mean[row] = parts[place[head], "mean"][name]
-                    square[row] = parts[place[head], "square"][name]
+        self._compose(parts["now"], moments)
         return found.epoch
 
 

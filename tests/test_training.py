@@ -181,7 +181,7 @@ def streamed(monkeypatch, cache, window_tokens, blocks):
     """Let no split fit into memory, and windows hold about so many tokens."""
     size = window_tokens * cache.splits["train"].width * 4
     monkeypatch.setattr(batches, "RESIDENT_SHARE", 0.0)
-    monkeypatch.setattr(batches, "LARGEST_WINDOW", size)
+    monkeypatch.setattr(batches, "WINDOW", size)
     monkeypatch.setattr(batches, "BLOCKS_PER_WINDOW", blocks)
 
 
@@ -477,3 +477,18 @@ def test_progress_counts_every_token_that_is_read(cache):
     events = []
     train(cache, HEADS[:1], SHARED, on_progress=lambda *event: events.append(event))
     assert events[-1][0] == events[-1][1] and len({total for _, total in events}) == 1
+
+
+def test_a_head_listed_twice_is_refused(cache):
+    with pytest.raises(SpaceliteError, match="a head is listed twice"):
+        train(cache, [HEADS[0], HEADS[1], HEADS[0]], SHARED)
+
+
+def test_streamed_and_resumed_the_same_heads(cache, tmp_path, monkeypatch):
+    streamed(monkeypatch, cache, 200, 4)
+    file = tmp_path / "state.safetensors"
+    per_epoch = cache.splits["train"].tokens + cache.splits["validation"].tokens
+    with pytest.raises(Interrupted):
+        train(cache, HEADS, SHARED, snapshot=file, on_progress=interrupt_after(1.5 * per_epoch))
+    resumed = train(cache, HEADS, SHARED, snapshot=file, resume=True)
+    same_heads(resumed, train(cache, HEADS, SHARED), rtol=0, atol=0)
