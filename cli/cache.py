@@ -165,12 +165,13 @@ def remove(
     as_json: Json = False,
 ) -> None:
     """Delete a cache file, damaged or not. Runs trained on it stay."""
-    from spacelite import caches
+    from spacelite import caches, snapshots
     from spacelite.embedding import human_bytes
 
     path = caches.find(cache_dir, name, exact=True)
     size = path.stat().st_size
     caches.remove(path)
+    snapshots.remove_all(cache_dir, path.stem)
     if as_json:
         console.print_json({"name": path.stem, "path": path, "bytes": size})
     else:

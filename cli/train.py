@@ -182,7 +182,8 @@ def train_and_save(
     """Train the heads with a progress bar and save each: the runs, and who was stopped."""
     from spacelite import backbone, runs, snapshots
 
-    if resume and not snapshots.path_of(cache_dir, cache, settings, shared).exists():
+    identity = snapshots.identity_of(cache, settings, shared)
+    if resume and not snapshots.path_of(cache_dir, cache.name, identity).exists():
         console.err().print("nothing to resume: starting from the first epoch")
     with console.progress(PHASES) as advance:
         return runs.train_and_save(

@@ -1,8 +1,9 @@
 """Cache -> ragged batches: the tokens of some examples end to end, never padded.
 
-A split is resident, in memory or on the GPU in its stored dtype, where it fits into 60% of what is
-free. A larger one is streamed: each epoch its blocks of neighbouring examples are shuffled, read
-some at a time into a window of memory, and the examples of a window shuffled among each other.
+A split is resident, in memory or on the GPU in its stored dtype, where those of its cache that are
+take no more than 60% of what is free. Others are streamed: each epoch their blocks of neighbouring
+examples are shuffled, read some at a time into a window of memory, and the examples of a window
+shuffled among each other.
 """
 
 from __future__ import annotations
@@ -20,11 +21,13 @@ from spacelite.store import Cache, CachedSplit
 
 TOKENS_PER_GROUP = 4096  # hidden states that are worked on at a time: they fit the CPU's cache
 GPU_TOKENS_PER_GROUP = 65536  # enough to keep a GPU busy
+LARGEST_GROUP = 2**22  # tokens times columns: what is computed of a group stays of a decent size
 FEWEST_TOKENS = 512  # a group of fewer is not worth another thread
 RESIDENT_SHARE = 0.6  # of the free memory: a larger split is streamed
-# A window of a streamed split, in bytes; two are held at a time. Not a share of the free memory, on
-# which the order of the examples would then depend.
+# A window of a streamed split, in bytes; those that a batch has examples in are held, mostly one or
+# two. Not a share of the free memory, on which the order of the examples would then depend.
 WINDOW = 2**29
+PIECE = 2**28  # bytes that are read at a time on the way to a GPU
 BLOCKS_PER_WINDOW = 64  # the more, the better mixed, and the shorter each read
 
 Array = npt.NDArray[Any]
@@ -36,8 +39,10 @@ class TokenSplit:
     `lengths` (N,) in tokens; `labels` (N,), or (N, C) with several labels an example; `resident`.
     """
 
-    def __init__(self, cache: Cache, name: str, device: str = "cpu") -> None:
-        """Read the split where it fits into memory."""
+    def __init__(
+        self, cache: Cache, name: str, device: str = "cpu", budget: float | None = None
+    ) -> None:
+        """Read the split where it fits into `budget` bytes (default: 60% of the free memory)."""
         split = cache.splits[name]
         self.name = name
         self.device = device
@@ -47,11 +52,11 @@ class TokenSplit:
         self._split = split
         self._starts = split.offsets[:-1]  # each example's first row in the file
         self._features: dict[str, torch.Tensor] = {}
-        free = _free_memory(device)
+        budget = free_budget(device) if budget is None else budget
         self.bytes = split.tokens * split.width * split.dtype.itemsize
-        self.resident = self.bytes <= RESIDENT_SHARE * free
+        self.resident = self.bytes <= budget
         if self.resident:
-            self._tokens = torch.from_numpy(split.read_tokens(0, split.tokens)).to(device)
+            self._tokens = _read_all(split, device)
         else:
             self._stream = _Stream(split, device)
 
@@ -75,16 +80,25 @@ class TokenSplit:
         if not self.resident:
             self._stream.load(examples)
 
+    def release(self) -> None:
+        """Let go of the memory of what `load` has read: a pass over the split has ended."""
+        if not self.resident:
+            self._stream.release()
+
     def gather(self, examples: Array, scratch: Scratch) -> torch.Tensor:
         """The tokens of loaded `examples` end to end, (n, d) float32 in the memory of `scratch`."""
         return self._rows(examples, self._starts[examples], self.lengths[examples], scratch)
 
-    def groups(self, examples: Array, workers: int) -> list[tuple[int, int]]:
-        """`examples` cut into runs first:last of about TOKENS_PER_GROUP tokens, as many for each
-        worker."""
+    def groups(self, examples: Array, workers: int, columns: int = 1) -> list[tuple[int, int]]:
+        """`examples` cut into runs first:last of about TOKENS_PER_GROUP tokens, fewer where many
+        `columns` are computed of each, and as many for each worker."""
         ends = np.cumsum(self.lengths[examples])
         total = int(ends[-1])
-        most = TOKENS_PER_GROUP if self.device == "cpu" else GPU_TOKENS_PER_GROUP
+        most, largest = TOKENS_PER_GROUP, LARGEST_GROUP
+        if self.device != "cpu":
+            largest = LARGEST_GROUP * GPU_TOKENS_PER_GROUP // TOKENS_PER_GROUP
+            most = GPU_TOKENS_PER_GROUP
+        most = min(most, max(FEWEST_TOKENS, largest // columns))
         useful = max(1, min(workers, total // FEWEST_TOKENS))
         count = math.ceil(total / most / useful) * useful
         cuts = np.searchsorted(ends, np.arange(1, count) * total / count) + 1
@@ -111,10 +125,11 @@ class TokenSplit:
                 sums = segment_sum(self.gather(examples, scratch), lengths)
                 parts.append(sums / lengths.view(-1, 1))
             else:
-                offset = 0 if pooling == "first" else self.lengths[examples] - 1
+                offset = {"first": 0, "last": self.lengths[examples] - 1}[pooling]
                 one = np.ones(len(examples), np.int64)
                 starts = self._starts[examples] + offset
                 parts.append(self._rows(examples, starts, one, Scratch()))
+        self.release()
         return torch.cat(parts)
 
     def _rows(
@@ -124,6 +139,35 @@ class TokenSplit:
         if self.resident:
             return _take(self._tokens, starts, lengths, scratch)
         return self._stream.rows(examples, starts, lengths, scratch)
+
+
+def open_splits(cache: Cache, device: str) -> dict[str, TokenSplit]:
+    """All splits of a cache, as many of them resident as fit together, train first."""
+    budget = free_budget(device)
+    splits = {}
+    for name in cache.splits:
+        splits[name] = TokenSplit(cache, name, device, budget)
+        budget -= splits[name].bytes if splits[name].resident else 0
+    return splits
+
+
+def free_budget(device: str) -> float:
+    """Bytes that hidden states may take: 60% of the free memory."""
+    return RESIDENT_SHARE * _free_memory(device)
+
+
+def _read_all(split: CachedSplit, device: str) -> torch.Tensor:
+    """All hidden states, on the device in their stored dtype."""
+    if device == "cpu":
+        return torch.from_numpy(split.read_tokens(0, split.tokens))
+    # In pieces: the machine may have less memory than its GPU.
+    empty = torch.from_numpy(split.read_tokens(0, 0))
+    tokens = torch.empty((split.tokens, split.width), dtype=empty.dtype, device=device)
+    rows = max(1, PIECE // (split.width * split.dtype.itemsize))
+    for start in range(0, split.tokens, rows):
+        stop = min(start + rows, split.tokens)
+        tokens[start:stop] = torch.from_numpy(split.read_tokens(start, stop)).to(device)
+    return tokens
 
 
 class _Stream:
@@ -138,7 +182,6 @@ class _Stream:
         cuts = np.searchsorted(self._offsets, np.arange(blocks + 1) * split.tokens / blocks)
         self._blocks = np.unique(cuts)  # examples blocks[i]:blocks[i+1] are block i
         self._block_of = np.repeat(np.arange(len(self._blocks) - 1), np.diff(self._blocks))
-        self._per_window = BLOCKS_PER_WINDOW
         self._shift = np.zeros(len(split), np.int64)  # row in the window - row in the file
         self._loaded: dict[int, torch.Tensor] = {}
         self.in_order()
@@ -153,12 +196,16 @@ class _Stream:
         return np.concatenate([random.permutation(self._examples(w)) for w in self._windows])
 
     def _plan(self, order: Array) -> None:
-        cuts = range(self._per_window, len(order), self._per_window)
+        cuts = range(BLOCKS_PER_WINDOW, len(order), BLOCKS_PER_WINDOW)
         self._windows = [np.sort(blocks) for blocks in np.split(order, cuts)]
         window_of_block = np.empty(len(order), np.int64)
         for number, blocks in enumerate(self._windows):
             window_of_block[blocks] = number
         self._window_of = window_of_block[self._block_of]
+        self.release()
+
+    def release(self) -> None:
+        """Hold no window."""
         self._loaded.clear()
 
     def _examples(self, blocks: Array) -> Array:
@@ -253,7 +300,9 @@ def segment_sum(values: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
 
 def _free_memory(device: str) -> int:
     if device.startswith("cuda"):
-        return int(torch.cuda.mem_get_info(device)[0])
+        # What torch keeps of freed memory is free as well.
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + kept
     import psutil
 
     return int(psutil.virtual_memory().available)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from spacelite import backbone as backbones
 from spacelite import checkpoints, data, specs, store
-from spacelite.errors import SpaceliteError
+from spacelite.errors import SpaceliteError, is_out_of_memory
 from spacelite.specs import Spec
 
 log = logging.getLogger(__name__)
@@ -340,7 +340,7 @@ def _forward(
                 for start in range(0, len(batch), size)
             ]
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             if size == 1:
                 raise SpaceliteError(
@@ -355,15 +355,6 @@ def _forward(
         hidden = np.concatenate([hidden for hidden, _ in parts])
         pooled = [pooled for _, pooled in parts if pooled is not None]
         return hidden, np.concatenate(pooled) if pooled else None, limit
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    import torch
-
-    # torch's CPU allocator has no exception of its own.
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(
-        error
-    )
 
 
 def _forward_once(

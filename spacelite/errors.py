@@ -9,6 +9,13 @@ class SpaceliteError(Exception):
         super().__init__(" ".join(message.split()))
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out, on the CPU or on a GPU."""
+    # torch's CPU allocator has no exception of its own; torch itself is not imported for this.
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return bool(names & {"OutOfMemoryError", "MemoryError"}) or "DefaultCPUAllocator" in str(error)
+
+
 def one_line(error: BaseException, limit: int = 300) -> str:
     """The words of another library's exception on one line: the cause's, where it was wrapped."""
     words = (str(cause) for cause in (error.__cause__, error) if cause is not None)

@@ -45,8 +45,9 @@ def transfer(
 ) -> Transfer:
     """Evaluate a run's head on all splits of a complete cache.
 
-    `mapping`: the cache's label names -> the run's; without one the labels are matched by their
-    numbers. Raises SpaceliteError where backbone, layer or width differ, or labels do not fit.
+    `mapping`: the cache's label names -> the run's; without one labels of the same names are the
+    same, and others are matched by their numbers. Raises SpaceliteError where backbone, layer or
+    width differ, or labels do not fit.
     """
     if not cache.complete:
         raise SpaceliteError(f"cache {cache.name} is unfinished: run its embed command again")
@@ -67,8 +68,11 @@ def transfer(
     with passes.workers(device) as crew:
         for name in cache.splits:
             split = TokenSplit(cache, name, device)
-            if not multilabel:
-                split.labels = torch.from_numpy(numbers)[split.labels.cpu()].to(device)
+            labels = split.labels.cpu()
+            order = torch.from_numpy(numbers)
+            # Several labels are columns, in the order of the cache's label names.
+            mapped = labels[:, order.argsort()] if multilabel else order[labels]
+            split.labels = mapped.to(device)
 
             def advance(tokens: int) -> None:
                 nonlocal done
@@ -76,6 +80,7 @@ def transfer(
                 on_progress(done, cache.tokens)
 
             scores[name] = training.evaluate(split, stacks, objective, crew, advance)[run.head]
+            del split  # before the next is read
     return Transfer(
         cache=cache.name,
         cache_key=specs.key_of(cache.spec),
@@ -119,7 +124,7 @@ def _label_numbers(run: Run, cache: Cache, mapping: dict[str, str] | None) -> An
                 f"{run.id} has {len(here)} ({', '.join(here)}): say which is which with --map "
                 f"{','.join(f'{_quoted(name)}=...' for name in there)}"
             )
-        return np.arange(len(here))
+        return np.arange(len(here)) if set(there) != set(here) else _places(there, here)
     unknown = [name for name in mapping if name not in there]
     unknown += [name for name in mapping.values() if name not in here]
     missing = [name for name in there if name not in mapping]
@@ -128,7 +133,11 @@ def _label_numbers(run: Run, cache: Cache, mapping: dict[str, str] | None) -> An
         raise SpaceliteError(
             f"--map: {problem}; give each of {', '.join(there)} one of {', '.join(here)}"
         )
-    return np.array([here.index(mapping[name]) for name in there])
+    return _places([mapping[name] for name in there], here)
+
+
+def _places(names: list[str], among: list[str]) -> Any:
+    return np.array([among.index(name) for name in names], np.int64)
 
 
 def _quoted(name: str) -> str:

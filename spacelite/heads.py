@@ -57,7 +57,7 @@ def initial_parameters(settings: HeadSettings, classes: int, width: int) -> dict
 class Heads:
     """K heads of one kind and shape, their parameters stacked along a first dimension K.
 
-    A batch is `begin` (forget the last one's gradients), any number of steps, and `finish`.
+    `gradients`: of the last batch that was taken in for training; `sums`: of all since `clear`.
     """
 
     settings: list[HeadSettings]
@@ -104,7 +104,8 @@ class SpaceHeads(Heads):
     """K space heads with the same L, those with L_intra first. Concept coordinates of a token:
     s = tanh(W_c x).
 
-    Columns: the K C L coordinates of a token, head by head, class by class.
+    Columns: the K C L coordinates of a token, head by head, class by class. A batch is `begin`, a
+    `step` for each of its parts, and `finish`.
     """
 
     def __post_init__(self) -> None:

@@ -113,4 +113,4 @@ def matching(record: dict[str, Any], test_on: str) -> list[PublishedRow]:
 
 def same_backbone(published_name: str, name: str) -> bool:
     """Whether a backbone is the published one, with or without its owner on the hub."""
-    return published_name == name.rpartition("/")[2]
+    return hub_name(published_name) == name.rpartition("/")[2]

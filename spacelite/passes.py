@@ -20,6 +20,7 @@ import numpy.typing as npt
 import torch
 
 from spacelite.batches import Scratch, TokenSplit, segment_sum
+from spacelite.errors import SpaceliteError
 from spacelite.heads import Heads, PooledHeads, SpaceHeads
 from spacelite.losses import Batch, Objective, Size
 
@@ -50,6 +51,8 @@ class Workers:
 @contextmanager
 def workers(device: str) -> Iterator[Workers]:
     """As many workers as there are cores for this process; on a GPU one, which drives it."""
+    if not device.startswith(("cpu", "cuda")):
+        raise SpaceliteError(f"--device {device}: heads are trained on cpu or cuda")
     count = 1 if device != "cpu" else min(MOST_WORKERS, _cores())
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -101,7 +104,7 @@ def take_in(
         projection = torch.cat([stack.projection for stack in spaces])
         for stack in spaces:
             stack.begin(batch)
-        groups = split.groups(rows, crew.count)
+        groups = split.groups(rows, crew.count, len(projection))
         tasks += [
             _space_task(split, spaces, projection, rows, batch, share, scratch, train is not None)
             for number, scratch in enumerate(crew.scratch)
@@ -242,4 +245,5 @@ def sum_up(
         if len(chunk):
             take_in(split, stacks, chunk, batch_of(split, chunk, objective), crew, None)
             progress(int(split.lengths[chunk].sum()))
+    split.release()
     return size

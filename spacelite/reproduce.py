@@ -25,7 +25,7 @@ OnProgress = Callable[[str, int, int], None]
 class RowOutcome:
     """What was measured for a published row: a run and its test `scores` for each seed.
 
-    None of either, where `note` says why; else it tells of a setting that had to differ.
+    None of either, where `note` says why; else it tells of what had to differ.
     """
 
     row: PublishedRow
@@ -70,33 +70,56 @@ def reproduce(
         row = outcome.row
         backbone = options.backbone or paper.hub_name(row.backbone)
         passes.setdefault((backbone, row.train_on, row.epochs), []).append(outcome)
-    failed: dict[tuple[str, str], str] = {}
+    failed: dict[tuple[str, str], str] = {}  # what could not be embedded
     for (backbone, data, epochs), members in passes.items():
-        try:
-            if (backbone, data) in failed:
-                raise SpaceliteError(failed[backbone, data])
-            _train(backbone, data, epochs, members, options, on_progress)
-        except SpaceliteError as error:
-            if (backbone, data) not in failed:
-                log.warning("%s on %s: %s", backbone, data, error)
-            failed[backbone, data] = str(error)
-            for outcome in members:
-                outcome.runs, outcome.note = [], str(error)
+        path = _embed(backbone, data, options, failed, on_progress)
+        if path is not None:
+            _train(path, epochs, members, options, on_progress)
+        for outcome in members:
+            outcome.note = outcome.note or failed.get((backbone, data))
+        _transfer(backbone, members, options, failed, on_progress)
     return outcomes
 
 
-def _train(
+def _embed(
     backbone: str,
     data: str,
+    options: Options,
+    failed: dict[tuple[str, str], str],
+    on_progress: OnProgress,
+) -> Path | None:
+    """The cache of a data set; None, said once and put into `failed`, where it cannot be made."""
+    if (backbone, data) in failed:
+        return None
+    try:
+        return embedding.embed(
+            backbone=backbone,
+            dataset=data,
+            cache_dir=options.cache_dir,
+            max_length=paper.protocol()["max_length"],
+            limit=options.limit,
+            device=options.device,
+            tokens_per_batch=options.tokens_per_batch,
+            data_dir=options.data_dir,
+            on_progress=on_progress,
+        ).path
+    except SpaceliteError as error:
+        log.warning("%s on %s: %s", backbone, data, error)
+        failed[backbone, data] = str(error)
+        return None
+
+
+def _train(
+    path: Path,
     epochs: int,
     outcomes: Sequence[RowOutcome],
     options: Options,
     on_progress: OnProgress,
 ) -> None:
-    """One pass for all rows with this backbone, training data and number of epochs."""
+    """One pass for all rows with this cache and number of epochs."""
     protocol = paper.protocol()
     shared = PassSettings(epochs=epochs, batch_size=protocol["batch_size"])
-    with Cache(_embed(backbone, data, options, on_progress)) as cache:
+    with Cache(path) as cache:
         wanted = {
             id(outcome): [_head(outcome, seed, cache) for seed in range(options.seeds)]
             for outcome in outcomes
@@ -115,28 +138,15 @@ def _train(
                 on_progress=lambda done, total: on_progress("train", done, total),
             )
             there.update({run.head: run for run in saved})
-            for description in stopped:
-                log.warning("%s diverged on %s", description, data)
+            if stopped:
+                log.warning("diverged: %s", ", ".join(stopped))
     for outcome in outcomes:
         found = [there[head] for head in wanted[id(outcome)]]
         outcome.runs = [run for run in found if run is not None]
+        if len(outcome.runs) < len(found):
+            outcome.note = f"{len(found) - len(outcome.runs)} of {len(found)} seeds diverged."
         if outcome.row.test_on == outcome.row.train_on:
             outcome.scores = [run.record["metrics"][run.split] for run in outcome.runs]
-    _transfer(backbone, outcomes, options, on_progress)
-
-
-def _embed(backbone: str, data: str, options: Options, on_progress: OnProgress) -> Path:
-    return embedding.embed(
-        backbone=backbone,
-        dataset=data,
-        cache_dir=options.cache_dir,
-        max_length=paper.protocol()["max_length"],
-        limit=options.limit,
-        device=options.device,
-        tokens_per_batch=options.tokens_per_batch,
-        data_dir=options.data_dir,
-        on_progress=on_progress,
-    ).path
 
 
 def _head(outcome: RowOutcome, seed: int, cache: Cache) -> HeadSettings:
@@ -174,26 +184,39 @@ def _transfer(
     backbone: str,
     outcomes: Sequence[RowOutcome],
     options: Options,
+    failed: dict[tuple[str, str], str],
     on_progress: OnProgress,
 ) -> None:
     """Evaluate the runs of zero-shot rows on the data that the row was tested on."""
-    elsewhere = [o for o in outcomes if o.row.test_on != o.row.train_on and o.runs]
-    for data in dict.fromkeys(outcome.row.test_on for outcome in elsewhere):
-        path = _embed(backbone, data, options, on_progress)
+    for outcome in outcomes:
+        data = outcome.row.test_on
+        if data == outcome.row.train_on or not outcome.runs:
+            continue
+        path = _embed(backbone, data, options, failed, on_progress)
+        if path is None:
+            outcome.runs, outcome.note = [], failed[backbone, data]
+            continue
         with Cache(path) as cache:
-            key = specs.key_of(cache.spec)
-            for outcome in elsewhere:
-                if outcome.row.test_on != data:
-                    continue
-                for run in outcome.runs:
-                    known = [t for t in run.transfers() if t["cache_key"] == key]
-                    if not known:
-                        made = evaluation.transfer(
-                            run,
-                            cache,
-                            device=backbones.resolve_device(options.device),
-                            on_progress=lambda done, total: on_progress("evaluate", done, total),
-                        )
-                        run.save_transfer(asdict(made))
-                        known = [asdict(made)]
-                    outcome.scores.append(known[0]["metrics"]["test"])
+            outcome.scores = [
+                _transferred(run, cache, options, on_progress) for run in outcome.runs
+            ]
+
+
+def _transferred(
+    run: Run, cache: Cache, options: Options, on_progress: OnProgress
+) -> dict[str, float]:
+    """A run's figures on the test split of another cache, labels matched by their numbers."""
+    protocol = dict(zip(cache.label_names, run.record["label_names"], strict=True))
+    for known in run.transfers():
+        if known["cache_key"] == specs.key_of(cache.spec) and known["labels"] == protocol:
+            scores: dict[str, float] = known["metrics"]["test"]
+            return scores
+    made = evaluation.transfer(
+        run,
+        cache,
+        protocol,
+        device=backbones.resolve_device(options.device),
+        on_progress=lambda done, total: on_progress("evaluate", done, total),
+    )
+    run.save_transfer(asdict(made))
+    return made.metrics["test"]

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FORMAT = 1
+NEEDED = (
+    "head", "system", "settings", "cache", "cache_key", "spec", "label_names", "examples",
+    "average", "train_params", "metrics", "seconds", "created",
+)  # fmt: skip
 TRANSFERS = "transfer"  # a folder in the run's: evaluations on other data sets
 PACKAGES = ("spacelite", "torch", "transformers", "datasets", "h5py", "numpy", "safetensors")
 
@@ -163,7 +167,10 @@ def save(cache_dir: Path, cache: store.Cache, head: TrainedHead, shared: PassSet
     partial, former = (folder.with_name(f".{name}.{state}") for state in ("partial", "former"))
     try:
         with store.lock(prepare(cache_dir)):
-            shutil.rmtree(partial, ignore_errors=True)
+            if former.exists() and not folder.exists():
+                former.rename(folder)  # a process was killed between the two renames below
+            for left in (partial, former):
+                shutil.rmtree(left, ignore_errors=True)
             partial.mkdir()
             save_file(
                 {key: value.numpy() for key, value in head.parameters.items()},
@@ -175,10 +182,11 @@ def save(cache_dir: Path, cache: store.Cache, head: TrainedHead, shared: PassSet
                 folder.rename(former)
             partial.rename(folder)
             shutil.rmtree(former, ignore_errors=True)
-    except OSError as error:
-        raise SpaceliteError(
-            f"run {name} cannot be saved in {folder.parent}: {error.strerror or error}"
-        ) from error
+    except SpaceliteError:
+        raise
+    except Exception as error:  # safetensors has one of its own for a full disk
+        reason = (isinstance(error, OSError) and error.strerror) or one_line(error, 80)
+        raise SpaceliteError(f"run {name} cannot be saved in {folder.parent}: {reason}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return Run(folder, record)
@@ -199,7 +207,8 @@ def train_and_save(
     from spacelite import snapshots, training
 
     prepare(cache_dir)
-    state = snapshots.path_of(cache_dir, cache, heads, shared)
+    identity = snapshots.identity_of(cache, heads, shared)
+    state = snapshots.path_of(cache_dir, cache.name, identity)
     trained = training.train(
         cache,
         heads,
@@ -271,7 +280,7 @@ def load(folder: Path) -> Run:
                 f"run {folder} has format {record['format']}, this spacelite reads {FORMAT}: "
                 "upgrade spacelite"
             )
-        for key in ("head", "settings", "spec", "metrics", "examples", "created", "train_params"):
+        for key in NEEDED:
             record[key]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SpaceliteError(f"run {folder} is damaged ({one_line(error, 80)}): {mend}") from error

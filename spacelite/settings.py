@@ -94,15 +94,31 @@ def check(settings: Sequence[HeadSettings], shared: PassSettings) -> None:
     if len(set(settings)) < len(settings):
         raise SpaceliteError("a head is listed twice: give each combination of settings once")
     for head in settings:
-        _check_choice("head", head.kind, KINDS)
-        if head.pooling is not None:
-            _check_choice("pooling", head.pooling, POOLINGS)
-        if head.latent is not None and not 1 <= head.latent <= MOST_LATENT:
-            raise SpaceliteError(f"--latent {head.latent}: give 1 to {MOST_LATENT:,}")
-        _check_number("inter", head.inter)
-        _check_number("intra", head.intra)
-        _check_number("weight-decay", head.weight_decay)
-        _check_number("lr", head.learning_rate, positive=True)
+        _check_head(head)
+
+
+def _check_head(head: HeadSettings) -> None:
+    _check_choice("head", head.kind, KINDS)
+    of_space = (head.latent, head.inter, head.intra)
+    of_adam = (head.learning_rate, head.weight_decay)
+    if (
+        any(value is None for value in of_space) == (head.kind == "space")
+        or any(value is not None for value in of_space) != (head.kind == "space")
+        or (head.pooling is None) != (head.kind == "space")
+        or any((value is None) != (head.kind == "logreg") for value in of_adam)
+    ):
+        raise ValueError(f"{head}: space needs latent, inter and intra, all others pooling, and "
+                         "all but logreg a learning rate and weight decay")  # fmt: skip
+    if head.pooling is not None:
+        _check_choice("pooling", head.pooling, POOLINGS)
+    if head.latent is not None and not 1 <= head.latent <= MOST_LATENT:
+        raise SpaceliteError(f"--latent {head.latent}: give 1 to {MOST_LATENT:,}")
+    if not 0 <= head.seed <= MOST_SEED:
+        raise SpaceliteError(f"seed {head.seed}: give a number from 0 to 2^63 - 1")
+    _check_number("inter", head.inter)
+    _check_number("intra", head.intra)
+    _check_number("weight-decay", head.weight_decay)
+    _check_number("lr", head.learning_rate, positive=True)
 
 
 def _check_choice(option: str, value: str, choices: Sequence[str]) -> None:

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from spacelite import heads, logreg, metrics, passes, settings, snapshots
-from spacelite.batches import TokenSplit
-from spacelite.errors import SpaceliteError
+from spacelite.batches import TokenSplit, open_splits
+from spacelite.errors import SpaceliteError, is_out_of_memory
 from spacelite.heads import Heads
 from spacelite.losses import Objective, Size
 from spacelite.optimizer import Adam, Moments, schedule_factor
@@ -80,9 +80,17 @@ def train(
     for head in head_settings:
         if head.pooling == "pooler":
             cache.splits["train"].require_pooler()
-    with passes.workers(device) as crew:
-        training = _Training(cache, head_settings, shared, device, crew, on_progress)
-        training.run(snapshot, resume)
+    try:
+        with passes.workers(device) as crew:
+            training = _Training(cache, head_settings, shared, device, crew, on_progress)
+            training.run(snapshot, resume)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise SpaceliteError(
+            f"memory does not suffice for {len(head_settings)} heads at once: train fewer in one "
+            "command, or with a smaller --latent or --batch-size"
+        ) from error
     return training.results
 
 
@@ -105,11 +113,10 @@ class _Training:
         epochs = shared.epochs if iterated else 0
         self.progress = _Progress(on_progress, epochs * per_epoch + cache.tokens)
         self.progress(0)  # reading a large cache takes a while
-        self.splits = {name: TokenSplit(cache, name, device) for name in cache.splits}
+        self.identity = snapshots.identity_of(cache, head_settings, shared)
+        self.splits = open_splits(cache, device)
         _say_where(self.splits.values())
-        self.results = [
-            TrainedHead(head, heads_in_pass=len(head_settings)) for head in head_settings
-        ]
+        self.results = [TrainedHead(head, heads_in_pass=len(iterated)) for head in head_settings]
         self.by_head = {result.settings: result for result in self.results}
         for pooling in dict.fromkeys(str(head.pooling) for head in head_settings if head.pooling):
             for split in self.splits.values():
@@ -131,8 +138,9 @@ class _Training:
         tokens = self.splits["train"].lengths.sum() + self.splits["validation"].lengths.sum()
         self.progress(int(done * tokens))
         for epoch in range(done + 1, self.shared.epochs + 1):
-            if not self.stacks:
-                break
+            if not self.stacks:  # all ended before
+                self.progress(int(tokens))
+                continue
             self._epoch(epoch)
             if snapshot is not None:
                 snapshots.save(snapshot, self._snapshot(epoch))
@@ -140,10 +148,10 @@ class _Training:
             for row, head in enumerate(stack.settings):
                 # Early stopping has kept the best epoch's already.
                 self.by_head[head].parameters = self.by_head[head].parameters or stack.one(row)
+        for result in self.results:
+            result.seconds = time.perf_counter() - self.started
         self._fit_logreg()
         self._final_metrics()
-        for result in self.results:
-            result.seconds = result.seconds or time.perf_counter() - self.started
 
     def _epoch(self, epoch: int) -> None:
         train, validation = self.splits["train"], self.splits["validation"]
@@ -165,6 +173,7 @@ class _Training:
                     stack.parameters, stack.gradients, update + 1, factor, self.shared.clip_norm
                 )
             self.progress(int(train.lengths[chosen].sum()))
+        train.release()
         trained = {head: scores for figures in seen for head, scores in figures.scores()}
         validated = evaluate(validation, self.stacks, self.objective, self.crew, self.progress)
         for head, scores in trained.items():
@@ -237,8 +246,7 @@ class _Training:
             for head, values in scores.items():
                 self.by_head[head].metrics[name] = values
         for head in final:
-            if _stop_if_diverged(self.by_head[head], self.by_head[head].metrics, "in the end"):
-                self.by_head[head].parameters = {}
+            _stop_if_diverged(self.by_head[head], self.by_head[head].metrics, "in the end")
 
     def _snapshot(self, epoch: int) -> Snapshot:
         tensors: Parameters = {}
@@ -257,13 +265,24 @@ class _Training:
             {"history": r.history, "best_epoch": r.best_epoch, "stopped": r.stopped}
             for r in self.results
         ]
-        return Snapshot(epoch, tensors, {"heads": record})
+        about = {
+            "heads": record,
+            "resident": self.splits["train"].resident,
+            "seconds": time.perf_counter() - self.started,
+        }
+        return Snapshot(self.identity, epoch, tensors, about)
 
     def _restore(self, path: Path) -> int:
         """Take up the state of a snapshot; the number of epochs that are done."""
-        found = snapshots.load(path)
+        found = snapshots.load(path, self.identity)
         if found is None:
             return 0
+        if found.record["resident"] != self.splits["train"].resident:
+            raise SpaceliteError(
+                "the interrupted training had another amount of free memory, and took the examples "
+                "in another order: free as much, or train without --resume"
+            )
+        self.started -= found.record["seconds"]
         log.info("going on after epoch %s of %s", found.epoch, self.shared.epochs)
         parts: dict[str, dict[HeadSettings, Parameters]] = {
             part: {} for part in ("now", "mean", "square", "best")

@@ -308,14 +308,14 @@ def test_going_on_with_another_tokenization_is_refused(bert, reviews, tmp_path, 
 
 
 def test_memory_errors_of_the_cpu_are_told_from_others():
-    from spacelite.embedding import _is_out_of_memory
+    from spacelite.errors import is_out_of_memory
 
     with pytest.raises(RuntimeError) as caught:
         torch.empty(10**15)
-    assert _is_out_of_memory(caught.value)
+    assert is_out_of_memory(caught.value)
     with pytest.raises(RuntimeError) as caught:
         torch.ones(2) @ torch.ones(3)
-    assert not _is_out_of_memory(caught.value)
+    assert not is_out_of_memory(caught.value)
 
 
 LIMITED = """

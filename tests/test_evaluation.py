@@ -108,6 +108,21 @@ def test_labels_are_mapped(place, bert, tmp_path):
     assert result.metrics["test"] == pytest.approx(wanted, abs=1e-5)
 
 
+def test_labels_of_the_same_names_are_the_same_whatever_their_order(place, bert, tmp_path):
+    folder = tmp_path / "words"
+    folder.mkdir()
+    for split in ("train", "validation", "test"):
+        rows = [{"text": f"film {i}", "label": ["bad", "good"][i % 2]} for i in range(12)]
+        (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    path = embed(backbone=str(bert), dataset=str(folder), cache_dir=tmp_path).path
+    run = place[1]["space"]
+    turned = runs.Run(run.folder, {**run.record, "label_names": ["good", "bad"]})
+    with store.Cache(path) as cache:
+        result = evaluation.transfer(turned, cache)
+    assert result.labels == {"bad": "bad", "good": "good"}
+    assert result.metrics["test"] == pytest.approx(expected(run, path, "test", [1, 0]), abs=1e-4)
+
+
 def test_other_hidden_states_are_refused(place, distilbert, bert, tmp_path):
     run = place[1]["space"]
     for made, words in (

@@ -73,7 +73,7 @@ class Ragged:
     def gather(self, rows, scratch):
         return torch.cat([self.examples[row] for row in rows])
 
-    def groups(self, rows, workers):
+    def groups(self, rows, workers, columns):
         return [(0, self.cut), (self.cut, len(rows))]
 
     def features(self, pooling):

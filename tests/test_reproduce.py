@@ -1,6 +1,7 @@
 """The published tables from data to figures, on tiny data sets of the published names."""
 
 import json
+from dataclasses import asdict
 
 import pytest
 from conftest import refusal, save_backbone, write_dataset
@@ -8,7 +9,7 @@ from spacelite_cli.app import app
 from typer.testing import CliRunner
 
 from spacelite import embedding, evaluation, paper, runs, store, training
-from spacelite.report import reproduction
+from spacelite.report import reproduction, summary
 from spacelite.reproduce import Options, reproduce
 
 
@@ -116,6 +117,41 @@ def test_the_command_prints_all_rows(options):
     one = json.loads(spacelite("reproduce", "--table", "imdb-xlnet-5", "--json", *there).stdout)
     assert len(one) == 1 and len(one[0]["rows"]) == 4
     assert "choose one of bert-base, imdb-distilbert-5" in refusal(reproduce, "none", options)
+
+
+def test_a_transfer_under_another_map_is_not_taken_for_the_protocols(outcomes, options):
+    zero_shot = next(o for o in outcomes if o.row.test_on != o.row.train_on)
+    run, (path,) = zero_shot.runs[0], (options.cache_dir / "embeddings").glob("*hatexplain-2*.h5")
+    turned = {"hateful or offensive": "1", "normal": "0"}
+    turned = {name: run.record["label_names"][int(to)] for name, to in turned.items()}
+    with store.Cache(path) as cache:
+        made = evaluation.transfer(run, cache, turned)
+    run.save_transfer(asdict(made))
+    again = reproduce(zero_shot.row.table, options)
+    assert [outcome.scores for outcome in again] == [
+        o.scores for o in outcomes if o.row.table == zero_shot.row.table
+    ]
+    assert made.metrics["test"]["accuracy"] != zero_shot.scores[0]["accuracy"]
+
+
+def test_data_that_cannot_be_had_costs_the_rows_that_need_it_and_no_others(
+    data_dir, bert, tmp_path
+):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "imdb").symlink_to(data_dir / "imdb")
+    options = Options(cache_dir=tmp_path, backbone=str(bert), seeds=1, data_dir=tmp_path / "data")
+    for outcome in reproduce(None, options):
+        on_imdb = {outcome.row.train_on, outcome.row.test_on} == {"imdb"}
+        assert bool(outcome.runs) == bool(outcome.scores) == on_imdb
+        assert on_imdb or "hatexplain" in outcome.note
+
+
+def test_the_published_backbone_is_no_other_one(outcomes):
+    for outcome in outcomes:
+        record = {**outcome.runs[0].record, "examples": {"train": outcome.row.train_examples}}
+        name = paper.hub_name(outcome.row.backbone)
+        record["spec"] = {**record["spec"], "backbone": name}
+        assert summary.differences(outcome.row, record) == []
 
 
 def test_without_a_pooler_the_first_token_stands_in_and_is_said(data_dir, tmp_path, distilbert):

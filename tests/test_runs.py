@@ -1,6 +1,7 @@
 """Runs on disk: format, whole or not at all, damage."""
 
 import json
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -90,6 +91,30 @@ def test_a_failing_write_leaves_the_former_run(cache_path, trained, tmp_path, mo
             runs.save(tmp_path, cache, trained[0], SHARED)
     assert [run.record for run in runs.load_all(tmp_path)] == [first.record]
     assert not list(runs.folder_of(tmp_path).glob(".*"))
+
+
+def test_a_save_that_was_killed_between_two_steps_is_mended(cache_path, trained, tmp_path):
+    with store.Cache(cache_path) as cache:
+        first = runs.save(tmp_path, cache, trained[0], SHARED)
+        former = first.folder.with_name(f".{first.id}.former")
+        first.folder.rename(former)  # killed before the new run got its name
+        runs.save(tmp_path, cache, trained[0], SHARED)
+        shutil.copytree(first.folder, former)  # killed before the former was deleted
+        runs.save(tmp_path, cache, trained[0], SHARED)
+    assert [path.name for path in runs.folder_of(tmp_path).iterdir()] == [first.id]
+
+
+def test_a_disk_that_is_full_for_the_weights_is_one_line(
+    cache_path, trained, tmp_path, monkeypatch
+):
+    import safetensors.numpy
+
+    def full(*arguments):
+        raise safetensors.SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(safetensors.numpy, "save_file", full)
+    with store.Cache(cache_path) as cache, pytest.raises(SpaceliteError, match="No space left"):
+        runs.save(tmp_path, cache, trained[0], SHARED)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 1}'])

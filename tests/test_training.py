@@ -282,6 +282,9 @@ def test_resuming_all_kinds_at_once_with_heads_that_ended(cache, tmp_path):
     resumed = train(cache, heads, shared, snapshot=file, resume=True)
     uninterrupted = train(cache, heads, shared)
     assert resumed[0].stopped and not resumed[0].parameters
+    ended = [head for head in resumed[1:] if head.history and len(head.history) <= 4]
+    assert ended and len(ended) < len(HEADS) - 1
+    assert [head.metrics for head in resumed] == [head.metrics for head in uninterrupted]
     same_heads(resumed[1:], uninterrupted[1:], rtol=0, atol=0)
     assert resumed[0].stopped == uninterrupted[0].stopped
     for one, two in zip(resumed[1:], uninterrupted[1:], strict=True):
@@ -292,8 +295,73 @@ def test_resuming_all_kinds_at_once_with_heads_that_ended(cache, tmp_path):
 def test_a_damaged_state_is_refused(cache, tmp_path):
     file = tmp_path / "state.safetensors"
     file.write_bytes(b"nothing of the kind")
-    with pytest.raises(SpaceliteError, match=r"is damaged .*: remove it and train"):
+    with pytest.raises(SpaceliteError, match=r"is damaged .*: remove it to train"):
         train(cache, HEADS[:1], SHARED, snapshot=file, resume=True)
+
+
+@pytest.mark.parametrize("heads", [HEADS[1::-1], HEADS[:1]], ids=["other order", "fewer"])
+def test_the_state_of_another_training_is_refused(heads, cache, tmp_path):
+    file = tmp_path / "state.safetensors"
+    train(cache, HEADS[:2], PassSettings(epochs=1), snapshot=file)
+    with pytest.raises(SpaceliteError, match="is of another training: remove it"):
+        train(cache, heads, PassSettings(epochs=1), snapshot=file, resume=True)
+
+
+def test_resuming_where_the_order_would_be_another_is_refused(cache, tmp_path, monkeypatch):
+    file = tmp_path / "state.safetensors"
+    train(cache, HEADS[:2], SHARED, snapshot=file)
+    streamed(monkeypatch, cache, 200, 4)
+    with pytest.raises(SpaceliteError, match="had another amount of free memory"):
+        train(cache, HEADS[:2], SHARED, snapshot=file, resume=True)
+
+
+def test_splits_share_the_memory_and_train_comes_first(cache, monkeypatch):
+    sizes = {name: split.tokens * split.width * 4 for name, split in cache.splits.items()}
+    monkeypatch.setattr(batches, "RESIDENT_SHARE", 1.0)
+    for free, resident in (
+        (sum(sizes.values()), [True, True, True]),
+        (sizes["train"] + sizes["test"], [True, True, False]),
+        (sizes["train"], [True, False, False]),
+        (sizes["train"] - 1, [False, True, True]),
+    ):
+        monkeypatch.setattr(batches, "_free_memory", lambda device, free=free: free)
+        found = [split.resident for split in batches.open_splits(cache, "cpu").values()]
+        if resident == [True, True, False] and sizes["validation"] > sizes["test"]:
+            resident = [True, False, True]
+        assert found == resident
+
+
+def test_removing_a_cache_removes_the_states_of_its_trainings(cache, tmp_path):
+    files = [tmp_path / "unfinished" / f"{name}--0.safetensors" for name in (cache.name, "other")]
+    for file in files:
+        train(cache, HEADS[:1], PassSettings(epochs=1), snapshot=file)
+    snapshots.remove_all(tmp_path, cache.name)
+    assert [file.exists() for file in files] == [False, True]
+
+
+def test_running_out_of_memory_is_one_line(cache, monkeypatch):
+    def full(*arguments):
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate")
+
+    monkeypatch.setattr(passes, "_project", full)
+    with pytest.raises(SpaceliteError, match="memory does not suffice for 9 heads at once"):
+        train(cache, HEADS, SHARED)
+
+
+def test_other_devices_are_refused(cache):
+    with pytest.raises(SpaceliteError, match="--device meta: heads are trained on cpu or cuda"):
+        train(cache, HEADS, SHARED, device="meta")
+
+
+@pytest.mark.parametrize("wrong", [
+    {"kind": "linear"}, {"kind": "space", "inter": 0.0, "intra": 0.0},
+    {"kind": "linear", "pooling": "first", "latent": 3},
+    {"kind": "mlp", "pooling": "first", "learning_rate": None},
+    {"kind": "logreg", "pooling": "first"},
+], ids=str)  # fmt: skip
+def test_settings_that_do_not_go_together_are_refused(wrong, cache):
+    with pytest.raises(ValueError, match="space needs latent, inter and intra"):
+        train(cache, [HeadSettings(**wrong)], SHARED)
 
 
 def test_early_stopping_keeps_the_best_epochs_weights(cache):
@@ -396,7 +464,7 @@ def test_a_diverging_head_is_stopped_and_named_and_the_others_stay_as_they_are(
     for head in (heads[0], heads[-1]):
         assert "its loss is" in head.stopped and not head.parameters
         assert f"{head.settings.description} is stopped" in caplog.text
-        assert len(head.history) < SHARED.epochs + 1
+        assert len(head.history) < SHARED.epochs
     assert all(head.stopped is None for head in heads[1:-1])
     same_heads(trained, heads[1:-1], rtol=1e-4, atol=1e-6)
 

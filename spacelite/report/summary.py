@@ -78,7 +78,7 @@ def summarize(runs: Sequence[Run]) -> list[Section]:
     grouped: dict[tuple[Any, ...], list[Run]] = {}
     fitted = [run for run in runs if run.record["head"] == "logreg"]
     for run in runs:
-        if run not in fitted:
+        if run.record["head"] != "logreg":
             key = (*_fitted_key(run), *(run.settings.get(name) for name in SHARED))
             grouped.setdefault(key, []).append(run)
     for run in fitted:
@@ -166,19 +166,21 @@ def _own_section(runs: list[Run]) -> Section:
 
 
 def _transfer_sections(runs: list[Run]) -> list[Section]:
-    by_cache: dict[str, list[tuple[Run, dict[str, Any]]]] = {}
+    by_cache: dict[tuple[str, ...], list[tuple[Run, dict[str, Any]]]] = {}
     for run in runs:
         for transfer in run.transfers():
-            by_cache.setdefault(transfer["cache"], []).append((run, transfer))
+            # Figures under another map of the labels are not comparable.
+            named = (f"{there} as {here}" for there, here in transfer["labels"].items())
+            by_cache.setdefault((transfer["cache"], *named), []).append((run, transfer))
     sections = []
-    for cache, members in by_cache.items():
+    for (cache, *labels), members in by_cache.items():
         first = members[0][1]
         split = "test" if "test" in first["metrics"] else "validation"
         scores = [transfer["metrics"][split] for _, transfer in members]
         examples = {"train": runs[0].record["examples"]["train"], split: first["examples"][split]}
         title = f"{runs[0].record['spec']['dataset']} → {first['dataset']}"
         about = (
-            f"zero-shot transfer; {examples['train']:,} training examples, "
+            f"zero-shot transfer ({', '.join(labels)}); {examples['train']:,} training examples, "
             f"{examples[split]:,} {split} examples of {first['dataset']}"
         )
         own = [run for run, _ in members]
