@@ -89,10 +89,13 @@ def info(name: Name, cache_dir: CacheDir = CACHE_DIR, as_json: Json = False) -> 
                 "examples": len(stored),
                 "tokens": stored.tokens,
                 "done": int(stored.done.sum()),
-                "labels": {
-                    label: int((stored.labels == number).sum())
-                    for number, label in enumerate(cache.label_names)
-                },
+                "labels": dict(
+                    zip(
+                        cache.label_names,
+                        stored.label_counts(len(cache.label_names)).tolist(),
+                        strict=True,
+                    )
+                ),
             }
             for split, stored in cache.splits.items()
         }

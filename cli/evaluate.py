@@ -31,9 +31,10 @@ def evaluate(
         str | None, typer.Option(help="In place of --dataset: a cache that is there already.")
     ] = None,
     map_labels: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
-            "--map", help="The data set's labels as the run's: offensive=negative,normal=positive."
+            "--map",
+            help="A label of the data set as one of the run's (hate=negative); one for each.",
         ),
     ] = None,
     backbone: Annotated[
@@ -56,8 +57,9 @@ def evaluate(
 
     if (dataset is None) == (cache is None):
         raise SpaceliteError("give one of --dataset and --cache")
+    if cache is not None and limit is not None:
+        raise SpaceliteError("--limit is for --dataset: a cache has the examples that it has")
     found = runs.find(cache_dir, run)
-    mapping = parse_map(map_labels) if map_labels is not None else None
     if dataset is not None:
         with console.progress(PHASES) as on_progress:
             path = embedding.embed(
@@ -79,6 +81,10 @@ def evaluate(
     from spacelite.backbone import resolve_device
 
     with store.Cache(path) as opened, console.progress(EVALUATE) as advance:
+        mapping = None
+        if map_labels:
+            names = found.record["label_names"]
+            mapping = evaluation.parse_map(map_labels, opened.label_names, names)
         result = evaluation.transfer(
             found,
             opened,
@@ -93,21 +99,12 @@ def evaluate(
         _print(found, result)
 
 
-def parse_map(text: str) -> dict[str, str]:
-    """`a=x,b=y` -> {"a": "x", "b": "y"}; SpaceliteError for what is no such list."""
-    pairs = [part.partition("=") for part in text.split(",")]
-    names = [label.strip() for label, _, _ in pairs]
-    if not all(label and sign and other.strip() for label, sign, other in pairs):
-        raise SpaceliteError(f"--map {text}: give LABEL=LABEL, several with commas between them")
-    if len(set(names)) < len(names):
-        raise SpaceliteError(f"--map {text}: a label is there twice")
-    return {label.strip(): other.strip() for label, _, other in pairs}
-
-
 def _print(run: Run, result: Transfer) -> None:
     from rich import box
     from rich.table import Table
     from rich.text import Text
+
+    from spacelite.report.markdown import decimals
 
     console.out().print(
         Text(f"{run.record['system']}, trained on {run.record['spec']['dataset']}", style="bold")
@@ -119,6 +116,6 @@ def _print(run: Run, result: Transfer) -> None:
     for column in ("Examples", "Loss", "CE", "Accuracy", "Macro F1", "Precision", "Recall"):
         table.add_column(column, justify="right", no_wrap=True)
     for split, scores in result.metrics.items():
-        figures = [f"{value:.4f}" for value in scores.values()]
+        figures = [decimals(value, 4) for value in scores.values()]
         table.add_row(split, f"{result.examples[split]:,}", *figures)
     console.out().print(table)

@@ -61,7 +61,7 @@ def show(sections: Sequence[Section]) -> None:
     from spacelite.report.markdown import number
 
     wide = console.out().width >= 100
-    decimals, gap = (4, 2) if wide else (3, 1)
+    places, gap = (4, 2) if wide else (3, 1)
     for section in sections:
         console.out().print(Text(section.title, style="bold"))
         console.out().print(Text(section.subtitle, style="dim"))
@@ -73,7 +73,7 @@ def show(sections: Sequence[Section]) -> None:
             table.add_row(
                 Text(_system(row, wide)),
                 number(row.train_params),
-                *[_figure(row.figures[name], decimals) for name in HEADINGS],
+                *[_figure(row.figures[name], places) for name in HEADINGS],
                 number(row.inter),
                 number(row.intra),
                 number(row.seeds),
@@ -91,12 +91,14 @@ def _system(row: Row, wide: bool) -> str:
     return indented if wide else "\n".join(textwrap.wrap(row.system, 15))
 
 
-def _figure(value: Figure | None, decimals: int) -> str:
+def _figure(value: Figure | None, places: int) -> str:
     """The mean and, on a line of its own, the standard deviation over seeds."""
+    from spacelite.report.markdown import decimals
+
     if value is None:
         return "–"
-    mean = f"{value.mean:.{decimals}f}"
+    mean = decimals(value.mean, places)
     if value.spread is None:
         return mean
-    spread = f"{value.spread:.{decimals}f}"
+    spread = decimals(value.spread, places)
     return f"{mean}\n±{spread.removeprefix('0')}"

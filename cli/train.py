@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from spacelite.settings import HeadSettings, PassSettings
     from spacelite.store import Cache
 
+MOST_SEEDS = 10_000  # far beyond use
 PHASES = {"train": ("training", "tokens")}
 
 
@@ -151,8 +152,8 @@ class Grid:
 
 def check_seeds(seeds: int) -> int:
     """The number of seeds; SpaceliteError for one that trains nothing."""
-    if seeds < 1:
-        raise SpaceliteError(f"--seeds {seeds}: give at least 1")
+    if not 1 <= seeds <= MOST_SEEDS:
+        raise SpaceliteError(f"--seeds {seeds}: give 1 to {MOST_SEEDS:,}")
     return seeds
 
 
@@ -161,7 +162,8 @@ def refuse_stopped(stopped: list[str], heads: int) -> None:
     if stopped:
         raise SpaceliteError(
             f"{len(stopped)} of {heads} heads diverged and were not saved ({'; '.join(stopped)}): "
-            "try a smaller --lr"
+            "try a smaller --lr; if that does not help, spacelite cache verify tells whether the "
+            "hidden states are damaged"
         )
 
 
@@ -201,7 +203,7 @@ def _print(saved: list[Run]) -> None:
     from rich import box
     from rich.table import Table
 
-    from spacelite.report.markdown import number
+    from spacelite.report.markdown import decimals, number
 
     table = Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
     left = ("System, run", "Split")
@@ -214,7 +216,7 @@ def _print(saved: list[Run]) -> None:
         # The last part of a run's id is enough to name it.
         names = iter([run.record["system"], run.id.rpartition("--")[2]])
         for split, scores in run.record["metrics"].items():
-            figures = [f"{scores[name]:.4f}" for name in ("loss", "accuracy", "f1_macro")]
+            figures = [decimals(scores[name], 4) for name in ("loss", "accuracy", "f1_macro")]
             table.add_row(next(names, ""), *weights, split, *figures)
             weights = ["", "", ""]
         table.add_section()

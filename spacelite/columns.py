@@ -186,6 +186,14 @@ def _several(
         raise SpaceliteError(
             f"{name}: its lists hold records or missing values: give lists of numbers or strings"
         )
+    widths = {len(row) for rows in values.values() for row in rows}
+    if len(widths) == 1 and widths != {1} and {*every} <= {0, 1}:
+        # A column of zeros and ones (or booleans) a label.
+        (count,) = widths
+        names = tuple(class_names) if len(class_names) == count else tuple(map(str, range(count)))
+        return {
+            split: np.array(rows, np.int64).reshape(-1, count) for split, rows in values.items()
+        }, names
     numbers, names = numbered(flat, class_names, name)
     labels = {}
     for split, rows in values.items():

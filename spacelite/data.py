@@ -135,7 +135,8 @@ def load(
 
 def stratified_sample(labels: Labels, size: int) -> npt.NDArray[np.int64]:
     """Sorted indices of a random sample of `size` examples (all, where there are fewer), every
-    label in proportion to within one example. Seeded.
+    label in proportion to within one example; where a text can have several, plainly random.
+    Seeded.
 
     Every label gets its share rounded down; what is left goes to the largest remainders.
     scikit-learn's stratified split refuses labels that occur once and samples that leave fewer

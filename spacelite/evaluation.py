@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from spacelite import passes, specs, training
+from spacelite import heads, passes, specs, training
 from spacelite.batches import TokenSplit
 from spacelite.errors import SpaceliteError
 from spacelite.losses import Objective
@@ -46,8 +46,9 @@ def transfer(
     """Evaluate a run's head on all splits of a complete cache.
 
     `mapping`: the cache's label names -> the run's; without one labels of the same names are the
-    same, and others are matched by their numbers. Raises SpaceliteError where backbone, layer or
-    width differ, or labels do not fit.
+    same, and where no name is in both they are matched by their numbers.
+
+    Raises SpaceliteError where backbone, layer or width differ, or labels do not fit.
     """
     if not cache.complete:
         raise SpaceliteError(f"cache {cache.name} is unfinished: run its embed command again")
@@ -57,11 +58,20 @@ def transfer(
     multilabel = bool(run.record.get("multilabel"))
     objective = Objective(len(names), multilabel=multilabel)
     parameters = run.parameters()
-    width = next(parameters[name].shape[-1] for name in FIRST_LAYERS if name in parameters)
+    width = next((parameters[name].shape[-1] for name in FIRST_LAYERS if name in parameters), 0)
     if width != cache.splits["train"].width:
         raise SpaceliteError(
             f"run {run.id} is of hidden states of width {width}, cache {cache.name} of "
             f"{cache.splits['train'].width}"
+        )
+    shapes = {
+        name: value.shape
+        for name, value in heads.initial_parameters(run.head, len(names), width).items()
+    }
+    if shapes != {name: value.shape for name, value in parameters.items()}:
+        raise SpaceliteError(
+            f"{run.folder / 'head.safetensors'} is damaged (it is no {run.record['system']} head "
+            f"of {len(names)} labels): train the head again"
         )
     stacks = training.stacked({run.head: parameters}, objective, device)
     done, scores = 0, {}
@@ -115,16 +125,24 @@ def _label_numbers(run: Run, cache: Cache, mapping: dict[str, str] | None) -> An
         raise SpaceliteError(
             f"{cache.spec['dataset']} has {kinds[several]}, run {run.id} is of {kinds[not several]}"
         )
-    if mapping is None or several:
-        if mapping is not None:
-            raise SpaceliteError("--map is for data with one label a text")
-        if len(there) != len(here):
+    same = set(there) == set(here)
+    if several and not same and (set(there) & set(here) or len(there) != len(here)):
+        raise SpaceliteError(
+            f"{cache.spec['dataset']} has the labels {', '.join(there)}, run {run.id} has "
+            f"{', '.join(here)}: with several labels a text the two must have the same"
+        )
+    if several and mapping is not None:
+        raise SpaceliteError("--map is for data with one label a text")
+    if mapping is None:
+        if same:
+            return _places(there, here)
+        if len(there) != len(here) or set(there) & set(here):
             raise SpaceliteError(
                 f"{cache.spec['dataset']} has {len(there)} labels ({', '.join(there)}), run "
-                f"{run.id} has {len(here)} ({', '.join(here)}): say which is which with --map "
-                f"{','.join(f'{_quoted(name)}=...' for name in there)}"
+                f"{run.id} has {len(here)} ({', '.join(here)}): say which is which with "
+                + " ".join(f"--map '{name}=...'" for name in there)
             )
-        return np.arange(len(here)) if set(there) != set(here) else _places(there, here)
+        return np.arange(len(here))
     unknown = [name for name in mapping if name not in there]
     unknown += [name for name in mapping.values() if name not in here]
     missing = [name for name in there if name not in mapping]
@@ -136,9 +154,28 @@ def _label_numbers(run: Run, cache: Cache, mapping: dict[str, str] | None) -> An
     return _places([mapping[name] for name in there], here)
 
 
+def parse_map(pairs: Sequence[str], there: Sequence[str], here: Sequence[str]) -> dict[str, str]:
+    """`["a=x", "b=y"]` -> {"a": "x", "b": "y"}. Where labels themselves hold a `=`, the one is
+    meant that has a label of `there` before it and one of `here` after.
+
+    Raises SpaceliteError for what is no such pair, and for a label that is mapped twice.
+    """
+    mapping: dict[str, str] = {}
+    for pair in pairs:
+        ways = [
+            (pair[:place].strip(), pair[place + 1 :].strip())
+            for place, character in enumerate(pair)
+            if character == "="
+        ]
+        if not ways or not all(ways[0]):
+            raise SpaceliteError(f"--map {pair}: give LABEL=LABEL, one --map for each label")
+        known = [(name, other) for name, other in ways if name in there and other in here]
+        name, other = (known or ways)[0]
+        if name in mapping:
+            raise SpaceliteError(f"--map {pair}: {name!r} is there twice")
+        mapping[name] = other
+    return mapping
+
+
 def _places(names: list[str], among: list[str]) -> Any:
     return np.array([among.index(name) for name in names], np.int64)
-
-
-def _quoted(name: str) -> str:
-    return f"'{name}'" if " " in name else name

@@ -64,6 +64,10 @@ def reproduce(
     if not rows:
         known = ", ".join(dict.fromkeys(row.table for row in paper.published()))
         raise SpaceliteError(f"--table {table}: choose one of {known}")
+    if options.limit is not None and options.limit < 1:
+        raise SpaceliteError(f"--limit {options.limit}: give at least one example a split")
+    if options.data_dir is not None and not options.data_dir.is_dir():
+        raise SpaceliteError(f"--data-dir {options.data_dir}: there is no such folder")
     outcomes = [RowOutcome(row) for row in rows]
     passes: dict[tuple[str, str, int], list[RowOutcome]] = {}
     for outcome in outcomes:

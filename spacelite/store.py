@@ -223,6 +223,15 @@ class CachedSplit:
         """Tokens of each example, (N,) int64."""
         return np.diff(self.offsets)
 
+    def label_counts(self, classes: int) -> Array:
+        """How many examples have each of the C labels, (C,) int64."""
+        counts: Array = (
+            self.labels.sum(axis=0)
+            if self.labels.ndim == 2
+            else np.bincount(self.labels, minlength=classes)
+        )
+        return counts
+
     @property
     def token_ids(self) -> Array:
         """(T,) int32."""

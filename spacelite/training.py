@@ -197,6 +197,10 @@ class _Training:
                     if best == epoch:
                         result.best_epoch, result.parameters = epoch, stack.one(row)
                     if epoch - best >= self.shared.patience:
+                        log.info(
+                            "%s ends after epoch %s: its best was %s",
+                            head.description, epoch, best,
+                        )  # fmt: skip
                         ended = True
                         continue
                 remaining[head] = stack.one(row)

@@ -272,3 +272,30 @@ def test_interrupted_train_goes_on_with_resume(bert, reviews, tmp_path):
     again = spacelite("train", "--resume", *there)
     assert "nothing to resume: starting from the first epoch" in again.stderr
     assert weights.read_bytes() == content
+
+
+def test_info_counts_the_labels_of_texts_with_several(bert, tmp_path):
+    rows = [{"text": f"film {i}", "label": [[], ["a"], ["a", "c"]][i % 3]} for i in range(9)]
+    (tmp_path / "data").mkdir()
+    for split in ("train", "validation", "test"):
+        (tmp_path / "data" / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    there = ["--cache-dir", tmp_path, "--json"]
+    spacelite("embed", "--backbone", bert, "--dataset", tmp_path / "data", *there)
+    info = json.loads(spacelite("cache", "info", "tiny", *there).stdout)
+    assert info["splits"]["test"]["labels"] == {"a": 6, "c": 3}
+    heads = ["--head", "space,linear,mlp,logreg", "--inter", "0,0.2", "--intra", "0.001"]
+    trained = json.loads(spacelite("train", "--epochs", 2, *heads, *there).stdout)
+    assert len(trained) == 5 and all(run["multilabel"] for run in trained)
+    assert {run["average"] for run in trained} == {"weighted"}
+
+
+def test_losses_beyond_all_bounds_do_not_break_the_tables(workplace, tmp_path):
+    folder, _, _ = workplace
+    there = ["--cache-dir", tmp_path]
+    (tmp_path / "embeddings").symlink_to(folder / "embeddings")
+    options = {"env": {"COLUMNS": "80"}}
+    trained = spacelite("train", "--epochs", 1, "--lr", "1e12", *there, **options)
+    shown = spacelite("report", *there, **options)
+    for result in (trained, shown):
+        assert re.search(r"\de\+\d\d", result.stdout), result.output
+        assert max(map(len, result.stdout.splitlines())) <= 80 and "…" not in result.stdout

@@ -167,6 +167,14 @@ def test_lists_of_labels_become_a_column_of_zeros_and_ones_a_label(tmp_path):
     assert limited.splits["train"].labels.shape == (2, 3)
 
 
+@pytest.mark.parametrize("values", [(0, 1), (False, True), (0.0, 1.0)], ids=str)
+def test_zeros_and_ones_for_each_label_are_columns(tmp_path, values):
+    rows = [[values[i] for i in row] for row in ([0, 1, 0], [0, 0, 0], [1, 1, 0])]
+    dataset = data.load(str(everywhere(tmp_path, rows)))
+    assert dataset.label_names == ("0", "1", "2")
+    assert dataset.splits["train"].labels.tolist() == [[0, 1, 0], [0, 0, 0], [1, 1, 0]]
+
+
 def test_lists_of_class_labels_keep_their_names(tmp_path):
     from datasets import ClassLabel, Dataset, Features, List, Value
 

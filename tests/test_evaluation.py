@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 
 import h5py
 import numpy as np
@@ -99,13 +100,44 @@ def test_labels_are_mapped(place, bert, tmp_path):
     with store.Cache(path) as cache:
         result = evaluation.transfer(run, cache, {"0": "1", "1": "0", "2": "1"})
         message = refusal(evaluation.transfer, run, cache)
-        assert "three has 3 labels (0, 1, 2), run" in message and "--map 0=...,1=" in message
+        assert "three has 3 labels (0, 1, 2), run" in message
+        assert message.endswith("--map '0=...' --map '1=...' --map '2=...'")
         assert "'9'" in refusal(evaluation.transfer, run, cache, {"9": "1", "1": "0", "2": "1"})
         assert "'5'" in refusal(evaluation.transfer, run, cache, {"0": "5", "1": "0", "2": "1"})
         assert "'2' is missing" in refusal(evaluation.transfer, run, cache, {"0": "1", "1": "0"})
     assert result.labels == {"0": "1", "1": "0", "2": "1"}
     wanted = expected(run, path, "test", [1, 0, 1])
     assert result.metrics["test"] == pytest.approx(wanted, abs=1e-5)
+
+
+def test_pairs_of_labels_are_told_apart_by_the_labels_there_are():
+    there, here = ["a b,c=d", "cat", "x"], ["pos", "n=eg"]
+    pairs = ["a b,c=d=pos", "cat=n=eg", "x = pos"]
+    assert evaluation.parse_map(pairs, there, here) == {
+        "a b,c=d": "pos", "cat": "n=eg", "x": "pos",
+    }  # fmt: skip
+    for wrong, words in ((["a"], "--map a: give LABEL=LABEL"), (["=b"], "--map =b: give"),
+                         (["a=b", "a=c"], "'a' is there twice")):  # fmt: skip
+        assert words in refusal(evaluation.parse_map, wrong, there, here)
+
+
+def test_labels_that_share_some_names_only_need_a_map(place, bert, tmp_path):
+    path = cached(tmp_path, bert, 2, "other")
+    run = place[1]["space"]
+    turned = runs.Run(run.folder, {**run.record, "label_names": ["1", "9"]})
+    with store.Cache(path) as cache:
+        assert "say which is which with --map" in refusal(evaluation.transfer, turned, cache)
+
+
+def test_a_head_of_other_shapes_is_damaged(place, bert, tmp_path):
+    path = cached(tmp_path, bert, 2, "other")
+    copy = tmp_path / "copy"
+    shutil.copytree(place[1]["space"].folder, copy)
+    shutil.copy(place[1]["linear"].folder / "head.safetensors", copy)
+    with store.Cache(path) as cache:
+        assert "is damaged (it is no space head of 2 labels)" in refusal(
+            evaluation.transfer, runs.load(copy), cache
+        )
 
 
 def test_labels_of_the_same_names_are_the_same_whatever_their_order(place, bert, tmp_path):
@@ -187,8 +219,7 @@ def test_the_command_embeds_evaluates_and_the_report_shows_it(place, bert, tmp_p
         ([], "give one of --dataset and --cache"),
         (["--cache", "none"], "is no cache"),
         (["--cache", "x", "--dataset", "y"], "give one of --dataset and --cache"),
-        (["--cache", "x", "--map", "a"], "--map a: give LABEL=LABEL"),
-        (["--cache", "x", "--map", "a=b,a=c"], "a label is there twice"),
+        (["--cache", "x", "--limit", "5"], "--limit is for --dataset"),
     ],
 )
 def test_bad_arguments_are_refused_in_one_line(arguments, words, place):

@@ -1,7 +1,8 @@
 """The published tables from data to figures, on tiny data sets of the published names."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 from conftest import refusal, save_backbone, write_dataset
@@ -117,6 +118,13 @@ def test_the_command_prints_all_rows(options):
     one = json.loads(spacelite("reproduce", "--table", "imdb-xlnet-5", "--json", *there).stdout)
     assert len(one) == 1 and len(one[0]["rows"]) == 4
     assert "choose one of bert-base, imdb-distilbert-5" in refusal(reproduce, "none", options)
+
+
+@pytest.mark.parametrize("wrong", [{"limit": 0}, {"data_dir": Path("/nowhere")}], ids=str)
+def test_options_that_cannot_be_are_refused_at_once(wrong, options):
+    assert next(iter(wrong)).replace("_", "-") in refusal(
+        reproduce, None, replace(options, **wrong)
+    )
 
 
 def test_a_transfer_under_another_map_is_not_taken_for_the_protocols(outcomes, options):

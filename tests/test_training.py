@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from sklearn import metrics as sk
 
-from spacelite import batches, passes, store
+from spacelite import batches, passes, snapshots, store
 from spacelite.errors import SpaceliteError
 from spacelite.heads import initial_parameters
 from spacelite.metrics import METRICS

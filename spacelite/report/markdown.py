@@ -15,6 +15,7 @@ HEADINGS = {
     "precision": "Precision",
     "recall": "Recall",
 }
+LARGEST = 10_000  # a longer number would break the tables
 COLUMNS = (
     "System", "Parameters", *HEADINGS.values(),
     "Inter", "Intra", "Epochs", "Backbone", "Data", "Seeds",
@@ -63,8 +64,13 @@ def figure(value: Figure | None) -> str:
     """`0.6210`, `0.6210 ± 0.0030` over several seeds, or a dash."""
     if value is None:
         return "–"
-    spread = "" if value.spread is None else f" ± {value.spread:.4f}"
-    return f"{value.mean:.4f}{spread}"
+    spread = "" if value.spread is None else f" ± {decimals(value.spread, 4)}"
+    return f"{decimals(value.mean, 4)}{spread}"
+
+
+def decimals(value: float, places: int) -> str:
+    """`0.6210`; a loss that is beyond all bounds as `5.4e+31`."""
+    return f"{value:.{places}f}" if abs(value) < LARGEST else f"{value:.1e}"
 
 
 def number(value: float | None) -> str:
