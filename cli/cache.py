@@ -84,6 +84,7 @@ def info(name: Name, cache_dir: CacheDir = CACHE_DIR, as_json: Json = False) -> 
 
     path = caches.find(cache_dir, name)
     with store.Cache(path) as cache:
+        names = cache.label_names
         splits = {
             split: {
                 "examples": len(stored),
