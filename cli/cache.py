@@ -90,13 +90,7 @@ def info(name: Name, cache_dir: CacheDir = CACHE_DIR, as_json: Json = False) -> 
                 "examples": len(stored),
                 "tokens": stored.tokens,
                 "done": int(stored.done.sum()),
-                "labels": dict(
-                    zip(
-                        cache.label_names,
-                        stored.label_counts(len(cache.label_names)).tolist(),
-                        strict=True,
-                    )
-                ),
+                "labels": dict(zip(names, stored.label_counts(len(names)).tolist(), strict=True)),
             }
             for split, stored in cache.splits.items()
         }

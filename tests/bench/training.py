@@ -315,7 +315,11 @@ def report(result):
     yield "| --- |" + " ---: |" * (len(parts) + 1)
     for heads, found in result["breakdown"].items():
         values = [f"{found['parts'][part]:.2f}" for part in parts]
-        yield f"| {heads} heads | " + " | ".join(values) + f" | {found['seconds']:.2f} |"
+        yield (
+            f"| {heads} head{'s' if heads != 1 else ''} | "
+            + " | ".join(values)
+            + f" | {found['seconds']:.2f} |"
+        )
     yield ""
     yield "| in place of spacelite | seconds an epoch | spacelite is faster | memory |"
     yield "| --- | ---: | ---: | ---: |"
