@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from spacelite import specs, store
+from spacelite import journal, specs, store
 from spacelite.errors import SpaceliteError
 
 log = logging.getLogger(__name__)
@@ -146,7 +146,7 @@ def verify(
                 seen += len(rows)
                 on_progress(seen, total)
     if damaged:
-        with store.lock(path), store.Writer(path) as writer:
+        with store.lock(path), journal.Writer(path) as writer:
             for name, example in damaged:
                 writer.unmark(name, example)
     return damaged

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spacelite import backbone as backbones
-from spacelite import checkpoints, data, specs, store
+from spacelite import checkpoints, data, journal, specs, store
 from spacelite.errors import SpaceliteError, is_out_of_memory
 from spacelite.specs import Spec
 
@@ -281,7 +281,7 @@ def _run(
     on_progress: OnProgress,
 ) -> None:
     """Compute every example that is not done yet."""
-    with store.Writer(path) as writer:
+    with journal.Writer(path) as writer:
         done_before = np.concatenate([writer.done[split] for split in examples.splits]) == 1
         total, count = int(examples.lengths.sum()), int(examples.lengths[done_before].sum())
         if count:

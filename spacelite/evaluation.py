@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from spacelite import heads, passes, specs, training
+from spacelite import heads, passes, scoring, specs
 from spacelite.batches import TokenSplit
 from spacelite.errors import SpaceliteError
 from spacelite.losses import Objective
@@ -73,7 +73,7 @@ def transfer(
             f"{run.folder / 'head.safetensors'} is damaged (it is no {run.record['system']} head "
             f"of {len(names)} labels): train the head again"
         )
-    stacks = training.stacked({run.head: parameters}, objective, device)
+    stacks = heads.stacked({run.head: parameters}, objective, device)
     done, scores = 0, {}
     with passes.workers(device) as crew:
         for name in cache.splits:
@@ -89,7 +89,7 @@ def transfer(
                 done += tokens
                 on_progress(done, cache.tokens)
 
-            scores[name] = training.evaluate(split, stacks, objective, crew, advance)[run.head]
+            scores[name] = scoring.evaluate(split, stacks, objective, crew, advance)[run.head]
             del split  # before the next is read
     return Transfer(
         cache=cache.name,

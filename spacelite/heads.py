@@ -20,6 +20,8 @@ from spacelite import losses
 from spacelite.losses import EPSILON, Batch, Objective, Size, Sums
 from spacelite.settings import HeadSettings
 
+Parameters = dict[str, torch.Tensor]
+
 POOLER_DROPOUT = 0.1  # of the published linear baseline on BERT's pooler
 MLP_DROPOUT = 0.2  # of the published mlp baseline, between its layers
 
@@ -260,3 +262,16 @@ def stack(
     }
     kind = SpaceHeads if settings[0].kind == "space" else PooledHeads
     return kind(settings, stacked, objective)
+
+
+def stacked(
+    parameters: dict[HeadSettings, Parameters], objective: Objective, device: str
+) -> list[Heads]:
+    """Heads with their parameters as stacks of those that are alike."""
+    groups: dict[tuple[object, ...], list[HeadSettings]] = {}
+    for head in parameters:
+        groups.setdefault(head.shape, []).append(head)
+    return [
+        stack(group, [parameters[head] for head in group], objective, device)
+        for group in groups.values()
+    ]

@@ -167,29 +167,34 @@ def save(cache_dir: Path, cache: store.Cache, head: TrainedHead, shared: PassSet
     partial, former = (folder.with_name(f".{name}.{state}") for state in ("partial", "former"))
     try:
         with store.lock(prepare(cache_dir)):
-            if former.exists() and not folder.exists():
-                former.rename(folder)  # a process was killed between the two renames below
-            for left in (partial, former):
-                shutil.rmtree(left, ignore_errors=True)
-            partial.mkdir()
-            save_file(
-                {key: value.numpy() for key, value in head.parameters.items()},
-                partial / "head.safetensors",
-            )
-            _write_json(partial / "history.json", head.history)
-            _write_json(partial / "run.json", record)
-            if folder.exists():
-                folder.rename(former)
-            partial.rename(folder)
-            shutil.rmtree(former, ignore_errors=True)
+            _tidy(folder, partial, former)  # a process may have been killed in here
+            try:
+                partial.mkdir()
+                save_file(
+                    {key: value.numpy() for key, value in head.parameters.items()},
+                    partial / "head.safetensors",
+                )
+                _write_json(partial / "history.json", head.history)
+                _write_json(partial / "run.json", record)
+                if folder.exists():
+                    folder.rename(former)
+                partial.rename(folder)
+            finally:  # still under the lock: the next to save makes a folder of the same name
+                _tidy(folder, partial, former)
     except SpaceliteError:
         raise
     except Exception as error:  # safetensors has one of its own for a full disk
         reason = (isinstance(error, OSError) and error.strerror) or one_line(error, 80)
         raise SpaceliteError(f"run {name} cannot be saved in {folder.parent}: {reason}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return Run(folder, record)
+
+
+def _tidy(folder: Path, partial: Path, former: Path) -> None:
+    """Bring the former run back where no new one has taken its name; leave nothing else behind."""
+    if former.exists() and not folder.exists():
+        former.rename(folder)
+    for left in (partial, former):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def train_and_save(

@@ -1,9 +1,8 @@
-"""The HDF5 cache file: lay out, write rows, mark done, verify, read. The only importer of `h5py`.
+"""The HDF5 cache file: lay out, lock, read. The only importer of `h5py`.
 
 The file is laid out whole before the first hidden state exists, and the HDF5 handle closed. Hidden
-states are then plain bytes at known offsets, written with `os.pwrite`, so that no HDF5 metadata is
-ever half-written, however the process ends. The journal says which examples can be trusted: rows
-are synced to disk before their `done` flags. The format is described in the README.
+states are then plain bytes at known offsets (`journal` writes them), so that no HDF5 metadata is
+ever half-written, however the process ends. The format is described in the README.
 """
 
 from __future__ import annotations
@@ -225,11 +224,9 @@ class CachedSplit:
 
     def label_counts(self, classes: int) -> Array:
         """How many examples have each of the C labels, (C,) int64."""
-        counts: Array = (
-            self.labels.sum(axis=0)
-            if self.labels.ndim == 2
-            else np.bincount(self.labels, minlength=classes)
-        )
+        if self.labels.ndim == 1:
+            return np.bincount(self.labels, minlength=classes)
+        counts: Array = self.labels.sum(axis=0)
         return counts
 
     @property
@@ -353,98 +350,6 @@ class Cache:
         self._file.close()
 
     def __enter__(self) -> Cache:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-
-class Writer:
-    """Writes examples into a cache file that is laid out. Use as a context manager, under `lock`.
-
-    `done`: split -> (N,) uint8, as the journal stood when the writer was opened, kept up to date.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        with Cache(path) as cache:
-            self._offsets = cache.byte_offsets()
-            self._rows = {name: split.offsets for name, split in cache.splits.items()}
-            self._row_bytes = {
-                name: split.width * split.dtype.itemsize for name, split in cache.splits.items()
-            }
-            self.done = {name: split.done for name, split in cache.splits.items()}
-        self._pending: list[tuple[str, int, int, int | None]] = []
-        try:
-            self._file = os.open(path, os.O_RDWR)
-        except OSError as error:
-            raise self._failure(error) from error
-
-    def write(self, split: str, example: int, rows: Array, pooled: Array | None) -> None:
-        """Write an example's hidden states (n, d), in the stored dtype, and its pooled row (d,)
-        float32. They count only once `commit` has returned."""
-        place = self._offsets[split]
-        first, last = self._rows[split][example : example + 2]
-        if len(rows) != last - first:
-            raise ValueError(f"{len(rows)} rows for {split} example {example}, not {last - first}")
-        start = place["tokens"] + int(first) * self._row_bytes[split]
-        content = np.ascontiguousarray(rows).data.cast("B")
-        self._pwrite(content, start)
-        pooled_crc = None
-        if pooled is not None:
-            pooled_content = np.ascontiguousarray(pooled).data.cast("B")
-            self._pwrite(pooled_content, place["pooled"] + example * pooled.nbytes)
-            pooled_crc = zlib.crc32(pooled_content)
-        self._pending.append((split, example, zlib.crc32(content), pooled_crc))
-
-    def commit(self) -> None:
-        """Sync the rows written so far to disk, then mark their examples done."""
-        if not self._pending:
-            return
-        pending, self._pending = self._pending, []
-        try:
-            os.fsync(self._file)
-        except OSError as error:
-            # The rows may be gone although a second sync would succeed: they never count.
-            raise self._failure(error) from error
-        for split, example, crc, pooled_crc in pending:
-            place = self._offsets[split]
-            self._pwrite(np.uint32(crc).tobytes(), place["crc32"] + 4 * example)
-            if pooled_crc is not None:
-                self._pwrite(np.uint32(pooled_crc).tobytes(), place["pooled_crc32"] + 4 * example)
-            self._pwrite(b"\x01", place["done"] + example)
-            self.done[split][example] = 1
-
-    def unmark(self, split: str, example: int) -> None:
-        """Mark an example as not done, so that the next embed computes it again."""
-        self._pwrite(b"\x00", self._offsets[split]["done"] + example)
-        self.done[split][example] = 0
-
-    def close(self) -> None:
-        """Sync and close the file. Rows that were not committed do not count."""
-        try:
-            os.fsync(self._file)
-        except OSError as error:
-            raise self._failure(error) from error
-        finally:
-            os.close(self._file)
-
-    def _pwrite(self, content: bytes | memoryview, offset: int) -> None:
-        view = memoryview(content)
-        try:
-            while len(view):
-                written = os.pwrite(self._file, view, offset)
-                view, offset = view[written:], offset + written
-        except OSError as error:
-            raise self._failure(error) from error
-
-    def _failure(self, error: OSError) -> SpaceliteError:
-        return SpaceliteError(
-            f"writing {self.path} failed: {error.strerror}; mend that and run the same command "
-            "again: it goes on where it was"
-        )
-
-    def __enter__(self) -> Writer:
         return self
 
     def __exit__(self, *exception: object) -> None:

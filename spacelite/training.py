@@ -10,23 +10,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from spacelite import heads, logreg, metrics, passes, settings, snapshots
+from spacelite import heads, logreg, passes, settings, snapshots
 from spacelite.batches import TokenSplit, open_splits
 from spacelite.errors import SpaceliteError, is_out_of_memory
-from spacelite.heads import Heads
-from spacelite.losses import Objective, Size
+from spacelite.heads import Heads, Parameters, stacked
+from spacelite.losses import Objective
 from spacelite.optimizer import Adam, Moments, schedule_factor
 from spacelite.passes import Workers
+from spacelite.scoring import Scores, Seen, evaluate
 from spacelite.settings import HeadSettings, PassSettings
 from spacelite.snapshots import Snapshot
 from spacelite.store import Cache
 
 log = logging.getLogger(__name__)
 
-Scores = dict[str, float]
-Parameters = dict[str, torch.Tensor]
 HeadMoments = dict[tuple[HeadSettings, str], Moments]  # by head and name of the parameter
 # Called with how many tokens are done, of how many.
 OnProgress = Callable[[int, int], None]
@@ -158,7 +155,7 @@ class _Training:
         rows = train.shuffled(self.shared.data_seed, epoch)
         size = self.shared.batch_size
         starts = range(0, len(rows), size)
-        seen = [_Seen(stack) for stack in self.stacks]
+        seen = [Seen(stack) for stack in self.stacks]
         for number, start in enumerate(starts):
             chosen = rows[start : start + size]
             batch = passes.batch_of(train, chosen, self.objective)
@@ -314,85 +311,6 @@ class _Progress:
     def __call__(self, tokens: int) -> None:
         self._done += tokens
         self._report(self._done, self._total)
-
-
-class _Seen:
-    """The figures of an epoch's batches: losses as means over examples, predictions summed."""
-
-    def __init__(self, stack: Heads) -> None:
-        self._stack = stack
-        self._loss, self._ce = torch.zeros(2, len(stack.settings), dtype=torch.float64)
-        self._confusion = torch.zeros_like(stack.sums.confusion)
-        self._right = torch.zeros_like(stack.sums.right)
-        self._examples = 0
-
-    def add(self, size: Size) -> None:
-        """Count what the stack has summed over a batch."""
-        loss, ce = self._stack.losses(size)
-        self._loss += loss * size.examples
-        self._ce += ce * size.examples
-        self._confusion += self._stack.sums.confusion
-        self._right += self._stack.sums.right
-        self._examples += size.examples
-
-    def scores(self) -> list[tuple[HeadSettings, Scores]]:
-        """Each head's figures."""
-        accuracy = self._right / self._examples
-        figures = (self._loss / self._examples, self._ce / self._examples, accuracy)
-        return _scores(self._stack, *figures, self._confusion)
-
-
-def evaluate(
-    split: TokenSplit,
-    stacks: Sequence[Heads],
-    objective: Objective,
-    crew: Workers,
-    progress: Callable[[int], None] = lambda tokens: None,
-) -> dict[HeadSettings, Scores]:
-    """Loss, CE and metrics of every head on a split, which counts as one batch: L_inter and
-    L_intra are means over the whole split."""
-    size = passes.sum_up(split, stacks, objective, crew, progress)
-    return {
-        head: scores
-        for stack in stacks
-        for head, scores in _scores(
-            stack, *stack.losses(size), stack.sums.right / size.examples, stack.sums.confusion
-        )
-    }
-
-
-def stacked(
-    parameters: dict[HeadSettings, Parameters], objective: Objective, device: str
-) -> list[Heads]:
-    """Heads with their parameters as stacks of those that are alike."""
-    groups: dict[tuple[object, ...], list[HeadSettings]] = {}
-    for head in parameters:
-        groups.setdefault(head.shape, []).append(head)
-    return [
-        heads.stack(group, [parameters[head] for head in group], objective, device)
-        for group in groups.values()
-    ]
-
-
-def _scores(
-    stack: Heads,
-    loss: torch.Tensor,
-    ce: torch.Tensor,
-    accuracy: torch.Tensor,
-    confusion: torch.Tensor,
-) -> list[tuple[HeadSettings, Scores]]:
-    return [
-        (
-            head,
-            {
-                "loss": float(loss[row]),
-                "ce": float(ce[row]),
-                "accuracy": float(accuracy[row]),
-                **metrics.scores(confusion[row].numpy()),
-            },
-        )
-        for row, head in enumerate(stack.settings)
-    ]
 
 
 def _best_epoch(history: list[dict[str, Any]], monitor: str) -> int:

@@ -14,9 +14,9 @@ COMMANDS = sorted((ROOT / "cli").glob("*.py"))
 # Data flows one way: a module imports only from those before it.
 ORDER = [
     "errors", "demo_corpus", "hub", "sources", "columns", "data", "checkpoints", "backbone",
-    "specs", "store", "caches", "embedding", "metrics", "settings", "batches", "losses", "heads",
-    "optimizer", "passes", "logreg", "snapshots", "training", "runs", "evaluation", "paper",
-    "reproduce", "report",
+    "specs", "store", "journal", "caches", "embedding", "metrics", "settings", "batches", "losses",
+    "heads", "optimizer", "passes", "scoring", "logreg", "snapshots", "training", "runs",
+    "evaluation", "paper", "reproduce", "report",
 ]  # fmt: skip
 GATEWAYS = {
     "transformers": {"backbone"}, "h5py": {"store"}, "datasets": {"sources"},
@@ -102,7 +102,7 @@ def test_nothing_is_unpickled_and_no_remote_code_is_trusted(path):
         ("import spacelite_cli.app", ["torch", "numpy", "transformers", "h5py", "rich.table"]),
         ("from spacelite import runs; from spacelite.report import summary, markdown",
          ["torch", "transformers", "datasets", "sklearn"]),
-        ("from spacelite import caches, training",
+        ("from spacelite import caches, evaluation, training",
          ["transformers", "datasets", "sklearn", "pyarrow", "torch._dynamo"]),
         ("from spacelite import embedding", ["transformers", "datasets", "sklearn", "torch"]),
     ],

@@ -18,7 +18,7 @@ import torch
 from conftest import save_backbone, write_dataset
 
 from spacelite import backbone as backbones
-from spacelite import caches, data, store
+from spacelite import caches, data, journal, store
 from spacelite.embedding import embed, plan_batches
 from spacelite.errors import SpaceliteError
 
@@ -291,7 +291,7 @@ def test_going_on_with_another_tokenization_is_refused(bert, reviews, tmp_path, 
     """Another version of the tokenizers package may cut texts differently: rows would no longer
     fit between those of their neighbours."""
     path = run(tmp_path, bert, reviews).path
-    with store.Writer(path) as writer:
+    with journal.Writer(path) as writer:
         writer.unmark("train", 0)
     before = digest(path)
     real = backbones.tokenize
@@ -446,7 +446,7 @@ with store.lock(Path(sys.argv[1])):
 
 def test_a_second_writer_waits_and_says_so(bert, reviews, tmp_path, caplog):
     path = run(tmp_path, bert, reviews).path
-    with store.Writer(path) as writer:
+    with journal.Writer(path) as writer:
         writer.unmark("train", 0)
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(path), "1.5"], stdout=subprocess.PIPE, text=True
@@ -465,7 +465,7 @@ def test_a_killed_writer_holds_nobody_up(bert, reviews, tmp_path):
     assert holder.stdout.readline() == "held\n"
     holder.kill()
     holder.wait()
-    with store.Writer(path) as writer:
+    with journal.Writer(path) as writer:
         writer.unmark("train", 0)
     assert not run(tmp_path, bert, reviews).hit
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -101,6 +102,25 @@ def test_a_save_that_was_killed_between_two_steps_is_mended(cache_path, trained,
         runs.save(tmp_path, cache, trained[0], SHARED)
         shutil.copytree(first.folder, former)  # killed before the former was deleted
         runs.save(tmp_path, cache, trained[0], SHARED)
+    assert [path.name for path in runs.folder_of(tmp_path).iterdir()] == [first.id]
+
+
+def test_a_run_whose_successor_cannot_take_its_name_stays(
+    cache_path, trained, tmp_path, monkeypatch
+):
+    with store.Cache(cache_path) as cache:
+        first = runs.save(tmp_path, cache, trained[0], SHARED)
+        real = Path.rename
+
+        def rename(self, target):
+            if self.name.endswith(".partial"):
+                raise OSError(5, "Input/output error")
+            return real(self, target)
+
+        monkeypatch.setattr(Path, "rename", rename)
+        with pytest.raises(SpaceliteError, match="Input/output error"):
+            runs.save(tmp_path, cache, trained[0], SHARED)
+    assert [run.record for run in runs.load_all(tmp_path)] == [first.record]
     assert [path.name for path in runs.folder_of(tmp_path).iterdir()] == [first.id]
 
 

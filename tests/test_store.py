@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import pytest
 
-from spacelite import caches, specs, store
+from spacelite import caches, journal, specs, store
 from spacelite.errors import SpaceliteError
 
 SPEC = {"backbone": "b", "dataset": "d", "dtype": "float16", "label_names": ["no", "yes"]}
@@ -33,7 +33,7 @@ def lay_out(path, spec=SPEC, pooled=True):
 def fill(path, splits, pooled=True):
     random = np.random.RandomState(1)
     written = {}
-    with store.Writer(path) as writer:
+    with journal.Writer(path) as writer:
         for name, index in splits.items():
             for example, length in enumerate(np.diff(index.offsets)):
                 rows = random.randn(length, 8).astype(np.float16)
@@ -102,7 +102,7 @@ def test_estimated_size_is_the_real_one_to_within_a_few_pages(path):
 
 def test_rows_count_only_after_commit(path):
     splits = lay_out(path, pooled=False)
-    with store.Writer(path) as writer:
+    with journal.Writer(path) as writer:
         first = np.ones((np.diff(splits["train"].offsets)[0], 8), np.float16)
         writer.write("train", 0, first, None)
         with store.Cache(path) as cache:
@@ -119,7 +119,7 @@ def test_rows_are_synced_before_their_done_flags(path, monkeypatch):
     real_pwrite, real_fsync = os.pwrite, os.fsync
     monkeypatch.setattr(os, "pwrite", lambda f, b, o: calls.append(len(b)) or real_pwrite(f, b, o))
     monkeypatch.setattr(os, "fsync", lambda f: calls.append("sync") or real_fsync(f))
-    with store.Writer(path) as writer:
+    with journal.Writer(path) as writer:
         rows = np.ones((np.diff(splits["train"].offsets)[0], 8), np.float16)
         writer.write("train", 0, rows, None)
         writer.commit()
@@ -213,7 +213,7 @@ def test_full_disk_while_writing_keeps_the_journal_true(path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     rows = np.ones((np.diff(splits["train"].offsets)[0], 8), np.float16)
-    with store.Writer(path) as writer, monkeypatch.context() as patch:
+    with journal.Writer(path) as writer, monkeypatch.context() as patch:
         patch.setattr(os, "pwrite", full)
         with pytest.raises(SpaceliteError, match="run the same command again: it goes on"):
             writer.write("train", 0, rows, None)
@@ -226,7 +226,7 @@ def test_rows_whose_sync_failed_never_count(path, monkeypatch):
     """After a failed sync the rows may be gone although the next sync succeeds."""
     splits = lay_out(path, pooled=False)
     rows = np.ones((np.diff(splits["train"].offsets)[0], 8), np.float16)
-    with store.Writer(path) as writer:
+    with journal.Writer(path) as writer:
         writer.write("train", 0, rows, None)
         with monkeypatch.context() as patch, pytest.raises(SpaceliteError, match="writing"):
             patch.setattr(os, "fsync", lambda file: (_ for _ in ()).throw(OSError(5, "I/O error")))
@@ -239,7 +239,10 @@ def test_rows_whose_sync_failed_never_count(path, monkeypatch):
 def test_rows_of_another_length_are_never_written(path):
     splits = lay_out(path, pooled=False)
     rows = np.ones((np.diff(splits["train"].offsets)[0] + 1, 8), np.float16)
-    with store.Writer(path) as writer, pytest.raises(ValueError, match="rows for train example 0"):
+    with (
+        journal.Writer(path) as writer,
+        pytest.raises(ValueError, match="rows for train example 0"),
+    ):
         writer.write("train", 0, rows, None)
 
 

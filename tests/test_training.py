@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from sklearn import metrics as sk
 
-from spacelite import batches, passes, snapshots, store
+from spacelite import batches, journal, passes, snapshots, store
 from spacelite.errors import SpaceliteError
 from spacelite.heads import initial_parameters
 from spacelite.metrics import METRICS
@@ -525,7 +525,7 @@ def test_unknown_pooling_and_missing_pooler_are_refused(cache, distilbert, revie
 def test_an_unfinished_cache_is_refused(cache_path, tmp_path):
     copy = tmp_path / cache_path.name
     copy.write_bytes(cache_path.read_bytes())
-    with store.Writer(copy) as writer:
+    with journal.Writer(copy) as writer:
         writer.unmark("train", 3)
     with store.Cache(copy) as opened, pytest.raises(SpaceliteError, match="is unfinished"):
         train(opened, HEADS, SHARED)
