@@ -122,7 +122,7 @@ def embed(
                 _check_index(path, splits)
             else:
                 _lay_out(path, spec, splits, model, examples.tokens.padding_side)
-            budget = tokens_per_batch or (4096 if device == "cpu" else 65536)
+            budget = tokens_per_batch or default_budget(device)
             _run(path, model, examples, np.dtype(dtype), budget, on_progress)
             return Embedded(path, False, time.perf_counter() - started)
     return Embedded(path, True, time.perf_counter() - started)
@@ -258,6 +258,11 @@ def human_bytes(count: float) -> str:
     return f"{count:.1f} {units[unit]}" if unit else f"{int(count)} bytes"
 
 
+def default_budget(device: str) -> int:
+    """Tokens a forward pass where none are given."""
+    return 4096 if device == "cpu" else 65536
+
+
 def plan_batches(lengths: Array, tokens_per_batch: int) -> Iterator[Array]:
     """Batches of example numbers, longest first, each of one length, so that none is padded.
 
@@ -295,7 +300,7 @@ def _run(
                     continue
                 # The whole batch is computed again even where part of it is done: its examples'
                 # bytes depend, in the last bit, on the batch they are computed in.
-                hidden, pooled, limit = _forward(model, examples.tokens, batch, dtype, limit)
+                hidden, pooled, limit = forward(model, examples.tokens, batch, dtype, limit)
                 for row, example in enumerate(batch):
                     if not done_before[example]:
                         split, number = examples.place(int(example))
@@ -320,15 +325,16 @@ def _check_finite(rows: Array, split: str, number: int, dtype: np.dtype[Any]) ->
         )
 
 
-def _forward(
+def forward(
     model: backbones.Backbone,
     tokens: backbones.Tokenized,
     batch: Array,
     dtype: np.dtype[Any],
     limit: int,
 ) -> tuple[Array, Array | None, int]:
-    """Hidden states (B, n, d) in `dtype`, pooled outputs (B, d) float32 where there are any, and
-    the tokens a forward pass that memory allowed: halved as often as it runs out."""
+    """Run a batch of texts of one length: hidden states (B, n, d) in `dtype`, pooled outputs (B, d)
+    float32 where there are any, and the tokens a forward pass that memory allowed: `limit`, halved
+    as often as it runs out. Raises SpaceliteError where it does not suffice for a single text."""
     import torch
 
     length = len(tokens.ids[batch[0]])

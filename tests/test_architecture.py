@@ -16,7 +16,7 @@ ORDER = [
     "errors", "demo_corpus", "hub", "sources", "columns", "data", "checkpoints", "backbone",
     "specs", "store", "journal", "caches", "embedding", "metrics", "settings", "batches", "losses",
     "heads", "optimizer", "passes", "scoring", "logreg", "snapshots", "training", "runs",
-    "evaluation", "paper", "reproduce", "report",
+    "evaluation", "prediction", "paper", "reproduce", "report",
 ]  # fmt: skip
 GATEWAYS = {
     "transformers": {"backbone"}, "h5py": {"store"}, "datasets": {"sources"},

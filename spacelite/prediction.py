@@ -1,0 +1,137 @@
+"""Texts -> probabilities, with a saved head and the backbone that it was trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from spacelite import backbone as backbones
+from spacelite import checkpoints, embedding
+from spacelite.errors import SpaceliteError
+from spacelite.runs import Run
+
+if TYPE_CHECKING:
+    import torch
+
+Array = npt.NDArray[Any]
+# Called with the phase ("tokenize" or "embed"), how much of it is done, and how much there is.
+OnProgress = Callable[[str, int, int], None]
+
+
+def predict(
+    run: Run,
+    texts: Sequence[str],
+    *,
+    backbone: str | None = None,
+    device: str = "auto",
+    tokens_per_batch: int | None = None,
+    on_progress: OnProgress = lambda phase, done, total: None,
+) -> Array:
+    """The probability of each label for each text, (N, C) float64; with several labels a text each
+    label's own.
+
+    The texts pass through the backbone as the run's training data did, hidden states rounded to
+    the stored type, so that a text of the cache gets what its cached hidden states give.
+    `backbone`: where the run's lies, if it was a local folder. `tokens_per_batch`: as in `embed`.
+
+    Raises SpaceliteError for empty texts, and where the backbone is not the run's.
+    """
+    import torch
+
+    empty = [number for number, text in enumerate(texts, 1) if not text.strip()]
+    if not texts or empty:
+        what = f"text {empty[0]} is empty" if empty else "there is no text"
+        raise SpaceliteError(f"{what}: give at least a word")
+    spec = run.record["spec"]
+    wanted = embedding.backbone_settings(spec, backbone)
+    files = checkpoints.locate(wanted["backbone"], wanted["revision"])
+    same = (files.version, files.tokenizer_hash)
+    if same != (spec["backbone_version"], spec["tokenizer_hash"]):
+        raise SpaceliteError(
+            f"{files.folder} is not the backbone that run {run.id} was trained on "
+            f"({spec['backbone']}): name its folder with --backbone"
+        )
+    tokens = backbones.tokenize(
+        files,
+        texts,
+        max_length=spec["max_length"],
+        padding=spec["padding"],
+        on_chunk=lambda done: on_progress("tokenize", done, len(texts)),
+    )
+    device = backbones.resolve_device(device)
+    model = backbones.Backbone(files, layer=spec["layer"], device=device)
+    parameters = {name: value.to(device) for name, value in run.parameters().items()}
+    lengths = np.array([len(ids) for ids in tokens.ids], np.int64)
+    if not lengths.all():
+        number = int(np.argmin(lengths)) + 1
+        raise SpaceliteError(f"text {number} has no token that {files.name} knows: leave it out")
+    logits = np.empty((len(texts), len(run.record["label_names"])))
+    done, total = 0, int(lengths.sum())
+    on_progress("embed", 0, total)
+    limit = tokens_per_batch or embedding.default_budget(device)
+    for batch in embedding.plan_batches(lengths, limit):
+        hidden, pooled, limit = embedding.forward(
+            model, tokens, batch, np.dtype(spec["dtype"]), limit
+        )
+        pooler = None if pooled is None else torch.from_numpy(pooled).to(device)
+        widened = torch.from_numpy(hidden).to(device).float()
+        logits[batch] = _logits(run, parameters, widened, pooler).double().cpu().numpy()
+        done += int(lengths[batch].sum())
+        on_progress("embed", done, total)
+    scores = torch.from_numpy(logits)
+    if run.record.get("multilabel"):
+        return torch.sigmoid(scores).numpy()
+    return torch.softmax(scores, dim=1).numpy()
+
+
+def _logits(
+    run: Run,
+    parameters: dict[str, torch.Tensor],
+    hidden: torch.Tensor,
+    pooled: torch.Tensor | None,
+) -> torch.Tensor:
+    """The head on hidden states (B, n, d) and pooled outputs (B, d): (B, C)."""
+    import torch.nn.functional as F  # noqa: N812  the name everybody knows it by
+
+    kind, pooling = run.record["head"], run.settings["pooling"]
+    if kind == "space":
+        coordinates = F.linear(hidden, parameters["concept_spaces"].flatten(0, 1)).tanh()
+        features = coordinates.mean(dim=1)
+    elif pooling == "pooler" and pooled is not None:
+        features = pooled
+    else:
+        vectors = {"first": hidden[:, 0], "last": hidden[:, -1], "mean": hidden.mean(dim=1)}
+        features = vectors[pooling]
+    if kind == "mlp":
+        layer = parameters["pre_classifier.weight"], parameters["pre_classifier.bias"]
+        features = F.linear(features, *layer).relu()
+    return F.linear(features, parameters["classifier.weight"], parameters["classifier.bias"])
+
+
+def read_texts(path: Path) -> list[str]:
+    """The lines of a UTF-8 file, a text each. Raises SpaceliteError for what cannot be read, and
+    names empty lines."""
+    try:
+        return lines(path.read_bytes())
+    except OSError as error:
+        raise SpaceliteError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def lines(content: bytes) -> list[str]:
+    """The lines of UTF-8 bytes. Raises SpaceliteError for other encodings and for empty lines."""
+    try:
+        text = content.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        raise SpaceliteError(
+            f"the texts are not UTF-8 (byte {error.start}): convert them"
+        ) from error
+    # Not splitlines, to which other characters end lines as well.
+    texts = text.removesuffix("\n").split("\n")
+    empty = [number for number, text in enumerate(texts, 1) if not text.strip()]
+    if empty:
+        raise SpaceliteError(f"line {empty[0]} is empty: every line is a text, leave it out")
+    return texts

@@ -1,0 +1,161 @@
+"""Predictions against the cached hidden states; where texts come from and how they are printed."""
+
+import csv
+import io
+import itertools
+import json
+
+import h5py
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import refusal, save_backbone
+from safetensors.torch import load_file
+from spacelite_cli.app import app
+from typer.testing import CliRunner
+
+from spacelite import data, prediction, runs, store
+from spacelite.embedding import embed
+from spacelite.settings import HeadSettings, PassSettings
+
+HEADS = [
+    HeadSettings(kind="space", latent=3, inter=0.2, intra=0.001, learning_rate=0.05),
+    HeadSettings(kind="mlp", pooling="first", learning_rate=0.01),
+    HeadSettings(kind="linear", pooling="mean", learning_rate=0.05),
+    HeadSettings(kind="linear", pooling="last", learning_rate=0.05),
+    HeadSettings(kind="linear", pooling="pooler", learning_rate=0.05),
+    HeadSettings(kind="logreg", pooling="mean", learning_rate=None, weight_decay=None),
+]
+
+
+def spacelite(*arguments, **options):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], **options)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, bert, reviews):
+    """A cache of half-precision hidden states and a run of each head on it."""
+    folder = tmp_path_factory.mktemp("predict")
+    path = embed(backbone=str(bert), dataset=str(reviews), cache_dir=folder, device="cpu").path
+    with store.Cache(path) as cache:
+        saved, _ = runs.train_and_save(folder, cache, HEADS, PassSettings(epochs=3, batch_size=16))
+    return folder, path, saved
+
+
+def from_the_cache(run, path):
+    """The logits of the test split, from the files alone."""
+    weights = {
+        name: value.double() for name, value in load_file(run.folder / "head.safetensors").items()
+    }
+    with h5py.File(path) as file:
+        group = file["test"]
+        tokens = torch.from_numpy(group["tokens"][...].astype(np.float64))
+        parts = [tokens[a:b] for a, b in itertools.pairwise(group["offsets"][...])]
+        pooled = torch.from_numpy(group["pooled"][...]).double()
+    head = run.head
+    if head.kind == "space":
+        s = [torch.tanh(torch.einsum("cld,td->tcl", weights["concept_spaces"], x)) for x in parts]
+        features = torch.stack([x.mean(dim=0).flatten() for x in s])
+    else:
+        pool = {"first": lambda x: x[0], "last": lambda x: x[-1], "mean": lambda x: x.mean(dim=0)}
+        features = (
+            pooled if head.pooling == "pooler"
+            else torch.stack([pool[head.pooling](x) for x in parts])
+        )  # fmt: skip
+    if head.kind == "mlp":
+        layer = weights["pre_classifier.weight"], weights["pre_classifier.bias"]
+        features = F.relu(F.linear(features, *layer))
+    return F.linear(features, weights["classifier.weight"], weights["classifier.bias"])
+
+
+@pytest.mark.parametrize("index", range(len(HEADS)), ids=[head.system for head in HEADS])
+def test_a_text_of_the_cache_gets_what_its_cached_hidden_states_give(index, place, bert, reviews):
+    _, path, saved = place
+    texts = data.load(str(reviews)).splits["test"].texts
+    expected = from_the_cache(saved[index], path).softmax(dim=1)
+    assert expected.std() > 0.001  # the head tells texts apart
+    for tokens_per_batch in (None, 7):
+        made = prediction.predict(
+            saved[index], texts, backbone=str(bert), device="cpu",
+            tokens_per_batch=tokens_per_batch,
+        )  # fmt: skip
+        np.testing.assert_allclose(made, expected, atol=1e-3)
+        np.testing.assert_allclose(made.sum(axis=1), 1)
+    # A text among others is the text alone.
+    alone = prediction.predict(saved[index], texts[3:4], backbone=str(bert), device="cpu")
+    np.testing.assert_allclose(alone[0], made[3], atol=1e-3)
+
+
+def test_other_backbones_and_empty_texts_are_refused(place, bert, tmp_path):
+    run = place[2][0]
+    other = save_backbone("bert", tmp_path / "tiny-bert", seed=1)
+    message = refusal(prediction.predict, run, ["good"], backbone=str(other))
+    assert f"{other} is not the backbone that run {run.id} was trained on (tiny-bert)" in message
+    assert "text 2 is empty" in refusal(prediction.predict, run, ["a", " "], backbone=str(bert))
+    assert "there is no text" in refusal(prediction.predict, run, [], backbone=str(bert))
+    assert "cannot be reached" in refusal(prediction.predict, run, ["good"])  # a hub name
+
+
+def test_texts_from_arguments_a_file_and_standard_input_are_the_same(place, bert, tmp_path):
+    folder, _, saved = place
+    texts = ["good film, well acted", "a \u2028 dull plot", 'say "no"']
+    command = ["predict", saved[0].id, "--backbone", bert, "--cache-dir", folder]
+    file = tmp_path / "texts.txt"
+    file.write_bytes("\r\n".join(texts).encode("utf-8-sig") + b"\r\n")
+    one = spacelite(*command, *texts, "--json")
+    assert one.exit_code == 0, one.output
+    rows = json.loads(one.stdout)
+    assert [row["text"] for row in rows] == texts
+    for row in rows:
+        assert row["label"] == max(row["probabilities"], key=row["probabilities"].get)
+    assert spacelite(*command, "--file", file, "--json").stdout == one.stdout
+    lines = "\n".join(texts)
+    assert spacelite(*command, "--json", input=lines).stdout == one.stdout
+    table = list(csv.DictReader(io.StringIO(spacelite(*command, "--csv", input=lines).stdout)))
+    assert [row["text"] for row in table] == texts
+    for line, row in zip(table, rows, strict=True):
+        assert line["label"] == row["label"]
+        assert {name: float(line[name]) for name in ("0", "1")} == row["probabilities"]
+    shown = spacelite(*command, *texts, env={"COLUMNS": "60"})
+    assert "good film, well acted" in shown.stdout and "Probability" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "content", "words"),
+    [
+        (["--file", "absent.txt"], "", "absent.txt cannot be read: No such file"),
+        (["--file", "absent.txt", "text"], "", "give texts or --file, not both"),
+        (["--csv", "--json", "text"], "", "give --csv or --json, not both"),
+        ([], "good\n\nbad\n", "line 2 is empty"),
+        ([], b"caf\xe9\n", "the texts are not UTF-8 (byte 3)"),
+        ([], "", "line 1 is empty"),
+    ],
+)
+def test_bad_input_is_refused_in_one_line(arguments, content, words, place):
+    folder, _, saved = place
+    result = spacelite("predict", saved[0].id, *arguments, "--cache-dir", folder, input=content)
+    assert result.exit_code == 1 and result.stdout == ""
+    assert result.stderr.startswith("error: ") and words in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_several_labels_have_a_probability_each(bert, tmp_path):
+    rows = [
+        {"text": "good film" if i % 2 else "bad plot", "label": ["fine"] if i % 2 else []}
+        for i in range(40)
+    ]
+    for i, row in enumerate(rows):
+        row["label"] += ["long"] if i % 4 == 1 else []
+    (tmp_path / "data").mkdir()
+    for split in ("train", "validation", "test"):
+        (tmp_path / "data" / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    there = ["--cache-dir", tmp_path]
+    spacelite("embed", "--backbone", bert, "--dataset", tmp_path / "data", *there)
+    spacelite("train", "--head", "logreg", "--pooling", "mean", *there)
+    command = ["predict", "logreg", "good film", "bad plot", "--backbone", bert, *there]
+    good, bad = json.loads(spacelite(*command, "--json").stdout)
+    assert "fine" in good["labels"] and bad["labels"] == []
+    assert good["probabilities"]["fine"] > 0.7 > 0.3 > bad["probabilities"]["fine"]
+    assert spacelite(*command, "--csv").stdout.startswith("text,labels,fine,long\n")
+    assert "–" in spacelite(*command).stdout
