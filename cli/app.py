@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 
 from spacelite.errors import SpaceliteError, one_line
 
-from . import cache, console, demo, embed, evaluate, predict, report, reproduce, train
+from . import cache, console, demo, embed, evaluate, explain, predict, report, reproduce, train
 
 AGAIN = {
     "embed": ": the same command goes on where it stopped",
@@ -82,6 +82,7 @@ app.command("embed")(embed.embed)
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command("predict")(predict.predict)
+app.command("explain")(explain.explain)
 app.command("report")(report.report)
 app.add_typer(cache.app, name="cache")
 app.command("reproduce")(reproduce.reproduce)

@@ -42,19 +42,9 @@ def predict(
     """
     import torch
 
-    empty = [number for number, text in enumerate(texts, 1) if not text.strip()]
-    if not texts or empty:
-        what = f"text {empty[0]} is empty" if empty else "there is no text"
-        raise SpaceliteError(f"{what}: give at least a word")
+    check(texts)
+    files = backbone_of(run, backbone)
     spec = run.record["spec"]
-    wanted = embedding.backbone_settings(spec, backbone)
-    files = checkpoints.locate(wanted["backbone"], wanted["revision"])
-    same = (files.version, files.tokenizer_hash)
-    if same != (spec["backbone_version"], spec["tokenizer_hash"]):
-        raise SpaceliteError(
-            f"{files.folder} is not the backbone that run {run.id} was trained on "
-            f"({spec['backbone']}): name its folder with --backbone"
-        )
     tokens = backbones.tokenize(
         files,
         texts,
@@ -86,6 +76,49 @@ def predict(
     if run.record.get("multilabel"):
         return torch.sigmoid(scores).numpy()
     return torch.softmax(scores, dim=1).numpy()
+
+
+def hidden_states(
+    run: Run, text: str, *, backbone: str | None = None, device: str = "auto"
+) -> tuple[Array, Array, Path]:
+    """One text's hidden states (n, d) in the stored type, its token ids (n,), and the backbone's
+    folder. Raises as `predict` does."""
+    check([text])
+    files, spec = backbone_of(run, backbone), run.record["spec"]
+    tokens = backbones.tokenize(
+        files, [text], max_length=spec["max_length"], padding=spec["padding"]
+    )
+    if not len(tokens.ids[0]):
+        raise SpaceliteError(f"the text has no token that {files.name} knows")
+    device = backbones.resolve_device(device)
+    model = backbones.Backbone(files, layer=spec["layer"], device=device)
+    hidden, _, _ = embedding.forward(
+        model, tokens, np.array([0]), np.dtype(spec["dtype"]), embedding.default_budget(device)
+    )
+    return hidden[0], tokens.ids[0], files.folder
+
+
+def check(texts: Sequence[str]) -> None:
+    """Raise SpaceliteError where there is no text, or an empty one."""
+    empty = [number for number, text in enumerate(texts, 1) if not text.strip()]
+    if not texts or empty:
+        what = f"text {empty[0]} is empty" if empty else "there is no text"
+        raise SpaceliteError(f"{what}: give at least a word")
+
+
+def backbone_of(run: Run, backbone: str | None = None) -> checkpoints.Checkpoint:
+    """The files of the backbone that a run was trained on. `backbone`: where they lie, if it was a
+    local folder. Raises SpaceliteError where they are others."""
+    spec = run.record["spec"]
+    wanted = embedding.backbone_settings(spec, backbone)
+    files = checkpoints.locate(wanted["backbone"], wanted["revision"])
+    same = (files.version, files.tokenizer_hash)
+    if same != (spec["backbone_version"], spec["tokenizer_hash"]):
+        raise SpaceliteError(
+            f"{files.folder} is not the backbone that run {run.id} was trained on "
+            f"({spec['backbone']}): name its folder with --backbone"
+        )
+    return files
 
 
 def _logits(

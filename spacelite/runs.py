@@ -61,11 +61,18 @@ class Run:
 
     def parameters(self) -> dict[str, torch.Tensor]:
         """The head's parameters by name. Raises SpaceliteError for a damaged file."""
-        from safetensors.torch import load_file
+        import torch
+
+        return {name: torch.from_numpy(value) for name, value in self.arrays().items()}
+
+    def arrays(self) -> dict[str, Any]:
+        """The head's parameters as numpy arrays. Raises SpaceliteError for a damaged file."""
+        from safetensors.numpy import load_file
 
         path = self.folder / "head.safetensors"
         try:
-            return load_file(path)
+            arrays: dict[str, Any] = load_file(path)
+            return arrays
         except Exception as error:  # safetensors' own, and the system's
             raise SpaceliteError(
                 f"{path} is damaged ({one_line(error, 80)}): train the head again"

@@ -16,11 +16,12 @@ ORDER = [
     "errors", "demo_corpus", "hub", "sources", "columns", "data", "checkpoints", "backbone",
     "specs", "store", "journal", "caches", "embedding", "metrics", "settings", "batches", "losses",
     "heads", "optimizer", "passes", "scoring", "logreg", "snapshots", "training", "runs",
-    "evaluation", "prediction", "paper", "reproduce", "report",
+    "evaluation", "prediction", "words", "explain", "paper",
+    "reproduce", "report",
 ]  # fmt: skip
 GATEWAYS = {
     "transformers": {"backbone"}, "h5py": {"store"}, "datasets": {"sources"},
-    "pyarrow": {"sources"}, "huggingface_hub": {"hub"},
+    "pyarrow": {"sources"}, "huggingface_hub": {"hub"}, "tokenizers": {"words"},
 }  # fmt: skip
 
 

@@ -1,0 +1,134 @@
+"""spacelite explain."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from spacelite.errors import SpaceliteError
+
+from . import console
+from .options import CACHE_DIR, CacheDir, Device, Json
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from spacelite.explain import Explanation
+
+WEAK = 0.1  # of the strongest contribution: words below it are not marked
+MOST_WORDS = 10  # in the table of those that contribute most
+
+
+def explain(
+    run: Annotated[
+        str, typer.Argument(help="A run's id, a part of it that no other has, or its folder.")
+    ],
+    text: Annotated[str | None, typer.Argument(help="The text to explain.")] = None,
+    example: Annotated[
+        str | None,
+        typer.Option(help="In place of a text: one of the run's cache, as test:17."),
+    ] = None,
+    label: Annotated[
+        str | None, typer.Option(help="The label to explain. [default: the predicted one]")
+    ] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="Where the run's backbone lies, if it was a local folder.")
+    ] = None,
+    device: Device = "auto",
+    cache_dir: CacheDir = CACHE_DIR,
+    as_json: Json = False,
+) -> None:
+    """Show which words mattered for a prediction."""
+    from spacelite import caches, prediction, runs, store, words
+    from spacelite import explain as library
+
+    if (text is None) == (example is None):
+        raise SpaceliteError("give a text or --example")
+    found = runs.find(cache_dir, run)
+    library.require_shares(found)
+    if label is not None and label not in found.record["label_names"]:
+        known = ", ".join(found.record["label_names"])
+        raise SpaceliteError(f"--label {label}: choose from {known}")
+    labels = None
+    if example is not None:
+        folder = prediction.backbone_of(found, backbone).folder
+        with store.Cache(caches.find(cache_dir, found.record["cache"], exact=True)) as cache:
+            hidden, ids, labels = library.cached_example(cache, example)
+    else:
+        hidden, ids, folder = prediction.hidden_states(
+            found, str(text), backbone=backbone, device=device
+        )
+    result = library.explain(found, hidden, words.words_of(folder, ids.tolist()), labels)
+    if as_json:
+        console.print_json({"run": found.id, **asdict(result)})
+    else:
+        _print(result, result.labels.index(label) if label else result.predicted)
+
+
+def _print(result: Explanation, label: int) -> None:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    say = console.out().print
+    chances = ", ".join(
+        f"{name} {value:.3f}"
+        for name, value in zip(result.labels, result.probabilities, strict=True)
+    )
+    say(Text.assemble((result.labels[result.predicted], "bold"), f"   ({chances})"))
+    if result.example is not None:
+        say(Text(f"labelled {', '.join(result.example) or 'with nothing'}", style="dim"))
+    say()
+    colours = console.out().color_system is not None
+    say(_coloured(result, label) if colours else _marked(result, label), soft_wrap=not colours)
+    say()
+    words = sorted(result.words, key=lambda word: -abs(word.contributions[label]))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("Word", overflow="fold")
+    table.add_column(f"for {result.labels[label]}", justify="right")
+    for word in words[:MOST_WORDS]:
+        table.add_row(Text(word.text), f"{word.contributions[label]:+.4f}")
+    rest = words[MOST_WORDS:]
+    if rest:
+        value = sum(word.contributions[label] for word in rest)
+        table.add_row(Text(f"{len(rest)} more", style="dim"), f"{value:+.4f}")
+    table.add_row(Text("bias", style="dim"), f"{result.bias[label]:+.4f}")
+    table.add_section()
+    table.add_row(Text("logit", style="bold"), f"{result.logits[label]:+.4f}")
+    say(table)
+    exact = f"bias and words add up to the logit to within {max(result.difference, 1e-16):.0e}"
+    say(Text(exact, style="dim"))
+
+
+def _marked(result: Explanation, label: int) -> Text:
+    """The text for terminals without colours: `word(+0.12)` where a word matters."""
+    from rich.text import Text
+
+    strongest = max(abs(word.contributions[label]) for word in result.words)
+    shown = [
+        f"{word.text}({word.contributions[label]:+.2f})"
+        if abs(word.contributions[label]) > WEAK * strongest
+        else word.text
+        for word in result.words
+    ]
+    return Text(" ".join(shown))
+
+
+def _coloured(result: Explanation, label: int) -> Text:
+    """The text, words for the label on green and against it on red, the stronger the more."""
+    from rich.text import Text
+
+    strongest = max(abs(word.contributions[label]) for word in result.words) or 1.0
+    line = Text()
+    for word in result.words:
+        share = word.contributions[label] / strongest
+        strength = round(60 + 140 * abs(share))
+        style = "dim"
+        if abs(share) > WEAK:
+            colour = f"rgb(0,{strength},0)" if share > 0 else f"rgb({strength},0,0)"
+            style = f"white on {colour}"
+        line.append(word.text, style=style)
+        line.append(" ")
+    return line
