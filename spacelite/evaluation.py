@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from spacelite import heads, passes, scoring, specs
+from spacelite import heads, passes, runs, scoring, specs
 from spacelite.batches import TokenSplit
 from spacelite.errors import SpaceliteError
 from spacelite.losses import Objective
@@ -18,8 +18,6 @@ from spacelite.store import Cache
 
 # What the hidden states mean: a head is of no use on others.
 SAME = ("backbone_version", "tokenizer_hash", "layer", "padding")
-# Each kind of head has one of these, and its last dimension is the hidden width.
-FIRST_LAYERS = ("concept_spaces", "pre_classifier.weight", "classifier.weight")
 
 
 @dataclass(frozen=True)
@@ -58,20 +56,12 @@ def transfer(
     multilabel = bool(run.record.get("multilabel"))
     objective = Objective(len(names), multilabel=multilabel)
     parameters = run.parameters()
-    width = next((parameters[name].shape[-1] for name in FIRST_LAYERS if name in parameters), 0)
+    first = runs.FIRST_LAYERS.get(run.record["head"], "classifier.weight")
+    width = parameters[first].shape[-1]
     if width != cache.splits["train"].width:
         raise SpaceliteError(
             f"run {run.id} is of hidden states of width {width}, cache {cache.name} of "
             f"{cache.splits['train'].width}"
-        )
-    shapes = {
-        name: value.shape
-        for name, value in heads.initial_parameters(run.head, len(names), width).items()
-    }
-    if shapes != {name: value.shape for name, value in parameters.items()}:
-        raise SpaceliteError(
-            f"{run.folder / 'head.safetensors'} is damaged (it is no {run.record['system']} head "
-            f"of {len(names)} labels): train the head again"
         )
     stacks = heads.stacked({run.head: parameters}, objective, device)
     done, scores = 0, {}

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FORMAT = 1
+# Whose last dimension is the hidden width; of other heads it is the classifier.
+FIRST_LAYERS = {"space": "concept_spaces", "mlp": "pre_classifier.weight"}
 NEEDED = (
     "head", "system", "settings", "cache", "cache_key", "spec", "label_names", "examples",
     "average", "train_params", "metrics", "seconds", "created",
@@ -66,17 +68,39 @@ class Run:
         return {name: torch.from_numpy(value) for name, value in self.arrays().items()}
 
     def arrays(self) -> dict[str, Any]:
-        """The head's parameters as numpy arrays. Raises SpaceliteError for a damaged file."""
+        """The head's parameters as numpy arrays. Raises SpaceliteError for a damaged file, and for
+        one of another head."""
         from safetensors.numpy import load_file
 
         path = self.folder / "head.safetensors"
         try:
             arrays: dict[str, Any] = load_file(path)
-            return arrays
         except Exception as error:  # safetensors' own, and the system's
             raise SpaceliteError(
                 f"{path} is damaged ({one_line(error, 80)}): train the head again"
             ) from error
+        if {name: value.shape for name, value in arrays.items()} != self._shapes(arrays):
+            labels = len(self.record["label_names"])
+            raise SpaceliteError(
+                f"{path} is damaged (it is no {self.record['system']} head of {labels} labels): "
+                "train the head again"
+            )
+        return arrays
+
+    def _shapes(self, arrays: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+        """The shapes that the parameters should have, of the hidden width that they do have."""
+        classes = len(self.record["label_names"])
+        first = FIRST_LAYERS.get(self.record["head"], "classifier.weight")
+        width = arrays[first].shape[-1] if first in arrays and arrays[first].ndim else 0
+        shapes: dict[str, tuple[int, ...]] = {"classifier.bias": (classes,)}
+        inputs = width
+        if self.record["head"] == "space":
+            latent = self.settings["latent"]
+            shapes["concept_spaces"] = (classes, latent, width)
+            inputs = classes * latent
+        elif self.record["head"] == "mlp":
+            shapes |= {"pre_classifier.weight": (width, width), "pre_classifier.bias": (width,)}
+        return {**shapes, "classifier.weight": (classes, inputs)}
 
     def transfers(self) -> list[dict[str, Any]]:
         """The run's evaluations on other caches, by the caches' names."""
