@@ -10,7 +10,7 @@ from . import console
 from .embed import PHASES
 from .options import CACHE_DIR, CacheDir, Json
 from .report import show
-from .train import check_seeds, refuse_stopped, train_and_save
+from .train import Grid, check_seeds, refuse_stopped, train_and_save
 
 # The demo's data set is a tenth of a published one: smaller batches and a higher learning rate
 # make up for the fewer steps an epoch.
@@ -42,17 +42,17 @@ def demo(
             backbone="minilm", dataset="demo", cache_dir=cache_dir, on_progress=on_progress
         )
 
-    from spacelite.settings import HeadSettings, PassSettings
+    from spacelite.settings import PassSettings
 
     say(f"$ {lines[1]}", style="bold", soft_wrap=True)
-    settings = [
-        HeadSettings(kind="space", seed=seed, learning_rate=LEARNING_RATE, latent=3, inter=inter,
-                     intra=intra)
-        for inter in (0.0, 0.2) for intra in (0.0, 0.001) for seed in range(seeds)
-    ] + [
-        HeadSettings(kind="linear", seed=seed, learning_rate=LEARNING_RATE, pooling="first")
-        for seed in range(seeds)
-    ]  # fmt: skip
+    grid = Grid(
+        kinds=["space", "linear"],
+        space=[(inter, intra, 3) for inter in (0.0, 0.2) for intra in (0.0, 0.001)],
+        rates=[LEARNING_RATE],
+        decays=[0.01],
+        seeds=seeds,
+    )
+    settings = grid.heads(["first"])
     with store.Cache(done.path) as cache:
         shared = PassSettings(epochs=EPOCHS, batch_size=BATCH_SIZE)
         saved, stopped = train_and_save(cache_dir, cache, settings, shared)

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import console
-from .options import CACHE_DIR, CacheDir, DataDir, Device, Json, TokensPerBatch
+from .options import (
+    CACHE_DIR,
+    CacheDir,
+    DataDir,
+    Device,
+    Json,
+    LabelColumn,
+    Limit,
+    TextColumn,
+    TokensPerBatch,
+)
 
 if TYPE_CHECKING:
     from spacelite.embedding import Embedded
@@ -32,16 +42,14 @@ def embed(
     padding: Annotated[
         str, typer.Option(help="none, or max_length: cache and count padded positions too.")
     ] = "none",
-    limit: Annotated[
-        int | None, typer.Option(help="Examples a split at most: a seeded, stratified sample.")
-    ] = None,
+    limit: Limit = None,
     device: Device = "auto",
     tokens_per_batch: TokensPerBatch = None,
     revision: Annotated[
         str | None, typer.Option(help="Commit, branch or tag of a hub backbone.")
     ] = None,
-    text_column: Annotated[str | None, typer.Option(help="Where it cannot be told.")] = None,
-    label_column: Annotated[str | None, typer.Option(help="Where it cannot be told.")] = None,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
     data_dir: DataDir = None,
     cache_dir: CacheDir = CACHE_DIR,
     as_json: Json = False,

@@ -11,7 +11,19 @@ from spacelite.errors import SpaceliteError
 
 from . import console
 from .embed import PHASES
-from .options import CACHE_DIR, CacheDir, DataDir, Device, Json, TokensPerBatch
+from .options import (
+    CACHE_DIR,
+    CacheDir,
+    DataDir,
+    Device,
+    Json,
+    LabelColumn,
+    Limit,
+    RunBackbone,
+    RunName,
+    TextColumn,
+    TokensPerBatch,
+)
 
 if TYPE_CHECKING:
     from spacelite.evaluation import Transfer
@@ -21,9 +33,7 @@ EVALUATE = {"evaluate": ("evaluating", "tokens")}
 
 
 def evaluate(
-    run: Annotated[
-        str, typer.Argument(help="A run's id, a part of it that no other has, or its folder.")
-    ],
+    run: RunName,
     dataset: Annotated[
         str | None, typer.Option(help="Data set to embed and evaluate on, as in embed.")
     ] = None,
@@ -37,17 +47,12 @@ def evaluate(
             help="A label of the data set as one of the run's (hate=negative); one for each.",
         ),
     ] = None,
-    backbone: Annotated[
-        str | None,
-        typer.Option(help="Where the run's backbone lies, if it was a local folder."),
-    ] = None,
-    limit: Annotated[
-        int | None, typer.Option(help="Examples a split at most: a seeded, stratified sample.")
-    ] = None,
+    backbone: RunBackbone = None,
+    limit: Limit = None,
     device: Device = "auto",
     tokens_per_batch: TokensPerBatch = None,
-    text_column: Annotated[str | None, typer.Option(help="Where it cannot be told.")] = None,
-    label_column: Annotated[str | None, typer.Option(help="Where it cannot be told.")] = None,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
     data_dir: DataDir = None,
     cache_dir: CacheDir = CACHE_DIR,
     as_json: Json = False,

@@ -10,7 +10,7 @@ import typer
 from spacelite.errors import SpaceliteError
 
 from . import console
-from .options import CACHE_DIR, CacheDir, Device, Json
+from .options import CACHE_DIR, CacheDir, Device, Json, RunBackbone, RunName
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -22,9 +22,7 @@ MOST_WORDS = 10  # in the table of those that contribute most
 
 
 def explain(
-    run: Annotated[
-        str, typer.Argument(help="A run's id, a part of it that no other has, or its folder.")
-    ],
+    run: RunName,
     text: Annotated[str | None, typer.Argument(help="The text to explain.")] = None,
     example: Annotated[
         str | None,
@@ -33,9 +31,7 @@ def explain(
     label: Annotated[
         str | None, typer.Option(help="The label to explain. [default: the predicted one]")
     ] = None,
-    backbone: Annotated[
-        str | None, typer.Option(help="Where the run's backbone lies, if it was a local folder.")
-    ] = None,
+    backbone: RunBackbone = None,
     device: Device = "auto",
     cache_dir: CacheDir = CACHE_DIR,
     as_json: Json = False,
@@ -52,15 +48,13 @@ def explain(
         known = ", ".join(found.record["label_names"])
         raise SpaceliteError(f"--label {label}: choose from {known}")
     labels = None
+    files = prediction.backbone_of(found, backbone)
     if example is not None:
-        folder = prediction.backbone_of(found, backbone).folder
         with store.Cache(caches.find(cache_dir, found.record["cache"], exact=True)) as cache:
             hidden, ids, labels = library.cached_example(cache, example)
     else:
-        hidden, ids, folder = prediction.hidden_states(
-            found, str(text), backbone=backbone, device=device
-        )
-    result = library.explain(found, hidden, words.words_of(folder, ids.tolist()), labels)
+        hidden, ids = prediction.one_text(found, str(text), files, device=device)
+    result = library.explain(found, hidden, words.words_of(files.folder, ids.tolist()), labels)
     if as_json:
         console.print_json({"run": found.id, **asdict(result)})
     else:

@@ -24,6 +24,17 @@ DataDir = Annotated[
         envvar="SPACELITE_DATA", help="Folder with data sets by name, looked into before the hub."
     ),
 ]
+Limit = Annotated[
+    int | None, typer.Option(help="Examples a split at most: a seeded, stratified sample.")
+]
+TextColumn = Annotated[str | None, typer.Option(help="Where it cannot be told.")]
+LabelColumn = Annotated[str | None, typer.Option(help="Where it cannot be told.")]
+RunName = Annotated[
+    str, typer.Argument(help="A run's id, a part of it that no other has, or its folder.")
+]
+RunBackbone = Annotated[
+    str | None, typer.Option(help="Where the run's backbone lies, if it was a local folder.")
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 TokensPerBatch = Annotated[
     int | None, typer.Option(help="Tokens a forward pass: 4096 on a CPU, 65536 on a GPU.")

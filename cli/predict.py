@@ -13,7 +13,7 @@ from spacelite.errors import SpaceliteError
 
 from . import console
 from .embed import PHASES
-from .options import CACHE_DIR, CacheDir, Device, Json, TokensPerBatch
+from .options import CACHE_DIR, CacheDir, Device, Json, RunBackbone, RunName, TokensPerBatch
 
 if TYPE_CHECKING:
     from spacelite.runs import Run
@@ -22,9 +22,7 @@ THRESHOLD = 0.5  # of a label's own probability, where a text can have several
 
 
 def predict(
-    run: Annotated[
-        str, typer.Argument(help="A run's id, a part of it that no other has, or its folder.")
-    ],
+    run: RunName,
     texts: Annotated[
         list[str] | None, typer.Argument(help="Texts. [default: the lines of standard input]")
     ] = None,
@@ -34,9 +32,7 @@ def predict(
     as_csv: Annotated[
         bool, typer.Option("--csv", help="Print a csv table: text, label, each probability.")
     ] = False,
-    backbone: Annotated[
-        str | None, typer.Option(help="Where the run's backbone lies, if it was a local folder.")
-    ] = None,
+    backbone: RunBackbone = None,
     device: Device = "auto",
     tokens_per_batch: TokensPerBatch = None,
     cache_dir: CacheDir = CACHE_DIR,

@@ -10,7 +10,7 @@ import typer
 from spacelite.errors import SpaceliteError
 
 from . import console, embed, evaluate, train
-from .options import CACHE_DIR, CacheDir, DataDir, Device, Json, TokensPerBatch
+from .options import CACHE_DIR, CacheDir, DataDir, Device, Json, Limit, TokensPerBatch
 from .report import show
 
 PHASES = {**embed.PHASES, **train.PHASES, **evaluate.EVALUATE}
@@ -25,9 +25,7 @@ def reproduce(
         typer.Option(help="Stands in for the published backbones: hub name, folder or minilm."),
     ] = None,
     seeds: Annotated[int, typer.Option(help="How many seeds: 0 to K-1.")] = 3,
-    limit: Annotated[
-        int | None, typer.Option(help="Examples a split at most: a seeded, stratified sample.")
-    ] = None,
+    limit: Limit = None,
     device: Device = "auto",
     tokens_per_batch: TokensPerBatch = None,
     data_dir: DataDir = None,

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from spacelite import prediction
 from spacelite.errors import SpaceliteError
 from spacelite.runs import Run
 from spacelite.store import Cache
@@ -88,11 +89,6 @@ def explain(
     """Take a prediction apart: `hidden` (n, d), and the text's words, each with whether it is a
     special token and the numbers of its tokens."""
     shares, bias, logits = contributions(run, hidden)
-    if run.record.get("multilabel"):
-        probabilities = 1 / (1 + np.exp(-logits))
-    else:
-        powers = np.exp(logits - logits.max())
-        probabilities = powers / powers.sum()
     made = [
         Word(text, special, shares[list(tokens)].sum(axis=0).tolist())
         for text, special, tokens in words
@@ -100,7 +96,7 @@ def explain(
     added = bias + np.sum([word.contributions for word in made], axis=0)
     return Explanation(
         labels=run.record["label_names"],
-        probabilities=probabilities.tolist(),
+        probabilities=prediction.probabilities(run, logits).tolist(),
         logits=logits.tolist(),
         bias=bias.tolist(),
         words=made,

@@ -97,7 +97,7 @@ def take_in(
         if isinstance(stack, PooledHeads):
             features = split.features(str(stack.settings[0].pooling))
             index = torch.from_numpy(rows).to(split.device)
-            tasks.append(_pooled_task(stack, features[index], batch, train))
+            tasks.append(partial(stack.step, features[index], batch, train))
     first_share = len(tasks)
     if spaces:
         split.load(rows)
@@ -106,7 +106,9 @@ def take_in(
             stack.begin(batch)
         groups = split.groups(rows, crew.count, len(projection))
         tasks += [
-            _space_task(split, spaces, projection, rows, batch, share, scratch, train is not None)
+            partial(
+                _work, split, spaces, projection, rows, batch, share, scratch, train is not None
+            )
             for number, scratch in enumerate(crew.scratch)
             if (share := groups[number :: crew.count])
         ]
@@ -121,13 +123,7 @@ def take_in(
             first = last
 
 
-def _pooled_task(
-    stack: PooledHeads, features: torch.Tensor, batch: Batch, train: tuple[int, int] | None
-) -> Callable[[], None]:
-    return lambda: stack.step(features, batch, train)
-
-
-def _space_task(
+def _work(
     split: TokenSplit,
     spaces: Sequence[SpaceHeads],
     projection: torch.Tensor,
@@ -136,18 +132,13 @@ def _space_task(
     groups: Sequence[tuple[int, int]],
     scratch: Scratch,
     train: bool,
-) -> Callable[[], torch.Tensor | None]:
+) -> torch.Tensor | None:
     """Work on some of a batch's groups; their gradient of the projection (columns, d)."""
-
-    def work() -> torch.Tensor | None:
-        gradient = torch.zeros_like(projection) if train else None
-        for first, last in groups:
-            hidden = split.gather(rows[first:last], scratch)
-            part = batch.part(first, last)
-            _group(spaces, projection, hidden, first, part, scratch, gradient)
-        return gradient
-
-    return work
+    gradient = torch.zeros_like(projection) if train else None
+    for first, last in groups:
+        hidden = split.gather(rows[first:last], scratch)
+        _group(spaces, projection, hidden, first, batch.part(first, last), scratch, gradient)
+    return gradient
 
 
 def _group(

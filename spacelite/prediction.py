@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,8 +42,37 @@ def predict(
     """
     import torch
 
-    check(texts)
     files = backbone_of(run, backbone)
+    tokens = _tokenized(run, files, texts, on_progress)
+    parameters = run.parameters()
+    logits = np.empty((len(texts), len(run.record["label_names"])))
+    for batch, hidden, pooled in _hidden_states(
+        run, files, tokens, device, tokens_per_batch, on_progress
+    ):
+        pooler = None if pooled is None else torch.from_numpy(pooled)
+        widened = torch.from_numpy(hidden).float()
+        logits[batch] = _logits(run, parameters, widened, pooler).double().numpy()
+    return probabilities(run, logits)
+
+
+def one_text(
+    run: Run, text: str, files: checkpoints.Checkpoint, *, device: str = "auto"
+) -> tuple[Array, Array]:
+    """One text's hidden states (n, d) in the stored type, and its token ids (n,); `files`: the
+    run's backbone. Raises as `predict` does."""
+    tokens = _tokenized(run, files, [text])
+    ((_, hidden, _),) = _hidden_states(run, files, tokens, device)
+    return hidden[0], tokens.ids[0]
+
+
+def _tokenized(
+    run: Run,
+    files: checkpoints.Checkpoint,
+    texts: Sequence[str],
+    on_progress: OnProgress = lambda phase, done, total: None,
+) -> backbones.Tokenized:
+    """The texts' tokens, as the run's training data had them."""
+    check(texts)
     spec = run.record["spec"]
     tokens = backbones.tokenize(
         files,
@@ -52,14 +81,28 @@ def predict(
         padding=spec["padding"],
         on_chunk=lambda done: on_progress("tokenize", done, len(texts)),
     )
+    for number, ids in enumerate(tokens.ids, 1):
+        if not len(ids):
+            raise SpaceliteError(
+                f"text {number} has no token that {files.name} knows: leave it out"
+            )
+    return tokens
+
+
+def _hidden_states(
+    run: Run,
+    files: checkpoints.Checkpoint,
+    tokens: backbones.Tokenized,
+    device: str,
+    tokens_per_batch: int | None = None,
+    on_progress: OnProgress = lambda phase, done, total: None,
+) -> Iterator[tuple[Array, Array, Array | None]]:
+    """Batches of text numbers (B,), their hidden states (B, n, d) in the stored type, and pooled
+    outputs (B, d) where there are any."""
+    spec = run.record["spec"]
     device = backbones.resolve_device(device)
     model = backbones.Backbone(files, layer=spec["layer"], device=device)
-    parameters = {name: value.to(device) for name, value in run.parameters().items()}
     lengths = np.array([len(ids) for ids in tokens.ids], np.int64)
-    if not lengths.all():
-        number = int(np.argmin(lengths)) + 1
-        raise SpaceliteError(f"text {number} has no token that {files.name} knows: leave it out")
-    logits = np.empty((len(texts), len(run.record["label_names"])))
     done, total = 0, int(lengths.sum())
     on_progress("embed", 0, total)
     limit = tokens_per_batch or embedding.default_budget(device)
@@ -67,35 +110,18 @@ def predict(
         hidden, pooled, limit = embedding.forward(
             model, tokens, batch, np.dtype(spec["dtype"]), limit
         )
-        pooler = None if pooled is None else torch.from_numpy(pooled).to(device)
-        widened = torch.from_numpy(hidden).to(device).float()
-        logits[batch] = _logits(run, parameters, widened, pooler).double().cpu().numpy()
+        yield batch, hidden, pooled
         done += int(lengths[batch].sum())
         on_progress("embed", done, total)
-    scores = torch.from_numpy(logits)
+
+
+def probabilities(run: Run, logits: Array) -> Array:
+    """Of logits (..., C), float64: a softmax, or each label's own with several labels a text."""
     if run.record.get("multilabel"):
-        return torch.sigmoid(scores).numpy()
-    return torch.softmax(scores, dim=1).numpy()
-
-
-def hidden_states(
-    run: Run, text: str, *, backbone: str | None = None, device: str = "auto"
-) -> tuple[Array, Array, Path]:
-    """One text's hidden states (n, d) in the stored type, its token ids (n,), and the backbone's
-    folder. Raises as `predict` does."""
-    check([text])
-    files, spec = backbone_of(run, backbone), run.record["spec"]
-    tokens = backbones.tokenize(
-        files, [text], max_length=spec["max_length"], padding=spec["padding"]
-    )
-    if not len(tokens.ids[0]):
-        raise SpaceliteError(f"the text has no token that {files.name} knows")
-    device = backbones.resolve_device(device)
-    model = backbones.Backbone(files, layer=spec["layer"], device=device)
-    hidden, _, _ = embedding.forward(
-        model, tokens, np.array([0]), np.dtype(spec["dtype"]), embedding.default_budget(device)
-    )
-    return hidden[0], tokens.ids[0], files.folder
+        return np.exp(-np.logaddexp(0, -logits))  # the sigmoid
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    made: Array = powers / powers.sum(axis=-1, keepdims=True)
+    return made
 
 
 def check(texts: Sequence[str]) -> None:

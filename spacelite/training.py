@@ -229,6 +229,7 @@ class _Training:
     def _fit_logreg(self) -> None:
         for result in self.results:
             if result.settings.kind == "logreg":
+                log.info("fitting %s", result.settings.system)  # it knows no progress of its own
                 started = time.perf_counter()
                 train = self.splits["train"]
                 result.parameters = logreg.fit(

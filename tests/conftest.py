@@ -196,3 +196,11 @@ def real_data() -> Path:
     if not (folder / "hatexplain" / "train.parquet").is_file():
         pytest.skip(f"no real data in {folder}: set SPACELITE_DATA to a folder with hatexplain/")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def fresh_console():
+    """Rich keeps the width of the terminal that a console was made for: no test inherits one."""
+    from spacelite_cli import console
+
+    console._console.cache_clear()
