@@ -90,14 +90,14 @@ def evaluate(
         if map_labels:
             names = found.record["label_names"]
             mapping = evaluation.parse_map(map_labels, opened.label_names, names)
-        result = evaluation.transfer(
+        result, given = evaluation.transfer(
             found,
             opened,
             mapping,
             device=resolve_device(device),
             on_progress=lambda done, total: advance("evaluate", done, total),
         )
-    found.save_transfer(asdict(result))
+    found.save_transfer(asdict(result), given)
     if as_json:
         console.print_json({"run": found.id, **asdict(result)})
     else:

@@ -172,5 +172,6 @@ def remove(path: Path) -> None:
     try:
         with store.lock(path):
             path.unlink()
+            store.timing_of(path).unlink(missing_ok=True)
     except OSError as error:
         raise SpaceliteError(f"{path} cannot be removed: {error.strerror}") from error

@@ -123,7 +123,10 @@ def embed(
             else:
                 _lay_out(path, spec, splits, model, examples.tokens.padding_side)
             budget = tokens_per_batch or default_budget(device)
-            _run(path, model, examples, np.dtype(dtype), budget, on_progress)
+            try:
+                _run(path, model, examples, np.dtype(dtype), budget, on_progress)
+            finally:
+                store.add_seconds(path, time.perf_counter() - started)
             return Embedded(path, False, time.perf_counter() - started)
     return Embedded(path, True, time.perf_counter() - started)
 
@@ -232,6 +235,7 @@ def _lay_out(
     model: backbones.Backbone,
     padding_side: str,
 ) -> None:
+    store.timing_of(path).unlink(missing_ok=True)  # of a cache that was deleted by hand
     store.partial_of(path).unlink(missing_ok=True)  # of a process that was killed while laying out
     tokens = sum(len(index.token_ids) for index in splits.values())
     layout = {"width": model.width, "dtype": spec["dtype"], "pooled": model.has_pooler}

@@ -13,6 +13,7 @@ from spacelite import heads, passes, runs, scoring, specs
 from spacelite.batches import TokenSplit
 from spacelite.errors import SpaceliteError
 from spacelite.losses import Objective
+from spacelite.outputs import Outputs
 from spacelite.runs import Run
 from spacelite.store import Cache
 
@@ -40,8 +41,9 @@ def transfer(
     *,
     device: str = "cpu",
     on_progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Transfer:
-    """Evaluate a run's head on all splits of a complete cache.
+) -> tuple[Transfer, dict[str, Outputs]]:
+    """Evaluate a run's head on all splits of a complete cache: the figures, and what the head gave
+    for each example of all splits but train.
 
     `mapping`: the cache's label names -> the run's; without one labels of the same names are the
     same, and where no name is in both they are matched by their numbers.
@@ -64,7 +66,7 @@ def transfer(
             f"{cache.splits['train'].width}"
         )
     stacks = heads.stacked({run.head: parameters}, objective, device)
-    done, scores = 0, {}
+    done, scores, given = 0, {}, {}
     with passes.workers(device) as crew:
         for name in cache.splits:
             split = TokenSplit(cache, name, device)
@@ -79,9 +81,13 @@ def transfer(
                 done += tokens
                 on_progress(done, cache.tokens)
 
-            scores[name] = scoring.evaluate(split, stacks, objective, crew, advance)[run.head]
+            evaluated = scoring.evaluate(split, stacks, objective, crew, advance)[run.head]
+            scores[name] = evaluated.scores
+            if name != "train":
+                rows = np.arange(len(mapped))
+                given[name] = Outputs(rows, mapped.numpy(), evaluated.logits.numpy())
             del split  # before the next is read
-    return Transfer(
+    result = Transfer(
         cache=cache.name,
         cache_key=specs.key_of(cache.spec),
         dataset=cache.spec["dataset"],
@@ -91,6 +97,7 @@ def transfer(
         },
         metrics=scores,
     )
+    return result, given
 
 
 def _check_hidden_states(run: Run, cache: Cache) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from spacelite import prediction
+from spacelite import metrics
 from spacelite.errors import SpaceliteError
 from spacelite.runs import Run
 from spacelite.store import Cache
@@ -96,7 +96,7 @@ def explain(
     added = bias + np.sum([word.contributions for word in made], axis=0)
     return Explanation(
         labels=run.record["label_names"],
-        probabilities=prediction.probabilities(run, logits).tolist(),
+        probabilities=metrics.probabilities(logits, bool(run.record.get("multilabel"))).tolist(),
         logits=logits.tolist(),
         bias=bias.tolist(),
         words=made,

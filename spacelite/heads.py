@@ -59,13 +59,15 @@ def initial_parameters(settings: HeadSettings, classes: int, width: int) -> dict
 class Heads:
     """K heads of one kind and shape, their parameters stacked along a first dimension K.
 
-    `gradients`: of the last batch that was taken in for training; `sums`: of all since `clear`.
+    `gradients`: of the last batch that was taken in for training; `logits` (K, B, C): of the last
+    batch; `sums`: of all since `clear`.
     """
 
     settings: list[HeadSettings]
     parameters: dict[str, torch.Tensor]
     objective: Objective
     gradients: dict[str, torch.Tensor] = field(init=False, default_factory=dict)
+    logits: torch.Tensor = field(init=False)
 
     def __post_init__(self) -> None:
         self.inter, self.intra = (
@@ -129,7 +131,7 @@ class SpaceHeads(Heads):
         examples, heads, classes = len(batch.lengths), len(self.settings), self.objective.classes
         new = self.parameters["concept_spaces"].new_empty
         self._centroids = new(examples, heads * self.per_head)
-        self._logits = new(heads, examples, classes)
+        self.logits = new(heads, examples, classes)
         self._slopes = new(heads, examples, classes)
         self._inverse = new(examples, self.varied)
         if self._with_inter:  # dL_inter/ds, the same for all coordinates of a class: (B, K, C)
@@ -164,7 +166,7 @@ class SpaceHeads(Heads):
         rows = slice(first, first + examples)
         logits = self._classify(centroids.view(examples, heads, -1).transpose(0, 1))
         self._centroids[rows] = centroids
-        self._logits[:, rows] = logits
+        self.logits[:, rows] = logits
         if variance is not None:
             inverse = (variance + EPSILON).reciprocal_()
             if self._single is not None:
@@ -191,7 +193,7 @@ class SpaceHeads(Heads):
         """Sum up the batch; when training, `gradient` (K C L, d) is the concept spaces'."""
         heads, classes = len(self.settings), self.objective.classes
         examples = len(batch.lengths)
-        self.sums.count(self._logits, batch)
+        self.sums.count(self.logits, batch)
         if self._with_inter:
             means = self._centroids.view(examples, heads, classes, -1).sum(dim=3)
             self.sums.count_inter(means * batch.tokens[:, :, None], self.latent, batch)
@@ -223,11 +225,11 @@ class PooledHeads(Heads):
             rate = 0.0
         if dropout is not None and rate:
             inputs = inputs * self._dropout(rate, examples, width, dropout).to(features.device)
-        logits = self._classify(inputs)
-        self.sums.count(logits, batch)
+        self.logits = self._classify(inputs)
+        self.sums.count(self.logits, batch)
         if dropout is None:
             return
-        slopes = losses.slopes(logits, batch)
+        slopes = losses.slopes(self.logits, batch)
         self._classifier_gradients(slopes, inputs)
         if mlp:
             back = torch.bmm(slopes, self.parameters["classifier.weight"])

@@ -223,18 +223,21 @@ def sum_up(
     objective: Objective,
     crew: Workers,
     progress: Callable[[int], None] = lambda tokens: None,
-) -> Size:
+) -> tuple[Size, list[torch.Tensor]]:
     """Sum up a split, which counts as one batch: L_inter and L_intra are means over all of it.
-    Returns the counts to form the losses with."""
+    Returns the counts to form the losses with, and each stack's logits (K, N, C) on the CPU."""
     rows = split.in_order()
     size = batch_of(split, rows, objective).size
     for stack in stacks:
         stack.clear()
     ends = np.cumsum(split.lengths)
     chunks = np.searchsorted(ends, np.arange(EVALUATION_TOKENS, ends[-1], EVALUATION_TOKENS))
+    logits: list[list[torch.Tensor]] = [[] for _ in stacks]
     for chunk in np.split(rows, np.unique(chunks)):
         if len(chunk):
             take_in(split, stacks, chunk, batch_of(split, chunk, objective), crew, None)
+            for parts, stack in zip(logits, stacks, strict=True):
+                parts.append(stack.logits.cpu())
             progress(int(split.lengths[chunk].sum()))
     split.release()
-    return size
+    return size, [torch.cat(parts, dim=1) for parts in logits]

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spacelite import backbone as backbones
-from spacelite import checkpoints, embedding
+from spacelite import checkpoints, embedding, metrics
 from spacelite.errors import SpaceliteError
 from spacelite.runs import Run
 
@@ -52,7 +52,7 @@ def predict(
         pooler = None if pooled is None else torch.from_numpy(pooled)
         widened = torch.from_numpy(hidden).float()
         logits[batch] = _logits(run, parameters, widened, pooler).double().numpy()
-    return probabilities(run, logits)
+    return metrics.probabilities(logits, bool(run.record.get("multilabel")))
 
 
 def one_text(
@@ -113,15 +113,6 @@ def _hidden_states(
         yield batch, hidden, pooled
         done += int(lengths[batch].sum())
         on_progress("embed", done, total)
-
-
-def probabilities(run: Run, logits: Array) -> Array:
-    """Of logits (..., C), float64: a softmax, or each label's own with several labels a text."""
-    if run.record.get("multilabel"):
-        return np.exp(-np.logaddexp(0, -logits))  # the sigmoid
-    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    made: Array = powers / powers.sum(axis=-1, keepdims=True)
-    return made
 
 
 def check(texts: Sequence[str]) -> None:

@@ -215,12 +215,12 @@ def _transferred(
         if known["cache_key"] == specs.key_of(cache.spec) and known["labels"] == protocol:
             scores: dict[str, float] = known["metrics"]["test"]
             return scores
-    made = evaluation.transfer(
+    made, given = evaluation.transfer(
         run,
         cache,
         protocol,
         device=backbones.resolve_device(options.device),
         on_progress=lambda done, total: on_progress("evaluate", done, total),
     )
-    run.save_transfer(asdict(made))
+    run.save_transfer(asdict(made), given)
     return made.metrics["test"]

@@ -9,13 +9,16 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spacelite import metrics, specs, store
+import numpy as np
+
+from spacelite import metrics, outputs, specs, store
 from spacelite.errors import SpaceliteError, one_line
+from spacelite.outputs import Outputs
 from spacelite.settings import HeadSettings, PassSettings
 
 if TYPE_CHECKING:
@@ -32,6 +35,7 @@ NEEDED = (
     "head", "system", "settings", "cache", "cache_key", "spec", "label_names", "examples",
     "average", "train_params", "metrics", "seconds", "created",
 )  # fmt: skip
+OUTPUTS = "predictions.npz"
 TRANSFERS = "transfer"  # a folder in the run's: evaluations on other data sets
 PACKAGES = ("spacelite", "torch", "transformers", "datasets", "h5py", "numpy", "safetensors")
 
@@ -112,24 +116,58 @@ class Run:
                 log.warning("%s is damaged (%s): run its eval again", path, one_line(error, 80))
         return found
 
-    def save_transfer(self, record: dict[str, Any]) -> None:
-        """Keep an evaluation on another cache (its name under "cache") with the run, in the place
-        of a former one. Raises SpaceliteError when it cannot be written."""
+    def save_transfer(self, record: dict[str, Any], splits: dict[str, Outputs]) -> None:
+        """Keep an evaluation on another cache (its name under "cache") and its outputs by split
+        with the run, in the place of a former one. Raises SpaceliteError when it cannot be
+        written."""
         path = self.folder / TRANSFERS / f"{record['cache']}.json"
-        partial = path.with_name(f".{path.name}.partial")
+        arrays = path.with_suffix(".npz")
+        partials = [path.with_name(f".partial.{file.name}") for file in (path, arrays)]
         store.make_folder(path.parent)
         try:
-            _write_json(partial, record)
-            partial.replace(path)
+            _write_json(partials[0], record)
+            outputs.save(partials[1], splits)
+            partials[1].replace(arrays)
+            partials[0].replace(path)
         except OSError as error:
             raise SpaceliteError(f"{path} cannot be written: {error.strerror or error}") from error
         finally:
-            partial.unlink(missing_ok=True)
+            for partial in partials:
+                partial.unlink(missing_ok=True)
+
+    def outputs(self, transfer: dict[str, Any] | None = None) -> Outputs | None:
+        """What the head gave for each example of the split that reports show, of its own cache or
+        of a `transfer`. None, and a damaged file is named in the log, where there is nothing."""
+        path = self.folder / OUTPUTS
+        if transfer is not None:
+            path = self.folder / TRANSFERS / f"{transfer['cache']}.npz"
+        figures = (transfer or self.record)["metrics"]
+        split = split_of(figures)
+        try:
+            return outputs.load(path, split, figures[split]["accuracy"])
+        except SpaceliteError as error:
+            log.warning("%s: %s again", error, "train" if transfer is None else "run its eval")
+            return None
+
+    def history(self) -> list[dict[str, Any]]:
+        """The metrics after every epoch; none, and it is named in the log, for a damaged file."""
+        path = self.folder / "history.json"
+        try:
+            history: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+            return history
+        except (OSError, ValueError) as error:
+            log.warning("%s is damaged (%s): train again", path, one_line(error, 80))
+            return []
 
     @property
     def split(self) -> str:
-        """The split that reports show: `test` where there is one, else `validation`."""
-        return "test" if "test" in self.record["metrics"] else "validation"
+        """The split that reports show."""
+        return split_of(self.record["metrics"])
+
+
+def split_of(by_split: Mapping[str, Any]) -> str:
+    """The split that reports show: `test` where there is one, else `validation`."""
+    return "test" if "test" in by_split else "validation"
 
 
 def folder_of(cache_dir: Path) -> Path:
@@ -206,6 +244,7 @@ def save(cache_dir: Path, cache: store.Cache, head: TrainedHead, shared: PassSet
                     partial / "head.safetensors",
                 )
                 _write_json(partial / "history.json", head.history)
+                outputs.save(partial / OUTPUTS, outputs_of(cache, head.logits))
                 _write_json(partial / "run.json", record)
                 if folder.exists():
                     folder.rename(former)
@@ -218,6 +257,14 @@ def save(cache_dir: Path, cache: store.Cache, head: TrainedHead, shared: PassSet
         reason = (isinstance(error, OSError) and error.strerror) or one_line(error, 80)
         raise SpaceliteError(f"run {name} cannot be saved in {folder.parent}: {reason}") from error
     return Run(folder, record)
+
+
+def outputs_of(cache: store.Cache, logits: dict[str, torch.Tensor]) -> dict[str, Outputs]:
+    """Logits (N, C) by split, beside the labels of the cache."""
+    return {
+        name: Outputs(np.arange(len(values)), cache.splits[name].labels, values.numpy())
+        for name, values in logits.items()
+    }
 
 
 def _tidy(folder: Path, partial: Path, former: Path) -> None:

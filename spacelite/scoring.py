@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 
@@ -14,6 +15,13 @@ from spacelite.passes import Workers
 from spacelite.settings import HeadSettings
 
 Scores = dict[str, float]
+
+
+class Evaluated(NamedTuple):
+    """A head on a split: its figures, and its logits (N, C) for each example."""
+
+    scores: Scores
+    logits: torch.Tensor
 
 
 class Seen:
@@ -48,17 +56,16 @@ def evaluate(
     objective: Objective,
     crew: Workers,
     progress: Callable[[int], None] = lambda tokens: None,
-) -> dict[HeadSettings, Scores]:
-    """Loss, CE and metrics of every head on a split, which counts as one batch: L_inter and
-    L_intra are means over the whole split."""
-    size = passes.sum_up(split, stacks, objective, crew, progress)
-    return {
-        head: scores
-        for stack in stacks
-        for head, scores in _scores(
-            stack, *stack.losses(size), stack.sums.right / size.examples, stack.sums.confusion
-        )
-    }
+) -> dict[HeadSettings, Evaluated]:
+    """Loss, CE, metrics and logits of every head on a split, which counts as one batch: L_inter
+    and L_intra are means over the whole split."""
+    size, logits = passes.sum_up(split, stacks, objective, crew, progress)
+    evaluated = {}
+    for stack, of_stack in zip(stacks, logits, strict=True):
+        figures = (*stack.losses(size), stack.sums.right / size.examples, stack.sums.confusion)
+        for row, (head, scores) in enumerate(_scores(stack, *figures)):
+            evaluated[head] = Evaluated(scores, of_stack[row])
+    return evaluated
 
 
 def _scores(

@@ -178,6 +178,32 @@ def make_folder(folder: Path) -> None:
         ) from error
 
 
+def timing_of(path: Path) -> Path:
+    """The file beside a cache that holds how long its embedding took."""
+    return path.with_suffix(".seconds.json")
+
+
+def seconds_of(path: Path) -> float | None:
+    """Seconds of all `embed` calls that wrote a cache; None where they are not known."""
+    try:
+        return float(json.loads(timing_of(path).read_text("utf-8"))["seconds"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # a figure of the report, which nothing depends on
+
+
+def add_seconds(path: Path, seconds: float) -> None:
+    """Count the seconds of a call that wrote a cache, whose lock is held. The cache itself holds
+    no times: the same settings give the same bytes."""
+    timing = timing_of(path)
+    partial = timing.with_name(f".{timing.name}.partial")
+    try:
+        partial.write_text(json.dumps({"seconds": (seconds_of(path) or 0.0) + seconds}) + "\n")
+        partial.replace(timing)
+    except OSError as error:  # a full disk: the embedding itself has said so, or is whole
+        log.warning("%s cannot be written: %s", timing, error.strerror)
+        partial.unlink(missing_ok=True)
+
+
 @contextmanager
 def lock(path: Path) -> Iterator[None]:
     """Hold the right to write `path`, a cache or the folder of runs; waits for another process

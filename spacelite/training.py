@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from spacelite import heads, logreg, passes, settings, snapshots
 from spacelite.batches import TokenSplit, open_splits
 from spacelite.errors import SpaceliteError, is_out_of_memory
@@ -34,7 +36,8 @@ class TrainedHead:
     """A finished head: parameters by name, metrics by split, and the history of its epochs.
 
     `history`: one entry an epoch, {"epoch", "train": metrics, "validation": metrics}; the train
-    figures are accumulated while the weights move. `best_epoch`: the epoch of the weights, where
+    figures are accumulated while the weights move. `logits`: (N, C) by split, of all but train.
+    `best_epoch`: the epoch of the weights, where
     early stopping chose it. `stopped` says why a head failed. `seconds`: of the whole pass, which
     `heads_in_pass` heads shared.
     """
@@ -43,6 +46,7 @@ class TrainedHead:
     parameters: Parameters = field(default_factory=dict)
     metrics: dict[str, Scores] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
+    logits: dict[str, torch.Tensor] = field(default_factory=dict)
     best_epoch: int | None = None
     stopped: str | None = None
     seconds: float = 0.0
@@ -174,7 +178,7 @@ class _Training:
         trained = {head: scores for figures in seen for head, scores in figures.scores()}
         validated = evaluate(validation, self.stacks, self.objective, self.crew, self.progress)
         for head, scores in trained.items():
-            entry = {"epoch": epoch, "train": scores, "validation": validated[head]}
+            entry = {"epoch": epoch, "train": scores, "validation": validated[head].scores}
             self.by_head[head].history.append(entry)
         self._end_heads(epoch)
 
@@ -244,9 +248,11 @@ class _Training:
         final = {r.settings: r.parameters for r in self.results if r.stopped is None}
         stacks = stacked(final, self.objective, self.device)
         for name, split in self.splits.items():
-            scores = evaluate(split, stacks, self.objective, self.crew, self.progress)
-            for head, values in scores.items():
-                self.by_head[head].metrics[name] = values
+            evaluated = evaluate(split, stacks, self.objective, self.crew, self.progress)
+            for head, result in evaluated.items():
+                self.by_head[head].metrics[name] = result.scores
+                if name != "train":
+                    self.by_head[head].logits[name] = result.logits
         for head in final:
             _stop_if_diverged(self.by_head[head], self.by_head[head].metrics, "in the end")
 

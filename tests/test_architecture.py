@@ -14,8 +14,8 @@ COMMANDS = sorted((ROOT / "cli").glob("*.py"))
 # Data flows one way: a module imports only from those before it.
 ORDER = [
     "errors", "demo_corpus", "hub", "sources", "columns", "data", "checkpoints", "backbone",
-    "specs", "store", "journal", "caches", "embedding", "metrics", "settings", "batches", "losses",
-    "heads", "optimizer", "passes", "scoring", "logreg", "snapshots", "training", "runs",
+    "specs", "store", "journal", "caches", "embedding", "metrics", "outputs", "settings", "batches",
+    "losses", "heads", "optimizer", "passes", "scoring", "logreg", "snapshots", "training", "runs",
     "evaluation", "prediction", "words", "explain", "paper",
     "reproduce", "report",
 ]  # fmt: skip

@@ -88,7 +88,11 @@ def test_figures_follow_from_the_weights_and_the_other_cache(kind, place, bert, 
     run = place[1][kind]
     path = cached(tmp_path, bert, 2, "other")
     with store.Cache(path) as cache:
-        result = evaluation.transfer(run, cache)
+        result, given = evaluation.transfer(run, cache)
+        assert set(given) == {"validation", "test"}
+        for split, outputs in given.items():
+            assert outputs.right.mean() == result.metrics[split]["accuracy"]
+            assert (outputs.labels == cache.splits[split].labels).all()
     assert result.labels == {"0": "0", "1": "1"} and result.dataset == "other"
     for split in ("train", "validation", "test"):
         assert result.metrics[split] == pytest.approx(expected(run, path, split, [0, 1]), abs=1e-5)
@@ -98,7 +102,7 @@ def test_labels_are_mapped(place, bert, tmp_path):
     run = place[1]["space"]
     path = cached(tmp_path, bert, 3, "three")
     with store.Cache(path) as cache:
-        result = evaluation.transfer(run, cache, {"0": "1", "1": "0", "2": "1"})
+        result, _ = evaluation.transfer(run, cache, {"0": "1", "1": "0", "2": "1"})
         message = refusal(evaluation.transfer, run, cache)
         assert "three has 3 labels (0, 1, 2), run" in message
         assert message.endswith("--map '0=...' --map '1=...' --map '2=...'")
@@ -150,7 +154,7 @@ def test_labels_of_the_same_names_are_the_same_whatever_their_order(place, bert,
     run = place[1]["space"]
     turned = runs.Run(run.folder, {**run.record, "label_names": ["good", "bad"]})
     with store.Cache(path) as cache:
-        result = evaluation.transfer(turned, cache)
+        result, _ = evaluation.transfer(turned, cache)
     assert result.labels == {"bad": "bad", "good": "good"}
     assert result.metrics["test"] == pytest.approx(expected(run, path, "test", [1, 0]), abs=1e-4)
 

@@ -59,7 +59,7 @@ def test_zero_shot_rows_have_the_figures_of_the_other_data_set(outcomes, options
     with store.Cache(path) as cache:
         for outcome in zero_shot:
             for run, scores in zip(outcome.runs, outcome.scores, strict=True):
-                assert scores == evaluation.transfer(run, cache).metrics["test"]
+                assert scores == evaluation.transfer(run, cache)[0].metrics["test"]
                 assert scores != run.record["metrics"]["test"]
     for outcome in outcomes:
         if outcome not in zero_shot:
@@ -133,8 +133,8 @@ def test_a_transfer_under_another_map_is_not_taken_for_the_protocols(outcomes, o
     turned = {"hateful or offensive": "1", "normal": "0"}
     turned = {name: run.record["label_names"][int(to)] for name, to in turned.items()}
     with store.Cache(path) as cache:
-        made = evaluation.transfer(run, cache, turned)
-    run.save_transfer(asdict(made))
+        made, given = evaluation.transfer(run, cache, turned)
+    run.save_transfer(asdict(made), given)
     again = reproduce(zero_shot.row.table, options)
     assert [outcome.scores for outcome in again] == [
         o.scores for o in outcomes if o.row.table == zero_shot.row.table

@@ -40,7 +40,7 @@ def test_run_is_the_documented_format(saved, trained, cache_path):
     ]
     for run, head, shape in zip(saved, trained, shapes, strict=True):
         assert sorted(p.name for p in run.folder.iterdir()) == [
-            "head.safetensors", "history.json", "run.json",
+            "head.safetensors", "history.json", "predictions.npz", "run.json",
         ]  # fmt: skip
         weights = load_file(run.folder / "head.safetensors")
         assert {name: value.shape for name, value in weights.items()} == shape
