@@ -9,7 +9,7 @@ import typer
 from . import console
 from .embed import PHASES
 from .options import CACHE_DIR, CacheDir, Json
-from .report import show
+from .report import print_report
 from .train import Grid, check_seeds, refuse_stopped, train_and_save
 
 # The demo's data set is a tenth of a published one: smaller batches and a higher learning rate
@@ -23,10 +23,8 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """Embed, train and report on built-in data, offline."""
-    from dataclasses import asdict
-
     from spacelite import embedding, store
-    from spacelite.report import summary
+    from spacelite.report import content
 
     check_seeds(seeds)
     lines = [
@@ -57,9 +55,9 @@ def demo(
         shared = PassSettings(epochs=EPOCHS, batch_size=BATCH_SIZE)
         saved, stopped = train_and_save(cache_dir, cache, settings, shared)
     say(f"$ {lines[2]}", style="bold", soft_wrap=True)
-    sections = summary.summarize(saved)
+    made = content.build(cache_dir, saved, with_examples=False)
     if as_json:
-        console.print_json([asdict(section) for section in sections])
+        console.print_json(made.as_json())
     else:
-        show(sections)
+        print_report(made)
     refuse_stopped(stopped, len(settings))

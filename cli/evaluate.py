@@ -109,7 +109,7 @@ def _print(run: Run, result: Transfer) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from spacelite.report.markdown import decimals
+    from spacelite.report.wording import decimals
 
     console.out().print(
         Text(f"{run.record['system']}, trained on {run.record['spec']['dataset']}", style="bold")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -31,6 +32,10 @@ def explain(
     label: Annotated[
         str | None, typer.Option(help="The label to explain. [default: the predicted one]")
     ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(help="Also write a page: the text, and its tokens in the concept spaces."),
+    ] = None,
     backbone: RunBackbone = None,
     device: Device = "auto",
     cache_dir: CacheDir = CACHE_DIR,
@@ -54,11 +59,19 @@ def explain(
             hidden, ids, labels = library.cached_example(cache, example)
     else:
         hidden, ids = prediction.one_text(found, str(text), files, device=device)
-    result = library.explain(found, hidden, words.words_of(files.folder, ids.tolist()), labels)
+    result = library.explain(found, hidden, words.Words(files.folder).of(ids.tolist()), labels)
+    shown = result.labels.index(label) if label else result.predicted
+    if html is not None:
+        from spacelite.report import explained, write
+
+        points = library.concept_points(found, hidden)
+        page = explained.page(result, shown, points, found.settings["latent"])
+        write.page(html, page)
+        console.err().print(f"{html} written", soft_wrap=True)
     if as_json:
         console.print_json({"run": found.id, **asdict(result)})
     else:
-        _print(result, result.labels.index(label) if label else result.predicted)
+        _print(result, shown)
 
 
 def _print(result: Explanation, label: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import textwrap
-from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,8 +17,12 @@ from .options import CACHE_DIR, CacheDir, Json
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from spacelite.report.summary import Figure, Row, Section
+    from rich.text import Text
 
+    from spacelite.report.content import Part, Report
+    from spacelite.report.rows import Figure, Row, Section
+
+FORMATS = ("terminal", "markdown", "latex", "html", "json")
 HEADINGS = {
     "loss": "Loss",
     "ce": "CE",
@@ -27,38 +31,90 @@ HEADINGS = {
     "precision": "Prec.",
     "recall": "Rec.",
 }
+PHASES = {"report": ("analysing", "tables")}
 
 
 def report(
-    form: Annotated[str, typer.Option("--format", help="terminal, markdown or json.")] = "terminal",
+    form: Annotated[
+        str, typer.Option("--format", help="terminal, markdown, latex, html or json.")
+    ] = "terminal",
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder to write to: the page and its figures, or the one file."),
+    ] = None,
     cache_dir: CacheDir = CACHE_DIR,
     as_json: Json = False,
 ) -> None:
     """Compare runs, and the published figures with them."""
     from spacelite import runs
-    from spacelite.report import markdown, summary
+    from spacelite.report import content, write
 
-    if form not in ("terminal", "markdown", "json"):
-        raise SpaceliteError(f"--format {form}: choose terminal, markdown or json")
+    if form not in FORMATS:
+        raise SpaceliteError(f"--format {form}: choose {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
+    if as_json:
+        form = "json"
+    if form == "html" and out is None:
+        raise SpaceliteError("--format html: name a folder for the page and its figures with --out")
+    if form == "terminal" and out is not None:
+        raise SpaceliteError("--out: choose --format html, markdown, latex or json")
     found = runs.load_all(cache_dir)
     if not found:
         raise SpaceliteError(f"{cache_dir} holds no run: run spacelite train first")
-    sections = summary.summarize(found)
-    if as_json or form == "json":
-        console.print_json([asdict(section) for section in sections])
-    elif form == "markdown":
-        sys.stdout.write(markdown.render(sections))
+    with console.progress(PHASES) as advance:
+        made = content.build(
+            cache_dir,
+            found,
+            with_examples=form != "terminal",
+            on_progress=lambda done, total: advance("report", done, total),
+        )
+    if form == "terminal":
+        print_report(made)
+    elif out is None:
+        sys.stdout.write(write.as_text(made, form))
     else:
-        show(sections)
+        path = write.to_folder(made, form, out)
+        console.err().print(f"{path} written", soft_wrap=True)
 
 
-def show(sections: Sequence[Section]) -> None:
+def print_report(made: Report) -> None:
+    """A report for the terminal: tables, which differences are real, cost."""
+    show(made.published)
+    for part in made.parts:
+        show([part.section], end="")
+        _findings(part)
+        console.out().print()
+    console.out().print(
+        "spacelite report --format html --out DIR adds curves, confusion, calibration and the "
+        "words that matter",
+        style="dim",
+    )
+
+
+def _findings(part: Part) -> None:
+    """Which differences are real, and what it all cost."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from spacelite.report import wording
+
+    analysis, say = part.analysis, console.out().print
+    if analysis.comparisons:
+        findings = Table.grid(padding=(0, 1, 0, 0))
+        for one in analysis.comparisons:
+            findings.add_row(" •", Text(wording.verdict(one)))
+        say(findings)
+        say(Text(wording.method(part.section, analysis), style="dim"))
+    if analysis.cost is not None:
+        say(Text(wording.cost(analysis.cost), style="dim"))
+
+
+def show(sections: Sequence[Section], end: str = "\n") -> None:
     """The sections as tables in the terminal, four decimals where they fit into its width."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    from spacelite.report.markdown import number
+    from spacelite.report.wording import number
 
     wide = console.out().width >= 100
     places, gap = (4, 2) if wide else (3, 1)
@@ -70,35 +126,43 @@ def show(sections: Sequence[Section]) -> None:
         for column in ("Params", *HEADINGS.values(), "Inter", "Intra", "Seeds"):
             table.add_column(column, justify="right", no_wrap=True)
         for row in section.rows:
+            difference = row.kind == "difference"
+            weights = [row.inter, row.intra, row.seeds]
             table.add_row(
                 Text(_system(row, wide)),
-                number(row.train_params),
-                *[_figure(row.figures[name], places) for name in HEADINGS],
-                number(row.inter),
-                number(row.intra),
-                number(row.seeds),
-                style="dim italic" if row.published else None,
+                "" if difference else number(row.train_params),
+                *[_figure(row, name, places) for name in HEADINGS],
+                *["" if difference else number(value) for value in weights],
+                style={"published": "dim italic", "difference": "dim"}.get(row.kind),
             )
         console.out().print(table)
         for note in section.notes:
             console.out().print(Text(note, style="dim"))
-        console.out().print()
+        console.out().print(end=end)
 
 
 def _system(row: Row, wide: bool) -> str:
     """The system's name; on a narrow terminal broken at spaces and hyphens, which rich does not."""
-    indented = ("  " if row.published else "") + row.system
-    return indented if wide else "\n".join(textwrap.wrap(row.system, 15))
+    indented = row.system if row.kind == "measured" else f"  {row.system}"
+    return indented if wide else "\n".join(textwrap.wrap(indented, 14))
 
 
-def _figure(value: Figure | None, places: int) -> str:
-    """The mean and, on a line of its own, the standard deviation over seeds."""
-    from spacelite.report.markdown import decimals
+def _figure(row: Row, name: str, places: int) -> Text:
+    """The mean, bold where it is the best, and on a line of its own the standard deviation over
+    seeds."""
+    from rich.text import Text
 
+    from spacelite.report.wording import decimals
+
+    value: Figure | None = row.figures[name]
     if value is None:
-        return "–"
+        return Text("–")
     mean = decimals(value.mean, places)
-    if value.spread is None:
-        return mean
-    spread = decimals(value.spread, places)
-    return f"{mean}\n±{spread.removeprefix('0')}"
+    if row.kind == "difference":
+        digits = decimals(abs(value.mean), places).removeprefix("0")
+        mean = f"{'−' if value.mean < 0 else '+'}{digits}"
+    shown = Text(mean, style="bold" if name in row.best else "")
+    if value.spread is not None:
+        spread = decimals(value.spread, places)
+        shown.append(f"\n±{spread.removeprefix('0')}", style="not bold")
+    return shown

@@ -34,7 +34,7 @@ def reproduce(
 ) -> None:
     """Measure every published table, embed to report."""
     from spacelite import reproduce as library
-    from spacelite.report import reproduction
+    from spacelite.report import published
 
     options = library.Options(
         cache_dir=cache_dir,
@@ -47,7 +47,7 @@ def reproduce(
     )
     with console.progress(PHASES) as on_progress:
         outcomes = library.reproduce(table, options, on_progress)
-    sections = reproduction.sections(outcomes)
+    sections = published.sections(outcomes)
     if as_json:
         console.print_json([asdict(section) for section in sections])
     else:

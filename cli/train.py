@@ -203,7 +203,7 @@ def _print(saved: list[Run]) -> None:
     from rich import box
     from rich.table import Table
 
-    from spacelite.report.markdown import decimals, number
+    from spacelite.report.wording import decimals, number
 
     table = Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
     left = ("System, run", "Split")

@@ -133,7 +133,7 @@ def verify(
                 )
             crcs, pooled_crcs = cache.checksums(name)
             pooled = split.pooled if pooled_crcs is not None else None
-            for first, last in _spans(split.offsets):
+            for first, last in spans(split.offsets):
                 start = int(split.offsets[first])
                 rows = split.read_tokens(start, int(split.offsets[last]))
                 for example in range(first, last):
@@ -152,8 +152,8 @@ def verify(
     return damaged
 
 
-def _spans(offsets: npt.NDArray[np.int64], rows: int = 1 << 15) -> Iterator[tuple[int, int]]:
-    """Runs of examples first:last of about `rows` tokens each."""
+def spans(offsets: npt.NDArray[np.int64], rows: int = 1 << 15) -> Iterator[tuple[int, int]]:
+    """Spans of examples first:last of about `rows` tokens each."""
     first = 0
     while first < len(offsets) - 1:
         last = int(np.searchsorted(offsets, offsets[first] + rows, side="right")) - 1

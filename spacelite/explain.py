@@ -25,10 +25,12 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Word:
-    """A word of the text, or a special token, and its share in each label's logit (C,)."""
+    """A word of the text, or a special token, the numbers of its `tokens`, and its share in each
+    label's logit (C,)."""
 
     text: str
     special: bool
+    tokens: list[int]
     contributions: list[float]
 
 
@@ -52,16 +54,58 @@ class Explanation:
         return int(np.argmax(self.probabilities))
 
 
-def require_shares(run: Run) -> None:
-    """Raise SpaceliteError for a head whose logits are no sum over tokens."""
-    additive = run.record["head"] == "space" or (
+def has_shares(run: Run) -> bool:
+    """Whether a head's logits are a sum over tokens."""
+    return run.record["head"] == "space" or (
         run.record["head"] in ("linear", "logreg") and run.settings["pooling"] == "mean"
     )
-    if not additive:
+
+
+def require_shares(run: Run) -> None:
+    """Raise SpaceliteError for a head whose logits are no sum over tokens."""
+    if not has_shares(run):
         raise SpaceliteError(
             f"run {run.id} is {run.record['system']}: its logits are no sum over tokens; explain a "
             "space head, or a linear one or logreg on the mean"
         )
+
+
+@dataclass(frozen=True)
+class Shares:
+    """A head whose logits are a sum over tokens: `spaces` (C L, d), or None for a linear one, and
+    the classifier's `weight` (C, p) and `bias` (C,). `labels`: C names."""
+
+    labels: list[str]
+    spaces: Array | None
+    weight: Array
+    bias: Array
+
+    @classmethod
+    def of(cls, run: Run) -> Shares:
+        """A run's head. Raises SpaceliteError where its logits are no sum over tokens."""
+        require_shares(run)
+        arrays = run.arrays()
+        spaces = arrays.get("concept_spaces")
+        return cls(
+            labels=run.record["label_names"],
+            spaces=None if spaces is None else spaces.reshape(-1, spaces.shape[-1]),
+            weight=arrays["classifier.weight"],
+            bias=arrays["classifier.bias"],
+        )
+
+    def coordinates(self, hidden: Array) -> Array:
+        """What is averaged over tokens, (n, p) in the type of `hidden` (n, d): concept coordinates,
+        or the hidden states themselves."""
+        if self.spaces is None:
+            return hidden
+        projected = hidden @ self.spaces.T.astype(hidden.dtype)
+        made: Array = np.tanh(projected, out=projected)
+        return made
+
+    def of_tokens(self, hidden: Array) -> Array:
+        """n times the shares (n, C) of a text's n tokens in its logits."""
+        made: Array = self.coordinates(hidden) @ self.weight.T.astype(hidden.dtype)
+        return made
 
 
 def contributions(run: Run, hidden: Array) -> tuple[Array, Array, Array]:
@@ -70,14 +114,10 @@ def contributions(run: Run, hidden: Array) -> tuple[Array, Array, Array]:
 
     Raises SpaceliteError for a head whose logits are no sum over tokens.
     """
-    require_shares(run)
-    arrays = {name: value.astype(np.float64) for name, value in run.arrays().items()}
-    features = hidden.astype(np.float64)
-    if run.record["head"] == "space":
-        spaces = arrays["concept_spaces"]
-        features = np.tanh(features @ spaces.reshape(-1, spaces.shape[-1]).T)
-    weight, bias = arrays["classifier.weight"], arrays["classifier.bias"]
-    return features @ weight.T / len(features), bias, weight @ features.mean(axis=0) + bias
+    head, features = Shares.of(run), hidden.astype(np.float64)
+    weight, bias = head.weight.astype(np.float64), head.bias.astype(np.float64)
+    means = head.coordinates(features).mean(axis=0)
+    return head.of_tokens(features) / len(features), bias, weight @ means + bias
 
 
 def explain(
@@ -90,7 +130,7 @@ def explain(
     special token and the numbers of its tokens."""
     shares, bias, logits = contributions(run, hidden)
     made = [
-        Word(text, special, shares[list(tokens)].sum(axis=0).tolist())
+        Word(text, special, list(tokens), shares[list(tokens)].sum(axis=0).tolist())
         for text, special, tokens in words
     ]
     added = bias + np.sum([word.contributions for word in made], axis=0)
@@ -103,6 +143,31 @@ def explain(
         difference=float(np.abs(added - logits).max()),
         example=example,
     )
+
+
+def concept_points(run: Run, hidden: Array, most: int = 3) -> list[Array]:
+    """A text's tokens in the concept space of each label: C arrays (n, min(L, `most`)), of the
+    hidden states `hidden` (n, d); none for a head without concept spaces.
+
+    Where L is larger: the coordinates along the first principal axes of the text's tokens, the
+    origin staying where it is.
+    """
+    head = Shares.of(run)
+    if head.spaces is None:
+        return []
+    coordinates = head.coordinates(hidden.astype(np.float64))
+    spaces = np.split(coordinates, len(head.labels), axis=1)
+    return [space if space.shape[1] <= most else _principal(space, most) for space in spaces]
+
+
+def _principal(points: Array, count: int) -> Array:
+    """Points (n, L) along the first `count` of their principal axes, (n, count)."""
+    _, _, axes = np.linalg.svd(points - points.mean(axis=0))
+    axes = axes[:count]
+    # Either direction is an axis: the one whose largest part is positive.
+    largest = axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)]
+    made: Array = points @ (axes * np.sign(largest)[:, None]).T
+    return made
 
 
 def cached_example(cache: Cache, place: str) -> tuple[Array, Array, list[str]]:

@@ -6,10 +6,13 @@ Figures: the space-model README (Tytarenko & Amin, arXiv:2401.16638), in `publis
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from spacelite.runs import Run
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,19 @@ class PublishedRow:
     pooling: str | None
     train_examples: int
     figures: dict[str, float | None]
+
+
+@dataclass
+class RowOutcome:
+    """What was measured for a published row: a run and its test `scores` for each seed.
+
+    None of either, where `note` says why; else it tells of what had to differ.
+    """
+
+    row: PublishedRow
+    runs: list[Run] = field(default_factory=list)
+    scores: list[dict[str, float]] = field(default_factory=list)
+    note: str | None = None
 
 
 FIGURES = ("loss", "accuracy", "f1_macro", "precision", "recall", "train_params")
@@ -109,6 +125,18 @@ def matching(record: dict[str, Any], test_on: str) -> list[PublishedRow]:
     ]
     same = [row for row in rows if same_backbone(row.backbone, backbone)]
     return same or rows
+
+
+def differences(row: PublishedRow, record: dict[str, Any]) -> dict[str, str]:
+    """In which respects a run (its `record`) is not what a published row was made with: a mark for
+    the row, and what it stands for."""
+    notes = {}
+    backbone, examples = record["spec"]["backbone"], record["examples"]["train"]
+    if not same_backbone(row.backbone, backbone):
+        notes["*"] = f"Published with another backbone than {backbone}."
+    if examples != row.train_examples:
+        notes["†"] = f"Published for {row.train_examples:,} training examples, here {examples:,}."
+    return notes
 
 
 def same_backbone(published_name: str, name: str) -> bool:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from spacelite import backbone as backbones
 from spacelite import embedding, evaluation, paper, runs, specs
 from spacelite.errors import SpaceliteError
-from spacelite.paper import PublishedRow
+from spacelite.paper import RowOutcome
 from spacelite.runs import Run
 from spacelite.settings import HeadSettings, PassSettings
 from spacelite.store import Cache
@@ -19,19 +19,6 @@ log = logging.getLogger(__name__)
 
 # Called with the phase (embed's, "train" or "evaluate"), how much of it is done, of how much.
 OnProgress = Callable[[str, int, int], None]
-
-
-@dataclass
-class RowOutcome:
-    """What was measured for a published row: a run and its test `scores` for each seed.
-
-    None of either, where `note` says why; else it tells of what had to differ.
-    """
-
-    row: PublishedRow
-    runs: list[Run] = field(default_factory=list)
-    scores: list[dict[str, float]] = field(default_factory=list)
-    note: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

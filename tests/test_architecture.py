@@ -16,12 +16,13 @@ ORDER = [
     "errors", "demo_corpus", "hub", "sources", "columns", "data", "checkpoints", "backbone",
     "specs", "store", "journal", "caches", "embedding", "metrics", "outputs", "settings", "batches",
     "losses", "heads", "optimizer", "passes", "scoring", "logreg", "snapshots", "training", "runs",
-    "evaluation", "prediction", "words", "explain", "paper",
+    "significance", "evaluation", "prediction", "words", "explain", "paper",
     "reproduce", "report",
 ]  # fmt: skip
 GATEWAYS = {
     "transformers": {"backbone"}, "h5py": {"store"}, "datasets": {"sources"},
     "pyarrow": {"sources"}, "huggingface_hub": {"hub"}, "tokenizers": {"words"},
+    "scipy": {"significance"},
 }  # fmt: skip
 
 
@@ -101,8 +102,8 @@ def test_nothing_is_unpickled_and_no_remote_code_is_trusted(path):
     ("code", "absent"),
     [
         ("import spacelite_cli.app", ["torch", "numpy", "transformers", "h5py", "rich.table"]),
-        ("from spacelite import runs; from spacelite.report import summary, markdown",
-         ["torch", "transformers", "datasets", "sklearn"]),
+        ("from spacelite import runs; from spacelite.report import content, blocks, write",
+         ["torch", "transformers", "datasets", "sklearn", "scipy", "matplotlib", "plotly"]),
         ("from spacelite import caches, evaluation, training",
          ["transformers", "datasets", "sklearn", "pyarrow", "torch._dynamo"]),
         ("from spacelite import embedding", ["transformers", "datasets", "sklearn", "torch"]),

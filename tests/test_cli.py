@@ -72,7 +72,7 @@ def test_published_rows_fit_the_terminal(workplace, tmp_path, width):
     (tmp_path / "runs" / "x" / "run.json").write_text(json.dumps(record))
     result = spacelite("report", "--cache-dir", tmp_path, env={"COLUMNS": str(width)})
     lines = result.stdout.splitlines()
-    assert "Published rows are of another backbone than tiny-bert." in result.stdout
+    assert "* Published with another backbone than tiny-bert." in result.stdout
     for shown in ("published,", "distilbert-", "0.488"):  # 0.4883 is that row's loss
         assert shown in result.stdout
     assert max(map(len, lines)) <= width and not any("…" in line for line in lines)
@@ -86,7 +86,7 @@ def test_report_shows_mean_and_spread(workplace):
     content = json.loads(spacelite("report", "--cache-dir", folder, "--json").stdout)
     again = spacelite("report", "--cache-dir", folder, "--format", "json").stdout
     assert json.loads(again) == content
-    rows = {(row["system"], row["inter"]): row for row in content[0]["rows"]}
+    rows = {(row["system"], row["inter"]): row for row in content["parts"][0]["section"]["rows"]}
     runs = [json.loads(p.read_text()) for p in (folder / "runs").glob("*/run.json")]
     for (system, inter), row in rows.items():
         values = [
@@ -96,7 +96,7 @@ def test_report_shows_mean_and_spread(workplace):
         assert len(values) == row["seeds"] == 2
         assert row["figures"]["accuracy"]["mean"] == pytest.approx(sum(values) / 2)
     markdown = spacelite("report", "--cache-dir", folder, "--format", "markdown").stdout
-    assert markdown.startswith("## reviews, tiny-bert, 2 epochs\n")
+    assert markdown.startswith("# spacelite report\n\n## reviews, tiny-bert, 2 epochs\n")
 
 
 def test_json_is_one_document_and_nothing_else(workplace, bert, reviews):

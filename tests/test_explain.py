@@ -104,7 +104,7 @@ def test_pieces_become_words(bert, xlnet):
         (xlnet, "good film", ["good", "film", "<sep>", "<cls>"]),
     ):
         ids = Tokenizer.from_file(str(folder / "tokenizer.json")).encode(text).ids
-        made = words.words_of(folder, ids)
+        made = words.Words(folder).of(ids)
         assert [word for word, _, _ in made] == expected
         assert [n for _, _, numbers in made for n in numbers] == list(range(len(ids)))
         assert any(len(numbers) == 3 for *_, numbers in made) == (folder == bert)
@@ -121,14 +121,14 @@ def test_bytes_become_words(tmp_path):
     backend.train_from_iterator(["a film, the film"], trainer)
     backend.save(str(tmp_path / "tokenizer.json"))
     for text in ("the café film", "café"):
-        made = words.words_of(tmp_path, [0, *backend.encode(text).ids])
+        made = words.Words(tmp_path).of([0, *backend.encode(text).ids])
         assert [word for word, _, _ in made] == ["<s>", *text.split()]
         assert [special for _, special, _ in made] == [True, *[False] * len(text.split())]
 
 
 def test_a_broken_tokenizer_is_one_line(tmp_path):
     (tmp_path / "tokenizer.json").write_text("{")
-    assert "tokenizer.json cannot be read" in refusal(words.words_of, tmp_path, [1])
+    assert "tokenizer.json cannot be read" in refusal(words.Words, tmp_path)
 
 
 def test_a_cached_example_is_explained_without_torch(place, bert):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from spacelite import paper
-from spacelite.report import markdown, summary
+from spacelite.report import blocks, groups, markdown, published
 from spacelite.runs import Run
 
 
@@ -33,6 +33,17 @@ def record(**changes):
     return Run(Path("run"), made)
 
 
+KINDS = ("measured", "published", "difference")
+
+
+def sections_of(runs):
+    return [group.section for group in groups.grouped(runs)]
+
+
+def published_tables(runs):
+    return published.of_groups(groups.grouped(runs))
+
+
 def test_published_rows_are_the_eight_tables():
     rows = paper.published()
     assert len(rows) == 26 and len({row.table for row in rows}) == 8
@@ -52,7 +63,7 @@ def test_published_figures_are_those_of_the_source(real_data):
 def test_seeds_become_mean_and_spread():
     values = [0.80, 0.82, 0.87]
     runs = [record(settings={"seed": i}, test={"accuracy": v}) for i, v in enumerate(values)]
-    (section,) = summary.summarize(runs)
+    (section,) = sections_of(runs)
     row = section.rows[0]
     assert row.seeds == 3
     assert row.figures["accuracy"].mean == pytest.approx(statistics.mean(values))
@@ -63,8 +74,8 @@ def test_seeds_become_mean_and_spread():
 def test_other_losses_are_other_rows_and_other_settings_other_sections():
     runs = [record(), record(settings={"inter": 0.2}), record(settings={"epochs": 7}),
             record(cache_key="other")]  # fmt: skip
-    sections = summary.summarize(runs)
-    assert [sum(not row.published for row in s.rows) for s in sections] == [2, 1, 1]
+    sections = sections_of(runs)
+    assert [len(s.rows) for s in sections] == [2, 1, 1]
 
 
 def test_rows_stand_in_the_order_of_their_settings():
@@ -72,34 +83,81 @@ def test_rows_stand_in_the_order_of_their_settings():
     runs = [record(head="linear", system="linear (mean)", settings={**linear, "epochs": 7})]
     for inter, intra in ((0.2, 0.001), (0.1, 0), (0.2, 0), (0, 0.001)):
         runs.append(record(settings={"inter": inter, "intra": intra, "epochs": 7}))
-    (section,) = summary.summarize(runs)
+    (section,) = sections_of(runs)
     assert [(row.inter, row.intra) for row in section.rows] == [
         (0, 0.001), (0.1, 0), (0.2, 0), (0.2, 0.001), (None, None),
     ]  # fmt: skip
 
 
-def test_published_rows_of_the_same_setting_stand_under_the_measured_one_and_are_marked():
-    (section,) = summary.summarize([record()])
-    published = [row for row in section.rows if row.published]
-    assert {row.backbone for row in published} == {
-        "bert-base", "distilbert-base-cased", "xlnet-base-cased", "bert-base-cased",
-    }  # fmt: skip
-    assert all((row.inter, row.intra, row.epochs) == (0, 0, 5) for row in published)
-    assert section.notes == ["Published rows are of another backbone than minilm."]
-    xlnet = next(row for row in published if row.backbone == "xlnet-base-cased")
-    assert xlnet.figures["accuracy"].mean == 0.8798 and xlnet.figures["ce"] is None
+def test_published_rows_stand_under_the_measured_ones_and_are_marked():
+    tables = published_tables([record()])
+    assert [table.title.rpartition(" ")[2] for table in tables] == [
+        "[bert-base]", "[imdb-distilbert-5]", "[imdb-xlnet-5]", "[imdb-bert-5]",
+    ]  # fmt: skip
+    for table in tables:
+        (number,) = [i for i, row in enumerate(table.rows) if row.runs]
+        measured, there, difference = table.rows[number : number + 3]
+        assert (measured.kind, there.kind, difference.kind) == KINDS
+        assert (there.inter, there.intra, there.epochs) == (0, 0, 5)
+        assert table.notes == ["* Published with another backbone than minilm."]
+        assert there.system.endswith(" *") and there.figures["ce"] is None
+        assert difference.figures["ce"] is None
+        assert difference.figures["accuracy"].mean == pytest.approx(
+            0.8 - there.figures["accuracy"].mean
+        )
+    xlnet = next(row for row in tables[2].rows if row.kind == "published")
+    assert xlnet.figures["accuracy"].mean == 0.8798
 
 
 def test_the_same_backbone_stands_alone_and_needs_no_mark():
     run = record(spec={"backbone": "distilbert/distilbert-base-cased"})
-    (section,) = summary.summarize([run])
-    assert [row.backbone for row in section.rows if row.published] == ["distilbert-base-cased"]
-    assert section.notes == []
+    (table,) = published_tables([run])
+    assert "distilbert" in table.title and table.notes == []
+    assert not any("*" in row.system for row in table.rows)
 
 
 def test_fewer_examples_are_said():
-    (section,) = summary.summarize([record(examples={"train": 10000, "test": 10000})])
-    assert "trained on 25,000 examples, these on 10,000" in " ".join(section.notes)
+    tables = published_tables([record(examples={"train": 10000, "test": 10000})])
+    for table in tables:
+        assert "† Published for 25,000 training examples, here 10,000." in table.notes
+        assert sum(row.system.endswith("* †") for row in table.rows) == 1
+
+
+def test_of_several_caches_the_one_nearest_to_a_table_is_held_against_it():
+    few = record(examples={"train": 100, "test": 100}, cache_key="few", test={"accuracy": 0.1})
+    whole = record(test={"accuracy": 0.7})
+    own = record(
+        examples={"train": 100, "test": 100}, cache_key="own", test={"accuracy": 0.6},
+        spec={"backbone": "xlnet-base-cased"},
+    )  # fmt: skip
+    for order in ([few, whole, own], [own, whole, few]):
+        tables = published_tables(order)
+        found = {table.title: row.figures["accuracy"].mean for table in tables
+                 for row in table.rows if row.runs}  # fmt: skip
+        assert {name: value for name, value in found.items() if "xlnet" in name} == {
+            "IMDB, XLNet (no fine-tuning) [imdb-xlnet-5]": 0.6
+        }
+        assert {value for name, value in found.items() if "xlnet" not in name} == {0.7}
+
+
+def test_the_best_of_each_column_are_marked_among_their_like():
+    runs = [
+        record(test={"accuracy": 0.9, "f1_macro": 0.7}),
+        record(settings={"inter": 0.2}, test={"accuracy": 0.8, "f1_macro": 0.75}),
+        record(settings={"intra": 0.001}, test={"accuracy": 0.90001, "f1_macro": 0.6}),
+    ]
+    (section,) = sections_of(runs)
+    best = {(row.inter, row.intra): set(row.best) & {"accuracy", "f1_macro"}
+            for row in section.rows}  # fmt: skip
+    # 0.9 and 0.90001 are printed alike.
+    assert best == {(0, 0): {"accuracy"}, (0.2, 0): {"f1_macro"}, (0, 0.001): {"accuracy"}}
+    assert not any("loss" in row.best or "ce" in row.best for row in section.rows)
+    (alone,) = sections_of(runs[:1])
+    assert alone.rows[0].best == []
+    table = next(t for t in published_tables(runs) if "[imdb-distilbert-5]" in t.title)
+    original = {row.figures["accuracy"].mean: row.best for row in table.rows
+                if row.kind == "published"}  # fmt: skip
+    assert original[max(original)] and "accuracy" in original[max(original)]
 
 
 @pytest.mark.parametrize(
@@ -113,33 +171,32 @@ def test_fewer_examples_are_said():
     ],
 )  # fmt: skip
 def test_another_setting_has_no_published_row(changes):
-    (section,) = summary.summarize([record(**changes)])
-    assert [row for row in section.rows if row.published] == []
+    assert published_tables([record(**changes)]) == []
 
 
 def test_without_a_test_split_validation_is_shown():
     run = record(examples={"train": 9, "validation": 1})
     del run.record["metrics"]["test"]
-    (section,) = summary.summarize([run])
+    (section,) = sections_of([run])
     assert section.split == "validation" and section.subtitle.startswith("validation figures")
 
 
 def test_markdown_is_a_table_with_every_column():
     runs = [record(settings={"seed": i}, test={"accuracy": 0.8 + i / 100}) for i in range(2)]
-    lines = markdown.render(summary.summarize(runs)).splitlines()
+    (section,) = sections_of(runs)
+    lines = markdown.render(blocks.of_section(section, 1)).splitlines()
     table = [line for line in lines if line.startswith("|")]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
     assert cells[0] == ["System", "Parameters", "Loss", "CE", "Accuracy", "Macro F1", "Precision",
-                        "Recall", "Inter", "Intra", "Epochs", "Backbone", "Data",
-                        "Seeds"]  # fmt: skip
+                        "Recall", "Inter", "Intra", "Seeds"]  # fmt: skip
     assert len({len(row) for row in cells}) == 1
     assert cells[2] == ["space", "2,318", "0.5000 ± 0.0000", "0.4000 ± 0.0000", "0.8050 ± 0.0071",
-                        "0.7900 ± 0.0000", "0.7800 ± 0.0000", "0.8100 ± 0.0000", "0", "0", "5",
-                        "minilm", "imdb", "2"]  # fmt: skip
-    assert cells[3][0].startswith("published, ") and cells[3][3] == "–"
+                        "0.7900 ± 0.0000", "0.7800 ± 0.0000", "0.8100 ± 0.0000", "0", "0",
+                        "2"]  # fmt: skip
 
 
 def test_names_from_data_cannot_break_the_markdown():
     run = record(spec={"dataset": "a|b <script>", "backbone": "*x*"})
-    text = markdown.render(summary.summarize([run]))
+    (section,) = sections_of([run])
+    text = markdown.render(blocks.of_section(section, 1))
     assert "a\\|b \\<script\\>" in text and "\\*x\\*" in text

@@ -10,7 +10,7 @@ from spacelite_cli.app import app
 from typer.testing import CliRunner
 
 from spacelite import embedding, evaluation, paper, runs, store, training
-from spacelite.report import reproduction, summary
+from spacelite.report import groups, published
 from spacelite.reproduce import Options, reproduce
 
 
@@ -97,16 +97,33 @@ def test_only_what_is_missing_is_trained(outcomes, options, monkeypatch):
 
 
 def test_the_table_stands_beside_the_published_one(outcomes):
-    sections = reproduction.sections(outcomes)
+    sections = published.sections(outcomes)
     assert len(sections) == 8
     rows = [row for section in sections for row in section.rows]
-    assert [row.published for row in rows] == [False, True] * 26
-    for outcome, measured, published in zip(outcomes, rows[::2], rows[1::2], strict=True):
+    assert [row.kind for row in rows] == ["measured", "published", "difference"] * 26
+    for number, outcome in enumerate(outcomes):
+        measured, there, difference = rows[3 * number : 3 * number + 3]
         assert measured.seeds == 2 and len(measured.runs) == 2
         accuracies = [scores["accuracy"] for scores in outcome.scores]
         assert measured.figures["accuracy"].mean == pytest.approx(sum(accuracies) / 2)
-        assert published.figures["accuracy"].mean == outcome.row.figures["accuracy"]
-    assert "Published rows are of another backbone than tiny-bert." in sections[0].notes
+        assert there.figures["accuracy"].mean == outcome.row.figures["accuracy"]
+        assert difference.figures["accuracy"].mean == pytest.approx(
+            measured.figures["accuracy"].mean - there.figures["accuracy"].mean
+        )
+    assert "* Published with another backbone than tiny-bert." in sections[0].notes
+
+
+def test_a_report_finds_the_same_figures_among_the_runs(outcomes, options):
+    found = published.of_groups(groups.grouped(runs.load_all(options.cache_dir)))
+    expected = published.sections(outcomes)
+    assert [section.title for section in found] == [section.title for section in expected]
+    for one, other in zip(found, expected, strict=True):
+        for here, there in zip(one.rows, other.rows, strict=True):
+            if here.kind == "measured" and not here.runs:
+                # The pooler that a row asks for: this backbone's first token stood in.
+                assert there.runs and "pooler" in " ".join(other.notes)
+                continue
+            assert (here.kind, here.figures) == (there.kind, there.figures)
 
 
 def test_the_command_prints_all_rows(options):
@@ -116,7 +133,7 @@ def test_the_command_prints_all_rows(options):
     assert result.exit_code == 0, result.output
     assert result.stdout.count("published,") == 26
     one = json.loads(spacelite("reproduce", "--table", "imdb-xlnet-5", "--json", *there).stdout)
-    assert len(one) == 1 and len(one[0]["rows"]) == 4
+    assert len(one) == 1 and len(one[0]["rows"]) == 6
     assert "choose one of bert-base, imdb-distilbert-5" in refusal(reproduce, "none", options)
 
 
@@ -159,7 +176,7 @@ def test_the_published_backbone_is_no_other_one(outcomes):
         record = {**outcome.runs[0].record, "examples": {"train": outcome.row.train_examples}}
         name = paper.hub_name(outcome.row.backbone)
         record["spec"] = {**record["spec"], "backbone": name}
-        assert summary.differences(outcome.row, record) == []
+        assert paper.differences(outcome.row, record) == {}
 
 
 def test_without_a_pooler_the_first_token_stands_in_and_is_said(data_dir, tmp_path, distilbert):
@@ -167,7 +184,7 @@ def test_without_a_pooler_the_first_token_stands_in_and_is_said(data_dir, tmp_pa
     outcomes = reproduce("bert-base", options)
     assert outcomes[0].runs[0].settings["pooling"] == "first"
     assert "tiny-distilbert has no pooler" in outcomes[0].note
-    (section,) = reproduction.sections(outcomes)
+    (section,) = published.sections(outcomes)
     assert outcomes[0].note in section.notes
 
 

@@ -4,77 +4,74 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from spacelite import metrics
-from spacelite.report.summary import Figure, Row, Section
-
-HEADINGS = {
-    "loss": "Loss",
-    "ce": "CE",
-    "accuracy": "Accuracy",
-    "f1_macro": "Macro F1",
-    "precision": "Precision",
-    "recall": "Recall",
-}
-LARGEST = 10_000  # a longer number would break the tables
-COLUMNS = (
-    "System", "Parameters", *HEADINGS.values(),
-    "Inter", "Intra", "Epochs", "Backbone", "Data", "Seeds",
-)  # fmt: skip
+from spacelite.report.blocks import (
+    Block,
+    Bullets,
+    Cell,
+    Heading,
+    Line,
+    Mistakes,
+    Paragraph,
+    Plot,
+    Table,
+)
+from spacelite.report.examples import Mistake
 
 
-def render(sections: Sequence[Section]) -> str:
-    """One heading, table and notes a section."""
-    return "\n".join(_section(section) for section in sections)
+def render(blocks: Sequence[Block]) -> str:
+    """All blocks but plots, which only the page has."""
+    parts = [_block(block) for block in blocks if not isinstance(block, Plot)]
+    return "\n\n".join(["# spacelite report", *parts]) + "\n"
 
 
-def _section(section: Section) -> str:
-    lines = [f"## {_cell(section.title)}", "", _cell(section.subtitle), ""]
-    lines += ["| " + " | ".join(COLUMNS) + " |"]
-    lines += ["| --- |" + " ---: |" * (len(COLUMNS) - 1)]
-    lines += ["| " + " | ".join(map(_cell, _row(row))) + " |" for row in section.rows]
-    lines += [""]
-    for note in section.notes:
-        lines += [_cell(note), ""]
-    return "\n".join(lines)
+def _block(block: Block) -> str:
+    if isinstance(block, Heading):
+        return f"{'#' * (block.level + 1)} {escaped(block.text)}"
+    if isinstance(block, Paragraph):
+        return escaped(block.text)
+    if isinstance(block, Bullets):
+        return "\n".join(f"- {escaped(item)}" for item in block.items)
+    if isinstance(block, Table):
+        return _table(block)
+    if isinstance(block, Mistakes):
+        return "\n".join(f"- {_mistake(mistake)}" for mistake in block.items)
+    raise TypeError(block)
 
 
-def _row(row: Row) -> list[str]:
-    figures = [figure(row.figures[name]) for name in metrics.METRICS]
-    return [
-        row.system,
-        number(row.train_params),
-        *figures,
-        number(row.inter),
-        number(row.intra),
-        str(row.epochs),
-        row.backbone,
-        row.data,
-        number(row.seeds),
+def _table(table: Table) -> str:
+    lines = [] if table.kind == "systems" else [f"**{escaped(table.caption)}**", ""]
+    lines += ["| " + " | ".join(map(escaped, table.columns)) + " |"]
+    lines += ["| --- |" + " ---: |" * (len(table.columns) - 1)]
+    return "\n".join([*lines, *map(_line, table.lines)])
+
+
+def _line(line: Line) -> str:
+    return "| " + " | ".join(map(_cell, line.cells)) + " |"
+
+
+def _cell(cell: Cell) -> str:
+    text = f"**{escaped(cell.text)}**" if cell.best else escaped(cell.text)
+    return f"{text} {cell.spread}".strip()
+
+
+def _mistake(mistake: Mistake) -> str:
+    told = f"{mistake.example}, {mistake.label}, predicted {mistake.predicted}"
+    words = [
+        f"**{escaped(word)}**" if strong else escaped(word) for word, strong in marked(mistake)
     ]
+    return f"{escaped(told)} ({mistake.confidence:.2f}): {' '.join(words)}"
 
 
-def _cell(text: str) -> str:
-    """Text that stays within its cell and is shown as it is."""
-    for character in "\\|<>*_`[]":
+def marked(mistake: Mistake) -> list[tuple[str, bool]]:
+    """The words of a text, and whether one speaks for the predicted label at least half as strongly
+    as the strongest."""
+    words, shares = mistake.shares
+    limit = max(max(shares) / 2, 0)
+    return [(word, share > limit) for word, share in zip(words, shares, strict=True) if word]
+
+
+def escaped(text: str) -> str:
+    """Text that stays within its line and cell and is shown as it is."""
+    for character in "\\|<>*_`[]#~&":
         text = text.replace(character, "\\" + character)
-    return text
-
-
-def figure(value: Figure | None) -> str:
-    """`0.6210`, `0.6210 ± 0.0030` over several seeds, or a dash."""
-    if value is None:
-        return "–"
-    spread = "" if value.spread is None else f" ± {decimals(value.spread, 4)}"
-    return f"{decimals(value.mean, 4)}{spread}"
-
-
-def decimals(value: float, places: int) -> str:
-    """`0.6210`; a loss that is beyond all bounds as `5.4e+31`."""
-    return f"{value:.{places}f}" if abs(value) < LARGEST else f"{value:.1e}"
-
-
-def number(value: float | None) -> str:
-    """A count or weight, or a dash."""
-    if value is None:
-        return "–"
-    return f"{value:,}" if isinstance(value, int) else f"{value:g}"
+    return " ".join(text.split())

@@ -1,0 +1,174 @@
+"""Plots for pages: interactive, by plotly. The only importer of plotly."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy.typing as npt
+
+from spacelite.report import wording
+from spacelite.report.analysis import CURVES, Analysis, Curve
+from spacelite.report.blocks import Plot
+from spacelite.report.colours import PALETTE, colour_of, translucent
+
+FOR, NEUTRAL, AGAINST = "#1f9d78", "#a9b1ba", "#d9702b"
+MARGINS = {"l": 46, "r": 8, "t": 8, "b": 36}
+
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One interactive figure: its `title`, a summary for those who do not see it, and what plotly
+    draws (`data` and `layout`)."""
+
+    title: str
+    summary: str
+    content: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Key:
+    """An entry of a legend."""
+
+    name: str
+    colour: str
+
+
+def script() -> str:
+    """plotly's own program."""
+    from plotly.offline import get_plotlyjs
+
+    program: str = get_plotlyjs()
+    return program
+
+
+def panels(plot: Plot) -> tuple[list[Key], list[Panel]]:
+    """A plot's legend and its panels: one a metric, or one a system."""
+    if plot.kind == "curves":
+        curves = plot.analysis.curves[: len(PALETTE)]
+        keys = [Key(curve.name, colour_of(number)) for number, curve in enumerate(curves)]
+        return keys, [_curves(metric, curves) for metric in CURVES]
+    return [], _reliability(plot.analysis)
+
+
+def _curves(metric: str, curves: Sequence[Curve]) -> Panel:
+    from plotly import graph_objects
+
+    figure = graph_objects.Figure()
+    said = []
+    for number, curve in enumerate(curves):
+        colour, name = colour_of(number), html.escape(curve.name)
+        for split, dash in (("train", "dot"), ("validation", "solid")):
+            means, spreads = curve.splits[split][metric]
+            if spreads is not None:
+                pairs = list(zip(means, spreads, strict=True))
+                around = [m + s for m, s in pairs] + [m - s for m, s in reversed(pairs)]
+                figure.add_scatter(
+                    x=[*curve.epochs, *reversed(curve.epochs)], y=around, fill="toself",
+                    fillcolor=translucent(colour, 0.16), line={"width": 0}, hoverinfo="skip",
+                    mode="lines",
+                )  # fmt: skip
+            figure.add_scatter(
+                x=curve.epochs, y=means, name=f"{name}, {split}", mode="lines",
+                line={"color": colour, "dash": dash, "width": 1.8},
+                hovertemplate=f"{name}<br>{split}, epoch %{{x}}: %{{y:.4f}}<extra></extra>",
+            )  # fmt: skip
+        means, _ = curve.splits["validation"][metric]
+        said.append(f"{curve.name} from {means[0]:.3f} to {means[-1]:.3f}")
+    figure.update_layout(showlegend=False, margin=MARGINS, xaxis_title="epoch", height=250)
+    title = wording.HEADINGS[metric]
+    return Panel(title, f"{title} on validation by epoch: {'; '.join(said)}.", _plain(figure))
+
+
+def _reliability(analysis: Analysis) -> list[Panel]:
+    from plotly import graph_objects
+
+    made = []
+    for number, system in enumerate(analysis.systems):
+        of, colour = system.calibration, colour_of(number)
+        most = max(of.count, default=1)
+        figure = graph_objects.Figure()
+        figure.add_scatter(
+            x=[0, 1], y=[0, 1], mode="lines", hoverinfo="skip",
+            line={"color": "#8a8f98", "dash": "dash", "width": 1},
+        )  # fmt: skip
+        figure.add_scatter(
+            x=of.confidence, y=of.accuracy, customdata=of.count, mode="lines+markers",
+            line={"color": colour, "width": 1.2},
+            marker={"size": [5 + 13 * (n / most) ** 0.5 for n in of.count], "opacity": 1},
+            hovertemplate="confidence %{x:.3f}<br>accuracy %{y:.3f}<br>%{customdata:,} predictions"
+            "<extra></extra>",
+        )  # fmt: skip
+        figure.update_layout(
+            showlegend=False, margin=MARGINS, height=270,
+            xaxis={"title": "confidence", "range": [0, 1.02]},
+            yaxis={"title": "accuracy", "range": [0, 1.02]},
+        )  # fmt: skip
+        bins = "; ".join(
+            f"{accuracy:.2f} at {confidence:.2f}"
+            for confidence, accuracy in zip(of.confidence, of.accuracy, strict=True)
+        )
+        error = wording.figure(of.error)
+        made.append(
+            Panel(
+                f"{system.name}: ECE {error}",
+                f"{system.name}, accuracy by confidence: {bins}.",
+                _plain(figure),
+            )
+        )
+    return made
+
+
+def concept_space(
+    label: str, points: Array, words: Sequence[str], shares: Sequence[float], about: str
+) -> Panel:
+    """The concept space of a label: every token of a text a point, `points` (n, 1 to 3), coloured
+    by its word's share in a logit (`about` says in which), and the centroid. Hovering shows the
+    word."""
+    from plotly import graph_objects
+
+    axes = points.shape[1]
+    centroid = points.mean(axis=0)
+    strongest = max(map(abs, shares), default=0.0) or 1.0
+    shown = [
+        f"{html.escape(w)}<br>{wording.share(s)} {html.escape(about)}"
+        for w, s in zip(words, shares, strict=True)
+    ]
+    marker = {
+        "color": list(shares), "cmin": -strongest, "cmax": strongest, "size": 4,
+        "colorscale": [[0, AGAINST], [0.5, NEUTRAL], [1, FOR]],
+    }  # fmt: skip
+    common = {"mode": "markers", "hovertemplate": "%{text}<extra></extra>"}
+    places = [points.T, centroid[:, None]]
+    looks = [{"text": shown, "marker": marker}, {"text": ["centroid: the mean of all tokens"],
+             "marker": {"symbol": "diamond", "size": 6, "color": colour_of(0)}}]  # fmt: skip
+    figure = graph_objects.Figure()
+    for place, look in zip(places, looks, strict=True):
+        rows = [row.tolist() for row in place] + [[0.0] * place.shape[1]] * (2 - axes)
+        named = dict(zip("xyz", rows, strict=False))
+        if axes == 3:
+            figure.add_scatter3d(**named, **common, **look)
+        else:
+            figure.add_scatter(**named, **common, **look)
+    names: dict[str, Any] = {
+        f"{axis}axis": {"title": name} for axis, name in zip("xyz", "123", strict=True)
+    }
+    names |= {"camera": {"eye": {"x": 1.5, "y": 1.5, "z": 0.9}}} if axes == 3 else {}
+    layout = {"scene": names} if axes == 3 else {k: names[k] for k in ("xaxis", "yaxis")}
+    figure.update_layout(showlegend=False, height=360, margin=dict.fromkeys("lrtb", 6), **layout)
+    place = ", ".join(f"{value:.2f}" for value in centroid)
+    summary = f"Concept space of {label}: {len(points)} tokens, their centroid at {place}."
+    return Panel(f"Concept space of {label}", summary, _plain(figure))
+
+
+def _plain(figure: Any) -> dict[str, Any]:
+    """What plotly's program reads; its Python's own template, half of it, stays away."""
+    figure.update_layout(template="none")
+    content: dict[str, Any] = figure.to_plotly_json()
+    content["layout"].pop("template", None)
+    return content

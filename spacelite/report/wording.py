@@ -1,0 +1,140 @@
+"""Figures and findings as text."""
+
+from __future__ import annotations
+
+from spacelite.report.analysis import Analysis, Comparison, Cost
+from spacelite.report.rows import Figure, Section
+from spacelite.significance import Difference
+
+LARGEST = 10_000  # a longer number would break the tables
+LEVEL = 0.05  # of corrected p-values below which heads are called different
+
+HEADINGS = {
+    "loss": "Loss",
+    "ce": "CE",
+    "accuracy": "Accuracy",
+    "f1_macro": "Macro F1",
+    "precision": "Precision",
+    "recall": "Recall",
+}
+
+
+def figure(value: Figure | None) -> str:
+    """`0.6210`, `0.6210 ± 0.0030` over several seeds, or a dash."""
+    return f"{mean(value)} {spread(value)}".strip()
+
+
+def mean(value: Figure | None, signed: bool = False) -> str:
+    """`0.6210`, `+0.0120` or `−0.0120` when signed, or a dash."""
+    if value is None:
+        return "–"
+    text = decimals(value.mean, 4)
+    return text.replace("-", "−") if not signed or value.mean <= 0 else f"+{text}"
+
+
+def spread(value: Figure | None) -> str:
+    """`± 0.0030`, or nothing for a single seed."""
+    return "" if value is None or value.spread is None else f"± {decimals(value.spread, 4)}"
+
+
+def decimals(value: float, places: int) -> str:
+    """`0.6210`; a loss that is beyond all bounds as `5.4e+31`."""
+    return f"{value:.{places}f}" if abs(value) < LARGEST else f"{value:.1e}"
+
+
+def share(value: float, places: int = 4) -> str:
+    """`+0.0120` or `−0.0120`."""
+    return f"{value:+.{places}f}".replace("-", "−")
+
+
+def number(value: float | None) -> str:
+    """A count or weight, or a dash."""
+    if value is None:
+        return "–"
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}"
+
+
+def p_value(value: float) -> str:
+    """`p = 0.004`, or `p < 0.001`."""
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}" if value < 1 else "p = 1"
+
+
+def bytes_(count: int) -> str:
+    """`472.7 MB`."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
+def seconds(value: Figure) -> str:
+    """`12.3 s`, or `12.3 ± 0.4 s` where seeds were trained in passes of their own."""
+    spread = f" ± {value.spread:.1f}" if value.spread and value.spread >= 0.05 else ""
+    return f"{value.mean:,.1f}{spread} s"
+
+
+def cost(of: Cost) -> str:
+    """What embedding took and the cache takes."""
+    embedding = "not recorded"
+    if of.embedding_seconds is not None:
+        embedding = f"{of.embedding_seconds:,.0f} s"
+    size = "gone" if of.cache_bytes is None else bytes_(of.cache_bytes)
+    return f"Embedding, once: {embedding}; cache: {size}."
+
+
+def verdict(comparison: Comparison) -> str:
+    """What a comparison says, in words: the test split's uncertainty, then that of the seeds."""
+    one, other = comparison.first, comparison.second
+    if comparison.identical:
+        return f"{one} and {other} predict the same for every example."
+    accuracy, f1 = comparison.accuracy, comparison.f1_macro
+    if comparison.corrected < LEVEL and accuracy.value:
+        better, worse = (one, other) if accuracy.value > 0 else (other, one)
+        sign = 1 if accuracy.value > 0 else -1
+        said = (
+            f"{better} beats {worse} by {_points(accuracy, sign)} of accuracy "
+            f"({_interval(accuracy, sign)}; {p_value(comparison.corrected)}), "
+            f"{_points(f1, sign)} of macro F1 ({_interval(f1, sign)})."
+        )
+    else:
+        said = (
+            f"{one} and {other} cannot be told apart in accuracy: {_points(accuracy)} "
+            f"({_interval(accuracy)}; {p_value(comparison.corrected)}), "
+            f"{_points(f1)} of macro F1 ({_interval(f1)})."
+        )
+    if comparison.over_seeds is not None and comparison.over_seeds.spread is not None:
+        mean, spread = (100 * v for v in (comparison.over_seeds.mean, comparison.over_seeds.spread))
+        said += f" Over {comparison.seeds} seeds: {_signed(mean)} ± {spread:.1f} points."
+    return said
+
+
+def method(section: Section, analysis: Analysis) -> str:
+    """How the comparisons of a group were made."""
+    pairs = len(analysis.pairs)
+    corrected = f", corrected by Holm's method for all {pairs} pairs" if pairs > 1 else ""
+    examples = section.examples[section.split]
+    text = (
+        f"The test split's uncertainty: the heads of the lowest seed on the same {examples:,} "
+        f"{section.split} examples; 95% intervals of a paired bootstrap over examples, p of "
+        f"McNemar's exact test{corrected}."
+    )
+    if any(one.over_seeds is not None for one in analysis.comparisons):
+        text += (
+            " The seeds' own, which is no part of that: mean and standard deviation of the "
+            "difference between heads of one seed, first less second."
+        )
+    return text
+
+
+def _points(difference: Difference, sign: int = 1) -> str:
+    return f"{_signed(100 * sign * difference.value, plus=False)} points"
+
+
+def _interval(difference: Difference, sign: int = 1) -> str:
+    low, high = sorted(100 * sign * bound for bound in difference.interval)
+    return f"95% interval {_signed(low, plus=False)} to {_signed(high, plus=False)}"
+
+
+def _signed(value: float, plus: bool = True) -> str:
+    """With a real minus sign, and never `-0.0`."""
+    text = f"{abs(value):.1f}"
+    if text == "0.0":
+        return text
+    return f"−{text}" if value < 0 else f"+{text}" if plus else text
