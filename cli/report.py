@@ -12,7 +12,7 @@ import typer
 from spacelite.errors import SpaceliteError
 
 from . import console
-from .options import CACHE_DIR, CacheDir, Json
+from .options import CACHE_DIR, CacheDir, Json, RunBackbone
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,6 +42,7 @@ def report(
         Path | None,
         typer.Option(help="Folder to write to: the page and its figures, or the one file."),
     ] = None,
+    backbone: RunBackbone = None,
     cache_dir: CacheDir = CACHE_DIR,
     as_json: Json = False,
 ) -> None:
@@ -65,6 +66,7 @@ def report(
             cache_dir,
             found,
             with_examples=form != "terminal",
+            backbone=backbone,
             on_progress=lambda done, total: advance("report", done, total),
         )
     if form == "terminal":

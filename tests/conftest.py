@@ -204,3 +204,63 @@ def fresh_console():
     from spacelite_cli import console
 
     console._console.cache_clear()
+
+
+NASTY_LABELS = ["<script>window.owned=1</script>", "a|b & _c_ $x^2$ \\%", "naïve 中文"]
+
+
+@pytest.fixture(scope="session")
+def report_place(tmp_path_factory, bert) -> Path:
+    """A cache folder with runs of two data sets: `imdb` (the published protocol, five epochs, two
+    seeds, also evaluated on another set) and `labels`, whose label names are hostile."""
+    from dataclasses import asdict
+
+    from spacelite import evaluation, runs
+    from spacelite.embedding import embed
+    from spacelite.settings import HeadSettings, PassSettings
+    from spacelite.store import Cache
+
+    data = tmp_path_factory.mktemp("report-data")
+    place = tmp_path_factory.mktemp("report")
+    sizes = {"train": 60, "test": 50}
+    imdb = write_dataset(data / "imdb", sizes)
+    other = write_dataset(data / "other", {**sizes, "validation": 10})
+    labels = write_dataset(data / "labels", {"train": 60, "validation": 20, "test": 40}, classes=3)
+    for path in labels.iterdir():
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        named = [{**row, "label": NASTY_LABELS[row["label"]]} for row in rows]
+        path.write_text("\n".join(map(json.dumps, named)) + "\n")
+    paths = {
+        folder.name: embed(
+            backbone=str(bert), dataset=str(folder), cache_dir=place, device="cpu"
+        ).path
+        for folder in (imdb, labels, other)
+    }  # fmt: skip
+    fitted = {"learning_rate": None, "weight_decay": None}
+    heads = [
+        *(HeadSettings(kind="space", latent=3, inter=inter, intra=0.001, seed=seed)
+          for inter in (0.0, 0.2) for seed in (0, 1)),
+        HeadSettings(kind="linear", pooling="first"),
+        HeadSettings(kind="logreg", pooling="mean", **fitted),
+    ]  # fmt: skip
+    with Cache(paths["imdb"]) as cache, Cache(paths["other"]) as elsewhere:
+        for run in runs.train_and_save(place, cache, heads, PassSettings(epochs=5))[0]:
+            record, given = evaluation.transfer(run, elsewhere)
+            run.save_transfer(asdict(record), given)
+    heads = [
+        HeadSettings(kind="space", latent=5, learning_rate=0.05, inter=0.0, intra=0.0),
+        HeadSettings(kind="linear", pooling="mean", learning_rate=0.05),
+    ]
+    with Cache(paths["labels"]) as cache:
+        runs.train_and_save(place, cache, heads, PassSettings(epochs=3, batch_size=16))
+    return place
+
+
+@pytest.fixture(scope="session")
+def report(report_place, bert):
+    """Everything that a report of `report_place` says."""
+    from spacelite import runs
+    from spacelite.report import content
+
+    found = runs.load_all(report_place)
+    return content.build(report_place, found, with_examples=True, backbone=str(bert))

@@ -41,10 +41,11 @@ def build(
     runs: Sequence[Run],
     *,
     with_examples: bool,
+    backbone: str | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Report:
     """Put together what is known of runs. `with_examples`: also read the caches' hidden states for
-    words and mistakes."""
+    words and mistakes; `backbone`: where the runs' lies, if it was a local folder."""
     together = groups.grouped(runs)
     parts = []
     for number, group in enumerate(together):
@@ -53,7 +54,7 @@ def build(
             Part(
                 group.section,
                 analysis.analyse(cache_dir, group),
-                examples.of_group(cache_dir, group) if with_examples else None,
+                examples.of_group(cache_dir, group, backbone) if with_examples else None,
             )
         )
     on_progress(len(together), len(together))

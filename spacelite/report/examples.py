@@ -71,15 +71,16 @@ class Examples:
     mistakes: list[Mistake]
 
 
-def of_group(cache_dir: Path, group: Group) -> Examples | None:
+def of_group(cache_dir: Path, group: Group, backbone: str | None = None) -> Examples | None:
     """The words and mistakes of the best system whose logits are a sum over tokens, a space head
-    where there is one. None, and the log says why, where cache or backbone are gone."""
+    where there is one. `backbone`: where it lies, if it was a local folder. None, and the log says
+    why, where cache or backbone are gone."""
     chosen = _chosen(group)
     if chosen is None:
         return None
     name, run, outputs = chosen
     try:
-        words = Words(prediction.backbone_of(run).folder)
+        words = Words(prediction.backbone_of(run, backbone).folder)
         with store.Cache(caches.find(cache_dir, group.section.cache, exact=True)) as cache:
             split = cache.splits[group.section.split]
             if len(split) != len(outputs.labels):

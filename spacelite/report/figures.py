@@ -12,7 +12,7 @@ import numpy.typing as npt
 from spacelite.report import wording
 from spacelite.report.analysis import CURVES, Analysis, Curve
 from spacelite.report.blocks import Plot
-from spacelite.report.colours import PALETTE, colour_of, translucent
+from spacelite.report.colours import CHARACTERS, MARKERS, band, colour_of, marker_of, translucent
 
 FOR, NEUTRAL, AGAINST = "#1f9d78", "#a9b1ba", "#d9702b"
 MARGINS = {"l": 46, "r": 8, "t": 8, "b": 36}
@@ -37,6 +37,7 @@ class Key:
 
     name: str
     colour: str
+    marker: str
 
 
 def script() -> str:
@@ -50,8 +51,11 @@ def script() -> str:
 def panels(plot: Plot) -> tuple[list[Key], list[Panel]]:
     """A plot's legend and its panels: one a metric, or one a system."""
     if plot.kind == "curves":
-        curves = plot.analysis.curves[: len(PALETTE)]
-        keys = [Key(curve.name, colour_of(number)) for number, curve in enumerate(curves)]
+        curves = plot.analysis.curves
+        keys = [
+            Key(curve.name, colour_of(number), CHARACTERS[marker_of(number)])
+            for number, curve in enumerate(curves)
+        ]
         return keys, [_curves(metric, curves) for metric in CURVES]
     return [], _reliability(plot.analysis)
 
@@ -63,6 +67,7 @@ def _curves(metric: str, curves: Sequence[Curve]) -> Panel:
     said = []
     for number, curve in enumerate(curves):
         colour, name = colour_of(number), html.escape(curve.name)
+        marker = MARKERS[marker_of(number)]
         for split, dash in (("train", "dot"), ("validation", "solid")):
             means, spreads = curve.splits[split][metric]
             if spreads is not None:
@@ -70,17 +75,20 @@ def _curves(metric: str, curves: Sequence[Curve]) -> Panel:
                 around = [m + s for m, s in pairs] + [m - s for m, s in reversed(pairs)]
                 figure.add_scatter(
                     x=[*curve.epochs, *reversed(curve.epochs)], y=around, fill="toself",
-                    fillcolor=translucent(colour, 0.16), line={"width": 0}, hoverinfo="skip",
-                    mode="lines",
+                    fillcolor=translucent(colour, band(len(curves))), mode="lines",
+                    line={"width": 0}, hoverinfo="skip",
                 )  # fmt: skip
             figure.add_scatter(
-                x=curve.epochs, y=means, name=f"{name}, {split}", mode="lines",
+                x=curve.epochs, y=means, name=f"{name}, {split}",
+                mode="lines+markers" if marker else "lines", marker={"symbol": marker},
                 line={"color": colour, "dash": dash, "width": 1.8},
                 hovertemplate=f"{name}<br>{split}, epoch %{{x}}: %{{y:.4f}}<extra></extra>",
             )  # fmt: skip
         means, _ = curve.splits["validation"][metric]
         said.append(f"{curve.name} from {means[0]:.3f} to {means[-1]:.3f}")
-    figure.update_layout(showlegend=False, margin=MARGINS, xaxis_title="epoch", height=250)
+    step = max(1, max(len(curve.epochs) for curve in curves) // 5)
+    axis = {"title": "epoch", "dtick": step, "tick0": 0}
+    figure.update_layout(showlegend=False, margin=MARGINS, xaxis=axis, height=250)
     title = wording.HEADINGS[metric]
     return Panel(title, f"{title} on validation by epoch: {'; '.join(said)}.", _plain(figure))
 

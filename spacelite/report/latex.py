@@ -106,4 +106,5 @@ def _mistake(mistake: Mistake) -> str:
 def escaped(text: str) -> str:
     """Text as LaTeX shows it; a character that it does not know by its number."""
     encoded: str = _encoder.unicode_to_latex(" ".join(text.split()))
-    return encoded
+    # A bracket or star after a line's end would be its argument.
+    return f"{{}}{encoded}" if encoded.startswith(("[", "*")) else encoded

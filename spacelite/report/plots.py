@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 from spacelite.report import wording
 from spacelite.report.analysis import CURVES, Analysis
 from spacelite.report.blocks import Plot
-from spacelite.report.colours import PALETTE, colour_of
+from spacelite.report.colours import MARKERS_OF_FILES, band, colour_of, marker_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MOST_CURVES = len(PALETTE)  # systems that can be told apart in one panel
 ACROSS = 4  # reliability diagrams side by side
 PIXELS_PER_INCH = 130
 # The same figures give the same bytes; text stays text, in a font that is there everywhere.
@@ -33,12 +32,13 @@ def draw(plot: Plot) -> dict[str, bytes]:
 
     with rc_context(STYLE):
         figure = _curves(plot.analysis) if plot.kind == "curves" else _reliability(plot.analysis)
+        # Laid out once, not again for each form.
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
         files = {}
         for form, about in (("svg", {"Date": None}), ("png", {"Software": None})):
             content = io.BytesIO()
-            figure.savefig(
-                content, format=form, metadata=about, dpi=PIXELS_PER_INCH, bbox_inches="tight"
-            )
+            figure.savefig(content, format=form, metadata=about, dpi=PIXELS_PER_INCH)
             files[f"{plot.name}.{form}"] = content.getvalue()
     return files
 
@@ -47,29 +47,41 @@ def _curves(analysis: Analysis) -> Figure:
     """Metrics across, train above validation; a line a system, a band of one standard deviation
     over seeds."""
     from matplotlib.figure import Figure as NewFigure
+    from matplotlib.ticker import MaxNLocator
 
     figure = NewFigure(figsize=(3 * len(CURVES), 5.6), layout="constrained")
     panels = figure.subplots(2, len(CURVES), sharex=True, squeeze=False)
-    curves = analysis.curves[:MOST_CURVES]
     for row, split in enumerate(("train", "validation")):
         for column, metric in enumerate(CURVES):
             panel: Axes = panels[row][column]
-            for number, curve in enumerate(curves):
+            for number, curve in enumerate(analysis.curves):
                 means, spreads = curve.splits[split][metric]
                 colour = colour_of(number)
-                panel.plot(curve.epochs, means, color=colour, label=curve.name, linewidth=1.4)
+                marker = MARKERS_OF_FILES[marker_of(number)]
+                panel.plot(
+                    curve.epochs, means, label=curve.name, color=colour, marker=marker,
+                    markersize=4, linewidth=1.4,
+                )  # fmt: skip
                 if spreads is not None:
                     low, high = zip(
                         *((m - s, m + s) for m, s in zip(means, spreads, strict=True)), strict=True
                     )
-                    panel.fill_between(curve.epochs, low, high, color=colour, alpha=0.18, lw=0)
+                    panel.fill_between(
+                        curve.epochs,
+                        low,
+                        high,
+                        color=colour,
+                        alpha=band(len(analysis.curves)),
+                        lw=0,
+                    )
             if row == 0:
                 panel.set_title(wording.HEADINGS[metric])
             else:
                 panel.set_xlabel("epoch")
+                panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
             if column == 0:
                 panel.set_ylabel(split)
-        # The two rows share a metric's scale: the gap between train and validation is what counts.
+    # The two rows share a metric's scale: the gap between train and validation is what counts.
     for column in range(len(CURVES)):
         limits = [panels[row][column].get_ylim() for row in range(2)]
         for row in range(2):

@@ -1,0 +1,284 @@
+"""What a report says of a group, against the runs' files and computations of its own."""
+
+import dataclasses
+import json
+import shutil
+import statistics
+from collections import defaultdict
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn import metrics as sk
+
+from spacelite import explain, runs, store
+from spacelite.report import analysis, content, groups, wording
+from spacelite.report.analysis import Comparison
+from spacelite.report.rows import Figure
+from spacelite.significance import Difference
+from spacelite.words import Words
+
+
+@pytest.fixture(scope="module")
+def imdb(report):
+    return next(part for part in report.parts if part.section.title.startswith("imdb, "))
+
+
+@pytest.fixture(scope="module")
+def own(report_place):
+    """The runs on imdb by system and seed: records, histories, test predictions."""
+    found = {}
+    for folder in (report_place / "runs").iterdir():
+        if not (folder / "run.json").is_file():
+            continue
+        record = json.loads((folder / "run.json").read_text())
+        if record["spec"]["dataset"] == "imdb":
+            inter = record["settings"]["inter"]
+            name = record["system"] + (f" + inter {inter:g}" if inter else "")
+            name += " + intra 0.001" if record["head"] == "space" else ""
+            with np.load(folder / "predictions.npz") as arrays:
+                given = arrays["test/label"], arrays["test/logits"]
+            history = json.loads((folder / "history.json").read_text())
+            found[name, record["settings"]["seed"]] = (record, history, *given)
+    return found
+
+
+def test_all_systems_are_there(imdb, own):
+    names = {row.name for row in imdb.section.rows}
+    assert names == {name for name, _ in own} and len(names) == 4
+    assert {one.name for one in imdb.analysis.systems} == names
+    assert imdb.analysis.incomplete == [] and len(imdb.analysis.pairs) == 6
+
+
+def test_the_best_system_is_compared_with_every_other(imdb, own):
+    best = max(imdb.section.rows, key=lambda row: row.figures["accuracy"].mean).name
+    made = imdb.analysis.comparisons
+    assert {one.second for one in made} == {name for name, _ in own} - {best}
+    p_values = {}
+    for one, other in ((pair.first, pair.second) for pair in imdb.analysis.pairs):
+        right = [own[name, 0][3].argmax(1) == own[name, 0][2] for name in (one, other)]
+        counts = [(right[0] & ~right[1]).sum(), (right[1] & ~right[0]).sum()]
+        total = sum(counts)
+        p_values[frozenset((one, other))] = (
+            stats.binomtest(int(counts[0]), int(total)).pvalue if total else 1.0
+        )
+    ordered = sorted(p_values, key=p_values.get)
+    running, corrected = 0.0, {}
+    for rank, pair in enumerate(ordered):
+        running = max(running, min(1.0, (len(ordered) - rank) * p_values[pair]))
+        corrected[pair] = running
+    for one in made:
+        assert one.first == best
+        labels, first = own[best, 0][2], own[best, 0][3].argmax(1)
+        second = own[one.second, 0][3].argmax(1)
+        assert one.accuracy.value == pytest.approx(
+            (first == labels).mean() - (second == labels).mean()
+        )
+        f1 = [sk.f1_score(labels, guess, average="macro") for guess in (first, second)]
+        assert one.f1_macro.value == pytest.approx(f1[0] - f1[1])
+        pair = frozenset((best, one.second))
+        assert one.p == pytest.approx(p_values[pair])
+        assert one.corrected == pytest.approx(corrected[pair])
+
+
+def test_the_spread_over_seeds_is_that_of_heads_of_one_seed(imdb, own):
+    seen = 0
+    for one in imdb.analysis.comparisons:
+        values = {}
+        for name in (one.first, one.second):
+            values[name] = {
+                seed: record["metrics"]["test"]["accuracy"]
+                for (other, seed), (record, *_) in own.items()
+                if other == name
+            }
+            if name.startswith("logreg"):
+                values[name] = dict.fromkeys((0, 1), values[name][0])
+        shared = set(values[one.first]) & set(values[one.second])
+        each = [values[one.first][seed] - values[one.second][seed] for seed in shared]
+        if len(each) > 1:
+            seen += 1
+            assert one.over_seeds.mean == pytest.approx(statistics.mean(each))
+            assert one.over_seeds.spread == pytest.approx(statistics.stdev(each))
+        else:
+            assert one.over_seeds is None
+    assert seen
+
+
+def test_confusion_and_figures_of_each_class(imdb, own):
+    for one in imdb.analysis.systems:
+        seeds = sorted(seed for name, seed in own if name == one.name)
+        labels, logits = own[one.name, seeds[0]][2:]
+        assert one.confusion == sk.confusion_matrix(labels, logits.argmax(1)).tolist()
+        every = [
+            sk.precision_recall_fscore_support(
+                own[one.name, seed][2], own[one.name, seed][3].argmax(1), zero_division=0
+            )
+            for seed in seeds
+        ]
+        for c, of_class in enumerate(one.classes):
+            assert of_class.support == every[0][3][c]
+            for which, figure in enumerate((of_class.precision, of_class.recall, of_class.f1)):
+                values = [figures[which][c] for figures in every]
+                assert figure.mean == pytest.approx(statistics.mean(values))
+                if len(values) > 1:
+                    assert figure.spread == pytest.approx(statistics.stdev(values))
+
+
+def test_curves_are_means_and_deviations_of_the_histories(imdb, own):
+    assert [curve.name for curve in imdb.analysis.curves] == [
+        row.name for row in imdb.section.rows if not row.system.startswith("logreg")
+    ]
+    for curve in imdb.analysis.curves:
+        histories = [history for (name, _), (_, history, *_) in own.items() if name == curve.name]
+        assert curve.epochs == [1, 2, 3, 4, 5]
+        for split in ("train", "validation"):
+            for metric in ("loss", "accuracy", "f1_macro", "recall", "precision"):
+                means, spreads = curve.splits[split][metric]
+                for e in range(5):
+                    values = [history[e][split][metric] for history in histories]
+                    assert means[e] == pytest.approx(statistics.mean(values))
+                    if len(values) > 1:
+                        assert spreads[e] == pytest.approx(statistics.stdev(values))
+                    else:
+                        assert spreads is None
+
+
+def test_a_head_that_ended_early_has_no_say_in_later_epochs(report_place):
+    (group,) = [g for g in groups.grouped(runs.load_all(report_place))
+                if g.section.title.startswith("imdb, ")]  # fmt: skip
+    system = next(one for _, one in group.named if len(one.runs) == 2)
+
+    class Shorter(runs.Run):
+        def history(self):
+            return super().history()[:2]
+
+    first, second = system.runs
+    cut = groups.System([first, Shorter(second.folder, second.record)], None)
+    (curve,) = analysis._curves({"x": cut})
+    means, spreads = curve.splits["train"]["loss"]
+    assert means[4] == first.history()[4]["train"]["loss"] and spreads[4] == 0 != spreads[1]
+
+
+def test_cost_is_that_of_the_cache_and_of_the_passes(imdb, report_place, own):
+    (path,) = (report_place / "embeddings").glob("*--imdb--*.h5")
+    cost = imdb.analysis.cost
+    assert cost.cache_bytes == path.stat().st_size
+    seconds = json.loads(path.with_suffix(".seconds.json").read_text())["seconds"]
+    assert cost.embedding_seconds == seconds > 0
+    for one in cost.training:
+        records = [record for (name, _), (record, *_) in own.items() if name == one.name]
+        assert one.seconds.mean == pytest.approx(statistics.mean(r["seconds"] for r in records))
+        assert one.heads_in_pass == (1 if one.name.startswith("logreg") else 5)
+
+
+def test_a_transfer_has_its_own_comparisons_but_no_curves(report):
+    part = next(part for part in report.parts if "→" in part.section.title)
+    assert len(part.analysis.systems) == 4 and part.analysis.comparisons
+    assert part.analysis.curves == [] and part.analysis.cost is None
+    assert part.examples is not None and part.examples.words
+
+
+def test_words_are_the_sums_of_every_texts_explanation(imdb, report_place, bert):
+    """Text by text, in float64, against the sums over the whole split."""
+    run = runs.find(report_place, imdb.examples.run)
+    words = Words(bert)
+    total, count = defaultdict(lambda: np.zeros(2)), defaultdict(int)
+    (path,) = (report_place / "embeddings").glob("*--imdb--*.h5")
+    with store.Cache(path) as cache:
+        for number in range(len(cache.splits["test"])):
+            hidden, ids, _ = explain.cached_example(cache, f"test:{number}")
+            for word in explain.explain(run, hidden, words.of(ids.tolist())).words:
+                if not word.special:
+                    shares = np.array(word.contributions)
+                    total[word.text] += shares - shares.mean()
+                    count[word.text] += 1
+    examples = len(np.load(run.folder / "predictions.npz")["test/label"])
+    for c, (label, listed) in enumerate(imdb.examples.words.items()):
+        assert label == ("negative", "positive")[c]
+        best = sorted(total, key=lambda word: -total[word][c])
+        best = [word for word in best if total[word][c] > 0][:12]
+        assert [one.word for one in listed] == best
+        for one in listed:
+            assert one.count == count[one.word]
+            assert one.mean == pytest.approx(total[one.word][c] / examples, rel=1e-3, abs=1e-7)
+            assert one.each == pytest.approx(total[one.word][c] / one.count, rel=1e-3, abs=1e-7)
+
+
+def test_mistakes_are_the_most_confident_wrong_examples(imdb, own):
+    labels, logits = own[imdb.examples.name, 0][2:]
+    powers = np.exp(logits.astype(np.float64))
+    chances = (powers / powers.sum(1, keepdims=True)).max(1)
+    wrong = np.flatnonzero(logits.argmax(1) != labels)
+    expected = wrong[np.argsort(-chances[wrong], kind="stable")][:10]
+    made = imdb.examples.mistakes
+    assert [one.example for one in made] == [f"test:{number}" for number in expected]
+    for one, number in zip(made, expected, strict=True):
+        names = ("negative", "positive")
+        assert one.label == names[labels[number]]
+        assert one.predicted == names[logits[number].argmax()]
+        assert one.confidence == pytest.approx(chances[number])
+        assert one.explanation.probabilities == pytest.approx(
+            powers[number] / powers[number].sum(), abs=1e-3
+        )
+
+
+def test_identical_systems_are_never_called_different(report_place):
+    (group,) = [g for g in groups.grouped(runs.load_all(report_place))
+                if g.section.title.startswith("imdb, ")]  # fmt: skip
+    one = group.section.rows[0]
+    twin = dataclasses.replace(one, system="twin")
+    section = dataclasses.replace(group.section, rows=[one, twin])
+    both = groups.Group(section, [group.systems[0], group.systems[0]])
+    (made,) = analysis.analyse(report_place, both).comparisons
+    assert made.identical and made.p == made.corrected == 1
+    assert made.accuracy == made.f1_macro == Difference(0, (0, 0))
+    assert wording.verdict(made).endswith("predict the same for every example.")
+
+
+def comparison(**changes):
+    made = Comparison(
+        first="space", second="linear", accuracy=Difference(0.013, (0.004, 0.022)),
+        f1_macro=Difference(0.02, (-0.01, 0.05)), only_first=40, only_second=14,
+        identical=False, p=0.0004, corrected=0.004, over_seeds=None, seeds=1,
+    )  # fmt: skip
+    return dataclasses.replace(made, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, "space beats linear by 1.3 points of accuracy (95% interval 0.4 to 2.2; p = 0.004), "
+             "2.0 points of macro F1 (95% interval −1.0 to 5.0)."),
+        ({"corrected": 0.0001}, "p < 0.001"),
+        ({"corrected": 0.0500001}, "space and linear cannot be told apart in accuracy: 1.3 points"),
+        ({"corrected": 1.0}, "; p = 1)"),
+        ({"accuracy": Difference(-0.013, (-0.022, -0.004))},
+         "linear beats space by 1.3 points of accuracy (95% interval 0.4 to 2.2; p = 0.004), "
+         "−2.0 points of macro F1 (95% interval −5.0 to 1.0)."),
+        ({"over_seeds": Figure(-0.0004, 0.006), "seeds": 3}, " Over 3 seeds: 0.0 ± 0.6 points."),
+        ({"over_seeds": Figure(0.012, 0.006), "seeds": 3}, " Over 3 seeds: +1.2 ± 0.6 points."),
+    ],
+)  # fmt: skip
+def test_findings_are_said_in_words(changes, said):
+    assert said in wording.verdict(comparison(**changes))
+
+
+def test_runs_without_outputs_are_named_and_the_rest_is_told(report_place, tmp_path):
+    shutil.copytree(report_place, tmp_path / "copy")
+    found = runs.load_all(tmp_path / "copy")
+    gone = next(run for run in found if run.record["head"] == "linear")
+    (gone.folder / "predictions.npz").unlink()
+    made = content.build(tmp_path / "copy", runs.load_all(tmp_path / "copy"), with_examples=True)
+    part = next(p for p in made.parts if gone.id in {i for r in p.section.rows for i in r.runs})
+    assert part.analysis.incomplete == [gone.record["system"]]
+    assert gone.record["system"] not in {one.name for one in part.analysis.systems}
+    assert len(part.section.rows) == len(part.analysis.systems) + 1
+
+
+def test_without_the_cache_there_are_no_words_but_all_else(report_place, tmp_path, caplog):
+    shutil.copytree(report_place / "runs", tmp_path / "runs")
+    made = content.build(tmp_path, runs.load_all(tmp_path), with_examples=True)
+    for part in made.parts:
+        assert part.examples is None and part.analysis.systems
+        assert part.analysis.cost is None or part.analysis.cost.cache_bytes is None
+    assert "no words for imdb" in caplog.text

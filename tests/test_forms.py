@@ -1,0 +1,182 @@
+"""The report as markdown, LaTeX and JSON, and as files."""
+
+import json
+import re
+import shutil
+import subprocess
+
+import pytest
+from conftest import NASTY_LABELS, refusal
+from markdown_it import MarkdownIt
+from test_cli import spacelite
+
+from spacelite.report import blocks, latex, markdown, write
+from spacelite.report.blocks import Cell, Line, Table
+
+
+@pytest.fixture(scope="module")
+def everything(report):
+    return blocks.of_report(report)
+
+
+def tables(everything):
+    return [block for block in everything if isinstance(block, Table)]
+
+
+def test_markdown_renders_as_tables_with_every_figure(everything):
+    parser = MarkdownIt("commonmark").enable("table")
+    tokens = parser.parse(markdown.render(everything))
+    found, cells = [], None
+    for token in tokens:
+        if token.type == "table_open":
+            found.append([])
+        elif token.type == "tr_open":
+            cells = []
+        elif token.type == "inline" and cells is not None:
+            cells.append("".join(child.content for child in token.children))
+        elif token.type == "tr_close":
+            found[-1].append(cells)
+            cells = None
+    expected = [
+        [
+            [" ".join(name.split()) for name in table.columns],
+            *([" ".join(f"{cell.text} {cell.spread}".split()) for cell in line.cells]
+              for line in table.lines),
+        ]
+        for table in tables(everything)
+    ]  # fmt: skip
+    assert found == expected
+    assert len(found) > 30
+    bold = [token for token in tokens if token.type == "inline"
+            and any(child.type == "strong_open" for child in token.children)]  # fmt: skip
+    assert bold
+
+
+def test_markdown_shows_hostile_names_as_text(everything):
+    html = MarkdownIt("commonmark", {"html": True}).enable("table").render(
+        markdown.render(everything)
+    )  # fmt: skip
+    assert "<script" not in html and "&lt;script&gt;window.owned=1&lt;/script&gt;" in html
+
+
+def test_json_holds_the_same_figures(report):
+    content = json.loads(write.as_text(report, "json"))
+    assert [part["section"]["title"] for part in content["parts"]] == [
+        part.section.title for part in report.parts
+    ]
+    for part, made in zip(content["parts"], report.parts, strict=True):
+        for row, expected in zip(part["section"]["rows"], made.section.rows, strict=True):
+            assert row["figures"]["accuracy"]["mean"] == expected.figures["accuracy"].mean
+        assert len(part["analysis"]["pairs"]) == len(made.analysis.pairs)
+        assert part["examples"]["words"].keys() == made.examples.words.keys()
+    assert NASTY_LABELS[2] in content["parts"][-1]["analysis"]["label_names"]
+
+
+def compiled(folder, text):
+    if shutil.which("pdflatex") is None:
+        pytest.skip("no pdflatex: install texlive-latex-recommended")
+    (folder / "report.tex").write_text(text)
+    done = subprocess.run(
+        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "report.tex"],
+        cwd=folder, capture_output=True, text=True, errors="replace",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert (folder / "report.pdf").stat().st_size > 10_000
+    return done.stdout
+
+
+@pytest.mark.latex
+def test_latex_compiles_with_booktabs(everything, tmp_path):
+    text = latex.render(everything)
+    assert text.count("\\toprule") == text.count("\\bottomrule") == len(tables(everything))
+    log = compiled(tmp_path, text)
+    assert "Undefined" not in log and "Missing" not in log
+
+
+@pytest.mark.latex
+def test_latex_shows_any_text(tmp_path):
+    names = [*NASTY_LABELS, "~^{}#%&_$\\", "\\end{document}", "\\input{/etc/passwd}", "😀 ﷽ \u202e",
+             "a\x00b\x07", "Ω≈ç√∫ – ± → “x”", "%", "\\write18{touch owned}", "[x]",
+             "*"]  # fmt: skip
+    lines = [Line([Cell(name), Cell(name, best=True), Cell(name)]) for name in names]
+    table = Table("any text: " + NASTY_LABELS[1], ["a", "b", NASTY_LABELS[0]], lines)
+    compiled(tmp_path, latex.render([table]))
+    assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize(
+    ("form", "name", "begins"),
+    [
+        ("markdown", "report.md", "# spacelite report\n"),
+        ("latex", "report.tex", "% The tables need"),
+        ("json", "report.json", "{"),
+    ],
+)
+def test_forms_are_written_or_printed_alike(form, name, begins, report_place, bert, tmp_path):
+    there = ["report", "--cache-dir", report_place, "--backbone", bert, "--format", form]
+    result = spacelite(*there)
+    assert result.exit_code == 0 and result.stdout.startswith(begins)
+    written = spacelite(*there, "--out", tmp_path / "a" / "b")
+    assert written.stdout == "" and f"{name} written" in written.stderr.replace("\n", "")
+    assert (tmp_path / "a" / "b" / name).read_text() == result.stdout
+    assert [path.name for path in (tmp_path / "a" / "b").iterdir()] == [name]
+
+
+def test_the_page_and_its_figures_are_the_same_bytes_each_time(report, tmp_path):
+    for place in ("one", "two"):
+        path = write.to_folder(report, "html", tmp_path / place)
+        assert path == tmp_path / place / "index.html"
+    names = sorted(path.name for path in (tmp_path / "one").iterdir())
+    curves, groups = 2, len(report.parts)
+    assert len(names) == 1 + 2 * (curves + groups)
+    for name in names:
+        content = (tmp_path / "one" / name).read_bytes()
+        assert content == (tmp_path / "two" / name).read_bytes()
+        if name.endswith(".svg"):
+            assert b"<svg" in content[:1000] and b"<script" not in content
+    assert (tmp_path / "one" / "index.html").stat().st_size < 8_000_000
+
+
+def test_a_folder_that_cannot_be_written_is_said_and_leaves_nothing_half(
+    report, tmp_path, monkeypatch
+):
+    (tmp_path / "file").write_text("")
+    for form in ("html", "markdown"):
+        message = refusal(write.to_folder, report, form, tmp_path / "file")
+        assert "cannot be written" in message
+    from pathlib import Path
+
+    path = write.to_folder(report, "markdown", tmp_path)
+    before = path.read_bytes()
+    whole = Path.write_bytes
+
+    def full(self, content):
+        whole(self, content[: len(content) // 2])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert "No space left on device" in refusal(write.to_folder, report, "markdown", tmp_path)
+    assert path.read_bytes() == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "report.md"]
+
+
+def test_what_cannot_be_is_refused(report_place, tmp_path):
+    there = ["report", "--cache-dir", report_place]
+    for options, said in (
+        (["--format", "pdf"], "choose terminal, markdown, latex, html or json"),
+        (["--format", "html"], "name a folder"),
+        (["--out", tmp_path], "--out: choose --format"),
+    ):
+        result = spacelite(*there, *options)
+        assert result.exit_code == 1 and said in result.stderr
+        assert re.fullmatch(r"error: [^\n]+\n", result.stderr)
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_findings_stand_under_the_table_in_the_terminal(width, report_place):
+    result = spacelite("report", "--cache-dir", report_place, env={"COLUMNS": str(width)})
+    shown = " ".join(result.stdout.split())
+    assert "McNemar's exact test, corrected by Holm's method for all 6 pairs" in shown
+    assert re.search(r"(beats|cannot be told apart in accuracy).*95% interval", shown)
+    assert "Embedding, once: " in shown
+    assert max(map(len, result.stdout.splitlines())) <= width

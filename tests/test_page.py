@@ -1,0 +1,327 @@
+"""The pages in Chromium, wide and narrow, light and dark: what is in the DOM, and what is not."""
+
+import itertools
+import json
+import os
+import shutil
+import statistics
+from pathlib import Path
+
+import pytest
+from conftest import NASTY_LABELS
+from test_cli import spacelite
+
+from spacelite import explain, runs
+from spacelite.explain import Explanation, Word
+from spacelite.report import explained, write
+
+pytestmark = pytest.mark.chromium
+
+VIEWS = [(1400, "light"), (1400, "dark"), (400, "light"), (400, "dark")]
+HOSTILE = "<script>window.owned=1</script><img src=x onerror='window.owned=1'>"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    program = shutil.which("chromium") or shutil.which("chromium-browser")
+    if program is None:
+        pytest.skip("no chromium on this machine: install it to look at pages")
+    from playwright.sync_api import sync_playwright
+
+    software = ["--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+    with sync_playwright() as playwright:
+        made = playwright.chromium.launch(
+            executable_path=program, args=["--no-sandbox", *software]
+        )  # fmt: skip
+        yield made
+        made.close()
+
+
+class Visit:
+    """A page that is open, and what it has asked for and complained of."""
+
+    def __init__(self, browser, path, width=1400, mode="light"):
+        self.context = browser.new_context(
+            viewport={"width": width, "height": 900}, color_scheme=mode, reduced_motion="reduce"
+        )
+        self.page = self.context.new_page()
+        self.errors, self.requests = [], []
+        self.page.on("console", self._said)
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.goto(f"file://{path}")
+
+    def _said(self, message):
+        if message.type == "error":
+            self.errors.append(message.text)
+
+    def draw_everything(self):
+        """Bring every figure near the window."""
+        for place in self.page.query_selector_all(".plot"):
+            place.scroll_into_view_if_needed()
+        self.page.wait_for_function(
+            "document.querySelectorAll('.plot').length"
+            " === document.querySelectorAll('.plot.drawn').length"
+        )
+        self.page.evaluate("window.scrollTo(0, 0)")
+
+    def table(self, caption):
+        """The cells of the first table with this caption, row by row."""
+        return self.page.evaluate(
+            """caption => {
+                const found = [...document.querySelectorAll("table")]
+                    .find((table) => table.caption.textContent === caption);
+                return [...found.rows].map((row) => [...row.cells].map((cell) => cell.textContent));
+            }""",
+            caption,
+        )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.context.close()
+
+
+def keep(page, name, tmp_path):
+    """A screenshot of the whole page, kept where SPACELITE_SCREENSHOTS names a folder."""
+    folder = Path(os.environ.get("SPACELITE_SCREENSHOTS", tmp_path))
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.png"
+    page.screenshot(path=path, full_page=True)
+    return path
+
+
+@pytest.fixture(scope="module")
+def index(report, tmp_path_factory):
+    return write.to_folder(report, "html", tmp_path_factory.mktemp("page"))
+
+
+@pytest.mark.parametrize(("width", "mode"), VIEWS)
+def test_the_page_is_whole_in_every_view(browser, index, width, mode, tmp_path):
+    from PIL import Image
+
+    with Visit(browser, index, width, mode) as visit:
+        visit.draw_everything()
+        assert visit.errors == []
+        assert visit.requests == [f"file://{index}"]
+        # Wide tables scroll by themselves, the page never does sideways.
+        assert visit.page.evaluate("document.documentElement.scrollWidth") == width
+        assert len(visit.page.query_selector_all(".plot.drawn")) >= 10 + 8
+        paper = visit.page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert paper == ("rgb(255, 255, 255)" if mode == "light" else "rgb(20, 24, 29)")
+        image = Image.open(keep(visit.page, f"report-{width}-{mode}", tmp_path)).convert("RGB")
+        assert image.width == width and len(image.resize((200, 2000)).getcolors(400_000)) > 50
+
+
+def test_figures_in_the_tables_are_those_of_the_runs(browser, index, report_place):
+    records = [json.loads(path.read_text()) for path in (report_place / "runs").glob("*/run.json")]
+    titles = {"imdb": "imdb, tiny-bert, 5 epochs", "labels": "labels, tiny-bert, 3 epochs"}
+    keys = ("loss", "ce", "accuracy", "f1_macro", "precision", "recall")
+    with Visit(browser, index) as visit:
+        for data, title in titles.items():
+            head, *rows = visit.table(title)
+            assert head[2:8] == ["Loss", "CE", "Accuracy", "Macro F1", "Precision", "Recall"]
+            found = {}
+            for row in rows:
+                found[row[0], row[8], row[9]] = row
+            alike = {}
+            for record in records:
+                if record["spec"]["dataset"] == data:
+                    settings = record["settings"]
+                    weights = [
+                        "–" if settings[name] is None else f"{settings[name]:g}"
+                        for name in ("inter", "intra")
+                    ]
+                    alike.setdefault((record["system"], *weights), []).append(record)
+            assert found.keys() == alike.keys()
+            for key, members in alike.items():
+                row = found[key]
+                assert row[1] == f"{members[0]['train_params']:,}" and row[10] == str(len(members))
+                for shown, name in zip(row[2:8], keys, strict=True):
+                    values = [member["metrics"]["test"][name] for member in members]
+                    expected = f"{statistics.mean(values):.4f}"
+                    if len(values) > 1:
+                        expected += f" ± {statistics.stdev(values):.4f}"
+                    assert shown == expected
+
+
+def test_a_published_table_shows_measured_published_and_difference(browser, index):
+    with Visit(browser, index) as visit:
+        rows = visit.table("IMDB, DistilBERT (no fine-tuning), 5 epochs [imdb-distilbert-5]")
+        kinds = visit.page.evaluate(
+            "[...document.querySelectorAll('tr.published')].map((row) => row.cells[0].textContent)"
+        )
+    measured, there, difference = next(
+        rows[i : i + 3] for i, row in enumerate(rows[:-2]) if rows[i + 2][0] == "difference"
+    )
+    assert there[0] == "published, distilbert-base-cased * †" and there[0] in kinds
+    assert float(difference[4].replace("−", "-")) == pytest.approx(
+        float(measured[4].split()[0]) - float(there[4]), abs=2e-4
+    )
+
+
+def test_hostile_names_are_shown_as_text(browser, index):
+    with Visit(browser, index) as visit:
+        visit.draw_everything()
+        shown = visit.page.inner_text("main")
+        for name in NASTY_LABELS:
+            assert " ".join(name.split()) in " ".join(shown.split())
+        assert visit.page.evaluate("window.owned") is None
+
+
+def test_the_page_can_be_read_without_eyes_or_mouse(browser, index):
+    with Visit(browser, index) as visit:
+        page = visit.page
+        levels = page.evaluate(
+            "[...document.querySelectorAll('h1,h2,h3,h4')].map((one) => +one.tagName[1])"
+        )
+        assert levels[0] == 1 and levels.count(1) == 1
+        assert all(later <= before + 1 for before, later in itertools.pairwise(levels))
+        assert page.evaluate(
+            "[...document.querySelectorAll('table')].every((table) => table.caption.textContent"
+            " && table.tHead && [...table.tBodies[0].rows].every((row) =>"
+            " row.cells[0].matches('th[scope=row]')))"
+        )
+        assert page.evaluate(
+            "[...document.querySelectorAll('.plot')].every((one) =>"
+            " one.getAttribute('role') === 'img' && one.getAttribute('aria-label').length > 20)"
+        )
+        assert page.evaluate(
+            "[...document.querySelectorAll('nav a')].every((link) =>"
+            " document.querySelector(link.getAttribute('href')))"
+        )
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
+        page.keyboard.press("Tab")
+        first = page.evaluate("document.activeElement.getAttribute('href')")
+        page.keyboard.press("Enter")
+        assert page.evaluate("location.hash") == first
+        for summary in page.query_selector_all("summary"):
+            summary.focus()
+            page.keyboard.press("Enter")
+        assert page.evaluate("[...document.querySelectorAll('details')].every((one) => one.open)")
+
+
+def contrast(one, other):
+    """WCAG's contrast ratio of two colours, as `rgb(...)`."""
+
+    def luminance(colour):
+        parts = [int(part) / 255 for part in colour.strip("rgb()").split(",")]
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize("mode", ["light", "dark"])
+def test_text_and_lines_stand_out_from_the_paper(browser, index, mode):
+    from spacelite.report.colours import PALETTE
+
+    with Visit(browser, index, mode=mode) as visit:
+        paper = visit.page.evaluate("getComputedStyle(document.body).backgroundColor")
+        for place in ("body", "h2 + p", "thead th", "nav a", "tr.published td", ".files a"):
+            colour = visit.page.evaluate(
+                "place => getComputedStyle(document.querySelector(place)).color", place
+            )
+            assert contrast(colour, paper) >= 4.5, place
+        for colour in PALETTE:
+            parts = [str(int(colour[i : i + 2], 16)) for i in (1, 3, 5)]
+            assert contrast(f"rgb({','.join(parts)})", paper) >= 3, colour
+
+
+def test_figures_follow_the_mode_and_the_width(browser, index):
+    with Visit(browser, index) as visit:
+        visit.draw_everything()
+        colour = "document.querySelector('.plot text').style.fill"
+        before = visit.page.evaluate(colour)
+        visit.page.emulate_media(color_scheme="dark")
+        visit.page.wait_for_function(f"{colour} !== {json.dumps(before)}")
+        visit.page.set_viewport_size({"width": 400, "height": 900})
+        visit.page.wait_for_function(
+            "[...document.querySelectorAll('.plot .main-svg')]"
+            ".every((one) => one.getBoundingClientRect().width <= 400)"
+        )
+        assert visit.errors == []
+
+
+@pytest.mark.parametrize("latent", [1, 2, 3, 7])
+def test_an_explained_text_and_its_concept_spaces(browser, latent, tmp_path):
+    import numpy as np
+
+    random = np.random.RandomState(latent)
+    words = [
+        Word(text, False, [i], random.normal(size=2).tolist())
+        for i, text in enumerate(["a", HOSTILE, "good", "film"])
+    ]
+    explanation = Explanation([NASTY_LABELS[0], "other"], [0.7, 0.3], [1.0, 0.2], [0.1, -0.1],
+                              words, 1e-12, example=[HOSTILE])  # fmt: skip
+    spaces = [random.uniform(-1, 1, (4, min(latent, 3))) for _ in range(2)]
+    path = tmp_path / "text.html"
+    write.page(path, explained.page(explanation, 0, spaces, latent))
+    with Visit(browser, path) as visit:
+        visit.draw_everything()
+        assert visit.errors == [] and visit.requests == [f"file://{path}"]
+        assert visit.page.evaluate("window.owned") is None
+        assert HOSTILE in visit.page.inner_text(".explained")
+        rows = visit.table("Shares of words in the logits")
+        assert [row[0] for row in rows[1:]] == ["a", HOSTILE, "good", "film", "bias", "logit"]
+        for row, word in zip(rows[1:5], words, strict=True):
+            shown = [float(cell.replace("−", "-")) for cell in row[1:]]
+            assert shown == pytest.approx(word.contributions, abs=5e-5)
+        drawn = visit.page.evaluate(
+            "[...document.querySelectorAll('.plot')].map((one) => one.data.map((trace) =>"
+            " [trace.type, trace.x, trace.y, trace.z ?? null, trace.text]))"
+        )
+        assert len(drawn) == 2
+        for space, (points, centroid) in zip(spaces, drawn, strict=True):
+            assert points[0] == ("scatter3d" if latent >= 3 else "scatter")
+            for axis in range(space.shape[1]):
+                assert points[1 + axis] == pytest.approx(space[:, axis].tolist())
+                assert centroid[1 + axis] == pytest.approx([space[:, axis].mean()])
+            assert "&lt;script&gt;" in points[4][1] and "<script" not in points[4][1]
+        told = visit.page.inner_text("main")
+        assert ("first 3 principal axes" in told) == (latent == 7)
+        place = visit.page.query_selector(".plot")
+        box = place.bounding_box()
+        if latent < 3:
+            point = "[{curveNumber: 0, pointNumber: 1}]"
+            visit.page.evaluate(f"Plotly.Fx.hover(document.querySelector('.plot'), {point})")
+            hovered = visit.page.text_content(".hoverlayer")
+            assert "window.owned=1" in hovered and box["width"] > 300
+
+
+def test_explain_writes_a_page(browser, report_place, bert, tmp_path):
+    run = next(r for r in runs.load_all(report_place) if r.settings["latent"] == 5)
+    place = tmp_path / "deep" / "e.html"
+    there = ["explain", run.id, "a good <b>film</b> was not boring", "--html", place,
+             "--backbone", bert, "--cache-dir", report_place]  # fmt: skip
+    result = spacelite(*there)
+    assert result.exit_code == 0 and "e.html written" in result.stderr.replace("\n", "")
+    told = json.loads(spacelite(*there, "--json").stdout)
+    with Visit(browser, place, 400, "dark") as visit:
+        visit.draw_everything()
+        assert visit.errors == [] and visit.requests == [f"file://{place}"]
+        rows = visit.table("Shares of words in the logits")
+        assert len(rows) == 1 + len(told["words"]) + 2
+        assert "Of 5 dimensions the first 3 principal axes" in visit.page.inner_text("main")
+        assert visit.page.evaluate("document.documentElement.scrollWidth") == 400
+        keep(visit.page, "explain-400-dark", tmp_path)
+
+
+def test_points_beyond_three_dimensions_are_on_the_principal_axes(report_place, bert):
+    """Against the eigenvectors of the coordinates' covariance."""
+    import numpy as np
+
+    run = next(r for r in runs.load_all(report_place) if r.settings["latent"] == 5)
+    hidden = np.random.RandomState(0).normal(size=(12, 16))
+    spaces = run.arrays()["concept_spaces"].astype(np.float64)
+    for space, points in zip(spaces, explain.concept_points(run, hidden), strict=True):
+        coordinates = np.tanh(hidden @ space.T)
+        values, vectors = np.linalg.eigh(np.cov(coordinates.T))
+        assert np.var(points, axis=0, ddof=1) == pytest.approx(values[::-1][:3])
+        expected = coordinates @ vectors[:, ::-1][:, :3]
+        assert np.abs(points) == pytest.approx(np.abs(expected))
+    few = explain.concept_points(run, hidden[:1])
+    assert all(points.shape == (1, 3) for points in few)
