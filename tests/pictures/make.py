@@ -1,0 +1,66 @@
+"""Make the README's pictures from the built-in data: python tests/pictures/make.py CACHE_DIR
+
+CACHE_DIR is that of `spacelite demo`. Needs Chromium.
+"""
+
+from __future__ import annotations
+
+import io
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from PIL import Image
+from playwright.sync_api import Page, sync_playwright
+
+HERE = Path(__file__).parent
+TEXT = "A wonderful film with a clever plot, though the ending is a little dull and slow."
+WIDTH, COLOURS = 1000, 256  # of the pictures: enough to read, small enough for a repository
+
+
+def spacelite(*words: object) -> None:
+    """Run a command of this environment."""
+    command = [str(Path(sys.executable).with_name("spacelite")), *map(str, words)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+def picture(page: Page, path: Path, from_selector: str, height: int, name: str) -> None:
+    """Take `height` pixels of a page, from an element on."""
+    page.goto(f"file://{path}")
+    for plot in page.query_selector_all(".plot"):
+        plot.scroll_into_view_if_needed()
+        page.wait_for_function("one => one.classList.contains('drawn')", arg=plot)
+    top = page.evaluate(
+        "one => Math.max(0, one.getBoundingClientRect().top + scrollY - 20)",
+        page.query_selector(from_selector),
+    )
+    page.set_viewport_size({"width": 1400, "height": height})
+    page.evaluate(f"window.scrollTo(0, {top})")
+    page.wait_for_timeout(500)
+    image = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+    image = image.resize((WIDTH, round(image.height * WIDTH / image.width)), Image.LANCZOS)
+    image = image.quantize(COLOURS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    image.save(HERE / f"{name}.png", optimize=True)
+
+
+def main(cache_dir: str) -> None:
+    """Write report.png and explain.png beside this file."""
+    run = next(path.name for path in sorted((Path(cache_dir) / "runs").glob("*--demo--space--*")))
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        report, explained = Path(folder), Path(folder) / "text.html"
+        spacelite("report", "--format", "html", "--out", report, "--cache-dir", cache_dir)
+        spacelite("explain", run, TEXT, "--html", explained, "--cache-dir", cache_dir)
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"),
+            args=["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"],
+        )
+        page = browser.new_page(viewport={"width": 1400, "height": 1000}, reduced_motion="reduce")
+        picture(page, report / "index.html", "h1", 1420, "report")
+        picture(page, explained, "h1", 1080, "explain")
+        browser.close()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
