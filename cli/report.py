@@ -31,7 +31,7 @@ HEADINGS = {
     "precision": "Prec.",
     "recall": "Rec.",
 }
-PHASES = {"report": ("analysing", "tables")}
+PHASES = {"report": ("analysing", "tables"), "draw": ("drawing", "figures")}
 
 
 def report(
@@ -74,7 +74,10 @@ def report(
     elif out is None:
         sys.stdout.write(write.as_text(made, form))
     else:
-        path = write.to_folder(made, form, out)
+        with console.progress(PHASES) as advance:
+            path = write.to_folder(
+                made, form, out, on_progress=lambda done, total: advance("draw", done, total)
+            )
         console.err().print(f"{path} written", soft_wrap=True)
 
 

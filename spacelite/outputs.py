@@ -54,6 +54,15 @@ class Outputs:
         return metrics.probabilities(self.logits, self.several)
 
     @property
+    def confidence(self) -> Array:
+        """(N,) the probability of what is predicted; with several labels an example, of all of them
+        together."""
+        chances = self.probabilities
+        several = self.several
+        made: Array = np.maximum(chances, 1 - chances).prod(axis=1) if several else chances.max(1)
+        return made
+
+    @property
     def confusion(self) -> Array:
         """Counts by true (row) and predicted (column) label, (C, C); with several labels an
         example (C, 2, 2), for each label without and with it."""
@@ -68,11 +77,11 @@ class Outputs:
     def decisions(self) -> tuple[Array, Array]:
         """(confidence, whether it is right) of every decision: each example's predicted label;
         with several labels an example each label, there or not."""
-        probabilities = self.probabilities
         if self.several:
-            confidence = np.maximum(probabilities, 1 - probabilities)
-            return confidence.ravel(), (self.predicted == self.labels).ravel()
-        return probabilities.max(axis=1), self.right
+            chances = self.probabilities
+            right = np.equal(self.predicted, self.labels)
+            return np.maximum(chances, 1 - chances).ravel(), right.ravel()
+        return self.confidence, self.right
 
 
 def save(path: Path, splits: dict[str, Outputs]) -> None:

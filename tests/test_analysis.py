@@ -12,9 +12,11 @@ from scipy import stats
 from sklearn import metrics as sk
 
 from spacelite import explain, runs, store
-from spacelite.report import analysis, content, groups, wording
+from spacelite.embedding import embed
+from spacelite.report import analysis, content, groups, wording, write
 from spacelite.report.analysis import Comparison
 from spacelite.report.rows import Figure
+from spacelite.settings import HeadSettings, PassSettings
 from spacelite.significance import Difference
 from spacelite.words import Words
 
@@ -204,7 +206,8 @@ def test_words_are_the_sums_of_every_texts_explanation(imdb, report_place, bert)
             assert one.each == pytest.approx(total[one.word][c] / one.count, rel=1e-3, abs=1e-7)
 
 
-def test_mistakes_are_the_most_confident_wrong_examples(imdb, own):
+def test_mistakes_are_the_most_confident_wrong_examples(imdb, own, report_place, bert):
+    (path,) = (report_place / "embeddings").glob("*--imdb--*.h5")
     labels, logits = own[imdb.examples.name, 0][2:]
     powers = np.exp(logits.astype(np.float64))
     chances = (powers / powers.sum(1, keepdims=True)).max(1)
@@ -217,9 +220,17 @@ def test_mistakes_are_the_most_confident_wrong_examples(imdb, own):
         assert one.label == names[labels[number]]
         assert one.predicted == names[logits[number].argmax()]
         assert one.confidence == pytest.approx(chances[number])
-        assert one.explanation.probabilities == pytest.approx(
-            powers[number] / powers[number].sum(), abs=1e-3
-        )
+        run = runs.find(report_place, imdb.examples.run)
+        with store.Cache(path) as cache:
+            hidden, ids, _ = explain.cached_example(cache, one.example)
+        shares, _, _ = explain.contributions(run, hidden)
+        of_words = Words(bert).of(ids.tolist())
+        guess = logits[number].argmax()
+        assert one.words == [text for text, _, _ in of_words]
+        assert one.shares == pytest.approx([
+            (shares[tokens, guess] - shares[tokens].mean(axis=1)).sum()
+            for _, _, tokens in of_words
+        ])  # fmt: skip
 
 
 def test_identical_systems_are_never_called_different(report_place):
@@ -282,3 +293,39 @@ def test_without_the_cache_there_are_no_words_but_all_else(report_place, tmp_pat
         assert part.examples is None and part.analysis.systems
         assert part.analysis.cost is None or part.analysis.cost.cache_bytes is None
     assert "no words for imdb" in caplog.text
+
+
+def test_several_labels_a_text(bert, tmp_path):
+    data = tmp_path / "several"
+    data.mkdir()
+    random = np.random.RandomState(0)
+    for split, size in (("train", 60), ("validation", 20), ("test", 20)):
+        rows = []
+        for _ in range(size):
+            chosen = random.randint(0, 2, 2)
+            words = [["bad", "good"][chosen[0]], ["film", "plot"][chosen[1]]]
+            labels = [name for name, there in zip(("praise", "plot"), chosen, strict=True) if there]
+            rows.append({"text": " ".join(words), "labels": labels})
+        (data / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    path = embed(backbone=str(bert), dataset=str(data), cache_dir=tmp_path, device="cpu").path
+    heads = [
+        HeadSettings(kind="space", latent=3, inter=0.0, intra=0.0, learning_rate=0.05, seed=seed)
+        for seed in (0, 1)
+    ]
+    with store.Cache(path) as cache:
+        runs.train_and_save(tmp_path, cache, heads, PassSettings(epochs=3, batch_size=16))
+    found = runs.load_all(tmp_path)
+    made = content.build(tmp_path, found, with_examples=True, backbone=str(bert))
+    (part,) = made.parts
+    (system,) = part.analysis.systems
+    given = found[0].outputs()
+    expected = sk.multilabel_confusion_matrix(given.labels, given.predicted)
+    assert system.confusion == expected.tolist()
+    assert part.examples.several and set(part.examples.words) <= {"praise", "plot"}
+    for one in part.examples.mistakes:
+        number = int(one.example.partition(":")[2])
+        assert not given.right[number] and one.confidence == given.confidence[number]
+    for form in ("markdown", "latex", "json"):
+        assert "praise" in write.as_text(made, form)
+    shown = write.to_folder(made, "html", tmp_path / "page").read_text()
+    assert "Rightly not" in shown and "beyond their mean" not in shown

@@ -62,6 +62,11 @@ def test_several_labels_an_example():
     assert (given.confusion == sk.multilabel_confusion_matrix(given.labels, given.predicted)).all()
     confidence, right = given.decisions()
     assert len(confidence) == len(right) == 150 and confidence.min() >= 0.5
+    for chances, guess, both in zip(given.probabilities, given.predicted, given.confidence,
+                                    strict=True):  # fmt: skip
+        assert both == pytest.approx(
+            np.prod([p if g else 1 - p for p, g in zip(chances, guess, strict=True)])
+        )
 
 
 def test_damage_and_files_that_do_not_belong_are_named(saved, tmp_path, caplog):

@@ -278,8 +278,8 @@ def test_an_explained_text_and_its_concept_spaces(browser, latent, tmp_path):
         for space, (points, centroid) in zip(spaces, drawn, strict=True):
             assert points[0] == ("scatter3d" if latent >= 3 else "scatter")
             for axis in range(space.shape[1]):
-                assert points[1 + axis] == pytest.approx(space[:, axis].tolist())
-                assert centroid[1 + axis] == pytest.approx([space[:, axis].mean()])
+                assert points[1 + axis] == pytest.approx(space[:, axis].tolist(), abs=1e-5)
+                assert centroid[1 + axis] == pytest.approx([space[:, axis].mean()], abs=1e-5)
             assert "&lt;script&gt;" in points[4][1] and "<script" not in points[4][1]
         told = visit.page.inner_text("main")
         assert ("first 3 principal axes" in told) == (latent == 7)

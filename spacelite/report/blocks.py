@@ -246,17 +246,21 @@ def _calibration(analysis: Analysis, number: int) -> list[Block]:
 
 
 def _examples(examples: Examples, section: Section) -> list[Block]:
+    beyond = "" if examples.several else ", beyond their mean over the labels"
     blocks: list[Block] = [
         Heading(2, "Which words matter"),
         Paragraph(
             f"Of the head {examples.run} ({examples.name}): the words that add most to each "
-            f"label's logit, beyond what they add to all labels' on average, over the "
-            f"{section.split} split. Per text: all its occurrences together, divided by the number "
-            "of texts; each time: for one occurrence. The shares are exact."
+            f"label's logit{beyond}, over the {section.split} split. Per text: all its occurrences "
+            "together, divided by the number of texts; each time: for one occurrence. The shares "
+            "are exact."
         ),
     ]
     for label, words in examples.words.items():
-        strongest = max((word.mean for word in words), default=1.0)
+        if not words:
+            blocks.append(Paragraph(f"No word speaks for {label}."))
+            continue
+        strongest = words[0].mean
         lines = [
             Line(
                 [
@@ -274,8 +278,8 @@ def _examples(examples: Examples, section: Section) -> list[Block]:
         blocks.append(Heading(2, "The most confident mistakes"))
         blocks.append(
             Paragraph(
-                "Of the same head. Marked is what a word adds to the predicted label's logit "
-                f"beyond its mean over the labels; {command} --example "
+                "Of the same head. Marked is what a word adds to the most probable label's logit"
+                f"{beyond.replace('their', 'its')}; {command} --example "
                 f"{examples.mistakes[0].example} shows one in full."
             )
         )

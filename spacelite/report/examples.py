@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from spacelite import caches, explain, prediction, store
 from spacelite.errors import SpaceliteError
-from spacelite.explain import Explanation, Shares
+from spacelite.explain import Shares
 from spacelite.outputs import Outputs
 from spacelite.report.groups import Group
 from spacelite.runs import Run
@@ -30,9 +30,9 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class WordShare:
-    """A word of the split: how often it is there, and what it adds to a class' logit beyond what it
-    adds to the classes' logits on average, `mean` over all examples and for `each` time that it is
-    there."""
+    """A word of the split: how often it is there, and what it adds to a class' logit, `mean` over
+    all examples and for `each` time that it is there. With one label an example, only differences
+    between the logits matter: it is what it adds beyond its mean over the classes."""
 
     word: str
     count: int
@@ -42,31 +42,26 @@ class WordShare:
 
 @dataclass(frozen=True)
 class Mistake:
-    """A wrongly predicted example, named as `test:17`, and its explanation."""
+    """A wrongly predicted example, named as `test:17`, the probability of what is predicted, and
+    the text's words with what each adds to the logit of the most probable label: as in
+    `WordShare`."""
 
     example: str
     label: str
     predicted: str
     confidence: float
-    explanation: Explanation
-
-    @property
-    def shares(self) -> tuple[list[str], list[float]]:
-        """The text's words, and what each adds to the predicted label's logit beyond its mean over
-        the labels."""
-        explanation, words = self.explanation, self.explanation.words
-        shares = np.array([word.contributions for word in words])
-        beyond = shares[:, explanation.predicted] - shares.mean(axis=1)
-        return [word.text for word in words], beyond.tolist()
+    words: list[str]
+    shares: list[float]
 
 
 @dataclass(frozen=True)
 class Examples:
     """The head `run` of the system `name` on a split: by label the words that contribute most, and
-    the most confident mistakes."""
+    the most confident mistakes. `several`: whether an example can have several labels."""
 
     name: str
     run: str
+    several: bool
     words: dict[str, list[WordShare]]
     mistakes: list[Mistake]
 
@@ -88,6 +83,7 @@ def of_group(cache_dir: Path, group: Group, backbone: str | None = None) -> Exam
             return Examples(
                 name=name,
                 run=run.id,
+                several=outputs.several,
                 words=_words(explain.Shares.of(run), split, words, outputs.several),
                 mistakes=_mistakes(run, cache, group.section.split, outputs, words),
             )
@@ -168,8 +164,7 @@ def _mistakes(
     run: Run, cache: store.Cache, split: str, outputs: Outputs, words: Words
 ) -> list[Mistake]:
     """The wrong examples whose predicted label is the most probable."""
-    probabilities = outputs.probabilities
-    confidence = probabilities.max(axis=1)
+    confidence = outputs.confidence
     wrong = np.flatnonzero(~outputs.right)
     made = []
     for number in wrong[np.argsort(-confidence[wrong], kind="stable")][:MOST_MISTAKES].tolist():
@@ -181,6 +176,18 @@ def _mistakes(
             actual, guess = (", ".join(names[one == 1]) or "none" for one in (label, predicted))
         else:
             actual, guess = str(names[label]), str(names[predicted])
-        explanation = explain.explain(run, hidden, words.of(ids.tolist()), [actual])
-        made.append(Mistake(place, actual, guess, float(confidence[number]), explanation))
+        explained = explain.explain(run, hidden, words.of(ids.tolist()))
+        shares = np.array([word.contributions for word in explained.words])
+        if not outputs.several:
+            shares -= shares.mean(axis=1, keepdims=True)
+        made.append(
+            Mistake(
+                place,
+                actual,
+                guess,
+                float(confidence[number]),
+                [word.text for word in explained.words],
+                shares[:, explained.predicted].tolist(),
+            )
+        )
     return made

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,14 +72,14 @@ def _curves(metric: str, curves: Sequence[Curve]) -> Panel:
             means, spreads = curve.splits[split][metric]
             if spreads is not None:
                 pairs = list(zip(means, spreads, strict=True))
-                around = [m + s for m, s in pairs] + [m - s for m, s in reversed(pairs)]
+                around = _short([m + s for m, s in pairs] + [m - s for m, s in reversed(pairs)])
                 figure.add_scatter(
                     x=[*curve.epochs, *reversed(curve.epochs)], y=around, fill="toself",
                     fillcolor=translucent(colour, band(len(curves))), mode="lines",
                     line={"width": 0}, hoverinfo="skip",
                 )  # fmt: skip
             figure.add_scatter(
-                x=curve.epochs, y=means, name=f"{name}, {split}",
+                x=curve.epochs, y=_short(means), name=f"{name}, {split}",
                 mode="lines+markers" if marker else "lines", marker={"symbol": marker},
                 line={"color": colour, "dash": dash, "width": 1.8},
                 hovertemplate=f"{name}<br>{split}, epoch %{{x}}: %{{y:.4f}}<extra></extra>",
@@ -106,9 +106,10 @@ def _reliability(analysis: Analysis) -> list[Panel]:
             line={"color": "#8a8f98", "dash": "dash", "width": 1},
         )  # fmt: skip
         figure.add_scatter(
-            x=of.confidence, y=of.accuracy, customdata=of.count, mode="lines+markers",
+            x=_short(of.confidence), y=_short(of.accuracy), customdata=of.count,
+            mode="lines+markers",
             line={"color": colour, "width": 1.2},
-            marker={"size": [5 + 13 * (n / most) ** 0.5 for n in of.count], "opacity": 1},
+            marker={"size": _short([5 + 13 * (n / most) ** 0.5 for n in of.count]), "opacity": 1},
             hovertemplate="confidence %{x:.3f}<br>accuracy %{y:.3f}<br>%{customdata:,} predictions"
             "<extra></extra>",
         )  # fmt: skip
@@ -157,7 +158,7 @@ def concept_space(
              "marker": {"symbol": "diamond", "size": 6, "color": colour_of(0)}}]  # fmt: skip
     figure = graph_objects.Figure()
     for place, look in zip(places, looks, strict=True):
-        rows = [row.tolist() for row in place] + [[0.0] * place.shape[1]] * (2 - axes)
+        rows = [_short(row) for row in place] + [[0.0] * place.shape[1]] * (2 - axes)
         named = dict(zip("xyz", rows, strict=False))
         if axes == 3:
             figure.add_scatter3d(**named, **common, **look)
@@ -172,6 +173,11 @@ def concept_space(
     place = ", ".join(f"{value:.2f}" for value in centroid)
     summary = f"Concept space of {label}: {len(points)} tokens, their centroid at {place}."
     return Panel(f"Concept space of {label}", summary, _plain(figure))
+
+
+def _short(values: Iterable[float]) -> list[float]:
+    """More digits than the eye sees would be half of the page."""
+    return [round(float(value), 5) for value in values]
 
 
 def _plain(figure: Any) -> dict[str, Any]:

@@ -65,9 +65,9 @@ def _mistake(mistake: Mistake) -> str:
 def marked(mistake: Mistake) -> list[tuple[str, bool]]:
     """The words of a text, and whether one speaks for the predicted label at least half as strongly
     as the strongest."""
-    words, shares = mistake.shares
-    limit = max(max(shares) / 2, 0)
-    return [(word, share > limit) for word, share in zip(words, shares, strict=True) if word]
+    limit = max(*mistake.shares, 0) / 2
+    pairs = zip(mistake.words, mistake.shares, strict=True)
+    return [(word, share > limit) for word, share in pairs if word]
 
 
 def escaped(text: str) -> str:

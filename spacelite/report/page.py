@@ -57,7 +57,7 @@ def _elements(everything: Sequence[Block]) -> Iterable[Element]:
             element.keys, made = figures.panels(block)
             element.panels = [(f"{block.name}-{i}", panel) for i, panel in enumerate(made)]
         elif isinstance(block, Mistakes):
-            element.texts = [marked(*one.shares) for one in block.items]
+            element.texts = [marked(one.words, one.shares) for one in block.items]
         yield element
     if small:
         yield Element("tables", tables=small)
