@@ -108,6 +108,12 @@ def test_the_page_is_whole_in_every_view(browser, index, width, mode, tmp_path):
         # Wide tables scroll by themselves, the page never does sideways.
         assert visit.page.evaluate("document.documentElement.scrollWidth") == width
         assert len(visit.page.query_selector_all(".plot.drawn")) >= 10 + 8
+        contents = visit.page.is_visible("nav li a")
+        assert contents == (width == 1400)
+        if not contents:
+            visit.page.click("nav summary")
+            assert visit.page.is_visible("nav li a")
+            visit.page.click("nav summary")
         paper = visit.page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert paper == ("rgb(255, 255, 255)" if mode == "light" else "rgb(20, 24, 29)")
         image = Image.open(keep(visit.page, f"report-{width}-{mode}", tmp_path)).convert("RGB")
@@ -197,7 +203,7 @@ def test_the_page_can_be_read_without_eyes_or_mouse(browser, index):
         first = page.evaluate("document.activeElement.getAttribute('href')")
         page.keyboard.press("Enter")
         assert page.evaluate("location.hash") == first
-        for summary in page.query_selector_all("summary"):
+        for summary in page.query_selector_all("main summary"):
             summary.focus()
             page.keyboard.press("Enter")
         assert page.evaluate("[...document.querySelectorAll('details')].every((one) => one.open)")

@@ -17,6 +17,9 @@
     return Plotly.react(place, data, layout, config).then(() => place.classList.add("drawn"));
   }
 
+  // A narrow window begins with the report, not with a long list of its parts.
+  if (!matchMedia("(min-width: 1100px)").matches) document.querySelector("nav details").open = false;
+
   const places = [...document.querySelectorAll(".plot")];
   const seen = new IntersectionObserver((entries) => {
     for (const { isIntersecting, target } of entries) {
