@@ -47,6 +47,8 @@ def explain(
 
     if (text is None) == (example is None):
         raise SpaceliteError("give a text or --example")
+    if html is not None and (html.is_dir() or not html.name):
+        raise SpaceliteError(f"--html {html} is a folder: name a file")
     found = runs.find(cache_dir, run)
     library.require_shares(found)
     if label is not None and label not in found.record["label_names"]:

@@ -52,6 +52,8 @@ def report(
 
     if form not in FORMATS:
         raise SpaceliteError(f"--format {form}: choose {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
+    if as_json and form not in ("terminal", "json"):
+        raise SpaceliteError(f"give one of --json and --format {form}")
     if as_json:
         form = "json"
     if form == "html" and out is None:
@@ -103,6 +105,8 @@ def _findings(part: Part) -> None:
     from spacelite.report import wording
 
     analysis, say = part.analysis, console.out().print
+    if analysis.incomplete:
+        say(Text(wording.incomplete(analysis)))
     if analysis.comparisons:
         findings = Table.grid(padding=(0, 1, 0, 0))
         for one in analysis.comparisons:

@@ -113,6 +113,7 @@ def embed(
         return Embedded(path, True, time.perf_counter() - started)
     store.make_folder(path.parent)
     with store.lock(path):
+        held = time.perf_counter()
         if not _is_finished(path, spec):
             _say_what_differs(path, spec)
             examples = _tokenize(files, texts, max_length, padding, on_progress)
@@ -126,7 +127,7 @@ def embed(
             try:
                 _run(path, model, examples, np.dtype(dtype), budget, on_progress)
             finally:
-                store.add_seconds(path, time.perf_counter() - started)
+                store.add_seconds(path, time.perf_counter() - held)
             return Embedded(path, False, time.perf_counter() - started)
     return Embedded(path, True, time.perf_counter() - started)
 

@@ -93,6 +93,12 @@ class Shares:
             bias=arrays["classifier.bias"],
         )
 
+    @property
+    def widest(self) -> int:
+        """The most numbers that a token has on the way: its hidden state, or its coordinates."""
+        matrices = (self.weight, self.weight if self.spaces is None else self.spaces)
+        return max(int(matrix.shape[1]) for matrix in matrices)
+
     def coordinates(self, hidden: Array) -> Array:
         """What is averaged over tokens, (n, p) in the type of `hidden` (n, d): concept coordinates,
         or the hidden states themselves."""
@@ -162,7 +168,7 @@ def concept_points(run: Run, hidden: Array, most: int = 3) -> list[Array]:
 
 def _principal(points: Array, count: int) -> Array:
     """Points (n, L) along the first `count` of their principal axes, (n, count)."""
-    _, _, axes = np.linalg.svd(points - points.mean(axis=0))
+    _, _, axes = np.linalg.svd(points - points.mean(axis=0), full_matrices=len(points) < count)
     axes = axes[:count]
     # Either direction is an axis: the one whose largest part is positive.
     largest = axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)]
@@ -178,8 +184,12 @@ def cached_example(cache: Cache, place: str) -> tuple[Array, Array, list[str]]:
     if split is None or not number.isdecimal() or int(number) >= len(split):
         known = ", ".join(f"{key}:0 to {key}:{len(one) - 1}" for key, one in cache.splits.items())
         raise SpaceliteError(f"--example {place}: give one of {known}")
+    if not split.done[int(number)]:
+        raise SpaceliteError(
+            f"--example {place} is not embedded in cache {cache.name}: run its embed command again"
+        )
     first, last = split.offsets[int(number) : int(number) + 2].tolist()
     label = split.labels[int(number)]
     chosen = [label] if label.ndim == 0 else np.flatnonzero(label)
     names = [cache.label_names[int(each)] for each in chosen]
-    return split.read_tokens(first, last), split.token_ids[first:last], names
+    return split.read_tokens(first, last), split.read_token_ids(first, last), names

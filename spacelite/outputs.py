@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -90,7 +92,8 @@ def save(path: Path, splits: dict[str, Outputs]) -> None:
     for split, outputs in splits.items():
         values = (outputs.index, outputs.labels, outputs.logits)
         arrays |= {f"{split}/{name}": value for name, value in zip(NAMES, values, strict=True)}
-    np.savez_compressed(path, allow_pickle=False, **arrays)
+    with path.open("wb") as file:  # by itself numpy would put its own ending to the name
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 
 def load(path: Path, split: str, accuracy: float) -> Outputs | None:
@@ -105,7 +108,7 @@ def load(path: Path, split: str, accuracy: float) -> Outputs | None:
         with np.load(path, allow_pickle=False) as arrays:
             outputs = Outputs(*(arrays[f"{split}/{name}"] for name in NAMES))
             found = float(outputs.right.mean())
-    except Exception as error:  # zipfile's, zlib's and numpy's own
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
         raise SpaceliteError(f"{path} is damaged ({one_line(error, 80)})") from error
     if abs(found - accuracy) > 1e-9:
         raise SpaceliteError(f"{path} is damaged (its accuracy is {found:.4f}, not {accuracy:.4f})")

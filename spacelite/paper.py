@@ -136,6 +136,13 @@ def differences(row: PublishedRow, record: dict[str, Any]) -> dict[str, str]:
         notes["*"] = f"Published with another backbone than {backbone}."
     if examples != row.train_examples:
         notes["†"] = f"Published for {row.train_examples:,} training examples, here {examples:,}."
+    usual = {"layer": -1, "max_length": protocol()["max_length"]}
+    here = {name: record["spec"].get(name, value) for name, value in usual.items()}
+    if here != usual:
+        notes["‡"] = (
+            f"Published with the last layer and {usual['max_length']} tokens a text, here with "
+            f"layer {here['layer']} and {here['max_length']} tokens."
+        )
     return notes
 
 

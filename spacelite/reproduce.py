@@ -199,7 +199,8 @@ def _transferred(
     """A run's figures on the test split of another cache, labels matched by their numbers."""
     protocol = dict(zip(cache.label_names, run.record["label_names"], strict=True))
     for known in run.transfers():
-        if known["cache_key"] == specs.key_of(cache.spec) and known["labels"] == protocol:
+        same = known["cache_key"] == specs.key_of(cache.spec) and known["labels"] == protocol
+        if same and run.outputs(known) is not None:
             scores: dict[str, float] = known["metrics"]["test"]
             return scores
     made, given = evaluation.transfer(

@@ -109,7 +109,7 @@ class Run:
     def transfers(self) -> list[dict[str, Any]]:
         """The run's evaluations on other caches, by the caches' names."""
         found = []
-        for path in sorted((self.folder / TRANSFERS).glob("*.json")):
+        for path in sorted((self.folder / TRANSFERS).glob("[!.]*.json")):
             try:
                 found.append(json.loads(path.read_text(encoding="utf-8")))
             except (OSError, ValueError) as error:
@@ -122,18 +122,20 @@ class Run:
         written."""
         path = self.folder / TRANSFERS / f"{record['cache']}.json"
         arrays = path.with_suffix(".npz")
-        partials = [path.with_name(f".partial.{file.name}") for file in (path, arrays)]
+        partials = [path.with_name(f".{file.name}.partial") for file in (path, arrays)]
         store.make_folder(path.parent)
         try:
-            _write_json(partials[0], record)
-            outputs.save(partials[1], splits)
-            partials[1].replace(arrays)
-            partials[0].replace(path)
+            with store.lock(path.parent):
+                try:
+                    _write_json(partials[0], record)
+                    outputs.save(partials[1], splits)
+                    partials[1].replace(arrays)
+                    partials[0].replace(path)
+                finally:
+                    for partial in partials:
+                        partial.unlink(missing_ok=True)
         except OSError as error:
             raise SpaceliteError(f"{path} cannot be written: {error.strerror or error}") from error
-        finally:
-            for partial in partials:
-                partial.unlink(missing_ok=True)
 
     def outputs(self, transfer: dict[str, Any] | None = None) -> Outputs | None:
         """What the head gave for each example of the split that reports show, of its own cache or

@@ -14,9 +14,10 @@ import numpy.typing as npt
 from spacelite.errors import SpaceliteError
 from spacelite.outputs import Outputs
 
-RESAMPLES = 10_000
+RESAMPLES, FEWEST = 10_000, 1_000
 LEVEL = 0.95  # of the intervals
-CELLS_AT_ONCE = 2_000_000  # of resampled tables: 16 MB
+MOST_CELLS = 20_000_000  # of all resampled tables: a second or two
+CELLS_AT_ONCE = 2_000_000  # 16 MB
 
 Array = npt.NDArray[Any]
 Interval = tuple[float, float]
@@ -60,7 +61,8 @@ def differences(first: Outputs, second: Outputs, seed: int = 0) -> tuple[Differe
     Both figures depend on counts alone: how many examples have which label and which two
     predictions. Drawing N of N examples with replacement is drawing those counts from a
     multinomial distribution; each of 10,000 tables of counts is one resample of the paired
-    bootstrap, and the interval lies between their 2.5 and 97.5 percentiles.
+    bootstrap (of 1,000 at least, where there are over 2,000 different counts), and the interval
+    lies between their 2.5 and 97.5 percentiles.
 
     Raises SpaceliteError for outputs of other examples.
     """
@@ -73,11 +75,12 @@ def differences(first: Outputs, second: Outputs, seed: int = 0) -> tuple[Differe
     label, one, other = (_indicators(part, first) for part in np.split(cells, 3, axis=1))
     tables = _Tables(label, one, other, several=first.several)
     random = np.random.default_rng(seed)
+    resamples = min(max(MOST_CELLS // len(counts), FEWEST), RESAMPLES)
     size = max(1, CELLS_AT_ONCE // len(counts))
     share = counts / counts.sum()
     resampled = [
-        tables.differences(random.multinomial(counts.sum(), share, min(size, RESAMPLES - done)))
-        for done in range(0, RESAMPLES, size)
+        tables.differences(random.multinomial(counts.sum(), share, min(size, resamples - done)))
+        for done in range(0, resamples, size)
     ]
     values = tables.differences(counts[None])[:, 0]
     tail = 50 * (1 - LEVEL)

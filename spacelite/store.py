@@ -255,10 +255,9 @@ class CachedSplit:
         counts: Array = self.labels.sum(axis=0)
         return counts
 
-    @property
-    def token_ids(self) -> Array:
-        """(T,) int32."""
-        ids: Array = self._group["token_ids"][...]
+    def read_token_ids(self, first: int = 0, last: int | None = None) -> Array:
+        """Those of rows first:last, int32; of all rows unless told."""
+        ids: Array = self._group["token_ids"][first:last]
         return ids
 
     @property
@@ -356,7 +355,7 @@ class Cache:
     def index_is_intact(self, split: str) -> bool:
         """Whether offsets, labels and token ids still have the checksum they were written with."""
         stored = self.splits[split]
-        index = SplitIndex(stored.offsets, stored.labels, stored.token_ids)
+        index = SplitIndex(stored.offsets, stored.labels, stored.read_token_ids())
         return index.crc32 == self.index_crc32(split)
 
     def checksums(self, split: str) -> tuple[Array, Array | None]:

@@ -8,11 +8,14 @@ from collections import defaultdict
 
 import numpy as np
 import pytest
+from conftest import refusal
 from scipy import stats
 from sklearn import metrics as sk
+from test_cli import spacelite
 
 from spacelite import explain, runs, store
 from spacelite.embedding import embed
+from spacelite.journal import Writer
 from spacelite.report import analysis, content, groups, wording, write
 from spacelite.report.analysis import Comparison
 from spacelite.report.rows import Figure
@@ -108,6 +111,10 @@ def test_the_spread_over_seeds_is_that_of_heads_of_one_seed(imdb, own):
 
 def test_confusion_and_figures_of_each_class(imdb, own):
     for one in imdb.analysis.systems:
+        assert one.run.startswith("tiny-bert--imdb--") and one.run in {
+            record["id"] for (name, seed), (record, *_) in own.items()
+            if (name, seed) == (one.name, one.seed)
+        }  # fmt: skip
         seeds = sorted(seed for name, seed in own if name == one.name)
         labels, logits = own[one.name, seeds[0]][2:]
         assert one.confusion == sk.confusion_matrix(labels, logits.argmax(1)).tolist()
@@ -124,6 +131,26 @@ def test_confusion_and_figures_of_each_class(imdb, own):
                 assert figure.mean == pytest.approx(statistics.mean(values))
                 if len(values) > 1:
                     assert figure.spread == pytest.approx(statistics.stdev(values))
+
+
+def test_calibration_is_counted_bin_by_bin(imdb, own):
+    for one in imdb.analysis.systems:
+        errors = []
+        for seed in sorted(seed for name, seed in own if name == one.name):
+            labels, logits = own[one.name, seed][2:]
+            powers = np.exp(logits.astype(np.float64))
+            chances = (powers / powers.sum(1, keepdims=True)).max(1)
+            right = logits.argmax(1) == labels
+            bins = defaultdict(list)
+            for chance, hit in zip(chances, right, strict=True):
+                bins[int(np.ceil(chance * 15))].append((chance, hit))
+            rows = [(*np.mean(bins[b], axis=0), len(bins[b])) for b in sorted(bins)]
+            errors.append(sum(abs(acc - conf) * n for conf, acc, n in rows) / len(labels))
+            if len(errors) == 1:  # the diagram is of the lowest seed
+                of = one.calibration
+                found = list(zip(of.confidence, of.accuracy, of.count, strict=True))
+                assert np.array(found) == pytest.approx(np.array(rows))
+        assert one.calibration.error.mean == pytest.approx(statistics.mean(errors))
 
 
 def test_curves_are_means_and_deviations_of_the_histories(imdb, own):
@@ -170,7 +197,7 @@ def test_cost_is_that_of_the_cache_and_of_the_passes(imdb, report_place, own):
     for one in cost.training:
         records = [record for (name, _), (record, *_) in own.items() if name == one.name]
         assert one.seconds.mean == pytest.approx(statistics.mean(r["seconds"] for r in records))
-        assert one.heads_in_pass == (1 if one.name.startswith("logreg") else 5)
+        assert one.heads_in_pass == ((1, 1) if one.name.startswith("logreg") else (5, 5))
 
 
 def test_a_transfer_has_its_own_comparisons_but_no_curves(report):
@@ -178,6 +205,16 @@ def test_a_transfer_has_its_own_comparisons_but_no_curves(report):
     assert len(part.analysis.systems) == 4 and part.analysis.comparisons
     assert part.analysis.curves == [] and part.analysis.cost is None
     assert part.examples is not None and part.examples.words
+
+
+def test_words_are_of_the_best_space_head(imdb, own):
+    means = defaultdict(list)
+    for (name, _), (record, *_) in own.items():
+        if record["head"] == "space":
+            means[name].append(record["metrics"]["test"]["accuracy"])
+    best = max(statistics.mean(values) for values in means.values())
+    assert statistics.mean(means[imdb.examples.name]) == best
+    assert imdb.examples.run == own[imdb.examples.name, 0][0]["id"]
 
 
 def test_words_are_the_sums_of_every_texts_explanation(imdb, report_place, bert):
@@ -243,7 +280,10 @@ def test_identical_systems_are_never_called_different(report_place):
     (made,) = analysis.analyse(report_place, both).comparisons
     assert made.identical and made.p == made.corrected == 1
     assert made.accuracy == made.f1_macro == Difference(0, (0, 0))
-    assert wording.verdict(made).endswith("predict the same for every example.")
+    assert (
+        "predict the same for every example. Over 2 seeds neither is ahead (0.0 ± 0.0 points)"
+        in (wording.verdict(made))
+    )
 
 
 def comparison(**changes):
@@ -266,8 +306,16 @@ def comparison(**changes):
         ({"accuracy": Difference(-0.013, (-0.022, -0.004))},
          "linear beats space by 1.3 points of accuracy (95% interval 0.4 to 2.2; p = 0.004), "
          "−2.0 points of macro F1 (95% interval −5.0 to 1.0)."),
-        ({"over_seeds": Figure(-0.0004, 0.006), "seeds": 3}, " Over 3 seeds: 0.0 ± 0.6 points."),
-        ({"over_seeds": Figure(0.012, 0.006), "seeds": 3}, " Over 3 seeds: +1.2 ± 0.6 points."),
+        ({"over_seeds": Figure(-0.02, 0.006), "seeds": 3},
+         "(95% interval −1.0 to 5.0). Over 3 seeds linear is ahead by 2.0 ± 0.6 points."),
+        ({"over_seeds": Figure(-0.0004, 0.006), "seeds": 3},
+         " Over 3 seeds neither is ahead (0.0 ± 0.6 points)."),
+        ({"over_seeds": Figure(0.012, 0.006), "seeds": 3},
+         " Over 3 seeds space is ahead by 1.2 ± 0.6 points."),
+        ({"accuracy": Difference(-0.013, (-0.022, -0.004)), "over_seeds": Figure(0.012, 0.006),
+          "seeds": 2}, " Over 2 seeds space is ahead by 1.2 ± 0.6 points."),
+        ({"identical": True, "over_seeds": Figure(0.01, 0.006), "seeds": 2},
+         "The heads of space and linear predict the same for every example. Over 2 seeds space is"),
     ],
 )  # fmt: skip
 def test_findings_are_said_in_words(changes, said):
@@ -284,6 +332,24 @@ def test_runs_without_outputs_are_named_and_the_rest_is_told(report_place, tmp_p
     assert part.analysis.incomplete == [gone.record["system"]]
     assert gone.record["system"] not in {one.name for one in part.analysis.systems}
     assert len(part.section.rows) == len(part.analysis.systems) + 1
+    shown = spacelite("report", "--cache-dir", tmp_path / "copy").stdout
+    assert f"are known of {gone.record['system']}" in " ".join(shown.split())
+    assert "train again" in " ".join(shown.split())
+
+
+def test_words_of_a_cache_that_is_not_whole_are_not_told(report_place, tmp_path, bert, caplog):
+    shutil.copytree(report_place, tmp_path / "copy")
+    (path,) = (tmp_path / "copy" / "embeddings").glob("*--labels--*.h5")
+    with store.lock(path), Writer(path) as writer:
+        writer.unmark("test", 3)
+    found = runs.load_all(tmp_path / "copy")
+    made = content.build(tmp_path / "copy", found, with_examples=True, backbone=str(bert))
+    told = {part.section.data: part.examples is not None for part in made.parts}
+    assert told == {"imdb": True, "other": True, "labels": False}
+    assert "is unfinished" in caplog.text
+    with store.Cache(path) as cache:
+        assert "test:3 is not embedded" in refusal(explain.cached_example, cache, "test:3")
+        explain.cached_example(cache, "test:4")
 
 
 def test_without_the_cache_there_are_no_words_but_all_else(report_place, tmp_path, caplog):
@@ -304,7 +370,8 @@ def test_several_labels_a_text(bert, tmp_path):
         for _ in range(size):
             chosen = random.randint(0, 2, 2)
             words = [["bad", "good"][chosen[0]], ["film", "plot"][chosen[1]]]
-            labels = [name for name, there in zip(("praise", "plot"), chosen, strict=True) if there]
+            noisy = np.where(random.uniform(size=2) < 0.3, 1 - chosen, chosen)
+            labels = [name for name, there in zip(("praise", "plot"), noisy, strict=True) if there]
             rows.append({"text": " ".join(words), "labels": labels})
         (data / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
     path = embed(backbone=str(bert), dataset=str(data), cache_dir=tmp_path, device="cpu").path
@@ -318,13 +385,33 @@ def test_several_labels_a_text(bert, tmp_path):
     made = content.build(tmp_path, found, with_examples=True, backbone=str(bert))
     (part,) = made.parts
     (system,) = part.analysis.systems
-    given = found[0].outputs()
+    first = min(found, key=lambda run: run.settings["seed"])
+    given, given_names = first.outputs(), first.record["label_names"]
     expected = sk.multilabel_confusion_matrix(given.labels, given.predicted)
     assert system.confusion == expected.tolist()
-    assert part.examples.several and set(part.examples.words) <= {"praise", "plot"}
+    assert part.examples.several and list(part.examples.words) == given_names
+    run = runs.find(tmp_path, part.examples.run)
+    total, count = defaultdict(lambda: np.zeros(2)), defaultdict(int)
+    with store.Cache(path) as cache:
+        for number in range(20):
+            hidden, ids, _ = explain.cached_example(cache, f"test:{number}")
+            for word in explain.explain(run, hidden, Words(bert).of(ids.tolist())).words:
+                if not word.special:  # not beyond any mean
+                    total[word.text] += word.contributions
+                    count[word.text] += 1
+    for c, listed in enumerate(part.examples.words.values()):
+        best = [word for word in sorted(total, key=lambda w: -total[w][c]) if total[word][c] > 0]
+        assert [one.word for one in listed] == best
+        for one in listed:
+            assert one.mean == pytest.approx(total[one.word][c] / 20, rel=1e-3, abs=1e-7)
+    assert any(part.examples.words.values()) and part.examples.mistakes
     for one in part.examples.mistakes:
         number = int(one.example.partition(":")[2])
         assert not given.right[number] and one.confidence == given.confidence[number]
+        with store.Cache(path) as cache:
+            hidden, ids, _ = explain.cached_example(cache, one.example)
+        made_of = explain.explain(run, hidden, Words(bert).of(ids.tolist()))
+        assert one.shares == [word.contributions[made_of.predicted] for word in made_of.words]
     for form in ("markdown", "latex", "json"):
         assert "praise" in write.as_text(made, form)
     shown = write.to_folder(made, "html", tmp_path / "page").read_text()

@@ -75,7 +75,7 @@ def test_every_example_equals_plain_transformers_on_that_text_alone(
                 ids, output = plain(folder, split.texts[i], 24)
                 rows = stored.read_tokens(*stored.offsets[i : i + 2])
                 np.testing.assert_array_equal(
-                    stored.token_ids[stored.offsets[i] : stored.offsets[i + 1]], ids
+                    stored.read_token_ids(*stored.offsets[i : i + 2]), ids
                 )
                 expected = output.last_hidden_state[0].numpy()
                 error = np.abs(rows - expected).max() / np.abs(expected).max()

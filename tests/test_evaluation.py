@@ -3,6 +3,8 @@
 import itertools
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 
 import h5py
 import numpy as np
@@ -246,3 +248,33 @@ def test_runs_are_found_by_what_is_only_theirs(place, tmp_path):
     (copy / "head.safetensors").write_bytes(b"no weights")
     (copy / "run.json").write_text((run.folder / "run.json").read_text())
     assert "is damaged" in refusal(runs.find(folder, str(copy)).parameters)
+
+
+def test_what_a_killed_evaluation_left_is_no_result(place, bert, tmp_path):
+    run = place[1]["mlp"]
+    path = cached(tmp_path, bert, 2, "killed")
+    with store.Cache(path) as cache:
+        result, given = evaluation.transfer(run, cache)
+    before = len(run.transfers())
+    run.save_transfer(asdict(result), given)
+    folder = run.folder / "transfer"
+    for file in folder.glob("[!.]*--killed--*"):
+        (folder / f".{file.name}.partial").write_bytes(file.read_bytes())
+    assert len(run.transfers()) == before + 1
+    run.save_transfer(asdict(result), given)
+    assert not list(folder.glob("*.partial"))
+    (transfer,) = [one for one in run.transfers() if one["dataset"] == "killed"]
+    assert (run.outputs(transfer).logits == given["test"].logits).all()
+
+
+def test_evaluations_at_once_leave_whole_files(place, bert, tmp_path):
+    run = place[1]["mlp"]
+    path = cached(tmp_path, bert, 2, "crowd")
+    with store.Cache(path) as cache:
+        result, given = evaluation.transfer(run, cache)
+    with ThreadPoolExecutor(8) as pool:
+        for done in [pool.submit(run.save_transfer, asdict(result), given) for _ in range(24)]:
+            done.result()
+    (transfer,) = [one for one in run.transfers() if one["dataset"] == "crowd"]
+    assert run.outputs(transfer) is not None
+    assert not list((run.folder / "transfer").glob("*.partial"))

@@ -104,6 +104,42 @@ def test_latex_shows_any_text(tmp_path):
     assert not (tmp_path / "owned").exists()
 
 
+@pytest.mark.latex
+def test_long_tables_go_on_over_pages(tmp_path):
+    lines = [Line([Cell(f"system {i}"), Cell(f"{i}")]) for i in range(200)]
+    log = compiled(tmp_path, latex.render([Table("long", ["System", "Number"], lines)]))
+    assert "Overfull \\vbox" not in log
+    assert int(re.search(r"report\.pdf \((\d+) pages", log)[1]) >= 3
+
+
+def test_latex_keeps_what_its_font_has_elsewhere():
+    """Else `--` would be a dash, `|` one as well, and straight quotes curly."""
+    assert latex.escaped("a--b|c") == r"a-{}-{}b\textbar{}c"
+    assert "``" not in latex.escaped("``") and "''" not in latex.escaped("''")
+    assert latex.escaped('"') == r"\texttt{\char34}"
+
+
+def test_many_labels_are_told_by_their_most_frequent_confusions(report):
+    import dataclasses
+
+    import numpy as np
+
+    part = report.parts[0]
+    names = [f"label {i}" for i in range(40)]
+    counts = np.arange(1600).reshape(40, 40)
+    system = dataclasses.replace(part.analysis.systems[0], confusion=counts.tolist())
+    analysis = dataclasses.replace(part.analysis, systems=[system], label_names=names)
+    (table,) = [
+        block for block in blocks.of_report(
+            dataclasses.replace(report, parts=[dataclasses.replace(part, analysis=analysis)])
+        ) if isinstance(block, Table) and block.kind == "confusion"
+    ]  # fmt: skip
+    assert table.columns == ["True", "Predicted", "Examples"] and len(table.lines) == 30
+    wrong = {(t, p): counts[t, p] for t in range(40) for p in range(40) if t != p}
+    for line, (t, p) in zip(table.lines, sorted(wrong, key=wrong.get, reverse=True), strict=False):
+        assert [cell.text for cell in line.cells] == [names[t], names[p], f"{wrong[t, p]:,}"]
+
+
 @pytest.mark.parametrize(
     ("form", "name", "begins"),
     [
@@ -137,6 +173,15 @@ def test_the_page_and_its_figures_are_the_same_bytes_each_time(report, tmp_path)
     assert (tmp_path / "one" / "index.html").stat().st_size < 8_000_000
 
 
+def test_figures_of_a_former_report_do_not_stay(report, tmp_path):
+    write.to_folder(report, "html", tmp_path)
+    names = {path.name for path in tmp_path.iterdir()}
+    for name in ("curves-9.svg", "reliability-9.png", "notes.txt"):
+        (tmp_path / name).write_text("mine")
+    write.to_folder(report, "html", tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == names | {"notes.txt"}
+
+
 def test_a_folder_that_cannot_be_written_is_said_and_leaves_nothing_half(
     report, tmp_path, monkeypatch
 ):
@@ -166,6 +211,7 @@ def test_what_cannot_be_is_refused(report_place, tmp_path):
         (["--format", "pdf"], "choose terminal, markdown, latex, html or json"),
         (["--format", "html"], "name a folder"),
         (["--out", tmp_path], "--out: choose --format"),
+        (["--json", "--format", "html", "--out", tmp_path], "one of --json and --format html"),
     ):
         result = spacelite(*there, *options)
         assert result.exit_code == 1 and said in result.stderr

@@ -7,6 +7,7 @@ import shutil
 import statistics
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import NASTY_LABELS
 from test_cli import spacelite
@@ -167,6 +168,54 @@ def test_a_published_table_shows_measured_published_and_difference(browser, inde
     )
 
 
+def test_figures_draw_what_the_runs_recorded(browser, index, report_place):
+    """What plotly was given, against the histories and predictions of the runs."""
+    with Visit(browser, index) as visit:
+        visit.draw_everything()
+        drawn = visit.page.evaluate(
+            "Object.fromEntries([...document.querySelectorAll('.plot')].map((one) => [one.id,"
+            " one.data.map((t) => [t.name ?? null, t.x, t.y, t.customdata ?? null])]))"
+        )
+        titles = visit.page.evaluate(
+            "[...document.querySelectorAll('.plot')].map((one) =>"
+            " [one.id, one.parentElement.querySelector('figcaption').textContent])"
+        )
+    records = [
+        (json.loads((path / "run.json").read_text()), path)
+        for path in (report_place / "runs").glob("[!.]*") if path.is_dir()
+    ]  # fmt: skip
+    folder = next(
+        one[1] for one in records
+        if one[0]["head"] == "linear" and one[0]["spec"]["dataset"] == "imdb"
+    )  # fmt: skip
+    history = json.loads((folder / "history.json").read_text())
+    plots = {title: name for name, title in reversed(titles)}
+    for title, key in (("Loss", "loss"), ("Macro F1", "f1_macro"), ("Recall", "recall")):
+        for split in ("train", "validation"):
+            (line,) = [t for t in drawn[plots[title]] if t[0] == f"linear (first), {split}"]
+            assert line[1] == [1, 2, 3, 4, 5]
+            assert line[2] == pytest.approx([e[split][key] for e in history], abs=1e-5)
+    both = [
+        json.loads((path / "history.json").read_text()) for record, path in records
+        if record["settings"]["inter"] == 0.2
+    ]  # fmt: skip
+    values = [[history[e]["validation"]["loss"] for history in both] for e in range(5)]
+    means, spreads = map(statistics.mean, values), map(statistics.stdev, values)
+    edges = [(m + s, m - s) for m, s in zip(means, spreads, strict=True)]
+    band = [high for high, _ in edges] + [low for _, low in reversed(edges)]
+    assert any(len(t[2]) == 10 and t[2] == pytest.approx(band, abs=1e-5)
+               for t in drawn[plots["Loss"]])  # fmt: skip
+    with np.load(folder / "predictions.npz") as arrays:
+        labels, logits = arrays["test/label"], arrays["test/logits"].astype(np.float64)
+    chances = (np.exp(logits) / np.exp(logits).sum(1, keepdims=True)).max(1)
+    name = next(plots[title] for title in plots if title.startswith("linear (first): ECE"))
+    _, confidence, accuracy, count = drawn[name][1]
+    assert sum(count) == len(labels)
+    share = np.average(accuracy, weights=count)
+    assert share == pytest.approx((logits.argmax(1) == labels).mean(), abs=1e-4)
+    assert np.average(confidence, weights=count) == pytest.approx(chances.mean(), abs=1e-4)
+
+
 def test_hostile_names_are_shown_as_text(browser, index):
     with Visit(browser, index) as visit:
         visit.draw_everything()
@@ -254,8 +303,6 @@ def test_figures_follow_the_mode_and_the_width(browser, index):
 
 @pytest.mark.parametrize("latent", [1, 2, 3, 7])
 def test_an_explained_text_and_its_concept_spaces(browser, latent, tmp_path):
-    import numpy as np
-
     random = np.random.RandomState(latent)
     words = [
         Word(text, False, [i], random.normal(size=2).tolist())
@@ -303,6 +350,9 @@ def test_explain_writes_a_page(browser, report_place, bert, tmp_path):
     place = tmp_path / "deep" / "e.html"
     there = ["explain", run.id, "a good <b>film</b> was not boring", "--html", place,
              "--backbone", bert, "--cache-dir", report_place]  # fmt: skip
+    for folder in (tmp_path, "/"):
+        refused = spacelite(*there[:3], "--html", folder, "--cache-dir", report_place)
+        assert refused.exit_code == 1 and "is a folder: name a file" in refused.stderr
     result = spacelite(*there)
     assert result.exit_code == 0 and "e.html written" in result.stderr.replace("\n", "")
     told = json.loads(spacelite(*there, "--json").stdout)
@@ -318,8 +368,6 @@ def test_explain_writes_a_page(browser, report_place, bert, tmp_path):
 
 def test_points_beyond_three_dimensions_are_on_the_principal_axes(report_place, bert):
     """Against the eigenvectors of the coordinates' covariance."""
-    import numpy as np
-
     run = next(r for r in runs.load_all(report_place) if r.settings["latent"] == 5)
     hidden = np.random.RandomState(0).normal(size=(12, 16))
     spaces = run.arrays()["concept_spaces"].astype(np.float64)

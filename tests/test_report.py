@@ -174,6 +174,48 @@ def test_another_setting_has_no_published_row(changes):
     assert published_tables([record(**changes)]) == []
 
 
+def test_validation_figures_are_never_held_against_published_ones():
+    run = record(examples={"train": 25000, "validation": 5000})
+    del run.record["metrics"]["test"]
+    assert published_tables([run]) == []
+
+
+def test_runs_of_former_versions_are_pooled_with_new_ones():
+    old, new = record(), record(settings={
+        "seed": 1, "schedule": "constant", "clip_norm": None, "class_weights": "none",
+        "patience": None, "monitor": None,
+    })  # fmt: skip
+    (section,) = sections_of([old, new])
+    assert [row.seeds for row in section.rows] == [2]
+
+
+def test_other_layers_and_lengths_are_said_and_marked():
+    run = record(spec={"layer": 2, "max_length": 64})
+    (section,) = sections_of([run])
+    assert section.title == "imdb, minilm, layer 2, at most 64 tokens, 5 epochs"
+    for table in published_tables([run]):
+        assert any(note.startswith("‡ ") and "64 tokens" in note for note in table.notes)
+        assert sum(row.system.endswith("* ‡") for row in table.rows) == 1
+
+
+def test_logregs_evaluations_elsewhere_are_told_once(tmp_path):
+    (tmp_path / "run" / "transfer").mkdir(parents=True)
+    transfer = {
+        "cache": "other", "dataset": "other", "examples": {"test": 5}, "labels": {"0": "0"},
+        "metrics": {"test": record().record["metrics"]["test"]},
+    }  # fmt: skip
+    (tmp_path / "run" / "transfer" / "other.json").write_text(json.dumps(transfer))
+    linear = {"latent": None, "inter": None, "intra": None, "pooling": "mean"}
+    fitted = record(head="logreg", system="logreg (mean)", settings={
+        **linear, "learning_rate": None, "weight_decay": None, "epochs": None, "batch_size": None,
+        "data_seed": None,
+    })  # fmt: skip
+    fitted = Run(tmp_path / "run", fitted.record)
+    sections = sections_of([record(), record(settings={"learning_rate": 1e-3}), fitted])
+    assert [len(section.rows) for section in sections] == [2, 1, 2]
+    assert [section.data for section in sections] == ["imdb", "other", "imdb"]
+
+
 def test_without_a_test_split_validation_is_shown():
     run = record(examples={"train": 9, "validation": 1})
     del run.record["metrics"]["test"]

@@ -96,6 +96,16 @@ def test_only_what_is_missing_is_trained(outcomes, options, monkeypatch):
     assert again[1].scores == outcomes[1].scores
 
 
+def test_an_evaluation_without_outputs_is_made_again(outcomes, options):
+    outcome = next(one for one in outcomes if one.row.test_on != one.row.train_on)
+    (lost,) = (outcome.runs[0].folder / "transfer").glob("*.npz")
+    lost.unlink()
+    again = reproduce(outcome.row.table, options)
+    assert lost.exists() and [one.scores for one in again] == [
+        one.scores for one in outcomes if one.row.table == outcome.row.table
+    ]
+
+
 def test_the_table_stands_beside_the_published_one(outcomes):
     sections = published.sections(outcomes)
     assert len(sections) == 8

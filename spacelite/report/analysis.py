@@ -22,6 +22,7 @@ from spacelite.significance import Difference
 
 log = logging.getLogger(__name__)
 
+MOST_COMPARED = 20  # with the best, in words: who reads more?
 CURVES = ("loss", "accuracy", "f1_macro", "recall", "precision")
 
 Array = npt.NDArray[Any]
@@ -107,11 +108,12 @@ class Curve:
 
 @dataclass(frozen=True)
 class TrainingCost:
-    """Seconds of the pass that a system's heads were trained in, and how many shared it."""
+    """Seconds of the pass that a system's heads were trained in, and how many shared it, at
+    least and at most: seeds may have been trained in several."""
 
     name: str
     seconds: Figure
-    heads_in_pass: int
+    heads_in_pass: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -126,11 +128,12 @@ class Cost:
 
 @dataclass(frozen=True)
 class Analysis:
-    """All that a report says of a group beside its table. `incomplete`: systems of which no
-    outputs are known."""
+    """All that a report says of a group beside its table. `transferred`: it is of evaluations on
+    another data set; `incomplete`: systems of which no outputs are known."""
 
     label_names: list[str]
     multilabel: bool
+    transferred: bool
     comparisons: list[Comparison]
     pairs: list[Pair]
     systems: list[SystemAnalysis]
@@ -144,7 +147,7 @@ def analyse(cache_dir: Path, group: Group) -> Analysis:
     outputs: dict[str, list[Outputs]] = {}
     incomplete = []
     for row, system in group.named:
-        known = [one for one in system.outputs() if one is not None]
+        known = [one for one in system.outputs if one is not None]
         if len(known) == len(system.runs):
             outputs[row.name] = known
         else:
@@ -157,6 +160,7 @@ def analyse(cache_dir: Path, group: Group) -> Analysis:
     return Analysis(
         label_names=labels,
         multilabel=bool(record.get("multilabel")),
+        transferred=transferred,
         comparisons=_comparisons(group, systems, outputs, pairs),
         pairs=pairs,
         systems=[_system(name, systems[name], own, labels) for name, own in outputs.items()],
@@ -197,15 +201,17 @@ def _comparisons(
     outputs: dict[str, list[Outputs]],
     pairs: Sequence[Pair],
 ) -> list[Comparison]:
-    """The system with the highest accuracy in the table against every other."""
-    ranked = [row for row in group.section.rows if row.name in outputs]
+    """Of the systems whose outputs are known, the one with the highest accuracy in the table
+    against the next best."""
+    known = [row for row in group.section.rows if row.name in outputs]
+    ranked = sorted(known, key=lambda row: -_mean(row.figures["accuracy"]))
     if len(ranked) < 2:
         return []
-    best = max(ranked, key=lambda row: _mean(row.figures["accuracy"])).name
+    best, others = ranked[0].name, {row.name for row in ranked[1 : MOST_COMPARED + 1]}
     corrected = {frozenset((pair.first, pair.second)): pair.corrected for pair in pairs}
     made = []
     for name, own in outputs.items():
-        if frozenset((best, name)) not in corrected:
+        if name not in others or frozenset((best, name)) not in corrected:
             continue
         first, second = outputs[best][0], own[0]
         accuracy, f1 = significance.differences(first, second)
@@ -302,6 +308,10 @@ def _curves(systems: dict[str, System]) -> list[Curve]:
     return made
 
 
+def _span(values: Sequence[int]) -> tuple[int, int]:
+    return min(values), max(values)
+
+
 def _cost(cache_dir: Path, group: Group) -> Cost:
     path = cache_dir / specs.FOLDER / f"{group.section.cache}.h5"
     return Cost(
@@ -309,7 +319,7 @@ def _cost(cache_dir: Path, group: Group) -> Cost:
             TrainingCost(
                 row.name,
                 pooled([run.record["seconds"] for run in system.runs]),
-                system.runs[0].record.get("heads_in_pass", 1),
+                _span([run.record.get("heads_in_pass", 1) for run in system.runs]),
             )
             for row, system in group.named
         ],

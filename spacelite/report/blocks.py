@@ -14,6 +14,8 @@ from spacelite.report.content import Part, Report
 from spacelite.report.examples import Examples, Mistake
 from spacelite.report.rows import Figure, Row, Section
 
+LARGEST_MATRIX = 20  # labels
+MOST_CONFUSIONS = 30
 SYSTEM_COLUMNS = ("System", "Parameters", *wording.HEADINGS.values(), "Inter", "Intra", "Seeds")
 
 
@@ -140,12 +142,7 @@ def _part(part: Part, number: int) -> list[Block]:
     blocks = of_section(part.section, 1)
     analysis = part.analysis
     if analysis.incomplete:
-        blocks.append(
-            Paragraph(
-                "No outputs for single examples are known of "
-                f"{', '.join(analysis.incomplete)}: train again for what follows from them."
-            )
-        )
+        blocks.append(Paragraph(wording.incomplete(analysis)))
     if analysis.comparisons:
         blocks.append(Heading(2, "Is the difference real?"))
         blocks.append(Paragraph(wording.method(part.section, analysis)))
@@ -195,6 +192,8 @@ def _pairs(analysis: Analysis) -> Table:
 
 def _confusions(system: SystemAnalysis, analysis: Analysis) -> list[Block]:
     names = analysis.label_names
+    if not analysis.multilabel and len(names) > LARGEST_MATRIX:
+        return [_most_confused(system, names)]
     if not analysis.multilabel:
         rows = zip(names, system.confusion, strict=True)
         lines = [Line([Cell(name), *_shaded(counts)]) for name, counts in rows]
@@ -205,6 +204,21 @@ def _confusions(system: SystemAnalysis, analysis: Analysis) -> list[Block]:
         for name, counts in zip(names, system.confusion, strict=True)
     ]
     return [Table(system.name, columns, lines, "confusion")]
+
+
+def _most_confused(system: SystemAnalysis, names: Sequence[str]) -> Table:
+    """In place of a matrix that no page has room for."""
+    counts = np.array(system.confusion)
+    np.fill_diagonal(counts, 0)
+    order = np.argsort(-counts, axis=None, kind="stable")[:MOST_CONFUSIONS].tolist()
+    places = [divmod(place, len(names)) for place in order]
+    lines = [
+        Line([Cell(names[true]), Cell(names[guess]), Cell(f"{counts[true, guess]:,}")])
+        for true, guess in places
+        if counts[true, guess]
+    ]
+    caption = f"{system.name}, the most frequent confusions"
+    return Table(caption, ["True", "Predicted", "Examples"], lines, "confusion")
 
 
 def _shaded(counts: Sequence[int]) -> list[Cell]:
@@ -289,7 +303,13 @@ def _examples(examples: Examples, section: Section) -> list[Block]:
 
 def _cost(cost: Cost) -> list[Block]:
     lines = [
-        Line([Cell(one.name), Cell(wording.seconds(one.seconds)), Cell(str(one.heads_in_pass))])
+        Line(
+            [
+                Cell(one.name),
+                Cell(wording.seconds(one.seconds)),
+                Cell(wording.span(one.heads_in_pass)),
+            ]
+        )
         for one in cost.training
     ]
     return [

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 MOST_WORDS = 12  # a class
 MOST_MISTAKES = 10
-TOKENS_AT_ONCE = 1 << 16
+NUMBERS_AT_ONCE = 1 << 25  # hidden states or coordinates: 128 MiB
 
 Array = npt.NDArray[Any]
 
@@ -80,6 +80,8 @@ def of_group(cache_dir: Path, group: Group, backbone: str | None = None) -> Exam
             split = cache.splits[group.section.split]
             if len(split) != len(outputs.labels):
                 raise SpaceliteError(f"cache {cache.name} is not the one of run {run.id}")
+            if not split.done.all():
+                raise SpaceliteError(f"cache {cache.name} is unfinished: run its embed command")
             return Examples(
                 name=name,
                 run=run.id,
@@ -95,7 +97,7 @@ def of_group(cache_dir: Path, group: Group, backbone: str | None = None) -> Exam
 def _chosen(group: Group) -> tuple[str, Run, Outputs] | None:
     candidates = []
     for row, system in group.named:
-        figure, outputs = row.figures["accuracy"], system.outputs()[0]
+        figure, outputs = row.figures["accuracy"], system.outputs[0]
         if figure is not None and outputs is not None and explain.has_shares(system.runs[0]):
             space = system.runs[0].record["head"] == "space"
             candidates.append(((space, figure.mean), (row.name, system.runs[0], outputs)))
@@ -108,10 +110,10 @@ def _words(
     """By label the words with the highest mean share."""
     total: dict[tuple[int, ...], Array] = defaultdict(lambda: np.zeros(len(shares.labels)))
     count: dict[tuple[int, ...], int] = defaultdict(int)
-    for first, last in caches.spans(split.offsets, TOKENS_AT_ONCE):
+    for first, last in caches.spans(split.offsets, NUMBERS_AT_ONCE // shares.widest):
         offsets = split.offsets[first : last + 1]
         low, high = int(offsets[0]), int(offsets[-1])
-        ids = split.token_ids[low:high]
+        ids = split.read_token_ids(low, high)
         lengths = np.diff(offsets)
         each = shares.of_tokens(split.read_tokens(low, high).astype(np.float32))
         each /= np.repeat(lengths, lengths)[:, None]
@@ -164,14 +166,14 @@ def _mistakes(
     run: Run, cache: store.Cache, split: str, outputs: Outputs, words: Words
 ) -> list[Mistake]:
     """The wrong examples whose predicted label is the most probable."""
-    confidence = outputs.confidence
+    confidence, guesses = outputs.confidence, outputs.predicted
     wrong = np.flatnonzero(~outputs.right)
     made = []
     for number in wrong[np.argsort(-confidence[wrong], kind="stable")][:MOST_MISTAKES].tolist():
         place = f"{split}:{int(outputs.index[number])}"
         hidden, ids, _ = explain.cached_example(cache, place)
         names = np.array(run.record["label_names"], object)
-        label, predicted = outputs.labels[number], outputs.predicted[number]
+        label, predicted = outputs.labels[number], guesses[number]
         if outputs.several:
             actual, guess = (", ".join(names[one == 1]) or "none" for one in (label, predicted))
         else:

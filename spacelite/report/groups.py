@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from spacelite.outputs import Outputs
@@ -32,6 +33,7 @@ class System:
             return [run.record["metrics"][run.split] for run in self.runs]
         return [made["metrics"][split_of(made["metrics"])] for made in self.transfers]
 
+    @cached_property
     def outputs(self) -> list[Outputs | None]:
         """What each run's head gave for each example of that split, where it is known."""
         if self.transfers is None:
@@ -63,17 +65,23 @@ def grouped(runs: Sequence[Run]) -> list[Group]:
     fitted = [run for run in runs if run.record["head"] == "logreg"]
     for run in runs:
         if run.record["head"] != "logreg":
-            key = (*_fitted_key(run), *(run.settings.get(name) for name in SHARED))
+            key = (
+                *_fitted_key(run),
+                *(run.settings.get(name, usual) for name, usual in SHARED.items()),
+            )
             together.setdefault(key, []).append(run)
     for run in fitted:
         key = _fitted_key(run)
         fitting = [members for known, members in together.items() if known[: len(key)] == key]
         for members in fitting or [together.setdefault(key, [])]:
             members.append(run)
-    groups = []
+    groups: list[Group] = []
     for members in together.values():
         groups.append(_own_group(members))
-        groups += _transfer_groups(members)
+        for group in _transfer_groups(members):
+            # Of logreg alone it is the same in each group that logreg stands in.
+            if all(group.section != other.section for other in groups):
+                groups.append(group)
     return groups
 
 
@@ -148,8 +156,13 @@ def _group(
         transfers = [transfer for _, transfer in own if transfer is not None]
         systems.append(System([run for run, _ in own], transfers or None))
     backbone, epochs = record["spec"]["backbone"], settings["epochs"]
+    spec = record["spec"]
     parts = [title, backbone]
-    if record["spec"].get("padding", "none") != "none":
+    if spec.get("layer", -1) != -1:
+        parts.append(f"layer {spec['layer']}")
+    if spec.get("max_length", 256) != 256:
+        parts.append(f"at most {spec['max_length']} tokens")
+    if spec.get("padding", "none") != "none":
         parts.append("padded positions counted")
     if epochs is not None:
         parts.append(f"{epochs} epoch{'s' if epochs != 1 else ''}")
@@ -161,7 +174,7 @@ def _group(
         cache=cache,
         split=split,
         examples=examples,
-        settings={name: settings.get(name) for name in SHARED},
+        settings={name: settings.get(name, usual) for name, usual in SHARED.items()},
         average=record["average"],
         rows=with_best([measured(one.runs, one.scores(), data) for one in systems]),
         notes=[],

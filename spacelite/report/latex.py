@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pylatexenc.latexencode import UnicodeToLatexEncoder
+from pylatexenc.latexencode import (
+    RULE_DICT,
+    UnicodeToLatexConversionRule,
+    UnicodeToLatexEncoder,
+)
 
 from spacelite.report.blocks import (
     Block,
@@ -20,10 +24,10 @@ from spacelite.report.blocks import (
 from spacelite.report.examples import Mistake
 from spacelite.report.markdown import marked
 
-PREAMBLE = r"""% The tables need \usepackage{booktabs,graphicx}.
+PREAMBLE = r"""% The tables need \usepackage{booktabs,graphicx,longtable}.
 \documentclass{article}
 \usepackage[a4paper,margin=2cm]{geometry}
-\usepackage{booktabs,graphicx}
+\usepackage{booktabs,graphicx,longtable}
 \setlength{\parindent}{0pt}
 \sloppy
 \begin{document}
@@ -32,7 +36,19 @@ LEVELS = ("section", "subsection", "subsubsection")
 # Not floats: there are more tables than LaTeX holds back, and each belongs under its heading.
 WIDE = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
 
-_encoder = UnicodeToLatexEncoder(unknown_char_policy="unihex", unknown_char_warning=False)
+LONG = 25  # lines: a longer table is broken over pages, and may then not be scaled
+
+# What LaTeX's usual font has elsewhere, or makes a ligature of.
+_SHOWN = {"|": r"\textbar{}", '"': r"\texttt{\char34}", "-": "-{}", "`": r"\textasciigrave{}",
+          "?": "?{}", "!": "!{}", "'": "'{}"}  # fmt: skip
+_encoder = UnicodeToLatexEncoder(
+    conversion_rules=[
+        UnicodeToLatexConversionRule(RULE_DICT, {ord(key): text for key, text in _SHOWN.items()}),
+        "defaults",
+    ],
+    unknown_char_policy="unihex",
+    unknown_char_warning=False,
+)
 
 
 def render(blocks: Sequence[Block]) -> str:
@@ -63,20 +79,13 @@ def _list(items: Sequence[str]) -> str:
 def _table(table: Table) -> str:
     columns = "l" + "r" * (len(table.columns) - 1)
     lines = [] if table.kind == "systems" else [f"\\textbf{{{escaped(table.caption)}}}\\par"]
-    head = " & ".join(map(escaped, table.columns))
-    return "\n".join(
-        [
-            *lines,
-            WIDE,
-            f"\\begin{{tabular}}{{{columns}}}",
-            "\\toprule",
-            f"{head} \\\\",
-            "\\midrule",
-            *map(_line, table.lines),
-            "\\bottomrule",
-            "\\end{tabular}}",
-        ]
-    )
+    head = ["\\toprule", f"{' & '.join(map(escaped, table.columns))} \\\\", "\\midrule"]
+    body = [*map(_line, table.lines), "\\bottomrule"]
+    if len(table.lines) > LONG:
+        begin, end = f"\\begin{{longtable}}[l]{{{columns}}}", "\\end{longtable}"
+        return "\n".join([*lines, begin, *head, "\\endhead", *body, end])
+    begin, end = f"{WIDE}\n\\begin{{tabular}}{{{columns}}}", "\\end{tabular}}"
+    return "\n".join([*lines, begin, *head, *body, end])
 
 
 def _line(line: Line) -> str:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-ACROSS = 4  # reliability diagrams side by side
+ACROSS = 4  # reliability diagrams, or names in a legend, side by side
 PIXELS_PER_INCH = 130
 # The same figures give the same bytes; text stays text, in a font that is there everywhere.
 STYLE: dict[Any, Any] = {
@@ -49,7 +49,8 @@ def _curves(analysis: Analysis) -> Figure:
     from matplotlib.figure import Figure as NewFigure
     from matplotlib.ticker import MaxNLocator
 
-    figure = NewFigure(figsize=(3 * len(CURVES), 5.6), layout="constrained")
+    legend = 0.19 * math.ceil(len(analysis.curves) / ACROSS)
+    figure = NewFigure(figsize=(3 * len(CURVES), 5.2 + legend), layout="constrained")
     panels = figure.subplots(2, len(CURVES), sharex=True, squeeze=False)
     for row, split in enumerate(("train", "validation")):
         for column, metric in enumerate(CURVES):
@@ -87,7 +88,7 @@ def _curves(analysis: Analysis) -> Figure:
         for row in range(2):
             panels[row][column].set_ylim(min(low for low, _ in limits), max(h for _, h in limits))
     handles, labels = panels[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+    figure.legend(handles, labels, loc="outside lower center", ncols=ACROSS, frameon=False)
     return figure
 
 

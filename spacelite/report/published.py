@@ -29,7 +29,8 @@ def of_groups(groups: Sequence[Group]) -> list[Section]:
     """
     found: dict[str, tuple[tuple[Any, ...], list[RowOutcome]]] = {}
     for number, group in enumerate(groups):
-        outcomes = _outcomes(group)
+        # The published figures are of the test split.
+        outcomes = _outcomes(group) if group.section.split == "test" else {}
         for table, members in outcomes.items():
             same = paper.same_backbone(members[0].row.backbone, group.section.backbone)
             rank = (same, len(members), group.section.examples["train"], number)
@@ -99,7 +100,7 @@ def _section(outcomes: Sequence[RowOutcome]) -> Section:
         cache=record["cache"] if record else "",
         split="test",
         examples=record["examples"] if record else {},
-        settings={name: settings.get(name) for name in SHARED},
+        settings={name: settings.get(name, usual) for name, usual in SHARED.items()},
         average=paper.average_of_table(row.table),
         rows=with_best(rows),
         notes=list(dict.fromkeys(notes)),

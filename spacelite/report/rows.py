@@ -10,10 +10,12 @@ from typing import Any
 from spacelite import metrics, paper
 from spacelite.runs import Run
 
-SHARED = (
-    "epochs", "batch_size", "learning_rate", "weight_decay", "data_seed", "schedule", "clip_norm",
-    "class_weights", "patience", "monitor",
-)  # fmt: skip
+# The settings that a table's runs share, with what they are in runs of former versions.
+SHARED: dict[str, Any] = {
+    "epochs": None, "batch_size": None, "learning_rate": None, "weight_decay": None,
+    "data_seed": None, "schedule": "constant", "clip_norm": None, "class_weights": "none",
+    "patience": None, "monitor": None,
+}  # fmt: skip
 COMPARED = ("accuracy", "f1_macro", "precision", "recall")  # whose best is marked, as published
 
 Scores = dict[str, float]

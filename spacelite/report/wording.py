@@ -28,8 +28,9 @@ def mean(value: Figure | None, signed: bool = False) -> str:
     """`0.6210`, `+0.0120` or `−0.0120` when signed, or a dash."""
     if value is None:
         return "–"
-    text = decimals(value.mean, 4)
-    return text.replace("-", "−") if not signed or value.mean <= 0 else f"+{text}"
+    if signed and abs(value.mean) < LARGEST:
+        return share(value.mean)
+    return decimals(value.mean, 4)
 
 
 def spread(value: Figure | None) -> str:
@@ -43,8 +44,9 @@ def decimals(value: float, places: int) -> str:
 
 
 def share(value: float, places: int = 4) -> str:
-    """`+0.0120` or `−0.0120`."""
-    return f"{value:+.{places}f}".replace("-", "−")
+    """`+0.0120` or `−0.0120`, and never `−0.0000`."""
+    text = f"{value:+.{places}f}".replace("-", "−")
+    return text if text.strip("+−0.") else text.lstrip("+−")
 
 
 def number(value: float | None) -> str:
@@ -64,6 +66,12 @@ def bytes_(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
+def span(bounds: tuple[int, int]) -> str:
+    """`18`, or `1 to 18`."""
+    low, high = bounds
+    return str(low) if low == high else f"{low} to {high}"
+
+
 def seconds(value: Figure) -> str:
     """`12.3 s`, or `12.3 ± 0.4 s` where seeds were trained in passes of their own."""
     spread = f" ± {value.spread:.1f}" if value.spread and value.spread >= 0.05 else ""
@@ -75,17 +83,17 @@ def cost(of: Cost) -> str:
     embedding = "not recorded"
     if of.embedding_seconds is not None:
         embedding = f"{of.embedding_seconds:,.0f} s"
-    size = "gone" if of.cache_bytes is None else bytes_(of.cache_bytes)
+    size = "not in this folder" if of.cache_bytes is None else bytes_(of.cache_bytes)
     return f"Embedding, once: {embedding}; cache: {size}."
 
 
 def verdict(comparison: Comparison) -> str:
     """What a comparison says, in words: the test split's uncertainty, then that of the seeds."""
     one, other = comparison.first, comparison.second
-    if comparison.identical:
-        return f"{one} and {other} predict the same for every example."
     accuracy, f1 = comparison.accuracy, comparison.f1_macro
-    if comparison.corrected < LEVEL and accuracy.value:
+    if comparison.identical:
+        said = f"The heads of {one} and {other} predict the same for every example."
+    elif comparison.corrected < LEVEL and accuracy.value:
         better, worse = (one, other) if accuracy.value > 0 else (other, one)
         sign = 1 if accuracy.value > 0 else -1
         said = (
@@ -99,9 +107,13 @@ def verdict(comparison: Comparison) -> str:
             f"({_interval(accuracy)}; {p_value(comparison.corrected)}), "
             f"{_points(f1)} of macro F1 ({_interval(f1)})."
         )
-    if comparison.over_seeds is not None and comparison.over_seeds.spread is not None:
-        mean, spread = (100 * v for v in (comparison.over_seeds.mean, comparison.over_seeds.spread))
-        said += f" Over {comparison.seeds} seeds: {_signed(mean)} ± {spread:.1f} points."
+    seeds = comparison.over_seeds
+    if seeds is not None and seeds.spread is not None:
+        by = f"{100 * abs(seeds.mean):.1f} ± {100 * seeds.spread:.1f} points"
+        ahead = f"{one if seeds.mean > 0 else other} is ahead by {by}"
+        if by.startswith("0.0 "):
+            ahead = f"neither is ahead ({by})"
+        said += f" Over {comparison.seeds} seeds {ahead}."
     return said
 
 
@@ -109,32 +121,42 @@ def method(section: Section, analysis: Analysis) -> str:
     """How the comparisons of a group were made."""
     pairs = len(analysis.pairs)
     corrected = f", corrected by Holm's method for all {pairs} pairs" if pairs > 1 else ""
-    examples = section.examples[section.split]
+    examples, split = section.examples[section.split], section.split
     text = (
-        f"The test split's uncertainty: the heads of the lowest seed on the same {examples:,} "
-        f"{section.split} examples; 95% intervals of a paired bootstrap over examples, p of "
-        f"McNemar's exact test{corrected}."
+        f"The {split} split's uncertainty: the heads of the lowest seed on the same {examples:,} "
+        f"{split} examples; 95% intervals of a paired bootstrap over examples, p of McNemar's "
+        f"exact test{corrected}."
     )
+    if split == "validation" and section.settings.get("patience") is not None:
+        text += " The same examples chose each head's epoch: p is smaller than it should be."
     if any(one.over_seeds is not None for one in analysis.comparisons):
         text += (
             " The seeds' own, which is no part of that: mean and standard deviation of the "
-            "difference between heads of one seed, first less second."
+            "difference between heads of one seed."
         )
+    compared, systems = len(analysis.comparisons) + 1, len(analysis.systems)
+    if compared < systems:
+        text += f" In words the best {compared} of {systems} systems, in the table all pairs."
     return text
 
 
+def incomplete(analysis: Analysis) -> str:
+    """Of which systems no outputs are known, and what to do."""
+    mend = "run eval again" if analysis.transferred else "train again"
+    return (
+        "No outputs for single examples are known of "
+        f"{', '.join(analysis.incomplete)}, which what follows leaves out: {mend}."
+    )
+
+
 def _points(difference: Difference, sign: int = 1) -> str:
-    return f"{_signed(100 * sign * difference.value, plus=False)} points"
+    return f"{_one_place(100 * sign * difference.value)} points"
 
 
 def _interval(difference: Difference, sign: int = 1) -> str:
     low, high = sorted(100 * sign * bound for bound in difference.interval)
-    return f"95% interval {_signed(low, plus=False)} to {_signed(high, plus=False)}"
+    return f"95% interval {_one_place(low)} to {_one_place(high)}"
 
 
-def _signed(value: float, plus: bool = True) -> str:
-    """With a real minus sign, and never `-0.0`."""
-    text = f"{abs(value):.1f}"
-    if text == "0.0":
-        return text
-    return f"−{text}" if value < 0 else f"+{text}" if plus else text
+def _one_place(value: float) -> str:
+    return share(value, 1).removeprefix("+")

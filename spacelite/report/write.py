@@ -48,6 +48,10 @@ def to_folder(
         from spacelite.report import blocks, page, plots
 
         everything = blocks.of_report(report)
+        for left in (
+            path for stem in ("curves", "reliability") for path in folder.glob(f"{stem}-*")
+        ):
+            left.unlink()  # of a former report
         drawn = [block for block in everything if isinstance(block, blocks.Plot)]
         for number, plot in enumerate(drawn):
             on_progress(number, len(drawn) + 1)
