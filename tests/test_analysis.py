@@ -16,7 +16,7 @@ from test_cli import spacelite
 from spacelite import explain, runs, store
 from spacelite.embedding import embed
 from spacelite.journal import Writer
-from spacelite.report import analysis, content, groups, wording, write
+from spacelite.report import analysis, blocks, content, groups, wording, write
 from spacelite.report.analysis import Comparison
 from spacelite.report.rows import Figure
 from spacelite.settings import HeadSettings, PassSettings
@@ -170,6 +170,23 @@ def test_curves_are_means_and_deviations_of_the_histories(imdb, own):
                         assert spreads[e] == pytest.approx(statistics.stdev(values))
                     else:
                         assert spreads is None
+
+
+def test_the_last_epoch_stands_in_a_table_too(report, own):
+    table = next(block for block in blocks.of_report(report)
+                 if isinstance(block, blocks.Table) and block.kind == "curves")  # fmt: skip
+    rows = {line.cells[0].text: line.cells[1:] for line in table.lines}
+    keys = ("loss", "accuracy", "f1_macro", "recall", "precision")
+    for (name, _), (record, _, *_) in own.items():
+        if record["head"] == "logreg":
+            continue
+        every = [history[-1] for (other, _), (_, history, *_) in own.items() if other == name]
+        for split in ("train", "validation"):
+            for cell, key in zip(rows[f"{name}, {split}"], keys, strict=True):
+                values = [one[split][key] for one in every]
+                assert cell.text == f"{statistics.mean(values):.4f}"
+                spread = f"± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
+                assert cell.spread == spread
 
 
 def test_a_head_that_ended_early_has_no_say_in_later_epochs(report_place):

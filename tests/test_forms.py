@@ -226,3 +226,23 @@ def test_findings_stand_under_the_table_in_the_terminal(width, report_place):
     assert re.search(r"(beats|cannot be told apart in accuracy).*95% interval", shown)
     assert "Embedding, once: " in shown
     assert max(map(len, result.stdout.splitlines())) <= width
+
+
+def test_files_draw_the_figures_of_the_analysis(report):
+    from spacelite.report import plots
+    from spacelite.report.analysis import CURVES
+
+    analysis = report.parts[0].analysis
+    panels = plots._curves(analysis).axes
+    for row, split in enumerate(("train", "validation")):
+        for column, metric in enumerate(CURVES):
+            lines = panels[row * len(CURVES) + column].lines
+            assert [line.get_label() for line in lines] == [one.name for one in analysis.curves]
+            for line, curve in zip(lines, analysis.curves, strict=True):
+                assert line.get_xdata().tolist() == curve.epochs
+                assert line.get_ydata().tolist() == curve.splits[split][metric][0]
+    for panel, system in zip(plots._reliability(analysis).axes, analysis.systems, strict=True):
+        assert panel.get_title().startswith(system.name)
+        line = panel.lines[1]
+        assert line.get_xdata().tolist() == system.calibration.confidence
+        assert line.get_ydata().tolist() == system.calibration.accuracy

@@ -9,7 +9,7 @@ import numpy as np
 
 from spacelite import metrics
 from spacelite.report import wording
-from spacelite.report.analysis import Analysis, Cost, SystemAnalysis
+from spacelite.report.analysis import CURVES, Analysis, Cost, SystemAnalysis
 from spacelite.report.content import Part, Report
 from spacelite.report.examples import Examples, Mistake
 from spacelite.report.rows import Figure, Row, Section
@@ -154,7 +154,7 @@ def _part(part: Part, number: int) -> list[Block]:
             "Figures after every epoch, mean over seeds; the band is one standard deviation over "
             "seeds. Solid: validation; dotted: train, accumulated while the weights move."
         )
-        blocks.append(Plot("curves", f"curves-{number}", text, analysis))
+        blocks += [Plot("curves", f"curves-{number}", text, analysis), _last_epoch(analysis)]
     if analysis.systems:
         blocks.append(Heading(2, "Which labels are confused"))
         blocks.append(
@@ -172,6 +172,17 @@ def _part(part: Part, number: int) -> list[Block]:
     if analysis.cost is not None:
         blocks += _cost(analysis.cost)
     return blocks
+
+
+def _last_epoch(analysis: Analysis) -> Table:
+    lines = []
+    for curve in analysis.curves:
+        for split, figures in curve.splits.items():
+            ends = [(means[-1], spreads and spreads[-1]) for means, spreads in figures.values()]
+            cells = [_cell(Figure(mean, spread)) for mean, spread in ends]
+            lines.append(Line([Cell(f"{curve.name}, {split}"), *cells]))
+    columns = ["System", *(wording.HEADINGS[metric] for metric in CURVES)]
+    return Table("After the last epoch", columns, lines, "curves", folded=True)
 
 
 def _pairs(analysis: Analysis) -> Table:

@@ -26,7 +26,7 @@ from spacelite.report.markdown import marked
 
 PREAMBLE = r"""% The tables need \usepackage{booktabs,graphicx,longtable}.
 \documentclass{article}
-\usepackage[a4paper,margin=2cm]{geometry}
+\usepackage[a4paper,landscape,margin=1.8cm]{geometry}
 \usepackage{booktabs,graphicx,longtable}
 \setlength{\parindent}{0pt}
 \sloppy
@@ -78,7 +78,11 @@ def _list(items: Sequence[str]) -> str:
 
 def _table(table: Table) -> str:
     columns = "l" + "r" * (len(table.columns) - 1)
-    lines = [] if table.kind == "systems" else [f"\\textbf{{{escaped(table.caption)}}}\\par"]
+    lines = (
+        []
+        if table.kind == "systems"
+        else [f"\\medskip\\textbf{{{escaped(table.caption)}}}\\nopagebreak\\par\\smallskip"]
+    )
     head = ["\\toprule", f"{' & '.join(map(escaped, table.columns))} \\\\", "\\midrule"]
     body = [*map(_line, table.lines), "\\bottomrule"]
     if len(table.lines) > LONG:
