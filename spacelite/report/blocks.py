@@ -178,8 +178,10 @@ def _last_epoch(analysis: Analysis) -> Table:
     lines = []
     for curve in analysis.curves:
         for split, figures in curve.splits.items():
-            ends = [(means[-1], spreads and spreads[-1]) for means, spreads in figures.values()]
-            cells = [_cell(Figure(mean, spread)) for mean, spread in ends]
+            cells = [
+                _cell(Figure(means[-1], None if spreads is None else spreads[-1]))
+                for means, spreads in figures.values()
+            ]
             lines.append(Line([Cell(f"{curve.name}, {split}"), *cells]))
     columns = ["System", *(wording.HEADINGS[metric] for metric in CURVES)]
     return Table("After the last epoch", columns, lines, "curves", folded=True)
