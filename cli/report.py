@@ -63,6 +63,8 @@ def report(
     found = runs.load_all(cache_dir)
     if not found:
         raise SpaceliteError(f"{cache_dir} holds no run: run spacelite train first")
+    if out is not None:
+        write.prepare(out)  # before the long part
     with console.progress(PHASES) as advance:
         made = content.build(
             cache_dir,

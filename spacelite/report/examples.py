@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 MOST_WORDS = 12  # a class
 MOST_MISTAKES = 10
-NUMBERS_AT_ONCE = 1 << 25  # hidden states or coordinates: 128 MiB
+NUMBERS_AT_ONCE = 1 << 23  # hidden states or coordinates: 32 MiB
 
 Array = npt.NDArray[Any]
 
@@ -110,12 +110,19 @@ def _words(
     """By label the words with the highest mean share."""
     total: dict[tuple[int, ...], Array] = defaultdict(lambda: np.zeros(len(shares.labels)))
     count: dict[tuple[int, ...], int] = defaultdict(int)
-    for first, last in caches.spans(split.offsets, NUMBERS_AT_ONCE // shares.widest):
+    spans = list(caches.spans(split.offsets, NUMBERS_AT_ONCE // shares.widest))
+    longest = max(int(split.offsets[last] - split.offsets[first]) for first, last in spans)
+    # Used again and again: fresh memory would take longer than all else.
+    stored = np.empty((longest, split.width), split.dtype)
+    widened = np.empty((longest, split.width), np.float32)
+    for first, last in spans:
         offsets = split.offsets[first : last + 1]
         low, high = int(offsets[0]), int(offsets[-1])
         ids = split.read_token_ids(low, high)
         lengths = np.diff(offsets)
-        each = shares.of_tokens(split.read_tokens(low, high).astype(np.float32))
+        hidden = widened[: high - low]
+        np.copyto(hidden, split.read_tokens(low, high, stored[: high - low]))
+        each = shares.of_tokens(hidden)
         each /= np.repeat(lengths, lengths)[:, None]
         if not several:
             each -= each.mean(axis=1, keepdims=True)

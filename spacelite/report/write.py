@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,6 +30,18 @@ def as_text(report: Report, form: str) -> str:
     return latex.render(everything)
 
 
+def prepare(folder: Path) -> None:
+    """Make a folder where it is missing. Raises SpaceliteError where nothing can be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise SpaceliteError(
+            f"{folder} cannot be written: {error.strerror or error}; choose another folder"
+        ) from error
+
+
 def to_folder(
     report: Report,
     form: str,
@@ -39,8 +53,8 @@ def to_folder(
 
     Each file is written whole or not at all. Raises SpaceliteError where it cannot be.
     """
+    prepare(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         if form != "html":
             path = folder / FILES[form]
             _whole(path, as_text(report, form).encode())
