@@ -67,7 +67,10 @@ def explain(
         from spacelite.report import explained, write
 
         points = library.concept_points(found, hidden)
-        page = explained.page(result, shown, points, found.settings["latent"])
+        data = found.record["spec"]["dataset"]
+        about = f"{found.record['system']}, trained on {data}: run {found.id}"
+        about += f"; example {example}." if example is not None else "."
+        page = explained.page(result, shown, points, found.settings["latent"], about)
         write.page(html, page)
         console.err().print(f"{html} written", soft_wrap=True)
     if as_json:

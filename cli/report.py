@@ -42,6 +42,9 @@ def report(
         Path | None,
         typer.Option(help="Folder to write to: the page and its figures, or the one file."),
     ] = None,
+    no_examples: Annotated[
+        bool, typer.Option("--no-examples", help="Leave out words and texts of the data.")
+    ] = False,
     backbone: RunBackbone = None,
     cache_dir: CacheDir = CACHE_DIR,
     as_json: Json = False,
@@ -56,6 +59,8 @@ def report(
         raise SpaceliteError(f"give one of --json and --format {form}")
     if as_json:
         form = "json"
+    if as_json and out is not None:
+        raise SpaceliteError("--json prints: to write a file, --format json with --out")
     if form == "html" and out is None:
         raise SpaceliteError("--format html: name a folder for the page and its figures with --out")
     if form == "terminal" and out is not None:
@@ -69,7 +74,7 @@ def report(
         made = content.build(
             cache_dir,
             found,
-            with_examples=form != "terminal",
+            with_examples=form != "terminal" and not no_examples,
             backbone=backbone,
             on_progress=lambda done, total: advance("report", done, total),
         )
@@ -109,6 +114,8 @@ def _findings(part: Part) -> None:
     analysis, say = part.analysis, console.out().print
     if analysis.incomplete:
         say(Text(wording.incomplete(analysis)))
+    if analysis.left_out:
+        say(Text(wording.left_out(analysis)))
     if analysis.comparisons:
         findings = Table.grid(padding=(0, 1, 0, 0))
         for one in analysis.comparisons:

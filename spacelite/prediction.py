@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,8 @@ from spacelite.runs import Run
 
 if TYPE_CHECKING:
     import torch
+
+log = logging.getLogger(__name__)
 
 Array = npt.NDArray[Any]
 # Called with the phase ("tokenize" or "embed"), how much of it is done, and how much there is.
@@ -81,6 +84,11 @@ def _tokenized(
         padding=spec["padding"],
         on_chunk=lambda done: on_progress("tokenize", done, len(texts)),
     )
+    if tokens.truncated:
+        log.warning(
+            "%s of %s text%s longer than %s tokens: the rest is not read",
+            tokens.truncated, len(texts), " is" if len(texts) == 1 else "s are", spec["max_length"],
+        )  # fmt: skip
     for number, ids in enumerate(tokens.ids, 1):
         if not len(ids):
             raise SpaceliteError(

@@ -31,6 +31,11 @@ class Difference:
     value: float
     interval: Interval
 
+    def turned(self) -> Difference:
+        """The second less the first."""
+        low, high = self.interval
+        return Difference(-self.value, (-high, -low))
+
 
 def mcnemar(only_first: Array, only_second: Array) -> Array:
     """The exact McNemar test (two-sided p-values) from the numbers of examples that only the first
@@ -55,14 +60,28 @@ def holm(p_values: Array) -> Array:
     return corrected
 
 
-def differences(first: Outputs, second: Outputs, seed: int = 0) -> tuple[Difference, Difference]:
-    """The differences in accuracy and in macro F1 of two heads on the same examples.
+def accuracy_difference(
+    only_first: int, only_second: int, examples: int, seed: int = 0
+) -> Difference:
+    """The difference in accuracy of two heads, from the numbers of examples that only the first and
+    only the second has right.
 
-    Both figures depend on counts alone: how many examples have which label and which two
-    predictions. Drawing N of N examples with replacement is drawing those counts from a
-    multinomial distribution; each of 10,000 tables of counts is one resample of the paired
-    bootstrap (of 1,000 at least, where there are over 2,000 different counts), and the interval
-    lies between their 2.5 and 97.5 percentiles.
+    Drawing N of N examples with replacement is drawing these two counts (and the rest) from a
+    multinomial distribution: each draw is one resample of the paired bootstrap, and the interval
+    lies between the 2.5 and 97.5 percentiles of 10,000.
+    """
+    counts = np.array([only_first, only_second, examples - only_first - only_second])
+    drawn = np.random.default_rng(seed).multinomial(examples, counts / examples, RESAMPLES)
+    values = (drawn[:, 0] - drawn[:, 1]) / examples
+    return Difference((only_first - only_second) / examples, _interval(values))
+
+
+def f1_difference(first: Outputs, second: Outputs, seed: int = 0) -> Difference:
+    """The difference in macro F1 of two heads on the same examples.
+
+    It depends on counts alone: how many examples have which label and which two predictions. These
+    are drawn as in `accuracy_difference`, 10,000 times (1,000 at least, where there are over 2,000
+    different counts).
 
     Raises SpaceliteError for outputs of other examples.
     """
@@ -71,25 +90,28 @@ def differences(first: Outputs, second: Outputs, seed: int = 0) -> tuple[Differe
     columns = [first.labels, first.predicted, second.predicted]
     rows = np.concatenate([column.reshape(len(first.labels), -1) for column in columns], axis=1)
     cells, counts = np.unique(rows, axis=0, return_counts=True)
-    # Which labels each cell has, is predicted, and is rightly predicted: (cells, C) of 0 and 1.
+    # Which labels each cell has, and is predicted: (cells, C) of 0 and 1.
     label, one, other = (_indicators(part, first) for part in np.split(cells, 3, axis=1))
-    tables = _Tables(label, one, other, several=first.several)
+
+    def difference(tables: Array) -> Array:
+        scores = [_macro_f1(tables, label, guess, first.several) for guess in (one, other)]
+        return scores[0] - scores[1]
+
     random = np.random.default_rng(seed)
     resamples = min(max(MOST_CELLS // len(counts), FEWEST), RESAMPLES)
     size = max(1, CELLS_AT_ONCE // len(counts))
     share = counts / counts.sum()
-    resampled = [
-        tables.differences(random.multinomial(counts.sum(), share, min(size, resamples - done)))
+    values = [
+        difference(random.multinomial(counts.sum(), share, min(size, resamples - done)))
         for done in range(0, resamples, size)
     ]
-    values = tables.differences(counts[None])[:, 0]
+    return Difference(float(difference(counts[None])[0]), _interval(np.concatenate(values)))
+
+
+def _interval(values: Array) -> Interval:
     tail = 50 * (1 - LEVEL)
-    bounds = np.percentile(np.concatenate(resampled, axis=1), [tail, 100 - tail], axis=1)
-    accuracy, f1 = (
-        Difference(float(value), (float(low), float(high)))
-        for value, low, high in zip(values, *bounds, strict=True)
-    )
-    return accuracy, f1
+    low, high = np.percentile(values, [tail, 100 - tail])
+    return float(low), float(high)
 
 
 def _indicators(part: Array, outputs: Outputs) -> Array:
@@ -98,26 +120,11 @@ def _indicators(part: Array, outputs: Outputs) -> Array:
     return np.eye(outputs.logits.shape[1])[part[:, 0]]
 
 
-@dataclass(frozen=True)
-class _Tables:
-    """What the cells of a table of counts mean: labels and predictions, (cells, C) each."""
-
-    label: Array
-    one: Array
-    other: Array
-    several: bool
-
-    def differences(self, counts: Array) -> Array:
-        """Of tables `counts` (R, cells): accuracy and macro F1 of the first less the second,
-        (2, R)."""
-        pairs = [self._figures(counts, predicted) for predicted in (self.one, self.other)]
-        return pairs[0] - pairs[1]
-
-    def _figures(self, counts: Array, predicted: Array) -> Array:
-        right = (predicted == self.label).all(axis=1).astype(np.float64)
-        accuracy = counts @ right / counts.sum(axis=1)
-        there = counts @ (predicted + self.label)  # (R, C): predicted + actual
-        hits = 2 * (counts @ (predicted * self.label))
-        f1 = np.divide(hits, there, out=np.zeros_like(there), where=there > 0)
-        occurs = np.ones_like(there, bool) if self.several else there > 0
-        return np.stack([accuracy, f1.sum(axis=1) / occurs.sum(axis=1)])
+def _macro_f1(counts: Array, label: Array, predicted: Array, several: bool) -> Array:
+    """Of R tables of `counts` (R, cells), (R,); `label` and `predicted` (cells, C)."""
+    there = counts @ (predicted + label)  # (R, C): predicted + actual
+    hits = 2 * (counts @ (predicted * label))
+    f1 = np.divide(hits, there, out=np.zeros_like(there), where=there > 0)
+    occurs = np.ones_like(there, bool) if several else there > 0
+    made: Array = f1.sum(axis=1) / occurs.sum(axis=1)
+    return made

@@ -212,6 +212,7 @@ def test_what_cannot_be_is_refused(report_place, tmp_path):
         (["--format", "html"], "name a folder"),
         (["--out", tmp_path], "--out: choose --format"),
         (["--json", "--format", "html", "--out", tmp_path], "one of --json and --format html"),
+        (["--json", "--out", tmp_path], "--json prints"),
     ):
         result = spacelite(*there, *options)
         assert result.exit_code == 1 and said in result.stderr

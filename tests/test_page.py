@@ -313,7 +313,7 @@ def test_an_explained_text_and_its_concept_spaces(browser, latent, tmp_path):
                               words, 1e-12, example=[HOSTILE])  # fmt: skip
     spaces = [random.uniform(-1, 1, (4, min(latent, 3))) for _ in range(2)]
     path = tmp_path / "text.html"
-    write.page(path, explained.page(explanation, 0, spaces, latent))
+    write.page(path, explained.page(explanation, 0, spaces, latent, "of " + HOSTILE))
     with Visit(browser, path) as visit:
         visit.draw_everything()
         assert visit.errors == [] and visit.requests == [f"file://{path}"]

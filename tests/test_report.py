@@ -18,6 +18,7 @@ def record(**changes):
     made = {
         "head": "space", "system": "space", "cache": "minilm--imdb--0", "cache_key": "k",
         "spec": {"dataset": "imdb", "backbone": "minilm"}, "average": "binary",
+        "label_names": ["negative", "positive"],
         "settings": {
             "seed": 0, "latent": 3, "inter": 0.0, "intra": 0.0, "pooling": None, "epochs": 5,
             "batch_size": 256, "learning_rate": 2e-4, "weight_decay": 0.01, "data_seed": 0,

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from spacelite.significance import Difference
 
 log = logging.getLogger(__name__)
 
-MOST_COMPARED = 20  # with the best, in words: who reads more?
+MOST_SYSTEMS = 24  # of a group in detail: who reads more?
 CURVES = ("loss", "accuracy", "f1_macro", "recall", "precision")
 
 Array = npt.NDArray[Any]
@@ -33,31 +34,33 @@ class Comparison:
     """Two systems on the same examples, the first less the second.
 
     Of the test split's uncertainty: the heads of the lowest seeds, their differences in `accuracy`
-    and `f1_macro` with intervals, how many examples only one of them has right, and McNemar's
-    `p`, by Holm's method `corrected` for all pairs of the group. Of the seeds': `over_seeds`, the
-    difference in accuracy between heads of the same seed.
+    and `f1_macro` with intervals, and McNemar's p, by Holm's method `corrected` for all pairs of
+    the group. Of the seeds': `over_seeds`, the difference in accuracy between heads of the same
+    seed; `fixed`, the systems (logreg) that have none.
     """
 
     first: str
     second: str
     accuracy: Difference
     f1_macro: Difference
-    only_first: int
-    only_second: int
     identical: bool
-    p: float
     corrected: float
+    fixed: list[str]
     over_seeds: Figure | None
     seeds: int
 
 
 @dataclass(frozen=True)
 class Pair:
-    """The accuracy of the heads of two systems, first less second, and McNemar's corrected p."""
+    """The heads of two systems, first less second: their difference in accuracy, how many examples
+    only one of them has right, McNemar's `p`, and by Holm's method `corrected` for all pairs."""
 
     first: str
     second: str
-    difference: float
+    accuracy: Difference
+    only_first: int
+    only_second: int
+    p: float
     corrected: float
 
 
@@ -74,10 +77,12 @@ class ClassFigures:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How far a system's confidence can be trusted: the expected calibration error over seeds, and
-    for each bin of one head's confidence its mean, the accuracy and the number of decisions."""
+    """How far a system's confidence can be trusted: the expected calibration error over seeds; and
+    of one head its own error and, for each bin of confidence, the mean, the accuracy and the number
+    of decisions."""
 
     error: Figure
+    own_error: float
     confidence: list[float]
     accuracy: list[float]
     count: list[int]
@@ -105,6 +110,15 @@ class Curve:
     epochs: list[int]
     splits: dict[str, dict[str, tuple[list[float], list[float] | None]]]
 
+    def band(self, split: str, metric: str) -> tuple[list[float], list[float]] | None:
+        """A standard deviation below and above the means, within what a metric can be."""
+        means, spreads = self.splits[split][metric]
+        if spreads is None:
+            return None
+        most = math.inf if metric == "loss" else 1.0
+        pairs = list(zip(means, spreads, strict=True))
+        return [max(m - s, 0.0) for m, s in pairs], [min(m + s, most) for m, s in pairs]
+
 
 @dataclass(frozen=True)
 class TrainingCost:
@@ -128,12 +142,16 @@ class Cost:
 
 @dataclass(frozen=True)
 class Analysis:
-    """All that a report says of a group beside its table. `transferred`: it is of evaluations on
-    another data set; `incomplete`: systems of which no outputs are known."""
+    """All that a report says of a group beside its table: of the systems with the best accuracy, 24
+    at most. `transferred`: it is of evaluations on another data set; `left_out`: how many systems
+    more there are; `incomplete`: systems of which no outputs are known; `tests`: how many pairs
+    of systems p is corrected for."""
 
     label_names: list[str]
     multilabel: bool
     transferred: bool
+    left_out: int
+    tests: int
     comparisons: list[Comparison]
     pairs: list[Pair]
     systems: list[SystemAnalysis]
@@ -155,24 +173,31 @@ def analyse(cache_dir: Path, group: Group) -> Analysis:
     record = group.systems[0].runs[0].record
     labels: list[str] = record["label_names"]
     systems = {row.name: system for row, system in group.named}
-    pairs = _pairs(outputs)
+    best = sorted(group.section.rows, key=lambda row: -_mean(row.figures["accuracy"]))
+    shown = {row.name for row in best[:MOST_SYSTEMS]}
+    pairs, tests = _pairs(outputs, shown)
+    outputs = {name: own for name, own in outputs.items() if name in shown}
+    systems = {name: system for name, system in systems.items() if name in shown}
     transferred = group.systems[0].transfers is not None
     return Analysis(
         label_names=labels,
         multilabel=bool(record.get("multilabel")),
         transferred=transferred,
+        left_out=len(best) - len(shown),
+        tests=tests,
         comparisons=_comparisons(group, systems, outputs, pairs),
         pairs=pairs,
         systems=[_system(name, systems[name], own, labels) for name, own in outputs.items()],
         incomplete=incomplete,
         # Those of a transfer are of the same training, and stand with it.
         curves=[] if transferred else _curves(systems),
-        cost=None if transferred else _cost(cache_dir, group),
+        cost=None if transferred else _cost(cache_dir, group, shown),
     )
 
 
-def _pairs(outputs: dict[str, list[Outputs]]) -> list[Pair]:
-    """Every two systems of the same examples."""
+def _pairs(outputs: dict[str, list[Outputs]], shown: set[str]) -> tuple[list[Pair], int]:
+    """Every two of the systems `shown` on the same examples; and how many pairs of all systems
+    there are, for which p is corrected."""
     names = list(outputs)
     every = [
         (one, other)
@@ -180,19 +205,23 @@ def _pairs(outputs: dict[str, list[Outputs]]) -> list[Pair]:
         if np.array_equal(outputs[one][0].labels, outputs[other][0].labels)
     ]
     if not every:
-        return []
+        return [], 0
     right = {name: own[0].right for name, own in outputs.items()}
-    only = np.array([_only(right[one], right[other]) for one, other in every])
-    corrected = significance.holm(significance.mcnemar(only[:, 0], only[:, 1]))
-    return [
-        Pair(one, other, float((first - second) / len(right[one])), float(p))
-        for (one, other), (first, second), p in zip(every, only, corrected, strict=True)
-    ]
-
-
-def _only(first: Array, second: Array) -> tuple[int, int]:
-    """How many examples only the first, and only the second, has right."""
-    return int((first & ~second).sum()), int((second & ~first).sum())
+    only = np.array(
+        [
+            ((right[one] & ~right[other]).sum(), (right[other] & ~right[one]).sum())
+            for one, other in every
+        ]
+    )
+    p_values = significance.mcnemar(only[:, 0], only[:, 1])
+    corrected = significance.holm(p_values)
+    made = []
+    for (one, other), counts, p, after in zip(every, only, p_values, corrected, strict=True):
+        if {one, other} <= shown:
+            first, second = counts.tolist()
+            accuracy = significance.accuracy_difference(first, second, len(right[one]))
+            made.append(Pair(one, other, accuracy, first, second, float(p), float(after)))
+    return made, len(every)
 
 
 def _comparisons(
@@ -202,32 +231,29 @@ def _comparisons(
     pairs: Sequence[Pair],
 ) -> list[Comparison]:
     """Of the systems whose outputs are known, the one with the highest accuracy in the table
-    against the next best."""
+    against the others."""
     known = [row for row in group.section.rows if row.name in outputs]
     ranked = sorted(known, key=lambda row: -_mean(row.figures["accuracy"]))
     if len(ranked) < 2:
         return []
-    best, others = ranked[0].name, {row.name for row in ranked[1 : MOST_COMPARED + 1]}
-    corrected = {frozenset((pair.first, pair.second)): pair.corrected for pair in pairs}
+    best = ranked[0].name
     made = []
-    for name, own in outputs.items():
-        if name not in others or frozenset((best, name)) not in corrected:
+    for pair in pairs:
+        if best not in (pair.first, pair.second):
             continue
-        first, second = outputs[best][0], own[0]
-        accuracy, f1 = significance.differences(first, second)
-        b, c = _only(first.right, second.right)
+        turned = pair.second == best
+        name = pair.first if turned else pair.second
+        first, second = outputs[best][0], outputs[name][0]
         over_seeds = _over_seeds(systems[best], systems[name])
         made.append(
             Comparison(
                 first=best,
                 second=name,
-                accuracy=accuracy,
-                f1_macro=f1,
-                only_first=b,
-                only_second=c,
+                accuracy=pair.accuracy.turned() if turned else pair.accuracy,
+                f1_macro=significance.f1_difference(first, second),
                 identical=bool(np.array_equal(first.predicted, second.predicted)),
-                p=float(significance.mcnemar(np.array(b), np.array(c))),
-                corrected=corrected[frozenset((best, name))],
+                corrected=pair.corrected,
+                fixed=[one for one in (best, name) if systems[one].fixed],
                 over_seeds=pooled(over_seeds) if len(over_seeds) > 1 else None,
                 seeds=len(over_seeds),
             )
@@ -244,9 +270,8 @@ def _over_seeds(first: System, second: System) -> list[float]:
     each."""
     scores: list[dict[Any, float]] = []
     for system in (first, second):
-        fixed = system.runs[0].record["head"] == "logreg"
         accuracies = [one["accuracy"] for one in system.scores()]
-        seeds = [None if fixed else run.settings["seed"] for run in system.runs]
+        seeds = [None if system.fixed else run.settings["seed"] for run in system.runs]
         scores.append(dict(zip(seeds, accuracies, strict=True)))
     one, other = scores
     if None in one:
@@ -277,6 +302,7 @@ def _system(
         classes=classes,
         calibration=Calibration(
             error=pooled([diagram.error for diagram in diagrams]),
+            own_error=first.error,
             confidence=first.confidence[filled].tolist(),
             accuracy=first.accuracy[filled].tolist(),
             count=first.count[filled].tolist(),
@@ -312,7 +338,7 @@ def _span(values: Sequence[int]) -> tuple[int, int]:
     return min(values), max(values)
 
 
-def _cost(cache_dir: Path, group: Group) -> Cost:
+def _cost(cache_dir: Path, group: Group, shown: set[str]) -> Cost:
     path = cache_dir / specs.FOLDER / f"{group.section.cache}.h5"
     return Cost(
         training=[
@@ -322,6 +348,7 @@ def _cost(cache_dir: Path, group: Group) -> Cost:
                 _span([run.record.get("heads_in_pass", 1) for run in system.runs]),
             )
             for row, system in group.named
+            if row.name in shown
         ],
         embedding_seconds=store.seconds_of(path),
         cache_bytes=path.stat().st_size if path.is_file() else None,

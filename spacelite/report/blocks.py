@@ -143,6 +143,8 @@ def _part(part: Part, number: int) -> list[Block]:
     analysis = part.analysis
     if analysis.incomplete:
         blocks.append(Paragraph(wording.incomplete(analysis)))
+    if analysis.left_out:
+        blocks.append(Paragraph(wording.left_out(analysis)))
     if analysis.comparisons:
         blocks.append(Heading(2, "Is the difference real?"))
         blocks.append(Paragraph(wording.method(part.section, analysis)))
@@ -193,13 +195,14 @@ def _pairs(analysis: Analysis) -> Table:
             [
                 Cell(pair.first),
                 Cell(pair.second),
-                Cell(wording.share(100 * pair.difference, 1)),
+                Cell(wording.share(100 * pair.accuracy.value, 1)),
+                Cell(wording.interval(pair.accuracy)),
                 Cell(wording.p_value(pair.corrected).removeprefix("p ").removeprefix("= ")),
             ]
         )
         for pair in analysis.pairs
     ]
-    columns = ["First", "Second", "Points of accuracy", "p (Holm)"]
+    columns = ["First", "Second", "Points of accuracy", "95% interval", "p (Holm)"]
     return Table("All pairs, first less second", columns, lines, "pairs", folded=True)
 
 
@@ -258,15 +261,19 @@ def _calibration(analysis: Analysis, number: int) -> list[Block]:
     lines = [
         Line([Cell(system.name), _cell(system.calibration.error)]) for system in analysis.systems
     ]
+    about = (
+        "Predictions in 15 bins of confidence, the probability of what is predicted: the expected "
+        "calibration error (ECE) is the mean distance of the bins' accuracy from their confidence."
+    )
     text = (
-        "Accuracy of the predictions made with a confidence, in 15 bins, of the head with the "
-        "lowest seed; larger dots are of more examples. On the diagonal confidence is what it "
-        "says; below it a head is too sure of itself. The expected calibration error is the mean "
-        "distance from the diagonal."
+        "The diagrams are of the head with the lowest seed, as is the error above each; larger "
+        "dots are of more examples. On the diagonal confidence is what it says; above it a head is "
+        "too modest, below it too sure of itself."
     )
     columns = ["System", "Expected calibration error"]
     return [
         Heading(2, "How far confidence can be trusted"),
+        Paragraph(about),
         Plot("reliability", f"reliability-{number}", text, analysis),
         Table("Expected calibration error, mean over seeds", columns, lines, "calibration"),
     ]
@@ -293,7 +300,7 @@ def _examples(examples: Examples, section: Section) -> list[Block]:
                 [
                     Cell(word.word),
                     Cell(wording.share(word.mean), weight=word.mean / strongest),
-                    Cell(wording.share(word.each, 3)),
+                    Cell(wording.share(word.each)),
                     Cell(f"{word.count:,}"),
                 ]
             )
@@ -307,7 +314,8 @@ def _examples(examples: Examples, section: Section) -> list[Block]:
             Paragraph(
                 "Of the same head. Marked is what a word adds to the most probable label's logit"
                 f"{beyond.replace('their', 'its')}; {command} --example "
-                f"{examples.mistakes[0].example} shows one in full."
+                f"{examples.mistakes[0].example} shows one in full, the "
+                "shares in a single logit."
             )
         )
         blocks.append(Mistakes(examples.mistakes))

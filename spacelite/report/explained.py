@@ -17,18 +17,28 @@ MOST_SPACES = 6  # browsers draw only so many three-dimensional figures at once
 Array = npt.NDArray[Any]
 
 
-def page(explanation: Explanation, label: int, spaces: Sequence[Array], latent: int | None) -> str:
-    """An explained text: the prediction, the text with each word's share in the logit of `label`,
-    its tokens as points in the concept `spaces` (C arrays (n, 1 to 3); none for other heads, whose
-    `latent` is None), and every word's share in every logit."""
+def page(
+    explanation: Explanation,
+    label: int,
+    spaces: Sequence[Array],
+    latent: int | None,
+    about: str,
+) -> str:
+    """An explained text: `about` says of which head and text.
+
+    The prediction, the text with each word's share in the logit of `label`, its tokens as points in
+    the concept `spaces` (C arrays (n, 1 to 3); none for other heads, whose `latent` is None), and
+    every word's share in every logit.
+    """
     name = explanation.labels[label]
     words = [word.text for word in explanation.words]
     shares = [word.contributions[label] for word in explanation.words]
     elements = [
+        _element(Paragraph(about)),
         _element(Heading(1, "Prediction")),
         _element(Paragraph(_prediction(explanation))),
         _element(_probabilities(explanation)),
-        _element(Heading(1, f"What speaks for {name}")),
+        _element(Heading(1, "The text")),
         Element("explained", texts=[marked(words, shares)]),
         _element(Paragraph(_sum(explanation, label))),
     ]
@@ -37,7 +47,7 @@ def page(explanation: Explanation, label: int, spaces: Sequence[Array], latent: 
     elements += [_element(Heading(1, "Every word")), _element(_every_word(explanation))]
     for number, element in enumerate(elements):
         element.anchor = f"part-{number}"
-    return render(f"{explanation.labels[explanation.predicted]}: explained by spacelite", elements)
+    return render(f"What speaks for {name}", elements)
 
 
 def _element(block: Any) -> Element:

@@ -69,10 +69,10 @@ def _curves(metric: str, curves: Sequence[Curve]) -> Panel:
         colour, name = colour_of(number), html.escape(curve.name)
         marker = MARKERS[marker_of(number)]
         for split, dash in (("train", "dot"), ("validation", "solid")):
-            means, spreads = curve.splits[split][metric]
-            if spreads is not None:
-                pairs = list(zip(means, spreads, strict=True))
-                around = _short([m + s for m, s in pairs] + [m - s for m, s in reversed(pairs)])
+            means, _ = curve.splits[split][metric]
+            edges = curve.band(split, metric)
+            if edges is not None:
+                around = _short([*edges[1], *reversed(edges[0])])
                 figure.add_scatter(
                     x=[*curve.epochs, *reversed(curve.epochs)], y=around, fill="toself",
                     fillcolor=translucent(colour, band(len(curves))), mode="lines",
@@ -122,7 +122,7 @@ def _reliability(analysis: Analysis) -> list[Panel]:
             f"{accuracy:.2f} at {confidence:.2f}"
             for confidence, accuracy in zip(of.confidence, of.accuracy, strict=True)
         )
-        error = wording.figure(of.error)
+        error = f"{of.own_error:.4f} (seed {system.seed})"
         made.append(
             Panel(
                 f"{system.name}: ECE {error}",
@@ -167,7 +167,7 @@ def concept_space(
     names: dict[str, Any] = {
         f"{axis}axis": {"title": name} for axis, name in zip("xyz", "123", strict=True)
     }
-    names |= {"camera": {"eye": {"x": 1.5, "y": 1.5, "z": 0.9}}} if axes == 3 else {}
+    names |= {"camera": {"eye": {"x": 1.75, "y": 1.75, "z": 1.05}}} if axes == 3 else {}
     layout = {"scene": names} if axes == 3 else {k: names[k] for k in ("xaxis", "yaxis")}
     figure.update_layout(showlegend=False, height=360, margin=dict.fromkeys("lrtb", 6), **layout)
     place = ", ".join(f"{value:.2f}" for value in centroid)

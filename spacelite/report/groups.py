@@ -12,11 +12,14 @@ from spacelite.report.rows import (
     SHARED,
     Row,
     Section,
+    averaging,
     measured,
     training_settings,
     with_best,
 )
 from spacelite.runs import Run, split_of
+
+FITTED = "logreg has no epochs and no seed: the same fit stands in every table of its cache."
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,11 @@ class System:
 
     runs: list[Run]
     transfers: list[dict[str, Any]] | None
+
+    @property
+    def fixed(self) -> bool:
+        """Whether it is fitted (logreg), not trained: no seed and no epochs."""
+        return bool(self.runs[0].record["head"] == "logreg")
 
     def scores(self) -> list[dict[str, float]]:
         """Each run's figures on the group's split."""
@@ -96,7 +104,7 @@ def _own_group(runs: list[Run]) -> Group:
     return _group(
         [(run, None) for run in runs],
         title=data,
-        about=f"{runs[0].split} figures; examples: {sizes}",
+        about=f"{runs[0].split} figures, ± over seeds; examples: {sizes}",
         data=data,
         cache=record["cache"],
         split=runs[0].split,
@@ -168,7 +176,10 @@ def _group(
         parts.append(f"{epochs} epoch{'s' if epochs != 1 else ''}")
     section = Section(
         title=", ".join(parts),
-        subtitle=f"{about}; {training_settings(settings)}cache {cache}",
+        subtitle=(
+            f"{about}; {averaging(record['average'], record['label_names'])}; "
+            f"{training_settings(settings)}cache {cache}"
+        ),
         data=data,
         backbone=backbone,
         cache=cache,
@@ -177,7 +188,7 @@ def _group(
         settings={name: settings.get(name, usual) for name, usual in SHARED.items()},
         average=record["average"],
         rows=with_best([measured(one.runs, one.scores(), data) for one in systems]),
-        notes=[],
+        notes=[FITTED] if epochs is not None and any(one.fixed for one in systems) else [],
     )
     return Group(section, systems)
 

@@ -29,6 +29,7 @@ PREAMBLE = r"""% The tables need \usepackage{booktabs,graphicx,longtable}.
 \usepackage[a4paper,landscape,margin=1.8cm]{geometry}
 \usepackage{booktabs,graphicx,longtable}
 \setlength{\parindent}{0pt}
+\setlength{\tabcolsep}{4pt}
 \sloppy
 \begin{document}
 """
@@ -104,7 +105,7 @@ def _cell(cell: Cell) -> str:
     text = escaped(cell.text)
     if cell.best:
         text = f"\\textbf{{{text}}}"
-    return f"{text} {escaped(cell.spread)}".strip()
+    return f"{text} {{\\scriptsize {escaped(cell.spread)}}}" if cell.spread else text
 
 
 def _mistake(mistake: Mistake) -> str:

@@ -56,25 +56,17 @@ def _curves(analysis: Analysis) -> Figure:
         for column, metric in enumerate(CURVES):
             panel: Axes = panels[row][column]
             for number, curve in enumerate(analysis.curves):
-                means, spreads = curve.splits[split][metric]
+                means, _ = curve.splits[split][metric]
+                edges = curve.band(split, metric)
                 colour = colour_of(number)
                 marker = MARKERS_OF_FILES[marker_of(number)]
                 panel.plot(
                     curve.epochs, means, label=curve.name, color=colour, marker=marker,
                     markersize=4, linewidth=1.4,
                 )  # fmt: skip
-                if spreads is not None:
-                    low, high = zip(
-                        *((m - s, m + s) for m, s in zip(means, spreads, strict=True)), strict=True
-                    )
-                    panel.fill_between(
-                        curve.epochs,
-                        low,
-                        high,
-                        color=colour,
-                        alpha=band(len(analysis.curves)),
-                        lw=0,
-                    )
+                if edges is not None:
+                    alpha = band(len(analysis.curves))
+                    panel.fill_between(curve.epochs, *edges, color=colour, alpha=alpha, lw=0)
             if row == 0:
                 panel.set_title(wording.HEADINGS[metric])
             else:
@@ -111,7 +103,10 @@ def _reliability(analysis: Analysis) -> Figure:
         panel.plot(of.confidence, of.accuracy, color=colour, linewidth=1)
         panel.scatter(of.confidence, of.accuracy, s=sizes(of.count, 8), color=colour)
         panel.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xlabel="confidence", ylabel="accuracy")
-        panel.set_title(f"{systems[number].name}\nECE {wording.figure(of.error)}", fontsize=8)
+        panel.set_title(
+            f"{systems[number].name}\nECE {of.own_error:.4f} (seed {systems[number].seed})",
+            fontsize=8,
+        )
         panel.label_outer()
     return figure
 

@@ -13,6 +13,7 @@ from spacelite.report.rows import (
     SHARED,
     Row,
     Section,
+    averaging,
     difference,
     measured,
     published,
@@ -88,8 +89,9 @@ def _section(outcomes: Sequence[RowOutcome]) -> Section:
     record = done[0].runs[0].record if done else None
     settings: dict[str, Any] = record["settings"] if record else {}
     arrow = "" if row.train_on == row.test_on else f" → {row.test_on}"
-    about = "test figures"
+    about = "test figures, ± over seeds"
     if record:
+        about += f"; {averaging(paper.average_of_table(row.table), record['label_names'])}"
         examples = f"{record['examples']['train']:,} training examples"
         about = f"{about}; {examples}; {training_settings(settings)}cache {record['cache']}"
     return Section(
@@ -112,7 +114,7 @@ def _measured(outcome: RowOutcome) -> Row:
         return measured(outcome.runs, outcome.scores, outcome.row.test_on)
     row = outcome.row
     return Row(
-        system=row.system,
+        system=f"{row.system}, not measured",
         kind="measured",
         train_params=None,
         figures=dict.fromkeys(metrics.METRICS),

@@ -158,6 +158,13 @@ def with_best(rows: Sequence[Row]) -> list[Row]:
     return made
 
 
+def averaging(average: str, labels: Sequence[str]) -> str:
+    """What precision and recall are of."""
+    if average == "binary":
+        return f"precision and recall of {labels[1]}"
+    return "precision and recall weighted by support"
+
+
 def training_settings(settings: dict[str, Any]) -> str:
     """`batch 256, learning rate 0.0002, weight decay 0.01; `, and what is not the protocol's."""
     if settings["epochs"] is None:

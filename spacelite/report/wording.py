@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from spacelite.report.analysis import Analysis, Comparison, Cost
+from spacelite.report.analysis import MOST_SYSTEMS, Analysis, Comparison, Cost
 from spacelite.report.rows import Figure, Section
 from spacelite.significance import Difference
 
@@ -119,8 +119,13 @@ def verdict(comparison: Comparison) -> str:
 
 def method(section: Section, analysis: Analysis) -> str:
     """How the comparisons of a group were made."""
-    pairs = len(analysis.pairs)
-    corrected = f", corrected by Holm's method for all {pairs} pairs" if pairs > 1 else ""
+    pairs = analysis.tests
+    corrected = ""
+    if pairs > 1:
+        corrected = (
+            f", corrected by Holm's method for all {pairs:,} pairs, and so for the choice of the "
+            "best (the intervals are not: each is of one pair by itself)"
+        )
     examples, split = section.examples[section.split], section.split
     text = (
         f"The {split} split's uncertainty: the heads of the lowest seed on the same {examples:,} "
@@ -132,12 +137,20 @@ def method(section: Section, analysis: Analysis) -> str:
     if any(one.over_seeds is not None for one in analysis.comparisons):
         text += (
             " The seeds' own, which is no part of that: mean and standard deviation of the "
-            "difference between heads of one seed."
+            "difference in accuracy between heads of one seed"
         )
-    compared, systems = len(analysis.comparisons) + 1, len(analysis.systems)
-    if compared < systems:
-        text += f" In words the best {compared} of {systems} systems, in the table all pairs."
+        fixed = dict.fromkeys(name for one in analysis.comparisons for name in one.fixed)
+        text += f"; {', '.join(fixed)}, without a seed, against each." if fixed else "."
     return text
+
+
+def left_out(analysis: Analysis) -> str:
+    """That not all systems are told of in detail."""
+    shown = MOST_SYSTEMS
+    return (
+        f"What follows is of the {shown} systems with the best accuracy; {analysis.left_out} more "
+        "are in the table."
+    )
 
 
 def incomplete(analysis: Analysis) -> str:
@@ -154,8 +167,13 @@ def _points(difference: Difference, sign: int = 1) -> str:
 
 
 def _interval(difference: Difference, sign: int = 1) -> str:
+    return f"95% interval {interval(difference, sign)}"
+
+
+def interval(difference: Difference, sign: int = 1) -> str:
+    """`0.4 to 2.2`, in points."""
     low, high = sorted(100 * sign * bound for bound in difference.interval)
-    return f"95% interval {_one_place(low)} to {_one_place(high)}"
+    return f"{_one_place(low)} to {_one_place(high)}"
 
 
 def _one_place(value: float) -> str:
