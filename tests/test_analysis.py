@@ -435,3 +435,42 @@ def test_several_labels_a_text(bert, tmp_path):
         assert "praise" in write.as_text(made, form)
     shown = write.to_folder(made, "html", tmp_path / "page").read_text()
     assert "Rightly not" in shown and "beyond their mean" not in shown
+
+
+def test_of_many_systems_the_best_are_told_of_and_p_is_corrected_for_all(report_place):
+    (group,) = [g for g in groups.grouped(runs.load_all(report_place))
+                if g.section.title.startswith("imdb, ")]  # fmt: skip
+    accuracies = np.random.RandomState(0).permutation(30) / 100
+    rows = [
+        dataclasses.replace(
+            group.section.rows[0], system=f"system {i}",
+            figures={**group.section.rows[0].figures, "accuracy": Figure(float(accuracy))},
+        )
+        for i, accuracy in enumerate(accuracies)
+    ]  # fmt: skip
+    systems = [group.systems[i % len(group.systems)] for i in range(30)]
+    section = dataclasses.replace(group.section, rows=rows)
+    made = analysis.analyse(report_place, groups.Group(section, systems))
+    best = {row.name for row in rows if row.figures["accuracy"].mean >= 0.06}
+    assert {one.name for one in made.systems} == best and len(best) == 24
+    assert made.left_out == 6 and made.tests == 30 * 29 // 2
+    assert len(made.pairs) == 24 * 23 // 2 and len(made.comparisons) == 23
+    assert {one.name for one in made.cost.training} == best
+    assert {one.name for one in made.curves} <= best
+    told = wording.method(section, made)
+    assert "for all 435 pairs" in told and "6 more" in wording.left_out(made)
+
+
+def test_bands_stay_within_what_a_metric_can_be():
+    values = {name: ([0.9, 0.05], [0.3, 0.2]) for name in ("accuracy", "loss")}
+    curve = analysis.Curve("x", [1, 2], {"train": values})
+    for name, top in (("accuracy", 1.0), ("loss", 1.2)):
+        low, high = curve.band("train", name)
+        assert low == pytest.approx([0.6, 0]) and high == pytest.approx([top, 0.25])
+
+
+def test_a_system_without_seeds_is_said_to_have_none(imdb):
+    told = wording.method(imdb.section, imdb.analysis)
+    assert "; logreg (mean), without a seed, against each." in told
+    assert any("same fit stands in every table" in note for note in imdb.section.notes)
+    assert "precision and recall of positive" in imdb.section.subtitle

@@ -219,6 +219,13 @@ def test_what_cannot_be_is_refused(report_place, tmp_path):
         assert re.fullmatch(r"error: [^\n]+\n", result.stderr)
 
 
+def test_words_and_texts_can_be_left_out(report_place, bert):
+    there = ["report", "--cache-dir", report_place, "--backbone", bert, "--format", "markdown"]
+    whole, without = (spacelite(*there, *more).stdout for more in ([], ["--no-examples"]))
+    assert "Which words matter" in whole and "Which words matter" not in without
+    assert "confident mistakes" not in without and "Which labels are confused" in without
+
+
 @pytest.mark.parametrize("width", [80, 120])
 def test_findings_stand_under_the_table_in_the_terminal(width, report_place):
     result = spacelite("report", "--cache-dir", report_place, env={"COLUMNS": str(width)})

@@ -159,3 +159,14 @@ def test_several_labels_have_a_probability_each(bert, tmp_path):
     assert good["probabilities"]["fine"] > 0.7 > 0.3 > bad["probabilities"]["fine"]
     assert spacelite(*command, "--csv").stdout.startswith("text,labels,fine,long\n")
     assert "–" in spacelite(*command).stdout
+
+
+@pytest.mark.parametrize("command", ["predict", "explain"])
+def test_what_is_not_read_is_said(command, place, bert):
+    folder, _, saved = place
+    there = ["--backbone", bert, "--cache-dir", folder, "--json"]
+    long = "good film " * 200
+    result = spacelite(command, saved[0].id, long, *there)
+    assert "1 of 1 text is longer than 256 tokens: the rest is not read" in result.stderr
+    json.loads(result.stdout)
+    assert "longer" not in spacelite(command, saved[0].id, "good film", *there).stderr
