@@ -10,19 +10,8 @@ from pylatexenc.latexencode import (
     UnicodeToLatexEncoder,
 )
 
-from spacelite.report.blocks import (
-    Block,
-    Bullets,
-    Cell,
-    Heading,
-    Line,
-    Mistakes,
-    Paragraph,
-    Plot,
-    Table,
-)
-from spacelite.report.examples import Mistake
-from spacelite.report.markdown import marked
+from spacelite.report.blocks import Block, Cell, Line, Table
+from spacelite.report.text import Markup, parts
 
 PREAMBLE = r"""% The tables need \usepackage{booktabs,graphicx,longtable}.
 \documentclass{article}
@@ -54,27 +43,21 @@ _encoder = UnicodeToLatexEncoder(
 
 def render(blocks: Sequence[Block]) -> str:
     """All blocks but plots, which lie beside the page as files."""
-    parts = [_block(block) for block in blocks if not isinstance(block, Plot)]
-    return PREAMBLE + "\n\n".join(parts) + "\n\n\\end{document}\n"
+    markup = Markup(escaped, _heading, _bullets, _strong, _table)
+    return PREAMBLE + "\n\n".join(parts(blocks, markup)) + "\n\n\\end{document}\n"
 
 
-def _block(block: Block) -> str:
-    if isinstance(block, Heading):
-        return f"\\{LEVELS[block.level - 1]}*{{{escaped(block.text)}}}"
-    if isinstance(block, Paragraph):
-        return escaped(block.text)
-    if isinstance(block, Bullets):
-        return _list([escaped(item) for item in block.items])
-    if isinstance(block, Table):
-        return _table(block)
-    if isinstance(block, Mistakes):
-        return _list([_mistake(mistake) for mistake in block.items])
-    raise TypeError(block)
+def _heading(level: int, text: str) -> str:
+    return f"\\{LEVELS[level - 1]}*{{{text}}}"
 
 
-def _list(items: Sequence[str]) -> str:
+def _bullets(items: Sequence[str]) -> str:
     lines = [f"  \\item {item}" for item in items]
     return "\n".join(["\\begin{itemize}", *lines, "\\end{itemize}"])
+
+
+def _strong(text: str) -> str:
+    return f"\\textbf{{{text}}}"
 
 
 def _table(table: Table) -> str:
@@ -82,7 +65,7 @@ def _table(table: Table) -> str:
     lines = (
         []
         if table.kind == "systems"
-        else [f"\\medskip\\textbf{{{escaped(table.caption)}}}\\nopagebreak\\par\\smallskip"]
+        else [f"\\medskip{_strong(escaped(table.caption))}\\nopagebreak\\par\\smallskip"]
     )
     head = ["\\toprule", f"{' & '.join(map(escaped, table.columns))} \\\\", "\\midrule"]
     body = [*map(_line, table.lines), "\\bottomrule"]
@@ -103,18 +86,8 @@ def _line(line: Line) -> str:
 
 def _cell(cell: Cell) -> str:
     text = escaped(cell.text)
-    if cell.best:
-        text = f"\\textbf{{{text}}}"
+    text = _strong(text) if cell.best else text
     return f"{text} {{\\scriptsize {escaped(cell.spread)}}}" if cell.spread else text
-
-
-def _mistake(mistake: Mistake) -> str:
-    told = f"{mistake.example}, {mistake.label}, predicted {mistake.predicted}"
-    words = [
-        f"\\textbf{{{escaped(word)}}}" if strong else escaped(word)
-        for word, strong in marked(mistake)
-    ]
-    return f"{escaped(told)} ({mistake.confidence:.2f}): {' '.join(words)}"
 
 
 def escaped(text: str) -> str:
