@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from spacelite.explain import Explanation
 
-WEAK = 0.1  # of the strongest contribution: words below it are not marked
 MOST_WORDS = 10  # in the table of those that contribute most
 
 
@@ -118,12 +117,9 @@ def _marked(result: Explanation, label: int) -> Text:
     """The text for terminals without colours: `word(+0.12)` where a word matters."""
     from rich.text import Text
 
-    strongest = max(abs(word.contributions[label]) for word in result.words)
     shown = [
-        f"{word.text}({word.contributions[label]:+.2f})"
-        if abs(word.contributions[label]) > WEAK * strongest
-        else word.text
-        for word in result.words
+        f"{word.text}({word.contribution:+.2f})" if word.side else word.text
+        for word in result.marked(label)
     ]
     return Text(" ".join(shown))
 
@@ -132,15 +128,10 @@ def _coloured(result: Explanation, label: int) -> Text:
     """The text, words for the label on green and against it on red, the stronger the more."""
     from rich.text import Text
 
-    strongest = max(abs(word.contributions[label]) for word in result.words) or 1.0
     line = Text()
-    for word in result.words:
-        share = word.contributions[label] / strongest
-        strength = round(60 + 140 * abs(share))
-        style = "dim"
-        if abs(share) > WEAK:
-            colour = f"rgb(0,{strength},0)" if share > 0 else f"rgb({strength},0,0)"
-            style = f"white on {colour}"
-        line.append(word.text, style=style)
+    for word in result.marked(label):
+        strength = round(60 + 140 * word.weight)
+        colour = {"for": f"rgb(0,{strength},0)", "against": f"rgb({strength},0,0)"}.get(word.side)
+        line.append(word.text, style=f"white on {colour}" if colour else "dim")
         line.append(" ")
     return line

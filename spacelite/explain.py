@@ -23,6 +23,9 @@ from spacelite.store import Cache
 Array = npt.NDArray[Any]
 
 
+WEAK = 0.1  # of the strongest contribution: words below it are not marked
+
+
 @dataclass(frozen=True)
 class Word:
     """A word of the text, or a special token, the numbers of its `tokens`, and its share in each
@@ -52,6 +55,32 @@ class Explanation:
     def predicted(self) -> int:
         """The number of the most probable label."""
         return int(np.argmax(self.probabilities))
+
+    def marked(self, label: int) -> list[Marked]:
+        """The text, its words marked by their shares in a label's logit."""
+        shares = [word.contributions[label] for word in self.words]
+        return marked([word.text for word in self.words], shares)
+
+
+@dataclass(frozen=True)
+class Marked:
+    """A word of a highlighted text: `side` is for, against or "", `weight` in [0, 1] how much."""
+
+    text: str
+    side: str
+    weight: float
+    contribution: float
+
+
+def marked(words: Sequence[str], shares: Sequence[float]) -> list[Marked]:
+    """A text's words with their shares in a logit, those that matter marked."""
+    strongest = max(map(abs, shares), default=0.0) or 1.0
+    made = []
+    for word, share in zip(words, shares, strict=True):
+        weight = abs(share) / strongest
+        side = "" if weight <= WEAK else "for" if share > 0 else "against"
+        made.append(Marked(word, side, weight, share))
+    return made
 
 
 def has_shares(run: Run) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -36,7 +37,7 @@ class Outputs:
         """Whether an example can have several labels."""
         return self.labels.ndim == 2
 
-    @property
+    @cached_property
     def predicted(self) -> Array:
         """(N,) labels; with several an example (N, C) of 0 and 1."""
         if self.several:
@@ -44,13 +45,13 @@ class Outputs:
         predicted: Array = self.logits.argmax(axis=1)
         return predicted
 
-    @property
+    @cached_property
     def right(self) -> Array:
         """(N,) bool: whether the label, or all of an example's labels, are predicted."""
         same: Array = np.equal(self.predicted, self.labels)
         return np.all(same, axis=1) if self.several else same
 
-    @property
+    @cached_property
     def probabilities(self) -> Array:
         """(N, C) float64; with several labels an example each label's own."""
         return metrics.probabilities(self.logits, self.several)
@@ -60,8 +61,13 @@ class Outputs:
         """(N,) the probability of what is predicted; with several labels an example, of all of them
         together."""
         chances = self.probabilities
-        several = self.several
-        made: Array = np.maximum(chances, 1 - chances).prod(axis=1) if several else chances.max(1)
+        made: Array = self._of_each_label.prod(axis=1) if self.several else chances.max(axis=1)
+        return made
+
+    @property
+    def _of_each_label(self) -> Array:
+        """(N, C) with several labels an example: the probability of what is predicted of each."""
+        made: Array = np.maximum(self.probabilities, 1 - self.probabilities)
         return made
 
     @property
@@ -80,9 +86,8 @@ class Outputs:
         """(confidence, whether it is right) of every decision: each example's predicted label;
         with several labels an example each label, there or not."""
         if self.several:
-            chances = self.probabilities
             right = np.equal(self.predicted, self.labels)
-            return np.maximum(chances, 1 - chances).ravel(), right.ravel()
+            return self._of_each_label.ravel(), right.ravel()
         return self.confidence, self.right
 
 

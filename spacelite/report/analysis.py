@@ -4,7 +4,6 @@ calibration and cost."""
 from __future__ import annotations
 
 import itertools
-import logging
 import math
 import statistics
 from collections.abc import Sequence
@@ -18,10 +17,8 @@ import numpy.typing as npt
 from spacelite import metrics, significance, specs, store
 from spacelite.outputs import Outputs
 from spacelite.report.groups import Group, System
-from spacelite.report.rows import Figure, pooled
+from spacelite.report.rows import Figure, Row, pooled
 from spacelite.significance import Difference
-
-log = logging.getLogger(__name__)
 
 MOST_SYSTEMS = 24  # of a group in detail: who reads more?
 CURVES = ("loss", "accuracy", "f1_macro", "recall", "precision")
@@ -172,26 +169,26 @@ def analyse(cache_dir: Path, group: Group) -> Analysis:
             incomplete.append(row.name)
     record = group.systems[0].runs[0].record
     labels: list[str] = record["label_names"]
-    systems = {row.name: system for row, system in group.named}
-    best = sorted(group.section.rows, key=lambda row: -_mean(row.figures["accuracy"]))
-    shown = {row.name for row in best[:MOST_SYSTEMS]}
-    pairs, tests = _pairs(outputs, shown)
+    ranked = [row.name for row in sorted(group.section.rows, key=_worst_first, reverse=True)]
+    shown = ranked[:MOST_SYSTEMS]
+    pairs, tests = _pairs(outputs, set(shown))
     outputs = {name: own for name, own in outputs.items() if name in shown}
-    systems = {name: system for name, system in systems.items() if name in shown}
+    systems = {row.name: system for row, system in group.named if row.name in shown}
+    best = next((name for name in shown if name in outputs), None)
     transferred = group.systems[0].transfers is not None
     return Analysis(
         label_names=labels,
         multilabel=bool(record.get("multilabel")),
         transferred=transferred,
-        left_out=len(best) - len(shown),
+        left_out=len(ranked) - len(shown),
         tests=tests,
-        comparisons=_comparisons(group, systems, outputs, pairs),
+        comparisons=_comparisons(best, systems, outputs, pairs),
         pairs=pairs,
         systems=[_system(name, systems[name], own, labels) for name, own in outputs.items()],
         incomplete=incomplete,
         # Those of a transfer are of the same training, and stand with it.
         curves=[] if transferred else _curves(systems),
-        cost=None if transferred else _cost(cache_dir, group, shown),
+        cost=None if transferred else _cost(cache_dir, group.section.cache, systems),
     )
 
 
@@ -225,21 +222,16 @@ def _pairs(outputs: dict[str, list[Outputs]], shown: set[str]) -> tuple[list[Pai
 
 
 def _comparisons(
-    group: Group,
+    best: str | None,
     systems: dict[str, System],
     outputs: dict[str, list[Outputs]],
     pairs: Sequence[Pair],
 ) -> list[Comparison]:
     """Of the systems whose outputs are known, the one with the highest accuracy in the table
-    against the others."""
-    known = [row for row in group.section.rows if row.name in outputs]
-    ranked = sorted(known, key=lambda row: -_mean(row.figures["accuracy"]))
-    if len(ranked) < 2:
-        return []
-    best = ranked[0].name
+    (`best`) against the others."""
     made = []
     for pair in pairs:
-        if best not in (pair.first, pair.second):
+        if best is None or best not in (pair.first, pair.second):
             continue
         turned = pair.second == best
         name = pair.first if turned else pair.second
@@ -261,7 +253,8 @@ def _comparisons(
     return made
 
 
-def _mean(figure: Figure | None) -> float:
+def _worst_first(row: Row) -> float:
+    figure = row.figures["accuracy"]
     return -1.0 if figure is None else figure.mean
 
 
@@ -334,22 +327,15 @@ def _curves(systems: dict[str, System]) -> list[Curve]:
     return made
 
 
-def _span(values: Sequence[int]) -> tuple[int, int]:
-    return min(values), max(values)
-
-
-def _cost(cache_dir: Path, group: Group, shown: set[str]) -> Cost:
-    path = cache_dir / specs.FOLDER / f"{group.section.cache}.h5"
+def _cost(cache_dir: Path, cache: str, systems: dict[str, System]) -> Cost:
+    path = cache_dir / specs.FOLDER / f"{cache}.h5"
+    training = []
+    for name, system in systems.items():
+        seconds = pooled([run.record["seconds"] for run in system.runs])
+        heads = [run.record.get("heads_in_pass", 1) for run in system.runs]
+        training.append(TrainingCost(name, seconds, (min(heads), max(heads))))
     return Cost(
-        training=[
-            TrainingCost(
-                row.name,
-                pooled([run.record["seconds"] for run in system.runs]),
-                _span([run.record.get("heads_in_pass", 1) for run in system.runs]),
-            )
-            for row, system in group.named
-            if row.name in shown
-        ],
+        training=training,
         embedding_seconds=store.seconds_of(path),
         cache_bytes=path.stat().st_size if path.is_file() else None,
     )

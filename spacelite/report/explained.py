@@ -10,7 +10,7 @@ import numpy.typing as npt
 from spacelite.explain import Explanation
 from spacelite.report import figures, wording
 from spacelite.report.blocks import Cell, Heading, Line, Paragraph, Table
-from spacelite.report.page import Element, marked, render
+from spacelite.report.page import Element, render
 
 MOST_SPACES = 6  # browsers draw only so many three-dimensional figures at once
 
@@ -31,27 +31,19 @@ def page(
     every word's share in every logit.
     """
     name = explanation.labels[label]
-    words = [word.text for word in explanation.words]
-    shares = [word.contributions[label] for word in explanation.words]
     elements = [
-        _element(Paragraph(about)),
-        _element(Heading(1, "Prediction")),
-        _element(Paragraph(_prediction(explanation))),
-        _element(_probabilities(explanation)),
-        _element(Heading(1, "The text")),
-        Element("explained", texts=[marked(words, shares)]),
-        _element(Paragraph(_sum(explanation, label))),
+        Element.of(Paragraph(about)),
+        Element.of(Heading(1, "Prediction")),
+        Element.of(Paragraph(_prediction(explanation))),
+        Element.of(_probabilities(explanation)),
+        Element.of(Heading(1, "The text")),
+        Element("explained", texts=[explanation.marked(label)]),
+        Element.of(Paragraph(_sum(explanation, label))),
     ]
     if spaces:
         elements += _spaces(explanation, label, spaces, latent)
-    elements += [_element(Heading(1, "Every word")), _element(_every_word(explanation))]
-    for number, element in enumerate(elements):
-        element.anchor = f"part-{number}"
+    elements += [Element.of(Heading(1, "Every word")), Element.of(_every_word(explanation))]
     return render(f"What speaks for {name}", elements)
-
-
-def _element(block: Any) -> Element:
-    return Element(type(block).__name__.lower(), block)
 
 
 def _prediction(explanation: Explanation) -> str:
@@ -109,8 +101,8 @@ def _spaces(
     if len(shown) < len(spaces):
         text += f" Of {len(spaces)} spaces those of the {len(shown)} most probable labels."
     return [
-        _element(Heading(1, "Concept spaces")),
-        _element(Paragraph(text)),
+        Element.of(Heading(1, "Concept spaces")),
+        Element.of(Paragraph(text)),
         Element("spaces", panels=[(f"space-{i}", panel) for i, panel in enumerate(panels)]),
     ]
 

@@ -6,21 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from spacelite.explain import Marked, marked
 from spacelite.report import figures
-from spacelite.report.blocks import Block, Heading, Mistakes, Plot, Table
+from spacelite.report.blocks import Block, Mistakes, Plot, Table
 
-WEAK = 0.1  # of the strongest contribution: words below it are not marked
 SIDE_BY_SIDE = ("confusion", "classes", "words")  # small tables
-
-
-@dataclass(frozen=True)
-class Marked:
-    """A word of a highlighted text: `side` is for, against or "", `weight` in [0, 1] how much."""
-
-    text: str
-    side: str
-    weight: float
-    contribution: float
 
 
 @dataclass
@@ -35,6 +25,11 @@ class Element:
     panels: list[tuple[str, figures.Panel]] = field(default_factory=list)
     texts: list[list[Marked]] = field(default_factory=list)
 
+    @classmethod
+    def of(cls, block: Block) -> Element:
+        """A block that needs nothing else."""
+        return cls(type(block).__name__.lower(), block)
+
 
 def of_report(everything: Sequence[Block]) -> str:
     """The report's page."""
@@ -43,17 +38,15 @@ def of_report(everything: Sequence[Block]) -> str:
 
 def _elements(everything: Sequence[Block]) -> Iterable[Element]:
     small: list[Table] = []
-    for number, block in enumerate(everything):
+    for block in everything:
         if isinstance(block, Table) and block.kind in SIDE_BY_SIDE:
             small.append(block)
             continue
         if small:
             yield Element("tables", tables=small)
             small = []
-        element = Element(type(block).__name__.lower(), block)
-        if isinstance(block, Heading):
-            element.anchor = f"part-{number}"
-        elif isinstance(block, Plot):
+        element = Element.of(block)
+        if isinstance(block, Plot):
             element.keys, made = figures.panels(block)
             element.panels = [(f"{block.name}-{i}", panel) for i, panel in enumerate(made)]
         elif isinstance(block, Mistakes):
@@ -63,19 +56,10 @@ def _elements(everything: Sequence[Block]) -> Iterable[Element]:
         yield Element("tables", tables=small)
 
 
-def marked(words: Sequence[str], shares: Sequence[float]) -> list[Marked]:
-    """A text's words with their shares in a logit, those that matter marked."""
-    strongest = max(map(abs, shares), default=0.0) or 1.0
-    made = []
-    for word, share in zip(words, shares, strict=True):
-        weight = abs(share) / strongest
-        side = "" if weight <= WEAK else "for" if share > 0 else "against"
-        made.append(Marked(word, side, weight, share))
-    return made
-
-
 def render(title: str, elements: Sequence[Element]) -> str:
     """A page of these elements."""
+    for number, element in enumerate(elements):
+        element.anchor = f"part-{number}"
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(

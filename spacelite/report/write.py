@@ -62,17 +62,19 @@ def to_folder(
         from spacelite.report import blocks, page, plots
 
         everything = blocks.of_report(report)
-        for left in (
-            path for stem in ("curves", "reliability") for path in folder.glob(f"{stem}-*")
-        ):
-            left.unlink()  # of a former report
         drawn = [block for block in everything if isinstance(block, blocks.Plot)]
+        written = set()
         for number, plot in enumerate(drawn):
             on_progress(number, len(drawn) + 1)
             for name, content in plots.draw(plot).items():
                 _whole(folder / name, content)
+                written.add(name)
         path = folder / "index.html"
         _whole(path, page.of_report(everything).encode())
+        for kind in ("curves", "reliability"):
+            for figure in folder.glob(f"{kind}-*"):
+                if figure.name not in written:
+                    figure.unlink()  # of a former report, which the page no longer names
         on_progress(len(drawn) + 1, len(drawn) + 1)
         return path
     except OSError as error:
