@@ -13,7 +13,7 @@ from . import console
 from .options import CACHE_DIR, CacheDir, Json
 
 if TYPE_CHECKING:
-    from spacelite.caches import CacheState
+    from spacelite.cache.folder import CacheState
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="List, inspect, verify and remove caches."
@@ -25,7 +25,7 @@ Name = Annotated[str, typer.Argument(help="The cache's name, its beginning, or i
 @app.command("list")
 def list_caches(cache_dir: CacheDir = CACHE_DIR, as_json: Json = False) -> None:
     """Every cache: size, tokens, state and age, newest first."""
-    from spacelite import caches
+    from spacelite.cache import folder as caches
 
     states = caches.states(cache_dir)
     if as_json:
@@ -38,7 +38,7 @@ def list_caches(cache_dir: CacheDir = CACHE_DIR, as_json: Json = False) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from spacelite.embedding import human_bytes
+    from spacelite.cache.embedding import human_bytes
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("Cache", overflow="fold")
@@ -80,7 +80,9 @@ def _age(seconds: float) -> str:
 @app.command()
 def info(name: Name, cache_dir: CacheDir = CACHE_DIR, as_json: Json = False) -> None:
     """A cache's spec and the sizes of its splits."""
-    from spacelite import caches, specs, store
+    from spacelite.cache import folder as caches
+    from spacelite.cache import spec as specs
+    from spacelite.cache import store
 
     path = caches.find(cache_dir, name)
     with store.Cache(path) as cache:
@@ -134,7 +136,7 @@ def info(name: Name, cache_dir: CacheDir = CACHE_DIR, as_json: Json = False) -> 
 @app.command()
 def verify(name: Name, cache_dir: CacheDir = CACHE_DIR, as_json: Json = False) -> None:
     """Recompute every checksum. Damaged examples are named and unmarked: embed mends just those."""
-    from spacelite import caches
+    from spacelite.cache import folder as caches
 
     path = caches.find(cache_dir, name)
     with console.progress({"verify": ("verifying", "tokens")}) as advance:
@@ -163,8 +165,9 @@ def remove(
     as_json: Json = False,
 ) -> None:
     """Delete a cache file, damaged or not. Runs trained on it stay."""
-    from spacelite import caches, snapshots
-    from spacelite.embedding import human_bytes
+    from spacelite.cache import folder as caches
+    from spacelite.cache.embedding import human_bytes
+    from spacelite.training import checkpoints as snapshots
 
     path = caches.find(cache_dir, name, exact=True)
     size = path.stat().st_size

@@ -23,8 +23,8 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """Embed, train and report on built-in data, offline."""
-    from spacelite import embedding, store
-    from spacelite.report import content
+    from spacelite.cache import embedding, store
+    from spacelite.reports.analysis import content
 
     check_seeds(seeds)
     lines = [
@@ -40,7 +40,7 @@ def demo(
             backbone="minilm", dataset="demo", cache_dir=cache_dir, on_progress=on_progress
         )
 
-    from spacelite.settings import PassSettings
+    from spacelite.heads.settings import PassSettings
 
     say(f"$ {lines[1]}", style="bold", soft_wrap=True)
     grid = Grid(

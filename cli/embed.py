@@ -20,7 +20,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from spacelite.embedding import Embedded
+    from spacelite.cache.embedding import Embedded
 
 PHASES = {"tokenize": ("tokenizing", "texts"), "embed": ("embedding", "tokens")}
 
@@ -55,7 +55,7 @@ def embed(
     as_json: Json = False,
 ) -> None:
     """Embed a data set once: every token's hidden state."""
-    from spacelite import embedding
+    from spacelite.cache import embedding
 
     with console.progress(PHASES) as on_progress:
         done = embedding.embed(
@@ -91,6 +91,6 @@ def embed(
 
 def describe(done: Embedded) -> dict[str, Any]:
     """What `embed --json` prints of the finished cache."""
-    from spacelite.caches import state
+    from spacelite.cache.folder import state
 
     return {**state(done.path).as_json(), "hit": done.hit, "seconds": done.seconds}

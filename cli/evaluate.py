@@ -26,8 +26,8 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from spacelite.evaluation import Transfer
-    from spacelite.runs import Run
+    from spacelite.inference.transfer import Transfer
+    from spacelite.runs.store import Run
 
 EVALUATE = {"evaluate": ("evaluating", "tokens")}
 
@@ -58,7 +58,9 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Evaluate a run on another data set: zero-shot transfer."""
-    from spacelite import caches, embedding, runs, store
+    from spacelite.cache import embedding, store
+    from spacelite.cache import folder as caches
+    from spacelite.runs import store as runs
 
     if (dataset is None) == (cache is None):
         raise SpaceliteError("give one of --dataset and --cache")
@@ -82,8 +84,8 @@ def evaluate(
     else:
         path = caches.find(cache_dir, str(cache))
 
-    from spacelite import evaluation
-    from spacelite.backbone import resolve_device
+    from spacelite.backbones.model import resolve_device
+    from spacelite.inference import transfer as evaluation
 
     with store.Cache(path) as opened, console.progress(EVALUATE) as advance:
         mapping = None
@@ -109,7 +111,7 @@ def _print(run: Run, result: Transfer) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from spacelite.report.wording import decimals
+    from spacelite.reports.document.wording import decimals
 
     console.out().print(
         Text(f"{run.record['system']}, trained on {run.record['spec']['dataset']}", style="bold")

@@ -16,7 +16,7 @@ from .options import CACHE_DIR, CacheDir, Device, Json, RunBackbone, RunName
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from spacelite.explain import Explanation
+    from spacelite.inference.explanation import Explanation
 
 MOST_WORDS = 10  # in the table of those that contribute most
 
@@ -41,8 +41,12 @@ def explain(
     as_json: Json = False,
 ) -> None:
     """Show which words mattered for a prediction."""
-    from spacelite import caches, prediction, runs, store, words
-    from spacelite import explain as library
+    from spacelite.backbones import words
+    from spacelite.cache import folder as caches
+    from spacelite.cache import store
+    from spacelite.inference import explanation as library
+    from spacelite.inference import prediction
+    from spacelite.runs import store as runs
 
     if (text is None) == (example is None):
         raise SpaceliteError("give a text or --example")
@@ -63,7 +67,7 @@ def explain(
     result = library.explain(found, hidden, words.Words(files.folder).of(ids.tolist()), labels)
     shown = result.labels.index(label) if label else result.predicted
     if html is not None:
-        from spacelite.report import explained, write
+        from spacelite.reports.render import explained, write
 
         points = library.concept_points(found, hidden)
         data = found.record["spec"]["dataset"]

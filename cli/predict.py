@@ -16,7 +16,7 @@ from .embed import PHASES
 from .options import CACHE_DIR, CacheDir, Device, Json, RunBackbone, RunName, TokensPerBatch
 
 if TYPE_CHECKING:
-    from spacelite.runs import Run
+    from spacelite.runs.store import Run
 
 THRESHOLD = 0.5  # of a label's own probability, where a text can have several
 
@@ -39,7 +39,8 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Classify texts with a run's head."""
-    from spacelite import prediction, runs
+    from spacelite.inference import prediction
+    from spacelite.runs import store as runs
 
     if texts and file is not None:
         raise SpaceliteError("give texts or --file, not both")

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from rich.text import Text
 
-    from spacelite.report.content import Part, Report
-    from spacelite.report.rows import Figure, Row, Section
+    from spacelite.reports.analysis.content import Part, Report
+    from spacelite.reports.analysis.rows import Figure, Row, Section
 
 FORMATS = ("terminal", "markdown", "latex", "html", "json")
 HEADINGS = {
@@ -50,8 +50,9 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Compare runs, and the published figures with them."""
-    from spacelite import runs
-    from spacelite.report import content, write
+    from spacelite.reports.analysis import content
+    from spacelite.reports.render import write
+    from spacelite.runs import store as runs
 
     if form not in FORMATS:
         raise SpaceliteError(f"--format {form}: choose {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
@@ -109,7 +110,7 @@ def _findings(part: Part) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from spacelite.report import wording
+    from spacelite.reports.document import wording
 
     analysis, say = part.analysis, console.out().print
     if analysis.incomplete:
@@ -132,7 +133,7 @@ def show(sections: Sequence[Section], end: str = "\n") -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from spacelite.report.wording import number
+    from spacelite.reports.document.wording import number
 
     wide = console.out().width >= 100
     places, gap = (4, 2) if wide else (3, 1)
@@ -170,7 +171,7 @@ def _figure(row: Row, name: str, places: int) -> Text:
     seeds."""
     from rich.text import Text
 
-    from spacelite.report.wording import decimals
+    from spacelite.reports.document.wording import decimals
 
     value: Figure | None = row.figures[name]
     if value is None:

@@ -33,8 +33,8 @@ def reproduce(
     as_json: Json = False,
 ) -> None:
     """Measure every published table, embed to report."""
-    from spacelite import reproduce as library
-    from spacelite.report import published
+    from spacelite.paper import reproduction as library
+    from spacelite.reports.analysis import published
 
     options = library.Options(
         cache_dir=cache_dir,

@@ -14,9 +14,9 @@ from . import console
 from .options import CACHE_DIR, CacheDir, Device, Json, comma_list
 
 if TYPE_CHECKING:
-    from spacelite.runs import Run
-    from spacelite.settings import HeadSettings, PassSettings
-    from spacelite.store import Cache
+    from spacelite.cache.store import Cache
+    from spacelite.heads.settings import HeadSettings, PassSettings
+    from spacelite.runs.store import Run
 
 MOST_SEEDS = 10_000  # far beyond use
 PHASES = {"train": ("training", "tokens")}
@@ -70,7 +70,8 @@ def train(
 
     Options with (s) take comma lists: every combination is trained.
     """
-    from spacelite import caches, store
+    from spacelite.cache import folder as caches
+    from spacelite.cache import store
 
     grid = Grid(
         kinds=comma_list("--head", head, str),
@@ -87,7 +88,7 @@ def train(
     )
     path = caches.find(cache_dir, cache) if cache else caches.newest_complete(cache_dir)
 
-    from spacelite.settings import PassSettings
+    from spacelite.heads.settings import PassSettings
 
     shared = PassSettings(
         epochs=epochs,
@@ -132,7 +133,7 @@ class Grid:
     def heads(self, poolings: list[str]) -> list[HeadSettings]:
         """The settings of every head; `logreg`, which neither rate nor seed changes, once for each
         pooling."""
-        from spacelite.settings import HeadSettings
+        from spacelite.heads.settings import HeadSettings
 
         pooled: list[dict[str, Any]] = [{"pooling": name} for name in poolings]
         space = [{"inter": a, "intra": b, "latent": size} for a, b, size in self._space]
@@ -182,7 +183,9 @@ def train_and_save(
     resume: bool = False,
 ) -> tuple[list[Run], list[str]]:
     """Train the heads with a progress bar and save each: the runs, and who was stopped."""
-    from spacelite import backbone, runs, snapshots
+    from spacelite.backbones import model as backbone
+    from spacelite.runs import store as runs
+    from spacelite.training import checkpoints as snapshots
 
     identity = snapshots.identity_of(cache, settings, shared)
     if resume and not snapshots.path_of(cache_dir, cache.name, identity).exists():
@@ -203,7 +206,7 @@ def _print(saved: list[Run]) -> None:
     from rich import box
     from rich.table import Table
 
-    from spacelite.report.wording import decimals, number
+    from spacelite.reports.document.wording import decimals, number
 
     table = Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
     left = ("System, run", "Split")

@@ -181,7 +181,7 @@ def reviews(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def cache_path(tmp_path_factory, bert, reviews) -> Path:
     """A finished cache of the tiny BERT, not to be written to."""
-    from spacelite.embedding import embed
+    from spacelite.cache.embedding import embed
 
     return embed(
         backbone=str(bert), dataset=str(reviews), cache_dir=tmp_path_factory.mktemp("cache"),
@@ -215,10 +215,11 @@ def report_place(tmp_path_factory, bert) -> Path:
     seeds, also evaluated on another set) and `labels`, whose label names are hostile."""
     from dataclasses import asdict
 
-    from spacelite import evaluation, runs
-    from spacelite.embedding import embed
-    from spacelite.settings import HeadSettings, PassSettings
-    from spacelite.store import Cache
+    from spacelite.cache.embedding import embed
+    from spacelite.cache.store import Cache
+    from spacelite.heads.settings import HeadSettings, PassSettings
+    from spacelite.inference import transfer as evaluation
+    from spacelite.runs import store as runs
 
     data = tmp_path_factory.mktemp("report-data")
     place = tmp_path_factory.mktemp("report")
@@ -259,8 +260,8 @@ def report_place(tmp_path_factory, bert) -> Path:
 @pytest.fixture(scope="session")
 def report(report_place, bert):
     """Everything that a report of `report_place` says."""
-    from spacelite import runs
-    from spacelite.report import content
+    from spacelite.reports.analysis import content
+    from spacelite.runs import store as runs
 
     found = runs.load_all(report_place)
     return content.build(report_place, found, with_examples=True, backbone=str(bert))

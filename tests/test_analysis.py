@@ -13,15 +13,20 @@ from scipy import stats
 from sklearn import metrics as sk
 from test_cli import spacelite
 
-from spacelite import explain, runs, store
-from spacelite.embedding import embed
-from spacelite.journal import Writer
-from spacelite.report import analysis, blocks, content, groups, wording, write
-from spacelite.report.analysis import Comparison
-from spacelite.report.rows import Figure
-from spacelite.settings import HeadSettings, PassSettings
-from spacelite.significance import Difference
-from spacelite.words import Words
+from spacelite.backbones.words import Words
+from spacelite.cache import store
+from spacelite.cache.embedding import embed
+from spacelite.cache.journal import Writer
+from spacelite.heads.settings import HeadSettings, PassSettings
+from spacelite.inference import explanation as explain
+from spacelite.metrics.significance import Difference
+from spacelite.reports.analysis import comparisons as analysis
+from spacelite.reports.analysis import content, groups
+from spacelite.reports.analysis.comparisons import Comparison
+from spacelite.reports.analysis.rows import Figure
+from spacelite.reports.document import blocks, wording
+from spacelite.reports.render import write
+from spacelite.runs import store as runs
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,8 @@ import torch
 from conftest import refusal, texts
 from safetensors.torch import load_file, save_file
 
-from spacelite import backbone, checkpoints
+from spacelite.backbones import files as checkpoints
+from spacelite.backbones import model as backbone
 
 KINDS = ["bert", "distilbert", "xlnet"]
 

@@ -9,7 +9,7 @@ from conftest import write_dataset
 from spacelite_cli.app import app
 from typer.testing import CliRunner
 
-from spacelite import store
+from spacelite.cache import store
 
 
 def spacelite(*arguments):

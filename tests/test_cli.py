@@ -123,7 +123,7 @@ def test_verify_names_damage_and_embed_mends_it(bert, reviews, tmp_path):
     spacelite(*command)
     (path,) = (tmp_path / "embeddings").glob("*.h5")
     good = path.read_bytes()
-    from spacelite import store
+    from spacelite.cache import store
 
     with store.Cache(path) as cache:
         place = cache.byte_offsets()["validation"]["tokens"]
@@ -207,7 +207,8 @@ def test_an_error_is_a_traceback_only_for_debugging(tmp_path):
 def test_interrupted_embed_exits_130_and_says_how_to_go_on(bert, reviews, tmp_path):
     (tmp_path / "embeddings").mkdir()
     slow = (
-        "import time\nfrom spacelite import backbone\nreal = backbone.Backbone.hidden_states\n"
+        "import time\nfrom spacelite.backbones import model as backbone\n"
+        "real = backbone.Backbone.hidden_states\n"
         "def hidden_states(*a):\n    print('computing', flush=True); time.sleep(0.2)\n"
         "    return real(*a)\nbackbone.Backbone.hidden_states = hidden_states\n"
         "from spacelite_cli.app import main; main()"
@@ -248,7 +249,8 @@ def test_interrupted_train_goes_on_with_resume(bert, reviews, tmp_path):
     there = ["--cache-dir", tmp_path, "--head", "space", "--epochs", "4", "--lr", "0.01"]
     spacelite("embed", "--backbone", bert, "--dataset", reviews, "--cache-dir", tmp_path)
     slow = (
-        "import time\nfrom spacelite import snapshots\nreal = snapshots.save\n"
+        "import time\nfrom spacelite.training import checkpoints as snapshots\n"
+        "real = snapshots.save\n"
         "def save(*a):\n    real(*a); print('saved', flush=True); time.sleep(0.5)\n"
         "snapshots.save = save\nfrom spacelite_cli.app import main; main()"
     )

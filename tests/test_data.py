@@ -13,7 +13,8 @@ import pytest
 from pyarrow import parquet
 from sklearn.model_selection import train_test_split
 
-from spacelite import data, demo_corpus
+from spacelite.data import demo as demo_corpus
+from spacelite.data import loading as data
 from spacelite.errors import SpaceliteError
 
 # Texts that a careless reader turns into missing values, numbers, dates or two rows.

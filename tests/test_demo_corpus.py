@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from spacelite import demo_corpus
+from spacelite.data import demo as demo_corpus
 
 DIGEST = "2062807bbd001e79cdbed8721c04bc91c0f4e23045f3d4a3f6d722484489c11f"
 

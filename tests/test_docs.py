@@ -7,7 +7,7 @@ import pytest
 from spacelite_cli.app import app
 from typer.main import get_command
 
-from spacelite import store
+from spacelite.cache import store
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

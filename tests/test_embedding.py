@@ -17,9 +17,11 @@ import pytest
 import torch
 from conftest import save_backbone, write_dataset
 
-from spacelite import backbone as backbones
-from spacelite import caches, data, journal, store
-from spacelite.embedding import embed, plan_batches
+from spacelite.backbones import model as backbones
+from spacelite.cache import folder as caches
+from spacelite.cache import journal, store
+from spacelite.cache.embedding import embed, plan_batches
+from spacelite.data import loading as data
 from spacelite.errors import SpaceliteError
 
 
@@ -153,8 +155,8 @@ def test_file_of_the_right_name_and_another_spec_is_never_used(bert, reviews, tm
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from spacelite import store
-from spacelite.embedding import embed
+from spacelite.cache import store
+from spacelite.cache.embedding import embed
 step, steps = int(sys.argv[4]), 0
 def counted(real):
     def call(*arguments):
@@ -167,8 +169,8 @@ def counted(real):
 # Die just before one of the system calls that change the file.
 for name in ("pwrite", "fsync"):
     setattr(os, name, counted(getattr(os, name)))
-import spacelite.embedding
-spacelite.embedding.COMMIT_SECONDS = 0.0
+import spacelite.cache.embedding
+spacelite.cache.embedding.COMMIT_SECONDS = 0.0
 embed(backbone=sys.argv[1], dataset=sys.argv[2], cache_dir=Path(sys.argv[3]), device="cpu",
       tokens_per_batch=100)
 """
@@ -323,7 +325,7 @@ import resource, signal, sys
 from pathlib import Path
 resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-from spacelite.embedding import embed
+from spacelite.cache.embedding import embed
 from spacelite.errors import SpaceliteError
 try:
     embed(backbone=sys.argv[1], dataset=sys.argv[2], cache_dir=Path(sys.argv[3]), device="cpu")
@@ -437,7 +439,7 @@ def test_an_unwritable_cache_folder_is_an_error(bert, reviews, tmp_path):
 HOLD = """
 import sys, time
 from pathlib import Path
-from spacelite import store
+from spacelite.cache import store
 with store.lock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(float(sys.argv[2]))
@@ -472,7 +474,7 @@ def test_a_killed_writer_holds_nobody_up(bert, reviews, tmp_path):
 
 def test_two_commands_at_once_write_one_whole_cache(bert, reviews, tmp_path):
     code = (
-        "import sys; from pathlib import Path; from spacelite.embedding import embed;"
+        "import sys; from pathlib import Path; from spacelite.cache.embedding import embed;"
         "embed(backbone=sys.argv[1], dataset=sys.argv[2], cache_dir=Path(sys.argv[3]), "
         "device='cpu', tokens_per_batch=50)"
     )

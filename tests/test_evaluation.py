@@ -15,9 +15,11 @@ from sklearn import metrics as sk
 from spacelite_cli.app import app
 from typer.testing import CliRunner
 
-from spacelite import evaluation, runs, store
-from spacelite.embedding import embed
-from spacelite.settings import HeadSettings, PassSettings
+from spacelite.cache import store
+from spacelite.cache.embedding import embed
+from spacelite.heads.settings import HeadSettings, PassSettings
+from spacelite.inference import transfer as evaluation
+from spacelite.runs import store as runs
 
 HEADS = [
     HeadSettings(kind="space", latent=3, inter=0.2, intra=0.001, learning_rate=0.01),

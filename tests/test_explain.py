@@ -12,9 +12,13 @@ from conftest import refusal, write_dataset
 from spacelite_cli.app import app
 from typer.testing import CliRunner
 
-from spacelite import explain, prediction, runs, store, words
-from spacelite.embedding import embed
-from spacelite.settings import HeadSettings, PassSettings
+from spacelite.backbones import words
+from spacelite.cache import store
+from spacelite.cache.embedding import embed
+from spacelite.heads.settings import HeadSettings, PassSettings
+from spacelite.inference import explanation as explain
+from spacelite.inference import prediction
+from spacelite.runs import store as runs
 
 HEADS = [
     HeadSettings(kind="space", latent=3, inter=0.2, intra=0.001, learning_rate=0.05),

@@ -10,8 +10,9 @@ from conftest import NASTY_LABELS, refusal
 from markdown_it import MarkdownIt
 from test_cli import spacelite
 
-from spacelite.report import blocks, latex, markdown, write
-from spacelite.report.blocks import Cell, Line, Table
+from spacelite.reports.document import blocks
+from spacelite.reports.document.blocks import Cell, Line, Table
+from spacelite.reports.render import latex, markdown, write
 
 
 @pytest.fixture(scope="module")
@@ -237,8 +238,8 @@ def test_findings_stand_under_the_table_in_the_terminal(width, report_place):
 
 
 def test_files_draw_the_figures_of_the_analysis(report):
-    from spacelite.report import plots
-    from spacelite.report.analysis import CURVES
+    from spacelite.reports.analysis.comparisons import CURVES
+    from spacelite.reports.render import plots
 
     analysis = report.parts[0].analysis
     panels = plots._curves(analysis).axes

@@ -7,9 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from spacelite import heads, passes
-from spacelite.losses import Objective
-from spacelite.settings import HeadSettings
+from spacelite.heads import heads
+from spacelite.heads.losses import Objective
+from spacelite.heads.settings import HeadSettings
+from spacelite.training import engine as passes
 
 WEIGHTS = [(0.2, 0.001), (0.0, 0.0), (0.7, 0.0), (0.0, 0.05)]  # inter, intra
 

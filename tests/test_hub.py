@@ -16,7 +16,11 @@ from huggingface_hub import errors
 from pyarrow import parquet
 from sklearn.model_selection import train_test_split
 
-from spacelite import backbone, checkpoints, data, hub, sources
+from spacelite import hub
+from spacelite.backbones import files as checkpoints
+from spacelite.backbones import model as backbone
+from spacelite.data import loading as data
+from spacelite.data import sources
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -360,7 +364,8 @@ def test_the_hub_cache_is_where_hf_home_points(tmp_path, bert):
     store_hatexplain(tmp_path / "hub")
     store(tmp_path / "hub", "models", "org/tiny", files_of(bert))
     code = (
-        "from spacelite import checkpoints, data\n"
+        "from spacelite.backbones import files as checkpoints\n"
+        "from spacelite.data import loading as data\n"
         "print(checkpoints.locate('org/tiny').version)\n"
         "print(data.load('hatexplain').splits['test'].texts)\n"
     )

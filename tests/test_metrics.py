@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from spacelite.metrics import average_of, calibration, per_class, probabilities, scores
+from spacelite.metrics.scores import average_of, calibration, per_class, probabilities, scores
 
 
 def scikit_learns(labels, guesses, average):

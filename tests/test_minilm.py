@@ -9,7 +9,9 @@ from safetensors.numpy import load_file
 from spacelite_cli.app import app
 from typer.testing import CliRunner
 
-from spacelite import checkpoints, data, store
+from spacelite.backbones import files as checkpoints
+from spacelite.cache import store
+from spacelite.data import loading as data
 
 pytestmark = pytest.mark.minilm
 

@@ -8,10 +8,12 @@ import pytest
 from conftest import refusal
 from sklearn import metrics as sk
 
-from spacelite import outputs, runs, store
-from spacelite.outputs import Outputs
-from spacelite.settings import HeadSettings, PassSettings
-from spacelite.training import train
+from spacelite.cache import store
+from spacelite.heads.settings import HeadSettings, PassSettings
+from spacelite.metrics import predictions as outputs
+from spacelite.metrics.predictions import Outputs
+from spacelite.runs import store as runs
+from spacelite.training.loop import train
 
 HEADS = [
     HeadSettings(kind="space", latent=3, inter=0.2, intra=0.001),

@@ -12,9 +12,10 @@ import pytest
 from conftest import NASTY_LABELS
 from test_cli import spacelite
 
-from spacelite import explain, runs
-from spacelite.explain import Explanation, Word
-from spacelite.report import explained, write
+from spacelite.inference import explanation as explain
+from spacelite.inference.explanation import Explanation, Word
+from spacelite.reports.render import explained, write
+from spacelite.runs import store as runs
 
 pytestmark = pytest.mark.chromium
 
@@ -273,7 +274,7 @@ def contrast(one, other):
 
 @pytest.mark.parametrize("mode", ["light", "dark"])
 def test_text_and_lines_stand_out_from_the_paper(browser, index, mode):
-    from spacelite.report.colours import PALETTE
+    from spacelite.reports.render.colours import PALETTE
 
     with Visit(browser, index, mode=mode) as visit:
         paper = visit.page.evaluate("getComputedStyle(document.body).backgroundColor")

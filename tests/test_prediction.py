@@ -15,9 +15,12 @@ from safetensors.torch import load_file
 from spacelite_cli.app import app
 from typer.testing import CliRunner
 
-from spacelite import data, prediction, runs, store
-from spacelite.embedding import embed
-from spacelite.settings import HeadSettings, PassSettings
+from spacelite.cache import store
+from spacelite.cache.embedding import embed
+from spacelite.data import loading as data
+from spacelite.heads.settings import HeadSettings, PassSettings
+from spacelite.inference import prediction
+from spacelite.runs import store as runs
 
 HEADS = [
     HeadSettings(kind="space", latent=3, inter=0.2, intra=0.001, learning_rate=0.05),

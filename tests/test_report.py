@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from spacelite import paper
-from spacelite.report import blocks, groups, markdown, published
-from spacelite.runs import Run
+from spacelite.paper import tables as paper
+from spacelite.reports.analysis import groups, published
+from spacelite.reports.document import blocks
+from spacelite.reports.render import markdown
+from spacelite.runs.store import Run
 
 
 def record(**changes):

@@ -9,9 +9,13 @@ from conftest import refusal, save_backbone, write_dataset
 from spacelite_cli.app import app
 from typer.testing import CliRunner
 
-from spacelite import embedding, evaluation, paper, runs, store, training
-from spacelite.report import groups, published
-from spacelite.reproduce import Options, reproduce
+from spacelite.cache import embedding, store
+from spacelite.inference import transfer as evaluation
+from spacelite.paper import tables as paper
+from spacelite.paper.reproduction import Options, reproduce
+from spacelite.reports.analysis import groups, published
+from spacelite.runs import store as runs
+from spacelite.training import loop as training
 
 
 def spacelite(*arguments):

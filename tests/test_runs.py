@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from spacelite import runs, specs, store
+from spacelite.cache import spec as specs
+from spacelite.cache import store
 from spacelite.errors import SpaceliteError
-from spacelite.settings import HeadSettings, PassSettings
-from spacelite.training import train
+from spacelite.heads.settings import HeadSettings, PassSettings
+from spacelite.runs import store as runs
+from spacelite.training.loop import train
 
 HEADS = [
     HeadSettings(kind="space", latent=3, inter=0.2, intra=0.001),

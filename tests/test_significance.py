@@ -10,8 +10,8 @@ from sklearn.metrics import accuracy_score, f1_score
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from spacelite.outputs import Outputs
-from spacelite.significance import accuracy_difference, f1_difference, holm, mcnemar
+from spacelite.metrics.predictions import Outputs
+from spacelite.metrics.significance import accuracy_difference, f1_difference, holm, mcnemar
 
 
 def predicting(labels, predicted, classes):

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from spacelite import sources
+from spacelite.data import sources
 
 # Texts that a careless reader turns into missing values, numbers, dates or two rows.
 TEXTS = [

@@ -11,7 +11,9 @@ import h5py
 import numpy as np
 import pytest
 
-from spacelite import caches, journal, specs, store
+from spacelite.cache import folder as caches
+from spacelite.cache import journal, store
+from spacelite.cache import spec as specs
 from spacelite.errors import SpaceliteError
 
 SPEC = {"backbone": "b", "dataset": "d", "dtype": "float16", "label_names": ["no", "yes"]}

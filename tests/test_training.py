@@ -11,12 +11,15 @@ import torch
 import torch.nn.functional as F
 from sklearn import metrics as sk
 
-from spacelite import batches, journal, passes, snapshots, store
+from spacelite.cache import journal, store
 from spacelite.errors import SpaceliteError
-from spacelite.heads import initial_parameters
-from spacelite.metrics import METRICS
-from spacelite.settings import HeadSettings, PassSettings
-from spacelite.training import train
+from spacelite.heads.heads import initial_parameters
+from spacelite.heads.settings import HeadSettings, PassSettings
+from spacelite.metrics.scores import METRICS
+from spacelite.training import batches
+from spacelite.training import checkpoints as snapshots
+from spacelite.training import engine as passes
+from spacelite.training.loop import train
 
 HEADS = [
     HeadSettings(kind="space", seed=0, latent=3, inter=0.2, intra=0.001, learning_rate=0.01),
@@ -513,7 +516,7 @@ def test_bad_settings_are_refused(head, shared, problem, cache):
 
 
 def test_unknown_pooling_and_missing_pooler_are_refused(cache, distilbert, reviews, tmp_path):
-    from spacelite.embedding import embed
+    from spacelite.cache.embedding import embed
 
     with pytest.raises(SpaceliteError, match="--pooling max: choose from first, last, mean"):
         train(cache, [HeadSettings(kind="linear", pooling="max")], SHARED)

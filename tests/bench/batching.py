@@ -12,8 +12,10 @@ import time
 
 import numpy as np
 
-from spacelite import backbone, checkpoints, data
-from spacelite.embedding import plan_batches
+from spacelite.backbones import files as checkpoints
+from spacelite.backbones import model as backbone
+from spacelite.cache.embedding import plan_batches
+from spacelite.data import loading as data
 
 
 def padded_plan(lengths, budget):

@@ -62,7 +62,7 @@ def floor(cache, heads, repeat):
 
 
 def settings(count):
-    from spacelite.settings import HeadSettings
+    from spacelite.heads.settings import HeadSettings
 
     return [
         HeadSettings(kind="space", seed=i // 4, latent=LATENT, inter=inter, intra=intra)
@@ -94,7 +94,9 @@ class Stopwatch:
 
 
 def watched():
-    from spacelite import batches, heads, losses, optimizer, passes
+    from spacelite.heads import heads, losses
+    from spacelite.training import batches, optimizer
+    from spacelite.training import engine as passes
 
     watch = Stopwatch()
     for owner, name, part in (
@@ -118,9 +120,10 @@ def watched():
 def spacelite(cache, count, epochs, breakdown=False):
     """Best seconds of a training pass over the train split, and of a whole epoch with validation.
     With `breakdown`, seconds by part, of one pass on one thread."""
-    from spacelite import passes, training
-    from spacelite.settings import PassSettings
-    from spacelite.store import Cache
+    from spacelite.cache.store import Cache
+    from spacelite.heads.settings import PassSettings
+    from spacelite.training import engine as passes
+    from spacelite.training import loop as training
 
     watch = watched() if breakdown else None
     if breakdown:
@@ -215,7 +218,8 @@ def original(dataset):
     import torch
     from transformers import AutoModel, AutoTokenizer
 
-    from spacelite import checkpoints, data
+    from spacelite.backbones import files as checkpoints
+    from spacelite.data import loading as data
 
     texts = data.load(dataset).splits["train"]
     folder = checkpoints.locate("minilm").folder
@@ -245,9 +249,9 @@ def original(dataset):
 def fifteen_epochs(cache, kind):
     """The whole of a training with its evaluation on all splits: 24 space heads for 15 epochs, or
     scikit-learn's LogisticRegression on the means of tokens. Seconds, and mean test accuracy."""
-    from spacelite import training
-    from spacelite.settings import HeadSettings, PassSettings
-    from spacelite.store import Cache
+    from spacelite.cache.store import Cache
+    from spacelite.heads.settings import HeadSettings, PassSettings
+    from spacelite.training import loop as training
 
     heads = settings(24)
     if kind == "logreg":

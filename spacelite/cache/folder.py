@@ -1,0 +1,178 @@
+"""The caches of a folder: list, find, verify, remove."""
+
+from __future__ import annotations
+
+import logging
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from spacelite.cache import journal, store
+from spacelite.cache import spec as specs
+from spacelite.errors import SpaceliteError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class CacheState:
+    """What `cache list` shows of one file. `tokens_done` of `tokens` hidden states are written;
+    `bytes` is the file's size, `modified` seconds since the epoch; `problem` says why a file
+    cannot be read (its counts are 0 then)."""
+
+    name: str
+    path: Path
+    bytes: int
+    modified: float
+    examples: int = 0
+    tokens: int = 0
+    tokens_done: int = 0
+    complete: bool = False
+    splits: tuple[tuple[str, int], ...] = ()
+    problem: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """The state as a JSON object."""
+        content = {**asdict(self), "path": str(self.path), "splits": dict(self.splits)}
+        if self.problem is None:
+            del content["problem"]
+        return content
+
+
+def states(cache_dir: Path) -> list[CacheState]:
+    """The state of every cache file, newest first."""
+    return [state(path) for path in cache_files(cache_dir)]
+
+
+def state(path: Path) -> CacheState:
+    """The state of one cache file, readable or not."""
+    stat = path.stat()
+    try:
+        with store.Cache(path) as cache:
+            return CacheState(
+                cache.name,
+                path,
+                stat.st_size,
+                stat.st_mtime,
+                sum(len(split) for split in cache.splits.values()),
+                cache.tokens,
+                cache.tokens_done,
+                cache.complete,
+                tuple((name, len(split)) for name, split in cache.splits.items()),
+            )
+    except SpaceliteError as error:
+        return CacheState(path.stem, path, stat.st_size, stat.st_mtime, problem=str(error))
+
+
+def cache_files(cache_dir: Path) -> list[Path]:
+    """Every cache file of `cache_dir`, newest first."""
+    files = [path for path in specs.folder_of(cache_dir).glob("*.h5") if path.is_file()]
+    return sorted(files, key=lambda path: path.stat().st_mtime, reverse=True)
+
+
+def find(cache_dir: Path, name: str, *, exact: bool = False) -> Path:
+    """The cache file called `name`: a cache's name, unless `exact` the one name that starts with
+    it, or the path of an .h5 file.
+
+    Raises SpaceliteError when there is none, or more than one.
+    """
+    files = cache_files(cache_dir)
+    matches = [path for path in files if name in (path.stem, path.name)]
+    if not matches and not exact:
+        matches = [path for path in files if path.stem.startswith(name)]
+    if len(matches) == 1:
+        return matches[0]
+    if not matches and name.endswith(".h5") and Path(name).is_file():
+        return Path(name)
+    there = ", ".join(path.stem for path in matches or files) or "none: run spacelite embed first"
+    problem = "names several caches" if matches else "is no cache"
+    raise SpaceliteError(f"{name!r} {problem} of {cache_dir}; there: {there}")
+
+
+def newest_complete(cache_dir: Path) -> Path:
+    """The complete cache written last. Raises SpaceliteError when there is none."""
+    unfinished = []
+    for path in cache_files(cache_dir):
+        try:
+            with store.Cache(path) as cache:
+                if cache.complete:
+                    return path
+                unfinished.append(path.stem)
+        except SpaceliteError as error:
+            log.warning("%s", error)
+    if unfinished:
+        raise SpaceliteError(
+            f"{cache_dir} holds no complete cache ({', '.join(unfinished)} is unfinished: run its "
+            "embed command again)"
+        )
+    raise SpaceliteError(
+        f"{cache_dir} holds no cache: run spacelite embed first (or give --cache-dir)"
+    )
+
+
+def verify(
+    path: Path, on_progress: Callable[[int, int], None] = lambda done, total: None
+) -> list[tuple[str, int]]:
+    """Recompute the checksum of every example that is done; unmark and return the damaged ones.
+
+    Returns (split, example) pairs. Raises SpaceliteError when the file cannot be read, or when its
+    index (offsets, labels, token ids) is damaged, which no embedding can mend.
+    """
+    damaged: list[tuple[str, int]] = []
+    with store.Cache(path) as cache:
+        seen, total = 0, cache.tokens
+        for name, split in cache.splits.items():
+            if not cache.index_is_intact(name):
+                raise SpaceliteError(
+                    f"{path}: the offsets, labels or token ids of {name} are damaged: remove the "
+                    f"cache (spacelite cache remove {path.stem}) and run embed again"
+                )
+            crcs, pooled_crcs = cache.checksums(name)
+            pooled = split.pooled if pooled_crcs is not None else None
+            for first, last in spans(split.offsets):
+                start = int(split.offsets[first])
+                rows = split.read_tokens(start, int(split.offsets[last]))
+                for example in range(first, last):
+                    low, high = split.offsets[example : example + 2] - start
+                    intact = zlib.crc32(rows[low:high].data.cast("B")) == crcs[example]
+                    if pooled is not None and pooled_crcs is not None:
+                        intact &= zlib.crc32(pooled[example].data.cast("B")) == pooled_crcs[example]
+                    if split.done[example] and not intact:
+                        damaged.append((name, example))
+                seen += len(rows)
+                on_progress(seen, total)
+    if damaged:
+        with store.lock(path), journal.Writer(path) as writer:
+            for name, example in damaged:
+                writer.unmark(name, example)
+    return damaged
+
+
+def spans(offsets: npt.NDArray[np.int64], rows: int = 1 << 15) -> Iterator[tuple[int, int]]:
+    """Spans of examples first:last of about `rows` tokens each."""
+    first = 0
+    while first < len(offsets) - 1:
+        last = int(np.searchsorted(offsets, offsets[first] + rows, side="right")) - 1
+        last = max(last, first + 1)
+        yield first, last
+        first = last
+
+
+def remove(path: Path) -> None:
+    """Delete a cache file, complete or not, once no other process writes it.
+
+    Raises SpaceliteError for a file outside a cache folder that is no spacelite cache.
+    """
+    if path.parent.name != specs.FOLDER:
+        store.Cache(path).close()
+    try:
+        with store.lock(path):
+            path.unlink()
+            store.timing_of(path).unlink(missing_ok=True)
+    except OSError as error:
+        raise SpaceliteError(f"{path} cannot be removed: {error.strerror}") from error

@@ -1,0 +1,207 @@
+"""Arrow tables -> texts and numbered labels: which columns they are, and whether they can serve."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from spacelite.data import sources
+from spacelite.errors import SpaceliteError
+
+TEXT_COLUMNS = ("text", "sentence", "review", "content", "comment", "post", "tweet", "document")
+LABEL_COLUMNS = ("label", "labels", "class", "category", "target", "sentiment")
+
+Labels = npt.NDArray[np.int64]
+
+
+def find(table: sources.Table, text: str | None, label: str | None) -> tuple[str, str]:
+    """The names of the text and label column: as given, by their usual names, or the only ones
+    left to choose."""
+    names: list[str] = list(table.rows.column_names)
+
+    def by_usual_name(usual: Sequence[str], taken: str | None) -> str | None:
+        lower = {name.lower(): name for name in reversed(names) if name != taken}
+        return next((lower[candidate] for candidate in usual if candidate in lower), None)
+
+    def pick(wanted: str | None, option: str, others: Sequence[str]) -> str:
+        if wanted is not None:
+            if wanted in names:
+                return wanted
+            problem = f"has no column {wanted!r}"
+        else:
+            if len(others) == 1:
+                return others[0]
+            problem = f"has no {option} column that can be told"
+        raise SpaceliteError(
+            f"{table.origin} {problem}: its columns are {', '.join(map(repr, names))}; "
+            f"name one with --{option}-column"
+        )
+
+    if text is not None and text == label:
+        raise SpaceliteError(f"--text-column and --label-column both name {text!r}: name two")
+    label = label or by_usual_name(LABEL_COLUMNS, text)
+    text = text or by_usual_name(TEXT_COLUMNS, label)
+    strings = [name for name in names if table.is_string(name) and name != label]
+    text_name = pick(text, "text", strings)
+    return text_name, pick(label, "label", [name for name in names if name != text_name])
+
+
+def texts(table: sources.Table, column: str) -> list[str]:
+    """The column's texts. SpaceliteError for rows that are empty or not strings."""
+    texts: list[Any] = table.rows.column(column).to_pylist()
+    no_string = [i for i, text in enumerate(texts) if text is not None and type(text) is not str]
+    if no_string:
+        _refuse_rows(table, no_string, f"a {column!r} that is not a string", "--text-column")
+    empty = [i for i, text in enumerate(texts) if text is None or not text.strip()]
+    if empty:
+        _refuse_rows(table, empty, f"an empty {column!r}", "--text-column")
+    if all(_is_number(text) for text in texts):
+        raise SpaceliteError(
+            f"{table.origin}: every {column!r} is a number: name the column that holds the texts "
+            "with --text-column"
+        )
+    return texts
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def label_values(table: sources.Table, column: str) -> list[Any]:
+    """The label column's values as they stand, none of them missing; lists, where a text can have
+    several labels or none."""
+    values: list[Any] = table.rows.column(column).to_pylist()
+    missing = [
+        i
+        for i, value in enumerate(values)
+        if value is None or value != value or (isinstance(value, str) and not value.strip())
+    ]
+    if missing:
+        _refuse_rows(table, missing, f"no {column!r}", "--label-column")
+    if all(isinstance(value, list) for value in values):
+        return values
+    if any(isinstance(value, list | dict) for value in values):
+        raise SpaceliteError(
+            f"{table.origin}: column {column!r} holds records, or lists in some rows only: give a "
+            "label a text, or a list of labels a text (or name another with --label-column)"
+        )
+    values = [value.strip() if isinstance(value, str) else value for value in values]
+    # A number in quotes, or in a csv file, is a number.
+    for pattern, convert in ((r"[+-]?\d+(\.0+)?", _whole), (r"[+-]?\d*\.\d+", float)):
+        if all(isinstance(value, str) and re.fullmatch(pattern, value) for value in values):
+            return [convert(value) for value in values]
+    return values
+
+
+def _whole(text: str) -> int:
+    return int(text.split(".")[0])
+
+
+def _refuse_rows(table: sources.Table, rows: list[int], what: str, option: str) -> None:
+    more = f" (and {len(rows) - 1} more rows)" if len(rows) > 1 else ""
+    raise SpaceliteError(
+        f"{table.origin}: row {rows[0] + 1}{more} has {what}: mend or remove, or name another "
+        f"column with {option}"
+    )
+
+
+def numbered(
+    values: dict[str, list[Any]], class_names: Sequence[str], name: str
+) -> tuple[dict[str, Labels], tuple[str, ...]]:
+    """Labels as numbers 0..C-1, (N,) a split, and their names. Of lists of labels, (N, C) of 0/1.
+
+    Numbers with known names stay what they are; other numbers and strings are numbered in sorted
+    order, over all splits together.
+    """
+    are_lists = [isinstance(value, list) for rows in values.values() for value in rows]
+    if any(are_lists):
+        if not all(are_lists):
+            raise SpaceliteError(
+                f"{name}: some rows have a list of labels, others a single one: give lists only"
+            )
+        return _several(values, class_names, name)
+    pooled = [value for split in values.values() for value in split]
+    distinct_values = len(set(pooled))
+    if distinct_values > 50 and distinct_values > len(pooled) / 2:
+        raise SpaceliteError(
+            f"{name}: {distinct_values:,} different labels in {len(pooled):,} rows are no classes: "
+            "name another column with --label-column"
+        )
+    if all(isinstance(value, str) for value in pooled):
+        known = class_names if set(class_names) >= set(pooled) else ()
+        order = tuple(known or sorted(set(pooled)))
+        number = {value: i for i, value in enumerate(order)}
+        return {key: _int64(number[v] for v in split) for key, split in values.items()}, order
+    if all(isinstance(value, bool) for value in pooled):
+        return {key: _int64(map(int, split)) for key, split in values.items()}, ("false", "true")
+    if any(isinstance(value, str | bool) for value in pooled):
+        kinds = sorted({type(value).__name__ for value in pooled})
+        raise SpaceliteError(f"{name}: labels of mixed types ({', '.join(kinds)}): use one type")
+
+    for split, numbers in values.items():
+        for row, value in enumerate(numbers):
+            if not isinstance(value, int) and not (isinstance(value, float) and value.is_integer()):
+                raise SpaceliteError(
+                    f"{name} {split}: row {row + 1} has label {value!r}: classes need whole "
+                    "numbers or strings (name another column with --label-column)"
+                )
+            if value < 0:
+                count = sum(number < 0 for number in numbers)
+                raise SpaceliteError(
+                    f"{name} {split}: row {row + 1} has label {int(value)}, which marks a hidden "
+                    f"or missing label ({count} such rows): remove them, or the whole split"
+                )
+    whole = {key: [int(value) for value in split] for key, split in values.items()}
+    distinct = sorted({value for split in whole.values() for value in split})
+    if class_names:
+        if distinct[-1] >= len(class_names):
+            raise SpaceliteError(
+                f"{name} has label {distinct[-1]}, but its labels are 0 to {len(class_names) - 1} "
+                f"({', '.join(class_names)})"
+            )
+        return {key: _int64(split) for key, split in whole.items()}, tuple(class_names)
+    place = {value: i for i, value in enumerate(distinct)}
+    return (
+        {key: _int64(place[value] for value in split) for key, split in whole.items()},
+        tuple(str(value) for value in distinct),
+    )
+
+
+def _several(
+    values: dict[str, list[Any]], class_names: Sequence[str], name: str
+) -> tuple[dict[str, Labels], tuple[str, ...]]:
+    flat = {split: [label for row in rows for label in row] for split, rows in values.items()}
+    every = [label for row in flat.values() for label in row]
+    if not every:
+        raise SpaceliteError(f"{name}: no text has a label: name another column (--label-column)")
+    if any(label is None or isinstance(label, list | dict) for label in every):
+        raise SpaceliteError(
+            f"{name}: its lists hold records or missing values: give lists of numbers or strings"
+        )
+    widths = {len(row) for rows in values.values() for row in rows}
+    if len(widths) == 1 and widths != {1} and {*every} <= {0, 1}:
+        # A column of zeros and ones (or booleans) a label.
+        (count,) = widths
+        names = tuple(class_names) if len(class_names) == count else tuple(map(str, range(count)))
+        return {
+            split: np.array(rows, np.int64).reshape(-1, count) for split, rows in values.items()
+        }, names
+    numbers, names = numbered(flat, class_names, name)
+    labels = {}
+    for split, rows in values.items():
+        labels[split] = np.zeros((len(rows), len(names)), np.int64)
+        owner = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
+        labels[split][owner, numbers[split]] = 1
+    return labels, names
+
+
+def _int64(values: Iterable[int]) -> Labels:
+    return np.fromiter(values, np.int64)

@@ -1,0 +1,153 @@
+"""The published tables, and which of their rows a run can be held against.
+
+Figures: the space-model README (Tytarenko & Amin, arXiv:2401.16638), in `published_results.json`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from spacelite.runs.store import Run
+
+
+@dataclass(frozen=True)
+class PublishedRow:
+    """One row of a published table. `figures`: loss, accuracy, f1_macro, precision, recall and
+    train_params (None where the table has none)."""
+
+    table: str
+    title: str
+    system: str
+    head: str
+    backbone: str
+    train_on: str
+    test_on: str
+    epochs: int
+    latent: int | None
+    inter: float | None
+    intra: float | None
+    pooling: str | None
+    train_examples: int
+    figures: dict[str, float | None]
+
+
+@dataclass
+class RowOutcome:
+    """What was measured for a published row: a run and its test `scores` for each seed.
+
+    None of either, where `note` says why; else it tells of what had to differ.
+    """
+
+    row: PublishedRow
+    runs: list[Run] = field(default_factory=list)
+    scores: list[dict[str, float]] = field(default_factory=list)
+    note: str | None = None
+
+
+FIGURES = ("loss", "accuracy", "f1_macro", "precision", "recall", "train_params")
+
+
+@cache
+def _data() -> dict[str, Any]:
+    content = (
+        resources.files("spacelite.paper").joinpath("published_results.json").read_text("utf-8")
+    )
+    data: dict[str, Any] = json.loads(content)
+    return data
+
+
+@cache
+def published() -> tuple[PublishedRow, ...]:
+    """All rows of the eight published tables, in the order of the README they come from."""
+    data = _data()
+    return tuple(
+        PublishedRow(
+            table=table["id"],
+            title=table["title"],
+            system=row["system"],
+            head=row["head"],
+            backbone=table["backbone"],
+            train_on=table["train_on"],
+            test_on=table["test_on"],
+            epochs=table["epochs"],
+            latent=row["latent"],
+            inter=row["inter"],
+            intra=row["intra"],
+            pooling=row["pooling"],
+            train_examples=data["train_examples"][table["train_on"]],
+            figures={name: row[name] for name in FIGURES},
+        )
+        for table in data["tables"]
+        for row in table["rows"]
+    )
+
+
+def protocol() -> dict[str, Any]:
+    """The training settings that all published rows share."""
+    settings: dict[str, Any] = _data()["protocol"]
+    return settings
+
+
+def average_of_table(table: str) -> str:
+    """How a table's precision and recall are averaged: `binary` or `weighted`."""
+    averages = {entry["id"]: entry["precision_recall_average"] for entry in _data()["tables"]}
+    return str(averages[table])
+
+
+def hub_name(backbone: str) -> str:
+    """A published backbone's name on the hub. The first table says only `bert-base`: it is read as
+    the cased one, which the other BERT tables name."""
+    return "bert-base-cased" if backbone == "bert-base" else backbone
+
+
+def matching(record: dict[str, Any], test_on: str) -> list[PublishedRow]:
+    """The published rows with a run's own setting (its `record`) and a data set it was evaluated
+    on: data, head, its losses, epochs, optimiser.
+
+    Rows of the same backbone where there are any, else those of other backbones.
+    """
+    settings, backbone = record["settings"], record["spec"]["backbone"]
+    common = {"schedule": "constant", "clip_norm": None, "class_weights": "none", "patience": None}
+    common |= {name: protocol()[name] for name in ("learning_rate", "weight_decay", "batch_size")}
+    if any(settings.get(name, value) != value for name, value in common.items()):
+        return []
+    rows = [
+        row
+        for row in published()
+        if (row.train_on, row.test_on) == (record["spec"]["dataset"], test_on)
+        and row.head == record["head"]
+        and row.epochs == settings["epochs"]
+        and (row.latent, row.inter, row.intra, row.pooling)
+        == tuple(settings[name] for name in ("latent", "inter", "intra", "pooling"))
+    ]
+    same = [row for row in rows if same_backbone(row.backbone, backbone)]
+    return same or rows
+
+
+def differences(row: PublishedRow, record: dict[str, Any]) -> dict[str, str]:
+    """In which respects a run (its `record`) is not what a published row was made with: a mark for
+    the row, and what it stands for."""
+    notes = {}
+    backbone, examples = record["spec"]["backbone"], record["examples"]["train"]
+    if not same_backbone(row.backbone, backbone):
+        notes["*"] = f"Published with another backbone than {backbone}."
+    if examples != row.train_examples:
+        notes["†"] = f"Published for {row.train_examples:,} training examples, here {examples:,}."
+    usual = {"layer": -1, "max_length": protocol()["max_length"]}
+    here = {name: record["spec"].get(name, value) for name, value in usual.items()}
+    if here != usual:
+        notes["‡"] = (
+            f"Published with the last layer and {usual['max_length']} tokens a text, here with "
+            f"layer {here['layer']} and {here['max_length']} tokens."
+        )
+    return notes
+
+
+def same_backbone(published_name: str, name: str) -> bool:
+    """Whether a backbone is the published one, with or without its owner on the hub."""
+    return hub_name(published_name) == name.rpartition("/")[2]

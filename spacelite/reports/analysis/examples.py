@@ -1,0 +1,205 @@
+"""Which words a group's head goes by over the whole split, and its most confident mistakes."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from spacelite.backbones.words import Words
+from spacelite.cache import folder as caches
+from spacelite.cache import store
+from spacelite.errors import SpaceliteError
+from spacelite.inference import explanation as explain
+from spacelite.inference import prediction
+from spacelite.inference.explanation import Shares
+from spacelite.metrics.predictions import Outputs
+from spacelite.reports.analysis.groups import Group
+from spacelite.runs.store import Run
+
+log = logging.getLogger(__name__)
+
+MOST_WORDS = 12  # a class
+MOST_MISTAKES = 10
+NUMBERS_AT_ONCE = 1 << 23  # hidden states or coordinates: 32 MiB
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class WordShare:
+    """A word of the split: how often it is there, and what it adds to a class' logit, `mean` over
+    all examples and for `each` time that it is there. With one label an example, only differences
+    between the logits matter: it is what it adds beyond its mean over the classes."""
+
+    word: str
+    count: int
+    mean: float
+    each: float
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A wrongly predicted example, named as `test:17`, the probability of what is predicted, and
+    the text's words with what each adds to the logit of the most probable label: as in
+    `WordShare`."""
+
+    example: str
+    label: str
+    predicted: str
+    confidence: float
+    words: list[str]
+    shares: list[float]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """The head `run` of the system `name` on a split: by label the words that contribute most, and
+    the most confident mistakes. `several`: whether an example can have several labels."""
+
+    name: str
+    run: str
+    several: bool
+    words: dict[str, list[WordShare]]
+    mistakes: list[Mistake]
+
+
+def of_group(cache_dir: Path, group: Group, backbone: str | None = None) -> Examples | None:
+    """The words and mistakes of the best system whose logits are a sum over tokens, a space head
+    where there is one. `backbone`: where it lies, if it was a local folder. None, and the log says
+    why, where cache or backbone are gone."""
+    chosen = _chosen(group)
+    if chosen is None:
+        return None
+    name, run, outputs = chosen
+    try:
+        words = Words(prediction.backbone_of(run, backbone).folder)
+        with store.Cache(caches.find(cache_dir, group.section.cache, exact=True)) as cache:
+            split = cache.splits[group.section.split]
+            if len(split) != len(outputs.labels):
+                raise SpaceliteError(f"cache {cache.name} is not the one of run {run.id}")
+            if not split.done.all():
+                raise SpaceliteError(f"cache {cache.name} is unfinished: run its embed command")
+            return Examples(
+                name=name,
+                run=run.id,
+                several=outputs.several,
+                words=_words(explain.Shares.of(run), split, words, outputs.several),
+                mistakes=_mistakes(run, cache, group.section.split, outputs, words),
+            )
+    except SpaceliteError as error:
+        log.warning("no words for %s: %s", group.section.title, error)
+        return None
+
+
+def _chosen(group: Group) -> tuple[str, Run, Outputs] | None:
+    candidates = []
+    for row, system in group.named:
+        figure, outputs = row.figures["accuracy"], system.outputs[0]
+        if figure is not None and outputs is not None and explain.has_shares(system.runs[0]):
+            space = system.runs[0].record["head"] == "space"
+            candidates.append(((space, figure.mean), (row.name, system.runs[0], outputs)))
+    return max(candidates, key=lambda one: one[0])[1] if candidates else None
+
+
+def _words(
+    shares: Shares, split: store.CachedSplit, words: Words, several: bool
+) -> dict[str, list[WordShare]]:
+    """By label the words with the highest mean share."""
+    total: dict[tuple[int, ...], Array] = defaultdict(lambda: np.zeros(len(shares.labels)))
+    count: dict[tuple[int, ...], int] = defaultdict(int)
+    spans = list(caches.spans(split.offsets, NUMBERS_AT_ONCE // shares.widest))
+    longest = max(int(split.offsets[last] - split.offsets[first]) for first, last in spans)
+    # Used again and again: fresh memory would take longer than all else.
+    stored = np.empty((longest, split.width), split.dtype)
+    widened = np.empty((longest, split.width), np.float32)
+    for first, last in spans:
+        offsets = split.offsets[first : last + 1]
+        low, high = int(offsets[0]), int(offsets[-1])
+        ids = split.read_token_ids(low, high)
+        lengths = np.diff(offsets)
+        hidden = widened[: high - low]
+        np.copyto(hidden, split.read_tokens(low, high, stored[: high - low]))
+        each = shares.of_tokens(hidden)
+        each /= np.repeat(lengths, lengths)[:, None]
+        if not several:
+            each -= each.mean(axis=1, keepdims=True)
+        _add(total, count, ids, words.starts(ids, offsets - low), each)
+    spelled: dict[str, tuple[int, Array]] = {}
+    for tokens, summed in total.items():
+        if not words.is_special(tokens[0]):
+            # Other tokens may spell the same word.
+            word = words.spelled(tokens)
+            known, so_far = spelled.get(word, (0, np.zeros_like(summed)))
+            spelled[word] = (known + count[tokens], so_far + summed)
+    made = {}
+    for c, label in enumerate(shares.labels):
+        best = sorted(spelled.items(), key=lambda item: -item[1][1][c])[:MOST_WORDS]
+        made[label] = [
+            WordShare(word, times, float(summed[c] / len(split)), float(summed[c] / times))
+            for word, (times, summed) in best
+            if summed[c] > 0
+        ]
+    return made
+
+
+def _add(
+    total: dict[tuple[int, ...], Array],
+    count: dict[tuple[int, ...], int],
+    ids: Array,
+    starts: Array,
+    each: Array,
+) -> None:
+    """Add the shares of words that begin at `starts` to each word's total."""
+    of_words = np.add.reduceat(each.astype(np.float64), starts, axis=0)
+    lengths = np.diff([*starts, len(ids)])
+    single = lengths == 1
+    known, place, times = np.unique(ids[starts[single]], return_inverse=True, return_counts=True)
+    summed = np.stack([np.bincount(place, column) for column in of_words[single].T], axis=1)
+    for number, row, often in zip(known.tolist(), summed, times.tolist(), strict=True):
+        total[(number,)] += row
+        count[(number,)] += often
+    listed = ids.tolist()
+    for word in np.flatnonzero(~single).tolist():
+        first = int(starts[word])
+        tokens = tuple(listed[first : first + int(lengths[word])])
+        total[tokens] += of_words[word]
+        count[tokens] += 1
+
+
+def _mistakes(
+    run: Run, cache: store.Cache, split: str, outputs: Outputs, words: Words
+) -> list[Mistake]:
+    """The wrong examples whose predicted label is the most probable."""
+    confidence, guesses = outputs.confidence, outputs.predicted
+    wrong = np.flatnonzero(~outputs.right)
+    made = []
+    for number in wrong[np.argsort(-confidence[wrong], kind="stable")][:MOST_MISTAKES].tolist():
+        place = f"{split}:{int(outputs.index[number])}"
+        hidden, ids, _ = explain.cached_example(cache, place)
+        names = np.array(run.record["label_names"], object)
+        label, predicted = outputs.labels[number], guesses[number]
+        if outputs.several:
+            actual, guess = (", ".join(names[one == 1]) or "none" for one in (label, predicted))
+        else:
+            actual, guess = str(names[label]), str(names[predicted])
+        explained = explain.explain(run, hidden, words.of(ids.tolist()))
+        shares = np.array([word.contributions for word in explained.words])
+        if not outputs.several:
+            shares -= shares.mean(axis=1, keepdims=True)
+        made.append(
+            Mistake(
+                place,
+                actual,
+                guess,
+                float(confidence[number]),
+                [word.text for word in explained.words],
+                shares[:, explained.predicted].tolist(),
+            )
+        )
+    return made

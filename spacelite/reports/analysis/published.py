@@ -1,0 +1,131 @@
+"""The published tables with what was measured above each of their rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from spacelite.metrics import scores as metrics
+from spacelite.paper import tables as paper
+from spacelite.paper.tables import RowOutcome
+from spacelite.reports.analysis.groups import Group
+from spacelite.reports.analysis.rows import (
+    SHARED,
+    Row,
+    Section,
+    averaging,
+    difference,
+    measured,
+    published,
+    training_settings,
+    with_best,
+)
+
+
+def of_groups(groups: Sequence[Group]) -> list[Section]:
+    """The published tables of which a group of runs has at least a row, in their order.
+
+    Where several groups have rows of a table, the one of the published backbone, else the one with
+    most rows, most training examples, and the newest runs is held against it.
+    """
+    found: dict[str, tuple[tuple[Any, ...], list[RowOutcome]]] = {}
+    for number, group in enumerate(groups):
+        # The published figures are of the test split.
+        outcomes = _outcomes(group) if group.section.split == "test" else {}
+        for table, members in outcomes.items():
+            same = paper.same_backbone(members[0].row.backbone, group.section.backbone)
+            rank = (same, len(members), group.section.examples["train"], number)
+            if table not in found or rank > found[table][0]:
+                found[table] = (rank, members)
+    sections = []
+    for table in dict.fromkeys(row.table for row in paper.published()):
+        if table in found:
+            by_row = {id(outcome.row): outcome for outcome in found[table][1]}
+            rows = [row for row in paper.published() if row.table == table]
+            sections.append(_section([by_row.get(id(row), RowOutcome(row)) for row in rows]))
+    return sections
+
+
+def _outcomes(group: Group) -> dict[str, list[RowOutcome]]:
+    """What a group has measured of the published tables' rows."""
+    made: dict[str, list[RowOutcome]] = {}
+    for system in group.systems:
+        if system.transfers is not None and any(
+            # Labels were matched in another way than the published ones.
+            list(made["labels"].values()) != run.record["label_names"]
+            for run, made in zip(system.runs, system.transfers, strict=True)
+        ):
+            continue
+        for row in paper.matching(system.runs[0].record, group.section.data):
+            outcome = RowOutcome(row, system.runs, system.scores())
+            made.setdefault(row.table, []).append(outcome)
+    return made
+
+
+def sections(outcomes: Sequence[RowOutcome]) -> list[Section]:
+    """A section a published table, in their order; rows that could not be measured are empty."""
+    tables: dict[str, list[RowOutcome]] = {}
+    for outcome in outcomes:
+        tables.setdefault(outcome.row.table, []).append(outcome)
+    return [_section(members) for members in tables.values()]
+
+
+def _section(outcomes: Sequence[RowOutcome]) -> Section:
+    row = outcomes[0].row
+    rows: list[Row] = []
+    notes: list[str] = []
+    done = [outcome for outcome in outcomes if outcome.runs]
+    for outcome in outcomes:
+        above, below = _measured(outcome), published(outcome.row)
+        if outcome.runs:
+            marks = paper.differences(outcome.row, outcome.runs[0].record)
+            notes += [f"{mark} {note}" for mark, note in marks.items()]
+            below = replace(below, system=" ".join([below.system, *marks]))
+        rows += [above, below]
+        if outcome.runs:
+            rows.append(difference(above, below))
+        if outcome.note is not None:
+            notes.append(outcome.note)
+    record = done[0].runs[0].record if done else None
+    settings: dict[str, Any] = record["settings"] if record else {}
+    arrow = "" if row.train_on == row.test_on else f" → {row.test_on}"
+    about = "test figures, ± over seeds"
+    if record:
+        about += f"; {averaging(paper.average_of_table(row.table), record['label_names'])}"
+        examples = f"{record['examples']['train']:,} training examples"
+        about = f"{about}; {examples}; {training_settings(settings)}cache {record['cache']}"
+    return Section(
+        title=f"{row.title} [{row.table}]",
+        subtitle=f"{row.train_on}{arrow}, {row.epochs} epochs; {about}",
+        data=row.test_on,
+        backbone=record["spec"]["backbone"] if record else row.backbone,
+        cache=record["cache"] if record else "",
+        split="test",
+        examples=record["examples"] if record else {},
+        settings={name: settings.get(name, usual) for name, usual in SHARED.items()},
+        average=paper.average_of_table(row.table),
+        rows=with_best(rows),
+        notes=list(dict.fromkeys(notes)),
+    )
+
+
+def _measured(outcome: RowOutcome) -> Row:
+    if outcome.runs:
+        return measured(outcome.runs, outcome.scores, outcome.row.test_on)
+    row = outcome.row
+    return Row(
+        system=f"{row.system}, not measured",
+        kind="measured",
+        train_params=None,
+        figures=dict.fromkeys(metrics.METRICS),
+        inter=row.inter,
+        intra=row.intra,
+        seeds=0,
+        backbone=row.backbone,
+        epochs=row.epochs,
+        data=row.test_on,
+        train_examples=0,
+        runs=[],
+        best=[],
+    )

@@ -1,0 +1,345 @@
+"""A report as headings, paragraphs, lists, tables and plots: what every form of it renders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from spacelite.metrics import scores as metrics
+from spacelite.reports.analysis.comparisons import CURVES, Analysis, Cost, SystemAnalysis
+from spacelite.reports.analysis.content import Part, Report
+from spacelite.reports.analysis.examples import Examples, Mistake
+from spacelite.reports.analysis.rows import Figure, Row, Section
+from spacelite.reports.document import wording
+
+LARGEST_MATRIX = 20  # labels
+MOST_CONFUSIONS = 30
+SYSTEM_COLUMNS = ("System", "Parameters", *wording.HEADINGS.values(), "Inter", "Intra", "Seeds")
+
+
+@dataclass(frozen=True)
+class Heading:
+    """Of level 1 to 3, under the report's own title."""
+
+    level: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """Running text."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Bullets:
+    """A list of sentences."""
+
+    items: list[str]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One figure, and its `spread` over seeds. `best` of its column; `weight` in [0, 1]: how
+    strongly it is shaded."""
+
+    text: str
+    spread: str = ""
+    best: bool = False
+    weight: float | None = None
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row of a table, its first cell the row's heading. `kind`: that of a `rows.Row`, or ""."""
+
+    cells: list[Cell]
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """`kind` tells the tables apart that stand beside others of their kind; `folded`: not shown
+    until asked for, where a form can do that."""
+
+    caption: str
+    columns: list[str]
+    lines: list[Line]
+    kind: str = ""
+    folded: bool = False
+
+
+@dataclass(frozen=True)
+class Plot:
+    """`kind`: curves or reliability, of an analysis; `text` says what it shows."""
+
+    kind: str
+    name: str
+    text: str
+    analysis: Analysis
+
+
+@dataclass(frozen=True)
+class Mistakes:
+    """Wrongly predicted texts, with what each of their words contributed."""
+
+    items: list[Mistake]
+
+
+Block = Heading | Paragraph | Bullets | Table | Plot | Mistakes
+
+
+def of_report(report: Report) -> list[Block]:
+    """Everything that a report says, in order."""
+    blocks: list[Block] = []
+    if report.published:
+        blocks.append(Heading(1, "Published tables"))
+        blocks.append(
+            Paragraph(
+                "Each measured row, the published one and their difference (measured less "
+                "published). Loss is the full loss with its weighted terms: across rows only CE "
+                "compares. The best accuracy, F1, precision and recall are bold."
+            )
+        )
+        for section in report.published:
+            blocks += of_section(section, 2)
+    for number, part in enumerate(report.parts, 1):
+        blocks += _part(part, number)
+    return blocks
+
+
+def of_section(section: Section, level: int) -> list[Block]:
+    """A table of systems under its title, and its notes."""
+    blocks: list[Block] = [Heading(level, section.title), Paragraph(section.subtitle)]
+    lines = [Line(_system(row), row.kind) for row in section.rows]
+    blocks.append(Table(section.title, list(SYSTEM_COLUMNS), lines, "systems"))
+    if section.notes:
+        blocks.append(Bullets(section.notes))
+    return blocks
+
+
+def _system(row: Row) -> list[Cell]:
+    signed = row.kind == "difference"
+    return [
+        Cell(row.system),
+        Cell("" if signed else wording.number(row.train_params)),
+        *(
+            _cell(row.figures[name], best=name in row.best, signed=signed)
+            for name in metrics.METRICS
+        ),
+        *(Cell("" if signed else wording.number(v)) for v in (row.inter, row.intra, row.seeds)),
+    ]
+
+
+def _cell(value: Figure | None, best: bool = False, signed: bool = False) -> Cell:
+    return Cell(wording.mean(value, signed), wording.spread(value), best=best)
+
+
+def _part(part: Part, number: int) -> list[Block]:
+    blocks = of_section(part.section, 1)
+    analysis = part.analysis
+    if analysis.incomplete:
+        blocks.append(Paragraph(wording.incomplete(analysis)))
+    if analysis.left_out:
+        blocks.append(Paragraph(wording.left_out(analysis)))
+    if analysis.comparisons:
+        blocks.append(Heading(2, "Is the difference real?"))
+        blocks.append(Paragraph(wording.method(part.section, analysis)))
+        blocks.append(Bullets([wording.verdict(one) for one in analysis.comparisons]))
+        blocks.append(_pairs(analysis))
+    if analysis.curves:
+        blocks.append(Heading(2, "Curves"))
+        text = (
+            "Figures after every epoch, mean over seeds; the band is one standard deviation over "
+            "seeds. Solid: validation; dotted: train, accumulated while the weights move."
+        )
+        blocks += [Plot("curves", f"curves-{number}", text, analysis), _last_epoch(analysis)]
+    if analysis.systems:
+        blocks.append(Heading(2, "Which labels are confused"))
+        blocks.append(
+            Paragraph(
+                "Rows are the true labels, columns the predicted ones; counts of the head with the "
+                "lowest seed. Each class' figures are means over seeds."
+            )
+        )
+        for system in analysis.systems:
+            blocks += _confusions(system, analysis)
+            blocks.append(_classes(system))
+        blocks += _calibration(analysis, number)
+    if part.examples is not None:
+        blocks += _examples(part.examples, part.section)
+    if analysis.cost is not None:
+        blocks += _cost(analysis.cost)
+    return blocks
+
+
+def _last_epoch(analysis: Analysis) -> Table:
+    lines = []
+    for curve in analysis.curves:
+        for split, figures in curve.splits.items():
+            cells = [
+                _cell(Figure(means[-1], None if spreads is None else spreads[-1]))
+                for means, spreads in figures.values()
+            ]
+            lines.append(Line([Cell(f"{curve.name}, {split}"), *cells]))
+    columns = ["System", *(wording.HEADINGS[metric] for metric in CURVES)]
+    return Table("After the last epoch", columns, lines, "curves", folded=True)
+
+
+def _pairs(analysis: Analysis) -> Table:
+    lines = [
+        Line(
+            [
+                Cell(pair.first),
+                Cell(pair.second),
+                Cell(wording.share(100 * pair.accuracy.value, 1)),
+                Cell(wording.interval(pair.accuracy)),
+                Cell(wording.p_value(pair.corrected).removeprefix("p ").removeprefix("= ")),
+            ]
+        )
+        for pair in analysis.pairs
+    ]
+    columns = ["First", "Second", "Points of accuracy", "95% interval", "p (Holm)"]
+    return Table("All pairs, first less second", columns, lines, "pairs", folded=True)
+
+
+def _confusions(system: SystemAnalysis, analysis: Analysis) -> list[Block]:
+    names = analysis.label_names
+    if not analysis.multilabel and len(names) > LARGEST_MATRIX:
+        return [_most_confused(system, names)]
+    if not analysis.multilabel:
+        rows = zip(names, system.confusion, strict=True)
+        lines = [Line([Cell(name), *_shaded(counts)]) for name, counts in rows]
+        return [Table(system.name, ["True \\ predicted", *names], lines, "confusion")]
+    columns = ["Label", "Rightly not", "Wrongly", "Missed", "Rightly"]
+    lines = [
+        Line([Cell(name), *(Cell(f"{count:,}") for count in np.ravel(counts).tolist())])
+        for name, counts in zip(names, system.confusion, strict=True)
+    ]
+    return [Table(system.name, columns, lines, "confusion")]
+
+
+def _most_confused(system: SystemAnalysis, names: Sequence[str]) -> Table:
+    """In place of a matrix that no page has room for."""
+    counts = np.array(system.confusion)
+    np.fill_diagonal(counts, 0)
+    order = np.argsort(-counts, axis=None, kind="stable")[:MOST_CONFUSIONS].tolist()
+    places = [divmod(place, len(names)) for place in order]
+    lines = [
+        Line([Cell(names[true]), Cell(names[guess]), Cell(f"{counts[true, guess]:,}")])
+        for true, guess in places
+        if counts[true, guess]
+    ]
+    caption = f"{system.name}, the most frequent confusions"
+    return Table(caption, ["True", "Predicted", "Examples"], lines, "confusion")
+
+
+def _shaded(counts: Sequence[int]) -> list[Cell]:
+    total = max(sum(counts), 1)
+    return [Cell(f"{count:,}", weight=count / total) for count in counts]
+
+
+def _classes(system: SystemAnalysis) -> Table:
+    lines = [
+        Line(
+            [
+                Cell(one.label),
+                *(_cell(value) for value in (one.precision, one.recall, one.f1)),
+                Cell(f"{one.support:,}"),
+            ]
+        )
+        for one in system.classes
+    ]
+    columns = ["Class", "Precision", "Recall", "F1", "Examples"]
+    return Table(f"{system.name}, by class", columns, lines, "classes")
+
+
+def _calibration(analysis: Analysis, number: int) -> list[Block]:
+    lines = [
+        Line([Cell(system.name), _cell(system.calibration.error)]) for system in analysis.systems
+    ]
+    about = (
+        "Predictions in 15 bins of confidence, the probability of what is predicted: the expected "
+        "calibration error (ECE) is the mean distance of the bins' accuracy from their confidence."
+    )
+    text = (
+        "The diagrams are of the head with the lowest seed, as is the error above each; larger "
+        "dots are of more examples. On the diagonal confidence is what it says; above it a head is "
+        "too modest, below it too sure of itself."
+    )
+    columns = ["System", "Expected calibration error"]
+    return [
+        Heading(2, "How far confidence can be trusted"),
+        Paragraph(about),
+        Plot("reliability", f"reliability-{number}", text, analysis),
+        Table("Expected calibration error, mean over seeds", columns, lines, "calibration"),
+    ]
+
+
+def _examples(examples: Examples, section: Section) -> list[Block]:
+    beyond = "" if examples.several else ", beyond their mean over the labels"
+    blocks: list[Block] = [
+        Heading(2, "Which words matter"),
+        Paragraph(
+            f"Of the head {examples.run} ({examples.name}): the words that add most to each "
+            f"label's logit{beyond}, over the {section.split} split. Per text: all its occurrences "
+            "together, divided by the number of texts; each time: for one occurrence. The shares "
+            "are exact."
+        ),
+    ]
+    for label, words in examples.words.items():
+        if not words:
+            blocks.append(Paragraph(f"No word speaks for {label}."))
+            continue
+        strongest = words[0].mean
+        lines = [
+            Line(
+                [
+                    Cell(word.word),
+                    Cell(wording.share(word.mean), weight=word.mean / strongest),
+                    Cell(wording.share(word.each)),
+                    Cell(f"{word.count:,}"),
+                ]
+            )
+            for word in words
+        ]
+        blocks.append(Table(label, ["Word", "Per text", "Each time", "Count"], lines, "words"))
+    if examples.mistakes:
+        command = f"spacelite explain {examples.run.rpartition('--')[2]}"
+        blocks.append(Heading(2, "The most confident mistakes"))
+        blocks.append(
+            Paragraph(
+                "Of the same head. Marked is what a word adds to the most probable label's logit"
+                f"{beyond.replace('their', 'its')}; {command} --example "
+                f"{examples.mistakes[0].example} shows one in full, the "
+                "shares in a single logit."
+            )
+        )
+        blocks.append(Mistakes(examples.mistakes))
+    return blocks
+
+
+def _cost(cost: Cost) -> list[Block]:
+    lines = [
+        Line(
+            [
+                Cell(one.name),
+                Cell(wording.seconds(one.seconds)),
+                Cell(wording.span(one.heads_in_pass)),
+            ]
+        )
+        for one in cost.training
+    ]
+    return [
+        Heading(2, "Cost"),
+        Paragraph(wording.cost(cost)),
+        Table(
+            "Seconds of the pass that a head was trained in, and how many heads shared it",
+            ["System", "Training", "Heads in the pass"],
+            lines,
+            "cost",
+        ),
+    ]

@@ -1,0 +1,180 @@
+"""Figures and findings as text."""
+
+from __future__ import annotations
+
+from spacelite.metrics.significance import Difference
+from spacelite.reports.analysis.comparisons import MOST_SYSTEMS, Analysis, Comparison, Cost
+from spacelite.reports.analysis.rows import Figure, Section
+
+LARGEST = 10_000  # a longer number would break the tables
+LEVEL = 0.05  # of corrected p-values below which heads are called different
+
+HEADINGS = {
+    "loss": "Loss",
+    "ce": "CE",
+    "accuracy": "Accuracy",
+    "f1_macro": "Macro F1",
+    "precision": "Precision",
+    "recall": "Recall",
+}
+
+
+def figure(value: Figure | None) -> str:
+    """`0.6210`, `0.6210 ± 0.0030` over several seeds, or a dash."""
+    return f"{mean(value)} {spread(value)}".strip()
+
+
+def mean(value: Figure | None, signed: bool = False) -> str:
+    """`0.6210`, `+0.0120` or `−0.0120` when signed, or a dash."""
+    if value is None:
+        return "–"
+    if signed and abs(value.mean) < LARGEST:
+        return share(value.mean)
+    return decimals(value.mean, 4)
+
+
+def spread(value: Figure | None) -> str:
+    """`± 0.0030`, or nothing for a single seed."""
+    return "" if value is None or value.spread is None else f"± {decimals(value.spread, 4)}"
+
+
+def decimals(value: float, places: int) -> str:
+    """`0.6210`; a loss that is beyond all bounds as `5.4e+31`."""
+    return f"{value:.{places}f}" if abs(value) < LARGEST else f"{value:.1e}"
+
+
+def share(value: float, places: int = 4) -> str:
+    """`+0.0120` or `−0.0120`, and never `−0.0000`."""
+    text = f"{value:+.{places}f}".replace("-", "−")
+    return text if text.strip("+−0.") else text.lstrip("+−")
+
+
+def number(value: float | None) -> str:
+    """A count or weight, or a dash."""
+    if value is None:
+        return "–"
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}"
+
+
+def p_value(value: float) -> str:
+    """`p = 0.004`, or `p < 0.001`."""
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}" if value < 1 else "p = 1"
+
+
+def bytes_(count: int) -> str:
+    """`472.7 MB`."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
+def span(bounds: tuple[int, int]) -> str:
+    """`18`, or `1 to 18`."""
+    low, high = bounds
+    return str(low) if low == high else f"{low} to {high}"
+
+
+def seconds(value: Figure) -> str:
+    """`12.3 s`, or `12.3 ± 0.4 s` where seeds were trained in passes of their own."""
+    spread = f" ± {value.spread:.1f}" if value.spread and value.spread >= 0.05 else ""
+    return f"{value.mean:,.1f}{spread} s"
+
+
+def cost(of: Cost) -> str:
+    """What embedding took and the cache takes."""
+    embedding = "not recorded"
+    if of.embedding_seconds is not None:
+        embedding = f"{of.embedding_seconds:,.0f} s"
+    size = "not in this folder" if of.cache_bytes is None else bytes_(of.cache_bytes)
+    return f"Embedding, once: {embedding}; cache: {size}."
+
+
+def verdict(comparison: Comparison) -> str:
+    """What a comparison says, in words: the test split's uncertainty, then that of the seeds."""
+    one, other = comparison.first, comparison.second
+    accuracy, f1 = comparison.accuracy, comparison.f1_macro
+    if comparison.identical:
+        said = f"The heads of {one} and {other} predict the same for every example."
+    elif comparison.corrected < LEVEL and accuracy.value:
+        better, worse = (one, other) if accuracy.value > 0 else (other, one)
+        sign = 1 if accuracy.value > 0 else -1
+        said = (
+            f"{better} beats {worse} by {_points(accuracy, sign)} of accuracy "
+            f"({_interval(accuracy, sign)}; {p_value(comparison.corrected)}), "
+            f"{_points(f1, sign)} of macro F1 ({_interval(f1, sign)})."
+        )
+    else:
+        said = (
+            f"{one} and {other} cannot be told apart in accuracy: {_points(accuracy)} "
+            f"({_interval(accuracy)}; {p_value(comparison.corrected)}), "
+            f"{_points(f1)} of macro F1 ({_interval(f1)})."
+        )
+    seeds = comparison.over_seeds
+    if seeds is not None and seeds.spread is not None:
+        by = f"{100 * abs(seeds.mean):.1f} ± {100 * seeds.spread:.1f} points"
+        ahead = f"{one if seeds.mean > 0 else other} is ahead by {by}"
+        if by.startswith("0.0 "):
+            ahead = f"neither is ahead ({by})"
+        said += f" Over {comparison.seeds} seeds {ahead}."
+    return said
+
+
+def method(section: Section, analysis: Analysis) -> str:
+    """How the comparisons of a group were made."""
+    pairs = analysis.tests
+    corrected = ""
+    if pairs > 1:
+        corrected = (
+            f", corrected by Holm's method for all {pairs:,} pairs, and so for the choice of the "
+            "best (the intervals are not: each is of one pair by itself)"
+        )
+    examples, split = section.examples[section.split], section.split
+    text = (
+        f"The {split} split's uncertainty: the heads of the lowest seed on the same {examples:,} "
+        f"{split} examples; 95% intervals of a paired bootstrap over examples, p of McNemar's "
+        f"exact test{corrected}."
+    )
+    if split == "validation" and section.settings.get("patience") is not None:
+        text += " The same examples chose each head's epoch: p is smaller than it should be."
+    if any(one.over_seeds is not None for one in analysis.comparisons):
+        text += (
+            " The seeds' own, which is no part of that: mean and standard deviation of the "
+            "difference in accuracy between heads of one seed"
+        )
+        fixed = dict.fromkeys(name for one in analysis.comparisons for name in one.fixed)
+        text += f"; {', '.join(fixed)}, without a seed, against each." if fixed else "."
+    return text
+
+
+def left_out(analysis: Analysis) -> str:
+    """That not all systems are told of in detail."""
+    shown = MOST_SYSTEMS
+    return (
+        f"What follows is of the {shown} systems with the best accuracy; {analysis.left_out} more "
+        "are in the table."
+    )
+
+
+def incomplete(analysis: Analysis) -> str:
+    """Of which systems no outputs are known, and what to do."""
+    mend = "run eval again" if analysis.transferred else "train again"
+    return (
+        "No outputs for single examples are known of "
+        f"{', '.join(analysis.incomplete)}, which what follows leaves out: {mend}."
+    )
+
+
+def _points(difference: Difference, sign: int = 1) -> str:
+    return f"{_one_place(100 * sign * difference.value)} points"
+
+
+def _interval(difference: Difference, sign: int = 1) -> str:
+    return f"95% interval {interval(difference, sign)}"
+
+
+def interval(difference: Difference, sign: int = 1) -> str:
+    """`0.4 to 2.2`, in points."""
+    low, high = sorted(100 * sign * bound for bound in difference.interval)
+    return f"{_one_place(low)} to {_one_place(high)}"
+
+
+def _one_place(value: float) -> str:
+    return share(value, 1).removeprefix("+")

@@ -1,0 +1,130 @@
+"""The page of one explained text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy.typing as npt
+
+from spacelite.inference.explanation import Explanation
+from spacelite.reports.document import wording
+from spacelite.reports.document.blocks import Cell, Heading, Line, Paragraph, Table
+from spacelite.reports.render import figures
+from spacelite.reports.render.page import Element, render
+
+MOST_SPACES = 6  # browsers draw only so many three-dimensional figures at once
+
+Array = npt.NDArray[Any]
+
+
+def page(
+    explanation: Explanation,
+    label: int,
+    spaces: Sequence[Array],
+    latent: int | None,
+    about: str,
+) -> str:
+    """An explained text: `about` says of which head and text.
+
+    The prediction, the text with each word's share in the logit of `label`, its tokens as points in
+    the concept `spaces` (C arrays (n, 1 to 3); none for other heads, whose `latent` is None), and
+    every word's share in every logit.
+    """
+    name = explanation.labels[label]
+    elements = [
+        Element.of(Paragraph(about)),
+        Element.of(Heading(1, "Prediction")),
+        Element.of(Paragraph(_prediction(explanation))),
+        Element.of(_probabilities(explanation)),
+        Element.of(Heading(1, "The text")),
+        Element("explained", texts=[explanation.marked(label)]),
+        Element.of(Paragraph(_sum(explanation, label))),
+    ]
+    if spaces:
+        elements += _spaces(explanation, label, spaces, latent)
+    elements += [Element.of(Heading(1, "Every word")), Element.of(_every_word(explanation))]
+    return render(f"What speaks for {name}", elements)
+
+
+def _prediction(explanation: Explanation) -> str:
+    predicted = explanation.predicted
+    said = f"{explanation.labels[predicted]}, with probability "
+    said += f"{explanation.probabilities[predicted]:.3f}."
+    if explanation.example is not None:
+        said += f" Labelled {', '.join(explanation.example) or 'with nothing'}."
+    return said
+
+
+def _probabilities(explanation: Explanation) -> Table:
+    rows = zip(explanation.labels, explanation.probabilities, explanation.logits, strict=True)
+    lines = [
+        Line([Cell(label), Cell(f"{chance:.3f}", weight=chance), Cell(wording.share(logit))])
+        for label, chance, logit in rows
+    ]
+    return Table("Probabilities", ["Label", "Probability", "Logit"], lines, "probabilities")
+
+
+def _sum(explanation: Explanation, label: int) -> str:
+    total = sum(word.contributions[label] for word in explanation.words)
+    return (
+        f"Words {wording.share(total)} and bias {wording.share(explanation.bias[label])} add up to "
+        f"the logit {wording.share(explanation.logits[label])}, to within "
+        f"{max(explanation.difference, 1e-16):.0e}."
+    )
+
+
+def _spaces(
+    explanation: Explanation, label: int, spaces: Sequence[Array], latent: int | None
+) -> list[Element]:
+    shown = sorted(
+        sorted(range(len(spaces)), key=lambda c: -explanation.probabilities[c])[:MOST_SPACES]
+    )
+    of_tokens = [
+        (word.text, word.contributions[label], place)
+        for word in explanation.words
+        for place in word.tokens
+    ]
+    of_tokens.sort(key=lambda one: one[2])
+    words, shares, _ = zip(*of_tokens, strict=True)
+    about = f"for {explanation.labels[label]}"
+    panels = [
+        figures.concept_space(explanation.labels[c], spaces[c], words, shares, about) for c in shown
+    ]
+    axes = spaces[0].shape[1]
+    text = (
+        "Every token is a point; hovering shows its word. Green points speak for "
+        f"{explanation.labels[label]}, orange ones against it; the diamond is their centroid, from "
+        "which the logits are computed."
+    )
+    if latent is not None and latent > axes:
+        text += f" Of {latent} dimensions the first {axes} principal axes of the text are shown."
+    if len(shown) < len(spaces):
+        text += f" Of {len(spaces)} spaces those of the {len(shown)} most probable labels."
+    return [
+        Element.of(Heading(1, "Concept spaces")),
+        Element.of(Paragraph(text)),
+        Element("spaces", panels=[(f"space-{i}", panel) for i, panel in enumerate(panels)]),
+    ]
+
+
+def _every_word(explanation: Explanation) -> Table:
+    strongest = max(
+        (abs(share) for word in explanation.words for share in word.contributions), default=1.0
+    )
+    lines = [
+        Line(
+            [
+                Cell(word.text),
+                *(
+                    Cell(wording.share(share), weight=abs(share) / (strongest or 1.0))
+                    for share in word.contributions
+                ),
+            ]
+        )
+        for word in explanation.words
+    ]
+    for name, values in (("bias", explanation.bias), ("logit", explanation.logits)):
+        lines.append(Line([Cell(name), *(Cell(wording.share(value)) for value in values)], name))
+    columns = ["Word", *explanation.labels]
+    return Table("Shares of words in the logits", columns, lines, "shares")

@@ -1,0 +1,73 @@
+"""Pages: one file of HTML that needs nothing else. The only importer of jinja2."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from spacelite.inference.explanation import Marked, marked
+from spacelite.reports.document.blocks import Block, Mistakes, Plot, Table
+from spacelite.reports.render import figures
+
+SIDE_BY_SIDE = ("confusion", "classes", "words")  # small tables
+
+
+@dataclass
+class Element:
+    """What the template lays out at once: a block with what it needs, or tables side by side."""
+
+    kind: str
+    block: Any = None
+    anchor: str = ""
+    tables: list[Table] = field(default_factory=list)
+    keys: list[figures.Key] = field(default_factory=list)
+    panels: list[tuple[str, figures.Panel]] = field(default_factory=list)
+    texts: list[list[Marked]] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, block: Block) -> Element:
+        """A block that needs nothing else."""
+        return cls(type(block).__name__.lower(), block)
+
+
+def of_report(everything: Sequence[Block]) -> str:
+    """The report's page."""
+    return render("spacelite report", list(_elements(everything)))
+
+
+def _elements(everything: Sequence[Block]) -> Iterable[Element]:
+    small: list[Table] = []
+    for block in everything:
+        if isinstance(block, Table) and block.kind in SIDE_BY_SIDE:
+            small.append(block)
+            continue
+        if small:
+            yield Element("tables", tables=small)
+            small = []
+        element = Element.of(block)
+        if isinstance(block, Plot):
+            element.keys, made = figures.panels(block)
+            element.panels = [(f"{block.name}-{i}", panel) for i, panel in enumerate(made)]
+        elif isinstance(block, Mistakes):
+            element.texts = [marked(one.words, one.shares) for one in block.items]
+        yield element
+    if small:
+        yield Element("tables", tables=small)
+
+
+def render(title: str, elements: Sequence[Element]) -> str:
+    """A page of these elements."""
+    for number, element in enumerate(elements):
+        element.anchor = f"part-{number}"
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("spacelite.reports.render"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    template = environment.get_template("page.html.jinja")
+    return template.render(title=title, elements=elements, plotly=figures.script())

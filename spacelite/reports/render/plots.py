@@ -1,0 +1,117 @@
+"""Plots as files, SVG and PNG. The only importer of matplotlib."""
+
+from __future__ import annotations
+
+import io
+import math
+from typing import TYPE_CHECKING, Any
+
+from spacelite.reports.analysis.comparisons import CURVES, Analysis
+from spacelite.reports.document import wording
+from spacelite.reports.document.blocks import Plot
+from spacelite.reports.render.colours import MARKERS_OF_FILES, band, colour_of, marker_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+ACROSS = 4  # reliability diagrams, or names in a legend, side by side
+PIXELS_PER_INCH = 130
+# The same figures give the same bytes; text stays text, in a font that is there everywhere.
+STYLE: dict[Any, Any] = {
+    "svg.hashsalt": "spacelite", "svg.fonttype": "none", "font.family": "sans-serif",
+    "font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
+    "grid.color": "#dddddd", "grid.linewidth": 0.6, "axes.axisbelow": True,
+    "text.parse_math": False,  # names from data are no formulas
+}  # fmt: skip
+
+
+def draw(plot: Plot) -> dict[str, bytes]:
+    """A plot's files by name: its SVG and its PNG."""
+    from matplotlib import rc_context
+
+    with rc_context(STYLE):
+        figure = _curves(plot.analysis) if plot.kind == "curves" else _reliability(plot.analysis)
+        # Laid out once, not again for each form.
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+        files = {}
+        for form, about in (("svg", {"Date": None}), ("png", {"Software": None})):
+            content = io.BytesIO()
+            figure.savefig(content, format=form, metadata=about, dpi=PIXELS_PER_INCH)
+            files[f"{plot.name}.{form}"] = content.getvalue()
+    return files
+
+
+def _curves(analysis: Analysis) -> Figure:
+    """Metrics across, train above validation; a line a system, a band of one standard deviation
+    over seeds."""
+    from matplotlib.figure import Figure as NewFigure
+    from matplotlib.ticker import MaxNLocator
+
+    legend = 0.19 * math.ceil(len(analysis.curves) / ACROSS)
+    figure = NewFigure(figsize=(3 * len(CURVES), 5.2 + legend), layout="constrained")
+    panels = figure.subplots(2, len(CURVES), sharex=True, squeeze=False)
+    for row, split in enumerate(("train", "validation")):
+        for column, metric in enumerate(CURVES):
+            panel: Axes = panels[row][column]
+            for number, curve in enumerate(analysis.curves):
+                means, _ = curve.splits[split][metric]
+                edges = curve.band(split, metric)
+                colour = colour_of(number)
+                marker = MARKERS_OF_FILES[marker_of(number)]
+                panel.plot(
+                    curve.epochs, means, label=curve.name, color=colour, marker=marker,
+                    markersize=4, linewidth=1.4,
+                )  # fmt: skip
+                if edges is not None:
+                    alpha = band(len(analysis.curves))
+                    panel.fill_between(curve.epochs, *edges, color=colour, alpha=alpha, lw=0)
+            if row == 0:
+                panel.set_title(wording.HEADINGS[metric])
+            else:
+                panel.set_xlabel("epoch")
+                panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+            if column == 0:
+                panel.set_ylabel(split)
+    # The two rows share a metric's scale: the gap between train and validation is what counts.
+    for column in range(len(CURVES)):
+        limits = [panels[row][column].get_ylim() for row in range(2)]
+        for row in range(2):
+            panels[row][column].set_ylim(min(low for low, _ in limits), max(h for _, h in limits))
+    handles, labels = panels[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=ACROSS, frameon=False)
+    return figure
+
+
+def _reliability(analysis: Analysis) -> Figure:
+    """A diagram a system: accuracy against confidence."""
+    from matplotlib.figure import Figure as NewFigure
+
+    systems = analysis.systems
+    across = min(ACROSS, len(systems))
+    down = math.ceil(len(systems) / across)
+    figure = NewFigure(figsize=(3 * across, 3 * down), layout="constrained")
+    panels: Any = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
+    for number, panel in enumerate(panels.flat):
+        if number >= len(systems):
+            panel.set_axis_off()
+            continue
+        of = systems[number].calibration
+        colour = colour_of(number)
+        panel.plot([0, 1], [0, 1], color="#888888", linewidth=0.8, linestyle="--")
+        panel.plot(of.confidence, of.accuracy, color=colour, linewidth=1)
+        panel.scatter(of.confidence, of.accuracy, s=sizes(of.count, 8), color=colour)
+        panel.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xlabel="confidence", ylabel="accuracy")
+        panel.set_title(
+            f"{systems[number].name}\nECE {of.own_error:.4f} (seed {systems[number].seed})",
+            fontsize=8,
+        )
+        panel.label_outer()
+    return figure
+
+
+def sizes(counts: list[int], largest: float) -> list[float]:
+    """Areas of dots that stand for counts, the largest of a diameter of `largest`."""
+    most = max(counts, default=1)
+    return [max(4.0, largest**2 * count / most) for count in counts]

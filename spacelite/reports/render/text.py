@@ -1,0 +1,61 @@
+"""Blocks -> marked-up text, in whatever markup: what markdown and LaTeX have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from spacelite.reports.analysis.examples import Mistake
+from spacelite.reports.document.blocks import (
+    Block,
+    Bullets,
+    Heading,
+    Mistakes,
+    Paragraph,
+    Plot,
+    Table,
+)
+
+
+@dataclass(frozen=True)
+class Markup:
+    """How a markup writes things. All but `escaped` and `table` are given escaped text."""
+
+    escaped: Callable[[str], str]
+    heading: Callable[[int, str], str]
+    bullets: Callable[[Sequence[str]], str]
+    strong: Callable[[str], str]
+    table: Callable[[Table], str]
+
+
+def parts(blocks: Sequence[Block], markup: Markup) -> list[str]:
+    """The text of each block but plots, which only pages and files have."""
+    return [_part(block, markup) for block in blocks if not isinstance(block, Plot)]
+
+
+def _part(block: Block, markup: Markup) -> str:
+    escaped = markup.escaped
+    if isinstance(block, Heading):
+        return markup.heading(block.level, escaped(block.text))
+    if isinstance(block, Paragraph):
+        return escaped(block.text)
+    if isinstance(block, Bullets):
+        return markup.bullets([escaped(item) for item in block.items])
+    if isinstance(block, Table):
+        return markup.table(block)
+    if isinstance(block, Mistakes):
+        return markup.bullets([_mistake(mistake, markup) for mistake in block.items])
+    raise TypeError(block)
+
+
+def _mistake(mistake: Mistake, markup: Markup) -> str:
+    """A text, its words strong that speak for the predicted label at least half as strongly as the
+    strongest."""
+    told = f"{mistake.example}, {mistake.label}, predicted {mistake.predicted}"
+    limit = max(*mistake.shares, 0) / 2
+    words = []
+    for word, share in zip(mistake.words, mistake.shares, strict=True):
+        if word:
+            shown = markup.escaped(word)
+            words.append(markup.strong(shown) if share > limit else shown)
+    return f"{markup.escaped(told)} ({mistake.confidence:.2f}): {' '.join(words)}"

@@ -1,0 +1,309 @@
+"""Cache -> ragged batches: the tokens of some examples end to end, never padded.
+
+A split is resident, in memory or on the GPU in its stored dtype, where those of its cache that are
+take no more than 60% of what is free. Others are streamed: each epoch their blocks of neighbouring
+examples are shuffled, read some at a time into a window of memory, and the examples of a window
+shuffled among each other.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from spacelite.cache.store import Cache, CachedSplit
+
+TOKENS_PER_GROUP = 4096  # hidden states that are worked on at a time: they fit the CPU's cache
+GPU_TOKENS_PER_GROUP = 65536  # enough to keep a GPU busy
+LARGEST_GROUP = 2**22  # tokens times columns: what is computed of a group stays of a decent size
+FEWEST_TOKENS = 512  # a group of fewer is not worth another thread
+RESIDENT_SHARE = 0.6  # of the free memory: a larger split is streamed
+# A window of a streamed split, in bytes; those that a batch has examples in are held, mostly one or
+# two. Not a share of the free memory, on which the order of the examples would then depend.
+WINDOW = 2**29
+PIECE = 2**28  # bytes that are read at a time on the way to a GPU
+BLOCKS_PER_WINDOW = 64  # the more, the better mixed, and the shorter each read
+
+Array = npt.NDArray[Any]
+
+
+class TokenSplit:
+    """A split's hidden states where training can reach them: N examples of width d.
+
+    `lengths` (N,) in tokens; `labels` (N,), or (N, C) with several labels an example; `resident`.
+    """
+
+    def __init__(
+        self, cache: Cache, name: str, device: str = "cpu", budget: float | None = None
+    ) -> None:
+        """Read the split where it fits into `budget` bytes (default: 60% of the free memory)."""
+        split = cache.splits[name]
+        self.name = name
+        self.device = device
+        self.width = split.width
+        self.lengths = split.lengths
+        self.labels = torch.from_numpy(split.labels).to(device)
+        self._split = split
+        self._starts = split.offsets[:-1]  # each example's first row in the file
+        self._features: dict[str, torch.Tensor] = {}
+        budget = free_budget(device) if budget is None else budget
+        self.bytes = split.tokens * split.width * split.dtype.itemsize
+        self.resident = self.bytes <= budget
+        if self.resident:
+            self._tokens = _read_all(split, device)
+        else:
+            self._stream = _Stream(split, device)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def shuffled(self, seed: int, epoch: int) -> Array:
+        """The order of the examples in an epoch, (N,): a function of the seed, the epoch, and
+        whether the split is streamed."""
+        random = np.random.default_rng([seed, epoch])
+        return random.permutation(len(self)) if self.resident else self._stream.shuffled(random)
+
+    def in_order(self) -> Array:
+        """All examples in the order of the file."""
+        if not self.resident:
+            self._stream.in_order()
+        return np.arange(len(self))
+
+    def load(self, examples: Array) -> None:
+        """Have the tokens of `examples` at hand; called before `gather`, by one thread alone."""
+        if not self.resident:
+            self._stream.load(examples)
+
+    def release(self) -> None:
+        """Let go of the memory of what `load` has read: a pass over the split has ended."""
+        if not self.resident:
+            self._stream.release()
+
+    def gather(self, examples: Array, scratch: Scratch) -> torch.Tensor:
+        """The tokens of loaded `examples` end to end, (n, d) float32 in the memory of `scratch`."""
+        return self._rows(examples, self._starts[examples], self.lengths[examples], scratch)
+
+    def groups(self, examples: Array, workers: int, columns: int = 1) -> list[tuple[int, int]]:
+        """`examples` cut into runs first:last of about TOKENS_PER_GROUP tokens, fewer where many
+        `columns` are computed of each, and as many for each worker."""
+        ends = np.cumsum(self.lengths[examples])
+        total = int(ends[-1])
+        most, largest = TOKENS_PER_GROUP, LARGEST_GROUP
+        if self.device != "cpu":
+            largest = LARGEST_GROUP * GPU_TOKENS_PER_GROUP // TOKENS_PER_GROUP
+            most = GPU_TOKENS_PER_GROUP
+        most = min(most, max(FEWEST_TOKENS, largest // columns))
+        useful = max(1, min(workers, total // FEWEST_TOKENS))
+        count = math.ceil(total / most / useful) * useful
+        cuts = np.searchsorted(ends, np.arange(1, count) * total / count) + 1
+        bounds = np.unique([0, *cuts.clip(max=len(examples)), len(examples)]).tolist()
+        return list(itertools.pairwise(bounds))
+
+    def features(self, pooling: str) -> torch.Tensor:
+        """One vector an example, (N, d) float32: its `first` or `last` token, the `mean` of its
+        tokens, or the backbone's `pooler` output. Computed once. Raises SpaceliteError where there
+        is no pooler."""
+        if pooling not in self._features:
+            self._features[pooling] = self._pool(pooling)
+        return self._features[pooling]
+
+    def _pool(self, pooling: str) -> torch.Tensor:
+        if pooling == "pooler":
+            return torch.from_numpy(self._split.pooled).to(self.device)
+        rows, parts, scratch = self.in_order(), [], Scratch()
+        for first, last in self.groups(rows, 1):
+            examples = rows[first:last]
+            self.load(examples)
+            if pooling == "mean":
+                lengths = torch.from_numpy(self.lengths[examples]).to(self.device)
+                sums = segment_sum(self.gather(examples, scratch), lengths)
+                parts.append(sums / lengths.view(-1, 1))
+            else:
+                offset = {"first": 0, "last": self.lengths[examples] - 1}[pooling]
+                one = np.ones(len(examples), np.int64)
+                starts = self._starts[examples] + offset
+                parts.append(self._rows(examples, starts, one, Scratch()))
+        self.release()
+        return torch.cat(parts)
+
+    def _rows(
+        self, examples: Array, starts: Array, lengths: Array, scratch: Scratch
+    ) -> torch.Tensor:
+        """Runs of rows of the file that belong to loaded examples, float32."""
+        if self.resident:
+            return _take(self._tokens, starts, lengths, scratch)
+        return self._stream.rows(examples, starts, lengths, scratch)
+
+
+def open_splits(cache: Cache, device: str) -> dict[str, TokenSplit]:
+    """All splits of a cache, as many of them resident as fit together, train first."""
+    budget = free_budget(device)
+    splits = {}
+    for name in cache.splits:
+        splits[name] = TokenSplit(cache, name, device, budget)
+        budget -= splits[name].bytes if splits[name].resident else 0
+    return splits
+
+
+def free_budget(device: str) -> float:
+    """Bytes that hidden states may take: 60% of the free memory."""
+    return RESIDENT_SHARE * _free_memory(device)
+
+
+def _read_all(split: CachedSplit, device: str) -> torch.Tensor:
+    """All hidden states, on the device in their stored dtype."""
+    if device == "cpu":
+        return torch.from_numpy(split.read_tokens(0, split.tokens))
+    # In pieces: the machine may have less memory than its GPU.
+    empty = torch.from_numpy(split.read_tokens(0, 0))
+    tokens = torch.empty((split.tokens, split.width), dtype=empty.dtype, device=device)
+    rows = max(1, PIECE // (split.width * split.dtype.itemsize))
+    for start in range(0, split.tokens, rows):
+        stop = min(start + rows, split.tokens)
+        tokens[start:stop] = torch.from_numpy(split.read_tokens(start, stop)).to(device)
+    return tokens
+
+
+class _Stream:
+    """A split that is read window by window from the file, each a number of blocks."""
+
+    def __init__(self, split: CachedSplit, device: str) -> None:
+        self._split = split
+        self._device = device
+        self._offsets = split.offsets
+        rows = max(1, WINDOW // (split.width * split.dtype.itemsize))
+        blocks = math.ceil(split.tokens / max(1, rows // BLOCKS_PER_WINDOW))
+        cuts = np.searchsorted(self._offsets, np.arange(blocks + 1) * split.tokens / blocks)
+        self._blocks = np.unique(cuts)  # examples blocks[i]:blocks[i+1] are block i
+        self._block_of = np.repeat(np.arange(len(self._blocks) - 1), np.diff(self._blocks))
+        self._shift = np.zeros(len(split), np.int64)  # row in the window - row in the file
+        self._loaded: dict[int, torch.Tensor] = {}
+        self.in_order()
+
+    def in_order(self) -> None:
+        """Plan the windows in the order of the file."""
+        self._plan(np.arange(len(self._blocks) - 1))
+
+    def shuffled(self, random: np.random.Generator) -> Array:
+        """Plan windows of shuffled blocks; the examples in the order to take them in."""
+        self._plan(random.permutation(len(self._blocks) - 1))
+        return np.concatenate([random.permutation(self._examples(w)) for w in self._windows])
+
+    def _plan(self, order: Array) -> None:
+        cuts = range(BLOCKS_PER_WINDOW, len(order), BLOCKS_PER_WINDOW)
+        self._windows = [np.sort(blocks) for blocks in np.split(order, cuts)]
+        window_of_block = np.empty(len(order), np.int64)
+        for number, blocks in enumerate(self._windows):
+            window_of_block[blocks] = number
+        self._window_of = window_of_block[self._block_of]
+        self.release()
+
+    def release(self) -> None:
+        """Hold no window."""
+        self._loaded.clear()
+
+    def _examples(self, blocks: Array) -> Array:
+        return np.concatenate(
+            [np.arange(self._blocks[b], self._blocks[b + 1]) for b in blocks.tolist()]
+        )
+
+    def load(self, examples: Array) -> None:
+        """Hold the windows that the examples are in, and no others."""
+        needed = np.unique(self._window_of[examples]).tolist()
+        for number in [number for number in self._loaded if number not in needed]:
+            del self._loaded[number]
+        for number in needed:
+            if number not in self._loaded:
+                self._loaded[number] = self._read(self._windows[number])
+
+    def _read(self, blocks: Array) -> torch.Tensor:
+        spans = [(int(self._blocks[b]), int(self._blocks[b + 1])) for b in blocks]
+        total = sum(int(self._offsets[last] - self._offsets[first]) for first, last in spans)
+        memory = np.empty((total, self._split.width), self._split.dtype)
+        end = 0
+        for first, last in spans:
+            start, stop = int(self._offsets[first]), int(self._offsets[last])
+            begin, end = end, end + stop - start
+            self._split.read_tokens(start, stop, memory[begin:end])
+            self._shift[first:last] = begin - start
+        return torch.from_numpy(memory).to(self._device)
+
+    def rows(
+        self, examples: Array, starts: Array, lengths: Array, scratch: Scratch
+    ) -> torch.Tensor:
+        """Runs of rows of loaded examples, float32."""
+        windows, starts = self._window_of[examples], starts + self._shift[examples]
+        cuts = np.flatnonzero(np.diff(windows)) + 1
+        if not len(cuts):
+            return _take(self._loaded[int(windows[0])], starts, lengths, scratch)
+        pieces = zip(*(np.split(part, cuts) for part in (windows, starts, lengths)), strict=True)
+        return torch.cat(
+            [
+                _take(self._loaded[int(window[0])], first, length, Scratch())
+                for window, first, length in pieces
+            ]
+        )
+
+
+class Scratch:
+    """A thread's working memory, used again for every group: fresh memory costs a page fault for
+    every four kilobytes, more than most of what is done with it."""
+
+    def __init__(self) -> None:
+        self._memory: dict[str, torch.Tensor] = {}
+
+    def tensor(
+        self, name: str, shape: tuple[int, ...], device: torch.device, dtype: torch.dtype
+    ) -> torch.Tensor:
+        """A tensor of unknown content, valid until its name is asked for again."""
+        size = math.prod(shape)
+        memory = self._memory.get(name)
+        if memory is None or len(memory) < size or memory.dtype != dtype:
+            memory = torch.empty(size + size // 8, dtype=dtype, device=device)
+            self._memory[name] = memory
+        return memory[:size].view(shape)
+
+
+def _take(tokens: torch.Tensor, starts: Array, lengths: Array, scratch: Scratch) -> torch.Tensor:
+    """The rows starts[i] : starts[i] + lengths[i] of `tokens` for all i, float32."""
+    return _widen(_read(tokens, starts, lengths, scratch), scratch)
+
+
+def _read(tokens: torch.Tensor, starts: Array, lengths: Array, scratch: Scratch) -> torch.Tensor:
+    before = np.cumsum(lengths) - lengths
+    total = int(before[-1] + lengths[-1])
+    index = torch.from_numpy(np.repeat(starts - before, lengths) + np.arange(total))
+    rows = scratch.tensor("stored", (total, tokens.shape[1]), tokens.device, tokens.dtype)
+    return torch.index_select(tokens, 0, index.to(tokens.device), out=rows)
+
+
+def _widen(rows: torch.Tensor, scratch: Scratch) -> torch.Tensor:
+    if rows.dtype == torch.float32:
+        return rows
+    return scratch.tensor("hidden", rows.shape, rows.device, torch.float32).copy_(rows)
+
+
+def segment_sum(values: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """Sums of consecutive runs of rows: (n, p) values, (B,) lengths >= 1 with sum n -> (B, p).
+
+    embedding_bag, of the rows in their own order, has by far the fastest kernel for this on a CPU.
+    Its wrapper in torch.nn.functional takes longer than the kernel.
+    """
+    rows = torch.arange(len(values), device=values.device)
+    sums: torch.Tensor = torch.embedding_bag(values, rows, lengths.cumsum(0).sub_(lengths))[0]
+    return sums
+
+
+def _free_memory(device: str) -> int:
+    if device.startswith("cuda"):
+        # What torch keeps of freed memory is free as well.
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + kept
+    import psutil
+
+    return int(psutil.virtual_memory().available)

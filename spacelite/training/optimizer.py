@@ -1,0 +1,77 @@
+"""Adam for a stack of heads: each head's own learning rate and decay, clipping, schedules."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from spacelite.heads.settings import HeadSettings
+
+Moments = tuple[torch.Tensor, torch.Tensor]
+
+
+def schedule_factor(schedule: str, update: int, updates: int) -> float:
+    """What the learning rate is multiplied with at the given update (from 0) of all `updates`:
+    1, or (1 + cos(pi * update / updates)) / 2."""
+    return 1.0 if schedule == "constant" else (1 + math.cos(math.pi * update / updates)) / 2
+
+
+class Adam:
+    """torch.optim.Adam's update (L2 weight decay) for parameters stacked along a dimension K.
+
+    torch's class has one learning rate a parameter, and imports its compiler, which takes longer
+    than many a training. `moments`: name -> running means of gradients and of their squares.
+    """
+
+    BETAS = (0.9, 0.999)
+    EPSILON = 1e-8
+
+    def __init__(
+        self, settings: Sequence[HeadSettings], parameters: dict[str, torch.Tensor]
+    ) -> None:
+        rates, decays = zip(*((s.learning_rate, s.weight_decay) for s in settings), strict=True)
+        self._rates = torch.tensor(rates, dtype=torch.float64)
+        self._decays = torch.tensor(decays, dtype=torch.float64)
+        self.moments: dict[str, Moments] = {
+            name: (torch.zeros_like(value), torch.zeros_like(value))
+            for name, value in parameters.items()
+        }
+
+    def update(
+        self,
+        parameters: dict[str, torch.Tensor],
+        gradients: dict[str, torch.Tensor],
+        number: int,
+        factor: float = 1.0,
+        clip_norm: float | None = None,
+    ) -> None:
+        """Change the parameters (K, ...) in place. `number` counts updates from 1; `factor` scales
+        the learning rate; a head's gradient whose norm exceeds `clip_norm` is scaled down to it.
+        """
+        if clip_norm is not None:
+            gradients = _clipped(gradients, clip_norm)
+        first, second = (1 - beta**number for beta in self.BETAS)
+        for name, parameter in parameters.items():
+            each = (-1, *[1] * (parameter.dim() - 1))
+            rate, decay = (
+                values.view(each).to(parameter)
+                for values in (self._rates * factor / first, self._decays)
+            )
+            gradient = torch.addcmul(gradients[name], parameter, decay)
+            mean, square = self.moments[name]
+            mean.lerp_(gradient, 1 - self.BETAS[0])
+            square.mul_(self.BETAS[1]).addcmul_(gradient, gradient, value=1 - self.BETAS[1])
+            scale = square.sqrt().div_(math.sqrt(second)).add_(self.EPSILON)
+            parameter.sub_(mean.div(scale).mul_(rate))
+
+
+def _clipped(gradients: dict[str, torch.Tensor], norm: float) -> dict[str, torch.Tensor]:
+    """As torch.nn.utils.clip_grad_norm_, for each of the K heads apart."""
+    squares = [value.flatten(1).square().sum(dim=1) for value in gradients.values()]
+    total = torch.stack(squares).sum(dim=0).sqrt()
+    scale = (norm / (total + 1e-6)).clamp(max=1)
+    return {
+        name: value * scale.view(-1, *[1] * (value.dim() - 1)) for name, value in gradients.items()
+    }
