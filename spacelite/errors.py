@@ -1,12 +1,38 @@
 """The one exception of the library."""
 
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+
 
 class SpaceliteError(Exception):
-    """A failure that the user can cause or mend: one line, what is wrong and what to do."""
+    """A failure that the user can cause or mend: one line, what is wrong and what to do.
 
-    def __init__(self, message: str) -> None:
+    Args:
+        message: The line. Arguments of the library's functions stand in it by their Python names,
+            `max_length=1000` or `max_length`.
+        arguments: The names of those that do, so that the command line can put its options in
+            their place (`for_options`).
+    """
+
+    def __init__(self, message: str, arguments: Iterable[str] = ()) -> None:
         # A path or name in the message may hold anything, even a line break.
         super().__init__(" ".join(message.split()))
+        self.arguments = tuple(arguments)
+
+    def for_options(self, option: Callable[[str], str]) -> str:
+        """The message for people who gave command-line options: `--max-length 1000`.
+
+        Args:
+            option: An argument's name -> the option's, with its dashes.
+        """
+        message = str(self)
+        for name in self.arguments:
+            # Only as a word of its own: a path may hold the same letters.
+            message = re.sub(rf"(?<![\w./-]){name}=", f"{option(name)} ", message)
+            message = re.sub(rf"(?<![\w./-]){name}\b(?![/.]\w)", option(name), message)
+        return message
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -17,7 +43,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def one_line(error: BaseException, limit: int = 300) -> str:
-    """The words of another library's exception on one line: the cause's, where it was wrapped."""
+    """The message of another library's exception on one line: the cause's, where it was wrapped."""
     words = (str(cause) for cause in (error.__cause__, error) if cause is not None)
     text = " ".join(next((text for text in words if text.strip()), "").split())
     text = text or type(error).__name__

@@ -1,1 +1,77 @@
-"""."""
+"""What is trained. In: hidden states of tokens, or one vector per example. Out: logits.
+
+One file per kind of head, complete: its config, parameters, forward pass, gradient, and each
+token's share in the logits. A new kind is its file and a line in `KINDS`; a new pooling is an entry
+in `pooling.POOLINGS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from spacelite.errors import SpaceliteError
+from spacelite.heads.base import Head, TokenHead
+from spacelite.heads.config import HeadConfig, TrainedHeadConfig
+from spacelite.heads.linear import LinearHead
+from spacelite.heads.logreg import LogregHead
+from spacelite.heads.mlp import MLPHead
+from spacelite.heads.pooled import PooledHead
+from spacelite.heads.pooling import POOLINGS, Pooling
+from spacelite.heads.space import SpaceHead
+
+__all__ = [
+    "KINDS",
+    "POOLINGS",
+    "Head",
+    "HeadConfig",
+    "Pooling",
+    "PooledHead",
+    "TokenHead",
+    "TrainedHeadConfig",
+    "config",
+    "config_from",
+    "in_epochs",
+]
+
+# In the order of tables.
+KINDS: dict[str, type[Head]] = {
+    "space": SpaceHead,
+    "linear": LinearHead,
+    "mlp": MLPHead,
+    "logreg": LogregHead,
+}
+
+
+def kind(name: str) -> type[Head]:
+    """A kind of head by its name. Raises SpaceliteError for an unknown one."""
+    if name not in KINDS:
+        raise SpaceliteError(f"head={name}: choose from {', '.join(KINDS)}", ["head"])
+    return KINDS[name]
+
+
+def config(name: str, **settings: Any) -> HeadConfig:
+    """The config of a head.
+
+    Args:
+        name: Its kind, one of KINDS.
+        settings: Those that are not the default.
+
+    Raises:
+        SpaceliteError: There is no such kind.
+        TypeError: This kind has no such setting.
+    """
+    return kind(name).config_type(**settings)
+
+
+def config_from(name: str, settings: Mapping[str, Any]) -> HeadConfig:
+    """A head's config from saved settings; what older runs lack is the default."""
+    own = kind(name).config_type
+    known = {each.name: settings[each.name] for each in fields(own) if each.name in settings}
+    return own(**{key: value for key, value in known.items() if value is not None})
+
+
+def in_epochs(config: HeadConfig) -> bool:
+    """Whether a head is trained in epochs; others are fitted at once."""
+    return isinstance(config, TrainedHeadConfig)

@@ -1,7 +1,8 @@
-"""Classification metrics from confusion matrices, and how far confidence can be trusted."""
+"""The metrics of a split: one entry each in METRICS, computed from what was counted there."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -9,9 +10,54 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
+Scores = dict[str, float | None]  # by metric; None where it is not known
 
-METRICS = ("loss", "ce", "accuracy", "f1_macro", "precision", "recall")
-BINS = 15  # of a reliability diagram, as in Guo et al. 2017
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a head's metrics on a split are computed from.
+
+    Attributes:
+        loss: The full loss, its weighted terms included.
+        ce: The cross-entropy alone, without class weights.
+        accuracy: The share of examples that are predicted correctly.
+        correct: How often each class is predicted correctly, (C,) float64.
+        predicted: How often each class is predicted, (C,).
+        actual: How many examples have each class, (C,).
+        average: How precision and recall are averaged: `binary` (those of class 1) or `weighted`
+            (by support).
+        counted: Which classes macro averages are over, (C,) bool.
+        labels: The examples' labels, (N,) or (N, C), where they are known one by one.
+        probabilities: Those of the labels, (N, C), where they are known; None while weights move.
+    """
+
+    loss: float
+    ce: float
+    accuracy: float
+    correct: Array
+    predicted: Array
+    actual: Array
+    average: str
+    counted: Array
+    labels: Array | None = None
+    probabilities: Array | None = None
+
+    @property
+    def per_class(self) -> PerClass:
+        """Precision, recall and F1 of each class."""
+        return PerClass(
+            ratio(self.correct, self.predicted),
+            ratio(self.correct, self.actual),
+            ratio(2 * self.correct, self.predicted + self.actual),
+            self.actual.astype(np.int64),
+        )
+
+    def averaged(self, values: Array) -> float:
+        """A figure of each class (C,) as one, the way that `average` says."""
+        if self.average == "binary":
+            return float(values[1])
+        share = ratio(self.actual, np.full_like(self.actual, self.actual.sum()))
+        return float((values * share).sum())
 
 
 class PerClass(NamedTuple):
@@ -24,93 +70,72 @@ class PerClass(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Calibration:
-    """A reliability diagram: for each of B equal bins of confidence its mean confidence, accuracy
-    and number of decisions, (B,) each (NaN where there is none); and the expected calibration
-    error, the mean of |accuracy - confidence| over all decisions' bins."""
+class Metric:
+    """A figure of a head on a split.
 
-    confidence: Array
-    accuracy: Array
-    count: Array
-    error: float
-
-
-def average_of(classes: int, multilabel: bool = False) -> str:
-    """How precision and recall are averaged, as in the published tables: `binary` (those of
-    class 1) with two classes, else, and with several labels an example, `weighted` (by support).
+    Attributes:
+        heading: Its name in tables.
+        short: The same where there is little room.
+        compute: From what was counted; None where that does not suffice.
+        higher_is_better: False for losses.
+        best_marked: Whether tables mark a column's best, as the published ones do.
+        curve: Whether reports draw it by epoch.
+        most: The largest value that it can have.
     """
-    return "binary" if classes == 2 and not multilabel else "weighted"
+
+    heading: str
+    short: str
+    compute: Callable[[Outcome], float | None]
+    higher_is_better: bool = True
+    best_marked: bool = False
+    curve: bool = False
+    most: float = 1.0
 
 
-def per_class(confusion: Array) -> PerClass:
-    """Each class' figures from counts by true (row) and predicted (column) class.
-
-    `confusion` (C, C), or (C, 2, 2) with several labels an example: for each class without and
-    with it. A ratio without cases counts as 0, as in scikit-learn.
-    """
-    right, predicted, actual = _counts(confusion)
-    return PerClass(
-        _ratio(right, predicted),
-        _ratio(right, actual),
-        _ratio(2 * right, predicted + actual),
-        actual.astype(np.int64),
-    )
-
-
-def scores(confusion: Array) -> dict[str, float]:
-    """Macro F1, precision and recall from a `confusion` as in `per_class`.
-
-    With one label an example macro F1 averages over the classes that occur, as label or as
-    prediction, as in scikit-learn.
-    """
-    confusion = np.asarray(confusion)
-    _, predicted, actual = _counts(confusion)
-    multilabel = confusion.ndim == 3
-    occurs = np.ones(len(confusion), bool) if multilabel else predicted + actual > 0
-    precision, recall, f1, _ = per_class(confusion)
-    if average_of(len(confusion), multilabel) == "binary":
-        precision_mean, recall_mean = precision[1], recall[1]
-    else:
-        share = _ratio(actual, np.full_like(actual, actual.sum()))
-        precision_mean, recall_mean = (precision * share).sum(), (recall * share).sum()
-    return {
-        "f1_macro": float(f1[occurs].mean()),
-        "precision": float(precision_mean),
-        "recall": float(recall_mean),
-    }
-
-
-def probabilities(logits: Array, multilabel: bool) -> Array:
-    """Of logits (..., C), float64: a softmax, or each label's own with several labels a text."""
-    logits = np.asarray(logits, np.float64)
-    if multilabel:
-        return np.exp(-np.logaddexp(0, -logits))  # the sigmoid
-    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    made: Array = powers / powers.sum(axis=-1, keepdims=True)
-    return made
+# In the order of the tables' columns. Precision and recall as in the published tables; a ratio
+# without cases counts as 0, as in scikit-learn.
+METRICS: dict[str, Metric] = {
+    "loss": Metric(
+        "Loss",
+        "Loss",
+        lambda outcome: outcome.loss,
+        higher_is_better=False,
+        curve=True,
+        most=np.inf,
+    ),
+    "ce": Metric("CE", "CE", lambda outcome: outcome.ce, higher_is_better=False, most=np.inf),
+    "accuracy": Metric(
+        "Accuracy", "Acc.", lambda outcome: outcome.accuracy, best_marked=True, curve=True
+    ),
+    "f1_macro": Metric(
+        "Macro F1",
+        "F1",
+        lambda outcome: float(outcome.per_class.f1[outcome.counted].mean()),
+        best_marked=True,
+        curve=True,
+    ),
+    "precision": Metric(
+        "Precision",
+        "Prec.",
+        lambda outcome: outcome.averaged(outcome.per_class.precision),
+        best_marked=True,
+        curve=True,
+    ),
+    "recall": Metric(
+        "Recall",
+        "Rec.",
+        lambda outcome: outcome.averaged(outcome.per_class.recall),
+        best_marked=True,
+        curve=True,
+    ),
+}
 
 
-def calibration(confidence: Array, right: Array, bins: int = BINS) -> Calibration:
-    """The reliability diagram of decisions: `confidence` (N,) in [0, 1], `right` (N,) bool.
-
-    Guo et al., "On Calibration of Modern Neural Networks", arXiv:1706.04599; bins are (a, b].
-    """
-    place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    count = np.bincount(place, minlength=bins)
-    with np.errstate(invalid="ignore"):
-        means = np.bincount(place, confidence, bins) / count
-        accuracy = np.bincount(place, right, bins) / count
-    gaps = np.nan_to_num(np.abs(accuracy - means))
-    return Calibration(means, accuracy, count, float((gaps * count).sum() / count.sum()))
+def scores(outcome: Outcome) -> Scores:
+    """Every metric of a split, by its name in METRICS."""
+    return {name: metric.compute(outcome) for name, metric in METRICS.items()}
 
 
-def _counts(confusion: Array) -> tuple[Array, Array, Array]:
-    """Of each class how often it is rightly predicted, predicted, and there; (C,) float64 each."""
-    confusion = np.asarray(confusion, np.float64)
-    if confusion.ndim == 3:
-        return confusion[:, 1, 1], confusion[:, :, 1].sum(1), confusion[:, 1].sum(1)
-    return np.diag(confusion), confusion.sum(axis=0), confusion.sum(axis=1)
-
-
-def _ratio(part: Array, whole: Array) -> Array:
+def ratio(part: Array, whole: Array) -> Array:
+    """part / whole, 0 where there is nothing to divide by."""
     return np.divide(part, whole, out=np.zeros_like(whole), where=whole > 0)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spacelite.errors import SpaceliteError
-from spacelite.metrics.predictions import Outputs
+from spacelite.metrics.predictions import Predictions
 
 RESAMPLES, FEWEST = 10_000, 1_000
 LEVEL = 0.95  # of the intervals
@@ -76,7 +76,7 @@ def accuracy_difference(
     return Difference((only_first - only_second) / examples, _interval(values))
 
 
-def f1_difference(first: Outputs, second: Outputs, seed: int = 0) -> Difference:
+def f1_difference(first: Predictions, second: Predictions, seed: int = 0) -> Difference:
     """The difference in macro F1 of two heads on the same examples.
 
     It depends on counts alone: how many examples have which label and which two predictions. These
@@ -114,7 +114,7 @@ def _interval(values: Array) -> Interval:
     return float(low), float(high)
 
 
-def _indicators(part: Array, outputs: Outputs) -> Array:
+def _indicators(part: Array, outputs: Predictions) -> Array:
     if outputs.several:
         return part.astype(np.float64)
     return np.eye(outputs.logits.shape[1])[part[:, 0]]

@@ -1,0 +1,119 @@
+"""What every format on disk needs: whole files or none, locks, folders, sizes in words."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from spacelite.errors import SpaceliteError
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Write a file whole or not at all: yields the path to write to, which gets the name `path`
+    once its bytes are on the disk, and is deleted where writing failed.
+
+    The temporary file is this process's own, so that two may write the same file: the last to
+    finish wins.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        yield partial
+        sync(partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all. Raises OSError."""
+    with whole(path) as partial:
+        partial.write_bytes(content)
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write one JSON document whole or not at all, indented. Raises OSError."""
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+    write_bytes(path, f"{text}\n".encode())
+
+
+def sync(path: Path) -> None:
+    """Have the bytes of a file, or the names in a folder, on the disk before going on."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def make_folder(folder: Path, otherwise: str = "choose another folder") -> Path:
+    """Make a folder where it is missing, and check that files can be written into it.
+
+    Args:
+        folder: The folder; its parents are made as well.
+        otherwise: What the user can do where that fails.
+
+    Returns:
+        The folder.
+
+    Raises:
+        SpaceliteError: It cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise SpaceliteError(
+            f"{folder} cannot be written: {error.strerror or error}; {otherwise}", ["cache_dir"]
+        ) from error
+    return folder
+
+
+@contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """Hold the right to write `path`, a file or a folder; wait for another process that holds it.
+
+    The kernel releases it when the process ends, however it ends.
+
+    Args:
+        path: What is written; the lock is a hidden file beside it.
+
+    Raises:
+        SpaceliteError: The lock's folder cannot be written to.
+    """
+    from filelock import FileLock, Timeout
+
+    guard = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        try:
+            guard.acquire(timeout=0)
+        except Timeout:
+            log.warning("another spacelite process is writing %s: waiting for it", path.name)
+            guard.acquire()
+    except OSError as error:
+        raise SpaceliteError(
+            f"{path.parent} cannot be written: {error.strerror or error}; choose another cache_dir "
+            "(or set SPACELITE_CACHE)",
+            ["cache_dir"],
+        ) from error
+    try:
+        yield
+    finally:
+        guard.release()
+
+
+def human_bytes(count: float) -> str:
+    """A number of bytes for people: `438.1 MB` (decimal units, as disks are sold)."""
+    units = ("bytes", "kB", "MB", "GB", "TB")
+    unit = 0
+    while count >= 1000 and unit < len(units) - 1:
+        count, unit = count / 1000, unit + 1
+    return f"{count:.1f} {units[unit]}" if unit else f"{int(count)} bytes"

@@ -1,0 +1,228 @@
+"""`run.json`: the record of a run, as it is written and read, and the run's identity."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from spacelite import heads
+from spacelite.cache.spec import CacheSpec, canonical, slug
+from spacelite.errors import SpaceliteError
+from spacelite.heads import HeadConfig
+from spacelite.metrics.scores import Scores
+from spacelite.tasks import MULTI_LABEL, SINGLE_LABEL, Task
+from spacelite.training.config import FitConfig, TrainingConfig
+
+FORMAT = 1
+# The settings that have been hashed into ids from the beginning, null where a run has none of
+# them. A later setting is hashed only where it differs from its default: old runs keep their ids.
+FIRST_SETTINGS = (
+    "seed", "learning_rate", "weight_decay", "latent", "inter", "intra", "pooling", "epochs",
+    "batch_size", "data_seed", "schedule", "clip_norm", "class_weights", "patience", "monitor",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """What `run.json` says of a run.
+
+    Attributes:
+        id: The run's name, a function of cache and settings (`run_id`).
+        head: The head's config.
+        training: What it shared with the heads it was trained beside.
+        cache: The name of the cache it was trained on; `cache_key`: its key; `spec`: its spec.
+        label_names: The C names, by label number.
+        task: What a label is.
+        examples: How many the cache has, by split.
+        average: How precision and recall are averaged.
+        train_params: The number of trained parameters.
+        metrics: Every metric by split, with the final weights; read them with `figure`, since runs
+            of former versions lack later metrics.
+        best_epoch: The epoch of the weights, where early stopping chose it.
+        seconds: Of the training, which `heads_in_pass` heads shared.
+        created: When, in UTC.
+        versions: Of the packages it was trained with.
+    """
+
+    id: str
+    head: HeadConfig
+    training: FitConfig
+    cache: str
+    cache_key: str
+    spec: CacheSpec
+    label_names: tuple[str, ...]
+    task: Task
+    examples: dict[str, int]
+    average: str
+    train_params: int
+    metrics: dict[str, Scores]
+    best_epoch: int | None
+    seconds: float
+    heads_in_pass: int
+    created: str
+    versions: dict[str, str | None]
+
+    @property
+    def system(self) -> str:
+        """The head's name in tables."""
+        return self.head.name
+
+    @property
+    def seed(self) -> int:
+        """The head's seed; 0 for a head that has none."""
+        return int(getattr(self.head, "seed", 0))
+
+    @property
+    def epochs(self) -> int | None:
+        """How many epochs it was trained for; None for a head that is fitted at once."""
+        return self.training.epochs if isinstance(self.training, TrainingConfig) else None
+
+    @property
+    def split(self) -> str:
+        """The split that reports show: `test` where there is one, else `validation`."""
+        return shown_split(self.metrics)
+
+    def same_but_seed(self) -> tuple[Any, ...]:
+        """What runs have in common that differ in their seed alone."""
+        settings = {**self.head.settings(), **self.training.settings()}
+        settings.pop("seed", None)
+        return (self.cache_key, self.head.kind, *sorted(settings.items()))
+
+    def as_json(self) -> dict[str, Any]:
+        """The record as `run.json` holds it."""
+        return {
+            "format": FORMAT,
+            "id": self.id,
+            "head": self.head.kind,
+            "system": self.system,
+            "settings": all_settings(self.head, self.training),
+            "best_epoch": self.best_epoch,
+            "cache": self.cache,
+            "cache_key": self.cache_key,
+            "spec": self.spec.as_json(),
+            "label_names": list(self.label_names),
+            "multilabel": self.task is MULTI_LABEL,
+            "examples": self.examples,
+            "average": self.average,
+            "train_params": self.train_params,
+            "metrics": self.metrics,
+            "seconds": self.seconds,
+            "heads_in_pass": self.heads_in_pass,
+            "created": self.created,
+            "versions": self.versions,
+        }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any], name: str) -> RunRecord:
+        """Read a record of this or a former version.
+
+        Args:
+            content: What `run.json` holds.
+            name: The run's id: that of its folder.
+
+        Raises:
+            SpaceliteError: It was written by a later version, or its kind of head is not known.
+            KeyError, TypeError, ValueError: It is no record.
+        """
+        if content["format"] > FORMAT:
+            raise SpaceliteError(
+                f"run {name} has format {content['format']}, this spacelite reads {FORMAT}: "
+                "upgrade spacelite"
+            )
+        settings = content["settings"]
+        head = heads.config_from(content["head"], settings)
+        training = _config_from(TrainingConfig if heads.in_epochs(head) else FitConfig, settings)
+        shown = shown_split(content["metrics"])
+        float(content["metrics"][shown]["accuracy"])  # what everything else relies on
+        return cls(
+            id=name,
+            head=head,
+            training=training,
+            cache=content["cache"],
+            cache_key=content["cache_key"],
+            spec=CacheSpec.from_json(content["spec"]),
+            label_names=tuple(content["label_names"]),
+            # Runs of the first versions have one label per text, and were trained alone.
+            task=MULTI_LABEL if content.get("multilabel") else SINGLE_LABEL,
+            examples=dict(content["examples"]),
+            average=content["average"],
+            train_params=int(content["train_params"]),
+            metrics=dict(content["metrics"]),
+            best_epoch=content.get("best_epoch"),
+            seconds=float(content["seconds"]),
+            heads_in_pass=int(content.get("heads_in_pass", 1)),
+            created=str(content["created"]),
+            versions=dict(content.get("versions", {})),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferRecord:
+    """An evaluation of a run on another data set, `transfer/<cache>.json`.
+
+    Attributes:
+        cache: The name of that data set's cache; `cache_key`: its key.
+        dataset: The data set's name.
+        examples: How many it has, by split.
+        labels: Its label names -> the run's.
+        metrics: Every metric by split.
+    """
+
+    cache: str
+    cache_key: str
+    dataset: str
+    examples: dict[str, int]
+    labels: dict[str, str]
+    metrics: dict[str, Scores]
+
+    @property
+    def split(self) -> str:
+        """The split that reports show."""
+        return shown_split(self.metrics)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> TransferRecord:
+        """Read a record. Raises KeyError or TypeError for what is none."""
+        record = cls(**{each.name: content[each.name] for each in fields(cls)})
+        float(record.metrics[record.split]["accuracy"] or 0)
+        return record
+
+
+def figure(scores: Mapping[str, float | None], metric: str) -> float | None:
+    """A metric of saved scores, None where a run is older than it."""
+    return scores.get(metric)
+
+
+def shown_split(by_split: Mapping[str, Any]) -> str:
+    """The split that reports show: `test` where there is one, else `validation`."""
+    return "test" if "test" in by_split else "validation"
+
+
+def all_settings(head: HeadConfig, training: FitConfig) -> dict[str, Any]:
+    """Every setting of a run as `run.json` holds it: null where one plays no part."""
+    return {
+        **dict.fromkeys(FIRST_SETTINGS),
+        **head.settings(),
+        **training.settings(),
+    }
+
+
+def run_id(spec: CacheSpec, head: HeadConfig, training: FitConfig) -> str:
+    """The id of a run, a function of the cache's spec and the settings alone."""
+    default = {each.name: each.default for one in (head, training) for each in fields(one)}
+    hashed = {
+        name: value
+        for name, value in all_settings(head, training).items()
+        if name in FIRST_SETTINGS or value != default[name]
+    }
+    identity = canonical({"cache": spec.cache_key(), "head": head.kind, **hashed})
+    digest = hashlib.sha256(identity.encode()).hexdigest()
+    return "--".join([slug(spec.backbone), slug(spec.dataset), head.kind, digest[:8]])
+
+
+def _config_from(kind: type[FitConfig], settings: Mapping[str, Any]) -> FitConfig:
+    """A config from saved settings: what an older run lacks, or has no part in, is the default."""
+    known = {each.name: settings[each.name] for each in fields(kind) if each.name in settings}
+    return kind(**{name: value for name, value in known.items() if value is not None})

@@ -1,0 +1,102 @@
+"""What a setting is: its default, its check, and its words; dataclasses of settings are configs.
+
+A new setting of a head or of training is one field of its config. Runs that were saved before it
+existed keep their ids and are read with its default (`runs.identity`), so a default never changes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import MISSING, field, fields
+from typing import TYPE_CHECKING, Any, Protocol
+
+from spacelite.errors import SpaceliteError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+    class Config(DataclassInstance, Protocol):
+        """A dataclass of settings."""
+
+        def settings(self) -> dict[str, Any]:
+            """The settings by name, as they are hashed and saved."""
+
+
+LARGEST_SEED = 2**63 - 1
+
+# A value -> what is needed instead, None where it is good.
+Check = Callable[[Any], str | None]
+
+
+def setting(
+    default: Any = MISSING, *, check: Check, words: str | None = None, always: bool = False
+) -> Any:
+    """A field of a config.
+
+    Args:
+        default: What it is unless given; it never changes, since old runs are read with it.
+        check: Says what is needed where a value is not usable.
+        words: How tables mention it, with the value in braces: `batch {}`. None where it stands in
+            a column or in the system's name.
+        always: Whether tables mention it even where it is the default.
+    """
+    return field(default=default, metadata={"check": check, "words": words, "always": always})
+
+
+def check(config: Config) -> None:
+    """Raise SpaceliteError for a value that nothing can be trained with, naming the argument."""
+    for each in fields(config):
+        value = getattr(config, each.name)
+        needed = each.metadata["check"](value)
+        if needed is not None:
+            shown = f"{value:g}" if isinstance(value, float) else value
+            raise SpaceliteError(f"{each.name}={shown}: {needed}", [each.name])
+
+
+def words(config: Config) -> list[str]:
+    """The settings that tables mention, in words: those that they always do, and those that are
+    not the default."""
+    said, values = [], config.settings()
+    for each in fields(config):
+        value = values[each.name]
+        wanted = value is not None and (each.metadata["always"] or value != each.default)
+        if wanted and each.metadata["words"] is not None:
+            said.append(each.metadata["words"].format(value))
+    return said
+
+
+def one_of(*choices: str) -> Check:
+    """The value is one of these names."""
+    return lambda value: None if value in choices else f"choose from {', '.join(choices)}"
+
+
+def whole(least: int, most: int | None = None) -> Check:
+    """The value is a whole number from `least` to `most`."""
+
+    def needed(value: Any) -> str | None:
+        good = isinstance(value, int) and not isinstance(value, bool) and value >= least
+        if good and (most is None or value <= most):
+            return None
+        if most == LARGEST_SEED:
+            return "give a number from 0 to 2^63 - 1"
+        return f"give at least {least:,}" if most is None else f"give {least:,} to {most:,}"
+
+    return needed
+
+
+def non_negative(value: Any) -> str | None:
+    """The value is 0 or a positive number."""
+    good = isinstance(value, int | float) and 0 <= value < math.inf
+    return None if good else "give 0 or a positive number"
+
+
+def positive(value: Any) -> str | None:
+    """The value is a number above 0."""
+    good = isinstance(value, int | float) and 0 < value < math.inf
+    return None if good else "give a number above 0"
+
+
+def optional(inner: Check) -> Check:
+    """The value is None, or passes another check."""
+    return lambda value: None if value is None else inner(value)
