@@ -1,32 +1,66 @@
 """What a setting is: its default, its check, and its words; dataclasses of settings are configs.
 
 A new setting of a head or of training is one field of its config. Runs that were saved before it
-existed keep their ids and are read with its default (`runs.identity`), so a default never changes.
+existed keep their ids and are read with its default (`Config.hashed`), so a default never changes.
 """
 
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable
-from dataclasses import MISSING, field, fields
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from typing import Any, ClassVar
 
 from spacelite.errors import SpaceliteError
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
-    class Config(DataclassInstance, Protocol):
-        """A dataclass of settings."""
-
-        def settings(self) -> dict[str, Any]:
-            """The settings by name, as they are hashed and saved."""
 
 
 LARGEST_SEED = 2**63 - 1
 
 # A value -> what is needed instead, None where it is good.
 Check = Callable[[Any], str | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """A dataclass of settings.
+
+    Attributes:
+        FIRST: The settings that have been hashed into ids from the beginning, null where a config
+            has none of them. A later setting is hashed only where it is not its default: runs that
+            are older than it keep their ids.
+    """
+
+    FIRST: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        # 0 and 0.0 are the same setting, and numpy's numbers are numbers: they give the same id.
+        for each in fields(self):
+            value, kind = getattr(self, each.name), str(each.type)
+            if isinstance(value, bool | str) or value is None:
+                continue
+            convert: Callable[[Any], Any] = float if kind.startswith("float") else operator.index
+            try:
+                object.__setattr__(self, each.name, convert(value))
+            except (TypeError, ValueError):
+                continue  # `check` names it
+
+    def settings(self) -> dict[str, Any]:
+        """The settings by name, as they are hashed and saved; None where one plays no part."""
+        return asdict(self)
+
+    def saved(self) -> dict[str, Any]:
+        """The settings as run records hold them: those of FIRST, and all others."""
+        return {**dict.fromkeys(self.FIRST), **self.settings()}
+
+    def hashed(self) -> dict[str, Any]:
+        """What ids are made of: those of FIRST, and others where they are not the default."""
+        default = {each.name: each.default for each in fields(self)}
+        return {
+            name: value
+            for name, value in self.saved().items()
+            if name in self.FIRST or value != default[name]
+        }
 
 
 def setting(

@@ -7,7 +7,6 @@ classes, K heads.
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -58,9 +57,7 @@ class Task(ABC):
     # Loss, torch.
 
     @abstractmethod
-    def targets(
-        self, labels: torch.Tensor, classes: int, dtype: torch.dtype
-    ) -> torch.Tensor:
+    def targets(self, labels: torch.Tensor, classes: int, dtype: torch.dtype) -> torch.Tensor:
         """(B, C): 1 for the classes that an example has, else 0."""
 
     @abstractmethod
@@ -402,7 +399,7 @@ class MultiLabel(Task):
 
     def correct(self, predicted: Array, labels: Array) -> Array:
         """Whether all of an example's labels, and no others, are predicted."""
-        same: Array = np.equal(predicted, labels).all(axis=1)
+        same: Array = np.all(np.equal(predicted, labels), axis=1)
         return same
 
     def confidence(self, probabilities: Array) -> Array:
@@ -491,11 +488,6 @@ def check_same(data: Task, run: Task, about: str) -> None:
     """Raise SpaceliteError where a data set's task is not a run's; `about` names the two."""
     if data is not run:
         raise SpaceliteError(f"{about}: the data have {data.phrase}, the run has {run.phrase}")
-
-
-def smoothed_log_odds(positive: int, examples: int) -> float:
-    """The log-odds of a class, finite where all or none of the examples have it."""
-    return math.log((positive + 0.5) / (examples - positive + 0.5))
 
 
 def _indexes(names: Sequence[str], among: Sequence[str]) -> Array:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
-from spacelite.settings import LARGEST_SEED, non_negative, positive, setting, whole
+from spacelite.settings import LARGEST_SEED, Config, non_negative, positive, setting, whole
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeadConfig:
+class HeadConfig(Config):
     """What one head is. Each kind of head has a config of its own, in its own file."""
+
+    FIRST = ("seed", "learning_rate", "weight_decay", "latent", "inter", "intra", "pooling")
 
     kind: ClassVar[str]
 
@@ -24,10 +26,6 @@ class HeadConfig:
         """The name with all that tells heads of one training apart, for messages."""
         return self.name
 
-    def settings(self) -> dict[str, Any]:
-        """The settings by name, as they are hashed and saved."""
-        return asdict(self)
-
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedHeadConfig(HeadConfig):
@@ -40,12 +38,8 @@ class TrainedHeadConfig(HeadConfig):
     """
 
     seed: int = setting(0, check=whole(0, LARGEST_SEED))
-    learning_rate: float = setting(
-        2e-4, check=positive, words="learning rate {:g}", always=True
-    )
-    weight_decay: float = setting(
-        0.01, check=non_negative, words="weight decay {:g}", always=True
-    )
+    learning_rate: float = setting(2e-4, check=positive, words="learning rate {:g}", always=True)
+    weight_decay: float = setting(0.01, check=non_negative, words="weight decay {:g}", always=True)
 
     @property
     def description(self) -> str:

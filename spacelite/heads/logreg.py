@@ -1,15 +1,23 @@
-"""scikit-learn's LogisticRegression on pooled hidden states: the honest strong baseline."""
+"""The logreg head: scikit-learn's LogisticRegression on one vector per example, the honest strong
+baseline. It is fitted at once, not trained in epochs."""
 
 from __future__ import annotations
 
 import logging
 import math
 import warnings
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-import torch
+
+from spacelite.heads.base import Parameters
+from spacelite.heads.batch import Objective
+from spacelite.heads.config import HeadConfig
+from spacelite.heads.linear import LinearHead
+from spacelite.heads.pooled import PooledConfig
+from spacelite.lazy import torch
 
 log = logging.getLogger(__name__)
 
@@ -18,46 +26,81 @@ MAX_ITERATIONS = 1000  # scikit-learn's 100 do not suffice for a few hundred fea
 Array = npt.NDArray[Any]
 
 
-def fit(
-    features: Array, labels: Array, classes: int, class_weights: str
-) -> dict[str, torch.Tensor]:
-    """The parameters `classifier.weight` (C, d) and `classifier.bias` (C,) of the linear layer
-    that LogisticRegression (its default L2 penalty, C = 1) fits to `features` (N, d).
+@dataclass(frozen=True, kw_only=True)
+class LogregConfig(PooledConfig):
+    """scikit-learn's LogisticRegression: no seed, learning rate or weight decay."""
 
-    `labels` (N,), or (N, C) for one binary regression a class. With two classes the difference of
-    the two logits is scikit-learn's single one. `class_weights`: `none` or `balanced`.
+    kind: ClassVar[str] = "logreg"
+
+    def settings(self) -> dict[str, Any]:
+        # Its seed was hashed into ids from the beginning, although it has none.
+        return {"seed": 0, **super().settings()}
+
+
+class LogregHead(LinearHead):
+    """The linear layer that LogisticRegression (its default L2 penalty, C = 1) fits."""
+
+    config_type: ClassVar[type[HeadConfig]] = LogregConfig
+
+    @classmethod
+    def fit(
+        cls,
+        config: Any,
+        features: torch.Tensor,
+        labels: torch.Tensor,
+        objective: Objective,
+        class_weights: str,
+    ) -> Parameters:
+        """Fit the parameters of one head.
+
+        With two classes the difference of the two logits is scikit-learn's single one.
+
+        Args:
+            config: The head's.
+            features: One vector per training example, (N, d).
+            labels: (N,) or (N, C).
+            objective: What they are labels of.
+            class_weights: `none` or `balanced`.
+
+        Returns:
+            `classifier.weight` (C, d) and `classifier.bias` (C,).
+        """
+        inputs = features.cpu().numpy().astype(np.float64)
+        weight = np.zeros((objective.classes, inputs.shape[1]))
+        bias = np.zeros(objective.classes)
+        for columns, targets in objective.task.problems(labels.cpu().numpy(), objective.classes):
+            weight[columns], bias[columns] = _fit(inputs, targets, len(columns), class_weights)
+        return {
+            "classifier.weight": torch.from_numpy(weight).float(),
+            "classifier.bias": torch.from_numpy(bias).float(),
+        }
+
+
+def _fit(inputs: Array, targets: Array, columns: int, class_weights: str) -> tuple[Array, Array]:
+    """Weights (columns, d) and biases (columns,) of one classification.
+
+    A single column is a binary one, of its class against everything else.
     """
-    features = features.astype(np.float64)
-    if labels.ndim == 2:
-        parts = [_binary(features, labels[:, c], class_weights) for c in range(classes)]
-        weight = np.stack([weight for weight, _ in parts])
-        bias = np.array([bias for _, bias in parts])
-    else:
-        model = _fit(features, labels, class_weights)
-        coefficients, intercepts = model.coef_, model.intercept_
-        if len(model.classes_) == 2:
-            coefficients = np.concatenate([-coefficients, coefficients]) / 2
-            intercepts = np.concatenate([-intercepts, intercepts]) / 2
-        weight = np.zeros((classes, features.shape[1]))
-        # A class that train lacks is practically never predicted, its cross-entropy still finite.
-        bias = np.full(classes, intercepts.min() - 20)
-        weight[model.classes_], bias[model.classes_] = coefficients, intercepts
-    return {
-        "classifier.weight": torch.from_numpy(weight).float(),
-        "classifier.bias": torch.from_numpy(bias).float(),
-    }
+    if columns == 1:
+        positive = int(targets.sum())
+        if positive in (0, len(targets)):  # nothing to separate
+            log_odds = math.log((positive + 0.5) / (len(targets) - positive + 0.5))  # smoothed
+            return np.zeros((1, inputs.shape[1])), np.array([log_odds])
+        model = _regression(inputs, targets, class_weights)
+        return model.coef_, model.intercept_
+    model = _regression(inputs, targets, class_weights)
+    coefficients, intercepts = model.coef_, model.intercept_
+    if len(model.classes_) == 2:
+        coefficients = np.concatenate([-coefficients, coefficients]) / 2
+        intercepts = np.concatenate([-intercepts, intercepts]) / 2
+    weight = np.zeros((columns, inputs.shape[1]))
+    # A class that train lacks is practically never predicted, its cross-entropy still finite.
+    bias = np.full(columns, intercepts.min() - 20)
+    weight[model.classes_], bias[model.classes_] = coefficients, intercepts
+    return weight, bias
 
 
-def _binary(features: Array, labels: Array, class_weights: str) -> tuple[Array, float]:
-    positive = int(labels.sum())
-    if 0 < positive < len(labels):
-        model = _fit(features, labels, class_weights)
-        return model.coef_[0], float(model.intercept_[0])
-    # Nothing to separate: the (smoothed) log-odds of the class.
-    return np.zeros(features.shape[1]), math.log((positive + 0.5) / (len(labels) - positive + 0.5))
-
-
-def _fit(features: Array, labels: Array, class_weights: str) -> Any:
+def _regression(inputs: Array, targets: Array, class_weights: str) -> Any:
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
@@ -66,7 +109,7 @@ def _fit(features: Array, labels: Array, class_weights: str) -> Any:
     )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
-        model.fit(features, labels)
+        model.fit(inputs, targets)
     if any(issubclass(warning.category, ConvergenceWarning) for warning in caught):
         log.warning("logreg has not converged after %s iterations", f"{MAX_ITERATIONS:,}")
     return model

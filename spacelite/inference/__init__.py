@@ -1,1 +1,42 @@
-"""."""
+"""A run on new input. In: a run and texts, or another data set. Out: probabilities, words, metrics."""
+
+from spacelite.inference.explanation import (
+    Explanation,
+    Marked,
+    Shares,
+    Word,
+    explain,
+    explain_example,
+    explain_text,
+    has_shares,
+    marked,
+    require_shares,
+)
+from spacelite.inference.prediction import (
+    backbone_files,
+    lines,
+    predict,
+    read_texts,
+)
+from spacelite.lazy import exports
+
+__all__ = [
+    "Explanation",
+    "Marked",
+    "Shares",
+    "Word",
+    "backbone_files",
+    "evaluate",
+    "explain",
+    "explain_example",
+    "explain_text",
+    "has_shares",
+    "lines",
+    "marked",
+    "parse_mapping",
+    "predict",
+    "read_texts",
+    "require_shares",
+]
+
+__getattr__ = exports(__name__, {"evaluate": "transfer", "parse_mapping": "transfer"})

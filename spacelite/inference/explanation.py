@@ -1,65 +1,47 @@
 """Which words mattered: the exact share of every token in a text's logits.
 
-A space head is a mean over tokens followed by one linear layer, so that
-logit_c = b_c + sum over tokens t of (1 / n) * sum over coordinates j of V[c, j] * s_{t,j}
-(notation: the README). The same holds for a linear layer on the mean of the tokens. Nothing is
-approximated, and neither torch nor the backbone is needed for an example of a cache.
+Where a head's logits are a bias plus a mean over tokens (`heads.Head.token_logits`), each token's
+share is exact: nothing is approximated.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from spacelite import heads
+from spacelite.backbones.words import Words
 from spacelite.cache.store import Cache
 from spacelite.errors import SpaceliteError
-from spacelite.metrics import scores as metrics
-from spacelite.runs.store import Run
+from spacelite.heads.space import SpaceHead
+from spacelite.inference import prediction
+from spacelite.runs import Run
+from spacelite.tasks import Task
 
 Array = npt.NDArray[Any]
-
 
 WEAK = 0.1  # of the strongest contribution: words below it are not marked
 
 
 @dataclass(frozen=True)
 class Word:
-    """A word of the text, or a special token, the numbers of its `tokens`, and its share in each
-    label's logit (C,)."""
+    """A word of a text.
+
+    Attributes:
+        text: The word, or a special token.
+        special: Whether it is a special token.
+        tokens: The numbers of its tokens.
+        contributions: Its share in each label's logit, (C,).
+    """
 
     text: str
     special: bool
     tokens: list[int]
     contributions: list[float]
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """A prediction taken apart. Lists of C go by `labels`: `logits`, computed as the head does, are
-    `bias` + the words' contributions, to within `difference`. `example`: the cached example's
-    label names, where it is one."""
-
-    labels: list[str]
-    probabilities: list[float]
-    logits: list[float]
-    bias: list[float]
-    words: list[Word]
-    difference: float
-    example: list[str] | None = None
-
-    @property
-    def predicted(self) -> int:
-        """The number of the most probable label."""
-        return int(np.argmax(self.probabilities))
-
-    def marked(self, label: int) -> list[Marked]:
-        """The text, its words marked by their shares in a label's logit."""
-        shares = [word.contributions[label] for word in self.words]
-        return marked([word.text for word in self.words], shares)
 
 
 @dataclass(frozen=True)
@@ -72,126 +54,203 @@ class Marked:
     contribution: float
 
 
+@dataclass(frozen=True)
+class Explanation:
+    """A prediction and each word's share in it. Lists of C are by `labels`.
+
+    Attributes:
+        labels: The C label names.
+        probabilities: Of each label.
+        logits: As the head's forward pass computes them.
+        bias: The part of each logit that is no word's.
+        words: The text's words.
+        difference: How far bias and words together are from the logits, at most.
+        example: The label names of the cached example, where it is one.
+        spaces: The tokens in each label's concept space, C arrays (n, 1 to 3); none for heads
+            without concept spaces.
+    """
+
+    labels: list[str]
+    probabilities: list[float]
+    logits: list[float]
+    bias: list[float]
+    words: list[Word]
+    difference: float
+    example: list[str] | None = None
+    spaces: list[Array] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        """The explanation as a JSON object, without the concept spaces."""
+        content = asdict(replace(self, spaces=[]))
+        del content["spaces"]
+        return content
+
+    @property
+    def predicted(self) -> int:
+        """The number of the most probable label."""
+        return int(np.argmax(self.probabilities))
+
+    def marked(self, label: int) -> list[Marked]:
+        """The text, its words marked by their shares in a label's logit."""
+        shares = [word.contributions[label] for word in self.words]
+        return marked([word.text for word in self.words], shares)
+
+
 def marked(words: Sequence[str], shares: Sequence[float]) -> list[Marked]:
     """A text's words with their shares in a logit, those that matter marked."""
     strongest = max(map(abs, shares), default=0.0) or 1.0
-    made = []
+    text = []
     for word, share in zip(words, shares, strict=True):
         weight = abs(share) / strongest
         side = "" if weight <= WEAK else "for" if share > 0 else "against"
-        made.append(Marked(word, side, weight, share))
-    return made
+        text.append(Marked(word, side, weight, share))
+    return text
 
 
 def has_shares(run: Run) -> bool:
     """Whether a head's logits are a sum over tokens."""
-    return run.record["head"] == "space" or (
-        run.record["head"] in ("linear", "logreg") and run.settings["pooling"] == "mean"
-    )
+    return heads.kind(run.head.kind).not_additive(run.head) is None
 
 
 def require_shares(run: Run) -> None:
-    """Raise SpaceliteError for a head whose logits are no sum over tokens."""
-    if not has_shares(run):
+    """Raise SpaceliteError for a head whose logits are not a sum over tokens."""
+    reason = heads.kind(run.head.kind).not_additive(run.head)
+    if reason is not None:
         raise SpaceliteError(
-            f"run {run.id} is {run.record['system']}: its logits are no sum over tokens; explain a "
-            "space head, or a linear one or logreg on the mean"
+            f"run {run.id} cannot be explained: {reason}; explain a space head, or a linear head "
+            "or logreg on the mean of the tokens"
         )
 
 
-@dataclass(frozen=True)
 class Shares:
-    """A head whose logits are a sum over tokens: `spaces` (C L, d), or None for a linear one, and
-    the classifier's `weight` (C, p) and `bias` (C,). `labels`: C names."""
+    """A run's head, as far as each token's share in the logits needs it."""
 
-    labels: list[str]
-    spaces: Array | None
-    weight: Array
-    bias: Array
-
-    @classmethod
-    def of(cls, run: Run) -> Shares:
-        """A run's head. Raises SpaceliteError where its logits are no sum over tokens."""
+    def __init__(self, run: Run) -> None:
+        """Raises SpaceliteError where the logits are not a sum over tokens."""
         require_shares(run)
-        arrays = run.arrays()
-        spaces = arrays.get("concept_spaces")
-        return cls(
-            labels=run.record["label_names"],
-            spaces=None if spaces is None else spaces.reshape(-1, spaces.shape[-1]),
-            weight=arrays["classifier.weight"],
-            bias=arrays["classifier.bias"],
+        self._kind, self._config = heads.kind(run.head.kind), run.head
+        self._parameters = run.parameters
+        self.labels = list(run.record.label_names)
+        self.task: Task = run.record.task
+        self.bias: Array = self._kind.bias(self._parameters)
+        # The most numbers that are held of a token at once.
+        self.numbers_per_token = self._kind.numbers_per_token(
+            self._config, len(self.labels), run.width
         )
 
-    @property
-    def widest(self) -> int:
-        """The most numbers that a token has on the way: its hidden state, or its coordinates."""
-        matrices = (self.weight, self.weight if self.spaces is None else self.spaces)
-        return max(int(matrix.shape[1]) for matrix in matrices)
-
-    def coordinates(self, hidden: Array) -> Array:
-        """What is averaged over tokens, (n, p) in the type of `hidden` (n, d): concept coordinates,
-        or the hidden states themselves."""
-        if self.spaces is None:
-            return hidden
-        projected = hidden @ self.spaces.T.astype(hidden.dtype)
-        made: Array = np.tanh(projected, out=projected)
-        return made
-
-    def of_tokens(self, hidden: Array) -> Array:
-        """n times the shares (n, C) of a text's n tokens in its logits."""
-        made: Array = self.coordinates(hidden) @ self.weight.T.astype(hidden.dtype)
-        return made
-
-
-def contributions(run: Run, hidden: Array) -> tuple[Array, Array, Array]:
-    """Shares (n, C) of a text's tokens in its logits, from `hidden` (n, d); the bias (C,); and the
-    logits (C,) as the head computes them, from the mean over tokens. All float64.
-
-    Raises SpaceliteError for a head whose logits are no sum over tokens.
-    """
-    head, features = Shares.of(run), hidden.astype(np.float64)
-    weight, bias = head.weight.astype(np.float64), head.bias.astype(np.float64)
-    means = head.coordinates(features).mean(axis=0)
-    return head.of_tokens(features) / len(features), bias, weight @ means + bias
+    def token_logits(self, hidden: Array) -> Array:
+        """n times the shares (n, C) of a text's n tokens, from `hidden` (n, d), in its type."""
+        return self._kind.token_logits(self._config, self._parameters, hidden)
 
 
 def explain(
     run: Run,
     hidden: Array,
     words: Sequence[tuple[str, bool, Sequence[int]]],
+    logits: Array,
     example: list[str] | None = None,
 ) -> Explanation:
-    """Take a prediction apart: `hidden` (n, d), and the text's words, each with whether it is a
-    special token and the numbers of its tokens."""
-    shares, bias, logits = contributions(run, hidden)
-    made = [
+    """Split a prediction into the shares of its words.
+
+    Args:
+        run: The head.
+        hidden: The text's hidden states (n, d).
+        words: The text's words, each with whether it is a special token and the numbers of its
+            tokens.
+        logits: As the head's forward pass gave them, (C,).
+        example: The label names of the cached example, where it is one.
+
+    Raises:
+        SpaceliteError: The head's logits are not a sum over tokens.
+    """
+    head = Shares(run)
+    shares = head.token_logits(hidden.astype(np.float64)) / len(hidden)
+    explained = [
         Word(text, special, list(tokens), shares[list(tokens)].sum(axis=0).tolist())
         for text, special, tokens in words
     ]
-    added = bias + np.sum([word.contributions for word in made], axis=0)
+    bias = head.bias.astype(np.float64)
+    total = bias + np.sum([word.contributions for word in explained], axis=0)
     return Explanation(
-        labels=run.record["label_names"],
-        probabilities=metrics.probabilities(logits, bool(run.record.get("multilabel"))).tolist(),
-        logits=logits.tolist(),
+        labels=head.labels,
+        probabilities=head.task.probabilities(logits).tolist(),
+        logits=np.asarray(logits, np.float64).tolist(),
         bias=bias.tolist(),
-        words=made,
-        difference=float(np.abs(added - logits).max()),
+        words=explained,
+        difference=float(np.abs(total - logits).max()),
         example=example,
+        spaces=concept_points(run, hidden),
     )
 
 
-def concept_points(run: Run, hidden: Array, most: int = 3) -> list[Array]:
-    """A text's tokens in the concept space of each label: C arrays (n, min(L, `most`)), of the
-    hidden states `hidden` (n, d); none for a head without concept spaces.
+def explain_text(
+    run: Run, text: str, *, backbone: str | None = None, device: str = "auto"
+) -> Explanation:
+    """Explain the prediction for a text.
 
-    Where L is larger: the coordinates along the first principal axes of the text's tokens, the
-    origin staying where it is.
+    Args:
+        run: The head.
+        text: The text.
+        backbone: Where the run's backbone lies, if it was a local folder.
+        device: Where the backbone runs.
+
+    Raises:
+        SpaceliteError: The head's logits are not a sum over tokens, the text is empty, or the
+            backbone is not the run's.
     """
-    head = Shares.of(run)
-    if head.spaces is None:
+    require_shares(run)
+    files = prediction.backbone_files(run, backbone)
+    hidden, ids, pooled = prediction.one_text(run, text, files, device=device)
+    (logits,) = prediction.head_logits(run, hidden[None], None if pooled is None else pooled[None])
+    return explain(run, hidden, Words(files.folder).of(ids.tolist()), logits)
+
+
+def explain_example(
+    run: Run, cache: Cache, location: str, *, backbone: str | None = None
+) -> Explanation:
+    """Explain the prediction for an example of the run's cache; the backbone is not run.
+
+    Args:
+        run: The head.
+        cache: The run's, open.
+        location: The example's split and number, as `test:17`.
+        backbone: Where the run's backbone lies, if it was a local folder: its tokenizer's file
+            tells the words.
+
+    Raises:
+        SpaceliteError: The head's logits are not a sum over tokens, or there is no such example.
+    """
+    require_shares(run)
+    found = cached_example(cache, location)
+    words = Words(prediction.backbone_files(run, backbone).folder)
+    split, _, number = location.partition(":")
+    saved = run.predictions() if split == run.record.split else None
+    if saved is not None and len(saved.logits) == len(cache.splits[split]):
+        logits = saved.logits[int(number)]
+    else:
+        pooled = None if found.pooled is None else found.pooled[None]
+        (logits,) = prediction.head_logits(run, found.hidden[None], pooled)
+    return explain(run, found.hidden, words.of(found.token_ids.tolist()), logits, found.labels)
+
+
+def concept_points(run: Run, hidden: Array, most: int = 3) -> list[Array]:
+    """A text's tokens in the concept space of each label.
+
+    Where a space has more than `most` dimensions: the coordinates along the first principal axes of
+    the text's tokens, the origin staying where it is.
+
+    Args:
+        run: The head.
+        hidden: The text's hidden states (n, d).
+        most: Dimensions of a space at most.
+
+    Returns:
+        C arrays (n, min(L, most)); none for a head without concept spaces.
+    """
+    if heads.kind(run.head.kind) is not SpaceHead:
         return []
-    coordinates = head.coordinates(hidden.astype(np.float64))
-    spaces = np.split(coordinates, len(head.labels), axis=1)
+    coordinates = SpaceHead.coordinates(run.parameters, hidden.astype(np.float64))
+    spaces = np.split(coordinates, len(run.record.label_names), axis=1)
     return [space if space.shape[1] <= most else _principal(space, most) for space in spaces]
 
 
@@ -201,24 +260,47 @@ def _principal(points: Array, count: int) -> Array:
     axes = axes[:count]
     # Either direction is an axis: the one whose largest part is positive.
     largest = axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)]
-    made: Array = points @ (axes * np.sign(largest)[:, None]).T
-    return made
+    projected: Array = points @ (axes * np.sign(largest)[:, None]).T
+    return projected
 
 
-def cached_example(cache: Cache, place: str) -> tuple[Array, Array, list[str]]:
-    """Hidden states (n, d), token ids (n,) and label names of an example, named as `test:17`.
-    Raises SpaceliteError where there is none."""
-    name, _, number = place.partition(":")
+@dataclass(frozen=True)
+class CachedExample:
+    """An example of a cache: hidden states (n, d), token ids (n,), the pooler's output (d,) where
+    there is one, and its label names."""
+
+    hidden: Array
+    token_ids: Array
+    pooled: Array | None
+    labels: list[str]
+
+
+def cached_example(cache: Cache, location: str) -> CachedExample:
+    """Read an example of a cache.
+
+    Args:
+        cache: Open.
+        location: Its split and number, as `test:17`.
+
+    Raises:
+        SpaceliteError: There is none.
+    """
+    name, _, number = location.partition(":")
     split = cache.splits.get(name)
     if split is None or not number.isdecimal() or int(number) >= len(split):
         known = ", ".join(f"{key}:0 to {key}:{len(one) - 1}" for key, one in cache.splits.items())
-        raise SpaceliteError(f"--example {place}: give one of {known}")
-    if not split.done[int(number)]:
+        raise SpaceliteError(f"example={location}: give one of {known}", ["example"])
+    row = int(number)
+    if not split.done[row]:
         raise SpaceliteError(
-            f"--example {place} is not embedded in cache {cache.name}: run its embed command again"
+            f"example={location} is not embedded in cache {cache.name}: run its embed command "
+            "again",
+            ["example"],
         )
-    first, last = split.offsets[int(number) : int(number) + 2].tolist()
-    label = split.labels[int(number)]
-    chosen = [label] if label.ndim == 0 else np.flatnonzero(label)
-    names = [cache.label_names[int(each)] for each in chosen]
-    return split.read_tokens(first, last), split.read_token_ids(first, last), names
+    first, last = split.offsets[row : row + 2].tolist()
+    return CachedExample(
+        hidden=split.read_tokens(first, last),
+        token_ids=split.read_token_ids(first, last),
+        pooled=split.pooled[row] if split.has_pooler else None,
+        labels=cache.task.label_names(split.labels[row], cache.label_names),
+    )

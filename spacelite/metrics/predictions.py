@@ -99,7 +99,8 @@ def load(path: Path, split: str, task: Task, accuracy: float) -> Predictions | N
         return None
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            found = Predictions(*(arrays[f"{split}/{name}"] for name in NAMES), task)
+            index, labels, logits = (arrays[f"{split}/{name}"] for name in NAMES)
+            found = Predictions(index, labels, logits, task)
             share = float(found.correct.mean())
     except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
         raise SpaceliteError(f"{path} is damaged ({one_line(error, 80)})") from error

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
-from spacelite.backbones import model as backbones
+from spacelite import backbones, heads, inference, runs
 from spacelite.cache import embedding
-from spacelite.cache import spec as specs
 from spacelite.cache.store import Cache
 from spacelite.errors import SpaceliteError
-from spacelite.heads.settings import HeadSettings, PassSettings
-from spacelite.inference import transfer as evaluation
-from spacelite.paper import tables as paper
+from spacelite.heads import HeadConfig
+from spacelite.metrics.scores import Scores
+from spacelite.paper import tables
 from spacelite.paper.tables import RowOutcome
-from spacelite.runs import store as runs
-from spacelite.runs.store import Run
+from spacelite.runs import Run
+from spacelite.training import TrainingConfig, loop
 
 log = logging.getLogger(__name__)
 
@@ -26,9 +25,9 @@ OnProgress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
-    """What is reproduced with: `backbone` stands in for all published ones where it is given;
-    the others are `embed`'s."""
+class ReproduceOptions:
+    """How the tables are measured: with `backbone`, where it is given, in place of the published
+    ones, and `seeds` seeds per row; the others are `embed`'s."""
 
     cache_dir: Path
     backbone: str | None = None
@@ -41,29 +40,42 @@ class Options:
 
 def reproduce(
     table: str | None,
-    options: Options,
+    options: ReproduceOptions,
     on_progress: OnProgress = lambda phase, done, total: None,
 ) -> list[RowOutcome]:
     """Measure every row of the published tables, or of one: training data embedded, all heads of a
     number of epochs trained in one pass, zero-shot rows evaluated on their test data.
 
-    Caches, runs and evaluations that are there already are used; an interrupted call goes on where
-    it was. A backbone or data set that cannot be had leaves its rows empty, and the log says why.
-    Raises SpaceliteError for an unknown table.
+    Caches, runs and evaluations that are there already are used; after an interruption the same
+    call continues. A backbone or data set that is not available leaves its rows empty, and the log
+    says why.
+
+    Args:
+        table: A table's id; None for all of them.
+        options: How.
+        on_progress: Called with the phase, what is done and all of it.
+
+    Returns:
+        One outcome per published row.
+
+    Raises:
+        SpaceliteError: There is no such table, or an option is not usable.
     """
-    rows = [row for row in paper.published() if table in (None, row.table)]
+    rows = [row for row in tables.published() if table in (None, row.table)]
     if not rows:
-        known = ", ".join(dict.fromkeys(row.table for row in paper.published()))
-        raise SpaceliteError(f"--table {table}: choose one of {known}")
+        known = ", ".join(dict.fromkeys(row.table for row in tables.published()))
+        raise SpaceliteError(f"table={table}: choose one of {known}", ["table"])
     if options.limit is not None and options.limit < 1:
-        raise SpaceliteError(f"--limit {options.limit}: give at least one example a split")
+        raise SpaceliteError(
+            f"limit={options.limit}: give at least one example per split", ["limit"]
+        )
     if options.data_dir is not None and not options.data_dir.is_dir():
-        raise SpaceliteError(f"--data-dir {options.data_dir}: there is no such folder")
+        raise SpaceliteError(f"data_dir={options.data_dir}: there is no such folder", ["data_dir"])
     outcomes = [RowOutcome(row) for row in rows]
     passes: dict[tuple[str, str, int], list[RowOutcome]] = {}
     for outcome in outcomes:
         row = outcome.row
-        backbone = options.backbone or paper.hub_name(row.backbone)
+        backbone = options.backbone or tables.hub_name(row.backbone)
         passes.setdefault((backbone, row.train_on, row.epochs), []).append(outcome)
     failed: dict[tuple[str, str], str] = {}  # what could not be embedded
     for (backbone, data, epochs), members in passes.items():
@@ -79,7 +91,7 @@ def reproduce(
 def _embed(
     backbone: str,
     data: str,
-    options: Options,
+    options: ReproduceOptions,
     failed: dict[tuple[str, str], str],
     on_progress: OnProgress,
 ) -> Path | None:
@@ -91,7 +103,7 @@ def _embed(
             backbone=backbone,
             dataset=data,
             cache_dir=options.cache_dir,
-            max_length=paper.protocol()["max_length"],
+            max_length=tables.protocol()["max_length"],
             limit=options.limit,
             device=options.device,
             tokens_per_batch=options.tokens_per_batch,
@@ -108,64 +120,78 @@ def _train(
     path: Path,
     epochs: int,
     outcomes: Sequence[RowOutcome],
-    options: Options,
+    options: ReproduceOptions,
     on_progress: OnProgress,
 ) -> None:
     """One pass for all rows with this cache and number of epochs."""
-    protocol = paper.protocol()
-    shared = PassSettings(epochs=epochs, batch_size=protocol["batch_size"])
+    protocol = tables.protocol()
+    training = TrainingConfig(epochs=epochs, batch_size=protocol["batch_size"])
     with Cache(path) as cache:
         wanted = {
             id(outcome): [_head(outcome, seed, cache) for seed in range(options.seeds)]
             for outcome in outcomes
         }
-        heads = list(dict.fromkeys(head for own in wanted.values() for head in own))
-        there = {head: _finished(options.cache_dir, cache, head, shared) for head in heads}
-        missing = [head for head, run in there.items() if run is None]
-        if missing:
-            saved, stopped = runs.train_and_save(
-                options.cache_dir,
-                cache,
-                missing,
-                shared,
-                device=backbones.resolve_device(options.device),
-                resume=True,
-                on_progress=lambda done, total: on_progress("train", done, total),
-            )
-            there.update({run.head: run for run in saved})
-            if stopped:
-                log.warning("diverged: %s", ", ".join(stopped))
+        configs = list(dict.fromkeys(config for own in wanted.values() for config in own))
+        there = {
+            config: _finished(options.cache_dir, cache, config, training) for config in configs
+        }
+        missing = [config for config, run in there.items() if run is None]
+        for run in _trained(cache, missing, training, options, on_progress) if missing else []:
+            there[run.head] = run
     for outcome in outcomes:
         found = [there[head] for head in wanted[id(outcome)]]
         outcome.runs = [run for run in found if run is not None]
         if len(outcome.runs) < len(found):
             outcome.note = f"{len(found) - len(outcome.runs)} of {len(found)} seeds diverged."
         if outcome.row.test_on == outcome.row.train_on:
-            outcome.scores = [run.record["metrics"][run.split] for run in outcome.runs]
+            outcome.scores = [run.record.metrics[run.record.split] for run in outcome.runs]
 
 
-def _head(outcome: RowOutcome, seed: int, cache: Cache) -> HeadSettings:
-    row, protocol = outcome.row, paper.protocol()
+def _trained(
+    cache: Cache,
+    missing: Sequence[HeadConfig],
+    training: TrainingConfig,
+    options: ReproduceOptions,
+    on_progress: OnProgress,
+) -> list[Run]:
+    """Train heads in one pass and save each; one that diverges is named in the log."""
+    saved: list[Run] = []
+    results = loop.train(
+        cache,
+        missing,
+        training,
+        device=backbones.resolve_device(options.device),
+        cache_dir=options.cache_dir,
+        resume=True,
+        save=lambda head: saved.append(runs.save(options.cache_dir, cache, head, training)),
+        on_progress=lambda done, total: on_progress("train", done, total),
+    )
+    stopped = [result.config.description for result in results if result.stopped is not None]
+    if stopped:
+        log.warning("diverged: %s", ", ".join(stopped))
+    return saved
+
+
+def _head(outcome: RowOutcome, seed: int, cache: Cache) -> HeadConfig:
+    row, protocol = outcome.row, tables.protocol()
     pooling = row.pooling
     if pooling == "pooler" and not cache.splits["train"].has_pooler:
         pooling = "first"
-        outcome.note = f"{cache.spec['backbone']} has no pooler: its first token stands in."
-    return HeadSettings(
-        kind=row.head,
+        outcome.note = f"{cache.spec.backbone} has no pooler: its first token is used instead."
+    own = {"latent": row.latent, "inter": row.inter, "intra": row.intra, "pooling": pooling}
+    return heads.config(
+        row.head,
         seed=seed,
         learning_rate=protocol["learning_rate"],
         weight_decay=protocol["weight_decay"],
-        latent=row.latent,
-        inter=row.inter,
-        intra=row.intra,
-        pooling=pooling,
+        **{name: value for name, value in own.items() if value is not None},
     )
 
 
 def _finished(
-    cache_dir: Path, cache: Cache, head: HeadSettings, shared: PassSettings
+    cache_dir: Path, cache: Cache, config: HeadConfig, training: TrainingConfig
 ) -> Run | None:
-    folder = runs.folder_of(cache_dir) / runs.id_of(cache, head, shared)
+    folder = runs.runs_folder(cache_dir) / runs.run_id(cache.spec, config, training)
     if not folder.is_dir():
         return None
     try:
@@ -178,7 +204,7 @@ def _finished(
 def _transfer(
     backbone: str,
     outcomes: Sequence[RowOutcome],
-    options: Options,
+    options: ReproduceOptions,
     failed: dict[tuple[str, str], str],
     on_progress: OnProgress,
 ) -> None:
@@ -198,21 +224,20 @@ def _transfer(
 
 
 def _transferred(
-    run: Run, cache: Cache, options: Options, on_progress: OnProgress
-) -> dict[str, float]:
+    run: Run, cache: Cache, options: ReproduceOptions, on_progress: OnProgress
+) -> Scores:
     """A run's figures on the test split of another cache, labels matched by their numbers."""
-    protocol = dict(zip(cache.label_names, run.record["label_names"], strict=True))
+    by_number = dict(zip(cache.label_names, run.record.label_names, strict=True))
     for known in run.transfers():
-        same = known["cache_key"] == specs.key_of(cache.spec) and known["labels"] == protocol
-        if same and run.outputs(known) is not None:
-            scores: dict[str, float] = known["metrics"]["test"]
-            return scores
-    made, given = evaluation.transfer(
+        same = known.cache_key == cache.spec.cache_key() and known.labels == by_number
+        if same and run.predictions(known) is not None:
+            return known.metrics["test"]
+    record, predictions = inference.evaluate(
         run,
         cache,
-        protocol,
+        by_number,
         device=backbones.resolve_device(options.device),
         on_progress=lambda done, total: on_progress("evaluate", done, total),
     )
-    run.save_transfer(asdict(made), given)
-    return made.metrics["test"]
+    run.save_transfer(record, predictions)
+    return record.metrics["test"]

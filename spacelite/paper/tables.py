@@ -1,4 +1,4 @@
-"""The published tables, and which of their rows a run can be held against.
+"""The published tables, and which of their rows a run can be compared with.
 
 Figures: the space-model README (Tytarenko & Amin, arXiv:2401.16638), in `published_results.json`.
 """
@@ -9,10 +9,11 @@ import json
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from spacelite.runs.store import Run
+from spacelite.metrics.scores import Scores
+from spacelite.runs import Run, RunRecord
+from spacelite.training import TrainingConfig
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,12 @@ class PublishedRow:
 class RowOutcome:
     """What was measured for a published row: a run and its test `scores` for each seed.
 
-    None of either, where `note` says why; else it tells of what had to differ.
+    `note` says why there are none, or what had to differ.
     """
 
     row: PublishedRow
     runs: list[Run] = field(default_factory=list)
-    scores: list[dict[str, float]] = field(default_factory=list)
+    scores: list[Scores] = field(default_factory=list)
     note: str | None = None
 
 
@@ -105,45 +106,62 @@ def hub_name(backbone: str) -> str:
     return "bert-base-cased" if backbone == "bert-base" else backbone
 
 
-def matching(record: dict[str, Any], test_on: str) -> list[PublishedRow]:
-    """The published rows with a run's own setting (its `record`) and a data set it was evaluated
-    on: data, head, its losses, epochs, optimiser.
+def matching(record: RunRecord, test_on: str) -> list[PublishedRow]:
+    """The published rows with a run's own data, head, losses, epochs and optimiser.
 
-    Rows of the same backbone where there are any, else those of other backbones.
+    Args:
+        record: The run's.
+        test_on: The data set that it was evaluated on.
+
+    Returns:
+        Rows of the same backbone where there are any, else those of other backbones.
     """
-    settings, backbone = record["settings"], record["spec"]["backbone"]
-    common = {"schedule": "constant", "clip_norm": None, "class_weights": "none", "patience": None}
-    common |= {name: protocol()[name] for name in ("learning_rate", "weight_decay", "batch_size")}
-    if any(settings.get(name, value) != value for name, value in common.items()):
+    shared = protocol()
+    usual = TrainingConfig(epochs=record.epochs or 1, batch_size=shared["batch_size"])
+    settings = record.head.settings()
+    if record.training.settings() != {**usual.settings(), "data_seed": _data_seed(record)}:
+        return []
+    if any(settings.get(name) != shared[name] for name in ("learning_rate", "weight_decay")):
         return []
     rows = [
         row
         for row in published()
-        if (row.train_on, row.test_on) == (record["spec"]["dataset"], test_on)
-        and row.head == record["head"]
-        and row.epochs == settings["epochs"]
-        and (row.latent, row.inter, row.intra, row.pooling)
-        == tuple(settings[name] for name in ("latent", "inter", "intra", "pooling"))
+        if (row.train_on, row.test_on) == (record.spec.dataset, test_on)
+        and row.head == record.head.kind
+        and row.epochs == record.epochs
+        and _own_settings(row) == {name: settings.get(name) for name in OWN}
     ]
-    same = [row for row in rows if same_backbone(row.backbone, backbone)]
+    same = [row for row in rows if same_backbone(row.backbone, record.spec.backbone)]
     return same or rows
 
 
-def differences(row: PublishedRow, record: dict[str, Any]) -> dict[str, str]:
-    """In which respects a run (its `record`) is not what a published row was made with: a mark for
-    the row, and what it stands for."""
+OWN = ("latent", "inter", "intra", "pooling")  # what tells the heads of the tables apart
+
+
+def _own_settings(row: PublishedRow) -> dict[str, object]:
+    return {name: getattr(row, name) for name in OWN}
+
+
+def _data_seed(record: RunRecord) -> int | None:
+    """The order of the examples has no part in what is compared."""
+    training = record.training
+    return training.data_seed if isinstance(training, TrainingConfig) else None
+
+
+def differences(row: PublishedRow, record: RunRecord) -> dict[str, str]:
+    """In which respects a run is not what a published row was made with: a mark for the row, and
+    what it stands for."""
     notes = {}
-    backbone, examples = record["spec"]["backbone"], record["examples"]["train"]
+    backbone, examples = record.spec.backbone, record.examples["train"]
     if not same_backbone(row.backbone, backbone):
         notes["*"] = f"Published with another backbone than {backbone}."
     if examples != row.train_examples:
         notes["†"] = f"Published for {row.train_examples:,} training examples, here {examples:,}."
-    usual = {"layer": -1, "max_length": protocol()["max_length"]}
-    here = {name: record["spec"].get(name, value) for name, value in usual.items()}
-    if here != usual:
+    longest, spec = protocol()["max_length"], record.spec
+    if (spec.layer, spec.max_length) != (-1, longest):
         notes["‡"] = (
-            f"Published with the last layer and {usual['max_length']} tokens a text, here with "
-            f"layer {here['layer']} and {here['max_length']} tokens."
+            f"Published with the last layer and {longest} tokens per text, here with layer "
+            f"{spec.layer} and {spec.max_length} tokens."
         )
     return notes
 

@@ -16,12 +16,6 @@ from spacelite.tasks import MULTI_LABEL, SINGLE_LABEL, Task
 from spacelite.training.config import FitConfig, TrainingConfig
 
 FORMAT = 1
-# The settings that have been hashed into ids from the beginning, null where a run has none of
-# them. A later setting is hashed only where it differs from its default: old runs keep their ids.
-FIRST_SETTINGS = (
-    "seed", "learning_rate", "weight_decay", "latent", "inter", "intra", "pooling", "epochs",
-    "batch_size", "data_seed", "schedule", "clip_norm", "class_weights", "patience", "monitor",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +91,7 @@ class RunRecord:
             "id": self.id,
             "head": self.head.kind,
             "system": self.system,
-            "settings": all_settings(self.head, self.training),
+            "settings": {**self.head.saved(), **self.training.saved()},
             "best_epoch": self.best_epoch,
             "cache": self.cache,
             "cache_key": self.cache_key,
@@ -200,23 +194,9 @@ def shown_split(by_split: Mapping[str, Any]) -> str:
     return "test" if "test" in by_split else "validation"
 
 
-def all_settings(head: HeadConfig, training: FitConfig) -> dict[str, Any]:
-    """Every setting of a run as `run.json` holds it: null where one plays no part."""
-    return {
-        **dict.fromkeys(FIRST_SETTINGS),
-        **head.settings(),
-        **training.settings(),
-    }
-
-
 def run_id(spec: CacheSpec, head: HeadConfig, training: FitConfig) -> str:
     """The id of a run, a function of the cache's spec and the settings alone."""
-    default = {each.name: each.default for one in (head, training) for each in fields(one)}
-    hashed = {
-        name: value
-        for name, value in all_settings(head, training).items()
-        if name in FIRST_SETTINGS or value != default[name]
-    }
+    hashed = {**head.hashed(), **training.hashed()}
     identity = canonical({"cache": spec.cache_key(), "head": head.kind, **hashed})
     digest = hashlib.sha256(identity.encode()).hexdigest()
     return "--".join([slug(spec.backbone), slug(spec.dataset), head.kind, digest[:8]])

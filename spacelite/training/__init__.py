@@ -1,1 +1,8 @@
-"""."""
+"""Trains heads. In: a cache and the configs of heads. Out: trained heads, metrics, predictions."""
+
+from spacelite.lazy import exports
+from spacelite.training.config import FitConfig, TrainingConfig
+
+__all__ = ["FitConfig", "TrainedHead", "TrainingConfig", "train"]
+
+__getattr__ = exports(__name__, {"TrainedHead": "loop", "train": "loop"})

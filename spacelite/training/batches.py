@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ import numpy.typing as npt
 import torch
 
 from spacelite.cache.store import Cache, CachedSplit
+from spacelite.heads.batch import Scratch
+from spacelite.heads.pooling import POOLINGS
 
 TOKENS_PER_GROUP = 4096  # hidden states that are worked on at a time: they fit the CPU's cache
 GPU_TOKENS_PER_GROUP = 65536  # enough to keep a GPU busy
@@ -32,17 +35,67 @@ BLOCKS_PER_WINDOW = 64  # the more, the better mixed, and the shorter each read
 Array = npt.NDArray[Any]
 
 
-class TokenSplit:
-    """A split's hidden states where training can reach them: N examples of width d.
+@dataclass(frozen=True)
+class ArraySplit:
+    """Examples whose hidden states are arrays, in the place of a cache's split.
 
-    `lengths` (N,) in tokens; `labels` (N,), or (N, C) with several labels an example; `resident`.
+    Attributes:
+        rows: Hidden states of all examples end to end, (T, d).
+        offsets: (N + 1,): example i is rows offsets[i]:offsets[i+1].
+        labels: (N,) or (N, C); whatever they are, logits do not depend on them.
+        pooled: The pooler's outputs, (N, d), where there are any.
+    """
+
+    rows: Array
+    offsets: Array
+    labels: Array
+    pooled: Array
+
+    @property
+    def tokens(self) -> int:
+        """T."""
+        return len(self.rows)
+
+    @property
+    def width(self) -> int:
+        """d."""
+        return int(self.rows.shape[1])
+
+    @property
+    def dtype(self) -> Any:
+        """The hidden states' number type."""
+        return self.rows.dtype
+
+    @property
+    def lengths(self) -> Array:
+        """Tokens of each example, (N,)."""
+        return np.diff(self.offsets)
+
+    def read_tokens(self, first: int, last: int, into: Array | None = None) -> Array:
+        """Rows first:last."""
+        return self.rows[first:last]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+class TokenSplit:
+    """A split's hidden states where heads can reach them: N examples of width d.
+
+    Attributes:
+        lengths: Tokens per example, (N,).
+        labels: (N,) or (N, C), on the device.
+        resident: Whether they are held in memory.
     """
 
     def __init__(
-        self, cache: Cache, name: str, device: str = "cpu", budget: float | None = None
+        self,
+        split: CachedSplit | ArraySplit,
+        name: str = "",
+        device: str = "cpu",
+        budget: float = math.inf,
     ) -> None:
-        """Read the split where it fits into `budget` bytes (default: 60% of the free memory)."""
-        split = cache.splits[name]
+        """Read the split into memory where it fits into `budget` bytes."""
         self.name = name
         self.device = device
         self.width = split.width
@@ -51,7 +104,6 @@ class TokenSplit:
         self._split = split
         self._starts = split.offsets[:-1]  # each example's first row in the file
         self._features: dict[str, torch.Tensor] = {}
-        budget = free_budget(device) if budget is None else budget
         self.bytes = split.tokens * split.width * split.dtype.itemsize
         self.resident = self.bytes <= budget
         if self.resident:
@@ -75,12 +127,12 @@ class TokenSplit:
         return np.arange(len(self))
 
     def load(self, examples: Array) -> None:
-        """Have the tokens of `examples` at hand; called before `gather`, by one thread alone."""
+        """Read the tokens of `examples`; called before `gather`, by one thread alone."""
         if not self.resident:
             self._stream.load(examples)
 
     def release(self) -> None:
-        """Let go of the memory of what `load` has read: a pass over the split has ended."""
+        """Free the memory of what `load` has read: a pass over the split has ended."""
         if not self.resident:
             self._stream.release()
 
@@ -90,7 +142,7 @@ class TokenSplit:
 
     def groups(self, examples: Array, workers: int, columns: int = 1) -> list[tuple[int, int]]:
         """`examples` cut into runs first:last of about TOKENS_PER_GROUP tokens, fewer where many
-        `columns` are computed of each, and as many for each worker."""
+        `columns` are computed of each, the same number for each worker."""
         ends = np.cumsum(self.lengths[examples])
         total = int(ends[-1])
         most, largest = TOKENS_PER_GROUP, LARGEST_GROUP
@@ -105,26 +157,25 @@ class TokenSplit:
         return list(itertools.pairwise(bounds))
 
     def features(self, pooling: str) -> torch.Tensor:
-        """One vector an example, (N, d) float32: its `first` or `last` token, the `mean` of its
-        tokens, or the backbone's `pooler` output. Computed once. Raises SpaceliteError where there
-        is no pooler."""
+        """One vector per example by a pooling of POOLINGS, (N, d) float32; computed once. Raises
+        SpaceliteError where the backbone has no pooler."""
         if pooling not in self._features:
             self._features[pooling] = self._pool(pooling)
         return self._features[pooling]
 
-    def _pool(self, pooling: str) -> torch.Tensor:
-        if pooling == "pooler":
+    def _pool(self, name: str) -> torch.Tensor:
+        pooling = POOLINGS[name]
+        if pooling.from_backbone:
             return torch.from_numpy(self._split.pooled).to(self.device)
         rows, parts, scratch = self.in_order(), [], Scratch()
         for first, last in self.groups(rows, 1):
             examples = rows[first:last]
             self.load(examples)
-            if pooling == "mean":
+            if pooling.pool is not None:
                 lengths = torch.from_numpy(self.lengths[examples]).to(self.device)
-                sums = segment_sum(self.gather(examples, scratch), lengths)
-                parts.append(sums / lengths.view(-1, 1))
+                parts.append(pooling.pool(self.gather(examples, scratch), lengths))
             else:
-                offset = {"first": 0, "last": self.lengths[examples] - 1}[pooling]
+                offset = 0 if pooling.position == 0 else self.lengths[examples] - 1
                 one = np.ones(len(examples), np.int64)
                 starts = self._starts[examples] + offset
                 parts.append(self._rows(examples, starts, one, Scratch()))
@@ -145,7 +196,7 @@ def open_splits(cache: Cache, device: str) -> dict[str, TokenSplit]:
     budget = free_budget(device)
     splits = {}
     for name in cache.splits:
-        splits[name] = TokenSplit(cache, name, device, budget)
+        splits[name] = TokenSplit(cache.splits[name], name, device, budget)
         budget -= splits[name].bytes if splits[name].resident else 0
     return splits
 
@@ -155,7 +206,7 @@ def free_budget(device: str) -> float:
     return RESIDENT_SHARE * _free_memory(device)
 
 
-def _read_all(split: CachedSplit, device: str) -> torch.Tensor:
+def _read_all(split: CachedSplit | ArraySplit, device: str) -> torch.Tensor:
     """All hidden states, on the device in their stored dtype."""
     if device == "cpu":
         return torch.from_numpy(split.read_tokens(0, split.tokens))
@@ -172,7 +223,7 @@ def _read_all(split: CachedSplit, device: str) -> torch.Tensor:
 class _Stream:
     """A split that is read window by window from the file, each a number of blocks."""
 
-    def __init__(self, split: CachedSplit, device: str) -> None:
+    def __init__(self, split: CachedSplit | ArraySplit, device: str) -> None:
         self._split = split
         self._device = device
         self._offsets = split.offsets
@@ -190,7 +241,7 @@ class _Stream:
         self._plan(np.arange(len(self._blocks) - 1))
 
     def shuffled(self, random: np.random.Generator) -> Array:
-        """Plan windows of shuffled blocks; the examples in the order to take them in."""
+        """Plan windows of shuffled blocks; the examples in the order that they are read in."""
         self._plan(random.permutation(len(self._blocks) - 1))
         return np.concatenate([random.permutation(self._examples(w)) for w in self._windows])
 
@@ -250,25 +301,6 @@ class _Stream:
         )
 
 
-class Scratch:
-    """A thread's working memory, used again for every group: fresh memory costs a page fault for
-    every four kilobytes, more than most of what is done with it."""
-
-    def __init__(self) -> None:
-        self._memory: dict[str, torch.Tensor] = {}
-
-    def tensor(
-        self, name: str, shape: tuple[int, ...], device: torch.device, dtype: torch.dtype
-    ) -> torch.Tensor:
-        """A tensor of unknown content, valid until its name is asked for again."""
-        size = math.prod(shape)
-        memory = self._memory.get(name)
-        if memory is None or len(memory) < size or memory.dtype != dtype:
-            memory = torch.empty(size + size // 8, dtype=dtype, device=device)
-            self._memory[name] = memory
-        return memory[:size].view(shape)
-
-
 def _take(tokens: torch.Tensor, starts: Array, lengths: Array, scratch: Scratch) -> torch.Tensor:
     """The rows starts[i] : starts[i] + lengths[i] of `tokens` for all i, float32."""
     return _widen(_read(tokens, starts, lengths, scratch), scratch)
@@ -286,17 +318,6 @@ def _widen(rows: torch.Tensor, scratch: Scratch) -> torch.Tensor:
     if rows.dtype == torch.float32:
         return rows
     return scratch.tensor("hidden", rows.shape, rows.device, torch.float32).copy_(rows)
-
-
-def segment_sum(values: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-    """Sums of consecutive runs of rows: (n, p) values, (B,) lengths >= 1 with sum n -> (B, p).
-
-    embedding_bag, of the rows in their own order, has by far the fastest kernel for this on a CPU.
-    Its wrapper in torch.nn.functional takes longer than the kernel.
-    """
-    rows = torch.arange(len(values), device=values.device)
-    sums: torch.Tensor = torch.embedding_bag(values, rows, lengths.cumsum(0).sub_(lengths))[0]
-    return sums
 
 
 def _free_memory(device: str) -> int:

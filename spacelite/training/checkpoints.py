@@ -1,32 +1,39 @@
-"""The state of an unfinished training on disk, written after every epoch, to go on from."""
+"""The checkpoint of an unfinished training, written after every epoch, to continue from."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spacelite.cache import spec as specs
-from spacelite.cache import store
+from spacelite import files
+from spacelite.cache.spec import canonical
 from spacelite.errors import SpaceliteError, one_line
-from spacelite.heads.settings import HeadSettings, PassSettings
+from spacelite.heads import HeadConfig
+from spacelite.training.config import TrainingConfig
 
 if TYPE_CHECKING:
     import torch
 
+    from spacelite.cache.store import Cache
+
 FOLDER = "unfinished"  # below the cache folder
-
-
 FORMAT = 1
 
 
 @dataclass(frozen=True)
-class Snapshot:
-    """What training goes on from: which training it is, the epochs done, tensors by name, and a
-    record (JSON)."""
+class Checkpoint:
+    """What a training continues from.
+
+    Attributes:
+        identity: Which training it is.
+        epoch: How many epochs are done.
+        tensors: Parameters and Adam's moments by name.
+        record: Histories and the like, JSON.
+    """
 
     identity: str
     epoch: int
@@ -34,56 +41,60 @@ class Snapshot:
     record: dict[str, Any]
 
 
-def identity_of(cache: store.Cache, settings: Sequence[HeadSettings], shared: PassSettings) -> str:
+def identity(cache: Cache, configs: Sequence[HeadConfig], training: TrainingConfig) -> str:
     """What tells one training from another: cache, heads in their order, what they share."""
-    identity = {
+    content = {
         "format": FORMAT,
-        "cache": specs.key_of(cache.spec),
-        "heads": [asdict(head) for head in settings],
-        "shared": asdict(shared),
+        "cache": cache.spec.cache_key(),
+        "heads": [{"kind": config.kind, **config.hashed()} for config in configs],
+        "shared": {**training.hashed(), "monitor": training.monitor},
     }
-    return specs.key_of(identity)
+    return hashlib.sha256(canonical(content).encode()).hexdigest()
 
 
-def path_of(cache_dir: Path, cache_name: str, identity: str) -> Path:
-    """Where a training of a cache keeps its state."""
-    return cache_dir / FOLDER / f"{cache_name}--{identity[:10]}.safetensors"
+def checkpoint_path(
+    cache_dir: Path, cache: Cache, configs: Sequence[HeadConfig], training: TrainingConfig
+) -> Path:
+    """Where a training on a cache keeps its checkpoint."""
+    name = f"{cache.name}--{identity(cache, configs, training)[:10]}.safetensors"
+    return cache_dir / FOLDER / name
 
 
 def remove_all(cache_dir: Path, cache_name: str) -> None:
-    """Delete what unfinished trainings of a cache have left."""
+    """Delete the checkpoints of all unfinished trainings on a cache."""
     for path in (cache_dir / FOLDER).glob(f"*{cache_name}--*"):
         path.unlink(missing_ok=True)
 
 
-def save(path: Path, snapshot: Snapshot) -> None:
-    """Write the state, whole or not at all. Raises SpaceliteError when it cannot be written."""
+def save(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint whole or not at all.
+
+    Raises:
+        SpaceliteError: It cannot be written.
+    """
     from safetensors.torch import save_file
 
-    # The process's own: two may train the same at once.
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    tensors = {name: value.detach().cpu().contiguous() for name, value in snapshot.tensors.items()}
-    known = {"identity": snapshot.identity, "epoch": snapshot.epoch}
-    state = json.dumps({**known, **snapshot.record})
+    tensors = {
+        name: value.detach().cpu().contiguous() for name, value in checkpoint.tensors.items()
+    }
+    known = {"identity": checkpoint.identity, "epoch": checkpoint.epoch}
+    state = json.dumps({**known, **checkpoint.record})
+    files.make_folder(path.parent, "choose another cache_dir")
     try:
-        store.make_folder(path.parent)
-        save_file(tensors, partial, metadata={"state": state})
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except SpaceliteError:
-        raise
+        with files.whole(path) as partial:
+            save_file(tensors, partial, metadata={"state": state})
     except Exception as error:  # safetensors has one of its own for a full disk
         raise SpaceliteError(
-            f"the state of the training cannot be saved in {path.parent}: {one_line(error)}"
+            f"the checkpoint of the training cannot be saved in {path.parent}: {one_line(error)}"
         ) from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
-def load(path: Path, identity: str) -> Snapshot | None:
-    """The state at `path`, None where there is none. Raises SpaceliteError for a damaged one, and
-    for one of another training."""
+def load(path: Path, identity: str) -> Checkpoint | None:
+    """The checkpoint at `path`, None where there is none.
+
+    Raises:
+        SpaceliteError: It is damaged, or another training's.
+    """
     from safetensors import safe_open
 
     if not path.exists():
@@ -92,7 +103,7 @@ def load(path: Path, identity: str) -> Snapshot | None:
         with safe_open(path, framework="pt") as file:
             record = json.loads(file.metadata()["state"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        found = Snapshot(record.pop("identity"), record.pop("epoch"), tensors, record)
+        found = Checkpoint(record.pop("identity"), record.pop("epoch"), tensors, record)
     except Exception as error:
         raise SpaceliteError(
             f"{path} is damaged ({one_line(error, 80)}): remove it to train from the start"

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from spacelite.metrics.scores import METRICS
-from spacelite.settings import LARGEST_SEED, one_of, optional, positive, setting, whole
+from spacelite.settings import LARGEST_SEED, Config, one_of, optional, positive, setting, whole
 
 SCHEDULES = ("constant", "cosine")
 CLASS_WEIGHTS = ("none", "balanced")
 
 
 @dataclass(frozen=True, kw_only=True)
-class FitConfig:
+class FitConfig(Config):
     """What a head that is fitted at once, without epochs, has of a training's settings.
 
     Attributes:
         class_weights: `none`, or `balanced`: every class has the same weight in the loss.
     """
 
-    class_weights: str = setting("none", check=one_of(*CLASS_WEIGHTS), words="{} class weights")
+    FIRST = (
+        "epochs", "batch_size", "data_seed", "schedule", "clip_norm", "class_weights", "patience",
+        "monitor",
+    )  # fmt: skip
 
-    def settings(self) -> dict[str, Any]:
-        """The settings by name, as they are hashed and saved; None where one plays no part."""
-        return asdict(self)
+    class_weights: str = setting("none", check=one_of(*CLASS_WEIGHTS), words="{} class weights")
 
 
 @dataclass(frozen=True, kw_only=True)

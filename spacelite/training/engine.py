@@ -1,9 +1,10 @@
-"""One pass over the tokens of a batch: all space heads' coordinates as one product, forward and
-backward while a group's hidden states are in the processor's cache.
+"""One pass over the tokens of a batch for all heads: groups of examples are shared over threads,
+and every head runs forward and backward on a group while its hidden states are in the processor's
+cache.
 
-Groups are shared out over threads, each of which runs torch's operations on one core: these are so
-short that splitting each over cores gains little on an idle machine, and on a busy one every single
-operation would wait for the slower core.
+Each thread runs torch's operations on one core: these are so short that splitting each over cores
+gains little on an idle machine, and on a busy one every single operation would wait for the slower
+core.
 """
 
 from __future__ import annotations
@@ -20,22 +21,22 @@ import numpy.typing as npt
 import torch
 
 from spacelite.errors import SpaceliteError
-from spacelite.heads.heads import Heads, PooledHeads, SpaceHeads
-from spacelite.heads.losses import Batch, Objective, Size
-from spacelite.training.batches import Scratch, TokenSplit, segment_sum
+from spacelite.heads import Head, PooledHead, TokenHead
+from spacelite.heads.base import Parameters
+from spacelite.heads.batch import Batch, Objective, Scratch
+from spacelite.training.batches import TokenSplit
 
-MOST_WORKERS = 8  # a batch has only so many groups
+LARGEST_POOL = 8  # threads: a batch has only so many groups
 EVALUATION_TOKENS = 2**18  # tokens between two reports of progress
-NARROW = 64  # columns below which the product is faster with the result transposed
 
 Array = npt.NDArray[Any]
 T = TypeVar("T")
 
 
 class Workers:
-    """Threads that work on the groups of a batch, torch's own threads switched off meanwhile."""
+    """Threads that run the groups of a batch, torch's own threads switched off meanwhile."""
 
-    def __init__(self, pool: ThreadPoolExecutor | None, count: int) -> None:
+    def __init__(self, pool: ThreadPoolExecutor | None = None, count: int = 1) -> None:
         self._pool = pool
         self.count = count
         self.scratch = [Scratch() for _ in range(count)]
@@ -52,13 +53,13 @@ class Workers:
 def workers(device: str) -> Iterator[Workers]:
     """As many workers as there are cores for this process; on a GPU one, which drives it."""
     if not device.startswith(("cpu", "cuda")):
-        raise SpaceliteError(f"--device {device}: heads are trained on cpu or cuda")
-    count = 1 if device != "cpu" else min(MOST_WORKERS, _cores())
+        raise SpaceliteError(f"device={device}: heads are trained on cpu or cuda", ["device"])
+    count = 1 if device != "cpu" else min(LARGEST_POOL, _cores())
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         if count == 1:
-            yield Workers(None, 1)
+            yield Workers()
         else:
             with ThreadPoolExecutor(
                 count, initializer=torch.set_num_threads, initargs=(1,)
@@ -81,163 +82,105 @@ def batch_of(split: TokenSplit, rows: Array, objective: Objective) -> Batch:
     return objective.batch(lengths, split.labels[index])
 
 
-def take_in(
+def run_batch(
     split: TokenSplit,
-    stacks: Sequence[Heads],
+    heads: Sequence[Head],
     rows: Array,
     batch: Batch,
-    crew: Workers,
+    workers: Workers,
     train: tuple[int, int] | None,
 ) -> None:
-    """Add the examples `rows`, which are `batch`, to each stack's sums and, when training, leave
-    each its gradients. `train`: the numbers of the epoch and of the batch, for dropout."""
-    spaces = [stack for stack in stacks if isinstance(stack, SpaceHeads)]
-    tasks: list[Callable[[], torch.Tensor | None]] = []
-    for stack in stacks:
-        if isinstance(stack, PooledHeads):
-            features = split.features(str(stack.settings[0].pooling))
+    """Run all heads on a batch: each has counted it afterwards, has its logits, and while training
+    its gradients.
+
+    Args:
+        split: Where the examples are.
+        heads: Stacks of heads.
+        rows: The examples' numbers in the split.
+        batch: The same examples.
+        workers: What the groups are shared over.
+        train: While training the numbers of the epoch and of the batch, for dropout.
+    """
+    tasks: list[Callable[[], list[Parameters] | None]] = []
+    for head in heads:
+        if isinstance(head, PooledHead):
+            features = split.features(head.pooling)
             index = torch.from_numpy(rows).to(split.device)
-            tasks.append(partial(stack.step, features[index], batch, train))
+            tasks.append(partial(head.run_batch, features[index], batch, train))
+    of_tokens = [head for head in heads if isinstance(head, TokenHead)]
     first_share = len(tasks)
-    if spaces:
+    if of_tokens:
         split.load(rows)
-        projection = torch.cat([stack.projection for stack in spaces])
-        for stack in spaces:
-            stack.begin(batch)
-        groups = split.groups(rows, crew.count, len(projection))
+        for head in of_tokens:
+            head.begin(batch)
+        groups = split.groups(rows, workers.count, sum(head.columns for head in of_tokens))
         tasks += [
-            partial(
-                _work, split, spaces, projection, rows, batch, share, scratch, train is not None
-            )
-            for number, scratch in enumerate(crew.scratch)
-            if (share := groups[number :: crew.count])
+            partial(_run_groups, split, of_tokens, rows, batch, share, scratch, train is not None)
+            for number, scratch in enumerate(workers.scratch)
+            if (share := groups[number :: workers.count])
         ]
-    results = crew.run(tasks)
-    if spaces:
-        gradients = [part for part in results[first_share:] if part is not None]
-        gradient = torch.stack(gradients).sum(dim=0) if gradients else None
-        first = 0
-        for stack in spaces:
-            last = first + len(stack.projection)
-            stack.finish(batch, None if gradient is None else gradient[first:last])
-            first = last
+    results = workers.run(tasks)
+    of_threads = [gradients for gradients in results[first_share:] if gradients is not None]
+    for number, head in enumerate(of_tokens):
+        parts = [gradients[number] for gradients in of_threads]
+        head.end(batch, _added(parts) if parts else None)
 
 
-def _work(
+def _run_groups(
     split: TokenSplit,
-    spaces: Sequence[SpaceHeads],
-    projection: torch.Tensor,
+    heads: Sequence[TokenHead],
     rows: Array,
     batch: Batch,
     groups: Sequence[tuple[int, int]],
     scratch: Scratch,
     train: bool,
-) -> torch.Tensor | None:
-    """Work on some of a batch's groups; their gradient of the projection (columns, d)."""
-    gradient = torch.zeros_like(projection) if train else None
+) -> list[Parameters] | None:
+    """Run some of a batch's groups in one thread; each head's gradients while training."""
+    gradients = [head.zero_gradients() for head in heads] if train else None
     for first, last in groups:
         hidden = split.gather(rows[first:last], scratch)
-        _group(spaces, projection, hidden, first, batch.part(first, last), scratch, gradient)
-    return gradient
+        group = batch.part(first, last)
+        for number, head in enumerate(heads):
+            own = None if gradients is None else gradients[number]
+            head.run_group(first, group, hidden, scratch, own)
+    return gradients
 
 
-def _group(
-    spaces: Sequence[SpaceHeads],
-    projection: torch.Tensor,
-    hidden: torch.Tensor,
-    first: int,
-    part: Batch,
-    scratch: Scratch,
-    gradient: torch.Tensor | None,
-) -> None:
-    """Forward and, with a `gradient` to add to, backward of a group: `hidden` (n, d)."""
-    coordinates = _tanh(_project(hidden, projection, scratch))
-    centroids = segment_sum(coordinates, part.lengths).div_(part.tokens)
-    numbers = torch.arange(len(part.lengths), device=hidden.device)
-    example = numbers.repeat_interleave(part.lengths, output_size=len(hidden))
-    fresh = partial(scratch.tensor, device=hidden.device, dtype=hidden.dtype)
-    # What dloss/ds is made of: of each example, and of each token of the heads with L_intra.
-    examples, tokens = [], []
-    column = 0
-    for stack in spaces:
-        columns = len(stack.settings) * stack.per_head
-        own = slice(column, column + columns)
-        varied = slice(column, column + stack.varied * stack.per_head)
-        column += columns
-        if not stack.varied:
-            made = stack.step(first, part, centroids[:, own], None, gradient is not None)
-        else:
-            shape = (len(hidden), stack.varied * stack.per_head)
-            centred, other = (fresh(f"{name} {column}", shape) for name in ("centred", "other"))
-            # Two passes, since the mean of squares less the square of the mean cancels.
-            torch.index_select(centroids[:, varied], 0, example, out=centred)
-            torch.sub(coordinates[:, varied], centred, out=centred)
-            squares = segment_sum(torch.mul(centred, centred, out=other), part.lengths)
-            variance = squares.div_((part.tokens - 1).clamp_(min=1))
-            made = stack.step(first, part, centroids[:, own], variance, gradient is not None)
-            if made is not None and made[1] is not None:
-                torch.index_select(made[1], 0, example, out=other)
-                tokens.append((varied, centred, other))
-        if made is not None:
-            examples.append(made[0])
-    if gradient is None:
-        return
-    slopes = fresh("slopes", coordinates.shape)
-    torch.index_select(torch.cat(examples, dim=1), 0, example, out=slopes)
-    for varied, centred, factor in tokens:
-        slopes[:, varied].addcmul_(centred, factor)
-    # dloss/d(W x) = dloss/ds * (1 - s^2)
-    torch.ops.aten.tanh_backward.grad_input(slopes, coordinates, grad_input=slopes)
-    _add_gradient(gradient, slopes, hidden)
+def _added(parts: Sequence[Parameters]) -> Parameters:
+    return {name: torch.stack([part[name] for part in parts]).sum(dim=0) for name in parts[0]}
 
 
-def _add_gradient(gradient: torch.Tensor, slopes: torch.Tensor, hidden: torch.Tensor) -> None:
-    gradient.addmm_(slopes.T, hidden)
-
-
-def _project(hidden: torch.Tensor, projection: torch.Tensor, scratch: Scratch) -> torch.Tensor:
-    """(n, d) hidden states times (columns, d) transposed: (n, columns)."""
-    rows, columns = len(hidden), len(projection)
-    fresh = partial(scratch.tensor, device=hidden.device, dtype=hidden.dtype)
-    result = fresh("coordinates", (rows, columns))
-    if columns < NARROW:
-        turned = fresh("turned", (columns, rows))
-        result.copy_(torch.mm(projection, hidden.T, out=turned).T)
-    else:
-        torch.mm(hidden, projection.T, out=result)
-    return result
-
-
-def _tanh(projected: torch.Tensor) -> torch.Tensor:
-    """tanh, in place."""
-    if projected.device.type != "cpu":
-        return projected.tanh_()
-    array = projected.numpy()
-    np.tanh(array, out=array)  # several times as fast as torch's
-    return projected
-
-
-def sum_up(
+def run_split(
     split: TokenSplit,
-    stacks: Sequence[Heads],
+    heads: Sequence[Head],
     objective: Objective,
-    crew: Workers,
+    workers: Workers,
     progress: Callable[[int], None] = lambda tokens: None,
-) -> tuple[Size, list[torch.Tensor]]:
-    """Sum up a split, which counts as one batch: L_inter and L_intra are means over all of it.
-    Returns the counts to form the losses with, and each stack's logits (K, N, C) on the CPU."""
+) -> list[torch.Tensor]:
+    """Run all heads on a whole split, which counts as one batch: L_inter and L_intra are means over
+    all of it.
+
+    Args:
+        split: The examples.
+        heads: Stacks of heads, which have counted the split afterwards.
+        objective: What its labels are.
+        workers: What groups are shared over.
+        progress: Called with numbers of tokens that are done.
+
+    Returns:
+        Each stack's logits (K, N, C) on the CPU.
+    """
     rows = split.in_order()
-    size = batch_of(split, rows, objective).size
-    for stack in stacks:
-        stack.clear()
+    for head in heads:
+        head.clear()
     ends = np.cumsum(split.lengths)
     chunks = np.searchsorted(ends, np.arange(EVALUATION_TOKENS, ends[-1], EVALUATION_TOKENS))
-    logits: list[list[torch.Tensor]] = [[] for _ in stacks]
+    logits: list[list[torch.Tensor]] = [[] for _ in heads]
     for chunk in np.split(rows, np.unique(chunks)):
         if len(chunk):
-            take_in(split, stacks, chunk, batch_of(split, chunk, objective), crew, None)
-            for parts, stack in zip(logits, stacks, strict=True):
-                parts.append(stack.logits.cpu())
+            run_batch(split, heads, chunk, batch_of(split, chunk, objective), workers, None)
+            for parts, head in zip(logits, heads, strict=True):
+                parts.append(head.logits.cpu())
             progress(int(split.lengths[chunk].sum()))
     split.release()
-    return size, [torch.cat(parts, dim=1) for parts in logits]
+    return [torch.cat(parts, dim=1) for parts in logits]

@@ -1,90 +1,135 @@
-"""What stacks of heads have summed -> each head's loss, CE and metrics: of a split, of an epoch."""
+"""Heads on a split -> each head's loss, CE and metrics: of a whole split, of an epoch's batches."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
+import numpy.typing as npt
 import torch
 
-from spacelite.heads.heads import Heads
-from spacelite.heads.losses import Objective, Size
-from spacelite.heads.settings import HeadSettings
-from spacelite.metrics import scores as metrics
-from spacelite.training import engine as passes
-from spacelite.training.batches import TokenSplit
+from spacelite import heads
+from spacelite.heads import Head, HeadConfig
+from spacelite.heads.base import Parameters
+from spacelite.heads.batch import Objective
+from spacelite.metrics.scores import Scores, scores
+from spacelite.training import engine
+from spacelite.training.batches import ArraySplit, TokenSplit
 from spacelite.training.engine import Workers
 
-Scores = dict[str, float]
+Array = npt.NDArray[Any]
 
 
 class Evaluated(NamedTuple):
-    """A head on a split: its figures, and its logits (N, C) for each example."""
+    """A head on a split: its metrics, and its logits (N, C)."""
 
     scores: Scores
     logits: torch.Tensor
 
 
-class Seen:
-    """The figures of an epoch's batches: losses as means over examples, predictions summed."""
+class EpochMetrics:
+    """The metrics of an epoch's batches: losses as means over examples, predictions counted."""
 
-    def __init__(self, stack: Heads) -> None:
-        self._stack = stack
-        self._loss, self._ce = torch.zeros(2, len(stack.settings), dtype=torch.float64)
-        self._confusion = torch.zeros_like(stack.sums.confusion)
-        self._right = torch.zeros_like(stack.sums.right)
+    def __init__(self, head: Head) -> None:
+        self._head = head
+        self._loss, self._ce = torch.zeros(2, len(head.configs), dtype=torch.float64)
+        self._correct = torch.zeros_like(head.totals.correct)
+        self._confusion = torch.zeros_like(head.totals.confusion)
         self._examples = 0
 
-    def add(self, size: Size) -> None:
-        """Count what the stack has summed over a batch."""
-        loss, ce = self._stack.losses(size)
-        self._loss += loss * size.examples
-        self._ce += ce * size.examples
-        self._confusion += self._stack.sums.confusion
-        self._right += self._stack.sums.right
-        self._examples += size.examples
+    def add(self) -> None:
+        """Add the batch that the heads have counted."""
+        totals, (loss, ce) = self._head.totals, self._head.losses()
+        self._loss += loss * totals.examples
+        self._ce += ce * totals.examples
+        self._confusion += totals.confusion
+        self._correct += totals.correct
+        self._examples += totals.examples
 
-    def scores(self) -> list[tuple[HeadSettings, Scores]]:
-        """Each head's figures."""
-        accuracy = self._right / self._examples
-        figures = (self._loss / self._examples, self._ce / self._examples, accuracy)
-        return _scores(self._stack, *figures, self._confusion)
+    def scores(self) -> dict[HeadConfig, Scores]:
+        """Each head's metrics."""
+        loss, ce, accuracy = (
+            value / self._examples for value in (self._loss, self._ce, self._correct)
+        )
+        return _scores(self._head, loss, ce, accuracy, self._confusion)
+
+
+def stacked(
+    parameters: Mapping[HeadConfig, Parameters], objective: Objective, device: str
+) -> list[Head]:
+    """Heads with their parameters, those that can share a stack in one."""
+    alike: dict[tuple[object, ...], list[HeadConfig]] = {}
+    for config in parameters:
+        alike.setdefault(heads.kind(config.kind).stack_key(config), []).append(config)
+    return [
+        heads.kind(configs[0].kind).stack(
+            configs, [parameters[config] for config in configs], objective, device
+        )
+        for configs in alike.values()
+    ]
 
 
 def evaluate(
     split: TokenSplit,
-    stacks: Sequence[Heads],
+    stacks: Sequence[Head],
     objective: Objective,
-    crew: Workers,
+    workers: Workers,
     progress: Callable[[int], None] = lambda tokens: None,
-) -> dict[HeadSettings, Evaluated]:
-    """Loss, CE, metrics and logits of every head on a split, which counts as one batch: L_inter
-    and L_intra are means over the whole split."""
-    size, logits = passes.sum_up(split, stacks, objective, crew, progress)
+) -> dict[HeadConfig, Evaluated]:
+    """Evaluate heads on a split, which counts as one batch.
+
+    Args:
+        split: The examples.
+        stacks: The heads.
+        objective: What the labels are.
+        workers: What groups of tokens are shared over.
+        progress: Called with numbers of tokens that are done.
+
+    Returns:
+        By head its metrics, and its logits for each example.
+    """
+    logits = engine.run_split(split, stacks, objective, workers, progress)
+    labels = split.labels.cpu().numpy()
     evaluated = {}
-    for stack, of_stack in zip(stacks, logits, strict=True):
-        figures = (*stack.losses(size), stack.sums.right / size.examples, stack.sums.confusion)
-        for row, (head, scores) in enumerate(_scores(stack, *figures)):
-            evaluated[head] = Evaluated(scores, of_stack[row])
+    for head, own in zip(stacks, logits, strict=True):
+        totals = head.totals
+        accuracy = totals.correct / totals.examples
+        found = _scores(head, *head.losses(), accuracy, totals.confusion, labels, own)
+        for row, config in enumerate(head.configs):
+            evaluated[config] = Evaluated(found[config], own[row])
     return evaluated
 
 
+def predict(
+    config: HeadConfig, parameters: Parameters, objective: Objective, examples: ArraySplit
+) -> Array:
+    """One head's logits (N, C) for examples whose hidden states are at hand."""
+    (head,) = stacked({config: parameters}, objective, "cpu")
+    (logits,) = engine.run_split(TokenSplit(examples), [head], objective, Workers())
+    predicted: Array = logits[0].numpy()
+    return predicted
+
+
 def _scores(
-    stack: Heads,
+    head: Head,
     loss: torch.Tensor,
     ce: torch.Tensor,
     accuracy: torch.Tensor,
     confusion: torch.Tensor,
-) -> list[tuple[HeadSettings, Scores]]:
-    return [
-        (
-            head,
-            {
-                "loss": float(loss[row]),
-                "ce": float(ce[row]),
-                "accuracy": float(accuracy[row]),
-                **metrics.scores(confusion[row].numpy()),
-            },
+    labels: Array | None = None,
+    logits: torch.Tensor | None = None,
+) -> dict[HeadConfig, Scores]:
+    task = head.objective.task
+    return {
+        config: scores(
+            task.outcome(
+                float(loss[row]),
+                float(ce[row]),
+                float(accuracy[row]),
+                confusion[row].numpy(),
+                labels,
+                None if logits is None else logits[row].numpy(),
+            )
         )
-        for row, head in enumerate(stack.settings)
-    ]
+        for row, config in enumerate(head.configs)
+    }

@@ -1,4 +1,4 @@
-"""The training loop: K heads, one pass over the tokens an epoch, history, early stopping."""
+"""The training loop: K heads, one pass over the tokens per epoch, history, early stopping."""
 
 from __future__ import annotations
 
@@ -12,39 +12,46 @@ from typing import Any
 
 import torch
 
+from spacelite import heads, settings
 from spacelite.cache.store import Cache
 from spacelite.errors import SpaceliteError, is_out_of_memory
-from spacelite.heads import heads, logreg, settings
-from spacelite.heads.heads import Heads, Parameters, stacked
-from spacelite.heads.losses import Objective
-from spacelite.heads.settings import HeadSettings, PassSettings
-from spacelite.training import checkpoints as snapshots
-from spacelite.training import engine as passes
+from spacelite.heads import POOLINGS, Head, HeadConfig
+from spacelite.heads.base import Parameters
+from spacelite.heads.batch import Objective
+from spacelite.metrics.scores import METRICS, Scores
+from spacelite.tasks import task_of
+from spacelite.training import checkpoints, engine
 from spacelite.training.batches import TokenSplit, open_splits
-from spacelite.training.checkpoints import Snapshot
+from spacelite.training.checkpoints import Checkpoint
+from spacelite.training.config import TrainingConfig
 from spacelite.training.engine import Workers
-from spacelite.training.evaluation import Scores, Seen, evaluate
+from spacelite.training.evaluation import EpochMetrics, evaluate, stacked
 from spacelite.training.optimizer import Adam, Moments, schedule_factor
 
 log = logging.getLogger(__name__)
 
-HeadMoments = dict[tuple[HeadSettings, str], Moments]  # by head and name of the parameter
+HeadMoments = dict[tuple[HeadConfig, str], Moments]  # by head and name of the parameter
 # Called with how many tokens are done, of how many.
 OnProgress = Callable[[int, int], None]
 
 
 @dataclass
 class TrainedHead:
-    """A finished head: parameters by name, metrics by split, and the history of its epochs.
+    """A finished head.
 
-    `history`: one entry an epoch, {"epoch", "train": metrics, "validation": metrics}; the train
-    figures are accumulated while the weights move. `logits`: (N, C) by split, of all but train.
-    `best_epoch`: the epoch of the weights, where
-    early stopping chose it. `stopped` says why a head failed. `seconds`: of the whole pass, which
-    `heads_in_pass` heads shared.
+    Attributes:
+        config: What it is.
+        parameters: By name.
+        metrics: Every metric by split, with the final weights.
+        history: One entry per epoch, {"epoch", "train": metrics, "validation": metrics}; the train
+            metrics are accumulated while the weights move.
+        logits: (N, C) by split, of all but train.
+        best_epoch: The epoch of the weights, where early stopping chose it.
+        stopped: Why the head failed, None where it did not.
+        seconds: Of the whole training, which `heads_in_pass` heads shared.
     """
 
-    settings: HeadSettings
+    config: HeadConfig
     parameters: Parameters = field(default_factory=dict)
     metrics: dict[str, Scores] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -55,153 +62,198 @@ class TrainedHead:
     heads_in_pass: int = 1
 
 
+def check(configs: Sequence[HeadConfig], training: TrainingConfig) -> None:
+    """Raise SpaceliteError for settings that nothing can be trained with."""
+    settings.check(training)
+    if not configs:
+        raise SpaceliteError(
+            f"no head to train: choose head from {', '.join(heads.KINDS)}", ["head"]
+        )
+    if len(set(configs)) < len(configs):
+        raise SpaceliteError("a head is listed twice: give each combination of settings once")
+    for config in configs:
+        settings.check(config)
+
+
 def train(
     cache: Cache,
-    head_settings: Sequence[HeadSettings],
-    shared: PassSettings,
+    configs: Sequence[HeadConfig],
+    training: TrainingConfig,
     *,
     device: str = "cpu",
-    snapshot: Path | None = None,
+    cache_dir: Path | None = None,
     resume: bool = False,
+    save: Callable[[TrainedHead], object] | None = None,
     on_progress: OnProgress = lambda done, total: None,
 ) -> list[TrainedHead]:
-    """Train heads on a complete cache, all in one pass an epoch.
+    """Train heads on a complete cache, all in one pass over the tokens per epoch.
 
-    A head whose loss becomes NaN or infinite is stopped and the others go on. The state after each
-    epoch is kept in the file `snapshot`, where one is named; with `resume` training goes on from
-    there, to the same weights as without an interruption. Returns the heads in the order of
-    `head_settings`.
+    A head whose loss becomes NaN or infinite is stopped and the others are trained further.
 
-    Raises SpaceliteError for an unfinished cache and for settings that nothing can be trained on.
+    Args:
+        cache: Open, and complete.
+        configs: The heads, each once.
+        training: What they share.
+        device: `cpu` or `cuda`.
+        cache_dir: The folder of caches and runs, where a checkpoint keeps the state after each
+            epoch until all heads are saved; None for no checkpoint.
+        resume: Continue from the checkpoint, to the same weights as without an interruption.
+        save: Called with each head that finished, before the checkpoint is deleted.
+        on_progress: Called with the tokens that are done, and all of them.
+
+    Returns:
+        The heads in the order of `configs`.
+
+    Raises:
+        SpaceliteError: The cache is unfinished, or nothing can be trained with the settings.
     """
-    settings.check(head_settings, shared)
+    check(configs, training)
     if not cache.complete:
         raise SpaceliteError(
             f"cache {cache.name} is unfinished ({cache.tokens_done:,} of {cache.tokens:,} tokens): "
             "run its embed command again"
         )
-    for head in head_settings:
-        if head.pooling == "pooler":
+    for config in configs:
+        pooling = getattr(config, "pooling", None)
+        if pooling is not None and POOLINGS[pooling].from_backbone:
             cache.splits["train"].require_pooler()
+    checkpoint = None
+    if cache_dir is not None:
+        checkpoint = checkpoints.checkpoint_path(cache_dir, cache, configs, training)
     try:
-        with passes.workers(device) as crew:
-            training = _Training(cache, head_settings, shared, device, crew, on_progress)
-            training.run(snapshot, resume)
+        with engine.workers(device) as workers:
+            run = _Training(cache, configs, training, device, workers, on_progress)
+            run.run(checkpoint, resume)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
         raise SpaceliteError(
-            f"memory does not suffice for {len(head_settings)} heads at once: train fewer in one "
-            "command, or with a smaller --latent or --batch-size"
+            f"memory does not suffice for {len(configs)} heads at once: train fewer at a time, or "
+            "with a smaller latent or batch_size",
+            ["latent", "batch_size"],
         ) from error
-    return training.results
+    if save is not None:
+        for result in run.results:
+            if result.stopped is None:
+                save(result)
+        if checkpoint is not None:
+            checkpoint.unlink(missing_ok=True)
+    return run.results
 
 
 class _Training:
-    """A training underway: the splits, the heads that are still trained, and what came of all."""
+    """A training underway: the splits, the heads that are still trained, and the results of all."""
 
     def __init__(
         self,
         cache: Cache,
-        head_settings: Sequence[HeadSettings],
-        shared: PassSettings,
+        configs: Sequence[HeadConfig],
+        training: TrainingConfig,
         device: str,
-        crew: Workers,
+        workers: Workers,
         on_progress: OnProgress,
     ) -> None:
-        self.shared, self.device, self.crew = shared, device, crew
+        self.config, self.device, self.workers = training, device, workers
         self.started = time.perf_counter()
-        iterated = [head for head in head_settings if head.kind != "logreg"]
+        in_epochs = [config for config in configs if heads.in_epochs(config)]
         per_epoch = cache.splits["train"].tokens + cache.splits["validation"].tokens
-        epochs = shared.epochs if iterated else 0
+        epochs = training.epochs if in_epochs else 0
         self.progress = _Progress(on_progress, epochs * per_epoch + cache.tokens)
         self.progress(0)  # reading a large cache takes a while
-        self.identity = snapshots.identity_of(cache, head_settings, shared)
+        self.identity = checkpoints.identity(cache, configs, training)
         self.splits = open_splits(cache, device)
-        _say_where(self.splits.values())
-        self.results = [TrainedHead(head, heads_in_pass=len(iterated)) for head in head_settings]
-        self.by_head = {result.settings: result for result in self.results}
-        for pooling in dict.fromkeys(str(head.pooling) for head in head_settings if head.pooling):
+        _log_memory(self.splits.values())
+        self.results = [TrainedHead(config, heads_in_pass=len(in_epochs)) for config in configs]
+        self.by_head = {result.config: result for result in self.results}
+        poolings = (getattr(config, "pooling", None) for config in configs)
+        for pooling in dict.fromkeys(name for name in poolings if name is not None):
             for split in self.splits.values():
                 split.features(pooling)
         labels = self.splits["train"].labels
         classes = len(cache.label_names)
-        if shared.class_weights == "balanced":
+        if training.class_weights == "balanced":
             self.objective = Objective.balanced(labels, classes)
         else:
-            self.objective = Objective(classes, multilabel=labels.dim() == 2)
-        self.stacks: list[Heads] = []
+            self.objective = Objective(task_of(labels), classes)
+        self.stacks: list[Head] = []
         self.optimizers: list[Adam] = []
         width = self.splits["train"].width
-        self._compose({head: heads.initial_parameters(head, classes, width) for head in iterated})
+        self._compose(
+            {
+                config: heads.kind(config.kind).initial(config, classes, width)
+                for config in in_epochs
+            }
+        )
 
-    def run(self, snapshot: Path | None, resume: bool) -> None:
+    def run(self, checkpoint: Path | None, resume: bool) -> None:
         """All epochs, then the final metrics of every head on every split."""
-        done = self._restore(snapshot) if resume and snapshot is not None else 0
+        done = self._restore(checkpoint) if resume and checkpoint is not None else 0
         tokens = self.splits["train"].lengths.sum() + self.splits["validation"].lengths.sum()
         self.progress(int(done * tokens))
-        for epoch in range(done + 1, self.shared.epochs + 1):
+        for epoch in range(done + 1, self.config.epochs + 1):
             if not self.stacks:  # all ended before
                 self.progress(int(tokens))
                 continue
             self._epoch(epoch)
-            if snapshot is not None:
-                snapshots.save(snapshot, self._snapshot(epoch))
+            if checkpoint is not None:
+                checkpoints.save(checkpoint, self._checkpoint(epoch))
         for stack in self.stacks:
-            for row, head in enumerate(stack.settings):
+            for row, head in enumerate(stack.configs):
                 # Early stopping has kept the best epoch's already.
                 self.by_head[head].parameters = self.by_head[head].parameters or stack.one(row)
         for result in self.results:
             result.seconds = time.perf_counter() - self.started
-        self._fit_logreg()
+        self._fit()
         self._final_metrics()
 
     def _epoch(self, epoch: int) -> None:
         train, validation = self.splits["train"], self.splits["validation"]
-        rows = train.shuffled(self.shared.data_seed, epoch)
-        size = self.shared.batch_size
+        rows = train.shuffled(self.config.data_seed, epoch)
+        size = self.config.batch_size
         starts = range(0, len(rows), size)
-        seen = [Seen(stack) for stack in self.stacks]
+        metrics = [EpochMetrics(stack) for stack in self.stacks]
         for number, start in enumerate(starts):
             chosen = rows[start : start + size]
-            batch = passes.batch_of(train, chosen, self.objective)
+            batch = engine.batch_of(train, chosen, self.objective)
             for stack in self.stacks:
                 stack.clear()
-            passes.take_in(train, self.stacks, chosen, batch, self.crew, (epoch, number))
+            engine.run_batch(train, self.stacks, chosen, batch, self.workers, (epoch, number))
             update = (epoch - 1) * len(starts) + number
-            factor = schedule_factor(self.shared.schedule, update, self.shared.epochs * len(starts))
-            for stack, optimizer, figures in zip(self.stacks, self.optimizers, seen, strict=True):
-                figures.add(batch.size)
+            factor = schedule_factor(self.config.schedule, update, self.config.epochs * len(starts))
+            for stack, optimizer, of_epoch in zip(
+                self.stacks, self.optimizers, metrics, strict=True
+            ):
+                of_epoch.add()
                 optimizer.update(
-                    stack.parameters, stack.gradients, update + 1, factor, self.shared.clip_norm
+                    stack.parameters, stack.gradients, update + 1, factor, self.config.clip_norm
                 )
             self.progress(int(train.lengths[chosen].sum()))
         train.release()
-        trained = {head: scores for figures in seen for head, scores in figures.scores()}
-        validated = evaluate(validation, self.stacks, self.objective, self.crew, self.progress)
+        trained = {head: own for of_epoch in metrics for head, own in of_epoch.scores().items()}
+        validated = evaluate(validation, self.stacks, self.objective, self.workers, self.progress)
         for head, scores in trained.items():
             entry = {"epoch": epoch, "train": scores, "validation": validated[head].scores}
             self.by_head[head].history.append(entry)
         self._end_heads(epoch)
 
     def _end_heads(self, epoch: int) -> None:
-        """Take out the heads that diverged, or have not become better for long enough."""
-        remaining: dict[HeadSettings, Parameters] = {}
+        """Stop the heads that diverged, or have not become better for long enough."""
+        remaining: dict[HeadConfig, Parameters] = {}
         ended = False
         for stack in self.stacks:
-            for row, head in enumerate(stack.settings):
+            for row, head in enumerate(stack.configs):
                 result = self.by_head[head]
                 entry = {split: result.history[-1][split] for split in ("train", "validation")}
                 if _stop_if_diverged(result, entry, f"after epoch {epoch}"):
                     ended = True
                     continue
-                if self.shared.patience is not None:
-                    best = _best_epoch(result.history, self.shared.monitor)
+                if self.config.patience is not None:
+                    best = _best_epoch(result.history, self.config.monitor)
                     if best == epoch:
                         result.best_epoch, result.parameters = epoch, stack.one(row)
-                    if epoch - best >= self.shared.patience:
+                    if epoch - best >= self.config.patience:
                         log.info(
-                            "%s ends after epoch %s: its best was %s",
+                            "%s stops after epoch %s: epoch %s was its best",
                             head.description, epoch, best,
                         )  # fmt: skip
                         ended = True
@@ -211,16 +263,16 @@ class _Training:
             self._compose(remaining, self._moments())
 
     def _compose(
-        self, parameters: dict[HeadSettings, Parameters], moments: HeadMoments | None = None
+        self, parameters: dict[HeadConfig, Parameters], moments: HeadMoments | None = None
     ) -> None:
         """Stack the heads that are to be trained, with the state of Adam that they have."""
         self.stacks = stacked(parameters, self.objective, self.device)
-        self.optimizers = [Adam(stack.settings, stack.parameters) for stack in self.stacks]
+        self.optimizers = [Adam(stack.configs, stack.parameters) for stack in self.stacks]
         if moments is None:
             return
         for stack, optimizer in zip(self.stacks, self.optimizers, strict=True):
             for name, (mean, square) in optimizer.moments.items():
-                for row, head in enumerate(stack.settings):
+                for row, head in enumerate(stack.configs):
                     mean[row], square[row] = moments[head, name]
 
     def _moments(self) -> HeadMoments:
@@ -229,41 +281,46 @@ class _Training:
             (head, name): (mean[row], square[row])
             for stack, optimizer in zip(self.stacks, self.optimizers, strict=True)
             for name, (mean, square) in optimizer.moments.items()
-            for row, head in enumerate(stack.settings)
+            for row, head in enumerate(stack.configs)
         }
 
-    def _fit_logreg(self) -> None:
+    def _fit(self) -> None:
+        """Fit the heads that are not trained in epochs."""
         for result in self.results:
-            if result.settings.kind == "logreg":
-                log.info("fitting %s", result.settings.system)  # it knows no progress of its own
+            config = result.config
+            if not heads.in_epochs(config):
+                log.info("fitting %s", config.name)  # it reports no progress of its own
                 started = time.perf_counter()
                 train = self.splits["train"]
-                result.parameters = logreg.fit(
-                    train.features(str(result.settings.pooling)).cpu().numpy(),
-                    train.labels.cpu().numpy(),
-                    self.objective.classes,
-                    self.shared.class_weights,
+                result.parameters = heads.kind(config.kind).fit(
+                    config,
+                    train.features(getattr(config, "pooling", "mean")),
+                    train.labels,
+                    self.objective,
+                    self.config.class_weights,
                 )
                 result.seconds, result.heads_in_pass = time.perf_counter() - started, 1
 
     def _final_metrics(self) -> None:
-        final = {r.settings: r.parameters for r in self.results if r.stopped is None}
+        final = {r.config: r.parameters for r in self.results if r.stopped is None}
         stacks = stacked(final, self.objective, self.device)
         for name, split in self.splits.items():
-            evaluated = evaluate(split, stacks, self.objective, self.crew, self.progress)
+            evaluated = evaluate(split, stacks, self.objective, self.workers, self.progress)
             for head, result in evaluated.items():
                 self.by_head[head].metrics[name] = result.scores
                 if name != "train":
                     self.by_head[head].logits[name] = result.logits
         for head in final:
-            _stop_if_diverged(self.by_head[head], self.by_head[head].metrics, "in the end")
+            _stop_if_diverged(
+                self.by_head[head], self.by_head[head].metrics, "after the last epoch"
+            )
 
-    def _snapshot(self, epoch: int) -> Snapshot:
+    def _checkpoint(self, epoch: int) -> Checkpoint:
         tensors: Parameters = {}
-        number = {result.settings: i for i, result in enumerate(self.results)}
+        number = {result.config: i for i, result in enumerate(self.results)}
         for stack in self.stacks:
             for name, values in stack.parameters.items():
-                for row, head in enumerate(stack.settings):
+                for row, head in enumerate(stack.configs):
                     tensors[f"{number[head]}/now/{name}"] = values[row]
         for (head, name), (mean, square) in self._moments().items():
             tensors[f"{number[head]}/mean/{name}"] = mean
@@ -280,30 +337,31 @@ class _Training:
             "resident": self.splits["train"].resident,
             "seconds": time.perf_counter() - self.started,
         }
-        return Snapshot(self.identity, epoch, tensors, about)
+        return Checkpoint(self.identity, epoch, tensors, about)
 
     def _restore(self, path: Path) -> int:
-        """Take up the state of a snapshot; the number of epochs that are done."""
-        found = snapshots.load(path, self.identity)
+        """Continue from a checkpoint; the number of epochs that are done."""
+        found = checkpoints.load(path, self.identity)
         if found is None:
             return 0
         if found.record["resident"] != self.splits["train"].resident:
             raise SpaceliteError(
-                "the interrupted training had another amount of free memory, and took the examples "
-                "in another order: free as much, or train without --resume"
+                "the interrupted training had another amount of free memory, and so another order "
+                "of the examples: free as much memory, or train from the start, without resume",
+                ["resume"],
             )
         self.started -= found.record["seconds"]
-        log.info("going on after epoch %s of %s", found.epoch, self.shared.epochs)
-        parts: dict[str, dict[HeadSettings, Parameters]] = {
+        log.info("continuing after epoch %s of %s", found.epoch, self.config.epochs)
+        parts: dict[str, dict[HeadConfig, Parameters]] = {
             part: {} for part in ("now", "mean", "square", "best")
         }
         for key, tensor in found.tensors.items():
             number, part, name = key.split("/")
-            parts[part].setdefault(self.results[int(number)].settings, {})[name] = tensor
+            parts[part].setdefault(self.results[int(number)].config, {})[name] = tensor
         for result, record in zip(self.results, found.record["heads"], strict=True):
             result.history, result.best_epoch = record["history"], record["best_epoch"]
             result.stopped = record["stopped"]
-            result.parameters = parts["best"].get(result.settings, {})
+            result.parameters = parts["best"].get(result.config, {})
         moments = {
             (head, name): (mean, parts["square"][head][name])
             for head, means in parts["mean"].items()
@@ -324,27 +382,27 @@ class _Progress:
 
 def _best_epoch(history: list[dict[str, Any]], monitor: str) -> int:
     """The first epoch with the best validation figure."""
-    sign = -1 if monitor in ("loss", "ce") else 1
+    sign = 1 if METRICS[monitor].higher_is_better else -1
     best = max(history, key=lambda entry: (sign * entry["validation"][monitor], -entry["epoch"]))
     return int(best["epoch"])
 
 
 def _stop_if_diverged(result: TrainedHead, by_split: dict[str, Scores], when: str) -> bool:
     """Stop a head, and say so, where the loss on one of the splits is no finite number."""
-    losses = {split: scores["loss"] for split, scores in by_split.items()}
+    losses = {split: float(scores["loss"] or 0.0) for split, scores in by_split.items()}
     if all(map(math.isfinite, losses.values())):
         return False
     figures = ", ".join(f"{loss:g} ({split})" for split, loss in losses.items())
     result.stopped, result.parameters = f"its loss is {figures} {when}", {}
-    log.warning("%s is stopped: %s", result.settings.description, result.stopped)
+    log.warning("%s is stopped: %s", result.config.description, result.stopped)
     return True
 
 
-def _say_where(splits: Iterable[TokenSplit]) -> None:
+def _log_memory(splits: Iterable[TokenSplit]) -> None:
     """Say where the hidden states are while training."""
-    places: dict[bool, list[str]] = {}
+    sizes: dict[bool, list[str]] = {}
     for split in splits:
-        places.setdefault(split.resident, []).append(f"{split.name} {split.bytes / 1e6:,.0f} MB")
-    for resident, named in places.items():
+        sizes.setdefault(split.resident, []).append(f"{split.name} {split.bytes / 1e6:,.0f} MB")
+    for resident, named in sizes.items():
         where = "in memory" if resident else "streamed from the file in shuffled blocks"
         log.info("hidden states %s: %s", where, ", ".join(named))

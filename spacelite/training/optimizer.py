@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
-from spacelite.heads.settings import HeadSettings
 
 Moments = tuple[torch.Tensor, torch.Tensor]
 
 
 def schedule_factor(schedule: str, update: int, updates: int) -> float:
-    """What the learning rate is multiplied with at the given update (from 0) of all `updates`:
+    """The factor of the learning rate at the given update (from 0) of all `updates`:
     1, or (1 + cos(pi * update / updates)) / 2."""
     return 1.0 if schedule == "constant" else (1 + math.cos(math.pi * update / updates)) / 2
 
@@ -21,17 +21,15 @@ def schedule_factor(schedule: str, update: int, updates: int) -> float:
 class Adam:
     """torch.optim.Adam's update (L2 weight decay) for parameters stacked along a dimension K.
 
-    torch's class has one learning rate a parameter, and imports its compiler, which takes longer
-    than many a training. `moments`: name -> running means of gradients and of their squares.
+    torch's class has one learning rate per parameter, and imports its compiler, which takes
+    longer than many a training. `moments`: name -> running means of gradients and of their squares.
     """
 
     BETAS = (0.9, 0.999)
     EPSILON = 1e-8
 
-    def __init__(
-        self, settings: Sequence[HeadSettings], parameters: dict[str, torch.Tensor]
-    ) -> None:
-        rates, decays = zip(*((s.learning_rate, s.weight_decay) for s in settings), strict=True)
+    def __init__(self, configs: Sequence[Any], parameters: dict[str, torch.Tensor]) -> None:
+        rates, decays = zip(*((c.learning_rate, c.weight_decay) for c in configs), strict=True)
         self._rates = torch.tensor(rates, dtype=torch.float64)
         self._decays = torch.tensor(decays, dtype=torch.float64)
         self.moments: dict[str, Moments] = {

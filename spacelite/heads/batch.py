@@ -1,0 +1,113 @@
+"""Ragged batches: the tokens of some examples end to end, never padded, and what their loss is
+over. B examples, n tokens of all of them together, C classes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from spacelite.lazy import torch
+from spacelite.tasks import Task, task_of
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B examples whose loss is computed together, or a part of them.
+
+    Attributes:
+        lengths: Tokens per example, (B,) int64; `tokens`: the same as (B, 1) floats.
+        labels: (B,) or (B, C) int64.
+        targets: (B, C), 1 for the classes that an example has.
+        weights: Of the terms of the cross-entropy, (B, 1) or (B, C).
+        weight: Their sum over the whole batch.
+        task: What a label is.
+    """
+
+    lengths: torch.Tensor
+    tokens: torch.Tensor
+    labels: torch.Tensor
+    targets: torch.Tensor
+    weights: torch.Tensor
+    weight: float
+    task: Task
+
+    def part(self, first: int, last: int) -> Batch:
+        """Examples first:last, their weights still those in the whole batch."""
+        rows = slice(first, last)
+        return Batch(
+            self.lengths[rows],
+            self.tokens[rows],
+            self.labels[rows],
+            self.targets[rows],
+            self.weights[rows],
+            self.weight,
+            self.task,
+        )
+
+    def logit_gradients(self, logits: torch.Tensor) -> torch.Tensor:
+        """The gradient of the batch's weighted mean cross-entropy by `logits` (K, B, C)."""
+        residuals = self.task.activation(logits).sub_(self.targets)
+        return residuals.mul_(self.weights).div_(self.weight)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What the cross-entropy is over: a task's C `classes`, weighted alike or by
+    `class_weights`."""
+
+    task: Task
+    classes: int
+    class_weights: torch.Tensor | None = None
+
+    @classmethod
+    def balanced(cls, labels: torch.Tensor, classes: int) -> Objective:
+        """Weights that give each class the same sum."""
+        task = task_of(labels)
+        return cls(task, classes, task.balanced_weights(labels, classes))
+
+    def batch(
+        self, lengths: torch.Tensor, labels: torch.Tensor, dtype: torch.dtype | None = None
+    ) -> Batch:
+        """The examples of these `lengths` and `labels` as one batch, float32 unless told."""
+        dtype = dtype or torch.float32
+        targets = self.task.targets(labels, self.classes, dtype)
+        weights = self.task.weights(labels, targets, self.class_weights)
+        return Batch(
+            lengths=lengths,
+            tokens=lengths.to(dtype).view(-1, 1),
+            labels=labels,
+            targets=targets,
+            weights=weights,
+            weight=float(weights.double().sum()),
+            task=self.task,
+        )
+
+
+class Scratch:
+    """A thread's working memory, used again for every group: fresh memory costs a page fault for
+    every four kilobytes, more than most of what is done with it."""
+
+    def __init__(self) -> None:
+        self._memory: dict[str, torch.Tensor] = {}
+
+    def tensor(
+        self, name: str, shape: tuple[int, ...], device: torch.device, dtype: torch.dtype
+    ) -> torch.Tensor:
+        """A tensor of unknown content, valid until its name is asked for again."""
+        size = math.prod(shape)
+        memory = self._memory.get(name)
+        if memory is None or len(memory) < size or memory.dtype != dtype:
+            memory = torch.empty(size + size // 8, dtype=dtype, device=device)
+            self._memory[name] = memory
+        return memory[:size].view(shape)
+
+
+def segment_sum(values: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """Sums of consecutive runs of rows: (n, p) values, (B,) lengths >= 1 with sum n -> (B, p).
+
+    embedding_bag, of the rows in their own order, has by far the fastest kernel for this on a CPU.
+    Its wrapper in torch.nn.functional takes longer than the kernel.
+    """
+    rows = torch.arange(len(values), device=values.device)
+    sums: torch.Tensor = torch.embedding_bag(values, rows, lengths.cumsum(0).sub_(lengths))[0]
+    return sums

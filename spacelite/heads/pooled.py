@@ -1,0 +1,86 @@
+"""Heads on one vector per example: what linear layers, mlp and logreg have in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from spacelite.heads.base import Head, dropout_masks
+from spacelite.heads.batch import Batch
+from spacelite.heads.config import HeadConfig
+from spacelite.heads.pooling import POOLINGS, known_pooling
+from spacelite.lazy import torch
+from spacelite.settings import setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class PooledConfig(HeadConfig):
+    """A head on one vector per example.
+
+    Attributes:
+        pooling: How its tokens become that vector, one of POOLINGS.
+    """
+
+    pooling: str = setting("first", check=known_pooling)
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind} ({self.pooling})"
+
+
+class PooledHead(Head):
+    """Heads whose last, linear layer is on what `inputs` makes of one vector per example."""
+
+    configs: list[Any]
+
+    @property
+    def pooling(self) -> str:
+        """How an example's tokens become the vector."""
+        return str(self.configs[0].pooling)
+
+    @property
+    def dropout(self) -> float:
+        """The share of the last layer's inputs that is left out while training."""
+        return POOLINGS[self.pooling].dropout
+
+    def inputs(self, features: torch.Tensor) -> torch.Tensor:
+        """The last layer's inputs (K, B, p), of one vector per example (B, d)."""
+        return features.expand(len(self.configs), -1, -1)
+
+    def forward(
+        self, features: torch.Tensor, dropout: tuple[int, int] | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits (K, B, C) and the last layer's inputs (K, B, p).
+
+        Args:
+            features: One vector per example, (B, d).
+            dropout: While training the numbers of the epoch and of the batch.
+        """
+        inputs = self.inputs(features)
+        if dropout is not None and self.dropout:
+            shape = (len(features), inputs.shape[-1])
+            masks = dropout_masks(self.configs, self.dropout, shape, dropout)
+            inputs = inputs * masks.to(features.device)
+        return self.classify(inputs), inputs
+
+    def run_batch(
+        self, features: torch.Tensor, batch: Batch, train: tuple[int, int] | None
+    ) -> None:
+        """Forward and, while training, backward of a batch.
+
+        Args:
+            features: One vector per example, (B, d).
+            batch: The examples.
+            train: The numbers of the epoch and of the batch; None in evaluation.
+        """
+        self.logits, inputs = self.forward(features, train)
+        self.totals.add(self.logits, batch)
+        if train is not None:
+            logit_gradients = batch.logit_gradients(self.logits)
+            self.classifier_gradients(logit_gradients, inputs)
+            self.inputs_gradients(logit_gradients, inputs, features)
+
+    def inputs_gradients(
+        self, logit_gradients: torch.Tensor, inputs: torch.Tensor, features: torch.Tensor
+    ) -> None:
+        """The gradients of the parameters that `inputs` uses: by default there are none."""

@@ -1,0 +1,328 @@
+"""The space head: one small concept space per class, and the losses that shape it.
+
+Formulas: Tytarenko & Amin, arXiv:2401.16638. K heads, C classes, L latent dimensions of a concept
+space, d hidden width; B examples, n tokens of all of them together. Concept coordinates of a token:
+s = tanh(W_c x); centroids: their means over an example's tokens; logits: a linear layer on the
+centroids.
+
+Gradients are written out, not recorded: all that the loss of a batch sums over is per example, but
+for a few counts known beforehand, so that the exact gradient of a group of examples is computed
+while its hidden states are in the processor's cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from spacelite.heads.base import Parameters, Shapes, TokenHead
+from spacelite.heads.batch import Batch, Objective, Scratch, segment_sum
+from spacelite.heads.config import HeadConfig, TrainedHeadConfig
+from spacelite.lazy import torch
+from spacelite.settings import non_negative, setting, whole
+
+EPSILON = 1e-9  # keeps 1 / variance finite
+LARGEST_LATENT = 10_000  # far beyond use: a slip of the finger, not a setting
+NARROW = 64  # columns below which the product is faster with the result transposed
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpaceConfig(TrainedHeadConfig):
+    """A space head.
+
+    Attributes:
+        latent: L, the dimensions of a concept space.
+        inter: The weight of L_inter in the loss.
+        intra: The weight of L_intra in the loss.
+    """
+
+    kind: ClassVar[str] = "space"
+    latent: int = setting(3, check=whole(1, LARGEST_LATENT))
+    inter: float = setting(0.0, check=non_negative)
+    intra: float = setting(0.0, check=non_negative)
+
+    @property
+    def name(self) -> str:
+        return "space" if self.latent == 3 else f"space L={self.latent}"
+
+    @property
+    def description(self) -> str:
+        return (
+            f"{self.name} inter {self.inter:g} intra {self.intra:g} seed {self.seed} "
+            f"(learning rate {self.learning_rate:g})"
+        )
+
+
+@dataclass
+class _Penalties:
+    """What L_inter and L_intra are computed from, summed over examples; (K,) float64 each.
+
+    `matching` and `mismatching`: sums of 1 - s and of 1 + s over coordinates, with the numbers of
+    tokens times classes that they are over; `intra`: sums of 1 / (variance + EPSILON), with the
+    number of examples that have a variance.
+    """
+
+    matching: torch.Tensor
+    mismatching: torch.Tensor
+    intra: torch.Tensor
+    matching_tokens: int = 0
+    mismatching_tokens: int = 0
+    varying: int = 0
+
+
+class SpaceHead(TokenHead):
+    """K space heads with the same L, those with L_intra first.
+
+    Columns: the K C L coordinates of a token, head by head, class by class.
+    """
+
+    config_type = SpaceConfig
+    configs: list[Any]
+
+    @classmethod
+    def shapes(cls, config: Any, classes: int, width: int) -> Shapes:
+        return {
+            "concept_spaces": (classes, config.latent, width),
+            "classifier.weight": (classes, classes * config.latent),
+            "classifier.bias": (classes,),
+        }
+
+    @classmethod
+    def stack_key(cls, config: Any) -> tuple[object, ...]:
+        return (config.kind, config.latent)
+
+    @classmethod
+    def stack(
+        cls,
+        configs: Sequence[HeadConfig],
+        parameters: Sequence[Parameters],
+        objective: Objective,
+        device: str = "cpu",
+    ) -> SpaceHead:
+        """Heads with L_intra come first: only their columns need variances."""
+        spaces: Sequence[Any] = configs
+        order = sorted(range(len(configs)), key=lambda row: not spaces[row].intra)
+        ordered = [configs[row] for row in order], [parameters[row] for row in order]
+        return super().stack(*ordered, objective, device)
+
+    # Each token's share in the logits.
+
+    @classmethod
+    def not_additive(cls, config: Any) -> str | None:
+        return None
+
+    @classmethod
+    def coordinates(cls, parameters: dict[str, Array], hidden: Array) -> Array:
+        """Concept coordinates (n, C L) of hidden states (n, d), in their number type."""
+        spaces = parameters["concept_spaces"]
+        projected = hidden @ spaces.reshape(-1, spaces.shape[-1]).T.astype(hidden.dtype)
+        coordinates: Array = np.tanh(projected, out=projected)
+        return coordinates
+
+    @classmethod
+    def token_logits(cls, config: Any, parameters: dict[str, Array], hidden: Array) -> Array:
+        """The logits are linear in the mean of the coordinates: each token contributes V s_t."""
+        coordinates = cls.coordinates(parameters, hidden)
+        logits: Array = coordinates @ parameters["classifier.weight"].T.astype(hidden.dtype)
+        return logits
+
+    @classmethod
+    def numbers_per_token(cls, config: Any, classes: int, width: int) -> int:
+        return max(width, classes * int(config.latent))
+
+    # Running K heads.
+
+    def __init__(
+        self, configs: Sequence[HeadConfig], parameters: Parameters, objective: Objective
+    ) -> None:
+        super().__init__(configs, parameters, objective)
+        spaces = parameters["concept_spaces"]
+        weights = [[config.inter, config.intra] for config in self.configs]
+        self.inter, self.intra = torch.tensor(weights, dtype=torch.float64).unbind(dim=1)
+        self.latent = int(spaces.shape[2])
+        self.per_head = objective.classes * self.latent  # columns
+        self.varied = int((self.intra > 0).sum())  # heads with L_intra
+        self._with_inter = bool(self.inter.any())
+        self._inter = self.inter.to(spaces).view(1, -1, 1)
+        self._intra = self.intra[: self.varied].to(spaces).repeat_interleave(self.per_head)
+
+    @property
+    def columns(self) -> int:
+        return len(self.configs) * self.per_head
+
+    @property
+    def projection(self) -> torch.Tensor:
+        """All concept spaces as one matrix (K C L, d)."""
+        return self.parameters["concept_spaces"].flatten(0, 2)
+
+    def clear(self) -> None:
+        super().clear()
+        self.penalties = _Penalties(*torch.zeros(3, len(self.configs), dtype=torch.float64))
+
+    def losses(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """CE + inter L_inter + intra L_intra, with
+        L_inter = mean(1 - s over matching) / 2 + mean(1 + s over mismatching) / 2;
+        L_intra = mean over examples of the sum over coordinates of 1 / (variance + 1e-9)."""
+        loss, ce = super().losses()
+        own = self.penalties
+        matching, mismatching = (
+            total / max(tokens * self.latent, 1)  # a mean over no coordinates counts as 0
+            for total, tokens in (
+                (own.matching, own.matching_tokens),
+                (own.mismatching, own.mismatching_tokens),
+            )
+        )
+        # A weight of 0 switches its term off, even where the term overflows.
+        loss = loss + torch.where(self.inter > 0, self.inter * (matching + mismatching) / 2, 0)
+        intra = own.intra / max(own.varying, 1)
+        return loss + torch.where(self.intra > 0, self.intra * intra, 0), ce
+
+    def begin(self, batch: Batch) -> None:
+        """Prepare what the groups of a batch share, and room for what they leave for its end."""
+        super().begin(batch)
+        examples, heads, classes = len(batch.lengths), len(self.configs), self.objective.classes
+        new = self.parameters["concept_spaces"].new_empty
+        self._centroids = new(examples, heads * self.per_head)
+        self._logit_gradients = new(heads, examples, classes)
+        self._inverse = new(examples, self.varied)
+        if self._with_inter:  # dL_inter/ds, the same for all coordinates of a class: (B, K, C)
+            # Token counts are whole numbers: float32 would round the large ones.
+            self._matching = int((batch.lengths * batch.targets.sum(dim=1).long()).sum())
+            self._mismatching = int(batch.lengths.sum()) * classes - self._matching
+            match, other = (
+                0.5 / max(count * self.latent, 1) for count in (self._matching, self._mismatching)
+            )
+            self._inter_gradients = self._inter * (other - (match + other) * batch.targets)[:, None]
+        if self.varied:
+            # An example of one token has no variance: it is left out.
+            single = batch.lengths < 2
+            self._varying = examples - int(single.sum())
+            # d(1 / (var + eps)) / ds = -(var + eps)^-2 * 2 (s - mean) / (n - 1)
+            self._intra_scale = -2 / max(self._varying, 1) / (batch.tokens - 1).clamp_(min=1)
+            self._single = single.view(-1, 1) if self._varying < examples else None
+
+    def zero_gradients(self) -> Parameters:
+        """The concept spaces' alone: the classifier's are formed at the end of the batch."""
+        return {"concept_spaces": torch.zeros_like(self.projection)}
+
+    def run_group(
+        self,
+        first: int,
+        group: Batch,
+        hidden: torch.Tensor,
+        scratch: Scratch,
+        gradients: Parameters | None,
+    ) -> None:
+        rows = slice(first, first + len(group.lengths))
+        fresh = partial(scratch.tensor, device=hidden.device, dtype=hidden.dtype)
+        coordinates = _tanh(_project(hidden, self.projection, scratch))
+        centroids = segment_sum(coordinates, group.lengths).div_(group.tokens)
+        logits = self.classify(self._by_head(centroids))
+        self._centroids[rows] = centroids
+        self.logits[:, rows] = logits
+
+        example = torch.arange(len(group.lengths), device=hidden.device)
+        example = example.repeat_interleave(group.lengths, output_size=len(hidden))
+        if self.varied:
+            varied = slice(0, self.varied * self.per_head)
+            shape = (len(hidden), varied.stop)
+            centred, other = (fresh(name, shape) for name in ("centred", "other"))
+            # Two passes, since the mean of squares less the square of the mean cancels.
+            torch.index_select(centroids[:, varied], 0, example, out=centred)
+            torch.sub(coordinates[:, varied], centred, out=centred)
+            squares = segment_sum(torch.mul(centred, centred, out=other), group.lengths)
+            variance = squares.div_((group.tokens - 1).clamp_(min=1))
+            inverse = (variance + EPSILON).reciprocal_()
+            if self._single is not None:
+                inverse.masked_fill_(self._single[rows], 0)
+            torch.sum(inverse.view(len(group.lengths), self.varied, -1), dim=2,
+                      out=self._inverse[rows])  # fmt: skip
+        if gradients is None:
+            return
+
+        # dloss/ds of each token: its example's, and a multiple of s - centroid with L_intra.
+        by_example = self._coordinate_gradients(rows, group, logits)
+        backward = fresh("backward", coordinates.shape)
+        torch.index_select(by_example, 0, example, out=backward)
+        if self.varied:
+            factor = inverse.square_().mul_(self._intra_scale[rows]).mul_(self._intra)
+            torch.index_select(factor, 0, example, out=other)
+            backward[:, varied].addcmul_(centred, other)
+        # dloss/d(W x) = dloss/ds * (1 - s^2)
+        torch.ops.aten.tanh_backward.grad_input(backward, coordinates, grad_input=backward)
+        _add_product(gradients["concept_spaces"], backward, hidden)
+
+    def end(self, batch: Batch, gradients: Parameters | None) -> None:
+        examples, heads, classes = len(batch.lengths), len(self.configs), self.objective.classes
+        self.totals.add(self.logits, batch)
+        own = self.penalties
+        if self._with_inter:
+            # Each class's coordinates, summed over an example's tokens and L: (B, K, C).
+            means = self._centroids.view(examples, heads, classes, -1).sum(dim=3)
+            totals = (means * batch.tokens[:, :, None]).double()
+            full = batch.lengths.to(totals).view(-1, 1, 1) * self.latent
+            match = batch.targets.to(totals)[:, None]
+            own.matching += (match * (full - totals)).sum(dim=(0, 2)).cpu()
+            own.mismatching += ((1 - match) * (full + totals)).sum(dim=(0, 2)).cpu()
+            own.matching_tokens += self._matching
+            own.mismatching_tokens += self._mismatching
+        if self.varied:
+            own.intra[: self.varied] += self._inverse.double().sum(dim=0).cpu()
+            own.varying += self._varying
+        if gradients is not None:
+            spaces = self.parameters["concept_spaces"]
+            self.gradients["concept_spaces"] = gradients["concept_spaces"].view_as(spaces)
+            self.classifier_gradients(self._logit_gradients, self._by_head(self._centroids))
+
+    def _by_head(self, columns: torch.Tensor) -> torch.Tensor:
+        """(B, K C L) -> (K, B, C L)."""
+        return columns.view(len(columns), len(self.configs), -1).transpose(0, 1)
+
+    def _coordinate_gradients(
+        self, rows: slice, group: Batch, logits: torch.Tensor
+    ) -> torch.Tensor:
+        """dloss/ds of the tokens of each example, but for L_intra: (B, K C L)."""
+        examples, heads = len(group.lengths), len(self.configs)
+        logit_gradients = group.logit_gradients(logits)
+        self._logit_gradients[:, rows] = logit_gradients
+        # The mean over tokens passes 1 / n to each.
+        each = torch.bmm(logit_gradients / group.tokens, self.parameters["classifier.weight"])
+        each = each.transpose(0, 1)
+        if self._with_inter:
+            shape = (examples, heads, self.objective.classes, self.latent)
+            each = each.reshape(shape) + self._inter_gradients[rows, :, :, None]
+        return each.reshape(examples, -1)
+
+
+def _project(hidden: torch.Tensor, projection: torch.Tensor, scratch: Scratch) -> torch.Tensor:
+    """(n, d) hidden states times (columns, d) transposed: (n, columns)."""
+    rows, columns = len(hidden), len(projection)
+    fresh = partial(scratch.tensor, device=hidden.device, dtype=hidden.dtype)
+    result = fresh("coordinates", (rows, columns))
+    if columns < NARROW:
+        turned = fresh("turned", (columns, rows))
+        result.copy_(torch.mm(projection, hidden.T, out=turned).T)
+    else:
+        torch.mm(hidden, projection.T, out=result)
+    return result
+
+
+def _tanh(projected: torch.Tensor) -> torch.Tensor:
+    """tanh, in place."""
+    if projected.device.type != "cpu":
+        return projected.tanh_()
+    array = projected.numpy()
+    np.tanh(array, out=array)  # several times as fast as torch's
+    return projected
+
+
+def _add_product(gradient: torch.Tensor, backward: torch.Tensor, hidden: torch.Tensor) -> None:
+    """Add dloss/d(W x) (n, columns) transposed times hidden (n, d)."""
+    gradient.addmm_(backward.T, hidden)
