@@ -14,7 +14,6 @@ from typing import Any, ClassVar
 
 from spacelite.errors import SpaceliteError
 
-
 LARGEST_SEED = 2**63 - 1
 
 # A value -> what is needed instead, None where it is good.

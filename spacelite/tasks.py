@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import override
 
 from spacelite.errors import SpaceliteError
 from spacelite.lazy import torch
@@ -177,18 +178,23 @@ class SingleLabel(Task):
     phrase = "one label per text"
     label_dimensions = 1
 
+    @override
     def label_counts(self, labels: Array, classes: int) -> Array:
         return np.bincount(labels, minlength=classes)
 
+    @override
     def strata(self, labels: Array) -> Array:
         return labels
 
+    @override
     def label_names(self, label: Any, names: Sequence[str]) -> list[str]:
         return [names[int(label)]]
 
+    @override
     def as_json(self, names: Sequence[str]) -> dict[str, Any]:
         return {"label": names[0]}
 
+    @override
     def targets(self, labels: torch.Tensor, classes: int, dtype: torch.dtype) -> torch.Tensor:
         return torch.nn.functional.one_hot(labels, classes).to(dtype)
 
@@ -197,6 +203,7 @@ class SingleLabel(Task):
         counts = torch.bincount(labels, minlength=classes)
         return len(labels) / (classes * counts.clamp(min=1)).float()
 
+    @override
     def weights(
         self, labels: torch.Tensor, targets: torch.Tensor, class_weights: torch.Tensor | None
     ) -> torch.Tensor:
@@ -204,15 +211,18 @@ class SingleLabel(Task):
             return torch.ones_like(targets[:, :1])
         return class_weights.to(targets)[labels, None]
 
+    @override
     def cross_entropy(
         self, logits: torch.Tensor, labels: torch.Tensor, targets: torch.Tensor
     ) -> torch.Tensor:
         chosen = labels[None, :, None].expand(len(logits), -1, 1)
         return -torch.log_softmax(logits, dim=2).gather(2, chosen)
 
+    @override
     def activation(self, logits: torch.Tensor) -> torch.Tensor:
         return torch.softmax(logits, dim=-1)
 
+    @override
     def count_confusion(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         heads, _, classes = logits.shape
         head = torch.arange(heads, device=logits.device)[:, None]
@@ -224,6 +234,7 @@ class SingleLabel(Task):
         """(C, C): by true (row) and predicted (column) label."""
         return classes, classes
 
+    @override
     def count_correct(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         return (logits.argmax(dim=2) == labels).sum(dim=1).cpu()
 
@@ -239,10 +250,12 @@ class SingleLabel(Task):
         predicted: Array = logits.argmax(axis=-1)
         return predicted
 
+    @override
     def correct(self, predicted: Array, labels: Array) -> Array:
         same: Array = np.equal(predicted, labels)
         return same
 
+    @override
     def confidence(self, probabilities: Array) -> Array:
         highest: Array = probabilities.max(axis=-1)
         return highest
@@ -297,9 +310,11 @@ class SingleLabel(Task):
         """One over all classes."""
         return [Problem(list(range(classes)), labels)]
 
+    @override
     def map_labels(self, labels: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
         return numbers[labels]
 
+    @override
     def match(
         self, there: Sequence[str], here: Sequence[str], mapping: dict[str, str] | None
     ) -> Array | str:
@@ -330,6 +345,7 @@ class MultiLabel(Task):
     phrase = "several labels per text"
     label_dimensions = 2
 
+    @override
     def label_counts(self, labels: Array, classes: int) -> Array:
         counts: Array = labels.sum(axis=0)
         return counts
@@ -338,12 +354,15 @@ class MultiLabel(Task):
         """All one: combinations of labels may be too rare to be sampled in proportion."""
         return np.zeros(len(labels), np.int64)
 
+    @override
     def label_names(self, label: Any, names: Sequence[str]) -> list[str]:
         return [names[int(number)] for number in np.flatnonzero(label)]
 
+    @override
     def as_json(self, names: Sequence[str]) -> dict[str, Any]:
         return {"labels": list(names)}
 
+    @override
     def targets(self, labels: torch.Tensor, classes: int, dtype: torch.dtype) -> torch.Tensor:
         return labels.to(dtype)
 
@@ -353,6 +372,7 @@ class MultiLabel(Task):
         counts = torch.stack([len(labels) - positive, positive], dim=1)
         return len(labels) / (2 * counts.clamp(min=1)).float()
 
+    @override
     def weights(
         self, labels: torch.Tensor, targets: torch.Tensor, class_weights: torch.Tensor | None
     ) -> torch.Tensor:
@@ -370,9 +390,11 @@ class MultiLabel(Task):
         )
         return terms
 
+    @override
     def activation(self, logits: torch.Tensor) -> torch.Tensor:
         return torch.sigmoid(logits)
 
+    @override
     def count_confusion(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         heads, _, classes = logits.shape
         head = torch.arange(heads, device=logits.device)[:, None, None]
@@ -385,6 +407,7 @@ class MultiLabel(Task):
         """(C, 2, 2): for each label without it and with it, true (row) and predicted (column)."""
         return classes, 2, 2
 
+    @override
     def count_correct(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         return ((logits > 0) == labels).all(dim=2).sum(dim=1).cpu()
 
@@ -424,6 +447,7 @@ class MultiLabel(Task):
         """Every logit is a decision of its own: as they are."""
         return shares
 
+    @override
     def average(self, classes: int) -> str:
         return "weighted"
 
@@ -455,9 +479,11 @@ class MultiLabel(Task):
         """A binary one for each label."""
         return [Problem([c], labels[:, c]) for c in range(classes)]
 
+    @override
     def map_labels(self, labels: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
         return labels[:, numbers.argsort()]
 
+    @override
     def match(
         self, there: Sequence[str], here: Sequence[str], mapping: dict[str, str] | None
     ) -> Array | str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from typing_extensions import override
+
 from spacelite.settings import LARGEST_SEED, Config, non_negative, positive, setting, whole
 
 
@@ -18,7 +20,7 @@ class HeadConfig(Config):
 
     @property
     def name(self) -> str:
-        """The head's name in tables, without its seed and losses: `space L=128`, `linear (first)`."""
+        """The name in tables, without seed and losses: `space L=128`, `linear (first)`."""
         return self.kind
 
     @property
@@ -42,5 +44,6 @@ class TrainedHeadConfig(HeadConfig):
     weight_decay: float = setting(0.01, check=non_negative, words="weight decay {:g}", always=True)
 
     @property
+    @override
     def description(self) -> str:
         return f"{self.name} seed {self.seed} (learning rate {self.learning_rate:g})"

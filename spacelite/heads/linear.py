@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import override
 
 from spacelite.heads.base import Shapes
 from spacelite.heads.config import HeadConfig, TrainedHeadConfig
@@ -29,10 +30,12 @@ class LinearHead(PooledHead):
     config_type: ClassVar[type[HeadConfig]] = LinearConfig
 
     @classmethod
+    @override
     def shapes(cls, config: Any, classes: int, width: int) -> Shapes:
         return {"classifier.weight": (classes, width), "classifier.bias": (classes,)}
 
     @classmethod
+    @override
     def not_additive(cls, config: Any) -> str | None:
         return None if POOLINGS[config.pooling].is_mean else super().not_additive(config)
 

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import override
 
 from spacelite.heads.base import Parameters
 from spacelite.heads.batch import Objective
@@ -32,6 +33,7 @@ class LogregConfig(PooledConfig):
 
     kind: ClassVar[str] = "logreg"
 
+    @override
     def settings(self) -> dict[str, Any]:
         # Its seed was hashed into ids from the beginning, although it has none.
         return {"seed": 0, **super().settings()}

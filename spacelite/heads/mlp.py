@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from typing_extensions import override
+
 from spacelite.heads.base import Shapes
 from spacelite.heads.config import TrainedHeadConfig
 from spacelite.heads.pooled import PooledConfig, PooledHead
@@ -24,10 +26,12 @@ class MLPHead(PooledHead):
     config_type = MLPConfig
 
     @property
+    @override
     def dropout(self) -> float:
         return 0.2  # as published, whatever the pooling
 
     @classmethod
+    @override
     def shapes(cls, config: Any, classes: int, width: int) -> Shapes:
         return {
             "pre_classifier.weight": (width, width),
@@ -36,6 +40,7 @@ class MLPHead(PooledHead):
             "classifier.bias": (classes,),
         }
 
+    @override
     def inputs(self, features: torch.Tensor) -> torch.Tensor:
         examples, width = features.shape
         weight = self.parameters["pre_classifier.weight"]
@@ -43,6 +48,7 @@ class MLPHead(PooledHead):
         hidden = hidden.view(examples, len(self.configs), width)
         return (hidden + self.parameters["pre_classifier.bias"]).relu_().transpose(0, 1)
 
+    @override
     def inputs_gradients(
         self, logit_gradients: torch.Tensor, inputs: torch.Tensor, features: torch.Tensor
     ) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from typing_extensions import override
+
 from spacelite.heads.base import Head, dropout_masks
 from spacelite.heads.batch import Batch
 from spacelite.heads.config import HeadConfig
@@ -24,6 +26,7 @@ class PooledConfig(HeadConfig):
     pooling: str = setting("first", check=known_pooling)
 
     @property
+    @override
     def name(self) -> str:
         return f"{self.kind} ({self.pooling})"
 

@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import override
 
 from spacelite.heads.base import Parameters, Shapes, TokenHead
 from spacelite.heads.batch import Batch, Objective, Scratch, segment_sum
@@ -49,10 +50,12 @@ class SpaceConfig(TrainedHeadConfig):
     intra: float = setting(0.0, check=non_negative)
 
     @property
+    @override
     def name(self) -> str:
         return "space" if self.latent == 3 else f"space L={self.latent}"
 
     @property
+    @override
     def description(self) -> str:
         return (
             f"{self.name} inter {self.inter:g} intra {self.intra:g} seed {self.seed} "
@@ -87,6 +90,7 @@ class SpaceHead(TokenHead):
     configs: list[Any]
 
     @classmethod
+    @override
     def shapes(cls, config: Any, classes: int, width: int) -> Shapes:
         return {
             "concept_spaces": (classes, config.latent, width),
@@ -95,6 +99,7 @@ class SpaceHead(TokenHead):
         }
 
     @classmethod
+    @override
     def stack_key(cls, config: Any) -> tuple[object, ...]:
         return (config.kind, config.latent)
 
@@ -115,6 +120,7 @@ class SpaceHead(TokenHead):
     # Each token's share in the logits.
 
     @classmethod
+    @override
     def not_additive(cls, config: Any) -> str | None:
         return None
 
@@ -134,6 +140,7 @@ class SpaceHead(TokenHead):
         return logits
 
     @classmethod
+    @override
     def numbers_per_token(cls, config: Any, classes: int, width: int) -> int:
         return max(width, classes * int(config.latent))
 
@@ -154,6 +161,7 @@ class SpaceHead(TokenHead):
         self._intra = self.intra[: self.varied].to(spaces).repeat_interleave(self.per_head)
 
     @property
+    @override
     def columns(self) -> int:
         return len(self.configs) * self.per_head
 
@@ -162,6 +170,7 @@ class SpaceHead(TokenHead):
         """All concept spaces as one matrix (K C L, d)."""
         return self.parameters["concept_spaces"].flatten(0, 2)
 
+    @override
     def clear(self) -> None:
         super().clear()
         self.penalties = _Penalties(*torch.zeros(3, len(self.configs), dtype=torch.float64))
@@ -212,6 +221,7 @@ class SpaceHead(TokenHead):
         """The concept spaces' alone: the classifier's are formed at the end of the batch."""
         return {"concept_spaces": torch.zeros_like(self.projection)}
 
+    @override
     def run_group(
         self,
         first: int,
@@ -259,6 +269,7 @@ class SpaceHead(TokenHead):
         torch.ops.aten.tanh_backward.grad_input(backward, coordinates, grad_input=backward)
         _add_product(gradients["concept_spaces"], backward, hidden)
 
+    @override
     def end(self, batch: Batch, gradients: Parameters | None) -> None:
         examples, heads, classes = len(batch.lengths), len(self.configs), self.objective.classes
         self.totals.add(self.logits, batch)

@@ -1,4 +1,4 @@
-"""A run on new input. In: a run and texts, or another data set. Out: probabilities, words, metrics."""
+"""A run on new input. In: a run and texts, or other data. Out: probabilities, words, metrics."""
 
 from spacelite.inference.explanation import (
     Explanation,

@@ -21,7 +21,6 @@ from spacelite.errors import SpaceliteError, one_line
 from spacelite.heads import HeadConfig
 from spacelite.metrics import predictions
 from spacelite.metrics.predictions import Predictions
-from spacelite.metrics.scores import Scores
 from spacelite.runs.record import RunRecord, TransferRecord, run_id
 from spacelite.tasks import task_of
 from spacelite.training.config import FitConfig, TrainingConfig

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from typing_extensions import override
+
 from spacelite.metrics.scores import METRICS
 from spacelite.settings import LARGEST_SEED, Config, one_of, optional, positive, setting, whole
 
@@ -55,6 +57,7 @@ class TrainingConfig(FitConfig):
         "f1_macro", check=lambda value: one_of(*METRICS)(value), words="best {}", always=True
     )
 
+    @override
     def settings(self) -> dict[str, Any]:
         return {**super().settings(), **({} if self.patience is not None else {"monitor": None})}
 

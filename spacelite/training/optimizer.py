@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-
 Moments = tuple[torch.Tensor, torch.Tensor]
 
 
