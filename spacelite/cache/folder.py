@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from spacelite import files
 from spacelite.cache import journal, store
-from spacelite.cache import spec as specs
+from spacelite.cache.spec import FOLDER, embeddings_folder
 from spacelite.errors import SpaceliteError
 
 log = logging.getLogger(__name__)
@@ -71,8 +72,8 @@ def state(path: Path) -> CacheState:
 
 def cache_files(cache_dir: Path) -> list[Path]:
     """Every cache file of `cache_dir`, newest first."""
-    files = [path for path in specs.folder_of(cache_dir).glob("*.h5") if path.is_file()]
-    return sorted(files, key=lambda path: path.stat().st_mtime, reverse=True)
+    found = [path for path in embeddings_folder(cache_dir).glob("*.h5") if path.is_file()]
+    return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
 
 
 def find(cache_dir: Path, name: str, *, exact: bool = False) -> Path:
@@ -81,17 +82,17 @@ def find(cache_dir: Path, name: str, *, exact: bool = False) -> Path:
 
     Raises SpaceliteError when there is none, or more than one.
     """
-    files = cache_files(cache_dir)
-    matches = [path for path in files if name in (path.stem, path.name)]
+    there = cache_files(cache_dir)
+    matches = [path for path in there if name in (path.stem, path.name)]
     if not matches and not exact:
-        matches = [path for path in files if path.stem.startswith(name)]
+        matches = [path for path in there if path.stem.startswith(name)]
     if len(matches) == 1:
         return matches[0]
     if not matches and name.endswith(".h5") and Path(name).is_file():
         return Path(name)
-    there = ", ".join(path.stem for path in matches or files) or "none: run spacelite embed first"
+    known = ", ".join(path.stem for path in matches or there) or "none: embed a data set first"
     problem = "names several caches" if matches else "is no cache"
-    raise SpaceliteError(f"{name!r} {problem} of {cache_dir}; there: {there}")
+    raise SpaceliteError(f"{name!r} {problem} of {cache_dir}; there: {known}")
 
 
 def newest_complete(cache_dir: Path) -> Path:
@@ -111,7 +112,8 @@ def newest_complete(cache_dir: Path) -> Path:
             "embed command again)"
         )
     raise SpaceliteError(
-        f"{cache_dir} holds no cache: run spacelite embed first (or give --cache-dir)"
+        f"{cache_dir} holds no cache: embed a data set first (or give another cache_dir)",
+        ["cache_dir"],
     )
 
 
@@ -147,7 +149,7 @@ def verify(
                 seen += len(rows)
                 on_progress(seen, total)
     if damaged:
-        with store.lock(path), journal.Writer(path) as writer:
+        with files.lock(path), journal.Writer(path) as writer:
             for name, example in damaged:
                 writer.unmark(name, example)
     return damaged
@@ -168,11 +170,11 @@ def remove(path: Path) -> None:
 
     Raises SpaceliteError for a file outside a cache folder that is no spacelite cache.
     """
-    if path.parent.name != specs.FOLDER:
+    if path.parent.name != FOLDER:
         store.Cache(path).close()
     try:
-        with store.lock(path):
+        with files.lock(path):
             path.unlink()
-            store.timing_of(path).unlink(missing_ok=True)
+            store.timing_path(path).unlink(missing_ok=True)
     except OSError as error:
         raise SpaceliteError(f"{path} cannot be removed: {error.strerror}") from error

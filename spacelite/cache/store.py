@@ -12,8 +12,6 @@ import json
 import logging
 import os
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,14 +20,14 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from spacelite.cache import spec as specs
-from spacelite.cache.spec import Spec
+from spacelite import files
+from spacelite.cache.spec import CacheSpec
 from spacelite.errors import SpaceliteError, one_line
+from spacelite.tasks import Task, task_of
 
 log = logging.getLogger(__name__)
 
 FORMAT = 1
-DTYPES = ("float16", "float32")
 PAGE = 4096  # large arrays start on a page of their own
 
 Array = npt.NDArray[Any]
@@ -83,14 +81,14 @@ def file_size(splits: dict[str, SplitIndex], width: int, dtype: str, pooled: boo
     return total
 
 
-def partial_of(path: Path) -> Path:
+def partial_path(path: Path) -> Path:
     """Where `lay_out` makes the file before it gets its name."""
     return path.with_name(f".{path.name}.partial")
 
 
 def lay_out(
     path: Path,
-    spec: Spec,
+    spec: CacheSpec,
     splits: dict[str, SplitIndex],
     *,
     width: int,
@@ -102,14 +100,14 @@ def lay_out(
 
     Raises SpaceliteError when the disk is full; nothing is left behind then.
     """
-    partial = partial_of(path)
+    partial = partial_path(path)
     try:
         # Tried before HDF5 writes anything: it does not survive a full disk in good order.
         with partial.open("wb") as raw:
             _reserve(raw.fileno(), file_size(splits, width, dtype, pooled))
         with h5py.File(partial, "w", alignment_threshold=PAGE, alignment_interval=PAGE) as file:
             file.attrs["format"] = FORMAT
-            file.attrs["spec"] = specs.canonical(spec)
+            file.attrs["spec"] = spec.canonical()
             file.attrs["padding_side"] = padding_side
             for name, index in splits.items():
                 group = file.create_group(name)
@@ -126,12 +124,13 @@ def lay_out(
             _reserve(raw.fileno(), partial.stat().st_size)
             os.fsync(raw.fileno())
         partial.replace(path)
-        _sync_folder(path.parent)
+        files.sync(path.parent)
     except (OSError, RuntimeError) as error:
         reason = (isinstance(error, OSError) and error.strerror) or "the disk is full or broken"
         raise SpaceliteError(
             f"the cache file cannot be laid out in {path.parent}: {reason}; "
-            "free some space or choose another --cache-dir"
+            "free some space or choose another cache_dir",
+            ["cache_dir"],
         ) from error
     finally:
         partial.unlink(missing_ok=True)
@@ -160,33 +159,15 @@ def _create_contiguous(group: Any, name: str, shape: tuple[int, ...], dtype: str
     h5py.h5d.create(group.id, name.encode(), kind, h5py.h5s.create_simple(shape), creation)
 
 
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder for files of the cache where it is missing; SpaceliteError where it cannot."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SpaceliteError(
-            f"{folder} cannot be made: {error.strerror}; choose another --cache-dir"
-        ) from error
-
-
-def timing_of(path: Path) -> Path:
+def timing_path(path: Path) -> Path:
     """The file beside a cache that holds how long its embedding took."""
     return path.with_suffix(".seconds.json")
 
 
-def seconds_of(path: Path) -> float | None:
+def embedding_seconds(path: Path) -> float | None:
     """Seconds of all `embed` calls that wrote a cache; None where they are not known."""
     try:
-        return float(json.loads(timing_of(path).read_text("utf-8"))["seconds"])
+        return float(json.loads(timing_path(path).read_text("utf-8"))["seconds"])
     except (OSError, ValueError, KeyError, TypeError):
         return None  # a figure of the report, which nothing depends on
 
@@ -194,41 +175,12 @@ def seconds_of(path: Path) -> float | None:
 def add_seconds(path: Path, seconds: float) -> None:
     """Count the seconds of a call that wrote a cache, whose lock is held. The cache itself holds
     no times: the same settings give the same bytes."""
-    timing = timing_of(path)
-    partial = timing.with_name(f".{timing.name}.partial")
+    timing = timing_path(path)
+    content = json.dumps({"seconds": (embedding_seconds(path) or 0.0) + seconds})
     try:
-        partial.write_text(json.dumps({"seconds": (seconds_of(path) or 0.0) + seconds}) + "\n")
-        partial.replace(timing)
+        files.write_bytes(timing, f"{content}\n".encode())
     except OSError as error:  # a full disk: the embedding itself has said so, or is whole
         log.warning("%s cannot be written: %s", timing, error.strerror)
-        partial.unlink(missing_ok=True)
-
-
-@contextmanager
-def lock(path: Path) -> Iterator[None]:
-    """Hold the right to write `path`, a cache or the folder of runs; waits for another process
-    that holds it.
-
-    The kernel lets go of it when the process ends, however it ends.
-    """
-    from filelock import FileLock, Timeout
-
-    guard = FileLock(path.with_name(f".{path.name}.lock"))
-    try:
-        try:
-            guard.acquire(timeout=0)
-        except Timeout:
-            log.warning("another spacelite process is writing %s: waiting for it", path.name)
-            guard.acquire()
-    except OSError as error:
-        raise SpaceliteError(
-            f"{path.parent} cannot be written: {error.strerror or error}; choose another "
-            "--cache-dir (or SPACELITE_CACHE)"
-        ) from error
-    try:
-        yield
-    finally:
-        guard.release()
 
 
 class CachedSplit:
@@ -250,10 +202,7 @@ class CachedSplit:
 
     def label_counts(self, classes: int) -> Array:
         """How many examples have each of the C labels, (C,) int64."""
-        if self.labels.ndim == 1:
-            return np.bincount(self.labels, minlength=classes)
-        counts: Array = self.labels.sum(axis=0)
-        return counts
+        return task_of(self.labels).label_counts(self.labels, classes)
 
     def read_token_ids(self, first: int = 0, last: int | None = None) -> Array:
         """Those of rows first:last, int32; of all rows unless told."""
@@ -271,7 +220,7 @@ class CachedSplit:
         """Raise SpaceliteError where the backbone has no pooler."""
         if not self.has_pooler:
             raise SpaceliteError(
-                "this cache's backbone has no pooler: use --pooling first, last or mean"
+                "this cache's backbone has no pooler: use pooling first, last or mean", ["pooling"]
             )
 
     def read_tokens(self, first: int, last: int, into: Array | None = None) -> Array:
@@ -306,7 +255,7 @@ class Cache:
                     f"{path} has cache format {version}, this spacelite reads {FORMAT}: upgrade "
                     "spacelite"
                 )
-            self.spec: Spec = json.loads(self._file.attrs["spec"])
+            self.spec = CacheSpec.from_json(json.loads(self._file.attrs["spec"]))
             # On which side the tokenizer pads: a left-padding one puts what it sums up last.
             self.padding_side = str(self._file.attrs["padding_side"])
             self.splits = {
@@ -331,7 +280,12 @@ class Cache:
     @property
     def label_names(self) -> list[str]:
         """The C label names, by label number."""
-        return list(self.spec["label_names"])
+        return list(self.spec.label_names)
+
+    @property
+    def task(self) -> Task:
+        """What a label is."""
+        return task_of(self.splits["train"].labels)
 
     @property
     def complete(self) -> bool:

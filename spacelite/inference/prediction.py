@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from spacelite import backbones
 from spacelite.backbones import BackboneFiles, Tokenized
+from spacelite.cache.dtypes import stored_type
 from spacelite.cache.embedding import backbone_settings
 from spacelite.errors import SpaceliteError
 from spacelite.runs import Run
@@ -156,9 +157,10 @@ def _hidden_states(
     lengths = np.array([len(ids) for ids in tokens.ids], np.int64)
     done, total = 0, int(lengths.sum())
     on_progress("embed", 0, total)
+    encode = stored_type(spec.dtype).encode
     limit = tokens_per_batch or backbones.default_budget(device)
     for batch in backbones.plan_batches(lengths, limit):
-        hidden, pooled, limit = backbones.forward(model, tokens, batch, np.dtype(spec.dtype), limit)
+        hidden, pooled, limit = backbones.forward(model, tokens, batch, encode, limit)
         yield batch, hidden, pooled
         done += int(lengths[batch].sum())
         on_progress("embed", done, total)

@@ -1,0 +1,107 @@
+"""Which texts run together through a backbone, and what to do where memory runs out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from spacelite.backbones.model import Backbone
+from spacelite.backbones.tokenizer import Tokenized
+from spacelite.errors import SpaceliteError, is_out_of_memory
+
+if TYPE_CHECKING:
+    import torch
+
+log = logging.getLogger(__name__)
+
+Array = npt.NDArray[Any]
+Encode: TypeAlias = "Callable[[torch.Tensor], Array]"
+
+
+def default_budget(device: str) -> int:
+    """Tokens in a forward pass where no number is given."""
+    return 4096 if device == "cpu" else 65536
+
+
+def plan_batches(lengths: Array, tokens_per_batch: int) -> Iterator[Array]:
+    """Batches of example numbers, longest first, each of one length, so that none is padded.
+
+    A function of the lengths and the budget alone: a resumed run forms the same batches, and so
+    the same bytes. Equal lengths cost at most one small batch for each length, and save the
+    attention mask as well as the padding.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    for run in np.split(order, np.flatnonzero(np.diff(lengths[order])) + 1):
+        size = max(1, tokens_per_batch // int(lengths[run[0]]))
+        for start in range(0, len(run), size):
+            yield run[start : start + size]
+
+
+def forward(
+    model: Backbone,
+    tokens: Tokenized,
+    batch: Array,
+    encode: Encode,
+    limit: int,
+) -> tuple[Array, Array | None, int]:
+    """Run a batch of texts of one length.
+
+    Args:
+        model: The backbone.
+        tokens: The tokens of all texts.
+        batch: The numbers of the B texts.
+        encode: Hidden states (B, n, d) float32 -> what is kept of them.
+        limit: Tokens in a forward pass at most.
+
+    Returns:
+        The hidden states (B, n, d) as `encode` keeps them, the pooler's outputs (B, d) float32
+        where there is one, and the limit that memory allowed: halved as often as it ran out.
+
+    Raises:
+        SpaceliteError: Memory does not suffice for a single text.
+    """
+    import torch
+
+    length = len(tokens.ids[batch[0]])
+    while True:
+        size = max(1, limit // length)
+        try:
+            parts = [
+                _forward_once(model, tokens, batch[start : start + size], encode)
+                for start in range(0, len(batch), size)
+            ]
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if size == 1:
+                raise SpaceliteError(
+                    f"memory does not suffice for one text of {length} tokens: use a smaller "
+                    "max_length or backbone",
+                    ["max_length"],
+                ) from error
+            limit = max(length, min(limit, size * length) // 2)
+            log.warning("out of memory: continuing with %s tokens per batch", f"{limit:,}")
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            continue
+        hidden = np.concatenate([hidden for hidden, _ in parts])
+        pooled = [pooled for _, pooled in parts if pooled is not None]
+        return hidden, np.concatenate(pooled) if pooled else None, limit
+
+
+def _forward_once(
+    model: Backbone, tokens: Tokenized, batch: Array, encode: Encode
+) -> tuple[Array, Array | None]:
+    def stacked(arrays: list[Array] | None) -> Array | None:
+        return None if arrays is None else np.stack([arrays[example] for example in batch])
+
+    hidden, pooled = model.hidden_states(
+        np.stack([tokens.ids[example] for example in batch]),
+        stacked(tokens.type_ids),
+        stacked(tokens.masks),
+    )
+    return encode(hidden), None if pooled is None else pooled.cpu().numpy()
