@@ -76,7 +76,7 @@ def cached_data_set_folder(name: str, revision: str | None) -> Path:
 
 
 def _unreachable(what: str, name: str) -> str:
-    built_in = "--backbone minilm" if what == "backbone" else "--dataset demo"
+    built_in = "backbone minilm" if what == "backbone" else "dataset demo"
     return (
         f"{what} {name!r} is not on this machine and the hub cannot be reached: connect, give "
         f"{built_in} or a local folder, or point HF_HOME (or HF_HUB_CACHE) at a local hub cache"

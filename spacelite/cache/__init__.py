@@ -1,4 +1,4 @@
-"""Hidden states on disk. In: a data set and a backbone. Out: a cache file, found, read, verified."""
+"""Hidden states on disk. In: a data set and a backbone. Out: a cache file: found, read."""
 
 from spacelite.cache.spec import CacheSpec
 from spacelite.lazy import exports

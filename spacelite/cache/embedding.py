@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ from spacelite.backbones import BackboneFiles, Tokenized
 from spacelite.cache import journal, store
 from spacelite.cache.dtypes import StoredType, stored_type
 from spacelite.cache.spec import CacheSpec
-from spacelite.data import loading as data
+from spacelite.data import inputs
+from spacelite.data.splits import TextDataset
 from spacelite.errors import SpaceliteError
 
 log = logging.getLogger(__name__)
@@ -59,8 +60,11 @@ class _Examples:
 def embed(
     *,
     backbone: str,
-    dataset: str,
+    dataset: Any = None,
     cache_dir: Path,
+    texts: Sequence[str] | None = None,
+    labels: Sequence[Any] | None = None,
+    name: str | None = None,
     max_length: int = 256,
     dtype: str = "float16",
     layer: int = -1,
@@ -81,8 +85,12 @@ def embed(
 
     Args:
         backbone: A hub name, a local folder, or `minilm`.
-        dataset: A known data set's name, a hub name, a file or a folder.
+        dataset: A known data set's name, a hub name, a file or a folder; a DataFrame, a
+            `datasets.DatasetDict`, or {"train": (texts, labels), ...}.
         cache_dir: The folder of caches and runs.
+        texts: In place of `dataset`: texts, all of them training data; `labels`: one for each.
+        labels: One for each of `texts`.
+        name: What data without a name are called.
         max_length: Tokens per text at most; the rest is cut off.
         dtype: The stored number type, one of DTYPES.
         layer: Which hidden states: -1 the last layer's, 0 the embeddings'.
@@ -112,8 +120,11 @@ def embed(
             f"tokens_per_batch={tokens_per_batch}: give at least 1", ["tokens_per_batch"]
         )
     model_files = backbones.locate(backbone, revision)
-    texts = data.load(
+    found = inputs.read(
         dataset,
+        texts=texts,
+        labels=labels,
+        name=name,
         text_column=text_column,
         label_column=label_column,
         limit=limit,
@@ -122,9 +133,9 @@ def embed(
     device = backbones.resolve_device(device)
     spec = CacheSpec(
         format=store.FORMAT,
-        dataset=texts.name,
-        dataset_hash=texts.fingerprint,
-        label_names=tuple(texts.label_names),
+        dataset=found.name,
+        dataset_hash=found.fingerprint,
+        label_names=tuple(found.label_names),
         backbone=model_files.name,
         backbone_version=model_files.version,
         tokenizer_hash=model_files.tokenizer_hash,
@@ -142,9 +153,9 @@ def embed(
         held = time.perf_counter()
         if not _is_finished(path, spec):
             _log_differences(path, spec)
-            examples = _tokenize(model_files, texts, max_length, padding, on_progress)
+            examples = _tokenize(model_files, found, max_length, padding, on_progress)
             model = backbones.Backbone(model_files, layer=layer, device=device)
-            splits = _index(texts, examples)
+            splits = _index(found, examples)
             if path.exists():
                 _check_index(path, splits)
             else:
@@ -201,7 +212,7 @@ def _log_differences(path: Path, spec: CacheSpec) -> None:
 
 def _tokenize(
     files: BackboneFiles,
-    texts: data.TextDataset,
+    texts: TextDataset,
     max_length: int,
     padding: str,
     on_progress: OnProgress,
@@ -232,7 +243,7 @@ def _tokenize(
     return examples
 
 
-def _index(texts: data.TextDataset, examples: _Examples) -> dict[str, store.SplitIndex]:
+def _index(texts: TextDataset, examples: _Examples) -> dict[str, store.SplitIndex]:
     splits = {}
     for (name, split), start in zip(texts.splits.items(), examples.starts, strict=True):
         stop = start + len(split)
@@ -268,7 +279,7 @@ def _lay_out(
         missing_ok=True
     )  # of a process that was killed while laying out
     tokens = sum(len(index.token_ids) for index in splits.values())
-    layout = {"width": model.width, "dtype": spec.dtype, "pooled": model.has_pooler}
+    layout: dict[str, Any] = {"width": model.width, "dtype": spec.dtype, "pooled": model.has_pooler}
     size = store.file_size(splits, **layout)
     free = shutil.disk_usage(path.parent).free
     log.info(

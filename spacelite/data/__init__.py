@@ -1,1 +1,8 @@
-"""."""
+"""Texts and labels. In: a name, a path, or Python objects. Out: checked, numbered splits."""
+
+from spacelite.data.inputs import read
+from spacelite.data.known import KNOWN, KnownDataset
+from spacelite.data.loading import load
+from spacelite.data.splits import Split, TextDataset, stratified_sample
+
+__all__ = ["KNOWN", "KnownDataset", "Split", "TextDataset", "load", "read", "stratified_sample"]

@@ -35,14 +35,18 @@ def find(table: sources.Table, text: str | None, label: str | None) -> tuple[str
         else:
             if len(others) == 1:
                 return others[0]
-            problem = f"has no {option} column that can be told"
+            problem = f"has no column that is clearly the {option} column"
         raise SpaceliteError(
             f"{table.origin} {problem}: its columns are {', '.join(map(repr, names))}; "
-            f"name one with --{option}-column"
+            f"name one with {option}_column",
+            [f"{option}_column"],
         )
 
     if text is not None and text == label:
-        raise SpaceliteError(f"--text-column and --label-column both name {text!r}: name two")
+        raise SpaceliteError(
+            f"text_column and label_column both name {text!r}: name two columns",
+            ["text_column", "label_column"],
+        )
     label = label or by_usual_name(LABEL_COLUMNS, text)
     text = text or by_usual_name(TEXT_COLUMNS, label)
     strings = [name for name in names if table.is_string(name) and name != label]
@@ -55,14 +59,15 @@ def texts(table: sources.Table, column: str) -> list[str]:
     texts: list[Any] = table.rows.column(column).to_pylist()
     no_string = [i for i, text in enumerate(texts) if text is not None and type(text) is not str]
     if no_string:
-        _refuse_rows(table, no_string, f"a {column!r} that is not a string", "--text-column")
+        _refuse_rows(table, no_string, f"a {column!r} that is not a string", "text_column")
     empty = [i for i, text in enumerate(texts) if text is None or not text.strip()]
     if empty:
-        _refuse_rows(table, empty, f"an empty {column!r}", "--text-column")
+        _refuse_rows(table, empty, f"an empty {column!r}", "text_column")
     if all(_is_number(text) for text in texts):
         raise SpaceliteError(
             f"{table.origin}: every {column!r} is a number: name the column that holds the texts "
-            "with --text-column"
+            "with text_column",
+            ["text_column"],
         )
     return texts
 
@@ -85,13 +90,14 @@ def label_values(table: sources.Table, column: str) -> list[Any]:
         if value is None or value != value or (isinstance(value, str) and not value.strip())
     ]
     if missing:
-        _refuse_rows(table, missing, f"no {column!r}", "--label-column")
+        _refuse_rows(table, missing, f"no {column!r}", "label_column")
     if all(isinstance(value, list) for value in values):
         return values
     if any(isinstance(value, list | dict) for value in values):
         raise SpaceliteError(
             f"{table.origin}: column {column!r} holds records, or lists in some rows only: give a "
-            "label a text, or a list of labels a text (or name another with --label-column)"
+            "label per text, or a list of labels per text (or name another with label_column)",
+            ["label_column"],
         )
     values = [value.strip() if isinstance(value, str) else value for value in values]
     # A number in quotes, or in a csv file, is a number.
@@ -109,7 +115,8 @@ def _refuse_rows(table: sources.Table, rows: list[int], what: str, option: str) 
     more = f" (and {len(rows) - 1} more rows)" if len(rows) > 1 else ""
     raise SpaceliteError(
         f"{table.origin}: row {rows[0] + 1}{more} has {what}: mend or remove, or name another "
-        f"column with {option}"
+        f"column with {option}",
+        [option],
     )
 
 
@@ -127,13 +134,14 @@ def numbered(
             raise SpaceliteError(
                 f"{name}: some rows have a list of labels, others a single one: give lists only"
             )
-        return _several(values, class_names, name)
+        return _multi_label(values, class_names, name)
     pooled = [value for split in values.values() for value in split]
     distinct_values = len(set(pooled))
     if distinct_values > 50 and distinct_values > len(pooled) / 2:
         raise SpaceliteError(
             f"{name}: {distinct_values:,} different labels in {len(pooled):,} rows are no classes: "
-            "name another column with --label-column"
+            "name another column with label_column",
+            ["label_column"],
         )
     if all(isinstance(value, str) for value in pooled):
         known = class_names if set(class_names) >= set(pooled) else ()
@@ -151,7 +159,8 @@ def numbered(
             if not isinstance(value, int) and not (isinstance(value, float) and value.is_integer()):
                 raise SpaceliteError(
                     f"{name} {split}: row {row + 1} has label {value!r}: classes need whole "
-                    "numbers or strings (name another column with --label-column)"
+                    "numbers or strings (name another column with label_column)",
+                    ["label_column"],
                 )
             if value < 0:
                 count = sum(number < 0 for number in numbers)
@@ -168,20 +177,22 @@ def numbered(
                 f"({', '.join(class_names)})"
             )
         return {key: _int64(split) for key, split in whole.items()}, tuple(class_names)
-    place = {value: i for i, value in enumerate(distinct)}
+    index = {value: i for i, value in enumerate(distinct)}
     return (
-        {key: _int64(place[value] for value in split) for key, split in whole.items()},
+        {key: _int64(index[value] for value in split) for key, split in whole.items()},
         tuple(str(value) for value in distinct),
     )
 
 
-def _several(
+def _multi_label(
     values: dict[str, list[Any]], class_names: Sequence[str], name: str
 ) -> tuple[dict[str, Labels], tuple[str, ...]]:
     flat = {split: [label for row in rows for label in row] for split, rows in values.items()}
     every = [label for row in flat.values() for label in row]
     if not every:
-        raise SpaceliteError(f"{name}: no text has a label: name another column (--label-column)")
+        raise SpaceliteError(
+            f"{name}: no text has a label: name another column (label_column)", ["label_column"]
+        )
     if any(label is None or isinstance(label, list | dict) for label in every):
         raise SpaceliteError(
             f"{name}: its lists hold records or missing values: give lists of numbers or strings"

@@ -1,7 +1,7 @@
 """Where a data set lies: a hub name or a path -> one Arrow table per split.
 
 The only importer of `datasets` and `pyarrow`. Nothing is interpreted here beyond the split names:
-columns, labels and the known data sets' protocols are `data.py`'s.
+columns, labels and the known data sets' protocols come after it.
 """
 
 from __future__ import annotations
@@ -44,6 +44,33 @@ class Table:
         return any(test(kind) for test in tests)
 
 
+def table_of_dataset(dataset: Any, origin: str) -> Table:
+    """A `datasets.Dataset` as a table, with the names of its class labels."""
+    import datasets
+
+    kinds = {
+        column: getattr(feature, "feature", feature)  # of a list of labels: theirs
+        for column, feature in dataset.features.items()
+    }
+    names = {
+        column: tuple(kind.names)
+        for column, kind in kinds.items()
+        if isinstance(kind, datasets.ClassLabel)
+    }
+    # Not its `data`, which a selection or shuffle leaves as it is.
+    return Table(dataset.with_format("arrow")[:], names, origin)
+
+
+def table_of_frame(frame: Any, origin: str) -> Table:
+    """A pandas DataFrame as a table. Raises SpaceliteError for columns that Arrow cannot hold."""
+    import pyarrow as pa
+
+    try:
+        return Table(pa.Table.from_pandas(frame, preserve_index=False), {}, origin)
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        raise SpaceliteError(f"{origin}: {one_line(error)}") from error
+
+
 def table_of(rows: list[dict[str, Any]], origin: str) -> Table:
     """A table from rows that were made in Python."""
     import pyarrow as pa
@@ -67,11 +94,11 @@ def from_path(path: Path) -> dict[str, Table]:
 
 def _split_files(folder: Path) -> dict[str, list[Path]]:
     """The files of each split in `folder`, or in its `data/`, where hub clones keep them."""
-    for place in (folder, folder / "data"):
-        if not place.is_dir():
+    for candidate in (folder, folder / "data"):
+        if not candidate.is_dir():
             continue
         found: dict[str, list[Path]] = {}
-        for file in sorted(place.iterdir()):
+        for file in sorted(candidate.iterdir()):
             if file.suffix.lower() in SUFFIXES:
                 stem = PART.sub("", file.stem).lower()
                 split = SPLIT_ALIASES.get(stem, stem)
@@ -80,11 +107,13 @@ def _split_files(folder: Path) -> dict[str, list[Path]]:
         for split, files in found.items():
             if len(files) > 1 and not all(PART.search(file.stem) for file in files):
                 names = ", ".join(file.name for file in files)
-                raise SpaceliteError(f"{place} gives {split} more than once ({names}): keep one")
+                raise SpaceliteError(
+                    f"{candidate} gives {split} more than once ({names}): keep one"
+                )
             for part in filter(None, (PART.search(file.stem) for file in files)):
                 if len(files) != int(part[1]):
                     raise SpaceliteError(
-                        f"{place} holds {len(files)} of the {int(part[1])} parts of {split}: "
+                        f"{candidate} holds {len(files)} of the {int(part[1])} parts of {split}: "
                         "fetch the others"
                     )
         if "train" in found:
@@ -130,7 +159,7 @@ def _read_csv(path: Path) -> pa.Table:
     with csv.open_csv(path, read_options=read, parse_options=parse) as reader:
         names = reader.schema.names
     # Every column as text: a type guessed from the first rows would turn "007" into 7, or fail
-    # on row 100,000. data.py turns labels into numbers where all of them are numbers.
+    # on row 100,000. `columns` turns labels into numbers where all of them are numbers.
     convert = csv.ConvertOptions(column_types=dict.fromkeys(names, "string"))
     return csv.read_csv(path, read_options=read, parse_options=parse, convert_options=convert)
 
@@ -213,32 +242,25 @@ def from_hub(name: str, config: str | None = None, revision: str | None = None) 
     exist, needs a configuration, cannot be reached, or has no train split.
     """
     if hub.data_set_is_online(name, revision):
-        place, revision_there = name, revision
+        location, revision_there = name, revision
     else:
-        place, revision_there = str(hub.cached_data_set_folder(name, revision)), None
+        location, revision_there = str(hub.cached_data_set_folder(name, revision)), None
 
     import datasets
 
     try:
-        loaded = datasets.load_dataset(place, config, revision=revision_there)
+        loaded = datasets.load_dataset(location, config, revision=revision_there)
     except Exception as error:  # the builders raise whatever their formats raise
         problem = one_line(error).partition(" Example of usage: ")[0]  # of `datasets`, not ours
-        mend = f": --dataset {name}:CONFIGURATION" if "Config name is missing" in problem else ""
-        raise SpaceliteError(f"data set {name!r} cannot be loaded: {problem}{mend}") from error
+        mend = f": dataset={name}:CONFIGURATION" if "Config name is missing" in problem else ""
+        raise SpaceliteError(
+            f"data set {name!r} cannot be loaded: {problem}{mend}", ["dataset"]
+        ) from error
     found: dict[str, Table] = {}
     for key, split in loaded.items():
         standard = SPLIT_ALIASES.get(key, key)
         if standard in SPLITS:
-            kinds = {
-                column: getattr(feature, "feature", feature)  # of a list of labels: theirs
-                for column, feature in split.features.items()
-            }
-            names = {
-                column: tuple(kind.names)
-                for column, kind in kinds.items()
-                if isinstance(kind, datasets.ClassLabel)
-            }
-            found[standard] = Table(split.data.table, names, f"{name} ({key})")
+            found[standard] = table_of_dataset(split, f"{name} ({key})")
     if "train" not in found:
         raise SpaceliteError(f"data set {name!r} has no train split, only {', '.join(loaded)}")
     return {split: found[split] for split in SPLITS if split in found}

@@ -231,7 +231,7 @@ def _transferred(
     for known in run.transfers():
         same = known.cache_key == cache.spec.cache_key() and known.labels == by_number
         if same and run.predictions(known) is not None:
-            return known.metrics["test"]
+            return dict(known.metrics["test"])
     record, predictions = inference.evaluate(
         run,
         cache,
@@ -240,4 +240,4 @@ def _transferred(
         on_progress=lambda done, total: on_progress("evaluate", done, total),
     )
     run.save_transfer(record, predictions)
-    return record.metrics["test"]
+    return dict(record.metrics["test"])

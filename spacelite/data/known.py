@@ -1,0 +1,120 @@
+"""The known data sets, one entry each: where they lie, their labels, their splits, and how they are
+made. They carry the protocol of the published tables (arXiv:2401.16638)."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from spacelite.data import demo, sources
+from spacelite.data.sources import Table
+from spacelite.data.splits import SEED, Split
+
+log = logging.getLogger(__name__)
+
+Splits = dict[str, Split]
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownDataset:
+    """A data set that is known by its name, from the hub or from a local folder of that name.
+
+    Attributes:
+        label_names: By label number.
+        hub: Its name on the hub; `revision`: which revision of it.
+        prepare: A split of the hub's rows -> one with columns text and label, where it is not so
+            already.
+        validation: Makes the validation split where there is none; None for 10% of train.
+        make: Makes all splits, for a data set that is built in.
+        merged: For a data set with another one's texts: `of` which, and its label names by those
+            that they are merged into.
+        hint: What else to do where the hub cannot give it.
+    """
+
+    label_names: tuple[str, ...]
+    hub: str | None = None
+    revision: str | None = None
+    prepare: Callable[[Table], Table] | None = None
+    validation: Callable[[Splits], Splits] | None = None
+    make: Callable[[], Splits] | None = None
+    of: str | None = None
+    merged: Mapping[str, tuple[str, ...]] | None = None
+    hint: str = ""
+
+
+def _demo() -> Splits:
+    return {
+        split: Split(texts, np.array(labels, np.int64))
+        for split, (texts, labels) in demo.splits().items()
+    }
+
+
+def _divide_test(splits: Splits) -> Splits:
+    """The test split 80/20 into test and validation, as the published protocol does."""
+    from sklearn.model_selection import train_test_split
+
+    rows: npt.NDArray[np.int64] = np.arange(len(splits["test"]))
+    kept, validation = train_test_split(rows, test_size=0.2, random_state=SEED)
+    return {
+        **splits,
+        "validation": splits["test"].take(validation),
+        "test": splits["test"].take(kept),
+    }
+
+
+def _majority(table: Table) -> Table:
+    """HateXplain's raw rows as text and label: tokens joined by a space, majority of annotators.
+
+    The official splits hold no post without a majority; one that turns up is left out.
+    """
+    rows, left_out = [], 0
+    for row in table.rows.select(["post_tokens", "annotators"]).to_pylist():
+        annotators = row["annotators"]
+        # One struct of lists or one list of structs, depending on who converted the data.
+        votes = (
+            annotators["label"]
+            if isinstance(annotators, dict)
+            else [annotator["label"] for annotator in annotators]
+        )
+        (label, count), *others = Counter(votes).most_common()
+        if others and others[0][1] == count:
+            left_out += 1
+            continue
+        rows.append({"text": " ".join(row["post_tokens"]), "label": label})
+    if left_out:
+        log.warning("%s: %d posts without a majority label are left out", table.origin, left_out)
+    return sources.table_of(rows, table.origin)
+
+
+KNOWN: dict[str, KnownDataset] = {
+    "demo": KnownDataset(label_names=demo.LABEL_NAMES, make=_demo),
+    "imdb": KnownDataset(
+        hub="stanfordnlp/imdb", label_names=("negative", "positive"), validation=_divide_test
+    ),
+    "hatexplain": KnownDataset(
+        hub="Hate-speech-CNERG/hatexplain",
+        # Its loading script no longer runs; the hub keeps an automatic conversion of the data.
+        revision="refs/convert/parquet",
+        label_names=("hatespeech", "normal", "offensive"),
+        prepare=_majority,
+        hint=(
+            "; or give a local folder named hatexplain with train, validation and test .parquet "
+            "(or .csv, .json) of columns text and label (0 hatespeech, 1 normal, 2 offensive)"
+        ),
+    ),
+    "hatexplain:2": KnownDataset(
+        label_names=("hateful or offensive", "normal"),
+        of="hatexplain",
+        merged={"hateful or offensive": ("hatespeech", "offensive"), "normal": ("normal",)},
+    ),
+}
+
+
+def by_hub_name(name: str) -> str:
+    """The known name of a hub data set; other names stay what they are."""
+    return next((key for key, known in KNOWN.items() if known.hub == name), name)

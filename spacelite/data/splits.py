@@ -1,0 +1,77 @@
+"""Texts and their labels in splits: what reading a data set ends with."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from spacelite.tasks import task_of
+
+SEED = 42  # of every split and sample made here; the published protocol's
+
+Labels = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Split:
+    """N texts and their labels: (N,) int64, 0..C-1; or (N, C) int64 of 0 and 1 (multi-label)."""
+
+    texts: list[str]
+    labels: Labels
+
+    def take(self, rows: npt.NDArray[np.int64]) -> Split:
+        """The examples at `rows`, in that order."""
+        return Split([self.texts[i] for i in rows], self.labels[rows])
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+
+@dataclass(frozen=True)
+class TextDataset:
+    """A data set ready to embed: splits by name (train first), and the C names of the labels."""
+
+    name: str
+    splits: dict[str, Split]
+    label_names: tuple[str, ...]
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of every split's name, texts and labels: wherever they were read from, the same
+        texts and labels in the same order give the same fingerprint."""
+        digest = hashlib.sha256()
+        for name, split in self.splits.items():
+            digest.update(f"{name}:{len(split)}\n".encode())
+            for text in split.texts:
+                encoded = text.encode("utf-8", "surrogatepass")
+                digest.update(len(encoded).to_bytes(8, "little"))
+                digest.update(encoded)
+            digest.update(split.labels.astype("<i8").tobytes())
+        return digest.hexdigest()
+
+
+def stratified_sample(labels: Labels, size: int) -> npt.NDArray[np.int64]:
+    """Sorted indices of a seeded random sample, every label in proportion to within one example.
+
+    Every label gets its share rounded down; what is left goes to the largest remainders.
+    scikit-learn's stratified split refuses labels that occur once and samples that leave fewer
+    examples than there are classes; here both work.
+
+    Args:
+        labels: (N,), or (N, C), whose sample is plainly random.
+        size: How many examples; all, where there are fewer.
+    """
+    random = np.random.RandomState(SEED)  # its stream is frozen across numpy versions
+    strata = task_of(labels).strata(labels)
+    classes, counts = np.unique(strata, return_counts=True)
+    size = min(size, len(labels))
+    shares, remainders = np.divmod(counts * size, len(labels))
+    shares[np.argsort(-remainders, kind="stable")[: size - shares.sum()]] += 1
+    rows = [
+        random.permutation(np.flatnonzero(strata == stratum))[:share]
+        for stratum, share in zip(classes, shares, strict=True)
+    ]
+    return np.sort(np.concatenate(rows)).astype(np.int64)
