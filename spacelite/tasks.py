@@ -36,6 +36,7 @@ class Task(ABC):
     name: str
     phrase: str  # "one label per text"
     label_dimensions: int  # of an array of labels
+    beyond: str  # what `centred` shares are, as words after "the shares"
 
     # Labels of a data set, numpy.
 
@@ -105,6 +106,10 @@ class Task(ABC):
         """What is predicted from logits (..., C): arrays as labels are."""
 
     @abstractmethod
+    def decide_probable(self, probabilities: Array) -> Array:
+        """What is predicted from probabilities (N, C): arrays as labels are."""
+
+    @abstractmethod
     def correct(self, predicted: Array, labels: Array) -> Array:
         """(N,) bool: whether everything is predicted correctly of an example."""
 
@@ -121,6 +126,14 @@ class Task(ABC):
     @abstractmethod
     def confusion(self, labels: Array, predicted: Array, classes: int) -> Array:
         """Counts of examples by what they are labelled with and what is predicted."""
+
+    @abstractmethod
+    def indicators(self, labels: Array, classes: int) -> Array:
+        """(N, C) float64: 1 for the classes that an example has, of labels as they are stored."""
+
+    @abstractmethod
+    def in_macro(self, occurs: Array) -> Array:
+        """Which classes macro averages are over, of which occur (..., C) as label or prediction."""
 
     @abstractmethod
     def centred(self, shares: Array) -> Array:
@@ -177,6 +190,7 @@ class SingleLabel(Task):
     name = "single-label"
     phrase = "one label per text"
     label_dimensions = 1
+    beyond = ", beyond their mean over the labels"
 
     @override
     def label_counts(self, labels: Array, classes: int) -> Array:
@@ -251,6 +265,10 @@ class SingleLabel(Task):
         return predicted
 
     @override
+    def decide_probable(self, probabilities: Array) -> Array:
+        return self.decide(probabilities)
+
+    @override
     def correct(self, predicted: Array, labels: Array) -> Array:
         same: Array = np.equal(predicted, labels)
         return same
@@ -270,6 +288,15 @@ class SingleLabel(Task):
         """(C, C) by true (row) and predicted (column) label."""
         cells = np.bincount(labels * classes + predicted, minlength=classes**2)
         return cells.reshape(classes, classes)
+
+    @override
+    def indicators(self, labels: Array, classes: int) -> Array:
+        return np.eye(classes)[labels.reshape(-1)]
+
+    @override
+    def in_macro(self, occurs: Array) -> Array:
+        """Those that occur, as in scikit-learn."""
+        return occurs
 
     def centred(self, shares: Array) -> Array:
         """Only differences between logits matter: less the mean over the labels."""
@@ -301,7 +328,7 @@ class SingleLabel(Task):
             predicted=predicted,
             actual=actual,
             average=self.average(len(confusion)),
-            counted=predicted + actual > 0,
+            counted=self.in_macro(predicted + actual > 0),
             labels=labels,
             probabilities=None if logits is None else self.probabilities(logits),
         )
@@ -344,6 +371,7 @@ class MultiLabel(Task):
     name = "multi-label"
     phrase = "several labels per text"
     label_dimensions = 2
+    beyond = ""
 
     @override
     def label_counts(self, labels: Array, classes: int) -> Array:
@@ -420,6 +448,10 @@ class MultiLabel(Task):
         """Every label of a probability above one half."""
         return (logits > 0).astype(np.int64)
 
+    @override
+    def decide_probable(self, probabilities: Array) -> Array:
+        return (probabilities >= 0.5).astype(np.int64)
+
     def correct(self, predicted: Array, labels: Array) -> Array:
         """Whether all of an example's labels, and no others, are predicted."""
         same: Array = np.all(np.equal(predicted, labels), axis=1)
@@ -443,6 +475,15 @@ class MultiLabel(Task):
         np.add.at(counts, (np.arange(classes), labels, predicted), 1)
         return counts
 
+    @override
+    def indicators(self, labels: Array, classes: int) -> Array:
+        return labels.astype(np.float64)
+
+    @override
+    def in_macro(self, occurs: Array) -> Array:
+        """All of them."""
+        return np.ones_like(occurs)
+
     def centred(self, shares: Array) -> Array:
         """Every logit is a decision of its own: as they are."""
         return shares
@@ -462,15 +503,16 @@ class MultiLabel(Task):
     ) -> Outcome:
         """Macro averages are over all labels."""
         confusion = np.asarray(confusion, np.float64)
+        predicted, actual = confusion[:, :, 1].sum(axis=1), confusion[:, 1].sum(axis=1)
         return Outcome(
             loss=loss,
             ce=ce,
             accuracy=accuracy,
             correct=confusion[:, 1, 1],
-            predicted=confusion[:, :, 1].sum(axis=1),
-            actual=confusion[:, 1].sum(axis=1),
+            predicted=predicted,
+            actual=actual,
             average=self.average(len(confusion)),
-            counted=np.ones(len(confusion), bool),
+            counted=self.in_macro(predicted + actual > 0),
             labels=labels,
             probabilities=None if logits is None else self.probabilities(logits),
         )

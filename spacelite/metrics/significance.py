@@ -1,18 +1,21 @@
 """Whether two heads differ by more than the chance of which examples are in the test split.
 
-The spread over seeds is another uncertainty, and no part of what is computed here.
+The uncertainty over seeds is another one, and no part of what is computed here.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from spacelite.errors import SpaceliteError
 from spacelite.metrics.predictions import Predictions
+
+if TYPE_CHECKING:
+    from spacelite.tasks import Task
 
 RESAMPLES, FEWEST = 10_000, 1_000
 LEVEL = 0.95  # of the intervals
@@ -38,17 +41,17 @@ class Difference:
 
 
 def mcnemar(only_first: Array, only_second: Array) -> Array:
-    """The exact McNemar test (two-sided p-values) from the numbers of examples that only the first
-    head and only the second head has right.
+    """The exact McNemar test (two-sided p-values) from the numbers of examples that only the
+    first head and only the second head predicts correctly.
 
-    Under the hypothesis that both are right equally often each such example is a coin's toss:
+    Under the hypothesis that both are correct equally often, each such example is a coin toss:
     2 P(X <= min(b, c)) with X ~ Binomial(b + c, 1/2), at most 1.
     """
     from scipy.special import bdtr
 
     fewer, both = np.minimum(only_first, only_second), np.add(only_first, only_second)
-    made: Array = np.minimum(1.0, 2 * bdtr(fewer.astype(float), both, 0.5))
-    return made
+    p_values: Array = np.minimum(1.0, 2 * bdtr(fewer.astype(float), both, 0.5))
+    return p_values
 
 
 def holm(p_values: Array) -> Array:
@@ -64,7 +67,7 @@ def accuracy_difference(
     only_first: int, only_second: int, examples: int, seed: int = 0
 ) -> Difference:
     """The difference in accuracy of two heads, from the numbers of examples that only the first and
-    only the second has right.
+    only the second predicts correctly.
 
     Drawing N of N examples with replacement is drawing these two counts (and the rest) from a
     multinomial distribution: each draw is one resample of the paired bootstrap, and the interval
@@ -91,10 +94,12 @@ def f1_difference(first: Predictions, second: Predictions, seed: int = 0) -> Dif
     rows = np.concatenate([column.reshape(len(first.labels), -1) for column in columns], axis=1)
     cells, counts = np.unique(rows, axis=0, return_counts=True)
     # Which labels each cell has, and is predicted: (cells, C) of 0 and 1.
-    label, one, other = (_indicators(part, first) for part in np.split(cells, 3, axis=1))
+    label, one, other = (
+        first.task.indicators(part, first.logits.shape[1]) for part in np.split(cells, 3, axis=1)
+    )
 
     def difference(tables: Array) -> Array:
-        scores = [_macro_f1(tables, label, guess, first.several) for guess in (one, other)]
+        scores = [_macro_f1(tables, label, guess, first.task) for guess in (one, other)]
         return scores[0] - scores[1]
 
     random = np.random.default_rng(seed)
@@ -114,17 +119,11 @@ def _interval(values: Array) -> Interval:
     return float(low), float(high)
 
 
-def _indicators(part: Array, outputs: Predictions) -> Array:
-    if outputs.several:
-        return part.astype(np.float64)
-    return np.eye(outputs.logits.shape[1])[part[:, 0]]
-
-
-def _macro_f1(counts: Array, label: Array, predicted: Array, several: bool) -> Array:
+def _macro_f1(counts: Array, label: Array, predicted: Array, task: Task) -> Array:
     """Of R tables of `counts` (R, cells), (R,); `label` and `predicted` (cells, C)."""
     there = counts @ (predicted + label)  # (R, C): predicted + actual
     hits = 2 * (counts @ (predicted * label))
     f1 = np.divide(hits, there, out=np.zeros_like(there), where=there > 0)
-    occurs = np.ones_like(there, bool) if several else there > 0
-    made: Array = f1.sum(axis=1) / occurs.sum(axis=1)
-    return made
+    counted = task.in_macro(there > 0)
+    means: Array = (f1 * counted).sum(axis=1) / counted.sum(axis=1)
+    return means

@@ -1,1 +1,1 @@
-"""."""
+"""In: runs. Out: findings: groups, tables, comparisons, curves, words."""

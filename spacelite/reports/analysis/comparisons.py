@@ -4,7 +4,6 @@ calibration and cost."""
 from __future__ import annotations
 
 import itertools
-import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,17 +13,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from spacelite.cache import spec as specs
 from spacelite.cache import store
-from spacelite.metrics import scores as metrics
+from spacelite.cache.spec import embeddings_folder
 from spacelite.metrics import significance
-from spacelite.metrics.predictions import Outputs
+from spacelite.metrics.calibration import calibration
+from spacelite.metrics.predictions import Predictions
+from spacelite.metrics.scores import METRICS, PerClass
 from spacelite.metrics.significance import Difference
 from spacelite.reports.analysis.groups import Group, System
-from spacelite.reports.analysis.rows import Figure, Row, pooled
+from spacelite.reports.analysis.rows import MeanStd, Row, mean_std
 
 MOST_SYSTEMS = 24  # of a group in detail: who reads more?
-CURVES = ("loss", "accuracy", "f1_macro", "recall", "precision")
 
 Array = npt.NDArray[Any]
 
@@ -46,14 +45,15 @@ class Comparison:
     identical: bool
     corrected: float
     fixed: list[str]
-    over_seeds: Figure | None
+    over_seeds: MeanStd | None
     seeds: int
 
 
 @dataclass(frozen=True)
 class Pair:
     """The heads of two systems, first less second: their difference in accuracy, how many examples
-    only one of them has right, McNemar's `p`, and by Holm's method `corrected` for all pairs."""
+    only one of them predicts correctly, McNemar's `p`, and by Holm's method `corrected` for all
+    pairs."""
 
     first: str
     second: str
@@ -69,9 +69,9 @@ class ClassFigures:
     """A class' precision, recall and F1 over seeds, and how many examples have it."""
 
     label: str
-    precision: Figure
-    recall: Figure
-    f1: Figure
+    precision: MeanStd
+    recall: MeanStd
+    f1: MeanStd
     support: int
 
 
@@ -81,7 +81,7 @@ class Calibration:
     of one head its own error and, for each bin of confidence, the mean, the accuracy and the number
     of decisions."""
 
-    error: Figure
+    error: MeanStd
     own_error: float
     confidence: list[float]
     accuracy: list[float]
@@ -103,8 +103,8 @@ class SystemAnalysis:
 
 @dataclass(frozen=True)
 class Curve:
-    """A system's metrics by epoch over seeds: {split: {metric: (means, spreads)}}, spreads None
-    with one seed."""
+    """A system's metrics by epoch over seeds: {split: {metric: (means, standard deviations)}}, the
+    latter None with one seed."""
 
     name: str
     epochs: list[int]
@@ -112,11 +112,11 @@ class Curve:
 
     def band(self, split: str, metric: str) -> tuple[list[float], list[float]] | None:
         """A standard deviation below and above the means, within what a metric can be."""
-        means, spreads = self.splits[split][metric]
-        if spreads is None:
+        means, stds = self.splits[split][metric]
+        if stds is None:
             return None
-        most = math.inf if metric == "loss" else 1.0
-        pairs = list(zip(means, spreads, strict=True))
+        most = METRICS[metric].most
+        pairs = list(zip(means, stds, strict=True))
         return [max(m - s, 0.0) for m, s in pairs], [min(m + s, most) for m, s in pairs]
 
 
@@ -126,7 +126,7 @@ class TrainingCost:
     least and at most: seeds may have been trained in several."""
 
     name: str
-    seconds: Figure
+    seconds: MeanStd
     heads_in_pass: tuple[int, int]
 
 
@@ -144,11 +144,11 @@ class Cost:
 class Analysis:
     """All that a report says of a group beside its table: of the systems with the best accuracy, 24
     at most. `transferred`: it is of evaluations on another data set; `left_out`: how many systems
-    more there are; `incomplete`: systems of which no outputs are known; `tests`: how many pairs
+    more there are; `incomplete`: systems without saved predictions; `tests`: how many pairs
     of systems p is corrected for."""
 
     label_names: list[str]
-    multilabel: bool
+    task: str
     transferred: bool
     left_out: int
     tests: int
@@ -161,33 +161,33 @@ class Analysis:
 
 
 def analyse(cache_dir: Path, group: Group) -> Analysis:
-    """Analyse a group from its runs' outputs and histories."""
-    outputs: dict[str, list[Outputs]] = {}
+    """Analyse a group from its runs' predictions and histories."""
+    predictions: dict[str, list[Predictions]] = {}
     incomplete = []
     for row, system in group.named:
-        known = [one for one in system.outputs if one is not None]
+        known = [one for one in system.predictions if one is not None]
         if len(known) == len(system.runs):
-            outputs[row.name] = known
+            predictions[row.name] = known
         else:
             incomplete.append(row.name)
     record = group.systems[0].runs[0].record
-    labels: list[str] = record["label_names"]
+    labels = list(record.label_names)
     ranked = [row.name for row in sorted(group.section.rows, key=_worst_first, reverse=True)]
     shown = ranked[:MOST_SYSTEMS]
-    pairs, tests = _pairs(outputs, set(shown))
-    outputs = {name: own for name, own in outputs.items() if name in shown}
+    pairs, tests = _pairs(predictions, set(shown))
+    predictions = {name: own for name, own in predictions.items() if name in shown}
     systems = {row.name: system for row, system in group.named if row.name in shown}
-    best = next((name for name in shown if name in outputs), None)
+    best = next((name for name in shown if name in predictions), None)
     transferred = group.systems[0].transfers is not None
     return Analysis(
         label_names=labels,
-        multilabel=bool(record.get("multilabel")),
+        task=record.task.name,
         transferred=transferred,
         left_out=len(ranked) - len(shown),
         tests=tests,
-        comparisons=_comparisons(best, systems, outputs, pairs),
+        comparisons=_comparisons(best, systems, predictions, pairs),
         pairs=pairs,
-        systems=[_system(name, systems[name], own, labels) for name, own in outputs.items()],
+        systems=[_system(name, systems[name], own, labels) for name, own in predictions.items()],
         incomplete=incomplete,
         # Those of a transfer are of the same training, and stand with it.
         curves=[] if transferred else _curves(systems),
@@ -195,21 +195,21 @@ def analyse(cache_dir: Path, group: Group) -> Analysis:
     )
 
 
-def _pairs(outputs: dict[str, list[Outputs]], shown: set[str]) -> tuple[list[Pair], int]:
+def _pairs(predictions: dict[str, list[Predictions]], shown: set[str]) -> tuple[list[Pair], int]:
     """Every two of the systems `shown` on the same examples; and how many pairs of all systems
     there are, for which p is corrected."""
-    names = list(outputs)
+    names = list(predictions)
     every = [
         (one, other)
         for one, other in itertools.combinations(names, 2)
-        if np.array_equal(outputs[one][0].labels, outputs[other][0].labels)
+        if np.array_equal(predictions[one][0].labels, predictions[other][0].labels)
     ]
     if not every:
         return [], 0
-    right = {name: own[0].right for name, own in outputs.items()}
+    correct = {name: own[0].correct for name, own in predictions.items()}
     only = np.array(
         [
-            ((right[one] & ~right[other]).sum(), (right[other] & ~right[one]).sum())
+            ((correct[one] & ~correct[other]).sum(), (correct[other] & ~correct[one]).sum())
             for one, other in every
         ]
     )
@@ -219,7 +219,7 @@ def _pairs(outputs: dict[str, list[Outputs]], shown: set[str]) -> tuple[list[Pai
     for (one, other), counts, p, after in zip(every, only, p_values, corrected, strict=True):
         if {one, other} <= shown:
             first, second = counts.tolist()
-            accuracy = significance.accuracy_difference(first, second, len(right[one]))
+            accuracy = significance.accuracy_difference(first, second, len(correct[one]))
             made.append(Pair(one, other, accuracy, first, second, float(p), float(after)))
     return made, len(every)
 
@@ -227,10 +227,10 @@ def _pairs(outputs: dict[str, list[Outputs]], shown: set[str]) -> tuple[list[Pai
 def _comparisons(
     best: str | None,
     systems: dict[str, System],
-    outputs: dict[str, list[Outputs]],
+    predictions: dict[str, list[Predictions]],
     pairs: Sequence[Pair],
 ) -> list[Comparison]:
-    """Of the systems whose outputs are known, the one with the highest accuracy in the table
+    """Of the systems with saved predictions, the one with the highest accuracy in the table
     (`best`) against the others."""
     made = []
     for pair in pairs:
@@ -238,7 +238,7 @@ def _comparisons(
             continue
         turned = pair.second == best
         name = pair.first if turned else pair.second
-        first, second = outputs[best][0], outputs[name][0]
+        first, second = predictions[best][0], predictions[name][0]
         over_seeds = _over_seeds(systems[best], systems[name])
         made.append(
             Comparison(
@@ -249,7 +249,7 @@ def _comparisons(
                 identical=bool(np.array_equal(first.predicted, second.predicted)),
                 corrected=pair.corrected,
                 fixed=[one for one in (best, name) if systems[one].fixed],
-                over_seeds=pooled(over_seeds) if len(over_seeds) > 1 else None,
+                over_seeds=mean_std(over_seeds) if len(over_seeds) > 1 else None,
                 seeds=len(over_seeds),
             )
         )
@@ -266,8 +266,8 @@ def _over_seeds(first: System, second: System) -> list[float]:
     each."""
     scores: list[dict[Any, float]] = []
     for system in (first, second):
-        accuracies = [one["accuracy"] for one in system.scores()]
-        seeds = [None if system.fixed else run.settings["seed"] for run in system.runs]
+        accuracies = [one["accuracy"] or 0.0 for one in system.scores()]
+        seeds = [None if system.fixed else run.record.seed for run in system.runs]
         scores.append(dict(zip(seeds, accuracies, strict=True)))
     one, other = scores
     if None in one:
@@ -277,27 +277,42 @@ def _over_seeds(first: System, second: System) -> list[float]:
     return [value - other[seed] for seed, value in one.items() if seed in other]
 
 
+def curve_metrics() -> list[str]:
+    """The metrics that are drawn by epoch."""
+    return [name for name, metric in METRICS.items() if metric.curve]
+
+
+def drawn_metrics(curves: Sequence[Curve]) -> list[str]:
+    """Those of them that all `curves` have, on train and validation."""
+    known = [metrics.keys() for curve in curves for metrics in curve.splits.values()]
+    return [name for name in curve_metrics() if all(name in names for names in known)]
+
+
+def _per_class(one: Predictions) -> PerClass:
+    return one.task.outcome(0.0, 0.0, 0.0, one.confusion).per_class
+
+
 def _system(
-    name: str, system: System, outputs: Sequence[Outputs], labels: Sequence[str]
+    name: str, system: System, predictions: Sequence[Predictions], labels: Sequence[str]
 ) -> SystemAnalysis:
-    every = [metrics.per_class(one.confusion) for one in outputs]
+    every = [_per_class(one) for one in predictions]
     classes = []
-    diagrams = [metrics.calibration(*one.decisions()) for one in outputs]
+    diagrams = [calibration(*one.decisions()) for one in predictions]
     first = diagrams[0]
     filled = np.flatnonzero(first.count)
     for c, label in enumerate(labels):
         precision, recall, f1 = (
-            pooled([float(figures[which][c]) for figures in every]) for which in range(3)
+            mean_std([float(figures[which][c]) for figures in every]) for which in range(3)
         )
         classes.append(ClassFigures(label, precision, recall, f1, int(every[0].support[c])))
     return SystemAnalysis(
         name=name,
         run=system.runs[0].id,
-        seed=system.runs[0].settings["seed"],
-        confusion=outputs[0].confusion.tolist(),
+        seed=system.runs[0].record.seed,
+        confusion=predictions[0].confusion.tolist(),
         classes=classes,
         calibration=Calibration(
-            error=pooled([diagram.error for diagram in diagrams]),
+            error=mean_std([diagram.error for diagram in diagrams]),
             own_error=first.error,
             confidence=first.confidence[filled].tolist(),
             accuracy=first.accuracy[filled].tolist(),
@@ -318,27 +333,29 @@ def _curves(systems: dict[str, System]) -> list[Curve]:
         splits: dict[str, dict[str, tuple[list[float], list[float] | None]]] = {}
         for split in ("train", "validation"):
             splits[split] = {}
-            for metric in CURVES:
+            for metric in curve_metrics():
                 by_epoch = [
-                    [history[e][split][metric] for history in histories if len(history) > e]
+                    [history[e][split].get(metric) for history in histories if len(history) > e]
                     for e in range(longest)
                 ]
+                if any(value is None for values in by_epoch for value in values):
+                    continue  # runs that are older than the metric, or it needs predictions
                 means = [statistics.fmean(values) for values in by_epoch]
-                spreads = [statistics.stdev(v) if len(v) > 1 else 0.0 for v in by_epoch]
-                splits[split][metric] = (means, spreads if len(histories) > 1 else None)
+                stds = [statistics.stdev(v) if len(v) > 1 else 0.0 for v in by_epoch]
+                splits[split][metric] = (means, stds if len(histories) > 1 else None)
         made.append(Curve(name, list(range(1, longest + 1)), splits))
     return made
 
 
 def _cost(cache_dir: Path, cache: str, systems: dict[str, System]) -> Cost:
-    path = cache_dir / specs.FOLDER / f"{cache}.h5"
+    path = embeddings_folder(cache_dir) / f"{cache}.h5"
     training = []
     for name, system in systems.items():
-        seconds = pooled([run.record["seconds"] for run in system.runs])
-        heads = [run.record.get("heads_in_pass", 1) for run in system.runs]
+        seconds = mean_std([run.record.seconds for run in system.runs])
+        heads = [run.record.heads_in_pass for run in system.runs]
         training.append(TrainingCost(name, seconds, (min(heads), max(heads))))
     return Cost(
         training=training,
-        embedding_seconds=store.seconds_of(path),
+        embedding_seconds=store.embedding_seconds(path),
         cache_bytes=path.stat().st_size if path.is_file() else None,
     )

@@ -1,4 +1,4 @@
-"""Runs -> all that a report says, whatever form it is then given."""
+"""Runs -> everything that a report says, in whatever form."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from spacelite.reports.analysis import examples, groups, published
 from spacelite.reports.analysis.comparisons import Analysis
 from spacelite.reports.analysis.examples import Examples
 from spacelite.reports.analysis.rows import Section
-from spacelite.runs.store import Run
+from spacelite.runs import Run
 
 
 @dataclass(frozen=True)
 class Part:
-    """A group of systems: its table, what follows from their outputs, words and mistakes (None
-    where they are not wanted, or cannot be told)."""
+    """A group of systems: its table, its analysis, words and mistakes (None where
+    they are not wanted, or not to be had)."""
 
     section: Section
     analysis: Analysis
@@ -26,7 +26,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Report:
+class Findings:
     """The published tables with what was measured of them, and every group of runs."""
 
     published: list[Section]
@@ -44,9 +44,16 @@ def build(
     with_examples: bool,
     backbone: str | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Report:
-    """Put together what is known of runs. `with_examples`: also read the caches' hidden states for
-    words and mistakes; `backbone`: where the runs' lies, if it was a local folder."""
+) -> Findings:
+    """Analyse runs.
+
+    Args:
+        cache_dir: The folder of caches and runs.
+        runs: In the order that their groups are to have.
+        with_examples: Also read the caches' hidden states, for words and mistakes.
+        backbone: Where the runs' backbone lies, if it was a local folder.
+        on_progress: Called with the groups that are done, and all of them.
+    """
     together = groups.grouped(runs)
     parts = []
     for number, group in enumerate(together):
@@ -59,4 +66,4 @@ def build(
             )
         )
     on_progress(len(together), len(together))
-    return Report(published.of_groups(together), parts)
+    return Findings(published.of_groups(together), parts)

@@ -1,4 +1,4 @@
-"""Which words a group's head goes by over the whole split, and its most confident mistakes."""
+"""Which words contribute most over a whole split, and the most confident mistakes."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from spacelite import heads, inference
 from spacelite.backbones.words import Words
 from spacelite.cache import folder as caches
 from spacelite.cache import store
 from spacelite.errors import SpaceliteError
-from spacelite.inference import explanation as explain
-from spacelite.inference import prediction
-from spacelite.inference.explanation import Shares
-from spacelite.metrics.predictions import Outputs
+from spacelite.inference import Shares
+from spacelite.inference.explanation import cached_example
+from spacelite.metrics.predictions import Predictions
 from spacelite.reports.analysis.groups import Group
-from spacelite.runs.store import Run
+from spacelite.runs import Run
 
 log = logging.getLogger(__name__)
 
@@ -34,8 +34,8 @@ Array = npt.NDArray[Any]
 @dataclass(frozen=True)
 class WordShare:
     """A word of the split: how often it is there, and what it adds to a class' logit, `mean` over
-    all examples and for `each` time that it is there. With one label an example, only differences
-    between the logits matter: it is what it adds beyond its mean over the classes."""
+    all examples and for `each` time that it is there, as far as it matters for what is predicted
+    (`Task.centred`)."""
 
     word: str
     count: int
@@ -60,11 +60,11 @@ class Mistake:
 @dataclass(frozen=True)
 class Examples:
     """The head `run` of the system `name` on a split: by label the words that contribute most, and
-    the most confident mistakes. `several`: whether an example can have several labels."""
+    the most confident mistakes. `task`: the name of the labels' task."""
 
     name: str
     run: str
-    several: bool
+    task: str
     words: dict[str, list[WordShare]]
     mistakes: list[Mistake]
 
@@ -76,44 +76,44 @@ def of_group(cache_dir: Path, group: Group, backbone: str | None = None) -> Exam
     chosen = _chosen(group)
     if chosen is None:
         return None
-    name, run, outputs = chosen
+    name, run, predictions = chosen
     try:
-        words = Words(prediction.backbone_of(run, backbone).folder)
+        words = Words(inference.backbone_files(run, backbone).folder)
         with store.Cache(caches.find(cache_dir, group.section.cache, exact=True)) as cache:
             split = cache.splits[group.section.split]
-            if len(split) != len(outputs.labels):
+            if len(split) != len(predictions.labels):
                 raise SpaceliteError(f"cache {cache.name} is not the one of run {run.id}")
             if not split.done.all():
                 raise SpaceliteError(f"cache {cache.name} is unfinished: run its embed command")
             return Examples(
                 name=name,
                 run=run.id,
-                several=outputs.several,
-                words=_words(explain.Shares.of(run), split, words, outputs.several),
-                mistakes=_mistakes(run, cache, group.section.split, outputs, words),
+                task=predictions.task.name,
+                words=_words(Shares(run), split, words),
+                mistakes=_mistakes(run, cache, group.section.split, predictions, words),
             )
     except SpaceliteError as error:
         log.warning("no words for %s: %s", group.section.title, error)
         return None
 
 
-def _chosen(group: Group) -> tuple[str, Run, Outputs] | None:
+def _chosen(group: Group) -> tuple[str, Run, Predictions] | None:
     candidates = []
     for row, system in group.named:
-        figure, outputs = row.figures["accuracy"], system.outputs[0]
-        if figure is not None and outputs is not None and explain.has_shares(system.runs[0]):
-            space = system.runs[0].record["head"] == "space"
-            candidates.append(((space, figure.mean), (row.name, system.runs[0], outputs)))
+        figure, predictions = row.figures["accuracy"], system.predictions[0]
+        run = system.runs[0]
+        if figure is not None and predictions is not None and inference.has_shares(run):
+            # Kinds of heads in the order of tables, space heads first.
+            kind = -list(heads.KINDS).index(run.head.kind)
+            candidates.append(((kind == 0, figure.mean), (row.name, run, predictions)))
     return max(candidates, key=lambda one: one[0])[1] if candidates else None
 
 
-def _words(
-    shares: Shares, split: store.CachedSplit, words: Words, several: bool
-) -> dict[str, list[WordShare]]:
+def _words(shares: Shares, split: store.CachedSplit, words: Words) -> dict[str, list[WordShare]]:
     """By label the words with the highest mean share."""
     total: dict[tuple[int, ...], Array] = defaultdict(lambda: np.zeros(len(shares.labels)))
     count: dict[tuple[int, ...], int] = defaultdict(int)
-    spans = list(caches.spans(split.offsets, NUMBERS_AT_ONCE // shares.widest))
+    spans = list(caches.spans(split.offsets, NUMBERS_AT_ONCE // shares.numbers_per_token))
     longest = max(int(split.offsets[last] - split.offsets[first]) for first, last in spans)
     # Used again and again: fresh memory would take longer than all else.
     stored = np.empty((longest, split.width), split.dtype)
@@ -125,10 +125,9 @@ def _words(
         lengths = np.diff(offsets)
         hidden = widened[: high - low]
         np.copyto(hidden, split.read_tokens(low, high, stored[: high - low]))
-        each = shares.of_tokens(hidden)
+        each = shares.token_logits(hidden)
         each /= np.repeat(lengths, lengths)[:, None]
-        if not several:
-            each -= each.mean(axis=1, keepdims=True)
+        each = shares.task.centred(each)
         _add(total, count, ids, words.starts(ids, offsets - low), each)
     spelled: dict[str, tuple[int, Array]] = {}
     for tokens, summed in total.items():
@@ -159,8 +158,8 @@ def _add(
     of_words = np.add.reduceat(each.astype(np.float64), starts, axis=0)
     lengths = np.diff([*starts, len(ids)])
     single = lengths == 1
-    known, place, times = np.unique(ids[starts[single]], return_inverse=True, return_counts=True)
-    summed = np.stack([np.bincount(place, column) for column in of_words[single].T], axis=1)
+    known, index, times = np.unique(ids[starts[single]], return_inverse=True, return_counts=True)
+    summed = np.stack([np.bincount(index, column) for column in of_words[single].T], axis=1)
     for number, row, often in zip(known.tolist(), summed, times.tolist(), strict=True):
         total[(number,)] += row
         count[(number,)] += often
@@ -173,28 +172,27 @@ def _add(
 
 
 def _mistakes(
-    run: Run, cache: store.Cache, split: str, outputs: Outputs, words: Words
+    run: Run, cache: store.Cache, split: str, predictions: Predictions, words: Words
 ) -> list[Mistake]:
     """The wrong examples whose predicted label is the most probable."""
-    confidence, guesses = outputs.confidence, outputs.predicted
-    wrong = np.flatnonzero(~outputs.right)
-    made = []
+    confidence, predicted, task = predictions.confidence, predictions.predicted, predictions.task
+    wrong = np.flatnonzero(~predictions.correct)
+    mistakes = []
     for number in wrong[np.argsort(-confidence[wrong], kind="stable")][:MOST_MISTAKES].tolist():
-        place = f"{split}:{int(outputs.index[number])}"
-        hidden, ids, _ = explain.cached_example(cache, place)
-        names = np.array(run.record["label_names"], object)
-        label, predicted = outputs.labels[number], guesses[number]
-        if outputs.several:
-            actual, guess = (", ".join(names[one == 1]) or "none" for one in (label, predicted))
-        else:
-            actual, guess = str(names[label]), str(names[predicted])
-        explained = explain.explain(run, hidden, words.of(ids.tolist()))
-        shares = np.array([word.contributions for word in explained.words])
-        if not outputs.several:
-            shares -= shares.mean(axis=1, keepdims=True)
-        made.append(
+        location = f"{split}:{int(predictions.index[number])}"
+        found = cached_example(cache, location)
+        names = run.record.label_names
+        actual, guess = (
+            ", ".join(task.label_names(one[number], names)) or "none"
+            for one in (predictions.labels, predicted)
+        )
+        explained = inference.explain(
+            run, found.hidden, words.of(found.token_ids.tolist()), predictions.logits[number]
+        )
+        shares = task.centred(np.array([word.contributions for word in explained.words]))
+        mistakes.append(
             Mistake(
-                place,
+                location,
                 actual,
                 guess,
                 float(confidence[number]),
@@ -202,4 +200,4 @@ def _mistakes(
                 shares[:, explained.predicted].tolist(),
             )
         )
-    return made
+    return mistakes

@@ -1,4 +1,4 @@
-"""The published tables with what was measured above each of their rows."""
+"""The published tables, with what was measured above each of their rows."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from spacelite.metrics import scores as metrics
-from spacelite.paper import tables as paper
+from spacelite import paper
+from spacelite.metrics.scores import METRICS
 from spacelite.paper.tables import RowOutcome
 from spacelite.reports.analysis.groups import Group
 from spacelite.reports.analysis.rows import (
-    SHARED,
     Row,
     Section,
     averaging,
     difference,
     measured,
     published,
-    training_settings,
+    section_settings,
+    training_words,
     with_best,
 )
 
@@ -27,7 +27,7 @@ def of_groups(groups: Sequence[Group]) -> list[Section]:
     """The published tables of which a group of runs has at least a row, in their order.
 
     Where several groups have rows of a table, the one of the published backbone, else the one with
-    most rows, most training examples, and the newest runs is held against it.
+    most rows, most training examples, and the newest runs is compared with it.
     """
     found: dict[str, tuple[tuple[Any, ...], list[RowOutcome]]] = {}
     for number, group in enumerate(groups):
@@ -49,18 +49,18 @@ def of_groups(groups: Sequence[Group]) -> list[Section]:
 
 def _outcomes(group: Group) -> dict[str, list[RowOutcome]]:
     """What a group has measured of the published tables' rows."""
-    made: dict[str, list[RowOutcome]] = {}
+    by_table: dict[str, list[RowOutcome]] = {}
     for system in group.systems:
         if system.transfers is not None and any(
             # Labels were matched in another way than the published ones.
-            list(made["labels"].values()) != run.record["label_names"]
-            for run, made in zip(system.runs, system.transfers, strict=True)
+            tuple(transfer.labels.values()) != run.record.label_names
+            for run, transfer in zip(system.runs, system.transfers, strict=True)
         ):
             continue
         for row in paper.matching(system.runs[0].record, group.section.data):
             outcome = RowOutcome(row, system.runs, system.scores())
-            made.setdefault(row.table, []).append(outcome)
-    return made
+            by_table.setdefault(row.table, []).append(outcome)
+    return by_table
 
 
 def sections(outcomes: Sequence[RowOutcome]) -> list[Section]:
@@ -88,22 +88,21 @@ def _section(outcomes: Sequence[RowOutcome]) -> Section:
         if outcome.note is not None:
             notes.append(outcome.note)
     record = done[0].runs[0].record if done else None
-    settings: dict[str, Any] = record["settings"] if record else {}
     arrow = "" if row.train_on == row.test_on else f" → {row.test_on}"
     about = "test figures, ± over seeds"
     if record:
-        about += f"; {averaging(paper.average_of_table(row.table), record['label_names'])}"
-        examples = f"{record['examples']['train']:,} training examples"
-        about = f"{about}; {examples}; {training_settings(settings)}cache {record['cache']}"
+        about += f"; {averaging(paper.average_of_table(row.table), record.label_names)}"
+        examples = f"{record.examples['train']:,} training examples"
+        about = f"{about}; {examples}; {training_words(record)}cache {record.cache}"
     return Section(
         title=f"{row.title} [{row.table}]",
         subtitle=f"{row.train_on}{arrow}, {row.epochs} epochs; {about}",
         data=row.test_on,
-        backbone=record["spec"]["backbone"] if record else row.backbone,
-        cache=record["cache"] if record else "",
+        backbone=record.spec.backbone if record else row.backbone,
+        cache=record.cache if record else "",
         split="test",
-        examples=record["examples"] if record else {},
-        settings={name: settings.get(name, usual) for name, usual in SHARED.items()},
+        examples=record.examples if record else {},
+        settings=section_settings(record),
         average=paper.average_of_table(row.table),
         rows=with_best(rows),
         notes=list(dict.fromkeys(notes)),
@@ -118,7 +117,7 @@ def _measured(outcome: RowOutcome) -> Row:
         system=f"{row.system}, not measured",
         kind="measured",
         train_params=None,
-        figures=dict.fromkeys(metrics.METRICS),
+        figures=dict.fromkeys(METRICS),
         inter=row.inter,
         intra=row.intra,
         seeds=0,

@@ -3,46 +3,48 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from spacelite.metrics import scores as metrics
-from spacelite.paper import tables as paper
-from spacelite.runs.store import Run
-
-# The settings that a table's runs share, with what they are in runs of former versions.
-SHARED: dict[str, Any] = {
-    "epochs": None, "batch_size": None, "learning_rate": None, "weight_decay": None,
-    "data_seed": None, "schedule": "constant", "clip_norm": None, "class_weights": "none",
-    "patience": None, "monitor": None,
-}  # fmt: skip
-COMPARED = ("accuracy", "f1_macro", "precision", "recall")  # whose best is marked, as published
-
-Scores = dict[str, float]
+from spacelite import paper, settings
+from spacelite.metrics.scores import METRICS, Scores
+from spacelite.runs import Run, RunRecord, figure
+from spacelite.training import TrainingConfig
 
 
 @dataclass(frozen=True)
-class Figure:
+class MeanStd:
     """A mean over seeds, and their standard deviation (None with one seed)."""
 
     mean: float
-    spread: float | None = None
+    std: float | None = None
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table. `kind`: a `measured` system, a `published` one, or the `difference` of
-    the two lines above, measured less published.
+    """One line of a table.
 
-    `figures`: the names of `metrics.METRICS`; None where there is no such figure. `best`: those of
-    them that no other row of its kind surpasses. `runs`: the ids of the runs, one a seed.
+    Attributes:
+        system: The head's name, with whatever else tells it from others of its table.
+        kind: A `measured` system, a `published` one, or the `difference` of the two lines above,
+            measured less published.
+        train_params: The number of trained parameters.
+        figures: By the names of METRICS; None where there is no such figure.
+        inter: The weight of L_inter; `intra`: of L_intra.
+        seeds: How many runs it is the mean of.
+        backbone: The backbone's name.
+        epochs: How many it was trained for.
+        data: The data set that the figures are of.
+        train_examples: How many it was trained on.
+        runs: The ids of the runs, one per seed.
+        best: Those of the figures that no other row of its kind surpasses.
     """
 
     system: str
     kind: str
     train_params: int | None
-    figures: dict[str, Figure | None]
+    figures: dict[str, MeanStd | None]
     inter: float | None
     intra: float | None
     seeds: int | None
@@ -64,8 +66,15 @@ class Row:
 class Section:
     """A table of systems on one split of one data set.
 
-    `settings`: those of the training that its runs share; `split`: the split the figures are of;
-    `notes`: what to know when holding published figures against measured ones.
+    Attributes:
+        title: The heading; `subtitle`: what is common to all rows.
+        data: The data set; `backbone`, `cache`: the names of its hidden states.
+        split: The split that the figures are of.
+        examples: How many there are, by split.
+        settings: Those of the training that its runs share.
+        average: How precision and recall are averaged.
+        rows: The lines.
+        notes: What to know when comparing published figures with measured ones.
     """
 
     title: str
@@ -81,40 +90,60 @@ class Section:
     notes: list[str]
 
 
-def pooled(values: Sequence[float]) -> Figure:
+def mean_std(values: Sequence[float]) -> MeanStd:
     """A figure over seeds."""
-    return Figure(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
+    return MeanStd(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
+
+
+def shared_settings(record: RunRecord) -> dict[str, Any]:
+    """The settings that the systems of a table share: all of the training's, and those of the head
+    that tables mention in words rather than in columns or names."""
+    names = [each.name for each in fields(record.head) if each.metadata["words"] is not None]
+    return {**{name: getattr(record.head, name) for name in names}, **record.training.settings()}
+
+
+def section_settings(record: RunRecord | None) -> dict[str, Any]:
+    """The shared settings as a section holds them: None for those that a run has not."""
+    usual = dict.fromkeys((*TrainingConfig.FIRST, "learning_rate", "weight_decay"))
+    return {**usual, **(shared_settings(record) if record is not None else {})}
 
 
 def measured(runs: Sequence[Run], scores: Sequence[Scores], data: str) -> Row:
     """Runs that differ in their seed alone as a row: their `scores` on data set `data`."""
-    record, settings = runs[0].record, runs[0].settings
+    record = runs[0].record
+    own = record.head.settings()
     return Row(
-        system=record["system"],
+        system=record.system,
         kind="measured",
-        train_params=record["train_params"],
-        figures={name: pooled([one[name] for one in scores]) for name in metrics.METRICS},
-        inter=settings["inter"],
-        intra=settings["intra"],
+        train_params=record.train_params,
+        figures={name: _over_seeds(scores, name) for name in METRICS},
+        inter=own.get("inter"),
+        intra=own.get("intra"),
         seeds=len(runs),
-        backbone=record["spec"]["backbone"],
-        epochs=settings["epochs"],
+        backbone=record.spec.backbone,
+        epochs=record.epochs,
         data=data,
-        train_examples=record["examples"]["train"],
+        train_examples=record.examples["train"],
         runs=[run.id for run in runs],
         best=[],
     )
 
 
+def _over_seeds(scores: Sequence[Scores], metric: str) -> MeanStd | None:
+    """None where a run has no such figure."""
+    values = [value for one in scores if (value := figure(one, metric)) is not None]
+    return mean_std(values) if len(values) == len(scores) else None
+
+
 def published(row: paper.PublishedRow) -> Row:
     """A row of a published table."""
     params = row.figures["train_params"]
-    values = {name: row.figures.get(name) for name in metrics.METRICS}
+    values = {name: row.figures.get(name) for name in METRICS}
     return Row(
         system=f"published, {row.backbone}",
         kind="published",
         train_params=None if params is None else int(params),
-        figures={name: None if v is None else Figure(v) for name, v in values.items()},
+        figures={name: None if v is None else MeanStd(v) for name, v in values.items()},
         inter=row.inter,
         intra=row.intra,
         seeds=None,
@@ -129,13 +158,11 @@ def published(row: paper.PublishedRow) -> Row:
 
 def difference(measured: Row, published: Row) -> Row:
     """The figures of a measured row less those of a published one."""
-    figures: dict[str, Figure | None] = {}
+    figures: dict[str, MeanStd | None] = {}
     for name, there in published.figures.items():
         here = measured.figures[name]
-        if here is None or there is None:
-            figures[name] = None
-        else:
-            figures[name] = Figure(here.mean - there.mean)
+        both = here is not None and there is not None
+        figures[name] = MeanStd(here.mean - there.mean) if both else None  # type: ignore[union-attr]
     return replace(
         published, system="difference", kind="difference", train_params=None, figures=figures
     )
@@ -144,19 +171,41 @@ def difference(measured: Row, published: Row) -> Row:
 def with_best(rows: Sequence[Row]) -> list[Row]:
     """The rows, the best figures of the measured and of the published ones marked, to the four
     decimals that are printed; with a single row of a kind there is no best one."""
-    made = list(rows)
+    marked = list(rows)
     for kind in ("measured", "published"):
         own = [number for number, row in enumerate(rows) if row.kind == kind]
         best: dict[int, list[str]] = {number: [] for number in own}
-        for name in COMPARED:
+        for name, metric in METRICS.items():
             figures = {number: rows[number].figures[name] for number in own}
             known = {number: round(f.mean, 4) for number, f in figures.items() if f is not None}
+            choose = max if metric.higher_is_better else min
             for number, value in known.items():
-                if len(known) > 1 and value == max(known.values()):
+                if metric.best_marked and len(known) > 1 and value == choose(known.values()):
                     best[number].append(name)
         for number, names in best.items():
-            made[number] = replace(rows[number], best=names)
-    return made
+            marked[number] = replace(rows[number], best=names)
+    return marked
+
+
+def told_apart(rows: Sequence[Row], records: Sequence[RunRecord]) -> list[Row]:
+    """Rows of one name get whatever else their runs differ in into their names."""
+    alike: dict[str, list[int]] = {}
+    for number, row in enumerate(rows):
+        alike.setdefault(row.name, []).append(number)
+    apart = list(rows)
+    for numbers in alike.values():
+        own = [_own_settings(records[number]) for number in numbers]
+        names = [name for name in own[0] if len({str(one.get(name)) for one in own}) > 1]
+        for number, values in zip(numbers, own, strict=True):
+            words = ", ".join(f"{name.replace('_', ' ')} {values[name]}" for name in names)
+            if words:
+                apart[number] = replace(rows[number], system=f"{rows[number].system}, {words}")
+    return apart
+
+
+def _own_settings(record: RunRecord) -> Mapping[str, Any]:
+    values = {**record.head.settings(), **record.training.settings()}
+    return {name: value for name, value in values.items() if name not in ("seed", "inter", "intra")}
 
 
 def averaging(average: str, labels: Sequence[str]) -> str:
@@ -166,21 +215,7 @@ def averaging(average: str, labels: Sequence[str]) -> str:
     return "precision and recall weighted by support"
 
 
-def training_settings(settings: dict[str, Any]) -> str:
-    """`batch 256, learning rate 0.0002, weight decay 0.01; `, and what is not the protocol's."""
-    if settings["epochs"] is None:
-        return ""
-    parts = [
-        f"batch {settings['batch_size']}",
-        f"learning rate {settings['learning_rate']:g}",
-        f"weight decay {settings['weight_decay']:g}",
-    ]
-    if settings.get("schedule", "constant") != "constant":
-        parts.append(f"{settings['schedule']} schedule")
-    if settings.get("clip_norm") is not None:
-        parts.append(f"gradients clipped at {settings['clip_norm']:g}")
-    if settings.get("class_weights", "none") != "none":
-        parts.append(f"{settings['class_weights']} class weights")
-    if settings.get("patience") is not None:
-        parts.append(f"best {settings['monitor']}, patience {settings['patience']}")
-    return ", ".join(parts) + "; "
+def training_words(record: RunRecord) -> str:
+    """`batch 256, learning rate 0.0002, weight decay 0.01; `, and what is not the default."""
+    said = ", ".join([*settings.words(record.training), *settings.words(record.head)])
+    return f"{said}; " if said else ""

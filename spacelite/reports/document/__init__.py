@@ -1,1 +1,1 @@
-"""."""
+"""In: findings. Out: headings, paragraphs, tables and plots."""

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from spacelite.metrics import scores as metrics
-from spacelite.reports.analysis.comparisons import CURVES, Analysis, Cost, SystemAnalysis
-from spacelite.reports.analysis.content import Part, Report
+from spacelite.metrics.scores import METRICS
+from spacelite.reports.analysis.comparisons import Analysis, Cost, SystemAnalysis, drawn_metrics
+from spacelite.reports.analysis.content import Findings, Part
 from spacelite.reports.analysis.examples import Examples, Mistake
-from spacelite.reports.analysis.rows import Figure, Row, Section
+from spacelite.reports.analysis.rows import MeanStd, Row, Section
 from spacelite.reports.document import wording
+from spacelite.tasks import MULTI_LABEL, SINGLE_LABEL, TASKS
 
 LARGEST_MATRIX = 20  # labels
 MOST_CONFUSIONS = 30
-SYSTEM_COLUMNS = ("System", "Parameters", *wording.HEADINGS.values(), "Inter", "Intra", "Seeds")
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,11 @@ class Bullets:
 
 @dataclass(frozen=True)
 class Cell:
-    """One figure, and its `spread` over seeds. `best` of its column; `weight` in [0, 1]: how
-    strongly it is shaded."""
+    """One figure, and its standard deviation over seeds, `std`. `best` of its column; `weight` in
+    [0, 1]: how strongly it is shaded."""
 
     text: str
-    spread: str = ""
+    std: str = ""
     best: bool = False
     weight: float | None = None
 
@@ -92,7 +92,7 @@ class Mistakes:
 Block = Heading | Paragraph | Bullets | Table | Plot | Mistakes
 
 
-def of_report(report: Report) -> list[Block]:
+def report_blocks(report: Findings) -> list[Block]:
     """Everything that a report says, in order."""
     blocks: list[Block] = []
     if report.published:
@@ -105,20 +105,25 @@ def of_report(report: Report) -> list[Block]:
             )
         )
         for section in report.published:
-            blocks += of_section(section, 2)
+            blocks += section_blocks(section, 2)
     for number, part in enumerate(report.parts, 1):
         blocks += _part(part, number)
     return blocks
 
 
-def of_section(section: Section, level: int) -> list[Block]:
+def section_blocks(section: Section, level: int) -> list[Block]:
     """A table of systems under its title, and its notes."""
     blocks: list[Block] = [Heading(level, section.title), Paragraph(section.subtitle)]
     lines = [Line(_system(row), row.kind) for row in section.rows]
-    blocks.append(Table(section.title, list(SYSTEM_COLUMNS), lines, "systems"))
+    blocks.append(Table(section.title, _system_columns(), lines, "systems"))
     if section.notes:
         blocks.append(Bullets(section.notes))
     return blocks
+
+
+def _system_columns() -> list[str]:
+    headings = (metric.heading for metric in METRICS.values())
+    return ["System", "Parameters", *headings, "Inter", "Intra", "Seeds"]
 
 
 def _system(row: Row) -> list[Cell]:
@@ -126,20 +131,17 @@ def _system(row: Row) -> list[Cell]:
     return [
         Cell(row.system),
         Cell("" if signed else wording.number(row.train_params)),
-        *(
-            _cell(row.figures[name], best=name in row.best, signed=signed)
-            for name in metrics.METRICS
-        ),
+        *(_cell(row.figures[name], best=name in row.best, signed=signed) for name in METRICS),
         *(Cell("" if signed else wording.number(v)) for v in (row.inter, row.intra, row.seeds)),
     ]
 
 
-def _cell(value: Figure | None, best: bool = False, signed: bool = False) -> Cell:
-    return Cell(wording.mean(value, signed), wording.spread(value), best=best)
+def _cell(value: MeanStd | None, best: bool = False, signed: bool = False) -> Cell:
+    return Cell(wording.mean(value, signed), wording.std(value), best=best)
 
 
 def _part(part: Part, number: int) -> list[Block]:
-    blocks = of_section(part.section, 1)
+    blocks = section_blocks(part.section, 1)
     analysis = part.analysis
     if analysis.incomplete:
         blocks.append(Paragraph(wording.incomplete(analysis)))
@@ -166,7 +168,7 @@ def _part(part: Part, number: int) -> list[Block]:
             )
         )
         for system in analysis.systems:
-            blocks += _confusions(system, analysis)
+            blocks.append(CONFUSIONS[analysis.task](system, analysis.label_names))
             blocks.append(_classes(system))
         blocks += _calibration(analysis, number)
     if part.examples is not None:
@@ -177,15 +179,15 @@ def _part(part: Part, number: int) -> list[Block]:
 
 
 def _last_epoch(analysis: Analysis) -> Table:
-    lines = []
+    lines, drawn = [], drawn_metrics(analysis.curves)
     for curve in analysis.curves:
         for split, figures in curve.splits.items():
             cells = [
-                _cell(Figure(means[-1], None if spreads is None else spreads[-1]))
-                for means, spreads in figures.values()
+                _cell(MeanStd(means[-1], None if stds is None else stds[-1]))
+                for means, stds in (figures[metric] for metric in drawn)
             ]
             lines.append(Line([Cell(f"{curve.name}, {split}"), *cells]))
-    columns = ["System", *(wording.HEADINGS[metric] for metric in CURVES)]
+    columns = ["System", *(METRICS[metric].heading for metric in drawn)]
     return Table("After the last epoch", columns, lines, "curves", folded=True)
 
 
@@ -206,20 +208,27 @@ def _pairs(analysis: Analysis) -> Table:
     return Table("All pairs, first less second", columns, lines, "pairs", folded=True)
 
 
-def _confusions(system: SystemAnalysis, analysis: Analysis) -> list[Block]:
-    names = analysis.label_names
-    if not analysis.multilabel and len(names) > LARGEST_MATRIX:
-        return [_most_confused(system, names)]
-    if not analysis.multilabel:
-        rows = zip(names, system.confusion, strict=True)
-        lines = [Line([Cell(name), *_shaded(counts)]) for name, counts in rows]
-        return [Table(system.name, ["True \\ predicted", *names], lines, "confusion")]
-    columns = ["Label", "Rightly not", "Wrongly", "Missed", "Rightly"]
+def _matrix(system: SystemAnalysis, names: Sequence[str]) -> Table:
+    """Counts by true and predicted label."""
+    if len(names) > LARGEST_MATRIX:
+        return _most_confused(system, names)
+    rows = zip(names, system.confusion, strict=True)
+    lines = [Line([Cell(name), *_shaded(counts)]) for name, counts in rows]
+    return Table(system.name, ["True \\ predicted", *names], lines, "confusion")
+
+
+def _per_label(system: SystemAnalysis, names: Sequence[str]) -> Table:
+    """For each label how often it is there and predicted."""
+    columns = ["Label", "True negative", "False positive", "False negative", "True positive"]
     lines = [
         Line([Cell(name), *(Cell(f"{count:,}") for count in np.ravel(counts).tolist())])
         for name, counts in zip(names, system.confusion, strict=True)
     ]
-    return [Table(system.name, columns, lines, "confusion")]
+    return Table(system.name, columns, lines, "confusion")
+
+
+# How the confusion of each task is laid out.
+CONFUSIONS = {SINGLE_LABEL.name: _matrix, MULTI_LABEL.name: _per_label}
 
 
 def _most_confused(system: SystemAnalysis, names: Sequence[str]) -> Table:
@@ -227,10 +236,10 @@ def _most_confused(system: SystemAnalysis, names: Sequence[str]) -> Table:
     counts = np.array(system.confusion)
     np.fill_diagonal(counts, 0)
     order = np.argsort(-counts, axis=None, kind="stable")[:MOST_CONFUSIONS].tolist()
-    places = [divmod(place, len(names)) for place in order]
+    cells = [divmod(index, len(names)) for index in order]
     lines = [
         Line([Cell(names[true]), Cell(names[guess]), Cell(f"{counts[true, guess]:,}")])
-        for true, guess in places
+        for true, guess in cells
         if counts[true, guess]
     ]
     caption = f"{system.name}, the most frequent confusions"
@@ -267,8 +276,8 @@ def _calibration(analysis: Analysis, number: int) -> list[Block]:
     )
     text = (
         "The diagrams are of the head with the lowest seed, as is the error above each; larger "
-        "dots are of more examples. On the diagonal confidence is what it says; above it a head is "
-        "too modest, below it too sure of itself."
+        "dots are of more examples. On the diagonal confidence equals accuracy; above it a head is "
+        "underconfident, below it overconfident."
     )
     columns = ["System", "Expected calibration error"]
     return [
@@ -280,7 +289,7 @@ def _calibration(analysis: Analysis, number: int) -> list[Block]:
 
 
 def _examples(examples: Examples, section: Section) -> list[Block]:
-    beyond = "" if examples.several else ", beyond their mean over the labels"
+    beyond = TASKS[examples.task].beyond
     blocks: list[Block] = [
         Heading(2, "Which words matter"),
         Paragraph(
@@ -292,7 +301,7 @@ def _examples(examples: Examples, section: Section) -> list[Block]:
     ]
     for label, words in examples.words.items():
         if not words:
-            blocks.append(Paragraph(f"No word speaks for {label}."))
+            blocks.append(Paragraph(f"No word contributes to {label}."))
             continue
         strongest = words[0].mean
         lines = [

@@ -1,30 +1,28 @@
-"""Figures and findings as text."""
+"""MeanStds and findings as text."""
 
 from __future__ import annotations
 
+from spacelite.files import human_bytes
+from spacelite.metrics.scores import METRICS
 from spacelite.metrics.significance import Difference
 from spacelite.reports.analysis.comparisons import MOST_SYSTEMS, Analysis, Comparison, Cost
-from spacelite.reports.analysis.rows import Figure, Section
+from spacelite.reports.analysis.rows import MeanStd, Section
 
 LARGEST = 10_000  # a longer number would break the tables
 LEVEL = 0.05  # of corrected p-values below which heads are called different
 
-HEADINGS = {
-    "loss": "Loss",
-    "ce": "CE",
-    "accuracy": "Accuracy",
-    "f1_macro": "Macro F1",
-    "precision": "Precision",
-    "recall": "Recall",
-}
+
+def headings() -> dict[str, str]:
+    """Every metric's name in tables."""
+    return {name: metric.heading for name, metric in METRICS.items()}
 
 
-def figure(value: Figure | None) -> str:
+def figure(value: MeanStd | None) -> str:
     """`0.6210`, `0.6210 ± 0.0030` over several seeds, or a dash."""
-    return f"{mean(value)} {spread(value)}".strip()
+    return f"{mean(value)} {std(value)}".strip()
 
 
-def mean(value: Figure | None, signed: bool = False) -> str:
+def mean(value: MeanStd | None, signed: bool = False) -> str:
     """`0.6210`, `+0.0120` or `−0.0120` when signed, or a dash."""
     if value is None:
         return "–"
@@ -33,9 +31,9 @@ def mean(value: Figure | None, signed: bool = False) -> str:
     return decimals(value.mean, 4)
 
 
-def spread(value: Figure | None) -> str:
+def std(value: MeanStd | None) -> str:
     """`± 0.0030`, or nothing for a single seed."""
-    return "" if value is None or value.spread is None else f"± {decimals(value.spread, 4)}"
+    return "" if value is None or value.std is None else f"± {decimals(value.std, 4)}"
 
 
 def decimals(value: float, places: int) -> str:
@@ -61,21 +59,16 @@ def p_value(value: float) -> str:
     return "p < 0.001" if value < 0.001 else f"p = {value:.3f}" if value < 1 else "p = 1"
 
 
-def bytes_(count: int) -> str:
-    """`472.7 MB`."""
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
-
-
 def span(bounds: tuple[int, int]) -> str:
     """`18`, or `1 to 18`."""
     low, high = bounds
     return str(low) if low == high else f"{low} to {high}"
 
 
-def seconds(value: Figure) -> str:
+def seconds(value: MeanStd) -> str:
     """`12.3 s`, or `12.3 ± 0.4 s` where seeds were trained in passes of their own."""
-    spread = f" ± {value.spread:.1f}" if value.spread and value.spread >= 0.05 else ""
-    return f"{value.mean:,.1f}{spread} s"
+    std = f" ± {value.std:.1f}" if value.std and value.std >= 0.05 else ""
+    return f"{value.mean:,.1f}{std} s"
 
 
 def cost(of: Cost) -> str:
@@ -83,7 +76,7 @@ def cost(of: Cost) -> str:
     embedding = "not recorded"
     if of.embedding_seconds is not None:
         embedding = f"{of.embedding_seconds:,.0f} s"
-    size = "not in this folder" if of.cache_bytes is None else bytes_(of.cache_bytes)
+    size = "not in this folder" if of.cache_bytes is None else human_bytes(of.cache_bytes)
     return f"Embedding, once: {embedding}; cache: {size}."
 
 
@@ -108,8 +101,8 @@ def verdict(comparison: Comparison) -> str:
             f"{_points(f1)} of macro F1 ({_interval(f1)})."
         )
     seeds = comparison.over_seeds
-    if seeds is not None and seeds.spread is not None:
-        by = f"{100 * abs(seeds.mean):.1f} ± {100 * seeds.spread:.1f} points"
+    if seeds is not None and seeds.std is not None:
+        by = f"{100 * abs(seeds.mean):.1f} ± {100 * seeds.std:.1f} points"
         ahead = f"{one if seeds.mean > 0 else other} is ahead by {by}"
         if by.startswith("0.0 "):
             ahead = f"neither is ahead ({by})"
@@ -136,7 +129,7 @@ def method(section: Section, analysis: Analysis) -> str:
         text += " The same examples chose each head's epoch: p is smaller than it should be."
     if any(one.over_seeds is not None for one in analysis.comparisons):
         text += (
-            " The seeds' own, which is no part of that: mean and standard deviation of the "
+            " The uncertainty over seeds is separate: mean and standard deviation of the "
             "difference in accuracy between heads of one seed"
         )
         fixed = dict.fromkeys(name for one in analysis.comparisons for name in one.fixed)
@@ -145,20 +138,20 @@ def method(section: Section, analysis: Analysis) -> str:
 
 
 def left_out(analysis: Analysis) -> str:
-    """That not all systems are told of in detail."""
+    """That only the best systems are shown in detail."""
     shown = MOST_SYSTEMS
     return (
-        f"What follows is of the {shown} systems with the best accuracy; {analysis.left_out} more "
-        "are in the table."
+        f"The {shown} systems with the best accuracy are shown in detail; the table also lists "
+        f"{analysis.left_out} more."
     )
 
 
 def incomplete(analysis: Analysis) -> str:
-    """Of which systems no outputs are known, and what to do."""
+    """Which systems have no saved predictions, and what to do."""
     mend = "run eval again" if analysis.transferred else "train again"
     return (
-        "No outputs for single examples are known of "
-        f"{', '.join(analysis.incomplete)}, which what follows leaves out: {mend}."
+        f"{', '.join(analysis.incomplete)}: the predictions for single examples were not saved or "
+        f"are damaged, so comparisons and diagrams leave them out ({mend})."
     )
 
 

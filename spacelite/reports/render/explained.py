@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from spacelite.inference.explanation import Explanation
+from spacelite.inference import Explanation
 from spacelite.reports.document import wording
 from spacelite.reports.document.blocks import Cell, Heading, Line, Paragraph, Table
 from spacelite.reports.render import figures
@@ -21,15 +21,17 @@ Array = npt.NDArray[Any]
 def page(
     explanation: Explanation,
     label: int,
-    spaces: Sequence[Array],
     latent: int | None,
     about: str,
 ) -> str:
-    """An explained text: `about` says of which head and text.
+    """The page of an explained text: the prediction, the text with each word's share in a label's
+    logit, its tokens as points in the concept spaces, and every word's share in every logit.
 
-    The prediction, the text with each word's share in the logit of `label`, its tokens as points in
-    the concept `spaces` (C arrays (n, 1 to 3); none for other heads, whose `latent` is None), and
-    every word's share in every logit.
+    Args:
+        explanation: What is shown.
+        label: The number of the label that is explained.
+        latent: L of a space head, None for other heads.
+        about: Which head and text it is.
     """
     name = explanation.labels[label]
     elements = [
@@ -41,10 +43,10 @@ def page(
         Element("explained", texts=[explanation.marked(label)]),
         Element.of(Paragraph(_sum(explanation, label))),
     ]
-    if spaces:
-        elements += _spaces(explanation, label, spaces, latent)
+    if explanation.spaces:
+        elements += _spaces(explanation, label, explanation.spaces, latent)
     elements += [Element.of(Heading(1, "Every word")), Element.of(_every_word(explanation))]
-    return render(f"What speaks for {name}", elements)
+    return render(f"What contributes to {name}", elements)
 
 
 def _prediction(explanation: Explanation) -> str:
@@ -81,9 +83,9 @@ def _spaces(
         sorted(range(len(spaces)), key=lambda c: -explanation.probabilities[c])[:MOST_SPACES]
     )
     of_tokens = [
-        (word.text, word.contributions[label], place)
+        (word.text, word.contributions[label], index)
         for word in explanation.words
-        for place in word.tokens
+        for index in word.tokens
     ]
     of_tokens.sort(key=lambda one: one[2])
     words, shares, _ = zip(*of_tokens, strict=True)
@@ -93,9 +95,9 @@ def _spaces(
     ]
     axes = spaces[0].shape[1]
     text = (
-        "Every token is a point; hovering shows its word. Green points speak for "
-        f"{explanation.labels[label]}, orange ones against it; the diamond is their centroid, from "
-        "which the logits are computed."
+        "Every token is a point; hovering shows its word. Green points contribute to "
+        f"{explanation.labels[label]}, orange ones count against it; the diamond is their "
+        "centroid, from which the logits are computed."
     )
     if latent is not None and latent > axes:
         text += f" Of {latent} dimensions the first {axes} principal axes of the text are shown."

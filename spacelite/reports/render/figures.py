@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy.typing as npt
 
-from spacelite.reports.analysis.comparisons import CURVES, Analysis, Curve
+from spacelite.metrics.scores import METRICS
+from spacelite.reports.analysis.comparisons import Analysis, Curve, drawn_metrics
 from spacelite.reports.document import wording
 from spacelite.reports.document.blocks import Plot
 from spacelite.reports.render.colours import (
@@ -63,7 +64,7 @@ def panels(plot: Plot) -> tuple[list[Key], list[Panel]]:
             Key(curve.name, colour_of(number), CHARACTERS[marker_of(number)])
             for number, curve in enumerate(curves)
         ]
-        return keys, [_curves(metric, curves) for metric in CURVES]
+        return keys, [_curves(metric, curves) for metric in drawn_metrics(curves)]
     return [], _reliability(plot.analysis)
 
 
@@ -96,7 +97,7 @@ def _curves(metric: str, curves: Sequence[Curve]) -> Panel:
     step = max(1, max(len(curve.epochs) for curve in curves) // 5)
     axis = {"title": "epoch", "dtick": step, "tick0": 0}
     figure.update_layout(showlegend=False, margin=MARGINS, xaxis=axis, height=250)
-    title = wording.HEADINGS[metric]
+    title = METRICS[metric].heading
     return Panel(title, f"{title} on validation by epoch: {'; '.join(said)}.", _plain(figure))
 
 
@@ -160,12 +161,12 @@ def concept_space(
         "colorscale": [[0, AGAINST], [0.5, NEUTRAL], [1, FOR]],
     }  # fmt: skip
     common = {"mode": "markers", "hovertemplate": "%{text}<extra></extra>"}
-    places = [points.T, centroid[:, None]]
+    locations = [points.T, centroid[:, None]]
     looks = [{"text": shown, "marker": marker}, {"text": ["centroid: the mean of all tokens"],
              "marker": {"symbol": "diamond", "size": 6, "color": colour_of(0)}}]  # fmt: skip
     figure = graph_objects.Figure()
-    for place, look in zip(places, looks, strict=True):
-        rows = [_short(row) for row in place] + [[0.0] * place.shape[1]] * (2 - axes)
+    for location, look in zip(locations, looks, strict=True):
+        rows = [_short(row) for row in location] + [[0.0] * location.shape[1]] * (2 - axes)
         named = dict(zip("xyz", rows, strict=False))
         if axes == 3:
             figure.add_scatter3d(**named, **common, **look)
@@ -177,8 +178,8 @@ def concept_space(
     names |= {"camera": {"eye": {"x": 1.75, "y": 1.75, "z": 1.05}}} if axes == 3 else {}
     layout = {"scene": names} if axes == 3 else {k: names[k] for k in ("xaxis", "yaxis")}
     figure.update_layout(showlegend=False, height=360, margin=dict.fromkeys("lrtb", 6), **layout)
-    place = ", ".join(f"{value:.2f}" for value in centroid)
-    summary = f"Concept space of {label}: {len(points)} tokens, their centroid at {place}."
+    centre = ", ".join(f"{value:.2f}" for value in centroid)
+    summary = f"Concept space of {label}: {len(points)} tokens, their centroid at {centre}."
     return Panel(f"Concept space of {label}", summary, _plain(figure))
 
 

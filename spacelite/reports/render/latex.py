@@ -87,7 +87,7 @@ def _line(line: Line) -> str:
 def _cell(cell: Cell) -> str:
     text = escaped(cell.text)
     text = _strong(text) if cell.best else text
-    return f"{text} {{\\scriptsize {escaped(cell.spread)}}}" if cell.spread else text
+    return f"{text} {{\\scriptsize {escaped(cell.std)}}}" if cell.std else text
 
 
 def escaped(text: str) -> str:

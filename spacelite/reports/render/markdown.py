@@ -40,7 +40,7 @@ def _line(line: Line) -> str:
 def _cell(cell: Cell) -> str:
     text = escaped(cell.text)
     text = _strong(text) if cell.best else text
-    return f"{text} {cell.spread}".strip()
+    return f"{text} {cell.std}".strip()
 
 
 def escaped(text: str) -> str:

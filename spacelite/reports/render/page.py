@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from spacelite.inference.explanation import Marked, marked
+from spacelite.inference import Marked, marked
 from spacelite.reports.document.blocks import Block, Mistakes, Plot, Table
 from spacelite.reports.render import figures
 
@@ -27,11 +27,11 @@ class Element:
 
     @classmethod
     def of(cls, block: Block) -> Element:
-        """A block that needs nothing else."""
+        """The element of a block that needs nothing else."""
         return cls(type(block).__name__.lower(), block)
 
 
-def of_report(everything: Sequence[Block]) -> str:
+def report_page(everything: Sequence[Block]) -> str:
     """The report's page."""
     return render("spacelite report", list(_elements(everything)))
 

@@ -6,8 +6,8 @@ import io
 import math
 from typing import TYPE_CHECKING, Any
 
-from spacelite.reports.analysis.comparisons import CURVES, Analysis
-from spacelite.reports.document import wording
+from spacelite.metrics.scores import METRICS
+from spacelite.reports.analysis.comparisons import Analysis, drawn_metrics
 from spacelite.reports.document.blocks import Plot
 from spacelite.reports.render.colours import MARKERS_OF_FILES, band, colour_of, marker_of
 
@@ -49,11 +49,12 @@ def _curves(analysis: Analysis) -> Figure:
     from matplotlib.figure import Figure as NewFigure
     from matplotlib.ticker import MaxNLocator
 
+    drawn = drawn_metrics(analysis.curves)
     legend = 0.19 * math.ceil(len(analysis.curves) / ACROSS)
-    figure = NewFigure(figsize=(3 * len(CURVES), 5.2 + legend), layout="constrained")
-    panels = figure.subplots(2, len(CURVES), sharex=True, squeeze=False)
+    figure = NewFigure(figsize=(3 * len(drawn), 5.2 + legend), layout="constrained")
+    panels = figure.subplots(2, len(drawn), sharex=True, squeeze=False)
     for row, split in enumerate(("train", "validation")):
-        for column, metric in enumerate(CURVES):
+        for column, metric in enumerate(drawn):
             panel: Axes = panels[row][column]
             for number, curve in enumerate(analysis.curves):
                 means, _ = curve.splits[split][metric]
@@ -68,14 +69,14 @@ def _curves(analysis: Analysis) -> Figure:
                     alpha = band(len(analysis.curves))
                     panel.fill_between(curve.epochs, *edges, color=colour, alpha=alpha, lw=0)
             if row == 0:
-                panel.set_title(wording.HEADINGS[metric])
+                panel.set_title(METRICS[metric].heading)
             else:
                 panel.set_xlabel("epoch")
                 panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
             if column == 0:
                 panel.set_ylabel(split)
     # The two rows share a metric's scale: the gap between train and validation is what counts.
-    for column in range(len(CURVES)):
+    for column in range(len(drawn)):
         limits = [panels[row][column].get_ylim() for row in range(2)]
         for row in range(2):
             panels[row][column].set_ylim(min(low for low, _ in limits), max(h for _, h in limits))

@@ -1,0 +1,62 @@
+"""Every combination of settings, as the configs of heads that train in one pass."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+from spacelite import heads
+from spacelite.errors import SpaceliteError
+from spacelite.heads.config import HeadConfig
+
+LARGEST_SEEDS = 10_000  # far beyond use
+
+
+def grid(kinds: Sequence[str], settings: Mapping[str, Sequence[Any]]) -> list[HeadConfig]:
+    """The configs of every kind of head with every combination of the settings that it has.
+
+    Args:
+        kinds: Kinds of heads, of heads.KINDS.
+        settings: Setting -> its values. One that a kind has not plays no part in it: a space head
+            has no pooling, logreg no seed and no learning rate.
+
+    Raises:
+        SpaceliteError: There is no such kind, or no kind has such a setting.
+    """
+    configs: list[HeadConfig] = []
+    used: set[str] = set()
+    for name in dict.fromkeys(kinds):
+        config_type = heads.kind(name).config_type
+        own = {each.name for each in fields(config_type)}
+        # What all kinds have varies last, seeds before all: as the tables list heads.
+        order = sorted(
+            (each for each in settings if each in own), key=lambda each: _LAST.get(each, 0)
+        )
+        used.update(order)
+        for values in itertools.product(*(settings[each] for each in order)):
+            configs.append(config_type(**dict(zip(order, values, strict=True))))
+    unknown = [name for name in settings if name not in used and name not in _KNOWN]
+    if unknown:
+        raise SpaceliteError(
+            f"{unknown[0]}: no head of {', '.join(kinds)} has this setting", [unknown[0]]
+        )
+    return configs
+
+
+_LAST = {"learning_rate": 1, "weight_decay": 2, "seed": 3}
+_KNOWN = HeadConfig.FIRST  # given to all kinds, whether they have them or not
+
+
+def seed_list(seeds: int | Sequence[int]) -> list[int]:
+    """Seeds 0 to K-1 for a number K; a list of seeds as it is.
+
+    Raises:
+        SpaceliteError: A number that trains nothing.
+    """
+    if not isinstance(seeds, int):
+        return list(seeds)
+    if not 1 <= seeds <= LARGEST_SEEDS:
+        raise SpaceliteError(f"seeds={seeds}: give 1 to {LARGEST_SEEDS:,}", ["seeds"])
+    return list(range(seeds))

@@ -1,0 +1,74 @@
+"""Progress bars, with rate and time left, on standard error and in notebooks.
+
+The only importer of rich in the library; the command line draws its bars with this as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+# Called with the phase, how much of it is done, and how much there is.
+OnProgress = Callable[[str, int, int], None]
+
+# Phase -> (what is done, the unit that it is counted in).
+PHASES = {
+    "tokenize": ("tokenizing", "texts"),
+    "embed": ("embedding", "tokens"),
+    "train": ("training", "tokens"),
+    "evaluate": ("evaluating", "tokens"),
+    "verify": ("verifying", "tokens"),
+    "report": ("analysing", "tables"),
+    "draw": ("drawing", "figures"),
+}
+
+
+@contextmanager
+def reporting(progress: bool | OnProgress, console: Any = None) -> Iterator[OnProgress]:
+    """What long work reports its progress to.
+
+    Args:
+        progress: True for bars, False for nothing, or a function that is called itself.
+        console: A rich console for the bars; standard error unless given.
+    """
+    if progress is True:
+        with _bars(console) as advance:
+            yield advance
+    elif progress is False:
+        yield lambda phase, done, total: None
+    else:
+        yield progress
+
+
+@contextmanager
+def _bars(console: Any) -> Iterator[OnProgress]:
+    """A bar per phase. The rate counts only what this process did."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Any) -> Text:
+            speed = task.finished_speed or task.speed
+            return Text(f"{speed:,.0f} {task.fields['unit']}/s" if speed else "", style="cyan")
+
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        Rate(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+        console=console or Console(stderr=True),
+        speed_estimate_period=60,
+    )
+    tasks: dict[str, Any] = {}
+
+    def advance(phase: str, done: int, total: int) -> None:
+        if phase not in tasks:
+            description, unit = PHASES[phase]
+            tasks[phase] = bar.add_task(description, total=total, completed=done, unit=unit)
+        bar.update(tasks[phase], completed=done, total=total)
+
+    with bar:
+        yield advance

@@ -1,0 +1,60 @@
+"""The table of runs that `train` prints: each run's metrics on every split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from spacelite.metrics.scores import METRICS
+from spacelite.reports.document.blocks import Cell, Line, Table
+from spacelite.reports.document.wording import decimals, number
+from spacelite.runs import Run, figure
+
+SHOWN = ("loss", "accuracy", "f1_macro")
+ALWAYS = ("inter", "intra", "seed")  # settings that have a column even where they do not differ
+
+
+def runs_table(runs: Sequence[Run], metrics: Sequence[str] = SHOWN) -> Table:
+    """A table of runs, a line for each split; settings that differ between them have columns.
+
+    Args:
+        runs: At least one.
+        metrics: The metrics that are shown.
+    """
+    settings = [run.head.settings() | run.record.training.settings() for run in runs]
+    names = dict.fromkeys(name for own in settings for name in own)
+    in_name = ("pooling", "latent", "monitor")
+    differing = [
+        name
+        for name in names
+        if name not in (*ALWAYS, *in_name)
+        and len({own[name] for own in settings if name in own}) > 1
+    ]
+    columns = (*ALWAYS, *differing)
+    lines = []
+    for run, own in zip(runs, settings, strict=True):
+        shown = [own.get(name) for name in columns]
+        for first, (split, scores) in enumerate(run.record.metrics.items()):
+            head = [run.record.system, short_id(run)] if first == 0 else ["", ""]
+            values = [_setting(value) if first == 0 else "" for value in shown]
+            figures = [_metric(figure(scores, name)) for name in metrics]
+            lines.append(Line([Cell(text) for text in (*head, *values, split, *figures)]))
+    headings = [name.replace("_", " ").capitalize() for name in columns]
+    return Table(
+        "Runs",
+        ["System", "Run", *headings, "Split", *(METRICS[name].heading for name in metrics)],
+        lines,
+        "runs",
+    )
+
+
+def short_id(run: Run) -> str:
+    """The last part of a run's id, which is enough to name it."""
+    return run.id.rpartition("--")[2]
+
+
+def _setting(value: object) -> str:
+    return number(value) if isinstance(value, int | float) or value is None else str(value)
+
+
+def _metric(value: float | None) -> str:
+    return "–" if value is None else decimals(value, 4)

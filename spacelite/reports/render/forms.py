@@ -1,0 +1,154 @@
+"""The forms of a report, one entry each in FORMS, as text or as files of a folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from spacelite import files
+from spacelite.errors import SpaceliteError
+from spacelite.reports.analysis.content import Findings
+from spacelite.reports.document.blocks import Plot, report_blocks
+
+# Called with how many files are done, of how many.
+OnProgress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Form:
+    """A form of the report.
+
+    Attributes:
+        file: The name of its file, or of the one to open.
+        text: The report as one text; None for a form of several files.
+        parts: The report as files, the one to open last; None for a form that is one text.
+        replaces: Patterns of files that former reports of this form may have left in the folder.
+    """
+
+    file: str
+    text: Callable[[Findings], str] | None = None
+    parts: Callable[[Findings, OnProgress], Iterator[tuple[str, bytes]]] | None = None
+    replaces: tuple[str, ...] = ()
+
+
+def _markdown(report: Findings) -> str:
+    from spacelite.reports.render import markdown
+
+    return markdown.render(report_blocks(report))
+
+
+def _latex(report: Findings) -> str:
+    from spacelite.reports.render import latex
+
+    return latex.render(report_blocks(report))
+
+
+def _text(report: Findings) -> str:
+    from spacelite.reports.render import plain
+
+    return plain.render(report_blocks(report))
+
+
+def _json(report: Findings) -> str:
+    return json.dumps(report.as_json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _page(report: Findings, on_progress: OnProgress) -> Iterator[tuple[str, bytes]]:
+    """The page `index.html`, and its figures as SVG and PNG."""
+    from spacelite.reports.render import page, plots
+
+    blocks = report_blocks(report)
+    drawn = [block for block in blocks if isinstance(block, Plot)]
+    for number, plot in enumerate(drawn):
+        on_progress(number, len(drawn) + 1)
+        yield from plots.draw(plot).items()
+    yield FORMS["html"].file, page.report_page(blocks).encode()
+    on_progress(len(drawn) + 1, len(drawn) + 1)
+
+
+FORMS: dict[str, Form] = {
+    "markdown": Form("report.md", _markdown),
+    "latex": Form("report.tex", _latex),
+    "html": Form("index.html", parts=_page, replaces=("curves-*", "reliability-*")),
+    "json": Form("report.json", _json),
+    "text": Form("report.txt", _text),
+}
+
+
+def form(name: str) -> Form:
+    """A form by its name. Raises SpaceliteError where there is none."""
+    if name not in FORMS:
+        raise SpaceliteError(f"format={name}: choose from {', '.join(FORMS)}", ["format"])
+    return FORMS[name]
+
+
+def as_text(report: Findings, name: str) -> str:
+    """A report as one text.
+
+    Args:
+        report: What it says.
+        name: A form of FORMS.
+
+    Raises:
+        SpaceliteError: There is no such form, or it is several files.
+    """
+    render = form(name).text
+    if render is None:
+        raise SpaceliteError(
+            f"format={name} is several files: save the report into a folder", ["format"]
+        )
+    return render(report)
+
+
+def save(
+    report: Findings,
+    name: str,
+    folder: Path,
+    on_progress: OnProgress = lambda done, total: None,
+) -> Path:
+    """Write a report into a folder, each file whole or not at all.
+
+    Args:
+        report: What it says.
+        name: A form of FORMS.
+        folder: Where; it is made where it is missing.
+        on_progress: Called with the files that are done, and all of them.
+
+    Returns:
+        The file to open.
+
+    Raises:
+        SpaceliteError: There is no such form, or the folder cannot be written.
+    """
+    chosen = form(name)
+    files.make_folder(folder)
+    try:
+        if chosen.parts is None:
+            files.write_bytes(folder / chosen.file, as_text(report, name).encode())
+            return folder / chosen.file
+        written = set()
+        for part, content in chosen.parts(report, on_progress):
+            files.write_bytes(folder / part, content)
+            written.add(part)
+        for pattern in chosen.replaces:
+            for former in folder.glob(pattern):
+                if former.name not in written:
+                    former.unlink()  # of a former report, which the page no longer names
+    except OSError as error:
+        raise SpaceliteError(
+            f"{folder} cannot be written: {error.strerror or error}; choose another folder"
+        ) from error
+    return folder / chosen.file
+
+
+def save_page(path: Path, content: str) -> None:
+    """Write a single page whole or not at all. Raises SpaceliteError where it cannot be."""
+    files.make_folder(path.parent)
+    try:
+        files.write_bytes(path, content.encode())
+    except OSError as error:
+        raise SpaceliteError(
+            f"{path} cannot be written: {error.strerror or error}; choose another file"
+        ) from error

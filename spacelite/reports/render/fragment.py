@@ -1,0 +1,66 @@
+"""Blocks as a small piece of HTML for notebooks: no script, readable on light and dark."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+from spacelite.inference import Marked
+from spacelite.reports.document.blocks import Block, Bullets, Cell, Heading, Line, Paragraph, Table
+
+CELL = "padding:2px 8px;text-align:{};white-space:nowrap;border-bottom:1px solid #8884"
+COLOURS = {"for": "31,157,120", "against": "217,112,43"}
+
+
+def render(blocks: Sequence[Block]) -> str:
+    """Headings, paragraphs, lists and the tables that are not folded."""
+    return "<div>" + "".join(_part(block) for block in blocks) + "</div>"
+
+
+def _part(block: Block) -> str:
+    if isinstance(block, Heading):
+        level = min(block.level + 2, 6)
+        return f"<h{level}>{escape(block.text)}</h{level}>"
+    if isinstance(block, Paragraph):
+        return f"<p>{escape(block.text)}</p>"
+    if isinstance(block, Bullets):
+        return "<ul>" + "".join(f"<li>{escape(item)}</li>" for item in block.items) + "</ul>"
+    if isinstance(block, Table) and not block.folded:
+        return table(block)
+    return ""
+
+
+def table(block: Table) -> str:
+    """One table."""
+    head = "".join(_cell("th", Cell(name), first == 0) for first, name in enumerate(block.columns))
+    body = "".join(_line(line) for line in block.lines)
+    return (
+        '<div style="overflow-x:auto"><table style="border-collapse:collapse">'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def _line(line: Line) -> str:
+    cells = "".join(_cell("td", cell, first == 0) for first, cell in enumerate(line.cells))
+    return f"<tr>{cells}</tr>"
+
+
+def _cell(tag: str, cell: Cell, left: bool) -> str:
+    text = f"<b>{escape(cell.text)}</b>" if cell.best else escape(cell.text)
+    std = f" <small>{escape(cell.std)}</small>" if cell.std else ""
+    return f'<{tag} style="{CELL.format("left" if left else "right")}">{text}{std}</{tag}>'
+
+
+def marked_text(words: Sequence[Marked]) -> str:
+    """A highlighted text: words for a label on green, against it on orange."""
+    parts = []
+    for word in words:
+        text = escape(word.text)
+        if word.side:
+            style = f"background:rgba({COLOURS[word.side]},{0.15 + 0.45 * word.weight:.2f})"
+            text = (
+                f'<span style="{style};border-radius:3px;padding:0 2px" '
+                f'title="{word.contribution:+.4f}">{text}</span>'
+            )
+        parts.append(text)
+    return f'<p style="line-height:1.8">{" ".join(parts)}</p>'

@@ -1,0 +1,71 @@
+"""Blocks as plain text with aligned columns: what `print` shows."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+from spacelite.reports.document.blocks import (
+    Block,
+    Bullets,
+    Cell,
+    Heading,
+    Mistakes,
+    Paragraph,
+    Table,
+)
+
+WIDTH = 100
+
+
+def render(blocks: Sequence[Block]) -> str:
+    """All blocks but plots."""
+    parts = (_part(block) for block in blocks)
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _part(block: Block) -> str:
+    if isinstance(block, Heading):
+        return f"{block.text}\n{'=-~'[min(block.level, 3) - 1] * len(block.text)}"
+    if isinstance(block, Paragraph):
+        return textwrap.fill(block.text, WIDTH)
+    if isinstance(block, Bullets):
+        return "\n".join(_bullet(item) for item in block.items)
+    if isinstance(block, Table):
+        return table(block)
+    if isinstance(block, Mistakes):
+        items = (f"{one.example}, {one.label}, predicted {one.predicted} ({one.confidence:.2f}): "
+                 + " ".join(one.words) for one in block.items)  # fmt: skip
+        return "\n".join(map(_bullet, items))
+    return ""
+
+
+def _bullet(text: str) -> str:
+    return textwrap.fill(text, WIDTH, initial_indent="- ", subsequent_indent="  ")
+
+
+def table(block: Table) -> str:
+    """A table: text columns on the left, numbers on the right."""
+    rows = [[_text(cell) for cell in line.cells] for line in block.lines]
+    columns = list(zip(block.columns, *rows, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    right = [_is_number(column[1:]) for column in columns]
+
+    def line(cells: Sequence[str]) -> str:
+        padded = (
+            cell.rjust(width) if to_right else cell.ljust(width)
+            for cell, width, to_right in zip(cells, widths, right, strict=True)
+        )
+        return "  ".join(padded).rstrip()
+
+    rule = "-" * len(line(["x" * width for width in widths]))
+    return "\n".join([line(block.columns), rule, *map(line, rows)])
+
+
+def _text(cell: Cell) -> str:
+    return " ".join(f"{cell.text} {cell.std}".split())
+
+
+def _is_number(texts: Sequence[str]) -> bool:
+    """Whether a column holds numbers, dashes and nothing else."""
+    return all(not text or text[0] in "0123456789+-−–±<" for text in texts)

@@ -1,0 +1,84 @@
+"""A report: what it says, and its forms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from spacelite.reports.analysis import content
+from spacelite.reports.analysis.content import Findings
+from spacelite.reports.document.blocks import Block, report_blocks
+from spacelite.reports.render import forms, fragment
+from spacelite.runs import Run
+
+
+class Report:
+    """A comparison of runs: tables, which differences are real, curves, words. `findings` holds
+    everything as data."""
+
+    def __init__(self, findings: Findings) -> None:
+        self.findings = findings
+
+    def blocks(self) -> list[Block]:
+        """Headings, paragraphs, tables and plots, in order."""
+        return report_blocks(self.findings)
+
+    def as_json(self) -> dict[str, Any]:
+        """For programs: dictionaries, lists, strings and numbers."""
+        return self.findings.as_json()
+
+    def text(self, format: str = "text") -> str:
+        """The report as one text.
+
+        Args:
+            format: `text`, `markdown`, `latex` or `json`.
+        """
+        return forms.as_text(self.findings, format)
+
+    def save(
+        self,
+        folder: str | Path,
+        format: str = "html",
+        on_progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> Path:
+        """Write the report into a folder.
+
+        Args:
+            folder: Where; it is made where it is missing.
+            format: `html` (a page with its figures), `markdown`, `latex`, `json` or `text`.
+            on_progress: Called with the files that are done, and all of them.
+
+        Returns:
+            The file to open.
+
+        Raises:
+            SpaceliteError: There is no such format, or the folder cannot be written.
+        """
+        return forms.save(self.findings, format, Path(folder), on_progress)
+
+    def __str__(self) -> str:
+        return self.text()
+
+    def _repr_html_(self) -> str:
+        return fragment.render(self.blocks())
+
+
+def build(
+    cache_dir: Path,
+    runs: Sequence[Run],
+    *,
+    with_examples: bool = True,
+    backbone: str | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Report:
+    """Compare runs. Arguments as in `analysis.content.build`."""
+    return Report(
+        content.build(
+            cache_dir,
+            runs,
+            with_examples=with_examples,
+            backbone=backbone,
+            on_progress=on_progress,
+        )
+    )
