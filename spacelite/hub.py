@@ -1,7 +1,7 @@
-"""The hub client: which files of a backbone or data set repository are here, or can be fetched.
+"""The Hugging Face hub: a backbone's or data set's name -> a folder on disk.
 
-Loads nothing: it ends at a folder on disk. Only files without code in them are fetched (JSON,
-safetensors, vocabularies), so nothing is ever unpickled.
+Nothing is loaded here. Only files without code in them are fetched (JSON, safetensors,
+vocabularies), so nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -29,10 +29,17 @@ BACKBONE_FILES = [
 
 
 def backbone_folder(name: str, revision: str | None) -> Path:
-    """The local snapshot of backbone `name` at `revision` (a commit, branch or tag; None: main).
+    """The local copy of a backbone, fetched where it is not in the local hub cache.
 
-    The folder's name is the resolved commit. Raises SpaceliteError when the name or revision does
-    not exist, or cannot be reached and is not in the local hub cache.
+    Args:
+        name: `owner/name`.
+        revision: Commit, branch or tag; None for the latest.
+
+    Returns:
+        Its folder, whose name is the commit.
+
+    Raises:
+        SpaceliteError: The name or revision does not exist, or the hub cannot be reached.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
@@ -40,16 +47,22 @@ def backbone_folder(name: str, revision: str | None) -> Path:
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=BACKBONE_FILES))
     except LocalEntryNotFoundError as error:
-        raise SpaceliteError(_unreachable("backbone", name)) from error
+        raise _unreachable("backbone", name, "minilm") from error
     except Exception as error:
         raise _refusal("backbone", name, revision, error) from error
 
 
 def data_set_is_online(name: str, revision: str | None) -> bool:
-    """Whether the hub answers for data set `name`; False where no network leads to it.
+    """Whether the hub can be reached, and has a data set.
 
-    Asked before `datasets` is, which retries for half a minute without a word. Raises
-    SpaceliteError when the hub answers that the name or revision does not exist.
+    Asked before `datasets` is, which would retry silently for half a minute.
+
+    Args:
+        name: `owner/name`.
+        revision: Commit, branch or tag; None for the latest.
+
+    Raises:
+        SpaceliteError: The hub answers that the name or revision does not exist.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
@@ -64,7 +77,15 @@ def data_set_is_online(name: str, revision: str | None) -> bool:
 
 
 def cached_data_set_folder(name: str, revision: str | None) -> Path:
-    """The snapshot of data set `name` in the local hub cache; SpaceliteError where it has none."""
+    """The copy of a data set in the local hub cache.
+
+    Args:
+        name: `owner/name`.
+        revision: Commit, branch or tag; None for the latest.
+
+    Raises:
+        SpaceliteError: There is none.
+    """
     from huggingface_hub import snapshot_download
 
     try:
@@ -72,14 +93,15 @@ def cached_data_set_folder(name: str, revision: str | None) -> Path:
             snapshot_download(name, repo_type="dataset", revision=revision, local_files_only=True)
         )
     except Exception as error:
-        raise SpaceliteError(_unreachable("data set", name)) from error
+        raise _unreachable("dataset", name, "demo") from error
 
 
-def _unreachable(what: str, name: str) -> str:
-    built_in = "backbone minilm" if what == "backbone" else "dataset demo"
-    return (
-        f"{what} {name!r} is not on this machine and the hub cannot be reached: connect, give "
-        f"{built_in} or a local folder, or point HF_HOME (or HF_HUB_CACHE) at a local hub cache"
+def _unreachable(argument: str, name: str, built_in: str) -> SpaceliteError:
+    return SpaceliteError(
+        f"{name!r} is not on this machine and the hub cannot be reached: connect, use "
+        f"{argument}={built_in} or a local folder, or set HF_HOME (or HF_HUB_CACHE) to a local "
+        "hub cache",
+        [argument],
     )
 
 
@@ -97,4 +119,4 @@ def _refusal(what: str, name: str, revision: str | None, error: Exception) -> Sp
             f"there is no {what} {name!r}: no such folder here and no such name on the hub "
             "(if it is private, log in with `hf auth login`)"
         )
-    return SpaceliteError(f"the hub does not give {what} {name!r}: {one_line(error)}")
+    return SpaceliteError(f"the hub refuses {what} {name!r}: {one_line(error)}")

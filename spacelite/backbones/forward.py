@@ -1,4 +1,4 @@
-"""Which texts run together through a backbone, and what to do where memory runs out."""
+"""Token ids -> hidden states in batches: the plan, and what to do when memory runs out."""
 
 from __future__ import annotations
 
@@ -23,16 +23,23 @@ Encode: TypeAlias = "Callable[[torch.Tensor], Array]"
 
 
 def default_budget(device: str) -> int:
-    """Tokens in a forward pass where no number is given."""
+    """Tokens per forward pass by default: 4,096 on a CPU, 65,536 on a GPU."""
     return 4096 if device == "cpu" else 65536
 
 
 def plan_batches(lengths: Array, tokens_per_batch: int) -> Iterator[Array]:
-    """Batches of example numbers, longest first, each of one length, so that none is padded.
+    """Plan batches of examples of equal length, longest first, so that nothing is padded.
 
-    A function of the lengths and the budget alone: a resumed run forms the same batches, and so
-    the same bytes. Equal lengths cost at most one small batch for each length, and save the
-    attention mask as well as the padding.
+    The plan depends on the lengths and the budget alone: a resumed run forms the same batches, and
+    so the same bytes. Equal lengths cost at most one small batch per length, and make an attention
+    mask unnecessary.
+
+    Args:
+        lengths: Tokens of each example, (N,).
+        tokens_per_batch: Tokens per batch at most; a longer example is a batch of its own.
+
+    Yields:
+        The indices of the examples of each batch.
     """
     order = np.argsort(-lengths, kind="stable")
     for run in np.split(order, np.flatnonzero(np.diff(lengths[order])) + 1):
@@ -48,21 +55,21 @@ def forward(
     encode: Encode,
     limit: int,
 ) -> tuple[Array, Array | None, int]:
-    """Run a batch of texts of one length.
+    """Run the backbone on a batch of texts of equal length.
 
     Args:
         model: The backbone.
         tokens: The tokens of all texts.
-        batch: The numbers of the B texts.
+        batch: The indices of the batch's B texts.
         encode: Hidden states (B, n, d) float32 -> what is kept of them.
-        limit: Tokens in a forward pass at most.
+        limit: Tokens per forward pass at most.
 
     Returns:
-        The hidden states (B, n, d) as `encode` keeps them, the pooler's outputs (B, d) float32
-        where there is one, and the limit that memory allowed: halved as often as it ran out.
+        What `encode` made of the hidden states; the pooler's outputs (B, d) float32, None without
+            a pooler; and the limit, halved as often as memory ran out.
 
     Raises:
-        SpaceliteError: Memory does not suffice for a single text.
+        SpaceliteError: Memory is too small for a single text.
     """
     import torch
 
@@ -79,9 +86,9 @@ def forward(
                 raise
             if size == 1:
                 raise SpaceliteError(
-                    f"memory does not suffice for one text of {length} tokens: use a smaller "
+                    f"memory is too small for one text of {length} tokens: use a smaller "
                     "max_length or backbone",
-                    ["max_length"],
+                    ["max_length", "backbone"],
                 ) from error
             limit = max(length, min(limit, size * length) // 2)
             log.warning("out of memory: continuing with %s tokens per batch", f"{limit:,}")
@@ -96,12 +103,12 @@ def forward(
 def _forward_once(
     model: Backbone, tokens: Tokenized, batch: Array, encode: Encode
 ) -> tuple[Array, Array | None]:
-    def stacked(arrays: list[Array] | None) -> Array | None:
+    def stack(arrays: list[Array] | None) -> Array | None:
         return None if arrays is None else np.stack([arrays[example] for example in batch])
 
     hidden, pooled = model.hidden_states(
         np.stack([tokens.ids[example] for example in batch]),
-        stacked(tokens.type_ids),
-        stacked(tokens.masks),
+        stack(tokens.type_ids),
+        stack(tokens.masks),
     )
     return encode(hidden), None if pooled is None else pooled.cpu().numpy()

@@ -22,7 +22,17 @@ Array = npt.NDArray[Any]
 
 
 def resolve_device(device: str) -> str:
-    """`auto` -> `cuda` where there is one, else `cpu`; SpaceliteError for a device that is not."""
+    """Resolve `auto`, and check that a device works.
+
+    Args:
+        device: `auto`, `cpu`, `cuda`, `cuda:1`, ...
+
+    Returns:
+        The device; for `auto`, `cuda` where there is a GPU and `cpu` where there is none.
+
+    Raises:
+        SpaceliteError: It does not work here.
+    """
     import torch
 
     if device == "auto":
@@ -38,7 +48,7 @@ def resolve_device(device: str) -> str:
 
 
 def forward_precision(device: str) -> str:
-    """The precision of the forward pass: half on a GPU, float32 on a CPU."""
+    """The number type of the forward pass: bfloat16 or float16 on a GPU, float32 on a CPU."""
     import torch
 
     if not device.startswith("cuda"):
@@ -47,14 +57,24 @@ def forward_precision(device: str) -> str:
 
 
 class Backbone:
-    """A frozen transformer, ready to run.
+    """A frozen transformer, loaded and ready to run.
 
-    `width`: d, the hidden width. `has_pooler`: whether it has a trained pooler.
+    Args:
+        files: The backbone's files.
+        layer: Which hidden states: -1 the last layer's, 0 the embedding layer's.
+        device: Where it runs.
+
+    Attributes:
+        name: What it is called.
+        width: d, the hidden width.
+        has_pooler: Whether it has a trained pooler.
+        precision: The number type of the forward pass.
+
+    Raises:
+        SpaceliteError: The weights are damaged or another model's, or there is no such layer.
     """
 
     def __init__(self, files: BackboneFiles, *, layer: int, device: str) -> None:
-        """Load the model. `layer` indexes its hidden states: -1 is the last layer's output, 0 the
-        embeddings'. Raises SpaceliteError for damaged or foreign weights and unknown layers."""
         import torch
 
         self.name = files.name
@@ -62,7 +82,7 @@ class Backbone:
         self.device = device
         self.precision = forward_precision(device)
         self.model, missing = _load_model(files, device)
-        # A forward pass of one token tells width, layers and pooler of any architecture.
+        # A forward pass of one token shows width, layers and pooler of any architecture.
         with torch.inference_mode():
             probe = self.model(
                 input_ids=torch.zeros(1, 1, dtype=torch.long, device=device),
@@ -80,8 +100,17 @@ class Backbone:
     def hidden_states(
         self, ids: Array, type_ids: Array | None, mask: Array | None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Run B texts of the same number of tokens n: (B, n) ids -> hidden states (B, n, d) and,
-        where there is a pooler, its output (B, d), both float32 on the backbone's device."""
+        """Run the model on B texts of n tokens each.
+
+        Args:
+            ids: Token ids, (B, n).
+            type_ids: Segment ids, (B, n); None where the model has no segments.
+            mask: 1 for tokens and 0 for padding, (B, n); None without padding.
+
+        Returns:
+            Hidden states (B, n, d) and, where there is a pooler, its outputs (B, d), both float32
+                on the backbone's device.
+        """
         import torch
 
         inputs = {"input_ids": ids, "token_type_ids": type_ids, "attention_mask": mask}
@@ -108,7 +137,7 @@ class Backbone:
 
 def _load_model(files: BackboneFiles, device: str) -> tuple[Any, bool]:
     """The model, frozen, and whether its pooler is missing from the weights."""
-    # transformers may look for a converted copy of the weights on the hub: never needed here.
+    # Or transformers looks for a converted copy of the weights on the hub.
     os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
     import torch
     from transformers import AutoModel
@@ -152,6 +181,6 @@ def _load_model(files: BackboneFiles, device: str) -> tuple[Any, bool]:
 
 
 def _missing_weights(keys: Iterable[str]) -> set[str]:
-    """Missing weights by name, a pooler's together; a decoder's are not needed."""
+    """The names of missing weights, `pooler` for all of a pooler's; a decoder's are not needed."""
     needed = [key for key in keys if not key.startswith("decoder.")]
     return {"pooler" if "pooler" in key.split(".") else key for key in needed}

@@ -21,7 +21,7 @@ VOCABULARY_FILES = (
     "tokenizer.model",
     "sentencepiece.bpe.model",
 )
-# Their position numbers begin behind the padding token's id.
+# Their positions are numbered from the padding token's id + 1.
 POSITIONS_AFTER_PADDING = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet")
 TEXTS_PER_CHUNK = 1000  # tokenized in parallel between two progress events
 
@@ -30,12 +30,14 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Tokenized:
-    """Token ids of N texts, special tokens included: int32 arrays, one a text.
+    """The tokens of N texts.
 
-    `type_ids`: the same shape, where the tokenizer distinguishes segments, else None.
-    `masks`: 1 for the text's own tokens, 0 for padding; None without padding.
-    `truncated`: how many texts were longer than the maximum. `padding_side`: the tokenizer's,
-    `left` for XLNet, whose classification token comes last.
+    Attributes:
+        ids: Token ids, special tokens included: one int32 array per text.
+        type_ids: Segment ids of the same shapes; None where the tokenizer has no segments.
+        masks: 1 for tokens and 0 for padding, of the same shapes; None without padding.
+        truncated: How many texts were longer than the maximum.
+        padding_side: The tokenizer's; `left` for XLNet, whose classification token comes last.
     """
 
     ids: list[Array]
@@ -53,13 +55,20 @@ def tokenize(
     padding: str = "none",
     on_chunk: Callable[[int], None] = lambda done: None,
 ) -> Tokenized:
-    """Token ids of `texts` with the backbone's own fast tokenizer, in parallel.
+    """Tokenize texts with the backbone's own fast tokenizer, in parallel.
 
-    `max_length`: tokens a text at most, special tokens included; the rest is cut off.
-    `padding`: `none`, or `max_length` to fill every text up to `max_length` on the tokenizer's
-    own side. `on_chunk` is told how many texts are done.
+    Args:
+        files: The backbone's files.
+        texts: N texts.
+        max_length: Tokens per text at most, special tokens included; the rest is cut off.
+        padding: `none`, or `max_length` to pad every text to `max_length`, on the tokenizer's side.
+        on_chunk: Called with the number of texts that are done.
 
-    Raises SpaceliteError without a fast tokenizer, and for a `max_length` beyond the backbone's.
+    Returns:
+        Their tokens.
+
+    Raises:
+        SpaceliteError: There is no fast tokenizer, or `max_length` is beyond the backbone's.
     """
     tokenizer = _load_tokenizer(files)
     config = json.loads((files.folder / "config.json").read_text())
@@ -69,7 +78,7 @@ def tokenize(
         # Without a bound of its own, a tokenizer's maximum is 10**30.
         bounds = f"{special + 1} to {longest}" if longest < 10**9 else f"at least {special + 1}"
         raise SpaceliteError(
-            f"max_length={max_length}: {files.name} reads {bounds} tokens", ["max_length"]
+            f"max_length={max_length}: {files.name} takes {bounds} tokens", ["max_length"]
         )
     backend = tokenizer.backend_tokenizer
     backend.enable_truncation(max_length, direction=tokenizer.truncation_side)
@@ -94,7 +103,7 @@ def tokenize(
     for start in range(0, len(texts), TEXTS_PER_CHUNK):
         try:
             encodings = backend.encode_batch_fast(list(texts[start : start + TEXTS_PER_CHUNK]))
-        except TypeError as error:  # half of a surrogate pair, as an argument in Latin-1 leaves it
+        except TypeError as error:  # half a surrogate pair, such as an argument in Latin-1 gives
             raise SpaceliteError("a text is not valid Unicode: give it as UTF-8") from error
         for encoding in encodings:
             ids.append(np.array(encoding.ids, np.int32))
@@ -122,7 +131,7 @@ def _load_tokenizer(files: BackboneFiles) -> Any:
     from transformers import AutoTokenizer
 
     problem = f"{files.name} has no fast tokenizer"
-    # transformers makes an empty vocabulary up where it finds none: every word is unknown.
+    # Without these files transformers makes up an empty vocabulary, in which no word is known.
     if not any((files.folder / name).is_file() for name in VOCABULARY_FILES):
         raise SpaceliteError(
             f"{problem}: {files.folder} needs tokenizer.json (PreTrainedTokenizerFast."
@@ -145,7 +154,7 @@ def _load_tokenizer(files: BackboneFiles) -> Any:
 
 
 def _longest_input(config: dict[str, Any], tokenizer: Any) -> int:
-    """The most tokens the backbone takes; relative positions (XLNet, T5) set no bound."""
+    """The most tokens that the backbone takes; relative positions (XLNet, T5) set no limit."""
     positions = config.get("max_position_embeddings") or config.get("n_positions")
     bounds = [tokenizer.model_max_length]
     if isinstance(positions, int) and positions > 0:

@@ -13,17 +13,21 @@ import numpy.typing as npt
 
 from spacelite.errors import SpaceliteError, one_line
 
-GOES_ON = "##"  # of a WordPiece that goes on with a word; others begin one
-# By pre-tokenizer: what begins a word, where most pieces go on with one.
+CONTINUES = "##"  # marks a WordPiece token that continues a word; others begin one
+# Pre-tokenizer -> the mark of tokens that begin a word; others continue one.
 BEGINS = {"Metaspace": "▁", "ByteLevel": "Ġ"}
 
 Array = npt.NDArray[Any]
 
 
 class Words:
-    """The words that token ids spell, by the tokenizer.json in a backbone's `folder`.
+    """Puts tokens together to words, by a backbone's tokenizer.json.
 
-    Raises SpaceliteError where that cannot be read.
+    Args:
+        folder: The backbone's folder.
+
+    Raises:
+        SpaceliteError: tokenizer.json cannot be read.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -40,8 +44,15 @@ class Words:
         self._kind = next((name for name in BEGINS if name in splitter), "WordPiece")
 
     def of(self, ids: Sequence[int]) -> list[tuple[str, bool, list[int]]]:
-        """The words of one text: (word, whether it is a special token, the numbers of its
-        tokens)."""
+        """The words of a text.
+
+        Args:
+            ids: The text's n token ids.
+
+        Returns:
+            For each word how it is spelled, whether it is a special token, and the indices of its
+                tokens in `ids`.
+        """
         array = np.asarray(ids)
         starts = self.starts(array, np.array([0, len(array)]))
         bounds = [*starts.tolist(), len(array)]
@@ -51,35 +62,42 @@ class Words:
         ]
 
     def starts(self, ids: Array, offsets: Array) -> Array:
-        """Where words begin, (W,), in the token `ids` (T,) of texts that begin at
-        `offsets` (N+1,)."""
-        known, place = np.unique(ids, return_inverse=True)
-        goes_on = np.array([self._goes_on(int(number)) for number in known], bool)[place]
-        special = np.array([self.is_special(number) for number in known], bool)[place]
-        begins = ~goes_on | special
+        """Where words begin.
+
+        Args:
+            ids: The token ids of N texts end to end, (T,).
+            offsets: Where each text begins in them, and their end, (N+1,).
+
+        Returns:
+            The indices of the first tokens of all W words, (W,).
+        """
+        distinct, index = np.unique(ids, return_inverse=True)
+        continues = np.array([self._continues(int(token)) for token in distinct], bool)[index]
+        special = np.array([self.is_special(token) for token in distinct], bool)[index]
+        begins = ~continues | special
         begins[1:] |= special[:-1]
         begins[offsets[:-1][offsets[:-1] < len(ids)]] = True
         return np.flatnonzero(begins)
 
-    def is_special(self, number: int) -> bool:
-        """Whether a token stands for no text."""
-        return int(number) in self._special
+    def is_special(self, token: int) -> bool:
+        """Whether a token id is a special token's, such as [CLS], which stands for no text."""
+        return int(token) in self._special
 
     def spelled(self, ids: Sequence[int]) -> str:
-        """The word that tokens spell."""
+        """The word that token ids spell."""
         if self._kind == "ByteLevel":  # its pieces are bytes: only together are they characters
             word: str = self._tokenizer.decode(list(map(int, ids)), skip_special_tokens=False)
             return word.strip()
-        pieces = [self._piece(number) for number in ids]
+        pieces = [self._piece(token) for token in ids]
         if self._kind == "Metaspace":
             return "".join(pieces).replace(BEGINS[self._kind], " ").strip()
-        return "".join(piece.removeprefix(GOES_ON) for piece in pieces).strip()
+        return "".join(piece.removeprefix(CONTINUES) for piece in pieces).strip()
 
-    def _piece(self, number: int) -> str:
-        return self._tokenizer.id_to_token(int(number)) or ""
+    def _piece(self, token: int) -> str:
+        return self._tokenizer.id_to_token(int(token)) or ""
 
-    def _goes_on(self, number: int) -> bool:
-        piece = self._piece(number)
+    def _continues(self, token: int) -> bool:
+        piece = self._piece(token)
         if self._kind in BEGINS:
             return not piece.startswith(BEGINS[self._kind])
-        return piece.startswith(GOES_ON)
+        return piece.startswith(CONTINUES)

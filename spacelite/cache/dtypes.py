@@ -1,4 +1,8 @@
-"""The number types that hidden states are stored in: one entry each in DTYPES."""
+"""The number types that hidden states are stored in: one entry each in DTYPES.
+
+A type of another kind, such as int8 with a scale per token, is one more entry: its `extra` values
+hold the scale behind the d values of a row, `encode` writes both, `decode` reads both.
+"""
 
 from __future__ import annotations
 
@@ -20,28 +24,47 @@ class StoredType:
     """How hidden states are stored.
 
     Attributes:
-        dtype: numpy's name of the type that lies in the file.
-        encode: Hidden states (B, n, d), float32 on any device -> what is stored, on the CPU. What
-            reads them widens them to float32 again.
+        dtype: numpy's name of the type of the values in the file.
+        encode: Hidden states (..., d), float32 on any device -> rows (..., d + extra) of `dtype`.
+        decode: Rows (..., d + extra) of `dtype` -> hidden states (..., d), float32.
+        extra: Values of a row besides its d hidden states.
     """
 
     dtype: str
     encode: Callable[[torch.Tensor], Array]
+    decode: Callable[[Array], Array]
+    extra: int = 0
 
     @property
     def numpy(self) -> np.dtype[Any]:
-        """The type that lies in the file."""
+        """The type of the values in the file."""
         return np.dtype(self.dtype)
+
+    def row_bytes(self, width: int) -> int:
+        """Bytes of a token's row, of hidden states of this width."""
+        return (width + self.extra) * self.numpy.itemsize
+
+
+def _float32(rows: Array) -> Array:
+    return rows.astype(np.float32)
 
 
 DTYPES: dict[str, StoredType] = {
-    "float16": StoredType("float16", lambda hidden: hidden.to(torch.float16).cpu().numpy()),
-    "float32": StoredType("float32", lambda hidden: hidden.to(torch.float32).cpu().numpy()),
+    "float16": StoredType(
+        "float16", lambda hidden: hidden.to(torch.float16).cpu().numpy(), _float32
+    ),
+    "float32": StoredType(
+        "float32", lambda hidden: hidden.to(torch.float32).cpu().numpy(), _float32
+    ),
 }
 
 
 def stored_type(name: str) -> StoredType:
-    """The stored type of this name. Raises SpaceliteError where there is none."""
+    """The stored type of this name.
+
+    Raises:
+        SpaceliteError: There is none.
+    """
     if name not in DTYPES:
         raise SpaceliteError(f"dtype={name}: choose {' or '.join(DTYPES)}", ["dtype"])
     return DTYPES[name]

@@ -1,4 +1,4 @@
-"""Data set + backbone -> cache file: plan, lay out, run, resume."""
+"""Data set and backbone -> cache file: look for it, tokenize, lay out, run, resume."""
 
 from __future__ import annotations
 
@@ -25,17 +25,21 @@ from spacelite.errors import SpaceliteError
 log = logging.getLogger(__name__)
 
 PADDINGS = ("none", "max_length")
-COMMIT_SECONDS = 2.0  # at most this much work is lost when the machine loses power
+COMMIT_SECONDS = 2.0  # of work that are lost at most when the machine loses power
 
 Array = npt.NDArray[Any]
-# Called with the phase ("tokenize", counted in texts, or "embed", counted in tokens), how much
-# of it is done, and how much there is.
 OnProgress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """The outcome of `embed`: the finished cache, and whether it was there already (`hit`)."""
+    """What `embed` returns.
+
+    Attributes:
+        path: The finished cache.
+        hit: Whether it was there already.
+        seconds: How long the call took.
+    """
 
     path: Path
     hit: bool
@@ -44,15 +48,16 @@ class Embedded:
 
 @dataclass(frozen=True)
 class _Examples:
-    """All splits' token ids in one row, in file order: what the batch plan counts in."""
+    """The examples of all splits in one sequence, in the order of the file: the batch plan indexes
+    this sequence."""
 
     splits: list[str]
-    starts: list[int]  # where each split begins
+    starts: list[int]  # index of each split's first example
     tokens: Tokenized
     lengths: Array
 
     def location(self, example: int) -> tuple[str, int]:
-        """The split of an example and its number there."""
+        """The split of an example and its index there."""
         split = int(np.searchsorted(self.starts, example, side="right")) - 1
         return self.splits[split], example - self.starts[split]
 
@@ -80,36 +85,38 @@ def embed(
 ) -> Embedded:
     """Run a frozen backbone once over a data set and keep every token's hidden state.
 
-    A finished cache with the same spec is returned at once. An unfinished one is continued, to the
-    same bytes as without the interruption.
+    A finished cache with the same spec is returned at once. An unfinished one is continued, and
+    ends with the same bytes as if it had never been interrupted.
 
     Args:
         backbone: A hub name, a local folder, or `minilm`.
-        dataset: A known data set's name, a hub name, a file or a folder; a DataFrame, a
-            `datasets.DatasetDict`, or {"train": (texts, labels), ...}.
+        dataset: A known data set's name, a hub name, a file or a folder; a pandas DataFrame, a
+            `datasets.DatasetDict`, or `{"train": (texts, labels), ...}`.
         cache_dir: The folder of caches and runs.
-        texts: In place of `dataset`: texts, all of them training data; `labels`: one for each.
-        labels: One for each of `texts`.
-        name: What data without a name are called.
+        texts: In place of `dataset`: N texts, all of them training data.
+        labels: The labels of `texts`, N numbers or strings, or N lists of them (multi-label).
+        name: What data without a name are called, `texts` by default.
         max_length: Tokens per text at most; the rest is cut off.
-        dtype: The stored number type, one of DTYPES.
-        layer: Which hidden states: -1 the last layer's, 0 the embeddings'.
+        dtype: The number type that hidden states are stored in, one of DTYPES.
+        layer: Which hidden states: -1 the last layer's, 0 the embedding layer's.
         padding: `none`, or `max_length` to cache and count padded positions too.
         limit: Examples per split at most: a seeded, stratified sample.
         device: Where the backbone runs: `auto`, `cpu`, `cuda`, ...
-        tokens_per_batch: Tokens in a forward pass at most; 4,096 on a CPU and 65,536 on a GPU
-            unless given.
+        tokens_per_batch: Tokens per forward pass at most, by default 4,096 on a CPU and 65,536 on
+            a GPU.
         revision: Commit, branch or tag of a hub backbone.
         text_column: The column of the texts, where its name does not show it.
         label_column: The column of the labels, where its name does not show it.
         data_dir: A folder with data sets by name, searched before the hub.
-        on_progress: Called with the phase, what is done and all of it.
+        on_progress: Called with the phase (`tokenize`, counted in texts, or `embed`, counted in
+            tokens), how much of it is done, and how much there is.
 
     Returns:
         The finished cache.
 
     Raises:
-        SpaceliteError: Whatever the user can mend.
+        SpaceliteError: The data set, backbone or settings cannot be used, or the disk or memory is
+            full: the message says what to do.
     """
     started = time.perf_counter()
     stored = stored_type(dtype)
@@ -119,7 +126,7 @@ def embed(
         raise SpaceliteError(
             f"tokens_per_batch={tokens_per_batch}: give at least 1", ["tokens_per_batch"]
         )
-    model_files = backbones.locate(backbone, revision)
+    backbone_files = backbones.locate(backbone, revision)
     found = inputs.read(
         dataset,
         texts=texts,
@@ -136,9 +143,9 @@ def embed(
         dataset=found.name,
         dataset_hash=found.fingerprint,
         label_names=tuple(found.label_names),
-        backbone=model_files.name,
-        backbone_version=model_files.version,
-        tokenizer_hash=model_files.tokenizer_hash,
+        backbone=backbone_files.name,
+        backbone_version=backbone_files.version,
+        tokenizer_hash=backbone_files.tokenizer_hash,
         max_length=max_length,
         layer=layer,
         padding=padding,
@@ -150,11 +157,11 @@ def embed(
         return Embedded(path, True, time.perf_counter() - started)
     files.make_folder(path.parent, "choose another cache_dir")
     with files.lock(path):
-        held = time.perf_counter()
+        locked = time.perf_counter()
         if not _is_finished(path, spec):
             _log_differences(path, spec)
-            examples = _tokenize(model_files, found, max_length, padding, on_progress)
-            model = backbones.Backbone(model_files, layer=layer, device=device)
+            examples = _tokenize(backbone_files, found, max_length, padding, on_progress)
+            model = backbones.Backbone(backbone_files, layer=layer, device=device)
             splits = _index(found, examples)
             if path.exists():
                 _check_index(path, splits)
@@ -164,14 +171,18 @@ def embed(
             try:
                 _run(path, model, examples, stored, budget, on_progress)
             finally:
-                store.add_seconds(path, time.perf_counter() - held)
+                store.add_seconds(path, time.perf_counter() - locked)
             return Embedded(path, False, time.perf_counter() - started)
     return Embedded(path, True, time.perf_counter() - started)
 
 
 def backbone_settings(spec: CacheSpec, backbone: str | None = None) -> dict[str, Any]:
-    """The arguments of `embed` that make the hidden states of another data set comparable to those
-    of a cache with this spec. `backbone`: where it lies, if it was a local folder."""
+    """The arguments of `embed` that give another data set hidden states of the same kind.
+
+    Args:
+        spec: A cache's spec.
+        backbone: The backbone's folder, where it was a local one.
+    """
     kind, _, version = spec.backbone_version.partition(":")
     revision = version if kind == "revision" and backbone is None else None
     return {
@@ -182,14 +193,14 @@ def backbone_settings(spec: CacheSpec, backbone: str | None = None) -> dict[str,
 
 
 def _is_finished(path: Path, spec: CacheSpec) -> bool:
-    """Whether the cache is there and complete; SpaceliteError where it is of another spec."""
+    """Whether the cache is there and complete. Raises SpaceliteError where its spec is another."""
     if not path.exists():
         return False
     with store.Cache(path) as cache:
         if cache.spec != spec:
-            fields = ", ".join(cache.spec.differences(spec))
+            differences = ", ".join(cache.spec.differences(spec))
             raise SpaceliteError(
-                f"{path} was made with other settings: {fields}; remove it (spacelite cache "
+                f"{path} was made with other settings: {differences}; remove it (spacelite cache "
                 f"remove {path.stem}) or choose another cache_dir",
                 ["cache_dir"],
             )
@@ -204,14 +215,14 @@ def _log_differences(path: Path, spec: CacheSpec) -> None:
     for other in path.parent.glob(f"{family}--*.h5"):
         try:
             with store.Cache(other) as cache:
-                fields = ", ".join(cache.spec.differences(spec))
+                differences = ", ".join(cache.spec.differences(spec))
         except SpaceliteError:
-            continue  # `cache list` names damaged files; this one is not asked for
-        log.info("%s has other settings (%s): embedding into a new cache", other.stem, fields)
+            continue  # `cache list` shows damaged files
+        log.info("%s has other settings (%s): embedding into a new cache", other.stem, differences)
 
 
 def _tokenize(
-    files: BackboneFiles,
+    backbone_files: BackboneFiles,
     texts: TextDataset,
     max_length: int,
     padding: str,
@@ -220,7 +231,7 @@ def _tokenize(
     everything = [text for split in texts.splits.values() for text in split.texts]
     on_progress("tokenize", 0, len(everything))
     tokens = backbones.tokenize(
-        files,
+        backbone_files,
         everything,
         max_length=max_length,
         padding=padding,
@@ -233,7 +244,8 @@ def _tokenize(
     if not lengths.all():
         split, row = examples.location(int(np.argmin(lengths)))
         raise SpaceliteError(
-            f"{texts.name} {split}: text {row + 1} has no token that {files.name} knows: remove it"
+            f"{texts.name} {split}: text {row + 1} has no token that {backbone_files.name} "
+            "knows: remove it"
         )
     if tokens.truncated:
         log.info(
@@ -256,14 +268,14 @@ def _index(texts: TextDataset, examples: _Examples) -> dict[str, store.SplitInde
 
 
 def _check_index(path: Path, splits: dict[str, store.SplitIndex]) -> None:
-    """Raise SpaceliteError where an unfinished file was laid out for other tokens than today's."""
+    """Raise SpaceliteError where an unfinished file was laid out for other tokens than these."""
     with store.Cache(path) as cache:
         for name, index in splits.items():
             if index.crc32 != cache.index_crc32(name) or not cache.index_is_intact(name):
                 raise SpaceliteError(
-                    f"{path} does not hold the tokens that {name} has now (damaged, or begun with "
-                    f"another version of transformers): remove it (spacelite cache remove "
-                    f"{path.stem}) and run embed again"
+                    f"{path} does not hold the tokens that {name} has now (it is damaged, or was "
+                    "begun with another version of transformers): remove it (spacelite cache "
+                    f"remove {path.stem}) and embed again"
                 )
 
 
@@ -274,13 +286,11 @@ def _lay_out(
     model: backbones.Backbone,
     padding_side: str,
 ) -> None:
-    store.timing_path(path).unlink(missing_ok=True)  # of a cache that was deleted by hand
-    store.partial_path(path).unlink(
-        missing_ok=True
-    )  # of a process that was killed while laying out
+    # Left behind by a cache that was deleted by hand, and by a process that was killed here.
+    for former in (store.timing_path(path), store.partial_path(path)):
+        former.unlink(missing_ok=True)
     tokens = sum(len(index.token_ids) for index in splits.values())
-    layout: dict[str, Any] = {"width": model.width, "dtype": spec.dtype, "pooled": model.has_pooler}
-    size = store.file_size(splits, **layout)
+    size = store.file_size(splits, model.width, spec.dtype, model.has_pooler)
     free = shutil.disk_usage(path.parent).free
     log.info(
         "%s tokens of width %s: %s, %s free", f"{tokens:,}", model.width,
@@ -290,10 +300,17 @@ def _lay_out(
         raise SpaceliteError(
             f"the cache needs {files.human_bytes(size)} and {path.parent} has "
             f"{files.human_bytes(free)} free: free some space, choose another cache_dir, or embed "
-            "fewer examples (limit)",
+            "fewer examples with limit",
             ["cache_dir", "limit"],
         )
-    store.lay_out(path, spec, splits, **layout, padding_side=padding_side)
+    store.lay_out(
+        path,
+        spec,
+        splits,
+        width=model.width,
+        pooled=model.has_pooler,
+        padding_side=padding_side,
+    )
 
 
 def _run(
@@ -317,17 +334,17 @@ def _run(
             for batch in backbones.plan_batches(examples.lengths, budget):
                 if done_before[batch].all():
                     continue
-                # The whole batch is computed again even where part of it is done: its examples'
-                # bytes depend, in the last bit, on the batch they are computed in.
+                # The whole batch is computed even where part of it is done: the last bit of an
+                # example's numbers depends on the batch that it is computed in.
                 hidden, pooled, limit = backbones.forward(
                     model, examples.tokens, batch, stored.encode, limit
                 )
                 for row, example in enumerate(batch):
                     if not done_before[example]:
-                        split, number = examples.location(int(example))
-                        _check_finite(hidden[row], split, number, stored)
+                        split, index = examples.location(int(example))
+                        _check_finite(hidden[row], split, index, stored)
                         writer.write(
-                            split, number, hidden[row], None if pooled is None else pooled[row]
+                            split, index, hidden[row], None if pooled is None else pooled[row]
                         )
                         count += len(hidden[row])
                 if time.monotonic() - committed > COMMIT_SECONDS:
@@ -338,10 +355,11 @@ def _run(
             writer.commit()
 
 
-def _check_finite(rows: Array, split: str, number: int, stored: StoredType) -> None:
+def _check_finite(rows: Array, split: str, index: int, stored: StoredType) -> None:
     if not np.isfinite(rows).all():
-        remedy = "use dtype float32" if stored.dtype == "float16" else "the backbone is not usable"
+        wider = stored.dtype != "float32"
+        remedy = "use dtype=float32" if wider else "choose another backbone or layer"
         raise SpaceliteError(
-            f"{split} example {number} has hidden states beyond {stored.dtype}: {remedy}",
-            ["dtype"],
+            f"{split} example {index} has hidden states that {stored.dtype} cannot hold: {remedy}",
+            ["dtype", "backbone", "layer"],
         )

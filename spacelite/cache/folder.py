@@ -22,9 +22,20 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CacheState:
-    """What `cache list` shows of one file. `tokens_done` of `tokens` hidden states are written;
-    `bytes` is the file's size, `modified` seconds since the epoch; `problem` says why a file
-    cannot be read (its counts are 0 then)."""
+    """What a list of caches shows of one file.
+
+    Attributes:
+        name: The cache's name.
+        path: Its file.
+        bytes: The file's size.
+        modified: When it was last written, in seconds since 1970.
+        examples: Examples of all splits.
+        tokens: Tokens of all splits.
+        tokens_done: Tokens whose hidden states are written.
+        complete: Whether that is all of them.
+        splits: The number of examples of each split.
+        problem: Why the file cannot be read; the counts are 0 then. None where it can.
+    """
 
     name: str
     path: Path
@@ -77,10 +88,18 @@ def cache_files(cache_dir: Path) -> list[Path]:
 
 
 def find(cache_dir: Path, name: str, *, exact: bool = False) -> Path:
-    """The cache file called `name`: a cache's name, unless `exact` the one name that starts with
-    it, or the path of an .h5 file.
+    """Find a cache file.
 
-    Raises SpaceliteError when there is none, or more than one.
+    Args:
+        cache_dir: The folder of caches and runs.
+        name: A cache's name, the beginning of one, or the path of an .h5 file.
+        exact: Whether the beginning of a name is not enough.
+
+    Returns:
+        The file.
+
+    Raises:
+        SpaceliteError: There is none, or more than one.
     """
     there = cache_files(cache_dir)
     matches = [path for path in there if name in (path.stem, path.name)]
@@ -90,13 +109,22 @@ def find(cache_dir: Path, name: str, *, exact: bool = False) -> Path:
         return matches[0]
     if not matches and name.endswith(".h5") and Path(name).is_file():
         return Path(name)
-    known = ", ".join(path.stem for path in matches or there) or "none: embed a data set first"
-    problem = "names several caches" if matches else "is no cache"
-    raise SpaceliteError(f"{name!r} {problem} of {cache_dir}; there: {known}")
+    if matches:
+        several = ", ".join(path.stem for path in matches)
+        raise SpaceliteError(f"{name!r} matches several caches of {cache_dir}: {several}")
+    listed = ", ".join(path.stem for path in there) or "no cache: embed a data set first"
+    raise SpaceliteError(f"{cache_dir} has no cache {name!r}; it holds {listed}")
 
 
 def newest_complete(cache_dir: Path) -> Path:
-    """The complete cache written last. Raises SpaceliteError when there is none."""
+    """The complete cache that was written last.
+
+    Args:
+        cache_dir: The folder of caches and runs.
+
+    Raises:
+        SpaceliteError: There is none.
+    """
     unfinished = []
     for path in cache_files(cache_dir):
         try:
@@ -108,11 +136,11 @@ def newest_complete(cache_dir: Path) -> Path:
             log.warning("%s", error)
     if unfinished:
         raise SpaceliteError(
-            f"{cache_dir} holds no complete cache ({', '.join(unfinished)} is unfinished: run its "
-            "embed command again)"
+            f"{cache_dir} holds no complete cache ({', '.join(unfinished)} is unfinished): embed "
+            "again to complete it"
         )
     raise SpaceliteError(
-        f"{cache_dir} holds no cache: embed a data set first (or give another cache_dir)",
+        f"{cache_dir} holds no cache: embed a data set first (or choose another cache_dir)",
         ["cache_dir"],
     )
 
@@ -120,14 +148,22 @@ def newest_complete(cache_dir: Path) -> Path:
 def verify(
     path: Path, on_progress: Callable[[int, int], None] = lambda done, total: None
 ) -> list[tuple[str, int]]:
-    """Recompute the checksum of every example that is done; unmark and return the damaged ones.
+    """Recompute the checksum of every example that is done, and unmark the damaged ones.
 
-    Returns (split, example) pairs. Raises SpaceliteError when the file cannot be read, or when its
-    index (offsets, labels, token ids) is damaged, which no embedding can mend.
+    Args:
+        path: The cache file.
+        on_progress: Called with the tokens that are checked, and all tokens.
+
+    Returns:
+        The split and index of each damaged example; embedding again computes just these.
+
+    Raises:
+        SpaceliteError: The file cannot be read, or offsets, labels or token ids are damaged, which
+            embedding again cannot repair.
     """
     damaged: list[tuple[str, int]] = []
     with store.Cache(path) as cache:
-        seen, total = 0, cache.tokens
+        checked, total = 0, cache.tokens
         for name, split in cache.splits.items():
             if not cache.index_is_intact(name):
                 raise SpaceliteError(
@@ -146,8 +182,8 @@ def verify(
                         intact &= zlib.crc32(pooled[example].data.cast("B")) == pooled_crcs[example]
                     if split.done[example] and not intact:
                         damaged.append((name, example))
-                seen += len(rows)
-                on_progress(seen, total)
+                checked += len(rows)
+                on_progress(checked, total)
     if damaged:
         with files.lock(path), journal.Writer(path) as writer:
             for name, example in damaged:
@@ -156,7 +192,7 @@ def verify(
 
 
 def spans(offsets: npt.NDArray[np.int64], rows: int = 1 << 15) -> Iterator[tuple[int, int]]:
-    """Spans of examples first:last of about `rows` tokens each."""
+    """Divide examples into spans first:last of about `rows` tokens each."""
     first = 0
     while first < len(offsets) - 1:
         last = int(np.searchsorted(offsets, offsets[first] + rows, side="right")) - 1
@@ -168,7 +204,11 @@ def spans(offsets: npt.NDArray[np.int64], rows: int = 1 << 15) -> Iterator[tuple
 def remove(path: Path) -> None:
     """Delete a cache file, complete or not, once no other process writes it.
 
-    Raises SpaceliteError for a file outside a cache folder that is no spacelite cache.
+    Args:
+        path: The file.
+
+    Raises:
+        SpaceliteError: It cannot be deleted, or is neither in a cache folder nor a cache.
     """
     if path.parent.name != FOLDER:
         store.Cache(path).close()

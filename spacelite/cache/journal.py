@@ -1,4 +1,4 @@
-"""Examples into a cache file that is laid out: rows first, and once they are synced, their marks.
+"""Write examples into a cache file: their rows and, once these are synced to disk, their marks.
 
 The journal, the datasets `done` and `crc32`, says which examples can be trusted. Everything is
 written with `os.pwrite` at the offsets of the datasets' bytes, never through HDF5.
@@ -21,9 +21,16 @@ Array = npt.NDArray[Any]
 
 
 class Writer:
-    """Writes examples into a cache file that is laid out. Use as a context manager, under `lock`.
+    """Writes examples into a cache file. Use it as a context manager, while holding `files.lock`.
 
-    `done`: split -> (N,) uint8, as the journal stood when the writer was opened, kept up to date.
+    Args:
+        path: A file that is laid out.
+
+    Attributes:
+        done: Split -> (N,) uint8, which examples are marked done.
+
+    Raises:
+        SpaceliteError: The file cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -32,7 +39,7 @@ class Writer:
             self._offsets = cache.byte_offsets()
             self._rows = {name: split.offsets for name, split in cache.splits.items()}
             self._row_bytes = {
-                name: split.width * split.dtype.itemsize for name, split in cache.splits.items()
+                name: split.stored.row_bytes(split.width) for name, split in cache.splits.items()
             }
             self.done = {name: split.done for name, split in cache.splits.items()}
         self._pending: list[tuple[str, int, int, int | None]] = []
@@ -42,19 +49,28 @@ class Writer:
             raise self._failure(error) from error
 
     def write(self, split: str, example: int, rows: Array, pooled: Array | None) -> None:
-        """Write an example's hidden states (n, d), in the stored dtype, and its pooled row (d,)
-        float32. They count only once `commit` has returned."""
-        place = self._offsets[split]
+        """Write an example. It counts only once `commit` has returned.
+
+        Args:
+            split: Its split.
+            example: Its index there.
+            rows: Its n rows of hidden states, in the stored type.
+            pooled: The pooler's output (d,) float32, None without a pooler.
+
+        Raises:
+            SpaceliteError: The file cannot be written.
+        """
+        offsets = self._offsets[split]
         first, last = self._rows[split][example : example + 2]
         if len(rows) != last - first:
             raise ValueError(f"{len(rows)} rows for {split} example {example}, not {last - first}")
-        start = place["tokens"] + int(first) * self._row_bytes[split]
+        start = offsets["tokens"] + int(first) * self._row_bytes[split]
         content = np.ascontiguousarray(rows).data.cast("B")
         self._pwrite(content, start)
         pooled_crc = None
         if pooled is not None:
             pooled_content = np.ascontiguousarray(pooled).data.cast("B")
-            self._pwrite(pooled_content, place["pooled"] + example * pooled.nbytes)
+            self._pwrite(pooled_content, offsets["pooled"] + example * pooled.nbytes)
             pooled_crc = zlib.crc32(pooled_content)
         self._pending.append((split, example, zlib.crc32(content), pooled_crc))
 
@@ -66,14 +82,14 @@ class Writer:
         try:
             os.fsync(self._file)
         except OSError as error:
-            # The rows may be gone although a second sync would succeed: they never count.
+            # The rows may be lost even if a second sync succeeds: they never count.
             raise self._failure(error) from error
         for split, example, crc, pooled_crc in pending:
-            place = self._offsets[split]
-            self._pwrite(np.uint32(crc).tobytes(), place["crc32"] + 4 * example)
+            offsets = self._offsets[split]
+            self._pwrite(np.uint32(crc).tobytes(), offsets["crc32"] + 4 * example)
             if pooled_crc is not None:
-                self._pwrite(np.uint32(pooled_crc).tobytes(), place["pooled_crc32"] + 4 * example)
-            self._pwrite(b"\x01", place["done"] + example)
+                self._pwrite(np.uint32(pooled_crc).tobytes(), offsets["pooled_crc32"] + 4 * example)
+            self._pwrite(b"\x01", offsets["done"] + example)
             self.done[split][example] = 1
 
     def unmark(self, split: str, example: int) -> None:
@@ -101,8 +117,8 @@ class Writer:
 
     def _failure(self, error: OSError) -> SpaceliteError:
         return SpaceliteError(
-            f"writing {self.path} failed: {error.strerror}; mend that and run the same command "
-            "again: it goes on where it was"
+            f"writing {self.path} failed: {error.strerror}; fix that and embed again to continue: "
+            "what is written is kept"
         )
 
     def __enter__(self) -> Writer:

@@ -1,4 +1,4 @@
-"""The spec of a cache: what its numbers depend on, its key, and the file it names."""
+"""The spec of a cache: everything its numbers depend on, its key, and the name of its file."""
 
 from __future__ import annotations
 
@@ -6,31 +6,33 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-FOLDER = "embeddings"  # where the cache files lie, below the cache folder
+FOLDER = "embeddings"  # the folder of cache files, inside cache_dir
 
 
 @dataclass(frozen=True, kw_only=True)
 class CacheSpec:
     """Everything that the numbers of a cache depend on. The cache's key is its hash.
 
-    A field that is added later must have a default, and enters the JSON only where it differs from
-    it, so that present caches keep their keys: `as_json` is the place.
+    A field that is added later needs a default that never changes. It is left out of the JSON, and
+    so of the key, where it has that default: the caches of today keep their keys.
 
     Attributes:
-        format: Of the cache file.
-        dataset: The data set's name; `dataset_hash`: SHA-256 of its texts and labels.
-        label_names: The C names, by label number.
-        backbone: Its name; `backbone_version`: hub commit, or hash of configuration and weights.
+        format: The format of the cache file.
+        dataset: The data set's name.
+        dataset_hash: SHA-256 of its texts and labels.
+        label_names: The names of labels 0..C-1.
+        backbone: The backbone's name.
+        backbone_version: Its hub commit, or the hash of its configuration and weights.
         tokenizer_hash: SHA-256 of the tokenizer's files.
         max_length: Tokens per text at most.
-        layer: Which hidden states, -1 the last layer's.
+        layer: Which hidden states: -1 the last layer's.
         padding: `none`, or `max_length` where padded positions are cached and counted.
-        dtype: The stored number type.
-        precision: Of the forward pass.
+        dtype: The number type that hidden states are stored in, one of DTYPES.
+        precision: The number type of the forward pass.
     """
 
     format: int
@@ -48,13 +50,29 @@ class CacheSpec:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> CacheSpec:
-        """Read a spec. Raises KeyError or TypeError for what is none."""
-        known = {each.name: content[each.name] for each in fields(cls)}
+        """Read a spec.
+
+        Raises:
+            KeyError, TypeError: It is none.
+            ValueError: It has fields of a later version.
+        """
+        known = {
+            each.name: content[each.name]
+            for each in fields(cls)
+            if each.name in content or each.default is MISSING
+        }
+        if unknown := content.keys() - known:
+            raise ValueError(f"unknown settings {', '.join(sorted(unknown))}: upgrade spacelite")
         return cls(**{**known, "label_names": tuple(content["label_names"])})
 
     def as_json(self) -> dict[str, Any]:
         """The spec as a JSON object."""
-        return {**asdict(self), "label_names": list(self.label_names)}
+        content = {
+            each.name: getattr(self, each.name)
+            for each in fields(self)
+            if each.default is MISSING or getattr(self, each.name) != each.default
+        }
+        return {**content, "label_names": list(self.label_names)}
 
     def canonical(self) -> str:
         """The spec as canonical JSON: sorted keys, no spaces."""
@@ -65,32 +83,32 @@ class CacheSpec:
         return hashlib.sha256(self.canonical().encode()).hexdigest()
 
     def path(self, cache_dir: Path) -> Path:
-        """`<cache-dir>/embeddings/<backbone>--<dataset>--<first 10 of key>.h5`."""
+        """The file: `<cache_dir>/embeddings/<backbone>--<dataset>--<10 digits of the key>.h5`."""
         name = f"{slug(self.backbone)}--{slug(self.dataset)}--{self.cache_key()[:10]}.h5"
         return embeddings_folder(cache_dir) / name
 
     def differences(self, other: CacheSpec) -> list[str]:
-        """The fields in which this spec differs from another one, each with both values."""
+        """Say in which fields this spec differs from another: `max_length 12 instead of 256`."""
         return [
-            f"{each.name} ({_short(getattr(self, each.name))} there, "
-            f"{_short(getattr(other, each.name))} asked)"
+            f"{each.name} {_short(getattr(self, each.name))} instead of "
+            f"{_short(getattr(other, each.name))}"
             for each in sorted(fields(self), key=lambda each: each.name)
             if getattr(self, each.name) != getattr(other, each.name)
         ]
 
 
 def canonical(content: Mapping[str, Any]) -> str:
-    """Canonical JSON: sorted keys, no spaces. What is hashed into keys and ids."""
+    """Canonical JSON, which keys and ids are hashes of: sorted keys, no spaces."""
     return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 def embeddings_folder(cache_dir: Path) -> Path:
-    """Where the cache files of `cache_dir` lie."""
+    """The folder of the cache files of `cache_dir`."""
     return cache_dir / FOLDER
 
 
 def slug(name: str) -> str:
-    """A name as part of a file name: letters, digits, dots and single dashes."""
+    """Make a name part of a file name: letters, digits, dots and single dashes."""
     return re.sub(r"[^\w.]+", "-", name, flags=re.ASCII).strip("-.") or "unnamed"
 
 

@@ -1,8 +1,8 @@
-"""The HDF5 cache file: lay out, lock, read. The only importer of `h5py`.
+"""The HDF5 cache file: lay out and read. The only importer of `h5py`.
 
-The file is laid out whole before the first hidden state exists, and the HDF5 handle closed. Hidden
+The whole file is laid out before the first hidden state exists, and the HDF5 handle closed. Hidden
 states are then plain bytes at known offsets (`journal` writes them), so that no HDF5 metadata is
-ever half-written, however the process ends. The format is described in the README.
+ever half-written, however the process ends.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spacelite import files
+from spacelite.cache.dtypes import DTYPES, StoredType, stored_type
 from spacelite.cache.spec import CacheSpec
 from spacelite.errors import SpaceliteError, one_line
 from spacelite.tasks import Task, task_of
@@ -37,8 +38,10 @@ Array = npt.NDArray[Any]
 class SplitIndex:
     """What a split holds besides hidden states, known before the backbone runs.
 
-    `offsets` (N+1,) int64: example i is rows offsets[i]:offsets[i+1]; `labels` (N,) int64, or
-    (N, C) of 0/1 where an example can have several; `token_ids` (T,) int32.
+    Attributes:
+        offsets: (N+1,) int64; the tokens of example i are rows offsets[i]:offsets[i+1].
+        labels: (N,) int64; (N, C) int64 of 0 and 1 in a multi-label task.
+        token_ids: (T,) int32.
     """
 
     offsets: Array
@@ -47,15 +50,17 @@ class SplitIndex:
 
     @property
     def crc32(self) -> int:
-        """CRC-32 of the three arrays' bytes, in the order above."""
+        """CRC-32 of the bytes of offsets, labels and token ids, in this order."""
         value = 0
         for array in (self.offsets, self.labels, self.token_ids):
             value = zlib.crc32(np.ascontiguousarray(array).data, value)
         return value
 
 
-def _shapes(index: SplitIndex, width: int, dtype: str, pooled: bool) -> dict[str, tuple[Any, str]]:
-    """Name -> (shape, dtype) of a split's datasets, in the order they lie in the file."""
+def _shapes(
+    index: SplitIndex, width: int, stored: StoredType, pooled: bool
+) -> dict[str, tuple[Any, str]]:
+    """Name -> (shape, dtype) of a split's datasets, in the order of the file."""
     examples, tokens = len(index.labels), len(index.token_ids)
     shapes: dict[str, tuple[Any, str]] = {
         "offsets": ((examples + 1,), "int64"),
@@ -67,7 +72,7 @@ def _shapes(index: SplitIndex, width: int, dtype: str, pooled: bool) -> dict[str
     if pooled:
         shapes["pooled_crc32"] = ((examples,), "uint32")
         shapes["pooled"] = ((examples, width), "float32")
-    shapes["tokens"] = ((tokens, width), dtype)
+    shapes["tokens"] = ((tokens, width + stored.extra), stored.dtype)
     return shapes
 
 
@@ -75,14 +80,14 @@ def file_size(splits: dict[str, SplitIndex], width: int, dtype: str, pooled: boo
     """Bytes that `lay_out` takes on disk, to within a few kilobytes."""
     total = 2 * PAGE
     for index in splits.values():
-        for shape, kind in _shapes(index, width, dtype, pooled).values():
+        for shape, kind in _shapes(index, width, stored_type(dtype), pooled).values():
             size = int(np.prod(shape)) * np.dtype(kind).itemsize
             total += size + (PAGE if size >= PAGE else 300)  # 300: the dataset's header
     return total
 
 
 def partial_path(path: Path) -> Path:
-    """Where `lay_out` makes the file before it gets its name."""
+    """Where `lay_out` writes the file before it gets its name."""
     return path.with_name(f".{path.name}.partial")
 
 
@@ -92,19 +97,27 @@ def lay_out(
     splits: dict[str, SplitIndex],
     *,
     width: int,
-    dtype: str,
     pooled: bool,
     padding_side: str,
 ) -> None:
-    """Create the whole cache file, no example done. It appears under its name only when whole.
+    """Create the whole cache file, with no example done. It gets its name once it is whole.
 
-    Raises SpaceliteError when the disk is full; nothing is left behind then.
+    Args:
+        path: The file.
+        spec: What it will hold.
+        splits: What each split holds besides hidden states.
+        width: d, the hidden width.
+        pooled: Whether the backbone has a pooler, whose outputs are cached as well.
+        padding_side: On which side the tokenizer pads.
+
+    Raises:
+        SpaceliteError: The disk is full or broken; nothing is left behind.
     """
     partial = partial_path(path)
     try:
-        # Tried before HDF5 writes anything: it does not survive a full disk in good order.
+        # Tried before HDF5 writes anything: HDF5 does not handle a full disk well.
         with partial.open("wb") as raw:
-            _reserve(raw.fileno(), file_size(splits, width, dtype, pooled))
+            _reserve(raw.fileno(), file_size(splits, width, spec.dtype, pooled))
         with h5py.File(partial, "w", alignment_threshold=PAGE, alignment_interval=PAGE) as file:
             file.attrs["format"] = FORMAT
             file.attrs["spec"] = spec.canonical()
@@ -112,7 +125,9 @@ def lay_out(
             for name, index in splits.items():
                 group = file.create_group(name)
                 group.attrs["index_crc32"] = np.uint32(index.crc32)
-                for key, (shape, kind) in _shapes(index, width, dtype, pooled).items():
+                for key, (shape, kind) in _shapes(
+                    index, width, stored_type(spec.dtype), pooled
+                ).items():
                     _create_contiguous(group, key, shape, kind)
                 group["offsets"][...] = index.offsets
                 group["labels"][...] = index.labels
@@ -137,8 +152,8 @@ def lay_out(
 
 
 def _reserve(handle: int, size: int) -> None:
-    """Take the file's space on disk now, where the system can: a disk that fills up later then
-    cannot stop the run half-way."""
+    """Reserve the file's space on disk, where the system can: a disk that fills up later cannot
+    stop the run half-way."""
     if not hasattr(os, "posix_fallocate"):
         return
     try:
@@ -153,45 +168,57 @@ def _create_contiguous(group: Any, name: str, shape: tuple[int, ...], dtype: str
     creation.set_layout(h5py.h5d.CONTIGUOUS)
     creation.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     creation.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    # No time of creation: the same embedding is the same file, byte for byte.
+    # Without creation times, the same embedding is the same file, byte for byte.
     creation.set_obj_track_times(False)
     kind = h5py.h5t.py_create(np.dtype(dtype), logical=True)
     h5py.h5d.create(group.id, name.encode(), kind, h5py.h5s.create_simple(shape), creation)
 
 
 def timing_path(path: Path) -> Path:
-    """The file beside a cache that holds how long its embedding took."""
+    """The file beside a cache that says how long its embedding took."""
     return path.with_suffix(".seconds.json")
 
 
 def embedding_seconds(path: Path) -> float | None:
-    """Seconds of all `embed` calls that wrote a cache; None where they are not known."""
+    """Seconds that all `embed` calls which wrote a cache took together, None where unknown."""
     try:
         return float(json.loads(timing_path(path).read_text("utf-8"))["seconds"])
     except (OSError, ValueError, KeyError, TypeError):
-        return None  # a figure of the report, which nothing depends on
+        return None  # reports show it, and nothing depends on it
 
 
 def add_seconds(path: Path, seconds: float) -> None:
-    """Count the seconds of a call that wrote a cache, whose lock is held. The cache itself holds
+    """Add the seconds of a call that wrote a cache, while its lock is held. The cache itself holds
     no times: the same settings give the same bytes."""
     timing = timing_path(path)
     content = json.dumps({"seconds": (embedding_seconds(path) or 0.0) + seconds})
     try:
         files.write_bytes(timing, f"{content}\n".encode())
-    except OSError as error:  # a full disk: the embedding itself has said so, or is whole
+    except OSError as error:  # a full disk: if it matters, the embedding itself has failed
         log.warning("%s cannot be written: %s", timing, error.strerror)
 
 
 class CachedSplit:
-    """One split of an open cache: N examples, T tokens of width d."""
+    """One split of an open cache: N examples, T tokens.
 
-    def __init__(self, group: Any) -> None:
+    Attributes:
+        offsets: (N+1,) int64; the tokens of example i are rows offsets[i]:offsets[i+1].
+        labels: (N,) int64; (N, C) int64 of 0 and 1 in a multi-label task.
+        done: (N,) uint8; 1 where an example's hidden states are written.
+        tokens: T.
+        width: d, the hidden width.
+        dtype: The numpy type of stored values; `stored` says what they mean.
+        has_pooler: Whether it holds the pooler's outputs.
+    """
+
+    def __init__(self, group: Any, stored: StoredType) -> None:
         self._group = group
+        self.stored = stored
         self.offsets: Array = group["offsets"][...]
         self.labels: Array = group["labels"][...]
         self.done: Array = group["done"][...]
-        self.tokens, self.width = group["tokens"].shape
+        self.tokens, self._row_values = group["tokens"].shape
+        self.width = self._row_values - stored.extra
         self.dtype: Any = group["tokens"].dtype
         self.has_pooler = "pooled" in group
 
@@ -201,17 +228,17 @@ class CachedSplit:
         return np.diff(self.offsets)
 
     def label_counts(self, classes: int) -> Array:
-        """How many examples have each of the C labels, (C,) int64."""
+        """How many examples have each of C labels, (C,) int64."""
         return task_of(self.labels).label_counts(self.labels, classes)
 
     def read_token_ids(self, first: int = 0, last: int | None = None) -> Array:
-        """Those of rows first:last, int32; of all rows unless told."""
+        """Token ids of rows first:last (of all rows by default), int32."""
         ids: Array = self._group["token_ids"][first:last]
         return ids
 
     @property
     def pooled(self) -> Array:
-        """The pooler's outputs, (N, d) float32. Raises SpaceliteError where there is no pooler."""
+        """The pooler's outputs, (N, d) float32. Raises SpaceliteError without a pooler."""
         self.require_pooler()
         pooled: Array = self._group["pooled"][...]
         return pooled
@@ -220,34 +247,49 @@ class CachedSplit:
         """Raise SpaceliteError where the backbone has no pooler."""
         if not self.has_pooler:
             raise SpaceliteError(
-                "this cache's backbone has no pooler: use pooling first, last or mean", ["pooling"]
+                "this cache's backbone has no pooler: use pooling=first, last or mean", ["pooling"]
             )
 
     def read_tokens(self, first: int, last: int, into: Array | None = None) -> Array:
-        """Stored rows first:last of the hidden states, (last - first, d) in the stored dtype, in
-        new memory or in that of `into`."""
-        rows = np.empty((last - first, self.width), self.dtype) if into is None else into
+        """Rows first:last as they are stored, in new memory or in that of `into`."""
+        rows = np.empty((last - first, self._row_values), self.dtype) if into is None else into
         if last > first:
             self._group["tokens"].read_direct(rows, np.s_[first:last])
         return rows
+
+    def read_hidden(self, first: int, last: int) -> Array:
+        """Hidden states of rows first:last, (last - first, d) float32."""
+        return self.stored.decode(self.read_tokens(first, last))
 
     def __len__(self) -> int:
         return len(self.labels)
 
 
 class Cache:
-    """An open cache file, for reading. Use as a context manager."""
+    """A cache file, open for reading. Use it as a context manager.
+
+    Args:
+        path: The file.
+
+    Attributes:
+        path: The file.
+        spec: What its numbers depend on.
+        splits: By name: train, validation and, where the data set has one, test.
+        padding_side: On which side the tokenizer pads, `left` or `right`.
+
+    Raises:
+        SpaceliteError: The file is missing, damaged, not a cache, or of a later version.
+    """
 
     def __init__(self, path: Path) -> None:
-        """Raises SpaceliteError for a file that is missing, damaged, foreign or too new."""
         self.path = path
-        mend = f"remove it (spacelite cache remove {path.stem}) and run embed again"
+        remedy = f"remove it (spacelite cache remove {path.stem}) and run embed again"
         try:
             self._file = h5py.File(path, "r")
         except FileNotFoundError as error:
             raise SpaceliteError(f"there is no cache file {path}") from error
         except OSError as error:
-            raise SpaceliteError(f"{path} is damaged or no HDF5 file: {mend}") from error
+            raise SpaceliteError(f"{path} is damaged or not an HDF5 file: {remedy}") from error
         try:
             version = int(self._file.attrs["format"])
             if version > FORMAT:
@@ -256,17 +298,21 @@ class Cache:
                     "spacelite"
                 )
             self.spec = CacheSpec.from_json(json.loads(self._file.attrs["spec"]))
-            # On which side the tokenizer pads: a left-padding one puts what it sums up last.
+            if self.spec.dtype not in DTYPES:
+                raise SpaceliteError(
+                    f"{path} stores {self.spec.dtype} numbers, which this spacelite cannot read: "
+                    "upgrade spacelite"
+                )
             self.padding_side = str(self._file.attrs["padding_side"])
             self.splits = {
-                name: CachedSplit(self._file[name])
+                name: CachedSplit(self._file[name], DTYPES[self.spec.dtype])
                 for name in ("train", "validation", "test")
                 if name in self._file
             }
         except (KeyError, ValueError, TypeError, OSError, RuntimeError) as error:
             self._file.close()
             raise SpaceliteError(
-                f"{path} is not a spacelite cache, or damaged ({one_line(error, 120)}): {mend}"
+                f"{path} is not a spacelite cache, or damaged ({one_line(error, 120)}): {remedy}"
             ) from error
         except SpaceliteError:
             self._file.close()
@@ -279,17 +325,22 @@ class Cache:
 
     @property
     def label_names(self) -> list[str]:
-        """The C label names, by label number."""
+        """The names of labels 0..C-1."""
         return list(self.spec.label_names)
 
     @property
+    def key(self) -> str:
+        """The cache's key: the hash of its spec."""
+        return self.spec.cache_key()
+
+    @property
     def task(self) -> Task:
-        """What a label is."""
+        """What a label is: one of C, or several of them."""
         return task_of(self.splits["train"].labels)
 
     @property
     def complete(self) -> bool:
-        """Whether every example is done: derived from the journal, stored nowhere else."""
+        """Whether every example is done. The journal alone says so; it is stored nowhere else."""
         return all(bool(split.done.all()) for split in self.splits.values())
 
     @property
@@ -313,7 +364,7 @@ class Cache:
         return index.crc32 == self.index_crc32(split)
 
     def checksums(self, split: str) -> tuple[Array, Array | None]:
-        """The journal's CRC-32 of each example's rows and, with a pooler, of its pooled row."""
+        """The journal's CRC-32 of each example's rows and, with a pooler, of its pooled output."""
         group = self._file[split]
         return group["crc32"][...], group["pooled_crc32"][...] if "pooled" in group else None
 

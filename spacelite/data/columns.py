@@ -1,4 +1,4 @@
-"""Arrow tables -> texts and numbered labels: which columns they are, and whether they can serve."""
+"""Arrow tables -> texts and numbered labels: which columns, and whether they are usable."""
 
 from __future__ import annotations
 
@@ -19,15 +19,26 @@ Labels = npt.NDArray[np.int64]
 
 
 def find(table: sources.Table, text: str | None, label: str | None) -> tuple[str, str]:
-    """The names of the text and label column: as given, by their usual names, or the only ones
-    left to choose."""
+    """The names of the text and label columns.
+
+    Args:
+        table: One split.
+        text: The text column, where the user has named it.
+        label: The label column, where the user has named it.
+
+    Returns:
+        Both names: as given, else by their usual names, else the only columns left to choose.
+
+    Raises:
+        SpaceliteError: A named column is missing, or several columns could be meant.
+    """
     names: list[str] = list(table.rows.column_names)
 
     def by_usual_name(usual: Sequence[str], taken: str | None) -> str | None:
         lower = {name.lower(): name for name in reversed(names) if name != taken}
         return next((lower[candidate] for candidate in usual if candidate in lower), None)
 
-    def pick(wanted: str | None, option: str, others: Sequence[str]) -> str:
+    def pick(wanted: str | None, role: str, others: Sequence[str]) -> str:
         if wanted is not None:
             if wanted in names:
                 return wanted
@@ -35,11 +46,11 @@ def find(table: sources.Table, text: str | None, label: str | None) -> tuple[str
         else:
             if len(others) == 1:
                 return others[0]
-            problem = f"has no column that is clearly the {option} column"
+            problem = f"has no column that is clearly the {role} column"
         raise SpaceliteError(
             f"{table.origin} {problem}: its columns are {', '.join(map(repr, names))}; "
-            f"name one with {option}_column",
-            [f"{option}_column"],
+            f"name one with {role}_column",
+            [f"{role}_column"],
         )
 
     if text is not None and text == label:
@@ -55,7 +66,11 @@ def find(table: sources.Table, text: str | None, label: str | None) -> tuple[str
 
 
 def texts(table: sources.Table, column: str) -> list[str]:
-    """The column's texts. SpaceliteError for rows that are empty or not strings."""
+    """The texts of a column.
+
+    Raises:
+        SpaceliteError: Rows are empty or not strings, or every text is a number.
+    """
     texts: list[Any] = table.rows.column(column).to_pylist()
     no_string = [i for i, text in enumerate(texts) if text is not None and type(text) is not str]
     if no_string:
@@ -81,8 +96,14 @@ def _is_number(text: str) -> bool:
 
 
 def label_values(table: sources.Table, column: str) -> list[Any]:
-    """The label column's values as they stand, none of them missing; lists, where a text can have
-    several labels or none."""
+    """The values of a label column; numbers in quotes are read as numbers.
+
+    Returns:
+        One value per row, none of them missing; lists where a text can have any number of labels.
+
+    Raises:
+        SpaceliteError: Labels are missing, or are records.
+    """
     values: list[Any] = table.rows.column(column).to_pylist()
     missing = [
         i
@@ -111,22 +132,32 @@ def _whole(text: str) -> int:
     return int(text.split(".")[0])
 
 
-def _refuse_rows(table: sources.Table, rows: list[int], what: str, option: str) -> None:
+def _refuse_rows(table: sources.Table, rows: list[int], problem: str, argument: str) -> None:
     more = f" (and {len(rows) - 1} more rows)" if len(rows) > 1 else ""
     raise SpaceliteError(
-        f"{table.origin}: row {rows[0] + 1}{more} has {what}: mend or remove, or name another "
-        f"column with {option}",
-        [option],
+        f"{table.origin}: row {rows[0] + 1}{more} has {problem}: correct or remove it, or name "
+        f"another column with {argument}",
+        [argument],
     )
 
 
 def numbered(
     values: dict[str, list[Any]], class_names: Sequence[str], name: str
 ) -> tuple[dict[str, Labels], tuple[str, ...]]:
-    """Labels as numbers 0..C-1, (N,) a split, and their names. Of lists of labels, (N, C) of 0/1.
+    """Number the labels of all splits together.
 
-    Numbers with known names stay what they are; other numbers and strings are numbered in sorted
-    order, over all splits together.
+    Args:
+        values: Each split's label values, as `label_values` returns them.
+        class_names: The names of labels 0..C-1 where they are known; empty otherwise.
+        name: The data set's name, for messages.
+
+    Returns:
+        Each split's labels, (N,) int64 of 0..C-1, or (N, C) int64 of 0 and 1 where the values are
+            lists; and the C names. Numbers with known names stay what they are; other numbers and
+            strings are numbered in sorted order.
+
+    Raises:
+        SpaceliteError: The values cannot be classes.
     """
     are_lists = [isinstance(value, list) for rows in values.values() for value in rows]
     if any(are_lists):
@@ -139,8 +170,8 @@ def numbered(
     distinct_values = len(set(pooled))
     if distinct_values > 50 and distinct_values > len(pooled) / 2:
         raise SpaceliteError(
-            f"{name}: {distinct_values:,} different labels in {len(pooled):,} rows are no classes: "
-            "name another column with label_column",
+            f"{name}: {distinct_values:,} different labels in {len(pooled):,} rows are not "
+            "classes: name another column with label_column",
             ["label_column"],
         )
     if all(isinstance(value, str) for value in pooled):
@@ -159,7 +190,7 @@ def numbered(
             if not isinstance(value, int) and not (isinstance(value, float) and value.is_integer()):
                 raise SpaceliteError(
                     f"{name} {split}: row {row + 1} has label {value!r}: classes need whole "
-                    "numbers or strings (name another column with label_column)",
+                    "numbers or strings (or name another column with label_column)",
                     ["label_column"],
                 )
             if value < 0:
@@ -191,7 +222,7 @@ def _multi_label(
     every = [label for row in flat.values() for label in row]
     if not every:
         raise SpaceliteError(
-            f"{name}: no text has a label: name another column (label_column)", ["label_column"]
+            f"{name}: no text has a label: name another column with label_column", ["label_column"]
         )
     if any(label is None or isinstance(label, list | dict) for label in every):
         raise SpaceliteError(
@@ -199,7 +230,7 @@ def _multi_label(
         )
     widths = {len(row) for rows in values.values() for row in rows}
     if len(widths) == 1 and widths != {1} and {*every} <= {0, 1}:
-        # A column of zeros and ones (or booleans) a label.
+        # One column of zeros and ones (or booleans) per label.
         (count,) = widths
         names = tuple(class_names) if len(class_names) == count else tuple(map(str, range(count)))
         return {

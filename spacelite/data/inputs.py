@@ -1,4 +1,7 @@
-"""Texts and labels that are Python objects -> a data set: lists, DataFrames, `datasets`' own."""
+"""Python objects -> a data set: lists, arrays, DataFrames, and what the `datasets` package holds.
+
+pandas and datasets are recognised by name, and never imported for it.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,11 @@ import numpy as np
 
 from spacelite.data import sources
 from spacelite.data.loading import from_tables, load
-from spacelite.data.sources import SPLIT_ALIASES, SPLITS, Table
+from spacelite.data.sources import SPLITS, Table, standard_split
 from spacelite.data.splits import TextDataset
-from spacelite.errors import SpaceliteError
+from spacelite.errors import SpaceliteError, one_line
 
+NAME = "texts"  # of data that have none
 SPLIT_COLUMN = "split"
 
 
@@ -31,27 +35,34 @@ def read(
     """Read a data set, whatever it is given as.
 
     Args:
-        dataset: A name or path as in `load`; a pandas DataFrame (its column `split`, where it has
-            one, names the splits); a `datasets.Dataset` or `DatasetDict`; or a dictionary of splits
-            `{"train": (texts, labels), ...}`.
+        dataset: A name or path as in `load`; a pandas DataFrame, in which a column `split` may name
+            the splits; a `datasets.Dataset` or `DatasetDict`; or a dictionary of splits, each a
+            pair of texts and labels, a DataFrame or a Dataset:
+            `{"train": (texts, labels), "test": (texts, labels)}`.
         texts: In place of `dataset`: N texts, all of them training data.
-        labels: Their N labels: numbers or strings, or lists of them (multi-label).
-        name: What the data set is called; `texts` unless given. Not for names and paths.
+        labels: The labels of `texts`, N numbers or strings, or N lists of them (multi-label).
+        name: What the data set is called, `texts` by default. Names and paths keep their own.
         text_column: The column of the texts, where its name does not show it.
         label_column: The column of the labels, where its name does not show it.
-        limit: Examples per split at most.
+        limit: Examples per split at most: a seeded, stratified sample.
         data_dir: A folder with data sets by name, searched before the hub.
 
+    Returns:
+        The data set, with the splits train, validation and, where it has one, test.
+
     Raises:
-        SpaceliteError: It cannot be read or trained on.
+        SpaceliteError: It cannot be read or trained on; the message names the split and row.
     """
     if (dataset is None) == (texts is None):
-        raise SpaceliteError("give one of dataset and texts", ["dataset", "texts"])
-    if texts is None and labels is not None:
-        raise SpaceliteError("labels go with texts, not with dataset", ["dataset"])
+        raise SpaceliteError("give either dataset or texts", ["dataset", "texts"])
+    if (texts is None) != (labels is None):
+        problem = "labels go with texts" if texts is None else "texts need labels, one for each"
+        raise SpaceliteError(f"{problem}: give both, or a dataset", ["dataset", "texts", "labels"])
     if isinstance(dataset, str | Path):
         if name is not None:
-            raise SpaceliteError("name is for data that have none: not for a name or path")
+            raise SpaceliteError(
+                f"name={name}: {dataset} has a name of its own; leave name out", ["name"]
+            )
         return load(
             str(dataset),
             text_column=text_column,
@@ -59,94 +70,120 @@ def read(
             limit=limit,
             data_dir=data_dir,
         )
-    name = name or "texts"
-    if texts is not None:
-        if labels is None:
-            raise SpaceliteError("give labels with texts: one for each text", ["texts"])
-        tables = {"train": _table(texts, labels, name)}
-    else:
-        tables = _tables(dataset, name)
+    name = name or NAME
+    tables = _tables(dataset, name) if texts is None else {"train": _pair(texts, labels, name)}
     return from_tables(
         name, tables, text_column=text_column, label_column=label_column, limit=limit
     )
 
 
 def _tables(dataset: Any, name: str) -> dict[str, Table]:
-    kind = f"{type(dataset).__module__.partition('.')[0]}.{type(dataset).__name__}"
-    if kind == "pandas.DataFrame":
-        return _from_frame(dataset, name)
-    if kind == "datasets.Dataset":
-        return {"train": sources.table_of_dataset(dataset, name)}
-    if kind == "datasets.DatasetDict":
-        return _by_split(
-            {key: sources.table_of_dataset(own, f"{name} ({key})") for key, own in dataset.items()}
-        )
+    if _is(dataset, "datasets.DatasetDict"):
+        return sources.tables_of_datasets(dataset, name)
     if isinstance(dataset, Mapping):
-        tables = {}
-        for key, pair in dataset.items():
-            if not isinstance(pair, tuple | list) or len(pair) != 2:
-                raise SpaceliteError(f"{name} ({key}): give a pair of texts and labels")
-            tables[str(key)] = _table(pair[0], pair[1], f"{name} ({key})")
-        return _by_split(tables)
+        return _by_split({str(key): _table(own, f"{name} ({key})") for key, own in dataset.items()})
+    if _is(dataset, "pandas.DataFrame") and SPLIT_COLUMN in dataset.columns:
+        return _by_split(
+            {
+                key: _table(rows, f"{name} ({key})")
+                for key, rows in _frame_by_split(dataset, name).items()
+            }
+        )
+    return {"train": _table(dataset, name)}
+
+
+def _table(own: Any, origin: str) -> Table:
+    """One split, whatever it is given as."""
+    if _is(own, "pandas.DataFrame"):
+        _check_columns(own, origin)
+        return sources.table_of_frame(own.rename(columns=str), origin)
+    if _is(own, "datasets.Dataset"):
+        return sources.table_of_dataset(own, origin)
+    if isinstance(own, tuple | list) and len(own) == 2:
+        return _pair(own[0], own[1], origin)
     raise SpaceliteError(
-        f"a data set cannot be a {type(dataset).__name__}: give a name or path, texts and labels, "
-        "a DataFrame, or a datasets.DatasetDict"
+        f"{origin} cannot be read from a {type(own).__name__}: give a name or path, texts=[...] "
+        "with labels=[...], a pandas DataFrame, a datasets.DatasetDict, or "
+        '{"train": (texts, labels)}',
+        ["texts", "labels"],
     )
 
 
-def _from_frame(frame: Any, name: str) -> dict[str, Table]:
-    if len(set(frame.columns)) < len(frame.columns):
-        raise SpaceliteError(f"{name}: two columns have the same name: rename one")
-    frame = frame.rename(columns=str)
-    if SPLIT_COLUMN not in frame.columns:
-        return {"train": sources.table_of_frame(frame, name)}
-    own = frame.drop(columns=SPLIT_COLUMN)
-    groups = frame[SPLIT_COLUMN].astype(str)
-    return _by_split(
-        {
-            key: sources.table_of_frame(own[groups == key], f"{name} ({key})")
-            for key in dict.fromkeys(groups)
-        }
+def _is(value: Any, kind: str) -> bool:
+    """Whether a value is of a class of another package, by that class's name."""
+    package, _, name = kind.partition(".")
+    return any(
+        cls.__name__ == name and cls.__module__.partition(".")[0] == package
+        for cls in type(value).__mro__
     )
+
+
+def _check_columns(frame: Any, origin: str) -> None:
+    names = [str(name) for name in frame.columns]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise SpaceliteError(f"{origin} has more than one column {twice!r}: rename or remove one")
+
+
+def _frame_by_split(frame: Any, name: str) -> dict[str, Any]:
+    """The rows of each split, without the column that names it."""
+    _check_columns(frame, name)
+    splits = frame[SPLIT_COLUMN].astype(str)
+    rows = frame.drop(columns=SPLIT_COLUMN)
+    return {key: rows[splits == key] for key in dict.fromkeys(splits)}
 
 
 def _by_split(tables: dict[str, Table]) -> dict[str, Table]:
-    """Tables by the usual names of splits; SpaceliteError where none is train."""
-    found = {SPLIT_ALIASES.get(key.lower(), key.lower()): table for key, table in tables.items()}
-    unknown = [key for key in found if key not in SPLITS]
-    if "train" not in found or unknown:
-        raise SpaceliteError(
-            f"the splits are {', '.join(tables) or 'none'}: name them train, validation and test, "
-            "of which train must be there"
-        )
+    """Tables under the usual names of their splits."""
+    found: dict[str, Table] = {}
+    for key, table in tables.items():
+        split = standard_split(key)
+        if split not in SPLITS or split in found:
+            problem = "is given twice" if split in found else "is unknown"
+            raise SpaceliteError(
+                f"split {key!r} {problem}: the splits are train, validation and test, each once"
+            )
+        found[split] = table
+    if "train" not in found:
+        there = ", ".join(found) or "nothing"
+        raise SpaceliteError(f"there is no train split, only {there}: add one")
     return {split: found[split] for split in SPLITS if split in found}
 
 
-def _table(texts: Any, labels: Any, origin: str) -> Table:
+def _pair(texts: Any, labels: Any, origin: str) -> Table:
     texts, labels = _listed(texts, "texts", origin), _listed(labels, "labels", origin)
     if len(texts) != len(labels):
         raise SpaceliteError(
-            f"{origin}: {len(texts):,} texts and {len(labels):,} labels: give one for each text"
+            f"{origin}: {len(texts):,} texts and {len(labels):,} labels: give one label (or list "
+            "of labels) for each text"
         )
     rows = [{"text": text, "label": label} for text, label in zip(texts, labels, strict=True)]
     bad = next((i for i, text in enumerate(texts) if not isinstance(text, str)), None)
     if bad is not None:
-        raise SpaceliteError(f"{origin}: row {bad + 1} has a text that is not a string")
+        raise SpaceliteError(
+            f"{origin}: row {bad + 1} has a text that is not a string: correct or remove it"
+        )
     try:
         return sources.table_of(rows, origin)
     except Exception as error:  # Arrow's, for values of several types
         raise SpaceliteError(
-            f"{origin}: labels need values of one type ({' '.join(str(error).split())})"
+            f"{origin}: labels need values of one type ({one_line(error)})"
         ) from error
 
 
 def _listed(values: Any, what: str, origin: str) -> list[Any]:
-    """A list of plain Python values, of any sequence, array or Series."""
-    if isinstance(values, str) or not hasattr(values, "__len__"):
-        raise SpaceliteError(f"{origin}: {what} need a list, not a {type(values).__name__}")
-    listed = values.tolist() if hasattr(values, "tolist") else list(values)
-    return [
-        value.tolist() if isinstance(value, np.ndarray | np.generic)
-        else list(value) if isinstance(value, tuple | set) else value
-        for value in listed
-    ]  # fmt: skip
+    """The values of any sequence, array or Series as plain Python objects."""
+    if isinstance(values, str | bytes | Mapping) or not hasattr(values, "__len__"):
+        raise SpaceliteError(
+            f"{origin}: {what} must be a list or an array, not a {type(values).__name__}"
+        )
+    listed = values.tolist() if hasattr(values, "tolist") else values
+    return [_plain(value) for value in listed]
+
+
+def _plain(value: Any) -> Any:
+    if _is(value, "pandas.NAType"):
+        return None
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    return list(value) if isinstance(value, tuple | set | frozenset) else value

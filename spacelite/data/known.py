@@ -1,5 +1,7 @@
-"""The known data sets, one entry each: where they lie, their labels, their splits, and how they are
-made. They carry the protocol of the published tables (arXiv:2401.16638)."""
+"""The known data sets, one entry each: where they are, their labels, and how their splits are made.
+
+They follow the protocol of the published tables (arXiv:2401.16638).
+"""
 
 from __future__ import annotations
 
@@ -25,15 +27,17 @@ class KnownDataset:
     """A data set that is known by its name, from the hub or from a local folder of that name.
 
     Attributes:
-        label_names: By label number.
-        hub: Its name on the hub; `revision`: which revision of it.
-        prepare: A split of the hub's rows -> one with columns text and label, where it is not so
-            already.
-        validation: Makes the validation split where there is none; None for 10% of train.
-        make: Makes all splits, for a data set that is built in.
-        merged: For a data set with another one's texts: `of` which, and its label names by those
-            that they are merged into.
-        hint: What else to do where the hub cannot give it.
+        label_names: The names of labels 0..C-1.
+        hub: Its name on the hub.
+        revision: Which revision of it; None for the latest.
+        prepare: Turns a split's rows as the hub has them into columns that are found by their usual
+            names (text, label); leaves other rows alone. None where that is not needed.
+        validation: Makes the validation split of a data set that has train and test only; None to
+            sample 10% of train.
+        make: Makes all splits of a data set that is built in.
+        of: The known data set whose texts it has, with its labels merged (`merged`).
+        merged: New label name -> those of the other data set that it stands for.
+        hint: What else the user can do where the hub cannot be reached.
     """
 
     label_names: tuple[str, ...]
@@ -55,7 +59,7 @@ def _demo() -> Splits:
 
 
 def _divide_test(splits: Splits) -> Splits:
-    """The test split 80/20 into test and validation, as the published protocol does."""
+    """Divide the test split 80/20 into test and validation, as the published protocol does."""
     from sklearn.model_selection import train_test_split
 
     rows: npt.NDArray[np.int64] = np.arange(len(splits["test"]))
@@ -72,6 +76,8 @@ def _majority(table: Table) -> Table:
 
     The official splits hold no post without a majority; one that turns up is left out.
     """
+    if "annotators" not in table.rows.column_names:
+        return table
     rows, left_out = [], 0
     for row in table.rows.select(["post_tokens", "annotators"]).to_pylist():
         annotators = row["annotators"]
@@ -103,7 +109,7 @@ KNOWN: dict[str, KnownDataset] = {
         label_names=("hatespeech", "normal", "offensive"),
         prepare=_majority,
         hint=(
-            "; or give a local folder named hatexplain with train, validation and test .parquet "
+            "; or use a local folder named hatexplain with train, validation and test .parquet "
             "(or .csv, .json) of columns text and label (0 hatespeech, 1 normal, 2 offensive)"
         ),
     ),

@@ -1,7 +1,7 @@
-"""A name, a path or Python objects -> a data set: splits, samples, checks.
+"""A name or path, or tables -> a data set: splits, samples, checks.
 
-Known data sets are read by their protocol (`known`). Everything else is read as it is: train,
-validation and test where they exist, 10% of train as validation where there is none.
+Known data sets follow their protocol (`known`). Everything else is read as it is: train, validation
+and test where they exist, 10% of train as validation where there is none.
 """
 
 from __future__ import annotations
@@ -40,19 +40,22 @@ def load(
             set (`owner/name`, `owner/name:configuration`).
         text_column: The column of the texts, where its name does not show it.
         label_column: The column of the labels, where its name does not show it.
-        limit: Examples per split at most: a seeded sample with the labels in proportion.
+        limit: Examples per split at most: a seeded, stratified sample.
         data_dir: A folder with data sets by name, searched before the hub.
 
+    Returns:
+        The data set, with the splits train, validation and, where it has one, test.
+
     Raises:
-        SpaceliteError: It cannot be read or trained on; the split and row are named.
+        SpaceliteError: It cannot be read or trained on; the message names the split and row.
     """
-    check_limit(limit)
+    _check_limit(limit)
     known = KNOWN.get(name)
     if known is not None and known.make is not None:
         dataset = TextDataset(name, known.make(), known.label_names)
     else:
         dataset = _read(_in_folder(name, data_dir), text_column, label_column)
-    return limited(dataset, limit)
+    return _limited(dataset, limit)
 
 
 def from_tables(
@@ -63,20 +66,33 @@ def from_tables(
     label_column: str | None = None,
     limit: int | None = None,
 ) -> TextDataset:
-    """A data set of tables that are at hand, by split. Arguments and errors as in `load`."""
-    check_limit(limit)
+    """Make a data set of tables that are in memory.
+
+    Args:
+        name: What it is called.
+        tables: Split name (train, validation, test) -> its table.
+        text_column: The column of the texts, where its name does not show it.
+        label_column: The column of the labels, where its name does not show it.
+        limit: Examples per split at most: a seeded, stratified sample.
+
+    Returns:
+        The data set, with the splits train, validation and, where it has one, test.
+
+    Raises:
+        SpaceliteError: It cannot be trained on; the message names the split and row.
+    """
+    _check_limit(limit)
     splits, label_names = _numbered(name, tables, (), text_column, label_column)
-    return limited(TextDataset(name, _with_validation(name, splits, None), label_names), limit)
+    return _limited(TextDataset(name, _with_validation(name, splits, None), label_names), limit)
 
 
-def check_limit(limit: int | None) -> None:
-    """Raise SpaceliteError for a limit that leaves nothing."""
+def _check_limit(limit: int | None) -> None:
     if limit is not None and limit < 1:
         raise SpaceliteError(f"limit={limit}: give at least one example per split", ["limit"])
 
 
-def limited(dataset: TextDataset, limit: int | None) -> TextDataset:
-    """A data set whose classes were checked, and a sample of each split where there is a limit."""
+def _limited(dataset: TextDataset, limit: int | None) -> TextDataset:
+    """Check the classes, and sample each split where there is a limit."""
     _check_classes(dataset)
     if limit is None:
         return dataset
@@ -88,22 +104,22 @@ def limited(dataset: TextDataset, limit: int | None) -> TextDataset:
         },
         dataset.label_names,
     )
-    _check_classes(sample, f" with limit {limit}")
+    _check_classes(sample, limit)
     return sample
 
 
 def _in_folder(name: str, data_dir: Path | None) -> str:
-    """The path of a data set that lies in `data_dir` by its name, else the name as it is."""
+    """The path of a data set that is in `data_dir` by its name, else the name as it is."""
     if data_dir is None or name.startswith((".", "/", "~")):
         return name
     if not data_dir.is_dir():
         raise SpaceliteError(f"data_dir={data_dir}: there is no such folder", ["data_dir"])
-    return str(data_dir / name) if (data_dir / _texts_of(name)[0]).exists() else name
+    return str(data_dir / name) if (data_dir / _split_name(name)[0]).exists() else name
 
 
-def _texts_of(name: str) -> tuple[str, KnownDataset | None]:
-    """The name or path of the data set that has the texts, and the known one that merges its
-    labels, if it is one."""
+def _split_name(name: str) -> tuple[str, KnownDataset | None]:
+    """The name or path of the data set to read, and the known one that merges its labels, if `name`
+    ends in such a one: `folder/hatexplain:2` -> `folder/hatexplain`, hatexplain:2."""
     last = name.rpartition("/")[2]
     known = KNOWN.get(last)
     if known is None or known.of is None:
@@ -112,7 +128,7 @@ def _texts_of(name: str) -> tuple[str, KnownDataset | None]:
 
 
 def _read(name: str, text_column: str | None, label_column: str | None) -> TextDataset:
-    base, merging = _texts_of(name)
+    base, merging = _split_name(name)
     path = Path(os.path.expanduser(base))  # noqa: PTH111 - Path's own raises for ~nobody
     if os.path.exists(path):  # noqa: PTH110 - Path's own raises for over-long names
         base = path.resolve().stem if path.is_file() else path.resolve().name
@@ -120,12 +136,14 @@ def _read(name: str, text_column: str | None, label_column: str | None) -> TextD
     elif path.suffix.lower() in sources.SUFFIXES or base.startswith((".", "/", "~")):
         raise SpaceliteError(f"there is no file or folder {base}")
     elif (base := by_hub_name(base)) in KNOWN:
-        tables = _known_from_hub(KNOWN[base])
+        tables = _from_hub(KNOWN[base])
     else:
         repository, _, config = base.partition(":")
         tables = sources.from_hub(repository, config or None)
         base = repository
     known = KNOWN.get(base)
+    if known is not None and known.prepare is not None:
+        tables = {split: known.prepare(table) for split, table in tables.items()}
     class_names = known.label_names if known else ()
     splits, label_names = _numbered(base, tables, class_names, text_column, label_column)
     if merging is not None:
@@ -140,14 +158,11 @@ def _read(name: str, text_column: str | None, label_column: str | None) -> TextD
     return TextDataset(dataset, _with_validation(base, splits, known), label_names)
 
 
-def _known_from_hub(known: KnownDataset) -> dict[str, Table]:
+def _from_hub(known: KnownDataset) -> dict[str, Table]:
     try:
-        tables = sources.from_hub(str(known.hub), revision=known.revision)
+        return sources.from_hub(str(known.hub), revision=known.revision)
     except SpaceliteError as error:
         raise SpaceliteError(f"{error}{known.hint}", error.arguments) from error
-    if known.prepare is not None:
-        tables = {split: known.prepare(table) for split, table in tables.items()}
-    return tables
 
 
 def _numbered(
@@ -157,8 +172,8 @@ def _numbered(
     text_column: str | None,
     label_column: str | None,
 ) -> tuple[dict[str, Split], tuple[str, ...]]:
-    """Texts and numbered labels by split, and the labels' names. `class_names`: where they are
-    known."""
+    """Each split's texts and numbered labels, and the labels' names; `class_names` are the names
+    where they are known."""
     known = bool(class_names)
     texts: dict[str, list[str]] = {}
     values: dict[str, list[Any]] = {}
@@ -213,18 +228,20 @@ def _with_validation(
             )  # fmt: skip
             splits = {**splits, "train": train.take(kept), "validation": train.take(validation)}
     if "test" not in splits:
-        log.warning("%s has no test split: reports show validation figures", name)
+        log.warning("%s has no test split: reports show validation metrics", name)
     return {split: splits[split] for split in sources.SPLITS if split in splits}
 
 
-def _check_classes(dataset: TextDataset, where: str = "") -> None:
+def _check_classes(dataset: TextDataset, limit: int | None = None) -> None:
     labels = dataset.splits["train"].labels
     counts = task_of(labels).label_counts(labels, len(dataset.label_names))
     present = [name for name, count in zip(dataset.label_names, counts, strict=True) if count]
     if len(present) < 2:
+        sampled = "" if limit is None else f" with limit={limit}"
         raise SpaceliteError(
-            f"the train split of {dataset.name} holds a single class ({present[0]!r}){where}: a "
-            "classifier needs at least two"
+            f"the train split of {dataset.name} holds a single class ({present[0]!r}){sampled}: a "
+            "classifier needs at least two",
+            [] if limit is None else ["limit"],
         )
     if len(present) < len(dataset.label_names):
         never = sorted(set(dataset.label_names) - set(present))

@@ -1,7 +1,7 @@
-"""Where a data set lies: a hub name or a path -> one Arrow table per split.
+"""A hub name, a path or Python objects -> one Arrow table per split.
 
 The only importer of `datasets` and `pyarrow`. Nothing is interpreted here beyond the split names:
-columns, labels and the known data sets' protocols come after it.
+columns, labels and the protocols of known data sets come after it.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,8 +29,13 @@ PART = re.compile(r"-\d+-of-(\d+)(-[0-9a-f]+)?$")
 
 @dataclass(frozen=True)
 class Table:
-    """One split as it was found: an Arrow table, the names of its labels where the source knows
-    them (by label column), and where it came from, for messages."""
+    """One split as it was found.
+
+    Attributes:
+        rows: Its rows, every column.
+        class_names: Column -> names of labels 0..C-1, where the source knows them.
+        origin: Where it comes from, for messages.
+    """
 
     rows: pa.Table
     class_names: dict[str, tuple[str, ...]]
@@ -45,11 +51,11 @@ class Table:
 
 
 def table_of_dataset(dataset: Any, origin: str) -> Table:
-    """A `datasets.Dataset` as a table, with the names of its class labels."""
+    """Convert a `datasets.Dataset` to a table, with the names of its class labels."""
     import datasets
 
     kinds = {
-        column: getattr(feature, "feature", feature)  # of a list of labels: theirs
+        column: getattr(feature, "feature", feature)  # a list's: that of its values
         for column, feature in dataset.features.items()
     }
     names = {
@@ -62,7 +68,7 @@ def table_of_dataset(dataset: Any, origin: str) -> Table:
 
 
 def table_of_frame(frame: Any, origin: str) -> Table:
-    """A pandas DataFrame as a table. Raises SpaceliteError for columns that Arrow cannot hold."""
+    """Convert a pandas DataFrame to a table. Raises SpaceliteError where Arrow cannot hold it."""
     import pyarrow as pa
 
     try:
@@ -72,17 +78,25 @@ def table_of_frame(frame: Any, origin: str) -> Table:
 
 
 def table_of(rows: list[dict[str, Any]], origin: str) -> Table:
-    """A table from rows that were made in Python."""
+    """Make a table of rows; a column's values must be of one type."""
     import pyarrow as pa
 
     return Table(pa.Table.from_pylist(rows), {}, origin)
 
 
 def from_path(path: Path) -> dict[str, Table]:
-    """Read one file (it becomes `train`) or a folder of files named after their splits.
+    """Read a file or a folder.
 
-    Raises SpaceliteError for a missing, empty, broken or unknown file, a folder without a train
-    split, and a split that is given twice.
+    Args:
+        path: One file, which becomes the train split, or a folder of files named after their
+            splits.
+
+    Returns:
+        Split name -> its table.
+
+    Raises:
+        SpaceliteError: A file is missing, empty, broken or of an unknown kind; a folder has no
+            train split, or a split twice.
     """
     if path.is_dir():
         return {
@@ -100,8 +114,7 @@ def _split_files(folder: Path) -> dict[str, list[Path]]:
         found: dict[str, list[Path]] = {}
         for file in sorted(candidate.iterdir()):
             if file.suffix.lower() in SUFFIXES:
-                stem = PART.sub("", file.stem).lower()
-                split = SPLIT_ALIASES.get(stem, stem)
+                split = standard_split(PART.sub("", file.stem))
                 if split in SPLITS:
                     found.setdefault(split, []).append(file)
         for split, files in found.items():
@@ -141,8 +154,8 @@ def _read_file(path: Path) -> pa.Table:
         table.validate(full=True)  # the JSON and parquet readers take any bytes for text
     except (pa.ArrowException, OSError, ValueError, RecursionError) as error:
         problem = one_line(error)
-        mend = "; save it as UTF-8" if re.search("utf-?8", problem, re.IGNORECASE) else ""
-        raise SpaceliteError(f"{path} cannot be read: {problem}{mend}") from error
+        remedy = "; save it as UTF-8" if re.search("utf-?8", problem, re.IGNORECASE) else ""
+        raise SpaceliteError(f"{path} cannot be read: {problem}{remedy}") from error
     names = Counter(table.column_names)
     if len(names) < table.num_columns:
         raise SpaceliteError(
@@ -181,7 +194,7 @@ def _read_json(path: Path) -> pa.Table:
         if not all(isinstance(row, dict) for row in rows):
             raise ValueError("the list holds other things than objects with a text and a label")
         columns = {}
-        for name in dict.fromkeys(key for row in rows for key in row):  # the first may lack some
+        for name in dict.fromkeys(key for row in rows for key in row):
             try:
                 columns[name] = pa.array([row.get(name) for row in rows])
             except (pa.ArrowException, OverflowError) as error:
@@ -219,7 +232,7 @@ def _joined(parts: list[pa.Table], origin: str) -> Table:
 
 
 def _as_table(rows: pa.Table, origin: str) -> Table:
-    """A local table; parquet files exported by `datasets` carry their label names along."""
+    """A local file's table; parquet files that `datasets` exported hold their label names."""
     names: dict[str, tuple[str, ...]] = {}
     recorded = (rows.schema.metadata or {}).get(b"huggingface")
     if recorded:
@@ -229,17 +242,26 @@ def _as_table(rows: pa.Table, origin: str) -> Table:
             features = {}
         for column, feature in features.items():
             if isinstance(feature, dict):
-                feature = feature.get("feature") or feature  # of a list of labels
+                feature = feature.get("feature") or feature  # a list's: that of its values
                 if isinstance(feature, dict) and feature.get("_type") == "ClassLabel":
                     names[column] = tuple(feature.get("names") or ())
     return Table(rows, names, origin)
 
 
 def from_hub(name: str, config: str | None = None, revision: str | None = None) -> dict[str, Table]:
-    """Load a hub data set's train, validation and test splits, as far as it has them.
+    """Load a hub data set, from the local hub cache where there is no network.
 
-    Without a network the local hub cache serves. Raises SpaceliteError when the name does not
-    exist, needs a configuration, cannot be reached, or has no train split.
+    Args:
+        name: `owner/name`.
+        config: Its configuration, where it has several.
+        revision: Commit, branch or tag; None for the latest.
+
+    Returns:
+        Split name -> its table, for train, and validation and test where it has them.
+
+    Raises:
+        SpaceliteError: The name does not exist, needs a configuration, cannot be reached, or has no
+            train split.
     """
     if hub.data_set_is_online(name, revision):
         location, revision_there = name, revision
@@ -252,15 +274,28 @@ def from_hub(name: str, config: str | None = None, revision: str | None = None) 
         loaded = datasets.load_dataset(location, config, revision=revision_there)
     except Exception as error:  # the builders raise whatever their formats raise
         problem = one_line(error).partition(" Example of usage: ")[0]  # of `datasets`, not ours
-        mend = f": dataset={name}:CONFIGURATION" if "Config name is missing" in problem else ""
+        remedy = f": dataset={name}:CONFIGURATION" if "Config name is missing" in problem else ""
         raise SpaceliteError(
-            f"data set {name!r} cannot be loaded: {problem}{mend}", ["dataset"]
+            f"data set {name!r} cannot be loaded: {problem}{remedy}",
+            ["dataset"] if remedy else [],
         ) from error
+    return tables_of_datasets(loaded, name)
+
+
+def tables_of_datasets(loaded: Mapping[str, Any], name: str) -> dict[str, Table]:
+    """Convert a `datasets.DatasetDict` to tables of train, validation and test; splits of other
+    names (imdb's `unsupervised`) are left out. Raises SpaceliteError where there is no train."""
     found: dict[str, Table] = {}
     for key, split in loaded.items():
-        standard = SPLIT_ALIASES.get(key, key)
+        standard = standard_split(str(key))
         if standard in SPLITS:
             found[standard] = table_of_dataset(split, f"{name} ({key})")
     if "train" not in found:
-        raise SpaceliteError(f"data set {name!r} has no train split, only {', '.join(loaded)}")
+        there = ", ".join(map(str, loaded)) or "no split at all"
+        raise SpaceliteError(f"data set {name!r} has no train split, only {there}")
     return {split: found[split] for split in SPLITS if split in found}
+
+
+def standard_split(name: str) -> str:
+    """The usual name of a split: validation for val, valid and dev; others in lower case."""
+    return SPLIT_ALIASES.get(name.lower(), name.lower())

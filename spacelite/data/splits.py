@@ -1,4 +1,4 @@
-"""Texts and their labels in splits: what reading a data set ends with."""
+"""Texts and their labels in splits: what the rest of the library knows of a data set."""
 
 from __future__ import annotations
 
@@ -17,13 +17,18 @@ Labels = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Split:
-    """N texts and their labels: (N,) int64, 0..C-1; or (N, C) int64 of 0 and 1 (multi-label)."""
+    """Texts and their labels.
+
+    Attributes:
+        texts: N texts.
+        labels: (N,) int64 of 0..C-1; (N, C) int64 of 0 and 1 in a multi-label task.
+    """
 
     texts: list[str]
     labels: Labels
 
     def take(self, rows: npt.NDArray[np.int64]) -> Split:
-        """The examples at `rows`, in that order."""
+        """The examples at the indices `rows`, in that order."""
         return Split([self.texts[i] for i in rows], self.labels[rows])
 
     def __len__(self) -> int:
@@ -32,7 +37,13 @@ class Split:
 
 @dataclass(frozen=True)
 class TextDataset:
-    """A data set ready to embed: splits by name (train first), and the C names of the labels."""
+    """A data set ready to embed.
+
+    Attributes:
+        name: What it is called.
+        splits: By name: train, validation and, where it has one, test, in that order.
+        label_names: The names of labels 0..C-1.
+    """
 
     name: str
     splits: dict[str, Split]
@@ -61,8 +72,11 @@ def stratified_sample(labels: Labels, size: int) -> npt.NDArray[np.int64]:
     examples than there are classes; here both work.
 
     Args:
-        labels: (N,), or (N, C), whose sample is plainly random.
-        size: How many examples; all, where there are fewer.
+        labels: (N,), or (N, C) of a multi-label task, whose sample is not stratified.
+        size: How many examples; all where there are fewer.
+
+    Returns:
+        The indices of the sample, int64.
     """
     random = np.random.RandomState(SEED)  # its stream is frozen across numpy versions
     strata = task_of(labels).strata(labels)
