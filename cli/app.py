@@ -1,4 +1,4 @@
-"""The application: every command, and the one place where errors become lines and exit codes."""
+"""The application: all commands, and the one place that turns errors into lines and exit codes."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from typer.core import TyperGroup
 from spacelite.errors import SpaceliteError, one_line
 
 from . import cache, console, demo, embed, evaluate, explain, predict, report, reproduce, train
+from .options import option
 
-AGAIN = {
-    "embed": ": the same command goes on where it stopped",
-    "demo": ": the same command goes on where it stopped",
-    "train": ": the same command with --resume goes on after the last whole epoch",
-    "reproduce": ": the same command goes on where it stopped",
+# What to do after Ctrl-C, by command.
+CONTINUE = {
+    "embed": ": run the same command again to continue",
+    "demo": ": run the same command again to continue",
+    "train": ": run the same command with --resume to continue after the last finished epoch",
+    "reproduce": ": run the same command again to continue",
 }
 
 
@@ -29,15 +31,15 @@ class _Commands(TyperGroup):
             sys.stdout.flush()
             return result
         except KeyboardInterrupt:
-            console.err().print("interrupted" + AGAIN.get(str(ctx.invoked_subcommand), ""))
+            console.err().print("interrupted" + CONTINUE.get(str(ctx.invoked_subcommand), ""))
             sys.exit(130)
         except SpaceliteError as error:
             if debug:
                 raise
-            console.fail(str(error))
+            console.fail(error.for_options(option))
             sys.exit(1)
         except BrokenPipeError:
-            # The reader of a pipe (head, less) has seen enough.
+            # The reader of a pipe (head, less) has ended.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(0)
         except Exception as error:

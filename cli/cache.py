@@ -13,32 +13,31 @@ from . import console
 from .options import CACHE_DIR, CacheDir, Json
 
 if TYPE_CHECKING:
-    from spacelite.cache.folder import CacheState
+    from spacelite.cache import CacheState
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="List, inspect, verify and remove caches."
 )
 
-Name = Annotated[str, typer.Argument(help="The cache's name, its beginning, or its path.")]
+Name = Annotated[str, typer.Argument(help="A cache's name, the beginning of it, or its path.")]
 
 
 @app.command("list")
 def list_caches(cache_dir: CacheDir = CACHE_DIR, as_json: Json = False) -> None:
-    """Every cache: size, tokens, state and age, newest first."""
-    from spacelite.cache import folder as caches
+    """List all caches: size, tokens, state and age, newest first."""
+    from spacelite import cache
+    from spacelite.files import human_bytes
 
-    states = caches.states(cache_dir)
+    states = cache.states(cache_dir)
     if as_json:
         console.print_json([state.as_json() for state in states])
         return
     if not states:
-        console.out().print(f"no caches in {cache_dir}: spacelite embed makes one")
+        console.out().print(f"no caches in {cache_dir}: spacelite embed creates one")
         return
     from rich import box
     from rich.table import Table
     from rich.text import Text
-
-    from spacelite.cache.embedding import human_bytes
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("Cache", overflow="fold")
@@ -79,14 +78,12 @@ def _age(seconds: float) -> str:
 
 @app.command()
 def info(name: Name, cache_dir: CacheDir = CACHE_DIR, as_json: Json = False) -> None:
-    """A cache's spec and the sizes of its splits."""
-    from spacelite.cache import folder as caches
-    from spacelite.cache import spec as specs
-    from spacelite.cache import store
+    """Show a cache's spec and the sizes of its splits."""
+    from spacelite import cache
 
-    path = caches.find(cache_dir, name)
-    with store.Cache(path) as cache:
-        names = cache.label_names
+    path = cache.find(cache_dir, name)
+    with cache.Cache(path) as opened:
+        names = opened.label_names
         splits = {
             split: {
                 "examples": len(stored),
@@ -94,15 +91,15 @@ def info(name: Name, cache_dir: CacheDir = CACHE_DIR, as_json: Json = False) -> 
                 "done": int(stored.done.sum()),
                 "labels": dict(zip(names, stored.label_counts(len(names)).tolist(), strict=True)),
             }
-            for split, stored in cache.splits.items()
+            for split, stored in opened.splits.items()
         }
         content = {
-            **caches.state(path).as_json(),
+            **cache.state(path).as_json(),
             "splits": splits,
-            "width": cache.splits["train"].width,
-            "pooler": cache.splits["train"].has_pooler,
-            "key": specs.key_of(cache.spec),
-            "spec": cache.spec,
+            "width": opened.splits["train"].width,
+            "pooler": opened.splits["train"].has_pooler,
+            "key": opened.key,
+            "spec": opened.spec.as_json(),
         }
     if as_json:
         console.print_json(content)
@@ -135,13 +132,13 @@ def info(name: Name, cache_dir: CacheDir = CACHE_DIR, as_json: Json = False) -> 
 
 @app.command()
 def verify(name: Name, cache_dir: CacheDir = CACHE_DIR, as_json: Json = False) -> None:
-    """Recompute every checksum. Damaged examples are named and unmarked: embed mends just those."""
-    from spacelite.cache import folder as caches
+    """Recompute every checksum. Damaged examples are listed; embed computes just these again."""
+    from spacelite import cache
 
-    path = caches.find(cache_dir, name)
-    with console.progress({"verify": ("verifying", "tokens")}) as advance:
-        damaged = caches.verify(path, lambda done, total: advance("verify", done, total))
-    state = caches.state(path)
+    path = cache.find(cache_dir, name)
+    with console.progress() as on_progress:
+        damaged = cache.verify(path, lambda done, total: on_progress("verify", done, total))
+    state = cache.state(path)
     if as_json:
         examples = [{"split": split, "example": example} for split, example in damaged]
         console.print_json({**state.as_json(), "damaged": examples})
@@ -154,7 +151,7 @@ def verify(name: Name, cache_dir: CacheDir = CACHE_DIR, as_json: Json = False) -
     if damaged:
         raise SpaceliteError(
             f"{len(damaged)} damaged example{'s' if len(damaged) > 1 else ''} in {path.stem}: run "
-            "its embed command again to compute just those"
+            "its embed command again to compute just these"
         )
 
 
@@ -165,14 +162,14 @@ def remove(
     as_json: Json = False,
 ) -> None:
     """Delete a cache file, damaged or not. Runs trained on it stay."""
-    from spacelite.cache import folder as caches
-    from spacelite.cache.embedding import human_bytes
-    from spacelite.training import checkpoints as snapshots
+    from spacelite import cache
+    from spacelite.files import human_bytes
+    from spacelite.training import checkpoints
 
-    path = caches.find(cache_dir, name, exact=True)
+    path = cache.find(cache_dir, name, exact=True)
     size = path.stat().st_size
-    caches.remove(path)
-    snapshots.remove_all(cache_dir, path.stem)
+    cache.remove(path)
+    checkpoints.remove_all(cache_dir, path.stem)
     if as_json:
         console.print_json({"name": path.stem, "path": path, "bytes": size})
     else:

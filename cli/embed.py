@@ -20,14 +20,14 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from spacelite.cache.embedding import Embedded
+    from spacelite.cache import Embedded
 
-PHASES = {"tokenize": ("tokenizing", "texts"), "embed": ("embedding", "tokens")}
+PHASES: dict[str, tuple[str, str]] = {}  # until no other command names it
 
 
 def embed(
     backbone: Annotated[
-        str, typer.Option(help="Hub name, local folder, or minilm (built in, no network).")
+        str, typer.Option(help="Hub name, local folder, or minilm (no network needed).")
     ],
     dataset: Annotated[
         str,
@@ -36,9 +36,11 @@ def embed(
             "file, or a folder of them."
         ),
     ],
-    max_length: Annotated[int, typer.Option(help="Tokens a text; the rest is cut.")] = 256,
-    dtype: Annotated[str, typer.Option(help="Stored as float16 or float32.")] = "float16",
-    layer: Annotated[int, typer.Option(help="Which hidden states: -1 last layer, 0 input.")] = -1,
+    max_length: Annotated[int, typer.Option(help="Tokens per text; the rest is cut off.")] = 256,
+    dtype: Annotated[
+        str, typer.Option(help="Store hidden states as float16 or float32.")
+    ] = "float16",
+    layer: Annotated[int, typer.Option(help="Which layer: -1 the last, 0 the embeddings.")] = -1,
     padding: Annotated[
         str, typer.Option(help="none, or max_length: cache and count padded positions too.")
     ] = "none",
@@ -54,11 +56,12 @@ def embed(
     cache_dir: CacheDir = CACHE_DIR,
     as_json: Json = False,
 ) -> None:
-    """Embed a data set once: every token's hidden state."""
-    from spacelite.cache import embedding
+    """Run a frozen backbone once over a data set and keep every token's hidden state."""
+    from spacelite import cache
+    from spacelite.files import human_bytes
 
-    with console.progress(PHASES) as on_progress:
-        done = embedding.embed(
+    with console.progress() as on_progress:
+        done = cache.embed(
             backbone=backbone,
             dataset=dataset,
             cache_dir=cache_dir,
@@ -80,7 +83,7 @@ def embed(
         console.print_json(described)
         return
     examples, tokens = f"{described['examples']:,}", f"{described['tokens']:,}"
-    size = embedding.human_bytes(described["bytes"])
+    size = human_bytes(described["bytes"])
     how = "was there already" if done.hit else f"written in {done.seconds:.0f} s"
     splits = ", ".join(f"{count:,} {name}" for name, count in described["splits"].items())
     console.out().print(
@@ -90,7 +93,7 @@ def embed(
 
 
 def describe(done: Embedded) -> dict[str, Any]:
-    """What `embed --json` prints of the finished cache."""
-    from spacelite.cache.folder import state
+    """What `embed --json` prints."""
+    from spacelite.cache import state
 
     return {**state(done.path).as_json(), "hit": done.hit, "seconds": done.seconds}

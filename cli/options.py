@@ -1,4 +1,4 @@
-"""Options that several commands share, and the parsing of comma lists."""
+"""Options that several commands share, how arguments map to options, and comma lists."""
 
 from __future__ import annotations
 
@@ -10,41 +10,57 @@ import typer
 
 from spacelite.errors import SpaceliteError
 
+CACHE_DIR = Path("cache")
 CacheDir = Annotated[
     Path,
-    typer.Option(envvar="SPACELITE_CACHE", help="Folder for caches and runs.", show_default=True),
+    typer.Option(envvar="SPACELITE_CACHE", help="Folder of caches and runs.", show_default=True),
 ]
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON document on standard output, nothing else.")
 ]
-CACHE_DIR = Path("cache")
 DataDir = Annotated[
     Path | None,
     typer.Option(
-        envvar="SPACELITE_DATA", help="Folder with data sets by name, looked into before the hub."
+        envvar="SPACELITE_DATA", help="Folder with data sets by name, searched before the hub."
     ),
 ]
 Limit = Annotated[
-    int | None, typer.Option(help="Examples a split at most: a seeded, stratified sample.")
+    int | None, typer.Option(help="Examples per split at most: a seeded, stratified sample.")
 ]
-TextColumn = Annotated[str | None, typer.Option(help="Where it cannot be told.")]
-LabelColumn = Annotated[str | None, typer.Option(help="Where it cannot be told.")]
+TextColumn = Annotated[
+    str | None, typer.Option(help="Column of the texts, if its name does not show it.")
+]
+LabelColumn = Annotated[
+    str | None, typer.Option(help="Column of the labels, if its name does not show it.")
+]
 RunName = Annotated[
-    str, typer.Argument(help="A run's id, a part of it that no other has, or its folder.")
+    str, typer.Argument(help="A run's id, a part of it that no other run has, or its folder.")
 ]
 RunBackbone = Annotated[
-    str | None, typer.Option(help="Where the run's backbone lies, if it was a local folder.")
+    str | None, typer.Option(help="Folder of the run's backbone, if it was a local one.")
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 TokensPerBatch = Annotated[
-    int | None, typer.Option(help="Tokens a forward pass: 4096 on a CPU, 65536 on a GPU.")
+    int | None, typer.Option(help="Tokens per forward pass: 4096 on a CPU, 65536 on a GPU.")
 ]
+
+# Arguments of the library whose options have other names.
+OPTIONS = {"labels": "--map", "learning_rate": "--lr"}
 
 T = TypeVar("T")
 
 
+def option(argument: str) -> str:
+    """The option of an argument of the library's functions: `max_length` -> `--max-length`."""
+    return OPTIONS.get(argument) or "--" + argument.replace("_", "-")
+
+
 def comma_list(option: str, text: str, convert: Callable[[str], T]) -> list[T]:
-    """`0,0.2` -> [0.0, 0.2], without repetitions. SpaceliteError for what is no such list."""
+    """Read a comma list: `0,0.2` -> [0.0, 0.2], each value once.
+
+    Raises:
+        SpaceliteError: A value cannot be converted.
+    """
     values = []
     for part in text.split(","):
         try:

@@ -1,7 +1,24 @@
-"""Hidden states on disk. In: a data set and a backbone. Out: a cache file: found, read."""
+"""Hidden states on disk. In: a data set and a backbone. Out: a cache file, open for reading."""
+
+from typing import TYPE_CHECKING
 
 from spacelite.cache.spec import CacheSpec
 from spacelite.lazy import exports
+
+if TYPE_CHECKING:
+    from spacelite.cache.dtypes import DTYPES, StoredType, stored_type
+    from spacelite.cache.embedding import Embedded, backbone_settings, embed
+    from spacelite.cache.folder import (
+        CacheState,
+        find,
+        newest_complete,
+        remove,
+        spans,
+        state,
+        states,
+        verify,
+    )
+    from spacelite.cache.store import Cache, CachedSplit, embedding_seconds
 
 __all__ = [
     "DTYPES",
@@ -13,30 +30,26 @@ __all__ = [
     "StoredType",
     "backbone_settings",
     "embed",
+    "embedding_seconds",
     "find",
     "newest_complete",
     "remove",
+    "spans",
     "state",
     "states",
+    "stored_type",
     "verify",
 ]
 
+_MODULES = {
+    "dtypes": ("DTYPES", "StoredType", "stored_type"),
+    "embedding": ("Embedded", "backbone_settings", "embed"),
+    "folder": (
+        "CacheState", "find", "newest_complete", "remove", "spans", "state", "states", "verify",
+    ),
+    "store": ("Cache", "CachedSplit", "embedding_seconds"),
+}  # fmt: skip
+
 __getattr__ = exports(
-    __name__,
-    {
-        "DTYPES": "dtypes",
-        "StoredType": "dtypes",
-        "Cache": "store",
-        "CachedSplit": "store",
-        "Embedded": "embedding",
-        "backbone_settings": "embedding",
-        "embed": "embedding",
-        "CacheState": "folder",
-        "find": "folder",
-        "newest_complete": "folder",
-        "remove": "folder",
-        "state": "folder",
-        "states": "folder",
-        "verify": "folder",
-    },
+    __name__, {name: module for module, names in _MODULES.items() for name in names}
 )
