@@ -88,6 +88,6 @@ def show_messages() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 
-def progress(_phases: object = None) -> AbstractContextManager[OnProgress]:
+def progress() -> AbstractContextManager[OnProgress]:
     """Progress bars on standard error: a context manager that gives what work reports to."""
     return reporting(True, err())

@@ -22,8 +22,6 @@ from .options import (
 if TYPE_CHECKING:
     from spacelite.cache import Embedded
 
-PHASES: dict[str, tuple[str, str]] = {}  # until no other command names it
-
 
 def embed(
     backbone: Annotated[

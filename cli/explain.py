@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,7 +15,7 @@ from .options import CACHE_DIR, CacheDir, Device, Json, RunBackbone, RunName
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from spacelite.inference.explanation import Explanation
+    from spacelite.inference import Explanation
 
 MOST_WORDS = 10  # in the table of those that contribute most
 
@@ -41,45 +40,22 @@ def explain(
     as_json: Json = False,
 ) -> None:
     """Show which words mattered for a prediction."""
-    from spacelite.backbones import words
-    from spacelite.cache import folder as caches
-    from spacelite.cache import store
-    from spacelite.inference import explanation as library
-    from spacelite.inference import prediction
-    from spacelite.runs import store as runs
+    from spacelite import api
 
-    if (text is None) == (example is None):
-        raise SpaceliteError("give a text or --example")
     if html is not None and (html.is_dir() or not html.name):
         raise SpaceliteError(f"--html {html} is a folder: name a file")
-    found = runs.find(cache_dir, run)
-    library.require_shares(found)
-    if label is not None and label not in found.record["label_names"]:
-        known = ", ".join(found.record["label_names"])
-        raise SpaceliteError(f"--label {label}: choose from {known}")
-    labels = None
-    files = prediction.backbone_of(found, backbone)
-    if example is not None:
-        with store.Cache(caches.find(cache_dir, found.record["cache"], exact=True)) as cache:
-            hidden, ids, labels = library.cached_example(cache, example)
-    else:
-        hidden, ids = prediction.one_text(found, str(text), files, device=device)
-    result = library.explain(found, hidden, words.Words(files.folder).of(ids.tolist()), labels)
-    shown = result.labels.index(label) if label else result.predicted
+    if text is None and example is None:
+        raise SpaceliteError("give a text or --example")
+    found = api.load_run(run, cache_dir).explain(
+        text, example=example, label=label, backbone=backbone, device=device
+    )
     if html is not None:
-        from spacelite.reports.render import explained, write
-
-        points = library.concept_points(found, hidden)
-        data = found.record["spec"]["dataset"]
-        about = f"{found.record['system']}, trained on {data}: run {found.id}"
-        about += f"; example {example}." if example is not None else "."
-        page = explained.page(result, shown, points, found.settings["latent"], about)
-        write.page(html, page)
+        found.save(html)
         console.err().print(f"{html} written", soft_wrap=True)
     if as_json:
-        console.print_json({"run": found.id, **asdict(result)})
+        console.print_json({"run": found.run.id, **found.explanation.as_json()})
     else:
-        _print(result, shown)
+        _print(found.explanation, found.label)
 
 
 def _print(result: Explanation, label: int) -> None:

@@ -19,24 +19,15 @@ if TYPE_CHECKING:
 
     from rich.text import Text
 
-    from spacelite.reports.analysis.content import Part, Report
-    from spacelite.reports.analysis.rows import Figure, Row, Section
+    from spacelite.reports.analysis.content import Findings, Part
+    from spacelite.reports.analysis.rows import MeanStd, Row, Section
 
-FORMATS = ("terminal", "markdown", "latex", "html", "json")
-HEADINGS = {
-    "loss": "Loss",
-    "ce": "CE",
-    "accuracy": "Acc.",
-    "f1_macro": "F1",
-    "precision": "Prec.",
-    "recall": "Rec.",
-}
-PHASES = {"report": ("analysing", "tables"), "draw": ("drawing", "figures")}
+TERMINAL = "terminal"  # the one format that only the command line has
 
 
 def report(
     form: Annotated[
-        str, typer.Option("--format", help="terminal, markdown, latex, html or json.")
+        str, typer.Option("--format", help="terminal, markdown, latex, html, json or text.")
     ] = "terminal",
     out: Annotated[
         Path | None,
@@ -50,51 +41,48 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Compare runs, and the published figures with them."""
-    from spacelite.reports.analysis import content
-    from spacelite.reports.render import write
-    from spacelite.runs import store as runs
+    from spacelite import api
+    from spacelite.files import make_folder
+    from spacelite.reports.render.forms import FORMS
 
-    if form not in FORMATS:
-        raise SpaceliteError(f"--format {form}: choose {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
-    if as_json and form not in ("terminal", "json"):
+    formats = (TERMINAL, *FORMS)
+    if form not in formats:
+        raise SpaceliteError(f"--format {form}: choose {', '.join(formats[:-1])} or {formats[-1]}")
+    if as_json and form not in (TERMINAL, "json"):
         raise SpaceliteError(f"give one of --json and --format {form}")
-    if as_json:
-        form = "json"
     if as_json and out is not None:
         raise SpaceliteError("--json prints: to write a file, --format json with --out")
-    if form == "html" and out is None:
-        raise SpaceliteError("--format html: name a folder for the page and its figures with --out")
-    if form == "terminal" and out is not None:
-        raise SpaceliteError("--out: choose --format html, markdown, latex or json")
-    found = runs.load_all(cache_dir)
-    if not found:
-        raise SpaceliteError(f"{cache_dir} holds no run: run spacelite train first")
-    if out is not None:
-        write.prepare(out)  # before the long part
-    with console.progress(PHASES) as advance:
-        made = content.build(
-            cache_dir,
-            found,
-            with_examples=form != "terminal" and not no_examples,
+    if as_json:
+        form = "json"
+    if out is None and form != TERMINAL and FORMS[form].text is None:
+        raise SpaceliteError(f"--format {form}: name a folder for its files with --out")
+    if form == TERMINAL and out is not None:
+        raise SpaceliteError(f"--out: choose --format {', '.join(formats[1:-1])} or {formats[-1]}")
+    runs = api.load_runs(cache_dir)
+    if out is not None and runs:
+        make_folder(out)  # before the long part
+    with console.progress() as on_progress:
+        report = api.report(
+            runs,
+            cache_dir=cache_dir,
+            examples=form != TERMINAL and not no_examples,
             backbone=backbone,
-            on_progress=lambda done, total: advance("report", done, total),
+            progress=on_progress,
         )
-    if form == "terminal":
-        print_report(made)
+    if form == TERMINAL:
+        print_report(report.findings)
     elif out is None:
-        sys.stdout.write(write.as_text(made, form))
+        sys.stdout.write(report.text(form))
     else:
-        with console.progress(PHASES) as advance:
-            path = write.to_folder(
-                made, form, out, on_progress=lambda done, total: advance("draw", done, total)
-            )
+        with console.progress() as on_progress:
+            path = report.save(out, form, lambda done, total: on_progress("draw", done, total))
         console.err().print(f"{path} written", soft_wrap=True)
 
 
-def print_report(made: Report) -> None:
+def print_report(findings: Findings) -> None:
     """A report for the terminal: tables, which differences are real, cost."""
-    show(made.published)
-    for part in made.parts:
+    show(findings.published)
+    for part in findings.parts:
         show([part.section], end="")
         _findings(part)
         console.out().print()
@@ -133,6 +121,7 @@ def show(sections: Sequence[Section], end: str = "\n") -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from spacelite.metrics.scores import METRICS
     from spacelite.reports.document.wording import number
 
     wide = console.out().width >= 100
@@ -142,7 +131,13 @@ def show(sections: Sequence[Section], end: str = "\n") -> None:
         console.out().print(Text(section.subtitle, style="dim"))
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, gap - 1, 0, 0))
         table.add_column("System", min_width=14)
-        for column in ("Params", *HEADINGS.values(), "Inter", "Intra", "Seeds"):
+        for column in (
+            "Params",
+            *(metric.short for metric in METRICS.values()),
+            "Inter",
+            "Intra",
+            "Seeds",
+        ):
             table.add_column(column, justify="right", no_wrap=True)
         for row in section.rows:
             difference = row.kind == "difference"
@@ -150,7 +145,7 @@ def show(sections: Sequence[Section], end: str = "\n") -> None:
             table.add_row(
                 Text(_system(row, wide)),
                 "" if difference else number(row.train_params),
-                *[_figure(row, name, places) for name in HEADINGS],
+                *[_figure(row, name, places) for name in METRICS],
                 *["" if difference else number(value) for value in weights],
                 style={"published": "dim italic", "difference": "dim"}.get(row.kind),
             )
@@ -173,7 +168,7 @@ def _figure(row: Row, name: str, places: int) -> Text:
 
     from spacelite.reports.document.wording import decimals
 
-    value: Figure | None = row.figures[name]
+    value: MeanStd | None = row.figures[name]
     if value is None:
         return Text("–")
     mean = decimals(value.mean, places)
@@ -181,7 +176,7 @@ def _figure(row: Row, name: str, places: int) -> Text:
         digits = decimals(abs(value.mean), places).removeprefix("0")
         mean = f"{'−' if value.mean < 0 else '+'}{digits}"
     shown = Text(mean, style="bold" if name in row.best else "")
-    if value.spread is not None:
-        spread = decimals(value.spread, places)
-        shown.append(f"\n±{spread.removeprefix('0')}", style="not bold")
+    if value.std is not None:
+        std = decimals(value.std, places)
+        shown.append(f"\n±{std.removeprefix('0')}", style="not bold")
     return shown

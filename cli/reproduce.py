@@ -9,11 +9,9 @@ import typer
 
 from spacelite.errors import SpaceliteError
 
-from . import console, embed, evaluate, train
+from . import console
 from .options import CACHE_DIR, CacheDir, DataDir, Device, Json, Limit, TokensPerBatch
 from .report import show
-
-PHASES = {**embed.PHASES, **train.PHASES, **evaluate.EVALUATE}
 
 
 def reproduce(
@@ -33,20 +31,22 @@ def reproduce(
     as_json: Json = False,
 ) -> None:
     """Measure every published table, embed to report."""
-    from spacelite.paper import reproduction as library
+    from spacelite.heads.grid import seed_list
+    from spacelite.paper.reproduction import ReproduceOptions
+    from spacelite.paper.reproduction import reproduce as measure
     from spacelite.reports.analysis import published
 
-    options = library.Options(
+    options = ReproduceOptions(
         cache_dir=cache_dir,
         backbone=backbone,
-        seeds=train.check_seeds(seeds),
+        seeds=len(seed_list(seeds)),
         limit=limit,
         data_dir=data_dir,
         device=device,
         tokens_per_batch=tokens_per_batch,
     )
-    with console.progress(PHASES) as on_progress:
-        outcomes = library.reproduce(table, options, on_progress)
+    with console.progress() as on_progress:
+        outcomes = measure(table, options, on_progress)
     sections = published.sections(outcomes)
     if as_json:
         console.print_json([asdict(section) for section in sections])
@@ -55,7 +55,7 @@ def reproduce(
     empty = sum(not outcome.runs for outcome in outcomes)
     if empty:
         raise SpaceliteError(
-            f"{empty} of {len(outcomes)} rows could not be measured (why is said above); "
-            "--backbone minilm stands in for backbones that are not here, --data-dir names a "
-            "folder with the data"
+            f"{empty} of {len(outcomes)} rows could not be measured (the messages above say "
+            "why); --backbone minilm replaces backbones that cannot be downloaded, --data-dir "
+            "names a folder with the data"
         )

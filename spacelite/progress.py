@@ -11,6 +11,8 @@ from typing import Any
 
 # Called with the phase, how much of it is done, and how much there is.
 OnProgress = Callable[[str, int, int], None]
+# What the Python functions take: True for bars, False for none, or a function to call.
+Progress = bool | OnProgress
 
 # Phase -> (what is done, the unit that it is counted in).
 PHASES = {
@@ -25,7 +27,7 @@ PHASES = {
 
 
 @contextmanager
-def reporting(progress: bool | OnProgress, console: Any = None) -> Iterator[OnProgress]:
+def reporting(progress: Progress, console: Any = None) -> Iterator[OnProgress]:
     """What long work reports its progress to.
 
     Args:

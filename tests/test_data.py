@@ -73,31 +73,31 @@ def test_columns_are_found_by_name_or_as_the_only_ones_or_named(
     assert dataset.label_names == (f"{label}0", f"{label}1")
 
 
-def test_a_lone_text_column_is_told_by_its_type(tmp_path):
+def test_a_lone_text_column_is_recognised_by_its_type(tmp_path):
     rows = {"id": [1, 2, 3, 4], "body": ["a", "b", "c", "d"], "label": [0, 1, 0, 1]}
     folder = write(tmp_path / "d", train=rows, test=rows)
     assert data.load(str(folder)).splits["test"].texts == ["a", "b", "c", "d"]
 
 
 @pytest.mark.parametrize(
-    ("header", "options", "problem", "option"),
+    ("header", "options", "problem", "argument"),
     [
-        ("foo,bar,baz", {}, "has no text column that can be told", "--text-column"),
-        ("text,bar,baz", {}, "has no label column that can be told", "--label-column"),
-        ("text", {}, "has no label column that can be told", "--label-column"),
-        ("text,label", {"text_column": "body"}, "has no column 'body'", "--text-column"),
-        ("text,label", {"label_column": "mood"}, "has no column 'mood'", "--label-column"),
+        ("foo,bar,baz", {}, "has no column that is clearly the text column", "text_column"),
+        ("text,bar,baz", {}, "has no column that is clearly the label column", "label_column"),
+        ("text", {}, "has no column that is clearly the label column", "label_column"),
+        ("text,label", {"text_column": "body"}, "has no column 'body'", "text_column"),
+        ("text,label", {"label_column": "mood"}, "has no column 'mood'", "label_column"),
     ],
 )
 def test_a_missing_column_is_refused_with_the_columns_there(
-    tmp_path, header, options, problem, option
+    tmp_path, header, options, problem, argument
 ):
     path = tmp_path / "d.csv"
     path.write_text(f"{header}\n{header}\n")
     message = refusal(path, **options)
     assert message.startswith(f"{path} {problem}")
     assert f"its columns are {', '.join(map(repr, header.split(',')))};" in message
-    assert message.endswith(f"name one with {option}")
+    assert message.endswith(f"name one with {argument}")
 
 
 def test_one_column_cannot_be_text_and_label(tmp_path):
@@ -148,7 +148,7 @@ def test_labels_are_numbered_over_all_splits_together(tmp_path):
     }
 
 
-def test_lists_of_labels_become_a_column_of_zeros_and_ones_a_label(tmp_path):
+def test_lists_of_labels_become_zeros_and_ones_per_label(tmp_path):
     folder = write(
         tmp_path,
         train=columns([["joy", "fear"], [], ["joy"]]),
@@ -202,7 +202,7 @@ def test_a_folder_of_data_sets_is_looked_into_before_the_hub(tmp_path):
     assert "cannot be reached" in refusal("imdb", data_dir=tmp_path)
     path = everywhere(tmp_path / "elsewhere", ["a", "b"])
     assert data.load(str(path), data_dir=tmp_path / "mine").name == "elsewhere"
-    assert "--data-dir" in refusal("imdb", data_dir=tmp_path / "absent")
+    assert "data_dir" in refusal("imdb", data_dir=tmp_path / "absent")
 
 
 def export(folder: Path, names: list[str], labels: list[int], splits: tuple[str, ...]) -> Path:
@@ -306,7 +306,7 @@ def test_texts_that_cannot_be_embedded_are_refused(tmp_path, texts, expected):
     message = refusal(folder)
     assert message.startswith(f"{folder / 'test'}:")
     assert expected in message
-    assert "--text-column" in message
+    assert "text_column" in message
 
 
 def test_numbers_in_json_texts_are_refused(tmp_path):
@@ -396,8 +396,8 @@ def test_other_data_give_a_tenth_of_train_for_validation(tmp_path, caplog):
     rows = columns([0] * 100 + [1] * 60 + [2] * 40)
     folder = write(tmp_path / "d", train=rows)
     first, second = data.load(str(folder)), data.load(str(folder))
-    assert "d has no validation split: 20 of its 200 training examples serve" in caplog.text
-    assert "d has no test split: reports show validation figures" in caplog.text
+    assert "d has no validation split: 20 of its 200 training examples are used as one (seed 42)" in caplog.text
+    assert "d has no test split: reports show validation metrics" in caplog.text
     assert list(first.splits) == ["train", "validation"]
     train, validation = first.splits["train"], first.splits["validation"]
     assert np.bincount(train.labels).tolist() == [90, 54, 36]
@@ -458,8 +458,8 @@ def test_limit_samples_every_split(tmp_path, reviews):
         everything = list(zip(whole.splits[name].texts, whole.splits[name].labels, strict=True))
         assert len(split) == 12
         assert split.texts != whole.splits[name].texts[:12]
-        places = [everything.index(pair) for pair in zip(split.texts, split.labels, strict=True)]
-        assert places == sorted(places)
+        rows = [everything.index(pair) for pair in zip(split.texts, split.labels, strict=True)]
+        assert rows == sorted(rows)
     assert sample.fingerprint == data.load(str(reviews), limit=12).fingerprint
     assert sample.fingerprint != whole.fingerprint
 
@@ -473,9 +473,9 @@ def test_a_limit_beyond_the_split_takes_everything(reviews):
 @pytest.mark.parametrize(
     ("limit", "expected"),
     [
-        (0, "--limit 0: give at least one example a split"),
-        (-5, "--limit -5: give at least one example a split"),
-        (1, "single class ('1') under --limit 1"),
+        (0, "limit=0: give at least one example per split"),
+        (-5, "limit=-5: give at least one example per split"),
+        (1, "single class ('1') with limit=1"),
     ],
 )
 def test_a_limit_that_leaves_nothing_to_train_on_is_refused(tmp_path, limit, expected):
@@ -488,11 +488,11 @@ BASE = {"train": (["ab", "c", "de"], [0, 1, 1]), "test": (["f", "g"], [0, 1])}
 
 
 def fingerprint(splits: dict) -> str:
-    made = {
+    read = {
         name: data.Split(list(texts), np.array(labels, np.int64))
         for name, (texts, labels) in splits.items()
     }
-    return data.TextDataset("any", made, ("0", "1")).fingerprint
+    return data.TextDataset("any", read, ("0", "1")).fingerprint
 
 
 @pytest.mark.parametrize(

@@ -17,10 +17,11 @@ import pytest
 import torch
 from conftest import save_backbone, write_dataset
 
-from spacelite.backbones import model as backbones
+from spacelite import backbones
+from spacelite.backbones import plan_batches
 from spacelite.cache import folder as caches
 from spacelite.cache import journal, store
-from spacelite.cache.embedding import embed, plan_batches
+from spacelite.cache.embedding import embed
 from spacelite.data import loading as data
 from spacelite.errors import SpaceliteError
 
@@ -148,7 +149,7 @@ def test_file_of_the_right_name_and_another_spec_is_never_used(bert, reviews, tm
     first = run(tmp_path, bert, reviews)
     second = run(tmp_path, bert, reviews, max_length=12)
     shutil.copy(second.path, first.path)
-    with pytest.raises(SpaceliteError, match=r"other settings: max_length \(12 there, 256 asked\)"):
+    with pytest.raises(SpaceliteError, match=r"other settings: max_length 12 instead of 256;"):
         run(tmp_path, bert, reviews)
 
 
@@ -203,7 +204,7 @@ def test_killed_while_laying_out_nothing_is_trusted(bert, reviews, tmp_path, mon
     assert not run(tmp_path, bert, reviews).hit
 
 
-def test_interrupted_by_the_keyboard_it_goes_on_where_it_was(bert, reviews, tmp_path, calls):
+def test_after_ctrl_c_it_continues_where_it_stopped(bert, reviews, tmp_path, calls):
     seen = []
 
     def interrupt(phase, done, total):
@@ -244,7 +245,7 @@ def test_damaged_examples_are_mended_and_nothing_else_is_computed(bert, reviews,
     assert digest(path) == before
 
 
-def test_out_of_memory_halves_the_batch_and_goes_on(bert, reviews, tmp_path, monkeypatch, caplog):
+def test_out_of_memory_halves_the_batch_and_continues(bert, reviews, tmp_path, monkeypatch, caplog):
     real = backbones.Backbone.hidden_states
 
     def small_memory(self, ids, type_ids, mask):
@@ -254,7 +255,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(bert, reviews, tmp_path, mon
 
     monkeypatch.setattr(backbones.Backbone, "hidden_states", small_memory)
     path = run(tmp_path / "small", bert, reviews, dtype="float32").path
-    assert "out of memory: going on with" in caplog.text
+    assert "out of memory: continuing with" in caplog.text
     monkeypatch.undo()
     whole = run(tmp_path / "whole", bert, reviews, dtype="float32").path
     with store.Cache(path) as one, store.Cache(whole) as two:
@@ -272,7 +273,7 @@ def test_half_precision_is_another_cache_of_nearly_the_same_numbers(
     monkeypatch.setattr(backbones, "forward_precision", lambda device: "bfloat16")
     half = run(tmp_path, bert, reviews).path
     with store.Cache(full) as one, store.Cache(half) as two:
-        assert (one.spec["precision"], two.spec["precision"]) == ("float32", "bfloat16")
+        assert (one.spec.precision, two.spec.precision) == ("float32", "bfloat16")
         tokens = one.splits["test"].tokens
         expected, rows = (c.splits["test"].read_tokens(0, tokens).astype(float) for c in (one, two))
     error = np.linalg.norm(rows - expected) / np.linalg.norm(expected)
@@ -289,7 +290,7 @@ def test_a_hit_writes_nothing_at_all(bert, reviews, tmp_path):
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_going_on_with_another_tokenization_is_refused(bert, reviews, tmp_path, monkeypatch):
+def test_continuing_with_another_tokenization_is_refused(bert, reviews, tmp_path, monkeypatch):
     """Another version of the tokenizers package may cut texts differently: rows would no longer
     fit between those of their neighbours."""
     path = run(tmp_path, bert, reviews).path
@@ -347,7 +348,7 @@ def test_a_single_text_beyond_memory_is_an_error(bert, reviews, tmp_path, monkey
         torch.empty(10**15)
 
     monkeypatch.setattr(backbones.Backbone, "hidden_states", no_memory)
-    with pytest.raises(SpaceliteError, match="memory does not suffice for one text of"):
+    with pytest.raises(SpaceliteError, match="memory is too small for one text of"):
         run(tmp_path, bert, reviews)
 
 
@@ -368,7 +369,7 @@ def test_tokens_bytes_and_free_disk_are_said(bert, reviews, tmp_path, caplog):
     with store.Cache(done.path) as cache:
         assert f"{cache.tokens:,} tokens of width 16: " in caplog.text
     assert "free" in caplog.text
-    assert "of 100 texts are longer than 10 tokens and are cut there" in caplog.text
+    assert "of 100 texts are longer than 10 tokens and are cut off there" in caplog.text
 
 
 def test_a_text_of_a_million_characters_is_cut_and_counted(bert, tmp_path, caplog):
@@ -377,7 +378,7 @@ def test_a_text_of_a_million_characters_is_cut_and_counted(bert, tmp_path, caplo
         file.write('{"text": "' + "good film " * 100_000 + '", "label": 1}\n')
     with caplog.at_level(logging.INFO, "spacelite"):
         done = run(tmp_path, bert, folder, max_length=40)
-    assert "1 of 19 texts are longer than 40 tokens and are cut there" in caplog.text
+    assert "1 of 19 texts are longer than 40 tokens and are cut off there" in caplog.text
     with store.Cache(done.path) as cache:
         assert cache.splits["train"].lengths[-1] == 40
 
@@ -390,7 +391,7 @@ def test_hidden_states_beyond_float16_are_refused_with_the_remedy(tmp_path, revi
     name = "transformer.layer.1.output_layer_norm.weight"
     weights[name] *= 1e6
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(SpaceliteError, match="beyond float16: use --dtype float32"):
+    with pytest.raises(SpaceliteError, match="that float16 cannot hold: use dtype=float32"):
         run(tmp_path, folder, reviews)
     assert not caches.states(tmp_path)[0].complete
     assert run(tmp_path, folder, reviews, dtype="float32").path.exists()
@@ -399,11 +400,11 @@ def test_hidden_states_beyond_float16_are_refused_with_the_remedy(tmp_path, revi
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({"dtype": "int8"}, "--dtype int8: choose float16 or float32"),
-        ({"padding": "left"}, "--padding left: choose none or max_length"),
-        ({"tokens_per_batch": 0}, "--tokens-per-batch 0: give at least 1"),
-        ({"max_length": 2}, "--max-length 2: tiny-bert reads 3 to 512 tokens"),
-        ({"layer": 5}, "--layer 5: tiny-bert has hidden states -3 to 2"),
+        ({"dtype": "int8"}, "dtype=int8: choose float16 or float32"),
+        ({"padding": "left"}, "padding=left: choose none or max_length"),
+        ({"tokens_per_batch": 0}, "tokens_per_batch=0: give at least 1"),
+        ({"max_length": 2}, "max_length=2: tiny-bert takes 3 to 512 tokens"),
+        ({"layer": 5}, "layer=5: tiny-bert has hidden states -3 to 2"),
     ],
 )
 def test_bad_settings_leave_nothing_behind(options, problem, bert, reviews, tmp_path):
@@ -432,15 +433,15 @@ def test_padded_positions_are_cached_and_counted(bert, xlnet, reviews, tmp_path)
 
 def test_an_unwritable_cache_folder_is_an_error(bert, reviews, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(SpaceliteError, match=r"cannot be made: .*choose another --cache-dir"):
+    with pytest.raises(SpaceliteError, match=r"cannot be written: .*choose another cache_dir"):
         run(tmp_path / "file" / "cache", bert, reviews)
 
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from spacelite.cache import store
-with store.lock(Path(sys.argv[1])):
+from spacelite import files
+with files.lock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(float(sys.argv[2]))
 """

@@ -35,8 +35,10 @@ def grid(kinds: Sequence[str], settings: Mapping[str, Sequence[Any]]) -> list[He
             (each for each in settings if each in own), key=lambda each: _LAST.get(each, 0)
         )
         used.update(order)
-        for values in itertools.product(*(settings[each] for each in order)):
-            configs.append(config_type(**dict(zip(order, values, strict=True))))
+        configs.extend(
+            config_type(**dict(zip(order, values, strict=True)))
+            for values in itertools.product(*(settings[each] for each in order))
+        )
     unknown = [name for name in settings if name not in used and name not in _KNOWN]
     if unknown:
         raise SpaceliteError(

@@ -10,11 +10,13 @@ from spacelite.reports.document.wording import decimals, number
 from spacelite.runs import Run, figure
 
 SHOWN = ("loss", "accuracy", "f1_macro")
+CONTINUED = "continued"  # the kind of a line that is about the same run as the one above
 ALWAYS = ("inter", "intra", "seed")  # settings that have a column even where they do not differ
 
 
 def runs_table(runs: Sequence[Run], metrics: Sequence[str] = SHOWN) -> Table:
-    """A table of runs, a line for each split; settings that differ between them have columns.
+    """A table of runs, a line for each split: the first begins with the system's name, the second
+    with the run's id. Settings that differ between the runs have columns.
 
     Args:
         runs: At least one.
@@ -33,15 +35,16 @@ def runs_table(runs: Sequence[Run], metrics: Sequence[str] = SHOWN) -> Table:
     lines = []
     for run, own in zip(runs, settings, strict=True):
         shown = [own.get(name) for name in columns]
-        for first, (split, scores) in enumerate(run.record.metrics.items()):
-            head = [run.record.system, short_id(run)] if first == 0 else ["", ""]
-            values = [_setting(value) if first == 0 else "" for value in shown]
-            figures = [_metric(figure(scores, name)) for name in metrics]
-            lines.append(Line([Cell(text) for text in (*head, *values, split, *figures)]))
+        for index, (split, scores) in enumerate(run.record.metrics.items()):
+            name = [run.record.system, short_id(run), ""][min(index, 2)]
+            values = [_setting(value) if index == 0 else "" for value in shown]
+            figures = [_metric(figure(scores, metric)) for metric in metrics]
+            cells = [Cell(text) for text in (name, *values, split, *figures)]
+            lines.append(Line(cells, CONTINUED if index else ""))
     headings = [name.replace("_", " ").capitalize() for name in columns]
     return Table(
         "Runs",
-        ["System", "Run", *headings, "Split", *(METRICS[name].heading for name in metrics)],
+        ["System, run", *headings, "Split", *(METRICS[name].heading for name in metrics)],
         lines,
         "runs",
     )

@@ -1,0 +1,40 @@
+"""Tables of a report's document in the terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from . import console
+
+if TYPE_CHECKING:
+    from spacelite.reports.document.blocks import Table
+
+TEXTS = ("Text", "Split")  # columns of words besides the first; all others are numbers
+
+
+def show(table: Table, *, ruled: bool = True) -> None:
+    """Print a table on standard output.
+
+    Args:
+        table: The table.
+        ruled: Whether a rule stands under the headings; else an empty line, and one between the
+            lines that belong together.
+    """
+    from rich import box
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    shown = RichTable(
+        box=box.SIMPLE_HEAD if ruled else box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0)
+    )
+    for number, heading in enumerate(table.columns):
+        left: Any = "left" if number == 0 or heading in TEXTS else "right"
+        # Where there is little room headings break at spaces, figures do not.
+        parts = heading.split() + [line.cells[number].text for line in table.lines]
+        least = 0 if heading == "Text" else max(map(len, parts))
+        shown.add_column(heading, justify=left, min_width=least, overflow="fold")
+    for number, line in enumerate(table.lines):
+        if number and not ruled and not line.kind:
+            shown.add_section()
+        shown.add_row(*[Text(cell.text) for cell in line.cells])
+    console.out().print(shown)

@@ -1,0 +1,287 @@
+"""The functions: those of the command line, in the same words."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from spacelite import reports
+from spacelite import runs as saved_runs
+from spacelite.api.results import EmbeddedDataset
+from spacelite.api.runs import Runs, TrainedRun
+from spacelite.cache import embed as embed_into
+from spacelite.cache import folder as caches
+from spacelite.errors import SpaceliteError
+from spacelite.heads.grid import grid, seed_list
+from spacelite.heads.pooling import default_pooling
+from spacelite.progress import Progress, reporting
+from spacelite.runs import Run
+from spacelite.training import TrainingConfig
+
+log = logging.getLogger(__name__)
+
+CACHE_DIR = "cache"
+
+
+def embed(
+    dataset: Any = None,
+    *,
+    backbone: str = "minilm",
+    texts: Sequence[str] | None = None,
+    labels: Sequence[Any] | None = None,
+    name: str | None = None,
+    cache_dir: str | Path = CACHE_DIR,
+    max_length: int = 256,
+    dtype: str = "float16",
+    layer: int = -1,
+    padding: str = "none",
+    limit: int | None = None,
+    device: str = "auto",
+    tokens_per_batch: int | None = None,
+    revision: str | None = None,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    data_dir: str | Path | None = None,
+    progress: Progress = True,
+) -> EmbeddedDataset:
+    """Run a frozen backbone once over a data set and keep every token's hidden state.
+
+    A finished cache of the same texts, labels and settings is returned at once.
+
+    Args:
+        dataset: A known data set's name (`imdb`, `hatexplain`, `hatexplain:2`, `demo`), a hub name,
+            a file or a folder; a pandas DataFrame, a `datasets.DatasetDict`, or
+            {"train": (texts, labels), ...}.
+        backbone: A hub name, a local folder, or `minilm`.
+        texts: In place of `dataset`: N texts, all of them training data.
+        labels: One for each of `texts`: numbers or strings, or lists of them (multi-label).
+        name: What data without a name are called.
+        cache_dir: The folder of caches and runs.
+        max_length: Tokens per text at most; the rest is cut off.
+        dtype: The stored number type, `float16` or `float32`.
+        layer: Which hidden states: -1 the last layer's, 0 the embeddings'.
+        padding: `none`, or `max_length` to cache and count padded positions too.
+        limit: Examples per split at most: a seeded, stratified sample.
+        device: Where the backbone runs: `auto`, `cpu`, `cuda`, ...
+        tokens_per_batch: Tokens in a forward pass at most.
+        revision: Commit, branch or tag of a hub backbone.
+        text_column: The column of the texts, where its name does not show it.
+        label_column: The column of the labels, where its name does not show it.
+        data_dir: A folder with data sets by name, searched before the hub.
+        progress: True for bars, False for none, or a function of (phase, done, total).
+
+    Returns:
+        The finished cache.
+
+    Raises:
+        SpaceliteError: Whatever can be mended: the message says how.
+    """
+    folder = Path(cache_dir)
+    with reporting(progress) as on_progress:
+        done = embed_into(
+            dataset=dataset,
+            backbone=backbone,
+            texts=texts,
+            labels=labels,
+            name=name,
+            cache_dir=folder,
+            max_length=max_length,
+            dtype=dtype,
+            layer=layer,
+            padding=padding,
+            limit=limit,
+            device=device,
+            tokens_per_batch=tokens_per_batch,
+            revision=revision,
+            text_column=text_column,
+            label_column=label_column,
+            data_dir=None if data_dir is None else Path(data_dir),
+            on_progress=on_progress,
+        )
+    return EmbeddedDataset(done.path, folder, done.hit, done.seconds)
+
+
+def find_cache(name: str | None = None, cache_dir: str | Path = CACHE_DIR) -> EmbeddedDataset:
+    """A cache that is there already.
+
+    Args:
+        name: Its name, the beginning of it, or its path; the newest complete one unless given.
+        cache_dir: The folder of caches and runs.
+
+    Raises:
+        SpaceliteError: There is none, or more than one.
+    """
+    folder = Path(cache_dir)
+    path = caches.find(folder, name) if name else caches.newest_complete(folder)
+    return EmbeddedDataset(path, folder)
+
+
+def train(
+    cache: EmbeddedDataset | str | None = None,
+    *,
+    head: str | Sequence[str] = ("space", "linear"),
+    inter: float | Sequence[float] = 0.0,
+    intra: float | Sequence[float] = 0.0,
+    latent: int | Sequence[int] = 3,
+    learning_rate: float | Sequence[float] = 2e-4,
+    weight_decay: float | Sequence[float] = 0.01,
+    pooling: str | Sequence[str] | None = None,
+    seeds: int | Sequence[int] = 1,
+    epochs: int = 15,
+    batch_size: int = 256,
+    data_seed: int = 0,
+    schedule: str = "constant",
+    clip_norm: float | None = None,
+    class_weights: str = "none",
+    patience: int | None = None,
+    monitor: str = "f1_macro",
+    device: str = "auto",
+    resume: bool = False,
+    cache_dir: str | Path | None = None,
+    progress: Progress = True,
+    **settings: Any,
+) -> Runs:
+    """Train heads on a cache, all in one pass over the tokens per epoch, and save each as a run.
+
+    Lists are combined: every combination is a head.
+
+    Args:
+        cache: What `embed` returned, or a cache's name; the newest complete one unless given.
+        head: Kinds of heads: `space`, `linear`, `mlp`, `logreg`.
+        inter: Weights of the inter-space loss.
+        intra: Weights of the intra-space loss.
+        latent: Dimensions of a concept space.
+        learning_rate: Adam's learning rates.
+        weight_decay: Adam's L2 penalties.
+        pooling: The baselines' vectors: `first`, `last`, `mean`, `pooler`; the classification token
+            unless given.
+        seeds: K for the seeds 0 to K-1, or a list of seeds.
+        epochs: Passes over the training split.
+        batch_size: Examples per update.
+        data_seed: Of the order of the examples.
+        schedule: Of the learning rate: `constant` or `cosine`.
+        clip_norm: The largest norm of a head's gradient.
+        class_weights: `none` or `balanced`.
+        patience: Stop a head after so many epochs without a better `monitor`.
+        monitor: The validation metric that `patience` watches.
+        device: `auto`, `cpu`, `cuda`, ...
+        resume: Continue an interrupted training of the same settings.
+        cache_dir: The folder of caches and runs; the cache's own unless given.
+        progress: True for bars, False for none, or a function of (phase, done, total).
+        settings: Those of other kinds of heads, by their names.
+
+    Returns:
+        The runs; its `stopped` names the heads that diverged.
+
+    Raises:
+        SpaceliteError: Whatever can be mended: the message says how.
+    """
+    from spacelite.backbones import resolve_device
+    from spacelite.training import checkpoints, loop
+
+    if not isinstance(cache, EmbeddedDataset):
+        cache = find_cache(cache, cache_dir or CACHE_DIR)
+    folder = Path(cache_dir or cache.cache_dir)
+    training = TrainingConfig(
+        epochs=epochs,
+        batch_size=batch_size,
+        data_seed=data_seed,
+        schedule=schedule,
+        clip_norm=clip_norm,
+        class_weights=class_weights,
+        patience=patience,
+        monitor=monitor,
+    )
+    saved: list[Run] = []
+    with cache.open() as opened:
+        if pooling is None:
+            pooling = default_pooling(opened.padding_side)
+        named = {
+            "inter": inter, "intra": intra, "latent": latent, "pooling": pooling, **settings,
+            "learning_rate": learning_rate, "weight_decay": weight_decay, "seed": seed_list(seeds),
+        }  # fmt: skip
+        configs = grid(_listed(head), {key: _listed(value) for key, value in named.items()})
+        loop.check(configs, training)
+        if resume and not checkpoints.checkpoint_path(folder, opened, configs, training).exists():
+            log.info("nothing to resume: training from the start")
+        saved_runs.prepare(folder)
+        with reporting(progress) as on_progress:
+            results = loop.train(
+                opened,
+                configs,
+                training,
+                device=resolve_device(device),
+                cache_dir=folder,
+                resume=resume,
+                save=lambda done: saved.append(saved_runs.save(folder, opened, done, training)),
+                on_progress=lambda done, total: on_progress("train", done, total),
+            )
+    stopped = [result.config.description for result in results if result.stopped is not None]
+    return Runs([TrainedRun(run, folder) for run in saved], stopped)
+
+
+def _listed(value: Any) -> list[Any]:
+    """One value or several, each once."""
+    if isinstance(value, str) or not hasattr(value, "__iter__"):
+        return [value]
+    return list(dict.fromkeys(value))
+
+
+def load_run(name: str | Path, cache_dir: str | Path = CACHE_DIR) -> TrainedRun:
+    """A saved run.
+
+    Args:
+        name: Its id, a part of it that no other has, or its folder.
+        cache_dir: The folder of caches and runs.
+
+    Raises:
+        SpaceliteError: There is none, or more than one.
+    """
+    return TrainedRun(saved_runs.find(Path(cache_dir), str(name)), Path(cache_dir))
+
+
+def load_runs(cache_dir: str | Path = CACHE_DIR) -> Runs:
+    """All saved runs, oldest first.
+
+    Args:
+        cache_dir: The folder of caches and runs.
+    """
+    return Runs([TrainedRun(run, Path(cache_dir)) for run in saved_runs.load_all(Path(cache_dir))])
+
+
+def report(
+    runs: Runs | None = None,
+    *,
+    cache_dir: str | Path = CACHE_DIR,
+    examples: bool = True,
+    backbone: str | None = None,
+    progress: Progress = True,
+) -> reports.Report:
+    """Compare runs, and the published figures with them.
+
+    Args:
+        runs: The runs; all of `cache_dir` unless given.
+        cache_dir: The folder of caches and runs, where no runs are given.
+        examples: Also show words and texts of the data.
+        backbone: Where the runs' backbone lies, if it was a local folder.
+        progress: True for bars, False for none, or a function of (phase, done, total).
+
+    Returns:
+        The report: print it, or `save` it as a page.
+
+    Raises:
+        SpaceliteError: There is no run.
+    """
+    runs = load_runs(cache_dir) if runs is None else runs
+    if not runs:
+        raise SpaceliteError(f"{cache_dir} holds no run: train one first", ["cache_dir"])
+    with reporting(progress) as on_progress:
+        return reports.build(
+            runs[0].cache_dir,
+            [run.run for run in runs],
+            with_examples=examples,
+            backbone=backbone,
+            on_progress=lambda done, total: on_progress("report", done, total),
+        )

@@ -1,0 +1,258 @@
+"""Trained runs: what `train` and `load_runs` give back, and what can be done with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, overload
+
+from spacelite import inference
+from spacelite.api.results import EmbeddedDataset, Evaluation, TextExplanation, TextPredictions
+from spacelite.cache import Cache, backbone_settings
+from spacelite.cache import embed as embed_into
+from spacelite.cache import folder as caches
+from spacelite.errors import SpaceliteError
+from spacelite.metrics.scores import METRICS
+from spacelite.progress import Progress, reporting
+from spacelite.reports.document.blocks import Table
+from spacelite.reports.document.runs_table import runs_table
+from spacelite.reports.render import fragment, plain
+from spacelite.runs import Run, RunRecord, figure
+
+
+class Runs(Sequence["TrainedRun"]):
+    """Runs, as `train` returns them: a sequence that prints as a table.
+
+    Attributes:
+        stopped: Descriptions of the heads that diverged and were not saved.
+    """
+
+    def __init__(self, runs: Sequence[TrainedRun], stopped: Sequence[str] = ()) -> None:
+        self._runs, self.stopped = list(runs), list(stopped)
+
+    @overload
+    def __getitem__(self, index: int) -> TrainedRun: ...
+    @overload
+    def __getitem__(self, index: slice) -> Runs: ...
+    def __getitem__(self, index: int | slice) -> TrainedRun | Runs:
+        if isinstance(index, slice):
+            return Runs(self._runs[index])
+        return self._runs[index]
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def __iter__(self) -> Iterator[TrainedRun]:
+        return iter(self._runs)
+
+    def best(self, metric: str = "f1_macro") -> TrainedRun:
+        """The run with the best figure on the validation split.
+
+        Args:
+            metric: One of METRICS.
+
+        Raises:
+            SpaceliteError: There is no such metric, or no run.
+        """
+        if metric not in METRICS:
+            raise SpaceliteError(f"metric={metric}: choose from {', '.join(METRICS)}", ["metric"])
+        values = [(figure(run.metrics["validation"], metric), run) for run in self._runs]
+        known = [(value, run) for value, run in values if value is not None]
+        if not known:
+            raise SpaceliteError("there is no run to choose from: train one first")
+        choose = max if METRICS[metric].higher_is_better else min
+        return choose(known, key=lambda pair: pair[0])[1]
+
+    def table(self) -> Table:
+        """The table that is printed."""
+        return runs_table([run.run for run in self._runs])
+
+    def __str__(self) -> str:
+        return plain.table(self.table()) if self._runs else "no runs"
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} runs>"
+
+    def _repr_html_(self) -> str:
+        return fragment.table(self.table()) if self._runs else "no runs"
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A saved run: its head classifies and explains texts.
+
+    Attributes:
+        run: What is on disk.
+        cache_dir: The folder of caches and runs.
+    """
+
+    run: Run
+    cache_dir: Path
+
+    @property
+    def id(self) -> str:
+        """The run's name."""
+        return self.run.id
+
+    @property
+    def record(self) -> RunRecord:
+        """Settings, metrics and all else that `run.json` holds."""
+        return self.run.record
+
+    @property
+    def metrics(self) -> dict[str, dict[str, float | None]]:
+        """Every metric by split."""
+        return self.run.record.metrics
+
+    def predict(
+        self,
+        texts: Sequence[str],
+        *,
+        backbone: str | None = None,
+        device: str = "auto",
+        tokens_per_batch: int | None = None,
+        progress: Progress = True,
+    ) -> TextPredictions:
+        """Classify texts.
+
+        Args:
+            texts: N texts.
+            backbone: Where the run's backbone lies, if it was a local folder.
+            device: Where the backbone runs.
+            tokens_per_batch: Tokens in a forward pass at most.
+            progress: True for bars, False for none, or a function of (phase, done, total).
+
+        Raises:
+            SpaceliteError: A text is empty, or the backbone is not the run's.
+        """
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        with reporting(progress) as on_progress:
+            probabilities = inference.predict(
+                self.run,
+                texts,
+                backbone=backbone,
+                device=device,
+                tokens_per_batch=tokens_per_batch,
+                on_progress=on_progress,
+            )
+        return TextPredictions(texts, probabilities, self.record)
+
+    def explain(
+        self,
+        text: str | None = None,
+        *,
+        example: str | None = None,
+        label: str | None = None,
+        backbone: str | None = None,
+        device: str = "auto",
+    ) -> TextExplanation:
+        """Show which words mattered for a prediction.
+
+        Args:
+            text: The text.
+            example: In place of a text: one of the run's cache, as `test:17`.
+            label: The label that is explained; the predicted one unless given.
+            backbone: Where the run's backbone lies, if it was a local folder.
+            device: Where the backbone runs.
+
+        Raises:
+            SpaceliteError: The head's logits are not a sum over tokens, there is no such example or
+                label, or the backbone is not the run's.
+        """
+        if (text is None) == (example is None):
+            raise SpaceliteError("give one of a text and example", ["example"])
+        inference.require_shares(self.run)
+        names = self.record.label_names
+        if label is not None and label not in names:
+            raise SpaceliteError(f"label={label}: choose from {', '.join(names)}", ["label"])
+        if example is not None:
+            path = caches.find(self.cache_dir, self.record.cache, exact=True)
+            with Cache(path) as cache:
+                found = inference.explain_example(self.run, cache, example, backbone=backbone)
+        else:
+            found = inference.explain_text(self.run, str(text), backbone=backbone, device=device)
+        shown = names.index(label) if label is not None else found.predicted
+        return TextExplanation(found, shown, self.run, example)
+
+    def evaluate(
+        self,
+        dataset: Any = None,
+        *,
+        cache: EmbeddedDataset | str | None = None,
+        labels: dict[str, str] | Sequence[str] | None = None,
+        backbone: str | None = None,
+        limit: int | None = None,
+        device: str = "auto",
+        tokens_per_batch: int | None = None,
+        text_column: str | None = None,
+        label_column: str | None = None,
+        data_dir: str | Path | None = None,
+        progress: Progress = True,
+    ) -> Evaluation:
+        """Evaluate the head on another data set, and keep the figures with the run.
+
+        Args:
+            dataset: What is embedded, as in `embed`.
+            cache: In place of `dataset`: a cache that is there already.
+            labels: The data set's label names -> the run's, or pairs "data=run"; by default labels
+                of the same names are the same, others are matched by their numbers.
+            backbone: Where the run's backbone lies, if it was a local folder.
+            limit: Examples per split at most, of `dataset`.
+            device: `auto`, `cpu`, `cuda`, ...
+            tokens_per_batch: Tokens in a forward pass at most.
+            text_column: As in `embed`.
+            label_column: As in `embed`.
+            data_dir: As in `embed`.
+            progress: True for bars, False for none, or a function of (phase, done, total).
+
+        Raises:
+            SpaceliteError: Hidden states or labels do not fit, or whatever `embed` raises.
+        """
+        from spacelite.backbones import resolve_device
+
+        if (dataset is None) == (cache is None):
+            raise SpaceliteError("give one of dataset and cache", ["dataset", "cache"])
+        if cache is not None and limit is not None:
+            raise SpaceliteError(
+                "limit is for dataset: a cache has the examples that it has", ["limit", "dataset"]
+            )
+        if dataset is not None:
+            with reporting(progress) as on_progress:
+                path = embed_into(
+                    dataset=dataset,
+                    cache_dir=self.cache_dir,
+                    limit=limit,
+                    device=device,
+                    tokens_per_batch=tokens_per_batch,
+                    text_column=text_column,
+                    label_column=label_column,
+                    data_dir=None if data_dir is None else Path(data_dir),
+                    on_progress=on_progress,
+                    **backbone_settings(self.record.spec, backbone),
+                ).path
+        elif isinstance(cache, EmbeddedDataset):
+            path = cache.path
+        else:
+            path = caches.find(self.cache_dir, str(cache))
+        with Cache(path) as opened, reporting(progress) as on_progress:
+            mapping = dict(labels) if isinstance(labels, dict) else None
+            if labels and mapping is None:
+                mapping = inference.parse_mapping(
+                    list(labels), opened.label_names, self.record.label_names
+                )
+            record, predictions = inference.evaluate(
+                self.run,
+                opened,
+                mapping,
+                device=resolve_device(device),
+                on_progress=lambda done, total: on_progress("evaluate", done, total),
+            )
+        self.run.save_transfer(record, predictions)
+        return Evaluation(self.run, record)
+
+    def __repr__(self) -> str:
+        return f"<run {self.id}: {self.record.head.description}>"
+
+    def _repr_html_(self) -> str:
+        return fragment.table(runs_table([self.run]))
