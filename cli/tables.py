@@ -29,9 +29,9 @@ def show(table: Table, *, ruled: bool = True) -> None:
     )
     for number, heading in enumerate(table.columns):
         left: Any = "left" if number == 0 or heading in TEXTS else "right"
-        # Where there is little room headings break at spaces, figures do not.
+        # Where there is little room headings and names break at spaces, figures do not.
         parts = heading.split() + [line.cells[number].text for line in table.lines]
-        least = 0 if heading == "Text" else max(map(len, parts))
+        least = 0 if number == 0 or heading == "Text" else max(map(len, parts))
         shown.add_column(heading, justify=left, min_width=least, overflow="fold")
     for number, line in enumerate(table.lines):
         if number and not ruled and not line.kind:

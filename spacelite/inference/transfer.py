@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from spacelite import tasks
@@ -104,7 +105,7 @@ def _check_hidden_states(run: Run, cache: Cache) -> None:
             )
 
 
-def _label_numbers(run: Run, cache: Cache, mapping: dict[str, str] | None) -> tasks.Array:
+def _label_numbers(run: Run, cache: Cache, mapping: dict[str, str] | None) -> npt.NDArray[np.int64]:
     """For each of the cache's labels the number of the run's, (C,) int64."""
     task = tasks.task_of(cache.splits["train"].labels)
     about = f"data set {cache.spec.dataset} and run {run.id} do not go together"

@@ -1,0 +1,34 @@
+"""What a label is: targets, decision, loss, metrics, and the matching of two data sets' labels.
+
+In: labels and logits. Out: targets and loss, predictions, what metrics are computed from. One
+object a kind of task; nothing else in the code asks whether a text has one label or several. A new
+kind (regression, say) is a file here and a line in TASKS.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from spacelite.errors import SpaceliteError
+from spacelite.tasks.base import Array, Problem, Task
+from spacelite.tasks.multi_label import MultiLabel
+from spacelite.tasks.single_label import SingleLabel
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["MULTI_LABEL", "SINGLE_LABEL", "TASKS", "Problem", "Task", "check_same", "task_of"]
+
+SINGLE_LABEL, MULTI_LABEL = SingleLabel(), MultiLabel()
+TASKS: dict[str, Task] = {task.name: task for task in (SINGLE_LABEL, MULTI_LABEL)}
+
+
+def task_of(labels: Array | torch.Tensor) -> Task:
+    """The task that an array of labels is of, by its shape: (N,) or (N, C)."""
+    return next(task for task in TASKS.values() if task.label_dimensions == labels.ndim)
+
+
+def check_same(data: Task, run: Task, about: str) -> None:
+    """Raise SpaceliteError where a data set's task is not a run's; `about` names the two."""
+    if data is not run:
+        raise SpaceliteError(f"{about}: the data have {data.phrase}, the run has {run.phrase}")

@@ -1,0 +1,191 @@
+"""Several labels per text, or none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from typing_extensions import override
+
+from spacelite.lazy import torch
+from spacelite.metrics.scores import Outcome
+from spacelite.tasks.base import Array, Problem, Task, indexes
+
+
+class MultiLabel(Task):
+    """A text has several of C labels, or none: a sigmoid and a decision for each label."""
+
+    name = "multi-label"
+    phrase = "several labels per text"
+    label_dimensions = 2
+    beyond = ""
+
+    @override
+    def label_counts(self, labels: Array, classes: int) -> Array:
+        counts: Array = labels.sum(axis=0)
+        return counts
+
+    def strata(self, labels: Array) -> Array:
+        """All one: combinations of labels may be too rare to be sampled in proportion."""
+        return np.zeros(len(labels), np.int64)
+
+    @override
+    def label_names(self, label: Any, names: Sequence[str]) -> list[str]:
+        return [names[int(number)] for number in np.flatnonzero(label)]
+
+    @override
+    def as_json(self, names: Sequence[str]) -> dict[str, Any]:
+        return {"labels": list(names)}
+
+    @override
+    def targets(self, labels: torch.Tensor, classes: int, dtype: torch.dtype) -> torch.Tensor:
+        return labels.to(dtype)
+
+    def balanced_weights(self, labels: torch.Tensor, classes: int) -> torch.Tensor:
+        """For each class apart, (C, 2): of the terms of examples without it and with it."""
+        positive = labels.sum(dim=0)
+        counts = torch.stack([len(labels) - positive, positive], dim=1)
+        return len(labels) / (2 * counts.clamp(min=1)).float()
+
+    @override
+    def weights(
+        self, labels: torch.Tensor, targets: torch.Tensor, class_weights: torch.Tensor | None
+    ) -> torch.Tensor:
+        if class_weights is None:
+            return torch.ones_like(targets)
+        absent, present = class_weights.to(targets).unbind(dim=1)
+        return torch.where(labels > 0, present, absent)
+
+    def cross_entropy(
+        self, logits: torch.Tensor, labels: torch.Tensor, targets: torch.Tensor
+    ) -> torch.Tensor:
+        """Binary, one term for each class."""
+        terms: torch.Tensor = torch.nn.functional.binary_cross_entropy_with_logits(
+            logits, targets.expand_as(logits), reduction="none"
+        )
+        return terms
+
+    @override
+    def activation(self, logits: torch.Tensor) -> torch.Tensor:
+        return torch.sigmoid(logits)
+
+    @override
+    def count_confusion(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        heads, _, classes = logits.shape
+        head = torch.arange(heads, device=logits.device)[:, None, None]
+        label = torch.arange(classes, device=logits.device)
+        cells = ((head * classes + label) * 2 + labels) * 2 + (logits > 0).long()
+        counts = torch.bincount(cells.flatten(), minlength=heads * classes * 4)
+        return counts.view(heads, classes, 2, 2).cpu()
+
+    def confusion_shape(self, classes: int) -> tuple[int, ...]:
+        """(C, 2, 2): for each label without it and with it, true (row) and predicted (column)."""
+        return classes, 2, 2
+
+    @override
+    def count_correct(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return ((logits > 0) == labels).all(dim=2).sum(dim=1).cpu()
+
+    def probabilities(self, logits: Array) -> Array:
+        """The sigmoid, each label's own."""
+        probabilities: Array = np.exp(-np.logaddexp(0, -np.asarray(logits, np.float64)))
+        return probabilities
+
+    def decide(self, logits: Array) -> Array:
+        """Every label of a probability above one half."""
+        return (logits > 0).astype(np.int64)
+
+    @override
+    def decide_probable(self, probabilities: Array) -> Array:
+        return (probabilities >= 0.5).astype(np.int64)
+
+    def correct(self, predicted: Array, labels: Array) -> Array:
+        """Whether all of an example's labels, and no others, are predicted."""
+        same: Array = np.all(np.equal(predicted, labels), axis=1)
+        return same
+
+    def confidence(self, probabilities: Array) -> Array:
+        """Of all of an example's decisions together."""
+        together: Array = np.maximum(probabilities, 1 - probabilities).prod(axis=-1)
+        return together
+
+    def decisions(
+        self, probabilities: Array, predicted: Array, labels: Array
+    ) -> tuple[Array, Array]:
+        """One for each label of each example."""
+        confidence = np.maximum(probabilities, 1 - probabilities)
+        return confidence.ravel(), np.equal(predicted, labels).ravel()
+
+    def confusion(self, labels: Array, predicted: Array, classes: int) -> Array:
+        """(C, 2, 2): for each label, without it and with it, by true and predicted."""
+        counts = np.zeros((classes, 2, 2), np.int64)
+        np.add.at(counts, (np.arange(classes), labels, predicted), 1)
+        return counts
+
+    @override
+    def indicators(self, labels: Array, classes: int) -> Array:
+        return labels.astype(np.float64)
+
+    @override
+    def in_macro(self, occurs: Array) -> Array:
+        """All of them."""
+        return np.ones_like(occurs)
+
+    def centred(self, shares: Array) -> Array:
+        """Every logit is a decision of its own: as they are."""
+        return shares
+
+    @override
+    def average(self, classes: int) -> str:
+        return "weighted"
+
+    def outcome(
+        self,
+        loss: float,
+        ce: float,
+        accuracy: float,
+        confusion: Array,
+        labels: Array | None = None,
+        logits: Array | None = None,
+    ) -> Outcome:
+        """Macro averages are over all labels."""
+        confusion = np.asarray(confusion, np.float64)
+        predicted, actual = confusion[:, :, 1].sum(axis=1), confusion[:, 1].sum(axis=1)
+        return Outcome(
+            loss=loss,
+            ce=ce,
+            accuracy=accuracy,
+            correct=confusion[:, 1, 1],
+            predicted=predicted,
+            actual=actual,
+            average=self.average(len(confusion)),
+            counted=self.in_macro(predicted + actual > 0),
+            labels=labels,
+            probabilities=None if logits is None else self.probabilities(logits),
+        )
+
+    def problems(self, labels: Array, classes: int) -> list[Problem]:
+        """A binary one for each label."""
+        return [Problem([c], labels[:, c]) for c in range(classes)]
+
+    @override
+    def map_labels(self, labels: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+        return labels[:, numbers.argsort()]
+
+    @override
+    def match(
+        self, there: Sequence[str], here: Sequence[str], mapping: dict[str, str] | None
+    ) -> Array | str:
+        if set(there) == set(here):
+            numbers: Array | str = indexes(there, here)
+        elif set(there) & set(here) or len(there) != len(here):
+            return (
+                f"the data have the labels {', '.join(there)}, the run has {', '.join(here)}: with "
+                "several labels per text the two must have the same"
+            )
+        else:
+            numbers = np.arange(len(here))
+        if mapping is not None:
+            return "labels can only be mapped in data with one label per text"
+        return numbers

@@ -1,0 +1,197 @@
+"""One label per text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from typing_extensions import override
+
+from spacelite.lazy import torch
+from spacelite.metrics.scores import Outcome
+from spacelite.tasks.base import Array, Problem, Task, indexes
+
+
+class SingleLabel(Task):
+    """Every text has one of C labels: softmax, the most probable label is predicted."""
+
+    name = "single-label"
+    phrase = "one label per text"
+    label_dimensions = 1
+    beyond = ", beyond their mean over the labels"
+
+    @override
+    def label_counts(self, labels: Array, classes: int) -> Array:
+        return np.bincount(labels, minlength=classes)
+
+    @override
+    def strata(self, labels: Array) -> Array:
+        return labels
+
+    @override
+    def label_names(self, label: Any, names: Sequence[str]) -> list[str]:
+        return [names[int(label)]]
+
+    @override
+    def as_json(self, names: Sequence[str]) -> dict[str, Any]:
+        return {"label": names[0]}
+
+    @override
+    def targets(self, labels: torch.Tensor, classes: int, dtype: torch.dtype) -> torch.Tensor:
+        return torch.nn.functional.one_hot(labels, classes).to(dtype)
+
+    def balanced_weights(self, labels: torch.Tensor, classes: int) -> torch.Tensor:
+        """examples / (C * examples of the class), (C,), as scikit-learn's "balanced"."""
+        counts = torch.bincount(labels, minlength=classes)
+        return len(labels) / (classes * counts.clamp(min=1)).float()
+
+    @override
+    def weights(
+        self, labels: torch.Tensor, targets: torch.Tensor, class_weights: torch.Tensor | None
+    ) -> torch.Tensor:
+        if class_weights is None:
+            return torch.ones_like(targets[:, :1])
+        return class_weights.to(targets)[labels, None]
+
+    @override
+    def cross_entropy(
+        self, logits: torch.Tensor, labels: torch.Tensor, targets: torch.Tensor
+    ) -> torch.Tensor:
+        chosen = labels[None, :, None].expand(len(logits), -1, 1)
+        return -torch.log_softmax(logits, dim=2).gather(2, chosen)
+
+    @override
+    def activation(self, logits: torch.Tensor) -> torch.Tensor:
+        return torch.softmax(logits, dim=-1)
+
+    @override
+    def count_confusion(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        heads, _, classes = logits.shape
+        head = torch.arange(heads, device=logits.device)[:, None]
+        cells = (head * classes + labels) * classes + logits.argmax(dim=2)
+        counts = torch.bincount(cells.flatten(), minlength=heads * classes**2)
+        return counts.view(heads, classes, classes).cpu()
+
+    def confusion_shape(self, classes: int) -> tuple[int, ...]:
+        """(C, C): by true (row) and predicted (column) label."""
+        return classes, classes
+
+    @override
+    def count_correct(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return (logits.argmax(dim=2) == labels).sum(dim=1).cpu()
+
+    def probabilities(self, logits: Array) -> Array:
+        """The softmax."""
+        logits = np.asarray(logits, np.float64)
+        powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        normalised: Array = powers / powers.sum(axis=-1, keepdims=True)
+        return normalised
+
+    def decide(self, logits: Array) -> Array:
+        """The most probable label."""
+        predicted: Array = logits.argmax(axis=-1)
+        return predicted
+
+    @override
+    def decide_probable(self, probabilities: Array) -> Array:
+        return self.decide(probabilities)
+
+    @override
+    def correct(self, predicted: Array, labels: Array) -> Array:
+        same: Array = np.equal(predicted, labels)
+        return same
+
+    @override
+    def confidence(self, probabilities: Array) -> Array:
+        highest: Array = probabilities.max(axis=-1)
+        return highest
+
+    def decisions(
+        self, probabilities: Array, predicted: Array, labels: Array
+    ) -> tuple[Array, Array]:
+        """One for each example."""
+        return self.confidence(probabilities), np.equal(predicted, labels)
+
+    def confusion(self, labels: Array, predicted: Array, classes: int) -> Array:
+        """(C, C) by true (row) and predicted (column) label."""
+        cells = np.bincount(labels * classes + predicted, minlength=classes**2)
+        return cells.reshape(classes, classes)
+
+    @override
+    def indicators(self, labels: Array, classes: int) -> Array:
+        return np.eye(classes)[labels.reshape(-1)]
+
+    @override
+    def in_macro(self, occurs: Array) -> Array:
+        """Those that occur, as in scikit-learn."""
+        return occurs
+
+    def centred(self, shares: Array) -> Array:
+        """Only differences between logits matter: less the mean over the labels."""
+        beyond: Array = shares - shares.mean(axis=-1, keepdims=True)
+        return beyond
+
+    def average(self, classes: int) -> str:
+        """As in the published tables: those of class 1 with two classes, else by support."""
+        return "binary" if classes == 2 else "weighted"
+
+    def outcome(
+        self,
+        loss: float,
+        ce: float,
+        accuracy: float,
+        confusion: Array,
+        labels: Array | None = None,
+        logits: Array | None = None,
+    ) -> Outcome:
+        """Macro averages are over the classes that occur, as label or as prediction, as in
+        scikit-learn."""
+        confusion = np.asarray(confusion, np.float64)
+        predicted, actual = confusion.sum(axis=0), confusion.sum(axis=1)
+        return Outcome(
+            loss=loss,
+            ce=ce,
+            accuracy=accuracy,
+            correct=np.diag(confusion),
+            predicted=predicted,
+            actual=actual,
+            average=self.average(len(confusion)),
+            counted=self.in_macro(predicted + actual > 0),
+            labels=labels,
+            probabilities=None if logits is None else self.probabilities(logits),
+        )
+
+    def problems(self, labels: Array, classes: int) -> list[Problem]:
+        """One over all classes."""
+        return [Problem(list(range(classes)), labels)]
+
+    @override
+    def map_labels(self, labels: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+        return numbers[labels]
+
+    @override
+    def match(
+        self, there: Sequence[str], here: Sequence[str], mapping: dict[str, str] | None
+    ) -> Array | str:
+        if mapping is not None:
+            unknown = [name for name in mapping if name not in there]
+            unknown += [name for name in mapping.values() if name not in here]
+            missing = [name for name in there if name not in mapping]
+            if unknown or missing:
+                known = (
+                    f"map each label of the data ({', '.join(there)}) to one of the run's "
+                    f"({', '.join(here)})"
+                )
+                if unknown:
+                    return f"there is no label {unknown[0]!r}; {known}"
+                return f"{missing[0]!r} is not mapped; {known}"
+            return indexes([mapping[name] for name in there], here)
+        if set(there) == set(here):
+            return indexes(there, here)
+        if len(there) != len(here) or set(there) & set(here):
+            return (
+                f"the data have {len(there)} labels ({', '.join(there)}), the run has {len(here)} "
+                f"({', '.join(here)}): say which is which, for each of {', '.join(there)}"
+            )
+        return np.arange(len(here))
