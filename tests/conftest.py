@@ -209,20 +209,34 @@ def fresh_console():
 NASTY_LABELS = ["<script>window.owned=1</script>", "a|b & _c_ $x^2$ \\%", "naïve 中文"]
 
 
+def train_and_save(cache_dir: Path, cache, configs, training, **options) -> list:
+    """Train heads and save each of them: the runs."""
+    from spacelite import runs
+    from spacelite.training import loop
+
+    saved = []
+    loop.train(
+        cache,
+        configs,
+        training,
+        cache_dir=cache_dir,
+        save=lambda head: saved.append(runs.save(cache_dir, cache, head, training)),
+        **options,
+    )
+    return saved
+
+
 @pytest.fixture(scope="session")
-def report_place(tmp_path_factory, bert) -> Path:
+def report_dir(tmp_path_factory, bert) -> Path:
     """A cache folder with runs of two data sets: `imdb` (the published protocol, five epochs, two
     seeds, also evaluated on another set) and `labels`, whose label names are hostile."""
-    from dataclasses import asdict
-
+    from spacelite import heads, inference
     from spacelite.cache.embedding import embed
     from spacelite.cache.store import Cache
-    from spacelite.heads.settings import HeadSettings, PassSettings
-    from spacelite.inference import transfer as evaluation
-    from spacelite.runs import store as runs
+    from spacelite.training import TrainingConfig
 
     data = tmp_path_factory.mktemp("report-data")
-    place = tmp_path_factory.mktemp("report")
+    cache_dir = tmp_path_factory.mktemp("report")
     sizes = {"train": 60, "test": 50}
     imdb = write_dataset(data / "imdb", sizes)
     other = write_dataset(data / "other", {**sizes, "validation": 10})
@@ -233,35 +247,33 @@ def report_place(tmp_path_factory, bert) -> Path:
         path.write_text("\n".join(map(json.dumps, named)) + "\n")
     paths = {
         folder.name: embed(
-            backbone=str(bert), dataset=str(folder), cache_dir=place, device="cpu"
+            backbone=str(bert), dataset=str(folder), cache_dir=cache_dir, device="cpu"
         ).path
         for folder in (imdb, labels, other)
     }  # fmt: skip
-    fitted = {"learning_rate": None, "weight_decay": None}
-    heads = [
-        *(HeadSettings(kind="space", latent=3, inter=inter, intra=0.001, seed=seed)
+    configs = [
+        *(heads.config("space", latent=3, inter=inter, intra=0.001, seed=seed)
           for inter in (0.0, 0.2) for seed in (0, 1)),
-        HeadSettings(kind="linear", pooling="first"),
-        HeadSettings(kind="logreg", pooling="mean", **fitted),
+        heads.config("linear", pooling="first"),
+        heads.config("logreg", pooling="mean"),
     ]  # fmt: skip
     with Cache(paths["imdb"]) as cache, Cache(paths["other"]) as elsewhere:
-        for run in runs.train_and_save(place, cache, heads, PassSettings(epochs=5))[0]:
-            record, given = evaluation.transfer(run, elsewhere)
-            run.save_transfer(asdict(record), given)
-    heads = [
-        HeadSettings(kind="space", latent=5, learning_rate=0.05, inter=0.0, intra=0.0),
-        HeadSettings(kind="linear", pooling="mean", learning_rate=0.05),
+        for run in train_and_save(cache_dir, cache, configs, TrainingConfig(epochs=5)):
+            run.save_transfer(*inference.evaluate(run, elsewhere))
+    configs = [
+        heads.config("space", latent=5, learning_rate=0.05, inter=0.0, intra=0.0),
+        heads.config("linear", pooling="mean", learning_rate=0.05),
     ]
     with Cache(paths["labels"]) as cache:
-        runs.train_and_save(place, cache, heads, PassSettings(epochs=3, batch_size=16))
-    return place
+        train_and_save(cache_dir, cache, configs, TrainingConfig(epochs=3, batch_size=16))
+    return cache_dir
 
 
 @pytest.fixture(scope="session")
-def report(report_place, bert):
-    """Everything that a report of `report_place` says."""
+def findings(report_dir, bert):
+    """Everything that a report of `report_dir` says."""
+    from spacelite import runs
     from spacelite.reports.analysis import content
-    from spacelite.runs import store as runs
 
-    found = runs.load_all(report_place)
-    return content.build(report_place, found, with_examples=True, backbone=str(bert))
+    found = runs.load_all(report_dir)
+    return content.build(report_dir, found, with_examples=True, backbone=str(bert))

@@ -35,10 +35,10 @@ def imdb(report):
 
 
 @pytest.fixture(scope="module")
-def own(report_place):
+def own(report_dir):
     """The runs on imdb by system and seed: records, histories, test predictions."""
     found = {}
-    for folder in (report_place / "runs").iterdir():
+    for folder in (report_dir / "runs").iterdir():
         if not (folder / "run.json").is_file():
             continue
         record = json.loads((folder / "run.json").read_text())
@@ -196,8 +196,8 @@ def test_the_last_epoch_stands_in_a_table_too(report, own):
                 assert cell.spread == spread
 
 
-def test_a_head_that_ended_early_has_no_say_in_later_epochs(report_place):
-    (group,) = [g for g in groups.grouped(runs.load_all(report_place))
+def test_a_head_that_ended_early_has_no_say_in_later_epochs(report_dir):
+    (group,) = [g for g in groups.grouped(runs.load_all(report_dir))
                 if g.section.title.startswith("imdb, ")]  # fmt: skip
     system = next(one for _, one in group.named if len(one.runs) == 2)
 
@@ -212,8 +212,8 @@ def test_a_head_that_ended_early_has_no_say_in_later_epochs(report_place):
     assert means[4] == first.history()[4]["train"]["loss"] and spreads[4] == 0 != spreads[1]
 
 
-def test_cost_is_that_of_the_cache_and_of_the_passes(imdb, report_place, own):
-    (path,) = (report_place / "embeddings").glob("*--imdb--*.h5")
+def test_cost_is_that_of_the_cache_and_of_the_passes(imdb, report_dir, own):
+    (path,) = (report_dir / "embeddings").glob("*--imdb--*.h5")
     cost = imdb.analysis.cost
     assert cost.cache_bytes == path.stat().st_size
     seconds = json.loads(path.with_suffix(".seconds.json").read_text())["seconds"]
@@ -241,12 +241,12 @@ def test_words_are_of_the_best_space_head(imdb, own):
     assert imdb.examples.run == own[imdb.examples.name, 0][0]["id"]
 
 
-def test_words_are_the_sums_of_every_texts_explanation(imdb, report_place, bert):
+def test_words_are_the_sums_of_every_texts_explanation(imdb, report_dir, bert):
     """Text by text, in float64, against the sums over the whole split."""
-    run = runs.find(report_place, imdb.examples.run)
+    run = runs.find(report_dir, imdb.examples.run)
     words = Words(bert)
     total, count = defaultdict(lambda: np.zeros(2)), defaultdict(int)
-    (path,) = (report_place / "embeddings").glob("*--imdb--*.h5")
+    (path,) = (report_dir / "embeddings").glob("*--imdb--*.h5")
     with store.Cache(path) as cache:
         for number in range(len(cache.splits["test"])):
             hidden, ids, _ = explain.cached_example(cache, f"test:{number}")
@@ -267,8 +267,8 @@ def test_words_are_the_sums_of_every_texts_explanation(imdb, report_place, bert)
             assert one.each == pytest.approx(total[one.word][c] / one.count, rel=1e-3, abs=1e-7)
 
 
-def test_mistakes_are_the_most_confident_wrong_examples(imdb, own, report_place, bert):
-    (path,) = (report_place / "embeddings").glob("*--imdb--*.h5")
+def test_mistakes_are_the_most_confident_wrong_examples(imdb, own, report_dir, bert):
+    (path,) = (report_dir / "embeddings").glob("*--imdb--*.h5")
     labels, logits = own[imdb.examples.name, 0][2:]
     powers = np.exp(logits.astype(np.float64))
     chances = (powers / powers.sum(1, keepdims=True)).max(1)
@@ -281,7 +281,7 @@ def test_mistakes_are_the_most_confident_wrong_examples(imdb, own, report_place,
         assert one.label == names[labels[number]]
         assert one.predicted == names[logits[number].argmax()]
         assert one.confidence == pytest.approx(chances[number])
-        run = runs.find(report_place, imdb.examples.run)
+        run = runs.find(report_dir, imdb.examples.run)
         with store.Cache(path) as cache:
             hidden, ids, _ = explain.cached_example(cache, one.example)
         shares, _, _ = explain.contributions(run, hidden)
@@ -294,14 +294,14 @@ def test_mistakes_are_the_most_confident_wrong_examples(imdb, own, report_place,
         ])  # fmt: skip
 
 
-def test_identical_systems_are_never_called_different(report_place):
-    (group,) = [g for g in groups.grouped(runs.load_all(report_place))
+def test_identical_systems_are_never_called_different(report_dir):
+    (group,) = [g for g in groups.grouped(runs.load_all(report_dir))
                 if g.section.title.startswith("imdb, ")]  # fmt: skip
     one = group.section.rows[0]
     twin = dataclasses.replace(one, system="twin")
     section = dataclasses.replace(group.section, rows=[one, twin])
     both = groups.Group(section, [group.systems[0], group.systems[0]])
-    (made,) = analysis.analyse(report_place, both).comparisons
+    (made,) = analysis.analyse(report_dir, both).comparisons
     assert made.identical and made.corrected == 1
     assert made.accuracy == made.f1_macro == Difference(0, (0, 0))
     assert (
@@ -346,8 +346,8 @@ def test_findings_are_said_in_words(changes, said):
     assert said in wording.verdict(comparison(**changes))
 
 
-def test_runs_without_outputs_are_named_and_the_rest_is_told(report_place, tmp_path):
-    shutil.copytree(report_place, tmp_path / "copy")
+def test_runs_without_outputs_are_named_and_the_rest_is_told(report_dir, tmp_path):
+    shutil.copytree(report_dir, tmp_path / "copy")
     found = runs.load_all(tmp_path / "copy")
     gone = next(run for run in found if run.record["head"] == "linear")
     (gone.folder / "predictions.npz").unlink()
@@ -361,8 +361,8 @@ def test_runs_without_outputs_are_named_and_the_rest_is_told(report_place, tmp_p
     assert "train again" in " ".join(shown.split())
 
 
-def test_words_of_a_cache_that_is_not_whole_are_not_told(report_place, tmp_path, bert, caplog):
-    shutil.copytree(report_place, tmp_path / "copy")
+def test_words_of_a_cache_that_is_not_whole_are_not_told(report_dir, tmp_path, bert, caplog):
+    shutil.copytree(report_dir, tmp_path / "copy")
     (path,) = (tmp_path / "copy" / "embeddings").glob("*--labels--*.h5")
     with store.lock(path), Writer(path) as writer:
         writer.unmark("test", 3)
@@ -376,8 +376,8 @@ def test_words_of_a_cache_that_is_not_whole_are_not_told(report_place, tmp_path,
         explain.cached_example(cache, "test:4")
 
 
-def test_without_the_cache_there_are_no_words_but_all_else(report_place, tmp_path, caplog):
-    shutil.copytree(report_place / "runs", tmp_path / "runs")
+def test_without_the_cache_there_are_no_words_but_all_else(report_dir, tmp_path, caplog):
+    shutil.copytree(report_dir / "runs", tmp_path / "runs")
     made = content.build(tmp_path, runs.load_all(tmp_path), with_examples=True)
     for part in made.parts:
         assert part.examples is None and part.analysis.systems
@@ -442,8 +442,8 @@ def test_several_labels_a_text(bert, tmp_path):
     assert "Rightly not" in shown and "beyond their mean" not in shown
 
 
-def test_of_many_systems_the_best_are_told_of_and_p_is_corrected_for_all(report_place):
-    (group,) = [g for g in groups.grouped(runs.load_all(report_place))
+def test_of_many_systems_the_best_are_told_of_and_p_is_corrected_for_all(report_dir):
+    (group,) = [g for g in groups.grouped(runs.load_all(report_dir))
                 if g.section.title.startswith("imdb, ")]  # fmt: skip
     accuracies = np.random.RandomState(0).permutation(30) / 100
     rows = [
@@ -455,7 +455,7 @@ def test_of_many_systems_the_best_are_told_of_and_p_is_corrected_for_all(report_
     ]  # fmt: skip
     systems = [group.systems[i % len(group.systems)] for i in range(30)]
     section = dataclasses.replace(group.section, rows=rows)
-    made = analysis.analyse(report_place, groups.Group(section, systems))
+    made = analysis.analyse(report_dir, groups.Group(section, systems))
     best = {row.name for row in rows if row.figures["accuracy"].mean >= 0.06}
     assert {one.name for one in made.systems} == best and len(best) == 24
     assert made.left_out == 6 and made.tests == 30 * 29 // 2

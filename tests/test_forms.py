@@ -149,8 +149,8 @@ def test_many_labels_are_told_by_their_most_frequent_confusions(report):
         ("json", "report.json", "{"),
     ],
 )
-def test_forms_are_written_or_printed_alike(form, name, begins, report_place, bert, tmp_path):
-    there = ["report", "--cache-dir", report_place, "--backbone", bert, "--format", form]
+def test_forms_are_written_or_printed_alike(form, name, begins, report_dir, bert, tmp_path):
+    there = ["report", "--cache-dir", report_dir, "--backbone", bert, "--format", form]
     result = spacelite(*there)
     assert result.exit_code == 0 and result.stdout.startswith(begins)
     written = spacelite(*there, "--out", tmp_path / "a" / "b")
@@ -206,8 +206,8 @@ def test_a_folder_that_cannot_be_written_is_said_and_leaves_nothing_half(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "report.md"]
 
 
-def test_what_cannot_be_is_refused(report_place, tmp_path):
-    there = ["report", "--cache-dir", report_place]
+def test_what_cannot_be_is_refused(report_dir, tmp_path):
+    there = ["report", "--cache-dir", report_dir]
     for options, said in (
         (["--format", "pdf"], "choose terminal, markdown, latex, html or json"),
         (["--format", "html"], "name a folder"),
@@ -220,16 +220,16 @@ def test_what_cannot_be_is_refused(report_place, tmp_path):
         assert re.fullmatch(r"error: [^\n]+\n", result.stderr)
 
 
-def test_words_and_texts_can_be_left_out(report_place, bert):
-    there = ["report", "--cache-dir", report_place, "--backbone", bert, "--format", "markdown"]
+def test_words_and_texts_can_be_left_out(report_dir, bert):
+    there = ["report", "--cache-dir", report_dir, "--backbone", bert, "--format", "markdown"]
     whole, without = (spacelite(*there, *more).stdout for more in ([], ["--no-examples"]))
     assert "Which words matter" in whole and "Which words matter" not in without
     assert "confident mistakes" not in without and "Which labels are confused" in without
 
 
 @pytest.mark.parametrize("width", [80, 120])
-def test_findings_stand_under_the_table_in_the_terminal(width, report_place):
-    result = spacelite("report", "--cache-dir", report_place, env={"COLUMNS": str(width)})
+def test_findings_stand_under_the_table_in_the_terminal(width, report_dir):
+    result = spacelite("report", "--cache-dir", report_dir, env={"COLUMNS": str(width)})
     shown = " ".join(result.stdout.split())
     assert "McNemar's exact test, corrected by Holm's method for all 6 pairs" in shown
     assert re.search(r"(beats|cannot be told apart in accuracy).*95% interval", shown)

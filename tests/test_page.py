@@ -122,8 +122,8 @@ def test_the_page_is_whole_in_every_view(browser, index, width, mode, tmp_path):
         assert image.width == width and len(image.resize((200, 2000)).getcolors(400_000)) > 50
 
 
-def test_figures_in_the_tables_are_those_of_the_runs(browser, index, report_place):
-    records = [json.loads(path.read_text()) for path in (report_place / "runs").glob("*/run.json")]
+def test_figures_in_the_tables_are_those_of_the_runs(browser, index, report_dir):
+    records = [json.loads(path.read_text()) for path in (report_dir / "runs").glob("*/run.json")]
     titles = {"imdb": "imdb, tiny-bert, 5 epochs", "labels": "labels, tiny-bert, 3 epochs"}
     keys = ("loss", "ce", "accuracy", "f1_macro", "precision", "recall")
     with Visit(browser, index) as visit:
@@ -169,7 +169,7 @@ def test_a_published_table_shows_measured_published_and_difference(browser, inde
     )
 
 
-def test_figures_draw_what_the_runs_recorded(browser, index, report_place):
+def test_figures_draw_what_the_runs_recorded(browser, index, report_dir):
     """What plotly was given, against the histories and predictions of the runs."""
     with Visit(browser, index) as visit:
         visit.draw_everything()
@@ -183,7 +183,7 @@ def test_figures_draw_what_the_runs_recorded(browser, index, report_place):
         )
     records = [
         (json.loads((path / "run.json").read_text()), path)
-        for path in (report_place / "runs").glob("[!.]*") if path.is_dir()
+        for path in (report_dir / "runs").glob("[!.]*") if path.is_dir()
     ]  # fmt: skip
     folder = next(
         one[1] for one in records
@@ -347,13 +347,13 @@ def test_an_explained_text_and_its_concept_spaces(browser, latent, tmp_path):
             assert "window.owned=1" in hovered and box["width"] > 300
 
 
-def test_explain_writes_a_page(browser, report_place, bert, tmp_path):
-    run = next(r for r in runs.load_all(report_place) if r.settings["latent"] == 5)
+def test_explain_writes_a_page(browser, report_dir, bert, tmp_path):
+    run = next(r for r in runs.load_all(report_dir) if r.settings["latent"] == 5)
     place = tmp_path / "deep" / "e.html"
     there = ["explain", run.id, "a good <b>film</b> was not boring", "--html", place,
-             "--backbone", bert, "--cache-dir", report_place]  # fmt: skip
+             "--backbone", bert, "--cache-dir", report_dir]  # fmt: skip
     for folder in (tmp_path, "/"):
-        refused = spacelite(*there[:3], "--html", folder, "--cache-dir", report_place)
+        refused = spacelite(*there[:3], "--html", folder, "--cache-dir", report_dir)
         assert refused.exit_code == 1 and "is a folder: name a file" in refused.stderr
     result = spacelite(*there)
     assert result.exit_code == 0 and "e.html written" in result.stderr.replace("\n", "")
@@ -368,9 +368,9 @@ def test_explain_writes_a_page(browser, report_place, bert, tmp_path):
         keep(visit.page, "explain-400-dark", tmp_path)
 
 
-def test_points_beyond_three_dimensions_are_on_the_principal_axes(report_place, bert):
+def test_points_beyond_three_dimensions_are_on_the_principal_axes(report_dir, bert):
     """Against the eigenvectors of the coordinates' covariance."""
-    run = next(r for r in runs.load_all(report_place) if r.settings["latent"] == 5)
+    run = next(r for r in runs.load_all(report_dir) if r.settings["latent"] == 5)
     hidden = np.random.RandomState(0).normal(size=(12, 16))
     spaces = run.arrays()["concept_spaces"].astype(np.float64)
     for space, points in zip(spaces, explain.concept_points(run, hidden), strict=True):
