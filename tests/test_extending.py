@@ -1,0 +1,265 @@
+"""New kinds of things from outside the library: an entry in a table, and everything knows it.
+
+Each extension goes through train, resume, save, predict, explain (or its refusal), eval and report,
+beside what is built in.
+"""
+
+import csv
+import io
+import itertools
+import json
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+from conftest import refusal, texts, write_dataset
+from sklearn.metrics import balanced_accuracy_score
+from spacelite_cli.app import app
+from typer.testing import CliRunner
+
+import spacelite
+from spacelite import heads
+from spacelite.data.known import KNOWN, KnownDataset
+from spacelite.data.splits import Split
+from spacelite.heads import Pooling, TokenHead, TrainedHeadConfig
+from spacelite.heads.pooling import POOLINGS
+from spacelite.metrics.scores import METRICS, Metric
+from spacelite.reports.document.blocks import Table, report_blocks
+from spacelite.reports.render.forms import FORMS, Form
+
+EPOCHS = 3
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory, bert, reviews):
+    return spacelite.embed(
+        str(reviews), backbone=str(bert), cache_dir=tmp_path_factory.mktemp("extending"),
+        dtype="float32", device="cpu", progress=False,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory):
+    return write_dataset(tmp_path_factory.mktemp("data") / "other", {"train": 20, "test": 15})
+
+
+def through_everything(cache, bert, other, cache_dir, **settings):
+    """Train heads and use them in every way; the runs, and the text of their report."""
+    arguments = {"epochs": EPOCHS, "batch_size": 16, "learning_rate": 0.05, **settings}
+    whole = spacelite.train(cache, cache_dir=cache_dir / "whole", progress=False, **arguments)
+    folder = cache_dir / "resumed"
+    calls = 0
+
+    def interrupt(phase, done, total):
+        nonlocal calls
+        calls += phase == "train" and done > 0.6 * total
+        if calls:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        spacelite.train(cache, cache_dir=folder, progress=interrupt, **arguments)
+    assert not list(folder.glob("runs/*/run.json"))
+    runs = spacelite.train(cache, cache_dir=folder, resume=True, progress=False, **arguments)
+    assert len(runs) == len(whole) and not runs.stopped
+    for run, uninterrupted in zip(runs, whole, strict=True):
+        assert run.id == uninterrupted.id
+        for name, values in run.run.parameters.items():
+            assert (values == uninterrupted.run.parameters[name]).all(), name
+        loaded = spacelite.load_run(run.id, folder)
+        assert loaded.record == run.record
+        given = ["a good film", "dull", "the plot was very slow but well acted"]
+        predictions = loaded.predict(given, backbone=str(bert), progress=False)
+        assert np.allclose(predictions.probabilities.sum(axis=1), 1)
+        evaluation = loaded.evaluate(str(other), backbone=str(bert), progress=False)
+        assert set(evaluation.metrics) == {"train", "validation", "test"}
+        reasons = heads.kind(run.record.head.kind).not_additive(run.record.head)
+        if reasons is None:
+            explanation = loaded.explain(given[0], backbone=str(bert)).explanation
+            assert explanation.difference < 1e-5
+        else:
+            assert reasons in refusal(loaded.explain, given[0], backbone=str(bert))
+    text = spacelite.report(runs, backbone=str(bert), progress=False).text()
+    assert all(run.record.system in text for run in runs)
+    return runs, text
+
+
+def tokens_of(cache, split):
+    """The hidden states of each example of a split, (n, d) float64."""
+    with cache.open() as opened:
+        stored = opened.splits[split]
+        offsets = stored.offsets.tolist()
+        rows = stored.read_hidden(0, offsets[-1]).astype(np.float64)
+    return [rows[first:last] for first, last in itertools.pairwise(offsets)]
+
+
+def saved_logits(run, split="test"):
+    assert run.record.split == split
+    return run.run.predictions().logits
+
+
+def test_a_pooling(cache, bert, other, tmp_path, monkeypatch):
+    def largest(tokens, lengths):
+        return torch.stack([part.amax(dim=0) for part in tokens.split(lengths.tolist())])
+
+    monkeypatch.setitem(POOLINGS, "max", Pooling(pool=largest))
+    runs, text = through_everything(
+        cache, bert, other, tmp_path, head=["space", "linear", "mlp", "logreg"],
+        pooling=["max", "first"],
+    )  # fmt: skip
+    assert len(runs) == 1 + 2 + 2 + 2
+    assert "linear (max)" in text and "logreg (max)" in text and "linear (first)" in text
+    vectors = np.stack([tokens.max(axis=0) for tokens in tokens_of(cache, "test")])
+    for run in runs:
+        if run.record.system in ("linear (max)", "logreg (max)"):
+            weight, bias = (run.run.parameters[f"classifier.{x}"] for x in ("weight", "bias"))
+            assert np.abs(vectors @ weight.T + bias - saved_logits(run)).max() < 1e-4
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionConfig(TrainedHeadConfig):
+    kind: ClassVar[str] = "attention"
+
+
+class AttentionHead(TokenHead):
+    """A linear layer on a weighted mean of the tokens: softmax(q x_t), q learned."""
+
+    config_type = AttentionConfig
+
+    @classmethod
+    def shapes(cls, config, classes, width):
+        return {
+            "query.weight": (1, width),
+            "classifier.weight": (classes, width),
+            "classifier.bias": (classes,),
+        }
+
+    def forward(self, parameters, hidden, group):
+        parts = hidden.split(group.lengths.tolist())
+        query, weight = parameters["query.weight"], parameters["classifier.weight"]
+        pooled = torch.cat([torch.softmax(query @ x.T, dim=2) @ x for x in parts], dim=1)
+        return torch.baddbmm(parameters["classifier.bias"][:, None], pooled, weight.mT)
+
+
+def test_a_kind_of_head(cache, bert, other, tmp_path, monkeypatch):
+    monkeypatch.setitem(heads.KINDS, "attention", AttentionHead)
+    runs, _text = through_everything(
+        cache, bert, other, tmp_path, head=["attention", "space"], seeds=2
+    )  # fmt: skip
+    assert [run.record.system for run in runs] == ["attention"] * 2 + ["space"] * 2
+    for run in runs[:2]:
+        query, weight, bias = (
+            run.run.parameters[name].astype(np.float64)
+            for name in ("query.weight", "classifier.weight", "classifier.bias")
+        )
+        for tokens, logits in zip(tokens_of(cache, "test"), saved_logits(run), strict=True):
+            scores = np.exp(tokens @ query[0])
+            pooled = scores @ tokens / scores.sum()
+            assert np.abs(weight @ pooled + bias - logits).max() < 1e-4
+        # It has learned: autograd's gradient reached the query as well.
+        first = AttentionHead.initial(run.record.head, len(bias), weight.shape[1])
+        assert np.abs(first["query.weight"].numpy() - query).max() > 0.01
+        history = run.run.history()
+        assert history[-1]["train"]["ce"] < history[0]["train"]["ce"]
+    # The command line knows it too.
+    cli = CliRunner().invoke(
+        app, ["train", "--cache", str(cache.path), "--cache-dir", str(tmp_path / "cli"),
+              "--head", "attention", "--epochs", "1", "--json"],
+    )  # fmt: skip
+    assert cli.exit_code == 0, cli.output
+    assert json.loads(cli.stdout)[0]["system"] == "attention"
+
+
+def test_a_metric(cache, bert, other, tmp_path, monkeypatch):
+    def balanced_accuracy(outcome):
+        return float(outcome.per_class.recall[outcome.actual > 0].mean())
+
+    older = spacelite.train(cache, cache_dir=tmp_path / "older", progress=False, epochs=1)
+    metric = Metric("Balanced accuracy", "Bal.", balanced_accuracy, best_marked=True, curve=True)
+    monkeypatch.setitem(METRICS, "balanced_accuracy", metric)
+    runs, text = through_everything(
+        cache, bert, other, tmp_path, monitor="balanced_accuracy", patience=9
+    )
+    assert "Balanced accuracy" in text
+    for run in runs:
+        predictions = run.run.predictions()
+        expected = balanced_accuracy_score(predictions.labels, predictions.predicted)
+        assert run.metrics["test"]["balanced_accuracy"] == pytest.approx(expected, abs=1e-12)
+        assert all("balanced_accuracy" in epoch["validation"] for epoch in run.run.history())
+    values = [run.metrics["validation"]["balanced_accuracy"] for run in runs]
+    assert runs.best("balanced_accuracy").metrics["validation"]["balanced_accuracy"] == max(values)
+    # Runs that were saved before it existed have a dash in its column.
+    both = spacelite.api.Runs([*older, *runs])
+    assert "Balanced accuracy" in spacelite.report(both, examples=False, progress=False).text()
+    assert spacelite.report(older, examples=False, progress=False).text("markdown").count("–") > 2
+
+
+def test_a_known_data_set(bert, other, tmp_path, monkeypatch):
+    def make():
+        sizes = {"train": 40, "validation": 15, "test": 15}
+        made = {}
+        for seed, (name, size) in enumerate(sizes.items()):
+            lines = texts(size, seed)
+            made[name] = Split(lines, np.array([line.count("film") % 2 for line in lines]))
+        return made
+
+    entry = KnownDataset(label_names=("no film", "film"), make=make)
+    monkeypatch.setitem(KNOWN, "films", entry)
+    merged = KnownDataset(label_names=("any",) * 1, of="films", merged={"any": ("no film", "film")})
+    monkeypatch.setitem(KNOWN, "films:1", merged)
+    known = spacelite.embed(
+        "films", backbone=str(bert), cache_dir=tmp_path / "known", device="cpu", progress=False
+    )
+    assert known.name.startswith("tiny-bert--films--")
+    again = spacelite.embed(
+        "films", backbone=str(bert), cache_dir=tmp_path / "known", device="cpu", progress=False
+    )
+    assert again.hit and again.path == known.path
+    with known.open() as opened:
+        assert opened.label_names == ["no film", "film"]
+        assert len(opened.splits["train"]) == 40
+    mapped = {"0": "film", "1": "no film"}
+    runs, text = through_everything(known, bert, other, tmp_path)
+    assert "films, tiny-bert" in text
+    evaluation = runs[0].evaluate(str(other), labels=mapped, backbone=str(bert), progress=False)
+    assert evaluation.record.labels == mapped
+
+
+def test_a_form_of_the_report(cache, bert, other, tmp_path, monkeypatch):
+    def as_csv(findings):
+        out = io.StringIO()
+        writer = csv.writer(out)
+        for block in report_blocks(findings):
+            if isinstance(block, Table) and block.kind == "systems":
+                writer.writerow(block.columns)
+                writer.writerows([cell.text for cell in line.cells] for line in block.lines)
+        return out.getvalue()
+
+    monkeypatch.setitem(FORMS, "csv", Form("systems.csv", as_csv))
+    runs, _ = through_everything(cache, bert, other, tmp_path)
+    report = spacelite.report(runs, examples=False, progress=False)
+    rows = list(csv.reader(io.StringIO(report.text("csv"))))
+    assert rows[0][0] == "System" and rows[1][0] == "space"
+    saved = report.save(tmp_path / "out", "csv")
+    assert saved.name == "systems.csv" and list(csv.reader(saved.open())) == rows
+    folder = str(tmp_path / "resumed")
+    cli = CliRunner().invoke(app, ["report", "--format", "csv", "--cache-dir", folder])
+    assert cli.exit_code == 0, cli.output
+    assert "linear (first)" in cli.stdout
+    assert "choose terminal, markdown" in refusal_of_cli(["report", "--format", "pdf"])
+
+
+def refusal_of_cli(arguments):
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 1
+    return done.stderr
+
+
+def test_what_is_unknown_is_refused_with_what_there_is(cache, tmp_path):
+    said = refusal(spacelite.train, cache, head="attention", cache_dir=tmp_path, progress=False)
+    assert said == "head=attention: choose from space, linear, mlp, logreg"
+    said = refusal(spacelite.train, cache, pooling="max", cache_dir=tmp_path, progress=False)
+    assert said == "pooling=max: choose from first, last, mean, pooler"
+    said = refusal(spacelite.train, cache, temperature=2.0, cache_dir=tmp_path, progress=False)
+    assert said == "temperature: no head of space, linear has this setting"
