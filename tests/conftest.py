@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from pathlib import Path
 
@@ -204,6 +205,9 @@ def fresh_console():
     from spacelite_cli import console
 
     console._console.cache_clear()
+    # Nor the handler that a command puts there in the same process.
+    logger = logging.getLogger("spacelite")
+    logger.handlers, logger.propagate = [], True
 
 
 NASTY_LABELS = ["<script>window.owned=1</script>", "a|b & _c_ $x^2$ \\%", "naïve 中文"]

@@ -100,7 +100,8 @@ def embed(
             data_dir=None if data_dir is None else Path(data_dir),
             on_progress=on_progress,
         )
-    return EmbeddedDataset(done.path, folder, done.hit, done.seconds)
+    local = backbone if Path(backbone).is_dir() else None
+    return EmbeddedDataset(done.path, folder, done.hit, done.seconds, local)
 
 
 def find_cache(name: str | None = None, cache_dir: str | Path = CACHE_DIR) -> EmbeddedDataset:
@@ -204,6 +205,7 @@ def train(
         }  # fmt: skip
         configs = grid(_listed(head), {key: _listed(value) for key, value in named.items()})
         loop.check(configs, training)
+        chosen = resolve_device(device)
         if resume and not checkpoints.checkpoint_path(folder, opened, configs, training).exists():
             log.info("nothing to resume: training from the start")
         saved_runs.prepare(folder)
@@ -212,14 +214,14 @@ def train(
                 opened,
                 configs,
                 training,
-                device=resolve_device(device),
+                device=chosen,
                 cache_dir=folder,
                 resume=resume,
                 save=lambda done: saved.append(saved_runs.save(folder, opened, done, training)),
                 on_progress=lambda done, total: on_progress("train", done, total),
             )
     stopped = [result.config.description for result in results if result.stopped is not None]
-    return Runs([TrainedRun(run, folder) for run in saved], stopped)
+    return Runs([TrainedRun(run, folder, cache.backbone) for run in saved], stopped)
 
 
 def _listed(value: Any) -> list[Any]:
@@ -282,6 +284,6 @@ def report(
             runs[0].cache_dir,
             [run.run for run in runs],
             with_examples=examples,
-            backbone=backbone,
+            backbone=backbone or runs[0].backbone,
             on_progress=lambda done, total: on_progress("report", done, total),
         )

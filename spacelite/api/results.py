@@ -31,12 +31,14 @@ class EmbeddedDataset:
         cache_dir: The folder of caches and runs.
         hit: Whether it was there already.
         seconds: How long `embed` took.
+        backbone: Where its backbone lies, if `embed` was given a local folder.
     """
 
     path: Path
     cache_dir: Path
     hit: bool = True
     seconds: float = 0.0
+    backbone: str | None = None
 
     @property
     def name(self) -> str:

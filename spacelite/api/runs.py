@@ -85,10 +85,12 @@ class TrainedRun:
     Attributes:
         run: What is on disk.
         cache_dir: The folder of caches and runs.
+        backbone: Where its backbone lies, if that is a local folder and known.
     """
 
     run: Run
     cache_dir: Path
+    backbone: str | None = None
 
     @property
     def id(self) -> str:
@@ -131,7 +133,7 @@ class TrainedRun:
             probabilities = inference.predict(
                 self.run,
                 texts,
-                backbone=backbone,
+                backbone=backbone or self.backbone,
                 device=device,
                 tokens_per_batch=tokens_per_batch,
                 on_progress=on_progress,
@@ -163,15 +165,16 @@ class TrainedRun:
         if (text is None) == (example is None):
             raise SpaceliteError("give one of a text and example", ["example"])
         inference.require_shares(self.run)
+        folder = backbone or self.backbone
         names = self.record.label_names
         if label is not None and label not in names:
             raise SpaceliteError(f"label={label}: choose from {', '.join(names)}", ["label"])
         if example is not None:
             path = caches.find(self.cache_dir, self.record.cache, exact=True)
             with Cache(path) as cache:
-                found = inference.explain_example(self.run, cache, example, backbone=backbone)
+                found = inference.explain_example(self.run, cache, example, backbone=folder)
         else:
-            found = inference.explain_text(self.run, str(text), backbone=backbone, device=device)
+            found = inference.explain_text(self.run, str(text), backbone=folder, device=device)
         shown = names.index(label) if label is not None else found.predicted
         return TextExplanation(found, shown, self.run, example)
 
@@ -229,7 +232,7 @@ class TrainedRun:
                     label_column=label_column,
                     data_dir=None if data_dir is None else Path(data_dir),
                     on_progress=on_progress,
-                    **backbone_settings(self.record.spec, backbone),
+                    **backbone_settings(self.record.spec, backbone or self.backbone),
                 ).path
         elif isinstance(cache, EmbeddedDataset):
             path = cache.path

@@ -186,7 +186,16 @@ def backbone_files(run: Run, backbone: str | None = None) -> BackboneFiles:
     """
     spec = run.record.spec
     wanted = backbone_settings(spec, backbone)
-    files = backbones.locate(wanted["backbone"], wanted["revision"])
+    try:
+        files = backbones.locate(wanted["backbone"], wanted["revision"])
+    except SpaceliteError as error:
+        if backbone is not None:
+            raise
+        raise SpaceliteError(
+            f"the backbone of run {run.id} is not found; if it is a local folder, name it with "
+            f"backbone ({error})",
+            ["backbone", *error.arguments],
+        ) from error
     if (files.version, files.tokenizer_hash) != (spec.backbone_version, spec.tokenizer_hash):
         raise SpaceliteError(
             f"{files.folder} is not the backbone that run {run.id} was trained on "

@@ -1,0 +1,444 @@
+"""Python: the functions, what they take, and how what they return prints and shows itself."""
+
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import refusal, texts, write_dataset
+from spacelite_cli.app import app
+from typer.testing import CliRunner
+
+import spacelite
+from spacelite.backbones.model import Backbone
+
+TEXTS = texts(40, seed=3)
+LABELS = ["good" if text.count("good") % 2 else "bad" for text in TEXTS]
+
+
+@pytest.fixture(scope="module")
+def cache_dir(tmp_path_factory):
+    return tmp_path_factory.mktemp("api")
+
+
+@pytest.fixture(scope="module")
+def embed(bert, cache_dir):
+    """`embed` with the tiny backbone."""
+
+    def call(dataset=None, **options):
+        options = {"cache_dir": cache_dir, "device": "cpu", "progress": False, **options}
+        return spacelite.embed(dataset, backbone=str(bert), **options)
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def cache(embed, reviews):
+    return embed(str(reviews))
+
+
+@pytest.fixture(scope="module")
+def runs(cache):
+    return spacelite.train(
+        cache, inter=[0, 0.2], intra=[0, 0.001], seeds=2, epochs=3, batch_size=16,
+        learning_rate=0.02, progress=False,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def forward_passes(monkeypatch):
+    """How many batches pass through a backbone during a test."""
+    calls = []
+    compute = Backbone.hidden_states
+
+    def counted(self, *args, **kwargs):
+        calls.append(1)
+        return compute(self, *args, **kwargs)
+
+    monkeypatch.setattr(Backbone, "hidden_states", counted)
+    return calls
+
+
+# What embed takes.
+
+
+def columns(cache):
+    """Everything that a cache holds, by split."""
+    with cache.open() as opened:
+        return {
+            name: [split.read_hidden(0, split.tokens).tolist(), split.labels.tolist(),
+                   split.read_token_ids().tolist(), opened.label_names]
+            for name, split in opened.splits.items()
+        }  # fmt: skip
+
+
+def test_the_same_texts_hit_the_same_cache_however_they_are_given(embed, forward_passes, tmp_path):
+    import datasets
+
+    first = embed(texts=TEXTS, labels=LABELS, name="mine")
+    assert not first.hit and forward_passes
+    forward_passes.clear()
+    frame = pd.DataFrame({"other": range(40), "text": TEXTS, "label": LABELS})
+    renamed = frame.rename(columns={"text": "opinion", "label": "verdict"})
+    named = {"text_column": "opinion", "label_column": "verdict"}
+    # Rows that were sorted or filtered keep a foreign index.
+    shuffled = frame.sample(frac=1, random_state=0).sort_values("other")
+    for again in (
+        embed(texts=np.array(TEXTS), labels=pd.Series(LABELS), name="mine"),
+        embed(texts=tuple(TEXTS), labels=np.array(LABELS), name="mine"),
+        embed(frame, name="mine"),
+        embed(shuffled, name="mine"),
+        embed(renamed, name="mine", **named),
+        embed({"train": (TEXTS, LABELS)}, name="mine"),
+        embed({"train": frame}, name="mine"),
+        embed(datasets.DatasetDict({"train": datasets.Dataset.from_pandas(frame)}), name="mine"),
+        embed(datasets.Dataset.from_pandas(renamed), name="mine", **named),
+    ):
+        assert again.hit and again.path == first.path
+    assert not forward_passes
+    # The same rows as a file: the same numbers, under the file's name.
+    frame[["text", "label"]].to_csv(tmp_path / "mine.csv", index=False)
+    assert columns(embed(str(tmp_path / "mine.csv"))) == columns(first)
+    other = embed(texts=[*TEXTS[:-1], "a dull film"], labels=LABELS, name="mine")
+    assert not other.hit and other.path != first.path
+
+
+def test_a_dataset_dict_brings_its_splits_and_label_names(embed):
+    import datasets
+
+    features = datasets.Features(
+        {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["no", "yes"])}
+    )
+    given = datasets.DatasetDict(
+        {
+            name: datasets.Dataset.from_dict(
+                {"text": TEXTS[rows], "label": [label == "good" for label in LABELS[rows]]},
+                features=features,
+            )
+            for name, rows in (("train", slice(0, 25)), ("test", slice(25, 40)))
+        }
+    )
+    with embed(given, name="divided").open() as cache:
+        assert cache.label_names == ["no", "yes"]
+        assert {name: len(split) for name, split in cache.splits.items()} == {
+            "train": 23, "validation": 2, "test": 15,
+        }  # fmt: skip
+        expected = [label == "good" for label in LABELS[25:]]
+        assert cache.splits["test"].labels.tolist() == expected
+
+
+def test_lists_of_labels_are_a_multi_label_task(embed):
+    labels = [sorted({"good", "bad"} & set(text.split())) for text in TEXTS]
+    cache = embed(texts=TEXTS, labels=labels, name="several")
+    with cache.open() as opened:
+        assert opened.label_names == ["bad", "good"]
+        assert opened.splits["train"].labels.shape[1] == 2
+    runs = spacelite.train(cache, epochs=1, progress=False)
+    row = runs[0].predict(["a good film"], progress=False)[0]
+    assert isinstance(row["labels"], list)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"texts": TEXTS, "labels": LABELS[:-1]}, r"texts .*40.* labels .*39|40 texts.*39 labels"),
+        ({"texts": TEXTS}, "labels"),
+        ({"labels": LABELS}, "texts"),
+        ({}, "dataset"),
+        ({"dataset": "demo", "texts": TEXTS, "labels": LABELS}, "dataset.*texts|texts.*dataset"),
+        ({"texts": "a good film", "labels": ["good"]}, "texts"),
+        ({"texts": [*TEXTS[:-1], ""], "labels": LABELS}, "row 40 .*empty"),
+        ({"texts": [*TEXTS[:-1], None], "labels": LABELS}, "row 40 "),
+        ({"texts": [*TEXTS[:-1], 7], "labels": LABELS}, "row 40 "),
+        ({"texts": TEXTS, "labels": [*LABELS[:-1], None]}, "row 40 .*label"),
+        ({"texts": TEXTS, "labels": [*[0.0, 1.0] * 19, 1.0, float("nan")]}, "row 40 .*label"),
+        ({"texts": TEXTS, "labels": [0.5] * 40}, "label"),
+        ({"texts": TEXTS, "labels": ["good"] * 40}, "single class"),
+        ({"texts": [], "labels": []}, "no |empty"),
+        ({"dataset": pd.DataFrame({"a": TEXTS, "b": LABELS})}, "column.*text_column"),
+        ({"dataset": pd.DataFrame({"text": TEXTS, "b": LABELS, "c": LABELS})}, "label_column"),
+        ({"dataset": {"test": (TEXTS, LABELS)}}, "train"),
+        ({"dataset": 17}, "dataset"),
+        ({"dataset": "demo", "max_length": 0}, "max_length=0"),
+        ({"dataset": "demo", "dtype": "int4"}, "dtype=int4"),
+    ],
+)  # fmt: skip
+def test_unusable_data_are_refused_in_pythons_words(embed, given, said):
+    message = refusal(embed, **given)
+    assert re.search(said, message), message
+    assert "--" not in message
+
+
+def test_a_nan_in_a_frame_is_named_by_its_row(embed):
+    frame = pd.DataFrame({"text": TEXTS, "label": LABELS})
+    frame.loc[7, "text"] = np.nan
+    assert "row 8 " in refusal(embed, frame, name="frame")
+
+
+# Train, and what it gives back.
+
+
+def test_train_is_the_commands_train(cache, runs, cache_dir, tmp_path):
+    """The same grid from the command line: the same runs, the same table."""
+    assert len(runs) == 4 * 2 + 2 and not runs.stopped
+    arguments = [
+        "train", "--cache", str(cache.path), "--cache-dir", str(tmp_path), "--inter", "0,0.2",
+        "--intra", "0,0.001", "--seeds", "2", "--epochs", "3", "--batch-size", "16",
+        "--lr", "0.02",
+    ]  # fmt: skip
+    done = CliRunner().invoke(app, [*arguments, "--json"])
+    assert done.exit_code == 0, done.output
+    volatile = ("seconds", "created")
+    for run, record in zip(runs, json.loads(done.stdout), strict=True):
+        own = json.loads(json.dumps(run.record.as_json()))
+        assert {k: v for k, v in own.items() if k not in volatile} == {
+            k: v for k, v in record.items() if k not in volatile
+        }
+    printed = CliRunner().invoke(app, arguments, env={"COLUMNS": "120"}).stdout
+    words = [line.split() for line in printed.splitlines() if line.strip(" ─")][:-1]
+    assert [line.split() for line in str(runs).splitlines() if line.strip("-")] == words
+
+
+def test_best_goes_by_validation(runs):
+    for metric, choose in (("f1_macro", max), ("accuracy", max), ("ce", min), ("loss", min)):
+        best = runs.best(metric)
+        values = [run.metrics["validation"][metric] for run in runs]
+        assert best.metrics["validation"][metric] == choose(values)
+    assert refusal(runs.best, "f2").startswith("metric=f2: choose from loss, ce, accuracy")
+    assert "no run" in refusal(runs[:0].best)
+
+
+def test_runs_are_a_sequence(runs, cache_dir):
+    assert [run.id for run in runs[2:4]] == [runs[2].id, runs[3].id]
+    loaded = spacelite.load_runs(cache_dir)
+    assert {run.id for run in runs} <= {run.id for run in loaded}
+    assert spacelite.load_run(runs[0].id[-8:], cache_dir).record == runs[0].record
+    assert refusal(spacelite.load_run, "nothing", cache_dir)
+
+
+def test_the_newest_complete_cache_is_the_default(cache, tmp_path, embed, reviews):
+    assert "embed a data set first" in refusal(spacelite.train, cache_dir=tmp_path, progress=False)
+    own = embed(str(reviews), cache_dir=tmp_path)
+    runs = spacelite.train(cache_dir=tmp_path, head="logreg", progress=False)
+    assert [run.record.cache for run in runs] == [own.name]
+    assert spacelite.find_cache(cache_dir=tmp_path).path == own.path
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"epochs": 0}, "epochs=0: give at least 1"),
+        ({"inter": -1}, "inter=-1: give 0 or a positive number"),
+        ({"inter": [0, float("nan")]}, "inter=nan: give 0 or a positive number"),
+        ({"intra": "x"}, "intra=x: give 0 or a positive number"),
+        ({"learning_rate": 0}, "learning_rate=0: give a number above 0"),
+        ({"seeds": 0}, "seeds=0: give 1 to 10,000"),
+        ({"seeds": [0, -1]}, r"seed=-1: give a number from 0 to 2\^63 - 1"),
+        ({"latent": 2.5}, "latent=2.5: "),
+        ({"head": "tree"}, "head=tree: choose from space, linear, mlp, logreg"),
+        ({"schedule": "step"}, "schedule=step: choose from constant, cosine"),
+        ({"monitor": "auc", "patience": 2}, "monitor=auc: choose from "),
+        ({"device": "cuda:99"}, "device=cuda:99"),
+    ],
+)
+def test_unusable_settings_are_refused_in_pythons_words(cache, tmp_path, settings, said):
+    message = refusal(spacelite.train, cache, cache_dir=tmp_path, progress=False, **settings)
+    assert re.match(said, message), message
+    assert "--" not in message
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_same_error_names_the_option_on_the_command_line(cache, tmp_path):
+    arguments = ["train", "--cache", str(cache.path), "--cache-dir", str(tmp_path)]
+    for options, said in (
+        (["--lr", "0"], "error: --lr 0: give a number above 0"),
+        (["--seeds", "0"], "error: --seeds 0: give 1 to 10,000"),
+        (["--head", "tree"], "error: --head tree: choose from space, linear, mlp, logreg"),
+        (["--batch-size", "0"], "error: --batch-size 0: give at least 1"),
+        (["--device", "cuda:99"], "error: --device cuda:99"),
+    ):
+        done = CliRunner().invoke(app, [*arguments, *options])
+        assert done.exit_code == 1 and said in done.stderr, done.stderr
+
+
+# Use a run.
+
+
+def test_a_local_backbone_is_known_until_the_session_ends(runs, cache_dir, bert):
+    """Afterwards the user names it: records hold no paths of a machine."""
+    loaded = spacelite.load_run(runs[0].id, cache_dir)
+    message = refusal(loaded.predict, ["a good film"], progress=False)
+    assert runs[0].id in message and "name it with backbone" in message
+    here = runs[0].predict(["a good film"], progress=False)
+    named = loaded.predict(["a good film"], backbone=str(bert), progress=False)
+    assert (here.probabilities == named.probabilities).all()
+
+
+def test_predict_gives_rows_labels_and_probabilities(runs, bert):
+    best = runs.best()
+    given = ["a good film", "the plot was dull"]
+    predictions = best.predict(given, progress=False)
+    assert predictions.probabilities.shape == (2, 2)
+    assert [row["text"] for row in predictions] == given
+    for row, chances in zip(predictions, predictions.probabilities, strict=True):
+        assert list(row["probabilities"].values()) == chances.tolist()
+        assert row["label"] == best.record.label_names[chances.argmax()]
+    assert [row["label"] for row in predictions] == [label for (label,) in predictions.labels]
+    single = best.predict("a good film", progress=False)
+    assert len(single) == 1 and np.allclose(single.probabilities[0], predictions.probabilities[0])
+    assert "text 2 is empty" in refusal(best.predict, ["a", " "], progress=False)
+
+
+def test_explain_names_the_label_and_the_words(runs, tmp_path):
+    run = next(run for run in runs if run.record.head.kind == "space")
+    explanation = run.explain("a good film")
+    assert [word for word, _ in explanation.words] == ["[CLS]", "a", "good", "film", "[SEP]"]
+    found = explanation.explanation
+    total = sum(share for _, share in explanation.words) + found.bias[explanation.label]
+    assert total == pytest.approx(found.logits[explanation.label], abs=1e-5)
+    other = run.explain("a good film", label=run.record.label_names[1 - explanation.label])
+    assert other.label == 1 - explanation.label
+    page = explanation.save(tmp_path / "page.html").read_text()
+    assert "good" in page and run.id in page
+    example = run.explain(example="test:3")
+    assert example.example == "test:3" and "example test:3" in example.save(
+        tmp_path / "example.html"
+    ).read_text()  # fmt: skip
+    assert refusal(run.explain, "a", label="neutral").startswith("label=neutral: choose from ")
+    assert refusal(run.explain).startswith("give one of ")
+    assert refusal(run.explain, example="test:99").startswith("example=test:99: give one of ")
+    linear = next(run for run in runs if run.record.head.kind == "linear")
+    assert "not a sum over tokens" in refusal(linear.explain, "a")
+
+
+def test_evaluate_takes_names_data_and_caches(runs, embed, tmp_path):
+    run = runs[0]
+    other = write_dataset(tmp_path / "other", {"train": 20, "validation": 10, "test": 12})
+    evaluation = run.evaluate(str(other), progress=False)
+    assert evaluation.record.examples == {"train": 20, "validation": 10, "test": 12}
+    same = run.evaluate(cache=embed(str(other)), progress=False)
+    assert same.metrics == evaluation.metrics
+    frame = pd.DataFrame({"text": TEXTS, "label": LABELS})
+    mapping = {"good": "1", "bad": "0"}
+    mapped = run.evaluate(frame, labels=mapping, progress=False)
+    assert mapped.record.labels == mapping
+    turned = run.evaluate(frame, labels={"good": "0", "bad": "1"}, progress=False)
+    for split in ("train", "validation"):
+        accuracy = [each.metrics[split]["accuracy"] for each in (mapped, turned)]
+        assert sum(accuracy) == pytest.approx(1)
+    assert "Macro F1" in str(evaluation)
+    message = refusal(run.evaluate, frame, labels={"good": "fine"}, progress=False)
+    assert message.startswith("labels") and "fine" in message
+    assert "dataset" in refusal(run.evaluate)
+    assert refusal(run.evaluate, cache=embed(str(other)), limit=3).startswith("limit")
+
+
+def test_a_report_of_chosen_runs(runs, tmp_path, bert):
+    report = spacelite.report(runs[:4], progress=False)
+    text = report.text()
+    assert "space" in text and "linear (first)" not in text
+    assert str(report) == text
+    page = report.save(tmp_path / "page")
+    assert page.name == "index.html" and page.read_text().startswith("<!doctype html>")
+    saved = json.loads(report.save(tmp_path / "data", "json").read_text())
+    assert saved == json.loads(json.dumps(report.as_json()))
+    assert refusal(report.save, tmp_path, "pdf").startswith("format=pdf: choose from ")
+    assert "run" in refusal(spacelite.report, cache_dir=tmp_path, progress=False)
+
+
+# Notebooks, progress, start-up.
+
+
+def test_everything_shows_itself_in_a_notebook(cache, runs, embed):
+    from html.parser import HTMLParser
+
+    class Balanced(HTMLParser):
+        open: list
+
+        def handle_starttag(self, tag, attrs):
+            if tag not in ("br", "meta"):
+                self.open.append(tag)
+
+        def handle_endtag(self, tag):
+            assert self.open.pop() == tag
+
+    best = next(run for run in runs if run.record.head.kind == "space")
+    hostile = "a <script>alert(1)</script> good & bad film"
+    shown = {
+        "cache": cache,
+        "runs": runs,
+        "run": best,
+        "predictions": best.predict([hostile], progress=False),
+        "explanation": best.explain(hostile),
+        "evaluation": best.evaluate(cache=cache, progress=False),
+        "report": spacelite.report(runs, progress=False),
+    }
+    for name, each in shown.items():
+        html = each._repr_html_()
+        parser = Balanced()
+        parser.open = []
+        parser.feed(html)
+        assert parser.open == [], name
+        assert "<script" not in html, name
+    assert "background:rgba(" in shown["explanation"]._repr_html_()
+    assert shown["runs"]._repr_html_().count("<tr>") == 1 + 3 * len(runs)
+    assert best.record.system in shown["run"]._repr_html_()
+    assert cache.name in repr(cache)
+
+
+def test_progress_is_bars_nothing_or_a_function(embed, cache, cache_dir, capfd, tmp_path):
+    calls = []
+
+    def count(phase, done, total):
+        calls.append((phase, done, total))
+
+    data = {"texts": TEXTS[:20], "labels": LABELS[:20]}
+    embed(**data, name="silent", progress=False)
+    assert capfd.readouterr() == ("", "")
+    embed(**data, name="counted", progress=count)
+    assert {phase for phase, _, _ in calls} == {"tokenize", "embed"}
+    last = [call for call in calls if call[0] == "embed"][-1]
+    assert last[1] == last[2] > 0
+    embed(**data, name="bars", progress=True)
+    out, err = capfd.readouterr()
+    assert out == "" and "embedding" in err and "100%" in err
+    spacelite.train(cache, epochs=1, head="linear", cache_dir=tmp_path, progress=False)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_import_is_light():
+    code = (
+        "import sys, time; start = time.perf_counter(); import spacelite; "
+        "seconds = time.perf_counter() - start; "
+        "heavy = ('torch', 'transformers', 'numpy', 'h5py', 'datasets', 'rich', 'pandas'); "
+        "print([name for name in heavy if name in sys.modules]); dir(spacelite)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_public_name_is_there_and_has_a_docstring():
+    for name in spacelite.__all__:
+        assert getattr(spacelite, name) is not None
+        if name != "__version__":
+            assert getattr(spacelite, name).__doc__
+    with pytest.raises(AttributeError):
+        spacelite.nothing  # noqa: B018
+
+
+def test_a_cache_from_the_command_line_is_found_from_python(tmp_path, bert, reviews):
+    done = CliRunner().invoke(
+        app, ["embed", "--backbone", str(bert), "--dataset", str(reviews), "--device", "cpu",
+              "--cache-dir", str(tmp_path), "--json"],
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    found = spacelite.embed(
+        str(reviews), backbone=str(bert), cache_dir=tmp_path, device="cpu", progress=False
+    )
+    assert found.hit and found.path == Path(json.loads(done.stdout)["path"])
+    assert time.time() > found.state.modified
