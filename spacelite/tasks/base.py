@@ -139,6 +139,10 @@ class Task(ABC):
         """How precision and recall are averaged: `binary` or `weighted`."""
 
     @abstractmethod
+    def class_counts(self, confusion: Array) -> tuple[Array, Array, Array]:
+        """How often each class is predicted correctly, predicted, and there, (C,) each, of a
+        `confusion` of this task."""
+
     def outcome(
         self,
         loss: float,
@@ -148,7 +152,29 @@ class Task(ABC):
         labels: Array | None = None,
         logits: Array | None = None,
     ) -> Outcome:
-        """What metrics are computed from, from a `confusion` of this task."""
+        """What metrics are computed from.
+
+        Args:
+            loss: The full loss, its weighted terms included.
+            ce: The cross-entropy alone.
+            accuracy: The share of examples that are predicted correctly.
+            confusion: Counts as `confusion` gives them.
+            labels: The examples' labels, where they are known one by one.
+            logits: Theirs, (N, C).
+        """
+        correct, predicted, actual = self.class_counts(np.asarray(confusion, np.float64))
+        return Outcome(
+            loss=loss,
+            ce=ce,
+            accuracy=accuracy,
+            correct=correct,
+            predicted=predicted,
+            actual=actual,
+            average=self.average(len(actual)),
+            counted=self.in_macro(predicted + actual > 0),
+            labels=labels,
+            probabilities=None if logits is None else self.probabilities(logits),
+        )
 
     # What a fitted classifier and another data set's labels need.
 

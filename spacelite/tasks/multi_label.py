@@ -9,7 +9,6 @@ import numpy as np
 from typing_extensions import override
 
 from spacelite.lazy import torch
-from spacelite.metrics.scores import Outcome
 from spacelite.tasks.base import Array, Problem, Task, indexes
 
 
@@ -140,30 +139,10 @@ class MultiLabel(Task):
     def average(self, classes: int) -> str:
         return "weighted"
 
-    def outcome(
-        self,
-        loss: float,
-        ce: float,
-        accuracy: float,
-        confusion: Array,
-        labels: Array | None = None,
-        logits: Array | None = None,
-    ) -> Outcome:
-        """Macro averages are over all labels."""
-        confusion = np.asarray(confusion, np.float64)
-        predicted, actual = confusion[:, :, 1].sum(axis=1), confusion[:, 1].sum(axis=1)
-        return Outcome(
-            loss=loss,
-            ce=ce,
-            accuracy=accuracy,
-            correct=confusion[:, 1, 1],
-            predicted=predicted,
-            actual=actual,
-            average=self.average(len(confusion)),
-            counted=self.in_macro(predicted + actual > 0),
-            labels=labels,
-            probabilities=None if logits is None else self.probabilities(logits),
-        )
+    @override
+    def class_counts(self, confusion: Array) -> tuple[Array, Array, Array]:
+        present, predicted = confusion[:, 1], confusion[:, :, 1]
+        return present[:, 1], predicted.sum(axis=1), present.sum(axis=1)
 
     def problems(self, labels: Array, classes: int) -> list[Problem]:
         """A binary one for each label."""

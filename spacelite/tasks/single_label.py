@@ -9,7 +9,6 @@ import numpy as np
 from typing_extensions import override
 
 from spacelite.lazy import torch
-from spacelite.metrics.scores import Outcome
 from spacelite.tasks.base import Array, Problem, Task, indexes
 
 
@@ -136,31 +135,9 @@ class SingleLabel(Task):
         """As in the published tables: those of class 1 with two classes, else by support."""
         return "binary" if classes == 2 else "weighted"
 
-    def outcome(
-        self,
-        loss: float,
-        ce: float,
-        accuracy: float,
-        confusion: Array,
-        labels: Array | None = None,
-        logits: Array | None = None,
-    ) -> Outcome:
-        """Macro averages are over the classes that occur, as label or as prediction, as in
-        scikit-learn."""
-        confusion = np.asarray(confusion, np.float64)
-        predicted, actual = confusion.sum(axis=0), confusion.sum(axis=1)
-        return Outcome(
-            loss=loss,
-            ce=ce,
-            accuracy=accuracy,
-            correct=np.diag(confusion),
-            predicted=predicted,
-            actual=actual,
-            average=self.average(len(confusion)),
-            counted=self.in_macro(predicted + actual > 0),
-            labels=labels,
-            probabilities=None if logits is None else self.probabilities(logits),
-        )
+    @override
+    def class_counts(self, confusion: Array) -> tuple[Array, Array, Array]:
+        return np.diag(confusion), confusion.sum(axis=0), confusion.sum(axis=1)
 
     def problems(self, labels: Array, classes: int) -> list[Problem]:
         """One over all classes."""
