@@ -317,14 +317,14 @@ def _examples(examples: Examples, section: Section) -> list[Block]:
         ]
         blocks.append(Table(label, ["Word", "Per text", "Each time", "Count"], lines, "words"))
     if examples.mistakes:
-        command = f"spacelite explain {examples.run.rpartition('--')[2]}"
+        run, example = examples.run.rpartition("--")[2], examples.mistakes[0].example
+        command = f"spacelite explain {run} --example {example}"
         blocks.append(Heading(2, "The most confident mistakes"))
         blocks.append(
             Paragraph(
                 "Of the same head. Marked is what a word adds to the most probable label's logit"
-                f"{beyond.replace('their', 'its')}; {command} --example "
-                f"{examples.mistakes[0].example} shows one in full, the "
-                "shares in a single logit."
+                f"{beyond.replace('their', 'its')}; {command} shows one in full, the shares in a "
+                "single logit."
             )
         )
         blocks.append(Mistakes(examples.mistakes))
