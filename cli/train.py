@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -67,7 +67,7 @@ def train(
 
     Options with (s) take comma lists: every combination is trained.
     """
-    grid = {
+    grid: dict[str, Any] = {
         "head": comma_list("--head", head, str),
         "inter": comma_list("--inter", inter, float),
         "intra": comma_list("--intra", intra, float),

@@ -7,8 +7,27 @@ runs = spacelite.train(cache, inter=[0, 0.2], seeds=3)
 print(runs)
 """
 
+from typing import TYPE_CHECKING
+
 from spacelite.errors import SpaceliteError
 from spacelite.lazy import exports
+
+if TYPE_CHECKING:  # what editors and type checkers see; imported when first used
+    from spacelite.api import (
+        EmbeddedDataset,
+        Evaluation,
+        Runs,
+        TextExplanation,
+        TextPredictions,
+        TrainedRun,
+        embed,
+        find_cache,
+        load_run,
+        load_runs,
+        report,
+        train,
+    )
+    from spacelite.reports import Report
 
 __version__ = "0.1.0"
 

@@ -8,30 +8,30 @@ from collections import defaultdict
 
 import numpy as np
 import pytest
-from conftest import refusal
+from conftest import refusal, train_and_save
 from scipy import stats
 from sklearn import metrics as sk
 from test_cli import spacelite
 
+from spacelite import files, heads, inference, runs
 from spacelite.backbones.words import Words
-from spacelite.cache import store
-from spacelite.cache.embedding import embed
+from spacelite.cache import Cache, embed
 from spacelite.cache.journal import Writer
-from spacelite.heads.settings import HeadSettings, PassSettings
-from spacelite.inference import explanation as explain
+from spacelite.inference.explanation import cached_example
 from spacelite.metrics.significance import Difference
-from spacelite.reports.analysis import comparisons as analysis
-from spacelite.reports.analysis import content, groups
-from spacelite.reports.analysis.comparisons import Comparison
-from spacelite.reports.analysis.rows import Figure
-from spacelite.reports.document import blocks, wording
-from spacelite.reports.render import write
-from spacelite.runs import store as runs
+from spacelite.reports.analysis import comparisons, content, groups
+from spacelite.reports.analysis.comparisons import Comparison, Curve
+from spacelite.reports.analysis.rows import MeanStd
+from spacelite.reports.document import wording
+from spacelite.reports.document.blocks import Table, report_blocks
+from spacelite.reports.render import forms
+from spacelite.tasks import MULTI_LABEL
+from spacelite.training import TrainingConfig
 
 
 @pytest.fixture(scope="module")
-def imdb(report):
-    return next(part for part in report.parts if part.section.title.startswith("imdb, "))
+def imdb(findings):
+    return next(part for part in findings.parts if part.section.title.startswith("imdb, "))
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def test_the_best_system_is_compared_with_every_other(imdb, own):
         assert one.corrected == pytest.approx(corrected[pair])
 
 
-def test_the_spread_over_seeds_is_that_of_heads_of_one_seed(imdb, own):
+def test_the_deviation_over_seeds_is_that_of_heads_of_one_seed(imdb, own):
     seen = 0
     for one in imdb.analysis.comparisons:
         values = {}
@@ -110,7 +110,7 @@ def test_the_spread_over_seeds_is_that_of_heads_of_one_seed(imdb, own):
         if len(each) > 1:
             seen += 1
             assert one.over_seeds.mean == pytest.approx(statistics.mean(each))
-            assert one.over_seeds.spread == pytest.approx(statistics.stdev(each))
+            assert one.over_seeds.std == pytest.approx(statistics.stdev(each))
         else:
             assert one.over_seeds is None
     assert seen
@@ -137,7 +137,7 @@ def test_confusion_and_figures_of_each_class(imdb, own):
                 values = [figures[which][c] for figures in every]
                 assert figure.mean == pytest.approx(statistics.mean(values))
                 if len(values) > 1:
-                    assert figure.spread == pytest.approx(statistics.stdev(values))
+                    assert figure.std == pytest.approx(statistics.stdev(values))
 
 
 def test_calibration_is_counted_bin_by_bin(imdb, own):
@@ -169,21 +169,22 @@ def test_curves_are_means_and_deviations_of_the_histories(imdb, own):
         assert curve.epochs == [1, 2, 3, 4, 5]
         for split in ("train", "validation"):
             for metric in ("loss", "accuracy", "f1_macro", "recall", "precision"):
-                means, spreads = curve.splits[split][metric]
+                means, stds = curve.splits[split][metric]
                 for e in range(5):
                     values = [history[e][split][metric] for history in histories]
                     assert means[e] == pytest.approx(statistics.mean(values))
                     if len(values) > 1:
-                        assert spreads[e] == pytest.approx(statistics.stdev(values))
+                        assert stds[e] == pytest.approx(statistics.stdev(values))
                     else:
-                        assert spreads is None
+                        assert stds is None
 
 
-def test_the_last_epoch_stands_in_a_table_too(report, own):
-    table = next(block for block in blocks.of_report(report)
-                 if isinstance(block, blocks.Table) and block.kind == "curves")  # fmt: skip
+def test_the_last_epoch_stands_in_a_table_too(findings, own):
+    table = next(block for block in report_blocks(findings)
+                 if isinstance(block, Table) and block.kind == "curves")  # fmt: skip
     rows = {line.cells[0].text: line.cells[1:] for line in table.lines}
-    keys = ("loss", "accuracy", "f1_macro", "recall", "precision")
+    assert table.columns == ["System", "Loss", "Accuracy", "Macro F1", "Precision", "Recall"]
+    keys = ("loss", "accuracy", "f1_macro", "precision", "recall")
     for (name, _), (record, _, *_) in own.items():
         if record["head"] == "logreg":
             continue
@@ -192,8 +193,8 @@ def test_the_last_epoch_stands_in_a_table_too(report, own):
             for cell, key in zip(rows[f"{name}, {split}"], keys, strict=True):
                 values = [one[split][key] for one in every]
                 assert cell.text == f"{statistics.mean(values):.4f}"
-                spread = f"± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
-                assert cell.spread == spread
+                std = f"± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
+                assert cell.std == std
 
 
 def test_a_head_that_ended_early_has_no_say_in_later_epochs(report_dir):
@@ -207,9 +208,9 @@ def test_a_head_that_ended_early_has_no_say_in_later_epochs(report_dir):
 
     first, second = system.runs
     cut = groups.System([first, Shorter(second.folder, second.record)], None)
-    (curve,) = analysis._curves({"x": cut})
-    means, spreads = curve.splits["train"]["loss"]
-    assert means[4] == first.history()[4]["train"]["loss"] and spreads[4] == 0 != spreads[1]
+    (curve,) = comparisons._curves({"x": cut})
+    means, stds = curve.splits["train"]["loss"]
+    assert means[4] == first.history()[4]["train"]["loss"] and stds[4] == 0 != stds[1]
 
 
 def test_cost_is_that_of_the_cache_and_of_the_passes(imdb, report_dir, own):
@@ -224,8 +225,8 @@ def test_cost_is_that_of_the_cache_and_of_the_passes(imdb, report_dir, own):
         assert one.heads_in_pass == ((1, 1) if one.name.startswith("logreg") else (5, 5))
 
 
-def test_a_transfer_has_its_own_comparisons_but_no_curves(report):
-    part = next(part for part in report.parts if "→" in part.section.title)
+def test_a_transfer_has_its_own_comparisons_but_no_curves(findings):
+    part = next(part for part in findings.parts if "→" in part.section.title)
     assert len(part.analysis.systems) == 4 and part.analysis.comparisons
     assert part.analysis.curves == [] and part.analysis.cost is None
     assert part.examples is not None and part.examples.words
@@ -244,13 +245,12 @@ def test_words_are_of_the_best_space_head(imdb, own):
 def test_words_are_the_sums_of_every_texts_explanation(imdb, report_dir, bert):
     """Text by text, in float64, against the sums over the whole split."""
     run = runs.find(report_dir, imdb.examples.run)
-    words = Words(bert)
     total, count = defaultdict(lambda: np.zeros(2)), defaultdict(int)
     (path,) = (report_dir / "embeddings").glob("*--imdb--*.h5")
-    with store.Cache(path) as cache:
+    with Cache(path) as cache:
         for number in range(len(cache.splits["test"])):
-            hidden, ids, _ = explain.cached_example(cache, f"test:{number}")
-            for word in explain.explain(run, hidden, words.of(ids.tolist())).words:
+            explained = inference.explain_example(run, cache, f"test:{number}", backbone=str(bert))
+            for word in explained.words:
                 if not word.special:
                     shares = np.array(word.contributions)
                     total[word.text] += shares - shares.mean()
@@ -282,10 +282,11 @@ def test_mistakes_are_the_most_confident_wrong_examples(imdb, own, report_dir, b
         assert one.predicted == names[logits[number].argmax()]
         assert one.confidence == pytest.approx(chances[number])
         run = runs.find(report_dir, imdb.examples.run)
-        with store.Cache(path) as cache:
-            hidden, ids, _ = explain.cached_example(cache, one.example)
-        shares, _, _ = explain.contributions(run, hidden)
-        of_words = Words(bert).of(ids.tolist())
+        with Cache(path) as cache:
+            found = cached_example(cache, one.example)
+        hidden = found.hidden.astype(np.float64)
+        shares = inference.Shares(run).token_logits(hidden) / len(hidden)
+        of_words = Words(bert).of(found.token_ids.tolist())
         guess = logits[number].argmax()
         assert one.words == [text for text, _, _ in of_words]
         assert one.shares == pytest.approx([
@@ -301,7 +302,7 @@ def test_identical_systems_are_never_called_different(report_dir):
     twin = dataclasses.replace(one, system="twin")
     section = dataclasses.replace(group.section, rows=[one, twin])
     both = groups.Group(section, [group.systems[0], group.systems[0]])
-    (made,) = analysis.analyse(report_dir, both).comparisons
+    (made,) = comparisons.analyse(report_dir, both).comparisons
     assert made.identical and made.corrected == 1
     assert made.accuracy == made.f1_macro == Difference(0, (0, 0))
     assert (
@@ -330,15 +331,15 @@ def comparison(**changes):
         ({"accuracy": Difference(-0.013, (-0.022, -0.004))},
          "linear beats space by 1.3 points of accuracy (95% interval 0.4 to 2.2; p = 0.004), "
          "−2.0 points of macro F1 (95% interval −5.0 to 1.0)."),
-        ({"over_seeds": Figure(-0.02, 0.006), "seeds": 3},
+        ({"over_seeds": MeanStd(-0.02, 0.006), "seeds": 3},
          "(95% interval −1.0 to 5.0). Over 3 seeds linear is ahead by 2.0 ± 0.6 points."),
-        ({"over_seeds": Figure(-0.0004, 0.006), "seeds": 3},
+        ({"over_seeds": MeanStd(-0.0004, 0.006), "seeds": 3},
          " Over 3 seeds neither is ahead (0.0 ± 0.6 points)."),
-        ({"over_seeds": Figure(0.012, 0.006), "seeds": 3},
+        ({"over_seeds": MeanStd(0.012, 0.006), "seeds": 3},
          " Over 3 seeds space is ahead by 1.2 ± 0.6 points."),
-        ({"accuracy": Difference(-0.013, (-0.022, -0.004)), "over_seeds": Figure(0.012, 0.006),
+        ({"accuracy": Difference(-0.013, (-0.022, -0.004)), "over_seeds": MeanStd(0.012, 0.006),
           "seeds": 2}, " Over 2 seeds space is ahead by 1.2 ± 0.6 points."),
-        ({"identical": True, "over_seeds": Figure(0.01, 0.006), "seeds": 2},
+        ({"identical": True, "over_seeds": MeanStd(0.01, 0.006), "seeds": 2},
          "The heads of space and linear predict the same for every example. Over 2 seeds space is"),
     ],
 )  # fmt: skip
@@ -346,34 +347,36 @@ def test_findings_are_said_in_words(changes, said):
     assert said in wording.verdict(comparison(**changes))
 
 
-def test_runs_without_outputs_are_named_and_the_rest_is_told(report_dir, tmp_path):
+def test_runs_without_predictions_are_named_and_the_rest_is_told(report_dir, tmp_path):
     shutil.copytree(report_dir, tmp_path / "copy")
     found = runs.load_all(tmp_path / "copy")
-    gone = next(run for run in found if run.record["head"] == "linear")
+    gone = next(run for run in found if run.head.kind == "linear")
     (gone.folder / "predictions.npz").unlink()
     made = content.build(tmp_path / "copy", runs.load_all(tmp_path / "copy"), with_examples=True)
     part = next(p for p in made.parts if gone.id in {i for r in p.section.rows for i in r.runs})
-    assert part.analysis.incomplete == [gone.record["system"]]
-    assert gone.record["system"] not in {one.name for one in part.analysis.systems}
+    assert part.analysis.incomplete == [gone.record.system]
+    assert gone.record.system not in {one.name for one in part.analysis.systems}
     assert len(part.section.rows) == len(part.analysis.systems) + 1
-    shown = spacelite("report", "--cache-dir", tmp_path / "copy").stdout
-    assert f"are known of {gone.record['system']}" in " ".join(shown.split())
-    assert "train again" in " ".join(shown.split())
+    shown = " ".join(spacelite("report", "--cache-dir", tmp_path / "copy").stdout.split())
+    assert (
+        f"{gone.record.system}: the predictions for single examples were not saved or are damaged, "
+        "so comparisons and diagrams leave them out (train again)."
+    ) in shown
 
 
 def test_words_of_a_cache_that_is_not_whole_are_not_told(report_dir, tmp_path, bert, caplog):
     shutil.copytree(report_dir, tmp_path / "copy")
     (path,) = (tmp_path / "copy" / "embeddings").glob("*--labels--*.h5")
-    with store.lock(path), Writer(path) as writer:
+    with files.lock(path), Writer(path) as writer:
         writer.unmark("test", 3)
     found = runs.load_all(tmp_path / "copy")
     made = content.build(tmp_path / "copy", found, with_examples=True, backbone=str(bert))
     told = {part.section.data: part.examples is not None for part in made.parts}
     assert told == {"imdb": True, "other": True, "labels": False}
     assert "is unfinished" in caplog.text
-    with store.Cache(path) as cache:
-        assert "test:3 is not embedded" in refusal(explain.cached_example, cache, "test:3")
-        explain.cached_example(cache, "test:4")
+    with Cache(path) as cache:
+        assert "test:3 is not embedded" in refusal(cached_example, cache, "test:3")
+        cached_example(cache, "test:4")
 
 
 def test_without_the_cache_there_are_no_words_but_all_else(report_dir, tmp_path, caplog):
@@ -399,27 +402,25 @@ def test_several_labels_a_text(bert, tmp_path):
             rows.append({"text": " ".join(words), "labels": labels})
         (data / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
     path = embed(backbone=str(bert), dataset=str(data), cache_dir=tmp_path, device="cpu").path
-    heads = [
-        HeadSettings(kind="space", latent=3, inter=0.0, intra=0.0, learning_rate=0.05, seed=seed)
-        for seed in (0, 1)
-    ]
-    with store.Cache(path) as cache:
-        runs.train_and_save(tmp_path, cache, heads, PassSettings(epochs=3, batch_size=16))
+    configs = [heads.config("space", learning_rate=0.05, seed=seed) for seed in (0, 1)]
+    with Cache(path) as cache:
+        train_and_save(tmp_path, cache, configs, TrainingConfig(epochs=3, batch_size=16))
     found = runs.load_all(tmp_path)
     made = content.build(tmp_path, found, with_examples=True, backbone=str(bert))
     (part,) = made.parts
     (system,) = part.analysis.systems
-    first = min(found, key=lambda run: run.settings["seed"])
-    given, given_names = first.outputs(), first.record["label_names"]
+    first = min(found, key=lambda run: run.head.seed)
+    given, given_names = first.predictions(), first.record.label_names
     expected = sk.multilabel_confusion_matrix(given.labels, given.predicted)
     assert system.confusion == expected.tolist()
-    assert part.examples.several and list(part.examples.words) == given_names
+    assert part.examples.task == MULTI_LABEL.name
+    assert tuple(part.examples.words) == given_names
     run = runs.find(tmp_path, part.examples.run)
     total, count = defaultdict(lambda: np.zeros(2)), defaultdict(int)
-    with store.Cache(path) as cache:
+    with Cache(path) as cache:
         for number in range(20):
-            hidden, ids, _ = explain.cached_example(cache, f"test:{number}")
-            for word in explain.explain(run, hidden, Words(bert).of(ids.tolist())).words:
+            explained = inference.explain_example(run, cache, f"test:{number}", backbone=str(bert))
+            for word in explained.words:
                 if not word.special:  # not beyond any mean
                     total[word.text] += word.contributions
                     count[word.text] += 1
@@ -431,15 +432,14 @@ def test_several_labels_a_text(bert, tmp_path):
     assert any(part.examples.words.values()) and part.examples.mistakes
     for one in part.examples.mistakes:
         number = int(one.example.partition(":")[2])
-        assert not given.right[number] and one.confidence == given.confidence[number]
-        with store.Cache(path) as cache:
-            hidden, ids, _ = explain.cached_example(cache, one.example)
-        made_of = explain.explain(run, hidden, Words(bert).of(ids.tolist()))
-        assert one.shares == [word.contributions[made_of.predicted] for word in made_of.words]
+        assert not given.correct[number] and one.confidence == given.confidence[number]
+        with Cache(path) as cache:
+            explained = inference.explain_example(run, cache, one.example, backbone=str(bert))
+        assert one.shares == [word.contributions[explained.predicted] for word in explained.words]
     for form in ("markdown", "latex", "json"):
-        assert "praise" in write.as_text(made, form)
-    shown = write.to_folder(made, "html", tmp_path / "page").read_text()
-    assert "Rightly not" in shown and "beyond their mean" not in shown
+        assert "praise" in forms.as_text(made, form)
+    shown = forms.save(made, "html", tmp_path / "page").read_text()
+    assert "True negative" in shown and "beyond their mean" not in shown
 
 
 def test_of_many_systems_the_best_are_told_of_and_p_is_corrected_for_all(report_dir):
@@ -449,13 +449,13 @@ def test_of_many_systems_the_best_are_told_of_and_p_is_corrected_for_all(report_
     rows = [
         dataclasses.replace(
             group.section.rows[0], system=f"system {i}",
-            figures={**group.section.rows[0].figures, "accuracy": Figure(float(accuracy))},
+            figures={**group.section.rows[0].figures, "accuracy": MeanStd(float(accuracy))},
         )
         for i, accuracy in enumerate(accuracies)
     ]  # fmt: skip
     systems = [group.systems[i % len(group.systems)] for i in range(30)]
     section = dataclasses.replace(group.section, rows=rows)
-    made = analysis.analyse(report_dir, groups.Group(section, systems))
+    made = comparisons.analyse(report_dir, groups.Group(section, systems))
     best = {row.name for row in rows if row.figures["accuracy"].mean >= 0.06}
     assert {one.name for one in made.systems} == best and len(best) == 24
     assert made.left_out == 6 and made.tests == 30 * 29 // 2
@@ -468,7 +468,7 @@ def test_of_many_systems_the_best_are_told_of_and_p_is_corrected_for_all(report_
 
 def test_bands_stay_within_what_a_metric_can_be():
     values = {name: ([0.9, 0.05], [0.3, 0.2]) for name in ("accuracy", "loss")}
-    curve = analysis.Curve("x", [1, 2], {"train": values})
+    curve = Curve("x", [1, 2], {"train": values})
     for name, top in (("accuracy", 1.0), ("loss", 1.2)):
         low, high = curve.band("train", name)
         assert low == pytest.approx([0.6, 0]) and high == pytest.approx([top, 0.25])

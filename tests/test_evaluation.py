@@ -4,28 +4,26 @@ import itertools
 import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import h5py
 import numpy as np
 import pytest
-from conftest import refusal, write_dataset
-from safetensors.numpy import load_file
+from conftest import refusal, train_and_save, write_dataset
+from safetensors.numpy import load_file, save_file
 from sklearn import metrics as sk
 from spacelite_cli.app import app
 from typer.testing import CliRunner
 
-from spacelite.cache import store
-from spacelite.cache.embedding import embed
-from spacelite.heads.settings import HeadSettings, PassSettings
-from spacelite.inference import transfer as evaluation
-from spacelite.runs import store as runs
+from spacelite import heads, inference, runs
+from spacelite.cache import Cache, embed
+from spacelite.training import TrainingConfig
 
 HEADS = [
-    HeadSettings(kind="space", latent=3, inter=0.2, intra=0.001, learning_rate=0.01),
-    HeadSettings(kind="mlp", pooling="first", learning_rate=0.01),
-    HeadSettings(kind="linear", pooling="mean", learning_rate=0.01),
-    HeadSettings(kind="logreg", pooling="mean", learning_rate=None, weight_decay=None),
+    heads.config("space", latent=3, inter=0.2, intra=0.001, learning_rate=0.01),
+    heads.config("mlp", pooling="first", learning_rate=0.01),
+    heads.config("linear", pooling="mean", learning_rate=0.01),
+    heads.config("logreg", pooling="mean"),
 ]
 
 
@@ -37,9 +35,9 @@ def spacelite(*arguments):
 def place(tmp_path_factory, cache_path):
     """A cache folder with a run of each kind of head, by kind."""
     folder = tmp_path_factory.mktemp("transfer")
-    with store.Cache(cache_path) as cache:
-        saved, _ = runs.train_and_save(folder, cache, HEADS, PassSettings(epochs=2, batch_size=16))
-    return folder, {run.record["head"]: run for run in saved}
+    with Cache(cache_path) as cache:
+        saved = train_and_save(folder, cache, HEADS, TrainingConfig(epochs=2, batch_size=16))
+    return folder, {run.head.kind: run for run in saved}
 
 
 def cached(folder, backbone, classes, name, **options):
@@ -58,7 +56,7 @@ def expected(run, path, split, numbers):
         tokens = group["tokens"][...].astype(np.float64)
         parts = [tokens[a:b] for a, b in itertools.pairwise(group["offsets"][...])]
         labels = np.array(numbers)[group["labels"][...]]
-    kind, extra = run.record["head"], 0.0
+    kind, extra = run.head.kind, 0.0
     if kind == "space":
         s = [np.tanh(np.einsum("cld,td->tcl", weights["concept_spaces"], x)) for x in parts]
         features = np.array([x.mean(axis=0).ravel() for x in s])
@@ -91,50 +89,62 @@ def expected(run, path, split, numbers):
 def test_figures_follow_from_the_weights_and_the_other_cache(kind, place, bert, tmp_path):
     run = place[1][kind]
     path = cached(tmp_path, bert, 2, "other")
-    with store.Cache(path) as cache:
-        result, given = evaluation.transfer(run, cache)
-        assert set(given) == {"validation", "test"}
-        for split, outputs in given.items():
-            assert outputs.right.mean() == result.metrics[split]["accuracy"]
-            assert (outputs.labels == cache.splits[split].labels).all()
-    assert result.labels == {"0": "0", "1": "1"} and result.dataset == "other"
+    with Cache(path) as cache:
+        record, predictions = inference.evaluate(run, cache)
+        assert set(predictions) == {"validation", "test"}
+        for split, own in predictions.items():
+            assert own.correct.mean() == record.metrics[split]["accuracy"]
+            assert (own.labels == cache.splits[split].labels).all()
+    assert record.labels == {"0": "0", "1": "1"} and record.dataset == "other"
     for split in ("train", "validation", "test"):
-        assert result.metrics[split] == pytest.approx(expected(run, path, split, [0, 1]), abs=1e-5)
+        assert record.metrics[split] == pytest.approx(expected(run, path, split, [0, 1]), abs=1e-5)
 
 
 def test_labels_are_mapped(place, bert, tmp_path):
     run = place[1]["space"]
     path = cached(tmp_path, bert, 3, "three")
-    with store.Cache(path) as cache:
-        result, _ = evaluation.transfer(run, cache, {"0": "1", "1": "0", "2": "1"})
-        message = refusal(evaluation.transfer, run, cache)
-        assert "three has 3 labels (0, 1, 2), run" in message
-        assert message.endswith("--map '0=...' --map '1=...' --map '2=...'")
-        assert "'9'" in refusal(evaluation.transfer, run, cache, {"9": "1", "1": "0", "2": "1"})
-        assert "'5'" in refusal(evaluation.transfer, run, cache, {"0": "5", "1": "0", "2": "1"})
-        assert "'2' is missing" in refusal(evaluation.transfer, run, cache, {"0": "1", "1": "0"})
-    assert result.labels == {"0": "1", "1": "0", "2": "1"}
+    with Cache(path) as cache:
+        record, _ = inference.evaluate(run, cache, {"0": "1", "1": "0", "2": "1"})
+        message = refusal(inference.evaluate, run, cache)
+        assert "three: the data have 3 labels (0, 1, 2), the run has 2 (0, 1)" in message
+        assert message.endswith("say which is which, for each of 0, 1, 2")
+        for mapping, words in (
+            ({"9": "1", "1": "0", "2": "1"}, "there is no label '9'"),
+            ({"0": "5", "1": "0", "2": "1"}, "there is no label '5'"),
+            ({"0": "1", "1": "0"}, "'2' is not mapped"),
+        ):
+            message = refusal(inference.evaluate, run, cache, mapping)
+            assert words in message
+            assert message.endswith(
+                "map each label of the data (0, 1, 2) to one of the run's (0, 1)"
+            )
+    assert record.labels == {"0": "1", "1": "0", "2": "1"}
     wanted = expected(run, path, "test", [1, 0, 1])
-    assert result.metrics["test"] == pytest.approx(wanted, abs=1e-5)
+    assert record.metrics["test"] == pytest.approx(wanted, abs=1e-5)
 
 
 def test_pairs_of_labels_are_told_apart_by_the_labels_there_are():
     there, here = ["a b,c=d", "cat", "x"], ["pos", "n=eg"]
     pairs = ["a b,c=d=pos", "cat=n=eg", "x = pos"]
-    assert evaluation.parse_map(pairs, there, here) == {
+    assert inference.parse_mapping(pairs, there, here) == {
         "a b,c=d": "pos", "cat": "n=eg", "x": "pos",
     }  # fmt: skip
-    for wrong, words in ((["a"], "--map a: give LABEL=LABEL"), (["=b"], "--map =b: give"),
+    for wrong, words in ((["a"], "labels=a: give LABEL=LABEL"), (["=b"], "labels==b: give"),
                          (["a=b", "a=c"], "'a' is there twice")):  # fmt: skip
-        assert words in refusal(evaluation.parse_map, wrong, there, here)
+        assert words in refusal(inference.parse_mapping, wrong, there, here)
+
+
+def renamed(run, *names):
+    """The run, its labels under other names."""
+    return replace(run, record=replace(run.record, label_names=names))
 
 
 def test_labels_that_share_some_names_only_need_a_map(place, bert, tmp_path):
     path = cached(tmp_path, bert, 2, "other")
     run = place[1]["space"]
-    turned = runs.Run(run.folder, {**run.record, "label_names": ["1", "9"]})
-    with store.Cache(path) as cache:
-        assert "say which is which with --map" in refusal(evaluation.transfer, turned, cache)
+    turned = renamed(run, "1", "9")
+    with Cache(path) as cache:
+        assert "say which is which" in refusal(inference.evaluate, turned, cache)
 
 
 def test_a_head_of_other_shapes_is_damaged(place, bert, tmp_path):
@@ -142,9 +152,9 @@ def test_a_head_of_other_shapes_is_damaged(place, bert, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(place[1]["space"].folder, copy)
     shutil.copy(place[1]["linear"].folder / "head.safetensors", copy)
-    with store.Cache(path) as cache:
-        assert "is damaged (it is no space head of 2 labels)" in refusal(
-            evaluation.transfer, runs.load(copy), cache
+    with Cache(path) as cache:
+        assert "is damaged (it holds no space head of 2 labels)" in refusal(
+            inference.evaluate, runs.load(copy), cache
         )
 
 
@@ -156,34 +166,37 @@ def test_labels_of_the_same_names_are_the_same_whatever_their_order(place, bert,
         (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
     path = embed(backbone=str(bert), dataset=str(folder), cache_dir=tmp_path).path
     run = place[1]["space"]
-    turned = runs.Run(run.folder, {**run.record, "label_names": ["good", "bad"]})
-    with store.Cache(path) as cache:
-        result, _ = evaluation.transfer(turned, cache)
-    assert result.labels == {"bad": "bad", "good": "good"}
-    assert result.metrics["test"] == pytest.approx(expected(run, path, "test", [1, 0]), abs=1e-4)
+    with Cache(path) as cache:
+        record, _ = inference.evaluate(renamed(run, "good", "bad"), cache)
+    assert record.labels == {"bad": "bad", "good": "good"}
+    assert record.metrics["test"] == pytest.approx(expected(run, path, "test", [1, 0]), abs=1e-4)
 
 
 def test_other_hidden_states_are_refused(place, distilbert, bert, tmp_path):
     run = place[1]["space"]
     for made, words in (
         (cached(tmp_path, distilbert, 2, "a"), ["backbone", "tiny-bert", "tiny-distilbert"]),
-        (cached(tmp_path, bert, 2, "b", layer=1), ["its layer is -1, the cache's 1"]),
-        (cached(tmp_path, bert, 2, "c", padding="max_length", max_length=40), ["its padding"]),
+        (cached(tmp_path, bert, 2, "b", layer=1), ["the run's layer is -1, the cache's 1"]),
+        (
+            cached(tmp_path, bert, 2, "c", padding="max_length", max_length=40),
+            ["the run's padding is longest, the cache's max_length"],
+        ),
     ):
-        with store.Cache(made) as cache:
-            message = refusal(evaluation.transfer, run, cache)
+        with Cache(made) as cache:
+            message = refusal(inference.evaluate, run, cache)
         assert all(word in message for word in words), message
 
 
 def test_another_width_is_refused(place, bert, tmp_path):
-    run = place[1]["space"]
     path = cached(tmp_path, bert, 2, "other")
-    parameters = run.parameters()
-    narrow = runs.Run(run.folder, run.record)
-    wrong = {**parameters, "concept_spaces": parameters["concept_spaces"][..., :5]}
-    object.__setattr__(narrow, "parameters", lambda: wrong)
-    with store.Cache(path) as cache:
-        assert "width 5, cache" in refusal(evaluation.transfer, narrow, cache)
+    copy = tmp_path / "copy"
+    shutil.copytree(place[1]["space"].folder, copy)
+    parameters = load_file(copy / "head.safetensors")
+    parameters["concept_spaces"] = np.ascontiguousarray(parameters["concept_spaces"][..., :5])
+    save_file(parameters, copy / "head.safetensors")
+    with Cache(path) as cache:
+        message = refusal(inference.evaluate, runs.load(copy), cache)
+    assert f"hidden states of width 5, cache {path.stem} has width 16" in message
 
 
 def test_several_labels_and_one_label_do_not_mix(place, bert, tmp_path):
@@ -193,9 +206,10 @@ def test_several_labels_and_one_label_do_not_mix(place, bert, tmp_path):
     for split in ("train", "validation", "test"):
         (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
     path = embed(backbone=str(bert), dataset=str(folder), cache_dir=tmp_path).path
-    with store.Cache(path) as cache:
-        message = refusal(evaluation.transfer, place[1]["space"], cache)
-    assert "several has several labels a text" in message
+    with Cache(path) as cache:
+        message = refusal(inference.evaluate, place[1]["space"], cache)
+    assert message.startswith("data set several and run ")
+    assert message.endswith("the data have several labels per text, the run has one label per text")
 
 
 def test_the_command_embeds_evaluates_and_the_report_shows_it(place, bert, tmp_path):
@@ -215,7 +229,7 @@ def test_the_command_embeds_evaluates_and_the_report_shows_it(place, bert, tmp_p
     wanted = expected(run, path, "test", [0, 1])
     assert again["metrics"]["test"] == pytest.approx(wanted, abs=1e-3)
     (stored,) = run.transfers()
-    assert {"run": run.id, **stored} == again
+    assert {"run": run.id, **asdict(stored)} == again
     assert "reviews → more, tiny-bert, 2 epochs" in spacelite("report", *there).stdout
     known = spacelite("eval", run.id, "--cache", path.stem, "--json", *there)
     assert json.loads(known.stdout) == again
@@ -249,34 +263,34 @@ def test_runs_are_found_by_what_is_only_theirs(place, tmp_path):
     copy.mkdir()
     (copy / "head.safetensors").write_bytes(b"no weights")
     (copy / "run.json").write_text((run.folder / "run.json").read_text())
-    assert "is damaged" in refusal(runs.find(folder, str(copy)).parameters)
+    assert "is damaged" in refusal(lambda: runs.find(folder, str(copy)).parameters)
 
 
 def test_what_a_killed_evaluation_left_is_no_result(place, bert, tmp_path):
     run = place[1]["mlp"]
     path = cached(tmp_path, bert, 2, "killed")
-    with store.Cache(path) as cache:
-        result, given = evaluation.transfer(run, cache)
+    with Cache(path) as cache:
+        record, predictions = inference.evaluate(run, cache)
     before = len(run.transfers())
-    run.save_transfer(asdict(result), given)
+    run.save_transfer(record, predictions)
     folder = run.folder / "transfer"
     for file in folder.glob("[!.]*--killed--*"):
         (folder / f".{file.name}.partial").write_bytes(file.read_bytes())
     assert len(run.transfers()) == before + 1
-    run.save_transfer(asdict(result), given)
+    run.save_transfer(record, predictions)
     assert not list(folder.glob("*.partial"))
-    (transfer,) = [one for one in run.transfers() if one["dataset"] == "killed"]
-    assert (run.outputs(transfer).logits == given["test"].logits).all()
+    (transfer,) = [one for one in run.transfers() if one.dataset == "killed"]
+    assert (run.predictions(transfer).logits == predictions["test"].logits).all()
 
 
 def test_evaluations_at_once_leave_whole_files(place, bert, tmp_path):
     run = place[1]["mlp"]
     path = cached(tmp_path, bert, 2, "crowd")
-    with store.Cache(path) as cache:
-        result, given = evaluation.transfer(run, cache)
+    with Cache(path) as cache:
+        record, predictions = inference.evaluate(run, cache)
     with ThreadPoolExecutor(8) as pool:
-        for done in [pool.submit(run.save_transfer, asdict(result), given) for _ in range(24)]:
+        for done in [pool.submit(run.save_transfer, record, predictions) for _ in range(24)]:
             done.result()
-    (transfer,) = [one for one in run.transfers() if one["dataset"] == "crowd"]
-    assert run.outputs(transfer) is not None
+    (transfer,) = [one for one in run.transfers() if one.dataset == "crowd"]
+    assert run.predictions(transfer) is not None
     assert not list((run.folder / "transfer").glob("*.partial"))

@@ -1,39 +1,46 @@
-"""The published figures, the pooling of seeds, and the tables."""
+"""The published figures, means over seeds, and the tables."""
 
-import copy
 import json
 import statistics
 from pathlib import Path
 
 import pytest
 
-from spacelite.paper import tables as paper
+from spacelite import paper
+from spacelite.paper.tables import FIGURES
 from spacelite.reports.analysis import groups, published
-from spacelite.reports.document import blocks
+from spacelite.reports.document.blocks import section_blocks
 from spacelite.reports.render import markdown
-from spacelite.runs.store import Run
+from spacelite.runs import Run, RunRecord
+
+SPEC = {
+    "format": 1, "dataset": "imdb", "dataset_hash": "0", "label_names": ["negative", "positive"],
+    "backbone": "minilm", "backbone_version": "0", "tokenizer_hash": "0", "max_length": 256,
+    "layer": -1, "padding": "none", "dtype": "float16", "precision": "float32",
+}  # fmt: skip
 
 
-def record(**changes):
+def run_with(test=None, **changes):
+    """A run as a former version saved it, without the settings that it did not know, but for
+    changes of its record; `test`: of its test metrics, False for a data set without that split."""
     scores = {"loss": 0.5, "ce": 0.4, "accuracy": 0.8, "f1_macro": 0.79, "precision": 0.78,
               "recall": 0.81}  # fmt: skip
-    made = {
-        "head": "space", "system": "space", "cache": "minilm--imdb--0", "cache_key": "k",
-        "spec": {"dataset": "imdb", "backbone": "minilm"}, "average": "binary",
-        "label_names": ["negative", "positive"],
-        "settings": {
-            "seed": 0, "latent": 3, "inter": 0.0, "intra": 0.0, "pooling": None, "epochs": 5,
-            "batch_size": 256, "learning_rate": 2e-4, "weight_decay": 0.01, "data_seed": 0,
-        },
+    content = {
+        "format": 1, "head": "space", "cache": "minilm--imdb--0", "cache_key": "k",
+        "average": "binary", "label_names": ["negative", "positive"],
         "examples": {"train": 25000, "validation": 5000, "test": 20000}, "train_params": 2318,
-        "metrics": {"validation": scores, "test": dict(scores)},
+        "seconds": 1.0, "created": "2026-01-01T00:00:00Z",
     }  # fmt: skip
-    made = copy.deepcopy(made)
-    made["settings"].update(changes.pop("settings", {}))
-    made["spec"].update(changes.pop("spec", {}))
-    made["metrics"]["test"].update(changes.pop("test", {}))
-    made.update(changes)
-    return Run(Path("run"), made)
+    settings = {
+        "seed": 0, "latent": 3, "inter": 0.0, "intra": 0.0, "pooling": None, "epochs": 5,
+        "batch_size": 256, "learning_rate": 2e-4, "weight_decay": 0.01, "data_seed": 0,
+    }  # fmt: skip
+    content["settings"] = settings | changes.pop("settings", {})
+    content["spec"] = SPEC | changes.pop("spec", {})
+    content["metrics"] = {"validation": scores}
+    if test is not False:
+        content["metrics"]["test"] = scores | (test or {})
+    return Run(Path("run"), RunRecord.from_json(content | changes, "run"))
 
 
 KINDS = ("measured", "published", "difference")
@@ -59,33 +66,33 @@ def test_published_figures_are_those_of_the_source(real_data):
     if not source.is_file():
         pytest.skip(f"the source of the published figures is not beside {real_data}")
     tables = json.loads(source.read_text())["tables"]
-    theirs = [(t["id"], *(row[n] for n in paper.FIGURES)) for t in tables for row in t["rows"]]
-    assert [(r.table, *(r.figures[n] for n in paper.FIGURES)) for r in paper.published()] == theirs
+    theirs = [(t["id"], *(row[n] for n in FIGURES)) for t in tables for row in t["rows"]]
+    assert [(r.table, *(r.figures[n] for n in FIGURES)) for r in paper.published()] == theirs
 
 
-def test_seeds_become_mean_and_spread():
+def test_seeds_become_mean_and_standard_deviation():
     values = [0.80, 0.82, 0.87]
-    runs = [record(settings={"seed": i}, test={"accuracy": v}) for i, v in enumerate(values)]
+    runs = [run_with(settings={"seed": i}, test={"accuracy": v}) for i, v in enumerate(values)]
     (section,) = sections_of(runs)
     row = section.rows[0]
     assert row.seeds == 3
     assert row.figures["accuracy"].mean == pytest.approx(statistics.mean(values))
-    assert row.figures["accuracy"].spread == pytest.approx(statistics.stdev(values))
-    assert row.figures["loss"].spread == 0
+    assert row.figures["accuracy"].std == pytest.approx(statistics.stdev(values))
+    assert row.figures["loss"].std == 0
 
 
 def test_other_losses_are_other_rows_and_other_settings_other_sections():
-    runs = [record(), record(settings={"inter": 0.2}), record(settings={"epochs": 7}),
-            record(cache_key="other")]  # fmt: skip
+    runs = [run_with(), run_with(settings={"inter": 0.2}), run_with(settings={"epochs": 7}),
+            run_with(cache_key="other")]  # fmt: skip
     sections = sections_of(runs)
     assert [len(s.rows) for s in sections] == [2, 1, 1]
 
 
 def test_rows_stand_in_the_order_of_their_settings():
     linear = {"latent": None, "inter": None, "intra": None, "pooling": "mean"}
-    runs = [record(head="linear", system="linear (mean)", settings={**linear, "epochs": 7})]
+    runs = [run_with(head="linear", settings={**linear, "epochs": 7})]
     for inter, intra in ((0.2, 0.001), (0.1, 0), (0.2, 0), (0, 0.001)):
-        runs.append(record(settings={"inter": inter, "intra": intra, "epochs": 7}))
+        runs.append(run_with(settings={"inter": inter, "intra": intra, "epochs": 7}))
     (section,) = sections_of(runs)
     assert [(row.inter, row.intra) for row in section.rows] == [
         (0, 0.001), (0.1, 0), (0.2, 0), (0.2, 0.001), (None, None),
@@ -93,7 +100,7 @@ def test_rows_stand_in_the_order_of_their_settings():
 
 
 def test_published_rows_stand_under_the_measured_ones_and_are_marked():
-    tables = published_tables([record()])
+    tables = published_tables([run_with()])
     assert [table.title.rpartition(" ")[2] for table in tables] == [
         "[bert-base]", "[imdb-distilbert-5]", "[imdb-xlnet-5]", "[imdb-bert-5]",
     ]  # fmt: skip
@@ -113,23 +120,23 @@ def test_published_rows_stand_under_the_measured_ones_and_are_marked():
 
 
 def test_the_same_backbone_stands_alone_and_needs_no_mark():
-    run = record(spec={"backbone": "distilbert/distilbert-base-cased"})
+    run = run_with(spec={"backbone": "distilbert/distilbert-base-cased"})
     (table,) = published_tables([run])
     assert "distilbert" in table.title and table.notes == []
     assert not any("*" in row.system for row in table.rows)
 
 
 def test_fewer_examples_are_said():
-    tables = published_tables([record(examples={"train": 10000, "test": 10000})])
+    tables = published_tables([run_with(examples={"train": 10000, "test": 10000})])
     for table in tables:
         assert "† Published for 25,000 training examples, here 10,000." in table.notes
         assert sum(row.system.endswith("* †") for row in table.rows) == 1
 
 
 def test_of_several_caches_the_one_nearest_to_a_table_is_held_against_it():
-    few = record(examples={"train": 100, "test": 100}, cache_key="few", test={"accuracy": 0.1})
-    whole = record(test={"accuracy": 0.7})
-    own = record(
+    few = run_with(examples={"train": 100, "test": 100}, cache_key="few", test={"accuracy": 0.1})
+    whole = run_with(test={"accuracy": 0.7})
+    own = run_with(
         examples={"train": 100, "test": 100}, cache_key="own", test={"accuracy": 0.6},
         spec={"backbone": "xlnet-base-cased"},
     )  # fmt: skip
@@ -145,9 +152,9 @@ def test_of_several_caches_the_one_nearest_to_a_table_is_held_against_it():
 
 def test_the_best_of_each_column_are_marked_among_their_like():
     runs = [
-        record(test={"accuracy": 0.9, "f1_macro": 0.7}),
-        record(settings={"inter": 0.2}, test={"accuracy": 0.8, "f1_macro": 0.75}),
-        record(settings={"intra": 0.001}, test={"accuracy": 0.90001, "f1_macro": 0.6}),
+        run_with(test={"accuracy": 0.9, "f1_macro": 0.7}),
+        run_with(settings={"inter": 0.2}, test={"accuracy": 0.8, "f1_macro": 0.75}),
+        run_with(settings={"intra": 0.001}, test={"accuracy": 0.90001, "f1_macro": 0.6}),
     ]
     (section,) = sections_of(runs)
     best = {(row.inter, row.intra): set(row.best) & {"accuracy", "f1_macro"}
@@ -174,17 +181,16 @@ def test_the_best_of_each_column_are_marked_among_their_like():
     ],
 )  # fmt: skip
 def test_another_setting_has_no_published_row(changes):
-    assert published_tables([record(**changes)]) == []
+    assert published_tables([run_with(**changes)]) == []
 
 
 def test_validation_figures_are_never_held_against_published_ones():
-    run = record(examples={"train": 25000, "validation": 5000})
-    del run.record["metrics"]["test"]
+    run = run_with(test=False, examples={"train": 25000, "validation": 5000})
     assert published_tables([run]) == []
 
 
 def test_runs_of_former_versions_are_pooled_with_new_ones():
-    old, new = record(), record(settings={
+    old, new = run_with(), run_with(settings={
         "seed": 1, "schedule": "constant", "clip_norm": None, "class_weights": "none",
         "patience": None, "monitor": None,
     })  # fmt: skip
@@ -193,7 +199,7 @@ def test_runs_of_former_versions_are_pooled_with_new_ones():
 
 
 def test_other_layers_and_lengths_are_said_and_marked():
-    run = record(spec={"layer": 2, "max_length": 64})
+    run = run_with(spec={"layer": 2, "max_length": 64})
     (section,) = sections_of([run])
     assert section.title == "imdb, minilm, layer 2, at most 64 tokens, 5 epochs"
     for table in published_tables([run]):
@@ -204,32 +210,31 @@ def test_other_layers_and_lengths_are_said_and_marked():
 def test_logregs_evaluations_elsewhere_are_told_once(tmp_path):
     (tmp_path / "run" / "transfer").mkdir(parents=True)
     transfer = {
-        "cache": "other", "dataset": "other", "examples": {"test": 5}, "labels": {"0": "0"},
-        "metrics": {"test": record().record["metrics"]["test"]},
+        "cache": "other", "cache_key": "other", "dataset": "other", "examples": {"test": 5},
+        "labels": {"0": "0"}, "metrics": {"test": run_with().record.metrics["test"]},
     }  # fmt: skip
     (tmp_path / "run" / "transfer" / "other.json").write_text(json.dumps(transfer))
     linear = {"latent": None, "inter": None, "intra": None, "pooling": "mean"}
-    fitted = record(head="logreg", system="logreg (mean)", settings={
+    fitted = run_with(head="logreg", settings={
         **linear, "learning_rate": None, "weight_decay": None, "epochs": None, "batch_size": None,
         "data_seed": None,
     })  # fmt: skip
     fitted = Run(tmp_path / "run", fitted.record)
-    sections = sections_of([record(), record(settings={"learning_rate": 1e-3}), fitted])
+    sections = sections_of([run_with(), run_with(settings={"learning_rate": 1e-3}), fitted])
     assert [len(section.rows) for section in sections] == [2, 1, 2]
     assert [section.data for section in sections] == ["imdb", "other", "imdb"]
 
 
 def test_without_a_test_split_validation_is_shown():
-    run = record(examples={"train": 9, "validation": 1})
-    del run.record["metrics"]["test"]
+    run = run_with(test=False, examples={"train": 9, "validation": 1})
     (section,) = sections_of([run])
     assert section.split == "validation" and section.subtitle.startswith("validation figures")
 
 
 def test_markdown_is_a_table_with_every_column():
-    runs = [record(settings={"seed": i}, test={"accuracy": 0.8 + i / 100}) for i in range(2)]
+    runs = [run_with(settings={"seed": i}, test={"accuracy": 0.8 + i / 100}) for i in range(2)]
     (section,) = sections_of(runs)
-    lines = markdown.render(blocks.of_section(section, 1)).splitlines()
+    lines = markdown.render(section_blocks(section, 1)).splitlines()
     table = [line for line in lines if line.startswith("|")]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
     assert cells[0] == ["System", "Parameters", "Loss", "CE", "Accuracy", "Macro F1", "Precision",
@@ -241,7 +246,7 @@ def test_markdown_is_a_table_with_every_column():
 
 
 def test_names_from_data_cannot_break_the_markdown():
-    run = record(spec={"dataset": "a|b <script>", "backbone": "*x*"})
+    run = run_with(spec={"dataset": "a|b <script>", "backbone": "*x*"})
     (section,) = sections_of([run])
-    text = markdown.render(blocks.of_section(section, 1))
+    text = markdown.render(section_blocks(section, 1))
     assert "a\\|b \\<script\\>" in text and "\\*x\\*" in text

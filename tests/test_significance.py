@@ -10,16 +10,17 @@ from sklearn.metrics import accuracy_score, f1_score
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from spacelite.metrics.predictions import Outputs
+from spacelite.metrics.predictions import Predictions
 from spacelite.metrics.significance import accuracy_difference, f1_difference, holm, mcnemar
+from spacelite.tasks import MULTI_LABEL, SINGLE_LABEL
 
 
 def predicting(labels, predicted, classes):
-    return Outputs(np.arange(len(labels)), labels, np.eye(classes)[predicted])
+    return Predictions(np.arange(len(labels)), labels, np.eye(classes)[predicted], SINGLE_LABEL)
 
 
 def differences(first, second, seed=0):
-    only = [(a.right & ~b.right).sum() for a, b in ((first, second), (second, first))]
+    only = [(a.correct & ~b.correct).sum() for a, b in ((first, second), (second, first))]
     accuracy = accuracy_difference(*map(int, only), len(first.labels), seed)
     return accuracy, f1_difference(first, second, seed)
 
@@ -84,7 +85,7 @@ def test_accuracys_interval_equals_the_exact_distribution():
     labels = np.zeros(6, int)
     first = predicting(labels, np.array([0, 0, 0, 0, 1, 1]), 2)
     second = predicting(labels, np.array([0, 1, 1, 1, 1, 0]), 2)
-    each = first.right.astype(int) - second.right.astype(int)
+    each = first.correct.astype(int) - second.correct.astype(int)
     every = [each[list(rows)].mean() for rows in itertools.product(range(6), repeat=6)]
     accuracy, _ = differences(first, second)
     assert accuracy.interval == pytest.approx(np.percentile(every, [2.5, 97.5]), abs=1e-9)
@@ -104,8 +105,8 @@ def test_heads_of_equal_skill_are_seldom_called_different():
     found = 0
     for seed in range(400):
         _, (first, second) = heads(200, 2, seed, skill=(0.5, 0.5))
-        b = (first.right & ~second.right).sum()
-        c = (second.right & ~first.right).sum()
+        b = (first.correct & ~second.correct).sum()
+        c = (second.correct & ~first.correct).sum()
         found += mcnemar(b, c) < 0.05
     assert found <= stats.binom.ppf(0.999, 400, 0.05)
 
@@ -114,7 +115,7 @@ def test_several_labels_an_example():
     random = np.random.RandomState(0)
     labels = random.randint(0, 2, (300, 3))
     logits = [labels - 0.5 + random.normal(size=(300, 3)) * s for s in (0.5, 0.8)]
-    first, second = (Outputs(np.arange(300), labels, values) for values in logits)
+    first, second = (Predictions(np.arange(300), labels, values, MULTI_LABEL) for values in logits)
     accuracy, f1 = differences(first, second)
     scores = [accuracy_score(labels, one.predicted) for one in (first, second)]
     assert accuracy.value == pytest.approx(scores[0] - scores[1], abs=1e-12)

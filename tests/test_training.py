@@ -9,42 +9,49 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import refusal
 from sklearn import metrics as sk
 
-from spacelite.cache import journal, store
+from spacelite import heads
+from spacelite.cache import Cache, journal
 from spacelite.errors import SpaceliteError
-from spacelite.heads.heads import initial_parameters
-from spacelite.heads.settings import HeadSettings, PassSettings
+from spacelite.heads import space
 from spacelite.metrics.scores import METRICS
-from spacelite.training import batches
-from spacelite.training import checkpoints as snapshots
-from spacelite.training import engine as passes
-from spacelite.training.loop import train
+from spacelite.training import TrainingConfig, batches, checkpoints, engine, train
 
-HEADS = [
-    HeadSettings(kind="space", seed=0, latent=3, inter=0.2, intra=0.001, learning_rate=0.01),
-    HeadSettings(kind="space", seed=1, latent=3, inter=0.0, intra=0.0, learning_rate=0.003),
-    HeadSettings(kind="space", seed=0, latent=5, inter=0.2, intra=0.0, learning_rate=0.01),
-    HeadSettings(kind="linear", seed=0, pooling="first", learning_rate=0.01, weight_decay=0.1),
-    HeadSettings(kind="linear", seed=2, pooling="mean", learning_rate=0.01),
-    HeadSettings(kind="linear", seed=1, pooling="pooler", learning_rate=0.01),
-    HeadSettings(kind="mlp", seed=0, pooling="first", learning_rate=0.01),
-    HeadSettings(kind="space", seed=2, latent=3, inter=0.0, intra=0.001, learning_rate=0.01),
-    HeadSettings(kind="logreg", pooling="mean", learning_rate=None, weight_decay=None),
+CONFIGS = [
+    heads.config("space", seed=0, latent=3, inter=0.2, intra=0.001, learning_rate=0.01),
+    heads.config("space", seed=1, latent=3, inter=0.0, intra=0.0, learning_rate=0.003),
+    heads.config("space", seed=0, latent=5, inter=0.2, intra=0.0, learning_rate=0.01),
+    heads.config("linear", seed=0, pooling="first", learning_rate=0.01, weight_decay=0.1),
+    heads.config("linear", seed=2, pooling="mean", learning_rate=0.01),
+    heads.config("linear", seed=1, pooling="pooler", learning_rate=0.01),
+    heads.config("mlp", seed=0, pooling="first", learning_rate=0.01),
+    heads.config("space", seed=2, latent=3, inter=0.0, intra=0.001, learning_rate=0.01),
+    heads.config("logreg", pooling="mean"),
 ]
 PLAIN = [0, 1, 2, 3, 4, 7]  # those without dropout, which are trained by Adam
-SHARED = PassSettings(epochs=3, batch_size=16, data_seed=3)
+TRAINING = TrainingConfig(epochs=3, batch_size=16, data_seed=3)
 
 
 @pytest.fixture(scope="module")
 def cache(cache_path):
-    with store.Cache(cache_path) as opened:
+    with Cache(cache_path) as opened:
         yield opened
+
+
+def initial_parameters(config):
+    return heads.kind(config.kind).initial(config, classes=2, width=16)
+
+
+def checkpoint_of(cache_dir, cache, configs, training=TRAINING):
+    """The file that `train` keeps its state in."""
+    return checkpoints.checkpoint_path(cache_dir, cache, configs, training)
 
 
 @pytest.fixture(scope="module")
 def trained(cache):
-    return train(cache, HEADS, SHARED)
+    return train(cache, CONFIGS, TRAINING)
 
 
 def read(path, split):
@@ -56,19 +63,19 @@ def read(path, split):
         return parts, group["labels"][...], group["pooled"][...]
 
 
-def plain_loss(parameters, settings, parts, labels, pooled):
+def plain_loss(parameters, config, parts, labels, pooled):
     """Loss, CE and logits of a batch by the formulas, differentiable."""
     classifier = parameters["classifier.weight"], parameters["classifier.bias"]
     labels = torch.as_tensor(labels)
     parts = [torch.as_tensor(part) for part in parts]
-    if settings.kind != "space":
+    if config.kind != "space":
         pool = {"first": lambda x: x[0], "last": lambda x: x[-1], "mean": lambda x: x.mean(dim=0)}
         features = (
-            torch.as_tensor(pooled) if settings.pooling == "pooler"
-            else torch.stack([pool[settings.pooling](part) for part in parts])
+            torch.as_tensor(pooled) if config.pooling == "pooler"
+            else torch.stack([pool[config.pooling](part) for part in parts])
         )  # fmt: skip
         features = features.to(classifier[0].dtype)
-        if settings.kind == "mlp":
+        if config.kind == "mlp":
             layer = parameters["pre_classifier.weight"], parameters["pre_classifier.bias"]
             features = F.relu(F.linear(features, *layer))
         logits = F.linear(features, *classifier)
@@ -82,34 +89,33 @@ def plain_loss(parameters, settings, parts, labels, pooled):
         x[:, c].flatten() for x, y in zip(s, labels, strict=True)
         for c in range(x.shape[1]) if c != y
     ])  # fmt: skip
-    spread = [(1 / (x.var(dim=0) + 1e-9)).sum() for x in s if len(x) > 1]
-    loss = ce + settings.inter * ((1 - match).mean() + (1 + other).mean()) / 2
-    return loss + settings.intra * sum(spread) / max(len(spread), 1), ce, logits
+    inverse = [(1 / (x.var(dim=0) + 1e-9)).sum() for x in s if len(x) > 1]
+    loss = ce + config.inter * ((1 - match).mean() + (1 + other).mean()) / 2
+    return loss + config.intra * sum(inverse) / max(len(inverse), 1), ce, logits
 
 
-def order(examples, shared, epoch):
+def order(examples, training, epoch):
     """The batches of an epoch: a permutation by the data's seed and the epoch's number."""
-    rows = np.random.default_rng([shared.data_seed, epoch]).permutation(examples)
-    return torch.from_numpy(rows).split(shared.batch_size)
+    rows = np.random.default_rng([training.data_seed, epoch]).permutation(examples)
+    return torch.from_numpy(rows).split(training.batch_size)
 
 
 @pytest.mark.parametrize("index", PLAIN)
 def test_training_equals_a_plain_loop_with_autograd_and_torch_adam(index, cache, trained):
     """The whole protocol again in float64: order of the data, loss, Adam, weight decay."""
-    settings = HEADS[index]
+    config = CONFIGS[index]
     parts, labels, pooled = read(cache.path, "train")
     parameters = {
-        name: value.double().requires_grad_()
-        for name, value in initial_parameters(settings, 2, 16).items()
+        name: value.double().requires_grad_() for name, value in initial_parameters(config).items()
     }
     adam = torch.optim.Adam(
-        parameters.values(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+        parameters.values(), lr=config.learning_rate, weight_decay=config.weight_decay
     )
-    for epoch in range(SHARED.epochs):
+    for epoch in range(TRAINING.epochs):
         losses = []
-        for rows in order(len(parts), SHARED, epoch + 1):
+        for rows in order(len(parts), TRAINING, epoch + 1):
             loss, _, _ = plain_loss(
-                parameters, settings, [parts[i] for i in rows], labels[rows], pooled[rows]
+                parameters, config, [parts[i] for i in rows], labels[rows], pooled[rows]
             )
             adam.zero_grad()
             loss.backward()
@@ -123,13 +129,13 @@ def test_training_equals_a_plain_loop_with_autograd_and_torch_adam(index, cache,
         )
 
 
-@pytest.mark.parametrize("index", range(len(HEADS)))
+@pytest.mark.parametrize("index", range(len(CONFIGS)))
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
 def test_final_metrics_follow_from_the_weights_and_the_file(index, split, cache, trained):
     head = trained[index]
     parameters = {name: value.double() for name, value in head.parameters.items()}
     parts, labels, pooled = read(cache.path, split)
-    loss, ce, logits = plain_loss(parameters, head.settings, parts, labels, pooled)
+    loss, ce, logits = plain_loss(parameters, head.config, parts, labels, pooled)
     guesses = logits.argmax(dim=1)
     expected = {
         "loss": loss.item(),
@@ -144,7 +150,7 @@ def test_final_metrics_follow_from_the_weights_and_the_file(index, split, cache,
 
 def test_history_has_train_and_validation_metrics_after_every_epoch(trained):
     for head in trained:
-        epochs = [] if head.settings.kind == "logreg" else [1, 2, 3]
+        epochs = [] if head.config.kind == "logreg" else [1, 2, 3]
         assert [entry["epoch"] for entry in head.history] == epochs
         for entry in head.history:
             for split in ("train", "validation"):
@@ -155,19 +161,19 @@ def test_history_has_train_and_validation_metrics_after_every_epoch(trained):
 
 def same_heads(one, two, **tolerance):
     for first, second in zip(one, two, strict=True):
-        assert first.settings == second.settings and first.parameters.keys()
+        assert first.config == second.config and first.parameters.keys()
         for name, value in first.parameters.items():
             torch.testing.assert_close(value, second.parameters[name], **tolerance)
 
 
-@pytest.mark.parametrize("index", range(len(HEADS)))
+@pytest.mark.parametrize("index", range(len(CONFIGS)))
 def test_alone_or_among_others_the_same_head(index, cache, trained):
-    alone = train(cache, [HEADS[index]], SHARED)
+    alone = train(cache, [CONFIGS[index]], TRAINING)
     same_heads(alone, [trained[index]], rtol=1e-4, atol=1e-6)
 
 
 def test_same_settings_same_bytes(cache, trained):
-    again = train(cache, HEADS, SHARED)
+    again = train(cache, CONFIGS, TRAINING)
     same_heads(trained, again, rtol=0, atol=0)
     assert [head.metrics for head in again] == [head.metrics for head in trained]
     assert [head.history for head in again] == [head.history for head in trained]
@@ -176,8 +182,8 @@ def test_same_settings_same_bytes(cache, trained):
 def test_any_number_of_threads_gives_the_same_heads(cache, trained, monkeypatch):
     monkeypatch.setattr(batches, "FEWEST_TOKENS", 8)
     for count in (1, 3):
-        monkeypatch.setattr(passes, "_cores", lambda count=count: count)
-        same_heads(trained, train(cache, HEADS, SHARED), rtol=1e-3, atol=1e-5)
+        monkeypatch.setattr(engine, "_cores", lambda count=count: count)
+        same_heads(trained, train(cache, CONFIGS, TRAINING), rtol=1e-3, atol=1e-5)
 
 
 def streamed(monkeypatch, cache, window_tokens, blocks):
@@ -188,7 +194,7 @@ def streamed(monkeypatch, cache, window_tokens, blocks):
     monkeypatch.setattr(batches, "BLOCKS_PER_WINDOW", blocks)
 
 
-@pytest.mark.parametrize("index", range(len(HEADS)))
+@pytest.mark.parametrize("index", range(len(CONFIGS)))
 def test_from_memory_or_in_one_window_of_the_file_the_same_head(
     index, cache, trained, monkeypatch, caplog
 ):
@@ -200,14 +206,14 @@ def test_from_memory_or_in_one_window_of_the_file_the_same_head(
         lambda self, random: self.in_order() or random.permutation(len(self._split)),
     )  # fmt: skip
     with caplog.at_level(logging.INFO, "spacelite"):
-        heads = train(cache, HEADS, SHARED)
+        streamed_heads = train(cache, CONFIGS, TRAINING)
     assert "hidden states streamed from the file in shuffled blocks: train 0 MB" in caplog.text
-    same_heads([trained[index]], [heads[index]], rtol=0, atol=0)
+    same_heads([trained[index]], [streamed_heads[index]], rtol=0, atol=0)
 
 
 def test_a_streamed_epoch_takes_in_every_example_once_in_shuffled_blocks(cache, monkeypatch):
     streamed(monkeypatch, cache, 200, 4)
-    split = batches.TokenSplit(cache, "train")
+    split = batches.TokenSplit(cache.splits["train"])
     assert not split.resident
     tokens = cache.splits["train"].read_tokens(0, cache.splits["train"].tokens)
     parts = np.split(tokens, split._starts[1:])
@@ -225,16 +231,16 @@ def test_a_streamed_epoch_takes_in_every_example_once_in_shuffled_blocks(cache, 
     assert orders[0] != orders[1] == split.shuffled(0, 2).tolist()
 
 
-@pytest.mark.parametrize("index", range(len(HEADS)))
+@pytest.mark.parametrize("index", range(len(CONFIGS)))
 def test_streamed_heads_are_evaluated_as_they_are(index, cache, monkeypatch):
     """Streaming changes the order of the examples, nothing else: the metrics follow from the
     weights and the file."""
     streamed(monkeypatch, cache, 200, 4)
-    (head,) = train(cache, [HEADS[index]], PassSettings(epochs=2, batch_size=16))
+    (head,) = train(cache, [CONFIGS[index]], TrainingConfig(epochs=2, batch_size=16))
     parameters = {name: value.double() for name, value in head.parameters.items()}
     for name in cache.splits:
         parts, labels, pooled = read(cache.path, name)
-        loss, ce, _ = plain_loss(parameters, head.settings, parts, labels, pooled)
+        loss, ce, _ = plain_loss(parameters, head.config, parts, labels, pooled)
         assert head.metrics[name]["loss"] == pytest.approx(loss.item(), rel=1e-4)
         assert head.metrics[name]["ce"] == pytest.approx(ce.item(), rel=1e-4)
 
@@ -251,42 +257,44 @@ def interrupt_after(tokens):
     return on_progress
 
 
-@pytest.mark.parametrize("index", range(len(HEADS)))
+@pytest.mark.parametrize("index", range(len(CONFIGS)))
 def test_resumed_or_not_the_same_head(index, cache, trained, tmp_path):
-    file = tmp_path / "state.safetensors"
+    configs = [CONFIGS[index]]
+    file = checkpoint_of(tmp_path, cache, configs)
     per_epoch = cache.splits["train"].tokens + cache.splits["validation"].tokens
-    heads = [HEADS[index]]
-    if HEADS[index].kind != "logreg":
+    if configs[0].kind != "logreg":
         with pytest.raises(Interrupted):  # in the middle of the last epoch
-            train(cache, heads, SHARED, snapshot=file,
+            train(cache, configs, TRAINING, cache_dir=tmp_path,
                   on_progress=interrupt_after(2 * per_epoch + 100))  # fmt: skip
         assert file.exists()
     done = []
-    resumed = train(cache, heads, SHARED, snapshot=file, resume=True,
+    resumed = train(cache, configs, TRAINING, cache_dir=tmp_path, resume=True,
                     on_progress=lambda tokens, total: done.append(tokens))  # fmt: skip
-    if HEADS[index].kind != "logreg":
+    if configs[0].kind != "logreg":
         assert done[1] == 2 * per_epoch
-    uninterrupted = train(cache, heads, SHARED)
+    uninterrupted = train(cache, configs, TRAINING)
     same_heads(resumed, uninterrupted, rtol=0, atol=0)
     assert resumed[0].history == uninterrupted[0].history
     assert resumed[0].metrics == uninterrupted[0].metrics
-    assert not list(tmp_path.glob(".*"))
+    assert not list(file.parent.glob(".*"))
 
 
 def test_resuming_all_kinds_at_once_with_heads_that_ended(cache, tmp_path):
     """Of heads that diverged or stopped early before the interruption nothing is lost."""
-    wild = HeadSettings(kind="linear", seed=9, pooling="first", learning_rate=1e38)
-    heads = [wild, *HEADS]
-    shared = PassSettings(epochs=8, batch_size=16, patience=1, monitor="loss", schedule="cosine")
-    file = tmp_path / "state.safetensors"
+    wild = heads.config("linear", seed=9, pooling="first", learning_rate=1e38)
+    configs = [wild, *CONFIGS]
+    training = TrainingConfig(
+        epochs=8, batch_size=16, patience=1, monitor="loss", schedule="cosine"
+    )
     per_epoch = cache.splits["train"].tokens + cache.splits["validation"].tokens
     with pytest.raises(Interrupted):
-        train(cache, heads, shared, snapshot=file, on_progress=interrupt_after(4.5 * per_epoch))
-    resumed = train(cache, heads, shared, snapshot=file, resume=True)
-    uninterrupted = train(cache, heads, shared)
+        train(cache, configs, training, cache_dir=tmp_path,
+              on_progress=interrupt_after(4.5 * per_epoch))  # fmt: skip
+    resumed = train(cache, configs, training, cache_dir=tmp_path, resume=True)
+    uninterrupted = train(cache, configs, training)
     assert resumed[0].stopped and not resumed[0].parameters
     ended = [head for head in resumed[1:] if head.history and len(head.history) <= 4]
-    assert ended and len(ended) < len(HEADS) - 1
+    assert ended and len(ended) < len(CONFIGS) - 1
     assert [head.metrics for head in resumed] == [head.metrics for head in uninterrupted]
     same_heads(resumed[1:], uninterrupted[1:], rtol=0, atol=0)
     assert resumed[0].stopped == uninterrupted[0].stopped
@@ -295,27 +303,60 @@ def test_resuming_all_kinds_at_once_with_heads_that_ended(cache, tmp_path):
                                                               two.stopped)  # fmt: skip
 
 
-def test_a_damaged_state_is_refused(cache, tmp_path):
-    file = tmp_path / "state.safetensors"
+def test_the_checkpoint_is_there_until_every_head_is_saved(cache, tmp_path):
+    wild = heads.config("linear", seed=9, pooling="first", learning_rate=1e38)
+    configs = [wild, *CONFIGS[:2]]
+    file = checkpoint_of(tmp_path, cache, configs)
+
+    def fail(head):
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        train(cache, configs, TRAINING, cache_dir=tmp_path, save=fail)
+    assert file.exists()
+    saved = []
+    train(cache, configs, TRAINING, cache_dir=tmp_path, resume=True,
+          save=lambda head: saved.append((head.config, file.exists())))  # fmt: skip
+    assert saved == [(config, True) for config in CONFIGS[:2]]
+    assert not file.exists()
+
+
+def test_a_damaged_checkpoint_is_refused(cache, tmp_path):
+    file = checkpoint_of(tmp_path, cache, CONFIGS[:1])
+    file.parent.mkdir()
     file.write_bytes(b"nothing of the kind")
     with pytest.raises(SpaceliteError, match=r"is damaged .*: remove it to train"):
-        train(cache, HEADS[:1], SHARED, snapshot=file, resume=True)
+        train(cache, CONFIGS[:1], TRAINING, cache_dir=tmp_path, resume=True)
 
 
-@pytest.mark.parametrize("heads", [HEADS[1::-1], HEADS[:1]], ids=["other order", "fewer"])
-def test_the_state_of_another_training_is_refused(heads, cache, tmp_path):
-    file = tmp_path / "state.safetensors"
-    train(cache, HEADS[:2], PassSettings(epochs=1), snapshot=file)
+OTHER_TRAININGS = {
+    "other order": (CONFIGS[1::-1], TRAINING),
+    "fewer": (CONFIGS[:1], TRAINING),
+    "other training": (CONFIGS[:2], TrainingConfig(epochs=4, batch_size=16, data_seed=3)),
+    "other monitor": (
+        CONFIGS[:2], TrainingConfig(epochs=3, batch_size=16, data_seed=3, monitor="loss")
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("configs", "training"), OTHER_TRAININGS.values(), ids=OTHER_TRAININGS.keys()
+)
+def test_the_checkpoint_of_another_training_is_refused(configs, training, cache, tmp_path):
+    train(cache, CONFIGS[:2], TRAINING, cache_dir=tmp_path)
+    own = checkpoint_of(tmp_path, cache, CONFIGS[:2])
+    other = checkpoint_of(tmp_path, cache, configs, training)
+    assert other != own  # another name, and whoever gives it that name is told
+    own.rename(other)
     with pytest.raises(SpaceliteError, match="is of another training: remove it"):
-        train(cache, heads, PassSettings(epochs=1), snapshot=file, resume=True)
+        train(cache, configs, training, cache_dir=tmp_path, resume=True)
 
 
 def test_resuming_where_the_order_would_be_another_is_refused(cache, tmp_path, monkeypatch):
-    file = tmp_path / "state.safetensors"
-    train(cache, HEADS[:2], SHARED, snapshot=file)
+    train(cache, CONFIGS[:2], TRAINING, cache_dir=tmp_path)
     streamed(monkeypatch, cache, 200, 4)
     with pytest.raises(SpaceliteError, match="had another amount of free memory"):
-        train(cache, HEADS[:2], SHARED, snapshot=file, resume=True)
+        train(cache, CONFIGS[:2], TRAINING, cache_dir=tmp_path, resume=True)
 
 
 def test_splits_share_the_memory_and_train_comes_first(cache, monkeypatch):
@@ -334,45 +375,59 @@ def test_splits_share_the_memory_and_train_comes_first(cache, monkeypatch):
         assert found == resident
 
 
-def test_removing_a_cache_removes_the_states_of_its_trainings(cache, tmp_path):
-    files = [tmp_path / "unfinished" / f"{name}--0.safetensors" for name in (cache.name, "other")]
-    for file in files:
-        train(cache, HEADS[:1], PassSettings(epochs=1), snapshot=file)
-    snapshots.remove_all(tmp_path, cache.name)
-    assert [file.exists() for file in files] == [False, True]
+def test_removing_a_cache_removes_the_checkpoints_of_its_trainings(cache, tmp_path):
+    for configs in (CONFIGS[:1], CONFIGS[:2]):
+        train(cache, configs, TrainingConfig(epochs=1), cache_dir=tmp_path)
+    files = list((tmp_path / checkpoints.FOLDER).iterdir())
+    assert len(files) == 2
+    other = files[0].with_name("other--0123456789.safetensors")
+    other.write_bytes(files[0].read_bytes())
+    checkpoints.remove_all(tmp_path, cache.name)
+    assert list((tmp_path / checkpoints.FOLDER).iterdir()) == [other]
 
 
 def test_running_out_of_memory_is_one_line(cache, monkeypatch):
     def full(*arguments):
         raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate")
 
-    monkeypatch.setattr(passes, "_project", full)
-    with pytest.raises(SpaceliteError, match="memory does not suffice for 9 heads at once"):
-        train(cache, HEADS, SHARED)
+    monkeypatch.setattr(space, "_project", full)
+    said = refusal(train, cache, CONFIGS, TRAINING)
+    assert "memory does not suffice for 9 heads at once: train fewer at a time" in said
 
 
 def test_other_devices_are_refused(cache):
-    with pytest.raises(SpaceliteError, match="--device meta: heads are trained on cpu or cuda"):
-        train(cache, HEADS, SHARED, device="meta")
+    said = refusal(train, cache, CONFIGS, TRAINING, device="meta")
+    assert said == "device=meta: heads are trained on cpu or cuda"
 
 
-@pytest.mark.parametrize("wrong", [
-    {"kind": "linear"}, {"kind": "space", "inter": 0.0, "intra": 0.0},
-    {"kind": "linear", "pooling": "first", "latent": 3},
-    {"kind": "mlp", "pooling": "first", "learning_rate": None},
-    {"kind": "logreg", "pooling": "first"},
+@pytest.mark.parametrize(("kind", "setting"), [
+    ("linear", {"latent": 3}), ("linear", {"inter": 0.2}), ("mlp", {"intra": 0.1}),
+    ("space", {"pooling": "first"}), ("logreg", {"learning_rate": 0.01}),
+    ("logreg", {"weight_decay": 0.01}), ("logreg", {"seed": 1}),
 ], ids=str)  # fmt: skip
-def test_settings_that_do_not_go_together_are_refused(wrong, cache):
-    with pytest.raises(ValueError, match="space needs latent, inter and intra"):
-        train(cache, [HeadSettings(**wrong)], SHARED)
+def test_a_kind_of_head_has_its_own_settings_alone(kind, setting):
+    (name,) = setting
+    with pytest.raises(TypeError, match=f"unexpected keyword argument '{name}'"):
+        heads.config(kind, **setting)
+
+
+@pytest.mark.parametrize(("kind", "setting", "problem"), [
+    ("mlp", {"learning_rate": None}, "learning_rate=None: give a number above 0"),
+    ("linear", {"weight_decay": None}, "weight_decay=None: give 0 or a positive number"),
+    ("space", {"latent": None}, "latent=None: give 1 to 10,000"),
+    ("space", {"inter": None}, "inter=None: give 0 or a positive number"),
+    ("space", {"intra": None}, "intra=None: give 0 or a positive number"),
+    ("logreg", {"pooling": None}, "pooling=None: choose from first, last, mean, pooler"),
+], ids=str)  # fmt: skip
+def test_a_setting_that_a_kind_of_head_needs_cannot_be_none(kind, setting, problem, cache):
+    assert refusal(train, cache, [heads.config(kind, **setting)], TRAINING) == problem
 
 
 def test_early_stopping_keeps_the_best_epochs_weights(cache):
-    shared = PassSettings(epochs=12, batch_size=16, patience=2, monitor="loss")
-    heads = train(cache, HEADS, shared)
+    training = TrainingConfig(epochs=12, batch_size=16, patience=2, monitor="loss")
     stopped_early = 0
-    for head in heads:
-        if head.settings.kind == "logreg":
+    for head in train(cache, CONFIGS, training):
+        if head.config.kind == "logreg":
             assert head.best_epoch is None
             continue
         losses = [entry["validation"]["loss"] for entry in head.history]
@@ -380,7 +435,7 @@ def test_early_stopping_keeps_the_best_epochs_weights(cache):
         assert len(losses) == min(12, head.best_epoch + 2)
         stopped_early += len(losses) < 12
         assert head.metrics["validation"]["loss"] == pytest.approx(min(losses))
-        (alone,) = train(cache, [head.settings], PassSettings(epochs=head.best_epoch,
+        (alone,) = train(cache, [head.config], TrainingConfig(epochs=head.best_epoch,
                                                               batch_size=16))  # fmt: skip
         same_heads([head], [alone], rtol=1e-4, atol=1e-6)
     assert stopped_early
@@ -388,20 +443,19 @@ def test_early_stopping_keeps_the_best_epochs_weights(cache):
 
 @pytest.mark.parametrize(("schedule", "clip"), [("cosine", None), ("constant", 0.05)])
 def test_schedule_and_clipping_equal_torchs(schedule, clip, cache):
-    shared = PassSettings(epochs=2, batch_size=16, schedule=schedule, clip_norm=clip)
-    head = HEADS[0]
-    (trained_head,) = train(cache, [head], shared)
+    training = TrainingConfig(epochs=2, batch_size=16, schedule=schedule, clip_norm=clip)
+    config = CONFIGS[0]
+    (trained_head,) = train(cache, [config], training)
     parts, labels, pooled = read(cache.path, "train")
     parameters = {
-        name: value.double().requires_grad_()
-        for name, value in initial_parameters(head, 2, 16).items()
+        name: value.double().requires_grad_() for name, value in initial_parameters(config).items()
     }
-    adam = torch.optim.Adam(parameters.values(), lr=head.learning_rate, weight_decay=0.01)
+    adam = torch.optim.Adam(parameters.values(), lr=config.learning_rate, weight_decay=0.01)
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(adam, T_max=2 * 4)
     for epoch in range(2):
-        for rows in order(len(parts), shared, epoch + 1):
+        for rows in order(len(parts), training, epoch + 1):
             loss, _, _ = plain_loss(
-                parameters, head, [parts[i] for i in rows], labels[rows], pooled[rows]
+                parameters, config, [parts[i] for i in rows], labels[rows], pooled[rows]
             )
             adam.zero_grad()
             loss.backward()
@@ -418,12 +472,12 @@ def test_schedule_and_clipping_equal_torchs(schedule, clip, cache):
 
 
 def test_balanced_class_weights_change_the_loss_and_not_the_reported_ce(cache):
-    shared = PassSettings(epochs=1, batch_size=16, class_weights="balanced")
+    training = TrainingConfig(epochs=1, batch_size=16, class_weights="balanced")
     parts, labels, pooled = read(cache.path, "train")
     weights = torch.tensor([len(labels) / (2 * (labels == c).sum()) for c in (0, 1)])
-    for head in train(cache, HEADS, shared):
+    for head in train(cache, CONFIGS, training):
         parameters = {name: value.double() for name, value in head.parameters.items()}
-        loss, ce, logits = plain_loss(parameters, head.settings, parts, labels, pooled)
+        loss, ce, logits = plain_loss(parameters, head.config, parts, labels, pooled)
         weighted = F.cross_entropy(logits, torch.as_tensor(labels), weight=weights.double())
         assert head.metrics["train"]["ce"] == pytest.approx(ce.item(), rel=1e-4)
         expected = (loss - ce + weighted).item()
@@ -434,8 +488,8 @@ def test_balanced_class_weights_change_the_loss_and_not_the_reported_ce(cache):
 def test_logreg_is_scikit_learns(class_weights, cache):
     from sklearn.linear_model import LogisticRegression
 
-    head = HeadSettings(kind="logreg", pooling="mean", learning_rate=None, weight_decay=None)
-    (made,) = train(cache, [head], PassSettings(class_weights=class_weights))
+    config = heads.config("logreg", pooling="mean")
+    (head,) = train(cache, [config], TrainingConfig(class_weights=class_weights))
     parts, labels, _ = read(cache.path, "train")
     weights = None if class_weights == "none" else class_weights
     model = LogisticRegression(max_iter=1000, class_weight=weights).fit(
@@ -444,14 +498,14 @@ def test_logreg_is_scikit_learns(class_weights, cache):
     tests, test_labels, _ = read(cache.path, "test")
     probabilities = model.predict_proba([part.mean(axis=0) for part in tests])
     ce = sk.log_loss(test_labels, probabilities)
-    assert made.metrics["test"]["ce"] == pytest.approx(ce, rel=1e-3)
+    assert head.metrics["test"]["ce"] == pytest.approx(ce, rel=1e-3)
     guesses = probabilities.argmax(axis=1)
-    assert made.metrics["test"]["accuracy"] == sk.accuracy_score(test_labels, guesses)
+    assert head.metrics["test"]["accuracy"] == sk.accuracy_score(test_labels, guesses)
 
 
 def test_groups_of_any_size_give_the_same_heads(cache, trained, monkeypatch):
     monkeypatch.setattr(batches, "TOKENS_PER_GROUP", 20)
-    grouped = train(cache, HEADS, SHARED)
+    grouped = train(cache, CONFIGS, TRAINING)
     same_heads(trained, grouped, rtol=1e-3, atol=1e-5)
 
 
@@ -459,22 +513,22 @@ def test_a_diverging_head_is_stopped_and_named_and_the_others_stay_as_they_are(
     cache, trained, caplog
 ):
     wild = [
-        HeadSettings(kind="space", seed=9, latent=3, inter=0.2, intra=0.0, learning_rate=1e38),
-        HeadSettings(kind="linear", seed=9, pooling="pooler", learning_rate=1e38),
+        heads.config("space", seed=9, latent=3, inter=0.2, intra=0.0, learning_rate=1e38),
+        heads.config("linear", seed=9, pooling="pooler", learning_rate=1e38),
     ]
     with caplog.at_level(logging.WARNING, "spacelite"):
-        heads = train(cache, [wild[0], *HEADS, wild[1]], SHARED)
-    for head in (heads[0], heads[-1]):
+        first, *others, last = train(cache, [wild[0], *CONFIGS, wild[1]], TRAINING)
+    for head in (first, last):
         assert "its loss is" in head.stopped and not head.parameters
-        assert f"{head.settings.description} is stopped" in caplog.text
-        assert len(head.history) < SHARED.epochs
-    assert all(head.stopped is None for head in heads[1:-1])
-    same_heads(trained, heads[1:-1], rtol=1e-4, atol=1e-6)
+        assert f"{head.config.description} is stopped" in caplog.text
+        assert len(head.history) < TRAINING.epochs
+    assert all(head.stopped is None for head in others)
+    same_heads(trained, others, rtol=1e-4, atol=1e-6)
 
 
 def test_when_every_head_diverges_training_ends(cache):
-    head = HeadSettings(kind="linear", pooling="mean", learning_rate=1e38)
-    (stopped,) = train(cache, [head], SHARED)
+    config = heads.config("linear", pooling="mean", learning_rate=1e38)
+    (stopped,) = train(cache, [config], TRAINING)
     assert stopped.stopped and not stopped.metrics
 
 
@@ -485,44 +539,55 @@ def test_features_are_the_pooled_tokens(pooling, cache):
         "first": [x[0] for x in parts], "last": [x[-1] for x in parts],
         "mean": [x.mean(axis=0) for x in parts], "pooler": pooled,
     }[pooling]  # fmt: skip
-    features = batches.TokenSplit(cache, "test").features(pooling)
+    features = batches.TokenSplit(cache.splits["test"]).features(pooling)
     np.testing.assert_allclose(features, np.array(expected), atol=1e-6)
 
 
 @pytest.mark.parametrize(
-    ("head", "shared", "problem"),
+    ("head", "training", "problem"),
     [
-        ({"learning_rate": 0.0}, {}, "--lr 0: give a number above 0"),
-        ({"learning_rate": math.nan}, {}, "--lr nan: give a number above 0"),
-        ({"weight_decay": -1.0}, {}, "--weight-decay -1: give 0 or a positive number"),
-        ({"inter": -0.2}, {}, "--inter -0.2: give 0 or a positive number"),
-        ({"intra": math.inf}, {}, "--intra inf: give 0 or a positive number"),
-        ({"latent": 0}, {}, "--latent 0: give 1 to 10,000"),
-        ({"kind": "forest"}, {}, "--head forest: choose from space, linear, mlp, logreg"),
-        ({}, {"epochs": 0}, "--epochs 0: give at least 1"),
-        ({}, {"data_seed": 10**20}, "--data-seed 100000000000000000000: give a number from 0"),
-        ({}, {"batch_size": 0}, "--batch-size 0: give at least 1"),
-        ({}, {"patience": 0}, "--patience 0: give at least 1"),
-        ({}, {"clip_norm": 0.0}, "--clip-norm 0: give a number above 0"),
-        ({}, {"schedule": "linear"}, "--schedule linear: choose from constant, cosine"),
-        ({}, {"class_weights": "inverse"}, "--class-weights inverse: choose from none, balanced"),
-        ({}, {"monitor": "auc"}, "--monitor auc: choose from loss, ce, accuracy"),
+        ({"learning_rate": 0.0}, {}, "learning_rate=0: give a number above 0"),
+        ({"learning_rate": math.nan}, {}, "learning_rate=nan: give a number above 0"),
+        ({"weight_decay": -1.0}, {}, "weight_decay=-1: give 0 or a positive number"),
+        ({"inter": -0.2}, {}, "inter=-0.2: give 0 or a positive number"),
+        ({"intra": math.inf}, {}, "intra=inf: give 0 or a positive number"),
+        ({"latent": 0}, {}, "latent=0: give 1 to 10,000"),
+        ({"latent": 10_001}, {}, "latent=10001: give 1 to 10,000"),
+        ({"seed": -1}, {}, r"seed=-1: give a number from 0 to 2^63 - 1"),
+        ({"kind": "forest"}, {}, "head=forest: choose from space, linear, mlp, logreg"),
+        ({}, {"epochs": 0}, "epochs=0: give at least 1"),
+        ({}, {"data_seed": 10**20}, "data_seed=100000000000000000000: give a number from 0"),
+        ({}, {"batch_size": 0}, "batch_size=0: give at least 1"),
+        ({}, {"patience": 0}, "patience=0: give at least 1"),
+        ({}, {"clip_norm": 0.0}, "clip_norm=0: give a number above 0"),
+        ({}, {"schedule": "linear"}, "schedule=linear: choose from constant, cosine"),
+        ({}, {"class_weights": "inverse"}, "class_weights=inverse: choose from none, balanced"),
+        ({}, {"monitor": "auc"}, "monitor=auc: choose from loss, ce, accuracy"),
     ],
 )
-def test_bad_settings_are_refused(head, shared, problem, cache):
-    settings = HeadSettings(**{"kind": "space", "latent": 3, "inter": 0.0, "intra": 0.0, **head})
-    with pytest.raises(SpaceliteError, match=problem):
-        train(cache, [settings], PassSettings(**shared))
+def test_bad_settings_are_refused(head, training, problem, cache):
+    settings = {"latent": 3, "inter": 0.0, "intra": 0.0, **head}
+    kind = settings.pop("kind", "space")
+
+    def attempt():
+        train(cache, [heads.config(kind, **settings)], TrainingConfig(**training))
+
+    assert refusal(attempt).startswith(problem)
+
+
+def test_no_head_at_all_is_refused(cache):
+    said = refusal(train, cache, [], TRAINING)
+    assert said == "no head to train: choose head from space, linear, mlp, logreg"
 
 
 def test_unknown_pooling_and_missing_pooler_are_refused(cache, distilbert, reviews, tmp_path):
-    from spacelite.cache.embedding import embed
+    from spacelite.cache import embed
 
-    with pytest.raises(SpaceliteError, match="--pooling max: choose from first, last, mean"):
-        train(cache, [HeadSettings(kind="linear", pooling="max")], SHARED)
+    with pytest.raises(SpaceliteError, match="pooling=max: choose from first, last, mean"):
+        train(cache, [heads.config("linear", pooling="max")], TRAINING)
     path = embed(backbone=str(distilbert), dataset=str(reviews), cache_dir=tmp_path).path
-    with store.Cache(path) as without, pytest.raises(SpaceliteError, match="has no pooler"):
-        train(without, [HeadSettings(kind="linear", pooling="pooler")], SHARED)
+    with Cache(path) as without, pytest.raises(SpaceliteError, match="has no pooler"):
+        train(without, [heads.config("linear", pooling="pooler")], TRAINING)
 
 
 def test_an_unfinished_cache_is_refused(cache_path, tmp_path):
@@ -530,8 +595,8 @@ def test_an_unfinished_cache_is_refused(cache_path, tmp_path):
     copy.write_bytes(cache_path.read_bytes())
     with journal.Writer(copy) as writer:
         writer.unmark("train", 3)
-    with store.Cache(copy) as opened, pytest.raises(SpaceliteError, match="is unfinished"):
-        train(opened, HEADS, SHARED)
+    with Cache(copy) as opened, pytest.raises(SpaceliteError, match="is unfinished"):
+        train(opened, CONFIGS, TRAINING)
 
 
 def test_a_head_that_is_no_number_on_one_split_only_is_stopped(cache_path, tmp_path):
@@ -539,27 +604,27 @@ def test_a_head_that_is_no_number_on_one_split_only_is_stopped(cache_path, tmp_p
     copy.write_bytes(cache_path.read_bytes())
     with h5py.File(copy, "r+") as file:
         file["test"]["tokens"][3, 0] = np.nan
-    with store.Cache(copy) as opened:
-        heads = train(opened, HEADS[:1], PassSettings(epochs=1))
-    assert "nan (test) in the end" in heads[0].stopped
+    with Cache(copy) as opened:
+        (head,) = train(opened, CONFIGS[:1], TrainingConfig(epochs=1))
+    assert "nan (test) after the last epoch" in head.stopped
 
 
 def test_progress_counts_every_token_that_is_read(cache):
     events = []
-    train(cache, HEADS[:1], SHARED, on_progress=lambda *event: events.append(event))
+    train(cache, CONFIGS[:1], TRAINING, on_progress=lambda *event: events.append(event))
     assert events[-1][0] == events[-1][1] and len({total for _, total in events}) == 1
 
 
 def test_a_head_listed_twice_is_refused(cache):
     with pytest.raises(SpaceliteError, match="a head is listed twice"):
-        train(cache, [HEADS[0], HEADS[1], HEADS[0]], SHARED)
+        train(cache, [CONFIGS[0], CONFIGS[1], CONFIGS[0]], TRAINING)
 
 
 def test_streamed_and_resumed_the_same_heads(cache, tmp_path, monkeypatch):
     streamed(monkeypatch, cache, 200, 4)
-    file = tmp_path / "state.safetensors"
     per_epoch = cache.splits["train"].tokens + cache.splits["validation"].tokens
     with pytest.raises(Interrupted):
-        train(cache, HEADS, SHARED, snapshot=file, on_progress=interrupt_after(1.5 * per_epoch))
-    resumed = train(cache, HEADS, SHARED, snapshot=file, resume=True)
-    same_heads(resumed, train(cache, HEADS, SHARED), rtol=0, atol=0)
+        train(cache, CONFIGS, TRAINING, cache_dir=tmp_path,
+              on_progress=interrupt_after(1.5 * per_epoch))  # fmt: skip
+    resumed = train(cache, CONFIGS, TRAINING, cache_dir=tmp_path, resume=True)
+    same_heads(resumed, train(cache, CONFIGS, TRAINING), rtol=0, atol=0)

@@ -1,6 +1,18 @@
 """What Python users call. In: data and settings. Out: objects that print and show themselves."""
 
+from typing import TYPE_CHECKING
+
 from spacelite.lazy import exports
+
+if TYPE_CHECKING:
+    from spacelite.api.functions import embed, find_cache, load_run, load_runs, report, train
+    from spacelite.api.results import (
+        EmbeddedDataset,
+        Evaluation,
+        TextExplanation,
+        TextPredictions,
+    )
+    from spacelite.api.runs import Runs, TrainedRun
 
 __all__ = [
     "EmbeddedDataset",

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias, TypeVar
 
@@ -136,7 +136,7 @@ class Head(ABC):
     def fit(
         cls,
         config: Any,
-        features: torch.Tensor,
+        features: Callable[[str], torch.Tensor],
         labels: torch.Tensor,
         objective: Objective,
         class_weights: str,
@@ -145,7 +145,7 @@ class Head(ABC):
 
         Args:
             config: The head's.
-            features: One vector per training example, (N, d).
+            features: A pooling's name -> one vector per training example, (N, d).
             labels: (N,) or (N, C).
             objective: What they are labels of.
             class_weights: `none` or `balanced`.
@@ -178,6 +178,12 @@ class Head(ABC):
     def bias(cls, parameters: dict[str, Array]) -> Array:
         """The part of the logits that is no token's, (C,)."""
         return parameters["classifier.bias"]
+
+    @classmethod
+    def coordinates(cls, parameters: dict[str, Array], hidden: Array) -> Array | None:
+        """Concept coordinates of hidden states (n, d), those of each class side by side, (n, C L),
+        in their number type; None for a kind without concept spaces."""
+        return None
 
     @classmethod
     def numbers_per_token(cls, config: Any, classes: int, width: int) -> int:

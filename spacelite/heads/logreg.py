@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import math
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -48,7 +49,7 @@ class LogregHead(LinearHead):
     def fit(
         cls,
         config: Any,
-        features: torch.Tensor,
+        features: Callable[[str], torch.Tensor],
         labels: torch.Tensor,
         objective: Objective,
         class_weights: str,
@@ -59,7 +60,7 @@ class LogregHead(LinearHead):
 
         Args:
             config: The head's.
-            features: One vector per training example, (N, d).
+            features: A pooling's name -> one vector per training example, (N, d).
             labels: (N,) or (N, C).
             objective: What they are labels of.
             class_weights: `none` or `balanced`.
@@ -67,7 +68,7 @@ class LogregHead(LinearHead):
         Returns:
             `classifier.weight` (C, d) and `classifier.bias` (C,).
         """
-        inputs = features.cpu().numpy().astype(np.float64)
+        inputs = features(config.pooling).cpu().numpy().astype(np.float64)
         weight = np.zeros((objective.classes, inputs.shape[1]))
         bias = np.zeros(objective.classes)
         for columns, targets in objective.task.problems(labels.cpu().numpy(), objective.classes):

@@ -125,8 +125,8 @@ class SpaceHead(TokenHead):
         return None
 
     @classmethod
+    @override
     def coordinates(cls, parameters: dict[str, Array], hidden: Array) -> Array:
-        """Concept coordinates (n, C L) of hidden states (n, d), in their number type."""
         spaces = parameters["concept_spaces"]
         projected = hidden @ spaces.reshape(-1, spaces.shape[-1]).T.astype(hidden.dtype)
         coordinates: Array = np.tanh(projected, out=projected)

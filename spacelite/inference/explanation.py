@@ -17,7 +17,6 @@ from spacelite import heads
 from spacelite.backbones.words import Words
 from spacelite.cache.store import Cache
 from spacelite.errors import SpaceliteError
-from spacelite.heads.space import SpaceHead
 from spacelite.inference import prediction
 from spacelite.runs import Run
 from spacelite.tasks import Task
@@ -247,9 +246,10 @@ def concept_points(run: Run, hidden: Array, most: int = 3) -> list[Array]:
     Returns:
         C arrays (n, min(L, most)); none for a head without concept spaces.
     """
-    if heads.kind(run.head.kind) is not SpaceHead:
+    kind = heads.kind(run.head.kind)
+    coordinates = kind.coordinates(run.parameters, hidden.astype(np.float64))
+    if coordinates is None:
         return []
-    coordinates = SpaceHead.coordinates(run.parameters, hidden.astype(np.float64))
     spaces = np.split(coordinates, len(run.record.label_names), axis=1)
     return [space if space.shape[1] <= most else _principal(space, most) for space in spaces]
 

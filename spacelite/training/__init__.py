@@ -1,7 +1,12 @@
 """Trains heads. In: a cache and the configs of heads. Out: trained heads, metrics, predictions."""
 
+from typing import TYPE_CHECKING
+
 from spacelite.lazy import exports
 from spacelite.training.config import FitConfig, TrainingConfig
+
+if TYPE_CHECKING:
+    from spacelite.training.loop import TrainedHead, train
 
 __all__ = ["FitConfig", "TrainedHead", "TrainingConfig", "train"]
 

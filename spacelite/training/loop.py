@@ -18,6 +18,7 @@ from spacelite.errors import SpaceliteError, is_out_of_memory
 from spacelite.heads import POOLINGS, Head, HeadConfig
 from spacelite.heads.base import Parameters
 from spacelite.heads.batch import Objective
+from spacelite.heads.pooled import PooledConfig
 from spacelite.metrics.scores import METRICS, Scores
 from spacelite.tasks import task_of
 from spacelite.training import checkpoints, engine
@@ -114,8 +115,7 @@ def train(
             "run its embed command again"
         )
     for config in configs:
-        pooling = getattr(config, "pooling", None)
-        if pooling is not None and POOLINGS[pooling].from_backbone:
+        if isinstance(config, PooledConfig) and POOLINGS[config.pooling].from_backbone:
             cache.splits["train"].require_pooler()
     checkpoint = None
     if cache_dir is not None:
@@ -165,8 +165,8 @@ class _Training:
         _log_memory(self.splits.values())
         self.results = [TrainedHead(config, heads_in_pass=len(in_epochs)) for config in configs]
         self.by_head = {result.config: result for result in self.results}
-        poolings = (getattr(config, "pooling", None) for config in configs)
-        for pooling in dict.fromkeys(name for name in poolings if name is not None):
+        pooled = [config.pooling for config in configs if isinstance(config, PooledConfig)]
+        for pooling in dict.fromkeys(pooled):
             for split in self.splits.values():
                 split.features(pooling)
         labels = self.splits["train"].labels
@@ -294,7 +294,7 @@ class _Training:
                 train = self.splits["train"]
                 result.parameters = heads.kind(config.kind).fit(
                     config,
-                    train.features(getattr(config, "pooling", "mean")),
+                    train.features,
                     train.labels,
                     self.objective,
                     self.config.class_weights,
