@@ -1,4 +1,4 @@
-"""MeanStds and findings as text."""
+"""Figures and findings in words."""
 
 from __future__ import annotations
 
