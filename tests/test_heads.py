@@ -1,16 +1,17 @@
 """Losses and gradients of the heads against autograd of the formulas, in float64."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from spacelite.heads import heads
-from spacelite.heads.losses import Objective
-from spacelite.heads.settings import HeadSettings
-from spacelite.training import engine as passes
+from spacelite import heads
+from spacelite.heads.batch import Objective
+from spacelite.tasks import MULTI_LABEL, SINGLE_LABEL
+from spacelite.training import engine
 
 WEIGHTS = [(0.2, 0.001), (0.0, 0.0), (0.7, 0.0), (0.0, 0.05)]  # inter, intra
 
@@ -20,7 +21,7 @@ def formula(leaves, examples, labels, inter, intra, class_weights=None):
     Labels (B,), or (B, C) of 0/1."""
     spaces, weight, bias = leaves
     several = labels.dim() == 2
-    logits, matching, mismatching, spreads = [], [], [], []
+    logits, matching, mismatching, inverses = [], [], [], []
     for x, label in zip(examples, labels, strict=True):
         s = torch.tanh(torch.einsum("cld,td->tcl", spaces, x))
         logits.append(weight @ s.mean(dim=0).flatten() + bias)
@@ -28,12 +29,12 @@ def formula(leaves, examples, labels, inter, intra, class_weights=None):
             match = label[c] == 1 if several else c == label
             (matching if match else mismatching).append(s[:, c].flatten())
         if len(x) > 1:
-            spreads.append((1 / (s.var(dim=0, unbiased=True) + 1e-9)).sum())
+            inverses.append((1 / (s.var(dim=0, unbiased=True) + 1e-9)).sum())
     logits = torch.stack(logits)
     loss, ce = cross_entropies(logits, labels, class_weights)
     inter_loss = (1 - torch.cat(matching)).mean() / 2 if matching else 0
     inter_loss = inter_loss + ((1 + torch.cat(mismatching)).mean() / 2 if mismatching else 0)
-    intra_loss = torch.stack(spreads).mean() if spreads else 0
+    intra_loss = torch.stack(inverses).mean() if inverses else 0
     return loss + inter * inter_loss + intra * intra_loss, ce, logits
 
 
@@ -81,38 +82,44 @@ class Ragged:
         return torch.stack([example[0] for example in self.examples])
 
 
-def stack(settings, classes, width, dtype, objective=None):
-    made = heads.stack(
-        settings,
-        [heads.initial_parameters(head, classes, width) for head in settings],
-        objective or Objective(classes),
-    )
-    parameters = {name: value.to(dtype) for name, value in made.parameters.items()}
-    return type(made)(made.settings, parameters, made.objective)
+def task(several):
+    return MULTI_LABEL if several else SINGLE_LABEL
 
 
-def take_in(made, examples, lengths, labels, cut, dtype, train=(1, 0)):
-    """A batch taken in as two groups of examples by two threads; returns it."""
-    batch = made.objective.batch(lengths, labels, dtype)
+def initial_parameters(config, classes, width):
+    return heads.kind(config.kind).initial(config, classes, width)
+
+
+def stack(configs, width, dtype, objective):
+    kind = heads.kind(configs[0].kind)
+    parameters = [initial_parameters(config, objective.classes, width) for config in configs]
+    head = kind.stack(configs, parameters, objective)
+    converted = {name: value.to(dtype) for name, value in head.parameters.items()}
+    return kind(head.configs, converted, objective)
+
+
+def run_batch(head, examples, lengths, labels, cut, dtype, train=(1, 0)):
+    """Run a batch as two groups of examples in two threads."""
+    batch = head.objective.batch(lengths, labels, dtype)
     split = Ragged([example.to(dtype) for example in examples], cut)
-    with passes.ThreadPoolExecutor(2) as pool:
-        crew = passes.Workers(pool, 2)
-        passes.take_in(split, [made], np.arange(len(examples)), batch, crew, train)
-    return batch
+    with ThreadPoolExecutor(2) as pool:
+        workers = engine.Workers(pool, 2)
+        engine.run_batch(split, [head], np.arange(len(examples)), batch, workers, train)
 
 
-def check_against_autograd(made, batch, examples, labels, tolerance, class_weights=None):
-    loss, ce = made.losses(batch.size)
-    for k, head in enumerate(made.settings):
-        leaves = {name: v.double().requires_grad_() for name, v in made.one(k).items()}
+def check_against_autograd(head, examples, labels, tolerance, class_weights=None):
+    """Compare loss, CE and gradients of the batch that a head has run; its logits, head by head."""
+    loss, ce = head.losses()
+    for k, config in enumerate(head.configs):
+        leaves = {name: v.double().requires_grad_() for name, v in head.one(k).items()}
         expected, expected_ce, logits = formula(
-            leaves.values(), examples, labels, head.inter, head.intra, class_weights
+            leaves.values(), examples, labels, config.inter, config.intra, class_weights
         )
         expected.backward()
         assert math.isclose(loss[k], expected.item(), rel_tol=tolerance)
         assert math.isclose(ce[k], expected_ce.item(), rel_tol=tolerance)
         for name, leaf in leaves.items():
-            error = (made.gradients[name][k].double() - leaf.grad).abs().max()
+            error = (head.gradients[name][k].double() - leaf.grad).abs().max()
             assert error <= tolerance * max(1.0, leaf.grad.abs().max()), name
         yield k, logits
 
@@ -121,55 +128,55 @@ def check_against_autograd(made, batch, examples, labels, tolerance, class_weigh
 @pytest.mark.parametrize("latent", [1, 3, 16])
 @pytest.mark.parametrize("classes", [2, 3, 5])
 def test_gradients_equal_autograd_of_the_formulas(classes, latent, dtype):
-    settings = [
-        HeadSettings(kind="space", seed=seed, latent=latent, inter=inter, intra=intra)
+    configs = [
+        heads.config("space", seed=seed, latent=latent, inter=inter, intra=intra)
         for seed, (inter, intra) in enumerate(WEIGHTS)
     ]
     examples, lengths, labels = ragged(classes * 100 + latent, 11, 12, classes)
-    made = stack(settings, classes, 12, dtype)
-    batch = take_in(made, examples, lengths, labels, 4, dtype)
+    head = stack(configs, 12, dtype, Objective(SINGLE_LABEL, classes))
+    run_batch(head, examples, lengths, labels, 4, dtype)
     tolerance = 1e-10 if dtype == torch.float64 else 1e-5
-    for k, logits in check_against_autograd(made, batch, examples, labels, tolerance):
-        guesses = torch.bincount(labels * classes + logits.argmax(dim=1), minlength=classes**2)
-        assert torch.equal(made.sums.confusion[k].flatten(), guesses.double())
-        assert made.sums.right[k] == (logits.argmax(dim=1) == labels).sum()
+    for k, logits in check_against_autograd(head, examples, labels, tolerance):
+        predicted = torch.bincount(labels * classes + logits.argmax(dim=1), minlength=classes**2)
+        assert torch.equal(head.totals.confusion[k].flatten(), predicted.double())
+        assert head.totals.correct[k] == (logits.argmax(dim=1) == labels).sum()
 
 
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("several", [False, True])
 def test_gradients_with_class_weights_and_several_labels_equal_autograd(several, weighted):
     classes = 4
-    settings = [
-        HeadSettings(kind="space", seed=seed, latent=3, inter=inter, intra=intra)
+    configs = [
+        heads.config("space", seed=seed, latent=3, inter=inter, intra=intra)
         for seed, (inter, intra) in enumerate(WEIGHTS)
     ]
     examples, lengths, labels = ragged(several * 10 + 3, 13, 12, classes, several=several)
     if several:
         labels[0] = 0  # an example without a label, and one with all
         labels[1] = 1
-    objective = Objective(classes, several)
+    objective = Objective(task(several), classes)
     if weighted:
         objective = Objective.balanced(labels, classes)
-    made = stack(settings, classes, 12, torch.float64, objective)
-    batch = take_in(made, examples, lengths, labels, 5, torch.float64)
+    head = stack(configs, 12, torch.float64, objective)
+    run_batch(head, examples, lengths, labels, 5, torch.float64)
     weights = objective.class_weights
-    for k, logits in check_against_autograd(made, batch, examples, labels, 1e-10, weights):
+    for k, logits in check_against_autograd(head, examples, labels, 1e-10, weights):
         if several:
-            guesses = (logits > 0).long()
-            assert made.sums.right[k] == (guesses == labels).all(dim=1).sum()
+            predicted = (logits > 0).long()
+            assert head.totals.correct[k] == (predicted == labels).all(dim=1).sum()
             for c in range(classes):
-                cells = torch.bincount(labels[:, c] * 2 + guesses[:, c], minlength=4)
-                assert torch.equal(made.sums.confusion[k, c].flatten(), cells.double())
+                cells = torch.bincount(labels[:, c] * 2 + predicted[:, c], minlength=4)
+                assert torch.equal(head.totals.confusion[k, c].flatten(), cells.double())
 
 
 @pytest.mark.parametrize("value", [0, 1])
 def test_a_batch_without_matching_or_without_mismatching_classes(value):
-    settings = [HeadSettings(kind="space", latent=2, inter=0.5, intra=0.0)]
+    configs = [heads.config("space", latent=2, inter=0.5, intra=0.0)]
     examples, lengths, labels = ragged(1, 6, 8, 3, several=True)
     labels[:] = value
-    made = stack(settings, 3, 8, torch.float64, Objective(3, True))
-    batch = take_in(made, examples, lengths, labels, 2, torch.float64)
-    assert list(check_against_autograd(made, batch, examples, labels, 1e-10))
+    head = stack(configs, 8, torch.float64, Objective(MULTI_LABEL, 3))
+    run_batch(head, examples, lengths, labels, 2, torch.float64)
+    assert list(check_against_autograd(head, examples, labels, 1e-10))
 
 
 def test_balanced_weights_are_scikit_learns():
@@ -186,25 +193,25 @@ def test_balanced_weights_are_scikit_learns():
 
 
 def test_a_batch_of_single_tokens_has_no_intra_loss():
-    settings = [HeadSettings(kind="space", latent=3, inter=0.2, intra=0.5)]
+    configs = [heads.config("space", latent=3, inter=0.2, intra=0.5)]
     examples, lengths, labels = ragged(0, 6, 8, 2, lengths=torch.ones(6, dtype=torch.long))
-    made = stack(settings, 2, 8, torch.float64)
-    batch = take_in(made, examples, lengths, labels, 2, torch.float64)
-    assert made.sums.intra[0] == 0
-    assert list(check_against_autograd(made, batch, examples, labels, 1e-10))
+    head = stack(configs, 8, torch.float64, Objective(SINGLE_LABEL, 2))
+    run_batch(head, examples, lengths, labels, 2, torch.float64)
+    assert head.penalties.intra[0] == 0
+    assert list(check_against_autograd(head, examples, labels, 1e-10))
 
 
 def test_repeated_tokens_have_no_variance_and_leave_other_heads_alone():
     """1 / (0 + 1e-9) is large but finite, and a weight of 0 switches it off."""
-    settings = [HeadSettings(kind="space", latent=2, inter=0.0, intra=w) for w in (1e-3, 0.0)]
+    configs = [heads.config("space", latent=2, inter=0.0, intra=w) for w in (1e-3, 0.0)]
     x = torch.randn(1, 8, dtype=torch.float64).repeat(4, 1)
-    made = stack(settings, 2, 8, torch.float64)
+    head = stack(configs, 8, torch.float64, Objective(SINGLE_LABEL, 2))
     labels = torch.tensor([0, 1])
-    batch = take_in(made, [x, x], torch.tensor([4, 4]), labels, 1, torch.float64)
-    loss, ce = made.losses(batch.size)
+    run_batch(head, [x, x], torch.tensor([4, 4]), labels, 1, torch.float64)
+    loss, ce = head.losses()
     assert loss[1] == ce[1]
     assert math.isclose(loss[0] - ce[0], 1e-3 * 2 * 2 * 1e9, rel_tol=1e-3)
-    assert all(gradient.isfinite().all() for gradient in made.gradients.values())
+    assert all(gradient.isfinite().all() for gradient in head.gradients.values())
 
 
 def plain_mlp(leaves, features, mask):
@@ -217,14 +224,14 @@ def plain_mlp(leaves, features, mask):
     ("linear", "first", 0.0), ("linear", "pooler", 0.1), ("mlp", "first", 0.2),
 ])  # fmt: skip
 def test_pooled_gradients_equal_autograd(kind, pooling, rate, several):
-    settings = [HeadSettings(kind=kind, seed=seed, pooling=pooling) for seed in range(3)]
+    configs = [heads.config(kind, seed=seed, pooling=pooling) for seed in range(3)]
     examples, lengths, labels = ragged(7, 40, 10, 4, several=several)
-    made = stack(settings, 4, 10, torch.float64, Objective(4, several))
-    batch = take_in(made, examples, lengths, labels, 5, torch.float64, (2, 7))
+    head = stack(configs, 10, torch.float64, Objective(task(several), 4))
+    run_batch(head, examples, lengths, labels, 5, torch.float64, (2, 7))
     features = torch.stack([example[0] for example in examples])
-    loss, ce = made.losses(batch.size)
+    loss, ce = head.losses()
     for k in range(3):
-        leaves = [value.double().requires_grad_() for value in made.one(k).values()]
+        leaves = [value.double().requires_grad_() for value in head.one(k).values()]
         # The mask of seed k in epoch 2, batch 7.
         random = np.random.default_rng([k, 2, 7]).random((40, 10), np.float32)
         mask = torch.from_numpy(random >= rate) / (1 - rate)
@@ -238,44 +245,45 @@ def test_pooled_gradients_equal_autograd(kind, pooling, rate, several):
         expected.backward()
         assert math.isclose(loss[k], expected.item(), rel_tol=1e-6)
         assert math.isclose(ce[k], expected_ce.item(), rel_tol=1e-6)
-        for name, leaf in zip(made.parameters, leaves, strict=True):
-            torch.testing.assert_close(made.gradients[name][k], leaf.grad, rtol=1e-6, atol=1e-8)
+        for name, leaf in zip(head.parameters, leaves, strict=True):
+            torch.testing.assert_close(head.gradients[name][k], leaf.grad, rtol=1e-6, atol=1e-8)
 
 
 @pytest.mark.parametrize("kind", ["linear", "mlp"])
 def test_dropout_is_off_in_evaluation(kind):
-    made = stack([HeadSettings(kind=kind, pooling="pooler")], 2, 10, torch.float64)
+    config = heads.config(kind, pooling="pooler")
+    head = stack([config], 10, torch.float64, Objective(SINGLE_LABEL, 2))
     examples, lengths, labels = ragged(3, 50, 10, 2)
     features = torch.stack([example[0] for example in examples])
-    batch = take_in(made, examples, lengths, labels, 5, torch.float64, train=None)
-    leaves = list(made.one(0).values())
+    run_batch(head, examples, lengths, labels, 5, torch.float64, train=None)
+    leaves = list(head.one(0).values())
     logits = plain_mlp(leaves, features, 1) if kind == "mlp" else features @ leaves[0].T + leaves[1]
     expected = F.cross_entropy(logits, labels)
-    assert math.isclose(made.losses(batch.size)[1][0], expected.item(), rel_tol=1e-10)
-    assert not made.gradients
+    assert math.isclose(head.losses()[1][0], expected.item(), rel_tol=1e-10)
+    assert not head.gradients
 
 
 @pytest.mark.parametrize(
-    ("settings", "classes", "published"),
+    ("config", "classes", "published"),
     [
-        (HeadSettings(kind="space", latent=3), 2, 4622),
-        (HeadSettings(kind="space", latent=128), 2, 197122),
-        (HeadSettings(kind="space", latent=3), 3, 6942),
-        (HeadSettings(kind="mlp", pooling="first"), 2, 592130),
-        (HeadSettings(kind="linear", pooling="pooler"), 2, 1538),
-        (HeadSettings(kind="linear", pooling="pooler"), 3, 2307),
+        (heads.config("space", latent=3), 2, 4622),
+        (heads.config("space", latent=128), 2, 197122),
+        (heads.config("space", latent=3), 3, 6942),
+        (heads.config("mlp", pooling="first"), 2, 592130),
+        (heads.config("linear", pooling="pooler"), 2, 1538),
+        (heads.config("linear", pooling="pooler"), 3, 2307),
     ],
 )
-def test_parameter_counts_are_the_published_ones(settings, classes, published):
-    parameters = heads.initial_parameters(settings, classes, 768)
+def test_parameter_counts_are_the_published_ones(config, classes, published):
+    parameters = initial_parameters(config, classes, 768)
     assert sum(value.numel() for value in parameters.values()) == published
 
 
 def test_initialisation_is_that_of_a_linear_layer_and_of_the_seed_alone():
-    settings = HeadSettings(kind="space", latent=16, seed=5)
-    first = heads.initial_parameters(settings, 3, 100)
-    other = HeadSettings(kind="space", latent=16, seed=4)
-    again = stack([other, settings], 3, 100, torch.float32)
+    config = heads.config("space", latent=16, seed=5)
+    first = initial_parameters(config, 3, 100)
+    other = heads.config("space", latent=16, seed=4)
+    again = stack([other, config], 100, torch.float32, Objective(SINGLE_LABEL, 3))
     for name, value in first.items():
         assert torch.equal(value, again.one(1)[name])
         assert not torch.equal(value, again.one(0)[name])

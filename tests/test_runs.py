@@ -3,41 +3,42 @@
 import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from spacelite.cache import spec as specs
-from spacelite.cache import store
+from spacelite import files, heads, runs
+from spacelite.cache import Cache, CacheSpec
 from spacelite.errors import SpaceliteError
-from spacelite.heads.settings import HeadSettings, PassSettings
-from spacelite.runs import store as runs
-from spacelite.training.loop import train
+from spacelite.training import TrainingConfig, train
 
-HEADS = [
-    HeadSettings(kind="space", latent=3, inter=0.2, intra=0.001),
-    HeadSettings(kind="linear", pooling="mean"),
+CONFIGS = [
+    heads.config("space", latent=3, inter=0.2, intra=0.001),
+    heads.config("linear", pooling="mean"),
+    heads.config("logreg", pooling="first"),
 ]
-SHARED = PassSettings(epochs=2, batch_size=32)
+TRAINING = TrainingConfig(epochs=2, batch_size=32)
 
 
 @pytest.fixture(scope="module")
 def trained(cache_path):
-    with store.Cache(cache_path) as cache:
-        return train(cache, HEADS, SHARED)
+    with Cache(cache_path) as cache:
+        return train(cache, CONFIGS, TRAINING)
 
 
 @pytest.fixture
 def saved(cache_path, trained, tmp_path):
-    with store.Cache(cache_path) as cache:
-        return [runs.save(tmp_path, cache, head, SHARED) for head in trained]
+    with Cache(cache_path) as cache:
+        return [runs.save(tmp_path, cache, head, TRAINING) for head in trained]
 
 
 def test_run_is_the_documented_format(saved, trained, cache_path):
     shapes = [
         {"concept_spaces": (2, 3, 16), "classifier.weight": (2, 6), "classifier.bias": (2,)},
+        {"classifier.weight": (2, 16), "classifier.bias": (2,)},
         {"classifier.weight": (2, 16), "classifier.bias": (2,)},
     ]
     for run, head, shape in zip(saved, trained, shapes, strict=True):
@@ -49,69 +50,148 @@ def test_run_is_the_documented_format(saved, trained, cache_path):
         for name, value in weights.items():
             np.testing.assert_array_equal(value, head.parameters[name].numpy())
         record = json.loads((run.folder / "run.json").read_text())
-        with store.Cache(cache_path) as cache:
-            assert record["cache_key"] == specs.key_of(cache.spec)
-            assert record["spec"] == cache.spec
+        with Cache(cache_path) as cache:
+            assert record["cache_key"] == cache.spec.cache_key()
+            assert record["spec"] == cache.spec.as_json()
             assert record["label_names"] == cache.label_names == ["0", "1"]
         assert record["id"] == run.folder.name
-        assert record["head"] == head.settings.kind
+        assert record["head"] == head.config.kind
         assert record["train_params"] == sum(value.size for value in weights.values())
         assert record["metrics"] == head.metrics
         assert record["versions"]["torch"] and record["seconds"] > 0
         settings = record["settings"]
-        assert (settings["epochs"], settings["batch_size"], settings["data_seed"]) == (2, 32, 0)
-        assert settings["learning_rate"] == 2e-4 and settings["weight_decay"] == 0.01
+        epochs = (settings["epochs"], settings["batch_size"], settings["data_seed"])
+        adam = (settings["learning_rate"], settings["weight_decay"])
+        if head.config.kind == "logreg":
+            assert epochs == (None, None, None) and adam == (None, None)
+        else:
+            assert epochs == (2, 32, 0) and adam == (2e-4, 0.01)
+        assert set(settings) == {
+            "seed", "learning_rate", "weight_decay", "latent", "inter", "intra", "pooling",
+            "epochs", "batch_size", "data_seed", "schedule", "clip_norm", "class_weights",
+            "patience", "monitor",
+        }  # fmt: skip
         assert json.loads((run.folder / "history.json").read_text()) == head.history
 
 
+def test_a_loaded_run_is_the_saved_one(saved, trained):
+    for run, head in zip(saved, trained, strict=True):
+        loaded = runs.load(run.folder)
+        assert loaded == run and loaded.head == head.config
+        assert loaded.history() == head.history
+        for name, value in loaded.parameters.items():
+            np.testing.assert_array_equal(value, head.parameters[name].numpy())
+        np.testing.assert_array_equal(loaded.predictions().logits, head.logits["test"].numpy())
+
+
+def test_a_run_of_a_former_version_is_read(saved):
+    """It lacks what later versions have added."""
+    file = saved[0].folder / "run.json"
+    record = json.loads(file.read_text())
+    for added in ("multilabel", "heads_in_pass", "best_epoch", "versions"):
+        del record[added]
+    file.write_text(json.dumps(record))
+    expected = replace(saved[0].record, heads_in_pass=1, versions={})
+    assert runs.load(saved[0].folder).record == expected
+
+
+SPEC = CacheSpec(
+    format=1,
+    dataset="imdb",
+    dataset_hash="ab" * 32,
+    label_names=("neg", "pos"),
+    backbone="minilm",
+    backbone_version="sha256:" + "cd" * 32,
+    tokenizer_hash="ef" * 32,
+    max_length=256,
+    layer=-1,
+    padding="none",
+    dtype="float16",
+    precision="float32",
+)
+IDS = {  # as they were before heads had configs
+    "space--b86778f2": (heads.config("space"), TrainingConfig()),
+    "space--aa7d5b7c": (
+        heads.config("space", latent=128, inter=0.2, intra=0.001, seed=4, learning_rate=0.01,
+                     weight_decay=0.0),
+        TrainingConfig(epochs=3, batch_size=32, data_seed=7),
+    ),
+    "linear--103836e1": (heads.config("linear", pooling="first"), TrainingConfig()),
+    "linear--269d61a2": (
+        heads.config("linear", pooling="pooler", seed=1),
+        TrainingConfig(schedule="cosine", clip_norm=1.0, class_weights="balanced"),
+    ),
+    "mlp--afff0761": (
+        heads.config("mlp", pooling="last"), TrainingConfig(patience=2, monitor="loss")
+    ),
+    # Without patience nothing is monitored.
+    "mlp--18c9ed2e": (heads.config("mlp", pooling="last"), TrainingConfig(monitor="loss")),
+    # Of a training's settings logreg has the class weights alone.
+    "logreg--6216ab7d": (
+        heads.config("logreg", pooling="mean"), TrainingConfig(epochs=3).for_fitting()
+    ),
+    "logreg--4d12600c": (
+        heads.config("logreg", pooling="mean"),
+        TrainingConfig(class_weights="balanced").for_fitting(),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "settings"), IDS.items(), ids=IDS.keys())
+def test_the_ids_of_runs_never_change(name, settings):
+    assert runs.run_id(SPEC, *settings) == f"minilm--imdb--{name}"
+
+
 def test_same_training_replaces_its_run_and_other_settings_do_not(cache_path, trained, tmp_path):
-    with store.Cache(cache_path) as cache:
-        first = runs.save(tmp_path, cache, trained[0], SHARED)
-        assert runs.save(tmp_path, cache, trained[0], SHARED).folder == first.folder
-        other = runs.save(tmp_path, cache, trained[0], PassSettings(epochs=3))
+    with Cache(cache_path) as cache:
+        first = runs.save(tmp_path, cache, trained[0], TRAINING)
+        assert runs.save(tmp_path, cache, trained[0], TRAINING).folder == first.folder
+        other = runs.save(tmp_path, cache, trained[0], TrainingConfig(epochs=3))
     assert other.folder != first.folder
     assert {run.id for run in runs.load_all(tmp_path)} == {first.id, other.id}
-    assert not list(runs.folder_of(tmp_path).glob(".*"))
+    assert not list(runs.runs_folder(tmp_path).glob(".*"))
 
 
 def test_many_at_once_save_whole_runs(cache_path, trained, tmp_path):
-    with store.Cache(cache_path) as cache, ThreadPoolExecutor(8) as pool:
-        jobs = [pool.submit(runs.save, tmp_path, cache, trained[i % 2], SHARED) for i in range(24)]
+    with Cache(cache_path) as cache, ThreadPoolExecutor(8) as pool:
+        jobs = [
+            pool.submit(runs.save, tmp_path, cache, trained[i % 2], TRAINING) for i in range(24)
+        ]
         assert len({job.result().id for job in jobs}) == 2
     assert len(runs.load_all(tmp_path)) == 2
-    assert not list(runs.folder_of(tmp_path).glob(".*"))
+    assert not list(runs.runs_folder(tmp_path).glob(".*"))
 
 
 def test_a_failing_write_leaves_the_former_run(cache_path, trained, tmp_path, monkeypatch):
-    with store.Cache(cache_path) as cache:
-        first = runs.save(tmp_path, cache, trained[0], SHARED)
+    with Cache(cache_path) as cache:
+        first = runs.save(tmp_path, cache, trained[0], TRAINING)
 
         def full(path, content):
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(runs, "_write_json", full)
+        monkeypatch.setattr(files, "write_json", full)
         with pytest.raises(SpaceliteError, match=r"cannot be saved in .*: No space left on device"):
-            runs.save(tmp_path, cache, trained[0], SHARED)
+            runs.save(tmp_path, cache, trained[0], TRAINING)
     assert [run.record for run in runs.load_all(tmp_path)] == [first.record]
-    assert not list(runs.folder_of(tmp_path).glob(".*"))
+    assert not list(runs.runs_folder(tmp_path).glob(".*"))
 
 
 def test_a_save_that_was_killed_between_two_steps_is_mended(cache_path, trained, tmp_path):
-    with store.Cache(cache_path) as cache:
-        first = runs.save(tmp_path, cache, trained[0], SHARED)
+    with Cache(cache_path) as cache:
+        first = runs.save(tmp_path, cache, trained[0], TRAINING)
         former = first.folder.with_name(f".{first.id}.former")
         first.folder.rename(former)  # killed before the new run got its name
-        runs.save(tmp_path, cache, trained[0], SHARED)
+        runs.save(tmp_path, cache, trained[0], TRAINING)
         shutil.copytree(first.folder, former)  # killed before the former was deleted
-        runs.save(tmp_path, cache, trained[0], SHARED)
-    assert [path.name for path in runs.folder_of(tmp_path).iterdir()] == [first.id]
+        runs.save(tmp_path, cache, trained[0], TRAINING)
+    assert [path.name for path in runs.runs_folder(tmp_path).iterdir()] == [first.id]
 
 
 def test_a_run_whose_successor_cannot_take_its_name_stays(
     cache_path, trained, tmp_path, monkeypatch
 ):
-    with store.Cache(cache_path) as cache:
-        first = runs.save(tmp_path, cache, trained[0], SHARED)
+    with Cache(cache_path) as cache:
+        first = runs.save(tmp_path, cache, trained[0], TRAINING)
         real = Path.rename
 
         def rename(self, target):
@@ -121,9 +201,9 @@ def test_a_run_whose_successor_cannot_take_its_name_stays(
 
         monkeypatch.setattr(Path, "rename", rename)
         with pytest.raises(SpaceliteError, match="Input/output error"):
-            runs.save(tmp_path, cache, trained[0], SHARED)
+            runs.save(tmp_path, cache, trained[0], TRAINING)
     assert [run.record for run in runs.load_all(tmp_path)] == [first.record]
-    assert [path.name for path in runs.folder_of(tmp_path).iterdir()] == [first.id]
+    assert [path.name for path in runs.runs_folder(tmp_path).iterdir()] == [first.id]
 
 
 def test_a_disk_that_is_full_for_the_weights_is_one_line(
@@ -135,14 +215,14 @@ def test_a_disk_that_is_full_for_the_weights_is_one_line(
         raise safetensors.SafetensorError("I/O error: No space left on device (os error 28)")
 
     monkeypatch.setattr(safetensors.numpy, "save_file", full)
-    with store.Cache(cache_path) as cache, pytest.raises(SpaceliteError, match="No space left"):
-        runs.save(tmp_path, cache, trained[0], SHARED)
+    with Cache(cache_path) as cache, pytest.raises(SpaceliteError, match="No space left"):
+        runs.save(tmp_path, cache, trained[0], TRAINING)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 1}'])
 def test_a_damaged_run_is_named_and_left_out(content, saved, tmp_path, caplog):
     (saved[0].folder / "run.json").write_text(content)
-    assert [run.id for run in runs.load_all(tmp_path)] == [saved[1].id]
+    assert [run.id for run in runs.load_all(tmp_path)] == [run.id for run in saved[1:]]
     assert f"run {saved[0].folder} is damaged" in caplog.text
 
 

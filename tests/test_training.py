@@ -213,7 +213,7 @@ def test_from_memory_or_in_one_window_of_the_file_the_same_head(
 
 def test_a_streamed_epoch_takes_in_every_example_once_in_shuffled_blocks(cache, monkeypatch):
     streamed(monkeypatch, cache, 200, 4)
-    split = batches.TokenSplit(cache.splits["train"])
+    split = batches.open_splits(cache, "cpu")["train"]
     assert not split.resident
     tokens = cache.splits["train"].read_tokens(0, cache.splits["train"].tokens)
     parts = np.split(tokens, split._starts[1:])
@@ -507,6 +507,15 @@ def test_groups_of_any_size_give_the_same_heads(cache, trained, monkeypatch):
     monkeypatch.setattr(batches, "TOKENS_PER_GROUP", 20)
     grouped = train(cache, CONFIGS, TRAINING)
     same_heads(trained, grouped, rtol=1e-3, atol=1e-5)
+
+
+def test_a_split_counts_as_one_batch_however_it_is_cut(cache, trained, monkeypatch):
+    monkeypatch.setattr(engine, "EVALUATION_TOKENS", 40)
+    for one, two in zip(train(cache, CONFIGS, TRAINING), trained, strict=True):
+        for split, metrics in two.metrics.items():
+            assert one.metrics[split] == pytest.approx(metrics, rel=1e-5)
+        for mine, other in zip(one.history, two.history, strict=True):
+            assert mine["validation"] == pytest.approx(other["validation"], rel=1e-5)
 
 
 def test_a_diverging_head_is_stopped_and_named_and_the_others_stay_as_they_are(
