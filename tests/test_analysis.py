@@ -284,8 +284,12 @@ def test_mistakes_are_the_most_confident_wrong_examples(imdb, own, report_dir, b
         run = runs.find(report_dir, imdb.examples.run)
         with Cache(path) as cache:
             found = cached_example(cache, one.example)
-        hidden = found.hidden.astype(np.float64)
-        shares = inference.Shares(run).token_logits(hidden) / len(hidden)
+        spaces, weight = (
+            run.parameters[name].astype(np.float64)
+            for name in ("concept_spaces", "classifier.weight")
+        )
+        coordinates = np.tanh(found.hidden.astype(np.float64) @ spaces.reshape(-1, 16).T)
+        shares = coordinates @ weight.T / len(coordinates)
         of_words = Words(bert).of(found.token_ids.tolist())
         guess = logits[number].argmax()
         assert one.words == [text for text, _, _ in of_words]

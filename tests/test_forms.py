@@ -1,32 +1,34 @@
-"""The report as markdown, LaTeX and JSON, and as files."""
+"""The report as markdown, LaTeX, JSON and text, and as files."""
 
+import dataclasses
 import json
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import NASTY_LABELS, refusal
 from markdown_it import MarkdownIt
 from test_cli import spacelite
 
-from spacelite.reports.document import blocks
-from spacelite.reports.document.blocks import Cell, Line, Table
-from spacelite.reports.render import latex, markdown, write
+from spacelite.reports.document.blocks import Cell, Line, Table, report_blocks
+from spacelite.reports.render import forms, latex, markdown, plain, plots
 
 
 @pytest.fixture(scope="module")
-def everything(report):
-    return blocks.of_report(report)
+def blocks(findings):
+    return report_blocks(findings)
 
 
-def tables(everything):
-    return [block for block in everything if isinstance(block, Table)]
+def tables(blocks):
+    return [block for block in blocks if isinstance(block, Table)]
 
 
-def test_markdown_renders_as_tables_with_every_figure(everything):
+def test_markdown_renders_as_tables_with_every_figure(blocks):
     parser = MarkdownIt("commonmark").enable("table")
-    tokens = parser.parse(markdown.render(everything))
+    tokens = parser.parse(markdown.render(blocks))
     found, cells = [], None
     for token in tokens:
         if token.type == "table_open":
@@ -41,10 +43,10 @@ def test_markdown_renders_as_tables_with_every_figure(everything):
     expected = [
         [
             [" ".join(name.split()) for name in table.columns],
-            *([" ".join(f"{cell.text} {cell.spread}".split()) for cell in line.cells]
+            *([" ".join(f"{cell.text} {cell.std}".split()) for cell in line.cells]
               for line in table.lines),
         ]
-        for table in tables(everything)
+        for table in tables(blocks)
     ]  # fmt: skip
     assert found == expected
     assert len(found) > 30
@@ -53,19 +55,36 @@ def test_markdown_renders_as_tables_with_every_figure(everything):
     assert bold
 
 
-def test_markdown_shows_hostile_names_as_text(everything):
+def test_markdown_shows_hostile_names_as_text(blocks):
     html = MarkdownIt("commonmark", {"html": True}).enable("table").render(
-        markdown.render(everything)
+        markdown.render(blocks)
     )  # fmt: skip
     assert "<script" not in html and "&lt;script&gt;window.owned=1&lt;/script&gt;" in html
 
 
-def test_json_holds_the_same_figures(report):
-    content = json.loads(write.as_text(report, "json"))
+def test_text_lines_up_the_cells_of_every_table(blocks):
+    text = plain.render(blocks)
+    for table in tables(blocks):
+        shown = plain.table(table)
+        assert shown in text
+        head, _, *rows = shown.splitlines()
+        assert re.split(r"  +", head) == table.columns
+        for row, line in zip(rows, table.lines, strict=True):
+            cells = [" ".join(f"{cell.text} {cell.std}".split()) for cell in line.cells]
+            assert re.split(r"  +", row) == [cell for cell in cells if cell]
+        # Numbers end where their column's heading ends.
+        for name in table.columns[1:]:
+            if name in ("Loss", "Accuracy", "Examples", "Count"):
+                end = re.search(rf"(?<=  ){name}(?=  |$)", head).end()
+                assert all(re.fullmatch(r"\S(  .*)?", row[end - 1 :]) for row in rows)
+
+
+def test_json_holds_the_same_figures(findings):
+    content = json.loads(forms.as_text(findings, "json"))
     assert [part["section"]["title"] for part in content["parts"]] == [
-        part.section.title for part in report.parts
+        part.section.title for part in findings.parts
     ]
-    for part, made in zip(content["parts"], report.parts, strict=True):
+    for part, made in zip(content["parts"], findings.parts, strict=True):
         for row, expected in zip(part["section"]["rows"], made.section.rows, strict=True):
             assert row["figures"]["accuracy"]["mean"] == expected.figures["accuracy"].mean
         assert len(part["analysis"]["pairs"]) == len(made.analysis.pairs)
@@ -87,9 +106,9 @@ def compiled(folder, text):
 
 
 @pytest.mark.latex
-def test_latex_compiles_with_booktabs(everything, tmp_path):
-    text = latex.render(everything)
-    assert text.count("\\toprule") == text.count("\\bottomrule") == len(tables(everything))
+def test_latex_compiles_with_booktabs(blocks, tmp_path):
+    text = latex.render(blocks)
+    assert text.count("\\toprule") == text.count("\\bottomrule") == len(tables(blocks))
     log = compiled(tmp_path, text)
     assert "Undefined" not in log and "Missing" not in log
 
@@ -120,19 +139,15 @@ def test_latex_keeps_what_its_font_has_elsewhere():
     assert latex.escaped('"') == r"\texttt{\char34}"
 
 
-def test_many_labels_are_told_by_their_most_frequent_confusions(report):
-    import dataclasses
-
-    import numpy as np
-
-    part = report.parts[0]
+def test_many_labels_are_told_by_their_most_frequent_confusions(findings):
+    part = findings.parts[0]
     names = [f"label {i}" for i in range(40)]
     counts = np.arange(1600).reshape(40, 40)
     system = dataclasses.replace(part.analysis.systems[0], confusion=counts.tolist())
     analysis = dataclasses.replace(part.analysis, systems=[system], label_names=names)
     (table,) = [
-        block for block in blocks.of_report(
-            dataclasses.replace(report, parts=[dataclasses.replace(part, analysis=analysis)])
+        block for block in report_blocks(
+            dataclasses.replace(findings, parts=[dataclasses.replace(part, analysis=analysis)])
         ) if isinstance(block, Table) and block.kind == "confusion"
     ]  # fmt: skip
     assert table.columns == ["True", "Predicted", "Examples"] and len(table.lines) == 30
@@ -147,6 +162,7 @@ def test_many_labels_are_told_by_their_most_frequent_confusions(report):
         ("markdown", "report.md", "# spacelite report\n"),
         ("latex", "report.tex", "% The tables need"),
         ("json", "report.json", "{"),
+        ("text", "report.txt", "Published tables\n================\n"),
     ],
 )
 def test_forms_are_written_or_printed_alike(form, name, begins, report_dir, bert, tmp_path):
@@ -159,12 +175,12 @@ def test_forms_are_written_or_printed_alike(form, name, begins, report_dir, bert
     assert [path.name for path in (tmp_path / "a" / "b").iterdir()] == [name]
 
 
-def test_the_page_and_its_figures_are_the_same_bytes_each_time(report, tmp_path):
-    for place in ("one", "two"):
-        path = write.to_folder(report, "html", tmp_path / place)
-        assert path == tmp_path / place / "index.html"
+def test_the_page_and_its_figures_are_the_same_bytes_each_time(findings, tmp_path):
+    for folder in ("one", "two"):
+        path = forms.save(findings, "html", tmp_path / folder)
+        assert path == tmp_path / folder / "index.html"
     names = sorted(path.name for path in (tmp_path / "one").iterdir())
-    curves, groups = 2, len(report.parts)
+    curves, groups = 2, len(findings.parts)
     assert len(names) == 1 + 2 * (curves + groups)
     for name in names:
         content = (tmp_path / "one" / name).read_bytes()
@@ -174,25 +190,23 @@ def test_the_page_and_its_figures_are_the_same_bytes_each_time(report, tmp_path)
     assert (tmp_path / "one" / "index.html").stat().st_size < 8_000_000
 
 
-def test_figures_of_a_former_report_do_not_stay(report, tmp_path):
-    write.to_folder(report, "html", tmp_path)
+def test_figures_of_a_former_report_do_not_stay(findings, tmp_path):
+    forms.save(findings, "html", tmp_path)
     names = {path.name for path in tmp_path.iterdir()}
     for name in ("curves-9.svg", "reliability-9.png", "notes.txt"):
         (tmp_path / name).write_text("mine")
-    write.to_folder(report, "html", tmp_path)
+    forms.save(findings, "html", tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == names | {"notes.txt"}
 
 
 def test_a_folder_that_cannot_be_written_is_said_and_leaves_nothing_half(
-    report, tmp_path, monkeypatch
+    findings, tmp_path, monkeypatch
 ):
     (tmp_path / "file").write_text("")
     for form in ("html", "markdown"):
-        message = refusal(write.to_folder, report, form, tmp_path / "file")
+        message = refusal(forms.save, findings, form, tmp_path / "file")
         assert "cannot be written" in message
-    from pathlib import Path
-
-    path = write.to_folder(report, "markdown", tmp_path)
+    path = forms.save(findings, "markdown", tmp_path)
     before = path.read_bytes()
     whole = Path.write_bytes
 
@@ -201,7 +215,7 @@ def test_a_folder_that_cannot_be_written_is_said_and_leaves_nothing_half(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    assert "No space left on device" in refusal(write.to_folder, report, "markdown", tmp_path)
+    assert "No space left on device" in refusal(forms.save, findings, "markdown", tmp_path)
     assert path.read_bytes() == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "report.md"]
 
@@ -209,7 +223,7 @@ def test_a_folder_that_cannot_be_written_is_said_and_leaves_nothing_half(
 def test_what_cannot_be_is_refused(report_dir, tmp_path):
     there = ["report", "--cache-dir", report_dir]
     for options, said in (
-        (["--format", "pdf"], "choose terminal, markdown, latex, html or json"),
+        (["--format", "pdf"], "choose terminal, markdown, latex, html, json or text"),
         (["--format", "html"], "name a folder"),
         (["--out", tmp_path], "--out: choose --format"),
         (["--json", "--format", "html", "--out", tmp_path], "one of --json and --format html"),
@@ -237,15 +251,14 @@ def test_findings_stand_under_the_table_in_the_terminal(width, report_dir):
     assert max(map(len, result.stdout.splitlines())) <= width
 
 
-def test_files_draw_the_figures_of_the_analysis(report):
-    from spacelite.reports.analysis.comparisons import CURVES
-    from spacelite.reports.render import plots
-
-    analysis = report.parts[0].analysis
+def test_files_draw_the_figures_of_the_analysis(findings):
+    analysis = findings.parts[0].analysis
     panels = plots._curves(analysis).axes
+    metrics = ("loss", "accuracy", "f1_macro", "precision", "recall")
+    assert len(panels) == 2 * len(metrics)
     for row, split in enumerate(("train", "validation")):
-        for column, metric in enumerate(CURVES):
-            lines = panels[row * len(CURVES) + column].lines
+        for column, metric in enumerate(metrics):
+            lines = panels[row * len(metrics) + column].lines
             assert [line.get_label() for line in lines] == [one.name for one in analysis.curves]
             for line, curve in zip(lines, analysis.curves, strict=True):
                 assert line.get_xdata().tolist() == curve.epochs

@@ -10,12 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import NASTY_LABELS
+from PIL import Image
 from test_cli import spacelite
 
-from spacelite.inference import explanation as explain
-from spacelite.inference.explanation import Explanation, Word
-from spacelite.reports.render import explained, write
-from spacelite.runs import store as runs
+from spacelite import runs
+from spacelite.inference import Explanation, Word
+from spacelite.inference.explanation import concept_points
+from spacelite.reports.render import explained, forms
+from spacelite.reports.render.colours import PALETTE
 
 pytestmark = pytest.mark.chromium
 
@@ -59,8 +61,8 @@ class Visit:
 
     def draw_everything(self):
         """Bring every figure near the window."""
-        for place in self.page.query_selector_all(".plot"):
-            place.scroll_into_view_if_needed()
+        for plot in self.page.query_selector_all(".plot"):
+            plot.scroll_into_view_if_needed()
         self.page.wait_for_function(
             "document.querySelectorAll('.plot').length"
             " === document.querySelectorAll('.plot.drawn').length"
@@ -95,14 +97,12 @@ def keep(page, name, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def index(report, tmp_path_factory):
-    return write.to_folder(report, "html", tmp_path_factory.mktemp("page"))
+def index(findings, tmp_path_factory):
+    return forms.save(findings, "html", tmp_path_factory.mktemp("page"))
 
 
 @pytest.mark.parametrize(("width", "mode"), VIEWS)
 def test_the_page_is_whole_in_every_view(browser, index, width, mode, tmp_path):
-    from PIL import Image
-
     with Visit(browser, index, width, mode) as visit:
         visit.draw_everything()
         assert visit.errors == []
@@ -201,8 +201,8 @@ def test_figures_draw_what_the_runs_recorded(browser, index, report_dir):
         if record["settings"]["inter"] == 0.2
     ]  # fmt: skip
     values = [[history[e]["validation"]["loss"] for history in both] for e in range(5)]
-    means, spreads = map(statistics.mean, values), map(statistics.stdev, values)
-    edges = [(m + s, m - s) for m, s in zip(means, spreads, strict=True)]
+    means, stds = map(statistics.mean, values), map(statistics.stdev, values)
+    edges = [(m + s, m - s) for m, s in zip(means, stds, strict=True)]
     band = [high for high, _ in edges] + [low for _, low in reversed(edges)]
     assert any(len(t[2]) == 10 and t[2] == pytest.approx(band, abs=1e-5)
                for t in drawn[plots["Loss"]])  # fmt: skip
@@ -274,15 +274,13 @@ def contrast(one, other):
 
 @pytest.mark.parametrize("mode", ["light", "dark"])
 def test_text_and_lines_stand_out_from_the_paper(browser, index, mode):
-    from spacelite.reports.render.colours import PALETTE
-
     with Visit(browser, index, mode=mode) as visit:
         paper = visit.page.evaluate("getComputedStyle(document.body).backgroundColor")
-        for place in ("body", "h2 + p", "thead th", "nav a", "tr.published td", ".files a"):
+        for selector in ("body", "h2 + p", "thead th", "nav a", "tr.published td", ".files a"):
             colour = visit.page.evaluate(
-                "place => getComputedStyle(document.querySelector(place)).color", place
+                "one => getComputedStyle(document.querySelector(one)).color", selector
             )
-            assert contrast(colour, paper) >= 4.5, place
+            assert contrast(colour, paper) >= 4.5, selector
         for colour in PALETTE:
             parts = [str(int(colour[i : i + 2], 16)) for i in (1, 3, 5)]
             assert contrast(f"rgb({','.join(parts)})", paper) >= 3, colour
@@ -310,11 +308,13 @@ def test_an_explained_text_and_its_concept_spaces(browser, latent, tmp_path):
         Word(text, False, [i], random.normal(size=2).tolist())
         for i, text in enumerate(["a", HOSTILE, "good", "film"])
     ]
-    explanation = Explanation([NASTY_LABELS[0], "other"], [0.7, 0.3], [1.0, 0.2], [0.1, -0.1],
-                              words, 1e-12, example=[HOSTILE])  # fmt: skip
     spaces = [random.uniform(-1, 1, (4, min(latent, 3))) for _ in range(2)]
+    explanation = Explanation(
+        labels=[NASTY_LABELS[0], "other"], probabilities=[0.7, 0.3], logits=[1.0, 0.2],
+        bias=[0.1, -0.1], words=words, difference=1e-12, example=[HOSTILE], spaces=spaces,
+    )  # fmt: skip
     path = tmp_path / "text.html"
-    write.page(path, explained.page(explanation, 0, spaces, latent, "of " + HOSTILE))
+    forms.save_page(path, explained.page(explanation, 0, latent, "of " + HOSTILE))
     with Visit(browser, path) as visit:
         visit.draw_everything()
         assert visit.errors == [] and visit.requests == [f"file://{path}"]
@@ -338,8 +338,7 @@ def test_an_explained_text_and_its_concept_spaces(browser, latent, tmp_path):
             assert "&lt;script&gt;" in points[4][1] and "<script" not in points[4][1]
         told = visit.page.inner_text("main")
         assert ("first 3 principal axes" in told) == (latent == 7)
-        place = visit.page.query_selector(".plot")
-        box = place.bounding_box()
+        box = visit.page.query_selector(".plot").bounding_box()
         if latent < 3:
             point = "[{curveNumber: 0, pointNumber: 1}]"
             visit.page.evaluate(f"Plotly.Fx.hover(document.querySelector('.plot'), {point})")
@@ -347,10 +346,14 @@ def test_an_explained_text_and_its_concept_spaces(browser, latent, tmp_path):
             assert "window.owned=1" in hovered and box["width"] > 300
 
 
+def with_five_dimensions(report_dir):
+    return next(run for run in runs.load_all(report_dir) if run.head.settings().get("latent") == 5)
+
+
 def test_explain_writes_a_page(browser, report_dir, bert, tmp_path):
-    run = next(r for r in runs.load_all(report_dir) if r.settings["latent"] == 5)
-    place = tmp_path / "deep" / "e.html"
-    there = ["explain", run.id, "a good <b>film</b> was not boring", "--html", place,
+    run = with_five_dimensions(report_dir)
+    page = tmp_path / "deep" / "e.html"
+    there = ["explain", run.id, "a good <b>film</b> was not boring", "--html", page,
              "--backbone", bert, "--cache-dir", report_dir]  # fmt: skip
     for folder in (tmp_path, "/"):
         refused = spacelite(*there[:3], "--html", folder, "--cache-dir", report_dir)
@@ -358,9 +361,9 @@ def test_explain_writes_a_page(browser, report_dir, bert, tmp_path):
     result = spacelite(*there)
     assert result.exit_code == 0 and "e.html written" in result.stderr.replace("\n", "")
     told = json.loads(spacelite(*there, "--json").stdout)
-    with Visit(browser, place, 400, "dark") as visit:
+    with Visit(browser, page, 400, "dark") as visit:
         visit.draw_everything()
-        assert visit.errors == [] and visit.requests == [f"file://{place}"]
+        assert visit.errors == [] and visit.requests == [f"file://{page}"]
         rows = visit.table("Shares of words in the logits")
         assert len(rows) == 1 + len(told["words"]) + 2
         assert "Of 5 dimensions the first 3 principal axes" in visit.page.inner_text("main")
@@ -370,14 +373,14 @@ def test_explain_writes_a_page(browser, report_dir, bert, tmp_path):
 
 def test_points_beyond_three_dimensions_are_on_the_principal_axes(report_dir, bert):
     """Against the eigenvectors of the coordinates' covariance."""
-    run = next(r for r in runs.load_all(report_dir) if r.settings["latent"] == 5)
+    run = with_five_dimensions(report_dir)
     hidden = np.random.RandomState(0).normal(size=(12, 16))
-    spaces = run.arrays()["concept_spaces"].astype(np.float64)
-    for space, points in zip(spaces, explain.concept_points(run, hidden), strict=True):
+    spaces = run.parameters["concept_spaces"].astype(np.float64)
+    for space, points in zip(spaces, concept_points(run, hidden), strict=True):
         coordinates = np.tanh(hidden @ space.T)
         values, vectors = np.linalg.eigh(np.cov(coordinates.T))
         assert np.var(points, axis=0, ddof=1) == pytest.approx(values[::-1][:3])
         expected = coordinates @ vectors[:, ::-1][:, :3]
         assert np.abs(points) == pytest.approx(np.abs(expected))
-    few = explain.concept_points(run, hidden[:1])
+    few = concept_points(run, hidden[:1])
     assert all(points.shape == (1, 3) for points in few)
