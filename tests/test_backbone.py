@@ -115,7 +115,9 @@ def test_a_damaged_index_of_shards_is_refused(copy, index):
 @pytest.mark.parametrize("name", ["minilm", "{bert}"])
 def test_a_revision_is_for_hub_names_alone(bert, name):
     name = name.format(bert=bert)
-    expected = f"revision=main is for backbones from the hub, and {name} is not one: leave revision out"
+    expected = (
+        f"revision=main is for backbones from the hub, and {name} is not one: leave revision out"
+    )
     assert refusal(backbones.locate, name, "main") == expected
 
 

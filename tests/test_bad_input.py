@@ -66,7 +66,7 @@ FILES = {
     "missing label": ("a.jsonl", rows(*GOOD, (None, "good")), ["row 5", "has no 'label'"]),
     "label -1": ("a.jsonl", rows(*GOOD, (-1, "good")), ["row 5 has label -1"]),
     "labels that are no classes": ("a.jsonl", rows(*[(i, "good") for i in range(80)]),
-                                   ["80 different labels in 80 rows are no classes"]),
+                                   ["80 different labels in 80 rows are not classes"]),
     "fractions for labels": ("a.csv", "text,label\ngood,0.5\nbad,1.5\n", ["has label 0.5"]),
     "a name too long for a file": ("x" * 300, None, ["x" * 300]),
     "single class": ("a.jsonl", rows((1, "good"), (1, "fine"), (1, "great")), ["single class"]),
@@ -106,7 +106,7 @@ def test_bad_backbone_folders(tmp_path, bert, reviews):
     write(without_tokenizer / "tokenizer_config.json", '{"tokenizer_class": "CanineTokenizer"}')
     write(without_tokenizer / "config.json", json.dumps({**config, "model_type": "canine"}))
     for folder, word in (
-        (empty, "holds no model"),
+        (empty, "has no model"),
         (tmp_path / "absent", "there is no backbone folder"),
         (without_tokenizer, "no fast tokenizer"),
     ):
@@ -121,7 +121,7 @@ def test_bad_backbone_folders(tmp_path, bert, reviews):
     ("damage", "words"),
     [
         (lambda data: data[: len(data) // 2], ["is damaged", "spacelite cache remove"]),
-        (lambda data: b"this is no HDF5 file", ["is damaged or no HDF5 file"]),
+        (lambda data: b"this is no HDF5 file", ["is damaged or not an HDF5 file"]),
     ],
     ids=["truncated", "not HDF5"],
 )
@@ -148,12 +148,12 @@ def test_cache_of_a_newer_format(tmp_path, cache_path, monkeypatch):
 
 
 def test_train_without_a_cache(tmp_path):
-    refused(spacelite("train", "--cache-dir", tmp_path), "holds no cache", "spacelite embed")
-    refused(spacelite("train", "--cache", "x", "--cache-dir", tmp_path), "'x' is no cache")
+    refused(spacelite("train", "--cache-dir", tmp_path), "holds no cache", "embed a data set first")
+    refused(spacelite("train", "--cache", "x", "--cache-dir", tmp_path), "has no cache 'x'")
 
 
 def test_report_without_runs(tmp_path):
-    refused(spacelite("report", "--cache-dir", tmp_path), "holds no run", "spacelite train")
+    refused(spacelite("report", "--cache-dir", tmp_path), "holds no run", "train one first")
 
 
 @pytest.mark.parametrize(

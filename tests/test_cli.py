@@ -204,13 +204,17 @@ def test_an_error_is_a_traceback_only_for_debugging(tmp_path):
         assert "holds no run" in errors
 
 
-def test_interrupted_embed_exits_130_and_says_how_to_go_on(bert, reviews, tmp_path):
+# A shell starts what runs in the background with Ctrl-C ignored, and so would its children.
+TAKES_CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+
+
+def test_interrupted_embed_exits_130_and_says_how_to_continue(bert, reviews, tmp_path):
     (tmp_path / "embeddings").mkdir()
     slow = (
-        "import time\nfrom spacelite.backbones import model as backbone\n"
-        "real = backbone.Backbone.hidden_states\n"
+        f"{TAKES_CTRL_C}import time\nfrom spacelite.backbones import Backbone\n"
+        "real = Backbone.hidden_states\n"
         "def hidden_states(*a):\n    print('computing', flush=True); time.sleep(0.2)\n"
-        "    return real(*a)\nbackbone.Backbone.hidden_states = hidden_states\n"
+        "    return real(*a)\nBackbone.hidden_states = hidden_states\n"
         "from spacelite_cli.app import main; main()"
     )
     process = subprocess.Popen(
@@ -223,10 +227,10 @@ def test_interrupted_embed_exits_130_and_says_how_to_go_on(bert, reviews, tmp_pa
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate()
     assert process.returncode == 130
-    assert errors.splitlines()[-1] == "interrupted: the same command goes on where it stopped"
+    assert errors.splitlines()[-1] == "interrupted: run the same command again to continue"
     assert "Traceback" not in errors
     result = spacelite("embed", "--backbone", bert, "--dataset", reviews, "--cache-dir", tmp_path)
-    assert result.exit_code == 0 and "going on: " in result.stderr
+    assert result.exit_code == 0 and "continuing: " in result.stderr
 
 
 def test_train_never_imports_what_only_embed_needs(workplace):
@@ -245,14 +249,14 @@ def test_train_never_imports_what_only_embed_needs(workplace):
         assert package not in imported, package
 
 
-def test_interrupted_train_goes_on_with_resume(bert, reviews, tmp_path):
+def test_interrupted_train_continues_with_resume(bert, reviews, tmp_path):
     there = ["--cache-dir", tmp_path, "--head", "space", "--epochs", "4", "--lr", "0.01"]
     spacelite("embed", "--backbone", bert, "--dataset", reviews, "--cache-dir", tmp_path)
     slow = (
-        "import time\nfrom spacelite.training import checkpoints as snapshots\n"
-        "real = snapshots.save\n"
+        f"{TAKES_CTRL_C}import time\nfrom spacelite.training import checkpoints\n"
+        "real = checkpoints.save\n"
         "def save(*a):\n    real(*a); print('saved', flush=True); time.sleep(0.5)\n"
-        "snapshots.save = save\nfrom spacelite_cli.app import main; main()"
+        "checkpoints.save = save\nfrom spacelite_cli.app import main; main()"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", slow, "train", *map(str, there)],
@@ -263,10 +267,11 @@ def test_interrupted_train_goes_on_with_resume(bert, reviews, tmp_path):
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate()
     assert process.returncode == 130 and "Traceback" not in errors
-    assert errors.splitlines()[-1].endswith("with --resume goes on after the last whole epoch")
+    message = "interrupted: run the same command with --resume to continue after the last "
+    assert errors.splitlines()[-1] == message + "finished epoch"
     assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").glob("[!.]*"))
     resumed = spacelite("train", "--resume", *there)
-    assert resumed.exit_code == 0 and "going on after epoch 2 of 4" in resumed.stderr
+    assert resumed.exit_code == 0 and "continuing after epoch 2 of 4" in resumed.stderr
     (weights,) = (tmp_path / "runs").glob("*/head.safetensors")
     content = weights.read_bytes()
     assert not list((tmp_path / "unfinished").iterdir())

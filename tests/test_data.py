@@ -396,7 +396,10 @@ def test_other_data_give_a_tenth_of_train_for_validation(tmp_path, caplog):
     rows = columns([0] * 100 + [1] * 60 + [2] * 40)
     folder = write(tmp_path / "d", train=rows)
     first, second = data.load(str(folder)), data.load(str(folder))
-    assert "d has no validation split: 20 of its 200 training examples are used as one (seed 42)" in caplog.text
+    assert (
+        "d has no validation split: 20 of its 200 training examples are used as one (seed 42)"
+        in caplog.text
+    )
     assert "d has no test split: reports show validation metrics" in caplog.text
     assert list(first.splits) == ["train", "validation"]
     train, validation = first.splits["train"], first.splits["validation"]

@@ -17,12 +17,10 @@ import pytest
 import torch
 from conftest import save_backbone, write_dataset
 
-from spacelite import backbones
+from spacelite import backbones, data
 from spacelite.backbones import plan_batches
-from spacelite.cache import folder as caches
-from spacelite.cache import journal, store
-from spacelite.cache.embedding import embed
-from spacelite.data import loading as data
+from spacelite.cache import embed, journal, states, store, verify
+from spacelite.cache.folder import cache_files
 from spacelite.errors import SpaceliteError
 
 
@@ -127,7 +125,7 @@ def test_whatever_changes_the_numbers_makes_another_cache(change, bert, reviews,
         other = run(tmp_path, bert, reviews, **change)
     assert not other.hit and other.path != first.path and first.path.exists()
     field = "dataset_hash" if "limit" in change else next(iter(change))
-    assert f"{first.path.stem} has other settings: " in caplog.text and field in caplog.text
+    assert f"{first.path.stem} has other settings (" in caplog.text and field in caplog.text
 
 
 def test_changed_text_weights_or_tokenizer_make_another_cache(bert, tmp_path):
@@ -200,7 +198,7 @@ def test_killed_while_laying_out_nothing_is_trusted(bert, reviews, tmp_path, mon
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(os, "posix_fallocate", killed)
         run(tmp_path, bert, reviews)
-    assert caches.cache_files(tmp_path) == []
+    assert cache_files(tmp_path) == []
     assert not run(tmp_path, bert, reviews).hit
 
 
@@ -215,7 +213,7 @@ def test_after_ctrl_c_it_continues_where_it_stopped(bert, reviews, tmp_path, cal
 
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, bert, reviews, tokens_per_batch=100, on_progress=interrupt)
-    state = caches.states(tmp_path)[0]
+    state = states(tmp_path)[0]
     assert state.tokens_done == seen[-1] and not state.complete
     first = sum(calls)
     calls.clear()
@@ -238,7 +236,7 @@ def test_damaged_examples_are_mended_and_nothing_else_is_computed(bert, reviews,
     with path.open("rb+") as file:
         file.seek(offset)
         file.write(b"\xff\xff")
-    assert caches.verify(path) == [("test", 4)]
+    assert verify(path) == [("test", 4)]
     calls.clear()
     again = run(tmp_path, bert, reviews, tokens_per_batch=1)
     assert not again.hit and calls == [1]
@@ -270,7 +268,8 @@ def test_half_precision_is_another_cache_of_nearly_the_same_numbers(
 ):
     """What a GPU does, by autocast on the CPU."""
     full = run(tmp_path, bert, reviews).path
-    monkeypatch.setattr(backbones, "forward_precision", lambda device: "bfloat16")
+    for module in (backbones, backbones.model):  # the cache's spec, the forward pass
+        monkeypatch.setattr(module, "forward_precision", lambda device: "bfloat16")
     half = run(tmp_path, bert, reviews).path
     with store.Cache(full) as one, store.Cache(half) as two:
         assert (one.spec.precision, two.spec.precision) == ("float32", "bfloat16")
@@ -393,7 +392,7 @@ def test_hidden_states_beyond_float16_are_refused_with_the_remedy(tmp_path, revi
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(SpaceliteError, match="that float16 cannot hold: use dtype=float32"):
         run(tmp_path, folder, reviews)
-    assert not caches.states(tmp_path)[0].complete
+    assert not states(tmp_path)[0].complete
     assert run(tmp_path, folder, reviews, dtype="float32").path.exists()
 
 
@@ -410,7 +409,7 @@ def test_hidden_states_beyond_float16_are_refused_with_the_remedy(tmp_path, revi
 def test_bad_settings_leave_nothing_behind(options, problem, bert, reviews, tmp_path):
     with pytest.raises(SpaceliteError, match=problem):
         run(tmp_path, bert, reviews, **{"max_length": 20, **options})
-    assert caches.cache_files(tmp_path) == []
+    assert cache_files(tmp_path) == []
 
 
 def test_padded_positions_are_cached_and_counted(bert, xlnet, reviews, tmp_path):
@@ -483,7 +482,7 @@ def test_two_commands_at_once_write_one_whole_cache(bert, reviews, tmp_path):
     both = [subprocess.Popen(command) for _ in range(2)]
     assert [process.wait(120) for process in both] == [0, 0]
     whole = run(tmp_path / "whole", bert, reviews, tokens_per_batch=50).path
-    assert [digest(path) for path in caches.cache_files(tmp_path / "both")] == [digest(whole)]
+    assert [digest(path) for path in cache_files(tmp_path / "both")] == [digest(whole)]
 
 
 def mounted_small(folder, size):
@@ -503,7 +502,7 @@ def test_a_really_full_disk_is_refused_and_once_it_is_not_the_same_command_works
         ballast.write_bytes(b"\0" * 330_000)
         with pytest.raises(SpaceliteError, match="free some space"):
             run(small, bert, reviews, dtype="float32")
-        assert caches.cache_files(small) == []
+        assert cache_files(small) == []
         ballast.unlink()
         assert run(small, bert, reviews, dtype="float32").path.exists()
     finally:

@@ -16,10 +16,7 @@ from huggingface_hub import errors
 from pyarrow import parquet
 from sklearn.model_selection import train_test_split
 
-from spacelite import hub
-from spacelite.backbones import files as checkpoints
-from spacelite.backbones import model as backbone
-from spacelite.data import loading as data
+from spacelite import backbones, data, hub
 from spacelite.data import sources
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -65,21 +62,21 @@ def files_of(folder: Path) -> dict:
 )
 def test_a_cached_backbone_is_found_offline_under_its_commit(hub_cache, bert, ref, revision):
     store(hub_cache, "models", "org/tiny", files_of(bert), ref)
-    found = checkpoints.locate("org/tiny", revision)
-    local = checkpoints.locate(str(bert))
+    found = backbones.locate("org/tiny", revision)
+    local = backbones.locate(str(bert))
     assert found.name == "org/tiny"
     assert found.version == f"revision:{COMMIT}"
     assert found.tokenizer_hash == local.tokenizer_hash
     sample = texts(5)
     for mine, same in zip(
-        backbone.tokenize(found, sample, max_length=16).ids,
-        backbone.tokenize(local, sample, max_length=16).ids,
+        backbones.tokenize(found, sample, max_length=16).ids,
+        backbones.tokenize(local, sample, max_length=16).ids,
         strict=True,
     ):
         assert (mine == same).all()
     ids = np.array([[2, 5, 6, 3]], np.int32)
     mine, same = (
-        backbone.Backbone(files, layer=-1, device="cpu").hidden_states(ids, None, None)
+        backbones.Backbone(files, layer=-1, device="cpu").hidden_states(ids, None, None)
         for files in (found, local)
     )
     torch.testing.assert_close(mine, same)
@@ -88,9 +85,9 @@ def test_a_cached_backbone_is_found_offline_under_its_commit(hub_cache, bert, re
 def test_a_backbone_that_is_nowhere_is_refused_with_the_ways_out(hub_cache, bert):
     store(hub_cache, "models", "org/tiny", files_of(bert))
     for name, revision in (("org/other", None), ("org/tiny", "v2")):
-        message = refusal(checkpoints.locate, name, revision)
-        assert message.startswith(f"backbone {name!r} is not on this machine")
-        for way_out in ("--backbone minilm", "a local folder", "HF_HOME"):
+        message = refusal(backbones.locate, name, revision)
+        assert message.startswith(f"{name!r} is not on this machine")
+        for way_out in ("backbone=minilm", "a local folder", "HF_HOME"):
             assert way_out in message
 
 
@@ -98,11 +95,11 @@ def test_a_cached_backbone_with_pickled_weights_alone_is_refused(hub_cache, bert
     files = files_of(bert)
     files["pytorch_model.bin"] = files.pop("model.safetensors")
     store(hub_cache, "models", "org/old", files)
-    assert "has no model.safetensors" in refusal(checkpoints.locate, "org/old")
+    assert "has no model.safetensors" in refusal(backbones.locate, "org/old")
 
 
 def test_a_name_that_no_hub_takes_is_refused(hub_cache):
-    assert "there is no backbone 'a/b/c'" in refusal(checkpoints.locate, "a/b/c")
+    assert "there is no backbone 'a/b/c'" in refusal(backbones.locate, "a/b/c")
     assert "there is no data set 'a/b/c'" in refusal(data.load, "a/b/c")
 
 
@@ -144,7 +141,7 @@ def answer(kind: type[Exception]) -> Exception:
         (errors.RevisionNotFoundError, "{} 'org/x' has no revision 'v1' on the hub"),
         (
             errors.HfHubHTTPError,
-            "the hub does not give {} 'org/x': 404 Client Error. See the docs.",
+            "the hub refuses {} 'org/x': 404 Client Error. See the docs.",
         ),
     ],
 )
@@ -310,8 +307,8 @@ def test_hatexplain_rows_become_joined_tokens_and_the_majority_label(hub_cache, 
 def test_hatexplain_without_its_converted_revision_says_how_to_give_a_folder(hub_cache, name):
     store_hatexplain(hub_cache, ref="main")
     message = refusal(data.load, name)
-    assert "data set 'Hate-speech-CNERG/hatexplain' is not on this machine" in message
-    assert "give a local folder named hatexplain with train, validation and test" in message
+    assert "'Hate-speech-CNERG/hatexplain' is not on this machine" in message
+    assert "or use a local folder named hatexplain with train, validation and test" in message
     assert "columns text and label (0 hatespeech, 1 normal, 2 offensive)" in message
 
 
@@ -319,8 +316,8 @@ def test_hatexplain_without_its_converted_revision_says_how_to_give_a_folder(hub
 def test_a_data_set_that_is_nowhere_is_refused_with_the_ways_out(hub_cache, name):
     message = refusal(data.load, name)
     asked = "stanfordnlp/imdb" if name == "imdb" else "org/other"
-    assert message.startswith(f"data set {asked!r} is not on this machine")
-    for way_out in ("--dataset demo", "a local folder", "HF_HOME"):
+    assert message.startswith(f"{asked!r} is not on this machine")
+    for way_out in ("dataset=demo", "a local folder", "HF_HOME"):
         assert way_out in message
 
 
@@ -340,7 +337,7 @@ def test_a_data_set_of_several_configurations_needs_one_named(hub_cache):
     store(hub_cache, "datasets", "org/two", files)
     message = refusal(data.load, "org/two")
     assert "['large', 'small']" in message
-    assert message.endswith("--dataset org/two:CONFIGURATION")
+    assert message.endswith("dataset=org/two:CONFIGURATION")
     assert "'none' not found" in refusal(data.load, "org/two:none")
     assert sum(map(len, data.load("org/two:small").splits.values())) == 4
 
@@ -364,9 +361,8 @@ def test_the_hub_cache_is_where_hf_home_points(tmp_path, bert):
     store_hatexplain(tmp_path / "hub")
     store(tmp_path / "hub", "models", "org/tiny", files_of(bert))
     code = (
-        "from spacelite.backbones import files as checkpoints\n"
-        "from spacelite.data import loading as data\n"
-        "print(checkpoints.locate('org/tiny').version)\n"
+        "from spacelite import backbones, data\n"
+        "print(backbones.locate('org/tiny').version)\n"
         "print(data.load('hatexplain').splits['test'].texts)\n"
     )
     environment = {

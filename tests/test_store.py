@@ -11,15 +11,26 @@ import h5py
 import numpy as np
 import pytest
 
-from spacelite.cache import folder as caches
-from spacelite.cache import journal, store
-from spacelite.cache import spec as specs
+from spacelite.cache import (
+    CacheSpec,
+    find,
+    journal,
+    newest_complete,
+    remove,
+    states,
+    store,
+    verify,
+)
 from spacelite.errors import SpaceliteError
 
-SPEC = {"backbone": "b", "dataset": "d", "dtype": "float16", "label_names": ["no", "yes"]}
+SPEC = {
+    "format": 1, "dataset": "d", "dataset_hash": "ab12", "label_names": ["no", "yes"],
+    "backbone": "b", "backbone_version": "sha256:34cd", "tokenizer_hash": "56ef",
+    "max_length": 256, "layer": -1, "padding": "none", "dtype": "float16", "precision": "float32",
+}  # fmt: skip
 
 
-def lay_out(path, spec=SPEC, pooled=True):
+def lay_out(path, pooled=True):
     random = np.random.RandomState(0)
     splits = {}
     for name, size in (("train", 7), ("validation", 3), ("test", 4)):
@@ -28,7 +39,8 @@ def lay_out(path, spec=SPEC, pooled=True):
         ids = random.randint(0, 99, offsets[-1]).astype(np.int32)
         splits[name] = store.SplitIndex(offsets, random.randint(0, 2, size).astype(np.int64), ids)
     path.parent.mkdir(parents=True, exist_ok=True)
-    store.lay_out(path, spec, splits, width=8, dtype="float16", pooled=pooled, padding_side="right")
+    spec = CacheSpec.from_json(SPEC)
+    store.lay_out(path, spec, splits, width=8, pooled=pooled, padding_side="right")
     return splits
 
 
@@ -80,11 +92,16 @@ def test_layout_is_the_documented_format(path):
 
 
 def test_key_is_the_hash_of_the_canonical_spec(tmp_path):
-    text = '{"backbone":"a/b c","dataset":"x","labels":["ä"]}'
-    spec = {"labels": ["ä"], "dataset": "x", "backbone": "a/b c"}
-    assert specs.key_of(spec) == hashlib.sha256(text.encode()).hexdigest()
-    name = f"a-b-c--x--{specs.key_of(spec)[:10]}.h5"
-    assert specs.path_of(tmp_path, spec) == tmp_path / "embeddings" / name
+    text = (
+        '{"backbone":"a/b c","backbone_version":"sha256:34cd","dataset":"x","dataset_hash":"ab12",'
+        '"dtype":"float16","format":1,"label_names":["ä","o"],"layer":-1,"max_length":256,'
+        '"padding":"none","precision":"float32","tokenizer_hash":"56ef"}'
+    )
+    changed = {"label_names": ["ä", "o"], "dataset": "x", "backbone": "a/b c"}
+    spec = CacheSpec.from_json({**SPEC, **changed})
+    assert spec.cache_key() == hashlib.sha256(text.encode()).hexdigest()
+    name = f"a-b-c--x--{spec.cache_key()[:10]}.h5"
+    assert spec.path(tmp_path) == tmp_path / "embeddings" / name
 
 
 def test_laying_out_twice_gives_the_same_bytes(path):
@@ -130,7 +147,7 @@ def test_rows_are_synced_before_their_done_flags(path, monkeypatch):
 
 def test_verify_of_an_intact_cache_finds_nothing(path):
     fill(path, lay_out(path))
-    assert caches.verify(path) == []
+    assert verify(path) == []
 
 
 @pytest.mark.parametrize("dataset", ["tokens", "pooled"])
@@ -141,11 +158,11 @@ def test_verify_names_the_damaged_example_and_unmarks_it(path, dataset):
         place = cache.byte_offsets()["validation"][dataset]
     row = int(splits["validation"].offsets[1]) * 8 * 2 if dataset == "tokens" else 1 * 8 * 4
     flip_byte(path, place + row + 5)
-    assert caches.verify(path) == [("validation", 1)]
+    assert verify(path) == [("validation", 1)]
     with store.Cache(path) as cache:
         assert cache.splits["validation"].done.tolist() == [1, 0, 1]
         assert cache.splits["train"].done.all() and not cache.complete
-    assert caches.verify(path) == []  # what is not done is not trusted anyway
+    assert verify(path) == []  # what is not done is not trusted anyway
 
 
 @pytest.mark.parametrize("dataset", ["offsets", "labels", "token_ids"])
@@ -155,7 +172,7 @@ def test_verify_refuses_a_damaged_index(path, dataset):
         place = cache.byte_offsets()["test"][dataset]
     flip_byte(path, place)
     with pytest.raises(SpaceliteError, match=r"of test are damaged: remove the cache"):
-        caches.verify(path)
+        verify(path)
 
 
 def flip_byte(path, offset):
@@ -198,6 +215,15 @@ def test_newer_format_is_refused(path):
         store.Cache(path)
 
 
+@pytest.mark.parametrize("later", [{"dtype": "int8"}, {"quantization": "none"}], ids=str)
+def test_a_type_or_setting_of_a_later_version_is_refused(path, later):
+    lay_out(path)
+    with h5py.File(path, "r+") as file:
+        file.attrs["spec"] = json.dumps({**SPEC, **later})
+    with pytest.raises(SpaceliteError, match=r"upgrade spacelite$"):
+        store.Cache(path)
+
+
 def test_full_disk_while_laying_out_leaves_nothing(path, monkeypatch):
     def full(*arguments):
         raise OSError(28, "No space left on device")
@@ -217,7 +243,9 @@ def test_full_disk_while_writing_keeps_the_journal_true(path, monkeypatch):
     rows = np.ones((np.diff(splits["train"].offsets)[0], 8), np.float16)
     with journal.Writer(path) as writer, monkeypatch.context() as patch:
         patch.setattr(os, "pwrite", full)
-        with pytest.raises(SpaceliteError, match="run the same command again: it goes on"):
+        with pytest.raises(
+            SpaceliteError, match="embed again to continue: what is written is kept"
+        ):
             writer.write("train", 0, rows, None)
         writer.commit()
     with store.Cache(path) as cache:
@@ -252,14 +280,14 @@ def test_remove_deletes_caches_only(path, tmp_path):
     lay_out(path)
     notes = tmp_path / "notes.txt"
     notes.write_text("x")
-    with pytest.raises(SpaceliteError, match="is no cache"):
-        caches.find(tmp_path, str(notes), exact=True)
+    with pytest.raises(SpaceliteError, match="has no cache"):
+        find(tmp_path, str(notes), exact=True)
     foreign = tmp_path / "foreign.h5"
     foreign.write_bytes(b"x")
-    with pytest.raises(SpaceliteError, match="no HDF5 file"):
-        caches.remove(caches.find(tmp_path, str(foreign), exact=True))
+    with pytest.raises(SpaceliteError, match="not an HDF5 file"):
+        remove(find(tmp_path, str(foreign), exact=True))
     assert foreign.exists()
-    caches.remove(caches.find(tmp_path, path.stem, exact=True))
+    remove(find(tmp_path, path.stem, exact=True))
     assert not path.exists()
 
 
@@ -267,7 +295,7 @@ def test_what_is_no_file_is_passed_over(path):
     lay_out(path)
     path.with_name("dangling.h5").symlink_to("/nowhere")
     path.with_name("folder.h5").mkdir()
-    assert [state.name for state in caches.states(path.parent.parent)] == [path.stem]
+    assert [state.name for state in states(path.parent.parent)] == [path.stem]
 
 
 def test_states_list_every_file_and_survive_a_broken_one(path):
@@ -277,14 +305,14 @@ def test_states_list_every_file_and_survive_a_broken_one(path):
     lay_out(half)
     broken = path.with_name("broken.h5")
     broken.write_bytes(b"nonsense")
-    by_name = {state.name: state for state in caches.states(path.parent.parent)}
+    by_name = {state.name: state for state in states(path.parent.parent)}
     assert set(by_name) == {path.stem, half.stem, "broken"}
     tokens = sum(len(index.token_ids) for index in splits.values())
     complete = by_name[path.stem]
     assert (complete.complete, complete.examples, complete.tokens) == (True, 14, tokens)
     assert dict(complete.splits) == {"train": 7, "validation": 3, "test": 4}
     assert not by_name[half.stem].complete and by_name[half.stem].tokens_done == 0
-    assert "damaged or no HDF5 file" in by_name["broken"].problem
+    assert "damaged or not an HDF5 file" in by_name["broken"].problem
     assert "problem" not in complete.as_json() and complete.as_json()["path"] == str(path)
 
 
@@ -292,16 +320,16 @@ def test_find_takes_names_beginnings_and_paths(path):
     lay_out(path)
     other = path.with_name("b--e--1.h5")
     shutil.copy(path, other)
-    folder = path.parent.parent
-    assert caches.find(folder, path.stem) == path
-    assert caches.find(folder, "b--d") == path
-    assert caches.find(folder, str(other)) == other
-    with pytest.raises(SpaceliteError, match="names several caches"):
-        caches.find(folder, "b--")
-    with pytest.raises(SpaceliteError, match=r"is no cache of .*; there: b--"):
-        caches.find(folder, "nothing")
-    with pytest.raises(SpaceliteError, match="is no cache"):
-        caches.find(folder, "b--d", exact=True)
+    cache_dir = path.parent.parent
+    assert find(cache_dir, path.stem) == path
+    assert find(cache_dir, "b--d") == path
+    assert find(cache_dir, str(other)) == other
+    with pytest.raises(SpaceliteError, match="matches several caches"):
+        find(cache_dir, "b--")
+    with pytest.raises(SpaceliteError, match=r"has no cache 'nothing'; it holds b--"):
+        find(cache_dir, "nothing")
+    with pytest.raises(SpaceliteError, match="has no cache"):
+        find(cache_dir, "b--d", exact=True)
 
 
 def test_newest_complete_passes_over_unfinished_and_broken_caches(path):
@@ -309,15 +337,15 @@ def test_newest_complete_passes_over_unfinished_and_broken_caches(path):
     os.utime(path, (1, 1))
     lay_out(path.with_name("b--half--0.h5"))
     path.with_name("broken.h5").write_bytes(b"nonsense")
-    assert caches.newest_complete(path.parent.parent) == path
+    assert newest_complete(path.parent.parent) == path
 
 
 def test_without_a_cache_the_error_says_what_to_run(tmp_path, path):
-    with pytest.raises(SpaceliteError, match="holds no cache: run spacelite embed first"):
-        caches.newest_complete(tmp_path)
+    with pytest.raises(SpaceliteError, match="holds no cache: embed a data set first"):
+        newest_complete(tmp_path)
     lay_out(path)
-    with pytest.raises(SpaceliteError, match="is unfinished: run its embed command again"):
-        caches.newest_complete(path.parent.parent)
+    with pytest.raises(SpaceliteError, match=r"is unfinished\): embed again to complete it"):
+        newest_complete(path.parent.parent)
 
 
 def test_pooled_rows_are_refused_where_there_is_no_pooler(path):
