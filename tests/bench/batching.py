@@ -12,10 +12,7 @@ import time
 
 import numpy as np
 
-from spacelite.backbones import files as checkpoints
-from spacelite.backbones import model as backbone
-from spacelite.cache.embedding import plan_batches
-from spacelite.data import loading as data
+from spacelite import backbones, data
 
 
 def padded_plan(lengths, budget):
@@ -51,14 +48,14 @@ def main():
     parser.add_argument("--repeat", type=int, default=3)
     options = parser.parse_args()
 
-    checkpoint = checkpoints.locate("minilm")
-    model = backbone.Backbone(checkpoint, layer=-1, device="cpu")
+    files = backbones.locate("minilm")
+    model = backbones.Backbone(files, layer=-1, device="cpu")
     texts = data.load(options.folder, limit=options.texts).splits["train"].texts
-    tokens = backbone.tokenize(checkpoint, texts, max_length=256)
+    tokens = backbones.tokenize(files, texts, max_length=256)
     lengths = np.array([len(ids) for ids in tokens.ids])
     plans = {
         "padded": list(padded_plan(lengths, options.tokens_per_batch)),
-        "one length": list(plan_batches(lengths, options.tokens_per_batch)),
+        "one length": list(backbones.plan_batches(lengths, options.tokens_per_batch)),
     }
     best = dict.fromkeys(plans, float("inf"))
     for _ in range(options.repeat):  # in turn, so that a busy machine slows both

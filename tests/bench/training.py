@@ -33,6 +33,10 @@ LOSSES = [(0.2, 0.001), (0.0, 0.0), (0.2, 0.0), (0.0, 0.001)]  # inter, intra: i
 ORIGINAL_STEPS = 2
 PLAIN_STEPS = 20
 ROUNDS = 3
+PARTS = (
+    "batches", "read", "widen", "product", "tanh", "pooling", "losses' slopes", "gradient", "sums",
+    "optimiser",
+)  # fmt: skip
 
 
 def floor(cache, heads, repeat):
@@ -61,11 +65,11 @@ def floor(cache, heads, repeat):
     return {"seconds": min(seconds)}
 
 
-def settings(count):
-    from spacelite.heads.settings import HeadSettings
+def configs(count):
+    from spacelite import heads
 
     return [
-        HeadSettings(kind="space", seed=i // 4, latent=LATENT, inter=inter, intra=intra)
+        heads.config("space", seed=i // 4, latent=LATENT, inter=inter, intra=intra)
         for i, (inter, intra) in ((i, LOSSES[i % 4]) for i in range(count))
     ]
 
@@ -94,23 +98,21 @@ class Stopwatch:
 
 
 def watched():
-    from spacelite.heads import heads, losses
+    from spacelite.heads import batch, space
     from spacelite.training import batches, optimizer
-    from spacelite.training import engine as passes
 
     watch = Stopwatch()
     for owner, name, part in (
         (batches, "_read", "read"),
         (batches, "_widen", "widen"),
-        (passes, "_project", "product"),
-        (passes, "_tanh", "tanh"),
-        (passes, "segment_sum", "pooling"),
-        (passes, "_group", "losses' slopes"),
-        (heads.SpaceHeads, "step", "losses' slopes"),
-        (passes, "_add_gradient", "gradient"),
+        (space, "_project", "product"),
+        (space, "_tanh", "tanh"),
+        (space, "segment_sum", "pooling"),
+        (space.SpaceHead, "run_group", "losses' slopes"),
+        (space, "_add_product", "gradient"),
         (optimizer.Adam, "update", "optimiser"),
-        (heads.SpaceHeads, "finish", "sums"),
-        (losses.Objective, "batch", "batches"),
+        (space.SpaceHead, "end", "sums"),
+        (batch.Objective, "batch", "batches"),
         (batches.TokenSplit, "groups", "batches"),
     ):
         watch.watch(owner, name, part)
@@ -120,35 +122,38 @@ def watched():
 def spacelite(cache, count, epochs, breakdown=False):
     """Best seconds of a training pass over the train split, and of a whole epoch with validation.
     With `breakdown`, seconds by part, of one pass on one thread."""
-    from spacelite.cache.store import Cache
-    from spacelite.heads.settings import PassSettings
-    from spacelite.training import engine as passes
-    from spacelite.training import loop as training
+    from spacelite.cache import Cache
+    from spacelite.training import TrainingConfig, engine, loop
 
     watch = watched() if breakdown else None
     if breakdown:
-        passes.MOST_WORKERS = 1
-    with Cache(cache) as opened, passes.workers("cpu") as crew:
-        made = training._Training(
-            opened, settings(count), PassSettings(epochs=epochs), "cpu", crew, lambda a, b: None
+        engine.LARGEST_POOL = 1
+    with Cache(cache) as opened, engine.workers("cpu") as workers:
+        training = loop._Training(
+            opened,
+            configs(count),
+            TrainingConfig(epochs=epochs),
+            "cpu",
+            workers,
+            lambda done, total: None,
         )
         passed, whole = [], []
-        evaluate = training.evaluate
+        evaluate = loop.evaluate
 
         def evaluated(*arguments):
             passed.append(time.perf_counter() - started)
             return evaluate(*arguments)
 
-        training.evaluate = evaluated
+        loop.evaluate = evaluated
         for epoch in range(1, epochs + 1):
             if watch is not None:
                 watch.seconds.clear()
             started = time.perf_counter()
-            made._epoch(epoch)
+            training._epoch(epoch)
             whole.append(time.perf_counter() - started)
     result = {"seconds": min(passed), "with_validation": min(whole)}
     if watch is not None:
-        parts = dict(watch.seconds)
+        parts = {part: watch.seconds[part] for part in PARTS}
         parts["rest"] = whole[-1] - sum(parts.values())
         result = {"seconds": whole[-1], "parts": parts}
     return result
@@ -218,11 +223,10 @@ def original(dataset):
     import torch
     from transformers import AutoModel, AutoTokenizer
 
-    from spacelite.backbones import files as checkpoints
-    from spacelite.data import loading as data
+    from spacelite import backbones, data
 
     texts = data.load(dataset).splits["train"]
-    folder = checkpoints.locate("minilm").folder
+    folder = backbones.locate("minilm").folder
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModel.from_pretrained(folder).eval()
     classes = int(texts.labels.max()) + 1
@@ -249,18 +253,18 @@ def original(dataset):
 def fifteen_epochs(cache, kind):
     """The whole of a training with its evaluation on all splits: 24 space heads for 15 epochs, or
     scikit-learn's LogisticRegression on the means of tokens. Seconds, and mean test accuracy."""
-    from spacelite.cache.store import Cache
-    from spacelite.heads.settings import HeadSettings, PassSettings
-    from spacelite.training import loop as training
+    from spacelite import heads
+    from spacelite.cache import Cache
+    from spacelite.training import TrainingConfig, train
 
-    heads = settings(24)
-    if kind == "logreg":
-        heads = [HeadSettings(kind=kind, pooling="mean", learning_rate=None, weight_decay=None)]
+    chosen = configs(24) if kind == "space" else [heads.config(kind, pooling="mean")]
     with Cache(cache) as opened:
         started = time.perf_counter()
-        made = training.train(opened, heads, PassSettings(epochs=15))
+        trained = train(opened, chosen, TrainingConfig(epochs=15))
         seconds = time.perf_counter() - started
-    plain = [head for head in made if not head.settings.inter and not head.settings.intra]
+    plain = [
+        head for head in trained if kind != "space" or not (head.config.inter or head.config.intra)
+    ]
     accuracy = np.mean([head.metrics["test"]["accuracy"] for head in plain])
     return {"seconds": seconds, "accuracy": float(accuracy)}
 
