@@ -276,7 +276,7 @@ def test_interrupted_train_continues_with_resume(bert, reviews, tmp_path):
     content = weights.read_bytes()
     assert not list((tmp_path / "unfinished").iterdir())
     again = spacelite("train", "--resume", *there)
-    assert "nothing to resume: starting from the first epoch" in again.stderr
+    assert "nothing to resume: training from the start" in again.stderr
     assert weights.read_bytes() == content
 
 
