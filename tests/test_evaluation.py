@@ -3,6 +3,8 @@
 import itertools
 import json
 import shutil
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 
@@ -100,14 +102,19 @@ def test_figures_follow_from_the_weights_and_the_other_cache(kind, place, bert, 
         assert record.metrics[split] == pytest.approx(expected(run, path, split, [0, 1]), abs=1e-5)
 
 
-def test_labels_are_mapped(place, bert, tmp_path):
+@pytest.fixture(scope="module")
+def three(tmp_path_factory, bert):
+    """A cache of data with three labels."""
+    return cached(tmp_path_factory.mktemp("labels"), bert, 3, "three")
+
+
+def test_labels_are_mapped(place, three):
     run = place[1]["space"]
-    path = cached(tmp_path, bert, 3, "three")
-    with Cache(path) as cache:
+    with Cache(three) as cache:
         record, _ = inference.evaluate(run, cache, {"0": "1", "1": "0", "2": "1"})
         message = refusal(inference.evaluate, run, cache)
         assert "three: the data have 3 labels (0, 1, 2), the run has 2 (0, 1)" in message
-        assert message.endswith("say which is which, for each of 0, 1, 2")
+        assert "say which is which" in message and message.endswith("for each of 0, 1, 2")
         for mapping, words in (
             ({"9": "1", "1": "0", "2": "1"}, "there is no label '9'"),
             ({"0": "5", "1": "0", "2": "1"}, "there is no label '5'"),
@@ -119,7 +126,7 @@ def test_labels_are_mapped(place, bert, tmp_path):
                 "map each label of the data (0, 1, 2) to one of the run's (0, 1)"
             )
     assert record.labels == {"0": "1", "1": "0", "2": "1"}
-    wanted = expected(run, path, "test", [1, 0, 1])
+    wanted = expected(run, three, "test", [1, 0, 1])
     assert record.metrics["test"] == pytest.approx(wanted, abs=1e-5)
 
 
@@ -132,6 +139,27 @@ def test_pairs_of_labels_are_told_apart_by_the_labels_there_are():
     for wrong, words in ((["a"], "labels=a: give LABEL=LABEL"), (["=b"], "labels==b: give"),
                          (["a=b", "a=c"], "'a' is there twice")):  # fmt: skip
         assert words in refusal(inference.parse_mapping, wrong, there, here)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "words"),
+    [
+        (
+            [],
+            "the data have 3 labels (0, 1, 2), the run has 2 (0, 1): say which is which with --map",
+        ),
+        (["0=1", "1=0"], "'2' is not mapped; map each label of the data (0, 1, 2) to one of"),
+        (["0=1", "1=0", "2=9"], "there is no label '9'; map each label of the data (0, 1, 2) to"),
+        (["0=1", "0=0"], "--map 0=0: '0' is there twice"),
+        (["0"], "--map 0: give LABEL=LABEL"),
+    ],
+)
+def test_the_command_says_how_labels_are_mapped(pairs, words, place, three):
+    folder, by_kind = place
+    given = [word for pair in pairs for word in ("--map", pair)]
+    result = spacelite("eval", by_kind["space"].id, "--cache", three, *given, "--cache-dir", folder)
+    assert result.exit_code == 1 and result.stderr.startswith("error: ")
+    assert words in result.stderr and result.stderr.count("\n") == 1
 
 
 def renamed(run, *names):
@@ -179,7 +207,7 @@ def test_other_hidden_states_are_refused(place, distilbert, bert, tmp_path):
         (cached(tmp_path, bert, 2, "b", layer=1), ["the run's layer is -1, the cache's 1"]),
         (
             cached(tmp_path, bert, 2, "c", padding="max_length", max_length=40),
-            ["the run's padding is longest, the cache's max_length"],
+            ["the run's padding is none, the cache's max_length"],
         ),
     ):
         with Cache(made) as cache:
@@ -239,7 +267,7 @@ def test_the_command_embeds_evaluates_and_the_report_shows_it(place, bert, tmp_p
     ("arguments", "words"),
     [
         ([], "give one of --dataset and --cache"),
-        (["--cache", "none"], "is no cache"),
+        (["--cache", "none"], "has no cache 'none'; it holds "),
         (["--cache", "x", "--dataset", "y"], "give one of --dataset and --cache"),
         (["--cache", "x", "--limit", "5"], "--limit is for --dataset"),
     ],
@@ -273,10 +301,23 @@ def test_what_a_killed_evaluation_left_is_no_result(place, bert, tmp_path):
         record, predictions = inference.evaluate(run, cache)
     before = len(run.transfers())
     run.save_transfer(record, predictions)
+    code = (
+        "import os, sys\nfrom pathlib import Path\nfrom spacelite import runs\n"
+        "run, files = runs.load(Path(sys.argv[1])), int(sys.argv[2])\n"
+        "(record,) = [one for one in run.transfers() if one.dataset == 'killed']\n"
+        "replace, done = Path.replace, []\n"
+        "def killed(self, target):\n"
+        "    done.append(target)\n"
+        "    return replace(self, target) if len(done) <= files else os._exit(9)\n"
+        "Path.replace = killed\n"
+        "run.save_transfer(record, {record.split: run.predictions(record)})\n"
+    )
     folder = run.folder / "transfer"
-    for file in folder.glob("[!.]*--killed--*"):
-        (folder / f".{file.name}.partial").write_bytes(file.read_bytes())
-    assert len(run.transfers()) == before + 1
+    for files in (0, 1):  # that it has written
+        command = [sys.executable, "-c", code, str(run.folder), str(files)]
+        assert subprocess.run(command, check=False).returncode == 9
+        assert list(folder.glob(".*--killed--*.partial"))
+        assert len(run.transfers()) == before + 1
     run.save_transfer(record, predictions)
     assert not list(folder.glob("*.partial"))
     (transfer,) = [one for one in run.transfers() if one.dataset == "killed"]
@@ -284,7 +325,7 @@ def test_what_a_killed_evaluation_left_is_no_result(place, bert, tmp_path):
 
 
 def test_evaluations_at_once_leave_whole_files(place, bert, tmp_path):
-    run = place[1]["mlp"]
+    run = place[1]["linear"]
     path = cached(tmp_path, bert, 2, "crowd")
     with Cache(path) as cache:
         record, predictions = inference.evaluate(run, cache)

@@ -7,27 +7,24 @@ import sys
 
 import numpy as np
 import pytest
-import torch
-from conftest import refusal, write_dataset
+from conftest import refusal, train_and_save, write_dataset
 from spacelite_cli.app import app
 from typer.testing import CliRunner
 
-from spacelite.backbones import words
-from spacelite.cache import store
-from spacelite.cache.embedding import embed
-from spacelite.heads.settings import HeadSettings, PassSettings
-from spacelite.inference import explanation as explain
-from spacelite.inference import prediction
-from spacelite.runs import store as runs
+from spacelite import heads
+from spacelite.backbones import Words
+from spacelite.cache import Cache, embed
+from spacelite.inference import explanation, prediction
+from spacelite.training import TrainingConfig
 
 HEADS = [
-    HeadSettings(kind="space", latent=3, inter=0.2, intra=0.001, learning_rate=0.05),
-    HeadSettings(kind="linear", pooling="mean", learning_rate=0.05),
-    HeadSettings(kind="logreg", pooling="mean", learning_rate=None, weight_decay=None),
+    heads.config("space", latent=3, inter=0.2, intra=0.001, learning_rate=0.05),
+    heads.config("linear", pooling="mean", learning_rate=0.05),
+    heads.config("logreg", pooling="mean"),
 ]
 OTHERS = [
-    HeadSettings(kind="linear", pooling="first"),
-    HeadSettings(kind="mlp", pooling="mean"),
+    heads.config("linear", pooling="first"),
+    heads.config("mlp", pooling="mean"),
 ]
 
 
@@ -40,36 +37,54 @@ def place(tmp_path_factory, bert):
     folder = tmp_path_factory.mktemp("explain")
     data = write_dataset(folder / "data", {"train": 60, "validation": 20, "test": 1000}, classes=3)
     path = embed(backbone=str(bert), dataset=str(data), cache_dir=folder, device="cpu").path
-    with store.Cache(path) as cache:
-        shared = PassSettings(epochs=2, batch_size=16)
-        saved, _ = runs.train_and_save(folder, cache, HEADS + OTHERS, shared)
+    with Cache(path) as cache:
+        training = TrainingConfig(epochs=2, batch_size=16)
+        saved = train_and_save(folder, cache, HEADS + OTHERS, training)
     return folder, path, saved
 
 
-@pytest.mark.parametrize("index", range(len(HEADS)), ids=[head.system for head in HEADS])
+def shares_and_bias(run, hidden):
+    """The shares (n, C) of a text's tokens in its logits, and the bias, in float64."""
+    head = explanation.Shares(run)
+    shares = head.token_logits(hidden.astype(np.float64)) / len(hidden)
+    return shares, head.bias.astype(np.float64)
+
+
+def logits_of_means(run, hidden):
+    """A text's logits from the mean over its tokens, from the weights alone, in float64."""
+    weights = {name: value.astype(np.float64) for name, value in run.parameters.items()}
+    features = hidden.astype(np.float64)
+    if run.head.kind == "space":
+        spaces = weights["concept_spaces"]
+        features = np.tanh(features @ spaces.reshape(-1, spaces.shape[-1]).T)
+    return weights["classifier.weight"] @ features.mean(axis=0) + weights["classifier.bias"]
+
+
+@pytest.mark.parametrize("index", range(len(HEADS)), ids=[head.name for head in HEADS])
 def test_contributions_add_up_for_a_thousand_cached_examples(index, place):
-    run, parameters = place[2][index], place[2][index].parameters()
-    with store.Cache(place[1]) as cache:
+    run = place[2][index]
+    with Cache(place[1]) as cache:
         split = cache.splits["test"]
         assert len(split) == 1000
         tokens = split.read_tokens(0, split.tokens)
         for first, last in itertools.pairwise(split.offsets):
-            shares, bias, logits = explain.contributions(run, tokens[first:last])
+            hidden = tokens[first:last]
+            shares, bias = shares_and_bias(run, hidden)
             assert shares.shape == (last - first, 3)
+            logits = logits_of_means(run, hidden)
             np.testing.assert_allclose(bias + shares.sum(axis=0), logits, atol=1e-12)
             # The head in float32, as it predicts.
-            hidden = torch.from_numpy(tokens[None, first:last]).float()
-            (expected,) = prediction._logits(run, parameters, hidden, None)
+            (expected,) = prediction.head_logits(run, hidden[None], None)
             np.testing.assert_allclose(logits, expected, atol=1e-5)
 
 
 def test_a_token_that_is_left_out_takes_its_share_along(place):
     """The share is what the formula says: removing a token leaves n - 1 parts of the rest."""
     run = place[2][0]
-    with store.Cache(place[1]) as cache:
-        hidden, _, _ = explain.cached_example(cache, "test:3")
-    shares, bias, _ = explain.contributions(run, hidden)
-    _, _, without = explain.contributions(run, hidden[1:])
+    with Cache(place[1]) as cache:
+        hidden = explanation.cached_example(cache, "test:3").hidden
+    shares, bias = shares_and_bias(run, hidden)
+    without = logits_of_means(run, hidden[1:])
     n = len(hidden)
     np.testing.assert_allclose(without - bias, shares[1:].sum(axis=0) * n / (n - 1), atol=1e-9)
 
@@ -80,23 +95,27 @@ def test_a_text_through_the_backbone_is_explained_as_it_is_predicted(place, bert
     command = ["explain", saved[0].id, text, "--backbone", bert, "--cache-dir", folder]
     result = json.loads(spacelite(*command, "--json").stdout)
     (expected,) = prediction.predict(saved[0], [text], backbone=str(bert))
+    files = prediction.backbone_files(saved[0], str(bert))
+    hidden, _, _ = prediction.one_text(saved[0], text, files)
     np.testing.assert_allclose(result["probabilities"], expected, atol=1e-5)
     total = np.array(result["bias"]) + np.sum(
         [word["contributions"] for word in result["words"]], axis=0
     )
-    np.testing.assert_allclose(total, result["logits"], atol=1e-9)
-    assert result["difference"] < 1e-9
+    np.testing.assert_allclose(total, logits_of_means(saved[0], hidden), atol=1e-9)
+    # The logits are the forward pass's, in float32.
+    assert result["difference"] == np.abs(total - result["logits"]).max() < 1e-6
     assert [word["text"] for word in result["words"]] == ["[CLS]", *text.split(), "[SEP]"]
     assert [word["special"] for word in result["words"]] == [True, *[False] * 5, True]
 
 
-@pytest.mark.parametrize("index", range(len(OTHERS)), ids=[head.system for head in OTHERS])
+@pytest.mark.parametrize("index", range(len(OTHERS)), ids=[head.name for head in OTHERS])
 def test_heads_that_are_no_sum_over_tokens_are_refused(index, place):
     folder, _, saved = place
     run = saved[len(HEADS) + index]
     result = spacelite("explain", run.id, "good film", "--cache-dir", folder)
     assert result.exit_code == 1
-    assert "its logits are no sum over tokens" in result.stderr and result.stdout == ""
+    refused = f"the logits of {OTHERS[index].name} are not a sum over tokens; explain a space head"
+    assert refused in result.stderr and result.stdout == ""
 
 
 def test_pieces_become_words(bert, xlnet):
@@ -108,7 +127,7 @@ def test_pieces_become_words(bert, xlnet):
         (xlnet, "good film", ["good", "film", "<sep>", "<cls>"]),
     ):
         ids = Tokenizer.from_file(str(folder / "tokenizer.json")).encode(text).ids
-        made = words.Words(folder).of(ids)
+        made = Words(folder).of(ids)
         assert [word for word, _, _ in made] == expected
         assert [n for _, _, numbers in made for n in numbers] == list(range(len(ids)))
         assert any(len(numbers) == 3 for *_, numbers in made) == (folder == bert)
@@ -125,14 +144,14 @@ def test_bytes_become_words(tmp_path):
     backend.train_from_iterator(["a film, the film"], trainer)
     backend.save(str(tmp_path / "tokenizer.json"))
     for text in ("the café film", "café"):
-        made = words.Words(tmp_path).of([0, *backend.encode(text).ids])
+        made = Words(tmp_path).of([0, *backend.encode(text).ids])
         assert [word for word, _, _ in made] == ["<s>", *text.split()]
         assert [special for _, special, _ in made] == [True, *[False] * len(text.split())]
 
 
 def test_a_broken_tokenizer_is_one_line(tmp_path):
     (tmp_path / "tokenizer.json").write_text("{")
-    assert "tokenizer.json cannot be read" in refusal(words.Words, tmp_path)
+    assert "tokenizer.json cannot be read" in refusal(Words, tmp_path)
 
 
 def test_a_cached_example_is_explained_without_torch(place, bert):
@@ -148,7 +167,7 @@ def test_a_cached_example_is_explained_without_torch(place, bert):
     assert not {"torch", "transformers", "datasets"} & set(imported.split()), done.stderr
     assert "add up to the logit" in shown
     result = json.loads(spacelite(*arguments, "--json").stdout)
-    with store.Cache(path) as cache:
+    with Cache(path) as cache:
         assert result["example"] == [cache.label_names[cache.splits["test"].labels[17]]]
         assert f"labelled {result['example'][0]}" in shown
     assert f"for {result['labels'][int(np.argmax(result['probabilities']))]}" in shown
@@ -161,7 +180,7 @@ def test_a_cached_example_is_explained_without_torch(place, bert):
     ("arguments", "expected"),
     [
         ([], "give a text or --example"),
-        (["text", "--example", "test:0"], "give a text or --example"),
+        (["text", "--example", "test:0"], "give one of a text and --example"),
         (["--example", "test:1000"], "give one of train:0 to train:59"),
         (["--example", "test"], "give one of train:0 to train:59"),
         (["--example", "dev:1"], "test:0 to test:999"),

@@ -10,25 +10,22 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import refusal, save_backbone
+from conftest import refusal, save_backbone, train_and_save
 from safetensors.torch import load_file
 from spacelite_cli.app import app
 from typer.testing import CliRunner
 
-from spacelite.cache import store
-from spacelite.cache.embedding import embed
-from spacelite.data import loading as data
-from spacelite.heads.settings import HeadSettings, PassSettings
-from spacelite.inference import prediction
-from spacelite.runs import store as runs
+from spacelite import data, heads, inference
+from spacelite.cache import Cache, embed
+from spacelite.training import TrainingConfig
 
 HEADS = [
-    HeadSettings(kind="space", latent=3, inter=0.2, intra=0.001, learning_rate=0.05),
-    HeadSettings(kind="mlp", pooling="first", learning_rate=0.01),
-    HeadSettings(kind="linear", pooling="mean", learning_rate=0.05),
-    HeadSettings(kind="linear", pooling="last", learning_rate=0.05),
-    HeadSettings(kind="linear", pooling="pooler", learning_rate=0.05),
-    HeadSettings(kind="logreg", pooling="mean", learning_rate=None, weight_decay=None),
+    heads.config("space", latent=3, inter=0.2, intra=0.001, learning_rate=0.05),
+    heads.config("mlp", pooling="first", learning_rate=0.01),
+    heads.config("linear", pooling="mean", learning_rate=0.05),
+    heads.config("linear", pooling="last", learning_rate=0.05),
+    heads.config("linear", pooling="pooler", learning_rate=0.05),
+    heads.config("logreg", pooling="mean"),
 ]
 
 
@@ -41,8 +38,8 @@ def place(tmp_path_factory, bert, reviews):
     """A cache of half-precision hidden states and a run of each head on it."""
     folder = tmp_path_factory.mktemp("predict")
     path = embed(backbone=str(bert), dataset=str(reviews), cache_dir=folder, device="cpu").path
-    with store.Cache(path) as cache:
-        saved, _ = runs.train_and_save(folder, cache, HEADS, PassSettings(epochs=3, batch_size=16))
+    with Cache(path) as cache:
+        saved = train_and_save(folder, cache, HEADS, TrainingConfig(epochs=3, batch_size=16))
     return folder, path, saved
 
 
@@ -72,32 +69,48 @@ def from_the_cache(run, path):
     return F.linear(features, weights["classifier.weight"], weights["classifier.bias"])
 
 
-@pytest.mark.parametrize("index", range(len(HEADS)), ids=[head.system for head in HEADS])
+@pytest.mark.parametrize("index", range(len(HEADS)), ids=[head.name for head in HEADS])
 def test_a_text_of_the_cache_gets_what_its_cached_hidden_states_give(index, place, bert, reviews):
     _, path, saved = place
     texts = data.load(str(reviews)).splits["test"].texts
     expected = from_the_cache(saved[index], path).softmax(dim=1)
     assert expected.std() > 0.001  # the head tells texts apart
     for tokens_per_batch in (None, 7):
-        made = prediction.predict(
+        probabilities = inference.predict(
             saved[index], texts, backbone=str(bert), device="cpu",
             tokens_per_batch=tokens_per_batch,
         )  # fmt: skip
-        np.testing.assert_allclose(made, expected, atol=1e-3)
-        np.testing.assert_allclose(made.sum(axis=1), 1)
+        np.testing.assert_allclose(probabilities, expected, atol=1e-3)
+        np.testing.assert_allclose(probabilities.sum(axis=1), 1)
     # A text among others is the text alone.
-    alone = prediction.predict(saved[index], texts[3:4], backbone=str(bert), device="cpu")
-    np.testing.assert_allclose(alone[0], made[3], atol=1e-3)
+    alone = inference.predict(saved[index], texts[3:4], backbone=str(bert), device="cpu")
+    np.testing.assert_allclose(alone[0], probabilities[3], atol=1e-3)
 
 
 def test_other_backbones_and_empty_texts_are_refused(place, bert, tmp_path):
     run = place[2][0]
     other = save_backbone("bert", tmp_path / "tiny-bert", seed=1)
-    message = refusal(prediction.predict, run, ["good"], backbone=str(other))
+    message = refusal(inference.predict, run, ["good"], backbone=str(other))
     assert f"{other} is not the backbone that run {run.id} was trained on (tiny-bert)" in message
-    assert "text 2 is empty" in refusal(prediction.predict, run, ["a", " "], backbone=str(bert))
-    assert "there is no text" in refusal(prediction.predict, run, [], backbone=str(bert))
-    assert "cannot be reached" in refusal(prediction.predict, run, ["good"])  # a hub name
+    assert "name its folder with backbone" in message
+    assert "text 2 is empty" in refusal(inference.predict, run, ["a", " "], backbone=str(bert))
+    assert "there is no text" in refusal(inference.predict, run, [], backbone=str(bert))
+    assert "cannot be reached" in refusal(inference.predict, run, ["good"])  # a hub name
+
+
+@pytest.mark.parametrize("command", ["predict", "explain"])
+def test_the_commands_name_the_option_for_the_backbone(command, place, tmp_path):
+    folder, _, saved = place
+    other = save_backbone("bert", tmp_path / "tiny-bert", seed=1)
+    there = [command, saved[0].id, "good film", "--cache-dir", folder]
+    for options, words in (
+        (["--backbone", other], f"{other} is not the backbone that run {saved[0].id} was trained"),
+        ([], f"the backbone of run {saved[0].id} is not found; if it is a local folder, name it"),
+    ):
+        result = spacelite(*there, *options)
+        assert result.exit_code == 1 and result.stdout == ""
+        assert result.stderr.startswith(f"error: {words}") and result.stderr.count("\n") == 1
+        assert "with --backbone" in result.stderr
 
 
 def test_texts_from_arguments_a_file_and_standard_input_are_the_same(place, bert, tmp_path):

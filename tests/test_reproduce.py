@@ -1,7 +1,7 @@
 """The published tables from data to figures, on tiny data sets of the published names."""
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,13 +9,11 @@ from conftest import refusal, save_backbone, write_dataset
 from spacelite_cli.app import app
 from typer.testing import CliRunner
 
-from spacelite.cache import embedding, store
-from spacelite.inference import transfer as evaluation
-from spacelite.paper import tables as paper
-from spacelite.paper.reproduction import Options, reproduce
+from spacelite import inference, paper, runs
+from spacelite.cache import Cache, embedding
+from spacelite.paper import ReproduceOptions, reproduce
 from spacelite.reports.analysis import groups, published
-from spacelite.runs import store as runs
-from spacelite.training import loop as training
+from spacelite.training import loop
 
 
 def spacelite(*arguments):
@@ -33,7 +31,7 @@ def data_dir(tmp_path_factory):
 @pytest.fixture(scope="module")
 def options(data_dir, bert, tmp_path_factory):
     cache_dir = tmp_path_factory.mktemp("reproduce")
-    return Options(cache_dir=cache_dir, backbone=str(bert), seeds=2, data_dir=data_dir)
+    return ReproduceOptions(cache_dir=cache_dir, backbone=str(bert), seeds=2, data_dir=data_dir)
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +45,9 @@ def test_every_row_is_filled_with_runs_of_its_own_setting(outcomes):
         row = outcome.row
         assert len(outcome.runs) == len(outcome.scores) == 2 and outcome.note is None
         for seed, run in enumerate(outcome.runs):
-            settings = run.settings
-            assert run.record["spec"]["dataset"] == row.train_on
-            assert run.record["head"] == row.head
+            settings = run.record.as_json()["settings"]
+            assert run.record.spec.dataset == row.train_on
+            assert run.head.kind == row.head
             for name in ("epochs", "latent", "inter", "intra", "pooling"):
                 assert settings[name] == getattr(row, name), name
             assert settings["seed"] == seed and settings["batch_size"] == 256
@@ -60,14 +58,14 @@ def test_zero_shot_rows_have_the_figures_of_the_other_data_set(outcomes, options
     (path,) = (options.cache_dir / "embeddings").glob("*hatexplain-2*.h5")
     zero_shot = [o for o in outcomes if o.row.test_on != o.row.train_on]
     assert len(zero_shot) == 8
-    with store.Cache(path) as cache:
+    with Cache(path) as cache:
         for outcome in zero_shot:
             for run, scores in zip(outcome.runs, outcome.scores, strict=True):
-                assert scores == evaluation.transfer(run, cache)[0].metrics["test"]
-                assert scores != run.record["metrics"]["test"]
+                assert scores == inference.evaluate(run, cache)[0].metrics["test"]
+                assert scores != run.record.metrics["test"]
     for outcome in outcomes:
         if outcome not in zero_shot:
-            assert outcome.scores == [run.record["metrics"]["test"] for run in outcome.runs]
+            assert outcome.scores == [run.record.metrics["test"] for run in outcome.runs]
 
 
 def test_what_is_done_is_not_done_again(outcomes, options, monkeypatch):
@@ -75,7 +73,7 @@ def test_what_is_done_is_not_done_again(outcomes, options, monkeypatch):
         raise AssertionError("done again")
 
     for module, name in (
-        (training, "train"), (evaluation, "transfer"), (embedding, "_tokenize"),
+        (loop, "train"), (inference, "evaluate"), (embedding, "_tokenize"),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, never)
     again = reproduce(None, options)
@@ -88,9 +86,9 @@ def test_only_what_is_missing_is_trained(outcomes, options, monkeypatch):
     gone = outcomes[1].runs[0]
     shutil.rmtree(gone.folder)
     trained = []
-    real = training.train
+    real = loop.train
     monkeypatch.setattr(
-        training,
+        loop,
         "train",
         lambda cache, heads, *a, **k: trained.append(heads) or real(cache, heads, *a, **k),
     )
@@ -100,7 +98,7 @@ def test_only_what_is_missing_is_trained(outcomes, options, monkeypatch):
     assert again[1].scores == outcomes[1].scores
 
 
-def test_an_evaluation_without_outputs_is_made_again(outcomes, options):
+def test_an_evaluation_without_predictions_is_made_again(outcomes, options):
     outcome = next(one for one in outcomes if one.row.test_on != one.row.train_on)
     (lost,) = (outcome.runs[0].folder / "transfer").glob("*.npz")
     lost.unlink()
@@ -153,24 +151,28 @@ def test_the_command_prints_all_rows(options):
 
 @pytest.mark.parametrize("wrong", [{"limit": 0}, {"data_dir": Path("/nowhere")}], ids=str)
 def test_options_that_cannot_be_are_refused_at_once(wrong, options):
-    assert next(iter(wrong)).replace("_", "-") in refusal(
-        reproduce, None, replace(options, **wrong)
-    )
+    ((name, value),) = wrong.items()
+    message = refusal(reproduce, None, replace(options, **wrong))
+    assert message.startswith(f"{name}={value}: ")
+    option = "--" + name.replace("_", "-")
+    result = spacelite("reproduce", option, value, "--cache-dir", options.cache_dir)
+    assert result.exit_code == 1 and result.stderr.startswith(f"error: {option} {value}: ")
+    assert result.stderr.count("\n") == 1
 
 
 def test_a_transfer_under_another_map_is_not_taken_for_the_protocols(outcomes, options):
     zero_shot = next(o for o in outcomes if o.row.test_on != o.row.train_on)
     run, (path,) = zero_shot.runs[0], (options.cache_dir / "embeddings").glob("*hatexplain-2*.h5")
     turned = {"hateful or offensive": "1", "normal": "0"}
-    turned = {name: run.record["label_names"][int(to)] for name, to in turned.items()}
-    with store.Cache(path) as cache:
-        made, given = evaluation.transfer(run, cache, turned)
-    run.save_transfer(asdict(made), given)
+    turned = {name: run.record.label_names[int(to)] for name, to in turned.items()}
+    with Cache(path) as cache:
+        record, predictions = inference.evaluate(run, cache, turned)
+    run.save_transfer(record, predictions)
     again = reproduce(zero_shot.row.table, options)
     assert [outcome.scores for outcome in again] == [
         o.scores for o in outcomes if o.row.table == zero_shot.row.table
     ]
-    assert made.metrics["test"]["accuracy"] != zero_shot.scores[0]["accuracy"]
+    assert record.metrics["test"]["accuracy"] != zero_shot.scores[0]["accuracy"]
 
 
 def test_data_that_cannot_be_had_costs_the_rows_that_need_it_and_no_others(
@@ -178,7 +180,9 @@ def test_data_that_cannot_be_had_costs_the_rows_that_need_it_and_no_others(
 ):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "imdb").symlink_to(data_dir / "imdb")
-    options = Options(cache_dir=tmp_path, backbone=str(bert), seeds=1, data_dir=tmp_path / "data")
+    options = ReproduceOptions(
+        cache_dir=tmp_path, backbone=str(bert), seeds=1, data_dir=tmp_path / "data"
+    )
     for outcome in reproduce(None, options):
         on_imdb = {outcome.row.train_on, outcome.row.test_on} == {"imdb"}
         assert bool(outcome.runs) == bool(outcome.scores) == on_imdb
@@ -187,16 +191,18 @@ def test_data_that_cannot_be_had_costs_the_rows_that_need_it_and_no_others(
 
 def test_the_published_backbone_is_no_other_one(outcomes):
     for outcome in outcomes:
-        record = {**outcome.runs[0].record, "examples": {"train": outcome.row.train_examples}}
-        name = paper.hub_name(outcome.row.backbone)
-        record["spec"] = {**record["spec"], "backbone": name}
+        record = outcome.runs[0].record
+        spec = replace(record.spec, backbone=paper.hub_name(outcome.row.backbone))
+        record = replace(record, spec=spec, examples={"train": outcome.row.train_examples})
         assert paper.differences(outcome.row, record) == {}
 
 
 def test_without_a_pooler_the_first_token_stands_in_and_is_said(data_dir, tmp_path, distilbert):
-    options = Options(cache_dir=tmp_path, backbone=str(distilbert), seeds=1, data_dir=data_dir)
+    options = ReproduceOptions(
+        cache_dir=tmp_path, backbone=str(distilbert), seeds=1, data_dir=data_dir
+    )
     outcomes = reproduce("bert-base", options)
-    assert outcomes[0].runs[0].settings["pooling"] == "first"
+    assert outcomes[0].runs[0].head.pooling == "first"
     assert "tiny-distilbert has no pooler" in outcomes[0].note
     (section,) = published.sections(outcomes)
     assert outcomes[0].note in section.notes
@@ -215,4 +221,5 @@ def test_backbones_that_cannot_be_had_leave_their_rows_empty_and_say_why(
         f"error: {26 - len(measured)} of 26 rows could not be measured"
     )
     assert result.stderr.count("xlnet-base-cased on imdb: ") == 1
+    assert "backbone=" not in result.output  # that is the argument's name in Python
     assert len(runs.load_all(tmp_path)) == 6 + 3  # heads of five epochs, of fifteen
