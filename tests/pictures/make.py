@@ -1,4 +1,4 @@
-"""Make the README's pictures from the built-in data: python tests/pictures/make.py CACHE_DIR
+"""Make the documentation's pictures from the built-in data: python tests/pictures/make.py CACHE_DIR
 
 CACHE_DIR is that of `spacelite demo`. Needs Chromium.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -15,15 +14,11 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
-HERE = Path(__file__).parent
+import spacelite
+
+PICTURES = Path(__file__).parents[2] / "docs" / "pictures"
 TEXT = "A wonderful film with a clever plot, though the ending is a little dull and slow."
 WIDTH, COLOURS = 1000, 256  # of the pictures: enough to read, small enough for a repository
-
-
-def spacelite(*words: object) -> None:
-    """Run a command of this environment."""
-    command = [str(Path(sys.executable).with_name("spacelite")), *map(str, words)]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
 def picture(page: Page, path: Path, from_selector: str, height: int, name: str) -> None:
@@ -42,22 +37,22 @@ def picture(page: Page, path: Path, from_selector: str, height: int, name: str) 
     image = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
     image = image.resize((WIDTH, round(image.height * WIDTH / image.width)), Image.LANCZOS)
     image = image.quantize(COLOURS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
-    image.save(HERE / f"{name}.png", optimize=True)
+    image.save(PICTURES / f"{name}.png", optimize=True)
 
 
 def main(cache_dir: str) -> None:
-    """Write report.png and explain.png beside this file."""
-    run = next(path.name for path in sorted((Path(cache_dir) / "runs").glob("*--demo--space--*")))
+    """Write report.png and explain.png into docs/pictures."""
+    runs = spacelite.load_runs(cache_dir)
+    first = next(run for run in sorted(runs, key=lambda run: run.id) if "--space--" in run.id)
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
-        report, explained = Path(folder), Path(folder) / "text.html"
-        spacelite("report", "--format", "html", "--out", report, "--cache-dir", cache_dir)
-        spacelite("explain", run, TEXT, "--html", explained, "--cache-dir", cache_dir)
+        report = spacelite.report(runs, progress=False).save(folder)
+        explained = first.explain(TEXT).save(Path(folder) / "text.html")
         browser = playwright.chromium.launch(
             executable_path=shutil.which("chromium"),
             args=["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"],
         )
         page = browser.new_page(viewport={"width": 1400, "height": 1000}, reduced_motion="reduce")
-        picture(page, report / "index.html", "h1", 1420, "report")
+        picture(page, report, "h1", 1420, "report")
         picture(page, explained, "h1", 1080, "explain")
         browser.close()
 
