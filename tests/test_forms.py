@@ -241,6 +241,17 @@ def test_words_and_texts_can_be_left_out(report_dir, bert):
     assert "confident mistakes" not in without and "Which labels are confused" in without
 
 
+def test_words_that_cannot_be_told_name_the_option_that_helps(report_dir):
+    """The library says `backbone=...`, the command `--backbone`."""
+    result = spacelite("report", "--cache-dir", report_dir, "--format", "markdown")
+    assert result.exit_code == 0 and "Which words matter" not in result.stdout
+    warnings = [line for line in result.stderr.splitlines() if line.startswith("no words for ")]
+    assert len(warnings) == 3
+    for warning in warnings:
+        assert "--backbone" in warning and "backbone=" not in warning
+        assert "the --backbone" not in warning  # where the word is no argument
+
+
 @pytest.mark.parametrize("width", [80, 120])
 def test_findings_stand_under_the_table_in_the_terminal(width, report_dir):
     result = spacelite("report", "--cache-dir", report_dir, env={"COLUMNS": str(width)})
