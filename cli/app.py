@@ -31,7 +31,8 @@ class _Commands(TyperGroup):
             sys.stdout.flush()
             return result
         except KeyboardInterrupt:
-            console.err().print("interrupted" + CONTINUE.get(str(ctx.invoked_subcommand), ""))
+            message = "interrupted" + CONTINUE.get(str(ctx.invoked_subcommand), "")
+            console.err().print(message, soft_wrap=True)
             sys.exit(130)
         except SpaceliteError as error:
             if debug:

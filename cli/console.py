@@ -12,7 +12,10 @@ from contextlib import AbstractContextManager
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from spacelite.errors import SpaceliteError
 from spacelite.progress import OnProgress, reporting
+
+from .options import option
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -69,6 +72,11 @@ class _Messages(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         from rich.text import Text
 
+        if isinstance(record.args, tuple):
+            record.args = tuple(
+                each.for_options(option) if isinstance(each, SpaceliteError) else each
+                for each in record.args
+            )
         style = "yellow" if record.levelno >= logging.WARNING else "default"
         err().print(Text(self.format(record), style=style), soft_wrap=True)
 

@@ -49,9 +49,11 @@ def report(
     if form not in formats:
         raise SpaceliteError(f"--format {form}: choose {', '.join(formats[:-1])} or {formats[-1]}")
     if as_json and form not in (TERMINAL, "json"):
-        raise SpaceliteError(f"give one of --json and --format {form}")
+        raise SpaceliteError(f"give either --json or --format {form}, not both")
     if as_json and out is not None:
-        raise SpaceliteError("--json prints: to write a file, --format json with --out")
+        raise SpaceliteError(
+            "--json prints to standard output: to write a file, give --format json and --out"
+        )
     if as_json:
         form = "json"
     if out is None and form != TERMINAL and FORMS[form].text is None:

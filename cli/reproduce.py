@@ -10,7 +10,7 @@ import typer
 from spacelite.errors import SpaceliteError
 
 from . import console
-from .options import CACHE_DIR, CacheDir, DataDir, Device, Json, Limit, TokensPerBatch
+from .options import CACHE_DIR, CacheDir, DataDir, Device, Json, Limit, TokensPerBatch, option
 from .report import show
 
 
@@ -47,6 +47,9 @@ def reproduce(
     )
     with console.progress() as on_progress:
         outcomes = measure(table, options, on_progress)
+    for outcome in outcomes:
+        if outcome.error is not None:
+            outcome.note = outcome.error.for_options(option)
     sections = published.sections(outcomes)
     if as_json:
         console.print_json([asdict(section) for section in sections])

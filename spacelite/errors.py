@@ -10,8 +10,8 @@ class SpaceliteError(Exception):
     """A failure that the user can cause or mend: one line, what is wrong and what to do.
 
     Args:
-        message: The line. Arguments of the library's functions stand in it by their Python names,
-            `max_length=1000` or `max_length`.
+        message: The line. Arguments of the library's functions stand in it by their Python names:
+            `limit=10`, `max_length=1000`, or `max_length` alone where the name has an underscore.
         arguments: The names of those that do, so that the command line can put its options in
             their place (`for_options`).
     """
@@ -31,7 +31,8 @@ class SpaceliteError(Exception):
         for name in self.arguments:
             # Only as a word of its own: a path may hold the same letters.
             message = re.sub(rf"(?<![\w./-]){name}=", f"{option(name)} ", message)
-            message = re.sub(rf"(?<![\w./-]){name}\b(?![/.]\w)", option(name), message)
+            if "_" in name:  # others are words of English too
+                message = re.sub(rf"(?<![\w./-]){name}\b(?![/.]\w)", option(name), message)
         return message
 
 

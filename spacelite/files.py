@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import glob
 import json
 import logging
 import os
@@ -24,12 +25,32 @@ def whole(path: Path) -> Iterator[Path]:
     finish wins.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    _remove_abandoned(path)
     try:
         yield partial
         sync(partial)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Delete what killed processes left behind while they wrote `path`."""
+    for partial in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        process = partial.name.split(".")[-2]
+        if process.isdecimal() and not _runs(int(process)):
+            partial.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    """Whether there is a process of this id."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # someone else's
+        pass
+    return True
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -72,7 +93,8 @@ def make_folder(folder: Path, otherwise: str = "choose another folder") -> Path:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         raise SpaceliteError(
-            f"{folder} cannot be written: {error.strerror or error}; {otherwise}", ["cache_dir"]
+            f"{folder} cannot be written: {error.strerror or error}; {otherwise}",
+            ["cache_dir"] if "cache_dir" in otherwise else [],
         ) from error
     return folder
 

@@ -47,7 +47,7 @@ def backbone_folder(name: str, revision: str | None) -> Path:
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=BACKBONE_FILES))
     except LocalEntryNotFoundError as error:
-        raise _unreachable("backbone", name, "minilm") from error
+        raise _unreachable("model", name, "backbone=minilm") from error
     except Exception as error:
         raise _refusal("backbone", name, revision, error) from error
 
@@ -93,15 +93,14 @@ def cached_data_set_folder(name: str, revision: str | None) -> Path:
             snapshot_download(name, repo_type="dataset", revision=revision, local_files_only=True)
         )
     except Exception as error:
-        raise _unreachable("dataset", name, "demo") from error
+        raise _unreachable("data set", name, "dataset=demo") from error
 
 
-def _unreachable(argument: str, name: str, built_in: str) -> SpaceliteError:
+def _unreachable(what: str, name: str, built_in: str) -> SpaceliteError:
     return SpaceliteError(
-        f"{name!r} is not on this machine and the hub cannot be reached: connect, use "
-        f"{argument}={built_in} or a local folder, or set HF_HOME (or HF_HUB_CACHE) to a local "
-        "hub cache",
-        [argument],
+        f"{what} {name!r} is not on this machine and the hub cannot be reached: connect, use "
+        f"{built_in} or a local folder, or set HF_HOME (or HF_HUB_CACHE) to a local hub cache",
+        ["backbone", "dataset"],
     )
 
 

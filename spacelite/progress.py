@@ -67,10 +67,15 @@ def _bars(console: Any) -> Iterator[OnProgress]:
     tasks: dict[str, Any] = {}
 
     def advance(phase: str, done: int, total: int) -> None:
+        if not tasks:
+            bar.start()  # not before: it leaves an empty line where an error comes first
         if phase not in tasks:
             description, unit = PHASES[phase]
             tasks[phase] = bar.add_task(description, total=total, completed=done, unit=unit)
         bar.update(tasks[phase], completed=done, total=total)
 
-    with bar:
+    try:
         yield advance
+    finally:
+        if tasks:
+            bar.stop()

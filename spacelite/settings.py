@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from typing import Any, ClassVar
 
 from spacelite.errors import SpaceliteError
@@ -83,8 +83,15 @@ def check(config: Config) -> None:
         value = getattr(config, each.name)
         needed = each.metadata["check"](value)
         if needed is not None:
-            shown = f"{value:g}" if isinstance(value, float) else value
-            raise SpaceliteError(f"{each.name}={shown}: {needed}", [each.name])
+            raise SpaceliteError(f"{each.name}={_shown(each, value)}: {needed}", [each.name])
+
+
+def _shown(each: Field[Any], value: Any) -> str:
+    """A value in a message: 0.5; where its type is wrong as it was given, '0.5' or 2.0."""
+    kind = str(each.type)
+    if isinstance(value, float) and kind.startswith("float"):
+        return f"{value:g}"
+    return repr(value) if kind.startswith(("int", "float")) else str(value)
 
 
 def words(config: Config) -> list[str]:
@@ -112,8 +119,9 @@ def whole(least: int, most: int | None = None) -> Check:
         if good and (most is None or value <= most):
             return None
         if most == LARGEST_SEED:
-            return "give a number from 0 to 2^63 - 1"
-        return f"give at least {least:,}" if most is None else f"give {least:,} to {most:,}"
+            return "give a whole number from 0 to 2^63 - 1"
+        bounds = f"of at least {least:,}" if most is None else f"from {least:,} to {most:,}"
+        return f"give a whole number {bounds}"
 
     return needed
 

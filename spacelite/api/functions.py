@@ -278,7 +278,7 @@ def report(
     """
     runs = load_runs(cache_dir) if runs is None else runs
     if not runs:
-        raise SpaceliteError(f"{cache_dir} holds no run: train one first", ["cache_dir"])
+        raise SpaceliteError(f"{cache_dir} holds no run: train one first")
     with reporting(progress) as on_progress:
         return reports.build(
             runs[0].cache_dir,

@@ -163,7 +163,7 @@ class TrainedRun:
                 label, or the backbone is not the run's.
         """
         if (text is None) == (example is None):
-            raise SpaceliteError("give one of a text and example", ["example"])
+            raise SpaceliteError("give either a text or an example")
         inference.require_shares(self.run)
         folder = backbone or self.backbone
         names = self.record.label_names
@@ -215,10 +215,11 @@ class TrainedRun:
         from spacelite.backbones import resolve_device
 
         if (dataset is None) == (cache is None):
-            raise SpaceliteError("give one of dataset and cache", ["dataset", "cache"])
+            raise SpaceliteError("give either a data set or a cache")
         if cache is not None and limit is not None:
             raise SpaceliteError(
-                "limit is for dataset: a cache has the examples that it has", ["limit", "dataset"]
+                f"limit={limit} is for data sets that are embedded: a cache is evaluated whole",
+                ["limit"],
             )
         if dataset is not None:
             with reporting(progress) as on_progress:

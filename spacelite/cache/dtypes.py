@@ -40,9 +40,18 @@ class StoredType:
         """The type of the values in the file."""
         return np.dtype(self.dtype)
 
+    @property
+    def plain(self) -> bool:
+        """Whether the stored values are the hidden states themselves, as floating-point numbers."""
+        return self.extra == 0 and self.numpy.kind == "f"
+
+    def row_values(self, width: int) -> int:
+        """Stored values of a token whose hidden state has this width."""
+        return width + self.extra
+
     def row_bytes(self, width: int) -> int:
-        """Bytes of a token's row, of hidden states of this width."""
-        return (width + self.extra) * self.numpy.itemsize
+        """Bytes of a token whose hidden state has this width."""
+        return self.row_values(width) * self.numpy.itemsize
 
 
 def _float32(rows: Array) -> Array:

@@ -300,7 +300,7 @@ def _lay_out(
         raise SpaceliteError(
             f"the cache needs {files.human_bytes(size)} and {path.parent} has "
             f"{files.human_bytes(free)} free: free some space, choose another cache_dir, or embed "
-            "fewer examples with limit",
+            "fewer examples with limit=N",
             ["cache_dir", "limit"],
         )
     store.lay_out(

@@ -135,8 +135,9 @@ def newest_complete(cache_dir: Path) -> Path:
         except SpaceliteError as error:
             log.warning("%s", error)
     if unfinished:
+        be = "is" if len(unfinished) == 1 else "are"
         raise SpaceliteError(
-            f"{cache_dir} holds no complete cache ({', '.join(unfinished)} is unfinished): embed "
+            f"{cache_dir} holds no complete cache ({', '.join(unfinished)} {be} unfinished): embed "
             "again to complete it"
         )
     raise SpaceliteError(

@@ -10,6 +10,8 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from spacelite.errors import SpaceliteError
+
 FOLDER = "embeddings"  # the folder of cache files, inside cache_dir
 
 
@@ -53,8 +55,8 @@ class CacheSpec:
         """Read a spec.
 
         Raises:
-            KeyError, TypeError: It is none.
-            ValueError: It has fields of a later version.
+            KeyError, TypeError: The JSON object is not a spec.
+            SpaceliteError: It has fields of a later version.
         """
         known = {
             each.name: content[each.name]
@@ -62,7 +64,10 @@ class CacheSpec:
             if each.name in content or each.default is MISSING
         }
         if unknown := content.keys() - known:
-            raise ValueError(f"unknown settings {', '.join(sorted(unknown))}: upgrade spacelite")
+            raise SpaceliteError(
+                f"the cache has settings that this spacelite does not know "
+                f"({', '.join(sorted(unknown))}): upgrade spacelite"
+            )
         return cls(**{**known, "label_names": tuple(content["label_names"])})
 
     def as_json(self) -> dict[str, Any]:

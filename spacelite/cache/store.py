@@ -257,9 +257,22 @@ class CachedSplit:
             self._group["tokens"].read_direct(rows, np.s_[first:last])
         return rows
 
-    def read_hidden(self, first: int, last: int) -> Array:
-        """Hidden states of rows first:last, (last - first, d) float32."""
-        return self.stored.decode(self.read_tokens(first, last))
+    def read_hidden(
+        self, first: int, last: int, rows: Array | None = None, into: Array | None = None
+    ) -> Array:
+        """Hidden states of rows first:last, (last - first, d) float32.
+
+        Args:
+            first: The first row.
+            last: The row after the last one.
+            rows: Memory for the rows as they are stored.
+            into: Memory for the hidden states; a stored type that is not plain has its own.
+        """
+        rows = self.read_tokens(first, last, rows)
+        if into is None or not self.stored.plain:
+            return self.stored.decode(rows)
+        np.copyto(into, rows)
+        return into
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+import operator
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -57,8 +58,12 @@ def seed_list(seeds: int | Sequence[int]) -> list[int]:
     Raises:
         SpaceliteError: A number that trains nothing.
     """
-    if not isinstance(seeds, int):
+    if isinstance(seeds, Iterable) and not isinstance(seeds, str):
         return list(seeds)
-    if not 1 <= seeds <= LARGEST_SEEDS:
-        raise SpaceliteError(f"seeds={seeds}: give 1 to {LARGEST_SEEDS:,}", ["seeds"])
-    return list(range(seeds))
+    whole = not isinstance(seeds, bool) and hasattr(seeds, "__index__")
+    if not whole or not 1 <= operator.index(seeds) <= LARGEST_SEEDS:
+        raise SpaceliteError(
+            f"seeds={seeds}: give a number of seeds, 1 to {LARGEST_SEEDS:,}, or a list of them",
+            ["seeds"],
+        )
+    return list(range(operator.index(seeds)))

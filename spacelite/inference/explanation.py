@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from spacelite import heads
 from spacelite.backbones.words import Words
+from spacelite.cache.dtypes import stored_type
 from spacelite.cache.store import Cache
 from spacelite.errors import SpaceliteError
 from spacelite.inference import prediction
@@ -144,7 +145,7 @@ class Shares:
 
 def explain(
     run: Run,
-    hidden: Array,
+    rows: Array,
     words: Sequence[tuple[str, bool, Sequence[int]]],
     logits: Array,
     example: list[str] | None = None,
@@ -153,7 +154,7 @@ def explain(
 
     Args:
         run: The head.
-        hidden: The text's hidden states (n, d).
+        rows: The text's hidden states in the stored type, n rows.
         words: The text's words, each with whether it is a special token and the numbers of its
             tokens.
         logits: As the head's forward pass gave them, (C,).
@@ -163,7 +164,8 @@ def explain(
         SpaceliteError: The head's logits are not a sum over tokens.
     """
     head = Shares(run)
-    shares = head.token_logits(hidden.astype(np.float64)) / len(hidden)
+    hidden = stored_type(run.record.spec.dtype).decode(rows).astype(np.float64)
+    shares = head.token_logits(hidden) / len(hidden)
     explained = [
         Word(text, special, list(tokens), shares[list(tokens)].sum(axis=0).tolist())
         for text, special, tokens in words

@@ -84,6 +84,7 @@ def head_logits(run: Run, hidden: Array, pooled: Array | None) -> Array:
         offsets=np.arange(examples + 1) * length,
         labels=np.zeros((examples, classes)[: record.task.label_dimensions], np.int64),
         pooled=np.empty((examples, 0)) if pooled is None else pooled,
+        stored=stored_type(record.spec.dtype),
     )
     parameters = {name: torch.from_numpy(value) for name, value in run.parameters.items()}
     return evaluation.predict(run.head, parameters, Objective(record.task, classes), split)
@@ -193,13 +194,13 @@ def backbone_files(run: Run, backbone: str | None = None) -> BackboneFiles:
             raise
         raise SpaceliteError(
             f"the backbone of run {run.id} is not found; if it is a local folder, name it with "
-            f"backbone ({error})",
+            f"backbone=FOLDER ({error})",
             ["backbone", *error.arguments],
         ) from error
     if (files.version, files.tokenizer_hash) != (spec.backbone_version, spec.tokenizer_hash):
         raise SpaceliteError(
             f"{files.folder} is not the backbone that run {run.id} was trained on "
-            f"({spec.backbone}): name its folder with backbone",
+            f"({spec.backbone}): name its folder with backbone=FOLDER",
             ["backbone"],
         )
     return files

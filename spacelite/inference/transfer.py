@@ -55,7 +55,7 @@ def evaluate(
     width = cache.splits["train"].width
     if run.width != width:
         raise SpaceliteError(
-            f"run {run.id} is trained on hidden states of width {run.width}, cache {cache.name} "
+            f"run {run.id} was trained on hidden states of width {run.width}, cache {cache.name} "
             f"has width {width}"
         )
     parameters = {name: torch.from_numpy(value) for name, value in run.parameters.items()}
@@ -101,7 +101,8 @@ def _check_hidden_states(run: Run, cache: Cache) -> None:
                 what, *values = "backbone", here.backbone, there.backbone
             raise SpaceliteError(
                 f"run {run.id} and cache {cache.name} have different hidden states: the run's "
-                f"{what} is {values[0]}, the cache's {values[1]}; embed the data set with the run's"
+                f"{what} is {values[0]}, the cache's {values[1]}; embed the data set as the run's "
+                "was"
             )
 
 
@@ -112,7 +113,7 @@ def _label_numbers(run: Run, cache: Cache, mapping: dict[str, str] | None) -> np
     tasks.check_same(task, run.record.task, about)
     numbers = task.match(cache.label_names, run.record.label_names, mapping)
     if isinstance(numbers, str):
-        raise SpaceliteError(f"labels of {cache.spec.dataset}: {numbers}", ["labels"])
+        raise SpaceliteError(f"data set {cache.spec.dataset}: {numbers}", ["labels"])
     return numbers
 
 
@@ -146,6 +147,6 @@ def parse_mapping(
         known = [(name, other) for name, other in ways if name in there and other in here]
         name, other = (known or ways)[0]
         if name in mapping:
-            raise SpaceliteError(f"labels={pair}: {name!r} is there twice", ["labels"])
+            raise SpaceliteError(f"labels={pair}: {name!r} is mapped twice", ["labels"])
         mapping[name] = other
     return mapping

@@ -102,7 +102,9 @@ def load(path: Path, split: str, task: Task, accuracy: float) -> Predictions | N
             index, labels, logits = (arrays[f"{split}/{name}"] for name in NAMES)
             found = Predictions(index, labels, logits, task)
             share = float(found.correct.mean())
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
+    except ValueError as error:  # numpy's own message advises to unpickle what is no npz file
+        raise SpaceliteError(f"{path} is damaged (it is not an npz file of arrays)") from error
+    except (OSError, KeyError, EOFError, BadZipFile, zlib.error) as error:
         raise SpaceliteError(f"{path} is damaged ({one_line(error, 80)})") from error
     if abs(share - accuracy) > 1e-9:
         raise SpaceliteError(f"{path} is damaged (its accuracy is {share:.4f}, not {accuracy:.4f})")

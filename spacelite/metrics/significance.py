@@ -86,7 +86,7 @@ def f1_difference(first: Predictions, second: Predictions, seed: int = 0) -> Dif
     are drawn as in `accuracy_difference`, 10,000 times (1,000 at least, where there are over 2,000
     different counts).
 
-    Raises SpaceliteError for outputs of other examples.
+    Raises SpaceliteError where the two are predictions for different examples.
     """
     if not np.array_equal(first.labels, second.labels):
         raise SpaceliteError("two heads can only be compared on the same examples")

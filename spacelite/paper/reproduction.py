@@ -77,13 +77,14 @@ def reproduce(
         row = outcome.row
         backbone = options.backbone or tables.hub_name(row.backbone)
         passes.setdefault((backbone, row.train_on, row.epochs), []).append(outcome)
-    failed: dict[tuple[str, str], str] = {}  # what could not be embedded
+    failed: dict[tuple[str, str], SpaceliteError] = {}  # what could not be embedded
     for (backbone, data, epochs), members in passes.items():
         path = _embed(backbone, data, options, failed, on_progress)
         if path is not None:
             _train(path, epochs, members, options, on_progress)
         for outcome in members:
-            outcome.note = outcome.note or failed.get((backbone, data))
+            if (backbone, data) in failed:
+                outcome.refused(failed[backbone, data])
         _transfer(backbone, members, options, failed, on_progress)
     return outcomes
 
@@ -92,7 +93,7 @@ def _embed(
     backbone: str,
     data: str,
     options: ReproduceOptions,
-    failed: dict[tuple[str, str], str],
+    failed: dict[tuple[str, str], SpaceliteError],
     on_progress: OnProgress,
 ) -> Path | None:
     """The cache of a data set; None, said once and put into `failed`, where it cannot be made."""
@@ -112,7 +113,7 @@ def _embed(
         ).path
     except SpaceliteError as error:
         log.warning("%s on %s: %s", backbone, data, error)
-        failed[backbone, data] = str(error)
+        failed[backbone, data] = error
         return None
 
 
@@ -205,7 +206,7 @@ def _transfer(
     backbone: str,
     outcomes: Sequence[RowOutcome],
     options: ReproduceOptions,
-    failed: dict[tuple[str, str], str],
+    failed: dict[tuple[str, str], SpaceliteError],
     on_progress: OnProgress,
 ) -> None:
     """Evaluate the runs of zero-shot rows on the data that the row was tested on."""
@@ -215,7 +216,7 @@ def _transfer(
             continue
         path = _embed(backbone, data, options, failed, on_progress)
         if path is None:
-            outcome.runs, outcome.note = [], failed[backbone, data]
+            outcome.refused(failed[backbone, data])
             continue
         with Cache(path) as cache:
             outcome.scores = [

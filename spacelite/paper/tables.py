@@ -11,6 +11,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
+from spacelite.errors import SpaceliteError
 from spacelite.metrics.scores import Scores
 from spacelite.runs import Run, RunRecord
 from spacelite.training import TrainingConfig
@@ -39,15 +40,25 @@ class PublishedRow:
 
 @dataclass
 class RowOutcome:
-    """What was measured for a published row: a run and its test `scores` for each seed.
+    """What was measured for a published row.
 
-    `note` says why there are none, or what had to differ.
+    Attributes:
+        row: The published row.
+        runs: One run per seed.
+        scores: Each run's test scores.
+        note: Why there are none, or what had to differ.
+        error: What could not be embedded, where that is the reason.
     """
 
     row: PublishedRow
     runs: list[Run] = field(default_factory=list)
     scores: list[Scores] = field(default_factory=list)
     note: str | None = None
+    error: SpaceliteError | None = None
+
+    def refused(self, error: SpaceliteError) -> None:
+        """Leave the row empty, since its data could not be embedded."""
+        self.runs, self.note, self.error = [], str(error), error
 
 
 FIGURES = ("loss", "accuracy", "f1_macro", "precision", "recall", "train_params")

@@ -75,7 +75,7 @@ class Run:
             ) from error
         if {name: value.shape for name, value in arrays.items()} != self._shapes(arrays):
             raise SpaceliteError(
-                f"{path} is damaged (it holds no {self.record.system} head of "
+                f"{path} is damaged (its tensors do not fit a {self.record.system} head with "
                 f"{len(self.record.label_names)} labels): train the head again"
             )
         return arrays
@@ -140,7 +140,7 @@ class Run:
         path = self.folder / TRANSFERS / f"{record.cache}.json"
         files.make_folder(path.parent, OTHERWISE)
         try:
-            with files.lock(path.parent):
+            with files.lock(self.folder):
                 predictions.save(path.with_suffix(".npz"), splits)
                 files.write_json(path, asdict(record))
         except OSError as error:
@@ -291,10 +291,11 @@ def find(cache_dir: Path, name: str) -> Run:
     if matching:
         listed = ", ".join(matching[:5]) + (", ..." if len(matching) > 5 else "")
         raise SpaceliteError(
-            f"{len(matching)} runs have {name!r} in their id ({listed}): give more of it"
+            f"{len(matching)} runs have {name!r} in their id ({listed}): give a longer part of it"
         )
     if names:
-        raise SpaceliteError(f"there is no run {name!r} in {folder}: train shows their ids")
+        listed = ", ".join(sorted(names)[:5]) + (", ..." if len(names) > 5 else "")
+        raise SpaceliteError(f"there is no run {name!r} in {folder}, which holds {listed}")
     raise SpaceliteError(f"{cache_dir} holds no run: train one first")
 
 

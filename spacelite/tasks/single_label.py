@@ -169,6 +169,7 @@ class SingleLabel(Task):
         if len(there) != len(here) or set(there) & set(here):
             return (
                 f"the data have {len(there)} labels ({', '.join(there)}), the run has {len(here)} "
-                f"({', '.join(here)}): say which is which, for each of {', '.join(there)}"
+                f"({', '.join(here)}): say with labels=... which is which, for each of "
+                f"{', '.join(there)}"
             )
         return np.arange(len(here))

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from spacelite.cache.dtypes import StoredType
 from spacelite.cache.store import Cache, CachedSplit
 from spacelite.heads.batch import Scratch
 from spacelite.heads.pooling import POOLINGS
@@ -44,12 +45,14 @@ class ArraySplit:
         offsets: (N + 1,): example i is rows offsets[i]:offsets[i+1].
         labels: (N,) or (N, C); whatever they are, logits do not depend on them.
         pooled: The pooler's outputs, (N, d), where there are any.
+        stored: What the values of `rows` mean.
     """
 
     rows: Array
     offsets: Array
     labels: Array
     pooled: Array
+    stored: StoredType
 
     @property
     def tokens(self) -> int:
@@ -59,7 +62,7 @@ class ArraySplit:
     @property
     def width(self) -> int:
         """d."""
-        return int(self.rows.shape[1])
+        return int(self.rows.shape[1]) - self.stored.extra
 
     @property
     def dtype(self) -> Any:
@@ -104,7 +107,7 @@ class TokenSplit:
         self._split = split
         self._starts = split.offsets[:-1]  # each example's first row in the file
         self._features: dict[str, torch.Tensor] = {}
-        self.bytes = split.tokens * split.width * split.dtype.itemsize
+        self.bytes = split.tokens * split.stored.row_bytes(split.width)
         self.resident = self.bytes <= budget
         if self.resident:
             self._tokens = _read_all(split, device)
@@ -187,7 +190,7 @@ class TokenSplit:
     ) -> torch.Tensor:
         """Runs of rows of the file that belong to loaded examples, float32."""
         if self.resident:
-            return _take(self._tokens, starts, lengths, scratch)
+            return _take(self._tokens, starts, lengths, scratch, self._split.stored)
         return self._stream.rows(examples, starts, lengths, scratch)
 
 
@@ -212,8 +215,8 @@ def _read_all(split: CachedSplit | ArraySplit, device: str) -> torch.Tensor:
         return torch.from_numpy(split.read_tokens(0, split.tokens))
     # In pieces: the machine may have less memory than its GPU.
     empty = torch.from_numpy(split.read_tokens(0, 0))
-    tokens = torch.empty((split.tokens, split.width), dtype=empty.dtype, device=device)
-    rows = max(1, PIECE // (split.width * split.dtype.itemsize))
+    tokens = torch.empty((split.tokens, empty.shape[1]), dtype=empty.dtype, device=device)
+    rows = max(1, PIECE // split.stored.row_bytes(split.width))
     for start in range(0, split.tokens, rows):
         stop = min(start + rows, split.tokens)
         tokens[start:stop] = torch.from_numpy(split.read_tokens(start, stop)).to(device)
@@ -227,7 +230,7 @@ class _Stream:
         self._split = split
         self._device = device
         self._offsets = split.offsets
-        rows = max(1, WINDOW // (split.width * split.dtype.itemsize))
+        rows = max(1, WINDOW // split.stored.row_bytes(split.width))
         blocks = math.ceil(split.tokens / max(1, rows // BLOCKS_PER_WINDOW))
         cuts = np.searchsorted(self._offsets, np.arange(blocks + 1) * split.tokens / blocks)
         self._blocks = np.unique(cuts)  # examples blocks[i]:blocks[i+1] are block i
@@ -275,7 +278,8 @@ class _Stream:
     def _read(self, blocks: Array) -> torch.Tensor:
         spans = [(int(self._blocks[b]), int(self._blocks[b + 1])) for b in blocks]
         total = sum(int(self._offsets[last] - self._offsets[first]) for first, last in spans)
-        memory = np.empty((total, self._split.width), self._split.dtype)
+        values = self._split.stored.row_values(self._split.width)
+        memory = np.empty((total, values), self._split.dtype)
         end = 0
         for first, last in spans:
             start, stop = int(self._offsets[first]), int(self._offsets[last])
@@ -291,19 +295,22 @@ class _Stream:
         windows, starts = self._window_of[examples], starts + self._shift[examples]
         cuts = np.flatnonzero(np.diff(windows)) + 1
         if not len(cuts):
-            return _take(self._loaded[int(windows[0])], starts, lengths, scratch)
+            tokens = self._loaded[int(windows[0])]
+            return _take(tokens, starts, lengths, scratch, self._split.stored)
         pieces = zip(*(np.split(part, cuts) for part in (windows, starts, lengths)), strict=True)
         return torch.cat(
             [
-                _take(self._loaded[int(window[0])], first, length, Scratch())
+                _take(self._loaded[int(window[0])], first, length, Scratch(), self._split.stored)
                 for window, first, length in pieces
             ]
         )
 
 
-def _take(tokens: torch.Tensor, starts: Array, lengths: Array, scratch: Scratch) -> torch.Tensor:
+def _take(
+    tokens: torch.Tensor, starts: Array, lengths: Array, scratch: Scratch, stored: StoredType
+) -> torch.Tensor:
     """The rows starts[i] : starts[i] + lengths[i] of `tokens` for all i, float32."""
-    return _widen(_read(tokens, starts, lengths, scratch), scratch)
+    return _widen(_read(tokens, starts, lengths, scratch), scratch, stored)
 
 
 def _read(tokens: torch.Tensor, starts: Array, lengths: Array, scratch: Scratch) -> torch.Tensor:
@@ -314,7 +321,9 @@ def _read(tokens: torch.Tensor, starts: Array, lengths: Array, scratch: Scratch)
     return torch.index_select(tokens, 0, index.to(tokens.device), out=rows)
 
 
-def _widen(rows: torch.Tensor, scratch: Scratch) -> torch.Tensor:
+def _widen(rows: torch.Tensor, scratch: Scratch, stored: StoredType) -> torch.Tensor:
+    if not stored.plain:
+        return torch.from_numpy(stored.decode(rows.cpu().numpy())).to(rows.device)
     if rows.dtype == torch.float32:
         return rows
     return scratch.tensor("hidden", rows.shape, rows.device, torch.float32).copy_(rows)

@@ -109,5 +109,7 @@ def load(path: Path, identity: str) -> Checkpoint | None:
             f"{path} is damaged ({one_line(error, 80)}): remove it to train from the start"
         ) from error
     if found.identity != identity:
-        raise SpaceliteError(f"{path} is of another training: remove it to train from the start")
+        raise SpaceliteError(
+            f"{path} belongs to another training: remove it to train from the start"
+        )
     return found

@@ -67,9 +67,7 @@ def check(configs: Sequence[HeadConfig], training: TrainingConfig) -> None:
     """Raise SpaceliteError for settings that nothing can be trained with."""
     settings.check(training)
     if not configs:
-        raise SpaceliteError(
-            f"no head to train: choose head from {', '.join(heads.KINDS)}", ["head"]
-        )
+        raise SpaceliteError(f"there is no head to train: choose from {', '.join(heads.KINDS)}")
     if len(set(configs)) < len(configs):
         raise SpaceliteError("a head is listed twice: give each combination of settings once")
     for config in configs:
@@ -128,9 +126,9 @@ def train(
         if not is_out_of_memory(error):
             raise
         raise SpaceliteError(
-            f"memory does not suffice for {len(configs)} heads at once: train fewer at a time, or "
-            "with a smaller latent or batch_size",
-            ["latent", "batch_size"],
+            f"not enough memory for {len(configs)} heads at once: train fewer at a time, with a "
+            "smaller batch_size, or with fewer latent dimensions",
+            ["batch_size"],
         ) from error
     if save is not None:
         for result in run.results:
@@ -346,9 +344,8 @@ class _Training:
             return 0
         if found.record["resident"] != self.splits["train"].resident:
             raise SpaceliteError(
-                "the interrupted training had another amount of free memory, and so another order "
-                "of the examples: free as much memory, or train from the start, without resume",
-                ["resume"],
+                "the interrupted training had a different amount of free memory, and so another "
+                "order of the examples: free as much memory, or train from the start"
             )
         self.started -= found.record["seconds"]
         log.info("continuing after epoch %s of %s", found.epoch, self.config.epochs)
@@ -382,6 +379,11 @@ class _Progress:
 
 def _best_epoch(history: list[dict[str, Any]], monitor: str) -> int:
     """The first epoch with the best validation figure."""
+    if any(entry["validation"][monitor] is None for entry in history):
+        raise SpaceliteError(
+            f"monitor={monitor}: it has no value on the validation split: choose another metric",
+            ["monitor"],
+        )
     sign = 1 if METRICS[monitor].higher_is_better else -1
     best = max(history, key=lambda entry: (sign * entry["validation"][monitor], -entry["epoch"]))
     return int(best["epoch"])

@@ -82,9 +82,13 @@ def of_group(cache_dir: Path, group: Group, backbone: str | None = None) -> Exam
         with store.Cache(caches.find(cache_dir, group.section.cache, exact=True)) as cache:
             split = cache.splits[group.section.split]
             if len(split) != len(predictions.labels):
-                raise SpaceliteError(f"cache {cache.name} is not the one of run {run.id}")
+                raise SpaceliteError(
+                    f"cache {cache.name} is not the one that run {run.id} was trained on"
+                )
             if not split.done.all():
-                raise SpaceliteError(f"cache {cache.name} is unfinished: run its embed command")
+                raise SpaceliteError(
+                    f"cache {cache.name} is unfinished: run its embed command again"
+                )
             return Examples(
                 name=name,
                 run=run.id,
@@ -116,15 +120,15 @@ def _words(shares: Shares, split: store.CachedSplit, words: Words) -> dict[str, 
     spans = list(caches.spans(split.offsets, NUMBERS_AT_ONCE // shares.numbers_per_token))
     longest = max(int(split.offsets[last] - split.offsets[first]) for first, last in spans)
     # Used again and again: fresh memory would take longer than all else.
-    stored = np.empty((longest, split.width), split.dtype)
+    stored = np.empty((longest, split.stored.row_values(split.width)), split.dtype)
     widened = np.empty((longest, split.width), np.float32)
     for first, last in spans:
         offsets = split.offsets[first : last + 1]
         low, high = int(offsets[0]), int(offsets[-1])
         ids = split.read_token_ids(low, high)
         lengths = np.diff(offsets)
-        hidden = widened[: high - low]
-        np.copyto(hidden, split.read_tokens(low, high, stored[: high - low]))
+        rows = slice(0, high - low)
+        hidden = split.read_hidden(low, high, stored[rows], widened[rows])
         each = shares.token_logits(hidden)
         each /= np.repeat(lengths, lengths)[:, None]
         each = shares.task.centred(each)
