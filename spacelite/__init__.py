@@ -1,10 +1,12 @@
 """Embed a data set once with a frozen transformer; train small heads on the cached hidden states.
 
+```python
 import spacelite
 
 cache = spacelite.embed(dataset="demo", backbone="minilm")
 runs = spacelite.train(cache, inter=[0, 0.2], seeds=3)
 print(runs)
+```
 """
 
 from typing import TYPE_CHECKING
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING
 from spacelite.errors import SpaceliteError
 from spacelite.lazy import exports
 
-if TYPE_CHECKING:  # what editors and type checkers see; imported when first used
+if TYPE_CHECKING:  # for editors and type checkers; at run time, imported when first used
     from spacelite.api import (
         EmbeddedDataset,
         Evaluation,

@@ -1,4 +1,4 @@
-"""What every format on disk needs: whole files or none, locks, folders, sizes in words."""
+"""What all formats on disk need: atomic writes, locks, folders, human-readable sizes."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """Write a file whole or not at all: yields the path to write to, which gets the name `path`
-    once its bytes are on the disk, and is deleted where writing failed.
+    """Write a file atomically: yield a temporary path to write to, which is renamed to `path` once
+    its bytes are on disk, or deleted if writing fails.
 
-    The temporary file is this process's own, so that two may write the same file: the last to
+    Each process has its own temporary file, so two processes may write the same file: the last to
     finish wins.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
@@ -35,7 +35,7 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def _remove_abandoned(path: Path) -> None:
-    """Delete what killed processes left behind while they wrote `path`."""
+    """Delete the temporary files of `path` that killed processes left behind."""
     for partial in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
         process = partial.name.split(".")[-2]
         if process.isdecimal() and not _runs(int(process)):
@@ -43,30 +43,30 @@ def _remove_abandoned(path: Path) -> None:
 
 
 def _runs(process: int) -> bool:
-    """Whether there is a process of this id."""
+    """Whether a process with this id exists."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # someone else's
+    except PermissionError:  # it exists and belongs to another user
         pass
     return True
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all. Raises OSError."""
+    """Write a file atomically. Raises OSError."""
     with whole(path) as partial:
         partial.write_bytes(content)
 
 
 def write_json(path: Path, content: object) -> None:
-    """Write one JSON document whole or not at all, indented. Raises OSError."""
+    """Write an indented JSON document atomically. Raises OSError."""
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
     write_bytes(path, f"{text}\n".encode())
 
 
 def sync(path: Path) -> None:
-    """Have the bytes of a file, or the names in a folder, on the disk before going on."""
+    """Flush the bytes of a file, or the entries of a folder, to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -75,17 +75,17 @@ def sync(path: Path) -> None:
 
 
 def make_folder(folder: Path, otherwise: str = "choose another folder") -> Path:
-    """Make a folder where it is missing, and check that files can be written into it.
+    """Create a folder if it is missing, and check that files can be written to it.
 
     Args:
-        folder: The folder; its parents are made as well.
-        otherwise: What the user can do where that fails.
+        folder: The folder; its parents are created as well.
+        otherwise: What the error message advises if that fails.
 
     Returns:
         The folder.
 
     Raises:
-        SpaceliteError: It cannot be made or written to.
+        SpaceliteError: The folder cannot be created or written to.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -101,12 +101,12 @@ def make_folder(folder: Path, otherwise: str = "choose another folder") -> Path:
 
 @contextmanager
 def lock(path: Path) -> Iterator[None]:
-    """Hold the right to write `path`, a file or a folder; wait for another process that holds it.
+    """Lock `path`, a file or a folder, for writing; wait while another process holds the lock.
 
     The kernel releases it when the process ends, however it ends.
 
     Args:
-        path: What is written; the lock is a hidden file beside it.
+        path: What is to be written; the lock is a hidden file beside it.
 
     Raises:
         SpaceliteError: The lock's folder cannot be written to.
@@ -133,7 +133,7 @@ def lock(path: Path) -> Iterator[None]:
 
 
 def human_bytes(count: float) -> str:
-    """A number of bytes for people: `438.1 MB` (decimal units, as disks are sold)."""
+    """A number of bytes in readable form: `438.1 MB` (decimal units)."""
     units = ("bytes", "kB", "MB", "GB", "TB")
     unit = 0
     while count >= 1000 and unit < len(units) - 1:

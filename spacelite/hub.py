@@ -1,6 +1,6 @@
 """The Hugging Face hub: a backbone's or data set's name -> a folder on disk.
 
-Nothing is loaded here. Only files without code in them are fetched (JSON, safetensors,
+Nothing is loaded here. Only files that cannot contain code are fetched (JSON, safetensors,
 vocabularies), so nothing is ever unpickled.
 """
 
@@ -29,14 +29,14 @@ BACKBONE_FILES = [
 
 
 def backbone_folder(name: str, revision: str | None) -> Path:
-    """The local copy of a backbone, fetched where it is not in the local hub cache.
+    """The local copy of a backbone, fetched if it is not in the local hub cache.
 
     Args:
         name: `owner/name`.
         revision: Commit, branch or tag; None for the latest.
 
     Returns:
-        Its folder, whose name is the commit.
+        The backbone's folder, named after the commit.
 
     Raises:
         SpaceliteError: The name or revision does not exist, or the hub cannot be reached.
@@ -53,16 +53,16 @@ def backbone_folder(name: str, revision: str | None) -> Path:
 
 
 def data_set_is_online(name: str, revision: str | None) -> bool:
-    """Whether the hub can be reached, and has a data set.
+    """Whether a data set can be loaded from the hub; False if the hub cannot be reached.
 
-    Asked before `datasets` is, which would retry silently for half a minute.
+    Called before `datasets`, which would silently retry for half a minute.
 
     Args:
         name: `owner/name`.
         revision: Commit, branch or tag; None for the latest.
 
     Raises:
-        SpaceliteError: The hub answers that the name or revision does not exist.
+        SpaceliteError: The hub can be reached, but the name or revision does not exist there.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
@@ -84,7 +84,7 @@ def cached_data_set_folder(name: str, revision: str | None) -> Path:
         revision: Commit, branch or tag; None for the latest.
 
     Raises:
-        SpaceliteError: There is none.
+        SpaceliteError: The local hub cache has no copy of it.
     """
     from huggingface_hub import snapshot_download
 

@@ -1,6 +1,6 @@
 """Progress bars, with rate and time left, on standard error and in notebooks.
 
-The only importer of rich in the library; the command line draws its bars with this as well.
+The only module of the library that imports rich; the command line uses the same bars.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-# Called with the phase, how much of it is done, and how much there is.
+# Called with the phase, the amount done, and the total.
 OnProgress = Callable[[str, int, int], None]
 # What the Python functions take: True for bars, False for none, or a function to call.
 Progress = bool | OnProgress
 
-# Phase -> (what is done, the unit that it is counted in).
+# Phase -> (description, unit).
 PHASES = {
     "tokenize": ("tokenizing", "texts"),
     "embed": ("embedding", "tokens"),
@@ -28,11 +28,11 @@ PHASES = {
 
 @contextmanager
 def reporting(progress: Progress, console: Any = None) -> Iterator[OnProgress]:
-    """What long work reports its progress to.
+    """Yield the callback that long-running work reports its progress to.
 
     Args:
-        progress: True for bars, False for nothing, or a function that is called itself.
-        console: A rich console for the bars; standard error unless given.
+        progress: True for bars, False for nothing, or a callback, which is yielded as it is.
+        console: rich console for the bars (default: standard error).
     """
     if progress is True:
         with _bars(console) as advance:
@@ -45,7 +45,7 @@ def reporting(progress: Progress, console: Any = None) -> Iterator[OnProgress]:
 
 @contextmanager
 def _bars(console: Any) -> Iterator[OnProgress]:
-    """A bar per phase. The rate counts only what this process did."""
+    """One bar per phase. The rate counts only what this process has done."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
     from rich.text import Text
@@ -68,7 +68,7 @@ def _bars(console: Any) -> Iterator[OnProgress]:
 
     def advance(phase: str, done: int, total: int) -> None:
         if not tasks:
-            bar.start()  # not before: it leaves an empty line where an error comes first
+            bar.start()  # no earlier: an error before the first report would leave an empty line
         if phase not in tasks:
             description, unit = PHASES[phase]
             tasks[phase] = bar.add_task(description, total=total, completed=done, unit=unit)

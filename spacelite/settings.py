@@ -1,7 +1,8 @@
-"""What a setting is: its default, its check, and its words; dataclasses of settings are configs.
+"""Settings: the default, check and wording of each. A config is a dataclass of settings.
 
 A new setting of a head or of training is one field of its config. Runs that were saved before it
-existed keep their ids and are read with its default (`Config.hashed`), so a default never changes.
+existed keep their ids and are read with its default (`Config.hashed`), so a default must never
+change.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from spacelite.errors import SpaceliteError
 
 LARGEST_SEED = 2**63 - 1
 
-# A value -> what is needed instead, None where it is good.
+# Value -> what is needed instead, or None if the value is valid.
 Check = Callable[[Any], str | None]
 
 
@@ -25,15 +26,15 @@ class Config:
     """A dataclass of settings.
 
     Attributes:
-        FIRST: The settings that have been hashed into ids from the beginning, null where a config
-            has none of them. A later setting is hashed only where it is not its default: runs that
-            are older than it keep their ids.
+        FIRST: Settings that have been hashed into ids from the beginning, null if a config lacks
+            one. A setting that was added later is hashed only if it differs from its default, so
+            that older runs keep their ids.
     """
 
     FIRST: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
-        # 0 and 0.0 are the same setting, and numpy's numbers are numbers: they give the same id.
+        # 0, 0.0 and numpy's zeros are the same setting and must give the same id.
         for each in fields(self):
             value, kind = getattr(self, each.name), str(each.type)
             if isinstance(value, bool | str) or value is None:
@@ -42,18 +43,19 @@ class Config:
             try:
                 object.__setattr__(self, each.name, convert(value))
             except (TypeError, ValueError):
-                continue  # `check` names it
+                continue  # `check` reports it
 
     def settings(self) -> dict[str, Any]:
-        """The settings by name, as they are hashed and saved; None where one plays no part."""
+        """The settings by name, as they are hashed and saved; None for one that has no effect."""
         return asdict(self)
 
     def saved(self) -> dict[str, Any]:
-        """The settings as run records hold them: those of FIRST, and all others."""
+        """The settings as run records store them: those in FIRST and all others."""
         return {**dict.fromkeys(self.FIRST), **self.settings()}
 
     def hashed(self) -> dict[str, Any]:
-        """What ids are made of: those of FIRST, and others where they are not the default."""
+        """The settings that are hashed into ids: those in FIRST, and others that are not at their
+        default."""
         default = {each.name: each.default for each in fields(self)}
         return {
             name: value
@@ -68,17 +70,17 @@ def setting(
     """A field of a config.
 
     Args:
-        default: What it is unless given; it never changes, since old runs are read with it.
-        check: Says what is needed where a value is not usable.
-        words: How tables mention it, with the value in braces: `batch {}`. None where it stands in
-            a column or in the system's name.
-        always: Whether tables mention it even where it is the default.
+        default: Default value. It must never change, since older runs are read with it.
+        check: Says what is needed if a value is invalid.
+        words: Wording in tables, with braces for the value: `batch {}`. None if the value has its
+            own column or is part of the system's name.
+        always: Whether tables mention the setting even at its default.
     """
     return field(default=default, metadata={"check": check, "words": words, "always": always})
 
 
 def check(config: Config) -> None:
-    """Raise SpaceliteError for a value that nothing can be trained with, naming the argument."""
+    """Raise SpaceliteError for the first invalid value, naming the argument."""
     for each in fields(config):
         value = getattr(config, each.name)
         needed = each.metadata["check"](value)
@@ -87,7 +89,7 @@ def check(config: Config) -> None:
 
 
 def _shown(each: Field[Any], value: Any) -> str:
-    """A value in a message: 0.5; where its type is wrong as it was given, '0.5' or 2.0."""
+    """A value as messages show it: 0.5, or its repr if it has the wrong type: '0.5' or 2.0."""
     kind = str(each.type)
     if isinstance(value, float) and kind.startswith("float"):
         return f"{value:g}"
@@ -95,8 +97,8 @@ def _shown(each: Field[Any], value: Any) -> str:
 
 
 def words(config: Config) -> list[str]:
-    """The settings that tables mention, in words: those that they always do, and those that are
-    not the default."""
+    """The settings that tables mention, in words: those marked `always`, and those that are not
+    at their default."""
     said, values = [], config.settings()
     for each in fields(config):
         value = values[each.name]
@@ -107,12 +109,12 @@ def words(config: Config) -> list[str]:
 
 
 def one_of(*choices: str) -> Check:
-    """The value is one of these names."""
+    """A check that the value is one of these names."""
     return lambda value: None if value in choices else f"choose from {', '.join(choices)}"
 
 
 def whole(least: int, most: int | None = None) -> Check:
-    """The value is a whole number from `least` to `most`."""
+    """A check that the value is a whole number from `least` to `most`."""
 
     def needed(value: Any) -> str | None:
         good = isinstance(value, int) and not isinstance(value, bool) and value >= least
@@ -127,17 +129,17 @@ def whole(least: int, most: int | None = None) -> Check:
 
 
 def non_negative(value: Any) -> str | None:
-    """The value is 0 or a positive number."""
+    """Check that the value is 0 or a positive number."""
     good = isinstance(value, int | float) and 0 <= value < math.inf
     return None if good else "give 0 or a positive number"
 
 
 def positive(value: Any) -> str | None:
-    """The value is a number above 0."""
+    """Check that the value is a positive number."""
     good = isinstance(value, int | float) and 0 < value < math.inf
     return None if good else "give a number above 0"
 
 
 def optional(inner: Check) -> Check:
-    """The value is None, or passes another check."""
+    """A check that accepts None and otherwise applies `inner`."""
     return lambda value: None if value is None else inner(value)

@@ -1,8 +1,8 @@
-"""What is trained. In: hidden states of tokens, or one vector per example. Out: logits.
+"""The classifiers. In: hidden states of tokens, or one vector per example. Out: logits.
 
-One file per kind of head, complete: its config, parameters, forward pass, gradient, and each
-token's share in the logits. A new kind is its file and a line in `KINDS`; a new pooling is an entry
-in `pooling.POOLINGS`.
+Each kind of head is one file with its config, parameters, forward pass, gradient, and each token's
+share in the logits. A new kind is a new file and a line in `KINDS`; a new pooling is an entry in
+`pooling.POOLINGS`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = [
     "in_epochs",
 ]
 
-# In the order of tables.
+# In the order in which tables list them.
 KINDS: dict[str, type[Head]] = {
     "space": SpaceHead,
     "linear": LinearHead,
@@ -55,8 +55,8 @@ def config(name: str, **settings: Any) -> HeadConfig:
     """The config of a head.
 
     Args:
-        name: Its kind, one of KINDS.
-        settings: Those that are not the default.
+        name: Kind of the head, one of KINDS.
+        settings: Settings that differ from the default.
 
     Raises:
         SpaceliteError: There is no such kind.
@@ -66,7 +66,7 @@ def config(name: str, **settings: Any) -> HeadConfig:
 
 
 def config_from(name: str, settings: Mapping[str, Any]) -> HeadConfig:
-    """A head's config from saved settings; what older runs lack is the default."""
+    """A head's config from saved settings; those that older runs lack get their default."""
     own = kind(name).config_type
     known = {each.name: settings[each.name] for each in fields(own) if each.name in settings}
     return own(**{key: value for key, value in known.items() if value is not None})

@@ -1,5 +1,8 @@
-"""What every kind of head is: K heads of one kind whose parameters have the same shapes, trained
-side by side. K heads, C classes, d hidden width; B examples, n tokens of all of them together."""
+"""The base classes of all heads. An object is K heads of one kind whose parameters have the same
+shapes, trained side by side.
+
+Shapes: K heads, C classes, d hidden width, B examples, n tokens in all of them together.
+"""
 
 from __future__ import annotations
 
@@ -24,13 +27,16 @@ H = TypeVar("H", bound="Head")
 
 @dataclass
 class Totals:
-    """What K heads' losses and metrics are computed from, summed over examples.
+    """Sums over examples, from which the losses and metrics of K heads are computed.
 
     Attributes:
-        ce: Cross-entropy, (K,) float64; `weighted_ce`: with the weights of its terms.
-        correct: Examples that are predicted correctly, (K,).
-        confusion: Confusion matrices, (K, ...), as the task lays them out.
-        examples: How many; `terms` of the cross-entropy; `weight`: the sum of the terms' weights.
+        ce: Cross-entropy without weights, (K,) float64.
+        weighted_ce: Cross-entropy with the weights of its terms, (K,) float64.
+        correct: Number of examples that are predicted correctly, (K,).
+        confusion: Confusion matrices, (K, ...), in the task's layout.
+        examples: Number of examples.
+        terms: Number of terms of the cross-entropy.
+        weight: Sum of the weights of these terms.
     """
 
     ce: torch.Tensor
@@ -43,13 +49,13 @@ class Totals:
 
     @classmethod
     def zeros(cls, heads: int, objective: Objective) -> Totals:
-        """Nothing counted yet."""
+        """Totals of no examples."""
         ce, weighted_ce, correct = torch.zeros(3, heads, dtype=torch.float64)
         shape = objective.task.confusion_shape(objective.classes)
         return cls(ce, weighted_ce, correct, torch.zeros(heads, *shape, dtype=torch.float64))
 
     def add(self, logits: torch.Tensor, batch: Batch) -> None:
-        """Add the cross-entropy and the predictions of `logits` (K, B, C)."""
+        """Add a batch, whose `logits` are (K, B, C)."""
         task = batch.task
         terms = task.cross_entropy(logits, batch.labels, batch.targets).double()
         self.ce += terms.sum(dim=(1, 2)).cpu()
@@ -62,18 +68,19 @@ class Totals:
 
 
 class Head(ABC):
-    """K heads of one kind, their parameters stacked along a first dimension K.
+    """K heads of one kind, with their parameters stacked along a first dimension K.
 
-    A kind of head is a subclass of TokenHead (it reads every token) or of PooledHead (it reads one
-    vector per example), complete: its config, the names and shapes of its parameters, its forward
-    pass and gradient, and each token's share in its logits.
+    A kind of head is a subclass of TokenHead (which reads every token) or of PooledHead (which
+    reads one vector per example). It defines everything about the kind: its config, the names and
+    shapes of its parameters, its forward pass and gradient, and each token's share in its logits.
 
     Attributes:
-        configs: The K heads' configs.
-        parameters: (K, ...) by the names they have in `head.safetensors`.
-        gradients: Of the last batch that was trained on, like `parameters`.
-        logits: Of the last batch, (K, B, C).
-        totals: Of all batches since `clear`.
+        configs: Configs of the K heads.
+        parameters: Parameters, (K, ...) each, by their names in `head.safetensors`.
+        objective: Task, number of classes and class weights.
+        gradients: Gradients from the last training batch, like `parameters`.
+        logits: Logits of the last batch, (K, B, C).
+        totals: Totals of all batches since `clear`.
     """
 
     config_type: ClassVar[type[HeadConfig]]
@@ -88,19 +95,19 @@ class Head(ABC):
         self.logits: torch.Tensor = torch.empty(0)
         self.clear()
 
-    # What a kind is, without any parameters.
+    # What defines a kind of head.
 
     @classmethod
     @abstractmethod
     def shapes(cls, config: Any, classes: int, width: int) -> Shapes:
-        """The parameters' names and shapes. The last dimension of the first one is `width`; a
-        bias follows the weight that it belongs to."""
+        """Names and shapes of the parameters. The last dimension of the first one is `width`; each
+        bias comes after its weight."""
 
     @classmethod
     def initial(cls, config: Any, classes: int, width: int) -> Parameters:
         """One head's parameters before training: torch.nn.Linear's initialisation, uniform in
-        +-1 / sqrt(fan_in). A function of the seed and the shapes alone, whatever other heads are
-        trained beside it."""
+        +-1 / sqrt(fan_in). They depend only on the seed and the shapes, not on which other heads
+        are trained at the same time."""
         random = torch.Generator().manual_seed(config.seed)
         parameters, fan_in = {}, width
         for name, shape in cls.shapes(config, classes, width).items():
@@ -111,8 +118,8 @@ class Head(ABC):
 
     @classmethod
     def stack_key(cls, config: Any) -> tuple[object, ...]:
-        """What heads of one stack have in common: whatever the forward pass does not keep apart
-        for each head."""
+        """Heads with the same key can share a stack: the kind, and every setting that the forward
+        pass cannot vary from head to head."""
         settings = config.settings()
         apart = ("seed", "learning_rate", "weight_decay")
         return (config.kind, *(value for name, value in settings.items() if name not in apart))
@@ -125,7 +132,7 @@ class Head(ABC):
         objective: Objective,
         device: str = "cpu",
     ) -> H:
-        """Heads of one `stack_key`, each with its parameters, as one stack."""
+        """Combine heads with the same `stack_key`, and the parameters of each, into one stack."""
         stacked = {
             name: torch.stack([own[name] for own in parameters]).to(device)
             for name in parameters[0]
@@ -141,22 +148,25 @@ class Head(ABC):
         objective: Objective,
         class_weights: str,
     ) -> Parameters:
-        """The parameters of one head that is fitted at once instead of being trained in epochs.
+        """Fit the parameters of one head, for kinds that are not trained in epochs.
 
         Args:
-            config: The head's.
-            features: A pooling's name -> one vector per training example, (N, d).
-            labels: (N,) or (N, C).
-            objective: What they are labels of.
+            config: Config of the head.
+            features: Name of a pooling -> one vector per training example, (N, d).
+            labels: Labels of the training examples, (N,) or (N, C).
+            objective: Task and number of classes.
             class_weights: `none` or `balanced`.
+
+        Returns:
+            The parameters by name.
         """
         raise NotImplementedError(f"{config.name} is trained in epochs")
 
-    # Each token's share in the logits, numpy: reports need no torch.
+    # Each token's share in the logits, in numpy: reports do not need torch.
 
     @classmethod
     def not_additive(cls, config: Any) -> str | None:
-        """Why the logits are no sum over tokens, in words; None where they are:
+        """A message that says why the logits are not a sum over tokens; None if they are:
         logits = bias + mean over tokens of `token_logits`."""
         return f"the logits of {config.name} are not a sum over tokens"
 
@@ -165,40 +175,40 @@ class Head(ABC):
         """What each token contributes: n times its share in the logits.
 
         Args:
-            config: The head's.
-            parameters: One head's.
-            hidden: Hidden states (n, d).
+            config: Config of the head.
+            parameters: Parameters of the head.
+            hidden: Hidden states of the tokens, (n, d).
 
         Returns:
-            (n, C), in the number type of `hidden`.
+            (n, C), in the dtype of `hidden`.
         """
         raise NotImplementedError(cls.not_additive(config))
 
     @classmethod
     def bias(cls, parameters: dict[str, Array]) -> Array:
-        """The part of the logits that is no token's, (C,)."""
+        """The part of the logits that comes from no token, (C,)."""
         return parameters["classifier.bias"]
 
     @classmethod
     def coordinates(cls, parameters: dict[str, Array], hidden: Array) -> Array | None:
-        """Concept coordinates of hidden states (n, d), those of each class side by side, (n, C L),
-        in their number type; None for a kind without concept spaces."""
+        """Concept coordinates of hidden states (n, d), one class after another: (n, C L), in the
+        dtype of `hidden`. None for a kind without concept spaces."""
         return None
 
     @classmethod
     def numbers_per_token(cls, config: Any, classes: int, width: int) -> int:
-        """The most numbers that `token_logits` holds of a token at once."""
+        """The largest number of values that `token_logits` holds per token at any time."""
         return width
 
     # Running K heads.
 
     def clear(self) -> None:
-        """Forget what was counted."""
+        """Reset the totals."""
         self.totals = Totals.zeros(len(self.configs), self.objective)
 
     def losses(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """(loss, CE), each (K,), of what was counted since `clear`, as one batch. The loss weighs
-        the cross-entropy with the class weights, the CE beside it never does."""
+        """Loss and CE, (K,) each, of everything counted since `clear`, as one batch. The loss
+        includes the class weights; the CE never does."""
         return self.totals.weighted_ce / self.totals.weight, self.totals.ce / self.totals.terms
 
     def one(self, head: int) -> Parameters:
@@ -211,18 +221,18 @@ class Head(ABC):
         return torch.baddbmm(bias[:, None], inputs, weight.transpose(1, 2))
 
     def classifier_gradients(self, logit_gradients: torch.Tensor, inputs: torch.Tensor) -> None:
-        """The gradients of the linear layer `classifier`, of logit gradients (K, B, C) and its
-        inputs (K, B, p)."""
+        """Set the gradients of the linear layer `classifier`, given the logit gradients (K, B, C)
+        and the layer's inputs (K, B, p)."""
         gradients = self.gradients
         gradients["classifier.weight"] = torch.bmm(logit_gradients.transpose(1, 2), inputs)
         gradients["classifier.bias"] = logit_gradients.sum(dim=1)
 
 
 class TokenHead(Head):
-    """Heads that read every token. A batch is `begin`, `run_group` for each group of its examples,
-    by several threads at once, and `end`.
+    """Heads that read every token. For each batch, `begin` is called, then `run_group` for each
+    group of its examples, in several threads at once, then `end`.
 
-    A subclass may define `forward` alone: its gradient is then autograd's.
+    A subclass may define only `forward`: autograd then computes the gradient.
     """
 
     def forward(self, parameters: Parameters, hidden: torch.Tensor, group: Batch) -> torch.Tensor:
@@ -231,7 +241,7 @@ class TokenHead(Head):
 
     @property
     def columns(self) -> int:
-        """How many numbers are computed of each token: the more, the fewer tokens at a time."""
+        """How many values are computed per token: the more, the fewer tokens per group."""
         return len(self.configs) * self.objective.classes
 
     def begin(self, batch: Batch) -> None:
@@ -240,7 +250,7 @@ class TokenHead(Head):
         self.logits = next(iter(self.parameters.values())).new_empty(shape)
 
     def zero_gradients(self) -> Parameters:
-        """What a thread adds up over its groups while training: by default every gradient."""
+        """Zeros for the gradients that a thread sums over its groups: by default, all of them."""
         return {name: torch.zeros_like(value) for name, value in self.parameters.items()}
 
     def run_group(
@@ -251,15 +261,15 @@ class TokenHead(Head):
         scratch: Scratch,
         gradients: Parameters | None,
     ) -> None:
-        """Forward and, while training, backward of some examples of a batch.
+        """Run forward and, in training, backward on a group of a batch's examples.
 
         Args:
-            first: The number of the first of them in the batch: a thread writes only the rows of
-                its own examples.
-            group: The examples.
-            hidden: Their tokens end to end, (n, d).
-            scratch: The thread's working memory.
-            gradients: The thread's own, as `zero_gradients` gave them, to be added to; None in
+            first: Index in the batch of the group's first example. A thread writes only the rows
+                of its own examples.
+            group: Examples of the group.
+            hidden: Hidden states of their tokens end to end, (n, d).
+            scratch: Working memory of the thread.
+            gradients: Gradients of the thread, from `zero_gradients`, to add to; None in
                 evaluation.
         """
         rows = slice(first, first + len(group.lengths))
@@ -276,7 +286,8 @@ class TokenHead(Head):
             gradients[name] += gradient
 
     def end(self, batch: Batch, gradients: Parameters | None) -> None:
-        """Count the batch; while training, `gradients` are the sums over all threads."""
+        """Add the batch to the totals. `gradients` are the sums over all threads; None in
+        evaluation."""
         self.totals.add(self.logits, batch)
         if gradients is not None:
             self.gradients = gradients
@@ -285,8 +296,8 @@ class TokenHead(Head):
 def dropout_masks(
     configs: Sequence[Any], rate: float, shape: tuple[int, int], batch: tuple[int, int]
 ) -> torch.Tensor:
-    """Masks (K, B, d) of 0 and 1 / (1 - rate), each head's a function of its own seed and of the
-    numbers of the epoch and of the batch."""
+    """Dropout masks (K, *shape) of 0 and 1 / (1 - rate). A head's mask depends only on its seed and
+    on `batch`, the numbers of the epoch and of the batch."""
     masks = []
     for config in configs:
         random = np.random.default_rng([config.seed, *batch])

@@ -1,5 +1,5 @@
-"""Ragged batches: the tokens of some examples end to end, never padded, and what their loss is
-over. B examples, n tokens of all of them together, C classes."""
+"""Ragged batches: the tokens of several examples end to end, never padded, with what their loss
+needs. Shapes: B examples, n tokens in all of them together, C classes."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ class Batch:
     """B examples whose loss is computed together, or a part of them.
 
     Attributes:
-        lengths: Tokens per example, (B,) int64; `tokens`: the same as (B, 1) floats.
-        labels: (B,) or (B, C) int64.
-        targets: (B, C), 1 for the classes that an example has.
-        weights: Of the terms of the cross-entropy, (B, 1) or (B, C).
-        weight: Their sum over the whole batch.
-        task: What a label is.
+        lengths: Tokens per example, (B,) int64.
+        tokens: The same as floats, (B, 1).
+        labels: Labels, (B,) or (B, C) int64.
+        targets: 1 for the classes that an example has, else 0, (B, C).
+        weights: Weights of the cross-entropy's terms, (B, 1) or (B, C).
+        weight: Sum of the weights over the whole batch.
+        task: Task of the labels.
     """
 
     lengths: torch.Tensor
@@ -32,7 +33,7 @@ class Batch:
     task: Task
 
     def part(self, first: int, last: int) -> Batch:
-        """Examples first:last, their weights still those in the whole batch."""
+        """Examples first:last; `weight` is still that of the whole batch."""
         rows = slice(first, last)
         return Batch(
             self.lengths[rows],
@@ -45,15 +46,22 @@ class Batch:
         )
 
     def logit_gradients(self, logits: torch.Tensor) -> torch.Tensor:
-        """The gradient of the batch's weighted mean cross-entropy by `logits` (K, B, C)."""
+        """The gradient of the batch's weighted mean cross-entropy with respect to `logits`
+        (K, B, C)."""
         residuals = self.task.activation(logits).sub_(self.targets)
         return residuals.mul_(self.weights).div_(self.weight)
 
 
 @dataclass(frozen=True)
 class Objective:
-    """What the cross-entropy is over: a task's C `classes`, weighted alike or by
-    `class_weights`."""
+    """What is minimised: the cross-entropy of a task.
+
+    Attributes:
+        task: Task of the labels.
+        classes: Number of classes, C.
+        class_weights: Class weights as `Task.weights` takes them; None if all classes weigh the
+            same.
+    """
 
     task: Task
     classes: int
@@ -61,14 +69,14 @@ class Objective:
 
     @classmethod
     def balanced(cls, labels: torch.Tensor, classes: int) -> Objective:
-        """Weights that give each class the same sum."""
+        """The objective with class weights that give every class the same total weight."""
         task = task_of(labels)
         return cls(task, classes, task.balanced_weights(labels, classes))
 
     def batch(
         self, lengths: torch.Tensor, labels: torch.Tensor, dtype: torch.dtype | None = None
     ) -> Batch:
-        """The examples of these `lengths` and `labels` as one batch, float32 unless told."""
+        """One batch of examples with these `lengths` and `labels` (default `dtype`: float32)."""
         dtype = dtype or torch.float32
         targets = self.task.targets(labels, self.classes, dtype)
         weights = self.task.weights(labels, targets, self.class_weights)
@@ -84,8 +92,8 @@ class Objective:
 
 
 class Scratch:
-    """A thread's working memory, used again for every group: fresh memory costs a page fault for
-    every four kilobytes, more than most of what is done with it."""
+    """A thread's working memory, reused for every group: fresh memory costs a page fault for every
+    four kilobytes, which takes longer than most operations on it."""
 
     def __init__(self) -> None:
         self._memory: dict[str, torch.Tensor] = {}
@@ -93,7 +101,7 @@ class Scratch:
     def tensor(
         self, name: str, shape: tuple[int, ...], device: torch.device, dtype: torch.dtype
     ) -> torch.Tensor:
-        """A tensor of unknown content, valid until its name is asked for again."""
+        """An uninitialised tensor, valid until the same name is requested again."""
         size = math.prod(shape)
         memory = self._memory.get(name)
         if memory is None or len(memory) < size or memory.dtype != dtype:
@@ -105,8 +113,8 @@ class Scratch:
 def segment_sum(values: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
     """Sums of consecutive runs of rows: (n, p) values, (B,) lengths >= 1 with sum n -> (B, p).
 
-    embedding_bag, of the rows in their own order, has by far the fastest kernel for this on a CPU.
-    Its wrapper in torch.nn.functional takes longer than the kernel.
+    embedding_bag, applied to the rows in order, has by far the fastest CPU kernel for this. It is
+    called directly because its wrapper in torch.nn.functional takes longer than the kernel.
     """
     rows = torch.arange(len(values), device=values.device)
     sums: torch.Tensor = torch.embedding_bag(values, rows, lengths.cumsum(0).sub_(lengths))[0]

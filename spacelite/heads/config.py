@@ -1,4 +1,4 @@
-"""The configs of heads: what one head is, apart from what all heads of a training share."""
+"""The configs of heads: the settings of one head, not those that heads trained together share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from spacelite.settings import LARGEST_SEED, Config, non_negative, positive, set
 
 @dataclass(frozen=True, kw_only=True)
 class HeadConfig(Config):
-    """What one head is. Each kind of head has a config of its own, in its own file."""
+    """The settings of one head. Each kind of head has its own config, in its own file."""
 
     FIRST = ("seed", "learning_rate", "weight_decay", "latent", "inter", "intra", "pooling")
 
@@ -20,23 +20,23 @@ class HeadConfig(Config):
 
     @property
     def name(self) -> str:
-        """The name in tables, without seed and losses: `space L=128`, `linear (first)`."""
+        """Name in tables, without seed and loss weights: `space L=128`, `linear (first)`."""
         return self.kind
 
     @property
     def description(self) -> str:
-        """The name with all that tells heads of one training apart, for messages."""
+        """Name in messages, with everything that distinguishes heads trained together."""
         return self.name
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedHeadConfig(HeadConfig):
-    """A head that is trained in epochs, by Adam.
+    """A head that is trained in epochs, with Adam.
 
     Attributes:
-        seed: Of its initialisation and dropout.
-        learning_rate: Adam's.
-        weight_decay: Adam's L2 penalty.
+        seed: Seed of the initialisation and of dropout.
+        learning_rate: Learning rate of Adam.
+        weight_decay: L2 penalty of Adam.
     """
 
     seed: int = setting(0, check=whole(0, LARGEST_SEED))

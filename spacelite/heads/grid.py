@@ -12,26 +12,27 @@ from spacelite import heads
 from spacelite.errors import SpaceliteError
 from spacelite.heads.config import HeadConfig
 
-LARGEST_SEEDS = 10_000  # far beyond use
+LARGEST_SEEDS = 10_000  # far more than anyone needs
 
 
 def grid(kinds: Sequence[str], settings: Mapping[str, Sequence[Any]]) -> list[HeadConfig]:
-    """The configs of every kind of head with every combination of the settings that it has.
+    """The configs of every kind of head with every combination of its settings.
 
     Args:
-        kinds: Kinds of heads, of heads.KINDS.
-        settings: Setting -> its values. One that a kind has not plays no part in it: a space head
-            has no pooling, logreg no seed and no learning rate.
+        kinds: Kinds of heads, from heads.KINDS.
+        settings: Setting -> its values. Each kind ignores the settings that it does not have: a
+            space head has no pooling, logreg has no seed and no learning rate.
 
     Raises:
-        SpaceliteError: There is no such kind, or no kind has such a setting.
+        SpaceliteError: A kind or a setting is unknown.
     """
     configs: list[HeadConfig] = []
     used: set[str] = set()
     for name in dict.fromkeys(kinds):
         config_type = heads.kind(name).config_type
         own = {each.name for each in fields(config_type)}
-        # What all kinds have varies last, seeds before all: as the tables list heads.
+        # The last setting varies fastest: those that kinds share, the seed last of all. Tables
+        # list heads in this order.
         order = sorted(
             (each for each in settings if each in own), key=lambda each: _LAST.get(each, 0)
         )
@@ -49,14 +50,14 @@ def grid(kinds: Sequence[str], settings: Mapping[str, Sequence[Any]]) -> list[He
 
 
 _LAST = {"learning_rate": 1, "weight_decay": 2, "seed": 3}
-_KNOWN = HeadConfig.FIRST  # given to all kinds, whether they have them or not
+_KNOWN = HeadConfig.FIRST  # accepted for every kind, whether it has them or not
 
 
 def seed_list(seeds: int | Sequence[int]) -> list[int]:
-    """Seeds 0 to K-1 for a number K; a list of seeds as it is.
+    """Seeds 0 to K-1 for a number K; a list of seeds is returned as it is.
 
     Raises:
-        SpaceliteError: A number that trains nothing.
+        SpaceliteError: `seeds` is neither a list nor a whole number from 1 to LARGEST_SEEDS.
     """
     if isinstance(seeds, Iterable) and not isinstance(seeds, str):
         return list(seeds)

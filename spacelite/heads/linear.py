@@ -25,7 +25,7 @@ class LinearConfig(TrainedHeadConfig, PooledConfig):
 
 
 class LinearHead(PooledHead):
-    """Linear(d, C) on one vector per example; dropout as its pooling has it."""
+    """Linear(d, C) on one vector per example; the pooling determines the dropout rate."""
 
     config_type: ClassVar[type[HeadConfig]] = LinearConfig
 
@@ -41,6 +41,6 @@ class LinearHead(PooledHead):
 
     @classmethod
     def token_logits(cls, config: Any, parameters: dict[str, Array], hidden: Array) -> Array:
-        """On the mean of the tokens each contributes W x_t."""
+        """With mean pooling, each token contributes W x_t."""
         logits: Array = hidden @ parameters["classifier.weight"].T.astype(hidden.dtype)
         return np.asarray(logits)

@@ -1,5 +1,5 @@
-"""The logreg head: scikit-learn's LogisticRegression on one vector per example, the honest strong
-baseline. It is fitted at once, not trained in epochs."""
+"""The logreg head: scikit-learn's LogisticRegression on one vector per example, a strong baseline.
+It is fitted at once, not trained in epochs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from spacelite.lazy import torch
 
 log = logging.getLogger(__name__)
 
-MAX_ITERATIONS = 1000  # scikit-learn's 100 do not suffice for a few hundred features
+MAX_ITERATIONS = 1000  # scikit-learn's default of 100 is too few for a few hundred features
 
 Array = npt.NDArray[Any]
 
@@ -36,12 +36,12 @@ class LogregConfig(PooledConfig):
 
     @override
     def settings(self) -> dict[str, Any]:
-        # Its seed was hashed into ids from the beginning, although it has none.
+        # A seed has been hashed into its ids from the beginning, although it does not have one.
         return {"seed": 0, **super().settings()}
 
 
 class LogregHead(LinearHead):
-    """The linear layer that LogisticRegression (its default L2 penalty, C = 1) fits."""
+    """A linear layer fitted by LogisticRegression with its default L2 penalty, C = 1."""
 
     config_type: ClassVar[type[HeadConfig]] = LogregConfig
 
@@ -56,13 +56,13 @@ class LogregHead(LinearHead):
     ) -> Parameters:
         """Fit the parameters of one head.
 
-        With two classes the difference of the two logits is scikit-learn's single one.
+        With two classes, the difference between the two logits is scikit-learn's single logit.
 
         Args:
-            config: The head's.
-            features: A pooling's name -> one vector per training example, (N, d).
-            labels: (N,) or (N, C).
-            objective: What they are labels of.
+            config: Config of the head.
+            features: Name of a pooling -> one vector per training example, (N, d).
+            labels: Labels of the training examples, (N,) or (N, C).
+            objective: Task and number of classes.
             class_weights: `none` or `balanced`.
 
         Returns:
@@ -80,9 +80,9 @@ class LogregHead(LinearHead):
 
 
 def _fit(inputs: Array, targets: Array, columns: int, class_weights: str) -> tuple[Array, Array]:
-    """Weights (columns, d) and biases (columns,) of one classification.
+    """Weights (columns, d) and biases (columns,) of one classification problem.
 
-    A single column is a binary one, of its class against everything else.
+    A single column means a binary problem: its class against the rest.
     """
     if columns == 1:
         positive = int(targets.sum())
@@ -97,7 +97,7 @@ def _fit(inputs: Array, targets: Array, columns: int, class_weights: str) -> tup
         coefficients = np.concatenate([-coefficients, coefficients]) / 2
         intercepts = np.concatenate([-intercepts, intercepts]) / 2
     weight = np.zeros((columns, inputs.shape[1]))
-    # A class that train lacks is practically never predicted, its cross-entropy still finite.
+    # A class missing from train is practically never predicted, but its cross-entropy is finite.
     bias = np.full(columns, intercepts.min() - 20)
     weight[model.classes_], bias[model.classes_] = coefficients, intercepts
     return weight, bias

@@ -53,7 +53,7 @@ class MLPHead(PooledHead):
         self, logit_gradients: torch.Tensor, inputs: torch.Tensor, features: torch.Tensor
     ) -> None:
         back = torch.bmm(logit_gradients, self.parameters["classifier.weight"])
-        # An input is 0 where it was dropped, or below ReLU's 0.
+        # An input is 0 where dropout or ReLU set it to 0.
         back = back.div_(1 - self.dropout).masked_fill_(inputs == 0, 0)
         self.gradients["pre_classifier.bias"] = back.sum(dim=1)
         self.gradients["pre_classifier.weight"] = back.transpose(1, 2) @ features

@@ -1,4 +1,4 @@
-"""Heads on one vector per example: what linear layers, mlp and logreg have in common."""
+"""Heads on one vector per example: the common base of linear, mlp and logreg."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class PooledConfig(HeadConfig):
     """A head on one vector per example.
 
     Attributes:
-        pooling: How its tokens become that vector, one of POOLINGS.
+        pooling: How the example's tokens become that vector, one of POOLINGS.
     """
 
     pooling: str = setting("first", check=known_pooling)
@@ -32,7 +32,7 @@ class PooledConfig(HeadConfig):
 
 
 class PooledHead(Head):
-    """Heads whose last, linear layer is on what `inputs` makes of one vector per example."""
+    """Heads on one vector per example: `inputs` transforms it, and a linear layer comes last."""
 
     configs: list[Any]
 
@@ -43,11 +43,11 @@ class PooledHead(Head):
 
     @property
     def dropout(self) -> float:
-        """The share of the last layer's inputs that is left out while training."""
+        """Dropout rate of the last layer's inputs during training."""
         return POOLINGS[self.pooling].dropout
 
     def inputs(self, features: torch.Tensor) -> torch.Tensor:
-        """The last layer's inputs (K, B, p), of one vector per example (B, d)."""
+        """The last layer's inputs (K, B, p), from one vector per example (B, d)."""
         return features.expand(len(self.configs), -1, -1)
 
     def forward(
@@ -57,7 +57,7 @@ class PooledHead(Head):
 
         Args:
             features: One vector per example, (B, d).
-            dropout: While training the numbers of the epoch and of the batch.
+            dropout: Numbers of the epoch and of the batch in training; None for no dropout.
         """
         inputs = self.inputs(features)
         if dropout is not None and self.dropout:
@@ -69,12 +69,12 @@ class PooledHead(Head):
     def run_batch(
         self, features: torch.Tensor, batch: Batch, train: tuple[int, int] | None
     ) -> None:
-        """Forward and, while training, backward of a batch.
+        """Run forward and, in training, backward on a batch.
 
         Args:
             features: One vector per example, (B, d).
             batch: The examples.
-            train: The numbers of the epoch and of the batch; None in evaluation.
+            train: Numbers of the epoch and of the batch; None in evaluation.
         """
         self.logits, inputs = self.forward(features, train)
         self.totals.add(self.logits, batch)
@@ -86,4 +86,4 @@ class PooledHead(Head):
     def inputs_gradients(
         self, logit_gradients: torch.Tensor, inputs: torch.Tensor, features: torch.Tensor
     ) -> None:
-        """The gradients of the parameters that `inputs` uses: by default there are none."""
+        """Set the gradients of the parameters that `inputs` uses; by default, it uses none."""

@@ -11,15 +11,16 @@ from spacelite.lazy import torch
 
 @dataclass(frozen=True)
 class Pooling:
-    """How the n tokens of an example become one vector (d,). Exactly one of the first three.
+    """How the tokens of an example become one vector (d,). Exactly one of the first three
+    attributes is set.
 
     Attributes:
-        pool: (n, d) tokens of B examples end to end and their lengths (B,) -> (B, d).
-        position: Which single token it is, 0 the first, -1 the last: only that one is read.
-        from_backbone: Whether it is the output of the backbone's own pooler.
-        is_mean: Whether it is the mean of the tokens, so that a linear layer on it is a sum over
-            tokens.
-        dropout: Of a linear layer on it, while it is trained.
+        pool: Tokens (n, d) of B examples end to end, and their lengths (B,) -> vectors (B, d).
+        position: Index of the only token that is read: 0 for the first, -1 for the last.
+        from_backbone: Whether the vector is the output of the backbone's own pooler.
+        is_mean: Whether the vector is the mean of the tokens, so that a linear layer on it is a
+            sum over tokens.
+        dropout: Dropout rate of a linear layer on the vector, in training.
     """
 
     pool: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None
@@ -38,16 +39,16 @@ POOLINGS: dict[str, Pooling] = {
     "first": Pooling(position=0),
     "last": Pooling(position=-1),
     "mean": Pooling(pool=mean, is_mean=True),
-    "pooler": Pooling(from_backbone=True, dropout=0.1),  # the published baseline's on BERT
+    "pooler": Pooling(from_backbone=True, dropout=0.1),  # as in the published baseline on BERT
 }
 
 
 def default_pooling(padding_side: str) -> str:
-    """The single token that stands for a text: the last where the tokenizer pads on the left, as
-    XLNet's does, whose classification token comes last; else the first."""
+    """The token that represents a text: the last if the tokenizer pads on the left (as XLNet's
+    does, whose classification token comes last), else the first."""
     return "last" if padding_side == "left" else "first"
 
 
 def known_pooling(value: object) -> str | None:
-    """A setting's check: the pooling is one of POOLINGS."""
+    """Check of a setting: its value is one of POOLINGS."""
     return None if value in POOLINGS else f"choose from {', '.join(POOLINGS)}"

@@ -1,13 +1,13 @@
 """The space head: one small concept space per class, and the losses that shape it.
 
-Formulas: Tytarenko & Amin, arXiv:2401.16638. K heads, C classes, L latent dimensions of a concept
-space, d hidden width; B examples, n tokens of all of them together. Concept coordinates of a token:
-s = tanh(W_c x); centroids: their means over an example's tokens; logits: a linear layer on the
-centroids.
+Formulas: Tytarenko & Amin, arXiv:2401.16638. Shapes: K heads, C classes, L latent dimensions of a
+concept space, d hidden width, B examples, n tokens in all of them together. Concept coordinates of
+a token: s = tanh(W_c x); centroids: their means over an example's tokens; logits: a linear layer on
+the centroids.
 
-Gradients are written out, not recorded: all that the loss of a batch sums over is per example, but
-for a few counts known beforehand, so that the exact gradient of a group of examples is computed
-while its hidden states are in the processor's cache.
+Gradients are computed by explicit formulas, not by autograd. The loss of a batch is a sum over
+examples, apart from a few counts that are known beforehand, so the exact gradient of a group of
+examples can be computed while its hidden states are in the processor's cache.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from spacelite.lazy import torch
 from spacelite.settings import non_negative, setting, whole
 
 EPSILON = 1e-9  # keeps 1 / variance finite
-LARGEST_LATENT = 10_000  # far beyond use: a slip of the finger, not a setting
+LARGEST_LATENT = 10_000  # far more than anyone needs: a larger value is a typo
 NARROW = 64  # columns below which the product is faster with the result transposed
 
 Array = npt.NDArray[Any]
@@ -65,11 +65,16 @@ class SpaceConfig(TrainedHeadConfig):
 
 @dataclass
 class _Penalties:
-    """What L_inter and L_intra are computed from, summed over examples; (K,) float64 each.
+    """Sums over examples, from which L_inter and L_intra are computed.
 
-    `matching` and `mismatching`: sums of 1 - s and of 1 + s over coordinates, with the numbers of
-    tokens times classes that they are over; `intra`: sums of 1 / (variance + EPSILON), with the
-    number of examples that have a variance.
+    Attributes:
+        matching: Sum of 1 - s over coordinates in the spaces of an example's own classes, (K,)
+            float64.
+        mismatching: Sum of 1 + s over all other coordinates, (K,) float64.
+        intra: Sum of 1 / (variance + EPSILON), (K,) float64.
+        matching_tokens: Number of tokens times classes in `matching`.
+        mismatching_tokens: Number of tokens times classes in `mismatching`.
+        varying: Number of examples in `intra`: those with more than one token.
     """
 
     matching: torch.Tensor
@@ -83,7 +88,7 @@ class _Penalties:
 class SpaceHead(TokenHead):
     """K space heads with the same L, those with L_intra first.
 
-    Columns: the K C L coordinates of a token, head by head, class by class.
+    Columns are the K C L coordinates of a token, ordered by head, then by class.
     """
 
     config_type = SpaceConfig
@@ -111,7 +116,7 @@ class SpaceHead(TokenHead):
         objective: Objective,
         device: str = "cpu",
     ) -> SpaceHead:
-        """Heads with L_intra come first: only their columns need variances."""
+        """Stack heads, those with L_intra first: only their columns need variances."""
         spaces: Sequence[Any] = configs
         order = sorted(range(len(configs)), key=lambda row: not spaces[row].intra)
         ordered = [configs[row] for row in order], [parameters[row] for row in order]
@@ -194,7 +199,7 @@ class SpaceHead(TokenHead):
         return loss + torch.where(self.intra > 0, self.intra * intra, 0), ce
 
     def begin(self, batch: Batch) -> None:
-        """Prepare what the groups of a batch share, and room for what they leave for its end."""
+        """Prepare what the groups of a batch share, and memory for what they leave to `end`."""
         super().begin(batch)
         examples, heads, classes = len(batch.lengths), len(self.configs), self.objective.classes
         new = self.parameters["concept_spaces"].new_empty
@@ -202,7 +207,7 @@ class SpaceHead(TokenHead):
         self._logit_gradients = new(heads, examples, classes)
         self._inverse = new(examples, self.varied)
         if self._with_inter:  # dL_inter/ds, the same for all coordinates of a class: (B, K, C)
-            # Token counts are whole numbers: float32 would round the large ones.
+            # Counted in integers: float32 would round large counts.
             self._matching = int((batch.lengths * batch.targets.sum(dim=1).long()).sum())
             self._mismatching = int(batch.lengths.sum()) * classes - self._matching
             match, other = (
@@ -210,7 +215,7 @@ class SpaceHead(TokenHead):
             )
             self._inter_gradients = self._inter * (other - (match + other) * batch.targets)[:, None]
         if self.varied:
-            # An example of one token has no variance: it is left out.
+            # An example with a single token has no variance and is left out.
             single = batch.lengths < 2
             self._varying = examples - int(single.sum())
             # d(1 / (var + eps)) / ds = -(var + eps)^-2 * 2 (s - mean) / (n - 1)
@@ -218,7 +223,7 @@ class SpaceHead(TokenHead):
             self._single = single.view(-1, 1) if self._varying < examples else None
 
     def zero_gradients(self) -> Parameters:
-        """The concept spaces' alone: the classifier's are formed at the end of the batch."""
+        """Only those of the concept spaces: `end` computes the classifier's gradients."""
         return {"concept_spaces": torch.zeros_like(self.projection)}
 
     @override
@@ -244,7 +249,7 @@ class SpaceHead(TokenHead):
             varied = slice(0, self.varied * self.per_head)
             shape = (len(hidden), varied.stop)
             centred, other = (fresh(name, shape) for name in ("centred", "other"))
-            # Two passes, since the mean of squares less the square of the mean cancels.
+            # Two passes: the mean of squares minus the square of the mean would lose precision.
             torch.index_select(centroids[:, varied], 0, example, out=centred)
             torch.sub(coordinates[:, varied], centred, out=centred)
             squares = segment_sum(torch.mul(centred, centred, out=other), group.lengths)
@@ -257,7 +262,7 @@ class SpaceHead(TokenHead):
         if gradients is None:
             return
 
-        # dloss/ds of each token: its example's, and a multiple of s - centroid with L_intra.
+        # dloss/ds of each token: that of its example, plus a multiple of s - centroid for L_intra.
         by_example = self._coordinate_gradients(rows, group, logits)
         backward = fresh("backward", coordinates.shape)
         torch.index_select(by_example, 0, example, out=backward)
@@ -299,11 +304,11 @@ class SpaceHead(TokenHead):
     def _coordinate_gradients(
         self, rows: slice, group: Batch, logits: torch.Tensor
     ) -> torch.Tensor:
-        """dloss/ds of the tokens of each example, but for L_intra: (B, K C L)."""
+        """dloss/ds of each example's tokens, without L_intra: (B, K C L)."""
         examples, heads = len(group.lengths), len(self.configs)
         logit_gradients = group.logit_gradients(logits)
         self._logit_gradients[:, rows] = logit_gradients
-        # The mean over tokens passes 1 / n to each.
+        # The mean over n tokens passes 1 / n of the gradient to each of them.
         each = torch.bmm(logit_gradients / group.tokens, self.parameters["classifier.weight"])
         each = each.transpose(0, 1)
         if self._with_inter:
@@ -335,5 +340,5 @@ def _tanh(projected: torch.Tensor) -> torch.Tensor:
 
 
 def _add_product(gradient: torch.Tensor, backward: torch.Tensor, hidden: torch.Tensor) -> None:
-    """Add dloss/d(W x) (n, columns) transposed times hidden (n, d)."""
+    """Add backward.T @ hidden to `gradient`; `backward` is dloss/d(W x) (n, columns)."""
     gradient.addmm_(backward.T, hidden)

@@ -1,1 +1,1 @@
-"""In: labels and predictions. Out: metrics, calibration, which differences are real."""
+"""In: labels and predictions. Out: metrics, calibration, significance tests."""

@@ -18,10 +18,11 @@ class Calibration:
     """A reliability diagram.
 
     Attributes:
-        confidence: Mean confidence in each of B equal bins, (B,); NaN where it is empty.
-        accuracy: Accuracy there, (B,).
-        count: The number of decisions there, (B,).
-        error: The expected calibration error, the mean of |accuracy - confidence| over decisions.
+        confidence: Mean confidence in each of B equal-width bins, (B,); NaN for an empty bin.
+        accuracy: Accuracy in each bin, (B,); NaN for an empty bin.
+        count: Number of decisions in each bin, (B,).
+        error: Expected calibration error: the mean of |accuracy - confidence| over bins, weighted
+            by `count`.
     """
 
     confidence: Array
@@ -36,9 +37,9 @@ def calibration(confidence: Array, correct: Array, bins: int = BINS) -> Calibrat
     Guo et al., "On Calibration of Modern Neural Networks", arXiv:1706.04599.
 
     Args:
-        confidence: (N,) in [0, 1].
-        correct: (N,) bool.
-        bins: How many.
+        confidence: Confidence of each decision, (N,), in [0, 1].
+        correct: Whether each decision is correct, (N,) bool.
+        bins: Number of bins.
     """
     index = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     count = np.bincount(index, minlength=bins)

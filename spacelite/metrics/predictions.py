@@ -28,10 +28,10 @@ class Predictions:
     """A head's predictions for the N examples of a split.
 
     Attributes:
-        index: The examples' numbers in the split, (N,) int64.
-        labels: What they are labelled with, (N,) int64, or (N, C) of 0 and 1 (multi-label).
-        logits: (N, C) float32.
-        task: What a label is, and so what follows from logits.
+        index: Index of each example in the split, (N,) int64.
+        labels: True labels, (N,) int64, or (N, C) of 0 and 1 (multi-label).
+        logits: Logits, (N, C) float32.
+        task: Task of the labels, which says how logits become predictions.
     """
 
     index: Array
@@ -41,41 +41,41 @@ class Predictions:
 
     @cached_property
     def predicted(self) -> Array:
-        """What is predicted, of the shape of `labels`."""
+        """Predicted labels, in the shape of `labels`."""
         return self.task.decide(self.logits)
 
     @cached_property
     def correct(self) -> Array:
-        """(N,) bool: whether an example's label, or every one of its labels, is predicted."""
+        """Whether each example's label, or the exact set of its labels, is predicted, (N,) bool."""
         return self.task.correct(self.predicted, self.labels)
 
     @cached_property
     def probabilities(self) -> Array:
-        """(N, C) float64."""
+        """Probability of each class, (N, C) float64."""
         return self.task.probabilities(self.logits)
 
     @property
     def confidence(self) -> Array:
-        """(N,) the probability of what is predicted of an example."""
+        """Probability of each example's prediction, (N,)."""
         return self.task.confidence(self.probabilities)
 
     @property
     def confusion(self) -> Array:
-        """Counts by true and predicted label, as the task lays them out."""
+        """Counts by true and predicted label, in the task's layout (`Task.confusion_shape`)."""
         return self.task.confusion(self.labels, self.predicted, self.logits.shape[1])
 
     def decisions(self) -> tuple[Array, Array]:
-        """(confidence, whether it is correct) of every single decision."""
+        """Confidence and correctness of every single decision, (D,) each."""
         return self.task.decisions(self.probabilities, self.predicted, self.labels)
 
 
 def save(path: Path, splits: dict[str, Predictions]) -> None:
-    """Write the predictions of several splits into one file, whole or not at all."""
+    """Write the predictions of several splits to one file, atomically."""
     arrays: dict[str, Array] = {}
     for split, own in splits.items():
         values = (own.index, own.labels, own.logits)
         arrays |= {f"{split}/{name}": value for name, value in zip(NAMES, values, strict=True)}
-    # Opened here: by itself numpy would add its own ending to the name.
+    # Opened here, because numpy would append .npz to the temporary file's name.
     with files.whole(path) as partial, partial.open("wb") as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
@@ -85,15 +85,15 @@ def load(path: Path, split: str, task: Task, accuracy: float) -> Predictions | N
 
     Args:
         path: The file.
-        split: Which split.
-        task: What its labels are.
-        accuracy: The accuracy that was recorded beside the file.
+        split: Name of the split.
+        task: Task of the labels.
+        accuracy: Accuracy in the run's record, with which the file must agree.
 
     Returns:
-        None where there is no such file, as in runs of former versions.
+        The predictions; None if there is no such file, as in runs of older versions.
 
     Raises:
-        SpaceliteError: The file is damaged, or its accuracy is another.
+        SpaceliteError: The file is damaged, or its accuracy is not the recorded one.
     """
     if not path.exists():
         return None
@@ -102,7 +102,7 @@ def load(path: Path, split: str, task: Task, accuracy: float) -> Predictions | N
             index, labels, logits = (arrays[f"{split}/{name}"] for name in NAMES)
             found = Predictions(index, labels, logits, task)
             share = float(found.correct.mean())
-    except ValueError as error:  # numpy's own message advises to unpickle what is no npz file
+    except ValueError as error:  # numpy's own message suggests unpickling the file
         raise SpaceliteError(f"{path} is damaged (it is not an npz file of arrays)") from error
     except (OSError, KeyError, EOFError, BadZipFile, zlib.error) as error:
         raise SpaceliteError(f"{path} is damaged ({one_line(error, 80)})") from error

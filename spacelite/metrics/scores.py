@@ -1,4 +1,4 @@
-"""The metrics of a split: one entry each in METRICS, computed from what was counted there."""
+"""The metrics of a split: each is one entry in METRICS, computed from an `Outcome`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
-Scores = dict[str, float | None]  # by metric; None where it is not known
+Scores = dict[str, float | None]  # by metric; None if it could not be computed
 
 
 @dataclass(frozen=True)
@@ -18,17 +18,18 @@ class Outcome:
     """What a head's metrics on a split are computed from.
 
     Attributes:
-        loss: The full loss, its weighted terms included.
-        ce: The cross-entropy alone, without class weights.
-        accuracy: The share of examples that are predicted correctly.
+        loss: Full loss: cross-entropy with class weights, plus the head's weighted penalties.
+        ce: Cross-entropy alone, without class weights.
+        accuracy: Share of examples that are predicted correctly.
         correct: How often each class is predicted correctly, (C,) float64.
         predicted: How often each class is predicted, (C,).
         actual: How many examples have each class, (C,).
         average: How precision and recall are averaged: `binary` (those of class 1) or `weighted`
             (by support).
-        counted: Which classes macro averages are over, (C,) bool.
-        labels: The examples' labels, (N,) or (N, C), where they are known one by one.
-        probabilities: Those of the labels, (N, C), where they are known; None while weights move.
+        counted: Which classes macro averages include, (C,) bool.
+        labels: Labels of the examples, (N,) or (N, C); None if only counts are known, as for the
+            metrics of a training epoch.
+        probabilities: Probability of each class, (N, C); None if only counts are known.
     """
 
     loss: float
@@ -53,7 +54,7 @@ class Outcome:
         )
 
     def averaged(self, values: Array) -> float:
-        """A figure of each class (C,) as one, the way that `average` says."""
+        """The average over classes of per-class `values` (C,), computed as `average` says."""
         if self.average == "binary":
             return float(values[1])
         share = ratio(self.actual, np.full_like(self.actual, self.actual.sum()))
@@ -71,16 +72,16 @@ class PerClass(NamedTuple):
 
 @dataclass(frozen=True)
 class Metric:
-    """A figure of a head on a split.
+    """A metric of a head on a split.
 
     Attributes:
-        heading: Its name in tables.
-        short: The same where there is little room.
-        compute: From what was counted; None where that does not suffice.
+        heading: Column heading in tables.
+        short: Shorter heading, for narrow tables.
+        compute: Computes the metric from an `Outcome`; None if that lacks what the metric needs.
         higher_is_better: False for losses.
-        best_marked: Whether tables mark a column's best, as the published ones do.
-        curve: Whether reports draw it by epoch.
-        most: The largest value that it can have.
+        best_marked: Whether tables mark the best value, as the published tables do.
+        curve: Whether reports plot the metric by epoch.
+        most: Largest possible value.
     """
 
     heading: str
@@ -92,8 +93,8 @@ class Metric:
     most: float = 1.0
 
 
-# In the order of the tables' columns. Precision and recall as in the published tables; a ratio
-# without cases counts as 0, as in scikit-learn.
+# In the order of the tables' columns. Precision and recall follow the published tables; 0 / 0
+# counts as 0, as in scikit-learn.
 METRICS: dict[str, Metric] = {
     "loss": Metric(
         "Loss",
@@ -137,5 +138,5 @@ def scores(outcome: Outcome) -> Scores:
 
 
 def ratio(part: Array, whole: Array) -> Array:
-    """part / whole, 0 where there is nothing to divide by."""
+    """part / whole, or 0 where `whole` is 0."""
     return np.divide(part, whole, out=np.zeros_like(whole), where=whole > 0)

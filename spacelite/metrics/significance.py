@@ -1,6 +1,6 @@
-"""Whether two heads differ by more than the chance of which examples are in the test split.
+"""Whether two heads differ by more than the random choice of test examples can explain.
 
-The uncertainty over seeds is another one, and no part of what is computed here.
+The variation between seeds is a separate source of uncertainty, and not part of these tests.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from spacelite.tasks import Task
 
 RESAMPLES, FEWEST = 10_000, 1_000
-LEVEL = 0.95  # of the intervals
-MOST_CELLS = 20_000_000  # of all resampled tables: a second or two
+LEVEL = 0.95  # confidence level of the intervals
+MOST_CELLS = 20_000_000  # in all resampled tables together: a second or two
 CELLS_AT_ONCE = 2_000_000  # 16 MB
 
 Array = npt.NDArray[Any]
@@ -28,23 +28,23 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class Difference:
-    """The figure of a first head less a second's on the same examples, with the 95% interval of a
-    paired bootstrap over examples."""
+    """A metric of one head minus that of a second head on the same examples, with the 95% interval
+    of a paired bootstrap over examples."""
 
     value: float
     interval: Interval
 
     def turned(self) -> Difference:
-        """The second less the first."""
+        """The same difference, as the second head minus the first."""
         low, high = self.interval
         return Difference(-self.value, (-high, -low))
 
 
 def mcnemar(only_first: Array, only_second: Array) -> Array:
-    """The exact McNemar test (two-sided p-values) from the numbers of examples that only the
-    first head and only the second head predicts correctly.
+    """The exact McNemar test (two-sided p-values), from the numbers of examples that only the
+    first head, or only the second, predicts correctly.
 
-    Under the hypothesis that both are correct equally often, each such example is a coin toss:
+    Under the null hypothesis that both are correct equally often, each such example is a coin toss:
     2 P(X <= min(b, c)) with X ~ Binomial(b + c, 1/2), at most 1.
     """
     from scipy.special import bdtr
@@ -66,12 +66,12 @@ def holm(p_values: Array) -> Array:
 def accuracy_difference(
     only_first: int, only_second: int, examples: int, seed: int = 0
 ) -> Difference:
-    """The difference in accuracy of two heads, from the numbers of examples that only the first and
-    only the second predicts correctly.
+    """The difference in accuracy between two heads, from the numbers of examples that only the
+    first head, or only the second, predicts correctly.
 
-    Drawing N of N examples with replacement is drawing these two counts (and the rest) from a
-    multinomial distribution: each draw is one resample of the paired bootstrap, and the interval
-    lies between the 2.5 and 97.5 percentiles of 10,000.
+    Resampling the N examples with replacement is equivalent to drawing these two counts (and the
+    rest) from a multinomial distribution. Each draw is one resample of the paired bootstrap; the
+    interval runs from the 2.5th to the 97.5th percentile of 10,000 resamples.
     """
     counts = np.array([only_first, only_second, examples - only_first - only_second])
     drawn = np.random.default_rng(seed).multinomial(examples, counts / examples, RESAMPLES)
@@ -80,20 +80,20 @@ def accuracy_difference(
 
 
 def f1_difference(first: Predictions, second: Predictions, seed: int = 0) -> Difference:
-    """The difference in macro F1 of two heads on the same examples.
+    """The difference in macro F1 between two heads on the same examples.
 
-    It depends on counts alone: how many examples have which label and which two predictions. These
-    are drawn as in `accuracy_difference`, 10,000 times (1,000 at least, where there are over 2,000
-    different counts).
+    It depends only on how many examples have each combination of true label, first prediction and
+    second prediction. These counts are drawn as in `accuracy_difference`, 10,000 times (fewer, but
+    at least 1,000, if there are more than 2,000 combinations).
 
-    Raises SpaceliteError where the two are predictions for different examples.
+    Raises SpaceliteError if the labels differ: the predictions are for different examples.
     """
     if not np.array_equal(first.labels, second.labels):
         raise SpaceliteError("two heads can only be compared on the same examples")
     columns = [first.labels, first.predicted, second.predicted]
     rows = np.concatenate([column.reshape(len(first.labels), -1) for column in columns], axis=1)
     cells, counts = np.unique(rows, axis=0, return_counts=True)
-    # Which labels each cell has, and is predicted: (cells, C) of 0 and 1.
+    # True labels and the two predictions of each cell: (cells, C) of 0 and 1.
     label, one, other = (
         first.task.indicators(part, first.logits.shape[1]) for part in np.split(cells, 3, axis=1)
     )
@@ -120,7 +120,7 @@ def _interval(values: Array) -> Interval:
 
 
 def _macro_f1(counts: Array, label: Array, predicted: Array, task: Task) -> Array:
-    """Of R tables of `counts` (R, cells), (R,); `label` and `predicted` (cells, C)."""
+    """Macro F1 (R,) of R tables of `counts` (R, cells); `label` and `predicted` are (cells, C)."""
     there = counts @ (predicted + label)  # (R, C): predicted + actual
     hits = 2 * (counts @ (predicted * label))
     f1 = np.divide(hits, there, out=np.zeros_like(there), where=there > 0)

@@ -1,8 +1,8 @@
-"""What a label is: targets, decision, loss, metrics, and the matching of two data sets' labels.
+"""What a label is: targets, loss, decisions, metrics, and matching the labels of two data sets.
 
-In: labels and logits. Out: targets and loss, predictions, what metrics are computed from. One
-object a kind of task; nothing else in the code asks whether a text has one label or several. A new
-kind (regression, say) is a file here and a line in TASKS.
+In: labels and logits. Out: targets and loss, predictions, and what metrics are computed from. Each
+kind of task is one object; no other code asks whether a text has one label or several. A new kind
+(regression, say) is a new file here and a line in TASKS.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ TASKS: dict[str, Task] = {task.name: task for task in (SINGLE_LABEL, MULTI_LABEL
 
 
 def task_of(labels: Array | torch.Tensor) -> Task:
-    """The task that an array of labels is of, by its shape: (N,) or (N, C)."""
+    """The task of an array of labels, judging by its shape: (N,) or (N, C)."""
     return next(task for task in TASKS.values() if task.label_dimensions == labels.ndim)
 
 
 def check_same(data: Task, run: Task, about: str) -> None:
-    """Raise SpaceliteError where a data set's task is not a run's; `about` names the two."""
+    """Raise SpaceliteError if a data set's task is not the run's; the message starts with `about`,
+    which names the two."""
     if data is not run:
         raise SpaceliteError(f"{about}: the data have {data.phrase}, the run has {run.phrase}")

@@ -1,4 +1,4 @@
-"""What every kind of task can do. Shapes: N or B examples, C classes, K heads."""
+"""The interface of all tasks. Shapes: N or B examples, C classes, K heads."""
 
 from __future__ import annotations
 
@@ -16,20 +16,25 @@ Array = npt.NDArray[Any]
 
 
 class Problem(NamedTuple):
-    """A plain classification that a task's labels hold: `targets` (N,), numbered from 0, whose
-    classes are the task's `columns`."""
+    """One of the ordinary classification problems that a task consists of.
+
+    Attributes:
+        columns: Classes of the task that the problem is about. A single one makes it binary: that
+            class against the rest.
+        targets: Indexes into `columns`, (N,); 0 or 1 in a binary problem.
+    """
 
     columns: list[int]
     targets: Array
 
 
 class Task(ABC):
-    """What the labels of a data set are. Instances have no state: compare them with `is`."""
+    """What the labels of a data set mean. Instances have no state: compare them with `is`."""
 
     name: str
     phrase: str  # "one label per text"
-    label_dimensions: int  # of an array of labels
-    beyond: str  # what `centred` shares are, as words after "the shares"
+    label_dimensions: int  # number of dimensions of a label array
+    beyond: str  # says how shares are `centred`, after "label's logit" in reports
 
     # Labels of a data set, numpy.
 
@@ -39,15 +44,15 @@ class Task(ABC):
 
     @abstractmethod
     def strata(self, labels: Array) -> Array:
-        """Which stratum each example belongs to where samples are stratified, (N,) int64."""
+        """Stratum of each example for stratified sampling, (N,) int64."""
 
     @abstractmethod
     def label_names(self, label: Any, names: Sequence[str]) -> list[str]:
-        """The names of what one example is labelled with; of a row of `labels`."""
+        """Names of one example's labels; `label` is its row of a label array."""
 
     @abstractmethod
     def as_json(self, names: Sequence[str]) -> dict[str, Any]:
-        """One example's label names as programs get them: {"label": ...} or {"labels": [...]}."""
+        """One example's label names in JSON output: {"label": ...} or {"labels": [...]}."""
 
     # Loss, torch.
 
@@ -57,7 +62,7 @@ class Task(ABC):
 
     @abstractmethod
     def balanced_weights(self, labels: torch.Tensor, classes: int) -> torch.Tensor:
-        """Class weights that give every class the same sum, for `weights`."""
+        """Class weights, for `weights`, that give every class the same total weight."""
 
     @abstractmethod
     def weights(
@@ -73,8 +78,8 @@ class Task(ABC):
 
     @abstractmethod
     def activation(self, logits: torch.Tensor) -> torch.Tensor:
-        """Probabilities of `logits` (..., C); less the targets, they are the gradient of the
-        cross-entropy's terms by the logits."""
+        """Probabilities from `logits` (..., C). Minus the targets, they are the gradient of the
+        cross-entropy terms with respect to the logits."""
 
     @abstractmethod
     def count_confusion(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -86,51 +91,53 @@ class Task(ABC):
 
     @abstractmethod
     def count_correct(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """How many examples of `logits` (K, B, C) are predicted correctly, (K,) on the CPU."""
+        """How many examples each head predicts correctly from `logits` (K, B, C): (K,), on the
+        CPU."""
 
     # Predictions, numpy.
 
     @abstractmethod
     def probabilities(self, logits: Array) -> Array:
-        """Of logits (..., C), float64."""
+        """Probabilities from logits (..., C), float64."""
 
     @abstractmethod
     def decide(self, logits: Array) -> Array:
-        """What is predicted from logits (..., C): arrays as labels are."""
+        """Predicted labels from logits (..., C), in the form of a label array."""
 
     @abstractmethod
     def decide_probable(self, probabilities: Array) -> Array:
-        """What is predicted from probabilities (N, C): arrays as labels are."""
+        """Predicted labels from probabilities (N, C), in the form of a label array."""
 
     @abstractmethod
     def correct(self, predicted: Array, labels: Array) -> Array:
-        """(N,) bool: whether everything is predicted correctly of an example."""
+        """Whether an example's labels are all predicted correctly, (N,) bool."""
 
     @abstractmethod
     def confidence(self, probabilities: Array) -> Array:
-        """(N,) the probability of what is predicted of an example, from (N, C)."""
+        """Probability of each example's prediction, (N,), from `probabilities` (N, C)."""
 
     @abstractmethod
     def decisions(
         self, probabilities: Array, predicted: Array, labels: Array
     ) -> tuple[Array, Array]:
-        """(confidence, whether it is correct) of every single decision, (D,) each."""
+        """Confidence and correctness of every single decision, (D,) each."""
 
     @abstractmethod
     def confusion(self, labels: Array, predicted: Array, classes: int) -> Array:
-        """Counts of examples by what they are labelled with and what is predicted."""
+        """Counts of examples by true and predicted label."""
 
     @abstractmethod
     def indicators(self, labels: Array, classes: int) -> Array:
-        """(N, C) float64: 1 for the classes that an example has, of labels as they are stored."""
+        """(N, C) float64: 1 for the classes that an example has, else 0, from a label array."""
 
     @abstractmethod
     def in_macro(self, occurs: Array) -> Array:
-        """Which classes macro averages are over, of which occur (..., C) as label or prediction."""
+        """Which classes macro averages include, (..., C) bool, given which occur as a label or a
+        prediction."""
 
     @abstractmethod
     def centred(self, shares: Array) -> Array:
-        """Shares in logits (..., C) as far as they matter for what is predicted."""
+        """The part of shares in logits (..., C) that affects the prediction."""
 
     # Metrics.
 
@@ -140,8 +147,8 @@ class Task(ABC):
 
     @abstractmethod
     def class_counts(self, confusion: Array) -> tuple[Array, Array, Array]:
-        """How often each class is predicted correctly, predicted, and there, (C,) each, of a
-        `confusion` of this task."""
+        """From a `confusion` of this task, how many examples have each class correctly predicted,
+        predicted, and as a label: (C,) each."""
 
     def outcome(
         self,
@@ -155,12 +162,12 @@ class Task(ABC):
         """What metrics are computed from.
 
         Args:
-            loss: The full loss, its weighted terms included.
-            ce: The cross-entropy alone.
-            accuracy: The share of examples that are predicted correctly.
-            confusion: Counts as `confusion` gives them.
-            labels: The examples' labels, where they are known one by one.
-            logits: Theirs, (N, C).
+            loss: Full loss: cross-entropy with class weights, plus the head's weighted penalties.
+            ce: Cross-entropy alone, without class weights.
+            accuracy: Share of examples that are predicted correctly.
+            confusion: Counts in the layout of `confusion`.
+            labels: Labels of the examples, (N,) or (N, C); None if only counts are known.
+            logits: Logits of the examples, (N, C); None if only counts are known.
         """
         correct, predicted, actual = self.class_counts(np.asarray(confusion, np.float64))
         return Outcome(
@@ -176,33 +183,34 @@ class Task(ABC):
             probabilities=None if logits is None else self.probabilities(logits),
         )
 
-    # What a fitted classifier and another data set's labels need.
+    # For fitting a classifier, and for the labels of a different data set.
 
     @abstractmethod
     def problems(self, labels: Array, classes: int) -> list[Problem]:
-        """The plain classifications that make up this task."""
+        """The ordinary classification problems that make up this task."""
 
     @abstractmethod
     def map_labels(self, labels: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
-        """Labels under other numbers: `numbers` (C,) by the present ones."""
+        """Renumbered labels: label i becomes label `numbers[i]`; `numbers` is (C,)."""
 
     @abstractmethod
     def match(
         self, there: Sequence[str], here: Sequence[str], mapping: dict[str, str] | None
     ) -> Array | str:
-        """Which of a run's labels (`here`) each label of another data set (`there`) is.
+        """Match each label of a data set (`there`) to one of a run's labels (`here`).
 
         Args:
-            there: The data set's label names.
-            here: The run's.
-            mapping: `there` -> `here`, as the user says; None to match them by name, and by number
-                where no name is in both.
+            there: Label names of the data set.
+            here: Label names of the run.
+            mapping: Data set's label -> run's label, as given by the user; None to match labels by
+                name, or by number if they have no name in common.
 
         Returns:
-            The run's label numbers, (C,) int64; or, in words, why the labels do not fit.
+            The run's number for each of the data set's labels, int64; or a message that says why
+            the labels do not match.
         """
 
 
 def indexes(names: Sequence[str], among: Sequence[str]) -> Array:
-    """The numbers of names among others, int64."""
+    """The index in `among` of each name, int64."""
     return np.array([list(among).index(name) for name in names], np.int64)

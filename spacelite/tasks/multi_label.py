@@ -1,4 +1,4 @@
-"""Several labels per text, or none."""
+"""Multi-label classification: a text has any number of labels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from spacelite.tasks.base import Array, Problem, Task, indexes
 
 
 class MultiLabel(Task):
-    """A text has several of C labels, or none: a sigmoid and a decision for each label."""
+    """A text has any number of C labels: one sigmoid and one decision per label."""
 
     name = "multi-label"
     phrase = "several labels per text"
@@ -26,7 +26,7 @@ class MultiLabel(Task):
         return counts
 
     def strata(self, labels: Array) -> Array:
-        """All one: combinations of labels may be too rare to be sampled in proportion."""
+        """A single stratum: combinations of labels may be too rare for proportional sampling."""
         return np.zeros(len(labels), np.int64)
 
     @override
@@ -42,7 +42,7 @@ class MultiLabel(Task):
         return labels.to(dtype)
 
     def balanced_weights(self, labels: torch.Tensor, classes: int) -> torch.Tensor:
-        """For each class apart, (C, 2): of the terms of examples without it and with it."""
+        """Weights of each class separately, (C, 2): for examples without it, and with it."""
         positive = labels.sum(dim=0)
         counts = torch.stack([len(labels) - positive, positive], dim=1)
         return len(labels) / (2 * counts.clamp(min=1)).float()
@@ -59,7 +59,7 @@ class MultiLabel(Task):
     def cross_entropy(
         self, logits: torch.Tensor, labels: torch.Tensor, targets: torch.Tensor
     ) -> torch.Tensor:
-        """Binary, one term for each class."""
+        """Binary cross-entropy, one term per class."""
         terms: torch.Tensor = torch.nn.functional.binary_cross_entropy_with_logits(
             logits, targets.expand_as(logits), reduction="none"
         )
@@ -79,7 +79,7 @@ class MultiLabel(Task):
         return counts.view(heads, classes, 2, 2).cpu()
 
     def confusion_shape(self, classes: int) -> tuple[int, ...]:
-        """(C, 2, 2): for each label without it and with it, true (row) and predicted (column)."""
+        """(C, 2, 2): for each label, absent and present, by true (row) and predicted (column)."""
         return classes, 2, 2
 
     @override
@@ -87,12 +87,12 @@ class MultiLabel(Task):
         return ((logits > 0) == labels).all(dim=2).sum(dim=1).cpu()
 
     def probabilities(self, logits: Array) -> Array:
-        """The sigmoid, each label's own."""
+        """The sigmoid of each logit."""
         probabilities: Array = np.exp(-np.logaddexp(0, -np.asarray(logits, np.float64)))
         return probabilities
 
     def decide(self, logits: Array) -> Array:
-        """Every label of a probability above one half."""
+        """Every label with a probability above one half."""
         return (logits > 0).astype(np.int64)
 
     @override
@@ -105,19 +105,19 @@ class MultiLabel(Task):
         return same
 
     def confidence(self, probabilities: Array) -> Array:
-        """Of all of an example's decisions together."""
+        """The product of the confidences of all of an example's decisions."""
         together: Array = np.maximum(probabilities, 1 - probabilities).prod(axis=-1)
         return together
 
     def decisions(
         self, probabilities: Array, predicted: Array, labels: Array
     ) -> tuple[Array, Array]:
-        """One for each label of each example."""
+        """One decision for each label of each example."""
         confidence = np.maximum(probabilities, 1 - probabilities)
         return confidence.ravel(), np.equal(predicted, labels).ravel()
 
     def confusion(self, labels: Array, predicted: Array, classes: int) -> Array:
-        """(C, 2, 2): for each label, without it and with it, by true and predicted."""
+        """(C, 2, 2), laid out as `confusion_shape` says."""
         counts = np.zeros((classes, 2, 2), np.int64)
         np.add.at(counts, (np.arange(classes), labels, predicted), 1)
         return counts
@@ -128,11 +128,11 @@ class MultiLabel(Task):
 
     @override
     def in_macro(self, occurs: Array) -> Array:
-        """All of them."""
+        """All classes."""
         return np.ones_like(occurs)
 
     def centred(self, shares: Array) -> Array:
-        """Every logit is a decision of its own: as they are."""
+        """Every logit is a separate decision, so the shares stay as they are."""
         return shares
 
     @override
@@ -145,7 +145,7 @@ class MultiLabel(Task):
         return present[:, 1], predicted.sum(axis=1), present.sum(axis=1)
 
     def problems(self, labels: Array, classes: int) -> list[Problem]:
-        """A binary one for each label."""
+        """One binary problem per label."""
         return [Problem([c], labels[:, c]) for c in range(classes)]
 
     @override

@@ -1,4 +1,4 @@
-"""Trains heads. In: a cache and the configs of heads. Out: trained heads, metrics, predictions."""
+"""Training. In: a cache and the configs of heads. Out: trained heads, their metrics and logits."""
 
 from typing import TYPE_CHECKING
 

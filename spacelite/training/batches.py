@@ -1,9 +1,9 @@
 """Cache -> ragged batches: the tokens of some examples end to end, never padded.
 
-A split is resident, in memory or on the GPU in its stored dtype, where those of its cache that are
-take no more than 60% of what is free. Others are streamed: each epoch their blocks of neighbouring
-examples are shuffled, read some at a time into a window of memory, and the examples of a window
-shuffled among each other.
+A split is resident (held in its stored dtype, in memory or on the GPU) if the resident splits of
+its cache together take at most 60% of the free memory. Other splits are streamed: in each epoch,
+their blocks of neighbouring examples are shuffled and read into a window of memory, several at a
+time, and the examples within a window are shuffled.
 """
 
 from __future__ import annotations
@@ -22,30 +22,31 @@ from spacelite.cache.store import Cache, CachedSplit
 from spacelite.heads.batch import Scratch
 from spacelite.heads.pooling import POOLINGS
 
-TOKENS_PER_GROUP = 4096  # hidden states that are worked on at a time: they fit the CPU's cache
+TOKENS_PER_GROUP = 4096  # tokens processed at a time: their hidden states fit the CPU's cache
 GPU_TOKENS_PER_GROUP = 65536  # enough to keep a GPU busy
-LARGEST_GROUP = 2**22  # tokens times columns: what is computed of a group stays of a decent size
-FEWEST_TOKENS = 512  # a group of fewer is not worth another thread
-RESIDENT_SHARE = 0.6  # of the free memory: a larger split is streamed
-# A window of a streamed split, in bytes; those that a batch has examples in are held, mostly one or
-# two. Not a share of the free memory, on which the order of the examples would then depend.
+LARGEST_GROUP = 2**22  # tokens times columns: limits the size of a group's results
+FEWEST_TOKENS = 512  # a smaller group is not worth an extra thread
+RESIDENT_SHARE = 0.6  # of the free memory; splits that do not fit are streamed
+# Bytes of one window of a streamed split; the windows that a batch's examples are in are held,
+# usually one or two. Fixed, because the order of the examples depends on it and must not depend on
+# the free memory.
 WINDOW = 2**29
-PIECE = 2**28  # bytes that are read at a time on the way to a GPU
-BLOCKS_PER_WINDOW = 64  # the more, the better mixed, and the shorter each read
+PIECE = 2**28  # bytes that are read at a time when a split is copied to a GPU
+BLOCKS_PER_WINDOW = 64  # more blocks mix the examples better, but make each read shorter
 
 Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
 class ArraySplit:
-    """Examples whose hidden states are arrays, in the place of a cache's split.
+    """Examples whose hidden states are in an array, to be used like a split of a cache.
 
     Attributes:
-        rows: Hidden states of all examples end to end, (T, d).
-        offsets: (N + 1,): example i is rows offsets[i]:offsets[i+1].
-        labels: (N,) or (N, C); whatever they are, logits do not depend on them.
-        pooled: The pooler's outputs, (N, d), where there are any.
-        stored: What the values of `rows` mean.
+        rows: Stored hidden states of all examples end to end, (T, d + stored.extra).
+        offsets: Example i is rows offsets[i]:offsets[i+1], (N + 1,).
+        labels: Labels, (N,) or (N, C). Logits do not depend on them, so any will do.
+        pooled: Outputs of the pooler, (N, d); (N, 0) if there are none.
+        stored: How hidden states are stored in `rows`.
     """
 
     rows: Array
@@ -56,17 +57,17 @@ class ArraySplit:
 
     @property
     def tokens(self) -> int:
-        """T."""
+        """Number of tokens, T."""
         return len(self.rows)
 
     @property
     def width(self) -> int:
-        """d."""
+        """Hidden width, d."""
         return int(self.rows.shape[1]) - self.stored.extra
 
     @property
     def dtype(self) -> Any:
-        """The hidden states' number type."""
+        """Dtype of the stored values."""
         return self.rows.dtype
 
     @property
@@ -75,7 +76,7 @@ class ArraySplit:
         return np.diff(self.offsets)
 
     def read_tokens(self, first: int, last: int, into: Array | None = None) -> Array:
-        """Rows first:last."""
+        """Rows first:last; `into` is ignored."""
         return self.rows[first:last]
 
     def __len__(self) -> int:
@@ -83,12 +84,13 @@ class ArraySplit:
 
 
 class TokenSplit:
-    """A split's hidden states where heads can reach them: N examples of width d.
+    """A split whose hidden states can be read by heads: N examples of width d.
 
     Attributes:
         lengths: Tokens per example, (N,).
-        labels: (N,) or (N, C), on the device.
-        resident: Whether they are held in memory.
+        labels: Labels, (N,) or (N, C), on the device.
+        bytes: Size of the stored hidden states.
+        resident: Whether the hidden states are held in memory or on the GPU.
     """
 
     def __init__(
@@ -98,7 +100,7 @@ class TokenSplit:
         device: str = "cpu",
         budget: float = math.inf,
     ) -> None:
-        """Read the split into memory where it fits into `budget` bytes."""
+        """Read the split into memory if it fits into `budget` bytes; otherwise it is streamed."""
         self.name = name
         self.device = device
         self.width = split.width
@@ -118,7 +120,7 @@ class TokenSplit:
         return len(self.labels)
 
     def shuffled(self, seed: int, epoch: int) -> Array:
-        """The order of the examples in an epoch, (N,): a function of the seed, the epoch, and
+        """The order of the examples in an epoch, (N,). It depends only on the seed, the epoch, and
         whether the split is streamed."""
         random = np.random.default_rng([seed, epoch])
         return random.permutation(len(self)) if self.resident else self._stream.shuffled(random)
@@ -130,22 +132,24 @@ class TokenSplit:
         return np.arange(len(self))
 
     def load(self, examples: Array) -> None:
-        """Read the tokens of `examples`; called before `gather`, by one thread alone."""
+        """Read the tokens of `examples`; to be called before `gather`, from a single thread."""
         if not self.resident:
             self._stream.load(examples)
 
     def release(self) -> None:
-        """Free the memory of what `load` has read: a pass over the split has ended."""
+        """Free what `load` has read, at the end of a pass over the split."""
         if not self.resident:
             self._stream.release()
 
     def gather(self, examples: Array, scratch: Scratch) -> torch.Tensor:
-        """The tokens of loaded `examples` end to end, (n, d) float32 in the memory of `scratch`."""
+        """The tokens of loaded `examples` end to end, (n, d) float32; valid until `scratch` is used
+        for the next ones."""
         return self._rows(examples, self._starts[examples], self.lengths[examples], scratch)
 
     def groups(self, examples: Array, workers: int, columns: int = 1) -> list[tuple[int, int]]:
-        """`examples` cut into runs first:last of about TOKENS_PER_GROUP tokens, fewer where many
-        `columns` are computed of each, the same number for each worker."""
+        """Cut `examples` into groups first:last of about TOKENS_PER_GROUP tokens (on a GPU:
+        GPU_TOKENS_PER_GROUP), or fewer if many `columns` are computed per token. Every worker gets
+        the same number of groups."""
         ends = np.cumsum(self.lengths[examples])
         total = int(ends[-1])
         most, largest = TOKENS_PER_GROUP, LARGEST_GROUP
@@ -160,8 +164,8 @@ class TokenSplit:
         return list(itertools.pairwise(bounds))
 
     def features(self, pooling: str) -> torch.Tensor:
-        """One vector per example by a pooling of POOLINGS, (N, d) float32; computed once. Raises
-        SpaceliteError where the backbone has no pooler."""
+        """One vector per example, (N, d) float32, by a pooling from POOLINGS; computed once. Raises
+        SpaceliteError if the pooling needs a pooler and the backbone has none."""
         if pooling not in self._features:
             self._features[pooling] = self._pool(pooling)
         return self._features[pooling]
@@ -188,14 +192,15 @@ class TokenSplit:
     def _rows(
         self, examples: Array, starts: Array, lengths: Array, scratch: Scratch
     ) -> torch.Tensor:
-        """Runs of rows of the file that belong to loaded examples, float32."""
+        """Rows starts[i] : starts[i] + lengths[i] of the file for all i, float32; each run of rows
+        belongs to examples[i], which is loaded."""
         if self.resident:
             return _take(self._tokens, starts, lengths, scratch, self._split.stored)
         return self._stream.rows(examples, starts, lengths, scratch)
 
 
 def open_splits(cache: Cache, device: str) -> dict[str, TokenSplit]:
-    """All splits of a cache, as many of them resident as fit together, train first."""
+    """All splits of a cache, train first. A split is resident if it fits beside those before it."""
     budget = free_budget(device)
     splits = {}
     for name in cache.splits:
@@ -224,7 +229,7 @@ def _read_all(split: CachedSplit | ArraySplit, device: str) -> torch.Tensor:
 
 
 class _Stream:
-    """A split that is read window by window from the file, each a number of blocks."""
+    """A split that is read from the file window by window; a window consists of several blocks."""
 
     def __init__(self, split: CachedSplit | ArraySplit, device: str) -> None:
         self._split = split
@@ -244,7 +249,7 @@ class _Stream:
         self._plan(np.arange(len(self._blocks) - 1))
 
     def shuffled(self, random: np.random.Generator) -> Array:
-        """Plan windows of shuffled blocks; the examples in the order that they are read in."""
+        """Plan windows of shuffled blocks; return the examples in the order of the pass."""
         self._plan(random.permutation(len(self._blocks) - 1))
         return np.concatenate([random.permutation(self._examples(w)) for w in self._windows])
 
@@ -258,7 +263,7 @@ class _Stream:
         self.release()
 
     def release(self) -> None:
-        """Hold no window."""
+        """Free all windows."""
         self._loaded.clear()
 
     def _examples(self, blocks: Array) -> Array:
@@ -291,7 +296,7 @@ class _Stream:
     def rows(
         self, examples: Array, starts: Array, lengths: Array, scratch: Scratch
     ) -> torch.Tensor:
-        """Runs of rows of loaded examples, float32."""
+        """As `TokenSplit._rows`."""
         windows, starts = self._window_of[examples], starts + self._shift[examples]
         cuts = np.flatnonzero(np.diff(windows)) + 1
         if not len(cuts):
@@ -331,7 +336,7 @@ def _widen(rows: torch.Tensor, scratch: Scratch, stored: StoredType) -> torch.Te
 
 def _free_memory(device: str) -> int:
     if device.startswith("cuda"):
-        # What torch keeps of freed memory is free as well.
+        # Freed memory that torch keeps for reuse is free as well.
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + kept
     import psutil

@@ -1,4 +1,4 @@
-"""The checkpoint of an unfinished training, written after every epoch, to continue from."""
+"""Checkpoints of unfinished trainings: written after every epoch, so that they can be resumed."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a training continues from.
+    """The state that a training is resumed from.
 
     Attributes:
-        identity: Which training it is.
-        epoch: How many epochs are done.
+        identity: Hash that identifies the training (see `identity`).
+        epoch: Number of finished epochs.
         tensors: Parameters and Adam's moments by name.
-        record: Histories and the like, JSON.
+        record: Everything else, such as histories, as JSON.
     """
 
     identity: str
@@ -42,7 +42,7 @@ class Checkpoint:
 
 
 def identity(cache: Cache, configs: Sequence[HeadConfig], training: TrainingConfig) -> str:
-    """What tells one training from another: cache, heads in their order, what they share."""
+    """A hash that identifies a training: cache, heads in their order, and shared settings."""
     content = {
         "format": FORMAT,
         "cache": cache.spec.cache_key(),
@@ -67,7 +67,7 @@ def remove_all(cache_dir: Path, cache_name: str) -> None:
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint whole or not at all.
+    """Write a checkpoint atomically.
 
     Raises:
         SpaceliteError: It cannot be written.
@@ -83,17 +83,17 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     try:
         with files.whole(path) as partial:
             save_file(tensors, partial, metadata={"state": state})
-    except Exception as error:  # safetensors has one of its own for a full disk
+    except Exception as error:  # safetensors raises its own exception for a full disk
         raise SpaceliteError(
             f"the checkpoint of the training cannot be saved in {path.parent}: {one_line(error)}"
         ) from error
 
 
 def load(path: Path, identity: str) -> Checkpoint | None:
-    """The checkpoint at `path`, None where there is none.
+    """The checkpoint at `path`; None if there is none.
 
     Raises:
-        SpaceliteError: It is damaged, or another training's.
+        SpaceliteError: It is damaged, or belongs to a different training.
     """
     from safetensors import safe_open
 

@@ -1,4 +1,4 @@
-"""What all heads of one training share."""
+"""The settings that all heads trained together share."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ CLASS_WEIGHTS = ("none", "balanced")
 
 @dataclass(frozen=True, kw_only=True)
 class FitConfig(Config):
-    """What a head that is fitted at once, without epochs, has of a training's settings.
+    """The training settings of a head that is fitted at once, without epochs.
 
     Attributes:
-        class_weights: `none`, or `balanced`: every class has the same weight in the loss.
+        class_weights: `none`, or `balanced`: every class has the same total weight in the loss.
     """
 
     FIRST = (
@@ -32,17 +32,17 @@ class FitConfig(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig(FitConfig):
-    """What all heads of one training share. The defaults are the published protocol's.
+    """The settings that all heads trained together share. Defaults are those of the paper.
 
     Attributes:
-        epochs: Passes over the training split.
+        epochs: Number of passes over the training split.
         batch_size: Examples per update.
-        data_seed: Of the order of the examples.
-        schedule: Of the learning rate: `constant` or `cosine`.
-        clip_norm: The largest norm of a head's gradient, None for no bound.
-        patience: Stop a head after so many epochs without a better `monitor`, and keep its best
-            epoch's weights; None: all epochs, the last epoch's weights.
-        monitor: The validation metric that `patience` watches.
+        data_seed: Seed of the order of the examples.
+        schedule: Schedule of the learning rate, `constant` or `cosine`.
+        clip_norm: Maximum norm of a head's gradient; None for no clipping.
+        patience: Stop a head after this many epochs without a better `monitor`, and keep the
+            weights of its best epoch. None: train all epochs and keep the last weights.
+        monitor: Validation metric that `patience` watches.
     """
 
     epochs: int = setting(15, check=whole(1))
@@ -62,5 +62,5 @@ class TrainingConfig(FitConfig):
         return {**super().settings(), **({} if self.patience is not None else {"monitor": None})}
 
     def for_fitting(self) -> FitConfig:
-        """What of it a head without epochs has."""
+        """The settings that also apply to a head that is fitted at once."""
         return FitConfig(class_weights=self.class_weights)

@@ -1,10 +1,10 @@
-"""One pass over the tokens of a batch for all heads: groups of examples are shared over threads,
-and every head runs forward and backward on a group while its hidden states are in the processor's
-cache.
+"""One pass over the tokens of a batch for all heads: groups of examples are distributed over
+threads, and every head runs forward and backward on a group while its hidden states are in the
+processor's cache.
 
-Each thread runs torch's operations on one core: these are so short that splitting each over cores
-gains little on an idle machine, and on a busy one every single operation would wait for the slower
-core.
+Each thread runs torch's operations on one core. They are so short that splitting each of them over
+several cores gains little on an idle machine, and on a busy one every single operation would wait
+for the slowest core.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from spacelite.heads.base import Parameters
 from spacelite.heads.batch import Batch, Objective, Scratch
 from spacelite.training.batches import TokenSplit
 
-LARGEST_POOL = 8  # threads: a batch has only so many groups
-EVALUATION_TOKENS = 2**18  # tokens between two reports of progress
+LARGEST_POOL = 8  # threads; a batch does not have enough groups for more
+EVALUATION_TOKENS = 2**18  # tokens between two progress reports
 
 Array = npt.NDArray[Any]
 T = TypeVar("T")
 
 
 class Workers:
-    """Threads that run the groups of a batch, torch's own threads switched off meanwhile."""
+    """Threads that run the groups of a batch; torch's own multithreading is off meanwhile."""
 
     def __init__(self, pool: ThreadPoolExecutor | None = None, count: int = 1) -> None:
         self._pool = pool
@@ -42,7 +42,7 @@ class Workers:
         self.scratch = [Scratch() for _ in range(count)]
 
     def run(self, tasks: Sequence[Callable[[], T]]) -> list[T]:
-        """The results of all tasks, in their order. The first exception is raised again."""
+        """Run all tasks and return their results in order. Re-raises the first exception."""
         if self._pool is None:
             return [task() for task in tasks]
         futures = [self._pool.submit(task) for task in tasks]
@@ -51,7 +51,8 @@ class Workers:
 
 @contextmanager
 def workers(device: str) -> Iterator[Workers]:
-    """As many workers as there are cores for this process; on a GPU one, which drives it."""
+    """One worker per core that this process may use, at most LARGEST_POOL; one alone for a GPU.
+    Raises SpaceliteError if the device is neither a CPU nor a CUDA GPU."""
     if not device.startswith(("cpu", "cuda")):
         raise SpaceliteError(f"device={device}: heads are trained on cpu or cuda", ["device"])
     count = 1 if device != "cpu" else min(LARGEST_POOL, _cores())
@@ -90,16 +91,16 @@ def run_batch(
     workers: Workers,
     train: tuple[int, int] | None,
 ) -> None:
-    """Run all heads on a batch: each has counted it afterwards, has its logits, and while training
-    its gradients.
+    """Run all heads on a batch. Afterwards their `logits` are those of the batch, their `totals`
+    include it, and in training their `gradients` are set.
 
     Args:
-        split: Where the examples are.
+        split: Split that the examples belong to.
         heads: Stacks of heads.
-        rows: The examples' numbers in the split.
-        batch: The same examples.
-        workers: What the groups are shared over.
-        train: While training the numbers of the epoch and of the batch, for dropout.
+        rows: Indexes of the examples in the split.
+        batch: The same examples as a batch.
+        workers: Threads that run the groups.
+        train: Numbers of the epoch and of the batch, for dropout; None in evaluation.
     """
     tasks: list[Callable[[], list[Parameters] | None]] = []
     for head in heads:
@@ -135,7 +136,7 @@ def _run_groups(
     scratch: Scratch,
     train: bool,
 ) -> list[Parameters] | None:
-    """Run some of a batch's groups in one thread; each head's gradients while training."""
+    """Run some of a batch's groups in one thread; in training, return each stack's gradients."""
     gradients = [head.zero_gradients() for head in heads] if train else None
     for first, last in groups:
         hidden = split.gather(rows[first:last], scratch)
@@ -157,15 +158,15 @@ def run_split(
     workers: Workers,
     progress: Callable[[int], None] = lambda tokens: None,
 ) -> list[torch.Tensor]:
-    """Run all heads on a whole split, which counts as one batch: L_inter and L_intra are means over
+    """Run all heads on a whole split as if it were one batch: L_inter and L_intra are means over
     all of it.
 
     Args:
         split: The examples.
-        heads: Stacks of heads, which have counted the split afterwards.
-        objective: What its labels are.
-        workers: What groups are shared over.
-        progress: Called with numbers of tokens that are done.
+        heads: Stacks of heads; afterwards their `totals` are those of the split.
+        objective: Task, number of classes and class weights.
+        workers: Threads that run the groups.
+        progress: Called with the number of tokens processed since the last call.
 
     Returns:
         Each stack's logits (K, N, C) on the CPU.

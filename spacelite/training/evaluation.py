@@ -1,4 +1,4 @@
-"""Heads on a split -> each head's loss, CE and metrics: of a whole split, of an epoch's batches."""
+"""Loss, CE and metrics of each head, over a whole split or over the batches of an epoch."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ Array = npt.NDArray[Any]
 
 
 class Evaluated(NamedTuple):
-    """A head on a split: its metrics, and its logits (N, C)."""
+    """A head's metrics and logits (N, C) on a split."""
 
     scores: Scores
     logits: torch.Tensor
 
 
 class EpochMetrics:
-    """The metrics of an epoch's batches: losses as means over examples, predictions counted."""
+    """Metrics over the batches of an epoch: losses as means over examples, predictions counted."""
 
     def __init__(self, head: Head) -> None:
         self._head = head
@@ -38,7 +38,7 @@ class EpochMetrics:
         self._examples = 0
 
     def add(self) -> None:
-        """Add the batch that the heads have counted."""
+        """Add the batch that the heads' totals hold."""
         totals, (loss, ce) = self._head.totals, self._head.losses()
         self._loss += loss * totals.examples
         self._ce += ce * totals.examples
@@ -57,7 +57,7 @@ class EpochMetrics:
 def stacked(
     parameters: Mapping[HeadConfig, Parameters], objective: Objective, device: str
 ) -> list[Head]:
-    """Heads with their parameters, those that can share a stack in one."""
+    """Stacks of these heads; those with the same `stack_key` share one."""
     alike: dict[tuple[object, ...], list[HeadConfig]] = {}
     for config in parameters:
         alike.setdefault(heads.kind(config.kind).stack_key(config), []).append(config)
@@ -76,17 +76,17 @@ def evaluate(
     workers: Workers,
     progress: Callable[[int], None] = lambda tokens: None,
 ) -> dict[HeadConfig, Evaluated]:
-    """Evaluate heads on a split, which counts as one batch.
+    """Evaluate heads on a split as if it were one batch.
 
     Args:
         split: The examples.
-        stacks: The heads.
-        objective: What the labels are.
-        workers: What groups of tokens are shared over.
-        progress: Called with numbers of tokens that are done.
+        stacks: The heads, in stacks.
+        objective: Task, number of classes and class weights.
+        workers: Threads that run the groups.
+        progress: Called with the number of tokens processed since the last call.
 
     Returns:
-        By head its metrics, and its logits for each example.
+        Metrics and logits by head.
     """
     logits = engine.run_split(split, stacks, objective, workers, progress)
     labels = split.labels.cpu().numpy()
@@ -103,7 +103,7 @@ def evaluate(
 def predict(
     config: HeadConfig, parameters: Parameters, objective: Objective, examples: ArraySplit
 ) -> Array:
-    """One head's logits (N, C) for examples whose hidden states are at hand."""
+    """One head's logits (N, C) for examples whose hidden states are in memory."""
     (head,) = stacked({config: parameters}, objective, "cpu")
     (logits,) = engine.run_split(TokenSplit(examples), [head], objective, Workers())
     predicted: Array = logits[0].numpy()

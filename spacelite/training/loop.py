@@ -31,25 +31,26 @@ from spacelite.training.optimizer import Adam, Moments, schedule_factor
 
 log = logging.getLogger(__name__)
 
-HeadMoments = dict[tuple[HeadConfig, str], Moments]  # by head and name of the parameter
-# Called with how many tokens are done, of how many.
+HeadMoments = dict[tuple[HeadConfig, str], Moments]  # by head and parameter name
+# Called with the number of tokens done, and the total.
 OnProgress = Callable[[int, int], None]
 
 
 @dataclass
 class TrainedHead:
-    """A finished head.
+    """A head after training.
 
     Attributes:
-        config: What it is.
-        parameters: By name.
-        metrics: Every metric by split, with the final weights.
+        config: Config of the head.
+        parameters: Parameters by name; none if the head diverged.
+        metrics: Metrics by split, with the final weights.
         history: One entry per epoch, {"epoch", "train": metrics, "validation": metrics}; the train
-            metrics are accumulated while the weights move.
-        logits: (N, C) by split, of all but train.
-        best_epoch: The epoch of the weights, where early stopping chose it.
-        stopped: Why the head failed, None where it did not.
-        seconds: Of the whole training, which `heads_in_pass` heads shared.
+            metrics are accumulated while the weights change.
+        logits: Logits (N, C) by split, for all splits but train.
+        best_epoch: Epoch whose weights were kept, if early stopping was on.
+        stopped: Why the head was stopped, if it diverged; else None.
+        seconds: Duration of the whole training, shared by all heads of the pass.
+        heads_in_pass: Number of heads trained in the same pass.
     """
 
     config: HeadConfig
@@ -64,7 +65,7 @@ class TrainedHead:
 
 
 def check(configs: Sequence[HeadConfig], training: TrainingConfig) -> None:
-    """Raise SpaceliteError for settings that nothing can be trained with."""
+    """Raise SpaceliteError if a setting is invalid, or if there are no heads or duplicate ones."""
     settings.check(training)
     if not configs:
         raise SpaceliteError(f"there is no head to train: choose from {', '.join(heads.KINDS)}")
@@ -87,24 +88,26 @@ def train(
 ) -> list[TrainedHead]:
     """Train heads on a complete cache, all in one pass over the tokens per epoch.
 
-    A head whose loss becomes NaN or infinite is stopped and the others are trained further.
+    A head whose loss becomes NaN or infinite is stopped; the others continue.
 
     Args:
-        cache: Open, and complete.
-        configs: The heads, each once.
-        training: What they share.
+        cache: An open, complete cache.
+        configs: Configs of the heads, without duplicates.
+        training: Settings that the heads share.
         device: `cpu` or `cuda`.
-        cache_dir: The folder of caches and runs, where a checkpoint keeps the state after each
-            epoch until all heads are saved; None for no checkpoint.
-        resume: Continue from the checkpoint, to the same weights as without an interruption.
-        save: Called with each head that finished, before the checkpoint is deleted.
-        on_progress: Called with the tokens that are done, and all of them.
+        cache_dir: Folder of caches and runs. A checkpoint there keeps the state after each epoch
+            until all heads are saved. None: no checkpoint.
+        resume: Whether to continue from the checkpoint; the final weights are the same as without
+            the interruption.
+        save: Called with each head that did not diverge, before the checkpoint is deleted.
+        on_progress: Called with the number of tokens done, and the total.
 
     Returns:
         The heads in the order of `configs`.
 
     Raises:
-        SpaceliteError: The cache is unfinished, or nothing can be trained with the settings.
+        SpaceliteError: The cache is unfinished, a setting is invalid, memory does not suffice, or
+            the checkpoint cannot be written or resumed.
     """
     check(configs, training)
     if not cache.complete:
@@ -140,7 +143,7 @@ def train(
 
 
 class _Training:
-    """A training underway: the splits, the heads that are still trained, and the results of all."""
+    """A training in progress: the splits, the heads still in training, and the results of all."""
 
     def __init__(
         self,
@@ -184,12 +187,12 @@ class _Training:
         )
 
     def run(self, checkpoint: Path | None, resume: bool) -> None:
-        """All epochs, then the final metrics of every head on every split."""
+        """Run all epochs, then compute the final metrics of every head on every split."""
         done = self._restore(checkpoint) if resume and checkpoint is not None else 0
         tokens = self.splits["train"].lengths.sum() + self.splits["validation"].lengths.sum()
         self.progress(int(done * tokens))
         for epoch in range(done + 1, self.config.epochs + 1):
-            if not self.stacks:  # all ended before
+            if not self.stacks:  # all heads have stopped already
                 self.progress(int(tokens))
                 continue
             self._epoch(epoch)
@@ -197,7 +200,7 @@ class _Training:
                 checkpoints.save(checkpoint, self._checkpoint(epoch))
         for stack in self.stacks:
             for row, head in enumerate(stack.configs):
-                # Early stopping has kept the best epoch's already.
+                # With early stopping, the best epoch's parameters are there already.
                 self.by_head[head].parameters = self.by_head[head].parameters or stack.one(row)
         for result in self.results:
             result.seconds = time.perf_counter() - self.started
@@ -235,7 +238,7 @@ class _Training:
         self._end_heads(epoch)
 
     def _end_heads(self, epoch: int) -> None:
-        """Stop the heads that diverged, or have not become better for long enough."""
+        """Stop the heads that diverged, or have not improved for `patience` epochs."""
         remaining: dict[HeadConfig, Parameters] = {}
         ended = False
         for stack in self.stacks:
@@ -263,7 +266,7 @@ class _Training:
     def _compose(
         self, parameters: dict[HeadConfig, Parameters], moments: HeadMoments | None = None
     ) -> None:
-        """Stack the heads that are to be trained, with the state of Adam that they have."""
+        """Stack the heads to be trained, with their moments in Adam (default: zero)."""
         self.stacks = stacked(parameters, self.objective, self.device)
         self.optimizers = [Adam(stack.configs, stack.parameters) for stack in self.stacks]
         if moments is None:
@@ -274,7 +277,7 @@ class _Training:
                     mean[row], square[row] = moments[head, name]
 
     def _moments(self) -> HeadMoments:
-        """Each head's state of Adam."""
+        """Each head's moments in Adam."""
         return {
             (head, name): (mean[row], square[row])
             for stack, optimizer in zip(self.stacks, self.optimizers, strict=True)
@@ -338,7 +341,8 @@ class _Training:
         return Checkpoint(self.identity, epoch, tensors, about)
 
     def _restore(self, path: Path) -> int:
-        """Continue from a checkpoint; the number of epochs that are done."""
+        """Restore the state from a checkpoint, if there is one; return the number of finished
+        epochs."""
         found = checkpoints.load(path, self.identity)
         if found is None:
             return 0
@@ -378,7 +382,7 @@ class _Progress:
 
 
 def _best_epoch(history: list[dict[str, Any]], monitor: str) -> int:
-    """The first epoch with the best validation figure."""
+    """The first epoch with the best value of `monitor` on the validation split."""
     if any(entry["validation"][monitor] is None for entry in history):
         raise SpaceliteError(
             f"monitor={monitor}: it has no value on the validation split: choose another metric",
@@ -390,7 +394,8 @@ def _best_epoch(history: list[dict[str, Any]], monitor: str) -> int:
 
 
 def _stop_if_diverged(result: TrainedHead, by_split: dict[str, Scores], when: str) -> bool:
-    """Stop a head, and say so, where the loss on one of the splits is no finite number."""
+    """Stop a head, with a warning, if its loss on any split is not finite; return whether it was
+    stopped."""
     losses = {split: float(scores["loss"] or 0.0) for split, scores in by_split.items()}
     if all(map(math.isfinite, losses.values())):
         return False
@@ -401,7 +406,7 @@ def _stop_if_diverged(result: TrainedHead, by_split: dict[str, Scores], when: st
 
 
 def _log_memory(splits: Iterable[TokenSplit]) -> None:
-    """Say where the hidden states are while training."""
+    """Log where the hidden states are held during training."""
     sizes: dict[bool, list[str]] = {}
     for split in splits:
         sizes.setdefault(split.resident, []).append(f"{split.name} {split.bytes / 1e6:,.0f} MB")

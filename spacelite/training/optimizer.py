@@ -1,4 +1,4 @@
-"""Adam for a stack of heads: each head's own learning rate and decay, clipping, schedules."""
+"""Adam for a stack of heads: a learning rate and weight decay per head, clipping, schedules."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ Moments = tuple[torch.Tensor, torch.Tensor]
 
 
 def schedule_factor(schedule: str, update: int, updates: int) -> float:
-    """The factor of the learning rate at the given update (from 0) of all `updates`:
-    1, or (1 + cos(pi * update / updates)) / 2."""
+    """The factor that scales the learning rate at `update` (counted from 0) of `updates`: 1 for
+    `constant`, (1 + cos(pi * update / updates)) / 2 for `cosine`."""
     return 1.0 if schedule == "constant" else (1 + math.cos(math.pi * update / updates)) / 2
 
 
 class Adam:
     """torch.optim.Adam's update (L2 weight decay) for parameters stacked along a dimension K.
 
-    torch's class has one learning rate per parameter, and imports its compiler, which takes
-    longer than many a training. `moments`: name -> running means of gradients and of their squares.
+    torch's class has only one learning rate per parameter, and it imports torch's compiler, which
+    often takes longer than the training itself.
+
+    Attributes:
+        moments: Parameter name -> running means of its gradients and of their squares.
     """
 
     BETAS = (0.9, 0.999)
@@ -44,8 +47,14 @@ class Adam:
         factor: float = 1.0,
         clip_norm: float | None = None,
     ) -> None:
-        """Change the parameters (K, ...) in place. `number` counts updates from 1; `factor` scales
-        the learning rate; a head's gradient whose norm exceeds `clip_norm` is scaled down to it.
+        """Update the parameters in place.
+
+        Args:
+            parameters: Parameters, (K, ...) each, by name.
+            gradients: Gradients, like `parameters`.
+            number: Number of the update, counted from 1.
+            factor: Factor that scales the learning rate.
+            clip_norm: Maximum norm of a head's gradient; None for no clipping.
         """
         if clip_norm is not None:
             gradients = _clipped(gradients, clip_norm)
@@ -65,7 +74,7 @@ class Adam:
 
 
 def _clipped(gradients: dict[str, torch.Tensor], norm: float) -> dict[str, torch.Tensor]:
-    """As torch.nn.utils.clip_grad_norm_, for each of the K heads apart."""
+    """Like torch.nn.utils.clip_grad_norm_, but for each of the K heads separately."""
     squares = [value.flatten(1).square().sum(dim=1) for value in gradients.values()]
     total = torch.stack(squares).sum(dim=0).sqrt()
     scale = (norm / (total + 1e-6)).clamp(max=1)
