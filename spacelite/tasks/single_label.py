@@ -1,4 +1,4 @@
-"""One label per text."""
+"""Single-label classification: a text has exactly one label."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from spacelite.tasks.base import Array, Problem, Task, indexes
 
 
 class SingleLabel(Task):
-    """Every text has one of C labels: softmax, the most probable label is predicted."""
+    """Every text has one of C labels: a softmax, and the most probable label is predicted."""
 
     name = "single-label"
     phrase = "one label per text"
@@ -41,7 +41,7 @@ class SingleLabel(Task):
         return torch.nn.functional.one_hot(labels, classes).to(dtype)
 
     def balanced_weights(self, labels: torch.Tensor, classes: int) -> torch.Tensor:
-        """examples / (C * examples of the class), (C,), as scikit-learn's "balanced"."""
+        """examples / (C * examples of the class), (C,), like scikit-learn's "balanced"."""
         counts = torch.bincount(labels, minlength=classes)
         return len(labels) / (classes * counts.clamp(min=1)).float()
 
@@ -73,7 +73,7 @@ class SingleLabel(Task):
         return counts.view(heads, classes, classes).cpu()
 
     def confusion_shape(self, classes: int) -> tuple[int, ...]:
-        """(C, C): by true (row) and predicted (column) label."""
+        """(C, C), by true (row) and predicted (column) label."""
         return classes, classes
 
     @override
@@ -109,11 +109,11 @@ class SingleLabel(Task):
     def decisions(
         self, probabilities: Array, predicted: Array, labels: Array
     ) -> tuple[Array, Array]:
-        """One for each example."""
+        """One decision per example."""
         return self.confidence(probabilities), np.equal(predicted, labels)
 
     def confusion(self, labels: Array, predicted: Array, classes: int) -> Array:
-        """(C, C) by true (row) and predicted (column) label."""
+        """(C, C), laid out as `confusion_shape` says."""
         cells = np.bincount(labels * classes + predicted, minlength=classes**2)
         return cells.reshape(classes, classes)
 
@@ -123,16 +123,16 @@ class SingleLabel(Task):
 
     @override
     def in_macro(self, occurs: Array) -> Array:
-        """Those that occur, as in scikit-learn."""
+        """The classes that occur, as in scikit-learn."""
         return occurs
 
     def centred(self, shares: Array) -> Array:
-        """Only differences between logits matter: less the mean over the labels."""
+        """Only differences between logits matter, so the mean over the labels is subtracted."""
         beyond: Array = shares - shares.mean(axis=-1, keepdims=True)
         return beyond
 
     def average(self, classes: int) -> str:
-        """As in the published tables: those of class 1 with two classes, else by support."""
+        """As in the published tables: of class 1 if there are two classes, else by support."""
         return "binary" if classes == 2 else "weighted"
 
     @override
@@ -140,7 +140,7 @@ class SingleLabel(Task):
         return np.diag(confusion), confusion.sum(axis=0), confusion.sum(axis=1)
 
     def problems(self, labels: Array, classes: int) -> list[Problem]:
-        """One over all classes."""
+        """One problem with all classes."""
         return [Problem(list(range(classes)), labels)]
 
     @override
