@@ -114,7 +114,7 @@ def test_labels_are_mapped(place, three):
         record, _ = inference.evaluate(run, cache, {"0": "1", "1": "0", "2": "1"})
         message = refusal(inference.evaluate, run, cache)
         assert "three: the data have 3 labels (0, 1, 2), the run has 2 (0, 1)" in message
-        assert "say which is which" in message and message.endswith("for each of 0, 1, 2")
+        assert message.endswith("give the run's label for each of 0, 1, 2 with labels=...")
         for mapping, words in (
             ({"9": "1", "1": "0", "2": "1"}, "there is no label '9'"),
             ({"0": "5", "1": "0", "2": "1"}, "there is no label '5'"),
@@ -123,7 +123,7 @@ def test_labels_are_mapped(place, three):
             message = refusal(inference.evaluate, run, cache, mapping)
             assert words in message
             assert message.endswith(
-                "map each label of the data (0, 1, 2) to one of the run's (0, 1)"
+                "map each label of the data (0, 1, 2) to one of the run's (0, 1) with labels=..."
             )
     assert record.labels == {"0": "1", "1": "0", "2": "1"}
     wanted = expected(run, three, "test", [1, 0, 1])
@@ -137,7 +137,7 @@ def test_pairs_of_labels_are_told_apart_by_the_labels_there_are():
         "a b,c=d": "pos", "cat": "n=eg", "x": "pos",
     }  # fmt: skip
     for wrong, words in ((["a"], "labels=a: give LABEL=LABEL"), (["=b"], "labels==b: give"),
-                         (["a=b", "a=c"], "'a' is there twice")):  # fmt: skip
+                         (["a=b", "a=c"], "'a' is mapped twice")):  # fmt: skip
         assert words in refusal(inference.parse_mapping, wrong, there, here)
 
 
@@ -146,11 +146,12 @@ def test_pairs_of_labels_are_told_apart_by_the_labels_there_are():
     [
         (
             [],
-            "the data have 3 labels (0, 1, 2), the run has 2 (0, 1): say which is which with --map",
+            "the data have 3 labels (0, 1, 2), the run has 2 (0, 1): give the run's label for "
+            "each of 0, 1, 2 with --map ...",
         ),
         (["0=1", "1=0"], "'2' is not mapped; map each label of the data (0, 1, 2) to one of"),
         (["0=1", "1=0", "2=9"], "there is no label '9'; map each label of the data (0, 1, 2) to"),
-        (["0=1", "0=0"], "--map 0=0: '0' is there twice"),
+        (["0=1", "0=0"], "--map 0=0: '0' is mapped twice"),
         (["0"], "--map 0: give LABEL=LABEL"),
     ],
 )
@@ -172,7 +173,7 @@ def test_labels_that_share_some_names_only_need_a_map(place, bert, tmp_path):
     run = place[1]["space"]
     turned = renamed(run, "1", "9")
     with Cache(path) as cache:
-        assert "say which is which" in refusal(inference.evaluate, turned, cache)
+        assert "give the run's label for each of 0, 1" in refusal(inference.evaluate, turned, cache)
 
 
 def test_a_head_of_other_shapes_is_damaged(place, bert, tmp_path):
@@ -181,7 +182,7 @@ def test_a_head_of_other_shapes_is_damaged(place, bert, tmp_path):
     shutil.copytree(place[1]["space"].folder, copy)
     shutil.copy(place[1]["linear"].folder / "head.safetensors", copy)
     with Cache(path) as cache:
-        assert "is damaged (it holds no space head of 2 labels)" in refusal(
+        assert "is damaged (its tensors do not fit a space head with 2 labels)" in refusal(
             inference.evaluate, runs.load(copy), cache
         )
 
@@ -266,10 +267,10 @@ def test_the_command_embeds_evaluates_and_the_report_shows_it(place, bert, tmp_p
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "give one of --dataset and --cache"),
+        ([], "give either --dataset ... or --cache ..., not both"),
         (["--cache", "none"], "has no cache 'none'; it holds "),
-        (["--cache", "x", "--dataset", "y"], "give one of --dataset and --cache"),
-        (["--cache", "x", "--limit", "5"], "--limit is for --dataset"),
+        (["--cache", "x", "--dataset", "y"], "give either --dataset ... or --cache ..., not both"),
+        (["--cache", "x", "--limit", "5"], "--limit 5 works with --dataset ... only"),
     ],
 )
 def test_bad_arguments_are_refused_in_one_line(arguments, words, place):

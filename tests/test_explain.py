@@ -180,7 +180,7 @@ def test_a_cached_example_is_explained_without_torch(place, bert):
     ("arguments", "expected"),
     [
         ([], "give a text or --example"),
-        (["text", "--example", "test:0"], "give one of a text and --example"),
+        (["text", "--example", "test:0"], "give either a text or --example ..., not both"),
         (["--example", "test:1000"], "give one of train:0 to train:59"),
         (["--example", "test"], "give one of train:0 to train:59"),
         (["--example", "dev:1"], "test:0 to test:999"),

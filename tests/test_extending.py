@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 
 import spacelite
 from spacelite import heads
+from spacelite.cache.dtypes import DTYPES, StoredType
 from spacelite.data.known import KNOWN, KnownDataset
 from spacelite.data.splits import Split
 from spacelite.heads import Pooling, TokenHead, TrainedHeadConfig
@@ -28,6 +29,7 @@ from spacelite.heads.pooling import POOLINGS
 from spacelite.metrics.scores import METRICS, Metric
 from spacelite.reports.document.blocks import Table, report_blocks
 from spacelite.reports.render.forms import FORMS, Form
+from spacelite.training import batches
 
 EPOCHS = 3
 
@@ -263,3 +265,45 @@ def test_what_is_unknown_is_refused_with_what_there_is(cache, tmp_path):
     assert said == "pooling=max: choose from first, last, mean, pooler"
     said = refusal(spacelite.train, cache, temperature=2.0, cache_dir=tmp_path, progress=False)
     assert said == "temperature: no head of space, linear has this setting"
+
+
+def int8_rows(hidden):
+    """A scale per token, its float32 bytes behind the d whole numbers."""
+    hidden = hidden.cpu().numpy()
+    scale = np.maximum(np.abs(hidden).max(axis=-1, keepdims=True) / 127, 1e-9).astype(np.float32)
+    return np.concatenate([np.rint(hidden / scale).astype(np.int8), scale.view(np.int8)], axis=-1)
+
+
+def from_int8_rows(rows):
+    scale = np.ascontiguousarray(rows[..., -4:]).view(np.float32)
+    return rows[..., :-4].astype(np.float32) * scale
+
+
+def test_a_stored_number_type(bert, reviews, other, tmp_path, monkeypatch):
+    """Rows that are not the hidden states themselves are decoded wherever they are read."""
+    monkeypatch.setitem(DTYPES, "int8", StoredType("int8", int8_rows, from_int8_rows, extra=4))
+    options = {"backbone": str(bert), "cache_dir": tmp_path, "device": "cpu", "progress": False}
+    exact = spacelite.embed(str(reviews), dtype="float32", **options)
+    small = spacelite.embed(str(reviews), dtype="int8", **options)
+    with exact.open() as one, small.open() as two:
+        values, width = one.splits["train"].read_hidden(0, 50), one.splits["train"].width
+        rounded = two.splits["train"].read_hidden(0, 50)
+        assert two.splits["train"].width == width and two.splits["train"].dtype == np.int8
+        limit = np.abs(values).max(axis=1, keepdims=True) / 127
+        assert (np.abs(values - rounded) <= 0.51 * limit).all() and (values != rounded).any()
+    runs, report = through_everything(
+        small, bert, other, tmp_path, head=["space", "linear", "logreg"], pooling="mean"
+    )
+    reference = spacelite.train(
+        exact, cache_dir=tmp_path / "exact", head=["space", "linear", "logreg"], pooling="mean",
+        epochs=EPOCHS, batch_size=16, learning_rate=0.05, progress=False,
+    )  # fmt: skip
+    for run, same in zip(runs, reference, strict=True):
+        assert np.abs(saved_logits(run) - saved_logits(same)).max() < 0.1
+    assert "logreg (mean)" in report
+    monkeypatch.setattr(batches, "RESIDENT_SHARE", 0)  # streamed from the file
+    streamed = spacelite.train(
+        small, cache_dir=tmp_path / "streamed", head="logreg", pooling="mean", progress=False
+    )
+    logreg = next(run for run in runs if run.record.head.kind == "logreg")
+    assert np.allclose(saved_logits(streamed[0]), saved_logits(logreg), atol=1e-4)

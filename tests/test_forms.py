@@ -226,7 +226,7 @@ def test_what_cannot_be_is_refused(report_dir, tmp_path):
         (["--format", "pdf"], "choose terminal, markdown, latex, html, json or text"),
         (["--format", "html"], "name a folder"),
         (["--out", tmp_path], "--out: choose --format"),
-        (["--json", "--format", "html", "--out", tmp_path], "one of --json and --format html"),
+        (["--json", "--format", "html", "--out", tmp_path], "either --json or --format html"),
         (["--json", "--out", tmp_path], "--json prints"),
     ):
         result = spacelite(*there, *options)

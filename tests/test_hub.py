@@ -86,7 +86,7 @@ def test_a_backbone_that_is_nowhere_is_refused_with_the_ways_out(hub_cache, bert
     store(hub_cache, "models", "org/tiny", files_of(bert))
     for name, revision in (("org/other", None), ("org/tiny", "v2")):
         message = refusal(backbones.locate, name, revision)
-        assert message.startswith(f"{name!r} is not on this machine")
+        assert message.startswith(f"model {name!r} is not on this machine")
         for way_out in ("backbone=minilm", "a local folder", "HF_HOME"):
             assert way_out in message
 
@@ -316,7 +316,7 @@ def test_hatexplain_without_its_converted_revision_says_how_to_give_a_folder(hub
 def test_a_data_set_that_is_nowhere_is_refused_with_the_ways_out(hub_cache, name):
     message = refusal(data.load, name)
     asked = "stanfordnlp/imdb" if name == "imdb" else "org/other"
-    assert message.startswith(f"{asked!r} is not on this machine")
+    assert message.startswith(f"data set {asked!r} is not on this machine")
     for way_out in ("dataset=demo", "a local folder", "HF_HOME"):
         assert way_out in message
 

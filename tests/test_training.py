@@ -348,14 +348,14 @@ def test_the_checkpoint_of_another_training_is_refused(configs, training, cache,
     other = checkpoint_of(tmp_path, cache, configs, training)
     assert other != own  # another name, and whoever gives it that name is told
     own.rename(other)
-    with pytest.raises(SpaceliteError, match="is of another training: remove it"):
+    with pytest.raises(SpaceliteError, match="belongs to another training: remove it"):
         train(cache, configs, training, cache_dir=tmp_path, resume=True)
 
 
 def test_resuming_where_the_order_would_be_another_is_refused(cache, tmp_path, monkeypatch):
     train(cache, CONFIGS[:2], TRAINING, cache_dir=tmp_path)
     streamed(monkeypatch, cache, 200, 4)
-    with pytest.raises(SpaceliteError, match="had another amount of free memory"):
+    with pytest.raises(SpaceliteError, match="had a different amount of free memory"):
         train(cache, CONFIGS[:2], TRAINING, cache_dir=tmp_path, resume=True)
 
 
@@ -392,7 +392,7 @@ def test_running_out_of_memory_is_one_line(cache, monkeypatch):
 
     monkeypatch.setattr(space, "_project", full)
     said = refusal(train, cache, CONFIGS, TRAINING)
-    assert "memory does not suffice for 9 heads at once: train fewer at a time" in said
+    assert "not enough memory for 9 heads at once: train fewer at a time" in said
 
 
 def test_other_devices_are_refused(cache):
@@ -414,7 +414,7 @@ def test_a_kind_of_head_has_its_own_settings_alone(kind, setting):
 @pytest.mark.parametrize(("kind", "setting", "problem"), [
     ("mlp", {"learning_rate": None}, "learning_rate=None: give a number above 0"),
     ("linear", {"weight_decay": None}, "weight_decay=None: give 0 or a positive number"),
-    ("space", {"latent": None}, "latent=None: give 1 to 10,000"),
+    ("space", {"latent": None}, "latent=None: give a whole number from 1 to 10,000"),
     ("space", {"inter": None}, "inter=None: give 0 or a positive number"),
     ("space", {"intra": None}, "intra=None: give 0 or a positive number"),
     ("logreg", {"pooling": None}, "pooling=None: choose from first, last, mean, pooler"),
@@ -560,14 +560,14 @@ def test_features_are_the_pooled_tokens(pooling, cache):
         ({"weight_decay": -1.0}, {}, "weight_decay=-1: give 0 or a positive number"),
         ({"inter": -0.2}, {}, "inter=-0.2: give 0 or a positive number"),
         ({"intra": math.inf}, {}, "intra=inf: give 0 or a positive number"),
-        ({"latent": 0}, {}, "latent=0: give 1 to 10,000"),
-        ({"latent": 10_001}, {}, "latent=10001: give 1 to 10,000"),
-        ({"seed": -1}, {}, r"seed=-1: give a number from 0 to 2^63 - 1"),
+        ({"latent": 0}, {}, "latent=0: give a whole number from 1 to 10,000"),
+        ({"latent": 10_001}, {}, "latent=10001: give a whole number from 1 to 10,000"),
+        ({"seed": -1}, {}, r"seed=-1: give a whole number from 0 to 2^63 - 1"),
         ({"kind": "forest"}, {}, "head=forest: choose from space, linear, mlp, logreg"),
-        ({}, {"epochs": 0}, "epochs=0: give at least 1"),
-        ({}, {"data_seed": 10**20}, "data_seed=100000000000000000000: give a number from 0"),
-        ({}, {"batch_size": 0}, "batch_size=0: give at least 1"),
-        ({}, {"patience": 0}, "patience=0: give at least 1"),
+        ({}, {"epochs": 0}, "epochs=0: give a whole number of at least 1"),
+        ({}, {"data_seed": 10**20}, "data_seed=100000000000000000000: give a whole number from 0"),
+        ({}, {"batch_size": 0}, "batch_size=0: give a whole number of at least 1"),
+        ({}, {"patience": 0}, "patience=0: give a whole number of at least 1"),
         ({}, {"clip_norm": 0.0}, "clip_norm=0: give a number above 0"),
         ({}, {"schedule": "linear"}, "schedule=linear: choose from constant, cosine"),
         ({}, {"class_weights": "inverse"}, "class_weights=inverse: choose from none, balanced"),
@@ -586,7 +586,7 @@ def test_bad_settings_are_refused(head, training, problem, cache):
 
 def test_no_head_at_all_is_refused(cache):
     said = refusal(train, cache, [], TRAINING)
-    assert said == "no head to train: choose head from space, linear, mlp, logreg"
+    assert said == "there is no head to train: choose from space, linear, mlp, logreg"
 
 
 def test_unknown_pooling_and_missing_pooler_are_refused(cache, distilbert, reviews, tmp_path):

@@ -163,7 +163,7 @@ class TrainedRun:
                 label, or the backbone is not the run's.
         """
         if (text is None) == (example is None):
-            raise SpaceliteError("give either a text or an example")
+            raise SpaceliteError("give either a text or example=..., not both", ["example"])
         inference.require_shares(self.run)
         folder = backbone or self.backbone
         names = self.record.label_names
@@ -215,11 +215,13 @@ class TrainedRun:
         from spacelite.backbones import resolve_device
 
         if (dataset is None) == (cache is None):
-            raise SpaceliteError("give either a data set or a cache")
+            raise SpaceliteError(
+                "give either dataset=... or cache=..., not both", ["dataset", "cache"]
+            )
         if cache is not None and limit is not None:
             raise SpaceliteError(
-                f"limit={limit} is for data sets that are embedded: a cache is evaluated whole",
-                ["limit"],
+                f"limit={limit} works with dataset=... only: a cache is evaluated whole",
+                ["limit", "dataset"],
             )
         if dataset is not None:
             with reporting(progress) as on_progress:

@@ -158,7 +158,7 @@ class SingleLabel(Task):
             if unknown or missing:
                 known = (
                     f"map each label of the data ({', '.join(there)}) to one of the run's "
-                    f"({', '.join(here)})"
+                    f"({', '.join(here)}) with labels=..."
                 )
                 if unknown:
                     return f"there is no label {unknown[0]!r}; {known}"
@@ -169,7 +169,7 @@ class SingleLabel(Task):
         if len(there) != len(here) or set(there) & set(here):
             return (
                 f"the data have {len(there)} labels ({', '.join(there)}), the run has {len(here)} "
-                f"({', '.join(here)}): say with labels=... which is which, for each of "
-                f"{', '.join(there)}"
+                f"({', '.join(here)}): give the run's label for each of {', '.join(there)} "
+                "with labels=..."
             )
         return np.arange(len(here))
