@@ -44,13 +44,12 @@ class TrainedHead:
         config: Config of the head.
         parameters: Parameters by name; none if the head diverged.
         metrics: Metrics by split, with the final weights.
-        history: One entry per epoch, {"epoch", "train": metrics, "validation": metrics}; the train
-            metrics are accumulated while the weights change.
+        history: One {"epoch", "train": metrics, "validation": metrics} per epoch; the train metrics
+            are accumulated while the weights change.
         logits: Logits (N, C) by split, for all splits but train.
         best_epoch: Epoch whose weights were kept, if early stopping was on.
         stopped: Why the head was stopped, if it diverged; else None.
-        seconds: Duration of the whole training, shared by all heads of the pass.
-        heads_in_pass: Number of heads trained in the same pass.
+        seconds: Duration of the whole training, shared by its `heads_in_pass` heads.
     """
 
     config: HeadConfig
@@ -97,8 +96,7 @@ def train(
         device: `cpu` or `cuda`.
         cache_dir: Folder of caches and runs. A checkpoint there keeps the state after each epoch
             until all heads are saved. None: no checkpoint.
-        resume: Whether to continue from the checkpoint; the final weights are the same as without
-            the interruption.
+        resume: Continue from the checkpoint; the weights will be as without the interruption.
         save: Called with each head that did not diverge, before the checkpoint is deleted.
         on_progress: Called with the number of tokens done, and the total.
 
@@ -106,8 +104,7 @@ def train(
         The heads in the order of `configs`.
 
     Raises:
-        SpaceliteError: The cache is unfinished, a setting is invalid, memory does not suffice, or
-            the checkpoint cannot be written or resumed.
+        SpaceliteError: Unfinished cache, invalid setting, too little memory, unusable checkpoint.
     """
     check(configs, training)
     if not cache.complete:
@@ -341,8 +338,7 @@ class _Training:
         return Checkpoint(self.identity, epoch, tensors, about)
 
     def _restore(self, path: Path) -> int:
-        """Restore the state from a checkpoint, if there is one; return the number of finished
-        epochs."""
+        """Restore the state from a checkpoint, if any; return the number of finished epochs."""
         found = checkpoints.load(path, self.identity)
         if found is None:
             return 0
@@ -394,8 +390,7 @@ def _best_epoch(history: list[dict[str, Any]], monitor: str) -> int:
 
 
 def _stop_if_diverged(result: TrainedHead, by_split: dict[str, Scores], when: str) -> bool:
-    """Stop a head, with a warning, if its loss on any split is not finite; return whether it was
-    stopped."""
+    """Stop a head, with a warning, if its loss on any split is not finite; True if so."""
     losses = {split: float(scores["loss"] or 0.0) for split, scores in by_split.items()}
     if all(map(math.isfinite, losses.values())):
         return False
