@@ -1,4 +1,4 @@
-"""Arrow tables -> texts and numbered labels: which columns, and whether they are usable."""
+"""Arrow tables -> texts and numbered labels: finding the columns, checking their values."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ Labels = npt.NDArray[np.int64]
 
 
 def find(table: sources.Table, text: str | None, label: str | None) -> tuple[str, str]:
-    """The names of the text and label columns.
+    """Find the names of the text and label columns.
 
     Args:
         table: One split.
-        text: The text column, where the user has named it.
-        label: The label column, where the user has named it.
+        text: The text column, if the user has named it.
+        label: The label column, if the user has named it.
 
     Returns:
-        Both names: as given, else by their usual names, else the only columns left to choose.
+        The text and the label column: as named, else a usual name, else the only candidate.
 
     Raises:
-        SpaceliteError: A named column is missing, or several columns could be meant.
+        SpaceliteError: A named column is missing, both names are the same, or a column cannot be
+            determined.
     """
     names: list[str] = list(table.rows.column_names)
 
@@ -69,7 +70,7 @@ def texts(table: sources.Table, column: str) -> list[str]:
     """The texts of a column.
 
     Raises:
-        SpaceliteError: Rows are empty or not strings, or every text is a number.
+        SpaceliteError: A text is empty or not a string, or every text is a number.
     """
     texts: list[Any] = table.rows.column(column).to_pylist()
     no_string = [i for i, text in enumerate(texts) if text is not None and type(text) is not str]
@@ -96,13 +97,13 @@ def _is_number(text: str) -> bool:
 
 
 def label_values(table: sources.Table, column: str) -> list[Any]:
-    """The values of a label column; numbers in quotes are read as numbers.
+    """The values of a label column; if all are numbers written as strings, they become numbers.
 
     Returns:
-        One value per row, none of them missing; lists where a text can have any number of labels.
+        One value per row, none missing; in a multi-label data set a list per row.
 
     Raises:
-        SpaceliteError: Labels are missing, or are records.
+        SpaceliteError: Labels are missing or are records, or only some rows hold lists.
     """
     values: list[Any] = table.rows.column(column).to_pylist()
     missing = [
@@ -121,7 +122,7 @@ def label_values(table: sources.Table, column: str) -> list[Any]:
             ["label_column"],
         )
     values = [value.strip() if isinstance(value, str) else value for value in values]
-    # A number in quotes, or in a csv file, is a number.
+    # Numbers in quotes, and all numbers in csv files, arrive as strings.
     for pattern, convert in ((r"[+-]?\d+(\.0+)?", _whole), (r"[+-]?\d*\.\d+", float)):
         if all(isinstance(value, str) and re.fullmatch(pattern, value) for value in values):
             return [convert(value) for value in values]
@@ -148,13 +149,13 @@ def numbered(
 
     Args:
         values: Each split's label values, as `label_values` returns them.
-        class_names: The names of labels 0..C-1 where they are known; empty otherwise.
+        class_names: The names of labels 0..C-1 if they are known, else empty.
         name: The data set's name, for messages.
 
     Returns:
-        Each split's labels, (N,) int64 of 0..C-1, or (N, C) int64 of 0 and 1 where the values are
-            lists; and the C names. Numbers with known names stay what they are; other numbers and
-            strings are numbered in sorted order.
+        Each split's labels, (N,) int64 of 0..C-1, or (N, C) int64 of 0 and 1 if the values are
+            lists; and the C label names. Labels with known names are numbered as those names are,
+            others in sorted order.
 
     Raises:
         SpaceliteError: The values cannot be classes.

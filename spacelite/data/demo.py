@@ -1,4 +1,4 @@
-"""The built-in ``demo`` data set: short opinion texts from a seeded grammar of our own writing."""
+"""The built-in ``demo`` data set: short opinion texts from a seeded grammar of our own."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _WORDS = (8, 35)
 # own opposite by accident; many are good in one domain and bad in another. "aside" takes no side.
 # Then four aspects, praise (+) above complaint (-), a blunt and a subtler clause each, all of
 # similar weight: no complaint is so grave that "but ..." could not outweigh it. [a|b] stands for
-# either, everywhere in this module. Training texts never touch the last _UNSEEN domains, because
-# a model that has learned opinion, and not these phrases, should do well there too.
+# either, everywhere in this module. Training texts never use the last _UNSEEN domains: a model that
+# has learned opinions, rather than these phrases, should do well there too.
 _UNSEEN = 4
 _DOMAINS = """
 restaurant | restaurants | place | was | the place across the street
@@ -229,7 +229,7 @@ aside: I flew [out|home] in [May|August]. / It was a [four|six] hour flight.
 - the meal was [inedible|soggy|a nasty surprise] / the fare was [a rip-off|painfully high]
 """
 
-# (negative, positive): many sides share their words, so that their order decides.
+# (negative, positive): in many pairs both sides use the same words, so that word order decides.
 _VERDICTS = {
     "place": (
         "[we left [annoyed|unhappy|grumbling|deflated|fuming]|I would hesitate to go again|"
@@ -284,9 +284,9 @@ _TURNS = {
 }
 
 # Sentence skeletons; each is filled equally often for either label. {s} and {s2} are clauses on the
-# side of the label, {o} and {o2} on the other; {like} is an adjective on the side of the label,
-# {anti} its antonym, {unlike} another one from the other side, {any} one from either side. {hope2}
-# and its like are the other side's {hope}, so that those words give nothing away either.
+# label's side, {o} and {o2} on the other; {like} is an adjective on the label's side, {anti} its
+# antonym, {unlike} a different one from the other side, {any} one from either side. {hope2} and so
+# on are the other side's {hope}, {talk}, ..., so that these words give nothing away either.
 _PLAIN = (
     "[|I will keep this short: |In a few words: ]{s}, and {s2}.",
     "{s}. [What is more|Besides|On top of that], {s2}[|, and {verdict}].",
@@ -348,7 +348,7 @@ class _Domain(NamedTuple):
 
 
 def _parse(block: str) -> _Domain:
-    """One block of the table above as a ``_Domain``."""
+    """Parse one block of ``_DOMAINS``."""
     header, *lines = block.splitlines()
     noun, plural, kind, be, other = header.split(" | ")
     good, bad, asides, *rest = (line.split(" ", 1)[1].split(" / ") for line in lines)
@@ -357,14 +357,14 @@ def _parse(block: str) -> _Domain:
 
 
 def _compose(rng: random.Random, domain: _Domain, frame: str, label: int) -> str:
-    """One text: the frame filled in for the label, at times with an aside before or after it."""
+    """Fill in a frame for a label; half of the texts get an aside before or after."""
     aspects = list(domain.aspects)
     rng.shuffle(aspects)
     same, opposite = domain.adjectives[label], domain.adjectives[1 - label]
     i = rng.randrange(len(same))
     j = (i + rng.randrange(1, len(same))) % len(same)
     text = frame.format(
-        # What decides is blunt, and what is conceded subtle, more often than not.
+        # Deciding clauses are mostly blunt, conceded ones mostly subtle.
         s=aspects[0][label][rng.random() > 0.65],
         s2=aspects[1][label][rng.random() > 0.65],
         o=aspects[2][1 - label][rng.random() > 0.35],
@@ -391,8 +391,8 @@ def _compose(rng: random.Random, domain: _Domain, frame: str, label: int) -> str
 def splits() -> dict[str, tuple[list[str], list[int]]]:
     """Texts and labels of each split, the same on every machine.
 
-    train 2,000, validation 400, test 800; texts of 8 to 35 words, no two alike, half of each split
-    positive (1). Validation and test also hold domains that training has never seen.
+    train 2,000, validation 400, test 800; texts of 8 to 35 words, all different, half of each split
+    positive (1). Validation and test also cover domains that do not occur in train.
     """
     rng = random.Random(SEED)
     domains = [_parse(block) for block in _DOMAINS.strip().split("\n\n")]
@@ -402,7 +402,7 @@ def splits() -> dict[str, tuple[list[str], list[int]]]:
         pool = domains[:-_UNSEEN] if name == "train" else domains
         rows: list[tuple[str, int]] = []
         while len(rows) < size:
-            # Both labels get the same frame and domain, so that neither tells them apart.
+            # Each frame and domain is used for both labels, so that neither gives the label away.
             frame = rng.choice(_GROUPS[len(rows) // 2 % len(_GROUPS)])
             domain = rng.choice(pool)
             for label in (0, 1):

@@ -1,6 +1,6 @@
-"""Python objects -> a data set: lists, arrays, DataFrames, and what the `datasets` package holds.
+"""Python objects -> a data set: lists, arrays, DataFrames, and `datasets` objects.
 
-pandas and datasets are recognised by name, and never imported for it.
+Objects of pandas and datasets are recognised by the names of their classes, without an import.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from spacelite.data.sources import SPLITS, Table, standard_split
 from spacelite.data.splits import TextDataset
 from spacelite.errors import SpaceliteError, one_line
 
-NAME = "texts"  # of data that have none
+NAME = "texts"  # default name of data passed as objects
 SPLIT_COLUMN = "split"
 
 
@@ -32,26 +32,26 @@ def read(
     limit: int | None = None,
     data_dir: Path | None = None,
 ) -> TextDataset:
-    """Read a data set, whatever it is given as.
+    """Read a data set from a name, a path or Python objects.
 
     Args:
-        dataset: A name or path as in `load`; a pandas DataFrame, in which a column `split` may name
-            the splits; a `datasets.Dataset` or `DatasetDict`; or a dictionary of splits, each a
-            pair of texts and labels, a DataFrame or a Dataset:
+        dataset: A name or path as in `load`; a pandas DataFrame, whose column `split`, if any,
+            names each row's split; a `datasets.Dataset` or `DatasetDict`; or a dictionary of
+            splits, each a pair of texts and labels, a DataFrame or a Dataset:
             `{"train": (texts, labels), "test": (texts, labels)}`.
-        texts: In place of `dataset`: N texts, all of them training data.
-        labels: The labels of `texts`, N numbers or strings, or N lists of them (multi-label).
-        name: What the data set is called, `texts` by default. Names and paths keep their own.
-        text_column: The column of the texts, where its name does not show it.
-        label_column: The column of the labels, where its name does not show it.
-        limit: Examples per split at most: a seeded, stratified sample.
-        data_dir: A folder with data sets by name, searched before the hub.
+        texts: N texts in place of `dataset`, all of them training data.
+        labels: N labels of `texts`: numbers, strings, or lists of these (multi-label).
+        name: Name of data passed as objects. Default: `texts`.
+        text_column: Name of the text column. Default: recognised automatically.
+        label_column: Name of the label column. Default: recognised automatically.
+        limit: Maximum examples per split: a seeded, stratified sample.
+        data_dir: Folder of local data sets, searched by name before the hub.
 
     Returns:
-        The data set, with the splits train, validation and, where it has one, test.
+        The data set, with the splits train, validation and, if there is one, test.
 
     Raises:
-        SpaceliteError: It cannot be read or trained on; the message names the split and row.
+        SpaceliteError: The data cannot be read or trained on; the message says where and why.
     """
     if (dataset is None) == (texts is None):
         raise SpaceliteError("give either dataset or texts", ["dataset", "texts"])
@@ -93,7 +93,7 @@ def _tables(dataset: Any, name: str) -> dict[str, Table]:
 
 
 def _table(own: Any, origin: str) -> Table:
-    """One split, whatever it is given as."""
+    """Convert one split from any of the supported objects."""
     if _is(own, "pandas.DataFrame"):
         _check_columns(own, origin)
         return sources.table_of_frame(own.rename(columns=str), origin)
@@ -110,7 +110,7 @@ def _table(own: Any, origin: str) -> Table:
 
 
 def _is(value: Any, kind: str) -> bool:
-    """Whether a value is of a class of another package, by that class's name."""
+    """Whether a value is an instance of the class `package.Name`, without importing the package."""
     package, _, name = kind.partition(".")
     return any(
         cls.__name__ == name and cls.__module__.partition(".")[0] == package
@@ -126,7 +126,7 @@ def _check_columns(frame: Any, origin: str) -> None:
 
 
 def _frame_by_split(frame: Any, name: str) -> dict[str, Any]:
-    """The rows of each split, without the column that names it."""
+    """The rows of each split, without the column `split`."""
     _check_columns(frame, name)
     splits = frame[SPLIT_COLUMN].astype(str)
     rows = frame.drop(columns=SPLIT_COLUMN)
@@ -134,7 +134,7 @@ def _frame_by_split(frame: Any, name: str) -> dict[str, Any]:
 
 
 def _by_split(tables: dict[str, Table]) -> dict[str, Table]:
-    """Tables under the usual names of their splits."""
+    """Tables by the standard names of their splits, in the usual order."""
     found: dict[str, Table] = {}
     for key, table in tables.items():
         split = standard_split(key)
@@ -165,14 +165,14 @@ def _pair(texts: Any, labels: Any, origin: str) -> Table:
         )
     try:
         return sources.table_of(rows, origin)
-    except Exception as error:  # Arrow's, for values of several types
+    except Exception as error:  # Arrow raises various errors for values of mixed types
         raise SpaceliteError(
             f"{origin}: labels need values of one type ({one_line(error)})"
         ) from error
 
 
 def _listed(values: Any, what: str, origin: str) -> list[Any]:
-    """The values of any sequence, array or Series as plain Python objects."""
+    """Convert a sequence, array or Series to a list of plain Python objects."""
     if isinstance(values, str | bytes | Mapping) or not hasattr(values, "__len__"):
         raise SpaceliteError(
             f"{origin}: {what} must be a list or an array, not a {type(values).__name__}"

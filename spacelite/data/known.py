@@ -1,4 +1,4 @@
-"""The known data sets, one entry each: where they are, their labels, and how their splits are made.
+"""Known data sets, one entry each: where they come from, their labels, and their splits.
 
 They follow the protocol of the published tables (arXiv:2401.16638).
 """
@@ -24,20 +24,20 @@ Splits = dict[str, Split]
 
 @dataclass(frozen=True, kw_only=True)
 class KnownDataset:
-    """A data set that is known by its name, from the hub or from a local folder of that name.
+    """A data set that is known by name, on the hub or in a local folder of that name.
 
     Attributes:
         label_names: The names of labels 0..C-1.
-        hub: Its name on the hub.
-        revision: Which revision of it; None for the latest.
-        prepare: Turns a split's rows as the hub has them into columns that are found by their usual
-            names (text, label); leaves other rows alone. None where that is not needed.
-        validation: Makes the validation split of a data set that has train and test only; None to
+        hub: Name of the data set on the hub.
+        revision: Revision on the hub; None for the latest.
+        prepare: Converts a split's raw rows from the hub to columns with usual names (text, label);
+            leaves other tables unchanged. None if not needed.
+        validation: Creates the validation split if the data set has only train and test; None to
             sample 10% of train.
-        make: Makes all splits of a data set that is built in.
-        of: The known data set whose texts it has, with its labels merged (`merged`).
-        merged: New label name -> those of the other data set that it stands for.
-        hint: What else the user can do where the hub cannot be reached.
+        make: Creates all splits of a built-in data set.
+        of: Name of the known data set that this one is, with its labels merged (`merged`).
+        merged: New label name -> names of the original labels that are merged into it.
+        hint: Appended to the error if the hub cannot be used: what else the user can do.
     """
 
     label_names: tuple[str, ...]
@@ -72,9 +72,9 @@ def _divide_test(splits: Splits) -> Splits:
 
 
 def _majority(table: Table) -> Table:
-    """HateXplain's raw rows as text and label: tokens joined by a space, majority of annotators.
+    """HateXplain's raw rows as text and label: tokens joined by spaces, majority of annotators.
 
-    The official splits hold no post without a majority; one that turns up is left out.
+    The official splits hold no post without a majority; any that turns up is left out.
     """
     if "annotators" not in table.rows.column_names:
         return table
@@ -122,5 +122,5 @@ KNOWN: dict[str, KnownDataset] = {
 
 
 def by_hub_name(name: str) -> str:
-    """The known name of a hub data set; other names stay what they are."""
+    """The known name of a hub data set; other names are returned unchanged."""
     return next((key for key, known in KNOWN.items() if known.hub == name), name)

@@ -1,7 +1,7 @@
-"""A name or path, or tables -> a data set: splits, samples, checks.
+"""A name, a path or tables -> a data set: splits, samples, checks.
 
-Known data sets follow their protocol (`known`). Everything else is read as it is: train, validation
-and test where they exist, 10% of train as validation where there is none.
+Known data sets follow their protocol (`known`). Other data sets keep their splits; if there is no
+validation split, 10% of train is used as one.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ def load(
     Args:
         name: A known data set, a csv, json, jsonl or parquet file, a folder of them, or a hub data
             set (`owner/name`, `owner/name:configuration`).
-        text_column: The column of the texts, where its name does not show it.
-        label_column: The column of the labels, where its name does not show it.
-        limit: Examples per split at most: a seeded, stratified sample.
-        data_dir: A folder with data sets by name, searched before the hub.
+        text_column: Name of the text column. Default: recognised automatically.
+        label_column: Name of the label column. Default: recognised automatically.
+        limit: Maximum examples per split: a seeded, stratified sample.
+        data_dir: Folder of local data sets, searched by name before the hub.
 
     Returns:
-        The data set, with the splits train, validation and, where it has one, test.
+        The data set, with the splits train, validation and, if there is one, test.
 
     Raises:
-        SpaceliteError: It cannot be read or trained on; the message names the split and row.
+        SpaceliteError: The data cannot be read or trained on; the message says where and why.
     """
     _check_limit(limit)
     known = KNOWN.get(name)
@@ -66,20 +66,20 @@ def from_tables(
     label_column: str | None = None,
     limit: int | None = None,
 ) -> TextDataset:
-    """Make a data set of tables that are in memory.
+    """Create a data set from tables in memory.
 
     Args:
-        name: What it is called.
+        name: Name of the data set.
         tables: Split name (train, validation, test) -> its table.
-        text_column: The column of the texts, where its name does not show it.
-        label_column: The column of the labels, where its name does not show it.
-        limit: Examples per split at most: a seeded, stratified sample.
+        text_column: Name of the text column. Default: recognised automatically.
+        label_column: Name of the label column. Default: recognised automatically.
+        limit: Maximum examples per split: a seeded, stratified sample.
 
     Returns:
-        The data set, with the splits train, validation and, where it has one, test.
+        The data set, with the splits train, validation and, if there is one, test.
 
     Raises:
-        SpaceliteError: It cannot be trained on; the message names the split and row.
+        SpaceliteError: The data cannot be trained on; the message says where and why.
     """
     _check_limit(limit)
     splits, label_names = _numbered(name, tables, (), text_column, label_column)
@@ -92,7 +92,7 @@ def _check_limit(limit: int | None) -> None:
 
 
 def _limited(dataset: TextDataset, limit: int | None) -> TextDataset:
-    """Check the classes, and sample each split where there is a limit."""
+    """Check the classes, and sample each split if there is a limit."""
     _check_classes(dataset)
     if limit is None:
         return dataset
@@ -109,7 +109,7 @@ def _limited(dataset: TextDataset, limit: int | None) -> TextDataset:
 
 
 def _in_folder(name: str, data_dir: Path | None) -> str:
-    """The path of a data set that is in `data_dir` by its name, else the name as it is."""
+    """The path of a data set in `data_dir`; the name unchanged if it is not there."""
     if data_dir is None or name.startswith((".", "/", "~")):
         return name
     if not data_dir.is_dir():
@@ -118,8 +118,8 @@ def _in_folder(name: str, data_dir: Path | None) -> str:
 
 
 def _split_name(name: str) -> tuple[str, KnownDataset | None]:
-    """The name or path of the data set to read, and the known one that merges its labels, if `name`
-    ends in such a one: `folder/hatexplain:2` -> `folder/hatexplain`, hatexplain:2."""
+    """Split a name such as `folder/hatexplain:2` into the data set to read, `folder/hatexplain`,
+    and the known data set that merges its labels; other names are returned unchanged, with None."""
     last = name.rpartition("/")[2]
     known = KNOWN.get(last)
     if known is None or known.of is None:
@@ -172,8 +172,8 @@ def _numbered(
     text_column: str | None,
     label_column: str | None,
 ) -> tuple[dict[str, Split], tuple[str, ...]]:
-    """Each split's texts and numbered labels, and the labels' names; `class_names` are the names
-    where they are known."""
+    """Each split's texts and numbered labels, and the label names; `class_names` are the names of
+    labels 0..C-1 if they are known, else empty."""
     known = bool(class_names)
     texts: dict[str, list[str]] = {}
     values: dict[str, list[Any]] = {}
@@ -211,7 +211,7 @@ def _merged(
 def _with_validation(
     name: str, splits: dict[str, Split], known: KnownDataset | None
 ) -> dict[str, Split]:
-    """`splits` with a validation split and in their usual order."""
+    """Add a validation split if there is none, and put the splits in the usual order."""
     if "validation" not in splits:
         if known is not None and known.validation is not None and "test" in splits:
             splits = known.validation(splits)

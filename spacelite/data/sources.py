@@ -1,7 +1,7 @@
 """A hub name, a path or Python objects -> one Arrow table per split.
 
-The only importer of `datasets` and `pyarrow`. Nothing is interpreted here beyond the split names:
-columns, labels and the protocols of known data sets come after it.
+The only importer of `datasets` and `pyarrow`. Only the names of splits are interpreted here;
+columns, labels and the protocols of known data sets come later.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ PART = re.compile(r"-\d+-of-(\d+)(-[0-9a-f]+)?$")
 
 @dataclass(frozen=True)
 class Table:
-    """One split as it was found.
+    """One split as read from its source.
 
     Attributes:
-        rows: Its rows, every column.
-        class_names: Column -> names of labels 0..C-1, where the source knows them.
-        origin: Where it comes from, for messages.
+        rows: All rows and columns.
+        class_names: Column -> names of labels 0..C-1, if the source gives them.
+        origin: Where the table comes from, for messages.
     """
 
     rows: pa.Table
@@ -55,7 +55,7 @@ def table_of_dataset(dataset: Any, origin: str) -> Table:
     import datasets
 
     kinds = {
-        column: getattr(feature, "feature", feature)  # a list's: that of its values
+        column: getattr(feature, "feature", feature)  # of a list: that of its values
         for column, feature in dataset.features.items()
     }
     names = {
@@ -63,12 +63,12 @@ def table_of_dataset(dataset: Any, origin: str) -> Table:
         for column, kind in kinds.items()
         if isinstance(kind, datasets.ClassLabel)
     }
-    # Not its `data`, which a selection or shuffle leaves as it is.
+    # Not `dataset.data`, which ignores selections and shuffles.
     return Table(dataset.with_format("arrow")[:], names, origin)
 
 
 def table_of_frame(frame: Any, origin: str) -> Table:
-    """Convert a pandas DataFrame to a table. Raises SpaceliteError where Arrow cannot hold it."""
+    """Convert a pandas DataFrame to a table. Raises SpaceliteError if Arrow cannot hold it."""
     import pyarrow as pa
 
     try:
@@ -78,7 +78,7 @@ def table_of_frame(frame: Any, origin: str) -> Table:
 
 
 def table_of(rows: list[dict[str, Any]], origin: str) -> Table:
-    """Make a table of rows; a column's values must be of one type."""
+    """Create a table from rows; the values of a column must have one type."""
     import pyarrow as pa
 
     return Table(pa.Table.from_pylist(rows), {}, origin)
@@ -95,8 +95,8 @@ def from_path(path: Path) -> dict[str, Table]:
         Split name -> its table.
 
     Raises:
-        SpaceliteError: A file is missing, empty, broken or of an unknown kind; a folder has no
-            train split, or a split twice.
+        SpaceliteError: A file is missing, empty, damaged or of an unknown type; a folder has no
+            train split, has a split twice, or lacks parts of one.
     """
     if path.is_dir():
         return {
@@ -151,7 +151,7 @@ def _read_file(path: Path) -> pa.Table:
         if path.stat().st_size == 0:
             raise SpaceliteError(f"{path} is empty: it needs a header and at least one row")
         table = _READERS[path.suffix.lower()](path)
-        table.validate(full=True)  # the JSON and parquet readers take any bytes for text
+        table.validate(full=True)  # the JSON and parquet readers accept any bytes as text
     except (pa.ArrowException, OSError, ValueError, RecursionError) as error:
         problem = one_line(error)
         remedy = "; save it as UTF-8" if re.search("utf-?8", problem, re.IGNORECASE) else ""
@@ -172,7 +172,7 @@ def _read_csv(path: Path) -> pa.Table:
     with csv.open_csv(path, read_options=read, parse_options=parse) as reader:
         names = reader.schema.names
     # Every column as text: a type guessed from the first rows would turn "007" into 7, or fail
-    # on row 100,000. `columns` turns labels into numbers where all of them are numbers.
+    # on row 100,000. `columns` turns labels into numbers if all of them are numbers.
     convert = csv.ConvertOptions(column_types=dict.fromkeys(names, "string"))
     return csv.read_csv(path, read_options=read, parse_options=parse, convert_options=convert)
 
@@ -232,7 +232,7 @@ def _joined(parts: list[pa.Table], origin: str) -> Table:
 
 
 def _as_table(rows: pa.Table, origin: str) -> Table:
-    """A local file's table; parquet files that `datasets` exported hold their label names."""
+    """The table of a local file; parquet files written by `datasets` contain their label names."""
     names: dict[str, tuple[str, ...]] = {}
     recorded = (rows.schema.metadata or {}).get(b"huggingface")
     if recorded:
@@ -242,26 +242,26 @@ def _as_table(rows: pa.Table, origin: str) -> Table:
             features = {}
         for column, feature in features.items():
             if isinstance(feature, dict):
-                feature = feature.get("feature") or feature  # a list's: that of its values
+                feature = feature.get("feature") or feature  # of a list: that of its values
                 if isinstance(feature, dict) and feature.get("_type") == "ClassLabel":
                     names[column] = tuple(feature.get("names") or ())
     return Table(rows, names, origin)
 
 
 def from_hub(name: str, config: str | None = None, revision: str | None = None) -> dict[str, Table]:
-    """Load a hub data set, from the local hub cache where there is no network.
+    """Load a data set from the hub, or from the local hub cache if there is no network.
 
     Args:
         name: `owner/name`.
-        config: Its configuration, where it has several.
+        config: The configuration, if the data set has several.
         revision: Commit, branch or tag; None for the latest.
 
     Returns:
-        Split name -> its table, for train, and validation and test where it has them.
+        Split name -> its table: train and, if they exist, validation and test.
 
     Raises:
-        SpaceliteError: The name does not exist, needs a configuration, cannot be reached, or has no
-            train split.
+        SpaceliteError: The data set does not exist, needs a configuration, cannot be reached, or
+            has no train split.
     """
     if hub.data_set_is_online(name, revision):
         location, revision_there = name, revision
@@ -283,8 +283,8 @@ def from_hub(name: str, config: str | None = None, revision: str | None = None) 
 
 
 def tables_of_datasets(loaded: Mapping[str, Any], name: str) -> dict[str, Table]:
-    """Convert a `datasets.DatasetDict` to tables of train, validation and test; splits of other
-    names (imdb's `unsupervised`) are left out. Raises SpaceliteError where there is no train."""
+    """Convert a `datasets.DatasetDict` to tables of train, validation and test; other splits
+    (imdb's `unsupervised`) are left out. Raises SpaceliteError if there is no train split."""
     found: dict[str, Table] = {}
     for key, split in loaded.items():
         standard = standard_split(str(key))
@@ -297,5 +297,5 @@ def tables_of_datasets(loaded: Mapping[str, Any], name: str) -> dict[str, Table]
 
 
 def standard_split(name: str) -> str:
-    """The usual name of a split: validation for val, valid and dev; others in lower case."""
+    """The standard name of a split: validation for val, valid and dev; others in lower case."""
     return SPLIT_ALIASES.get(name.lower(), name.lower())

@@ -1,4 +1,4 @@
-"""Texts and their labels in splits: what the rest of the library knows of a data set."""
+"""A data set as the rest of the library sees it: splits of texts and labels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from spacelite.tasks import task_of
 
-SEED = 42  # of every split and sample made here; the published protocol's
+SEED = 42  # of all random splits and samples, as in the published protocol
 
 Labels = npt.NDArray[np.int64]
 
@@ -40,8 +40,8 @@ class TextDataset:
     """A data set ready to embed.
 
     Attributes:
-        name: What it is called.
-        splits: By name: train, validation and, where it has one, test, in that order.
+        name: Name of the data set.
+        splits: The splits by name: train, validation and, if there is one, test, in this order.
         label_names: The names of labels 0..C-1.
     """
 
@@ -51,8 +51,8 @@ class TextDataset:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of every split's name, texts and labels: wherever they were read from, the same
-        texts and labels in the same order give the same fingerprint."""
+        """SHA-256 of every split's name, texts and labels: the same texts and labels in the same
+        order give the same fingerprint, whatever their source."""
         digest = hashlib.sha256()
         for name, split in self.splits.items():
             digest.update(f"{name}:{len(split)}\n".encode())
@@ -65,15 +65,15 @@ class TextDataset:
 
 
 def stratified_sample(labels: Labels, size: int) -> npt.NDArray[np.int64]:
-    """Sorted indices of a seeded random sample, every label in proportion to within one example.
+    """Sorted indices of a seeded random sample that keeps label proportions to within one example.
 
     Every label gets its share rounded down; what is left goes to the largest remainders.
-    scikit-learn's stratified split refuses labels that occur once and samples that leave fewer
-    examples than there are classes; here both work.
+    scikit-learn's stratified split refuses labels that occur only once and samples that leave fewer
+    examples than classes; both are allowed here.
 
     Args:
-        labels: (N,), or (N, C) of a multi-label task, whose sample is not stratified.
-        size: How many examples; all where there are fewer.
+        labels: (N,), or (N, C) in a multi-label task, where the sample is not stratified.
+        size: Number of examples; if there are fewer, all are taken.
 
     Returns:
         The indices of the sample, int64.
