@@ -1,7 +1,7 @@
-"""A backbone's name -> its files on disk, and what identifies them. Nothing is loaded here.
+"""A backbone's name -> its files on disk, and what identifies them. No model is loaded here.
 
-Whether it comes from the hub, an installed package or the user's own disk, it ends up as a folder,
-and everything after this step treats all folders alike.
+Whether a backbone comes from the hub, an installed package or a local folder, the result is a
+folder, and everything after this step treats all folders alike.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class BackboneFiles:
     """A backbone on disk.
 
     Attributes:
-        name: What it is called.
-        folder: Where its files are.
+        name: Name of the backbone.
+        folder: Folder of its files.
         version: `revision:<commit>` for a hub snapshot, else `sha256:<hash>` of configuration and
             weights.
         tokenizer_hash: SHA-256 of the tokenizer's files.
@@ -44,17 +44,18 @@ class BackboneFiles:
 
 
 def locate(name: str, revision: str | None = None) -> BackboneFiles:
-    """Find a backbone's files, and fetch them where they are not on this machine.
+    """Find a backbone's files, and download them if they are not on this machine.
 
     Args:
         name: `minilm`, a local folder, or a hub name.
         revision: Commit, branch or tag of a hub backbone; None for the latest.
 
     Returns:
-        The files.
+        The backbone's files, with their version and tokenizer hash.
 
     Raises:
-        SpaceliteError: There is none of this name, or its weights are not safetensors.
+        SpaceliteError: There is no such backbone, its files are incomplete, or its weights are not
+            safetensors.
     """
     folder = Path(os.path.expanduser(name))  # noqa: PTH111 - Path's own raises for ~nobody
     is_folder = name.startswith((".", "/", "~")) or os.path.exists(folder)  # noqa: PTH110
@@ -142,6 +143,6 @@ def _combined(digests: dict[str, str]) -> str:
 
 def loading_problem(error: Exception) -> str:
     """What `transformers` says is wrong, and what to do about it."""
-    if "trust_remote_code" in str(error):  # transformers advises to set it: not here
+    if "trust_remote_code" in str(error):  # transformers advises setting it; spacelite never does
         return "it needs code of its own, which is never run: choose another backbone"
     return f"{one_line(error).rstrip('.')}; fetch or save it again, or choose another backbone"

@@ -1,4 +1,4 @@
-"""Token ids -> hidden states in batches: the plan, and what to do when memory runs out."""
+"""Token ids -> hidden states in batches: the plan, and smaller batches when memory runs out."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ Encode: TypeAlias = "Callable[[torch.Tensor], Array]"
 
 
 def default_budget(device: str) -> int:
-    """Tokens per forward pass by default: 4,096 on a CPU, 65,536 on a GPU."""
+    """Default tokens per forward pass: 4,096 on a CPU, 65,536 on a GPU."""
     return 4096 if device == "cpu" else 65536
 
 
 def plan_batches(lengths: Array, tokens_per_batch: int) -> Iterator[Array]:
     """Plan batches of examples of equal length, longest first, so that nothing is padded.
 
-    The plan depends on the lengths and the budget alone: a resumed run forms the same batches, and
-    so the same bytes. Equal lengths cost at most one small batch per length, and make an attention
-    mask unnecessary.
+    The plan depends only on the lengths and the budget: a resumed run forms the same batches and so
+    writes the same bytes. Equal lengths cost at most one small batch per length, and make an
+    attention mask unnecessary.
 
     Args:
-        lengths: Tokens of each example, (N,).
-        tokens_per_batch: Tokens per batch at most; a longer example is a batch of its own.
+        lengths: Number of tokens of each example, (N,).
+        tokens_per_batch: Maximum tokens per batch; a longer example is a batch of its own.
 
     Yields:
         The indices of the examples of each batch.
@@ -61,12 +61,12 @@ def forward(
         model: The backbone.
         tokens: The tokens of all texts.
         batch: The indices of the batch's B texts.
-        encode: Hidden states (B, n, d) float32 -> what is kept of them.
-        limit: Tokens per forward pass at most.
+        encode: Converts hidden states (B, n, d) float32 to the array that is kept.
+        limit: Maximum tokens per forward pass.
 
     Returns:
-        What `encode` made of the hidden states; the pooler's outputs (B, d) float32, None without
-            a pooler; and the limit, halved as often as memory ran out.
+        The encoded hidden states; the pooler's outputs (B, d) float32, None without a pooler; and
+            the limit, halved each time memory ran out.
 
     Raises:
         SpaceliteError: Memory is too small for a single text.

@@ -28,10 +28,10 @@ def resolve_device(device: str) -> str:
         device: `auto`, `cpu`, `cuda`, `cuda:1`, ...
 
     Returns:
-        The device; for `auto`, `cuda` where there is a GPU and `cpu` where there is none.
+        The device; for `auto`, `cuda` if there is a GPU, else `cpu`.
 
     Raises:
-        SpaceliteError: It does not work here.
+        SpaceliteError: The device does not work on this machine.
     """
     import torch
 
@@ -61,17 +61,18 @@ class Backbone:
 
     Args:
         files: The backbone's files.
-        layer: Which hidden states: -1 the last layer's, 0 the embedding layer's.
-        device: Where it runs.
+        layer: Layer of the hidden states: -1 the last, 0 the embedding layer.
+        device: Device of the model.
 
     Attributes:
-        name: What it is called.
+        name: Name of the backbone.
         width: d, the hidden width.
-        has_pooler: Whether it has a trained pooler.
+        has_pooler: Whether the model has a trained pooler.
         precision: The number type of the forward pass.
 
     Raises:
-        SpaceliteError: The weights are damaged or another model's, or there is no such layer.
+        SpaceliteError: The weights are damaged or belong to a different model, or there is no such
+            layer.
     """
 
     def __init__(self, files: BackboneFiles, *, layer: int, device: str) -> None:
@@ -108,8 +109,8 @@ class Backbone:
             mask: 1 for tokens and 0 for padding, (B, n); None without padding.
 
         Returns:
-            Hidden states (B, n, d) and, where there is a pooler, its outputs (B, d), both float32
-                on the backbone's device.
+            Hidden states (B, n, d) and the pooler's outputs (B, d), None without a pooler; both
+                float32 on the backbone's device.
         """
         import torch
 
@@ -136,8 +137,8 @@ class Backbone:
 
 
 def _load_model(files: BackboneFiles, device: str) -> tuple[Any, bool]:
-    """The model, frozen, and whether its pooler is missing from the weights."""
-    # Or transformers looks for a converted copy of the weights on the hub.
+    """Load the frozen model; also return whether its pooler is missing from the weights."""
+    # Otherwise transformers looks for a converted copy of the weights on the hub.
     os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
     import torch
     from transformers import AutoModel
@@ -181,6 +182,6 @@ def _load_model(files: BackboneFiles, device: str) -> tuple[Any, bool]:
 
 
 def _missing_weights(keys: Iterable[str]) -> set[str]:
-    """The names of missing weights, `pooler` for all of a pooler's; a decoder's are not needed."""
+    """Names of the missing weights, `pooler` for those of a pooler; a decoder is not needed."""
     needed = [key for key in keys if not key.startswith("decoder.")]
     return {"pooler" if "pooler" in key.split(".") else key for key in needed}

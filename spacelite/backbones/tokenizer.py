@@ -21,7 +21,7 @@ VOCABULARY_FILES = (
     "tokenizer.model",
     "sentencepiece.bpe.model",
 )
-# Their positions are numbered from the padding token's id + 1.
+# Model types whose positions are numbered from the padding token's id + 1.
 POSITIONS_AFTER_PADDING = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet")
 TEXTS_PER_CHUNK = 1000  # tokenized in parallel between two progress events
 
@@ -34,10 +34,11 @@ class Tokenized:
 
     Attributes:
         ids: Token ids, special tokens included: one int32 array per text.
-        type_ids: Segment ids of the same shapes; None where the tokenizer has no segments.
+        type_ids: Segment ids of the same shapes; None if the tokenizer has no segments.
         masks: 1 for tokens and 0 for padding, of the same shapes; None without padding.
-        truncated: How many texts were longer than the maximum.
-        padding_side: The tokenizer's; `left` for XLNet, whose classification token comes last.
+        truncated: Number of texts that were cut off at the maximum length.
+        padding_side: Side on which the tokenizer pads: `left` for XLNet, whose classification token
+            comes last.
     """
 
     ids: list[Array]
@@ -60,22 +61,23 @@ def tokenize(
     Args:
         files: The backbone's files.
         texts: N texts.
-        max_length: Tokens per text at most, special tokens included; the rest is cut off.
+        max_length: Maximum tokens per text, special tokens included; the rest is cut off.
         padding: `none`, or `max_length` to pad every text to `max_length`, on the tokenizer's side.
-        on_chunk: Called with the number of texts that are done.
+        on_chunk: Called with the number of texts done so far.
 
     Returns:
-        Their tokens.
+        The tokens of the texts.
 
     Raises:
-        SpaceliteError: There is no fast tokenizer, or `max_length` is beyond the backbone's.
+        SpaceliteError: There is no usable fast tokenizer, `max_length` is out of range, the
+            tokenizer cannot pad, or a text is not valid Unicode.
     """
     tokenizer = _load_tokenizer(files)
     config = json.loads((files.folder / "config.json").read_text())
     longest = _longest_input(config, tokenizer)
     special = tokenizer.num_special_tokens_to_add()
     if not special < max_length <= longest:
-        # Without a bound of its own, a tokenizer's maximum is 10**30.
+        # A tokenizer without a maximum of its own reports 10**30.
         bounds = f"{special + 1} to {longest}" if longest < 10**9 else f"at least {special + 1}"
         raise SpaceliteError(
             f"max_length={max_length}: {files.name} takes {bounds} tokens", ["max_length"]
@@ -103,7 +105,7 @@ def tokenize(
     for start in range(0, len(texts), TEXTS_PER_CHUNK):
         try:
             encodings = backend.encode_batch_fast(list(texts[start : start + TEXTS_PER_CHUNK]))
-        except TypeError as error:  # half a surrogate pair, such as an argument in Latin-1 gives
+        except TypeError as error:  # a lone surrogate, e.g. from a Latin-1 argument
             raise SpaceliteError("a text is not valid Unicode: give it as UTF-8") from error
         for encoding in encodings:
             ids.append(np.array(encoding.ids, np.int32))
@@ -131,7 +133,7 @@ def _load_tokenizer(files: BackboneFiles) -> Any:
     from transformers import AutoTokenizer
 
     problem = f"{files.name} has no fast tokenizer"
-    # Without these files transformers makes up an empty vocabulary, in which no word is known.
+    # Without these files transformers creates an empty vocabulary, in which no word is known.
     if not any((files.folder / name).is_file() for name in VOCABULARY_FILES):
         raise SpaceliteError(
             f"{problem}: {files.folder} needs tokenizer.json (PreTrainedTokenizerFast."
@@ -154,7 +156,7 @@ def _load_tokenizer(files: BackboneFiles) -> Any:
 
 
 def _longest_input(config: dict[str, Any], tokenizer: Any) -> int:
-    """The most tokens that the backbone takes; relative positions (XLNet, T5) set no limit."""
+    """The maximum tokens that the backbone takes; relative positions (XLNet, T5) set no limit."""
     positions = config.get("max_position_embeddings") or config.get("n_positions")
     bounds = [tokenizer.model_max_length]
     if isinstance(positions, int) and positions > 0:

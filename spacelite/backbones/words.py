@@ -21,7 +21,7 @@ Array = npt.NDArray[Any]
 
 
 class Words:
-    """Puts tokens together to words, by a backbone's tokenizer.json.
+    """Combines tokens into words, as a backbone's tokenizer.json defines them.
 
     Args:
         folder: The backbone's folder.
@@ -50,7 +50,7 @@ class Words:
             ids: The text's n token ids.
 
         Returns:
-            For each word how it is spelled, whether it is a special token, and the indices of its
+            For each word: its spelling, whether it is a special token, and the indices of its
                 tokens in `ids`.
         """
         array = np.asarray(ids)
@@ -65,8 +65,8 @@ class Words:
         """Where words begin.
 
         Args:
-            ids: The token ids of N texts end to end, (T,).
-            offsets: Where each text begins in them, and their end, (N+1,).
+            ids: The concatenated token ids of N texts, (T,).
+            offsets: The index of each text's first token, and at the end T, (N+1,).
 
         Returns:
             The indices of the first tokens of all W words, (W,).
@@ -80,12 +80,12 @@ class Words:
         return np.flatnonzero(begins)
 
     def is_special(self, token: int) -> bool:
-        """Whether a token id is a special token's, such as [CLS], which stands for no text."""
+        """Whether a token is special, such as [CLS], and stands for no text."""
         return int(token) in self._special
 
     def spelled(self, ids: Sequence[int]) -> str:
         """The word that token ids spell."""
-        if self._kind == "ByteLevel":  # its pieces are bytes: only together are they characters
+        if self._kind == "ByteLevel":  # pieces are bytes, which may form characters only together
             word: str = self._tokenizer.decode(list(map(int, ids)), skip_special_tokens=False)
             return word.strip()
         pieces = [self._piece(token) for token in ids]
