@@ -1,4 +1,4 @@
-"""The number types that hidden states are stored in: one entry each in DTYPES.
+"""The number types in which hidden states are stored, one entry each in DTYPES.
 
 A type of another kind, such as int8 with a scale per token, is one more entry: its `extra` values
 hold the scale behind the d values of a row, `encode` writes both, `decode` reads both.
@@ -24,10 +24,10 @@ class StoredType:
     """How hidden states are stored.
 
     Attributes:
-        dtype: numpy's name of the type of the values in the file.
+        dtype: numpy's name of the number type in the file.
         encode: Hidden states (..., d), float32 on any device -> rows (..., d + extra) of `dtype`.
         decode: Rows (..., d + extra) of `dtype` -> hidden states (..., d), float32.
-        extra: Values of a row besides its d hidden states.
+        extra: Number of values in a row besides the d of its hidden state.
     """
 
     dtype: str
@@ -37,7 +37,7 @@ class StoredType:
 
     @property
     def numpy(self) -> np.dtype[Any]:
-        """The type of the values in the file."""
+        """The number type in the file."""
         return np.dtype(self.dtype)
 
     @property
@@ -46,11 +46,11 @@ class StoredType:
         return self.extra == 0 and self.numpy.kind == "f"
 
     def row_values(self, width: int) -> int:
-        """Stored values of a token whose hidden state has this width."""
+        """Number of stored values per token, for hidden states of this width."""
         return width + self.extra
 
     def row_bytes(self, width: int) -> int:
-        """Bytes of a token whose hidden state has this width."""
+        """Number of stored bytes per token, for hidden states of this width."""
         return self.row_values(width) * self.numpy.itemsize
 
 
@@ -72,7 +72,7 @@ def stored_type(name: str) -> StoredType:
     """The stored type of this name.
 
     Raises:
-        SpaceliteError: There is none.
+        SpaceliteError: There is no such type.
     """
     if name not in DTYPES:
         raise SpaceliteError(f"dtype={name}: choose {' or '.join(DTYPES)}", ["dtype"])

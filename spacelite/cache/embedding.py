@@ -1,4 +1,4 @@
-"""Data set and backbone -> cache file: look for it, tokenize, lay out, run, resume."""
+"""Data set and backbone -> cache file: find or create it, tokenize, run the backbone, resume."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from spacelite.errors import SpaceliteError
 log = logging.getLogger(__name__)
 
 PADDINGS = ("none", "max_length")
-COMMIT_SECONDS = 2.0  # of work that are lost at most when the machine loses power
+COMMIT_SECONDS = 2.0  # most work that can be lost if the machine loses power
 
 Array = npt.NDArray[Any]
 OnProgress = Callable[[str, int, int], None]
@@ -37,8 +37,8 @@ class Embedded:
 
     Attributes:
         path: The finished cache.
-        hit: Whether it was there already.
-        seconds: How long the call took.
+        hit: Whether the cache existed already.
+        seconds: Duration of the call.
     """
 
     path: Path
@@ -48,8 +48,8 @@ class Embedded:
 
 @dataclass(frozen=True)
 class _Examples:
-    """The examples of all splits in one sequence, in the order of the file: the batch plan indexes
-    this sequence."""
+    """The examples of all splits in one sequence, in file order: the batch plan indexes this
+    sequence."""
 
     splits: list[str]
     starts: list[int]  # index of each split's first example
@@ -57,7 +57,7 @@ class _Examples:
     lengths: Array
 
     def location(self, example: int) -> tuple[str, int]:
-        """The split of an example and its index there."""
+        """The split of an example and its index in that split."""
         split = int(np.searchsorted(self.starts, example, side="right")) - 1
         return self.splits[split], example - self.starts[split]
 
@@ -92,27 +92,26 @@ def embed(
         backbone: A hub name, a local folder, or `minilm`.
         dataset: A known data set's name, a hub name, a file or a folder; a pandas DataFrame, a
             `datasets.DatasetDict`, or `{"train": (texts, labels), ...}`.
-        cache_dir: The folder of caches and runs.
-        texts: In place of `dataset`: N texts, all of them training data.
-        labels: The labels of `texts`, N numbers or strings, or N lists of them (multi-label).
-        name: What data without a name are called, `texts` by default.
-        max_length: Tokens per text at most; the rest is cut off.
-        dtype: The number type that hidden states are stored in, one of DTYPES.
-        layer: Which hidden states: -1 the last layer's, 0 the embedding layer's.
-        padding: `none`, or `max_length` to cache and count padded positions too.
-        limit: Examples per split at most: a seeded, stratified sample.
-        device: Where the backbone runs: `auto`, `cpu`, `cuda`, ...
-        tokens_per_batch: Tokens per forward pass at most, by default 4,096 on a CPU and 65,536 on
-            a GPU.
+        cache_dir: Folder of caches and runs.
+        texts: N texts in place of `dataset`, all of them training data.
+        labels: N labels of `texts`: numbers, strings, or lists of these (multi-label).
+        name: Name of data passed as objects. Default: `texts`.
+        max_length: Maximum tokens per text; the rest is cut off.
+        dtype: Number type in which hidden states are stored, one of DTYPES.
+        layer: Layer of the hidden states: -1 the last, 0 the embedding layer.
+        padding: `none`, or `max_length` to pad every text and cache padded positions as tokens.
+        limit: Maximum examples per split: a seeded, stratified sample.
+        device: Device of the backbone: `auto`, `cpu`, `cuda`, ...
+        tokens_per_batch: Maximum tokens per forward pass. Default: 4,096 on a CPU, 65,536 on a GPU.
         revision: Commit, branch or tag of a hub backbone.
-        text_column: The column of the texts, where its name does not show it.
-        label_column: The column of the labels, where its name does not show it.
-        data_dir: A folder with data sets by name, searched before the hub.
+        text_column: Name of the text column. Default: recognised automatically.
+        label_column: Name of the label column. Default: recognised automatically.
+        data_dir: Folder of local data sets, searched by name before the hub.
         on_progress: Called with the phase (`tokenize`, counted in texts, or `embed`, counted in
-            tokens), how much of it is done, and how much there is.
+            tokens), the amount done and the total.
 
     Returns:
-        The finished cache.
+        The path of the finished cache, whether it existed already, and the duration.
 
     Raises:
         SpaceliteError: The data set, backbone or settings cannot be used, or the disk or memory is
@@ -177,11 +176,11 @@ def embed(
 
 
 def backbone_settings(spec: CacheSpec, backbone: str | None = None) -> dict[str, Any]:
-    """The arguments of `embed` that give another data set hidden states of the same kind.
+    """The arguments of `embed` that embed other data in the same way as a cache.
 
     Args:
         spec: A cache's spec.
-        backbone: The backbone's folder, where it was a local one.
+        backbone: The backbone's folder, if it was a local one.
     """
     kind, _, version = spec.backbone_version.partition(":")
     revision = version if kind == "revision" and backbone is None else None
@@ -193,7 +192,7 @@ def backbone_settings(spec: CacheSpec, backbone: str | None = None) -> dict[str,
 
 
 def _is_finished(path: Path, spec: CacheSpec) -> bool:
-    """Whether the cache is there and complete. Raises SpaceliteError where its spec is another."""
+    """Whether the cache exists and is complete. Raises SpaceliteError if its spec differs."""
     if not path.exists():
         return False
     with store.Cache(path) as cache:
@@ -268,7 +267,7 @@ def _index(texts: TextDataset, examples: _Examples) -> dict[str, store.SplitInde
 
 
 def _check_index(path: Path, splits: dict[str, store.SplitIndex]) -> None:
-    """Raise SpaceliteError where an unfinished file was laid out for other tokens than these."""
+    """Raise SpaceliteError if an unfinished file was laid out for different tokens."""
     with store.Cache(path) as cache:
         for name, index in splits.items():
             if index.crc32 != cache.index_crc32(name) or not cache.index_is_intact(name):
@@ -286,7 +285,7 @@ def _lay_out(
     model: backbones.Backbone,
     padding_side: str,
 ) -> None:
-    # Left behind by a cache that was deleted by hand, and by a process that was killed here.
+    # Left over from a cache that was deleted by hand, or from a process that was killed here.
     for former in (store.timing_path(path), store.partial_path(path)):
         former.unlink(missing_ok=True)
     tokens = sum(len(index.token_ids) for index in splits.values())
@@ -321,7 +320,7 @@ def _run(
     budget: int,
     on_progress: OnProgress,
 ) -> None:
-    """Compute every example that is not done yet."""
+    """Compute the hidden states of every example that is not done yet."""
     with journal.Writer(path) as writer:
         done_before = np.concatenate([writer.done[split] for split in examples.splits]) == 1
         total, count = int(examples.lengths.sum()), int(examples.lengths[done_before].sum())
@@ -334,7 +333,7 @@ def _run(
             for batch in backbones.plan_batches(examples.lengths, budget):
                 if done_before[batch].all():
                     continue
-                # The whole batch is computed even where part of it is done: the last bit of an
+                # The whole batch is computed even if part of it is done: the last bit of an
                 # example's numbers depends on the batch that it is computed in.
                 hidden, pooled, limit = backbones.forward(
                     model, examples.tokens, batch, stored.encode, limit

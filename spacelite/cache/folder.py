@@ -22,19 +22,19 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CacheState:
-    """What a list of caches shows of one file.
+    """The state of one cache file, as listings of caches show it.
 
     Attributes:
         name: The cache's name.
         path: Its file.
         bytes: The file's size.
         modified: When it was last written, in seconds since 1970.
-        examples: Examples of all splits.
-        tokens: Tokens of all splits.
-        tokens_done: Tokens whose hidden states are written.
-        complete: Whether that is all of them.
-        splits: The number of examples of each split.
-        problem: Why the file cannot be read; the counts are 0 then. None where it can.
+        examples: Number of examples in all splits.
+        tokens: Number of tokens in all splits.
+        tokens_done: Number of tokens whose hidden states are written.
+        complete: Whether all hidden states are written.
+        splits: The name and number of examples of each split.
+        problem: Why the file cannot be read, in which case the counts are 0; None if it can be.
     """
 
     name: str
@@ -91,15 +91,15 @@ def find(cache_dir: Path, name: str, *, exact: bool = False) -> Path:
     """Find a cache file.
 
     Args:
-        cache_dir: The folder of caches and runs.
-        name: A cache's name, the beginning of one, or the path of an .h5 file.
-        exact: Whether the beginning of a name is not enough.
+        cache_dir: Folder of caches and runs.
+        name: A cache's name, a prefix of it, or the path of an .h5 file.
+        exact: Whether the full name is required.
 
     Returns:
         The file.
 
     Raises:
-        SpaceliteError: There is none, or more than one.
+        SpaceliteError: No cache matches, or more than one.
     """
     there = cache_files(cache_dir)
     matches = [path for path in there if name in (path.stem, path.name)]
@@ -117,13 +117,13 @@ def find(cache_dir: Path, name: str, *, exact: bool = False) -> Path:
 
 
 def newest_complete(cache_dir: Path) -> Path:
-    """The complete cache that was written last.
+    """The complete cache that was written most recently.
 
     Args:
-        cache_dir: The folder of caches and runs.
+        cache_dir: Folder of caches and runs.
 
     Raises:
-        SpaceliteError: There is none.
+        SpaceliteError: There is no complete cache.
     """
     unfinished = []
     for path in cache_files(cache_dir):
@@ -149,14 +149,14 @@ def newest_complete(cache_dir: Path) -> Path:
 def verify(
     path: Path, on_progress: Callable[[int, int], None] = lambda done, total: None
 ) -> list[tuple[str, int]]:
-    """Recompute the checksum of every example that is done, and unmark the damaged ones.
+    """Recompute the checksum of every example that is done, and mark damaged ones as not done.
 
     Args:
         path: The cache file.
-        on_progress: Called with the tokens that are checked, and all tokens.
+        on_progress: Called with the number of tokens checked and the total.
 
     Returns:
-        The split and index of each damaged example; embedding again computes just these.
+        The split and index of each damaged example; embedding again recomputes only these.
 
     Raises:
         SpaceliteError: The file cannot be read, or offsets, labels or token ids are damaged, which
@@ -193,7 +193,7 @@ def verify(
 
 
 def spans(offsets: npt.NDArray[np.int64], rows: int = 1 << 15) -> Iterator[tuple[int, int]]:
-    """Divide examples into spans first:last of about `rows` tokens each."""
+    """Divide examples into spans first:last of at most `rows` tokens, or one longer example."""
     first = 0
     while first < len(offsets) - 1:
         last = int(np.searchsorted(offsets, offsets[first] + rows, side="right")) - 1
@@ -203,13 +203,13 @@ def spans(offsets: npt.NDArray[np.int64], rows: int = 1 << 15) -> Iterator[tuple
 
 
 def remove(path: Path) -> None:
-    """Delete a cache file, complete or not, once no other process writes it.
+    """Delete a cache file, complete or not, once no other process is writing it.
 
     Args:
         path: The file.
 
     Raises:
-        SpaceliteError: It cannot be deleted, or is neither in a cache folder nor a cache.
+        SpaceliteError: The file cannot be deleted, or is outside a cache folder and not a cache.
     """
     if path.parent.name != FOLDER:
         store.Cache(path).close()

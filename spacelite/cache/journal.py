@@ -1,6 +1,6 @@
-"""Write examples into a cache file: their rows and, once these are synced to disk, their marks.
+"""Write examples into a cache file: first their rows and, once these are on disk, their marks.
 
-The journal, the datasets `done` and `crc32`, says which examples can be trusted. Everything is
+The journal (the datasets `done` and `crc32`) records which examples can be trusted. Everything is
 written with `os.pwrite` at the offsets of the datasets' bytes, never through HDF5.
 """
 
@@ -24,10 +24,10 @@ class Writer:
     """Writes examples into a cache file. Use it as a context manager, while holding `files.lock`.
 
     Args:
-        path: A file that is laid out.
+        path: A cache file that has been laid out.
 
     Attributes:
-        done: Split -> (N,) uint8, which examples are marked done.
+        done: Split -> (N,) uint8, 1 for examples that are marked done.
 
     Raises:
         SpaceliteError: The file cannot be written.
@@ -52,10 +52,10 @@ class Writer:
         """Write an example. It counts only once `commit` has returned.
 
         Args:
-            split: Its split.
-            example: Its index there.
-            rows: Its n rows of hidden states, in the stored type.
-            pooled: The pooler's output (d,) float32, None without a pooler.
+            split: Name of the example's split.
+            example: Index of the example in that split.
+            rows: The example's n rows of hidden states, in the stored type.
+            pooled: The pooler's output, (d,) float32; None without a pooler.
 
         Raises:
             SpaceliteError: The file cannot be written.
@@ -82,7 +82,7 @@ class Writer:
         try:
             os.fsync(self._file)
         except OSError as error:
-            # The rows may be lost even if a second sync succeeds: they never count.
+            # The rows may be lost even if a second sync succeeds: never mark them done.
             raise self._failure(error) from error
         for split, example, crc, pooled_crc in pending:
             offsets = self._offsets[split]

@@ -1,4 +1,4 @@
-"""The spec of a cache: everything its numbers depend on, its key, and the name of its file."""
+"""The spec of a cache: everything its contents depend on, its key, and its file name."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ FOLDER = "embeddings"  # the folder of cache files, inside cache_dir
 
 @dataclass(frozen=True, kw_only=True)
 class CacheSpec:
-    """Everything that the numbers of a cache depend on. The cache's key is its hash.
+    """Everything that the contents of a cache depend on. Its hash is the cache's key.
 
-    A field that is added later needs a default that never changes. It is left out of the JSON, and
-    so of the key, where it has that default: the caches of today keep their keys.
+    A field that is added later needs a default that never changes. Fields with their default value
+    are left out of the JSON, and so of the key: existing caches keep their keys.
 
     Attributes:
         format: The format of the cache file.
         dataset: The data set's name.
-        dataset_hash: SHA-256 of its texts and labels.
+        dataset_hash: SHA-256 of the data set's texts and labels.
         label_names: The names of labels 0..C-1.
         backbone: The backbone's name.
-        backbone_version: Its hub commit, or the hash of its configuration and weights.
+        backbone_version: The backbone's hub commit, or the hash of its configuration and weights.
         tokenizer_hash: SHA-256 of the tokenizer's files.
-        max_length: Tokens per text at most.
-        layer: Which hidden states: -1 the last layer's.
-        padding: `none`, or `max_length` where padded positions are cached and counted.
-        dtype: The number type that hidden states are stored in, one of DTYPES.
-        precision: The number type of the forward pass.
+        max_length: Maximum tokens per text.
+        layer: Layer of the hidden states: -1 the last, 0 the embedding layer.
+        padding: `none`, or `max_length` if padded positions are cached as tokens.
+        dtype: Number type in which hidden states are stored, one of DTYPES.
+        precision: Number type of the forward pass.
     """
 
     format: int
@@ -56,7 +56,7 @@ class CacheSpec:
 
         Raises:
             KeyError, TypeError: The JSON object is not a spec.
-            SpaceliteError: It has fields of a later version.
+            SpaceliteError: The spec has fields of a later version.
         """
         known = {
             each.name: content[each.name]
@@ -88,12 +88,12 @@ class CacheSpec:
         return hashlib.sha256(self.canonical().encode()).hexdigest()
 
     def path(self, cache_dir: Path) -> Path:
-        """The file: `<cache_dir>/embeddings/<backbone>--<dataset>--<10 digits of the key>.h5`."""
+        """The path: `<cache_dir>/embeddings/<backbone>--<dataset>--<10 digits of the key>.h5`."""
         name = f"{slug(self.backbone)}--{slug(self.dataset)}--{self.cache_key()[:10]}.h5"
         return embeddings_folder(cache_dir) / name
 
     def differences(self, other: CacheSpec) -> list[str]:
-        """Say in which fields this spec differs from another: `max_length 12 instead of 256`."""
+        """The fields in which this spec differs from `other`: `max_length 12 instead of 256`."""
         return [
             f"{each.name} {_short(getattr(self, each.name))} instead of "
             f"{_short(getattr(other, each.name))}"
@@ -103,12 +103,12 @@ class CacheSpec:
 
 
 def canonical(content: Mapping[str, Any]) -> str:
-    """Canonical JSON, which keys and ids are hashes of: sorted keys, no spaces."""
+    """Canonical JSON, from which keys and ids are hashed: sorted keys, no spaces."""
     return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 def embeddings_folder(cache_dir: Path) -> Path:
-    """The folder of the cache files of `cache_dir`."""
+    """The folder of cache files inside `cache_dir`."""
     return cache_dir / FOLDER
 
 

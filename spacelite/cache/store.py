@@ -1,8 +1,8 @@
 """The HDF5 cache file: lay out and read. The only importer of `h5py`.
 
-The whole file is laid out before the first hidden state exists, and the HDF5 handle closed. Hidden
-states are then plain bytes at known offsets (`journal` writes them), so that no HDF5 metadata is
-ever half-written, however the process ends.
+The whole file is laid out, and its HDF5 handle closed, before the first hidden state is computed.
+Hidden states are then written as plain bytes at known offsets (by `journal`), so that no HDF5
+metadata is ever half-written, however the process ends.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from spacelite.tasks import Task, task_of
 log = logging.getLogger(__name__)
 
 FORMAT = 1
-PAGE = 4096  # large arrays start on a page of their own
+PAGE = 4096  # bytes; large arrays start at a multiple of this
 
 Array = npt.NDArray[Any]
 
@@ -77,7 +77,7 @@ def _shapes(
 
 
 def file_size(splits: dict[str, SplitIndex], width: int, dtype: str, pooled: bool) -> int:
-    """Bytes that `lay_out` takes on disk, to within a few kilobytes."""
+    """Size of the file that `lay_out` creates, in bytes, to within a few kilobytes."""
     total = 2 * PAGE
     for index in splits.values():
         for shape, kind in _shapes(index, width, stored_type(dtype), pooled).values():
@@ -87,7 +87,7 @@ def file_size(splits: dict[str, SplitIndex], width: int, dtype: str, pooled: boo
 
 
 def partial_path(path: Path) -> Path:
-    """Where `lay_out` writes the file before it gets its name."""
+    """The temporary path to which `lay_out` writes the file before renaming it."""
     return path.with_name(f".{path.name}.partial")
 
 
@@ -100,22 +100,22 @@ def lay_out(
     pooled: bool,
     padding_side: str,
 ) -> None:
-    """Create the whole cache file, with no example done. It gets its name once it is whole.
+    """Create the whole cache file, with no example done. It is renamed to `path` once complete.
 
     Args:
-        path: The file.
-        spec: What it will hold.
-        splits: What each split holds besides hidden states.
+        path: Path of the file.
+        spec: Spec of the cache.
+        splits: The offsets, labels and token ids of each split.
         width: d, the hidden width.
         pooled: Whether the backbone has a pooler, whose outputs are cached as well.
-        padding_side: On which side the tokenizer pads.
+        padding_side: Side on which the tokenizer pads, `left` or `right`.
 
     Raises:
         SpaceliteError: The disk is full or broken; nothing is left behind.
     """
     partial = partial_path(path)
     try:
-        # Tried before HDF5 writes anything: HDF5 does not handle a full disk well.
+        # Reserved before HDF5 writes anything, since HDF5 does not handle a full disk well.
         with partial.open("wb") as raw:
             _reserve(raw.fileno(), file_size(splits, width, spec.dtype, pooled))
         with h5py.File(partial, "w", alignment_threshold=PAGE, alignment_interval=PAGE) as file:
@@ -152,7 +152,7 @@ def lay_out(
 
 
 def _reserve(handle: int, size: int) -> None:
-    """Reserve the file's space on disk, where the system can: a disk that fills up later cannot
+    """Reserve the file's space on disk, if the system can: a disk that fills up later then cannot
     stop the run half-way."""
     if not hasattr(os, "posix_fallocate"):
         return
@@ -175,12 +175,12 @@ def _create_contiguous(group: Any, name: str, shape: tuple[int, ...], dtype: str
 
 
 def timing_path(path: Path) -> Path:
-    """The file beside a cache that says how long its embedding took."""
+    """The file beside a cache that records how long its embedding took."""
     return path.with_suffix(".seconds.json")
 
 
 def embedding_seconds(path: Path) -> float | None:
-    """Seconds that all `embed` calls which wrote a cache took together, None where unknown."""
+    """Total seconds of all `embed` calls that wrote to a cache; None if unknown."""
     try:
         return float(json.loads(timing_path(path).read_text("utf-8"))["seconds"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -188,8 +188,8 @@ def embedding_seconds(path: Path) -> float | None:
 
 
 def add_seconds(path: Path, seconds: float) -> None:
-    """Add the seconds of a call that wrote a cache, while its lock is held. The cache itself holds
-    no times: the same settings give the same bytes."""
+    """Record the seconds of a call that wrote to a cache, while its lock is held. The cache itself
+    contains no times: the same settings give the same bytes."""
     timing = timing_path(path)
     content = json.dumps({"seconds": (embedding_seconds(path) or 0.0) + seconds})
     try:
@@ -205,10 +205,10 @@ class CachedSplit:
         offsets: (N+1,) int64; the tokens of example i are rows offsets[i]:offsets[i+1].
         labels: (N,) int64; (N, C) int64 of 0 and 1 in a multi-label task.
         done: (N,) uint8; 1 where an example's hidden states are written.
-        tokens: T.
+        tokens: T, the number of tokens.
         width: d, the hidden width.
-        dtype: The numpy type of stored values; `stored` says what they mean.
-        has_pooler: Whether it holds the pooler's outputs.
+        dtype: numpy type of the stored values; `stored` encodes and decodes them.
+        has_pooler: Whether the pooler's outputs are cached.
     """
 
     def __init__(self, group: Any, stored: StoredType) -> None:
@@ -224,11 +224,11 @@ class CachedSplit:
 
     @property
     def lengths(self) -> Array:
-        """Tokens of each example, (N,) int64."""
+        """Number of tokens of each example, (N,) int64."""
         return np.diff(self.offsets)
 
     def label_counts(self, classes: int) -> Array:
-        """How many examples have each of C labels, (C,) int64."""
+        """The number of examples with each of C labels, (C,) int64."""
         return task_of(self.labels).label_counts(self.labels, classes)
 
     def read_token_ids(self, first: int = 0, last: int | None = None) -> Array:
@@ -238,20 +238,20 @@ class CachedSplit:
 
     @property
     def pooled(self) -> Array:
-        """The pooler's outputs, (N, d) float32. Raises SpaceliteError without a pooler."""
+        """The pooler's outputs, (N, d) float32. Raises SpaceliteError if there is no pooler."""
         self.require_pooler()
         pooled: Array = self._group["pooled"][...]
         return pooled
 
     def require_pooler(self) -> None:
-        """Raise SpaceliteError where the backbone has no pooler."""
+        """Raise SpaceliteError if the backbone has no pooler."""
         if not self.has_pooler:
             raise SpaceliteError(
                 "this cache's backbone has no pooler: use pooling=first, last or mean", ["pooling"]
             )
 
     def read_tokens(self, first: int, last: int, into: Array | None = None) -> Array:
-        """Rows first:last as they are stored, in new memory or in that of `into`."""
+        """Read rows first:last as they are stored, into `into` or (by default) new memory."""
         rows = np.empty((last - first, self._row_values), self.dtype) if into is None else into
         if last > first:
             self._group["tokens"].read_direct(rows, np.s_[first:last])
@@ -263,10 +263,10 @@ class CachedSplit:
         """Hidden states of rows first:last, (last - first, d) float32.
 
         Args:
-            first: The first row.
-            last: The row after the last one.
-            rows: Memory for the rows as they are stored.
-            into: Memory for the hidden states; a stored type that is not plain has its own.
+            first: Index of the first row.
+            last: Index after the last row.
+            rows: Memory for the rows as they are stored; by default new.
+            into: Memory for the hidden states, used if the stored type is plain; by default new.
         """
         rows = self.read_tokens(first, last, rows)
         if into is None or not self.stored.plain:
@@ -286,9 +286,9 @@ class Cache:
 
     Attributes:
         path: The file.
-        spec: What its numbers depend on.
-        splits: By name: train, validation and, where the data set has one, test.
-        padding_side: On which side the tokenizer pads, `left` or `right`.
+        spec: Everything that the contents of the cache depend on.
+        splits: The splits by name: train, validation and, if the data set has one, test.
+        padding_side: Side on which the tokenizer pads, `left` or `right`.
 
     Raises:
         SpaceliteError: The file is missing, damaged, not a cache, or of a later version.
@@ -348,30 +348,30 @@ class Cache:
 
     @property
     def task(self) -> Task:
-        """What a label is: one of C, or several of them."""
+        """The task of the labels: single-label or multi-label."""
         return task_of(self.splits["train"].labels)
 
     @property
     def complete(self) -> bool:
-        """Whether every example is done. The journal alone says so; it is stored nowhere else."""
+        """Whether every example is done. Only the journal records this."""
         return all(bool(split.done.all()) for split in self.splits.values())
 
     @property
     def tokens(self) -> int:
-        """Tokens of all splits together."""
+        """Number of tokens in all splits."""
         return sum(split.tokens for split in self.splits.values())
 
     @property
     def tokens_done(self) -> int:
-        """Tokens of the examples that are done."""
+        """Number of tokens of the examples that are done."""
         return sum(int(split.lengths[split.done == 1].sum()) for split in self.splits.values())
 
     def index_crc32(self, split: str) -> int:
-        """The checksum that offsets, labels and token ids were written with."""
+        """The stored checksum of a split's offsets, labels and token ids."""
         return int(self._file[split].attrs["index_crc32"])
 
     def index_is_intact(self, split: str) -> bool:
-        """Whether offsets, labels and token ids still have the checksum they were written with."""
+        """Whether a split's offsets, labels and token ids still match their stored checksum."""
         stored = self.splits[split]
         index = SplitIndex(stored.offsets, stored.labels, stored.read_token_ids())
         return index.crc32 == self.index_crc32(split)
