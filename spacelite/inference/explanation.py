@@ -24,7 +24,7 @@ from spacelite.tasks import Task
 
 Array = npt.NDArray[Any]
 
-WEAK = 0.1  # of the strongest contribution: words below it are not marked
+WEAK = 0.1  # words at or below this share of the strongest contribution are not marked
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Word:
     Attributes:
         text: The word, or a special token.
         special: Whether it is a special token.
-        tokens: The numbers of its tokens.
-        contributions: Its share in each label's logit, (C,).
+        tokens: Indices of its tokens in the text.
+        contributions: The word's share in each label's logit, (C,).
     """
 
     text: str
@@ -46,7 +46,14 @@ class Word:
 
 @dataclass(frozen=True)
 class Marked:
-    """A word of a highlighted text: `side` is for, against or "", `weight` in [0, 1] how much."""
+    """A word of a highlighted text.
+
+    Attributes:
+        text: The word.
+        side: `for` or `against` the label; empty for a word that hardly matters.
+        weight: The size of its contribution relative to the largest one, in [0, 1].
+        contribution: The word's share in the label's logit.
+    """
 
     text: str
     side: str
@@ -56,17 +63,17 @@ class Marked:
 
 @dataclass(frozen=True)
 class Explanation:
-    """A prediction and each word's share in it. Lists of C are by `labels`.
+    """A prediction and each word's share in it. Lists of length C are in the order of `labels`.
 
     Attributes:
         labels: The C label names.
-        probabilities: Of each label.
-        logits: As the head's forward pass computes them.
-        bias: The part of each logit that is no word's.
+        probabilities: Probability of each label.
+        logits: Logits from the head's forward pass.
+        bias: The part of each logit that belongs to no word.
         words: The text's words.
-        difference: How far bias and words together are from the logits, at most.
-        example: The label names of the cached example, where it is one.
-        spaces: The tokens in each label's concept space, C arrays (n, 1 to 3); none for heads
+        difference: Largest difference between a logit and the sum of its bias and words.
+        example: True label names if the text is a cached example, else None.
+        spaces: The tokens in each label's concept space, C arrays (n, 1 to 3); empty for heads
             without concept spaces.
     """
 
@@ -87,17 +94,17 @@ class Explanation:
 
     @property
     def predicted(self) -> int:
-        """The number of the most probable label."""
+        """Index of the most probable label."""
         return int(np.argmax(self.probabilities))
 
     def marked(self, label: int) -> list[Marked]:
-        """The text, its words marked by their shares in a label's logit."""
+        """The text's words, marked by their shares in a label's logit."""
         shares = [word.contributions[label] for word in self.words]
         return marked([word.text for word in self.words], shares)
 
 
 def marked(words: Sequence[str], shares: Sequence[float]) -> list[Marked]:
-    """A text's words with their shares in a logit, those that matter marked."""
+    """Mark the words of a text that matter, given each word's share in a logit."""
     strongest = max(map(abs, shares), default=0.0) or 1.0
     text = []
     for word, share in zip(words, shares, strict=True):
@@ -123,23 +130,23 @@ def require_shares(run: Run) -> None:
 
 
 class Shares:
-    """A run's head, as far as each token's share in the logits needs it."""
+    """Computes each token's share in the logits of a run's head."""
 
     def __init__(self, run: Run) -> None:
-        """Raises SpaceliteError where the logits are not a sum over tokens."""
+        """Raises SpaceliteError if the logits are not a sum over tokens."""
         require_shares(run)
         self._kind, self._config = heads.kind(run.head.kind), run.head
         self._parameters = run.parameters
         self.labels = list(run.record.label_names)
         self.task: Task = run.record.task
         self.bias: Array = self._kind.bias(self._parameters)
-        # The most numbers that are held of a token at once.
+        # Maximum numbers per token that are in memory at once.
         self.numbers_per_token = self._kind.numbers_per_token(
             self._config, len(self.labels), run.width
         )
 
     def token_logits(self, hidden: Array) -> Array:
-        """n times the shares (n, C) of a text's n tokens, from `hidden` (n, d), in its type."""
+        """n times the shares (n, C) of n tokens, from `hidden` (n, d), in its number type."""
         return self._kind.token_logits(self._config, self._parameters, hidden)
 
 
@@ -153,12 +160,12 @@ def explain(
     """Split a prediction into the shares of its words.
 
     Args:
-        run: The head.
+        run: The run.
         rows: The text's hidden states in the stored type, n rows.
-        words: The text's words, each with whether it is a special token and the numbers of its
+        words: The text's words: spelling, whether it is a special token, and the indices of its
             tokens.
-        logits: As the head's forward pass gave them, (C,).
-        example: The label names of the cached example, where it is one.
+        logits: Logits from the head's forward pass, (C,).
+        example: True label names if the text is a cached example.
 
     Raises:
         SpaceliteError: The head's logits are not a sum over tokens.
@@ -190,10 +197,10 @@ def explain_text(
     """Explain the prediction for a text.
 
     Args:
-        run: The head.
+        run: The run.
         text: The text.
-        backbone: Where the run's backbone lies, if it was a local folder.
-        device: Where the backbone runs.
+        backbone: Folder of the run's backbone, if it was a local one.
+        device: Device of the backbone.
 
     Raises:
         SpaceliteError: The head's logits are not a sum over tokens, the text is empty, or the
@@ -212,11 +219,11 @@ def explain_example(
     """Explain the prediction for an example of the run's cache; the backbone is not run.
 
     Args:
-        run: The head.
-        cache: The run's, open.
-        location: The example's split and number, as `test:17`.
-        backbone: Where the run's backbone lies, if it was a local folder: its tokenizer's file
-            tells the words.
+        run: The run.
+        cache: The run's cache, open for reading.
+        location: The example's split and index, such as `test:17`.
+        backbone: Folder of the run's backbone, if it was a local one: its tokenizer defines the
+            words.
 
     Raises:
         SpaceliteError: The head's logits are not a sum over tokens, or there is no such example.
@@ -237,16 +244,16 @@ def explain_example(
 def concept_points(run: Run, hidden: Array, most: int = 3) -> list[Array]:
     """A text's tokens in the concept space of each label.
 
-    Where a space has more than `most` dimensions: the coordinates along the first principal axes of
-    the text's tokens, the origin staying where it is.
+    If a space has more than `most` dimensions, the tokens are projected onto their first principal
+    axes; the origin stays where it is.
 
     Args:
-        run: The head.
+        run: The run.
         hidden: The text's hidden states (n, d).
-        most: Dimensions of a space at most.
+        most: Maximum dimensions of a space.
 
     Returns:
-        C arrays (n, min(L, most)); none for a head without concept spaces.
+        C arrays (n, min(L, most)); an empty list for a head without concept spaces.
     """
     kind = heads.kind(run.head.kind)
     coordinates = kind.coordinates(run.parameters, hidden.astype(np.float64))
@@ -257,10 +264,10 @@ def concept_points(run: Run, hidden: Array, most: int = 3) -> list[Array]:
 
 
 def _principal(points: Array, count: int) -> Array:
-    """Points (n, L) along the first `count` of their principal axes, (n, count)."""
+    """Project points (n, L) onto their first `count` principal axes, (n, count)."""
     _, _, axes = np.linalg.svd(points - points.mean(axis=0), full_matrices=len(points) < count)
     axes = axes[:count]
-    # Either direction is an axis: the one whose largest part is positive.
+    # The sign of an axis is arbitrary: make its largest component positive.
     largest = axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)]
     projected: Array = points @ (axes * np.sign(largest)[:, None]).T
     return projected
@@ -268,8 +275,14 @@ def _principal(points: Array, count: int) -> Array:
 
 @dataclass(frozen=True)
 class CachedExample:
-    """An example of a cache: hidden states (n, d), token ids (n,), the pooler's output (d,) where
-    there is one, and its label names."""
+    """An example of a cache.
+
+    Attributes:
+        hidden: Hidden states in the stored type, n rows.
+        token_ids: Token ids, (n,).
+        pooled: The pooler's output, (d,); None without a pooler.
+        labels: The example's label names.
+    """
 
     hidden: Array
     token_ids: Array
@@ -281,11 +294,11 @@ def cached_example(cache: Cache, location: str) -> CachedExample:
     """Read an example of a cache.
 
     Args:
-        cache: Open.
-        location: Its split and number, as `test:17`.
+        cache: The cache, open for reading.
+        location: The example's split and index, such as `test:17`.
 
     Raises:
-        SpaceliteError: There is none.
+        SpaceliteError: There is no such example, or it is not embedded yet.
     """
     name, _, number = location.partition(":")
     split = cache.splits.get(name)

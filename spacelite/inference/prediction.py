@@ -20,7 +20,7 @@ from spacelite.runs import Run
 log = logging.getLogger(__name__)
 
 Array = npt.NDArray[Any]
-# Called with the phase ("tokenize" or "embed"), how much of it is done, and how much there is.
+# Called with the phase ("tokenize" or "embed"), the amount done and the total.
 OnProgress = Callable[[str, int, int], None]
 
 
@@ -33,21 +33,21 @@ def predict(
     tokens_per_batch: int | None = None,
     on_progress: OnProgress = lambda phase, done, total: None,
 ) -> Array:
-    """The probability of each label for each text; of a multi-label run each label's own.
+    """The probability of each label for each text; independent per label in a multi-label run.
 
-    The texts pass through the backbone as the run's training data did, hidden states rounded to
-    the stored type, so that a text of the cache gets what its cached hidden states give.
+    Texts pass through the backbone as the run's training data did, with hidden states rounded to
+    the stored type, so that a text of the cache gets the same result as its cached hidden states.
 
     Args:
-        run: The head.
+        run: The run.
         texts: N texts.
-        backbone: Where the run's backbone lies, if it was a local folder.
-        device: For the backbone: `auto`, `cpu`, `cuda`, ...
-        tokens_per_batch: Tokens in a forward pass at most.
-        on_progress: Called with the phase, what is done and all of it.
+        backbone: Folder of the run's backbone, if it was a local one.
+        device: Device of the backbone: `auto`, `cpu`, `cuda`, ...
+        tokens_per_batch: Maximum tokens per forward pass.
+        on_progress: Called with the phase, the amount done and the total.
 
     Returns:
-        (N, C) float64.
+        The probabilities, (N, C) float64.
 
     Raises:
         SpaceliteError: A text is empty, or the backbone is not the run's.
@@ -63,12 +63,12 @@ def predict(
 
 
 def head_logits(run: Run, hidden: Array, pooled: Array | None) -> Array:
-    """The head's logits (B, C) for texts of one length.
+    """The head's logits (B, C) for B texts of equal length.
 
     Args:
-        run: The head.
+        run: The run.
         hidden: Hidden states (B, n, d), in the stored type.
-        pooled: The pooler's outputs (B, d), where the backbone has one.
+        pooled: The pooler's outputs (B, d); None without a pooler.
     """
     import torch
 
@@ -96,17 +96,17 @@ def one_text(
     """Run one text through the backbone.
 
     Args:
-        run: The head.
+        run: The run.
         text: The text.
-        files: The run's backbone.
-        device: Where the backbone runs.
+        files: Files of the run's backbone.
+        device: Device of the backbone.
 
     Returns:
         The hidden states (n, d) in the stored type, the token ids (n,), and the pooler's output
-        (d,) where the backbone has one.
+            (d,), None without a pooler.
 
     Raises:
-        SpaceliteError: As `predict`.
+        SpaceliteError: The text is empty.
     """
     tokens = _tokenized(run, files, [text])
     ((_, hidden, pooled),) = _hidden_states(run, files, tokens, device)
@@ -119,7 +119,7 @@ def _tokenized(
     texts: Sequence[str],
     on_progress: OnProgress = lambda phase, done, total: None,
 ) -> Tokenized:
-    """The texts' tokens, as the run's training data had them."""
+    """Tokenize texts with the settings of the run's training data."""
     check(texts)
     spec = run.record.spec
     tokens = backbones.tokenize(
@@ -150,8 +150,8 @@ def _hidden_states(
     tokens_per_batch: int | None = None,
     on_progress: OnProgress = lambda phase, done, total: None,
 ) -> Iterator[tuple[Array, Array, Array | None]]:
-    """Batches of text numbers (B,), their hidden states (B, n, d) in the stored type, and pooled
-    outputs (B, d) where there are any."""
+    """Yield batches: indices of texts (B,), their hidden states (B, n, d) in the stored type, and
+    the pooler's outputs (B, d), None without a pooler."""
     spec = run.record.spec
     device = backbones.resolve_device(device)
     model = backbones.Backbone(files, layer=spec.layer, device=device)
@@ -168,7 +168,7 @@ def _hidden_states(
 
 
 def check(texts: Sequence[str]) -> None:
-    """Raise SpaceliteError where there is no text, or an empty one."""
+    """Raise SpaceliteError if there is no text, or an empty one."""
     empty = [number for number, text in enumerate(texts, 1) if not text.strip()]
     if not texts or empty:
         what = f"text {empty[0]} is empty" if empty else "there is no text"
@@ -180,10 +180,10 @@ def backbone_files(run: Run, backbone: str | None = None) -> BackboneFiles:
 
     Args:
         run: The run.
-        backbone: Where they lie, if it was a local folder.
+        backbone: Folder of the backbone, if it was a local one.
 
     Raises:
-        SpaceliteError: They are another backbone's, or are not to be found.
+        SpaceliteError: The files are not found, or belong to a different backbone.
     """
     spec = run.record.spec
     wanted = backbone_settings(spec, backbone)
@@ -210,7 +210,7 @@ def read_texts(path: Path) -> list[str]:
     """The lines of a UTF-8 file, each a text.
 
     Raises:
-        SpaceliteError: The file cannot be read, or a line is empty.
+        SpaceliteError: The file cannot be read or is not UTF-8, or a line is empty.
     """
     try:
         return lines(path.read_bytes())
@@ -222,7 +222,7 @@ def lines(content: bytes) -> list[str]:
     """The lines of UTF-8 bytes, each a text.
 
     Raises:
-        SpaceliteError: They are in another encoding, or a line is empty.
+        SpaceliteError: The bytes are not UTF-8, or a line is empty.
     """
     try:
         text = content.decode("utf-8-sig").replace("\r\n", "\n")
@@ -230,7 +230,7 @@ def lines(content: bytes) -> list[str]:
         raise SpaceliteError(
             f"the texts are not UTF-8 (byte {error.start}): convert them"
         ) from error
-    # Not splitlines, to which other characters end lines as well.
+    # Not splitlines, which also splits at other characters.
     texts = text.removesuffix("\n").split("\n")
     empty = [number for number, text in enumerate(texts, 1) if not text.strip()]
     if empty:

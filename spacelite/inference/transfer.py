@@ -17,7 +17,7 @@ from spacelite.runs import Run, TransferRecord
 from spacelite.training import engine, evaluation
 from spacelite.training.batches import TokenSplit, free_budget
 
-# What the hidden states mean: a head is of no use on others.
+# Settings that must match, since a head only works on hidden states of the same kind.
 SAME = ("backbone_version", "tokenizer_hash", "layer", "padding")
 
 
@@ -32,18 +32,19 @@ def evaluate(
     """Evaluate a run's head on all splits of a complete cache.
 
     Args:
-        run: The head.
-        cache: The other data set's, open.
-        mapping: The cache's label names -> the run's. Without one labels of the same names are the
-            same, and where no name is in both they are matched by their numbers.
+        run: The run.
+        cache: The other data set's cache, open for reading.
+        mapping: The cache's label name -> the run's label name. Default: labels are matched by
+            name, or by number if they have no name in common.
         device: `cpu` or `cuda`.
-        on_progress: Called with the tokens that are done, and all of them.
+        on_progress: Called with the number of tokens done and the total.
 
     Returns:
-        The record, and by split the predictions for all splits but train.
+        The record, and the predictions by split for all splits except train.
 
     Raises:
-        SpaceliteError: Backbone, layer or width differ, or the labels do not fit.
+        SpaceliteError: The cache is unfinished, its hidden states are of a different kind than the
+            run's, or the labels do not match.
     """
     if not cache.complete:
         raise SpaceliteError(f"cache {cache.name} is unfinished: run its embed command again")
@@ -78,7 +79,7 @@ def evaluate(
                 rows = np.arange(len(mapped))
                 logits = evaluated.logits.numpy()
                 predictions[name] = Predictions(rows, mapped.numpy(), logits, task)
-            del split  # before the next is read
+            del split  # before the next one is read
     result = TransferRecord(
         cache=cache.name,
         cache_key=cache.spec.cache_key(),
@@ -107,7 +108,7 @@ def _check_hidden_states(run: Run, cache: Cache) -> None:
 
 
 def _label_numbers(run: Run, cache: Cache, mapping: dict[str, str] | None) -> npt.NDArray[np.int64]:
-    """For each of the cache's labels the number of the run's, (C,) int64."""
+    """The run's label number for each of the cache's labels, (C,) int64."""
     task = tasks.task_of(cache.splits["train"].labels)
     about = f"data set {cache.spec.dataset} and run {run.id} do not go together"
     tasks.check_same(task, run.record.task, about)
@@ -120,18 +121,18 @@ def _label_numbers(run: Run, cache: Cache, mapping: dict[str, str] | None) -> np
 def parse_mapping(
     pairs: Sequence[str], there: Sequence[str], here: Sequence[str]
 ) -> dict[str, str]:
-    """`["a=x", "b=y"]` -> {"a": "x", "b": "y"}.
+    """Parse pairs of labels: `["a=x", "b=y"]` -> `{"a": "x", "b": "y"}`.
 
-    Where labels themselves hold a `=`, the one counts that has a label of `there` before it and one
-    of `here` after.
+    If labels themselves contain `=`, a pair is split at the one that has a label of `there` before
+    it and a label of `here` after it.
 
     Args:
-        pairs: One for each label.
-        there: The data set's label names.
-        here: The run's.
+        pairs: One pair per label.
+        there: Label names of the data set.
+        here: Label names of the run.
 
     Raises:
-        SpaceliteError: Something is no such pair, or a label is mapped twice.
+        SpaceliteError: A string is not such a pair, or a label is mapped twice.
     """
     mapping: dict[str, str] = {}
     for pair in pairs:

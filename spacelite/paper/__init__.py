@@ -1,5 +1,5 @@
-"""The published tables. In: runs, or nothing yet. Out: which row a run is compared with; every row
-measured from the data on."""
+"""The published tables. In: runs, or nothing yet. Out: the row that a run is compared with; every
+row measured from scratch."""
 
 from spacelite.lazy import exports
 from spacelite.paper.tables import (

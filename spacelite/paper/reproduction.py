@@ -1,4 +1,4 @@
-"""The published tables from data to figures: embed, train and evaluate what is not there yet."""
+"""The published tables from data to figures: embed, train and evaluate what does not exist yet."""
 
 from __future__ import annotations
 
@@ -20,14 +20,23 @@ from spacelite.training import TrainingConfig, loop
 
 log = logging.getLogger(__name__)
 
-# Called with the phase (embed's, "train" or "evaluate"), how much of it is done, of how much.
+# Called with the phase (those of embed, "train" or "evaluate"), the amount done and the total.
 OnProgress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReproduceOptions:
-    """How the tables are measured: with `backbone`, where it is given, in place of the published
-    ones, and `seeds` seeds per row; the others are `embed`'s."""
+    """How the tables are measured.
+
+    Attributes:
+        cache_dir: Folder of caches and runs.
+        backbone: Backbone in place of the published ones; None for the published ones.
+        seeds: Number of seeds per row.
+        limit: Maximum examples per split, as in `embed`.
+        data_dir: Folder of local data sets, as in `embed`.
+        device: Device of the backbone and the heads.
+        tokens_per_batch: Maximum tokens per forward pass of the backbone.
+    """
 
     cache_dir: Path
     backbone: str | None = None
@@ -43,23 +52,23 @@ def reproduce(
     options: ReproduceOptions,
     on_progress: OnProgress = lambda phase, done, total: None,
 ) -> list[RowOutcome]:
-    """Measure every row of the published tables, or of one: training data embedded, all heads of a
-    number of epochs trained in one pass, zero-shot rows evaluated on their test data.
+    """Measure every row of the published tables, or of one table.
 
-    Caches, runs and evaluations that are there already are used; after an interruption the same
-    call continues. A backbone or data set that is not available leaves its rows empty, and the log
-    says why.
+    Training data are embedded, heads with the same number of epochs are trained in one pass, and
+    zero-shot rows are evaluated on their test data. Existing caches, runs and evaluations are
+    reused; after an interruption the same call continues. If a backbone or data set is not
+    available, its rows stay empty, and the log says why.
 
     Args:
-        table: A table's id; None for all of them.
-        options: How.
-        on_progress: Called with the phase, what is done and all of it.
+        table: Id of a table; None for all tables.
+        options: How the tables are measured.
+        on_progress: Called with the phase, the amount done and the total.
 
     Returns:
         One outcome per published row.
 
     Raises:
-        SpaceliteError: There is no such table, or an option is not usable.
+        SpaceliteError: There is no such table, or an option is invalid.
     """
     rows = [row for row in tables.published() if table in (None, row.table)]
     if not rows:
@@ -96,7 +105,7 @@ def _embed(
     failed: dict[tuple[str, str], SpaceliteError],
     on_progress: OnProgress,
 ) -> Path | None:
-    """The cache of a data set; None, said once and put into `failed`, where it cannot be made."""
+    """The cache of a data set; None, logged once and noted in `failed`, if it cannot be created."""
     if (backbone, data) in failed:
         return None
     try:
@@ -124,7 +133,7 @@ def _train(
     options: ReproduceOptions,
     on_progress: OnProgress,
 ) -> None:
-    """One pass for all rows with this cache and number of epochs."""
+    """Train the heads of all rows with this cache and number of epochs in one pass."""
     protocol = tables.protocol()
     training = TrainingConfig(epochs=epochs, batch_size=protocol["batch_size"])
     with Cache(path) as cache:
@@ -155,7 +164,7 @@ def _trained(
     options: ReproduceOptions,
     on_progress: OnProgress,
 ) -> list[Run]:
-    """Train heads in one pass and save each; one that diverges is named in the log."""
+    """Train heads in one pass and save each; heads that diverge are named in the log."""
     saved: list[Run] = []
     results = loop.train(
         cache,
@@ -209,7 +218,7 @@ def _transfer(
     failed: dict[tuple[str, str], SpaceliteError],
     on_progress: OnProgress,
 ) -> None:
-    """Evaluate the runs of zero-shot rows on the data that the row was tested on."""
+    """Evaluate the runs of zero-shot rows on the test data of those rows."""
     for outcome in outcomes:
         data = outcome.row.test_on
         if data == outcome.row.train_on or not outcome.runs:
@@ -227,7 +236,7 @@ def _transfer(
 def _transferred(
     run: Run, cache: Cache, options: ReproduceOptions, on_progress: OnProgress
 ) -> Scores:
-    """A run's figures on the test split of another cache, labels matched by their numbers."""
+    """A run's metrics on the test split of another cache, with labels matched by number."""
     by_number = dict(zip(cache.label_names, run.record.label_names, strict=True))
     for known in run.transfers():
         same = known.cache_key == cache.spec.cache_key() and known.labels == by_number

@@ -1,6 +1,7 @@
 """The published tables, and which of their rows a run can be compared with.
 
-Figures: the space-model README (Tytarenko & Amin, arXiv:2401.16638), in `published_results.json`.
+The figures are from the space-model README (Tytarenko & Amin, arXiv:2401.16638) and are kept in
+`published_results.json`.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from spacelite.training import TrainingConfig
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """One row of a published table. `figures`: loss, accuracy, f1_macro, precision, recall and
-    train_params (None where the table has none)."""
+    """One row of a published table. `figures` holds loss, accuracy, f1_macro, precision, recall and
+    train_params; a figure that the table lacks is None."""
 
     table: str
     title: str
@@ -46,8 +47,8 @@ class RowOutcome:
         row: The published row.
         runs: One run per seed.
         scores: Each run's test scores.
-        note: Why there are none, or what had to differ.
-        error: What could not be embedded, where that is the reason.
+        note: Why there are no runs, or what differs from the published row.
+        error: The error if the data could not be embedded.
     """
 
     row: PublishedRow
@@ -112,20 +113,20 @@ def average_of_table(table: str) -> str:
 
 
 def hub_name(backbone: str) -> str:
-    """A published backbone's name on the hub. The first table says only `bert-base`: it is read as
-    the cased one, which the other BERT tables name."""
+    """The name of a published backbone on the hub. The first table says only `bert-base`, which is
+    read as the cased model that the other BERT tables name."""
     return "bert-base-cased" if backbone == "bert-base" else backbone
 
 
 def matching(record: RunRecord, test_on: str) -> list[PublishedRow]:
-    """The published rows with a run's own data, head, losses, epochs and optimiser.
+    """The published rows with the same data, head, losses, epochs and optimiser as a run.
 
     Args:
-        record: The run's.
-        test_on: The data set that it was evaluated on.
+        record: The run's record.
+        test_on: Data set that the run was evaluated on.
 
     Returns:
-        Rows of the same backbone where there are any, else those of other backbones.
+        Rows with the same backbone if there are any, else rows with other backbones.
     """
     shared = protocol()
     usual = TrainingConfig(epochs=record.epochs or 1, batch_size=shared["batch_size"])
@@ -146,7 +147,7 @@ def matching(record: RunRecord, test_on: str) -> list[PublishedRow]:
     return same or rows
 
 
-OWN = ("latent", "inter", "intra", "pooling")  # what tells the heads of the tables apart
+OWN = ("latent", "inter", "intra", "pooling")  # settings that distinguish the heads of the tables
 
 
 def _own_settings(row: PublishedRow) -> dict[str, object]:
@@ -154,14 +155,14 @@ def _own_settings(row: PublishedRow) -> dict[str, object]:
 
 
 def _data_seed(record: RunRecord) -> int | None:
-    """The order of the examples has no part in what is compared."""
+    """The run's own data seed: runs are compared whatever the order of their examples."""
     training = record.training
     return training.data_seed if isinstance(training, TrainingConfig) else None
 
 
 def differences(row: PublishedRow, record: RunRecord) -> dict[str, str]:
-    """In which respects a run is not what a published row was made with: a mark for the row, and
-    what it stands for."""
+    """How a run's setup differs from that of a published row: a mark for the row -> the footnote
+    that it stands for."""
     notes = {}
     backbone, examples = record.spec.backbone, record.examples["train"]
     if not same_backbone(row.backbone, backbone):
@@ -178,5 +179,5 @@ def differences(row: PublishedRow, record: RunRecord) -> dict[str, str]:
 
 
 def same_backbone(published_name: str, name: str) -> bool:
-    """Whether a backbone is the published one, with or without its owner on the hub."""
+    """Whether a backbone is the published one; an owner in its hub name is ignored."""
     return hub_name(published_name) == name.rpartition("/")[2]

@@ -1,4 +1,4 @@
-"""`run.json`: the record of a run, as it is written and read, and the run's identity."""
+"""`run.json`: the record of a run, how it is written and read, and the run's id."""
 
 from __future__ import annotations
 
@@ -20,24 +20,27 @@ FORMAT = 1
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """What `run.json` says of a run.
+    """The contents of `run.json`.
 
     Attributes:
-        id: The run's name, a function of cache and settings (`run_id`).
+        id: The run's id, determined by cache and settings (`run_id`).
         head: The head's config.
-        training: What it shared with the heads it was trained beside.
-        cache: The name of the cache it was trained on; `cache_key`: its key; `spec`: its spec.
-        label_names: The C names, by label number.
-        task: What a label is.
-        examples: How many the cache has, by split.
-        average: How precision and recall are averaged.
-        train_params: The number of trained parameters.
-        metrics: Every metric by split, with the final weights; read them with `figure`, since runs
-            of former versions lack later metrics.
-        best_epoch: The epoch of the weights, where early stopping chose it.
-        seconds: Of the training, which `heads_in_pass` heads shared.
-        created: When, in UTC.
-        versions: Of the packages it was trained with.
+        training: Training settings, shared by all heads of the pass.
+        cache: Name of the cache that the head was trained on.
+        cache_key: Key of that cache.
+        spec: Spec of that cache.
+        label_names: The names of labels 0..C-1.
+        task: Task of the labels: single-label or multi-label.
+        examples: Number of examples in the cache, by split.
+        average: How precision and recall are averaged: `binary` or `weighted`.
+        train_params: Number of trained parameters.
+        metrics: Every metric of the final weights, by split; read them with `figure`, since older
+            runs lack newer metrics.
+        best_epoch: Epoch of the final weights if early stopping chose it, else None.
+        seconds: Duration of the training pass.
+        heads_in_pass: Number of heads trained in that pass.
+        created: Time of saving, in UTC.
+        versions: Versions of the packages that the head was trained with.
     """
 
     id: str
@@ -65,27 +68,27 @@ class RunRecord:
 
     @property
     def seed(self) -> int:
-        """The head's seed; 0 for a head that has none."""
+        """The head's seed; 0 for a head without one."""
         return int(getattr(self.head, "seed", 0))
 
     @property
     def epochs(self) -> int | None:
-        """How many epochs it was trained for; None for a head that is fitted at once."""
+        """Number of training epochs; None for a head that is fitted at once."""
         return self.training.epochs if isinstance(self.training, TrainingConfig) else None
 
     @property
     def split(self) -> str:
-        """The split that reports show: `test` where there is one, else `validation`."""
+        """The split that reports show: `test` if there is one, else `validation`."""
         return shown_split(self.metrics)
 
     def same_but_seed(self) -> tuple[Any, ...]:
-        """What runs have in common that differ in their seed alone."""
+        """A key that is equal for runs that differ only in their seed."""
         settings = {**self.head.settings(), **self.training.settings()}
         settings.pop("seed", None)
         return (self.cache_key, self.head.kind, *sorted(settings.items()))
 
     def as_json(self) -> dict[str, Any]:
-        """The record as `run.json` holds it."""
+        """The record as the JSON object of `run.json`."""
         return {
             "format": FORMAT,
             "id": self.id,
@@ -110,15 +113,15 @@ class RunRecord:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any], name: str) -> RunRecord:
-        """Read a record of this or a former version.
+        """Read a record of this or an earlier version.
 
         Args:
-            content: What `run.json` holds.
-            name: The run's id: that of its folder.
+            content: The JSON object of `run.json`.
+            name: The run's id: the name of its folder.
 
         Raises:
-            SpaceliteError: It was written by a later version, or its kind of head is not known.
-            KeyError, TypeError, ValueError: It is no record.
+            SpaceliteError: A later version wrote the record, or its kind of head is unknown.
+            KeyError, TypeError, ValueError: The JSON object is not a record.
         """
         if content["format"] > FORMAT:
             raise SpaceliteError(
@@ -129,7 +132,7 @@ class RunRecord:
         head = heads.config_from(content["head"], settings)
         training = _config_from(TrainingConfig if heads.in_epochs(head) else FitConfig, settings)
         shown = shown_split(content["metrics"])
-        float(content["metrics"][shown]["accuracy"])  # what everything else relies on
+        float(content["metrics"][shown]["accuracy"])  # everything else relies on it
         return cls(
             id=name,
             head=head,
@@ -138,7 +141,7 @@ class RunRecord:
             cache_key=content["cache_key"],
             spec=CacheSpec.from_json(content["spec"]),
             label_names=tuple(content["label_names"]),
-            # Runs of the first versions have one label per text, and were trained alone.
+            # Runs of early versions have one label per text, and their heads were trained alone.
             task=MULTI_LABEL if content.get("multilabel") else SINGLE_LABEL,
             examples=dict(content["examples"]),
             average=content["average"],
@@ -157,10 +160,11 @@ class TransferRecord:
     """An evaluation of a run on another data set, `transfer/<cache>.json`.
 
     Attributes:
-        cache: The name of that data set's cache; `cache_key`: its key.
-        dataset: The data set's name.
-        examples: How many it has, by split.
-        labels: Its label names -> the run's.
+        cache: Name of that data set's cache.
+        cache_key: Key of that cache.
+        dataset: Name of that data set.
+        examples: Number of its examples, by split.
+        labels: Its label name -> the run's label name.
         metrics: Every metric by split.
     """
 
@@ -178,24 +182,24 @@ class TransferRecord:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> TransferRecord:
-        """Read a record. Raises KeyError or TypeError for what is none."""
+        """Read a record. Raises KeyError or TypeError if `content` is not one."""
         record = cls(**{each.name: content[each.name] for each in fields(cls)})
         float(record.metrics[record.split]["accuracy"] or 0)
         return record
 
 
 def figure(scores: Mapping[str, float | None], metric: str) -> float | None:
-    """A metric of saved scores, None where a run is older than it."""
+    """A metric of saved scores; None if the run is older than the metric."""
     return scores.get(metric)
 
 
 def shown_split(by_split: Mapping[str, Any]) -> str:
-    """The split that reports show: `test` where there is one, else `validation`."""
+    """The split that reports show: `test` if there is one, else `validation`."""
     return "test" if "test" in by_split else "validation"
 
 
 def run_id(spec: CacheSpec, head: HeadConfig, training: FitConfig) -> str:
-    """The id of a run, a function of the cache's spec and the settings alone."""
+    """The id of a run, determined only by the cache's spec and the settings."""
     hashed = {**head.hashed(), **training.hashed()}
     identity = canonical({"cache": spec.cache_key(), "head": head.kind, **hashed})
     digest = hashlib.sha256(identity.encode()).hexdigest()
@@ -203,6 +207,6 @@ def run_id(spec: CacheSpec, head: HeadConfig, training: FitConfig) -> str:
 
 
 def _config_from(kind: type[FitConfig], settings: Mapping[str, Any]) -> FitConfig:
-    """A config from saved settings: what an older run lacks, or has no part in, is the default."""
+    """A config from saved settings; settings that are missing or null take their defaults."""
     known = {each.name: settings[each.name] for each in fields(kind) if each.name in settings}
     return kind(**{name: value for name, value in known.items() if value is not None})

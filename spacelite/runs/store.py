@@ -1,4 +1,4 @@
-"""One trained head on disk: save, load, find. The docs describe the format."""
+"""Trained heads on disk: save, load, find. docs/formats.md describes the format."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 RECORD, HISTORY, PARAMETERS = "run.json", "history.json", "head.safetensors"
 PREDICTIONS = "predictions.npz"
-TRANSFERS = "transfer"  # a folder in the run's: evaluations on other data sets
+TRANSFERS = "transfer"  # subfolder of a run: evaluations on other data sets
 PACKAGES = ("spacelite", "torch", "transformers", "datasets", "h5py", "numpy", "safetensors")
 OTHERWISE = "choose another cache_dir"
 
@@ -49,7 +49,7 @@ class Run:
 
     @property
     def id(self) -> str:
-        """The run's name: that of its folder."""
+        """The run's id: the name of its folder."""
         return self.folder.name
 
     @property
@@ -62,14 +62,14 @@ class Run:
         """The head's parameters by name.
 
         Raises:
-            SpaceliteError: Their file is damaged, or another head's.
+            SpaceliteError: The file is damaged, or belongs to a different head.
         """
         from safetensors.numpy import load_file
 
         path = self.folder / PARAMETERS
         try:
             arrays: dict[str, Array] = load_file(path)
-        except Exception as error:  # safetensors' own, and the system's
+        except Exception as error:  # safetensors' own errors, and the system's
             raise SpaceliteError(
                 f"{path} is damaged ({one_line(error, 80)}): train the head again"
             ) from error
@@ -82,16 +82,16 @@ class Run:
 
     @property
     def width(self) -> int:
-        """The hidden width that the head is on."""
+        """d, the width of the hidden states that the head was trained on."""
         return _width(self.record, self.parameters)
 
     def _shapes(self, arrays: Mapping[str, Array]) -> dict[str, tuple[int, ...]]:
-        """The shapes that the parameters should have, of the hidden width that they do have."""
+        """The shapes that the parameters should have, given the hidden width of `arrays`."""
         kind, classes = heads.kind(self.head.kind), len(self.record.label_names)
         return kind.shapes(self.head, classes, _width(self.record, arrays))
 
     def history(self) -> list[dict[str, Any]]:
-        """The metrics after every epoch; none, and it is named in the log, for a damaged file."""
+        """The metrics after every epoch; empty, with a log warning, if the file is damaged."""
         path = self.folder / HISTORY
         try:
             history: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
@@ -104,10 +104,11 @@ class Run:
         """The head's predictions on the split that reports show.
 
         Args:
-            transfer: Of an evaluation on another data set; None for the run's own.
+            transfer: An evaluation on another data set; None for the run's own data set.
 
         Returns:
-            None where there are none; a damaged file is named in the log.
+            The predictions; None if there is no file, or, with a warning in the log, if it is
+                damaged.
         """
         path, record = self.folder / PREDICTIONS, self.record
         split, metrics = record.split, record.metrics
@@ -122,7 +123,7 @@ class Run:
             return None
 
     def transfers(self) -> list[TransferRecord]:
-        """The run's evaluations on other data sets, by the names of their caches."""
+        """The run's evaluations on other data sets, sorted by the names of their caches."""
         found = []
         for path in sorted((self.folder / TRANSFERS).glob("[!.]*.json")):
             try:
@@ -132,10 +133,10 @@ class Run:
         return found
 
     def save_transfer(self, record: TransferRecord, splits: dict[str, Predictions]) -> None:
-        """Keep an evaluation on another data set with the run, in the place of a former one.
+        """Save an evaluation on another data set with the run; an earlier one is replaced.
 
         Raises:
-            SpaceliteError: It cannot be written.
+            SpaceliteError: The files cannot be written.
         """
         path = self.folder / TRANSFERS / f"{record.cache}.json"
         files.make_folder(path.parent, OTHERWISE)
@@ -155,31 +156,31 @@ def _width(record: RunRecord, arrays: Mapping[str, Array]) -> int:
 
 
 def runs_folder(cache_dir: Path) -> Path:
-    """Where the runs of `cache_dir` lie."""
+    """The folder of runs inside `cache_dir`."""
     return cache_dir / "runs"
 
 
 def prepare(cache_dir: Path) -> Path:
-    """The folder of runs, made where it is missing. Raises SpaceliteError where it cannot be
+    """Return the folder of runs, created if missing. Raises SpaceliteError if it cannot be
     written."""
     return files.make_folder(runs_folder(cache_dir), OTHERWISE)
 
 
 def save(cache_dir: Path, cache: Cache, head: TrainedHead, training: TrainingConfig) -> Run:
-    """Write a trained head to `<cache-dir>/runs/<id>/`, whole or not at all; the same training
-    replaces its former run.
+    """Write a trained head to `<cache_dir>/runs/<id>/`, whole or not at all; an earlier run of
+    the same id is replaced.
 
     Args:
-        cache_dir: The folder of caches and runs.
-        cache: What it was trained on.
+        cache_dir: Folder of caches and runs.
+        cache: The cache that the head was trained on.
         head: The trained head.
-        training: What it shared with the others of its training.
+        training: Training settings, shared by all heads of the pass.
 
     Returns:
         The saved run.
 
     Raises:
-        SpaceliteError: It cannot be written.
+        SpaceliteError: The run cannot be written.
     """
     from safetensors.numpy import save_file
 
@@ -211,7 +212,7 @@ def save(cache_dir: Path, cache: Cache, head: TrainedHead, training: TrainingCon
     prepare(cache_dir)
     try:
         with files.lock(folder.parent):
-            _tidy(folder, partial, former)  # a process may have been killed in here
+            _tidy(folder, partial, former)  # an earlier process may have been killed here
             try:
                 partial.mkdir()
                 save_file(parameters, partial / PARAMETERS)
@@ -221,18 +222,18 @@ def save(cache_dir: Path, cache: Cache, head: TrainedHead, training: TrainingCon
                 if folder.exists():
                     folder.rename(former)
                 partial.rename(folder)
-            finally:  # still under the lock: the next to save makes a folder of the same name
+            finally:  # still under the lock: the next process may use the same names
                 _tidy(folder, partial, former)
     except SpaceliteError:
         raise
-    except Exception as error:  # safetensors has one of its own for a full disk
+    except Exception as error:  # safetensors raises an error of its own if the disk is full
         reason = (isinstance(error, OSError) and error.strerror) or one_line(error, 80)
         raise SpaceliteError(f"run {name} cannot be saved in {folder.parent}: {reason}") from error
     return Run(folder, record)
 
 
 def predictions_of(cache: Cache, logits: Mapping[str, Any]) -> dict[str, Predictions]:
-    """Logits (N, C) by split beside the labels of the cache."""
+    """Combine logits (N, C), by split, with the labels of the cache."""
     return {
         name: Predictions(
             np.arange(len(values)),
@@ -245,7 +246,7 @@ def predictions_of(cache: Cache, logits: Mapping[str, Any]) -> dict[str, Predict
 
 
 def _tidy(folder: Path, partial: Path, former: Path) -> None:
-    """Bring the former run back where no new one has taken its name; leave nothing else behind."""
+    """Restore the former run if no new one has taken its name; delete what else is left over."""
     if former.exists() and not folder.exists():
         former.rename(folder)
     for left in (partial, former):
@@ -260,7 +261,7 @@ def _version(package: str) -> str | None:
 
 
 def load_all(cache_dir: Path) -> list[Run]:
-    """Every run of `cache_dir`, oldest first. A damaged one is named in the log and left out."""
+    """Load every run of `cache_dir`, oldest first; damaged ones are logged and left out."""
     found = []
     for folder in sorted(runs_folder(cache_dir).glob("[!.]*")):
         if folder.is_dir():
@@ -275,11 +276,11 @@ def find(cache_dir: Path, name: str) -> Run:
     """Find a run.
 
     Args:
-        cache_dir: The folder of caches and runs.
-        name: The run's id, a part of it that no other has, or its folder.
+        cache_dir: Folder of caches and runs.
+        name: The run's id, a unique part of it, or its folder.
 
     Raises:
-        SpaceliteError: There is none, or more than one.
+        SpaceliteError: No run matches, or more than one.
     """
     if (Path(name) / RECORD).is_file():
         return load(Path(name))
@@ -300,10 +301,10 @@ def find(cache_dir: Path, name: str) -> Run:
 
 
 def load(folder: Path) -> Run:
-    """The run in `folder`.
+    """Load the run in `folder`.
 
     Raises:
-        SpaceliteError: It is damaged, or was written by a later version.
+        SpaceliteError: The run is damaged, or was written by a later version.
     """
     try:
         content = json.loads((folder / RECORD).read_text(encoding="utf-8"))
