@@ -1,4 +1,4 @@
-"""The functions: those of the command line, in the same words."""
+"""The main functions: the commands of the command line, with the same options."""
 
 from __future__ import annotations
 
@@ -55,28 +55,29 @@ def embed(
             a file or a folder; a pandas DataFrame, a `datasets.DatasetDict`, or
             {"train": (texts, labels), ...}.
         backbone: A hub name, a local folder, or `minilm`.
-        texts: In place of `dataset`: N texts, all of them training data.
-        labels: One for each of `texts`: numbers or strings, or lists of them (multi-label).
-        name: What data without a name are called.
-        cache_dir: The folder of caches and runs.
-        max_length: Tokens per text at most; the rest is cut off.
-        dtype: The stored number type, `float16` or `float32`.
-        layer: Which hidden states: -1 the last layer's, 0 the embeddings'.
-        padding: `none`, or `max_length` to cache and count padded positions too.
-        limit: Examples per split at most: a seeded, stratified sample.
-        device: Where the backbone runs: `auto`, `cpu`, `cuda`, ...
-        tokens_per_batch: Tokens in a forward pass at most.
+        texts: N texts in place of `dataset`, all of them training data.
+        labels: N labels of `texts`: numbers, strings, or lists of these (multi-label).
+        name: Name of data passed as objects. Default: `texts`.
+        cache_dir: Folder of caches and runs.
+        max_length: Maximum tokens per text; the rest is cut off.
+        dtype: Number type in which hidden states are stored, `float16` or `float32`.
+        layer: Layer of the hidden states: -1 the last, 0 the embedding layer.
+        padding: `none`, or `max_length` to pad every text and cache padded positions as tokens.
+        limit: Maximum examples per split: a seeded, stratified sample.
+        device: Device of the backbone: `auto`, `cpu`, `cuda`, ...
+        tokens_per_batch: Maximum tokens per forward pass. Default: 4,096 on a CPU, 65,536 on a GPU.
         revision: Commit, branch or tag of a hub backbone.
-        text_column: The column of the texts, where its name does not show it.
-        label_column: The column of the labels, where its name does not show it.
-        data_dir: A folder with data sets by name, searched before the hub.
-        progress: True for bars, False for none, or a function of (phase, done, total).
+        text_column: Name of the text column. Default: recognised automatically.
+        label_column: Name of the label column. Default: recognised automatically.
+        data_dir: Folder of local data sets, searched by name before the hub.
+        progress: True for bars, False for none, or a function called with (phase, done, total).
 
     Returns:
         The finished cache.
 
     Raises:
-        SpaceliteError: Whatever can be mended: the message says how.
+        SpaceliteError: The data, backbone or settings cannot be used, or the disk or memory is
+            full; the message says what to do.
     """
     folder = Path(cache_dir)
     with reporting(progress) as on_progress:
@@ -105,14 +106,14 @@ def embed(
 
 
 def find_cache(name: str | None = None, cache_dir: str | Path = CACHE_DIR) -> EmbeddedDataset:
-    """A cache that is there already.
+    """Find an existing cache.
 
     Args:
-        name: Its name, the beginning of it, or its path; the newest complete one unless given.
-        cache_dir: The folder of caches and runs.
+        name: The cache's name, a prefix of it, or its path. Default: the newest complete cache.
+        cache_dir: Folder of caches and runs.
 
     Raises:
-        SpaceliteError: There is none, or more than one.
+        SpaceliteError: No cache matches, or more than one.
     """
     folder = Path(cache_dir)
     path = caches.find(folder, name) if name else caches.newest_complete(folder)
@@ -146,38 +147,40 @@ def train(
 ) -> Runs:
     """Train heads on a cache, all in one pass over the tokens per epoch, and save each as a run.
 
-    Lists are combined: every combination is a head.
+    Where several values are given, a head is trained for every combination.
 
     Args:
-        cache: What `embed` returned, or a cache's name; the newest complete one unless given.
-        head: Kinds of heads: `space`, `linear`, `mlp`, `logreg`.
-        inter: Weights of the inter-space loss.
-        intra: Weights of the intra-space loss.
-        latent: Dimensions of a concept space.
-        learning_rate: Adam's learning rates.
-        weight_decay: Adam's L2 penalties.
-        pooling: The baselines' vectors: `first`, `last`, `mean`, `pooler`; the classification token
-            unless given.
-        seeds: K for the seeds 0 to K-1, or a list of seeds.
-        epochs: Passes over the training split.
+        cache: What `embed` returned, or a cache's name. Default: the newest complete cache.
+        head: Kind(s) of heads: `space`, `linear`, `mlp`, `logreg`.
+        inter: Weight(s) of the inter-space loss.
+        intra: Weight(s) of the intra-space loss.
+        latent: Number(s) of dimensions of a concept space.
+        learning_rate: Learning rate(s) of Adam.
+        weight_decay: Weight decay(s), Adam's L2 penalty.
+        pooling: Pooling(s) of the baselines: `first`, `last`, `mean`, `pooler`. Default: the
+            classification token.
+        seeds: Number K of seeds, which are 0 to K-1, or a list of seeds.
+        epochs: Number of passes over the training split.
         batch_size: Examples per update.
-        data_seed: Of the order of the examples.
-        schedule: Of the learning rate: `constant` or `cosine`.
-        clip_norm: The largest norm of a head's gradient.
-        class_weights: `none` or `balanced`.
-        patience: Stop a head after so many epochs without a better `monitor`.
-        monitor: The validation metric that `patience` watches.
+        data_seed: Seed of the order of the examples.
+        schedule: Schedule of the learning rate: `constant` or `cosine`.
+        clip_norm: Maximum norm of a head's gradient; None for no clipping.
+        class_weights: Weights of the classes in the loss: `none` or `balanced`.
+        patience: Stop a head after this many epochs without a better `monitor`; None to train all
+            epochs.
+        monitor: Validation metric that `patience` watches.
         device: `auto`, `cpu`, `cuda`, ...
-        resume: Continue an interrupted training of the same settings.
-        cache_dir: The folder of caches and runs; the cache's own unless given.
-        progress: True for bars, False for none, or a function of (phase, done, total).
-        settings: Those of other kinds of heads, by their names.
+        resume: Whether to continue an interrupted training with the same settings.
+        cache_dir: Folder of caches and runs. Default: that of the cache.
+        progress: True for bars, False for none, or a function called with (phase, done, total).
+        settings: Settings of other kinds of heads, by name.
 
     Returns:
-        The runs; its `stopped` names the heads that diverged.
+        The runs; `stopped` lists the heads that diverged.
 
     Raises:
-        SpaceliteError: Whatever can be mended: the message says how.
+        SpaceliteError: The cache or the settings cannot be used, or the runs cannot be saved; the
+            message says what to do.
     """
     from spacelite.backbones import resolve_device
     from spacelite.training import checkpoints, loop
@@ -225,30 +228,30 @@ def train(
 
 
 def _listed(value: Any) -> list[Any]:
-    """One value or several, each once."""
+    """One value or several as a list, without duplicates."""
     if isinstance(value, str) or not hasattr(value, "__iter__"):
         return [value]
     return list(dict.fromkeys(value))
 
 
 def load_run(name: str | Path, cache_dir: str | Path = CACHE_DIR) -> TrainedRun:
-    """A saved run.
+    """Load a saved run.
 
     Args:
-        name: Its id, a part of it that no other has, or its folder.
-        cache_dir: The folder of caches and runs.
+        name: The run's id, a unique part of it, or its folder.
+        cache_dir: Folder of caches and runs.
 
     Raises:
-        SpaceliteError: There is none, or more than one.
+        SpaceliteError: No run matches, or more than one.
     """
     return TrainedRun(saved_runs.find(Path(cache_dir), str(name)), Path(cache_dir))
 
 
 def load_runs(cache_dir: str | Path = CACHE_DIR) -> Runs:
-    """All saved runs, oldest first.
+    """Load all saved runs, oldest first.
 
     Args:
-        cache_dir: The folder of caches and runs.
+        cache_dir: Folder of caches and runs.
     """
     return Runs([TrainedRun(run, Path(cache_dir)) for run in saved_runs.load_all(Path(cache_dir))])
 
@@ -261,14 +264,14 @@ def report(
     backbone: str | None = None,
     progress: Progress = True,
 ) -> reports.Report:
-    """Compare runs, and the published figures with them.
+    """Compare runs with each other and with the published figures.
 
     Args:
-        runs: The runs; all of `cache_dir` unless given.
-        cache_dir: The folder of caches and runs, where no runs are given.
-        examples: Also show words and texts of the data.
-        backbone: Where the runs' backbone lies, if it was a local folder.
-        progress: True for bars, False for none, or a function of (phase, done, total).
+        runs: Runs to compare. Default: all runs of `cache_dir`.
+        cache_dir: Folder of caches and runs, used if no runs are given.
+        examples: Whether to show words and texts of the data.
+        backbone: Folder of the runs' backbone, if it was a local one.
+        progress: True for bars, False for none, or a function called with (phase, done, total).
 
     Returns:
         The report: print it, or `save` it as a page.

@@ -1,4 +1,4 @@
-"""Trained runs: what `train` and `load_runs` give back, and what can be done with them."""
+"""Trained runs: what `train` and `load_runs` return, and what can be done with them."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ class Runs(Sequence["TrainedRun"]):
         return iter(self._runs)
 
     def best(self, metric: str = "f1_macro") -> TrainedRun:
-        """The run with the best figure on the validation split.
+        """The run with the best value of a metric on the validation split.
 
         Args:
-            metric: One of METRICS.
+            metric: Name of the metric, one of METRICS.
 
         Raises:
             SpaceliteError: There is no such metric, or no run.
@@ -65,7 +65,7 @@ class Runs(Sequence["TrainedRun"]):
         return choose(known, key=lambda pair: pair[0])[1]
 
     def table(self) -> Table:
-        """The table that is printed."""
+        """The table as it is printed."""
         return runs_table([run.run for run in self._runs])
 
     def __str__(self) -> str:
@@ -83,9 +83,9 @@ class TrainedRun:
     """A saved run: its head classifies and explains texts.
 
     Attributes:
-        run: What is on disk.
-        cache_dir: The folder of caches and runs.
-        backbone: Where its backbone lies, if that is a local folder and known.
+        run: The run on disk.
+        cache_dir: Folder of caches and runs.
+        backbone: Folder of its backbone, if that is a local folder and known.
     """
 
     run: Run
@@ -94,12 +94,12 @@ class TrainedRun:
 
     @property
     def id(self) -> str:
-        """The run's name."""
+        """The run's id."""
         return self.run.id
 
     @property
     def record(self) -> RunRecord:
-        """Settings, metrics and all else that `run.json` holds."""
+        """Settings, metrics and everything else in `run.json`."""
         return self.run.record
 
     @property
@@ -120,10 +120,10 @@ class TrainedRun:
 
         Args:
             texts: N texts.
-            backbone: Where the run's backbone lies, if it was a local folder.
-            device: Where the backbone runs.
-            tokens_per_batch: Tokens in a forward pass at most.
-            progress: True for bars, False for none, or a function of (phase, done, total).
+            backbone: Folder of the run's backbone, if it was a local one.
+            device: Device of the backbone.
+            tokens_per_batch: Maximum tokens per forward pass.
+            progress: True for bars, False for none, or a function called with (phase, done, total).
 
         Raises:
             SpaceliteError: A text is empty, or the backbone is not the run's.
@@ -152,11 +152,11 @@ class TrainedRun:
         """Show which words mattered for a prediction.
 
         Args:
-            text: The text.
-            example: In place of a text: one of the run's cache, as `test:17`.
-            label: The label that is explained; the predicted one unless given.
-            backbone: Where the run's backbone lies, if it was a local folder.
-            device: Where the backbone runs.
+            text: The text to explain.
+            example: In place of a text: an example of the run's cache, such as `test:17`.
+            label: Label to explain. Default: the predicted one.
+            backbone: Folder of the run's backbone, if it was a local one.
+            device: Device of the backbone.
 
         Raises:
             SpaceliteError: The head's logits are not a sum over tokens, there is no such example or
@@ -193,24 +193,25 @@ class TrainedRun:
         data_dir: str | Path | None = None,
         progress: Progress = True,
     ) -> Evaluation:
-        """Evaluate the head on another data set, and keep the figures with the run.
+        """Evaluate the head on another data set, and save the metrics with the run.
 
         Args:
-            dataset: What is embedded, as in `embed`.
-            cache: In place of `dataset`: a cache that is there already.
-            labels: The data set's label names -> the run's, or pairs "data=run"; by default labels
-                of the same names are the same, others are matched by their numbers.
-            backbone: Where the run's backbone lies, if it was a local folder.
-            limit: Examples per split at most, of `dataset`.
+            dataset: Data set to embed and evaluate on, as in `embed`.
+            cache: In place of `dataset`: an existing cache, or its name.
+            labels: Data set's label name -> run's label name, or a list of pairs "data=run".
+                Default: labels are matched by name, or by number if no name is in both.
+            backbone: Folder of the run's backbone, if it was a local one.
+            limit: Maximum examples per split of `dataset`.
             device: `auto`, `cpu`, `cuda`, ...
-            tokens_per_batch: Tokens in a forward pass at most.
+            tokens_per_batch: Maximum tokens per forward pass.
             text_column: As in `embed`.
             label_column: As in `embed`.
             data_dir: As in `embed`.
-            progress: True for bars, False for none, or a function of (phase, done, total).
+            progress: True for bars, False for none, or a function called with (phase, done, total).
 
         Raises:
-            SpaceliteError: Hidden states or labels do not fit, or whatever `embed` raises.
+            SpaceliteError: Hidden states or labels do not match the run's, or the data cannot be
+                embedded.
         """
         from spacelite.backbones import resolve_device
 

@@ -1,4 +1,4 @@
-"""A report: what it says, and its forms."""
+"""A report: its findings, and the formats that it can be written in."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class Report:
         return report_blocks(self.findings)
 
     def as_json(self) -> dict[str, Any]:
-        """For programs: dictionaries, lists, strings and numbers."""
+        """The findings as JSON data: dictionaries, lists, strings and numbers."""
         return self.findings.as_json()
 
     def text(self, format: str = "text") -> str:
-        """The report as one text.
+        """The report as a single text.
 
         Args:
             format: `text`, `markdown`, `latex` or `json`.
@@ -45,9 +45,9 @@ class Report:
         """Write the report into a folder.
 
         Args:
-            folder: Where; it is made where it is missing.
+            folder: Folder to write to; created if missing.
             format: `html` (a page with its figures), `markdown`, `latex`, `json` or `text`.
-            on_progress: Called with the files that are done, and all of them.
+            on_progress: Called with the number of figures and pages done and the total.
 
         Returns:
             The file to open.

@@ -1,5 +1,5 @@
-"""A group of systems, example by example: which differences are real, curves, confusion,
-calibration and cost."""
+"""Analysis of a group of systems: which differences are real, curves, confusion, calibration and
+cost."""
 
 from __future__ import annotations
 
@@ -23,19 +23,25 @@ from spacelite.metrics.significance import Difference
 from spacelite.reports.analysis.groups import Group, System
 from spacelite.reports.analysis.rows import MeanStd, Row, mean_std
 
-MOST_SYSTEMS = 24  # of a group in detail: who reads more?
+MOST_SYSTEMS = 24  # systems of a group that are shown in detail
 
 Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two systems on the same examples, the first less the second.
+    """Two systems on the same examples; differences are the first minus the second.
 
-    Of the test split's uncertainty: the heads of the lowest seeds, their differences in `accuracy`
-    and `f1_macro` with intervals, and McNemar's p, by Holm's method `corrected` for all pairs of
-    the group. Of the seeds': `over_seeds`, the difference in accuracy between heads of the same
-    seed; `fixed`, the systems (logreg) that have none.
+    Attributes:
+        first: Name of the first system.
+        second: Name of the second system.
+        accuracy: Difference in accuracy between the heads of the lowest seeds, with its interval.
+        f1_macro: Their difference in macro F1, with its interval.
+        identical: Whether these heads make the same predictions.
+        corrected: McNemar's p for these heads, corrected for all pairs of the group (Holm).
+        fixed: Those of the two systems that have no seed (logreg).
+        over_seeds: Difference in accuracy between heads of the same seed; None for fewer than two.
+        seeds: Number of seeds in `over_seeds`.
     """
 
     first: str
@@ -51,9 +57,17 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Pair:
-    """The heads of two systems, first less second: their difference in accuracy, how many examples
-    only one of them predicts correctly, McNemar's `p`, and by Holm's method `corrected` for all
-    pairs."""
+    """The heads of two systems with the lowest seeds; differences are the first minus the second.
+
+    Attributes:
+        first: Name of the first system.
+        second: Name of the second system.
+        accuracy: Difference in accuracy, with its interval.
+        only_first: Number of examples that only the first head predicts correctly.
+        only_second: Number of examples that only the second head predicts correctly.
+        p: McNemar's p.
+        corrected: The same, corrected for all pairs of the group (Holm).
+    """
 
     first: str
     second: str
@@ -66,7 +80,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class ClassFigures:
-    """A class' precision, recall and F1 over seeds, and how many examples have it."""
+    """Precision, recall and F1 of a class over seeds, and `support`, its number of examples."""
 
     label: str
     precision: MeanStd
@@ -77,9 +91,15 @@ class ClassFigures:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How far a system's confidence can be trusted: the expected calibration error over seeds; and
-    of one head its own error and, for each bin of confidence, the mean, the accuracy and the number
-    of decisions."""
+    """How far a system's confidence can be trusted.
+
+    Attributes:
+        error: Expected calibration error over seeds.
+        own_error: Expected calibration error of the head with the lowest seed.
+        confidence: That head's mean confidence in each non-empty bin.
+        accuracy: Its accuracy in each of these bins.
+        count: Its number of decisions in each of these bins.
+    """
 
     error: MeanStd
     own_error: float
@@ -90,8 +110,16 @@ class Calibration:
 
 @dataclass(frozen=True)
 class SystemAnalysis:
-    """A system on the group's split. `confusion`, by true and predicted label, and the reliability
-    diagram are of the head `run` with the lowest `seed`; all else is over seeds."""
+    """A system on the group's split.
+
+    Attributes:
+        name: Name of the system.
+        run: Id of the run with the lowest seed.
+        seed: That seed.
+        confusion: That run's counts by true and predicted label, as the task lays them out.
+        classes: Figures of each class, over seeds.
+        calibration: Calibration over seeds and of that run.
+    """
 
     name: str
     run: str
@@ -103,15 +131,21 @@ class SystemAnalysis:
 
 @dataclass(frozen=True)
 class Curve:
-    """A system's metrics by epoch over seeds: {split: {metric: (means, standard deviations)}}, the
-    latter None with one seed."""
+    """A system's metrics by epoch.
+
+    Attributes:
+        name: Name of the system.
+        epochs: Numbers of the epochs, from 1.
+        splits: Split -> metric -> means and standard deviations over seeds; the latter are None
+            for a single seed.
+    """
 
     name: str
     epochs: list[int]
     splits: dict[str, dict[str, tuple[list[float], list[float] | None]]]
 
     def band(self, split: str, metric: str) -> tuple[list[float], list[float]] | None:
-        """A standard deviation below and above the means, within what a metric can be."""
+        """One standard deviation below and above the means, within the metric's range."""
         means, stds = self.splits[split][metric]
         if stds is None:
             return None
@@ -122,8 +156,14 @@ class Curve:
 
 @dataclass(frozen=True)
 class TrainingCost:
-    """Seconds of the pass that a system's heads were trained in, and how many shared it, at
-    least and at most: seeds may have been trained in several."""
+    """What training a system cost.
+
+    Attributes:
+        name: Name of the system.
+        seconds: Duration of the training pass, over seeds.
+        heads_in_pass: Minimum and maximum number of heads that shared the pass, since seeds may
+            have been trained in several passes.
+    """
 
     name: str
     seconds: MeanStd
@@ -132,8 +172,13 @@ class TrainingCost:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a group cost: its training, seconds of embedding and bytes of the cache (None where
-    they are not known, or the cache is gone)."""
+    """What a group cost.
+
+    Attributes:
+        training: Cost of training each system.
+        embedding_seconds: Duration of embedding; None if unknown.
+        cache_bytes: Size of the cache; None if the cache no longer exists.
+    """
 
     training: list[TrainingCost]
     embedding_seconds: float | None
@@ -142,10 +187,22 @@ class Cost:
 
 @dataclass(frozen=True)
 class Analysis:
-    """All that a report says of a group beside its table: of the systems with the best accuracy, 24
-    at most. `transferred`: it is of evaluations on another data set; `left_out`: how many systems
-    more there are; `incomplete`: systems without saved predictions; `tests`: how many pairs
-    of systems p is corrected for."""
+    """Everything that a report says about a group besides its table, for the MOST_SYSTEMS systems
+    with the best accuracy.
+
+    Attributes:
+        label_names: The names of labels 0..C-1.
+        task: Name of the labels' task.
+        transferred: Whether the runs are evaluated on another data set.
+        left_out: Number of systems that are not shown in detail.
+        tests: Number of pairs of systems that p is corrected for.
+        comparisons: The best system compared with each other one.
+        pairs: All pairs of systems.
+        systems: Confusion, classes and calibration of each system.
+        incomplete: Names of systems without saved predictions.
+        curves: Metrics by epoch; empty if `transferred`.
+        cost: Cost of the group; None if `transferred`.
+    """
 
     label_names: list[str]
     task: str
@@ -189,15 +246,15 @@ def analyse(cache_dir: Path, group: Group) -> Analysis:
         pairs=pairs,
         systems=[_system(name, systems[name], own, labels) for name, own in predictions.items()],
         incomplete=incomplete,
-        # Those of a transfer are of the same training, and stand with it.
+        # A transfer has no training of its own: curves and cost are shown with the original one.
         curves=[] if transferred else _curves(systems),
         cost=None if transferred else _cost(cache_dir, group.section.cache, systems),
     )
 
 
 def _pairs(predictions: dict[str, list[Predictions]], shown: set[str]) -> tuple[list[Pair], int]:
-    """Every two of the systems `shown` on the same examples; and how many pairs of all systems
-    there are, for which p is corrected."""
+    """All pairs of `shown` systems that predict the same examples, and the number of such pairs
+    among all systems, for which p is corrected."""
     names = list(predictions)
     every = [
         (one, other)
@@ -230,8 +287,8 @@ def _comparisons(
     predictions: dict[str, list[Predictions]],
     pairs: Sequence[Pair],
 ) -> list[Comparison]:
-    """Of the systems with saved predictions, the one with the highest accuracy in the table
-    (`best`) against the others."""
+    """Compare `best`, the system with the highest accuracy among those with saved predictions,
+    with each of the others."""
     made = []
     for pair in pairs:
         if best is None or best not in (pair.first, pair.second):
@@ -262,8 +319,8 @@ def _worst_first(row: Row) -> float:
 
 
 def _over_seeds(first: System, second: System) -> list[float]:
-    """Differences in accuracy between heads of the same seed; logreg has none, and stands against
-    each."""
+    """Differences in accuracy between heads of the same seed; a system without seeds (logreg) is
+    compared with every seed."""
     scores: list[dict[Any, float]] = []
     for system in (first, second):
         accuracies = [one["accuracy"] or 0.0 for one in system.scores()]
@@ -283,7 +340,7 @@ def curve_metrics() -> list[str]:
 
 
 def drawn_metrics(curves: Sequence[Curve]) -> list[str]:
-    """Those of them that all `curves` have, on train and validation."""
+    """The curve metrics that all `curves` have, on train and validation."""
     known = [metrics.keys() for curve in curves for metrics in curve.splits.values()]
     return [name for name in curve_metrics() if all(name in names for names in known)]
 
@@ -322,13 +379,13 @@ def _system(
 
 
 def _curves(systems: dict[str, System]) -> list[Curve]:
-    """One for each system that was trained in epochs and whose history is whole."""
+    """One curve per system that was trained in epochs and has a saved history."""
     made = []
     for name, system in systems.items():
         histories = [one for run in system.runs if (one := run.history())]
         if not histories:
             continue
-        # A head that ended early has no say in later epochs.
+        # A head that stopped early does not count in later epochs.
         longest = max(len(history) for history in histories)
         splits: dict[str, dict[str, tuple[list[float], list[float] | None]]] = {}
         for split in ("train", "validation"):
@@ -339,7 +396,7 @@ def _curves(systems: dict[str, System]) -> list[Curve]:
                     for e in range(longest)
                 ]
                 if any(value is None for values in by_epoch for value in values):
-                    continue  # runs that are older than the metric, or it needs predictions
+                    continue  # some run is older than the metric, or the metric needs predictions
                 means = [statistics.fmean(values) for values in by_epoch]
                 stds = [statistics.stdev(v) if len(v) > 1 else 0.0 for v in by_epoch]
                 splits[split][metric] = (means, stds if len(histories) > 1 else None)

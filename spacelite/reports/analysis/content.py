@@ -1,4 +1,4 @@
-"""Runs -> everything that a report says, in whatever form."""
+"""Runs -> the findings of a report, whatever its form."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from spacelite.runs import Run
 
 @dataclass(frozen=True)
 class Part:
-    """A group of systems: its table, its analysis, words and mistakes (None where
-    they are not wanted, or not to be had)."""
+    """A group of systems: its table, its analysis, and its words and mistakes (None if they are
+    not wanted or not available)."""
 
     section: Section
     analysis: Analysis
@@ -27,13 +27,13 @@ class Part:
 
 @dataclass(frozen=True)
 class Findings:
-    """The published tables with what was measured of them, and every group of runs."""
+    """The published tables with the measured figures, and every group of runs."""
 
     published: list[Section]
     parts: list[Part]
 
     def as_json(self) -> dict[str, Any]:
-        """For programs: dictionaries, lists, strings and numbers."""
+        """The findings as JSON data: dictionaries, lists, strings and numbers."""
         return asdict(self)
 
 
@@ -48,11 +48,11 @@ def build(
     """Analyse runs.
 
     Args:
-        cache_dir: The folder of caches and runs.
-        runs: In the order that their groups are to have.
-        with_examples: Also read the caches' hidden states, for words and mistakes.
-        backbone: Where the runs' backbone lies, if it was a local folder.
-        on_progress: Called with the groups that are done, and all of them.
+        cache_dir: Folder of caches and runs.
+        runs: Runs, in the order that their groups should have.
+        with_examples: Whether to read the caches' hidden states, for words and mistakes.
+        backbone: Folder of the runs' backbone, if it was a local one.
+        on_progress: Called with the number of groups done and the total.
     """
     together = groups.grouped(runs)
     parts = []

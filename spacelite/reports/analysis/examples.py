@@ -24,7 +24,7 @@ from spacelite.runs import Run
 
 log = logging.getLogger(__name__)
 
-MOST_WORDS = 12  # a class
+MOST_WORDS = 12  # per class
 MOST_MISTAKES = 10
 NUMBERS_AT_ONCE = 1 << 23  # hidden states or coordinates: 32 MiB
 
@@ -33,9 +33,15 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class WordShare:
-    """A word of the split: how often it is there, and what it adds to a class' logit, `mean` over
-    all examples and for `each` time that it is there, as far as it matters for what is predicted
-    (`Task.centred`)."""
+    """A word of the split, and what it adds to a class's logit, as far as that affects the
+    prediction (`Task.centred`).
+
+    Attributes:
+        word: The word.
+        count: Number of its occurrences.
+        mean: Sum of its shares, divided by the number of examples.
+        each: Mean share of one occurrence.
+    """
 
     word: str
     count: int
@@ -45,9 +51,16 @@ class WordShare:
 
 @dataclass(frozen=True)
 class Mistake:
-    """A wrongly predicted example, named as `test:17`, the probability of what is predicted, and
-    the text's words with what each adds to the logit of the most probable label: as in
-    `WordShare`."""
+    """A wrongly predicted example.
+
+    Attributes:
+        example: Location of the example, such as `test:17`.
+        label: The true label(s).
+        predicted: The predicted label(s).
+        confidence: Probability of the prediction.
+        words: The words of the text.
+        shares: What each word adds to the logit of the most probable label, as in `WordShare`.
+    """
 
     example: str
     label: str
@@ -59,8 +72,15 @@ class Mistake:
 
 @dataclass(frozen=True)
 class Examples:
-    """The head `run` of the system `name` on a split: by label the words that contribute most, and
-    the most confident mistakes. `task`: the name of the labels' task."""
+    """Words and mistakes of one head on a split.
+
+    Attributes:
+        name: Name of the system.
+        run: Id of the run.
+        task: Name of the labels' task.
+        words: Label -> the words that contribute most to it.
+        mistakes: The most confident mistakes.
+    """
 
     name: str
     run: str
@@ -70,9 +90,18 @@ class Examples:
 
 
 def of_group(cache_dir: Path, group: Group, backbone: str | None = None) -> Examples | None:
-    """The words and mistakes of the best system whose logits are a sum over tokens, a space head
-    where there is one. `backbone`: where it lies, if it was a local folder. None, and the log says
-    why, where cache or backbone are gone."""
+    """The words and mistakes of the best system whose logits are a sum over tokens, preferably a
+    space head.
+
+    Args:
+        cache_dir: Folder of caches and runs.
+        group: The group.
+        backbone: Folder of the runs' backbone, if it was a local one.
+
+    Returns:
+        The examples; None if there is no such system, or, with a warning in the log, if cache or
+            backbone cannot be used.
+    """
     chosen = _chosen(group)
     if chosen is None:
         return None
@@ -114,12 +143,12 @@ def _chosen(group: Group) -> tuple[str, Run, Predictions] | None:
 
 
 def _words(shares: Shares, split: store.CachedSplit, words: Words) -> dict[str, list[WordShare]]:
-    """By label the words with the highest mean share."""
+    """For each label, the words with the highest mean share."""
     total: dict[tuple[int, ...], Array] = defaultdict(lambda: np.zeros(len(shares.labels)))
     count: dict[tuple[int, ...], int] = defaultdict(int)
     spans = list(caches.spans(split.offsets, NUMBERS_AT_ONCE // shares.numbers_per_token))
     longest = max(int(split.offsets[last] - split.offsets[first]) for first, last in spans)
-    # Used again and again: fresh memory would take longer than all else.
+    # Reused: allocating fresh memory would take longer than everything else.
     stored = np.empty((longest, split.stored.row_values(split.width)), split.dtype)
     widened = np.empty((longest, split.width), np.float32)
     for first, last in spans:
@@ -136,7 +165,7 @@ def _words(shares: Shares, split: store.CachedSplit, words: Words) -> dict[str, 
     spelled: dict[str, tuple[int, Array]] = {}
     for tokens, summed in total.items():
         if not words.is_special(tokens[0]):
-            # Other tokens may spell the same word.
+            # Different tokens may spell the same word.
             word = words.spelled(tokens)
             known, so_far = spelled.get(word, (0, np.zeros_like(summed)))
             spelled[word] = (known + count[tokens], so_far + summed)
@@ -178,7 +207,7 @@ def _add(
 def _mistakes(
     run: Run, cache: store.Cache, split: str, predictions: Predictions, words: Words
 ) -> list[Mistake]:
-    """The wrong examples whose predicted label is the most probable."""
+    """The wrongly predicted examples with the highest confidence."""
     confidence, predicted, task = predictions.confidence, predictions.predicted, predictions.task
     wrong = np.flatnonzero(~predictions.correct)
     mistakes = []

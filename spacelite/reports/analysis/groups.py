@@ -1,4 +1,4 @@
-"""Runs -> groups: the systems that were trained alike on one cache, on one split of test data."""
+"""Runs -> groups: systems trained with the same settings on one cache, evaluated on one split."""
 
 from __future__ import annotations
 
@@ -28,8 +28,13 @@ FITTED = "logreg has no epochs and no seed: the same fit stands in every table o
 
 @dataclass(frozen=True)
 class System:
-    """Runs that differ in their seed alone, lowest seed first, and their evaluations (`transfers`)
-    on another data set, one per run, where the group is of those."""
+    """Runs that differ only in their seed.
+
+    Attributes:
+        runs: The runs, lowest seed first.
+        transfers: The evaluation of each run on another data set, if the group is about those,
+            else None.
+    """
 
     runs: list[Run]
     transfers: list[TransferRecord] | None
@@ -47,7 +52,7 @@ class System:
 
     @cached_property
     def predictions(self) -> list[Predictions | None]:
-        """Each run's predictions on that split, where they are known."""
+        """Each run's predictions on that split; None if they are not saved."""
         if self.transfers is None:
             return [run.predictions() for run in self.runs]
         pairs = zip(self.runs, self.transfers, strict=True)
@@ -56,25 +61,26 @@ class System:
 
 @dataclass(frozen=True)
 class Group:
-    """A section of measured rows, and the system of each."""
+    """A section of measured rows, and the system of each row."""
 
     section: Section
     systems: list[System]
 
     @property
     def named(self) -> list[tuple[Row, System]]:
-        """Rows and their systems."""
+        """Each row with its system."""
         return list(zip(self.section.rows, self.systems, strict=True))
 
 
 def grouped(runs: Sequence[Run]) -> list[Group]:
-    """Group runs by their cache and the settings that a table shares and, within, seeds into rows.
+    """Group runs by cache and shared settings; within a group, runs that differ only in their seed
+    form a row.
 
-    A head that is fitted at once (logreg) stands in every group of its cache that has the settings
-    which it has. Evaluations on other data sets have groups of their own.
+    A head that is fitted at once (logreg) belongs to every group of its cache whose settings
+    include its own. Evaluations on other data sets form separate groups.
 
     Args:
-        runs: In the order that groups are to have.
+        runs: Runs, in the order that their groups should have.
     """
     together: dict[tuple[Any, ...], list[Run]] = {}
     fitted = [run for run in runs if not heads.in_epochs(run.head)]
@@ -90,7 +96,7 @@ def grouped(runs: Sequence[Run]) -> list[Group]:
     for members in together.values():
         groups.append(_own_group(members))
         for group in _transfer_groups(members):
-            # Of logreg alone it is the same in each group that logreg stands in.
+            # A transfer of logreg alone is the same in each group that logreg belongs to.
             if all(group.section != other.section for other in groups):
                 groups.append(group)
     return groups
@@ -120,7 +126,7 @@ def _transfer_groups(runs: list[Run]) -> list[Group]:
     by_cache: dict[tuple[str, ...], list[tuple[Run, TransferRecord]]] = {}
     for run in runs:
         for transfer in run.transfers():
-            # Figures under another map of the labels are not comparable.
+            # Figures with a different mapping of labels are not comparable.
             named = (f"{there} as {here}" for there, here in transfer.labels.items())
             by_cache.setdefault((transfer.cache, *named), []).append((run, transfer))
     groups = []
@@ -161,7 +167,7 @@ def _group(
     for run, transfer in members:
         alike.setdefault(run.record.same_but_seed(), []).append((run, transfer))
     systems = []
-    # Baselines last; runs of one pass are created within the same second, in no order.
+    # Not by creation: runs of one pass are created in the same second. Baselines come last.
     for own in sorted(alike.values(), key=lambda own: _order(own[0][0])):
         own.sort(key=lambda one: one[0].record.seed)
         transfers = [transfer for _, transfer in own if transfer is not None]
@@ -197,7 +203,7 @@ def _group(
 
 
 def _order(run: Run) -> tuple[Any, ...]:
-    """Kinds of heads in the order of KINDS; within, by their settings."""
+    """Sort key: the kind of head in the order of KINDS, then its settings."""
     own = run.head.settings()
     numbers = (own.get(name) or 0 for name in ("latent", "inter", "intra"))
     return (list(heads.KINDS).index(run.head.kind), *numbers, run.record.system)

@@ -1,4 +1,4 @@
-"""The published tables, with what was measured above each of their rows."""
+"""The published tables, each row below the measured one."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ from spacelite.reports.analysis.rows import (
 
 
 def of_groups(groups: Sequence[Group]) -> list[Section]:
-    """The published tables of which a group of runs has at least a row, in their order.
+    """The published tables of which at least one row was measured, in published order.
 
-    Where several groups have rows of a table, the one of the published backbone, else the one with
-    most rows, most training examples, and the newest runs is compared with it.
+    If several groups have rows of a table, one of them is compared with it: one with the published
+    backbone if possible, then the one with the most rows, the most training examples, and the
+    newest runs.
     """
     found: dict[str, tuple[tuple[Any, ...], list[RowOutcome]]] = {}
     for number, group in enumerate(groups):
@@ -48,11 +49,11 @@ def of_groups(groups: Sequence[Group]) -> list[Section]:
 
 
 def _outcomes(group: Group) -> dict[str, list[RowOutcome]]:
-    """What a group has measured of the published tables' rows."""
+    """The published rows that a group has measured, by table."""
     by_table: dict[str, list[RowOutcome]] = {}
     for system in group.systems:
         if system.transfers is not None and any(
-            # Labels were matched in another way than the published ones.
+            # Labels were matched differently than for the published figures.
             tuple(transfer.labels.values()) != run.record.label_names
             for run, transfer in zip(system.runs, system.transfers, strict=True)
         ):
@@ -64,7 +65,7 @@ def _outcomes(group: Group) -> dict[str, list[RowOutcome]]:
 
 
 def sections(outcomes: Sequence[RowOutcome]) -> list[Section]:
-    """A section a published table, in their order; rows that could not be measured are empty."""
+    """One section per published table, in order; rows that could not be measured are empty."""
     tables: dict[str, list[RowOutcome]] = {}
     for outcome in outcomes:
         tables.setdefault(outcome.row.table, []).append(outcome)

@@ -1,4 +1,4 @@
-"""A report as headings, paragraphs, lists, tables and plots: what every form of it renders."""
+"""A report as headings, paragraphs, lists, tables and plots: what every format renders."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MOST_CONFUSIONS = 30
 
 @dataclass(frozen=True)
 class Heading:
-    """Of level 1 to 3, under the report's own title."""
+    """A heading of level 1 to 3, below the report's title."""
 
     level: int
     text: str
@@ -43,8 +43,14 @@ class Bullets:
 
 @dataclass(frozen=True)
 class Cell:
-    """One figure, and its standard deviation over seeds, `std`. `best` of its column; `weight` in
-    [0, 1]: how strongly it is shaded."""
+    """A cell of a table.
+
+    Attributes:
+        text: The figure or other text.
+        std: The figure's standard deviation over seeds.
+        best: Whether the figure is the best of its column.
+        weight: How strongly the cell is shaded, in [0, 1]; None for no shading.
+    """
 
     text: str
     std: str = ""
@@ -54,7 +60,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Line:
-    """A row of a table, its first cell the row's heading. `kind`: that of a `rows.Row`, or ""."""
+    """A row of a table; its first cell is its heading. `kind` is that of a `rows.Row`, or ""."""
 
     cells: list[Cell]
     kind: str = ""
@@ -62,8 +68,15 @@ class Line:
 
 @dataclass(frozen=True)
 class Table:
-    """`kind` tells the tables apart that stand beside others of their kind; `folded`: not shown
-    until asked for, where a form can do that."""
+    """A table.
+
+    Attributes:
+        caption: The caption.
+        columns: Headings of the columns.
+        lines: The rows.
+        kind: What the table shows, such as `systems` or `confusion`; decides on its layout.
+        folded: Whether the table is hidden until the reader opens it, in formats that allow this.
+    """
 
     caption: str
     columns: list[str]
@@ -74,7 +87,14 @@ class Table:
 
 @dataclass(frozen=True)
 class Plot:
-    """`kind`: curves or reliability, of an analysis; `text` says what it shows."""
+    """A plot of an analysis.
+
+    Attributes:
+        kind: `curves` or `reliability`.
+        name: Name of the plot's files, without suffix.
+        text: Description of what the plot shows.
+        analysis: The analysis to plot.
+    """
 
     kind: str
     name: str
@@ -84,7 +104,7 @@ class Plot:
 
 @dataclass(frozen=True)
 class Mistakes:
-    """Wrongly predicted texts, with what each of their words contributed."""
+    """Wrongly predicted texts, with the contribution of each word."""
 
     items: list[Mistake]
 
@@ -93,7 +113,7 @@ Block = Heading | Paragraph | Bullets | Table | Plot | Mistakes
 
 
 def report_blocks(report: Findings) -> list[Block]:
-    """Everything that a report says, in order."""
+    """The whole report as blocks, in order."""
     blocks: list[Block] = []
     if report.published:
         blocks.append(Heading(1, "Published tables"))
@@ -112,7 +132,7 @@ def report_blocks(report: Findings) -> list[Block]:
 
 
 def section_blocks(section: Section, level: int) -> list[Block]:
-    """A table of systems under its title, and its notes."""
+    """The heading, the table of systems and the notes of a section."""
     blocks: list[Block] = [Heading(level, section.title), Paragraph(section.subtitle)]
     lines = [Line(_system(row), row.kind) for row in section.rows]
     blocks.append(Table(section.title, _system_columns(), lines, "systems"))
@@ -218,7 +238,7 @@ def _matrix(system: SystemAnalysis, names: Sequence[str]) -> Table:
 
 
 def _per_label(system: SystemAnalysis, names: Sequence[str]) -> Table:
-    """For each label how often it is there and predicted."""
+    """Counts of false and true negatives and positives of each label."""
     columns = ["Label", "True negative", "False positive", "False negative", "True positive"]
     lines = [
         Line([Cell(name), *(Cell(f"{count:,}") for count in np.ravel(counts).tolist())])
@@ -227,12 +247,12 @@ def _per_label(system: SystemAnalysis, names: Sequence[str]) -> Table:
     return Table(system.name, columns, lines, "confusion")
 
 
-# How the confusion of each task is laid out.
+# Task -> the table of its confusions.
 CONFUSIONS = {SINGLE_LABEL.name: _matrix, MULTI_LABEL.name: _per_label}
 
 
 def _most_confused(system: SystemAnalysis, names: Sequence[str]) -> Table:
-    """In place of a matrix that no page has room for."""
+    """The most frequent confusions, in place of a matrix too large for a page."""
     counts = np.array(system.confusion)
     np.fill_diagonal(counts, 0)
     order = np.argsort(-counts, axis=None, kind="stable")[:MOST_CONFUSIONS].tolist()

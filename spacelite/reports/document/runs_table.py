@@ -10,17 +10,17 @@ from spacelite.reports.document.wording import decimals, number
 from spacelite.runs import Run, figure
 
 SHOWN = ("loss", "accuracy", "f1_macro")
-CONTINUED = "continued"  # the kind of a line that is about the same run as the one above
-ALWAYS = ("inter", "intra", "seed")  # settings that have a column even where they do not differ
+CONTINUED = "continued"  # kind of a line that belongs to the same run as the line above
+ALWAYS = ("inter", "intra", "seed")  # settings that have a column even if they do not differ
 
 
 def runs_table(runs: Sequence[Run], metrics: Sequence[str] = SHOWN) -> Table:
-    """A table of runs, a line for each split: the first begins with the system's name, the second
-    with the run's id. Settings that differ between the runs have columns.
+    """A table of runs with a line per split: a run's first line begins with the system's name, its
+    second with the run's id. Settings that differ between the runs have columns.
 
     Args:
-        runs: At least one.
-        metrics: The metrics that are shown.
+        runs: The runs, at least one.
+        metrics: Metrics to show.
     """
     settings = [run.head.settings() | run.record.training.settings() for run in runs]
     names = dict.fromkeys(name for own in settings for name in own)
@@ -51,7 +51,7 @@ def runs_table(runs: Sequence[Run], metrics: Sequence[str] = SHOWN) -> Table:
 
 
 def short_id(run: Run) -> str:
-    """The last part of a run's id, which is enough to name it."""
+    """The last part of a run's id, which is enough to identify it."""
     return run.id.rpartition("--")[2]
 
 

@@ -9,7 +9,7 @@ from spacelite.reports.analysis.comparisons import MOST_SYSTEMS, Analysis, Compa
 from spacelite.reports.analysis.rows import MeanStd, Section
 
 LARGEST = 10_000  # a longer number would break the tables
-LEVEL = 0.05  # of corrected p-values below which heads are called different
+LEVEL = 0.05  # heads are called different if the corrected p-value is below this
 
 
 def headings() -> dict[str, str]:
@@ -37,7 +37,7 @@ def std(value: MeanStd | None) -> str:
 
 
 def decimals(value: float, places: int) -> str:
-    """`0.6210`; a loss that is beyond all bounds as `5.4e+31`."""
+    """`0.6210`, or `5.4e+31` for a very large loss."""
     return f"{value:.{places}f}" if abs(value) < LARGEST else f"{value:.1e}"
 
 
@@ -66,13 +66,13 @@ def span(bounds: tuple[int, int]) -> str:
 
 
 def seconds(value: MeanStd) -> str:
-    """`12.3 s`, or `12.3 ± 0.4 s` where seeds were trained in passes of their own."""
+    """`12.3 s`, or `12.3 ± 0.4 s` if seeds were trained in separate passes."""
     std = f" ± {value.std:.1f}" if value.std and value.std >= 0.05 else ""
     return f"{value.mean:,.1f}{std} s"
 
 
 def cost(of: Cost) -> str:
-    """What embedding took and the cache takes."""
+    """The duration of embedding and the size of the cache, in words."""
     embedding = "not recorded"
     if of.embedding_seconds is not None:
         embedding = f"{of.embedding_seconds:,.0f} s"
@@ -81,7 +81,7 @@ def cost(of: Cost) -> str:
 
 
 def verdict(comparison: Comparison) -> str:
-    """What a comparison says, in words: the test split's uncertainty, then that of the seeds."""
+    """A comparison in words: first the test split's uncertainty, then that of the seeds."""
     one, other = comparison.first, comparison.second
     accuracy, f1 = comparison.accuracy, comparison.f1_macro
     if comparison.identical:
@@ -111,7 +111,7 @@ def verdict(comparison: Comparison) -> str:
 
 
 def method(section: Section, analysis: Analysis) -> str:
-    """How the comparisons of a group were made."""
+    """How the comparisons of a group are computed, in words."""
     pairs = analysis.tests
     corrected = ""
     if pairs > 1:
@@ -138,7 +138,7 @@ def method(section: Section, analysis: Analysis) -> str:
 
 
 def left_out(analysis: Analysis) -> str:
-    """That only the best systems are shown in detail."""
+    """A note that only the best systems are shown in detail."""
     shown = MOST_SYSTEMS
     return (
         f"The {shown} systems with the best accuracy are shown in detail; the table also lists "
@@ -147,7 +147,7 @@ def left_out(analysis: Analysis) -> str:
 
 
 def incomplete(analysis: Analysis) -> str:
-    """Which systems have no saved predictions, and what to do."""
+    """A note on which systems have no saved predictions, and what to do."""
     mend = "run eval again" if analysis.transferred else "train again"
     return (
         f"{', '.join(analysis.incomplete)}: the predictions for single examples were not saved or "

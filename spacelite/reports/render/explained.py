@@ -1,4 +1,4 @@
-"""The page of one explained text."""
+"""The page that explains the prediction for one text."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from spacelite.reports.document.blocks import Cell, Heading, Line, Paragraph, Ta
 from spacelite.reports.render import figures
 from spacelite.reports.render.page import Element, render
 
-MOST_SPACES = 6  # browsers draw only so many three-dimensional figures at once
+MOST_SPACES = 6  # browsers limit the number of three-dimensional figures on a page
 
 Array = npt.NDArray[Any]
 
@@ -28,10 +28,10 @@ def page(
     logit, its tokens as points in the concept spaces, and every word's share in every logit.
 
     Args:
-        explanation: What is shown.
-        label: The number of the label that is explained.
-        latent: L of a space head, None for other heads.
-        about: Which head and text it is.
+        explanation: The explanation to show.
+        label: Index of the label to explain.
+        latent: L of a space head; None for other heads.
+        about: A sentence that names the head and the text.
     """
     name = explanation.labels[label]
     elements = [

@@ -1,4 +1,4 @@
-"""Plots for pages: interactive, by plotly. The only importer of plotly."""
+"""Interactive plots for pages. The only importer of plotly."""
 
 from __future__ import annotations
 
@@ -31,8 +31,13 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Panel:
-    """One interactive figure: its `title`, a summary for those who do not see it, and what plotly
-    draws (`data` and `layout`)."""
+    """One interactive figure.
+
+    Attributes:
+        title: The title.
+        summary: Description for readers who cannot see the figure.
+        content: What plotly draws: `data` and `layout`.
+    """
 
     title: str
     summary: str
@@ -49,7 +54,7 @@ class Key:
 
 
 def script() -> str:
-    """plotly's own program."""
+    """plotly's JavaScript."""
     from plotly.offline import get_plotlyjs
 
     program: str = get_plotlyjs()
@@ -57,7 +62,7 @@ def script() -> str:
 
 
 def panels(plot: Plot) -> tuple[list[Key], list[Panel]]:
-    """A plot's legend and its panels: one a metric, or one a system."""
+    """A plot's legend and its panels: one per metric, or one per system."""
     if plot.kind == "curves":
         curves = plot.analysis.curves
         keys = [
@@ -144,9 +149,15 @@ def _reliability(analysis: Analysis) -> list[Panel]:
 def concept_space(
     label: str, points: Array, words: Sequence[str], shares: Sequence[float], about: str
 ) -> Panel:
-    """The concept space of a label: every token of a text a point, `points` (n, 1 to 3), coloured
-    by its word's share in a logit (`about` says in which), and the centroid. Hovering shows the
-    word."""
+    """The concept space of a label: the tokens of a text as points, and their centroid.
+
+    Args:
+        label: Name of the label.
+        points: Coordinates of the n tokens, (n, 1 to 3).
+        words: The word of each token, shown on hovering.
+        shares: The share of that word in a logit, which gives the colour.
+        about: Names the logit, such as `for positive`.
+    """
     from plotly import graph_objects
 
     axes = points.shape[1]
@@ -184,12 +195,12 @@ def concept_space(
 
 
 def _short(values: Iterable[float]) -> list[float]:
-    """More digits than the eye sees would be half of the page."""
+    """Rounded: digits too small to see would make up half of the page."""
     return [round(float(value), 5) for value in values]
 
 
 def _plain(figure: Any) -> dict[str, Any]:
-    """What plotly's program reads; its Python's own template, half of it, stays away."""
+    """What plotly's JavaScript reads, without the default template, which would be half of it."""
     figure.update_layout(template="none")
     content: dict[str, Any] = figure.to_plotly_json()
     content["layout"].pop("template", None)

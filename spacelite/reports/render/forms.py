@@ -1,4 +1,4 @@
-"""The forms of a report, one entry each in FORMS, as text or as files of a folder."""
+"""The forms (formats) of a report, one entry each in FORMS: a single text, or files in a folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from spacelite.errors import SpaceliteError
 from spacelite.reports.analysis.content import Findings
 from spacelite.reports.document.blocks import Plot, report_blocks
 
-# Called with how many files are done, of how many.
+# Called with the number of figures and pages done and the total.
 OnProgress = Callable[[int, int], None]
 
 
@@ -21,10 +21,10 @@ class Form:
     """A form of the report.
 
     Attributes:
-        file: The name of its file, or of the one to open.
-        text: The report as one text; None for a form of several files.
-        parts: The report as files, the one to open last; None for a form that is one text.
-        replaces: Patterns of files that former reports of this form may have left in the folder.
+        file: Name of its file, or of the file to open.
+        text: Returns the report as a single text; None for a form of several files.
+        parts: Yields the report's files, the one to open last; None for a form that is one text.
+        replaces: Patterns of files that earlier reports of this form may have left in the folder.
     """
 
     file: str
@@ -78,21 +78,21 @@ FORMS: dict[str, Form] = {
 
 
 def form(name: str) -> Form:
-    """A form by its name. Raises SpaceliteError where there is none."""
+    """A form by its name. Raises SpaceliteError if there is no such form."""
     if name not in FORMS:
         raise SpaceliteError(f"format={name}: choose from {', '.join(FORMS)}", ["format"])
     return FORMS[name]
 
 
 def as_text(report: Findings, name: str) -> str:
-    """A report as one text.
+    """A report as a single text.
 
     Args:
-        report: What it says.
-        name: A form of FORMS.
+        report: Findings of the report.
+        name: Name of a form, a key of FORMS.
 
     Raises:
-        SpaceliteError: There is no such form, or it is several files.
+        SpaceliteError: There is no such form, or it has several files.
     """
     render = form(name).text
     if render is None:
@@ -111,10 +111,10 @@ def save(
     """Write a report into a folder, each file whole or not at all.
 
     Args:
-        report: What it says.
-        name: A form of FORMS.
-        folder: Where; it is made where it is missing.
-        on_progress: Called with the files that are done, and all of them.
+        report: Findings of the report.
+        name: Name of a form, a key of FORMS.
+        folder: Folder to write to; created if missing.
+        on_progress: Called with the number of figures and pages done and the total.
 
     Returns:
         The file to open.
@@ -135,7 +135,7 @@ def save(
         for pattern in chosen.replaces:
             for former in folder.glob(pattern):
                 if former.name not in written:
-                    former.unlink()  # of a former report, which the page no longer names
+                    former.unlink()  # from an earlier report; the page no longer refers to it
     except OSError as error:
         raise SpaceliteError(
             f"{folder} cannot be written: {error.strerror or error}; choose another folder"
@@ -144,7 +144,7 @@ def save(
 
 
 def save_page(path: Path, content: str) -> None:
-    """Write a single page whole or not at all. Raises SpaceliteError where it cannot be."""
+    """Write a single page, whole or not at all. Raises SpaceliteError if it cannot be written."""
     files.make_folder(path.parent)
     try:
         files.write_bytes(path, content.encode())

@@ -13,7 +13,7 @@ COLOURS = {"for": "31,157,120", "against": "217,112,43"}
 
 
 def render(blocks: Sequence[Block]) -> str:
-    """Headings, paragraphs, lists and the tables that are not folded."""
+    """Headings, paragraphs, lists and unfolded tables as HTML."""
     return "<div>" + "".join(_part(block) for block in blocks) + "</div>"
 
 
@@ -31,7 +31,7 @@ def _part(block: Block) -> str:
 
 
 def table(block: Table) -> str:
-    """One table."""
+    """A table as HTML."""
     head = "".join(_cell("th", Cell(name), first == 0) for first, name in enumerate(block.columns))
     body = "".join(_line(line) for line in block.lines)
     return (
@@ -52,7 +52,7 @@ def _cell(tag: str, cell: Cell, left: bool) -> str:
 
 
 def marked_text(words: Sequence[Marked]) -> str:
-    """A highlighted text: words for a label on green, against it on orange."""
+    """A highlighted text: words for a label on green, words against it on orange."""
     parts = []
     for word in words:
         text = escape(word.text)

@@ -23,12 +23,12 @@ PREAMBLE = r"""% The tables need \usepackage{booktabs,graphicx,longtable}.
 \begin{document}
 """
 LEVELS = ("section", "subsection", "subsubsection")
-# Not floats: there are more tables than LaTeX holds back, and each belongs under its heading.
+# Not floats: LaTeX cannot hold back so many tables, and each belongs under its heading.
 WIDE = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
 
-LONG = 25  # lines: a longer table is broken over pages, and may then not be scaled
+LONG = 25  # lines; a longer table is broken over pages, and then cannot be scaled
 
-# What LaTeX's usual font has elsewhere, or makes a ligature of.
+# Characters that LaTeX's default font encodes differently, or turns into ligatures.
 _SHOWN = {"|": r"\textbar{}", '"': r"\texttt{\char34}", "-": "-{}", "`": r"\textasciigrave{}",
           "?": "?{}", "!": "!{}", "'": "'{}"}  # fmt: skip
 _encoder = UnicodeToLatexEncoder(
@@ -42,7 +42,7 @@ _encoder = UnicodeToLatexEncoder(
 
 
 def render(blocks: Sequence[Block]) -> str:
-    """All blocks but plots, which lie beside the page as files."""
+    """A LaTeX document of all blocks except plots, which the page has as files."""
     markup = Markup(escaped, _heading, _bullets, _strong, _table)
     return PREAMBLE + "\n\n".join(parts(blocks, markup)) + "\n\n\\end{document}\n"
 
@@ -91,7 +91,7 @@ def _cell(cell: Cell) -> str:
 
 
 def escaped(text: str) -> str:
-    """Text as LaTeX shows it; a character that it does not know by its number."""
+    """Escape text for LaTeX; unknown characters are written as their code points."""
     encoded: str = _encoder.unicode_to_latex(" ".join(text.split()))
-    # A bracket or star after a line's end would be its argument.
+    # After the end of a line, a bracket or star would be read as its argument.
     return f"{{}}{encoded}" if encoded.startswith(("[", "*")) else encoded

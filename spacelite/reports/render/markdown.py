@@ -9,7 +9,7 @@ from spacelite.reports.render.text import Markup, parts
 
 
 def render(blocks: Sequence[Block]) -> str:
-    """All blocks but plots."""
+    """A markdown document of all blocks except plots."""
     markup = Markup(escaped, _heading, _bullets, _strong, _table)
     return "\n\n".join(["# spacelite report", *parts(blocks, markup)]) + "\n"
 
@@ -44,7 +44,7 @@ def _cell(cell: Cell) -> str:
 
 
 def escaped(text: str) -> str:
-    """Text that stays within its line and cell and is shown as it is."""
+    """Escape text so that it stays within its line and cell and is shown literally."""
     for character in "\\|<>*_`[]#~&":
         text = text.replace(character, "\\" + character)
     return " ".join(text.split())

@@ -1,4 +1,4 @@
-"""Pages: one file of HTML that needs nothing else. The only importer of jinja2."""
+"""Pages: single, self-contained HTML files. The only importer of jinja2."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SIDE_BY_SIDE = ("confusion", "classes", "words")  # small tables
 
 @dataclass
 class Element:
-    """What the template lays out at once: a block with what it needs, or tables side by side."""
+    """One unit of the template: a block with its figures or texts, or tables side by side."""
 
     kind: str
     block: Any = None
@@ -32,7 +32,7 @@ class Element:
 
 
 def report_page(everything: Sequence[Block]) -> str:
-    """The report's page."""
+    """The report as an HTML page."""
     return render("spacelite report", list(_elements(everything)))
 
 
@@ -57,7 +57,7 @@ def _elements(everything: Sequence[Block]) -> Iterable[Element]:
 
 
 def render(title: str, elements: Sequence[Element]) -> str:
-    """A page of these elements."""
+    """An HTML page of these elements."""
     for number, element in enumerate(elements):
         element.anchor = f"part-{number}"
     from jinja2 import Environment, PackageLoader, StrictUndefined

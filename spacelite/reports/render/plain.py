@@ -19,7 +19,7 @@ WIDTH = 100
 
 
 def render(blocks: Sequence[Block]) -> str:
-    """All blocks but plots."""
+    """All blocks except plots, as plain text."""
     parts = (_part(block) for block in blocks)
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -45,7 +45,7 @@ def _bullet(text: str) -> str:
 
 
 def table(block: Table) -> str:
-    """A table: text columns on the left, numbers on the right."""
+    """A table as text: text columns are left-aligned, number columns right-aligned."""
     rows = [[_text(cell) for cell in line.cells] for line in block.lines]
     columns = list(zip(block.columns, *rows, strict=True))
     widths = [max(map(len, column)) for column in columns]
@@ -67,5 +67,5 @@ def _text(cell: Cell) -> str:
 
 
 def _is_number(texts: Sequence[str]) -> bool:
-    """Whether a column holds numbers, dashes and nothing else."""
+    """Whether a column holds only numbers and dashes."""
     return all(not text or text[0] in "0123456789+-−–±<" for text in texts)

@@ -17,22 +17,22 @@ if TYPE_CHECKING:
 
 ACROSS = 4  # reliability diagrams, or names in a legend, side by side
 PIXELS_PER_INCH = 130
-# The same figures give the same bytes; text stays text, in a font that is there everywhere.
+# The same figures give the same bytes; text stays text, in a font that exists everywhere.
 STYLE: dict[Any, Any] = {
     "svg.hashsalt": "spacelite", "svg.fonttype": "none", "font.family": "sans-serif",
     "font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
     "grid.color": "#dddddd", "grid.linewidth": 0.6, "axes.axisbelow": True,
-    "text.parse_math": False,  # names from data are no formulas
+    "text.parse_math": False,  # names from data are not formulas
 }  # fmt: skip
 
 
 def draw(plot: Plot) -> dict[str, bytes]:
-    """A plot's files by name: its SVG and its PNG."""
+    """Draw a plot: file name -> content, for an SVG and a PNG file."""
     from matplotlib import rc_context
 
     with rc_context(STYLE):
         figure = _curves(plot.analysis) if plot.kind == "curves" else _reliability(plot.analysis)
-        # Laid out once, not again for each form.
+        # Laid out once, not again for each format.
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
         files = {}
@@ -44,8 +44,8 @@ def draw(plot: Plot) -> dict[str, bytes]:
 
 
 def _curves(analysis: Analysis) -> Figure:
-    """Metrics across, train above validation; a line a system, a band of one standard deviation
-    over seeds."""
+    """One column per metric, train above validation; one line per system, with a band of one
+    standard deviation over seeds."""
     from matplotlib.figure import Figure as NewFigure
     from matplotlib.ticker import MaxNLocator
 
@@ -86,7 +86,7 @@ def _curves(analysis: Analysis) -> Figure:
 
 
 def _reliability(analysis: Analysis) -> Figure:
-    """A diagram a system: accuracy against confidence."""
+    """One diagram per system: accuracy against confidence."""
     from matplotlib.figure import Figure as NewFigure
 
     systems = analysis.systems
@@ -113,6 +113,6 @@ def _reliability(analysis: Analysis) -> Figure:
 
 
 def sizes(counts: list[int], largest: float) -> list[float]:
-    """Areas of dots that stand for counts, the largest of a diameter of `largest`."""
+    """Areas of dots that stand for counts; the largest dot has a diameter of `largest`."""
     most = max(counts, default=1)
     return [max(4.0, largest**2 * count / most) for count in counts]

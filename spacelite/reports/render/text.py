@@ -1,4 +1,4 @@
-"""Blocks -> marked-up text, in whatever markup: what markdown and LaTeX have in common."""
+"""Blocks -> marked-up text: what markdown and LaTeX have in common."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from spacelite.reports.document.blocks import (
 
 @dataclass(frozen=True)
 class Markup:
-    """How a markup writes things. All but `escaped` and `table` are given escaped text."""
+    """How a markup language writes things. All but `escaped` and `table` take escaped text."""
 
     escaped: Callable[[str], str]
     heading: Callable[[int, str], str]
@@ -29,7 +29,7 @@ class Markup:
 
 
 def parts(blocks: Sequence[Block], markup: Markup) -> list[str]:
-    """The text of each block but plots, which only pages and files have."""
+    """The text of each block except plots."""
     return [_part(block, markup) for block in blocks if not isinstance(block, Plot)]
 
 
@@ -49,8 +49,8 @@ def _part(block: Block, markup: Markup) -> str:
 
 
 def _mistake(mistake: Mistake, markup: Markup) -> str:
-    """A text, its words strong that speak for the predicted label at least half as strongly as the
-    strongest."""
+    """A text in which words are strong if they contribute more than half as much to the predicted
+    label as the strongest word."""
     told = f"{mistake.example}, {mistake.label}, predicted {mistake.predicted}"
     limit = max(*mistake.shares, 0) / 2
     words = []
