@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @cache
 def _console(stderr: bool) -> Console:
-    """A console, made when the first line is printed: rich takes a while to import."""
+    """A console, created when the first line is printed: rich takes a while to import."""
     from rich.console import Console
 
     class PipedConsole(Console):
@@ -97,5 +97,5 @@ def show_messages() -> None:
 
 
 def progress() -> AbstractContextManager[OnProgress]:
-    """Progress bars on standard error: a context manager that gives what work reports to."""
+    """Progress bars on standard error: a context manager that yields the function to report to."""
     return reporting(True, err())

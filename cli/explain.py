@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from spacelite.inference import Explanation
 
-MOST_WORDS = 10  # in the table of those that contribute most
+MOST_WORDS = 10  # in the table of the words that contribute most
 
 
 def explain(
@@ -105,7 +105,7 @@ def _marked(result: Explanation, label: int) -> Text:
 
 
 def _coloured(result: Explanation, label: int) -> Text:
-    """The text, words for the label on green and against it on red, the stronger the more."""
+    """The text: words for the label on green, against it on red; stronger words are brighter."""
     from rich.text import Text
 
     line = Text()

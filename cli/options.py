@@ -51,12 +51,12 @@ T = TypeVar("T")
 
 
 def option(argument: str) -> str:
-    """The option of an argument of the library's functions: `max_length` -> `--max-length`."""
+    """The option for an argument of the library's functions: `max_length` -> `--max-length`."""
     return OPTIONS.get(argument) or "--" + argument.replace("_", "-")
 
 
 def comma_list(option: str, text: str, convert: Callable[[str], T]) -> list[T]:
-    """Read a comma list: `0,0.2` -> [0.0, 0.2], each value once.
+    """Parse a comma-separated list: `0,0.2` -> [0.0, 0.2], without duplicates.
 
     Raises:
         SpaceliteError: A value cannot be converted.

@@ -82,7 +82,7 @@ def report(
 
 
 def print_report(findings: Findings) -> None:
-    """A report for the terminal: tables, which differences are real, cost."""
+    """Print a report to the terminal: tables, which differences are real, cost."""
     show(findings.published)
     for part in findings.parts:
         show([part.section], end="")
@@ -96,7 +96,7 @@ def print_report(findings: Findings) -> None:
 
 
 def _findings(part: Part) -> None:
-    """Which differences are real, and what it all cost."""
+    """Print which differences are real, and what the group cost."""
     from rich.table import Table
     from rich.text import Text
 
@@ -118,7 +118,7 @@ def _findings(part: Part) -> None:
 
 
 def show(sections: Sequence[Section], end: str = "\n") -> None:
-    """The sections as tables in the terminal, four decimals where they fit into its width."""
+    """Print sections as tables, with four decimals if the terminal is wide enough."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -158,14 +158,13 @@ def show(sections: Sequence[Section], end: str = "\n") -> None:
 
 
 def _system(row: Row, wide: bool) -> str:
-    """The system's name; on a narrow terminal broken at spaces and hyphens, which rich does not."""
+    """The system's name, wrapped at spaces and hyphens on narrow terminals (rich does not)."""
     indented = row.system if row.kind == "measured" else f"  {row.system}"
     return indented if wide else "\n".join(textwrap.wrap(indented, 14))
 
 
 def _figure(row: Row, name: str, places: int) -> Text:
-    """The mean, bold where it is the best, and on a line of its own the standard deviation over
-    seeds."""
+    """The mean, bold if it is the best, and on a second line the standard deviation over seeds."""
     from rich.text import Text
 
     from spacelite.reports.document.wording import decimals

@@ -1,4 +1,4 @@
-"""Tables of a report's document in the terminal."""
+"""Tables in the terminal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from . import console
 if TYPE_CHECKING:
     from spacelite.reports.document.blocks import Table
 
-TEXTS = ("Text", "Split")  # columns of words besides the first; all others are numbers
+TEXTS = ("Text", "Split")  # text columns besides the first; all others hold numbers
 
 
 def show(table: Table, *, ruled: bool = True) -> None:
@@ -17,8 +17,8 @@ def show(table: Table, *, ruled: bool = True) -> None:
 
     Args:
         table: The table.
-        ruled: Whether a rule stands under the headings; else an empty line, and one between the
-            lines that belong together.
+        ruled: True for a rule under the headings; False for an empty line, and one between groups
+            of lines that belong together.
     """
     from rich import box
     from rich.table import Table as RichTable
@@ -29,7 +29,7 @@ def show(table: Table, *, ruled: bool = True) -> None:
     )
     for number, heading in enumerate(table.columns):
         left: Any = "left" if number == 0 or heading in TEXTS else "right"
-        # Where there is little room headings and names break at spaces, figures do not.
+        # On narrow terminals headings and names wrap at spaces; figures do not.
         parts = heading.split() + [line.cells[number].text for line in table.lines]
         least = 0 if number == 0 or heading == "Text" else max(map(len, parts))
         shown.add_column(heading, justify=left, min_width=least, overflow="fold")

@@ -107,7 +107,7 @@ def train(
 
 
 def refuse_stopped(runs: Runs) -> None:
-    """Raise SpaceliteError where heads diverged: part of what was asked for is missing."""
+    """Raise SpaceliteError if heads diverged: part of what was asked for is missing."""
     if runs.stopped:
         raise SpaceliteError(
             f"{len(runs.stopped)} of {len(runs) + len(runs.stopped)} heads diverged and were not "

@@ -1,4 +1,4 @@
-"""What the functions give back besides runs; each prints, and shows itself in a notebook."""
+"""What the functions return besides runs; each can be printed and displayed in a notebook."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class EmbeddedDataset:
 
     Attributes:
         path: The cache file.
-        cache_dir: The folder of caches and runs.
-        hit: Whether it was there already.
-        seconds: How long `embed` took.
-        backbone: Where its backbone lies, if `embed` was given a local folder.
+        cache_dir: Folder of caches and runs.
+        hit: Whether the cache existed already.
+        seconds: Duration of the call of `embed`.
+        backbone: Folder of the backbone, if `embed` was given a local folder.
     """
 
     path: Path
@@ -47,11 +47,11 @@ class EmbeddedDataset:
 
     @property
     def state(self) -> CacheState:
-        """Sizes of the file and its splits."""
+        """The state of the file: its size, its splits, and how much is done."""
         return caches.state(self.path)
 
     def open(self) -> Cache:
-        """The cache, open for reading; use it as a context manager."""
+        """Open the cache for reading; use it as a context manager."""
         return Cache(self.path)
 
     def __repr__(self) -> str:
@@ -69,8 +69,8 @@ class TextPredictions(Sequence[dict[str, Any]]):
 
     Attributes:
         texts: N texts.
-        probabilities: (N, C) float64; of a multi-label run each label's own.
-        record: The run's.
+        probabilities: (N, C) float64; independent per label in a multi-label run.
+        record: The run's record.
     """
 
     texts: list[str]
@@ -79,13 +79,13 @@ class TextPredictions(Sequence[dict[str, Any]]):
 
     @property
     def labels(self) -> list[list[str]]:
-        """The predicted label names of each text: one, or any number of a multi-label run."""
+        """The predicted label names of each text: one, or any number in a multi-label run."""
         task, names = self.record.task, self.record.label_names
         return [task.label_names(one, names) for one in task.decide_probable(self.probabilities)]
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """What the sequence holds, and `--json` prints."""
+        """The items of the sequence, which `--json` prints."""
         names = self.record.label_names
         return [
             {
@@ -109,7 +109,7 @@ class TextPredictions(Sequence[dict[str, Any]]):
         return len(self.texts)
 
     def table(self) -> Table:
-        """The table that is printed."""
+        """The table as it is printed."""
         lines = []
         for row, labels in zip(self.rows, self.labels, strict=True):
             values = ", ".join(f"{row['probabilities'][name]:.3f}" for name in labels)
@@ -129,10 +129,10 @@ class TextExplanation:
     """A prediction and each word's exact share in it.
 
     Attributes:
-        explanation: The shares in every label's logit.
-        label: The number of the label that is shown.
+        explanation: The prediction, with the shares in every label's logit.
+        label: Index of the label that is shown.
         run: The run.
-        example: The example's location, where it is one of the run's cache.
+        example: Location of the text in the run's cache, such as `test:17`, if it is from there.
     """
 
     explanation: Explanation
@@ -150,10 +150,10 @@ class TextExplanation:
         """Write a page: the text, every word's share, and the tokens in the concept spaces.
 
         Args:
-            path: The file.
+            path: Path of the file.
 
         Raises:
-            SpaceliteError: It cannot be written.
+            SpaceliteError: The file cannot be written.
         """
         record = self.run.record
         about = f"{record.system}, trained on {record.spec.dataset}: run {self.run.id}"
@@ -188,7 +188,7 @@ class Evaluation:
 
     Attributes:
         run: The run.
-        record: What was measured, and which of its labels is which of the run's.
+        record: The metrics, and the matching of the data set's labels to the run's.
     """
 
     run: Run
@@ -200,7 +200,7 @@ class Evaluation:
         return self.record.metrics
 
     def table(self) -> Table:
-        """The table that is printed."""
+        """The table as it is printed."""
         lines = []
         for split, scores in self.record.metrics.items():
             values = [figure(scores, name) for name in METRICS]

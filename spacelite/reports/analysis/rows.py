@@ -1,4 +1,4 @@
-"""What the tables of a report are made of: rows of figures, and sections of rows."""
+"""The tables of a report: rows of figures, and sections of rows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from spacelite.training import TrainingConfig
 
 @dataclass(frozen=True)
 class MeanStd:
-    """A mean over seeds, and their standard deviation (None with one seed)."""
+    """A mean and standard deviation over seeds (None for a single seed)."""
 
     mean: float
     std: float | None = None
@@ -26,19 +26,20 @@ class Row:
     """One line of a table.
 
     Attributes:
-        system: The head's name, with whatever else tells it from others of its table.
-        kind: A `measured` system, a `published` one, or the `difference` of the two lines above,
-            measured less published.
-        train_params: The number of trained parameters.
-        figures: By the names of METRICS; None where there is no such figure.
-        inter: The weight of L_inter; `intra`: of L_intra.
-        seeds: How many runs it is the mean of.
-        backbone: The backbone's name.
-        epochs: How many it was trained for.
-        data: The data set that the figures are of.
-        train_examples: How many it was trained on.
-        runs: The ids of the runs, one per seed.
-        best: Those of the figures that no other row of its kind surpasses.
+        system: The head's name, with the settings that distinguish it from others in its table.
+        kind: `measured` for a measured system, `published` for a published one, or `difference`
+            for the two lines above, measured minus published.
+        train_params: Number of trained parameters.
+        figures: Metric (of METRICS) -> figure; None if there is no such figure.
+        inter: Weight of L_inter.
+        intra: Weight of L_intra.
+        seeds: Number of runs that the figures are means of.
+        backbone: Name of the backbone.
+        epochs: Number of training epochs.
+        data: Data set that the figures were measured on.
+        train_examples: Number of training examples.
+        runs: Ids of the runs, one per seed.
+        best: Metrics in which no other row of the same kind is better.
     """
 
     system: str
@@ -57,7 +58,7 @@ class Row:
 
     @property
     def name(self) -> str:
-        """The system in words, with the weights of its losses."""
+        """The system's name with the weights of its losses."""
         weights = {"inter": self.inter, "intra": self.intra}
         return " + ".join([self.system, *(f"{key} {w:g}" for key, w in weights.items() if w)])
 
@@ -67,14 +68,17 @@ class Section:
     """A table of systems on one split of one data set.
 
     Attributes:
-        title: The heading; `subtitle`: what is common to all rows.
-        data: The data set; `backbone`, `cache`: the names of its hidden states.
-        split: The split that the figures are of.
-        examples: How many there are, by split.
-        settings: Those of the training that its runs share.
-        average: How precision and recall are averaged.
-        rows: The lines.
-        notes: What to know when comparing published figures with measured ones.
+        title: Heading of the table.
+        subtitle: What all rows have in common.
+        data: Name of the data set.
+        backbone: Name of the backbone.
+        cache: Name of the cache.
+        split: Split that the figures were measured on.
+        examples: Number of examples, by split.
+        settings: Settings that the runs share.
+        average: How precision and recall are averaged: `binary` or `weighted`.
+        rows: Rows of the table.
+        notes: Footnotes, such as how published and measured rows differ.
     """
 
     title: str
@@ -91,25 +95,25 @@ class Section:
 
 
 def mean_std(values: Sequence[float]) -> MeanStd:
-    """A figure over seeds."""
+    """Mean and standard deviation over seeds."""
     return MeanStd(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
 
 
 def shared_settings(record: RunRecord) -> dict[str, Any]:
-    """The settings that the systems of a table share: all of the training's, and those of the head
+    """The settings that the systems of a table share: all training settings, and the head settings
     that tables mention in words rather than in columns or names."""
     names = [each.name for each in fields(record.head) if each.metadata["words"] is not None]
     return {**{name: getattr(record.head, name) for name in names}, **record.training.settings()}
 
 
 def section_settings(record: RunRecord | None) -> dict[str, Any]:
-    """The shared settings as a section holds them: None for those that a run has not."""
+    """The shared settings of a section; None for those that a run does not have."""
     usual = dict.fromkeys((*TrainingConfig.FIRST, "learning_rate", "weight_decay"))
     return {**usual, **(shared_settings(record) if record is not None else {})}
 
 
 def measured(runs: Sequence[Run], scores: Sequence[Scores], data: str) -> Row:
-    """Runs that differ in their seed alone as a row: their `scores` on data set `data`."""
+    """A row for runs that differ only in their seed, with their `scores` on data set `data`."""
     record = runs[0].record
     own = record.head.settings()
     return Row(
@@ -130,13 +134,13 @@ def measured(runs: Sequence[Run], scores: Sequence[Scores], data: str) -> Row:
 
 
 def _over_seeds(scores: Sequence[Scores], metric: str) -> MeanStd | None:
-    """None where a run has no such figure."""
+    """A metric over seeds; None if a run does not have it."""
     values = [value for one in scores if (value := figure(one, metric)) is not None]
     return mean_std(values) if len(values) == len(scores) else None
 
 
 def published(row: paper.PublishedRow) -> Row:
-    """A row of a published table."""
+    """The row for a row of a published table."""
     params = row.figures["train_params"]
     values = {name: row.figures.get(name) for name in METRICS}
     return Row(
@@ -157,7 +161,7 @@ def published(row: paper.PublishedRow) -> Row:
 
 
 def difference(measured: Row, published: Row) -> Row:
-    """The figures of a measured row less those of a published one."""
+    """The figures of a measured row minus those of a published one."""
     figures: dict[str, MeanStd | None] = {}
     for name, there in published.figures.items():
         here = measured.figures[name]
@@ -169,8 +173,8 @@ def difference(measured: Row, published: Row) -> Row:
 
 
 def with_best(rows: Sequence[Row]) -> list[Row]:
-    """The rows, the best figures of the measured and of the published ones marked, to the four
-    decimals that are printed; with a single row of a kind there is no best one."""
+    """Mark the best figures of the measured and of the published rows, compared at the four
+    decimals that are printed; a single row of a kind has no best figures."""
     marked = list(rows)
     for kind in ("measured", "published"):
         own = [number for number, row in enumerate(rows) if row.kind == kind]
@@ -188,7 +192,7 @@ def with_best(rows: Sequence[Row]) -> list[Row]:
 
 
 def told_apart(rows: Sequence[Row], records: Sequence[RunRecord]) -> list[Row]:
-    """Rows of one name get whatever else their runs differ in into their names."""
+    """Add to the names of rows with equal names the settings in which their runs differ."""
     alike: dict[str, list[int]] = {}
     for number, row in enumerate(rows):
         alike.setdefault(row.name, []).append(number)
@@ -209,7 +213,7 @@ def _own_settings(record: RunRecord) -> Mapping[str, Any]:
 
 
 def averaging(average: str, labels: Sequence[str]) -> str:
-    """What precision and recall are of."""
+    """How precision and recall are averaged, in words."""
     if average == "binary":
         return f"precision and recall of {labels[1]}"
     return "precision and recall weighted by support"
