@@ -147,7 +147,7 @@ def train(
 ) -> Runs:
     """Train heads on a cache, all in one pass over the tokens per epoch, and save each as a run.
 
-    Where several values are given, a head is trained for every combination.
+    If several values are given, a head is trained for every combination.
 
     Args:
         cache: What `embed` returned, or a cache's name. Default: the newest complete cache.

@@ -105,7 +105,7 @@ class Backbone:
 
         Args:
             ids: Token ids, (B, n).
-            type_ids: Segment ids, (B, n); None where the model has no segments.
+            type_ids: Segment ids, (B, n); None if the model has no segments.
             mask: 1 for tokens and 0 for padding, (B, n); None without padding.
 
         Returns:

@@ -1,7 +1,7 @@
 """The number types in which hidden states are stored, one entry each in DTYPES.
 
-A type of another kind, such as int8 with a scale per token, is one more entry: its `extra` values
-hold the scale behind the d values of a row, `encode` writes both, `decode` reads both.
+A different type, such as int8 with a scale per token, is one more entry: `extra` makes room for the
+scale after the d values of a row, `encode` writes both, and `decode` reads both.
 """
 
 from __future__ import annotations

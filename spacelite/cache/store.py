@@ -204,7 +204,7 @@ class CachedSplit:
     Attributes:
         offsets: (N+1,) int64; the tokens of example i are rows offsets[i]:offsets[i+1].
         labels: (N,) int64; (N, C) int64 of 0 and 1 in a multi-label task.
-        done: (N,) uint8; 1 where an example's hidden states are written.
+        done: (N,) uint8; 1 if the example's hidden states are written.
         tokens: T, the number of tokens.
         width: d, the hidden width.
         dtype: numpy type of the stored values; `stored` encodes and decodes them.

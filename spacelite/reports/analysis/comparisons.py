@@ -57,17 +57,9 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Pair:
-    """The heads of two systems with the lowest seeds; differences are the first minus the second.
-
-    Attributes:
-        first: Name of the first system.
-        second: Name of the second system.
-        accuracy: Difference in accuracy, with its interval.
-        only_first: Number of examples that only the first head predicts correctly.
-        only_second: Number of examples that only the second head predicts correctly.
-        p: McNemar's p.
-        corrected: The same, corrected for all pairs of the group (Holm).
-    """
+    """Two systems' heads with the lowest seeds: their difference in `accuracy` (first minus second),
+    the numbers of examples that only one of them predicts correctly, McNemar's `p`, and the same
+    `corrected` for all pairs of the group (Holm)."""
 
     first: str
     second: str
@@ -156,14 +148,8 @@ class Curve:
 
 @dataclass(frozen=True)
 class TrainingCost:
-    """What training a system cost.
-
-    Attributes:
-        name: Name of the system.
-        seconds: Duration of the training pass, over seeds.
-        heads_in_pass: Minimum and maximum number of heads that shared the pass, since seeds may
-            have been trained in several passes.
-    """
+    """Duration of a system's training pass, over seeds, and the minimum and maximum number of heads
+    that shared it, since seeds may have been trained in several passes."""
 
     name: str
     seconds: MeanStd
@@ -172,13 +158,8 @@ class TrainingCost:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a group cost.
-
-    Attributes:
-        training: Cost of training each system.
-        embedding_seconds: Duration of embedding; None if unknown.
-        cache_bytes: Size of the cache; None if the cache no longer exists.
-    """
+    """What a group cost: training each system, seconds of embedding (None if unknown), and bytes of
+    the cache (None if it no longer exists)."""
 
     training: list[TrainingCost]
     embedding_seconds: float | None
