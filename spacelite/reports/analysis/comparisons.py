@@ -57,7 +57,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two systems' heads with the lowest seeds: their difference in `accuracy` (first minus second),
+    """The lowest-seed heads of two systems: their difference in `accuracy` (first minus second),
     the numbers of examples that only one of them predicts correctly, McNemar's `p`, and the same
     `corrected` for all pairs of the group (Holm)."""
 
