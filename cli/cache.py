@@ -132,7 +132,7 @@ def info(name: Name, cache_dir: CacheDir = CACHE_DIR, as_json: Json = False) -> 
 
 @app.command()
 def verify(name: Name, cache_dir: CacheDir = CACHE_DIR, as_json: Json = False) -> None:
-    """Recompute every checksum. Damaged examples are listed; embed computes just these again."""
+    """Recompute every checksum. The next embed computes only the damaged examples again."""
     from spacelite import cache
 
     path = cache.find(cache_dir, name)

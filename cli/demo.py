@@ -18,7 +18,7 @@ EPOCHS, BATCH_SIZE, LEARNING_RATE = 15, 32, 2e-3
 
 
 def demo(
-    seeds: Annotated[int, typer.Option(help="How many seeds: 0 to K-1.")] = 3,
+    seeds: Annotated[int, typer.Option(help="Number of seeds K; the seeds are 0 to K-1.")] = 3,
     cache_dir: CacheDir = CACHE_DIR,
     as_json: Json = False,
 ) -> None:

@@ -34,13 +34,15 @@ def embed(
             "file, or a folder of them."
         ),
     ],
-    max_length: Annotated[int, typer.Option(help="Tokens per text; the rest is cut off.")] = 256,
+    max_length: Annotated[
+        int, typer.Option(help="Tokens per text at most; the rest is cut off.")
+    ] = 256,
     dtype: Annotated[
         str, typer.Option(help="Store hidden states as float16 or float32.")
     ] = "float16",
     layer: Annotated[int, typer.Option(help="Which layer: -1 the last, 0 the embeddings.")] = -1,
     padding: Annotated[
-        str, typer.Option(help="none, or max_length: cache and count padded positions too.")
+        str, typer.Option(help="none, or max_length to cache and count padded positions too.")
     ] = "none",
     limit: Limit = None,
     device: Device = "auto",

@@ -32,14 +32,14 @@ def evaluate(
         str | None, typer.Option(help="Data set to embed and evaluate on, as in embed.")
     ] = None,
     cache: Annotated[
-        str | None, typer.Option(help="In place of --dataset: the name or path of a cache.")
+        str | None, typer.Option(help="Name or path of a cache to use instead of --dataset.")
     ] = None,
     map_labels: Annotated[
         list[str] | None,
         typer.Option(
             "--map",
-            help="Which label of the data set is which of the run's (hate=negative); give it "
-            "once for each label.",
+            help="A label of the data set and the run's label for it, as hate=negative; give "
+            "it once for each label of the data set.",
         ),
     ] = None,
     backbone: RunBackbone = None,

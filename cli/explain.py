@@ -25,7 +25,7 @@ def explain(
     text: Annotated[str | None, typer.Argument(help="The text to explain.")] = None,
     example: Annotated[
         str | None,
-        typer.Option(help="In place of a text: one of the run's cache, as test:17."),
+        typer.Option(help="In place of a text: an example of the run's cache, as test:17."),
     ] = None,
     label: Annotated[
         str | None, typer.Option(help="The label to explain. [default: the predicted one]")

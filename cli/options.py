@@ -16,32 +16,34 @@ CacheDir = Annotated[
     typer.Option(envvar="SPACELITE_CACHE", help="Folder of caches and runs.", show_default=True),
 ]
 Json = Annotated[
-    bool, typer.Option("--json", help="Print one JSON document on standard output, nothing else.")
+    bool,
+    typer.Option("--json", help="Print one JSON document to standard output, and nothing else."),
 ]
 DataDir = Annotated[
     Path | None,
     typer.Option(
-        envvar="SPACELITE_DATA", help="Folder with data sets by name, searched before the hub."
+        envvar="SPACELITE_DATA",
+        help="Folder that holds data sets by name; searched before the hub.",
     ),
 ]
 Limit = Annotated[
-    int | None, typer.Option(help="Examples per split at most: a seeded, stratified sample.")
+    int | None,
+    typer.Option(help="Use at most this many examples per split: a seeded, stratified sample."),
 ]
 TextColumn = Annotated[
-    str | None, typer.Option(help="Column of the texts, if its name does not show it.")
+    str | None, typer.Option(help="Name of the text column, if it is not an obvious one.")
 ]
 LabelColumn = Annotated[
-    str | None, typer.Option(help="Column of the labels, if its name does not show it.")
+    str | None, typer.Option(help="Name of the label column, if it is not an obvious one.")
 ]
-RunName = Annotated[
-    str, typer.Argument(help="A run's id, a part of it that no other run has, or its folder.")
-]
+RunName = Annotated[str, typer.Argument(help="A run's id, a unique part of it, or its folder.")]
 RunBackbone = Annotated[
-    str | None, typer.Option(help="Folder of the run's backbone, if it was a local one.")
+    str | None, typer.Option(help="The folder of the run's backbone, if that was a local folder.")
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 TokensPerBatch = Annotated[
-    int | None, typer.Option(help="Tokens per forward pass: 4096 on a CPU, 65536 on a GPU.")
+    int | None,
+    typer.Option(help="Tokens per forward pass at most.  [default: 4096 on a CPU, 65536 on a GPU]"),
 ]
 
 # Arguments of the library whose options have other names.

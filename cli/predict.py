@@ -24,7 +24,7 @@ def predict(
         list[str] | None, typer.Argument(help="Texts. [default: the lines of standard input]")
     ] = None,
     file: Annotated[
-        Path | None, typer.Option(help="In place of texts: a file with one on each line.")
+        Path | None, typer.Option(help="Read the texts from this file, one per line.")
     ] = None,
     as_csv: Annotated[
         bool, typer.Option("--csv", help="Print a csv table: text, label, each probability.")

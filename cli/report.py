@@ -31,16 +31,16 @@ def report(
     ] = "terminal",
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder to write to: the page and its figures, or the one file."),
+        typer.Option(help="Folder to write the page and its figures, or the one file, into."),
     ] = None,
     no_examples: Annotated[
-        bool, typer.Option("--no-examples", help="Leave out words and texts of the data.")
+        bool, typer.Option("--no-examples", help="Leave out words and example texts from the data.")
     ] = False,
     backbone: RunBackbone = None,
     cache_dir: CacheDir = CACHE_DIR,
     as_json: Json = False,
 ) -> None:
-    """Compare runs, and the published figures with them."""
+    """Compare runs with each other and with the published figures."""
     from spacelite import api
     from spacelite.files import make_folder
     from spacelite.reports.render.forms import FORMS

@@ -16,13 +16,16 @@ from .report import show
 
 def reproduce(
     table: Annotated[
-        str | None, typer.Option(help="One table's id, as printed in brackets.  [default: all]")
+        str | None,
+        typer.Option(help="Only the table with this id, as printed in brackets.  [default: all]"),
     ] = None,
     backbone: Annotated[
         str | None,
-        typer.Option(help="Stands in for the published backbones: hub name, folder or minilm."),
+        typer.Option(
+            help="Use this backbone in place of the published ones: hub name, folder or minilm."
+        ),
     ] = None,
-    seeds: Annotated[int, typer.Option(help="How many seeds: 0 to K-1.")] = 3,
+    seeds: Annotated[int, typer.Option(help="Number of seeds K; the seeds are 0 to K-1.")] = 3,
     limit: Limit = None,
     device: Device = "auto",
     tokens_per_batch: TokensPerBatch = None,
@@ -30,7 +33,7 @@ def reproduce(
     cache_dir: CacheDir = CACHE_DIR,
     as_json: Json = False,
 ) -> None:
-    """Measure every published table, embed to report."""
+    """Measure the published tables, from embedding to report."""
     from spacelite.heads.grid import seed_list
     from spacelite.paper.reproduction import ReproduceOptions
     from spacelite.paper.reproduction import reproduce as measure

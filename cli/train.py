@@ -27,7 +27,7 @@ def train(
         str, typer.Option(help="Kind(s): space, linear, mlp, logreg.")
     ] = "space,linear",
     latent: Annotated[str, typer.Option(help="Dimension(s) of a concept space.")] = "3",
-    seeds: Annotated[int, typer.Option(help="How many seeds: 0 to K-1.")] = 1,
+    seeds: Annotated[int, typer.Option(help="Number of seeds K; the seeds are 0 to K-1.")] = 1,
     data_seed: Annotated[int, typer.Option(help="Seed of the order of the examples.")] = 0,
     lr: Annotated[str, typer.Option(help="Learning rate(s).")] = "2e-4",
     batch_size: Annotated[int, typer.Option(help="Examples per batch.")] = 256,
@@ -35,7 +35,7 @@ def train(
     pooling: Annotated[
         str | None,
         typer.Option(
-            help="The baselines' vector(s): first, last, mean or pooler.  [default: first; "
+            help="Pooling(s) of the baselines: first, last, mean or pooler.  [default: first; "
             "last where the tokenizer pads on the left]",
             show_default=False,
         ),

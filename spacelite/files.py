@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Write a file atomically: yield a temporary path to write to, which is renamed to `path` once
     its bytes are on disk, or deleted if writing fails.
 
@@ -38,11 +38,11 @@ def _remove_abandoned(path: Path) -> None:
     """Delete the temporary files of `path` that killed processes left behind."""
     for partial in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
         process = partial.name.split(".")[-2]
-        if process.isdecimal() and not _runs(int(process)):
+        if process.isdecimal() and not _process_exists(int(process)):
             partial.unlink(missing_ok=True)
 
 
-def _runs(process: int) -> bool:
+def _process_exists(process: int) -> bool:
     """Whether a process with this id exists."""
     try:
         os.kill(process, 0)
@@ -55,7 +55,7 @@ def _runs(process: int) -> bool:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file atomically. Raises OSError."""
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_bytes(content)
 
 

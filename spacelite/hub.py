@@ -98,8 +98,9 @@ def cached_data_set_folder(name: str, revision: str | None) -> Path:
 
 def _unreachable(what: str, name: str, built_in: str) -> SpaceliteError:
     return SpaceliteError(
-        f"{what} {name!r} is not on this machine and the hub cannot be reached: connect, use "
-        f"{built_in} or a local folder, or set HF_HOME (or HF_HUB_CACHE) to a local hub cache",
+        f"{what} {name!r} is not on this machine and the hub cannot be reached: connect to the "
+        f"internet, use {built_in} or a local folder, or set HF_HOME (or HF_HUB_CACHE) to a local "
+        "hub cache",
         ["backbone", "dataset"],
     )
 
@@ -118,4 +119,4 @@ def _refusal(what: str, name: str, revision: str | None, error: Exception) -> Sp
             f"there is no {what} {name!r}: no such folder here and no such name on the hub "
             "(if it is private, log in with `hf auth login`)"
         )
-    return SpaceliteError(f"the hub refuses {what} {name!r}: {one_line(error)}")
+    return SpaceliteError(f"the hub did not provide {what} {name!r}: {one_line(error)}")

@@ -26,12 +26,13 @@ class Config:
     """A dataclass of settings.
 
     Attributes:
-        FIRST: Settings that have been hashed into ids from the beginning, null if a config lacks
+        ALWAYS_HASHED: Settings that have been hashed into ids from the beginning, null if a config
+            lacks
             one. A setting that was added later is hashed only if it differs from its default, so
             that older runs keep their ids.
     """
 
-    FIRST: ClassVar[tuple[str, ...]] = ()
+    ALWAYS_HASHED: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         # 0, 0.0 and numpy's zeros are the same setting and must give the same id.
@@ -50,17 +51,17 @@ class Config:
         return asdict(self)
 
     def saved(self) -> dict[str, Any]:
-        """The settings as run records store them: those in FIRST and all others."""
-        return {**dict.fromkeys(self.FIRST), **self.settings()}
+        """The settings as run records store them: those in ALWAYS_HASHED and all others."""
+        return {**dict.fromkeys(self.ALWAYS_HASHED), **self.settings()}
 
     def hashed(self) -> dict[str, Any]:
-        """The settings that are hashed into ids: those in FIRST, and others that are not at their
+        """The settings that are hashed into ids: ALWAYS_HASHED, and others that are not at their
         default."""
         default = {each.name: each.default for each in fields(self)}
         return {
             name: value
             for name, value in self.saved().items()
-            if name in self.FIRST or value != default[name]
+            if name in self.ALWAYS_HASHED or value != default[name]
         }
 
 
@@ -113,7 +114,7 @@ def one_of(*choices: str) -> Check:
     return lambda value: None if value in choices else f"choose from {', '.join(choices)}"
 
 
-def whole(least: int, most: int | None = None) -> Check:
+def whole_number(least: int, most: int | None = None) -> Check:
     """A check that the value is a whole number from `least` to `most`."""
 
     def needed(value: Any) -> str | None:

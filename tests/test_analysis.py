@@ -443,7 +443,7 @@ def test_several_labels_a_text(bert, tmp_path):
     for form in ("markdown", "latex", "json"):
         assert "praise" in forms.as_text(made, form)
     shown = forms.save(made, "html", tmp_path / "page").read_text()
-    assert "True negative" in shown and "beyond their mean" not in shown
+    assert "True negative" in shown and "relative to their mean" not in shown
 
 
 def test_of_many_systems_the_best_are_told_of_and_p_is_corrected_for_all(report_dir):
@@ -480,6 +480,6 @@ def test_bands_stay_within_what_a_metric_can_be():
 
 def test_a_system_without_seeds_is_said_to_have_none(imdb):
     told = wording.method(imdb.section, imdb.analysis)
-    assert "; logreg (mean), without a seed, against each." in told
-    assert any("same fit stands in every table" in note for note in imdb.section.notes)
+    assert "; logreg (mean), without a seed, is compared with every seed." in told
+    assert any("same fit appears in every table" in note for note in imdb.section.notes)
     assert "precision and recall of positive" in imdb.section.subtitle

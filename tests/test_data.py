@@ -562,7 +562,7 @@ def test_a_missing_part_of_a_split_is_noticed(tmp_path):
         folder = tmp_path / name
         folder.mkdir()
         (folder / name).write_text("text,label\na,1\nb,0\nc,1\n")
-    with pytest.raises(SpaceliteError, match="holds 1 of the 2 parts of train: fetch the others"):
+    with pytest.raises(SpaceliteError, match="holds 1 of the 2 parts of train: fetch the rest"):
         data.load(str(tmp_path / "train-00000-of-00002.csv"))
     assert len(data.load(str(tmp_path / "train-00000-of-00001-0a1b2c3d.csv")).splits) == 2
 

@@ -368,7 +368,7 @@ def test_tokens_bytes_and_free_disk_are_said(bert, reviews, tmp_path, caplog):
     with store.Cache(done.path) as cache:
         assert f"{cache.tokens:,} tokens of width 16: " in caplog.text
     assert "free" in caplog.text
-    assert "of 100 texts are longer than 10 tokens and are cut off there" in caplog.text
+    assert "of 100 texts are longer than 10 tokens and were cut off there" in caplog.text
 
 
 def test_a_text_of_a_million_characters_is_cut_and_counted(bert, tmp_path, caplog):
@@ -377,7 +377,7 @@ def test_a_text_of_a_million_characters_is_cut_and_counted(bert, tmp_path, caplo
         file.write('{"text": "' + "good film " * 100_000 + '", "label": 1}\n')
     with caplog.at_level(logging.INFO, "spacelite"):
         done = run(tmp_path, bert, folder, max_length=40)
-    assert "1 of 19 texts are longer than 40 tokens and are cut off there" in caplog.text
+    assert "1 of 19 texts are longer than 40 tokens and were cut off there" in caplog.text
     with store.Cache(done.path) as cache:
         assert cache.splits["train"].lengths[-1] == 40
 

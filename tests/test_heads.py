@@ -111,7 +111,7 @@ def check_against_autograd(head, examples, labels, tolerance, class_weights=None
     """Compare loss, CE and gradients of the batch that a head has run; its logits, head by head."""
     loss, ce = head.losses()
     for k, config in enumerate(head.configs):
-        leaves = {name: v.double().requires_grad_() for name, v in head.one(k).items()}
+        leaves = {name: v.double().requires_grad_() for name, v in head.head_parameters(k).items()}
         expected, expected_ce, logits = formula(
             leaves.values(), examples, labels, config.inter, config.intra, class_weights
         )
@@ -231,7 +231,7 @@ def test_pooled_gradients_equal_autograd(kind, pooling, rate, several):
     features = torch.stack([example[0] for example in examples])
     loss, ce = head.losses()
     for k in range(3):
-        leaves = [value.double().requires_grad_() for value in head.one(k).values()]
+        leaves = [value.double().requires_grad_() for value in head.head_parameters(k).values()]
         # The mask of seed k in epoch 2, batch 7.
         random = np.random.default_rng([k, 2, 7]).random((40, 10), np.float32)
         mask = torch.from_numpy(random >= rate) / (1 - rate)
@@ -256,7 +256,7 @@ def test_dropout_is_off_in_evaluation(kind):
     examples, lengths, labels = ragged(3, 50, 10, 2)
     features = torch.stack([example[0] for example in examples])
     run_batch(head, examples, lengths, labels, 5, torch.float64, train=None)
-    leaves = list(head.one(0).values())
+    leaves = list(head.head_parameters(0).values())
     logits = plain_mlp(leaves, features, 1) if kind == "mlp" else features @ leaves[0].T + leaves[1]
     expected = F.cross_entropy(logits, labels)
     assert math.isclose(head.losses()[1][0], expected.item(), rel_tol=1e-10)
@@ -285,8 +285,8 @@ def test_initialisation_is_that_of_a_linear_layer_and_of_the_seed_alone():
     other = heads.config("space", latent=16, seed=4)
     again = stack([other, config], 100, torch.float32, Objective(SINGLE_LABEL, 3))
     for name, value in first.items():
-        assert torch.equal(value, again.one(1)[name])
-        assert not torch.equal(value, again.one(0)[name])
+        assert torch.equal(value, again.head_parameters(1)[name])
+        assert not torch.equal(value, again.head_parameters(0)[name])
     for name, fan_in in (("concept_spaces", 100), ("classifier.weight", 48)):
         bound = 1 / math.sqrt(fan_in)
         assert first[name].abs().max() <= bound

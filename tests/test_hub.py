@@ -141,7 +141,7 @@ def answer(kind: type[Exception]) -> Exception:
         (errors.RevisionNotFoundError, "{} 'org/x' has no revision 'v1' on the hub"),
         (
             errors.HfHubHTTPError,
-            "the hub refuses {} 'org/x': 404 Client Error. See the docs.",
+            "the hub did not provide {} 'org/x': 404 Client Error. See the docs.",
         ),
     ],
 )

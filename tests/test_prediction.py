@@ -183,6 +183,6 @@ def test_what_is_not_read_is_said(command, place, bert):
     there = ["--backbone", bert, "--cache-dir", folder, "--json"]
     long = "good film " * 200
     result = spacelite(command, saved[0].id, long, *there)
-    assert "1 of 1 text is longer than 256 tokens: the rest is not read" in result.stderr
+    assert "1 of 1 text is longer than 256 tokens: the rest is ignored" in result.stderr
     json.loads(result.stdout)
     assert "longer" not in spacelite(command, saved[0].id, "good film", *there).stderr

@@ -129,7 +129,7 @@ def test_the_same_backbone_stands_alone_and_needs_no_mark():
 def test_fewer_examples_are_said():
     tables = published_tables([run_with(examples={"train": 10000, "test": 10000})])
     for table in tables:
-        assert "† Published for 25,000 training examples, here 10,000." in table.notes
+        assert "† Published with 25,000 training examples, here 10,000." in table.notes
         assert sum(row.system.endswith("* †") for row in table.rows) == 1
 
 

@@ -183,7 +183,7 @@ LINES = '{"text": "caf\xe9", "label": 0}\n' * 3
         ("d.csv", b"text,text,label\na,b,0\n", "more than one column 'text': rename or remove one"),
         ("d.json", b'[{"text": "a", "label": 0},', "cannot be read"),
         ("d.jsonl", b'{"text": "a", "label": 0}\n{"text": "b', "cannot be read"),
-        ("d.json", b"[1, 2]", "the list holds other things than objects"),
+        ("d.json", b"[1, 2]", "the list holds items that are not objects"),
         ("d.json", b"5", "cannot be read"),
         ("d.json", b"[" * 100_000, "cannot be read"),
         ("d.json", b'[{"text": "a", "label": 0}, {"text": "b", "label": "x"}]', "column 'label'"),

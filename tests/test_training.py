@@ -529,7 +529,7 @@ def test_a_diverging_head_is_stopped_and_named_and_the_others_stay_as_they_are(
         first, *others, last = train(cache, [wild[0], *CONFIGS, wild[1]], TRAINING)
     for head in (first, last):
         assert "its loss is" in head.stopped and not head.parameters
-        assert f"{head.config.description} is stopped" in caplog.text
+        assert f"{head.config.description} was stopped" in caplog.text
         assert len(head.history) < TRAINING.epochs
     assert all(head.stopped is None for head in others)
     same_heads(trained, others, rtol=1e-4, atol=1e-6)

@@ -81,7 +81,10 @@ class TextPredictions(Sequence[dict[str, Any]]):
     def labels(self) -> list[list[str]]:
         """The predicted label names of each text: one, or any number in a multi-label run."""
         task, names = self.record.task, self.record.label_names
-        return [task.label_names(one, names) for one in task.decide_probable(self.probabilities)]
+        return [
+            task.label_names(one, names)
+            for one in task.decide_from_probabilities(self.probabilities)
+        ]
 
     @property
     def rows(self) -> list[dict[str, Any]]:

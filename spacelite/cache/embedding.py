@@ -199,8 +199,8 @@ def _is_finished(path: Path, spec: CacheSpec) -> bool:
         if cache.spec != spec:
             differences = ", ".join(cache.spec.differences(spec))
             raise SpaceliteError(
-                f"{path} was made with other settings: {differences}; remove it (spacelite cache "
-                f"remove {path.stem}) or choose another cache_dir",
+                f"{path} was created with other settings: {differences}; remove it (spacelite "
+                f"cache remove {path.stem}) or choose another cache_dir",
                 ["cache_dir"],
             )
         return cache.complete
@@ -248,7 +248,7 @@ def _tokenize(
         )
     if tokens.truncated:
         log.info(
-            "%s of %s texts are longer than %s tokens and are cut off there",
+            "%s of %s texts are longer than %s tokens and were cut off there",
             f"{tokens.truncated:,}", f"{len(everything):,}", max_length,
         )  # fmt: skip
     return examples

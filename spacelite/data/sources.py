@@ -127,7 +127,7 @@ def _split_files(folder: Path) -> dict[str, list[Path]]:
                 if len(files) != int(part[1]):
                     raise SpaceliteError(
                         f"{candidate} holds {len(files)} of the {int(part[1])} parts of {split}: "
-                        "fetch the others"
+                        "fetch the rest"
                     )
         if "train" in found:
             return {split: found[split] for split in SPLITS if split in found}
@@ -192,7 +192,7 @@ def _read_json(path: Path) -> pa.Table:
     if is_list:
         rows = json.loads(path.read_text(encoding="utf-8-sig"))
         if not all(isinstance(row, dict) for row in rows):
-            raise ValueError("the list holds other things than objects with a text and a label")
+            raise ValueError("the list holds items that are not objects with a text and a label")
         columns = {}
         for name in dict.fromkeys(key for row in rows for key in row):
             try:

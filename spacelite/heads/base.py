@@ -60,8 +60,9 @@ class Totals:
         terms = task.cross_entropy(logits, batch.labels, batch.targets).double()
         self.ce += terms.sum(dim=(1, 2)).cpu()
         self.weighted_ce += (terms * batch.weights).sum(dim=(1, 2)).cpu()
-        self.correct += task.count_correct(logits, batch.labels)
-        self.confusion += task.count_confusion(logits, batch.labels)
+        correct, confusion = task.count(logits, batch.labels)
+        self.correct += correct
+        self.confusion += confusion
         self.examples += len(batch.labels)
         self.terms += terms[0].numel()
         self.weight += batch.weight
@@ -211,7 +212,7 @@ class Head(ABC):
         includes the class weights; the CE never does."""
         return self.totals.weighted_ce / self.totals.weight, self.totals.ce / self.totals.terms
 
-    def one(self, head: int) -> Parameters:
+    def head_parameters(self, head: int) -> Parameters:
         """A copy of the parameters of one head, on the CPU."""
         return {name: value[head].cpu().clone() for name, value in self.parameters.items()}
 

@@ -7,14 +7,14 @@ from typing import ClassVar
 
 from typing_extensions import override
 
-from spacelite.settings import LARGEST_SEED, Config, non_negative, positive, setting, whole
+from spacelite.settings import LARGEST_SEED, Config, non_negative, positive, setting, whole_number
 
 
 @dataclass(frozen=True, kw_only=True)
 class HeadConfig(Config):
     """The settings of one head. Each kind of head has its own config, in its own file."""
 
-    FIRST = ("seed", "learning_rate", "weight_decay", "latent", "inter", "intra", "pooling")
+    ALWAYS_HASHED = ("seed", "learning_rate", "weight_decay", "latent", "inter", "intra", "pooling")
 
     kind: ClassVar[str]
 
@@ -39,7 +39,7 @@ class TrainedHeadConfig(HeadConfig):
         weight_decay: L2 penalty of Adam.
     """
 
-    seed: int = setting(0, check=whole(0, LARGEST_SEED))
+    seed: int = setting(0, check=whole_number(0, LARGEST_SEED))
     learning_rate: float = setting(2e-4, check=positive, words="learning rate {:g}", always=True)
     weight_decay: float = setting(0.01, check=non_negative, words="weight decay {:g}", always=True)
 

@@ -12,7 +12,7 @@ from spacelite import heads
 from spacelite.errors import SpaceliteError
 from spacelite.heads.config import HeadConfig
 
-LARGEST_SEEDS = 10_000  # far more than anyone needs
+MAX_SEEDS = 10_000  # far more than anyone needs
 
 
 def grid(kinds: Sequence[str], settings: Mapping[str, Sequence[Any]]) -> list[HeadConfig]:
@@ -50,21 +50,21 @@ def grid(kinds: Sequence[str], settings: Mapping[str, Sequence[Any]]) -> list[He
 
 
 _LAST = {"learning_rate": 1, "weight_decay": 2, "seed": 3}
-_KNOWN = HeadConfig.FIRST  # accepted for every kind, whether it has them or not
+_KNOWN = HeadConfig.ALWAYS_HASHED  # accepted for every kind, whether it has them or not
 
 
 def seed_list(seeds: int | Sequence[int]) -> list[int]:
     """Seeds 0 to K-1 for a number K; a list of seeds is returned as it is.
 
     Raises:
-        SpaceliteError: `seeds` is neither a list nor a whole number from 1 to LARGEST_SEEDS.
+        SpaceliteError: `seeds` is neither a list nor a whole number from 1 to MAX_SEEDS.
     """
     if isinstance(seeds, Iterable) and not isinstance(seeds, str):
         return list(seeds)
     whole = not isinstance(seeds, bool) and hasattr(seeds, "__index__")
-    if not whole or not 1 <= operator.index(seeds) <= LARGEST_SEEDS:
+    if not whole or not 1 <= operator.index(seeds) <= MAX_SEEDS:
         raise SpaceliteError(
-            f"seeds={seeds}: give a number of seeds, 1 to {LARGEST_SEEDS:,}, or a list of them",
+            f"seeds={seeds}: give a number of seeds, 1 to {MAX_SEEDS:,}, or a list of them",
             ["seeds"],
         )
     return list(range(operator.index(seeds)))

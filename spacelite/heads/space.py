@@ -25,7 +25,7 @@ from spacelite.heads.base import Parameters, Shapes, TokenHead
 from spacelite.heads.batch import Batch, Objective, Scratch, segment_sum
 from spacelite.heads.config import HeadConfig, TrainedHeadConfig
 from spacelite.lazy import torch
-from spacelite.settings import non_negative, setting, whole
+from spacelite.settings import non_negative, setting, whole_number
 
 EPSILON = 1e-9  # keeps 1 / variance finite
 LARGEST_LATENT = 10_000  # far more than anyone needs: a larger value is a typo
@@ -45,7 +45,7 @@ class SpaceConfig(TrainedHeadConfig):
     """
 
     kind: ClassVar[str] = "space"
-    latent: int = setting(3, check=whole(1, LARGEST_LATENT))
+    latent: int = setting(3, check=whole_number(1, LARGEST_LATENT))
     inter: float = setting(0.0, check=non_negative)
     intra: float = setting(0.0, check=non_negative)
 

@@ -131,7 +131,7 @@ def _tokenized(
     )
     if tokens.truncated:
         log.warning(
-            "%s of %s text%s longer than %s tokens: the rest is not read",
+            "%s of %s text%s longer than %s tokens: the rest is ignored",
             tokens.truncated, len(texts), " is" if len(texts) == 1 else "s are", spec.max_length,
         )  # fmt: skip
     for number, ids in enumerate(tokens.ids, 1):
@@ -234,5 +234,5 @@ def lines(content: bytes) -> list[str]:
     texts = text.removesuffix("\n").split("\n")
     empty = [number for number, text in enumerate(texts, 1) if not text.strip()]
     if empty:
-        raise SpaceliteError(f"line {empty[0]} is empty: every line is a text, leave it out")
+        raise SpaceliteError(f"line {empty[0]} is empty: every line must hold a text; remove it")
     return texts

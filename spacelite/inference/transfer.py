@@ -102,8 +102,8 @@ def _check_hidden_states(run: Run, cache: Cache) -> None:
                 what, *values = "backbone", here.backbone, there.backbone
             raise SpaceliteError(
                 f"run {run.id} and cache {cache.name} have different hidden states: the run's "
-                f"{what} is {values[0]}, the cache's {values[1]}; embed the data set as the run's "
-                "was"
+                f"{what} is {values[0]}, the cache's {values[1]}; embed the data set "
+                "with the settings of the run's cache"
             )
 
 

@@ -76,7 +76,7 @@ def save(path: Path, splits: dict[str, Predictions]) -> None:
         values = (own.index, own.labels, own.logits)
         arrays |= {f"{split}/{name}": value for name, value in zip(NAMES, values, strict=True)}
     # Opened here, because numpy would append .npz to the temporary file's name.
-    with files.whole(path) as partial, partial.open("wb") as file:
+    with files.atomic_write(path) as partial, partial.open("wb") as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 

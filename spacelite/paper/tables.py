@@ -168,7 +168,7 @@ def differences(row: PublishedRow, record: RunRecord) -> dict[str, str]:
     if not same_backbone(row.backbone, backbone):
         notes["*"] = f"Published with another backbone than {backbone}."
     if examples != row.train_examples:
-        notes["†"] = f"Published for {row.train_examples:,} training examples, here {examples:,}."
+        notes["†"] = f"Published with {row.train_examples:,} training examples, here {examples:,}."
     longest, spec = protocol()["max_length"], record.spec
     if (spec.layer, spec.max_length) != (-1, longest):
         notes["‡"] = (

@@ -82,17 +82,19 @@ class Task(ABC):
         cross-entropy terms with respect to the logits."""
 
     @abstractmethod
-    def count_confusion(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Confusion matrices of `logits` (K, B, C): (K, *confusion_shape) int64, on the CPU."""
+    def count(
+        self, logits: torch.Tensor, labels: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Count the predictions from `logits` (K, B, C).
+
+        Returns:
+            How many examples each head predicts correctly, (K,), and each head's confusion matrix,
+            (K, *confusion_shape) int64; on the CPU.
+        """
 
     @abstractmethod
     def confusion_shape(self, classes: int) -> tuple[int, ...]:
         """The shape of `confusion`."""
-
-    @abstractmethod
-    def count_correct(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """How many examples each head predicts correctly from `logits` (K, B, C): (K,), on the
-        CPU."""
 
     # Predictions, numpy.
 
@@ -105,7 +107,7 @@ class Task(ABC):
         """Predicted labels from logits (..., C), in the form of a label array."""
 
     @abstractmethod
-    def decide_probable(self, probabilities: Array) -> Array:
+    def decide_from_probabilities(self, probabilities: Array) -> Array:
         """Predicted labels from probabilities (N, C), in the form of a label array."""
 
     @abstractmethod

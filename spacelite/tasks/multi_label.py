@@ -70,21 +70,21 @@ class MultiLabel(Task):
         return torch.sigmoid(logits)
 
     @override
-    def count_confusion(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def count(
+        self, logits: torch.Tensor, labels: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         heads, _, classes = logits.shape
         head = torch.arange(heads, device=logits.device)[:, None, None]
         label = torch.arange(classes, device=logits.device)
-        cells = ((head * classes + label) * 2 + labels) * 2 + (logits > 0).long()
+        predicted = (logits > 0).long()
+        cells = ((head * classes + label) * 2 + labels) * 2 + predicted
         counts = torch.bincount(cells.flatten(), minlength=heads * classes * 4)
-        return counts.view(heads, classes, 2, 2).cpu()
+        correct = (predicted == labels).all(dim=2).sum(dim=1)
+        return correct.cpu(), counts.view(heads, classes, 2, 2).cpu()
 
     def confusion_shape(self, classes: int) -> tuple[int, ...]:
         """(C, 2, 2): for each label, absent and present, by true (row) and predicted (column)."""
         return classes, 2, 2
-
-    @override
-    def count_correct(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return ((logits > 0) == labels).all(dim=2).sum(dim=1).cpu()
 
     def probabilities(self, logits: Array) -> Array:
         """The sigmoid of each logit."""
@@ -96,8 +96,8 @@ class MultiLabel(Task):
         return (logits > 0).astype(np.int64)
 
     @override
-    def decide_probable(self, probabilities: Array) -> Array:
-        return (probabilities >= 0.5).astype(np.int64)
+    def decide_from_probabilities(self, probabilities: Array) -> Array:
+        return (probabilities > 0.5).astype(np.int64)
 
     def correct(self, predicted: Array, labels: Array) -> Array:
         """Whether all of an example's labels, and no others, are predicted."""

@@ -18,7 +18,7 @@ class SingleLabel(Task):
     name = "single-label"
     phrase = "one label per text"
     label_dimensions = 1
-    beyond = ", beyond their mean over the labels"
+    beyond = ", relative to their mean over the labels"
 
     @override
     def label_counts(self, labels: Array, classes: int) -> Array:
@@ -65,20 +65,19 @@ class SingleLabel(Task):
         return torch.softmax(logits, dim=-1)
 
     @override
-    def count_confusion(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def count(
+        self, logits: torch.Tensor, labels: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         heads, _, classes = logits.shape
         head = torch.arange(heads, device=logits.device)[:, None]
         cells = (head * classes + labels) * classes + logits.argmax(dim=2)
         counts = torch.bincount(cells.flatten(), minlength=heads * classes**2)
-        return counts.view(heads, classes, classes).cpu()
+        confusion = counts.view(heads, classes, classes).cpu()
+        return confusion.diagonal(dim1=1, dim2=2).sum(dim=1), confusion
 
     def confusion_shape(self, classes: int) -> tuple[int, ...]:
         """(C, C), by true (row) and predicted (column) label."""
         return classes, classes
-
-    @override
-    def count_correct(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return (logits.argmax(dim=2) == labels).sum(dim=1).cpu()
 
     def probabilities(self, logits: Array) -> Array:
         """The softmax."""
@@ -93,7 +92,7 @@ class SingleLabel(Task):
         return predicted
 
     @override
-    def decide_probable(self, probabilities: Array) -> Array:
+    def decide_from_probabilities(self, probabilities: Array) -> Array:
         return self.decide(probabilities)
 
     @override

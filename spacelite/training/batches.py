@@ -9,7 +9,9 @@ time, and the examples within a window are shuffled.
 from __future__ import annotations
 
 import itertools
+import logging
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +23,8 @@ from spacelite.cache.dtypes import StoredType
 from spacelite.cache.store import Cache, CachedSplit
 from spacelite.heads.batch import Scratch
 from spacelite.heads.pooling import POOLINGS
+
+log = logging.getLogger(__name__)
 
 TOKENS_PER_GROUP = 4096  # tokens processed at a time: their hidden states fit the CPU's cache
 GPU_TOKENS_PER_GROUP = 65536  # enough to keep a GPU busy
@@ -206,7 +210,18 @@ def open_splits(cache: Cache, device: str) -> dict[str, TokenSplit]:
     for name in cache.splits:
         splits[name] = TokenSplit(cache.splits[name], name, device, budget)
         budget -= splits[name].bytes if splits[name].resident else 0
+    _log_memory(splits.values())
     return splits
+
+
+def _log_memory(splits: Iterable[TokenSplit]) -> None:
+    """Log where the hidden states are held during training."""
+    sizes: dict[bool, list[str]] = {}
+    for split in splits:
+        sizes.setdefault(split.resident, []).append(f"{split.name} {split.bytes / 1e6:,.0f} MB")
+    for resident, named in sizes.items():
+        where = "in memory" if resident else "streamed from the file in shuffled blocks"
+        log.info("hidden states %s: %s", where, ", ".join(named))
 
 
 def free_budget(device: str) -> float:
@@ -315,7 +330,7 @@ def _take(
     tokens: torch.Tensor, starts: Array, lengths: Array, scratch: Scratch, stored: StoredType
 ) -> torch.Tensor:
     """The rows starts[i] : starts[i] + lengths[i] of `tokens` for all i, float32."""
-    return _widen(_read(tokens, starts, lengths, scratch), scratch, stored)
+    return _to_float32(_read(tokens, starts, lengths, scratch), scratch, stored)
 
 
 def _read(tokens: torch.Tensor, starts: Array, lengths: Array, scratch: Scratch) -> torch.Tensor:
@@ -326,7 +341,7 @@ def _read(tokens: torch.Tensor, starts: Array, lengths: Array, scratch: Scratch)
     return torch.index_select(tokens, 0, index.to(tokens.device), out=rows)
 
 
-def _widen(rows: torch.Tensor, scratch: Scratch, stored: StoredType) -> torch.Tensor:
+def _to_float32(rows: torch.Tensor, scratch: Scratch, stored: StoredType) -> torch.Tensor:
     if not stored.plain:
         return torch.from_numpy(stored.decode(rows.cpu().numpy())).to(rows.device)
     if rows.dtype == torch.float32:

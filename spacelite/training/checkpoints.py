@@ -81,7 +81,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     state = json.dumps({**known, **checkpoint.record})
     files.make_folder(path.parent, "choose another cache_dir")
     try:
-        with files.whole(path) as partial:
+        with files.atomic_write(path) as partial:
             save_file(tensors, partial, metadata={"state": state})
     except Exception as error:  # safetensors raises its own exception for a full disk
         raise SpaceliteError(

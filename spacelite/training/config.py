@@ -8,7 +8,15 @@ from typing import Any
 from typing_extensions import override
 
 from spacelite.metrics.scores import METRICS
-from spacelite.settings import LARGEST_SEED, Config, one_of, optional, positive, setting, whole
+from spacelite.settings import (
+    LARGEST_SEED,
+    Config,
+    one_of,
+    optional,
+    positive,
+    setting,
+    whole_number,
+)
 
 SCHEDULES = ("constant", "cosine")
 CLASS_WEIGHTS = ("none", "balanced")
@@ -22,7 +30,7 @@ class FitConfig(Config):
         class_weights: `none`, or `balanced`: every class has the same total weight in the loss.
     """
 
-    FIRST = (
+    ALWAYS_HASHED = (
         "epochs", "batch_size", "data_seed", "schedule", "clip_norm", "class_weights", "patience",
         "monitor",
     )  # fmt: skip
@@ -45,14 +53,14 @@ class TrainingConfig(FitConfig):
         monitor: Validation metric that `patience` watches.
     """
 
-    epochs: int = setting(15, check=whole(1))
-    batch_size: int = setting(256, check=whole(1), words="batch {}", always=True)
-    data_seed: int = setting(0, check=whole(0, LARGEST_SEED))
+    epochs: int = setting(15, check=whole_number(1))
+    batch_size: int = setting(256, check=whole_number(1), words="batch {}", always=True)
+    data_seed: int = setting(0, check=whole_number(0, LARGEST_SEED))
     schedule: str = setting("constant", check=one_of(*SCHEDULES), words="{} schedule")
     clip_norm: float | None = setting(
         None, check=optional(positive), words="gradients clipped at {:g}"
     )
-    patience: int | None = setting(None, check=optional(whole(1)), words="patience {}")
+    patience: int | None = setting(None, check=optional(whole_number(1)), words="patience {}")
     monitor: str = setting(
         "f1_macro", check=lambda value: one_of(*METRICS)(value), words="best {}", always=True
     )

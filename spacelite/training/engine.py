@@ -26,7 +26,7 @@ from spacelite.heads.base import Parameters
 from spacelite.heads.batch import Batch, Objective, Scratch
 from spacelite.training.batches import TokenSplit
 
-LARGEST_POOL = 8  # threads; a batch does not have enough groups for more
+MAX_THREADS = 8  # threads; a batch does not have enough groups for more
 EVALUATION_TOKENS = 2**18  # tokens between two progress reports
 
 Array = npt.NDArray[Any]
@@ -51,11 +51,11 @@ class Workers:
 
 @contextmanager
 def workers(device: str) -> Iterator[Workers]:
-    """One worker per core that this process may use, at most LARGEST_POOL; one alone for a GPU.
+    """One worker per core that this process may use, at most MAX_THREADS; one alone for a GPU.
     Raises SpaceliteError if the device is neither a CPU nor a CUDA GPU."""
     if not device.startswith(("cpu", "cuda")):
         raise SpaceliteError(f"device={device}: heads are trained on cpu or cuda", ["device"])
-    count = 1 if device != "cpu" else min(LARGEST_POOL, _cores())
+    count = 1 if device != "cpu" else min(MAX_THREADS, _cores())
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from spacelite.heads.pooled import PooledConfig
 from spacelite.metrics.scores import METRICS, Scores
 from spacelite.tasks import task_of
 from spacelite.training import checkpoints, engine
-from spacelite.training.batches import TokenSplit, open_splits
+from spacelite.training.batches import open_splits
 from spacelite.training.checkpoints import Checkpoint
 from spacelite.training.config import TrainingConfig
 from spacelite.training.engine import Workers
@@ -160,7 +160,6 @@ class _Training:
         self.progress(0)  # reading a large cache takes a while
         self.identity = checkpoints.identity(cache, configs, training)
         self.splits = open_splits(cache, device)
-        _log_memory(self.splits.values())
         self.results = [TrainedHead(config, heads_in_pass=len(in_epochs)) for config in configs]
         self.by_head = {result.config: result for result in self.results}
         pooled = [config.pooling for config in configs if isinstance(config, PooledConfig)]
@@ -198,7 +197,9 @@ class _Training:
         for stack in self.stacks:
             for row, head in enumerate(stack.configs):
                 # With early stopping, the best epoch's parameters are there already.
-                self.by_head[head].parameters = self.by_head[head].parameters or stack.one(row)
+                self.by_head[head].parameters = self.by_head[
+                    head
+                ].parameters or stack.head_parameters(row)
         for result in self.results:
             result.seconds = time.perf_counter() - self.started
         self._fit()
@@ -248,15 +249,15 @@ class _Training:
                 if self.config.patience is not None:
                     best = _best_epoch(result.history, self.config.monitor)
                     if best == epoch:
-                        result.best_epoch, result.parameters = epoch, stack.one(row)
+                        result.best_epoch, result.parameters = epoch, stack.head_parameters(row)
                     if epoch - best >= self.config.patience:
                         log.info(
-                            "%s stops after epoch %s: epoch %s was its best",
+                            "%s stopped after epoch %s: epoch %s was its best",
                             head.description, epoch, best,
                         )  # fmt: skip
                         ended = True
                         continue
-                remaining[head] = stack.one(row)
+                remaining[head] = stack.head_parameters(row)
         if ended:
             self._compose(remaining, self._moments())
 
@@ -396,15 +397,5 @@ def _stop_if_diverged(result: TrainedHead, by_split: dict[str, Scores], when: st
         return False
     figures = ", ".join(f"{loss:g} ({split})" for split, loss in losses.items())
     result.stopped, result.parameters = f"its loss is {figures} {when}", {}
-    log.warning("%s is stopped: %s", result.config.description, result.stopped)
+    log.warning("%s was stopped: %s", result.config.description, result.stopped)
     return True
-
-
-def _log_memory(splits: Iterable[TokenSplit]) -> None:
-    """Log where the hidden states are held during training."""
-    sizes: dict[bool, list[str]] = {}
-    for split in splits:
-        sizes.setdefault(split.resident, []).append(f"{split.name} {split.bytes / 1e6:,.0f} MB")
-    for resident, named in sizes.items():
-        where = "in memory" if resident else "streamed from the file in shuffled blocks"
-        log.info("hidden states %s: %s", where, ", ".join(named))

@@ -34,7 +34,7 @@ ORIGINAL_STEPS = 2
 PLAIN_STEPS = 20
 ROUNDS = 3
 PARTS = (
-    "batches", "read", "widen", "product", "tanh", "pooling", "losses' slopes", "gradient", "sums",
+    "batches", "read", "widen", "product", "tanh", "pooling", "loss gradients", "gradient", "sums",
     "optimiser",
 )  # fmt: skip
 
@@ -104,11 +104,11 @@ def watched():
     watch = Stopwatch()
     for owner, name, part in (
         (batches, "_read", "read"),
-        (batches, "_widen", "widen"),
+        (batches, "_to_float32", "widen"),
         (space, "_project", "product"),
         (space, "_tanh", "tanh"),
         (space, "segment_sum", "pooling"),
-        (space.SpaceHead, "run_group", "losses' slopes"),
+        (space.SpaceHead, "run_group", "loss gradients"),
         (space, "_add_product", "gradient"),
         (optimizer.Adam, "update", "optimiser"),
         (space.SpaceHead, "end", "sums"),
@@ -127,7 +127,7 @@ def spacelite(cache, count, epochs, breakdown=False):
 
     watch = watched() if breakdown else None
     if breakdown:
-        engine.LARGEST_POOL = 1
+        engine.MAX_THREADS = 1
     with Cache(cache) as opened, engine.workers("cpu") as workers:
         training = loop._Training(
             opened,

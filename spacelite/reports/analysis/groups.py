@@ -23,7 +23,7 @@ from spacelite.reports.analysis.rows import (
 )
 from spacelite.runs import Run, TransferRecord
 
-FITTED = "logreg has no epochs and no seed: the same fit stands in every table of its cache."
+FITTED = "logreg has no epochs and no seed: the same fit appears in every table of its cache."
 
 
 @dataclass(frozen=True)

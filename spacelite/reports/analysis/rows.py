@@ -108,7 +108,7 @@ def shared_settings(record: RunRecord) -> dict[str, Any]:
 
 def section_settings(record: RunRecord | None) -> dict[str, Any]:
     """The shared settings of a section; None for those that a run does not have."""
-    usual = dict.fromkeys((*TrainingConfig.FIRST, "learning_rate", "weight_decay"))
+    usual = dict.fromkeys((*TrainingConfig.ALWAYS_HASHED, "learning_rate", "weight_decay"))
     return {**usual, **(shared_settings(record) if record is not None else {})}
 
 

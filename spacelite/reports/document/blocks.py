@@ -119,9 +119,9 @@ def report_blocks(report: Findings) -> list[Block]:
         blocks.append(Heading(1, "Published tables"))
         blocks.append(
             Paragraph(
-                "Each measured row, the published one and their difference (measured less "
-                "published). Loss is the full loss with its weighted terms: across rows only CE "
-                "compares. The best accuracy, F1, precision and recall are bold."
+                "Each measured row, the published one and their difference (measured minus "
+                "published). Loss is the full loss with its weighted terms: only CE can be "
+                "compared across rows. The best accuracy, F1, precision and recall are bold."
             )
         )
         for section in report.published:
@@ -184,7 +184,7 @@ def _part(part: Part, number: int) -> list[Block]:
         blocks.append(
             Paragraph(
                 "Rows are the true labels, columns the predicted ones; counts of the head with the "
-                "lowest seed. Each class' figures are means over seeds."
+                "lowest seed. Each class's figures are means over seeds."
             )
         )
         for system in analysis.systems:
@@ -224,8 +224,8 @@ def _pairs(analysis: Analysis) -> Table:
         )
         for pair in analysis.pairs
     ]
-    columns = ["First", "Second", "Points of accuracy", "95% interval", "p (Holm)"]
-    return Table("All pairs, first less second", columns, lines, "pairs", folded=True)
+    columns = ["First", "Second", "Accuracy difference (points)", "95% interval", "p (Holm)"]
+    return Table("All pairs, first minus second", columns, lines, "pairs", folded=True)
 
 
 def _matrix(system: SystemAnalysis, names: Sequence[str]) -> Table:

@@ -76,7 +76,7 @@ def cost(of: Cost) -> str:
     embedding = "not recorded"
     if of.embedding_seconds is not None:
         embedding = f"{of.embedding_seconds:,.0f} s"
-    size = "not in this folder" if of.cache_bytes is None else human_bytes(of.cache_bytes)
+    size = "deleted or elsewhere" if of.cache_bytes is None else human_bytes(of.cache_bytes)
     return f"Embedding, once: {embedding}; cache: {size}."
 
 
@@ -117,7 +117,7 @@ def method(section: Section, analysis: Analysis) -> str:
     if pairs > 1:
         corrected = (
             f", corrected by Holm's method for all {pairs:,} pairs, and so for the choice of the "
-            "best (the intervals are not: each is of one pair by itself)"
+            "best (the intervals are not corrected: each is for a single pair)"
         )
     examples, split = section.examples[section.split], section.split
     text = (
@@ -133,7 +133,10 @@ def method(section: Section, analysis: Analysis) -> str:
             "difference in accuracy between heads of one seed"
         )
         fixed = dict.fromkeys(name for one in analysis.comparisons for name in one.fixed)
-        text += f"; {', '.join(fixed)}, without a seed, against each." if fixed else "."
+        if fixed:
+            be = "is" if len(fixed) == 1 else "are"
+            text += f"; {', '.join(fixed)}, without a seed, {be} compared with every seed"
+        text += "."
     return text
 
 
