@@ -20,7 +20,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from spacelite.cache import Embedded
+    from spacelite.api import EmbeddedDataset
 
 
 def embed(
@@ -57,13 +57,13 @@ def embed(
     as_json: Json = False,
 ) -> None:
     """Run a frozen backbone once over a data set and keep every token's hidden state."""
-    from spacelite import cache
+    from spacelite import api
     from spacelite.files import human_bytes
 
     with console.progress() as on_progress:
-        done = cache.embed(
+        done = api.embed(
+            dataset,
             backbone=backbone,
-            dataset=dataset,
             cache_dir=cache_dir,
             max_length=max_length,
             dtype=dtype,
@@ -76,7 +76,7 @@ def embed(
             text_column=text_column,
             label_column=label_column,
             data_dir=data_dir,
-            on_progress=on_progress,
+            progress=on_progress,
         )
     described = describe(done)
     if as_json:
@@ -87,13 +87,11 @@ def embed(
     how = "was there already" if done.hit else f"written in {done.seconds:.0f} s"
     splits = ", ".join(f"{count:,} {name}" for name, count in described["splits"].items())
     console.out().print(
-        f"{done.path.stem} {how}: {examples} examples ({splits}), {tokens} tokens, {size}",
+        f"{done.name} {how}: {examples} examples ({splits}), {tokens} tokens, {size}",
         soft_wrap=True,
     )
 
 
-def describe(done: Embedded) -> dict[str, Any]:
+def describe(done: EmbeddedDataset) -> dict[str, Any]:
     """What `embed --json` prints."""
-    from spacelite.cache import state
-
-    return {**state(done.path).as_json(), "hit": done.hit, "seconds": done.seconds}
+    return {**done.state.as_json(), "hit": done.hit, "seconds": done.seconds}
