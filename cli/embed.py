@@ -94,4 +94,5 @@ def embed(
 
 def describe(done: EmbeddedDataset) -> dict[str, Any]:
     """What `embed --json` prints."""
-    return {**done.state.as_json(), "hit": done.hit, "seconds": done.seconds}
+    found = done.duplicates.as_json()
+    return {**done.state.as_json(), "hit": done.hit, "seconds": done.seconds, "duplicates": found}

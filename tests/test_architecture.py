@@ -29,7 +29,9 @@ ORDER = {
         "config", "batch", "base", "pooling", "pooled",
         "space", "linear", "mlp", "logreg", "__init__", "grid",
     ],
-    "cache": ["dtypes", "spec", "store", "journal", "folder", "embedding", "__init__"],
+    "cache": [
+        "dtypes", "spec", "store", "duplicates", "journal", "folder", "embedding", "__init__",
+    ],
     "training": [
         "config", "batches", "optimizer", "engine", "evaluation", "checkpoints", "loop", "__init__",
     ],
@@ -38,7 +40,8 @@ ORDER = {
     "paper": ["tables", "__init__", "reproduction"],
     "reports": ["analysis", "document", "render", "report", "__init__"],
     "reports/analysis": [
-        "rows", "groups", "comparisons", "examples", "published", "content", "__init__",
+        "rows", "groups", "comparisons", "data_notes", "examples", "published", "content",
+        "__init__",
     ],
     "reports/document": ["wording", "blocks", "runs_table", "__init__"],
     "reports/render": [

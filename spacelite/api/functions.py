@@ -102,7 +102,10 @@ def embed(
             on_progress=on_progress,
         )
     local = backbone if Path(backbone).is_dir() else None
-    return EmbeddedDataset(done.path, folder, done.hit, done.seconds, local)
+    embedded = EmbeddedDataset(done.path, folder, done.hit, done.seconds, local)
+    for warning in filter(None, (embedded.duplicates.leaked, embedded.duplicates.contradicted)):
+        log.warning("%s", warning)
+    return embedded
 
 
 def find_cache(name: str | None = None, cache_dir: str | Path = CACHE_DIR) -> EmbeddedDataset:

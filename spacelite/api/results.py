@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from html import escape
 from pathlib import Path
 from typing import Any, overload
 
 import numpy.typing as npt
 
-from spacelite.cache import Cache, CacheState
+from spacelite.cache import Cache, CacheState, Duplicates, duplicates
 from spacelite.cache import folder as caches
 from spacelite.inference import Explanation
 from spacelite.metrics.scores import METRICS
@@ -49,6 +50,12 @@ class EmbeddedDataset:
     def state(self) -> CacheState:
         """The state of the file: its size, its splits, and how much is done."""
         return caches.state(self.path)
+
+    @cached_property
+    def duplicates(self) -> Duplicates:
+        """How many texts stand in two splits, and how many have more than one label."""
+        with self.open() as cache:
+            return duplicates.find(cache.splits)
 
     def open(self) -> Cache:
         """Open the cache for reading; use it as a context manager."""

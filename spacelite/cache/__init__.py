@@ -7,6 +7,7 @@ from spacelite.lazy import exports
 
 if TYPE_CHECKING:
     from spacelite.cache.dtypes import DTYPES, StoredType, stored_type
+    from spacelite.cache.duplicates import Duplicates
     from spacelite.cache.embedding import Embedded, backbone_settings, embed
     from spacelite.cache.folder import (
         CacheState,
@@ -26,6 +27,7 @@ __all__ = [
     "CacheSpec",
     "CacheState",
     "CachedSplit",
+    "Duplicates",
     "Embedded",
     "StoredType",
     "backbone_settings",
@@ -43,6 +45,7 @@ __all__ = [
 
 _MODULES = {
     "dtypes": ("DTYPES", "StoredType", "stored_type"),
+    "duplicates": ("Duplicates",),
     "embedding": ("Embedded", "backbone_settings", "embed"),
     "folder": (
         "CacheState", "find", "newest_complete", "remove", "spans", "state", "states", "verify",

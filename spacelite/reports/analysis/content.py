@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from spacelite.reports.analysis import comparisons as analysis
-from spacelite.reports.analysis import examples, groups, published
+from spacelite.reports.analysis import data_notes, examples, groups, published
 from spacelite.reports.analysis.comparisons import Analysis
 from spacelite.reports.analysis.examples import Examples
 from spacelite.reports.analysis.rows import Section
@@ -58,9 +58,10 @@ def build(
     parts = []
     for number, group in enumerate(together):
         on_progress(number, len(together))
+        notes = group.section.notes + data_notes.of_group(cache_dir, group)
         parts.append(
             Part(
-                group.section,
+                replace(group.section, notes=notes),
                 analysis.analyse(cache_dir, group),
                 examples.of_group(cache_dir, group, backbone) if with_examples else None,
             )

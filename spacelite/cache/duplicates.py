@@ -1,0 +1,118 @@
+"""Texts that stand in a data set more than once: in two splits, or with different labels."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from spacelite.cache.store import CachedSplit
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """How many texts stand in a data set more than once.
+
+    Attributes:
+        shared: For two splits, such as ("train", "test"): how many examples of the second have a
+            text of the first.
+        examples: The number of examples, by split.
+        contradictory: The number of different texts that have more than one label, within each
+            split and, as `all`, within and across the splits; empty if labels were not compared.
+    """
+
+    shared: dict[tuple[str, str], int]
+    examples: dict[str, int]
+    contradictory: dict[str, int]
+
+    def as_json(self) -> dict[str, Any]:
+        """The counts as `embed --json` prints them: {"shared": {"train/test": 3, ...}, ...}."""
+        shared = {"/".join(pair): count for pair, count in self.shared.items()}
+        return {"shared": shared, "contradictory": dict(self.contradictory)}
+
+    @property
+    def leaked(self) -> str:
+        """What the texts in two splits mean for the reader; "" if there are none."""
+        found = [
+            f"{count:,} of {self.examples[later]:,} {later} examples have a text of {earlier}"
+            for (earlier, later), count in self.shared.items()
+            if count
+        ]
+        if not found:
+            return ""
+        seen = any(earlier == "train" and n for (earlier, _), n in self.shared.items())
+        why = "were seen in training" if seen else "were seen when settings were chosen"
+        return f"{', '.join(found)}: the figures are too good by the examples that {why}"
+
+    @property
+    def contradicted(self) -> str:
+        """What texts with more than one label mean for the reader; "" if there are none."""
+        count = self.contradictory.get("all", 0)
+        if not count:
+            return ""
+        have = "text has" if count == 1 else "texts have"
+        return (
+            f"{count:,} {have} more than one label, each in another example: no classifier can get "
+            "all of these examples right"
+        )
+
+
+def find(splits: Mapping[str, CachedSplit], *, compare_labels: bool = True) -> Duplicates:
+    """Count the texts that stand in two splits, and those that have more than one label.
+
+    Two texts are the same if their token ids are: this is all that the backbone sees of them.
+
+    Args:
+        splits: The splits by name, in order; they may come from caches with the same tokenizer.
+        compare_labels: Whether the splits number their labels in the same way.
+    """
+    numbers: dict[bytes, int] = {}
+    texts = {name: _numbered(split, numbers) for name, split in splits.items()}
+    contradictory = {}
+    if compare_labels:
+        labels = _label_numbers([split.labels for split in splits.values()])
+        by_split = dict(zip(splits, labels, strict=True))
+        contradictory = {name: _several(texts[name], by_split[name]) for name in splits}
+        contradictory["all"] = _several(
+            np.concatenate(list(texts.values())), np.concatenate(labels)
+        )
+    return Duplicates(
+        shared={
+            (one, other): int(np.isin(texts[other], texts[one]).sum())
+            for one, other in itertools.combinations(splits, 2)
+        },
+        examples={name: len(split) for name, split in splits.items()},
+        contradictory=contradictory,
+    )
+
+
+def _numbered(split: CachedSplit, numbers: dict[bytes, int]) -> Array:
+    """The number of each example's text, (N,) int64; texts that are not in `numbers` are added."""
+    ids = memoryview(split.read_token_ids().tobytes())
+    bounds = (split.offsets * 4).tolist()  # token ids are int32
+    digests = (
+        blake2b(ids[start:stop], digest_size=16).digest()
+        for start, stop in itertools.pairwise(bounds)
+    )
+    found = [numbers.setdefault(digest, len(numbers)) for digest in digests]
+    return np.array(found, np.int64)
+
+
+def _label_numbers(labels: list[Array]) -> list[Array]:
+    """The number of each example's label or set of labels, one array per split."""
+    together = np.concatenate(labels)
+    _, found = np.unique(together, axis=0, return_inverse=True)
+    return np.split(found.reshape(-1), np.cumsum([len(one) for one in labels])[:-1])
+
+
+def _several(texts: Array, labels: Array) -> int:
+    """How many different texts have more than one label."""
+    pairs = np.unique(np.stack([texts, labels], axis=1), axis=0)
+    return int((np.unique(pairs[:, 0], return_counts=True)[1] > 1).sum())

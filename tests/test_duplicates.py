@@ -1,0 +1,148 @@
+"""Texts that stand in two splits or have more than one label: counted, and said to the reader."""
+
+import itertools
+import json
+import logging
+from collections import defaultdict
+
+import numpy as np
+import pytest
+from conftest import texts, train_and_save
+from spacelite_cli.app import app
+from typer.testing import CliRunner
+
+import spacelite
+from spacelite import heads, inference, runs
+from spacelite.cache import Cache, duplicates
+from spacelite.reports.analysis import content
+from spacelite.training import TrainingConfig
+
+
+def embed(data, bert, folder, **options):
+    return spacelite.embed(
+        data, backbone=str(bert), cache_dir=folder, device="cpu", progress=False, **options
+    )
+
+
+SPLITS = {
+    # Capitals are all the same to this tokenizer, as the token ids show.
+    "train": (["good film", "bad film", "the plot", "the plot", "a scene"], [1, 0, 0, 1, 0]),
+    "validation": (["Good film", "a story", "very dull"], [1, 1, 0]),
+    "test": (["good FILM", "good film", "bad film", "a story", "slow"], [1, 0, 0, 0, 0]),
+}
+
+
+@pytest.fixture(scope="module")
+def leaking(bert, tmp_path_factory):
+    """A cache whose splits share texts, with a run."""
+    cache = embed(SPLITS, bert, tmp_path_factory.mktemp("leaking"), name="leaking")
+    with cache.open() as opened:
+        train_and_save(cache.cache_dir, opened, [heads.config("linear")], TrainingConfig(epochs=1))
+    return cache
+
+
+def test_texts_in_two_splits_and_with_two_labels_are_counted(leaking):
+    assert leaking.duplicates.as_json() == {
+        "shared": {"train/validation": 1, "train/test": 3, "validation/test": 3},
+        "contradictory": {"train": 1, "validation": 0, "test": 1, "all": 3},
+    }
+
+
+@pytest.mark.parametrize("multi", [False, True])
+def test_the_counts_are_those_of_a_count_by_hand(bert, tmp_path, multi):
+    random = np.random.default_rng(0)
+    splits = {}
+    for seed, name in enumerate(("train", "validation", "test")):
+        own = texts(150, seed=seed, longest=2)
+        labels = random.integers(0, 2, 150).tolist()
+        splits[name] = (own, [[f"l{x}", "other"] for x in labels] if multi else labels)
+    found = embed(splits, bert, tmp_path).duplicates
+    together = defaultdict(set)
+    for own, labels in splits.values():
+        for text, label in zip(own, labels, strict=True):
+            together[text].add(str(label))
+    assert found.contradictory["all"] == sum(len(labels) > 1 for labels in together.values()) > 0
+    for one, other in itertools.combinations(splits, 2):
+        known = set(splits[one][0])
+        assert found.shared[one, other] == sum(text in known for text in splits[other][0])
+
+
+def test_embed_says_it_in_one_line_each_also_of_a_cache_that_was_there(leaking, bert, caplog):
+    caplog.set_level(logging.WARNING, "spacelite")
+    assert embed(SPLITS, bert, leaking.cache_dir, name="leaking").hit
+    assert caplog.messages == [
+        "1 of 3 validation examples have a text of train, 3 of 5 test examples have a text of "
+        "train, 3 of 5 test examples have a text of validation: the figures are too good by the "
+        "examples that were seen in training",
+        "3 texts have more than one label, each in another example: no classifier can get all of "
+        "these examples right",
+    ]
+
+
+def test_embed_prints_the_counts_as_json(bert, tmp_path):
+    file = tmp_path / "data.jsonl"
+    rows = [{"text": text, "label": i % 2} for i, text in enumerate(["a film", "bad"] * 30)]
+    file.write_text("\n".join(map(json.dumps, rows)))
+    done = CliRunner().invoke(
+        app, ["embed", "--dataset", str(file), "--backbone", str(bert), "--device", "cpu",
+              "--cache-dir", str(tmp_path), "--json"],
+    )  # fmt: skip
+    assert json.loads(done.stdout)["duplicates"] == {
+        "shared": {"train/validation": 6},
+        "contradictory": {"train": 0, "validation": 0, "all": 0},
+    }
+    assert "6 of 6 validation examples have a text of train" in " ".join(done.stderr.split())
+
+
+def test_data_without_duplicates_are_passed_over_in_silence(bert, tmp_path, caplog):
+    caplog.set_level(logging.WARNING, "spacelite")
+    names = ("train", "validation", "test")
+    words = (["good", "bad"], ["nice", "dull"], ["slow", "well"])
+    done = embed({name: (own, [1, 0]) for name, own in zip(names, words, strict=True)},
+                 bert, tmp_path)  # fmt: skip
+    assert caplog.messages == []
+    assert done.duplicates.leaked == done.duplicates.contradicted == ""
+
+
+def notes(folder):
+    found = content.build(folder, runs.load_all(folder), with_examples=False)
+    return {part.section.title.split(",")[0]: part.section.notes for part in found.parts}
+
+
+def test_the_report_says_it_under_the_table_and_of_transfers_too(leaking, bert, tmp_path):
+    other = {"train": (["slow", "well"], [0, 1]), "test": (["good film", "nice plot"], [1, 0])}
+    there = embed({**other, "validation": (["loved"], [1])}, bert, leaking.cache_dir, name="other")
+    (run,) = runs.load_all(leaking.cache_dir)
+    with Cache(there.path) as cache:
+        run.save_transfer(*inference.evaluate(run, cache))
+    found = notes(leaking.cache_dir)
+    assert found["leaking"][0].startswith("1 of 3 validation examples have a text of train")
+    assert found["leaking"][1].startswith("3 texts have more than one label")
+    assert found["leaking → other"] == [
+        "1 of 2 test examples of other have a text of the runs' training data: the figures are too "
+        "good by the examples that were seen in training."
+    ]
+
+
+def test_without_the_cache_the_report_has_no_such_note(leaking, bert, tmp_path):
+    cache = embed(SPLITS, bert, tmp_path, name="leaking")
+    with cache.open() as opened:
+        train_and_save(tmp_path, opened, [heads.config("linear")], TrainingConfig(epochs=1))
+    assert notes(tmp_path)["leaking"]
+    cache.path.unlink()
+    assert notes(tmp_path)["leaking"] == []
+
+
+def test_real_data_against_a_count_of_the_token_ids_themselves(real_data, bert, tmp_path):
+    cache = embed("hatexplain", bert, tmp_path, data_dir=real_data, limit=300, max_length=16)
+    with cache.open() as opened:
+        found = duplicates.find(opened.splits)
+        own = {
+            name: [
+                tuple(split.read_token_ids(start, stop))
+                for start, stop in itertools.pairwise(split.offsets.tolist())
+            ]
+            for name, split in opened.splits.items()
+        }
+    for (one, other), count in found.shared.items():
+        assert count == sum(ids in set(own[one]) for ids in own[other])
