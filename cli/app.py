@@ -18,7 +18,7 @@ from .options import option
 CONTINUE = {
     "embed": ": run the same command again to continue",
     "demo": ": run the same command again to continue",
-    "train": ": run the same command with --resume to continue after the last finished epoch",
+    "train": ": run the same command again to continue after the last finished epoch",
     "reproduce": ": run the same command again to continue",
 }
 

@@ -58,7 +58,18 @@ def train(
     ] = "f1_macro",
     device: Device = "auto",
     resume: Annotated[
-        bool, typer.Option("--resume", help="Continue an interrupted training.")
+        bool,
+        typer.Option(
+            "--resume",
+            help="Fail if an interrupted training cannot be continued. (Where it can, it is "
+            "continued in any case.)",
+        ),
+    ] = False,
+    fresh: Annotated[
+        bool,
+        typer.Option(
+            "--fresh", help="Train from the start, and delete what an interrupted training left."
+        ),
     ] = False,
     cache_dir: CacheDir = CACHE_DIR,
     as_json: Json = False,
@@ -96,6 +107,7 @@ def train(
             monitor=monitor,
             device=device,
             resume=resume,
+            fresh=fresh,
             cache_dir=cache_dir,
             progress=on_progress,
         )
@@ -119,6 +131,8 @@ def refuse_stopped(runs: Runs) -> None:
 
 def _print(runs: Runs) -> None:
     tables.show(runs.table(), ruled=False)
+    if runs.baseline:
+        console.out().print(runs.baseline, soft_wrap=True, markup=False)
     seconds = max(run.record.seconds for run in runs)
     plural = "s" if len(runs) != 1 else ""
     console.out().print(

@@ -30,6 +30,7 @@ class SpaceliteError(Exception):
         message = str(self)
         for name in self.arguments:
             # Whole words only: a path may contain the same letters.
+            message = re.sub(rf"(?<![\w./-]){name}=True\b", option(name), message)
             message = re.sub(rf"(?<![\w./-]){name}=", f"{option(name)} ", message)
             if "_" in name:  # names without one are also English words
                 message = re.sub(rf"(?<![\w./-]){name}\b(?![/.]\w)", option(name), message)

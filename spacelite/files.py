@@ -99,26 +99,33 @@ def make_folder(folder: Path, otherwise: str = "choose another folder") -> Path:
     return folder
 
 
+def lock_path(path: Path) -> Path:
+    """The hidden file that stands for the lock of `path`."""
+    return path.with_name(f".{path.name}.lock")
+
+
 @contextmanager
-def lock(path: Path) -> Iterator[None]:
+def lock(path: Path, doing: str | None = None) -> Iterator[None]:
     """Lock `path`, a file or a folder, for writing; wait while another process holds the lock.
 
     The kernel releases it when the process ends, however it ends.
 
     Args:
         path: What is to be written; the lock is a hidden file beside it.
+        doing: What the other process does, in words. Default: it is writing the path's last part.
 
     Raises:
         SpaceliteError: The lock's folder cannot be written to.
     """
     from filelock import FileLock, Timeout
 
-    guard = FileLock(path.with_name(f".{path.name}.lock"))
+    guard = FileLock(lock_path(path))
     try:
         try:
             guard.acquire(timeout=0)
         except Timeout:
-            log.warning("another spacelite process is writing %s: waiting for it", path.name)
+            doing = doing or f"writing {path.name}"
+            log.warning("another spacelite process is %s: waiting for it", doing)
             guard.acquire()
     except OSError as error:
         raise SpaceliteError(

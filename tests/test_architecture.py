@@ -33,7 +33,8 @@ ORDER = {
         "dtypes", "spec", "store", "duplicates", "journal", "folder", "embedding", "__init__",
     ],
     "training": [
-        "config", "batches", "optimizer", "engine", "evaluation", "checkpoints", "loop", "__init__",
+        "config", "batches", "optimizer", "engine", "evaluation", "checkpoints", "memory", "loop",
+        "__init__",
     ],
     "runs": ["record", "store", "__init__"],
     "inference": ["prediction", "explanation", "transfer", "__init__"],

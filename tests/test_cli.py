@@ -249,7 +249,7 @@ def test_train_never_imports_what_only_embed_needs(workplace):
         assert package not in imported, package
 
 
-def test_interrupted_train_continues_with_resume(bert, reviews, tmp_path):
+def test_interrupted_train_continues_by_itself(bert, reviews, tmp_path):
     there = ["--cache-dir", tmp_path, "--head", "space", "--epochs", "4", "--lr", "0.01"]
     spacelite("embed", "--backbone", bert, "--dataset", reviews, "--cache-dir", tmp_path)
     slow = (
@@ -267,10 +267,10 @@ def test_interrupted_train_continues_with_resume(bert, reviews, tmp_path):
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate()
     assert process.returncode == 130 and "Traceback" not in errors
-    message = "interrupted: run the same command with --resume to continue after the last "
+    message = "interrupted: run the same command again to continue after the last "
     assert errors.splitlines()[-1] == message + "finished epoch"
     assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").glob("[!.]*"))
-    resumed = spacelite("train", "--resume", *there)
+    resumed = spacelite("train", *there)
     assert resumed.exit_code == 0 and "continuing after epoch 2 of 4" in resumed.stderr
     (weights,) = (tmp_path / "runs").glob("*/head.safetensors")
     content = weights.read_bytes()
@@ -278,6 +278,9 @@ def test_interrupted_train_continues_with_resume(bert, reviews, tmp_path):
     again = spacelite("train", "--resume", *there)
     assert "nothing to resume: training from the start" in again.stderr
     assert weights.read_bytes() == content
+    both = spacelite("train", "--resume", "--fresh", *there)
+    assert both.exit_code == 1
+    assert "--resume and --fresh contradict each other: give one of them" in both.stderr
 
 
 def test_info_counts_the_labels_of_texts_with_several(bert, tmp_path):

@@ -3,6 +3,8 @@
 import itertools
 import logging
 import math
+import threading
+import time
 
 import h5py
 import numpy as np
@@ -357,6 +359,62 @@ def test_resuming_where_the_order_would_be_another_is_refused(cache, tmp_path, m
     streamed(monkeypatch, cache, 200, 4)
     with pytest.raises(SpaceliteError, match="had a different amount of free memory"):
         train(cache, CONFIGS[:2], TRAINING, cache_dir=tmp_path, resume=True)
+
+
+def test_where_the_order_would_be_another_training_starts_anew(
+    cache, tmp_path, monkeypatch, caplog
+):
+    train(cache, CONFIGS[:2], TRAINING, cache_dir=tmp_path)
+    streamed(monkeypatch, cache, 200, 4)
+    anew = train(cache, CONFIGS[:2], TRAINING, cache_dir=tmp_path)
+    assert "it cannot be continued, training from the start" in caplog.text
+    same_heads(anew, train(cache, CONFIGS[:2], TRAINING), rtol=0, atol=0)
+
+
+def test_a_damaged_checkpoint_is_named_and_training_starts_anew(cache, tmp_path, caplog):
+    file = checkpoint_of(tmp_path, cache, CONFIGS[:1])
+    file.parent.mkdir()
+    file.write_bytes(b"nothing of the kind")
+    train(cache, CONFIGS[:1], TRAINING, cache_dir=tmp_path)
+    assert f"{file} is damaged" in caplog.text
+
+
+def test_the_same_training_continues_by_itself_and_fresh_starts_anew(cache, tmp_path, caplog):
+    per_epoch = cache.splits["train"].tokens + cache.splits["validation"].tokens
+    file = checkpoint_of(tmp_path, cache, CONFIGS[:2])
+    with pytest.raises(Interrupted):
+        train(cache, CONFIGS[:2], TRAINING, cache_dir=tmp_path,
+              on_progress=interrupt_after(1.5 * per_epoch))  # fmt: skip
+    kept = file.read_bytes()
+    with caplog.at_level(logging.INFO, "spacelite"):
+        continued = train(cache, CONFIGS[:2], TRAINING, cache_dir=tmp_path, save=lambda head: None)
+    assert "continuing after epoch 1 of 3" in caplog.text and not file.exists()
+    whole = train(cache, CONFIGS[:2], TRAINING)
+    same_heads(continued, whole, rtol=0, atol=0)
+    file.write_bytes(kept)
+    caplog.clear()
+    with pytest.raises(Interrupted), caplog.at_level(logging.INFO, "spacelite"):
+        train(cache, CONFIGS[:2], TRAINING, cache_dir=tmp_path, fresh=True,
+              on_progress=interrupt_after(1))  # fmt: skip
+    assert "continuing" not in caplog.text and not file.exists()
+
+
+def test_two_trainings_of_the_same_settings_are_kept_apart(cache, tmp_path, caplog):
+    file = checkpoint_of(tmp_path, cache, CONFIGS[:2])
+    events = []
+    other = threading.Thread(
+        target=train, args=(cache, CONFIGS[:2], TRAINING),
+        kwargs={"cache_dir": tmp_path, "save": lambda head: events.append("second")},
+    )  # fmt: skip
+    with checkpoints.locked(file, cache, 2):
+        other.start()
+        while "waiting" not in caplog.text:
+            time.sleep(0.01)
+        events.append("first")
+    other.join()
+    assert events == ["first", "second", "second"]
+    message = f"another spacelite process is training the same 2 heads on cache {cache.name}"
+    assert message in caplog.text
 
 
 def test_splits_share_the_memory_and_train_comes_first(cache, monkeypatch):

@@ -17,6 +17,7 @@ from spacelite.errors import SpaceliteError
 from spacelite.heads.grid import grid, seed_list
 from spacelite.heads.pooling import default_pooling
 from spacelite.progress import Progress, reporting
+from spacelite.reports.analysis import data_notes
 from spacelite.runs import Run
 from spacelite.training import TrainingConfig
 
@@ -144,6 +145,7 @@ def train(
     monitor: str = "f1_macro",
     device: str = "auto",
     resume: bool = False,
+    fresh: bool = False,
     cache_dir: str | Path | None = None,
     progress: Progress = True,
     **settings: Any,
@@ -173,7 +175,9 @@ def train(
             epochs.
         monitor: Validation metric that `patience` watches.
         device: `auto`, `cpu`, `cuda`, ...
-        resume: Whether to continue an interrupted training with the same settings.
+        resume: An interrupted training with the same settings is continued in any case; True to
+            fail if that is impossible, rather than to train from the start.
+        fresh: Whether to train from the start even so, and delete what was interrupted.
         cache_dir: Folder of caches and runs. Default: that of the cache.
         progress: True for bars, False for none, or a function called with (phase, done, total).
         settings: Settings of other kinds of heads, by name.
@@ -186,8 +190,13 @@ def train(
             message says what to do.
     """
     from spacelite.backbones import resolve_device
-    from spacelite.training import checkpoints, loop
+    from spacelite.training import loop
 
+    if resume and fresh:
+        raise SpaceliteError(
+            "resume=True and fresh=True contradict each other: give one of them",
+            ["resume", "fresh"],
+        )
     if not isinstance(cache, EmbeddedDataset):
         cache = find_cache(cache, cache_dir or CACHE_DIR)
     folder = Path(cache_dir or cache.cache_dir)
@@ -212,8 +221,6 @@ def train(
         configs = grid(_listed(head), {key: _listed(value) for key, value in named.items()})
         loop.check(configs, training)
         chosen = resolve_device(device)
-        if resume and not checkpoints.checkpoint_path(folder, opened, configs, training).exists():
-            log.info("nothing to resume: training from the start")
         saved_runs.prepare(folder)
         with reporting(progress) as on_progress:
             results = loop.train(
@@ -223,11 +230,15 @@ def train(
                 device=chosen,
                 cache_dir=folder,
                 resume=resume,
+                fresh=fresh,
                 save=lambda done: saved.append(saved_runs.save(folder, opened, done, training)),
                 on_progress=lambda done, total: on_progress("train", done, total),
             )
+        baseline = data_notes.majority_note(
+            opened, "test" if "test" in opened.splits else "validation"
+        )
     stopped = [result.config.description for result in results if result.stopped is not None]
-    return Runs([TrainedRun(run, folder, cache.backbone) for run in saved], stopped)
+    return Runs([TrainedRun(run, folder, cache.backbone) for run in saved], stopped, baseline)
 
 
 def _listed(value: Any) -> list[Any]:

@@ -172,7 +172,6 @@ def _trained(
         training,
         device=backbones.resolve_device(options.device),
         cache_dir=options.cache_dir,
-        resume=True,
         save=lambda head: saved.append(runs.save(options.cache_dir, cache, head, training)),
         on_progress=lambda done, total: on_progress("train", done, total),
     )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     import torch
 
     from spacelite.cache.store import Cache
+
+log = logging.getLogger(__name__)
 
 FOLDER = "unfinished"  # below the cache folder
 FORMAT = 1
@@ -60,6 +64,24 @@ def checkpoint_path(
     return cache_dir / FOLDER / name
 
 
+@contextmanager
+def locked(path: Path, cache: Cache, heads: int) -> Iterator[None]:
+    """Keep two trainings of the same settings apart: the second waits for the first.
+
+    Args:
+        path: Checkpoint of the training.
+        cache: Cache that it is trained on.
+        heads: Number of heads.
+    """
+    files.make_folder(path.parent, "choose another cache_dir")
+    plural = "head" if heads == 1 else f"{heads} heads"
+    with files.lock(path, doing=f"training the same {plural} on cache {cache.name}"):
+        try:
+            yield
+        finally:
+            files.lock_path(path).unlink(missing_ok=True)
+
+
 def remove_all(cache_dir: Path, cache_name: str) -> None:
     """Delete the checkpoints of all unfinished trainings on a cache."""
     for path in (cache_dir / FOLDER).glob(f"*{cache_name}--*"):
@@ -89,27 +111,50 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
         ) from error
 
 
-def load(path: Path, identity: str) -> Checkpoint | None:
-    """The checkpoint at `path`; None if there is none.
+def find(path: Path, identity: str, *, resident: bool, resume: bool = False) -> Checkpoint | None:
+    """The checkpoint to continue from; None, which the log explains, to train from the start.
+
+    Args:
+        path: The file.
+        identity: Hash that identifies the training (see `identity`).
+        resident: Whether the training split is held in memory; if not, it is read in another order.
+        resume: Whether the user asked to continue.
 
     Raises:
-        SpaceliteError: It is damaged, or belongs to a different training.
+        SpaceliteError: With `resume`, if the checkpoint is damaged, belongs to a different training
+            or was made with another order of the examples.
     """
+    if not path.exists():
+        if resume:
+            log.info("nothing to resume: training from the start")
+        return None
+    found, remedy = _read(path), "remove it to train from the start"
+    if isinstance(found, str):
+        problem = f"{path} is damaged ({found})"
+    elif found.identity != identity:
+        problem = f"{path} belongs to another training"
+    elif found.record["resident"] != resident:
+        problem = (
+            "the interrupted training had a different amount of free memory, and so another order "
+            "of the examples"
+        )
+        remedy = "free as much memory, or train from the start (fresh=True)"
+    else:
+        return found
+    if resume:
+        raise SpaceliteError(f"{problem}: {remedy}", ["fresh"])
+    log.warning("%s: it cannot be continued, training from the start", problem)
+    return None
+
+
+def _read(path: Path) -> Checkpoint | str:
+    """The checkpoint in a file, or why it cannot be read."""
     from safetensors import safe_open
 
-    if not path.exists():
-        return None
     try:
         with safe_open(path, framework="pt") as file:
             record = json.loads(file.metadata()["state"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        found = Checkpoint(record.pop("identity"), record.pop("epoch"), tensors, record)
+        return Checkpoint(record.pop("identity"), record.pop("epoch"), tensors, record)
     except Exception as error:
-        raise SpaceliteError(
-            f"{path} is damaged ({one_line(error, 80)}): remove it to train from the start"
-        ) from error
-    if found.identity != identity:
-        raise SpaceliteError(
-            f"{path} belongs to another training: remove it to train from the start"
-        )
-    return found
+        return one_line(error, 80)

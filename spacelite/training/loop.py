@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import time
@@ -14,14 +15,14 @@ import torch
 
 from spacelite import heads, settings
 from spacelite.cache.store import Cache
-from spacelite.errors import SpaceliteError, is_out_of_memory
+from spacelite.errors import SpaceliteError
 from spacelite.heads import POOLINGS, Head, HeadConfig
 from spacelite.heads.base import Parameters
 from spacelite.heads.batch import Objective
 from spacelite.heads.pooled import PooledConfig
 from spacelite.metrics.scores import METRICS, Scores
 from spacelite.tasks import task_of
-from spacelite.training import checkpoints, engine
+from spacelite.training import checkpoints, engine, memory
 from spacelite.training.batches import open_splits
 from spacelite.training.checkpoints import Checkpoint
 from spacelite.training.config import TrainingConfig
@@ -82,6 +83,7 @@ def train(
     device: str = "cpu",
     cache_dir: Path | None = None,
     resume: bool = False,
+    fresh: bool = False,
     save: Callable[[TrainedHead], object] | None = None,
     on_progress: OnProgress = lambda done, total: None,
 ) -> list[TrainedHead]:
@@ -95,8 +97,10 @@ def train(
         training: Settings that the heads share.
         device: `cpu` or `cuda`.
         cache_dir: Folder of caches and runs. A checkpoint there keeps the state after each epoch
-            until all heads are saved. None: no checkpoint.
-        resume: Continue from the checkpoint; the weights will be as without the interruption.
+            until all heads are saved, and an interrupted training of the same settings continues
+            from it: the weights will be as without the interruption. None: no checkpoint.
+        resume: Fail if there is a checkpoint that cannot be continued, rather than start anew.
+        fresh: Delete the checkpoint and train from the start.
         save: Called with each head that did not diverge, before the checkpoint is deleted.
         on_progress: Called with the number of tokens done, and the total.
 
@@ -115,27 +119,22 @@ def train(
     for config in configs:
         if isinstance(config, PooledConfig) and POOLINGS[config.pooling].from_backbone:
             cache.splits["train"].require_pooler()
-    checkpoint = None
+    checkpoint, apart = None, contextlib.ExitStack()
     if cache_dir is not None:
         checkpoint = checkpoints.checkpoint_path(cache_dir, cache, configs, training)
-    try:
+        apart.enter_context(checkpoints.locked(checkpoint, cache, len(configs)))
+        if fresh:
+            checkpoint.unlink(missing_ok=True)
+    with apart, memory.shortage_explained(len(configs)):
         with engine.workers(device) as workers:
             run = _Training(cache, configs, training, device, workers, on_progress)
             run.run(checkpoint, resume)
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise SpaceliteError(
-            f"not enough memory for {len(configs)} heads at once: train fewer at a time, with a "
-            "smaller batch_size, or with fewer latent dimensions",
-            ["batch_size"],
-        ) from error
-    if save is not None:
-        for result in run.results:
-            if result.stopped is None:
-                save(result)
-        if checkpoint is not None:
-            checkpoint.unlink(missing_ok=True)
+        if save is not None:
+            for result in run.results:
+                if result.stopped is None:
+                    save(result)
+            if checkpoint is not None:
+                checkpoint.unlink(missing_ok=True)
     return run.results
 
 
@@ -184,7 +183,7 @@ class _Training:
 
     def run(self, checkpoint: Path | None, resume: bool) -> None:
         """Run all epochs, then compute the final metrics of every head on every split."""
-        done = self._restore(checkpoint) if resume and checkpoint is not None else 0
+        done = self._restore(checkpoint, resume) if checkpoint is not None else 0
         tokens = self.splits["train"].lengths.sum() + self.splits["validation"].lengths.sum()
         self.progress(int(done * tokens))
         for epoch in range(done + 1, self.config.epochs + 1):
@@ -338,16 +337,12 @@ class _Training:
         }
         return Checkpoint(self.identity, epoch, tensors, about)
 
-    def _restore(self, path: Path) -> int:
+    def _restore(self, path: Path, resume: bool) -> int:
         """Restore the state from a checkpoint, if any; return the number of finished epochs."""
-        found = checkpoints.load(path, self.identity)
+        resident = self.splits["train"].resident
+        found = checkpoints.find(path, self.identity, resident=resident, resume=resume)
         if found is None:
             return 0
-        if found.record["resident"] != self.splits["train"].resident:
-            raise SpaceliteError(
-                "the interrupted training had a different amount of free memory, and so another "
-                "order of the examples: free as much memory, or train from the start"
-            )
         self.started -= found.record["seconds"]
         log.info("continuing after epoch %s of %s", found.epoch, self.config.epochs)
         parts: dict[str, dict[HeadConfig, Parameters]] = {
