@@ -12,6 +12,7 @@ from conftest import refusal, train_and_save
 from scipy import stats
 from sklearn import metrics as sk
 from test_cli import spacelite
+from test_significance import crossed
 
 from spacelite import files, heads, inference, runs
 from spacelite.backbones.words import Words
@@ -20,7 +21,8 @@ from spacelite.cache.journal import Writer
 from spacelite.inference.explanation import cached_example
 from spacelite.metrics.significance import Difference
 from spacelite.reports.analysis import comparisons, content, groups
-from spacelite.reports.analysis.comparisons import Comparison, Curve
+from spacelite.reports.analysis.comparisons import Curve
+from spacelite.reports.analysis.differences import Comparison
 from spacelite.reports.analysis.rows import MeanStd
 from spacelite.reports.document import wording
 from spacelite.reports.document.blocks import Table, report_blocks
@@ -64,56 +66,50 @@ def test_the_best_system_is_compared_with_every_other(imdb, own):
     best = max(imdb.section.rows, key=lambda row: row.figures["accuracy"].mean).name
     made = imdb.analysis.comparisons
     assert {one.second for one in made} == {name for name, _ in own} - {best}
+    seeds = {name: sorted(seed for other, seed in own if other == name) for name, _ in own}
+    right, scores, bases = {}, {}, {}
+    for name, numbers in seeds.items():
+        right[name] = np.array([own[name, k][3].argmax(1) == own[name, k][2] for k in numbers])
+        scores[name] = [
+            sk.f1_score(own[name, k][2], own[name, k][3].argmax(1), average="macro")
+            for k in numbers
+        ]
     p_values = {}
-    for one, other in ((pair.first, pair.second) for pair in imdb.analysis.pairs):
-        right = [own[name, 0][3].argmax(1) == own[name, 0][2] for name in (one, other)]
-        counts = [(right[0] & ~right[1]).sum(), (right[1] & ~right[0]).sum()]
-        total = sum(counts)
-        p_values[frozenset((one, other))] = (
-            stats.binomtest(int(counts[0]), int(total)).pvalue if total else 1.0
-        )
+    for pair in imdb.analysis.pairs:
+        first, second = right[pair.first] * 1.0, right[pair.second] * 1.0
+        names = frozenset((pair.first, pair.second))
+        fixed = [name.startswith("logreg") for name in (pair.first, pair.second)]
+        several = all(len(seeds[n]) > 1 or n.startswith("logreg") for n in names)
+        bases[names] = "systems" if several and not all(fixed) else "heads"
+        if bases[names] == "systems":
+            value = first.mean() - second.mean()
+            paired = seeds[pair.first] == seeds[pair.second]
+            tables = [first - second] if paired or any(fixed) else [first, second]
+            count = min(len(seeds[n]) for n in names if not n.startswith("logreg"))
+            p_values[names], _ = crossed(tables, value, count, first.shape[1])
+        else:
+            counts = [int((a > b).sum()) for a, b in ((first[0], second[0]), (second[0], first[0]))]
+            total = sum(counts)
+            p_values[names] = stats.binomtest(counts[0], total).pvalue if total else 1.0
+    assert "systems" in bases.values() and imdb.analysis.tests == len(p_values) == 6
     ordered = sorted(p_values, key=p_values.get)
     running, corrected = 0.0, {}
-    for rank, pair in enumerate(ordered):
-        running = max(running, min(1.0, (len(ordered) - rank) * p_values[pair]))
-        corrected[pair] = running
+    for rank, names in enumerate(ordered):
+        running = max(running, min(1.0, (len(ordered) - rank) * p_values[names]))
+        corrected[names] = running
     for one in made:
-        assert one.first == best
-        labels, first = own[best, 0][2], own[best, 0][3].argmax(1)
-        second = own[one.second, 0][3].argmax(1)
+        names = frozenset((best, one.second))
+        assert one.first == best and one.basis == bases[names]
+        over = slice(None) if one.basis == "systems" else slice(0, 1)
         assert one.accuracy.value == pytest.approx(
-            (first == labels).mean() - (second == labels).mean()
+            right[best][over].mean() - right[one.second][over].mean()
         )
-        f1 = [sk.f1_score(labels, guess, average="macro") for guess in (first, second)]
+        f1 = [statistics.mean(scores[name][over]) for name in (best, one.second)]
         assert one.f1_macro.value == pytest.approx(f1[0] - f1[1])
-        pair = frozenset((best, one.second))
-        (same,) = [p for p in imdb.analysis.pairs if {p.first, p.second} == pair]
-        assert same.p == pytest.approx(p_values[pair]) and imdb.analysis.tests == 6
+        (same,) = [p for p in imdb.analysis.pairs if {p.first, p.second} == names]
+        assert same.p == pytest.approx(p_values[names], rel=1e-6)
         assert one.accuracy in (same.accuracy, same.accuracy.turned())
-        assert one.corrected == pytest.approx(corrected[pair])
-
-
-def test_the_deviation_over_seeds_is_that_of_heads_of_one_seed(imdb, own):
-    seen = 0
-    for one in imdb.analysis.comparisons:
-        values = {}
-        for name in (one.first, one.second):
-            values[name] = {
-                seed: record["metrics"]["test"]["accuracy"]
-                for (other, seed), (record, *_) in own.items()
-                if other == name
-            }
-            if name.startswith("logreg"):
-                values[name] = dict.fromkeys((0, 1), values[name][0])
-        shared = set(values[one.first]) & set(values[one.second])
-        each = [values[one.first][seed] - values[one.second][seed] for seed in shared]
-        if len(each) > 1:
-            seen += 1
-            assert one.over_seeds.mean == pytest.approx(statistics.mean(each))
-            assert one.over_seeds.std == pytest.approx(statistics.stdev(each))
-        else:
-            assert one.over_seeds is None
-    assert seen
+        assert one.corrected == pytest.approx(corrected[names], rel=1e-6)
 
 
 def test_confusion_and_figures_of_each_class(imdb, own):
@@ -309,17 +305,14 @@ def test_identical_systems_are_never_called_different(report_dir):
     (made,) = comparisons.analyse(report_dir, both).comparisons
     assert made.identical and made.corrected == 1
     assert made.accuracy == made.f1_macro == Difference(0, (0, 0))
-    assert (
-        "predict the same for every example. Over 2 seeds neither is ahead (0.0 ± 0.0 points)"
-        in (wording.verdict(made))
-    )
+    assert wording.verdict(made).endswith("predict the same for every example.")
 
 
 def comparison(**changes):
     made = Comparison(
         first="space", second="linear", accuracy=Difference(0.013, (0.004, 0.022)),
-        f1_macro=Difference(0.02, (-0.01, 0.05)), identical=False, corrected=0.004, fixed=[],
-        over_seeds=None, seeds=1,
+        f1_macro=Difference(0.02, (-0.01, 0.05)), identical=False, corrected=0.004,
+        basis="systems", seeds=3,
     )  # fmt: skip
     return dataclasses.replace(made, **changes)
 
@@ -329,26 +322,32 @@ def comparison(**changes):
     [
         ({}, "space beats linear by 1.3 points of accuracy (95% interval 0.4 to 2.2; p = 0.004), "
              "2.0 points of macro F1 (95% interval −1.0 to 5.0)."),
+        ({"basis": "fits", "seeds": 1}, "space beats linear by 1.3 points of accuracy"),
         ({"corrected": 0.0001}, "p < 0.001"),
-        ({"corrected": 0.0500001}, "space and linear cannot be told apart in accuracy: 1.3 points"),
+        ({"corrected": 0.0500001},
+         "space and linear cannot be told apart in accuracy: space is ahead by 1.3 points"),
         ({"corrected": 1.0}, "; p = 1)"),
+        ({"corrected": 1.0, "accuracy": Difference(0.0, (-0.01, 0.01))},
+         "cannot be told apart in accuracy: neither is ahead (95% interval −1.0 to 1.0; p = 1)"),
         ({"accuracy": Difference(-0.013, (-0.022, -0.004))},
          "linear beats space by 1.3 points of accuracy (95% interval 0.4 to 2.2; p = 0.004), "
          "−2.0 points of macro F1 (95% interval −5.0 to 1.0)."),
-        ({"over_seeds": MeanStd(-0.02, 0.006), "seeds": 3},
-         "(95% interval −1.0 to 5.0). Over 3 seeds linear is ahead by 2.0 ± 0.6 points."),
-        ({"over_seeds": MeanStd(-0.0004, 0.006), "seeds": 3},
-         " Over 3 seeds neither is ahead (0.0 ± 0.6 points)."),
-        ({"over_seeds": MeanStd(0.012, 0.006), "seeds": 3},
-         " Over 3 seeds space is ahead by 1.2 ± 0.6 points."),
-        ({"accuracy": Difference(-0.013, (-0.022, -0.004)), "over_seeds": MeanStd(0.012, 0.006),
-          "seeds": 2}, " Over 2 seeds space is ahead by 1.2 ± 0.6 points."),
-        ({"identical": True, "over_seeds": MeanStd(0.01, 0.006), "seeds": 2},
-         "The heads of space and linear predict the same for every example. Over 2 seeds space is"),
+        ({"basis": "heads", "seeds": 1},
+         "On these examples the head of space is better than the head of linear by 1.3 points"),
+        ({"basis": "heads", "seeds": 1, "corrected": 0.2},
+         "The heads of space and linear cannot be told apart in accuracy: space is ahead"),
+        ({"basis": "heads"}, "train more of them to compare the systems."),
+        ({"identical": True}, "space and linear predict the same for every example."),
     ],
 )  # fmt: skip
 def test_findings_are_said_in_words(changes, said):
     assert said in wording.verdict(comparison(**changes))
+
+
+def test_of_a_single_seed_each_nothing_is_said_to_beat():
+    for corrected in (0.0001, 0.04, 0.5, 1.0):
+        said = wording.verdict(comparison(basis="heads", seeds=1, corrected=corrected))
+        assert "beats" not in said
 
 
 def test_runs_without_predictions_are_named_and_the_rest_is_told(report_dir, tmp_path):
@@ -480,6 +479,6 @@ def test_bands_stay_within_what_a_metric_can_be():
 
 def test_a_system_without_seeds_is_said_to_have_none(imdb):
     told = wording.method(imdb.section, imdb.analysis)
-    assert "; logreg (mean), without a seed, is compared with every seed." in told
+    assert "a system without a seed adds no variance of seeds" in told
     assert any("same fit appears in every table" in note for note in imdb.section.notes)
     assert "precision and recall of positive" in imdb.section.subtitle

@@ -22,7 +22,7 @@ ORDER = {
     "lazy": [],
     "hub": [],
     "metrics": ["scores", "calibration", "predictions", "significance", "__init__"],
-    "tasks": ["base", "single_label", "multi_label", "__init__"],
+    "tasks": ["base", "majority", "single_label", "multi_label", "__init__"],
     "data": ["splits", "sources", "demo", "columns", "known", "loading", "inputs", "__init__"],
     "backbones": ["files", "tokenizer", "words", "model", "forward", "__init__"],
     "heads": [
@@ -41,8 +41,8 @@ ORDER = {
     "paper": ["tables", "__init__", "reproduction"],
     "reports": ["analysis", "document", "render", "report", "__init__"],
     "reports/analysis": [
-        "rows", "groups", "comparisons", "data_notes", "examples", "published", "content",
-        "__init__",
+        "rows", "groups", "differences", "comparisons", "data_notes", "examples", "published",
+        "content", "__init__",
     ],
     "reports/document": ["wording", "blocks", "runs_table", "__init__"],
     "reports/render": [

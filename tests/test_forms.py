@@ -14,7 +14,7 @@ from markdown_it import MarkdownIt
 from test_cli import spacelite
 
 from spacelite.reports.document.blocks import Cell, Line, Table, report_blocks
-from spacelite.reports.render import forms, latex, markdown, plain, plots
+from spacelite.reports.render import forms, fragment, latex, markdown, page, plain, plots
 
 
 @pytest.fixture(scope="module")
@@ -256,7 +256,7 @@ def test_words_that_cannot_be_told_name_the_option_that_helps(report_dir):
 def test_findings_stand_under_the_table_in_the_terminal(width, report_dir):
     result = spacelite("report", "--cache-dir", report_dir, env={"COLUMNS": str(width)})
     shown = " ".join(result.stdout.split())
-    assert "McNemar's exact test, corrected by Holm's method for all 6 pairs" in shown
+    assert "Each p is corrected by Holm's method for all 6 pairs" in shown
     assert re.search(r"(beats|cannot be told apart in accuracy).*95% interval", shown)
     assert "Embedding, once: " in shown
     assert max(map(len, result.stdout.splitlines())) <= width
@@ -279,3 +279,25 @@ def test_files_draw_the_figures_of_the_analysis(findings):
         line = panel.lines[1]
         assert line.get_xdata().tolist() == system.calibration.confidence
         assert line.get_ydata().tolist() == system.calibration.accuracy
+
+
+def test_text_columns_stand_left_and_numbers_right_in_every_form():
+    rows = [["space", "1,234", "0.51", "2.1 to 3.4", "2 fast", "< 0.001"],
+            ["linear", "–", "−3.0", "-1.0 to 0.2", "7", "1"]]  # fmt: skip
+    lines = [Line([Cell(text) for text in row]) for row in rows]
+    table = Table("A table", ["System", "N", "Loss", "Range", "Note", "p"], lines)
+    assert table.text_columns == [True, False, False, False, True, False]
+    assert "| --- | ---: | ---: | ---: | --- | ---: |" in markdown.render([table])
+    assert "\\begin{tabular}{lrrrlr}" in latex.render([table])
+    assert plain.table(table).splitlines()[3] == "linear      –  −3.0  -1.0 to 0.2  7             1"
+    styles = re.findall("<td[^>]*text-align:(left|right)", fragment.table(table))
+    assert styles == ["left", "right", "right", "right", "left", "right"] * 2
+    html = page.render("A page", [page.Element.of(table)])
+    assert '<td class="text">2 fast</td>' in html and '<th scope="col" class="text">Note' in html
+    assert "<td>1,234</td>" in html and "td.text { text-align: left; }" in html
+
+
+@pytest.mark.parametrize("text", ["2nd", "5 - five", "-", "+ more", "<tag>", "1.2.3", "–"])
+def test_only_numbers_and_dashes_make_a_column_of_numbers(text):
+    table = Table("", ["a", "b"], [Line([Cell("x"), Cell(text)])])
+    assert table.text_columns == [True, text not in ("-", "–")]

@@ -3,15 +3,25 @@
 import itertools
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import refusal
 from scipy import stats
 from sklearn.metrics import accuracy_score, f1_score
+from statsmodels.formula.api import ols
+from statsmodels.stats.anova import anova_lm
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from spacelite.metrics.predictions import Predictions
-from spacelite.metrics.significance import accuracy_difference, f1_difference, holm, mcnemar
+from spacelite.metrics.significance import (
+    accuracy_difference,
+    f1_difference,
+    f1_values,
+    holm,
+    mcnemar,
+    over_seeds,
+)
 from spacelite.tasks import MULTI_LABEL, SINGLE_LABEL
 
 
@@ -128,3 +138,103 @@ def test_heads_on_other_examples_are_refused():
     _, (first, _) = heads(50, 2, 0)
     _, (_, second) = heads(50, 2, 1)
     assert "same examples" in refusal(f1_difference, first, second)
+
+
+def crossed(tables, value, seeds, examples):
+    """(p, half width) of a difference with the variances of statsmodels' analysis of variance, held
+    against Cochran's mean of two t distributions, whose tail is found by halving."""
+    by_seed = residual = 0.0
+    for table in tables:
+        count = len(table)
+        frame = pd.DataFrame(
+            {
+                "score": table.ravel(),
+                "seed": np.repeat(np.arange(count), examples),
+                "example": np.tile(np.arange(examples), count),
+            }
+        )
+        squares = anova_lm(ols("score ~ C(seed) + C(example)", frame).fit())["mean_sq"]
+        by_seed += squares["C(seed)"] / (count * examples)
+        residual += squares["Residual"] / (count * examples)
+    each = tables[0] if len(tables) == 1 else tables[0].mean(axis=0) - tables[1].mean(axis=0)
+    each = each.mean(axis=0) if each.ndim == 2 else each
+    by_example = max(np.var(each, ddof=1) / examples - residual, 0)
+    error = np.sqrt(by_seed + by_example)
+    weight = by_seed / (by_seed + by_example)
+
+    def quantile(p):
+        one, other = (stats.t.isf(p / 2, freedom) for freedom in (seeds - 1, examples - 1))
+        return weight * one + (1 - weight) * other
+
+    low, high = 1e-12, 1.0
+    for _ in range(100):
+        middle = (low + high) / 2
+        low, high = (middle, high) if quantile(middle) > abs(value) / error else (low, middle)
+    return low, quantile(0.05) * error
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 6])
+@pytest.mark.parametrize("kind", ["paired", "apart", "fixed"])
+def test_seeds_and_examples_are_crossed_random_effects(seeds, kind):
+    random = np.random.default_rng(seeds)
+    examples = 60
+    common = random.normal(size=examples)
+    first, second = (
+        (common + random.normal(size=(count, examples)) + random.normal(size=(count, 1)) / 4 > -0.5)
+        * 1.0
+        for count in (seeds, {"paired": seeds, "apart": seeds + 2, "fixed": 1}[kind])
+    )
+    found = over_seeds(first, second, kind == "paired")
+    tables = [first, second] if kind == "apart" else [first - second]
+    value = first.mean() - second.mean()
+    p, half = crossed(tables, value, seeds, examples)
+    assert found.difference.value == pytest.approx(value)
+    assert found.p == pytest.approx(p, rel=1e-6, abs=1e-9)
+    assert found.difference.interval == pytest.approx((value - half, value + half), rel=1e-6)
+    turned = over_seeds(second, first, kind == "paired")
+    assert turned.p == pytest.approx(found.p)
+    assert turned.difference.value == pytest.approx(-value)
+
+
+def test_systems_that_never_differ_have_no_difference():
+    same = (np.random.default_rng(0).random((3, 50)) < 0.6) * 1.0
+    found = over_seeds(same, same, paired=True)
+    assert found.p == 1 and found.difference.interval == (0, 0)
+    always = over_seeds(np.ones((3, 50)), np.zeros((3, 50)), paired=True)
+    assert always.p == 0 and always.difference.value == 1
+
+
+def test_beats_is_rarely_said_of_systems_that_are_equally_good():
+    """Three seeds whose variance is that of the examples, where usual approximations err most."""
+    random = np.random.default_rng(1)
+    found = 0
+    for _ in range(600):
+        accuracy = 0.65 + 0.012 * random.normal(size=(2, 3, 1))
+        first, second = (random.random((2, 3, 500)) < accuracy) * 1.0
+        found += over_seeds(first, second, paired=True).p < 0.05
+    assert found <= 45  # 5% of 600 and three standard deviations
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_values_of_examples_have_macro_f1_as_their_mean_and_its_variation(classes):
+    labels, (first, _) = heads(400, classes, seed=3)
+    values = f1_values(first)
+    guessed = first.predicted
+    assert values.mean() == pytest.approx(f1_score(labels, guessed, average="macro"))
+    # The jackknife: macro F1 without each example in turn.
+    left_out = np.array(
+        [
+            f1_score(np.delete(labels, i), np.delete(guessed, i), average="macro")
+            for i in range(len(labels))
+        ]
+    )
+    jackknife = (len(labels) - 1) ** 2 / len(labels) * left_out.var(ddof=1)
+    assert values.var(ddof=1) / len(labels) == pytest.approx(jackknife, rel=0.02)
+
+
+def test_values_of_examples_with_several_labels():
+    random = np.random.RandomState(0)
+    labels, logits = random.randint(0, 2, (80, 3)), random.normal(size=(80, 3))
+    one = Predictions(np.arange(80), labels, logits, MULTI_LABEL)
+    expected = f1_score(labels, (logits > 0).astype(int), average="macro")
+    assert f1_values(one).mean() == pytest.approx(expected)

@@ -3,7 +3,6 @@ cost."""
 
 from __future__ import annotations
 
-import itertools
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,59 +14,21 @@ import numpy.typing as npt
 
 from spacelite.cache import store
 from spacelite.cache.spec import embeddings_folder
-from spacelite.metrics import significance
 from spacelite.metrics.calibration import calibration
 from spacelite.metrics.predictions import Predictions
 from spacelite.metrics.scores import METRICS, PerClass
-from spacelite.metrics.significance import Difference
+from spacelite.reports.analysis.differences import (
+    Comparison,
+    Pair,
+    tested_pairs,
+    with_best,
+)
 from spacelite.reports.analysis.groups import Group, System
 from spacelite.reports.analysis.rows import MeanStd, Row, mean_std
 
 MOST_SYSTEMS = 24  # systems of a group that are shown in detail
 
 Array = npt.NDArray[Any]
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Two systems on the same examples; differences are the first minus the second.
-
-    Attributes:
-        first: Name of the first system.
-        second: Name of the second system.
-        accuracy: Difference in accuracy between the heads of the lowest seeds, with its interval.
-        f1_macro: Their difference in macro F1, with its interval.
-        identical: Whether these heads make the same predictions.
-        corrected: McNemar's p for these heads, corrected for all pairs of the group (Holm).
-        fixed: Those of the two systems that have no seed (logreg).
-        over_seeds: Difference in accuracy between heads of the same seed; None for fewer than two.
-        seeds: Number of seeds in `over_seeds`.
-    """
-
-    first: str
-    second: str
-    accuracy: Difference
-    f1_macro: Difference
-    identical: bool
-    corrected: float
-    fixed: list[str]
-    over_seeds: MeanStd | None
-    seeds: int
-
-
-@dataclass(frozen=True)
-class Pair:
-    """The lowest-seed heads of two systems: their difference in `accuracy` (first minus second),
-    the numbers of examples that only one of them predicts correctly, McNemar's `p`, and the same
-    `corrected` for all pairs of the group (Holm)."""
-
-    first: str
-    second: str
-    accuracy: Difference
-    only_first: int
-    only_second: int
-    p: float
-    corrected: float
 
 
 @dataclass(frozen=True)
@@ -212,9 +173,10 @@ def analyse(cache_dir: Path, group: Group) -> Analysis:
     labels = list(record.label_names)
     ranked = [row.name for row in sorted(group.section.rows, key=_worst_first, reverse=True)]
     shown = ranked[:MOST_SYSTEMS]
-    pairs, tests = _pairs(predictions, set(shown))
+    systems = {row.name: system for row, system in group.named}
+    pairs, tests = tested_pairs(systems, predictions, set(shown))
     predictions = {name: own for name, own in predictions.items() if name in shown}
-    systems = {row.name: system for row, system in group.named if row.name in shown}
+    systems = {name: system for name, system in systems.items() if name in shown}
     best = next((name for name in shown if name in predictions), None)
     transferred = group.systems[0].transfers is not None
     return Analysis(
@@ -223,7 +185,7 @@ def analyse(cache_dir: Path, group: Group) -> Analysis:
         transferred=transferred,
         left_out=len(ranked) - len(shown),
         tests=tests,
-        comparisons=_comparisons(best, systems, predictions, pairs),
+        comparisons=with_best(best, systems, predictions, pairs),
         pairs=pairs,
         systems=[_system(name, systems[name], own, labels) for name, own in predictions.items()],
         incomplete=incomplete,
@@ -233,86 +195,9 @@ def analyse(cache_dir: Path, group: Group) -> Analysis:
     )
 
 
-def _pairs(predictions: dict[str, list[Predictions]], shown: set[str]) -> tuple[list[Pair], int]:
-    """All pairs of `shown` systems that predict the same examples, and the number of such pairs
-    among all systems, for which p is corrected."""
-    names = list(predictions)
-    every = [
-        (one, other)
-        for one, other in itertools.combinations(names, 2)
-        if np.array_equal(predictions[one][0].labels, predictions[other][0].labels)
-    ]
-    if not every:
-        return [], 0
-    correct = {name: own[0].correct for name, own in predictions.items()}
-    only = np.array(
-        [
-            ((correct[one] & ~correct[other]).sum(), (correct[other] & ~correct[one]).sum())
-            for one, other in every
-        ]
-    )
-    p_values = significance.mcnemar(only[:, 0], only[:, 1])
-    corrected = significance.holm(p_values)
-    made = []
-    for (one, other), counts, p, after in zip(every, only, p_values, corrected, strict=True):
-        if {one, other} <= shown:
-            first, second = counts.tolist()
-            accuracy = significance.accuracy_difference(first, second, len(correct[one]))
-            made.append(Pair(one, other, accuracy, first, second, float(p), float(after)))
-    return made, len(every)
-
-
-def _comparisons(
-    best: str | None,
-    systems: dict[str, System],
-    predictions: dict[str, list[Predictions]],
-    pairs: Sequence[Pair],
-) -> list[Comparison]:
-    """Compare `best`, the system with the highest accuracy among those with saved predictions,
-    with each of the others."""
-    made = []
-    for pair in pairs:
-        if best is None or best not in (pair.first, pair.second):
-            continue
-        turned = pair.second == best
-        name = pair.first if turned else pair.second
-        first, second = predictions[best][0], predictions[name][0]
-        over_seeds = _over_seeds(systems[best], systems[name])
-        made.append(
-            Comparison(
-                first=best,
-                second=name,
-                accuracy=pair.accuracy.turned() if turned else pair.accuracy,
-                f1_macro=significance.f1_difference(first, second),
-                identical=bool(np.array_equal(first.predicted, second.predicted)),
-                corrected=pair.corrected,
-                fixed=[one for one in (best, name) if systems[one].fixed],
-                over_seeds=mean_std(over_seeds) if len(over_seeds) > 1 else None,
-                seeds=len(over_seeds),
-            )
-        )
-    return made
-
-
 def _worst_first(row: Row) -> float:
     figure = row.figures["accuracy"]
     return -1.0 if figure is None else figure.mean
-
-
-def _over_seeds(first: System, second: System) -> list[float]:
-    """Differences in accuracy between heads of the same seed; a system without seeds (logreg) is
-    compared with every seed."""
-    scores: list[dict[Any, float]] = []
-    for system in (first, second):
-        accuracies = [one["accuracy"] or 0.0 for one in system.scores()]
-        seeds = [None if system.fixed else run.record.seed for run in system.runs]
-        scores.append(dict(zip(seeds, accuracies, strict=True)))
-    one, other = scores
-    if None in one:
-        one = dict.fromkeys(other, one[None])
-    if None in other:
-        other = dict.fromkeys(one, other[None])
-    return [value - other[seed] for seed, value in one.items() if seed in other]
 
 
 def curve_metrics() -> list[str]:

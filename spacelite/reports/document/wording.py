@@ -5,10 +5,12 @@ from __future__ import annotations
 from spacelite.files import human_bytes
 from spacelite.metrics.scores import METRICS
 from spacelite.metrics.significance import Difference
-from spacelite.reports.analysis.comparisons import MOST_SYSTEMS, Analysis, Comparison, Cost
+from spacelite.reports.analysis.comparisons import MOST_SYSTEMS, Analysis, Cost
+from spacelite.reports.analysis.differences import HEADS, SYSTEMS, Comparison
 from spacelite.reports.analysis.rows import MeanStd, Section
 
 LARGEST = 10_000  # a longer number would break the tables
+FEW_SEEDS = 5  # fewer can show only large differences
 LEVEL = 0.05  # heads are called different if the corrected p-value is below this
 
 
@@ -81,63 +83,78 @@ def cost(of: Cost) -> str:
 
 
 def verdict(comparison: Comparison) -> str:
-    """A comparison in words: first the test split's uncertainty, then that of the seeds."""
+    """What a comparison says, in words: one verdict from all uncertainty that there is."""
     one, other = comparison.first, comparison.second
     accuracy, f1 = comparison.accuracy, comparison.f1_macro
+    heads = comparison.basis == HEADS
+    between = f"the heads of {one} and {other}" if heads else f"{one} and {other}"
     if comparison.identical:
-        said = f"The heads of {one} and {other} predict the same for every example."
-    elif comparison.corrected < LEVEL and accuracy.value:
-        better, worse = (one, other) if accuracy.value > 0 else (other, one)
-        sign = 1 if accuracy.value > 0 else -1
-        said = (
-            f"{better} beats {worse} by {_points(accuracy, sign)} of accuracy "
-            f"({_interval(accuracy, sign)}; {p_value(comparison.corrected)}), "
-            f"{_points(f1, sign)} of macro F1 ({_interval(f1, sign)})."
-        )
+        return f"{_capital(between)} predict the same for every example."
+    sign = -1 if accuracy.value < 0 else 1
+    ahead, behind = (one, other) if sign > 0 else (other, one)
+    points = f"{_points(accuracy, sign)} of accuracy"
+    within = f"({_interval(accuracy, sign)}; {p_value(comparison.corrected)})"
+    f1_too = f"{_points(f1, sign)} of macro F1 ({_interval(f1, sign)})"
+    if comparison.corrected < LEVEL and accuracy.value:
+        if heads:
+            said = (
+                f"On these examples the head of {ahead} is better than the head of {behind} by "
+                f"{points} {within}, {f1_too}."
+            )
+        else:
+            said = f"{ahead} beats {behind} by {points} {within}, {f1_too}."
     else:
         said = (
-            f"{one} and {other} cannot be told apart in accuracy: {_points(accuracy)} "
-            f"({_interval(accuracy)}; {p_value(comparison.corrected)}), "
-            f"{_points(f1)} of macro F1 ({_interval(f1)})."
+            f"{_capital(between)} cannot be told apart in accuracy: {ahead} is ahead by "
+            f"{_points(accuracy, sign)} {within}, by {f1_too}."
         )
-    seeds = comparison.over_seeds
-    if seeds is not None and seeds.std is not None:
-        by = f"{100 * abs(seeds.mean):.1f} ± {100 * seeds.std:.1f} points"
-        ahead = f"{one if seeds.mean > 0 else other} is ahead by {by}"
-        if by.startswith("0.0 "):
-            ahead = f"neither is ahead ({by})"
-        said += f" Over {comparison.seeds} seeds {ahead}."
+        if not accuracy.value:
+            said = (
+                f"{_capital(between)} cannot be told apart in accuracy: neither is ahead {within}; "
+                f"{one} is ahead by {f1_too}."
+            )
+    if heads:
+        said += " Other seeds may turn out differently: train more of them to compare the systems."
     return said
 
 
+def _capital(text: str) -> str:
+    """A sentence's first letter, where it begins with an article and not with a system's name."""
+    return f"T{text[1:]}" if text.startswith("the heads of ") else text
+
+
 def method(section: Section, analysis: Analysis) -> str:
-    """How the comparisons of a group are computed, in words."""
-    pairs = analysis.tests
-    corrected = ""
-    if pairs > 1:
-        corrected = (
-            f", corrected by Holm's method for all {pairs:,} pairs, and so for the choice of the "
-            "best (the intervals are not corrected: each is for a single pair)"
-        )
+    """How the comparisons of a group were made."""
     examples, split = section.examples[section.split], section.split
-    text = (
-        f"The {split} split's uncertainty: the heads of the lowest seed on the same {examples:,} "
-        f"{split} examples; 95% intervals of a paired bootstrap over examples, p of McNemar's "
-        f"exact test{corrected}."
-    )
-    if split == "validation" and section.settings.get("patience") is not None:
-        text += " The same examples chose each head's epoch: p is smaller than it should be."
-    if any(one.over_seeds is not None for one in analysis.comparisons):
-        text += (
-            " The uncertainty over seeds is separate: mean and standard deviation of the "
-            "difference in accuracy between heads of one seed"
+    bases = {one.basis for one in analysis.comparisons}
+    parts = []
+    if SYSTEMS in bases:
+        counts = [one.seeds for one in analysis.comparisons if one.basis == SYSTEMS]
+        seeds = span((min(counts), max(counts)))
+        parts.append(
+            f"Differences are means over {seeds} seeds; their 95% intervals and p allow for both "
+            f"the choice of seeds and of the {examples:,} {split} examples (crossed random "
+            "effects; a system without a seed adds no variance of seeds)."
         )
-        fixed = dict.fromkeys(name for one in analysis.comparisons for name in one.fixed)
-        if fixed:
-            be = "is" if len(fixed) == 1 else "are"
-            text += f"; {', '.join(fixed)}, without a seed, {be} compared with every seed"
-        text += "."
-    return text
+    if bases - {SYSTEMS}:
+        what = "Single heads" if HEADS in bases else "Systems without a seed"
+        parts.append(
+            f"{what} are compared on the {examples:,} {split} examples alone: 95% intervals of a "
+            "paired bootstrap over examples, p of McNemar's exact test."
+        )
+    if analysis.tests > 1:
+        parts.append(
+            f"Each p is corrected by Holm's method for all {analysis.tests:,} pairs, since the "
+            "best system was picked by looking at them; the intervals are not corrected."
+        )
+    if SYSTEMS in bases and min(counts) < FEW_SEEDS:
+        parts.append(
+            f"With {seeds} seeds only large differences can be shown: more seeds cost little, "
+            "since all heads train in one pass."
+        )
+    if split == "validation" and section.settings.get("patience") is not None:
+        parts.append("The same examples chose each head's epoch: p is smaller than it should be.")
+    return " ".join(parts)
 
 
 def left_out(analysis: Analysis) -> str:
