@@ -24,16 +24,27 @@ Name = Annotated[str, typer.Argument(help="A cache's name, the beginning of it, 
 
 @app.command("list")
 def list_caches(cache_dir: CacheDir = CACHE_DIR, as_json: Json = False) -> None:
-    """List all caches: size, tokens, state and age, newest first."""
+    """List all caches: size, tokens, state and age, newest first; and unfinished trainings."""
     from spacelite import cache
     from spacelite.files import human_bytes
+    from spacelite.training import checkpoints
 
-    states = cache.states(cache_dir)
+    states, trainings = cache.states(cache_dir), checkpoints.unfinished(cache_dir)
     if as_json:
-        console.print_json([state.as_json() for state in states])
+        console.print_json(
+            [
+                {
+                    **state.as_json(),
+                    "unfinished_trainings": len(trainings.get(state.name, [])),
+                    "unfinished_bytes": sum(trainings.get(state.name, [])),
+                }
+                for state in states
+            ]
+        )
         return
     if not states:
         console.out().print(f"no caches in {cache_dir}: spacelite embed creates one")
+        _print_unfinished(trainings)
         return
     from rich import box
     from rich.table import Table
@@ -55,9 +66,25 @@ def list_caches(cache_dir: CacheDir = CACHE_DIR, as_json: Json = False) -> None:
             _age(time.time() - state.modified),
         )
     console.out().print(table)
+    _print_unfinished(trainings)
     for state in states:
         if state.problem:
             console.err().print(state.problem, style="yellow", soft_wrap=True)
+
+
+def _print_unfinished(trainings: dict[str, list[int]]) -> None:
+    from spacelite.files import human_bytes
+
+    for name, sizes in trainings.items():
+        console.out().print(
+            f"{_trainings(len(sizes))} on {name} ({human_bytes(sum(sizes))}): run the same train "
+            "command again to continue",
+            soft_wrap=True,
+        )
+
+
+def _trainings(count: int) -> str:
+    return f"{count} unfinished training{'s' if count > 1 else ''}"
 
 
 def _state(state: CacheState) -> str:
@@ -169,8 +196,11 @@ def remove(
     path = cache.find(cache_dir, name, exact=True)
     size = path.stat().st_size
     cache.remove(path)
-    checkpoints.remove_all(cache_dir, path.stem)
+    trainings = checkpoints.remove_all(cache_dir, path.stem)
     if as_json:
-        console.print_json({"name": path.stem, "path": path, "bytes": size})
+        console.print_json(
+            {"name": path.stem, "path": path, "bytes": size, "unfinished_trainings": trainings}
+        )
     else:
-        console.out().print(f"removed {path.stem} ({human_bytes(size)})")
+        also = f" and {_trainings(trainings)} on it" if trainings else ""
+        console.out().print(f"removed {path.stem} ({human_bytes(size)}){also}", soft_wrap=True)

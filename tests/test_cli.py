@@ -283,6 +283,26 @@ def test_interrupted_train_continues_by_itself(bert, reviews, tmp_path):
     assert "--resume and --fresh contradict each other: give one of them" in both.stderr
 
 
+def test_list_shows_unfinished_trainings_and_remove_counts_them(bert, reviews, tmp_path):
+    there = ["--cache-dir", tmp_path]
+    spacelite("embed", "--backbone", bert, "--dataset", reviews, *there)
+    name = json.loads(spacelite("cache", "list", "--json", *there).stdout)[0]["name"]
+    folder = tmp_path / "unfinished"
+    folder.mkdir()
+    for training, size in (("0123456789", 1500), ("1123456789", 500)):
+        (folder / f"{name}--{training}.safetensors").write_bytes(bytes(size))
+    other = folder / f"x{name}--0123456789.safetensors"  # of a cache whose name only ends alike
+    other.write_bytes(bytes(10))
+    listed = spacelite("cache", "list", *there).stdout
+    assert f"2 unfinished trainings on {name} (2.0 kB): run the same train command" in listed
+    assert f"1 unfinished training on x{name} (10 bytes)" in listed
+    (state,) = json.loads(spacelite("cache", "list", "--json", *there).stdout)
+    assert (state["unfinished_trainings"], state["unfinished_bytes"]) == (2, 2000)
+    removed = spacelite("cache", "remove", name, *there).stdout
+    assert "and 2 unfinished trainings on it" in removed
+    assert list(folder.iterdir()) == [other]
+
+
 def test_info_counts_the_labels_of_texts_with_several(bert, tmp_path):
     rows = [{"text": f"film {i}", "label": [[], ["a"], ["a", "c"]][i % 3]} for i in range(9)]
     (tmp_path / "data").mkdir()

@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,10 +82,22 @@ def locked(path: Path, cache: Cache, heads: int) -> Iterator[None]:
             files.lock_path(path).unlink(missing_ok=True)
 
 
-def remove_all(cache_dir: Path, cache_name: str) -> None:
-    """Delete the checkpoints of all unfinished trainings on a cache."""
-    for path in (cache_dir / FOLDER).glob(f"*{cache_name}--*"):
-        path.unlink(missing_ok=True)
+def unfinished(cache_dir: Path) -> dict[str, list[int]]:
+    """The size in bytes of each unfinished training's checkpoint, by the name of its cache."""
+    sizes: dict[str, list[int]] = {}
+    for path in sorted((cache_dir / FOLDER).glob("[!.]*--*.safetensors")):
+        with suppress(FileNotFoundError):  # the training has just ended
+            sizes.setdefault(path.stem.rpartition("--")[0], []).append(path.stat().st_size)
+    return sizes
+
+
+def remove_all(cache_dir: Path, cache_name: str) -> int:
+    """Delete the checkpoints of all unfinished trainings on a cache; return how many there were."""
+    count = len(unfinished(cache_dir).get(cache_name, []))
+    for path in (cache_dir / FOLDER).glob("*--*"):
+        if path.name.removeprefix(".").startswith(f"{cache_name}--"):
+            path.unlink(missing_ok=True)
+    return count
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
