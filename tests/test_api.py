@@ -200,7 +200,9 @@ def test_train_is_the_commands_train(cache, runs, cache_dir, tmp_path):
             k: v for k, v in record.items() if k not in volatile
         }
     printed = CliRunner().invoke(app, arguments, env={"COLUMNS": "120"}).stdout
-    words = [line.split() for line in printed.splitlines() if line.strip(" ─")][:-1]
+    words = [line.split() for line in printed.splitlines() if line.strip(" ─")]
+    *words, baseline, _ = words
+    assert baseline == runs.baseline.split() and baseline[:2] == ["Always", "predicting"]
     assert [line.split() for line in str(runs).splitlines() if line.strip("-")] == words
 
 

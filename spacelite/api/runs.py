@@ -26,10 +26,14 @@ class Runs(Sequence["TrainedRun"]):
 
     Attributes:
         stopped: Descriptions of the heads that diverged and were not saved.
+        baseline: What always predicting the most frequent training label achieves, in words; ""
+            for runs that were not just trained.
     """
 
-    def __init__(self, runs: Sequence[TrainedRun], stopped: Sequence[str] = ()) -> None:
-        self._runs, self.stopped = list(runs), list(stopped)
+    def __init__(
+        self, runs: Sequence[TrainedRun], stopped: Sequence[str] = (), baseline: str = ""
+    ) -> None:
+        self._runs, self.stopped, self.baseline = list(runs), list(stopped), baseline
 
     @overload
     def __getitem__(self, index: int) -> TrainedRun: ...
@@ -37,7 +41,7 @@ class Runs(Sequence["TrainedRun"]):
     def __getitem__(self, index: slice) -> Runs: ...
     def __getitem__(self, index: int | slice) -> TrainedRun | Runs:
         if isinstance(index, slice):
-            return Runs(self._runs[index])
+            return Runs(self._runs[index], baseline=self.baseline)
         return self._runs[index]
 
     def __len__(self) -> int:

@@ -1,20 +1,24 @@
-"""What a group's data mean for its figures: texts in two splits, texts with several labels."""
+"""What a group's data mean for its figures: the majority baseline, texts that occur twice."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
 
 from spacelite.cache import duplicates, store
 from spacelite.cache import folder as caches
 from spacelite.errors import SpaceliteError
 from spacelite.reports.analysis.groups import Group
+from spacelite.tasks import majority
 
 
 def of_group(cache_dir: Path, group: Group) -> list[str]:
-    """Notes under a group's table. They need the token ids in its caches: without these there are
-    no notes.
+    """Notes under a group's table. They need the labels and token ids in its caches: without these
+    there are no notes.
 
     Args:
         cache_dir: Folder of caches and runs.
@@ -25,15 +29,33 @@ def of_group(cache_dir: Path, group: Group) -> list[str]:
         with _cache(cache_dir, record.cache, record.cache_key) as own:
             if transfers is None:
                 found = duplicates.find(own.splits)
-                return _sentences(found.leaked, found.contradicted)
+                first = majority_note(own, group.section.split)
+                return [first, *_sentences(found.leaked, found.contradicted)]
             split = transfers[0].split
             with _cache(cache_dir, transfers[0].cache, transfers[0].cache_key) as other:
                 # Of the other data set's splits only this one counts: its train split was not used.
                 pair = {"train": own.splits["train"], split: other.splits[split]}
                 found = duplicates.find(pair, compare_labels=False)
-                return _sentences(_leaked_into(found, split, transfers[0].dataset))
-    except (SpaceliteError, KeyError):
+                # In the run's numbering.
+                names = record.label_names
+                numbers = [names.index(transfers[0].labels[name]) for name in other.label_names]
+                labels = cast(Any, other.splits[split].labels)
+                mapped = record.task.map_labels(labels, cast(Any, np.array(numbers)))
+                baseline = majority(
+                    record.task, own.splits["train"].labels, cast(Any, mapped), names
+                )
+                return [
+                    f"{baseline.sentence} on {split} of {transfers[0].dataset}.",
+                    *_sentences(_leaked_into(found, split, transfers[0].dataset)),
+                ]
+    except (SpaceliteError, KeyError, ValueError):
         return []  # why words and mistakes are missing is said elsewhere
+
+
+def majority_note(cache: store.Cache, split: str) -> str:
+    """What always predicting the most frequent training label achieves on a split of a cache."""
+    training, labels = cache.splits["train"].labels, cache.splits[split].labels
+    return f"{majority(cache.task, training, labels, cache.label_names).sentence} on {split}."
 
 
 @contextmanager
