@@ -336,3 +336,17 @@ def test_evaluations_at_once_leave_whole_files(place, bert, tmp_path):
     (transfer,) = [one for one in run.transfers() if one.dataset == "crowd"]
     assert run.predictions(transfer) is not None
     assert not list((run.folder / "transfer").glob("*.partial"))
+
+
+def test_the_runs_own_data_are_named_as_such(place, cache_path, bert, caplog):
+    folder, saved = place
+    with Cache(cache_path) as cache:
+        inference.evaluate(saved["linear"], cache)
+    assert caplog.messages == [
+        f"reviews is the data set that run {saved['linear'].id} was trained on: this is no "
+        "transfer, and its train split was seen in training"
+    ]
+    caplog.clear()
+    with Cache(cached(folder, bert, 2, "elsewhere")) as cache:
+        inference.evaluate(saved["linear"], cache)
+    assert "trained on" not in caplog.text

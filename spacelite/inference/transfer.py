@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -16,6 +17,8 @@ from spacelite.metrics.predictions import Predictions
 from spacelite.runs import Run, TransferRecord
 from spacelite.training import engine, evaluation
 from spacelite.training.batches import TokenSplit, free_budget
+
+log = logging.getLogger(__name__)
 
 # Settings that must match, since a head only works on hidden states of the same kind.
 SAME = ("backbone_version", "tokenizer_hash", "layer", "padding")
@@ -59,6 +62,12 @@ def evaluate(
             f"run {run.id} was trained on hidden states of width {run.width}, cache {cache.name} "
             f"has width {width}"
         )
+    if cache.spec.dataset_hash == record.spec.dataset_hash:
+        log.warning(
+            "%s is the data set that run %s was trained on: this is no transfer, and its train "
+            "split was seen in training",
+            cache.spec.dataset, run.id,
+        )  # fmt: skip
     parameters = {name: torch.from_numpy(value) for name, value in run.parameters.items()}
     stacks = evaluation.stacked({run.head: parameters}, objective, device)
     done, scores, predictions = 0, {}, {}
