@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from conftest import write_dataset
 from spacelite_cli.app import app
 from typer.testing import CliRunner
 
@@ -301,6 +302,25 @@ def test_list_shows_unfinished_trainings_and_remove_counts_them(bert, reviews, t
     removed = spacelite("cache", "remove", name, *there).stdout
     assert "and 2 unfinished trainings on it" in removed
     assert list(folder.iterdir()) == [other]
+
+
+def test_train_does_not_take_a_cache_that_only_eval_used(bert, reviews, tmp_path):
+    there = ["--cache-dir", tmp_path]
+    data = write_dataset(tmp_path / "other", {"train": 20, "test": 15})
+    spacelite("embed", "--backbone", bert, "--dataset", reviews, *there)
+    trained = spacelite("train", "--epochs", 1, "--head", "linear", "--json", *there)
+    run = json.loads(trained.stdout)[0]
+    evaluated = spacelite("eval", run["id"], "--dataset", data, "--backbone", bert, *there)
+    assert evaluated.exit_code == 0, evaluated.output
+    new, old = [state["name"] for state in
+                json.loads(spacelite("cache", "list", "--json", *there).stdout)]  # fmt: skip
+    refused = spacelite("train", "--epochs", 1, *there)
+    assert refused.exit_code == 1 and old == run["cache"]
+    assert f"the newest cache, {new}, has only been used to evaluate a run" in refused.stderr
+    assert f"choose the one to train on with --cache NAME: {new}, {old}" in refused.stderr
+    chosen = spacelite("train", "--epochs", 1, "--head", "linear", "--cache", new, *there)
+    assert chosen.exit_code == 0
+    assert spacelite("train", "--epochs", 1, "--head", "linear", *there).exit_code == 0
 
 
 def test_info_counts_the_labels_of_texts_with_several(bert, tmp_path):

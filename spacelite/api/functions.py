@@ -117,10 +117,23 @@ def find_cache(name: str | None = None, cache_dir: str | Path = CACHE_DIR) -> Em
         cache_dir: Folder of caches and runs.
 
     Raises:
-        SpaceliteError: No cache matches, or more than one.
+        SpaceliteError: No cache matches, or more than one; or the newest one is there only because
+            a run was evaluated on it, and there are others to choose from.
     """
     folder = Path(cache_dir)
-    path = caches.find(folder, name) if name else caches.newest_complete(folder)
+    if name:
+        return EmbeddedDataset(caches.find(folder, name), folder)
+    path = caches.newest_complete(folder)
+    saved = saved_runs.load_all(folder)
+    evaluated = {transfer.cache for run in saved for transfer in run.transfers()}
+    if path.stem in evaluated - {run.record.cache for run in saved}:
+        complete = [state.name for state in caches.states(folder) if state.complete]
+        if len(complete) > 1:
+            raise SpaceliteError(
+                f"the newest cache, {path.stem}, has only been used to evaluate a run: choose the "
+                f"one to train on with cache=NAME: {', '.join(complete)}",
+                ["cache"],
+            )
     return EmbeddedDataset(path, folder)
 
 
