@@ -350,3 +350,14 @@ def test_the_runs_own_data_are_named_as_such(place, cache_path, bert, caplog):
     with Cache(cached(folder, bert, 2, "elsewhere")) as cache:
         inference.evaluate(saved["linear"], cache)
     assert "trained on" not in caplog.text
+
+
+def test_a_wrong_map_fails_before_anything_is_embedded(place, bert, tmp_path, monkeypatch):
+    folder, saved = place
+    data = write_dataset(tmp_path / "unread", {"train": 40, "validation": 9}, 3)
+    monkeypatch.setattr("spacelite.cache.embedding._tokenize", None)  # a call would fail
+    there = ["--dataset", data, "--backbone", bert, "--cache-dir", folder, "--device", "cpu"]
+    done = spacelite("eval", saved["linear"].id, *there, "--map", "0=0", "--map", "7=1")
+    assert done.exit_code == 1 and "there is no label '7'" in " ".join(done.stderr.split())
+    done = spacelite("eval", saved["linear"].id, *there)
+    assert done.exit_code == 1 and "the data have 3 labels" in " ".join(done.stderr.split())

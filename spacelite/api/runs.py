@@ -239,6 +239,13 @@ class TrainedRun:
                     text_column=text_column,
                     label_column=label_column,
                     data_dir=None if data_dir is None else Path(data_dir),
+                    check=lambda texts: inference.label_numbers(
+                        self.run,
+                        texts.name,
+                        texts.label_names,
+                        texts.splits["train"].labels,
+                        labels,
+                    ),
                     on_progress=on_progress,
                     **backbone_settings(self.record.spec, backbone or self.backbone),
                 ).path

@@ -81,6 +81,7 @@ def embed(
     text_column: str | None = None,
     label_column: str | None = None,
     data_dir: Path | None = None,
+    check: Callable[[TextDataset], None] = lambda texts: None,
     on_progress: OnProgress = lambda phase, done, total: None,
 ) -> Embedded:
     """Run a frozen backbone once over a data set and keep every token's hidden state.
@@ -107,6 +108,7 @@ def embed(
         text_column: Name of the text column. Default: recognised automatically.
         label_column: Name of the label column. Default: recognised automatically.
         data_dir: Folder of local data sets, searched by name before the hub.
+        check: Called with the data set once it is read, before anything is computed; it may raise.
         on_progress: Called with the phase (`tokenize`, counted in texts, or `embed`, counted in
             tokens), the amount done and the total.
 
@@ -136,6 +138,7 @@ def embed(
         limit=limit,
         data_dir=data_dir,
     )
+    check(found)
     device = backbones.resolve_device(device)
     spec = CacheSpec(
         format=store.FORMAT,

@@ -31,6 +31,7 @@ __all__ = [
     "explain_example",
     "explain_text",
     "has_shares",
+    "label_numbers",
     "lines",
     "marked",
     "parse_mapping",
@@ -39,4 +40,7 @@ __all__ = [
     "require_shares",
 ]
 
-__getattr__ = exports(__name__, {"evaluate": "transfer", "parse_mapping": "transfer"})
+__getattr__ = exports(
+    __name__,
+    dict.fromkeys(("evaluate", "label_numbers", "parse_mapping"), "transfer"),
+)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -54,7 +55,8 @@ def evaluate(
     _check_hidden_states(run, cache)
     record = run.record
     names, task = record.label_names, record.task
-    numbers = _label_numbers(run, cache, mapping)
+    there = cache.splits["train"].labels
+    numbers = label_numbers(run, cache.spec.dataset, cache.label_names, there, mapping)
     objective = Objective(task, len(names))
     width = cache.splits["train"].width
     if run.width != width:
@@ -116,14 +118,33 @@ def _check_hidden_states(run: Run, cache: Cache) -> None:
             )
 
 
-def _label_numbers(run: Run, cache: Cache, mapping: dict[str, str] | None) -> npt.NDArray[np.int64]:
-    """The run's label number for each of the cache's labels, (C,) int64."""
-    task = tasks.task_of(cache.splits["train"].labels)
-    about = f"data set {cache.spec.dataset} and run {run.id} do not go together"
-    tasks.check_same(task, run.record.task, about)
-    numbers = task.match(cache.label_names, run.record.label_names, mapping)
+def label_numbers(
+    run: Run,
+    dataset: str,
+    names: Sequence[str],
+    labels: npt.NDArray[Any],
+    mapping: dict[str, str] | Sequence[str] | None,
+) -> npt.NDArray[np.int64]:
+    """The run's label number for each label of another data set, (C,) int64.
+
+    Args:
+        run: The run.
+        dataset: Name of the data set.
+        names: Its label names.
+        labels: Labels of its examples.
+        mapping: As in `evaluate`, or pairs as in `parse_mapping`.
+
+    Raises:
+        SpaceliteError: The labels do not match, or the mapping is not one of these labels.
+    """
+    here = run.record.label_names
+    if mapping is not None and not isinstance(mapping, dict):
+        mapping = parse_mapping(mapping, names, here) if mapping else None
+    about = f"data set {dataset} and run {run.id} do not go together"
+    tasks.check_same(tasks.task_of(labels), run.record.task, about)
+    numbers = run.record.task.match(names, here, mapping)
     if isinstance(numbers, str):
-        raise SpaceliteError(f"data set {cache.spec.dataset}: {numbers}", ["labels"])
+        raise SpaceliteError(f"data set {dataset}: {numbers}", ["labels"])
     return numbers
 
 
