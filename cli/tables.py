@@ -9,8 +9,6 @@ from . import console
 if TYPE_CHECKING:
     from spacelite.reports.document.blocks import Table
 
-TEXTS = ("Text", "Split")  # text columns besides the first; all others hold numbers
-
 
 def show(table: Table, *, ruled: bool = True) -> None:
     """Print a table on standard output.
@@ -27,8 +25,9 @@ def show(table: Table, *, ruled: bool = True) -> None:
     shown = RichTable(
         box=box.SIMPLE_HEAD if ruled else box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0)
     )
-    for number, heading in enumerate(table.columns):
-        left: Any = "left" if number == 0 or heading in TEXTS else "right"
+    columns = zip(table.columns, table.text_columns, strict=True)
+    for number, (heading, text) in enumerate(columns):
+        left: Any = "left" if text else "right"
         # On narrow terminals headings and names wrap at spaces; figures do not.
         parts = heading.split() + [line.cells[number].text for line in table.lines]
         least = 0 if number == 0 or heading == "Text" else max(map(len, parts))

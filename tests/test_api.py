@@ -444,3 +444,34 @@ def test_a_cache_from_the_command_line_is_found_from_python(tmp_path, bert, revi
     )
     assert found.hit and found.path == Path(json.loads(done.stdout)["path"])
     assert time.time() > found.state.modified
+
+
+def test_a_single_seed_is_asked_for_as_seeds(cache):
+    assert "use seeds" in refusal(spacelite.train, cache, seed=7, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("texts", "said"),
+    [
+        (pd.DataFrame({"text": ["a", "b"]}), "not a DataFrame"),
+        ({"text": "a"}, "not a dict"),
+        (b"abc", "not a bytes"),
+        (None, "not a NoneType"),
+        ([None], "text 1 is not a string but a NoneType"),
+        (pd.Series(["a", float("nan")]), "text 2 is not a string but a float"),
+        ([["a", "b"]], "text 1 is not a string but a list"),
+    ],
+)
+def test_what_is_no_list_of_texts_is_not_classified(runs, texts, said):
+    assert said in refusal(runs[0].predict, texts, progress=False)
+
+
+@pytest.mark.parametrize("text", [["a", "b"], 5, float("nan")])
+def test_what_is_no_text_is_not_explained(runs, text):
+    assert "is not a string" in refusal(runs[0].explain, text)
+
+
+def test_a_run_that_is_given_twice_is_one_run(runs):
+    one = spacelite.report(runs[0], examples=False, progress=False).as_json()
+    twice = spacelite.report([runs[0], runs[0]], examples=False, progress=False).as_json()
+    assert twice == one and one["parts"][0]["section"]["rows"][0]["seeds"] == 1

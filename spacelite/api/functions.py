@@ -223,6 +223,8 @@ def train(
         patience=patience,
         monitor=monitor,
     )
+    if "seed" in settings:
+        raise SpaceliteError("seed: use seeds, a number of them or a list", ["seeds"])
     saved: list[Run] = []
     with cache.open() as opened:
         if pooling is None:
@@ -284,7 +286,7 @@ def load_runs(cache_dir: str | Path = CACHE_DIR) -> Runs:
 
 
 def report(
-    runs: Runs | None = None,
+    runs: Runs | Sequence[TrainedRun] | TrainedRun | None = None,
     *,
     cache_dir: str | Path = CACHE_DIR,
     examples: bool = True,
@@ -307,6 +309,9 @@ def report(
         SpaceliteError: There is no run.
     """
     runs = load_runs(cache_dir) if runs is None else runs
+    runs = Runs([runs]) if isinstance(runs, TrainedRun) else runs
+    # A run that is given twice is one run, not two seeds.
+    runs = Runs(list({run.id: run for run in runs}.values()))
     if not runs:
         raise SpaceliteError(f"{cache_dir} holds no run: train one first")
     with reporting(progress) as on_progress:

@@ -21,6 +21,24 @@ from spacelite.reports.render import fragment, plain
 from spacelite.runs import Run, RunRecord, figure
 
 
+def list_of_texts(texts: Any) -> list[Any]:
+    """The texts of a list, an array, a Series or a generator.
+
+    Raises:
+        SpaceliteError: It is no such thing, or a table or dictionary, whose items are names.
+    """
+    if isinstance(texts, bytes) or (hasattr(texts, "keys") and not hasattr(texts, "tolist")):
+        raise SpaceliteError(
+            f"texts must be a list or a column of strings, not a {type(texts).__name__}"
+        )
+    try:
+        return list(texts)
+    except TypeError as error:
+        raise SpaceliteError(
+            f"texts must be a list or a column of strings, not a {type(texts).__name__}"
+        ) from error
+
+
 class Runs(Sequence["TrainedRun"]):
     """Runs, as `train` returns them: a sequence that prints as a table.
 
@@ -132,7 +150,7 @@ class TrainedRun:
         Raises:
             SpaceliteError: A text is empty, or the backbone is not the run's.
         """
-        texts = [texts] if isinstance(texts, str) else list(texts)
+        texts = [texts] if isinstance(texts, str) else list_of_texts(texts)
         with reporting(progress) as on_progress:
             probabilities = inference.predict(
                 self.run,
@@ -177,8 +195,8 @@ class TrainedRun:
             path = caches.find(self.cache_dir, self.record.cache, exact=True)
             with Cache(path) as cache:
                 found = inference.explain_example(self.run, cache, example, backbone=folder)
-        else:
-            found = inference.explain_text(self.run, str(text), backbone=folder, device=device)
+        elif text is not None:
+            found = inference.explain_text(self.run, text, backbone=folder, device=device)
         shown = names.index(label) if label is not None else found.predicted
         return TextExplanation(found, shown, self.run, example)
 

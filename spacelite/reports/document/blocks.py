@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -17,6 +19,11 @@ from spacelite.tasks import MULTI_LABEL, SINGLE_LABEL, TASKS
 
 LARGEST_MATRIX = 20  # labels
 MOST_CONFUSIONS = 30
+# A number with its sign and unit, as the tables write it; two of them for an interval or a range.
+_ONE = r"[<>≈]?\s*[+\-−–±]?\s*(\d[\d,]*\.?\d*|\.\d+)(e[+\-−]?\d+)?\s*(%|s|ms|min|h|[kMGT]?i?B)?"
+NUMBER = re.compile(
+    rf"[\[(]?{_ONE}((\s*(,|to|–|-|±|/)\s*|\s+){_ONE})*[\])]?|[-−–—]|nan|[+\-−]?inf|"
+)
 
 
 @dataclass(frozen=True)
@@ -83,6 +90,22 @@ class Table:
     lines: list[Line]
     kind: str = ""
     folded: bool = False
+
+    @cached_property
+    def text_columns(self) -> list[bool]:
+        """Whether each column holds text, which stands left; numbers stand right.
+
+        The first column holds text, and any with a cell that is not a number or a dash.
+        """
+        return [
+            number == 0 or not all(_is_number(line.cells[number].text) for line in self.lines)
+            for number in range(len(self.columns))
+        ]
+
+
+def _is_number(text: str) -> bool:
+    """Whether a cell holds a number, an interval, a dash or nothing."""
+    return NUMBER.fullmatch(text.strip()) is not None
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
 
 from spacelite.inference import Marked
-from spacelite.reports.document.blocks import Block, Bullets, Cell, Heading, Line, Paragraph, Table
+from spacelite.reports.document.blocks import Block, Bullets, Cell, Heading, Paragraph, Table
 
 CELL = "padding:2px 8px;text-align:{};white-space:nowrap;border-bottom:1px solid #8884"
 COLOURS = {"for": "31,157,120", "against": "217,112,43"}
@@ -32,17 +32,17 @@ def _part(block: Block) -> str:
 
 def table(block: Table) -> str:
     """A table as HTML."""
-    head = "".join(_cell("th", Cell(name), first == 0) for first, name in enumerate(block.columns))
-    body = "".join(_line(line) for line in block.lines)
+    left = block.text_columns
+    head = _cells("th", map(Cell, block.columns), left)
+    body = "".join(f"<tr>{_cells('td', line.cells, left)}</tr>" for line in block.lines)
     return (
         '<div style="overflow-x:auto"><table style="border-collapse:collapse">'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
 
-def _line(line: Line) -> str:
-    cells = "".join(_cell("td", cell, first == 0) for first, cell in enumerate(line.cells))
-    return f"<tr>{cells}</tr>"
+def _cells(tag: str, cells: Iterable[Cell], left: Sequence[bool]) -> str:
+    return "".join(_cell(tag, cell, to_left) for cell, to_left in zip(cells, left, strict=True))
 
 
 def _cell(tag: str, cell: Cell, left: bool) -> str:

@@ -61,7 +61,7 @@ def _strong(text: str) -> str:
 
 
 def _table(table: Table) -> str:
-    columns = "l" + "r" * (len(table.columns) - 1)
+    columns = "".join("l" if text else "r" for text in table.text_columns)
     lines = (
         []
         if table.kind == "systems"

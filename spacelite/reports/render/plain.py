@@ -49,12 +49,11 @@ def table(block: Table) -> str:
     rows = [[_text(cell) for cell in line.cells] for line in block.lines]
     columns = list(zip(block.columns, *rows, strict=True))
     widths = [max(map(len, column)) for column in columns]
-    right = [_is_number(column[1:]) for column in columns]
 
     def line(cells: Sequence[str]) -> str:
         padded = (
-            cell.rjust(width) if to_right else cell.ljust(width)
-            for cell, width, to_right in zip(cells, widths, right, strict=True)
+            cell.ljust(width) if left else cell.rjust(width)
+            for cell, width, left in zip(cells, widths, block.text_columns, strict=True)
         )
         return "  ".join(padded).rstrip()
 
@@ -64,8 +63,3 @@ def table(block: Table) -> str:
 
 def _text(cell: Cell) -> str:
     return " ".join(f"{cell.text} {cell.std}".split())
-
-
-def _is_number(texts: Sequence[str]) -> bool:
-    """Whether a column holds only numbers and dashes."""
-    return all(not text or text[0] in "0123456789+-−–±<" for text in texts)
