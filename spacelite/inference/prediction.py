@@ -237,11 +237,6 @@ def lines(content: bytes) -> list[str]:
         ) from error
     # Not splitlines, which also splits at other characters.
     texts = text.removesuffix("\n").split("\n")
-    for number, text in enumerate(texts, 1):
-        if not isinstance(text, str):
-            raise SpaceliteError(
-                f"text {number} is not a string but a {type(text).__name__}: give strings"
-            )
     empty = [number for number, text in enumerate(texts, 1) if not text.strip()]
     if empty:
         raise SpaceliteError(f"line {empty[0]} is empty: every line must hold a text; remove it")
