@@ -6,6 +6,7 @@ Objects of pandas and datasets are recognised by the names of their classes, wit
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 from spacelite.data import sources
 from spacelite.data.loading import from_tables, load
 from spacelite.data.sources import SPLITS, Table, standard_split
-from spacelite.data.splits import TextDataset
+from spacelite.data.splits import Sources, TextDataset
 from spacelite.errors import SpaceliteError, one_line
 
 NAME = "texts"  # default name of data passed as objects
@@ -85,8 +86,8 @@ def _tables(dataset: Any, name: str) -> dict[str, Table]:
     if _is(dataset, "pandas.DataFrame") and SPLIT_COLUMN in dataset.columns:
         return _by_split(
             {
-                key: _table(rows, f"{name} ({key})")
-                for key, rows in _frame_by_split(dataset, name).items()
+                key: replace(_table(rows, f"{name} ({key})"), sources=of_rows)
+                for key, (rows, of_rows) in _frame_by_split(dataset, name).items()
             }
         )
     return {"train": _table(dataset, name)}
@@ -125,12 +126,16 @@ def _check_columns(frame: Any, origin: str) -> None:
         raise SpaceliteError(f"{origin} has more than one column {twice!r}: rename or remove one")
 
 
-def _frame_by_split(frame: Any, name: str) -> dict[str, Any]:
-    """The rows of each split, without the column `split`."""
+def _frame_by_split(frame: Any, name: str) -> dict[str, tuple[Any, Sources]]:
+    """The rows of each split, without the column `split`, and their numbers in the frame."""
     _check_columns(frame, name)
     splits = frame[SPLIT_COLUMN].astype(str)
     rows = frame.drop(columns=SPLIT_COLUMN)
-    return {key: rows[splits == key] for key in dict.fromkeys(splits)}
+    whole = Sources.of_files([(name, len(frame))])
+    return {
+        key: (rows[splits == key], whole.take(np.flatnonzero(splits == key)))
+        for key in dict.fromkeys(splits)
+    }
 
 
 def _by_split(tables: dict[str, Table]) -> dict[str, Table]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -78,8 +78,8 @@ def _majority(table: Table) -> Table:
     """
     if "annotators" not in table.rows.column_names:
         return table
-    rows, left_out = [], 0
-    for row in table.rows.select(["post_tokens", "annotators"]).to_pylist():
+    rows, kept, left_out = [], [], 0
+    for number, row in enumerate(table.rows.select(["post_tokens", "annotators"]).to_pylist()):
         annotators = row["annotators"]
         # One struct of lists or one list of structs, depending on who converted the data.
         votes = (
@@ -91,10 +91,12 @@ def _majority(table: Table) -> Table:
         if others and others[0][1] == count:
             left_out += 1
             continue
+        kept.append(number)
         rows.append({"text": " ".join(row["post_tokens"]), "label": label})
     if left_out:
         log.warning("%s: %d posts without a majority label are left out", table.origin, left_out)
-    return sources.table_of(rows, table.origin)
+    of_rows = table.source_rows.take(np.array(kept, np.int64))
+    return replace(sources.table_of(rows, table.origin), sources=of_rows)
 
 
 KNOWN: dict[str, KnownDataset] = {

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import numpy as np
 from spacelite.data import columns, sources
 from spacelite.data.known import KNOWN, KnownDataset, by_hub_name
 from spacelite.data.sources import Table
-from spacelite.data.splits import SEED, Split, TextDataset, stratified_sample
+from spacelite.data.splits import SEED, Sources, Split, TextDataset, stratified_sample
 from spacelite.errors import SpaceliteError
 from spacelite.tasks import task_of
 
@@ -52,7 +53,11 @@ def load(
     _check_limit(limit)
     known = KNOWN.get(name)
     if known is not None and known.make is not None:
-        dataset = TextDataset(name, known.make(), known.label_names)
+        made = {
+            split: replace(own, sources=Sources.of_files([(f"{name} ({split})", len(own))]))
+            for split, own in known.make().items()
+        }
+        dataset = TextDataset(name, made, known.label_names)
     else:
         dataset = _read(_in_folder(name, data_dir), text_column, label_column)
     return _limited(dataset, limit)
@@ -191,7 +196,10 @@ def _numbered(
             )
         class_names = class_names or names
     numbers, label_names = columns.numbered(values, class_names, name)
-    return {split: Split(texts[split], numbers[split]) for split in tables}, label_names
+    return {
+        split: Split(texts[split], numbers[split], table.source_rows)
+        for split, table in tables.items()
+    }, label_names
 
 
 def _merged(
@@ -205,7 +213,10 @@ def _merged(
         ],
         np.int64,
     )
-    return {key: Split(split.texts, number[split.labels]) for key, split in splits.items()}
+    return {
+        key: Split(split.texts, number[split.labels], split.sources)
+        for key, split in splits.items()
+    }
 
 
 def _with_validation(

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spacelite import hub
+from spacelite.data.splits import Sources
 from spacelite.errors import SpaceliteError, one_line
 
 if TYPE_CHECKING:
@@ -35,11 +36,20 @@ class Table:
         rows: All rows and columns.
         class_names: Column -> names of labels 0..C-1, if the source gives them.
         origin: Where the table comes from, for messages.
+        sources: Where its rows come from. Default: in this order from `origin`.
     """
 
     rows: pa.Table
     class_names: dict[str, tuple[str, ...]]
     origin: str
+    sources: Sources | None = None
+
+    @property
+    def source_rows(self) -> Sources:
+        """Where each row comes from."""
+        if self.sources is not None:
+            return self.sources
+        return Sources.of_files([(self.origin, self.rows.num_rows)])
 
     def is_string(self, column: str) -> bool:
         """Whether the column's type is one of Arrow's string types."""
@@ -100,10 +110,14 @@ def from_path(path: Path) -> dict[str, Table]:
     """
     if path.is_dir():
         return {
-            split: _joined([_read_file(file) for file in files], str(path / split))
+            split: _joined(
+                {file.relative_to(path).as_posix(): _read_file(file) for file in files},
+                str(path / split),
+            )
             for split, files in _split_files(path).items()
         }
-    return {"train": _as_table(_read_file(path), str(path))}
+    rows = _read_file(path)
+    return {"train": _as_table(rows, str(path), [(path.name, rows.num_rows)])}
 
 
 def _split_files(folder: Path) -> dict[str, list[Path]]:
@@ -220,18 +234,20 @@ _READERS = {
 }
 
 
-def _joined(parts: list[pa.Table], origin: str) -> Table:
+def _joined(parts: dict[str, pa.Table], origin: str) -> Table:
+    """The table of a split, given its files' names and rows."""
     import pyarrow as pa
 
+    sizes = [(name, rows.num_rows) for name, rows in parts.items()]
     try:
-        return _as_table(pa.concat_tables(parts), origin)
+        return _as_table(pa.concat_tables(parts.values()), origin, sizes)
     except pa.ArrowException as error:
         raise SpaceliteError(
             f"the parts of {origin} have different columns: {one_line(error)}"
         ) from error
 
 
-def _as_table(rows: pa.Table, origin: str) -> Table:
+def _as_table(rows: pa.Table, origin: str, sizes: list[tuple[str, int]]) -> Table:
     """The table of a local file; parquet files written by `datasets` contain their label names."""
     names: dict[str, tuple[str, ...]] = {}
     recorded = (rows.schema.metadata or {}).get(b"huggingface")
@@ -245,7 +261,7 @@ def _as_table(rows: pa.Table, origin: str) -> Table:
                 feature = feature.get("feature") or feature  # of a list: that of its values
                 if isinstance(feature, dict) and feature.get("_type") == "ClassLabel":
                     names[column] = tuple(feature.get("names") or ())
-    return Table(rows, names, origin)
+    return Table(rows, names, origin, Sources.of_files(sizes))
 
 
 def from_hub(name: str, config: str | None = None, revision: str | None = None) -> dict[str, Table]:

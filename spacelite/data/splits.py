@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,20 +17,75 @@ Labels = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
+class Source:
+    """Where an example comes from.
+
+    Attributes:
+        file: The name of a file, inside its folder if the data set is a folder; or the name of the
+            data set, with its split in brackets, if it was not read from files.
+        row: The row in that file, counted from 1. The header of a csv file is not counted.
+    """
+
+    file: str
+    row: int
+
+    def __str__(self) -> str:
+        return f"{self.file}, row {self.row:,}"
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where the N examples of a split come from.
+
+    Attributes:
+        files: The files, as in `Source`.
+        file: Index of each example's file in `files`, (N,) int64.
+        row: Row of each example in its file, counted from 1, (N,) int64.
+    """
+
+    files: tuple[str, ...]
+    file: npt.NDArray[np.int64]
+    row: npt.NDArray[np.int64]
+
+    @classmethod
+    def of_files(cls, sizes: Sequence[tuple[str, int]]) -> Sources:
+        """The sources of all rows of some files, given each file's name and number of rows."""
+        counts = [count for _, count in sizes]
+        return cls(
+            tuple(name for name, _ in sizes),
+            np.repeat(np.arange(len(sizes)), counts).astype(np.int64),
+            np.concatenate([np.arange(1, count + 1) for count in counts]).astype(np.int64),
+        )
+
+    def take(self, rows: npt.NDArray[np.int64]) -> Sources:
+        """The sources of the examples at the indices `rows`, in that order."""
+        return Sources(self.files, self.file[rows], self.row[rows])
+
+    def __getitem__(self, example: int) -> Source:
+        return Source(self.files[self.file[example]], int(self.row[example]))
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+
+@dataclass(frozen=True)
 class Split:
     """Texts and their labels.
 
     Attributes:
         texts: N texts.
         labels: (N,) int64 of 0..C-1; (N, C) int64 of 0 and 1 in a multi-label task.
+        sources: Where the examples come from; None if that is not known.
     """
 
     texts: list[str]
     labels: Labels
+    sources: Sources | None = None
 
     def take(self, rows: npt.NDArray[np.int64]) -> Split:
         """The examples at the indices `rows`, in that order."""
-        return Split([self.texts[i] for i in rows], self.labels[rows])
+        sources = None if self.sources is None else self.sources.take(rows)
+        return Split([self.texts[i] for i in rows], self.labels[rows], sources)
 
     def __len__(self) -> int:
         return len(self.texts)
