@@ -15,6 +15,7 @@ COMMANDS = sorted((ROOT / "cli").glob("*.py"))
 # Data flows one way: a package imports only from those above it, and so does a module inside it.
 # A package's `__init__` stands where its own imports put it.
 ORDER = {
+    "visible": [],
     "errors": [],
     "files": [],
     "settings": [],
@@ -24,32 +25,35 @@ ORDER = {
     "metrics": ["scores", "calibration", "predictions", "significance", "__init__"],
     "tasks": ["base", "majority", "single_label", "multi_label", "__init__"],
     "data": ["splits", "sources", "demo", "columns", "known", "loading", "inputs", "__init__"],
-    "backbones": ["files", "tokenizer", "words", "model", "forward", "__init__"],
+    "backbones": ["files", "tokenizer", "unknown", "words", "model", "forward", "__init__"],
     "heads": [
         "config", "batch", "base", "pooling", "pooled",
         "space", "linear", "mlp", "logreg", "__init__", "grid",
     ],
     "cache": [
-        "dtypes", "spec", "store", "duplicates", "journal", "folder", "embedding", "__init__",
+        "dtypes", "spec", "split", "store", "duplicates", "unknown", "texts", "journal", "folder",
+        "embedding", "__init__",
     ],
     "training": [
         "config", "batches", "optimizer", "engine", "evaluation", "checkpoints", "memory", "loop",
         "__init__",
     ],
-    "runs": ["record", "store", "__init__"],
+    "runs": ["reading", "record", "store", "__init__"],
     "inference": ["prediction", "explanation", "transfer", "__init__"],
     "paper": ["tables", "__init__", "reproduction"],
     "reports": ["analysis", "document", "render", "report", "__init__"],
     "reports/analysis": [
-        "rows", "groups", "differences", "comparisons", "data_notes", "examples", "published",
-        "content", "__init__",
+        "rows", "sweeps", "groups", "selection", "differences", "comparisons", "data_notes",
+        "examples", "published", "content", "__init__",
     ],
-    "reports/document": ["wording", "blocks", "runs_table", "__init__"],
+    "reports/document": [
+        "wording", "blocks", "systems_table", "sections", "runs_table", "__init__",
+    ],
     "reports/render": [
         "colours", "plain", "text", "markdown", "latex", "figures", "plots", "fragment", "page",
         "explained", "forms", "__init__",
     ],
-    "api": ["results", "runs", "functions", "__init__"],
+    "api": ["arguments", "results", "runs", "functions", "__init__"],
     "__init__": [],
 }  # fmt: skip
 # The one module that imports each heavy package; others ask it.

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass, field, fields
+from typing import Any, TypeVar
 
 from spacelite import heads
 from spacelite.cache.spec import CacheSpec, canonical, slug
 from spacelite.errors import SpaceliteError
 from spacelite.heads import HeadConfig
 from spacelite.metrics.scores import Scores
+from spacelite.runs.reading import read, read_fields
+from spacelite.settings import Config
 from spacelite.tasks import MULTI_LABEL, SINGLE_LABEL, Task
 from spacelite.training.config import FitConfig, TrainingConfig
 
 FORMAT = 1
+C = TypeVar("C", bound=Config)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,11 +58,12 @@ class RunRecord:
     average: str
     train_params: int
     metrics: dict[str, Scores]
-    best_epoch: int | None
+    # Runs of early versions lack what has a default here; their heads were trained alone.
+    best_epoch: int | None = None
     seconds: float
-    heads_in_pass: int
+    heads_in_pass: int = 1
     created: str
-    versions: dict[str, str | None]
+    versions: dict[str, str | None] = field(default_factory=dict)
 
     @property
     def system(self) -> str:
@@ -120,39 +124,58 @@ class RunRecord:
             name: The run's id: the name of its folder.
 
         Raises:
-            SpaceliteError: A later version wrote the record, or its kind of head is unknown.
-            KeyError, TypeError, ValueError: The JSON object is not a record.
+            SpaceliteError: A later version or an extension of spacelite wrote the record.
+            ValueError, OverflowError: The JSON object is not a record. The message says why.
         """
-        if content["format"] > FORMAT:
+        form = read(int, _item(content, "format"), "format")
+        if form > FORMAT:
             raise SpaceliteError(
-                f"run {name} has format {content['format']}, this spacelite reads {FORMAT}: "
-                "upgrade spacelite"
+                f"it has format {form}, this spacelite reads {FORMAT}: upgrade spacelite"
             )
-        settings = content["settings"]
-        head = heads.config_from(content["head"], settings)
-        training = _config_from(TrainingConfig if heads.in_epochs(head) else FitConfig, settings)
-        shown = shown_split(content["metrics"])
-        float(content["metrics"][shown]["accuracy"])  # everything else relies on it
-        return cls(
+        kind = read(str, _item(content, "head"), "head")
+        if kind not in heads.KINDS:
+            raise SpaceliteError(
+                f"its head is of a kind that this spacelite does not know ({kind!r}): upgrade "
+                "spacelite, or import what adds this kind"
+            )
+        settings = read(dict[str, Any], _item(content, "settings"), "settings")
+        head = _checked(heads.config_from(kind, settings))
+        training = _checked(
+            _config_from(TrainingConfig if heads.in_epochs(head) else FitConfig, settings)
+        )
+        spec = read(dict[str, Any], _item(content, "spec"), "spec")
+        read(CacheSpec, spec, "spec")
+        several = read(bool | None, content.get("multilabel"), "multilabel")
+        computed = ("id", "head", "training", "spec", "task")
+        record = cls(
             id=name,
             head=head,
             training=training,
-            cache=content["cache"],
-            cache_key=content["cache_key"],
-            spec=CacheSpec.from_json(content["spec"]),
-            label_names=tuple(content["label_names"]),
-            # Runs of early versions have one label per text, and their heads were trained alone.
-            task=MULTI_LABEL if content.get("multilabel") else SINGLE_LABEL,
-            examples=dict(content["examples"]),
-            average=content["average"],
-            train_params=int(content["train_params"]),
-            metrics=dict(content["metrics"]),
-            best_epoch=content.get("best_epoch"),
-            seconds=float(content["seconds"]),
-            heads_in_pass=int(content.get("heads_in_pass", 1)),
-            created=str(content["created"]),
-            versions=dict(content.get("versions", {})),
+            spec=CacheSpec.from_json(spec),
+            task=MULTI_LABEL if several else SINGLE_LABEL,
+            **read_fields(cls, content, but=computed),
         )
+        record._check()
+        return record
+
+    def _check(self) -> None:
+        """Raise ValueError if values of the right types contradict each other."""
+        _check_scores(self.metrics, self.examples)
+        if self.metrics[self.split]["accuracy"] is None:
+            raise ValueError(f"metrics.{self.split}.accuracy is null")
+        if len(self.label_names) < 2 - (self.task is MULTI_LABEL):
+            raise ValueError("label_names are too few")
+        if self.average == "binary" and len(self.label_names) != 2:
+            raise ValueError("average is 'binary', but there are not two labels")
+        counted = {
+            "train_params": self.train_params,
+            "seconds": self.seconds,
+            "heads_in_pass": self.heads_in_pass - 1,
+            "best_epoch": (self.best_epoch or 1) - 1,
+        }
+        for name, value in counted.items():
+            if value < 0:
+                raise ValueError(f"{name} is too small")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,10 +205,19 @@ class TransferRecord:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> TransferRecord:
-        """Read a record. Raises KeyError or TypeError if `content` is not one."""
-        record = cls(**{each.name: content[each.name] for each in fields(cls)})
-        float(record.metrics[record.split]["accuracy"] or 0)
+        """Read a record. Raises ValueError if `content` is not one."""
+        record: TransferRecord = read(cls, content, "it")
+        _check_scores(record.metrics, record.examples)
         return record
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """An entry of `history.json`: the number of an epoch, from 1, and every metric after it."""
+
+    epoch: int
+    train: Scores
+    validation: Scores
 
 
 def figure(scores: Mapping[str, float | None], metric: str) -> float | None:
@@ -206,7 +238,38 @@ def run_id(spec: CacheSpec, head: HeadConfig, training: FitConfig) -> str:
     return "--".join([slug(spec.backbone), slug(spec.dataset), head.kind, digest[:8]])
 
 
+def _item(content: Any, name: str) -> Any:
+    """A required item of a JSON object."""
+    if name not in read(dict[str, Any], content, "it"):
+        raise ValueError(f"{name} is missing")
+    return content[name]
+
+
 def _config_from(kind: type[FitConfig], settings: Mapping[str, Any]) -> FitConfig:
     """A config from saved settings; settings that are missing or null take their defaults."""
     known = {each.name: settings[each.name] for each in fields(kind) if each.name in settings}
     return kind(**{name: value for name, value in known.items() if value is not None})
+
+
+def _checked(config: C) -> C:
+    """The config, if all of its values are valid; ValueError otherwise."""
+    for each in fields(config):
+        value = getattr(config, each.name)
+        if isinstance(value, list | dict):
+            raise ValueError(f"settings.{each.name} is neither a number nor text")
+        # A name may be that of an extension which is not imported here, such as a pooling.
+        if isinstance(value, str) and str(each.type).startswith("str"):
+            continue
+        if (needed := each.metadata["check"](value)) is not None:
+            raise ValueError(f"settings.{each.name} is {value!r}: {needed}")
+    return config
+
+
+def _check_scores(metrics: Mapping[str, Scores], examples: Mapping[str, int]) -> None:
+    """Raise ValueError unless there are the split that reports show, its accuracy, and the number
+    of examples of every split."""
+    if "accuracy" not in metrics.get(shown_split(metrics), {}):
+        raise ValueError(f"metrics.{shown_split(metrics)}.accuracy is missing")
+    for split in ("train", *metrics):
+        if examples.get(split, 0) < 1:
+            raise ValueError(f"examples.{split} is missing or not above 0")

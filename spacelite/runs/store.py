@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import logging
 import shutil
 import time
@@ -21,7 +20,8 @@ from spacelite.errors import SpaceliteError, one_line
 from spacelite.heads import HeadConfig
 from spacelite.metrics import predictions
 from spacelite.metrics.predictions import Predictions
-from spacelite.runs.record import RunRecord, TransferRecord, run_id
+from spacelite.runs.reading import UNREADABLE, read, read_json
+from spacelite.runs.record import EpochRecord, RunRecord, TransferRecord, run_id
 from spacelite.tasks import task_of
 from spacelite.training.config import FitConfig, TrainingConfig
 
@@ -67,6 +67,8 @@ class Run:
         from safetensors.numpy import load_file
 
         path = self.folder / PARAMETERS
+        if not path.is_file():
+            raise SpaceliteError(f"{path} is missing: train the head again")
         try:
             arrays: dict[str, Array] = load_file(path)
         except Exception as error:  # safetensors' own errors, and the system's
@@ -94,11 +96,14 @@ class Run:
         """The metrics after every epoch; empty, with a log warning, if the file is damaged."""
         path = self.folder / HISTORY
         try:
-            history: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+            history: list[dict[str, Any]] = read_json(path)
+            read(list[EpochRecord], history, "it")
             return history
-        except (OSError, ValueError) as error:
+        except FileNotFoundError:
+            log.warning("%s is missing: train again", path)
+        except UNREADABLE as error:
             log.warning("%s is damaged (%s): train again", path, one_line(error, 80))
-            return []
+        return []
 
     def predictions(self, transfer: TransferRecord | None = None) -> Predictions | None:
         """The head's predictions on the split that reports show.
@@ -127,8 +132,11 @@ class Run:
         found = []
         for path in sorted((self.folder / TRANSFERS).glob("[!.]*.json")):
             try:
-                found.append(TransferRecord.from_json(json.loads(path.read_text("utf-8"))))
-            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+                record = TransferRecord.from_json(read_json(path))
+                if record.cache != path.stem:
+                    raise ValueError(f"its cache is {record.cache!r}")
+                found.append(record)
+            except UNREADABLE as error:
                 log.warning("%s is damaged (%s): run its eval again", path, one_line(error, 80))
         return found
 
@@ -233,13 +241,16 @@ def save(cache_dir: Path, cache: Cache, head: TrainedHead, training: TrainingCon
 
 
 def predictions_of(cache: Cache, logits: Mapping[str, Any]) -> dict[str, Predictions]:
-    """Combine logits (N, C), by split, with the labels of the cache."""
+    """Combine logits (N, C), by split, with the labels and sources of the cache's examples."""
+    from spacelite.cache import texts
+
     return {
         name: Predictions(
             np.arange(len(values)),
             cache.splits[name].labels,
             np.asarray(values),
             task_of(cache.splits[name].labels),
+            *texts.files_and_rows(cache, name),
         )
         for name, values in logits.items()
     }
@@ -304,12 +315,18 @@ def load(folder: Path) -> Run:
     """Load the run in `folder`.
 
     Raises:
-        SpaceliteError: The run is damaged, or was written by a later version.
+        SpaceliteError: The run is missing or damaged, or was written by a later version. The
+            message names the folder.
     """
     try:
-        content = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        return Run(folder, RunRecord.from_json(content, folder.name))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return Run(folder, RunRecord.from_json(read_json(folder / RECORD), folder.name))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise SpaceliteError(
+            f"run {folder} has no {RECORD}: it is not a run, or a part of one"
+        ) from error
+    except UNREADABLE as error:
         raise SpaceliteError(
             f"run {folder} is damaged ({one_line(error, 80)}): remove the folder and train again"
         ) from error
+    except SpaceliteError as error:
+        raise SpaceliteError(f"run {folder}: {error}") from error

@@ -1,0 +1,213 @@
+"""A damaged or foreign run is named and left out, whatever is wrong with it."""
+
+import copy
+import json
+import logging
+import shutil
+
+import pytest
+from conftest import refusal, train_and_save
+from spacelite_cli.app import app
+from typer.testing import CliRunner
+
+from spacelite import heads, inference, runs
+from spacelite.cache import Cache
+from spacelite.errors import SpaceliteError
+from spacelite.training import TrainingConfig
+
+DELETED = object()
+# JSON as it stands in the file; what Python reads as a number is not always one.
+WRONG = {
+    "a word": '"x"', "no text": '""', "a path": '"../../x"', "half a character": '"\\ud800"',
+    "-1": "-1", "0": "0", "1": "1", "half": "0.5", "infinite": "1e999", "NaN": "NaN",
+    "Infinity": "-Infinity", "huge": "1" + "0" * 400, "beyond Python": "1" + "0" * 5000,
+    "list": "[]", "list in list": "[[1]]", "object": "{}", "object in object": '{"a": {"b": 1}}',
+    "null": "null", "true": "true", "deleted": DELETED,
+}  # fmt: skip
+
+
+def run_command(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def trained(cache_path, tmp_path_factory):
+    """Runs of three kinds of heads, one evaluated on another cache (here its own)."""
+    folder = tmp_path_factory.mktemp("runs")
+    configs = [
+        heads.config("space", inter=0.2),
+        heads.config("linear", pooling="mean"),
+        heads.config("logreg", pooling="mean"),
+    ]
+    with Cache(cache_path) as cache:
+        saved = train_and_save(folder, cache, configs, TrainingConfig(epochs=2, batch_size=32))
+        saved[0].save_transfer(*inference.evaluate(saved[0], cache))
+    return saved
+
+
+def paths(content, here=()):
+    """Every path in a JSON value, the whole first."""
+    yield here
+    inner = content.items() if isinstance(content, dict) else ()
+    inner = enumerate(content) if isinstance(content, list) else inner
+    for key, value in inner:
+        yield from paths(value, (*here, key))
+
+
+def replaced(content, path, text):
+    """The JSON text of `content` with the value at `path` replaced by `text`, or deleted."""
+    if not path:
+        return "" if text is DELETED else text
+    changed = copy.deepcopy(content)
+    place = changed
+    for key in path[:-1]:
+        place = place[key]
+    if text is DELETED:
+        del place[path[-1]]
+        return json.dumps(changed)
+    place[path[-1]] = "@here@"
+    return json.dumps(changed).replace('"@here@"', text)
+
+
+def damaged(content):
+    """(number, JSON text) of every wrong version, by the name of what is wrong."""
+    every = list(paths(content))
+    return {
+        wrong: [replaced(content, path, text) for path in every] for wrong, text in WRONG.items()
+    }
+
+
+def left_out(cache_dir, caplog):
+    """The runs that load, and the names of those that are left out with one warning each."""
+    caplog.clear()
+    found = runs.load_all(cache_dir)
+    names = [str(record.args[0]) for record in caplog.records]
+    folders = {path.name for path in runs.runs_folder(cache_dir).iterdir()}
+    out = folders - {run.id for run in found}
+    assert len(names) == len(out)
+    for name in out:
+        assert sum(str(runs.runs_folder(cache_dir) / name) in line for line in names) == 1, name
+    return found, out
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_whatever_is_wrong_with_a_record_the_run_works_or_is_left_out(
+    wrong, trained, tmp_path, caplog
+):
+    for run in trained:
+        content = json.loads((run.folder / "run.json").read_text())
+        for number, text in enumerate(damaged(content)[wrong]):
+            folder = tmp_path / "runs" / f"{run.record.head.kind}-{number:03}"
+            folder.mkdir(parents=True)
+            (folder / "run.json").write_text(text)
+    found, out = left_out(tmp_path, caplog)
+    assert out  # the whole replaced by anything is no record
+    for run in found:
+        assert run.predictions() is None and run.transfers() == []
+    result = run_command("report", "--cache-dir", tmp_path)
+    lines = result.stderr.splitlines()
+    assert result.exit_code == (0 if found else 1), lines[-1]
+    for name in out:
+        assert sum(f"{name} " in line or f"{name}:" in line for line in lines) == 1
+    assert "Traceback" not in result.stderr and "this is a bug" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "is damaged"),
+        (b"\xff\xfe{\x00}\x00", "its text is not UTF-8"),
+        (b"[" * 100_000, "is damaged (maximum recursion depth"),
+        (b'{"format": 1}', "is damaged (head is missing)"),
+        (b'{"format": 1, "head": "tree"}', "its head is of a kind that this spacelite does not"),
+        (b'{"format": 2}', "it has format 2, this spacelite reads 1: upgrade spacelite"),
+        (None, "has no run.json: it is not a run, or a part of one"),
+    ],
+)
+def test_the_folder_of_a_damaged_run_is_named(content, words, tmp_path):
+    folder = tmp_path / "one"
+    folder.mkdir()
+    if content is not None:
+        (folder / "run.json").write_bytes(content)
+    message = refusal(runs.load, folder)
+    assert f"run {folder}" in message and words in message
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        (["metrics"], {}, "metrics.validation.accuracy is missing"),
+        (["metrics", "test", "accuracy"], "good", 'metrics.test.accuracy is "good", not a number'),
+        (["metrics", "test", "accuracy"], None, "metrics.test.accuracy is null"),
+        (["examples", "train"], True, "examples.train is true, not a whole number"),
+        (["label_names"], "ab", 'label_names is "ab", not a list'),
+        (["spec", "max_length"], "256", 'spec.max_length is "256", not a whole number'),
+        (["settings", "latent"], -3, "settings.latent is -3: give a whole number"),
+        (["settings", "schedule"], [], "settings.schedule is neither a number nor text"),
+    ],
+)
+def test_the_message_says_which_value_is_wrong(path, value, words, trained, tmp_path):
+    folder = shutil.copytree(trained[0].folder, tmp_path / "copy")
+    content = json.loads((folder / "run.json").read_text())
+    place = content
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    (folder / "run.json").write_text(json.dumps(content))
+    assert words in refusal(runs.load, folder)
+
+
+def test_a_setting_of_an_extension_that_is_not_imported_is_read(trained, tmp_path):
+    """Its figures are right; only its head cannot be used here."""
+    folder = shutil.copytree(trained[1].folder, tmp_path / "copy")
+    text = (folder / "run.json").read_text().replace('"pooling": "mean"', '"pooling": "max"')
+    (folder / "run.json").write_text(text)
+    assert runs.load(folder).record.head.pooling == "max"
+
+
+def test_a_spec_of_a_later_version_names_the_run(trained, tmp_path):
+    folder = shutil.copytree(trained[0].folder, tmp_path / "copy")
+    content = json.loads((folder / "run.json").read_text())
+    content["spec"]["pairs"] = True
+    (folder / "run.json").write_text(json.dumps(content))
+    message = refusal(runs.load, folder)
+    assert f"run {folder}: " in message and "(pairs): upgrade spacelite" in message
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_whatever_is_wrong_with_a_history_it_is_read_or_left_out(wrong, trained, tmp_path, caplog):
+    folder = shutil.copytree(trained[0].folder, tmp_path / "copy")
+    run, content = runs.load(folder), trained[0].history()
+    for text in damaged(content)[wrong]:
+        caplog.clear()
+        (folder / "history.json").write_text(text)
+        history = run.history()
+        for entry in history:
+            for split in ("train", "validation"):
+                assert all(v is None or v + 0.0 == v for v in entry[split].values())
+        assert len(caplog.records) == (0 if history or text == "[]" else 1)
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_whatever_is_wrong_with_a_transfer_it_is_read_or_left_out(wrong, trained, tmp_path, caplog):
+    folder = shutil.copytree(trained[0].folder, tmp_path / "copy")
+    (path,) = (folder / "transfer").glob("*.json")
+    run, content = runs.load(folder), json.loads(path.read_text())
+    with caplog.at_level(logging.WARNING):
+        for text in damaged(content)[wrong]:
+            caplog.clear()
+            path.write_text(text)
+            found = run.transfers()
+            assert len(caplog.records) == 1 - len(found)
+            for record in found:
+                assert record.examples[record.split] > 0
+                run.predictions(record)
+
+
+def test_missing_files_are_not_called_damaged(trained, tmp_path, caplog):
+    run = runs.load(shutil.copytree(trained[0].folder, tmp_path / "copy"))
+    (run.folder / "head.safetensors").unlink()
+    (run.folder / "history.json").unlink()
+    with pytest.raises(SpaceliteError, match=r"head.safetensors is missing: train the head again"):
+        _ = run.parameters
+    assert run.history() == [] and "history.json is missing" in caplog.text
