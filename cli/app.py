@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 from spacelite.errors import SpaceliteError, one_line
 
 from . import cache, console, demo, embed, evaluate, explain, predict, report, reproduce, train
-from .options import option
+from .options import known_names, option
 
 # What to do after Ctrl-C, by command.
 CONTINUE = {
@@ -24,6 +24,14 @@ CONTINUE = {
 
 
 class _Commands(TyperGroup):
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, command, rest = super().resolve_command(ctx, args)
+        try:
+            rest = known_names(rest, command, self.commands)
+        except ValueError as error:
+            ctx.fail(str(error))
+        return name, command, rest
+
     def invoke(self, ctx: Any) -> Any:
         debug = bool(os.environ.get("SPACELITE_DEBUG"))
         try:

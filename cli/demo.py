@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
 from . import console
-from .options import CACHE_DIR, CacheDir, Json
+from .options import CACHE_DIR, CacheDir, Json, Seeds
 from .report import print_report
 from .train import refuse_stopped
 
@@ -18,7 +14,7 @@ EPOCHS, BATCH_SIZE, LEARNING_RATE = 15, 32, 2e-3
 
 
 def demo(
-    seeds: Annotated[int, typer.Option(help="Number of seeds K; the seeds are 0 to K-1.")] = 3,
+    seeds: Seeds = "3",
     cache_dir: CacheDir = CACHE_DIR,
     as_json: Json = False,
 ) -> None:
@@ -26,7 +22,7 @@ def demo(
     from spacelite import api
     from spacelite.heads.grid import seed_list
 
-    seed_list(seeds)  # before the long part
+    numbers = seed_list(seeds)  # before the long part
     weights = [",".join(f"{value:g}" for value in values) for values in (INTER, INTRA)]
     _announce("spacelite embed --backbone minilm --dataset demo")
     with console.progress() as on_progress:
@@ -41,7 +37,7 @@ def demo(
             inter=INTER,
             intra=INTRA,
             learning_rate=LEARNING_RATE,
-            seeds=seeds,
+            seeds=numbers,
             epochs=EPOCHS,
             batch_size=BATCH_SIZE,
             progress=on_progress,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 
 from spacelite.errors import SpaceliteError
+from spacelite.settings import OTHER_NAMES
 
 CACHE_DIR = Path("cache")
 CacheDir = Annotated[
@@ -29,6 +30,13 @@ DataDir = Annotated[
 Limit = Annotated[
     int | None,
     typer.Option(help="Use at most this many examples per split: a seeded, stratified sample."),
+]
+Seeds = Annotated[
+    str,
+    typer.Option(
+        help="A number of seeds or a list: 3 means seeds 0, 1 and 2; 1,7,42 means these three; "
+        "7, means seed 7 alone."
+    ),
 ]
 TextColumn = Annotated[
     str | None, typer.Option(help="Name of the text column, if it is not an obvious one.")
@@ -55,6 +63,43 @@ T = TypeVar("T")
 def option(argument: str) -> str:
     """The option for an argument of the library's functions: `max_length` -> `--max-length`."""
     return OPTIONS.get(argument) or "--" + argument.replace("_", "-")
+
+
+def known_names(arguments: list[str], command: Any, commands: Mapping[str, Any]) -> list[str]:
+    """A command line with the options that other libraries call differently (`--latent-dim`) under
+    the names that they have here (`--latent`).
+
+    Args:
+        arguments: What follows the command's name.
+        command: The command.
+        commands: All commands by name.
+
+    Raises:
+        ValueError: An option belongs to another command; the message says to which.
+    """
+    if hasattr(command, "commands"):  # a group, such as `cache`
+        return arguments
+    own = _options_of(command)
+    renamed: list[str] = []
+    for number, each in enumerate(arguments):
+        if each == "--":
+            return renamed + arguments[number:]
+        given, equals, value = each.partition("=")
+        if given.startswith("--") and given not in own:
+            argument = given[2:].replace("-", "_")
+            name = option(OTHER_NAMES.get(argument, argument))
+            elsewhere = [other for other, it in commands.items() if name in _options_of(it)]
+            if name not in own and elsewhere:
+                raise ValueError(
+                    f"No such option: {given}. {name} is an option of {' and '.join(elsewhere)}."
+                )
+            each = name + equals + value if name in own else each
+        renamed.append(each)
+    return renamed
+
+
+def _options_of(command: Any) -> set[str]:
+    return {name for each in command.params for name in (*each.opts, *each.secondary_opts)}
 
 
 def comma_list(option: str, text: str, convert: Callable[[str], T]) -> list[T]:

@@ -10,7 +10,17 @@ import typer
 from spacelite.errors import SpaceliteError
 
 from . import console
-from .options import CACHE_DIR, CacheDir, DataDir, Device, Json, Limit, TokensPerBatch, option
+from .options import (
+    CACHE_DIR,
+    CacheDir,
+    DataDir,
+    Device,
+    Json,
+    Limit,
+    Seeds,
+    TokensPerBatch,
+    option,
+)
 from .report import show
 
 
@@ -25,7 +35,7 @@ def reproduce(
             help="Use this backbone in place of the published ones: hub name, folder or minilm."
         ),
     ] = None,
-    seeds: Annotated[int, typer.Option(help="Number of seeds K; the seeds are 0 to K-1.")] = 3,
+    seeds: Seeds = "3",
     limit: Limit = None,
     device: Device = "auto",
     tokens_per_batch: TokensPerBatch = None,
@@ -42,7 +52,7 @@ def reproduce(
     options = ReproduceOptions(
         cache_dir=cache_dir,
         backbone=backbone,
-        seeds=len(seed_list(seeds)),
+        seeds=tuple(seed_list(seeds)),
         limit=limit,
         data_dir=data_dir,
         device=device,

@@ -9,7 +9,7 @@ import typer
 from spacelite.errors import SpaceliteError
 
 from . import console, tables
-from .options import CACHE_DIR, CacheDir, Device, Json, comma_list
+from .options import CACHE_DIR, CacheDir, Device, Json, Seeds, comma_list
 
 if TYPE_CHECKING:
     from spacelite.api import Runs
@@ -27,7 +27,7 @@ def train(
         str, typer.Option(help="Kind(s): space, linear, mlp, logreg.")
     ] = "space,linear",
     latent: Annotated[str, typer.Option(help="Dimension(s) of a concept space.")] = "3",
-    seeds: Annotated[int, typer.Option(help="Number of seeds K; the seeds are 0 to K-1.")] = 1,
+    seeds: Seeds = "1",
     data_seed: Annotated[int, typer.Option(help="Seed of the order of the examples.")] = 0,
     lr: Annotated[str, typer.Option(help="Learning rate(s).")] = "2e-4",
     batch_size: Annotated[int, typer.Option(help="Examples per batch.")] = 256,
@@ -88,7 +88,9 @@ def train(
         "pooling": comma_list("--pooling", pooling, str) if pooling is not None else None,
     }
     from spacelite import api
+    from spacelite.heads.grid import seed_list
 
+    numbers = seed_list(seeds)
     chosen = api.find_cache(cache, cache_dir)
     if cache is None:
         console.err().print(f"cache {chosen.name}", soft_wrap=True)
@@ -96,7 +98,7 @@ def train(
         runs = api.train(
             chosen,
             **grid,
-            seeds=seeds,
+            seeds=numbers,
             epochs=epochs,
             batch_size=batch_size,
             data_seed=data_seed,

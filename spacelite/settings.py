@@ -9,13 +9,39 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from typing import Any, ClassVar
 
 from spacelite.errors import SpaceliteError
 
 LARGEST_SEED = 2**63 - 1
+# What other libraries call the arguments of this one. Commands accept these names as options, and
+# the message about an unknown setting suggests the name that is used here.
+OTHER_NAMES = {
+    "bs": "batch_size",
+    "class_weight": "class_weights",
+    "early_stopping_patience": "patience",
+    "gradient_clip": "clip_norm",
+    "latent_dim": "latent",
+    "latent_dims": "latent",
+    "lr": "learning_rate",
+    "lr_scheduler": "schedule",
+    "max_epochs": "epochs",
+    "max_examples": "limit",
+    "max_grad_norm": "clip_norm",
+    "max_samples": "limit",
+    "max_seq_length": "max_length",
+    "model": "backbone",
+    "n_epochs": "epochs",
+    "n_latent": "latent",
+    "num_epochs": "epochs",
+    "num_train_epochs": "epochs",
+    "scheduler": "schedule",
+    "wd": "weight_decay",
+}
+
+BOOLEANS = ("bool", "bool_")  # Python's and numpy's: not numbers here
 
 # Value -> what is needed instead, or None if the value is valid.
 Check = Callable[[Any], str | None]
@@ -38,7 +64,7 @@ class Config:
         # 0, 0.0 and numpy's zeros are the same setting and must give the same id.
         for each in fields(self):
             value, kind = getattr(self, each.name), str(each.type)
-            if isinstance(value, bool | str) or value is None:
+            if isinstance(value, str) or value is None or type(value).__name__ in BOOLEANS:
                 continue
             convert: Callable[[Any], Any] = float if kind.startswith("float") else operator.index
             try:
@@ -109,6 +135,17 @@ def words(config: Config) -> list[str]:
     return said
 
 
+def suggestion(name: str, known: Iterable[str]) -> str | None:
+    """The name that someone who wrote `name` may have meant, out of those that are known; None if
+    there is none like it."""
+    names = list(known)
+    if OTHER_NAMES.get(name) in names:
+        return OTHER_NAMES[name]
+    import difflib  # slow to import, and needed for an error only
+
+    return next(iter(difflib.get_close_matches(name, names, 1)), None)
+
+
 def one_of(*choices: str) -> Check:
     """A check that the value is one of these names."""
     return lambda value: None if value in choices else f"choose from {', '.join(choices)}"
@@ -129,15 +166,19 @@ def whole_number(least: int, most: int | None = None) -> Check:
     return needed
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def non_negative(value: Any) -> str | None:
     """Check that the value is 0 or a positive number."""
-    good = isinstance(value, int | float) and 0 <= value < math.inf
+    good = _is_number(value) and 0 <= value < math.inf
     return None if good else "give 0 or a positive number"
 
 
 def positive(value: Any) -> str | None:
     """Check that the value is a positive number."""
-    good = isinstance(value, int | float) and 0 < value < math.inf
+    good = _is_number(value) and 0 < value < math.inf
     return None if good else "give a number above 0"
 
 

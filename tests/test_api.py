@@ -240,7 +240,7 @@ def test_the_newest_complete_cache_is_the_default(cache, tmp_path, embed, review
         ({"intra": "x"}, "intra='x': give 0 or a positive number"),
         ({"learning_rate": 0}, "learning_rate=0: give a number above 0"),
         ({"seeds": 0}, "seeds=0: give a number of seeds, 1 to 10,000, or a list of them"),
-        ({"seeds": [0, -1]}, r"seed=-1: give a whole number from 0 to 2\^63 - 1"),
+        ({"seeds": [0, -1]}, r"seeds=0,-1: -1 is not a whole number from 0 to 2\^63 - 1"),
         ({"latent": 2.5}, "latent=2.5: "),
         ({"head": "tree"}, "head=tree: choose from space, linear, mlp, logreg"),
         ({"schedule": "step"}, "schedule=step: choose from constant, cosine"),

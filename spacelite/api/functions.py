@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,12 @@ from spacelite.api.runs import Runs, TrainedRun
 from spacelite.cache import embed as embed_into
 from spacelite.cache import folder as caches
 from spacelite.errors import SpaceliteError
-from spacelite.heads.grid import grid, seed_list
+from spacelite.heads.grid import grid, listed, seed_list
 from spacelite.heads.pooling import default_pooling
 from spacelite.progress import Progress, reporting
 from spacelite.reports.analysis import data_notes
 from spacelite.runs import Run
+from spacelite.settings import OTHER_NAMES
 from spacelite.training import TrainingConfig
 
 log = logging.getLogger(__name__)
@@ -177,7 +180,7 @@ def train(
         weight_decay: Weight decay(s), Adam's L2 penalty.
         pooling: Pooling(s) of the baselines: `first`, `last`, `mean`, `pooler`. Default: the
             classification token.
-        seeds: Number K of seeds, which are 0 to K-1, or a list of seeds.
+        seeds: Number K of seeds, which are 0 to K-1; or the seeds themselves, as a list.
         epochs: Number of passes over the training split.
         batch_size: Examples per update.
         data_seed: Seed of the order of the examples.
@@ -225,6 +228,10 @@ def train(
     )
     if "seed" in settings:
         raise SpaceliteError("seed: use seeds, a number of them or a list", ["seeds"])
+    for name in settings:
+        of_embed = OTHER_NAMES.get(name, name)
+        if of_embed in _arguments(embed) - _arguments(train):
+            raise SpaceliteError(f"{name}: give {of_embed} to embed; train has no such argument")
     saved: list[Run] = []
     with cache.open() as opened:
         if pooling is None:
@@ -233,7 +240,11 @@ def train(
             "inter": inter, "intra": intra, "latent": latent, "pooling": pooling, **settings,
             "learning_rate": learning_rate, "weight_decay": weight_decay, "seed": seed_list(seeds),
         }  # fmt: skip
-        configs = grid(_listed(head), {key: _listed(value) for key, value in named.items()})
+        configs = grid(
+            listed("head", head),
+            {key: listed(key, value) for key, value in named.items()},
+            _arguments(train),
+        )
         loop.check(configs, training)
         chosen = resolve_device(device)
         saved_runs.prepare(folder)
@@ -256,11 +267,8 @@ def train(
     return Runs([TrainedRun(run, folder, cache.backbone) for run in saved], stopped, baseline)
 
 
-def _listed(value: Any) -> list[Any]:
-    """One value or several as a list, without duplicates."""
-    if isinstance(value, str) or not hasattr(value, "__iter__"):
-        return [value]
-    return list(dict.fromkeys(value))
+def _arguments(function: Callable[..., Any]) -> set[str]:
+    return set(inspect.signature(function).parameters)
 
 
 def load_run(name: str | Path, cache_dir: str | Path = CACHE_DIR) -> TrainedRun:
@@ -319,6 +327,12 @@ def report(
             runs[0].cache_dir,
             [run.run for run in runs],
             with_examples=examples,
-            backbone=backbone or runs[0].backbone,
+            cache=cache,
+            dataset=dataset,
+            head=listed("head", head) if head else [],
+            where=where,
+            compare=listed("compare", compare) if compare else [],
+            split=split,
+            backbone=chosen[0].backbone if backbone is None else str(backbone),
             on_progress=lambda done, total: on_progress("report", done, total),
         )

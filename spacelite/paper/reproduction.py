@@ -12,6 +12,7 @@ from spacelite.cache import embedding
 from spacelite.cache.store import Cache
 from spacelite.errors import SpaceliteError
 from spacelite.heads import HeadConfig
+from spacelite.heads.grid import seed_list
 from spacelite.metrics.scores import Scores
 from spacelite.paper import tables
 from spacelite.paper.tables import RowOutcome
@@ -31,7 +32,7 @@ class ReproduceOptions:
     Attributes:
         cache_dir: Folder of caches and runs.
         backbone: Backbone in place of the published ones; None for the published ones.
-        seeds: Number of seeds per row.
+        seeds: Number of seeds per row, or the seeds (as `grid.seed_list` takes them).
         limit: Maximum examples per split, as in `embed`.
         data_dir: Folder of local data sets, as in `embed`.
         device: Device of the backbone and the heads.
@@ -40,7 +41,7 @@ class ReproduceOptions:
 
     cache_dir: Path
     backbone: str | None = None
-    seeds: int = 3
+    seeds: int | Sequence[int] = 3
     limit: int | None = None
     data_dir: Path | None = None
     device: str = "auto"
@@ -136,10 +137,10 @@ def _train(
     """Train the heads of all rows with this cache and number of epochs in one pass."""
     protocol = tables.protocol()
     training = TrainingConfig(epochs=epochs, batch_size=protocol["batch_size"])
+    seeds = seed_list(options.seeds)
     with Cache(path) as cache:
         wanted = {
-            id(outcome): [_head(outcome, seed, cache) for seed in range(options.seeds)]
-            for outcome in outcomes
+            id(outcome): [_head(outcome, seed, cache) for seed in seeds] for outcome in outcomes
         }
         configs = list(dict.fromkeys(config for own in wanted.values() for config in own))
         there = {

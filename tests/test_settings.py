@@ -1,0 +1,200 @@
+"""Settings as users write them: seeds, names that other libraries use, lists, values that are no
+numbers."""
+
+import json
+
+import numpy as np
+import pytest
+from conftest import refusal
+from spacelite_cli.app import app
+from spacelite_cli.options import OPTIONS
+from typer.main import get_command
+from typer.testing import CliRunner
+
+import spacelite
+from spacelite.api import EmbeddedDataset
+from spacelite.heads.grid import seed_list
+from spacelite.settings import OTHER_NAMES
+
+
+@pytest.fixture
+def cache(cache_path, tmp_path):
+    return EmbeddedDataset(cache_path, tmp_path)
+
+
+def spacelite_command(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def train(cache_path, tmp_path):
+    """The command, on a cache, without anything but a linear head."""
+    there = ["--cache", cache_path, "--cache-dir", tmp_path]
+
+    def run(*options):
+        short = ["--head", "linear", "--epochs", 1, "--json"]
+        return spacelite_command("train", *there, *short, *options)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("given", "seeds"),
+    [
+        (3, [0, 1, 2]),
+        ("3", [0, 1, 2]),
+        (np.int64(2), [0, 1]),
+        ([1, 7, 42], [1, 7, 42]),
+        ("1,7,42", [1, 7, 42]),
+        ("7,", [7]),
+        (" 5 , 2", [5, 2]),
+        (range(4, 6), [4, 5]),
+        (np.array([3, 1]), [3, 1]),
+        ((seed for seed in (8, 9)), [8, 9]),
+    ],
+    ids=str,
+)
+def test_seeds_are_a_number_of_them_or_a_list(given, seeds):
+    assert seed_list(given) == seeds
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("1,x", "seeds=1,x: 'x' is not a whole number; give a number of seeds, 1 to 10,000, or"),
+        ("", "seeds=: '' is not a whole number"),
+        (",", "seeds=,: '' is not a whole number"),
+        ("1,,2", "seeds=1,,2: '' is not a whole number"),
+        ("1.5", "seeds=1.5: '1.5' is not a whole number"),
+        ("1,1", "seeds=1,1: seed 1 is listed twice"),
+        ("1,-2", "seeds=1,-2: -2 is not a whole number from 0 to 2^63 - 1"),
+        ("-3", "seeds=-3: give a number of seeds, 1 to 10,000, or a list of them"),
+        ("0", "seeds=0: give a number of seeds"),
+        (True, "seeds=True: give a number of seeds"),
+        (2.0, "seeds=2.0: give a number of seeds"),
+        (None, "seeds=None: give a number of seeds"),
+        ([], "seeds=: the list is empty; give a number of seeds"),
+        ([0, True], "seeds=0,True: True is not a whole number"),
+        ([0, 1.5], "seeds=0,1.5: 1.5 is not a whole number"),
+        ([[0]], "seeds=[0]: [0] is not a whole number"),
+        ([2**63], f"seeds={2**63}: {2**63} is not a whole number from 0 to 2^63 - 1"),
+    ],
+    ids=str,
+)
+def test_other_seeds_are_refused(given, said):
+    assert refusal(seed_list, given).startswith(said)
+
+
+def test_commands_take_seeds_in_both_forms(train):
+    for given, seeds in (("2", [0, 1]), ("1,7,42", [1, 7, 42]), ("7,", [7])):
+        done = train("--seeds", given)
+        assert done.exit_code == 0, done.output
+        assert [run["settings"]["seed"] for run in json.loads(done.stdout)] == seeds
+    for command in ("train", "demo", "reproduce"):
+        refused = spacelite_command(command, "--seeds", "1,1")
+        assert refused.exit_code == 1
+        assert "error: --seeds 1,1: seed 1 is listed twice" in refused.stderr
+
+
+def test_help_says_what_both_forms_mean():
+    for command in ("train", "demo", "reproduce"):
+        said = " ".join(spacelite_command(command, "--help").output.split())
+        assert "3 means seeds 0, 1 and 2; 1,7,42 means these three" in said
+
+
+def test_names_that_other_libraries_use_are_options(train):
+    done = train("--learning-rate", "0.001", "--latent-dim=5", "--max-grad-norm", "2", "--bs", 16)
+    assert done.exit_code == 0, done.output
+    (run,) = json.loads(done.stdout)
+    settings = run["settings"]
+    assert (settings["learning_rate"], settings["clip_norm"], settings["batch_size"]) == (
+        0.001, 2, 16,
+    )  # fmt: skip
+    for command in ("embed", "reproduce"):
+        limited = spacelite_command(command, "--max-samples", "x")
+        assert "Invalid value for '--limit'" in limited.output
+
+
+def test_every_other_name_leads_to_an_option():
+    options = {
+        name
+        for command in get_command(app).commands.values()
+        for parameter in command.params
+        for name in parameter.opts
+    }
+    for argument in OTHER_NAMES.values():
+        assert OPTIONS.get(argument, "--" + argument.replace("_", "-")) in options
+    assert not any("--" + name.replace("_", "-") in options - {"--lr"} for name in OTHER_NAMES)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["train", "--max-samples", "9"], "No such option: --max-samples. --limit is an option of"),
+        (["train", "--limit", "9"], "--limit is an option of embed and "),
+        (["train", "--epoch", "9"], "--epochs"),
+        (["cache", "list", "--jsn"], "--json"),
+    ],
+)
+def test_an_unknown_option_suggests_what_there_is(arguments, said):
+    done = spacelite_command(*arguments)
+    assert done.exit_code == 2
+    assert said in " ".join(done.output.split())
+
+
+def test_options_after_two_dashes_and_of_groups_stay_as_they_are(tmp_path):
+    listed = spacelite_command("cache", "list", "--json", "--cache-dir", tmp_path)
+    assert json.loads(listed.stdout) == []
+    done = spacelite_command("predict", "--cache-dir", tmp_path, "--", "x", "--limit")
+    assert "No such option" not in done.output
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("epoch", "epoch: no head of space, linear has this setting; did you mean epochs?"),
+        ("lr", "lr: no head of space, linear has this setting; did you mean learning_rate?"),
+        ("latent_dim", "latent_dim: no head of space, linear has this setting; did you mean late"),
+        ("max_grad_norm", "max_grad_norm: no head of space, linear has this setting; did you mean "
+                          "clip_norm?"),
+        ("max_samples", "max_samples: give limit to embed; train has no such argument"),
+        ("limit", "limit: give limit to embed; train has no such argument"),
+        ("temperature", "temperature: no head of space, linear has this setting"),
+        ("seed", "seed: use seeds, a number of them or a list"),
+    ],
+)  # fmt: skip
+def test_an_unknown_setting_in_python_suggests_the_right_name(name, said, cache):
+    assert refusal(spacelite.train, cache, progress=False, **{name: 3}).startswith(said)
+
+
+@pytest.mark.parametrize("name", ["head", "inter", "latent", "learning_rate", "pooling"])
+def test_an_empty_list_is_refused(name, cache, tmp_path):
+    """It would drop heads without a word."""
+    said = refusal(spacelite.train, cache, progress=False, **{name: []})
+    assert said == f"{name}=[]: the list is empty; give one value or several"
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"inter": True}, "inter=True: give 0 or a positive number"),
+        ({"inter": [0, np.True_]}, "inter="),
+        ({"intra": False}, "intra=False: give 0 or a positive number"),
+        ({"learning_rate": True}, "learning_rate=True: give a number above 0"),
+        ({"weight_decay": True}, "weight_decay=True: give 0 or a positive number"),
+        ({"latent": True}, "latent=True: give a whole number"),
+        ({"clip_norm": True}, "clip_norm=True: give a number above 0"),
+        ({"epochs": True}, "epochs=True: give a whole number"),
+        ({"batch_size": np.True_}, "batch_size="),
+        ({"seeds": True}, "seeds=True: give a number of seeds"),
+        ({"inter": [[0, 1]]}, "inter=[[0, 1]]: give a list of values, not a list of lists"),
+        ({"inter": np.zeros((1, 2))}, "inter=[[0. 0.]]: give a list of values, not a list of li"),
+        ({"epochs": [1, 2]}, "epochs=[1, 2]: give a whole number"),
+    ],
+    ids=str,
+)
+def test_what_is_no_number_is_refused(settings, said, cache, tmp_path):
+    message = refusal(spacelite.train, cache, progress=False, **settings)
+    assert message.startswith(said), message
+    assert not (tmp_path / "runs").exists()
