@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -327,12 +326,6 @@ def report(
             runs[0].cache_dir,
             [run.run for run in runs],
             with_examples=examples,
-            cache=cache,
-            dataset=dataset,
-            head=listed("head", head) if head else [],
-            where=where,
-            compare=listed("compare", compare) if compare else [],
-            split=split,
-            backbone=chosen[0].backbone if backbone is None else str(backbone),
+            backbone=backbone or runs[0].backbone,
             on_progress=lambda done, total: on_progress("report", done, total),
         )
