@@ -94,5 +94,10 @@ def embed(
 
 def describe(done: EmbeddedDataset) -> dict[str, Any]:
     """What `embed --json` prints."""
-    found = done.duplicates.as_json()
-    return {**done.state.as_json(), "hit": done.hit, "seconds": done.seconds, "duplicates": found}
+    return {
+        **done.state.as_json(),
+        "hit": done.hit,
+        "seconds": done.seconds,
+        "duplicates": done.duplicates.as_json(),
+        "unknown": done.unknown.as_json(),
+    }

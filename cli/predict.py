@@ -27,8 +27,16 @@ def predict(
         Path | None, typer.Option(help="Read the texts from this file, one per line.")
     ] = None,
     as_csv: Annotated[
-        bool, typer.Option("--csv", help="Print a csv table: text, label, each probability.")
+        bool,
+        typer.Option(
+            "--csv",
+            help="Print a csv table: text, label, share of unknown tokens, each probability.",
+        ),
     ] = False,
+    min_probability: Annotated[
+        float | None,
+        typer.Option(help="Give no label that has a lower probability than this, from 0 to 1."),
+    ] = None,
     backbone: RunBackbone = None,
     device: Device = "auto",
     tokens_per_batch: TokensPerBatch = None,
@@ -56,6 +64,7 @@ def predict(
             backbone=backbone,
             device=device,
             tokens_per_batch=tokens_per_batch,
+            min_probability=min_probability,
             progress=on_progress,
         )
     if as_json:
@@ -64,6 +73,10 @@ def predict(
         _print_csv(predictions)
     else:
         tables.show(predictions.table())
+    # Documents for other programs stay whole: what is said of them goes to standard error.
+    say = console.err() if as_json or as_csv else console.out()
+    for note in predictions.notes:
+        say.print(note, soft_wrap=True)
 
 
 def _print_csv(predictions: TextPredictions) -> None:
@@ -71,5 +84,6 @@ def _print_csv(predictions: TextPredictions) -> None:
     for number, (row, labels) in enumerate(zip(predictions.rows, predictions.labels, strict=True)):
         text, label = row["text"], next(key for key in row if key.startswith("label"))
         if number == 0:
-            writer.writerow(["text", label, *row["probabilities"]])
-        writer.writerow([text, ";".join(labels), *row["probabilities"].values()])
+            writer.writerow(["text", label, "unknown", *row["probabilities"]])
+        shown = [text, ";".join(labels), row["unknown"]]
+        writer.writerow([*shown, *row["probabilities"].values()])

@@ -94,7 +94,7 @@ def test_a_text_through_the_backbone_is_explained_as_it_is_predicted(place, bert
     text = "good film but boring story"
     command = ["explain", saved[0].id, text, "--backbone", bert, "--cache-dir", folder]
     result = json.loads(spacelite(*command, "--json").stdout)
-    (expected,) = prediction.predict(saved[0], [text], backbone=str(bert))
+    (expected,) = prediction.predict(saved[0], [text], backbone=str(bert)).probabilities
     files = prediction.backbone_files(saved[0], str(bert))
     hidden, _, _ = prediction.one_text(saved[0], text, files)
     np.testing.assert_allclose(result["probabilities"], expected, atol=1e-5)

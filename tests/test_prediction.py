@@ -79,12 +79,12 @@ def test_a_text_of_the_cache_gets_what_its_cached_hidden_states_give(index, plac
         probabilities = inference.predict(
             saved[index], texts, backbone=str(bert), device="cpu",
             tokens_per_batch=tokens_per_batch,
-        )  # fmt: skip
+        ).probabilities  # fmt: skip
         np.testing.assert_allclose(probabilities, expected, atol=1e-3)
         np.testing.assert_allclose(probabilities.sum(axis=1), 1)
     # A text among others is the text alone.
     alone = inference.predict(saved[index], texts[3:4], backbone=str(bert), device="cpu")
-    np.testing.assert_allclose(alone[0], probabilities[3], atol=1e-3)
+    np.testing.assert_allclose(alone.probabilities[0], probabilities[3], atol=1e-3)
 
 
 def test_other_backbones_and_empty_texts_are_refused(place, bert, tmp_path):
@@ -173,7 +173,7 @@ def test_several_labels_have_a_probability_each(bert, tmp_path):
     good, bad = json.loads(spacelite(*command, "--json").stdout)
     assert "fine" in good["labels"] and bad["labels"] == []
     assert good["probabilities"]["fine"] > 0.7 > 0.3 > bad["probabilities"]["fine"]
-    assert spacelite(*command, "--csv").stdout.startswith("text,labels,fine,long\n")
+    assert spacelite(*command, "--csv").stdout.startswith("text,labels,unknown,fine,long\n")
     assert "–" in spacelite(*command).stdout
 
 

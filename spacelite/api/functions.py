@@ -106,7 +106,9 @@ def embed(
         )
     local = backbone if Path(backbone).is_dir() else None
     embedded = EmbeddedDataset(done.path, folder, done.hit, done.seconds, local)
-    for warning in filter(None, (embedded.duplicates.leaked, embedded.duplicates.contradicted)):
+    repeated = embedded.duplicates
+    warnings = (repeated.leaked, repeated.contradicted, embedded.unknown.sentence)
+    for warning in filter(None, warnings):
         log.warning("%s", warning)
     return embedded
 

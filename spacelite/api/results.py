@@ -9,18 +9,23 @@ from html import escape
 from pathlib import Path
 from typing import Any, overload
 
+import numpy as np
 import numpy.typing as npt
 
-from spacelite.cache import Cache, CacheState, Duplicates, duplicates
+from spacelite.backbones import MOSTLY
+from spacelite.cache import Cache, CacheState, Duplicates, UnknownTokens, duplicates, unknown
 from spacelite.cache import folder as caches
 from spacelite.inference import Explanation
 from spacelite.metrics.scores import METRICS
-from spacelite.reports.document.blocks import Cell, Line, Table
+from spacelite.reports.document.blocks import Cell, Line, Paragraph, Table
 from spacelite.reports.document.wording import decimals
 from spacelite.reports.render import explained, forms, fragment, plain
 from spacelite.runs import Run, RunRecord, TransferRecord, figure
+from spacelite.visible import shortened
 
 Array = npt.NDArray[Any]
+
+MOST_SHOWN = 100  # characters of a text in the table of predictions
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,12 @@ class EmbeddedDataset:
         with self.open() as cache:
             return duplicates.find(cache.splits)
 
+    @cached_property
+    def unknown(self) -> UnknownTokens:
+        """How many tokens are unknown to the backbone, by split; without splits if this is not
+        known, as for a cache that an older version wrote: `embed` again counts them."""
+        return unknown.read(self.path) or UnknownTokens({})
+
     def open(self) -> Cache:
         """Open the cache for reading; use it as a context manager."""
         return Cache(self.path)
@@ -72,66 +83,105 @@ class EmbeddedDataset:
 
 @dataclass(frozen=True)
 class TextPredictions(Sequence[dict[str, Any]]):
-    """Predictions for texts: a sequence of {"text", "label" or "labels", "probabilities"}.
+    """Predictions for texts: a sequence of {"text", "label" or "labels", "unknown",
+    "probabilities"}.
 
     Attributes:
         texts: N texts.
         probabilities: (N, C) float64; independent per label in a multi-label run.
+        unknown: The share of each text's tokens that are unknown to the backbone, (N,) float64.
         record: The run's record.
+        min_probability: Labels with a lower probability are not given; None to give all.
     """
 
     texts: list[str]
     probabilities: Array
+    unknown: Array
     record: RunRecord
+    min_probability: float | None = None
+
+    @cached_property
+    def labels(self) -> list[list[str]]:
+        """The label names of each text: one, or none where its probability is below
+        `min_probability`; any number in a multi-label run."""
+        return self._given(self.min_probability)
+
+    def _given(self, minimum: float | None) -> list[list[str]]:
+        return self.record.task.given(self.probabilities, self.record.label_names, minimum)
 
     @property
-    def labels(self) -> list[list[str]]:
-        """The predicted label names of each text: one, or any number in a multi-label run."""
-        task, names = self.record.task, self.record.label_names
-        return [
-            task.label_names(one, names)
-            for one in task.decide_from_probabilities(self.probabilities)
-        ]
+    def undecided(self) -> list[int]:
+        """The indices of the texts from which `min_probability` took a label."""
+        pairs = enumerate(zip(self._given(None), self.labels, strict=True))
+        return [index for index, (every, given) in pairs if every != given]
+
+    @property
+    def mostly_unknown(self) -> list[int]:
+        """The indices of the texts whose tokens are unknown by half or more."""
+        indices: list[int] = np.flatnonzero(self.unknown >= MOSTLY).tolist()
+        return indices
 
     @property
     def rows(self) -> list[dict[str, Any]]:
         """The items of the sequence, which `--json` prints."""
-        names = self.record.label_names
-        return [
-            {
-                "text": text,
-                **self.record.task.as_json(labels),
-                "probabilities": dict(zip(names, row, strict=True)),
-            }
-            for text, labels, row in zip(
-                self.texts, self.labels, self.probabilities.tolist(), strict=True
-            )
-        ]
+        return [self[index] for index in range(len(self))]
 
     @overload
     def __getitem__(self, index: int) -> dict[str, Any]: ...
     @overload
     def __getitem__(self, index: slice) -> list[dict[str, Any]]: ...
     def __getitem__(self, index: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
-        return self.rows[index]
+        if isinstance(index, slice):
+            return self.rows[index]
+        names = self.record.label_names
+        return {
+            "text": self.texts[index],
+            **self.record.task.as_json(self.labels[index]),
+            "unknown": float(self.unknown[index]),
+            "probabilities": dict(zip(names, self.probabilities[index].tolist(), strict=True)),
+        }
 
     def __len__(self) -> int:
         return len(self.texts)
 
     def table(self) -> Table:
-        """The table as it is printed."""
-        lines = []
-        for row, labels in zip(self.rows, self.labels, strict=True):
+        """The table as it is printed. Long texts are shortened; a column with the share of unknown
+        tokens stands there if a text is mostly unknown."""
+        unknown, lines = set(self.mostly_unknown), []
+        for index, (row, labels) in enumerate(zip(self.rows, self.labels, strict=True)):
             values = ", ".join(f"{row['probabilities'][name]:.3f}" for name in labels)
-            cells = (", ".join(labels) or "–", values or "–", row["text"])
+            share = f"{100 * row['unknown']:.0f}%" if index in unknown else ""
+            cells = [", ".join(labels) or "–", values or "–", shortened(row["text"], MOST_SHOWN)]
+            cells[2:2] = [share] if unknown else []
             lines.append(Line([Cell(text) for text in cells]))
-        return Table("Predictions", ["Label", "Probability", "Text"], lines, "predictions")
+        columns = ["Label", "Probability", *(["Unknown"] if unknown else []), "Text"]
+        return Table("Predictions", columns, lines, "predictions")
+
+    @property
+    def notes(self) -> list[str]:
+        """What the reader should know of the table, in sentences."""
+        notes, texts = [], f"of {_counted(len(self))}"
+        if self.min_probability is not None:
+            count, limit = len(self.undecided), f"{self.min_probability:g}"
+            be = "is" if count == 1 else "are"
+            notes.append(f"{count:,} {texts} {be} {self.record.task.undecided.format(limit)}.")
+        count = len(self.mostly_unknown)
+        if count:
+            notes.append(
+                f"Unknown: at least half of the tokens of {count:,} {texts} are unknown to the "
+                f"backbone: {'its label says' if count == 1 else 'their labels say'} little."
+            )
+        return notes
 
     def __str__(self) -> str:
-        return plain.table(self.table())
+        return "\n".join([plain.table(self.table()), *([""] if self.notes else []), *self.notes])
 
     def _repr_html_(self) -> str:
-        return fragment.table(self.table())
+        return fragment.render([self.table(), *map(Paragraph, self.notes)])
+
+
+def _counted(texts: int) -> str:
+    return f"{texts:,} text{'' if texts == 1 else 's'}"
 
 
 @dataclass(frozen=True)

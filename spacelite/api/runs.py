@@ -136,6 +136,7 @@ class TrainedRun:
         backbone: str | None = None,
         device: str = "auto",
         tokens_per_batch: int | None = None,
+        min_probability: float | None = None,
         progress: Progress = True,
     ) -> TextPredictions:
         """Classify texts.
@@ -145,14 +146,17 @@ class TrainedRun:
             backbone: Folder of the run's backbone, if it was a local one.
             device: Device of the backbone.
             tokens_per_batch: Maximum tokens per forward pass.
+            min_probability: Give no label that has a lower probability than this: the label is then
+                None. In a multi-label run this takes single labels away.
             progress: True for bars, False for none, or a function called with (phase, done, total).
 
         Raises:
             SpaceliteError: A text is empty, or the backbone is not the run's.
         """
+        minimum = inference.check_minimum(min_probability)
         texts = [texts] if isinstance(texts, str) else list_of_texts(texts)
         with reporting(progress) as on_progress:
-            probabilities = inference.predict(
+            found = inference.predict(
                 self.run,
                 texts,
                 backbone=backbone or self.backbone,
@@ -160,7 +164,7 @@ class TrainedRun:
                 tokens_per_batch=tokens_per_batch,
                 on_progress=on_progress,
             )
-        return TextPredictions(texts, probabilities, self.record)
+        return TextPredictions(texts, found.probabilities, found.unknown, self.record, minimum)
 
     def explain(
         self,

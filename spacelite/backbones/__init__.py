@@ -3,12 +3,15 @@
 from spacelite.backbones.files import BackboneFiles, locate
 from spacelite.backbones.forward import default_budget, forward, plan_batches
 from spacelite.backbones.model import Backbone, forward_precision, resolve_device
-from spacelite.backbones.tokenizer import Tokenized, tokenize
+from spacelite.backbones.tokenizer import SpecialIds, Tokenized, special_ids, tokenize
+from spacelite.backbones.unknown import MOSTLY, unknown_counts, unknown_shares
 from spacelite.backbones.words import Words
 
 __all__ = [
+    "MOSTLY",
     "Backbone",
     "BackboneFiles",
+    "SpecialIds",
     "Tokenized",
     "Words",
     "default_budget",
@@ -17,5 +20,8 @@ __all__ = [
     "locate",
     "plan_batches",
     "resolve_device",
+    "special_ids",
     "tokenize",
+    "unknown_counts",
+    "unknown_shares",
 ]

@@ -23,9 +23,27 @@ VOCABULARY_FILES = (
 )
 # Model types whose positions are numbered from the padding token's id + 1.
 POSITIONS_AFTER_PADDING = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet")
+# What a tokenizer may use its unknown token for besides.
+OTHER_TOKENS = (
+    "bos_token", "eos_token", "sep_token", "pad_token", "cls_token", "mask_token"
+)  # fmt: skip
 TEXTS_PER_CHUNK = 1000  # tokenized in parallel between two progress events
 
 Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class SpecialIds:
+    """The token ids that stand for no words of a text.
+
+    Attributes:
+        unknown: Id of the token that stands for what the vocabulary lacks, such as [UNK]; None if
+            there is none, or if it is used for something else too (the end of a text in GPT-2).
+        others: Ids of the other special tokens, such as [CLS] and [PAD].
+    """
+
+    unknown: int | None
+    others: frozenset[int]
 
 
 @dataclass(frozen=True)
@@ -39,6 +57,7 @@ class Tokenized:
         truncated: Number of texts that were cut off at the maximum length.
         padding_side: Side on which the tokenizer pads: `left` for XLNet, whose classification token
             comes last.
+        special: The tokenizer's special ids.
     """
 
     ids: list[Array]
@@ -46,6 +65,7 @@ class Tokenized:
     masks: list[Array] | None
     truncated: int
     padding_side: str
+    special: SpecialIds
 
 
 def tokenize(
@@ -126,7 +146,23 @@ def tokenize(
         masks=masks if padding == "max_length" else None,
         truncated=truncated,
         padding_side=tokenizer.padding_side,
+        special=_special_ids(tokenizer),
     )
+
+
+def special_ids(files: BackboneFiles) -> SpecialIds:
+    """The special ids of a backbone's tokenizer. Raises SpaceliteError without a usable one."""
+    return _special_ids(_load_tokenizer(files))
+
+
+def _special_ids(tokenizer: Any) -> SpecialIds:
+    unknown = tokenizer.unk_token_id
+    named = [tokenizer.special_tokens_map.get(name) for name in OTHER_TOKENS]
+    shared = tokenizer.unk_token in named
+    others = frozenset(tokenizer.all_special_ids) - {unknown}
+    if unknown is None or shared:
+        return SpecialIds(None, others if unknown is None else others | {unknown})
+    return SpecialIds(unknown, others)
 
 
 def _load_tokenizer(files: BackboneFiles) -> Any:

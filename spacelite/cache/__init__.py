@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         verify,
     )
     from spacelite.cache.store import Cache, CachedSplit, embedding_seconds
+    from spacelite.cache.unknown import UnknownTokens
 
 __all__ = [
     "DTYPES",
@@ -30,6 +31,7 @@ __all__ = [
     "Duplicates",
     "Embedded",
     "StoredType",
+    "UnknownTokens",
     "backbone_settings",
     "embed",
     "embedding_seconds",
@@ -51,6 +53,7 @@ _MODULES = {
         "CacheState", "find", "newest_complete", "remove", "spans", "state", "states", "verify",
     ),
     "store": ("Cache", "CachedSplit", "embedding_seconds"),
+    "unknown": ("UnknownTokens",),
 }  # fmt: skip
 
 __getattr__ = exports(

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from spacelite import backbones, files
 from spacelite.backbones import BackboneFiles, Tokenized
-from spacelite.cache import journal, store
+from spacelite.cache import journal, store, unknown
 from spacelite.cache.dtypes import StoredType, stored_type
 from spacelite.cache.spec import CacheSpec
 from spacelite.data import inputs
@@ -156,6 +156,7 @@ def embed(
     )
     path = spec.path(cache_dir)
     if _is_finished(path, spec):  # before anything is written: the folder may be read-only
+        _count_unknown(path, backbone_files)
         return Embedded(path, True, time.perf_counter() - started)
     files.make_folder(path.parent, "choose another cache_dir")
     with files.lock(path):
@@ -169,6 +170,13 @@ def embed(
                 _check_index(path, splits)
             else:
                 _lay_out(path, spec, splits, model, examples.tokens.padding_side)
+            unknown.write(
+                path,
+                unknown.count(
+                    ((name, one.token_ids, one.offsets) for name, one in splits.items()),
+                    examples.tokens.special,
+                ),
+            )
             budget = tokens_per_batch or backbones.default_budget(device)
             try:
                 _run(path, model, examples, stored, budget, on_progress)
@@ -207,6 +215,15 @@ def _is_finished(path: Path, spec: CacheSpec) -> bool:
                 ["cache_dir"],
             )
         return cache.complete
+
+
+def _count_unknown(path: Path, backbone_files: BackboneFiles) -> None:
+    """Count the unknown tokens of a cache that has no counts: an older version wrote it."""
+    if unknown.read(path) is None:
+        special = backbones.special_ids(backbone_files)
+        with store.Cache(path) as cache:
+            splits = ((n, one.read_token_ids(), one.offsets) for n, one in cache.splits.items())
+            unknown.write(path, unknown.count(splits, special))
 
 
 def _log_differences(path: Path, spec: CacheSpec) -> None:
@@ -289,7 +306,9 @@ def _lay_out(
     padding_side: str,
 ) -> None:
     # Left over from a cache that was deleted by hand, or from a process that was killed here.
-    for former in (store.timing_path(path), store.partial_path(path)):
+    for former in (
+        store.timing_path(path), store.partial_path(path), unknown.counts_path(path)
+    ):  # fmt: skip
         former.unlink(missing_ok=True)
     tokens = sum(len(index.token_ids) for index in splits.values())
     size = store.file_size(splits, model.width, spec.dtype, model.has_pooler)

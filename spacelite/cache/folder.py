@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spacelite import files
-from spacelite.cache import journal, store
+from spacelite.cache import journal, store, unknown
 from spacelite.cache.spec import FOLDER, embeddings_folder
 from spacelite.errors import SpaceliteError
 
@@ -216,6 +216,7 @@ def remove(path: Path) -> None:
     try:
         with files.lock(path):
             path.unlink()
-            store.timing_path(path).unlink(missing_ok=True)
+            for beside in (store.timing_path(path), unknown.counts_path(path)):
+                beside.unlink(missing_ok=True)
     except OSError as error:
         raise SpaceliteError(f"{path} cannot be removed: {error.strerror}") from error

@@ -13,7 +13,9 @@ from spacelite.inference.explanation import (
     require_shares,
 )
 from spacelite.inference.prediction import (
+    Predicted,
     backbone_files,
+    check_minimum,
     lines,
     predict,
     read_texts,
@@ -23,9 +25,11 @@ from spacelite.lazy import exports
 __all__ = [
     "Explanation",
     "Marked",
+    "Predicted",
     "Shares",
     "Word",
     "backbone_files",
+    "check_minimum",
     "evaluate",
     "explain",
     "explain_example",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,20 @@ Array = npt.NDArray[Any]
 OnProgress = Callable[[str, int, int], None]
 
 
+@dataclass(frozen=True)
+class Predicted:
+    """What `predict` returns for N texts.
+
+    Attributes:
+        probabilities: The probability of each label, (N, C) float64; independent per label in a
+            multi-label run.
+        unknown: The share of each text's tokens that are unknown to the backbone, (N,) float64.
+    """
+
+    probabilities: Array
+    unknown: Array
+
+
 def predict(
     run: Run,
     texts: Sequence[str],
@@ -32,8 +47,8 @@ def predict(
     device: str = "auto",
     tokens_per_batch: int | None = None,
     on_progress: OnProgress = lambda phase, done, total: None,
-) -> Array:
-    """The probability of each label for each text; independent per label in a multi-label run.
+) -> Predicted:
+    """The probability of each label for each text, and how much of the text is unknown.
 
     Texts pass through the backbone as the run's training data did, with hidden states rounded to
     the stored type, so that a text of the cache gets the same result as its cached hidden states.
@@ -47,7 +62,7 @@ def predict(
         on_progress: Called with the phase, the amount done and the total.
 
     Returns:
-        The probabilities, (N, C) float64.
+        The probabilities, and the shares of unknown tokens.
 
     Raises:
         SpaceliteError: A text is empty, or the backbone is not the run's.
@@ -59,7 +74,9 @@ def predict(
         run, files, tokens, device, tokens_per_batch, on_progress
     ):
         logits[batch] = head_logits(run, hidden, pooled)
-    return run.record.task.probabilities(logits)
+    offsets = np.cumsum([0, *map(len, tokens.ids)])
+    unknown = backbones.unknown_shares(np.concatenate(tokens.ids), offsets, tokens.special)
+    return Predicted(run.record.task.probabilities(logits), unknown)
 
 
 def head_logits(run: Run, hidden: Array, pooled: Array | None) -> Array:
@@ -165,6 +182,26 @@ def _hidden_states(
         yield batch, hidden, pooled
         done += int(lengths[batch].sum())
         on_progress("embed", done, total)
+
+
+def check_minimum(min_probability: float | None) -> float | None:
+    """The minimum probability of labels that are given, as a float, or None.
+
+    Raises:
+        SpaceliteError: It is not a probability above 0.
+    """
+    if min_probability is None:
+        return None
+    try:
+        number = float("nan" if isinstance(min_probability, str | bool) else min_probability)
+    except (TypeError, ValueError):
+        number = float("nan")
+    if not 0 < number <= 1:
+        raise SpaceliteError(
+            f"min_probability={min_probability}: give a number above 0 and at most 1",
+            ["min_probability"],
+        )
+    return number
 
 
 def check(texts: Sequence[str]) -> None:

@@ -34,6 +34,8 @@ class Task(ABC):
     name: str
     phrase: str  # "one label per text"
     label_dimensions: int  # number of dimensions of a label array
+    # What becomes of a text where labels below a probability are not given, with braces for it.
+    undecided: str = "left undecided: no label has a probability of at least {}"
     beyond: str  # says how shares are `centred`, after "label's logit" in reports
 
     # Labels of a data set, numpy.
@@ -52,7 +54,8 @@ class Task(ABC):
 
     @abstractmethod
     def as_json(self, names: Sequence[str]) -> dict[str, Any]:
-        """One example's label names in JSON output: {"label": ...} or {"labels": [...]}."""
+        """One example's label names in JSON output: {"label": ...} or {"labels": [...]}. A label
+        that is not given is None."""
 
     # Loss, torch.
 
@@ -109,6 +112,27 @@ class Task(ABC):
     @abstractmethod
     def decide_from_probabilities(self, probabilities: Array) -> Array:
         """Predicted labels from probabilities (N, C), in the form of a label array."""
+
+    def given(
+        self, probabilities: Array, names: Sequence[str], minimum: float | None = None
+    ) -> list[list[str]]:
+        """The label names that are given to each of N texts.
+
+        Args:
+            probabilities: (N, C).
+            names: The C label names.
+            minimum: Leave out what is decided with a lower probability than this.
+        """
+        labels = [
+            self.label_names(one, names) for one in self.decide_from_probabilities(probabilities)
+        ]
+        if minimum is None:
+            return labels
+        of = [dict(zip(names, row, strict=True)) for row in probabilities.tolist()]
+        return [
+            [name for name in own if chances[name] >= minimum]
+            for own, chances in zip(labels, of, strict=True)
+        ]
 
     @abstractmethod
     def correct(self, predicted: Array, labels: Array) -> Array:

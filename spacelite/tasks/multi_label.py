@@ -18,6 +18,7 @@ class MultiLabel(Task):
     name = "multi-label"
     phrase = "several labels per text"
     label_dimensions = 2
+    undecided = "left without a label that has a probability above one half but below {}"
     beyond = ""
 
     @override

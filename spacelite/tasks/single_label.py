@@ -34,7 +34,7 @@ class SingleLabel(Task):
 
     @override
     def as_json(self, names: Sequence[str]) -> dict[str, Any]:
-        return {"label": names[0]}
+        return {"label": names[0] if names else None}
 
     @override
     def targets(self, labels: torch.Tensor, classes: int, dtype: torch.dtype) -> torch.Tensor:

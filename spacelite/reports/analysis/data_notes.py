@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from spacelite.cache import duplicates, store
+from spacelite.cache import duplicates, store, unknown
 from spacelite.cache import folder as caches
 from spacelite.errors import SpaceliteError
 from spacelite.reports.analysis.groups import Group
@@ -30,7 +30,7 @@ def of_group(cache_dir: Path, group: Group) -> list[str]:
             if transfers is None:
                 found = duplicates.find(own.splits)
                 first = majority_note(own, group.section.split)
-                return [first, *_sentences(found.leaked, found.contradicted)]
+                return [first, *_sentences(found.leaked, found.contradicted, _unknown(own))]
             split = transfers[0].split
             with _cache(cache_dir, transfers[0].cache, transfers[0].cache_key) as other:
                 # Of the other data set's splits only this one counts: its train split was not used.
@@ -46,7 +46,9 @@ def of_group(cache_dir: Path, group: Group) -> list[str]:
                 )
                 return [
                     f"{baseline.sentence} on {split} of {transfers[0].dataset}.",
-                    *_sentences(_leaked_into(found, split, transfers[0].dataset)),
+                    *_sentences(
+                        _leaked_into(found, split, transfers[0].dataset), _unknown(other, split)
+                    ),
                 ]
     except (SpaceliteError, KeyError, ValueError):
         return []  # why words and mistakes are missing is said elsewhere
@@ -75,6 +77,15 @@ def _leaked_into(found: duplicates.Duplicates, split: str, data: str) -> str:
         f"{count:,} of {found.examples[split]:,} {split} examples of {data} have a text of the "
         "runs' training data: the figures are too good by the examples that were seen in training"
     )
+
+
+def _unknown(cache: store.Cache, split: str | None = None) -> str:
+    """Where many tokens of a cache, or of one of its splits, are unknown to the backbone."""
+    counts = unknown.read(cache.path)
+    if counts is None:
+        return ""
+    chosen = {n: one for n, one in counts.splits.items() if split in (None, n)}
+    return unknown.UnknownTokens(chosen).sentence
 
 
 def _sentences(*clauses: str) -> list[str]:

@@ -1,0 +1,120 @@
+"""How many tokens of a cached data set are unknown to the backbone: counted once, kept in a side
+file."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from spacelite import files
+from spacelite.backbones.tokenizer import SpecialIds
+from spacelite.backbones.unknown import MOSTLY, unknown_counts, unknown_shares
+
+log = logging.getLogger(__name__)
+
+Array = npt.NDArray[Any]
+
+# A split with more than this share of unknown tokens, or of mostly unknown texts, is mentioned.
+MANY_TOKENS, MANY_TEXTS = 0.05, 0.01
+
+
+@dataclass(frozen=True)
+class SplitCounts:
+    """Counts of a split.
+
+    Attributes:
+        tokens: Its tokens, without special ones such as [CLS].
+        unknown: Those of them that are unknown.
+        texts: Its texts.
+        mostly_unknown: Those of them whose tokens are unknown by half or more.
+    """
+
+    tokens: int
+    unknown: int
+    texts: int
+    mostly_unknown: int
+
+    @property
+    def many(self) -> bool:
+        """Whether so much is unknown that the reader should know."""
+        return (
+            self.unknown > MANY_TOKENS * self.tokens
+            or self.mostly_unknown > MANY_TEXTS * self.texts
+        )
+
+
+@dataclass(frozen=True)
+class UnknownTokens:
+    """How many tokens of a data set are unknown to the backbone.
+
+    Attributes:
+        splits: The counts by split; empty if they are not known.
+    """
+
+    splits: dict[str, SplitCounts]
+
+    def as_json(self) -> dict[str, dict[str, int]]:
+        """The counts as `embed --json` prints them, by split."""
+        return {name: asdict(counts) for name, counts in self.splits.items()}
+
+    @property
+    def sentence(self) -> str:
+        """Where much is unknown, and what it means for the reader; "" where little is."""
+        found = [
+            f"{100 * one.unknown / max(one.tokens, 1):.0f}% of the tokens of {name} are unknown to "
+            f"the backbone ({one.mostly_unknown:,} of {one.texts:,} texts mostly)"
+            for name, one in self.splits.items()
+            if one.many
+        ]
+        if not found:
+            return ""
+        return (
+            f"{', '.join(found)}: all unknown words look the same to it; a backbone for the "
+            "language and script of the texts knows more of them"
+        )
+
+
+def count(splits: Iterable[tuple[str, Array, Array]], special: SpecialIds) -> UnknownTokens:
+    """Count unknown tokens.
+
+    Args:
+        splits: The name, token ids (T,) and offsets (N+1,) of each split.
+        special: The tokenizer's special ids.
+    """
+    counts = {}
+    for name, ids, offsets in splits:
+        unknown, tokens = unknown_counts(ids, offsets, special)
+        mostly = unknown_shares(ids, offsets, special) >= MOSTLY
+        counts[name] = SplitCounts(
+            int(tokens.sum()), int(unknown.sum()), len(tokens), int(np.sum(mostly))
+        )
+    return UnknownTokens(counts)
+
+
+def counts_path(path: Path) -> Path:
+    """The file beside a cache that holds its counts."""
+    return path.with_suffix(".unknown.json")
+
+
+def write(path: Path, counts: UnknownTokens) -> None:
+    """Keep the counts of a cache. In a folder that cannot be written they are not kept."""
+    try:
+        files.write_json(counts_path(path), counts.as_json())
+    except OSError as error:
+        log.info("%s cannot be written: %s", counts_path(path), error.strerror)
+
+
+def read(path: Path) -> UnknownTokens | None:
+    """The counts of a cache; None if they were not kept, or their file is damaged."""
+    try:
+        content = json.loads(counts_path(path).read_text("utf-8"))
+        return UnknownTokens({name: SplitCounts(**counts) for name, counts in content.items()})
+    except (OSError, ValueError, TypeError, AttributeError):
+        return None

@@ -1,0 +1,35 @@
+"""Text for terminals: control characters become visible, and long texts short.
+
+Texts, labels and the names of files come from anywhere. A terminal would obey the control
+characters in them: change its title, move the cursor, or reverse the order of letters.
+"""
+
+from __future__ import annotations
+
+import re
+
+# Controls but tab and line feed (C0, DEL, C1), line and paragraph separators, and what changes the
+# direction of writing.
+HOSTILE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+
+
+def visible(text: str) -> str:
+    r"""The text with each control character written out: `\x1b` or `\u202e`."""
+    return HOSTILE.sub(lambda found: _written(ord(found[0])), text)
+
+
+def _written(code: int) -> str:
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+
+
+def json_escaped(document: str) -> str:
+    r"""A JSON document in which control characters are escapes (`\u001b`): the same document, since
+    such characters can stand in its strings alone."""
+    return HOSTILE.sub(lambda found: f"\\u{ord(found[0]):04x}", document)
+
+
+def shortened(text: str, most: int) -> str:
+    """A text on one line of at most `most` characters: an ellipsis stands for the rest."""
+    line = visible(re.sub(r"[ \t\r\n]+", " ", text[: 8 * most]).strip())
+    cut = len(line) > most or len(text) > 8 * most
+    return f"{line[: most - 1].rstrip()}…" if cut else line
