@@ -71,7 +71,7 @@ def columns(cache):
     """Everything that a cache holds, by split."""
     with cache.open() as opened:
         return {
-            name: [split.read_hidden(0, split.tokens).tolist(), split.labels.tolist(),
+            name: [split.read_hidden(0, len(split)).tolist(), split.labels.tolist(),
                    split.read_token_ids().tolist(), opened.label_names]
             for name, split in opened.splits.items()
         }  # fmt: skip

@@ -92,7 +92,7 @@ def tokens_of(cache, split):
     with cache.open() as opened:
         stored = opened.splits[split]
         offsets = stored.offsets.tolist()
-        rows = stored.read_hidden(0, offsets[-1]).astype(np.float64)
+        rows = stored.read_hidden(0, len(stored)).astype(np.float64)
     return [rows[first:last] for first, last in itertools.pairwise(offsets)]
 
 

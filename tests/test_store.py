@@ -21,6 +21,7 @@ from spacelite.cache import (
     store,
     verify,
 )
+from spacelite.cache.split import SplitIndex
 from spacelite.errors import SpaceliteError
 
 SPEC = {
@@ -37,7 +38,7 @@ def lay_out(path, pooled=True):
         lengths = random.randint(1, 6, size)
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         ids = random.randint(0, 99, offsets[-1]).astype(np.int32)
-        splits[name] = store.SplitIndex(offsets, random.randint(0, 2, size).astype(np.int64), ids)
+        splits[name] = SplitIndex(offsets, random.randint(0, 2, size).astype(np.int64), ids)
     path.parent.mkdir(parents=True, exist_ok=True)
     spec = CacheSpec.from_json(SPEC)
     store.lay_out(path, spec, splits, width=8, pooled=pooled, padding_side="right")

@@ -14,12 +14,12 @@ if TYPE_CHECKING:
         find,
         newest_complete,
         remove,
-        spans,
         state,
         states,
         verify,
     )
-    from spacelite.cache.store import Cache, CachedSplit, embedding_seconds
+    from spacelite.cache.split import CachedSplit, spans
+    from spacelite.cache.store import Cache, embedding_seconds
     from spacelite.cache.unknown import UnknownTokens
 
 __all__ = [
@@ -50,9 +50,10 @@ _MODULES = {
     "duplicates": ("Duplicates",),
     "embedding": ("Embedded", "backbone_settings", "embed"),
     "folder": (
-        "CacheState", "find", "newest_complete", "remove", "spans", "state", "states", "verify",
+        "CacheState", "find", "newest_complete", "remove", "state", "states", "verify",
     ),
-    "store": ("Cache", "CachedSplit", "embedding_seconds"),
+    "split": ("CachedSplit", "spans"),
+    "store": ("Cache", "embedding_seconds"),
     "unknown": ("UnknownTokens",),
 }  # fmt: skip
 

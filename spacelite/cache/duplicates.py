@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from spacelite.cache.store import CachedSplit
+from spacelite.cache.split import CachedSplit
 
 Array = npt.NDArray[Any]
 

@@ -18,6 +18,7 @@ from spacelite.backbones import BackboneFiles, Tokenized
 from spacelite.cache import journal, store, unknown
 from spacelite.cache.dtypes import StoredType, stored_type
 from spacelite.cache.spec import CacheSpec
+from spacelite.cache.split import SplitIndex
 from spacelite.data import inputs
 from spacelite.data.splits import TextDataset
 from spacelite.errors import SpaceliteError
@@ -274,11 +275,11 @@ def _tokenize(
     return examples
 
 
-def _index(texts: TextDataset, examples: _Examples) -> dict[str, store.SplitIndex]:
+def _index(texts: TextDataset, examples: _Examples) -> dict[str, SplitIndex]:
     splits = {}
     for (name, split), start in zip(texts.splits.items(), examples.starts, strict=True):
         stop = start + len(split)
-        splits[name] = store.SplitIndex(
+        splits[name] = SplitIndex(
             np.concatenate([[0], np.cumsum(examples.lengths[start:stop])]).astype(np.int64),
             split.labels,
             np.concatenate(examples.tokens.ids[start:stop]),
@@ -286,11 +287,12 @@ def _index(texts: TextDataset, examples: _Examples) -> dict[str, store.SplitInde
     return splits
 
 
-def _check_index(path: Path, splits: dict[str, store.SplitIndex]) -> None:
+def _check_index(path: Path, splits: dict[str, SplitIndex]) -> None:
     """Raise SpaceliteError if an unfinished file was laid out for different tokens."""
     with store.Cache(path) as cache:
         for name, index in splits.items():
-            if index.crc32 != cache.index_crc32(name) or not cache.index_is_intact(name):
+            stored = cache.splits[name]
+            if index.crc32 != stored.index_crc32 or not stored.index_is_intact():
                 raise SpaceliteError(
                     f"{path} does not hold the tokens that {name} has now (it is damaged, or was "
                     "begun with another version of transformers): remove it (spacelite cache "
@@ -301,7 +303,7 @@ def _check_index(path: Path, splits: dict[str, store.SplitIndex]) -> None:
 def _lay_out(
     path: Path,
     spec: CacheSpec,
-    splits: dict[str, store.SplitIndex],
+    splits: dict[str, SplitIndex],
     model: backbones.Backbone,
     padding_side: str,
 ) -> None:

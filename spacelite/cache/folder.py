@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import logging
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from spacelite import files
 from spacelite.cache import journal, store, unknown
 from spacelite.cache.spec import FOLDER, embeddings_folder
+from spacelite.cache.split import spans
 from spacelite.errors import SpaceliteError
 
 log = logging.getLogger(__name__)
@@ -165,41 +162,18 @@ def verify(
     damaged: list[tuple[str, int]] = []
     with store.Cache(path) as cache:
         checked, total = 0, cache.tokens
+        cache.check_index()
         for name, split in cache.splits.items():
-            if not cache.index_is_intact(name):
-                raise SpaceliteError(
-                    f"{path}: the offsets, labels or token ids of {name} are damaged: remove the "
-                    f"cache (spacelite cache remove {path.stem}) and run embed again"
-                )
-            crcs, pooled_crcs = cache.checksums(name)
-            pooled = split.pooled if pooled_crcs is not None else None
             for first, last in spans(split.offsets):
-                start = int(split.offsets[first])
-                rows = split.read_tokens(start, int(split.offsets[last]))
-                for example in range(first, last):
-                    low, high = split.offsets[example : example + 2] - start
-                    intact = zlib.crc32(rows[low:high].data.cast("B")) == crcs[example]
-                    if pooled is not None and pooled_crcs is not None:
-                        intact &= zlib.crc32(pooled[example].data.cast("B")) == pooled_crcs[example]
-                    if split.done[example] and not intact:
-                        damaged.append((name, example))
-                checked += len(rows)
+                found = split.damaged(first, last)
+                damaged += [(name, example) for example in found if split.done[example]]
+                checked += int(split.offsets[last] - split.offsets[first])
                 on_progress(checked, total)
     if damaged:
         with files.lock(path), journal.Writer(path) as writer:
             for name, example in damaged:
                 writer.unmark(name, example)
     return damaged
-
-
-def spans(offsets: npt.NDArray[np.int64], rows: int = 1 << 15) -> Iterator[tuple[int, int]]:
-    """Divide examples into spans first:last of at most `rows` tokens, or one longer example."""
-    first = 0
-    while first < len(offsets) - 1:
-        last = int(np.searchsorted(offsets, offsets[first] + rows, side="right")) - 1
-        last = max(last, first + 1)
-        yield first, last
-        first = last
 
 
 def remove(path: Path) -> None:

@@ -11,8 +11,6 @@ import errno
 import json
 import logging
 import os
-import zlib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ import numpy.typing as npt
 from spacelite import files
 from spacelite.cache.dtypes import DTYPES, StoredType, stored_type
 from spacelite.cache.spec import CacheSpec
+from spacelite.cache.split import CachedSplit, SplitIndex
 from spacelite.errors import SpaceliteError, one_line
 from spacelite.tasks import Task, task_of
 
@@ -32,29 +31,6 @@ FORMAT = 1
 PAGE = 4096  # bytes; large arrays start at a multiple of this
 
 Array = npt.NDArray[Any]
-
-
-@dataclass(frozen=True)
-class SplitIndex:
-    """What a split holds besides hidden states, known before the backbone runs.
-
-    Attributes:
-        offsets: (N+1,) int64; the tokens of example i are rows offsets[i]:offsets[i+1].
-        labels: (N,) int64; (N, C) int64 of 0 and 1 in a multi-label task.
-        token_ids: (T,) int32.
-    """
-
-    offsets: Array
-    labels: Array
-    token_ids: Array
-
-    @property
-    def crc32(self) -> int:
-        """CRC-32 of the bytes of offsets, labels and token ids, in this order."""
-        value = 0
-        for array in (self.offsets, self.labels, self.token_ids):
-            value = zlib.crc32(np.ascontiguousarray(array).data, value)
-        return value
 
 
 def _shapes(
@@ -198,86 +174,6 @@ def add_seconds(path: Path, seconds: float) -> None:
         log.warning("%s cannot be written: %s", timing, error.strerror)
 
 
-class CachedSplit:
-    """One split of an open cache: N examples, T tokens.
-
-    Attributes:
-        offsets: (N+1,) int64; the tokens of example i are rows offsets[i]:offsets[i+1].
-        labels: (N,) int64; (N, C) int64 of 0 and 1 in a multi-label task.
-        done: (N,) uint8; 1 if the example's hidden states are written.
-        tokens: T, the number of tokens.
-        width: d, the hidden width.
-        dtype: numpy type of the stored values; `stored` encodes and decodes them.
-        has_pooler: Whether the pooler's outputs are cached.
-    """
-
-    def __init__(self, group: Any, stored: StoredType) -> None:
-        self._group = group
-        self.stored = stored
-        self.offsets: Array = group["offsets"][...]
-        self.labels: Array = group["labels"][...]
-        self.done: Array = group["done"][...]
-        self.tokens, self._row_values = group["tokens"].shape
-        self.width = self._row_values - stored.extra
-        self.dtype: Any = group["tokens"].dtype
-        self.has_pooler = "pooled" in group
-
-    @property
-    def lengths(self) -> Array:
-        """Number of tokens of each example, (N,) int64."""
-        return np.diff(self.offsets)
-
-    def label_counts(self, classes: int) -> Array:
-        """The number of examples with each of C labels, (C,) int64."""
-        return task_of(self.labels).label_counts(self.labels, classes)
-
-    def read_token_ids(self, first: int = 0, last: int | None = None) -> Array:
-        """Token ids of rows first:last (of all rows by default), int32."""
-        ids: Array = self._group["token_ids"][first:last]
-        return ids
-
-    @property
-    def pooled(self) -> Array:
-        """The pooler's outputs, (N, d) float32. Raises SpaceliteError if there is no pooler."""
-        self.require_pooler()
-        pooled: Array = self._group["pooled"][...]
-        return pooled
-
-    def require_pooler(self) -> None:
-        """Raise SpaceliteError if the backbone has no pooler."""
-        if not self.has_pooler:
-            raise SpaceliteError(
-                "this cache's backbone has no pooler: use pooling=first, last or mean", ["pooling"]
-            )
-
-    def read_tokens(self, first: int, last: int, into: Array | None = None) -> Array:
-        """Read rows first:last as they are stored, into `into` or (by default) new memory."""
-        rows = np.empty((last - first, self._row_values), self.dtype) if into is None else into
-        if last > first:
-            self._group["tokens"].read_direct(rows, np.s_[first:last])
-        return rows
-
-    def read_hidden(
-        self, first: int, last: int, rows: Array | None = None, into: Array | None = None
-    ) -> Array:
-        """Hidden states of rows first:last, (last - first, d) float32.
-
-        Args:
-            first: Index of the first row.
-            last: Index after the last row.
-            rows: Memory for the rows as they are stored; by default new.
-            into: Memory for the hidden states, used if the stored type is plain; by default new.
-        """
-        rows = self.read_tokens(first, last, rows)
-        if into is None or not self.stored.plain:
-            return self.stored.decode(rows)
-        np.copyto(into, rows)
-        return into
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-
 class Cache:
     """A cache file, open for reading. Use it as a context manager.
 
@@ -318,7 +214,7 @@ class Cache:
                 )
             self.padding_side = str(self._file.attrs["padding_side"])
             self.splits = {
-                name: CachedSplit(self._file[name], DTYPES[self.spec.dtype])
+                name: CachedSplit(self._file[name], DTYPES[self.spec.dtype], name, path.stem)
                 for name in ("train", "validation", "test")
                 if name in self._file
             }
@@ -366,20 +262,18 @@ class Cache:
         """Number of tokens of the examples that are done."""
         return sum(int(split.lengths[split.done == 1].sum()) for split in self.splits.values())
 
-    def index_crc32(self, split: str) -> int:
-        """The stored checksum of a split's offsets, labels and token ids."""
-        return int(self._file[split].attrs["index_crc32"])
+    def check_index(self, *names: str) -> None:
+        """Check the checksums of the offsets, labels and token ids of some splits (default: all).
 
-    def index_is_intact(self, split: str) -> bool:
-        """Whether a split's offsets, labels and token ids still match their stored checksum."""
-        stored = self.splits[split]
-        index = SplitIndex(stored.offsets, stored.labels, stored.read_token_ids())
-        return index.crc32 == self.index_crc32(split)
-
-    def checksums(self, split: str) -> tuple[Array, Array | None]:
-        """The journal's CRC-32 of each example's rows and, with a pooler, of its pooled output."""
-        group = self._file[split]
-        return group["crc32"][...], group["pooled_crc32"][...] if "pooled" in group else None
+        Raises:
+            SpaceliteError: They are damaged, which embedding again cannot repair.
+        """
+        for name in names or self.splits:
+            if not self.splits[name].index_is_intact():
+                raise SpaceliteError(
+                    f"{self.path}: the offsets, labels or token ids of {name} are damaged: remove the "
+                    f"cache (spacelite cache remove {self.name}) and run embed again"
+                )
 
     def byte_offsets(self) -> dict[str, dict[str, int]]:
         """Where each dataset of each split begins in the file, in bytes."""

@@ -229,6 +229,7 @@ def explain_example(
         SpaceliteError: The head's logits are not a sum over tokens, or there is no such example.
     """
     require_shares(run)
+    cache.check_index()
     found = cached_example(cache, location)
     words = Words(prediction.backbone_files(run, backbone).folder)
     split, _, number = location.partition(":")
@@ -314,8 +315,8 @@ def cached_example(cache: Cache, location: str) -> CachedExample:
         )
     first, last = split.offsets[row : row + 2].tolist()
     return CachedExample(
-        hidden=split.read_tokens(first, last),
+        hidden=split.read_examples(row, row + 1),
         token_ids=split.read_token_ids(first, last),
-        pooled=split.pooled[row] if split.has_pooler else None,
+        pooled=split.read_pooled(row, row + 1)[0] if split.has_pooler else None,
         labels=cache.task.label_names(split.labels[row], cache.label_names),
     )

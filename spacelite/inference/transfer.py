@@ -52,6 +52,7 @@ def evaluate(
     """
     if not cache.complete:
         raise SpaceliteError(f"cache {cache.name} is unfinished: run its embed command again")
+    cache.check_index()
     _check_hidden_states(run, cache)
     record = run.record
     names, task = record.label_names, record.task

@@ -20,7 +20,8 @@ import numpy.typing as npt
 import torch
 
 from spacelite.cache.dtypes import StoredType
-from spacelite.cache.store import Cache, CachedSplit
+from spacelite.cache.split import CachedSplit, spans
+from spacelite.cache.store import Cache
 from spacelite.heads.batch import Scratch
 from spacelite.heads.pooling import POOLINGS
 
@@ -79,9 +80,9 @@ class ArraySplit:
         """Tokens of each example, (N,)."""
         return np.diff(self.offsets)
 
-    def read_tokens(self, first: int, last: int, into: Array | None = None) -> Array:
-        """Rows first:last; `into` is ignored."""
-        return self.rows[first:last]
+    def read_examples(self, first: int, last: int, into: Array | None = None) -> Array:
+        """Rows of examples first:last; `into` is ignored."""
+        return self.rows[self.offsets[first] : self.offsets[last]]
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -232,14 +233,14 @@ def free_budget(device: str) -> float:
 def _read_all(split: CachedSplit | ArraySplit, device: str) -> torch.Tensor:
     """All hidden states, on the device in their stored dtype."""
     if device == "cpu":
-        return torch.from_numpy(split.read_tokens(0, split.tokens))
+        return torch.from_numpy(split.read_examples(0, len(split)))
     # In pieces: the machine may have less memory than its GPU.
-    empty = torch.from_numpy(split.read_tokens(0, 0))
+    empty = torch.from_numpy(split.read_examples(0, 0))
     tokens = torch.empty((split.tokens, empty.shape[1]), dtype=empty.dtype, device=device)
     rows = max(1, PIECE // split.stored.row_bytes(split.width))
-    for start in range(0, split.tokens, rows):
-        stop = min(start + rows, split.tokens)
-        tokens[start:stop] = torch.from_numpy(split.read_tokens(start, stop)).to(device)
+    for first, last in spans(split.offsets, rows):
+        start, stop = split.offsets[first], split.offsets[last]
+        tokens[start:stop] = torch.from_numpy(split.read_examples(first, last)).to(device)
     return tokens
 
 
@@ -296,15 +297,15 @@ class _Stream:
                 self._loaded[number] = self._read(self._windows[number])
 
     def _read(self, blocks: Array) -> torch.Tensor:
-        spans = [(int(self._blocks[b]), int(self._blocks[b + 1])) for b in blocks]
-        total = sum(int(self._offsets[last] - self._offsets[first]) for first, last in spans)
+        parts = [(int(self._blocks[b]), int(self._blocks[b + 1])) for b in blocks]
+        total = sum(int(self._offsets[last] - self._offsets[first]) for first, last in parts)
         values = self._split.stored.row_values(self._split.width)
         memory = np.empty((total, values), self._split.dtype)
         end = 0
-        for first, last in spans:
+        for first, last in parts:
             start, stop = int(self._offsets[first]), int(self._offsets[last])
             begin, end = end, end + stop - start
-            self._split.read_tokens(start, stop, memory[begin:end])
+            self._split.read_examples(first, last, memory[begin:end])
             self._shift[first:last] = begin - start
         return torch.from_numpy(memory).to(self._device)
 

@@ -116,6 +116,7 @@ def train(
             f"cache {cache.name} is unfinished ({cache.tokens_done:,} of {cache.tokens:,} tokens): "
             "run its embed command again"
         )
+    cache.check_index()
     for config in configs:
         if isinstance(config, PooledConfig) and POOLINGS[config.pooling].from_backbone:
             cache.splits["train"].require_pooler()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,8 @@ from spacelite.cache import folder as caches
 from spacelite.errors import SpaceliteError
 from spacelite.reports.analysis.groups import Group
 from spacelite.tasks import majority
+
+log = logging.getLogger(__name__)
 
 
 def of_group(cache_dir: Path, group: Group) -> list[str]:
@@ -66,6 +69,11 @@ def _cache(cache_dir: Path, name: str, key: str) -> Iterator[store.Cache]:
     with store.Cache(caches.find(cache_dir, name, exact=True)) as cache:
         if cache.key != key:
             raise SpaceliteError(f"cache {name} is another one now: train again")
+        try:
+            cache.check_index()
+        except SpaceliteError as error:
+            log.warning("%s", error)
+            raise
         yield cache
 
 

@@ -15,6 +15,7 @@ from spacelite import heads, inference
 from spacelite.backbones.words import Words
 from spacelite.cache import folder as caches
 from spacelite.cache import store
+from spacelite.cache.split import CachedSplit, spans
 from spacelite.errors import SpaceliteError
 from spacelite.inference import Shares
 from spacelite.inference.explanation import cached_example
@@ -109,6 +110,7 @@ def of_group(cache_dir: Path, group: Group, backbone: str | None = None) -> Exam
     try:
         words = Words(inference.backbone_files(run, backbone).folder)
         with store.Cache(caches.find(cache_dir, group.section.cache, exact=True)) as cache:
+            cache.check_index(group.section.split)
             split = cache.splits[group.section.split]
             if len(split) != len(predictions.labels):
                 raise SpaceliteError(
@@ -142,22 +144,22 @@ def _chosen(group: Group) -> tuple[str, Run, Predictions] | None:
     return max(candidates, key=lambda one: one[0])[1] if candidates else None
 
 
-def _words(shares: Shares, split: store.CachedSplit, words: Words) -> dict[str, list[WordShare]]:
+def _words(shares: Shares, split: CachedSplit, words: Words) -> dict[str, list[WordShare]]:
     """For each label, the words with the highest mean share."""
     total: dict[tuple[int, ...], Array] = defaultdict(lambda: np.zeros(len(shares.labels)))
     count: dict[tuple[int, ...], int] = defaultdict(int)
-    spans = list(caches.spans(split.offsets, NUMBERS_AT_ONCE // shares.numbers_per_token))
-    longest = max(int(split.offsets[last] - split.offsets[first]) for first, last in spans)
+    parts = list(spans(split.offsets, NUMBERS_AT_ONCE // shares.numbers_per_token))
+    longest = max(int(split.offsets[last] - split.offsets[first]) for first, last in parts)
     # Reused: allocating fresh memory would take longer than everything else.
     stored = np.empty((longest, split.stored.row_values(split.width)), split.dtype)
     widened = np.empty((longest, split.width), np.float32)
-    for first, last in spans:
+    for first, last in parts:
         offsets = split.offsets[first : last + 1]
         low, high = int(offsets[0]), int(offsets[-1])
         ids = split.read_token_ids(low, high)
         lengths = np.diff(offsets)
         rows = slice(0, high - low)
-        hidden = split.read_hidden(low, high, stored[rows], widened[rows])
+        hidden = split.read_hidden(first, last, stored[rows], widened[rows])
         each = shares.token_logits(hidden)
         each /= np.repeat(lengths, lengths)[:, None]
         each = shares.task.centred(each)

@@ -1,0 +1,171 @@
+"""A flipped bit in a cache: what train, eval, explain and report do when they read it."""
+
+import shutil
+
+import pytest
+from conftest import refusal, train_and_save
+from spacelite_cli.app import app
+from test_store import flip_byte
+from typer.testing import CliRunner
+
+from spacelite import heads
+from spacelite.cache import Cache, embed, verify
+from spacelite.cache import split as splits
+from spacelite.training import TrainingConfig, batches, loop
+
+SPACE = heads.config("space", learning_rate=0.01)
+POOLER = heads.config("linear", pooling="pooler", learning_rate=0.01)
+TRAINING = TrainingConfig(epochs=2, batch_size=16)
+
+
+def command(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def cache_dir(cache_path, tmp_path):
+    """A cache folder with a complete cache of its own."""
+    shutil.copytree(cache_path.parent, tmp_path / "embeddings")
+    return tmp_path
+
+
+@pytest.fixture
+def path(cache_dir, cache_path):
+    return cache_dir / "embeddings" / cache_path.name
+
+
+@pytest.fixture
+def run(cache_dir, path):
+    with Cache(path) as cache:
+        return train_and_save(cache_dir, cache, [SPACE], TRAINING)[0]
+
+
+def damage(path, split, dataset, example=0):
+    """Flip one bit of an example."""
+    with Cache(path) as cache:
+        start, stored = cache.byte_offsets()[split][dataset], cache.splits[split]
+        row = int(stored.offsets[example])
+        size = {"tokens": row * stored.width * 4, "pooled": example * stored.width * 4,
+                "token_ids": row * 4, "labels": example * 8, "offsets": example * 8}  # fmt: skip
+    flip_byte(path, start + size[dataset] + 2)
+
+
+def streamed(monkeypatch):
+    monkeypatch.setattr(batches, "_free_memory", lambda device: 0)
+    monkeypatch.setattr(batches, "WINDOW", 2**15)
+
+
+@pytest.mark.parametrize("resident", [True, False], ids=["resident", "streamed"])
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_train_names_the_damaged_example_and_saves_no_run(
+    split, resident, cache_dir, path, monkeypatch
+):
+    if not resident:
+        streamed(monkeypatch)
+    damage(path, split, "tokens", 7)
+    result = command("train", "--cache-dir", cache_dir, "--epochs", 1)
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1] == (
+        f"error: {split} example 7 of cache {path.stem} is damaged: run spacelite cache verify "
+        f"{path.stem}, then embed again to compute only what is damaged"
+    )
+    assert not list((cache_dir / "runs").glob("[!.]*"))
+
+
+def test_what_the_message_advises_repairs_the_cache(cache_dir, path, bert, reviews):
+    intact = path.read_bytes()
+    damage(path, "train", "tokens", 3)
+    damage(path, "test", "pooled", 5)
+    with Cache(path) as cache:
+        assert "train example 3 of" in refusal(loop.train, cache, [SPACE, POOLER], TRAINING)
+    assert verify(path) == [("train", 3), ("test", 5)]
+    made = embed(
+        backbone=str(bert), dataset=str(reviews), cache_dir=cache_dir, dtype="float32", device="cpu"
+    )
+    assert made.path == path and not made.hit and path.read_bytes() == intact
+    with Cache(path) as cache:
+        loop.train(cache, [SPACE, POOLER], TRAINING)
+
+
+def test_the_pooled_output_is_checked_where_it_is_used(path):
+    damage(path, "validation", "pooled", 2)
+    with Cache(path) as cache:
+        loop.train(cache, [SPACE], TRAINING)  # reads no pooled output
+        assert "validation example 2 of" in refusal(loop.train, cache, [POOLER], TRAINING)
+
+
+@pytest.mark.parametrize("dataset", ["offsets", "labels", "token_ids"])
+def test_every_command_refuses_damaged_labels_offsets_and_token_ids(
+    dataset, cache_dir, path, run, bert
+):
+    damage(path, "test", dataset, 1)
+    there = ["--cache-dir", cache_dir, "--backbone", bert]
+    for arguments in (
+        ["train", "--cache-dir", cache_dir, "--cache", path.stem],
+        ["explain", run.id, "--example", "train:0", *there],
+    ):
+        result = command(*arguments)
+        assert result.exit_code == 1 and "Traceback" not in result.stderr
+        assert (
+            "the offsets, labels or token ids of test are damaged: remove the cache (spacelite "
+            f"cache remove {path.stem}) and run embed again"
+        ) in result.stderr
+    result = command("report", *there)
+    assert result.exit_code == 0 and "token ids of test are damaged" in result.stderr
+    assert "Always predicting" not in result.stdout
+    assert "space" in result.stdout
+
+
+def test_eval_refuses_damaged_data_and_keeps_the_former_result(cache_dir, path, run, bert, reviews):
+    arguments = ["eval", run.id, "--dataset", reviews, "--cache-dir", cache_dir,
+                 "--backbone", bert, "--device", "cpu"]  # fmt: skip
+    assert command(*arguments).exit_code == 0
+    (result,) = run.transfers()
+    saved = (run.folder / "transfer" / f"{result.cache}.json").read_bytes()
+    other = path.with_name(f"{result.cache}.h5")
+    damage(other, "train", "tokens", 4)
+    done = command(*arguments)
+    assert done.exit_code == 1
+    assert f"train example 4 of cache {result.cache} is damaged: " in done.stderr
+    assert (run.folder / "transfer" / f"{result.cache}.json").read_bytes() == saved
+
+
+def test_explain_refuses_the_damaged_example_alone(cache_dir, path, run, bert):
+    damage(path, "test", "tokens", 4)
+    damage(path, "test", "pooled", 6)
+    there = ["--cache-dir", cache_dir, "--backbone", bert]
+    for number, code in ((3, 0), (4, 1), (5, 0), (6, 1)):
+        result = command("explain", run.id, "--example", f"test:{number}", *there)
+        assert result.exit_code == code
+        assert (f"test example {number} of cache" in result.stderr) == bool(code)
+
+
+def test_a_report_leaves_out_words_that_it_would_compute_from_damage(cache_dir, path, run, bert):
+    report = ["report", "--cache-dir", cache_dir, "--backbone", bert, "--json"]
+    damage(path, "train", "tokens", 4)  # which a report does not read
+    assert "damaged" not in command(*report).stderr
+    damage(path, "test", "tokens", 4)
+    result = command(*report)
+    assert result.exit_code == 0
+    assert "no words for" in result.stderr and "test example 4 of cache" in result.stderr
+
+
+@pytest.mark.parametrize("resident", [True, False], ids=["resident", "streamed"])
+def test_each_example_is_checked_once_in_a_training(resident, path, monkeypatch):
+    if not resident:
+        streamed(monkeypatch)
+    checked = []
+    real = splits.CachedSplit._damaged_rows
+    monkeypatch.setattr(splits, "CHECKED_AT_ONCE", 2**13)
+    monkeypatch.setattr(
+        splits.CachedSplit,
+        "_damaged_rows",
+        lambda self, first, last, rows: (
+            checked.extend((self.name, number) for number in range(first, last))
+            or real(self, first, last, rows)
+        ),
+    )
+    with Cache(path) as cache:
+        loop.train(cache, [SPACE], TRAINING)
+        every = [(name, i) for name, split in cache.splits.items() for i in range(len(split))]
+    assert sorted(checked) == sorted(every)
