@@ -194,7 +194,7 @@ def remove(
     from spacelite.training import checkpoints
 
     path = cache.find(cache_dir, name, exact=True)
-    size = path.stat().st_size
+    size = cache.state(path).bytes
     cache.remove(path)
     trainings = checkpoints.remove_all(cache_dir, path.stem)
     if as_json:

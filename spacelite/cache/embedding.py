@@ -16,6 +16,7 @@ import numpy.typing as npt
 from spacelite import backbones, files
 from spacelite.backbones import BackboneFiles, Tokenized
 from spacelite.cache import journal, store, unknown
+from spacelite.cache import texts as cached_texts
 from spacelite.cache.dtypes import StoredType, stored_type
 from spacelite.cache.spec import CacheSpec
 from spacelite.cache.split import SplitIndex
@@ -124,10 +125,7 @@ def embed(
     stored = stored_type(dtype)
     if padding not in PADDINGS:
         raise SpaceliteError(f"padding={padding}: choose {' or '.join(PADDINGS)}", ["padding"])
-    if tokens_per_batch is not None and tokens_per_batch < 1:
-        raise SpaceliteError(
-            f"tokens_per_batch={tokens_per_batch}: give at least 1", ["tokens_per_batch"]
-        )
+    backbones.check_budget(tokens_per_batch)
     backbone_files = backbones.locate(backbone, revision)
     found = inputs.read(
         dataset,
@@ -158,6 +156,7 @@ def embed(
     path = spec.path(cache_dir)
     if _is_finished(path, spec):  # before anything is written: the folder may be read-only
         _count_unknown(path, backbone_files)
+        cached_texts.keep(path, spec.cache_key(), found.splits)
         return Embedded(path, True, time.perf_counter() - started)
     files.make_folder(path.parent, "choose another cache_dir")
     with files.lock(path):
@@ -171,6 +170,7 @@ def embed(
                 _check_index(path, splits)
             else:
                 _lay_out(path, spec, splits, model, examples.tokens.padding_side)
+            cached_texts.keep(path, spec.cache_key(), found.splits)
             unknown.write(
                 path,
                 unknown.count(

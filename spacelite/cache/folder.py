@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from spacelite import files
-from spacelite.cache import journal, store, unknown
+from spacelite.cache import journal, store, texts, unknown
 from spacelite.cache.spec import FOLDER, embeddings_folder
 from spacelite.cache.split import spans
 from spacelite.errors import SpaceliteError
@@ -24,7 +24,7 @@ class CacheState:
     Attributes:
         name: The cache's name.
         path: Its file.
-        bytes: The file's size.
+        bytes: The size of the file and of the files beside it that belong to it.
         modified: When it was last written, in seconds since 1970.
         examples: Number of examples in all splits.
         tokens: Number of tokens in all splits.
@@ -61,12 +61,13 @@ def states(cache_dir: Path) -> list[CacheState]:
 def state(path: Path) -> CacheState:
     """The state of one cache file, readable or not."""
     stat = path.stat()
+    size = stat.st_size + sum(one.stat().st_size for one in files_beside(path) if one.exists())
     try:
         with store.Cache(path) as cache:
             return CacheState(
                 cache.name,
                 path,
-                stat.st_size,
+                size,
                 stat.st_mtime,
                 sum(len(split) for split in cache.splits.values()),
                 cache.tokens,
@@ -75,7 +76,12 @@ def state(path: Path) -> CacheState:
                 tuple((name, len(split)) for name, split in cache.splits.items()),
             )
     except SpaceliteError as error:
-        return CacheState(path.stem, path, stat.st_size, stat.st_mtime, problem=str(error))
+        return CacheState(path.stem, path, size, stat.st_mtime, problem=str(error))
+
+
+def files_beside(path: Path) -> list[Path]:
+    """The files beside a cache file that belong to it, whether they exist or not."""
+    return [store.timing_path(path), unknown.counts_path(path), texts.texts_path(path)]
 
 
 def cache_files(cache_dir: Path) -> list[Path]:
@@ -190,7 +196,7 @@ def remove(path: Path) -> None:
     try:
         with files.lock(path):
             path.unlink()
-            for beside in (store.timing_path(path), unknown.counts_path(path)):
+            for beside in files_beside(path):
                 beside.unlink(missing_ok=True)
     except OSError as error:
         raise SpaceliteError(f"{path} cannot be removed: {error.strerror}") from error

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 
 from spacelite import tasks
+from spacelite.cache import texts
 from spacelite.cache.store import Cache
 from spacelite.errors import SpaceliteError
 from spacelite.heads.batch import Objective
@@ -90,7 +91,8 @@ def evaluate(
             if name != "train":
                 rows = np.arange(len(mapped))
                 logits = evaluated.logits.numpy()
-                predictions[name] = Predictions(rows, mapped.numpy(), logits, task)
+                source = texts.files_and_rows(cache, name)
+                predictions[name] = Predictions(rows, mapped.numpy(), logits, task, *source)
             del split  # before the next one is read
     result = TransferRecord(
         cache=cache.name,

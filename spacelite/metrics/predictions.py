@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 
 NAMES = ("index", "label", "logits")
+SOURCES = ("file", "row")  # left out where they are not known
 
 
 @dataclass(frozen=True)
@@ -32,12 +33,16 @@ class Predictions:
         labels: True labels, (N,) int64, or (N, C) of 0 and 1 (multi-label).
         logits: Logits, (N, C) float32.
         task: Task of the labels, which says how logits become predictions.
+        files: Name of the file that each example comes from, (N,) of strings; None if not known.
+        rows: Row of each example in its file, counted from 1, (N,) int64; None if not known.
     """
 
     index: Array
     labels: Array
     logits: Array
     task: Task
+    files: Array | None = None
+    rows: Array | None = None
 
     @cached_property
     def predicted(self) -> Array:
@@ -73,8 +78,12 @@ def save(path: Path, splits: dict[str, Predictions]) -> None:
     """Write the predictions of several splits to one file, atomically."""
     arrays: dict[str, Array] = {}
     for split, own in splits.items():
-        values = (own.index, own.labels, own.logits)
-        arrays |= {f"{split}/{name}": value for name, value in zip(NAMES, values, strict=True)}
+        values = (own.index, own.labels, own.logits, own.files, own.rows)
+        arrays |= {
+            f"{split}/{name}": value
+            for name, value in zip((*NAMES, *SOURCES), values, strict=True)
+            if value is not None
+        }
     # Opened here, because numpy would append .npz to the temporary file's name.
     with files.atomic_write(path) as partial, partial.open("wb") as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
@@ -100,7 +109,8 @@ def load(path: Path, split: str, task: Task, accuracy: float) -> Predictions | N
     try:
         with np.load(path, allow_pickle=False) as arrays:
             index, labels, logits = (arrays[f"{split}/{name}"] for name in NAMES)
-            found = Predictions(index, labels, logits, task)
+            files_and_rows = (arrays.get(f"{split}/{name}") for name in SOURCES)
+            found = Predictions(index, labels, logits, task, *files_and_rows)
             share = float(found.correct.mean())
     except ValueError as error:  # numpy's own message suggests unpickling the file
         raise SpaceliteError(f"{path} is damaged (it is not an npz file of arrays)") from error
