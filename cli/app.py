@@ -11,7 +11,19 @@ from typer.core import TyperGroup
 
 from spacelite.errors import SpaceliteError, one_line
 
-from . import cache, console, demo, embed, evaluate, explain, predict, report, reproduce, train
+from . import (
+    cache,
+    console,
+    demo,
+    embed,
+    evaluate,
+    explain,
+    predict,
+    report,
+    reproduce,
+    runs,
+    train,
+)
 from .options import known_names, option
 
 # What to do after Ctrl-C, by command.
@@ -95,6 +107,7 @@ app.command("eval")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.command("explain")(explain.explain)
 app.command("report")(report.report)
+app.add_typer(runs.app, name="runs")
 app.add_typer(cache.app, name="cache")
 app.command("reproduce")(reproduce.reproduce)
 app.command("demo")(demo.demo)

@@ -44,7 +44,8 @@ TextColumn = Annotated[
 LabelColumn = Annotated[
     str | None, typer.Option(help="Name of the label column, if it is not an obvious one.")
 ]
-RunName = Annotated[str, typer.Argument(help="A run's id, a unique part of it, or its folder.")]
+RUN_NAME = "A run's id, a part of it that no other run has, its name, or its folder."
+RunName = Annotated[str, typer.Argument(help=RUN_NAME)]
 RunBackbone = Annotated[
     str | None, typer.Option(help="The folder of the run's backbone, if that was a local folder.")
 ]

@@ -12,6 +12,8 @@ from . import console, tables
 from .options import CACHE_DIR, CacheDir, Device, Json, Seeds, comma_list
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from spacelite.api import Runs
 
 
@@ -22,6 +24,13 @@ def train(
     cache: Annotated[
         str | None,
         typer.Option(help="A cache's name or path. [default: the newest complete one]"),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            help="A name for the run, to use in place of its id; several runs are named NAME-1, "
+            "NAME-2, ..."
+        ),
     ] = None,
     head: Annotated[
         str, typer.Option(help="Kind(s): space, linear, mlp, logreg.")
@@ -89,6 +98,7 @@ def train(
     }
     from spacelite import api
     from spacelite.heads.grid import seed_list
+    from spacelite.runs import runs_folder
 
     numbers = seed_list(seeds)
     chosen = api.find_cache(cache, cache_dir)
@@ -97,6 +107,7 @@ def train(
     with console.progress() as on_progress:
         runs = api.train(
             chosen,
+            name=name,
             **grid,
             seeds=numbers,
             epochs=epochs,
@@ -116,7 +127,7 @@ def train(
     if as_json:
         console.print_json([run.record.as_json() for run in runs])
     elif runs:
-        _print(runs)
+        _print(runs, runs_folder(cache_dir))
     refuse_stopped(runs)
 
 
@@ -131,7 +142,7 @@ def refuse_stopped(runs: Runs) -> None:
         )
 
 
-def _print(runs: Runs) -> None:
+def _print(runs: Runs, folder: Path) -> None:
     tables.show(runs.table(), ruled=False)
     if runs.baseline:
         console.out().print(runs.baseline, soft_wrap=True, markup=False)
@@ -139,6 +150,13 @@ def _print(runs: Runs) -> None:
     plural = "s" if len(runs) != 1 else ""
     console.out().print(
         f"{len(runs)} head{plural} trained in {seconds:.1f} s, saved in "
-        f"{runs[0].run.folder.parent}; spacelite report compares them",
+        f"{folder}{_named(runs)}; spacelite report compares them",
         soft_wrap=True,
     )
+
+
+def _named(runs: Runs) -> str:
+    names = [run.name for run in runs if run.name]
+    if len(names) < 2:
+        return "".join(f" as {name}" for name in names)
+    return f" as {names[0]} to {names[-1]}"

@@ -74,6 +74,11 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
+def absolute(path: Path) -> Path:
+    """The path in full: it stays right if the program changes its working folder. Links stay."""
+    return Path(os.path.abspath(path))  # noqa: PTH100 (resolve would follow links)
+
+
 def make_folder(folder: Path, otherwise: str = "choose another folder") -> Path:
     """Create a folder if it is missing, and check that files can be written to it.
 
@@ -139,10 +144,10 @@ def lock(path: Path, doing: str | None = None) -> Iterator[None]:
         guard.release()
 
 
-def human_bytes(count: float) -> str:
-    """A number of bytes in readable form: `438.1 MB` (decimal units)."""
+def human_bytes(count: float, places: int = 1) -> str:
+    """A number of bytes in readable form: `438.1 MB` (decimal units; `places` decimals)."""
     units = ("bytes", "kB", "MB", "GB", "TB")
     unit = 0
     while count >= 1000 and unit < len(units) - 1:
         count, unit = count / 1000, unit + 1
-    return f"{count:.1f} {units[unit]}" if unit else f"{int(count)} bytes"
+    return f"{count:.{places}f} {units[unit]}" if unit else f"{int(count)} bytes"

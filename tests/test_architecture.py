@@ -38,7 +38,7 @@ ORDER = {
         "config", "batches", "optimizer", "engine", "evaluation", "checkpoints", "memory", "loop",
         "__init__",
     ],
-    "runs": ["reading", "record", "store", "__init__"],
+    "runs": ["reading", "record", "store", "names", "listing", "__init__"],
     "inference": ["prediction", "explanation", "transfer", "__init__"],
     "paper": ["tables", "__init__", "reproduction"],
     "reports": ["analysis", "document", "render", "report", "__init__"],

@@ -104,12 +104,13 @@ def test_whatever_is_wrong_with_a_record_the_run_works_or_is_left_out(
     assert out  # the whole replaced by anything is no record
     for run in found:
         assert run.predictions() is None and run.transfers() == []
-    result = run_command("report", "--cache-dir", tmp_path)
-    lines = result.stderr.splitlines()
-    assert result.exit_code == (0 if found else 1), lines[-1]
-    for name in out:
-        assert sum(f"{name} " in line or f"{name}:" in line for line in lines) == 1
-    assert "Traceback" not in result.stderr and "this is a bug" not in result.stderr
+    for command in (["report"], ["runs", "list"], ["runs", "list", "--json"]):
+        result = run_command(*command, "--cache-dir", tmp_path)
+        lines = result.stderr.splitlines()
+        assert result.exit_code == (0 if found or command[0] == "runs" else 1), lines[-1]
+        for name in out:
+            assert sum(f"{name} " in line or f"{name}:" in line for line in lines) == 1
+        assert "Traceback" not in result.stderr and "this is a bug" not in result.stderr
 
 
 @pytest.mark.parametrize(

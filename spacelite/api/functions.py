@@ -104,7 +104,7 @@ def embed(
             data_dir=None if data_dir is None else Path(data_dir),
             on_progress=on_progress,
         )
-    local = backbone if Path(backbone).is_dir() else None
+    local = str(Path(backbone).absolute()) if Path(backbone).is_dir() else None
     embedded = EmbeddedDataset(done.path, folder, done.hit, done.seconds, local)
     repeated = embedded.duplicates
     warnings = (repeated.leaked, repeated.contradicted, embedded.unknown.sentence)
@@ -144,6 +144,7 @@ def find_cache(name: str | None = None, cache_dir: str | Path = CACHE_DIR) -> Em
 def train(
     cache: EmbeddedDataset | str | None = None,
     *,
+    name: str | None = None,
     head: str | Sequence[str] = ("space", "linear"),
     inter: float | Sequence[float] = 0.0,
     intra: float | Sequence[float] = 0.0,
@@ -173,6 +174,8 @@ def train(
 
     Args:
         cache: What `embed` returned, or a cache's name. Default: the newest complete cache.
+        name: A name for the run, to use in place of its id. Several runs are named `name-1`,
+            `name-2`, ... in the order in which they are returned.
         head: Kind(s) of heads: `space`, `linear`, `mlp`, `logreg`.
         inter: Weight(s) of the inter-space loss.
         intra: Weight(s) of the intra-space loss.
@@ -247,6 +250,7 @@ def train(
             _arguments(train),
         )
         loop.check(configs, training)
+        own_names = saved_runs.names_for(folder, opened.spec, configs, training, name)
         chosen = resolve_device(device)
         saved_runs.prepare(folder)
         with reporting(progress) as on_progress:
@@ -258,7 +262,9 @@ def train(
                 cache_dir=folder,
                 resume=resume,
                 fresh=fresh,
-                save=lambda done: saved.append(saved_runs.save(folder, opened, done, training)),
+                save=lambda done: saved.append(
+                    saved_runs.save(folder, opened, done, training, own_names[done.config])
+                ),
                 on_progress=lambda done, total: on_progress("train", done, total),
             )
         baseline = data_notes.majority_note(
@@ -276,7 +282,7 @@ def load_run(name: str | Path, cache_dir: str | Path = CACHE_DIR) -> TrainedRun:
     """Load a saved run.
 
     Args:
-        name: The run's id, a unique part of it, or its folder.
+        name: The run's id, a part of it that no other run has, its name, or its folder.
         cache_dir: Folder of caches and runs.
 
     Raises:

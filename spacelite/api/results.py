@@ -12,6 +12,7 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
+from spacelite import files
 from spacelite.backbones import MOSTLY
 from spacelite.cache import Cache, CacheState, Duplicates, UnknownTokens, duplicates, unknown
 from spacelite.cache import folder as caches
@@ -45,6 +46,11 @@ class EmbeddedDataset:
     hit: bool = True
     seconds: float = 0.0
     backbone: str | None = None
+
+    def __post_init__(self) -> None:
+        # It stays usable when the program changes its working folder.
+        for name in ("path", "cache_dir"):
+            object.__setattr__(self, name, files.absolute(getattr(self, name)))
 
     @property
     def name(self) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, overload
 
-from spacelite import inference
+from spacelite import files, inference
+from spacelite import runs as saved_runs
 from spacelite.api.results import EmbeddedDataset, Evaluation, TextExplanation, TextPredictions
 from spacelite.cache import Cache, backbone_settings
 from spacelite.cache import embed as embed_into
@@ -79,7 +80,7 @@ class Runs(Sequence["TrainedRun"]):
         """
         if metric not in METRICS:
             raise SpaceliteError(f"metric={metric}: choose from {', '.join(METRICS)}", ["metric"])
-        values = [(figure(run.metrics["validation"], metric), run) for run in self._runs]
+        values = [(figure(run.metrics.get("validation", {}), metric), run) for run in self._runs]
         known = [(value, run) for value, run in values if value is not None]
         if not known:
             raise SpaceliteError("there is no run to choose from: train one first")
@@ -118,6 +119,38 @@ class TrainedRun:
     def id(self) -> str:
         """The run's id."""
         return self.run.id
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "cache_dir", files.absolute(self.cache_dir))
+
+    @property
+    def name(self) -> str | None:
+        """The name that the run was given; None if it has none."""
+        return self.run.name
+
+    def rename(self, name: str | None) -> TrainedRun:
+        """Give the run a name, which can be used in place of its id.
+
+        Args:
+            name: The name: letters, digits, dots, underscores and single dashes; no other run may
+                have it. None takes the run's name away.
+
+        Returns:
+            The renamed run.
+
+        Raises:
+            SpaceliteError: A run cannot have such a name, another run has it, or it cannot be
+                saved.
+        """
+        return replace(self, run=saved_runs.rename(self.run, name))
+
+    def remove(self) -> None:
+        """Delete the run's folder.
+
+        Raises:
+            SpaceliteError: It cannot be deleted.
+        """
+        saved_runs.remove(self.run.folder)
 
     @property
     def record(self) -> RunRecord:
@@ -196,7 +229,7 @@ class TrainedRun:
         if label is not None and label not in names:
             raise SpaceliteError(f"label={label}: choose from {', '.join(names)}", ["label"])
         if example is not None:
-            path = caches.find(self.cache_dir, self.record.cache, exact=True)
+            path = saved_runs.find_cache(self.run, self.cache_dir)
             with Cache(path) as cache:
                 found = inference.explain_example(self.run, cache, example, backbone=folder)
         elif text is not None:

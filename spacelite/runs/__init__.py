@@ -1,9 +1,11 @@
 """A trained head on disk. In: a trained head. Out: a run that can be loaded, found and compared."""
 
+from spacelite.runs.listing import differing, rows
+from spacelite.runs.names import find, folder_of, names_for, remove, rename
 from spacelite.runs.record import RunRecord, TransferRecord, figure, run_id, shown_split
 from spacelite.runs.store import (
     Run,
-    find,
+    find_cache,
     load,
     load_all,
     predictions_of,
@@ -16,12 +18,19 @@ __all__ = [
     "Run",
     "RunRecord",
     "TransferRecord",
+    "differing",
     "figure",
     "find",
+    "find_cache",
+    "folder_of",
     "load",
     "load_all",
+    "names_for",
     "predictions_of",
     "prepare",
+    "remove",
+    "rename",
+    "rows",
     "run_id",
     "runs_folder",
     "save",

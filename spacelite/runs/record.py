@@ -27,10 +27,13 @@ class RunRecord:
 
     Attributes:
         id: The run's id, determined by cache and settings (`run_id`).
+        name: A name of its own that the run was given, else None.
         head: The head's config.
         training: Training settings, shared by all heads of the pass.
         cache: Name of the cache that the head was trained on.
         cache_key: Key of that cache.
+        cache_files: Where that cache was if it was not in the same cache_dir: seen from the run's
+            folder, and in full.
         spec: Spec of that cache.
         label_names: The names of labels 0..C-1.
         task: Task of the labels: single-label or multi-label.
@@ -47,10 +50,12 @@ class RunRecord:
     """
 
     id: str
+    name: str | None = None
     head: HeadConfig
     training: FitConfig
     cache: str
     cache_key: str
+    cache_files: tuple[str, ...] = ()
     spec: CacheSpec
     label_names: tuple[str, ...]
     task: Task
@@ -96,12 +101,14 @@ class RunRecord:
         return {
             "format": FORMAT,
             "id": self.id,
+            "name": self.name,
             "head": self.head.kind,
             "system": self.system,
             "settings": {**self.head.saved(), **self.training.saved()},
             "best_epoch": self.best_epoch,
             "cache": self.cache,
             "cache_key": self.cache_key,
+            "cache_files": list(self.cache_files),
             "spec": self.spec.as_json(),
             "label_names": list(self.label_names),
             "multilabel": self.task is MULTI_LABEL,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import logging
+import os
 import shutil
 import time
 from collections.abc import Mapping
@@ -16,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spacelite import files, heads
+from spacelite.cache.spec import embeddings_folder
 from spacelite.errors import SpaceliteError, one_line
 from spacelite.heads import HeadConfig
 from spacelite.metrics import predictions
@@ -34,6 +37,7 @@ log = logging.getLogger(__name__)
 RECORD, HISTORY, PARAMETERS = "run.json", "history.json", "head.safetensors"
 PREDICTIONS = "predictions.npz"
 TRANSFERS = "transfer"  # subfolder of a run: evaluations on other data sets
+OWN_FILES = (RECORD, HISTORY, PARAMETERS, PREDICTIONS, TRANSFERS)
 PACKAGES = ("spacelite", "torch", "transformers", "datasets", "h5py", "numpy", "safetensors")
 OTHERWISE = "choose another cache_dir"
 
@@ -47,10 +51,24 @@ class Run:
     folder: Path
     record: RunRecord
 
+    def __post_init__(self) -> None:
+        # A run stays usable when the program changes its working folder.
+        object.__setattr__(self, "folder", files.absolute(self.folder))
+
     @property
     def id(self) -> str:
         """The run's id: the name of its folder."""
         return self.folder.name
+
+    @property
+    def name(self) -> str | None:
+        """The run's own name; None if it was given none."""
+        return self.record.name
+
+    @property
+    def bytes(self) -> int:
+        """The size of all files of the run."""
+        return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
 
     @property
     def head(self) -> HeadConfig:
@@ -174,7 +192,13 @@ def prepare(cache_dir: Path) -> Path:
     return files.make_folder(runs_folder(cache_dir), OTHERWISE)
 
 
-def save(cache_dir: Path, cache: Cache, head: TrainedHead, training: TrainingConfig) -> Run:
+def save(
+    cache_dir: Path,
+    cache: Cache,
+    head: TrainedHead,
+    training: TrainingConfig,
+    name: str | None = None,
+) -> Run:
     """Write a trained head to `<cache_dir>/runs/<id>/`, whole or not at all; an earlier run of
     the same id is replaced.
 
@@ -183,6 +207,7 @@ def save(cache_dir: Path, cache: Cache, head: TrainedHead, training: TrainingCon
         cache: The cache that the head was trained on.
         head: The trained head.
         training: Training settings, shared by all heads of the pass.
+        name: A name of the run's own. Default: that of the earlier run of the same id, if any.
 
     Returns:
         The saved run.
@@ -194,14 +219,17 @@ def save(cache_dir: Path, cache: Cache, head: TrainedHead, training: TrainingCon
 
     own: FitConfig = training if heads.in_epochs(head.config) else training.for_fitting()
     task = task_of(cache.splits["train"].labels)
-    name = run_id(cache.spec, head.config, own)
+    run = run_id(cache.spec, head.config, own)
+    folder = files.absolute(runs_folder(cache_dir) / run)
     parameters = {key: value.numpy() for key, value in head.parameters.items()}
     record = RunRecord(
-        id=name,
+        id=run,
+        name=name or saved_name(folder),
         head=head.config,
         training=own,
         cache=cache.name,
         cache_key=cache.spec.cache_key(),
+        cache_files=_cache_files(cache.path, cache_dir, folder),
         spec=cache.spec,
         label_names=tuple(cache.label_names),
         task=task,
@@ -215,8 +243,7 @@ def save(cache_dir: Path, cache: Cache, head: TrainedHead, training: TrainingCon
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         versions={package: _version(package) for package in PACKAGES},
     )
-    folder = runs_folder(cache_dir) / name
-    partial, former = (folder.with_name(f".{name}.{state}") for state in ("partial", "former"))
+    partial, former = (folder.with_name(f".{run}.{state}") for state in ("partial", "former"))
     prepare(cache_dir)
     try:
         with files.lock(folder.parent):
@@ -236,7 +263,7 @@ def save(cache_dir: Path, cache: Cache, head: TrainedHead, training: TrainingCon
         raise
     except Exception as error:  # safetensors raises an error of its own if the disk is full
         reason = (isinstance(error, OSError) and error.strerror) or one_line(error, 80)
-        raise SpaceliteError(f"run {name} cannot be saved in {folder.parent}: {reason}") from error
+        raise SpaceliteError(f"run {run} cannot be saved in {folder.parent}: {reason}") from error
     return Run(folder, record)
 
 
@@ -254,6 +281,57 @@ def predictions_of(cache: Cache, logits: Mapping[str, Any]) -> dict[str, Predict
         )
         for name, values in logits.items()
     }
+
+
+def saved_name(folder: Path) -> str | None:
+    """The name that a run was given, damaged or not; None if it has none."""
+    try:
+        text = (folder / RECORD).read_text(encoding="utf-8")
+        name = json.loads(text).get("name") if '"name"' in text else None
+    except (*UNREADABLE, AttributeError):
+        return None
+    return name if isinstance(name, str) else None
+
+
+def _cache_files(path: Path, cache_dir: Path, folder: Path) -> tuple[str, ...]:
+    """Where a cache file outside `cache_dir` is: seen from the run's folder, and in full."""
+    path = files.absolute(path)
+    if path == files.absolute(embeddings_folder(cache_dir) / path.name):
+        return ()
+    return os.path.relpath(path, folder), str(path)
+
+
+def find_cache(run: Run, cache_dir: Path) -> Path:
+    """The file of the cache that a run was trained on. It is looked for beside the run, in
+    `cache_dir`, and where it was when the run was trained.
+
+    Raises:
+        SpaceliteError: There is no such file, it is damaged, or it holds another cache.
+    """
+    from spacelite.cache.store import Cache
+
+    record, name = run.record, f"{run.record.cache}.h5"
+    here = embeddings_folder(run.folder.parent.parent) / name
+    places = [here, embeddings_folder(cache_dir) / name]
+    places += [run.folder / each for each in record.cache_files]
+    problem = SpaceliteError(
+        f"the cache of run {run.id}, {record.cache}, is neither beside the run nor in {cache_dir}: "
+        "embed its data set again, or name the folder that holds it with cache_dir",
+        ["cache_dir"],
+    )
+    for path in dict.fromkeys(files.absolute(place) for place in places):
+        if path.is_file():
+            try:
+                with Cache(path) as cache:
+                    if cache.key == record.cache_key:
+                        return path
+                problem = SpaceliteError(
+                    f"cache {path} is another one than run {run.id} was trained on: embed the data "
+                    "set of the run again"
+                )
+            except SpaceliteError as error:
+                problem = error
+    raise problem
 
 
 def _tidy(folder: Path, partial: Path, former: Path) -> None:
@@ -283,34 +361,6 @@ def load_all(cache_dir: Path) -> list[Run]:
     return sorted(found, key=lambda run: (run.record.created, run.id))
 
 
-def find(cache_dir: Path, name: str) -> Run:
-    """Find a run.
-
-    Args:
-        cache_dir: Folder of caches and runs.
-        name: The run's id, a unique part of it, or its folder.
-
-    Raises:
-        SpaceliteError: No run matches, or more than one.
-    """
-    if (Path(name) / RECORD).is_file():
-        return load(Path(name))
-    folder = runs_folder(cache_dir)
-    names = [path.name for path in folder.glob("[!.]*") if path.is_dir()]
-    matching = [name] if name in names else sorted(other for other in names if name in other)
-    if len(matching) == 1:
-        return load(folder / matching[0])
-    if matching:
-        listed = ", ".join(matching[:5]) + (", ..." if len(matching) > 5 else "")
-        raise SpaceliteError(
-            f"{len(matching)} runs have {name!r} in their id ({listed}): give a longer part of it"
-        )
-    if names:
-        listed = ", ".join(sorted(names)[:5]) + (", ..." if len(names) > 5 else "")
-        raise SpaceliteError(f"there is no run {name!r} in {folder}, which holds {listed}")
-    raise SpaceliteError(f"{cache_dir} holds no run: train one first")
-
-
 def load(folder: Path) -> Run:
     """Load the run in `folder`.
 
@@ -318,6 +368,7 @@ def load(folder: Path) -> Run:
         SpaceliteError: The run is missing or damaged, or was written by a later version. The
             message names the folder.
     """
+    folder = files.absolute(folder)
     try:
         return Run(folder, RunRecord.from_json(read_json(folder / RECORD), folder.name))
     except (FileNotFoundError, NotADirectoryError) as error:

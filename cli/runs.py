@@ -1,0 +1,293 @@
+"""spacelite runs list | show | name | remove."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from spacelite.errors import SpaceliteError
+
+from . import console
+from .options import CACHE_DIR, RUN_NAME, CacheDir, Json, RunName
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.table import Table
+
+    from spacelite.runs import Run
+
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="List, show, name and remove runs."
+)
+
+FIGURES = {"accuracy": "acc.", "f1_macro": "F1"}
+SPLITS = {"validation": "Val.", "test": "Test"}
+
+
+@app.command("list")
+def list_runs(cache_dir: CacheDir = CACHE_DIR, as_json: Json = False) -> None:
+    """List all runs, newest first: what differs between them, and how good they are."""
+    from spacelite import runs
+    from spacelite.runs import listing
+
+    found = runs.load_all(cache_dir)
+    if as_json:
+        console.print_json(runs.rows(found))
+        return
+    if not found:
+        console.out().print(f"no runs in {cache_dir}: spacelite train saves some", soft_wrap=True)
+        return
+    by_cache: dict[str, list[Run]] = {}
+    for run in listing.newest_first(found):
+        by_cache.setdefault(run.record.cache, []).append(run)
+    for name, members in by_cache.items():
+        _print_runs(name, members)
+
+
+def _print_runs(cache: str, members: Sequence[Run]) -> None:
+    """Print the runs of one cache. Settings that differ between them have columns of their own, or
+    share one where the terminal is narrow."""
+    from rich.text import Text
+
+    from spacelite import runs
+    from spacelite.runs import listing
+
+    differing = runs.differing([run.record for run in members])
+    wide = console.out().width >= 100
+    settings = [
+        [_short(listing.settings(run.record).get(name)) for name in differing] for run in members
+    ]
+    headings = [name.replace("_", " ").capitalize() for name in differing]
+    table = _table(members, headings, settings, wide)
+    if _width(table) > console.out().width:
+        together = [
+            [
+                ", ".join(
+                    f"{name.replace('_', ' ')} {value}"
+                    for name, value in zip(differing, own, strict=True)
+                    if value != "–"
+                )
+            ]
+            for own in settings
+        ]
+        table = _table(members, ["Settings"], together, wide)
+    console.out().print(Text(cache, style="bold"))
+    console.out().print(table)
+
+
+def _width(table: Table) -> int:
+    """The least width of a table in which no figure is cut off."""
+    from rich.measure import Measurement
+
+    options = console.out().options.update(max_width=10_000)
+    return Measurement.get(console.out(), options, table).minimum
+
+
+def _table(
+    members: Sequence[Run], headings: Sequence[str], settings: Sequence[Sequence[str]], wide: bool
+) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from spacelite.files import human_bytes
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, int(wide), 0, 0))
+    table.add_column("Run", overflow="fold", min_width=8)
+    table.add_column("Head", overflow="fold", min_width=14 if wide else 7)
+    for heading in headings:
+        if heading == "Settings":
+            table.add_column(heading, overflow="fold", min_width=8)
+        else:
+            table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("Seed", justify="right", no_wrap=True)
+    table.add_column("Ep.", justify="right", no_wrap=True)
+    for split in SPLITS.values():
+        for figure in FIGURES.values():
+            table.add_column(f"{split}\n{figure}", justify="right", no_wrap=True)
+    table.add_column("Saved", no_wrap=True)
+    table.add_column("Size", justify="right", no_wrap=True)
+    for run, own in zip(members, settings, strict=True):
+        record = run.record
+        table.add_row(
+            Text(run.name or run.id.rpartition("--")[2]),
+            Text(record.system),
+            *map(Text, own),
+            _short(getattr(run.head, "seed", None)),
+            _short(record.epochs),
+            *[
+                _figure(record.metrics.get(split, {}).get(metric), 4 if wide else 3)
+                for split in SPLITS
+                for metric in FIGURES
+            ],
+            # 2026-11-24T23:15:00Z: without the seconds, or without year and time
+            Text(record.created[:16].replace("T", " ") if wide else record.created[5:10]),
+            human_bytes(run.bytes, places=int(wide)),
+        )
+    return table
+
+
+def _short(value: object) -> str:
+    if value is None:
+        return "–"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _figure(value: float | None, places: int) -> str:
+    return "–" if value is None else f"{value:.{places}f}"
+
+
+@app.command()
+def show(run: RunName, cache_dir: CacheDir = CACHE_DIR, as_json: Json = False) -> None:
+    """Show everything about a run: settings, data, metrics, evaluations on other data."""
+    from dataclasses import asdict
+
+    from spacelite import runs
+
+    found = runs.find(cache_dir, run)
+    try:
+        cache_file = str(runs.find_cache(found, cache_dir))
+    except SpaceliteError:
+        cache_file = None
+    transfers = found.transfers()
+    if as_json:
+        content = {
+            **found.record.as_json(),
+            "path": str(found.folder),
+            "bytes": found.bytes,
+            "cache_file": cache_file,
+            "transfers": [asdict(each) for each in transfers],
+        }
+        console.print_json(content)
+        return
+    _print_run(found, cache_file)
+    _print_metrics(found.record.metrics, found.record.examples)
+    from rich.text import Text
+
+    for each in transfers:
+        labels = ", ".join(f"{there} as {here}" for there, here in each.labels.items())
+        console.out().print(Text(f"evaluated on {each.dataset} ({labels})", style="bold"))
+        _print_metrics(each.metrics, each.examples)
+
+
+def _print_run(run: Run, cache_file: str | None) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from spacelite.files import human_bytes
+    from spacelite.runs import listing
+
+    record = run.record
+    versions = {name: version for name, version in record.versions.items() if version}
+    content: dict[str, Any] = {
+        "name": run.name or "none",
+        "path": run.folder,
+        "size": human_bytes(run.bytes),
+        "saved": record.created,
+        "head": record.system,
+        "parameters": f"{record.train_params:,}",
+        "settings": ", ".join(
+            f"{name.replace('_', ' ')} {_short(value)}"
+            for name, value in listing.settings(record).items()
+            if value is not None
+        ),
+        "best epoch": record.best_epoch,
+        "training": f"{record.seconds:.1f} s, with {record.heads_in_pass} "
+        f"head{'s' if record.heads_in_pass > 1 else ''} in the pass",
+        "cache": record.cache,
+        "cache file": cache_file or "not found",
+        "data set": record.spec.dataset,
+        "backbone": f"{record.spec.backbone} ({record.spec.backbone_version})",
+        "layer": record.spec.layer,
+        "max length": record.spec.max_length,
+        "task": record.task.name,
+        "labels": ", ".join(record.label_names),
+        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+    }
+    console.out().print(Text(run.id, style="bold"))
+    fields = Table.grid(padding=(0, 2, 0, 0))
+    fields.add_column(no_wrap=True)
+    fields.add_column(overflow="fold")
+    for key, value in content.items():
+        if value is not None:
+            fields.add_row(Text(key, style="dim"), Text(str(value)))
+    console.out().print(fields)
+
+
+def _print_metrics(metrics: dict[str, Any], examples: dict[str, int]) -> None:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from spacelite.metrics.scores import METRICS
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("Split")
+    for heading in ("Examples", *(metric.heading for metric in METRICS.values())):
+        table.add_column(heading, justify="right")
+    for split, scores in metrics.items():
+        figures = [_figure(scores.get(name), 4) for name in METRICS]
+        table.add_row(Text(split), f"{examples[split]:,}", *figures)
+    console.out().print(table)
+
+
+@app.command()
+def name(
+    run: RunName,
+    new_name: Annotated[
+        str | None,
+        typer.Argument(
+            help="The name: letters, digits, dots, underscores and single dashes.",
+            metavar="[NAME]",
+        ),
+    ] = None,
+    clear: Annotated[
+        bool, typer.Option("--clear", help="Take the run's name away instead.")
+    ] = False,
+    cache_dir: CacheDir = CACHE_DIR,
+    as_json: Json = False,
+) -> None:
+    """Give a run a name of its own, to use in place of its id."""
+    from spacelite import runs
+
+    if (new_name is None) != clear:
+        raise SpaceliteError("give a name, or --clear to take the run's name away")
+    renamed = runs.rename(runs.find(cache_dir, run), new_name)
+    if as_json:
+        console.print_json({"id": renamed.id, "name": renamed.name})
+    elif new_name is None:
+        console.out().print(f"{renamed.id} has no name now", soft_wrap=True)
+    else:
+        console.out().print(f"{renamed.id} is named {renamed.name}", soft_wrap=True)
+
+
+@app.command()
+def remove(
+    names: Annotated[list[str], typer.Argument(help=RUN_NAME, metavar="RUN...")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before removing.")] = False,
+    cache_dir: CacheDir = CACHE_DIR,
+    as_json: Json = False,
+) -> None:
+    """Delete runs, damaged or not. Their cache stays."""
+    from spacelite import runs
+
+    folders = list(dict.fromkeys(runs.folder_of(cache_dir, each) for each in names))
+    if not yes:
+        if as_json or not sys.stdin.isatty():
+            raise SpaceliteError(
+                f"{', '.join(folder.name for folder in folders)} would be deleted: give --yes if "
+                "that is what you want"
+            )
+        for folder in folders:
+            console.err().print(folder.name, soft_wrap=True)
+        if not typer.confirm("Delete?", err=True):
+            raise SpaceliteError("nothing was deleted")
+    for folder in folders:
+        runs.remove(folder)
+        if not as_json:
+            console.out().print(f"removed {folder.name}", soft_wrap=True)
+    if as_json:
+        console.print_json([{"id": each.name, "path": str(each)} for each in folders])

@@ -1,0 +1,346 @@
+"""Runs under ids, names and folders: found alike everywhere, listed, removed, handed over."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import refusal
+from spacelite_cli.app import app
+from typer.testing import CliRunner
+
+import spacelite
+from spacelite import runs
+from spacelite.api import EmbeddedDataset
+
+
+def run_command(*arguments, **options):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], **options)
+
+
+@pytest.fixture(scope="module")
+def prepared(cache_path, tmp_path_factory):
+    """A cache folder with four space heads and a baseline, one of which is evaluated elsewhere."""
+    folder = tmp_path_factory.mktemp("prepared")
+    (folder / "embeddings").mkdir()
+    shutil.copy(cache_path, folder / "embeddings")
+    spacelite.train(
+        EmbeddedDataset(folder / "embeddings" / cache_path.name, folder),
+        inter=[0, 0.2], seeds=2, epochs=1, head="space", progress=False,
+    )  # fmt: skip
+    spacelite.train(
+        cache_path.stem, cache_dir=folder, head="linear", epochs=2, progress=False, name="base"
+    )
+    return folder
+
+
+@pytest.fixture
+def cache_dir(prepared, tmp_path):
+    return Path(shutil.copytree(prepared, tmp_path / "cache"))
+
+
+def ids(cache_dir):
+    return [run.id for run in runs.load_all(cache_dir)]
+
+
+# Names.
+
+
+def test_a_name_stands_for_the_id_everywhere(cache_dir, cache_path, bert):
+    one = next(run for run in ids(cache_dir) if "--space--" in run)
+    there = ["--cache-dir", cache_dir]
+    named = run_command("runs", "name", one[-8:], "best", *there)
+    assert named.exit_code == 0 and named.stdout == f"{one} is named best\n"
+    folder = cache_dir / "runs" / one
+    for called in (one, one[-8:], one[-7:-2], "best", str(folder), f"{folder}/"):
+        assert runs.find(cache_dir, called).id == one
+        assert spacelite.load_run(called, cache_dir).name == "best"
+        assert spacelite.report(called, cache_dir=cache_dir, progress=False).findings.parts
+        shown = json.loads(run_command("runs", "show", called, *there, "--json").stdout)
+        assert (shown["id"], shown["name"]) == (one, "best")
+        predicted = run_command("predict", called, "a good film", "--backbone", bert, *there)
+        assert predicted.exit_code == 0, predicted.stderr
+        explained = run_command("explain", called, "--example", "test:1", "--backbone", bert,
+                                "--json", *there)  # fmt: skip
+        assert json.loads(explained.stdout)["run"] == one
+        evaluated = run_command("eval", called, "--cache", cache_path.stem, "--json", *there)
+        assert json.loads(evaluated.stdout)["run"] == one
+    assert run_command("runs", "name", "best", "--clear", *there).exit_code == 0
+    assert runs.load(folder).name is None
+    assert "there is no run 'best'" in refusal(runs.find, cache_dir, "best")
+
+
+def test_an_earlier_version_reads_a_run_with_a_name(cache_dir):
+    """It knows neither of the new keys, and no key that it knows has changed."""
+    file = cache_dir / "runs" / runs.find(cache_dir, "base").id / "run.json"
+    content = json.loads(file.read_text())
+    assert content["name"] == "base" and content["cache_files"] == []
+    del content["name"], content["cache_files"]
+    file.write_text(json.dumps(content))
+    assert runs.load(file.parent).name is None
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("", "letter or digit first"),
+        ("a b", "letter or digit first"),
+        ("-x", "letter or digit first"),
+        ("..", "letter or digit first"),
+        ("x/y", "letter or digit first"),
+        ("x" * 61, "60 at most"),
+        ("dead12ef", "looks like the id"),
+        ("minilm--imdb", "looks like the id"),
+        ("base", "is named base already"),
+        ("\x1b[31mred", "letter or digit first"),
+    ],
+)
+def test_names_that_a_run_cannot_have(name, words, cache_dir):
+    one = next(run for run in runs.load_all(cache_dir) if run.name is None)
+    before = (one.folder / "run.json").read_bytes()
+    assert words in refusal(runs.rename, one, name)
+    assert (one.folder / "run.json").read_bytes() == before
+
+
+def test_renaming_in_python_returns_the_renamed_run(cache_dir):
+    run = spacelite.load_run("base", cache_dir)
+    assert run.rename("base").name == "base"  # its own name is free
+    renamed = run.rename("Größe_1.5")
+    assert renamed.name == "Größe_1.5" and renamed == run
+    assert spacelite.load_run("Größe_1.5", cache_dir).id == run.id
+    assert renamed.rename(None).name is None
+
+
+# train(name=).
+
+
+def test_heads_that_are_trained_together_are_numbered(cache_dir, cache_path):
+    done = run_command(
+        "train", "--cache", cache_path.stem, "--cache-dir", cache_dir, "--name", "grid",
+        "--inter", "0,0.3", "--epochs", 1,
+    )  # fmt: skip
+    assert done.exit_code == 0, done.stderr
+    assert "saved in " in done.stdout and "as grid-1 to grid-3;" in done.stdout
+    named = {run.name: run for run in runs.load_all(cache_dir) if run.name}
+    assert sorted(named) == ["base", "grid-1", "grid-2", "grid-3"]
+    heads = [named[f"grid-{number}"].record for number in (1, 2, 3)]
+    assert [getattr(one.head, "inter", None) for one in heads] == [0.0, 0.3, None]
+
+
+def test_a_training_that_is_repeated_keeps_its_name(cache_dir, cache_path):
+    again = {"cache_dir": cache_dir, "head": "linear", "epochs": 2, "progress": False}
+    (run,) = spacelite.train(cache_path.stem, **again)
+    assert run.name == "base"
+    (run,) = spacelite.train(cache_path.stem, name="base", **again)
+    assert run.name == "base"
+    (run,) = spacelite.train(cache_path.stem, name="line", **again)
+    assert run.name == "line"
+
+
+def test_a_name_that_is_taken_is_refused_before_anything_is_trained(cache_dir, cache_path):
+    before = ids(cache_dir)
+    there = {"cache_dir": cache_dir, "epochs": 3, "progress": False}
+    assert "is named base already" in refusal(
+        spacelite.train, cache_path.stem, name="base", head="linear", **there
+    )
+    assert "cannot be named 'x/y'" in refusal(spacelite.train, cache_path.stem, name="x/y", **there)
+    assert ids(cache_dir) == before
+
+
+# What is not found.
+
+
+def test_several_runs_that_fit_are_listed(cache_dir):
+    message = refusal(runs.find, cache_dir, "--space--")
+    assert message.startswith("4 runs have '--space--' in their id (")
+    for run in ids(cache_dir):
+        assert (run in message) == ("--space--" in run)
+    assert "named base" in refusal(runs.find, cache_dir, "tiny")
+
+
+def test_the_nearest_name_is_suggested(cache_dir):
+    one = ids(cache_dir)[0]
+    assert "did you mean base?" in refusal(runs.find, cache_dir, "bse")
+    wrong = one[:-1] + ("0" if one[-1] != "0" else "1")
+    assert f"did you mean {one}" in refusal(runs.find, cache_dir, wrong)
+    assert "which holds tiny-bert--" in refusal(runs.find, cache_dir, "@@@")
+
+
+def test_a_folder_that_is_missing_is_not_called_damaged(cache_dir, tmp_path):
+    assert "there is no folder" in refusal(runs.find, cache_dir, str(tmp_path / "absent"))
+    (tmp_path / "empty").mkdir()
+    assert "has no run.json" in refusal(runs.find, cache_dir, str(tmp_path / "empty"))
+    assert "holds no run" in refusal(runs.find, tmp_path / "empty", "x")
+
+
+# The list.
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_list_fits_the_terminal_and_shows_what_differs(width, cache_dir):
+    shown = run_command("runs", "list", "--cache-dir", cache_dir, env={"COLUMNS": str(width)})
+    lines = shown.stdout.splitlines()
+    assert shown.exit_code == 0 and max(map(len, lines)) <= width and "…" not in shown.stdout
+    for word in ("Run", "Head", "Inter", "Seed", "Ep.", "Val.", "Test", "Saved", "Size"):
+        assert word in shown.stdout
+    assert "Learning rate" not in shown.stdout  # all runs have the same
+    for run in runs.load_all(cache_dir):
+        (line,) = [line for line in lines if f" {run.name or run.id[-8:]} " in line]
+        places = 4 if width == 120 else 3
+        for split in ("validation", "test"):
+            for metric in ("accuracy", "f1_macro"):
+                assert f"{run.record.metrics[split][metric]:.{places}f}" in line
+
+
+def test_many_settings_share_a_column_where_the_terminal_is_narrow(cache_dir, cache_path):
+    spacelite.train(
+        cache_path.stem, cache_dir=cache_dir, head="space", learning_rate=[0.001, 0.01], intra=0.5,
+        weight_decay=[0, 0.1], class_weights="balanced", epochs=1, progress=False,
+    )  # fmt: skip
+    shown = run_command("runs", "list", "--cache-dir", cache_dir, env={"COLUMNS": "80"})
+    assert max(map(len, shown.stdout.splitlines())) <= 80
+    assert "Settings" in shown.stdout and "kB" in shown.stdout
+
+
+def test_the_list_as_json_and_of_no_runs(cache_dir, tmp_path):
+    there = ["--cache-dir", cache_dir]
+    listed = json.loads(run_command("runs", "list", "--json", *there).stdout)
+    assert sorted(one["id"] for one in listed) == sorted(ids(cache_dir))
+    for one in listed:
+        run = runs.find(cache_dir, one["id"])
+        assert one["name"] == run.name and one["metrics"] == run.record.metrics
+        assert one["bytes"] == sum(p.stat().st_size for p in run.folder.iterdir())
+    created = [one["created"] for one in listed]
+    assert created == sorted(created, reverse=True)
+    empty = run_command("runs", "list", "--cache-dir", tmp_path / "empty")
+    assert empty.exit_code == 0 and "spacelite train saves some" in empty.stdout
+    assert json.loads(run_command("runs", "list", "--json", "--cache-dir", tmp_path).stdout) == []
+
+
+def test_a_damaged_run_is_left_out_of_the_list_and_can_be_removed(cache_dir):
+    broken = cache_dir / "runs" / runs.find(cache_dir, "base").id
+    (broken / "run.json").write_text('{"metrics": {}}')
+    listed = run_command("runs", "list", "--cache-dir", cache_dir)
+    assert listed.exit_code == 0 and broken.name not in listed.stdout
+    assert listed.stderr.count(broken.name) == 1 and "is damaged" in listed.stderr
+    removed = run_command("runs", "remove", broken.name, "--yes", "--cache-dir", cache_dir)
+    assert removed.exit_code == 0 and not broken.exists()
+
+
+def test_show_prints_everything(cache_dir, cache_path):
+    shown = run_command("runs", "show", "base", "--cache-dir", cache_dir, env={"COLUMNS": "200"})
+    for word in ("linear (first)", "base", cache_path.stem, "learning rate 0.0002", "epochs 2",
+                 "tiny-bert", "validation", "torch"):  # fmt: skip
+        assert word in shown.stdout, word
+    assert str(cache_dir / "embeddings") in shown.stdout
+
+
+# Removing.
+
+
+def test_remove_asks_first(cache_dir, monkeypatch):
+    there = ["--cache-dir", cache_dir]
+    run = runs.find(cache_dir, "base")
+    refused = run_command("runs", "remove", "base", *there)  # standard input is no terminal
+    assert refused.exit_code == 1 and "would be deleted: give --yes" in refused.stderr
+    several = run_command("runs", "remove", "--yes", *there, "tiny")
+    assert several.exit_code == 1 and "5 runs have 'tiny'" in several.stderr
+    assert run.folder.exists() and len(ids(cache_dir)) == 5
+    removed = run_command("runs", "remove", "base", "--yes", "--json", *there)
+    assert json.loads(removed.stdout) == [{"id": run.id, "path": str(run.folder)}]
+    assert not run.folder.exists() and len(ids(cache_dir)) == 4
+    assert not [path for path in run.folder.parent.iterdir() if run.id in path.name]
+    spacelite.load_run(ids(cache_dir)[0], cache_dir).remove()
+    assert len(ids(cache_dir)) == 3
+
+
+def test_a_folder_elsewhere_with_other_files_is_not_removed(cache_dir, tmp_path):
+    folder = shutil.copytree(runs.find(cache_dir, "base").folder, tmp_path / "mine")
+    (folder / "thesis.txt").write_text("all of it")
+    assert "also holds thesis.txt" in refusal(runs.remove, folder)
+    assert (folder / "run.json").exists()
+
+
+# Where things are.
+
+
+def test_everything_works_after_the_working_folder_has_changed(
+    cache_dir, cache_path, bert, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(cache_dir.parent)
+    backbone = shutil.copytree(bert, "model")
+    cache = spacelite.embed(
+        texts=["good film", "bad plot"] * 12, labels=[1, 0] * 12, backbone="model",
+        cache_dir="cache", device="cpu", progress=False,
+    )  # fmt: skip
+    assert backbone == "model"
+    run = spacelite.load_run("base", "cache")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert cache.state.complete
+    (trained,) = spacelite.train(cache, head="space", epochs=1, progress=False)
+    assert trained.predict("good film", progress=False).labels
+    assert trained.explain(example="train:1").words
+    assert trained.evaluate(cache=cache, progress=False).metrics
+    assert run.run.history() and run.run.parameters
+    assert run.evaluate(cache=cache_path.stem, progress=False).metrics
+    assert list(Path().iterdir()) == []
+
+
+def test_a_run_finds_the_cache_of_another_folder(cache_path, bert, tmp_path, monkeypatch):
+    project = tmp_path / "project"
+    (project / "data").mkdir(parents=True)
+    shutil.copy(cache_path, project / "data" / "mine.h5")
+    (project / "work").mkdir()
+    monkeypatch.chdir(project / "work")
+    (run,) = spacelite.train("../data/mine.h5", head="space", epochs=1, progress=False)
+    assert run.cache_dir == project / "work" / "cache"
+    expected = run.explain(example="test:2", backbone=str(bert)).words
+    assert run.record.cache_files == ("../../../../data/mine.h5", str(project / "data" / "mine.h5"))
+    # Moved with its cache, without it, and with it gone.
+    project.rename(tmp_path / "moved")
+    monkeypatch.chdir(tmp_path)
+    moved = spacelite.load_run(run.id, "moved/work/cache")
+    assert moved.explain(example="test:2", backbone=str(bert)).words == expected
+    (tmp_path / "moved" / "data").rename(tmp_path / "data")
+    message = refusal(moved.explain, example="test:2", backbone=str(bert))
+    assert "is neither beside the run nor in" in message and "cache_dir" in message
+
+
+def test_a_cache_that_took_the_place_of_the_run_s_is_not_used(cache_dir, cache_path, bert):
+    from spacelite.cache.embedding import embed
+
+    other = embed(
+        texts=["good film", "bad plot"] * 12, labels=[1, 0] * 12, backbone=str(bert),
+        cache_dir=cache_dir, device="cpu",
+    ).path  # fmt: skip
+    shutil.copy(other, cache_dir / "embeddings" / cache_path.name)
+    run = next(run for run in spacelite.load_runs(cache_dir) if run.record.head.kind == "space")
+    assert "is another one than run" in refusal(run.explain, example="test:1", backbone=str(bert))
+
+
+def test_a_colleague_gets_the_folder_of_a_run(
+    cache_dir, cache_path, bert, reviews, tmp_path, monkeypatch
+):
+    """Nothing else of the first machine is there: neither its cache, nor its other runs."""
+    one = next(run for run in runs.load_all(cache_dir) if run.head.kind == "space")
+    there = tmp_path / "desk"
+    there.mkdir()
+    shutil.copytree(one.folder, there / "run")
+    monkeypatch.chdir(there)
+    expected = run_command("predict", one.id, "a good film", "--backbone", bert, "--json",
+                           "--cache-dir", cache_dir)  # fmt: skip
+    shutil.rmtree(cache_dir)
+    predicted = run_command("predict", "./run", "a good film", "--backbone", bert, "--json")
+    assert predicted.exit_code == 0 and predicted.stdout == expected.stdout
+    assert run_command("explain", "run", "good film", "--backbone", bert).exit_code == 0
+    assert run_command("runs", "show", "run").exit_code == 0
+    example = run_command("explain", "run", "--example", "test:1", "--backbone", bert)
+    assert example.exit_code == 1 and "is neither beside the run nor in" in example.stderr
+    assert "--cache-dir" in example.stderr
+    done = run_command("eval", "./run", "--dataset", reviews, "--backbone", bert, "--json")
+    assert json.loads(done.stdout)["metrics"] == one.record.metrics
+    example = run_command("explain", "run", "--example", "test:1", "--backbone", bert)
+    assert example.exit_code == 0  # eval has embedded the data set of the run
+    report = spacelite.report("run", progress=False)
+    assert len(report.findings.parts) == 2
