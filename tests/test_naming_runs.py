@@ -1,7 +1,11 @@
 """Runs under ids, names and folders: found alike everywhere, listed, removed, handed over."""
 
 import json
+import os
+import pty
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -173,6 +177,11 @@ def test_a_folder_that_is_missing_is_not_called_damaged(cache_dir, tmp_path):
     assert "holds no run" in refusal(runs.find, tmp_path / "empty", "x")
 
 
+def test_a_cache_file_that_is_missing_is_not_sought_among_the_names(cache_dir):
+    message = refusal(spacelite.train, "../data/mine.h5", cache_dir=cache_dir)
+    assert message == "there is no cache file ../data/mine.h5: give a cache's name, or its .h5 file"
+
+
 # The list.
 
 
@@ -254,6 +263,21 @@ def test_remove_asks_first(cache_dir, monkeypatch):
     assert len(ids(cache_dir)) == 3
 
 
+def test_in_a_terminal_nothing_is_removed_without_a_yes(cache_dir):
+    run = runs.find(cache_dir, "base")
+    code = "from spacelite_cli.app import main; main()"
+    command = [sys.executable, "-c", code, "runs", "remove", "base", "--cache-dir", str(cache_dir)]
+    for answer, left in ((b"n\n", True), (b"y\n", False)):
+        keyboard, terminal = pty.openpty()
+        os.write(keyboard, answer)
+        done = subprocess.run(command, stdin=terminal, capture_output=True, text=True, timeout=60)
+        os.close(keyboard)
+        os.close(terminal)
+        assert done.returncode == int(left) and run.id in done.stderr
+        assert run.folder.exists() == left
+        assert ("nothing was deleted" in done.stderr) == left
+
+
 def test_a_folder_elsewhere_with_other_files_is_not_removed(cache_dir, tmp_path):
     folder = shutil.copytree(runs.find(cache_dir, "base").folder, tmp_path / "mine")
     (folder / "thesis.txt").write_text("all of it")
@@ -302,6 +326,9 @@ def test_a_run_finds_the_cache_of_another_folder(cache_path, bert, tmp_path, mon
     monkeypatch.chdir(tmp_path)
     moved = spacelite.load_run(run.id, "moved/work/cache")
     assert moved.explain(example="test:2", backbone=str(bert)).words == expected
+    report = spacelite.report(moved, backbone=str(bert), progress=False)
+    (part,) = report.findings.parts
+    assert part.examples is not None and any("Always predicting" in n for n in part.section.notes)
     (tmp_path / "moved" / "data").rename(tmp_path / "data")
     message = refusal(moved.explain, example="test:2", backbone=str(bert))
     assert "is neither beside the run nor in" in message and "cache_dir" in message

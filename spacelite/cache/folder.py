@@ -112,6 +112,8 @@ def find(cache_dir: Path, name: str, *, exact: bool = False) -> Path:
         return matches[0]
     if not matches and name.endswith(".h5") and Path(name).is_file():
         return Path(name)
+    if not matches and "/" in name and not Path(name).exists():
+        raise SpaceliteError(f"there is no cache file {name}: give a cache's name, or its .h5 file")
     if matches:
         several = ", ".join(path.stem for path in matches)
         raise SpaceliteError(f"{name!r} matches several caches of {cache_dir}: {several}")

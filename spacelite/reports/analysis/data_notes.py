@@ -14,6 +14,7 @@ from spacelite.cache import duplicates, store, unknown
 from spacelite.cache import folder as caches
 from spacelite.errors import SpaceliteError
 from spacelite.reports.analysis.groups import Group
+from spacelite.runs import find_cache
 from spacelite.tasks import majority
 
 log = logging.getLogger(__name__)
@@ -27,9 +28,10 @@ def of_group(cache_dir: Path, group: Group) -> list[str]:
         cache_dir: Folder of caches and runs.
         group: The group.
     """
-    record, transfers = group.systems[0].runs[0].record, group.systems[0].transfers
+    run, transfers = group.systems[0].runs[0], group.systems[0].transfers
+    record = run.record
     try:
-        with _cache(cache_dir, record.cache, record.cache_key) as own:
+        with store.Cache(find_cache(run, cache_dir)) as own:
             if transfers is None:
                 found = duplicates.find(own.splits)
                 first = majority_note(own, group.section.split)

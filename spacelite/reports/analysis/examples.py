@@ -21,7 +21,7 @@ from spacelite.inference import Shares
 from spacelite.inference.explanation import cached_example
 from spacelite.metrics.predictions import Predictions
 from spacelite.reports.analysis.groups import Group
-from spacelite.runs import Run
+from spacelite.runs import Run, find_cache
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ def of_group(cache_dir: Path, group: Group, backbone: str | None = None) -> Exam
     name, run, predictions = chosen
     try:
         words = Words(inference.backbone_files(run, backbone).folder)
-        with store.Cache(caches.find(cache_dir, group.section.cache, exact=True)) as cache:
+        with store.Cache(_cache_file(cache_dir, group, run)) as cache:
             cache.check_index(group.section.split)
             split = cache.splits[group.section.split]
             if len(split) != len(predictions.labels):
@@ -130,6 +130,13 @@ def of_group(cache_dir: Path, group: Group, backbone: str | None = None) -> Exam
     except SpaceliteError as error:
         log.warning("no words for %s: %s", group.section.title, error)
         return None
+
+
+def _cache_file(cache_dir: Path, group: Group, run: Run) -> Path:
+    """The cache of the group's data: that of the run, or of another data set."""
+    if group.section.cache == run.record.cache:
+        return find_cache(run, cache_dir)
+    return caches.find(cache_dir, group.section.cache, exact=True)
 
 
 def _chosen(group: Group) -> tuple[str, Run, Predictions] | None:
