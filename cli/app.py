@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 from spacelite.errors import SpaceliteError, one_line
 
 from . import (
+    INTERRUPTED,
     cache,
     console,
     demo,
@@ -23,7 +24,9 @@ from . import (
     reproduce,
     runs,
     train,
+    while_a_command_runs,
 )
+from . import main as main  # where installations of earlier versions look for it
 from .options import known_names, option
 
 # What to do after Ctrl-C, by command.
@@ -47,13 +50,14 @@ class _Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         debug = bool(os.environ.get("SPACELITE_DEBUG"))
         try:
+            while_a_command_runs(True)
             result = super().invoke(ctx)
             sys.stdout.flush()
             return result
         except KeyboardInterrupt:
             message = "interrupted" + CONTINUE.get(str(ctx.invoked_subcommand), "")
             console.err().print(message, soft_wrap=True)
-            sys.exit(130)
+            sys.exit(INTERRUPTED)
         except SpaceliteError as error:
             if debug:
                 raise
@@ -71,6 +75,8 @@ class _Commands(TyperGroup):
                 "SPACELITE_DEBUG=1 shows where)"
             )
             sys.exit(1)
+        finally:
+            while_a_command_runs(False)
 
 
 app = typer.Typer(
@@ -111,8 +117,3 @@ app.add_typer(runs.app, name="runs")
 app.add_typer(cache.app, name="cache")
 app.command("reproduce")(reproduce.reproduce)
 app.command("demo")(demo.demo)
-
-
-def main() -> None:
-    """The `spacelite` command."""
-    app()

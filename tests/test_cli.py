@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from conftest import write_dataset
@@ -164,7 +165,7 @@ def test_the_environment_moves_everything(bert, reviews, tmp_path):
 
 
 def command(*arguments, **options):
-    code = "from spacelite_cli.app import main; main()"
+    code = "from spacelite_cli import main; main()"
     return subprocess.Popen(
         [sys.executable, "-c", code, *map(str, arguments)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
@@ -232,6 +233,32 @@ def test_interrupted_embed_exits_130_and_says_how_to_continue(bert, reviews, tmp
     assert "Traceback" not in errors
     result = spacelite("embed", "--backbone", bert, "--dataset", reviews, "--cache-dir", tmp_path)
     assert result.exit_code == 0 and "continuing: " in result.stderr
+
+
+def test_ctrl_c_in_the_first_moment_ends_without_a_traceback(bert, reviews, tmp_path):
+    """While modules are imported, arguments are parsed, or the command begins."""
+    code = (
+        f"{TAKES_CTRL_C}import spacelite_cli\nset_handler = signal.signal\n"
+        "def told(*a):\n    set_handler(*a); print('set', flush=True)\n"
+        "signal.signal = told\nspacelite_cli.main()"
+    )
+    arguments = ["embed", "--backbone", bert, "--dataset", reviews, "--device", "cpu"]
+    codes = []
+    for number, delay in enumerate((0.0, 0.01, 0.02, 0.04, 0.07, 0.1, 0.2, 0.4, 0.8, 1.5)):
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, *map(str, arguments),
+             "--cache-dir", tmp_path / str(number)],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert process.stdout.readline() == "set\n"  # the interpreter is up: the command's part
+        time.sleep(delay)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate()
+        codes.append(process.returncode)
+        assert process.returncode in (0, 130) and "Traceback" not in errors, (delay, errors)
+        if process.returncode == 130:
+            assert errors.splitlines()[-1].startswith("interrupted")
+    assert codes.count(130) >= 5
 
 
 def test_train_never_imports_what_only_embed_needs(workplace):
