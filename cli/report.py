@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,15 +16,50 @@ from .options import CACHE_DIR, CacheDir, Json, RunBackbone
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rich.text import Text
-
     from spacelite.reports.analysis.content import Findings, Part
-    from spacelite.reports.analysis.rows import MeanStd, Row, Section
+    from spacelite.reports.analysis.rows import Section
+    from spacelite.reports.document.blocks import Line, Table
 
 TERMINAL = "terminal"  # the one format that only the command line has
+LEAST_NAME = 14  # columns for the names of systems
+DISPENSABLE = ("Rec.", "Prec.", "Loss", "Params")  # left out first on narrow terminals
+STYLES = {
+    "published": "dim italic",
+    "difference": "dim",
+    "split": "dim",
+    "tried": "dim",
+}  # of lines
 
 
 def report(
+    systems: Annotated[
+        list[str] | None, typer.Argument(help="More systems for --compare.", metavar="[SYSTEM]...")
+    ] = None,
+    compare: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Compare only these systems: names as in the tables, or ids of runs, one after "
+            'another: --compare space "linear (first)".',
+            metavar="SYSTEM",
+        ),
+    ] = None,
+    cache: Annotated[str | None, typer.Option(help="Only runs on this cache.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Only runs on this data set.")] = None,
+    head: Annotated[
+        list[str] | None, typer.Option(help="Only heads of this kind; may be repeated.")
+    ] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Only runs with this setting, such as lr=0.002 or epochs=5,15; may be repeated. "
+            "Heads that lack the setting are kept.",
+            metavar="SETTING=VALUE",
+        ),
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(help="Show the figures of another split too: train or validation."),
+    ] = None,
     form: Annotated[
         str, typer.Option("--format", help="terminal, markdown, latex, html, json or text.")
     ] = "terminal",
@@ -60,12 +94,22 @@ def report(
         raise SpaceliteError(f"--format {form}: name a folder for its files with --out")
     if form == TERMINAL and out is not None:
         raise SpaceliteError(f"--out: choose --format {', '.join(formats[1:-1])} or {formats[-1]}")
+    named = [*(compare or []), *(systems or [])]
+    if systems and not compare:
+        raise SpaceliteError(f"{systems[0]}: to compare systems, put --compare before the first")
+    conditions = _conditions(where or [])
     runs = api.load_runs(cache_dir)
     if out is not None and runs:
         make_folder(out)  # before the long part
     with console.progress() as on_progress:
         report = api.report(
             runs,
+            compare=named,
+            cache=cache,
+            dataset=dataset,
+            head=head or [],
+            where=conditions,
+            split=split,
             cache_dir=cache_dir,
             examples=form != TERMINAL and not no_examples,
             backbone=backbone,
@@ -74,18 +118,30 @@ def report(
     if form == TERMINAL:
         print_report(report.findings)
     elif out is None:
-        sys.stdout.write(report.text(form))
+        console.write(report.text(form), form)
     else:
         with console.progress() as on_progress:
             path = report.save(out, form, lambda done, total: on_progress("draw", done, total))
         console.err().print(f"{path} written", soft_wrap=True)
 
 
+def _conditions(where: Sequence[str]) -> dict[str, list[str]]:
+    """`lr=0.002,0.01` -> {"lr": ["0.002", "0.01"]}."""
+    conditions: dict[str, list[str]] = {}
+    for given in where:
+        name, equals, values = given.partition("=")
+        if not (name and equals and values):
+            raise SpaceliteError(f"--where {given}: give a setting and its value: lr=0.002")
+        own = [value.strip() for value in values.split(",")]
+        conditions.setdefault(name.strip().lstrip("-").replace("-", "_"), []).extend(own)
+    return conditions
+
+
 def print_report(findings: Findings) -> None:
     """Print a report to the terminal: tables, which differences are real, cost."""
     show(findings.published)
     for part in findings.parts:
-        show([part.section], end="")
+        show([part.section], also=findings.also, end="")
         _findings(part)
         console.out().print()
     console.out().print(
@@ -110,74 +166,80 @@ def _findings(part: Part) -> None:
     if analysis.comparisons:
         findings = Table.grid(padding=(0, 1, 0, 0))
         for one in analysis.comparisons:
-            findings.add_row(" •", Text(wording.verdict(one)))
+            findings.add_row(" •", Text(wording.verdict(one, analysis.tests)))
         say(findings)
         say(Text(wording.method(part.section, analysis), style="dim"))
     if analysis.cost is not None:
         say(Text(wording.cost(analysis.cost), style="dim"))
 
 
-def show(sections: Sequence[Section], end: str = "\n") -> None:
-    """Print sections as tables, with four decimals if the terminal is wide enough."""
-    from rich import box
-    from rich.table import Table
+def show(sections: Sequence[Section], also: str | None = None, end: str = "\n") -> None:
+    """Print sections as tables, with four decimals if the terminal is wide enough.
+
+    Args:
+        sections: Sections of a report.
+        also: Another split whose figures are shown too.
+        end: What follows each section.
+    """
     from rich.text import Text
 
-    from spacelite.metrics.scores import METRICS
-    from spacelite.reports.document.wording import number
+    from spacelite.reports.document.systems_table import systems_table
 
     wide = console.out().width >= 100
-    places, gap = (4, 2) if wide else (3, 1)
     for section in sections:
         console.out().print(Text(section.title, style="bold"))
         console.out().print(Text(section.subtitle, style="dim"))
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, gap - 1, 0, 0))
-        table.add_column("System", min_width=14)
-        for column in (
-            "Params",
-            *(metric.short for metric in METRICS.values()),
-            "Inter",
-            "Intra",
-            "Seeds",
-        ):
-            table.add_column(column, justify="right", no_wrap=True)
-        for row in section.rows:
-            difference = row.kind == "difference"
-            weights = [row.inter, row.intra, row.seeds]
-            table.add_row(
-                Text(_system(row, wide)),
-                "" if difference else number(row.train_params),
-                *[_figure(row, name, places) for name in METRICS],
-                *["" if difference else number(value) for value in weights],
-                style={"published": "dim italic", "difference": "dim"}.get(row.kind),
-            )
-        console.out().print(table)
+        table = systems_table(section, also, places=4 if wide else 3, short=True)
+        missing = _print_systems(table, gap=2 if wide else 1)
+        if missing:
+            note = f"Left out on this narrow terminal: {', '.join(missing)}."
+            console.out().print(Text(note, style="dim"))
         for note in section.notes:
             console.out().print(Text(note, style="dim"))
         console.out().print(end=end)
 
 
-def _system(row: Row, wide: bool) -> str:
-    """The system's name, wrapped at spaces and hyphens on narrow terminals (rich does not)."""
-    indented = row.system if row.kind == "measured" else f"  {row.system}"
-    return indented if wide else "\n".join(textwrap.wrap(indented, 14))
-
-
-def _figure(row: Row, name: str, places: int) -> Text:
-    """The mean, bold if it is the best, and on a second line the standard deviation over seeds."""
+def _print_systems(table: Table, gap: int) -> list[str]:
+    """Print a table of systems, and return the headings of the columns that did not fit."""
+    from rich import box
+    from rich.table import Table as RichTable
     from rich.text import Text
 
-    from spacelite.reports.document.wording import decimals
+    columns = list(range(len(table.columns)))
+    widths = [
+        max(map(len, [*table.columns[at].split(), *(_figure(line, at) for line in table.lines)]))
+        for at in columns
+    ]
 
-    value: MeanStd | None = row.figures[name]
-    if value is None:
-        return Text("–")
-    mean = decimals(value.mean, places)
-    if row.kind == "difference":
-        digits = decimals(abs(value.mean), places).removeprefix("0")
-        mean = f"{'−' if value.mean < 0 else '+'}{digits}"
-    shown = Text(mean, style="bold" if name in row.best else "")
-    if value.std is not None:
-        std = decimals(value.std, places)
-        shown.append(f"\n±{std.removeprefix('0')}", style="not bold")
-    return shown
+    def room() -> int:
+        """Columns that are left for names, beside figures, gaps and the rule's ends."""
+        return console.out().width - sum(widths[at] + gap for at in columns[1:]) - gap - 1
+
+    for heading in DISPENSABLE:
+        if room() < LEAST_NAME:
+            columns = [at for at in columns if table.columns[at] != heading]
+    names = max(room(), LEAST_NAME)
+    shown = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, gap - 1, 0, 0))
+    shown.add_column(table.columns[0], min_width=LEAST_NAME, max_width=names)
+    for at in columns[1:]:
+        shown.add_column(table.columns[at], justify="right", width=widths[at])
+    for line in table.lines:
+        below = line.kind not in ("measured", "tried")
+        name = f"  {line.cells[0].text}" if below else line.cells[0].text
+        # rich does not wrap at hyphens.
+        cells = [Text("\n".join(textwrap.wrap(name, names, subsequent_indent="  ")))]
+        for at in columns[1:]:
+            cell = line.cells[at]
+            text = Text(_figure(line, at), style="bold" if cell.best else "")
+            if cell.std:
+                text.append(f"\n{cell.std.replace('± 0.', '±.')}", style="not bold")
+            cells.append(text)
+        shown.add_row(*cells, style=STYLES.get(line.kind))
+    console.out().print(shown)
+    return [heading for at, heading in enumerate(table.columns) if at not in columns]
+
+
+def _figure(line: Line, at: int) -> str:
+    """A cell's text; of a difference without the zero before the point, which saves a column."""
+    text = line.cells[at].text
+    return text.replace("0.", ".", 1) if line.kind == "difference" else text

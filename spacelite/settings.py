@@ -92,7 +92,13 @@ class Config:
 
 
 def setting(
-    default: Any = MISSING, *, check: Check, words: str | None = None, always: bool = False
+    default: Any = MISSING,
+    *,
+    check: Check,
+    words: str | None = None,
+    always: bool = False,
+    tuned: bool = False,
+    symbol: str | None = None,
 ) -> Any:
     """A field of a config.
 
@@ -102,8 +108,12 @@ def setting(
         words: Wording in tables, with braces for the value: `batch {}`. None if the value has its
             own column or is part of the system's name.
         always: Whether tables mention the setting even at its default.
+        tuned: Whether its value is usually chosen on validation. Reports treat systems that differ
+            only in such settings as a sweep of one system.
+        symbol: Symbol of the setting in tables. Default: its name.
     """
-    return field(default=default, metadata={"check": check, "words": words, "always": always})
+    metadata = {"check": check, "words": words, "always": always, "tuned": tuned, "symbol": symbol}
+    return field(default=default, metadata=metadata)
 
 
 def check(config: Config) -> None:
@@ -123,11 +133,37 @@ def _shown(each: Field[Any], value: Any) -> str:
     return repr(value) if kind.startswith(("int", "float")) else str(value)
 
 
-def words(config: Config) -> list[str]:
+def effective(config: Config) -> dict[str, Any]:
+    """The settings that have an effect: all but those that are None without this being a choice,
+    such as `monitor` without `patience`."""
+    values = config.settings()
+    return {
+        each.name: values[each.name]
+        for each in fields(config)
+        if values[each.name] is not None or each.default is None
+    }
+
+
+def tuned(config: Config) -> list[str]:
+    """The names of the settings that are marked `tuned`."""
+    return [each.name for each in fields(config) if each.metadata["tuned"]]
+
+
+def symbols(config: Config) -> dict[str, str]:
+    """How tables call each setting: `L`, `learning rate`."""
+    return {
+        each.name: str(each.metadata["symbol"] or each.name.replace("_", " "))
+        for each in fields(config)
+    }
+
+
+def words(config: Config, without: Collection[str] = ()) -> list[str]:
     """The settings that tables mention, in words: those marked `always`, and those that are not
-    at their default."""
+    at their default; but none of those named in `without`."""
     said, values = [], config.settings()
     for each in fields(config):
+        if each.name in without:
+            continue
         value = values[each.name]
         wanted = value is not None and (each.metadata["always"] or value != each.default)
         if wanted and each.metadata["words"] is not None:

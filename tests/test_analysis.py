@@ -18,14 +18,15 @@ from spacelite import files, heads, inference, runs
 from spacelite.backbones.words import Words
 from spacelite.cache import Cache, embed
 from spacelite.cache.journal import Writer
-from spacelite.inference.explanation import cached_example
+from spacelite.inference.cached import cached_example
 from spacelite.metrics.significance import Difference
 from spacelite.reports.analysis import comparisons, content, groups
 from spacelite.reports.analysis.comparisons import Curve
 from spacelite.reports.analysis.differences import Comparison
 from spacelite.reports.analysis.rows import MeanStd
 from spacelite.reports.document import wording
-from spacelite.reports.document.blocks import Table, report_blocks
+from spacelite.reports.document.blocks import Table
+from spacelite.reports.document.sections import report_blocks
 from spacelite.reports.render import forms
 from spacelite.tasks import MULTI_LABEL
 from spacelite.training import TrainingConfig
@@ -305,7 +306,7 @@ def test_identical_systems_are_never_called_different(report_dir):
     (made,) = comparisons.analyse(report_dir, both).comparisons
     assert made.identical and made.corrected == 1
     assert made.accuracy == made.f1_macro == Difference(0, (0, 0))
-    assert wording.verdict(made).endswith("predict the same for every example.")
+    assert wording.verdict(made, 1).endswith("predict the same for every example.")
 
 
 def comparison(**changes):
@@ -341,12 +342,12 @@ def comparison(**changes):
     ],
 )  # fmt: skip
 def test_findings_are_said_in_words(changes, said):
-    assert said in wording.verdict(comparison(**changes))
+    assert said in wording.verdict(comparison(**changes), 1)
 
 
 def test_of_a_single_seed_each_nothing_is_said_to_beat():
     for corrected in (0.0001, 0.04, 0.5, 1.0):
-        said = wording.verdict(comparison(basis="heads", seeds=1, corrected=corrected))
+        said = wording.verdict(comparison(basis="heads", seeds=1, corrected=corrected), 1)
         assert "beats" not in said
 
 
@@ -480,5 +481,4 @@ def test_bands_stay_within_what_a_metric_can_be():
 def test_a_system_without_seeds_is_said_to_have_none(imdb):
     told = wording.method(imdb.section, imdb.analysis)
     assert "a system without a seed adds no variance of seeds" in told
-    assert any("same fit appears in every table" in note for note in imdb.section.notes)
     assert "precision and recall of positive" in imdb.section.subtitle

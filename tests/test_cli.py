@@ -83,7 +83,7 @@ def test_published_rows_fit_the_terminal(workplace, tmp_path, width):
 def test_report_shows_mean_and_spread(workplace):
     folder, _, _ = workplace
     shown = spacelite("report", "--cache-dir", folder, env={"COLUMNS": "120"}).stdout
-    assert re.search(r"space +110 +\d\.\d{4} .* 0\.2 +0\.001 +2", shown)
+    assert re.search(r"space \+ inter 0\.2 \+ intra 0\.001 +110 +\d\.\d{4} .* 2", shown)
     assert re.search(r"±\.\d{4}", shown)
     content = json.loads(spacelite("report", "--cache-dir", folder, "--json").stdout)
     again = spacelite("report", "--cache-dir", folder, "--format", "json").stdout

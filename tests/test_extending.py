@@ -27,7 +27,8 @@ from spacelite.data.splits import Split
 from spacelite.heads import Pooling, TokenHead, TrainedHeadConfig
 from spacelite.heads.pooling import POOLINGS
 from spacelite.metrics.scores import METRICS, Metric
-from spacelite.reports.document.blocks import Table, report_blocks
+from spacelite.reports.document.blocks import Table
+from spacelite.reports.document.sections import report_blocks
 from spacelite.reports.render.forms import FORMS, Form
 from spacelite.training import batches
 

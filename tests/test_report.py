@@ -9,7 +9,7 @@ import pytest
 from spacelite import paper
 from spacelite.paper.tables import FIGURES
 from spacelite.reports.analysis import groups, published
-from spacelite.reports.document.blocks import section_blocks
+from spacelite.reports.document.sections import section_blocks
 from spacelite.reports.render import markdown
 from spacelite.runs import Run, RunRecord
 
@@ -81,11 +81,11 @@ def test_seeds_become_mean_and_standard_deviation():
     assert row.figures["loss"].std == 0
 
 
-def test_other_losses_are_other_rows_and_other_settings_other_sections():
+def test_other_settings_are_other_rows_and_other_caches_other_sections():
     runs = [run_with(), run_with(settings={"inter": 0.2}), run_with(settings={"epochs": 7}),
             run_with(cache_key="other")]  # fmt: skip
     sections = sections_of(runs)
-    assert [len(s.rows) for s in sections] == [2, 1, 1]
+    assert [len(s.rows) for s in sections] == [3, 1]
 
 
 def test_rows_stand_in_the_order_of_their_settings():
@@ -127,17 +127,20 @@ def test_the_same_backbone_stands_alone_and_needs_no_mark():
 
 
 def test_fewer_examples_are_said():
-    tables = published_tables([run_with(examples={"train": 10000, "test": 10000})])
+    tables = published_tables(
+        [run_with(examples={"train": 10000, "validation": 10, "test": 10000})]
+    )
     for table in tables:
         assert "† Published with 25,000 training examples, here 10,000." in table.notes
         assert sum(row.system.endswith("* †") for row in table.rows) == 1
 
 
 def test_of_several_caches_the_one_nearest_to_a_table_is_held_against_it():
-    few = run_with(examples={"train": 100, "test": 100}, cache_key="few", test={"accuracy": 0.1})
+    small = {"train": 100, "validation": 10, "test": 100}
+    few = run_with(examples=small, cache_key="few", cache="few", test={"accuracy": 0.1})
     whole = run_with(test={"accuracy": 0.7})
     own = run_with(
-        examples={"train": 100, "test": 100}, cache_key="own", test={"accuracy": 0.6},
+        examples=small, cache_key="own", cache="own", test={"accuracy": 0.6},
         spec={"backbone": "xlnet-base-cased"},
     )  # fmt: skip
     for order in ([few, whole, own], [own, whole, few]):
@@ -148,6 +151,10 @@ def test_of_several_caches_the_one_nearest_to_a_table_is_held_against_it():
             "IMDB, XLNet (no fine-tuning) [imdb-xlnet-5]": 0.6
         }
         assert {value for name, value in found.items() if "xlnet" not in name} == {0.7}
+        for table in tables:
+            said = [note for note in table.notes if "other caches fit this table too" in note]
+            assert len(said) == 1 and "(few" in said[0] or ", few" in said[0]
+            assert "own" not in said[0]  # it has the backbone of another table
 
 
 def test_the_best_of_each_column_are_marked_among_their_like():
@@ -221,8 +228,8 @@ def test_logregs_evaluations_elsewhere_are_told_once(tmp_path):
     })  # fmt: skip
     fitted = Run(tmp_path / "run", fitted.record)
     sections = sections_of([run_with(), run_with(settings={"learning_rate": 1e-3}), fitted])
-    assert [len(section.rows) for section in sections] == [2, 1, 2]
-    assert [section.data for section in sections] == ["imdb", "other", "imdb"]
+    assert [len(section.rows) for section in sections] == [3, 1]
+    assert [section.data for section in sections] == ["imdb", "other"]
 
 
 def test_without_a_test_split_validation_is_shown():
@@ -238,11 +245,10 @@ def test_markdown_is_a_table_with_every_column():
     table = [line for line in lines if line.startswith("|")]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
     assert cells[0] == ["System", "Parameters", "Loss", "CE", "Accuracy", "Macro F1", "Precision",
-                        "Recall", "Inter", "Intra", "Seeds"]  # fmt: skip
+                        "Recall", "Seeds"]  # fmt: skip
     assert len({len(row) for row in cells}) == 1
     assert cells[2] == ["space", "2,318", "0.5000 ± 0.0000", "0.4000 ± 0.0000", "0.8050 ± 0.0071",
-                        "0.7900 ± 0.0000", "0.7800 ± 0.0000", "0.8100 ± 0.0000", "0", "0",
-                        "2"]  # fmt: skip
+                        "0.7900 ± 0.0000", "0.7800 ± 0.0000", "0.8100 ± 0.0000", "2"]  # fmt: skip
 
 
 def test_names_from_data_cannot_break_the_markdown():

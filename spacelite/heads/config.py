@@ -40,8 +40,12 @@ class TrainedHeadConfig(HeadConfig):
     """
 
     seed: int = setting(0, check=whole_number(0, LARGEST_SEED))
-    learning_rate: float = setting(2e-4, check=positive, words="learning rate {:g}", always=True)
-    weight_decay: float = setting(0.01, check=non_negative, words="weight decay {:g}", always=True)
+    learning_rate: float = setting(
+        2e-4, check=positive, words="learning rate {:g}", always=True, tuned=True
+    )
+    weight_decay: float = setting(
+        0.01, check=non_negative, words="weight decay {:g}", always=True, tuned=True
+    )
 
     @property
     @override

@@ -45,7 +45,7 @@ class SpaceConfig(TrainedHeadConfig):
     """
 
     kind: ClassVar[str] = "space"
-    latent: int = setting(3, check=whole_number(1, LARGEST_LATENT))
+    latent: int = setting(3, check=whole_number(1, LARGEST_LATENT), tuned=True, symbol="L")
     inter: float = setting(0.0, check=non_negative)
     intra: float = setting(0.0, check=non_negative)
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from spacelite.reports.analysis import content
 from spacelite.reports.analysis.content import Findings
-from spacelite.reports.document.blocks import Block, report_blocks
+from spacelite.reports.document.blocks import Block
+from spacelite.reports.document.sections import report_blocks
 from spacelite.reports.render import forms, fragment
 from spacelite.runs import Run
 
@@ -64,21 +65,6 @@ class Report:
         return fragment.render(self.blocks())
 
 
-def build(
-    cache_dir: Path,
-    runs: Sequence[Run],
-    *,
-    with_examples: bool = True,
-    backbone: str | None = None,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Report:
+def build(cache_dir: Path, runs: Sequence[Run], **arguments: Any) -> Report:
     """Compare runs. Arguments as in `analysis.content.build`."""
-    return Report(
-        content.build(
-            cache_dir,
-            runs,
-            with_examples=with_examples,
-            backbone=backbone,
-            on_progress=on_progress,
-        )
-    )
+    return Report(content.build(cache_dir, runs, **arguments))

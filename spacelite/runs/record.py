@@ -167,7 +167,7 @@ class RunRecord:
 
     def _check(self) -> None:
         """Raise ValueError if values of the right types contradict each other."""
-        _check_scores(self.metrics, self.examples)
+        _check_scores({"train": {}, **self.metrics}, self.examples)
         if self.metrics[self.split]["accuracy"] is None:
             raise ValueError(f"metrics.{self.split}.accuracy is null")
         if len(self.label_names) < 2 - (self.task is MULTI_LABEL):
@@ -277,6 +277,6 @@ def _check_scores(metrics: Mapping[str, Scores], examples: Mapping[str, int]) ->
     of examples of every split."""
     if "accuracy" not in metrics.get(shown_split(metrics), {}):
         raise ValueError(f"metrics.{shown_split(metrics)}.accuracy is missing")
-    for split in ("train", *metrics):
+    for split in metrics:
         if examples.get(split, 0) < 1:
             raise ValueError(f"examples.{split} is missing or not above 0")

@@ -35,7 +35,9 @@ class FitConfig(Config):
         "monitor",
     )  # fmt: skip
 
-    class_weights: str = setting("none", check=one_of(*CLASS_WEIGHTS), words="{} class weights")
+    class_weights: str = setting(
+        "none", check=one_of(*CLASS_WEIGHTS), words="{} class weights", tuned=True
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,16 +55,22 @@ class TrainingConfig(FitConfig):
         monitor: Validation metric that `patience` watches.
     """
 
-    epochs: int = setting(15, check=whole_number(1))
-    batch_size: int = setting(256, check=whole_number(1), words="batch {}", always=True)
-    data_seed: int = setting(0, check=whole_number(0, LARGEST_SEED))
-    schedule: str = setting("constant", check=one_of(*SCHEDULES), words="{} schedule")
+    epochs: int = setting(15, check=whole_number(1), tuned=True)
+    batch_size: int = setting(256, check=whole_number(1), words="batch {}", always=True, tuned=True)
+    data_seed: int = setting(0, check=whole_number(0, LARGEST_SEED), words="data seed {}")
+    schedule: str = setting("constant", check=one_of(*SCHEDULES), words="{} schedule", tuned=True)
     clip_norm: float | None = setting(
-        None, check=optional(positive), words="gradients clipped at {:g}"
+        None, check=optional(positive), words="gradients clipped at {:g}", tuned=True
     )
-    patience: int | None = setting(None, check=optional(whole_number(1)), words="patience {}")
+    patience: int | None = setting(
+        None, check=optional(whole_number(1)), words="patience {}", tuned=True
+    )
     monitor: str = setting(
-        "f1_macro", check=lambda value: one_of(*METRICS)(value), words="best {}", always=True
+        "f1_macro",
+        check=lambda value: one_of(*METRICS)(value),
+        words="best {}",
+        always=True,
+        tuned=True,
     )
 
     @override

@@ -130,7 +130,7 @@ class Cost:
 @dataclass(frozen=True)
 class Analysis:
     """Everything that a report says about a group besides its table, for the MOST_SYSTEMS systems
-    with the best accuracy.
+    with the best accuracy. Of a sweep only the setting that validation chose counts.
 
     Attributes:
         label_names: The names of labels 0..C-1.
@@ -163,7 +163,8 @@ def analyse(cache_dir: Path, group: Group) -> Analysis:
     """Analyse a group from its runs' predictions and histories."""
     predictions: dict[str, list[Predictions]] = {}
     incomplete = []
-    for row, system in group.named:
+    named = [(row, system) for row, system in group.named if row.chosen]
+    for row, system in named:
         known = [one for one in system.predictions if one is not None]
         if len(known) == len(system.runs):
             predictions[row.name] = known
@@ -171,9 +172,9 @@ def analyse(cache_dir: Path, group: Group) -> Analysis:
             incomplete.append(row.name)
     record = group.systems[0].runs[0].record
     labels = list(record.label_names)
-    ranked = [row.name for row in sorted(group.section.rows, key=_worst_first, reverse=True)]
+    ranked = [row.name for row, _ in sorted(named, key=lambda one: -_accuracy(one[0]))]
     shown = ranked[:MOST_SYSTEMS]
-    systems = {row.name: system for row, system in group.named}
+    systems = {row.name: system for row, system in named}
     pairs, tests = tested_pairs(systems, predictions, set(shown))
     predictions = {name: own for name, own in predictions.items() if name in shown}
     systems = {name: system for name, system in systems.items() if name in shown}
@@ -195,7 +196,7 @@ def analyse(cache_dir: Path, group: Group) -> Analysis:
     )
 
 
-def _worst_first(row: Row) -> float:
+def _accuracy(row: Row) -> float:
     figure = row.figures["accuracy"]
     return -1.0 if figure is None else figure.mean
 

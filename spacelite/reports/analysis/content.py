@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from spacelite.errors import SpaceliteError
 from spacelite.reports.analysis import comparisons as analysis
-from spacelite.reports.analysis import data_notes, examples, groups, published
+from spacelite.reports.analysis import data_notes, examples, groups, published, selection
 from spacelite.reports.analysis.comparisons import Analysis
 from spacelite.reports.analysis.examples import Examples
 from spacelite.reports.analysis.rows import Section
 from spacelite.runs import Run
+
+SPLITS = ("train", "validation")  # that a report can show beside its own
 
 
 @dataclass(frozen=True)
@@ -27,10 +30,12 @@ class Part:
 
 @dataclass(frozen=True)
 class Findings:
-    """The published tables with the measured figures, and every group of runs."""
+    """The published tables with the measured figures, and every group of runs. `also` names another
+    split whose figures the tables show."""
 
     published: list[Section]
     parts: list[Part]
+    also: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The findings as JSON data: dictionaries, lists, strings and numbers."""
@@ -41,8 +46,14 @@ def build(
     cache_dir: Path,
     runs: Sequence[Run],
     *,
-    with_examples: bool,
+    with_examples: bool = True,
     backbone: str | None = None,
+    cache: str | None = None,
+    dataset: str | None = None,
+    head: Sequence[str] = (),
+    where: Mapping[str, Any] | None = None,
+    compare: Sequence[str] = (),
+    split: str | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Findings:
     """Analyse runs.
@@ -52,9 +63,21 @@ def build(
         runs: Runs, in the order that their groups should have.
         with_examples: Whether to read the caches' hidden states, for words and mistakes.
         backbone: Folder of the runs' backbone, if it was a local one.
+        cache: Only runs on the cache of this name.
+        dataset: Only runs on this data set.
+        head: Only heads of these kinds.
+        where: Only runs with these settings; arguments as in `selection.select`.
+        compare: Only these systems, as in `selection.compared`. The published tables are left out.
+        split: Another split whose figures the tables show too: `train` or `validation`.
         on_progress: Called with the number of groups done and the total.
+
+    Raises:
+        SpaceliteError: A condition fits no run, or the systems cannot be compared.
     """
-    together = groups.grouped(runs)
+    if split not in (None, *SPLITS):
+        raise SpaceliteError(f"split={split}: choose {' or '.join(SPLITS)}", ["split"])
+    runs = selection.select(runs, cache=cache, dataset=dataset, head=head, where=where)
+    together = selection.compared(runs, compare) if compare else groups.grouped(runs)
     parts = []
     for number, group in enumerate(together):
         on_progress(number, len(together))
@@ -67,4 +90,4 @@ def build(
             )
         )
     on_progress(len(together), len(together))
-    return Findings(published.of_groups(together), parts)
+    return Findings([] if compare else published.of_groups(together), parts, split)

@@ -1,9 +1,9 @@
-"""Runs -> groups: systems trained with the same settings on one cache, evaluated on one split."""
+"""Runs -> groups: the systems that were trained on one cache, evaluated on one split."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -15,15 +15,22 @@ from spacelite.reports.analysis.rows import (
     Section,
     averaging,
     measured,
-    section_settings,
     shared_settings,
-    told_apart,
     training_words,
     with_best,
 )
-from spacelite.runs import Run, TransferRecord
+from spacelite.reports.analysis.sweeps import (
+    effective,
+    notes,
+    sweep_key,
+    swept_settings,
+    system_name,
+    with_choice,
+    with_varied,
+)
+from spacelite.runs import Run, RunRecord, TransferRecord
 
-FITTED = "logreg has no epochs and no seed: the same fit appears in every table of its cache."
+Alone = Collection[tuple[Any, ...]]  # `same_but_seed` of systems that belong to no sweep
 
 
 @dataclass(frozen=True)
@@ -72,47 +79,33 @@ class Group:
         return list(zip(self.section.rows, self.systems, strict=True))
 
 
-def grouped(runs: Sequence[Run]) -> list[Group]:
-    """Group runs by cache and shared settings; within a group, runs that differ only in their seed
-    form a row.
-
-    A head that is fitted at once (logreg) belongs to every group of its cache whose settings
-    include its own. Evaluations on other data sets form separate groups.
+def grouped(runs: Sequence[Run], named: Sequence[RunRecord] = ()) -> list[Group]:
+    """Group runs by cache; within a group, runs that differ only in their seed form a row.
+    Evaluations on other data sets form separate groups.
 
     Args:
         runs: Runs, in the order that their groups should have.
+        named: Runs whose systems are compared with the others even if they belong to a sweep.
     """
-    together: dict[tuple[Any, ...], list[Run]] = {}
-    fitted = [run for run in runs if not heads.in_epochs(run.head)]
+    together: dict[str, list[Run]] = {}
     for run in runs:
-        if heads.in_epochs(run.head):
-            together.setdefault(_key(run), []).append(run)
-    for run in fitted:
-        own = set(_key(run))
-        fitting = [members for key, members in together.items() if own <= set(key)]
-        for members in fitting or [together.setdefault(_key(run), [])]:
-            members.append(run)
-    groups: list[Group] = []
+        together.setdefault(run.record.cache_key, []).append(run)
+    alone = {record.same_but_seed() for record in named}
+    groups = []
     for members in together.values():
-        groups.append(_own_group(members))
-        for group in _transfer_groups(members):
-            # A transfer of logreg alone is the same in each group that logreg belongs to.
-            if all(group.section != other.section for other in groups):
-                groups.append(group)
-    return groups
+        # A head that is fitted at once lacks the settings that describe the group.
+        members.sort(key=lambda run: not heads.in_epochs(run.head))
+        groups += [_own_group(members, alone), *_transfer_groups(members, alone)]
+    return _with_titles(groups)
 
 
-def _key(run: Run) -> tuple[tuple[str, Any], ...]:
-    shared = shared_settings(run.record)
-    return (("cache_key", run.record.cache_key), *sorted(shared.items()))
-
-
-def _own_group(runs: list[Run]) -> Group:
+def _own_group(runs: list[Run], alone: Alone) -> Group:
     record = runs[0].record
     sizes = ", ".join(f"{count:,} {name}" for name, count in record.examples.items())
     data = record.spec.dataset
     return _group(
         [(run, None) for run in runs],
+        alone,
         title=data,
         about=f"{record.split} figures, ± over seeds; examples: {sizes}",
         data=data,
@@ -122,7 +115,7 @@ def _own_group(runs: list[Run]) -> Group:
     )
 
 
-def _transfer_groups(runs: list[Run]) -> list[Group]:
+def _transfer_groups(runs: list[Run], alone: Alone) -> list[Group]:
     by_cache: dict[tuple[str, ...], list[tuple[Run, TransferRecord]]] = {}
     for run in runs:
         for transfer in run.transfers():
@@ -141,6 +134,7 @@ def _transfer_groups(runs: list[Run]) -> list[Group]:
         groups.append(
             _group(
                 members,
+                alone,
                 title=f"{runs[0].record.spec.dataset} → {first.dataset}",
                 about=about,
                 data=first.dataset,
@@ -154,6 +148,7 @@ def _transfer_groups(runs: list[Run]) -> list[Group]:
 
 def _group(
     members: Sequence[tuple[Run, TransferRecord | None]],
+    alone: Alone,
     *,
     title: str,
     about: str,
@@ -166,12 +161,20 @@ def _group(
     alike: dict[tuple[Any, ...], list[tuple[Run, TransferRecord | None]]] = {}
     for run, transfer in members:
         alike.setdefault(run.record.same_but_seed(), []).append((run, transfer))
+    ordered = _in_sweeps(list(alike.values()))
     systems = []
-    # Not by creation: runs of one pass are created in the same second. Baselines come last.
-    for own in sorted(alike.values(), key=lambda own: _order(own[0][0])):
+    for own in ordered:
         own.sort(key=lambda one: one[0].record.seed)
         transfers = [transfer for _, transfer in own if transfer is not None]
         systems.append(System([run for run, _ in own], transfers or None))
+    records = [run.record for run, _ in members]
+    firsts = [one.runs[0].record for one in systems]
+    swept = swept_settings(firsts)
+    sweeps = [
+        own.same_but_seed() if own.same_but_seed() in alone else sweep_key(own) for own in firsts
+    ]
+    rows = with_varied([_row(one, data, swept) for one in systems], firsts)
+    rows = with_best(with_choice(rows, sweeps))
     spec, epochs = record.spec, record.epochs
     parts = [title, spec.backbone]
     if spec.layer != -1:
@@ -180,30 +183,84 @@ def _group(
         parts.append(f"at most {spec.max_length} tokens")
     if spec.padding != "none":
         parts.append("padded positions counted")
-    if epochs is not None:
+    if epochs is not None and "epochs" not in swept:
         parts.append(f"{epochs} epoch{'s' if epochs != 1 else ''}")
-    rows = [measured(one.runs, one.scores(), data) for one in systems]
     section = Section(
         title=", ".join(parts),
         subtitle=(
             f"{about}; {averaging(record.average, record.label_names)}; "
-            f"{training_words(record)}cache {cache}"
+            f"{training_words(records, swept)}cache {cache}"
         ),
         data=data,
         backbone=spec.backbone,
         cache=cache,
         split=split,
         examples=examples,
-        settings=section_settings(record),
+        settings=shared_settings(records),
         average=record.average,
-        rows=with_best(told_apart(rows, [one.runs[0].record for one in systems])),
-        notes=[FITTED] if epochs is not None and any(one.fixed for one in systems) else [],
+        rows=rows,
+        notes=notes(rows, sweeps, split),
+        swept=swept,
     )
     return Group(section, systems)
+
+
+def _row(system: System, data: str, swept: Collection[str]) -> Row:
+    row = measured(system.runs, system.scores(), data)
+    return replace(row, system=system_name(system.runs[0].head, swept))
+
+
+def _in_sweeps(systems: list[list[tuple[Run, TransferRecord | None]]]) -> list[Any]:
+    """Systems in the order of a table: by kind of head, in the order of KINDS, then settings, with
+    those of one sweep together.
+
+    Not by creation: runs of one pass are created in the same second. Baselines come last.
+    """
+    sweeps: dict[Any, list[Any]] = {}
+    for own in sorted(systems, key=lambda own: _order(own[0][0])):
+        sweeps.setdefault(sweep_key(own[0][0].record), []).append(own)
+    return [own for sweep in sweeps.values() for own in sweep]
 
 
 def _order(run: Run) -> tuple[Any, ...]:
     """Sort key: the kind of head in the order of KINDS, then its settings."""
     own = run.head.settings()
     numbers = (own.get(name) or 0 for name in ("latent", "inter", "intra"))
-    return (list(heads.KINDS).index(run.head.kind), *numbers, run.record.system)
+    rest = (
+        (0 if value is None or isinstance(value, str) else value, str(value))
+        for value in effective(run.record).values()
+    )
+    return (list(heads.KINDS).index(run.head.kind), *numbers, run.record.system, *rest)
+
+
+def _with_titles(groups: Sequence[Group]) -> list[Group]:
+    """Add to equal titles what their caches differ in."""
+    alike: dict[str, list[int]] = {}
+    for number, group in enumerate(groups):
+        alike.setdefault(group.section.title, []).append(number)
+    titled = list(groups)
+    for title, numbers in alike.items():
+        about = [_about(groups[number]) for number in numbers]
+        kept: list[int] = []  # what tells all of them apart, or as many as possible
+        for at in range(len(about[0])):
+            so_far = {tuple(own[index] for index in kept) for own in about}
+            with_it = {tuple(own[index] for index in (*kept, at)) for own in about}
+            kept += [at] if len(with_it) > len(so_far) else []
+        for number, own in zip(numbers, about, strict=True):
+            heading = ", ".join([title, *(own[index] for index in kept)])
+            titled[number] = replace(
+                groups[number], section=replace(groups[number].section, title=heading)
+            )
+    return titled
+
+
+def _about(group: Group) -> list[str]:
+    """What headings say of groups that have the same title otherwise."""
+    section, record = group.section, group.systems[0].runs[0].record
+    return [
+        *(f"{count:,} {name} examples" for name, count in section.examples.items()),
+        record.spec.dtype,
+        f"{record.spec.precision} precision",
+        f"backbone {record.spec.backbone_version[:10]}",
+        f"cache {section.cache}",
+    ]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from spacelite import paper, settings
 from spacelite.metrics.scores import METRICS, Scores
 from spacelite.runs import Run, RunRecord, figure
-from spacelite.training import TrainingConfig
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,7 @@ class Row:
     """One line of a table.
 
     Attributes:
-        system: The head's name, with the settings that distinguish it from others in its table.
+        system: The head's name, without what the table's columns say.
         kind: `measured` for a measured system, `published` for a published one, or `difference`
             for the two lines above, measured minus published.
         train_params: Number of trained parameters.
@@ -40,6 +39,11 @@ class Row:
         train_examples: Number of training examples.
         runs: Ids of the runs, one per seed.
         best: Metrics in which no other row of the same kind is better.
+        varied: The settings that distinguish it from rows with the same title: name -> symbol.
+        settings: All settings but the seed.
+        by_split: Split -> metric -> figure, for the run's own splits.
+        tried: Number of settings in the system's sweep, 1 for a system without one.
+        chosen: Whether validation chose it among the settings of its sweep.
     """
 
     system: str
@@ -55,12 +59,27 @@ class Row:
     train_examples: int
     runs: list[str]
     best: list[str]
+    varied: dict[str, str] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    by_split: dict[str, dict[str, MeanStd | None]] = field(default_factory=dict)
+    tried: int = 1
+    chosen: bool = True
 
     @property
-    def name(self) -> str:
+    def title(self) -> str:
         """The system's name with the weights of its losses."""
         weights = {"inter": self.inter, "intra": self.intra}
         return " + ".join([self.system, *(f"{key} {w:g}" for key, w in weights.items() if w)])
+
+    @property
+    def details(self) -> list[str]:
+        """The settings of `varied` with their values: `learning rate 0.001`."""
+        return [f"{symbol} {shown(self.settings[name])}" for name, symbol in self.varied.items()]
+
+    @property
+    def name(self) -> str:
+        """The title with what distinguishes the row from others with the same title."""
+        return ", ".join([self.title, *self.details])
 
 
 @dataclass(frozen=True)
@@ -79,6 +98,7 @@ class Section:
         average: How precision and recall are averaged: `binary` or `weighted`.
         rows: Rows of the table.
         notes: Footnotes, such as how published and measured rows differ.
+        swept: Setting -> its heading, for the settings that have a column since they differ.
     """
 
     title: str
@@ -92,6 +112,14 @@ class Section:
     average: str
     rows: list[Row]
     notes: list[str]
+    swept: dict[str, str] = field(default_factory=dict)
+
+
+def shown(value: Any) -> str:
+    """A setting's value in tables: `0.001`, `64`, `none`."""
+    if value is None:
+        return "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def mean_std(values: Sequence[float]) -> MeanStd:
@@ -99,17 +127,19 @@ def mean_std(values: Sequence[float]) -> MeanStd:
     return MeanStd(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
 
 
-def shared_settings(record: RunRecord) -> dict[str, Any]:
-    """The settings that the systems of a table share: all training settings, and the head settings
-    that tables mention in words rather than in columns or names."""
-    names = [each.name for each in fields(record.head) if each.metadata["words"] is not None]
-    return {**{name: getattr(record.head, name) for name in names}, **record.training.settings()}
+def all_settings(record: RunRecord) -> dict[str, Any]:
+    """The settings of a run, of its head and of its training, except the seed."""
+    values = {**record.head.settings(), **record.training.settings()}
+    return {name: value for name, value in values.items() if name != "seed"}
 
 
-def section_settings(record: RunRecord | None) -> dict[str, Any]:
-    """The shared settings of a section; None for those that a run does not have."""
-    usual = dict.fromkeys((*TrainingConfig.ALWAYS_HASHED, "learning_rate", "weight_decay"))
-    return {**usual, **(shared_settings(record) if record is not None else {})}
+def shared_settings(records: Sequence[RunRecord]) -> dict[str, Any]:
+    """The settings that have the same value in all runs that have them."""
+    values: dict[str, list[Any]] = {}
+    for record in records:
+        for name, value in all_settings(record).items():
+            values.setdefault(name, []).append(value)
+    return {name: own[0] for name, own in values.items() if all(one == own[0] for one in own)}
 
 
 def measured(runs: Sequence[Run], scores: Sequence[Scores], data: str) -> Row:
@@ -130,6 +160,15 @@ def measured(runs: Sequence[Run], scores: Sequence[Scores], data: str) -> Row:
         train_examples=record.examples["train"],
         runs=[run.id for run in runs],
         best=[],
+        settings=all_settings(record),
+        by_split={
+            split: {
+                name: _over_seeds([run.record.metrics[split] for run in runs], name)
+                for name in METRICS
+            }
+            for split in record.metrics
+            if all(split in run.record.metrics for run in runs)
+        },
     )
 
 
@@ -174,10 +213,11 @@ def difference(measured: Row, published: Row) -> Row:
 
 def with_best(rows: Sequence[Row]) -> list[Row]:
     """Mark the best figures of the measured and of the published rows, compared at the four
-    decimals that are printed; a single row of a kind has no best figures."""
+    decimals that are printed; a single row of a kind has no best figures, and rows of a sweep
+    that validation did not choose do not count."""
     marked = list(rows)
     for kind in ("measured", "published"):
-        own = [number for number, row in enumerate(rows) if row.kind == kind]
+        own = [number for number, row in enumerate(rows) if row.kind == kind and row.chosen]
         best: dict[int, list[str]] = {number: [] for number in own}
         for name, metric in METRICS.items():
             figures = {number: rows[number].figures[name] for number in own}
@@ -191,27 +231,6 @@ def with_best(rows: Sequence[Row]) -> list[Row]:
     return marked
 
 
-def told_apart(rows: Sequence[Row], records: Sequence[RunRecord]) -> list[Row]:
-    """Add to the names of rows with equal names the settings in which their runs differ."""
-    alike: dict[str, list[int]] = {}
-    for number, row in enumerate(rows):
-        alike.setdefault(row.name, []).append(number)
-    apart = list(rows)
-    for numbers in alike.values():
-        own = [_own_settings(records[number]) for number in numbers]
-        names = [name for name in own[0] if len({str(one.get(name)) for one in own}) > 1]
-        for number, values in zip(numbers, own, strict=True):
-            words = ", ".join(f"{name.replace('_', ' ')} {values[name]}" for name in names)
-            if words:
-                apart[number] = replace(rows[number], system=f"{rows[number].system}, {words}")
-    return apart
-
-
-def _own_settings(record: RunRecord) -> Mapping[str, Any]:
-    values = {**record.head.settings(), **record.training.settings()}
-    return {name: value for name, value in values.items() if name not in ("seed", "inter", "intra")}
-
-
 def averaging(average: str, labels: Sequence[str]) -> str:
     """How precision and recall are averaged, in words."""
     if average == "binary":
@@ -219,7 +238,15 @@ def averaging(average: str, labels: Sequence[str]) -> str:
     return "precision and recall weighted by support"
 
 
-def training_words(record: RunRecord) -> str:
-    """`batch 256, learning rate 0.0002, weight decay 0.01; `, and what is not the default."""
-    said = ", ".join([*settings.words(record.training), *settings.words(record.head)])
-    return f"{said}; " if said else ""
+def training_words(records: Sequence[RunRecord], swept: Collection[str] = ()) -> str:
+    """`batch 256, learning rate 0.0002, weight decay 0.01; `, and what is not the default, as far
+    as all runs share it.
+
+    Args:
+        records: The runs' records; the first is one of a head that is trained in epochs, if any is.
+        swept: Settings that have a column.
+    """
+    shared, first = shared_settings(records), records[0]
+    differing = [name for name in all_settings(first) if name not in shared or name in swept]
+    said = [*settings.words(first.training, differing), *settings.words(first.head, differing)]
+    return f"{', '.join(said)}; " if said else ""

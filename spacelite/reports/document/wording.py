@@ -24,18 +24,18 @@ def figure(value: MeanStd | None) -> str:
     return f"{mean(value)} {std(value)}".strip()
 
 
-def mean(value: MeanStd | None, signed: bool = False) -> str:
+def mean(value: MeanStd | None, signed: bool = False, places: int = 4) -> str:
     """`0.6210`, `+0.0120` or `−0.0120` when signed, or a dash."""
     if value is None:
         return "–"
     if signed and abs(value.mean) < LARGEST:
-        return share(value.mean)
-    return decimals(value.mean, 4)
+        return share(value.mean, places)
+    return decimals(value.mean, places)
 
 
-def std(value: MeanStd | None) -> str:
+def std(value: MeanStd | None, places: int = 4) -> str:
     """`± 0.0030`, or nothing for a single seed."""
-    return "" if value is None or value.std is None else f"± {decimals(value.std, 4)}"
+    return "" if value is None or value.std is None else f"± {decimals(value.std, places)}"
 
 
 def decimals(value: float, places: int) -> str:
@@ -82,8 +82,13 @@ def cost(of: Cost) -> str:
     return f"Embedding, once: {embedding}; cache: {size}."
 
 
-def verdict(comparison: Comparison) -> str:
-    """What a comparison says, in words: one verdict from all uncertainty that there is."""
+def verdict(comparison: Comparison, tests: int) -> str:
+    """What a comparison says, in words: one verdict from all uncertainty that there is.
+
+    Args:
+        comparison: The comparison.
+        tests: Number of pairs that its p is corrected for.
+    """
     one, other = comparison.first, comparison.second
     accuracy, f1 = comparison.accuracy, comparison.f1_macro
     heads = comparison.basis == HEADS
@@ -93,7 +98,8 @@ def verdict(comparison: Comparison) -> str:
     sign = -1 if accuracy.value < 0 else 1
     ahead, behind = (one, other) if sign > 0 else (other, one)
     points = f"{_points(accuracy, sign)} of accuracy"
-    within = f"({_interval(accuracy, sign)}; {p_value(comparison.corrected)})"
+    corrected = "corrected " if tests > 1 else ""
+    within = f"({_interval(accuracy, sign)}; {corrected}{p_value(comparison.corrected)})"
     f1_too = f"{_points(f1, sign)} of macro F1 ({_interval(f1, sign)})"
     if comparison.corrected < LEVEL and accuracy.value:
         if heads:

@@ -10,7 +10,8 @@ from pathlib import Path
 from spacelite import files
 from spacelite.errors import SpaceliteError
 from spacelite.reports.analysis.content import Findings
-from spacelite.reports.document.blocks import Plot, report_blocks
+from spacelite.reports.document.blocks import Plot
+from spacelite.reports.document.sections import report_blocks
 
 # Called with the number of figures and pages done and the total.
 OnProgress = Callable[[int, int], None]
@@ -79,7 +80,7 @@ FORMS: dict[str, Form] = {
 
 def form(name: str) -> Form:
     """A form by its name. Raises SpaceliteError if there is no such form."""
-    if name not in FORMS:
+    if not isinstance(name, str) or name not in FORMS:
         raise SpaceliteError(f"format={name}: choose from {', '.join(FORMS)}", ["format"])
     return FORMS[name]
 

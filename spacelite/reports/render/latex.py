@@ -78,7 +78,7 @@ def _table(table: Table) -> str:
 
 def _line(line: Line) -> str:
     cells = [_cell(cell) for cell in line.cells]
-    if line.kind in ("published", "difference"):
+    if line.kind in ("published", "difference", "split"):
         cells[0] = f"\\quad {cells[0]}"
     after = " \\addlinespace" if line.kind == "difference" else ""
     return f"{' & '.join(cells)} \\\\{after}"

@@ -1,0 +1,272 @@
+"""Sweeps, filters and named comparisons: what a report compares, and what it says was searched."""
+
+import json
+
+import numpy as np
+import pytest
+from conftest import refusal
+from test_cli import spacelite
+from test_report import run_with, sections_of
+
+import spacelite as library
+from spacelite.reports.analysis import groups, published, selection
+from spacelite.reports.document.sections import section_blocks
+from spacelite.reports.document.systems_table import systems_table
+from spacelite.reports.render import markdown
+
+FIGURES = {"loss": 0.5, "ce": 0.4, "f1_macro": 0.7, "precision": 0.7, "recall": 0.7}
+
+
+def tried(rate, validation, test=0.8, seed=0, **settings):
+    """A run with a learning rate, and its accuracies."""
+    return run_with(
+        settings={"learning_rate": rate, "seed": seed, **settings},
+        metrics={
+            "validation": FIGURES | {"accuracy": validation},
+            "test": FIGURES | {"accuracy": test},
+        },
+    )
+
+
+SWEEP = [tried(1e-4, 0.70, 0.9), tried(1e-3, 0.74, 0.71, 0), tried(1e-3, 0.78, 0.71, 1),
+         tried(1e-2, 0.75, 0.95)]  # fmt: skip
+
+
+def test_validation_chooses_among_the_settings_of_a_sweep():
+    (section,) = sections_of(SWEEP)
+    assert section.swept == {"learning_rate": "Learning rate"}
+    assert [(row.settings["learning_rate"], row.chosen, row.tried) for row in section.rows] == [
+        (1e-4, False, 3), (1e-3, True, 3), (1e-2, False, 3),
+    ]  # fmt: skip
+    assert [row.name for row in section.rows] == [
+        "space, learning rate 0.0001", "space, learning rate 0.001", "space, learning rate 0.01",
+    ]  # fmt: skip
+    assert section.notes[0] == (
+        "space: 3 settings were tried (learning rate 0.0001 to 0.01). Validation accuracy chose "
+        "learning rate 0.001."
+    )
+    # What was not chosen is not bold, however good its test figure.
+    assert [row.best for row in section.rows] == [[], [], []]
+    table = systems_table(section)
+    assert table.columns[:4] == ["System", "Learning rate", "Parameters", "Validation accuracy"]
+    cells = [[cell.text for cell in line.cells[:4]] for line in table.lines]
+    assert cells == [
+        ["space", "0.0001", "2,318", "0.7000"], ["space (chosen)", "0.001", "2,318", "0.7600"],
+        ["space", "0.01", "2,318", "0.7500"],
+    ]  # fmt: skip
+    assert [line.cells[3].best for line in table.lines] == [False, True, False]
+    assert "learning rate" not in section.subtitle and "batch 256" in section.subtitle
+    assert "learning_rate" not in section.settings and section.settings["epochs"] == 5
+
+
+def test_latent_dimensions_are_a_column_and_loss_weights_are_systems():
+    runs = [run_with(settings={"latent": latent, "inter": inter})
+            for latent in (3, 16) for inter in (0, 0.2)]  # fmt: skip
+    (section,) = sections_of(runs)
+    assert section.swept == {"latent": "L"}
+    assert [(row.title, row.settings["latent"], row.tried) for row in section.rows] == [
+        ("space", 3, 2), ("space", 16, 2),
+        ("space + inter 0.2", 3, 2), ("space + inter 0.2", 16, 2),
+    ]  # fmt: skip
+    alone = sections_of([run_with(settings={"latent": 16})])[0]
+    assert alone.rows[0].title == "space L=16" and alone.swept == {}
+
+
+def test_a_setting_without_effect_tells_nothing_apart():
+    runs = [run_with(), run_with(settings={"patience": 3, "monitor": "f1_macro"})]
+    (section,) = sections_of(runs)
+    assert list(section.swept) == ["patience"]
+    assert [row.details for row in section.rows] == [["patience none"], ["patience 3"]]
+
+
+def test_orders_of_the_examples_are_systems_of_their_own_but_one_published_row():
+    runs = [run_with(settings={"data_seed": order, "seed": seed},
+                     test={"accuracy": 0.6 + order / 10})
+            for order in (0, 1) for seed in (0, 1)]  # fmt: skip
+    (section,) = sections_of(runs)
+    assert [row.name for row in section.rows] == ["space, data seed 0", "space, data seed 1"]
+    assert [row.tried for row in section.rows] == [1, 1] and section.swept == {}
+    for table in published.of_groups(groups.grouped(runs)):
+        (row,) = [row for row in table.rows if row.runs]
+        assert row.seeds == 4 and row.figures["accuracy"].mean == pytest.approx(0.65)
+        assert any("all 4 runs" in note and "data seeds 0, 1" in note for note in table.notes)
+    one = sections_of([run_with(settings={"data_seed": 7})])[0]
+    assert "data seed 7" in one.subtitle
+
+
+def test_headings_name_what_the_caches_differ_in():
+    few = {"train": 100, "validation": 10, "test": 20000}
+    sections = sections_of([
+        run_with(), run_with(examples=few, cache_key="few"),
+        run_with(spec={"dtype": "float32"}, cache_key="wide"),
+        run_with(spec={"dataset": "other"}, cache_key="other"),
+    ])  # fmt: skip
+    assert [section.title for section in sections] == [
+        "imdb, minilm, 5 epochs, 25,000 train examples, float16",
+        "imdb, minilm, 5 epochs, 100 train examples, float16",
+        "imdb, minilm, 5 epochs, 25,000 train examples, float32",
+        "other, minilm, 5 epochs",
+    ]
+
+
+def test_runs_are_selected_by_cache_data_head_and_settings():
+    logreg = run_with(head="logreg", settings={"pooling": "mean", "seed": None}, cache="minilm--a")
+    runs = [*SWEEP, logreg]
+    chosen = selection.select(runs, where={"lr": ["0.001", 0.01]})
+    assert chosen == [*SWEEP[1:], logreg]  # logreg has no learning rate
+    assert selection.select(runs, head=["space"], where={"seed": 1}) == [SWEEP[2]]
+    assert selection.select(runs, cache="minilm--a") == [logreg]
+    assert selection.select(runs, dataset="imdb") == runs
+    assert selection.select(runs, where={"schedule": "constant"}) == runs
+
+
+@pytest.mark.parametrize(
+    ("conditions", "said"),
+    [
+        (
+            {"where": {"lr": 0.5}},
+            "where=lr=0.5: there is no such run; choose 0.0001 or 0.001 or 0.01",
+        ),
+        ({"where": {"lr": "fast"}}, "where=lr=fast: there is no such run"),
+        ({"where": {"lrr": 1}}, "where=lrr: no run has this setting; choose one of seed,"),
+        ({"dataset": "sst2"}, "dataset=sst2: there is no such run; choose imdb"),
+        ({"cache": "x"}, "cache=x: there is no such run; choose minilm--imdb--0"),
+        ({"head": ["mlp"]}, "head=mlp: there is no such run; choose space"),
+    ],
+)
+def test_conditions_that_fit_nothing_say_what_there_is(conditions, said):
+    assert said in refusal(selection.select, SWEEP, **conditions)
+
+
+@pytest.fixture(scope="module")
+def swept(report_dir, tmp_path_factory):
+    """The runs of the report's fixture, and a sweep on the same cache."""
+    import shutil
+
+    folder = tmp_path_factory.mktemp("swept")
+    shutil.copytree(report_dir, folder, dirs_exist_ok=True)
+    cache = next(run.record.cache for run in library.load_runs(folder)
+                 if run.record.spec.dataset == "imdb")  # fmt: skip
+    library.train(cache, cache_dir=folder, head=["space", "linear"], seeds=3, epochs=5,
+                  batch_size=16, learning_rate=[0.01, 0.02, 0.05], progress=False)  # fmt: skip
+    return folder
+
+
+def own_part(findings):
+    return next(part for part in findings.parts if part.section.title.startswith("imdb, "))
+
+
+def test_a_report_compares_only_what_validation_chose(swept):
+    part = own_part(library.report(cache_dir=swept, examples=False, progress=False).findings)
+    chosen = [row.name for row in part.section.rows if row.chosen]
+    assert len(chosen) < len(part.section.rows) and any(row.tried >= 3 for row in part.section.rows)
+    assert {one.name for one in part.analysis.systems} == set(chosen)
+    assert part.analysis.tests == len(chosen) * (len(chosen) - 1) // 2
+    for row in part.section.rows:  # against the files
+        if row.tried > 1 and row.chosen:
+            rivals = [other for other in part.section.rows if other.title == row.title]
+            figures = {}
+            for other in rivals:
+                records = [json.loads((swept / "runs" / one / "run.json").read_text())
+                           for one in other.runs]  # fmt: skip
+                figures[other.name] = np.mean(
+                    [record["metrics"]["validation"]["accuracy"] for record in records]
+                )
+            assert figures[row.name] == max(figures.values())
+
+
+def test_named_systems_are_compared_with_each_other_alone(swept):
+    whole = own_part(library.report(cache_dir=swept, examples=False, progress=False).findings)
+    names = [row.name for row in whole.section.rows if row.tried > 1][:2]  # one sweep
+    other = next(row for row in whole.section.rows if row.title.startswith("logreg"))
+    report = library.report(
+        compare=[*names, other.runs[0]], cache_dir=swept, examples=False, progress=False
+    )
+    assert report.findings.published == []
+    (part,) = report.findings.parts
+    assert len(part.section.rows) == 3 and all(row.chosen for row in part.section.rows)
+    assert part.analysis.tests == 3 and len(part.analysis.pairs) == 3
+    # What was searched stands under the table, whether or not validation chose it.
+    searched = [note for note in part.section.notes if "settings" in note and "were tried" in note]
+    assert len(searched) == 2
+    two = library.report(compare=names, cache_dir=swept, examples=False, progress=False)
+    (alone,) = two.findings.parts
+    (before,) = [pair for pair in part.analysis.pairs if {pair.first, pair.second} == {
+        row.name for row in alone.section.rows}]  # fmt: skip
+    (pair,) = alone.analysis.pairs
+    assert pair.corrected == pair.p and before.p == pytest.approx(pair.p)
+    assert before.corrected >= pair.corrected
+
+
+def test_a_title_means_the_chosen_setting(swept):
+    whole = own_part(library.report(cache_dir=swept, examples=False, progress=False).findings)
+    row = next(row for row in whole.section.rows if row.tried > 1 and row.chosen)
+    findings = library.report(compare=[row.title.upper(), "logreg (mean)"], cache_dir=swept,
+                              examples=False, progress=False).findings  # fmt: skip
+    assert row.runs in [each.runs for each in findings.parts[0].section.rows]
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["spice", "logreg (mean)"], "compare=spice: no system has this name"),
+        (["logreg (mean)", "logreg (mean)"], "this is one system; name at least two"),
+        (["imdb", "logreg (mean)"], "compare=imdb: fits"),
+    ],
+)
+def test_comparisons_that_cannot_be_made_are_refused(swept, names, said):
+    message = refusal(library.report, compare=names, cache_dir=swept, progress=False)
+    assert said in message and "\n" not in message
+
+
+def test_systems_of_different_data_cannot_be_compared(swept):
+    runs = library.load_runs(swept)
+    other = next(run for run in runs if run.record.spec.dataset != "imdb")
+    own = next(run for run in runs if run.record.spec.dataset == "imdb")
+    message = refusal(library.report, compare=[own.id, other.id], cache_dir=swept, progress=False)
+    assert "different caches" in message and own.record.cache in message
+
+
+def test_figures_of_another_split_stand_below():
+    section = sections_of([tried(1e-3, 0.74, 0.71, 0), tried(1e-3, 0.78, 0.71, 1)])[0]
+    table = systems_table(section, "validation")
+    assert [line.kind for line in table.lines] == ["measured", "split"]
+    at = table.columns.index("Accuracy")
+    cell = table.lines[1].cells[at]
+    assert (table.lines[1].cells[0].text, cell.text, cell.std) == (
+        "on validation", "0.7600", "± 0.0283",
+    )  # fmt: skip
+    assert table.lines[1].cells[table.columns.index("Seeds")].text == ""
+    assert len({len(line.cells) for line in table.lines}) == 1
+    assert len(systems_table(section, "train").lines) == 1  # these runs have no such figures
+    assert "| on validation |" in markdown.render(section_blocks(section, 1, "validation"))
+
+
+def test_the_command_takes_names_one_after_another(swept):
+    whole = spacelite("report", "--cache-dir", swept, "--json", "--dataset", "imdb")
+    names = [row["system"] for row in json.loads(whole.stdout)["parts"][0]["section"]["rows"]]
+    assert "logreg (mean)" in names
+    shown = spacelite("report", "--cache-dir", swept, "--compare", "linear (first)",
+                      "logreg (mean)", "--split", "validation")  # fmt: skip
+    assert "on validation" in shown.stdout and "linear (first)" in shown.stdout
+    assert "space" not in shown.stdout.split("spacelite report")[0].replace("spacelite", "")
+    for wrong, said in (
+        (["space"], "put --compare before the first"),
+        (["--where", "lr"], "--where lr: give a setting and its value"),
+        (["--where", "lr=7"], "--where lr=7: there is no such run"),
+        (["--split", "dev"], "--split dev: choose train or validation"),
+        (["--compare", "space", "nope"], "--compare nope: no system has this name"),
+    ):
+        failed = spacelite("report", "--cache-dir", swept, *wrong)
+        assert failed.exit_code == 1
+        assert said in failed.stderr
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_no_figure_is_cut_on_a_narrow_terminal(swept, width):
+    shown = spacelite(
+        "report", "--cache-dir", swept, "--dataset", "imdb", env={"COLUMNS": str(width)}
+    )
+    lines = shown.stdout.splitlines()
+    assert max(map(len, lines)) <= width and not any("…" in line for line in lines)
+    assert any(line.split()[-1:] == ["Seeds"] for line in lines)
