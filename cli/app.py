@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from spacelite.errors import SpaceliteError, one_line
+from spacelite.visible import visible
 
 from . import (
     INTERRUPTED,
@@ -69,6 +70,8 @@ class _Commands(TyperGroup):
             sys.exit(0)
         except Exception as error:
             if debug or type(error).__module__.startswith(("typer", "click")):
+                if hasattr(error, "message"):
+                    error.message = visible(str(error.message))
                 raise
             console.fail(
                 f"unexpected {type(error).__name__}: {one_line(error)} (this is a bug; "

@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from spacelite.errors import SpaceliteError
 from spacelite.progress import OnProgress, reporting
+from spacelite.visible import HOSTILE, json_escaped, visible
 
 from .options import option
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
 
 @cache
@@ -30,7 +32,42 @@ def _console(stderr: bool) -> Console:
         def on_broken_pipe(self) -> None:
             raise BrokenPipeError  # the application ends quietly; rich would exit with 1
 
-    return PipedConsole(stderr=stderr, highlight=False, markup=False)
+        def print(self, *objects: Any, **options: Any) -> None:
+            super().print(*map(_safe, objects), **options)
+
+    return PipedConsole(stderr=stderr, highlight=False, markup=False, emoji=False)
+
+
+def _safe(content: Any) -> Any:
+    """A text or table in which control characters are visible: whatever is printed comes here."""
+    from rich.table import Table
+    from rich.text import Text
+
+    if isinstance(content, str):
+        return visible(content)
+    if isinstance(content, Text):
+        return _safe_text(content)
+    if isinstance(content, Table):
+        for column in content.columns:
+            column.header = _safe(column.header)
+            column._cells = [_safe(cell) for cell in column._cells]
+    return content
+
+
+def _safe_text(text: Text) -> Text:
+    """The same text with the same styles; what is written out has the style of its character."""
+    found = [match.start() for match in HOSTILE.finditer(text.plain)]
+    if not found:
+        return text
+    whole = text.blank_copy()
+    for part in text.divide(sorted({each for at in found for each in (at, at + 1)})):
+        shown = visible(part.plain)
+        if shown != part.plain:
+            spans = [span._replace(end=len(shown)) for span in part.spans]
+            part.plain = shown
+            part.spans = spans
+        whole.append_text(part)
+    return whole
 
 
 def out() -> Console:
@@ -45,8 +82,25 @@ def err() -> Console:
 
 def print_json(content: object) -> None:
     """Print one JSON document on standard output; NaN and infinity become null."""
-    json.dump(_finite(content), sys.stdout, indent=1, ensure_ascii=False, allow_nan=False)
-    sys.stdout.write("\n")
+    # An ascii terminal would show "?" for "±": here it is an escape, which keeps the content.
+    ascii_only = not (sys.stdout.encoding or "utf-8").lower().startswith("utf")
+    text = json.dumps(_finite(content), indent=1, ensure_ascii=ascii_only, allow_nan=False)
+    sys.stdout.write(f"{json_escaped(text)}\n")
+
+
+def write(text: str, form: str) -> None:
+    """Write a document on standard output.
+
+    Args:
+        text: The document.
+        form: `json`, in which control characters are escaped; `csv`, which stays as it is unless a
+            terminal shows it; or another form, in which control characters become visible.
+    """
+    if form == "json":
+        text = json_escaped(text)
+    elif form != "csv" or sys.stdout.isatty():
+        text = visible(text)
+    sys.stdout.write(text)
 
 
 def _finite(content: Any) -> Any:
@@ -63,7 +117,7 @@ def fail(message: str) -> None:
     """Print an error on one line on standard error."""
     from rich.text import Text
 
-    err().print(Text.assemble(("error: ", "bold red"), message), soft_wrap=True)
+    err().print(Text.assemble(("error: ", "bold red"), visible(message)), soft_wrap=True)
 
 
 class _Messages(logging.Handler):
@@ -78,7 +132,7 @@ class _Messages(logging.Handler):
                 for each in record.args
             )
         style = "yellow" if record.levelno >= logging.WARNING else "default"
-        err().print(Text(self.format(record), style=style), soft_wrap=True)
+        err().print(Text(visible(self.format(record)), style=style), soft_wrap=True)
 
 
 def show_messages() -> None:

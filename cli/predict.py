@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import io
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -51,6 +53,11 @@ def predict(
         raise SpaceliteError("give texts or --file, not both")
     if as_csv and as_json:
         raise SpaceliteError("give --csv or --json, not both")
+    if texts and len(texts) == 1 and os.path.isfile(texts[0]):  # noqa: PTH113 - Path's own raises
+        raise SpaceliteError(
+            f"{texts[0]} is a file: give --file {texts[0]} to classify its lines (the name itself "
+            "can be given on standard input)"
+        )
     found = api.load_run(run, cache_dir)
     if file is not None:
         texts = read_texts(file)
@@ -80,10 +87,12 @@ def predict(
 
 
 def _print_csv(predictions: TextPredictions) -> None:
-    writer = csv.writer(sys.stdout, lineterminator="\n")
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
     for number, (row, labels) in enumerate(zip(predictions.rows, predictions.labels, strict=True)):
         text, label = row["text"], next(key for key in row if key.startswith("label"))
         if number == 0:
             writer.writerow(["text", label, "unknown", *row["probabilities"]])
         shown = [text, ";".join(labels), row["unknown"]]
         writer.writerow([*shown, *row["probabilities"].values()])
+    console.write(table.getvalue(), "csv")

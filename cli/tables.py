@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from spacelite.visible import visible
+
 from . import console
 
+LEAST_ROOM = 24  # characters of a line of text, even if the table gets too wide
+
 if TYPE_CHECKING:
+    from rich.text import Text as RichText
+
     from spacelite.reports.document.blocks import Table
 
 
@@ -32,8 +38,35 @@ def show(table: Table, *, ruled: bool = True) -> None:
         parts = heading.split() + [line.cells[number].text for line in table.lines]
         least = 0 if number == 0 or heading == "Text" else max(map(len, parts))
         shown.add_column(heading, justify=left, min_width=least, overflow="fold")
+    # Each column has a space on its right and a separator; the table has an edge on both sides.
+    room = (
+        console.out().width
+        - 2
+        - sum(
+            max([len(heading), *(len(line.cells[number].text) for line in table.lines)]) + 2
+            for number, heading in enumerate(table.columns)
+            if heading != "Text"
+        )
+    )
     for number, line in enumerate(table.lines):
         if number and not ruled and not line.kind:
             shown.add_section()
-        shown.add_row(*[Text(cell.text) for cell in line.cells])
+        cells = [Text(visible(cell.text)) for cell in line.cells]
+        if "Text" in table.columns:
+            number = table.columns.index("Text")
+            cells[number] = _two_lines(cells[number], room)
+        shown.add_row(*cells)
     console.out().print(shown)
+
+
+def _two_lines(text: RichText, room: int) -> RichText:
+    """The beginning of a text, on at most two lines of this width or a little more."""
+    from rich.text import Text
+
+    width = max(room, LEAST_ROOM)
+    lines = text.wrap(console.out(), width)
+    if len(lines) > 2:
+        lines[1].rstrip()
+        lines[1].truncate(width - 1)
+        lines[1].append("…")
+    return Text("\n").join(lines[:2])

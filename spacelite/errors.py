@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 
+from spacelite.visible import visible
+
 
 class SpaceliteError(Exception):
     """A failure that the user can cause or fix: one line that says what is wrong and what to do.
@@ -18,7 +20,7 @@ class SpaceliteError(Exception):
 
     def __init__(self, message: str, arguments: Iterable[str] = ()) -> None:
         # A path or name in the message may contain anything, even a line break.
-        super().__init__(" ".join(message.split()))
+        super().__init__(visible(" ".join(message.split())))
         self.arguments = tuple(arguments)
 
     def for_options(self, option: Callable[[str], str]) -> str:

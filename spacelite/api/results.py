@@ -22,7 +22,7 @@ from spacelite.reports.document.blocks import Cell, Line, Paragraph, Table
 from spacelite.reports.document.wording import decimals
 from spacelite.reports.render import explained, forms, fragment, plain
 from spacelite.runs import Run, RunRecord, TransferRecord, figure
-from spacelite.visible import shortened
+from spacelite.visible import shortened, visible
 
 Array = npt.NDArray[Any]
 
@@ -81,7 +81,9 @@ class EmbeddedDataset:
     def __repr__(self) -> str:
         state = self.state
         splits = ", ".join(f"{count:,} {name}" for name, count in state.splits)
-        return f"<{self.name}: {state.examples:,} examples ({splits}), {state.tokens:,} tokens>"
+        return visible(
+            f"<{self.name}: {state.examples:,} examples ({splits}), {state.tokens:,} tokens>"
+        )
 
     def _repr_html_(self) -> str:
         return f"<code>{escape(repr(self))}</code>"
@@ -235,7 +237,7 @@ class TextExplanation:
             for word in found.marked(self.label)
         )
         predicted = found.labels[found.predicted]
-        return f"{predicted} ({found.probabilities[found.predicted]:.3f}): {text}"
+        return visible(f"{predicted} ({found.probabilities[found.predicted]:.3f}): {text}")
 
     def _repr_html_(self) -> str:
         found = self.explanation

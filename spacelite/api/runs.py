@@ -187,6 +187,7 @@ class TrainedRun:
             SpaceliteError: A text is empty, or the backbone is not the run's.
         """
         minimum = inference.check_minimum(min_probability)
+        inference.refuse_path(texts)
         texts = [texts] if isinstance(texts, str) else list_of_texts(texts)
         with reporting(progress) as on_progress:
             found = inference.predict(

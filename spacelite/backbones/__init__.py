@@ -1,7 +1,7 @@
 """Frozen transformers. In: a name and texts. Out: token ids, hidden states, words."""
 
 from spacelite.backbones.files import BackboneFiles, locate
-from spacelite.backbones.forward import default_budget, forward, plan_batches
+from spacelite.backbones.forward import check_budget, default_budget, forward, plan_batches
 from spacelite.backbones.model import Backbone, forward_precision, resolve_device
 from spacelite.backbones.tokenizer import SpecialIds, Tokenized, special_ids, tokenize
 from spacelite.backbones.unknown import MOSTLY, unknown_counts, unknown_shares
@@ -14,6 +14,7 @@ __all__ = [
     "SpecialIds",
     "Tokenized",
     "Words",
+    "check_budget",
     "default_budget",
     "forward",
     "forward_precision",

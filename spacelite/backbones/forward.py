@@ -12,6 +12,7 @@ import numpy.typing as npt
 from spacelite.backbones.model import Backbone
 from spacelite.backbones.tokenizer import Tokenized
 from spacelite.errors import SpaceliteError, is_out_of_memory
+from spacelite.settings import whole_number
 
 if TYPE_CHECKING:
     import torch
@@ -25,6 +26,15 @@ Encode: TypeAlias = "Callable[[torch.Tensor], Array]"
 def default_budget(device: str) -> int:
     """Default tokens per forward pass: 4,096 on a CPU, 65,536 on a GPU."""
     return 4096 if device == "cpu" else 65536
+
+
+def check_budget(tokens_per_batch: int | None) -> None:
+    """Raise SpaceliteError unless this is a whole number of at least 1, or None."""
+    if tokens_per_batch is None:
+        return
+    needed = whole_number(1)(tokens_per_batch)
+    if needed is not None:
+        raise SpaceliteError(f"tokens_per_batch={tokens_per_batch}: {needed}", ["tokens_per_batch"])
 
 
 def plan_batches(lengths: Array, tokens_per_batch: int) -> Iterator[Array]:

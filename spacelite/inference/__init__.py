@@ -19,6 +19,7 @@ from spacelite.inference.prediction import (
     lines,
     predict,
     read_texts,
+    refuse_path,
 )
 from spacelite.lazy import exports
 
@@ -41,6 +42,7 @@ __all__ = [
     "parse_mapping",
     "predict",
     "read_texts",
+    "refuse_path",
     "require_shares",
 ]
 

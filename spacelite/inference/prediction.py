@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +68,7 @@ def predict(
     Raises:
         SpaceliteError: A text is empty, or the backbone is not the run's.
     """
+    backbones.check_budget(tokens_per_batch)
     files = backbone_files(run, backbone)
     tokens = _tokenized(run, files, texts, on_progress)
     logits = np.empty((len(texts), len(run.record.label_names)))
@@ -204,13 +206,32 @@ def check_minimum(min_probability: float | None) -> float | None:
     return number
 
 
+def refuse_path(texts: Any) -> None:
+    """Raise SpaceliteError for a path, or a single text that is the name of a file."""
+    if isinstance(texts, os.PathLike):
+        raise SpaceliteError(f"{os.fspath(texts)} is a path: read the file and give its texts")
+    if isinstance(texts, str) and os.path.isfile(texts):  # noqa: PTH113 - Path's own raises
+        raise SpaceliteError(
+            f"{texts} is a file: read it and give its texts (to classify the name itself, give it "
+            "in a list)"
+        )
+
+
 def check(texts: Sequence[str]) -> None:
     """Raise SpaceliteError if there is no text, or an empty one."""
     for number, text in enumerate(texts, 1):
         if not isinstance(text, str):
             raise SpaceliteError(
                 f"text {number} is not a string but a {type(text).__name__}: give strings"
+                + (" (text.decode() makes one of bytes)" if isinstance(text, bytes) else "")
             )
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise SpaceliteError(
+                f"text {number} is not valid Unicode: its character {error.start + 1} is half of a "
+                f"pair (U+{ord(text[error.start]):04X}); read the text again as UTF-8, or remove it"
+            ) from error
     empty = [number for number, text in enumerate(texts, 1) if not text.strip()]
     if not texts or empty:
         what = f"text {empty[0]} is empty" if empty else "there is no text"

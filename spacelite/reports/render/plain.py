@@ -14,6 +14,7 @@ from spacelite.reports.document.blocks import (
     Paragraph,
     Table,
 )
+from spacelite.visible import visible
 
 WIDTH = 100
 
@@ -21,7 +22,7 @@ WIDTH = 100
 def render(blocks: Sequence[Block]) -> str:
     """All blocks except plots, as plain text."""
     parts = (_part(block) for block in blocks)
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return visible("\n\n".join(part for part in parts if part) + "\n")
 
 
 def _part(block: Block) -> str:
@@ -47,7 +48,8 @@ def _bullet(text: str) -> str:
 def table(block: Table) -> str:
     """A table as text: text columns are left-aligned, number columns right-aligned."""
     rows = [[_text(cell) for cell in line.cells] for line in block.lines]
-    columns = list(zip(block.columns, *rows, strict=True))
+    headings = [visible(" ".join(heading.split())) for heading in block.columns]
+    columns = list(zip(headings, *rows, strict=True))
     widths = [max(map(len, column)) for column in columns]
 
     def line(cells: Sequence[str]) -> str:
@@ -58,8 +60,8 @@ def table(block: Table) -> str:
         return "  ".join(padded).rstrip()
 
     rule = "-" * len(line(["x" * width for width in widths]))
-    return "\n".join([line(block.columns), rule, *map(line, rows)])
+    return "\n".join([line(headings), rule, *map(line, rows)])
 
 
 def _text(cell: Cell) -> str:
-    return " ".join(f"{cell.text} {cell.std}".split())
+    return visible(" ".join(f"{cell.text} {cell.std}".split()))

@@ -1,0 +1,331 @@
+"""What reaches a terminal: no control characters of the data, tables of a readable width, and
+nothing that an ascii-only terminal cannot show."""
+
+import csv
+import io
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+import threading
+
+import pytest
+from conftest import WORDS, refusal
+from rich.text import Text
+from spacelite_cli import console, tables
+from spacelite_cli.app import app
+from typer.testing import CliRunner
+
+import spacelite
+from spacelite import SpaceliteError, inference
+from spacelite.reports.document.blocks import Cell, Line, Table
+from spacelite.visible import HOSTILE, json_escaped, shortened, visible
+
+TITLE = "\x1b]0;hacked\x07"  # sets the title of a terminal
+HOSTILE_LABELS = [f"{TITLE}bad", "[red]good[/red]\u202e\x9b31m"]
+COMMAND = "from spacelite_cli.app import main; main()"
+
+
+def spacelite_in(arguments, **environment):
+    """Run a command in a process of its own; its output as bytes."""
+    return subprocess.run(
+        [sys.executable, "-c", COMMAND, *map(str, arguments)],
+        capture_output=True, env={**os.environ, **environment}, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def hostile(bert, tmp_path_factory):
+    """A data set whose file name, column names, labels and texts hold control characters and
+    markup; the commands that use it, and what they printed."""
+    folder = tmp_path_factory.mktemp("hostile")
+    file = folder / f"{TITLE}[red]data.jsonl"
+    rows = [
+        {"text": f"{WORDS[i % 9]} film{TITLE} [red]{WORDS[i % 7]}[/red] \u202e {i}",
+         "label": HOSTILE_LABELS[i % 2], f"more{TITLE}": 1}
+        for i in range(40)
+    ]  # fmt: skip
+    file.write_text("\n".join(map(json.dumps, rows)))
+    there = ["--cache-dir", folder / "cache"]
+    model = ["--backbone", bert, *there]
+    text = f"good{TITLE} [red]film[/red] \u202eplot\r\x08"
+    commands = [
+        ["embed", "--dataset", file, "--device", "cpu", *model],
+        ["embed", "--dataset", file, "--text-column", "other", *model],
+        ["embed", "--dataset", f"{file}{TITLE}", *model],
+        ["train", "--head", "linear,logreg", "--pooling", "mean", "--epochs", "2", *there],
+        ["predict", "logreg", text, "film", *model],
+        ["predict", "logreg", "--file", f"{TITLE}.txt", *model],
+        ["predict", f"{TITLE}none", text, *model],
+        ["explain", "logreg", text, *model],
+        ["explain", "logreg", text, "--label", HOSTILE_LABELS[0], *model],
+        ["explain", "logreg", text, "--label", f"{TITLE}no", *model],
+        ["report", *there],
+        ["report", "--format", "text", "--backbone", bert, *there],
+        ["report", "--format", "markdown", "--backbone", bert, *there],
+        ["eval", "logreg", "--dataset", file, *model],
+        ["cache", "list", *there],
+        ["cache", "info", "tiny", *there],
+        ["cache", "list", "--cache-dir", folder / TITLE],
+        ["predict", "logreg", text, f"--{TITLE}"],
+        ["predict", "logreg", text, "--json", *model],
+        ["cache", "list", "--json", *there],
+        ["report", "--json", "--backbone", bert, *there],
+    ]  # fmt: skip
+    done = []
+    for arguments in commands:
+        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+        done.append((arguments, result))
+    return done
+
+
+def test_no_control_character_of_the_data_reaches_the_terminal(hostile):
+    succeeded = {arguments[0] for arguments, result in hostile if result.exit_code == 0}
+    assert succeeded == {"embed", "train", "predict", "explain", "report", "eval", "cache"}
+    for arguments, result in hostile:
+        assert not isinstance(result.exception, Exception) or result.exit_code == 1, arguments
+        for stream in (result.stdout, result.stderr):
+            assert HOSTILE.search(stream) is None, (arguments, stream)
+        assert "unexpected" not in result.stderr, (arguments, result.stderr)
+
+
+def test_they_are_visible_and_markup_is_text(hostile):
+    predicted = next(r.stdout for a, r in hostile if a[0] == "predict" and r.exit_code == 0)
+    assert "\\x1b]0;hacked" in predicted and "[red]film[/red]" in predicted
+    assert "\\u202e" in predicted
+
+
+def test_json_keeps_what_it_escapes(hostile):
+    found = [result.stdout for arguments, result in hostile if "--json" in arguments]
+    assert len(found) == 3
+    predictions = json.loads(found[0])
+    assert predictions[0]["text"] == f"good{TITLE} [red]film[/red] \u202eplot\r\x08"
+    assert set(predictions[0]["probabilities"]) == set(HOSTILE_LABELS)
+
+
+def test_csv_in_a_pipe_stays_as_it_is_and_is_visible_in_a_terminal(hostile, monkeypatch, capsys):
+    console.write(f"a{TITLE}\n", "csv")
+    assert capsys.readouterr().out == f"a{TITLE}\n"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    console.write(f"a{TITLE}\n", "csv")
+    assert capsys.readouterr().out == "a\\x1b]0;hacked\\x07\n"
+
+
+def test_in_a_terminal_only_the_styles_of_the_command_are_control_characters(tmp_path):
+    """A pseudo-terminal, as a user has one."""
+    main, other = pty.openpty()
+    pieces = []
+
+    def read():
+        while True:
+            try:
+                piece = os.read(main, 1000)
+            except OSError:
+                return
+            if not piece:
+                return
+            pieces.append(piece)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    code = (
+        "from spacelite_cli import console\n"
+        "from rich.text import Text\nfrom rich.table import Table\n"
+        "console.show_messages()\n"
+        "import logging\n"
+        "evil = '\\x1b]0;hacked\\x07[red]x[/red]\\u202e'\n"
+        "logging.getLogger('spacelite').warning('see %s', evil)\n"
+        "console.out().print(Text.assemble((evil, 'bold'), evil))\n"
+        "table = Table()\ntable.add_column(evil)\ntable.add_row(evil)\n"
+        "console.out().print(table)\nconsole.fail(evil)\n"
+    )
+    environment = {**os.environ, "TERM": "xterm-256color", "PYTHONIOENCODING": "utf-8"}
+    subprocess.run([sys.executable, "-c", code], stdout=other, stderr=other, env=environment,
+                   check=True)  # fmt: skip
+    os.close(other)
+    reader.join()
+    os.close(main)
+    shown = b"".join(pieces).decode()
+    assert "\x1b[1m" in shown and "\\x1b]0;hacked" in shown and "[red]x[/red]" in shown
+    without_styles = re.sub(r"\x1b\[[\d;]*m", "", shown).replace("\r\n", "\n")
+    assert HOSTILE.search(without_styles) is None
+
+
+def test_the_styles_of_a_text_stay_where_they_were():
+    text = Text.assemble(("a\x1bb", "bold"), "c", ("\x9bd", "red"))
+    shown = console._safe_text(text)
+    assert shown.plain == "a\\x1bbc\\x9bd"
+    styles = [{str(one.style) for one in shown.spans if one.start <= i < one.end}
+              for i in range(len(shown))]  # fmt: skip
+    assert styles == [{"bold"}] * 6 + [set()] + [{"red"}] * 5
+    assert console._safe_text(Text("plain")).plain == "plain"
+
+
+def test_errors_and_printed_results_are_visible_in_python_too():
+    assert str(SpaceliteError(f"{TITLE} is\nnot there")) == "\\x1b]0;hacked\\x07 is not there"
+    assert visible("a\nb\tc") == "a\nb\tc"
+    assert json.loads(json_escaped(json.dumps("\x7f\u202e\x9b", ensure_ascii=False))) == (
+        "\x7f\u202e\x9b"
+    )
+
+
+# Long texts.
+
+
+def test_a_text_is_shortened_to_one_line():
+    assert shortened("a\n\n b\tc", 10) == "a b c"
+    assert shortened("word " * 50, 12) == "word word w…"
+    assert shortened(" " * 500 + "x", 10) == "…"
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_long_texts_take_two_lines_of_the_table_at_most(width, bert, reviews, tmp_path):
+    there = ["--backbone", bert, "--cache-dir", tmp_path]
+    spacelite_command = CliRunner()
+
+    def run(*arguments):
+        return spacelite_command.invoke(
+            app, [str(argument) for argument in arguments], env={"COLUMNS": str(width)}
+        )
+
+    run("embed", "--dataset", reviews, *there)
+    run("train", "--head", "logreg", "--cache-dir", tmp_path)
+    long = "good film and a story\nwell acted " * 40
+    shown = run("predict", "logreg", long, "bad", "很好" * 200, *there).stdout
+    lines = shown.split("Unknown: ")[0].splitlines()
+    assert max(Text(line).cell_len for line in lines) <= width
+    rule = next(number for number, line in enumerate(lines) if "──" in line)
+    assert len([line for line in lines[rule + 1 :] if line.strip()]) <= 2 + 1 + 2
+    assert shown.count("…") == 2
+    printed = csv.DictReader(io.StringIO(run("predict", "logreg", long, "--csv", *there).stdout))
+    assert next(printed)["text"] == long
+    (run_,) = spacelite.load_runs(tmp_path)
+    found = run_.predict([long], backbone=str(bert), progress=False)
+    assert max(map(len, str(found).splitlines())) < 130 and found[0]["text"] == long
+
+
+def test_the_last_column_of_a_wide_table_keeps_some_room(capsys):
+    long = Table("T", ["Label", "Text"], [Line([Cell("x" * 100), Cell("word " * 60)])], "t")
+    tables.show(long)
+    assert "…" in capsys.readouterr().out
+
+
+# Arguments of predict.
+
+
+@pytest.fixture(scope="module")
+def run(bert, reviews, tmp_path_factory):
+    cache = spacelite.embed(
+        str(reviews), backbone=str(bert), cache_dir=tmp_path_factory.mktemp("run"), device="cpu",
+        progress=False,
+    )  # fmt: skip
+    return spacelite.train(cache, head="logreg", progress=False)[0]
+
+
+@pytest.mark.parametrize("value", [0, -1, 2.5, "10", True])
+def test_tokens_per_batch_is_a_whole_number_of_at_least_1(run, value):
+    for call in (run.predict, lambda texts, **given: inference.predict(run.run, texts, **given)):
+        message = refusal(call, ["film"], tokens_per_batch=value)
+        assert message.startswith("tokens_per_batch=") and "give a whole number" in message
+
+
+def test_predict_refuses_it_on_the_command_line_too(run):
+    there = ["predict", run.id, "film", "--cache-dir", str(run.cache_dir)]
+    done = CliRunner().invoke(app, [*there, "--tokens-per-batch", "0"])
+    assert done.exit_code == 1
+    assert done.stderr == "error: --tokens-per-batch 0: give a whole number of at least 1\n"
+    assert CliRunner().invoke(app, [*there, "--tokens-per-batch", "many"]).exit_code == 2
+
+
+def test_what_is_no_text_is_refused_with_the_way_out(run, tmp_path, monkeypatch):
+    assert refusal(run.predict, ["a", b"film"]) == (
+        "text 2 is not a string but a bytes: give strings (text.decode() makes one of bytes)"
+    )
+    assert refusal(run.predict, ["a", "fine \ud83d film"]) == (
+        "text 2 is not valid Unicode: its character 6 is half of a pair (U+D83D); read the text "
+        "again as UTF-8, or remove it"
+    )
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "texts.txt"
+    file.write_text("a good film\n")
+    assert refusal(run.predict, file) == f"{file} is a path: read the file and give its texts"
+    assert refusal(run.predict, "texts.txt").startswith("texts.txt is a file: read it")
+    assert len(run.predict(["texts.txt"], progress=False)) == 1
+    done = CliRunner().invoke(
+        app, ["predict", run.id, "texts.txt", "--cache-dir", str(run.cache_dir)]
+    )
+    assert done.exit_code == 1 and "give --file texts.txt to classify its lines" in done.stderr
+
+
+# min_probability
+
+
+def test_a_label_below_the_minimum_is_not_given(run):
+    texts = ["good film", "bad plot", "a story", "dull"]
+    every = run.predict(texts, progress=False)
+    highest = every.probabilities.max(axis=1)
+    limit = float(sorted(highest)[2])
+    some = run.predict(texts, min_probability=limit, progress=False)
+    for given, before, top in zip(some, every, highest, strict=True):
+        assert given["label"] == (before["label"] if top >= limit else None)
+        assert given["probabilities"] == before["probabilities"]
+    assert some.undecided == [i for i in range(4) if highest[i] < limit]
+    note = f"2 of 4 texts are left undecided: no label has a probability of at least {limit:g}."
+    assert str(some).endswith(note) and "–" in str(some)
+    there = ["predict", run.id, *texts, "--cache-dir", str(run.cache_dir)]
+    there += ["--backbone", run.backbone, "--min-probability", repr(limit)]
+    shown = CliRunner().invoke(app, there).stdout
+    assert note in shown and " – " in shown
+    done = CliRunner().invoke(app, [*there, "--csv"])
+    assert note in " ".join(done.stderr.split())
+    rows = list(csv.DictReader(io.StringIO(done.stdout)))
+    assert [row["label"] for row in rows] == [given["label"] or "" for given in some]
+
+
+@pytest.mark.parametrize("value", [0, -0.1, 1.5, float("nan"), "0.5", True])
+def test_a_minimum_that_is_no_probability_is_refused(run, value):
+    message = refusal(run.predict, ["film"], min_probability=value)
+    assert message == f"min_probability={value}: give a number above 0 and at most 1"
+
+
+def test_with_several_labels_a_text_single_labels_are_left_out(bert, tmp_path):
+    texts = ["good film", "bad plot", "good plot", "dull"] * 10
+    labels = [["fine", "long"], ["long"], ["fine"], []] * 10
+    cache = spacelite.embed(texts=texts, labels=labels, backbone=str(bert), cache_dir=tmp_path,
+                            progress=False)  # fmt: skip
+    run = spacelite.train(cache, head="logreg", pooling="mean", progress=False)[0]
+    every = run.predict(texts[:4], progress=False)
+    given = every.probabilities[0][every.probabilities[0] > 0.5]
+    limit = float(given.min()) + 1e-9
+    some = run.predict(texts[:4], min_probability=limit, progress=False)
+    for names, row in zip(some.labels, some.probabilities, strict=True):
+        expected = [n for n, p in zip(run.record.label_names, row, strict=True)
+                    if p > 0.5 and p >= limit]  # fmt: skip
+        assert names == expected
+    assert 0 in some.undecided
+    assert "left without a label that has a probability above one half but below" in str(some)
+
+
+# An ascii-only terminal.
+
+
+def test_an_ascii_only_terminal_gets_question_marks_and_no_error(run, tmp_path):
+    there = ["--cache-dir", run.cache_dir]
+    for arguments in (
+        ["predict", run.id, "café 好", "a film", "--backbone", run.backbone, *there],
+        ["explain", run.id, "a café film", "--backbone", run.backbone, *there],
+        ["report", *there],
+        ["report", "--format", "text", *there],
+        ["cache", "list", *there],
+    ):
+        done = spacelite_in(arguments, PYTHONIOENCODING="ascii")
+        refused = b"cannot be explained" in done.stderr
+        assert done.returncode == (1 if refused else 0), done.stderr
+        assert (done.stdout or done.stderr).isascii()
+    done = spacelite_in(
+        ["predict", run.id, "café 好", "--backbone", run.backbone, "--json", *there],
+        PYTHONIOENCODING="ascii",
+    )
+    assert json.loads(done.stdout.decode("ascii"))[0]["text"] == "café 好"
