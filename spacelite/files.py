@@ -116,7 +116,7 @@ def lock(path: Path, doing: str | None = None) -> Iterator[None]:
     The kernel releases it when the process ends, however it ends.
 
     Args:
-        path: What is to be written; the lock is a hidden file beside it.
+        path: What is to be written; the lock is a hidden file beside it, deleted at the end.
         doing: What the other process does, in words. Default: it is writing the path's last part.
 
     Raises:
@@ -141,6 +141,9 @@ def lock(path: Path, doing: str | None = None) -> Iterator[None]:
     try:
         yield
     finally:
+        # Deleted while it is held: a process that waits for the deleted file notices that it is
+        # gone, and takes a new one.
+        lock_path(path).unlink(missing_ok=True)
         guard.release()
 
 

@@ -76,10 +76,7 @@ def locked(path: Path, cache: Cache, heads: int) -> Iterator[None]:
     files.make_folder(path.parent, "choose another cache_dir")
     plural = "head" if heads == 1 else f"{heads} heads"
     with files.lock(path, doing=f"training the same {plural} on cache {cache.name}"):
-        try:
-            yield
-        finally:
-            files.lock_path(path).unlink(missing_ok=True)
+        yield
 
 
 def unfinished(cache_dir: Path) -> dict[str, list[int]]:
@@ -95,7 +92,9 @@ def remove_all(cache_dir: Path, cache_name: str) -> int:
     """Delete the checkpoints of all unfinished trainings on a cache; return how many there were."""
     count = len(unfinished(cache_dir).get(cache_name, []))
     for path in (cache_dir / FOLDER).glob("*--*"):
-        if path.name.removeprefix(".").startswith(f"{cache_name}--"):
+        # The lock of a training that is running is its own to delete.
+        ours = path.name.removeprefix(".").startswith(f"{cache_name}--")
+        if ours and path.suffix != ".lock":
             path.unlink(missing_ok=True)
     return count
 
