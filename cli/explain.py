@@ -39,7 +39,12 @@ def explain(
     cache_dir: CacheDir = CACHE_DIR,
     as_json: Json = False,
 ) -> None:
-    """Show which words mattered for a prediction."""
+    """Show which words mattered for a prediction.
+
+    The number beside a word is its share in the label's logit, less the mean of its shares in the
+    logits of all labels, since only differences between logits matter. If a text can have several
+    labels, it is the share in the label's own logit. --json has the shares in every single logit.
+    """
     from spacelite import api
 
     if html is not None and (html.is_dir() or not html.name):
@@ -53,12 +58,13 @@ def explain(
         found.save(html)
         console.err().print(f"{html} written", soft_wrap=True)
     if as_json:
-        console.print_json({"run": found.run.id, **found.explanation.as_json()})
+        name = found.explanation.labels[found.label]
+        console.print_json({"run": found.run.id, "label": name, **found.explanation.as_json()})
     else:
-        _print(found.explanation, found.label)
+        _print(found.explanation, found.label, example)
 
 
-def _print(result: Explanation, label: int) -> None:
+def _print(result: Explanation, label: int, example: str | None) -> None:
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -68,50 +74,49 @@ def _print(result: Explanation, label: int) -> None:
         f"{name} {value:.3f}"
         for name, value in zip(result.labels, result.probabilities, strict=True)
     )
-    say(Text.assemble((result.labels[result.predicted], "bold"), f"   ({chances})"))
+    say(Text.assemble((", ".join(result.given) or "no label", "bold"), f"   ({chances})"))
     if result.example is not None:
         say(Text(f"labelled {', '.join(result.example) or 'with nothing'}", style="dim"))
+    if result.source is not None:
+        say(Text(f"{example} is {result.source}", style="dim"), soft_wrap=True)
     say()
-    colours = console.out().color_system is not None
-    say(_coloured(result, label) if colours else _marked(result, label), soft_wrap=not colours)
+    say(_marked(result, label), soft_wrap=console.out().color_system is None)
     say()
-    words = sorted(result.words, key=lambda word: -abs(word.contributions[label]))
+    shares = result.shares[:, label].tolist()
+    words = sorted(zip(result.words, shares, strict=True), key=lambda one: -abs(one[1]))
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("Word", overflow="fold")
     table.add_column(f"for {result.labels[label]}", justify="right")
-    for word in words[:MOST_WORDS]:
-        table.add_row(Text(word.text), f"{word.contributions[label]:+.4f}")
+    for word, share in words[:MOST_WORDS]:
+        table.add_row(Text(word.text), f"{share:+.4f}")
     rest = words[MOST_WORDS:]
     if rest:
-        value = sum(word.contributions[label] for word in rest)
+        value = sum(share for _, share in rest)
         table.add_row(Text(f"{len(rest)} more", style="dim"), f"{value:+.4f}")
-    table.add_row(Text("bias", style="dim"), f"{result.bias[label]:+.4f}")
+    table.add_row(Text("bias", style="dim"), f"{result.bias_shown[label]:+.4f}")
     table.add_section()
-    table.add_row(Text("logit", style="bold"), f"{result.logits[label]:+.4f}")
+    table.add_row(Text("logit", style="bold"), f"{result.logits_shown[label]:+.4f}")
     say(table)
+    if result.unknown:
+        say(Text(result.unknown, style="dim"))
+    say(Text(result.legend(label), style="dim"))
     exact = f"bias and words add up to the logit to within {max(result.difference, 1e-16):.0e}"
     say(Text(exact, style="dim"))
 
 
 def _marked(result: Explanation, label: int) -> Text:
-    """The text for terminals without colours: `word(+0.12)` where a word matters."""
-    from rich.text import Text
-
-    shown = [
-        f"{word.text}({word.contribution:+.2f})" if word.side else word.text
-        for word in result.marked(label)
-    ]
-    return Text(" ".join(shown))
-
-
-def _coloured(result: Explanation, label: int) -> Text:
-    """The text: words for the label on green, against it on red; stronger words are brighter."""
+    """The text, with `word(+0.12)` where a word matters: words for the label on green, against it
+    on red; stronger words are brighter."""
     from rich.text import Text
 
     line = Text()
     for word in result.marked(label):
-        strength = round(60 + 140 * word.weight)
-        colour = {"for": f"rgb(0,{strength},0)", "against": f"rgb({strength},0,0)"}.get(word.side)
-        line.append(word.text, style=f"white on {colour}" if colour else "dim")
+        if word.side:
+            strength = round(60 + 140 * word.weight)
+            colour = f"rgb(0,{strength},0)" if word.side == "for" else f"rgb({strength},0,0)"
+            line.append(f"{word.text}({word.contribution:+.2f})", style=f"white on {colour}")
+        else:
+            line.append(word.text, style="dim")
         line.append(" ")
+    line.rstrip()
     return line

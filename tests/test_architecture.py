@@ -39,7 +39,7 @@ ORDER = {
         "__init__",
     ],
     "runs": ["reading", "record", "store", "names", "listing", "__init__"],
-    "inference": ["prediction", "explanation", "transfer", "__init__"],
+    "inference": ["prediction", "cached", "explanation", "transfer", "__init__"],
     "paper": ["tables", "__init__", "reproduction"],
     "reports": ["analysis", "document", "render", "report", "__init__"],
     "reports/analysis": [

@@ -2,19 +2,20 @@
 
 import itertools
 import json
+import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-from conftest import refusal, train_and_save, write_dataset
+from conftest import refusal, texts, train_and_save, write_dataset
 from spacelite_cli.app import app
 from typer.testing import CliRunner
 
-from spacelite import heads
+from spacelite import heads, load_run
 from spacelite.backbones import Words
 from spacelite.cache import Cache, embed
-from spacelite.inference import explanation, prediction
+from spacelite.inference import cached, explanation, prediction
 from spacelite.training import TrainingConfig
 
 HEADS = [
@@ -82,7 +83,7 @@ def test_a_token_that_is_left_out_takes_its_share_along(place):
     """The share is what the formula says: removing a token leaves n - 1 parts of the rest."""
     run = place[2][0]
     with Cache(place[1]) as cache:
-        hidden = explanation.cached_example(cache, "test:3").hidden
+        hidden = cached.cached_example(cache, "test:3").hidden
     shares, bias = shares_and_bias(run, hidden)
     without = logits_of_means(run, hidden[1:])
     n = len(hidden)
@@ -171,9 +172,214 @@ def test_a_cached_example_is_explained_without_torch(place, bert):
         assert result["example"] == [cache.label_names[cache.splits["test"].labels[17]]]
         assert f"labelled {result['example'][0]}" in shown
     assert f"for {result['labels'][int(np.argmax(result['probabilities']))]}" in shown
-    strongest = max(result["words"], key=lambda w: abs(w["contributions"][0]))
+    shares = {word["text"]: relative(word["contributions"]) for word in result["words"]}
+    strongest = max(shares, key=lambda word: abs(shares[word][0]))
     shown = spacelite(*arguments, "--label", "0").stdout  # without colours
-    assert f"{strongest['text']}({strongest['contributions'][0]:+.2f})" in shown
+    assert f"{strongest}({shares[strongest][0]:+.2f})" in shown
+
+
+def relative(contributions):
+    """A word's shares less their mean over the labels, from the JSON output alone."""
+    return np.array(contributions) - np.mean(contributions)
+
+
+def test_shares_are_shown_relative_to_the_other_labels_and_plain_in_json(place, bert):
+    folder, _, saved = place
+    there = ["explain", saved[0].id, "good film but boring story", "--label", "1",
+             "--backbone", bert, "--cache-dir", folder]  # fmt: skip
+    result = json.loads(spacelite(*there, "--json").stdout)
+    assert result["label"] == "1" and result["predicted"] == [
+        result["labels"][int(np.argmax(result["logits"]))]
+    ]
+    shown = spacelite(*there, env={"COLUMNS": "100"}).stdout
+    lines = [line.split() for line in shown.splitlines()]
+    table = {line[0]: line[1] for line in lines if len(line) == 2}
+    for word in result["words"]:
+        assert table[word["text"]] == f"{relative(word['contributions'])[1]:+.4f}"
+    assert table["bias"] == f"{relative(result['bias'])[1]:+.4f}"
+    assert table["logit"] == f"{relative(result['logits'])[1]:+.4f}"
+    # What is shown adds up.
+    total = sum(float(table[word["text"]]) for word in result["words"]) + float(table["bias"])
+    assert total == pytest.approx(float(table["logit"]), abs=1e-3)
+    flat = " ".join(shown.split())
+    assert (
+        "adds to the logit of 1, less the mean of what it adds to the logits of all labels" in flat
+    )
+    assert "less the mean of its shares" in " ".join(spacelite("explain", "--help").stdout.split())
+
+
+def test_strengths_keep_their_signs_in_every_output(place, bert, tmp_path):
+    folder, _, saved = place
+    run = load_run(saved[0].id, folder)
+    found = run.explain("good film but boring story", label="1", backbone=str(bert))
+    shares = dict(found.words)
+    assert min(shares.values()) < 0 < max(shares.values())
+    there = ["explain", run.id, "good film but boring story", "--label", "1", "--html",
+             tmp_path / "page.html", "--backbone", bert, "--cache-dir", folder]  # fmt: skip
+    result = json.loads(spacelite(*there, "--json").stdout)
+    for word in result["words"]:
+        assert shares[word["text"]] == pytest.approx(relative(word["contributions"])[1])
+    plain = spacelite(*there).stdout
+    coloured = spacelite(*there, env={"FORCE_COLOR": "1", "COLUMNS": "100"}).stdout
+    page = (tmp_path / "page.html").read_text()
+    for word in found.explanation.marked(1):
+        assert word.side == ("" if word.weight <= 0.1 else "for" if word.contribution > 0
+                             else "against")  # fmt: skip
+        if word.side:
+            number = f"{word.text}({word.contribution:+.2f})"
+            assert all(number in text for text in (plain, coloured, str(found)))
+            assert f'title="{word.contribution:+.4f}">{word.text}<' in page
+            assert f'title="{word.contribution:+.4f}">{word.text}<' in found._repr_html_()
+
+
+def test_the_predicted_label_and_the_explained_one_are_both_named(place, bert):
+    folder, _, saved = place
+    run = load_run(saved[0].id, folder)
+    for label in run.record.label_names:
+        found = run.explain("good film", label=label, backbone=str(bert))
+        names, chances = found.explanation.labels, found.explanation.probabilities
+        best = int(np.argmax(chances))
+        predicted = f"{names[best]} ({chances[best]:.3f})"
+        assert str(found).startswith(f"predicted {predicted}; words for and against {label}: ")
+        html = found._repr_html_()
+        assert f"Predicted <b>{predicted}</b>" in html and f"against <b>{label}</b>" in html
+
+
+def test_every_label_keeps_its_own_logit_where_a_text_has_several(bert, tmp_path):
+    random = np.random.RandomState(0)
+    rows = [
+        {"text": text, "label": [c for c in "xyz" if random.rand() < 0.5]} for text in texts(80)
+    ]
+    (tmp_path / "several.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    path = embed(
+        backbone=str(bert), dataset=str(tmp_path / "several.jsonl"), cache_dir=tmp_path,
+        device="cpu",
+    ).path  # fmt: skip
+    with Cache(path) as cache:
+        training = TrainingConfig(epochs=2, batch_size=16)
+        (saved,) = train_and_save(tmp_path, cache, HEADS[:1], training)
+    run = load_run(saved.id, tmp_path)
+    for text in texts(12, seed=5):
+        found = run.explain(text, label="y", backbone=str(bert))
+        own = found.explanation
+        assert found.words == [(word.text, word.contributions[1]) for word in own.words]
+        given = [name for name, chance in zip("xyz", own.probabilities, strict=True)
+                 if chance > 0.5]  # fmt: skip
+        assert own.as_json()["predicted"] == own.given == given
+        said = ", ".join(f"{name} ({own.probabilities['xyz'.index(name)]:.3f})" for name in given)
+        assert str(found).startswith(f"predicted {said or 'no label'}; words for and against y: ")
+    there = ["explain", run.id, text, "--label", "y", "--backbone", bert, "--cache-dir", tmp_path]
+    shown = spacelite(*there, env={"COLUMNS": "100"}).stdout
+    assert f"{own.bias[1]:+.4f}" in shown and f"{own.logits[1]:+.4f}" in shown
+    assert "adds to the logit of y." in shown and "less the mean" not in shown
+    assert shown.startswith(", ".join(own.given) or "no label")
+
+
+# Words as they were written
+
+
+def test_words_appear_as_the_user_wrote_them(bert, xlnet):
+    for folder, text, expected in (
+        (bert, "GOOD Fïlm but Bórïng", ["[CLS]", "GOOD", "Fïlm", "but", "Bórïng", "[SEP]"]),
+        (bert, "a Bade\u0301 film", ["[CLS]", "a", "Bade\u0301", "film", "[SEP]"]),
+        (bert, "Good ☃ Film", ["[CLS]", "Good", "☃", "Film", "[SEP]"]),  # ☃ is [UNK]
+        (bert, "the\x1b Pl\x07ot\u00a0was", ["[CLS]", "the", "Plot", "was", "[SEP]"]),
+        (xlnet, "good film", ["good", "film", "<sep>", "<cls>"]),
+        (xlnet, "good ☃ film", ["good", "☃", "film", "<sep>", "<cls>"]),
+    ):
+        ids = encoded(folder, text)
+        words = Words(folder)
+        made = words.of(ids, text)
+        assert [word for word, _, _ in made] == expected
+        assert [one[1:] for one in made] == [one[1:] for one in words.of(ids)]
+        unknown = words.unknown(ids, made)
+        assert [word for word, _, own in made if own[0] in unknown] == ["☃"] * ("☃" in text)
+        assert words.unknown(ids, words.of(ids)) == []  # shown as [UNK], which says it
+
+
+def encoded(folder, text, most=None, side="right"):
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    if most is not None:
+        tokenizer.enable_truncation(most, direction=side)
+    return tokenizer.encode(text).ids
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_cut_and_padded_texts_and_those_of_other_tokens(side, bert):
+    text = "GOOD film BUT Bóring story The plot Was slow"
+    words, all_words = Words(bert), text.split()
+    for most in range(4, 10):
+        made = words.of(encoded(bert, text, most, side), text)
+        kept = all_words[: most - 2] if side == "right" else all_words[2 - most :]
+        assert [word for word, _, _ in made] == ["[CLS]", *kept, "[SEP]"]
+    ids = encoded(bert, text)
+    padded = [*ids, 0, 0] if side == "right" else [0, 0, *ids]
+    made = [word for word, _, _ in words.of(padded, text)]
+    assert [word for word in made if word != "[PAD]"] == ["[CLS]", *all_words, "[SEP]"]
+    for other in ("a good film", "", "x " * 50):  # not the text of these tokens
+        assert words.of(ids, other) == words.of(ids)
+    assert words.of([2, 3], text) == words.of([2, 3])
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory, bert):
+    """A cache of texts with accents and capitals, and a run."""
+    folder = tmp_path_factory.mktemp("written")
+    lines = [f"{text.capitalize()} Gööd ☃" for text in texts(60, longest=8)]
+    rows = [{"text": text, "label": i % 2} for i, text in enumerate(lines)]
+    (folder / "mine.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    path = embed(
+        backbone=str(bert), dataset=str(folder / "mine.jsonl"), cache_dir=folder, device="cpu",
+        limit=40,
+    ).path  # fmt: skip
+    with Cache(path) as cache:
+        training = TrainingConfig(epochs=1, batch_size=16)
+        (saved,) = train_and_save(folder, cache, HEADS[:1], training)
+    return folder, path, lines, saved
+
+
+def test_a_cached_example_shows_its_row_and_its_words(written, bert, caplog):
+    folder, path, lines, saved = written
+    with Cache(path) as cache:
+        source = cached.cached_example(cache, "validation:2").source
+    own = lines[source.row - 1]
+    there = ["explain", saved.id, "--example", "validation:2", "--backbone", bert,
+             "--cache-dir", folder]  # fmt: skip
+    shown = " ".join(spacelite(*there, env={"COLUMNS": "200"}).stdout.split())
+    assert f"validation:2 is mine.jsonl, row {source.row}" in shown
+    assert "sees the same token for all such words: ☃." in shown
+    result = json.loads(spacelite(*there, "--json").stdout)
+    assert result["source"] == {"file": "mine.jsonl", "row": source.row} and result["text"] == own
+    assert [word["text"] for word in result["words"]] == ["[CLS]", *own.split(), "[SEP]"]
+    assert [word["unknown"] for word in result["words"]] == [
+        word["text"] == "☃" for word in result["words"]
+    ]
+    # A text that is not cached has the same words, and no source.
+    given = json.loads(spacelite("explain", saved.id, own, *there[4:], "--json").stdout)
+    assert given["source"] is None and given["text"] == own
+    assert [word["text"] for word in given["words"]] == [word["text"] for word in result["words"]]
+
+
+def test_an_example_of_an_older_cache_is_shown_as_its_tokens_spell(written, bert, tmp_path):
+    folder, _, _, saved = written
+    shutil.copytree(folder, tmp_path / "older")
+    (own,) = (tmp_path / "older" / "embeddings").glob("*.texts.npz")
+    own.unlink()
+    there = ["explain", saved.id, "--example", "validation:2", "--backbone", bert,
+             "--cache-dir", tmp_path / "older"]  # fmt: skip
+    result = json.loads(spacelite(*there, "--json").stdout)
+    assert result["text"] is None and result["source"] is None
+    spelled = [word["text"] for word in result["words"]]
+    assert spelled == [word.lower() if word.isalpha() else word for word in spelled]
+    assert "good" in spelled and "[UNK]" in spelled
+    shown = spacelite(*there).stdout
+    assert "row" not in shown and "Not known" not in shown
+    own.write_bytes(b"damaged")
+    damaged = spacelite(*there)
+    assert damaged.exit_code == 0 and damaged.stderr.count("is damaged") == 1
+    assert damaged.stdout == shown
 
 
 @pytest.mark.parametrize(

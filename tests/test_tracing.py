@@ -17,6 +17,8 @@ from spacelite import heads, inference
 from spacelite.cache import Cache, embed, texts
 from spacelite.data import inputs, loading
 from spacelite.data.splits import Source
+from spacelite.reports.analysis import content
+from spacelite.reports.render import forms
 from spacelite.training import TrainingConfig
 
 SIZES = {"train": 60, "validation": 20, "test": 20}
@@ -310,3 +312,24 @@ def test_predictions_of_caches_without_sources_stay_as_they_were(traced, tmp_pat
     given = own.predictions()
     assert given.files is None and given.rows is None
     assert np.array_equal(given.logits, run.predictions().logits)
+
+
+def test_mistakes_in_the_report_name_file_and_row(traced, bert, tmp_path):
+    folder, path, run = traced
+    rows = rows_of(folder / "mine.csv")
+    found = content.build(folder, [run], with_examples=True, backbone=str(bert))
+    (examples,) = (part.examples for part in found.parts if part.examples is not None)
+    assert examples.mistakes
+    with Cache(path) as cache:
+        own = texts.read(cache, "validation")
+    page = forms.save(found, "html", tmp_path / "page").read_text()
+    for one in examples.mistakes:
+        number = int(one.example.partition(":")[2])
+        assert one.source == own.source(number)
+        assert rows[one.source.row - 1] == own.text(number)
+        place = f"{one.example} (mine.csv, row {one.source.row})"
+        assert place in page and "Café" in one.words
+        for form in ("markdown", "latex"):
+            assert f"mine.csv, row {one.source.row}" in forms.as_text(found, form)
+    listed = json.loads(forms.as_text(found, "json"))
+    assert f'"row": {one.source.row}' in json.dumps(listed)

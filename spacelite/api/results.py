@@ -210,9 +210,11 @@ class TextExplanation:
 
     @property
     def words(self) -> list[tuple[str, float]]:
-        """The text's words with their shares in the shown label's logit."""
-        words = self.explanation.words
-        return [(word.text, word.contributions[self.label]) for word in words]
+        """The text's words with their shares in the shown label's logit, relative to the other
+        labels, as they are printed (`Explanation.shares`)."""
+        found = self.explanation
+        shares = found.shares[:, self.label].tolist()
+        return [(word.text, share) for word, share in zip(found.words, shares, strict=True)]
 
     def save(self, path: str | Path) -> Path:
         """Write a page: the text, every word's share, and the tokens in the concept spaces.
@@ -225,7 +227,10 @@ class TextExplanation:
         """
         record = self.run.record
         about = f"{record.system}, trained on {record.spec.dataset}: run {self.run.id}"
-        about += f"; example {self.example}." if self.example is not None else "."
+        if self.example is not None:
+            source = self.explanation.source
+            about += f"; example {self.example}" + (f" ({source})" if source is not None else "")
+        about += "."
         latent = getattr(record.head, "latent", None)
         forms.save_page(Path(path), explained.page(self.explanation, self.label, latent, about))
         return Path(path)
@@ -236,15 +241,14 @@ class TextExplanation:
             f"{word.text}({word.contribution:+.2f})" if word.side else word.text
             for word in found.marked(self.label)
         )
-        predicted = found.labels[found.predicted]
-        return visible(f"{predicted} ({found.probabilities[found.predicted]:.3f}): {text}")
+        return visible(
+            f"predicted {found.said}; words for and against {found.labels[self.label]}: {text}"
+        )
 
     def _repr_html_(self) -> str:
         found = self.explanation
-        predicted = escape(found.labels[found.predicted])
-        chance = found.probabilities[found.predicted]
         return (
-            f"<div><b>{predicted}</b> ({chance:.3f}); words for and against "
+            f"<div>Predicted <b>{escape(found.said)}</b>; words for and against "
             f"<b>{escape(found.labels[self.label])}</b>:"
             f"{fragment.marked_text(found.marked(self.label))}</div>"
         )

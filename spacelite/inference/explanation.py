@@ -6,8 +6,9 @@ share is exact: nothing is approximated.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,12 @@ from spacelite import heads
 from spacelite.backbones.words import Words
 from spacelite.cache.dtypes import stored_type
 from spacelite.cache.store import Cache
+from spacelite.data.splits import Source
 from spacelite.errors import SpaceliteError
 from spacelite.inference import prediction
+from spacelite.inference.cached import CachedExample, cached_example
 from spacelite.runs import Run
-from spacelite.tasks import Task
+from spacelite.tasks import SINGLE_LABEL, Task
 
 Array = npt.NDArray[Any]
 
@@ -32,16 +35,20 @@ class Word:
     """A word of a text.
 
     Attributes:
-        text: The word, or a special token.
-        special: Whether it is a special token.
+        text: The word as it was written, or a special token; if the text is not known, what the
+            word's tokens spell.
+        special: Whether its token is a special one. This includes unknown words.
         tokens: Indices of its tokens in the text.
         contributions: The word's share in each label's logit, (C,).
+        unknown: Whether it is shown as it was written, but the backbone does not know it and sees
+            the same token, such as [UNK], for all such words.
     """
 
     text: str
     special: bool
     tokens: list[int]
     contributions: list[float]
+    unknown: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,7 @@ class Marked:
         text: The word.
         side: `for` or `against` the label; empty for a word that hardly matters.
         weight: The size of its contribution relative to the largest one, in [0, 1].
-        contribution: The word's share in the label's logit.
+        contribution: The word's share in the label's logit, as in `Explanation.shares`.
     """
 
     text: str
@@ -75,6 +82,9 @@ class Explanation:
         example: True label names if the text is a cached example, else None.
         spaces: The tokens in each label's concept space, C arrays (n, 1 to 3); empty for heads
             without concept spaces.
+        task: Task of the labels.
+        text: The text as it was written; None if it is not known.
+        source: Where a cached example comes from; None if that is not known.
     """
 
     labels: list[str]
@@ -85,22 +95,75 @@ class Explanation:
     difference: float
     example: list[str] | None = None
     spaces: list[Array] = field(default_factory=list)
+    task: Task = SINGLE_LABEL
+    text: str | None = None
+    source: Source | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """The explanation as a JSON object, without the concept spaces."""
+        """The explanation as a JSON object, without the concept spaces. Contributions, bias and
+        logits are those of each single logit."""
         content = asdict(replace(self, spaces=[]))
-        del content["spaces"]
-        return content
+        del content["spaces"], content["task"]
+        return {**content, "predicted": self.given}
 
     @property
     def predicted(self) -> int:
         """Index of the most probable label."""
         return int(np.argmax(self.probabilities))
 
+    @property
+    def given(self) -> list[str]:
+        """Names of the predicted labels; in a multi-label task there may be several or none."""
+        return self.task.label_names(self.task.decide(np.asarray(self.logits)), self.labels)
+
+    @property
+    def said(self) -> str:
+        """The predicted labels with their probabilities: `positive (0.655)`, or `no label`."""
+        chances = dict(zip(self.labels, self.probabilities, strict=True))
+        return ", ".join(f"{name} ({chances[name]:.3f})" for name in self.given) or "no label"
+
+    @cached_property
+    def shares(self) -> Array:
+        """Each word's share in each label's logit, (W, C), as it is shown: as far as it affects the
+        prediction (`Task.centred`). With one label per text that is the share less the mean of the
+        word's shares over the labels; in a multi-label task the share itself."""
+        return self.task.centred(np.array([word.contributions for word in self.words]))
+
+    @cached_property
+    def bias_shown(self) -> Array:
+        """The bias of each label, (C,), shown in the same way as `shares`."""
+        return self.task.centred(np.asarray(self.bias))
+
+    @cached_property
+    def logits_shown(self) -> Array:
+        """The logit of each label, (C,), shown in the same way as `shares`."""
+        return self.task.centred(np.asarray(self.logits))
+
+    def legend(self, label: int) -> str:
+        """What the numbers beside words mean."""
+        own = f"what the word adds to the logit of {self.labels[label]}"
+        if not self.task.beyond:
+            return f"The number of a word is {own}."
+        return (
+            f"The number of a word is {own}, less the mean of what it adds to the logits of all "
+            "labels, because only the differences between logits matter. Bias and logit are shown "
+            "less their means too."
+        )
+
+    @property
+    def unknown(self) -> str:
+        """Which words the backbone does not know, as a sentence; "" if it knows all."""
+        words = dict.fromkeys(word.text for word in self.words if word.unknown)
+        if not words:
+            return ""
+        return (
+            f"Not known to the backbone, which sees the same token for all such words: "
+            f"{', '.join(words)}."
+        )
+
     def marked(self, label: int) -> list[Marked]:
         """The text's words, marked by their shares in a label's logit."""
-        shares = [word.contributions[label] for word in self.words]
-        return marked([word.text for word in self.words], shares)
+        return marked([word.text for word in self.words], self.shares[:, label].tolist())
 
 
 def marked(words: Sequence[str], shares: Sequence[float]) -> list[Marked]:
@@ -156,6 +219,10 @@ def explain(
     words: Sequence[tuple[str, bool, Sequence[int]]],
     logits: Array,
     example: list[str] | None = None,
+    *,
+    unknown: Collection[int] = (),
+    text: str | None = None,
+    source: Source | None = None,
 ) -> Explanation:
     """Split a prediction into the shares of its words.
 
@@ -166,6 +233,9 @@ def explain(
             tokens.
         logits: Logits from the head's forward pass, (C,).
         example: True label names if the text is a cached example.
+        unknown: Indices of the tokens that stand for unknown words.
+        text: The text as it was written, if it is known.
+        source: Where a cached example comes from, if that is known.
 
     Raises:
         SpaceliteError: The head's logits are not a sum over tokens.
@@ -173,9 +243,16 @@ def explain(
     head = Shares(run)
     hidden = stored_type(run.record.spec.dtype).decode(rows).astype(np.float64)
     shares = head.token_logits(hidden) / len(hidden)
+    unknown_tokens = set(unknown)
     explained = [
-        Word(text, special, list(tokens), shares[list(tokens)].sum(axis=0).tolist())
-        for text, special, tokens in words
+        Word(
+            word,
+            special,
+            list(tokens),
+            shares[list(tokens)].sum(axis=0).tolist(),
+            not unknown_tokens.isdisjoint(tokens),
+        )
+        for word, special, tokens in words
     ]
     bias = head.bias.astype(np.float64)
     total = bias + np.sum([word.contributions for word in explained], axis=0)
@@ -188,6 +265,9 @@ def explain(
         difference=float(np.abs(total - logits).max()),
         example=example,
         spaces=concept_points(run, hidden),
+        task=head.task,
+        text=text,
+        source=source,
     )
 
 
@@ -210,7 +290,10 @@ def explain_text(
     files = prediction.backbone_files(run, backbone)
     hidden, ids, pooled = prediction.one_text(run, text, files, device=device)
     (logits,) = prediction.head_logits(run, hidden[None], None if pooled is None else pooled[None])
-    return explain(run, hidden, Words(files.folder).of(ids.tolist()), logits)
+    words = Words(files.folder)
+    of_text = words.of(ids.tolist(), text)
+    unknown = words.unknown(ids.tolist(), of_text)
+    return explain(run, hidden, of_text, logits, unknown=unknown, text=text)
 
 
 def explain_example(
@@ -239,7 +322,33 @@ def explain_example(
     else:
         pooled = None if found.pooled is None else found.pooled[None]
         (logits,) = prediction.head_logits(run, found.hidden[None], pooled)
-    return explain(run, found.hidden, words.of(found.token_ids.tolist()), logits, found.labels)
+    return explain_cached(run, found, words, logits)
+
+
+def explain_cached(run: Run, found: CachedExample, words: Words, logits: Array) -> Explanation:
+    """Explain the prediction for an example that was read from a cache.
+
+    Args:
+        run: The run.
+        found: The example.
+        words: Combines its tokens into words.
+        logits: Logits from the head's forward pass, (C,).
+
+    Raises:
+        SpaceliteError: The head's logits are not a sum over tokens.
+    """
+    ids = found.token_ids.tolist()
+    of_text = words.of(ids, found.text)
+    return explain(
+        run,
+        found.hidden,
+        of_text,
+        logits,
+        found.labels,
+        unknown=words.unknown(ids, of_text),
+        text=found.text,
+        source=found.source,
+    )
 
 
 def concept_points(run: Run, hidden: Array, most: int = 3) -> list[Array]:
@@ -272,51 +381,3 @@ def _principal(points: Array, count: int) -> Array:
     largest = axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)]
     projected: Array = points @ (axes * np.sign(largest)[:, None]).T
     return projected
-
-
-@dataclass(frozen=True)
-class CachedExample:
-    """An example of a cache.
-
-    Attributes:
-        hidden: Hidden states in the stored type, n rows.
-        token_ids: Token ids, (n,).
-        pooled: The pooler's output, (d,); None without a pooler.
-        labels: The example's label names.
-    """
-
-    hidden: Array
-    token_ids: Array
-    pooled: Array | None
-    labels: list[str]
-
-
-def cached_example(cache: Cache, location: str) -> CachedExample:
-    """Read an example of a cache.
-
-    Args:
-        cache: The cache, open for reading.
-        location: The example's split and index, such as `test:17`.
-
-    Raises:
-        SpaceliteError: There is no such example, or it is not embedded yet.
-    """
-    name, _, number = location.partition(":")
-    split = cache.splits.get(name)
-    if split is None or not number.isdecimal() or int(number) >= len(split):
-        known = ", ".join(f"{key}:0 to {key}:{len(one) - 1}" for key, one in cache.splits.items())
-        raise SpaceliteError(f"example={location}: give one of {known}", ["example"])
-    row = int(number)
-    if not split.done[row]:
-        raise SpaceliteError(
-            f"example={location} is not embedded in cache {cache.name}: run its embed command "
-            "again",
-            ["example"],
-        )
-    first, last = split.offsets[row : row + 2].tolist()
-    return CachedExample(
-        hidden=split.read_examples(row, row + 1),
-        token_ids=split.read_token_ids(first, last),
-        pooled=split.read_pooled(row, row + 1)[0] if split.has_pooler else None,
-        labels=cache.task.label_names(split.labels[row], cache.label_names),
-    )

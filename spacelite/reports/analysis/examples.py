@@ -16,9 +16,11 @@ from spacelite.backbones.words import Words
 from spacelite.cache import folder as caches
 from spacelite.cache import store
 from spacelite.cache.split import CachedSplit, spans
+from spacelite.data.splits import Source
 from spacelite.errors import SpaceliteError
 from spacelite.inference import Shares
-from spacelite.inference.explanation import cached_example
+from spacelite.inference.cached import cached_example
+from spacelite.inference.explanation import explain_cached
 from spacelite.metrics.predictions import Predictions
 from spacelite.reports.analysis.groups import Group
 from spacelite.runs import Run, find_cache
@@ -61,6 +63,7 @@ class Mistake:
         confidence: Probability of the prediction.
         words: The words of the text.
         shares: What each word adds to the logit of the most probable label, as in `WordShare`.
+        source: Where the example comes from; None if that is not known.
     """
 
     example: str
@@ -69,6 +72,12 @@ class Mistake:
     confidence: float
     words: list[str]
     shares: list[float]
+    source: Source | None = None
+
+    @property
+    def place(self) -> str:
+        """Location and source: `test:17 (test.csv, row 18)`."""
+        return self.example if self.source is None else f"{self.example} ({self.source})"
 
 
 @dataclass(frozen=True)
@@ -228,10 +237,7 @@ def _mistakes(
             ", ".join(task.label_names(one[number], names)) or "none"
             for one in (predictions.labels, predicted)
         )
-        explained = inference.explain(
-            run, found.hidden, words.of(found.token_ids.tolist()), predictions.logits[number]
-        )
-        shares = task.centred(np.array([word.contributions for word in explained.words]))
+        explained = explain_cached(run, found, words, predictions.logits[number])
         mistakes.append(
             Mistake(
                 location,
@@ -239,7 +245,8 @@ def _mistakes(
                 guess,
                 float(confidence[number]),
                 [word.text for word in explained.words],
-                shares[:, explained.predicted].tolist(),
+                explained.shares[:, explained.predicted].tolist(),
+                explained.source,
             )
         )
     return mistakes

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from spacelite.inference import Explanation
@@ -26,6 +27,7 @@ def page(
 ) -> str:
     """The page of an explained text: the prediction, the text with each word's share in a label's
     logit, its tokens as points in the concept spaces, and every word's share in every logit.
+    Shares are shown as in `Explanation.shares`.
 
     Args:
         explanation: The explanation to show.
@@ -40,9 +42,12 @@ def page(
         Element.of(Paragraph(_prediction(explanation))),
         Element.of(_probabilities(explanation)),
         Element.of(Heading(1, "The text")),
+        Element.of(Paragraph(explanation.legend(label))),
         Element("explained", texts=[explanation.marked(label)]),
         Element.of(Paragraph(_sum(explanation, label))),
     ]
+    if explanation.unknown:
+        elements.append(Element.of(Paragraph(explanation.unknown)))
     if explanation.spaces:
         elements += _spaces(explanation, label, explanation.spaces, latent)
     elements += [Element.of(Heading(1, "Every word")), Element.of(_every_word(explanation))]
@@ -50,9 +55,7 @@ def page(
 
 
 def _prediction(explanation: Explanation) -> str:
-    predicted = explanation.predicted
-    said = f"{explanation.labels[predicted]}, with probability "
-    said += f"{explanation.probabilities[predicted]:.3f}."
+    said = f"Predicted: {explanation.said}."
     if explanation.example is not None:
         said += f" Labelled {', '.join(explanation.example) or 'with nothing'}."
     return said
@@ -68,10 +71,10 @@ def _probabilities(explanation: Explanation) -> Table:
 
 
 def _sum(explanation: Explanation, label: int) -> str:
-    total = sum(word.contributions[label] for word in explanation.words)
+    total = explanation.shares[:, label].sum()
     return (
-        f"Words {wording.share(total)} and bias {wording.share(explanation.bias[label])} add up to "
-        f"the logit {wording.share(explanation.logits[label])}, to within "
+        f"Words {wording.share(total)} and bias {wording.share(explanation.bias_shown[label])} add "
+        f"up to the logit {wording.share(explanation.logits_shown[label])}, to within "
         f"{max(explanation.difference, 1e-16):.0e}."
     )
 
@@ -83,8 +86,8 @@ def _spaces(
         sorted(range(len(spaces)), key=lambda c: -explanation.probabilities[c])[:MOST_SPACES]
     )
     of_tokens = [
-        (word.text, word.contributions[label], index)
-        for word in explanation.words
+        (word.text, float(share), index)
+        for word, share in zip(explanation.words, explanation.shares[:, label], strict=True)
         for index in word.tokens
     ]
     of_tokens.sort(key=lambda one: one[2])
@@ -111,22 +114,20 @@ def _spaces(
 
 
 def _every_word(explanation: Explanation) -> Table:
-    strongest = max(
-        (abs(share) for word in explanation.words for share in word.contributions), default=1.0
-    )
+    strongest = float(np.abs(explanation.shares).max(initial=0.0)) or 1.0
     lines = [
         Line(
             [
                 Cell(word.text),
                 *(
-                    Cell(wording.share(share), weight=abs(share) / (strongest or 1.0))
-                    for share in word.contributions
+                    Cell(wording.share(share), weight=abs(share) / strongest)
+                    for share in shares.tolist()
                 ),
             ]
         )
-        for word in explanation.words
+        for word, shares in zip(explanation.words, explanation.shares, strict=True)
     ]
-    for name, values in (("bias", explanation.bias), ("logit", explanation.logits)):
+    for name, values in (("bias", explanation.bias_shown), ("logit", explanation.logits_shown)):
         lines.append(Line([Cell(name), *(Cell(wording.share(value)) for value in values)], name))
     columns = ["Word", *explanation.labels]
     return Table("Shares of words in the logits", columns, lines, "shares")

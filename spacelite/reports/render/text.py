@@ -51,7 +51,7 @@ def _part(block: Block, markup: Markup) -> str:
 def _mistake(mistake: Mistake, markup: Markup) -> str:
     """A text in which words are strong if they contribute more than half as much to the predicted
     label as the strongest word."""
-    told = f"{mistake.example}, {mistake.label}, predicted {mistake.predicted}"
+    told = f"{mistake.place}, {mistake.label}, predicted {mistake.predicted}"
     limit = max(*mistake.shares, 0) / 2
     words = []
     for word, share in zip(mistake.words, mistake.shares, strict=True):
