@@ -35,7 +35,7 @@ def embed(
         ),
     ],
     max_length: Annotated[
-        int, typer.Option(help="Tokens per text at most; the rest is cut off.")
+        int, typer.Option(help="Maximum tokens per text; the rest is cut off.")
     ] = 256,
     dtype: Annotated[
         str, typer.Option(help="Store hidden states as float16 or float32.")

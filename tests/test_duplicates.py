@@ -71,9 +71,9 @@ def test_embed_says_it_in_one_line_each_also_of_a_cache_that_was_there(leaking, 
     caplog.set_level(logging.WARNING, "spacelite")
     assert embed(SPLITS, bert, leaking.cache_dir, name="leaking").hit
     assert caplog.messages == [
-        "1 of 3 validation examples have a text of train, 3 of 5 test examples have a text of "
-        "train, 3 of 5 test examples have a text of validation: the figures are too good by the "
-        "examples that were seen in training",
+        "1 of 3 validation examples has a text of train, 3 of 5 test examples have a text of "
+        "train, 3 of 5 test examples have a text of validation: these were seen in training, so "
+        "the metrics are too optimistic",
         "3 texts have more than one label, each in another example: no classifier can get all of "
         "these examples right",
     ]
@@ -116,11 +116,11 @@ def test_the_report_says_it_under_the_table_and_of_transfers_too(leaking, bert, 
     with Cache(there.path) as cache:
         run.save_transfer(*inference.evaluate(run, cache))
     found = notes(leaking.cache_dir)
-    assert found["leaking"][1].startswith("1 of 3 validation examples have a text of train")
+    assert found["leaking"][1].startswith("1 of 3 validation examples has a text of train")
     assert found["leaking"][2].startswith("3 texts have more than one label")
     assert found["leaking → other"][1:] == [
-        "1 of 2 test examples of other have a text of the runs' training data: the figures are too "
-        "good by the examples that were seen in training."
+        "1 of 2 test examples of other has a text of the runs' training data: these were seen in "
+        "training, so the metrics are too optimistic."
     ]
 
 

@@ -304,7 +304,7 @@ def test_continuing_with_another_tokenization_is_refused(bert, reviews, tmp_path
         return tokens
 
     monkeypatch.setattr(backbones, "tokenize", one_more)
-    with pytest.raises(SpaceliteError, match="does not hold the tokens that train has now"):
+    with pytest.raises(SpaceliteError, match="holds other tokens for train than the data have now"):
         run(tmp_path, bert, reviews)
     assert digest(path) == before
 

@@ -41,15 +41,16 @@ class Duplicates:
     def leaked(self) -> str:
         """What the texts in two splits mean for the reader; "" if there are none."""
         found = [
-            f"{count:,} of {self.examples[later]:,} {later} examples have a text of {earlier}"
+            f"{count:,} of {self.examples[later]:,} {later} examples "
+            f"{'has' if count == 1 else 'have'} a text of {earlier}"
             for (earlier, later), count in self.shared.items()
             if count
         ]
         if not found:
             return ""
         seen = any(earlier == "train" and n for (earlier, _), n in self.shared.items())
-        why = "were seen in training" if seen else "were seen when settings were chosen"
-        return f"{', '.join(found)}: the figures are too good by the examples that {why}"
+        when = "in training" if seen else "when settings were chosen"
+        return f"{', '.join(found)}: these were seen {when}, so the metrics are too optimistic"
 
     @property
     def contradicted(self) -> str:

@@ -271,8 +271,8 @@ class Cache:
         for name in names or self.splits:
             if not self.splits[name].index_is_intact():
                 raise SpaceliteError(
-                    f"{self.path}: the offsets, labels or token ids of {name} are damaged: remove the "
-                    f"cache (spacelite cache remove {self.name}) and run embed again"
+                    f"{self.path}: the offsets, labels or token ids of {name} are damaged: remove "
+                    f"the cache (spacelite cache remove {self.name}) and run embed again"
                 )
 
     def byte_offsets(self) -> dict[str, dict[str, int]]:

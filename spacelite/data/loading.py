@@ -191,7 +191,7 @@ def _numbered(
         names = table.class_names.get(label_name, ())
         if names and not known and names != (class_names or names):
             raise SpaceliteError(
-                f"{table.origin} numbers its labels as {names}, other splits as {class_names}: "
+                f"{table.origin} names its labels {names}, other splits {class_names}: "
                 "give all splits the same label names"
             )
         class_names = class_names or names

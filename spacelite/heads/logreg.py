@@ -114,5 +114,8 @@ def _regression(inputs: Array, targets: Array, class_weights: str) -> Any:
         warnings.simplefilter("always", ConvergenceWarning)
         model.fit(inputs, targets)
     if any(issubclass(warning.category, ConvergenceWarning) for warning in caught):
-        log.warning("logreg did not converge within %s iterations", f"{MAX_ITERATIONS:,}")
+        log.warning(
+            "logreg did not converge within %s iterations: a longer fit might be better",
+            f"{MAX_ITERATIONS:,}",
+        )
     return model

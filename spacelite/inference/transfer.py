@@ -64,7 +64,7 @@ def evaluate(
     if run.width != width:
         raise SpaceliteError(
             f"run {run.id} was trained on hidden states of width {run.width}, cache {cache.name} "
-            f"has width {width}"
+            f"has width {width}: embed the data set with the run's backbone"
         )
     if cache.spec.dataset_hash == record.spec.dataset_hash:
         log.warning(

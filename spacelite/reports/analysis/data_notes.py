@@ -84,8 +84,9 @@ def _leaked_into(found: duplicates.Duplicates, split: str, data: str) -> str:
     if not count:
         return ""
     return (
-        f"{count:,} of {found.examples[split]:,} {split} examples of {data} have a text of the "
-        "runs' training data: the figures are too good by the examples that were seen in training"
+        f"{count:,} of {found.examples[split]:,} {split} examples of {data} "
+        f"{'has' if count == 1 else 'have'} a text of the runs' training data: these were seen in "
+        "training, so the metrics are too optimistic"
     )
 
 

@@ -123,7 +123,8 @@ def of_group(cache_dir: Path, group: Group, backbone: str | None = None) -> Exam
             split = cache.splits[group.section.split]
             if len(split) != len(predictions.labels):
                 raise SpaceliteError(
-                    f"cache {cache.name} is not the one that run {run.id} was trained on"
+                    f"cache {cache.name} is not the one that run {run.id} was trained on: train "
+                    "again"
                 )
             if not split.done.all():
                 raise SpaceliteError(
