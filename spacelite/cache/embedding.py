@@ -294,8 +294,8 @@ def _check_index(path: Path, splits: dict[str, SplitIndex]) -> None:
             stored = cache.splits[name]
             if index.crc32 != stored.index_crc32 or not stored.index_is_intact():
                 raise SpaceliteError(
-                    f"{path} holds other tokens for {name} than the data have now (it is damaged, "
-                    "or was begun with another version of transformers): remove it (spacelite cache "
+                    f"{path} holds other tokens for {name} than the data have now (it is damaged "
+                    "or begun with another version of transformers): remove it (spacelite cache "
                     f"remove {path.stem}) and embed again"
                 )
 
