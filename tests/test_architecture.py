@@ -35,8 +35,8 @@ ORDER = {
         "embedding", "__init__",
     ],
     "training": [
-        "config", "batches", "optimizer", "engine", "evaluation", "checkpoints", "memory", "loop",
-        "__init__",
+        "config", "machine", "batches", "optimizer", "engine", "evaluation", "checkpoints",
+        "memory", "loop", "__init__",
     ],
     "runs": ["reading", "record", "store", "names", "listing", "__init__"],
     "inference": ["prediction", "cached", "explanation", "transfer", "__init__"],
@@ -72,7 +72,7 @@ GATEWAYS = {
     "pylatexenc": ["reports/render/latex"],
     "rich": ["progress"],
     "filelock": ["files"],
-    "psutil": ["training/batches"],
+    "psutil": ["training/machine"],
 }
 
 

@@ -184,7 +184,7 @@ def test_same_settings_same_bytes(cache, trained):
 def test_any_number_of_threads_gives_the_same_heads(cache, trained, monkeypatch):
     monkeypatch.setattr(batches, "FEWEST_TOKENS", 8)
     for count in (1, 3):
-        monkeypatch.setattr(engine, "_cores", lambda count=count: count)
+        monkeypatch.setattr(engine.machine, "cores", lambda count=count: count)
         same_heads(trained, train(cache, CONFIGS, TRAINING), rtol=1e-3, atol=1e-5)
 
 

@@ -24,6 +24,7 @@ from spacelite.cache.split import CachedSplit, spans
 from spacelite.cache.store import Cache
 from spacelite.heads.batch import Scratch
 from spacelite.heads.pooling import POOLINGS
+from spacelite.training import machine
 
 log = logging.getLogger(__name__)
 
@@ -351,10 +352,4 @@ def _to_float32(rows: torch.Tensor, scratch: Scratch, stored: StoredType) -> tor
 
 
 def _free_memory(device: str) -> int:
-    if device.startswith("cuda"):
-        # Freed memory that torch keeps for reuse is free as well.
-        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return int(torch.cuda.mem_get_info(device)[0]) + kept
-    import psutil
-
-    return int(psutil.virtual_memory().available)
+    return machine.free_memory(device)

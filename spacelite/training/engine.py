@@ -9,7 +9,6 @@ for the slowest core.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from spacelite.errors import SpaceliteError
 from spacelite.heads import Head, PooledHead, TokenHead
 from spacelite.heads.base import Parameters
 from spacelite.heads.batch import Batch, Objective, Scratch
+from spacelite.training import machine
 from spacelite.training.batches import TokenSplit
 
 MAX_THREADS = 8  # threads; a batch does not have enough groups for more
@@ -49,14 +49,19 @@ class Workers:
         return [future.result() for future in futures]
 
 
+def threads(device: str) -> int:
+    """One thread per core that this process may use, at most MAX_THREADS; one alone for a GPU."""
+    return 1 if device != "cpu" else min(MAX_THREADS, machine.cores())
+
+
 @contextmanager
 def workers(device: str) -> Iterator[Workers]:
-    """One worker per core that this process may use, at most MAX_THREADS; one alone for a GPU.
-    Raises SpaceliteError if the device is neither a CPU nor a CUDA GPU."""
+    """As many workers as `threads` says. Raises SpaceliteError if the device is neither a CPU nor a
+    CUDA GPU."""
     if not device.startswith(("cpu", "cuda")):
         raise SpaceliteError(f"device={device}: heads are trained on cpu or cuda", ["device"])
-    count = 1 if device != "cpu" else min(MAX_THREADS, _cores())
-    threads = torch.get_num_threads()
+    count = threads(device)
+    before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         if count == 1:
@@ -67,13 +72,7 @@ def workers(device: str) -> Iterator[Workers]:
             ) as pool:
                 yield Workers(pool, count)
     finally:
-        torch.set_num_threads(threads)
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        torch.set_num_threads(before)
 
 
 def batch_of(split: TokenSplit, rows: Array, objective: Objective) -> Batch:

@@ -120,6 +120,7 @@ def train(
     for config in configs:
         if isinstance(config, PooledConfig) and POOLINGS[config.pooling].from_backbone:
             cache.splits["train"].require_pooler()
+    memory.require(cache, configs, training, device)
     checkpoint, apart = None, contextlib.ExitStack()
     if cache_dir is not None:
         checkpoint = checkpoints.checkpoint_path(cache_dir, cache, configs, training)

@@ -1,0 +1,115 @@
+"""The memory of a training: estimated before it starts, and compared with what is free."""
+
+import subprocess
+import sys
+
+import pytest
+from conftest import refusal
+from spacelite_cli.app import app
+from typer.testing import CliRunner
+
+from spacelite import heads
+from spacelite.cache import Cache
+from spacelite.training import TrainingConfig, loop, machine, memory
+
+MEASURE = """
+import sys
+from pathlib import Path
+from spacelite import heads
+from spacelite.cache import Cache
+from spacelite.training import TrainingConfig, loop, memory
+
+path, folder, kind, count = sys.argv[1:5]
+settings = {"latent": 400, "inter": 0.2, "intra": 0.001} if kind == "space" else {}
+configs = [heads.config(kind, seed=seed, **settings) for seed in range(int(count))]
+training = TrainingConfig(epochs=2)
+
+def peak():
+    # Not getrusage: a process inherits the peak of the one that starts it.
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(status.split("VmHWM:")[1].split()[0])
+
+with Cache(Path(path)) as cache:
+    loop.train(cache, [heads.config("linear")], training)
+    before = peak()
+    loop.train(cache, configs, training, cache_dir=Path(folder), save=lambda head: None)
+    print(memory.Pass.of(cache, training, "cpu").bytes(configs), peak() - before)
+"""
+
+
+@pytest.fixture
+def cache(cache_path):
+    with Cache(cache_path) as opened:
+        yield opened
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@pytest.mark.parametrize(("kind", "count"), [("space", 60), ("linear", 1000), ("mlp", 1000)])
+def test_the_estimate_is_at_least_what_a_training_takes(kind, count, cache_path, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, str(cache_path), str(tmp_path), kind, str(count)],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    estimated, measured = map(int, done.stdout.split())
+    assert measured > 10e6, "large enough to be measured"
+    assert measured * 0.9 <= estimated <= measured * 5, (estimated, measured)
+
+
+def test_what_needs_more_than_is_free_is_refused_before_it_is_allocated(cache, monkeypatch):
+    monkeypatch.setattr(machine, "free_memory", lambda device: 2 * 10**9)
+    configs = [heads.config("space", latent=10_000, seed=seed) for seed in range(10_000)]
+    monkeypatch.setattr(loop, "_Training", None)  # nothing may be allocated
+    said = refusal(loop.train, cache, configs, TrainingConfig())
+    words = said.split()
+    assert said.startswith("10,000 heads need about ") and " 1.8 GB is free" in said
+    fitting = int(words[words.index("most") + 1])
+    one_pass = memory.Pass.of(cache, TrainingConfig(), "cpu")
+    assert 0 < one_pass.bytes(configs[:fitting]) <= 1.8e9 < one_pass.bytes(configs[: fitting + 1])
+
+
+def test_the_number_that_is_named_can_be_trained(cache, monkeypatch):
+    configs = [heads.config("space", latent=300, seed=seed) for seed in range(40)]
+    training = TrainingConfig(epochs=1)
+    one_pass = memory.Pass.of(cache, training, "cpu")
+    monkeypatch.setattr(machine, "free_memory", lambda device: one_pass.bytes(configs) // 2)
+    said = refusal(loop.train, cache, configs, training).split()
+    fitting = int(said[said.index("most") + 1])
+    assert 0 < fitting < 40
+    assert len(loop.train(cache, configs[:fitting], training)) == fitting
+
+
+def test_where_not_even_one_fits_other_settings_are_advised(
+    cache, cache_path, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(machine, "free_memory", lambda device: 10**5)
+    config = heads.config("space", latent=10_000)
+    said = refusal(loop.train, cache, [config], TrainingConfig())
+    assert said.startswith("1 head needs about ")
+    assert said.endswith("give a smaller batch_size or fewer latent dimensions")
+    options = ["--cache", str(cache_path), "--cache-dir", str(tmp_path), "--latent", "9999"]
+    done = CliRunner().invoke(app, ["train", "--head", "space", *options])
+    assert done.exit_code == 1 and "give a smaller --batch-size or fewer" in done.stderr
+    assert not list(tmp_path.glob("runs/[!.]*"))
+
+
+def group(folder, **files):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (folder / name.replace("__", ".")).write_text(text)
+
+
+def test_the_limit_of_a_control_group_counts(tmp_path):
+    own = tmp_path / "cgroup"
+    root = tmp_path / "groups"
+    own.write_text("0::/job/step\n")
+    assert machine.left_in_control_group(root, own) is None
+    group(root / "job", memory__max="1000\n", memory__current="700\n",
+          memory__stat="anon 600\ninactive_file 50\n")  # fmt: skip
+    assert machine.left_in_control_group(root, own) == 350
+    group(root / "job" / "step", memory__max="max\n", memory__current="700\n", memory__stat="")
+    assert machine.left_in_control_group(root, own) == 350
+    own.write_text("4:cpu,memory:/job\n0::/\n")
+    group(root / "memory" / "job", memory__limit_in_bytes="500\n",
+          memory__usage_in_bytes="450\n", memory__stat="total_inactive_file 30\n")  # fmt: skip
+    assert machine.left_in_control_group(root, own) == 80
+    assert machine.left_in_control_group(root, tmp_path / "absent") is None
