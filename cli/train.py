@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -104,6 +105,7 @@ def train(
     chosen = api.find_cache(cache, cache_dir)
     if cache is None:
         console.err().print(f"cache {chosen.name}", soft_wrap=True)
+    started = time.perf_counter()
     with console.progress() as on_progress:
         runs = api.train(
             chosen,
@@ -127,7 +129,7 @@ def train(
     if as_json:
         console.print_json([run.record.as_json() for run in runs])
     elif runs:
-        _print(runs, runs_folder(cache_dir))
+        _print(runs, runs_folder(cache_dir), time.perf_counter() - started)
     refuse_stopped(runs)
 
 
@@ -142,11 +144,10 @@ def refuse_stopped(runs: Runs) -> None:
         )
 
 
-def _print(runs: Runs, folder: Path) -> None:
+def _print(runs: Runs, folder: Path, seconds: float) -> None:
     tables.show(runs.table(), ruled=False)
     if runs.baseline:
         console.out().print(runs.baseline, soft_wrap=True, markup=False)
-    seconds = max(run.record.seconds for run in runs)
     plural = "s" if len(runs) != 1 else ""
     console.out().print(
         f"{len(runs)} head{plural} trained in {seconds:.1f} s, saved in "

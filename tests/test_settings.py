@@ -2,6 +2,8 @@
 numbers."""
 
 import json
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -198,3 +200,13 @@ def test_what_is_no_number_is_refused(settings, said, cache, tmp_path):
     message = refusal(spacelite.train, cache, progress=False, **settings)
     assert message.startswith(said), message
     assert not (tmp_path / "runs").exists()
+
+
+def test_train_says_how_long_it_took(cache_path, tmp_path, monkeypatch):
+    """Wall time of the whole training, also where it consists of several parts."""
+    clock = iter([100.0, 165.4])
+    command = sys.modules["spacelite_cli.train"]
+    monkeypatch.setattr(command, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    there = ["--cache", cache_path, "--cache-dir", tmp_path]
+    done = spacelite_command("train", *there, "--head", "linear", "--epochs", 1)
+    assert "1 head trained in 65.4 s" in done.stdout, done.output
