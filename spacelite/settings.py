@@ -184,7 +184,9 @@ def suggestion(name: str, known: Iterable[str]) -> str | None:
 
 def one_of(*choices: str) -> Check:
     """A check that the value is one of these names."""
-    return lambda value: None if value in choices else f"choose from {', '.join(choices)}"
+    return lambda value: (
+        None if isinstance(value, str) and value in choices else f"choose from {', '.join(choices)}"
+    )
 
 
 def whole_number(least: int, most: int | None = None) -> Check:

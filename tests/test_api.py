@@ -315,7 +315,9 @@ def test_explain_names_the_label_and_the_words(runs, tmp_path):
         tmp_path / "example.html"
     ).read_text()  # fmt: skip
     assert refusal(run.explain, "a", label="neutral").startswith("label=neutral: choose from ")
-    assert refusal(run.explain) == "give either a text or example=..., not both"
+    assert refusal(run.explain).startswith("nothing to explain: give a text, or example=")
+    both = refusal(run.explain, "a text", example="test:0")
+    assert both == "give either a text or example=..., not both"
     assert refusal(run.explain, example="test:99").startswith("example=test:99: give one of ")
     linear = next(run for run in runs if run.record.head.kind == "linear")
     assert "not a sum over tokens" in refusal(linear.explain, "a")
@@ -339,7 +341,7 @@ def test_evaluate_takes_names_data_and_caches(runs, embed, tmp_path):
     assert "Macro F1" in str(evaluation)
     message = refusal(run.evaluate, frame, labels={"good": "fine"}, progress=False)
     assert message.endswith("labels=...") and "fine" in message
-    assert "dataset" in refusal(run.evaluate)
+    assert "give a data set, or cache=..." in refusal(run.evaluate)
     assert refusal(run.evaluate, cache=embed(str(other)), limit=3).startswith("limit")
 
 

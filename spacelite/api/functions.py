@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from spacelite import reports
 from spacelite import runs as saved_runs
-from spacelite.api.results import EmbeddedDataset
+from spacelite.api.arguments import (
+    CONDITIONS,
+    NAME,
+    NAME_OR_PATH,
+    NAMES,
+    checked,
+    unusable,
+)
+from spacelite.api.results import CACHE, EmbeddedDataset
 from spacelite.api.runs import Runs, TrainedRun
 from spacelite.cache import embed as embed_into
 from spacelite.cache import folder as caches
@@ -21,17 +30,18 @@ from spacelite.progress import Progress, reporting
 from spacelite.reports.analysis import data_notes
 from spacelite.runs import Run
 from spacelite.settings import OTHER_NAMES
-from spacelite.training import TrainingConfig
+from spacelite.training import TrainingConfig, auto
 
 log = logging.getLogger(__name__)
 
 CACHE_DIR = "cache"
 
 
+@checked(name=NAME)
 def embed(
     dataset: Any = None,
     *,
-    backbone: str = "minilm",
+    backbone: str | Path = "minilm",
     texts: Sequence[str] | None = None,
     labels: Sequence[Any] | None = None,
     name: str | None = None,
@@ -40,6 +50,7 @@ def embed(
     dtype: str = "float16",
     layer: int = -1,
     padding: str = "none",
+    layers: bool | None = None,
     limit: int | None = None,
     device: str = "auto",
     tokens_per_batch: int | None = None,
@@ -66,6 +77,9 @@ def embed(
         dtype: Number type in which hidden states are stored, `float16` or `float32`.
         layer: Layer of the hidden states: -1 the last, 0 the embedding layer.
         padding: `none`, or `max_length` to pad every text and cache padded positions as tokens.
+        layers: Whether the mean of every layer over each text's tokens is kept too, in a file of
+            its own, which the pooling `layers` needs. Default: yes for a new cache; an existing one
+            stays without them, and True adds them in one more forward pass.
         limit: Maximum examples per split: a seeded, stratified sample.
         device: Device of the backbone: `auto`, `cpu`, `cuda`, ...
         tokens_per_batch: Maximum tokens per forward pass. Default: 4,096 on a CPU, 65,536 on a GPU.
@@ -82,7 +96,7 @@ def embed(
         SpaceliteError: The data, backbone or settings cannot be used, or the disk or memory is
             full; the message says what to do.
     """
-    folder = Path(cache_dir)
+    folder, backbone = Path(cache_dir), str(backbone)
     with reporting(progress) as on_progress:
         done = embed_into(
             dataset=dataset,
@@ -95,6 +109,7 @@ def embed(
             dtype=dtype,
             layer=layer,
             padding=padding,
+            layers=layers,
             limit=limit,
             device=device,
             tokens_per_batch=tokens_per_batch,
@@ -113,7 +128,10 @@ def embed(
     return embedded
 
 
-def find_cache(name: str | None = None, cache_dir: str | Path = CACHE_DIR) -> EmbeddedDataset:
+@checked(name=replace(NAME_OR_PATH, needed="give a cache's name or its path"))
+def find_cache(
+    name: str | Path | None = None, cache_dir: str | Path = CACHE_DIR
+) -> EmbeddedDataset:
     """Find an existing cache.
 
     Args:
@@ -126,7 +144,7 @@ def find_cache(name: str | None = None, cache_dir: str | Path = CACHE_DIR) -> Em
     """
     folder = Path(cache_dir)
     if name:
-        return EmbeddedDataset(caches.find(folder, name), folder)
+        return EmbeddedDataset(caches.find(folder, str(name)), folder)
     path = caches.newest_complete(folder)
     saved = saved_runs.load_all(folder)
     evaluated = {transfer.cache for run in saved for transfer in run.transfers()}
@@ -141,20 +159,21 @@ def find_cache(name: str | None = None, cache_dir: str | Path = CACHE_DIR) -> Em
     return EmbeddedDataset(path, folder)
 
 
+@checked(cache=CACHE, name=NAME)
 def train(
-    cache: EmbeddedDataset | str | None = None,
+    cache: EmbeddedDataset | str | Path | None = None,
     *,
     name: str | None = None,
     head: str | Sequence[str] = ("space", "linear"),
     inter: float | Sequence[float] = 0.0,
     intra: float | Sequence[float] = 0.0,
     latent: int | Sequence[int] = 3,
-    learning_rate: float | Sequence[float] = 2e-4,
+    learning_rate: float | str | Sequence[float | str] = 2e-4,
     weight_decay: float | Sequence[float] = 0.01,
     pooling: str | Sequence[str] | None = None,
     seeds: int | Sequence[int] = 1,
-    epochs: int = 15,
-    batch_size: int = 256,
+    epochs: int | str = 15,
+    batch_size: int | str = 256,
     data_seed: int = 0,
     schedule: str = "constant",
     clip_norm: float | None = None,
@@ -173,20 +192,20 @@ def train(
     If several values are given, a head is trained for every combination.
 
     Args:
-        cache: What `embed` returned, or a cache's name. Default: the newest complete cache.
+        cache: What `embed` returned, or a cache's name or path. Default: the newest complete cache.
         name: A name for the run, to use in place of its id. Several runs are named `name-1`,
             `name-2`, ... in the order in which they are returned.
         head: Kind(s) of heads: `space`, `linear`, `mlp`, `logreg`.
         inter: Weight(s) of the inter-space loss.
         intra: Weight(s) of the intra-space loss.
         latent: Number(s) of dimensions of a concept space.
-        learning_rate: Learning rate(s) of Adam.
+        learning_rate: Learning rate(s) of Adam; "auto" means 0.001.
         weight_decay: Weight decay(s), Adam's L2 penalty.
         pooling: Pooling(s) of the baselines: `first`, `last`, `mean`, `pooler`. Default: the
             classification token.
         seeds: Number K of seeds, which are 0 to K-1; or the seeds themselves, as a list.
-        epochs: Number of passes over the training split.
-        batch_size: Examples per update.
+        epochs: Number of passes over the training split; "auto" for 600 updates, in 15 to 300 passes.
+        batch_size: Examples per update; "auto" for a twentieth of the training examples, 16 to 256.
         data_seed: Seed of the order of the examples.
         schedule: Schedule of the learning rate: `constant` or `cosine`.
         clip_norm: Maximum norm of a head's gradient; None for no clipping.
@@ -220,29 +239,37 @@ def train(
     if not isinstance(cache, EmbeddedDataset):
         cache = find_cache(cache, cache_dir or CACHE_DIR)
     folder = Path(cache_dir or cache.cache_dir)
-    training = TrainingConfig(
-        epochs=epochs,
-        batch_size=batch_size,
-        data_seed=data_seed,
-        schedule=schedule,
-        clip_norm=clip_norm,
-        class_weights=class_weights,
-        patience=patience,
-        monitor=monitor,
-    )
     if "seed" in settings:
         raise SpaceliteError("seed: use seeds, a number of them or a list", ["seeds"])
-    for name in settings:
-        of_embed = OTHER_NAMES.get(name, name)
+    for each in settings:
+        of_embed = OTHER_NAMES.get(each, each)
         if of_embed in _arguments(embed) - _arguments(train):
-            raise SpaceliteError(f"{name}: give {of_embed} to embed; train has no such argument")
+            raise SpaceliteError(f"{each}: give {of_embed} to embed; train has no such argument")
     saved: list[Run] = []
     with cache.open() as opened:
         if pooling is None:
             pooling = default_pooling(opened.padding_side)
+        examples = len(opened.splits["train"])
+        numbers = auto.resolve(
+            examples,
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rates=listed("learning_rate", learning_rate),
+        )
+        training = TrainingConfig(
+            epochs=numbers.epochs,
+            batch_size=numbers.batch_size,
+            data_seed=data_seed,
+            schedule=schedule,
+            clip_norm=clip_norm,
+            class_weights=class_weights,
+            patience=patience,
+            monitor=monitor,
+        )
         named = {
             "inter": inter, "intra": intra, "latent": latent, "pooling": pooling, **settings,
-            "learning_rate": learning_rate, "weight_decay": weight_decay, "seed": seed_list(seeds),
+            "learning_rate": numbers.learning_rates, "weight_decay": weight_decay,
+            "seed": seed_list(seeds),
         }  # fmt: skip
         configs = grid(
             listed("head", head),
@@ -253,6 +280,8 @@ def train(
         own_names = saved_runs.names_for(folder, opened.spec, configs, training, name)
         chosen = resolve_device(device)
         saved_runs.prepare(folder)
+        if numbers.chosen:
+            log.info("auto, for %s training examples: %s", f"{examples:,}", numbers.sentence)
         with reporting(progress) as on_progress:
             results = loop.train(
                 opened,
@@ -263,7 +292,9 @@ def train(
                 resume=resume,
                 fresh=fresh,
                 save=lambda done: saved.append(
-                    saved_runs.save(folder, opened, done, training, own_names[done.config])
+                    saved_runs.save(
+                        folder, opened, done, training, own_names[done.config], numbers.chosen
+                    )
                 ),
                 on_progress=lambda done, total: on_progress("train", done, total),
             )
@@ -278,6 +309,7 @@ def _arguments(function: Callable[..., Any]) -> set[str]:
     return set(inspect.signature(function).parameters)
 
 
+@checked(name=replace(NAME_OR_PATH, needed="give a run's id or its folder"))
 def load_run(name: str | Path, cache_dir: str | Path = CACHE_DIR) -> TrainedRun:
     """Load a saved run.
 
@@ -291,6 +323,7 @@ def load_run(name: str | Path, cache_dir: str | Path = CACHE_DIR) -> TrainedRun:
     return TrainedRun(saved_runs.find(Path(cache_dir), str(name)), Path(cache_dir))
 
 
+@checked()
 def load_runs(cache_dir: str | Path = CACHE_DIR) -> Runs:
     """Load all saved runs, oldest first.
 
@@ -300,19 +333,33 @@ def load_runs(cache_dir: str | Path = CACHE_DIR) -> Runs:
     return Runs([TrainedRun(run, Path(cache_dir)) for run in saved_runs.load_all(Path(cache_dir))])
 
 
+@checked(compare=NAMES, cache=NAME, dataset=NAME, head=NAMES, where=CONDITIONS, split=NAME)
 def report(
-    runs: Runs | Sequence[TrainedRun] | TrainedRun | None = None,
+    runs: Sequence[TrainedRun | str | Path] | TrainedRun | str | Path | None = None,
     *,
+    compare: Sequence[str] = (),
+    cache: str | None = None,
+    dataset: str | None = None,
+    head: str | Sequence[str] = (),
+    where: Mapping[str, Any] | None = None,
+    split: str | None = None,
     cache_dir: str | Path = CACHE_DIR,
     examples: bool = True,
-    backbone: str | None = None,
+    backbone: str | Path | None = None,
     progress: Progress = True,
 ) -> reports.Report:
     """Compare runs with each other and with the published figures.
 
     Args:
-        runs: Runs to compare. Default: all runs of `cache_dir`.
-        cache_dir: Folder of caches and runs, used if no runs are given.
+        runs: Runs to compare, or their ids. Default: all runs of `cache_dir`.
+        compare: Names of the systems to compare, as the report's tables call them, or ids of runs.
+            Default: all. Every p is corrected for all pairs of them.
+        cache: Name of a cache: only the runs on it.
+        dataset: Name of a data set: only the runs on it.
+        head: Kind(s) of heads: only these.
+        where: Setting -> value(s): only runs with these. Heads that lack the setting are kept.
+        split: Another split whose figures are shown too: `train` or `validation`.
+        cache_dir: Folder of caches and runs, used if no runs are given, or ids.
         examples: Whether to show words and texts of the data.
         backbone: Folder of the runs' backbone, if it was a local one.
         progress: True for bars, False for none, or a function called with (phase, done, total).
@@ -321,19 +368,43 @@ def report(
         The report: print it, or `save` it as a page.
 
     Raises:
-        SpaceliteError: There is no run.
+        SpaceliteError: There is no run, none fits the conditions, or the systems cannot be
+            compared.
     """
-    runs = load_runs(cache_dir) if runs is None else runs
-    runs = Runs([runs]) if isinstance(runs, TrainedRun) else runs
-    # A run that is given twice is one run, not two seeds.
-    runs = Runs(list({run.id: run for run in runs}.values()))
-    if not runs:
+    chosen = list(load_runs(cache_dir)) if runs is None else _chosen(runs, cache_dir)
+    if not chosen:
         raise SpaceliteError(f"{cache_dir} holds no run: train one first")
     with reporting(progress) as on_progress:
         return reports.build(
-            runs[0].cache_dir,
-            [run.run for run in runs],
+            chosen[0].cache_dir,
+            [run.run for run in chosen],
             with_examples=examples,
-            backbone=backbone or runs[0].backbone,
+            cache=cache,
+            dataset=dataset,
+            head=head,
+            where=where,
+            compare=compare,
+            split=split,
+            backbone=chosen[0].backbone if backbone is None else str(backbone),
             on_progress=lambda done, total: on_progress("report", done, total),
         )
+
+
+def _chosen(runs: Any, cache_dir: str | Path) -> list[TrainedRun]:
+    """The runs that `report` is given. One that is given twice is one run, not two seeds."""
+    needed = "give runs or their ids"
+    if isinstance(runs, TrainedRun | str | Path):
+        runs = [runs]
+    if isinstance(runs, type) or not hasattr(runs, "__iter__"):
+        raise unusable("runs", runs, needed)
+    found: dict[TrainedRun, None] = {}
+    for one in runs:
+        if not isinstance(one, TrainedRun | str | Path):
+            raise unusable("runs", one, needed)
+        found[one if isinstance(one, TrainedRun) else load_run(one, cache_dir)] = None
+    if not found:
+        raise SpaceliteError(
+            "runs is empty: give at least one run, or leave runs out to compare all of cache_dir",
+            ["runs", "cache_dir"],
+        )
+    return list(found)

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spacelite import files
+from spacelite.api.arguments import FILE, NAME_OR_PATH, Kind, checked
 from spacelite.backbones import MOSTLY
 from spacelite.cache import Cache, CacheState, Duplicates, UnknownTokens, duplicates, unknown
 from spacelite.cache import folder as caches
@@ -79,6 +80,8 @@ class EmbeddedDataset:
         return Cache(self.path)
 
     def __repr__(self) -> str:
+        if not self.path.is_file():
+            return f"<{self.name}: removed>"
         state = self.state
         splits = ", ".join(f"{count:,} {name}" for name, count in state.splits)
         return visible(
@@ -89,7 +92,15 @@ class EmbeddedDataset:
         return f"<code>{escape(repr(self))}</code>"
 
 
-@dataclass(frozen=True)
+def _cache(value: Any) -> EmbeddedDataset | str:
+    return value if isinstance(value, EmbeddedDataset) else str(NAME_OR_PATH.read(value))
+
+
+CACHE = Kind("give what embed returned, or a cache's name or path", _cache)
+
+
+# Not compared by value: arrays have no single answer to ==.
+@dataclass(frozen=True, eq=False)
 class TextPredictions(Sequence[dict[str, Any]]):
     """Predictions for texts: a sequence of {"text", "label" or "labels", "unknown",
     "probabilities"}.
@@ -192,7 +203,7 @@ def _counted(texts: int) -> str:
     return f"{texts:,} text{'' if texts == 1 else 's'}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TextExplanation:
     """A prediction and each word's exact share in it.
 
@@ -216,6 +227,7 @@ class TextExplanation:
         shares = found.shares[:, self.label].tolist()
         return [(word.text, share) for word, share in zip(found.words, shares, strict=True)]
 
+    @checked(path=FILE)
     def save(self, path: str | Path) -> Path:
         """Write a page: the text, every word's share, and the tokens in the concept spaces.
 

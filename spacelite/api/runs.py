@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, overload
 
 from spacelite import files, inference
 from spacelite import runs as saved_runs
-from spacelite.api.results import EmbeddedDataset, Evaluation, TextExplanation, TextPredictions
+from spacelite.api.arguments import NAME, Kind, checked
+from spacelite.api.results import (
+    CACHE,
+    EmbeddedDataset,
+    Evaluation,
+    TextExplanation,
+    TextPredictions,
+)
 from spacelite.cache import Cache, backbone_settings
 from spacelite.cache import embed as embed_into
 from spacelite.cache import folder as caches
@@ -28,16 +35,32 @@ def list_of_texts(texts: Any) -> list[Any]:
     Raises:
         SpaceliteError: It is no such thing, or a table or dictionary, whose items are names.
     """
-    if isinstance(texts, bytes) or (hasattr(texts, "keys") and not hasattr(texts, "tolist")):
-        raise SpaceliteError(
-            f"texts must be a list or a column of strings, not a {type(texts).__name__}"
-        )
+    is_table = hasattr(texts, "keys") and not hasattr(texts, "tolist")
     try:
+        if isinstance(texts, bytes) or is_table:
+            raise TypeError(texts)
         return list(texts)
     except TypeError as error:
         raise SpaceliteError(
             f"texts must be a list or a column of strings, not a {type(texts).__name__}"
         ) from error
+
+
+def _label(value: Any) -> str:
+    """A label's name. Labels that are numbers have their digits as names."""
+    return str(NAME.read(str(value) if type(value) is int else value))
+
+
+def _pairs(value: Any) -> dict[str, str] | list[str]:
+    """The labels of other data and what they mean: a dictionary, or pairs "data=run"."""
+    if isinstance(value, Mapping):
+        return {_label(key): _label(own) for key, own in value.items()}
+    return [NAME.read(pair) for pair in ([value] if isinstance(value, str) else list(value))]
+
+
+EXAMPLE = replace(NAME, needed="give the split and the number of an example: example='test:17'")
+LABEL = Kind("give a label's name", _label)
+LABELS = Kind('give {"their label": "the run\'s label"}, or a list of "theirs=the run\'s"', _pairs)
 
 
 class Runs(Sequence["TrainedRun"]):
@@ -69,6 +92,7 @@ class Runs(Sequence["TrainedRun"]):
     def __iter__(self) -> Iterator[TrainedRun]:
         return iter(self._runs)
 
+    @checked(metric=replace(NAME, needed="give the name of a metric"))
     def best(self, metric: str = "f1_macro") -> TrainedRun:
         """The run with the best value of a metric on the validation split.
 
@@ -101,9 +125,10 @@ class Runs(Sequence["TrainedRun"]):
         return fragment.table(self.table()) if self._runs else "no runs"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TrainedRun:
-    """A saved run: its head classifies and explains texts.
+    """A saved run: its head classifies and explains texts. Two runs are equal if they have the same
+    id and the same folder.
 
     Attributes:
         run: The run on disk.
@@ -119,6 +144,20 @@ class TrainedRun:
     def id(self) -> str:
         """The run's id."""
         return self.run.id
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, TrainedRun) and self._identity == other._identity
+
+    def __hash__(self) -> int:
+        return hash(self._identity)
+
+    @property
+    def _identity(self) -> tuple[str, Path]:
+        return self.id, self.run.folder.resolve()
+
+    def _backbone(self, given: str | Path | None) -> str | None:
+        """The folder of the backbone, if it was given or is known."""
+        return self.backbone if given is None else str(given)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "cache_dir", files.absolute(self.cache_dir))
@@ -162,11 +201,12 @@ class TrainedRun:
         """Every metric by split."""
         return self.run.record.metrics
 
+    @checked()
     def predict(
         self,
         texts: Sequence[str],
         *,
-        backbone: str | None = None,
+        backbone: str | Path | None = None,
         device: str = "auto",
         tokens_per_batch: int | None = None,
         min_probability: float | None = None,
@@ -193,20 +233,21 @@ class TrainedRun:
             found = inference.predict(
                 self.run,
                 texts,
-                backbone=backbone or self.backbone,
+                backbone=self._backbone(backbone),
                 device=device,
                 tokens_per_batch=tokens_per_batch,
                 on_progress=on_progress,
             )
         return TextPredictions(texts, found.probabilities, found.unknown, self.record, minimum)
 
+    @checked(example=EXAMPLE, label=LABEL)
     def explain(
         self,
         text: str | None = None,
         *,
         example: str | None = None,
         label: str | None = None,
-        backbone: str | None = None,
+        backbone: str | Path | None = None,
         device: str = "auto",
     ) -> TextExplanation:
         """Show which words mattered for a prediction.
@@ -222,10 +263,16 @@ class TrainedRun:
             SpaceliteError: The head's logits are not a sum over tokens, there is no such example or
                 label, or the backbone is not the run's.
         """
-        if (text is None) == (example is None):
+        if text is None and example is None:
+            raise SpaceliteError(
+                "nothing to explain: give a text, or example='test:17' for an example of the run's "
+                "cache",
+                ["example"],
+            )
+        if text is not None and example is not None:
             raise SpaceliteError("give either a text or example=..., not both", ["example"])
         inference.require_shares(self.run)
-        folder = backbone or self.backbone
+        folder = self._backbone(backbone)
         names = self.record.label_names
         if label is not None and label not in names:
             raise SpaceliteError(f"label={label}: choose from {', '.join(names)}", ["label"])
@@ -238,13 +285,14 @@ class TrainedRun:
         shown = names.index(label) if label is not None else found.predicted
         return TextExplanation(found, shown, self.run, example)
 
+    @checked(cache=CACHE, labels=LABELS)
     def evaluate(
         self,
         dataset: Any = None,
         *,
-        cache: EmbeddedDataset | str | None = None,
-        labels: dict[str, str] | Sequence[str] | None = None,
-        backbone: str | None = None,
+        cache: EmbeddedDataset | str | Path | None = None,
+        labels: dict[str, str] | Sequence[str] | str | None = None,
+        backbone: str | Path | None = None,
         limit: int | None = None,
         device: str = "auto",
         tokens_per_batch: int | None = None,
@@ -256,9 +304,9 @@ class TrainedRun:
         """Evaluate the head on another data set, and save the metrics with the run.
 
         Args:
-            dataset: Data set to embed and evaluate on, as in `embed`.
-            cache: In place of `dataset`: an existing cache, or its name.
-            labels: Data set's label name -> run's label name, or a list of pairs "data=run".
+            dataset: Data set to embed and evaluate on, as in `embed`; or what `embed` returned.
+            cache: In place of `dataset`: what `embed` returned, or a cache's name or path.
+            labels: Data set's label name -> run's label name, or pairs "data=run".
                 Default: labels are matched by name, or by number if no name is in both.
             backbone: Folder of the run's backbone, if it was a local one.
             limit: Maximum examples per split of `dataset`.
@@ -275,7 +323,14 @@ class TrainedRun:
         """
         from spacelite.backbones import resolve_device
 
-        if (dataset is None) == (cache is None):
+        if isinstance(dataset, EmbeddedDataset) and cache is None:
+            dataset, cache = None, dataset
+        if dataset is None and cache is None:
+            raise SpaceliteError(
+                "nothing to evaluate on: give a data set, or cache=... for one that is embedded",
+                ["dataset", "cache"],
+            )
+        if dataset is not None and cache is not None:
             raise SpaceliteError(
                 "give either dataset=... or cache=..., not both", ["dataset", "cache"]
             )
@@ -303,7 +358,7 @@ class TrainedRun:
                         labels,
                     ),
                     on_progress=on_progress,
-                    **backbone_settings(self.record.spec, backbone or self.backbone),
+                    **backbone_settings(self.record.spec, self._backbone(backbone)),
                 ).path
         elif isinstance(cache, EmbeddedDataset):
             path = cache.path

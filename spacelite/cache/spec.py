@@ -12,6 +12,7 @@ from typing import Any
 
 from spacelite.errors import SpaceliteError
 
+LONGEST_NAME = 220  # of a cache file: 255 less what names of files beside it add
 FOLDER = "embeddings"  # the folder of cache files, inside cache_dir
 
 
@@ -90,6 +91,11 @@ class CacheSpec:
     def path(self, cache_dir: Path) -> Path:
         """The path: `<cache_dir>/embeddings/<backbone>--<dataset>--<10 digits of the key>.h5`."""
         name = f"{slug(self.backbone)}--{slug(self.dataset)}--{self.cache_key()[:10]}.h5"
+        if len(name) > LONGEST_NAME:
+            raise SpaceliteError(
+                f"the cache's name would have {len(name)} characters, and file systems take at "
+                f"most {LONGEST_NAME}: give the data set or the backbone a shorter name"
+            )
         return embeddings_folder(cache_dir) / name
 
     def differences(self, other: CacheSpec) -> list[str]:

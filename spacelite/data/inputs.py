@@ -178,7 +178,8 @@ def _pair(texts: Any, labels: Any, origin: str) -> Table:
 
 def _listed(values: Any, what: str, origin: str) -> list[Any]:
     """Convert a sequence, array or Series to a list of plain Python objects."""
-    if isinstance(values, str | bytes | Mapping) or not hasattr(values, "__len__"):
+    listable = hasattr(values, "__len__") and not isinstance(values, str | bytes | Mapping | type)
+    if not listable:
         raise SpaceliteError(
             f"{origin}: {what} must be a list or an array, not a {type(values).__name__}"
         )

@@ -103,9 +103,9 @@ def compared(runs: Sequence[Run], names: Sequence[str]) -> list[Group]:
 
     Args:
         runs: The runs to choose from.
-        names: At least two systems: names as in the report's tables, or a run's name, id or part of it,
-            which stands for all seeds of its system. The name of a sweep means the setting that
-            validation chose.
+        names: At least two systems: names as in the report's tables, or a run's name, id or part of
+            its id, which stands for all seeds of its system. The name of a sweep means the setting
+            that validation chose.
 
     Returns:
         The groups that hold at least two of the systems, with no others.

@@ -16,7 +16,7 @@ ALWAYS = ("inter", "intra", "seed")  # settings that have a column even if they 
 
 def runs_table(runs: Sequence[Run], metrics: Sequence[str] = SHOWN) -> Table:
     """A table of runs with a line per split: a run's first line begins with the system's name, its
-    second with the run's id. Settings that differ between the runs have columns.
+    second with the run's name or id. Settings that differ between the runs have columns.
 
     Args:
         runs: The runs, at least one.
@@ -36,7 +36,7 @@ def runs_table(runs: Sequence[Run], metrics: Sequence[str] = SHOWN) -> Table:
     for run, own in zip(runs, settings, strict=True):
         shown = [own.get(name) for name in columns]
         for index, (split, scores) in enumerate(run.record.metrics.items()):
-            name = [run.record.system, short_id(run), ""][min(index, 2)]
+            name = [run.record.system, run.record.name or short_id(run), ""][min(index, 2)]
             values = [_setting(value) if index == 0 else "" for value in shown]
             figures = [_metric(figure(scores, metric)) for metric in metrics]
             cells = [Cell(text) for text in (name, *values, split, *figures)]

@@ -1,0 +1,175 @@
+"""Arguments of the public functions: which values each takes, and what is said about others.
+
+Only the kind of a value is checked here, and converted where that is harmless: a path for a
+string, numpy's numbers for Python's. Whether a folder exists or a number is in range is checked
+where it is used.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import operator
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+from spacelite.errors import SpaceliteError
+from spacelite.settings import BOOLEANS
+
+LONGEST_NAME = 255  # of one file or folder, on every system in use
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of value.
+
+    Attributes:
+        needed: What is needed, as messages say it: `give a whole number`.
+        read: Returns the value as the library uses it. Raises TypeError if it is of another kind,
+            ValueError with what is needed if it is of this kind and cannot be used.
+    """
+
+    needed: str
+    read: Callable[[Any], Any]
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value or not value.isprintable():
+        raise TypeError(value)
+    return value
+
+
+def _path(value: Any) -> str:
+    path = os.fspath(value)
+    if not isinstance(path, str) or not path or "\0" in path:
+        raise TypeError(value)
+    if any(len(os.fsencode(part)) > LONGEST_NAME for part in Path(path).parts):
+        raise ValueError(f"names of files and folders have at most {LONGEST_NAME} characters")
+    return path
+
+
+def _whole_number(value: Any) -> int:
+    if type(value).__name__ in BOOLEANS:
+        raise TypeError(value)
+    return operator.index(value)
+
+
+def _flag(value: Any) -> bool:
+    if type(value).__name__ not in BOOLEANS:
+        raise TypeError(value)
+    return bool(value)
+
+
+def _progress(value: Any) -> Any:
+    if not callable(value):
+        return _flag(value)
+    return value
+
+
+def _names(value: Any) -> list[str]:
+    names = [value] if isinstance(value, str) else list(value)
+    return [_text(name) for name in names]
+
+
+def _conditions(value: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+        raise TypeError(value)
+    return dict(value)
+
+
+NAME = Kind("give a name (a string)", _text)
+NAME_OR_PATH = Kind("give a name or a path", _path)
+PATH = Kind("give the path of a folder", lambda value: Path(_path(value)))
+FILE = Kind("give the path of a file", lambda value: Path(_path(value)))
+WHOLE_NUMBER = Kind("give a whole number", _whole_number)
+FLAG = Kind("give True or False", _flag)
+
+NAMES = Kind("give a name or a list of names", _names)
+CONDITIONS = Kind('give {"setting": value}', _conditions)
+
+# Argument -> its kind in every function that has no other kind for it.
+KINDS: dict[str, Kind] = {
+    "backbone": NAME_OR_PATH,
+    "cache_dir": PATH,
+    "data_dir": PATH,
+    "device": Kind("give 'auto', 'cpu' or 'cuda'", _text),
+    "dtype": NAME,
+    "padding": NAME,
+    "revision": NAME,
+    "text_column": NAME,
+    "label_column": NAME,
+    "limit": WHOLE_NUMBER,
+    "max_length": WHOLE_NUMBER,
+    "layer": WHOLE_NUMBER,
+    "tokens_per_batch": WHOLE_NUMBER,
+    "examples": FLAG,
+    "resume": FLAG,
+    "fresh": FLAG,
+    "progress": Kind("give True, False or a function of (phase, done, total)", _progress),
+}
+
+
+def checked(**kinds: Kind) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Check a function's arguments when it is called, and convert them.
+
+    An argument that is left out, or given as its default, is not checked.
+
+    Args:
+        kinds: Kinds of the function's own arguments. Others have their kind in KINDS, or are
+            checked by the function.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        parameters = inspect.signature(function)
+
+        @functools.wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            given = parameters.bind(*args, **kwargs)
+            for name, value in given.arguments.items():
+                kind = kinds.get(name) or KINDS.get(name)
+                if kind is not None and value is not parameters.parameters[name].default:
+                    given.arguments[name] = read(name, value, kind)
+            return function(*given.args, **given.kwargs)
+
+        return call
+
+    return decorate
+
+
+def read(name: str, value: Any, kind: Kind) -> Any:
+    """A value as the library uses it.
+
+    Args:
+        name: Name of the argument.
+        value: What was given.
+        kind: The kind of value that is needed.
+
+    Raises:
+        SpaceliteError: The value is of another kind.
+    """
+    try:
+        return kind.read(value)
+    except TypeError as error:
+        raise unusable(name, value, kind.needed) from error
+    except ValueError as error:
+        raise unusable(name, value, str(error)) from error
+
+
+def unusable(name: str, value: Any, needed: str) -> SpaceliteError:
+    """The error about a value of the wrong kind: `limit='5': give a whole number`."""
+    shown = repr(value) if isinstance(value, _SHOWN) else ""
+    if not shown:
+        return SpaceliteError(
+            f"{name}: {needed}, not a value of type {type(value).__name__}", [name]
+        )
+    shown = shown if len(shown) <= 60 else f"{shown[:59]}…"
+    return SpaceliteError(f"{name}={shown}: {needed}", [name])
+
+
+_SHOWN = (str, bytes, int, float, list, tuple, set, Mapping, Path, type(None))
