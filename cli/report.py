@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 TERMINAL = "terminal"  # the one format that only the command line has
 LEAST_NAME = 14  # columns for the names of systems
-DISPENSABLE = ("Rec.", "Prec.", "Loss", "Params")  # left out first on narrow terminals
+DISPENSABLE = ("Rec.", "Prec.", "Loss", "Params", "AUROC")  # left out first on narrow terminals
 STYLES = {
     "published": "dim italic",
     "difference": "dim",
@@ -103,7 +103,7 @@ def report(
         make_folder(out)  # before the long part
     with console.progress() as on_progress:
         report = api.report(
-            runs,
+            runs if len(runs) else None,  # None: the message names the folder
             compare=named,
             cache=cache,
             dataset=dataset,

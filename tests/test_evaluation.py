@@ -84,6 +84,7 @@ def expected(run, path, split, numbers):
         "f1_macro": sk.f1_score(labels, guesses, average="macro"),
         "precision": sk.precision_score(labels, guesses, zero_division=0),
         "recall": sk.recall_score(labels, guesses),
+        "auroc": sk.roc_auc_score(labels, logits[:, 1] - logits[:, 0]),
     }  # fmt: skip
 
 
@@ -267,7 +268,7 @@ def test_the_command_embeds_evaluates_and_the_report_shows_it(place, bert, tmp_p
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "give either --dataset ... or --cache ..., not both"),
+        ([], "nothing to evaluate on: give a data set, or --cache ..."),
         (["--cache", "none"], "has no cache 'none'; it holds "),
         (["--cache", "x", "--dataset", "y"], "give either --dataset ... or --cache ..., not both"),
         (["--cache", "x", "--limit", "5"], "--limit 5 works with --dataset ... only"),

@@ -27,6 +27,7 @@ def scikit_learns(labels, predicted, average):
             "f1_macro": sk.f1_score(labels, predicted, average="macro"),
             "precision": sk.precision_score(labels, predicted, average=average, zero_division=0),
             "recall": sk.recall_score(labels, predicted, average=average, zero_division=0),
+            "auroc": None,  # it needs probabilities
         }
 
 
@@ -110,3 +111,48 @@ def test_probabilities_of_huge_logits_are_finite():
     logits = np.array([[1000.0, 0.0], [-1000.0, -1000.0]])
     assert SINGLE_LABEL.probabilities(logits) == pytest.approx(np.array([[1, 0], [0.5, 0.5]]))
     assert MULTI_LABEL.probabilities(logits) == pytest.approx(np.array([[1, 0.5], [0, 0]]))
+
+
+def areas(has, probabilities):
+    """scikit-learn's AUROC of each class that some examples have, and some do not."""
+    return [
+        sk.roc_auc_score(has[:, c], probabilities[:, c])
+        for c in range(has.shape[1])
+        if 0 < has[:, c].sum() < len(has)
+    ]
+
+
+@pytest.mark.parametrize("task", [SINGLE_LABEL, MULTI_LABEL])
+@pytest.mark.parametrize("classes", [2, 3, 5])
+@pytest.mark.parametrize("case", ["random", "ties", "absent label", "certain"])
+def test_auroc_equals_scikit_learns(task, classes, case):
+    random = np.random.RandomState(classes)
+    labels = random.randint(0, classes - (case == "absent label"), 300)
+    has = np.eye(classes, dtype=int)[labels]
+    if task is MULTI_LABEL:
+        has = labels = random.randint(0, 2, (300, classes)) * (np.arange(classes) > 0)
+    logits = random.normal(size=(300, classes)) + has
+    if case == "ties":
+        logits = logits.round()
+    elif case == "certain":
+        logits *= 1000  # most probabilities become 0 or 1
+    predicted = task.decide(logits)
+    found = task.outcome(1, 1, 1, task.confusion(labels, predicted, classes), labels, logits)
+    of_classes = areas(has, task.probabilities(logits))
+    expected = np.mean(of_classes) if of_classes else None
+    assert scores(found)["auroc"] == pytest.approx(expected, abs=1e-12)
+    if task is SINGLE_LABEL and classes > 2 and case != "absent label":
+        whole = sk.roc_auc_score(labels, task.probabilities(logits), multi_class="ovr")
+        assert whole == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("labels", [np.zeros(4, int), np.ones((4, 2), int)])
+def test_auroc_is_none_where_it_cannot_be_computed(labels):
+    task = SINGLE_LABEL if labels.ndim == 1 else MULTI_LABEL
+    one_kind = task.outcome(1, 1, 1, task.confusion(labels, labels, 2), labels, np.eye(4)[:, :2])
+    assert scores(one_kind)["auroc"] is None
+    labels = np.array([0, 1, 1, 0]) if labels.ndim == 1 else np.eye(4, dtype=int)[:, :2]
+    not_a_number = np.full((4, 2), np.nan)
+    with np.errstate(invalid="ignore"):
+        nowhere = task.outcome(1, 1, 1, task.confusion(labels, labels, 2), labels, not_a_number)
+    assert scores(nowhere)["auroc"] is None

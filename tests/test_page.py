@@ -125,11 +125,12 @@ def test_the_page_is_whole_in_every_view(browser, index, width, mode, tmp_path):
 def test_figures_in_the_tables_are_those_of_the_runs(browser, index, report_dir):
     records = [json.loads(path.read_text()) for path in (report_dir / "runs").glob("*/run.json")]
     titles = {"imdb": "imdb, tiny-bert, 5 epochs", "labels": "labels, tiny-bert, 3 epochs"}
-    keys = ("loss", "ce", "accuracy", "f1_macro", "precision", "recall")
+    keys = ("loss", "ce", "accuracy", "f1_macro", "precision", "recall", "auroc")
     with Visit(browser, index) as visit:
         for data, title in titles.items():
             head, *rows = visit.table(title)
             assert head[2:8] == ["Loss", "CE", "Accuracy", "Macro F1", "Precision", "Recall"]
+            assert head[8] == "AUROC"
             found = {row[0]: row for row in rows}
             alike = {}
             for record in records:
@@ -142,8 +143,8 @@ def test_figures_in_the_tables_are_those_of_the_runs(browser, index, report_dir)
             assert found.keys() == alike.keys()
             for key, members in alike.items():
                 row = found[key]
-                assert row[1] == f"{members[0]['train_params']:,}" and row[8] == str(len(members))
-                for shown, name in zip(row[2:8], keys, strict=True):
+                assert row[1] == f"{members[0]['train_params']:,}" and row[9] == str(len(members))
+                for shown, name in zip(row[2:9], keys, strict=True):
                     values = [member["metrics"]["test"][name] for member in members]
                     expected = f"{statistics.mean(values):.4f}"
                     if len(values) > 1:

@@ -1,12 +1,14 @@
 """The published figures, means over seeds, and the tables."""
 
 import json
+import shutil
 import statistics
 from pathlib import Path
 
 import pytest
 
 from spacelite import paper
+from spacelite import runs as saved_runs
 from spacelite.paper.tables import FIGURES
 from spacelite.reports.analysis import groups, published
 from spacelite.reports.document.sections import section_blocks
@@ -245,10 +247,11 @@ def test_markdown_is_a_table_with_every_column():
     table = [line for line in lines if line.startswith("|")]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
     assert cells[0] == ["System", "Parameters", "Loss", "CE", "Accuracy", "Macro F1", "Precision",
-                        "Recall", "Seeds"]  # fmt: skip
+                        "Recall", "AUROC", "Seeds"]  # fmt: skip
     assert len({len(row) for row in cells}) == 1
     assert cells[2] == ["space", "2,318", "0.5000 ± 0.0000", "0.4000 ± 0.0000", "0.8050 ± 0.0071",
-                        "0.7900 ± 0.0000", "0.7800 ± 0.0000", "0.8100 ± 0.0000", "2"]  # fmt: skip
+                        "0.7900 ± 0.0000", "0.7800 ± 0.0000", "0.8100 ± 0.0000", "–",
+                        "2"]  # fmt: skip
 
 
 def test_names_from_data_cannot_break_the_markdown():
@@ -256,3 +259,24 @@ def test_names_from_data_cannot_break_the_markdown():
     (section,) = sections_of([run])
     text = markdown.render(section_blocks(section, 1))
     assert "a\\|b \\<script\\>" in text and "\\*x\\*" in text
+
+
+def test_auroc_of_older_runs_is_computed_from_their_predictions(report_dir, tmp_path):
+    """Runs that were saved before the metric existed; without predictions, a dash stays."""
+    shutil.copytree(report_dir / "runs", tmp_path / "runs")
+    expected, lost = {}, None
+    for path in sorted((tmp_path / "runs").glob("*/run.json")):
+        content = json.loads(path.read_text())
+        of_test = {split: scores.pop("auroc") for split, scores in content["metrics"].items()}
+        expected[path.parent.name] = of_test["test"]
+        path.write_text(json.dumps(content))
+        lost = path.parent.name
+    (tmp_path / "runs" / lost / "predictions.npz").unlink()
+    found = {}
+    for group in groups.grouped(saved_runs.load_all(tmp_path)):
+        for row, system in group.named:
+            if system.transfers is None and len(row.runs) == 1:
+                found[row.runs[0]] = row.figures["auroc"]
+    assert len(found) > 2 and found.pop(lost) is None
+    for run, figure in found.items():
+        assert figure.mean == pytest.approx(expected[run], abs=1e-6)

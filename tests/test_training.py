@@ -146,6 +146,7 @@ def test_final_metrics_follow_from_the_weights_and_the_file(index, split, cache,
         "f1_macro": sk.f1_score(labels, guesses, average="macro"),
         "precision": sk.precision_score(labels, guesses, zero_division=0),
         "recall": sk.recall_score(labels, guesses),
+        "auroc": sk.roc_auc_score(labels, torch.softmax(logits, dim=1)[:, 1]),
     }
     assert head.metrics[split] == pytest.approx(expected, abs=1e-4)
 

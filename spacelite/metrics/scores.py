@@ -82,6 +82,8 @@ class Metric:
         best_marked: Whether tables mark the best value, as the published tables do.
         curve: Whether reports plot the metric by epoch.
         most: Largest possible value.
+        from_predictions: Whether saved predictions are enough to compute the metric, as reports do
+            for runs that were saved before the metric existed.
     """
 
     heading: str
@@ -91,6 +93,40 @@ class Metric:
     best_marked: bool = False
     curve: bool = False
     most: float = 1.0
+    from_predictions: bool = False
+
+
+def auroc(outcome: Outcome) -> float | None:
+    """The area under the ROC curve, a mean over classes: the probability that an example which has
+    the class gets a higher probability of it than one which does not; equal ones count one half.
+
+    Classes that all examples have, or none, are left out. None if no class is left, if only counts
+    are known, or if a probability is not a number.
+    """
+    if outcome.labels is None or outcome.probabilities is None:
+        return None
+    values = np.asarray(outcome.probabilities, np.float64)
+    if not np.isfinite(values).all():
+        return None
+    has = outcome.labels if outcome.labels.ndim == 2 else _one_against_rest(outcome.labels, values)
+    areas = [
+        _area(values[has[:, c] > 0, c], values[has[:, c] == 0, c]) for c in range(values.shape[1])
+    ]
+    known = [area for area in areas if area is not None]
+    return float(np.mean(known)) if known else None
+
+
+def _one_against_rest(labels: Array, values: Array) -> Array:
+    return np.equal(labels[:, None], np.arange(values.shape[1]))
+
+
+def _area(having: Array, others: Array) -> float | None:
+    """The share of pairs in which the value of `having` is higher, from its rank among `others`."""
+    if not len(having) or not len(others):
+        return None
+    others = np.sort(others)
+    below, not_above = (np.searchsorted(others, having, side) for side in ("left", "right"))
+    return float((below + not_above).sum() / 2 / (len(having) * len(others)))
 
 
 # In the order of the tables' columns. Precision and recall follow the published tables; 0 / 0
@@ -129,6 +165,7 @@ METRICS: dict[str, Metric] = {
         best_marked=True,
         curve=True,
     ),
+    "auroc": Metric("AUROC", "AUROC", auroc, best_marked=True, from_predictions=True),
 }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from spacelite import heads
 from spacelite.metrics.predictions import Predictions
-from spacelite.metrics.scores import Scores
+from spacelite.metrics.scores import METRICS, Scores
 from spacelite.reports.analysis.rows import (
     Row,
     Section,
@@ -52,10 +52,19 @@ class System:
         return not heads.in_epochs(self.runs[0].head)
 
     def scores(self) -> list[Scores]:
-        """Each run's metrics on the group's split."""
+        """Each run's metrics on the group's split. Those that an older run lacks are computed from
+        its predictions, where these are enough."""
         if self.transfers is None:
-            return [run.record.metrics[run.record.split] for run in self.runs]
-        return [transfer.metrics[transfer.split] for transfer in self.transfers]
+            saved = [run.record.metrics[run.record.split] for run in self.runs]
+        else:
+            saved = [transfer.metrics[transfer.split] for transfer in self.transfers]
+        wanted = [name for name, metric in METRICS.items() if metric.from_predictions]
+        if all(name in scores for scores in saved for name in wanted):
+            return saved
+        return [
+            _completed(scores, predictions, wanted)
+            for scores, predictions in zip(saved, self.predictions, strict=True)
+        ]
 
     @cached_property
     def predictions(self) -> list[Predictions | None]:
@@ -64,6 +73,17 @@ class System:
             return [run.predictions() for run in self.runs]
         pairs = zip(self.runs, self.transfers, strict=True)
         return [run.predictions(transfer) for run, transfer in pairs]
+
+
+def _completed(scores: Scores, predictions: Predictions | None, wanted: Sequence[str]) -> Scores:
+    """A run's metrics with those of `wanted` that it lacks."""
+    lacking = [name for name in wanted if name not in scores]
+    if predictions is None or not lacking:
+        return scores
+    outcome = predictions.task.outcome(
+        0.0, 0.0, 0.0, predictions.confusion, predictions.labels, predictions.logits
+    )
+    return {**scores, **{name: METRICS[name].compute(outcome) for name in lacking}}
 
 
 @dataclass(frozen=True)

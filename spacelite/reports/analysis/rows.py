@@ -214,20 +214,28 @@ def difference(measured: Row, published: Row) -> Row:
 def with_best(rows: Sequence[Row]) -> list[Row]:
     """Mark the best figures of the measured and of the published rows, compared at the four
     decimals that are printed; a single row of a kind has no best figures, and rows of a sweep
-    that validation did not choose do not count."""
+    that validation did not choose do not count. A table of published rows marks only what these
+    have figures of."""
     marked = list(rows)
+    of_published = [row for row in rows if row.kind == "published"]
+    names = [
+        name
+        for name, metric in METRICS.items()
+        if metric.best_marked
+        and (not of_published or any(row.figures[name] is not None for row in of_published))
+    ]
     for kind in ("measured", "published"):
         own = [number for number, row in enumerate(rows) if row.kind == kind and row.chosen]
         best: dict[int, list[str]] = {number: [] for number in own}
-        for name, metric in METRICS.items():
+        for name in names:
             figures = {number: rows[number].figures[name] for number in own}
             known = {number: round(f.mean, 4) for number, f in figures.items() if f is not None}
-            choose = max if metric.higher_is_better else min
+            choose = max if METRICS[name].higher_is_better else min
             for number, value in known.items():
-                if metric.best_marked and len(known) > 1 and value == choose(known.values()):
+                if len(known) > 1 and value == choose(known.values()):
                     best[number].append(name)
-        for number, names in best.items():
-            marked[number] = replace(rows[number], best=names)
+        for number, own_best in best.items():
+            marked[number] = replace(rows[number], best=own_best)
     return marked
 
 
