@@ -90,10 +90,12 @@ def _trainings(count: int) -> str:
 def _state(state: CacheState) -> str:
     if state.problem:
         return "[red]unreadable[/]"
-    if state.complete:
-        return "[green]complete[/]"
     # Rounded down: 99.9% of the tokens are not all of them.
-    return f"[yellow]{int(100 * state.tokens_done / state.tokens)}% done[/]"
+    done = int(100 * state.tokens_done / state.tokens)
+    shown = "[green]complete[/]" if state.complete else f"[yellow]{done}% done[/]"
+    if state.layer_means not in (None, state.examples):
+        shown += f"[yellow], layer means {int(100 * state.layer_means / state.examples)}%[/]"
+    return shown
 
 
 def _age(seconds: float) -> str:
@@ -125,6 +127,7 @@ def info(name: Name, cache_dir: CacheDir = CACHE_DIR, as_json: Json = False) -> 
             "splits": splits,
             "width": opened.splits["train"].width,
             "pooler": opened.splits["train"].has_pooler,
+            "layers": None if opened.layers is None else opened.layers.layers,
             "key": opened.key,
             "spec": opened.spec.as_json(),
         }
@@ -138,7 +141,7 @@ def info(name: Name, cache_dir: CacheDir = CACHE_DIR, as_json: Json = False) -> 
     fields = Table.grid(padding=(0, 2, 0, 0))
     fields.add_column(no_wrap=True)
     fields.add_column(overflow="fold")
-    rows = {"path": path, "width": content["width"], "pooler": content["pooler"]}
+    rows = {"path": path, **{name: content[name] for name in ("width", "pooler", "layers")}}
     for key, value in {**rows, "key": content["key"], **content["spec"]}.items():
         shown = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
         fields.add_row(Text(key, style="dim"), Text(shown))
@@ -171,7 +174,10 @@ def verify(name: Name, cache_dir: CacheDir = CACHE_DIR, as_json: Json = False) -
         console.print_json({**state.as_json(), "damaged": examples})
     elif not damaged:
         checked = "all" if state.complete else f"{state.tokens_done:,} of"
-        console.out().print(f"{path.stem}: {checked} {state.tokens:,} tokens are intact")
+        also = "" if state.layer_means is None else " and all layer means"
+        console.out().print(
+            f"{path.stem}: {checked} {state.tokens:,} tokens{also} are intact", soft_wrap=True
+        )
     else:
         for split, example in damaged:
             console.out().print(f"damaged: {split} example {example}")

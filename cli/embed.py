@@ -44,6 +44,14 @@ def embed(
     padding: Annotated[
         str, typer.Option(help="none, or max_length to cache and count padded positions too.")
     ] = "none",
+    layers: Annotated[
+        bool | None,
+        typer.Option(
+            help="Keep the mean of every layer too, in a file of its own; --layers adds them to a "
+            "finished cache.",
+            show_default="--layers for a new cache",
+        ),
+    ] = None,
     limit: Limit = None,
     device: Device = "auto",
     tokens_per_batch: TokensPerBatch = None,
@@ -69,6 +77,7 @@ def embed(
             dtype=dtype,
             layer=layer,
             padding=padding,
+            layers=layers,
             limit=limit,
             device=device,
             tokens_per_batch=tokens_per_batch,

@@ -31,11 +31,11 @@ ORDER = {
         "space", "linear", "mlp", "logreg", "__init__", "grid",
     ],
     "cache": [
-        "dtypes", "spec", "split", "store", "duplicates", "unknown", "texts", "journal", "folder",
-        "embedding", "__init__",
+        "dtypes", "spec", "hdf5", "split", "layers", "store", "duplicates", "unknown", "texts",
+        "journal", "folder", "layout", "tokenizing", "embedding", "__init__",
     ],
     "training": [
-        "config", "machine", "batches", "optimizer", "engine", "evaluation", "checkpoints",
+        "config", "auto", "machine", "batches", "optimizer", "engine", "evaluation", "checkpoints",
         "memory", "loop", "__init__",
     ],
     "runs": ["reading", "record", "store", "names", "listing", "__init__"],
@@ -58,7 +58,7 @@ ORDER = {
 }  # fmt: skip
 # The one module that imports each heavy package; others ask it.
 GATEWAYS = {
-    "h5py": ["cache/store"],
+    "h5py": ["cache/hdf5"],
     "datasets": ["data/sources"],
     "pyarrow": ["data/sources"],
     "huggingface_hub": ["hub"],

@@ -1,7 +1,14 @@
 """Frozen transformers. In: a name and texts. Out: token ids, hidden states, words."""
 
 from spacelite.backbones.files import BackboneFiles, locate
-from spacelite.backbones.forward import check_budget, default_budget, forward, plan_batches
+from spacelite.backbones.forward import (
+    Output,
+    check_budget,
+    default_budget,
+    forward,
+    layer_means,
+    plan_batches,
+)
 from spacelite.backbones.model import Backbone, forward_precision, resolve_device
 from spacelite.backbones.tokenizer import SpecialIds, Tokenized, special_ids, tokenize
 from spacelite.backbones.unknown import MOSTLY, unknown_counts, unknown_shares
@@ -11,6 +18,7 @@ __all__ = [
     "MOSTLY",
     "Backbone",
     "BackboneFiles",
+    "Output",
     "SpecialIds",
     "Tokenized",
     "Words",
@@ -18,6 +26,7 @@ __all__ = [
     "default_budget",
     "forward",
     "forward_precision",
+    "layer_means",
     "locate",
     "plan_batches",
     "resolve_device",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, TypeAlias
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,23 @@ log = logging.getLogger(__name__)
 
 Array = npt.NDArray[Any]
 Encode: TypeAlias = "Callable[[torch.Tensor], Array]"
+
+
+class Output(NamedTuple):
+    """What a forward pass of B texts of n tokens each gives.
+
+    Attributes:
+        hidden: Hidden states, (B, n, ...) as `encode` returns them.
+        pooled: The pooler's outputs, (B, d) float32; None without a pooler.
+        means: The means of all layers, (B, layers, d) float16; None unless the backbone keeps all
+            layers.
+        mean_seconds: How long computing these means took.
+    """
+
+    hidden: Array
+    pooled: Array | None
+    means: Array | None
+    mean_seconds: float = 0.0
 
 
 def default_budget(device: str) -> int:
@@ -64,7 +82,7 @@ def forward(
     batch: Array,
     encode: Encode,
     limit: int,
-) -> tuple[Array, Array | None, int]:
+) -> tuple[Output, int]:
     """Run the backbone on a batch of texts of equal length.
 
     Args:
@@ -75,8 +93,7 @@ def forward(
         limit: Maximum tokens per forward pass.
 
     Returns:
-        The encoded hidden states; the pooler's outputs (B, d) float32, None without a pooler; and
-            the limit, halved each time memory ran out.
+        The output, and the limit, halved each time memory ran out.
 
     Raises:
         SpaceliteError: Memory is too small for a single text.
@@ -105,20 +122,50 @@ def forward(
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
             continue
-        hidden = np.concatenate([hidden for hidden, _ in parts])
-        pooled = [pooled for _, pooled in parts if pooled is not None]
-        return hidden, np.concatenate(pooled) if pooled else None, limit
+        return _joined(parts), limit
 
 
-def _forward_once(
-    model: Backbone, tokens: Tokenized, batch: Array, encode: Encode
-) -> tuple[Array, Array | None]:
+def _joined(parts: Sequence[Output]) -> Output:
+    pooled = [part.pooled for part in parts if part.pooled is not None]
+    means = [part.means for part in parts if part.means is not None]
+    return Output(
+        np.concatenate([part.hidden for part in parts]),
+        np.concatenate(pooled) if pooled else None,
+        np.concatenate(means) if means else None,
+        sum(part.mean_seconds for part in parts),
+    )
+
+
+def _forward_once(model: Backbone, tokens: Tokenized, batch: Array, encode: Encode) -> Output:
     def stack(arrays: list[Array] | None) -> Array | None:
         return None if arrays is None else np.stack([arrays[example] for example in batch])
 
-    hidden, pooled = model.hidden_states(
-        np.stack([tokens.ids[example] for example in batch]),
-        stack(tokens.type_ids),
-        stack(tokens.masks),
+    masks = stack(tokens.masks)
+    hidden, pooled, layers = model.hidden_states(
+        np.stack([tokens.ids[example] for example in batch]), stack(tokens.type_ids), masks
     )
-    return encode(hidden), None if pooled is None else pooled.cpu().numpy()
+    # First: it waits for the GPU, so that the time of the means is theirs alone.
+    rows = encode(hidden)
+    started = time.perf_counter()
+    means = None if layers is None else layer_means(layers, masks)
+    seconds = time.perf_counter() - started
+    return Output(rows, None if pooled is None else pooled.cpu().numpy(), means, seconds)
+
+
+def layer_means(layers: Sequence[torch.Tensor], masks: Array | None) -> Array:
+    """The mean of each layer over each text's own tokens, (B, layers, d) float16.
+
+    Args:
+        layers: Hidden states of each layer, (B, n, d).
+        masks: 1 for tokens and 0 for padding, (B, n); None without padding.
+    """
+    import torch
+
+    if masks is None:
+        means = [states.mean(dim=1, dtype=torch.float32) for states in layers]
+    else:
+        weights = torch.from_numpy(masks.astype(np.float32)).to(layers[0].device)
+        weights = (weights / weights.sum(dim=1, keepdim=True))[:, None]
+        means = [torch.bmm(weights, states.float())[:, 0] for states in layers]
+    rounded: Array = torch.stack(means, dim=1).to(torch.float16).cpu().numpy()
+    return rounded

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -56,6 +56,21 @@ def forward_precision(device: str) -> str:
     return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
 
 
+class HiddenStates(NamedTuple):
+    """What the model returns for B texts of n tokens each, float32 on the backbone's device.
+
+    Attributes:
+        hidden: Hidden states, (B, n, d).
+        pooled: The pooler's outputs, (B, d); None without a pooler.
+        layers: The hidden states of the embedding layer and of all others, (B, n, d) each, in the
+            number type of the forward pass; None unless they were asked for.
+    """
+
+    hidden: torch.Tensor
+    pooled: torch.Tensor | None
+    layers: tuple[torch.Tensor, ...] | None
+
+
 class Backbone:
     """A frozen transformer, loaded and ready to run.
 
@@ -63,10 +78,12 @@ class Backbone:
         files: The backbone's files.
         layer: Layer of the hidden states: -1 the last, 0 the embedding layer.
         device: Device of the model.
+        all_layers: Whether the hidden states of all layers are kept as well.
 
     Attributes:
         name: Name of the backbone.
         width: d, the hidden width.
+        layers: Number of layers, the embedding layer included; 0 if they differ in width.
         has_pooler: Whether the model has a trained pooler.
         precision: The number type of the forward pass.
 
@@ -75,11 +92,13 @@ class Backbone:
             layer.
     """
 
-    def __init__(self, files: BackboneFiles, *, layer: int, device: str) -> None:
+    def __init__(
+        self, files: BackboneFiles, *, layer: int, device: str, all_layers: bool = False
+    ) -> None:
         import torch
 
         self.name = files.name
-        self.layer = layer
+        self.layer, self.all_layers = layer, all_layers
         self.device = device
         self.precision = forward_precision(device)
         self.model, missing = _load_model(files, device)
@@ -92,25 +111,21 @@ class Backbone:
         self.width = int(probe.last_hidden_state.shape[-1])
         self.has_pooler = getattr(probe, "pooler_output", None) is not None and not missing
         layers = len(probe.hidden_states)
+        alike = len({states.shape for states in probe.hidden_states}) == 1
+        self.layers = layers if alike else 0
         if not -layers <= layer < layers:
             raise SpaceliteError(
                 f"layer={layer}: {files.name} has hidden states {-layers} to {layers - 1}",
                 ["layer"],
             )
 
-    def hidden_states(
-        self, ids: Array, type_ids: Array | None, mask: Array | None
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def hidden_states(self, ids: Array, type_ids: Array | None, mask: Array | None) -> HiddenStates:
         """Run the model on B texts of n tokens each.
 
         Args:
             ids: Token ids, (B, n).
             type_ids: Segment ids, (B, n); None if the model has no segments.
             mask: 1 for tokens and 0 for padding, (B, n); None without padding.
-
-        Returns:
-            Hidden states (B, n, d) and the pooler's outputs (B, d), None without a pooler; both
-                float32 on the backbone's device.
         """
         import torch
 
@@ -130,10 +145,14 @@ class Backbone:
             ),
         ):
             last = self.layer == -1
-            output = self.model(**tensors, output_hidden_states=not last)
+            output = self.model(**tensors, output_hidden_states=self.all_layers or not last)
             hidden = output.last_hidden_state if last else output.hidden_states[self.layer]
             pooled = output.pooler_output if self.has_pooler else None
-        return hidden.float(), None if pooled is None else pooled.float()
+        return HiddenStates(
+            hidden.float(),
+            None if pooled is None else pooled.float(),
+            tuple(output.hidden_states) if self.all_layers else None,
+        )
 
 
 def _load_model(files: BackboneFiles, device: str) -> tuple[Any, bool]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,12 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from spacelite import backbones, files
-from spacelite.backbones import BackboneFiles, Tokenized
-from spacelite.cache import journal, store, unknown
+from spacelite.backbones import BackboneFiles, Output
+from spacelite.cache import journal, layout, store, tokenizing, unknown
+from spacelite.cache import layers as layer_means
 from spacelite.cache import texts as cached_texts
 from spacelite.cache.dtypes import StoredType, stored_type
 from spacelite.cache.spec import CacheSpec
-from spacelite.cache.split import SplitIndex
+from spacelite.cache.tokenizing import Examples, OnProgress
 from spacelite.data import inputs
 from spacelite.data.splits import TextDataset
 from spacelite.errors import SpaceliteError
@@ -30,7 +30,6 @@ PADDINGS = ("none", "max_length")
 COMMIT_SECONDS = 2.0  # most work that can be lost if the machine loses power
 
 Array = npt.NDArray[Any]
-OnProgress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -41,27 +40,13 @@ class Embedded:
         path: The finished cache.
         hit: Whether the cache existed already.
         seconds: Duration of the call.
+        layer_seconds: The part of it in which the means of all layers were computed and written.
     """
 
     path: Path
     hit: bool
     seconds: float
-
-
-@dataclass(frozen=True)
-class _Examples:
-    """The examples of all splits in one sequence, in file order: the batch plan indexes this
-    sequence."""
-
-    splits: list[str]
-    starts: list[int]  # index of each split's first example
-    tokens: Tokenized
-    lengths: Array
-
-    def location(self, example: int) -> tuple[str, int]:
-        """The split of an example and its index in that split."""
-        split = int(np.searchsorted(self.starts, example, side="right")) - 1
-        return self.splits[split], example - self.starts[split]
+    layer_seconds: float = 0.0
 
 
 def embed(
@@ -76,6 +61,7 @@ def embed(
     dtype: str = "float16",
     layer: int = -1,
     padding: str = "none",
+    layers: bool | None = None,
     limit: int | None = None,
     device: str = "auto",
     tokens_per_batch: int | None = None,
@@ -103,6 +89,9 @@ def embed(
         dtype: Number type in which hidden states are stored, one of DTYPES.
         layer: Layer of the hidden states: -1 the last, 0 the embedding layer.
         padding: `none`, or `max_length` to pad every text and cache padded positions as tokens.
+        layers: Whether the mean of every layer over each text's tokens is kept too, in a file of
+            its own. Default: yes for a new cache; an existing one stays without them, and True
+            adds them in one more forward pass.
         limit: Maximum examples per split: a seeded, stratified sample.
         device: Device of the backbone: `auto`, `cpu`, `cuda`, ...
         tokens_per_batch: Maximum tokens per forward pass. Default: 4,096 on a CPU, 65,536 on a GPU.
@@ -154,22 +143,24 @@ def embed(
         precision=backbones.forward_precision(device),
     )
     path = spec.path(cache_dir)
-    if _is_finished(path, spec):  # before anything is written: the folder may be read-only
+    if _is_finished(path, spec, layers):  # before anything is written: the folder may be read-only
         _count_unknown(path, backbone_files)
         cached_texts.keep(path, spec.cache_key(), found.splits)
         return Embedded(path, True, time.perf_counter() - started)
     files.make_folder(path.parent, "choose another cache_dir")
     with files.lock(path):
         locked = time.perf_counter()
-        if not _is_finished(path, spec):
+        if not _is_finished(path, spec, layers):
             _log_differences(path, spec)
-            examples = _tokenize(backbone_files, found, max_length, padding, on_progress)
-            model = backbones.Backbone(backbone_files, layer=layer, device=device)
-            splits = _index(found, examples)
+            examples = tokenizing.tokenize(backbone_files, found, max_length, padding, on_progress)
+            keep = _keeps_layers(path, layers)
+            model = backbones.Backbone(backbone_files, layer=layer, device=device, all_layers=keep)
+            if not model.layers:
+                _do_without_layers(model, required=layers is True)
+            splits = tokenizing.index(found, examples)
             if path.exists():
-                _check_index(path, splits)
-            else:
-                _lay_out(path, spec, splits, model, examples.tokens.padding_side)
+                layout.check_index(path, splits)
+            layout.lay_out(path, spec, splits, model, examples.tokens.padding_side)
             cached_texts.keep(path, spec.cache_key(), found.splits)
             unknown.write(
                 path,
@@ -179,11 +170,18 @@ def embed(
                 ),
             )
             budget = tokens_per_batch or backbones.default_budget(device)
+            run = _Run(path, model, examples, stored, layers is True, on_progress)
             try:
-                _run(path, model, examples, stored, budget, on_progress)
+                run(budget)
             finally:
                 store.add_seconds(path, time.perf_counter() - locked)
-            return Embedded(path, False, time.perf_counter() - started)
+            if model.all_layers:
+                size = layer_means.layers_path(path).stat().st_size
+                log.info(
+                    "means of all %s layers: %s, computed and written in %.1f s",
+                    model.layers, files.human_bytes(size), run.layer_seconds,
+                )  # fmt: skip
+            return Embedded(path, False, time.perf_counter() - started, run.layer_seconds)
     return Embedded(path, True, time.perf_counter() - started)
 
 
@@ -203,8 +201,9 @@ def backbone_settings(spec: CacheSpec, backbone: str | None = None) -> dict[str,
     }
 
 
-def _is_finished(path: Path, spec: CacheSpec) -> bool:
-    """Whether the cache exists and is complete. Raises SpaceliteError if its spec differs."""
+def _is_finished(path: Path, spec: CacheSpec, layers: bool | None) -> bool:
+    """Whether the cache exists and is complete, with its layer means if they are wanted. Raises
+    SpaceliteError if its spec differs."""
     if not path.exists():
         return False
     with store.Cache(path) as cache:
@@ -215,7 +214,30 @@ def _is_finished(path: Path, spec: CacheSpec) -> bool:
                 f"cache remove {path.stem}) or choose another cache_dir",
                 ["cache_dir"],
             )
-        return cache.complete
+        if not cache.complete or not _keeps_layers(path, layers):
+            return cache.complete
+        try:
+            return cache.layers is not None and cache.layers.complete
+        except layer_means.DamagedLayersError:
+            return False
+
+
+def _keeps_layers(path: Path, layers: bool | None) -> bool:
+    """Whether layer means are to be completed: by default, for a new cache and for one that has a
+    file of them."""
+    if layers is None:
+        return not path.exists() or layer_means.layers_path(path).exists()
+    return layers
+
+
+def _do_without_layers(model: backbones.Backbone, required: bool) -> None:
+    """Leave layer means out where layers differ in width, or raise SpaceliteError."""
+    if required:
+        raise SpaceliteError(
+            f"layers=True: the layers of {model.name} differ in width: leave layers=True out",
+            ["layers"],
+        )
+    model.all_layers = False
 
 
 def _count_unknown(path: Path, backbone_files: BackboneFiles) -> None:
@@ -241,141 +263,76 @@ def _log_differences(path: Path, spec: CacheSpec) -> None:
         log.info("%s has other settings (%s): embedding into a new cache", other.stem, differences)
 
 
-def _tokenize(
-    backbone_files: BackboneFiles,
-    texts: TextDataset,
-    max_length: int,
-    padding: str,
-    on_progress: OnProgress,
-) -> _Examples:
-    everything = [text for split in texts.splits.values() for text in split.texts]
-    on_progress("tokenize", 0, len(everything))
-    tokens = backbones.tokenize(
-        backbone_files,
-        everything,
-        max_length=max_length,
-        padding=padding,
-        on_chunk=lambda done: on_progress("tokenize", done, len(everything)),
-    )
-    sizes = [len(split) for split in texts.splits.values()]
-    starts = np.concatenate([[0], np.cumsum(sizes[:-1])]).astype(int).tolist()
-    lengths = np.array([len(ids) for ids in tokens.ids], np.int64)
-    examples = _Examples(list(texts.splits), starts, tokens, lengths)
-    if not lengths.all():
-        split, row = examples.location(int(np.argmin(lengths)))
-        raise SpaceliteError(
-            f"{texts.name} {split}: text {row + 1} has no token that {backbone_files.name} "
-            "knows: remove it"
-        )
-    if tokens.truncated:
-        log.info(
-            "%s of %s texts are longer than %s tokens and were cut off there",
-            f"{tokens.truncated:,}", f"{len(everything):,}", max_length,
-        )  # fmt: skip
-    return examples
+class _Run:
+    """Computes the hidden states of every example that is not done yet."""
 
+    def __init__(
+        self,
+        path: Path,
+        model: backbones.Backbone,
+        examples: Examples,
+        stored: StoredType,
+        layers_required: bool,
+        on_progress: OnProgress,
+    ) -> None:
+        self.path, self.model, self.examples, self.stored = path, model, examples, stored
+        self.layers_required, self.on_progress = layers_required, on_progress
+        self.layer_seconds = 0.0  # spent on layer means
 
-def _index(texts: TextDataset, examples: _Examples) -> dict[str, SplitIndex]:
-    splits = {}
-    for (name, split), start in zip(texts.splits.items(), examples.starts, strict=True):
-        stop = start + len(split)
-        splits[name] = SplitIndex(
-            np.concatenate([[0], np.cumsum(examples.lengths[start:stop])]).astype(np.int64),
-            split.labels,
-            np.concatenate(examples.tokens.ids[start:stop]),
-        )
-    return splits
+    def __call__(self, budget: int) -> None:
+        examples = self.examples
+        with journal.Writers(self.path, self.model.all_layers) as writers:
+            done_before = np.concatenate([writers.done(split) for split in examples.splits])
+            total, count = int(examples.lengths.sum()), int(examples.lengths[done_before].sum())
+            if count:
+                log.info("continuing: %s of %s tokens are done", f"{count:,}", f"{total:,}")
+            self.on_progress("embed", count, total)
+            limit = budget
+            committed = time.monotonic()
+            try:
+                for batch in backbones.plan_batches(examples.lengths, budget):
+                    if done_before[batch].all():
+                        continue
+                    # The whole batch is computed even if part of it is done: the last bit of an
+                    # example's numbers depends on the batch that it is computed in.
+                    output, limit = backbones.forward(
+                        self.model, examples.tokens, batch, self.stored.encode, limit
+                    )
+                    self._write(writers, batch, output)
+                    count += int(examples.lengths[batch[~done_before[batch]]].sum())
+                    if time.monotonic() - committed > COMMIT_SECONDS:
+                        writers.commit()
+                        committed = time.monotonic()
+                    self.on_progress("embed", count, total)
+            finally:
+                writers.commit()
 
+    def _write(self, writers: journal.Writers, batch: Array, output: Output) -> None:
+        located = [self.examples.location(int(example)) for example in batch]
+        if (writer := writers.tokens) is not None:
+            for row, (split, index) in enumerate(located):
+                if not writer.done[split][index]:
+                    _check_finite(output.hidden[row], split, index, self.stored)
+                    pooled = None if output.pooled is None else output.pooled[row]
+                    writer.write(split, index, output.hidden[row], pooled)
+        if writers.layers is None or output.means is None:
+            return
+        started = time.perf_counter()
+        for row, (split, index) in enumerate(located):
+            if not writers.layers.done[split][index]:
+                if not np.isfinite(output.means[row]).all():
+                    self._drop_layers(writers, split, index)
+                    break
+                writers.layers.write(split, index, output.means[row])
+        self.layer_seconds += output.mean_seconds + time.perf_counter() - started
 
-def _check_index(path: Path, splits: dict[str, SplitIndex]) -> None:
-    """Raise SpaceliteError if an unfinished file was laid out for different tokens."""
-    with store.Cache(path) as cache:
-        for name, index in splits.items():
-            stored = cache.splits[name]
-            if index.crc32 != stored.index_crc32 or not stored.index_is_intact():
-                raise SpaceliteError(
-                    f"{path} holds other tokens for {name} than the data have now (it is damaged "
-                    "or begun with another version of transformers): remove it (spacelite cache "
-                    f"remove {path.stem}) and embed again"
-                )
-
-
-def _lay_out(
-    path: Path,
-    spec: CacheSpec,
-    splits: dict[str, SplitIndex],
-    model: backbones.Backbone,
-    padding_side: str,
-) -> None:
-    # Left over from a cache that was deleted by hand, or from a process that was killed here.
-    for former in (
-        store.timing_path(path), store.partial_path(path), unknown.counts_path(path)
-    ):  # fmt: skip
-        former.unlink(missing_ok=True)
-    tokens = sum(len(index.token_ids) for index in splits.values())
-    size = store.file_size(splits, model.width, spec.dtype, model.has_pooler)
-    free = shutil.disk_usage(path.parent).free
-    log.info(
-        "%s tokens of width %s: %s, %s free", f"{tokens:,}", model.width,
-        files.human_bytes(size), files.human_bytes(free),
-    )  # fmt: skip
-    if size > free:
-        raise SpaceliteError(
-            f"the cache needs {files.human_bytes(size)} and {path.parent} has "
-            f"{files.human_bytes(free)} free: free some space, choose another cache_dir, or embed "
-            "fewer examples with limit=N",
-            ["cache_dir", "limit"],
-        )
-    store.lay_out(
-        path,
-        spec,
-        splits,
-        width=model.width,
-        pooled=model.has_pooler,
-        padding_side=padding_side,
-    )
-
-
-def _run(
-    path: Path,
-    model: backbones.Backbone,
-    examples: _Examples,
-    stored: StoredType,
-    budget: int,
-    on_progress: OnProgress,
-) -> None:
-    """Compute the hidden states of every example that is not done yet."""
-    with journal.Writer(path) as writer:
-        done_before = np.concatenate([writer.done[split] for split in examples.splits]) == 1
-        total, count = int(examples.lengths.sum()), int(examples.lengths[done_before].sum())
-        if count:
-            log.info("continuing: %s of %s tokens are done", f"{count:,}", f"{total:,}")
-        on_progress("embed", count, total)
-        limit = budget
-        committed = time.monotonic()
-        try:
-            for batch in backbones.plan_batches(examples.lengths, budget):
-                if done_before[batch].all():
-                    continue
-                # The whole batch is computed even if part of it is done: the last bit of an
-                # example's numbers depends on the batch that it is computed in.
-                hidden, pooled, limit = backbones.forward(
-                    model, examples.tokens, batch, stored.encode, limit
-                )
-                for row, example in enumerate(batch):
-                    if not done_before[example]:
-                        split, index = examples.location(int(example))
-                        _check_finite(hidden[row], split, index, stored)
-                        writer.write(
-                            split, index, hidden[row], None if pooled is None else pooled[row]
-                        )
-                        count += len(hidden[row])
-                if time.monotonic() - committed > COMMIT_SECONDS:
-                    writer.commit()
-                    committed = time.monotonic()
-                on_progress("embed", count, total)
-        finally:
-            writer.commit()
+    def _drop_layers(self, writers: journal.Writers, split: str, index: int) -> None:
+        found = f"{split} example {index} has layer means that float16 cannot hold"
+        if self.layers_required:
+            raise SpaceliteError(f"{found}: leave layers=True out", ["layers"])
+        log.warning("%s: the layer means are left out", found)
+        writers.drop_layers()
+        self.model.all_layers = False
 
 
 def _check_finite(rows: Array, split: str, index: int, stored: StoredType) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from spacelite import files
-from spacelite.cache import journal, store, texts, unknown
+from spacelite.cache import journal, layers, store, texts, unknown
 from spacelite.cache.spec import FOLDER, embeddings_folder
 from spacelite.cache.split import spans
 from spacelite.errors import SpaceliteError
@@ -31,6 +31,7 @@ class CacheState:
         tokens_done: Number of tokens whose hidden states are written.
         complete: Whether all hidden states are written.
         splits: The name and number of examples of each split.
+        layer_means: Number of examples whose layer means are written; None without a file of them.
         problem: Why the file cannot be read, in which case the counts are 0; None if it can be.
     """
 
@@ -43,6 +44,7 @@ class CacheState:
     tokens_done: int = 0
     complete: bool = False
     splits: tuple[tuple[str, int], ...] = ()
+    layer_means: int | None = None
     problem: str | None = None
 
     def as_json(self) -> dict[str, Any]:
@@ -74,14 +76,28 @@ def state(path: Path) -> CacheState:
                 cache.tokens_done,
                 cache.complete,
                 tuple((name, len(split)) for name, split in cache.splits.items()),
+                _layers_done(cache),
             )
     except SpaceliteError as error:
         return CacheState(path.stem, path, size, stat.st_mtime, problem=str(error))
 
 
+def _layers_done(cache: store.Cache) -> int | None:
+    try:
+        return None if cache.layers is None else cache.layers.examples_done
+    except SpaceliteError as error:
+        log.warning("%s", error)
+        return 0
+
+
 def files_beside(path: Path) -> list[Path]:
     """The files beside a cache file that belong to it, whether they exist or not."""
-    return [store.timing_path(path), unknown.counts_path(path), texts.texts_path(path)]
+    return [
+        store.timing_path(path),
+        unknown.counts_path(path),
+        texts.texts_path(path),
+        layers.layers_path(path),
+    ]
 
 
 def cache_files(cache_dir: Path) -> list[Path]:
@@ -154,7 +170,8 @@ def newest_complete(cache_dir: Path) -> Path:
 def verify(
     path: Path, on_progress: Callable[[int, int], None] = lambda done, total: None
 ) -> list[tuple[str, int]]:
-    """Recompute the checksum of every example that is done, and mark damaged ones as not done.
+    """Recompute the checksum of every example that is done, in the cache and in the file of its
+    layer means, and mark damaged ones as not done.
 
     Args:
         path: The cache file.
@@ -164,24 +181,34 @@ def verify(
         The split and index of each damaged example; embedding again recomputes only these.
 
     Raises:
-        SpaceliteError: The file cannot be read, or offsets, labels or token ids are damaged, which
+        SpaceliteError: A file cannot be read, or offsets, labels or token ids are damaged, which
             embedding again cannot repair.
     """
     damaged: list[tuple[str, int]] = []
+    damaged_means: list[tuple[str, int]] = []
     with store.Cache(path) as cache:
         checked, total = 0, cache.tokens
         cache.check_index()
+        means = {} if cache.layers is None else cache.layers.splits
         for name, split in cache.splits.items():
             for first, last in spans(split.offsets):
                 found = split.damaged(first, last)
                 damaged += [(name, example) for example in found if split.done[example]]
+                if name in means:
+                    damaged_means += [(name, one) for one in means[name].damaged(first, last)]
                 checked += int(split.offsets[last] - split.offsets[first])
                 on_progress(checked, total)
-    if damaged:
-        with files.lock(path), journal.Writer(path) as writer:
-            for name, example in damaged:
-                writer.unmark(name, example)
-    return damaged
+        if damaged:
+            with files.lock(path), journal.Writer(path) as writer:
+                for name, example in damaged:
+                    writer.unmark(name, example)
+        if damaged_means and cache.layers is not None:
+            with files.lock(path), journal.LayerWriter(cache.layers) as layer_writer:
+                for name, example in damaged_means:
+                    layer_writer.unmark(name, example)
+        order = list(cache.splits)
+    every = {*damaged, *damaged_means}
+    return sorted(every, key=lambda one: (order.index(one[0]), one[1]))
 
 
 def remove(path: Path) -> None:

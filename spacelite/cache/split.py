@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,9 @@ import numpy.typing as npt
 from spacelite.cache.dtypes import StoredType
 from spacelite.errors import SpaceliteError
 from spacelite.tasks import task_of
+
+if TYPE_CHECKING:
+    from spacelite.cache.layers import LayerMeans
 
 CHECKERS = 2  # threads that compute checksums while further rows are read
 CHECKED_AT_ONCE = 2**23  # bytes that one of them checks at a time
@@ -60,8 +63,16 @@ class CachedSplit:
         has_pooler: Whether the pooler's outputs are cached.
     """
 
-    def __init__(self, group: Any, stored: StoredType, name: str, cache: str) -> None:
+    def __init__(
+        self,
+        group: Any,
+        stored: StoredType,
+        name: str,
+        cache: str,
+        layers: Callable[[], LayerMeans],
+    ) -> None:
         self._group = group
+        self._layers = layers
         self.stored = stored
         self.name, self.cache = name, cache
         self.offsets: Array = group["offsets"][...]
@@ -110,6 +121,12 @@ class CachedSplit:
         pooled: Array = self._group["pooled"][first:last]
         self._refuse(self._damaged_pooled(first, pooled))
         return pooled
+
+    @property
+    def layer_means(self) -> Array:
+        """The means of all layers side by side, (N, layers * d) float16, after checking their
+        checksums. Raises SpaceliteError if one is damaged, or if the cache has none."""
+        return self._layers().read(0, len(self))
 
     def require_pooler(self) -> None:
         """Raise SpaceliteError if the backbone has no pooler."""
@@ -165,12 +182,12 @@ class CachedSplit:
     def _damaged_rows(self, first: int, last: int, rows: Array) -> list[int]:
         size = self.stored.row_bytes(self.width)
         ends = (self.offsets[first : last + 1] - self.offsets[first]) * size
-        return _mismatches(first, rows, ends, self._crc32[first:last])
+        return mismatches(first, rows, ends, self._crc32[first:last])
 
     def _damaged_pooled(self, first: int, pooled: Array) -> list[int]:
         ends = np.arange(len(pooled) + 1) * self.width * pooled.itemsize
         expected = self._group["pooled_crc32"][first : first + len(pooled)]
-        return _mismatches(first, pooled, ends, expected)
+        return mismatches(first, pooled, ends, expected)
 
     def _refuse(self, damaged: list[int]) -> None:
         if damaged:
@@ -203,7 +220,7 @@ class CachedSplit:
         return len(self.labels)
 
 
-def _mismatches(first: int, values: Array, bounds: Array, expected: Array) -> list[int]:
+def mismatches(first: int, values: Array, bounds: Array, expected: Array) -> list[int]:
     """The examples, numbered from `first`, whose bytes do not have the expected checksum; those of
     the i-th are bounds[i]:bounds[i+1]."""
     content = values.data.cast("B")

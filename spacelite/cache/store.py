@@ -1,25 +1,24 @@
-"""The HDF5 cache file: lay out and read. The only importer of `h5py`.
+"""The HDF5 cache file: lay out and read.
 
 The whole file is laid out, and its HDF5 handle closed, before the first hidden state is computed.
-Hidden states are then written as plain bytes at known offsets (by `journal`), so that no HDF5
-metadata is ever half-written, however the process ends.
+Hidden states are then written as plain bytes at known offsets (by `journal`).
 """
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
-import os
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import numpy.typing as npt
 
 from spacelite import files
+from spacelite.cache import hdf5
 from spacelite.cache.dtypes import DTYPES, StoredType, stored_type
+from spacelite.cache.layers import LayerFile, LayerMeans, layers_path
 from spacelite.cache.spec import CacheSpec
 from spacelite.cache.split import CachedSplit, SplitIndex
 from spacelite.errors import SpaceliteError, one_line
@@ -28,7 +27,7 @@ from spacelite.tasks import Task, task_of
 log = logging.getLogger(__name__)
 
 FORMAT = 1
-PAGE = 4096  # bytes; large arrays start at a multiple of this
+PAGE = hdf5.PAGE
 
 Array = npt.NDArray[Any]
 
@@ -54,12 +53,8 @@ def _shapes(
 
 def file_size(splits: dict[str, SplitIndex], width: int, dtype: str, pooled: bool) -> int:
     """Size of the file that `lay_out` creates, in bytes, to within a few kilobytes."""
-    total = 2 * PAGE
-    for index in splits.values():
-        for shape, kind in _shapes(index, width, stored_type(dtype), pooled).values():
-            size = int(np.prod(shape)) * np.dtype(kind).itemsize
-            total += size + (PAGE if size >= PAGE else 300)  # 300: the dataset's header
-    return total
+    stored = stored_type(dtype)
+    return hdf5.file_size(_shapes(index, width, stored, pooled) for index in splits.values())
 
 
 def partial_path(path: Path) -> Path:
@@ -89,65 +84,25 @@ def lay_out(
     Raises:
         SpaceliteError: The disk is full or broken; nothing is left behind.
     """
-    partial = partial_path(path)
-    try:
-        # Reserved before HDF5 writes anything, since HDF5 does not handle a full disk well.
-        with partial.open("wb") as raw:
-            _reserve(raw.fileno(), file_size(splits, width, spec.dtype, pooled))
-        with h5py.File(partial, "w", alignment_threshold=PAGE, alignment_interval=PAGE) as file:
-            file.attrs["format"] = FORMAT
-            file.attrs["spec"] = spec.canonical()
-            file.attrs["padding_side"] = padding_side
-            for name, index in splits.items():
-                group = file.create_group(name)
-                group.attrs["index_crc32"] = np.uint32(index.crc32)
-                for key, (shape, kind) in _shapes(
-                    index, width, stored_type(spec.dtype), pooled
-                ).items():
-                    _create_contiguous(group, key, shape, kind)
-                group["offsets"][...] = index.offsets
-                group["labels"][...] = index.labels
-                group["token_ids"][...] = index.token_ids
-                for key in ("done", "crc32", "pooled_crc32"):
-                    if key in group:
-                        group[key][...] = 0
-        with partial.open("rb+") as raw:
-            _reserve(raw.fileno(), partial.stat().st_size)
-            os.fsync(raw.fileno())
-        partial.replace(path)
-        files.sync(path.parent)
-    except (OSError, RuntimeError) as error:
-        reason = (isinstance(error, OSError) and error.strerror) or "the disk is full or broken"
-        raise SpaceliteError(
-            f"the cache file cannot be laid out in {path.parent}: {reason}; "
-            "free some space or choose another cache_dir",
-            ["cache_dir"],
-        ) from error
-    finally:
-        partial.unlink(missing_ok=True)
+    stored = stored_type(spec.dtype)
 
+    def fill(file: Any) -> None:
+        file.attrs["format"] = FORMAT
+        file.attrs["spec"] = spec.canonical()
+        file.attrs["padding_side"] = padding_side
+        for name, index in splits.items():
+            group = file.create_group(name)
+            group.attrs["index_crc32"] = np.uint32(index.crc32)
+            hdf5.create_datasets(group, _shapes(index, width, stored, pooled))
+            group["offsets"][...] = index.offsets
+            group["labels"][...] = index.labels
+            group["token_ids"][...] = index.token_ids
+            for key in ("done", "crc32", "pooled_crc32"):
+                if key in group:
+                    group[key][...] = 0
 
-def _reserve(handle: int, size: int) -> None:
-    """Reserve the file's space on disk, if the system can: a disk that fills up later then cannot
-    stop the run half-way."""
-    if not hasattr(os, "posix_fallocate"):
-        return
-    try:
-        os.posix_fallocate(handle, 0, size)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
-            raise
-
-
-def _create_contiguous(group: Any, name: str, shape: tuple[int, ...], dtype: str) -> None:
-    creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    creation.set_layout(h5py.h5d.CONTIGUOUS)
-    creation.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-    creation.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    # Without creation times, the same embedding is the same file, byte for byte.
-    creation.set_obj_track_times(False)
-    kind = h5py.h5t.py_create(np.dtype(dtype), logical=True)
-    h5py.h5d.create(group.id, name.encode(), kind, h5py.h5s.create_simple(shape), creation)
+    size = file_size(splits, width, spec.dtype, pooled)
+    hdf5.create(path, partial_path(path), "the cache file", size, fill)
 
 
 def timing_path(path: Path) -> Path:
@@ -194,7 +149,7 @@ class Cache:
         self.path = path
         remedy = f"remove it (spacelite cache remove {path.stem}) and run embed again"
         try:
-            self._file = h5py.File(path, "r")
+            self._file = hdf5.open_file(path)
         except FileNotFoundError as error:
             raise SpaceliteError(f"there is no cache file {path}") from error
         except OSError as error:
@@ -214,7 +169,13 @@ class Cache:
                 )
             self.padding_side = str(self._file.attrs["padding_side"])
             self.splits = {
-                name: CachedSplit(self._file[name], DTYPES[self.spec.dtype], name, path.stem)
+                name: CachedSplit(
+                    self._file[name],
+                    DTYPES[self.spec.dtype],
+                    name,
+                    path.stem,
+                    partial(self._layer_means, name),
+                )
                 for name in ("train", "validation", "test")
                 if name in self._file
             }
@@ -275,16 +236,44 @@ class Cache:
                     f"the cache (spacelite cache remove {self.name}) and run embed again"
                 )
 
+    @cached_property
+    def layers(self) -> LayerFile | None:
+        """The file of layer means; None if the cache has none. Raises SpaceliteError if it is
+        damaged."""
+        if not layers_path(self.path).exists():
+            return None
+        indexes = {name: split.index_crc32 for name, split in self.splits.items()}
+        return LayerFile(self.path, self.key, indexes)
+
+    def require_layers(self, *, complete: bool = True) -> LayerFile:
+        """The file of layer means. Raises SpaceliteError if there is none, or, if it has to be
+        `complete`, an unfinished one."""
+        if self.layers is None:
+            raise SpaceliteError(
+                f"cache {self.name} has no layer means: run its embed command again with "
+                "layers=True to add them",
+                ["layers"],
+            )
+        if complete and not self.layers.complete:
+            raise SpaceliteError(
+                f"cache {self.name} has the layer means of {self.layers.examples_done:,} of "
+                f"{self.layers.examples:,} examples: run its embed command again to complete them"
+            )
+        return self.layers
+
+    def _layer_means(self, split: str) -> LayerMeans:
+        return self.require_layers().splits[split]
+
     def byte_offsets(self) -> dict[str, dict[str, int]]:
         """Where each dataset of each split begins in the file, in bytes."""
-        return {
-            split: {name: self._file[split][name].id.get_offset() for name in self._file[split]}
-            for split in self.splits
-        }
+        return {split: hdf5.byte_offsets(self._file[split]) for split in self.splits}
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file, and that of the layer means."""
         self._file.close()
+        layers = self.__dict__.get("layers")
+        if layers is not None:
+            layers.close()
 
     def __enter__(self) -> Cache:
         return self

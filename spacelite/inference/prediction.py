@@ -180,8 +180,8 @@ def _hidden_states(
     encode = stored_type(spec.dtype).encode
     limit = tokens_per_batch or backbones.default_budget(device)
     for batch in backbones.plan_batches(lengths, limit):
-        hidden, pooled, limit = backbones.forward(model, tokens, batch, encode, limit)
-        yield batch, hidden, pooled
+        output, limit = backbones.forward(model, tokens, batch, encode, limit)
+        yield batch, output.hidden, output.pooled
         done += int(lengths[batch].sum())
         on_progress("embed", done, total)
 
