@@ -120,3 +120,20 @@ def comma_list(option: str, text: str, convert: Callable[[str], T]) -> list[T]:
                 "commas between them"
             ) from error
     return list(dict.fromkeys(values))
+
+
+def or_auto(convert: Callable[[str], T]) -> Callable[[str], T | str]:
+    """The same conversion, but `auto` stays as it is."""
+    return lambda text: text if text == "auto" else convert(text)
+
+
+def number_or_auto(option: str, text: str) -> int | str:
+    """Parse a whole number or `auto`.
+
+    Raises:
+        SpaceliteError: It is neither.
+    """
+    try:
+        return or_auto(int)(text.strip())
+    except ValueError as error:
+        raise SpaceliteError(f"{option} {text}: give a whole number, or auto") from error

@@ -10,7 +10,16 @@ import typer
 from spacelite.errors import SpaceliteError
 
 from . import console, tables
-from .options import CACHE_DIR, CacheDir, Device, Json, Seeds, comma_list
+from .options import (
+    CACHE_DIR,
+    CacheDir,
+    Device,
+    Json,
+    Seeds,
+    comma_list,
+    number_or_auto,
+    or_auto,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,7 +30,13 @@ if TYPE_CHECKING:
 def train(
     inter: Annotated[str, typer.Option(help="Weight(s) of the inter-space loss.")] = "0",
     intra: Annotated[str, typer.Option(help="Weight(s) of the intra-space loss.")] = "0",
-    epochs: Annotated[int, typer.Option(help="Passes over the training split.")] = 15,
+    epochs: Annotated[
+        str,
+        typer.Option(
+            help="Passes over the training split; auto for 600 updates, in 15 to 300 passes.",
+            metavar="<int|auto>",
+        ),
+    ] = "15",
     cache: Annotated[
         str | None,
         typer.Option(help="A cache's name or path. [default: the newest complete one]"),
@@ -39,13 +54,19 @@ def train(
     latent: Annotated[str, typer.Option(help="Dimension(s) of a concept space.")] = "3",
     seeds: Seeds = "1",
     data_seed: Annotated[int, typer.Option(help="Seed of the order of the examples.")] = 0,
-    lr: Annotated[str, typer.Option(help="Learning rate(s).")] = "2e-4",
-    batch_size: Annotated[int, typer.Option(help="Examples per batch.")] = 256,
+    lr: Annotated[str, typer.Option(help="Learning rate(s); auto means 0.001.")] = "2e-4",
+    batch_size: Annotated[
+        str,
+        typer.Option(
+            help="Examples per batch; auto for a twentieth of the training examples, 16 to 256.",
+            metavar="<int|auto>",
+        ),
+    ] = "256",
     weight_decay: Annotated[str, typer.Option(help="Adam's L2 weight decay(s).")] = "0.01",
     pooling: Annotated[
         str | None,
         typer.Option(
-            help="Pooling(s) of the baselines: first, last, mean or pooler.  [default: first; "
+            help="Pooling(s) of the baselines: first, last, mean, pooler or layers.  [default: first; "
             "last where the tokenizer pads on the left]",
             show_default=False,
         ),
@@ -93,7 +114,7 @@ def train(
         "inter": comma_list("--inter", inter, float),
         "intra": comma_list("--intra", intra, float),
         "latent": comma_list("--latent", latent, int),
-        "learning_rate": comma_list("--lr", lr, float),
+        "learning_rate": comma_list("--lr", lr, or_auto(float)),
         "weight_decay": comma_list("--weight-decay", weight_decay, float),
         "pooling": comma_list("--pooling", pooling, str) if pooling is not None else None,
     }
@@ -112,8 +133,8 @@ def train(
             name=name,
             **grid,
             seeds=numbers,
-            epochs=epochs,
-            batch_size=batch_size,
+            epochs=number_or_auto("--epochs", epochs),
+            batch_size=number_or_auto("--batch-size", batch_size),
             data_seed=data_seed,
             schedule=schedule,
             clip_norm=clip_norm,

@@ -201,10 +201,11 @@ def train(
         latent: Number(s) of dimensions of a concept space.
         learning_rate: Learning rate(s) of Adam; "auto" means 0.001.
         weight_decay: Weight decay(s), Adam's L2 penalty.
-        pooling: Pooling(s) of the baselines: `first`, `last`, `mean`, `pooler`. Default: the
-            classification token.
+        pooling: Pooling(s) of the baselines: `first`, `last`, `mean`, `pooler`, `layers`.
+            Default: the classification token.
         seeds: Number K of seeds, which are 0 to K-1; or the seeds themselves, as a list.
-        epochs: Number of passes over the training split; "auto" for 600 updates, in 15 to 300 passes.
+        epochs: Number of passes over the training split; "auto" for as many as 600 updates take (15 to
+            300).
         batch_size: Examples per update; "auto" for a twentieth of the training examples, 16 to 256.
         data_seed: Seed of the order of the examples.
         schedule: Schedule of the learning rate: `constant` or `cosine`.

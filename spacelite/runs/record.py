@@ -42,6 +42,7 @@ class RunRecord:
         train_params: Number of trained parameters.
         metrics: Every metric of the final weights, by split; read them with `figure`, since older
             runs lack newer metrics.
+        chosen: The settings that the size of the training set chose, each with "auto".
         best_epoch: Epoch of the final weights if early stopping chose it, else None.
         seconds: Duration of the training pass.
         heads_in_pass: Number of heads trained in that pass.
@@ -64,6 +65,7 @@ class RunRecord:
     train_params: int
     metrics: dict[str, Scores]
     # Runs of early versions lack what has a default here; their heads were trained alone.
+    chosen: dict[str, str] = field(default_factory=dict)
     best_epoch: int | None = None
     seconds: float
     heads_in_pass: int = 1
@@ -105,6 +107,7 @@ class RunRecord:
             "head": self.head.kind,
             "system": self.system,
             "settings": {**self.head.saved(), **self.training.saved()},
+            "chosen": self.chosen,
             "best_epoch": self.best_epoch,
             "cache": self.cache,
             "cache_key": self.cache_key,

@@ -26,6 +26,7 @@ from spacelite.metrics.predictions import Predictions
 from spacelite.runs.reading import UNREADABLE, read, read_json
 from spacelite.runs.record import EpochRecord, RunRecord, TransferRecord, run_id
 from spacelite.tasks import task_of
+from spacelite.training.auto import AUTO
 from spacelite.training.config import FitConfig, TrainingConfig
 
 if TYPE_CHECKING:
@@ -198,6 +199,7 @@ def save(
     head: TrainedHead,
     training: TrainingConfig,
     name: str | None = None,
+    chosen: Mapping[str, float] | None = None,
 ) -> Run:
     """Write a trained head to `<cache_dir>/runs/<id>/`, whole or not at all; an earlier run of
     the same id is replaced.
@@ -208,6 +210,7 @@ def save(
         head: The trained head.
         training: Training settings, shared by all heads of the pass.
         name: A name of the run's own. Default: that of the earlier run of the same id, if any.
+        chosen: The values that the size of the training set chose, by setting.
 
     Returns:
         The saved run.
@@ -222,11 +225,14 @@ def save(
     run = run_id(cache.spec, head.config, own)
     folder = files.absolute(runs_folder(cache_dir) / run)
     parameters = {key: value.numpy() for key, value in head.parameters.items()}
+    values = {**head.config.settings(), **own.settings()}
+    by_size = {key: AUTO for key, value in (chosen or {}).items() if values.get(key) == value}
     record = RunRecord(
         id=run,
         name=name or saved_name(folder),
         head=head.config,
         training=own,
+        chosen=by_size,
         cache=cache.name,
         cache_key=cache.spec.cache_key(),
         cache_files=_cache_files(cache.path, cache_dir, folder),
