@@ -28,7 +28,7 @@ ORDER = {
     "backbones": ["files", "tokenizer", "unknown", "words", "model", "forward", "__init__"],
     "heads": [
         "config", "batch", "base", "pooling", "pooled",
-        "space", "linear", "mlp", "logreg", "__init__", "grid",
+        "ids", "ngrams", "logistic", "space", "linear", "mlp", "logreg", "tfidf", "__init__", "grid",
     ],
     "cache": [
         "dtypes", "spec", "hdf5", "split", "layers", "store", "duplicates", "unknown", "texts",
@@ -53,7 +53,7 @@ ORDER = {
         "colours", "plain", "text", "markdown", "latex", "figures", "plots", "fragment", "page",
         "explained", "forms", "__init__",
     ],
-    "api": ["arguments", "results", "runs", "functions", "__init__"],
+    "api": ["arguments", "results", "runs", "functions", "saved", "__init__"],
     "__init__": [],
 }  # fmt: skip
 # The one module that imports each heavy package; others ask it.
@@ -65,7 +65,7 @@ GATEWAYS = {
     "transformers": ["backbones/tokenizer", "backbones/model"],
     "tokenizers": ["backbones/words"],
     "sklearn": ["data/known", "heads/logreg"],
-    "scipy": ["metrics/significance"],
+    "scipy": ["metrics/significance", "heads/logistic"],
     "matplotlib": ["reports/render/plots"],
     "plotly": ["reports/render/figures"],
     "jinja2": ["reports/render/page"],

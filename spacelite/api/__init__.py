@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from spacelite.lazy import exports
 
 if TYPE_CHECKING:
-    from spacelite.api.functions import embed, find_cache, load_run, load_runs, report, train
+    from spacelite.api.functions import embed, find_cache, train
     from spacelite.api.results import (
         EmbeddedDataset,
         Evaluation,
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         TextPredictions,
     )
     from spacelite.api.runs import Runs, TrainedRun
+    from spacelite.api.saved import load_run, load_runs, report
 
 __all__ = [
     "EmbeddedDataset",
@@ -32,9 +33,8 @@ __all__ = [
 __getattr__ = exports(
     __name__,
     {
-        **dict.fromkeys(
-            ("embed", "find_cache", "load_run", "load_runs", "report", "train"), "functions"
-        ),
+        **dict.fromkeys(("embed", "find_cache", "train"), "functions"),
+        **dict.fromkeys(("load_run", "load_runs", "report"), "saved"),
         **dict.fromkeys(("Runs", "TrainedRun"), "runs"),
         **dict.fromkeys(
             ("EmbeddedDataset", "Evaluation", "TextExplanation", "TextPredictions"), "results"

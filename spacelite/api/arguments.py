@@ -12,7 +12,7 @@ import inspect
 import operator
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -83,6 +83,18 @@ def _conditions(value: Any) -> dict[str, Any]:
     return dict(value)
 
 
+def _label(value: Any) -> str:
+    """A label's name. Labels that are numbers have their digits as names."""
+    return _text(str(value) if type(value) is int else value)
+
+
+def _pairs(value: Any) -> dict[str, str] | list[str]:
+    """The labels of other data and what they mean: a dictionary, or pairs "data=run"."""
+    if isinstance(value, Mapping):
+        return {_label(key): _label(own) for key, own in value.items()}
+    return [_text(pair) for pair in ([value] if isinstance(value, str) else list(value))]
+
+
 NAME = Kind("give a name (a string)", _text)
 NAME_OR_PATH = Kind("give a name or a path", _path)
 PATH = Kind("give the path of a folder", lambda value: Path(_path(value)))
@@ -92,6 +104,9 @@ FLAG = Kind("give True or False", _flag)
 
 NAMES = Kind("give a name or a list of names", _names)
 CONDITIONS = Kind('give {"setting": value}', _conditions)
+EXAMPLE = replace(NAME, needed="give the split and the number of an example: example='test:17'")
+LABEL = Kind("give a label's name", _label)
+LABELS = Kind('give {"their label": "the run\'s label"}, or a list of "theirs=the run\'s"', _pairs)
 
 # Argument -> its kind in every function that has no other kind for it.
 KINDS: dict[str, Kind] = {
@@ -113,6 +128,23 @@ KINDS: dict[str, Kind] = {
     "fresh": FLAG,
     "progress": Kind("give True, False or a function of (phase, done, total)", _progress),
 }
+
+
+def list_of_texts(texts: Any) -> list[Any]:
+    """The texts of a list, an array, a Series or a generator.
+
+    Raises:
+        SpaceliteError: It is no such thing, or a table or dictionary, whose items are names.
+    """
+    is_table = hasattr(texts, "keys") and not hasattr(texts, "tolist")
+    try:
+        if isinstance(texts, bytes) or is_table:
+            raise TypeError(texts)
+        return list(texts)
+    except TypeError as error:
+        raise SpaceliteError(
+            f"texts must be a list or a column of strings, not a {type(texts).__name__}"
+        ) from error
 
 
 def checked(**kinds: Kind) -> Callable[[Callable[P, R]], Callable[P, R]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -28,6 +29,7 @@ from spacelite.visible import shortened, visible
 Array = npt.NDArray[Any]
 
 MOST_SHOWN = 100  # characters of a text in the table of predictions
+MOST_LABELS = 3  # that are counted in the short form of predictions
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ CACHE = Kind("give what embed returned, or a cache's name or path", _cache)
 
 
 # Not compared by value: arrays have no single answer to ==.
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class TextPredictions(Sequence[dict[str, Any]]):
     """Predictions for texts: a sequence of {"text", "label" or "labels", "unknown",
     "probabilities"}.
@@ -195,6 +197,12 @@ class TextPredictions(Sequence[dict[str, Any]]):
     def __str__(self) -> str:
         return "\n".join([plain.table(self.table()), *([""] if self.notes else []), *self.notes])
 
+    def __repr__(self) -> str:
+        counts = Counter(", ".join(labels) or "no label" for labels in self.labels).most_common()
+        given = [f"{count:,} {name}" for name, count in counts[:MOST_LABELS]]
+        given += ["..."] if counts[MOST_LABELS:] else []
+        return visible(f"<labels of {_counted(len(self))}: {', '.join(given)}; {self.record.id}>")
+
     def _repr_html_(self) -> str:
         return fragment.render([self.table(), *map(Paragraph, self.notes)])
 
@@ -203,7 +211,7 @@ def _counted(texts: int) -> str:
     return f"{texts:,} text{'' if texts == 1 else 's'}"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class TextExplanation:
     """A prediction and each word's exact share in it.
 
@@ -257,6 +265,12 @@ class TextExplanation:
             f"predicted {found.said}; words for and against {found.labels[self.label]}: {text}"
         )
 
+    def __repr__(self) -> str:
+        found = self.explanation
+        words = found.text or " ".join(word.text for word in found.words)
+        text = repr(shortened(words, MOST_SHOWN)) if self.example is None else self.example
+        return visible(f"<words of {text} for {found.labels[self.label]}; predicted {found.said}>")
+
     def _repr_html_(self) -> str:
         found = self.explanation
         return (
@@ -266,7 +280,7 @@ class TextExplanation:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
     """A run's metrics on another data set.
 
@@ -296,6 +310,15 @@ class Evaluation:
 
     def __str__(self) -> str:
         return plain.table(self.table())
+
+    def __repr__(self) -> str:
+        said = []
+        for split, scores in self.metrics.items():
+            value = figure(scores, "accuracy")
+            said.append(f"{split} {'unknown' if value is None else decimals(value, 4)}")
+        return visible(
+            f"<run {self.run.id} evaluated on {self.record.dataset}: accuracy {', '.join(said)}>"
+        )
 
     def _repr_html_(self) -> str:
         return fragment.table(self.table())

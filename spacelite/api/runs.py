@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, overload
 
 from spacelite import files, inference
 from spacelite import runs as saved_runs
-from spacelite.api.arguments import NAME, Kind, checked
+from spacelite.api.arguments import EXAMPLE, LABEL, LABELS, NAME, checked, list_of_texts
 from spacelite.api.results import (
     CACHE,
     EmbeddedDataset,
@@ -28,39 +28,7 @@ from spacelite.reports.document.runs_table import runs_table
 from spacelite.reports.render import fragment, plain
 from spacelite.runs import Run, RunRecord, figure
 
-
-def list_of_texts(texts: Any) -> list[Any]:
-    """The texts of a list, an array, a Series or a generator.
-
-    Raises:
-        SpaceliteError: It is no such thing, or a table or dictionary, whose items are names.
-    """
-    is_table = hasattr(texts, "keys") and not hasattr(texts, "tolist")
-    try:
-        if isinstance(texts, bytes) or is_table:
-            raise TypeError(texts)
-        return list(texts)
-    except TypeError as error:
-        raise SpaceliteError(
-            f"texts must be a list or a column of strings, not a {type(texts).__name__}"
-        ) from error
-
-
-def _label(value: Any) -> str:
-    """A label's name. Labels that are numbers have their digits as names."""
-    return str(NAME.read(str(value) if type(value) is int else value))
-
-
-def _pairs(value: Any) -> dict[str, str] | list[str]:
-    """The labels of other data and what they mean: a dictionary, or pairs "data=run"."""
-    if isinstance(value, Mapping):
-        return {_label(key): _label(own) for key, own in value.items()}
-    return [NAME.read(pair) for pair in ([value] if isinstance(value, str) else list(value))]
-
-
-EXAMPLE = replace(NAME, needed="give the split and the number of an example: example='test:17'")
-LABEL = Kind("give a label's name", _label)
-LABELS = Kind('give {"their label": "the run\'s label"}, or a list of "theirs=the run\'s"', _pairs)
+MOST_KINDS = 4  # of heads, in the short form of runs
 
 
 class Runs(Sequence["TrainedRun"]):
@@ -73,7 +41,7 @@ class Runs(Sequence["TrainedRun"]):
     """
 
     def __init__(
-        self, runs: Sequence[TrainedRun], stopped: Sequence[str] = (), baseline: str = ""
+        self, runs: Sequence[TrainedRun] = (), stopped: Sequence[str] = (), baseline: str = ""
     ) -> None:
         self._runs, self.stopped, self.baseline = list(runs), list(stopped), baseline
 
@@ -92,6 +60,16 @@ class Runs(Sequence["TrainedRun"]):
     def __iter__(self) -> Iterator[TrainedRun]:
         return iter(self._runs)
 
+    def __add__(self, other: Runs | list[TrainedRun]) -> Runs:
+        if not isinstance(other, Runs | list):
+            return NotImplemented
+        more = other if isinstance(other, Runs) else Runs(other)
+        baseline = self.baseline if self.baseline == more.baseline else ""
+        return Runs([*self, *more], [*self.stopped, *more.stopped], baseline)
+
+    def __radd__(self, other: list[TrainedRun]) -> Runs:
+        return Runs(other) + self if isinstance(other, list) else NotImplemented
+
     @checked(metric=replace(NAME, needed="give the name of a metric"))
     def best(self, metric: str = "f1_macro") -> TrainedRun:
         """The run with the best value of a metric on the validation split.
@@ -106,8 +84,12 @@ class Runs(Sequence["TrainedRun"]):
             raise SpaceliteError(f"metric={metric}: choose from {', '.join(METRICS)}", ["metric"])
         values = [(figure(run.metrics.get("validation", {}), metric), run) for run in self._runs]
         known = [(value, run) for value, run in values if value is not None]
+        if not self._runs:
+            raise SpaceliteError("there is no run to choose from: this list of runs is empty")
         if not known:
-            raise SpaceliteError("there is no run to choose from: train one first")
+            raise SpaceliteError(
+                f"no run has a {metric} on the validation split: choose another metric", ["metric"]
+            )
         choose = max if METRICS[metric].higher_is_better else min
         return choose(known, key=lambda pair: pair[0])[1]
 
@@ -119,7 +101,9 @@ class Runs(Sequence["TrainedRun"]):
         return plain.table(self.table()) if self._runs else "no runs"
 
     def __repr__(self) -> str:
-        return f"<{len(self)} runs>"
+        kinds = list(dict.fromkeys(run.record.system for run in self))
+        shown = ", ".join(kinds[:MOST_KINDS]) + (", ..." if kinds[MOST_KINDS:] else "")
+        return f"<{len(self)} run{'' if len(self) == 1 else 's'}{shown and f': {shown}'}>"
 
     def _repr_html_(self) -> str:
         return fragment.table(self.table()) if self._runs else "no runs"
@@ -344,6 +328,7 @@ class TrainedRun:
                 path = embed_into(
                     dataset=dataset,
                     cache_dir=self.cache_dir,
+                    layers=self.run.head.reads_layers or None,
                     limit=limit,
                     device=device,
                     tokens_per_batch=tokens_per_batch,
