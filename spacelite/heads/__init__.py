@@ -14,18 +14,21 @@ from typing import Any
 from spacelite.errors import SpaceliteError
 from spacelite.heads.base import Head, TokenHead
 from spacelite.heads.config import HeadConfig, TrainedHeadConfig
+from spacelite.heads.ids import IdHead
 from spacelite.heads.linear import LinearHead
 from spacelite.heads.logreg import LogregHead
 from spacelite.heads.mlp import MLPHead
 from spacelite.heads.pooled import PooledHead
 from spacelite.heads.pooling import POOLINGS, Pooling
 from spacelite.heads.space import SpaceHead
+from spacelite.heads.tfidf import TfidfHead
 
 __all__ = [
     "KINDS",
     "POOLINGS",
     "Head",
     "HeadConfig",
+    "IdHead",
     "PooledHead",
     "Pooling",
     "TokenHead",
@@ -41,6 +44,7 @@ KINDS: dict[str, type[Head]] = {
     "linear": LinearHead,
     "mlp": MLPHead,
     "logreg": LogregHead,
+    "tfidf": TfidfHead,
 }
 
 

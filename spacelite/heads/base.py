@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeAlias, TypeVar
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -68,12 +68,39 @@ class Totals:
         self.weight += batch.weight
 
 
+class Examples(Protocol):
+    """The examples that a head is fitted to."""
+
+    labels: torch.Tensor  # (N,) or (N, C)
+
+    def features(self, pooling: str) -> torch.Tensor:
+        """One vector per example, (N, d), by a pooling."""
+        ...
+
+    def token_ids(self) -> tuple[Array, Array]:
+        """The token ids of all examples end to end, (T,), and their offsets, (N + 1,)."""
+        ...
+
+
+class Fitted(NamedTuple):
+    """A head that was fitted at once.
+
+    Attributes:
+        parameters: Its parameters by name.
+        cross_validated: The settings that cross-validation chose, by name.
+    """
+
+    parameters: Parameters
+    cross_validated: dict[str, float]
+
+
 class Head(ABC):
     """K heads of one kind, with their parameters stacked along a first dimension K.
 
-    A kind of head is a subclass of TokenHead (which reads every token) or of PooledHead (which
-    reads one vector per example). It defines everything about the kind: its config, the names and
-    shapes of its parameters, its forward pass and gradient, and each token's share in its logits.
+    A kind of head is a subclass of TokenHead (which reads every token), of PooledHead (which reads
+    one vector per example) or of IdHead (which reads token ids alone). It defines everything about
+    the kind: its config, the names and shapes of its parameters, its forward pass and gradient, and
+    each token's share in its logits.
 
     Attributes:
         configs: Configs of the K heads.
@@ -85,6 +112,8 @@ class Head(ABC):
     """
 
     config_type: ClassVar[type[HeadConfig]]
+    # Parameters that are looked up and not trained, such as a table of n-grams.
+    TABLES: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self, configs: Sequence[HeadConfig], parameters: Parameters, objective: Objective
@@ -144,22 +173,17 @@ class Head(ABC):
     def fit(
         cls,
         config: Any,
-        features: Callable[[str], torch.Tensor],
-        labels: torch.Tensor,
+        train: Examples,
         objective: Objective,
         class_weights: str,
-    ) -> Parameters:
+    ) -> Fitted:
         """Fit the parameters of one head, for kinds that are not trained in epochs.
 
         Args:
             config: Config of the head.
-            features: Name of a pooling -> one vector per training example, (N, d).
-            labels: Labels of the training examples, (N,) or (N, C).
+            train: The training examples.
             objective: Task and number of classes.
             class_weights: `none` or `balanced`.
-
-        Returns:
-            The parameters by name.
         """
         raise NotImplementedError(f"{config.name} is trained in epochs")
 

@@ -74,7 +74,8 @@ def listed(name: str, value: Any) -> list[Any]:
 
 
 _LAST = {"learning_rate": 1, "weight_decay": 2, "seed": 3}
-_KNOWN = HeadConfig.ALWAYS_HASHED  # accepted for every kind, whether it has them or not
+# Accepted for every kind, whether it has them or not.
+_KNOWN = (*HeadConfig.ALWAYS_HASHED, "C")
 
 
 def seed_list(seeds: int | str | Iterable[int]) -> list[int]:

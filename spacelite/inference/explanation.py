@@ -187,8 +187,8 @@ def require_shares(run: Run) -> None:
     reason = heads.kind(run.head.kind).not_additive(run.head)
     if reason is not None:
         raise SpaceliteError(
-            f"run {run.id} cannot be explained: {reason}; explain a space head, or a linear head "
-            "or logreg on the mean of the tokens"
+            f"run {run.id} cannot be explained: {reason}; explain a space head, tfidf, or a "
+            "linear head or logreg on the mean of the tokens"
         )
 
 
@@ -208,14 +208,26 @@ class Shares:
             self._config, len(self.labels), run.width
         )
 
-    def token_logits(self, hidden: Array) -> Array:
-        """n times the shares (n, C) of n tokens, from `hidden` (n, d), in its number type."""
-        return self._kind.token_logits(self._config, self._parameters, hidden)
+    def of(self, hidden: Array, ids: Array, offsets: Array) -> Array:
+        """The shares of the tokens of several texts, (T, C).
+
+        Args:
+            hidden: Hidden states of the tokens, (T, d).
+            ids: Their ids, (T,).
+            offsets: Index of each text's first token, and at the end T, (N + 1,).
+        """
+        if issubclass(self._kind, heads.IdHead):
+            return self._kind.token_parts(self._parameters, ids, offsets)
+        lengths = np.diff(offsets)
+        shares = self._kind.token_logits(self._config, self._parameters, hidden)
+        shares /= np.repeat(lengths, lengths)[:, None]
+        return shares
 
 
 def explain(
     run: Run,
     rows: Array,
+    ids: Array,
     words: Sequence[tuple[str, bool, Sequence[int]]],
     logits: Array,
     example: list[str] | None = None,
@@ -229,6 +241,7 @@ def explain(
     Args:
         run: The run.
         rows: The text's hidden states in the stored type, n rows.
+        ids: Its token ids, (n,).
         words: The text's words: spelling, whether it is a special token, and the indices of its
             tokens.
         logits: Logits from the head's forward pass, (C,).
@@ -242,7 +255,7 @@ def explain(
     """
     head = Shares(run)
     hidden = stored_type(run.record.spec.dtype).decode(rows).astype(np.float64)
-    shares = head.token_logits(hidden) / len(hidden)
+    shares = head.of(hidden, ids, np.array([0, len(ids)]))
     unknown_tokens = set(unknown)
     explained = [
         Word(
@@ -289,11 +302,21 @@ def explain_text(
     require_shares(run)
     files = prediction.backbone_files(run, backbone)
     hidden, ids, pooled = prediction.one_text(run, text, files, device=device)
-    (logits,) = prediction.head_logits(run, hidden[None], None if pooled is None else pooled[None])
+    logits = _logits(run, hidden, ids, pooled)
     words = Words(files.folder)
     of_text = words.of(ids.tolist(), text)
     unknown = words.unknown(ids.tolist(), of_text)
-    return explain(run, hidden, of_text, logits, unknown=unknown, text=text)
+    return explain(run, hidden, ids, of_text, logits, unknown=unknown, text=text)
+
+
+def _logits(run: Run, hidden: Array, ids: Array, pooled: Array | None) -> Array:
+    """The head's logits (C,) for a text, from its hidden states (n, d) and token ids (n,)."""
+    if prediction.reads_ids(run):
+        logits = prediction.id_logits(run, ids, np.array([0, len(ids)]))
+    else:
+        logits = prediction.head_logits(run, hidden[None], None if pooled is None else pooled[None])
+    only: Array = logits[0]
+    return only
 
 
 def explain_example(
@@ -320,8 +343,7 @@ def explain_example(
     if saved is not None and len(saved.logits) == len(cache.splits[split]):
         logits = saved.logits[int(number)]
     else:
-        pooled = None if found.pooled is None else found.pooled[None]
-        (logits,) = prediction.head_logits(run, found.hidden[None], pooled)
+        logits = _logits(run, found.hidden, found.token_ids, found.pooled)
     return explain_cached(run, found, words, logits)
 
 
@@ -342,6 +364,7 @@ def explain_cached(run: Run, found: CachedExample, words: Words, logits: Array) 
     return explain(
         run,
         found.hidden,
+        found.token_ids,
         of_text,
         logits,
         found.labels,

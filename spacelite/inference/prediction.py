@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from spacelite import backbones
+from spacelite import backbones, heads
 from spacelite.backbones import BackboneFiles, Tokenized
 from spacelite.cache.dtypes import stored_type
 from spacelite.cache.embedding import backbone_settings
@@ -71,14 +71,45 @@ def predict(
     backbones.check_budget(tokens_per_batch)
     files = backbone_files(run, backbone)
     tokens = _tokenized(run, files, texts, on_progress)
+    offsets = np.cumsum([0, *map(len, tokens.ids)])
+    ids = np.concatenate(tokens.ids)
+    if reads_ids(run):
+        logits = id_logits(run, ids, offsets)
+        return Predicted(run.record.task.probabilities(logits), _unknown(ids, offsets, tokens))
     logits = np.empty((len(texts), len(run.record.label_names)))
     for batch, hidden, pooled in _hidden_states(
         run, files, tokens, device, tokens_per_batch, on_progress
     ):
         logits[batch] = head_logits(run, hidden, pooled)
-    offsets = np.cumsum([0, *map(len, tokens.ids)])
-    unknown = backbones.unknown_shares(np.concatenate(tokens.ids), offsets, tokens.special)
-    return Predicted(run.record.task.probabilities(logits), unknown)
+    return Predicted(run.record.task.probabilities(logits), _unknown(ids, offsets, tokens))
+
+
+def _unknown(ids: Array, offsets: Array, tokens: Tokenized) -> Array:
+    return backbones.unknown_shares(ids, offsets, tokens.special)
+
+
+def reads_ids(run: Run) -> bool:
+    """Whether a run's head reads token ids alone, so that no text needs the backbone."""
+    return issubclass(heads.kind(run.head.kind), heads.IdHead)
+
+
+def id_logits(run: Run, ids: Array, offsets: Array) -> Array:
+    """The logits (N, C) of a head on token ids, for N texts.
+
+    Args:
+        run: The run.
+        ids: Token ids of the texts end to end, (T,).
+        offsets: Index of each text's first token, and at the end T, (N + 1,).
+    """
+    import torch
+
+    from spacelite.heads.batch import Objective
+
+    parameters = {name: torch.from_numpy(value) for name, value in run.parameters.items()}
+    objective = Objective(run.record.task, len(run.record.label_names))
+    kind: Any = heads.kind(run.head.kind)
+    logits: Array = kind.stack([run.head], [parameters], objective).forward(ids, offsets)[0].numpy()
+    return logits
 
 
 def head_logits(run: Run, hidden: Array, pooled: Array | None) -> Array:

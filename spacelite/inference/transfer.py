@@ -15,6 +15,7 @@ from spacelite.cache import texts
 from spacelite.cache.store import Cache
 from spacelite.errors import SpaceliteError
 from spacelite.heads.batch import Objective
+from spacelite.inference.prediction import reads_ids
 from spacelite.metrics.predictions import Predictions
 from spacelite.runs import Run, TransferRecord
 from spacelite.training import engine, evaluation
@@ -61,7 +62,7 @@ def evaluate(
     numbers = label_numbers(run, cache.spec.dataset, cache.label_names, there, mapping)
     objective = Objective(task, len(names))
     width = cache.splits["train"].width
-    if run.width != width:
+    if run.width != width and not reads_ids(run):
         raise SpaceliteError(
             f"run {run.id} was trained on hidden states of width {run.width}, cache {cache.name} "
             f"has width {width}: embed the data set with the run's backbone"

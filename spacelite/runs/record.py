@@ -43,6 +43,7 @@ class RunRecord:
         metrics: Every metric of the final weights, by split; read them with `figure`, since older
             runs lack newer metrics.
         chosen: The settings that the size of the training set chose, each with "auto".
+        cross_validated: The settings that cross-validation on train chose, such as C, by name.
         best_epoch: Epoch of the final weights if early stopping chose it, else None.
         seconds: Duration of the training pass.
         heads_in_pass: Number of heads trained in that pass.
@@ -66,6 +67,7 @@ class RunRecord:
     metrics: dict[str, Scores]
     # Runs of early versions lack what has a default here; their heads were trained alone.
     chosen: dict[str, str] = field(default_factory=dict)
+    cross_validated: dict[str, float] = field(default_factory=dict)
     best_epoch: int | None = None
     seconds: float
     heads_in_pass: int = 1
@@ -108,6 +110,7 @@ class RunRecord:
             "system": self.system,
             "settings": {**self.head.saved(), **self.training.saved()},
             "chosen": self.chosen,
+            "cross_validated": self.cross_validated,
             "best_epoch": self.best_epoch,
             "cache": self.cache,
             "cache_key": self.cache_key,

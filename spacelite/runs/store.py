@@ -103,7 +103,7 @@ class Run:
 
     @property
     def width(self) -> int:
-        """d, the width of the hidden states that the head was trained on."""
+        """d, the width of what the head reads: of hidden states, or the number of n-grams."""
         return _width(self.record, self.parameters)
 
     def _shapes(self, arrays: Mapping[str, Array]) -> dict[str, tuple[int, ...]]:
@@ -241,8 +241,13 @@ def save(
         task=task,
         examples={split: len(stored) for split, stored in cache.splits.items()},
         average=task.average(len(cache.label_names)),
-        train_params=sum(value.size for value in parameters.values()),
+        train_params=sum(
+            value.size
+            for key, value in parameters.items()
+            if key not in heads.kind(head.config.kind).TABLES
+        ),
         metrics=head.metrics,
+        cross_validated=head.cross_validated,
         best_epoch=head.best_epoch,
         seconds=head.seconds,
         heads_in_pass=head.heads_in_pass,

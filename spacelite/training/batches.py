@@ -23,6 +23,7 @@ from spacelite.cache.dtypes import StoredType
 from spacelite.cache.split import CachedSplit, spans
 from spacelite.cache.store import Cache
 from spacelite.heads.batch import Scratch
+from spacelite.heads.ids import gathered
 from spacelite.heads.pooling import POOLINGS
 from spacelite.training import machine
 
@@ -81,6 +82,10 @@ class ArraySplit:
         """Tokens of each example, (N,)."""
         return np.diff(self.offsets)
 
+    def read_token_ids(self) -> Array:
+        """Not known here: heads on token ids take those of texts as they are."""
+        raise NotImplementedError
+
     def read_examples(self, first: int, last: int, into: Array | None = None) -> Array:
         """Rows of examples first:last; `into` is ignored."""
         return self.rows[self.offsets[first] : self.offsets[last]]
@@ -115,6 +120,7 @@ class TokenSplit:
         self._split = split
         self._starts = split.offsets[:-1]  # each example's first row in the file
         self._features: dict[str, torch.Tensor] = {}
+        self._token_ids: Array | None = None
         self.bytes = split.tokens * split.stored.row_bytes(split.width)
         self.resident = self.bytes <= budget
         if self.resident:
@@ -168,6 +174,14 @@ class TokenSplit:
         cuts = np.searchsorted(ends, np.arange(1, count) * total / count) + 1
         bounds = np.unique([0, *cuts.clip(max=len(examples)), len(examples)]).tolist()
         return list(itertools.pairwise(bounds))
+
+    def token_ids(self, examples: Array | None = None) -> tuple[Array, Array]:
+        """The token ids of `examples` (by default of all) end to end, (n,), and their offsets."""
+        if self._token_ids is None:
+            self._token_ids = self._split.read_token_ids()
+        if examples is None:
+            return self._token_ids, self._split.offsets
+        return gathered(self._token_ids, self._split.offsets, examples)
 
     def features(self, pooling: str) -> torch.Tensor:
         """One vector per example, (N, d) float32, by a pooling from POOLINGS; computed once. Raises

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import torch
 
 from spacelite.errors import SpaceliteError
-from spacelite.heads import Head, PooledHead, TokenHead
+from spacelite.heads import Head, IdHead, PooledHead, TokenHead
 from spacelite.heads.base import Parameters
 from spacelite.heads.batch import Batch, Objective, Scratch
 from spacelite.training import machine
@@ -107,6 +107,8 @@ def run_batch(
             features = split.features(head.pooling)
             index = torch.from_numpy(rows).to(split.device)
             tasks.append(partial(head.run_batch, features[index], batch, train))
+        elif isinstance(head, IdHead):
+            tasks.append(partial(head.run_batch, *split.token_ids(rows), batch))
     of_tokens = [head for head in heads if isinstance(head, TokenHead)]
     first_share = len(tasks)
     if of_tokens:

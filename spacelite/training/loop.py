@@ -50,6 +50,7 @@ class TrainedHead:
         logits: Logits (N, C) by split, for all splits but train.
         best_epoch: Epoch whose weights were kept, if early stopping was on.
         stopped: Why the head was stopped, if it diverged; else None.
+        cross_validated: The settings that cross-validation chose, by name.
         seconds: Duration of the whole training, shared by its `heads_in_pass` heads.
     """
 
@@ -60,6 +61,7 @@ class TrainedHead:
     logits: dict[str, torch.Tensor] = field(default_factory=dict)
     best_epoch: int | None = None
     stopped: str | None = None
+    cross_validated: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     heads_in_pass: int = 1
 
@@ -292,14 +294,12 @@ class _Training:
                 log.info("fitting %s", config.name)  # it reports no progress of its own
                 started = time.perf_counter()
                 train = self.splits["train"]
-                result.parameters = heads.kind(config.kind).fit(
-                    config,
-                    train.features,
-                    train.labels,
-                    self.objective,
-                    self.config.class_weights,
+                result.parameters, result.cross_validated = heads.kind(config.kind).fit(
+                    config, train, self.objective, self.config.class_weights
                 )
                 result.seconds, result.heads_in_pass = time.perf_counter() - started, 1
+                for name, value in result.cross_validated.items():
+                    log.info("%s: cross-validation chose %s = %g", config.name, name, value)
 
     def _final_metrics(self) -> None:
         final = {r.config: r.parameters for r in self.results if r.stopped is None}

@@ -174,12 +174,9 @@ def _words(shares: Shares, split: CachedSplit, words: Words) -> dict[str, list[W
         offsets = split.offsets[first : last + 1]
         low, high = int(offsets[0]), int(offsets[-1])
         ids = split.read_token_ids(low, high)
-        lengths = np.diff(offsets)
         rows = slice(0, high - low)
         hidden = split.read_hidden(first, last, stored[rows], widened[rows])
-        each = shares.token_logits(hidden)
-        each /= np.repeat(lengths, lengths)[:, None]
-        each = shares.task.centred(each)
+        each = shares.task.centred(shares.of(hidden, ids, offsets - low))
         _add(total, count, ids, words.starts(ids, offsets - low), each)
     spelled: dict[str, tuple[int, Array]] = {}
     for tokens, summed in total.items():

@@ -1,0 +1,344 @@
+"""The baselines that are fitted at once: logistic regression on pooled vectors and on n-grams."""
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+from conftest import refusal, texts, write_dataset
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+
+from spacelite import heads, inference, runs
+from spacelite.cache.embedding import embed
+from spacelite.cache.store import Cache
+from spacelite.heads import logistic, logreg, tfidf
+from spacelite.heads.ngrams import NGrams, special_ids
+from spacelite.tasks import MULTI_LABEL, SINGLE_LABEL
+from spacelite.training import TrainingConfig, loop
+
+
+def some(classes, count=150, width=6, seed=0):
+    """Standard normal features, and labels that depend on them."""
+    random = np.random.RandomState(seed)
+    inputs = random.normal(size=(count, width))
+    scores = inputs @ random.normal(size=(width, classes)) + 2 * random.normal(
+        size=(count, classes)
+    )
+    return inputs, scores.argmax(axis=1)
+
+
+def scikit_learns(inputs, labels, C, class_weights="none"):
+    """Weights and biases of scikit-learn's LogisticRegression at its optimum."""
+    balanced = None if class_weights == "none" else class_weights
+    model = LogisticRegression(C=C, tol=1e-10, max_iter=100_000, class_weight=balanced)
+    return model.fit(inputs, labels)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("class_weights", ["none", "balanced"])
+@pytest.mark.parametrize("C", [0.01, 1, 30])
+@pytest.mark.parametrize("classes", [2, 3, 5])
+def test_the_optimum_is_scikit_learns(classes, C, class_weights, sparse):
+    from scipy.sparse import csr_array
+
+    inputs, labels = some(classes)
+    model = scikit_learns(inputs, labels, C, class_weights)
+    given = csr_array(inputs * (np.abs(inputs) > 0.5)) if sparse else inputs
+    if sparse:
+        model = scikit_learns(given, labels, C, class_weights)
+    problems = SINGLE_LABEL.problems(labels, classes)
+    found = logistic.fit(given, problems, classes, C, (), class_weights)
+    probabilities = SINGLE_LABEL.probabilities(inputs @ found.weight.T + found.bias)
+    assert probabilities == pytest.approx(model.predict_proba(inputs), abs=1e-4)
+    if classes > 2:
+        assert found.weight == pytest.approx(model.coef_, abs=1e-4)
+    else:
+        assert found.weight[1] - found.weight[0] == pytest.approx(model.coef_[0], abs=1e-4)
+
+
+def test_several_labels_are_one_problem_each():
+    inputs, _ = some(2)
+    labels = (inputs[:, :3] + np.random.RandomState(1).normal(size=(150, 3)) > 0.5).astype(int)
+    labels = np.concatenate([labels, np.zeros((150, 1), int), np.ones((150, 1), int)], axis=1)
+    found = logistic.fit(inputs, MULTI_LABEL.problems(labels, 5), 5, 0.5, ())
+    for c in range(3):
+        model = scikit_learns(inputs, labels[:, c], 0.5)
+        assert found.weight[c] == pytest.approx(model.coef_[0], abs=1e-4)
+        assert found.bias[c] == pytest.approx(model.intercept_[0], abs=1e-4)
+    assert not found.weight[3:].any() and found.bias[3] < -4 and found.bias[4] > 4
+
+
+def test_a_class_without_training_examples_is_never_predicted():
+    inputs, labels = some(2)
+    found = logistic.fit(inputs, SINGLE_LABEL.problems(labels * 2, 4), 4, 1.0, ())
+    logits = inputs @ found.weight.T + found.bias
+    assert set(logits.argmax(axis=1)) <= {0, 2} and np.isfinite(logits).all()
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_cross_validation_chooses_what_scikit_learn_would(several):
+    inputs, labels = some(3, count=400)
+    among, task = (0.001, 0.01, 0.1, 1.0, 100.0), SINGLE_LABEL
+    if several:
+        labels, task = np.stack([labels == 0, labels == 1], axis=1).astype(int), MULTI_LABEL
+    problems = task.problems(labels, labels.shape[1] if several else 3)
+    fold = logistic.folds(np.stack([own for _, own in problems], axis=1))
+    for _, own in problems:  # every fold has its share of each class
+        for value in np.unique(own):
+            counts = np.bincount(fold[own == value], minlength=3)
+            assert counts.max() - counts.min() <= 3
+    losses = []
+    for C in among:
+        total = 0.0
+        for number in range(3):
+            held = fold == number
+            for _, own in problems:
+                model = scikit_learns(inputs[~held], own[~held], C)
+                chances = model.predict_proba(inputs[held])
+                total -= np.log(chances[np.arange(held.sum()), own[held]]).sum()
+        losses.append(total)
+    assert logistic.choose(inputs, problems, among) == among[int(np.argmin(losses))]
+
+
+def test_with_too_few_examples_for_folds_the_middle_value_is_taken():
+    inputs, labels = some(2, count=4)
+    assert logistic.choose(inputs, SINGLE_LABEL.problems(labels, 2), (1, 2, 3)) == 2
+
+
+# N-grams.
+
+
+def ids_of(rows):
+    """Token ids end to end and offsets of texts, between 101 and 102."""
+    framed = [[101, *row, 102] for row in rows]
+    return np.concatenate(framed).astype(np.int32), np.cumsum([0, *map(len, framed)])
+
+
+def words(ids, offsets):
+    """Texts whose words are their token ids, without the special ones."""
+    parts = [ids[a:b].tolist() for a, b in itertools.pairwise(offsets)]
+    return [" ".join(f"w{token}" for token in part if token not in (0, 101, 102)) for part in parts]
+
+
+def random_rows(count, seed, longest=12, vocabulary=30):
+    random = np.random.RandomState(seed)
+    return [random.randint(200, 200 + vocabulary, random.randint(1, longest)) for _ in range(count)]
+
+
+def dense(rows, width):
+    made = np.zeros((len(rows.starts) - 1, width))
+    text = np.repeat(np.arange(len(made)), np.diff(rows.starts))
+    made[text, rows.columns] = rows.values
+    return made
+
+
+def test_tfidf_is_scikit_learns():
+    train, new = ids_of(random_rows(80, 0)), ids_of([*random_rows(20, 1, vocabulary=40), [999]])
+    theirs = TfidfVectorizer(ngram_range=(1, 2), min_df=2, token_pattern=r"\S+")
+    theirs.fit(words(*train))
+    ngrams = NGrams.of(*train)
+    assert len(ngrams.keys) == len(theirs.vocabulary_) and (np.diff(ngrams.keys) > 0).all()
+    names = [
+        f"w{key}" if key < 2**32 else f"w{(key >> 32) - 1} w{key & (2**32 - 1)}"
+        for key in ngrams.keys.tolist()
+    ]
+    order = [theirs.vocabulary_[name] for name in names]
+    assert ngrams.idf == pytest.approx(theirs.idf_[order], abs=1e-6)
+    for ids, offsets in (train, new):
+        expected = theirs.transform(words(ids, offsets)).toarray()[:, order]
+        assert dense(ngrams.rows(ids, offsets), len(order)) == pytest.approx(expected, abs=1e-6)
+    assert not expected[-1].any()  # no n-gram of it is known
+
+
+def test_parts_of_tokens_sum_to_the_logits():
+    ids, offsets = ids_of([*random_rows(40, 0), [999]])
+    ngrams = NGrams.of(ids, offsets)
+    weight = np.random.RandomState(2).normal(size=(3, len(ngrams.keys)))
+    parts = ngrams.parts(ids, offsets, weight)
+    logits = dense(ngrams.rows(ids, offsets), len(ngrams.keys)) @ weight.T
+    assert np.add.reduceat(parts, offsets[:-1], axis=0) == pytest.approx(logits, abs=1e-12)
+    assert not parts[np.isin(ids, [101, 102, 999])].any()
+
+
+def test_half_of_a_pair_goes_to_each_of_its_tokens():
+    train = ids_of([[7, 8], [7, 8], [9]])
+    ngrams = NGrams.of(*train)
+    assert len(ngrams.keys) == 3  # 7, 8 and the pair; 9 is in one text only
+    only_the_pair = (ngrams.keys > 2**32)[None].astype(float)
+    ids, offsets = ids_of([[8, 7, 8, 7]])
+    parts = ngrams.parts(ids, offsets, only_the_pair)[:, 0]
+    assert parts[2] == parts[3] > 0 and np.count_nonzero(parts) == 2
+
+
+def test_special_tokens_are_told_by_where_they_stand():
+    rows = random_rows(30, 0)
+    assert special_ids(*ids_of(rows)).tolist() == [101, 102]
+    ids = np.zeros((30, 20), np.int32)  # padded on the right with 0; one text is cut off
+    for line, row in zip(ids, rows, strict=True):
+        line[: len(row) + 2] = [101, *row, 102]
+    ids[0] = [101, *np.arange(200, 218), 102]
+    assert special_ids(ids.ravel(), np.arange(31) * 20).tolist() == [0, 101, 102]
+    left = np.array([[5] * (18 - len(row)) + [*row, 3, 4] for row in rows], np.int32)
+    assert special_ids(left.ravel(), np.arange(31) * 20).tolist() == [3, 4, 5]  # as XLNet's
+    assert special_ids(*ids_of([[7]])).size == 0
+
+
+# As heads.
+
+
+@pytest.fixture(scope="module", params=["two", "three", "several"])
+def cached(request, tmp_path_factory, bert):
+    """A cache of 90 + 30 + 30 texts: of two or three labels, or several at once."""
+    folder = tmp_path_factory.mktemp("baselines")
+    sizes = {"train": 90, "validation": 30, "test": 30}
+    classes = 2 if request.param == "two" else 3
+    data = write_dataset(folder / "data", sizes, classes=classes, longest=12)
+    if request.param == "several":
+        for path in data.iterdir():
+            rows = [json.loads(line) for line in path.read_text().splitlines()]
+            for row in rows:
+                named = [word for word in ("good", "bad") if word in row["text"]]
+                row["label"] = named or ["plain"]
+            path.write_text("\n".join(map(json.dumps, rows)) + "\n")
+    path = embed(
+        backbone=str(bert), dataset=str(data), cache_dir=folder, dtype="float32", device="cpu"
+    ).path
+    with Cache(path) as cache:
+        yield folder, cache
+
+
+def fitted(folder, cache, config, **training):
+    """The run of one head."""
+    given, saved = TrainingConfig(**training), []
+    save = lambda head: saved.append(runs.save(folder, cache, head, given))  # noqa: E731
+    loop.train(cache, [config], given, cache_dir=folder, save=save)
+    return saved[0]
+
+
+@pytest.mark.parametrize("class_weights", ["none", "balanced"])
+def test_tfidf_runs_are_scikit_learns_pipeline(cached, class_weights):
+    folder, cache = cached
+    run = fitted(folder, cache, heads.config("tfidf"), class_weights=class_weights)
+    C = run.record.cross_validated["C"]
+    assert C in tfidf.STRENGTHS and runs.load(run.folder).record == run.record
+    split = cache.splits["train"]
+    ids = split.read_token_ids()
+    special = [2, 3]  # [CLS] and [SEP] of the tiny backbone
+    assert special_ids(ids, split.offsets).tolist() == special
+
+    def known(split):
+        return [
+            " ".join(f"w{token}" for token in split.read_token_ids(a, b) if token not in special)
+            for a, b in itertools.pairwise(split.offsets)
+        ]
+
+    theirs = TfidfVectorizer(ngram_range=(1, 2), min_df=2, token_pattern=r"\S+")
+    inputs = theirs.fit_transform(known(split))
+    for name in ("validation", "test"):
+        new = theirs.transform(known(cache.splits[name]))
+        found = run.record.task.probabilities(inference_logits(run, cache, name))
+        if split.labels.ndim == 1:
+            model = scikit_learns(inputs, split.labels, C, class_weights)
+            assert found == pytest.approx(model.predict_proba(new), abs=1e-4)
+        else:
+            for c, own in enumerate(split.labels.T):
+                model = scikit_learns(inputs, own, C, class_weights)
+                assert found[:, c] == pytest.approx(model.predict_proba(new)[:, 1], abs=1e-4)
+    count = len(theirs.vocabulary_) + 1
+    assert run.record.train_params == count * len(run.record.label_names)
+    size = (run.folder / "head.safetensors").stat().st_size
+    assert size < 1000 + len(theirs.vocabulary_) * (8 + 4 + 4 * len(run.record.label_names))
+
+
+def inference_logits(run, cache, split):
+    with np.load(run.folder / "predictions.npz") as arrays:
+        return arrays[f"{split}/logits"]
+
+
+def test_logreg_with_auto_is_a_plain_linear_layer(cached):
+    folder, cache = cached
+    run = fitted(folder, cache, heads.config("logreg", pooling="mean", C="auto"))
+    C = run.record.cross_validated["C"]
+    assert C in logreg.STRENGTHS and set(run.parameters) == {"classifier.weight", "classifier.bias"}
+
+    def means(name):
+        split = cache.splits[name]
+        hidden = split.read_hidden(0, len(split)).astype(np.float64)
+        return np.add.reduceat(hidden, split.offsets[:-1]) / split.lengths[:, None]
+
+    train, labels = means("train"), cache.splits["train"].labels
+    mean, deviation = train.mean(axis=0), train.std(axis=0)
+    for name in ("validation", "test"):
+        inputs = (means(name) - mean) / deviation
+        found = run.record.task.probabilities(inference_logits(run, cache, name))
+        own = [labels] if labels.ndim == 1 else labels.T
+        for c, one in enumerate(own):
+            model = scikit_learns((train - mean) / deviation, one, C)
+            expected = model.predict_proba(inputs)
+            wanted = found if labels.ndim == 1 else np.stack([1 - found[:, c], found[:, c]], axis=1)
+            assert wanted == pytest.approx(expected, abs=2e-4)
+
+
+def test_constant_dimensions_get_weight_0():
+    import torch
+
+    from spacelite.heads.batch import Objective
+
+    inputs, labels = some(3)
+    inputs[:, 2] = 0.1 + 1e-8 * np.random.RandomState(0).normal(size=150)
+
+    class Given:
+        pass
+
+    given = Given()
+    given.labels = torch.from_numpy(labels)
+    given.features = lambda pooling: torch.from_numpy(inputs).float()
+    found = heads.kind("logreg").fit(
+        heads.config("logreg", C="auto"), given, Objective(SINGLE_LABEL, 3), "none"
+    )
+    weight = found.parameters["classifier.weight"]
+    assert not weight[:, 2].any() and weight[:, [0, 1, 3, 4, 5]].all()
+    assert found.cross_validated["C"] in logreg.STRENGTHS
+
+
+def test_older_logreg_runs_keep_their_ids(cached):
+    _, cache = cached
+    fit = TrainingConfig().for_fitting()
+    plain = runs.run_id(cache.spec, heads.config("logreg"), fit)
+    assert plain == runs.run_id(cache.spec, heads.config("logreg", C=1.0), fit)
+    assert plain != runs.run_id(cache.spec, heads.config("logreg", C="auto"), fit)
+    assert "C" not in heads.config("logreg").hashed()
+
+
+def test_tfidf_predicts_and_explains_texts(cached, bert):
+    folder, cache = cached
+    run = fitted(folder, cache, heads.config("tfidf"))
+    given = [*texts(20, seed=9, longest=12), "zzz qqq", "good"]
+    found = inference.predict(run, given, backbone=str(bert), device="cpu").probabilities
+    # In another order and alone, and of the cache's own texts: the same.
+    alone = inference.predict(run, given[-1:], backbone=str(bert), device="cpu").probabilities
+    assert alone[0] == pytest.approx(found[-1], abs=1e-7)
+    for text, expected in zip(given, found, strict=True):
+        explained = inference.explain_text(run, text, backbone=str(bert), device="cpu")
+        assert explained.difference < 1e-5
+        assert explained.probabilities == pytest.approx(expected.tolist(), abs=1e-6)
+    example = inference.explain_example(run, cache, "train:3", backbone=str(bert))
+    assert example.difference < 1e-5
+
+
+def test_tfidf_is_evaluated_on_other_data(cached, bert, tmp_path):
+    folder, cache = cached
+    run = fitted(folder, cache, heads.config("tfidf"))
+    _, predictions = inference.evaluate(run, cache)
+    for name in ("validation", "test"):
+        expected = inference_logits(run, cache, name)
+        assert predictions[name].logits == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("value", ["-1", "0", "high"])
+def test_a_wrong_C_is_refused(value, cached, tmp_path):
+    _, cache = cached
+    given = float(value) if value != "high" else value
+    message = refusal(loop.train, cache, [heads.config("tfidf", C=given)], TrainingConfig())
+    assert message.endswith("give a number above 0, or auto") and message.startswith("C=")
