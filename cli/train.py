@@ -49,9 +49,18 @@ def train(
         ),
     ] = None,
     head: Annotated[
-        str, typer.Option(help="Kind(s): space, linear, mlp, logreg.")
+        str, typer.Option(help="Kind(s): space, linear, mlp, logreg, tfidf.")
     ] = "space,linear",
     latent: Annotated[str, typer.Option(help="Dimension(s) of a concept space.")] = "3",
+    c: Annotated[
+        str,
+        typer.Option(
+            "--C",
+            help="Strength(s) of the L2 penalty of logreg and tfidf, the smaller the stronger; auto "
+            "chooses by cross-validation on train.",
+            metavar="<float|auto>",
+        ),
+    ] = "auto",
     seeds: Seeds = "1",
     data_seed: Annotated[int, typer.Option(help="Seed of the order of the examples.")] = 0,
     lr: Annotated[str, typer.Option(help="Learning rate(s); auto means 0.001.")] = "2e-4",
@@ -66,8 +75,8 @@ def train(
     pooling: Annotated[
         str | None,
         typer.Option(
-            help="Pooling(s) of the baselines: first, last, mean, pooler or layers.  [default: first; "
-            "last where the tokenizer pads on the left]",
+            help="Pooling(s) of the baselines: first, last, mean, pooler or layers.  [default: "
+            "first; last where the tokenizer pads on the left]",
             show_default=False,
         ),
     ] = None,
@@ -87,6 +96,14 @@ def train(
     monitor: Annotated[
         str, typer.Option(help="Validation metric that --patience watches.")
     ] = "f1_macro",
+    no_baselines: Annotated[
+        bool,
+        typer.Option(
+            "--no-baselines",
+            help="Leave out the baselines that show what a head is worth: tfidf and logreg on the "
+            "mean, fitted once for a cache.",
+        ),
+    ] = False,
     device: Device = "auto",
     resume: Annotated[
         bool,
@@ -117,6 +134,7 @@ def train(
         "learning_rate": comma_list("--lr", lr, or_auto(float)),
         "weight_decay": comma_list("--weight-decay", weight_decay, float),
         "pooling": comma_list("--pooling", pooling, str) if pooling is not None else None,
+        "C": comma_list("--C", c, or_auto(float)),
     }
     from spacelite import api
     from spacelite.heads.grid import seed_list
@@ -141,6 +159,7 @@ def train(
             class_weights=class_weights,
             patience=patience,
             monitor=monitor,
+            baselines=not no_baselines,
             device=device,
             resume=resume,
             fresh=fresh,
@@ -169,10 +188,13 @@ def _print(runs: Runs, folder: Path, seconds: float) -> None:
     tables.show(runs.table(), ruled=False)
     if runs.baseline:
         console.out().print(runs.baseline, soft_wrap=True, markup=False)
-    plural = "s" if len(runs) != 1 else ""
+    trained = len(runs) - runs.before
+    plural = "s" if trained != 1 else ""
+    kept = "the baseline is" if runs.before == 1 else "the baselines are"
     console.out().print(
-        f"{len(runs)} head{plural} trained in {seconds:.1f} s, saved in "
-        f"{folder}{_named(runs)}; spacelite report compares them",
+        f"{trained} head{plural} trained in {seconds:.1f} s, saved in "
+        f"{folder}{_named(runs)}{f' ({kept} of an earlier training)' if runs.before else ''}; "
+        "spacelite report compares them",
         soft_wrap=True,
     )
 

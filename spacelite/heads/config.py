@@ -28,6 +28,20 @@ class HeadConfig(Config):
         """Name in messages, with everything that distinguishes heads trained together."""
         return self.name
 
+    @property
+    def reads_layers(self) -> bool:
+        """Whether the head reads the means of all layers, besides or instead of hidden states."""
+        return False
+
+    def input_width(self, width: int, layers: int) -> int:
+        """The width of what the head reads.
+
+        Args:
+            width: d, the hidden width.
+            layers: Number of layers, the embedding layer included; used if `reads_layers`.
+        """
+        return layers * width if self.reads_layers else width
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedHeadConfig(HeadConfig):

@@ -41,6 +41,7 @@ class LinearHead(PooledHead):
 
     @classmethod
     def token_logits(cls, config: Any, parameters: dict[str, Array], hidden: Array) -> Array:
-        """With mean pooling, each token contributes W x_t."""
+        """With mean pooling, each token contributes W x_t; `hidden` are the hidden states of all
+        layers side by side if the head reads these."""
         logits: Array = hidden @ parameters["classifier.weight"].T.astype(hidden.dtype)
         return np.asarray(logits)

@@ -30,6 +30,11 @@ class PooledConfig(HeadConfig):
     def name(self) -> str:
         return f"{self.kind} ({self.pooling})"
 
+    @property
+    @override
+    def reads_layers(self) -> bool:
+        return POOLINGS[self.pooling].from_layers
+
 
 class PooledHead(Head):
     """Heads on one vector per example: `inputs` transforms it, and a linear layer comes last."""

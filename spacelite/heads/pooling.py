@@ -11,13 +11,14 @@ from spacelite.lazy import torch
 
 @dataclass(frozen=True)
 class Pooling:
-    """How the tokens of an example become one vector (d,). Exactly one of the first three
-    attributes is set.
+    """How the tokens of an example become one vector. Exactly one of the first four attributes is
+    set.
 
     Attributes:
         pool: Tokens (n, d) of B examples end to end, and their lengths (B,) -> vectors (B, d).
         position: Index of the only token that is read: 0 for the first, -1 for the last.
         from_backbone: Whether the vector is the output of the backbone's own pooler.
+        from_layers: Whether the vector is the means of all layers side by side, (layers * d,).
         is_mean: Whether the vector is the mean of the tokens, so that a linear layer on it is a
             sum over tokens.
         dropout: Dropout rate of a linear layer on the vector, in training.
@@ -26,6 +27,7 @@ class Pooling:
     pool: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None
     position: int | None = None
     from_backbone: bool = False
+    from_layers: bool = False
     is_mean: bool = False
     dropout: float = 0.0
 
@@ -40,6 +42,7 @@ POOLINGS: dict[str, Pooling] = {
     "last": Pooling(position=-1),
     "mean": Pooling(pool=mean, is_mean=True),
     "pooler": Pooling(from_backbone=True, dropout=0.1),  # as in the published baseline on BERT
+    "layers": Pooling(from_layers=True),
 }
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spacelite import backbones, heads
-from spacelite.backbones import BackboneFiles, Tokenized
+from spacelite.backbones import BackboneFiles, Output, Tokenized
 from spacelite.cache.dtypes import stored_type
 from spacelite.cache.embedding import backbone_settings
 from spacelite.errors import SpaceliteError
@@ -77,10 +77,8 @@ def predict(
         logits = id_logits(run, ids, offsets)
         return Predicted(run.record.task.probabilities(logits), _unknown(ids, offsets, tokens))
     logits = np.empty((len(texts), len(run.record.label_names)))
-    for batch, hidden, pooled in _hidden_states(
-        run, files, tokens, device, tokens_per_batch, on_progress
-    ):
-        logits[batch] = head_logits(run, hidden, pooled)
+    for batch, output in _hidden_states(run, files, tokens, device, tokens_per_batch, on_progress):
+        logits[batch] = head_logits(run, output.hidden, output.pooled, output.means)
     return Predicted(run.record.task.probabilities(logits), _unknown(ids, offsets, tokens))
 
 
@@ -112,13 +110,14 @@ def id_logits(run: Run, ids: Array, offsets: Array) -> Array:
     return logits
 
 
-def head_logits(run: Run, hidden: Array, pooled: Array | None) -> Array:
+def head_logits(run: Run, hidden: Array, pooled: Array | None, means: Array | None = None) -> Array:
     """The head's logits (B, C) for B texts of equal length.
 
     Args:
         run: The run.
         hidden: Hidden states (B, n, d), in the stored type.
         pooled: The pooler's outputs (B, d); None without a pooler.
+        means: The means of all layers, (B, layers, d); None if the head does not read them.
     """
     import torch
 
@@ -135,6 +134,7 @@ def head_logits(run: Run, hidden: Array, pooled: Array | None) -> Array:
         labels=np.zeros((examples, classes)[: record.task.label_dimensions], np.int64),
         pooled=np.empty((examples, 0)) if pooled is None else pooled,
         stored=stored_type(record.spec.dtype),
+        layer_means=np.empty((examples, 0)) if means is None else means.reshape(examples, -1),
     )
     parameters = {name: torch.from_numpy(value) for name, value in run.parameters.items()}
     return evaluation.predict(run.head, parameters, Objective(record.task, classes), split)
@@ -159,8 +159,9 @@ def one_text(
         SpaceliteError: The text is empty.
     """
     tokens = _tokenized(run, files, [text])
-    ((_, hidden, pooled),) = _hidden_states(run, files, tokens, device)
-    return hidden[0], tokens.ids[0], None if pooled is None else pooled[0]
+    ((_, output),) = _hidden_states(run, files, tokens, device)
+    pooled = None if output.pooled is None else output.pooled[0]
+    return output.hidden[0], tokens.ids[0], pooled
 
 
 def _tokenized(
@@ -199,12 +200,14 @@ def _hidden_states(
     device: str,
     tokens_per_batch: int | None = None,
     on_progress: OnProgress = lambda phase, done, total: None,
-) -> Iterator[tuple[Array, Array, Array | None]]:
-    """Yield batches: indices of texts (B,), their hidden states (B, n, d) in the stored type, and
-    the pooler's outputs (B, d), None without a pooler."""
+) -> Iterator[tuple[Array, Output]]:
+    """Yield batches: indices of texts (B,), and their hidden states (B, n, d) in the stored type,
+    with the means of all layers if the head reads them."""
     spec = run.record.spec
     device = backbones.resolve_device(device)
-    model = backbones.Backbone(files, layer=spec.layer, device=device)
+    model = backbones.Backbone(
+        files, layer=spec.layer, device=device, all_layers=run.head.reads_layers
+    )
     lengths = np.array([len(ids) for ids in tokens.ids], np.int64)
     done, total = 0, int(lengths.sum())
     on_progress("embed", 0, total)
@@ -212,7 +215,7 @@ def _hidden_states(
     limit = tokens_per_batch or backbones.default_budget(device)
     for batch in backbones.plan_batches(lengths, limit):
         output, limit = backbones.forward(model, tokens, batch, encode, limit)
-        yield batch, output.hidden, output.pooled
+        yield batch, output
         done += int(lengths[batch].sum())
         on_progress("embed", done, total)
 

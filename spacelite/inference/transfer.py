@@ -19,7 +19,7 @@ from spacelite.inference.prediction import reads_ids
 from spacelite.metrics.predictions import Predictions
 from spacelite.runs import Run, TransferRecord
 from spacelite.training import engine, evaluation
-from spacelite.training.batches import TokenSplit, free_budget
+from spacelite.training.batches import TokenSplit, free_budget, input_width
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ def evaluate(
     there = cache.splits["train"].labels
     numbers = label_numbers(run, cache.spec.dataset, cache.label_names, there, mapping)
     objective = Objective(task, len(names))
-    width = cache.splits["train"].width
+    width = input_width(run.head, cache)
     if run.width != width and not reads_ids(run):
         raise SpaceliteError(
             f"run {run.id} was trained on hidden states of width {run.width}, cache {cache.name} "

@@ -12,7 +12,7 @@ import itertools
 import logging
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from spacelite.cache.dtypes import StoredType
 from spacelite.cache.split import CachedSplit, spans
 from spacelite.cache.store import Cache
 from spacelite.heads.batch import Scratch
+from spacelite.heads.config import HeadConfig
 from spacelite.heads.ids import gathered
 from spacelite.heads.pooling import POOLINGS
 from spacelite.training import machine
@@ -54,6 +55,7 @@ class ArraySplit:
         labels: Labels, (N,) or (N, C). Logits do not depend on them, so any will do.
         pooled: Outputs of the pooler, (N, d); (N, 0) if there are none.
         stored: How hidden states are stored in `rows`.
+        layer_means: Means of all layers side by side, (N, layers * d), for heads that read them.
     """
 
     rows: Array
@@ -61,6 +63,7 @@ class ArraySplit:
     labels: Array
     pooled: Array
     stored: StoredType
+    layer_means: Array = field(default_factory=lambda: np.empty((0, 0)))
 
     @property
     def tokens(self) -> int:
@@ -184,8 +187,10 @@ class TokenSplit:
         return gathered(self._token_ids, self._split.offsets, examples)
 
     def features(self, pooling: str) -> torch.Tensor:
-        """One vector per example, (N, d) float32, by a pooling from POOLINGS; computed once. Raises
-        SpaceliteError if the pooling needs a pooler and the backbone has none."""
+        """One vector per example, (N, d) float32, by a pooling from POOLINGS; computed once. Means
+        of all layers stay as they are stored, (N, layers * d) float16, for they are large. Raises
+        SpaceliteError if the pooling needs a pooler and the backbone has none, or layer means that
+        the cache lacks."""
         if pooling not in self._features:
             self._features[pooling] = self._pool(pooling)
         return self._features[pooling]
@@ -194,6 +199,8 @@ class TokenSplit:
         pooling = POOLINGS[name]
         if pooling.from_backbone:
             return torch.from_numpy(self._split.pooled).to(self.device)
+        if pooling.from_layers:
+            return torch.from_numpy(self._split.layer_means).to(self.device)
         rows, parts, scratch = self.in_order(), [], Scratch()
         for first, last in self.groups(rows, 1):
             examples = rows[first:last]
@@ -228,6 +235,13 @@ def open_splits(cache: Cache, device: str) -> dict[str, TokenSplit]:
         budget -= splits[name].bytes if splits[name].resident else 0
     _log_memory(splits.values())
     return splits
+
+
+def input_width(config: HeadConfig, cache: Cache) -> int:
+    """The width of what a head reads of a cache. Raises SpaceliteError if the head needs layer
+    means that the cache lacks."""
+    layers = cache.require_layers().layers if config.reads_layers else 0
+    return config.input_width(cache.splits["train"].width, layers)
 
 
 def _log_memory(splits: Iterable[TokenSplit]) -> None:

@@ -106,7 +106,7 @@ def run_batch(
         if isinstance(head, PooledHead):
             features = split.features(head.pooling)
             index = torch.from_numpy(rows).to(split.device)
-            tasks.append(partial(head.run_batch, features[index], batch, train))
+            tasks.append(partial(head.run_batch, features[index].float(), batch, train))
         elif isinstance(head, IdHead):
             tasks.append(partial(head.run_batch, *split.token_ids(rows), batch))
     of_tokens = [head for head in heads if isinstance(head, TokenHead)]

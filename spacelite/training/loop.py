@@ -23,7 +23,7 @@ from spacelite.heads.pooled import PooledConfig
 from spacelite.metrics.scores import METRICS, Scores
 from spacelite.tasks import task_of
 from spacelite.training import checkpoints, engine, memory
-from spacelite.training.batches import open_splits
+from spacelite.training.batches import input_width, open_splits
 from spacelite.training.checkpoints import Checkpoint
 from spacelite.training.config import TrainingConfig
 from spacelite.training.engine import Workers
@@ -122,6 +122,8 @@ def train(
     for config in configs:
         if isinstance(config, PooledConfig) and POOLINGS[config.pooling].from_backbone:
             cache.splits["train"].require_pooler()
+    if any(config.reads_layers for config in configs):
+        cache.require_layers()
     memory.require(cache, configs, training, device)
     checkpoint, apart = None, contextlib.ExitStack()
     if cache_dir is not None:
@@ -177,10 +179,9 @@ class _Training:
             self.objective = Objective(task_of(labels), classes)
         self.stacks: list[Head] = []
         self.optimizers: list[Adam] = []
-        width = self.splits["train"].width
         self._compose(
             {
-                config: heads.kind(config.kind).initial(config, classes, width)
+                config: heads.kind(config.kind).initial(config, classes, input_width(config, cache))
                 for config in in_epochs
             }
         )
@@ -297,9 +298,9 @@ class _Training:
                 result.parameters, result.cross_validated = heads.kind(config.kind).fit(
                     config, train, self.objective, self.config.class_weights
                 )
-                result.seconds, result.heads_in_pass = time.perf_counter() - started, 1
                 for name, value in result.cross_validated.items():
                     log.info("%s: cross-validation chose %s = %g", config.name, name, value)
+                result.seconds, result.heads_in_pass = time.perf_counter() - started, 1
 
     def _final_metrics(self) -> None:
         final = {r.config: r.parameters for r in self.results if r.stopped is None}

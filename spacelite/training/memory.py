@@ -37,6 +37,7 @@ class Pass:
         early_stopping: Whether the weights of each head's best epoch are kept.
         threads: Number of threads.
         gpu: Whether the heads are trained on a GPU.
+        layers: Number of layers whose means the heads read; 0 if they read none.
     """
 
     classes: int
@@ -48,10 +49,11 @@ class Pass:
     early_stopping: bool
     threads: int
     gpu: bool = False
+    layers: int = 0
 
     @classmethod
-    def of(cls, cache: Cache, training: TrainingConfig, device: str) -> Pass:
-        """The pass of a training on a cache."""
+    def of(cls, cache: Cache, training: TrainingConfig, device: str, layers: int = 0) -> Pass:
+        """The pass of a training on a cache, in which the means of some `layers` are read."""
         rows, longest = training.batch_size, 1
         for split in cache.splits.values():
             shortest_mean = max(1.0, split.tokens / max(1, len(split)))
@@ -68,6 +70,7 @@ class Pass:
             early_stopping=training.patience is not None,
             threads=engine.threads(device),
             gpu=device != "cpu",
+            layers=layers,
         )
 
     def bytes(self, configs: Sequence[HeadConfig]) -> int:
@@ -92,10 +95,13 @@ class Pass:
             values += self.rows * (results + 9 * self.classes) + 2 * self.examples * self.classes
             fixed = len(shapes) * TENSOR + self.epochs * EPOCH
             total += count * int(values * FLOAT + fixed)
-        return total + self._scratch(columns)
+        # Layer means in float16; those of the rows are copied and converted.
+        means = self.layers * self.width * (2 * self.examples + (2 + FLOAT) * self.rows)
+        return total + means + self._scratch(columns)
 
     def _shape(self, config: HeadConfig) -> tuple[str, tuple[tuple[int, ...], ...]]:
-        shapes = heads.kind(config.kind).shapes(config, self.classes, self.width)
+        width = config.input_width(self.width, self.layers)
+        shapes = heads.kind(config.kind).shapes(config, self.classes, width)
         return config.kind, tuple(shapes.values())
 
     def _scratch(self, columns: int) -> int:
@@ -124,7 +130,9 @@ def require(
 ) -> None:
     """Raise SpaceliteError if the heads need more memory than is free, before any is used."""
     trained = [config for config in configs if heads.in_epochs(config)]
-    one_pass = Pass.of(cache, training, device)
+    reads_layers = any(config.reads_layers for config in configs)
+    layers = cache.require_layers().layers if reads_layers else 0
+    one_pass = Pass.of(cache, training, device, layers)
     free = machine.free_memory(device)
     budget = batches.RESIDENT_SHARE * free
     resident = 0
