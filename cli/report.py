@@ -65,7 +65,10 @@ def report(
     ] = "terminal",
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder to write the page and its figures, or the one file, into."),
+        typer.Option(
+            help="Folder to write the page and its figures, or the one file, into; or a file that "
+            "ends in .html, .md, .tex, .json or .txt."
+        ),
     ] = None,
     no_examples: Annotated[
         bool, typer.Option("--no-examples", help="Leave out words and example texts from the data.")
@@ -77,9 +80,10 @@ def report(
     """Compare runs with each other and with the published figures."""
     from spacelite import api
     from spacelite.files import make_folder
-    from spacelite.reports.render.forms import FORMS
+    from spacelite.reports.render.forms import FORMS, form_of_file
 
     formats = (TERMINAL, *FORMS)
+    of_file = None if out is None else form_of_file(out)
     if form not in formats:
         raise SpaceliteError(f"--format {form}: choose {', '.join(formats[:-1])} or {formats[-1]}")
     if as_json and form not in (TERMINAL, "json"):
@@ -90,6 +94,10 @@ def report(
         )
     if as_json:
         form = "json"
+    if form == TERMINAL and of_file is not None:
+        form = of_file
+    if of_file not in (None, form):
+        raise SpaceliteError(f"--format {form}: {out} is the name of a file of format {of_file}")
     if out is None and form != TERMINAL and FORMS[form].text is None:
         raise SpaceliteError(f"--format {form}: name a folder for its files with --out")
     if form == TERMINAL and out is not None:
@@ -100,7 +108,7 @@ def report(
     conditions = _conditions(where or [])
     runs = api.load_runs(cache_dir)
     if out is not None and runs:
-        make_folder(out)  # before the long part
+        make_folder(out if of_file is None else out.parent)  # before the long part
     with console.progress() as on_progress:
         report = api.report(
             runs if len(runs) else None,  # None: the message names the folder

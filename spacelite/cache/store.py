@@ -275,6 +275,10 @@ class Cache:
         if layers is not None:
             layers.close()
 
+    def __repr__(self) -> str:
+        splits = ", ".join(f"{len(split):,} {name}" for name, split in self.splits.items())
+        return f"<cache {self.path}: {splits}, {self.tokens:,} tokens>"
+
     def __enter__(self) -> Cache:
         return self
 

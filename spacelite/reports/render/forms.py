@@ -25,12 +25,15 @@ class Form:
         file: Name of its file, or of the file to open.
         text: Returns the report as a single text; None for a form of several files.
         parts: Yields the report's files, the one to open last; None for a form that is one text.
+        alone: Returns a form of several files as a single one, with less beside it; None for a form
+            that is one text.
         replaces: Patterns of files that earlier reports of this form may have left in the folder.
     """
 
     file: str
     text: Callable[[Findings], str] | None = None
     parts: Callable[[Findings, OnProgress], Iterator[tuple[str, bytes]]] | None = None
+    alone: Callable[[Findings], str] | None = None
     replaces: tuple[str, ...] = ()
 
 
@@ -69,10 +72,19 @@ def _page(report: Findings, on_progress: OnProgress) -> Iterator[tuple[str, byte
     on_progress(len(drawn) + 1, len(drawn) + 1)
 
 
+def _page_alone(report: Findings) -> str:
+    """The page with its figures inside it, and no files beside it."""
+    from spacelite.reports.render import page
+
+    return page.report_page(report_blocks(report), files_beside=False)
+
+
 FORMS: dict[str, Form] = {
     "markdown": Form("report.md", _markdown),
     "latex": Form("report.tex", _latex),
-    "html": Form("index.html", parts=_page, replaces=("curves-*", "reliability-*")),
+    "html": Form(
+        "index.html", parts=_page, alone=_page_alone, replaces=("curves-*", "reliability-*")
+    ),
     "json": Form("report.json", _json),
     "text": Form("report.txt", _text),
 }
@@ -103,27 +115,52 @@ def as_text(report: Findings, name: str) -> str:
     return render(report)
 
 
+def form_of_file(path: Path) -> str | None:
+    """The name of the form that a path names a file of, by its suffix: `page.html` is of `html`.
+    None if it names a folder."""
+    suffix = path.suffix.lower()
+    if not suffix or path.is_dir():
+        return None
+    return next((name for name, one in FORMS.items() if one.file.endswith(suffix)), None)
+
+
 def save(
     report: Findings,
-    name: str,
+    name: str | None,
     folder: Path,
     on_progress: OnProgress = lambda done, total: None,
 ) -> Path:
-    """Write a report into a folder, each file whole or not at all.
+    """Write a report into a folder, or as a single file, each file whole or not at all.
 
     Args:
         report: Findings of the report.
-        name: Name of a form, a key of FORMS.
-        folder: Folder to write to; created if missing.
+        name: Name of a form, a key of FORMS. Default: that of a file's suffix; `html` for a folder.
+        folder: Folder to write to, created if missing; or a file, if it ends in the suffix of a
+            form and is no folder.
         on_progress: Called with the number of figures and pages done and the total.
 
     Returns:
         The file to open.
 
     Raises:
-        SpaceliteError: There is no such form, or the folder cannot be written.
+        SpaceliteError: There is no such form, it is another one than the file's, or the folder
+            cannot be written.
     """
+    of_file = form_of_file(folder)
+    name = name or of_file or "html"
     chosen = form(name)
+    if of_file is not None:
+        if chosen is not FORMS[of_file]:
+            raise SpaceliteError(
+                f"format={name}: {folder.name} is the name of a file of format {of_file}: leave "
+                "format out, or name a folder",
+                ["format"],
+            )
+        write = chosen.alone or chosen.text
+        if write is not None:
+            save_page(folder, write(report))
+            on_progress(1, 1)
+            return folder
     files.make_folder(folder)
     try:
         if chosen.parts is None:
@@ -145,7 +182,7 @@ def save(
 
 
 def save_page(path: Path, content: str) -> None:
-    """Write a single page, whole or not at all. Raises SpaceliteError if it cannot be written."""
+    """Write a single file, whole or not at all. Raises SpaceliteError if it cannot be written."""
     files.make_folder(path.parent)
     try:
         files.write_bytes(path, content.encode())

@@ -31,9 +31,9 @@ class Element:
         return cls(type(block).__name__.lower(), block)
 
 
-def report_page(everything: Sequence[Block]) -> str:
-    """The report as an HTML page."""
-    return render("spacelite report", list(_elements(everything)))
+def report_page(everything: Sequence[Block], *, files_beside: bool = True) -> str:
+    """The report as an HTML page; `files_beside` links to the files of its figures."""
+    return render("spacelite report", list(_elements(everything)), files_beside=files_beside)
 
 
 def _elements(everything: Sequence[Block]) -> Iterable[Element]:
@@ -56,8 +56,8 @@ def _elements(everything: Sequence[Block]) -> Iterable[Element]:
         yield Element("tables", tables=small)
 
 
-def render(title: str, elements: Sequence[Element]) -> str:
-    """An HTML page of these elements."""
+def render(title: str, elements: Sequence[Element], *, files_beside: bool = False) -> str:
+    """An HTML page of these elements; `files_beside` links to the files of its plots."""
     for number, element in enumerate(elements):
         element.anchor = f"part-{number}"
     from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -70,4 +70,6 @@ def render(title: str, elements: Sequence[Element]) -> str:
         lstrip_blocks=True,
     )
     template = environment.get_template("page.html.jinja")
-    return template.render(title=title, elements=elements, plotly=figures.script())
+    return template.render(
+        title=title, elements=elements, plotly=figures.script(), files_beside=files_beside
+    )

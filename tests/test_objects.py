@@ -1,0 +1,139 @@
+"""Objects of the Python interface in a session: short forms, lists of runs, reports as files."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+
+import pytest
+from conftest import NASTY_LABELS, refusal
+from spacelite_cli.app import app
+from typer.testing import CliRunner
+
+import spacelite
+
+
+@pytest.fixture(scope="module")
+def runs(report_dir, tmp_path_factory):
+    own = tmp_path_factory.mktemp("objects") / "cache"
+    shutil.copytree(report_dir, own)
+    return spacelite.load_runs(own)
+
+
+@pytest.fixture(scope="module")
+def best(runs, bert):
+    """A space head of the data set whose label names are hostile."""
+    return next(
+        run for run in runs
+        if run.record.head.kind == "space" and run.record.spec.dataset == "labels"
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def report(runs, bert):
+    return spacelite.report(runs, backbone=bert, progress=False)
+
+
+# Short forms: one line, whatever the object holds.
+
+
+def test_predictions_are_counted_by_label(best, bert):
+    given = ["a good film"] * 3 + ["a dull film \x1b[31m"]
+    found = best.predict(given, backbone=bert, progress=False)
+    assert str(found).splitlines()[0].split() == ["Label", "Probability", "Text"]
+    short = repr(found)
+    assert short.startswith("<labels of 4 texts: ") and short.endswith(f"; {best.id}>")
+    counts = re.findall(r"(\d+) (?:<script|a\||naïve)", short)
+    assert sum(map(int, counts)) == 4 and "array(" not in short
+    undecided = best.predict(given[:1], backbone=bert, min_probability=1.0, progress=False)
+    assert repr(undecided) == f"<labels of 1 text: 1 no label; {best.id}>"
+
+
+def test_explanations_and_evaluations_have_short_forms(best, bert, runs):
+    explained = best.explain("a good film " + "very " * 50, backbone=bert)
+    name = NASTY_LABELS[explained.label]
+    assert re.fullmatch(
+        rf"<words of 'a good film .*…' for {re.escape(name)}; predicted .* \(0\.\d{{3}}\)>",
+        repr(explained),
+    )
+    assert len(repr(explained)) < 300
+    example = best.explain(example="test:3", backbone=bert)
+    assert repr(example).startswith("<words of test:3 for ")
+    cache = spacelite.find_cache(best.record.cache, best.cache_dir)
+    evaluation = best.evaluate(cache=cache, progress=False)
+    accuracy = evaluation.metrics["test"]["accuracy"]
+    assert repr(evaluation).startswith(f"<run {best.id} evaluated on labels: accuracy train 0.")
+    assert repr(evaluation).endswith(f"test {accuracy:.4f}>")
+
+
+def test_reports_runs_and_caches_have_short_forms(report, runs, best):
+    assert re.fullmatch(r"<report of \d+ systems: imdb, [^\n]*; labels, [^\n]*>", repr(report))
+    assert repr(runs[:1]) == f"<1 run: {runs[0].record.system}>"
+    assert repr(runs).startswith(f"<{len(runs)} runs: {runs[0].record.system}, ")
+    assert repr(spacelite.Runs()) == "<0 runs>" and str(spacelite.Runs()) == "no runs"
+    with spacelite.find_cache(best.record.cache, best.cache_dir).open() as cache:
+        assert repr(cache).startswith(f"<cache {cache.path}: 60 train, 20 validation, 40 test, ")
+
+
+# Lists of runs.
+
+
+def test_lists_of_runs_are_added_and_sliced(runs):
+    halves = runs[:2] + runs[2:]
+    assert isinstance(halves, spacelite.Runs) and list(halves) == list(runs)
+    assert list(runs[:1] + [runs[1]]) == list(runs[:2]) == list([runs[0]] + runs[1:2])  # noqa: RUF005
+    stopped = spacelite.Runs(list(runs[:1]), ["space"], "x") + spacelite.Runs(
+        list(runs[1:2]), ["linear"], "x"
+    )
+    assert (stopped.stopped, stopped.baseline) == (["space", "linear"], "x")
+    assert (stopped + runs[2:]).baseline == ""
+    with pytest.raises(TypeError):
+        runs + 1
+
+
+def test_the_best_of_no_run_is_an_error_that_says_so(runs):
+    said = refusal(spacelite.Runs([]).best)
+    assert said == "there is no run to choose from: this list of runs is empty"
+
+
+# Reports as files.
+
+
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [("a/report.md", "markdown"), ("b.tex", "latex"), ("c.JSON", "json"), ("d.txt", "text")],
+)
+def test_a_path_with_the_suffix_of_a_form_is_that_file(name, form, report, tmp_path):
+    path = report.save(tmp_path / name)
+    assert path == tmp_path / name and path.read_text() == report.text(form)
+    assert report.save(str(path), form) == path
+
+
+def test_a_page_that_is_a_single_file_needs_no_other(report, tmp_path):
+    path = report.save(tmp_path / "page.html")
+    assert [each.name for each in tmp_path.iterdir()] == ["page.html"]
+    page = re.sub(r"<script>.*?</script>", "", path.read_text(), flags=re.DOTALL)
+    assert page.startswith("<!doctype html>") and not re.search(r'(src|href)="[^#"]', page)
+    folder = report.save(tmp_path / "folder")
+    beside = folder.read_text()
+    assert folder.name == "index.html" and 'href="curves-1.svg"' in beside
+    # A folder may be called like a file.
+    (tmp_path / "there.html").mkdir()
+    assert report.save(tmp_path / "there.html") == tmp_path / "there.html" / "index.html"
+
+
+def test_a_form_and_a_file_of_another_are_refused(report, report_dir, tmp_path):
+    said = refusal(report.save, tmp_path / "page.html", "markdown")
+    assert said.startswith("format=markdown: page.html is the name of a file of format html: ")
+    assert not list(tmp_path.iterdir())
+    page = tmp_path / "page.html"
+    there = ["report", "--cache-dir", str(report_dir), "--no-examples", "--out"]
+    refused = CliRunner().invoke(app, [*there, str(page), "--format", "text"])
+    assert refused.exit_code == 1 and "is the name of a file of format html" in refused.stderr
+    assert not list(tmp_path.iterdir())
+    for name, begins in (("page.html", "<!doctype html>"), ("all.json", "{")):
+        written = CliRunner().invoke(app, [*there, str(tmp_path / name)])
+        assert written.exit_code == 0 and f"{name} written" in written.stderr.replace("\n", "")
+        assert (tmp_path / name).read_text().startswith(begins)
+    assert json.loads((tmp_path / "all.json").read_text())["parts"]
