@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from html import escape
 
+import numpy as np
 import pytest
 from conftest import NASTY_LABELS, refusal
 from spacelite_cli.app import app
 from typer.testing import CliRunner
 
 import spacelite
+from spacelite.reports.document.blocks import Mistakes, Table
+from spacelite.reports.render import plain
+from spacelite.visible import visible
 
 
 @pytest.fixture(scope="module")
@@ -137,3 +142,42 @@ def test_a_form_and_a_file_of_another_are_refused(report, report_dir, tmp_path):
         assert written.exit_code == 0 and f"{name} written" in written.stderr.replace("\n", "")
         assert (tmp_path / name).read_text().startswith(begins)
     assert json.loads((tmp_path / "all.json").read_text())["parts"]
+
+
+# The report as text and in a notebook.
+
+
+def test_text_names_what_each_table_is_of(report):
+    text, blocks = report.text(), report.blocks()
+    tables = [block for block in blocks if isinstance(block, Table) and block.captioned]
+    assert {table.kind for table in tables} >= {"confusion", "classes", "words", "pairs"}
+    for table in tables:
+        caption = " ".join(f"Table: {table.caption}".split())
+        above, _, text = text.partition(plain.table(table))
+        assert " ".join(above.split()).endswith(caption)
+
+
+def test_mistakes_show_in_text_which_words_matter(report):
+    (mistakes, *_) = (block for block in report.blocks() if isinstance(block, Mistakes))
+    one = mistakes.items[0]
+    strongest = int(np.argmax(np.abs(one.shares)))
+    share = f"{visible(one.words[strongest])}({one.shares[strongest]:+.2f})"
+    text = " ".join(report.text().split())
+    place = " ".join(f"- {one.place}, {visible(one.label)}".split())
+    assert place in text and share in text[text.index(place) :]
+
+
+def test_a_notebook_shows_captions_curves_and_mistakes(report):
+    html, blocks = report._repr_html_(), report.blocks()
+    for block in blocks:
+        if isinstance(block, Table) and block.captioned:
+            caption = escape(block.caption)
+            assert f">{caption}</caption>" in html or f"<summary>{caption}</summary>" in html
+        elif isinstance(block, Mistakes):
+            for one in block.items:
+                assert escape(one.place) in html
+    assert "After the last epoch" in html
+    # No heading stands right above another of its level, or of a higher one.
+    levels = [int(level) for level in re.findall(r"</h(\d)>(?=<h\d>)", html)]
+    below = [int(level) for level in re.findall(r"</h\d><h(\d)>", html)]
+    assert all(low > high for high, low in zip(levels, below, strict=True))

@@ -82,6 +82,11 @@ class Table:
     kind: str = ""
     folded: bool = False
 
+    @property
+    def captioned(self) -> bool:
+        """Whether text and notebooks show the caption: nothing above the table says it."""
+        return self.kind not in ("systems", "predictions")
+
     @cached_property
     def text_columns(self) -> list[bool]:
         """Whether each column holds text, which stands left; numbers stand right.

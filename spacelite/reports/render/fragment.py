@@ -5,15 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from spacelite.inference import Marked
-from spacelite.reports.document.blocks import Block, Bullets, Cell, Heading, Paragraph, Table
+from spacelite.inference import Marked, marked
+from spacelite.reports.analysis.examples import Mistake
+from spacelite.reports.document.blocks import (
+    Block,
+    Bullets,
+    Cell,
+    Heading,
+    Mistakes,
+    Paragraph,
+    Table,
+)
 
 CELL = "padding:2px 8px;text-align:{};white-space:nowrap;border-bottom:1px solid #8884"
+CAPTION = "caption-side:top;text-align:left;font-weight:bold;padding:8px 8px 2px"
 COLOURS = {"for": "31,157,120", "against": "217,112,43"}
 
 
 def render(blocks: Sequence[Block]) -> str:
-    """Headings, paragraphs, lists and unfolded tables as HTML."""
+    """All blocks except plots as HTML; folded tables open with a click."""
     return "<div>" + "".join(_part(block) for block in blocks) + "</div>"
 
 
@@ -25,18 +35,29 @@ def _part(block: Block) -> str:
         return f"<p>{escape(block.text)}</p>"
     if isinstance(block, Bullets):
         return "<ul>" + "".join(f"<li>{escape(item)}</li>" for item in block.items) + "</ul>"
-    if isinstance(block, Table) and not block.folded:
-        return table(block)
+    if isinstance(block, Table):
+        if block.folded:
+            return f"<details><summary>{escape(block.caption)}</summary>{table(block)}</details>"
+        return table(block, block.caption if block.captioned else "")
+    if isinstance(block, Mistakes):
+        return "".join(map(_mistake, block.items))
     return ""
 
 
-def table(block: Table) -> str:
-    """A table as HTML."""
+def _mistake(mistake: Mistake) -> str:
+    about = f"{mistake.place}, {mistake.label}, predicted {mistake.predicted}"
+    text = marked_text(marked(mistake.words, mistake.shares))
+    return f"<p><b>{escape(about)}</b> ({mistake.confidence:.2f})</p>{text}"
+
+
+def table(block: Table, caption: str = "") -> str:
+    """A table as HTML, below its caption if one is given."""
     left = block.text_columns
     head = _cells("th", map(Cell, block.columns), left)
     body = "".join(f"<tr>{_cells('td', line.cells, left)}</tr>" for line in block.lines)
+    above = f'<caption style="{CAPTION}">{escape(caption)}</caption>' if caption else ""
     return (
-        '<div style="overflow-x:auto"><table style="border-collapse:collapse">'
+        f'<div style="overflow-x:auto"><table style="border-collapse:collapse">{above}'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 

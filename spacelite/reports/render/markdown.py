@@ -27,7 +27,7 @@ def _strong(text: str) -> str:
 
 
 def _table(table: Table) -> str:
-    lines = [] if table.kind == "systems" else [_strong(escaped(table.caption)), ""]
+    lines = [_strong(escaped(table.caption)), ""] if table.captioned else []
     lines += ["| " + " | ".join(map(escaped, table.columns)) + " |"]
     lines += ["|" + "".join(" --- |" if text else " ---: |" for text in table.text_columns)]
     return "\n".join([*lines, *map(_line, table.lines)])

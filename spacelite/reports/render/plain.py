@@ -5,6 +5,8 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
+from spacelite.inference import marked
+from spacelite.reports.analysis.examples import Mistake
 from spacelite.reports.document.blocks import (
     Block,
     Bullets,
@@ -33,12 +35,26 @@ def _part(block: Block) -> str:
     if isinstance(block, Bullets):
         return "\n".join(_bullet(item) for item in block.items)
     if isinstance(block, Table):
-        return table(block)
+        return f"{_caption(block)}\n\n{table(block)}" if block.captioned else table(block)
     if isinstance(block, Mistakes):
-        items = (f"{one.example}, {one.label}, predicted {one.predicted} ({one.confidence:.2f}): "
-                 + " ".join(one.words) for one in block.items)  # fmt: skip
-        return "\n".join(map(_bullet, items))
+        return "\n".join(_bullet(_mistake(one)) for one in block.items)
     return ""
+
+
+def _caption(block: Table) -> str:
+    return textwrap.fill(f"Table: {block.caption}", WIDTH)
+
+
+def _mistake(mistake: Mistake) -> str:
+    """A text in which words that matter at least half as much as the strongest have their share
+    beside them: `dull(+0.12)`."""
+    words = (
+        f"{word.text}({word.contribution:+.2f})" if word.weight >= 0.5 else word.text
+        for word in marked(mistake.words, mistake.shares)
+        if word.text
+    )
+    about = f"{mistake.place}, {mistake.label}, predicted {mistake.predicted}"
+    return f"{about} ({mistake.confidence:.2f}): {' '.join(words)}"
 
 
 def _bullet(text: str) -> str:
