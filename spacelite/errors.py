@@ -33,6 +33,8 @@ class SpaceliteError(Exception):
         for name in self.arguments:
             # Whole words only: a path may contain the same letters.
             message = re.sub(rf"(?<![\w./-]){name}=True\b", option(name), message)
+            word = rf"(?<![\w./-]){name}='([\w.:]+)'"  # no quotes, where a shell needs none
+            message = re.sub(word, rf"{option(name)} \1", message)
             message = re.sub(rf"(?<![\w./-]){name}=", f"{option(name)} ", message)
             if "_" in name:  # names without one are also English words
                 message = re.sub(rf"(?<![\w./-]){name}\b(?![/.]\w)", option(name), message)

@@ -35,15 +35,18 @@ ORDER = {
         "journal", "folder", "layout", "tokenizing", "embedding", "__init__",
     ],
     "training": [
-        "config", "auto", "machine", "batches", "optimizer", "engine", "evaluation", "checkpoints",
-        "memory", "loop", "__init__",
+        "config", "auto", "advice", "machine", "batches", "optimizer", "engine", "evaluation",
+        "checkpoints", "memory", "loop", "__init__",
     ],
     "runs": ["reading", "record", "store", "names", "listing", "__init__"],
-    "inference": ["prediction", "cached", "explanation", "transfer", "__init__"],
+    "inference": [
+        "prediction", "layers", "cached", "shares", "explanation", "transfer", "__init__",
+    ],
     "paper": ["tables", "__init__", "reproduction"],
     "reports": ["analysis", "document", "render", "report", "__init__"],
     "reports/analysis": [
         "rows", "sweeps", "groups", "selection", "differences", "comparisons", "data_notes",
+        "training_notes",
         "examples", "published", "content", "__init__",
     ],
     "reports/document": [
@@ -53,7 +56,7 @@ ORDER = {
         "colours", "plain", "text", "markdown", "latex", "figures", "plots", "fragment", "page",
         "explained", "forms", "__init__",
     ],
-    "api": ["arguments", "results", "runs", "functions", "saved", "__init__"],
+    "api": ["arguments", "results", "runs", "baselines", "functions", "saved", "__init__"],
     "__init__": [],
 }  # fmt: skip
 # The one module that imports each heavy package; others ask it.

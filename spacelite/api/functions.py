@@ -11,18 +11,20 @@ from typing import Any
 
 from spacelite import runs as saved_runs
 from spacelite.api.arguments import NAME, NAME_OR_PATH, checked
+from spacelite.api.baselines import beside
 from spacelite.api.results import CACHE, EmbeddedDataset
 from spacelite.api.runs import Runs, TrainedRun
 from spacelite.cache import embed as embed_into
 from spacelite.cache import folder as caches
 from spacelite.errors import SpaceliteError
+from spacelite.heads.config import HeadConfig, TrainedHeadConfig
 from spacelite.heads.grid import grid, listed, seed_list
 from spacelite.heads.pooling import default_pooling
 from spacelite.progress import Progress, reporting
 from spacelite.reports.analysis import data_notes
 from spacelite.runs import Run
 from spacelite.settings import OTHER_NAMES
-from spacelite.training import TrainingConfig, auto
+from spacelite.training import TrainingConfig, advice, auto
 
 log = logging.getLogger(__name__)
 
@@ -163,6 +165,7 @@ def train(
     learning_rate: float | str | Sequence[float | str] = 2e-4,
     weight_decay: float | Sequence[float] = 0.01,
     pooling: str | Sequence[str] | None = None,
+    C: float | str | Sequence[float | str] = "auto",  # noqa: N803 - as in scikit-learn
     seeds: int | Sequence[int] = 1,
     epochs: int | str = 15,
     batch_size: int | str = 256,
@@ -172,6 +175,7 @@ def train(
     class_weights: str = "none",
     patience: int | None = None,
     monitor: str = "f1_macro",
+    baselines: bool = True,
     device: str = "auto",
     resume: bool = False,
     fresh: bool = False,
@@ -187,7 +191,7 @@ def train(
         cache: What `embed` returned, or a cache's name or path. Default: the newest complete cache.
         name: A name for the run, to use in place of its id. Several runs are named `name-1`,
             `name-2`, ... in the order in which they are returned.
-        head: Kind(s) of heads: `space`, `linear`, `mlp`, `logreg`.
+        head: Kind(s) of heads: `space`, `linear`, `mlp`, `logreg`, `tfidf`.
         inter: Weight(s) of the inter-space loss.
         intra: Weight(s) of the intra-space loss.
         latent: Number(s) of dimensions of a concept space.
@@ -195,6 +199,8 @@ def train(
         weight_decay: Weight decay(s), Adam's L2 penalty.
         pooling: Pooling(s) of the baselines: `first`, `last`, `mean`, `pooler`, `layers`.
             Default: the classification token.
+        C: Strength(s) of the L2 penalty of logreg and tfidf, as in scikit-learn: the smaller, the
+            stronger. "auto" chooses it by cross-validation on train.
         seeds: Number K of seeds, which are 0 to K-1; or the seeds themselves, as a list.
         epochs: Number of passes over the training split; "auto" for as many as 600 updates take,
             15 to 300.
@@ -206,6 +212,8 @@ def train(
         patience: Stop a head after this many epochs without a better `monitor`; None to train all
             epochs.
         monitor: Validation metric that `patience` watches.
+        baselines: Whether the runs include the baselines that show what a head is worth: `tfidf`
+            and `logreg` on the mean. They are fitted once for a cache and found again later.
         device: `auto`, `cpu`, `cuda`, ...
         resume: An interrupted training with the same settings is continued in any case; True to
             fail if that is impossible, rather than to train from the start.
@@ -215,7 +223,7 @@ def train(
         settings: Settings of other kinds of heads, by name.
 
     Returns:
-        The runs; `stopped` lists the heads that diverged.
+        The runs, baselines last; `stopped` lists the heads that diverged.
 
     Raises:
         SpaceliteError: The cache or the settings cannot be used, or the runs cannot be saved; the
@@ -238,8 +246,9 @@ def train(
         of_embed = OTHER_NAMES.get(each, each)
         if of_embed in _arguments(embed) - _arguments(train):
             raise SpaceliteError(f"{each}: give {of_embed} to embed; train has no such argument")
-    saved: list[Run] = []
+    saved: dict[HeadConfig, Run] = {}
     with cache.open() as opened:
+        opened.require_training()
         if pooling is None:
             pooling = default_pooling(opened.padding_side)
         examples = len(opened.splits["train"])
@@ -260,7 +269,8 @@ def train(
             monitor=monitor,
         )
         named = {
-            "inter": inter, "intra": intra, "latent": latent, "pooling": pooling, **settings,
+            "inter": inter, "intra": intra, "latent": latent, "pooling": pooling, "C": C,
+            **settings,
             "learning_rate": numbers.learning_rates, "weight_decay": weight_decay,
             "seed": seed_list(seeds),
         }  # fmt: skip
@@ -271,6 +281,8 @@ def train(
         )
         loop.check(configs, training)
         own_names = saved_runs.names_for(folder, opened.spec, configs, training, name)
+        kept = beside(configs, folder, opened.spec, training) if baselines else {}
+        configs += [config for config, run in kept.items() if run is None]
         chosen = resolve_device(device)
         saved_runs.prepare(folder)
         if numbers.chosen:
@@ -284,18 +296,42 @@ def train(
                 cache_dir=folder,
                 resume=resume,
                 fresh=fresh,
-                save=lambda done: saved.append(
-                    saved_runs.save(
-                        folder, opened, done, training, own_names[done.config], numbers.chosen
-                    )
+                save=lambda done: saved.update(
+                    {
+                        done.config: saved_runs.save(
+                            folder,
+                            opened,
+                            done,
+                            training,
+                            own_names.get(done.config),
+                            numbers.chosen,
+                        )
+                    }
                 ),
                 on_progress=lambda done, total: on_progress("train", done, total),
             )
         baseline = data_notes.majority_note(
             opened, "test" if "test" in opened.splits else "validation"
         )
+    improving = advice.after_training(
+        examples,
+        training,
+        [
+            (result.config.learning_rate, [entry["validation"]["ce"] for entry in result.history])
+            for result in results
+            if isinstance(result.config, TrainedHeadConfig) and result.stopped is None
+        ],
+    )
+    if improving is not None:
+        log.warning("%s", improving)
     stopped = [result.config.description for result in results if result.stopped is not None]
-    return Runs([TrainedRun(run, folder, cache.backbone) for run in saved], stopped, baseline)
+    before = [run for run in kept.values() if run is not None]
+    return Runs(
+        [TrainedRun(run, folder, cache.backbone) for run in (*saved.values(), *before)],
+        stopped,
+        baseline,
+        len(before),
+    )
 
 
 def _arguments(function: Callable[..., Any]) -> set[str]:

@@ -257,7 +257,7 @@ def _curves(systems: dict[str, System]) -> list[Curve]:
         splits: dict[str, dict[str, tuple[list[float], list[float] | None]]] = {}
         for split in ("train", "validation"):
             splits[split] = {}
-            for metric in curve_metrics():
+            for metric in (*curve_metrics(), "ce"):  # CE is not drawn, but tells if it still falls
                 by_epoch = [
                     [history[e][split].get(metric) for history in histories if len(history) > e]
                     for e in range(longest)

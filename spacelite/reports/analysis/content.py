@@ -9,7 +9,14 @@ from typing import Any
 
 from spacelite.errors import SpaceliteError
 from spacelite.reports.analysis import comparisons as analysis
-from spacelite.reports.analysis import data_notes, examples, groups, published, selection
+from spacelite.reports.analysis import (
+    data_notes,
+    examples,
+    groups,
+    published,
+    selection,
+    training_notes,
+)
 from spacelite.reports.analysis.comparisons import Analysis
 from spacelite.reports.analysis.examples import Examples
 from spacelite.reports.analysis.rows import Section
@@ -81,11 +88,16 @@ def build(
     parts = []
     for number, group in enumerate(together):
         on_progress(number, len(together))
-        notes = group.section.notes + data_notes.of_group(cache_dir, group)
+        analysed = analysis.analyse(cache_dir, group)
+        notes = [
+            *group.section.notes,
+            *data_notes.of_group(cache_dir, group),
+            *training_notes.of_group(group, analysed.curves),
+        ]
         parts.append(
             Part(
                 replace(group.section, notes=notes),
-                analysis.analyse(cache_dir, group),
+                analysed,
                 examples.of_group(cache_dir, group, backbone) if with_examples else None,
             )
         )

@@ -1,0 +1,133 @@
+"""What is said where heads were not trained long enough."""
+
+import logging
+
+import numpy as np
+import pytest
+from spacelite_cli.app import app
+from spacelite_cli.options import option
+from typer.testing import CliRunner
+
+import spacelite
+from spacelite.reports.analysis import training_notes
+from spacelite.reports.analysis.comparisons import Curve
+from spacelite.reports.analysis.groups import grouped
+from spacelite.training import TrainingConfig, advice, auto
+
+PAPER = TrainingConfig()
+
+
+def falling(first, share, epochs=15):
+    """A cross-entropy that falls by a share of itself over the last fifth of the epochs."""
+    values = np.full(epochs, float(first))
+    values[-advice.last_epochs(epochs) :] = first * (1 - share)
+    return values.tolist()
+
+
+def said(examples, training, *heads):
+    found = advice.after_training(examples, training, heads)
+    return None if found is None else str(found)
+
+
+def test_few_updates():
+    level = (2e-4, falling(1, 0))
+    assert said(100, PAPER, level) == (
+        "the heads had only 15 updates (15 epochs of 1 batch), too few for most data: train with "
+        "epochs='auto', batch_size='auto' and learning_rate='auto', which choose by the number of "
+        "training examples"
+    )
+    assert "180 updates (15 epochs of 12 batches)" in said(3000, PAPER, level)
+    assert said(20 * 256 - 1, PAPER, level) is None  # 300 updates
+    assert said(100, PAPER) is None  # logreg alone
+
+
+@pytest.mark.parametrize("examples", [1, 16, 17, 60, 100, 1000, 10**5])
+def test_what_auto_chooses_is_never_too_few(examples):
+    size = auto.good_batch_size(examples)
+    training = TrainingConfig(epochs=auto.good_epochs(examples, size), batch_size=size)
+    assert advice.few_updates(examples, training) is None
+
+
+def test_the_best_head_still_improves():
+    good, better = (2e-4, falling(0.9, 0.005)), (2e-4, falling(0.8, 0.02))
+    assert said(10**4, PAPER, good) is None
+    assert said(10**4, PAPER, good, better) == (
+        "the best head still improves: over the last 3 of 15 epochs, its cross-entropy on "
+        "validation fell by 2.0%. Train with epochs='auto', batch_size='auto' and "
+        "learning_rate='auto', or for more epochs, such as epochs=30"
+    )
+    worse = (2e-4, falling(1, 0.02))
+    assert said(10**4, PAPER, good, worse) is None, "what counts is the best head"
+    rising = (2e-4, falling(0.7, -0.2))
+    assert said(10**4, PAPER, rising) is None
+    # Where auto would change nothing, it is not advised.
+    assert said(10**4, PAPER, (1e-3, better[1])).endswith("2.0%. Train for more epochs, such as "
+                                                          "epochs=30")  # fmt: skip
+    stopped = (2e-4, better[1][3:])
+    assert said(10**4, PAPER, stopped) is None, "early stopping has ended it"
+    assert said(10**6, TrainingConfig(epochs=1), (2e-4, [0.5])) is None
+    assert said(10**4, PAPER, (2e-4, [None] * 15)) is None
+
+
+def test_the_commands_name_options():
+    found = advice.after_training(10**4, PAPER, [(2e-4, falling(0.8, 0.02))])
+    words = found.for_options(option)
+    assert words.endswith(
+        "Train with --epochs auto, --batch-size auto and --lr auto, or for more epochs, such as "
+        "--epochs 30"
+    )
+
+
+def test_train_and_report_say_it(cache_path, tmp_path):
+    there = ["--cache-dir", str(tmp_path)]
+    heads = ["train", "--cache", str(cache_path), "--head", "linear,logreg", *there]
+    done = CliRunner().invoke(app, heads)
+    assert done.exit_code == 0 and "had only 15 updates (15 epochs of 1 batch)" in done.stderr
+    assert "train with --epochs auto, --batch-size auto and --lr auto" in done.stderr
+    report = ["report", "--no-examples", "--format", "text", *there]
+    shown = " ".join(CliRunner().invoke(app, report).stdout.split())
+    assert (
+        "The heads had only 15 updates in training, too few for most data: train again with "
+        "epochs, batch size and learning rate set to auto." in shown
+    ), shown
+    enough = ["--epochs", "auto", "--batch-size", "auto", "--lr", "auto", "--pooling", "mean"]
+    done = CliRunner().invoke(app, [*heads, *enough])
+    assert done.exit_code == 0 and "updates" not in done.stderr, done.stderr
+    shown = " ".join(CliRunner().invoke(app, report).stdout.split())
+    assert "1 of 2 systems had only 15 updates in training" in shown, shown
+
+
+@pytest.fixture(scope="module")
+def long_trained(cache_path, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("long")
+    return spacelite.train(
+        spacelite.find_cache(cache_path, folder), head="linear", epochs=150, batch_size=16,
+        cache_dir=folder, progress=False,
+    )  # fmt: skip
+
+
+def test_the_report_says_that_the_best_system_still_improves(long_trained):
+    (group,) = grouped([run.run for run in long_trained])
+    (row,) = group.section.rows
+
+    def notes(fall):
+        entropy = falling(0.8, fall, 150)
+        return training_notes.of_group(
+            group, [Curve(row.name, list(range(1, 151)), {"validation": {"ce": (entropy, None)}})]
+        )
+
+    assert notes(0.005) == []
+    (note,) = notes(0.05)
+    assert note.startswith(f"{row.name} still improves: over the last 30 of 150 epochs, its ")
+    assert "fell by 5.0%" in note and "--" not in note
+    assert training_notes.of_group(group, []) == []
+
+
+def test_python_logs_it_and_only_then(cache_path, tmp_path, caplog):
+    cache = spacelite.find_cache(cache_path, tmp_path)
+    with caplog.at_level(logging.WARNING):
+        spacelite.train(cache, head="linear", epochs=2, cache_dir=tmp_path, progress=False)
+        assert "train with epochs='auto', batch_size='auto'" in caplog.text
+        caplog.clear()
+        spacelite.train(cache, head="logreg", epochs=2, cache_dir=tmp_path, progress=False)
+        assert not caplog.records
