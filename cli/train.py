@@ -56,8 +56,8 @@ def train(
         str,
         typer.Option(
             "--C",
-            help="Strength(s) of the L2 penalty of logreg and tfidf, the smaller the stronger; auto "
-            "chooses by cross-validation on train.",
+            help="Strength(s) of the L2 penalty of logreg and tfidf: the smaller, the stronger; "
+            "auto: chosen by cross-validation on train.",
             metavar="<float|auto>",
         ),
     ] = "auto",

@@ -199,6 +199,27 @@ def real_data() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_baselines():
+    """`train` fits the heads that a test names, and no baselines beside them; those that are about
+    baselines ask for `with_baselines`."""
+    from spacelite.api import baselines
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(baselines, "BASELINES", ())
+        yield
+
+
+@pytest.fixture
+def with_baselines(monkeypatch):
+    """`train` as it is."""
+    from spacelite import heads
+    from spacelite.api import baselines
+
+    usual = (heads.config("tfidf"), heads.config("logreg", pooling="mean", C="auto"))
+    monkeypatch.setattr(baselines, "BASELINES", usual)
+
+
 @pytest.fixture(autouse=True)
 def fresh_console():
     """Rich keeps the width of the terminal that a console was made for: no test inherits one."""

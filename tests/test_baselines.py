@@ -8,7 +8,10 @@ import pytest
 from conftest import refusal, texts, write_dataset
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
+from spacelite_cli.app import app
+from typer.testing import CliRunner
 
+import spacelite
 from spacelite import heads, inference, runs
 from spacelite.cache.embedding import embed
 from spacelite.cache.store import Cache
@@ -342,3 +345,93 @@ def test_a_wrong_C_is_refused(value, cached, tmp_path):
     given = float(value) if value != "high" else value
     message = refusal(loop.train, cache, [heads.config("tfidf", C=given)], TrainingConfig())
     assert message.endswith("give a number above 0, or auto") and message.startswith("C=")
+
+
+# Beside every head.
+
+
+@pytest.fixture
+def place(tmp_path, bert):
+    """A folder with a cache of 60 + 20 + 20 texts of two labels."""
+    data = write_dataset(tmp_path / "data", {"train": 60, "validation": 20, "test": 20}, longest=12)
+    embed(backbone=str(bert), dataset=str(data), cache_dir=tmp_path, device="cpu")
+    return tmp_path
+
+
+def trained(place, **options):
+    return spacelite.train(cache_dir=place, epochs=1, progress=False, **options)
+
+
+@pytest.mark.usefixtures("with_baselines")
+def test_baselines_are_fitted_once_for_a_cache(place, bert, monkeypatch):
+    fits = []
+    for kind in (tfidf.TfidfHead, logreg.LogregHead):
+        usual = kind.fit
+
+        def fit(cls, config, *given, usual=usual):
+            fits.append(config.name)
+            return usual(config, *given)
+
+        monkeypatch.setattr(kind, "fit", classmethod(fit))
+    first = trained(place)
+    names = [run.record.system for run in first]
+    assert names == ["space", "linear (first)", "tfidf", "logreg (mean)"] and first.before == 0
+    assert fits == ["tfidf", "logreg (mean)"]
+    second = trained(place, head="space", latent=5, name="mine")
+    assert [run.record.system for run in second] == ["space L=5", "tfidf", "logreg (mean)"]
+    assert second.before == 2 and len(fits) == 2
+    assert [run.id for run in second][1:] == [run.id for run in first][2:]
+    assert [run.name for run in second] == ["mine", None, None]
+    # One that is damaged is fitted again; one that is asked for stands where it is asked for.
+    (first[2].run.folder / "head.safetensors").write_bytes(b"")
+    third = trained(place, head=["logreg", "space"], pooling="mean")
+    assert [run.record.system for run in third] == ["logreg (mean)", "space", "tfidf"]
+    assert fits[2:] == ["logreg (mean)", "tfidf"] and third.before == 0
+    assert third[0].id == first[3].id
+    assert third[2].predict(["good film"], backbone=str(bert))[0]["label"] in ("0", "1")
+    text = spacelite.report(cache_dir=place, examples=False, progress=False).text()
+    assert "tfidf" in text and "logreg (mean)" in text
+    assert "Cross-validation on train chose C: " in text
+
+
+@pytest.mark.usefixtures("with_baselines")
+def test_baselines_can_be_left_out(place):
+    assert [run.record.system for run in trained(place, baselines=False, head="space")] == ["space"]
+    command = ["train", "--cache-dir", str(place), "--head", "space", "--epochs", "1"]
+    done = CliRunner().invoke(app, [*command, "--no-baselines"])
+    assert "1 head trained" in done.stdout and "tfidf" not in done.stdout
+    done = CliRunner().invoke(app, command)
+    assert "3 heads trained" in done.stdout and "tfidf" in done.stdout
+    done = CliRunner().invoke(app, command)
+    assert "1 head trained" in done.stdout and "tfidf" in done.stdout
+    assert "(the baselines are of an earlier training)" in " ".join(done.stdout.split())
+
+
+def test_the_option_C(place):
+    command = ["train", "--cache-dir", str(place), "--head", "logreg,tfidf", "--json"]
+    done = CliRunner().invoke(app, [*command, "--C", "0.5,auto"])
+    settings = [
+        (each["head"], each["settings"]["C"], each["cross_validated"])
+        for each in json.loads(done.stdout)
+    ]
+    assert [one[:2] for one in settings] == [
+        ("logreg", 0.5), ("logreg", "auto"), ("tfidf", 0.5), ("tfidf", "auto"),
+    ]  # fmt: skip
+    assert [list(one[2]) for one in settings] == [[], ["C"], [], ["C"]]
+    plain = json.loads(CliRunner().invoke(app, command).stdout)
+    assert [each["settings"]["C"] for each in plain] == ["auto", "auto"]
+    refused = CliRunner().invoke(app, [*command, "--C", "-1"])
+    assert refused.exit_code == 1 and "--C -1: give a number above 0, or auto" in refused.stderr
+
+
+@pytest.mark.usefixtures("with_baselines")
+def test_texts_without_a_common_ngram_are_no_error(tmp_path, bert):
+    given = ["good film", "bad plot", "slow scene", "fine story", "dull acted", "loved well"]
+    cache = spacelite.embed(
+        texts=given, labels=["a", "b"] * 3, backbone=bert, cache_dir=tmp_path, progress=False
+    )
+    runs = spacelite.train(cache, head="space", epochs=1, progress=False)
+    assert [run.record.system for run in runs] == ["space", "tfidf", "logreg (mean)"]
+    assert runs[1].record.train_params == 2
+    assert np.isfinite(runs[1].predict(given).probabilities).all()
+    assert runs[1].explain("good film").explanation.difference < 1e-6

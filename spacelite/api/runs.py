@@ -38,12 +38,18 @@ class Runs(Sequence["TrainedRun"]):
         stopped: Descriptions of the heads that diverged and were not saved.
         baseline: What always predicting the most frequent training label achieves, in words; ""
             for runs that were not just trained.
+        before: Number of baselines, the last of the runs, that an earlier training has fitted.
     """
 
     def __init__(
-        self, runs: Sequence[TrainedRun] = (), stopped: Sequence[str] = (), baseline: str = ""
+        self,
+        runs: Sequence[TrainedRun] = (),
+        stopped: Sequence[str] = (),
+        baseline: str = "",
+        before: int = 0,
     ) -> None:
         self._runs, self.stopped, self.baseline = list(runs), list(stopped), baseline
+        self.before = before
 
     @overload
     def __getitem__(self, index: int) -> TrainedRun: ...

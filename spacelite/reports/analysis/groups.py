@@ -219,10 +219,21 @@ def _group(
         settings=shared_settings(records),
         average=record.average,
         rows=rows,
-        notes=notes(rows, sweeps, split),
+        notes=[*notes(rows, sweeps, split), *_cross_validated(rows, systems)],
         swept=swept,
     )
     return Group(section, systems)
+
+
+def _cross_validated(rows: Sequence[Row], systems: Sequence[System]) -> list[str]:
+    """A note on the settings that cross-validation chose."""
+    chosen: dict[str, list[str]] = {}
+    for row, system in zip(rows, systems, strict=True):
+        for name, value in system.runs[0].record.cross_validated.items():
+            chosen.setdefault(name, []).append(f"{value:g} for {row.name}")
+    return [
+        f"Cross-validation on train chose {name}: {', '.join(own)}." for name, own in chosen.items()
+    ]
 
 
 def _row(system: System, data: str, swept: Collection[str]) -> Row:
