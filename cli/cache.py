@@ -112,7 +112,7 @@ def info(name: Name, cache_dir: CacheDir = CACHE_DIR, as_json: Json = False) -> 
 
     path = cache.find(cache_dir, name)
     with cache.Cache(path) as opened:
-        names = opened.label_names
+        names, first = opened.label_names, next(iter(opened.splits.values()))
         splits = {
             split: {
                 "examples": len(stored),
@@ -125,8 +125,8 @@ def info(name: Name, cache_dir: CacheDir = CACHE_DIR, as_json: Json = False) -> 
         content = {
             **cache.state(path).as_json(),
             "splits": splits,
-            "width": opened.splits["train"].width,
-            "pooler": opened.splits["train"].has_pooler,
+            "width": first.width,
+            "pooler": first.has_pooler,
             "layers": None if opened.layers is None else opened.layers.layers,
             "key": opened.key,
             "spec": opened.spec.as_json(),

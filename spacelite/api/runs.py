@@ -343,9 +343,10 @@ class TrainedRun:
                     data_dir=None if data_dir is None else Path(data_dir),
                     check=lambda texts: inference.label_numbers(
                         self.run,
+                    training=False,
                         texts.name,
                         texts.label_names,
-                        texts.splits["train"].labels,
+                        next(iter(texts.splits.values())).labels,
                         labels,
                     ),
                     on_progress=on_progress,

@@ -69,6 +69,7 @@ def embed(
     text_column: str | None = None,
     label_column: str | None = None,
     data_dir: Path | None = None,
+    training: bool = True,
     check: Callable[[TextDataset], None] = lambda texts: None,
     on_progress: OnProgress = lambda phase, done, total: None,
 ) -> Embedded:
@@ -99,6 +100,8 @@ def embed(
         text_column: Name of the text column. Default: recognised automatically.
         label_column: Name of the label column. Default: recognised automatically.
         data_dir: Folder of local data sets, searched by name before the hub.
+        training: Whether the data are to be trained on. If not, they may lack a train split, or
+            have a single label or example.
         check: Called with the data set once it is read, before anything is computed; it may raise.
         on_progress: Called with the phase (`tokenize`, counted in texts, or `embed`, counted in
             tokens), the amount done and the total.
@@ -125,6 +128,7 @@ def embed(
         label_column=label_column,
         limit=limit,
         data_dir=data_dir,
+        training=training,
     )
     check(found)
     device = backbones.resolve_device(device)

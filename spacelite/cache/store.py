@@ -138,7 +138,8 @@ class Cache:
     Attributes:
         path: The file.
         spec: Everything that the contents of the cache depend on.
-        splits: The splits by name: train, validation and, if the data set has one, test.
+        splits: The splits by name: train, validation and, if the data set has one, test. A data set
+            that a run was evaluated on may have any of them.
         padding_side: Side on which the tokenizer pads, `left` or `right`.
 
     Raises:
@@ -206,7 +207,20 @@ class Cache:
     @property
     def task(self) -> Task:
         """The task of the labels: single-label or multi-label."""
-        return task_of(self.splits["train"].labels)
+        return task_of(next(iter(self.splits.values())).labels)
+
+    def require_training(self) -> None:
+        """Raise SpaceliteError if there is nothing to train on: a split is missing, or all training
+        examples have one label."""
+        made = f"cache {self.name} was made to evaluate a run"
+        for name in ("train", "validation"):
+            if name not in self.splits:
+                raise SpaceliteError(f"{made} and has no {name} split: embed data to train on")
+        labels = self.splits["train"].labels
+        if (self.task.label_counts(labels, len(self.label_names)) > 0).sum() < 2:
+            raise SpaceliteError(
+                f"{made}, and its training examples have a single label: embed data to train on"
+            )
 
     @property
     def complete(self) -> bool:

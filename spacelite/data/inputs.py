@@ -32,6 +32,7 @@ def read(
     label_column: str | None = None,
     limit: int | None = None,
     data_dir: Path | None = None,
+    training: bool = True,
 ) -> TextDataset:
     """Read a data set from a name, a path or Python objects.
 
@@ -47,6 +48,7 @@ def read(
         label_column: Name of the label column. Default: recognised automatically.
         limit: Maximum examples per split: a seeded, stratified sample.
         data_dir: Folder of local data sets, searched by name before the hub.
+        training: Whether the data are to be trained on, as in `load`.
 
     Returns:
         The data set, with the splits train, validation and, if there is one, test.
@@ -70,25 +72,35 @@ def read(
             label_column=label_column,
             limit=limit,
             data_dir=data_dir,
+            training=training,
         )
     name = name or NAME
-    tables = _tables(dataset, name) if texts is None else {"train": _pair(texts, labels, name)}
+    tables = (
+        _tables(dataset, name, training) if texts is None else {"train": _pair(texts, labels, name)}
+    )
     return from_tables(
-        name, tables, text_column=text_column, label_column=label_column, limit=limit
+        name,
+        tables,
+        text_column=text_column,
+        label_column=label_column,
+        limit=limit,
+        training=training,
     )
 
 
-def _tables(dataset: Any, name: str) -> dict[str, Table]:
+def _tables(dataset: Any, name: str, training: bool) -> dict[str, Table]:
     if _is(dataset, "datasets.DatasetDict"):
-        return sources.tables_of_datasets(dataset, name)
+        return sources.tables_of_datasets(dataset, name, training=training)
     if isinstance(dataset, Mapping):
-        return _by_split({str(key): _table(own, f"{name} ({key})") for key, own in dataset.items()})
+        own_tables = {str(key): _table(own, f"{name} ({key})") for key, own in dataset.items()}
+        return _by_split(own_tables, training)
     if _is(dataset, "pandas.DataFrame") and SPLIT_COLUMN in dataset.columns:
         return _by_split(
             {
                 key: replace(_table(rows, f"{name} ({key})"), sources=of_rows)
                 for key, (rows, of_rows) in _frame_by_split(dataset, name).items()
-            }
+            },
+            training,
         )
     return {"train": _table(dataset, name)}
 
@@ -138,7 +150,7 @@ def _frame_by_split(frame: Any, name: str) -> dict[str, tuple[Any, Sources]]:
     }
 
 
-def _by_split(tables: dict[str, Table]) -> dict[str, Table]:
+def _by_split(tables: dict[str, Table], training: bool) -> dict[str, Table]:
     """Tables by the standard names of their splits, in the usual order."""
     found: dict[str, Table] = {}
     for key, table in tables.items():
@@ -149,7 +161,7 @@ def _by_split(tables: dict[str, Table]) -> dict[str, Table]:
                 f"split {key!r} {problem}: the splits are train, validation and test, each once"
             )
         found[split] = table
-    if "train" not in found:
+    if not found or (training and "train" not in found):
         there = ", ".join(found) or "nothing"
         raise SpaceliteError(f"there is no train split, only {there}: add one")
     return {split: found[split] for split in SPLITS if split in found}

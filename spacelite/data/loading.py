@@ -33,6 +33,7 @@ def load(
     label_column: str | None = None,
     limit: int | None = None,
     data_dir: Path | None = None,
+    training: bool = True,
 ) -> TextDataset:
     """Load a data set by name or path.
 
@@ -43,6 +44,8 @@ def load(
         label_column: Name of the label column. Default: recognised automatically.
         limit: Maximum examples per split: a seeded, stratified sample.
         data_dir: Folder of local data sets, searched by name before the hub.
+        training: Whether the data are to be trained on. If not, they may lack a train split, or
+            have a single label or example (which is then the test split).
 
     Returns:
         The data set, with the splits train, validation and, if there is one, test.
@@ -59,8 +62,8 @@ def load(
         }
         dataset = TextDataset(name, made, known.label_names)
     else:
-        dataset = _read(_in_folder(name, data_dir), text_column, label_column)
-    return _limited(dataset, limit)
+        dataset = _read(_in_folder(name, data_dir), text_column, label_column, training)
+    return _limited(dataset, limit, training)
 
 
 def from_tables(
@@ -70,6 +73,7 @@ def from_tables(
     text_column: str | None = None,
     label_column: str | None = None,
     limit: int | None = None,
+    training: bool = True,
 ) -> TextDataset:
     """Create a data set from tables in memory.
 
@@ -79,6 +83,7 @@ def from_tables(
         text_column: Name of the text column. Default: recognised automatically.
         label_column: Name of the label column. Default: recognised automatically.
         limit: Maximum examples per split: a seeded, stratified sample.
+        training: Whether the data are to be trained on, as in `load`.
 
     Returns:
         The data set, with the splits train, validation and, if there is one, test.
@@ -88,7 +93,8 @@ def from_tables(
     """
     _check_limit(limit)
     splits, label_names = _numbered(name, tables, (), text_column, label_column)
-    return _limited(TextDataset(name, _with_validation(name, splits, None), label_names), limit)
+    splits = _completed(name, splits, None, training)
+    return _limited(TextDataset(name, splits, label_names), limit, training)
 
 
 def _check_limit(limit: int | None) -> None:
@@ -96,9 +102,10 @@ def _check_limit(limit: int | None) -> None:
         raise SpaceliteError(f"limit={limit}: give at least one example per split", ["limit"])
 
 
-def _limited(dataset: TextDataset, limit: int | None) -> TextDataset:
-    """Check the classes, and sample each split if there is a limit."""
-    _check_classes(dataset)
+def _limited(dataset: TextDataset, limit: int | None, training: bool) -> TextDataset:
+    """Check the classes for training, and sample each split if there is a limit."""
+    if training:
+        _check_classes(dataset)
     if limit is None:
         return dataset
     sample = TextDataset(
@@ -109,7 +116,8 @@ def _limited(dataset: TextDataset, limit: int | None) -> TextDataset:
         },
         dataset.label_names,
     )
-    _check_classes(sample, limit)
+    if training:
+        _check_classes(sample, limit)
     return sample
 
 
@@ -132,19 +140,21 @@ def _split_name(name: str) -> tuple[str, KnownDataset | None]:
     return name.removesuffix(last) + known.of, known
 
 
-def _read(name: str, text_column: str | None, label_column: str | None) -> TextDataset:
+def _read(
+    name: str, text_column: str | None, label_column: str | None, training: bool
+) -> TextDataset:
     base, merging = _split_name(name)
     path = Path(os.path.expanduser(base))  # noqa: PTH111 - Path's own raises for ~nobody
     if os.path.exists(path):  # noqa: PTH110 - Path's own raises for over-long names
         base = path.resolve().stem if path.is_file() else path.resolve().name
-        tables = sources.from_path(path)
+        tables = sources.from_path(path, training=training)
     elif path.suffix.lower() in sources.SUFFIXES or base.startswith((".", "/", "~")):
         raise SpaceliteError(f"there is no file or folder {base}")
     elif (base := by_hub_name(base)) in KNOWN:
-        tables = _from_hub(KNOWN[base])
+        tables = _from_hub(KNOWN[base], training)
     else:
         repository, _, config = base.partition(":")
-        tables = sources.from_hub(repository, config or None)
+        tables = sources.from_hub(repository, config or None, training=training)
         base = repository
     known = KNOWN.get(base)
     if known is not None and known.prepare is not None:
@@ -160,12 +170,12 @@ def _read(name: str, text_column: str | None, label_column: str | None) -> TextD
         splits = _merged(splits, label_names, merging)
         label_names = merging.label_names
     dataset = name.rpartition("/")[2] if merging is not None else base
-    return TextDataset(dataset, _with_validation(base, splits, known), label_names)
+    return TextDataset(dataset, _completed(base, splits, known, training), label_names)
 
 
-def _from_hub(known: KnownDataset) -> dict[str, Table]:
+def _from_hub(known: KnownDataset, training: bool) -> dict[str, Table]:
     try:
-        return sources.from_hub(str(known.hub), revision=known.revision)
+        return sources.from_hub(str(known.hub), revision=known.revision, training=training)
     except SpaceliteError as error:
         raise SpaceliteError(f"{error}{known.hint}", error.arguments) from error
 
@@ -219,10 +229,15 @@ def _merged(
     }
 
 
-def _with_validation(
-    name: str, splits: dict[str, Split], known: KnownDataset | None
+def _completed(
+    name: str, splits: dict[str, Split], known: KnownDataset | None, training: bool
 ) -> dict[str, Split]:
-    """Add a validation split if there is none, and put the splits in the usual order."""
+    """Add a validation split if there is none, and put the splits in the usual order. Data that
+    are not for training keep their splits if a validation split cannot be taken from train."""
+    if not training and len(splits.get("train", ())) < 2:
+        if list(splits) == ["train"]:
+            return {"test": splits["train"]}
+        return {split: splits[split] for split in sources.SPLITS if split in splits}
     if "validation" not in splits:
         if known is not None and known.validation is not None and "test" in splits:
             splits = known.validation(splits)

@@ -94,12 +94,13 @@ def table_of(rows: list[dict[str, Any]], origin: str) -> Table:
     return Table(pa.Table.from_pylist(rows), {}, origin)
 
 
-def from_path(path: Path) -> dict[str, Table]:
+def from_path(path: Path, *, training: bool = True) -> dict[str, Table]:
     """Read a file or a folder.
 
     Args:
         path: One file, which becomes the train split, or a folder of files named after their
             splits.
+        training: Whether a train split is needed.
 
     Returns:
         Split name -> its table.
@@ -114,13 +115,13 @@ def from_path(path: Path) -> dict[str, Table]:
                 {file.relative_to(path).as_posix(): _read_file(file) for file in files},
                 str(path / split),
             )
-            for split, files in _split_files(path).items()
+            for split, files in _split_files(path, training).items()
         }
     rows = _read_file(path)
     return {"train": _as_table(rows, str(path), [(path.name, rows.num_rows)])}
 
 
-def _split_files(folder: Path) -> dict[str, list[Path]]:
+def _split_files(folder: Path, training: bool) -> dict[str, list[Path]]:
     """The files of each split in `folder`, or in its `data/`, where hub clones keep them."""
     for candidate in (folder, folder / "data"):
         if not candidate.is_dir():
@@ -143,9 +144,14 @@ def _split_files(folder: Path) -> dict[str, list[Path]]:
                         f"{candidate} holds {len(files)} of the {int(part[1])} parts of {split}: "
                         "fetch the rest"
                     )
-        if "train" in found:
+        if "train" in found or (found and not training):
             return {split: found[split] for split in SPLITS if split in found}
     files_there = sorted(file.name for file in folder.iterdir() if not file.name.startswith("."))
+    if not training:
+        raise SpaceliteError(
+            f"{folder} has no split: it needs test.csv, .json, .jsonl or .parquet (or train or "
+            f"validation); it holds {', '.join(files_there[:8]) or 'nothing'}"
+        )
     raise SpaceliteError(
         f"{folder} has no train split: it needs train.csv, .json, .jsonl or .parquet (and "
         f"validation and test beside it); it holds {', '.join(files_there[:8]) or 'nothing'}"
@@ -264,16 +270,19 @@ def _as_table(rows: pa.Table, origin: str, sizes: list[tuple[str, int]]) -> Tabl
     return Table(rows, names, origin, Sources.of_files(sizes))
 
 
-def from_hub(name: str, config: str | None = None, revision: str | None = None) -> dict[str, Table]:
+def from_hub(
+    name: str, config: str | None = None, revision: str | None = None, *, training: bool = True
+) -> dict[str, Table]:
     """Load a data set from the hub, or from the local hub cache if there is no network.
 
     Args:
         name: `owner/name`.
         config: The configuration, if the data set has several.
         revision: Commit, branch or tag; None for the latest.
+        training: Whether a train split is needed.
 
     Returns:
-        Split name -> its table: train and, if they exist, validation and test.
+        Split name -> its table: those of train, validation and test that exist.
 
     Raises:
         SpaceliteError: The data set does not exist, needs a configuration, cannot be reached, or
@@ -295,18 +304,21 @@ def from_hub(name: str, config: str | None = None, revision: str | None = None) 
             f"data set {name!r} cannot be loaded: {problem}{remedy}",
             ["dataset"] if remedy else [],
         ) from error
-    return tables_of_datasets(loaded, name)
+    return tables_of_datasets(loaded, name, training=training)
 
 
-def tables_of_datasets(loaded: Mapping[str, Any], name: str) -> dict[str, Table]:
+def tables_of_datasets(
+    loaded: Mapping[str, Any], name: str, *, training: bool = True
+) -> dict[str, Table]:
     """Convert a `datasets.DatasetDict` to tables of train, validation and test; other splits
-    (imdb's `unsupervised`) are left out. Raises SpaceliteError if there is no train split."""
+    (imdb's `unsupervised`) are left out. Raises SpaceliteError if there is none of them, or, for
+    `training`, no train split."""
     found: dict[str, Table] = {}
     for key, split in loaded.items():
         standard = standard_split(str(key))
         if standard in SPLITS:
             found[standard] = table_of_dataset(split, f"{name} ({key})")
-    if "train" not in found:
+    if not found or (training and "train" not in found):
         there = ", ".join(map(str, loaded)) or "no split at all"
         raise SpaceliteError(f"data set {name!r} has no train split, only {there}")
     return {split: found[split] for split in SPLITS if split in found}

@@ -58,7 +58,7 @@ def evaluate(
     _check_hidden_states(run, cache)
     record = run.record
     names, task = record.label_names, record.task
-    there = cache.splits["train"].labels
+    there = next(iter(cache.splits.values())).labels
     numbers = label_numbers(run, cache.spec.dataset, cache.label_names, there, mapping)
     objective = Objective(task, len(names))
     width = input_width(run.head, cache)
@@ -76,11 +76,13 @@ def evaluate(
     parameters = {name: torch.from_numpy(value) for name, value in run.parameters.items()}
     stacks = evaluation.stacked({run.head: parameters}, objective, device)
     done, scores, predictions = 0, {}, {}
+    examples = np.zeros(len(names), np.int64)  # by label
     with engine.workers(device) as workers:
         for name in cache.splits:
             split = TokenSplit(cache.splits[name], name, device, free_budget(device))
-            mapped = task.map_labels(split.labels.cpu(), torch.from_numpy(numbers))
-            split.labels = mapped.to(device)
+            mapped = task.map_labels(split.labels.cpu().numpy(), numbers, len(names))
+            split.labels = torch.from_numpy(mapped).to(device)
+            examples += task.label_counts(mapped, len(names))
 
             def advance(tokens: int) -> None:
                 nonlocal done
@@ -93,8 +95,15 @@ def evaluate(
                 rows = np.arange(len(mapped))
                 logits = evaluated.logits.numpy()
                 source = texts.files_and_rows(cache, name)
-                predictions[name] = Predictions(rows, mapped.numpy(), logits, task, *source)
+                predictions[name] = Predictions(rows, mapped, logits, task, *source)
             del split  # before the next one is read
+    missing = [name for name, count in zip(names, examples, strict=True) if not count]
+    if missing:
+        log.warning(
+            "%s has no example of %s: a label without examples has recall and F1 0 where it is "
+            "predicted, and is left out of macro averages where it is not",
+            cache.spec.dataset, ", ".join(map(repr, missing)),
+        )  # fmt: skip
     result = TransferRecord(
         cache=cache.name,
         cache_key=cache.spec.cache_key(),

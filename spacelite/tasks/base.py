@@ -216,8 +216,8 @@ class Task(ABC):
         """The ordinary classification problems that make up this task."""
 
     @abstractmethod
-    def map_labels(self, labels: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
-        """Renumbered labels: label i becomes label `numbers[i]`; `numbers` is (C,)."""
+    def map_labels(self, labels: Array, numbers: Array, classes: int) -> Array:
+        """Renumbered labels: label i becomes label `numbers[i]` of `classes` labels."""
 
     @abstractmethod
     def match(
@@ -229,7 +229,8 @@ class Task(ABC):
             there: Label names of the data set.
             here: Label names of the run.
             mapping: Data set's label -> run's label, as given by the user; None to match labels by
-                name, or by number if they have no name in common.
+                name, or by number if they have no name in common. The data may lack some of the
+                run's labels.
 
         Returns:
             The run's number for each of the data set's labels, int64; or a message that says why

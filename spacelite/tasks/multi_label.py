@@ -150,14 +150,16 @@ class MultiLabel(Task):
         return [Problem([c], labels[:, c]) for c in range(classes)]
 
     @override
-    def map_labels(self, labels: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
-        return labels[:, numbers.argsort()]
+    def map_labels(self, labels: Array, numbers: Array, classes: int) -> Array:
+        mapped = np.zeros((len(labels), classes), np.int64)
+        mapped[:, numbers] = labels
+        return mapped
 
     @override
     def match(
         self, there: Sequence[str], here: Sequence[str], mapping: dict[str, str] | None
     ) -> Array | str:
-        if set(there) == set(here):
+        if set(there) <= set(here):
             numbers: Array | str = indexes(there, here)
         elif set(there) & set(here) or len(there) != len(here):
             return (

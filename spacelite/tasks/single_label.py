@@ -143,8 +143,9 @@ class SingleLabel(Task):
         return [Problem(list(range(classes)), labels)]
 
     @override
-    def map_labels(self, labels: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
-        return numbers[labels]
+    def map_labels(self, labels: Array, numbers: Array, classes: int) -> Array:
+        mapped: Array = numbers[labels]
+        return mapped
 
     @override
     def match(
@@ -163,7 +164,7 @@ class SingleLabel(Task):
                     return f"there is no label {unknown[0]!r}; {known}"
                 return f"{missing[0]!r} is not mapped; {known}"
             return indexes([mapping[name] for name in there], here)
-        if set(there) == set(here):
+        if set(there) <= set(here):
             return indexes(there, here)
         if len(there) != len(here) or set(there) & set(here):
             return (

@@ -241,7 +241,7 @@ def input_width(config: HeadConfig, cache: Cache) -> int:
     """The width of what a head reads of a cache. Raises SpaceliteError if the head needs layer
     means that the cache lacks."""
     layers = cache.require_layers().layers if config.reads_layers else 0
-    return config.input_width(cache.splits["train"].width, layers)
+    return config.input_width(next(iter(cache.splits.values())).width, layers)
 
 
 def _log_memory(splits: Iterable[TokenSplit]) -> None:

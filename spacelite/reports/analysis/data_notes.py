@@ -6,7 +6,6 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 
@@ -44,11 +43,9 @@ def of_group(cache_dir: Path, group: Group) -> list[str]:
                 # In the run's numbering.
                 names = record.label_names
                 numbers = [names.index(transfers[0].labels[name]) for name in other.label_names]
-                labels = cast(Any, other.splits[split].labels)
-                mapped = record.task.map_labels(labels, cast(Any, np.array(numbers)))
-                baseline = majority(
-                    record.task, own.splits["train"].labels, cast(Any, mapped), names
-                )
+                labels = other.splits[split].labels
+                mapped = record.task.map_labels(labels, np.array(numbers), len(names))
+                baseline = majority(record.task, own.splits["train"].labels, mapped, names)
                 return [
                     f"{baseline.sentence} on {split} of {transfers[0].dataset}.",
                     *_sentences(
