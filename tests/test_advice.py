@@ -131,3 +131,15 @@ def test_python_logs_it_and_only_then(cache_path, tmp_path, caplog):
         caplog.clear()
         spacelite.train(cache, head="logreg", epochs=2, cache_dir=tmp_path, progress=False)
         assert not caplog.records
+
+
+def test_the_table_of_a_training_shows_ce_beside_loss_within_80_columns(cache_path, tmp_path):
+    there = ["--cache", str(cache_path), "--cache-dir", str(tmp_path), "--epochs", "1"]
+    heads = ["--head", "space,linear", "--inter", "0.2", "--intra", "0.001"]
+    options = {"env": {"COLUMNS": "80"}}
+    shown = CliRunner().invoke(app, ["train", *there, *heads], **options).stdout
+    (head,) = [line for line in shown.splitlines() if "System, run" in line]
+    assert head.split()[-5:] == ["Split", "Loss", "CE", "Acc.", "F1"]
+    table = shown[: shown.index("Always predicting")].splitlines()
+    assert max(map(len, table)) <= 80
+    assert any(line.startswith(" linear (first) ") for line in table), "the name is on one line"

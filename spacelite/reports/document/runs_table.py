@@ -9,7 +9,7 @@ from spacelite.reports.document.blocks import Cell, Line, Table
 from spacelite.reports.document.wording import decimals, number
 from spacelite.runs import Run, figure
 
-SHOWN = ("loss", "accuracy", "f1_macro")
+SHOWN = ("loss", "ce", "accuracy", "f1_macro")
 CONTINUED = "continued"  # kind of a line that belongs to the same run as the line above
 ALWAYS = ("inter", "intra", "seed")  # settings that have a column even if they do not differ
 
@@ -44,7 +44,7 @@ def runs_table(runs: Sequence[Run], metrics: Sequence[str] = SHOWN) -> Table:
     headings = [name.replace("_", " ").capitalize() for name in columns]
     return Table(
         "Runs",
-        ["System, run", *headings, "Split", *(METRICS[name].heading for name in metrics)],
+        ["System, run", *headings, "Split", *(METRICS[name].short for name in metrics)],
         lines,
         "runs",
     )
