@@ -95,7 +95,13 @@ def _pairs(value: Any) -> dict[str, str] | list[str]:
     return [_text(pair) for pair in ([value] if isinstance(value, str) else list(value))]
 
 
+def _column(value: Any) -> str:
+    """A column's name. The columns of a DataFrame may have numbers for names."""
+    return _text(value) if isinstance(value, str) else str(_whole_number(value))
+
+
 NAME = Kind("give a name (a string)", _text)
+COLUMN = Kind("give the name of a column", _column)
 NAME_OR_PATH = Kind("give a name or a path", _path)
 PATH = Kind("give the path of a folder", lambda value: Path(_path(value)))
 FILE = Kind("give the path of a file", lambda value: Path(_path(value)))
@@ -117,8 +123,8 @@ KINDS: dict[str, Kind] = {
     "dtype": NAME,
     "padding": NAME,
     "revision": NAME,
-    "text_column": NAME,
-    "label_column": NAME,
+    "text_column": COLUMN,
+    "label_column": COLUMN,
     "limit": WHOLE_NUMBER,
     "max_length": WHOLE_NUMBER,
     "layer": WHOLE_NUMBER,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -13,7 +14,10 @@ from spacelite.data import sources
 from spacelite.errors import SpaceliteError
 
 TEXT_COLUMNS = ("text", "sentence", "review", "content", "comment", "post", "tweet", "document")
+FEWEST_ROWS, NEARLY_ALL = 5, 0.9  # of them have different labels: a warning
 LABEL_COLUMNS = ("label", "labels", "class", "category", "target", "sentiment")
+
+log = logging.getLogger(__name__)
 
 Labels = npt.NDArray[np.int64]
 
@@ -64,6 +68,32 @@ def find(table: sources.Table, text: str | None, label: str | None) -> tuple[str
     strings = [name for name in names if table.is_string(name) and name != label]
     text_name = pick(text, "text", strings)
     return text_name, pick(label, "label", [name for name in names if name != text_name])
+
+
+def say_choice(
+    name: str, names: Sequence[str], text: str, label: str, values: Sequence[Any], named: bool
+) -> None:
+    """Log which columns were chosen, and warn if the label column does not look like one.
+
+    Args:
+        name: The data set's name.
+        names: All columns.
+        text: The chosen text column.
+        label: The chosen label column.
+        values: The label values of all splits.
+        named: Whether the user has named the label column.
+    """
+    if set(names) != {"text", "label"}:
+        log.info("%s: the texts are column %r, the labels column %r", name, text, label)
+    if named or label.lower() in LABEL_COLUMNS or any(isinstance(one, list) for one in values):
+        return
+    distinct = len(set(values))
+    if len(values) >= FEWEST_ROWS and distinct >= NEARLY_ALL * len(values):
+        log.warning(
+            "%s: column %r was taken for the labels, as the only one left, but it has %s different "
+            "values in %s rows: name the right one with label_column if it holds no labels",
+            name, label, f"{distinct:,}", f"{len(values):,}",
+        )  # fmt: skip
 
 
 def texts(table: sources.Table, column: str) -> list[str]:

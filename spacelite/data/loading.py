@@ -205,6 +205,10 @@ def _numbered(
                 "give all splits the same label names"
             )
         class_names = class_names or names
+    if text_column is None or label_column is None:
+        every = [value for split in values.values() for value in split]
+        there = table.rows.column_names
+        columns.say_choice(name, there, text_name, label_name, every, label_column is not None)
     numbers, label_names = columns.numbered(values, class_names, name)
     return {
         split: Split(texts[split], numbers[split], table.source_rows)
