@@ -341,9 +341,9 @@ class TrainedRun:
                     text_column=text_column,
                     label_column=label_column,
                     data_dir=None if data_dir is None else Path(data_dir),
+                    training=False,
                     check=lambda texts: inference.label_numbers(
                         self.run,
-                    training=False,
                         texts.name,
                         texts.label_names,
                         next(iter(texts.splits.values())).labels,
