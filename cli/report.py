@@ -173,8 +173,8 @@ def _findings(part: Part) -> None:
         say(Text(wording.left_out(analysis)))
     if analysis.comparisons:
         findings = Table.grid(padding=(0, 1, 0, 0))
-        for one in analysis.comparisons:
-            findings.add_row(" •", Text(wording.verdict(one, analysis.tests)))
+        for sentence in wording.verdicts(analysis):
+            findings.add_row(" •", Text(sentence))
         say(findings)
         say(Text(wording.method(part.section, analysis), style="dim"))
     if analysis.cost is not None:

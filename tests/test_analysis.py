@@ -347,8 +347,67 @@ def test_findings_are_said_in_words(changes, said):
 
 def test_of_a_single_seed_each_nothing_is_said_to_beat():
     for corrected in (0.0001, 0.04, 0.5, 1.0):
-        said = wording.verdict(comparison(basis="heads", seeds=1, corrected=corrected), 1)
-        assert "beats" not in said
+        one = comparison(basis="heads", seeds=1, corrected=corrected)
+        assert "beats" not in wording.verdict(one, 1)
+        said = wording.baseline_verdict(one, 1).removeprefix("No head beats the best baseline")
+        assert "beats" not in said and said.endswith("to compare the systems.")
+
+
+BEHIND = Difference(-0.013, (-0.022, -0.004))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, "space beats the best baseline, linear, by 1.3 points of accuracy (95% interval 0.4 "
+             "to 2.2; p = 0.004), 2.0 points of macro F1 (95% interval −1.0 to 5.0)."),
+        ({"corrected": 0.06},
+         "No head beats the best baseline, linear: the best of them, space, is ahead by 1.3 points "
+         "of accuracy (95% interval 0.4 to 2.2; p = 0.060), 2.0 points of macro F1 (95% interval "
+         "−1.0 to 5.0), which may be chance."),
+        ({"accuracy": BEHIND},
+         "No head beats the best baseline, linear: it is significantly better than the best of "
+         "them, space, by 1.3 points of accuracy (95% interval 0.4 to 2.2; p = 0.004), −2.0 points "
+         "of macro F1 (95% interval −5.0 to 1.0)."),
+        ({"accuracy": BEHIND, "corrected": 0.3},
+         "No head beats the best baseline, linear: it is ahead of the best of them, space, by 1.3"),
+        ({"accuracy": Difference(0.0, (-0.01, 0.01)), "corrected": 1.0},
+         "No head beats the best baseline, linear: the best of them, space, has the same accuracy "
+         "and is ahead by 2.0 points of macro F1 (95% interval −1.0 to 5.0)."),
+        ({"identical": True},
+         "No head beats the best baseline, linear: the best of them, space, predicts the same for "
+         "every example."),
+        ({"basis": "heads", "seeds": 1},
+         "The head of space is on these examples better than the best baseline, linear, by 1.3"),
+    ],
+)  # fmt: skip
+def test_whether_a_head_beats_the_baselines_is_said_in_words(changes, said):
+    assert wording.baseline_verdict(comparison(**changes), 1).startswith(said)
+
+
+def test_the_first_sentence_is_about_the_best_baseline(findings):
+    """The best head that is trained against the best that is fitted at once, here logreg; what is
+    said of the two is not said again."""
+    analysis = findings.parts[0].analysis
+    accuracy = {row.name: row.figures["accuracy"].mean for row in findings.parts[0].section.rows}
+    against = analysis.against_baseline
+    assert against.second == "logreg (mean)"
+    assert accuracy[against.first] == max(
+        value for name, value in accuracy.items() if name != "logreg (mean)"
+    )
+    difference = accuracy[against.first] - accuracy["logreg (mean)"]
+    assert against.accuracy.value == pytest.approx(difference, abs=1e-9) or against.seeds == 1
+    assert against.turned().turned() == against
+    assert {against.first, against.second} in [
+        {one.first, one.second} for one in analysis.comparisons
+    ]
+    said = wording.verdicts(analysis)
+    assert said[0] == wording.baseline_verdict(against, analysis.tests)
+    assert len(said) == len(analysis.comparisons)
+    # Without a baseline there is no such sentence.
+    other = findings.parts[-1].analysis
+    assert other.against_baseline is None
+    assert wording.verdicts(other) == [wording.verdict(o, other.tests) for o in other.comparisons]
 
 
 def test_runs_without_predictions_are_named_and_the_rest_is_told(report_dir, tmp_path):

@@ -139,6 +139,8 @@ class Analysis:
         left_out: Number of systems that are not shown in detail.
         tests: Number of pairs of systems that p is corrected for.
         comparisons: The best system compared with each other one.
+        against_baseline: The best head that is trained in epochs compared with the best baseline,
+            a system that is fitted at once; None without one of them.
         pairs: All pairs of systems.
         systems: Confusion, classes and calibration of each system.
         incomplete: Names of systems without saved predictions.
@@ -152,6 +154,7 @@ class Analysis:
     left_out: int
     tests: int
     comparisons: list[Comparison]
+    against_baseline: Comparison | None
     pairs: list[Pair]
     systems: list[SystemAnalysis]
     incomplete: list[str]
@@ -180,13 +183,17 @@ def analyse(cache_dir: Path, group: Group) -> Analysis:
     systems = {name: system for name, system in systems.items() if name in shown}
     best = next((name for name in shown if name in predictions), None)
     transferred = group.systems[0].transfers is not None
+    compared = with_best(best, systems, predictions, pairs)
     return Analysis(
         label_names=labels,
         task=record.task.name,
         transferred=transferred,
         left_out=len(ranked) - len(shown),
         tests=tests,
-        comparisons=with_best(best, systems, predictions, pairs),
+        comparisons=compared,
+        against_baseline=_against_baseline(
+            compared, [name for name in shown if name in predictions], systems
+        ),
         pairs=pairs,
         systems=[_system(name, systems[name], own, labels) for name, own in predictions.items()],
         incomplete=incomplete,
@@ -194,6 +201,19 @@ def analyse(cache_dir: Path, group: Group) -> Analysis:
         curves=[] if transferred else _curves(systems),
         cost=None if transferred else _cost(cache_dir, group.section.cache, systems),
     )
+
+
+def _against_baseline(
+    compared: Sequence[Comparison], ranked: Sequence[str], systems: dict[str, System]
+) -> Comparison | None:
+    """The best trained head compared with the best baseline; one of the two is the best system,
+    which is compared with all others. `ranked` are the systems, best first."""
+    baseline = next((name for name in ranked if systems[name].fixed), None)
+    head = next((name for name in ranked if not systems[name].fixed), None)
+    for one in compared:
+        if {one.first, one.second} == {head, baseline}:
+            return one if one.first == head else one.turned()
+    return None
 
 
 def _accuracy(row: Row) -> float:

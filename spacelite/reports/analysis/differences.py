@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -44,6 +44,16 @@ class Comparison:
     corrected: float
     basis: str
     seeds: int
+
+    def turned(self) -> Comparison:
+        """The second system minus the first."""
+        return replace(
+            self,
+            first=self.second,
+            second=self.first,
+            accuracy=self.accuracy.turned(),
+            f1_macro=self.f1_macro.turned(),
+        )
 
 
 @dataclass(frozen=True)

@@ -69,9 +69,7 @@ def _part(part: Part, number: int, also: str | None) -> list[Block]:
     if analysis.comparisons:
         blocks.append(Heading(2, "Is the difference real?"))
         blocks.append(Paragraph(wording.method(part.section, analysis)))
-        blocks.append(
-            Bullets([wording.verdict(one, analysis.tests) for one in analysis.comparisons])
-        )
+        blocks.append(Bullets(wording.verdicts(analysis)))
         blocks.append(_pairs(analysis))
     if analysis.curves:
         blocks.append(Heading(2, "Curves"))

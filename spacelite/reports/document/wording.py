@@ -82,6 +82,53 @@ def cost(of: Cost) -> str:
     return f"Embedding, once: {embedding}; cache: {size}."
 
 
+def verdicts(analysis: Analysis) -> list[str]:
+    """What the comparisons of a group say, in words; first, whether a head beats the baselines."""
+    first = analysis.against_baseline
+    pair = set() if first is None else {first.first, first.second}
+    said = [] if first is None else [baseline_verdict(first, analysis.tests)]
+    others = [one for one in analysis.comparisons if {one.first, one.second} != pair]
+    return said + [verdict(one, analysis.tests) for one in others]
+
+
+def baseline_verdict(comparison: Comparison, tests: int) -> str:
+    """Whether the best trained head, the first of the two, beats the best baseline, the second.
+
+    Args:
+        comparison: The comparison.
+        tests: Number of pairs that its p is corrected for.
+    """
+    head, baseline = comparison.first, comparison.second
+    accuracy, f1 = comparison.accuracy, comparison.f1_macro
+    one = comparison.basis == HEADS
+    sign = -1 if accuracy.value < 0 else 1
+    differs = comparison.corrected < LEVEL and bool(accuracy.value)
+    figures = (
+        f"{_points(accuracy, sign)} of accuracy ({_interval(accuracy, sign)}; "
+        f"{'corrected ' if tests > 1 else ''}{p_value(comparison.corrected)}), "
+        f"{_points(f1, sign)} of macro F1 ({_interval(f1, sign)})"
+    )
+    if comparison.identical:
+        said = f"the best of them, {head}, predicts the same for every example"
+    elif sign < 0:
+        how = "is significantly better than" if differs else "is ahead of"
+        said = f"it {how} the best of them, {head}, by {figures}"
+    elif differs:
+        verb = "is on these examples better than" if one else "beats"
+        name = f"The head of {head}" if one else head
+        said = f"{name} {verb} the best baseline, {baseline}, by {figures}."
+    elif accuracy.value:
+        said = f"the best of them, {head}, is ahead by {figures}, which may be chance"
+    else:
+        said = f"the best of them, {head}, has the same accuracy and is ahead by {_points(f1)} of "
+        said += f"macro F1 ({_interval(f1)})"
+    if not differs or sign < 0 or comparison.identical:
+        said = f"No head beats the best baseline, {baseline}: {said}."
+    if one:
+        said += " Other seeds may turn out differently: train more of them to compare the systems."
+    return said
+
+
 def verdict(comparison: Comparison, tests: int) -> str:
     """What a comparison says, in words: one verdict from all uncertainty that there is.
 
