@@ -181,3 +181,26 @@ def test_a_notebook_shows_captions_curves_and_mistakes(report):
     levels = [int(level) for level in re.findall(r"</h(\d)>(?=<h\d>)", html)]
     below = [int(level) for level in re.findall(r"</h\d><h(\d)>", html)]
     assert all(low > high for high, low in zip(levels, below, strict=True))
+
+
+# Finding caches.
+
+
+def test_errors_about_caches_name_a_few_near_ones(runs, tmp_path):
+    cache = spacelite.find_cache(runs[0].record.cache, runs[0].cache_dir)
+    folder = tmp_path / "cache" / "embeddings"
+    folder.mkdir(parents=True)
+    names = [f"tiny--other{number}--0000" for number in range(9)] + ["tiny--imdb--1234"]
+    for name in names:
+        shutil.copy(cache.path, folder / f"{name}.h5")
+    said = refusal(spacelite.train, "tiny--imdb--1243", cache_dir=tmp_path / "cache")
+    assert re.search(r"it holds tiny--imdb--1234, \S+, \S+ and 7 more; if .* with cache_dir$", said)
+    several = refusal(spacelite.find_cache, "tiny", tmp_path / "cache")
+    assert several.count("tiny--") == 3 and several.endswith(" and 7 more")
+
+
+def test_a_cache_of_another_folder_is_hinted_at(runs, tmp_path):
+    said = refusal(spacelite.train, runs[0].record.cache, cache_dir=tmp_path)
+    assert said.endswith("or name the folder that holds the cache with cache_dir")
+    there = ["train", "--cache", runs[0].record.cache, "--cache-dir", str(tmp_path)]
+    assert CliRunner().invoke(app, there).stderr.rstrip().endswith("with --cache-dir")

@@ -147,7 +147,7 @@ def find_cache(
         if len(complete) > 1:
             raise SpaceliteError(
                 f"the newest cache, {path.stem}, has only been used to evaluate a run: choose the "
-                f"one to train on with cache=NAME: {', '.join(complete)}",
+                f"one to train on with cache=NAME: {caches.few(complete)}",
                 ["cache"],
             )
     return EmbeddedDataset(path, folder)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from spacelite.cache.split import spans
 from spacelite.errors import SpaceliteError
 
 log = logging.getLogger(__name__)
+
+MOST_NAMES = 3  # of caches in a message
 
 
 @dataclass(frozen=True)
@@ -131,10 +134,27 @@ def find(cache_dir: Path, name: str, *, exact: bool = False) -> Path:
     if not matches and "/" in name and not Path(name).exists():
         raise SpaceliteError(f"there is no cache file {name}: give a cache's name, or its .h5 file")
     if matches:
-        several = ", ".join(path.stem for path in matches)
+        several = few([path.stem for path in matches])
         raise SpaceliteError(f"{name!r} matches several caches of {cache_dir}: {several}")
-    listed = ", ".join(path.stem for path in there) or "no cache: embed a data set first"
-    raise SpaceliteError(f"{cache_dir} has no cache {name!r}; it holds {listed}")
+    if not there:
+        raise SpaceliteError(
+            f"{cache_dir} has no cache {name!r}; it holds no cache: embed a data set first, or "
+            "name the folder that holds the cache with cache_dir",
+            ["cache_dir"],
+        )
+    raise SpaceliteError(
+        f"{cache_dir} has no cache {name!r}; it holds {few([path.stem for path in there], name)}; "
+        "if the cache is in another folder, name that with cache_dir",
+        ["cache_dir"],
+    )
+
+
+def few(names: Sequence[str], like: str | None = None) -> str:
+    """A few of many names, for a message: the first ones, or those nearest to `like`."""
+    near = difflib.get_close_matches(like, names, MOST_NAMES, 0.3) if like else []
+    shown = [*near, *(name for name in names if name not in near)][:MOST_NAMES]
+    more = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
+    return ", ".join(shown) + more
 
 
 def newest_complete(cache_dir: Path) -> Path:
@@ -158,7 +178,7 @@ def newest_complete(cache_dir: Path) -> Path:
     if unfinished:
         be = "is" if len(unfinished) == 1 else "are"
         raise SpaceliteError(
-            f"{cache_dir} holds no complete cache ({', '.join(unfinished)} {be} unfinished): embed "
+            f"{cache_dir} holds no complete cache ({few(unfinished)} {be} unfinished): embed "
             "again to complete it"
         )
     raise SpaceliteError(
