@@ -51,9 +51,15 @@ def explain(
         raise SpaceliteError(f"--html {html} is a folder: name a file")
     if text is None and example is None:
         raise SpaceliteError("give a text or --example")
-    found = api.load_run(run, cache_dir).explain(
-        text, example=example, label=label, backbone=backbone, device=device
-    )
+    with console.progress() as on_progress:
+        found = api.load_run(run, cache_dir).explain(
+            text,
+            example=example,
+            label=label,
+            backbone=backbone,
+            device=device,
+            progress=on_progress,
+        )
     if html is not None:
         found.save(html)
         console.err().print(f"{html} written", soft_wrap=True)
@@ -102,6 +108,8 @@ def _print(result: Explanation, label: int, example: str | None) -> None:
     say(Text(result.legend(label), style="dim"))
     exact = f"bias and words add up to the logit to within {max(result.difference, 1e-16):.0e}"
     say(Text(exact, style="dim"))
+    if result.recomputed:
+        say(Text(result.recomputed, style="dim"))
 
 
 def _marked(result: Explanation, label: int) -> Text:

@@ -47,7 +47,9 @@ def place(tmp_path_factory, bert):
 def shares_and_bias(run, hidden):
     """The shares (n, C) of a text's tokens in its logits, and the bias, in float64."""
     head = explanation.Shares(run)
-    shares = head.token_logits(hidden.astype(np.float64)) / len(hidden)
+    count = len(hidden)
+    ids = np.zeros(count, np.int32)  # shares in such heads do not depend on them
+    shares = head.of(hidden.astype(np.float64), ids, np.array([0, count]))
     return shares, head.bias.astype(np.float64)
 
 

@@ -7,10 +7,11 @@ import torch
 from conftest import refusal, write_dataset
 from spacelite_cli.app import app
 from test_embedding import run as embed
+from test_layers import layer_states
 from typer.testing import CliRunner
 
 import spacelite
-from spacelite import heads
+from spacelite import backbones, heads
 from spacelite.cache import store
 from spacelite.cache.layers import LayerMeans
 from spacelite.heads.batch import Objective
@@ -175,6 +176,80 @@ def test_eval_embeds_other_data_with_their_means(bert, reviews, tmp_path):
     weight, bias = (run.run.parameters[f"classifier.{name}"] for name in ("weight", "bias"))
     predicted = (means(bare.path, "test") @ weight.T + bias).argmax(axis=1)
     assert result.metrics["test"]["accuracy"] == pytest.approx((predicted == labels).mean())
+
+
+@pytest.mark.parametrize("padding", ["none", "max_length"])
+@pytest.mark.parametrize("kind", ["bert", "xlnet"])
+def test_shares_are_exact(kind, padding, request, reviews, tmp_path):
+    """Against plain transformers: W x_t / n for the hidden states of all layers side by side."""
+    backbone = request.getfixturevalue(kind)
+    cache = spacelite.embed(
+        reviews, backbone=backbone, cache_dir=tmp_path, padding=padding, max_length=40, **QUIET
+    )
+    runs = spacelite.train(cache, head=["linear", "logreg"], pooling="layers", epochs=2,
+                           learning_rate=0.05, **QUIET)  # fmt: skip
+    texts = spacelite.data.load(str(reviews)).splits["test"].texts
+    for run in runs:
+        weight, bias = (
+            run.run.parameters[f"classifier.{name}"].astype(np.float64)
+            for name in ("weight", "bias")
+        )
+        for number in (0, 3, 7):
+            states = np.concatenate(layer_states(backbone, texts[number], 40), axis=1)
+            expected = states @ weight.T / len(states)
+            of_text = run.explain(texts[number], backbone=backbone, device="cpu").explanation
+            cached = run.explain(
+                example=f"test:{number}", backbone=backbone, device="cpu"
+            ).explanation
+            for found in (of_text, cached):
+                assert found.difference < 1e-5
+                shares = np.zeros((sum(len(word.tokens) for word in found.words), 2))
+                for word in found.words:
+                    of_word = np.array(word.contributions)
+                    shares[word.tokens] = of_word / len(word.tokens)
+                assert np.allclose(shares.sum(axis=0) + bias, found.logits, atol=1e-5)
+                own = np.flatnonzero(np.abs(shares).sum(axis=1))
+                assert len(own) == len(states)
+                np.testing.assert_allclose(shares.sum(axis=0), expected.sum(axis=0), atol=1e-4)
+                single = [word.tokens[0] for word in found.words if len(word.tokens) == 1]
+                single = [one for one in single if one in own]
+                np.testing.assert_allclose(
+                    shares[single], expected[np.array(single) - own[0]], atol=1e-4
+                )
+            np.testing.assert_allclose(of_text.logits, cached.logits, atol=1e-5)
+            saved = run.run.predictions().logits[number]
+            assert cached.layer_difference == pytest.approx(np.abs(saved - cached.logits).max())
+            assert 0 < of_text.layer_difference < 0.02
+
+
+def test_explain_says_what_was_computed_again(bert, reviews, tmp_path):
+    cache = spacelite.embed(reviews, backbone=bert, cache_dir=tmp_path, **QUIET)
+    (run,) = spacelite.train(cache, head="linear", pooling="layers", epochs=1, **QUIET)
+    options = ["--cache-dir", tmp_path, "--backbone", bert]
+    again = "The hidden states of all layers were computed again; logits from means"
+    for what in (["a good film"], ["--example", "test:3"]):
+        result = command("explain", run.id, *what, *options, "--html", tmp_path / "page.html")
+        assert result.exit_code == 0, result.stderr
+        assert again in " ".join(result.stdout.split())
+        assert again in " ".join((tmp_path / "page.html").read_text().split())
+    # A report would have to compute them for a whole split: it leaves words out.
+    report = spacelite.report(run, backbone=bert, progress=False)
+    assert "linear (layers)" in str(report)
+
+
+def test_segments_and_masks_of_known_ids_are_those_of_the_tokenizer(bert, xlnet, reviews):
+    texts = spacelite.data.load(str(reviews)).splits["test"].texts
+    for folder in (bert, xlnet):
+        files = backbones.locate(str(folder))
+        for padding in ("none", "max_length"):
+            tokens = backbones.tokenize(files, texts, max_length=40, padding=padding)
+            for number, ids in enumerate(tokens.ids):
+                found = backbones.from_ids(files, ids, max_length=40, padding=padding)
+                np.testing.assert_array_equal(found.type_ids[0], tokens.type_ids[number])
+                if padding == "none":
+                    assert found.masks is None
+                else:
+                    np.testing.assert_array_equal(found.masks[0], tokens.masks[number])
 
 
 def test_the_memory_of_the_means_is_estimated(cache_path):

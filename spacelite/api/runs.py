@@ -239,6 +239,7 @@ class TrainedRun:
         label: str | None = None,
         backbone: str | Path | None = None,
         device: str = "auto",
+        progress: Progress = True,
     ) -> TextExplanation:
         """Show which words mattered for a prediction.
 
@@ -248,6 +249,7 @@ class TrainedRun:
             label: Label to explain. Default: the predicted one.
             backbone: Folder of the run's backbone, if it was a local one.
             device: Device of the backbone.
+            progress: True for bars, False for none, or a function called with (phase, done, total).
 
         Raises:
             SpaceliteError: The head's logits are not a sum over tokens, there is no such example or
@@ -268,10 +270,20 @@ class TrainedRun:
             raise SpaceliteError(f"label={label}: choose from {', '.join(names)}", ["label"])
         if example is not None:
             path = saved_runs.find_cache(self.run, self.cache_dir)
-            with Cache(path) as cache:
-                found = inference.explain_example(self.run, cache, example, backbone=folder)
+            with Cache(path) as cache, reporting(progress) as on_progress:
+                found = inference.explain_example(
+                    self.run,
+                    cache,
+                    example,
+                    backbone=folder,
+                    device=device,
+                    on_progress=on_progress,
+                )
         elif text is not None:
-            found = inference.explain_text(self.run, text, backbone=folder, device=device)
+            with reporting(progress) as on_progress:
+                found = inference.explain_text(
+                    self.run, text, backbone=folder, device=device, on_progress=on_progress
+                )
         shown = names.index(label) if label is not None else found.predicted
         return TextExplanation(found, shown, self.run, example)
 

@@ -10,7 +10,7 @@ from spacelite.backbones.forward import (
     plan_batches,
 )
 from spacelite.backbones.model import Backbone, forward_precision, resolve_device
-from spacelite.backbones.tokenizer import SpecialIds, Tokenized, special_ids, tokenize
+from spacelite.backbones.tokenizer import SpecialIds, Tokenized, from_ids, special_ids, tokenize
 from spacelite.backbones.unknown import MOSTLY, unknown_counts, unknown_shares
 from spacelite.backbones.words import Words
 
@@ -26,6 +26,7 @@ __all__ = [
     "default_budget",
     "forward",
     "forward_precision",
+    "from_ids",
     "layer_means",
     "locate",
     "plan_batches",

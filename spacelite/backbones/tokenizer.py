@@ -150,6 +150,34 @@ def tokenize(
     )
 
 
+def from_ids(files: BackboneFiles, ids: Array, *, max_length: int, padding: str) -> Tokenized:
+    """The tokens of one text whose ids are known, with segments and mask as `tokenize` gives them.
+
+    Args:
+        files: The backbone's files.
+        ids: Token ids of the text, (n,).
+        max_length: As in `tokenize`.
+        padding: As in `tokenize`.
+
+    Raises:
+        SpaceliteError: There is no usable fast tokenizer.
+    """
+    # A token's segment depends only on whether it is a special one, and on which.
+    sample = tokenize(files, ["a"], max_length=max_length, padding=padding)
+    special = sample.special.others
+    type_ids = masks = None
+    if sample.type_ids is not None:
+        segments = dict(zip(sample.ids[0].tolist(), sample.type_ids[0].tolist(), strict=True))
+        of_words = next((kind for one, kind in segments.items() if one not in special), 0)
+        type_ids = [np.array([segments.get(one, of_words) for one in ids.tolist()], np.int32)]
+    if sample.masks is not None:
+        padded = sample.ids[0][sample.masks[0] == 0][:1]
+        own = np.flatnonzero(~np.isin(ids, padded))
+        first, last = (0, own[-1]) if sample.padding_side == "right" else (own[0], len(ids) - 1)
+        masks = [((np.arange(len(ids)) >= first) & (np.arange(len(ids)) <= last)).astype(np.int32)]
+    return Tokenized([ids], type_ids, masks, 0, sample.padding_side, sample.special)
+
+
 def special_ids(files: BackboneFiles) -> SpecialIds:
     """The special ids of a backbone's tokenizer. Raises SpaceliteError without a usable one."""
     return _special_ids(_load_tokenizer(files))

@@ -42,7 +42,7 @@ POOLINGS: dict[str, Pooling] = {
     "last": Pooling(position=-1),
     "mean": Pooling(pool=mean, is_mean=True),
     "pooler": Pooling(from_backbone=True, dropout=0.1),  # as in the published baseline on BERT
-    "layers": Pooling(from_layers=True),
+    "layers": Pooling(from_layers=True, is_mean=True),
 }
 
 

@@ -2,16 +2,12 @@
 
 from spacelite.inference.explanation import (
     Explanation,
-    Marked,
-    Shares,
     Word,
     explain,
     explain_example,
     explain_text,
-    has_shares,
-    marked,
-    require_shares,
 )
+from spacelite.inference.marks import Marked, marked
 from spacelite.inference.prediction import (
     Predicted,
     backbone_files,
@@ -21,6 +17,7 @@ from spacelite.inference.prediction import (
     read_texts,
     refuse_path,
 )
+from spacelite.inference.shares import Shares, has_shares, require_shares
 from spacelite.lazy import exports
 
 __all__ = [

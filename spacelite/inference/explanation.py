@@ -19,15 +19,15 @@ from spacelite.backbones.words import Words
 from spacelite.cache.dtypes import stored_type
 from spacelite.cache.store import Cache
 from spacelite.data.splits import Source
-from spacelite.errors import SpaceliteError
-from spacelite.inference import prediction
+from spacelite.inference import layers, prediction
 from spacelite.inference.cached import CachedExample, cached_example
+from spacelite.inference.marks import Marked, marked
+from spacelite.inference.prediction import OnProgress
+from spacelite.inference.shares import Shares, require_shares
 from spacelite.runs import Run
 from spacelite.tasks import SINGLE_LABEL, Task
 
 Array = npt.NDArray[Any]
-
-WEAK = 0.1  # words at or below this share of the strongest contribution are not marked
 
 
 @dataclass(frozen=True)
@@ -52,23 +52,6 @@ class Word:
 
 
 @dataclass(frozen=True)
-class Marked:
-    """A word of a highlighted text.
-
-    Attributes:
-        text: The word.
-        side: `for` or `against` the label; empty for a word that hardly matters.
-        weight: The size of its contribution relative to the largest one, in [0, 1].
-        contribution: The word's share in the label's logit, as in `Explanation.shares`.
-    """
-
-    text: str
-    side: str
-    weight: float
-    contribution: float
-
-
-@dataclass(frozen=True)
 class Explanation:
     """A prediction and each word's share in it. Lists of length C are in the order of `labels`.
 
@@ -85,6 +68,8 @@ class Explanation:
         task: Task of the labels.
         text: The text as it was written; None if it is not known.
         source: Where a cached example comes from; None if that is not known.
+        layer_difference: Largest difference between a logit and the one from means as a cache
+            stores them, if the hidden states of all layers were computed again; else None.
     """
 
     labels: list[str]
@@ -98,6 +83,7 @@ class Explanation:
     task: Task = SINGLE_LABEL
     text: str | None = None
     source: Source | None = None
+    layer_difference: float | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The explanation as a JSON object, without the concept spaces. Contributions, bias and
@@ -161,67 +147,19 @@ class Explanation:
             f"{', '.join(words)}."
         )
 
+    @property
+    def recomputed(self) -> str:
+        """What was computed again, as a sentence; "" if nothing was."""
+        if self.layer_difference is None:
+            return ""
+        return (
+            "The hidden states of all layers were computed again; logits from means that are "
+            f"rounded, as a cache stores them, differ by up to {self.layer_difference:.0e}."
+        )
+
     def marked(self, label: int) -> list[Marked]:
         """The text's words, marked by their shares in a label's logit."""
         return marked([word.text for word in self.words], self.shares[:, label].tolist())
-
-
-def marked(words: Sequence[str], shares: Sequence[float]) -> list[Marked]:
-    """Mark the words of a text that matter, given each word's share in a logit."""
-    strongest = max(map(abs, shares), default=0.0) or 1.0
-    text = []
-    for word, share in zip(words, shares, strict=True):
-        weight = abs(share) / strongest
-        side = "" if weight <= WEAK else "for" if share > 0 else "against"
-        text.append(Marked(word, side, weight, share))
-    return text
-
-
-def has_shares(run: Run) -> bool:
-    """Whether a head's logits are a sum over tokens."""
-    return heads.kind(run.head.kind).not_additive(run.head) is None
-
-
-def require_shares(run: Run) -> None:
-    """Raise SpaceliteError for a head whose logits are not a sum over tokens."""
-    reason = heads.kind(run.head.kind).not_additive(run.head)
-    if reason is not None:
-        raise SpaceliteError(
-            f"run {run.id} cannot be explained: {reason}; explain a space head, tfidf, or a "
-            "linear head or logreg on the mean of the tokens"
-        )
-
-
-class Shares:
-    """Computes each token's share in the logits of a run's head."""
-
-    def __init__(self, run: Run) -> None:
-        """Raises SpaceliteError if the logits are not a sum over tokens."""
-        require_shares(run)
-        self._kind, self._config = heads.kind(run.head.kind), run.head
-        self._parameters = run.parameters
-        self.labels = list(run.record.label_names)
-        self.task: Task = run.record.task
-        self.bias: Array = self._kind.bias(self._parameters)
-        # Maximum numbers per token that are in memory at once.
-        self.numbers_per_token = self._kind.numbers_per_token(
-            self._config, len(self.labels), run.width
-        )
-
-    def of(self, hidden: Array, ids: Array, offsets: Array) -> Array:
-        """The shares of the tokens of several texts, (T, C).
-
-        Args:
-            hidden: Hidden states of the tokens, (T, d).
-            ids: Their ids, (T,).
-            offsets: Index of each text's first token, and at the end T, (N + 1,).
-        """
-        if issubclass(self._kind, heads.IdHead):
-            return self._kind.token_parts(self._parameters, ids, offsets)
-        lengths = np.diff(offsets)
-        shares = self._kind.token_logits(self._config, self._parameters, hidden)
-        shares /= np.repeat(lengths, lengths)[:, None]
-        return shares
 
 
 def explain(
@@ -235,12 +173,14 @@ def explain(
     unknown: Collection[int] = (),
     text: str | None = None,
     source: Source | None = None,
+    layer_difference: float | None = None,
 ) -> Explanation:
     """Split a prediction into the shares of its words.
 
     Args:
         run: The run.
-        rows: The text's hidden states in the stored type, n rows.
+        rows: The text's hidden states in the stored type, n rows; those of all layers side by side
+            if the head reads these.
         ids: Its token ids, (n,).
         words: The text's words: spelling, whether it is a special token, and the indices of its
             tokens.
@@ -249,12 +189,14 @@ def explain(
         unknown: Indices of the tokens that stand for unknown words.
         text: The text as it was written, if it is known.
         source: Where a cached example comes from, if that is known.
+        layer_difference: As in `Explanation`.
 
     Raises:
         SpaceliteError: The head's logits are not a sum over tokens.
     """
     head = Shares(run)
-    hidden = stored_type(run.record.spec.dtype).decode(rows).astype(np.float64)
+    decoded = rows if run.head.reads_layers else stored_type(run.record.spec.dtype).decode(rows)
+    hidden = decoded.astype(np.float64)
     shares = head.of(hidden, ids, np.array([0, len(ids)]))
     unknown_tokens = set(unknown)
     explained = [
@@ -281,11 +223,17 @@ def explain(
         task=head.task,
         text=text,
         source=source,
+        layer_difference=layer_difference,
     )
 
 
 def explain_text(
-    run: Run, text: str, *, backbone: str | None = None, device: str = "auto"
+    run: Run,
+    text: str,
+    *,
+    backbone: str | None = None,
+    device: str = "auto",
+    on_progress: OnProgress = lambda phase, done, total: None,
 ) -> Explanation:
     """Explain the prediction for a text.
 
@@ -294,6 +242,7 @@ def explain_text(
         text: The text.
         backbone: Folder of the run's backbone, if it was a local one.
         device: Device of the backbone.
+        on_progress: Called with the phase, the amount done and the total.
 
     Raises:
         SpaceliteError: The head's logits are not a sum over tokens, the text is empty, or the
@@ -301,12 +250,23 @@ def explain_text(
     """
     require_shares(run)
     files = prediction.backbone_files(run, backbone)
-    hidden, ids, pooled = prediction.one_text(run, text, files, device=device)
-    logits = _logits(run, hidden, ids, pooled)
+    difference = None
+    if run.head.reads_layers:
+        found = layers.of_text(run, text, files, device=device, on_progress=on_progress)
+        hidden, ids, logits = found.states, found.ids, found.logits(run)
+        difference = float(np.abs(found.logits(run, rounded=True) - logits).max())
+    else:
+        hidden, ids, pooled = prediction.one_text(
+            run, text, files, device=device, on_progress=on_progress
+        )
+        logits = _logits(run, hidden, ids, pooled)
     words = Words(files.folder)
     of_text = words.of(ids.tolist(), text)
     unknown = words.unknown(ids.tolist(), of_text)
-    return explain(run, hidden, ids, of_text, logits, unknown=unknown, text=text)
+    return explain(
+        run, hidden, ids, of_text, logits,
+        unknown=unknown, text=text, layer_difference=difference,
+    )  # fmt: skip
 
 
 def _logits(run: Run, hidden: Array, ids: Array, pooled: Array | None) -> Array:
@@ -320,9 +280,16 @@ def _logits(run: Run, hidden: Array, ids: Array, pooled: Array | None) -> Array:
 
 
 def explain_example(
-    run: Run, cache: Cache, location: str, *, backbone: str | None = None
+    run: Run,
+    cache: Cache,
+    location: str,
+    *,
+    backbone: str | None = None,
+    device: str = "auto",
+    on_progress: OnProgress = lambda phase, done, total: None,
 ) -> Explanation:
-    """Explain the prediction for an example of the run's cache; the backbone is not run.
+    """Explain the prediction for an example of the run's cache. The backbone is run only for heads
+    that read all layers: the cache holds their means, and not the hidden states of each token.
 
     Args:
         run: The run.
@@ -330,6 +297,8 @@ def explain_example(
         location: The example's split and index, such as `test:17`.
         backbone: Folder of the run's backbone, if it was a local one: its tokenizer defines the
             words.
+        device: Device of the backbone.
+        on_progress: Called with the phase, the amount done and the total.
 
     Raises:
         SpaceliteError: The head's logits are not a sum over tokens, or there is no such example.
@@ -337,17 +306,33 @@ def explain_example(
     require_shares(run)
     cache.check_index()
     found = cached_example(cache, location)
-    words = Words(prediction.backbone_files(run, backbone).folder)
+    files = prediction.backbone_files(run, backbone)
+    words = Words(files.folder)
     split, _, number = location.partition(":")
     saved = run.predictions() if split == run.record.split else None
-    if saved is not None and len(saved.logits) == len(cache.splits[split]):
-        logits = saved.logits[int(number)]
-    else:
+    known = saved is not None and len(saved.logits) == len(cache.splits[split])
+    logits = saved.logits[int(number)] if saved is not None and known else None
+    if run.head.reads_layers:
+        again = layers.of_ids(run, found.token_ids, files, device=device, on_progress=on_progress)
+        before = again.logits(run, rounded=True) if logits is None else logits
+        logits = again.logits(run)
+        difference = float(np.abs(before - logits).max())
+        return explain_cached(
+            run, replace(found, hidden=again.states), words, logits, layer_difference=difference
+        )
+    if logits is None:
         logits = _logits(run, found.hidden, found.token_ids, found.pooled)
     return explain_cached(run, found, words, logits)
 
 
-def explain_cached(run: Run, found: CachedExample, words: Words, logits: Array) -> Explanation:
+def explain_cached(
+    run: Run,
+    found: CachedExample,
+    words: Words,
+    logits: Array,
+    *,
+    layer_difference: float | None = None,
+) -> Explanation:
     """Explain the prediction for an example that was read from a cache.
 
     Args:
@@ -355,6 +340,7 @@ def explain_cached(run: Run, found: CachedExample, words: Words, logits: Array) 
         found: The example.
         words: Combines its tokens into words.
         logits: Logits from the head's forward pass, (C,).
+        layer_difference: As in `Explanation`.
 
     Raises:
         SpaceliteError: The head's logits are not a sum over tokens.
@@ -371,6 +357,7 @@ def explain_cached(run: Run, found: CachedExample, words: Words, logits: Array) 
         unknown=words.unknown(ids, of_text),
         text=found.text,
         source=found.source,
+        layer_difference=layer_difference,
     )
 
 

@@ -70,7 +70,7 @@ def predict(
     """
     backbones.check_budget(tokens_per_batch)
     files = backbone_files(run, backbone)
-    tokens = _tokenized(run, files, texts, on_progress)
+    tokens = tokenized(run, files, texts, on_progress)
     offsets = np.cumsum([0, *map(len, tokens.ids)])
     ids = np.concatenate(tokens.ids)
     if reads_ids(run):
@@ -141,7 +141,12 @@ def head_logits(run: Run, hidden: Array, pooled: Array | None, means: Array | No
 
 
 def one_text(
-    run: Run, text: str, files: BackboneFiles, *, device: str = "auto"
+    run: Run,
+    text: str,
+    files: BackboneFiles,
+    *,
+    device: str = "auto",
+    on_progress: OnProgress = lambda phase, done, total: None,
 ) -> tuple[Array, Array, Array | None]:
     """Run one text through the backbone.
 
@@ -150,6 +155,7 @@ def one_text(
         text: The text.
         files: Files of the run's backbone.
         device: Device of the backbone.
+        on_progress: Called with the phase, the amount done and the total.
 
     Returns:
         The hidden states (n, d) in the stored type, the token ids (n,), and the pooler's output
@@ -158,13 +164,13 @@ def one_text(
     Raises:
         SpaceliteError: The text is empty.
     """
-    tokens = _tokenized(run, files, [text])
-    ((_, output),) = _hidden_states(run, files, tokens, device)
+    tokens = tokenized(run, files, [text], on_progress)
+    ((_, output),) = _hidden_states(run, files, tokens, device, on_progress=on_progress)
     pooled = None if output.pooled is None else output.pooled[0]
     return output.hidden[0], tokens.ids[0], pooled
 
 
-def _tokenized(
+def tokenized(
     run: Run,
     files: BackboneFiles,
     texts: Sequence[str],
@@ -205,12 +211,12 @@ def _hidden_states(
     with the means of all layers if the head reads them."""
     spec = run.record.spec
     device = backbones.resolve_device(device)
+    lengths = np.array([len(ids) for ids in tokens.ids], np.int64)
+    done, total = 0, int(lengths.sum())
+    on_progress("embed", 0, total)  # before the backbone is loaded, which may take long
     model = backbones.Backbone(
         files, layer=spec.layer, device=device, all_layers=run.head.reads_layers
     )
-    lengths = np.array([len(ids) for ids in tokens.ids], np.int64)
-    done, total = 0, int(lengths.sum())
-    on_progress("embed", 0, total)
     encode = stored_type(spec.dtype).encode
     limit = tokens_per_batch or backbones.default_budget(device)
     for batch in backbones.plan_batches(lengths, limit):

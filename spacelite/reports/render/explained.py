@@ -75,8 +75,8 @@ def _sum(explanation: Explanation, label: int) -> str:
     return (
         f"Words {wording.share(total)} and bias {wording.share(explanation.bias_shown[label])} add "
         f"up to the logit {wording.share(explanation.logits_shown[label])}, to within "
-        f"{max(explanation.difference, 1e-16):.0e}."
-    )
+        f"{max(explanation.difference, 1e-16):.0e}. {explanation.recomputed}"
+    ).rstrip()
 
 
 def _spaces(

@@ -1,0 +1,63 @@
+"""Each token's exact share in the logits of a head, where these are a sum over tokens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from spacelite import heads
+from spacelite.errors import SpaceliteError
+from spacelite.runs import Run
+from spacelite.tasks import Task
+
+Array = npt.NDArray[Any]
+
+
+def has_shares(run: Run) -> bool:
+    """Whether a head's logits are a sum over tokens whose hidden states are in the cache."""
+    additive = heads.kind(run.head.kind).not_additive(run.head) is None
+    return additive and not run.head.reads_layers
+
+
+def require_shares(run: Run) -> None:
+    """Raise SpaceliteError for a head whose logits are not a sum over tokens."""
+    reason = heads.kind(run.head.kind).not_additive(run.head)
+    if reason is not None:
+        raise SpaceliteError(
+            f"run {run.id} cannot be explained: {reason}; explain a space head, tfidf, or a "
+            "linear head or logreg on the mean of the tokens or on all layers"
+        )
+
+
+class Shares:
+    """Computes each token's share in the logits of a run's head."""
+
+    def __init__(self, run: Run) -> None:
+        """Raises SpaceliteError if the logits are not a sum over tokens."""
+        require_shares(run)
+        self._kind, self._config = heads.kind(run.head.kind), run.head
+        self._parameters = run.parameters
+        self.labels = list(run.record.label_names)
+        self.task: Task = run.record.task
+        self.bias: Array = self._kind.bias(self._parameters)
+        # Maximum numbers per token that are in memory at once.
+        self.numbers_per_token = self._kind.numbers_per_token(
+            self._config, len(self.labels), run.width
+        )
+
+    def of(self, hidden: Array, ids: Array, offsets: Array) -> Array:
+        """The shares of the tokens of several texts, (T, C).
+
+        Args:
+            hidden: Hidden states of the tokens, (T, d).
+            ids: Their ids, (T,).
+            offsets: Index of each text's first token, and at the end T, (N + 1,).
+        """
+        if issubclass(self._kind, heads.IdHead):
+            return self._kind.token_parts(self._parameters, ids, offsets)
+        lengths = np.diff(offsets)
+        shares = self._kind.token_logits(self._config, self._parameters, hidden)
+        shares /= np.repeat(lengths, lengths)[:, None]
+        return shares
