@@ -40,7 +40,7 @@ ORDER = {
     ],
     "runs": ["reading", "record", "store", "names", "listing", "__init__"],
     "inference": [
-        "prediction", "layers", "cached", "shares", "explanation", "transfer", "__init__",
+        "prediction", "layers", "cached", "shares", "marks", "explanation", "transfer", "__init__",
     ],
     "paper": ["tables", "__init__", "reproduction"],
     "reports": ["analysis", "document", "render", "report", "__init__"],

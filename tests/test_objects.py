@@ -14,6 +14,7 @@ from spacelite_cli.app import app
 from typer.testing import CliRunner
 
 import spacelite
+from spacelite import backbones
 from spacelite.reports.document.blocks import Mistakes, Table
 from spacelite.reports.render import plain
 from spacelite.visible import visible
@@ -204,3 +205,25 @@ def test_a_cache_of_another_folder_is_hinted_at(runs, tmp_path):
     assert said.endswith("or name the folder that holds the cache with cache_dir")
     there = ["train", "--cache", runs[0].record.cache, "--cache-dir", str(tmp_path)]
     assert CliRunner().invoke(app, there).stderr.rstrip().endswith("with --cache-dir")
+
+
+# Progress.
+
+
+def test_explaining_shows_progress_while_the_backbone_is_loaded(best, bert, capfd, monkeypatch):
+    calls = []
+    load = backbones.Backbone
+
+    def loaded(*args, **kwargs):
+        calls.append("loaded")
+        return load(*args, **kwargs)
+
+    monkeypatch.setattr(backbones, "Backbone", loaded)
+    best.explain("a good film", backbone=bert, progress=lambda *each: calls.append(each))
+    assert calls[calls.index("loaded") - 1] == ("embed", 0, 5)
+    assert calls[0] == ("tokenize", 1, 1) and calls[-1] == ("embed", 5, 5)
+    capfd.readouterr()
+    best.explain("a good film", backbone=bert, progress=False)
+    assert capfd.readouterr().err == ""
+    best.explain("a good film", backbone=bert)
+    assert "embedding" in capfd.readouterr().err
