@@ -30,8 +30,8 @@ def embed(
     dataset: Annotated[
         str,
         typer.Option(
-            help="imdb, hatexplain, hatexplain:2, demo, any hub name, a csv/json/jsonl/parquet "
-            "file, or a folder of them."
+            help="imdb, hatexplain, hatexplain:2, demo, any hub name, a "
+            "csv/tsv/json/jsonl/parquet file, or a folder of them."
         ),
     ],
     max_length: Annotated[

@@ -24,11 +24,14 @@ ORDER = {
     "hub": [],
     "metrics": ["scores", "calibration", "predictions", "significance", "__init__"],
     "tasks": ["base", "majority", "single_label", "multi_label", "__init__"],
-    "data": ["splits", "sources", "demo", "columns", "known", "loading", "inputs", "__init__"],
+    "data": [
+        "splits", "dialect", "sources", "demo", "columns", "known", "loading", "inputs", "__init__",
+    ],
     "backbones": ["files", "tokenizer", "unknown", "words", "model", "forward", "__init__"],
     "heads": [
         "config", "batch", "base", "pooling", "pooled",
-        "ids", "ngrams", "logistic", "space", "linear", "mlp", "logreg", "tfidf", "__init__", "grid",
+        "ids", "ngrams", "lbfgs", "logistic", "crossfit", "space", "linear", "mlp", "logreg",
+        "tfidf", "__init__", "grid",
     ],
     "cache": [
         "dtypes", "spec", "hdf5", "split", "layers", "store", "duplicates", "unknown", "texts",

@@ -52,7 +52,7 @@ FILES = {
     "empty file": ("a.csv", "", ["a.csv is empty"]),
     "directory with a file's name": ("a.csv/x.txt", "x", ["a.csv has no train split"]),
     "directory without data": ("folder/notes.txt", "x", ["folder has no train split", "notes.txt"]),
-    "another kind of file": ("a.txt", "x", ["is not a .csv, .json, .jsonl or .parquet file"]),
+    "another kind of file": ("a.txt", "x", ["is not a .csv, .tsv, .json, .jsonl or .parquet file"]),
     "broken csv": ("a.csv", "text,label\ngood,1\nbad,0,7\n", ["a.csv cannot be read", "got 3"]),
     "broken json lines": ("a.jsonl", '{"text": "good", "label": 1}\n{"te\n', ["a.jsonl cannot"]),
     "broken json list": ("a.json", '[{"text": "good", "label": 1}, ', ["a.json cannot be read"]),

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 from pathlib import Path
 
 import conftest
@@ -10,7 +11,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from spacelite.data import sources
+from spacelite.data import dialect, sources
 
 # Texts that a careless reader turns into missing values, numbers, dates or two rows.
 TEXTS = [
@@ -69,6 +70,59 @@ def test_csv_with_windows_line_ends_and_empty_lines(tmp_path):
     with path.open("w", newline="") as file:
         csv.writer(file).writerows([["text", "label"], ["a\r\nb", 0], [], ["c", 1], []])
     assert column(sources.from_path(path)["train"]) == ["a\r\nb", "c"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "delimiter"),
+    [
+        ("d.csv", "text;label\na, b;0\nc, d;1\n", ";"),
+        ("d.csv", "text\tlabel\na, b; c\t0\nd\t1\n", "\t"),
+        ("d.tsv", 'text\tlabel\n"a\n; b"\t0\n\nc, d\t1\n', "\t"),
+        ("D.TSV", "text,label\na;b,0\nc,1\n", ","),
+        ("d.csv", "text,label\na;b,0\nc;d,1\n", ","),
+        ("d.csv", "id,text;a,label;b\n1,a;b,c;d\n", ","),  # both would do
+        ("d.csv", 'label;text\n0;"a;b\nc;d"\n1;e\n', ";"),
+        ("d.csv", "text\na, b\nc; d\n", ","),  # a single column
+        ("d.csv", "text;note\na\nb\n", ","),  # a single column, whose name holds a semicolon
+        ("d.csv", "text;label\na;0\nb;0;7\nc;1\n", ";"),  # a broken row
+        ("d.csv", "text;label\n" + "long " * 60_000 + ";0\nb;1\n", ";"),
+        ("d.csv", "text;label\n" + "a, b;0\n" * 50_000, ";"),
+        ("d.csv", "", ","),
+    ],
+)  # fmt: skip
+def test_what_separates_the_fields_is_told_by_the_first_rows(tmp_path, name, content, delimiter):
+    path = tmp_path / name
+    path.write_bytes(b"\xef\xbb\xbf" + content.encode())
+    assert dialect.delimiter(path) == delimiter
+
+
+def test_files_with_semicolons_and_tabs_are_read_and_it_is_said_in_one_line(tmp_path, caplog):
+    caplog.set_level(logging.INFO, "spacelite")
+    texts = ["a, b", 'c; "d"', "e\nf\tg"]
+    for name, delimiter in (("train.csv", ";"), ("validation.csv", "\t"), ("test.tsv", "\t")):
+        frame = pd.DataFrame({"text": texts, "label": [0, 1, 0]})
+        frame.to_csv(tmp_path / name, sep=delimiter, index=False)
+    tables = sources.from_path(tmp_path)
+    assert [column(table) for table in tables.values()] == [texts] * 3
+    assert caplog.messages == [
+        "what separates the fields: train.csv: semicolons; validation.csv: tabs"
+    ]
+    sources.from_path(tmp_path / "train.csv")
+    assert caplog.messages[1:] == ["what separates the fields: train.csv: semicolons"]
+    sources.from_path(tmp_path / "test.tsv")
+    assert len(caplog.messages) == 2  # the name says it
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "json", "jsonl"])
+def test_utf16_is_refused_with_the_way_out(tmp_path, encoding, suffix):
+    mark = "" if encoding == "utf-16" else "\ufeff"
+    path = tmp_path / f"d.{suffix}"
+    path.write_bytes((mark + "text,label\na,0\nb,1\n").encode(encoding))
+    assert refusal(path) == (
+        f"{path} is in UTF-16, and only UTF-8 is read: save it as UTF-8 (in Excel, as the type "
+        "CSV UTF-8)"
+    )
 
 
 def test_json_list_in_a_jsonl_file_and_json_lines_in_a_json_file(tmp_path):
@@ -173,7 +227,7 @@ LINES = '{"text": "caf\xe9", "label": 0}\n' * 3
         ("d.csv", b"", "is empty"),
         ("d.jsonl", b"", "is empty"),
         ("d.parquet", b"", "is empty"),
-        ("d.txt", b"a\t0", "is not a .csv, .json, .jsonl or .parquet file"),
+        ("d.txt", b"a\t0", "is not a .csv, .tsv, .json, .jsonl or .parquet file"),
         ("d.csv", b"text,label\na,0\nb,1,2\n", "Expected 2 columns, got 3: b,1,2"),
         ("d.csv", b'text,label\n"a,0\nb,1\n', "cannot be read"),
         ("d.csv", b"\n\n", "Empty CSV file"),

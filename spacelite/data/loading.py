@@ -38,7 +38,7 @@ def load(
     """Load a data set by name or path.
 
     Args:
-        name: A known data set, a csv, json, jsonl or parquet file, a folder of them, or a hub data
+        name: A known data set; a csv, tsv, json, jsonl or parquet file, or a folder of them; a hub data
             set (`owner/name`, `owner/name:configuration`).
         text_column: Name of the text column. Default: recognised automatically.
         label_column: Name of the label column. Default: recognised automatically.

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spacelite import hub
+from spacelite.data import dialect
 from spacelite.data.splits import Sources
 from spacelite.errors import SpaceliteError, one_line
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SUFFIXES = (".csv", ".json", ".jsonl", ".parquet")
+SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
 SPLITS = ("train", "validation", "test")
 SPLIT_ALIASES = {"valid": "validation", "val": "validation", "dev": "validation"}
 # "train-00000-of-00002.parquet": how the hub names the parts of a split.
@@ -110,14 +111,18 @@ def from_path(path: Path, *, training: bool = True) -> dict[str, Table]:
             train split, has a split twice, or lacks parts of one.
     """
     if path.is_dir():
-        return {
+        by_split = _split_files(path, training)
+        tables = {
             split: _joined(
                 {file.relative_to(path).as_posix(): _read_file(file) for file in files},
                 str(path / split),
             )
-            for split, files in _split_files(path, training).items()
+            for split, files in by_split.items()
         }
+        dialect.say(file for files in by_split.values() for file in files)
+        return tables
     rows = _read_file(path)
+    dialect.say([path])
     return {"train": _as_table(rows, str(path), [(path.name, rows.num_rows)])}
 
 
@@ -149,11 +154,11 @@ def _split_files(folder: Path, training: bool) -> dict[str, list[Path]]:
     files_there = sorted(file.name for file in folder.iterdir() if not file.name.startswith("."))
     if not training:
         raise SpaceliteError(
-            f"{folder} has no split: it needs test.csv, .json, .jsonl or .parquet (or train or "
-            f"validation); it holds {', '.join(files_there[:8]) or 'nothing'}"
+            f"{folder} has no split: it needs test.csv, .tsv, .json, .jsonl or .parquet (or train "
+            f"or validation); it holds {', '.join(files_there[:8]) or 'nothing'}"
         )
     raise SpaceliteError(
-        f"{folder} has no train split: it needs train.csv, .json, .jsonl or .parquet (and "
+        f"{folder} has no train split: it needs train.csv, .tsv, .json, .jsonl or .parquet (and "
         f"validation and test beside it); it holds {', '.join(files_there[:8]) or 'nothing'}"
     )
 
@@ -162,7 +167,7 @@ def _read_file(path: Path) -> pa.Table:
     import pyarrow as pa
 
     if path.suffix.lower() not in SUFFIXES:
-        raise SpaceliteError(f"{path} is not a .csv, .json, .jsonl or .parquet file")
+        raise SpaceliteError(f"{path} is not a .csv, .tsv, .json, .jsonl or .parquet file")
     if path.is_dir():
         raise SpaceliteError(
             f"{path} is a folder named like a file: give the file inside it, or rename the folder"
@@ -170,6 +175,7 @@ def _read_file(path: Path) -> pa.Table:
     try:
         if path.stat().st_size == 0:
             raise SpaceliteError(f"{path} is empty: it needs a header and at least one row")
+        dialect.check_encoding(path)
         table = _READERS[path.suffix.lower()](path)
         table.validate(full=True)  # the JSON and parquet readers accept any bytes as text
     except (pa.ArrowException, OSError, ValueError, RecursionError) as error:
@@ -188,7 +194,7 @@ def _read_csv(path: Path) -> pa.Table:
     from pyarrow import csv
 
     read = csv.ReadOptions(block_size=_block_size(path))
-    parse = csv.ParseOptions(newlines_in_values=True)
+    parse = csv.ParseOptions(delimiter=dialect.delimiter(path), newlines_in_values=True)
     with csv.open_csv(path, read_options=read, parse_options=parse) as reader:
         names = reader.schema.names
     # Every column as text: a type guessed from the first rows would turn "007" into 7, or fail
@@ -234,6 +240,7 @@ def _read_parquet(path: Path) -> pa.Table:
 
 _READERS = {
     ".csv": _read_csv,
+    ".tsv": _read_csv,
     ".json": _read_json,
     ".jsonl": _read_json,
     ".parquet": _read_parquet,
