@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from spacelite.heads import lbfgs
 from spacelite.settings import positive
 from spacelite.tasks.base import Problem
 
@@ -25,12 +26,12 @@ FOLDS = 3
 SEED = 0  # of the folds
 MOST_SEARCHED = 20_000  # examples among which C is chosen; the final fit has all of them
 CURVATURE = 0.2  # of the cross-entropy in a logit, p (1 - p): what the preconditioner assumes
-MEMORY = 10  # pairs of steps and gradients that L-BFGS keeps
-MOST_STEPS, SHORTEST = 500, 1e-10
 # The last step's decrease of the loss per example, in the search for C and in the final fit.
 ROUGHLY, EXACTLY = 1e-5, 1e-10
 
 Array = npt.NDArray[Any]
+# Which examples are fitted (N,), and their targets as logits have them (N, K) -> (p, K).
+Scales = Callable[[Array, Array], Array]
 
 
 def sparse(starts: Array, columns: Array, values: Array, width: int) -> Any:
@@ -81,9 +82,9 @@ def fit(
     """
     chosen = choose(inputs, problems, among, class_weights) if strength == AUTO else strength
     weight, bias = np.zeros((classes, inputs.shape[1])), np.zeros(classes)
-    features = _Features(inputs)
+    features = Features(inputs)
     for columns, targets in problems:
-        problem = _Problem(features, targets, len(columns), class_weights)
+        problem = Fit(features, targets, len(columns), class_weights)
         found = problem.spread(problem.optimum(float(chosen), None, EXACTLY))
         weight[columns], bias[columns] = found
     return Fitted(weight, bias, float(chosen))
@@ -100,20 +101,23 @@ def choose(
     one before, larger values are not tried. Where there are too few examples for folds, it is the
     middle value.
     """
+    from threadpoolctl import threadpool_limits
+
     targets = np.stack([own for _, own in problems], axis=1)
     if len(targets) > MOST_SEARCHED:
         rows = np.random.default_rng(SEED).permutation(len(targets))[:MOST_SEARCHED]
         inputs, targets = inputs[np.sort(rows)], targets[np.sort(rows)]
     if len(targets) < 2 * FOLDS:
         return among[len(among) // 2]
-    fold = folds(targets)
+    fold = folds(targets, FOLDS)
     parts = [
         _Part(inputs, targets, [columns for columns, _ in problems], fold == number, class_weights)
         for number in range(FOLDS)
     ]
     best = math.inf
     chosen = among[0]
-    with ThreadPoolExecutor(FOLDS) as pool:
+    # The folds share the cores already: more threads in each product would wait for each other.
+    with threadpool_limits(1), ThreadPoolExecutor(FOLDS) as pool:
         for strength in among:
             found = sum(pool.map(partial(_Part.cross_entropy, strength=strength), parts))
             if found >= best:
@@ -122,14 +126,14 @@ def choose(
     return chosen
 
 
-def folds(targets: Array) -> Array:
-    """The fold of each example, (N,), seeded: each combination of `targets` (N, P) is spread evenly
-    over all folds."""
+def folds(targets: Array, count: int = FOLDS) -> Array:
+    """The fold of each example, (N,), of `count`, seeded: each combination of `targets` (N, P) is
+    spread evenly over all folds."""
     _, kinds = np.unique(targets, axis=0, return_inverse=True)
     order = np.random.default_rng(SEED).permutation(len(targets))
     order = order[np.argsort(kinds.reshape(-1)[order], kind="stable")]
     fold = np.empty(len(targets), np.int64)
-    fold[order] = np.arange(len(targets)) % FOLDS
+    fold[order] = np.arange(len(targets)) % count
     return fold
 
 
@@ -144,9 +148,9 @@ class _Part:
         held: Array,
         class_weights: str,
     ) -> None:
-        features = _Features(inputs[~held])
+        features = Features(inputs[~held])
         self._problems = [
-            _Problem(features, own, len(of), class_weights)
+            Fit(features, own, len(of), class_weights)
             for own, of in zip(targets[~held].T, columns, strict=True)
         ]
         self._held, self._targets = inputs[held], targets[held].T
@@ -159,11 +163,11 @@ class _Part:
             at = problem.optimum(strength, self._last[number], ROUGHLY)
             self._last[number] = at
             weight, bias = problem.spread(at)
-            total += _cross_entropy(self._held @ weight.T + bias, self._targets[number])
+            total += cross_entropy(self._held @ weight.T + bias, self._targets[number])
         return total
 
 
-class _Features:
+class Features:
     """The features of the examples of several problems, with what these share."""
 
     def __init__(self, inputs: Any) -> None:
@@ -179,61 +183,112 @@ class _Features:
         )
         self._factor: tuple[float, Any] = (0.0, None)
 
-    def rough_inverse(self, penalty: float, gradient: Array) -> Array:
-        """A rough inverse of the Hessian times a gradient (p + 1, K)."""
+    def times(self, weight: Array) -> Array:
+        """The features times weights (p, K), float64: (N, K)."""
+        return self._product(self.inputs, weight)
+
+    def turned_times(self, residuals: Array) -> Array:
+        """The transposed features times residuals (N, K), float64: (p, K)."""
+        return self._product(self.turned, residuals)
+
+    def _product(self, matrix: Any, factor: Array) -> Array:
+        # The matrix is not converted to float64: that takes longer than the product.
+        return np.asarray(matrix @ factor.astype(matrix.dtype, copy=False), np.float64)
+
+    def prepare(self, penalty: float) -> None:
+        """Compute what `rough_inverse` needs for a penalty, before several threads need it."""
+        if self._sparse or self._factor[0] == penalty:
+            return
+        from scipy.linalg import cho_factor
+
+        hessian = CURVATURE * self._squares
+        hessian[np.diag_indices_from(hessian)] += penalty
+        factor = cho_factor(hessian, lower=True, overwrite_a=True, check_finite=False)
+        self._factor = (penalty, factor)
+
+    def rough_inverse(self, penalty: float, scale: Array | float, gradient: Array) -> Array:
+        """A rough inverse of the Hessian times a gradient (p + 1, K); `scale` as in `Fit`."""
         bias = gradient[-1:] / (CURVATURE * self.examples)
         if self._sparse:
-            weights = gradient[:-1] / (CURVATURE * self._squares + penalty)[:, None]
+            squares = self._squares[:, None] * np.square(scale)
+            weights = gradient[:-1] / (CURVATURE * squares + penalty)
         else:
-            from scipy.linalg import cho_factor, cho_solve
+            from scipy.linalg import cho_solve
 
-            if self._factor[0] != penalty:
-                hessian = CURVATURE * self._squares
-                hessian[np.diag_indices_from(hessian)] += penalty
-                self._factor = (penalty, cho_factor(hessian, lower=True, overwrite_a=True))
-            weights = cho_solve(self._factor[1], gradient[:-1])
+            self.prepare(penalty)
+            own = gradient[:-1].astype(self._squares.dtype)
+            weights = cho_solve(self._factor[1], own, check_finite=False)
         return np.concatenate([weights, bias])
 
 
-class _Problem:
-    """One classification problem: the optimum for a C."""
+class Fit:
+    """One classification problem: the optimum for a C.
+
+    Args:
+        features: Features of N examples.
+        targets: Their targets, (N,).
+        columns: Number of the problem's columns.
+        class_weights: `none` or `balanced`.
+        sample: Which examples are fitted, (N,). Default: all.
+        scales: How large each weight may be; the penalty is |W / scales|^2 / (2 C). Only for sparse
+            features.
+    """
 
     def __init__(
-        self, features: _Features, targets: Array, columns: int, class_weights: str
+        self,
+        features: Features,
+        targets: Array,
+        columns: int,
+        class_weights: str,
+        sample: Array | None = None,
+        scales: Scales | None = None,
     ) -> None:
-        self._features, self._columns, self._targets = features, columns, targets
-        self._classes, index = np.unique(targets, return_inverse=True)
+        self.features, self._columns = features, columns
+        sample = np.ones(len(targets), bool) if sample is None else sample
+        self._targets = targets[sample]
+        self._classes, counts = np.unique(self._targets, return_counts=True)
         present = len(self._classes)
-        self._weights = np.ones((len(targets), 1))
+        index = np.searchsorted(self._classes, targets).clip(max=present - 1)
+        self._weights = sample[:, None].astype(float)
         if class_weights != "none" and present > 1:
-            self._weights[:, 0] = (len(targets) / (present * np.bincount(index)))[index]
+            self._weights[:, 0] *= (sample.sum() / (present * counts))[index]
         # Two classes have one logit, as in scikit-learn.
         self._goal = (index[:, None] if present == 2 else np.eye(present)[index]).astype(float)
+        self._scale = 1.0 if scales is None or present < 2 else scales(sample, self._goal)
 
     def optimum(self, strength: float, start: Array | None, tolerance: float) -> Array:
         """The optimum (p + 1, K): weights, and below them the biases. `start` is where to begin,
         such as the optimum for another C."""
-        if len(self._classes) < 2:
-            return np.zeros((self._features.width + 1, 1))
-        penalty = 1 / strength
+        (found,) = optima([self], strength, [start], tolerance)
+        return found
 
-        def loss(at: Array) -> tuple[float, Array]:
-            return self._loss(at, penalty)
+    @property
+    def settled(self) -> bool:
+        """Whether there is nothing to search for: all examples have the same class."""
+        return len(self._classes) < 2
 
-        rough = partial(self._features.rough_inverse, penalty)
-        start = self._start() if start is None else start
-        return _minimum(loss, rough, start, tolerance * self._features.examples)
+    def search(self, penalty: float, start: Array | None, tolerance: float) -> lbfgs.Search:
+        """The search for the optimum; `start` as in `optimum`."""
+        rough = partial(self.features.rough_inverse, penalty, self._scale)
+        known = start is not None and start.shape[1] == self._goal.shape[1]
+        first = start if start is not None and known else self._start()
+        return lbfgs.search(rough, first, tolerance * self.features.examples)
 
     def _start(self) -> Array:
         """Weights of 0, and the biases that fit best with them."""
         share = (self._weights * self._goal).sum(axis=0) / self._weights.sum()
-        start = np.zeros((self._features.width + 1, len(share)))
+        start = np.zeros((self.features.width + 1, len(share)))
         start[-1] = np.log(share) - (np.log1p(-share) if len(share) == 1 else 0)
         return start
 
-    def _loss(self, at: Array, penalty: float) -> tuple[float, Array]:
-        """The penalised loss at (p + 1, K) weights and biases, and its gradient."""
-        logits = self._features.inputs @ at[:-1] + at[-1]
+    def scaled(self, at: Array) -> Array:
+        """The weights (p, K) at a point of the search, (p + 1, K)."""
+        return np.asarray(at[:-1] * self._scale)
+
+    def value(self, at: Array, products: Array, penalty: float) -> tuple[float, Array]:
+        """The penalised loss at a point, and its gradient in the logits, (N, K); `products` are
+        those of the features and the weights, (N, K)."""
+        logits = products + at[-1]
         if logits.shape[1] == 1:
             losses = np.logaddexp(0, logits) - self._goal * logits
             probabilities = np.exp(-np.logaddexp(0, -logits))
@@ -243,16 +298,18 @@ class _Problem:
             sums = powers.sum(axis=1, keepdims=True)
             losses = np.log(sums) - (self._goal * logits).sum(axis=1, keepdims=True)
             probabilities = powers / sums
-        residuals = (probabilities - self._goal) * self._weights
-        gradient = np.concatenate(
-            [self._features.turned @ residuals + penalty * at[:-1], residuals.sum(axis=0)[None]]
-        )
         value = (losses * self._weights).sum() + penalty / 2 * (at[:-1] ** 2).sum()
-        return float(value), gradient
+        return float(value), (probabilities - self._goal) * self._weights
+
+    def gradient(self, at: Array, residuals: Array, turned: Array, penalty: float) -> Array:
+        """The gradient at a point, (p + 1, K), from that in the logits; `turned` are the products
+        of the features and that gradient, (p, K)."""
+        weights = turned * self._scale + penalty * at[:-1]
+        return np.concatenate([weights, residuals.sum(axis=0)[None]])
 
     def spread(self, found: Array) -> tuple[Array, Array]:
         """An optimum as weights (C, p) and biases (C,) of the problem's columns."""
-        weights, biases = found[:-1].T, found[-1]
+        weights, biases = (found[:-1] * self._scale).T, found[-1]
         if self._columns == 1:
             if len(self._classes) < 2:  # nothing to separate
                 positive, count = int(self._targets.sum()), len(self._targets)
@@ -270,57 +327,49 @@ class _Problem:
         return weight, bias
 
 
-def _minimum(
-    loss: Callable[[Array], tuple[float, Array]],
-    rough: Callable[[Array], Array],
-    start: Array,
-    least: float,
-) -> Array:
-    """The minimum of `loss`, by L-BFGS with a rough inverse of the Hessian (Nocedal & Wright,
-    Numerical Optimization, algorithm 7.4), once a step decreases it by less than `least`."""
-    at = start
-    value, gradient = loss(at)
-    pairs: list[tuple[Array, Array, float]] = []
-    for _ in range(MOST_STEPS):
-        step = _direction(gradient, pairs, rough)
-        slope, length = float((step * gradient).sum()), 1.0
-        new = at - step
-        new_value, new_gradient = loss(new)
-        while new_value > value - 1e-4 * length * slope and length > SHORTEST:
-            length /= 2
-            new = at - length * step
-            new_value, new_gradient = loss(new)
-        if new_value >= value:  # rounding hides any further decrease
-            break
-        change, turn = new - at, new_gradient - gradient
-        product = float((change * turn).sum())
-        if product > 0:
-            pairs = [*pairs[1 - MEMORY :], (change, turn, product)]
-        decrease = value - new_value
-        at, value, gradient = new, new_value, new_gradient
-        if decrease < least:
-            break
-    return at
+def optima(
+    fits: Sequence[Fit], strength: float, starts: Sequence[Array | None], tolerance: float
+) -> list[Array]:
+    """The optimum of several fits to the same features, (p + 1, K) each. They are searched for
+    together: the features are read once for all of them, which takes longer than to calculate.
+
+    Args:
+        fits: The fits.
+        strength: C.
+        starts: Where to begin each, such as the optimum for another C; None for the beginning.
+        tolerance: A search ends with a step that decreases the loss per example by less.
+    """
+    penalty = 1 / strength
+    unsettled = [number for number, one in enumerate(fits) if not one.settled]
+
+    def losses(numbers: Sequence[int], points: Sequence[Array]) -> list[tuple[float, Array]]:
+        own = [fits[unsettled[number]] for number in numbers]
+        features = own[0].features
+        cuts = np.cumsum([point.shape[1] for point in points])[:-1]
+        weights = [one.scaled(point) for one, point in zip(own, points, strict=True)]
+        products = np.split(features.times(np.concatenate(weights, axis=1)), cuts, axis=1)
+        values = [
+            one.value(point, product, penalty)
+            for one, point, product in zip(own, points, products, strict=True)
+        ]
+        residuals = [residual for _, residual in values]
+        turned = features.turned_times(np.concatenate(residuals, axis=1))
+        gradients = [
+            one.gradient(point, residual, part, penalty)
+            for one, point, residual, part in zip(
+                own, points, residuals, np.split(turned, cuts, axis=1), strict=True
+            )
+        ]
+        return [(value, one) for (value, _), one in zip(values, gradients, strict=True)]
+
+    searches = [fits[number].search(penalty, starts[number], tolerance) for number in unsettled]
+    found: list[Array] = [np.zeros((one.features.width + 1, 1)) for one in fits]
+    for number, at in zip(unsettled, lbfgs.minima(losses, searches), strict=True):
+        found[number] = at
+    return found
 
 
-def _direction(
-    gradient: Array, pairs: Sequence[tuple[Array, Array, float]], rough: Callable[[Array], Array]
-) -> Array:
-    """The gradient times L-BFGS's inverse of the Hessian."""
-    step, factors = gradient.copy(), []
-    for change, turn, product in reversed(pairs):
-        factors.append(float((change * step).sum()) / product)
-        step -= factors[-1] * turn
-    step = rough(step)
-    if pairs:
-        _, turn, product = pairs[-1]
-        step *= product / float((turn * rough(turn)).sum())
-    for (change, turn, product), factor in zip(pairs, reversed(factors), strict=True):
-        step += (factor - float((turn * step).sum()) / product) * change
-    return step
-
-
-def _cross_entropy(logits: Array, labels: Array) -> float:
+def cross_entropy(logits: Array, labels: Array) -> float:
     """The sum of the examples' cross-entropies."""
     if logits.shape[1] == 1:
         return float((np.logaddexp(0, logits[:, 0]) - labels * logits[:, 0]).sum())
