@@ -116,7 +116,7 @@ def test_a_cache_without_means_is_refused_with_the_way_out(without, bert, review
         "embed", "--backbone", bert, "--dataset", reviews, "--cache-dir", tmp_path, "--layers"
     )
     assert added.exit_code == 0
-    result = command("train", *arguments)
+    result = command("train", *arguments, "--json")  # the table breaks long names
     assert result.exit_code == 0, result.stderr
     assert "linear (layers)" in result.stdout and "logreg (layers)" in result.stdout
     report = command("report", "--cache-dir", tmp_path, "--backbone", bert, "--json")
