@@ -265,8 +265,8 @@ def test_train_never_imports_what_only_embed_needs(workplace):
     folder, _, _ = workplace
     code = (
         "import sys\nfrom spacelite_cli.app import app\n"
-        "try:\n    app(['train', '--epochs', '1', '--head', 'space,linear,mlp', '--cache-dir', "
-        f"{str(folder)!r}])\nfinally:\n    print('imported:', *sorted(sys.modules))"
+        "try:\n    app(['train', '--epochs', '1', '--head', 'space,linear,mlp', '--no-baselines', "
+        f"'--cache-dir', {str(folder)!r}])\nfinally:\n    print('imported:', *sorted(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "3 heads trained" in done.stdout, done.stderr
@@ -278,7 +278,8 @@ def test_train_never_imports_what_only_embed_needs(workplace):
 
 
 def test_interrupted_train_continues_by_itself(bert, reviews, tmp_path):
-    there = ["--cache-dir", tmp_path, "--head", "space", "--epochs", "4", "--lr", "0.01"]
+    there = ["--cache-dir", tmp_path, "--head", "space", "--epochs", "4", "--lr", "0.01",
+             "--no-baselines"]  # fmt: skip
     spacelite("embed", "--backbone", bert, "--dataset", reviews, "--cache-dir", tmp_path)
     slow = (
         f"{TAKES_CTRL_C}import time\nfrom spacelite.training import checkpoints\n"

@@ -101,6 +101,7 @@ def choose(
     one before, larger values are not tried. Where there are too few examples for folds, it is the
     middle value.
     """
+    import scipy.linalg  # noqa: F401 - what is not loaded yet cannot be limited
     from threadpoolctl import threadpool_limits
 
     targets = np.stack([own for _, own in problems], axis=1)
@@ -110,14 +111,15 @@ def choose(
     if len(targets) < 2 * FOLDS:
         return among[len(among) // 2]
     fold = folds(targets, FOLDS)
-    parts = [
-        _Part(inputs, targets, [columns for columns, _ in problems], fold == number, class_weights)
-        for number in range(FOLDS)
-    ]
-    best = math.inf
-    chosen = among[0]
+    columns = [own for own, _ in problems]
+
+    def part(number: int) -> _Part:
+        return _Part(inputs, targets, columns, fold == number, class_weights)
+
+    best, chosen = math.inf, among[0]
     # The folds share the cores already: more threads in each product would wait for each other.
     with threadpool_limits(1), ThreadPoolExecutor(FOLDS) as pool:
+        parts = list(pool.map(part, range(FOLDS)))
         for strength in among:
             found = sum(pool.map(partial(_Part.cross_entropy, strength=strength), parts))
             if found >= best:
