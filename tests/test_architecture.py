@@ -25,13 +25,14 @@ ORDER = {
     "metrics": ["scores", "calibration", "predictions", "significance", "__init__"],
     "tasks": ["base", "majority", "single_label", "multi_label", "__init__"],
     "data": [
-        "splits", "dialect", "sources", "demo", "columns", "known", "loading", "inputs", "__init__",
+        "splits", "dialect", "sources", "demo", "columns", "labels", "known", "loading", "inputs",
+        "__init__",
     ],
     "backbones": ["files", "tokenizer", "unknown", "words", "model", "forward", "__init__"],
     "heads": [
         "config", "batch", "base", "pooling", "pooled",
-        "ids", "ngrams", "lbfgs", "logistic", "crossfit", "space", "linear", "mlp", "logreg",
-        "tfidf", "__init__", "grid",
+        "ngrams", "ids", "lbfgs", "logistic", "crossfit", "space", "linear", "mlp", "logreg",
+        "tfidf", "additive", "__init__", "grid",
     ],
     "cache": [
         "dtypes", "spec", "hdf5", "split", "layers", "store", "duplicates", "unknown", "texts",
@@ -41,7 +42,7 @@ ORDER = {
         "config", "auto", "advice", "machine", "batches", "optimizer", "engine", "evaluation",
         "checkpoints", "memory", "loop", "__init__",
     ],
-    "runs": ["reading", "record", "store", "names", "listing", "__init__"],
+    "runs": ["reading", "record", "store", "caches", "names", "listing", "__init__"],
     "inference": [
         "prediction", "layers", "cached", "shares", "marks", "explanation", "transfer", "__init__",
     ],
@@ -59,7 +60,7 @@ ORDER = {
         "colours", "plain", "text", "markdown", "latex", "figures", "plots", "fragment", "page",
         "explained", "forms", "__init__",
     ],
-    "api": ["arguments", "results", "runs", "baselines", "functions", "saved", "__init__"],
+    "api": ["arguments", "results", "runs", "baselines", "presets", "functions", "saved", "__init__"],
     "__init__": [],
 }  # fmt: skip
 # The one module that imports each heavy package; others ask it.
@@ -71,7 +72,7 @@ GATEWAYS = {
     "transformers": ["backbones/tokenizer", "backbones/model"],
     "tokenizers": ["backbones/words"],
     "sklearn": ["data/known", "heads/logreg"],
-    "scipy": ["metrics/significance", "heads/logistic"],
+    "scipy": ["metrics/significance", "heads/logistic", "heads/crossfit"],
     "matplotlib": ["reports/render/plots"],
     "plotly": ["reports/render/figures"],
     "jinja2": ["reports/render/page"],

@@ -60,7 +60,7 @@ FILES = {
     "no text column": ("a.csv", "who,x,label\na,c,1\nb,d,0\n",
                        ["'who', 'x', 'label'", "--text-column"]),
     "no label column": ("a.csv", "text,x,y\na,1,1\nb,2,0\n", ["'x', 'y'", "--label-column"]),
-    "empty text": ("a.jsonl", rows(*GOOD, (0, "  "), (1, "")), ["row 5 (and 1 more", "empty"]),
+    "empty text": ("a.jsonl", rows(*GOOD, (0, "  "), (1, "")), ["rows 5 and 6 have an empty 'text'", "or give --skip-empty"]),
     "text that is no string": ("a.jsonl", '{"text": 1, "label": 0}\n{"text": 2, "label": 1}\n',
                                ["row 1", "not a string"]),
     "missing label": ("a.jsonl", rows(*GOOD, (None, "good")), ["row 5", "has no 'label'"]),

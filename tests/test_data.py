@@ -236,7 +236,7 @@ def test_splits_that_number_their_label_names_differently_are_refused(tmp_path):
         ([0, -1, 1], "train: row 2 has label -1, which marks a hidden or missing label (1 such"),
         ([-1, -1, -1], "train: row 1 has label -1, which marks a hidden or missing label (3 such"),
         (["0", "1", "-1"], "train: row 3 has label -1"),
-        ([0, None, 1, None], "row 2 (and 1 more rows) has no 'label'"),
+        ([0, None, 1, None], "rows 2 and 4 have no 'label'"),
         (["a", "b", " "], "row 3 has no 'label'"),
         ([0.0, 1.0, float("nan")], "row 3 has no 'label'"),
         ([0.0, 1.5], "train: row 2 has label 1.5: classes need whole numbers or strings"),
@@ -290,12 +290,12 @@ def test_texts_are_kept_as_they_are(tmp_path, suffix):
 @pytest.mark.parametrize(
     ("texts", "expected"),
     [
-        (["a", "", "b", ""], "row 2 (and 1 more rows) has an empty 'text'"),
+        (["a", "", "b", ""], "rows 2 and 4 have an empty 'text'"),
         (["a", "b", " \t\n\u3000"], "row 3 has an empty 'text'"),
         (["a", None, "b"], "row 2 has an empty 'text'"),
-        ([1, 2], "row 1 (and 1 more rows) has a 'text' that is not a string"),
-        ([b"a", b"b"], "row 1 (and 1 more rows) has a 'text' that is not a string"),
-        ([["a"], ["b"]], "row 1 (and 1 more rows) has a 'text' that is not a string"),
+        ([1, 2], "rows 1 and 2 have a 'text' that is not a string"),
+        ([b"a", b"b"], "rows 1 and 2 have a 'text' that is not a string"),
+        ([["a"], ["b"]], "rows 1 and 2 have a 'text' that is not a string"),
         (["1", "2.5", "-3e5"], "every 'text' is a number"),
     ],
     ids=str,
@@ -312,7 +312,7 @@ def test_texts_that_cannot_be_embedded_are_refused(tmp_path, texts, expected):
 def test_numbers_in_json_texts_are_refused(tmp_path):
     path = tmp_path / "d.jsonl"
     path.write_text('{"text": 7, "label": 0}\n{"text": 8, "label": 1}\n')
-    assert "has a 'text' that is not a string" in refusal(path)
+    assert "rows 1 and 2 have a 'text' that is not a string" in refusal(path)
 
 
 @pytest.mark.parametrize(

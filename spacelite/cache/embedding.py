@@ -69,6 +69,8 @@ def embed(
     text_column: str | None = None,
     label_column: str | None = None,
     data_dir: Path | None = None,
+    labels_as: str = "auto",
+    skip_empty: bool = False,
     training: bool = True,
     check: Callable[[TextDataset], None] = lambda texts: None,
     on_progress: OnProgress = lambda phase, done, total: None,
@@ -100,6 +102,9 @@ def embed(
         text_column: Name of the text column. Default: recognised automatically.
         label_column: Name of the label column. Default: recognised automatically.
         data_dir: Folder of local data sets, searched by name before the hub.
+        labels_as: `auto` to read labels that are all whole numbers as numbers, `text` to keep every
+            label as it is written.
+        skip_empty: Whether rows with an empty text are left out.
         training: Whether the data are to be trained on. If not, they may lack a train split, or
             have a single label or example.
         check: Called with the data set once it is read, before anything is computed; it may raise.
@@ -128,6 +133,8 @@ def embed(
         label_column=label_column,
         limit=limit,
         data_dir=data_dir,
+        labels_as=labels_as,
+        skip_empty=skip_empty,
         training=training,
     )
     check(found)

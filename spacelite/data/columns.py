@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,6 +103,7 @@ def find_text(
 
 def _by_usual_name(names: Sequence[str], usual: Sequence[str], taken: str | None) -> str | None:
     lower = {name.lower(): name for name in reversed(names) if name != taken}
+    lower.update((name, name) for name in names if name in lower and name != taken)
     return next((lower[candidate] for candidate in usual if candidate in lower), None)
 
 
@@ -165,29 +166,61 @@ def texts(table: sources.Table, column: str, skip_empty: bool = False) -> tuple[
         SpaceliteError: A text is empty or not a string, or every text is a number.
     """
     texts: list[Any] = table.rows.column(column).to_pylist()
-    no_string = [i for i, text in enumerate(texts) if text is not None and type(text) is not str]
-    if no_string:
-        _refuse_rows(table, no_string, f"a {column!r} that is not a string", "text_column")
-    empty = [i for i, text in enumerate(texts) if text is None or not text.strip()]
-    rows = np.arange(len(texts))
-    if empty and not skip_empty:
-        _refuse_rows(
-            table, empty, f"an empty {column!r}", "text_column", ", or give skip_empty=True"
-        )
+    check_texts(table.origin, column, texts, skip_empty=skip_empty)
+    rows = np.flatnonzero([text is not None and bool(text.strip()) for text in texts])
+    empty = np.setdiff1d(np.arange(len(texts)), rows).tolist()
     if empty:
-        rows = np.setdiff1d(rows, empty)
         left = f"{len(empty):,} row{' is' if len(empty) == 1 else 's are'} left out"
         log.info("%s: %s, because the text is empty (%s)", table.origin, left, _listed(empty))
-        if not len(rows):
-            raise SpaceliteError(f"{table.origin}: every {column!r} is empty")
-    texts = [texts[row] for row in rows.tolist()]
-    if all(_is_number(text) for text in texts):
+    return [texts[row] for row in rows.tolist()], rows
+
+
+def check_texts(
+    origin: str,
+    column: str,
+    texts: Iterable[Any],
+    *,
+    refuse_numbers: bool = True,
+    skip_empty: bool | None = None,
+) -> int:
+    """Check that all texts of a column are strings that are not empty, and return their number.
+
+    Args:
+        origin: Where the table comes from, for messages.
+        column: The text column.
+        texts: The values of its rows.
+        refuse_numbers: Whether texts that are all numbers are refused.
+        skip_empty: True if empty texts are left out later; False if they could be, which the
+            message then says.
+
+    Raises:
+        SpaceliteError: A text is empty or not a string, or every text is a number.
+    """
+    no_string: list[int] = []
+    empty: list[int] = []
+    rows, numbers = 0, refuse_numbers
+    for row, text in enumerate(texts):
+        rows = row + 1
+        if text is None or (type(text) is str and not text.strip()):
+            empty.append(row)
+        elif type(text) is not str:
+            no_string.append(row)
+        elif numbers:
+            numbers = _is_number(text)
+    if no_string:
+        _refuse_rows(origin, no_string, f"a {column!r} that is not a string", "text_column")
+    if empty and not skip_empty:
+        way_out = ", or give skip_empty=True" if skip_empty is False else ""
+        _refuse_rows(origin, empty, f"an empty {column!r}", "text_column", way_out)
+    if rows and len(empty) == rows:
+        raise SpaceliteError(f"{origin}: every {column!r} is empty: there is nothing to read")
+    if rows and numbers:
         raise SpaceliteError(
-            f"{table.origin}: every {column!r} is a number: name the column that holds the texts "
-            "with text_column",
+            f"{origin}: every {column!r} is a number: name the column that holds the texts with "
+            "text_column",
             ["text_column"],
         )
-    return texts, rows
+    return rows
 
 
 def _is_number(text: str) -> bool:
@@ -225,7 +258,11 @@ def label_values(table: sources.Table, column: str, rows: Rows) -> list[Any]:
             isinstance(value, list) or (isinstance(value, str) and "," in value) for value in values
         )
         _refuse_rows(
-            table, missing, f"no {column!r}", "label_column", f" ({LISTS})" if several else ""
+            table.origin,
+            missing,
+            f"no {column!r}",
+            "label_column",
+            f" ({LISTS})" if several else "",
         )
     if all(isinstance(value, list) for value in values):
         return values
@@ -250,11 +287,11 @@ def _listed(rows: Sequence[int]) -> str:
 
 
 def _refuse_rows(
-    table: sources.Table, rows: list[int], problem: str, argument: str, way_out: str = ""
+    origin: str, rows: list[int], problem: str, argument: str, way_out: str = ""
 ) -> None:
     have, them = ("has", "it") if len(rows) == 1 else ("have", "them")
     raise SpaceliteError(
-        f"{table.origin}: {_listed(rows)} {have} {problem}: correct or remove {them}, or name "
+        f"{origin}: {_listed(rows)} {have} {problem}: correct or remove {them}, or name "
         f"another column with {argument}{way_out}",
         [argument, "skip_empty"],
     )

@@ -32,6 +32,8 @@ def read(
     label_column: str | None = None,
     limit: int | None = None,
     data_dir: Path | None = None,
+    labels_as: str = "auto",
+    skip_empty: bool = False,
     training: bool = True,
 ) -> TextDataset:
     """Read a data set from a name, a path or Python objects.
@@ -48,6 +50,9 @@ def read(
         label_column: Name of the label column. Default: recognised automatically.
         limit: Maximum examples per split: a seeded, stratified sample.
         data_dir: Folder of local data sets, searched by name before the hub.
+        labels_as: `auto` to read labels that are all whole numbers as numbers, `text` to keep every
+            label as it is written.
+        skip_empty: Whether rows with an empty text are left out.
         training: Whether the data are to be trained on, as in `load`.
 
     Returns:
@@ -72,6 +77,8 @@ def read(
             label_column=label_column,
             limit=limit,
             data_dir=data_dir,
+            labels_as=labels_as,
+            skip_empty=skip_empty,
             training=training,
         )
     name = name or NAME
@@ -84,6 +91,8 @@ def read(
         text_column=text_column,
         label_column=label_column,
         limit=limit,
+        labels_as=labels_as,
+        skip_empty=skip_empty,
         training=training,
     )
 

@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from spacelite.data import columns, sources
+from spacelite.data import columns, labels, sources
+from spacelite.data.columns import Reading
 from spacelite.data.known import KNOWN, KnownDataset, by_hub_name
 from spacelite.data.sources import Table
 from spacelite.data.splits import SEED, Sources, Split, TextDataset, stratified_sample
@@ -33,17 +35,22 @@ def load(
     label_column: str | None = None,
     limit: int | None = None,
     data_dir: Path | None = None,
+    labels_as: str = "auto",
+    skip_empty: bool = False,
     training: bool = True,
 ) -> TextDataset:
     """Load a data set by name or path.
 
     Args:
-        name: A known data set; a csv, tsv, json, jsonl or parquet file, or a folder of them; a hub data
-            set (`owner/name`, `owner/name:configuration`).
+        name: A known data set; a csv, tsv, json, jsonl or parquet file, or a folder of them; a hub
+            data set (`owner/name`, `owner/name:configuration`).
         text_column: Name of the text column. Default: recognised automatically.
         label_column: Name of the label column. Default: recognised automatically.
         limit: Maximum examples per split: a seeded, stratified sample.
         data_dir: Folder of local data sets, searched by name before the hub.
+        labels_as: `auto` to read labels that are all whole numbers as numbers, `text` to keep every
+            label as it is written.
+        skip_empty: Whether rows with an empty text are left out.
         training: Whether the data are to be trained on. If not, they may lack a train split, or
             have a single label or example (which is then the test split).
 
@@ -54,6 +61,7 @@ def load(
         SpaceliteError: The data cannot be read or trained on; the message says where and why.
     """
     _check_limit(limit)
+    reading = _reading(text_column, label_column, labels_as, skip_empty)
     known = KNOWN.get(name)
     if known is not None and known.make is not None:
         made = {
@@ -62,7 +70,7 @@ def load(
         }
         dataset = TextDataset(name, made, known.label_names)
     else:
-        dataset = _read(_in_folder(name, data_dir), text_column, label_column, training)
+        dataset = _read(_in_folder(name, data_dir), reading, training)
     return _limited(dataset, limit, training)
 
 
@@ -73,6 +81,8 @@ def from_tables(
     text_column: str | None = None,
     label_column: str | None = None,
     limit: int | None = None,
+    labels_as: str = "auto",
+    skip_empty: bool = False,
     training: bool = True,
 ) -> TextDataset:
     """Create a data set from tables in memory.
@@ -83,6 +93,9 @@ def from_tables(
         text_column: Name of the text column. Default: recognised automatically.
         label_column: Name of the label column. Default: recognised automatically.
         limit: Maximum examples per split: a seeded, stratified sample.
+        labels_as: `auto` to read labels that are all whole numbers as numbers, `text` to keep every
+            label as it is written.
+        skip_empty: Whether rows with an empty text are left out.
         training: Whether the data are to be trained on, as in `load`.
 
     Returns:
@@ -92,9 +105,14 @@ def from_tables(
         SpaceliteError: The data cannot be trained on; the message says where and why.
     """
     _check_limit(limit)
-    splits, label_names = _numbered(name, tables, (), text_column, label_column)
+    reading = _reading(text_column, label_column, labels_as, skip_empty)
+    splits, label_names = _numbered(name, tables, (), reading)
     splits = _completed(name, splits, None, training)
     return _limited(TextDataset(name, splits, label_names), limit, training)
+
+
+def _reading(text: str | None, label: str | None, labels_as: str, skip_empty: bool) -> Reading:
+    return Reading(text_column=text, label_column=label, labels_as=labels_as, skip_empty=skip_empty)
 
 
 def _check_limit(limit: int | None) -> None:
@@ -140,9 +158,7 @@ def _split_name(name: str) -> tuple[str, KnownDataset | None]:
     return name.removesuffix(last) + known.of, known
 
 
-def _read(
-    name: str, text_column: str | None, label_column: str | None, training: bool
-) -> TextDataset:
+def _read(name: str, reading: Reading, training: bool) -> TextDataset:
     base, merging = _split_name(name)
     path = Path(os.path.expanduser(base))  # noqa: PTH111 - Path's own raises for ~nobody
     if os.path.exists(path):  # noqa: PTH110 - Path's own raises for over-long names
@@ -160,7 +176,7 @@ def _read(
     if known is not None and known.prepare is not None:
         tables = {split: known.prepare(table) for split, table in tables.items()}
     class_names = known.label_names if known else ()
-    splits, label_names = _numbered(base, tables, class_names, text_column, label_column)
+    splits, label_names = _numbered(base, tables, class_names, reading)
     if merging is not None:
         if known is None or label_names != known.label_names:
             raise SpaceliteError(
@@ -184,20 +200,20 @@ def _numbered(
     name: str,
     tables: Mapping[str, Table],
     class_names: tuple[str, ...],
-    text_column: str | None,
-    label_column: str | None,
+    reading: Reading,
 ) -> tuple[dict[str, Split], tuple[str, ...]]:
     """Each split's texts and numbered labels, and the label names; `class_names` are the names of
     labels 0..C-1 if they are known, else empty."""
     known = bool(class_names)
     texts: dict[str, list[str]] = {}
+    rows: dict[str, npt.NDArray[np.int64]] = {}
     values: dict[str, list[Any]] = {}
     for split, table in tables.items():
         if not table.rows.num_rows:
             raise SpaceliteError(f"{table.origin} has no rows: it needs at least one text")
-        text_name, label_name = columns.find(table, text_column, label_column)
-        texts[split] = columns.texts(table, text_name)
-        values[split] = columns.label_values(table, label_name)
+        text_name, label_name = columns.find(table, reading.text_column, reading.label_column)
+        texts[split], rows[split] = columns.texts(table, text_name, reading.skip_empty)
+        values[split] = columns.label_values(table, label_name, rows[split])
         names = table.class_names.get(label_name, ())
         if names and not known and names != (class_names or names):
             raise SpaceliteError(
@@ -205,13 +221,20 @@ def _numbered(
                 "give all splits the same label names"
             )
         class_names = class_names or names
-    if text_column is None or label_column is None:
+    if reading.text_column is None or reading.label_column is None:
         every = [value for split in values.values() for value in split]
         there = table.rows.column_names
-        columns.say_choice(name, there, text_name, label_name, every, label_column is not None)
-    numbers, label_names = columns.numbered(values, class_names, name)
+        named = reading.label_column is not None
+        columns.say_choice(name, there, text_name, label_name, every, named)
+    if reading.labels_as == "text":
+        values = labels.as_text(values, named=bool(class_names))
+    else:
+        labels.refuse_joined(values, name)
+        values = labels.as_numbers(values, name)
+    numbers, label_names = labels.numbered(values, class_names, name, rows)
+    labels.warn_of_similar(label_names, name)
     return {
-        split: Split(texts[split], numbers[split], table.source_rows)
+        split: Split(texts[split], numbers[split], table.source_rows.take(rows[split]))
         for split, table in tables.items()
     }, label_names
 
@@ -263,8 +286,8 @@ def _completed(
 
 
 def _check_classes(dataset: TextDataset, limit: int | None = None) -> None:
-    labels = dataset.splits["train"].labels
-    counts = task_of(labels).label_counts(labels, len(dataset.label_names))
+    own = dataset.splits["train"].labels
+    counts = task_of(own).label_counts(own, len(dataset.label_names))
     present = [name for name, count in zip(dataset.label_names, counts, strict=True) if count]
     if len(present) < 2:
         sampled = "" if limit is None else f" with limit={limit}"

@@ -1,0 +1,176 @@
+"""Labels that are numbers, text or lists: how they are read, refused and spoken of."""
+
+import json
+import logging
+
+import pandas as pd
+import pytest
+from conftest import refusal
+from spacelite_cli.app import app
+from typer.testing import CliRunner
+
+from spacelite import data
+
+
+def frame(labels, **columns):
+    return pd.DataFrame(
+        {"text": [f"text {i}" for i in range(len(labels))], "label": labels, **columns}
+    )
+
+
+def names(labels, **options):
+    """The label names of a data set whose three splits have these labels."""
+    own = frame(labels)
+    return data.read({"train": own, "validation": own, "test": own}, **options).label_names
+
+
+@pytest.mark.parametrize(
+    ("labels", "auto", "text"),
+    [
+        (["10", "9", "10"], ("9", "10"), ("10", "9")),
+        (["01", "2", "01"], ("1", "2"), ("01", "2")),
+        ([1, 2, 1], ("1", "2"), ("1", "2")),
+        ([True, False], ("false", "true"), ("false", "true")),
+        ([" b", "a"], ("a", "b"), ("a", "b")),
+        ([[1, 2], [2], []], ("1", "2"), ("1", "2")),
+        ([[0, 1], [1, 0]], ("0", "1"), ("0", "1")),
+    ],
+    ids=str,
+)
+def test_labels_as_text_are_kept_as_they_are_written(labels, auto, text):
+    assert names(labels) == auto
+    assert names(labels, labels_as="text") == text
+
+
+@pytest.mark.parametrize("labels", [["1.1", "1.2", "1.10"], ["1.0", "1", "01"], ["1.1", "a"]])
+def test_any_string_is_a_label_as_text(labels):
+    assert names(labels, labels_as="text") == tuple(sorted(labels))
+    assert names([1.5, 2.5], labels_as="text") == ("1.5", "2.5")
+
+
+def test_fractions_are_refused_with_the_option():
+    assert "or give labels_as='text'" in refusal(names, ["1.1", "1.2"])
+
+
+def test_two_spellings_that_would_become_one_number_are_refused_over_all_splits(caplog):
+    message = (
+        "the labels '01' and '1' would become one number, 1: give labels_as='text' to keep them "
+        "apart, or write them alike"
+    )
+    assert refusal(names, ["01", "1", "2"]) == f"texts: {message}"
+    splits = {"train": frame(["1", "2"]), "test": frame(["01", "2"]), "validation": frame(["1"])}
+    assert refusal(data.read, splits) == f"texts: {message}"
+    assert refusal(data.read, {**splits, "train": frame([1, 2])}) == f"texts: {message}"
+    assert data.read(splits, labels_as="text").label_names == ("01", "1", "2")
+    assert "one number" not in caplog.text
+    # A number with and without a decimal point is one, which is said.
+    assert names(["1", "1.0", "2"]) == ("1", "2")
+    assert "the labels '1' and '1.0' are one number, 1: give labels_as='text'" in caplog.text
+
+
+def test_a_split_without_the_labels_that_are_no_numbers_is_no_mixture_of_types():
+    splits = {"train": frame(["1", "2", "none"]), "validation": frame(["1"]), "test": frame(["2"])}
+    assert data.read(splits).label_names == ("1", "2", "none")
+
+
+def test_labels_as_text_keep_the_names_that_are_known(tmp_path):
+    from datasets import ClassLabel, Dataset, Features, Value
+
+    features = Features({"text": Value("string"), "label": ClassLabel(names=["neg", "pos"])})
+    rows = Dataset.from_dict({"text": ["a", "b", "c"], "label": [1, 0, 1]}, features)
+    assert data.read({"train": rows, "validation": rows}, labels_as="text").label_names == (
+        "neg", "pos",
+    )  # fmt: skip
+
+
+def test_the_choice_changes_the_data_only_where_it_changes_the_labels():
+    own = {"train": frame(["a", "b"]), "validation": frame(["a", "b"])}
+    assert data.read(own).fingerprint == data.read(own, labels_as="text").fingerprint
+    assert refusal(data.read, own, labels_as="words") == "labels_as=words: choose auto or text"
+
+
+def test_columns_whose_names_differ_only_in_case():
+    rows = frame(["a", "b"], Text=["x", "y"], Label=["c", "d"])
+    upper_first = rows[["Text", "Label", "text", "label"]]
+    for own in (rows, upper_first):
+        assert data.read({"train": own, "validation": own}).splits["train"].texts == [
+            "text 0",
+            "text 1",
+        ]
+        found = data.read(
+            {"train": own, "validation": own}, text_column="Text", label_column="Label"
+        )
+        assert found.splits["train"].texts == ["x", "y"] and found.label_names == ("c", "d")
+
+
+def command(path, bert, *options):
+    return CliRunner().invoke(
+        app, ["embed", "--dataset", str(path), "--backbone", str(bert), "--device", "cpu",
+              "--cache-dir", str(path.parent / "cache"), *options],
+    )  # fmt: skip
+
+
+def test_the_command_names_its_option_and_takes_it(bert, tmp_path):
+    path = tmp_path / "d.csv"
+    path.write_text("text,label\n" + "good film,01\nbad film,1\n" * 10)
+    refused = command(path, bert)
+    assert refused.exit_code == 1 and "give --labels-as text to keep them apart" in refused.stderr
+    done = command(path, bert, "--labels-as", "text", "--json")
+    assert json.loads(done.stdout)["spec"]["label_names"] == ["01", "1"]
+
+
+# Rows with empty texts
+
+
+def test_empty_texts_are_named_and_left_out_on_request(caplog):
+    caplog.set_level(logging.INFO, "spacelite")
+    rows = pd.DataFrame(
+        {"text": ["a", "", "b", None, " ", "c", "", "\n", "d"],
+         "label": ["x", None, "y", "x", "x", "x", "y", "y", "y"]}
+    )  # fmt: skip
+    message = refusal(data.read, rows)
+    assert message == (
+        "texts: rows 2, 4, 5 and 2 more have an empty 'text': correct or remove them, or name "
+        "another column with text_column, or give skip_empty=True"
+    )
+    found = data.read({"train": rows, "validation": rows}, skip_empty=True)
+    assert found.splits["train"].texts == ["a", "b", "c", "d"]
+    assert found.splits["train"].labels.tolist() == [0, 1, 0, 1]
+    assert found.splits["train"].sources.row.tolist() == [1, 3, 6, 9]
+    assert caplog.messages[0] == (
+        "texts (train): 5 rows are left out, because the text is empty (rows 2, 4, 5 and 2 more)"
+    )
+    rows.loc[8, "label"] = None
+    assert "row 9 has no 'label'" in refusal(data.read, rows, skip_empty=True)
+    assert "every 'text' is empty" in refusal(
+        data.read, frame(["a"]).assign(text=""), skip_empty=True
+    )
+
+
+def test_rows_are_named_as_they_stand_in_the_data():
+    rows = pd.DataFrame({"text": ["a", "", "b"], "label": [0, 0, -1]})
+    assert "row 3 has label -1" in refusal(data.read, rows, skip_empty=True)
+    lists = frame([[0, 1], [], [1, -1]])
+    assert "row 3 has label -1" in refusal(data.read, lists)
+
+
+# Several labels in one string
+
+LISTS = "in multi-label data, give a list of labels for each text, [] for none"
+
+
+def test_several_labels_in_one_string_are_refused():
+    message = refusal(names, ["joy", "joy,fear", "fear", "fear, anger", "anger"])
+    assert message == (
+        f"texts: labels such as 'fear, anger' are several labels in one string: {LISTS} (as json "
+        "or parquet, or in Python); or give labels_as='text' if each is one label"
+    )
+    assert len(names(["joy", "joy,fear", "fear"], labels_as="text")) == 3
+    assert len(names(["Paris, France", "Lyon, France", "Rome, Italy"])) == 3
+
+
+@pytest.mark.parametrize("labels", [["joy,fear", "", "joy"], [["joy"], None, ["fear"]]], ids=str)
+def test_a_missing_list_of_labels_is_refused_with_what_to_give(labels):
+    message = refusal(names, labels)
+    assert "row 2 has no 'label'" in message and message.endswith(f"({LISTS})")
+    assert LISTS not in refusal(names, ["joy", "", "fear"])
