@@ -14,7 +14,9 @@ from .options import (
     Device,
     Json,
     LabelColumn,
+    LabelsAs,
     Limit,
+    SkipEmpty,
     TextColumn,
     TokensPerBatch,
 )
@@ -60,6 +62,8 @@ def embed(
     ] = None,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
+    labels_as: LabelsAs = "auto",
+    skip_empty: SkipEmpty = False,
     data_dir: DataDir = None,
     cache_dir: CacheDir = CACHE_DIR,
     as_json: Json = False,
@@ -84,6 +88,8 @@ def embed(
             revision=revision,
             text_column=text_column,
             label_column=label_column,
+            labels_as=labels_as,
+            skip_empty=skip_empty,
             data_dir=data_dir,
             progress=on_progress,
         )

@@ -44,6 +44,16 @@ TextColumn = Annotated[
 LabelColumn = Annotated[
     str | None, typer.Option(help="Name of the label column, if it is not an obvious one.")
 ]
+LabelsAs = Annotated[
+    str,
+    typer.Option(
+        help="auto: labels that are all whole numbers are read as numbers; text: every label is "
+        "kept as it is written."
+    ),
+]
+SkipEmpty = Annotated[
+    bool, typer.Option("--skip-empty", help="Leave out rows whose text is empty.")
+]
 RUN_NAME = "A run's id, a part of it that no other run has, its name, or its folder."
 RunName = Annotated[str, typer.Argument(help=RUN_NAME)]
 RunBackbone = Annotated[

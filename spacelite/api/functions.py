@@ -52,6 +52,8 @@ def embed(
     text_column: str | None = None,
     label_column: str | None = None,
     data_dir: str | Path | None = None,
+    labels_as: str = "auto",
+    skip_empty: bool = False,
     progress: Progress = True,
 ) -> EmbeddedDataset:
     """Run a frozen backbone once over a data set and keep every token's hidden state.
@@ -81,6 +83,9 @@ def embed(
         text_column: Name of the text column. Default: recognised automatically.
         label_column: Name of the label column. Default: recognised automatically.
         data_dir: Folder of local data sets, searched by name before the hub.
+        labels_as: `auto` to read labels that are all whole numbers as numbers, `text` to keep every
+            label as it is written.
+        skip_empty: Whether rows with an empty text are left out.
         progress: True for bars, False for none, or a function called with (phase, done, total).
 
     Returns:
@@ -111,6 +116,8 @@ def embed(
             text_column=text_column,
             label_column=label_column,
             data_dir=None if data_dir is None else Path(data_dir),
+            labels_as=labels_as,
+            skip_empty=skip_empty,
             on_progress=on_progress,
         )
     local = str(Path(backbone).absolute()) if Path(backbone).is_dir() else None

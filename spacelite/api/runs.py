@@ -301,6 +301,8 @@ class TrainedRun:
         text_column: str | None = None,
         label_column: str | None = None,
         data_dir: str | Path | None = None,
+        labels_as: str = "auto",
+        skip_empty: bool = False,
         progress: Progress = True,
     ) -> Evaluation:
         """Evaluate the head on another data set, and save the metrics with the run.
@@ -317,6 +319,8 @@ class TrainedRun:
             text_column: As in `embed`.
             label_column: As in `embed`.
             data_dir: As in `embed`.
+            labels_as: As in `embed`.
+            skip_empty: As in `embed`.
             progress: True for bars, False for none, or a function called with (phase, done, total).
 
         Raises:
@@ -353,6 +357,8 @@ class TrainedRun:
                     text_column=text_column,
                     label_column=label_column,
                     data_dir=None if data_dir is None else Path(data_dir),
+                    labels_as=labels_as,
+                    skip_empty=skip_empty,
                     training=False,
                     check=lambda texts: inference.label_numbers(
                         self.run,
