@@ -107,11 +107,13 @@ def report(
         raise SpaceliteError(f"{systems[0]}: to compare systems, put --compare before the first")
     conditions = _conditions(where or [])
     runs = api.load_runs(cache_dir)
+    if not len(runs):
+        raise SpaceliteError(f"{cache_dir} holds no run: train one first")
     if out is not None and runs:
         make_folder(out if of_file is None else out.parent)  # before the long part
     with console.progress() as on_progress:
         report = api.report(
-            runs if len(runs) else None,  # None: the message names the folder
+            runs,
             compare=named,
             cache=cache,
             dataset=dataset,

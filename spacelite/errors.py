@@ -33,6 +33,8 @@ class SpaceliteError(Exception):
         for name in self.arguments:
             # Whole words only: a path may contain the same letters.
             message = re.sub(rf"(?<![\w./-]){name}=True\b", option(name), message)
+            without = re.sub(r"^-+", r"\g<0>no-", option(name))
+            message = re.sub(rf"(?<![\w./-]){name}=False\b", without, message)
             word = rf"(?<![\w./-]){name}='([\w.:]+)'"  # no quotes, where a shell needs none
             message = re.sub(word, rf"{option(name)} \1", message)
             message = re.sub(rf"(?<![\w./-]){name}=", f"{option(name)} ", message)

@@ -6,10 +6,13 @@ import errno
 import glob
 import json
 import logging
+import math
 import os
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from spacelite.errors import SpaceliteError
 
@@ -57,6 +60,22 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Write a file atomically. Raises OSError."""
     with atomic_write(path) as partial:
         partial.write_bytes(content)
+
+
+def checksum(path: Path) -> str:
+    """CRC-32 of a file, eight hexadecimal digits. Raises OSError if it cannot be read."""
+    return f"{zlib.crc32(path.read_bytes()):08x}"
+
+
+def finite(content: Any) -> Any:
+    """Content for a JSON document: NaN and infinity become null, and what JSON lacks its text."""
+    if isinstance(content, dict):
+        return {key: finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [finite(value) for value in content]
+    if isinstance(content, float) and not math.isfinite(content):
+        return None
+    return content if isinstance(content, str | int | float | bool | None) else str(content)
 
 
 def write_json(path: Path, content: object) -> None:

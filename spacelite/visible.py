@@ -10,7 +10,7 @@ import re
 
 # Controls but tab and line feed (C0, DEL, C1), line and paragraph separators, and what changes the
 # direction of writing.
-HOSTILE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+HOSTILE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 def visible(text: str) -> str:

@@ -109,7 +109,8 @@ def test_whatever_is_wrong_with_a_record_the_run_works_or_is_left_out(
         lines = result.stderr.splitlines()
         assert result.exit_code == (0 if found or command[0] == "runs" else 1), lines[-1]
         for name in out:
-            assert sum(f"{name} " in line or f"{name}:" in line for line in lines) == 1
+            said = [line for line in lines if f"{name} " in line or f"{name}:" in line]
+            assert len(said) == 1, said
         assert "Traceback" not in result.stderr and "this is a bug" not in result.stderr
 
 
@@ -161,8 +162,10 @@ def test_the_message_says_which_value_is_wrong(path, value, words, trained, tmp_
 def test_a_setting_of_an_extension_that_is_not_imported_is_read(trained, tmp_path):
     """Its figures are right; only its head cannot be used here."""
     folder = shutil.copytree(trained[1].folder, tmp_path / "copy")
-    text = (folder / "run.json").read_text().replace('"pooling": "mean"', '"pooling": "max"')
-    (folder / "run.json").write_text(text)
+    content = json.loads((folder / "run.json").read_text())
+    content["settings"]["pooling"] = "max"
+    del content["id"]  # as if it had been saved with this pooling
+    (folder / "run.json").write_text(json.dumps(content))
     assert runs.load(folder).record.head.pooling == "max"
 
 
@@ -212,3 +215,52 @@ def test_missing_files_are_not_called_damaged(trained, tmp_path, caplog):
     with pytest.raises(SpaceliteError, match=r"head.safetensors is missing: train the head again"):
         _ = run.parameters
     assert run.history() == [] and "history.json is missing" in caplog.text
+
+
+def test_settings_that_do_not_fit_the_id_are_damage(trained, tmp_path):
+    """A flipped bit in the name of a setting would read as its default."""
+    folder = shutil.copytree(trained[0].folder, tmp_path / "copy")
+    text = (folder / "run.json").read_text()
+    (folder / "run.json").write_text(text.replace('"epochs"', '"epocHs"'))
+    assert "its settings are not those of the id" in refusal(runs.load, folder)
+
+
+def test_a_copied_folder_is_no_further_seed(trained, tmp_path, caplog):
+    for run in trained:
+        shutil.copytree(run.folder, tmp_path / "runs" / run.id)
+    before = {run.id for run in runs.load_all(tmp_path)}
+    shutil.copytree(trained[0].folder, tmp_path / "runs" / f"{trained[0].id}-copy")
+    shutil.copytree(trained[1].folder, tmp_path / "runs" / "a-copy")
+    (tmp_path / "runs" / "z-link").symlink_to(trained[1].folder)
+    caplog.clear()
+    assert {run.id for run in runs.load_all(tmp_path)} == before
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 3 and all("is a copy of" in line for line in said)
+    assert runs.find(tmp_path, "a-copy").record.head == trained[1].record.head  # still usable
+
+
+@pytest.mark.parametrize("what", ["byte", "not a number", "older"])
+def test_changed_parameters_are_noticed(trained, tmp_path, what):
+    from safetensors.numpy import load_file, save_file
+
+    folder = shutil.copytree(trained[0].folder, tmp_path / "copy")
+    file, record = folder / "head.safetensors", folder / "run.json"
+    content = json.loads(record.read_text())
+    assert content["checksums"].keys() == {"head.safetensors"}
+    if what == "byte":
+        data = bytearray(file.read_bytes())
+        data[-3] ^= 1
+        file.write_bytes(data)
+    else:  # older runs have no checksums
+        del content["checksums"]
+        record.write_text(json.dumps(content))
+    if what == "not a number":
+        tensors = load_file(file)
+        next(iter(tensors.values())).reshape(-1)[0] = float("nan")
+        save_file(tensors, file)
+    run = runs.load(folder)
+    if what == "older":
+        assert run.parameters.keys() == trained[0].parameters.keys()
+        return
+    with pytest.raises(SpaceliteError, match="head.safetensors is damaged .*train the head again"):
+        _ = run.parameters

@@ -371,3 +371,7 @@ def test_a_colleague_gets_the_folder_of_a_run(
     assert example.exit_code == 0  # eval has embedded the data set of the run
     report = spacelite.report("run", progress=False)
     assert len(report.findings.parts) == 2
+
+
+def test_an_empty_name_means_no_run(cache_dir):
+    assert "a run's name is empty" in refusal(runs.find, cache_dir, "")

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 import spacelite
 from spacelite.api import EmbeddedDataset
-from spacelite.heads.grid import seed_list
+from spacelite.heads.grid import grid, seed_list
 from spacelite.settings import OTHER_NAMES
 
 
@@ -210,3 +210,9 @@ def test_train_says_how_long_it_took(cache_path, tmp_path, monkeypatch):
     there = ["--cache", cache_path, "--cache-dir", tmp_path]
     done = spacelite_command("train", *there, "--head", "linear", "--epochs", 1)
     assert "1 head trained in 65.4 s" in done.stdout, done.output
+
+
+def test_a_grid_of_millions_is_refused_before_it_is_built():
+    settings = {"inter": list(range(50)), "intra": list(range(50)), "seed": list(range(100))}
+    message = refusal(grid, ["linear", "space"], settings)
+    assert message.startswith("this grid has 250,000 space heads: train at most 100,000 at a time")

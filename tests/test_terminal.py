@@ -166,6 +166,7 @@ def test_the_styles_of_a_text_stay_where_they_were():
 def test_errors_and_printed_results_are_visible_in_python_too():
     assert str(SpaceliteError(f"{TITLE} is\nnot there")) == "\\x1b]0;hacked\\x07 is not there"
     assert visible("a\nb\tc") == "a\nb\tc"
+    assert visible("\u200e\u200f\u061c") == r"\u200e\u200f\u061c"
     assert json.loads(json_escaped(json.dumps("\x7f\u202e\x9b", ensure_ascii=False))) == (
         "\x7f\u202e\x9b"
     )
@@ -329,3 +330,20 @@ def test_an_ascii_only_terminal_gets_question_marks_and_no_error(run, tmp_path):
         PYTHONIOENCODING="ascii",
     )
     assert json.loads(done.stdout.decode("ascii"))[0]["text"] == "café 好"
+
+
+def test_pages_hold_no_control_characters(tmp_path):
+    from spacelite.reports.document.blocks import Cell, Heading, Line, Table
+    from spacelite.reports.render import page
+
+    bad = "a\x1b[31m\x07\u202e"
+    html = page.report_page(
+        [Heading(1, bad), Table(bad, [bad, "b"], [Line([Cell(bad), Cell(bad)])])]
+    )
+    assert not [mark for mark in "\x1b\x07\u202e" if mark in html]
+    assert r"a\x1b[31m\x07\u202e" in html
+
+
+def test_a_false_argument_is_the_option_that_leaves_out():
+    error = SpaceliteError("leave them out with layers=False", ["layers"])
+    assert error.for_options(lambda name: f"--{name}") == "leave them out with --no-layers"

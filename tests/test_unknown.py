@@ -170,3 +170,17 @@ def test_backbones_without_an_unknown_token_have_no_unknown_tokens(tmp_path):
     ids, offsets = np.array([0, 1, 2]), np.array([0, 1, 3])
     assert backbones.unknown_shares(ids, offsets, own).tolist() == [1, 0]
     assert backbones.unknown_shares(ids, offsets, none).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("wrong", ['"x"', "-1", "1e9", "true", "999999999", "null"])
+def test_counts_that_cannot_be_are_as_none(foreign, wrong):
+    path = unknown.counts_path(foreign.path)
+    before = path.read_text()
+    try:
+        counts = json.loads(before)
+        counts["train"]["unknown"] = json.loads(wrong)
+        path.write_text(json.dumps(counts))
+        assert unknown.read(foreign.path) is None
+    finally:
+        path.write_text(before)
+    assert unknown.read(foreign.path) is not None

@@ -123,6 +123,8 @@ def find(cache_dir: Path, name: str, *, exact: bool = False) -> Path:
     Raises:
         SpaceliteError: No cache matches, or more than one.
     """
+    if not name:
+        raise SpaceliteError("a cache's name is empty: give its name or its path")
     there = cache_files(cache_dir)
     matches = [path for path in there if name in (path.stem, path.name)]
     if not matches and not exact:

@@ -115,6 +115,19 @@ def read(path: Path) -> UnknownTokens | None:
     """The counts of a cache; None if they were not kept, or their file is damaged."""
     try:
         content = json.loads(counts_path(path).read_text("utf-8"))
-        return UnknownTokens({name: SplitCounts(**counts) for name, counts in content.items()})
+        splits = {name: SplitCounts(**counts) for name, counts in content.items()}
+        if not all(map(_possible, splits.values())):
+            return None
+        return UnknownTokens(splits)
     except (OSError, ValueError, TypeError, AttributeError):
         return None
+
+
+def _possible(counts: SplitCounts) -> bool:
+    """Whether counts that were read from a file can be those of a split."""
+    values = (counts.tokens, counts.unknown, counts.texts, counts.mostly_unknown)
+    return (
+        all(type(value) is int and value >= 0 for value in values)
+        and counts.unknown <= counts.tokens
+        and counts.mostly_unknown <= counts.texts
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import operator
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,6 +16,9 @@ from spacelite.heads.config import HeadConfig
 from spacelite.settings import LARGEST_SEED, suggestion
 
 MAX_SEEDS = 10_000  # far more than anyone needs
+
+
+MOST_HEADS = 100_000  # of a kind in a grid: more than fit into memory
 
 
 def grid(
@@ -42,6 +46,11 @@ def grid(
             (each for each in settings if each in own), key=lambda each: _LAST.get(each, 0)
         )
         used.update(order)
+        count = math.prod(len(settings[each]) for each in order)
+        if count > MOST_HEADS:
+            raise SpaceliteError(
+                f"this grid has {count:,} {name} heads: train at most {MOST_HEADS:,} at a time"
+            )
         configs.extend(
             config_type(**dict(zip(order, values, strict=True)))
             for values in itertools.product(*(settings[each] for each in order))

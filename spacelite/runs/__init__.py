@@ -1,11 +1,11 @@
 """A trained head on disk. In: a trained head. Out: a run that can be loaded, found and compared."""
 
+from spacelite.runs.caches import find_cache
 from spacelite.runs.listing import differing, rows
 from spacelite.runs.names import find, folder_of, names_for, remove, rename
 from spacelite.runs.record import RunRecord, TransferRecord, figure, run_id, shown_split
 from spacelite.runs.store import (
     Run,
-    find_cache,
     load,
     load_all,
     predictions_of,

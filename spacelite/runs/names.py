@@ -130,6 +130,8 @@ def folder_of(cache_dir: Path, name: str) -> Path:
     Raises:
         SpaceliteError: No run matches, or more than one.
     """
+    if not name:
+        raise SpaceliteError("a run's name is empty: give its id, its name or its folder")
     runs = runs_folder(cache_dir)
     ids = sorted(path.name for path in runs.glob("[!.]*") if path.is_dir())
     if name in ids:

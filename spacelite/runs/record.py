@@ -44,6 +44,7 @@ class RunRecord:
             runs lack newer metrics.
         chosen: The settings that the size of the training set chose, each with "auto".
         cross_validated: The settings that cross-validation on train chose, such as C, by name.
+        checksums: CRC-32 of files of the run, hexadecimal, by name; older runs have none.
         best_epoch: Epoch of the final weights if early stopping chose it, else None.
         seconds: Duration of the training pass.
         heads_in_pass: Number of heads trained in that pass.
@@ -68,6 +69,7 @@ class RunRecord:
     # Runs of early versions lack what has a default here; their heads were trained alone.
     chosen: dict[str, str] = field(default_factory=dict)
     cross_validated: dict[str, float] = field(default_factory=dict)
+    checksums: dict[str, str] = field(default_factory=dict)
     best_epoch: int | None = None
     seconds: float
     heads_in_pass: int = 1
@@ -126,6 +128,7 @@ class RunRecord:
             "heads_in_pass": self.heads_in_pass,
             "created": self.created,
             "versions": self.versions,
+            "checksums": self.checksums,
         }
 
     @classmethod
@@ -169,7 +172,16 @@ class RunRecord:
             **read_fields(cls, content, but=computed),
         )
         record._check()
+        # A setting that was changed by hand, or by a damaged disk, would put the run into the wrong
+        # row of a report.
+        if read(str | None, content.get("id"), "id") not in (None, record.identity):
+            raise ValueError(f"its settings are not those of the id {content['id']}")
         return record
+
+    @property
+    def identity(self) -> str:
+        """The id that the run was saved under; that of a copied folder is the folder's name."""
+        return run_id(self.spec, self.head, self.training)
 
     def _check(self) -> None:
         """Raise ValueError if values of the right types contradict each other."""

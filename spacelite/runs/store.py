@@ -9,7 +9,7 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from spacelite import files, heads
 from spacelite.cache.spec import embeddings_folder
 from spacelite.errors import SpaceliteError, one_line
 from spacelite.heads import HeadConfig
+from spacelite.heads.base import ANY
 from spacelite.metrics import predictions
 from spacelite.metrics.predictions import Predictions
 from spacelite.runs.reading import UNREADABLE, read, read_json
@@ -90,11 +91,20 @@ class Run:
             raise SpaceliteError(f"{path} is missing: train the head again")
         try:
             arrays: dict[str, Array] = load_file(path)
+            checksum = files.checksum(path)
         except Exception as error:  # safetensors' own errors, and the system's
             raise SpaceliteError(
                 f"{path} is damaged ({one_line(error, 80)}): train the head again"
             ) from error
-        if {name: value.shape for name, value in arrays.items()} != self._shapes(arrays):
+        if self.record.checksums.get(PARAMETERS, checksum) != checksum:
+            raise SpaceliteError(
+                f"{path} is damaged (it does not match its checksum): train the head again"
+            )
+        if not all(np.isfinite(value).all() for value in arrays.values()):
+            raise SpaceliteError(
+                f"{path} is damaged (a number in it is not finite): train the head again"
+            )
+        if not self._fits(arrays):
             raise SpaceliteError(
                 f"{path} is damaged (its tensors do not fit a {self.record.system} head with "
                 f"{len(self.record.label_names)} labels): train the head again"
@@ -106,10 +116,18 @@ class Run:
         """d, the width of what the head reads: of hidden states, or the number of n-grams."""
         return _width(self.record, self.parameters)
 
-    def _shapes(self, arrays: Mapping[str, Array]) -> dict[str, tuple[int, ...]]:
-        """The shapes that the parameters should have, given the hidden width of `arrays`."""
+    def _fits(self, arrays: Mapping[str, Array]) -> bool:
+        """Whether parameters have the shapes that they should have, given their own width."""
         kind, classes = heads.kind(self.head.kind), len(self.record.label_names)
-        return kind.shapes(self.head, classes, _width(self.record, arrays))
+        wanted = kind.shapes(self.head, classes, _width(self.record, arrays))
+        own = {name: value.shape for name, value in arrays.items()}
+        if {name: len(shape) for name, shape in own.items()} != {
+            name: len(shape) for name, shape in wanted.items()
+        }:
+            return False
+        pairs = [pair for name in own for pair in zip(wanted[name], own[name], strict=True)]
+        free = {length for needed, length in pairs if needed == ANY}
+        return len(free) < 2 and all(needed in (ANY, length) for needed, length in pairs)
 
     def history(self) -> list[dict[str, Any]]:
         """The metrics after every epoch; empty, with a log warning, if the file is damaged."""
@@ -264,6 +282,8 @@ def save(
                 save_file(parameters, partial / PARAMETERS)
                 files.write_json(partial / HISTORY, head.history)
                 predictions.save(partial / PREDICTIONS, predictions_of(cache, head.logits))
+                checksums = {PARAMETERS: files.checksum(partial / PARAMETERS)}
+                record = replace(record, checksums=checksums)
                 files.write_json(partial / RECORD, record.as_json())
                 if folder.exists():
                     folder.rename(former)
@@ -312,39 +332,6 @@ def _cache_files(path: Path, cache_dir: Path, folder: Path) -> tuple[str, ...]:
     return os.path.relpath(path, folder), str(path)
 
 
-def find_cache(run: Run, cache_dir: Path) -> Path:
-    """The file of the cache that a run was trained on. It is looked for beside the run, in
-    `cache_dir`, and where it was when the run was trained.
-
-    Raises:
-        SpaceliteError: There is no such file, it is damaged, or it holds another cache.
-    """
-    from spacelite.cache.store import Cache
-
-    record, name = run.record, f"{run.record.cache}.h5"
-    here = embeddings_folder(run.folder.parent.parent) / name
-    places = [here, embeddings_folder(cache_dir) / name]
-    places += [run.folder / each for each in record.cache_files]
-    problem = SpaceliteError(
-        f"the cache of run {run.id}, {record.cache}, is neither beside the run nor in {cache_dir}: "
-        "embed its data set again, or name the folder that holds it with cache_dir",
-        ["cache_dir"],
-    )
-    for path in dict.fromkeys(files.absolute(place) for place in places):
-        if path.is_file():
-            try:
-                with Cache(path) as cache:
-                    if cache.key == record.cache_key:
-                        return path
-                problem = SpaceliteError(
-                    f"cache {path} is another one than run {run.id} was trained on: embed the data "
-                    "set of the run again"
-                )
-            except SpaceliteError as error:
-                problem = error
-    raise problem
-
-
 def _tidy(folder: Path, partial: Path, former: Path) -> None:
     """Restore the former run if no new one has taken its name; delete what else is left over."""
     if former.exists() and not folder.exists():
@@ -361,15 +348,23 @@ def _version(package: str) -> str | None:
 
 
 def load_all(cache_dir: Path) -> list[Run]:
-    """Load every run of `cache_dir`, oldest first; damaged ones are logged and left out."""
-    found = []
-    for folder in sorted(runs_folder(cache_dir).glob("[!.]*")):
-        if folder.is_dir():
-            try:
-                found.append(load(folder))
-            except SpaceliteError as error:
-                log.warning("%s", error)
-    return sorted(found, key=lambda run: (run.record.created, run.id))
+    """Load every run of `cache_dir`, oldest first. Damaged ones are logged and left out, and so are
+    copies of the folder of a run: they would count as more seeds."""
+    found: dict[str, Run] = {}
+    folders = [folder for folder in runs_folder(cache_dir).glob("[!.]*") if folder.is_dir()]
+    for folder in sorted(folders):
+        try:
+            run = load(folder)
+        except SpaceliteError as error:
+            log.warning("%s", error)
+            continue
+        own = run.record.identity
+        copies = [run] if own not in found else [found[own], run]
+        copies.sort(key=lambda each: (each.id != own, each.id))
+        found[own] = copies[0]
+        for copy in copies[1:]:
+            log.warning("run %s is a copy of %s and is left out", copy.folder, copies[0].id)
+    return sorted(found.values(), key=lambda run: (run.record.created, run.id))
 
 
 def load(folder: Path) -> Run:

@@ -9,6 +9,7 @@ from typing import Any
 from spacelite.inference import Marked, marked
 from spacelite.reports.document.blocks import Block, Mistakes, Plot, Table
 from spacelite.reports.render import figures
+from spacelite.visible import visible
 
 SIDE_BY_SIDE = ("confusion", "classes", "words")  # small tables
 
@@ -66,6 +67,8 @@ def render(title: str, elements: Sequence[Element], *, files_beside: bool = Fals
         loader=PackageLoader("spacelite.reports.render"),
         autoescape=True,
         undefined=StrictUndefined,
+        # Texts and names come from anywhere; a browser obeys marks that turn the direction around.
+        finalize=lambda value: visible(value) if type(value) is str else value,
         trim_blocks=True,
         lstrip_blocks=True,
     )
