@@ -261,7 +261,7 @@ def refusal_of_cli(arguments):
 
 def test_what_is_unknown_is_refused_with_what_there_is(cache, tmp_path):
     said = refusal(spacelite.train, cache, head="attention", cache_dir=tmp_path, progress=False)
-    assert said == "head=attention: choose from space, linear, mlp, logreg, tfidf"
+    assert said == f"head=attention: choose from {', '.join(heads.KINDS)}"
     said = refusal(spacelite.train, cache, pooling="max", cache_dir=tmp_path, progress=False)
     assert said == "pooling=max: choose from first, last, mean, pooler"
     said = refusal(spacelite.train, cache, temperature=2.0, cache_dir=tmp_path, progress=False)

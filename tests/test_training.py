@@ -622,7 +622,7 @@ def test_features_are_the_pooled_tokens(pooling, cache):
         ({"latent": 0}, {}, "latent=0: give a whole number from 1 to 10,000"),
         ({"latent": 10_001}, {}, "latent=10001: give a whole number from 1 to 10,000"),
         ({"seed": -1}, {}, r"seed=-1: give a whole number from 0 to 2^63 - 1"),
-        ({"kind": "forest"}, {}, "head=forest: choose from space, linear, mlp, logreg"),
+        ({"kind": "forest"}, {}, "head=forest: choose from space, linear, mlp, logreg, tfidf"),
         ({}, {"epochs": 0}, "epochs=0: give a whole number of at least 1"),
         ({}, {"data_seed": 10**20}, "data_seed=100000000000000000000: give a whole number from 0"),
         ({}, {"batch_size": 0}, "batch_size=0: give a whole number of at least 1"),
@@ -645,7 +645,7 @@ def test_bad_settings_are_refused(head, training, problem, cache):
 
 def test_no_head_at_all_is_refused(cache):
     said = refusal(train, cache, [], TRAINING)
-    assert said == "there is no head to train: choose from space, linear, mlp, logreg"
+    assert said == f"there is no head to train: choose from {', '.join(heads.KINDS)}"
 
 
 def test_unknown_pooling_and_missing_pooler_are_refused(cache, distilbert, reviews, tmp_path):
