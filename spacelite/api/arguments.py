@@ -130,6 +130,7 @@ KINDS: dict[str, Kind] = {
     "layer": WHOLE_NUMBER,
     "tokens_per_batch": WHOLE_NUMBER,
     "examples": FLAG,
+    "baselines": FLAG,
     "resume": FLAG,
     "fresh": FLAG,
     "progress": Kind("give True, False or a function of (phase, done, total)", _progress),
