@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from spacelite.visible import visible
+
 from . import console
 from .options import (
     CACHE_DIR,
@@ -20,6 +22,8 @@ from .options import (
     TextColumn,
     TokensPerBatch,
 )
+
+LABELS_SHOWN = 10
 
 if TYPE_CHECKING:
     from spacelite.api import EmbeddedDataset
@@ -105,6 +109,17 @@ def embed(
         f"{done.name} {how}: {examples} examples ({splits}), {tokens} tokens, {size}",
         soft_wrap=True,
     )
+    console.out().print(_labels(done.labels), soft_wrap=True, markup=False)
+
+
+def _labels(counts: dict[str, int]) -> str:
+    """The labels of the training examples with their counts; of many labels, the most frequent."""
+    shown = list(counts.items())
+    if len(shown) > LABELS_SHOWN:
+        shown = sorted(shown, key=lambda pair: -pair[1])[:LABELS_SHOWN]
+    named = [f"{visible(label)} {count:,}" for label, count in shown]
+    more = [f"and {len(counts) - len(shown):,} more"] if len(counts) > len(shown) else []
+    return f"labels (train): {', '.join([*named, *more])}"
 
 
 def describe(done: EmbeddedDataset) -> dict[str, Any]:
@@ -113,6 +128,7 @@ def describe(done: EmbeddedDataset) -> dict[str, Any]:
         **done.state.as_json(),
         "hit": done.hit,
         "seconds": done.seconds,
+        "labels": done.labels,
         "duplicates": done.duplicates.as_json(),
         "unknown": done.unknown.as_json(),
     }

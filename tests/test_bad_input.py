@@ -62,7 +62,7 @@ FILES = {
     "no label column": ("a.csv", "text,x,y\na,1,1\nb,2,0\n", ["'x', 'y'", "--label-column"]),
     "empty text": ("a.jsonl", rows(*GOOD, (0, "  "), (1, "")), ["rows 5 and 6 have an empty 'text'", "or give --skip-empty"]),
     "text that is no string": ("a.jsonl", '{"text": 1, "label": 0}\n{"text": 2, "label": 1}\n',
-                               ["row 1", "not a string"]),
+                               ["rows 1 and 2 have a 'text' that is not a string"]),
     "missing label": ("a.jsonl", rows(*GOOD, (None, "good")), ["row 5", "has no 'label'"]),
     "label -1": ("a.jsonl", rows(*GOOD, (-1, "good")), ["row 5 has label -1"]),
     "labels that are no classes": ("a.jsonl", rows(*[(i, "good") for i in range(80)]),

@@ -97,9 +97,9 @@ def test_embed_prints_the_counts_as_json(bert, tmp_path):
 def test_data_without_duplicates_are_passed_over_in_silence(bert, tmp_path, caplog):
     caplog.set_level(logging.WARNING, "spacelite")
     names = ("train", "validation", "test")
-    words = (["good", "bad"], ["nice", "dull"], ["slow", "well"])
-    done = embed({name: (own, [1, 0]) for name, own in zip(names, words, strict=True)},
-                 bert, tmp_path)  # fmt: skip
+    words = (["good", "bad", "fine", "poor"], ["nice", "dull"], ["slow", "well"])
+    splits = zip(names, words, strict=True)
+    done = embed({name: (own, [1, 0] * (len(own) // 2)) for name, own in splits}, bert, tmp_path)
     assert caplog.messages == []
     assert done.duplicates.leaked == done.duplicates.contradicted == ""
 

@@ -116,7 +116,49 @@ def test_the_command_names_its_option_and_takes_it(bert, tmp_path):
     refused = command(path, bert)
     assert refused.exit_code == 1 and "give --labels-as text to keep them apart" in refused.stderr
     done = command(path, bert, "--labels-as", "text", "--json")
-    assert json.loads(done.stdout)["spec"]["label_names"] == ["01", "1"]
+    assert json.loads(done.stdout)["labels"] == {"01": 9, "1": 9}
+
+
+# What is said of the labels
+
+
+def test_labels_and_their_counts_are_printed(bert, tmp_path):
+    path = tmp_path / "d.csv"
+    path.write_text("text,label\n" + "good film,pos\nbad film,neg\na plot,neg\n" * 10)
+    done = command(path, bert)
+    assert done.stdout.splitlines()[-1] == "labels (train): neg 18, pos 9"
+    assert json.loads(command(path, bert, "--json").stdout)["labels"] == {"neg": 18, "pos": 9}
+    rows = [f"good film {i},label {i:02}\n" * (9 if i == 7 else 2) for i in range(12)]
+    path.write_text("text,label\n" + "".join(rows))
+    last = command(path, bert).stdout.splitlines()[-1]
+    assert last.startswith("labels (train): label 07 8, label 0") and last.endswith(", and 2 more")
+
+
+def test_labels_that_look_the_same_are_a_warning(caplog):
+    assert names(["pos", "neg", "Pos", "POS"]) == ("POS", "Pos", "neg", "pos")
+    assert names([["a"], ["a "], ["b"]]) == ("a", "a ", "b")
+    assert [line for line in caplog.messages if "differ" in line] == [
+        f"texts: the labels {these} differ only in case or surrounding spaces: they count as "
+        "different labels; correct them if they are meant to be one"
+        for these in ("'POS' and 'Pos' and 'pos'", "'a' and 'a '")
+    ]
+
+
+def test_labels_with_a_single_training_example_are_a_warning_said_once(caplog):
+    own = frame(["a", "a", "b", "b", "c"])
+    data.read({"train": own, "validation": own}, limit=5)
+    said = "too few to learn from; add more if you can"
+    one = f"texts: the label 'c' has a single training example: {said}"
+    assert [line for line in caplog.messages if said in line] == [one]
+    own = frame(list("aabcdefgh"))
+    data.read({"train": own, "validation": own})
+    assert caplog.messages[-1] == (
+        "texts: the labels 'b', 'c', 'd', 'e', 'f' and 2 more have a single training example each: "
+        f"{said}"
+    )
+    count = len(caplog.messages)
+    data.read({"train": frame(["a", "a", "b", "b"]), "validation": own[:2], "test": own[:2]})
+    assert len(caplog.messages) == count
 
 
 # Rows with empty texts

@@ -87,12 +87,12 @@ def test_embed_says_where_many_are_unknown_also_of_caches_of_older_versions(fore
 def test_a_few_unknown_tokens_are_passed_over_in_silence(bert, tmp_path, caplog):
     caplog.set_level(logging.WARNING, "spacelite")
     long = {
-        "train": (["good film 好 " + "nice plot " * 20, "bad scene"], [1, 0]),
+        "train": (["good film 好 " + "nice plot " * 20, "bad scene"] * 2, [1, 0] * 2),
         "validation": (["slow story", "dull story"], [1, 0]),
         "test": (["well acted", "boring plot"], [1, 0]),
     }
     cache = embed(long, bert, tmp_path)
-    assert cache.unknown.splits["train"].unknown == 1 and caplog.messages == []
+    assert cache.unknown.splits["train"].unknown == 2 and caplog.messages == []
 
 
 def test_the_report_says_it_and_a_damaged_file_beside_the_cache_is_as_none(foreign):

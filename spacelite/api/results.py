@@ -66,6 +66,15 @@ class EmbeddedDataset:
         return caches.state(self.path)
 
     @cached_property
+    def labels(self) -> dict[str, int]:
+        """How many examples of the train split have each label; of the first split there is, if the
+        data are not for training."""
+        with self.open() as cache:
+            own = next(iter(cache.splits.values())).labels
+            counts = cache.task.label_counts(own, len(cache.label_names)).tolist()
+            return dict(zip(cache.label_names, counts, strict=True))
+
+    @cached_property
     def duplicates(self) -> Duplicates:
         """How many texts stand in two splits, and how many have more than one label."""
         with self.open() as cache:

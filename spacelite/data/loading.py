@@ -25,6 +25,8 @@ from spacelite.data.splits import SEED, Sources, Split, TextDataset, stratified_
 from spacelite.errors import SpaceliteError
 from spacelite.tasks import task_of
 
+LABELS_NAMED = 5  # in a message
+
 log = logging.getLogger(__name__)
 
 
@@ -123,7 +125,7 @@ def _check_limit(limit: int | None) -> None:
 def _limited(dataset: TextDataset, limit: int | None, training: bool) -> TextDataset:
     """Check the classes for training, and sample each split if there is a limit."""
     if training:
-        _check_classes(dataset)
+        _check_classes(dataset, warn=limit is None)
     if limit is None:
         return dataset
     sample = TextDataset(
@@ -135,7 +137,7 @@ def _limited(dataset: TextDataset, limit: int | None, training: bool) -> TextDat
         dataset.label_names,
     )
     if training:
-        _check_classes(sample, limit)
+        _check_classes(sample, limit, warn=True)
     return sample
 
 
@@ -285,9 +287,10 @@ def _completed(
     return {split: splits[split] for split in sources.SPLITS if split in splits}
 
 
-def _check_classes(dataset: TextDataset, limit: int | None = None) -> None:
+def _check_classes(dataset: TextDataset, limit: int | None = None, *, warn: bool) -> None:
+    """Refuse training data of a single class; warn of labels that are too rare to be learned."""
     own = dataset.splits["train"].labels
-    counts = task_of(own).label_counts(own, len(dataset.label_names))
+    counts = task_of(own).label_counts(own, len(dataset.label_names)).tolist()
     present = [name for name, count in zip(dataset.label_names, counts, strict=True) if count]
     if len(present) < 2:
         sampled = "" if limit is None else f" with limit={limit}"
@@ -296,6 +299,22 @@ def _check_classes(dataset: TextDataset, limit: int | None = None) -> None:
             "classifier needs at least two",
             [] if limit is None else ["limit"],
         )
+    if not warn:
+        return
     if len(present) < len(dataset.label_names):
         never = sorted(set(dataset.label_names) - set(present))
         log.warning("%s: no training example has label %s", dataset.name, json.dumps(never))
+    single = [name for name, count in zip(dataset.label_names, counts, strict=True) if count == 1]
+    if single:
+        named = [*map(repr, single[:LABELS_NAMED])]
+        named += [f"{len(single) - LABELS_NAMED:,} more"] if single[LABELS_NAMED:] else []
+        labels, have = ("label", "has") if len(single) == 1 else ("labels", "have")
+        log.warning(
+            "%s: the %s %s %s a single training example%s: too few to learn from; add more if you "
+            "can",
+            dataset.name, labels, _joined(named), have, "" if len(single) == 1 else " each",
+        )  # fmt: skip
+
+
+def _joined(words: list[str]) -> str:
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
