@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from spacelite.api import Runs
 
 
+HEADS = "space,linear"
+
+
 def train(
     inter: Annotated[str, typer.Option(help="Weight(s) of the inter-space loss.")] = "0",
     intra: Annotated[str, typer.Option(help="Weight(s) of the intra-space loss.")] = "0",
@@ -49,8 +52,8 @@ def train(
         ),
     ] = None,
     head: Annotated[
-        str, typer.Option(help="Kind(s): space, linear, mlp, logreg, tfidf.")
-    ] = "space,linear",
+        str, typer.Option(help="Kind(s): space, linear, mlp, logreg, tfidf, additive.")
+    ] = HEADS,
     latent: Annotated[str, typer.Option(help="Dimension(s) of a concept space.")] = "3",
     c: Annotated[
         str,
@@ -61,6 +64,20 @@ def train(
             metavar="<float|auto>",
         ),
     ] = "auto",
+    blocks: Annotated[
+        str | None,
+        typer.Option(
+            help="What additive heads add up: layers, mean, ngrams, layers+ngrams or mean+ngrams; "
+            "several: a comma list.  [default: layers+ngrams]",
+            show_default=False,
+        ),
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help="Settings that are recommended together; best: an additive head on layers+ngrams."
+        ),
+    ] = None,
     seeds: Seeds = "1",
     data_seed: Annotated[int, typer.Option(help="Seed of the order of the examples.")] = 0,
     lr: Annotated[str, typer.Option(help="Learning rate(s); auto means 0.001.")] = "2e-4",
@@ -135,7 +152,10 @@ def train(
         "weight_decay": comma_list("--weight-decay", weight_decay, float),
         "pooling": comma_list("--pooling", pooling, str) if pooling is not None else None,
         "C": comma_list("--C", c, or_auto(float)),
+        "blocks": comma_list("--blocks", blocks, str) if blocks is not None else None,
     }
+    if head == HEADS:
+        del grid["head"]  # the default, which a preset may replace
     from spacelite import api
     from spacelite.heads.grid import seed_list
     from spacelite.runs import runs_folder
@@ -150,6 +170,7 @@ def train(
             chosen,
             name=name,
             **grid,
+            preset=preset,
             seeds=numbers,
             epochs=number_or_auto("--epochs", epochs),
             batch_size=number_or_auto("--batch-size", batch_size),

@@ -12,6 +12,7 @@ from typing import Any
 from spacelite import runs as saved_runs
 from spacelite.api.arguments import NAME, NAME_OR_PATH, checked
 from spacelite.api.baselines import beside
+from spacelite.api.presets import preset as preset_settings
 from spacelite.api.results import CACHE, EmbeddedDataset
 from spacelite.api.runs import Runs, TrainedRun
 from spacelite.cache import embed as embed_into
@@ -29,6 +30,7 @@ from spacelite.training import TrainingConfig, advice, auto
 log = logging.getLogger(__name__)
 
 CACHE_DIR = "cache"
+HEADS = ("space", "linear")
 
 
 @checked(name=NAME)
@@ -165,7 +167,7 @@ def train(
     cache: EmbeddedDataset | str | Path | None = None,
     *,
     name: str | None = None,
-    head: str | Sequence[str] = ("space", "linear"),
+    head: str | Sequence[str] = HEADS,
     inter: float | Sequence[float] = 0.0,
     intra: float | Sequence[float] = 0.0,
     latent: int | Sequence[int] = 3,
@@ -173,6 +175,8 @@ def train(
     weight_decay: float | Sequence[float] = 0.01,
     pooling: str | Sequence[str] | None = None,
     C: float | str | Sequence[float | str] = "auto",  # noqa: N803 - as in scikit-learn
+    blocks: str | Sequence[str] | None = None,
+    preset: str | None = None,
     seeds: int | Sequence[int] = 1,
     epochs: int | str = 15,
     batch_size: int | str = 256,
@@ -198,7 +202,7 @@ def train(
         cache: What `embed` returned, or a cache's name or path. Default: the newest complete cache.
         name: A name for the run, to use in place of its id. Several runs are named `name-1`,
             `name-2`, ... in the order in which they are returned.
-        head: Kind(s) of heads: `space`, `linear`, `mlp`, `logreg`, `tfidf`.
+        head: Kind(s) of heads: `space`, `linear`, `mlp`, `logreg`, `tfidf`, `additive`.
         inter: Weight(s) of the inter-space loss.
         intra: Weight(s) of the intra-space loss.
         latent: Number(s) of dimensions of a concept space.
@@ -208,6 +212,10 @@ def train(
             Default: the classification token.
         C: Strength(s) of the L2 penalty of logreg and tfidf, as in scikit-learn: the smaller, the
             stronger. "auto" chooses it by cross-validation on train.
+        blocks: What additive heads add up: `layers`, `mean`, `ngrams`, or `layers+ngrams` (the
+            default) or `mean+ngrams`; one or several.
+        preset: Settings that are recommended together: `best` is an additive head on
+            `layers+ngrams`.
         seeds: Number K of seeds, which are 0 to K-1; or the seeds themselves, as a list.
         epochs: Number of passes over the training split; "auto" for as many as 600 updates take,
             15 to 300.
@@ -247,6 +255,11 @@ def train(
     if not isinstance(cache, EmbeddedDataset):
         cache = find_cache(cache, cache_dir or CACHE_DIR)
     folder = Path(cache_dir or cache.cache_dir)
+    given = {"blocks": blocks} if blocks is not None else {}
+    chosen_head = {"head": head} if head != HEADS else {}
+    recommended = preset_settings(preset, {**given, **chosen_head})
+    given |= {key: value for key, value in recommended.items() if key != "head"}
+    head = recommended.get("head", head)
     if "seed" in settings:
         raise SpaceliteError("seed: use seeds, a number of them or a list", ["seeds"])
     for each in settings:
@@ -277,7 +290,7 @@ def train(
         )
         named = {
             "inter": inter, "intra": intra, "latent": latent, "pooling": pooling, "C": C,
-            **settings,
+            **given, **settings,
             "learning_rate": numbers.learning_rates, "weight_decay": weight_decay,
             "seed": seed_list(seeds),
         }  # fmt: skip

@@ -12,6 +12,7 @@ from dataclasses import fields
 from typing import Any
 
 from spacelite.errors import SpaceliteError
+from spacelite.heads.additive import AdditiveHead
 from spacelite.heads.base import Head, TokenHead
 from spacelite.heads.config import HeadConfig, TrainedHeadConfig
 from spacelite.heads.ids import IdHead
@@ -26,6 +27,7 @@ from spacelite.heads.tfidf import TfidfHead
 __all__ = [
     "KINDS",
     "POOLINGS",
+    "AdditiveHead",
     "Head",
     "HeadConfig",
     "IdHead",
@@ -45,6 +47,7 @@ KINDS: dict[str, type[Head]] = {
     "mlp": MLPHead,
     "logreg": LogregHead,
     "tfidf": TfidfHead,
+    "additive": AdditiveHead,
 }
 
 

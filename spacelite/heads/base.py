@@ -22,6 +22,7 @@ from spacelite.lazy import torch
 Array = npt.NDArray[Any]
 Parameters: TypeAlias = "dict[str, torch.Tensor]"  # by name
 Shapes = dict[str, tuple[int, ...]]
+ANY = -1  # a length in shapes that only the parameters tell; the same wherever it stands
 H = TypeVar("H", bound="Head")
 
 
@@ -208,6 +209,27 @@ class Head(ABC):
             (n, C), in the dtype of `hidden`.
         """
         raise NotImplementedError(cls.not_additive(config))
+
+    @classmethod
+    def token_shares(
+        cls, config: Any, parameters: dict[str, Array], hidden: Array, ids: Array, offsets: Array
+    ) -> Array:
+        """Each token's share in the logits of its text.
+
+        Args:
+            config: Config of the head.
+            parameters: Parameters of the head.
+            hidden: Hidden states of the tokens of several texts, (T, d).
+            ids: Their ids, (T,).
+            offsets: Index of each text's first token, and at the end T, (N + 1,).
+
+        Returns:
+            (T, C); with the bias, they sum to the logits of a text.
+        """
+        lengths = np.diff(offsets)
+        shares = cls.token_logits(config, parameters, hidden)
+        shares /= np.repeat(lengths, lengths)[:, None]
+        return shares
 
     @classmethod
     def bias(cls, parameters: dict[str, Array]) -> Array:

@@ -12,11 +12,17 @@ from spacelite.settings import LARGEST_SEED, Config, non_negative, positive, set
 
 @dataclass(frozen=True, kw_only=True)
 class HeadConfig(Config):
-    """The settings of one head. Each kind of head has its own config, in its own file."""
+    """The settings of one head. Each kind of head has its own config, in its own file.
+
+    Attributes:
+        kind: Name of the kind of head.
+        is_baseline: Whether reports compare other heads with it, as the simple thing to beat.
+    """
 
     ALWAYS_HASHED = ("seed", "learning_rate", "weight_decay", "latent", "inter", "intra", "pooling")
 
     kind: ClassVar[str]
+    is_baseline: ClassVar[bool] = False
 
     @property
     def name(self) -> str:
@@ -27,6 +33,16 @@ class HeadConfig(Config):
     def description(self) -> str:
         """Name in messages, with everything that distinguishes heads trained together."""
         return self.name
+
+    @property
+    def poolings(self) -> tuple[str, ...]:
+        """The poolings whose vectors the head reads."""
+        return ()
+
+    @property
+    def reads_only_ids(self) -> bool:
+        """Whether the head reads token ids alone, for a kind that may read hidden states too."""
+        return False
 
     @property
     def reads_layers(self) -> bool:

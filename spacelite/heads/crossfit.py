@@ -64,6 +64,7 @@ def cross_fit(
             penalty is |W / scales|^2 / (2 C). Only for sparse features.
         judge: What the best C minimises. Default: the cross-entropy of all problems together.
     """
+    import scipy.linalg  # noqa: F401 - what is not loaded yet cannot be limited
     from threadpoolctl import threadpool_limits
 
     # On a busy machine, several threads wait for each other and take ten times as long.

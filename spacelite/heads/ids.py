@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import override
 
 from spacelite.heads.base import Head
 from spacelite.heads.batch import Batch
+from spacelite.heads.ngrams import NGrams
 from spacelite.lazy import torch
 
 Array = npt.NDArray[Any]
@@ -30,10 +32,30 @@ class IdHead(Head):
         """What each token adds to the logits of its text, (T, C) float64: with the bias, they sum
         to the logits. The arguments are those of `forward`."""
 
+    @classmethod
+    @override
+    def token_shares(
+        cls, config: Any, parameters: dict[str, Array], hidden: Array, ids: Array, offsets: Array
+    ) -> Array:
+        return cls.token_parts(parameters, ids, offsets)
+
     def run_batch(self, ids: Array, offsets: Array, batch: Batch) -> None:
         """Run forward on the token ids of a batch."""
         self.logits = self.forward(ids, offsets)
         self.totals.add(self.logits, batch)
+
+
+def ngram_logits(ngrams: NGrams, weight: torch.Tensor, ids: Array, offsets: Array) -> torch.Tensor:
+    """A linear layer without bias on the TF-IDF of N texts: weights (C, M) -> (N, C)."""
+    rows = ngrams.rows(ids, offsets)
+    starts, columns, values = (torch.from_numpy(part).to(weight.device) for part in rows)
+    return torch.nn.functional.embedding_bag(
+        columns,
+        weight.T.contiguous(),
+        starts[:-1],
+        mode="sum",
+        per_sample_weights=values.to(weight.dtype),
+    )
 
 
 def gathered(ids: Array, offsets: Array, examples: Array) -> tuple[Array, Array]:

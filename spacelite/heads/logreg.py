@@ -43,6 +43,7 @@ class LogregConfig(PooledConfig):
     """
 
     kind: ClassVar[str] = "logreg"
+    is_baseline: ClassVar[bool] = True
 
     C: float | str = setting(1.0, check=logistic.number_or_auto, words="C {}", tuned=True)
 

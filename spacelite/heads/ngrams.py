@@ -50,13 +50,15 @@ class NGrams:
     Attributes:
         keys: Their keys in ascending order, (M,) int64.
         idf: Weights log((1 + N) / (1 + texts that have it)) + 1, (M,) float32.
+        sublinear: Whether an n-gram that a text has k times counts 1 + log(k) and not k.
     """
 
     keys: Array
     idf: Array
+    sublinear: bool = False
 
     @classmethod
-    def of(cls, ids: Array, offsets: Array) -> NGrams:
+    def of(cls, ids: Array, offsets: Array, *, sublinear: bool = False) -> NGrams:
         """The n-grams of training texts; none has a special token."""
         found = occurrences(ids, offsets)
         special = np.isin(ids, special_ids(ids, offsets))
@@ -67,17 +69,17 @@ class NGrams:
         having = np.bincount(pairs // texts, minlength=len(keys))
         kept = having >= LEAST_TEXTS
         idf = np.log((1 + texts) / (1 + having[kept])) + 1
-        return cls(keys[kept], idf.astype(np.float32))
+        return cls(keys[kept], idf.astype(np.float32), sublinear)
 
     def rows(self, ids: Array, offsets: Array) -> Rows:
         """TF-IDF of texts, each of length 1, or 0 without a known n-gram; values are float64."""
         found, column = self._known(ids, offsets)
-        text, columns, values, lengths = self._weighted(found, column, len(offsets) - 1)
+        text, columns, values, lengths, _ = self._weighted(found, column, len(offsets) - 1)
         return Rows(np.searchsorted(text, np.arange(len(offsets))), columns, values / lengths[text])
 
     def parts(self, ids: Array, offsets: Array, weight: Array) -> Array:
         """What each token adds to logits: each time that an n-gram occurs it adds its weight times
-        its part of the text's TF-IDF, a 2-gram one half to each of its tokens.
+        an equal part of the n-gram's TF-IDF in the text, a 2-gram one half to each of its tokens.
 
         Args:
             ids: Token ids, (T,).
@@ -88,8 +90,8 @@ class NGrams:
             (T, C) float64; the sum over a text's tokens is weight @ its TF-IDF.
         """
         found, column = self._known(ids, offsets)
-        _, _, _, lengths = self._weighted(found, column, len(offsets) - 1)
-        each = self.idf[column].astype(np.float64) / lengths[found.text]
+        _, _, _, lengths, added = self._weighted(found, column, len(offsets) - 1)
+        each = added / lengths[found.text]
         half = each[:, None] * weight.T[column].astype(np.float64) / 2
         parts = np.zeros((len(ids), len(weight)))
         for c, of_class in enumerate(half.T):
@@ -99,14 +101,18 @@ class NGrams:
 
     def _weighted(
         self, found: Occurrences, column: Array, texts: int
-    ) -> tuple[Array, Array, Array, Array]:
-        """Counts times idf: text, column and value of each, in order, and the length of each text's
-        values."""
+    ) -> tuple[Array, Array, Array, Array, Array]:
+        """Counts times idf: text, column and value of each, in order; the length of each text's
+        values; and what each occurrence adds to its value."""
         width = max(1, len(self.keys))
-        cells, counts = np.unique(found.text * np.int64(width) + column, return_counts=True)
+        cells, cell, counts = np.unique(
+            found.text * np.int64(width) + column, return_inverse=True, return_counts=True
+        )
         text, columns = np.divmod(cells, width)
-        values = counts * self.idf[columns].astype(np.float64)
-        return text, columns, values, np.sqrt(np.bincount(text, values**2, minlength=texts))
+        weighed = 1 + np.log(counts) if self.sublinear else counts
+        values = weighed * self.idf[columns].astype(np.float64)
+        lengths = np.sqrt(np.bincount(text, values**2, minlength=texts))
+        return text, columns, values, lengths, (values / counts)[cell]
 
     def _known(self, ids: Array, offsets: Array) -> tuple[Occurrences, Array]:
         """The occurrences of known n-grams, and the column of each."""

@@ -32,6 +32,11 @@ class PooledConfig(HeadConfig):
 
     @property
     @override
+    def poolings(self) -> tuple[str, ...]:
+        return (self.pooling,)
+
+    @property
+    @override
     def reads_layers(self) -> bool:
         return POOLINGS[self.pooling].from_layers
 

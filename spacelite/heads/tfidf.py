@@ -13,7 +13,7 @@ from spacelite.heads import logistic
 from spacelite.heads.base import Examples, Fitted, Shapes
 from spacelite.heads.batch import Objective
 from spacelite.heads.config import HeadConfig
-from spacelite.heads.ids import IdHead
+from spacelite.heads.ids import IdHead, ngram_logits
 from spacelite.heads.ngrams import NGrams
 from spacelite.lazy import torch
 from spacelite.settings import setting
@@ -33,6 +33,7 @@ class TfidfConfig(HeadConfig):
     """
 
     kind: ClassVar[str] = "tfidf"
+    is_baseline: ClassVar[bool] = True
 
     C: float | str = setting(logistic.AUTO, check=logistic.number_or_auto, words="C {}", tuned=True)
 
@@ -93,16 +94,7 @@ class TfidfHead(IdHead):
         for head in range(len(self.configs)):
             own = {name: value[head] for name, value in self.parameters.items()}
             ngrams = _ngrams({name: own[name].cpu().numpy() for name in self.TABLES})
-            rows = ngrams.rows(ids, offsets)
-            weight = own["classifier.weight"].T
-            starts, columns, values = (torch.from_numpy(part).to(weight.device) for part in rows)
-            summed = torch.nn.functional.embedding_bag(
-                columns,
-                weight.contiguous(),
-                starts[:-1],
-                mode="sum",
-                per_sample_weights=values.to(weight.dtype),
-            )
+            summed = ngram_logits(ngrams, own["classifier.weight"], ids, offsets)
             logits.append(summed + own["classifier.bias"])
         return torch.stack(logits)
 

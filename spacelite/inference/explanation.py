@@ -274,7 +274,8 @@ def _logits(run: Run, hidden: Array, ids: Array, pooled: Array | None) -> Array:
     if prediction.reads_ids(run):
         logits = prediction.id_logits(run, ids, np.array([0, len(ids)]))
     else:
-        logits = prediction.head_logits(run, hidden[None], None if pooled is None else pooled[None])
+        pooled = None if pooled is None else pooled[None]
+        logits = prediction.head_logits(run, hidden[None], pooled, ids=ids[None])
     only: Array = logits[0]
     return only
 

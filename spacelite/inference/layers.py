@@ -42,7 +42,7 @@ class LayerStates:
         means = means.astype(np.float16 if rounded else np.float32)
         # The head reads no hidden states of the one layer.
         none = np.zeros((1, len(self.ids), 1), np.float32)
-        only: Array = prediction.head_logits(run, none, None, means[None])[0]
+        only: Array = prediction.head_logits(run, none, None, means[None], self.ids[None])[0]
         return only
 
 

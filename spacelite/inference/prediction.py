@@ -78,7 +78,8 @@ def predict(
         return Predicted(run.record.task.probabilities(logits), _unknown(ids, offsets, tokens))
     logits = np.empty((len(texts), len(run.record.label_names)))
     for batch, output in _hidden_states(run, files, tokens, device, tokens_per_batch, on_progress):
-        logits[batch] = head_logits(run, output.hidden, output.pooled, output.means)
+        own = np.stack([tokens.ids[number] for number in batch])
+        logits[batch] = head_logits(run, output.hidden, output.pooled, output.means, own)
     return Predicted(run.record.task.probabilities(logits), _unknown(ids, offsets, tokens))
 
 
@@ -88,7 +89,7 @@ def _unknown(ids: Array, offsets: Array, tokens: Tokenized) -> Array:
 
 def reads_ids(run: Run) -> bool:
     """Whether a run's head reads token ids alone, so that no text needs the backbone."""
-    return issubclass(heads.kind(run.head.kind), heads.IdHead)
+    return issubclass(heads.kind(run.head.kind), heads.IdHead) or run.head.reads_only_ids
 
 
 def id_logits(run: Run, ids: Array, offsets: Array) -> Array:
@@ -110,7 +111,13 @@ def id_logits(run: Run, ids: Array, offsets: Array) -> Array:
     return logits
 
 
-def head_logits(run: Run, hidden: Array, pooled: Array | None, means: Array | None = None) -> Array:
+def head_logits(
+    run: Run,
+    hidden: Array,
+    pooled: Array | None,
+    means: Array | None = None,
+    ids: Array | None = None,
+) -> Array:
     """The head's logits (B, C) for B texts of equal length.
 
     Args:
@@ -118,6 +125,7 @@ def head_logits(run: Run, hidden: Array, pooled: Array | None, means: Array | No
         hidden: Hidden states (B, n, d), in the stored type.
         pooled: The pooler's outputs (B, d); None without a pooler.
         means: The means of all layers, (B, layers, d); None if the head does not read them.
+        ids: The token ids, (B, n); None if the head does not read them.
     """
     import torch
 
@@ -135,6 +143,7 @@ def head_logits(run: Run, hidden: Array, pooled: Array | None, means: Array | No
         pooled=np.empty((examples, 0)) if pooled is None else pooled,
         stored=stored_type(record.spec.dtype),
         layer_means=np.empty((examples, 0)) if means is None else means.reshape(examples, -1),
+        token_ids=np.empty(0, np.int64) if ids is None else ids.reshape(-1),
     )
     parameters = {name: torch.from_numpy(value) for name, value in run.parameters.items()}
     return evaluation.predict(run.head, parameters, Objective(record.task, classes), split)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from spacelite import heads
@@ -26,8 +25,8 @@ def require_shares(run: Run) -> None:
     reason = heads.kind(run.head.kind).not_additive(run.head)
     if reason is not None:
         raise SpaceliteError(
-            f"run {run.id} cannot be explained: {reason}; explain a space head, tfidf, or a "
-            "linear head or logreg on the mean of the tokens or on all layers"
+            f"run {run.id} cannot be explained: {reason}; explain a space head, additive, tfidf, "
+            "or a linear head or logreg on the mean of the tokens or on all layers"
         )
 
 
@@ -55,9 +54,4 @@ class Shares:
             ids: Their ids, (T,).
             offsets: Index of each text's first token, and at the end T, (N + 1,).
         """
-        if issubclass(self._kind, heads.IdHead):
-            return self._kind.token_parts(self._parameters, ids, offsets)
-        lengths = np.diff(offsets)
-        shares = self._kind.token_logits(self._config, self._parameters, hidden)
-        shares /= np.repeat(lengths, lengths)[:, None]
-        return shares
+        return self._kind.token_shares(self._config, self._parameters, hidden, ids, offsets)

@@ -56,6 +56,7 @@ class ArraySplit:
         pooled: Outputs of the pooler, (N, d); (N, 0) if there are none.
         stored: How hidden states are stored in `rows`.
         layer_means: Means of all layers side by side, (N, layers * d), for heads that read them.
+        token_ids: Token ids of all examples end to end, (T,), for heads that read them.
     """
 
     rows: Array
@@ -64,6 +65,7 @@ class ArraySplit:
     pooled: Array
     stored: StoredType
     layer_means: Array = field(default_factory=lambda: np.empty((0, 0)))
+    token_ids: Array = field(default_factory=lambda: np.empty(0, np.int64))
 
     @property
     def tokens(self) -> int:
@@ -86,8 +88,8 @@ class ArraySplit:
         return np.diff(self.offsets)
 
     def read_token_ids(self) -> Array:
-        """Not known here: heads on token ids take those of texts as they are."""
-        raise NotImplementedError
+        """The token ids, (T,)."""
+        return self.token_ids
 
     def read_examples(self, first: int, last: int, into: Array | None = None) -> Array:
         """Rows of examples first:last; `into` is ignored."""

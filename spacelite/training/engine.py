@@ -20,7 +20,7 @@ import numpy.typing as npt
 import torch
 
 from spacelite.errors import SpaceliteError
-from spacelite.heads import Head, IdHead, PooledHead, TokenHead
+from spacelite.heads import AdditiveHead, Head, IdHead, PooledHead, TokenHead
 from spacelite.heads.base import Parameters
 from spacelite.heads.batch import Batch, Objective, Scratch
 from spacelite.training import machine
@@ -31,6 +31,7 @@ EVALUATION_TOKENS = 2**18  # tokens between two progress reports
 
 Array = npt.NDArray[Any]
 T = TypeVar("T")
+_NO_IDS = np.zeros(0, np.int64), np.zeros(1, np.int64)  # token ids of no text
 
 
 class Workers:
@@ -104,11 +105,13 @@ def run_batch(
     tasks: list[Callable[[], list[Parameters] | None]] = []
     for head in heads:
         if isinstance(head, PooledHead):
-            features = split.features(head.pooling)
-            index = torch.from_numpy(rows).to(split.device)
-            tasks.append(partial(head.run_batch, features[index].float(), batch, train))
+            tasks.append(partial(head.run_batch, _vectors(split, head.pooling, rows), batch, train))
         elif isinstance(head, IdHead):
             tasks.append(partial(head.run_batch, *split.token_ids(rows), batch))
+        elif isinstance(head, AdditiveHead):
+            vectors = [_vectors(split, name, rows) for name in head.poolings]
+            ids, offsets = split.token_ids(rows) if head.reads_ngrams else _NO_IDS
+            tasks.append(partial(head.run_batch, ids, offsets, vectors, batch))
     of_tokens = [head for head in heads if isinstance(head, TokenHead)]
     first_share = len(tasks)
     if of_tokens:
@@ -126,6 +129,12 @@ def run_batch(
     for number, head in enumerate(of_tokens):
         parts = [gradients[number] for gradients in of_threads]
         head.end(batch, _added(parts) if parts else None)
+
+
+def _vectors(split: TokenSplit, pooling: str, rows: Array) -> torch.Tensor:
+    """One vector per example of `rows`, (B, p), as float32 where they are stored as float16."""
+    vectors = split.features(pooling)[torch.from_numpy(rows).to(split.device)]
+    return vectors.float() if vectors.dtype == torch.float16 else vectors
 
 
 def _run_groups(

@@ -19,7 +19,6 @@ from spacelite.errors import SpaceliteError
 from spacelite.heads import POOLINGS, Head, HeadConfig
 from spacelite.heads.base import Parameters
 from spacelite.heads.batch import Objective
-from spacelite.heads.pooled import PooledConfig
 from spacelite.metrics.scores import METRICS, Scores
 from spacelite.tasks import task_of
 from spacelite.training import checkpoints, engine, memory
@@ -120,7 +119,7 @@ def train(
         )
     cache.check_index()
     for config in configs:
-        if isinstance(config, PooledConfig) and POOLINGS[config.pooling].from_backbone:
+        if any(POOLINGS[pooling].from_backbone for pooling in config.poolings):
             cache.splits["train"].require_pooler()
     if any(config.reads_layers for config in configs):
         cache.require_layers()
@@ -167,7 +166,7 @@ class _Training:
         self.splits = open_splits(cache, device)
         self.results = [TrainedHead(config, heads_in_pass=len(in_epochs)) for config in configs]
         self.by_head = {result.config: result for result in self.results}
-        pooled = [config.pooling for config in configs if isinstance(config, PooledConfig)]
+        pooled = [pooling for config in configs for pooling in config.poolings]
         for pooling in dict.fromkeys(pooled):
             for split in self.splits.values():
                 split.features(pooling)

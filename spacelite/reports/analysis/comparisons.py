@@ -139,8 +139,8 @@ class Analysis:
         left_out: Number of systems that are not shown in detail.
         tests: Number of pairs of systems that p is corrected for.
         comparisons: The best system compared with each other one.
-        against_baseline: The best head that is trained in epochs compared with the best baseline,
-            a system that is fitted at once; None without one of them.
+        against_baseline: The best head that is no baseline compared with the best baseline; None
+            without one of them.
         pairs: All pairs of systems.
         systems: Confusion, classes and calibration of each system.
         incomplete: Names of systems without saved predictions.
@@ -208,8 +208,8 @@ def _against_baseline(
 ) -> Comparison | None:
     """The best trained head compared with the best baseline; one of the two is the best system,
     which is compared with all others. `ranked` are the systems, best first."""
-    baseline = next((name for name in ranked if systems[name].fixed), None)
-    head = next((name for name in ranked if not systems[name].fixed), None)
+    baseline = next((name for name in ranked if systems[name].is_baseline), None)
+    head = next((name for name in ranked if not systems[name].is_baseline), None)
     for one in compared:
         if {one.first, one.second} == {head, baseline}:
             return one if one.first == head else one.turned()

@@ -51,6 +51,11 @@ class System:
         """Whether it is fitted at once (logreg): no seed and no epochs."""
         return not heads.in_epochs(self.runs[0].head)
 
+    @property
+    def is_baseline(self) -> bool:
+        """Whether other heads are compared with it, as the simple thing to beat."""
+        return self.runs[0].head.is_baseline
+
     def scores(self) -> list[Scores]:
         """Each run's metrics on the group's split. Those that an older run lacks are computed from
         its predictions, where these are enough."""

@@ -1,0 +1,391 @@
+"""The additive head: against scikit-learn, and through everything that a head goes through."""
+
+import itertools
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import refusal, texts, write_dataset
+from scipy.sparse import csr_array
+from sklearn.feature_extraction.text import TfidfVectorizer
+from spacelite_cli.app import app
+from test_baselines import cached as cached
+from test_baselines import dense, fitted, ids_of, inference_logits, random_rows, words
+from test_crossfit import centred, log_odds, scikit_learns
+from typer.testing import CliRunner
+
+import spacelite
+from spacelite import heads, inference, runs
+from spacelite.cache.store import Cache
+from spacelite.heads import additive, crossfit, logistic
+from spacelite.heads.batch import Objective
+from spacelite.heads.ngrams import NGrams
+from spacelite.tasks import MULTI_LABEL, SINGLE_LABEL
+
+BLOCKS = ("layers", "mean", "ngrams", "layers+ngrams", "mean+ngrams")
+QUIET = {"progress": False, "device": "cpu"}
+
+
+def command(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+# N-grams that count 1 + log(k).
+
+
+def test_sublinear_counts_are_scikit_learns():
+    train = ids_of(random_rows(80, 0, vocabulary=8))
+    new = ids_of([*random_rows(20, 1, vocabulary=10), [999]])
+    theirs = TfidfVectorizer(
+        ngram_range=(1, 2), min_df=2, token_pattern=r"\S+", sublinear_tf=True
+    ).fit(words(*train))
+    ngrams = NGrams.of(*train, sublinear=True)
+    names = [
+        f"w{key}" if key < 2**32 else f"w{(key >> 32) - 1} w{key & (2**32 - 1)}"
+        for key in ngrams.keys.tolist()
+    ]
+    order = [theirs.vocabulary_[name] for name in names]
+    for ids, offsets in (train, new):
+        expected = theirs.transform(words(ids, offsets)).toarray()[:, order]
+        assert dense(ngrams.rows(ids, offsets), len(order)) == pytest.approx(expected, abs=1e-6)
+        weight = np.random.RandomState(2).normal(size=(3, len(order)))
+        parts = ngrams.parts(ids, offsets, weight)
+        sums = np.add.reduceat(parts, offsets[:-1], axis=0)
+        assert sums == pytest.approx(expected @ weight.T, abs=1e-6)
+
+
+def test_each_time_that_an_ngram_occurs_gets_the_same_part():
+    ngrams = NGrams.of(*ids_of([[7, 5], [6, 7]]), sublinear=True)
+    ids, offsets = ids_of([[7, 9, 7, 7]])
+    parts = ngrams.parts(ids, offsets, np.ones((1, 1)))[:, 0]
+    assert parts == pytest.approx([0, 1 / 3, 0, 1 / 3, 1 / 3, 0])
+
+
+# The fit.
+
+
+def test_log_count_ratios_are_those_of_the_paper():
+    random = np.random.RandomState(0)
+    has = (random.uniform(size=(40, 5)) < 0.4).astype(float)
+    labels, sample = random.randint(0, 3, 40), random.uniform(size=40) < 0.7
+    goal = np.eye(3)[labels]
+    found = additive.log_count_ratios(csr_array(has).T.tocsr(), sample, goal)
+    for c in range(3):
+        mine, theirs = has[sample & (labels == c)], has[sample & (labels != c)]
+        p, q = 10 + mine.sum(axis=0), 10 + theirs.sum(axis=0)
+        assert found[:, c] == pytest.approx(np.log((p / p.sum()) / (q / q.sum())), abs=1e-6)
+
+
+@pytest.fixture
+def closely(monkeypatch):
+    monkeypatch.setattr(crossfit, "ROUGHLY", 1e-12)
+    monkeypatch.setattr(crossfit, "CLOSELY", 1e-12)
+
+
+def block_features(cache, name, split):
+    """The features of a block, (N, p) float64, by other means than the head's."""
+    own = cache.splits[split]
+    if name == "layers":
+        return own.layer_means.astype(np.float64)
+    if name == "mean":
+        hidden = own.read_hidden(0, len(own)).astype(np.float64)
+        return np.add.reduceat(hidden, own.offsets[:-1]) / own.lengths[:, None]
+    ids, special = own.read_token_ids(), [2, 3]
+    return [
+        " ".join(f"w{token}" for token in ids[a:b] if token not in special)
+        for a, b in itertools.pairwise(own.offsets)
+    ]
+
+
+@pytest.mark.parametrize("blocks", BLOCKS)
+@pytest.mark.parametrize("cached", ["two", "several"], indirect=True)
+def test_the_head_is_scikit_learns_with_everything_written_out(cached, blocks, closely):
+    """Blocks by scikit-learn on standardised or scaled columns, stacked by scikit-learn on
+    out-of-fold logits; what the head saves is one linear layer that gives the same logits."""
+    folder, cache = cached
+    run = fitted(folder, cache, heads.config("additive", blocks=blocks))
+    labels = cache.splits["train"].labels
+    several = labels.ndim == 2
+    own_labels = labels.T if several else [labels]
+    fold = logistic.folds(labels if several else labels[:, None], crossfit.FOLDS)
+    held, new = [], []
+    for name in blocks.split("+"):
+        train, test = (block_features(cache, name, split) for split in ("train", "test"))
+        if name == "ngrams":
+            theirs = TfidfVectorizer(
+                ngram_range=(1, 2), min_df=2, token_pattern=r"\S+", sublinear_tf=True
+            )
+            train, test = theirs.fit_transform(train).toarray(), theirs.transform(test).toarray()
+        else:
+            mean, deviation = train.mean(axis=0), train.std(axis=0)
+            train, test = (train - mean) / deviation, (test - mean) / deviation
+        C = run.record.cross_validated[f"C of {name}"]
+
+        def scale(rows, own, features=train, name=name):
+            if name != "ngrams":
+                return np.ones(features.shape[1])
+            having = [10 + (features[rows][own[rows] == k] > 0).sum(axis=0) for k in (1, 0)]
+            ratio = np.log((having[0] / having[0].sum()) / (having[1] / having[1].sum()))
+            return 0.05 + np.abs(ratio)
+
+        of_train, of_test = [], []
+        for own in own_labels:
+            out = np.zeros((len(train), 2))
+            for number in range(crossfit.FOLDS):
+                rows = fold != number
+                s = scale(rows, own)
+                model = scikit_learns(train[rows] * s, own[rows], C)
+                out[~rows] = log_odds(model, train[~rows] * s)
+            s = scale(np.ones(len(train), bool), own)
+            model = scikit_learns(train * s, own, C)
+            of_train.append(out)
+            of_test.append(log_odds(model, test * s))
+        if several:  # one logit a label, not two
+            of_train = [2 * out[:, 1:] for out in of_train]
+            of_test = [2 * out[:, 1:] for out in of_test]
+        held.append(np.concatenate(of_train, axis=1))
+        new.append(np.concatenate(of_test, axis=1))
+    held, new = np.concatenate(held, axis=1), np.concatenate(new, axis=1)
+    found = run.record.task.probabilities(inference_logits(run, cache, "test"))
+    for c, own in enumerate(own_labels):
+        expected = scikit_learns(held, own, additive.STACKED).predict_proba(new)
+        mine = np.stack([1 - found[:, c], found[:, c]], axis=1) if several else found
+        np.testing.assert_allclose(mine, expected, atol=2e-3)
+    # What is saved is one linear layer.
+    logits = run.parameters["classifier.bias"].astype(np.float64)
+    for name in blocks.split("+"):
+        weight = run.parameters[f"{name}.weight"].astype(np.float64)
+        if name == "ngrams":
+            split = cache.splits["test"]
+            table = NGrams(run.parameters["ngrams.keys"], run.parameters["ngrams.idf"], True)
+            rows = table.rows(split.read_token_ids(), split.offsets)
+            logits = logits + dense(rows, len(table.keys)) @ weight.T
+        else:
+            logits = logits + block_features(cache, name, "test") @ weight.T
+    np.testing.assert_allclose(logits, inference_logits(run, cache, "test"), atol=1e-4)
+
+
+class Given:
+    """Examples with these vectors and token ids."""
+
+    def __init__(self, labels, vectors, ids=None):
+        self.labels, self._vectors, self._ids = torch.from_numpy(labels), vectors, ids
+
+    def features(self, pooling):
+        return torch.from_numpy(self._vectors)
+
+    def token_ids(self):
+        return self._ids
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_constant_dimensions_get_weight_0(dtype):
+    random = np.random.RandomState(0)
+    vectors = random.normal(size=(80, 6)).astype(dtype)
+    vectors[:, 2] = 0.1
+    vectors[:, 4] = 300
+    labels = (vectors[:, 0] > 0).astype(np.int64)
+    found = heads.kind("additive").fit(
+        heads.config("additive", blocks="mean"),
+        Given(labels, vectors), Objective(SINGLE_LABEL, 2), "none",
+    )  # fmt: skip
+    weight = found.parameters["mean.weight"]
+    assert not weight[:, [2, 4]].any() and weight[:, [0, 1, 3, 5]].all()
+    assert all(value.isfinite().all() for value in found.parameters.values())
+    logits = vectors.astype(float) @ weight.double().numpy().T
+    logits = logits + found.parameters["classifier.bias"].double().numpy()
+    assert (logits.argmax(axis=1) == labels).mean() > 0.8
+
+
+def test_a_class_without_training_examples_is_never_predicted():
+    random = np.random.RandomState(0)
+    vectors = random.normal(size=(80, 6)).astype(np.float32)
+    labels = np.where(vectors[:, 0] > 0, 2, 0).astype(np.int64)
+    found = heads.kind("additive").fit(
+        heads.config("additive", blocks="mean"),
+        Given(labels, vectors), Objective(SINGLE_LABEL, 4), "balanced",
+    )  # fmt: skip
+    weight, bias = (found.parameters[n].numpy() for n in ("mean.weight", "classifier.bias"))
+    logits = vectors @ weight.T + bias
+    assert np.isfinite(logits).all() and set(logits.argmax(axis=1)) == {0, 2}
+
+
+@pytest.mark.parametrize("count", [1, 3, 9, 12])
+def test_few_examples(count):
+    rows = random_rows(count, 0)
+    random = np.random.RandomState(0)
+    labels = np.arange(count) % 2
+    found = heads.kind("additive").fit(
+        heads.config("additive"),
+        Given(labels, random.normal(size=(count, 5)).astype(np.float16), ids_of(rows)),
+        Objective(SINGLE_LABEL, 2), "none",
+    )  # fmt: skip
+    assert all(value.double().isfinite().all() for value in found.parameters.values())
+    several = heads.kind("additive").fit(
+        heads.config("additive"),
+        Given(np.stack([labels, 1 - labels, labels], axis=1),
+              random.normal(size=(count, 5)).astype(np.float16), ids_of(rows)),
+        Objective(MULTI_LABEL, 3), "none",
+    )  # fmt: skip
+    assert all(value.double().isfinite().all() for value in several.parameters.values())
+
+
+# As any head.
+
+
+@pytest.mark.parametrize("blocks", BLOCKS)
+def test_texts_are_predicted_and_explained(cached, blocks, bert):
+    folder, cache = cached
+    run = fitted(folder, cache, heads.config("additive", blocks=blocks))
+    assert run.record.system == f"additive ({blocks})"
+    given = [*texts(12, seed=9, longest=12), "zzz qqq", "good"]
+    found = inference.predict(run, given, backbone=str(bert), device="cpu").probabilities
+    alone = inference.predict(run, given[-1:], backbone=str(bert), device="cpu").probabilities
+    assert alone[0] == pytest.approx(found[-1], abs=1e-5)
+    for text, expected in zip(given, found, strict=True):
+        explained = inference.explain_text(run, text, backbone=str(bert), device="cpu")
+        assert explained.difference < 1e-5
+        assert explained.probabilities == pytest.approx(expected.tolist(), abs=2e-3)
+    for number in range(0, 30, 7):
+        example = inference.explain_example(
+            run, cache, f"test:{number}", backbone=str(bert), device="cpu"
+        )
+        assert example.difference < 1e-5
+        saved = inference_logits(run, cache, "test")[number]
+        assert example.logits == pytest.approx(saved.tolist(), abs=2e-2)
+    # As the cached hidden states of the same texts.
+    _, again = inference.evaluate(run, cache)
+    assert again["test"].logits == pytest.approx(inference_logits(run, cache, "test"), abs=1e-6)
+
+
+def test_a_saved_head_predicts_the_same_in_a_new_process(cached, bert):
+    folder, cache = cached
+    run = fitted(folder, cache, heads.config("additive"))
+    given = ["good film", "zzz qqq", "good"]
+    here = inference.predict(run, given, backbone=str(bert), device="cpu").probabilities
+    script = (
+        "import json, sys, spacelite\n"
+        f"run = spacelite.load_run({run.id!r}, {str(folder)!r})\n"
+        f"found = run.predict({given!r}, backbone={str(bert)!r}, device='cpu', progress=False)\n"
+        "print(json.dumps(found.probabilities.tolist()))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert np.array(json.loads(done.stdout)) == pytest.approx(here, abs=1e-7), done.stderr
+
+
+def test_tables_that_do_not_go_together_are_damaged(cached):
+    from safetensors.numpy import load_file, save_file
+
+    folder, cache = cached
+    run = fitted(folder, cache, heads.config("additive"))
+    path = run.folder / "head.safetensors"
+    good = load_file(path)
+    assert runs.load(run.folder).parameters.keys() == good.keys()
+    record = json.loads((run.folder / "run.json").read_text())
+    record.pop("checksums", None)
+    (run.folder / "run.json").write_text(json.dumps(record))
+    for name in ("ngrams.weight", "ngrams.keys", "classifier.bias"):
+        save_file({**good, name: np.ascontiguousarray(good[name][..., 1:])}, path)
+        message = refusal(lambda: runs.load(run.folder).parameters)
+        assert "do not fit" in message
+    size = sum(value.nbytes for value in good.values())
+    count, classes = len(good["ngrams.keys"]), len(good["classifier.bias"])
+    assert size == count * (12 + 4 * classes) + 4 * (classes * 48 + classes)
+    assert run.record.train_params == classes * (count + 48 + 1)
+
+
+@pytest.fixture
+def place(tmp_path, bert):
+    data = write_dataset(tmp_path / "data", {"train": 60, "validation": 20, "test": 20}, longest=12)
+    spacelite.embed(str(data), backbone=str(bert), cache_dir=tmp_path, **QUIET)
+    return tmp_path
+
+
+@pytest.mark.usefixtures("with_baselines")
+def test_the_preset_beside_others_in_table_and_report(place, bert):
+    done = command("train", "--preset", "best", "--cache-dir", place, "--json")
+    assert done.exit_code == 0, done.stderr
+    systems = [each["system"] for each in json.loads(done.stdout)]
+    assert systems == ["additive (layers+ngrams)", "tfidf", "logreg (mean)"]
+    (first, *_) = json.loads(done.stdout)
+    assert set(first["cross_validated"]) == {"C of layers", "C of ngrams"}
+    # By its settings it is the same run.
+    again = spacelite.train(cache_dir=place, head=["additive", "space"], epochs=1, **QUIET)
+    assert again[0].id == first["id"]
+    text = spacelite.report(cache_dir=place, examples=False, progress=False).text()
+    assert "additive (layers+ngrams)" in text
+    verdict = " ".join(text.split())
+    # It is a head, which is compared with the baselines, and none of these.
+    assert "the best baseline, tfidf" in verdict or "the best baseline, logreg" in verdict
+    assert "additive" in command("runs", "list", "--cache-dir", place, "--json").stdout
+
+
+def test_interrupted_training_is_continued(place):
+    arguments = {"head": ["space", "additive"], "epochs": 3, "cache_dir": place, "device": "cpu"}
+
+    def interrupt(phase, done, total):
+        if phase == "train" and done > 0.5 * total:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        spacelite.train(progress=interrupt, **arguments)
+    found = spacelite.train(resume=True, progress=False, **arguments)
+    other = spacelite.train(fresh=True, progress=False, **arguments)
+    for one, two in zip(found, other, strict=True):
+        for name, value in one.run.parameters.items():
+            np.testing.assert_array_equal(value, two.run.parameters[name])
+
+
+def test_blocks_are_put_in_one_order(place):
+    one = heads.config("additive", blocks="ngrams+layers")
+    assert one == heads.config("additive") and "blocks" not in one.hashed()
+    assert one.name == "additive (layers+ngrams)"
+    done = command("train", "--head", "additive", "--blocks", "ngrams+mean,mean+ngrams",
+                   "--cache-dir", place)  # fmt: skip
+    assert done.exit_code != 0 and "a head is listed twice" in done.stderr
+    some = spacelite.train(cache_dir=place, head="additive", blocks=["ngrams", "mean"], **QUIET)
+    assert [run.record.system for run in some] == ["additive (ngrams)", "additive (mean)"]
+
+
+@pytest.mark.parametrize("blocks", ["", "space", "layers+layers", "layers+", "Layers", 3, None])
+def test_wrong_blocks_are_refused(blocks, place):
+    with Cache(next((place / "embeddings").glob("*.h5"))) as cache:
+        message = refusal(fitted, place, cache, heads.config("additive", blocks=blocks))
+    assert message == (
+        f"blocks={blocks}: give layers, mean or ngrams, or two of them as in layers+ngrams"
+    )
+
+
+def test_what_layers_hold_already_is_refused(place):
+    done = command("train", "--head", "additive", "--blocks", "layers+mean", "--cache-dir", place)
+    assert done.exit_code != 0
+    assert "--blocks layers+mean: layers holds the mean already: leave mean out" in done.stderr
+
+
+def test_wrong_presets_are_refused(place):
+    for arguments, said in (
+        (["--preset", "worst"], "--preset worst: choose from best"),
+        (["--preset", "best", "--head", "space"], "leave head or the preset out"),
+        (["--preset", "best", "--blocks", "mean"], "leave blocks or the preset out"),
+        (["--head", "space", "--blocks", "mean"], "no head of space has this setting"),
+    ):
+        done = command("train", *arguments, "--cache-dir", place)
+        assert done.exit_code != 0 and said in " ".join(done.stderr.split()), done.stderr
+
+
+def test_a_cache_without_layer_means(bert, reviews, tmp_path):
+    spacelite.embed(reviews, backbone=bert, cache_dir=tmp_path, layers=False, **QUIET)
+    message = refusal(spacelite.train, cache_dir=tmp_path, preset="best", **QUIET)
+    assert "has no layer means: run its embed command again with layers=True" in message
+    (run,) = spacelite.train(cache_dir=tmp_path, head="additive", blocks="mean+ngrams", **QUIET)
+    assert run.predict(["good"], backbone=bert, **QUIET)[0]["label"] in ("0", "1")
+
+
+def test_the_defaults_hold_for_older_runs():
+    assert heads.config("additive").hashed() == dict.fromkeys(heads.HeadConfig.ALWAYS_HASHED)
+    assert heads.config_from("additive", {}) == heads.config("additive")
+    assert additive.known_blocks("layers+ngrams") is None
+    assert centred(np.ones((2, 2))).sum() == 0
