@@ -35,7 +35,7 @@ ORDER = {
         "tfidf", "additive", "__init__", "grid",
     ],
     "cache": [
-        "dtypes", "spec", "hdf5", "split", "layers", "store", "duplicates", "unknown", "texts",
+        "dtypes", "spec", "hdf5", "split", "layers", "store", "unknown", "texts", "duplicates",
         "journal", "folder", "layout", "tokenizing", "embedding", "__init__",
     ],
     "training": [

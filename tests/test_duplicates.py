@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 import spacelite
 from spacelite import heads, inference, runs
 from spacelite.cache import Cache, duplicates
+from spacelite.cache.texts import texts_path
 from spacelite.reports.analysis import content
 from spacelite.training import TrainingConfig
 
@@ -104,6 +105,41 @@ def test_data_without_duplicates_are_passed_over_in_silence(bert, tmp_path, capl
     assert done.duplicates.leaked == done.duplicates.contradicted == ""
 
 
+FOREIGN = {
+    # One [UNK] each to this tokenizer, which writes "Å" as "a".
+    "train": (
+        ["好", "фильм", "好 film", "good film", "Å film", "bad plot", "好"],
+        [0, 1, 0, 1, 0, 1, 0],
+    ),
+    "validation": (["坏", "坏 film", "GOOD  film", "фильм"], [1, 0, 0, 1]),
+    "test": (["坏", "Å film", "bad plot"], [0, 1, 1]),
+}
+
+
+def test_texts_that_are_mostly_unknown_are_compared_as_they_were_written(bert, tmp_path):
+    cache = embed(FOREIGN, bert, tmp_path)
+    assert cache.duplicates.as_json() == {
+        "shared": {"train/validation": 2, "train/test": 2, "validation/test": 1},
+        "contradictory": {"train": 0, "validation": 0, "test": 0, "all": 3},
+    }
+    # Without the texts, as in a cache of an older version, the messages say what was compared.
+    texts_path(cache.path).unlink()
+    with cache.open() as opened:
+        found = duplicates.of_cache(opened)
+    assert found.shared["train", "validation"] == 4 and not found.by_text
+    assert "4 of 4 validation examples have the same tokens as a text of train" in found.leaked
+    assert "texts of the same tokens have more than one label" in found.contradicted
+
+
+def test_texts_that_are_cut_off_are_the_same_if_what_is_left_is(bert, tmp_path):
+    own = {
+        "train": (["good film " * 9 + "bad", "dull plot " * 9, "bad", "fine"], [0, 1, 1, 0]),
+        "validation": (["good film " * 20, "dull plot " * 8 + "bad"], [0, 1]),
+    }
+    found = embed(own, bert, tmp_path, max_length=16).duplicates
+    assert found.by_text and found.shared["train", "validation"] == 2
+
+
 def notes(folder):
     found = content.build(folder, runs.load_all(folder), with_examples=False)
     return {part.section.title.split(",")[0]: part.section.notes for part in found.parts}
@@ -128,9 +164,10 @@ def test_without_the_cache_the_report_has_no_such_note(leaking, bert, tmp_path):
     cache = embed(SPLITS, bert, tmp_path, name="leaking")
     with cache.open() as opened:
         train_and_save(tmp_path, opened, [heads.config("linear")], TrainingConfig(epochs=1))
-    assert len(notes(tmp_path)["leaking"]) == 3
+    assert len(notes(tmp_path)["leaking"]) == 4  # the majority, two of duplicates, the updates
     cache.path.unlink()
-    assert notes(tmp_path)["leaking"] == []
+    (updates,) = notes(tmp_path)["leaking"]  # which the runs say without the cache
+    assert updates.startswith("The heads had only 1 updates")
 
 
 def test_real_data_against_a_count_of_the_token_ids_themselves(real_data, bert, tmp_path):

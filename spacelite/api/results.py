@@ -78,7 +78,7 @@ class EmbeddedDataset:
     def duplicates(self) -> Duplicates:
         """How many texts stand in two splits, and how many have more than one label."""
         with self.open() as cache:
-            return duplicates.find(cache.splits)
+            return duplicates.of_cache(cache)
 
     @cached_property
     def unknown(self) -> UnknownTokens:

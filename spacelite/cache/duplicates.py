@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -11,7 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from spacelite.cache import texts as cached_texts
 from spacelite.cache.split import CachedSplit
+from spacelite.cache.store import Cache
+from spacelite.cache.texts import CachedTexts
 
 Array = npt.NDArray[Any]
 
@@ -26,11 +30,13 @@ class Duplicates:
         examples: The number of examples, by split.
         contradictory: The number of different texts that have more than one label, within each
             split and, as `all`, within and across the splits; empty if labels were not compared.
+        by_text: Whether the texts themselves were compared, or only their token ids.
     """
 
     shared: dict[tuple[str, str], int]
     examples: dict[str, int]
     contradictory: dict[str, int]
+    by_text: bool = True
 
     def as_json(self) -> dict[str, Any]:
         """The counts as `embed --json` prints them: {"shared": {"train/test": 3, ...}, ...}."""
@@ -38,11 +44,16 @@ class Duplicates:
         return {"shared": shared, "contradictory": dict(self.contradictory)}
 
     @property
+    def what(self) -> str:
+        """What examples share, in words."""
+        return "a text" if self.by_text else "the same tokens as a text"
+
+    @property
     def leaked(self) -> str:
         """What the texts in two splits mean for the reader; "" if there are none."""
         found = [
             f"{count:,} of {self.examples[later]:,} {later} examples "
-            f"{'has' if count == 1 else 'have'} a text of {earlier}"
+            f"{'has' if count == 1 else 'have'} {self.what} of {earlier}"
             for (earlier, later), count in self.shared.items()
             if count
         ]
@@ -59,38 +70,95 @@ class Duplicates:
         if not count:
             return ""
         have = "text has" if count == 1 else "texts have"
+        if not self.by_text:
+            have = f"{'text' if count == 1 else 'texts'} of the same tokens {have.split()[1]}"
         return (
             f"{count:,} {have} more than one label, each in another example: no classifier can get "
             "all of these examples right"
         )
 
 
-def find(splits: Mapping[str, CachedSplit], *, compare_labels: bool = True) -> Duplicates:
+def of_cache(cache: Cache) -> Duplicates:
+    """Count the texts of a cache that stand in two of its splits, and those that have more than one
+    label."""
+    texts = {name: cached_texts.read(cache, name) for name in cache.splits}
+    return find(cache.splits, texts, max_length=cache.spec.max_length)
+
+
+def find(
+    splits: Mapping[str, CachedSplit],
+    texts: Mapping[str, CachedTexts | None] | None = None,
+    *,
+    max_length: int = 0,
+    compare_labels: bool = True,
+) -> Duplicates:
     """Count the texts that stand in two splits, and those that have more than one label.
 
-    Two texts are the same if their token ids are: this is all that the backbone sees of them.
+    Two texts are the same if their token ids are, which is all that the backbone sees of them, and,
+    where the texts are known, if they differ at most in case, accents and spaces: texts of unknown
+    words have the same token ids without being the same.
 
     Args:
         splits: The splits by name, in order; they may come from caches with the same tokenizer.
+        texts: The texts by split; None, or None for a split, if they are not known.
+        max_length: Maximum tokens per text; of texts with as many, only the beginning is compared.
         compare_labels: Whether the splits number their labels in the same way.
     """
     numbers: dict[bytes, int] = {}
-    texts = {name: _numbered(split, numbers) for name, split in splits.items()}
+    found = {name: _numbered(split, numbers) for name, split in splits.items()}
+    known = {name: own for name, own in (texts or {}).items() if own is not None}
+    by_text = len(known) == len(splits)
+    if by_text:
+        found = _told_apart(found, splits, known, max_length)
     contradictory = {}
     if compare_labels:
         labels = _label_numbers([split.labels for split in splits.values()])
         by_split = dict(zip(splits, labels, strict=True))
-        contradictory = {name: _several(texts[name], by_split[name]) for name in splits}
+        contradictory = {name: _several(found[name], by_split[name]) for name in splits}
         contradictory["all"] = _several(
-            np.concatenate(list(texts.values())), np.concatenate(labels)
+            np.concatenate(list(found.values())), np.concatenate(labels)
         )
     return Duplicates(
         shared={
-            (one, other): int(np.isin(texts[other], texts[one]).sum())
+            (one, other): int(np.isin(found[other], found[one]).sum())
             for one, other in itertools.combinations(splits, 2)
         },
         examples={name: len(split) for name, split in splits.items()},
         contradictory=contradictory,
+        by_text=by_text,
+    )
+
+
+def _told_apart(
+    numbers: dict[str, Array],
+    splits: Mapping[str, CachedSplit],
+    texts: Mapping[str, CachedTexts],
+    max_length: int,
+) -> dict[str, Array]:
+    """The numbers of the texts, a different one for each different text of the same tokens."""
+    every = np.concatenate(list(numbers.values()))
+    several = np.bincount(every) > 1
+    own_numbers: dict[tuple[int, str], int] = {}
+    first_free = len(several)
+    told_apart = {}
+    for name, own in numbers.items():
+        told_apart[name] = own.copy()
+        lengths = np.diff(splits[name].offsets)
+        for example in np.flatnonzero(several[own]).tolist():
+            text = _folded(texts[name].text(example))
+            if lengths[example] >= max_length:
+                text = text[: max_length // 2]  # of which every character stands before the cut
+            key = (int(own[example]), text)
+            number = own_numbers.setdefault(key, first_free + len(own_numbers))
+            told_apart[name][example] = number
+    return told_apart
+
+
+def _folded(text: str) -> str:
+    """A text without case, accents, spaces and invisible characters: many tokenizers drop these."""
+    parts = unicodedata.normalize("NFKD", text.casefold())
+    return "".join(
+        each for each in parts if unicodedata.category(each) not in ("Mn", "Cc", "Cf", "Zs")
     )
 
 

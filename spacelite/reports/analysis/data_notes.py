@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from spacelite.cache import duplicates, store, unknown
+from spacelite.cache import duplicates, store, texts, unknown
 from spacelite.cache import folder as caches
 from spacelite.errors import SpaceliteError
 from spacelite.reports.analysis.groups import Group
@@ -32,14 +32,19 @@ def of_group(cache_dir: Path, group: Group) -> list[str]:
     try:
         with store.Cache(find_cache(run, cache_dir)) as own:
             if transfers is None:
-                found = duplicates.find(own.splits)
+                found = duplicates.of_cache(own)
                 first = majority_note(own, group.section.split)
                 return [first, *_sentences(found.leaked, found.contradicted, _unknown(own))]
             split = transfers[0].split
             with _cache(cache_dir, transfers[0].cache, transfers[0].cache_key) as other:
                 # Of the other data set's splits only this one counts: its train split was not used.
                 pair = {"train": own.splits["train"], split: other.splits[split]}
-                found = duplicates.find(pair, compare_labels=False)
+                found = duplicates.find(
+                    pair,
+                    {"train": texts.read(own, "train"), split: texts.read(other, split)},
+                    max_length=own.spec.max_length,
+                    compare_labels=False,
+                )
                 # In the run's numbering.
                 names = record.label_names
                 numbers = [names.index(transfers[0].labels[name]) for name in other.label_names]
@@ -82,8 +87,8 @@ def _leaked_into(found: duplicates.Duplicates, split: str, data: str) -> str:
         return ""
     return (
         f"{count:,} of {found.examples[split]:,} {split} examples of {data} "
-        f"{'has' if count == 1 else 'have'} a text of the runs' training data: these were seen in "
-        "training, so the metrics are too optimistic"
+        f"{'has' if count == 1 else 'have'} {found.what} of the runs' training data: these "
+        "were seen in training, so the metrics are too optimistic"
     )
 
 
