@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 MEMORY = 10  # pairs of steps and gradients that L-BFGS keeps
@@ -61,7 +62,7 @@ def search(rough: Callable[[Array], Array], start: Array, least: float) -> Searc
     pairs: list[tuple[Array, Array, float]] = []
     for _ in range(MOST_STEPS):
         step = _direction(gradient, pairs, rough)
-        slope, length = float((step * gradient).sum()), 1.0
+        slope, length = float(np.vdot(step, gradient)), 1.0
         new = at - step
         new_value, new_gradient = yield new
         while new_value > value - 1e-4 * length * slope and length > SHORTEST:
@@ -71,7 +72,7 @@ def search(rough: Callable[[Array], Array], start: Array, least: float) -> Searc
         if new_value >= value:  # rounding hides any further decrease
             break
         change, turn = new - at, new_gradient - gradient
-        product = float((change * turn).sum())
+        product = float(np.vdot(change, turn))
         if product > 0:
             pairs = [*pairs[1 - MEMORY :], (change, turn, product)]
         decrease = value - new_value
@@ -86,13 +87,14 @@ def _direction(
 ) -> Array:
     """The gradient times L-BFGS's inverse of the Hessian."""
     step, factors = gradient.copy(), []
+    part = np.empty_like(step)  # fresh memory for each product takes longer than the product
     for change, turn, product in reversed(pairs):
-        factors.append(float((change * step).sum()) / product)
-        step -= factors[-1] * turn
+        factors.append(float(np.vdot(change, step)) / product)
+        step -= np.multiply(factors[-1], turn, out=part)
     step = rough(step)
     if pairs:
         _, turn, product = pairs[-1]
-        step *= product / float((turn * rough(turn)).sum())
+        step *= product / float(np.vdot(turn, rough(turn)))
     for (change, turn, product), factor in zip(pairs, reversed(factors), strict=True):
-        step += (factor - float((turn * step).sum()) / product) * change
+        step += np.multiply(factor - float(np.vdot(turn, step)) / product, change, out=part)
     return step
