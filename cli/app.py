@@ -28,7 +28,7 @@ from . import (
     while_a_command_runs,
 )
 from . import main as main  # where installations of earlier versions look for it
-from .options import known_names, option
+from .options import comma_hint, known_names, option
 
 # What to do after Ctrl-C, by command.
 CONTINUE = {
@@ -39,6 +39,9 @@ CONTINUE = {
 }
 
 
+GIVEN = "spacelite.given"  # the command and its arguments, in the context's `meta`
+
+
 class _Commands(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, command, rest = super().resolve_command(ctx, args)
@@ -46,6 +49,7 @@ class _Commands(TyperGroup):
             rest = known_names(rest, command, self.commands)
         except ValueError as error:
             ctx.fail(str(error))
+        ctx.meta[GIVEN] = (list(rest), command)
         return name, command, rest
 
     def invoke(self, ctx: Any) -> Any:
@@ -71,7 +75,9 @@ class _Commands(TyperGroup):
         except Exception as error:
             if debug or type(error).__module__.startswith(("typer", "click")):
                 if hasattr(error, "message"):
-                    error.message = visible(str(error.message))
+                    extra = GIVEN in ctx.meta and "extra argument" in str(error)
+                    hint = comma_hint(*ctx.meta[GIVEN]) if extra else ""
+                    error.message = visible(f"{error.message}{hint}")
                 raise
             console.fail(
                 f"unexpected {type(error).__name__}: {one_line(error)} (this is a bug; "

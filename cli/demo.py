@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from . import console
-from .options import CACHE_DIR, CacheDir, Json, Seeds
+from .options import CACHE_DIR, CacheDir, Json, Seeds, with_cache_dir
 from .report import print_report
 from .train import refuse_stopped
 
@@ -24,12 +26,13 @@ def demo(
 
     numbers = seed_list(seeds)  # before the long part
     weights = [",".join(f"{value:g}" for value in values) for values in (INTER, INTRA)]
-    _announce("spacelite embed --backbone minilm --dataset demo")
+    _announce("spacelite embed --backbone minilm --dataset demo", cache_dir)
     with console.progress() as on_progress:
         cache = api.embed("demo", backbone="minilm", cache_dir=cache_dir, progress=on_progress)
     _announce(
         f"spacelite train --inter {weights[0]} --intra {weights[1]} --epochs {EPOCHS} "
-        f"--seeds {seeds} --batch-size {BATCH_SIZE} --lr {LEARNING_RATE:g}"
+        f"--seeds {seeds} --batch-size {BATCH_SIZE} --lr {LEARNING_RATE:g}",
+        cache_dir,
     )
     with console.progress() as on_progress:
         runs = api.train(
@@ -42,15 +45,15 @@ def demo(
             batch_size=BATCH_SIZE,
             progress=on_progress,
         )
-    _announce("spacelite report")
+    _announce("spacelite report", cache_dir)
     if runs:
         report = api.report(runs, examples=False, progress=False)
         if as_json:
             console.print_json(report.as_json())
         else:
-            print_report(report.findings)
+            print_report(report.findings, cache_dir)
     refuse_stopped(runs)
 
 
-def _announce(command: str) -> None:
-    console.err().print(f"$ {command}", style="bold", soft_wrap=True)
+def _announce(command: str, cache_dir: Path) -> None:
+    console.err().print(f"$ {with_cache_dir(command, cache_dir)}", style="bold", soft_wrap=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -12,9 +15,10 @@ from spacelite.errors import SpaceliteError
 from spacelite.settings import OTHER_NAMES
 
 CACHE_DIR = Path("cache")
+CACHE_VARIABLE = "SPACELITE_CACHE"
 CacheDir = Annotated[
     Path,
-    typer.Option(envvar="SPACELITE_CACHE", help="Folder of caches and runs.", show_default=True),
+    typer.Option(envvar=CACHE_VARIABLE, help="Folder of caches and runs.", show_default=True),
 ]
 Json = Annotated[
     bool,
@@ -107,6 +111,32 @@ def known_names(arguments: list[str], command: Any, commands: Mapping[str, Any])
             each = name + equals + value if name in own else each
         renamed.append(each)
     return renamed
+
+
+def with_cache_dir(command: str, cache_dir: Path) -> str:
+    """A command as hints name it, with `--cache-dir` if this is neither the default nor given by
+    the environment: `spacelite report --cache-dir c`."""
+    if cache_dir in (CACHE_DIR, Path(os.environ.get(CACHE_VARIABLE, CACHE_DIR))):
+        return command
+    return f"{command} --cache-dir {shlex.quote(str(cache_dir))}"
+
+
+def comma_hint(arguments: list[str], command: Any) -> str:
+    """What to write in place of several values with spaces between them, `--inter 0 0.2`; "" if no
+    option that takes a list was given so."""
+    lists = {
+        name
+        for each in command.params
+        if any(mark in (getattr(each, "help", None) or "") for mark in ("(s)", "or a list"))
+        for name in each.opts
+    }
+    for number, each in enumerate(arguments):
+        following = arguments[number + 1 :]
+        values = list(itertools.takewhile(lambda value: not value.startswith("--"), following))
+        if each in lists and len(values) > 1:
+            together = ",".join(value.strip(",") for value in values)
+            return f"; write several values with commas: {each} {together}"
+    return ""
 
 
 def _options_of(command: Any) -> set[str]:

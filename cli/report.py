@@ -11,7 +11,7 @@ import typer
 from spacelite.errors import SpaceliteError
 
 from . import console
-from .options import CACHE_DIR, CacheDir, Json, RunBackbone
+from .options import CACHE_DIR, CacheDir, Json, RunBackbone, with_cache_dir
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -126,7 +126,7 @@ def report(
             progress=on_progress,
         )
     if form == TERMINAL:
-        print_report(report.findings)
+        print_report(report.findings, cache_dir)
     elif out is None:
         console.write(report.text(form), form)
     else:
@@ -147,7 +147,7 @@ def _conditions(where: Sequence[str]) -> dict[str, list[str]]:
     return conditions
 
 
-def print_report(findings: Findings) -> None:
+def print_report(findings: Findings, cache_dir: Path) -> None:
     """Print a report to the terminal: tables, which differences are real, cost."""
     show(findings.published)
     for part in findings.parts:
@@ -155,8 +155,8 @@ def print_report(findings: Findings) -> None:
         _findings(part)
         console.out().print()
     console.out().print(
-        "spacelite report --format html --out DIR adds curves, confusion, calibration and the "
-        "words that matter",
+        f"{with_cache_dir('spacelite report', cache_dir)} --format html --out DIR adds curves, "
+        "confusion, calibration and the words that matter",
         style="dim",
     )
 

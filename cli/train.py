@@ -19,6 +19,7 @@ from .options import (
     comma_list,
     number_or_auto,
     or_auto,
+    with_cache_dir,
 )
 
 if TYPE_CHECKING:
@@ -158,7 +159,6 @@ def train(
         del grid["head"]  # the default, which a preset may replace
     from spacelite import api
     from spacelite.heads.grid import seed_list
-    from spacelite.runs import runs_folder
 
     numbers = seed_list(seeds)
     chosen = api.find_cache(cache, cache_dir)
@@ -190,7 +190,7 @@ def train(
     if as_json:
         console.print_json([run.record.as_json() for run in runs])
     elif runs:
-        _print(runs, runs_folder(cache_dir), time.perf_counter() - started)
+        _print(runs, cache_dir, time.perf_counter() - started)
     refuse_stopped(runs)
 
 
@@ -205,17 +205,20 @@ def refuse_stopped(runs: Runs) -> None:
         )
 
 
-def _print(runs: Runs, folder: Path, seconds: float) -> None:
+def _print(runs: Runs, cache_dir: Path, seconds: float) -> None:
+    from spacelite.runs import runs_folder
+
     tables.show(runs.table(), ruled=False)
     if runs.baseline:
         console.out().print(runs.baseline, soft_wrap=True, markup=False)
     trained = len(runs) - runs.before
     plural = "s" if trained != 1 else ""
     kept = "the baseline is" if runs.before == 1 else "the baselines are"
+    earlier = f" ({kept} of an earlier training)" if runs.before else ""
     console.out().print(
         f"{trained} head{plural} trained in {seconds:.1f} s, saved in "
-        f"{folder}{_named(runs)}{f' ({kept} of an earlier training)' if runs.before else ''}; "
-        "spacelite report compares them",
+        f"{runs_folder(cache_dir)}{_named(runs)}{earlier}; "
+        f"{with_cache_dir('spacelite report', cache_dir)} compares them",
         soft_wrap=True,
     )
 

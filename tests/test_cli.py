@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from conftest import write_dataset
 from spacelite_cli.app import app
+from spacelite_cli.options import CACHE_DIR, with_cache_dir
 from typer.testing import CliRunner
 
 
@@ -35,7 +37,8 @@ def test_embed_says_what_it_wrote(workplace):
     (path,) = (folder / "embeddings").glob("*.h5")
     assert embedded.stdout.startswith(f"{path.stem} written in ")
     assert "100 examples (60 train, 20 validation, 20 test)" in embedded.stdout
-    assert embedded.stdout.count("\n") == 1
+    assert re.fullmatch(r"labels \(train\): 0 \d+, 1 \d+", embedded.stdout.splitlines()[1])
+    assert embedded.stdout.count("\n") == 2
     assert "tokenizing" in embedded.stderr and "embedding" in embedded.stderr
     assert "tokens of width 16" in embedded.stderr and "free" in embedded.stderr
 
@@ -195,6 +198,48 @@ def test_usage_errors_exit_2():
     process = command("train", "--no-such-option")
     process.communicate()
     assert process.returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["train", "--inter", "0", "0.2"], "--inter 0,0.2"),
+        (["train", "--epochs", "3", "--head", "space,", "linear", "--seeds", "3"],
+         "--head space,linear"),
+        (["train", "--lr", "0.1,", "0.2", "0.3"], "--lr 0.1,0.2,0.3"),
+        (["demo", "--seeds", "1", "2"], "--seeds 1,2"),
+        (["train", "else"], None),
+        (["train", "--epochs", "3", "5"], None),
+        (["cache", "list", "a", "b"], None),
+    ],
+)  # fmt: skip
+def test_lists_with_spaces_are_refused_with_what_to_write(arguments, hint):
+    result = spacelite(*arguments)
+    assert result.exit_code == 2 and "unexpected extra argument" in result.stderr
+    last = " ".join(result.stderr.split())
+    if hint is None:
+        assert "commas" not in last
+    else:
+        assert f"; write several values with commas: {hint}" in last
+
+
+def test_hints_name_the_folder_where_it_is_not_the_default(workplace, tmp_path, monkeypatch):
+    folder, *_ = workplace
+    there = ["--cache-dir", tmp_path]
+    (path,) = (folder / "embeddings").glob("*.h5")
+    arguments = ["train", "--cache", path, "--epochs", "1", "--no-baselines", *there]
+    hint = f"spacelite report --cache-dir {tmp_path}"
+    assert spacelite(*arguments).stdout.rstrip().endswith(f"; {hint} compares them")
+    shown = " ".join(spacelite("report", *there).stdout.split())
+    assert f"{hint} --format html --out DIR adds curves" in shown
+    monkeypatch.setenv("SPACELITE_CACHE", str(tmp_path))
+    assert spacelite(*arguments).stdout.rstrip().endswith("; spacelite report compares them")
+    assert "spacelite report --format html" in " ".join(spacelite("report").stdout.split())
+
+
+def test_a_folder_with_a_space_is_quoted_in_hints():
+    assert with_cache_dir("spacelite report", Path("my runs")).endswith("--cache-dir 'my runs'")
+    assert with_cache_dir("spacelite report", CACHE_DIR) == "spacelite report"
 
 
 def test_an_error_is_a_traceback_only_for_debugging(tmp_path):
