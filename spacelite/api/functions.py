@@ -125,7 +125,7 @@ def embed(
     local = str(Path(backbone).absolute()) if Path(backbone).is_dir() else None
     embedded = EmbeddedDataset(done.path, folder, done.hit, done.seconds, local)
     repeated = embedded.duplicates
-    warnings = (repeated.leaked, repeated.contradicted, embedded.unknown.sentence)
+    warnings = (repeated.leaked, repeated.contradicted, *embedded.unknown.lines)
     for warning in filter(None, warnings):
         log.warning("%s", warning)
     return embedded

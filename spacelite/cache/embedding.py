@@ -187,11 +187,7 @@ def embed(
             finally:
                 store.add_seconds(path, time.perf_counter() - locked)
             if model.all_layers:
-                size = layer_means.layers_path(path).stat().st_size
-                log.info(
-                    "means of all %s layers: %s, computed and written in %.1f s",
-                    model.layers, files.human_bytes(size), run.layer_seconds,
-                )  # fmt: skip
+                log.info("layer means computed and written in %.1f s", run.layer_seconds)
             return Embedded(path, False, time.perf_counter() - started, run.layer_seconds)
     return Embedded(path, True, time.perf_counter() - started)
 

@@ -23,6 +23,10 @@ Array = npt.NDArray[Any]
 
 # A split with more than this share of unknown tokens, or of mostly unknown texts, is mentioned.
 MANY_TOKENS, MANY_TEXTS = 0.05, 0.01
+MEANING = (
+    "all unknown words look the same to {}; a backbone for the language and script of the texts "
+    "knows more of them"
+)
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,11 @@ class SplitCounts:
     unknown: int
     texts: int
     mostly_unknown: int
+
+    @property
+    def percent(self) -> str:
+        """The percentage of its tokens that are unknown."""
+        return f"{100 * self.unknown / max(self.tokens, 1):.0f}"
 
     @property
     def many(self) -> bool:
@@ -65,20 +74,27 @@ class UnknownTokens:
         return {name: asdict(counts) for name, counts in self.splits.items()}
 
     @property
-    def sentence(self) -> str:
-        """Where much is unknown, and what it means for the reader; "" where little is."""
+    def lines(self) -> list[str]:
+        """Where much is unknown, a line for each split, and what it means for the reader; none
+        where little is."""
         found = [
-            f"{100 * one.unknown / max(one.tokens, 1):.0f}% of the tokens of {name} are unknown to "
-            f"the backbone ({one.mostly_unknown:,} of {one.texts:,} texts mostly)"
+            f"{name}: {one.percent}% of the tokens are unknown to the backbone "
+            f"({one.mostly_unknown:,} of {one.texts:,} texts mostly)"
             for name, one in self.splits.items()
             if one.many
         ]
-        if not found:
-            return ""
-        return (
-            f"{', '.join(found)}: all unknown words look the same to it; a backbone for the "
-            "language and script of the texts knows more of them"
-        )
+        return [*found, MEANING.format("the backbone")] if found else []
+
+    @property
+    def sentence(self) -> str:
+        """The same in one sentence; "" where little is unknown."""
+        found = [
+            f"{one.percent}% of the tokens of {name} are unknown to the backbone "
+            f"({one.mostly_unknown:,} of {one.texts:,} texts mostly)"
+            for name, one in self.splits.items()
+            if one.many
+        ]
+        return f"{', '.join(found)}: {MEANING.format('it')}" if found else ""
 
 
 def count(splits: Iterable[tuple[str, Array, Array]], special: SpecialIds) -> UnknownTokens:
