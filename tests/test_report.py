@@ -155,7 +155,7 @@ def test_of_several_caches_the_one_nearest_to_a_table_is_held_against_it():
         assert {value for name, value in found.items() if "xlnet" not in name} == {0.7}
         for table in tables:
             said = [note for note in table.notes if "other caches fit this table too" in note]
-            assert len(said) == 1 and "(few" in said[0] or ", few" in said[0]
+            assert len(said) == 1 and ("(few" in said[0] or ", few" in said[0])
             assert "own" not in said[0]  # it has the backbone of another table
 
 

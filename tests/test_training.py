@@ -5,6 +5,7 @@ import logging
 import math
 import threading
 import time
+import zlib
 
 import h5py
 import numpy as np
@@ -476,7 +477,7 @@ def test_a_kind_of_head_has_its_own_settings_alone(kind, setting):
     ("space", {"latent": None}, "latent=None: give a whole number from 1 to 10,000"),
     ("space", {"inter": None}, "inter=None: give 0 or a positive number"),
     ("space", {"intra": None}, "intra=None: give 0 or a positive number"),
-    ("logreg", {"pooling": None}, "pooling=None: choose from first, last, mean, pooler"),
+    ("logreg", {"pooling": None}, "pooling=None: choose from first, last, mean, pooler, layers"),
 ], ids=str)  # fmt: skip
 def test_a_setting_that_a_kind_of_head_needs_cannot_be_none(kind, setting, problem, cache):
     assert refusal(train, cache, [heads.config(kind, **setting)], TRAINING) == problem
@@ -671,7 +672,11 @@ def test_a_head_that_is_no_number_on_one_split_only_is_stopped(cache_path, tmp_p
     copy = tmp_path / cache_path.name
     copy.write_bytes(cache_path.read_bytes())
     with h5py.File(copy, "r+") as file:
-        file["test"]["tokens"][3, 0] = np.nan
+        split = file["test"]
+        split["tokens"][3, 0] = np.nan
+        example = int(np.searchsorted(split["offsets"][:], 3, side="right")) - 1
+        first, last = split["offsets"][example : example + 2]
+        split["crc32"][example] = zlib.crc32(split["tokens"][first:last].tobytes())
     with Cache(copy) as opened:
         (head,) = train(opened, CONFIGS[:1], TrainingConfig(epochs=1))
     assert "nan (test) after the last epoch" in head.stopped

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from spacelite import runs as saved_runs
-from spacelite.api.arguments import NAME, NAME_OR_PATH, checked
+from spacelite.api.arguments import NAME, NAME_OR_PATH, NAMES, checked
 from spacelite.api.baselines import beside
+from spacelite.api.lists import Runs
 from spacelite.api.presets import preset as preset_settings
 from spacelite.api.results import CACHE, EmbeddedDataset
-from spacelite.api.runs import Runs, TrainedRun
+from spacelite.api.runs import TrainedRun
 from spacelite.cache import embed as embed_into
 from spacelite.cache import folder as caches
 from spacelite.errors import SpaceliteError
@@ -162,7 +163,7 @@ def find_cache(
     return EmbeddedDataset(path, folder)
 
 
-@checked(cache=CACHE, name=NAME)
+@checked(cache=CACHE, name=NAME, head=NAMES)
 def train(
     cache: EmbeddedDataset | str | Path | None = None,
     *,

@@ -31,6 +31,7 @@ def of_group(cache_dir: Path, group: Group) -> list[str]:
     record = run.record
     try:
         with store.Cache(find_cache(run, cache_dir)) as own:
+            _check(own)
             if transfers is None:
                 found = duplicates.of_cache(own)
                 first = majority_note(own, group.section.split)
@@ -73,12 +74,17 @@ def _cache(cache_dir: Path, name: str, key: str) -> Iterator[store.Cache]:
     with store.Cache(caches.find(cache_dir, name, exact=True)) as cache:
         if cache.key != key:
             raise SpaceliteError(f"cache {name} is another one now: train again")
-        try:
-            cache.check_index()
-        except SpaceliteError as error:
-            log.warning("%s", error)
-            raise
+        _check(cache)
         yield cache
+
+
+def _check(cache: store.Cache) -> None:
+    """Log and raise SpaceliteError if the labels or token ids of a cache are damaged."""
+    try:
+        cache.check_index()
+    except SpaceliteError as error:
+        log.warning("%s", error)
+        raise
 
 
 def _leaked_into(found: duplicates.Duplicates, split: str, data: str) -> str:
