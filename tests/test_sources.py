@@ -105,10 +105,11 @@ def test_files_with_semicolons_and_tabs_are_read_and_it_is_said_in_one_line(tmp_
     tables = sources.from_path(tmp_path)
     assert [column(table) for table in tables.values()] == [texts] * 3
     assert caplog.messages == [
-        "what separates the fields: train.csv: semicolons; validation.csv: tabs"
+        "train.csv: fields are separated by semicolons; "
+        "validation.csv: fields are separated by tabs"
     ]
     sources.from_path(tmp_path / "train.csv")
-    assert caplog.messages[1:] == ["what separates the fields: train.csv: semicolons"]
+    assert caplog.messages[1:] == ["train.csv: fields are separated by semicolons"]
     sources.from_path(tmp_path / "test.tsv")
     assert len(caplog.messages) == 2  # the name says it
 

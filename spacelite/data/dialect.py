@@ -72,8 +72,11 @@ def say(paths: Iterable[Path]) -> None:
             if found != expected(path):
                 unusual.setdefault(found, []).append(path.name)
     if unusual:
-        said = [f"{', '.join(names)}: {DELIMITERS[each]}" for each, names in unusual.items()]
-        log.info("what separates the fields: %s", "; ".join(said))
+        said = [
+            f"{', '.join(names)}: fields are separated by {DELIMITERS[each]}"
+            for each, names in unusual.items()
+        ]
+        log.info("%s", "; ".join(said))
 
 
 def check_encoding(path: Path) -> None:
