@@ -5,14 +5,14 @@ from __future__ import annotations
 import io
 import json
 import logging
-import math
 import os
 import sys
 from contextlib import AbstractContextManager
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from spacelite.errors import SpaceliteError
+from spacelite.files import finite
 from spacelite.progress import OnProgress, reporting
 from spacelite.visible import HOSTILE, json_escaped, visible
 
@@ -82,35 +82,31 @@ def err() -> Console:
 
 def print_json(content: object) -> None:
     """Print one JSON document on standard output; NaN and infinity become null."""
+    sys.stdout.write(f"{json_escaped(json_text(content))}\n")
+
+
+def json_text(content: object) -> str:
+    """One JSON document; NaN and infinity become null."""
     # An ascii terminal would show "?" for "±": here it is an escape, which keeps the content.
     ascii_only = not (sys.stdout.encoding or "utf-8").lower().startswith("utf")
-    text = json.dumps(_finite(content), indent=1, ensure_ascii=ascii_only, allow_nan=False)
-    sys.stdout.write(f"{json_escaped(text)}\n")
+    return json.dumps(finite(content), indent=1, ensure_ascii=ascii_only, allow_nan=False)
 
 
-def write(text: str, form: str) -> None:
+def write(text: str, form: str, stream: TextIO | None = None) -> None:
     """Write a document on standard output.
 
     Args:
         text: The document.
         form: `json`, in which control characters are escaped; `csv`, which stays as it is unless a
             terminal shows it; or another form, in which control characters become visible.
+        stream: The standard output, if it has been replaced.
     """
+    stream = stream or sys.stdout
     if form == "json":
         text = json_escaped(text)
-    elif form != "csv" or sys.stdout.isatty():
+    elif form != "csv" or stream.isatty():
         text = visible(text)
-    sys.stdout.write(text)
-
-
-def _finite(content: Any) -> Any:
-    if isinstance(content, dict):
-        return {key: _finite(value) for key, value in content.items()}
-    if isinstance(content, list | tuple):
-        return [_finite(value) for value in content]
-    if isinstance(content, float) and not math.isfinite(content):
-        return None
-    return content if isinstance(content, str | int | float | bool | None) else str(content)
+    stream.write(text)
 
 
 def fail(message: str) -> None:

@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import sys
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from spacelite.errors import SpaceliteError
 
 from . import console, tables
-from .options import CACHE_DIR, CacheDir, Device, Json, RunBackbone, RunName, TokensPerBatch
+from .options import (
+    CACHE_DIR,
+    CacheDir,
+    Device,
+    Json,
+    RunBackbone,
+    RunName,
+    TextColumn,
+    TokensPerBatch,
+)
 
 if TYPE_CHECKING:
     from spacelite.api import TextPredictions
+    from spacelite.api.streams import Columns
+    from spacelite.data import TextRows
+    from spacelite.runs import RunRecord
+
+    Batches = Iterator[tuple[list[dict[str, Any]], TextPredictions]]
+    Classify = Callable[[Iterable[str], Any], Iterator[TextPredictions]]
 
 
 def predict(
@@ -26,13 +40,26 @@ def predict(
         list[str] | None, typer.Argument(help="Texts. [default: the lines of standard input]")
     ] = None,
     file: Annotated[
-        Path | None, typer.Option(help="Read the texts from this file, one per line.")
+        Path | None,
+        typer.Option(
+            help="Read the texts from this file: a csv, tsv, json, jsonl or parquet table, or any "
+            "other file with a text per line."
+        ),
+    ] = None,
+    text_column: TextColumn = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the rows with their predictions to this file, whose name ends in .csv, "
+            ".tsv, .jsonl or .parquet."
+        ),
     ] = None,
     as_csv: Annotated[
         bool,
         typer.Option(
             "--csv",
-            help="Print a csv table: text, label, share of unknown tokens, each probability.",
+            help="Print a csv table: text, label, share of unknown tokens, each probability; of a "
+            "table all its columns.",
         ),
     ] = False,
     min_probability: Annotated[
@@ -47,52 +74,130 @@ def predict(
 ) -> None:
     """Classify texts with a run's head."""
     from spacelite import api
-    from spacelite.inference import lines, read_texts
+    from spacelite.data import writers
 
     if texts and file is not None:
         raise SpaceliteError("give texts or --file, not both")
     if as_csv and as_json:
         raise SpaceliteError("give --csv or --json, not both")
+    if out is not None and as_csv:
+        raise SpaceliteError(f"give --csv or --out, not both: the name of {out} says the form")
     if texts and len(texts) == 1 and os.path.isfile(texts[0]):  # noqa: PTH113 - Path's own raises
         raise SpaceliteError(
-            f"{texts[0]} is a file: give --file {texts[0]} to classify its lines (the name itself "
+            f"{texts[0]} is a file: give --file {texts[0]} to classify its texts (the name itself "
             "can be given on standard input)"
         )
+    if text_column is not None and file is None:
+        raise SpaceliteError("--text-column needs --file with a table: texts have no columns")
+    if out is not None:
+        writers.check(out)
     found = api.load_run(run, cache_dir)
-    if file is not None:
-        texts = read_texts(file)
-    elif not texts:
-        if sys.stdin.isatty():
-            raise SpaceliteError("give texts, --file, or lines on standard input")
-        texts = lines(sys.stdin.buffer.read())
+    rows = _rows(texts, file, text_column)
+    options: dict[str, Any] = {
+        "backbone": backbone,
+        "device": device,
+        "tokens_per_batch": tokens_per_batch,
+        "min_probability": min_probability,
+    }
+    if out is not None:
+        with console.progress() as on_progress:
+            done = found.predict_rows(rows, out, progress=on_progress, **options)
+        if as_json:
+            console.print_json(done.as_json())
+        else:
+            console.out().print(str(done), soft_wrap=True)
+        return
+    if as_csv or as_json:
+        _print_stream(
+            rows,
+            lambda given, progress: found.predict_batches(
+                given, total=rows.count, progress=progress, **options
+            ),
+            found.record,
+            min_probability,
+            "csv" if as_csv else "json",
+        )
+        return
     with console.progress() as on_progress:
         predictions = found.predict(
-            texts,
-            backbone=backbone,
-            device=device,
-            tokens_per_batch=tokens_per_batch,
-            min_probability=min_probability,
-            progress=on_progress,
+            [row[rows.text_column] for row in rows], progress=on_progress, **options
         )
-    if as_json:
-        console.print_json(predictions.rows)
-    elif as_csv:
-        _print_csv(predictions)
-    else:
-        tables.show(predictions.table())
-    # Documents for other programs stay whole: what is said of them goes to standard error.
-    say = console.err() if as_json or as_csv else console.out()
+    tables.show(predictions.table())
     for note in predictions.notes:
-        say.print(note, soft_wrap=True)
+        console.out().print(note, soft_wrap=True)
 
 
-def _print_csv(predictions: TextPredictions) -> None:
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    for number, (row, labels) in enumerate(zip(predictions.rows, predictions.labels, strict=True)):
-        text, label = row["text"], next(key for key in row if key.startswith("label"))
-        if number == 0:
-            writer.writerow(["text", label, "unknown", *row["probabilities"]])
-        shown = [text, ";".join(labels), row["unknown"]]
-        writer.writerow([*shown, *row["probabilities"].values()])
-    console.write(table.getvalue(), "csv")
+def _rows(texts: list[str] | None, file: Path | None, text_column: str | None) -> TextRows:
+    """The texts of the command line, a file or standard input."""
+    from spacelite import data
+
+    if file is not None:
+        return data.open_texts(file, text_column)
+    if texts:
+        return data.given_texts(texts, "the command line")
+    if sys.stdin.isatty():
+        raise SpaceliteError("give texts, --file, or lines on standard input")
+    return data.open_lines(sys.stdin.buffer)
+
+
+def _print_stream(
+    rows: TextRows, classify: Classify, record: RunRecord, minimum: float | None, form: str
+) -> None:
+    """Print predictions as they come. A table keeps its columns."""
+    from spacelite.api import streams
+
+    tally = streams.FilePredictions(record, minimum)
+    columns = streams.Columns(rows, record) if rows.is_table else None
+    documents = _json_document if form == "json" else _csv_document
+    # Where results appear on a terminal they show the progress, and bars would stand in between.
+    stream, shown = sys.stdout, sys.stdout.isatty()
+    with console.progress() as on_progress:
+
+        def counted(given: Iterable[str]) -> Iterator[TextPredictions]:
+            for found in classify(given, False if shown else on_progress):
+                tally.add(found)
+                yield found
+
+        for text in documents(streams.with_predictions(rows, counted), record, columns):
+            # Not sys.stdout, which the bars replace while they are shown.
+            console.write(text, form, stream)
+            stream.flush()
+    # Documents for other programs stay whole: what is said of them goes to standard error.
+    for note in tally.notes:
+        console.err().print(note, soft_wrap=True)
+
+
+def _csv_document(batches: Batches, record: RunRecord, columns: Columns | None) -> Iterator[str]:
+    """The parts of a csv table; the first comes with the header."""
+    from spacelite.data import writers
+
+    if columns is not None:
+        header = columns.names
+    else:
+        (label,) = record.task.as_json([])
+        header = ["text", label, "unknown", *record.label_names]
+    lines: list[list[Any]] = [header]
+    for kept, found in batches:
+        for row, own in zip(kept, found, strict=True):
+            if columns is not None:
+                made = columns.row(row, own)
+                lines.append([made.get(name) for name in header])
+            else:
+                first = [own["text"], own[header[1]], own["unknown"]]
+                lines.append([*first, *own["probabilities"].values()])
+        yield writers.csv_lines(lines)
+        lines = []
+
+
+def _json_document(batches: Batches, record: RunRecord, columns: Columns | None) -> Iterator[str]:
+    """The parts of a JSON list, as `console.print_json` prints it."""
+    before = "[\n"
+    for kept, found in batches:
+        made = [
+            own if columns is None else columns.row(row, own)
+            for row, own in zip(kept, found, strict=True)
+        ]
+        texts = (console.json_text(one).replace("\n", "\n ") for one in made)
+        yield before + ",\n".join(f" {text}" for text in texts)
+        before = ",\n"
+    yield "\n]\n"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-# Called with the phase, the amount done, and the total.
+# Called with the phase, the amount done, and the total, 0 if that is not known.
 OnProgress = Callable[[str, int, int], None]
 # What the Python functions take: True for bars, False for none, or a function to call.
 Progress = bool | OnProgress
@@ -19,6 +19,7 @@ PHASES = {
     "tokenize": ("tokenizing", "texts"),
     "embed": ("embedding", "tokens"),
     "train": ("training", "tokens"),
+    "predict": ("predicting", "texts"),
     "evaluate": ("evaluating", "tokens"),
     "verify": ("verifying", "tokens"),
     "report": ("analysing", "tables"),
@@ -55,10 +56,15 @@ def _bars(console: Any) -> Iterator[OnProgress]:
             speed = task.finished_speed or task.speed
             return Text(f"{speed:,.0f} {task.fields['unit']}/s" if speed else "", style="cyan")
 
+    class Done(ProgressColumn):
+        def render(self, task: Any) -> Text:
+            known = task.total is not None
+            return Text(f"{task.percentage:>3.0f}%" if known else f"{task.completed:,.0f}")
+
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
-        TextColumn("{task.percentage:>3.0f}%"),
+        Done(),
         Rate(),
         TimeRemainingColumn(elapsed_when_finished=True),
         console=console or Console(stderr=True),
@@ -71,8 +77,9 @@ def _bars(console: Any) -> Iterator[OnProgress]:
             bar.start()  # no earlier: an error before the first report would leave an empty line
         if phase not in tasks:
             description, unit = PHASES[phase]
-            tasks[phase] = bar.add_task(description, total=total, completed=done, unit=unit)
-        bar.update(tasks[phase], completed=done, total=total)
+            start: dict[str, Any] = {"total": total or None, "completed": done, "unit": unit}
+            tasks[phase] = bar.add_task(description, **start)
+        bar.update(tasks[phase], completed=done, total=total or None)
 
     try:
         yield advance

@@ -26,7 +26,7 @@ ORDER = {
     "tasks": ["base", "majority", "single_label", "multi_label", "__init__"],
     "data": [
         "splits", "dialect", "sources", "demo", "columns", "labels", "known", "loading", "inputs",
-        "__init__",
+        "streams", "writers", "__init__",
     ],
     "backbones": ["files", "tokenizer", "unknown", "words", "model", "forward", "__init__"],
     "heads": [
@@ -44,7 +44,8 @@ ORDER = {
     ],
     "runs": ["reading", "record", "store", "caches", "names", "listing", "__init__"],
     "inference": [
-        "prediction", "layers", "cached", "shares", "marks", "explanation", "transfer", "__init__",
+        "prediction", "layers", "cached", "shares", "marks", "explanation", "transfer", "streaming",
+        "__init__",
     ],
     "paper": ["tables", "__init__", "reproduction"],
     "reports": ["analysis", "document", "render", "report", "__init__"],
@@ -60,14 +61,17 @@ ORDER = {
         "colours", "plain", "text", "markdown", "latex", "figures", "plots", "fragment", "page",
         "explained", "forms", "__init__",
     ],
-    "api": ["arguments", "results", "runs", "baselines", "presets", "functions", "saved", "__init__"],
+    "api": [
+        "arguments", "results", "streams", "runs", "lists", "baselines", "presets", "functions",
+        "saved", "__init__",
+    ],
     "__init__": [],
 }  # fmt: skip
 # The one module that imports each heavy package; others ask it.
 GATEWAYS = {
     "h5py": ["cache/hdf5"],
     "datasets": ["data/sources"],
-    "pyarrow": ["data/sources"],
+    "pyarrow": ["data/sources", "data/streams", "data/writers"],
     "huggingface_hub": ["hub"],
     "transformers": ["backbones/tokenizer", "backbones/model"],
     "tokenizers": ["backbones/words"],

@@ -257,7 +257,7 @@ def test_what_is_no_text_is_refused_with_the_way_out(run, tmp_path, monkeypatch)
     done = CliRunner().invoke(
         app, ["predict", run.id, "texts.txt", "--cache-dir", str(run.cache_dir)]
     )
-    assert done.exit_code == 1 and "give --file texts.txt to classify its lines" in done.stderr
+    assert done.exit_code == 1 and "give --file texts.txt to classify its texts" in done.stderr
 
 
 # min_probability

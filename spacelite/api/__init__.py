@@ -6,18 +6,21 @@ from spacelite.lazy import exports
 
 if TYPE_CHECKING:
     from spacelite.api.functions import embed, find_cache, train
+    from spacelite.api.lists import Runs
     from spacelite.api.results import (
         EmbeddedDataset,
         Evaluation,
         TextExplanation,
         TextPredictions,
     )
-    from spacelite.api.runs import Runs, TrainedRun
+    from spacelite.api.runs import TrainedRun
     from spacelite.api.saved import load_run, load_runs, report
+    from spacelite.api.streams import FilePredictions
 
 __all__ = [
     "EmbeddedDataset",
     "Evaluation",
+    "FilePredictions",
     "Runs",
     "TextExplanation",
     "TextPredictions",
@@ -35,7 +38,9 @@ __getattr__ = exports(
     {
         **dict.fromkeys(("embed", "find_cache", "train"), "functions"),
         **dict.fromkeys(("load_run", "load_runs", "report"), "saved"),
-        **dict.fromkeys(("Runs", "TrainedRun"), "runs"),
+        "FilePredictions": "streams",
+        "Runs": "lists",
+        "TrainedRun": "runs",
         **dict.fromkeys(
             ("EmbeddedDataset", "Evaluation", "TextExplanation", "TextPredictions"), "results"
         ),

@@ -190,34 +190,53 @@ class TextPredictions(Sequence[dict[str, Any]]):
     @property
     def notes(self) -> list[str]:
         """What the reader should know of the table, in sentences."""
-        notes, texts = [], f"of {_counted(len(self))}"
-        if self.min_probability is not None:
-            count, limit = len(self.undecided), f"{self.min_probability:g}"
-            be = "is" if count == 1 else "are"
-            notes.append(f"{count:,} {texts} {be} {self.record.task.undecided.format(limit)}.")
-        count = len(self.mostly_unknown)
-        if count:
-            notes.append(
-                f"Unknown: at least half of the tokens of {count:,} {texts} are unknown to the "
-                f"backbone: {'its label says' if count == 1 else 'their labels say'} little."
-            )
-        return notes
+        undecided, unknown = len(self.undecided), len(self.mostly_unknown)
+        return notes(self.record, self.min_probability, len(self), undecided, unknown)
 
     def __str__(self) -> str:
         return "\n".join([plain.table(self.table()), *([""] if self.notes else []), *self.notes])
 
     def __repr__(self) -> str:
-        counts = Counter(", ".join(labels) or "no label" for labels in self.labels).most_common()
-        given = [f"{count:,} {name}" for name, count in counts[:MOST_LABELS]]
-        given += ["..."] if counts[MOST_LABELS:] else []
-        return visible(f"<labels of {_counted(len(self))}: {', '.join(given)}; {self.record.id}>")
+        counts = Counter(", ".join(labels) or "no label" for labels in self.labels)
+        return visible(f"<labels of {counted(len(self))}: {said(counts)}; {self.record.id}>")
 
     def _repr_html_(self) -> str:
         return fragment.render([self.table(), *map(Paragraph, self.notes)])
 
 
-def _counted(texts: int) -> str:
+def counted(texts: int) -> str:
+    """A number of texts in words: `3 texts`."""
     return f"{texts:,} text{'' if texts == 1 else 's'}"
+
+
+def said(counts: Counter[str]) -> str:
+    """The most frequent labels with their numbers: `3 good, 1 bad`."""
+    given = [f"{count:,} {name}" for name, count in counts.most_common(MOST_LABELS)]
+    return ", ".join([*given, *(["..."] if len(counts) > MOST_LABELS else [])])
+
+
+def notes(
+    record: RunRecord, minimum: float | None, texts: int, undecided: int, unknown: int
+) -> list[str]:
+    """What the reader should know of predictions, in sentences.
+
+    Args:
+        record: The run's record.
+        minimum: The minimum probability of labels that are given; None to give all.
+        texts: Number of texts.
+        undecided: Number of those from which `minimum` took a label.
+        unknown: Number of those that are mostly unknown to the backbone.
+    """
+    found, of = [], f"of {counted(texts)}"
+    if minimum is not None:
+        be = "is" if undecided == 1 else "are"
+        found.append(f"{undecided:,} {of} {be} {record.task.undecided.format(f'{minimum:g}')}.")
+    if unknown:
+        found.append(
+            f"Unknown: at least half of the tokens of {unknown:,} {of} are unknown to the "
+            f"backbone: {'its label says' if unknown == 1 else 'their labels say'} little."
+        )
+    return found
 
 
 @dataclass(frozen=True, eq=False, repr=False)

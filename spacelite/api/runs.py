@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 from spacelite import files, inference
 from spacelite import runs as saved_runs
-from spacelite.api.arguments import EXAMPLE, LABEL, LABELS, NAME, checked, list_of_texts
+from spacelite.api import streams
+from spacelite.api.arguments import (
+    EXAMPLE,
+    FILE,
+    LABEL,
+    LABELS,
+    WHOLE_NUMBER,
+    checked,
+    list_of_texts,
+)
 from spacelite.api.results import (
     CACHE,
     EmbeddedDataset,
@@ -17,102 +26,16 @@ from spacelite.api.results import (
     TextExplanation,
     TextPredictions,
 )
+from spacelite.api.streams import FilePredictions
 from spacelite.cache import Cache, backbone_settings
 from spacelite.cache import embed as embed_into
 from spacelite.cache import folder as caches
+from spacelite.data import TextRows, open_texts, writers
 from spacelite.errors import SpaceliteError
-from spacelite.metrics.scores import METRICS
 from spacelite.progress import Progress, reporting
-from spacelite.reports.document.blocks import Table
 from spacelite.reports.document.runs_table import runs_table
-from spacelite.reports.render import fragment, plain
-from spacelite.runs import Run, RunRecord, figure
-
-MOST_KINDS = 4  # of heads, in the short form of runs
-
-
-class Runs(Sequence["TrainedRun"]):
-    """Runs, as `train` returns them: a sequence that prints as a table.
-
-    Attributes:
-        stopped: Descriptions of the heads that diverged and were not saved.
-        baseline: What always predicting the most frequent training label achieves, in words; ""
-            for runs that were not just trained.
-        before: Number of baselines, the last of the runs, that an earlier training has fitted.
-    """
-
-    def __init__(
-        self,
-        runs: Sequence[TrainedRun] = (),
-        stopped: Sequence[str] = (),
-        baseline: str = "",
-        before: int = 0,
-    ) -> None:
-        self._runs, self.stopped, self.baseline = list(runs), list(stopped), baseline
-        self.before = before
-
-    @overload
-    def __getitem__(self, index: int) -> TrainedRun: ...
-    @overload
-    def __getitem__(self, index: slice) -> Runs: ...
-    def __getitem__(self, index: int | slice) -> TrainedRun | Runs:
-        if isinstance(index, slice):
-            return Runs(self._runs[index], baseline=self.baseline)
-        return self._runs[index]
-
-    def __len__(self) -> int:
-        return len(self._runs)
-
-    def __iter__(self) -> Iterator[TrainedRun]:
-        return iter(self._runs)
-
-    def __add__(self, other: Runs | list[TrainedRun]) -> Runs:
-        if not isinstance(other, Runs | list):
-            return NotImplemented
-        more = other if isinstance(other, Runs) else Runs(other)
-        baseline = self.baseline if self.baseline == more.baseline else ""
-        return Runs([*self, *more], [*self.stopped, *more.stopped], baseline)
-
-    def __radd__(self, other: list[TrainedRun]) -> Runs:
-        return Runs(other) + self if isinstance(other, list) else NotImplemented
-
-    @checked(metric=replace(NAME, needed="give the name of a metric"))
-    def best(self, metric: str = "f1_macro") -> TrainedRun:
-        """The run with the best value of a metric on the validation split.
-
-        Args:
-            metric: Name of the metric, one of METRICS.
-
-        Raises:
-            SpaceliteError: There is no such metric, or no run.
-        """
-        if metric not in METRICS:
-            raise SpaceliteError(f"metric={metric}: choose from {', '.join(METRICS)}", ["metric"])
-        values = [(figure(run.metrics.get("validation", {}), metric), run) for run in self._runs]
-        known = [(value, run) for value, run in values if value is not None]
-        if not self._runs:
-            raise SpaceliteError("there is no run to choose from: this list of runs is empty")
-        if not known:
-            raise SpaceliteError(
-                f"no run has a {metric} on the validation split: choose another metric", ["metric"]
-            )
-        choose = max if METRICS[metric].higher_is_better else min
-        return choose(known, key=lambda pair: pair[0])[1]
-
-    def table(self) -> Table:
-        """The table as it is printed."""
-        return runs_table([run.run for run in self._runs])
-
-    def __str__(self) -> str:
-        return plain.table(self.table()) if self._runs else "no runs"
-
-    def __repr__(self) -> str:
-        kinds = list(dict.fromkeys(run.record.system for run in self))
-        shown = ", ".join(kinds[:MOST_KINDS]) + (", ..." if kinds[MOST_KINDS:] else "")
-        return f"<{len(self)} run{'' if len(self) == 1 else 's'}{shown and f': {shown}'}>"
-
-    def _repr_html_(self) -> str:
-        return fragment.table(self.table()) if self._runs else "no runs"
+from spacelite.reports.render import fragment
+from spacelite.runs import Run, RunRecord
 
 
 @dataclass(frozen=True, eq=False)
@@ -229,6 +152,110 @@ class TrainedRun:
                 on_progress=on_progress,
             )
         return TextPredictions(texts, found.probabilities, found.unknown, self.record, minimum)
+
+    @checked(total=WHOLE_NUMBER)
+    def predict_batches(
+        self,
+        texts: Iterable[str],
+        *,
+        total: int | None = None,
+        backbone: str | Path | None = None,
+        device: str = "auto",
+        tokens_per_batch: int | None = None,
+        min_probability: float | None = None,
+        progress: Progress = True,
+    ) -> Iterator[TextPredictions]:
+        """Classify a stream of texts of any length: memory holds a batch of texts at a time.
+
+        Args:
+            texts: The texts. They are read only as far as results are asked for.
+            total: Their number, if it is known, for the progress.
+            backbone: As in `predict`.
+            device: As in `predict`.
+            tokens_per_batch: As in `predict`.
+            min_probability: As in `predict`.
+            progress: True for bars, False for none, or a function called with (phase, done, total).
+
+        Returns:
+            An iterator over the predictions of 100 texts, and then of 1,000 at a time, in the order
+                of the texts. Fewer if texts are very long.
+
+        Raises:
+            SpaceliteError: A text is empty, or the backbone is not the run's.
+        """
+        minimum = inference.check_minimum(min_probability)
+        inference.refuse_path(texts)
+        predictor = inference.Predictor(
+            self.run,
+            backbone=self._backbone(backbone),
+            device=device,
+            tokens_per_batch=tokens_per_batch,
+        )
+
+        def batches() -> Iterator[TextPredictions]:
+            given = [texts] if isinstance(texts, str) else texts
+            with reporting(progress) as on_progress:
+                for batch, found in inference.predict_batches(
+                    predictor, given, total=total, on_progress=on_progress
+                ):
+                    values = (found.probabilities, found.unknown)
+                    yield TextPredictions(batch, *values, self.record, minimum)
+
+        return batches()
+
+    @checked(file=FILE, out=FILE)
+    def predict_file(
+        self,
+        file: str | Path,
+        out: str | Path,
+        *,
+        text_column: str | None = None,
+        backbone: str | Path | None = None,
+        device: str = "auto",
+        tokens_per_batch: int | None = None,
+        min_probability: float | None = None,
+        progress: Progress = True,
+    ) -> FilePredictions:
+        """Classify the texts of a file, and write its rows with the predictions to another.
+
+        Args:
+            file: A csv, tsv, json, jsonl or parquet file; every line of any other is a text.
+            out: The file that is written once all is done: .csv, .tsv, .jsonl or .parquet. An
+                existing one is replaced.
+            text_column: Name of the text column. Default: recognised automatically.
+            backbone: As in `predict`.
+            device: As in `predict`.
+            tokens_per_batch: As in `predict`.
+            min_probability: As in `predict`.
+            progress: True for bars, False for none, or a function called with (phase, done, total).
+
+        Returns:
+            How many texts were given which label.
+
+        Raises:
+            SpaceliteError: A file cannot be read or written, a text is empty, or the backbone is
+                not the run's.
+        """
+        return self.predict_rows(
+            open_texts(Path(file), text_column),
+            Path(out),
+            backbone=backbone,
+            device=device,
+            tokens_per_batch=tokens_per_batch,
+            min_probability=min_probability,
+            progress=progress,
+        )
+
+    def predict_rows(self, rows: TextRows, out: Path, **options: Any) -> FilePredictions:
+        """As `predict_file`, for a file that `data.open_texts` has opened."""
+        writers.check(out, rows.origin)
+        tally = FilePredictions(self.record, options.get("min_probability"), out)
+
+        def classify(texts: Iterable[str]) -> Iterator[TextPredictions]:
+            return self.predict_batches(texts, total=rows.count, **options)
+
+        streams.write(rows, out, tally, classify)
+        return tally
 
     @checked(example=EXAMPLE, label=LABEL)
     def explain(

@@ -11,7 +11,8 @@ from spacelite import reports
 from spacelite import runs as saved_runs
 from spacelite.api.arguments import CONDITIONS, NAME, NAME_OR_PATH, NAMES, checked, unusable
 from spacelite.api.functions import CACHE_DIR
-from spacelite.api.runs import Runs, TrainedRun
+from spacelite.api.lists import Runs
+from spacelite.api.runs import TrainedRun
 from spacelite.errors import SpaceliteError
 from spacelite.progress import Progress, reporting
 

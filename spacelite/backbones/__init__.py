@@ -10,7 +10,14 @@ from spacelite.backbones.forward import (
     plan_batches,
 )
 from spacelite.backbones.model import Backbone, forward_precision, resolve_device
-from spacelite.backbones.tokenizer import SpecialIds, Tokenized, from_ids, special_ids, tokenize
+from spacelite.backbones.tokenizer import (
+    SpecialIds,
+    Tokenized,
+    from_ids,
+    load_tokenizer,
+    special_ids,
+    tokenize,
+)
 from spacelite.backbones.unknown import MOSTLY, unknown_counts, unknown_shares
 from spacelite.backbones.words import Words
 
@@ -28,6 +35,7 @@ __all__ = [
     "forward_precision",
     "from_ids",
     "layer_means",
+    "load_tokenizer",
     "locate",
     "plan_batches",
     "resolve_device",

@@ -74,6 +74,7 @@ def tokenize(
     *,
     max_length: int,
     padding: str = "none",
+    tokenizer: Any = None,
     on_chunk: Callable[[int], None] = lambda done: None,
 ) -> Tokenized:
     """Tokenize texts with the backbone's own fast tokenizer, in parallel.
@@ -83,6 +84,7 @@ def tokenize(
         texts: N texts.
         max_length: Maximum tokens per text, special tokens included; the rest is cut off.
         padding: `none`, or `max_length` to pad every text to `max_length`, on the tokenizer's side.
+        tokenizer: The backbone's tokenizer, if `load_tokenizer` has loaded it.
         on_chunk: Called with the number of texts done so far.
 
     Returns:
@@ -92,7 +94,7 @@ def tokenize(
         SpaceliteError: There is no usable fast tokenizer, `max_length` is out of range, the
             tokenizer cannot pad, or a text is not valid Unicode.
     """
-    tokenizer = _load_tokenizer(files)
+    tokenizer = load_tokenizer(files) if tokenizer is None else tokenizer
     config = json.loads((files.folder / "config.json").read_text())
     longest = _longest_input(config, tokenizer)
     special = tokenizer.num_special_tokens_to_add()
@@ -180,7 +182,7 @@ def from_ids(files: BackboneFiles, ids: Array, *, max_length: int, padding: str)
 
 def special_ids(files: BackboneFiles) -> SpecialIds:
     """The special ids of a backbone's tokenizer. Raises SpaceliteError without a usable one."""
-    return _special_ids(_load_tokenizer(files))
+    return _special_ids(load_tokenizer(files))
 
 
 def _special_ids(tokenizer: Any) -> SpecialIds:
@@ -193,7 +195,8 @@ def _special_ids(tokenizer: Any) -> SpecialIds:
     return SpecialIds(unknown, others)
 
 
-def _load_tokenizer(files: BackboneFiles) -> Any:
+def load_tokenizer(files: BackboneFiles) -> Any:
+    """Load a backbone's tokenizer. Raises SpaceliteError if there is no usable fast one."""
     from transformers import AutoTokenizer
 
     problem = f"{files.name} has no fast tokenizer"

@@ -10,20 +10,21 @@ from spacelite.inference.explanation import (
 from spacelite.inference.marks import Marked, marked
 from spacelite.inference.prediction import (
     Predicted,
+    Predictor,
     backbone_files,
     check_minimum,
-    lines,
     predict,
-    read_texts,
     refuse_path,
 )
 from spacelite.inference.shares import Shares, has_shares, require_shares
+from spacelite.inference.streaming import predict_batches
 from spacelite.lazy import exports
 
 __all__ = [
     "Explanation",
     "Marked",
     "Predicted",
+    "Predictor",
     "Shares",
     "Word",
     "backbone_files",
@@ -34,11 +35,10 @@ __all__ = [
     "explain_text",
     "has_shares",
     "label_numbers",
-    "lines",
     "marked",
     "parse_mapping",
     "predict",
-    "read_texts",
+    "predict_batches",
     "refuse_path",
     "require_shares",
 ]

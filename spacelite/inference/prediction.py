@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -34,10 +34,12 @@ class Predicted:
         probabilities: The probability of each label, (N, C) float64; independent per label in a
             multi-label run.
         unknown: The share of each text's tokens that are unknown to the backbone, (N,) float64.
+        truncated: Number of texts that were cut off at the maximum length.
     """
 
     probabilities: Array
     unknown: Array
+    truncated: int
 
 
 def predict(
@@ -68,23 +70,79 @@ def predict(
     Raises:
         SpaceliteError: A text is empty, or the backbone is not the run's.
     """
-    backbones.check_budget(tokens_per_batch)
-    files = backbone_files(run, backbone)
-    tokens = tokenized(run, files, texts, on_progress)
-    offsets = np.cumsum([0, *map(len, tokens.ids)])
-    ids = np.concatenate(tokens.ids)
-    if reads_ids(run):
-        logits = id_logits(run, ids, offsets)
-        return Predicted(run.record.task.probabilities(logits), _unknown(ids, offsets, tokens))
-    logits = np.empty((len(texts), len(run.record.label_names)))
-    for batch, output in _hidden_states(run, files, tokens, device, tokens_per_batch, on_progress):
-        own = np.stack([tokens.ids[number] for number in batch])
-        logits[batch] = head_logits(run, output.hidden, output.pooled, output.means, own)
-    return Predicted(run.record.task.probabilities(logits), _unknown(ids, offsets, tokens))
+    predictor = Predictor(run, backbone=backbone, device=device, tokens_per_batch=tokens_per_batch)
+    found = predictor.predict(texts, on_progress)
+    warn_of_truncated(run, found.truncated, len(texts))
+    return found
 
 
-def _unknown(ids: Array, offsets: Array, tokens: Tokenized) -> Array:
-    return backbones.unknown_shares(ids, offsets, tokens.special)
+class Predictor:
+    """A run's head and its backbone, which are loaded once for any number of texts.
+
+    Args:
+        run: The run.
+        backbone: Folder of the run's backbone, if it was a local one.
+        device: Device of the backbone: `auto`, `cpu`, `cuda`, ...
+        tokens_per_batch: Maximum tokens per forward pass.
+
+    Raises:
+        SpaceliteError: The backbone is not found, or not the run's.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        *,
+        backbone: str | None = None,
+        device: str = "auto",
+        tokens_per_batch: int | None = None,
+    ) -> None:
+        backbones.check_budget(tokens_per_batch)
+        self.run, self.device, self.tokens_per_batch = run, device, tokens_per_batch
+        self.files = backbone_files(run, backbone)
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        return backbones.load_tokenizer(self.files)
+
+    @cached_property
+    def _model(self) -> backbones.Backbone:
+        return _backbone(self.run, self.files, backbones.resolve_device(self.device))
+
+    def predict(
+        self,
+        texts: Sequence[str],
+        on_progress: OnProgress = lambda phase, done, total: None,
+        before: int = 0,
+    ) -> Predicted:
+        """Classify N texts.
+
+        Args:
+            texts: N texts.
+            on_progress: Called with the phase, the amount done and the total.
+            before: How many texts have come before, for messages.
+
+        Raises:
+            SpaceliteError: A text is empty.
+        """
+        run = self.run
+        check(texts, before)
+        tokens = _tokens(run, self.files, texts, on_progress, before, self._tokenizer)
+        offsets = np.cumsum([0, *map(len, tokens.ids)])
+        ids = np.concatenate(tokens.ids)
+        if reads_ids(run):
+            logits = id_logits(run, ids, offsets)
+        else:
+            logits = np.empty((len(texts), len(run.record.label_names)))
+            # Before the backbone is loaded, which may take long.
+            on_progress("embed", 0, len(ids))
+            for batch, output in _hidden_states(
+                run, self._model, tokens, self.tokens_per_batch, on_progress
+            ):
+                own = np.stack([tokens.ids[number] for number in batch])
+                logits[batch] = head_logits(run, output.hidden, output.pooled, output.means, own)
+        unknown = backbones.unknown_shares(ids, offsets, tokens.special)
+        return Predicted(run.record.task.probabilities(logits), unknown, tokens.truncated)
 
 
 def reads_ids(run: Run) -> bool:
@@ -174,7 +232,9 @@ def one_text(
         SpaceliteError: The text is empty.
     """
     tokens = tokenized(run, files, [text], on_progress)
-    ((_, output),) = _hidden_states(run, files, tokens, device, on_progress=on_progress)
+    on_progress("embed", 0, len(tokens.ids[0]))  # before the backbone is loaded
+    model = _backbone(run, files, backbones.resolve_device(device))
+    ((_, output),) = _hidden_states(run, model, tokens, on_progress=on_progress)
     pooled = None if output.pooled is None else output.pooled[0]
     return output.hidden[0], tokens.ids[0], pooled
 
@@ -185,22 +245,31 @@ def tokenized(
     texts: Sequence[str],
     on_progress: OnProgress = lambda phase, done, total: None,
 ) -> Tokenized:
-    """Tokenize texts with the settings of the run's training data."""
+    """Tokenize texts with the settings of the run's training data; warn of those cut off."""
     check(texts)
+    tokens = _tokens(run, files, texts, on_progress)
+    warn_of_truncated(run, tokens.truncated, len(texts))
+    return tokens
+
+
+def _tokens(
+    run: Run,
+    files: BackboneFiles,
+    texts: Sequence[str],
+    on_progress: OnProgress,
+    before: int = 0,
+    tokenizer: Any = None,
+) -> Tokenized:
     spec = run.record.spec
     tokens = backbones.tokenize(
         files,
         texts,
         max_length=spec.max_length,
         padding=spec.padding,
+        tokenizer=tokenizer,
         on_chunk=lambda done: on_progress("tokenize", done, len(texts)),
     )
-    if tokens.truncated:
-        log.warning(
-            "%s of %s text%s longer than %s tokens: the rest is ignored",
-            tokens.truncated, len(texts), " is" if len(texts) == 1 else "s are", spec.max_length,
-        )  # fmt: skip
-    for number, ids in enumerate(tokens.ids, 1):
+    for number, ids in enumerate(tokens.ids, before + 1):
         if not len(ids):
             raise SpaceliteError(
                 f"text {number} has no token that {files.name} knows: leave it out"
@@ -208,26 +277,33 @@ def tokenized(
     return tokens
 
 
+def warn_of_truncated(run: Run, truncated: int, count: int) -> None:
+    """Warn if some of `count` texts were cut off at the maximum length."""
+    if truncated:
+        log.warning(
+            "%s of %s text%s longer than %s tokens: the rest is ignored",
+            truncated, count, " is" if count == 1 else "s are", run.record.spec.max_length,
+        )  # fmt: skip
+
+
+def _backbone(run: Run, files: BackboneFiles, device: str) -> backbones.Backbone:
+    layer, every = run.record.spec.layer, run.head.reads_layers
+    return backbones.Backbone(files, layer=layer, device=device, all_layers=every)
+
+
 def _hidden_states(
     run: Run,
-    files: BackboneFiles,
+    model: backbones.Backbone,
     tokens: Tokenized,
-    device: str,
     tokens_per_batch: int | None = None,
     on_progress: OnProgress = lambda phase, done, total: None,
 ) -> Iterator[tuple[Array, Output]]:
     """Yield batches: indices of texts (B,), and their hidden states (B, n, d) in the stored type,
     with the means of all layers if the head reads them."""
-    spec = run.record.spec
-    device = backbones.resolve_device(device)
     lengths = np.array([len(ids) for ids in tokens.ids], np.int64)
     done, total = 0, int(lengths.sum())
-    on_progress("embed", 0, total)  # before the backbone is loaded, which may take long
-    model = backbones.Backbone(
-        files, layer=spec.layer, device=device, all_layers=run.head.reads_layers
-    )
-    encode = stored_type(spec.dtype).encode
-    limit = tokens_per_batch or backbones.default_budget(device)
+    encode = stored_type(run.record.spec.dtype).encode
+    limit = tokens_per_batch or backbones.default_budget(model.device)
     for batch in backbones.plan_batches(lengths, limit):
         output, limit = backbones.forward(model, tokens, batch, encode, limit)
         yield batch, output
@@ -266,9 +342,9 @@ def refuse_path(texts: Any) -> None:
         )
 
 
-def check(texts: Sequence[str]) -> None:
-    """Raise SpaceliteError if there is no text, or an empty one."""
-    for number, text in enumerate(texts, 1):
+def check(texts: Sequence[str], before: int = 0) -> None:
+    """Raise SpaceliteError if there is no text, or an empty one; `before` texts came before."""
+    for number, text in enumerate(texts, before + 1):
         if not isinstance(text, str):
             raise SpaceliteError(
                 f"text {number} is not a string but a {type(text).__name__}: give strings"
@@ -281,7 +357,7 @@ def check(texts: Sequence[str]) -> None:
                 f"text {number} is not valid Unicode: its character {error.start + 1} is half of a "
                 f"pair (U+{ord(text[error.start]):04X}); read the text again as UTF-8, or remove it"
             ) from error
-    empty = [number for number, text in enumerate(texts, 1) if not text.strip()]
+    empty = [number for number, text in enumerate(texts, before + 1) if not text.strip()]
     if not texts or empty:
         what = f"text {empty[0]} is empty" if empty else "there is no text"
         raise SpaceliteError(f"{what}: give at least a word")
@@ -316,35 +392,3 @@ def backbone_files(run: Run, backbone: str | None = None) -> BackboneFiles:
             ["backbone"],
         )
     return files
-
-
-def read_texts(path: Path) -> list[str]:
-    """The lines of a UTF-8 file, each a text.
-
-    Raises:
-        SpaceliteError: The file cannot be read or is not UTF-8, or a line is empty.
-    """
-    try:
-        return lines(path.read_bytes())
-    except OSError as error:
-        raise SpaceliteError(f"{path} cannot be read: {error.strerror}") from error
-
-
-def lines(content: bytes) -> list[str]:
-    """The lines of UTF-8 bytes, each a text.
-
-    Raises:
-        SpaceliteError: The bytes are not UTF-8, or a line is empty.
-    """
-    try:
-        text = content.decode("utf-8-sig").replace("\r\n", "\n")
-    except UnicodeDecodeError as error:
-        raise SpaceliteError(
-            f"the texts are not UTF-8 (byte {error.start}): convert them"
-        ) from error
-    # Not splitlines, which also splits at other characters.
-    texts = text.removesuffix("\n").split("\n")
-    empty = [number for number, text in enumerate(texts, 1) if not text.strip()]
-    if empty:
-        raise SpaceliteError(f"line {empty[0]} is empty: every line must hold a text; remove it")
-    return texts

@@ -1,0 +1,425 @@
+"""Files of texts in every form, as a stream: what is kept, added, refused, and how much is held."""
+
+import csv
+import datetime
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from conftest import WORDS, refusal
+from pyarrow import parquet
+from spacelite_cli.app import app
+from typer.testing import CliRunner
+
+import spacelite
+from spacelite import inference
+from spacelite.data import open_texts, writers
+
+TEXTS = [
+    "good film,\nwell acted",
+    'a "dull" plot',
+    "the story;\r\nvery slow",
+    "fine\ttabs",
+    "bad\r",
+]
+FORMS = ["csv", "tsv", "jsonl", "json", "parquet"]
+
+
+def spacelite_command(*arguments, **options):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], **options)
+
+
+@pytest.fixture(scope="module")
+def run(bert, reviews, tmp_path_factory):
+    cache = spacelite.embed(
+        str(reviews), backbone=str(bert), cache_dir=tmp_path_factory.mktemp("run"), device="cpu",
+        progress=False,
+    )  # fmt: skip
+    return spacelite.train(cache, head="logreg", pooling="mean", progress=False)[0]
+
+
+@pytest.fixture(scope="module")
+def fast(run):
+    """A head that reads token ids alone, so that no backbone runs."""
+    return spacelite.train(
+        run.record.cache, cache_dir=run.cache_dir, head="tfidf", progress=False
+    )[0]  # fmt: skip
+
+
+def rows_of(texts):
+    return [{"id": f"0{i}", "text": text, "stars": i / 2} for i, text in enumerate(texts)]
+
+
+def write(path, rows):
+    kind = path.suffix
+    if kind == ".parquet":
+        parquet.write_table(pa.Table.from_pylist(rows), path)
+    elif kind == ".json":
+        path.write_text(json.dumps(rows))
+    elif kind == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        with path.open("w", newline="") as file:
+            table = csv.DictWriter(file, rows[0], delimiter="\t" if kind == ".tsv" else ",")
+            table.writeheader()
+            table.writerows(rows)
+    return path
+
+
+def read(path):
+    if path.suffix == ".parquet":
+        return parquet.read_table(path).to_pylist()
+    if path.suffix == ".jsonl":
+        return [json.loads(line) for line in path.read_text().splitlines()]
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ","))
+
+
+@pytest.mark.parametrize("out", ["csv", "tsv", "jsonl", "parquet"])
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_is_read_and_written_with_all_columns(form, out, run, tmp_path):
+    given = write(tmp_path / f"posts.{form}", rows_of(TEXTS))
+    done = run.predict_file(given, tmp_path / f"out.{out}", progress=False)
+    found = read(tmp_path / f"out.{out}")
+    expected = run.predict(TEXTS, progress=False)
+    names = ["id", "text", "stars", "label", "unknown", "probability_0", "probability_1"]
+    assert list(found[0]) == names
+    assert [row["text"] for row in found] == TEXTS
+    assert [row["id"] for row in found] == [f"0{i}" for i in range(5)]
+    assert [float(row["stars"]) for row in found] == [i / 2 for i in range(5)]
+    assert [row["label"] for row in found] == [row["label"] for row in expected]
+    got = [[float(row["probability_0"]), float(row["probability_1"])] for row in found]
+    np.testing.assert_allclose(got, expected.probabilities, atol=1e-6)
+    assert done.texts == 5 and sum(done.labels.values()) == 5
+    assert str(done).startswith(f"5 texts classified, written to {tmp_path}")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        {f"posts.{form}", f"out.{out}"}
+    )
+
+
+def test_the_command_writes_and_prints_the_same(run, tmp_path):
+    given = write(tmp_path / "posts.csv", rows_of(TEXTS))
+    there = ["predict", run.id, "--file", given, "--cache-dir", run.cache_dir]
+    there += ["--backbone", run.backbone]
+    done = spacelite_command(*there, "--out", tmp_path / "out.csv")
+    assert done.exit_code == 0, done.output
+    assert "posts.csv: the texts are column 'text'" in done.stderr
+    assert "5 texts classified, written to" in done.stdout
+    assert spacelite_command(*there, "--csv").stdout_bytes == (tmp_path / "out.csv").read_bytes()
+    spacelite_command(*there, "--out", tmp_path / "out.jsonl")
+    printed = json.loads(spacelite_command(*there, "--json").stdout)
+    assert printed == read(tmp_path / "out.jsonl")
+    counts = json.loads(spacelite_command(*there, "--out", tmp_path / "o.csv", "--json").stdout)
+    assert counts["texts"] == 5 and counts["path"] == str(tmp_path / "o.csv")
+    assert "fine" in spacelite_command(*there).stdout  # the table
+
+
+def test_semicolons_are_detected_and_a_plain_file_is_a_text_per_line(run, tmp_path):
+    (tmp_path / "posts.csv").write_text("nr;text\n1;good film, well acted\n2;dull plot\n")
+    run.predict_file(tmp_path / "posts.csv", tmp_path / "out.csv", progress=False)
+    assert [row["nr"] for row in read(tmp_path / "out.csv")] == ["1", "2"]
+    (tmp_path / "posts.txt").write_text("good film, well acted\ndull plot\n")
+    run.predict_file(tmp_path / "posts.txt", tmp_path / "lines.parquet", progress=False)
+    (one, two) = read(tmp_path / "lines.parquet")
+    assert one["text"] == "good film, well acted" and two["text"] == "dull plot"
+
+
+def test_values_keep_their_types_and_rows_their_own_keys(run, tmp_path):
+    when = datetime.datetime(2024, 1, 2, 3, 4, 5, 678901)
+    table = pa.table(
+        {
+            "text": ["good film", "bad plot"],
+            "when": pa.array([when, None], pa.timestamp("us")),
+            "n": pa.array([1, None], pa.int16()),
+            "tags": [["a", "b"], []],
+        }
+    )
+    parquet.write_table(table, tmp_path / "posts.parquet")
+    run.predict_file(tmp_path / "posts.parquet", tmp_path / "out.parquet", progress=False)
+    assert parquet.read_table(tmp_path / "out.parquet").select(table.column_names).equals(table)
+    run.predict_file(tmp_path / "posts.parquet", tmp_path / "out.csv", progress=False)
+    first, second = read(tmp_path / "out.csv")
+    assert (first["tags"], first["n"], second["n"]) == ("a;b", "1", "")
+    rows = [{"text": "good film", "n": 1, "more": {"x": [1, None]}}, {"text": "bad", "n": "two"}]
+    write(tmp_path / "posts.jsonl", rows)
+    run.predict_file(tmp_path / "posts.jsonl", tmp_path / "out.jsonl", progress=False)
+    found = read(tmp_path / "out.jsonl")
+    assert [
+        {key: row[key] for key in given} for given, row in zip(rows, found, strict=True)
+    ] == rows
+    assert "more" not in found[1]
+    run.predict_file(tmp_path / "posts.jsonl", tmp_path / "out.csv", progress=False)
+    assert read(tmp_path / "out.csv")[0]["more"] == '{"x": [1, null]}'
+    message = refusal(run.predict_file, tmp_path / "posts.jsonl", tmp_path / "o.parquet",
+                      progress=False)  # fmt: skip
+    assert "values of several types" in message and "choose a .jsonl or .csv file" in message
+
+
+def test_columns_of_the_results_never_replace_those_of_the_file(run, tmp_path, caplog):
+    given = [{"text": "good film", "Label": "gold", "predicted_label": "old", "probability_0": "p"}]
+    write(tmp_path / "posts.csv", given)
+    with caplog.at_level("INFO", logger="spacelite"):
+        run.predict_file(tmp_path / "posts.csv", tmp_path / "out.csv", progress=False)
+    (row,) = read(tmp_path / "out.csv")
+    assert {key: row[key] for key in given[0]} == given[0]
+    assert list(row)[4:] == [
+        "predicted_label_2", "unknown", "predicted_probability_0", "probability_1",
+    ]  # fmt: skip
+    said = "these have others: 'label': 'predicted_label_2', 'probability_0': "
+    assert said + "'predicted_probability_0'" in caplog.text
+
+
+def test_several_labels_are_a_list_in_jsonl_and_parquet(bert, tmp_path):
+    texts = ["good film", "bad plot", "good plot", "dull"] * 10
+    labels = [["fine", "long"], ["long"], ["fine"], []] * 10
+    cache = spacelite.embed(texts=texts, labels=labels, backbone=str(bert), cache_dir=tmp_path,
+                            progress=False)  # fmt: skip
+    run = spacelite.train(cache, head="logreg", pooling="mean", progress=False)[0]
+    given = run.predict(texts[:4], progress=False).labels
+    assert any(len(each) == 2 for each in given) and [] in given
+    write(tmp_path / "posts.csv", [{"text": text} for text in texts[:4]])
+    for out in ("out.jsonl", "out.parquet", "out.csv"):
+        run.predict_file(tmp_path / "posts.csv", tmp_path / out, progress=False)
+        found = [row["labels"] for row in read(tmp_path / out)]
+        assert found == ([";".join(each) for each in given] if out == "out.csv" else given)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.csv", "id,title,body\n1,a,b\n", "no column that is clearly the text column"),
+        ("a.csv", "text,id\ngood,1\n ,2\n,3\n", "rows 2 and 3 have an empty 'text'"),
+        ("a.csv", "text,id\ngood,1\nbad,2,3\nfine,3\n", "row 2 has 3 fields, and the header 2"),
+        ("a.csv", 'text,id\ngood,1\n"bad,2\nfine,3\n', "row 2 cannot be read (unexpected end of"),
+        ("a.csv", "text,text\na,b\n", "has more than one column 'text'"),
+        ("a.csv", "text,id\n", "has no rows"),
+        ("a.csv", "", "is empty"),
+        ("a.csv", b"text,id\ncaf\xe9,1\n", "is not UTF-8 (near row 1): save it as UTF-8"),
+        ("a.csv", "text,id\ngood,1\n".encode("utf-16"), "is in UTF-16"),
+        ("a.jsonl", '{"text": "good"}\n{"text": \n', "line 2 is not JSON"),
+        ("a.jsonl", '{"text": "good"}\n["bad"]\n', "line 2 is not an object"),
+        ("a.jsonl", '{"text": "good"}\n{"id": 1}\n', "row 2 has an empty 'text'"),
+        ("a.jsonl", '{"text": "good"}\n{"text": 7}\n', "row 2 has a 'text' that is not a string"),
+        ("a.json", '["good"]', "holds items that are not objects"),
+        ("a.json", '[{"text": "good"', "cannot be read"),
+        ("a.parquet", "PAR1 no", "cannot be read"),
+        ("a.txt", "good\n\nbad\n", "line 2 is empty"),
+        ("a.txt", "text,label\ngood film,1\n", "looks like a csv table, not like a text per line"),
+        ("a.txt", "id\ttext\n1\tgood film\n", "ends in .tsv, which is read as a table"),
+        ("a.txt", '{"text": "good"}\n', "looks like JSON lines"),
+    ],
+)  # fmt: skip
+def test_bad_files_are_refused_in_one_line_before_anything_runs(
+    name, content, words, run, tmp_path
+):
+    (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    there = ["--cache-dir", run.cache_dir, "--backbone", run.backbone]
+    file = tmp_path / name
+    done = spacelite_command(
+        "predict", run.id, "--file", file, "--out", tmp_path / "out.csv", *there
+    )
+    assert done.exit_code == 1 and done.stdout == "" and done.stderr.count("error: ") == 1
+    assert words in done.stderr.splitlines()[-1], done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize(
+    "text", ["text, and more\nof it, too\n", "label this, please\nand, that\n", "plot,film\na,b\n"]
+)
+def test_lines_with_commas_are_texts_unless_it_is_clear(text, tmp_path):
+    (tmp_path / "a.txt").write_text(text)
+    assert open_texts(tmp_path / "a.txt").count == 2
+
+
+def test_arguments_that_cannot_be_met_are_refused(run, tmp_path):
+    file = write(tmp_path / "posts.csv", rows_of(TEXTS))
+    lines = tmp_path / "posts.txt"
+    lines.write_text("good\n")
+
+    def refused(*arguments):
+        done = spacelite_command("predict", run.id, *arguments, "--cache-dir", run.cache_dir,
+                                 "--backbone", run.backbone)  # fmt: skip
+        assert done.exit_code == 1 and done.stdout == ""
+        return done.stderr.splitlines()[-1]
+
+    assert "must end in .csv, .tsv, .jsonl or .parquet" in refused("x", "--out", "out.xlsx")
+    assert "there is no folder" in refused("x", "--out", tmp_path / "none" / "out.csv")
+    assert "give --csv or --out, not both" in refused("x", "--csv", "--out", tmp_path / "o.csv")
+    assert "is the file that is read" in refused("--file", file, "--out", file)
+    assert "--text-column needs --file" in refused("x", "--text-column", "text")
+    assert "has a text per line and no columns: --text-column text needs" in refused(
+        "--file", lines, "--text-column", "text"
+    )
+    assert "name one with --text-column" in refused("--file", file, "--text-column", "none")
+    assert "looks like a csv table" in spacelite_command(
+        "predict", run.id, "--cache-dir", run.cache_dir, input="text,label\ngood,1\n"
+    ).stderr  # fmt: skip
+    assert file.read_text() == write(file, rows_of(TEXTS)).read_text()
+
+
+def test_an_existing_file_stays_until_the_new_one_is_complete(run, tmp_path, monkeypatch):
+    given = write(tmp_path / "posts.csv", rows_of(["good film"] * 150))
+    out = tmp_path / "out.csv"
+    out.write_text("before")
+
+    def fails_later(self, texts, *rest, calls=[], **more):  # noqa: B006 - kept on purpose
+        calls.append(len(texts))
+        if len(calls) == 2:
+            raise spacelite.SpaceliteError("the second batch fails")
+        return predict(self, texts, *rest, **more)
+
+    predict = inference.Predictor.predict
+    monkeypatch.setattr(inference.Predictor, "predict", fails_later)
+    assert "second batch" in refusal(run.predict_file, given, out, progress=False)
+    assert out.read_text() == "before"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.csv", "posts.csv"]
+
+
+KILLED = """
+import sys, time
+import spacelite
+from spacelite import inference
+predict = inference.Predictor.predict
+def slow(self, texts, *rest, **more):
+    found = predict(self, texts, *rest, **more)
+    print("batch", flush=True)
+    if len(texts) > 100: time.sleep(60)
+    return found
+inference.Predictor.predict = slow
+run, cache_dir, backbone, given, out = sys.argv[1:]
+spacelite.load_run(run, cache_dir).predict_file(given, out, backbone=backbone, progress=False)
+"""
+
+
+def test_a_killed_predict_leaves_no_file_that_looks_whole(run, tmp_path):
+    given = write(tmp_path / "posts.csv", rows_of(["good film"] * 300))
+    out = tmp_path / "out.csv"
+    arguments = [run.id, run.cache_dir, run.backbone, given, out]
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, *map(str, arguments)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "batch\n" and process.stdout.readline() == "batch\n"
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    assert not out.exists()
+    run.predict_file(given, out, progress=False)
+    assert len(read(out)) == 300
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.csv", "posts.csv"]
+
+
+def test_results_come_before_the_last_text_is_read(run):
+    """Standard input is a pipe that stays open."""
+    command = [Path(sys.executable).with_name("spacelite"), "predict", run.id, "--csv"]
+    command = [str(part) for part in [*command, "--cache-dir", run.cache_dir,
+                                      "--backbone", run.backbone]]  # fmt: skip
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    watch = threading.Timer(120, process.kill)
+    watch.start()
+    process.stdin.write("good film\n" * 100)
+    process.stdin.flush()
+    assert process.stdout.readline() == "text,label,unknown,0,1\n"
+    assert process.stdout.readline().startswith("good film,")
+    process.stdin.write("bad plot\n")
+    process.stdin.close()
+    lines = process.stdout.read().splitlines()
+    watch.cancel()
+    assert process.wait() == 0 and len(lines) == 100 and lines[-1].startswith("bad plot,")
+    process.stdout.close()
+
+
+def test_the_backbone_and_its_tokenizer_are_loaded_once(run, monkeypatch):
+    from spacelite import backbones
+
+    loaded = []
+    for name in ("Backbone", "load_tokenizer"):
+        one = getattr(backbones, name)
+        monkeypatch.setattr(
+            backbones, name, lambda *a, n=name, o=one, **k: (loaded.append(n), o(*a, **k))[1]
+        )
+    asked, seen = iter(["good film"] * 1300), []
+    batches = run.predict_batches(asked, total=1300, progress=lambda *event: seen.append(event))
+    assert len(next(batches)) == 100 and len(list(asked)) == 1200  # the rest is not read yet
+    assert list(batches) == [] and sorted(loaded) == ["Backbone", "load_tokenizer"]
+    sizes = [len(each) for each in run.predict_batches(["bad"] * 2300, progress=False)]
+    assert sizes == [100, 1000, 1000, 200] and len(loaded) == 4
+    assert seen[-1] == ("predict", 100, 1300)
+
+
+def test_streams_give_what_lists_give_and_count_their_texts(run):
+    texts = [" ".join(np.random.RandomState(i).choice(WORDS, 1 + i % 9)) for i in range(130)]
+    found = list(run.predict_batches(texts, progress=False))
+    expected = run.predict(texts, progress=False)
+    got = np.concatenate([each.probabilities for each in found])
+    np.testing.assert_allclose(got, expected.probabilities, atol=1e-6)
+    assert "text 113 is empty" in refusal(
+        list, run.predict_batches([*texts[:112], " "], progress=False)
+    )
+    assert "there is no text" in refusal(list, run.predict_batches([], progress=False))
+
+
+PEAK = """
+import resource, sys
+import spacelite
+run, cache_dir, backbone, given, out = sys.argv[1:]
+spacelite.load_run(run, cache_dir).predict_file(given, out, backbone=backbone, progress=False)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def test_memory_does_not_grow_with_the_number_of_texts(run, fast, tmp_path):
+    peaks = []
+    for count in (10_000, 100_000):
+        given = tmp_path / f"{count}.csv"
+        with given.open("w") as file:
+            file.write("id,text\n")
+            file.writelines(f"{i},a good film number {i}\n" for i in range(count))
+        arguments = [fast.id, fast.cache_dir, run.backbone, given, tmp_path / f"{count}.parquet"]
+        done = subprocess.run(
+            [sys.executable, "-c", PEAK, *map(str, arguments)],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        peaks.append(int(done.stdout) / 1024)
+    assert parquet.read_metadata(tmp_path / "100000.parquet").num_rows == 100_000
+    assert peaks[1] - peaks[0] < 40, peaks  # MB
+
+
+def test_bars_on_a_terminal_and_results_in_a_file_do_not_mix(run, tmp_path):
+    """Bars replace `sys.stdout` while they are shown on a terminal."""
+    import pty
+
+    given = write(tmp_path / "posts.csv", rows_of(TEXTS))
+    command = [Path(sys.executable).with_name("spacelite"), "predict", run.id, "--csv", "--file"]
+    command += [given, "--cache-dir", run.cache_dir, "--backbone", run.backbone]
+    ours, theirs = pty.openpty()
+    with (tmp_path / "out.csv").open("wb") as file:
+        done = subprocess.run([str(part) for part in command], stdout=file, stderr=theirs)
+    os.close(theirs)
+    shown = os.read(ours, 1 << 20).decode()
+    os.close(ours)
+    assert done.returncode == 0 and [row["text"] for row in read(tmp_path / "out.csv")] == TEXTS
+    assert "well acted" not in shown
+
+
+def test_a_full_disk_is_said_with_the_name_of_the_file(tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("spacelite.files.sync", full)
+    out = tmp_path / "out.csv"
+
+    def attempt():
+        with writers.writing(out, ["a"], dict) as put:
+            put([{"a": 1}])
+
+    assert refusal(attempt) == f"{out} cannot be written: No space left on device"
+    assert list(tmp_path.iterdir()) == []
