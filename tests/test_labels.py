@@ -9,6 +9,7 @@ from conftest import refusal
 from spacelite_cli.app import app
 from typer.testing import CliRunner
 
+import spacelite
 from spacelite import data
 
 
@@ -117,6 +118,20 @@ def test_the_command_names_its_option_and_takes_it(bert, tmp_path):
     assert refused.exit_code == 1 and "give --labels-as text to keep them apart" in refused.stderr
     done = command(path, bert, "--labels-as", "text", "--json")
     assert json.loads(done.stdout)["labels"] == {"01": 9, "1": 9}
+
+
+def test_a_run_of_labels_as_text_is_evaluated_on_such_labels(bert, tmp_path):
+    rows = pd.DataFrame({"text": ["good film", "bad film", ""] * 8, "label": ["01", "1", "1"] * 8})
+    as_text = {"labels_as": "text", "skip_empty": True, "progress": False, "device": "cpu"}
+    cache = spacelite.embed(rows, backbone=str(bert), cache_dir=tmp_path, **as_text)
+    (run,) = spacelite.train(
+        cache, head="linear", epochs=1, baselines=False, device="cpu", progress=False
+    )
+    other = {"test": rows[:9]}
+    found = run.evaluate(other, backbone=str(bert), **as_text).record
+    assert found.labels == {"01": "01", "1": "1"} and found.examples == {"test": 6}
+    refused = refusal(run.evaluate, other, backbone=str(bert), progress=False, skip_empty=True)
+    assert "would become one number" in refused
 
 
 # What is said of the labels
