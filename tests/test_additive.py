@@ -4,6 +4,7 @@ import itertools
 import json
 import subprocess
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from spacelite.heads import additive, crossfit, logistic
 from spacelite.heads.batch import Objective
 from spacelite.heads.ngrams import NGrams
 from spacelite.tasks import MULTI_LABEL, SINGLE_LABEL
+from spacelite.training import memory
 
 BLOCKS = ("layers", "mean", "ngrams", "layers+ngrams", "mean+ngrams")
 QUIET = {"progress": False, "device": "cpu"}
@@ -295,6 +297,29 @@ def test_tables_that_do_not_go_together_are_damaged(cached):
     count, classes = len(good["ngrams.keys"]), len(good["classifier.bias"])
     assert size == count * (12 + 4 * classes) + 4 * (classes * 48 + classes)
     assert run.record.train_params == classes * (count + 48 + 1)
+
+
+@pytest.mark.parametrize("examples", [200, 4000])
+def test_the_memory_of_a_fit_is_estimated(examples):
+    random = np.random.RandomState(0)
+    vectors = random.normal(size=(examples, 500)).astype(np.float16)
+    labels = (vectors[:, 0] > 0).astype(np.int64)
+    config = heads.config("additive", blocks="mean")
+    given = Given(labels, vectors)
+    fit = heads.kind("additive").fit
+    fit(config, Given(labels[:20], vectors[:20]), Objective(SINGLE_LABEL, 2), "none")  # imports
+    tracemalloc.start()
+    fit(config, given, Objective(SINGLE_LABEL, 2), "none")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert 0.6 < heads.kind("additive").fitting_bytes(config, examples, 500) / peak < 1.8
+
+
+def test_too_little_memory_is_said_before_the_fit(cached, monkeypatch):
+    folder, cache = cached
+    monkeypatch.setattr(memory.machine, "free_memory", lambda device: 4 * 48 * 90)
+    message = refusal(fitted, folder, cache, heads.config("additive"))
+    assert message.startswith("fitting additive (layers+ngrams) needs about 0.0 GB of memory")
 
 
 @pytest.fixture

@@ -267,6 +267,12 @@ class AdditiveHead(Head):
 
     @classmethod
     @override
+    def fitting_bytes(cls, config: Any, examples: int, width: int) -> int:
+        # Vectors and a temporary copy of them; their products with each other, which are factored.
+        return 4 * width * (2 * examples + 3 * width) if config.poolings else 0
+
+    @classmethod
+    @override
     def not_additive(cls, config: Any) -> str | None:
         return None
 

@@ -188,6 +188,17 @@ class Head(ABC):
         """
         raise NotImplementedError(f"{config.name} is trained in epochs")
 
+    @classmethod
+    def fitting_bytes(cls, config: Any, examples: int, width: int) -> int:
+        """An estimate of the memory that `fit` takes beside the hidden states.
+
+        Args:
+            config: Config of the head.
+            examples: Number of training examples.
+            width: The width of what the head reads.
+        """
+        return 0
+
     # Each token's share in the logits, in numpy: reports do not need torch.
 
     @classmethod

@@ -140,6 +140,15 @@ def require(
         size = split.tokens * split.stored.row_bytes(split.width)
         resident += size if resident + size <= budget else 0
     left = SHARE * free - resident
+    for config in configs:
+        width = config.input_width(one_pass.width, layers)
+        own = heads.kind(config.kind).fitting_bytes(config, len(cache.splits["train"]), width)
+        if own > left:
+            raise SpaceliteError(
+                f"fitting {config.name} needs about {own / 1e9:,.1f} GB of memory, and "
+                f"{max(0.0, left) / 1e9:,.1f} GB is free beside the hidden states: free some, or "
+                "embed fewer examples"
+            )
     needed = one_pass.bytes(trained)
     if needed <= left:
         return
