@@ -263,6 +263,22 @@ def test_texts_are_predicted_and_explained(cached, blocks, bert):
     assert again["test"].logits == pytest.approx(inference_logits(run, cache, "test"), abs=1e-6)
 
 
+@pytest.mark.parametrize("blocks", ["layers+ngrams", "mean+ngrams", "ngrams"])
+@pytest.mark.parametrize("kind", ["bert", "xlnet"])
+def test_padded_texts_are_explained(kind, blocks, request, reviews, tmp_path):
+    backbone = request.getfixturevalue(kind)
+    cache = spacelite.embed(
+        reviews, backbone=backbone, cache_dir=tmp_path, padding="max_length", max_length=40, **QUIET
+    )
+    (run,) = spacelite.train(cache, head="additive", blocks=blocks, **QUIET)
+    text = spacelite.data.load(str(reviews)).splits["test"].texts[3]
+    saved = run.run.predictions().logits[3]
+    for what in ({"text": text}, {"example": "test:3"}):
+        found = run.explain(**what, backbone=backbone, device="cpu").explanation
+        assert found.difference < 1e-5
+        assert found.logits == pytest.approx(saved.tolist(), abs=2e-2)
+
+
 def test_a_saved_head_predicts_the_same_in_a_new_process(cached, bert):
     folder, cache = cached
     run = fitted(folder, cache, heads.config("additive"))

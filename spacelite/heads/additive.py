@@ -287,6 +287,11 @@ class AdditiveHead(Head):
 
     @classmethod
     @override
+    def numbers_per_token(cls, config: Any, classes: int, width: int) -> int:
+        return classes if config.reads_only_ids else width
+
+    @classmethod
+    @override
     def token_shares(
         cls, config: Any, parameters: dict[str, Array], hidden: Array, ids: Array, offsets: Array
     ) -> Array:
