@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -191,17 +192,7 @@ class TrainedRun:
             device=device,
             tokens_per_batch=tokens_per_batch,
         )
-
-        def batches() -> Iterator[TextPredictions]:
-            given = [texts] if isinstance(texts, str) else texts
-            with reporting(progress) as on_progress:
-                for batch, found in inference.predict_batches(
-                    predictor, given, total=total, on_progress=on_progress
-                ):
-                    values = (found.probabilities, found.unknown)
-                    yield TextPredictions(batch, *values, self.record, minimum)
-
-        return batches()
+        return streams.predictions(predictor, texts, minimum, total, progress)
 
     @checked(file=FILE, out=FILE)
     def predict_file(
@@ -236,24 +227,15 @@ class TrainedRun:
             SpaceliteError: A file cannot be read or written, a text is empty, or the backbone is
                 not the run's.
         """
-        return self.predict_rows(
-            open_texts(Path(file), text_column),
-            Path(out),
-            backbone=backbone,
-            device=device,
-            tokens_per_batch=tokens_per_batch,
-            min_probability=min_probability,
-            progress=progress,
-        )
+        options = {"backbone": backbone, "device": device, "tokens_per_batch": tokens_per_batch}
+        more: dict[str, Any] = {"min_probability": min_probability, "progress": progress}
+        return self.predict_rows(open_texts(Path(file), text_column), Path(out), **options, **more)
 
     def predict_rows(self, rows: TextRows, out: Path, **options: Any) -> FilePredictions:
         """As `predict_file`, for a file that `data.open_texts` has opened."""
         writers.check(out, rows.origin)
         tally = FilePredictions(self.record, options.get("min_probability"), out)
-
-        def classify(texts: Iterable[str]) -> Iterator[TextPredictions]:
-            return self.predict_batches(texts, total=rows.count, **options)
-
+        classify = functools.partial(self.predict_batches, total=rows.count, **options)
         streams.write(rows, out, tally, classify)
         return tally
 

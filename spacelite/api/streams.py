@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from spacelite.api.results import TextPredictions, counted, notes, said
 from spacelite.data import writers
+from spacelite.inference import Predictor, predict_batches
+from spacelite.progress import Progress, reporting
 from spacelite.runs import RunRecord
 from spacelite.visible import visible
 
@@ -22,6 +24,22 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Classify = Callable[[Iterable[str]], Iterator[TextPredictions]]
+
+
+def predictions(
+    predictor: Predictor,
+    texts: Iterable[str],
+    minimum: float | None,
+    total: int | None,
+    progress: Progress,
+) -> Iterator[TextPredictions]:
+    """Yield the predictions of a stream of texts, batch by batch. The arguments are those of
+    `TrainedRun.predict_batches`."""
+    given = [texts] if isinstance(texts, str) else texts
+    record = predictor.run.record
+    with reporting(progress) as on_progress:
+        for batch, found in predict_batches(predictor, given, total=total, on_progress=on_progress):
+            yield TextPredictions(batch, found.probabilities, found.unknown, record, minimum)
 
 
 @dataclass(repr=False)

@@ -270,8 +270,8 @@ def _csv_rows(path: Path) -> Iterator[Row]:
         for number, row in enumerate(lines, 1):
             if len(row) != len(header):
                 raise SpaceliteError(
-                    f"{path}: row {number} has {len(row)} field{'' if len(row) == 1 else 's'}, and "
-                    f"the header {len(header)}: correct or remove the row"
+                    f"{path}: row {number} does not have as many fields as the header ({len(row)}, "
+                    f"not {len(header)}): correct or remove it"
                 )
             yield dict(zip(header, row, strict=True))
 
