@@ -262,5 +262,7 @@ def test_changed_parameters_are_noticed(trained, tmp_path, what):
     if what == "older":
         assert run.parameters.keys() == trained[0].parameters.keys()
         return
-    with pytest.raises(SpaceliteError, match=r"head\.safetensors is damaged .*train the head again"):
+    with pytest.raises(
+        SpaceliteError, match=r"head\.safetensors is damaged .*train the head again"
+    ):
         _ = run.parameters

@@ -177,11 +177,19 @@ def test_labels_that_share_some_names_only_need_a_map(place, bert, tmp_path):
         assert "give the run's label for each of 0, 1" in refusal(inference.evaluate, turned, cache)
 
 
+def without_checksums(folder):
+    """Make a run like those of versions that kept no checksums."""
+    content = json.loads((folder / "run.json").read_text())
+    del content["checksums"]
+    (folder / "run.json").write_text(json.dumps(content))
+
+
 def test_a_head_of_other_shapes_is_damaged(place, bert, tmp_path):
     path = cached(tmp_path, bert, 2, "other")
     copy = tmp_path / "copy"
     shutil.copytree(place[1]["space"].folder, copy)
     shutil.copy(place[1]["linear"].folder / "head.safetensors", copy)
+    without_checksums(copy)
     with Cache(path) as cache:
         assert "is damaged (its tensors do not fit a space head with 2 labels)" in refusal(
             inference.evaluate, runs.load(copy), cache
@@ -224,6 +232,7 @@ def test_another_width_is_refused(place, bert, tmp_path):
     parameters = load_file(copy / "head.safetensors")
     parameters["concept_spaces"] = np.ascontiguousarray(parameters["concept_spaces"][..., :5])
     save_file(parameters, copy / "head.safetensors")
+    without_checksums(copy)
     with Cache(path) as cache:
         message = refusal(inference.evaluate, runs.load(copy), cache)
     assert f"hidden states of width 5, cache {path.stem} has width 16" in message
@@ -356,7 +365,7 @@ def test_the_runs_own_data_are_named_as_such(place, cache_path, bert, caplog):
 def test_a_wrong_map_fails_before_anything_is_embedded(place, bert, tmp_path, monkeypatch):
     folder, saved = place
     data = write_dataset(tmp_path / "unread", {"train": 40, "validation": 9}, 3)
-    monkeypatch.setattr("spacelite.cache.embedding._tokenize", None)  # a call would fail
+    monkeypatch.setattr("spacelite.cache.tokenizing.tokenize", None)  # a call would fail
     there = ["--dataset", data, "--backbone", bert, "--cache-dir", folder, "--device", "cpu"]
     done = spacelite("eval", saved["linear"].id, *there, "--map", "0=0", "--map", "7=1")
     assert done.exit_code == 1 and "there is no label '7'" in " ".join(done.stderr.split())
