@@ -10,7 +10,7 @@ from spacelite_cli.app import app
 from typer.testing import CliRunner
 
 from spacelite import inference, paper, runs
-from spacelite.cache import Cache, embedding
+from spacelite.cache import Cache, tokenizing
 from spacelite.paper import ReproduceOptions, reproduce
 from spacelite.reports.analysis import groups, published
 from spacelite.training import loop
@@ -73,7 +73,7 @@ def test_what_is_done_is_not_done_again(outcomes, options, monkeypatch):
         raise AssertionError("done again")
 
     for module, name in (
-        (loop, "train"), (inference, "evaluate"), (embedding, "_tokenize"),
+        (loop, "train"), (inference, "evaluate"), (tokenizing, "tokenize"),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, never)
     again = reproduce(None, options)
