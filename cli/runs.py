@@ -53,13 +53,10 @@ def _print_runs(cache: str, members: Sequence[Run]) -> None:
     from rich.text import Text
 
     from spacelite import runs
-    from spacelite.runs import listing
 
     differing = runs.differing([run.record for run in members])
     wide = console.out().width >= 100
-    settings = [
-        [_short(listing.settings(run.record).get(name)) for name in differing] for run in members
-    ]
+    settings = [[_short(run.record.settings.get(name)) for name in differing] for run in members]
     headings = [name.replace("_", " ").capitalize() for name in differing]
     table = _table(members, headings, settings, wide)
     if _width(table) > console.out().width:
@@ -178,7 +175,6 @@ def _print_run(run: Run, cache_file: str | None) -> None:
     from rich.text import Text
 
     from spacelite.files import human_bytes
-    from spacelite.runs import listing
 
     record = run.record
     versions = {name: version for name, version in record.versions.items() if version}
@@ -191,7 +187,7 @@ def _print_run(run: Run, cache_file: str | None) -> None:
         "parameters": f"{record.train_params:,}",
         "settings": ", ".join(
             f"{name.replace('_', ' ')} {_short(value)}"
-            for name, value in listing.settings(record).items()
+            for name, value in record.settings.items()
             if value is not None
         ),
         "best epoch": record.best_epoch,

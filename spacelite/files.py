@@ -62,9 +62,9 @@ def write_bytes(path: Path, content: bytes) -> None:
         partial.write_bytes(content)
 
 
-def checksum(path: Path) -> str:
-    """CRC-32 of a file, eight hexadecimal digits. Raises OSError if it cannot be read."""
-    return f"{zlib.crc32(path.read_bytes()):08x}"
+def checksum(content: bytes) -> str:
+    """CRC-32 of a file's content, eight hexadecimal digits."""
+    return f"{zlib.crc32(content):08x}"
 
 
 def finite(content: Any) -> Any:

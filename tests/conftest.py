@@ -302,3 +302,19 @@ def findings(report_dir, bert):
 
     found = runs.load_all(report_dir)
     return content.build(report_dir, found, with_examples=True, backbone=str(bert))
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Counts the examples that each forward pass computes."""
+    from spacelite import backbones
+
+    counted = []
+    real = backbones.Backbone.hidden_states
+
+    def counting(self, ids, type_ids, mask):
+        counted.append(len(ids))
+        return real(self, ids, type_ids, mask)
+
+    monkeypatch.setattr(backbones.Backbone, "hidden_states", counting)
+    return counted

@@ -34,20 +34,6 @@ def digest(path):
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-@pytest.fixture
-def calls(monkeypatch):
-    """Counts the examples that each forward pass computes."""
-    counted = []
-    real = backbones.Backbone.hidden_states
-
-    def counting(self, ids, type_ids, mask):
-        counted.append(len(ids))
-        return real(self, ids, type_ids, mask)
-
-    monkeypatch.setattr(backbones.Backbone, "hidden_states", counting)
-    return counted
-
-
 def plain(folder, text, max_length=256):
     from transformers import AutoModel, AutoTokenizer
 

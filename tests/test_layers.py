@@ -1,7 +1,6 @@
 """Layer means: against plain transformers, killed, resumed, damaged, added to a finished cache, and
 read by heads."""
 
-import hashlib
 import json
 import random
 import re
@@ -17,18 +16,14 @@ import pytest
 import torch
 from conftest import refusal, save_backbone, write_dataset
 from spacelite_cli.app import app
-from test_embedding import KILLED, mounted_small, plain, run
+from test_embedding import KILLED, digest, mounted_small, plain, run
 from test_store import flip_byte
 from typer.testing import CliRunner
 
-from spacelite import backbones, data
+from spacelite import data
 from spacelite.cache import folder, journal, states, store, verify
 from spacelite.cache.layers import layers_path
 from spacelite.errors import SpaceliteError
-
-
-def digest(path):
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def digests(path):
@@ -38,20 +33,6 @@ def digests(path):
 
 def command(*arguments):
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-@pytest.fixture
-def computed(monkeypatch):
-    """Counts the examples that each forward pass computes."""
-    counted = []
-    real = backbones.Backbone.hidden_states
-
-    def counting(self, ids, type_ids, mask):
-        counted.append(len(ids))
-        return real(self, ids, type_ids, mask)
-
-    monkeypatch.setattr(backbones.Backbone, "hidden_states", counting)
-    return counted
 
 
 def layer_states(folder, text, max_length):
@@ -122,15 +103,15 @@ def test_the_file_is_the_documented_format(bert, reviews, tmp_path):
 
 
 def test_layers_are_added_to_a_finished_cache_and_nothing_else_is_written(
-    bert, reviews, tmp_path, computed
+    bert, reviews, tmp_path, calls
 ):
     path = run(tmp_path, bert, reviews, layers=False).path
     before, times = digest(path), path.stat().st_mtime_ns
-    computed.clear()
+    calls.clear()
     assert run(tmp_path, bert, reviews).hit, "a plain embed leaves it as it is"
-    assert not layers_path(path).exists() and not computed
+    assert not layers_path(path).exists() and not calls
     added = run(tmp_path, bert, reviews, layers=True)
-    assert not added.hit and added.path == path and sum(computed) == 100
+    assert not added.hit and added.path == path and sum(calls) == 100
     assert digest(path) == before and path.stat().st_mtime_ns == times
     whole = run(tmp_path / "whole", bert, reviews).path
     assert digests(path) == digests(whole)
@@ -174,9 +155,7 @@ def test_killed_at_any_step_both_files_are_the_same(begun, bert, reviews, tmp_pa
     assert died == 3
 
 
-def test_rows_that_one_file_lacks_are_computed_again_for_it_alone(
-    bert, reviews, tmp_path, computed
-):
+def test_rows_that_one_file_lacks_are_computed_again_for_it_alone(bert, reviews, tmp_path, calls):
     path = run(tmp_path, bert, reviews, tokens_per_batch=1).path
     before = digests(path)
     with journal.Writer(path) as writer:
@@ -186,14 +165,14 @@ def test_rows_that_one_file_lacks_are_computed_again_for_it_alone(
     assert states(tmp_path)[0].layer_means == 99
     listed = command("cache", "list", "--cache-dir", tmp_path).stdout
     assert "99% done, layer means" in " ".join(listed.split())
-    computed.clear()
+    calls.clear()
     assert not run(tmp_path, bert, reviews, tokens_per_batch=1).hit
-    assert computed == [1, 1] and digests(path) == before
+    assert calls == [1, 1] and digests(path) == before
     listed = command("cache", "list", "--cache-dir", tmp_path).stdout
     assert "complete" in listed and "layer" not in listed
 
 
-def test_damaged_means_are_named_and_mended(bert, reviews, tmp_path, computed):
+def test_damaged_means_are_named_and_mended(bert, reviews, tmp_path, calls):
     path = run(tmp_path, bert, reviews, tokens_per_batch=1).path
     before = digests(path)
     with store.Cache(path) as cache:
@@ -212,9 +191,9 @@ def test_damaged_means_are_named_and_mended(bert, reviews, tmp_path, computed):
         assert "has the layer means of 99 of 100 examples: run its embed command again" in refusal(
             cache.require_layers
         )
-    computed.clear()
+    calls.clear()
     assert not run(tmp_path, bert, reviews, tokens_per_batch=1).hit
-    assert computed == [1] and digests(path) == before and verify(path) == []
+    assert calls == [1] and digests(path) == before and verify(path) == []
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "nonsense", "key", "index"])

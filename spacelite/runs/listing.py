@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from spacelite import heads
@@ -13,27 +13,28 @@ from spacelite.runs.store import Run
 ELSEWHERE = ("seed", "epochs", "pooling", "latent", "monitor")
 
 
-def settings(record: RunRecord) -> dict[str, Any]:
-    """All settings of a run, by name."""
-    return {**record.head.settings(), **record.training.settings()}
+def varying(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Names of the settings whose values differ. A setting that only some have differs if its
+    values do."""
+    return [
+        name
+        for name in dict.fromkeys(name for own in settings for name in own)
+        if len({str(own[name]) for own in settings if name in own}) > 1
+    ]
 
 
 def differing(records: Sequence[RunRecord]) -> list[str]:
     """Names of the settings in which runs differ, other than seed and epochs, and those that the
-    names of heads hold. A setting that only some heads have differs if its values do."""
-    own = [settings(record) for record in records]
-    return [
-        name
-        for name in dict.fromkeys(name for one in own for name in one)
-        if name not in ELSEWHERE and len({str(one[name]) for one in own if name in one}) > 1
-    ]
+    names of heads hold."""
+    names = varying([record.settings for record in records])
+    return [name for name in names if name not in ELSEWHERE]
 
 
 def newest_first(runs: Sequence[Run]) -> list[Run]:
     """Runs, newest first; those of the same second by kind of head, settings and seed."""
 
     def order(run: Run) -> tuple[Any, ...]:
-        own = settings(run.record)
+        own = run.record.settings
         values = [own.get(name) or 0 for name in ("latent", "inter", "intra", "seed")]
         return (list(heads.KINDS).index(run.head.kind), run.record.system, *values, run.id)
 
@@ -52,7 +53,7 @@ def rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
             "backbone": run.record.spec.backbone,
             "head": run.head.kind,
             "system": run.record.system,
-            "settings": settings(run.record),
+            "settings": run.record.settings,
             "seed": getattr(run.head, "seed", None),
             "epochs": run.record.epochs,
             "metrics": run.record.metrics,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -119,6 +119,21 @@ def rename(run: Run, name: str | None) -> Run:
     return replace(run, record=replace(run.record, name=name))
 
 
+def matching(ids: Sequence[str], named: Mapping[str, str], name: str) -> list[str]:
+    """The ids that a name can mean: that id, else those of runs with this name, else those that it
+    is a part of.
+
+    Args:
+        ids: Ids of runs.
+        named: Id -> name, of the runs that have one.
+        name: What was given.
+    """
+    if name in ids:
+        return [name]
+    own = [each for each in ids if named.get(each) == name]
+    return own or [each for each in ids if name in each]
+
+
 def folder_of(cache_dir: Path, name: str) -> Path:
     """The folder of a run, damaged or not.
 
@@ -134,25 +149,23 @@ def folder_of(cache_dir: Path, name: str) -> Path:
         raise SpaceliteError("a run's name is empty: give its id, its name or its folder")
     runs = runs_folder(cache_dir)
     ids = sorted(path.name for path in runs.glob("[!.]*") if path.is_dir())
-    if name in ids:
-        return runs / name
     named = names(runs)
-    matching = [each for each in ids if named.get(each) == name]
+    fitting = matching(ids, named, name)
+    exact = name in ids or name in named.values()
     path = Path(name)
-    if not matching and (path / RECORD).is_file():
+    if not exact and (path / RECORD).is_file():
         return path
-    if not matching and ("/" in name or path.is_absolute()):
+    if not exact and ("/" in name or path.is_absolute()):
         if path.is_dir():
             raise SpaceliteError(
                 f"folder {path} has no {RECORD}: it is not a run, or a part of one"
             )
         raise SpaceliteError(f"there is no folder {path}: give a run's id, its name or its folder")
-    matching = matching or [each for each in ids if name in each]
-    if len(matching) == 1:
-        return runs / matching[0]
-    if matching:
+    if len(fitting) == 1:
+        return runs / fitting[0]
+    if fitting:
         raise SpaceliteError(
-            f"{len(matching)} runs have {name!r} in their id ({_listed(matching, named)}): give a "
+            f"{len(fitting)} runs have {name!r} in their id ({_listed(fitting, named)}): give a "
             "longer part of it"
         )
     if not ids:

@@ -92,14 +92,18 @@ class RunRecord:
         return self.training.epochs if isinstance(self.training, TrainingConfig) else None
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """All settings of the head and of its training, by name."""
+        return {**self.head.settings(), **self.training.settings()}
+
+    @property
     def split(self) -> str:
         """The split that reports show: `test` if there is one, else `validation`."""
         return shown_split(self.metrics)
 
     def same_but_seed(self) -> tuple[Any, ...]:
         """A key that is equal for runs that differ only in their seed."""
-        settings = {**self.head.settings(), **self.training.settings()}
-        settings.pop("seed", None)
+        settings = {name: value for name, value in self.settings.items() if name != "seed"}
         return (self.cache_key, self.head.kind, *sorted(settings.items()))
 
     def as_json(self) -> dict[str, Any]:

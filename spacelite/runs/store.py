@@ -84,18 +84,19 @@ class Run:
         Raises:
             SpaceliteError: The file is damaged, or belongs to a different head.
         """
-        from safetensors.numpy import load_file
+        from safetensors.numpy import load
 
         path = self.folder / PARAMETERS
         if not path.is_file():
             raise SpaceliteError(f"{path} is missing: train the head again")
         try:
-            arrays: dict[str, Array] = load_file(path)
-            checksum = files.checksum(path)
+            content = path.read_bytes()
+            arrays: dict[str, Array] = load(content)
         except Exception as error:  # safetensors' own errors, and the system's
             raise SpaceliteError(
                 f"{path} is damaged ({one_line(error, 80)}): train the head again"
             ) from error
+        checksum = files.checksum(content)
         if self.record.checksums.get(PARAMETERS, checksum) != checksum:
             raise SpaceliteError(
                 f"{path} is damaged (it does not match its checksum): train the head again"
@@ -282,7 +283,7 @@ def save(
                 save_file(parameters, partial / PARAMETERS)
                 files.write_json(partial / HISTORY, head.history)
                 predictions.save(partial / PREDICTIONS, predictions_of(cache, head.logits))
-                checksums = {PARAMETERS: files.checksum(partial / PARAMETERS)}
+                checksums = {PARAMETERS: files.checksum((partial / PARAMETERS).read_bytes())}
                 record = replace(record, checksums=checksums)
                 files.write_json(partial / RECORD, record.as_json())
                 if folder.exists():

@@ -129,8 +129,7 @@ def mean_std(values: Sequence[float]) -> MeanStd:
 
 def all_settings(record: RunRecord) -> dict[str, Any]:
     """The settings of a run, of its head and of its training, except the seed."""
-    values = {**record.head.settings(), **record.training.settings()}
-    return {name: value for name, value in values.items() if name != "seed"}
+    return {name: value for name, value in record.settings.items() if name != "seed"}
 
 
 def shared_settings(records: Sequence[RunRecord]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from spacelite.reports.analysis.groups import Group, grouped
 from spacelite.reports.analysis.rows import shown
 from spacelite.reports.analysis.sweeps import note, sweep_key
 from spacelite.runs import Run, RunRecord
+from spacelite.runs.names import matching
 from spacelite.settings import OTHER_NAMES
 
 MOST_NAMES = 8  # that a message lists
@@ -53,26 +54,28 @@ def select(
     chosen = [run for run in chosen if not head or run.head.kind in head]
     for given, wanted in (where or {}).items():
         name = OTHER_NAMES.get(given, given)
-        having = [run for run in chosen if name in _settings(run)]
-        if not having:
-            names = ", ".join(dict.fromkeys(key for run in chosen for key in _settings(run)))
+        values = [own[name] for run in chosen if name in (own := run.record.settings)]
+        if not values:
+            names = ", ".join(dict.fromkeys(key for run in chosen for key in run.record.settings))
             raise SpaceliteError(
                 f"where={given}: no run has this setting; choose one of {names}", ["where"]
             )
-        several = [wanted] if isinstance(wanted, str) or not hasattr(wanted, "__iter__") else wanted
-        unfit = [
-            run for run in having if not any(_same(_settings(run)[name], one) for one in several)
+        one = isinstance(wanted, str) or not hasattr(wanted, "__iter__")
+        several = [wanted] if one else list(wanted)
+        if not any(_is_one_of(value, several) for value in values):
+            said = ", ".join(map(shown, several))
+            known = map(shown, sorted(values, key=_numbers_first))
+            _some([], f"where={given}={said}", known, ["where"])
+        chosen = [
+            run
+            for run in chosen
+            if name not in run.record.settings or _is_one_of(run.record.settings[name], several)
         ]
-        if len(unfit) == len(having):
-            said = ", ".join(shown(one) for one in several)
-            known = sorted((_settings(run)[name] for run in having), key=_numbers_first)
-            _some([], f"where={given}={said}", map(shown, known), ["where"])
-        chosen = [run for run in chosen if not any(run is other for other in unfit)]
     return chosen
 
 
-def _settings(run: Run) -> dict[str, Any]:
-    return {**run.head.settings(), **run.record.training.settings()}
+def _is_one_of(value: Any, wanted: Sequence[Any]) -> bool:
+    return any(_same(value, one) for one in wanted)
 
 
 def _numbers_first(value: Any) -> tuple[bool, float, str]:
@@ -160,15 +163,11 @@ def _systems(groups: Sequence[Group], runs: Sequence[Run], name: str) -> list[Ru
     titled = [system for row, system in rows if row.chosen and row.title.casefold() == key]
     if systems := exact or titled:
         return [system.runs[0].record for system in systems]
-    of = [
-        run
-        for run in runs
-        if key
-        in (run.id.casefold(), run.id.rpartition("--")[2], (run.record.name or "").casefold())
-    ]
-    of = of or [run for run in runs if key in run.id.casefold()]
+    by_id = {run.id.casefold(): run for run in runs}
+    named = {run_id: run.name.casefold() for run_id, run in by_id.items() if run.name}
+    of = matching(list(by_id), named, key)
     if len(of) == 1:
-        return [of[0].record]
+        return [by_id[of[0]].record]
     known = list(dict.fromkeys(row.title for row, _ in rows))
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or known[:MOST_NAMES]
     problem = f"fits {len(of)} runs" if of else "no system has this name"

@@ -15,6 +15,7 @@ from spacelite import settings
 from spacelite.heads import HeadConfig
 from spacelite.reports.analysis.rows import Row, all_settings, shown
 from spacelite.runs import RunRecord
+from spacelite.runs.listing import varying
 
 CHOSEN_BY = "accuracy"  # metric of the validation split
 
@@ -36,7 +37,7 @@ def swept_settings(records: Sequence[RunRecord]) -> dict[str, str]:
         for name, symbol in settings.symbols(config).items()
         if name in settings.tuned(config)
     }
-    differing = _differing([effective(record) for record in records])
+    differing = varying([effective(record) for record in records])
     return {name: heading for name, heading in tuned.items() if name in differing}
 
 
@@ -64,7 +65,7 @@ def with_varied(rows: Sequence[Row], records: Sequence[RunRecord]) -> list[Row]:
     made = list(rows)
     for numbers in alike.values():
         own = [effective(records[number]) for number in numbers]
-        names = _differing(own)
+        names = varying(own)
         for number, values in zip(numbers, own, strict=True):
             record = records[number]
             symbols = {**settings.symbols(record.head), **settings.symbols(record.training)}
@@ -155,12 +156,3 @@ def _span(values: Sequence[Any]) -> str:
 def _validation(row: Row) -> float:
     figure = row.by_split.get("validation", {}).get(CHOSEN_BY)
     return -1.0 if figure is None else figure.mean
-
-
-def _differing(own: Sequence[dict[str, Any]]) -> list[str]:
-    """The settings that differ between those that have them."""
-    values: dict[str, set[str]] = {}
-    for one in own:
-        for name, value in one.items():
-            values.setdefault(name, set()).add(str(value))
-    return [name for name, found in values.items() if len(found) > 1]

@@ -8,6 +8,7 @@ from spacelite.metrics.scores import METRICS
 from spacelite.reports.document.blocks import Cell, Line, Table
 from spacelite.reports.document.wording import decimals, number
 from spacelite.runs import Run, figure
+from spacelite.runs.listing import varying
 
 SHOWN = ("loss", "ce", "accuracy", "f1_macro")
 CONTINUED = "continued"  # kind of a line that belongs to the same run as the line above
@@ -22,15 +23,9 @@ def runs_table(runs: Sequence[Run], metrics: Sequence[str] = SHOWN) -> Table:
         runs: The runs, at least one.
         metrics: Metrics to show.
     """
-    settings = [run.head.settings() | run.record.training.settings() for run in runs]
-    names = dict.fromkeys(name for own in settings for name in own)
+    settings = [run.record.settings for run in runs]
     in_name = ("pooling", "latent", "monitor")
-    differing = [
-        name
-        for name in names
-        if name not in (*ALWAYS, *in_name)
-        and len({own[name] for own in settings if name in own}) > 1
-    ]
+    differing = [name for name in varying(settings) if name not in (*ALWAYS, *in_name)]
     columns = (*ALWAYS, *differing)
     lines = []
     for run, own in zip(runs, settings, strict=True):

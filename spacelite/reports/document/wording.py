@@ -12,6 +12,8 @@ from spacelite.reports.analysis.rows import MeanStd, Section
 LARGEST = 10_000  # a longer number would break the tables
 FEW_SEEDS = 5  # fewer can show only large differences
 LEVEL = 0.05  # heads are called different if the corrected p-value is below this
+# After a sentence about single heads.
+SEEDS = " Other seeds may turn out differently: train more of them to compare the systems."
 
 
 def headings() -> dict[str, str]:
@@ -99,14 +101,13 @@ def baseline_verdict(comparison: Comparison, tests: int) -> str:
         tests: Number of pairs that its p is corrected for.
     """
     head, baseline = comparison.first, comparison.second
-    accuracy, f1 = comparison.accuracy, comparison.f1_macro
+    accuracy = comparison.accuracy
     one = comparison.basis == HEADS
     sign = -1 if accuracy.value < 0 else 1
-    differs = comparison.corrected < LEVEL and bool(accuracy.value)
+    differs = _differs(comparison)
     figures = (
-        f"{_points(accuracy, sign)} of accuracy ({_interval(accuracy, sign)}; "
-        f"{'corrected ' if tests > 1 else ''}{p_value(comparison.corrected)}), "
-        f"{_points(f1, sign)} of macro F1 ({_interval(f1, sign)})"
+        f"{_points(accuracy, sign)} of accuracy {_within(comparison, sign, tests)}, "
+        f"{_f1(comparison, sign)}"
     )
     if comparison.identical:
         said = f"the best of them, {head}, predicts the same for every example"
@@ -120,13 +121,12 @@ def baseline_verdict(comparison: Comparison, tests: int) -> str:
     elif accuracy.value:
         said = f"the best of them, {head}, is ahead by {figures}, which may be chance"
     else:
-        said = f"the best of them, {head}, has the same accuracy and is ahead by {_points(f1)} of "
-        said += f"macro F1 ({_interval(f1)})"
+        said = (
+            f"the best of them, {head}, has the same accuracy and is ahead by {_f1(comparison, 1)}"
+        )
     if not differs or sign < 0 or comparison.identical:
         said = f"No head beats the best baseline, {baseline}: {said}."
-    if one:
-        said += " Other seeds may turn out differently: train more of them to compare the systems."
-    return said
+    return said + SEEDS if one else said
 
 
 def verdict(comparison: Comparison, tests: int) -> str:
@@ -137,7 +137,7 @@ def verdict(comparison: Comparison, tests: int) -> str:
         tests: Number of pairs that its p is corrected for.
     """
     one, other = comparison.first, comparison.second
-    accuracy, f1 = comparison.accuracy, comparison.f1_macro
+    accuracy = comparison.accuracy
     heads = comparison.basis == HEADS
     between = f"the heads of {one} and {other}" if heads else f"{one} and {other}"
     if comparison.identical:
@@ -145,10 +145,8 @@ def verdict(comparison: Comparison, tests: int) -> str:
     sign = -1 if accuracy.value < 0 else 1
     ahead, behind = (one, other) if sign > 0 else (other, one)
     points = f"{_points(accuracy, sign)} of accuracy"
-    corrected = "corrected " if tests > 1 else ""
-    within = f"({_interval(accuracy, sign)}; {corrected}{p_value(comparison.corrected)})"
-    f1_too = f"{_points(f1, sign)} of macro F1 ({_interval(f1, sign)})"
-    if comparison.corrected < LEVEL and accuracy.value:
+    within, f1_too = _within(comparison, sign, tests), _f1(comparison, sign)
+    if _differs(comparison):
         if heads:
             said = (
                 f"On these examples the head of {ahead} is better than the head of {behind} by "
@@ -157,18 +155,30 @@ def verdict(comparison: Comparison, tests: int) -> str:
         else:
             said = f"{ahead} beats {behind} by {points} {within}, {f1_too}."
     else:
-        said = (
-            f"{_capital(between)} cannot be told apart in accuracy: {ahead} is ahead by "
-            f"{_points(accuracy, sign)} {within}, by {f1_too}."
+        figures = (
+            f"{ahead} is ahead by {_points(accuracy, sign)} {within}, by {f1_too}"
+            if accuracy.value
+            else f"neither is ahead {within}; {one} is ahead by {f1_too}"
         )
-        if not accuracy.value:
-            said = (
-                f"{_capital(between)} cannot be told apart in accuracy: neither is ahead {within}; "
-                f"{one} is ahead by {f1_too}."
-            )
-    if heads:
-        said += " Other seeds may turn out differently: train more of them to compare the systems."
-    return said
+        said = f"{_capital(between)} cannot be told apart in accuracy: {figures}."
+    return said + SEEDS if heads else said
+
+
+def _differs(comparison: Comparison) -> bool:
+    return comparison.corrected < LEVEL and bool(comparison.accuracy.value)
+
+
+def _within(comparison: Comparison, sign: int, tests: int) -> str:
+    """`(95% interval 0.4 to 2.2; corrected p = 0.004)`."""
+    corrected = "corrected " if tests > 1 else ""
+    chance = f"{corrected}{p_value(comparison.corrected)}"
+    return f"({_interval(comparison.accuracy, sign)}; {chance})"
+
+
+def _f1(comparison: Comparison, sign: int) -> str:
+    """`2.0 points of macro F1 (95% interval -1.0 to 5.0)`."""
+    f1 = comparison.f1_macro
+    return f"{_points(f1, sign)} of macro F1 ({_interval(f1, sign)})"
 
 
 def _capital(text: str) -> str:
