@@ -1,6 +1,6 @@
 """How often the report says "beats" of systems that are equally good, and of better ones.
 
-    python tests/bench/verdicts.py [--families N] [--examples N]
+    python tests/bench/verdicts.py [--families N] [--examples N] [--cell SYSTEMS SEEDS VARIANCE]
 
 Simulates families of systems: each system's heads, one per seed, are right or wrong on the same
 test examples. An example's difficulty is shared by all systems, partly by the heads of one system,
@@ -54,12 +54,29 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--families", type=int, default=2000)
     parser.add_argument("--examples", type=int, default=1924)
+    parser.add_argument("--cell", nargs=3, type=float, help="only this cell of the first table")
     options = parser.parse_args()
     random = np.random.default_rng(0)
     sample = family(random, 2, 1, 1_000_000, 0.0)
     by_examples = (sample[0, 0] - sample[1, 0]).var() / options.examples
     print(f"{options.examples:,} examples; {options.families:,} families a cell")
     print(f"one head's difference varies by {100 * by_examples**0.5:.2f} points over examples\n")
+
+    def errors(systems, seeds, deviation, families):
+        """Families in which an equally good system is said to be beaten."""
+        return sum(
+            any(beaten(family(random, systems, seeds, options.examples, deviation)))
+            for _ in range(families)
+        )
+
+    if options.cell is not None:
+        systems, seeds, ratio = int(options.cell[0]), int(options.cell[1]), options.cell[2]
+        deviation = (ratio * by_examples / 2) ** 0.5
+        rate = errors(systems, seeds, deviation, options.families) / options.families
+        error = 2 * (rate * (1 - rate) / options.families) ** 0.5
+        print(f"{systems} systems, {seeds} seeds, seed variance {ratio:g}: "
+              f"{100 * rate:.1f} ± {100 * error:.1f} % of families")  # fmt: skip
+        return
     print("Said to beat although equally good, % of families")
     print("| systems | seeds |" + "".join(f" seed variance {ratio:g} |" for ratio in RATIOS))
     print("| ---: | ---: |" + " ---: |" * len(RATIOS))
@@ -68,10 +85,7 @@ def main():
         families = options.families if systems == 2 else options.families // 4
         cells = []
         for deviation in deviations:
-            wrong = sum(
-                any(beaten(family(random, systems, seeds, options.examples, deviation)))
-                for _ in range(families)
-            )
+            wrong = errors(systems, seeds, deviation, families)
             cells.append(f"{100 * wrong / families:.1f}")
         print(f"| {systems} | {seeds} | " + " | ".join(cells) + " |", flush=True)
     print("\nPower with two systems, %")
