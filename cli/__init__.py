@@ -1,10 +1,14 @@
 """The command line: arguments in, calls into `spacelite`, tables and progress bars out."""
 
+import _thread
 import os
 import signal
+import sys
+import time
 from typing import Any
 
 INTERRUPTED = 130  # exit code after Ctrl-C
+AGAIN = 0.05  # seconds until a lost interrupt is repeated
 
 
 def main() -> None:
@@ -13,6 +17,7 @@ def main() -> None:
     ends at once; `while_a_command_runs` restores the usual exception in between."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _end)
+    sys.unraisablehook = repeat_interrupt
     from .app import app
 
     app()
@@ -24,6 +29,20 @@ def while_a_command_runs(running: bool) -> None:
     handlers = (_end, signal.default_int_handler)
     if signal.getsignal(signal.SIGINT) is handlers[not running]:
         signal.signal(signal.SIGINT, handlers[running])
+
+
+def repeat_interrupt(lost: Any) -> None:
+    """For `sys.unraisablehook`: a KeyboardInterrupt that is raised while Python runs a callback of
+    its own, such as one of its import locks, is printed and lost. It comes again instead."""
+    if not issubclass(lost.exc_type, KeyboardInterrupt):
+        sys.__unraisablehook__(lost)
+        return
+
+    def again() -> None:
+        time.sleep(AGAIN)
+        _thread.interrupt_main()
+
+    _thread.start_new_thread(again, ())
 
 
 def _end(*_: Any) -> None:

@@ -307,6 +307,20 @@ def test_ctrl_c_in_the_first_moment_ends_without_a_traceback(bert, reviews, tmp_
     assert codes.count(130) >= 5
 
 
+def test_an_interrupt_that_a_callback_swallows_comes_again():
+    code = (
+        f"{TAKES_CTRL_C}import sys, time, spacelite_cli\n"
+        "sys.unraisablehook = spacelite_cli.repeat_interrupt\n"
+        "class Swallows:\n    def __del__(self):\n        raise KeyboardInterrupt\n"
+        "class Fails:\n    def __del__(self):\n        raise ValueError('shown')\n"
+        "Fails()\n"
+        "try:\n    Swallows()\n    time.sleep(20)\nexcept KeyboardInterrupt:\n    print('again')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "again\n"
+    assert "KeyboardInterrupt" not in done.stderr and "ValueError: shown" in done.stderr
+
+
 def test_train_never_imports_what_only_embed_needs(workplace):
     folder, _, _ = workplace
     code = (
