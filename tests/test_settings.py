@@ -52,7 +52,7 @@ def train(cache_path, tmp_path):
         (" 5 , 2", [5, 2]),
         (range(4, 6), [4, 5]),
         (np.array([3, 1]), [3, 1]),
-        ((seed for seed in (8, 9)), [8, 9]),
+        pytest.param((seed for seed in (8, 9)), [8, 9], id="generator"),
     ],
     ids=str,
 )
