@@ -89,16 +89,20 @@ def _print(result: Explanation, label: int, example: str | None) -> None:
     say(_marked(result, label), soft_wrap=console.out().color_system is None)
     say()
     shares = result.shares[:, label].tolist()
-    words = sorted(zip(result.words, shares, strict=True), key=lambda one: -abs(one[1]))
+    of_blocks = [result.block_shares(name)[:, label].tolist() for name in result.block_names]
+    rows = zip(result.words, shares, *of_blocks, strict=True)
+    words = sorted(rows, key=lambda one: -abs(one[1]))
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("Word", overflow="fold")
     table.add_column(f"for {result.labels[label]}", justify="right")
-    for word, share in words[:MOST_WORDS]:
-        table.add_row(Text(word.text), f"{share:+.4f}")
-    rest = words[MOST_WORDS:]
+    for name in result.block_names:
+        table.add_column(f"from {name}", justify="right", style="dim")
+    for word, share, *parts in words[:MOST_WORDS]:
+        table.add_row(Text(word.text), *(f"{value:+.4f}" for value in (share, *parts)))
+    rest = [numbers for _, *numbers in words[MOST_WORDS:]]
     if rest:
-        value = sum(share for _, share in rest)
-        table.add_row(Text(f"{len(rest)} more", style="dim"), f"{value:+.4f}")
+        sums = (f"{sum(values):+.4f}" for values in zip(*rest, strict=True))
+        table.add_row(Text(f"{len(rest)} more", style="dim"), *sums)
     table.add_row(Text("bias", style="dim"), f"{result.bias_shown[label]:+.4f}")
     table.add_section()
     table.add_row(Text("logit", style="bold"), f"{result.logits_shown[label]:+.4f}")

@@ -68,11 +68,18 @@ def train(
     blocks: Annotated[
         str | None,
         typer.Option(
-            help="What additive heads add up: layers, mean, ngrams, layers+ngrams or mean+ngrams; "
-            "several: a comma list.  [default: layers+ngrams]",
+            help="What additive heads add up, joined by +: layers, mean, ngrams, space; several "
+            "combinations: a comma list.  [default: layers+ngrams]",
             show_default=False,
         ),
     ] = None,
+    ensemble: Annotated[
+        str,
+        typer.Option(
+            help="Member(s) of a head with concept spaces: heads with different seeds whose logits "
+            "are averaged."
+        ),
+    ] = "1",
     preset: Annotated[
         str | None,
         typer.Option(
@@ -153,6 +160,7 @@ def train(
         "weight_decay": comma_list("--weight-decay", weight_decay, float),
         "pooling": comma_list("--pooling", pooling, str) if pooling is not None else None,
         "C": comma_list("--C", c, or_auto(float)),
+        "ensemble": comma_list("--ensemble", ensemble, int),
         "blocks": comma_list("--blocks", blocks, str) if blocks is not None else None,
     }
     if head == HEADS:

@@ -81,13 +81,13 @@ class Config:
         return {**dict.fromkeys(self.ALWAYS_HASHED), **self.settings()}
 
     def hashed(self) -> dict[str, Any]:
-        """The settings that are hashed into ids: ALWAYS_HASHED, and others that are not at their
-        default."""
+        """The settings that are hashed into ids: ALWAYS_HASHED, and others that have an effect and
+        are not at their default."""
         default = {each.name: each.default for each in fields(self)}
         return {
             name: value
             for name, value in self.saved().items()
-            if name in self.ALWAYS_HASHED or value != default[name]
+            if name in self.ALWAYS_HASHED or value not in (None, default[name])
         }
 
 

@@ -30,21 +30,21 @@ ORDER = {
     ],
     "backbones": ["files", "tokenizer", "unknown", "words", "model", "forward", "__init__"],
     "heads": [
-        "config", "batch", "base", "pooling", "pooled",
-        "ngrams", "ids", "lbfgs", "logistic", "crossfit", "space", "linear", "mlp", "logreg",
-        "tfidf", "additive", "__init__", "grid",
+        "config", "batch", "examples", "base", "pooling", "pooled",
+        "ngrams", "ids", "lbfgs", "logistic", "crossfit", "blocks", "space", "space_block",
+        "linear", "mlp", "logreg", "tfidf", "additive", "__init__", "grid",
     ],
     "cache": [
         "dtypes", "spec", "hdf5", "split", "layers", "store", "unknown", "texts", "duplicates",
         "journal", "folder", "layout", "tokenizing", "embedding", "__init__",
     ],
     "training": [
-        "config", "auto", "advice", "machine", "batches", "optimizer", "engine", "evaluation",
-        "checkpoints", "memory", "loop", "__init__",
+        "config", "auto", "advice", "machine", "stream", "batches", "optimizer", "engine",
+        "evaluation", "fits", "checkpoints", "memory", "trained", "loop", "__init__",
     ],
     "runs": ["reading", "record", "store", "caches", "names", "listing", "__init__"],
     "inference": [
-        "prediction", "layers", "cached", "shares", "marks", "explanation", "transfer", "streaming",
+        "prediction", "layers", "cached", "shares", "concepts", "marks", "explanation", "transfer", "streaming",
         "__init__",
     ],
     "paper": ["tables", "__init__", "reproduction"],

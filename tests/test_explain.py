@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from spacelite import heads, load_run
 from spacelite.backbones import Words
 from spacelite.cache import Cache, embed
+from spacelite.heads.examples import Tokens
 from spacelite.inference import cached, explanation, prediction
 from spacelite.training import TrainingConfig
 
@@ -49,7 +50,7 @@ def shares_and_bias(run, hidden):
     head = explanation.Shares(run)
     count = len(hidden)
     ids = np.zeros(count, np.int32)  # shares in such heads do not depend on them
-    shares = head.of(hidden.astype(np.float64), ids, np.array([0, count]))
+    shares = head.of(Tokens(hidden.astype(np.float64), ids, np.array([0, count])))
     return shares, head.bias.astype(np.float64)
 
 

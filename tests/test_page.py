@@ -15,7 +15,7 @@ from test_cli import spacelite
 
 from spacelite import runs
 from spacelite.inference import Explanation, Word
-from spacelite.inference.explanation import concept_points
+from spacelite.inference.concepts import concept_points
 from spacelite.reports.render import explained, forms
 from spacelite.reports.render.colours import PALETTE
 

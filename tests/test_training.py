@@ -20,7 +20,7 @@ from spacelite.cache import Cache, journal
 from spacelite.errors import SpaceliteError
 from spacelite.heads import space
 from spacelite.metrics.scores import METRICS
-from spacelite.training import TrainingConfig, batches, checkpoints, engine, train
+from spacelite.training import TrainingConfig, batches, checkpoints, engine, stream, train
 
 CONFIGS = [
     heads.config("space", seed=0, latent=3, inter=0.2, intra=0.001, learning_rate=0.01),
@@ -194,8 +194,8 @@ def streamed(monkeypatch, cache, window_tokens, blocks):
     """Let no split fit into memory, and windows hold about so many tokens."""
     size = window_tokens * cache.splits["train"].width * 4
     monkeypatch.setattr(batches, "RESIDENT_SHARE", 0.0)
-    monkeypatch.setattr(batches, "WINDOW", size)
-    monkeypatch.setattr(batches, "BLOCKS_PER_WINDOW", blocks)
+    monkeypatch.setattr(stream, "WINDOW", size)
+    monkeypatch.setattr(stream, "BLOCKS_PER_WINDOW", blocks)
 
 
 @pytest.mark.parametrize("index", range(len(CONFIGS)))
@@ -206,7 +206,7 @@ def test_from_memory_or_in_one_window_of_the_file_the_same_head(
     here, so that not a bit may."""
     streamed(monkeypatch, cache, 10**6, 4)
     monkeypatch.setattr(
-        batches._Stream, "shuffled",
+        stream.Stream, "shuffled",
         lambda self, random: self.in_order() or random.permutation(len(self._split)),
     )  # fmt: skip
     with caplog.at_level(logging.INFO, "spacelite"):
@@ -428,7 +428,7 @@ def test_splits_share_the_memory_and_train_comes_first(cache, monkeypatch):
         (sizes["train"], [True, False, False]),
         (sizes["train"] - 1, [False, True, True]),
     ):
-        monkeypatch.setattr(batches, "_free_memory", lambda device, free=free: free)
+        monkeypatch.setattr(batches.machine, "free_memory", lambda device, free=free: free)
         found = [split.resident for split in batches.open_splits(cache, "cpu").values()]
         if resident == [True, True, False] and sizes["validation"] > sizes["test"]:
             resident = [True, False, True]

@@ -177,6 +177,7 @@ def train(
     pooling: str | Sequence[str] | None = None,
     C: float | str | Sequence[float | str] = "auto",  # noqa: N803 - as in scikit-learn
     blocks: str | Sequence[str] | None = None,
+    ensemble: int | Sequence[int] = 1,
     preset: str | None = None,
     seeds: int | Sequence[int] = 1,
     epochs: int | str = 15,
@@ -213,8 +214,10 @@ def train(
             Default: the classification token.
         C: Strength(s) of the L2 penalty of logreg and tfidf, as in scikit-learn: the smaller, the
             stronger. "auto" chooses it by cross-validation on train.
-        blocks: What additive heads add up: `layers`, `mean`, `ngrams`, or `layers+ngrams` (the
-            default) or `mean+ngrams`; one or several.
+        blocks: What additive heads add up, joined by +: `layers`, `mean`, `ngrams`, `space`; one
+            combination or several. Default: `layers+ngrams`.
+        ensemble: Number(s) of members of a head with concept spaces: heads with different seeds
+            whose logits are averaged, which is one head with more dimensions.
         preset: Settings that are recommended together: `best` is an additive head on
             `layers+ngrams`.
         seeds: Number K of seeds, which are 0 to K-1; or the seeds themselves, as a list.
@@ -291,6 +294,7 @@ def train(
         )
         named = {
             "inter": inter, "intra": intra, "latent": latent, "pooling": pooling, "C": C,
+            "ensemble": ensemble,
             **given, **settings,
             "learning_rate": numbers.learning_rates, "weight_decay": weight_decay,
             "seed": seed_list(seeds),

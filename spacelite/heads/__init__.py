@@ -22,6 +22,7 @@ from spacelite.heads.mlp import MLPHead
 from spacelite.heads.pooled import PooledHead
 from spacelite.heads.pooling import POOLINGS, Pooling
 from spacelite.heads.space import SpaceHead
+from spacelite.heads.space_block import SpaceBlock
 from spacelite.heads.tfidf import TfidfHead
 
 __all__ = [
@@ -33,11 +34,11 @@ __all__ = [
     "IdHead",
     "PooledHead",
     "Pooling",
+    "SpaceBlock",
     "TokenHead",
     "TrainedHeadConfig",
     "config",
     "config_from",
-    "in_epochs",
 ]
 
 # In the order in which tables list them.
@@ -77,8 +78,3 @@ def config_from(name: str, settings: Mapping[str, Any]) -> HeadConfig:
     own = kind(name).config_type
     known = {each.name: settings[each.name] for each in fields(own) if each.name in settings}
     return own(**{key: value for key, value in known.items() if value is not None})
-
-
-def in_epochs(config: HeadConfig) -> bool:
-    """Whether a head is trained in epochs; others are fitted at once."""
-    return isinstance(config, TrainedHeadConfig)

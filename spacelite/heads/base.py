@@ -10,19 +10,21 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import override
 
 from spacelite.heads.batch import Batch, Objective, Scratch
 from spacelite.heads.config import HeadConfig
+from spacelite.heads.examples import Examples, Fitted, Parameters, Tokens
 from spacelite.lazy import torch
 
 Array = npt.NDArray[Any]
-Parameters: TypeAlias = "dict[str, torch.Tensor]"  # by name
 Shapes = dict[str, tuple[int, ...]]
-ANY = -1  # a length in shapes that only the parameters tell; the same wherever it stands
+# Lengths in shapes that only the parameters tell; each is the same wherever it stands.
+ANY, ANY_OTHER = -1, -2
 H = TypeVar("H", bound="Head")
 
 
@@ -69,32 +71,6 @@ class Totals:
         self.weight += batch.weight
 
 
-class Examples(Protocol):
-    """The examples that a head is fitted to."""
-
-    labels: torch.Tensor  # (N,) or (N, C)
-
-    def features(self, pooling: str) -> torch.Tensor:
-        """One vector per example, (N, d), by a pooling."""
-        ...
-
-    def token_ids(self) -> tuple[Array, Array]:
-        """The token ids of all examples end to end, (T,), and their offsets, (N + 1,)."""
-        ...
-
-
-class Fitted(NamedTuple):
-    """A head that was fitted at once.
-
-    Attributes:
-        parameters: Its parameters by name.
-        cross_validated: The settings that cross-validation chose, by name.
-    """
-
-    parameters: Parameters
-    cross_validated: dict[str, float]
-
-
 class Head(ABC):
     """K heads of one kind, with their parameters stacked along a first dimension K.
 
@@ -129,6 +105,11 @@ class Head(ABC):
     # What defines a kind of head.
 
     @classmethod
+    def in_training(cls) -> type[Head]:
+        """The kind that is trained in epochs, if only a part of this one is."""
+        return cls
+
+    @classmethod
     @abstractmethod
     def shapes(cls, config: Any, classes: int, width: int) -> Shapes:
         """Names and shapes of the parameters. The last dimension of the first one is `width`; each
@@ -146,6 +127,23 @@ class Head(ABC):
             uniform = torch.rand(shape, generator=random) * 2 - 1
             parameters[name] = uniform * (1 / math.sqrt(fan_in))
         return parameters
+
+    @classmethod
+    def filled(cls, parameters: Parameters, train: Examples) -> Parameters:
+        """The parameters of one head before training, with TABLES filled in from the training
+        examples."""
+        return parameters
+
+    @classmethod
+    def merged(cls, members: Sequence[Parameters]) -> Parameters:
+        """The parameters of one head whose logits are the mean of those of several."""
+        raise NotImplementedError("only concept spaces are merged")
+
+    @classmethod
+    def joined(cls, config: Any, trained: Parameters, start: Parameters | None) -> Parameters:
+        """The parameters of one head, from those that were trained in epochs and those of its
+        start, if it has one."""
+        return trained
 
     @classmethod
     def stack_key(cls, config: Any) -> tuple[object, ...]:
@@ -222,25 +220,27 @@ class Head(ABC):
         raise NotImplementedError(cls.not_additive(config))
 
     @classmethod
-    def token_shares(
-        cls, config: Any, parameters: dict[str, Array], hidden: Array, ids: Array, offsets: Array
-    ) -> Array:
+    def token_shares(cls, config: Any, parameters: dict[str, Array], tokens: Tokens) -> Array:
         """Each token's share in the logits of its text.
 
         Args:
             config: Config of the head.
             parameters: Parameters of the head.
-            hidden: Hidden states of the tokens of several texts, (T, d).
-            ids: Their ids, (T,).
-            offsets: Index of each text's first token, and at the end T, (N + 1,).
+            tokens: Tokens of several texts.
 
         Returns:
             (T, C); with the bias, they sum to the logits of a text.
         """
-        lengths = np.diff(offsets)
-        shares = cls.token_logits(config, parameters, hidden)
-        shares /= np.repeat(lengths, lengths)[:, None]
-        return shares
+        hidden = tokens.read(config.reads_layers)
+        return tokens.averaged(cls.token_logits(config, parameters, hidden))
+
+    @classmethod
+    def block_shares(
+        cls, config: Any, parameters: dict[str, Array], tokens: Tokens
+    ) -> dict[str, Array]:
+        """The shares of the tokens by block, (T, C) each, for a kind that consists of blocks; the
+        arguments are those of `token_shares`, the sum over blocks is what it returns."""
+        return {}
 
     @classmethod
     def bias(cls, parameters: dict[str, Array]) -> Array:
@@ -259,6 +259,16 @@ class Head(ABC):
         return width
 
     # Running K heads.
+
+    @property
+    def of_tokens(self) -> TokenHead | None:
+        """The part of the heads that reads every token, if any."""
+        return None
+
+    @property
+    def trained(self) -> Parameters:
+        """The parameters that are trained: all but TABLES."""
+        return {name: own for name, own in self.parameters.items() if name not in self.TABLES}
 
     def clear(self) -> None:
         """Reset the totals."""
@@ -292,6 +302,11 @@ class TokenHead(Head):
 
     A subclass may define only `forward`: autograd then computes the gradient.
     """
+
+    @property
+    @override
+    def of_tokens(self) -> TokenHead | None:
+        return self
 
     def forward(self, parameters: Parameters, hidden: torch.Tensor, group: Batch) -> torch.Tensor:
         """Logits (K, B, C) of the examples of a `group`, whose tokens are `hidden` (n, d)."""

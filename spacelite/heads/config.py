@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from typing_extensions import override
@@ -33,6 +33,23 @@ class HeadConfig(Config):
     def description(self) -> str:
         """Name in messages, with everything that distinguishes heads trained together."""
         return self.name
+
+    @property
+    def in_epochs(self) -> bool:
+        """Whether the head is trained in epochs; others are fitted at once."""
+        return False
+
+    @property
+    def start(self) -> HeadConfig | None:
+        """The head, fitted at once, on top of whose logits this one is trained; None if there is
+        none."""
+        return None
+
+    @property
+    def members(self) -> tuple[HeadConfig, ...]:
+        """The heads that are trained for this one, whose logits are averaged: itself alone, unless
+        it is an ensemble."""
+        return (self,)
 
     @property
     def poolings(self) -> tuple[str, ...]:
@@ -79,5 +96,31 @@ class TrainedHeadConfig(HeadConfig):
 
     @property
     @override
+    def in_epochs(self) -> bool:
+        return True
+
+    @property
+    @override
     def description(self) -> str:
         return f"{self.name} seed {self.seed} (learning rate {self.learning_rate:g})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnsembleConfig(TrainedHeadConfig):
+    """A head that may be an ensemble: the mean of the logits of several heads of its kind, which is
+    a head of this kind too.
+
+    Attributes:
+        ensemble: Number of members. Those of seed s are seeds s * ensemble, s * ensemble + 1, ...,
+            so that ensembles of different seeds have no member in common.
+    """
+
+    ensemble: int = setting(1, check=whole_number(1, 1000), words="ensemble of {}", tuned=True)
+
+    @property
+    @override
+    def members(self) -> tuple[HeadConfig, ...]:
+        first = self.seed * self.ensemble
+        return tuple(
+            replace(self, seed=first + number, ensemble=1) for number in range(self.ensemble)
+        )

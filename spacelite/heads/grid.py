@@ -51,10 +51,12 @@ def grid(
             raise SpaceliteError(
                 f"this grid has {count:,} {name} heads: train at most {MOST_HEADS:,} at a time"
             )
-        configs.extend(
+        # Settings without an effect are left out of a config: equal ones are one head.
+        made = (
             config_type(**dict(zip(order, values, strict=True)))
             for values in itertools.product(*(settings[each] for each in order))
         )
+        configs.extend(dict.fromkeys(made))
     unknown = [name for name in settings if name not in used and name not in _KNOWN]
     if unknown:
         meant = suggestion(unknown[0], [*others, *used])
@@ -84,7 +86,7 @@ def listed(name: str, value: Any) -> list[Any]:
 
 _LAST = {"learning_rate": 1, "weight_decay": 2, "seed": 3}
 # Accepted for every kind, whether it has them or not.
-_KNOWN = (*HeadConfig.ALWAYS_HASHED, "C")
+_KNOWN = (*HeadConfig.ALWAYS_HASHED, "C", "ensemble")
 
 
 def seed_list(seeds: int | str | Iterable[int]) -> list[int]:

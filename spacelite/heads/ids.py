@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from spacelite.heads.base import Head
 from spacelite.heads.batch import Batch
+from spacelite.heads.examples import Tokens
 from spacelite.heads.ngrams import NGrams
 from spacelite.lazy import torch
 
@@ -34,10 +35,8 @@ class IdHead(Head):
 
     @classmethod
     @override
-    def token_shares(
-        cls, config: Any, parameters: dict[str, Array], hidden: Array, ids: Array, offsets: Array
-    ) -> Array:
-        return cls.token_parts(parameters, ids, offsets)
+    def token_shares(cls, config: Any, parameters: dict[str, Array], tokens: Tokens) -> Array:
+        return cls.token_parts(parameters, tokens.ids, tokens.offsets)
 
     def run_batch(self, ids: Array, offsets: Array, batch: Batch) -> None:
         """Run forward on the token ids of a batch."""

@@ -14,9 +14,9 @@ import numpy.typing as npt
 from typing_extensions import override
 
 from spacelite.heads import logistic
-from spacelite.heads.base import Examples, Fitted
 from spacelite.heads.batch import Objective
 from spacelite.heads.config import HeadConfig
+from spacelite.heads.examples import Examples, Fitted
 from spacelite.heads.linear import LinearHead
 from spacelite.heads.pooled import PooledConfig
 from spacelite.lazy import torch

@@ -2,8 +2,8 @@
 
 Formulas: Tytarenko & Amin, arXiv:2401.16638. Shapes: K heads, C classes, L latent dimensions of a
 concept space, d hidden width, B examples, n tokens in all of them together. Concept coordinates of
-a token: s = tanh(W_c x); centroids: their means over an example's tokens; logits: a linear layer on
-the centroids.
+a token: s = tanh(W_c x), or tanh(W_c x + b_c) where concept spaces have biases; centroids: their
+means over an example's tokens; logits: a linear layer on the centroids.
 
 Gradients are computed by explicit formulas, not by autograd. The loss of a batch is a sum over
 examples, apart from a few counts that are known beforehand, so the exact gradient of a group of
@@ -21,21 +21,23 @@ import numpy as np
 import numpy.typing as npt
 from typing_extensions import override
 
-from spacelite.heads.base import Parameters, Shapes, TokenHead
+from spacelite.heads.base import Shapes, TokenHead
 from spacelite.heads.batch import Batch, Objective, Scratch, segment_sum
-from spacelite.heads.config import HeadConfig, TrainedHeadConfig
+from spacelite.heads.config import EnsembleConfig, HeadConfig
+from spacelite.heads.examples import Parameters
 from spacelite.lazy import torch
 from spacelite.settings import non_negative, setting, whole_number
 
 EPSILON = 1e-9  # keeps 1 / variance finite
 LARGEST_LATENT = 10_000  # far more than anyone needs: a larger value is a typo
+BIAS = "concept_spaces.bias"  # (C, L); the space head of the paper has none
 NARROW = 64  # columns below which the product is faster with the result transposed
 
 Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpaceConfig(TrainedHeadConfig):
+class SpaceConfig(EnsembleConfig):
     """A space head.
 
     Attributes:
@@ -48,6 +50,11 @@ class SpaceConfig(TrainedHeadConfig):
     latent: int = setting(3, check=whole_number(1, LARGEST_LATENT), tuned=True, symbol="L")
     inter: float = setting(0.0, check=non_negative)
     intra: float = setting(0.0, check=non_negative)
+
+    @property
+    def dimensions(self) -> int:
+        """The dimensions of a concept space in which those of all members lie side by side."""
+        return self.latent * self.ensemble
 
     @property
     @override
@@ -89,6 +96,9 @@ class SpaceHead(TokenHead):
     """K space heads with the same L, those with L_intra first.
 
     Columns are the K C L coordinates of a token, ordered by head, then by class.
+
+    Attributes:
+        added: Logits that are added to those of the heads, (B, C); None for none.
     """
 
     config_type = SpaceConfig
@@ -98,8 +108,8 @@ class SpaceHead(TokenHead):
     @override
     def shapes(cls, config: Any, classes: int, width: int) -> Shapes:
         return {
-            "concept_spaces": (classes, config.latent, width),
-            "classifier.weight": (classes, classes * config.latent),
+            "concept_spaces": (classes, config.dimensions, width),
+            "classifier.weight": (classes, classes * config.dimensions),
             "classifier.bias": (classes,),
         }
 
@@ -107,6 +117,20 @@ class SpaceHead(TokenHead):
     @override
     def stack_key(cls, config: Any) -> tuple[object, ...]:
         return (config.kind, config.latent)
+
+    @classmethod
+    @override
+    def merged(cls, members: Sequence[Parameters]) -> Parameters:
+        """Its concept spaces are those of all members side by side."""
+        own = dict(members[0])
+        for name in ("concept_spaces", BIAS):
+            if name in own:
+                own[name] = torch.cat([each[name] for each in members], dim=1)
+        classes = len(own["classifier.bias"])
+        weights = [each["classifier.weight"].view(classes, classes, -1) for each in members]
+        own["classifier.weight"] = torch.cat(weights, dim=2).flatten(1) / len(members)
+        own["classifier.bias"] = torch.stack([each["classifier.bias"] for each in members]).mean(0)
+        return own
 
     @classmethod
     def stack(
@@ -134,6 +158,8 @@ class SpaceHead(TokenHead):
     def coordinates(cls, parameters: dict[str, Array], hidden: Array) -> Array:
         spaces = parameters["concept_spaces"]
         projected = hidden @ spaces.reshape(-1, spaces.shape[-1]).T.astype(hidden.dtype)
+        if BIAS in parameters:
+            projected += parameters[BIAS].reshape(-1).astype(hidden.dtype)
         coordinates: Array = np.tanh(projected, out=projected)
         return coordinates
 
@@ -147,7 +173,7 @@ class SpaceHead(TokenHead):
     @classmethod
     @override
     def numbers_per_token(cls, config: Any, classes: int, width: int) -> int:
-        return max(width, classes * int(config.latent))
+        return max(width, classes * int(config.dimensions))
 
     # Running K heads.
 
@@ -161,6 +187,7 @@ class SpaceHead(TokenHead):
         self.latent = int(spaces.shape[2])
         self.per_head = objective.classes * self.latent  # columns
         self.varied = int((self.intra > 0).sum())  # heads with L_intra
+        self.added: torch.Tensor | None = None
         self._with_inter = bool(self.inter.any())
         self._inter = self.inter.to(spaces).view(1, -1, 1)
         self._intra = self.intra[: self.varied].to(spaces).repeat_interleave(self.per_head)
@@ -174,6 +201,11 @@ class SpaceHead(TokenHead):
     def projection(self) -> torch.Tensor:
         """All concept spaces as one matrix (K C L, d)."""
         return self.parameters["concept_spaces"].flatten(0, 2)
+
+    @property
+    def shift(self) -> torch.Tensor | None:
+        """The biases of all concept spaces, (K C L,), if they have any."""
+        return self.parameters[BIAS].flatten() if BIAS in self.parameters else None
 
     @override
     def clear(self) -> None:
@@ -224,7 +256,9 @@ class SpaceHead(TokenHead):
 
     def zero_gradients(self) -> Parameters:
         """Only those of the concept spaces: `end` computes the classifier's gradients."""
-        return {"concept_spaces": torch.zeros_like(self.projection)}
+        shift = self.shift
+        zeros = {} if shift is None else {BIAS: torch.zeros_like(shift)}
+        return {"concept_spaces": torch.zeros_like(self.projection), **zeros}
 
     @override
     def run_group(
@@ -237,9 +271,11 @@ class SpaceHead(TokenHead):
     ) -> None:
         rows = slice(first, first + len(group.lengths))
         fresh = partial(scratch.tensor, device=hidden.device, dtype=hidden.dtype)
-        coordinates = _tanh(_project(hidden, self.projection, scratch))
+        coordinates = _tanh(_project(hidden, self.projection, self.shift, scratch))
         centroids = segment_sum(coordinates, group.lengths).div_(group.tokens)
         logits = self.classify(self._by_head(centroids))
+        if self.added is not None:
+            logits += self.added[rows]
         self._centroids[rows] = centroids
         self.logits[:, rows] = logits
 
@@ -273,6 +309,8 @@ class SpaceHead(TokenHead):
         # dloss/d(W x) = dloss/ds * (1 - s^2)
         torch.ops.aten.tanh_backward.grad_input(backward, coordinates, grad_input=backward)
         _add_product(gradients["concept_spaces"], backward, hidden)
+        if BIAS in gradients:
+            gradients[BIAS] += backward.sum(dim=0)
 
     @override
     def end(self, batch: Batch, gradients: Parameters | None) -> None:
@@ -293,8 +331,8 @@ class SpaceHead(TokenHead):
             own.intra[: self.varied] += self._inverse.double().sum(dim=0).cpu()
             own.varying += self._varying
         if gradients is not None:
-            spaces = self.parameters["concept_spaces"]
-            self.gradients["concept_spaces"] = gradients["concept_spaces"].view_as(spaces)
+            for name, summed in gradients.items():
+                self.gradients[name] = summed.view_as(self.parameters[name])
             self.classifier_gradients(self._logit_gradients, self._by_head(self._centroids))
 
     def _by_head(self, columns: torch.Tensor) -> torch.Tensor:
@@ -317,8 +355,10 @@ class SpaceHead(TokenHead):
         return each.reshape(examples, -1)
 
 
-def _project(hidden: torch.Tensor, projection: torch.Tensor, scratch: Scratch) -> torch.Tensor:
-    """(n, d) hidden states times (columns, d) transposed: (n, columns)."""
+def _project(
+    hidden: torch.Tensor, projection: torch.Tensor, shift: torch.Tensor | None, scratch: Scratch
+) -> torch.Tensor:
+    """(n, d) hidden states times (columns, d) transposed, plus (columns,): (n, columns)."""
     rows, columns = len(hidden), len(projection)
     fresh = partial(scratch.tensor, device=hidden.device, dtype=hidden.dtype)
     result = fresh("coordinates", (rows, columns))
@@ -327,7 +367,7 @@ def _project(hidden: torch.Tensor, projection: torch.Tensor, scratch: Scratch) -
         result.copy_(torch.mm(projection, hidden.T, out=turned).T)
     else:
         torch.mm(hidden, projection.T, out=result)
-    return result
+    return result if shift is None else result.add_(shift)
 
 
 def _tanh(projected: torch.Tensor) -> torch.Tensor:

@@ -10,9 +10,10 @@ import numpy.typing as npt
 from typing_extensions import override
 
 from spacelite.heads import logistic
-from spacelite.heads.base import Examples, Fitted, Shapes
+from spacelite.heads.base import Shapes
 from spacelite.heads.batch import Objective
 from spacelite.heads.config import HeadConfig
+from spacelite.heads.examples import Examples, Fitted
 from spacelite.heads.ids import IdHead, ngram_logits
 from spacelite.heads.ngrams import NGrams
 from spacelite.lazy import torch

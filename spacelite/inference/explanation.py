@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from spacelite import heads
 from spacelite.backbones.words import Words
 from spacelite.cache.dtypes import stored_type
 from spacelite.cache.store import Cache
 from spacelite.data.splits import Source
+from spacelite.heads.examples import Tokens
 from spacelite.inference import layers, prediction
 from spacelite.inference.cached import CachedExample, cached_example
+from spacelite.inference.concepts import concept_points
 from spacelite.inference.marks import Marked, marked
 from spacelite.inference.prediction import OnProgress
 from spacelite.inference.shares import Shares, require_shares
@@ -42,6 +43,8 @@ class Word:
         contributions: The word's share in each label's logit, (C,).
         unknown: Whether it is shown as it was written, but the backbone does not know it and sees
             the same token, such as [UNK], for all such words.
+        blocks: The part of `contributions` that each block adds, (C,) each, if the head consists
+            of several.
     """
 
     text: str
@@ -49,6 +52,7 @@ class Word:
     tokens: list[int]
     contributions: list[float]
     unknown: bool = False
+    blocks: dict[str, list[float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -157,6 +161,16 @@ class Explanation:
             f"rounded, as a cache stores them, differ by up to {self.layer_difference:.0e}."
         )
 
+    def block_shares(self, name: str) -> Array:
+        """Each word's share from one block of the head, (W, C), shown in the same way as
+        `shares`."""
+        return self.task.centred(np.array([word.blocks[name] for word in self.words]))
+
+    @property
+    def block_names(self) -> list[str]:
+        """The blocks of a head that consists of several."""
+        return list(self.words[0].blocks) if self.words else []
+
     def marked(self, label: int) -> list[Marked]:
         """The text's words, marked by their shares in a label's logit."""
         return marked([word.text for word in self.words], self.shares[:, label].tolist())
@@ -173,14 +187,14 @@ def explain(
     unknown: Collection[int] = (),
     text: str | None = None,
     source: Source | None = None,
+    states: Array | None = None,
     layer_difference: float | None = None,
 ) -> Explanation:
     """Split a prediction into the shares of its words.
 
     Args:
         run: The run.
-        rows: The text's hidden states in the stored type, n rows; those of all layers side by side
-            if the head reads these.
+        rows: The text's hidden states in the stored type, n rows.
         ids: Its token ids, (n,).
         words: The text's words: spelling, whether it is a special token, and the indices of its
             tokens.
@@ -189,15 +203,18 @@ def explain(
         unknown: Indices of the tokens that stand for unknown words.
         text: The text as it was written, if it is known.
         source: Where a cached example comes from, if that is known.
+        states: Its hidden states in all layers side by side, (n, layers * d), for a head that reads
+            them.
         layer_difference: As in `Explanation`.
 
     Raises:
         SpaceliteError: The head's logits are not a sum over tokens.
     """
     head = Shares(run)
-    decoded = rows if run.head.reads_layers else stored_type(run.record.spec.dtype).decode(rows)
-    hidden = decoded.astype(np.float64)
-    shares = head.of(hidden, ids, np.array([0, len(ids)]))
+    hidden = stored_type(run.record.spec.dtype).decode(rows).astype(np.float64)
+    wide = None if states is None else states.astype(np.float64)
+    given = Tokens(hidden, ids, np.array([0, len(ids)]), wide)
+    shares, of_blocks = head.of(given), head.of_blocks(given)
     unknown_tokens = set(unknown)
     explained = [
         Word(
@@ -206,6 +223,7 @@ def explain(
             list(tokens),
             shares[list(tokens)].sum(axis=0).tolist(),
             not unknown_tokens.isdisjoint(tokens),
+            {name: own[list(tokens)].sum(axis=0).tolist() for name, own in of_blocks.items()},
         )
         for word, special, tokens in words
     ]
@@ -250,10 +268,10 @@ def explain_text(
     """
     require_shares(run)
     files = prediction.backbone_files(run, backbone)
-    difference = None
+    states = difference = None
     if run.head.reads_layers:
         found = layers.of_text(run, text, files, device=device, on_progress=on_progress)
-        hidden, ids, logits = found.states, found.ids, found.logits(run)
+        hidden, ids, logits, states = found.hidden, found.ids, found.logits(run), found.states
         difference = float(np.abs(found.logits(run, rounded=True) - logits).max())
     else:
         hidden, ids, pooled = prediction.one_text(
@@ -265,7 +283,7 @@ def explain_text(
     unknown = words.unknown(ids.tolist(), of_text)
     return explain(
         run, hidden, ids, of_text, logits,
-        unknown=unknown, text=text, layer_difference=difference,
+        unknown=unknown, text=text, states=states, layer_difference=difference,
     )  # fmt: skip
 
 
@@ -315,11 +333,12 @@ def explain_example(
     logits = saved.logits[int(number)] if saved is not None and known else None
     if run.head.reads_layers:
         again = layers.of_ids(run, found.token_ids, files, device=device, on_progress=on_progress)
+        again = replace(again, hidden=found.hidden)  # what the cache holds stays as it is
         before = again.logits(run, rounded=True) if logits is None else logits
         logits = again.logits(run)
         difference = float(np.abs(before - logits).max())
         return explain_cached(
-            run, replace(found, hidden=again.states), words, logits, layer_difference=difference
+            run, found, words, logits, states=again.states, layer_difference=difference
         )
     if logits is None:
         logits = _logits(run, found.hidden, found.token_ids, found.pooled)
@@ -332,6 +351,7 @@ def explain_cached(
     words: Words,
     logits: Array,
     *,
+    states: Array | None = None,
     layer_difference: float | None = None,
 ) -> Explanation:
     """Explain the prediction for an example that was read from a cache.
@@ -341,7 +361,7 @@ def explain_cached(
         found: The example.
         words: Combines its tokens into words.
         logits: Logits from the head's forward pass, (C,).
-        layer_difference: As in `Explanation`.
+        states, layer_difference: As in `explain`.
 
     Raises:
         SpaceliteError: The head's logits are not a sum over tokens.
@@ -358,37 +378,6 @@ def explain_cached(
         unknown=words.unknown(ids, of_text),
         text=found.text,
         source=found.source,
+        states=states,
         layer_difference=layer_difference,
     )
-
-
-def concept_points(run: Run, hidden: Array, most: int = 3) -> list[Array]:
-    """A text's tokens in the concept space of each label.
-
-    If a space has more than `most` dimensions, the tokens are projected onto their first principal
-    axes; the origin stays where it is.
-
-    Args:
-        run: The run.
-        hidden: The text's hidden states (n, d).
-        most: Maximum dimensions of a space.
-
-    Returns:
-        C arrays (n, min(L, most)); an empty list for a head without concept spaces.
-    """
-    kind = heads.kind(run.head.kind)
-    coordinates = kind.coordinates(run.parameters, hidden.astype(np.float64))
-    if coordinates is None:
-        return []
-    spaces = np.split(coordinates, len(run.record.label_names), axis=1)
-    return [space if space.shape[1] <= most else _principal(space, most) for space in spaces]
-
-
-def _principal(points: Array, count: int) -> Array:
-    """Project points (n, L) onto their first `count` principal axes, (n, count)."""
-    _, _, axes = np.linalg.svd(points - points.mean(axis=0), full_matrices=len(points) < count)
-    axes = axes[:count]
-    # The sign of an axis is arbitrary: make its largest component positive.
-    largest = axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)]
-    projected: Array = points @ (axes * np.sign(largest)[:, None]).T
-    return projected

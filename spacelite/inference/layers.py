@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from spacelite import backbones
 from spacelite.backbones import BackboneFiles, Tokenized
+from spacelite.cache.dtypes import stored_type
 from spacelite.inference import prediction
 from spacelite.inference.prediction import OnProgress
 from spacelite.runs import Run
@@ -23,12 +24,14 @@ class LayerStates:
 
     Attributes:
         ids: Token ids, (n,).
+        hidden: Hidden states of the run's layer in the stored type, n rows.
         states: Hidden states of all layers side by side, (n, layers * d) float32, so that their
             mean over all n tokens is that of the text's own tokens: those of padding are 0, and the
             others are scaled accordingly.
     """
 
     ids: Array
+    hidden: Array
     states: Array
 
     def logits(self, run: Run, *, rounded: bool = False) -> Array:
@@ -40,9 +43,8 @@ class LayerStates:
         """
         means = self.states.mean(axis=0, dtype=np.float64)
         means = means.astype(np.float16 if rounded else np.float32)
-        # The head reads no hidden states of the one layer.
-        none = np.zeros((1, len(self.ids), 1), np.float32)
-        only: Array = prediction.head_logits(run, none, None, means[None], self.ids[None])[0]
+        hidden, ids = self.hidden[None], self.ids[None]
+        only: Array = prediction.head_logits(run, hidden, None, means[None], ids)[0]
         return only
 
 
@@ -55,9 +57,8 @@ def of_text(
     on_progress: OnProgress = lambda phase, done, total: None,
 ) -> LayerStates:
     """Run a text through the backbone. Raises SpaceliteError if it is empty."""
-    return _states(
-        prediction.tokenized(run, files, [text], on_progress), files, device, on_progress
-    )
+    tokens = prediction.tokenized(run, files, [text], on_progress)
+    return _states(run, tokens, files, device, on_progress)
 
 
 def of_ids(
@@ -71,17 +72,18 @@ def of_ids(
     """Run the tokens of a cached text through the backbone."""
     spec = run.record.spec
     tokens = backbones.from_ids(files, ids, max_length=spec.max_length, padding=spec.padding)
-    return _states(tokens, files, device, on_progress)
+    return _states(run, tokens, files, device, on_progress)
 
 
 def _states(
-    tokens: Tokenized, files: BackboneFiles, device: str, on_progress: OnProgress
+    run: Run, tokens: Tokenized, files: BackboneFiles, device: str, on_progress: OnProgress
 ) -> LayerStates:
     import torch
 
     on_progress("embed", 0, len(tokens.ids[0]))
     device = backbones.resolve_device(device)
-    model = backbones.Backbone(files, layer=-1, device=device, all_layers=True)
+    spec = run.record.spec
+    model = backbones.Backbone(files, layer=spec.layer, device=device, all_layers=True)
     ids, types, masks = tokens.ids, tokens.type_ids, tokens.masks
     found = model.hidden_states(
         ids[0][None],
@@ -92,4 +94,4 @@ def _states(
     if masks is not None:
         states = states * (masks[0] * (len(ids[0]) / masks[0].sum()))[:, None].astype(np.float32)
     on_progress("embed", len(ids[0]), len(ids[0]))
-    return LayerStates(ids[0], states)
+    return LayerStates(ids[0], stored_type(spec.dtype).encode(found.hidden)[0], states)

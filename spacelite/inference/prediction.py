@@ -189,7 +189,7 @@ def head_logits(
 
     from spacelite.heads.batch import Objective
     from spacelite.training import evaluation
-    from spacelite.training.batches import ArraySplit
+    from spacelite.training.stream import ArraySplit
 
     record = run.record
     examples, length, width = hidden.shape

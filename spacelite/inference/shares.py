@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from spacelite import heads
 from spacelite.errors import SpaceliteError
+from spacelite.heads.examples import Tokens
 from spacelite.runs import Run
 from spacelite.tasks import Task
 
@@ -46,12 +47,11 @@ class Shares:
             self._config, len(self.labels), run.width
         )
 
-    def of(self, hidden: Array, ids: Array, offsets: Array) -> Array:
-        """The shares of the tokens of several texts, (T, C).
+    def of(self, tokens: Tokens) -> Array:
+        """The shares of the tokens of several texts, (T, C)."""
+        return self._kind.token_shares(self._config, self._parameters, tokens)
 
-        Args:
-            hidden: Hidden states of the tokens, (T, d).
-            ids: Their ids, (T,).
-            offsets: Index of each text's first token, and at the end T, (N + 1,).
-        """
-        return self._kind.token_shares(self._config, self._parameters, hidden, ids, offsets)
+    def of_blocks(self, tokens: Tokens) -> dict[str, Array]:
+        """The same by block of the head, (T, C) each; none if it does not consist of several."""
+        found = self._kind.block_shares(self._config, self._parameters, tokens)
+        return found if len(found) > 1 else {}

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from spacelite import files, heads
+from spacelite import files
 from spacelite.cache.spec import CacheSpec
 from spacelite.errors import SpaceliteError
 from spacelite.heads import HeadConfig
@@ -91,7 +91,7 @@ def names_for(
     }
     taken = {name: run for run, name in names(runs_folder(cache_dir)).items()}
     for config, each in own.items():
-        fitted = training if heads.in_epochs(config) else training.for_fitting()
+        fitted = training if config.in_epochs else training.for_fitting()
         if taken.get(each, run := run_id(spec, config, fitted)) != run:
             check_free(runs_folder(cache_dir), each, run)
     return dict(own)

@@ -160,9 +160,7 @@ class RunRecord:
             )
         settings = read(dict[str, Any], _item(content, "settings"), "settings")
         head = _checked(heads.config_from(kind, settings))
-        training = _checked(
-            _config_from(TrainingConfig if heads.in_epochs(head) else FitConfig, settings)
-        )
+        training = _checked(_config_from(TrainingConfig if head.in_epochs else FitConfig, settings))
         spec = read(dict[str, Any], _item(content, "spec"), "spec")
         read(CacheSpec, spec, "spec")
         several = read(bool | None, content.get("multilabel"), "multilabel")
@@ -242,7 +240,8 @@ class TransferRecord:
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """An entry of `history.json`: the number of an epoch, from 1, and every metric after it."""
+    """An entry of `history.json`: the number of an epoch and every metric after it. Epoch 0 is the
+    start of a head that is trained on top of another."""
 
     epoch: int
     train: Scores

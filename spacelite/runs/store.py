@@ -21,7 +21,6 @@ from spacelite import files, heads
 from spacelite.cache.spec import embeddings_folder
 from spacelite.errors import SpaceliteError, one_line
 from spacelite.heads import HeadConfig
-from spacelite.heads.base import ANY
 from spacelite.metrics import predictions
 from spacelite.metrics.predictions import Predictions
 from spacelite.runs.reading import UNREADABLE, read, read_json
@@ -32,7 +31,7 @@ from spacelite.training.config import FitConfig, TrainingConfig
 
 if TYPE_CHECKING:
     from spacelite.cache.store import Cache
-    from spacelite.training.loop import TrainedHead
+    from spacelite.training.trained import TrainedHead
 
 log = logging.getLogger(__name__)
 
@@ -127,8 +126,11 @@ class Run:
         }:
             return False
         pairs = [pair for name in own for pair in zip(wanted[name], own[name], strict=True)]
-        free = {length for needed, length in pairs if needed == ANY}
-        return len(free) < 2 and all(needed in (ANY, length) for needed, length in pairs)
+        known: dict[int, int] = {}  # lengths that only the parameters tell
+        return all(
+            length == (needed if needed >= 0 else known.setdefault(needed, length))
+            for needed, length in pairs
+        )
 
     def history(self) -> list[dict[str, Any]]:
         """The metrics after every epoch; empty, with a log warning, if the file is damaged."""
@@ -239,7 +241,7 @@ def save(
     """
     from safetensors.numpy import save_file
 
-    own: FitConfig = training if heads.in_epochs(head.config) else training.for_fitting()
+    own: FitConfig = training if head.config.in_epochs else training.for_fitting()
     task = task_of(cache.splits["train"].labels)
     run = run_id(cache.spec, head.config, own)
     folder = files.absolute(runs_folder(cache_dir) / run)

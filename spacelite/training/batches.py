@@ -12,14 +12,12 @@ import itertools
 import logging
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from spacelite.cache.dtypes import StoredType
 from spacelite.cache.split import CachedSplit, spans
 from spacelite.cache.store import Cache
 from spacelite.heads.batch import Scratch
@@ -27,6 +25,7 @@ from spacelite.heads.config import HeadConfig
 from spacelite.heads.ids import gathered
 from spacelite.heads.pooling import POOLINGS
 from spacelite.training import machine
+from spacelite.training.stream import ArraySplit, Stream, take
 
 log = logging.getLogger(__name__)
 
@@ -35,68 +34,12 @@ GPU_TOKENS_PER_GROUP = 65536  # enough to keep a GPU busy
 LARGEST_GROUP = 2**22  # tokens times columns: limits the size of a group's results
 FEWEST_TOKENS = 512  # a smaller group is not worth an extra thread
 RESIDENT_SHARE = 0.6  # of the free memory; splits that do not fit are streamed
-# Bytes of one window of a streamed split; the windows that a batch's examples are in are held,
-# usually one or two. Fixed, because the order of the examples depends on it and must not depend on
-# the free memory.
-WINDOW = 2**29
 PIECE = 2**28  # bytes that are read at a time when a split is copied to a GPU
-BLOCKS_PER_WINDOW = 64  # more blocks mix the examples better, but make each read shorter
+# A dimension that is all but constant deviates from its mean by what float16 rounds off, a 2000th
+# of it at most: what deviates by less than this share is rounding.
+ROUNDING = 1e-3
 
 Array = npt.NDArray[Any]
-
-
-@dataclass(frozen=True)
-class ArraySplit:
-    """Examples whose hidden states are in an array, to be used like a split of a cache.
-
-    Attributes:
-        rows: Stored hidden states of all examples end to end, (T, d + stored.extra).
-        offsets: Example i is rows offsets[i]:offsets[i+1], (N + 1,).
-        labels: Labels, (N,) or (N, C). Logits do not depend on them, so any will do.
-        pooled: Outputs of the pooler, (N, d); (N, 0) if there are none.
-        stored: How hidden states are stored in `rows`.
-        layer_means: Means of all layers side by side, (N, layers * d), for heads that read them.
-        token_ids: Token ids of all examples end to end, (T,), for heads that read them.
-    """
-
-    rows: Array
-    offsets: Array
-    labels: Array
-    pooled: Array
-    stored: StoredType
-    layer_means: Array = field(default_factory=lambda: np.empty((0, 0)))
-    token_ids: Array = field(default_factory=lambda: np.empty(0, np.int64))
-
-    @property
-    def tokens(self) -> int:
-        """Number of tokens, T."""
-        return len(self.rows)
-
-    @property
-    def width(self) -> int:
-        """Hidden width, d."""
-        return int(self.rows.shape[1]) - self.stored.extra
-
-    @property
-    def dtype(self) -> Any:
-        """Dtype of the stored values."""
-        return self.rows.dtype
-
-    @property
-    def lengths(self) -> Array:
-        """Tokens of each example, (N,)."""
-        return np.diff(self.offsets)
-
-    def read_token_ids(self) -> Array:
-        """The token ids, (T,)."""
-        return self.token_ids
-
-    def read_examples(self, first: int, last: int, into: Array | None = None) -> Array:
-        """Rows of examples first:last; `into` is ignored."""
-        return self.rows[self.offsets[first] : self.offsets[last]]
-
-    def __len__(self) -> int:
-        return len(self.labels)
 
 
 class TokenSplit:
@@ -126,12 +69,13 @@ class TokenSplit:
         self._starts = split.offsets[:-1]  # each example's first row in the file
         self._features: dict[str, torch.Tensor] = {}
         self._token_ids: Array | None = None
+        self._start_logits: dict[HeadConfig, torch.Tensor] = {}
         self.bytes = split.tokens * split.stored.row_bytes(split.width)
         self.resident = self.bytes <= budget
         if self.resident:
             self._tokens = _read_all(split, device)
         else:
-            self._stream = _Stream(split, device)
+            self._stream = Stream(split, device)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -197,6 +141,38 @@ class TokenSplit:
             self._features[pooling] = self._pool(pooling)
         return self._features[pooling]
 
+    def standardisation(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The mean of the hidden states of all tokens, (d,), and the inverse of their standard
+        deviation, (d,), or 0 where it is no more than rounding."""
+        rows, scratch, seen = self.in_order(), Scratch(), 0
+        mean, squares = torch.zeros(2, self.width, dtype=torch.float64, device=self.device)
+        for first, last in self.groups(rows, 1):
+            self.load(rows[first:last])
+            hidden = self.gather(rows[first:last], scratch)
+            # Of a group, in two passes; groups are joined as Chan, Golub & LeVeque (1983) do.
+            own = hidden.mean(dim=0)
+            apart = hidden.sub_(own).square_().sum(dim=0).double()
+            count = len(hidden)
+            step = own.double() - mean
+            squares += apart + step**2 * (seen * count / (seen + count))
+            mean += step * (count / (seen + count))
+            seen += count
+        self.release()
+        deviation = (squares / seen).sqrt()
+        varies = deviation > ROUNDING * mean.abs()
+        scale = torch.where(varies, 1 / deviation, 0)
+        return mean.float(), scale.float()
+
+    def add_start(self, start: HeadConfig, logits: torch.Tensor) -> None:
+        """Keep the logits (N, C) of a fitted head, on top of which others are trained."""
+        self._start_logits[start] = logits.to(self.device)
+
+    def start_logits(self, start: HeadConfig | None, examples: Array) -> torch.Tensor | None:
+        """The logits (B, C) that `add_start` was given, of some examples."""
+        if start is None:
+            return None
+        return self._start_logits[start][torch.from_numpy(examples).to(self.device)]
+
     def _pool(self, name: str) -> torch.Tensor:
         pooling = POOLINGS[name]
         if pooling.from_backbone:
@@ -224,7 +200,7 @@ class TokenSplit:
         """Rows starts[i] : starts[i] + lengths[i] of the file for all i, float32; each run of rows
         belongs to examples[i], which is loaded."""
         if self.resident:
-            return _take(self._tokens, starts, lengths, scratch, self._split.stored)
+            return take(self._tokens, starts, lengths, scratch, self._split.stored)
         return self._stream.rows(examples, starts, lengths, scratch)
 
 
@@ -258,7 +234,7 @@ def _log_memory(splits: Iterable[TokenSplit]) -> None:
 
 def free_budget(device: str) -> float:
     """Bytes that hidden states may take: 60% of the free memory."""
-    return RESIDENT_SHARE * _free_memory(device)
+    return RESIDENT_SHARE * machine.free_memory(device)
 
 
 def _read_all(split: CachedSplit | ArraySplit, device: str) -> torch.Tensor:
@@ -273,113 +249,3 @@ def _read_all(split: CachedSplit | ArraySplit, device: str) -> torch.Tensor:
         start, stop = split.offsets[first], split.offsets[last]
         tokens[start:stop] = torch.from_numpy(split.read_examples(first, last)).to(device)
     return tokens
-
-
-class _Stream:
-    """A split that is read from the file window by window; a window consists of several blocks."""
-
-    def __init__(self, split: CachedSplit | ArraySplit, device: str) -> None:
-        self._split = split
-        self._device = device
-        self._offsets = split.offsets
-        rows = max(1, WINDOW // split.stored.row_bytes(split.width))
-        blocks = math.ceil(split.tokens / max(1, rows // BLOCKS_PER_WINDOW))
-        cuts = np.searchsorted(self._offsets, np.arange(blocks + 1) * split.tokens / blocks)
-        self._blocks = np.unique(cuts)  # examples blocks[i]:blocks[i+1] are block i
-        self._block_of = np.repeat(np.arange(len(self._blocks) - 1), np.diff(self._blocks))
-        self._shift = np.zeros(len(split), np.int64)  # row in the window - row in the file
-        self._loaded: dict[int, torch.Tensor] = {}
-        self.in_order()
-
-    def in_order(self) -> None:
-        """Plan the windows in the order of the file."""
-        self._plan(np.arange(len(self._blocks) - 1))
-
-    def shuffled(self, random: np.random.Generator) -> Array:
-        """Plan windows of shuffled blocks; return the examples in the order of the pass."""
-        self._plan(random.permutation(len(self._blocks) - 1))
-        return np.concatenate([random.permutation(self._examples(w)) for w in self._windows])
-
-    def _plan(self, order: Array) -> None:
-        cuts = range(BLOCKS_PER_WINDOW, len(order), BLOCKS_PER_WINDOW)
-        self._windows = [np.sort(blocks) for blocks in np.split(order, cuts)]
-        window_of_block = np.empty(len(order), np.int64)
-        for number, blocks in enumerate(self._windows):
-            window_of_block[blocks] = number
-        self._window_of = window_of_block[self._block_of]
-        self.release()
-
-    def release(self) -> None:
-        """Free all windows."""
-        self._loaded.clear()
-
-    def _examples(self, blocks: Array) -> Array:
-        return np.concatenate(
-            [np.arange(self._blocks[b], self._blocks[b + 1]) for b in blocks.tolist()]
-        )
-
-    def load(self, examples: Array) -> None:
-        """Hold the windows that the examples are in, and no others."""
-        needed = np.unique(self._window_of[examples]).tolist()
-        for number in [number for number in self._loaded if number not in needed]:
-            del self._loaded[number]
-        for number in needed:
-            if number not in self._loaded:
-                self._loaded[number] = self._read(self._windows[number])
-
-    def _read(self, blocks: Array) -> torch.Tensor:
-        parts = [(int(self._blocks[b]), int(self._blocks[b + 1])) for b in blocks]
-        total = sum(int(self._offsets[last] - self._offsets[first]) for first, last in parts)
-        values = self._split.stored.row_values(self._split.width)
-        memory = np.empty((total, values), self._split.dtype)
-        end = 0
-        for first, last in parts:
-            start, stop = int(self._offsets[first]), int(self._offsets[last])
-            begin, end = end, end + stop - start
-            self._split.read_examples(first, last, memory[begin:end])
-            self._shift[first:last] = begin - start
-        return torch.from_numpy(memory).to(self._device)
-
-    def rows(
-        self, examples: Array, starts: Array, lengths: Array, scratch: Scratch
-    ) -> torch.Tensor:
-        """As `TokenSplit._rows`."""
-        windows, starts = self._window_of[examples], starts + self._shift[examples]
-        cuts = np.flatnonzero(np.diff(windows)) + 1
-        if not len(cuts):
-            tokens = self._loaded[int(windows[0])]
-            return _take(tokens, starts, lengths, scratch, self._split.stored)
-        pieces = zip(*(np.split(part, cuts) for part in (windows, starts, lengths)), strict=True)
-        return torch.cat(
-            [
-                _take(self._loaded[int(window[0])], first, length, Scratch(), self._split.stored)
-                for window, first, length in pieces
-            ]
-        )
-
-
-def _take(
-    tokens: torch.Tensor, starts: Array, lengths: Array, scratch: Scratch, stored: StoredType
-) -> torch.Tensor:
-    """The rows starts[i] : starts[i] + lengths[i] of `tokens` for all i, float32."""
-    return _to_float32(_read(tokens, starts, lengths, scratch), scratch, stored)
-
-
-def _read(tokens: torch.Tensor, starts: Array, lengths: Array, scratch: Scratch) -> torch.Tensor:
-    before = np.cumsum(lengths) - lengths
-    total = int(before[-1] + lengths[-1])
-    index = torch.from_numpy(np.repeat(starts - before, lengths) + np.arange(total))
-    rows = scratch.tensor("stored", (total, tokens.shape[1]), tokens.device, tokens.dtype)
-    return torch.index_select(tokens, 0, index.to(tokens.device), out=rows)
-
-
-def _to_float32(rows: torch.Tensor, scratch: Scratch, stored: StoredType) -> torch.Tensor:
-    if not stored.plain:
-        return torch.from_numpy(stored.decode(rows.cpu().numpy())).to(rows.device)
-    if rows.dtype == torch.float32:
-        return rows
-    return scratch.tensor("hidden", rows.shape, rows.device, torch.float32).copy_(rows)
-
-
-def _free_memory(device: str) -> int:
-    return machine.free_memory(device)

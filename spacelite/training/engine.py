@@ -20,9 +20,9 @@ import numpy.typing as npt
 import torch
 
 from spacelite.errors import SpaceliteError
-from spacelite.heads import AdditiveHead, Head, IdHead, PooledHead, TokenHead
-from spacelite.heads.base import Parameters
+from spacelite.heads import AdditiveHead, Head, IdHead, PooledHead, SpaceBlock, TokenHead
 from spacelite.heads.batch import Batch, Objective, Scratch
+from spacelite.heads.examples import Parameters
 from spacelite.training import machine
 from spacelite.training.batches import TokenSplit
 
@@ -31,7 +31,6 @@ EVALUATION_TOKENS = 2**18  # tokens between two progress reports
 
 Array = npt.NDArray[Any]
 T = TypeVar("T")
-_NO_IDS = np.zeros(0, np.int64), np.zeros(1, np.int64)  # token ids of no text
 
 
 class Workers:
@@ -110,9 +109,11 @@ def run_batch(
             tasks.append(partial(head.run_batch, *split.token_ids(rows), batch))
         elif isinstance(head, AdditiveHead):
             vectors = [_vectors(split, name, rows) for name in head.poolings]
-            ids, offsets = split.token_ids(rows) if head.reads_ngrams else _NO_IDS
-            tasks.append(partial(head.run_batch, ids, offsets, vectors, batch))
-    of_tokens = [head for head in heads if isinstance(head, TokenHead)]
+            ids, offsets = split.token_ids(rows) if head.reads_ngrams else _no_ids(len(rows))
+            tasks.append(partial(head.run_batch, ids, offsets, vectors))
+        elif isinstance(head, SpaceBlock):
+            head.added = split.start_logits(head.configs[0].start, rows)
+    of_tokens = [part for head in heads if (part := head.of_tokens) is not None]
     first_share = len(tasks)
     if of_tokens:
         split.load(rows)
@@ -129,6 +130,14 @@ def run_batch(
     for number, head in enumerate(of_tokens):
         parts = [gradients[number] for gradients in of_threads]
         head.end(batch, _added(parts) if parts else None)
+    for whole in heads:
+        if isinstance(whole, AdditiveHead):
+            whole.finish(batch)
+
+
+def _no_ids(texts: int) -> tuple[Array, Array]:
+    """The token ids of texts whose ids are not read."""
+    return np.zeros(0, np.int64), np.zeros(texts + 1, np.int64)
 
 
 def _vectors(split: TokenSplit, pooling: str, rows: Array) -> torch.Tensor:

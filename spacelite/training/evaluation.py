@@ -10,12 +10,14 @@ import torch
 
 from spacelite import heads
 from spacelite.heads import Head, HeadConfig
-from spacelite.heads.base import Parameters
+from spacelite.heads.base import Totals
 from spacelite.heads.batch import Objective
+from spacelite.heads.examples import Parameters
 from spacelite.metrics.scores import Scores, scores
 from spacelite.training import engine
-from spacelite.training.batches import ArraySplit, TokenSplit
+from spacelite.training.batches import TokenSplit
 from spacelite.training.engine import Workers
+from spacelite.training.stream import ArraySplit
 
 Array = npt.NDArray[Any]
 
@@ -55,18 +57,25 @@ class EpochMetrics:
 
 
 def stacked(
-    parameters: Mapping[HeadConfig, Parameters], objective: Objective, device: str
+    parameters: Mapping[HeadConfig, Parameters],
+    objective: Objective,
+    device: str,
+    *,
+    training: bool = False,
 ) -> list[Head]:
-    """Stacks of these heads; those with the same `stack_key` share one."""
+    """Stacks of these heads, or in `training` of the parts that are trained in epochs; those with
+    the same `stack_key` share one."""
     alike: dict[tuple[object, ...], list[HeadConfig]] = {}
     for config in parameters:
         alike.setdefault(heads.kind(config.kind).stack_key(config), []).append(config)
-    return [
-        heads.kind(configs[0].kind).stack(
-            configs, [parameters[config] for config in configs], objective, device
+    stacks = []
+    for configs in alike.values():
+        kind = heads.kind(configs[0].kind)
+        own = [parameters[config] for config in configs]
+        stacks.append(
+            (kind.in_training() if training else kind).stack(configs, own, objective, device)
         )
-        for configs in alike.values()
-    ]
+    return stacks
 
 
 def evaluate(
@@ -98,6 +107,25 @@ def evaluate(
         for row, config in enumerate(head.configs):
             evaluated[config] = Evaluated(found[config], own[row])
     return evaluated
+
+
+def scores_of(
+    logits: torch.Tensor, labels: torch.Tensor, objective: Objective, *, counts: bool = False
+) -> Scores:
+    """The metrics of logits (N, C) of N examples. With `counts`, those that are computed from
+    counts alone, as for the training split during an epoch."""
+    totals = Totals.zeros(1, objective)
+    batch = objective.batch(torch.ones(len(labels), dtype=torch.int64), labels)
+    totals.add(logits[None], batch)
+    outcome = objective.task.outcome(
+        float(totals.weighted_ce / totals.weight),
+        float(totals.ce / totals.terms),
+        float(totals.correct / totals.examples),
+        totals.confusion[0].numpy(),
+        None if counts else labels.numpy(),
+        None if counts else logits.numpy(),
+    )
+    return scores(outcome)
 
 
 def predict(

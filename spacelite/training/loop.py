@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from spacelite import heads, settings
 from spacelite.cache.store import Cache
 from spacelite.errors import SpaceliteError
 from spacelite.heads import POOLINGS, Head, HeadConfig
-from spacelite.heads.base import Parameters
 from spacelite.heads.batch import Objective
-from spacelite.metrics.scores import METRICS, Scores
+from spacelite.heads.examples import Parameters
 from spacelite.tasks import task_of
 from spacelite.training import checkpoints, engine, memory
 from spacelite.training.batches import input_width, open_splits
@@ -27,42 +21,15 @@ from spacelite.training.checkpoints import Checkpoint
 from spacelite.training.config import TrainingConfig
 from spacelite.training.engine import Workers
 from spacelite.training.evaluation import EpochMetrics, evaluate, stacked
+from spacelite.training.fits import Fits
 from spacelite.training.optimizer import Adam, Moments, schedule_factor
+from spacelite.training.trained import TrainedHead, best_epoch, mean_history
 
 log = logging.getLogger(__name__)
 
 HeadMoments = dict[tuple[HeadConfig, str], Moments]  # by head and parameter name
 # Called with the number of tokens done, and the total.
 OnProgress = Callable[[int, int], None]
-
-
-@dataclass
-class TrainedHead:
-    """A head after training.
-
-    Attributes:
-        config: Config of the head.
-        parameters: Parameters by name; none if the head diverged.
-        metrics: Metrics by split, with the final weights.
-        history: One {"epoch", "train": metrics, "validation": metrics} per epoch; the train metrics
-            are accumulated while the weights change.
-        logits: Logits (N, C) by split, for all splits but train.
-        best_epoch: Epoch whose weights were kept, if early stopping was on.
-        stopped: Why the head was stopped, if it diverged; else None.
-        cross_validated: The settings that cross-validation chose, by name.
-        seconds: Duration of the whole training, shared by its `heads_in_pass` heads.
-    """
-
-    config: HeadConfig
-    parameters: Parameters = field(default_factory=dict)
-    metrics: dict[str, Scores] = field(default_factory=dict)
-    history: list[dict[str, Any]] = field(default_factory=list)
-    logits: dict[str, torch.Tensor] = field(default_factory=dict)
-    best_epoch: int | None = None
-    stopped: str | None = None
-    cross_validated: dict[str, float] = field(default_factory=dict)
-    seconds: float = 0.0
-    heads_in_pass: int = 1
 
 
 def check(configs: Sequence[HeadConfig], training: TrainingConfig) -> None:
@@ -133,18 +100,19 @@ def train(
     with apart, memory.shortage_explained(len(configs)):
         with engine.workers(device) as workers:
             run = _Training(cache, configs, training, device, workers, on_progress)
-            run.run(checkpoint, resume)
+            results = run.run(checkpoint, resume)
         if save is not None:
-            for result in run.results:
+            for result in results:
                 if result.stopped is None:
                     save(result)
             if checkpoint is not None:
                 checkpoint.unlink(missing_ok=True)
-    return run.results
+    return results
 
 
 class _Training:
-    """A training in progress: the splits, the heads still in training, and the results of all."""
+    """A training in progress: the splits, the heads still in training, and what became of all of
+    them. Those are the members of the heads that are wanted: an ensemble has several."""
 
     def __init__(
         self,
@@ -157,15 +125,16 @@ class _Training:
     ) -> None:
         self.config, self.device, self.workers = training, device, workers
         self.started = time.perf_counter()
-        in_epochs = [config for config in configs if heads.in_epochs(config)]
+        self.configs = list(configs)
+        members = dict.fromkeys(member for config in configs for member in config.members)
+        in_epochs = [config for config in members if config.in_epochs]
         per_epoch = cache.splits["train"].tokens + cache.splits["validation"].tokens
         epochs = training.epochs if in_epochs else 0
         self.progress = _Progress(on_progress, epochs * per_epoch + cache.tokens)
         self.progress(0)  # reading a large cache takes a while
         self.identity = checkpoints.identity(cache, configs, training)
         self.splits = open_splits(cache, device)
-        self.results = [TrainedHead(config, heads_in_pass=len(in_epochs)) for config in configs]
-        self.by_head = {result.config: result for result in self.results}
+        self.by_head = {config: TrainedHead(config) for config in members}
         pooled = [pooling for config in configs for pooling in config.poolings]
         for pooling in dict.fromkeys(pooled):
             for split in self.splits.values():
@@ -178,14 +147,30 @@ class _Training:
             self.objective = Objective(task_of(labels), classes)
         self.stacks: list[Head] = []
         self.optimizers: list[Adam] = []
-        self._compose(
-            {
-                config: heads.kind(config.kind).initial(config, classes, input_width(config, cache))
-                for config in in_epochs
-            }
-        )
+        self.fits = Fits(self.splits, self.objective, training.class_weights)
+        initial = {}
+        for config in in_epochs:
+            kind = heads.kind(config.kind).in_training()
+            part = kind is not heads.kind(config.kind)  # of a head, which reads one layer
+            width = self.splits["train"].width if part else input_width(config, cache)
+            own = kind.initial(config, classes, width)
+            initial[config] = kind.filled(own, self.splits["train"])
+            if config.start is not None:
+                self.fits.begin(config.start, workers)
+                self.by_head[config].history.append({"epoch": 0, **self.fits.starts[config.start]})
+        self._compose(initial)
+        if training.patience is not None:
+            self._keep_start()
 
-    def run(self, checkpoint: Path | None, resume: bool) -> None:
+    def _keep_start(self) -> None:
+        """Heads on top of others have an epoch 0, which may remain their best one."""
+        for stack in self.stacks:
+            for row, head in enumerate(stack.configs):
+                if head.start is not None:
+                    result = self.by_head[head]
+                    result.best_epoch, result.parameters = 0, stack.head_parameters(row)
+
+    def run(self, checkpoint: Path | None, resume: bool) -> list[TrainedHead]:
         """Run all epochs, then compute the final metrics of every head on every split."""
         done = self._restore(checkpoint, resume) if checkpoint is not None else 0
         tokens = self.splits["train"].lengths.sum() + self.splits["validation"].lengths.sum()
@@ -203,10 +188,14 @@ class _Training:
                 self.by_head[head].parameters = self.by_head[
                     head
                 ].parameters or stack.head_parameters(row)
-        for result in self.results:
-            result.seconds = time.perf_counter() - self.started
-        self._fit()
-        self._final_metrics()
+        spent = self._seconds()
+        results = [self._whole(config, spent) for config in self.configs]
+        self._final_metrics(results)
+        return results
+
+    def _seconds(self) -> float:
+        """How long the epochs have taken."""
+        return time.perf_counter() - self.started - self.fits.total_seconds
 
     def _epoch(self, epoch: int) -> None:
         train, validation = self.splits["train"], self.splits["validation"]
@@ -246,11 +235,11 @@ class _Training:
             for row, head in enumerate(stack.configs):
                 result = self.by_head[head]
                 entry = {split: result.history[-1][split] for split in ("train", "validation")}
-                if _stop_if_diverged(result, entry, f"after epoch {epoch}"):
+                if result.stop_if_diverged(entry, f"after epoch {epoch}"):
                     ended = True
                     continue
                 if self.config.patience is not None:
-                    best = _best_epoch(result.history, self.config.monitor)
+                    best = best_epoch(result.history, self.config.monitor)
                     if best == epoch:
                         result.best_epoch, result.parameters = epoch, stack.head_parameters(row)
                     if epoch - best >= self.config.patience:
@@ -268,8 +257,8 @@ class _Training:
         self, parameters: dict[HeadConfig, Parameters], moments: HeadMoments | None = None
     ) -> None:
         """Stack the heads to be trained, with their moments in Adam (default: zero)."""
-        self.stacks = stacked(parameters, self.objective, self.device)
-        self.optimizers = [Adam(stack.configs, stack.parameters) for stack in self.stacks]
+        self.stacks = stacked(parameters, self.objective, self.device, training=True)
+        self.optimizers = [Adam(stack.configs, stack.trained) for stack in self.stacks]
         if moments is None:
             return
         for stack, optimizer in zip(self.stacks, self.optimizers, strict=True):
@@ -286,38 +275,57 @@ class _Training:
             for row, head in enumerate(stack.configs)
         }
 
-    def _fit(self) -> None:
-        """Fit the heads that are not trained in epochs."""
-        for result in self.results:
-            config = result.config
-            if not heads.in_epochs(config):
-                log.info("fitting %s", config.name)  # it reports no progress of its own
-                started = time.perf_counter()
-                train = self.splits["train"]
-                result.parameters, result.cross_validated = heads.kind(config.kind).fit(
-                    config, train, self.objective, self.config.class_weights
-                )
-                for name, value in result.cross_validated.items():
-                    log.info("%s: cross-validation chose %s = %g", config.name, name, value)
-                result.seconds, result.heads_in_pass = time.perf_counter() - started, 1
+    def _whole(self, config: HeadConfig, seconds: float) -> TrainedHead:
+        """A head that is wanted, from its members and from its start; `seconds` are those of all
+        epochs."""
+        if not config.in_epochs:
+            fitted = self.fits.of(config)
+            return TrainedHead(
+                config,
+                fitted.parameters,
+                cross_validated=fitted.cross_validated,
+                seconds=self.fits.seconds[config],
+            )
+        members = [self.by_head[member] for member in config.members]
+        first, kind = members[0], heads.kind(config.kind)
+        stopped = next((each.stopped for each in members if each.stopped is not None), None)
+        alone = len(members) == 1
+        whole = TrainedHead(
+            config,
+            history=first.history if alone else mean_history([one.history for one in members]),
+            best_epoch=first.best_epoch if alone else None,
+            stopped=stopped,
+            seconds=seconds,
+            heads_in_pass=sum(config.in_epochs for config in self.configs),
+        )
+        start = None
+        if config.start is not None:
+            start = self.fits.of(config.start)
+            whole.cross_validated = start.cross_validated
+            whole.seconds += self.fits.seconds[config.start]
+        if stopped is None:
+            trained = [each.parameters for each in members]
+            own = trained[0] if alone else kind.in_training().merged(trained)
+            whole.parameters = kind.joined(config, own, start.parameters if start else None)
+        return whole
 
-    def _final_metrics(self) -> None:
-        final = {r.config: r.parameters for r in self.results if r.stopped is None}
+    def _final_metrics(self, results: Sequence[TrainedHead]) -> None:
+        by_head = {result.config: result for result in results if result.stopped is None}
+        final = {config: result.parameters for config, result in by_head.items()}
         stacks = stacked(final, self.objective, self.device)
         for name, split in self.splits.items():
             evaluated = evaluate(split, stacks, self.objective, self.workers, self.progress)
-            for head, result in evaluated.items():
-                self.by_head[head].metrics[name] = result.scores
+            for head, (scores, logits) in evaluated.items():
+                by_head[head].metrics[name] = scores
                 if name != "train":
-                    self.by_head[head].logits[name] = result.logits
-        for head in final:
-            _stop_if_diverged(
-                self.by_head[head], self.by_head[head].metrics, "after the last epoch"
-            )
+                    by_head[head].logits[name] = logits
+        for result in by_head.values():
+            result.stop_if_diverged(result.metrics, "after the last epoch")
 
     def _checkpoint(self, epoch: int) -> Checkpoint:
         tensors: Parameters = {}
-        number = {result.config: i for i, result in enumerate(self.results)}
+        results = list(self.by_head.values())
+        number = {result.config: i for i, result in enumerate(results)}
         for stack in self.stacks:
             for name, values in stack.parameters.items():
                 for row, head in enumerate(stack.configs):
@@ -325,17 +333,17 @@ class _Training:
         for (head, name), (mean, square) in self._moments().items():
             tensors[f"{number[head]}/mean/{name}"] = mean
             tensors[f"{number[head]}/square/{name}"] = square
-        for i, result in enumerate(self.results):
+        for i, result in enumerate(results):
             for name, value in result.parameters.items():
                 tensors[f"{i}/best/{name}"] = value
         record = [
             {"history": r.history, "best_epoch": r.best_epoch, "stopped": r.stopped}
-            for r in self.results
+            for r in results
         ]
         about = {
             "heads": record,
             "resident": self.splits["train"].resident,
-            "seconds": time.perf_counter() - self.started,
+            "seconds": self._seconds(),
         }
         return Checkpoint(self.identity, epoch, tensors, about)
 
@@ -347,13 +355,14 @@ class _Training:
             return 0
         self.started -= found.record["seconds"]
         log.info("continuing after epoch %s of %s", found.epoch, self.config.epochs)
+        results = list(self.by_head.values())
         parts: dict[str, dict[HeadConfig, Parameters]] = {
             part: {} for part in ("now", "mean", "square", "best")
         }
         for key, tensor in found.tensors.items():
             number, part, name = key.split("/")
-            parts[part].setdefault(self.results[int(number)].config, {})[name] = tensor
-        for result, record in zip(self.results, found.record["heads"], strict=True):
+            parts[part].setdefault(results[int(number)].config, {})[name] = tensor
+        for result, record in zip(results, found.record["heads"], strict=True):
             result.history, result.best_epoch = record["history"], record["best_epoch"]
             result.stopped = record["stopped"]
             result.parameters = parts["best"].get(result.config, {})
@@ -373,26 +382,3 @@ class _Progress:
     def __call__(self, tokens: int) -> None:
         self._done += tokens
         self._report(self._done, self._total)
-
-
-def _best_epoch(history: list[dict[str, Any]], monitor: str) -> int:
-    """The first epoch with the best value of `monitor` on the validation split."""
-    if any(entry["validation"][monitor] is None for entry in history):
-        raise SpaceliteError(
-            f"monitor={monitor}: it has no value on the validation split: choose another metric",
-            ["monitor"],
-        )
-    sign = 1 if METRICS[monitor].higher_is_better else -1
-    best = max(history, key=lambda entry: (sign * entry["validation"][monitor], -entry["epoch"]))
-    return int(best["epoch"])
-
-
-def _stop_if_diverged(result: TrainedHead, by_split: dict[str, Scores], when: str) -> bool:
-    """Stop a head, with a warning, if its loss on any split is not finite; True if so."""
-    losses = {split: float(scores["loss"] or 0.0) for split, scores in by_split.items()}
-    if all(map(math.isfinite, losses.values())):
-        return False
-    figures = ", ".join(f"{loss:g} ({split})" for split, loss in losses.items())
-    result.stopped, result.parameters = f"its loss is {figures} {when}", {}
-    log.warning("%s was stopped: %s", result.config.description, result.stopped)
-    return True

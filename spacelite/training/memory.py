@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from spacelite import heads
 from spacelite.cache.store import Cache
 from spacelite.errors import SpaceliteError, is_out_of_memory
-from spacelite.heads import HeadConfig, TokenHead
+from spacelite.heads import Head, HeadConfig, TokenHead
 from spacelite.training import batches, engine, machine
 from spacelite.training.config import TrainingConfig
 
@@ -76,13 +76,14 @@ class Pass:
     def bytes(self, configs: Sequence[HeadConfig]) -> int:
         """An estimate of the memory that heads need in training, without the hidden states."""
         total, columns = 0, 0
-        for (kind, shapes), count in Counter(map(self._shape, configs)).items():
+        members = [member for config in configs for member in config.members]
+        for (kind, shapes), count in Counter(map(self._shape, members)).items():
             parameters = sum(math.prod(shape) for shape in shapes)
             # Weights, two moments, gradients, and copies in the update and in the checkpoint; each
             # thread has its own gradients, which are stacked before they are added up.
             copies = 8.0
             own_columns = math.prod(shapes[0][:-1])
-            if issubclass(heads.kind(kind), TokenHead):
+            if issubclass(kind, TokenHead):
                 columns += count * own_columns
                 copies = max(copies, 5.0 + 2 * self.threads)
                 results = 3 * own_columns
@@ -99,10 +100,12 @@ class Pass:
         means = self.layers * self.width * (2 * self.examples + (2 + FLOAT) * self.rows)
         return total + means + self._scratch(columns)
 
-    def _shape(self, config: HeadConfig) -> tuple[str, tuple[tuple[int, ...], ...]]:
-        width = config.input_width(self.width, self.layers)
-        shapes = heads.kind(config.kind).shapes(config, self.classes, width)
-        return config.kind, tuple(shapes.values())
+    def _shape(self, config: HeadConfig) -> tuple[type[Head], tuple[tuple[int, ...], ...]]:
+        whole = heads.kind(config.kind)
+        kind = whole.in_training()
+        # A part of a head reads one layer.
+        width = config.input_width(self.width, self.layers) if kind is whole else self.width
+        return kind, tuple(kind.shapes(config, self.classes, width).values())
 
     def _scratch(self, columns: int) -> int:
         """Working memory of all threads for heads that compute `columns` per token."""
@@ -129,7 +132,7 @@ def require(
     cache: Cache, configs: Sequence[HeadConfig], training: TrainingConfig, device: str
 ) -> None:
     """Raise SpaceliteError if the heads need more memory than is free, before any is used."""
-    trained = [config for config in configs if heads.in_epochs(config)]
+    trained = [config for config in configs if config.in_epochs]
     reads_layers = any(config.reads_layers for config in configs)
     layers = cache.require_layers().layers if reads_layers else 0
     one_pass = Pass.of(cache, training, device, layers)
@@ -141,11 +144,12 @@ def require(
         resident += size if resident + size <= budget else 0
     left = SHARE * free - resident
     for config in configs:
-        width = config.input_width(one_pass.width, layers)
-        own = heads.kind(config.kind).fitting_bytes(config, len(cache.splits["train"]), width)
+        fitted = config.start or config
+        width = fitted.input_width(one_pass.width, layers)
+        own = heads.kind(fitted.kind).fitting_bytes(fitted, len(cache.splits["train"]), width)
         if own > left:
             raise SpaceliteError(
-                f"fitting {config.name} needs about {own / 1e9:,.1f} GB of memory, and "
+                f"fitting {fitted.name} needs about {own / 1e9:,.1f} GB of memory, and "
                 f"{max(0.0, left) / 1e9:,.1f} GB is free beside the hidden states: free some, or "
                 "embed fewer examples"
             )

@@ -23,6 +23,10 @@ class Adam:
     torch's class has only one learning rate per parameter, and it imports torch's compiler, which
     often takes longer than the training itself.
 
+    Args:
+        configs: Configs of the K heads.
+        parameters: The parameters that it updates.
+
     Attributes:
         moments: Parameter name -> running means of its gradients and of their squares.
     """
@@ -59,14 +63,14 @@ class Adam:
         if clip_norm is not None:
             gradients = _clipped(gradients, clip_norm)
         first, second = (1 - beta**number for beta in self.BETAS)
-        for name, parameter in parameters.items():
+        for name, (mean, square) in self.moments.items():
+            parameter = parameters[name]
             each = (-1, *[1] * (parameter.dim() - 1))
             rate, decay = (
                 values.view(each).to(parameter)
                 for values in (self._rates * factor / first, self._decays)
             )
             gradient = torch.addcmul(gradients[name], parameter, decay)
-            mean, square = self.moments[name]
             mean.lerp_(gradient, 1 - self.BETAS[0])
             square.mul_(self.BETAS[1]).addcmul_(gradient, gradient, value=1 - self.BETAS[1])
             scale = square.sqrt().div_(math.sqrt(second)).add_(self.EPSILON)

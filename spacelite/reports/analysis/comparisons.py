@@ -287,7 +287,9 @@ def _curves(systems: dict[str, System]) -> list[Curve]:
                 means = [statistics.fmean(values) for values in by_epoch]
                 stds = [statistics.stdev(v) if len(v) > 1 else 0.0 for v in by_epoch]
                 splits[split][metric] = (means, stds if len(histories) > 1 else None)
-        made.append(Curve(name, list(range(1, longest + 1)), splits))
+        # Epoch 0 is there for a head that is trained on top of another.
+        epochs = [int(entry["epoch"]) for entry in max(histories, key=len)]
+        made.append(Curve(name, epochs, splits))
     return made
 
 

@@ -18,6 +18,7 @@ from spacelite.cache import store
 from spacelite.cache.split import CachedSplit, spans
 from spacelite.data.splits import Source
 from spacelite.errors import SpaceliteError
+from spacelite.heads.examples import Tokens
 from spacelite.inference import Shares
 from spacelite.inference.cached import cached_example
 from spacelite.inference.explanation import explain_cached
@@ -176,7 +177,7 @@ def _words(shares: Shares, split: CachedSplit, words: Words) -> dict[str, list[W
         ids = split.read_token_ids(low, high)
         rows = slice(0, high - low)
         hidden = split.read_hidden(first, last, stored[rows], widened[rows])
-        each = shares.task.centred(shares.of(hidden, ids, offsets - low))
+        each = shares.task.centred(shares.of(Tokens(hidden, ids, offsets - low)))
         _add(total, count, ids, words.starts(ids, offsets - low), each)
     spelled: dict[str, tuple[int, Array]] = {}
     for tokens, summed in total.items():

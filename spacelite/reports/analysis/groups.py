@@ -49,7 +49,7 @@ class System:
     @property
     def fixed(self) -> bool:
         """Whether it is fitted at once (logreg): no seed and no epochs."""
-        return not heads.in_epochs(self.runs[0].head)
+        return not self.runs[0].head.in_epochs
 
     @property
     def is_baseline(self) -> bool:
@@ -119,7 +119,7 @@ def grouped(runs: Sequence[Run], named: Sequence[RunRecord] = ()) -> list[Group]
     groups = []
     for members in together.values():
         # A head that is fitted at once lacks the settings that describe the group.
-        members.sort(key=lambda run: not heads.in_epochs(run.head))
+        members.sort(key=lambda run: not run.head.in_epochs)
         groups += [_own_group(members, alone), *_transfer_groups(members, alone)]
     return _with_titles(groups)
 

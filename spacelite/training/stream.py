@@ -1,0 +1,183 @@
+"""A split that is too large for memory: read from the file window by window, in shuffled blocks."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from spacelite.cache.dtypes import StoredType
+from spacelite.cache.split import CachedSplit
+from spacelite.heads.batch import Scratch
+
+# Bytes of one window of a streamed split; the windows that a batch's examples are in are held,
+# usually one or two. Fixed, because the order of the examples depends on it and must not depend on
+# the free memory.
+WINDOW = 2**29
+BLOCKS_PER_WINDOW = 64  # more blocks mix the examples better, but make each read shorter
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class ArraySplit:
+    """Examples whose hidden states are in an array, to be used like a split of a cache.
+
+    Attributes:
+        rows: Stored hidden states of all examples end to end, (T, d + stored.extra).
+        offsets: Example i is rows offsets[i]:offsets[i+1], (N + 1,).
+        labels: Labels, (N,) or (N, C). Logits do not depend on them, so any will do.
+        pooled: Outputs of the pooler, (N, d); (N, 0) if there are none.
+        stored: How hidden states are stored in `rows`.
+        layer_means: Means of all layers side by side, (N, layers * d), for heads that read them.
+        token_ids: Token ids of all examples end to end, (T,), for heads that read them.
+    """
+
+    rows: Array
+    offsets: Array
+    labels: Array
+    pooled: Array
+    stored: StoredType
+    layer_means: Array = field(default_factory=lambda: np.empty((0, 0)))
+    token_ids: Array = field(default_factory=lambda: np.empty(0, np.int64))
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens, T."""
+        return len(self.rows)
+
+    @property
+    def width(self) -> int:
+        """Hidden width, d."""
+        return int(self.rows.shape[1]) - self.stored.extra
+
+    @property
+    def dtype(self) -> Any:
+        """Dtype of the stored values."""
+        return self.rows.dtype
+
+    @property
+    def lengths(self) -> Array:
+        """Tokens of each example, (N,)."""
+        return np.diff(self.offsets)
+
+    def read_token_ids(self) -> Array:
+        """The token ids, (T,)."""
+        return self.token_ids
+
+    def read_examples(self, first: int, last: int, into: Array | None = None) -> Array:
+        """Rows of examples first:last; `into` is ignored."""
+        return self.rows[self.offsets[first] : self.offsets[last]]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+class Stream:
+    """A split that is read from the file window by window; a window consists of several blocks."""
+
+    def __init__(self, split: CachedSplit | ArraySplit, device: str) -> None:
+        self._split = split
+        self._device = device
+        self._offsets = split.offsets
+        rows = max(1, WINDOW // split.stored.row_bytes(split.width))
+        blocks = math.ceil(split.tokens / max(1, rows // BLOCKS_PER_WINDOW))
+        cuts = np.searchsorted(self._offsets, np.arange(blocks + 1) * split.tokens / blocks)
+        self._blocks = np.unique(cuts)  # examples blocks[i]:blocks[i+1] are block i
+        self._block_of = np.repeat(np.arange(len(self._blocks) - 1), np.diff(self._blocks))
+        self._shift = np.zeros(len(split), np.int64)  # row in the window - row in the file
+        self._loaded: dict[int, torch.Tensor] = {}
+        self.in_order()
+
+    def in_order(self) -> None:
+        """Plan the windows in the order of the file."""
+        self._plan(np.arange(len(self._blocks) - 1))
+
+    def shuffled(self, random: np.random.Generator) -> Array:
+        """Plan windows of shuffled blocks; return the examples in the order of the pass."""
+        self._plan(random.permutation(len(self._blocks) - 1))
+        return np.concatenate([random.permutation(self._examples(w)) for w in self._windows])
+
+    def _plan(self, order: Array) -> None:
+        cuts = range(BLOCKS_PER_WINDOW, len(order), BLOCKS_PER_WINDOW)
+        self._windows = [np.sort(blocks) for blocks in np.split(order, cuts)]
+        window_of_block = np.empty(len(order), np.int64)
+        for number, blocks in enumerate(self._windows):
+            window_of_block[blocks] = number
+        self._window_of = window_of_block[self._block_of]
+        self.release()
+
+    def release(self) -> None:
+        """Free all windows."""
+        self._loaded.clear()
+
+    def _examples(self, blocks: Array) -> Array:
+        return np.concatenate(
+            [np.arange(self._blocks[b], self._blocks[b + 1]) for b in blocks.tolist()]
+        )
+
+    def load(self, examples: Array) -> None:
+        """Hold the windows that the examples are in, and no others."""
+        needed = np.unique(self._window_of[examples]).tolist()
+        for number in [number for number in self._loaded if number not in needed]:
+            del self._loaded[number]
+        for number in needed:
+            if number not in self._loaded:
+                self._loaded[number] = self._read(self._windows[number])
+
+    def _read(self, blocks: Array) -> torch.Tensor:
+        parts = [(int(self._blocks[b]), int(self._blocks[b + 1])) for b in blocks]
+        total = sum(int(self._offsets[last] - self._offsets[first]) for first, last in parts)
+        values = self._split.stored.row_values(self._split.width)
+        memory = np.empty((total, values), self._split.dtype)
+        end = 0
+        for first, last in parts:
+            start, stop = int(self._offsets[first]), int(self._offsets[last])
+            begin, end = end, end + stop - start
+            self._split.read_examples(first, last, memory[begin:end])
+            self._shift[first:last] = begin - start
+        return torch.from_numpy(memory).to(self._device)
+
+    def rows(
+        self, examples: Array, starts: Array, lengths: Array, scratch: Scratch
+    ) -> torch.Tensor:
+        """As `TokenSplit._rows`."""
+        windows, starts = self._window_of[examples], starts + self._shift[examples]
+        cuts = np.flatnonzero(np.diff(windows)) + 1
+        if not len(cuts):
+            tokens = self._loaded[int(windows[0])]
+            return take(tokens, starts, lengths, scratch, self._split.stored)
+        pieces = zip(*(np.split(part, cuts) for part in (windows, starts, lengths)), strict=True)
+        return torch.cat(
+            [
+                take(self._loaded[int(window[0])], first, length, Scratch(), self._split.stored)
+                for window, first, length in pieces
+            ]
+        )
+
+
+def take(
+    tokens: torch.Tensor, starts: Array, lengths: Array, scratch: Scratch, stored: StoredType
+) -> torch.Tensor:
+    """The rows starts[i] : starts[i] + lengths[i] of `tokens` for all i, float32."""
+    return _to_float32(_read(tokens, starts, lengths, scratch), scratch, stored)
+
+
+def _read(tokens: torch.Tensor, starts: Array, lengths: Array, scratch: Scratch) -> torch.Tensor:
+    before = np.cumsum(lengths) - lengths
+    total = int(before[-1] + lengths[-1])
+    index = torch.from_numpy(np.repeat(starts - before, lengths) + np.arange(total))
+    rows = scratch.tensor("stored", (total, tokens.shape[1]), tokens.device, tokens.dtype)
+    return torch.index_select(tokens, 0, index.to(tokens.device), out=rows)
+
+
+def _to_float32(rows: torch.Tensor, scratch: Scratch, stored: StoredType) -> torch.Tensor:
+    if not stored.plain:
+        return torch.from_numpy(stored.decode(rows.cpu().numpy())).to(rows.device)
+    if rows.dtype == torch.float32:
+        return rows
+    return scratch.tensor("hidden", rows.shape, rows.device, torch.float32).copy_(rows)
