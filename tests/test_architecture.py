@@ -44,8 +44,8 @@ ORDER = {
     ],
     "runs": ["reading", "record", "store", "caches", "names", "listing", "__init__"],
     "inference": [
-        "prediction", "layers", "cached", "shares", "concepts", "marks", "explanation", "transfer", "streaming",
-        "__init__",
+        "prediction", "layers", "cached", "shares", "concepts", "marks", "explanation",
+        "transfer", "streaming", "__init__",
     ],
     "paper": ["tables", "__init__", "reproduction"],
     "reports": ["analysis", "document", "render", "report", "__init__"],

@@ -1,0 +1,457 @@
+"""The block of concept spaces in additive heads, and ensembles: against autograd, plain loops and
+separate trainings."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import texts, train_and_save
+from test_baselines import inference_logits
+from test_heads import Ragged, cross_entropies, ragged, task
+from test_training import order, read, same_heads
+
+from spacelite import heads, inference, runs
+from spacelite.cache import Cache, embed
+from spacelite.cache.dtypes import stored_type
+from spacelite.errors import SpaceliteError
+from spacelite.heads import SpaceBlock
+from spacelite.heads.batch import Objective
+from spacelite.heads.examples import Tokens
+from spacelite.training import TrainingConfig, batches, engine, evaluation, loop, stream, train
+
+ON_TOP = "mean+ngrams+space"
+SETTINGS = {"latent": 4, "learning_rate": 0.02, "weight_decay": 0.001}
+TRAINING = TrainingConfig(epochs=3, batch_size=16, schedule="cosine")
+
+
+def config(blocks=ON_TOP, **settings):
+    return heads.config("additive", blocks=blocks, **{**SETTINGS, **settings})
+
+
+@pytest.fixture(scope="module")
+def cache(cache_path):
+    with Cache(cache_path) as opened:
+        yield opened
+
+
+# The gradient.
+
+
+class OnTop(Ragged):
+    """Examples with logits that are given."""
+
+    def __init__(self, examples, cut, start):
+        super().__init__(examples, cut)
+        self.start = start
+
+    def start_logits(self, config, rows):
+        return self.start[rows]
+
+
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_gradients_equal_autograd_of_the_formula(several, weighted):
+    """Coordinates tanh(W z + b) of standardised tokens z, on top of given logits."""
+    classes, width = 3, 12
+    examples, lengths, labels = ragged(5, 11, width, classes, several=several)
+    objective = Objective(task(several), classes)
+    if weighted:
+        objective = Objective.balanced(labels, classes)
+    random = torch.Generator().manual_seed(1)
+
+    def made(*shape):
+        return torch.randn(*shape, generator=random, dtype=torch.float64)
+
+    configs = [config(seed=seed) for seed in (0, 1)]
+    parameters = [
+        {name: made(*shape) for name, shape in SpaceBlock.shapes(each, classes, width).items()}
+        for each in configs
+    ]
+    start = made(len(examples), classes)
+    head = SpaceBlock.stack(configs, parameters, objective)
+    batch = objective.batch(lengths, labels, torch.float64)
+    engine.run_batch(
+        OnTop(examples, 4, start), [head], np.arange(11), batch, engine.Workers(), (1, 0)
+    )
+    loss, ce = head.losses()
+    for k in range(2):
+        leaves = {n: v.clone().requires_grad_() for n, v in head.head_parameters(k).items()}
+        logits = []
+        for x in examples:
+            z = (x - leaves["tokens.mean"]) * leaves["tokens.scale"]
+            s = torch.tanh(
+                torch.einsum("cld,td->tcl", leaves["concept_spaces"], z)
+                + leaves["concept_spaces.bias"]
+            )
+            logits.append(
+                leaves["classifier.weight"] @ s.mean(dim=0).flatten() + leaves["classifier.bias"]
+            )
+        logits = torch.stack(logits) + start
+        expected, expected_ce = cross_entropies(logits, labels, objective.class_weights)
+        expected.backward()
+        assert float(loss[k]) == pytest.approx(expected.item(), rel=1e-10)
+        assert float(ce[k]) == pytest.approx(expected_ce.item(), rel=1e-10)
+        assert head.logits[k].numpy() == pytest.approx(logits.detach().numpy(), abs=1e-10)
+        assert set(head.gradients) == set(leaves) - {"tokens.mean", "tokens.scale"}
+        for name, gradient in head.gradients.items():
+            assert gradient[k].numpy() == pytest.approx(leaves[name].grad.numpy(), abs=1e-10), name
+
+
+# Standardising.
+
+
+def test_tokens_are_standardised_as_numpy_does(cache, monkeypatch):
+    tokens = np.concatenate(read(cache.path, "train")[0])
+    monkeypatch.setattr(batches, "TOKENS_PER_GROUP", 50)
+    for resident in (1.0, 0.0):
+        monkeypatch.setattr(batches, "RESIDENT_SHARE", resident)
+        monkeypatch.setattr(stream, "WINDOW", 20_000)
+        split = batches.open_splits(cache, "cpu")["train"]
+        assert split.resident == bool(resident)
+        mean, scale = split.standardisation()
+        assert mean.numpy() == pytest.approx(tokens.mean(axis=0), abs=1e-6)
+        assert scale.numpy() == pytest.approx(1 / tokens.std(axis=0), rel=1e-5)
+
+
+def given_split(rows, lengths):
+    """Examples in memory, with labels 0."""
+    return batches.TokenSplit(
+        stream.ArraySplit(
+            rows=rows,
+            offsets=np.cumsum([0, *lengths]),
+            labels=np.zeros(len(lengths), np.int64),
+            pooled=np.empty((len(lengths), 0)),
+            stored=stored_type(str(rows.dtype)),
+        )
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_dimensions_that_only_rounding_moves_count_as_constant(dtype):
+    random = np.random.RandomState(0)
+    rows = random.normal(size=(300, 5))
+    rows[:, 1] = 0
+    rows[:, 2] = 7.3
+    rows[:, 3] = 11.1 * (1 + 2e-4 * random.normal(size=300))  # less than float16 can tell
+    split = given_split(rows.astype(dtype), [100, 1, 199])
+    _, scale = split.standardisation()
+    assert scale[1] == scale[2] == scale[3] == 0 and (scale[[0, 4]] > 0).all()
+
+
+def test_folded_weights_read_tokens_as_they_are():
+    random = torch.Generator().manual_seed(3)
+    shapes = SpaceBlock.shapes(config(), 3, 8)
+    own = {name: torch.randn(*shape, generator=random) for name, shape in shapes.items()}
+    own["tokens.scale"][2] = 0  # a constant dimension
+    folded = SpaceBlock.folded(own)
+    assert not folded["concept_spaces"][..., 2].any()
+    hidden = np.random.RandomState(0).normal(size=(7, 8))
+    found = heads.SpaceHead.coordinates({n: v.numpy() for n, v in folded.items()}, hidden)
+    given = {name: value.double().numpy() for name, value in own.items()}
+    z = (hidden - given["tokens.mean"]) * given["tokens.scale"]
+    for c in range(3):
+        s = np.tanh(z @ given["concept_spaces"][c].T + given["concept_spaces.bias"][c])
+        assert found[:, 4 * c : 4 * c + 4] == pytest.approx(s, abs=1e-5)
+
+
+# Training.
+
+
+@pytest.mark.parametrize("blocks", ["space", "mean+space", ON_TOP])
+def test_training_equals_a_plain_loop_on_top_of_held_out_logits(blocks, cache):
+    """In float64, with autograd and torch's Adam: standardised tokens, the start's logits for
+    examples that it was not fitted to on train, and those of the whole fit elsewhere."""
+    own = config(blocks)
+    (found,) = train(cache, [own], TRAINING)
+    parts, labels, _ = read(cache.path, "train")
+    tokens = np.concatenate(parts)
+    parts = [torch.from_numpy((x - tokens.mean(axis=0)) / tokens.std(axis=0)) for x in parts]
+    labels = torch.as_tensor(labels)
+    held = torch.zeros(len(parts), 2, dtype=torch.float64)
+    split = batches.open_splits(cache, "cpu")["train"]
+    objective = Objective(task(False), 2)
+    if own.start is not None:
+        fitted = heads.kind("additive").fit(own.start, split, objective, "none")
+        held = fitted.held.double()
+        # Not those of its weights, which were fitted to these examples.
+        stacks = evaluation.stacked({own.start: fitted.parameters}, objective, "cpu")
+        seen = evaluation.evaluate(split, stacks, objective, engine.Workers())[own.start]
+        assert (seen.logits - fitted.held).abs().max() > 0.01
+    initial = SpaceBlock.initial(own, 2, 16)
+    parameters = {
+        name: value.double().requires_grad_()
+        for name, value in initial.items()
+        if not name.startswith("tokens.")
+    }
+    assert not parameters["classifier.weight"].any()
+    adam = torch.optim.Adam(parameters.values(), lr=0.02, weight_decay=0.001)
+    updates = 3 * len(order(len(parts), TRAINING, 1))
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(adam, updates)
+
+    def logits_of(rows):
+        centroids = [
+            torch.tanh(
+                torch.einsum("cld,td->tcl", parameters["concept_spaces"], parts[row])
+                + parameters["concept_spaces.bias"]
+            ).mean(dim=0).flatten()
+            for row in rows
+        ]  # fmt: skip
+        linear = parameters["classifier.weight"], parameters["classifier.bias"]
+        return F.linear(torch.stack(centroids), *linear)
+
+    for epoch in range(1, 4):
+        for rows in order(len(parts), TRAINING, epoch):
+            adam.zero_grad()
+            F.cross_entropy(logits_of(rows) + held[rows], labels[rows]).backward()
+            adam.step()
+            cosine.step()
+    expected = logits_of(range(len(parts))).detach().numpy()
+    if own.start is not None:
+        expected = expected + seen.logits.double().numpy()
+    stacks = evaluation.stacked({own: found.parameters}, objective, "cpu")
+    again = evaluation.evaluate(split, stacks, objective, engine.Workers())[own]
+    assert again.logits.numpy() == pytest.approx(expected, abs=2e-3)
+    assert again.scores == pytest.approx(found.metrics["train"])
+
+
+def test_the_history_begins_with_the_start(cache):
+    found, start = train(cache, [config(), config().start], TRAINING)
+    assert [entry["epoch"] for entry in found.history] == [0, 1, 2, 3]
+    assert found.history[0]["validation"] == pytest.approx(start.metrics["validation"])
+    assert found.history[-1]["validation"]["ce"] == pytest.approx(found.metrics["validation"]["ce"])
+    assert found.cross_validated == start.cross_validated != {}
+    assert found.seconds > start.seconds > 0
+
+
+@pytest.mark.parametrize(("learning_rate", "expected"), [(50.0, 0), (1e-3, None)])
+def test_early_stopping_may_keep_the_start(learning_rate, expected, cache):
+    training = TrainingConfig(epochs=4, batch_size=16, patience=2, monitor="ce")
+    found, start = train(cache, [config(learning_rate=learning_rate), config().start], training)
+    if expected == 0:
+        assert found.best_epoch == 0 and len(found.history) == 3
+        for split in ("validation", "test"):
+            torch.testing.assert_close(found.logits[split], start.logits[split])
+    else:
+        losses = [entry["validation"]["ce"] for entry in found.history]
+        assert found.best_epoch == int(np.argmin(losses)) > 0
+
+
+def test_alone_or_among_others_the_same_head(cache):
+    configs = [
+        config(), config(seed=1), config("space"), config(latent=2), config(ensemble=2),
+        heads.config("space", learning_rate=0.01), config("ngrams"), config("ngrams+space"),
+    ]  # fmt: skip
+    together = train(cache, configs, TRAINING)
+    for one, found in zip(configs, together, strict=True):
+        same_heads(train(cache, [one], TRAINING), [found], rtol=1e-4, atol=1e-5)
+
+
+def test_a_start_is_fitted_once_for_all_seeds(cache, monkeypatch):
+    calls = []
+    kind = heads.kind("additive")
+    fit = kind.fit
+    monkeypatch.setattr(kind, "fit", lambda *given: calls.append(given[0]) or fit(*given))
+    train(cache, [config(seed=seed) for seed in range(3)] + [config().start], TRAINING)
+    assert calls == [config().start]
+
+
+def test_interrupted_training_is_continued(cache, tmp_path):
+    configs = [config(), config("space", ensemble=2)]
+    options = {"cache_dir": tmp_path}
+
+    def interrupt(done, total):
+        if done > 0.6 * total:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(cache, configs, TRAINING, on_progress=interrupt, **options)
+    assert list((tmp_path / "unfinished").glob("*.safetensors"))
+    continued = train(cache, configs, TRAINING, resume=True, **options)
+    whole = train(cache, configs, TRAINING)
+    same_heads(continued, whole, rtol=0, atol=0)
+    assert [head.history for head in continued] == [head.history for head in whole]
+
+
+def test_a_diverged_member_stops_the_ensemble(cache):
+    found, fine = train(
+        cache, [heads.config("space", learning_rate=1e38, ensemble=2), config()], TRAINING
+    )
+    assert found.stopped is not None and not found.parameters and fine.stopped is None
+
+
+# Ensembles.
+
+
+@pytest.mark.parametrize("blocks", [None, "space", ON_TOP])
+def test_an_ensemble_is_the_mean_of_separate_trainings(blocks, cache):
+    def made(**settings):
+        if blocks is None:
+            settings = {**SETTINGS, **settings}
+            return heads.config("space", inter=0.1, intra=0.001, **settings)
+        return config(blocks, **settings)
+
+    (found,) = train(cache, [made(seed=2, ensemble=3)], TRAINING)
+    alone = [train(cache, [made(seed=seed)], TRAINING)[0] for seed in (6, 7, 8)]
+    for split in ("validation", "test"):
+        mean = torch.stack([head.logits[split] for head in alone]).mean(dim=0)
+        torch.testing.assert_close(found.logits[split], mean, atol=1e-5, rtol=1e-4)
+    assert found.parameters["concept_spaces"].shape == (2, 12, 16)
+    for epoch, entry in enumerate(found.history):
+        expected = np.mean([head.history[epoch]["validation"]["ce"] for head in alone])
+        assert entry["validation"]["ce"] == pytest.approx(expected, rel=1e-5)
+    assert found.best_epoch is None
+
+
+def test_ensembles_of_different_seeds_share_no_member():
+    members = [
+        member.seed
+        for seed in range(4)
+        for member in heads.config("space", seed=seed, ensemble=5).members
+    ]
+    assert members == list(range(20))
+
+
+def test_a_head_that_is_no_ensemble_keeps_its_id():
+    plain = heads.config("space", seed=3)
+    assert "ensemble" not in plain.hashed() and plain.members == (plain,)
+    assert heads.config("space", seed=3, ensemble=2).hashed()["ensemble"] == 2
+
+
+@pytest.mark.parametrize("wrong", [0, -1, 1001, "2", 1.5, None])
+def test_wrong_ensembles_are_refused(wrong, cache):
+    with pytest.raises(SpaceliteError, match=r"^ensemble=.*: give a whole number from 1 to 1,000$"):
+        loop.check([heads.config("space", ensemble=wrong)], TRAINING)
+
+
+# As any head.
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory, bert, reviews):
+    folder = tmp_path_factory.mktemp("blocks")
+    made = [
+        config("space"),
+        config("mean+space"),
+        config("layers+space"),
+        config("layers+ngrams+space"),
+        config("ngrams+space", ensemble=2),
+    ]
+    path = embed(backbone=str(bert), dataset=str(reviews), cache_dir=folder, device="cpu").path
+    with Cache(path) as opened:
+        found = train_and_save(folder, opened, made, TRAINING)
+        yield folder, opened, [runs.load(run.folder) for run in found]
+
+
+@pytest.mark.parametrize("index", range(5))
+def test_a_saved_head_is_evaluated_predicted_with_and_explained(index, saved, bert):
+    _, cache, found = saved
+    run = found[index]
+    _, again = inference.evaluate(run, cache)
+    expected = inference_logits(run, cache, "test")
+    assert again["test"].logits == pytest.approx(expected, abs=1e-6)
+    given = [*texts(8, seed=9, longest=12), "zzz qqq", "good"]
+    chances = inference.predict(run, given, backbone=str(bert), device="cpu").probabilities
+    alone = inference.predict(run, given[-1:], backbone=str(bert), device="cpu").probabilities
+    assert alone[0] == pytest.approx(chances[-1], abs=1e-5)
+    for text, expected in zip(given, chances, strict=True):
+        explained = inference.explain_text(run, text, backbone=str(bert), device="cpu")
+        assert explained.difference < 1e-5
+        assert explained.probabilities == pytest.approx(expected.tolist(), abs=2e-3)
+        assert len(explained.spaces) == 2
+        names = run.head.blocks.split("+")
+        assert explained.block_names == (names if len(names) > 1 else [])
+        for word in explained.words:
+            if len(names) > 1:
+                total = np.sum([word.blocks[name] for name in names], axis=0)
+                assert word.contributions == pytest.approx(total.tolist(), abs=1e-12)
+    example = inference.explain_example(run, cache, "test:3", backbone=str(bert), device="cpu")
+    assert example.difference < 1e-5
+    assert example.logits == pytest.approx(
+        inference_logits(run, cache, "test")[3].tolist(), abs=2e-2
+    )
+
+
+def by_hand(run, hidden, ids, states):
+    """The logits of one text in float64, from the weights and what the blocks read."""
+    weights = {name: np.asarray(value, np.float64) for name, value in run.parameters.items()}
+    logits = weights["classifier.bias"].copy()
+    s = np.tanh(
+        np.einsum("cld,td->tcl", weights["concept_spaces"], hidden) + weights["concept_spaces.bias"]
+    )
+    logits += weights["classifier.weight"] @ s.mean(axis=0).flatten()
+    for name, vectors in (("layers", states), ("mean", hidden)):
+        if name in run.head.blocks:
+            logits += weights[f"{name}.weight"] @ vectors.mean(axis=0)
+    if "ngrams" in run.head.blocks:
+        table = heads.ngrams.NGrams(
+            run.parameters["ngrams.keys"], run.parameters["ngrams.idf"], True
+        )
+        rows = table.rows(ids, np.array([0, len(ids)]))
+        logits += weights["ngrams.weight"][:, rows.columns] @ rows.values
+    return logits
+
+
+@pytest.mark.parametrize("index", range(5))
+def test_shares_of_a_thousand_examples_add_up(index, saved):
+    """Of every block combination, with the hidden states of all layers made up."""
+    _, cache, found = saved
+    run = found[index]
+    head = inference.Shares(run)
+    random = np.random.RandomState(0)
+    split = cache.splits["train"]
+    ids = split.read_token_ids()
+    for number in range(1000):
+        example = number % len(split)
+        own = ids[split.offsets[example] : split.offsets[example + 1]]
+        if number >= len(split):  # others than there are: of one token, too
+            own = random.permutation(own)[: random.randint(1, len(own) + 1)]
+        hidden = random.normal(size=(len(own), 16)).astype(np.float16).astype(np.float64)
+        states = random.normal(size=(len(own), 48))
+        tokens = Tokens(hidden, own, np.array([0, len(own)]), states)
+        total = head.bias + head.of(tokens).sum(axis=0)
+        assert total == pytest.approx(by_hand(run, hidden, own, states), abs=1e-9)
+        (expected,) = inference.prediction.head_logits(
+            run, hidden[None].astype(np.float16), None, states.mean(axis=0)[None, None], own[None]
+        )
+        assert total == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_files_of_a_run_tell_its_shape(saved):
+    from safetensors.numpy import load_file, save_file
+
+    run = saved[2][3]
+    path = run.folder / "head.safetensors"
+    good = load_file(path)
+    assert good["concept_spaces"].shape == (2, 4, 16) and good["layers.weight"].shape == (2, 48)
+    assert "tokens.mean" not in good
+    content = path.read_bytes()
+    record = (run.folder / "run.json").read_text()
+    try:
+        for name in ("concept_spaces", "concept_spaces.bias", "classifier.weight"):
+            save_file({**good, name: np.ascontiguousarray(good[name][:, :-1])}, path)
+            (run.folder / "run.json").write_text(record.replace('"checksums"', '"unused"'))
+            with pytest.raises(SpaceliteError, match=r"do not fit|damaged"):
+                _ = runs.load(run.folder).parameters
+    finally:
+        path.write_bytes(content)
+        (run.folder / "run.json").write_text(record)
+
+
+def test_a_constant_dimension_and_batches_of_one_example_are_survived(tmp_path, bert, reviews):
+    from safetensors.numpy import load_file, save_file
+
+    folder = tmp_path / "constant"
+    shutil.copytree(bert, folder)
+    weights = load_file(folder / "model.safetensors")
+    (last,) = [name for name in weights if name.endswith("layer.1.output.LayerNorm.weight")]
+    weights[last][3], weights[last.replace("weight", "bias")][3] = 0, 2.5
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    done = embed(backbone=str(folder), dataset=str(reviews), cache_dir=tmp_path, device="cpu")
+    with Cache(done.path) as opened:
+        assert (opened.splits["train"].read_hidden(0, 5)[:, 3] == 2.5).all()
+        (found,) = train(opened, [config("mean+space")], TrainingConfig(epochs=2, batch_size=1))
+    assert not found.parameters["concept_spaces"][..., 3].any()
+    assert not found.parameters["mean.weight"][:, 3].any()
+    assert all(value.isfinite().all() for value in found.parameters.values())
