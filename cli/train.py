@@ -73,6 +73,9 @@ def train(
             show_default=False,
         ),
     ] = None,
+    max_ngram: Annotated[
+        str, typer.Option(help="Tokens of the longest n-grams of the block ngrams: 2 or 3.")
+    ] = "2",
     ensemble: Annotated[
         str,
         typer.Option(
@@ -160,6 +163,7 @@ def train(
         "weight_decay": comma_list("--weight-decay", weight_decay, float),
         "pooling": comma_list("--pooling", pooling, str) if pooling is not None else None,
         "C": comma_list("--C", c, or_auto(float)),
+        "max_ngram": comma_list("--max-ngram", max_ngram, int),
         "ensemble": comma_list("--ensemble", ensemble, int),
         "blocks": comma_list("--blocks", blocks, str) if blocks is not None else None,
     }

@@ -39,18 +39,25 @@ def command(*arguments):
 # N-grams that count 1 + log(k).
 
 
-def test_sublinear_counts_are_scikit_learns():
+def spelled(key):
+    """The words of an n-gram's key."""
+    if key >> 62:
+        ids = [key >> 40 & 2**20 - 1, key >> 20 & 2**20 - 1, key & 2**20 - 1]
+    else:
+        ids = [key] if key < 2**32 else [(key >> 32) - 1, key & 2**32 - 1]
+    return " ".join(f"w{token}" for token in ids)
+
+
+@pytest.mark.parametrize("longest", [2, 3])
+def test_sublinear_counts_are_scikit_learns(longest):
     train = ids_of(random_rows(80, 0, vocabulary=8))
     new = ids_of([*random_rows(20, 1, vocabulary=10), [999]])
     theirs = TfidfVectorizer(
-        ngram_range=(1, 2), min_df=2, token_pattern=r"\S+", sublinear_tf=True
+        ngram_range=(1, longest), min_df=2, token_pattern=r"\S+", sublinear_tf=True
     ).fit(words(*train))
-    ngrams = NGrams.of(*train, sublinear=True)
-    names = [
-        f"w{key}" if key < 2**32 else f"w{(key >> 32) - 1} w{key & (2**32 - 1)}"
-        for key in ngrams.keys.tolist()
-    ]
-    order = [theirs.vocabulary_[name] for name in names]
+    ngrams = NGrams.of(*train, sublinear=True, longest=longest)
+    order = [theirs.vocabulary_[spelled(key)] for key in ngrams.keys.tolist()]
+    assert len(order) == len(theirs.vocabulary_) and ngrams.longest == longest
     for ids, offsets in (train, new):
         expected = theirs.transform(words(ids, offsets)).toarray()[:, order]
         assert dense(ngrams.rows(ids, offsets), len(order)) == pytest.approx(expected, abs=1e-6)
@@ -58,6 +65,26 @@ def test_sublinear_counts_are_scikit_learns():
         parts = ngrams.parts(ids, offsets, weight)
         sums = np.add.reduceat(parts, offsets[:-1], axis=0)
         assert sums == pytest.approx(expected @ weight.T, abs=1e-6)
+
+
+def test_a_longer_ngram_gives_each_of_its_tokens_an_equal_part():
+    ngrams = NGrams.of(*ids_of([[7, 5, 8], [6, 7, 5, 8, 6], [5]]), longest=3)
+    ids, offsets = ids_of([[9, 7, 5, 8, 5]])
+    weight = np.zeros((1, len(ngrams.keys)))
+    weight[0, -1] = 1.0  # of 7 5 8 alone
+    rows = ngrams.rows(ids, offsets)
+    value = rows.values[rows.columns == len(ngrams.keys) - 1][0]
+    parts = ngrams.parts(ids, offsets, weight)[:, 0]
+    assert parts == pytest.approx([0, 0, value / 3, value / 3, value / 3, 0, 0])
+
+
+def test_ids_too_large_for_the_key_of_a_3gram_have_2grams_alone():
+    large = 2**20 + 5
+    rows = [[7, large, 8, 9, 4], [6, 7, large, 8, 9, 4, 6], [5]]
+    ngrams = NGrams.of(*ids_of(rows), longest=3)
+    names = [spelled(key) for key in ngrams.keys.tolist()]
+    assert f"w7 w{large}" in names and "w8 w9 w4" in names
+    assert sum(name.count(" ") == 2 for name in names) == 1
 
 
 def test_each_time_that_an_ngram_occurs_gets_the_same_part():
@@ -406,6 +433,20 @@ def test_what_layers_hold_already_is_refused(place):
     done = command("train", "--head", "additive", "--blocks", "layers+mean", "--cache-dir", place)
     assert done.exit_code != 0
     assert "--blocks layers+mean: layers holds the mean already: leave mean out" in done.stderr
+
+
+@pytest.mark.parametrize("wrong", [1, 4, "2", None])
+def test_wrong_lengths_of_ngrams_are_refused(wrong, place):
+    with Cache(next((place / "embeddings").glob("*.h5"))) as cache:
+        message = refusal(fitted, place, cache, heads.config("additive", max_ngram=wrong))
+    assert message == f"max_ngram={wrong!r}: give a whole number from 2 to 3"
+
+
+def test_settings_without_an_effect_make_no_other_head():
+    one = heads.config("additive", blocks="layers", max_ngram=3, seed=4, latent=8, ensemble=2)
+    assert one == heads.config("additive", blocks="layers")
+    assert one.hashed() == heads.config("additive", blocks="layers").hashed()
+    assert heads.config("additive", max_ngram=3) != heads.config("additive")
 
 
 def test_wrong_presets_are_refused(place):

@@ -247,7 +247,7 @@ def test_tfidf_runs_are_scikit_learns_pipeline(cached, class_weights):
         else:
             for c, own in enumerate(split.labels.T):
                 model = scikit_learns(inputs, own, C, class_weights)
-                assert found[:, c] == pytest.approx(model.predict_proba(new)[:, 1], abs=1e-4)
+                assert found[:, c] == pytest.approx(model.predict_proba(new)[:, 1], abs=2e-4)
     count = len(theirs.vocabulary_) + 1
     assert run.record.train_params == count * len(run.record.label_names)
     size = (run.folder / "head.safetensors").stat().st_size

@@ -177,6 +177,7 @@ def train(
     pooling: str | Sequence[str] | None = None,
     C: float | str | Sequence[float | str] = "auto",  # noqa: N803 - as in scikit-learn
     blocks: str | Sequence[str] | None = None,
+    max_ngram: int | Sequence[int] = 2,
     ensemble: int | Sequence[int] = 1,
     preset: str | None = None,
     seeds: int | Sequence[int] = 1,
@@ -216,6 +217,7 @@ def train(
             stronger. "auto" chooses it by cross-validation on train.
         blocks: What additive heads add up, joined by +: `layers`, `mean`, `ngrams`, `space`; one
             combination or several. Default: `layers+ngrams`.
+        max_ngram: Tokens of the longest n-grams of the block `ngrams`, 2 or 3.
         ensemble: Number(s) of members of a head with concept spaces: heads with different seeds
             whose logits are averaged, which is one head with more dimensions.
         preset: Settings that are recommended together: `best` is an additive head on
@@ -294,7 +296,7 @@ def train(
         )
         named = {
             "inter": inter, "intra": intra, "latent": latent, "pooling": pooling, "C": C,
-            "ensemble": ensemble,
+            "max_ngram": max_ngram, "ensemble": ensemble,
             **given, **settings,
             "learning_rate": numbers.learning_rates, "weight_decay": weight_decay,
             "seed": seed_list(seeds),

@@ -23,7 +23,7 @@ from spacelite.heads.batch import Batch, Objective
 from spacelite.heads.config import EnsembleConfig, HeadConfig
 from spacelite.heads.examples import Examples, Fitted, Parameters, Tokens
 from spacelite.heads.ids import ngram_logits
-from spacelite.heads.ngrams import NGrams
+from spacelite.heads.ngrams import LONGEST, NGrams
 from spacelite.heads.pooling import POOLINGS
 from spacelite.heads.space import BIAS, LARGEST_LATENT, SpaceHead
 from spacelite.heads.space_block import SpaceBlock
@@ -55,7 +55,8 @@ class AdditiveConfig(EnsembleConfig):
     Attributes:
         blocks: What is added up, joined by `+` in any order: `layers` (a linear layer on the means
             of all layers), `mean` (the same on the mean of the cached layer), `ngrams` (on TF-IDF
-            of 1- and 2-grams of token ids), `space` (concept spaces on standardised tokens).
+            of n-grams of token ids), `space` (concept spaces on standardised tokens).
+        max_ngram: Tokens of the longest n-grams, 2 or 3; without `ngrams` it has no effect.
         latent: L, the dimensions of a concept space.
     """
 
@@ -65,6 +66,7 @@ class AdditiveConfig(EnsembleConfig):
     intra: ClassVar[float] = 0.0
 
     blocks: str = setting("layers+ngrams", check=known_blocks)
+    max_ngram: int = setting(2, check=whole_number(2, LONGEST), words="up to {}-grams", tuned=True)
     latent: int = setting(3, check=whole_number(1, LARGEST_LATENT), tuned=True, symbol="L")
 
     def __post_init__(self) -> None:
@@ -73,14 +75,18 @@ class AdditiveConfig(EnsembleConfig):
             return  # `check` reports it
         # In one order and without settings that have no effect, so that equal heads are equal.
         object.__setattr__(self, "blocks", "+".join(sorted(self.blocks.split("+"))))
-        if not self.in_epochs:
-            for name in OF_EPOCHS:
-                object.__setattr__(self, name, type(self).__dataclass_fields__[name].default)
+        for name in self._without_effect:
+            object.__setattr__(self, name, type(self).__dataclass_fields__[name].default)
 
     @override
     def settings(self) -> dict[str, Any]:
-        without = () if self.in_epochs else OF_EPOCHS
-        return {**super().settings(), **dict.fromkeys(without)}
+        return {**super().settings(), **dict.fromkeys(self._without_effect)}
+
+    @property
+    def _without_effect(self) -> list[str]:
+        """The settings that have no effect."""
+        epochs = [] if self.in_epochs else list(OF_EPOCHS)
+        return epochs + ([] if self.reads_ngrams else ["max_ngram"])
 
     @property
     def dimensions(self) -> int:
@@ -118,7 +124,7 @@ class AdditiveConfig(EnsembleConfig):
     def start(self) -> HeadConfig | None:
         if not self.in_epochs or not self.fitted_names:
             return None
-        return AdditiveConfig(blocks="+".join(self.fitted_names))
+        return AdditiveConfig(blocks="+".join(self.fitted_names), max_ngram=self.max_ngram)
 
     @property
     def reads_ngrams(self) -> bool:
@@ -179,7 +185,7 @@ class AdditiveHead(Head):
     @classmethod
     @override
     def fit(cls, config: Any, train: Examples, objective: Objective, class_weights: str) -> Fitted:
-        return blocks.fit(config.fitted_names, train, objective, class_weights)
+        return blocks.fit(config.fitted_names, train, objective, class_weights, config.max_ngram)
 
     @classmethod
     @override

@@ -54,12 +54,13 @@ class Block:
 
 @dataclass(frozen=True)
 class Task:
-    """What all blocks are fitted to."""
+    """What all blocks are fitted to, and how."""
 
     problems: Sequence[Problem]
     classes: int
     class_weights: str
     centre: Callable[[Array], Array]
+    max_ngram: int
 
     def cross_fit(self, inputs: Any, among: Sequence[float], **arguments: Any) -> CrossFitted:
         """Fit a block; see `crossfit.cross_fit`."""
@@ -96,7 +97,13 @@ def weighed(held: Sequence[Array], weights: Sequence[Array], bias: Array) -> Arr
     return logits
 
 
-def fit(names: Sequence[str], train: Examples, objective: Objective, class_weights: str) -> Fitted:
+def fit(
+    names: Sequence[str],
+    train: Examples,
+    objective: Objective,
+    class_weights: str,
+    max_ngram: int = 2,
+) -> Fitted:
     """Fit blocks one after the other, and what each weighs.
 
     Args:
@@ -104,12 +111,14 @@ def fit(names: Sequence[str], train: Examples, objective: Objective, class_weigh
         train: The training examples.
         objective: Task and number of classes.
         class_weights: `none` or `balanced`.
+        max_ngram: Tokens of the longest n-grams.
     """
     task = Task(
         objective.task.problems(train.labels.cpu().numpy(), objective.classes),
         objective.classes,
         class_weights,
         objective.task.centred,
+        max_ngram,
     )
     blocks: dict[str, Block] = {}
     for name in names:
@@ -156,7 +165,7 @@ def dense(name: str, train: Examples, task: Task, judge: Judge) -> Block:
 def ngrams(name: str, train: Examples, task: Task, judge: Judge) -> Block:
     """Logistic regression on TF-IDF, with the penalties of NBSVM."""
     ids, offsets = train.token_ids()
-    table = NGrams.of(ids, offsets, sublinear=True)
+    table = NGrams.of(ids, offsets, sublinear=True, longest=task.max_ngram)
     rows = table.rows(ids, offsets)
     values = rows.values.astype(np.float32)
     inputs = logistic.sparse(rows.starts, rows.columns, values, len(table.keys))

@@ -86,7 +86,7 @@ def listed(name: str, value: Any) -> list[Any]:
 
 _LAST = {"learning_rate": 1, "weight_decay": 2, "seed": 3}
 # Accepted for every kind, whether it has them or not.
-_KNOWN = (*HeadConfig.ALWAYS_HASHED, "C", "ensemble")
+_KNOWN = (*HeadConfig.ALWAYS_HASHED, "C", "max_ngram", "ensemble")
 
 
 def seed_list(seeds: int | str | Iterable[int]) -> list[int]:

@@ -1,4 +1,4 @@
-"""TF-IDF of 1- and 2-grams of token ids, as scikit-learn's TfidfVectorizer weighs them.
+"""TF-IDF of n-grams of token ids, as scikit-learn's TfidfVectorizer weighs them.
 
 Texts are token ids end to end, (T,), with offsets (N + 1,), as in a cache.
 """
@@ -13,7 +13,11 @@ import numpy.typing as npt
 
 LEAST_TEXTS = 2  # an n-gram that fewer training texts have is left out
 PLACES = 4  # special tokens are looked for so far from either end of a text
-FIRST = 32  # a 2-gram's key: (first id + 1) << FIRST | second id; that of a 1-gram is its id
+# The key of an n-gram: of a 1-gram its id; of a 2-gram (first id + 1) << FIRST | second id; of a
+# 3-gram LONGER | its ids, PLACE bits each. 3-grams with larger ids are left out: no tokenizer in
+# use has so many.
+FIRST, PLACE, LONGER = 32, 20, 1 << 62
+LONGEST = 3
 
 Array = npt.NDArray[Any]
 
@@ -34,13 +38,13 @@ class Occurrences(NamedTuple):
         text: Index of the text.
         key: Key of the n-gram.
         first: Index of its first token.
-        last: Index of its last token: of a 1-gram the same.
+        length: Number of its tokens.
     """
 
     text: Array
     key: Array
     first: Array
-    last: Array
+    length: Array
 
 
 @dataclass(frozen=True)
@@ -57,12 +61,18 @@ class NGrams:
     idf: Array
     sublinear: bool = False
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest n-grams."""
+        return 3 if len(self.keys) and self.keys[-1] >= LONGER else 2
+
     @classmethod
-    def of(cls, ids: Array, offsets: Array, *, sublinear: bool = False) -> NGrams:
-        """The n-grams of training texts; none has a special token."""
-        found = occurrences(ids, offsets)
+    def of(cls, ids: Array, offsets: Array, *, sublinear: bool = False, longest: int = 2) -> NGrams:
+        """The n-grams of training texts up to the `longest`; none has a special token."""
+        found = occurrences(ids, offsets, longest)
         special = np.isin(ids, special_ids(ids, offsets))
-        ordinary = ~(special[found.first] | special[found.last])
+        before = np.concatenate([[0], np.cumsum(special)])  # special tokens before each token
+        ordinary = before[found.first + found.length] == before[found.first]
         keys, column = np.unique(found.key[ordinary], return_inverse=True)
         texts = len(offsets) - 1
         pairs = np.unique(column * np.int64(texts) + found.text[ordinary])
@@ -79,7 +89,7 @@ class NGrams:
 
     def parts(self, ids: Array, offsets: Array, weight: Array) -> Array:
         """What each token adds to logits: each time that an n-gram occurs it adds its weight times
-        an equal part of the n-gram's TF-IDF in the text, a 2-gram one half to each of its tokens.
+        an equal part of the n-gram's TF-IDF in the text, in equal parts to its tokens.
 
         Args:
             ids: Token ids, (T,).
@@ -92,10 +102,12 @@ class NGrams:
         found, column = self._known(ids, offsets)
         _, _, _, lengths, added = self._weighted(found, column, len(offsets) - 1)
         each = added / lengths[found.text]
-        half = each[:, None] * weight.T[column].astype(np.float64) / 2
+        one = (each / found.length)[:, None] * weight.T[column].astype(np.float64)
         parts = np.zeros((len(ids), len(weight)))
-        for c, of_class in enumerate(half.T):
-            for tokens in (found.first, found.last):
+        for place in range(self.longest):
+            there = found.length > place
+            tokens = found.first[there] + place
+            for c, of_class in enumerate(one[there].T):
                 parts[:, c] += np.bincount(tokens, of_class, minlength=len(ids))
         return parts
 
@@ -116,7 +128,7 @@ class NGrams:
 
     def _known(self, ids: Array, offsets: Array) -> tuple[Occurrences, Array]:
         """The occurrences of known n-grams, and the column of each."""
-        found = occurrences(ids, offsets)
+        found = occurrences(ids, offsets, self.longest)
         if not len(self.keys):
             return Occurrences(*(part[:0] for part in found)), found.key[:0]
         column = np.searchsorted(self.keys, found.key).clip(max=len(self.keys) - 1)
@@ -124,18 +136,23 @@ class NGrams:
         return Occurrences(*(part[known] for part in found)), column[known]
 
 
-def occurrences(ids: Array, offsets: Array) -> Occurrences:
-    """All 1- and 2-grams of texts."""
+def occurrences(ids: Array, offsets: Array, longest: int = 2) -> Occurrences:
+    """All n-grams of texts up to the `longest`, 2 or 3."""
     text = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-    place, ids = np.arange(len(ids)), ids.astype(np.int64)
+    ids = ids.astype(np.int64)
     pair = np.flatnonzero(text[1:] == text[:-1])
-    both = (ids[pair] + 1) << FIRST | ids[pair + 1]
-    return Occurrences(
-        np.concatenate([text, text[pair]]),
-        np.concatenate([ids, both]),
-        np.concatenate([place, pair]),
-        np.concatenate([place, pair + 1]),
-    )
+    firsts = [np.arange(len(ids)), pair]
+    keys = [ids, (ids[pair] + 1) << FIRST | ids[pair + 1]]
+    if longest > 2:
+        triple = np.flatnonzero(text[2:] == text[:-2])
+        fits = ids < 1 << PLACE
+        triple = triple[fits[triple] & fits[triple + 1] & fits[triple + 2]]
+        firsts.append(triple)
+        three = ids[triple] << 2 * PLACE | ids[triple + 1] << PLACE | ids[triple + 2]
+        keys.append(three | LONGER)
+    first = np.concatenate(firsts)
+    length = np.repeat(np.arange(len(firsts)) + 1, list(map(len, firsts)))
+    return Occurrences(text[first], np.concatenate(keys), first, length)
 
 
 def special_ids(ids: Array, offsets: Array) -> Array:

@@ -19,7 +19,7 @@ from spacelite.heads.ngrams import NGrams
 from spacelite.lazy import torch
 from spacelite.settings import setting
 
-STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0)  # values of C among which `auto` chooses
+STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)  # values of C among which `auto` chooses
 
 Array = npt.NDArray[Any]
 
