@@ -40,7 +40,7 @@ ORDER = {
     ],
     "training": [
         "config", "auto", "advice", "machine", "batches", "optimizer", "engine", "evaluation",
-        "checkpoints", "memory", "loop", "__init__",
+        "checkpoints", "memory", "trained", "search", "loop", "__init__",
     ],
     "runs": ["reading", "record", "store", "caches", "names", "listing", "__init__"],
     "inference": [

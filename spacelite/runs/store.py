@@ -32,7 +32,7 @@ from spacelite.training.config import FitConfig, TrainingConfig
 
 if TYPE_CHECKING:
     from spacelite.cache.store import Cache
-    from spacelite.training.loop import TrainedHead
+    from spacelite.training.trained import TrainedHead
 
 log = logging.getLogger(__name__)
 

@@ -6,8 +6,9 @@ from spacelite.lazy import exports
 from spacelite.training.config import FitConfig, TrainingConfig
 
 if TYPE_CHECKING:
-    from spacelite.training.loop import TrainedHead, train
+    from spacelite.training.loop import train
+    from spacelite.training.trained import TrainedHead
 
 __all__ = ["FitConfig", "TrainedHead", "TrainingConfig", "train"]
 
-__getattr__ = exports(__name__, {"TrainedHead": "loop", "train": "loop"})
+__getattr__ = exports(__name__, {"TrainedHead": "trained", "train": "loop"})

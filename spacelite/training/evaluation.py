@@ -9,10 +9,11 @@ import numpy.typing as npt
 import torch
 
 from spacelite import heads
+from spacelite.errors import SpaceliteError
 from spacelite.heads import Head, HeadConfig
 from spacelite.heads.base import Parameters
 from spacelite.heads.batch import Objective
-from spacelite.metrics.scores import Scores, scores
+from spacelite.metrics.scores import METRICS, Scores, scores
 from spacelite.training import engine
 from spacelite.training.batches import ArraySplit, TokenSplit
 from spacelite.training.engine import Workers
@@ -98,6 +99,24 @@ def evaluate(
         for row, config in enumerate(head.configs):
             evaluated[config] = Evaluated(found[config], own[row])
     return evaluated
+
+
+def monitored(scores: Scores, monitor: str) -> float:
+    """The value of the monitored metric. Raises SpaceliteError if it has none."""
+    value = scores[monitor]
+    if value is None:
+        raise SpaceliteError(
+            f"monitor={monitor}: it has no value on the validation split: choose another metric",
+            ["monitor"],
+        )
+    return value
+
+
+def best_epoch(history: Sequence[Mapping[str, Any]], monitor: str) -> int:
+    """The first epoch with the best value of `monitor` on the validation split."""
+    values = [monitored(entry["validation"], monitor) for entry in history]
+    best = max(values) if METRICS[monitor].higher_is_better else min(values)
+    return int(history[values.index(best)]["epoch"])
 
 
 def predict(

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from spacelite import heads, settings
 from spacelite.cache.store import Cache
@@ -19,50 +14,22 @@ from spacelite.errors import SpaceliteError
 from spacelite.heads import POOLINGS, Head, HeadConfig
 from spacelite.heads.base import Parameters
 from spacelite.heads.batch import Objective
-from spacelite.metrics.scores import METRICS, Scores
 from spacelite.tasks import task_of
 from spacelite.training import checkpoints, engine, memory
 from spacelite.training.batches import input_width, open_splits
 from spacelite.training.checkpoints import Checkpoint
 from spacelite.training.config import TrainingConfig
 from spacelite.training.engine import Workers
-from spacelite.training.evaluation import EpochMetrics, evaluate, stacked
+from spacelite.training.evaluation import EpochMetrics, best_epoch, evaluate, stacked
 from spacelite.training.optimizer import Adam, Moments, schedule_factor
+from spacelite.training.search import Search
+from spacelite.training.trained import TrainedHead, stop_if_diverged
 
 log = logging.getLogger(__name__)
 
 HeadMoments = dict[tuple[HeadConfig, str], Moments]  # by head and parameter name
 # Called with the number of tokens done, and the total.
 OnProgress = Callable[[int, int], None]
-
-
-@dataclass
-class TrainedHead:
-    """A head after training.
-
-    Attributes:
-        config: Config of the head.
-        parameters: Parameters by name; none if the head diverged.
-        metrics: Metrics by split, with the final weights.
-        history: One {"epoch", "train": metrics, "validation": metrics} per epoch; the train metrics
-            are accumulated while the weights change.
-        logits: Logits (N, C) by split, for all splits but train.
-        best_epoch: Epoch whose weights were kept, if early stopping was on.
-        stopped: Why the head was stopped, if it diverged; else None.
-        cross_validated: The settings that cross-validation chose, by name.
-        seconds: Duration of the whole training, shared by its `heads_in_pass` heads.
-    """
-
-    config: HeadConfig
-    parameters: Parameters = field(default_factory=dict)
-    metrics: dict[str, Scores] = field(default_factory=dict)
-    history: list[dict[str, Any]] = field(default_factory=list)
-    logits: dict[str, torch.Tensor] = field(default_factory=dict)
-    best_epoch: int | None = None
-    stopped: str | None = None
-    cross_validated: dict[str, float] = field(default_factory=dict)
-    seconds: float = 0.0
-    heads_in_pass: int = 1
 
 
 def check(configs: Sequence[HeadConfig], training: TrainingConfig) -> None:
@@ -82,6 +49,7 @@ def train(
     training: TrainingConfig,
     *,
     device: str = "cpu",
+    search: Search | None = None,
     cache_dir: Path | None = None,
     resume: bool = False,
     fresh: bool = False,
@@ -97,12 +65,15 @@ def train(
         configs: Configs of the heads, without duplicates.
         training: Settings that the heads share.
         device: `cpu` or `cuda`.
+        search: A search among some of the heads: all but the chosen ones are dropped on the way.
+            None: all heads are trained to the end.
         cache_dir: Folder of caches and runs. A checkpoint there keeps the state after each epoch
             until all heads are saved, and an interrupted training of the same settings continues
             from it: the weights will be as without the interruption. None: no checkpoint.
         resume: Fail if there is a checkpoint that cannot be continued, rather than start anew.
         fresh: Delete the checkpoint and train from the start.
-        save: Called with each head that did not diverge, before the checkpoint is deleted.
+        save: Called with each head that neither diverged nor was dropped, before the checkpoint is
+            deleted.
         on_progress: Called with the number of tokens done, and the total.
 
     Returns:
@@ -126,17 +97,18 @@ def train(
     memory.require(cache, configs, training, device)
     checkpoint, apart = None, contextlib.ExitStack()
     if cache_dir is not None:
-        checkpoint = checkpoints.checkpoint_path(cache_dir, cache, configs, training)
+        searched = search.heads if search is not None else ()
+        checkpoint = checkpoints.checkpoint_path(cache_dir, cache, configs, training, searched)
         apart.enter_context(checkpoints.locked(checkpoint, cache, len(configs)))
         if fresh:
             checkpoint.unlink(missing_ok=True)
     with apart, memory.shortage_explained(len(configs)):
         with engine.workers(device) as workers:
-            run = _Training(cache, configs, training, device, workers, on_progress)
+            run = _Training(cache, configs, training, device, workers, on_progress, search)
             run.run(checkpoint, resume)
         if save is not None:
             for result in run.results:
-                if result.stopped is None:
+                if result.kept:
                     save(result)
             if checkpoint is not None:
                 checkpoint.unlink(missing_ok=True)
@@ -154,15 +126,18 @@ class _Training:
         device: str,
         workers: Workers,
         on_progress: OnProgress,
+        search: Search | None = None,
     ) -> None:
         self.config, self.device, self.workers = training, device, workers
+        self.search = search
         self.started = time.perf_counter()
         in_epochs = [config for config in configs if heads.in_epochs(config)]
         per_epoch = cache.splits["train"].tokens + cache.splits["validation"].tokens
         epochs = training.epochs if in_epochs else 0
         self.progress = _Progress(on_progress, epochs * per_epoch + cache.tokens)
         self.progress(0)  # reading a large cache takes a while
-        self.identity = checkpoints.identity(cache, configs, training)
+        searched = search.heads if search is not None else ()
+        self.identity = checkpoints.identity(cache, configs, training, searched)
         self.splits = open_splits(cache, device)
         self.results = [TrainedHead(config, heads_in_pass=len(in_epochs)) for config in configs]
         self.by_head = {result.config: result for result in self.results}
@@ -206,6 +181,8 @@ class _Training:
         for result in self.results:
             result.seconds = time.perf_counter() - self.started
         self._fit()
+        if self.search is not None:
+            self._choose(self.search)
         self._final_metrics()
 
     def _epoch(self, epoch: int) -> None:
@@ -246,11 +223,11 @@ class _Training:
             for row, head in enumerate(stack.configs):
                 result = self.by_head[head]
                 entry = {split: result.history[-1][split] for split in ("train", "validation")}
-                if _stop_if_diverged(result, entry, f"after epoch {epoch}"):
+                if stop_if_diverged(result, entry, f"after epoch {epoch}"):
                     ended = True
                     continue
                 if self.config.patience is not None:
-                    best = _best_epoch(result.history, self.config.monitor)
+                    best = best_epoch(result.history, self.config.monitor)
                     if best == epoch:
                         result.best_epoch, result.parameters = epoch, stack.head_parameters(row)
                     if epoch - best >= self.config.patience:
@@ -261,6 +238,12 @@ class _Training:
                         ended = True
                         continue
                 remaining[head] = stack.head_parameters(row)
+        if self.search is not None:
+            self.search.after_epoch(epoch, self.by_head, self.config)
+            dropped = [head for head in remaining if self.by_head[head].dropped is not None]
+            ended = ended or bool(dropped)
+            for head in dropped:
+                del remaining[head]
         if ended:
             self._compose(remaining, self._moments())
 
@@ -301,8 +284,21 @@ class _Training:
                     log.info("%s: cross-validation chose %s = %g", config.name, name, value)
                 result.seconds, result.heads_in_pass = time.perf_counter() - started, 1
 
+    def _choose(self, search: Search) -> None:
+        """Choose among the candidates of a search, on validation alone."""
+        fitted = [self.by_head[head] for head in search.heads if not heads.in_epochs(head)]
+        own = {result.config: result.parameters for result in fitted}
+        stacks = stacked(own, self.objective, self.device)
+        if stacks:
+            validation = self.splits["validation"]
+            evaluated = evaluate(validation, stacks, self.objective, self.workers)
+            for result in fitted:
+                result.metrics["validation"] = evaluated[result.config].scores
+                stop_if_diverged(result, result.metrics, "after it was fitted")
+        search.choose(self.by_head, self.config)
+
     def _final_metrics(self) -> None:
-        final = {r.config: r.parameters for r in self.results if r.stopped is None}
+        final = {r.config: r.parameters for r in self.results if r.kept}
         stacks = stacked(final, self.objective, self.device)
         for name, split in self.splits.items():
             evaluated = evaluate(split, stacks, self.objective, self.workers, self.progress)
@@ -311,9 +307,7 @@ class _Training:
                 if name != "train":
                     self.by_head[head].logits[name] = result.logits
         for head in final:
-            _stop_if_diverged(
-                self.by_head[head], self.by_head[head].metrics, "after the last epoch"
-            )
+            stop_if_diverged(self.by_head[head], self.by_head[head].metrics, "after the last epoch")
 
     def _checkpoint(self, epoch: int) -> Checkpoint:
         tensors: Parameters = {}
@@ -329,7 +323,12 @@ class _Training:
             for name, value in result.parameters.items():
                 tensors[f"{i}/best/{name}"] = value
         record = [
-            {"history": r.history, "best_epoch": r.best_epoch, "stopped": r.stopped}
+            {
+                "history": r.history,
+                "best_epoch": r.best_epoch,
+                "stopped": r.stopped,
+                "dropped": r.dropped,
+            }
             for r in self.results
         ]
         about = {
@@ -356,6 +355,7 @@ class _Training:
         for result, record in zip(self.results, found.record["heads"], strict=True):
             result.history, result.best_epoch = record["history"], record["best_epoch"]
             result.stopped = record["stopped"]
+            result.dropped = record.get("dropped")  # older checkpoints know no search
             result.parameters = parts["best"].get(result.config, {})
         moments = {
             (head, name): (mean, parts["square"][head][name])
@@ -373,26 +373,3 @@ class _Progress:
     def __call__(self, tokens: int) -> None:
         self._done += tokens
         self._report(self._done, self._total)
-
-
-def _best_epoch(history: list[dict[str, Any]], monitor: str) -> int:
-    """The first epoch with the best value of `monitor` on the validation split."""
-    if any(entry["validation"][monitor] is None for entry in history):
-        raise SpaceliteError(
-            f"monitor={monitor}: it has no value on the validation split: choose another metric",
-            ["monitor"],
-        )
-    sign = 1 if METRICS[monitor].higher_is_better else -1
-    best = max(history, key=lambda entry: (sign * entry["validation"][monitor], -entry["epoch"]))
-    return int(best["epoch"])
-
-
-def _stop_if_diverged(result: TrainedHead, by_split: dict[str, Scores], when: str) -> bool:
-    """Stop a head, with a warning, if its loss on any split is not finite; True if so."""
-    losses = {split: float(scores["loss"] or 0.0) for split, scores in by_split.items()}
-    if all(map(math.isfinite, losses.values())):
-        return False
-    figures = ", ".join(f"{loss:g} ({split})" for split, loss in losses.items())
-    result.stopped, result.parameters = f"its loss is {figures} {when}", {}
-    log.warning("%s was stopped: %s", result.config.description, result.stopped)
-    return True
