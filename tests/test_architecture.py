@@ -62,8 +62,8 @@ ORDER = {
         "explained", "forms", "__init__",
     ],
     "api": [
-        "arguments", "results", "streams", "runs", "lists", "baselines", "presets", "functions",
-        "saved", "__init__",
+        "arguments", "results", "streams", "runs", "lists", "baselines", "presets", "searching",
+        "functions", "saved", "__init__",
     ],
     "__init__": [],
 }  # fmt: skip
