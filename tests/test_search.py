@@ -324,7 +324,7 @@ def test_the_winner_is_a_run_like_any_other_that_says_so(there, tmp_path, with_b
     )
     assert "learning rate and L, a mean over 2 seeds; " in found.search
     # 8 heads after one epoch, 4 after two, and 2 to the end of four: 8 + 4 + 2 * 2 of 32.
-    assert found.search.endswith("; 50% of all their epochs were trained")
+    assert found.search.endswith("; this took 50% of the epochs of all")
     again = spacelite.train(
         there, latent=record.head.latent, learning_rate=record.head.learning_rate,
         weight_decay=0, **options,

@@ -119,7 +119,7 @@ class Searching:
         figure = self.search.figure(chosen, by_head, self.training)
         seeds = f", a mean over {len(chosen)} seeds" if len(chosen) > 1 else ""
         share = self.search.trained_share(by_head, self.training)
-        spared = "" if share is None else f"; {share:.0%} of all their epochs were trained"
+        spared = "" if share is None else f"; this took {share:.0%} of the epochs of all"
         return f"{', '.join([first.name, *details])}: {record.words(figure)}{seeds}{spared}"
 
 
