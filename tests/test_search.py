@@ -23,7 +23,7 @@ from spacelite.cache.spec import canonical
 from spacelite.heads.grid import grid
 from spacelite.metrics.scores import METRICS
 from spacelite.runs.record import RunRecord
-from spacelite.training import TrainingConfig, checkpoints, loop
+from spacelite.training import TrainedHead, TrainingConfig, checkpoints, loop
 from spacelite.training.search import Search, rungs
 
 GRID = grid(
@@ -126,6 +126,18 @@ def test_the_seeds_of_a_candidate_are_compared_by_their_mean_and_stay_together(c
     assert [config for config in SEEDS if results[config].kept] == list(winner)
 
 
+def test_neither_the_best_nor_the_worst_seed_decides():
+    four = grid(["space"], {"learning_rate": [0.1, 0.2, 0.3, 0.4], "seed": [0, 1]})
+    search, results = Search.of(four), {config: TrainedHead(config) for config in four}
+    figures = [0.1, 0.9, 0.42, 0.42, 0.0, 0.6, 0.45, 0.45]  # means 0.5, 0.42, 0.3, 0.45
+    for result, figure in zip(results.values(), figures, strict=True):
+        result.history.append({"epoch": 1, "validation": {"ce": figure}})
+    search.after_epoch(1, results, TRAINING)
+    assert [results[config].dropped for config in four] == [1, 1, *[None] * 4, 1, 1]
+    search.choose(results, TRAINING)
+    assert search.chosen(results) == (four[4], four[5])
+
+
 def test_with_patience_the_best_epoch_counts(cache, alone):
     """A head that patience stopped before a rung is compared there by its best epoch."""
     training = replace(TRAINING, epochs=16, patience=2)
@@ -216,7 +228,7 @@ def test_candidates_that_diverge_are_out_with_all_their_seeds(cache):
 
 def test_a_seed_goes_when_another_of_its_candidate_diverges(cache):
     search = Search.of(SEEDS[:4])
-    results = {config: loop.TrainedHead(config) for config in SEEDS[:4]}
+    results = {config: TrainedHead(config) for config in SEEDS[:4]}
     for config, result in results.items():
         result.history.append({"epoch": 1, "validation": {"ce": 0.1 * (1 + config.seed)}})
     results[SEEDS[0]].stopped = "its loss is inf"
