@@ -162,6 +162,11 @@ def comma_list(option: str, text: str, convert: Callable[[str], T]) -> list[T]:
     return list(dict.fromkeys(values))
 
 
+def optional_list(option: str, text: str | None, convert: Callable[[str], T]) -> list[T] | None:
+    """Parse a comma-separated list; None for an option that was not given."""
+    return None if text is None else comma_list(option, text, convert)
+
+
 def or_auto(convert: Callable[[str], T]) -> Callable[[str], T | str]:
     """The same conversion, but `auto` stays as it is."""
     return lambda text: text if text == "auto" else convert(text)

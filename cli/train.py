@@ -18,6 +18,7 @@ from .options import (
     Seeds,
     comma_list,
     number_or_auto,
+    optional_list,
     or_auto,
     with_cache_dir,
 )
@@ -55,7 +56,10 @@ def train(
     head: Annotated[
         str, typer.Option(help="Kind(s): space, linear, mlp, logreg, tfidf, additive.")
     ] = HEADS,
-    latent: Annotated[str, typer.Option(help="Dimension(s) of a concept space.")] = "3",
+    latent: Annotated[
+        str | None,
+        typer.Option(help="Dimension(s) of a concept space.  [default: 3]", show_default=False),
+    ] = None,
     c: Annotated[
         str,
         typer.Option(
@@ -89,9 +93,23 @@ def train(
             help="Settings that are recommended together; best: an additive head on layers+ngrams."
         ),
     ] = None,
+    search: Annotated[
+        bool,
+        typer.Option(
+            "--search",
+            help="Keep only the best combination of settings by --monitor on validation: the worse "
+            "half is dropped after an eighth, a quarter and a half of the epochs. --lr, --latent, "
+            "--weight-decay and --blocks are lists then, where they are not given.",
+        ),
+    ] = False,
     seeds: Seeds = "1",
     data_seed: Annotated[int, typer.Option(help="Seed of the order of the examples.")] = 0,
-    lr: Annotated[str, typer.Option(help="Learning rate(s); auto means 0.001.")] = "2e-4",
+    lr: Annotated[
+        str | None,
+        typer.Option(
+            help="Learning rate(s); auto means 0.001.  [default: 2e-4]", show_default=False
+        ),
+    ] = None,
     batch_size: Annotated[
         str,
         typer.Option(
@@ -99,7 +117,10 @@ def train(
             metavar="<int|auto>",
         ),
     ] = "256",
-    weight_decay: Annotated[str, typer.Option(help="Adam's L2 weight decay(s).")] = "0.01",
+    weight_decay: Annotated[
+        str | None,
+        typer.Option(help="Adam's L2 weight decay(s).  [default: 0.01]", show_default=False),
+    ] = None,
     pooling: Annotated[
         str | None,
         typer.Option(
@@ -122,7 +143,7 @@ def train(
         typer.Option(help="Stop a head after this many epochs without a better --monitor."),
     ] = None,
     monitor: Annotated[
-        str, typer.Option(help="Validation metric that --patience watches.")
+        str, typer.Option(help="Validation metric that --patience watches and --search compares.")
     ] = "f1_macro",
     no_baselines: Annotated[
         bool,
@@ -158,14 +179,14 @@ def train(
         "head": comma_list("--head", head, str),
         "inter": comma_list("--inter", inter, float),
         "intra": comma_list("--intra", intra, float),
-        "latent": comma_list("--latent", latent, int),
-        "learning_rate": comma_list("--lr", lr, or_auto(float)),
-        "weight_decay": comma_list("--weight-decay", weight_decay, float),
-        "pooling": comma_list("--pooling", pooling, str) if pooling is not None else None,
+        "latent": optional_list("--latent", latent, int),
+        "learning_rate": optional_list("--lr", lr, or_auto(float)),
+        "weight_decay": optional_list("--weight-decay", weight_decay, float),
+        "pooling": optional_list("--pooling", pooling, str),
         "C": comma_list("--C", c, or_auto(float)),
         "max_ngram": comma_list("--max-ngram", max_ngram, int),
         "ensemble": comma_list("--ensemble", ensemble, int),
-        "blocks": comma_list("--blocks", blocks, str) if blocks is not None else None,
+        "blocks": optional_list("--blocks", blocks, str),
     }
     if head == HEADS:
         del grid["head"]  # the default, which a preset may replace
@@ -183,6 +204,7 @@ def train(
             name=name,
             **grid,
             preset=preset,
+            search=search,
             seeds=numbers,
             epochs=number_or_auto("--epochs", epochs),
             batch_size=number_or_auto("--batch-size", batch_size),
@@ -223,6 +245,8 @@ def _print(runs: Runs, cache_dir: Path, seconds: float) -> None:
     tables.show(runs.table(), ruled=False)
     if runs.baseline:
         console.out().print(runs.baseline, soft_wrap=True, markup=False)
+    if runs.search:
+        console.out().print(runs.search, soft_wrap=True, markup=False)
     trained = len(runs) - runs.before
     plural = "s" if trained != 1 else ""
     kept = "the baseline is" if runs.before == 1 else "the baselines are"

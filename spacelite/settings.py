@@ -149,7 +149,7 @@ def tuned(config: Config) -> list[str]:
     return [each.name for each in fields(config) if each.metadata["tuned"]]
 
 
-def symbols(config: Config) -> dict[str, str]:
+def symbols(config: Config | type[Config]) -> dict[str, str]:
     """How tables call each setting: `L`, `learning rate`."""
     return {
         each.name: str(each.metadata["symbol"] or each.name.replace("_", " "))

@@ -40,7 +40,8 @@ ORDER = {
     ],
     "training": [
         "config", "auto", "advice", "machine", "stream", "batches", "optimizer", "engine",
-        "evaluation", "fits", "checkpoints", "memory", "trained", "loop", "__init__",
+        "evaluation", "fits", "checkpoints", "memory", "trained", "assembly", "search",
+        "loop", "__init__",
     ],
     "runs": ["reading", "record", "store", "caches", "names", "listing", "__init__"],
     "inference": [
@@ -62,8 +63,8 @@ ORDER = {
         "explained", "forms", "__init__",
     ],
     "api": [
-        "arguments", "results", "streams", "runs", "lists", "baselines", "presets", "functions",
-        "saved", "__init__",
+        "arguments", "results", "streams", "runs", "lists", "baselines", "presets", "searching",
+        "functions", "saved", "__init__",
     ],
     "__init__": [],
 }  # fmt: skip

@@ -134,6 +134,7 @@ KINDS: dict[str, Kind] = {
     "tokens_per_batch": WHOLE_NUMBER,
     "examples": FLAG,
     "baselines": FLAG,
+    "search": FLAG,
     "resume": FLAG,
     "fresh": FLAG,
     "progress": Kind("give True, False or a function of (phase, done, total)", _progress),

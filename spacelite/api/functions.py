@@ -171,15 +171,16 @@ def train(
     head: str | Sequence[str] = HEADS,
     inter: float | Sequence[float] = 0.0,
     intra: float | Sequence[float] = 0.0,
-    latent: int | Sequence[int] = 3,
-    learning_rate: float | str | Sequence[float | str] = 2e-4,
-    weight_decay: float | Sequence[float] = 0.01,
+    latent: int | Sequence[int] | None = None,
+    learning_rate: float | str | Sequence[float | str] | None = None,
+    weight_decay: float | Sequence[float] | None = None,
     pooling: str | Sequence[str] | None = None,
     C: float | str | Sequence[float | str] = "auto",  # noqa: N803 - as in scikit-learn
     blocks: str | Sequence[str] | None = None,
     max_ngram: int | Sequence[int] = 2,
     ensemble: int | Sequence[int] = 1,
     preset: str | None = None,
+    search: bool = False,
     seeds: int | Sequence[int] = 1,
     epochs: int | str = 15,
     batch_size: int | str = 256,
@@ -208,9 +209,9 @@ def train(
         head: Kind(s) of heads: `space`, `linear`, `mlp`, `logreg`, `tfidf`, `additive`.
         inter: Weight(s) of the inter-space loss.
         intra: Weight(s) of the intra-space loss.
-        latent: Number(s) of dimensions of a concept space.
-        learning_rate: Learning rate(s) of Adam; "auto" means 0.001.
-        weight_decay: Weight decay(s), Adam's L2 penalty.
+        latent: Number(s) of dimensions of a concept space. Default: 3.
+        learning_rate: Learning rate(s) of Adam; "auto" means 0.001. Default: 2e-4.
+        weight_decay: Weight decay(s), Adam's L2 penalty. Default: 0.01.
         pooling: Pooling(s) of the baselines: `first`, `last`, `mean`, `pooler`, `layers`.
             Default: the classification token.
         C: Strength(s) of the L2 penalty of logreg and tfidf, as in scikit-learn: the smaller, the
@@ -222,6 +223,10 @@ def train(
             whose logits are averaged, which is one head with more dimensions.
         preset: Settings that are recommended together: `best` is an additive head on
             `layers+ngrams`.
+        search: Whether to keep only the best combination of settings by `monitor` on validation.
+            After an eighth, a quarter and a half of the epochs, the worse half is dropped; the rest
+            is neither evaluated on test nor saved. `latent`, `learning_rate`, `weight_decay` and
+            (for additive heads) `blocks` are lists then, where they are not given.
         seeds: Number K of seeds, which are 0 to K-1; or the seeds themselves, as a list.
         epochs: Number of passes over the training split; "auto" for as many as 600 updates take,
             15 to 300.
@@ -232,7 +237,7 @@ def train(
         class_weights: Weights of the classes in the loss: `none` or `balanced`.
         patience: Stop a head after this many epochs without a better `monitor`; None to train all
             epochs.
-        monitor: Validation metric that `patience` watches.
+        monitor: Validation metric that `patience` watches and `search` compares.
         baselines: Whether the runs include the baselines that show what a head is worth: `tfidf`
             and `logreg` on the mean. They are fitted once for a cache and found again later.
         device: `auto`, `cpu`, `cuda`, ...
@@ -244,14 +249,17 @@ def train(
         settings: Settings of other kinds of heads, by name.
 
     Returns:
-        The runs, baselines last; `stopped` lists the heads that diverged.
+        The runs, baselines last; `stopped` lists the heads that diverged, and `search` says what a
+        search chose.
 
     Raises:
         SpaceliteError: The cache or the settings cannot be used, or the runs cannot be saved; the
             message says what to do.
     """
+    from spacelite.api import searching  # it imports torch, and so does the loop
     from spacelite.backbones import resolve_device
     from spacelite.training import loop
+    from spacelite.training.search import Search
 
     if resume and fresh:
         raise SpaceliteError(
@@ -278,11 +286,18 @@ def train(
         if pooling is None:
             pooling = default_pooling(opened.padding_side)
         examples = len(opened.splits["train"])
+        tuned = {
+            "latent": latent, **given,
+            "learning_rate": learning_rate, "weight_decay": weight_decay,
+        }  # fmt: skip
+        tuned = {key: value for key, value in tuned.items() if value is not None}
+        kinds = listed("head", head)
+        tuned = searching.filled(tuned, kinds, opened, search=search)
         numbers = auto.resolve(
             examples,
             epochs=epochs,
             batch_size=batch_size,
-            learning_rates=listed("learning_rate", learning_rate),
+            learning_rates=listed("learning_rate", tuned["learning_rate"]),
         )
         training = TrainingConfig(
             epochs=numbers.epochs,
@@ -295,19 +310,23 @@ def train(
             monitor=monitor,
         )
         named = {
-            "inter": inter, "intra": intra, "latent": latent, "pooling": pooling, "C": C,
+            "inter": inter, "intra": intra, "pooling": pooling, "C": C,
             "max_ngram": max_ngram, "ensemble": ensemble,
-            **given, **settings,
-            "learning_rate": numbers.learning_rates, "weight_decay": weight_decay,
-            "seed": seed_list(seeds),
+            **tuned, **settings,
+            "learning_rate": numbers.learning_rates, "seed": seed_list(seeds),
         }  # fmt: skip
         configs = grid(
-            listed("head", head),
+            kinds,
             {key: listed(key, value) for key, value in named.items()},
             _arguments(train),
         )
         loop.check(configs, training)
-        own_names = saved_runs.names_for(folder, opened.spec, configs, training, name)
+        made = searching.Searching(Search.of(configs), training) if search else None
+        own_names = (
+            saved_runs.names_for(folder, opened.spec, configs, training, name)
+            if made is None
+            else made.names(folder, opened, name)
+        )
         kept = beside(configs, folder, opened.spec, training) if baselines else {}
         configs += [config for config, run in kept.items() if run is None]
         chosen = resolve_device(device)
@@ -320,6 +339,7 @@ def train(
                 configs,
                 training,
                 device=chosen,
+                search=None if made is None else made.search,
                 cache_dir=folder,
                 resume=resume,
                 fresh=fresh,
@@ -332,6 +352,7 @@ def train(
                             training,
                             own_names.get(done.config),
                             numbers.chosen,
+                            None if made is None else made.of(done.config),
                         )
                     }
                 ),
@@ -346,18 +367,24 @@ def train(
         [
             (result.config.learning_rate, [entry["validation"]["ce"] for entry in result.history])
             for result in results
-            if isinstance(result.config, TrainedHeadConfig) and result.stopped is None
+            if isinstance(result.config, TrainedHeadConfig) and result.history and result.kept
         ],
     )
     if improving is not None:
         log.warning("%s", improving)
-    stopped = [result.config.description for result in results if result.stopped is not None]
+    # A candidate of a search that diverged is only one that was not chosen.
+    stopped = [
+        result.config.description
+        for result in results
+        if result.stopped is not None and result.dropped is None
+    ]
     before = [run for run in kept.values() if run is not None]
     return Runs(
         [TrainedRun(run, folder, cache.backbone) for run in (*saved.values(), *before)],
         stopped,
         baseline,
         len(before),
+        made.sentence(results) if made is not None else "",
     )
 
 

@@ -28,6 +28,7 @@ class Runs(Sequence["TrainedRun"]):
         baseline: What always predicting the most frequent training label achieves, in words; ""
             for runs that were not just trained.
         before: Number of baselines, the last of the runs, that an earlier training has fitted.
+        search: What a search chose, and from what, in words; "" if there was none.
     """
 
     def __init__(
@@ -36,9 +37,10 @@ class Runs(Sequence["TrainedRun"]):
         stopped: Sequence[str] = (),
         baseline: str = "",
         before: int = 0,
+        search: str = "",
     ) -> None:
         self._runs, self.stopped, self.baseline = list(runs), list(stopped), baseline
-        self.before = before
+        self.before, self.search = before, search
 
     @overload
     def __getitem__(self, index: int) -> TrainedRun: ...

@@ -95,6 +95,12 @@ class Metric:
     most: float = 1.0
     from_predictions: bool = False
 
+    @property
+    def in_words(self) -> str:
+        """The metric inside a sentence: `macro F1`, `AUROC`."""
+        first = self.heading.split(" ", 1)[0]
+        return self.heading if first.isupper() else self.heading[0].lower() + self.heading[1:]
+
 
 def auroc(outcome: Outcome) -> float | None:
     """The area under the ROC curve, a mean over classes: the probability that an example which has

@@ -3,7 +3,14 @@
 from spacelite.runs.caches import find_cache
 from spacelite.runs.listing import differing, rows
 from spacelite.runs.names import find, folder_of, names_for, remove, rename
-from spacelite.runs.record import RunRecord, TransferRecord, figure, run_id, shown_split
+from spacelite.runs.record import (
+    RunRecord,
+    SearchRecord,
+    TransferRecord,
+    figure,
+    run_id,
+    shown_split,
+)
 from spacelite.runs.store import (
     Run,
     load,
@@ -17,6 +24,7 @@ from spacelite.runs.store import (
 __all__ = [
     "Run",
     "RunRecord",
+    "SearchRecord",
     "TransferRecord",
     "differing",
     "figure",

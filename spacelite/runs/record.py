@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypeVar
 
-from spacelite import heads
+from spacelite import heads, settings
 from spacelite.cache.spec import CacheSpec, canonical, slug
 from spacelite.errors import SpaceliteError
 from spacelite.heads import HeadConfig
-from spacelite.metrics.scores import Scores
+from spacelite.metrics.scores import METRICS, Scores
 from spacelite.runs.reading import read, read_fields
 from spacelite.settings import Config
 from spacelite.tasks import MULTI_LABEL, SINGLE_LABEL, Task
@@ -19,6 +19,46 @@ from spacelite.training.config import FitConfig, TrainingConfig
 
 FORMAT = 1
 C = TypeVar("C", bound=Config)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchRecord:
+    """The search that chose a run's settings.
+
+    Attributes:
+        tried: Number of combinations of settings that were tried.
+        monitor: Metric of the validation split that they were compared by.
+        settings: The settings in which they differed, each with the values that were tried; `head`
+            for kinds of heads.
+    """
+
+    tried: int
+    monitor: str
+    settings: dict[str, list[Any]]
+
+    def words(self, figure: float | None = None) -> str:
+        """The search in words: `chosen on validation (macro F1) from 18 combinations of learning
+        rate and L`.
+
+        Args:
+            figure: The figure of what was chosen; None leaves it out.
+        """
+        metric = METRICS[self.monitor].in_words if self.monitor in METRICS else self.monitor
+        value = "" if figure is None else f" {figure:.4f}"
+        symbols = {"head": "kind of head"}
+        for kind in heads.KINDS.values():
+            symbols |= settings.symbols(kind.config_type)
+        *names, last = [symbols.get(name, name) for name in self.settings] or ["settings"]
+        of = f"{', '.join(names)} and {last}" if names else last
+        return f"chosen on validation ({metric}{value}) from {self.tried:,} combinations of {of}"
+
+    def check(self) -> None:
+        """Raise ValueError if the values of a record that was read mean nothing."""
+        if self.tried < 2:
+            raise ValueError("search.tried is too small")
+        for name, values in self.settings.items():
+            if any(isinstance(value, list | dict) for value in values):
+                raise ValueError(f"search.settings.{name} holds neither numbers nor text")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +84,7 @@ class RunRecord:
             runs lack newer metrics.
         chosen: The settings that the size of the training set chose, each with "auto".
         cross_validated: The settings that cross-validation on train chose, such as C, by name.
+        search: The search that chose the settings; None for a run that was trained as it is.
         checksums: CRC-32 of files of the run, hexadecimal, by name; older runs have none.
         best_epoch: Epoch of the final weights if early stopping chose it, else None.
         seconds: Duration of the training pass.
@@ -69,6 +110,7 @@ class RunRecord:
     # Runs of early versions lack what has a default here; their heads were trained alone.
     chosen: dict[str, str] = field(default_factory=dict)
     cross_validated: dict[str, float] = field(default_factory=dict)
+    search: SearchRecord | None = None
     checksums: dict[str, str] = field(default_factory=dict)
     best_epoch: int | None = None
     seconds: float
@@ -117,6 +159,7 @@ class RunRecord:
             "settings": {**self.head.saved(), **self.training.saved()},
             "chosen": self.chosen,
             "cross_validated": self.cross_validated,
+            "search": None if self.search is None else asdict(self.search),
             "best_epoch": self.best_epoch,
             "cache": self.cache,
             "cache_key": self.cache_key,
@@ -188,6 +231,8 @@ class RunRecord:
     def _check(self) -> None:
         """Raise ValueError if values of the right types contradict each other."""
         _check_scores({"train": {}, **self.metrics}, self.examples)
+        if self.search is not None:
+            self.search.check()
         if self.metrics[self.split]["accuracy"] is None:
             raise ValueError(f"metrics.{self.split}.accuracy is null")
         if len(self.label_names) < 2 - (self.task is MULTI_LABEL):

@@ -24,7 +24,7 @@ from spacelite.heads import HeadConfig
 from spacelite.metrics import predictions
 from spacelite.metrics.predictions import Predictions
 from spacelite.runs.reading import UNREADABLE, read, read_json
-from spacelite.runs.record import EpochRecord, RunRecord, TransferRecord, run_id
+from spacelite.runs.record import EpochRecord, RunRecord, SearchRecord, TransferRecord, run_id
 from spacelite.tasks import task_of
 from spacelite.training.auto import AUTO
 from spacelite.training.config import FitConfig, TrainingConfig
@@ -221,6 +221,7 @@ def save(
     training: TrainingConfig,
     name: str | None = None,
     chosen: Mapping[str, float] | None = None,
+    search: SearchRecord | None = None,
 ) -> Run:
     """Write a trained head to `<cache_dir>/runs/<id>/`, whole or not at all; an earlier run of
     the same id is replaced.
@@ -232,6 +233,7 @@ def save(
         training: Training settings, shared by all heads of the pass.
         name: A name of the run's own. Default: that of the earlier run of the same id, if any.
         chosen: The values that the size of the training set chose, by setting.
+        search: The search that chose the head's settings.
 
     Returns:
         The saved run.
@@ -269,6 +271,7 @@ def save(
         ),
         metrics=head.metrics,
         cross_validated=head.cross_validated,
+        search=search,
         best_epoch=head.best_epoch,
         seconds=head.seconds,
         heads_in_pass=head.heads_in_pass,

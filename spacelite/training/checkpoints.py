@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,22 +45,35 @@ class Checkpoint:
     record: dict[str, Any]
 
 
-def identity(cache: Cache, configs: Sequence[HeadConfig], training: TrainingConfig) -> str:
-    """A hash that identifies a training: cache, heads in their order, and shared settings."""
-    content = {
+def identity(
+    cache: Cache,
+    configs: Sequence[HeadConfig],
+    training: TrainingConfig,
+    searched: Collection[HeadConfig] = (),
+) -> str:
+    """A hash that identifies a training: cache, heads in their order, shared settings, and the
+    heads among which a search chooses, if there is one."""
+    content: dict[str, Any] = {
         "format": FORMAT,
         "cache": cache.spec.cache_key(),
         "heads": [{"kind": config.kind, **config.hashed()} for config in configs],
         "shared": {**training.hashed(), "monitor": training.monitor},
     }
+    if searched:
+        candidates = set(searched)
+        content["search"] = [i for i, config in enumerate(configs) if config in candidates]
     return hashlib.sha256(canonical(content).encode()).hexdigest()
 
 
 def checkpoint_path(
-    cache_dir: Path, cache: Cache, configs: Sequence[HeadConfig], training: TrainingConfig
+    cache_dir: Path,
+    cache: Cache,
+    configs: Sequence[HeadConfig],
+    training: TrainingConfig,
+    searched: Collection[HeadConfig] = (),
 ) -> Path:
     """Where a training on a cache keeps its checkpoint."""
-    name = f"{cache.name}--{identity(cache, configs, training)[:10]}.safetensors"
+    name = f"{cache.name}--{identity(cache, configs, training, searched)[:10]}.safetensors"
     return cache_dir / FOLDER / name
 
 

@@ -16,6 +16,7 @@ from spacelite.heads.batch import Objective
 from spacelite.heads.examples import Parameters
 from spacelite.tasks import task_of
 from spacelite.training import checkpoints, engine, memory
+from spacelite.training.assembly import assembled
 from spacelite.training.batches import input_width, open_splits
 from spacelite.training.checkpoints import Checkpoint
 from spacelite.training.config import TrainingConfig
@@ -23,7 +24,8 @@ from spacelite.training.engine import Workers
 from spacelite.training.evaluation import EpochMetrics, evaluate, stacked
 from spacelite.training.fits import Fits
 from spacelite.training.optimizer import Adam, Moments, schedule_factor
-from spacelite.training.trained import TrainedHead, best_epoch, mean_history
+from spacelite.training.search import Search
+from spacelite.training.trained import TrainedHead, best_entry
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +51,7 @@ def train(
     training: TrainingConfig,
     *,
     device: str = "cpu",
+    search: Search | None = None,
     cache_dir: Path | None = None,
     resume: bool = False,
     fresh: bool = False,
@@ -64,12 +67,15 @@ def train(
         configs: Configs of the heads, without duplicates.
         training: Settings that the heads share.
         device: `cpu` or `cuda`.
+        search: A search among some of the heads: all but the chosen ones are dropped on the way.
+            None: all heads are trained to the end.
         cache_dir: Folder of caches and runs. A checkpoint there keeps the state after each epoch
             until all heads are saved, and an interrupted training of the same settings continues
             from it: the weights will be as without the interruption. None: no checkpoint.
         resume: Fail if there is a checkpoint that cannot be continued, rather than start anew.
         fresh: Delete the checkpoint and train from the start.
-        save: Called with each head that did not diverge, before the checkpoint is deleted.
+        save: Called with each head that neither diverged nor was dropped, before the checkpoint is
+            deleted.
         on_progress: Called with the number of tokens done, and the total.
 
     Returns:
@@ -93,17 +99,18 @@ def train(
     memory.require(cache, configs, training, device)
     checkpoint, apart = None, contextlib.ExitStack()
     if cache_dir is not None:
-        checkpoint = checkpoints.checkpoint_path(cache_dir, cache, configs, training)
+        searched = search.heads if search is not None else ()
+        checkpoint = checkpoints.checkpoint_path(cache_dir, cache, configs, training, searched)
         apart.enter_context(checkpoints.locked(checkpoint, cache, len(configs)))
         if fresh:
             checkpoint.unlink(missing_ok=True)
     with apart, memory.shortage_explained(len(configs)):
         with engine.workers(device) as workers:
-            run = _Training(cache, configs, training, device, workers, on_progress)
+            run = _Training(cache, configs, training, device, workers, on_progress, search)
             results = run.run(checkpoint, resume)
         if save is not None:
             for result in results:
-                if result.stopped is None:
+                if result.kept:
                     save(result)
             if checkpoint is not None:
                 checkpoint.unlink(missing_ok=True)
@@ -122,8 +129,10 @@ class _Training:
         device: str,
         workers: Workers,
         on_progress: OnProgress,
+        search: Search | None,
     ) -> None:
         self.config, self.device, self.workers = training, device, workers
+        self.search = search
         self.started = time.perf_counter()
         self.configs = list(configs)
         members = dict.fromkeys(member for config in configs for member in config.members)
@@ -132,7 +141,8 @@ class _Training:
         epochs = training.epochs if in_epochs else 0
         self.progress = _Progress(on_progress, epochs * per_epoch + cache.tokens)
         self.progress(0)  # reading a large cache takes a while
-        self.identity = checkpoints.identity(cache, configs, training)
+        searched = search.heads if search is not None else ()
+        self.identity = checkpoints.identity(cache, configs, training, searched)
         self.splits = open_splits(cache, device)
         self.by_head = {config: TrainedHead(config) for config in members}
         pooled = [pooling for config in configs for pooling in config.poolings]
@@ -189,7 +199,12 @@ class _Training:
                     head
                 ].parameters or stack.head_parameters(row)
         spent = self._seconds()
-        results = [self._whole(config, spent) for config in self.configs]
+        results = [assembled(config, self.by_head, self.fits, spent) for config in self.configs]
+        in_epochs = sum(config.in_epochs for config in self.configs)
+        for result in results:
+            result.heads_in_pass = in_epochs if result.config.in_epochs else 1
+        if self.search is not None:
+            self._choose(self.search, results)
         self._final_metrics(results)
         return results
 
@@ -239,7 +254,7 @@ class _Training:
                     ended = True
                     continue
                 if self.config.patience is not None:
-                    best = best_epoch(result.history, self.config.monitor)
+                    best = best_entry(result.history, self.config.monitor)["epoch"]
                     if best == epoch:
                         result.best_epoch, result.parameters = epoch, stack.head_parameters(row)
                     if epoch - best >= self.config.patience:
@@ -250,6 +265,10 @@ class _Training:
                         ended = True
                         continue
                 remaining[head] = stack.head_parameters(row)
+        if self.search is not None:
+            self.search.after_epoch(epoch, self.by_head, self.config)
+            kept = {head: own for head, own in remaining.items() if self.by_head[head].kept}
+            ended, remaining = ended or len(kept) < len(remaining), kept
         if ended:
             self._compose(remaining, self._moments())
 
@@ -275,42 +294,20 @@ class _Training:
             for row, head in enumerate(stack.configs)
         }
 
-    def _whole(self, config: HeadConfig, seconds: float) -> TrainedHead:
-        """A head that is wanted, from its members and from its start; `seconds` are those of all
-        epochs."""
-        if not config.in_epochs:
-            fitted = self.fits.of(config)
-            return TrainedHead(
-                config,
-                fitted.parameters,
-                cross_validated=fitted.cross_validated,
-                seconds=self.fits.seconds[config],
-            )
-        members = [self.by_head[member] for member in config.members]
-        first, kind = members[0], heads.kind(config.kind)
-        stopped = next((each.stopped for each in members if each.stopped is not None), None)
-        alone = len(members) == 1
-        whole = TrainedHead(
-            config,
-            history=first.history if alone else mean_history([one.history for one in members]),
-            best_epoch=first.best_epoch if alone else None,
-            stopped=stopped,
-            seconds=seconds,
-            heads_in_pass=sum(config.in_epochs for config in self.configs),
-        )
-        start = None
-        if config.start is not None:
-            start = self.fits.of(config.start)
-            whole.cross_validated = start.cross_validated
-            whole.seconds += self.fits.seconds[config.start]
-        if stopped is None:
-            trained = [each.parameters for each in members]
-            own = trained[0] if alone else kind.in_training().merged(trained)
-            whole.parameters = kind.joined(config, own, start.parameters if start else None)
-        return whole
+    def _choose(self, search: Search, results: Sequence[TrainedHead]) -> None:
+        """Choose among the candidates of a search, on validation alone."""
+        by_head = {result.config: result for result in results}
+        candidates = [head for head in search.heads if by_head[head].kept]
+        own = {head: by_head[head].parameters for head in candidates}
+        stacks = stacked(own, self.objective, self.device)
+        found = evaluate(self.splits["validation"], stacks, self.objective, self.workers)
+        for head in candidates:
+            by_head[head].metrics["validation"] = found[head].scores
+            by_head[head].stop_if_diverged(by_head[head].metrics, "after the last epoch")
+        search.choose(by_head, self.config)
 
     def _final_metrics(self, results: Sequence[TrainedHead]) -> None:
-        by_head = {result.config: result for result in results if result.stopped is None}
+        by_head = {result.config: result for result in results if result.kept}
         final = {config: result.parameters for config, result in by_head.items()}
         stacks = stacked(final, self.objective, self.device)
         for name, split in self.splits.items():
@@ -337,7 +334,12 @@ class _Training:
             for name, value in result.parameters.items():
                 tensors[f"{i}/best/{name}"] = value
         record = [
-            {"history": r.history, "best_epoch": r.best_epoch, "stopped": r.stopped}
+            {
+                "history": r.history,
+                "best_epoch": r.best_epoch,
+                "stopped": r.stopped,
+                "dropped": r.dropped,
+            }
             for r in results
         ]
         about = {
@@ -365,6 +367,7 @@ class _Training:
         for result, record in zip(results, found.record["heads"], strict=True):
             result.history, result.best_epoch = record["history"], record["best_epoch"]
             result.stopped = record["stopped"]
+            result.dropped = record.get("dropped")  # older checkpoints know no search
             result.parameters = parts["best"].get(result.config, {})
         moments = {
             (head, name): (mean, parts["square"][head][name])

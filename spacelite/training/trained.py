@@ -31,6 +31,8 @@ class TrainedHead:
         logits: Logits (N, C) by split, for all splits but train.
         best_epoch: Epoch whose weights were kept, if early stopping was on.
         stopped: Why the head was stopped, if it diverged; else None.
+        dropped: The epoch after which a search dropped the head, if it did; else None. It has no
+            parameters then, and no metrics of the test split.
         cross_validated: The settings that cross-validation chose, by name.
         seconds: Duration of the whole training, shared by its `heads_in_pass` heads.
     """
@@ -42,9 +44,19 @@ class TrainedHead:
     logits: dict[str, torch.Tensor] = field(default_factory=dict)
     best_epoch: int | None = None
     stopped: str | None = None
+    dropped: int | None = None
     cross_validated: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     heads_in_pass: int = 1
+
+    @property
+    def kept(self) -> bool:
+        """Whether the head is there to be saved: it neither diverged nor was dropped."""
+        return self.stopped is None and self.dropped is None
+
+    def drop(self, epoch: int) -> None:
+        """Drop the head after an epoch, in a search."""
+        self.dropped, self.parameters = epoch, {}
 
     def stop_if_diverged(self, by_split: dict[str, Scores], when: str) -> bool:
         """Stop the head, with a warning, if its loss on any split is not finite; True if so."""
@@ -57,16 +69,22 @@ class TrainedHead:
         return True
 
 
-def best_epoch(history: list[dict[str, Any]], monitor: str) -> int:
-    """The first epoch with the best value of `monitor` on the validation split."""
-    if any(entry["validation"][monitor] is None for entry in history):
+def monitored(scores: Scores, monitor: str) -> float:
+    """The value of the monitored metric. Raises SpaceliteError if it has none."""
+    value = scores[monitor]
+    if value is None:
         raise SpaceliteError(
             f"monitor={monitor}: it has no value on the validation split: choose another metric",
             ["monitor"],
         )
-    sign = 1 if METRICS[monitor].higher_is_better else -1
-    best = max(history, key=lambda entry: (sign * entry["validation"][monitor], -entry["epoch"]))
-    return int(best["epoch"])
+    return value
+
+
+def best_entry(history: Sequence[dict[str, Any]], monitor: str) -> dict[str, Any]:
+    """The entry of the first epoch with the best value of `monitor` on the validation split."""
+    values = [monitored(entry["validation"], monitor) for entry in history]
+    best = max(values) if METRICS[monitor].higher_is_better else min(values)
+    return history[values.index(best)]
 
 
 def mean_history(histories: Sequence[list[dict[str, Any]]]) -> list[dict[str, Any]]:

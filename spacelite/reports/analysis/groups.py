@@ -22,6 +22,7 @@ from spacelite.reports.analysis.rows import (
 from spacelite.reports.analysis.sweeps import (
     effective,
     notes,
+    searched,
     sweep_key,
     swept_settings,
     system_name,
@@ -200,6 +201,7 @@ def _group(
     ]
     rows = with_varied([_row(one, data, swept) for one in systems], firsts)
     rows = with_best(with_choice(rows, sweeps))
+    own_data = members[0][1] is None
     spec, epochs = record.spec, record.epochs
     parts = [title, spec.backbone]
     if spec.layer != -1:
@@ -224,7 +226,15 @@ def _group(
         settings=shared_settings(records),
         average=record.average,
         rows=rows,
-        notes=[*notes(rows, sweeps, split), *_cross_validated(rows, systems)],
+        notes=[
+            *notes(rows, sweeps, split),
+            *searched(
+                rows,
+                [[run.record for run in one.runs] for one in systems],
+                split if own_data else "",
+            ),
+            *_cross_validated(rows, systems),
+        ],
         swept=swept,
     )
     return Group(section, systems)

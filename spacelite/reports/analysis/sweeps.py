@@ -117,6 +117,26 @@ def notes(rows: Sequence[Row], sweeps: Sequence[Hashable], split: str) -> list[s
     return made
 
 
+def searched(rows: Sequence[Row], records: Sequence[Sequence[RunRecord]], split: str) -> list[str]:
+    """The searches that chose the settings of rows: what was tried is not in the table.
+
+    Args:
+        rows: R rows.
+        records: The runs of each row, (R, ...).
+        split: The split whose figures the table shows; "" if it is of other data than the search.
+    """
+    made = []
+    for row, own in zip(rows, records, strict=True):
+        words = [record.search.words() for record in own if record.search is not None]
+        made += [f"{row.name}: {each}." for each in dict.fromkeys(words)]
+    if made and split == "validation":
+        made.append(
+            "A search chose on the examples that the table shows, so the figures of what it chose "
+            "are too optimistic."
+        )
+    return made
+
+
 def note(row: Row, sweep: Sequence[Row]) -> str:
     """What was tried in a row's sweep, and what validation chose.
 

@@ -1,0 +1,184 @@
+"""A search in one training: of many combinations of settings the worse half is dropped after some
+epochs, again and again, and validation chooses among those that are left.
+
+Successive halving (Jamieson & Talwalkar 2016, arXiv:1502.07943). Heads do not influence each other,
+so the chosen one is the same as if it had been trained alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from statistics import fmean
+from typing import Any
+
+from spacelite.errors import SpaceliteError
+from spacelite.heads import HeadConfig
+from spacelite.metrics.scores import METRICS
+from spacelite.training.config import TrainingConfig
+from spacelite.training.trained import TrainedHead, best_entry, monitored
+
+log = logging.getLogger(__name__)
+
+PARTS = (8, 4, 2)  # candidates are compared after an eighth, a quarter and a half of the epochs
+
+Candidate = tuple[HeadConfig, ...]  # the heads of one combination of settings, one for each seed
+Results = Mapping[HeadConfig, TrainedHead]
+
+
+def rungs(epochs: int) -> list[int]:
+    """The epochs after which candidates are compared, rounded up, before the last one: 2, 4 and 8
+    of 15."""
+    return sorted({math.ceil(epochs / part) for part in PARTS} - {epochs})
+
+
+@dataclass(frozen=True)
+class Search:
+    """The candidates of a search, in the order of the grid."""
+
+    candidates: tuple[Candidate, ...]
+
+    @classmethod
+    def of(cls, configs: Iterable[HeadConfig]) -> Search:
+        """The search among heads; those that differ only in their seed are one candidate.
+
+        Raises:
+            SpaceliteError: There are not several candidates.
+        """
+        alike: dict[HeadConfig, list[HeadConfig]] = {}
+        for config in configs:
+            alike.setdefault(_without_seed(config), []).append(config)
+        if len(alike) < 2:
+            raise SpaceliteError(
+                "search=True: these settings make a single combination, and a search chooses among "
+                "several: give several values of a setting, or several kinds of heads",
+                ["search"],
+            )
+        return cls(tuple(map(tuple, alike.values())))
+
+    @property
+    def heads(self) -> list[HeadConfig]:
+        """The heads of all candidates."""
+        return [head for candidate in self.candidates for head in candidate]
+
+    def settings(self) -> dict[str, list[Any]]:
+        """The settings in which candidates differ, each with the values that were tried; `head`
+        for kinds of heads."""
+        values: dict[str, dict[Any, None]] = {}
+        for first, *_ in self.candidates:
+            for name, value in {"head": first.kind, **first.settings()}.items():
+                if value is not None:  # it has an effect
+                    values.setdefault(name, {})[value] = None
+        return {
+            name: list(tried) for name, tried in values.items() if len(tried) > 1 and name != "seed"
+        }
+
+    def after_epoch(self, epoch: int, results: Results, training: TrainingConfig) -> None:
+        """Mark as dropped the worse half of the candidates that train in epochs, if this is one of
+        the `rungs`, and whatever is left of candidates of which a seed diverged.
+
+        Args:
+            epoch: The epoch that has ended.
+            results: The heads so far, those of an ensemble its members.
+            training: Settings that the heads share.
+
+        Raises:
+            SpaceliteError: The monitored metric has no value on the validation split.
+        """
+        # An ensemble is compared by the mean over its members, as a head by that over its seeds.
+        members = {
+            each: [results[member] for head in each for member in head.members]
+            for each in self.candidates
+            if each[0].in_epochs
+        }
+        for own in members.values():
+            if any(result.stopped is not None for result in own):
+                _drop(own, epoch)
+        standing = [each for each, own in members.items() if all(result.kept for result in own)]
+        # Of every epoch, so that a metric without a value is refused after the first.
+        figures = {
+            each: fmean(_so_far(result, training) for result in members[each]) for each in standing
+        }
+        if epoch not in rungs(training.epochs) or len(standing) < 2:
+            return
+        # Sorting keeps the order of equal ones: the first in the grid goes on.
+        ranked = sorted(standing, key=lambda each: _better(figures[each], training), reverse=True)
+        half = math.ceil(len(ranked) / 2)
+        going_on = {id(result) for each in ranked[:half] for result in members[each]}
+        for candidate in ranked[half:]:
+            # A member that another candidate has too goes on for it.
+            _drop([result for result in members[candidate] if id(result) not in going_on], epoch)
+        log.info(
+            "search: %s of %s combinations go on after epoch %s of %s; their %s on validation is "
+            "%.4f or better, that of the best one dropped %.4f",
+            half, len(ranked), epoch, training.epochs, METRICS[training.monitor].in_words,
+            figures[ranked[half - 1]], figures[ranked[half]],
+        )  # fmt: skip
+
+    def choose(self, results: Results, training: TrainingConfig) -> None:
+        """Mark all candidates as dropped but the best one on validation; of equal ones the first.
+        If none has come through, those that diverged stay marked as just that.
+
+        Args:
+            results: The heads, trained, with validation metrics.
+            training: Settings that the heads share.
+
+        Raises:
+            SpaceliteError: The monitored metric has no value on the validation split.
+        """
+        standing = [each for each in self.candidates if all(results[head].kept for head in each)]
+        if not standing:
+            return
+        figures = {each: self.figure(each, results, training) for each in standing}
+        best = max(standing, key=lambda each: _better(figures[each], training))
+        for candidate in self.candidates:
+            if candidate is not best:
+                own = [results[head] for head in candidate]
+                _drop(own, training.epochs, also_stopped=True)
+
+    def chosen(self, results: Results) -> Candidate:
+        """The heads of the candidate that was chosen; none if all diverged."""
+        return tuple(head for head in self.heads if results[head].dropped is None)
+
+    def figure(self, candidate: Candidate, results: Results, training: TrainingConfig) -> float:
+        """The figure by which a trained candidate was compared: the monitored metric on validation,
+        the mean over its seeds."""
+        return fmean(
+            monitored(results[head].metrics["validation"], training.monitor) for head in candidate
+        )
+
+    def trained_share(self, results: Results, training: TrainingConfig) -> float | None:
+        """The share of the epochs of all heads that were trained; None if there are no epochs."""
+        counts = [
+            sum(entry["epoch"] > 0 for entry in results[head].history)
+            for head in self.heads
+            if head.in_epochs
+        ]
+        return sum(counts) / (len(counts) * training.epochs) if counts else None
+
+
+def _without_seed(config: HeadConfig) -> HeadConfig:
+    has_one = any(each.name == "seed" for each in fields(config))
+    return replace(config, **{"seed": 0}) if has_one else config
+
+
+def _drop(results: Sequence[TrainedHead], epoch: int, *, also_stopped: bool = False) -> None:
+    for result in results:
+        if result.dropped is None and (also_stopped or result.stopped is None):
+            result.drop(epoch)
+
+
+def _so_far(result: TrainedHead, training: TrainingConfig) -> float:
+    """The monitored metric on validation, with the weights that a head has or, with patience, those
+    of its best epoch."""
+    entry = result.history[-1]
+    if training.patience is not None:
+        entry = best_entry(result.history, training.monitor)
+    return monitored(entry["validation"], training.monitor)
+
+
+def _better(figure: float, training: TrainingConfig) -> float:
+    """A number that is the higher, the better a figure is."""
+    return figure if METRICS[training.monitor].higher_is_better else -figure
