@@ -108,20 +108,6 @@ def test_the_best_strength_is_found_from_the_middle(several):
         assert logistic.cross_entropy(held[:, columns], own) < 400 * np.log(len(columns) + 1)
 
 
-def test_the_judge_chooses():
-    inputs, labels = some(3)
-    problems = SINGLE_LABEL.problems(labels, 3)
-    seen = []
-
-    def judge(held):
-        seen.append(held)
-        return -float(np.abs(held).sum())  # the larger the logits, the better
-
-    found = cross_fit(inputs, problems, 3, AMONG, judge=judge)
-    assert found.strength == AMONG[-1] and len(seen) == 3  # the middle one and two larger
-    np.testing.assert_array_equal(found.held, seen[-1])
-
-
 def test_several_labels():
     inputs, _ = some(2, count=300)
     labels = (inputs[:, :2] + np.random.RandomState(1).normal(size=(300, 2)) > 0.5).astype(int)

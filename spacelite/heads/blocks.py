@@ -11,6 +11,7 @@ Shapes: N examples, p features, C classes.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ import numpy.typing as npt
 
 from spacelite.heads import logistic
 from spacelite.heads.batch import Objective
-from spacelite.heads.crossfit import CrossFitted, Judge, cross_fit
+from spacelite.heads.crossfit import CrossFitted, cross_fit, single_threaded
 from spacelite.heads.examples import Examples, Fitted
 from spacelite.heads.ngrams import NGrams
 from spacelite.lazy import torch
@@ -76,18 +77,6 @@ class Task:
         parts = np.split(found.weight, len(held), axis=1)
         return [part @ self.centre(np.eye(self.classes)) for part in parts], found.bias
 
-    def judge(self, before: Sequence[Array]) -> Judge:
-        """The cross-entropy of a stack of blocks, given the logits of the last one; those `before`
-        it are fixed."""
-
-        def loss(held: Array) -> float:
-            logits = weighed([*before, held], *self.stack([*before, held]))
-            return float(
-                sum(logistic.cross_entropy(logits[:, of], own) for of, own in self.problems)
-            )
-
-        return loss
-
 
 def weighed(held: Sequence[Array], weights: Sequence[Array], bias: Array) -> Array:
     """The logits (N, C) of a stack of blocks, from theirs (N, C)."""
@@ -104,7 +93,7 @@ def fit(
     class_weights: str,
     max_ngram: int = 2,
 ) -> Fitted:
-    """Fit blocks one after the other, and what each weighs.
+    """Fit blocks, and what each weighs.
 
     Args:
         names: The blocks, from BLOCKS.
@@ -120,10 +109,10 @@ def fit(
         objective.task.centred,
         max_ngram,
     )
-    blocks: dict[str, Block] = {}
-    for name in names:
-        before = [block.fitted.held for block in blocks.values()]
-        blocks[name] = BLOCKS[name](name, train, task, task.judge(before))
+    # Side by side, each on one core.
+    with single_threaded(), ThreadPoolExecutor(len(names)) as pool:
+        fits = [pool.submit(BLOCKS[name], name, train, task) for name in names]
+    blocks = {name: fit.result() for name, fit in zip(names, fits, strict=True)}
     held = [block.fitted.held for block in blocks.values()]
     weights, bias = task.stack(held)
     parameters: dict[str, Array] = {}
@@ -145,7 +134,7 @@ def fit(
     )
 
 
-def dense(name: str, train: Examples, task: Task, judge: Judge) -> Block:
+def dense(name: str, train: Examples, task: Task) -> Block:
     """Logistic regression on the standardised vectors of a pooling."""
     inputs = train.features(name).cpu().numpy().astype(np.float32)
     mean = inputs.mean(axis=0, dtype=np.float64)
@@ -159,10 +148,10 @@ def dense(name: str, train: Examples, task: Task, judge: Judge) -> Block:
         folded = weight * scale
         return {f"{name}.weight": folded}, -folded @ mean
 
-    return Block(task.cross_fit(inputs, DENSE, judge=judge), parameters)
+    return Block(task.cross_fit(inputs, DENSE), parameters)
 
 
-def ngrams(name: str, train: Examples, task: Task, judge: Judge) -> Block:
+def ngrams(name: str, train: Examples, task: Task) -> Block:
     """Logistic regression on TF-IDF, with the penalties of NBSVM."""
     ids, offsets = train.token_ids()
     table = NGrams.of(ids, offsets, sublinear=True, longest=task.max_ngram)
@@ -179,7 +168,7 @@ def ngrams(name: str, train: Examples, task: Task, judge: Judge) -> Block:
         own = {f"{name}.keys": table.keys, f"{name}.idf": table.idf, f"{name}.weight": weight}
         return own, np.zeros(len(weight))
 
-    return Block(task.cross_fit(inputs, SPARSE, scales=scales, judge=judge), parameters)
+    return Block(task.cross_fit(inputs, SPARSE, scales=scales), parameters)
 
 
 def log_count_ratios(turned: Any, sample: Array, goal: Array) -> Array:
@@ -201,8 +190,8 @@ def log_count_ratios(turned: Any, sample: Array, goal: Array) -> Array:
     return ratios
 
 
-# Name -> how the block is fitted, in the order in which blocks are fitted.
-BLOCKS: dict[str, Callable[[str, Examples, Task, Judge], Block]] = {
+# Name -> how the block is fitted.
+BLOCKS: dict[str, Callable[[str, Examples, Task], Block]] = {
     "layers": dense,
     "mean": dense,
     "ngrams": ngrams,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +26,17 @@ FOLDS = 5
 CLOSELY = 1e-7  # the last step's decrease of the loss per example, in the final fit
 
 Array = npt.NDArray[Any]
-Judge = Callable[[Array], float]  # logits of held-out examples (N, C) -> the loss to minimise
+
+
+@contextmanager
+def single_threaded() -> Iterator[None]:
+    """Linear algebra on one core: on a busy machine, several threads of one product wait for each
+    other, and it takes ten times as long."""
+    import scipy.linalg  # noqa: F401 - what is not loaded yet cannot be limited
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1):
+        yield
 
 
 @dataclass(frozen=True)
@@ -46,10 +57,9 @@ def cross_fit(
     among: Sequence[float],
     class_weights: str = "none",
     scales: Scales | None = None,
-    judge: Judge | None = None,
 ) -> CrossFitted:
-    """Fit all problems that make up a task, with C chosen by cross-validation, and keep the logits
-    of held-out examples.
+    """Fit all problems that make up a task, with the C that has the lowest cross-entropy in
+    cross-validation, and keep the logits of held-out examples.
 
     The search for C begins in the middle and goes on, first to larger values and then to smaller
     ones, for as long as it helps.
@@ -62,25 +72,7 @@ def cross_fit(
         class_weights: `none` or `balanced`.
         scales: How large each weight may be, computed from the examples that are fitted: the
             penalty is |W / scales|^2 / (2 C). Only for sparse features.
-        judge: What the best C minimises. Default: the cross-entropy of all problems together.
     """
-    import scipy.linalg  # noqa: F401 - what is not loaded yet cannot be limited
-    from threadpoolctl import threadpool_limits
-
-    # On a busy machine, several threads wait for each other and take ten times as long.
-    with threadpool_limits(1):
-        return _cross_fit(inputs, problems, classes, among, class_weights, scales, judge)
-
-
-def _cross_fit(
-    inputs: Any,
-    problems: Sequence[Problem],
-    classes: int,
-    among: Sequence[float],
-    class_weights: str,
-    scales: Scales | None,
-    judge: Judge | None,
-) -> CrossFitted:
     features = Features(inputs)
     targets = np.stack([own for _, own in problems], axis=1)
     middle = len(among) // 2
@@ -123,10 +115,7 @@ def _cross_fit(
         logits = features.times(weights).reshape(len(targets), FOLDS, classes)
         logits = logits + np.array([bias for _, bias in of_folds])
         held = logits[np.arange(len(targets)), fold]
-        if judge is None:
-            loss = sum(cross_entropy(held[:, columns], own) for columns, own in problems)
-        else:
-            loss = judge(held)
+        loss = sum(cross_entropy(held[:, columns], own) for columns, own in problems)
         tried[number] = loss, held
         return loss
 

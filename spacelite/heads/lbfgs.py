@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-MEMORY = 10  # pairs of steps and gradients that L-BFGS keeps
+MEMORY = 6  # pairs of steps and gradients that L-BFGS keeps
 MOST_STEPS, SHORTEST = 500, 1e-10
 
 Array = npt.NDArray[Any]
@@ -59,9 +59,9 @@ def search(rough: Callable[[Array], Array], start: Array, least: float) -> Searc
     by less than `least`."""
     at = start
     value, gradient = yield at
-    pairs: list[tuple[Array, Array, float]] = []
+    pairs = _Pairs(rough, start.size)
     for _ in range(MOST_STEPS):
-        step = _direction(gradient, pairs, rough)
+        step = pairs.direction(gradient)
         slope, length = float(np.vdot(step, gradient)), 1.0
         new = at - step
         new_value, new_gradient = yield new
@@ -71,10 +71,7 @@ def search(rough: Callable[[Array], Array], start: Array, least: float) -> Searc
             new_value, new_gradient = yield new
         if new_value >= value:  # rounding hides any further decrease
             break
-        change, turn = new - at, new_gradient - gradient
-        product = float(np.vdot(change, turn))
-        if product > 0:
-            pairs = [*pairs[1 - MEMORY :], (change, turn, product)]
+        pairs.add(new - at, new_gradient - gradient)
         decrease = value - new_value
         at, value, gradient = new, new_value, new_gradient
         if decrease < least:
@@ -82,19 +79,57 @@ def search(rough: Callable[[Array], Array], start: Array, least: float) -> Searc
     return at
 
 
-def _direction(
-    gradient: Array, pairs: Sequence[tuple[Array, Array, float]], rough: Callable[[Array], Array]
-) -> Array:
-    """The gradient times L-BFGS's inverse of the Hessian."""
-    step, factors = gradient.copy(), []
-    part = np.empty_like(step)  # fresh memory for each product takes longer than the product
-    for change, turn, product in reversed(pairs):
-        factors.append(float(np.vdot(change, step)) / product)
-        step -= np.multiply(factors[-1], turn, out=part)
-    step = rough(step)
-    if pairs:
-        _, turn, product = pairs[-1]
-        step *= product / float(np.vdot(turn, rough(turn)))
-    for (change, turn, product), factor in zip(pairs, reversed(factors), strict=True):
-        step += np.multiply(factor - float(np.vdot(turn, step)) / product, change, out=part)
-    return step
+class _Pairs:
+    """The last steps s of a search and the changes y of the gradient, of which L-BFGS's inverse of
+    the Hessian is made, in the compact form of Byrd, Nocedal & Schnabel (1994), theorem 2.2: it
+    reads each vector twice. In single precision: a step need not be exact, the losses are.
+
+    Args:
+        rough: A rough inverse of the Hessian, symmetric.
+        size: How many numbers a point has.
+    """
+
+    def __init__(self, rough: Callable[[Array], Array], size: int) -> None:
+        self._rough = rough
+        # Rows are overwritten in turn; `_order` has those in use, the oldest first.
+        self._steps, self._changes, self._roughs = np.zeros((3, MEMORY, size), np.float32)
+        self._order: list[int] = []
+        self._products = np.zeros((MEMORY, MEMORY))  # s_i . y_j
+        self._metric = np.zeros((MEMORY, MEMORY))  # y_i . rough(y_j)
+
+    def add(self, step: Array, change: Array) -> None:
+        """Add a pair, unless the function curves downwards along the step."""
+        product = float(np.vdot(step, change))
+        if product <= 0:
+            return
+        row = len(self._order) if len(self._order) < MEMORY else self._order.pop(0)
+        self._order.append(row)
+        rough = self._rough(change)
+        self._steps[row], self._changes[row] = step.ravel(), change.ravel()
+        self._roughs[row] = rough.ravel()
+        used = self._order
+        self._products[used, row] = (self._steps @ self._changes[row])[used]
+        self._products[row, row] = product
+        inner = (self._roughs @ self._changes[row])[used]
+        self._metric[used, row] = self._metric[row, used] = inner
+        self._metric[row, row] = float(np.vdot(change, rough))
+
+    def direction(self, gradient: Array) -> Array:
+        """The gradient times the inverse of the Hessian."""
+        step = self._rough(gradient)
+        if not self._order:
+            return step
+        own = np.ix_(self._order, self._order)
+        products, metric = np.triu(self._products[own]), self._metric[own]
+        scale = products[-1, -1] / metric[-1, -1]  # of the rough inverse
+        flat = gradient.ravel().astype(np.float32)
+        along = (self._steps @ flat)[self._order].astype(np.float64)
+        across = scale * (self._roughs @ flat)[self._order]
+        first = np.linalg.solve(products, along)
+        inner = np.diag(products) * first + scale * (metric @ first) - across
+        of_steps, of_roughs = np.zeros((2, MEMORY), np.float32)
+        of_steps[self._order] = np.linalg.solve(products.T, inner)
+        of_roughs[self._order] = scale * first
+        step *= scale
+        step += (of_steps @ self._steps - of_roughs @ self._roughs).reshape(step.shape)
+        return step
