@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from spacelite import heads
 from spacelite.cache import Cache, embed, verify
 from spacelite.cache import split as splits
-from spacelite.training import TrainingConfig, batches, loop
+from spacelite.training import TrainingConfig, batches, loop, stream
 
 SPACE = heads.config("space", learning_rate=0.01)
 POOLER = heads.config("linear", pooling="pooler", learning_rate=0.01)
@@ -52,7 +52,7 @@ def damage(path, split, dataset, example=0):
 
 def streamed(monkeypatch):
     monkeypatch.setattr(batches, "RESIDENT_SHARE", 0.0)
-    monkeypatch.setattr(batches, "WINDOW", 2**15)
+    monkeypatch.setattr(stream, "WINDOW", 2**15)
 
 
 @pytest.mark.parametrize("resident", [True, False], ids=["resident", "streamed"])
