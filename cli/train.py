@@ -78,8 +78,12 @@ def train(
         ),
     ] = None,
     max_ngram: Annotated[
-        str, typer.Option(help="Tokens of the longest n-grams of the block ngrams: 2 or 3.")
-    ] = "2",
+        str | None,
+        typer.Option(
+            help="Tokens of the longest n-grams of the block ngrams: 2 or 3.  [default: 2]",
+            show_default=False,
+        ),
+    ] = None,
     ensemble: Annotated[
         str,
         typer.Option(
@@ -90,7 +94,8 @@ def train(
     preset: Annotated[
         str | None,
         typer.Option(
-            help="Settings that are recommended together; best: an additive head on layers+ngrams."
+            help="Settings that are recommended together; best: an additive head on "
+            "layers+ngrams+space."
         ),
     ] = None,
     search: Annotated[
@@ -184,7 +189,7 @@ def train(
         "weight_decay": optional_list("--weight-decay", weight_decay, float),
         "pooling": optional_list("--pooling", pooling, str),
         "C": comma_list("--C", c, or_auto(float)),
-        "max_ngram": comma_list("--max-ngram", max_ngram, int),
+        "max_ngram": optional_list("--max-ngram", max_ngram, int),
         "ensemble": comma_list("--ensemble", ensemble, int),
         "blocks": optional_list("--blocks", blocks, str),
     }

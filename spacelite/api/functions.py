@@ -177,7 +177,7 @@ def train(
     pooling: str | Sequence[str] | None = None,
     C: float | str | Sequence[float | str] = "auto",  # noqa: N803 - as in scikit-learn
     blocks: str | Sequence[str] | None = None,
-    max_ngram: int | Sequence[int] = 2,
+    max_ngram: int | Sequence[int] | None = None,
     ensemble: int | Sequence[int] = 1,
     preset: str | None = None,
     search: bool = False,
@@ -218,11 +218,11 @@ def train(
             stronger. "auto" chooses it by cross-validation on train.
         blocks: What additive heads add up, joined by +: `layers`, `mean`, `ngrams`, `space`; one
             combination or several. Default: `layers+ngrams`.
-        max_ngram: Tokens of the longest n-grams of the block `ngrams`, 2 or 3.
+        max_ngram: Tokens of the longest n-grams of the block `ngrams`, 2 or 3. Default: 2.
         ensemble: Number(s) of members of a head with concept spaces: heads with different seeds
             whose logits are averaged, which is one head with more dimensions.
         preset: Settings that are recommended together: `best` is an additive head on
-            `layers+ngrams`.
+            `layers+ngrams+space`.
         search: Whether to keep only the best combination of settings by `monitor` on validation.
             After an eighth, a quarter and a half of the epochs, the worse half is dropped; the rest
             is neither evaluated on test nor saved. `latent`, `learning_rate`, `weight_decay` and
@@ -269,11 +269,17 @@ def train(
     if not isinstance(cache, EmbeddedDataset):
         cache = find_cache(cache, cache_dir or CACHE_DIR)
     folder = Path(cache_dir or cache.cache_dir)
-    given = {"blocks": blocks} if blocks is not None else {}
-    chosen_head = {"head": head} if head != HEADS else {}
-    recommended = preset_settings(preset, {**given, **chosen_head})
-    given |= {key: value for key, value in recommended.items() if key != "head"}
-    head = recommended.get("head", head)
+    own: dict[str, Any] = {
+        "head": head, "latent": latent, "learning_rate": learning_rate,
+        "weight_decay": weight_decay, "blocks": blocks, "max_ngram": max_ngram, "epochs": epochs,
+        "batch_size": batch_size, "schedule": schedule, "patience": patience, "monitor": monitor,
+    }  # fmt: skip
+    given = {
+        key: value
+        for key, value in own.items()
+        if listed(key, value) != listed(key, _default(train, key))
+    }
+    own |= preset_settings(preset, given)
     if "seed" in settings:
         raise SpaceliteError("seed: use seeds, a number of them or a list", ["seeds"])
     for each in settings:
@@ -286,32 +292,30 @@ def train(
         if pooling is None:
             pooling = default_pooling(opened.padding_side)
         examples = len(opened.splits["train"])
-        tuned = {
-            "latent": latent, **given,
-            "learning_rate": learning_rate, "weight_decay": weight_decay,
-        }  # fmt: skip
+        may_be_searched = ("latent", "blocks", "max_ngram", "learning_rate", "weight_decay")
+        tuned = {key: own[key] for key in may_be_searched}
         tuned = {key: value for key, value in tuned.items() if value is not None}
-        kinds = listed("head", head)
+        kinds = listed("head", own["head"])
         tuned = searching.filled(tuned, kinds, opened, search=search)
         numbers = auto.resolve(
             examples,
-            epochs=epochs,
-            batch_size=batch_size,
+            epochs=own["epochs"],
+            batch_size=own["batch_size"],
             learning_rates=listed("learning_rate", tuned["learning_rate"]),
         )
         training = TrainingConfig(
             epochs=numbers.epochs,
             batch_size=numbers.batch_size,
             data_seed=data_seed,
-            schedule=schedule,
+            schedule=own["schedule"],
             clip_norm=clip_norm,
             class_weights=class_weights,
-            patience=patience,
-            monitor=monitor,
+            patience=own["patience"],
+            monitor=own["monitor"],
         )
         named = {
             "inter": inter, "intra": intra, "pooling": pooling, "C": C,
-            "max_ngram": max_ngram, "ensemble": ensemble,
+            "ensemble": ensemble,
             **tuned, **settings,
             "learning_rate": numbers.learning_rates, "seed": seed_list(seeds),
         }  # fmt: skip
@@ -367,7 +371,10 @@ def train(
         [
             (result.config.learning_rate, [entry["validation"]["ce"] for entry in result.history])
             for result in results
-            if isinstance(result.config, TrainedHeadConfig) and result.history and result.kept
+            if isinstance(result.config, TrainedHeadConfig)
+            and result.history
+            and result.kept
+            and result.config.start is None  # on top of others, few updates are enough
         ],
     )
     if improving is not None:
@@ -386,6 +393,10 @@ def train(
         len(before),
         made.sentence(results) if made is not None else "",
     )
+
+
+def _default(function: Callable[..., Any], name: str) -> Any:
+    return inspect.signature(function).parameters[name].default
 
 
 def _arguments(function: Callable[..., Any]) -> set[str]:

@@ -10,7 +10,20 @@ from spacelite.errors import SpaceliteError
 # Name -> arguments of `train`. What a preset does may change with a version of the library; a run's
 # settings are recorded.
 PRESETS: dict[str, dict[str, Any]] = {
-    "best": {"head": "additive", "blocks": "layers+ngrams"},
+    "best": {
+        "head": "additive",
+        "blocks": "layers+ngrams+space",
+        "max_ngram": 3,
+        "latent": 32,
+        "learning_rate": 2e-3,
+        "weight_decay": 0.0,
+        "epochs": 3,
+        "batch_size": 128,
+        "schedule": "cosine",
+        # The start, without the block `space`, is epoch 0: it is kept if no epoch is better.
+        "patience": 3,
+        "monitor": "ce",
+    },
 }
 
 

@@ -21,7 +21,12 @@ from spacelite.training.trained import TrainedHead
 log = logging.getLogger(__name__)
 
 # Arguments of `train` -> what stands for one that is not given: without a search, and with one.
-DEFAULTS: dict[str, Any] = {"latent": 3, "learning_rate": 2e-4, "weight_decay": 0.01}
+DEFAULTS: dict[str, Any] = {
+    "latent": 3,
+    "learning_rate": 2e-4,
+    "weight_decay": 0.01,
+    "max_ngram": 2,
+}
 LISTS: dict[str, Sequence[Any]] = {
     "latent": (3, 16, 32),
     "learning_rate": (5e-4, 2e-3, 5e-3),
@@ -63,7 +68,7 @@ def filled(
             ["layers"],
         )
         log.warning("%s", left_out)
-    return {**lists, **given}
+    return {**DEFAULTS, **lists, **given}
 
 
 @dataclass(frozen=True)
