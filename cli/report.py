@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -29,6 +30,12 @@ STYLES = {
     "split": "dim",
     "tried": "dim",
 }  # of lines
+
+
+class Names(textwrap.TextWrapper):
+    """Wraps names of systems after spaces, hyphens (rich does not) and the + of blocks."""
+
+    wordsep_re = re.compile(r"(\s+)|(?<=\w[-+])(?=\w)")
 
 
 def report(
@@ -200,17 +207,24 @@ def show(sections: Sequence[Section], also: str | None = None, end: str = "\n") 
         console.out().print(Text(section.title, style="bold"))
         console.out().print(Text(section.subtitle, style="dim"))
         table = systems_table(section, also, places=4 if wide else 3, short=True)
-        missing = _print_systems(table, gap=2 if wide else 1)
+        missing = _print_systems(table, [*_spare(section), *DISPENSABLE], gap=2 if wide else 1)
         if missing:
-            note = f"Left out on this narrow terminal: {', '.join(missing)}."
+            note = f"Left out on this narrow terminal: {', '.join(missing).rstrip('.')}."
             console.out().print(Text(note, style="dim"))
         for note in section.notes:
             console.out().print(Text(note, style="dim"))
         console.out().print(end=end)
 
 
-def _print_systems(table: Table, gap: int) -> list[str]:
-    """Print a table of systems, and return the headings of the columns that did not fit."""
+def _spare(section: Section) -> list[str]:
+    """The headings of settings that tell no rows with the same name apart."""
+    needed = {name for row in section.rows for name in row.varied}
+    return [heading for name, heading in section.swept.items() if name not in needed][::-1]
+
+
+def _print_systems(table: Table, dispensable: Sequence[str], gap: int) -> list[str]:
+    """Print a table of systems without those of the dispensable columns, from the first, that do
+    not fit. Return their headings."""
     from rich import box
     from rich.table import Table as RichTable
     from rich.text import Text
@@ -225,7 +239,7 @@ def _print_systems(table: Table, gap: int) -> list[str]:
         """Columns that are left for names, beside figures, gaps and the rule's ends."""
         return console.out().width - sum(widths[at] + gap for at in columns[1:]) - gap - 1
 
-    for heading in DISPENSABLE:
+    for heading in dispensable:
         if room() < LEAST_NAME:
             columns = [at for at in columns if table.columns[at] != heading]
     names = max(room(), LEAST_NAME)
@@ -236,8 +250,7 @@ def _print_systems(table: Table, gap: int) -> list[str]:
     for line in table.lines:
         below = line.kind not in ("measured", "tried")
         name = f"  {line.cells[0].text}" if below else line.cells[0].text
-        # rich does not wrap at hyphens.
-        cells = [Text("\n".join(textwrap.wrap(name, names, subsequent_indent="  ")))]
+        cells = [Text("\n".join(Names(names, subsequent_indent="  ").wrap(name)))]
         for at in columns[1:]:
             cell = line.cells[at]
             text = Text(_figure(line, at), style="bold" if cell.best else "")

@@ -54,7 +54,7 @@ def train(
         ),
     ] = None,
     head: Annotated[
-        str, typer.Option(help="Kind(s): space, linear, mlp, logreg, tfidf, additive.")
+        str, typer.Option(help="Kind(s): space, linear, mlp, additive, logreg, tfidf.")
     ] = HEADS,
     latent: Annotated[
         str | None,

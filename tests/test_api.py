@@ -242,7 +242,7 @@ def test_the_newest_complete_cache_is_the_default(cache, tmp_path, embed, review
         ({"seeds": 0}, "seeds=0: give a number of seeds, 1 to 10,000, or a list of them"),
         ({"seeds": [0, -1]}, r"seeds=0,-1: -1 is not a whole number from 0 to 2\^63 - 1"),
         ({"latent": 2.5}, "latent=2.5: "),
-        ({"head": "tree"}, "head=tree: choose from space, linear, mlp, logreg"),
+        ({"head": "tree"}, "head=tree: choose from space, linear, mlp, additive"),
         ({"schedule": "step"}, "schedule=step: choose from constant, cosine"),
         ({"monitor": "auc", "patience": 2}, "monitor=auc: choose from "),
         ({"device": "cuda:99"}, "device=cuda:99"),
@@ -260,7 +260,7 @@ def test_the_same_error_names_the_option_on_the_command_line(cache, tmp_path):
     for options, said in (
         (["--lr", "0"], "error: --lr 0: give a number above 0"),
         (["--seeds", "0"], "error: --seeds 0: give a number of seeds, 1 to 10,000"),
-        (["--head", "tree"], "error: --head tree: choose from space, linear, mlp, logreg"),
+        (["--head", "tree"], "error: --head tree: choose from space, linear, mlp, additive"),
         (["--batch-size", "0"], "error: --batch-size 0: give a whole number of at least 1"),
         (["--device", "cuda:99"], "error: --device cuda:99"),
     ):

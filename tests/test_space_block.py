@@ -248,6 +248,7 @@ def test_alone_or_among_others_the_same_head(cache):
     configs = [
         config(), config(seed=1), config("space"), config(latent=2), config(ensemble=2),
         heads.config("space", learning_rate=0.01), config("ngrams"), config("ngrams+space"),
+        heads.config("space", ensemble=2), heads.config("space", latent=2, ensemble=3),
     ]  # fmt: skip
     together = train(cache, configs, TRAINING)
     for one, found in zip(configs, together, strict=True):

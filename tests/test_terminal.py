@@ -16,6 +16,7 @@ from conftest import WORDS, refusal
 from rich.text import Text
 from spacelite_cli import console, tables
 from spacelite_cli.app import app
+from spacelite_cli.report import Names
 from typer.testing import CliRunner
 
 import spacelite
@@ -310,6 +311,50 @@ def test_with_several_labels_a_text_single_labels_are_left_out(bert, tmp_path):
 
 
 # An ascii-only terminal.
+
+
+@pytest.fixture(scope="module")
+def many_settings(cache_path, tmp_path_factory):
+    """What `train` and `report` print at 80 columns of heads that differ in many settings."""
+    there = ["--cache-dir", str(tmp_path_factory.mktemp("many"))]
+    options = {"env": {"COLUMNS": "80"}, "catch_exceptions": False}
+    train = [
+        "train", "--cache", str(cache_path), *there, "--epochs", "2", "--head", "space,additive",
+        "--blocks", "ngrams,ngrams+space", "--max-ngram", "2,3", "--ensemble", "1,2", "--lr",
+        "0.001,0.01", "--weight-decay", "0,0.01", "--latent", "2,3",
+    ]  # fmt: skip
+    return [
+        CliRunner().invoke(app, command, **options).stdout
+        for command in (train, ["report", *there])
+    ]
+
+
+def test_every_figure_has_its_place_at_80_columns(many_settings):
+    trained, report = (shown.splitlines() for shown in many_settings)
+    for lines, last in (
+        (trained, ["Seed", "Split", "CE", "Acc.", "F1"]),
+        (report, ["CE", "Acc.", "F1", "Seeds"]),
+    ):
+        assert max(len(line) for line in lines if line.startswith(" ")) <= 80
+        (head,) = [line for line in lines if line.startswith(" System")]
+        assert [name for name in head.split() if name in last] == last
+
+
+def test_names_hold_the_settings_that_differ(many_settings):
+    trained, report = (" ".join(shown.split()) for shown in many_settings)
+    for setting in ("learning rate 0.01", "weight decay 0", "ensemble 2", "max ngram 3"):
+        assert f", {setting}" in trained
+    assert " additive (ngrams+space) L=2, " in trained
+    assert "Left out on this narrow terminal: " in report and ".." not in report
+    # One value of C for many systems: each named once.
+    (chose,) = [line for line in report.split(". ") if "chose C of ngrams" in line]
+    assert chose.count("additive (ngrams)") == chose.count("additive (ngrams+space)") == 1
+
+
+def test_names_wrap_between_blocks():
+    found = Names(20, subsequent_indent="  ").wrap("additive (layers+ngrams+space), ensemble 2")
+    assert found == ["additive (layers+", "  ngrams+space),", "  ensemble 2"]
+    assert Names(20).wrap("a weight-decay of 1e-05") == ["a weight-decay of", "1e-05"]
 
 
 def test_an_ascii_only_terminal_gets_question_marks_and_no_error(run, tmp_path):

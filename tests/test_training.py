@@ -623,7 +623,11 @@ def test_features_are_the_pooled_tokens(pooling, cache):
         ({"latent": 0}, {}, "latent=0: give a whole number from 1 to 10,000"),
         ({"latent": 10_001}, {}, "latent=10001: give a whole number from 1 to 10,000"),
         ({"seed": -1}, {}, r"seed=-1: give a whole number from 0 to 2^63 - 1"),
-        ({"kind": "forest"}, {}, "head=forest: choose from space, linear, mlp, logreg, tfidf"),
+        (
+            {"kind": "forest"},
+            {},
+            "head=forest: choose from space, linear, mlp, additive, ",
+        ),
         ({}, {"epochs": 0}, "epochs=0: give a whole number of at least 1"),
         ({}, {"data_seed": 10**20}, "data_seed=100000000000000000000: give a whole number from 0"),
         ({}, {"batch_size": 0}, "batch_size=0: give a whole number of at least 1"),

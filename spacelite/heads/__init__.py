@@ -46,9 +46,9 @@ KINDS: dict[str, type[Head]] = {
     "space": SpaceHead,
     "linear": LinearHead,
     "mlp": MLPHead,
+    "additive": AdditiveHead,
     "logreg": LogregHead,
     "tfidf": TfidfHead,
-    "additive": AdditiveHead,
 }
 
 

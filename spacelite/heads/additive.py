@@ -96,7 +96,7 @@ class AdditiveConfig(EnsembleConfig):
     @property
     @override
     def name(self) -> str:
-        large = f" L={self.latent}" if self.in_epochs else ""
+        large = f" L={self.latent}" if self.in_epochs and self.latent != 3 else ""
         return f"additive ({self.blocks}){large}"
 
     @property

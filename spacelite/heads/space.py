@@ -116,7 +116,7 @@ class SpaceHead(TokenHead):
     @classmethod
     @override
     def stack_key(cls, config: Any) -> tuple[object, ...]:
-        return (config.kind, config.latent)
+        return (config.kind, config.dimensions)
 
     @classmethod
     @override

@@ -10,7 +10,7 @@ from spacelite.runs.record import RunRecord
 from spacelite.runs.store import Run
 
 # Settings that the name of a head holds, or that have an entry of their own.
-ELSEWHERE = ("seed", "epochs", "pooling", "latent", "monitor")
+ELSEWHERE = ("seed", "epochs", "pooling", "latent", "blocks", "monitor")
 
 
 def varying(settings: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -242,12 +242,15 @@ def _group(
 
 def _cross_validated(rows: Sequence[Row], systems: Sequence[System]) -> list[str]:
     """A note on the settings that cross-validation chose."""
-    chosen: dict[str, list[str]] = {}
+    chosen: dict[str, dict[float, list[str]]] = {}
     for row, system in zip(rows, systems, strict=True):
         for name, value in system.runs[0].record.cross_validated.items():
-            chosen.setdefault(name, []).append(f"{value:g} for {row.name}")
+            chosen.setdefault(name, {}).setdefault(value, []).append(row.title)
     return [
-        f"Cross-validation on train chose {name}: {', '.join(own)}." for name, own in chosen.items()
+        f"Cross-validation on train chose {name}: "
+        + "; ".join(f"{c:g} for {', '.join(dict.fromkeys(own))}" for c, own in values.items())
+        + "."
+        for name, values in chosen.items()
     ]
 
 

@@ -128,8 +128,14 @@ def mean_std(values: Sequence[float]) -> MeanStd:
 
 
 def all_settings(record: RunRecord) -> dict[str, Any]:
-    """The settings of a run, of its head and of its training, except the seed."""
-    return {name: value for name, value in record.settings.items() if name != "seed"}
+    """The settings of a run, of its head and of its training, except the seed and those that have
+    no effect on its kind of head."""
+    idle = record.head.settings().keys() - settings.effective(record.head).keys()
+    return {
+        name: value
+        for name, value in record.settings.items()
+        if name != "seed" and name not in idle
+    }
 
 
 def shared_settings(records: Sequence[RunRecord]) -> dict[str, Any]:

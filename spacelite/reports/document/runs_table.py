@@ -4,39 +4,46 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from spacelite import settings
 from spacelite.metrics.scores import METRICS
+from spacelite.reports.analysis.rows import shown
+from spacelite.reports.analysis.sweeps import effective
 from spacelite.reports.document.blocks import Cell, Line, Table
 from spacelite.reports.document.wording import decimals, number
 from spacelite.runs import Run, figure
 from spacelite.runs.listing import varying
 
 SHOWN = ("loss", "ce", "accuracy", "f1_macro")
+LOSS_WEIGHTS = ("inter", "intra")
 CONTINUED = "continued"  # kind of a line that belongs to the same run as the line above
-ALWAYS = ("inter", "intra", "seed")  # settings that have a column even if they do not differ
+IN_NAME = ("pooling", "latent", "blocks", "monitor")  # settings that a system's name says
 
 
 def runs_table(runs: Sequence[Run], metrics: Sequence[str] = SHOWN) -> Table:
-    """A table of runs with a line per split: a run's first line begins with the system's name, its
-    second with the run's name or id. Settings that differ between the runs have columns.
+    """A table of runs with a line per split: a run's first line begins with the system's name and
+    the settings that differ between the runs, its second with the run's name or id. Weights of
+    losses and seeds have columns, where a run has them.
 
     Args:
         runs: The runs, at least one.
-        metrics: Metrics to show.
+        metrics: Metrics to show. The loss is left out if it is each run's cross-entropy.
     """
-    settings = [run.record.settings for run in runs]
-    in_name = ("pooling", "latent", "monitor")
-    differing = [name for name in varying(settings) if name not in (*ALWAYS, *in_name)]
-    columns = (*ALWAYS, *differing)
+    own = [run.record.settings for run in runs]
+    weighted = any(each.get(name) for each in own for name in LOSS_WEIGHTS)
+    seeded = any(each.get("seed") is not None for each in own)
+    columns = [*(LOSS_WEIGHTS if weighted else ()), *(["seed"] if seeded else [])]
+    every = [scores for run in runs for scores in run.record.metrics.values()]
+    if all(figure(scores, "loss") == figure(scores, "ce") for scores in every):
+        metrics = [name for name in metrics if name != "loss"]
     lines = []
-    for run, own in zip(runs, settings, strict=True):
-        shown = [own.get(name) for name in columns]
+    for run, system, given in zip(runs, _systems(runs), own, strict=True):
         for index, (split, scores) in enumerate(run.record.metrics.items()):
-            name = [run.record.system, run.record.name or short_id(run), ""][min(index, 2)]
-            values = [_setting(value) if index == 0 else "" for value in shown]
+            name = [system, run.record.name or short_id(run), ""][min(index, 2)]
+            values = [number(given.get(column)) if index == 0 else "" for column in columns]
             figures = [_metric(figure(scores, metric)) for metric in metrics]
             cells = [Cell(text) for text in (name, *values, split, *figures)]
             lines.append(Line(cells, CONTINUED if index else ""))
-    headings = [name.replace("_", " ").capitalize() for name in columns]
+    headings = [name.capitalize() for name in columns]
     return Table(
         "Runs",
         ["System, run", *headings, "Split", *(METRICS[name].short for name in metrics)],
@@ -45,13 +52,22 @@ def runs_table(runs: Sequence[Run], metrics: Sequence[str] = SHOWN) -> Table:
     )
 
 
+def _systems(runs: Sequence[Run]) -> list[str]:
+    """Each run's system with the settings that differ: `space L=16, learning rate 0.001`."""
+    records = [run.record for run in runs]
+    own = [effective(record) for record in records]
+    names = [name for name in varying(own) if name not in IN_NAME]
+    made = []
+    for record, values in zip(records, own, strict=True):
+        symbols = {**settings.symbols(record.head), **settings.symbols(record.training)}
+        details = [f"{symbols[name]} {shown(values[name])}" for name in names if name in values]
+        made.append(", ".join([record.system, *details]))
+    return made
+
+
 def short_id(run: Run) -> str:
     """The last part of a run's id, which is enough to identify it."""
     return run.id.rpartition("--")[2]
-
-
-def _setting(value: object) -> str:
-    return number(value) if isinstance(value, int | float) or value is None else str(value)
 
 
 def _metric(value: float | None) -> str:
