@@ -35,7 +35,7 @@ def demo(
         cache_dir,
     )
     with console.progress() as on_progress:
-        runs = api.train(
+        published = api.train(
             cache,
             inter=INTER,
             intra=INTRA,
@@ -45,6 +45,12 @@ def demo(
             batch_size=BATCH_SIZE,
             progress=on_progress,
         )
+    _announce(f"spacelite train --preset best --seeds {seeds}", cache_dir)
+    with console.progress() as on_progress:
+        recommended = api.train(  # the baselines are there already
+            cache, preset="best", seeds=numbers, baselines=False, progress=on_progress
+        )
+    runs = published + recommended
     _announce("spacelite report", cache_dir)
     if runs:
         report = api.report(runs, examples=False, progress=False)
@@ -52,7 +58,8 @@ def demo(
             console.print_json(report.as_json())
         else:
             print_report(report.findings, cache_dir)
-    refuse_stopped(runs)
+    for trained in (published, recommended):
+        refuse_stopped(trained)
 
 
 def _announce(command: str, cache_dir: Path) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 TERMINAL = "terminal"  # the one format that only the command line has
 LEAST_NAME = 14  # columns for the names of systems
+MOST_NAME = 36  # columns that names take if only settings have to be left out for that
 DISPENSABLE = ("Rec.", "Prec.", "Loss", "Params", "AUROC")  # left out first on narrow terminals
 STYLES = {
     "published": "dim italic",
@@ -207,7 +208,7 @@ def show(sections: Sequence[Section], also: str | None = None, end: str = "\n") 
         console.out().print(Text(section.title, style="bold"))
         console.out().print(Text(section.subtitle, style="dim"))
         table = systems_table(section, also, places=4 if wide else 3, short=True)
-        missing = _print_systems(table, [*_spare(section), *DISPENSABLE], gap=2 if wide else 1)
+        missing = _print_systems(table, _spare(section), gap=2 if wide else 1)
         if missing:
             note = f"Left out on this narrow terminal: {', '.join(missing).rstrip('.')}."
             console.out().print(Text(note, style="dim"))
@@ -222,9 +223,9 @@ def _spare(section: Section) -> list[str]:
     return [heading for name, heading in section.swept.items() if name not in needed][::-1]
 
 
-def _print_systems(table: Table, dispensable: Sequence[str], gap: int) -> list[str]:
-    """Print a table of systems without those of the dispensable columns, from the first, that do
-    not fit. Return their headings."""
+def _print_systems(table: Table, spare: Sequence[str], gap: int) -> list[str]:
+    """Print a table of systems without those of the spare and dispensable columns, from the first,
+    that do not fit. Return their headings."""
     from rich import box
     from rich.table import Table as RichTable
     from rich.text import Text
@@ -239,8 +240,9 @@ def _print_systems(table: Table, dispensable: Sequence[str], gap: int) -> list[s
         """Columns that are left for names, beside figures, gaps and the rule's ends."""
         return console.out().width - sum(widths[at] + gap for at in columns[1:]) - gap - 1
 
-    for heading in dispensable:
-        if room() < LEAST_NAME:
+    longest = min(MOST_NAME, max(len(line.cells[0].text) for line in table.lines))
+    for heading in [*spare, *DISPENSABLE]:
+        if room() < (longest if heading in spare else LEAST_NAME):
             columns = [at for at in columns if table.columns[at] != heading]
     names = max(room(), LEAST_NAME)
     shown = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, gap - 1, 0, 0))

@@ -95,6 +95,12 @@ def test_train_and_report_say_it(cache_path, tmp_path):
     assert done.exit_code == 0 and "updates" not in done.stderr, done.stderr
     shown = " ".join(CliRunner().invoke(app, report).stdout.split())
     assert "1 of 2 systems had only 15 updates in training" in shown, shown
+    # A head on top of others starts at their optimum: it needs few.
+    on_top = ["--head", "additive", "--blocks", "ngrams+space", "--epochs", "2"]
+    done = CliRunner().invoke(app, [*heads, *on_top])
+    assert done.exit_code == 0 and "updates" not in done.stderr, done.stderr
+    shown = " ".join(CliRunner().invoke(app, report).stdout.split())
+    assert "1 of 2 systems had only 15 updates in training" in shown, shown
 
 
 @pytest.fixture(scope="module")

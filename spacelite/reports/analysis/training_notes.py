@@ -21,9 +21,14 @@ def of_group(group: Group, curves: Sequence[Curve]) -> list[str]:
     """
     settings: dict[str, TrainingConfig] = {}  # of the systems that are trained in epochs
     for row, system in group.named:
-        training = system.runs[0].record.training
-        if row.chosen and system.transfers is None and isinstance(training, TrainingConfig):
-            settings[row.name] = training
+        record = system.runs[0].record
+        if (
+            row.chosen
+            and system.transfers is None
+            and isinstance(record.training, TrainingConfig)
+            and record.head.start is None  # on top of others, few updates are enough
+        ):
+            settings[row.name] = record.training
     examples = group.section.examples["train"]
     updates = [advice.few_updates(examples, one) for one in settings.values()]
     few = [count for count in updates if count is not None]
