@@ -19,22 +19,25 @@ def of_group(group: Group, curves: Sequence[Curve]) -> list[str]:
         group: The group.
         curves: Its systems' metrics by epoch.
     """
-    settings: dict[str, TrainingConfig] = {}  # of the systems that are trained in epochs
+    # Systems that are trained in epochs. Of those on top of others, few updates are enough.
+    settings: dict[str, TrainingConfig] = {}
+    on_top = 0
     for row, system in group.named:
         record = system.runs[0].record
-        if (
-            row.chosen
-            and system.transfers is None
-            and isinstance(record.training, TrainingConfig)
-            and record.head.start is None  # on top of others, few updates are enough
+        if not (
+            row.chosen and system.transfers is None and isinstance(record.training, TrainingConfig)
         ):
+            continue
+        if record.head.start is None:
             settings[row.name] = record.training
+        else:
+            on_top += 1
     examples = group.section.examples["train"]
     updates = [advice.few_updates(examples, one) for one in settings.values()]
     few = [count for count in updates if count is not None]
     if few:
-        whole = len(few) == len(settings)
-        who = "The heads" if whole else f"{len(few)} of {len(settings)} systems"
+        of = len(settings) + on_top
+        who = "The heads" if len(few) == of else f"{len(few)} of {of} systems"
         count = f"{min(few)}" if len(set(few)) == 1 else f"{min(few)} to {max(few)}"
         return [f"{who} had only {count} updates in training, too few for most data: {REMEDY}."]
     entropies = {
