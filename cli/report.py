@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 TERMINAL = "terminal"  # the one format that only the command line has
 LEAST_NAME = 14  # columns for the names of systems
-MOST_NAME = 36  # columns that names take if only settings have to be left out for that
 DISPENSABLE = ("Rec.", "Prec.", "Loss", "Params", "AUROC")  # left out first on narrow terminals
 STYLES = {
     "published": "dim italic",
@@ -208,7 +207,7 @@ def show(sections: Sequence[Section], also: str | None = None, end: str = "\n") 
         console.out().print(Text(section.title, style="bold"))
         console.out().print(Text(section.subtitle, style="dim"))
         table = systems_table(section, also, places=4 if wide else 3, short=True)
-        missing = _print_systems(table, _spare(section), gap=2 if wide else 1)
+        missing = _print_systems(table, gap=2 if wide else 1)
         if missing:
             note = f"Left out on this narrow terminal: {', '.join(missing).rstrip('.')}."
             console.out().print(Text(note, style="dim"))
@@ -217,15 +216,8 @@ def show(sections: Sequence[Section], also: str | None = None, end: str = "\n") 
         console.out().print(end=end)
 
 
-def _spare(section: Section) -> list[str]:
-    """The headings of settings that tell no rows with the same name apart."""
-    needed = {name for row in section.rows for name in row.varied}
-    return [heading for name, heading in section.swept.items() if name not in needed][::-1]
-
-
-def _print_systems(table: Table, spare: Sequence[str], gap: int) -> list[str]:
-    """Print a table of systems without those of the spare and dispensable columns, from the first,
-    that do not fit. Return their headings."""
+def _print_systems(table: Table, gap: int) -> list[str]:
+    """Print a table of systems, and return the headings of the columns that did not fit."""
     from rich import box
     from rich.table import Table as RichTable
     from rich.text import Text
@@ -240,9 +232,8 @@ def _print_systems(table: Table, spare: Sequence[str], gap: int) -> list[str]:
         """Columns that are left for names, beside figures, gaps and the rule's ends."""
         return console.out().width - sum(widths[at] + gap for at in columns[1:]) - gap - 1
 
-    longest = min(MOST_NAME, max(len(line.cells[0].text) for line in table.lines))
-    for heading in [*spare, *DISPENSABLE]:
-        if room() < (longest if heading in spare else LEAST_NAME):
+    for heading in DISPENSABLE:
+        if room() < LEAST_NAME:
             columns = [at for at in columns if table.columns[at] != heading]
     names = max(room(), LEAST_NAME)
     shown = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, gap - 1, 0, 0))

@@ -72,6 +72,24 @@ def test_latent_dimensions_are_a_column_and_loss_weights_are_systems():
     assert alone.rows[0].title == "space L=16" and alone.swept == {}
 
 
+def test_settings_that_differ_between_systems_are_a_sentence_and_no_columns():
+    runs = [
+        run_with(settings={"learning_rate": 1e-3}),
+        run_with(settings={"inter": 0.2}),
+        run_with(head="linear", settings={"latent": None, "pooling": "mean"}),
+        run_with(settings={"intra": 0.1, "latent": 16, "epochs": 1, "batch_size": 32}),
+    ]
+    (section,) = sections_of(runs)
+    assert section.swept == {} and [row.tried for row in section.rows] == [1] * 4
+    assert section.notes == [
+        "Trained with: space: 5 epochs, batch 256, learning rate 0.001; space + inter 0.2, linear "
+        "(mean): 5 epochs, batch 256, learning rate 0.0002; space L=16 + intra 0.1: 1 epoch, "
+        "batch 32, learning rate 0.0002."
+    ]
+    assert "batch" not in section.subtitle and "epoch" not in section.title
+    assert "weight decay 0.01" in section.subtitle  # as all
+
+
 def test_a_setting_without_effect_tells_nothing_apart():
     runs = [run_with(), run_with(settings={"patience": 3, "monitor": "f1_macro"})]
     (section,) = sections_of(runs)

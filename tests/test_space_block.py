@@ -1,6 +1,7 @@
 """The block of concept spaces in additive heads, and ensembles: against autograd, plain loops and
 separate trainings."""
 
+import re
 import shutil
 
 import numpy as np
@@ -19,6 +20,7 @@ from spacelite.errors import SpaceliteError
 from spacelite.heads import SpaceBlock
 from spacelite.heads.batch import Objective
 from spacelite.heads.examples import Tokens
+from spacelite.reports.render import explained
 from spacelite.training import TrainingConfig, batches, engine, evaluation, loop, stream, train
 
 ON_TOP = "mean+ngrams+space"
@@ -378,6 +380,19 @@ def test_a_saved_head_is_evaluated_predicted_with_and_explained(index, saved, be
     assert example.logits == pytest.approx(
         inference_logits(run, cache, "test")[3].tolist(), abs=2e-2
     )
+
+
+def test_the_page_of_an_explanation_shows_each_block(saved, bert):
+    run = saved[2][3]
+    found = inference.explain_text(run, "good film plot", backbone=str(bert), device="cpu")
+    page = explained.page(found, 1, 4, "about")
+    assert "through this block" in page and "the block&#39;s part of the logits is computed" in page
+    table = re.search(r'<table class="blocks.*?</table>', page, re.S).group()
+    assert [*re.findall(r"From (\w+)", table)] == ["layers", "ngrams", "space"]
+    cells = re.findall(r"<td[^>]*>([^<]*)</td>", table)
+    shown = np.array([float(cell.replace("−", "-")) for cell in cells]).reshape(-1, 3)
+    assert shown.sum(axis=1) == pytest.approx(found.shares[:, 1], abs=2e-4)
+    assert len(shown) == len(found.words)
 
 
 def by_hand(run, hidden, ids, states):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from spacelite import heads
+from spacelite import heads, settings
 from spacelite.metrics.predictions import Predictions
 from spacelite.metrics.scores import METRICS, Scores
 from spacelite.reports.analysis.rows import (
@@ -195,10 +195,10 @@ def _group(
         systems.append(System([run for run, _ in own], transfers or None))
     records = [run.record for run, _ in members]
     firsts = [one.runs[0].record for one in systems]
-    swept = swept_settings(firsts)
     sweeps = [
         own.same_but_seed() if own.same_but_seed() in alone else sweep_key(own) for own in firsts
     ]
+    swept = swept_settings(firsts, sweeps)
     rows = with_varied([_row(one, data, swept) for one in systems], firsts)
     rows = with_best(with_choice(rows, sweeps))
     own_data = members[0][1] is None
@@ -210,7 +210,8 @@ def _group(
         parts.append(f"at most {spec.max_length} tokens")
     if spec.padding != "none":
         parts.append("padded positions counted")
-    if epochs is not None and "epochs" not in swept:
+    shared = shared_settings(records)
+    if epochs is not None and "epochs" in shared and "epochs" not in swept:
         parts.append(f"{epochs} epoch{'s' if epochs != 1 else ''}")
     section = Section(
         title=", ".join(parts),
@@ -223,10 +224,11 @@ def _group(
         cache=cache,
         split=split,
         examples=examples,
-        settings=shared_settings(records),
+        settings=shared,
         average=record.average,
         rows=rows,
         notes=[
+            *_trained_with(rows, firsts, {*shared, *swept}),
             *notes(rows, sweeps, split),
             *searched(
                 rows,
@@ -238,6 +240,33 @@ def _group(
         swept=swept,
     )
     return Group(section, systems)
+
+
+def _trained_with(
+    rows: Sequence[Row], records: Sequence[RunRecord], known: Collection[str]
+) -> list[str]:
+    """A note on how systems were trained that were not all trained alike.
+
+    Args:
+        rows: R rows.
+        records: A record of each, (R,).
+        known: Settings that the table or its subtitle show.
+    """
+    ways: dict[str, list[str]] = {}
+    for row, record in zip(rows, records, strict=True):
+        without = {*known, *row.varied, "latent"}  # names have L
+        words = [
+            *settings.words(record.training, without),
+            *settings.words(record.head, without),
+        ]
+        if record.epochs is not None and "epochs" not in without:
+            words.insert(0, f"{record.epochs} epoch{'s' if record.epochs != 1 else ''}")
+        if words:
+            ways.setdefault(", ".join(words), []).append(row.title)
+    if not ways:
+        return []
+    said = [f"{', '.join(dict.fromkeys(own))}: {words}" for words, own in ways.items()]
+    return [f"Trained with: {'; '.join(said)}."]
 
 
 def _cross_validated(rows: Sequence[Row], systems: Sequence[System]) -> list[str]:

@@ -28,8 +28,13 @@ def sweep_key(record: RunRecord) -> tuple[Any, ...]:
     return (record.head.kind, *sorted(kept.items()))
 
 
-def swept_settings(records: Sequence[RunRecord]) -> dict[str, str]:
-    """The tuned settings that differ between runs, each with its heading in tables."""
+def swept_settings(records: Sequence[RunRecord], sweeps: Sequence[Hashable]) -> dict[str, str]:
+    """The tuned settings that differ within a sweep, each with its heading in tables.
+
+    Args:
+        records: R records.
+        sweeps: The sweep of each, (R,): equal keys for those of one sweep.
+    """
     tuned = {
         name: symbol[0].upper() + symbol[1:]
         for record in records
@@ -37,7 +42,10 @@ def swept_settings(records: Sequence[RunRecord]) -> dict[str, str]:
         for name, symbol in settings.symbols(config).items()
         if name in settings.tuned(config)
     }
-    differing = varying([effective(record) for record in records])
+    members: dict[Hashable, list[dict[str, Any]]] = {}
+    for record, key in zip(records, sweeps, strict=True):
+        members.setdefault(key, []).append(effective(record))
+    differing = {name for own in members.values() for name in varying(own)}
     return {name: heading for name, heading in tuned.items() if name in differing}
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from spacelite.heads.additive import SPACE
 from spacelite.inference import Explanation
 from spacelite.reports.document import wording
 from spacelite.reports.document.blocks import Cell, Heading, Line, Paragraph, Table
@@ -51,6 +52,8 @@ def page(
     if explanation.spaces:
         elements += _spaces(explanation, label, explanation.spaces, latent)
     elements += [Element.of(Heading(1, "Every word")), Element.of(_every_word(explanation))]
+    if explanation.block_names:
+        elements.append(Element.of(_blocks(explanation, label)))
     return render(f"What contributes to {name}", elements)
 
 
@@ -85,9 +88,11 @@ def _spaces(
     shown = sorted(
         sorted(range(len(spaces)), key=lambda c: -explanation.probabilities[c])[:MOST_SPACES]
     )
+    among_others = SPACE in explanation.block_names
+    own = explanation.block_shares(SPACE) if among_others else explanation.shares
     of_tokens = [
         (word.text, float(share), index)
-        for word, share in zip(explanation.words, explanation.shares[:, label], strict=True)
+        for word, share in zip(explanation.words, own[:, label], strict=True)
         for index in word.tokens
     ]
     of_tokens.sort(key=lambda one: one[2])
@@ -97,10 +102,15 @@ def _spaces(
         figures.concept_space(explanation.labels[c], spaces[c], words, shares, about) for c in shown
     ]
     axes = spaces[0].shape[1]
+    name = explanation.labels[label]
+    if among_others:
+        colours = f"Green points contribute to {name} through this block, orange ones count"
+        use = "the block's part of the logits is"
+    else:
+        colours, use = f"Green points contribute to {name}, orange ones count", "the logits are"
     text = (
-        "Every token is a point; hovering shows its word. Green points contribute to "
-        f"{explanation.labels[label]}, orange ones count against it; the diamond is their "
-        "centroid, from which the logits are computed."
+        f"Every token is a point; hovering shows its word. {colours} against it; the diamond is "
+        f"their centroid, from which {use} computed."
     )
     if latent is not None and latent > axes:
         text += f" Of {latent} dimensions the first {axes} principal axes of the text are shown."
@@ -111,6 +121,24 @@ def _spaces(
         Element.of(Paragraph(text)),
         Element("spaces", panels=[(f"space-{i}", panel) for i, panel in enumerate(panels)]),
     ]
+
+
+def _blocks(explanation: Explanation, label: int) -> Table:
+    """Each word's share in a label's logit from each block of the head."""
+    names = explanation.block_names
+    parts = np.stack([explanation.block_shares(name)[:, label] for name in names], axis=1)
+    strongest = float(np.abs(parts).max(initial=0.0)) or 1.0
+    lines = [
+        Line(
+            [
+                Cell(word.text),
+                *(Cell(wording.share(one), weight=abs(one) / strongest) for one in own.tolist()),
+            ]
+        )
+        for word, own in zip(explanation.words, parts, strict=True)
+    ]
+    title = f"Shares of words in the logit of {explanation.labels[label]}, by block of the head"
+    return Table(title, ["Word", *(f"From {name}" for name in names)], lines, "blocks")
 
 
 def _every_word(explanation: Explanation) -> Table:
