@@ -1,6 +1,7 @@
 """Runs on disk: format, whole or not at all, damage."""
 
 import json
+import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -73,6 +74,17 @@ def test_run_is_the_documented_format(saved, trained, cache_path):
             "patience", "monitor",
         }  # fmt: skip
         assert json.loads((run.folder / "history.json").read_text()) == head.history
+
+
+def test_a_run_is_readable_for_everyone_whom_the_umask_lets(cache_path, trained, tmp_path):
+    """Several people may share a cache folder: no file is for its owner alone."""
+    before = os.umask(0o022)
+    try:
+        with Cache(cache_path) as cache:
+            folder = runs.save(tmp_path, cache, trained[0], TRAINING).folder
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o644}
 
 
 def test_a_loaded_run_is_the_saved_one(saved, trained):
@@ -210,14 +222,18 @@ def test_a_run_whose_successor_cannot_take_its_name_stays(
 def test_a_disk_that_is_full_for_the_weights_is_one_line(
     cache_path, trained, tmp_path, monkeypatch
 ):
-    import safetensors.numpy
+    real = files.write_bytes
 
-    def full(*arguments):
-        raise safetensors.SafetensorError("I/O error: No space left on device (os error 28)")
+    def full(path, content):
+        if path.name == "head.safetensors":
+            path.write_bytes(content[:10])
+            raise OSError(28, "No space left on device")
+        real(path, content)
 
-    monkeypatch.setattr(safetensors.numpy, "save_file", full)
+    monkeypatch.setattr(files, "write_bytes", full)
     with Cache(cache_path) as cache, pytest.raises(SpaceliteError, match="No space left"):
         runs.save(tmp_path, cache, trained[0], TRAINING)
+    assert not list(runs.runs_folder(tmp_path).glob("*/")) and runs.load_all(tmp_path) == []
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 1}'])

@@ -241,7 +241,7 @@ def save(
     Raises:
         SpaceliteError: The run cannot be written.
     """
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     own: FitConfig = training if head.config.in_epochs else training.for_fitting()
     task = task_of(cache.splits["train"].labels)
@@ -285,10 +285,12 @@ def save(
             _tidy(folder, partial, former)  # an earlier process may have been killed here
             try:
                 partial.mkdir()
-                save_file(parameters, partial / PARAMETERS)
+                content = save(parameters)
+                # Not by save_file of safetensors: only the file's owner could read it.
+                files.write_bytes(partial / PARAMETERS, content)
                 files.write_json(partial / HISTORY, head.history)
                 predictions.save(partial / PREDICTIONS, predictions_of(cache, head.logits))
-                checksums = {PARAMETERS: files.checksum((partial / PARAMETERS).read_bytes())}
+                checksums = {PARAMETERS: files.checksum(content)}
                 record = replace(record, checksums=checksums)
                 files.write_json(partial / RECORD, record.as_json())
                 if folder.exists():
@@ -298,9 +300,10 @@ def save(
                 _tidy(folder, partial, former)
     except SpaceliteError:
         raise
-    except Exception as error:  # safetensors raises an error of its own if the disk is full
-        reason = (isinstance(error, OSError) and error.strerror) or one_line(error, 80)
-        raise SpaceliteError(f"run {run} cannot be saved in {folder.parent}: {reason}") from error
+    except OSError as error:
+        raise SpaceliteError(
+            f"run {run} cannot be saved in {folder.parent}: {error.strerror or one_line(error, 80)}"
+        ) from error
     return Run(folder, record)
 
 
