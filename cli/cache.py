@@ -109,9 +109,12 @@ def _age(seconds: float) -> str:
 def info(name: Name, cache_dir: CacheDir = CACHE_DIR, as_json: Json = False) -> None:
     """Show a cache's spec and the sizes of its splits."""
     from spacelite import cache
+    from spacelite.cache import reuse
 
     path = cache.find(cache_dir, name)
     with cache.Cache(path) as opened:
+        examples = sum(map(len, opened.splits.values()))
+        plan = reuse.read(path, opened.key, examples)
         names, first = opened.label_names, next(iter(opened.splits.values()))
         splits = {
             split: {
@@ -128,6 +131,7 @@ def info(name: Name, cache_dir: CacheDir = CACHE_DIR, as_json: Json = False) -> 
             "width": first.width,
             "pooler": first.has_pooler,
             "layers": None if opened.layers is None else opened.layers.layers,
+            "copied": plan.sources,
             "key": opened.key,
             "spec": opened.spec.as_json(),
         }
@@ -142,6 +146,8 @@ def info(name: Name, cache_dir: CacheDir = CACHE_DIR, as_json: Json = False) -> 
     fields.add_column(no_wrap=True)
     fields.add_column(overflow="fold")
     rows = {"path": path, **{name: content[name] for name in ("width", "pooler", "layers")}}
+    if plan.sources:
+        rows["copied"] = [f"{count:,} texts from {name}" for name, count in plan.sources.items()]
     for key, value in {**rows, "key": content["key"], **content["spec"]}.items():
         shown = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
         fields.add_row(Text(key, style="dim"), Text(shown))

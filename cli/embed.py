@@ -68,6 +68,14 @@ def embed(
     label_column: LabelColumn = None,
     labels_as: LabelsAs = "auto",
     skip_empty: SkipEmpty = False,
+    no_reuse: Annotated[
+        bool,
+        typer.Option(
+            "--no-reuse",
+            help="Run every text, also those that other caches hold or that stand in the data "
+            "twice.",
+        ),
+    ] = False,
     data_dir: DataDir = None,
     cache_dir: CacheDir = CACHE_DIR,
     as_json: Json = False,
@@ -94,6 +102,7 @@ def embed(
             label_column=label_column,
             labels_as=labels_as,
             skip_empty=skip_empty,
+            reuse=not no_reuse,
             data_dir=data_dir,
             progress=on_progress,
         )
@@ -128,6 +137,7 @@ def describe(done: EmbeddedDataset) -> dict[str, Any]:
         **done.state.as_json(),
         "hit": done.hit,
         "seconds": done.seconds,
+        "copied": done.copied,
         "labels": done.labels,
         "duplicates": done.duplicates.as_json(),
         "unknown": done.unknown.as_json(),

@@ -17,6 +17,7 @@ Progress = bool | OnProgress
 # Phase -> (description, unit).
 PHASES = {
     "tokenize": ("tokenizing", "texts"),
+    "copy": ("copying", "tokens"),
     "embed": ("embedding", "tokens"),
     "train": ("training", "tokens"),
     "predict": ("predicting", "texts"),

@@ -407,13 +407,17 @@ def test_progress_is_bars_nothing_or_a_function(embed, cache, cache_dir, capfd, 
     data = {"texts": TEXTS[:20], "labels": LABELS[:20]}
     embed(**data, name="silent", progress=False)
     assert capfd.readouterr() == ("", "")
-    embed(**data, name="counted", progress=count)
+    embed(**data, name="counted", progress=count, reuse=False)
     assert {phase for phase, _, _ in calls} == {"tokenize", "embed"}
     last = [call for call in calls if call[0] == "embed"][-1]
     assert last[1] == last[2] > 0
-    embed(**data, name="bars", progress=True)
+    embed(**data, name="bars", progress=True, reuse=False)
     out, err = capfd.readouterr()
     assert out == "" and "embedding" in err and "100%" in err
+    calls.clear()
+    embed(**data, name="copied", progress=count)
+    assert {phase for phase, _, _ in calls} == {"tokenize", "copy"}
+    assert calls[-1][1] == calls[-1][2] == last[2]
     spacelite.train(cache, epochs=1, head="linear", cache_dir=tmp_path, progress=False)
     assert capfd.readouterr() == ("", "")
 

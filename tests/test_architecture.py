@@ -36,7 +36,7 @@ ORDER = {
     ],
     "cache": [
         "dtypes", "spec", "hdf5", "split", "layers", "store", "unknown", "texts", "duplicates",
-        "journal", "folder", "layout", "tokenizing", "embedding", "__init__",
+        "reuse", "journal", "folder", "layout", "tokenizing", "computing", "embedding", "__init__",
     ],
     "training": [
         "config", "auto", "advice", "machine", "stream", "batches", "optimizer", "engine",

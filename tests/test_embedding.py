@@ -154,8 +154,8 @@ def counted(real):
 # Die just before one of the system calls that change the file.
 for name in ("pwrite", "fsync"):
     setattr(os, name, counted(getattr(os, name)))
-import spacelite.cache.embedding
-spacelite.cache.embedding.COMMIT_SECONDS = 0.0
+import spacelite.cache.computing
+spacelite.cache.computing.COMMIT_SECONDS = 0.0
 embed(backbone=sys.argv[1], dataset=sys.argv[2], cache_dir=Path(sys.argv[3]), device="cpu",
       tokens_per_batch=100)
 """
@@ -198,17 +198,17 @@ def test_after_ctrl_c_it_continues_where_it_stopped(bert, reviews, tmp_path, cal
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path, bert, reviews, tokens_per_batch=100, on_progress=interrupt)
+        run(tmp_path, bert, reviews, reuse=False, tokens_per_batch=100, on_progress=interrupt)
     state = states(tmp_path)[0]
     assert state.tokens_done == seen[-1] and not state.complete
     first = sum(calls)
     calls.clear()
     progress = []
-    done = run(tmp_path, bert, reviews, tokens_per_batch=100,
+    done = run(tmp_path, bert, reviews, reuse=False, tokens_per_batch=100,
                on_progress=lambda *event: progress.append(event))  # fmt: skip
     assert first + sum(calls) == 100, "nothing is computed twice"
     assert next(event for event in progress if event[0] == "embed")[1] == seen[-1]
-    whole = run(tmp_path / "whole", bert, reviews, tokens_per_batch=100)
+    whole = run(tmp_path / "whole", bert, reviews, reuse=False, tokens_per_batch=100)
     assert digest(done.path) == digest(whole.path)
 
 

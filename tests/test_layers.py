@@ -111,7 +111,7 @@ def test_layers_are_added_to_a_finished_cache_and_nothing_else_is_written(
     assert run(tmp_path, bert, reviews).hit, "a plain embed leaves it as it is"
     assert not layers_path(path).exists() and not calls
     added = run(tmp_path, bert, reviews, layers=True)
-    assert not added.hit and added.path == path and sum(calls) == 100
+    assert not added.hit and added.path == path and sum(calls) == 99  # one text stands twice
     assert digest(path) == before and path.stat().st_mtime_ns == times
     whole = run(tmp_path / "whole", bert, reviews).path
     assert digests(path) == digests(whole)

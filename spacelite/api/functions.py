@@ -57,6 +57,7 @@ def embed(
     data_dir: str | Path | None = None,
     labels_as: str = "auto",
     skip_empty: bool = False,
+    reuse: bool = True,
     progress: Progress = True,
 ) -> EmbeddedDataset:
     """Run a frozen backbone once over a data set and keep every token's hidden state.
@@ -89,6 +90,10 @@ def embed(
         labels_as: `auto` to read labels that are all whole numbers as numbers, `text` to keep every
             label as it is written.
         skip_empty: Whether rows with an empty text are left out.
+        reuse: Whether the hidden states of texts that other caches in `cache_dir` hold are copied
+            from them, and texts that stand in the data set more than once are run once. Copied
+            hidden states equal computed ones to about 1e-3, since the last bits depend on the batch
+            in which they were computed; False computes them all.
         progress: True for bars, False for none, or a function called with (phase, done, total).
 
     Returns:
@@ -121,10 +126,11 @@ def embed(
             data_dir=None if data_dir is None else Path(data_dir),
             labels_as=labels_as,
             skip_empty=skip_empty,
+            reuse=reuse,
             on_progress=on_progress,
         )
     local = str(Path(backbone).absolute()) if Path(backbone).is_dir() else None
-    embedded = EmbeddedDataset(done.path, folder, done.hit, done.seconds, local)
+    embedded = EmbeddedDataset(done.path, folder, done.hit, done.seconds, local, done.copied)
     repeated = embedded.duplicates
     warnings = (repeated.leaked, repeated.contradicted, *embedded.unknown.lines)
     for warning in filter(None, warnings):

@@ -42,6 +42,7 @@ class EmbeddedDataset:
         hit: Whether the cache existed already.
         seconds: Duration of the call of `embed`.
         backbone: Folder of the backbone, if `embed` was given a local folder.
+        copied: Number of texts whose hidden states the call copied from other caches.
     """
 
     path: Path
@@ -49,6 +50,7 @@ class EmbeddedDataset:
     hit: bool = True
     seconds: float = 0.0
     backbone: str | None = None
+    copied: int = 0
 
     def __post_init__(self) -> None:
         # It stays usable when the program changes its working folder.

@@ -9,17 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from spacelite import backbones, files
-from spacelite.backbones import BackboneFiles, Output
-from spacelite.cache import journal, layout, store, tokenizing, unknown
+from spacelite.backbones import BackboneFiles
 from spacelite.cache import layers as layer_means
+from spacelite.cache import layout, store, tokenizing, unknown
+from spacelite.cache import reuse as reusing
 from spacelite.cache import texts as cached_texts
-from spacelite.cache.dtypes import StoredType, stored_type
+from spacelite.cache.computing import Run
+from spacelite.cache.dtypes import stored_type
 from spacelite.cache.spec import CacheSpec
-from spacelite.cache.tokenizing import Examples, OnProgress
+from spacelite.cache.tokenizing import OnProgress
 from spacelite.data import inputs
 from spacelite.data.splits import TextDataset
 from spacelite.errors import SpaceliteError
@@ -27,9 +26,6 @@ from spacelite.errors import SpaceliteError
 log = logging.getLogger(__name__)
 
 PADDINGS = ("none", "max_length")
-COMMIT_SECONDS = 2.0  # most work that can be lost if the machine loses power
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -41,12 +37,14 @@ class Embedded:
         hit: Whether the cache existed already.
         seconds: Duration of the call.
         layer_seconds: The part of it in which the means of all layers were computed and written.
+        copied: Number of examples whose hidden states this call copied from other caches.
     """
 
     path: Path
     hit: bool
     seconds: float
     layer_seconds: float = 0.0
+    copied: int = 0
 
 
 def embed(
@@ -71,6 +69,7 @@ def embed(
     data_dir: Path | None = None,
     labels_as: str = "auto",
     skip_empty: bool = False,
+    reuse: bool = True,
     training: bool = True,
     check: Callable[[TextDataset], None] = lambda texts: None,
     on_progress: OnProgress = lambda phase, done, total: None,
@@ -105,6 +104,10 @@ def embed(
         labels_as: `auto` to read labels that are all whole numbers as numbers, `text` to keep every
             label as it is written.
         skip_empty: Whether rows with an empty text are left out.
+        reuse: Whether the hidden states of texts that other caches in `cache_dir` hold are copied
+            from them, and texts that stand in the data set more than once are run once. Hidden
+            states depend in their last bits on the batch in which they were computed, so they equal
+            those of a cache without reuse to about 1e-3, not to the byte.
         training: Whether the data are to be trained on. If not, they may lack a train split, or
             have a single label or example.
         check: Called with the data set once it is read, before anything is computed; it may raise.
@@ -119,7 +122,7 @@ def embed(
             full: the message says what to do.
     """
     started = time.perf_counter()
-    stored = stored_type(dtype)
+    stored_type(dtype)  # refused before anything is read
     if padding not in PADDINGS:
         raise SpaceliteError(f"padding={padding}: choose {' or '.join(PADDINGS)}", ["padding"])
     backbones.check_budget(tokens_per_batch)
@@ -169,7 +172,8 @@ def embed(
             if not model.layers:
                 _do_without_layers(model, required=layers is True)
             splits = tokenizing.index(found, examples)
-            if path.exists():
+            new = not path.exists()
+            if not new:
                 layout.check_index(path, splits)
             layout.lay_out(path, spec, splits, model, examples.tokens.padding_side)
             cached_texts.keep(path, spec.cache_key(), found.splits)
@@ -180,15 +184,22 @@ def embed(
                     examples.tokens.special,
                 ),
             )
+            if new and reuse:
+                plan = reusing.find(path, spec, examples.tokens.ids, with_layers=model.all_layers)
+                if plan.reuses:
+                    reusing.write(path, spec.cache_key(), plan)
+            else:
+                plan = reusing.read(path, spec.cache_key(), len(examples.lengths))
             budget = tokens_per_batch or backbones.default_budget(device)
-            run = _Run(path, model, examples, stored, layers is True, on_progress)
+            run = Run(path, spec, model, examples, plan, layers is True, on_progress)
             try:
                 run(budget)
             finally:
                 store.add_seconds(path, time.perf_counter() - locked)
             if model.all_layers:
                 log.info("layer means computed and written in %.1f s", run.layer_seconds)
-            return Embedded(path, False, time.perf_counter() - started, run.layer_seconds)
+            seconds = time.perf_counter() - started
+            return Embedded(path, False, seconds, run.layer_seconds, run.copied)
     return Embedded(path, True, time.perf_counter() - started)
 
 
@@ -268,85 +279,3 @@ def _log_differences(path: Path, spec: CacheSpec) -> None:
         except SpaceliteError:
             continue  # `cache list` shows damaged files
         log.info("%s has other settings (%s): embedding into a new cache", other.stem, differences)
-
-
-class _Run:
-    """Computes the hidden states of every example that is not done yet."""
-
-    def __init__(
-        self,
-        path: Path,
-        model: backbones.Backbone,
-        examples: Examples,
-        stored: StoredType,
-        layers_required: bool,
-        on_progress: OnProgress,
-    ) -> None:
-        self.path, self.model, self.examples, self.stored = path, model, examples, stored
-        self.layers_required, self.on_progress = layers_required, on_progress
-        self.layer_seconds = 0.0  # spent on layer means
-
-    def __call__(self, budget: int) -> None:
-        examples = self.examples
-        with journal.Writers(self.path, self.model.all_layers) as writers:
-            done_before = np.concatenate([writers.done(split) for split in examples.splits])
-            total, count = int(examples.lengths.sum()), int(examples.lengths[done_before].sum())
-            if count:
-                log.info("continuing: %s of %s tokens are done", f"{count:,}", f"{total:,}")
-            self.on_progress("embed", count, total)
-            limit = budget
-            committed = time.monotonic()
-            try:
-                for batch in backbones.plan_batches(examples.lengths, budget):
-                    if done_before[batch].all():
-                        continue
-                    # The whole batch is computed even if part of it is done: the last bit of an
-                    # example's numbers depends on the batch that it is computed in.
-                    output, limit = backbones.forward(
-                        self.model, examples.tokens, batch, self.stored.encode, limit
-                    )
-                    self._write(writers, batch, output)
-                    count += int(examples.lengths[batch[~done_before[batch]]].sum())
-                    if time.monotonic() - committed > COMMIT_SECONDS:
-                        writers.commit()
-                        committed = time.monotonic()
-                    self.on_progress("embed", count, total)
-            finally:
-                writers.commit()
-
-    def _write(self, writers: journal.Writers, batch: Array, output: Output) -> None:
-        located = [self.examples.location(int(example)) for example in batch]
-        if (writer := writers.tokens) is not None:
-            for row, (split, index) in enumerate(located):
-                if not writer.done[split][index]:
-                    _check_finite(output.hidden[row], split, index, self.stored)
-                    pooled = None if output.pooled is None else output.pooled[row]
-                    writer.write(split, index, output.hidden[row], pooled)
-        if writers.layers is None or output.means is None:
-            return
-        started = time.perf_counter()
-        for row, (split, index) in enumerate(located):
-            if not writers.layers.done[split][index]:
-                if not np.isfinite(output.means[row]).all():
-                    self._drop_layers(writers, split, index)
-                    break
-                writers.layers.write(split, index, output.means[row])
-        self.layer_seconds += output.mean_seconds + time.perf_counter() - started
-
-    def _drop_layers(self, writers: journal.Writers, split: str, index: int) -> None:
-        found = f"{split} example {index} has layer means that float16 cannot hold"
-        if self.layers_required:
-            raise SpaceliteError(f"{found}: leave layers=True out", ["layers"])
-        log.warning("%s: the layer means are left out", found)
-        writers.drop_layers()
-        self.model.all_layers = False
-
-
-def _check_finite(rows: Array, split: str, index: int, stored: StoredType) -> None:
-    if not np.isfinite(rows).all():
-        wider = stored.dtype != "float32"
-        remedy = "use dtype=float32" if wider else "choose another backbone or layer"
-        raise SpaceliteError(
-            f"{split} example {index} has hidden states that {stored.dtype} cannot hold: {remedy}",
-            ["dtype", "backbone", "layer"],
-        )

@@ -116,6 +116,12 @@ class LayerMeans:
             )
         return means.reshape(len(means), -1)
 
+    def intact(self, example: int) -> Array | None:
+        """The means of an example, (layers, d) float16; None if their checksum no longer
+        matches."""
+        means: Array = self._group["means"][example : example + 1]
+        return None if self._damaged(example, means) else means[0]
+
     def damaged(self, first: int, last: int) -> list[int]:
         """Which of the examples first:last are done and no longer match their checksums."""
         found = self._damaged(first, self._group["means"][first:last])

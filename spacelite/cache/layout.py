@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from spacelite import backbones, files
-from spacelite.cache import layers, store, unknown
+from spacelite.cache import layers, reuse, store, unknown
 from spacelite.cache.spec import CacheSpec
 from spacelite.cache.split import SplitIndex
 from spacelite.errors import SpaceliteError
@@ -43,7 +43,7 @@ def lay_out(
         # Left over from a cache that was deleted by hand, or from a process that was killed here.
         for former in (
             store.timing_path(path), store.partial_path(path), unknown.counts_path(path),
-            own_layers, layers.partial_path(path),
+            own_layers, layers.partial_path(path), reuse.plan_path(path),
         ):  # fmt: skip
             former.unlink(missing_ok=True)
     elif model.all_layers:

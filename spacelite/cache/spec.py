@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +97,12 @@ class CacheSpec:
                 f"most {LONGEST_NAME}: give the data set or the backbone a shorter name"
             )
         return embeddings_folder(cache_dir) / name
+
+    def embeds_like(self, other: CacheSpec) -> bool:
+        """Whether a text has the same hidden states in both caches: everything but the data set is
+        the same."""
+        data = ("dataset", "dataset_hash", "label_names")
+        return self == replace(other, **{name: getattr(self, name) for name in data})
 
     def differences(self, other: CacheSpec) -> list[str]:
         """The fields in which this spec differs from `other`: `max_length 12 instead of 256`."""

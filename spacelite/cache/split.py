@@ -171,6 +171,17 @@ class CachedSplit:
         self._unchecked[first:last] = False
         return rows
 
+    def intact(self, example: int) -> tuple[Array, Array | None] | None:
+        """An example's rows as they are stored, and the pooler's output, (d,) float32 (None without
+        a pooler); None if their checksums no longer match."""
+        rows = self.read_tokens(*self.offsets[example : example + 2].tolist())
+        if self._damaged_rows(example, example + 1, rows):
+            return None
+        if not self.has_pooler:
+            return rows, None
+        pooled: Array = self._group["pooled"][example : example + 1]
+        return None if self._damaged_pooled(example, pooled) else (rows, pooled[0])
+
     def damaged(self, first: int, last: int) -> list[int]:
         """Which of the examples first:last no longer match their checksums."""
         rows = self.read_tokens(int(self.offsets[first]), int(self.offsets[last]))

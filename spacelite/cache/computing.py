@@ -1,0 +1,235 @@
+"""Write the hidden states of every example into a cache that was laid out: copied from other caches
+or computed, whatever is not done yet."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from spacelite import backbones
+from spacelite.cache import journal, reuse
+from spacelite.cache.dtypes import StoredType, stored_type
+from spacelite.cache.folder import few
+from spacelite.cache.reuse import Plan, Source, Taken
+from spacelite.cache.spec import CacheSpec
+from spacelite.cache.tokenizing import Examples, OnProgress
+from spacelite.errors import SpaceliteError
+from spacelite.files import human_bytes
+
+log = logging.getLogger(__name__)
+
+COMMIT_SECONDS = 2.0  # most work that can be lost if the machine loses power
+
+Array = npt.NDArray[Any]
+
+
+class Run:
+    """Writes the hidden states of every example that is not done yet.
+
+    Args:
+        path: The cache file, which has been laid out.
+        spec: Its spec.
+        model: The backbone.
+        examples: The tokens of all N examples.
+        plan: Where the hidden states of each come from.
+        layers_required: Whether layer means that cannot be stored are an error.
+        on_progress: Called with the phase (`copy` or `embed`), the number of tokens and the total.
+
+    Attributes:
+        layer_seconds: The time that layer means took.
+        copied: The number of examples that were copied from other caches.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        spec: CacheSpec,
+        model: backbones.Backbone,
+        examples: Examples,
+        plan: Plan,
+        layers_required: bool,
+        on_progress: OnProgress,
+    ) -> None:
+        self.path, self.spec, self.model = path, spec, model
+        self.examples, self.plan = examples, plan
+        self.layers_required, self.on_progress = layers_required, on_progress
+        self.stored = stored_type(spec.dtype)
+        self.layer_seconds = 0.0
+        self.copied = 0
+        self._committed = time.monotonic()
+
+    def __call__(self, tokens_per_batch: int) -> None:
+        """Copy, then compute in batches of at most so many tokens. Raises SpaceliteError if a file
+        cannot be written, memory is too small, or numbers are too large for the stored type."""
+        with journal.Writers(self.path, self.model.all_layers) as writers:
+            if count := self._tokens(np.flatnonzero(self._done(writers))):
+                total = int(self.examples.lengths.sum())
+                log.info("continuing: %s of %s tokens are done", f"{count:,}", f"{total:,}")
+            try:
+                self._copy(writers)
+                self._compute(writers, tokens_per_batch)
+            finally:
+                writers.commit()
+
+    def _done(self, writers: journal.Writers) -> Array:
+        """Which examples are done, (N,) bool."""
+        return np.concatenate([writers.done(split) for split in self.examples.splits])
+
+    def _tokens(self, examples: Array) -> int:
+        return int(self.examples.lengths[examples].sum())
+
+    def _commit_at_times(self, writers: journal.Writers) -> None:
+        if time.monotonic() - self._committed > COMMIT_SECONDS:
+            writers.commit()
+            self._committed = time.monotonic()
+
+    # Copying.
+
+    def _copy(self, writers: journal.Writers) -> None:
+        """Copy what the plan says. What cannot be copied any more is computed; the plan is changed
+        before anything is, so that a run that is continued forms the same batches."""
+        wanted = self.plan.copied[~self._done(writers)[self.plan.copied]]
+        if not len(wanted):
+            return
+        progress = _Progress("copy", self._tokens(wanted), 0, self.on_progress)
+        missing: list[int] = []
+        size = 0
+        for number, name in enumerate(self.plan.caches):
+            own = wanted[self.plan.cache[wanted] == number]
+            # In the order of the other file.
+            order = np.lexsort((self.plan.row[own], self.plan.split[own]))
+            with ExitStack() as stack:
+                try:
+                    other = Source(self.path.with_name(f"{name}.h5"), self.spec)
+                    source = stack.enter_context(other)
+                except SpaceliteError as error:
+                    log.info("%s", error)
+                    missing += own.tolist()
+                    continue
+                for example in own[order].tolist():
+                    taken = self._take(source, example)
+                    if taken is None:
+                        missing.append(example)
+                        continue
+                    self._put(writers, [example], *taken)
+                    size += sum(part.nbytes for part in taken if part is not None)
+                    self._commit_at_times(writers)
+                    progress.add(int(self.examples.lengths[example]))
+        writers.commit()
+        self.copied = len(wanted) - len(missing)
+        if self.copied:
+            log.info(
+                "%s of %s texts are there already: %s copied from %s",
+                f"{self.copied:,}", f"{len(self.examples.lengths):,}", human_bytes(size),
+                few(self.plan.caches),
+            )  # fmt: skip
+        if missing:
+            log.info("%s texts are not there any more, or damaged: computed", f"{len(missing):,}")
+            self.plan = self.plan.without(missing)
+            reuse.write(self.path, self.spec.cache_key(), self.plan)
+
+    def _take(self, source: Source, example: int) -> Taken | None:
+        return source.take(
+            reuse.SPLITS[self.plan.split[example]],
+            int(self.plan.row[example]),
+            self.examples.tokens.ids[example],
+            with_layers=self.model.all_layers,
+        )
+
+    # Computing.
+
+    def _compute(self, writers: journal.Writers, tokens_per_batch: int) -> None:
+        """Run what is left through the backbone, each text once."""
+        computed, same = self.plan.computed, self.plan.same()
+        if repeated := len(self.plan.repeated):
+            log.info(
+                "%s of %s texts repeat another one and are not run again",
+                f"{repeated:,}", f"{len(self.examples.lengths):,}",
+            )  # fmt: skip
+        if not len(computed):
+            return
+        lengths, done = self.examples.lengths[computed], self._done(writers)
+        left = np.array([not done[same[one]].all() for one in computed.tolist()], bool)
+        done_before = int(lengths[~left].sum())
+        progress = _Progress("embed", int(lengths.sum()), done_before, self.on_progress)
+        limit = tokens_per_batch
+        for batch in backbones.plan_batches(lengths, tokens_per_batch):
+            if not left[batch].any():
+                continue
+            # The whole batch is computed even if part of it is done: the last bit of an example's
+            # numbers depends on the batch that it is computed in.
+            output, limit = backbones.forward(
+                self.model, self.examples.tokens, computed[batch], self.stored.encode, limit
+            )
+            for row, example in enumerate(computed[batch].tolist()):
+                pooled = None if output.pooled is None else output.pooled[row]
+                means = None if output.means is None else output.means[row]
+                self._put(writers, same[example], output.hidden[row], pooled, means)
+            self.layer_seconds += output.mean_seconds
+            self._commit_at_times(writers)
+            progress.add(int(lengths[batch[left[batch]]].sum()))
+
+    # Writing.
+
+    def _put(
+        self,
+        writers: journal.Writers,
+        examples: Sequence[int],
+        rows: Array,
+        pooled: Array | None,
+        means: Array | None,
+    ) -> None:
+        """Write the same values for some examples, where they are not done."""
+        for example in examples:
+            split, index = self.examples.location(example)
+            if writers.tokens is not None and not writers.tokens.done[split][index]:
+                _check_finite(rows, split, index, self.stored)
+                writers.tokens.write(split, index, rows, pooled)
+            if means is None or writers.layers is None or writers.layers.done[split][index]:
+                continue
+            started = time.perf_counter()
+            if np.isfinite(means).all():
+                writers.layers.write(split, index, means)
+            else:
+                self._drop_layers(writers, split, index)
+            self.layer_seconds += time.perf_counter() - started
+
+    def _drop_layers(self, writers: journal.Writers, split: str, index: int) -> None:
+        found = f"{split} example {index} has layer means that float16 cannot hold"
+        if self.layers_required:
+            raise SpaceliteError(f"{found}: leave layers=True out", ["layers"])
+        log.warning("%s: the layer means are left out", found)
+        writers.drop_layers()
+        self.model.all_layers = False
+
+
+class _Progress:
+    """Counts tokens up to a total."""
+
+    def __init__(self, phase: str, total: int, done: int, on_progress: OnProgress) -> None:
+        self._phase, self._total, self._on_progress = phase, total, on_progress
+        self._count = 0
+        self.add(done)
+
+    def add(self, tokens: int) -> None:
+        """Report so many tokens more."""
+        self._count += tokens
+        if self._total:
+            self._on_progress(self._phase, self._count, self._total)
+
+
+def _check_finite(rows: Array, split: str, index: int, stored: StoredType) -> None:
+    if not np.isfinite(rows).all():
+        wider = stored.dtype != "float32"
+        remedy = "use dtype=float32" if wider else "choose another backbone or layer"
+        raise SpaceliteError(
+            f"{split} example {index} has hidden states that {stored.dtype} cannot hold: {remedy}",
+            ["dtype", "backbone", "layer"],
+        )
