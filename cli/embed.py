@@ -68,6 +68,13 @@ def embed(
     label_column: LabelColumn = None,
     labels_as: LabelsAs = "auto",
     skip_empty: SkipEmpty = False,
+    drop_leaks: Annotated[
+        bool,
+        typer.Option(
+            "--drop-leaks",
+            help="Leave out training texts that also stand in validation or test.",
+        ),
+    ] = False,
     no_reuse: Annotated[
         bool,
         typer.Option(
@@ -102,6 +109,7 @@ def embed(
             label_column=label_column,
             labels_as=labels_as,
             skip_empty=skip_empty,
+            drop_leaks=drop_leaks,
             reuse=not no_reuse,
             data_dir=data_dir,
             progress=on_progress,

@@ -64,7 +64,7 @@ ORDER = {
     ],
     "api": [
         "arguments", "results", "streams", "runs", "lists", "baselines", "presets", "searching",
-        "functions", "saved", "__init__",
+        "embedding", "training", "saved", "__init__",
     ],
     "__init__": [],
 }  # fmt: skip

@@ -3,18 +3,21 @@
 import itertools
 import json
 import logging
+import unicodedata
 from collections import defaultdict
 
 import numpy as np
 import pytest
-from conftest import texts, train_and_save
+from conftest import refusal, texts, train_and_save
 from spacelite_cli.app import app
 from typer.testing import CliRunner
 
 import spacelite
 from spacelite import heads, inference, runs
 from spacelite.cache import Cache, duplicates
+from spacelite.cache.texts import read as cached_texts
 from spacelite.cache.texts import texts_path
+from spacelite.data.splits import folded
 from spacelite.reports.analysis import content
 from spacelite.training import TrainingConfig
 
@@ -183,3 +186,58 @@ def test_real_data_against_a_count_of_the_token_ids_themselves(real_data, bert, 
         }
     for (one, other), count in found.shared.items():
         assert count == sum(ids in set(own[one]) for ids in own[other])
+
+
+def test_leaks_are_left_out_of_train_alone(bert, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    cache = embed(SPLITS, bert, tmp_path, drop_leaks=True)
+    with cache.open() as opened:
+        assert {name: len(split) for name, split in opened.splits.items()} == {
+            "train": 3, "validation": 3, "test": 5,
+        }  # fmt: skip
+        assert [cached_texts(opened, "train").text(i) for i in range(3)] == [
+            "the plot", "the plot", "a scene",
+        ]  # fmt: skip
+    assert cache.labels == {"0": 2, "1": 1}
+    assert cache.duplicates.shared == {
+        ("train", "validation"): 0, ("train", "test"): 0, ("validation", "test"): 3,
+    }  # fmt: skip
+    assert "2 of 5 training examples were left out: their texts are also in" in caplog.text
+
+
+def test_leaks_are_left_out_of_files_by_the_command(bert, tmp_path):
+    for name, (own, labels) in SPLITS.items():
+        rows = [{"text": text, "label": label} for text, label in zip(own, labels, strict=True)]
+        (tmp_path / "leaky").mkdir(exist_ok=True)
+        (tmp_path / "leaky" / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    there = ["--backbone", str(bert), "--cache-dir", str(tmp_path / "c"), "--device", "cpu"]
+    options = ["--dataset", str(tmp_path / "leaky"), "--drop-leaks", "--json", *there]
+    done = CliRunner().invoke(app, ["embed", *options])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert found["splits"]["train"] == 3 and found["duplicates"]["shared"]["train/test"] == 0
+
+
+@pytest.mark.parametrize(
+    ("train", "said"),
+    [
+        ((["Good film", "a  STORY"], [0, 1]), "also stands in validation or test: leave drop_le"),
+        ((["good film", "fine", "well"], [1, 0, 0]), "holds a single class"),
+    ],
+)
+def test_too_little_left_to_train_on_is_refused(train, said, bert, tmp_path):
+    splits = {**SPLITS, "train": train}
+    assert said in refusal(embed, splits, bert, tmp_path / "cache", drop_leaks=True)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_ascii_texts_are_folded_as_all_others():
+    def slowly(text):
+        parts = unicodedata.normalize("NFKD", text.casefold())
+        return "".join(
+            each for each in parts if unicodedata.category(each) not in ("Mn", "Cc", "Cf", "Zs")
+        )
+
+    every = "".join(map(chr, range(128)))
+    assert folded(every) == slowly(every)
+    assert folded("\u00c9t\u00e9 \u200b1") == "ete1" == folded("ETE\t1")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from spacelite.lazy import exports
 
 if TYPE_CHECKING:
-    from spacelite.api.functions import embed, find_cache, train
+    from spacelite.api.embedding import embed, find_cache
     from spacelite.api.lists import Runs
     from spacelite.api.results import (
         EmbeddedDataset,
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from spacelite.api.runs import TrainedRun
     from spacelite.api.saved import load_run, load_runs, report
     from spacelite.api.streams import FilePredictions
+    from spacelite.api.training import train
 
 __all__ = [
     "EmbeddedDataset",
@@ -36,7 +37,8 @@ __all__ = [
 __getattr__ = exports(
     __name__,
     {
-        **dict.fromkeys(("embed", "find_cache", "train"), "functions"),
+        **dict.fromkeys(("embed", "find_cache"), "embedding"),
+        "train": "training",
         **dict.fromkeys(("load_run", "load_runs", "report"), "saved"),
         "FilePredictions": "streams",
         "Runs": "lists",

@@ -10,7 +10,7 @@ from typing import Any
 from spacelite import reports
 from spacelite import runs as saved_runs
 from spacelite.api.arguments import CONDITIONS, NAME, NAME_OR_PATH, NAMES, checked, unusable
-from spacelite.api.functions import CACHE_DIR
+from spacelite.api.embedding import CACHE_DIR
 from spacelite.api.lists import Runs
 from spacelite.api.runs import TrainedRun
 from spacelite.errors import SpaceliteError

@@ -107,8 +107,10 @@ class Run:
             order = np.lexsort((self.plan.row[own], self.plan.split[own]))
             with ExitStack() as stack:
                 try:
-                    other = Source(self.path.with_name(f"{name}.h5"), self.spec)
-                    source = stack.enter_context(other)
+                    other = self.path.with_name(f"{name}.h5")
+                    source = stack.enter_context(
+                        Source(other, self.spec, with_layers=self.model.all_layers)
+                    )
                 except SpaceliteError as error:
                     log.info("%s", error)
                     missing += own.tolist()
@@ -140,7 +142,6 @@ class Run:
             reuse.SPLITS[self.plan.split[example]],
             int(self.plan.row[example]),
             self.examples.tokens.ids[example],
-            with_layers=self.model.all_layers,
         )
 
     # Computing.

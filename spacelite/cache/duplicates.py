@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -16,6 +15,7 @@ from spacelite.cache import texts as cached_texts
 from spacelite.cache.split import CachedSplit
 from spacelite.cache.store import Cache
 from spacelite.cache.texts import CachedTexts
+from spacelite.data.splits import folded
 
 Array = npt.NDArray[Any]
 
@@ -145,21 +145,13 @@ def _told_apart(
         told_apart[name] = own.copy()
         lengths = np.diff(splits[name].offsets)
         for example in np.flatnonzero(several[own]).tolist():
-            text = _folded(texts[name].text(example))
+            text = folded(texts[name].text(example))
             if lengths[example] >= max_length:
                 text = text[: max_length // 2]  # of which every character stands before the cut
             key = (int(own[example]), text)
             number = own_numbers.setdefault(key, first_free + len(own_numbers))
             told_apart[name][example] = number
     return told_apart
-
-
-def _folded(text: str) -> str:
-    """A text without case, accents, spaces and invisible characters: many tokenizers drop these."""
-    parts = unicodedata.normalize("NFKD", text.casefold())
-    return "".join(
-        each for each in parts if unicodedata.category(each) not in ("Mn", "Cc", "Cf", "Zs")
-    )
 
 
 def _numbered(split: CachedSplit, numbers: dict[bytes, int]) -> Array:

@@ -69,6 +69,7 @@ def embed(
     data_dir: Path | None = None,
     labels_as: str = "auto",
     skip_empty: bool = False,
+    drop_leaks: bool = False,
     reuse: bool = True,
     training: bool = True,
     check: Callable[[TextDataset], None] = lambda texts: None,
@@ -104,6 +105,7 @@ def embed(
         labels_as: `auto` to read labels that are all whole numbers as numbers, `text` to keep every
             label as it is written.
         skip_empty: Whether rows with an empty text are left out.
+        drop_leaks: Whether training texts that also stand in validation or test are left out.
         reuse: Whether the hidden states of texts that other caches in `cache_dir` hold are copied
             from them, and texts that stand in the data set more than once are run once. Hidden
             states depend in their last bits on the batch in which they were computed, so they equal
@@ -138,6 +140,7 @@ def embed(
         data_dir=data_dir,
         labels_as=labels_as,
         skip_empty=skip_empty,
+        drop_leaks=drop_leaks,
         training=training,
     )
     check(found)
@@ -196,7 +199,7 @@ def embed(
                 run(budget)
             finally:
                 store.add_seconds(path, time.perf_counter() - locked)
-            if model.all_layers:
+            if model.all_layers and len(run.plan.computed):
                 log.info("layer means computed and written in %.1f s", run.layer_seconds)
             seconds = time.perf_counter() - started
             return Embedded(path, False, seconds, run.layer_seconds, run.copied)

@@ -91,6 +91,7 @@ class LayerMeans:
         layers: Number of layers.
         width: d, the hidden width.
         done: (N,) uint8; 1 if the example's means are written.
+        crc32: (N,) uint32; the stored checksum of each example's means.
     """
 
     def __init__(self, group: Any, name: str, cache: str) -> None:
@@ -98,7 +99,7 @@ class LayerMeans:
         self.layers: int = group["means"].shape[1]
         self.width: int = group["means"].shape[2]
         self.done: Array = group["done"][...]
-        self._crc32: Array = group["crc32"][...]
+        self.crc32: Array = group["crc32"][...]
 
     def __len__(self) -> int:
         return len(self.done)
@@ -116,12 +117,6 @@ class LayerMeans:
             )
         return means.reshape(len(means), -1)
 
-    def intact(self, example: int) -> Array | None:
-        """The means of an example, (layers, d) float16; None if their checksum no longer
-        matches."""
-        means: Array = self._group["means"][example : example + 1]
-        return None if self._damaged(example, means) else means[0]
-
     def damaged(self, first: int, last: int) -> list[int]:
         """Which of the examples first:last are done and no longer match their checksums."""
         found = self._damaged(first, self._group["means"][first:last])
@@ -129,7 +124,7 @@ class LayerMeans:
 
     def _damaged(self, first: int, means: Array) -> list[int]:
         ends = np.arange(len(means) + 1) * math.prod(means.shape[1:]) * means.itemsize
-        return mismatches(first, means, ends, self._crc32[first : first + len(means)])
+        return mismatches(first, means, ends, self.crc32[first : first + len(means)])
 
 
 class LayerFile:

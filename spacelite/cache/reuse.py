@@ -8,9 +8,12 @@ the cache records what was copied from where, so that a run that is continued ke
 from __future__ import annotations
 
 import logging
+import math
+import os
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from itertools import pairwise
 from pathlib import Path
@@ -22,7 +25,6 @@ import numpy.typing as npt
 
 from spacelite import files
 from spacelite.cache.spec import CacheSpec
-from spacelite.cache.split import CachedSplit
 from spacelite.cache.store import Cache
 from spacelite.errors import SpaceliteError, one_line
 
@@ -98,7 +100,8 @@ class Plan:
         cache = self.cache.copy()
         cache[list(examples)] = -1
         # An example that is computed must be the first of its kind that is.
-        first, chosen = self.first.copy(), {}
+        chosen: dict[int, int] = {}
+        first = self.first.copy()
         for example in np.flatnonzero(cache < 0).tolist():
             first[example] = chosen.setdefault(int(self.first[example]), example)
         return replace(self, cache=cache, first=first)
@@ -184,58 +187,97 @@ class Taken(NamedTuple):
     means: Array | None
 
 
-@dataclass
 class Source:
-    """Another cache, open for copying. Use it as a context manager.
+    """Another cache, open for copying: reads examples one by one, as plain bytes at the offsets of
+    the datasets, which is several times as fast as through HDF5. Use it as a context manager.
 
     Args:
         path: The cache file.
         spec: The spec of the cache that is copied into.
+        with_layers: Whether layer means are copied too.
 
     Raises:
         SpaceliteError: The cache is not there any more, or another one.
     """
 
-    path: Path
-    spec: CacheSpec
-    _cache: Cache = field(init=False)
+    def __init__(self, path: Path, spec: CacheSpec, with_layers: bool) -> None:
+        with ExitStack() as stack:
+            self._cache = stack.enter_context(Cache(path))
+            if not self._cache.spec.embeds_like(spec):
+                raise SpaceliteError(f"{path} was embedded with other settings")
+            self._tokens = self._opened(path, stack), self._cache.byte_offsets()
+            self._layers = self._cache.require_layers(complete=False) if with_layers else None
+            if self._layers is not None:
+                means = self._opened(self._layers.path, stack)
+                self._means = means, self._layers.byte_offsets
+            self._ids = {
+                name: (split.offsets.tolist(), split.read_token_ids())
+                for name, split in self._cache.splits.items()
+            }
+            self._files = stack.pop_all()
 
-    def __enter__(self) -> Source:
-        self._cache = Cache(self.path)
-        if not self._cache.spec.embeds_like(self.spec):
-            self._cache.close()
-            raise SpaceliteError(f"{self.path} was embedded with other settings")
-        return self
+    @staticmethod
+    def _opened(path: Path, stack: ExitStack) -> int:
+        try:
+            file = os.open(path, os.O_RDONLY)
+        except OSError as error:
+            raise SpaceliteError(f"{path} cannot be read: {error.strerror}") from error
+        stack.callback(os.close, file)
+        return file
 
-    def __exit__(self, *exception: object) -> None:
-        self._cache.close()
-
-    def take(self, split: str, row: int, ids: Array, with_layers: bool) -> Taken | None:
+    def take(self, split: str, row: int, ids: Array) -> Taken | None:
         """An example; None if it is not there any more, or damaged.
 
         Args:
             split: Its split.
             row: Its index in that split.
             ids: Its token ids, (n,).
-            with_layers: Whether its layer means are read too.
         """
-        own: CachedSplit | None = self._cache.splits.get(split)
+        own = self._cache.splits.get(split)
         if own is None or row >= len(own) or not own.done[row]:
             return None
-        low, high = own.offsets[row : row + 2].tolist()
-        if not np.array_equal(own.read_token_ids(low, high), ids):
+        offsets, known = self._ids[split]
+        low, high = offsets[row : row + 2]
+        if not np.array_equal(known[low:high], ids):
             return None
-        found = own.intact(row)
-        means = self._means(split, row) if with_layers else None
-        if found is None or (with_layers and means is None):
+        size = own.stored.row_bytes(own.width)
+        rows = self._read(self._tokens, split, "tokens", low * size, (high - low) * size)
+        if zlib.crc32(rows) != own.crc32[row]:
             return None
-        return Taken(*found, means)
+        pooled = means = None
+        if own.pooled_crc32 is not None:
+            size = 4 * own.width
+            content = self._read(self._tokens, split, "pooled", row * size, size)
+            if zlib.crc32(content) != own.pooled_crc32[row]:
+                return None
+            pooled = np.frombuffer(content, np.float32)
+        if self._layers is not None:
+            of_layers = self._layers.splits[split]
+            shape = (of_layers.layers, of_layers.width)
+            size = 2 * math.prod(shape)
+            content = self._read(self._means, split, "means", row * size, size)
+            if not of_layers.done[row] or zlib.crc32(content) != of_layers.crc32[row]:
+                return None
+            means = np.frombuffer(content, np.float16).reshape(shape)
+        return Taken(np.frombuffer(rows, own.dtype).reshape(high - low, -1), pooled, means)
 
-    def _means(self, split: str, row: int) -> Array | None:
-        if self._cache.layers is None:
-            return None
-        layers = self._cache.layers.splits[split]
-        return layers.intact(row) if layers.done[row] else None
+    @staticmethod
+    def _read(
+        file: tuple[int, dict[str, dict[str, int]]], split: str, dataset: str, start: int, size: int
+    ) -> bytes:
+        """Bytes of a dataset; fewer, whose checksum will not match, if they cannot be read."""
+        opened, offsets = file
+        try:
+            return os.pread(opened, size, offsets[split][dataset] + start)
+        except OSError as error:
+            log.info("reading %s %s failed: %s", split, dataset, error.strerror)
+            return b""
+
+    def __enter__(self) -> Source:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._files.close()
 
 
 def plan_path(path: Path) -> Path:

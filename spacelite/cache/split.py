@@ -61,6 +61,8 @@ class CachedSplit:
         width: d, the hidden width.
         dtype: numpy type of the stored values; `stored` encodes and decodes them.
         has_pooler: Whether the pooler's outputs are cached.
+        crc32: (N,) uint32; the stored checksum of each example's hidden states.
+        pooled_crc32: (N,) uint32; that of its pooler's output; None without a pooler.
     """
 
     def __init__(
@@ -82,7 +84,8 @@ class CachedSplit:
         self.width = self._row_values - stored.extra
         self.dtype: Any = group["tokens"].dtype
         self.has_pooler = "pooled" in group
-        self._crc32: Array = group["crc32"][...]
+        self.crc32: Array = group["crc32"][...]
+        self.pooled_crc32: Array | None = group["pooled_crc32"][...] if self.has_pooler else None
         self._unchecked = np.ones(len(self.labels), bool)  # examples that `read_examples` checks
 
     @property
@@ -171,17 +174,6 @@ class CachedSplit:
         self._unchecked[first:last] = False
         return rows
 
-    def intact(self, example: int) -> tuple[Array, Array | None] | None:
-        """An example's rows as they are stored, and the pooler's output, (d,) float32 (None without
-        a pooler); None if their checksums no longer match."""
-        rows = self.read_tokens(*self.offsets[example : example + 2].tolist())
-        if self._damaged_rows(example, example + 1, rows):
-            return None
-        if not self.has_pooler:
-            return rows, None
-        pooled: Array = self._group["pooled"][example : example + 1]
-        return None if self._damaged_pooled(example, pooled) else (rows, pooled[0])
-
     def damaged(self, first: int, last: int) -> list[int]:
         """Which of the examples first:last no longer match their checksums."""
         rows = self.read_tokens(int(self.offsets[first]), int(self.offsets[last]))
@@ -193,7 +185,7 @@ class CachedSplit:
     def _damaged_rows(self, first: int, last: int, rows: Array) -> list[int]:
         size = self.stored.row_bytes(self.width)
         ends = (self.offsets[first : last + 1] - self.offsets[first]) * size
-        return mismatches(first, rows, ends, self._crc32[first:last])
+        return mismatches(first, rows, ends, self.crc32[first:last])
 
     def _damaged_pooled(self, first: int, pooled: Array) -> list[int]:
         ends = np.arange(len(pooled) + 1) * self.width * pooled.itemsize

@@ -34,6 +34,7 @@ def read(
     data_dir: Path | None = None,
     labels_as: str = "auto",
     skip_empty: bool = False,
+    drop_leaks: bool = False,
     training: bool = True,
 ) -> TextDataset:
     """Read a data set from a name, a path or Python objects.
@@ -53,6 +54,7 @@ def read(
         labels_as: `auto` to read labels that are all whole numbers as numbers, `text` to keep every
             label as it is written.
         skip_empty: Whether rows with an empty text are left out.
+        drop_leaks: Whether training texts that also stand in validation or test are left out.
         training: Whether the data are to be trained on, as in `load`.
 
     Returns:
@@ -79,6 +81,7 @@ def read(
             data_dir=data_dir,
             labels_as=labels_as,
             skip_empty=skip_empty,
+            drop_leaks=drop_leaks,
             training=training,
         )
     name = name or NAME
@@ -93,6 +96,7 @@ def read(
         limit=limit,
         labels_as=labels_as,
         skip_empty=skip_empty,
+        drop_leaks=drop_leaks,
         training=training,
     )
 

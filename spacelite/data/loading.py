@@ -21,7 +21,14 @@ from spacelite.data import columns, labels, sources
 from spacelite.data.columns import Reading
 from spacelite.data.known import KNOWN, KnownDataset, by_hub_name
 from spacelite.data.sources import Table
-from spacelite.data.splits import SEED, Sources, Split, TextDataset, stratified_sample
+from spacelite.data.splits import (
+    SEED,
+    Sources,
+    Split,
+    TextDataset,
+    stratified_sample,
+    without_leaks,
+)
 from spacelite.errors import SpaceliteError
 from spacelite.tasks import task_of
 
@@ -39,6 +46,7 @@ def load(
     data_dir: Path | None = None,
     labels_as: str = "auto",
     skip_empty: bool = False,
+    drop_leaks: bool = False,
     training: bool = True,
 ) -> TextDataset:
     """Load a data set by name or path.
@@ -53,6 +61,7 @@ def load(
         labels_as: `auto` to read labels that are all whole numbers as numbers, `text` to keep every
             label as it is written.
         skip_empty: Whether rows with an empty text are left out.
+        drop_leaks: Whether training texts that also stand in validation or test are left out.
         training: Whether the data are to be trained on. If not, they may lack a train split, or
             have a single label or example (which is then the test split).
 
@@ -73,7 +82,7 @@ def load(
         dataset = TextDataset(name, made, known.label_names)
     else:
         dataset = _read(_in_folder(name, data_dir), reading, training)
-    return _limited(dataset, limit, training)
+    return _finished(dataset, limit, drop_leaks, training)
 
 
 def from_tables(
@@ -85,6 +94,7 @@ def from_tables(
     limit: int | None = None,
     labels_as: str = "auto",
     skip_empty: bool = False,
+    drop_leaks: bool = False,
     training: bool = True,
 ) -> TextDataset:
     """Create a data set from tables in memory.
@@ -98,6 +108,7 @@ def from_tables(
         labels_as: `auto` to read labels that are all whole numbers as numbers, `text` to keep every
             label as it is written.
         skip_empty: Whether rows with an empty text are left out.
+        drop_leaks: Whether training texts that also stand in validation or test are left out.
         training: Whether the data are to be trained on, as in `load`.
 
     Returns:
@@ -110,7 +121,7 @@ def from_tables(
     reading = _reading(text_column, label_column, labels_as, skip_empty)
     splits, label_names = _numbered(name, tables, (), reading)
     splits = _completed(name, splits, None, training)
-    return _limited(TextDataset(name, splits, label_names), limit, training)
+    return _finished(TextDataset(name, splits, label_names), limit, drop_leaks, training)
 
 
 def _reading(text: str | None, label: str | None, labels_as: str, skip_empty: bool) -> Reading:
@@ -122,8 +133,13 @@ def _check_limit(limit: int | None) -> None:
         raise SpaceliteError(f"limit={limit}: give at least one example per split", ["limit"])
 
 
-def _limited(dataset: TextDataset, limit: int | None, training: bool) -> TextDataset:
-    """Check the classes for training, and sample each split if there is a limit."""
+def _finished(
+    dataset: TextDataset, limit: int | None, drop_leaks: bool, training: bool
+) -> TextDataset:
+    """Leave out leaks if that is wanted, check the classes for training, and sample each split if
+    there is a limit."""
+    if drop_leaks:
+        dataset = without_leaks(dataset)
     if training:
         _check_classes(dataset, warn=limit is None)
     if limit is None:

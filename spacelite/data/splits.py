@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from spacelite.errors import SpaceliteError
 from spacelite.tasks import task_of
 
+log = logging.getLogger(__name__)
+
 SEED = 42  # of all random splits and samples, as in the published protocol
+DROPPED = dict.fromkeys([*range(33), 127])  # ascii control characters and the space
 
 Labels = npt.NDArray[np.int64]
 
@@ -118,6 +124,45 @@ class TextDataset:
                 digest.update(encoded)
             digest.update(split.labels.astype("<i8").tobytes())
         return digest.hexdigest()
+
+
+def folded(text: str) -> str:
+    """A text without case, accents, spaces and invisible characters, which many tokenizers drop:
+    texts that differ in nothing else are the same."""
+    if text.isascii():
+        return text.lower().translate(DROPPED)
+    parts = unicodedata.normalize("NFKD", text.casefold())
+    return "".join(
+        each for each in parts if unicodedata.category(each) not in ("Mn", "Cc", "Cf", "Zs")
+    )
+
+
+def without_leaks(dataset: TextDataset) -> TextDataset:
+    """The data set without the training examples whose text, as `folded`, also stands in another
+    split. Raises SpaceliteError if none is left."""
+    train = dataset.splits["train"]
+    held = {
+        folded(text)
+        for name, split in dataset.splits.items()
+        for text in split.texts
+        if name != "train"
+    }
+    kept = np.array([folded(text) not in held for text in train.texts], bool)
+    dropped = int((~kept).sum())
+    if dropped == len(train):
+        raise SpaceliteError(
+            f"every training text of {dataset.name} also stands in validation or test: leave "
+            "drop_leaks=True out, or give other training data",
+            ["drop_leaks"],
+        )
+    one = dropped == 1
+    log.info(
+        "%s of %s training examples %s left out: %s also in validation or test",
+        f"{dropped:,}", f"{len(train):,}", "was" if one else "were",
+        "its text is" if one else "their texts are",
+    )  # fmt: skip
+    splits = {**dataset.splits, "train": train.take(np.flatnonzero(kept))}
+    return replace(dataset, splits=splits)
 
 
 def stratified_sample(labels: Labels, size: int) -> npt.NDArray[np.int64]:

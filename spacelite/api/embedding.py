@@ -1,0 +1,160 @@
+"""Embedding: the command of the command line, with the same options; finding what it made."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from spacelite import runs as saved_runs
+from spacelite.api.arguments import NAME, NAME_OR_PATH, checked
+from spacelite.api.results import EmbeddedDataset
+from spacelite.cache import embed as embed_into
+from spacelite.cache import folder as caches
+from spacelite.errors import SpaceliteError
+from spacelite.progress import Progress, reporting
+
+log = logging.getLogger(__name__)
+
+CACHE_DIR = "cache"
+
+
+@checked(name=NAME)
+def embed(
+    dataset: Any = None,
+    *,
+    backbone: str | Path = "minilm",
+    texts: Sequence[str] | None = None,
+    labels: Sequence[Any] | None = None,
+    name: str | None = None,
+    cache_dir: str | Path = CACHE_DIR,
+    max_length: int = 256,
+    dtype: str = "float16",
+    layer: int = -1,
+    padding: str = "none",
+    layers: bool | None = None,
+    limit: int | None = None,
+    device: str = "auto",
+    tokens_per_batch: int | None = None,
+    revision: str | None = None,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    data_dir: str | Path | None = None,
+    labels_as: str = "auto",
+    skip_empty: bool = False,
+    drop_leaks: bool = False,
+    reuse: bool = True,
+    progress: Progress = True,
+) -> EmbeddedDataset:
+    """Run a frozen backbone once over a data set and keep every token's hidden state.
+
+    A finished cache of the same texts, labels and settings is returned at once.
+
+    Args:
+        dataset: A known data set's name (`imdb`, `hatexplain`, `hatexplain:2`, `demo`), a hub name,
+            a file or a folder; a pandas DataFrame, a `datasets.DatasetDict`, or
+            {"train": (texts, labels), ...}.
+        backbone: A hub name, a local folder, or `minilm`.
+        texts: N texts in place of `dataset`, all of them training data.
+        labels: N labels of `texts`: numbers, strings, or lists of these (multi-label).
+        name: Name of data passed as objects. Default: `texts`.
+        cache_dir: Folder of caches and runs.
+        max_length: Maximum tokens per text; the rest is cut off.
+        dtype: Number type in which hidden states are stored, `float16` or `float32`.
+        layer: Layer of the hidden states: -1 the last, 0 the embedding layer.
+        padding: `none`, or `max_length` to pad every text and cache padded positions as tokens.
+        layers: Whether the mean of every layer over each text's tokens is kept too, in a file of
+            its own, which the pooling `layers` needs. Default: yes for a new cache; an existing one
+            stays without them, and True adds them in one more forward pass.
+        limit: Maximum examples per split: a seeded, stratified sample.
+        device: Device of the backbone: `auto`, `cpu`, `cuda`, ...
+        tokens_per_batch: Maximum tokens per forward pass. Default: 4,096 on a CPU, 65,536 on a GPU.
+        revision: Commit, branch or tag of a hub backbone.
+        text_column: Name of the text column. Default: recognised automatically.
+        label_column: Name of the label column. Default: recognised automatically.
+        data_dir: Folder of local data sets, searched by name before the hub.
+        labels_as: `auto` to read labels that are all whole numbers as numbers, `text` to keep every
+            label as it is written.
+        skip_empty: Whether rows with an empty text are left out.
+        drop_leaks: Whether training texts that also stand in validation or test are left out; texts
+            that differ at most in case, accents and spaces are the same.
+        reuse: Whether the hidden states of texts that other caches in `cache_dir` hold are copied
+            from them, and texts that stand in the data set more than once are run once. Copied
+            hidden states equal computed ones to about 1e-3, since the last bits depend on the batch
+            in which they were computed; False computes them all.
+        progress: True for bars, False for none, or a function called with (phase, done, total).
+
+    Returns:
+        The finished cache.
+
+    Raises:
+        SpaceliteError: The data, backbone or settings cannot be used, or the disk or memory is
+            full; the message says what to do.
+    """
+    folder, backbone = Path(cache_dir), str(backbone)
+    with reporting(progress) as on_progress:
+        done = embed_into(
+            dataset=dataset,
+            backbone=backbone,
+            texts=texts,
+            labels=labels,
+            name=name,
+            cache_dir=folder,
+            max_length=max_length,
+            dtype=dtype,
+            layer=layer,
+            padding=padding,
+            layers=layers,
+            limit=limit,
+            device=device,
+            tokens_per_batch=tokens_per_batch,
+            revision=revision,
+            text_column=text_column,
+            label_column=label_column,
+            data_dir=None if data_dir is None else Path(data_dir),
+            labels_as=labels_as,
+            skip_empty=skip_empty,
+            drop_leaks=drop_leaks,
+            reuse=reuse,
+            on_progress=on_progress,
+        )
+    local = str(Path(backbone).absolute()) if Path(backbone).is_dir() else None
+    embedded = EmbeddedDataset(done.path, folder, done.hit, done.seconds, local, done.copied)
+    repeated = embedded.duplicates
+    warnings = (repeated.leaked, repeated.contradicted, *embedded.unknown.lines)
+    for warning in filter(None, warnings):
+        log.warning("%s", warning)
+    return embedded
+
+
+@checked(name=replace(NAME_OR_PATH, needed="give a cache's name or its path"))
+def find_cache(
+    name: str | Path | None = None, cache_dir: str | Path = CACHE_DIR
+) -> EmbeddedDataset:
+    """Find an existing cache.
+
+    Args:
+        name: The cache's name, a prefix of it, or its path. Default: the newest complete cache.
+        cache_dir: Folder of caches and runs.
+
+    Raises:
+        SpaceliteError: No cache matches, or more than one; or the newest one is there only because
+            a run was evaluated on it, and there are others to choose from.
+    """
+    folder = Path(cache_dir)
+    if name:
+        return EmbeddedDataset(caches.find(folder, str(name)), folder)
+    path = caches.newest_complete(folder)
+    saved = saved_runs.load_all(folder)
+    evaluated = {transfer.cache for run in saved for transfer in run.transfers()}
+    if path.stem in evaluated - {run.record.cache for run in saved}:
+        complete = [state.name for state in caches.states(folder) if state.complete]
+        if len(complete) > 1:
+            raise SpaceliteError(
+                f"the newest cache, {path.stem}, has only been used to evaluate a run: choose the "
+                f"one to train on with cache=NAME: {caches.few(complete)}",
+                ["cache"],
+            )
+    return EmbeddedDataset(path, folder)
