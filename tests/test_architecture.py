@@ -31,8 +31,8 @@ ORDER = {
     "backbones": ["files", "tokenizer", "unknown", "words", "model", "forward", "__init__"],
     "heads": [
         "config", "batch", "examples", "base", "pooling", "pooled",
-        "ngrams", "ids", "lbfgs", "logistic", "crossfit", "blocks", "space", "space_block",
-        "linear", "mlp", "logreg", "tfidf", "additive", "__init__", "grid",
+        "ngrams", "ids", "lbfgs", "logistic", "crossfit", "blocks", "penalties", "space",
+        "space_block", "linear", "mlp", "logreg", "tfidf", "additive", "__init__", "grid",
     ],
     "cache": [
         "dtypes", "spec", "hdf5", "split", "layers", "store", "unknown", "texts", "duplicates",
@@ -41,7 +41,7 @@ ORDER = {
     "training": [
         "config", "auto", "advice", "machine", "stream", "batches", "optimizer", "engine",
         "evaluation", "fits", "checkpoints", "memory", "trained", "assembly", "search",
-        "loop", "__init__",
+        "weighted", "loop", "__init__",
     ],
     "runs": ["reading", "record", "store", "caches", "names", "listing", "__init__"],
     "inference": [

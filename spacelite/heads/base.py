@@ -40,15 +40,18 @@ class Totals:
         examples: Number of examples.
         terms: Number of terms of the cross-entropy.
         weight: Sum of the weights of these terms.
+
+    Where each head gives examples weights of its own, all numbers are sums of these, and the last
+    three (K,) too.
     """
 
     ce: torch.Tensor
     weighted_ce: torch.Tensor
     correct: torch.Tensor
     confusion: torch.Tensor
-    examples: int = 0
-    terms: int = 0
-    weight: float = 0.0
+    examples: int | torch.Tensor = 0
+    terms: int | torch.Tensor = 0
+    weight: float | torch.Tensor = 0.0
 
     @classmethod
     def zeros(cls, heads: int, objective: Objective) -> Totals:
@@ -61,14 +64,23 @@ class Totals:
         """Add a batch, whose `logits` are (K, B, C)."""
         task = batch.task
         terms = task.cross_entropy(logits, batch.labels, batch.targets).double()
+        if batch.shares is not None:
+            terms *= batch.shares[:, :, None]
         self.ce += terms.sum(dim=(1, 2)).cpu()
         self.weighted_ce += (terms * batch.weights).sum(dim=(1, 2)).cpu()
-        correct, confusion = task.count(logits, batch.labels)
+        correct, confusion = task.count(logits, batch.labels, batch.shares)
         self.correct += correct
         self.confusion += confusion
-        self.examples += len(batch.labels)
-        self.terms += terms[0].numel()
-        self.weight += batch.weight
+        if batch.shares is None:
+            self.examples += len(batch.labels)
+            self.terms += terms[0].numel()
+            self.weight += batch.weight
+            return
+        shares = batch.shares.double()
+        examples = shares.sum(dim=1).cpu()
+        self.examples = self.examples + examples
+        self.terms = self.terms + examples * terms.shape[2]
+        self.weight = self.weight + (shares @ batch.weights.double().sum(dim=1)).cpu()
 
 
 class Head(ABC):
@@ -85,6 +97,7 @@ class Head(ABC):
         objective: Task, number of classes and class weights.
         gradients: Gradients from the last training batch, like `parameters`.
         logits: Logits of the last batch, (K, B, C).
+        shares: The weight of each training example for each head, (K, N); None if all are 1.
         totals: Totals of all batches since `clear`.
     """
 
@@ -100,6 +113,7 @@ class Head(ABC):
         self.objective = objective
         self.gradients: Parameters = {}
         self.logits: torch.Tensor = torch.empty(0)
+        self.shares: torch.Tensor | None = None
         self.clear()
 
     # What defines a kind of head.

@@ -1,10 +1,10 @@
 """Ragged batches: the tokens of several examples end to end, never padded, with what their loss
-needs. Shapes: B examples, n tokens in all of them together, C classes."""
+needs. Shapes: K heads, B examples, n tokens in all of them together, C classes."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from spacelite.lazy import torch
 from spacelite.tasks import Task, task_of
@@ -20,8 +20,9 @@ class Batch:
         labels: Labels, (B,) or (B, C) int64.
         targets: 1 for the classes that an example has, else 0, (B, C).
         weights: Weights of the cross-entropy's terms, (B, 1) or (B, C).
-        weight: Sum of the weights over the whole batch.
+        weight: Sum of the weights over the whole batch; with `shares` that of each head, (K, 1, 1).
         task: Task of the labels.
+        shares: The weight of each example for each head, (K, B); None if all are 1.
     """
 
     lengths: torch.Tensor
@@ -29,8 +30,15 @@ class Batch:
     labels: torch.Tensor
     targets: torch.Tensor
     weights: torch.Tensor
-    weight: float
+    weight: float | torch.Tensor
     task: Task
+    shares: torch.Tensor | None = None
+
+    def shared_out(self, shares: torch.Tensor) -> Batch:
+        """The batch as K heads see it that give each example a weight of their own, (K, B)."""
+        total = shares.double() @ self.weights.double().sum(dim=1)
+        weight = torch.where(total > 0, total, 1).to(self.weights).view(-1, 1, 1)
+        return replace(self, shares=shares, weight=weight)
 
     def part(self, first: int, last: int) -> Batch:
         """Examples first:last; `weight` is still that of the whole batch."""
@@ -43,13 +51,16 @@ class Batch:
             self.weights[rows],
             self.weight,
             self.task,
+            None if self.shares is None else self.shares[:, rows],
         )
 
     def logit_gradients(self, logits: torch.Tensor) -> torch.Tensor:
         """The gradient of the batch's weighted mean cross-entropy with respect to `logits`
         (K, B, C)."""
-        residuals = self.task.activation(logits).sub_(self.targets)
-        return residuals.mul_(self.weights).div_(self.weight)
+        residuals = self.task.activation(logits).sub_(self.targets).mul_(self.weights)
+        if self.shares is not None:
+            residuals.mul_(self.shares[:, :, None])
+        return residuals.div_(self.weight)
 
 
 @dataclass(frozen=True)

@@ -25,10 +25,10 @@ from spacelite.heads.base import Shapes, TokenHead
 from spacelite.heads.batch import Batch, Objective, Scratch, segment_sum
 from spacelite.heads.config import EnsembleConfig, HeadConfig
 from spacelite.heads.examples import Parameters
+from spacelite.heads.penalties import EPSILON, Penalties, at_least_one, by_row, count_of
 from spacelite.lazy import torch
 from spacelite.settings import non_negative, setting, whole_number
 
-EPSILON = 1e-9  # keeps 1 / variance finite
 LARGEST_LATENT = 10_000  # far more than anyone needs: a larger value is a typo
 BIAS = "concept_spaces.bias"  # (C, L); the space head of the paper has none
 NARROW = 64  # columns below which the product is faster with the result transposed
@@ -68,28 +68,6 @@ class SpaceConfig(EnsembleConfig):
             f"{self.name} inter {self.inter:g} intra {self.intra:g} seed {self.seed} "
             f"(learning rate {self.learning_rate:g})"
         )
-
-
-@dataclass
-class _Penalties:
-    """Sums over examples, from which L_inter and L_intra are computed.
-
-    Attributes:
-        matching: Sum of 1 - s over coordinates in the spaces of an example's own classes, (K,)
-            float64.
-        mismatching: Sum of 1 + s over all other coordinates, (K,) float64.
-        intra: Sum of 1 / (variance + EPSILON), (K,) float64.
-        matching_tokens: Number of tokens times classes in `matching`.
-        mismatching_tokens: Number of tokens times classes in `mismatching`.
-        varying: Number of examples in `intra`: those with more than one token.
-    """
-
-    matching: torch.Tensor
-    mismatching: torch.Tensor
-    intra: torch.Tensor
-    matching_tokens: int = 0
-    mismatching_tokens: int = 0
-    varying: int = 0
 
 
 class SpaceHead(TokenHead):
@@ -210,25 +188,14 @@ class SpaceHead(TokenHead):
     @override
     def clear(self) -> None:
         super().clear()
-        self.penalties = _Penalties(*torch.zeros(3, len(self.configs), dtype=torch.float64))
+        self.penalties = Penalties(*torch.zeros(3, len(self.configs), dtype=torch.float64))
 
     def losses(self) -> tuple[torch.Tensor, torch.Tensor]:
         """CE + inter L_inter + intra L_intra, with
         L_inter = mean(1 - s over matching) / 2 + mean(1 + s over mismatching) / 2;
         L_intra = mean over examples of the sum over coordinates of 1 / (variance + 1e-9)."""
         loss, ce = super().losses()
-        own = self.penalties
-        matching, mismatching = (
-            total / max(tokens * self.latent, 1)  # a mean over no coordinates counts as 0
-            for total, tokens in (
-                (own.matching, own.matching_tokens),
-                (own.mismatching, own.mismatching_tokens),
-            )
-        )
-        # A weight of 0 switches its term off, even where the term overflows.
-        loss = loss + torch.where(self.inter > 0, self.inter * (matching + mismatching) / 2, 0)
-        intra = own.intra / max(own.varying, 1)
-        return loss + torch.where(self.intra > 0, self.intra * intra, 0), ce
+        return loss + self.penalties.weighted(self.inter, self.intra, self.latent), ce
 
     def begin(self, batch: Batch) -> None:
         """Prepare what the groups of a batch share, and memory for what they leave to `end`."""
@@ -239,20 +206,30 @@ class SpaceHead(TokenHead):
         self._logit_gradients = new(heads, examples, classes)
         self._inverse = new(examples, self.varied)
         if self._with_inter:  # dL_inter/ds, the same for all coordinates of a class: (B, K, C)
-            # Counted in integers: float32 would round large counts.
-            self._matching = int((batch.lengths * batch.targets.sum(dim=1).long()).sum())
-            self._mismatching = int(batch.lengths.sum()) * classes - self._matching
+            own = batch.lengths * batch.targets.sum(dim=1).long()
+            self._matching = count_of(own, batch.shares)
+            self._mismatching = count_of(batch.lengths * classes - own, batch.shares)
             match, other = (
-                0.5 / max(count * self.latent, 1) for count in (self._matching, self._mismatching)
+                by_row(0.5 / at_least_one(count * self.latent), batch.targets)
+                for count in (self._matching, self._mismatching)
             )
-            self._inter_gradients = self._inter * (other - (match + other) * batch.targets)[:, None]
+            each = other - (match + other) * batch.targets[:, None]
+            if batch.shares is not None:
+                each = each * batch.shares.T[:, :, None]
+            self._inter_gradients = self._inter * each
         if self.varied:
             # An example with a single token has no variance and is left out.
             single = batch.lengths < 2
-            self._varying = examples - int(single.sum())
+            self._varying = count_of((~single).long(), batch.shares)
             # d(1 / (var + eps)) / ds = -(var + eps)^-2 * 2 (s - mean) / (n - 1)
-            self._intra_scale = -2 / max(self._varying, 1) / (batch.tokens - 1).clamp_(min=1)
-            self._single = single.view(-1, 1) if self._varying < examples else None
+            varying, tokens = at_least_one(self._varying), (batch.tokens - 1).clamp_(min=1)
+            if batch.shares is None:
+                self._intra_scale = -2 / varying / tokens
+            else:
+                shares = batch.shares.T / torch.as_tensor(varying).to(batch.shares)
+                scale = -2 * shares[:, : self.varied] / tokens
+                self._intra_scale = scale.repeat_interleave(self.per_head, dim=1)
+            self._single = single.view(-1, 1) if bool(single.any()) else None
 
     def zero_gradients(self) -> Parameters:
         """Only those of the concept spaces: `end` computes the classifier's gradients."""
@@ -323,13 +300,17 @@ class SpaceHead(TokenHead):
             totals = (means * batch.tokens[:, :, None]).double()
             full = batch.lengths.to(totals).view(-1, 1, 1) * self.latent
             match = batch.targets.to(totals)[:, None]
-            own.matching += (match * (full - totals)).sum(dim=(0, 2)).cpu()
-            own.mismatching += ((1 - match) * (full + totals)).sum(dim=(0, 2)).cpu()
-            own.matching_tokens += self._matching
-            own.mismatching_tokens += self._mismatching
+            shares = 1 if batch.shares is None else batch.shares.double().T[:, :, None]
+            own.matching += (shares * match * (full - totals)).sum(dim=(0, 2)).cpu()
+            own.mismatching += (shares * (1 - match) * (full + totals)).sum(dim=(0, 2)).cpu()
+            own.matching_tokens = own.matching_tokens + self._matching
+            own.mismatching_tokens = own.mismatching_tokens + self._mismatching
         if self.varied:
-            own.intra[: self.varied] += self._inverse.double().sum(dim=0).cpu()
-            own.varying += self._varying
+            inverse = self._inverse.double()
+            if batch.shares is not None:
+                inverse *= batch.shares[: self.varied].double().T
+            own.intra[: self.varied] += inverse.sum(dim=0).cpu()
+            own.varying = own.varying + self._varying
         if gradients is not None:
             for name, summed in gradients.items():
                 self.gradients[name] = summed.view_as(self.parameters[name])

@@ -86,13 +86,18 @@ class Task(ABC):
 
     @abstractmethod
     def count(
-        self, logits: torch.Tensor, labels: torch.Tensor
+        self, logits: torch.Tensor, labels: torch.Tensor, shares: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Count the predictions from `logits` (K, B, C).
 
+        Args:
+            logits: Logits of the examples, (K, B, C).
+            labels: Their labels.
+            shares: The weight of each example for each head, (K, B); None if all are 1.
+
         Returns:
             How many examples each head predicts correctly, (K,), and each head's confusion matrix,
-            (K, *confusion_shape) int64; on the CPU.
+            (K, *confusion_shape) int64 (float64 with `shares`); on the CPU.
         """
 
     @abstractmethod

@@ -72,15 +72,22 @@ class MultiLabel(Task):
 
     @override
     def count(
-        self, logits: torch.Tensor, labels: torch.Tensor
+        self, logits: torch.Tensor, labels: torch.Tensor, shares: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         heads, _, classes = logits.shape
         head = torch.arange(heads, device=logits.device)[:, None, None]
         label = torch.arange(classes, device=logits.device)
         predicted = (logits > 0).long()
         cells = ((head * classes + label) * 2 + labels) * 2 + predicted
-        counts = torch.bincount(cells.flatten(), minlength=heads * classes * 4)
-        correct = (predicted == labels).all(dim=2).sum(dim=1)
+        correct = (predicted == labels).all(dim=2)
+        if shares is None:
+            counts = torch.bincount(cells.flatten(), minlength=heads * classes * 4)
+            correct = correct.sum(dim=1)
+        else:
+            own = shares.double()
+            weights = own[:, :, None].expand_as(cells).flatten()
+            counts = torch.bincount(cells.flatten(), weights, minlength=heads * classes * 4)
+            correct = (correct * own).sum(dim=1)
         return correct.cpu(), counts.view(heads, classes, 2, 2).cpu()
 
     def confusion_shape(self, classes: int) -> tuple[int, ...]:

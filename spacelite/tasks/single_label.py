@@ -66,12 +66,13 @@ class SingleLabel(Task):
 
     @override
     def count(
-        self, logits: torch.Tensor, labels: torch.Tensor
+        self, logits: torch.Tensor, labels: torch.Tensor, shares: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         heads, _, classes = logits.shape
         head = torch.arange(heads, device=logits.device)[:, None]
         cells = (head * classes + labels) * classes + logits.argmax(dim=2)
-        counts = torch.bincount(cells.flatten(), minlength=heads * classes**2)
+        weights = None if shares is None else shares.double().flatten()
+        counts = torch.bincount(cells.flatten(), weights, minlength=heads * classes**2)
         confusion = counts.view(heads, classes, classes).cpu()
         return confusion.diagonal(dim1=1, dim2=2).sum(dim=1), confusion
 

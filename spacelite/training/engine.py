@@ -102,37 +102,49 @@ def run_batch(
         train: Numbers of the epoch and of the batch, for dropout; None in evaluation.
     """
     tasks: list[Callable[[], list[Parameters] | None]] = []
-    for head in heads:
+    batches = [_seen(batch, head, rows) if train is not None else batch for head in heads]
+    for head, own in zip(heads, batches, strict=True):
         if isinstance(head, PooledHead):
-            tasks.append(partial(head.run_batch, _vectors(split, head.pooling, rows), batch, train))
+            tasks.append(partial(head.run_batch, _vectors(split, head.pooling, rows), own, train))
         elif isinstance(head, IdHead):
-            tasks.append(partial(head.run_batch, *split.token_ids(rows), batch))
+            tasks.append(partial(head.run_batch, *split.token_ids(rows), own))
         elif isinstance(head, AdditiveHead):
             vectors = [_vectors(split, name, rows) for name in head.poolings]
             ids, offsets = split.token_ids(rows) if head.reads_ngrams else _no_ids(len(rows))
             tasks.append(partial(head.run_batch, ids, offsets, vectors))
         elif isinstance(head, SpaceBlock):
             head.added = split.start_logits(head.configs[0].start, rows)
-    of_tokens = [part for head in heads if (part := head.of_tokens) is not None]
+    of_tokens = [
+        (part, own)
+        for head, own in zip(heads, batches, strict=True)
+        if (part := head.of_tokens) is not None
+    ]
     first_share = len(tasks)
     if of_tokens:
         split.load(rows)
-        for head in of_tokens:
-            head.begin(batch)
-        groups = split.groups(rows, workers.count, sum(head.columns for head in of_tokens))
+        for head, own in of_tokens:
+            head.begin(own)
+        groups = split.groups(rows, workers.count, sum(head.columns for head, _ in of_tokens))
         tasks += [
-            partial(_run_groups, split, of_tokens, rows, batch, share, scratch, train is not None)
+            partial(_run_groups, split, of_tokens, rows, share, scratch, train is not None)
             for number, scratch in enumerate(workers.scratch)
             if (share := groups[number :: workers.count])
         ]
     results = workers.run(tasks)
     of_threads = [gradients for gradients in results[first_share:] if gradients is not None]
-    for number, head in enumerate(of_tokens):
+    for number, (head, own) in enumerate(of_tokens):
         parts = [gradients[number] for gradients in of_threads]
-        head.end(batch, _added(parts) if parts else None)
+        head.end(own, _added(parts) if parts else None)
     for whole in heads:
         if isinstance(whole, AdditiveHead):
             whole.finish(batch)
+
+
+def _seen(batch: Batch, head: Head, rows: Array) -> Batch:
+    """A batch of training examples as a stack sees it."""
+    if head.shares is None:
+        return batch
+    return batch.shared_out(head.shares[:, torch.from_numpy(rows).to(head.shares.device)])
 
 
 def _no_ids(texts: int) -> tuple[Array, Array]:
@@ -148,21 +160,20 @@ def _vectors(split: TokenSplit, pooling: str, rows: Array) -> torch.Tensor:
 
 def _run_groups(
     split: TokenSplit,
-    heads: Sequence[TokenHead],
+    heads: Sequence[tuple[TokenHead, Batch]],
     rows: Array,
-    batch: Batch,
     groups: Sequence[tuple[int, int]],
     scratch: Scratch,
     train: bool,
 ) -> list[Parameters] | None:
-    """Run some of a batch's groups in one thread; in training, return each stack's gradients."""
-    gradients = [head.zero_gradients() for head in heads] if train else None
+    """Run some of a batch's groups in one thread; in training, return each stack's gradients.
+    `heads` are the stacks, each with the batch as it sees it."""
+    gradients = [head.zero_gradients() for head, _ in heads] if train else None
     for first, last in groups:
         hidden = split.gather(rows[first:last], scratch)
-        group = batch.part(first, last)
-        for number, head in enumerate(heads):
+        for number, (head, batch) in enumerate(heads):
             own = None if gradients is None else gradients[number]
-            head.run_group(first, group, hidden, scratch, own)
+            head.run_group(first, batch.part(first, last), hidden, scratch, own)
     return gradients
 
 

@@ -37,7 +37,7 @@ class EpochMetrics:
         self._loss, self._ce = torch.zeros(2, len(head.configs), dtype=torch.float64)
         self._correct = torch.zeros_like(head.totals.correct)
         self._confusion = torch.zeros_like(head.totals.confusion)
-        self._examples = 0
+        self._examples: int | torch.Tensor = 0
 
     def add(self) -> None:
         """Add the batch that the heads' totals hold."""
@@ -46,7 +46,7 @@ class EpochMetrics:
         self._ce += ce * totals.examples
         self._confusion += totals.confusion
         self._correct += totals.correct
-        self._examples += totals.examples
+        self._examples = self._examples + totals.examples
 
     def scores(self) -> dict[HeadConfig, Scores]:
         """Each head's metrics."""

@@ -42,6 +42,7 @@ class Adam:
             name: (torch.zeros_like(value), torch.zeros_like(value))
             for name, value in parameters.items()
         }
+        self._skipped = torch.zeros(len(self._rates), dtype=torch.int64)
 
     def update(
         self,
@@ -50,6 +51,7 @@ class Adam:
         number: int,
         factor: float = 1.0,
         clip_norm: float | None = None,
+        idle: torch.Tensor | None = None,
     ) -> None:
         """Update the parameters in place.
 
@@ -59,12 +61,20 @@ class Adam:
             number: Number of the update, counted from 1.
             factor: Factor that scales the learning rate.
             clip_norm: Maximum norm of a head's gradient; None for no clipping.
+            idle: Which heads the update does not concern, (K,) bool: for them it is as if there
+                had been no such batch. None: it concerns all.
         """
         if clip_norm is not None:
             gradients = _clipped(gradients, clip_norm)
-        first, second = (1 - beta**number for beta in self.BETAS)
+        if idle is not None:
+            self._skipped += idle.cpu()
+        own: int | torch.Tensor = number
+        if self._skipped.any():
+            own = (number - self._skipped.double()).clamp(min=1)  # of each head
+        first, second = (1 - beta**own for beta in self.BETAS)
         for name, (mean, square) in self.moments.items():
             parameter = parameters[name]
+            before = [one[idle] for one in (parameter, mean, square)] if idle is not None else []
             each = (-1, *[1] * (parameter.dim() - 1))
             rate, decay = (
                 values.view(each).to(parameter)
@@ -73,8 +83,15 @@ class Adam:
             gradient = torch.addcmul(gradients[name], parameter, decay)
             mean.lerp_(gradient, 1 - self.BETAS[0])
             square.mul_(self.BETAS[1]).addcmul_(gradient, gradient, value=1 - self.BETAS[1])
-            scale = square.sqrt().div_(math.sqrt(second)).add_(self.EPSILON)
+            root = (
+                second.sqrt().view(each).to(parameter)
+                if isinstance(second, torch.Tensor)
+                else math.sqrt(second)
+            )
+            scale = square.sqrt().div_(root).add_(self.EPSILON)
             parameter.sub_(mean.div(scale).mul_(rate))
+            for one, former in zip((parameter, mean, square), before, strict=False):
+                one[idle] = former
 
 
 def _clipped(gradients: dict[str, torch.Tensor], norm: float) -> dict[str, torch.Tensor]:

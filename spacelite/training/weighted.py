@@ -1,0 +1,189 @@
+"""Heads of one pass that each give the training examples weights of their own: folds, subsets,
+sample weights, bootstraps.
+
+Such a head is the head that it would be if trained alone on the same batches with these weights. A
+batch in which all its weights are 0 is no update of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from spacelite import heads, settings
+from spacelite.cache.store import Cache
+from spacelite.errors import SpaceliteError
+from spacelite.heads import Head, HeadConfig
+from spacelite.heads.batch import Objective
+from spacelite.heads.examples import Parameters
+from spacelite.tasks import task_of
+from spacelite.training import engine, memory
+from spacelite.training.batches import TokenSplit, input_width, open_splits
+from spacelite.training.config import TrainingConfig
+from spacelite.training.engine import Workers
+from spacelite.training.optimizer import Adam, schedule_factor
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Member:
+    """A head of the pass.
+
+    Attributes:
+        config: Its config. Several members may have the same one.
+        weights: The weight of each training example, (N,): 0 for one that it does not see.
+    """
+
+    config: HeadConfig
+    weights: Array
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What became of a member.
+
+    Attributes:
+        parameters: Its parameters after the last epoch.
+        logits: Its logits for every training example, seen or not, (N, C) float32.
+    """
+
+    parameters: Parameters
+    logits: Array
+
+
+def train_weighted(
+    cache: Cache,
+    members: Sequence[Member],
+    training: TrainingConfig,
+    *,
+    device: str = "cpu",
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Learned]:
+    """Train heads on the train split of a cache, all in one pass over the tokens per epoch.
+
+    Args:
+        cache: An open, complete cache.
+        members: The heads, each with its weights.
+        training: Settings that they share; all epochs are trained.
+        device: `cpu` or `cuda`.
+        on_progress: Called with the number of tokens done, and the total.
+
+    Returns:
+        What became of each member, in the same order.
+
+    Raises:
+        SpaceliteError: A setting or weight is invalid, a head is not trained in epochs, or memory
+            is too small.
+    """
+    settings.check(training)
+    labels = cache.splits["train"].labels
+    for member in members:
+        _check(member, len(labels), training)
+    configs = [member.config for member in members]
+    memory.require(cache, configs, training, device)
+    with memory.shortage_explained(len(members)), engine.workers(device) as workers:
+        split = open_splits(cache, device)["train"]
+        for pooling in dict.fromkeys(name for config in configs for name in config.poolings):
+            split.features(pooling)
+        objective = Objective(task_of(split.labels), len(cache.label_names))
+        stacks = list(_stacks(cache, members, split, objective, device))
+        total = (training.epochs + 1) * int(split.lengths.sum())
+        done = 0
+
+        def progress(tokens: int) -> None:
+            nonlocal done
+            done += tokens
+            on_progress(done, total)
+
+        _run_epochs(split, [head for _, head in stacks], training, objective, workers, progress)
+        logits = engine.run_split(split, [head for _, head in stacks], objective, workers, progress)
+    found: dict[int, Learned] = {}
+    for (numbers, head), own in zip(stacks, logits, strict=True):
+        for row, number in enumerate(numbers):
+            found[number] = Learned(head.head_parameters(row), own[row].numpy())
+    return [found[number] for number in range(len(members))]
+
+
+def _check(member: Member, examples: int, training: TrainingConfig) -> None:
+    """Raise SpaceliteError if a member cannot be trained in this way."""
+    config, weights = member.config, np.asarray(member.weights)
+    settings.check(config)
+    if not config.in_epochs or config.start is not None or len(config.members) > 1:
+        raise SpaceliteError(
+            f"{config.name} cannot be trained with weights of its own: choose space, linear or mlp"
+        )
+    if training.class_weights != "none":
+        raise SpaceliteError(
+            "class_weights do not go with weights of examples: multiply these instead",
+            ["class_weights"],
+        )
+    if weights.shape != (examples,):
+        raise SpaceliteError(
+            f"there are {examples:,} training examples, and weights of the shape {weights.shape}"
+        )
+    if not np.isfinite(weights).all() or (weights < 0).any() or not weights.any():
+        raise SpaceliteError("weights of examples must be at least 0, finite, and not all 0")
+
+
+def _stacks(
+    cache: Cache,
+    members: Sequence[Member],
+    split: TokenSplit,
+    objective: Objective,
+    device: str,
+) -> Iterator[tuple[list[int], Head]]:
+    """Each stack, with the numbers of its members."""
+    alike: dict[tuple[object, ...], list[int]] = {}
+    for number, member in enumerate(members):
+        kind = heads.kind(member.config.kind)
+        alike.setdefault(kind.stack_key(member.config), []).append(number)
+    for numbers in alike.values():
+        kind = heads.kind(members[numbers[0]].config.kind)
+        # In the order that a stack gives its heads: those with L_intra first.
+        numbers.sort(key=lambda number: not getattr(members[number].config, "intra", 0))
+        own = [members[number].config for number in numbers]
+        parameters = [
+            kind.initial(config, objective.classes, input_width(config, cache)) for config in own
+        ]
+        head = kind.stack(own, parameters, objective, device)
+        shares = np.stack([members[number].weights for number in numbers]).astype(np.float32)
+        head.shares = torch.from_numpy(shares).to(device)
+        yield numbers, head
+
+
+def _run_epochs(
+    split: TokenSplit,
+    stacks: Sequence[Head],
+    training: TrainingConfig,
+    objective: Objective,
+    workers: Workers,
+    progress: Callable[[int], None],
+) -> None:
+    optimizers = [Adam(head.configs, head.trained) for head in stacks]
+    for epoch in range(1, training.epochs + 1):
+        rows = split.shuffled(training.data_seed, epoch)
+        starts = range(0, len(rows), training.batch_size)
+        for number, start in enumerate(starts):
+            chosen = rows[start : start + training.batch_size]
+            batch = engine.batch_of(split, chosen, objective)
+            for head in stacks:
+                head.clear()
+            engine.run_batch(split, stacks, chosen, batch, workers, (epoch, number))
+            update = (epoch - 1) * len(starts) + number
+            factor = schedule_factor(training.schedule, update, training.epochs * len(starts))
+            index = torch.from_numpy(chosen)
+            for head, optimizer in zip(stacks, optimizers, strict=True):
+                shares = head.shares
+                idle = None if shares is None else ~(shares[:, index.to(shares.device)] > 0).any(1)
+                optimizer.update(
+                    head.parameters, head.gradients, update + 1, factor, training.clip_norm,
+                    idle=None if idle is None or not idle.any() else idle,
+                )  # fmt: skip
+            progress(int(split.lengths[chosen].sum()))
+    split.release()
