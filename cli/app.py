@@ -16,6 +16,7 @@ from . import (
     INTERRUPTED,
     cache,
     console,
+    cv,
     demo,
     embed,
     evaluate,
@@ -118,6 +119,7 @@ def _start(
 
 app.command("embed")(embed.embed)
 app.command("train")(train.train)
+app.command("cv")(cv.cv)
 app.command("eval")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.command("explain")(explain.explain)

@@ -13,7 +13,7 @@ LEAST_ROOM = 24  # characters of a line of text, even if the table gets too wide
 if TYPE_CHECKING:
     from rich.text import Text as RichText
 
-    from spacelite.reports.document.blocks import Table
+    from spacelite.reports.document.blocks import Cell, Table
 
 
 def show(table: Table, *, ruled: bool = True) -> None:
@@ -35,7 +35,7 @@ def show(table: Table, *, ruled: bool = True) -> None:
     for number, (heading, text) in enumerate(columns):
         left: Any = "left" if text else "right"
         # On narrow terminals headings and names wrap at spaces; figures do not.
-        parts = heading.split() + [line.cells[number].text for line in table.lines]
+        parts = heading.split() + [_text(line.cells[number]) for line in table.lines]
         least = 0 if number == 0 or heading == "Text" else max(map(len, parts))
         shown.add_column(heading, justify=left, min_width=least, overflow="fold")
     # Each column has a space on its right and a separator; the table has an edge on both sides.
@@ -43,7 +43,7 @@ def show(table: Table, *, ruled: bool = True) -> None:
         console.out().width
         - 2
         - sum(
-            max([len(heading), *(len(line.cells[number].text) for line in table.lines)]) + 2
+            max([len(heading), *(len(_text(line.cells[number])) for line in table.lines)]) + 2
             for number, heading in enumerate(table.columns)
             if heading != "Text"
         )
@@ -51,12 +51,16 @@ def show(table: Table, *, ruled: bool = True) -> None:
     for number, line in enumerate(table.lines):
         if number and not ruled and not line.kind:
             shown.add_section()
-        cells = [Text(visible(cell.text)) for cell in line.cells]
+        cells = [Text(visible(_text(cell))) for cell in line.cells]
         if "Text" in table.columns:
             number = table.columns.index("Text")
             cells[number] = _two_lines(cells[number], room)
         shown.add_row(*cells)
     console.out().print(shown)
+
+
+def _text(cell: Cell) -> str:
+    return f"{cell.text} {cell.std}".rstrip()
 
 
 def _two_lines(text: RichText, room: int) -> RichText:

@@ -16,12 +16,14 @@ from spacelite.lazy import exports
 
 if TYPE_CHECKING:  # for editors and type checkers; at run time, imported when first used
     from spacelite.api import (
+        CrossValidated,
         EmbeddedDataset,
         Evaluation,
         Runs,
         TextExplanation,
         TextPredictions,
         TrainedRun,
+        cross_validate,
         embed,
         find_cache,
         load_run,
@@ -34,6 +36,7 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time, imported when f
 __version__ = "0.1.0"
 
 __all__ = [
+    "CrossValidated",
     "EmbeddedDataset",
     "Evaluation",
     "Report",
@@ -43,6 +46,7 @@ __all__ = [
     "TextPredictions",
     "TrainedRun",
     "__version__",
+    "cross_validate",
     "embed",
     "find_cache",
     "load_run",
@@ -56,8 +60,9 @@ __getattr__ = exports(
     {
         **dict.fromkeys(
             (
-                "EmbeddedDataset", "Evaluation", "Runs", "TextExplanation", "TextPredictions",
-                "TrainedRun", "embed", "find_cache", "load_run", "load_runs", "report", "train",
+                "CrossValidated", "EmbeddedDataset", "Evaluation", "Runs", "TextExplanation",
+                "TextPredictions", "TrainedRun", "cross_validate", "embed", "find_cache",
+                "load_run", "load_runs", "report", "train",
             ),
             "api",
         ),

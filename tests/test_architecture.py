@@ -48,6 +48,7 @@ ORDER = {
         "prediction", "layers", "cached", "shares", "concepts", "marks", "explanation",
         "transfer", "streaming", "__init__",
     ],
+    "questions": ["folds", "cross_validation", "__init__"],
     "paper": ["tables", "__init__", "reproduction"],
     "reports": ["analysis", "document", "render", "report", "__init__"],
     "reports/analysis": [
@@ -56,7 +57,8 @@ ORDER = {
         "examples", "published", "content", "__init__",
     ],
     "reports/document": [
-        "wording", "blocks", "systems_table", "sections", "runs_table", "__init__",
+        "wording", "blocks", "systems_table", "sections", "runs_table", "cross_validation",
+        "__init__",
     ],
     "reports/render": [
         "colours", "plain", "text", "markdown", "latex", "figures", "plots", "fragment", "page",
@@ -64,7 +66,7 @@ ORDER = {
     ],
     "api": [
         "arguments", "results", "streams", "runs", "lists", "baselines", "presets", "searching",
-        "embedding", "training", "saved", "__init__",
+        "choosing", "embedding", "training", "cross_validation", "saved", "__init__",
     ],
     "__init__": [],
 }  # fmt: skip

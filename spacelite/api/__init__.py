@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from spacelite.lazy import exports
 
 if TYPE_CHECKING:
+    from spacelite.api.cross_validation import CrossValidated, cross_validate
     from spacelite.api.embedding import embed, find_cache
     from spacelite.api.lists import Runs
     from spacelite.api.results import (
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from spacelite.api.training import train
 
 __all__ = [
+    "CrossValidated",
     "EmbeddedDataset",
     "Evaluation",
     "FilePredictions",
@@ -26,6 +28,7 @@ __all__ = [
     "TextExplanation",
     "TextPredictions",
     "TrainedRun",
+    "cross_validate",
     "embed",
     "find_cache",
     "load_run",
@@ -37,6 +40,7 @@ __all__ = [
 __getattr__ = exports(
     __name__,
     {
+        **dict.fromkeys(("CrossValidated", "cross_validate"), "cross_validation"),
         **dict.fromkeys(("embed", "find_cache"), "embedding"),
         "train": "training",
         **dict.fromkeys(("load_run", "load_runs", "report"), "saved"),

@@ -18,13 +18,12 @@ from spacelite.api.results import CACHE, EmbeddedDataset
 from spacelite.api.runs import TrainedRun
 from spacelite.errors import SpaceliteError
 from spacelite.heads.config import HeadConfig, TrainedHeadConfig
-from spacelite.heads.grid import grid, listed, seed_list
-from spacelite.heads.pooling import default_pooling
+from spacelite.heads.grid import listed
 from spacelite.progress import Progress, reporting
 from spacelite.reports.analysis import data_notes
 from spacelite.runs import Run
 from spacelite.settings import OTHER_NAMES
-from spacelite.training import TrainingConfig, advice, auto
+from spacelite.training import advice
 
 log = logging.getLogger(__name__)
 
@@ -125,6 +124,7 @@ def train(
             message says what to do.
     """
     from spacelite.api import searching  # it imports torch, and so does the loop
+    from spacelite.api.choosing import chosen_heads
     from spacelite.backbones import resolve_device
     from spacelite.training import loop
     from spacelite.training.search import Search
@@ -157,40 +157,14 @@ def train(
     saved: dict[HeadConfig, Run] = {}
     with cache.open() as opened:
         opened.require_training()
-        if pooling is None:
-            pooling = default_pooling(opened.padding_side)
         examples = len(opened.splits["train"])
-        may_be_searched = ("latent", "blocks", "max_ngram", "learning_rate", "weight_decay")
-        tuned = {key: own[key] for key in may_be_searched}
-        tuned = {key: value for key, value in tuned.items() if value is not None}
-        kinds = listed("head", own["head"])
-        tuned = searching.filled(tuned, kinds, opened, search=search)
-        numbers = auto.resolve(
-            examples,
-            epochs=own["epochs"],
-            batch_size=own["batch_size"],
-            learning_rates=listed("learning_rate", tuned["learning_rate"]),
-        )
-        training = TrainingConfig(
-            epochs=numbers.epochs,
-            batch_size=numbers.batch_size,
-            data_seed=data_seed,
-            schedule=own["schedule"],
-            clip_norm=clip_norm,
-            class_weights=class_weights,
-            patience=own["patience"],
-            monitor=own["monitor"],
-        )
-        named = {
-            "inter": inter, "intra": intra, "pooling": pooling, "C": C,
-            "ensemble": ensemble,
-            **tuned, **settings,
-            "learning_rate": numbers.learning_rates, "seed": seed_list(seeds),
+        own |= {
+            "inter": inter, "intra": intra, "pooling": pooling, "C": C, "ensemble": ensemble,
+            "seeds": seeds, "data_seed": data_seed, "clip_norm": clip_norm,
+            "class_weights": class_weights,
         }  # fmt: skip
-        configs = grid(
-            kinds,
-            {key: listed(key, value) for key, value in named.items()},
-            _arguments(train),
+        configs, training, numbers = chosen_heads(
+            opened, own, settings, search=search, arguments=_arguments(train)
         )
         loop.check(configs, training)
         made = searching.Searching(Search.of(configs), training) if search else None

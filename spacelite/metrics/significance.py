@@ -7,6 +7,7 @@ compared with seeds and examples as crossed random effects (`over_seeds`).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -61,6 +62,31 @@ class Test(NamedTuple):
 
     difference: Difference
     p: float
+
+
+def resampled(differences: Array, held_out: float) -> tuple[Difference, float]:
+    """The mean difference between two systems over the folds of a cross-validation, its 95%
+    interval, and the two-sided p-value of its being 0: the corrected resampled t-test of Nadeau and
+    Bengio (Machine Learning 52, 2003).
+
+    The training sets of folds overlap, so the differences are not independent. Their variance s^2
+    is therefore multiplied by 1 / J + n_2 / n_1 in place of 1 / J, with n_1 training and n_2
+    held-out examples; Student's t has J - 1 degrees of freedom.
+
+    Args:
+        differences: The differences of J folds, of all repeats, (J,), at least 2.
+        held_out: The share of the examples that is held out, n_2 / (n_1 + n_2).
+    """
+    from scipy.special import stdtr, stdtrit
+
+    count, mean = len(differences), float(np.mean(differences))
+    variance = float(np.var(differences, ddof=1)) * (1 / count + held_out / (1 - held_out))
+    error = math.sqrt(variance)
+    if error == 0:
+        return Difference(mean, (mean, mean)), float(mean == 0)
+    width = float(stdtrit(count - 1, (1 + LEVEL) / 2)) * error
+    p = 2 * float(stdtr(count - 1, -abs(mean) / error))
+    return Difference(mean, (mean - width, mean + width)), p
 
 
 def over_seeds(first: Array, second: Array, paired: bool) -> Test:

@@ -23,7 +23,7 @@ from spacelite.heads.batch import Objective
 from spacelite.heads.examples import Parameters
 from spacelite.tasks import task_of
 from spacelite.training import engine, memory
-from spacelite.training.batches import TokenSplit, input_width, open_splits
+from spacelite.training.batches import TokenSplit, free_budget, input_width
 from spacelite.training.config import TrainingConfig
 from spacelite.training.engine import Workers
 from spacelite.training.optimizer import Adam, schedule_factor
@@ -88,7 +88,7 @@ def train_weighted(
     configs = [member.config for member in members]
     memory.require(cache, configs, training, device)
     with memory.shortage_explained(len(members)), engine.workers(device) as workers:
-        split = open_splits(cache, device)["train"]
+        split = _train_split(cache, device)
         for pooling in dict.fromkeys(name for config in configs for name in config.poolings):
             split.features(pooling)
         objective = Objective(task_of(split.labels), len(cache.label_names))
@@ -108,6 +108,62 @@ def train_weighted(
         for row, number in enumerate(numbers):
             found[number] = Learned(head.head_parameters(row), own[row].numpy())
     return [found[number] for number in range(len(members))]
+
+
+def fit_on(
+    cache: Cache,
+    config: HeadConfig,
+    seen: Sequence[Array],
+    class_weights: str = "none",
+    *,
+    device: str = "cpu",
+) -> list[Array]:
+    """Fit a head that is fitted at once to parts of the training examples: everything, from the
+    IDF to the penalty, comes from the part alone.
+
+    Args:
+        cache: An open, complete cache.
+        config: The head.
+        seen: For each fit, which examples it sees: (N,), 0 for those that it does not.
+        class_weights: `none` or `balanced`.
+        device: `cpu` or `cuda`.
+
+    Returns:
+        For each fit its logits for every training example, seen or not, (N, C) float32.
+    """
+    settings.check(config)
+    kind, split = heads.kind(config.kind), _train_split(cache, device)
+    objective = Objective(task_of(split.labels), len(cache.label_names))
+    found = []
+    for own in seen:
+        fitted = kind.fit(config, _Part(split, np.flatnonzero(own)), objective, class_weights)
+        with engine.workers(device) as workers:
+            head = kind.stack([config], [fitted.parameters], objective, device)
+            (logits,) = engine.run_split(split, [head], objective, workers)
+        found.append(logits[0].numpy())
+    return found
+
+
+class _Part:
+    """Some examples of a split, as `Examples`."""
+
+    def __init__(self, split: TokenSplit, rows: Array) -> None:
+        self._split, self._rows = split, rows
+        self._index = torch.from_numpy(rows).to(split.device)
+        self.labels = split.labels[self._index]
+
+    def features(self, pooling: str) -> torch.Tensor:
+        return self._split.features(pooling)[self._index]
+
+    def token_ids(self) -> tuple[Array, Array]:
+        return self._split.token_ids(self._rows)
+
+    def standardisation(self) -> tuple[torch.Tensor, torch.Tensor]:
+        raise NotImplementedError("heads that are fitted at once do not read single tokens")
+
+
+def _train_split(cache: Cache, device: str) -> TokenSplit:
+    return TokenSplit(cache.splits["train"], "train", device, free_budget(device))
 
 
 def _check(member: Member, examples: int, training: TrainingConfig) -> None:

@@ -239,7 +239,7 @@ def incomplete(analysis: Analysis) -> str:
 
 
 def _points(difference: Difference, sign: int = 1) -> str:
-    return f"{_one_place(100 * sign * difference.value)} points"
+    return f"{one_place(100 * sign * difference.value)} points"
 
 
 def _interval(difference: Difference, sign: int = 1) -> str:
@@ -249,8 +249,9 @@ def _interval(difference: Difference, sign: int = 1) -> str:
 def interval(difference: Difference, sign: int = 1) -> str:
     """`0.4 to 2.2`, in points."""
     low, high = sorted(100 * sign * bound for bound in difference.interval)
-    return f"{_one_place(low)} to {_one_place(high)}"
+    return f"{one_place(low)} to {one_place(high)}"
 
 
-def _one_place(value: float) -> str:
+def one_place(value: float) -> str:
+    """`0.4`, or `−1.2`."""
     return share(value, 1).removeprefix("+")

@@ -1,0 +1,177 @@
+"""Cross-validation: the command of the command line, with the same options."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from spacelite.api.arguments import NAMES, checked
+from spacelite.api.embedding import CACHE_DIR, find_cache
+from spacelite.api.results import CACHE, EmbeddedDataset
+from spacelite.errors import SpaceliteError
+from spacelite.metrics.scores import METRICS
+from spacelite.progress import Progress, reporting
+from spacelite.reports.document.cross_validation import summary, table
+from spacelite.reports.render import fragment, plain
+
+if TYPE_CHECKING:
+    from spacelite.questions import CrossValidation
+    from spacelite.reports.document.blocks import Table
+
+log = logging.getLogger(__name__)
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class CrossValidated:
+    """What a cross-validation found.
+
+    Attributes:
+        result: The folds, and each head's logits and figures on the examples that it did not see.
+        cache: The cache.
+    """
+
+    result: CrossValidation
+    cache: EmbeddedDataset
+
+    def figures(self, metric: str = "accuracy") -> dict[str, Array]:
+        """A metric of each head on each held-out fold, (repeats, folds), best head first."""
+        if metric not in METRICS:
+            raise SpaceliteError(f"metric={metric}: choose from {', '.join(METRICS)}", ["metric"])
+        return {name: own.figures[metric] for name, own in self.result.named.items()}
+
+    def probabilities(self) -> dict[str, Array]:
+        """Each head's probabilities for the training examples, by the heads that did not see them,
+        (repeats, N, C)."""
+        with self.cache.open() as cache:
+            task = cache.task
+        return {name: task.probabilities(own.logits) for name, own in self.result.named.items()}
+
+    def table(self) -> Table:
+        """The table as it is printed."""
+        return table(self.result)
+
+    def as_json(self) -> dict[str, Any]:
+        """The figures as `cv --json` prints them."""
+        return {"cache": self.cache.name, **self.result.as_json()}
+
+    def __str__(self) -> str:
+        return "\n".join([plain.table(self.table()), *summary(self.result)])
+
+    def _repr_html_(self) -> str:
+        return fragment.table(self.table())
+
+
+@checked(cache=CACHE, head=NAMES)
+def cross_validate(
+    cache: EmbeddedDataset | str | Path | None = None,
+    *,
+    folds: int = 5,
+    repeats: int = 1,
+    seed: int = 0,
+    groups: Sequence[Any] | None = None,
+    head: str | Sequence[str] = ("space", "linear"),
+    inter: float | Sequence[float] = 0.0,
+    intra: float | Sequence[float] = 0.0,
+    latent: int | Sequence[int] | None = None,
+    learning_rate: float | str | Sequence[float | str] | None = None,
+    weight_decay: float | Sequence[float] | None = None,
+    pooling: str | Sequence[str] | None = None,
+    C: float | str | Sequence[float | str] = "auto",  # noqa: N803 - as in scikit-learn
+    blocks: str | Sequence[str] | None = None,
+    max_ngram: int | Sequence[int] | None = None,
+    seeds: int | Sequence[int] = 1,
+    epochs: int | str = 15,
+    batch_size: int | str = 256,
+    data_seed: int = 0,
+    schedule: str = "constant",
+    clip_norm: float | None = None,
+    baselines: bool = True,
+    device: str = "auto",
+    cache_dir: str | Path | None = None,
+    progress: Progress = True,
+) -> CrossValidated:
+    """Cross-validate heads on the train split of a cache: each is trained on all folds but one and
+    evaluated on that one, all heads of all folds in one pass over the tokens per epoch.
+
+    No run is saved; validation and test are not read.
+
+    Args:
+        cache: What `embed` returned, or a cache's name or path. Default: the newest complete cache.
+        folds: Number of folds, stratified by label.
+        repeats: How often the examples are divided anew.
+        seed: Seed of the divisions.
+        groups: The group of each training example, (N,): those of a group are in one fold.
+        head: Kind(s) of heads, as in `train`; additive heads without the block `space`.
+        inter: Weight(s) of the inter-space loss.
+        intra: Weight(s) of the intra-space loss.
+        latent: Number(s) of dimensions of a concept space. Default: 3.
+        learning_rate: Learning rate(s) of Adam; "auto" means 0.001. Default: 2e-4.
+        weight_decay: Weight decay(s), Adam's L2 penalty. Default: 0.01.
+        pooling: Pooling(s) of the baselines. Default: the classification token.
+        C: Strength(s) of the L2 penalty of logreg and tfidf; "auto" chooses it by cross-validation
+            on the examples that a head sees.
+        blocks: What additive heads add up, joined by +. Default: `layers+ngrams`.
+        max_ngram: Tokens of the longest n-grams of the block `ngrams`, 2 or 3. Default: 2.
+        seeds: Number K of seeds of the heads, which are 0 to K-1; or the seeds themselves.
+        epochs: Number of passes over the training split, or "auto", as in `train`.
+        batch_size: Examples per update, or "auto", as in `train`.
+        data_seed: Seed of the order of the examples.
+        schedule: Schedule of the learning rate: `constant` or `cosine`.
+        clip_norm: Maximum norm of a head's gradient; None for no clipping.
+        baselines: Whether `tfidf` and `logreg` on the mean are fitted on the same folds.
+        device: `auto`, `cpu`, `cuda`, ...
+        cache_dir: Folder of caches and runs. Default: that of the cache.
+        progress: True for bars, False for none, or a function called with (phase, done, total).
+
+    Returns:
+        The figures, which print themselves as a table.
+
+    Raises:
+        SpaceliteError: The cache or the settings cannot be used, or there are too few examples of a
+            label, or groups, for so many folds.
+    """
+    from spacelite.api.baselines import BASELINES
+    from spacelite.api.choosing import chosen_heads
+    from spacelite.backbones import resolve_device
+    from spacelite.questions import cross_validate as cross_validated
+
+    given = {
+        "head": head, "inter": inter, "intra": intra, "latent": latent, "pooling": pooling,
+        "learning_rate": learning_rate, "weight_decay": weight_decay, "C": C, "blocks": blocks,
+        "max_ngram": max_ngram, "ensemble": 1, "seeds": seeds, "epochs": epochs,
+        "batch_size": batch_size, "data_seed": data_seed, "schedule": schedule,
+        "clip_norm": clip_norm, "class_weights": "none", "patience": None, "monitor": "f1_macro",
+    }  # fmt: skip
+    if not isinstance(cache, EmbeddedDataset):
+        cache = find_cache(cache, cache_dir or CACHE_DIR)
+    arguments = set(inspect.signature(cross_validate).parameters)
+    with cache.open() as opened, reporting(progress) as on_progress:
+        opened.require_training()
+        configs, training, numbers = chosen_heads(
+            opened, given, {}, search=False, arguments=arguments
+        )
+        if numbers.chosen:
+            log.info("auto: %s", numbers.sentence)
+        if baselines:
+            configs += [config for config in BASELINES if config not in configs]
+        result = cross_validated(
+            opened,
+            configs,
+            training,
+            folds=folds,
+            repeats=repeats,
+            seed=seed,
+            groups=None if groups is None else np.asarray(groups),
+            device=resolve_device(device),
+            on_progress=lambda done, total: on_progress("train", done, total),
+        )
+    return CrossValidated(result, cache)

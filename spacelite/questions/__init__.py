@@ -1,0 +1,13 @@
+"""Questions that many heads of one pass answer, each trained on its own examples. In: a cache and
+configs of heads. Out: figures with their spread."""
+
+from typing import TYPE_CHECKING
+
+from spacelite.lazy import exports
+
+if TYPE_CHECKING:
+    from spacelite.questions.cross_validation import CrossValidation, cross_validate
+
+__all__ = ["CrossValidation", "cross_validate"]
+
+__getattr__ = exports(__name__, dict.fromkeys(__all__, "cross_validation"))

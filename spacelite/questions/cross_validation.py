@@ -1,0 +1,241 @@
+"""Cross-validation: every head is trained on all folds but one and evaluated on that one, all heads
+of all folds in one pass over the tokens.
+
+Shapes: R repeats, F folds, N training examples, C classes.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from spacelite import settings
+from spacelite.cache.store import Cache
+from spacelite.errors import SpaceliteError
+from spacelite.heads import HeadConfig
+from spacelite.metrics.scores import METRICS
+from spacelite.metrics.significance import Difference, resampled
+from spacelite.questions.folds import folds as divided
+from spacelite.tasks import task_of
+from spacelite.training import TrainingConfig
+from spacelite.training.weighted import Member, fit_on, train_weighted
+
+log = logging.getLogger(__name__)
+
+LOSS_WEIGHTS = ("inter", "intra")
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class System:
+    """A head that was cross-validated.
+
+    Attributes:
+        head: Its config.
+        logits: Its logits for each training example, by the head that did not see it, (R, N, C)
+            float32.
+        figures: Metric -> its value on each held-out fold, (R, F); NaN where it is not defined.
+    """
+
+    head: HeadConfig
+    logits: Array
+    figures: dict[str, Array]
+
+    def mean(self, metric: str) -> float:
+        """The mean of a metric over repeats and folds."""
+        return float(np.nanmean(self.figures[metric]))
+
+    def deviation(self, metric: str) -> float:
+        """The standard deviation of a metric over repeats and folds."""
+        return float(np.nanstd(self.figures[metric], ddof=1))
+
+
+@dataclass(frozen=True)
+class CrossValidation:
+    """What a cross-validation found.
+
+    Attributes:
+        fold: The fold of each training example in each repeat, (R, N).
+        labels: The labels, (N,) or (N, C).
+        systems: The heads, best accuracy first.
+        seconds: How long it took.
+    """
+
+    fold: Array
+    labels: Array
+    systems: list[System]
+    seconds: float
+
+    @property
+    def folds(self) -> int:
+        """Number of folds."""
+        return int(self.fold.max()) + 1
+
+    @property
+    def repeats(self) -> int:
+        """Number of repeats."""
+        return len(self.fold)
+
+    @property
+    def named(self) -> dict[str, System]:
+        """The heads by name: what tells them apart is part of it."""
+        names = _names([system.head for system in self.systems])
+        return dict(zip(names, self.systems, strict=True))
+
+    def name_of(self, system: System) -> str:
+        """The name of one of the heads."""
+        return next(name for name, own in self.named.items() if own is system)
+
+    @property
+    def baseline(self) -> System | None:
+        """The best system that is a baseline."""
+        return next((system for system in self.systems if system.head.is_baseline), None)
+
+    def difference(
+        self, first: System, second: System, metric: str = "accuracy"
+    ) -> tuple[Difference, float]:
+        """A metric of one system minus that of another, with its 95% interval, and the p-value of
+        the corrected resampled t-test (`metrics.significance.resampled`)."""
+        values = (first.figures[metric] - second.figures[metric]).flatten()
+        return resampled(values, held_out=1 / self.folds)
+
+    def as_json(self) -> dict[str, Any]:
+        """The figures as a JSON object: of each head by metric, in repeats and folds."""
+        baseline = self.baseline
+        systems = []
+        for name, system in self.named.items():
+            content: dict[str, Any] = {
+                "system": name,
+                "head": system.head.kind,
+                "settings": system.head.settings(),
+                "mean": {metric: system.mean(metric) for metric in METRICS},
+                "deviation": {metric: system.deviation(metric) for metric in METRICS},
+                "folds": {metric: own.tolist() for metric, own in system.figures.items()},
+            }
+            if baseline is not None and system is not baseline:
+                difference, p = self.difference(system, baseline)
+                content["more_than_baseline"] = {
+                    "accuracy": difference.value, "interval": list(difference.interval), "p": p,
+                }  # fmt: skip
+            systems.append(content)
+        return {
+            "folds": self.folds,
+            "repeats": self.repeats,
+            "examples": len(self.labels),
+            "baseline": None if baseline is None else self.name_of(baseline),
+            "seconds": self.seconds,
+            "systems": systems,
+        }
+
+
+def _names(heads: Sequence[HeadConfig]) -> list[str]:
+    """Names that tell heads apart: `space + inter 0.2, learning rate 0.001`."""
+    own = [settings.effective(head) for head in heads]
+    titles = [
+        " + ".join([head.name, *(f"{key} {each[key]:g}" for key in LOSS_WEIGHTS if each.get(key))])
+        for head, each in zip(heads, own, strict=True)
+    ]
+    made = []
+    for title, head, each in zip(titles, heads, own, strict=True):
+        alike = [other for other, name in zip(own, titles, strict=True) if name == title]
+        symbols = settings.symbols(head)
+        details = [
+            f"{symbols[key]} {value:g}" if isinstance(value, float) else f"{symbols[key]} {value}"
+            for key, value in each.items()
+            if len({other.get(key) for other in alike}) > 1
+        ]
+        made.append(", ".join([title, *details]))
+    return made
+
+
+def cross_validate(
+    cache: Cache,
+    configs: Sequence[HeadConfig],
+    training: TrainingConfig,
+    *,
+    folds: int = 5,
+    repeats: int = 1,
+    seed: int = 0,
+    groups: Array | None = None,
+    device: str = "cpu",
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> CrossValidation:
+    """Cross-validate heads on the train split of a cache.
+
+    Args:
+        cache: An open, complete cache.
+        configs: The heads, without duplicates.
+        training: Settings that heads that are trained in epochs share; all epochs are trained.
+        folds: Number of folds, F.
+        repeats: How often the examples are divided anew, R.
+        seed: Seed of the divisions.
+        groups: The group of each training example, (N,); those of a group are in one fold.
+        device: `cpu` or `cuda`.
+        on_progress: Called with the number of tokens done, and the total.
+
+    Raises:
+        SpaceliteError: A setting is invalid, a head cannot be trained in this way, or there are too
+            few examples for so many folds.
+    """
+    started = time.perf_counter()
+    if not configs or len(set(configs)) < len(configs):
+        raise SpaceliteError("give at least one head, and each combination of settings once")
+    labels = cache.splits["train"].labels
+    fold = divided(
+        labels, cache.label_names, count=folds, repeats=repeats, seed=seed, groups=groups
+    )
+    seen = [np.asarray(own != number, np.float32) for own in fold for number in range(folds)]
+    in_epochs = [config for config in configs if config.in_epochs]
+    members = [Member(config, weights) for config in in_epochs for weights in seen]
+    logits: dict[HeadConfig, list[Array]] = {}
+    if members:
+        learned = train_weighted(cache, members, training, device=device, on_progress=on_progress)
+        for number, config in enumerate(in_epochs):
+            own = learned[number * len(seen) : (number + 1) * len(seen)]
+            logits[config] = [each.logits for each in own]
+    for config in configs:
+        if not config.in_epochs:
+            log.info("fitting %s on each fold", config.name)
+            logits[config] = fit_on(cache, config, seen, training.class_weights, device=device)
+    systems = [_system(cache, config, logits[config], fold, labels, folds) for config in configs]
+    systems.sort(key=lambda system: -system.mean("accuracy"))
+    return CrossValidation(fold, labels, systems, time.perf_counter() - started)
+
+
+def _system(
+    cache: Cache,
+    config: HeadConfig,
+    logits: Sequence[Array],
+    fold: Array,
+    labels: Array,
+    folds: int,
+) -> System:
+    repeats, examples = fold.shape
+    together = np.empty((repeats, examples, len(cache.label_names)), np.float32)
+    figures = {name: np.full((repeats, folds), np.nan) for name in METRICS}
+    for repeat in range(repeats):
+        for number in range(folds):
+            held = fold[repeat] == number
+            own = logits[repeat * folds + number][held]
+            together[repeat, held] = own
+            for name, value in _scores(cache, own, labels[held]).items():
+                figures[name][repeat, number] = np.nan if value is None else value
+    return System(config, together, figures)
+
+
+def _scores(cache: Cache, logits: Array, labels: Array) -> dict[str, float | None]:
+    """The metrics of logits (n, C) of n examples."""
+    import torch
+
+    from spacelite.heads.batch import Objective
+    from spacelite.training.evaluation import scores_of
+
+    objective = Objective(task_of(labels), len(cache.label_names))
+    return scores_of(torch.from_numpy(logits), torch.from_numpy(labels), objective)

@@ -1,0 +1,209 @@
+"""Cross-validation: folds against scikit-learn, heads against training them alone, figures against
+scikit-learn's metrics, the corrected t-test against its formula."""
+
+import json
+
+import numpy as np
+import pytest
+from conftest import refusal, texts, write_dataset
+from scipy import stats
+from sklearn import metrics as sk
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+from spacelite_cli.app import app
+from typer.testing import CliRunner
+
+import spacelite
+from spacelite import heads
+from spacelite.cache import Cache, embed
+from spacelite.metrics.significance import resampled
+from spacelite.questions import cross_validate
+from spacelite.questions.folds import folds
+from spacelite.training import TrainingConfig
+from spacelite.training.weighted import Member, train_weighted
+
+TRAINING = TrainingConfig(epochs=3, batch_size=16)
+CONFIGS = [
+    heads.config("space", learning_rate=0.02), heads.config("space", inter=0.2, learning_rate=0.02),
+    heads.config("linear", pooling="mean", learning_rate=0.02),
+    heads.config("logreg", pooling="mean", C=0.5), heads.config("tfidf", C=2.0),
+    heads.config("additive", blocks="mean+ngrams"),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def cache(bert, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cv")
+    data = write_dataset(folder / "data", {"train": 120, "validation": 10}, classes=3, longest=12)
+    done = embed(backbone=str(bert), dataset=str(data), cache_dir=folder, device="cpu")
+    with Cache(done.path) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def found(cache):
+    return cross_validate(cache, CONFIGS, TRAINING, folds=4, repeats=2, seed=3)
+
+
+def test_folds_are_those_of_scikit_learn(cache):
+    labels = cache.splits["train"].labels
+    own = folds(labels, cache.label_names, count=5, repeats=3, seed=7)
+    groups = np.random.default_rng(0).integers(0, 30, len(labels))
+    grouped = folds(labels, cache.label_names, count=5, repeats=3, seed=7, groups=groups)
+    for repeat in range(3):
+        options = {"n_splits": 5, "shuffle": True, "random_state": 7 + repeat}
+        for number, (_, held) in enumerate(StratifiedKFold(**options).split(labels, labels)):
+            assert np.array_equal(np.flatnonzero(own[repeat] == number), held)
+        maker = StratifiedGroupKFold(**options)
+        for number, (_, held) in enumerate(maker.split(labels, labels, groups)):
+            assert np.array_equal(np.flatnonzero(grouped[repeat] == number), held)
+        for group in np.unique(groups):
+            assert len(np.unique(grouped[repeat][groups == group])) == 1
+    several = folds(np.random.default_rng(1).integers(0, 2, (40, 3)), ["a", "b", "c"], count=4)
+    assert np.bincount(several[0]).tolist() == [10] * 4
+
+
+def test_a_fold_is_scored_by_the_head_that_did_not_see_it(cache, found):
+    labels = cache.splits["train"].labels
+    for config in CONFIGS[:3]:
+        (system,) = [one for one in found.systems if one.head == config]
+        for repeat, number in ((0, 1), (1, 3)):
+            held = found.fold[repeat] == number
+            member = Member(config, (~held).astype(np.float32))
+            (alone,) = train_weighted(cache, [member], TRAINING)
+            np.testing.assert_allclose(
+                system.logits[repeat, held], alone.logits[held], rtol=1e-3, atol=1e-4
+            )
+    for system in found.systems:
+        for repeat in range(2):
+            for number in range(4):
+                held = found.fold[repeat] == number
+                logits, own = system.logits[repeat, held], labels[held]
+                chances = np.exp(logits - logits.max(axis=1, keepdims=True)).astype(float)
+                chances /= chances.sum(axis=1, keepdims=True)
+                predicted = logits.argmax(axis=1)
+                expected = {
+                    "accuracy": sk.accuracy_score(own, predicted),
+                    "f1_macro": sk.f1_score(own, predicted, average="macro", zero_division=0),
+                    "ce": sk.log_loss(own, chances, labels=[0, 1, 2]),
+                }
+                for name, value in expected.items():
+                    assert system.figures[name][repeat, number] == pytest.approx(value, abs=1e-5)
+
+
+def test_baselines_are_fitted_to_what_they_may_see(cache, found):
+    """Logistic regression on means, and on TF-IDF of which the vocabulary and weights are those of
+    the other folds alone."""
+    split = cache.splits["train"]
+    bounds = list(zip(split.offsets[:-1], split.offsets[1:], strict=True))
+    hidden = split.read_hidden(0, len(split)).astype(np.float64)
+    means = np.array([hidden[low:high].mean(axis=0) for low, high in bounds])
+    ids = split.read_token_ids()
+    words = [" ".join(f"w{one}" for one in ids[low + 1 : high - 1]) for low, high in bounds]
+    systems = {one.head.kind: one for one in found.systems}
+    for repeat, number in ((0, 0), (1, 2)):
+        seen, held = found.fold[repeat] != number, found.fold[repeat] == number
+        vectorizer = TfidfVectorizer(ngram_range=(1, 2), min_df=2, token_pattern=r"\S+")
+        rows = vectorizer.fit_transform([words[example] for example in np.flatnonzero(seen)])
+        new = vectorizer.transform([words[example] for example in np.flatnonzero(held)])
+        for kind, train, test, strength in (
+            ("logreg", means[seen], means[held], 0.5), ("tfidf", rows, new, 2.0),
+        ):  # fmt: skip
+            model = LogisticRegression(C=strength, max_iter=5000, tol=1e-8)
+            model.fit(train, split.labels[seen])
+            logits = systems[kind].logits[repeat, held]
+            logits = logits - logits.mean(axis=1, keepdims=True)
+            expected = model.decision_function(test)
+            expected = expected - expected.mean(axis=1, keepdims=True)
+            np.testing.assert_allclose(logits, expected, atol=5e-3)
+
+
+def test_the_corrected_t_test_is_its_formula():
+    random = np.random.default_rng(4)
+    for count, folds_each in ((5, 5), (10, 5), (20, 10)):
+        values = random.normal(0.02, 0.03, count)
+        share = 1 / folds_each
+        difference, p = resampled(values, share)
+        error = np.sqrt(values.var(ddof=1) * (1 / count + share / (1 - share)))
+        t = values.mean() / error
+        assert difference.value == pytest.approx(values.mean())
+        assert p == pytest.approx(2 * stats.t.sf(abs(t), count - 1))
+        low, high = stats.t.interval(0.95, count - 1, values.mean(), error)
+        assert difference.interval == pytest.approx((low, high))
+    assert resampled(np.zeros(5), 0.2)[1] == 1 and resampled(np.full(5, 0.1), 0.2)[1] == 0
+
+
+def test_the_test_errs_less_often_than_the_plain_one():
+    """Two equal systems on data that are drawn anew: overlapping training sets make the plain
+    t-test err too often."""
+    random = np.random.default_rng(5)
+    wrong, plain = 0, 0
+    for _ in range(400):
+        shared = random.normal(0, 0.5)  # what all folds of a data set have in common
+        values = shared + random.normal(0, 1, 10)
+        wrong += resampled(values, 0.2)[1] < 0.05
+        plain += stats.ttest_1samp(values, 0).pvalue < 0.05
+    assert wrong < plain / 2 and wrong < 0.08 * 400
+
+
+def test_python_and_the_command_say_the_same(cache, tmp_path, with_baselines):
+    options = {"folds": 3, "head": ["space", "logreg"], "pooling": "mean", "inter": [0, 0.2]}
+    found = spacelite.cross_validate(
+        str(cache.path), **options, epochs=2, batch_size=16, progress=False, cache_dir=tmp_path
+    )
+    assert list(found.figures()) == [name for name, _ in found.result.named.items()]
+    assert {"space", "space + inter 0.2", "logreg (mean)", "tfidf"} == set(found.figures())
+    chances = found.probabilities()["tfidf"]
+    assert chances.shape == (1, 120, 3) and chances.sum(axis=2) == pytest.approx(1)
+    command = [
+        "cv", "--cache", str(cache.path), "--folds", "3", "--head", "space,logreg", "--pooling",
+        "mean", "--inter", "0,0.2", "--epochs", "2", "--batch-size", "16", "--cache-dir",
+        str(tmp_path),
+    ]  # fmt: skip
+    done = CliRunner().invoke(app, [*command, "--json"])
+    assert done.exit_code == 0, done.output
+    printed = json.loads(done.stdout)
+    for system in printed["systems"]:
+        expected = found.figures("f1_macro")[system["system"]]
+        assert np.array(system["folds"]["f1_macro"]) == pytest.approx(expected)
+    assert printed["folds"] == 3 and printed["baseline"] in found.figures()
+    shown = CliRunner().invoke(app, command, env={"COLUMNS": "80"}).stdout
+    assert max(map(len, shown.splitlines())) <= 80
+    text = " ".join(shown.split())
+    assert "Means ± standard deviations over 3 held-out folds: 120 training examples" in text
+    assert "corrected resampled t-test" in text and "It is the best of 2 heads" in text
+    assert not list(tmp_path.glob("runs/*"))
+    assert "held-out folds" in str(found) and "<table" in found._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"folds": 1}, "folds=1: give a whole number of at least 2"),
+        ({"repeats": 0}, "repeats=0: give a whole number of at least 1"),
+        ({"seed": -1}, "seed=-1: give a whole number from 0"),
+        ({"folds": 80}, "training examples, and each fold needs one: use fewer folds"),
+        ({"groups": [1, 2]}, "there are 120 training examples and 2 groups"),
+        ({"groups": [0] * 60 + [1] * 60}, "the examples have 2 groups, and each fold needs one"),
+        ({"head": "additive", "blocks": "ngrams+space"}, "cannot be trained with weights of its"),
+        ({"head": "forest"}, "choose from space"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(options, said, cache, tmp_path):
+    message = refusal(
+        spacelite.cross_validate, str(cache.path), cache_dir=tmp_path, progress=False, **options
+    )
+    assert said in message
+
+
+def test_a_group_that_holds_a_label_is_refused(bert, tmp_path):
+    own = texts(40, seed=8)
+    labels = ["a"] * 10 + ["b"] * 30
+    there = {"backbone": bert, "device": "cpu", "cache_dir": tmp_path, "progress": False}
+    cache = spacelite.embed({"train": (own, labels), "validation": (own[:2], ["a", "b"])}, **there)
+    groups = [0] * 10 + list(range(1, 31))
+    message = refusal(
+        spacelite.cross_validate, cache, groups=groups, folds=2, epochs=1, progress=False
+    )
+    assert "would be trained on a single label; use other groups" in message
