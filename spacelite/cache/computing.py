@@ -133,7 +133,7 @@ class Run:
                 few(self.plan.caches),
             )  # fmt: skip
         if missing:
-            log.info("%s texts are not there any more, or damaged: computed", f"{len(missing):,}")
+            log.info("%s texts cannot be copied: they are computed", f"{len(missing):,}")
             self.plan = self.plan.without(missing)
             reuse.write(self.path, self.spec.cache_key(), self.plan)
 
