@@ -14,6 +14,7 @@ from spacelite.visible import visible
 
 from . import (
     INTERRUPTED,
+    audit,
     cache,
     console,
     cv,
@@ -120,6 +121,7 @@ def _start(
 app.command("embed")(embed.embed)
 app.command("train")(train.train)
 app.command("cv")(cv.cv)
+app.command("audit")(audit.audit)
 app.command("eval")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.command("explain")(explain.explain)

@@ -48,7 +48,7 @@ ORDER = {
         "prediction", "layers", "cached", "shares", "concepts", "marks", "explanation",
         "transfer", "streaming", "__init__",
     ],
-    "questions": ["folds", "cross_validation", "__init__"],
+    "questions": ["folds", "cross_validation", "audit", "__init__"],
     "paper": ["tables", "__init__", "reproduction"],
     "reports": ["analysis", "document", "render", "report", "__init__"],
     "reports/analysis": [
@@ -58,7 +58,7 @@ ORDER = {
     ],
     "reports/document": [
         "wording", "blocks", "systems_table", "sections", "runs_table", "cross_validation",
-        "__init__",
+        "audit", "__init__",
     ],
     "reports/render": [
         "colours", "plain", "text", "markdown", "latex", "figures", "plots", "fragment", "page",
@@ -66,7 +66,8 @@ ORDER = {
     ],
     "api": [
         "arguments", "results", "streams", "runs", "lists", "baselines", "presets", "searching",
-        "choosing", "embedding", "training", "cross_validation", "saved", "__init__",
+        "choosing", "embedding", "training", "cross_validation", "auditing", "saved",
+        "__init__",
     ],
     "__init__": [],
 }  # fmt: skip

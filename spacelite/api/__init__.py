@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from spacelite.lazy import exports
 
 if TYPE_CHECKING:
+    from spacelite.api.auditing import LabelAudit, audit
     from spacelite.api.cross_validation import CrossValidated, cross_validate
     from spacelite.api.embedding import embed, find_cache
     from spacelite.api.lists import Runs
@@ -24,10 +25,12 @@ __all__ = [
     "EmbeddedDataset",
     "Evaluation",
     "FilePredictions",
+    "LabelAudit",
     "Runs",
     "TextExplanation",
     "TextPredictions",
     "TrainedRun",
+    "audit",
     "cross_validate",
     "embed",
     "find_cache",
@@ -40,6 +43,7 @@ __all__ = [
 __getattr__ = exports(
     __name__,
     {
+        **dict.fromkeys(("LabelAudit", "audit"), "auditing"),
         **dict.fromkeys(("CrossValidated", "cross_validate"), "cross_validation"),
         **dict.fromkeys(("embed", "find_cache"), "embedding"),
         "train": "training",

@@ -6,8 +6,15 @@ from typing import TYPE_CHECKING
 from spacelite.lazy import exports
 
 if TYPE_CHECKING:
+    from spacelite.questions.audit import Audit, audit_labels
     from spacelite.questions.cross_validation import CrossValidation, cross_validate
 
-__all__ = ["CrossValidation", "cross_validate"]
+__all__ = ["Audit", "CrossValidation", "audit_labels", "cross_validate"]
 
-__getattr__ = exports(__name__, dict.fromkeys(__all__, "cross_validation"))
+__getattr__ = exports(
+    __name__,
+    {
+        **dict.fromkeys(("Audit", "audit_labels"), "audit"),
+        **dict.fromkeys(("CrossValidation", "cross_validate"), "cross_validation"),
+    },
+)

@@ -203,7 +203,8 @@ def cross_validate(
     for config in configs:
         if not config.in_epochs:
             log.info("fitting %s on each fold", config.name)
-            logits[config] = fit_on(cache, config, seen, training.class_weights, device=device)
+            fits = fit_on(cache, config, seen, training.class_weights, device=device)
+            logits[config] = [each.logits for each in fits]
     systems = [_system(cache, config, logits[config], fold, labels, folds) for config in configs]
     systems.sort(key=lambda system: -system.mean("accuracy"))
     return CrossValidation(fold, labels, systems, time.perf_counter() - started)

@@ -46,10 +46,10 @@ class Member:
 
 @dataclass(frozen=True)
 class Learned:
-    """What became of a member.
+    """What became of a head.
 
     Attributes:
-        parameters: Its parameters after the last epoch.
+        parameters: Its parameters, after the last epoch.
         logits: Its logits for every training example, seen or not, (N, C) float32.
     """
 
@@ -117,7 +117,7 @@ def fit_on(
     class_weights: str = "none",
     *,
     device: str = "cpu",
-) -> list[Array]:
+) -> list[Learned]:
     """Fit a head that is fitted at once to parts of the training examples: everything, from the
     IDF to the penalty, comes from the part alone.
 
@@ -129,7 +129,7 @@ def fit_on(
         device: `cpu` or `cuda`.
 
     Returns:
-        For each fit its logits for every training example, seen or not, (N, C) float32.
+        What became of each fit.
     """
     settings.check(config)
     kind, split = heads.kind(config.kind), _train_split(cache, device)
@@ -140,7 +140,7 @@ def fit_on(
         with engine.workers(device) as workers:
             head = kind.stack([config], [fitted.parameters], objective, device)
             (logits,) = engine.run_split(split, [head], objective, workers)
-        found.append(logits[0].numpy())
+        found.append(Learned(fitted.parameters, logits[0].numpy()))
     return found
 
 

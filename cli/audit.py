@@ -1,0 +1,62 @@
+"""spacelite audit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import console, tables
+from .options import CACHE_DIR, CacheDir, Device, Json
+
+
+def audit(
+    cache: Annotated[
+        str | None,
+        typer.Option(help="A cache's name or path. [default: the newest complete one]"),
+    ] = None,
+    head: Annotated[
+        str, typer.Option(help="additive (means and n-grams), tfidf, or logreg (on the mean).")
+    ] = "additive",
+    folds: Annotated[
+        int,
+        typer.Option(help="Number of folds: a label is judged by a head fitted to the others."),
+    ] = 5,
+    repeats: Annotated[int, typer.Option(help="How often the examples are divided anew.")] = 1,
+    seed: Annotated[int, typer.Option(help="Seed of the divisions.")] = 0,
+    top: Annotated[int, typer.Option(help="Print at most this many.")] = 20,
+    out: Annotated[
+        Path | None, typer.Option(help="Write all findings to this csv file.", metavar="FILE")
+    ] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(help="The folder of the backbone, if that was a local folder."),
+    ] = None,
+    device: Device = "auto",
+    cache_dir: CacheDir = CACHE_DIR,
+    as_json: Json = False,
+) -> None:
+    """Find labels of the train split that are probably wrong."""
+    from spacelite import api
+    from spacelite.reports.document.audit import audit_summary, findings_table, pairs_table
+
+    chosen = api.find_cache(cache, cache_dir)
+    if cache is None:
+        console.err().print(f"cache {chosen.name}", soft_wrap=True)
+    found = api.audit(
+        chosen, head=head, folds=folds, repeats=repeats, seed=seed, backbone=backbone,
+        device=device, cache_dir=cache_dir,
+    )  # fmt: skip
+    if out is not None:
+        found.save(out)
+    if as_json:
+        console.print_json(found.as_json())
+        return
+    tables.show(findings_table(found.result, top))
+    if found.result.pairs:
+        tables.show(pairs_table(found.result), ruled=False)
+    for sentence in audit_summary(found.result):
+        console.out().print(sentence, markup=False)
+    if out is not None:
+        console.out().print(f"all written to {out}", soft_wrap=True, markup=False)

@@ -1,0 +1,125 @@
+"""The audit of labels: the command of the command line, with the same options."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from spacelite import files, heads
+from spacelite.api.arguments import checked
+from spacelite.api.embedding import CACHE_DIR, find_cache
+from spacelite.api.results import CACHE, EmbeddedDataset
+from spacelite.errors import SpaceliteError
+from spacelite.reports.document.audit import audit_summary, findings_table, pairs_table
+from spacelite.reports.render import fragment, plain
+
+if TYPE_CHECKING:
+    from spacelite.questions import Audit
+    from spacelite.questions.audit import Finding
+
+SHOWN = 20  # findings in the printed form
+COLUMNS = ("index", "file", "row", "label", "suggested", "probability", "own", "words", "text")
+
+
+@dataclass(frozen=True)
+class LabelAudit:
+    """What an audit of labels found.
+
+    Attributes:
+        result: The findings.
+    """
+
+    result: Audit
+
+    @property
+    def findings(self) -> list[Finding]:
+        """The examples whose label is probably wrong, most probably wrong first."""
+        return self.result.findings
+
+    def save(self, path: str | Path) -> None:
+        """Write all findings to a csv file. Raises SpaceliteError if it cannot be written."""
+        document = io.StringIO()
+        writer = csv.writer(document, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for one in self.findings:
+            file, row = ("", "") if one.source is None else (one.source.file, one.source.row)
+            writer.writerow(
+                [one.index, file, row, one.label, one.suggested, f"{one.probability:.6f}",
+                 f"{one.own:.6f}", " ".join(one.words), one.text]
+            )  # fmt: skip
+        try:
+            files.write_bytes(Path(path), document.getvalue().encode())
+        except OSError as error:
+            raise SpaceliteError(f"{path} cannot be written: {error.strerror}") from error
+
+    def as_json(self) -> dict[str, Any]:
+        """The audit as `audit --json` prints it."""
+        return self.result.as_json()
+
+    def __str__(self) -> str:
+        tables = [plain.table(findings_table(self.result, SHOWN))]
+        if self.result.pairs:
+            tables.append(plain.table(pairs_table(self.result)))
+        return "\n\n".join([*tables, "\n".join(audit_summary(self.result))])
+
+    def _repr_html_(self) -> str:
+        shown = fragment.table(findings_table(self.result, SHOWN))
+        return shown + (fragment.table(pairs_table(self.result)) if self.result.pairs else "")
+
+
+@checked(cache=CACHE)
+def audit(
+    cache: EmbeddedDataset | str | Path | None = None,
+    *,
+    head: str = "additive",
+    folds: int = 5,
+    repeats: int = 1,
+    seed: int = 0,
+    backbone: str | Path | None = None,
+    device: str = "auto",
+    cache_dir: str | Path | None = None,
+) -> LabelAudit:
+    """Find labels of the train split that are probably wrong: confident learning on probabilities
+    of heads that did not see the example.
+
+    Args:
+        cache: What `embed` returned, or a cache's name or path. Default: the newest complete cache.
+        head: `additive` (means and n-grams of the tokens), `tfidf`, or `logreg` (on the mean).
+        folds: Number of folds: each example is judged by a head that was fitted to the others.
+        repeats: How often the examples are divided anew; probabilities are averaged.
+        seed: Seed of the divisions.
+        backbone: Folder of the backbone, if it was a local one that has moved.
+        device: `auto`, `cpu`, `cuda`, ...
+        cache_dir: Folder of caches and runs. Default: that of the cache.
+
+    Returns:
+        The findings, with the words that decided, and texts that are nearly the same and have
+        different labels.
+
+    Raises:
+        SpaceliteError: A text of the data may have several labels, or there are too few examples of
+            a label for so many folds.
+    """
+    from spacelite.backbones import resolve_device
+    from spacelite.questions import audit_labels
+
+    configs = {
+        "additive": heads.config("additive", blocks="mean+ngrams"),
+        "tfidf": heads.config("tfidf", C="auto"),
+        "logreg": heads.config("logreg", pooling="mean", C="auto"),
+    }
+    if head not in configs:
+        raise SpaceliteError(f"head={head}: choose from {', '.join(configs)}", ["head"])
+    if not isinstance(cache, EmbeddedDataset):
+        cache = find_cache(cache, cache_dir or CACHE_DIR)
+    local = str(backbone) if backbone is not None else cache.backbone
+    with cache.open() as opened:
+        opened.require_training()
+        found = audit_labels(
+            opened, configs[head], folds=folds, repeats=repeats, seed=seed, backbone=local,
+            device=resolve_device(device),
+        )  # fmt: skip
+    return LabelAudit(found)
