@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import cross_val_score
+from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -68,9 +68,10 @@ def main():
         chosen = apart[:: max(1, len(apart) // options.apart)]
         _, single = timed(lambda: [train_weighted(cache, [member], training) for member in chosen])
         single *= len(apart) / len(chosen)
+        same = StratifiedKFold(options.folds, shuffle=True, random_state=0)
         means = TokenSplit(cache.splits["train"]).features("mean").numpy()
         model = make_pipeline(StandardScaler(), LogisticRegression(C=0.003, max_iter=1000))
-        scores, learned = timed(lambda: cross_val_score(model, means, labels, cv=options.folds))
+        scores, learned = timed(lambda: cross_val_score(model, means, labels, cv=same))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     print(f"{cores} cores, {len(labels):,} training examples, {options.epochs} epochs:\n")
     print("| | seconds | times one training of the grid |\n| --- | ---: | ---: |")
