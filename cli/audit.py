@@ -39,7 +39,7 @@ def audit(
 ) -> None:
     """Find labels of the train split that are probably wrong."""
     from spacelite import api
-    from spacelite.reports.document.audit import audit_summary, findings_table, pairs_table
+    from spacelite.reports.document.audit import audit_summary, findings_table, groups_table
 
     chosen = api.find_cache(cache, cache_dir)
     if cache is None:
@@ -55,7 +55,7 @@ def audit(
         return
     tables.show(findings_table(found.result, top))
     if found.result.pairs:
-        tables.show(pairs_table(found.result), ruled=False)
+        tables.show(groups_table(found.result), ruled=False)
     for sentence in audit_summary(found.result):
         console.out().print(sentence, markup=False)
     if out is not None:

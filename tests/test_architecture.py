@@ -79,7 +79,7 @@ GATEWAYS = {
     "huggingface_hub": ["hub"],
     "transformers": ["backbones/tokenizer", "backbones/model"],
     "tokenizers": ["backbones/words"],
-    "sklearn": ["data/known", "heads/logreg"],
+    "sklearn": ["data/known", "heads/logreg", "questions/folds"],
     "scipy": ["metrics/significance", "heads/logistic", "heads/crossfit"],
     "matplotlib": ["reports/render/plots"],
     "plotly": ["reports/render/figures"],

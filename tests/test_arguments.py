@@ -40,6 +40,18 @@ def made(tmp_path_factory, bert, reviews):
             "embed texts": (spacelite.embed, {**given, **embedding}),
             "find_cache": (spacelite.find_cache, {"name": cache.name, "cache_dir": folder}),
             "train": (spacelite.train, {"cache": cache, "head": "logreg", **quiet}),
+            "cross_validate": (
+                spacelite.cross_validate,
+                {"cache": cache, "head": "logreg", "baselines": False, "folds": 2, **quiet},
+            ),
+            "audit": (
+                spacelite.audit,
+                {"cache": cache, "head": "tfidf", "folds": 2, "device": "cpu"},
+            ),
+            "save audit": (
+                spacelite.audit(cache, head="tfidf", folds=2, device="cpu").save,
+                {"path": page},
+            ),
             "load_run": (spacelite.load_run, {"name": run.id, "cache_dir": folder}),
             "load_runs": (spacelite.load_runs, {"cache_dir": folder}),
             "report": (spacelite.report, {"runs": runs, "examples": False, "progress": False}),
@@ -58,7 +70,7 @@ def made(tmp_path_factory, bert, reviews):
 CALLS = (
     "embed", "embed texts", "find_cache", "train", "load_run", "load_runs", "report", "best",
     "predict", "explain", "explain example", "evaluate", "evaluate cache", "save explanation",
-    "text of report",
+    "text of report", "cross_validate", "audit", "save audit",
 )  # fmt: skip
 
 

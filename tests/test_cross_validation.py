@@ -180,8 +180,8 @@ def test_python_and_the_command_say_the_same(cache, tmp_path, with_baselines):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"folds": 1}, "folds=1: give a whole number of at least 2"),
-        ({"repeats": 0}, "repeats=0: give a whole number of at least 1"),
+        ({"folds": 1}, "folds=1: give a whole number from 2 to 1,000"),
+        ({"repeats": 0}, "repeats=0: give a whole number from 1 to 1,000"),
         ({"seed": -1}, "seed=-1: give a whole number from 0"),
         ({"folds": 80}, "training examples, and each fold needs one: use fewer folds"),
         ({"groups": [1, 2]}, "there are 120 training examples and 2 groups"),

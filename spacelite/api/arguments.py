@@ -100,6 +100,13 @@ def _column(value: Any) -> str:
     return _text(value) if isinstance(value, str) else str(_whole_number(value))
 
 
+def _groups(value: Any) -> list[str]:
+    """The groups of examples as strings: numbers, names, or anything else that tells them apart."""
+    if isinstance(value, str | bytes) or (hasattr(value, "keys") and not hasattr(value, "tolist")):
+        raise TypeError(value)
+    return [str(each) for each in value]
+
+
 NAME = Kind("give a name (a string)", _text)
 COLUMN = Kind("give the name of a column", _column)
 NAME_OR_PATH = Kind("give a name or a path", _path)
@@ -109,6 +116,7 @@ WHOLE_NUMBER = Kind("give a whole number", _whole_number)
 FLAG = Kind("give True or False", _flag)
 
 NAMES = Kind("give a name or a list of names", _names)
+GROUPS = Kind("give a list with the group of each training example", _groups)
 CONDITIONS = Kind('give {"setting": value}', _conditions)
 EXAMPLE = replace(NAME, needed="give the split and the number of an example: example='test:17'")
 LABEL = Kind("give a label's name", _label)
@@ -135,6 +143,11 @@ KINDS: dict[str, Kind] = {
     "examples": FLAG,
     "baselines": FLAG,
     "search": FLAG,
+    "drop_leaks": FLAG,
+    "reuse": FLAG,
+    "folds": WHOLE_NUMBER,
+    "repeats": WHOLE_NUMBER,
+    "seed": WHOLE_NUMBER,
     "resume": FLAG,
     "fresh": FLAG,
     "progress": Kind("give True, False or a function of (phase, done, total)", _progress),

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spacelite import files, heads
-from spacelite.api.arguments import checked
+from spacelite.api.arguments import FILE, NAME, checked
 from spacelite.api.embedding import CACHE_DIR, find_cache
 from spacelite.api.results import CACHE, EmbeddedDataset
 from spacelite.errors import SpaceliteError
-from spacelite.reports.document.audit import audit_summary, findings_table, pairs_table
+from spacelite.reports.document.audit import audit_summary, findings_table, groups_table
 from spacelite.reports.render import fragment, plain
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ class LabelAudit:
         """The examples whose label is probably wrong, most probably wrong first."""
         return self.result.findings
 
+    @checked(path=FILE)
     def save(self, path: str | Path) -> None:
         """Write all findings to a csv file. Raises SpaceliteError if it cannot be written."""
         document = io.StringIO()
@@ -62,15 +63,15 @@ class LabelAudit:
     def __str__(self) -> str:
         tables = [plain.table(findings_table(self.result, SHOWN))]
         if self.result.pairs:
-            tables.append(plain.table(pairs_table(self.result)))
+            tables.append(plain.table(groups_table(self.result)))
         return "\n\n".join([*tables, "\n".join(audit_summary(self.result))])
 
     def _repr_html_(self) -> str:
         shown = fragment.table(findings_table(self.result, SHOWN))
-        return shown + (fragment.table(pairs_table(self.result)) if self.result.pairs else "")
+        return shown + (fragment.table(groups_table(self.result)) if self.result.pairs else "")
 
 
-@checked(cache=CACHE)
+@checked(cache=CACHE, head=NAME)
 def audit(
     cache: EmbeddedDataset | str | Path | None = None,
     *,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from spacelite.api.arguments import NAMES, checked
+from spacelite.api.arguments import GROUPS, NAMES, checked
 from spacelite.api.embedding import CACHE_DIR, find_cache
 from spacelite.api.results import CACHE, EmbeddedDataset
 from spacelite.errors import SpaceliteError
@@ -70,7 +70,7 @@ class CrossValidated:
         return fragment.table(self.table())
 
 
-@checked(cache=CACHE, head=NAMES)
+@checked(cache=CACHE, head=NAMES, groups=GROUPS)
 def cross_validate(
     cache: EmbeddedDataset | str | Path | None = None,
     *,

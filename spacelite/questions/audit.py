@@ -176,6 +176,18 @@ class Audit:
     findings: list[Finding]
     pairs: list[tuple[Finding, Finding, float]]
 
+    @property
+    def groups(self) -> list[list[Finding]]:
+        """The examples of all pairs, those that are nearly the same together: the nearest first."""
+        group: dict[int, list[Finding]] = {}
+        for one, other, _ in self.pairs:
+            first = group.setdefault(one.index, [one])
+            second = group.setdefault(other.index, [other])
+            if first is not second:
+                first += second
+                group.update((each.index, first) for each in second)
+        return list({id(each): each for each in group.values()}.values())
+
     def as_json(self) -> dict[str, Any]:
         """The audit as a JSON object."""
         return {

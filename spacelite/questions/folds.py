@@ -14,6 +14,7 @@ from spacelite.tasks import task_of
 
 Array = npt.NDArray[Any]
 
+MOST = 1000  # folds, and repeats
 MOST_SKLEARN_SEED = 2**32
 
 
@@ -46,8 +47,8 @@ def folds(
     """
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-    _check("folds", count, whole_number(2))
-    _check("repeats", repeats, whole_number(1))
+    _check("folds", count, whole_number(2, MOST))
+    _check("repeats", repeats, whole_number(1, MOST))
     _check("seed", seed, whole_number(0, LARGEST_SEED))
     if labels.ndim == 1:
         counts = task_of(labels).label_counts(labels, len(label_names)).tolist()

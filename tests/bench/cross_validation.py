@@ -1,6 +1,6 @@
 """What `cv` of a grid costs: every head of every fold in one pass, against training them apart.
 
-    python tests/bench/cross_validation.py CACHE [--folds 5] [--epochs 15] [--apart 60]
+    python tests/bench/cross_validation.py CACHE [--folds 5] [--epochs 15] [--apart 12]
 
 12 settings of a space head (learning rate, L, inter, intra) on the train split of a cache. Each
 line is measured in the same process, one after the other; `--apart` heads are trained one by one,
@@ -50,7 +50,7 @@ def main():
     parser.add_argument("cache", type=Path, help="a cache file")
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=15)
-    parser.add_argument("--apart", type=int, default=60, help="heads that are trained one by one")
+    parser.add_argument("--apart", type=int, default=12, help="heads that are trained one by one")
     options = parser.parse_args()
     training = TrainingConfig(epochs=options.epochs)
     with Cache(options.cache) as cache:

@@ -9,7 +9,7 @@ from spacelite.reports.document.blocks import Cell, Line, Table
 if TYPE_CHECKING:
     from spacelite.questions import Audit
 
-MOST_PAIRS = 10  # near-duplicates that are listed
+MOST_GROUPS, MOST_MEMBERS = 5, 4  # groups of near-duplicates, and members of one, that are listed
 
 
 def findings_table(found: Audit, most: int) -> Table:
@@ -31,27 +31,26 @@ def findings_table(found: Audit, most: int) -> Table:
     return Table("Labels that are probably wrong", columns, lines, "audit")
 
 
-def pairs_table(found: Audit, most: int = MOST_PAIRS) -> Table:
-    """Two lines for each of the first pairs."""
+def groups_table(found: Audit, most: int = MOST_GROUPS) -> Table:
+    """The first groups of texts that are nearly the same, a line for each of the first members."""
     lines = [
-        Line([Cell(each.where), Cell(each.label), Cell(f"{cosine:.3f}"), Cell(each.text)],
-             "continued" if number else "")
-        for one, other, cosine in found.pairs[:most]
-        for number, each in enumerate((one, other))
-    ]  # fmt: skip
-    return Table(
-        "Near-duplicates with different labels", ["Example", "Label", "Cosine", "Text"], lines,
-        "pairs",
-    )  # fmt: skip
+        Line([Cell(each.where), Cell(each.label), Cell(each.text)], "continued" if number else "")
+        for group in found.groups[:most]
+        for number, each in enumerate(group[:MOST_MEMBERS])
+    ]
+    title = "Near-duplicates with different labels"
+    return Table(title, ["Example", "Label", "Text"], lines, "groups")
 
 
 def audit_summary(found: Audit) -> list[str]:
     """What was done and found, in sentences."""
     count, share = len(found.findings), len(found.findings) / found.examples
+    examples = len({each.index for group in found.groups for each in group})
     return [
-        f"{count:,} of {found.examples:,} training examples ({share:.1%}) probably have another "
-        f"label: {found.head.name}, fitted to the other {found.folds - 1} of {found.folds} folds, "
-        "is confident of it (confident learning). Look at them before you change anything: the "
-        f"head itself agrees with {found.accuracy:.1%} of all labels.",
-        f"{len(found.pairs):,} pairs of texts are nearly the same and have different labels.",
+        f"{count:,} of {found.examples:,} training examples ({share:.1%}) may have another label: "
+        f"{found.head.name}, fitted to the other {found.folds - 1} of {found.folds} folds, is "
+        "confident of it (confident learning). Look at them before you change anything: the head "
+        f"agrees with only {found.accuracy:.1%} of all labels.",
+        f"{len(found.groups):,} groups of texts, {examples:,} in all, are nearly the same and have "
+        "different labels.",
     ]
