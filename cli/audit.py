@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from spacelite.visible import visible
+
 from . import console, tables
 from .options import CACHE_DIR, CacheDir, Device, Json
+
+if TYPE_CHECKING:
+    from spacelite.questions.audit import Finding
 
 
 def audit(
@@ -39,7 +44,7 @@ def audit(
 ) -> None:
     """Find labels of the train split that are probably wrong."""
     from spacelite import api
-    from spacelite.reports.document.audit import audit_summary, findings_table, groups_table
+    from spacelite.reports.document.audit import audit_summary, groups_table
 
     chosen = api.find_cache(cache, cache_dir)
     if cache is None:
@@ -53,10 +58,27 @@ def audit(
     if as_json:
         console.print_json(found.as_json())
         return
-    tables.show(findings_table(found.result, top))
+    for number, one in enumerate(found.findings[:top], 1):
+        _print(number, one)
     if found.result.pairs:
         tables.show(groups_table(found.result), ruled=False)
     for sentence in audit_summary(found.result):
         console.out().print(sentence, markup=False)
     if out is not None:
         console.out().print(f"all written to {out}", soft_wrap=True, markup=False)
+
+
+def _print(number: int, one: Finding) -> None:
+    """Print a finding: what is suspected and why, and the beginning of the text below it."""
+    from rich.padding import Padding
+    from rich.text import Text
+
+    words = f"; words: {', '.join(one.words)}" if one.words else ""
+    title = Text(f"{number}. ")
+    title.append(visible(one.suggested), style="bold")
+    title.append(f" ({one.probability:.3f}) in place of {visible(one.label)}")
+    title.append(f"; {visible(one.where)}{visible(words)}", style="dim")
+    console.out().print(title)
+    width = console.out().width - 3
+    text = tables.two_lines(Text(visible(one.text)), width)
+    console.out().print(Padding(text, (0, 0, 0, 3)))

@@ -54,7 +54,7 @@ def show(table: Table, *, ruled: bool = True) -> None:
         cells = [Text(visible(_text(cell))) for cell in line.cells]
         if "Text" in table.columns:
             number = table.columns.index("Text")
-            cells[number] = _two_lines(cells[number], room)
+            cells[number] = two_lines(cells[number], max(room, LEAST_ROOM))
         shown.add_row(*cells)
     console.out().print(shown)
 
@@ -63,11 +63,10 @@ def _text(cell: Cell) -> str:
     return f"{cell.text} {cell.std}".rstrip()
 
 
-def _two_lines(text: RichText, room: int) -> RichText:
+def two_lines(text: RichText, width: int) -> RichText:
     """The beginning of a text, on at most two lines of this width or a little more."""
     from rich.text import Text
 
-    width = max(room, LEAST_ROOM)
     lines = text.wrap(console.out(), width)
     if len(lines) > 2:
         lines[1].rstrip()

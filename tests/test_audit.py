@@ -150,6 +150,7 @@ def test_the_command_prints_writes_and_is_machine_clean(flipped, tmp_path):
         app, ["audit", *there, "--top", "5", "--out", str(out)], env={"COLUMNS": "120"}
     )
     assert done.exit_code == 0, done.output
+    assert "1. " in done.stdout and " in place of " in done.stdout
     assert "train.jsonl, row " in done.stdout and "may have another label" in done.stdout
     with out.open(newline="") as file:
         rows = list(csv.DictReader(file))

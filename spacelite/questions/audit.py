@@ -301,7 +301,7 @@ class _Describer:
         if shares is not None:
             sums: dict[str, float] = {}
             for word, special, tokens in words:
-                if not special:
+                if not special and any(each.isalnum() for each in word):
                     sums[word] = sums.get(word, 0.0) + float(shares[list(tokens)].sum())
             best = sorted(sums, key=lambda word: -sums[word])[:WORDS]
             decisive = [word for word in best if sums[word] > 0]

@@ -46,11 +46,14 @@ def audit_summary(found: Audit) -> list[str]:
     """What was done and found, in sentences."""
     count, share = len(found.findings), len(found.findings) / found.examples
     examples = len({each.index for group in found.groups for each in group})
+    duplicates = (
+        f"{len(found.groups):,} groups of texts, {examples:,} in all, are nearly the same and have "
+        "different labels."
+    )
     return [
         f"{count:,} of {found.examples:,} training examples ({share:.1%}) may have another label: "
         f"{found.head.name}, fitted to the other {found.folds - 1} of {found.folds} folds, is "
         "confident of it (confident learning). Look at them before you change anything: the head "
-        f"agrees with only {found.accuracy:.1%} of all labels.",
-        f"{len(found.groups):,} groups of texts, {examples:,} in all, are nearly the same and have "
-        "different labels.",
+        f"agrees with {found.accuracy:.1%} of all labels.",
+        *([duplicates] if found.groups else []),
     ]
