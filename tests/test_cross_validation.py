@@ -188,13 +188,17 @@ def test_python_and_the_command_say_the_same(cache, tmp_path, with_baselines):
         ({"groups": [0] * 60 + [1] * 60}, "the examples have 2 groups, and each fold needs one"),
         ({"head": "additive", "blocks": "ngrams+space"}, "cannot be trained with weights of its"),
         ({"head": "forest"}, "choose from space"),
+        ({"head": "logreg", "pooling": "nowhere"}, "pooling=nowhere"),
+        ({"epochs": 0}, "epochs=0"),
     ],
 )
-def test_what_cannot_be_done_is_one_line(options, said, cache, tmp_path):
+def test_what_cannot_be_done_is_one_line(options, said, cache, tmp_path, caplog):
+    caplog.set_level("INFO")
     message = refusal(
         spacelite.cross_validate, str(cache.path), cache_dir=tmp_path, progress=False, **options
     )
     assert said in message
+    assert "fitting" not in caplog.text, "settings are checked before anything begins"
 
 
 def test_a_group_that_holds_a_label_is_refused(bert, tmp_path):

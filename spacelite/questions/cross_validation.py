@@ -17,13 +17,12 @@ import numpy.typing as npt
 
 from spacelite import settings
 from spacelite.cache.store import Cache
-from spacelite.errors import SpaceliteError
 from spacelite.heads import HeadConfig
 from spacelite.metrics.scores import METRICS
 from spacelite.metrics.significance import Difference, resampled
 from spacelite.questions.folds import folds as divided
 from spacelite.tasks import task_of
-from spacelite.training import TrainingConfig
+from spacelite.training import TrainingConfig, loop
 from spacelite.training.weighted import Member, fit_on, train_weighted
 
 log = logging.getLogger(__name__)
@@ -185,8 +184,7 @@ def cross_validate(
             few examples for so many folds.
     """
     started = time.perf_counter()
-    if not configs or len(set(configs)) < len(configs):
-        raise SpaceliteError("give at least one head, and each combination of settings once")
+    loop.check(configs, training)
     labels = cache.splits["train"].labels
     fold = divided(
         labels, cache.label_names, count=folds, repeats=repeats, seed=seed, groups=groups
