@@ -32,7 +32,8 @@ def audit(
     seed: Annotated[int, typer.Option(help="Seed of the divisions.")] = 0,
     top: Annotated[int, typer.Option(help="Print at most this many.")] = 20,
     out: Annotated[
-        Path | None, typer.Option(help="Write all findings to this csv file.", metavar="FILE")
+        Path | None,
+        typer.Option(help="Write all findings to this csv file.", metavar="FILE"),
     ] = None,
     backbone: Annotated[
         str | None,
@@ -44,15 +45,19 @@ def audit(
 ) -> None:
     """Find labels of the train split that are probably wrong."""
     from spacelite import api
+    from spacelite.data import writers
     from spacelite.reports.document.audit import audit_summary, groups_table
 
+    if out is not None:
+        writers.check_place(out)  # before the work
     chosen = api.find_cache(cache, cache_dir)
     if cache is None:
         console.err().print(f"cache {chosen.name}", soft_wrap=True)
-    found = api.audit(
-        chosen, head=head, folds=folds, repeats=repeats, seed=seed, backbone=backbone,
-        device=device, cache_dir=cache_dir,
-    )  # fmt: skip
+    with console.progress() as on_progress:
+        found = api.audit(
+            chosen, head=head, folds=folds, repeats=repeats, seed=seed, backbone=backbone,
+            device=device, cache_dir=cache_dir, progress=on_progress,
+        )  # fmt: skip
     if out is not None:
         found.save(out)
     if as_json:

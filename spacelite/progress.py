@@ -20,6 +20,7 @@ PHASES = {
     "copy": ("copying", "tokens"),
     "embed": ("embedding", "tokens"),
     "train": ("training", "tokens"),
+    "fit": ("fitting", "heads"),
     "predict": ("predicting", "texts"),
     "evaluate": ("evaluating", "tokens"),
     "verify": ("verifying", "tokens"),

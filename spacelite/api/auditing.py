@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +10,9 @@ from spacelite import files, heads
 from spacelite.api.arguments import FILE, NAME, checked
 from spacelite.api.embedding import CACHE_DIR, find_cache
 from spacelite.api.results import CACHE, EmbeddedDataset
+from spacelite.data.writers import csv_lines
 from spacelite.errors import SpaceliteError
+from spacelite.progress import Progress, reporting
 from spacelite.reports.document.audit import audit_summary, findings_table, groups_table
 from spacelite.reports.render import fragment, plain
 
@@ -42,17 +42,16 @@ class LabelAudit:
     @checked(path=FILE)
     def save(self, path: str | Path) -> None:
         """Write all findings to a csv file. Raises SpaceliteError if it cannot be written."""
-        document = io.StringIO()
-        writer = csv.writer(document, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        for one in self.findings:
-            file, row = ("", "") if one.source is None else (one.source.file, one.source.row)
-            writer.writerow(
-                [one.index, file, row, one.label, one.suggested, f"{one.probability:.6f}",
-                 f"{one.own:.6f}", " ".join(one.words), one.text]
-            )  # fmt: skip
+        rows = [
+            [
+                one.index, one.source and one.source.file, one.source and one.source.row,
+                one.label, one.suggested, f"{one.probability:.6f}", f"{one.own:.6f}",
+                " ".join(one.words), one.text,
+            ]
+            for one in self.findings
+        ]  # fmt: skip
         try:
-            files.write_bytes(Path(path), document.getvalue().encode())
+            files.write_bytes(Path(path), csv_lines([COLUMNS, *rows]).encode())
         except OSError as error:
             raise SpaceliteError(f"{path} cannot be written: {error.strerror}") from error
 
@@ -82,6 +81,7 @@ def audit(
     backbone: str | Path | None = None,
     device: str = "auto",
     cache_dir: str | Path | None = None,
+    progress: Progress = True,
 ) -> LabelAudit:
     """Find labels of the train split that are probably wrong: confident learning on probabilities
     of heads that did not see the example.
@@ -95,6 +95,7 @@ def audit(
         backbone: Folder of the backbone, if it was a local one that has moved.
         device: `auto`, `cpu`, `cuda`, ...
         cache_dir: Folder of caches and runs. Default: that of the cache.
+        progress: True for bars, False for none, or a function called with (phase, done, total).
 
     Returns:
         The findings, with the words that decided, and texts that are nearly the same and have
@@ -117,10 +118,10 @@ def audit(
     if not isinstance(cache, EmbeddedDataset):
         cache = find_cache(cache, cache_dir or CACHE_DIR)
     local = str(backbone) if backbone is not None else cache.backbone
-    with cache.open() as opened:
+    with cache.open() as opened, reporting(progress) as on_progress:
         opened.require_training()
         found = audit_labels(
             opened, configs[head], folds=folds, repeats=repeats, seed=seed, backbone=local,
-            device=resolve_device(device),
+            device=resolve_device(device), on_progress=on_progress,
         )  # fmt: skip
     return LabelAudit(found)

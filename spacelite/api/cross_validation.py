@@ -172,6 +172,6 @@ def cross_validate(
             seed=seed,
             groups=None if groups is None else np.asarray(groups),
             device=resolve_device(device),
-            on_progress=lambda done, total: on_progress("train", done, total),
+            on_progress=on_progress,
         )
     return CrossValidated(result, cache)

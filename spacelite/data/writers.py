@@ -32,6 +32,11 @@ def check(path: Path, source: str | None = None) -> None:
         )
     if source is not None and path.exists() and Path(source).exists() and path.samefile(source):
         raise SpaceliteError(f"{path} is the file that is read: write to another")
+    check_place(path)
+
+
+def check_place(path: Path) -> None:
+    """Raise SpaceliteError if there can be no file at this path."""
     if path.is_dir():
         raise SpaceliteError(f"{path} is a folder: give the name of a file")
     if not path.parent.is_dir():

@@ -23,10 +23,10 @@ from spacelite.data.splits import Source
 from spacelite.errors import SpaceliteError
 from spacelite.heads import HeadConfig
 from spacelite.heads.examples import Parameters, Tokens
+from spacelite.progress import OnProgress
 from spacelite.questions.folds import folds as divided
 from spacelite.tasks import SINGLE_LABEL
-from spacelite.training.batches import TokenSplit
-from spacelite.training.weighted import fit_on
+from spacelite.training.weighted import fit_on, open_train
 
 Array = npt.NDArray[Any]
 
@@ -213,6 +213,7 @@ def audit_labels(
     near: float = NEAR,
     backbone: str | None = None,
     device: str = "cpu",
+    on_progress: OnProgress = lambda phase, done, total: None,
 ) -> Audit:
     """Find labels of the train split that are probably wrong.
 
@@ -226,6 +227,7 @@ def audit_labels(
         near: Least cosine of texts that count as nearly the same.
         backbone: Folder of the backbone, if it was a local one: its tokenizer defines the words.
         device: `cpu` or `cuda`.
+        on_progress: Called with the phase (`fit`), the number of fits done and the total.
 
     Raises:
         SpaceliteError: A text may have several labels, the head does not suit, or there are too few
@@ -240,22 +242,25 @@ def audit_labels(
             "with the blocks mean and ngrams",
             ["head"],
         )
-    split = cache.splits["train"]
-    labels = split.labels
+    describe = _Describer(cache, backbone)
+    labels = cache.splits["train"].labels
     fold = divided(labels, cache.label_names, count=folds, repeats=repeats, seed=seed)
     seen = [np.asarray(own != number, np.float32) for own in fold for number in range(folds)]
-    fits = fit_on(cache, config, seen, device=device)
+    split = open_train(cache, [config], device)
+    fits = fit_on(
+        cache, config, seen, device=device, split=split,
+        on_progress=lambda done, total: on_progress("fit", done, total),
+    )  # fmt: skip
     probabilities = np.zeros((len(labels), len(cache.label_names)))
     for number, fit in enumerate(fits):
         held = fold[number // folds] == number % folds
         probabilities[held] += SINGLE_LABEL.probabilities(fit.logits[held]) / repeats
-    describe = _Describer(cache, backbone)
     found = []
     for one in suspects(probabilities, labels):
         parameters = fits[int(fold[0, one.example])].parameters
         shares = describe.shares(config, parameters, one.example)
         found.append(describe(one, shares[:, one.suggested] - shares[:, one.label]))
-    means = TokenSplit(split).features("mean").numpy()
+    means = split.features("mean").cpu().numpy()
     pairs = [
         (
             describe(Suspect(a, int(labels[a]), int(labels[b]), float("nan"), float("nan"))),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,10 +20,11 @@ from spacelite.cache.store import Cache
 from spacelite.heads import HeadConfig
 from spacelite.metrics.scores import METRICS
 from spacelite.metrics.significance import Difference, resampled
+from spacelite.progress import OnProgress
 from spacelite.questions.folds import folds as divided
 from spacelite.tasks import task_of
 from spacelite.training import TrainingConfig, loop
-from spacelite.training.weighted import Member, fit_on, train_weighted
+from spacelite.training.weighted import Member, fit_on, open_train, train_weighted
 
 log = logging.getLogger(__name__)
 
@@ -164,7 +165,7 @@ def cross_validate(
     seed: int = 0,
     groups: Array | None = None,
     device: str = "cpu",
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: OnProgress = lambda phase, done, total: None,
 ) -> CrossValidation:
     """Cross-validate heads on the train split of a cache.
 
@@ -177,7 +178,8 @@ def cross_validate(
         seed: Seed of the divisions.
         groups: The group of each training example, (N,); those of a group are in one fold.
         device: `cpu` or `cuda`.
-        on_progress: Called with the number of tokens done, and the total.
+        on_progress: Called with the phase (`train`, counted in tokens, or `fit`, counted in fits),
+            the amount done and the total.
 
     Raises:
         SpaceliteError: A setting is invalid, a head cannot be trained in this way, or there are too
@@ -192,17 +194,30 @@ def cross_validate(
     seen = [np.asarray(own != number, np.float32) for own in fold for number in range(folds)]
     in_epochs = [config for config in configs if config.in_epochs]
     members = [Member(config, weights) for config in in_epochs for weights in seen]
+    at_once = [config for config in configs if not config.in_epochs]
     logits: dict[HeadConfig, list[Array]] = {}
+    split = open_train(cache, configs, device)
     if members:
-        learned = train_weighted(cache, members, training, device=device, on_progress=on_progress)
+        learned = train_weighted(
+            cache, members, training, device=device, split=split,
+            on_progress=lambda done, total: on_progress("train", done, total),
+        )  # fmt: skip
         for number, config in enumerate(in_epochs):
             own = learned[number * len(seen) : (number + 1) * len(seen)]
             logits[config] = [each.logits for each in own]
-    for config in configs:
-        if not config.in_epochs:
-            log.info("fitting %s on each fold", config.name)
-            fits = fit_on(cache, config, seen, training.class_weights, device=device)
-            logits[config] = [each.logits for each in fits]
+    total, fitted = len(at_once) * len(seen), 0
+
+    def on_fit(done: int, _: int) -> None:
+        on_progress("fit", fitted + done, total)
+
+    for config in at_once:
+        log.info("fitting %s on each fold", config.name)
+        fits = fit_on(
+            cache, config, seen, training.class_weights,
+            device=device, split=split, on_progress=on_fit,
+        )  # fmt: skip
+        fitted += len(fits)
+        logits[config] = [each.logits for each in fits]
     systems = [_system(cache, config, logits[config], fold, labels, folds) for config in configs]
     systems.sort(key=lambda system: -system.mean("accuracy"))
     return CrossValidation(fold, labels, systems, time.perf_counter() - started)

@@ -20,6 +20,7 @@ import torch
 
 from spacelite.cache.split import CachedSplit, spans
 from spacelite.cache.store import Cache
+from spacelite.errors import SpaceliteError
 from spacelite.heads.batch import Scratch
 from spacelite.heads.config import HeadConfig
 from spacelite.heads.ids import gathered
@@ -202,6 +203,22 @@ class TokenSplit:
         if self.resident:
             return take(self._tokens, starts, lengths, scratch, self._split.stored)
         return self._stream.rows(examples, starts, lengths, scratch)
+
+
+def check_ready(cache: Cache, configs: Iterable[HeadConfig]) -> None:
+    """Raise SpaceliteError if heads cannot be trained on a cache: it is unfinished or damaged, or
+    lacks what they read."""
+    if not cache.complete:
+        raise SpaceliteError(
+            f"cache {cache.name} is unfinished ({cache.tokens_done:,} of {cache.tokens:,} tokens): "
+            "run its embed command again"
+        )
+    cache.check_index()
+    for config in configs:
+        if any(POOLINGS[pooling].from_backbone for pooling in config.poolings):
+            cache.splits["train"].require_pooler()
+        if config.reads_layers:
+            cache.require_layers()
 
 
 def open_splits(cache: Cache, device: str) -> dict[str, TokenSplit]:

@@ -11,13 +11,13 @@ from pathlib import Path
 from spacelite import heads, settings
 from spacelite.cache.store import Cache
 from spacelite.errors import SpaceliteError
-from spacelite.heads import POOLINGS, Head, HeadConfig
+from spacelite.heads import Head, HeadConfig
 from spacelite.heads.batch import Objective
 from spacelite.heads.examples import Parameters
 from spacelite.tasks import task_of
 from spacelite.training import checkpoints, engine, memory
 from spacelite.training.assembly import assembled
-from spacelite.training.batches import input_width, open_splits
+from spacelite.training.batches import check_ready, input_width, open_splits
 from spacelite.training.checkpoints import Checkpoint
 from spacelite.training.config import TrainingConfig
 from spacelite.training.engine import Workers
@@ -85,17 +85,7 @@ def train(
         SpaceliteError: Unfinished cache, invalid setting, too little memory, unusable checkpoint.
     """
     check(configs, training)
-    if not cache.complete:
-        raise SpaceliteError(
-            f"cache {cache.name} is unfinished ({cache.tokens_done:,} of {cache.tokens:,} tokens): "
-            "run its embed command again"
-        )
-    cache.check_index()
-    for config in configs:
-        if any(POOLINGS[pooling].from_backbone for pooling in config.poolings):
-            cache.splits["train"].require_pooler()
-    if any(config.reads_layers for config in configs):
-        cache.require_layers()
+    check_ready(cache, configs)
     memory.require(cache, configs, training, device)
     checkpoint, apart = None, contextlib.ExitStack()
     if cache_dir is not None:

@@ -23,7 +23,7 @@ from spacelite.heads.batch import Objective
 from spacelite.heads.examples import Parameters
 from spacelite.tasks import task_of
 from spacelite.training import engine, memory
-from spacelite.training.batches import TokenSplit, free_budget, input_width
+from spacelite.training.batches import TokenSplit, check_ready, free_budget, input_width
 from spacelite.training.config import TrainingConfig
 from spacelite.training.engine import Workers
 from spacelite.training.optimizer import Adam, schedule_factor
@@ -63,6 +63,7 @@ def train_weighted(
     training: TrainingConfig,
     *,
     device: str = "cpu",
+    split: TokenSplit | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Learned]:
     """Train heads on the train split of a cache, all in one pass over the tokens per epoch.
@@ -72,6 +73,7 @@ def train_weighted(
         members: The heads, each with its weights.
         training: Settings that they share; all epochs are trained.
         device: `cpu` or `cuda`.
+        split: The train split, if `open_train` has opened it already.
         on_progress: Called with the number of tokens done, and the total.
 
     Returns:
@@ -88,7 +90,7 @@ def train_weighted(
     configs = [member.config for member in members]
     memory.require(cache, configs, training, device)
     with memory.shortage_explained(len(members)), engine.workers(device) as workers:
-        split = _train_split(cache, device)
+        split = split if split is not None else open_train(cache, configs, device)
         for pooling in dict.fromkeys(name for config in configs for name in config.poolings):
             split.features(pooling)
         objective = Objective(task_of(split.labels), len(cache.label_names))
@@ -117,6 +119,8 @@ def fit_on(
     class_weights: str = "none",
     *,
     device: str = "cpu",
+    split: TokenSplit | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Learned]:
     """Fit a head that is fitted at once to parts of the training examples: everything, from the
     IDF to the penalty, comes from the part alone.
@@ -127,20 +131,25 @@ def fit_on(
         seen: For each fit, which examples it sees: (N,), 0 for those that it does not.
         class_weights: `none` or `balanced`.
         device: `cpu` or `cuda`.
+        split: The train split, if `open_train` has opened it already.
+        on_progress: Called with the number of fits done, and the total.
 
     Returns:
         What became of each fit.
     """
     settings.check(config)
-    kind, split = heads.kind(config.kind), _train_split(cache, device)
+    kind = heads.kind(config.kind)
+    split = split if split is not None else open_train(cache, [config], device)
     objective = Objective(task_of(split.labels), len(cache.label_names))
-    found = []
+    found: list[Learned] = []
+    on_progress(0, len(seen))
     for own in seen:
         fitted = kind.fit(config, _Part(split, np.flatnonzero(own)), objective, class_weights)
         with engine.workers(device) as workers:
             head = kind.stack([config], [fitted.parameters], objective, device)
             (logits,) = engine.run_split(split, [head], objective, workers)
         found.append(Learned(fitted.parameters, logits[0].numpy()))
+        on_progress(len(found), len(seen))
     return found
 
 
@@ -162,7 +171,10 @@ class _Part:
         raise NotImplementedError("heads that are fitted at once do not read single tokens")
 
 
-def _train_split(cache: Cache, device: str) -> TokenSplit:
+def open_train(cache: Cache, configs: Sequence[HeadConfig], device: str) -> TokenSplit:
+    """The train split of a cache, for these heads. Raises SpaceliteError if the cache is unfinished
+    or damaged, or lacks what they read."""
+    check_ready(cache, configs)
     return TokenSplit(cache.splits["train"], "train", device, free_budget(device))
 
 
