@@ -14,8 +14,6 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from hashlib import blake2b
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 from zipfile import BadZipFile
@@ -25,13 +23,13 @@ import numpy.typing as npt
 
 from spacelite import files
 from spacelite.cache.spec import CacheSpec
+from spacelite.cache.split import digest
 from spacelite.cache.store import Cache
 from spacelite.errors import SpaceliteError, one_line
 
 log = logging.getLogger(__name__)
 
 SPLITS = ("train", "validation", "test")
-DIGEST_BYTES = 16
 
 Array = npt.NDArray[Any]
 
@@ -107,12 +105,6 @@ class Plan:
         return replace(self, cache=cache, first=first)
 
 
-def digest(ids: Array) -> bytes:
-    """What identifies a text for the backbone: a hash of its token ids (n,)."""
-    content = np.ascontiguousarray(ids, np.int32).data
-    return blake2b(content, digest_size=DIGEST_BYTES).digest()
-
-
 def find(path: Path, spec: CacheSpec, ids: Sequence[Array], *, with_layers: bool) -> Plan:
     """Find the texts of a cache in the finished part of the other caches of its folder.
 
@@ -165,12 +157,11 @@ def _held(cache: Cache, with_layers: bool) -> Iterator[tuple[str, int, bytes]]:
             done = done & (means.done == 1) if means is not None else np.zeros(len(split), bool)
         if not done.any():
             continue
-        ids, bounds = split.read_token_ids(), list(pairwise(split.offsets.tolist()))
         if not split.index_is_intact():
             continue  # other token ids than those that were embedded
-        for row in np.flatnonzero(done).tolist():
-            low, high = bounds[row]
-            yield name, row, digest(ids[low:high])
+        for row, (key, there) in enumerate(zip(split.digests(), done.tolist(), strict=True)):
+            if there:
+                yield name, row, key
 
 
 class Taken(NamedTuple):

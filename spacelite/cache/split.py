@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from spacelite.tasks import task_of
 if TYPE_CHECKING:
     from spacelite.cache.layers import LayerMeans
 
+DIGEST_BYTES = 16  # of the hash of a text's token ids
 CHECKERS = 2  # threads that compute checksums while further rows are read
 CHECKED_AT_ONCE = 2**23  # bytes that one of them checks at a time
 
@@ -46,6 +48,12 @@ class SplitIndex:
         for array in (self.offsets, self.labels, self.token_ids):
             value = zlib.crc32(np.ascontiguousarray(array).data, value)
         return value
+
+
+def digest(ids: Array) -> bytes:
+    """What identifies a text for the backbone: a hash of its token ids (n,)."""
+    content = np.ascontiguousarray(ids, np.int32).data
+    return blake2b(content, digest_size=DIGEST_BYTES).digest()
 
 
 class CachedSplit:
@@ -96,6 +104,12 @@ class CachedSplit:
     def label_counts(self, classes: int) -> Array:
         """The number of examples with each of C labels, (C,) int64."""
         return task_of(self.labels).label_counts(self.labels, classes)
+
+    def digests(self) -> list[bytes]:
+        """The `digest` of each example, N."""
+        ids = self.read_token_ids()
+        bounds = itertools.pairwise(self.offsets.tolist())
+        return [digest(ids[start:stop]) for start, stop in bounds]
 
     def read_token_ids(self, first: int = 0, last: int | None = None) -> Array:
         """Token ids of rows first:last (of all rows by default), int32."""
