@@ -10,17 +10,14 @@ import typer
 from spacelite.visible import visible
 
 from . import console, tables
-from .options import CACHE_DIR, CacheDir, Device, Json
+from .options import CACHE_DIR, CacheDir, CacheName, Device, Json
 
 if TYPE_CHECKING:
     from spacelite.questions.audit import Finding
 
 
 def audit(
-    cache: Annotated[
-        str | None,
-        typer.Option(help="A cache's name or path. [default: the newest complete one]"),
-    ] = None,
+    cache: CacheName = None,
     head: Annotated[
         str, typer.Option(help="additive (means and n-grams), tfidf, or logreg (on the mean).")
     ] = "additive",
@@ -50,9 +47,7 @@ def audit(
 
     if out is not None:
         writers.check_place(out)  # before the work
-    chosen = api.find_cache(cache, cache_dir)
-    if cache is None:
-        console.err().print(f"cache {chosen.name}", soft_wrap=True)
+    chosen = console.chosen_cache(cache, cache_dir)
     with console.progress() as on_progress:
         found = api.audit(
             chosen, head=head, folds=folds, repeats=repeats, seed=seed, backbone=backbone,

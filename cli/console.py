@@ -19,8 +19,12 @@ from spacelite.visible import HOSTILE, json_escaped, visible
 from .options import option
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import Console
     from rich.text import Text
+
+    from spacelite.api import EmbeddedDataset
 
 
 @cache
@@ -78,6 +82,16 @@ def out() -> Console:
 def err() -> Console:
     """The console for everything else."""
     return _console(stderr=True)
+
+
+def chosen_cache(name: str | None, cache_dir: Path) -> EmbeddedDataset:
+    """The cache of this name; without one the newest complete cache, whose name is printed."""
+    from spacelite import api
+
+    chosen = api.find_cache(name, cache_dir)
+    if name is None:
+        err().print(f"cache {chosen.name}", soft_wrap=True)
+    return chosen
 
 
 def print_json(content: object) -> None:

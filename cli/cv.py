@@ -10,9 +10,19 @@ from . import console, tables
 from .options import (
     CACHE_DIR,
     CacheDir,
+    CacheName,
+    ClipNorm,
+    DataSeed,
     Device,
+    Inter,
+    Intra,
     Json,
+    Latent,
+    LearningRates,
+    MaxNgram,
+    Schedule,
     Seeds,
+    WeightDecays,
     comma_list,
     number_or_auto,
     optional_list,
@@ -24,32 +34,18 @@ def cv(
     folds: Annotated[int, typer.Option(help="Number of folds, stratified by label.")] = 5,
     repeats: Annotated[int, typer.Option(help="How often the examples are divided anew.")] = 1,
     seed: Annotated[int, typer.Option(help="Seed of the divisions.")] = 0,
-    cache: Annotated[
-        str | None,
-        typer.Option(help="A cache's name or path. [default: the newest complete one]"),
-    ] = None,
+    cache: CacheName = None,
     head: Annotated[
         str,
         typer.Option(
             help="Kind(s): space, linear, mlp, additive (without the block space), logreg, tfidf."
         ),
     ] = "space,linear",
-    inter: Annotated[str, typer.Option(help="Weight(s) of the inter-space loss.")] = "0",
-    intra: Annotated[str, typer.Option(help="Weight(s) of the intra-space loss.")] = "0",
-    latent: Annotated[
-        str | None,
-        typer.Option(help="Dimension(s) of a concept space.  [default: 3]", show_default=False),
-    ] = None,
-    lr: Annotated[
-        str | None,
-        typer.Option(
-            help="Learning rate(s); auto means 0.001.  [default: 2e-4]", show_default=False
-        ),
-    ] = None,
-    weight_decay: Annotated[
-        str | None,
-        typer.Option(help="Adam's L2 weight decay(s).  [default: 0.01]", show_default=False),
-    ] = None,
+    inter: Inter = "0",
+    intra: Intra = "0",
+    latent: Latent = None,
+    lr: LearningRates = None,
+    weight_decay: WeightDecays = None,
     pooling: Annotated[
         str | None,
         typer.Option(
@@ -73,13 +69,7 @@ def cv(
             show_default=False,
         ),
     ] = None,
-    max_ngram: Annotated[
-        str | None,
-        typer.Option(
-            help="Tokens of the longest n-grams of the block ngrams: 2 or 3.  [default: 2]",
-            show_default=False,
-        ),
-    ] = None,
+    max_ngram: MaxNgram = None,
     seeds: Seeds = "1",
     epochs: Annotated[
         str,
@@ -88,13 +78,9 @@ def cv(
     batch_size: Annotated[
         str, typer.Option(help="Examples per batch, or auto.", metavar="<int|auto>")
     ] = "256",
-    data_seed: Annotated[int, typer.Option(help="Seed of the order of the examples.")] = 0,
-    schedule: Annotated[
-        str, typer.Option(help="Schedule of the learning rate: constant or cosine.")
-    ] = "constant",
-    clip_norm: Annotated[
-        float | None, typer.Option(help="Clip a head's gradient to this norm.")
-    ] = None,
+    data_seed: DataSeed = 0,
+    schedule: Schedule = "constant",
+    clip_norm: ClipNorm = None,
     no_baselines: Annotated[
         bool,
         typer.Option(
@@ -126,9 +112,7 @@ def cv(
         "max_ngram": optional_list("--max-ngram", max_ngram, int),
     }
     numbers = seed_list(seeds)
-    chosen = api.find_cache(cache, cache_dir)
-    if cache is None:
-        console.err().print(f"cache {chosen.name}", soft_wrap=True)
+    chosen = console.chosen_cache(cache, cache_dir)
     with console.progress() as on_progress:
         found = api.cross_validate(
             chosen,

@@ -42,6 +42,34 @@ Seeds = Annotated[
         "7, means seed 7 alone."
     ),
 ]
+Latent = Annotated[
+    str | None,
+    typer.Option(help="Dimension(s) of a concept space.  [default: 3]", show_default=False),
+]
+LearningRates = Annotated[
+    str | None,
+    typer.Option(help="Learning rate(s); auto means 0.001.  [default: 2e-4]", show_default=False),
+]
+WeightDecays = Annotated[
+    str | None,
+    typer.Option(help="Adam's L2 weight decay(s).  [default: 0.01]", show_default=False),
+]
+MaxNgram = Annotated[
+    str | None,
+    typer.Option(
+        help="Tokens of the longest n-grams of the block ngrams: 2 or 3.  [default: 2]",
+        show_default=False,
+    ),
+]
+Schedule = Annotated[str, typer.Option(help="Schedule of the learning rate: constant or cosine.")]
+ClipNorm = Annotated[float | None, typer.Option(help="Clip a head's gradient to this norm.")]
+CacheName = Annotated[
+    str | None,
+    typer.Option(help="A cache's name or path. [default: the newest complete one]"),
+]
+Inter = Annotated[str, typer.Option(help="Weight(s) of the inter-space loss.")]
+Intra = Annotated[str, typer.Option(help="Weight(s) of the intra-space loss.")]
+DataSeed = Annotated[int, typer.Option(help="Seed of the order of the examples.")]
 TextColumn = Annotated[
     str | None, typer.Option(help="Name of the text column, if it is not an obvious one.")
 ]

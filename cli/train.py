@@ -13,9 +13,19 @@ from . import console, tables
 from .options import (
     CACHE_DIR,
     CacheDir,
+    CacheName,
+    ClipNorm,
+    DataSeed,
     Device,
+    Inter,
+    Intra,
     Json,
+    Latent,
+    LearningRates,
+    MaxNgram,
+    Schedule,
     Seeds,
+    WeightDecays,
     comma_list,
     number_or_auto,
     optional_list,
@@ -33,8 +43,8 @@ HEADS = "space,linear"
 
 
 def train(
-    inter: Annotated[str, typer.Option(help="Weight(s) of the inter-space loss.")] = "0",
-    intra: Annotated[str, typer.Option(help="Weight(s) of the intra-space loss.")] = "0",
+    inter: Inter = "0",
+    intra: Intra = "0",
     epochs: Annotated[
         str,
         typer.Option(
@@ -42,10 +52,7 @@ def train(
             metavar="<int|auto>",
         ),
     ] = "15",
-    cache: Annotated[
-        str | None,
-        typer.Option(help="A cache's name or path. [default: the newest complete one]"),
-    ] = None,
+    cache: CacheName = None,
     name: Annotated[
         str | None,
         typer.Option(
@@ -56,10 +63,7 @@ def train(
     head: Annotated[
         str, typer.Option(help="Kind(s): space, linear, mlp, additive, logreg, tfidf.")
     ] = HEADS,
-    latent: Annotated[
-        str | None,
-        typer.Option(help="Dimension(s) of a concept space.  [default: 3]", show_default=False),
-    ] = None,
+    latent: Latent = None,
     c: Annotated[
         str,
         typer.Option(
@@ -77,13 +81,7 @@ def train(
             show_default=False,
         ),
     ] = None,
-    max_ngram: Annotated[
-        str | None,
-        typer.Option(
-            help="Tokens of the longest n-grams of the block ngrams: 2 or 3.  [default: 2]",
-            show_default=False,
-        ),
-    ] = None,
+    max_ngram: MaxNgram = None,
     ensemble: Annotated[
         str,
         typer.Option(
@@ -108,13 +106,8 @@ def train(
         ),
     ] = False,
     seeds: Seeds = "1",
-    data_seed: Annotated[int, typer.Option(help="Seed of the order of the examples.")] = 0,
-    lr: Annotated[
-        str | None,
-        typer.Option(
-            help="Learning rate(s); auto means 0.001.  [default: 2e-4]", show_default=False
-        ),
-    ] = None,
+    data_seed: DataSeed = 0,
+    lr: LearningRates = None,
     batch_size: Annotated[
         str,
         typer.Option(
@@ -122,10 +115,7 @@ def train(
             metavar="<int|auto>",
         ),
     ] = "256",
-    weight_decay: Annotated[
-        str | None,
-        typer.Option(help="Adam's L2 weight decay(s).  [default: 0.01]", show_default=False),
-    ] = None,
+    weight_decay: WeightDecays = None,
     pooling: Annotated[
         str | None,
         typer.Option(
@@ -134,12 +124,8 @@ def train(
             show_default=False,
         ),
     ] = None,
-    schedule: Annotated[
-        str, typer.Option(help="Schedule of the learning rate: constant or cosine.")
-    ] = "constant",
-    clip_norm: Annotated[
-        float | None, typer.Option(help="Clip a head's gradient to this norm.")
-    ] = None,
+    schedule: Schedule = "constant",
+    clip_norm: ClipNorm = None,
     class_weights: Annotated[
         str, typer.Option(help="Weights of the classes in the loss: none or balanced.")
     ] = "none",
@@ -199,9 +185,7 @@ def train(
     from spacelite.heads.grid import seed_list
 
     numbers = seed_list(seeds)
-    chosen = api.find_cache(cache, cache_dir)
-    if cache is None:
-        console.err().print(f"cache {chosen.name}", soft_wrap=True)
+    chosen = console.chosen_cache(cache, cache_dir)
     started = time.perf_counter()
     with console.progress() as on_progress:
         runs = api.train(
