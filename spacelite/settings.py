@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from typing import Any, ClassVar
 
@@ -155,6 +155,38 @@ def symbols(config: Config | type[Config]) -> dict[str, str]:
         each.name: str(each.metadata["symbol"] or each.name.replace("_", " "))
         for each in fields(config)
     }
+
+
+def shown(value: Any) -> str:
+    """A setting's value in tables: `0.001`, `64`, `none`."""
+    if value is None:
+        return "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def varying(values: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Names of the settings whose values differ. A setting that only some have differs if its
+    values do."""
+    return [
+        name
+        for name in dict.fromkeys(name for own in values for name in own)
+        if len({str(own[name]) for own in values if name in own}) > 1
+    ]
+
+
+def details(
+    symbols: Mapping[str, str], values: Mapping[str, Any], names: Iterable[str]
+) -> list[str]:
+    """Settings with their values, for a name: `learning rate 0.001`. Those that `values` lacks are
+    left out."""
+    return [f"{symbols[name]} {shown(values[name])}" for name in names if name in values]
+
+
+def require(name: str, value: Any, check: Check) -> None:
+    """Raise SpaceliteError if the value of an argument is invalid."""
+    needed = check(value)
+    if needed is not None:
+        raise SpaceliteError(f"{name}={value}: {needed}", [name])
 
 
 def words(config: Config, without: Collection[str] = ()) -> list[str]:

@@ -13,7 +13,7 @@ from spacelite.cache.store import Cache
 from spacelite.errors import SpaceliteError
 from spacelite.heads import HeadConfig
 from spacelite.runs import SearchRecord
-from spacelite.settings import symbols
+from spacelite.settings import details, shown, symbols
 from spacelite.training import TrainingConfig
 from spacelite.training.search import Search
 from spacelite.training.trained import TrainedHead
@@ -116,8 +116,8 @@ class Searching:
             return ""
         first, record = chosen[0], self.record
         own, called = first.settings(), symbols(first)
-        details = [
-            f"{called[name]} {_shown(own[name])}"
+        unsaid = [
+            name
             for name in record.settings
             if name in own and not _in_name(first, called[name], own[name])
         ]
@@ -125,14 +125,11 @@ class Searching:
         seeds = f", a mean over {len(chosen)} seeds" if len(chosen) > 1 else ""
         share = self.search.trained_share(by_head, self.training)
         spared = "" if share is None else f"; this took {share:.0%} of the epochs of all"
-        return f"{', '.join([first.name, *details])}: {record.words(figure)}{seeds}{spared}"
+        name = ", ".join([first.name, *details(called, own, unsaid)])
+        return f"{name}: {record.words(figure)}{seeds}{spared}"
 
 
 def _in_name(head: HeadConfig, symbol: str, value: Any) -> bool:
     """Whether a head's name says a setting: `space L=16`, `linear (mean)`."""
-    said = value if isinstance(value, str) else f"{symbol}={_shown(value)}"
+    said = value if isinstance(value, str) else f"{symbol}={shown(value)}"
     return said in head.name
-
-
-def _shown(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)

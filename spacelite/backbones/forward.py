@@ -13,7 +13,7 @@ import numpy.typing as npt
 from spacelite.backbones.model import Backbone
 from spacelite.backbones.tokenizer import Tokenized
 from spacelite.errors import SpaceliteError, is_out_of_memory
-from spacelite.settings import whole_number
+from spacelite.settings import require, whole_number
 
 if TYPE_CHECKING:
     import torch
@@ -50,9 +50,7 @@ def check_budget(tokens_per_batch: int | None) -> None:
     """Raise SpaceliteError unless this is a whole number of at least 1, or None."""
     if tokens_per_batch is None:
         return
-    needed = whole_number(1)(tokens_per_batch)
-    if needed is not None:
-        raise SpaceliteError(f"tokens_per_batch={tokens_per_batch}: {needed}", ["tokens_per_batch"])
+    require("tokens_per_batch", tokens_per_batch, whole_number(1))
 
 
 def plan_batches(lengths: Array, tokens_per_batch: int) -> Iterator[Array]:

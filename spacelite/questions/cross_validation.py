@@ -145,13 +145,8 @@ def _names(heads: Sequence[HeadConfig]) -> list[str]:
     made = []
     for title, head, each in zip(titles, heads, own, strict=True):
         alike = [other for other, name in zip(own, titles, strict=True) if name == title]
-        symbols = settings.symbols(head)
-        details = [
-            f"{symbols[key]} {value:g}" if isinstance(value, float) else f"{symbols[key]} {value}"
-            for key, value in each.items()
-            if len({other.get(key) for other in alike}) > 1
-        ]
-        made.append(", ".join([title, *details]))
+        differing = settings.varying(alike)
+        made.append(", ".join([title, *settings.details(settings.symbols(head), each, differing)]))
     return made
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spacelite.errors import SpaceliteError
-from spacelite.settings import LARGEST_SEED, whole_number
+from spacelite.settings import LARGEST_SEED, require, whole_number
 from spacelite.tasks import task_of
 
 Array = npt.NDArray[Any]
@@ -47,9 +47,9 @@ def folds(
     """
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-    _check("folds", count, whole_number(2, MOST))
-    _check("repeats", repeats, whole_number(1, MOST))
-    _check("seed", seed, whole_number(0, LARGEST_SEED))
+    require("folds", count, whole_number(2, MOST))
+    require("repeats", repeats, whole_number(1, MOST))
+    require("seed", seed, whole_number(0, LARGEST_SEED))
     if labels.ndim == 1:
         counts = task_of(labels).label_counts(labels, len(label_names)).tolist()
         there = [(number, name) for number, name in zip(counts, label_names, strict=True) if number]
@@ -84,12 +84,6 @@ def folds(
             found[repeat, held] = number
         _check_training(found[repeat], labels, count)
     return found
-
-
-def _check(name: str, value: Any, check: Any) -> None:
-    needed = check(value)
-    if needed is not None:
-        raise SpaceliteError(f"{name}={value}: {needed}", [name])
 
 
 def _check_training(fold: Array, labels: Array, count: int) -> None:

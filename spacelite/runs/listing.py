@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from spacelite import heads
+from spacelite import heads, settings
 from spacelite.runs.record import RunRecord
 from spacelite.runs.store import Run
 
@@ -13,20 +13,10 @@ from spacelite.runs.store import Run
 ELSEWHERE = ("seed", "epochs", "pooling", "latent", "blocks", "monitor")
 
 
-def varying(settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Names of the settings whose values differ. A setting that only some have differs if its
-    values do."""
-    return [
-        name
-        for name in dict.fromkeys(name for own in settings for name in own)
-        if len({str(own[name]) for own in settings if name in own}) > 1
-    ]
-
-
 def differing(records: Sequence[RunRecord]) -> list[str]:
     """Names of the settings in which runs differ, other than seed and epochs, and those that the
     names of heads hold."""
-    names = varying([record.settings for record in records])
+    names = settings.varying([record.settings for record in records])
     return [name for name in names if name not in ELSEWHERE]
 
 

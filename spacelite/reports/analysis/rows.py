@@ -74,7 +74,7 @@ class Row:
     @property
     def details(self) -> list[str]:
         """The settings of `varied` with their values: `learning rate 0.001`."""
-        return [f"{symbol} {shown(self.settings[name])}" for name, symbol in self.varied.items()]
+        return settings.details(self.varied, self.settings, self.varied)
 
     @property
     def name(self) -> str:
@@ -113,13 +113,6 @@ class Section:
     rows: list[Row]
     notes: list[str]
     swept: dict[str, str] = field(default_factory=dict)
-
-
-def shown(value: Any) -> str:
-    """A setting's value in tables: `0.001`, `64`, `none`."""
-    if value is None:
-        return "none"
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def mean_std(values: Sequence[float]) -> MeanStd:

@@ -10,11 +10,10 @@ from typing import Any
 
 from spacelite.errors import SpaceliteError
 from spacelite.reports.analysis.groups import Group, grouped
-from spacelite.reports.analysis.rows import shown
 from spacelite.reports.analysis.sweeps import note, sweep_key
 from spacelite.runs import Run, RunRecord
 from spacelite.runs.names import matching
-from spacelite.settings import OTHER_NAMES
+from spacelite.settings import OTHER_NAMES, shown
 
 MOST_NAMES = 8  # that a message lists
 

@@ -13,9 +13,9 @@ from typing import Any
 
 from spacelite import settings
 from spacelite.heads import HeadConfig
-from spacelite.reports.analysis.rows import Row, all_settings, shown
+from spacelite.reports.analysis.rows import Row, all_settings
 from spacelite.runs import RunRecord
-from spacelite.runs.listing import varying
+from spacelite.settings import shown, varying
 
 CHOSEN_BY = "accuracy"  # metric of the validation split
 

@@ -6,12 +6,10 @@ from collections.abc import Sequence
 
 from spacelite import settings
 from spacelite.metrics.scores import METRICS
-from spacelite.reports.analysis.rows import shown
 from spacelite.reports.analysis.sweeps import effective
 from spacelite.reports.document.blocks import Cell, Line, Table
 from spacelite.reports.document.wording import decimals, number
 from spacelite.runs import Run, figure
-from spacelite.runs.listing import varying
 
 SHOWN = ("loss", "ce", "accuracy", "f1_macro")
 LOSS_WEIGHTS = ("inter", "intra")
@@ -56,12 +54,11 @@ def _systems(runs: Sequence[Run]) -> list[str]:
     """Each run's system with the settings that differ: `space L=16, learning rate 0.001`."""
     records = [run.record for run in runs]
     own = [effective(record) for record in records]
-    names = [name for name in varying(own) if name not in IN_NAME]
+    names = [name for name in settings.varying(own) if name not in IN_NAME]
     made = []
     for record, values in zip(records, own, strict=True):
         symbols = {**settings.symbols(record.head), **settings.symbols(record.training)}
-        details = [f"{symbols[name]} {shown(values[name])}" for name in names if name in values]
-        made.append(", ".join([record.system, *details]))
+        made.append(", ".join([record.system, *settings.details(symbols, values, names)]))
     return made
 
 
