@@ -40,7 +40,7 @@ ORDER = {
     ],
     "training": [
         "config", "auto", "advice", "machine", "stream", "batches", "optimizer", "engine",
-        "evaluation", "fits", "checkpoints", "memory", "trained", "assembly", "search",
+        "updates", "evaluation", "fits", "checkpoints", "memory", "trained", "assembly", "search",
         "weighted", "loop", "__init__",
     ],
     "runs": ["reading", "record", "store", "caches", "names", "listing", "__init__"],
