@@ -13,6 +13,8 @@ from . import console
 from .options import CACHE_DIR, CacheDir, Json
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from spacelite.cache import CacheState
 
 app = typer.Typer(
@@ -24,7 +26,8 @@ Name = Annotated[str, typer.Argument(help="A cache's name, the beginning of it, 
 
 @app.command("list")
 def list_caches(cache_dir: CacheDir = CACHE_DIR, as_json: Json = False) -> None:
-    """List all caches: size, tokens, state and age, newest first; and unfinished trainings."""
+    """List all caches: size, tokens, state and age, newest first; unfinished trainings; and the
+    texts that estimators have embedded."""
     from spacelite import cache
     from spacelite.files import human_bytes
     from spacelite.training import checkpoints
@@ -45,6 +48,7 @@ def list_caches(cache_dir: CacheDir = CACHE_DIR, as_json: Json = False) -> None:
     if not states:
         console.out().print(f"no caches in {cache_dir}: spacelite embed creates one")
         _print_unfinished(trainings)
+        _print_stores(cache_dir)
         return
     from rich import box
     from rich.table import Table
@@ -67,6 +71,7 @@ def list_caches(cache_dir: CacheDir = CACHE_DIR, as_json: Json = False) -> None:
         )
     console.out().print(table)
     _print_unfinished(trainings)
+    _print_stores(cache_dir)
     for state in states:
         if state.problem:
             console.err().print(state.problem, style="yellow", soft_wrap=True)
@@ -80,6 +85,18 @@ def _print_unfinished(trainings: dict[str, list[int]]) -> None:
             f"{_trainings(len(sizes))} on {name} ({human_bytes(sum(sizes))}): run the same train "
             "command again to continue",
             soft_wrap=True,
+        )
+
+
+def _print_stores(cache_dir: Path) -> None:
+    from spacelite import cache
+    from spacelite.files import human_bytes
+
+    for store in cache.stores(cache_dir):
+        console.out().print(
+            f"{store.folder.name}: {store.texts:,} texts of estimators, {human_bytes(store.bytes)}",
+            soft_wrap=True,
+            highlight=False,
         )
 
 
@@ -200,11 +217,20 @@ def remove(
     cache_dir: CacheDir = CACHE_DIR,
     as_json: Json = False,
 ) -> None:
-    """Delete a cache file, damaged or not. Runs trained on it stay."""
+    """Delete a cache file, damaged or not, or the texts of estimators. Runs trained on it stay."""
     from spacelite import cache
     from spacelite.files import human_bytes
     from spacelite.training import checkpoints
 
+    for store in cache.stores(cache_dir):
+        if store.folder.name == name:
+            cache.remove_store(store.folder)
+            if as_json:
+                content = {"name": name, "path": store.folder, "bytes": store.bytes}
+                console.print_json({**content, "unfinished_trainings": 0})
+            else:
+                console.out().print(f"removed {name} ({human_bytes(store.bytes)})", soft_wrap=True)
+            return
     path = cache.find(cache_dir, name, exact=True)
     size = cache.state(path).bytes
     cache.remove(path)

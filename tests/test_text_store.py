@@ -298,3 +298,15 @@ def test_a_changed_backbone_has_another_store(tmp_path, bert):
     after = encoder.transform(["a good film"])
     assert np.abs(before - after).max() > 0.01
     assert len(list((tmp_path / "cache" / "texts").iterdir())) == 2
+
+
+def test_stores_are_listed_and_removed(bert, tmp_path):
+    from spacelite_cli.app import app
+    from typer.testing import CliRunner
+
+    Encoder(backbone=str(bert), cache_dir=tmp_path).encode(["a good film", "a bad film"])
+    (store,) = text_store.stores(tmp_path)
+    run = lambda *words: CliRunner().invoke(app, ["cache", *words, "--cache-dir", str(tmp_path)])  # noqa: E731
+    assert f"{store.folder.name}: 2 texts of estimators" in run("list").output
+    assert "removed" in run("remove", store.folder.name).output
+    assert not store.folder.exists() and "texts of" not in run("list").output

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     )
     from spacelite.cache.split import CachedSplit, spans
     from spacelite.cache.store import Cache, embedding_seconds
+    from spacelite.cache.text_store import remove_store, stores
     from spacelite.cache.unknown import UnknownTokens
 
 __all__ = [
@@ -38,10 +39,12 @@ __all__ = [
     "find",
     "newest_complete",
     "remove",
+    "remove_store",
     "spans",
     "state",
     "states",
     "stored_type",
+    "stores",
     "verify",
 ]
 
@@ -54,6 +57,7 @@ _MODULES = {
     ),
     "split": ("CachedSplit", "spans"),
     "store": ("Cache", "embedding_seconds"),
+    "text_store": ("remove_store", "stores"),
     "unknown": ("UnknownTokens",),
 }  # fmt: skip
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import threading
 import zlib
 from collections.abc import Iterator
@@ -275,12 +276,32 @@ def _unwritable(folder: Path, error: OSError) -> SpaceliteError:
     )
 
 
-def stores(cache_dir: Path) -> list[tuple[Path, int, int]]:
-    """The stores of a folder: the folder of each, its number of texts, and its size in bytes."""
+class StoreState(NamedTuple):
+    """A store as listings show it: its folder, its number of texts, its size in bytes."""
+
+    folder: Path
+    texts: int
+    bytes: int
+
+
+def stores(cache_dir: Path) -> list[StoreState]:
+    """The stores of a folder, by name."""
     found = []
     for path in sorted((cache_dir / FOLDER).glob("*/settings.json")):
         own = [one.stat().st_size for one in path.parent.iterdir() if one.is_file()]
         index = path.parent / "index"
         texts = index.stat().st_size // RECORD.itemsize if index.exists() else 0
-        found.append((path.parent, texts, sum(own)))
+        found.append(StoreState(path.parent, texts, sum(own)))
     return found
+
+
+def remove_store(folder: Path) -> None:
+    """Delete a store, once no other process is writing to it. Raises SpaceliteError if it cannot be
+    deleted."""
+    try:
+        with files.lock(folder / "rows"):
+            for name in ("index", "rows", "settings.json"):
+                (folder / name).unlink(missing_ok=True)
+        shutil.rmtree(folder)
+    except OSError as error:
+        raise SpaceliteError(f"{folder} cannot be removed: {error.strerror}") from error
