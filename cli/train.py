@@ -136,6 +136,15 @@ def train(
     monitor: Annotated[
         str, typer.Option(help="Validation metric that --patience watches and --search compares.")
     ] = "f1_macro",
+    threshold: Annotated[
+        str | None,
+        typer.Option(
+            help="Choose each head's decision threshold on validation for f1 (macro F1) or "
+            "accuracy, where a text has one of two labels or any number of labels.  [default: "
+            "the most probable label, or those above one half]",
+            show_default=False,
+        ),
+    ] = None,
     no_baselines: Annotated[
         bool,
         typer.Option(
@@ -203,6 +212,7 @@ def train(
             class_weights=class_weights,
             patience=patience,
             monitor=monitor,
+            threshold=threshold,
             baselines=not no_baselines,
             device=device,
             resume=resume,
@@ -234,6 +244,8 @@ def _print(runs: Runs, cache_dir: Path, seconds: float) -> None:
     tables.show(runs.table(), ruled=False)
     if runs.baseline:
         console.out().print(runs.baseline, soft_wrap=True, markup=False)
+    if runs.thresholds:
+        console.out().print(runs.thresholds, soft_wrap=True, markup=False)
     if runs.search:
         console.out().print(runs.search, soft_wrap=True, markup=False)
     trained = len(runs) - runs.before

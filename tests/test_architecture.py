@@ -22,7 +22,7 @@ ORDER = {
     "progress": [],
     "lazy": [],
     "hub": [],
-    "metrics": ["scores", "calibration", "predictions", "significance", "__init__"],
+    "metrics": ["scores", "thresholds", "calibration", "predictions", "significance", "__init__"],
     "tasks": ["base", "majority", "single_label", "multi_label", "__init__"],
     "data": [
         "splits", "dialect", "sources", "demo", "columns", "labels", "known", "loading", "inputs",
@@ -40,8 +40,8 @@ ORDER = {
     ],
     "training": [
         "config", "auto", "advice", "machine", "stream", "batches", "optimizer", "engine",
-        "evaluation", "fits", "checkpoints", "memory", "trained", "assembly", "search",
-        "weighted", "loop", "__init__",
+        "evaluation", "thresholds", "fits", "checkpoints", "memory", "trained", "assembly",
+        "search", "weighted", "loop", "__init__",
     ],
     "runs": ["reading", "record", "store", "caches", "names", "listing", "__init__"],
     "inference": [

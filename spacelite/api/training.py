@@ -57,6 +57,7 @@ def train(
     class_weights: str = "none",
     patience: int | None = None,
     monitor: str = "f1_macro",
+    threshold: str | None = None,
     baselines: bool = True,
     device: str = "auto",
     resume: bool = False,
@@ -105,6 +106,11 @@ def train(
         patience: Stop a head after this many epochs without a better `monitor`; None to train all
             epochs.
         monitor: Validation metric that `patience` watches and `search` compares.
+        threshold: Metric for which each head's decision threshold is chosen on validation: `f1`
+            (macro F1) or `accuracy`. It is used wherever the run decides, and in its metrics on
+            every split; those on validation are optimistic then. Data with one of two labels per
+            text have one threshold, of class 1; multi-label data have one of each label. None: the
+            most probable label, or those with a probability above one half.
         baselines: Whether the runs include the baselines that show what a head is worth: `tfidf`
             and `logreg` on the mean. They are fitted once for a cache and found again later.
         device: `auto`, `cpu`, `cuda`, ...
@@ -126,7 +132,7 @@ def train(
     from spacelite.api import searching  # it imports torch, and so does the loop
     from spacelite.api.choosing import chosen_heads
     from spacelite.backbones import resolve_device
-    from spacelite.training import loop
+    from spacelite.training import loop, thresholds
     from spacelite.training.search import Search
 
     if resume and fresh:
@@ -161,12 +167,13 @@ def train(
         own |= {
             "inter": inter, "intra": intra, "pooling": pooling, "C": C, "ensemble": ensemble,
             "seeds": seeds, "data_seed": data_seed, "clip_norm": clip_norm,
-            "class_weights": class_weights,
+            "class_weights": class_weights, "threshold": threshold,
         }  # fmt: skip
         configs, training, numbers = chosen_heads(
             opened, own, settings, search=search, arguments=_arguments(train)
         )
         loop.check(configs, training)
+        thresholds.check(opened, training)
         made = searching.Searching(Search.of(configs), training) if search else None
         own_names = (
             saved_runs.names_for(folder, opened.spec, configs, training, name)

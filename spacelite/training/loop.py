@@ -25,6 +25,7 @@ from spacelite.training.evaluation import EpochMetrics, evaluate, stacked
 from spacelite.training.fits import Fits
 from spacelite.training.optimizer import Adam, Moments, schedule_factor
 from spacelite.training.search import Search
+from spacelite.training.thresholds import Thresholds
 from spacelite.training.trained import TrainedHead, best_entry
 
 log = logging.getLogger(__name__)
@@ -145,6 +146,7 @@ class _Training:
             self.objective = Objective.balanced(labels, classes)
         else:
             self.objective = Objective(task_of(labels), classes)
+        self.thresholds = Thresholds(training.threshold, cache)
         self.stacks: list[Head] = []
         self.optimizers: list[Adam] = []
         self.fits = Fits(self.splits, self.objective, training.class_weights)
@@ -290,7 +292,9 @@ class _Training:
         candidates = [head for head in search.heads if by_head[head].kept]
         own = {head: by_head[head].parameters for head in candidates}
         stacks = stacked(own, self.objective, self.device)
-        found = evaluate(self.splits["validation"], stacks, self.objective, self.workers)
+        validation = self.splits["validation"]
+        plain = evaluate(validation, stacks, self.objective, self.workers)
+        found = self.thresholds.applied("validation", validation, plain)
         for head in candidates:
             by_head[head].metrics["validation"] = found[head].scores
             by_head[head].stop_if_diverged(by_head[head].metrics, "after the last epoch")
@@ -300,13 +304,17 @@ class _Training:
         by_head = {result.config: result for result in results if result.kept}
         final = {config: result.parameters for config, result in by_head.items()}
         stacks = stacked(final, self.objective, self.device)
-        for name, split in self.splits.items():
-            evaluated = evaluate(split, stacks, self.objective, self.workers, self.progress)
+        for name in self.thresholds.order(self.splits):
+            split = self.splits[name]
+            plain = evaluate(split, stacks, self.objective, self.workers, self.progress)
+            evaluated = self.thresholds.applied(name, split, plain)
             for head, (scores, logits) in evaluated.items():
                 by_head[head].metrics[name] = scores
                 if name != "train":
                     by_head[head].logits[name] = logits
         for result in by_head.values():
+            result.metrics = {name: result.metrics[name] for name in self.splits}
+            result.thresholds = self.thresholds.of(result.config)
             result.stop_if_diverged(result.metrics, "after the last epoch")
 
     def _checkpoint(self, epoch: int) -> Checkpoint:
