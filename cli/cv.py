@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -87,6 +88,14 @@ def cv(
             "--no-baselines", help="Leave out tfidf and logreg on the mean on the same folds."
         ),
     ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the predictions for each training example, by the heads that did not see "
+            "it, to this csv file.",
+            metavar="FILE",
+        ),
+    ] = None,
     device: Device = "auto",
     cache_dir: CacheDir = CACHE_DIR,
     as_json: Json = False,
@@ -96,6 +105,7 @@ def cv(
     Options with (s) take comma lists: every combination is cross-validated.
     """
     from spacelite import api
+    from spacelite.data import writers
     from spacelite.heads.grid import seed_list
     from spacelite.reports.document.cross_validation import summary
 
@@ -112,6 +122,8 @@ def cv(
         "max_ngram": optional_list("--max-ngram", max_ngram, int),
     }
     numbers = seed_list(seeds)
+    if out is not None:
+        writers.check_place(out)  # before the work
     chosen = console.chosen_cache(cache, cache_dir)
     with console.progress() as on_progress:
         found = api.cross_validate(
@@ -131,9 +143,13 @@ def cv(
             cache_dir=cache_dir,
             progress=on_progress,
         )
+    if out is not None:
+        found.save(out)
     if as_json:
         console.print_json(found.as_json())
         return
     tables.show(found.table())
     for sentence in summary(found.result):
         console.out().print(sentence, markup=False)
+    if out is not None:
+        console.out().print(f"predictions written to {out}", soft_wrap=True, markup=False)

@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from spacelite.api.arguments import GROUPS, NAMES, checked
+from spacelite import files
+from spacelite.api.arguments import FILE, GROUPS, NAMES, checked
 from spacelite.api.embedding import CACHE_DIR, find_cache
 from spacelite.api.results import CACHE, EmbeddedDataset
+from spacelite.cache import texts
+from spacelite.data.writers import csv_lines
 from spacelite.errors import SpaceliteError
 from spacelite.metrics.scores import METRICS
 from spacelite.progress import Progress, reporting
@@ -58,6 +61,42 @@ class CrossValidated:
     def table(self) -> Table:
         """The table as it is printed."""
         return table(self.result)
+
+    @checked(path=FILE)
+    def save(self, path: str | Path) -> None:
+        """Write the predictions for the training examples, by the heads that did not see them, to a
+        csv file: a row per example with `index`, `file`, `row` and its `label` (`labels` with
+        semicolons between them in multi-label data). For each repeat there follow the example's
+        `fold` and, of each head, `<head> predicted` and `<head> probability_<label>` of every
+        label; with several repeats, `(repeat 2)` follows `fold` and the head's name.
+
+        Raises:
+            SpaceliteError: The file cannot be written, or the cache is gone.
+        """
+        with self.cache.open() as cache:
+            task, names = cache.task, cache.label_names
+            origin = texts.files_and_rows(cache, "train")
+        (label,) = task.as_json([])
+        columns: dict[str, Sequence[Any]] = {"index": range(len(self.result.labels))}
+        for name, own in zip(("file", "row"), origin, strict=True):
+            columns[name] = [""] * len(self.result.labels) if own is None else own.tolist()
+        columns[label] = [task.label_names(one, names) for one in self.result.labels]
+        for repeat, fold in enumerate(self.result.fold):
+            said = f" (repeat {repeat + 1})" if self.result.repeats > 1 else ""
+            columns[f"fold{said}"] = fold.tolist()
+            for head, system in self.result.named.items():
+                chances = task.probabilities(system.logits[repeat])
+                predicted = task.decide_from_probabilities(chances)
+                columns[f"{head}{said} predicted"] = [
+                    task.label_names(one, names) for one in predicted
+                ]
+                for name, values in zip(names, chances.T.tolist(), strict=True):
+                    columns[f"{head}{said} probability_{name}"] = [f"{each:.6f}" for each in values]
+        lines = [list(columns), *zip(*columns.values(), strict=True)]
+        try:
+            files.write_bytes(Path(path), csv_lines(lines).encode())
+        except OSError as error:
+            raise SpaceliteError(f"{path} cannot be written: {error.strerror}") from error
 
     def as_json(self) -> dict[str, Any]:
         """The figures as `cv --json` prints them."""
