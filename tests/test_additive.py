@@ -201,6 +201,8 @@ def test_the_head_is_scikit_learns_with_everything_written_out(cached, of, close
 class Given:
     """Examples with these vectors and token ids."""
 
+    weights = None
+
     def __init__(self, labels, vectors, ids=None):
         self.labels, self._vectors, self._ids = torch.from_numpy(labels), vectors, ids
 

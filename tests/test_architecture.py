@@ -40,8 +40,8 @@ ORDER = {
     ],
     "training": [
         "config", "auto", "advice", "machine", "stream", "batches", "optimizer", "engine",
-        "evaluation", "thresholds", "fits", "checkpoints", "memory", "trained", "assembly",
-        "search", "weighted", "loop", "__init__",
+        "updates", "evaluation", "thresholds", "fits", "checkpoints", "memory", "trained",
+        "assembly", "search", "weighted", "loop", "__init__",
     ],
     "runs": ["reading", "record", "store", "caches", "names", "listing", "__init__"],
     "inference": [

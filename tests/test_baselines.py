@@ -292,7 +292,7 @@ def test_constant_dimensions_get_weight_0():
     inputs[:, 2] = 0.1 + 1e-8 * np.random.RandomState(0).normal(size=150)
 
     class Given:
-        pass
+        weights = None
 
     given = Given()
     given.labels = torch.from_numpy(labels)

@@ -19,6 +19,8 @@ from spacelite.api.runs import TrainedRun
 from spacelite.errors import SpaceliteError
 from spacelite.heads.config import HeadConfig, TrainedHeadConfig
 from spacelite.heads.grid import listed
+from spacelite.metrics.scores import METRICS
+from spacelite.metrics.thresholds import OPTIMISTIC
 from spacelite.progress import Progress, reporting
 from spacelite.reports.analysis import data_notes
 from spacelite.runs import Run
@@ -174,6 +176,11 @@ def train(
         )
         loop.check(configs, training)
         thresholds.check(opened, training)
+        if training.threshold is not None:
+            log.info(
+                "decision thresholds are chosen on validation for %s: %s",
+                METRICS[training.threshold].in_words, OPTIMISTIC,
+            )  # fmt: skip
         made = searching.Searching(Search.of(configs), training) if search else None
         own_names = (
             saved_runs.names_for(folder, opened.spec, configs, training, name)

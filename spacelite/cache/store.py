@@ -275,6 +275,11 @@ class Cache:
             )
         return self.layers
 
+    def layer_count(self) -> int:
+        """Number of layers whose means are kept, the embedding layer included. Raises
+        SpaceliteError as `require_layers`."""
+        return self.require_layers().layers
+
     def _layer_means(self, split: str) -> LayerMeans:
         return self.require_layers().splits[split]
 

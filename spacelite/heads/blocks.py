@@ -62,18 +62,22 @@ class Task:
     class_weights: str
     centre: Callable[[Array], Array]
     max_ngram: int
+    weights: Array | None = None
 
     def cross_fit(self, inputs: Any, among: Sequence[float], **arguments: Any) -> CrossFitted:
         """Fit a block; see `crossfit.cross_fit`."""
         return cross_fit(
-            inputs, self.problems, self.classes, among, self.class_weights, **arguments
-        )
+            inputs, self.problems, self.classes, among, self.class_weights,
+            weights=self.weights, **arguments,
+        )  # fmt: skip
 
     def stack(self, held: Sequence[Array]) -> tuple[list[Array], Array]:
         """Weigh blocks against each other, given their logits (N, C) of held-out examples: the
         weights (C, C) of the logits of each block, and the biases (C,)."""
         inputs = np.concatenate([self.centre(own) for own in held], axis=1)
-        found = logistic.fit(inputs, self.problems, self.classes, STACKED, (), self.class_weights)
+        found = logistic.fit(
+            inputs, self.problems, self.classes, STACKED, (), self.class_weights, self.weights
+        )
         parts = np.split(found.weight, len(held), axis=1)
         return [part @ self.centre(np.eye(self.classes)) for part in parts], found.bias
 
@@ -108,6 +112,7 @@ def fit(
         class_weights,
         objective.task.centred,
         max_ngram,
+        train.weights,
     )
     # Side by side, each on one core.
     with single_threaded(), ThreadPoolExecutor(len(names)) as pool:
@@ -177,7 +182,7 @@ def log_count_ratios(turned: Any, sample: Array, goal: Array) -> Array:
 
     Args:
         turned: 1 where an example has a feature, else 0, sparse (p, N).
-        sample: Which examples count, (N,).
+        sample: The weight of each example, (N,).
         goal: 1 for the class that an example has, else 0, (N, K).
 
     Returns:

@@ -57,6 +57,7 @@ def cross_fit(
     among: Sequence[float],
     class_weights: str = "none",
     scales: Scales | None = None,
+    weights: Array | None = None,
 ) -> CrossFitted:
     """Fit all problems that make up a task, with the C that has the lowest cross-entropy in
     cross-validation, and keep the logits of held-out examples.
@@ -72,9 +73,11 @@ def cross_fit(
         class_weights: `none` or `balanced`.
         scales: How large each weight may be, computed from the examples that are fitted: the
             penalty is |W / scales|^2 / (2 C). Only for sparse features.
+        weights: The weight of each example, (N,); None if all are 1.
     """
     features = Features(inputs)
     targets = np.stack([own for _, own in problems], axis=1)
+    weights = np.ones(len(targets)) if weights is None else weights
     middle = len(among) // 2
     too_few = len(targets) < 2 * FOLDS
     fold = np.zeros(len(targets), int) if too_few else folds(targets, FOLDS)
@@ -92,11 +95,11 @@ def cross_fit(
             weight[columns], bias[columns] = problem.spread(own)
         return weight, bias
 
-    whole = fits(np.ones(len(targets), bool))
+    whole = fits(weights)
     if too_few:  # to hold any out
         weight, bias = joined(whole, optima(whole, among[middle], [None] * len(whole), CLOSELY))
         return CrossFitted(weight, bias, among[middle], features.times(weight.T) + bias)
-    parts = [one for number in range(FOLDS) for one in fits(fold != number)]
+    parts = [one for number in range(FOLDS) for one in fits(weights * (fold != number))]
     last: list[Array | None] = [None] * len(parts)
     tried: dict[int, tuple[float, Array]] = {}
 
@@ -111,11 +114,11 @@ def cross_fit(
             joined(parts[first : first + count], found[first : first + count])
             for first in range(0, len(parts), count)
         ]
-        weights = np.concatenate([weight.T for weight, _ in of_folds], axis=1)
-        logits = features.times(weights).reshape(len(targets), FOLDS, classes)
+        side_by_side = np.concatenate([weight.T for weight, _ in of_folds], axis=1)
+        logits = features.times(side_by_side).reshape(len(targets), FOLDS, classes)
         logits = logits + np.array([bias for _, bias in of_folds])
         held = logits[np.arange(len(targets)), fold]
-        loss = sum(cross_entropy(held[:, columns], own) for columns, own in problems)
+        loss = sum(cross_entropy(held[:, columns], own, weights) for columns, own in problems)
         tried[number] = loss, held
         return loss
 

@@ -21,6 +21,7 @@ class Examples(Protocol):
     """The examples that a head is fitted to or trained on."""
 
     labels: torch.Tensor  # (N,) or (N, C)
+    weights: Array | None  # of the examples in the loss, (N,) float64 above 0; None if all are 1
 
     def features(self, pooling: str) -> torch.Tensor:
         """One vector per example, (N, d), by a pooling."""

@@ -69,6 +69,7 @@ def fit(
     strength: float | str,
     among: Sequence[float],
     class_weights: str = "none",
+    weights: Array | None = None,
 ) -> Fitted:
     """Fit all problems that make up a task.
 
@@ -79,19 +80,26 @@ def fit(
         strength: C, or `auto` to choose it.
         among: The values that it is chosen from, in ascending order.
         class_weights: `none` or `balanced`.
+        weights: The weight of each example, (N,); None if all are 1.
     """
-    chosen = choose(inputs, problems, among, class_weights) if strength == AUTO else strength
+    chosen: float | str = strength
+    if strength == AUTO:
+        chosen = choose(inputs, problems, among, class_weights, weights)
     weight, bias = np.zeros((classes, inputs.shape[1])), np.zeros(classes)
     features = Features(inputs)
     for columns, targets in problems:
-        problem = Fit(features, targets, len(columns), class_weights)
+        problem = Fit(features, targets, len(columns), class_weights, weights)
         found = problem.spread(problem.optimum(float(chosen), None, EXACTLY))
         weight[columns], bias[columns] = found
     return Fitted(weight, bias, float(chosen))
 
 
 def choose(
-    inputs: Any, problems: Sequence[Problem], among: Sequence[float], class_weights: str = "none"
+    inputs: Any,
+    problems: Sequence[Problem],
+    among: Sequence[float],
+    class_weights: str = "none",
+    weights: Array | None = None,
 ) -> float:
     """The C with the lowest cross-entropy in stratified cross-validation, that of all problems
     together: it depends less on which examples are held out than the accuracy does, which only
@@ -105,16 +113,17 @@ def choose(
     from threadpoolctl import threadpool_limits
 
     targets = np.stack([own for _, own in problems], axis=1)
+    weights = np.ones(len(targets)) if weights is None else weights
     if len(targets) > MOST_SEARCHED:
-        rows = np.random.default_rng(SEED).permutation(len(targets))[:MOST_SEARCHED]
-        inputs, targets = inputs[np.sort(rows)], targets[np.sort(rows)]
+        rows = np.sort(np.random.default_rng(SEED).permutation(len(targets))[:MOST_SEARCHED])
+        inputs, targets, weights = inputs[rows], targets[rows], weights[rows]
     if len(targets) < 2 * FOLDS:
         return among[len(among) // 2]
     fold = folds(targets, FOLDS)
     columns = [own for own, _ in problems]
 
     def part(number: int) -> _Part:
-        return _Part(inputs, targets, columns, fold == number, class_weights)
+        return _Part(inputs, targets, columns, fold == number, class_weights, weights)
 
     best, chosen = math.inf, among[0]
     # The folds share the cores already: more threads in each product would wait for each other.
@@ -149,13 +158,14 @@ class _Part:
         columns: Sequence[Sequence[int]],
         held: Array,
         class_weights: str,
+        weights: Array,
     ) -> None:
         features = Features(inputs[~held])
         self._problems = [
-            Fit(features, own, len(of), class_weights)
+            Fit(features, own, len(of), class_weights, weights[~held])
             for own, of in zip(targets[~held].T, columns, strict=True)
         ]
-        self._held, self._targets = inputs[held], targets[held].T
+        self._held, self._targets, self._weights = inputs[held], targets[held].T, weights[held]
         self._last: list[Array | None] = [None] * len(columns)
 
     def cross_entropy(self, strength: float) -> float:
@@ -165,7 +175,8 @@ class _Part:
             at = problem.optimum(strength, self._last[number], ROUGHLY)
             self._last[number] = at
             weight, bias = problem.spread(at)
-            total += cross_entropy(self._held @ weight.T + bias, self._targets[number])
+            logits = self._held @ weight.T + bias
+            total += cross_entropy(logits, self._targets[number], self._weights)
         return total
 
 
@@ -231,7 +242,7 @@ class Fit:
         targets: Their targets, (N,).
         columns: Number of the problem's columns.
         class_weights: `none` or `balanced`.
-        sample: Which examples are fitted, (N,). Default: all.
+        sample: The weight of each example, (N,): 0 for one that is not fitted. Default: 1 for all.
         scales: How large each weight may be; the penalty is |W / scales|^2 / (2 C). Only for sparse
             features.
     """
@@ -246,14 +257,16 @@ class Fit:
         scales: Scales | None = None,
     ) -> None:
         self.features, self._columns = features, columns
-        sample = np.ones(len(targets), bool) if sample is None else sample
-        self._targets = targets[sample]
-        self._classes, counts = np.unique(self._targets, return_counts=True)
+        sample = np.ones(len(targets)) if sample is None else sample
+        fitted = sample > 0
+        self._targets, self._sample = targets[fitted], sample[fitted]
+        self._classes = np.unique(self._targets)
         present = len(self._classes)
         index = np.searchsorted(self._classes, targets).clip(max=present - 1)
         self._weights = sample[:, None].astype(float)
         if class_weights != "none" and present > 1:
-            self._weights[:, 0] *= (sample.sum() / (present * counts))[index]
+            totals = np.bincount(index[fitted], self._sample, minlength=present)
+            self._weights[:, 0] *= (self._sample.sum() / (present * totals))[index]
         # Two classes have one logit, as in scikit-learn.
         self._goal = (index[:, None] if present == 2 else np.eye(present)[index]).astype(float)
         self._scale = 1.0 if scales is None or present < 2 else scales(sample, self._goal)
@@ -274,7 +287,9 @@ class Fit:
         rough = partial(self.features.rough_inverse, penalty, self._scale)
         known = start is not None and start.shape[1] == self._goal.shape[1]
         first = start if start is not None and known else self._start()
-        return lbfgs.search(rough, first, tolerance * self.features.examples)
+        # Of the loss per example of average weight.
+        least = tolerance * self.features.examples * float(self._sample.mean())
+        return lbfgs.search(rough, first, least)
 
     def _start(self) -> Array:
         """Weights of 0, and the biases that fit best with them."""
@@ -314,7 +329,7 @@ class Fit:
         weights, biases = (found[:-1] * self._scale).T, found[-1]
         if self._columns == 1:
             if len(self._classes) < 2:  # nothing to separate
-                positive, count = int(self._targets.sum()), len(self._targets)
+                positive, count = float(self._sample @ self._targets), float(self._sample.sum())
                 log_odds = math.log((positive + 0.5) / (count - positive + 0.5))  # smoothed
                 return weights, np.array([log_odds])
             return weights, biases
@@ -371,10 +386,10 @@ def optima(
     return found
 
 
-def cross_entropy(logits: Array, labels: Array) -> float:
-    """The sum of the examples' cross-entropies."""
+def cross_entropy(logits: Array, labels: Array, weights: Array) -> float:
+    """The sum of the examples' cross-entropies, each times its weight."""
     if logits.shape[1] == 1:
-        return float((np.logaddexp(0, logits[:, 0]) - labels * logits[:, 0]).sum())
+        return float((np.logaddexp(0, logits[:, 0]) - labels * logits[:, 0]) @ weights)
     logits = logits - logits.max(axis=1, keepdims=True)
     sums = np.log(np.exp(logits).sum(axis=1))
-    return float((sums - logits[np.arange(len(labels)), labels]).sum())
+    return float((sums - logits[np.arange(len(labels)), labels]) @ weights)

@@ -72,8 +72,9 @@ class LogregHead(LinearHead):
         if config.C == logistic.AUTO:
             scaled, mean, scale = _standardised(inputs)
             found = logistic.fit(
-                scaled, problems, objective.classes, config.C, STRENGTHS, class_weights
-            )
+                scaled, problems, objective.classes, config.C, STRENGTHS, class_weights,
+                train.weights,
+            )  # fmt: skip
             weight = found.weight * scale
             bias, chosen = found.bias - weight @ mean, {"C": found.strength}
         else:
@@ -81,7 +82,7 @@ class LogregHead(LinearHead):
             bias = np.zeros(objective.classes)
             for columns, targets in problems:
                 weight[columns], bias[columns] = _fit(
-                    inputs, targets, len(columns), class_weights, config.C
+                    inputs, targets, len(columns), class_weights, config.C, train.weights
                 )
         parameters = {
             "classifier.weight": torch.from_numpy(weight).float(),
@@ -100,7 +101,12 @@ def _standardised(inputs: Array) -> tuple[Array, Array, Array]:
 
 
 def _fit(
-    inputs: Array, targets: Array, columns: int, class_weights: str, strength: float
+    inputs: Array,
+    targets: Array,
+    columns: int,
+    class_weights: str,
+    strength: float,
+    weights: Array | None,
 ) -> tuple[Array, Array]:
     """Weights (columns, d) and biases (columns,) of one classification problem.
 
@@ -111,9 +117,9 @@ def _fit(
         if positive in (0, len(targets)):  # nothing to separate
             log_odds = math.log((positive + 0.5) / (len(targets) - positive + 0.5))  # smoothed
             return np.zeros((1, inputs.shape[1])), np.array([log_odds])
-        model = _regression(inputs, targets, class_weights, strength)
+        model = _regression(inputs, targets, class_weights, strength, weights)
         return model.coef_, model.intercept_
-    model = _regression(inputs, targets, class_weights, strength)
+    model = _regression(inputs, targets, class_weights, strength, weights)
     coefficients, intercepts = model.coef_, model.intercept_
     if len(model.classes_) == 2:
         coefficients = np.concatenate([-coefficients, coefficients]) / 2
@@ -125,7 +131,9 @@ def _fit(
     return weight, bias
 
 
-def _regression(inputs: Array, targets: Array, class_weights: str, strength: float) -> Any:
+def _regression(
+    inputs: Array, targets: Array, class_weights: str, strength: float, weights: Array | None
+) -> Any:
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
@@ -136,7 +144,7 @@ def _regression(inputs: Array, targets: Array, class_weights: str, strength: flo
     )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
-        model.fit(inputs, targets)
+        model.fit(inputs, targets, weights)
     if any(issubclass(warning.category, ConvergenceWarning) for warning in caught):
         log.warning(
             "logreg did not converge within %s iterations: a longer fit might be better",

@@ -75,6 +75,7 @@ class TfidfHead(IdHead):
             config.C,
             STRENGTHS,
             class_weights,
+            train.weights,
         )
         parameters = {
             "ngrams.keys": torch.from_numpy(ngrams.keys),

@@ -26,7 +26,7 @@ from spacelite.heads.config import HeadConfig
 from spacelite.heads.ids import gathered
 from spacelite.heads.pooling import POOLINGS
 from spacelite.training import machine
-from spacelite.training.stream import ArraySplit, Stream, take
+from spacelite.training.stream import ArrayData, ArraySplit, Stream, take
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +41,7 @@ PIECE = 2**28  # bytes that are read at a time when a split is copied to a GPU
 ROUNDING = 1e-3
 
 Array = npt.NDArray[Any]
+TrainingData = Cache | ArrayData  # what heads are trained on
 
 
 class TokenSplit:
@@ -49,6 +50,7 @@ class TokenSplit:
     Attributes:
         lengths: Tokens per example, (N,).
         labels: Labels, (N,) or (N, C), on the device.
+        weights: None: all examples weigh 1.
         bytes: Size of the stored hidden states.
         resident: Whether the hidden states are held in memory or on the GPU.
     """
@@ -66,6 +68,7 @@ class TokenSplit:
         self.width = split.width
         self.lengths = split.lengths
         self.labels = torch.from_numpy(split.labels).to(device)
+        self.weights: Array | None = None
         self._split = split
         self._starts = split.offsets[:-1]  # each example's first row in the file
         self._features: dict[str, torch.Tensor] = {}
@@ -142,10 +145,11 @@ class TokenSplit:
             self._features[pooling] = self._pool(pooling)
         return self._features[pooling]
 
-    def standardisation(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """The mean of the hidden states of all tokens, (d,), and the inverse of their standard
-        deviation, (d,), or 0 where it is no more than rounding."""
+    def standardisation(self, examples: Array | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """The mean of the hidden states of all tokens of `examples` (by default of all), (d,), and
+        the inverse of their standard deviation, (d,), or 0 where it is no more than rounding."""
         rows, scratch, seen = self.in_order(), Scratch(), 0
+        rows = rows if examples is None else examples
         mean, squares = torch.zeros(2, self.width, dtype=torch.float64, device=self.device)
         for first, last in self.groups(rows, 1):
             self.load(rows[first:last])
@@ -205,38 +209,42 @@ class TokenSplit:
         return self._stream.rows(examples, starts, lengths, scratch)
 
 
-def check_ready(cache: Cache, configs: Iterable[HeadConfig]) -> None:
-    """Raise SpaceliteError if heads cannot be trained on a cache: it is unfinished or damaged, or
-    lacks what they read."""
-    if not cache.complete:
-        raise SpaceliteError(
-            f"cache {cache.name} is unfinished ({cache.tokens_done:,} of {cache.tokens:,} tokens): "
-            "run its embed command again"
-        )
-    cache.check_index()
+def check_ready(data: TrainingData, configs: Iterable[HeadConfig]) -> None:
+    """Raise SpaceliteError if heads cannot be trained on these data: the cache is unfinished or
+    damaged, or they lack what heads read."""
+    if isinstance(data, Cache):
+        if not data.complete:
+            raise SpaceliteError(
+                f"cache {data.name} is unfinished ({data.tokens_done:,} of {data.tokens:,} "
+                "tokens): run its embed command again"
+            )
+        data.check_index()
     for config in configs:
         if any(POOLINGS[pooling].from_backbone for pooling in config.poolings):
-            cache.splits["train"].require_pooler()
+            data.splits["train"].require_pooler()
         if config.reads_layers:
-            cache.require_layers()
+            data.layer_count()
 
 
-def open_splits(cache: Cache, device: str) -> dict[str, TokenSplit]:
-    """All splits of a cache, train first. A split is resident if it fits beside those before it."""
+def open_splits(data: TrainingData, device: str) -> dict[str, TokenSplit]:
+    """All splits, train first. A split is resident if it fits beside those before it."""
+    if isinstance(data, ArrayData):
+        return {name: TokenSplit(split, name, device) for name, split in data.splits.items()}
     budget = free_budget(device)
     splits = {}
-    for name in cache.splits:
-        splits[name] = TokenSplit(cache.splits[name], name, device, budget)
+    for name in data.splits:
+        splits[name] = TokenSplit(data.splits[name], name, device, budget)
         budget -= splits[name].bytes if splits[name].resident else 0
     _log_memory(splits.values())
     return splits
 
 
-def input_width(config: HeadConfig, cache: Cache) -> int:
-    """The width of what a head reads of a cache. Raises SpaceliteError if the head needs layer
-    means that the cache lacks."""
-    layers = cache.require_layers().layers if config.reads_layers else 0
-    return config.input_width(next(iter(cache.splits.values())).width, layers)
+def input_width(config: HeadConfig, data: TrainingData) -> int:
+    """The width of what a head reads. Raises SpaceliteError if the head needs layer means that the
+    data lack."""
+    layers = data.layer_count() if config.reads_layers else 0
+    width = next(split.width for split in data.splits.values())
+    return config.input_width(width, layers)
 
 
 def _log_memory(splits: Iterable[TokenSplit]) -> None:

@@ -1,22 +1,91 @@
 """Heads that are fitted at once: each of them once, whether it is wanted for itself or as the start
-of others."""
+of others.
+
+Shapes: N training examples.
+"""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
 
 from spacelite import heads
+from spacelite.errors import SpaceliteError
 from spacelite.heads import HeadConfig
 from spacelite.heads.batch import Objective
-from spacelite.heads.examples import Fitted
+from spacelite.heads.examples import Examples, Fitted
 from spacelite.metrics.scores import Scores
+from spacelite.training import engine
 from spacelite.training.batches import TokenSplit
 from spacelite.training.engine import Workers
 from spacelite.training.evaluation import evaluate, scores_of, stacked
 
 log = logging.getLogger(__name__)
+
+Array = npt.NDArray[Any]
+
+
+def require_weights(weights: Array, examples: int) -> None:
+    """Raise SpaceliteError unless these are weights of so many training examples."""
+    if np.shape(weights) != (examples,):
+        raise SpaceliteError(
+            f"there are {examples:,} training examples, and weights of the shape "
+            f"{np.shape(weights)}"
+        )
+    if not np.isfinite(weights).all() or (weights < 0).any() or not weights.any():
+        raise SpaceliteError("weights of examples must be at least 0, finite, and not all 0")
+
+
+class Part:
+    """The examples of a split that have a weight above 0, as `Examples`.
+
+    Args:
+        split: The split.
+        weights: The weight of each of its examples, (N,).
+
+    Attributes:
+        rows: Their indices in the split.
+        labels: Their labels.
+        weights: Their weights, float64; None if all are 1.
+    """
+
+    def __init__(self, split: TokenSplit, weights: Array) -> None:
+        self._split, self.rows = split, np.flatnonzero(weights)
+        self._index = torch.from_numpy(self.rows).to(split.device)
+        self.labels = split.labels[self._index]
+        own = np.asarray(weights, np.float64)[self.rows]
+        self.weights = None if (own == 1).all() else own
+
+    def features(self, pooling: str) -> torch.Tensor:
+        """One vector per example, by a pooling."""
+        return self._split.features(pooling)[self._index]
+
+    def token_ids(self) -> tuple[Array, Array]:
+        """The token ids of all examples end to end, and their offsets."""
+        return self._split.token_ids(self.rows)
+
+    def standardisation(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `TokenSplit.standardisation`, of these examples."""
+        return self._split.standardisation(self.rows)
+
+    def held(self, fitted: Fitted, others: torch.Tensor) -> torch.Tensor:
+        """Logits of all examples of the split by fits that they were held out of, (N, C).
+
+        Args:
+            fitted: A head that was fitted to these examples.
+            others: The logits of that head for all examples of the split, (N, C).
+        """
+        if fitted.held is None:
+            raise ValueError("this kind of head is no start of another")
+        logits = others.clone()
+        logits[torch.from_numpy(self.rows)] = fitted.held
+        return logits
 
 
 class Fits:
@@ -26,17 +95,26 @@ class Fits:
         splits: All splits, train first.
         objective: Task, number of classes and class weights.
         class_weights: `none` or `balanced`.
+        weights: The weight of each training example, (N,); None if all are 1.
 
     Attributes:
+        examples: The training examples that heads are fitted to.
         seconds: How long each fit took, by head.
-        starts: The metrics of each start on train and validation, by head; those on train are of
-            logits for examples that were held out.
+        starts: The metrics of each start by split, by head; those on train are of logits for
+            examples that were held out.
     """
 
     def __init__(
-        self, splits: Mapping[str, TokenSplit], objective: Objective, class_weights: str
+        self,
+        splits: Mapping[str, TokenSplit],
+        objective: Objective,
+        class_weights: str,
+        weights: Array | None = None,
     ) -> None:
         self._splits, self._objective, self._class_weights = splits, objective, class_weights
+        train = splits["train"]
+        self._part = None if weights is None else Part(train, weights)
+        self.examples: Examples = train if self._part is None else self._part
         self._fitted: dict[HeadConfig, Fitted] = {}
         self.seconds: dict[HeadConfig, float] = {}
         self.starts: dict[HeadConfig, dict[str, Scores]] = {}
@@ -52,7 +130,7 @@ class Fits:
             log.info("fitting %s", config.name)  # it reports no progress of its own
             started = time.perf_counter()
             fitted = heads.kind(config.kind).fit(
-                config, self._splits["train"], self._objective, self._class_weights
+                config, self.examples, self._objective, self._class_weights
             )
             for name, value in fitted.cross_validated.items():
                 log.info("%s: cross-validation chose %s = %g", config.name, name, value)
@@ -68,15 +146,19 @@ class Fits:
         """
         if config in self.starts:
             return
-        fitted, train, validation = self.of(config), *map(self._splits.get, ("train", "validation"))
-        if fitted.held is None or train is None or validation is None:
-            raise ValueError(f"{config.name} is no start of another head")
-        train.add_start(config, fitted.held)
+        fitted, train = self.of(config), self._splits["train"]
         stacks = stacked({config: fitted.parameters}, self._objective, train.device)
-        evaluated = evaluate(validation, stacks, self._objective, workers)[config]
-        validation.add_start(config, evaluated.logits)
-        labels, held = train.labels.cpu(), fitted.held
+        held = fitted.held
+        if self._part is not None:
+            (logits,) = engine.run_split(train, stacks, self._objective, workers)
+            held = self._part.held(fitted, logits[0])
+        if held is None:
+            raise ValueError(f"{config.name} is no start of another head")
+        train.add_start(config, held)
         self.starts[config] = {
-            "train": scores_of(held, labels, self._objective, counts=True),
-            "validation": evaluated.scores,
+            "train": scores_of(held, train.labels.cpu(), self._objective, counts=True)
         }
+        if (validation := self._splits.get("validation")) is not None:
+            evaluated = evaluate(validation, stacks, self._objective, workers)[config]
+            validation.add_start(config, evaluated.logits)
+            self.starts[config]["validation"] = evaluated.scores

@@ -7,6 +7,11 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
 
 from spacelite import heads, settings
 from spacelite.cache.store import Cache
@@ -15,24 +20,29 @@ from spacelite.heads import Head, HeadConfig
 from spacelite.heads.batch import Objective
 from spacelite.heads.examples import Parameters
 from spacelite.tasks import task_of
-from spacelite.training import checkpoints, engine, memory
+from spacelite.training import checkpoints, engine, memory, thresholds
 from spacelite.training.assembly import assembled
-from spacelite.training.batches import check_ready, input_width, open_splits
+from spacelite.training.batches import (
+    TrainingData,
+    check_ready,
+    input_width,
+    open_splits,
+)
 from spacelite.training.checkpoints import Checkpoint
 from spacelite.training.config import TrainingConfig
 from spacelite.training.engine import Workers
 from spacelite.training.evaluation import EpochMetrics, evaluate, stacked
-from spacelite.training.fits import Fits
-from spacelite.training.optimizer import Adam, Moments, schedule_factor
+from spacelite.training.fits import Fits, require_weights
+from spacelite.training.optimizer import Adam, Moments
 from spacelite.training.search import Search
-from spacelite.training.thresholds import Thresholds
 from spacelite.training.trained import TrainedHead, best_entry
+from spacelite.training.updates import OnProgress, Progress, updates
 
 log = logging.getLogger(__name__)
 
+Array = npt.NDArray[Any]
 HeadMoments = dict[tuple[HeadConfig, str], Moments]  # by head and parameter name
-# Called with the number of tokens done, and the total.
-OnProgress = Callable[[int, int], None]
+OF_EPOCH = ("train", "validation")  # the splits that each epoch reads
 
 
 def check(configs: Sequence[HeadConfig], training: TrainingConfig) -> None:
@@ -47,11 +57,12 @@ def check(configs: Sequence[HeadConfig], training: TrainingConfig) -> None:
 
 
 def train(
-    cache: Cache,
+    data: TrainingData,
     configs: Sequence[HeadConfig],
     training: TrainingConfig,
     *,
     device: str = "cpu",
+    weights: Array | None = None,
     search: Search | None = None,
     cache_dir: Path | None = None,
     resume: bool = False,
@@ -59,20 +70,24 @@ def train(
     save: Callable[[TrainedHead], object] | None = None,
     on_progress: OnProgress = lambda done, total: None,
 ) -> list[TrainedHead]:
-    """Train heads on a complete cache, all in one pass over the tokens per epoch.
+    """Train heads, all in one pass over the tokens per epoch.
 
     A head whose loss becomes NaN or infinite is stopped; the others continue.
 
     Args:
-        cache: An open, complete cache.
+        data: An open, complete cache, or examples in memory. Without a validation split, all epochs
+            are trained and histories lack it.
         configs: Configs of the heads, without duplicates.
         training: Settings that the heads share.
         device: `cpu` or `cuda`.
+        weights: The weight of each training example in the losses, (N,), at least 0. An example of
+            weight 0 is left out. None: all weigh 1.
         search: A search among some of the heads: all but the chosen ones are dropped on the way.
             None: all heads are trained to the end.
         cache_dir: Folder of caches and runs. A checkpoint there keeps the state after each epoch
             until all heads are saved, and an interrupted training of the same settings continues
-            from it: the weights will be as without the interruption. None: no checkpoint.
+            from it: the weights will be as without the interruption. None: no checkpoint, and
+            there is none for examples in memory.
         resume: Fail if there is a checkpoint that cannot be continued, rather than start anew.
         fresh: Delete the checkpoint and train from the start.
         save: Called with each head that neither diverged nor was dropped, before the checkpoint is
@@ -83,22 +98,27 @@ def train(
         The heads in the order of `configs`.
 
     Raises:
-        SpaceliteError: Unfinished cache, invalid setting, too little memory, unusable checkpoint.
+        SpaceliteError: Unfinished cache, invalid setting or weight, too little memory, unusable
+            checkpoint.
     """
     check(configs, training)
-    check_ready(cache, configs)
-    memory.require(cache, configs, training, device)
-    checkpoint, apart = None, contextlib.ExitStack()
-    if cache_dir is not None:
+    check_ready(data, configs)
+    thresholds.check(data, training)
+    if weights is not None:
+        require_weights(weights, len(data.splits["train"]))
+    memory.require(data, configs, training, device)
+    checkpoint, identity, apart = None, "", contextlib.ExitStack()
+    if cache_dir is not None and isinstance(data, Cache):
         searched = search.heads if search is not None else ()
-        checkpoint = checkpoints.checkpoint_path(cache_dir, cache, configs, training, searched)
-        apart.enter_context(checkpoints.locked(checkpoint, cache, len(configs)))
+        identity = checkpoints.identity(data, configs, training, searched)
+        checkpoint = checkpoints.checkpoint_path(cache_dir, data, configs, training, searched)
+        apart.enter_context(checkpoints.locked(checkpoint, data, len(configs)))
         if fresh:
             checkpoint.unlink(missing_ok=True)
     with apart, memory.shortage_explained(len(configs)):
         with engine.workers(device) as workers:
-            run = _Training(cache, configs, training, device, workers, on_progress, search)
-            results = run.run(checkpoint, resume)
+            run = _Training(data, configs, training, device, workers, on_progress, search, weights)
+            results = run.run(checkpoint, identity, resume)
         if save is not None:
             for result in results:
                 if result.kept:
@@ -114,13 +134,14 @@ class _Training:
 
     def __init__(
         self,
-        cache: Cache,
+        data: TrainingData,
         configs: Sequence[HeadConfig],
         training: TrainingConfig,
         device: str,
         workers: Workers,
         on_progress: OnProgress,
         search: Search | None,
+        weights: Array | None,
     ) -> None:
         self.config, self.device, self.workers = training, device, workers
         self.search = search
@@ -128,40 +149,42 @@ class _Training:
         self.configs = list(configs)
         members = dict.fromkeys(member for config in configs for member in config.members)
         in_epochs = [config for config in members if config.in_epochs]
-        per_epoch = cache.splits["train"].tokens + cache.splits["validation"].tokens
         epochs = training.epochs if in_epochs else 0
-        self.progress = _Progress(on_progress, epochs * per_epoch + cache.tokens)
+        per_epoch = sum(data.splits[name].tokens for name in OF_EPOCH if name in data.splits)
+        self.progress = Progress(on_progress, epochs * per_epoch + data.tokens)
         self.progress(0)  # reading a large cache takes a while
-        searched = search.heads if search is not None else ()
-        self.identity = checkpoints.identity(cache, configs, training, searched)
-        self.splits = open_splits(cache, device)
+        self.splits = open_splits(data, device)
+        self.validation = self.splits.get("validation")
+        self.weights = None if weights is None else np.asarray(weights, np.float64)
         self.by_head = {config: TrainedHead(config) for config in members}
         pooled = [pooling for config in configs for pooling in config.poolings]
         for pooling in dict.fromkeys(pooled):
             for split in self.splits.values():
                 split.features(pooling)
         labels = self.splits["train"].labels
-        classes = len(cache.label_names)
+        classes = len(data.label_names)
         if training.class_weights == "balanced":
             self.objective = Objective.balanced(labels, classes)
         else:
             self.objective = Objective(task_of(labels), classes)
-        self.thresholds = Thresholds(training.threshold, cache)
+        self.thresholds = thresholds.Thresholds(
+            training.threshold, self.objective.task, data.label_names
+        )
         self.stacks: list[Head] = []
         self.optimizers: list[Adam] = []
-        self.fits = Fits(self.splits, self.objective, training.class_weights)
+        self.fits = Fits(self.splits, self.objective, training.class_weights, self.weights)
         initial = {}
         for config in in_epochs:
             kind = heads.kind(config.kind).in_training()
             part = kind is not heads.kind(config.kind)  # of a head, which reads one layer
-            width = self.splits["train"].width if part else input_width(config, cache)
+            width = self.splits["train"].width if part else input_width(config, data)
             own = kind.initial(config, classes, width)
-            initial[config] = kind.filled(own, self.splits["train"])
+            initial[config] = kind.filled(own, self.fits.examples)
             if config.start is not None:
                 self.fits.begin(config.start, workers)
                 self.by_head[config].history.append({"epoch": 0, **self.fits.starts[config.start]})
         self._compose(initial)
-        if training.patience is not None:
+        if training.patience is not None and self.validation is not None:
             self._keep_start()
 
     def _keep_start(self) -> None:
@@ -172,10 +195,10 @@ class _Training:
                     result = self.by_head[head]
                     result.best_epoch, result.parameters = 0, stack.head_parameters(row)
 
-    def run(self, checkpoint: Path | None, resume: bool) -> list[TrainedHead]:
+    def run(self, checkpoint: Path | None, identity: str, resume: bool) -> list[TrainedHead]:
         """Run all epochs, then compute the final metrics of every head on every split."""
-        done = self._restore(checkpoint, resume) if checkpoint is not None else 0
-        tokens = self.splits["train"].lengths.sum() + self.splits["validation"].lengths.sum()
+        done = self._restore(checkpoint, identity, resume) if checkpoint is not None else 0
+        tokens = sum(self.splits[name].lengths.sum() for name in OF_EPOCH if name in self.splits)
         self.progress(int(done * tokens))
         for epoch in range(done + 1, self.config.epochs + 1):
             if not self.stacks:  # all heads have stopped already
@@ -183,7 +206,7 @@ class _Training:
                 continue
             self._epoch(epoch)
             if checkpoint is not None:
-                checkpoints.save(checkpoint, self._checkpoint(epoch))
+                checkpoints.save(checkpoint, self._checkpoint(identity, epoch))
         for stack in self.stacks:
             for row, head in enumerate(stack.configs):
                 # With early stopping, the best epoch's parameters are there already.
@@ -205,32 +228,28 @@ class _Training:
         return time.perf_counter() - self.started - self.fits.total_seconds
 
     def _epoch(self, epoch: int) -> None:
-        train, validation = self.splits["train"], self.splits["validation"]
+        train, validation = self.splits["train"], self.validation
         rows = train.shuffled(self.config.data_seed, epoch)
-        size = self.config.batch_size
-        starts = range(0, len(rows), size)
+        if self.weights is not None:
+            rows = rows[self.weights[rows] > 0]
         metrics = [EpochMetrics(stack) for stack in self.stacks]
-        for number, start in enumerate(starts):
-            chosen = rows[start : start + size]
-            batch = engine.batch_of(train, chosen, self.objective)
-            for stack in self.stacks:
-                stack.clear()
-            engine.run_batch(train, self.stacks, chosen, batch, self.workers, (epoch, number))
-            update = (epoch - 1) * len(starts) + number
-            factor = schedule_factor(self.config.schedule, update, self.config.epochs * len(starts))
-            for stack, optimizer, of_epoch in zip(
-                self.stacks, self.optimizers, metrics, strict=True
-            ):
+        for tokens in updates(
+            train, rows, self.stacks, self.optimizers, self.config, self.objective, self.workers,
+            epoch,
+        ):  # fmt: skip
+            for of_epoch in metrics:
                 of_epoch.add()
-                optimizer.update(
-                    stack.parameters, stack.gradients, update + 1, factor, self.config.clip_norm
-                )
-            self.progress(int(train.lengths[chosen].sum()))
-        train.release()
+            self.progress(tokens)
         trained = {head: own for of_epoch in metrics for head, own in of_epoch.scores().items()}
-        validated = evaluate(validation, self.stacks, self.objective, self.workers, self.progress)
+        validated = (
+            evaluate(validation, self.stacks, self.objective, self.workers, self.progress)
+            if validation is not None
+            else {}
+        )
         for head, scores in trained.items():
-            entry = {"epoch": epoch, "train": scores, "validation": validated[head].scores}
+            entry: dict[str, Any] = {"epoch": epoch, "train": scores}
+            if head in validated:
+                entry["validation"] = validated[head].scores
             self.by_head[head].history.append(entry)
         self._end_heads(epoch)
 
@@ -241,11 +260,12 @@ class _Training:
         for stack in self.stacks:
             for row, head in enumerate(stack.configs):
                 result = self.by_head[head]
-                entry = {split: result.history[-1][split] for split in ("train", "validation")}
+                last = result.history[-1]
+                entry = {split: last[split] for split in OF_EPOCH if split in last}
                 if result.stop_if_diverged(entry, f"after epoch {epoch}"):
                     ended = True
                     continue
-                if self.config.patience is not None:
+                if self.config.patience is not None and self.validation is not None:
                     best = best_entry(result.history, self.config.monitor)["epoch"]
                     if best == epoch:
                         result.best_epoch, result.parameters = epoch, stack.head_parameters(row)
@@ -270,6 +290,10 @@ class _Training:
         """Stack the heads to be trained, with their moments in Adam (default: zero)."""
         self.stacks = stacked(parameters, self.objective, self.device, training=True)
         self.optimizers = [Adam(stack.configs, stack.trained) for stack in self.stacks]
+        if self.weights is not None:
+            own = torch.from_numpy(self.weights).float().to(self.device)
+            for stack in self.stacks:
+                stack.shares = own.expand(len(stack.configs), -1)
         if moments is None:
             return
         for stack, optimizer in zip(self.stacks, self.optimizers, strict=True):
@@ -317,7 +341,7 @@ class _Training:
             result.thresholds = self.thresholds.of(result.config)
             result.stop_if_diverged(result.metrics, "after the last epoch")
 
-    def _checkpoint(self, epoch: int) -> Checkpoint:
+    def _checkpoint(self, identity: str, epoch: int) -> Checkpoint:
         tensors: Parameters = {}
         results = list(self.by_head.values())
         number = {result.config: i for i, result in enumerate(results)}
@@ -345,12 +369,12 @@ class _Training:
             "resident": self.splits["train"].resident,
             "seconds": self._seconds(),
         }
-        return Checkpoint(self.identity, epoch, tensors, about)
+        return Checkpoint(identity, epoch, tensors, about)
 
-    def _restore(self, path: Path, resume: bool) -> int:
+    def _restore(self, path: Path, identity: str, resume: bool) -> int:
         """Restore the state from a checkpoint, if any; return the number of finished epochs."""
         resident = self.splits["train"].resident
-        found = checkpoints.find(path, self.identity, resident=resident, resume=resume)
+        found = checkpoints.find(path, identity, resident=resident, resume=resume)
         if found is None:
             return 0
         self.started -= found.record["seconds"]
@@ -374,12 +398,3 @@ class _Training:
         }
         self._compose(parts["now"], moments)
         return found.epoch
-
-
-class _Progress:
-    def __init__(self, report: OnProgress, total: int) -> None:
-        self._report, self._total, self._done = report, total, 0
-
-    def __call__(self, tokens: int) -> None:
-        self._done += tokens
-        self._report(self._done, self._total)

@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from spacelite import heads
-from spacelite.cache.store import Cache
 from spacelite.errors import SpaceliteError, is_out_of_memory
 from spacelite.heads import Head, HeadConfig, TokenHead
 from spacelite.training import batches, engine, machine
+from spacelite.training.batches import TrainingData
 from spacelite.training.config import TrainingConfig
 
 FLOAT = 4  # bytes of a float32
@@ -52,19 +52,19 @@ class Pass:
     layers: int = 0
 
     @classmethod
-    def of(cls, cache: Cache, training: TrainingConfig, device: str, layers: int = 0) -> Pass:
-        """The pass of a training on a cache, in which the means of some `layers` are read."""
+    def of(cls, data: TrainingData, training: TrainingConfig, device: str, layers: int = 0) -> Pass:
+        """The pass of a training, in which the means of some `layers` are read."""
         rows, longest = training.batch_size, 1
-        for split in cache.splits.values():
+        for split in data.splits.values():
             shortest_mean = max(1.0, split.tokens / max(1, len(split)))
             step = math.ceil(engine.EVALUATION_TOKENS / shortest_mean)
             rows = max(rows, min(len(split), step))
             longest = max(longest, int(split.lengths.max(initial=1)))
         return cls(
-            classes=len(cache.label_names),
-            width=cache.splits["train"].width,
-            examples=sum(len(split) for split in cache.splits.values()),
-            rows=min(rows, max(len(split) for split in cache.splits.values())),
+            classes=len(data.label_names),
+            width=data.splits["train"].width,
+            examples=sum(len(split) for split in data.splits.values()),
+            rows=min(rows, max(len(split) for split in data.splits.values())),
             longest=longest,
             epochs=training.epochs,
             early_stopping=training.patience is not None,
@@ -129,24 +129,24 @@ class Pass:
 
 
 def require(
-    cache: Cache, configs: Sequence[HeadConfig], training: TrainingConfig, device: str
+    data: TrainingData, configs: Sequence[HeadConfig], training: TrainingConfig, device: str
 ) -> None:
     """Raise SpaceliteError if the heads need more memory than is free, before any is used."""
     trained = [config for config in configs if config.in_epochs]
     reads_layers = any(config.reads_layers for config in configs)
-    layers = cache.require_layers().layers if reads_layers else 0
-    one_pass = Pass.of(cache, training, device, layers)
+    layers = data.layer_count() if reads_layers else 0
+    one_pass = Pass.of(data, training, device, layers)
     free = machine.free_memory(device)
     budget = batches.RESIDENT_SHARE * free
     resident = 0
-    for split in cache.splits.values():
+    for split in data.splits.values():
         size = split.tokens * split.stored.row_bytes(split.width)
         resident += size if resident + size <= budget else 0
     left = SHARE * free - resident
     for config in configs:
         fitted = config.start or config
         width = fitted.input_width(one_pass.width, layers)
-        own = heads.kind(fitted.kind).fitting_bytes(fitted, len(cache.splits["train"]), width)
+        own = heads.kind(fitted.kind).fitting_bytes(fitted, len(data.splits["train"]), width)
         if own > left:
             raise SpaceliteError(
                 f"fitting {fitted.name} needs about {own / 1e9:,.1f} GB of memory, and "

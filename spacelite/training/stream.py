@@ -12,6 +12,7 @@ import torch
 
 from spacelite.cache.dtypes import StoredType
 from spacelite.cache.split import CachedSplit
+from spacelite.errors import SpaceliteError
 from spacelite.heads.batch import Scratch
 
 # Bytes of one window of a streamed split; the windows that a batch's examples are in are held,
@@ -69,12 +70,47 @@ class ArraySplit:
         """The token ids, (T,)."""
         return self.token_ids
 
+    def require_pooler(self) -> None:
+        """Raise SpaceliteError if there are no outputs of a pooler."""
+        if not self.pooled.shape[1]:
+            raise SpaceliteError(
+                "pooling=pooler: these hidden states come without a pooler's outputs: choose "
+                "another pooling",
+                ["pooling"],
+            )
+
     def read_examples(self, first: int, last: int, into: Array | None = None) -> Array:
         """Rows of examples first:last; `into` is ignored."""
         return self.rows[self.offsets[first] : self.offsets[last]]
 
     def __len__(self) -> int:
         return len(self.labels)
+
+
+@dataclass(frozen=True)
+class ArrayData:
+    """Examples in memory that heads are trained on as on a cache.
+
+    Attributes:
+        splits: The splits by name: train and, if there is one, validation.
+        label_names: The names of labels 0..C-1.
+        layers: Number of layers whose means are there, the embedding layer included; 0 for none.
+    """
+
+    splits: dict[str, ArraySplit]
+    label_names: list[str]
+    layers: int = 0
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens in all splits."""
+        return sum(split.tokens for split in self.splits.values())
+
+    def layer_count(self) -> int:
+        """Number of layers. Raises SpaceliteError if there are no layer means."""
+        if not self.layers:
+            raise SpaceliteError("these hidden states come without the means of all layers")
+        return self.layers
 
 
 class Stream:

@@ -2,42 +2,39 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy.typing as npt
 
-from spacelite.cache.store import Cache
 from spacelite.errors import SpaceliteError
 from spacelite.heads import HeadConfig
-from spacelite.metrics.scores import METRICS
-from spacelite.metrics.thresholds import OPTIMISTIC
-from spacelite.training.batches import TokenSplit
+from spacelite.tasks import Task, task_of
+from spacelite.training.batches import TokenSplit, TrainingData
 from spacelite.training.config import FitConfig
 from spacelite.training.evaluation import Evaluated, decided
-
-log = logging.getLogger(__name__)
 
 Array = npt.NDArray[Any]
 
 
-def check(cache: Cache, training: FitConfig) -> None:
-    """Raise SpaceliteError if thresholds are to be chosen where decisions have none; say in the log
-    what follows from choosing them."""
+def check(data: TrainingData, training: FitConfig) -> None:
+    """Raise SpaceliteError if thresholds are to be chosen where decisions have none, or where there
+    is no validation split."""
     if training.threshold is None:
         return
-    if not cache.task.threshold_labels(cache.label_names):
+    if "validation" not in data.splits:
         raise SpaceliteError(
-            f"threshold={training.threshold}: cache {cache.name} has {len(cache.label_names)} "
-            "labels of which a text has one, and a threshold decides between two: leave threshold "
-            "out",
+            f"threshold={training.threshold}: there is no validation split to choose thresholds "
+            "on: leave threshold out, or hold examples out",
             ["threshold"],
         )
-    log.info(
-        "decision thresholds are chosen on validation for %s: %s",
-        METRICS[training.threshold].in_words, OPTIMISTIC,
-    )  # fmt: skip
+    names = data.label_names
+    if not task_of(data.splits["train"].labels).threshold_labels(names):
+        raise SpaceliteError(
+            f"threshold={training.threshold}: a text has one of {len(names)} labels, and a "
+            "threshold decides between two: leave threshold out",
+            ["threshold"],
+        )
 
 
 class Thresholds:
@@ -45,12 +42,13 @@ class Thresholds:
 
     Args:
         metric: Metric that they are chosen for; None if there are none.
-        cache: The cache.
+        task: The task.
+        label_names: The names of labels 0..C-1.
     """
 
-    def __init__(self, metric: str | None, cache: Cache) -> None:
-        self._metric, self._task = metric, cache.task
-        self._labels = self._task.threshold_labels(cache.label_names)
+    def __init__(self, metric: str | None, task: Task, label_names: Sequence[str]) -> None:
+        self._metric, self._task = metric, task
+        self._labels = task.threshold_labels(label_names)
         self._chosen: dict[HeadConfig, Array] = {}
 
     def of(self, head: HeadConfig) -> dict[str, float]:

@@ -96,8 +96,11 @@ def mean_history(histories: Sequence[list[dict[str, Any]]]) -> list[dict[str, An
     return [
         {
             "epoch": entries[0]["epoch"],
-            "train": _mean([entry["train"] for entry in entries]),
-            "validation": _mean([entry["validation"] for entry in entries]),
+            **{
+                split: _mean([entry[split] for entry in entries])
+                for split in ("train", "validation")
+                if split in entries[0]
+            },
         }
         for entries in zip(*histories, strict=False)
     ]

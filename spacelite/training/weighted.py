@@ -16,17 +16,25 @@ import numpy.typing as npt
 import torch
 
 from spacelite import heads, settings
-from spacelite.cache.store import Cache
 from spacelite.errors import SpaceliteError
 from spacelite.heads import Head, HeadConfig
 from spacelite.heads.batch import Objective
 from spacelite.heads.examples import Parameters
 from spacelite.tasks import task_of
 from spacelite.training import engine, memory
-from spacelite.training.batches import TokenSplit, check_ready, free_budget, input_width
+from spacelite.training.batches import (
+    TokenSplit,
+    TrainingData,
+    check_ready,
+    free_budget,
+    input_width,
+)
 from spacelite.training.config import TrainingConfig
 from spacelite.training.engine import Workers
-from spacelite.training.optimizer import Adam, schedule_factor
+from spacelite.training.fits import Part, require_weights
+from spacelite.training.optimizer import Adam
+from spacelite.training.stream import ArrayData
+from spacelite.training.updates import updates
 
 Array = npt.NDArray[Any]
 
@@ -58,7 +66,7 @@ class Learned:
 
 
 def train_weighted(
-    cache: Cache,
+    data: TrainingData,
     members: Sequence[Member],
     training: TrainingConfig,
     *,
@@ -66,10 +74,10 @@ def train_weighted(
     split: TokenSplit | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Learned]:
-    """Train heads on the train split of a cache, all in one pass over the tokens per epoch.
+    """Train heads on a train split, all in one pass over the tokens per epoch.
 
     Args:
-        cache: An open, complete cache.
+        data: An open, complete cache, or examples in memory.
         members: The heads, each with its weights.
         training: Settings that they share; all epochs are trained.
         device: `cpu` or `cuda`.
@@ -84,17 +92,17 @@ def train_weighted(
             is too small.
     """
     settings.check(training)
-    labels = cache.splits["train"].labels
+    labels = data.splits["train"].labels
     for member in members:
         _check(member, len(labels), training)
     configs = [member.config for member in members]
-    memory.require(cache, configs, training, device)
+    memory.require(data, configs, training, device)
     with memory.shortage_explained(len(members)), engine.workers(device) as workers:
-        split = split if split is not None else open_train(cache, configs, device)
+        split = split if split is not None else open_train(data, configs, device)
         for pooling in dict.fromkeys(name for config in configs for name in config.poolings):
             split.features(pooling)
-        objective = Objective(task_of(split.labels), len(cache.label_names))
-        stacks = list(_stacks(cache, members, split, objective, device))
+        objective = Objective(task_of(split.labels), len(data.label_names))
+        stacks = list(_stacks(data, members, split, objective, device))
         total = (training.epochs + 1) * int(split.lengths.sum())
         done = 0
 
@@ -113,7 +121,7 @@ def train_weighted(
 
 
 def fit_on(
-    cache: Cache,
+    data: TrainingData,
     config: HeadConfig,
     seen: Sequence[Array],
     class_weights: str = "none",
@@ -126,9 +134,9 @@ def fit_on(
     IDF to the penalty, comes from the part alone.
 
     Args:
-        cache: An open, complete cache.
+        data: An open, complete cache, or examples in memory.
         config: The head.
-        seen: For each fit, which examples it sees: (N,), 0 for those that it does not.
+        seen: For each fit, the weight of each example, (N,): 0 for those that it does not see.
         class_weights: `none` or `balanced`.
         device: `cpu` or `cuda`.
         split: The train split, if `open_train` has opened it already.
@@ -139,12 +147,12 @@ def fit_on(
     """
     settings.check(config)
     kind = heads.kind(config.kind)
-    split = split if split is not None else open_train(cache, [config], device)
-    objective = Objective(task_of(split.labels), len(cache.label_names))
+    split = split if split is not None else open_train(data, [config], device)
+    objective = Objective(task_of(split.labels), len(data.label_names))
     found: list[Learned] = []
     on_progress(0, len(seen))
     for own in seen:
-        fitted = kind.fit(config, _Part(split, np.flatnonzero(own)), objective, class_weights)
+        fitted = kind.fit(config, Part(split, own), objective, class_weights)
         with engine.workers(device) as workers:
             head = kind.stack([config], [fitted.parameters], objective, device)
             (logits,) = engine.run_split(split, [head], objective, workers)
@@ -153,29 +161,13 @@ def fit_on(
     return found
 
 
-class _Part:
-    """Some examples of a split, as `Examples`."""
-
-    def __init__(self, split: TokenSplit, rows: Array) -> None:
-        self._split, self._rows = split, rows
-        self._index = torch.from_numpy(rows).to(split.device)
-        self.labels = split.labels[self._index]
-
-    def features(self, pooling: str) -> torch.Tensor:
-        return self._split.features(pooling)[self._index]
-
-    def token_ids(self) -> tuple[Array, Array]:
-        return self._split.token_ids(self._rows)
-
-    def standardisation(self) -> tuple[torch.Tensor, torch.Tensor]:
-        raise NotImplementedError("heads that are fitted at once do not read single tokens")
-
-
-def open_train(cache: Cache, configs: Sequence[HeadConfig], device: str) -> TokenSplit:
-    """The train split of a cache, for these heads. Raises SpaceliteError if the cache is unfinished
-    or damaged, or lacks what they read."""
-    check_ready(cache, configs)
-    return TokenSplit(cache.splits["train"], "train", device, free_budget(device))
+def open_train(data: TrainingData, configs: Sequence[HeadConfig], device: str) -> TokenSplit:
+    """The train split, for these heads. Raises SpaceliteError if it is unfinished or damaged, or
+    lacks what they read."""
+    check_ready(data, configs)
+    if isinstance(data, ArrayData):
+        return TokenSplit(data.splits["train"], "train", device)
+    return TokenSplit(data.splits["train"], "train", device, free_budget(device))
 
 
 def _check(member: Member, examples: int, training: TrainingConfig) -> None:
@@ -191,16 +183,11 @@ def _check(member: Member, examples: int, training: TrainingConfig) -> None:
             "class_weights do not go with weights of examples: multiply these instead",
             ["class_weights"],
         )
-    if weights.shape != (examples,):
-        raise SpaceliteError(
-            f"there are {examples:,} training examples, and weights of the shape {weights.shape}"
-        )
-    if not np.isfinite(weights).all() or (weights < 0).any() or not weights.any():
-        raise SpaceliteError("weights of examples must be at least 0, finite, and not all 0")
+    require_weights(weights, examples)
 
 
 def _stacks(
-    cache: Cache,
+    data: TrainingData,
     members: Sequence[Member],
     split: TokenSplit,
     objective: Objective,
@@ -217,7 +204,7 @@ def _stacks(
         numbers.sort(key=lambda number: not getattr(members[number].config, "intra", 0))
         own = [members[number].config for number in numbers]
         parameters = [
-            kind.initial(config, objective.classes, input_width(config, cache)) for config in own
+            kind.initial(config, objective.classes, input_width(config, data)) for config in own
         ]
         head = kind.stack(own, parameters, objective, device)
         shares = np.stack([members[number].weights for number in numbers]).astype(np.float32)
@@ -236,22 +223,5 @@ def _run_epochs(
     optimizers = [Adam(head.configs, head.trained) for head in stacks]
     for epoch in range(1, training.epochs + 1):
         rows = split.shuffled(training.data_seed, epoch)
-        starts = range(0, len(rows), training.batch_size)
-        for number, start in enumerate(starts):
-            chosen = rows[start : start + training.batch_size]
-            batch = engine.batch_of(split, chosen, objective)
-            for head in stacks:
-                head.clear()
-            engine.run_batch(split, stacks, chosen, batch, workers, (epoch, number))
-            update = (epoch - 1) * len(starts) + number
-            factor = schedule_factor(training.schedule, update, training.epochs * len(starts))
-            index = torch.from_numpy(chosen)
-            for head, optimizer in zip(stacks, optimizers, strict=True):
-                shares = head.shares
-                idle = None if shares is None else ~(shares[:, index.to(shares.device)] > 0).any(1)
-                optimizer.update(
-                    head.parameters, head.gradients, update + 1, factor, training.clip_norm,
-                    idle=None if idle is None or not idle.any() else idle,
-                )  # fmt: skip
-            progress(int(split.lengths[chosen].sum()))
-    split.release()
+        for tokens in updates(split, rows, stacks, optimizers, training, objective, workers, epoch):
+            progress(tokens)
