@@ -21,6 +21,7 @@ from .options import (
     Latent,
     LearningRates,
     MaxNgram,
+    SampleWeightColumn,
     Schedule,
     Seeds,
     WeightDecays,
@@ -35,6 +36,14 @@ def cv(
     folds: Annotated[int, typer.Option(help="Number of folds, stratified by label.")] = 5,
     repeats: Annotated[int, typer.Option(help="How often the examples are divided anew.")] = 1,
     seed: Annotated[int, typer.Option(help="Seed of the divisions.")] = 0,
+    group_column: Annotated[
+        str | None,
+        typer.Option(
+            help="Column with the group of each training example, such as its author, which is in "
+            "one fold as a whole: the data that were embedded are read again."
+        ),
+    ] = None,
+    sample_weight_column: SampleWeightColumn = None,
     cache: CacheName = None,
     head: Annotated[
         str,
@@ -131,6 +140,8 @@ def cv(
             folds=folds,
             repeats=repeats,
             seed=seed,
+            groups=group_column,
+            sample_weight=sample_weight_column,
             **grid,
             seeds=numbers,
             epochs=number_or_auto("--epochs", epochs),

@@ -23,6 +23,7 @@ from .options import (
     Latent,
     LearningRates,
     MaxNgram,
+    SampleWeightColumn,
     Schedule,
     Seeds,
     WeightDecays,
@@ -129,6 +130,7 @@ def train(
     class_weights: Annotated[
         str, typer.Option(help="Weights of the classes in the loss: none or balanced.")
     ] = "none",
+    sample_weight_column: SampleWeightColumn = None,
     patience: Annotated[
         int | None,
         typer.Option(help="Stop a head after this many epochs without a better --monitor."),
@@ -210,6 +212,7 @@ def train(
             schedule=schedule,
             clip_norm=clip_norm,
             class_weights=class_weights,
+            sample_weight=sample_weight_column,
             patience=patience,
             monitor=monitor,
             threshold=threshold,

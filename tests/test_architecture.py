@@ -26,7 +26,7 @@ ORDER = {
     "tasks": ["base", "majority", "single_label", "multi_label", "__init__"],
     "data": [
         "splits", "dialect", "sources", "demo", "columns", "labels", "known", "loading", "inputs",
-        "streams", "writers", "__init__",
+        "rereading", "streams", "writers", "__init__",
     ],
     "backbones": ["files", "tokenizer", "unknown", "words", "model", "forward", "__init__"],
     "heads": [
@@ -66,7 +66,7 @@ ORDER = {
     ],
     "api": [
         "arguments", "results", "streams", "runs", "lists", "baselines", "presets", "searching",
-        "choosing", "embedding", "training", "cross_validation", "auditing", "saved",
+        "choosing", "columns", "embedding", "training", "cross_validation", "auditing", "saved",
         "__init__",
     ],
     "__init__": [],

@@ -16,6 +16,7 @@ from spacelite.training import TrainingConfig, auto
 SEARCHED = ("latent", "blocks", "max_ngram", "learning_rate", "weight_decay")
 OF_TRAINING = (
     "data_seed", "schedule", "clip_norm", "class_weights", "patience", "monitor", "threshold",
+    "sample_weight",
 )  # fmt: skip
 OF_GRID = ("inter", "intra", "pooling", "C", "ensemble")
 

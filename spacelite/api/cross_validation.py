@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import numpy.typing as npt
 
 from spacelite import files
-from spacelite.api.arguments import FILE, GROUPS, NAMES, checked
+from spacelite.api.arguments import FILE, GROUPS, NAMES, WEIGHTS, checked
 from spacelite.api.embedding import CACHE_DIR, find_cache
 from spacelite.api.results import CACHE, EmbeddedDataset
 from spacelite.cache import texts
@@ -109,14 +108,15 @@ class CrossValidated:
         return fragment.table(self.table())
 
 
-@checked(cache=CACHE, head=NAMES, groups=GROUPS)
+@checked(cache=CACHE, head=NAMES, groups=GROUPS, sample_weight=WEIGHTS)
 def cross_validate(
     cache: EmbeddedDataset | str | Path | None = None,
     *,
     folds: int = 5,
     repeats: int = 1,
     seed: int = 0,
-    groups: Sequence[Any] | None = None,
+    groups: Sequence[Any] | str | None = None,
+    sample_weight: Sequence[float] | str | None = None,
     head: str | Sequence[str] = ("space", "linear"),
     inter: float | Sequence[float] = 0.0,
     intra: float | Sequence[float] = 0.0,
@@ -148,7 +148,10 @@ def cross_validate(
         folds: Number of folds, stratified by label.
         repeats: How often the examples are divided anew.
         seed: Seed of the divisions.
-        groups: The group of each training example, (N,): those of a group are in one fold.
+        groups: The group of each training example, (N,): those of a group are in one fold; or the
+            name of a column of the data that the cache was embedded from, which are read again.
+        sample_weight: The weight of each training example in the losses, (N,), or the name of a
+            column, as in `train`. Figures on held-out folds count each example once.
         head: Kind(s) of heads, as in `train`; additive heads without the block `space`.
         inter: Weight(s) of the inter-space loss.
         intra: Weight(s) of the intra-space loss.
@@ -178,12 +181,13 @@ def cross_validate(
         SpaceliteError: The cache or the settings cannot be used, or there are too few examples of a
             label, or groups, for so many folds.
     """
+    from spacelite.api import columns
     from spacelite.api.baselines import BASELINES
     from spacelite.api.choosing import chosen_heads
     from spacelite.backbones import resolve_device
     from spacelite.questions import cross_validate as cross_validated
 
-    given = {
+    given: dict[str, Any] = {
         "head": head, "inter": inter, "intra": intra, "latent": latent, "pooling": pooling,
         "learning_rate": learning_rate, "weight_decay": weight_decay, "C": C, "blocks": blocks,
         "max_ngram": max_ngram, "ensemble": 1, "seeds": seeds, "epochs": epochs,
@@ -195,6 +199,8 @@ def cross_validate(
     arguments = set(inspect.signature(cross_validate).parameters)
     with cache.open() as opened, reporting(progress) as on_progress:
         opened.require_training()
+        weights = columns.weights(opened, sample_weight)
+        given["sample_weight"] = None if weights is None else weights.name
         configs, training, numbers = chosen_heads(
             opened, given, {}, search=False, arguments=arguments
         )
@@ -209,7 +215,8 @@ def cross_validate(
             folds=folds,
             repeats=repeats,
             seed=seed,
-            groups=None if groups is None else np.asarray(groups),
+            groups=columns.groups(opened, groups),
+            weights=None if weights is None else weights.values,
             device=resolve_device(device),
             on_progress=on_progress,
         )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from spacelite import runs as saved_runs
-from spacelite.api.arguments import NAME, NAMES, checked
+from spacelite.api.arguments import NAME, NAMES, WEIGHTS, checked
 from spacelite.api.baselines import beside
 from spacelite.api.embedding import CACHE_DIR, embed, find_cache
 from spacelite.api.lists import Runs
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 HEADS = ("space", "linear")
 
 
-@checked(cache=CACHE, name=NAME, head=NAMES)
+@checked(cache=CACHE, name=NAME, head=NAMES, sample_weight=WEIGHTS)
 def train(
     cache: EmbeddedDataset | str | Path | None = None,
     *,
@@ -57,6 +57,7 @@ def train(
     schedule: str = "constant",
     clip_norm: float | None = None,
     class_weights: str = "none",
+    sample_weight: Sequence[float] | str | None = None,
     patience: int | None = None,
     monitor: str = "f1_macro",
     threshold: str | None = None,
@@ -105,6 +106,9 @@ def train(
         schedule: Schedule of the learning rate: `constant` or `cosine`.
         clip_norm: Maximum norm of a head's gradient; None for no clipping.
         class_weights: Weights of the classes in the loss: `none` or `balanced`.
+        sample_weight: The weight of each training example in the losses, (N,), at least 0; or the
+            name of a column of the data that the cache was embedded from, which are read again. An
+            example of weight 0 is left out. Metrics count each example once.
         patience: Stop a head after this many epochs without a better `monitor`; None to train all
             epochs.
         monitor: Validation metric that `patience` watches and `search` compares.
@@ -131,7 +135,7 @@ def train(
         SpaceliteError: The cache or the settings cannot be used, or the runs cannot be saved; the
             message says what to do.
     """
-    from spacelite.api import searching  # it imports torch, and so does the loop
+    from spacelite.api import columns, searching  # it imports torch, and so does the loop
     from spacelite.api.choosing import chosen_heads
     from spacelite.backbones import resolve_device
     from spacelite.training import loop, thresholds
@@ -166,10 +170,12 @@ def train(
     with cache.open() as opened:
         opened.require_training()
         examples = len(opened.splits["train"])
+        weights = columns.weights(opened, sample_weight)
         own |= {
             "inter": inter, "intra": intra, "pooling": pooling, "C": C, "ensemble": ensemble,
             "seeds": seeds, "data_seed": data_seed, "clip_norm": clip_norm,
             "class_weights": class_weights, "threshold": threshold,
+            "sample_weight": None if weights is None else weights.name,
         }  # fmt: skip
         configs, training, numbers = chosen_heads(
             opened, own, settings, search=search, arguments=_arguments(train)
@@ -199,6 +205,7 @@ def train(
                 configs,
                 training,
                 device=chosen,
+                weights=None if weights is None else weights.values,
                 search=None if made is None else made.search,
                 cache_dir=folder,
                 resume=resume,

@@ -23,6 +23,10 @@ SCHEDULES = ("constant", "cosine")
 CLASS_WEIGHTS = ("none", "balanced")
 
 
+def _is_text(value: Any) -> str | None:
+    return None if isinstance(value, str) else "give what the weights are called"
+
+
 @dataclass(frozen=True, kw_only=True)
 class FitConfig(Config):
     """The training settings of a head that is fitted at once, without epochs.
@@ -31,6 +35,8 @@ class FitConfig(Config):
         class_weights: `none`, or `balanced`: every class has the same total weight in the loss.
         threshold: Metric for which decision thresholds are chosen on validation; None for the most
             probable label, or those with a probability above one half.
+        sample_weight: Weights of the training examples: the column that they come from, or `given`,
+            with the CRC-32 of the values; None if all weigh 1.
     """
 
     ALWAYS_HASHED = (
@@ -43,6 +49,10 @@ class FitConfig(Config):
     )
     # Not `tuned`: figures on validation with and without a threshold chosen there do not compare.
     threshold: str | None = setting(None, check=optional(is_criterion), words="threshold for {}")
+
+    sample_weight: str | None = setting(
+        None, check=optional(_is_text), words="weights: {}", symbol="weights:"
+    )
 
     @override
     def __post_init__(self) -> None:
