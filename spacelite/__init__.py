@@ -33,20 +33,38 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time, imported when f
         report,
         train,
     )
+    from spacelite.estimators import (
+        AdditiveClassifier,
+        FrozenEncoder,
+        LinearClassifier,
+        LogregClassifier,
+        MLPClassifier,
+        SpaceClassifier,
+        SpaceSearchCV,
+        TfidfClassifier,
+    )
     from spacelite.reports import Report
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AdditiveClassifier",
     "CrossValidated",
     "EmbeddedDataset",
     "Evaluation",
+    "FrozenEncoder",
     "LabelAudit",
+    "LinearClassifier",
+    "LogregClassifier",
+    "MLPClassifier",
     "Report",
     "Runs",
+    "SpaceClassifier",
+    "SpaceSearchCV",
     "SpaceliteError",
     "TextExplanation",
     "TextPredictions",
+    "TfidfClassifier",
     "TrainedRun",
     "__version__",
     "audit",
@@ -69,6 +87,13 @@ __getattr__ = exports(
                 "embed", "find_cache", "load_run", "load_runs", "report", "train",
             ),
             "api",
+        ),
+        **dict.fromkeys(
+            (
+                "AdditiveClassifier", "FrozenEncoder", "LinearClassifier", "LogregClassifier",
+                "MLPClassifier", "SpaceClassifier", "SpaceSearchCV", "TfidfClassifier",
+            ),
+            "estimators",
         ),
         "Report": "reports",
     },

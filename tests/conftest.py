@@ -190,6 +190,23 @@ def cache_path(tmp_path_factory, bert, reviews) -> Path:
     ).path  # fmt: skip
 
 
+def in_memory(split, rows=None):
+    """Some examples of a cached split as arrays."""
+    from spacelite.training.stream import ArraySplit
+
+    rows = np.arange(len(split)) if rows is None else rows
+    low, high = split.offsets[:-1], split.offsets[1:]
+    stored, ids = split.read_tokens(0, split.tokens), split.read_token_ids()
+    return ArraySplit(
+        rows=np.concatenate([stored[low[row] : high[row]] for row in rows]),
+        offsets=np.concatenate([[0], np.cumsum(split.lengths[rows])]),
+        labels=split.labels[rows],
+        pooled=np.empty((len(rows), 0)),
+        stored=split.stored,
+        token_ids=np.concatenate([ids[low[row] : high[row]] for row in rows]),
+    )
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real data sets, or a skip that says how to give one."""

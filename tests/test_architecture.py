@@ -28,7 +28,9 @@ ORDER = {
         "splits", "dialect", "sources", "demo", "columns", "labels", "known", "loading", "inputs",
         "rereading", "streams", "writers", "__init__",
     ],
-    "backbones": ["files", "tokenizer", "unknown", "words", "model", "forward", "__init__"],
+    "backbones": [
+        "files", "tokenizer", "unknown", "words", "model", "forward", "shared", "__init__",
+    ],
     "heads": [
         "config", "batch", "examples", "base", "pooling", "pooled",
         "ngrams", "ids", "lbfgs", "logistic", "crossfit", "blocks", "penalties", "space",
@@ -36,7 +38,8 @@ ORDER = {
     ],
     "cache": [
         "dtypes", "spec", "hdf5", "split", "layers", "store", "unknown", "texts", "duplicates",
-        "reuse", "journal", "folder", "layout", "tokenizing", "computing", "embedding", "__init__",
+        "reuse", "journal", "folder", "layout", "tokenizing", "computing", "embedding",
+        "text_store", "encoding", "__init__",
     ],
     "training": [
         "config", "auto", "advice", "machine", "stream", "batches", "optimizer", "engine",
@@ -69,6 +72,10 @@ ORDER = {
         "choosing", "columns", "embedding", "training", "cross_validation", "auditing", "saved",
         "__init__",
     ],
+    "estimators": [
+        "inputs", "preparing", "base", "encoder", "trained", "additive", "baselines", "search",
+        "__init__",
+    ],
     "__init__": [],
 }  # fmt: skip
 # The one module that imports each heavy package; others ask it.
@@ -79,8 +86,18 @@ GATEWAYS = {
     "huggingface_hub": ["hub"],
     "transformers": ["backbones/tokenizer", "backbones/model"],
     "tokenizers": ["backbones/words"],
-    "sklearn": ["data/known", "heads/logreg", "questions/folds"],
-    "scipy": ["metrics/significance", "heads/logistic", "heads/crossfit"],
+    "sklearn": [
+        "data/known",
+        "heads/logreg",
+        "questions/folds",
+        *(f"estimators/{name}" for name in ("inputs", "preparing", "base", "encoder", "search")),
+    ],
+    "scipy": [
+        "metrics/significance",
+        "heads/logistic",
+        "heads/crossfit",
+        "estimators/search",
+    ],
     "matplotlib": ["reports/render/plots"],
     "plotly": ["reports/render/figures"],
     "jinja2": ["reports/render/page"],

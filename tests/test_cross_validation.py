@@ -187,7 +187,6 @@ def test_python_and_the_command_say_the_same(cache, tmp_path, with_baselines):
         ({"folds": 80}, "training examples, and each fold needs one: use fewer folds"),
         ({"groups": [1, 2]}, "there are 120 training examples and 2 groups"),
         ({"groups": [0] * 60 + [1] * 60}, "the examples have 2 groups, and each fold needs one"),
-        ({"head": "additive", "blocks": "ngrams+space"}, "cannot be trained with weights of its"),
         ({"head": "forest"}, "choose from space"),
         ({"head": "logreg", "pooling": "nowhere"}, "pooling=nowhere"),
         ({"epochs": 0}, "epochs=0"),

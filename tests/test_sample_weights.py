@@ -4,7 +4,7 @@ heads with weights of their own; and trainings on examples in memory, without a 
 import numpy as np
 import pytest
 import torch
-from conftest import refusal
+from conftest import in_memory, refusal
 from sklearn.linear_model import LogisticRegression
 
 from spacelite import heads
@@ -15,7 +15,7 @@ from spacelite.tasks import MULTI_LABEL, SINGLE_LABEL
 from spacelite.training import TrainingConfig, loop
 from spacelite.training.batches import TokenSplit
 from spacelite.training.fits import Part
-from spacelite.training.stream import ArrayData, ArraySplit
+from spacelite.training.stream import ArrayData
 from spacelite.training.weighted import Member, train_weighted
 
 TRAINING = TrainingConfig(epochs=3, batch_size=16)
@@ -26,21 +26,6 @@ SPACE = heads.config("space", learning_rate=0.02, inter=0.1, intra=1e-4)
 def cache(cache_path):
     with Cache(cache_path) as opened:
         yield opened
-
-
-def in_memory(split, rows=None):
-    """Some examples of a cached split as arrays."""
-    rows = np.arange(len(split)) if rows is None else rows
-    low, high = split.offsets[:-1], split.offsets[1:]
-    stored, ids = split.read_tokens(0, split.tokens), split.read_token_ids()
-    return ArraySplit(
-        rows=np.concatenate([stored[low[row] : high[row]] for row in rows]),
-        offsets=np.concatenate([[0], np.cumsum(split.lengths[rows])]),
-        labels=split.labels[rows],
-        pooled=np.empty((len(rows), 0)),
-        stored=split.stored,
-        token_ids=np.concatenate([ids[low[row] : high[row]] for row in rows]),
-    )
 
 
 @pytest.mark.parametrize("kind", ["dense", "sparse"])

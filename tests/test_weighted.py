@@ -5,13 +5,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import refusal
+from conftest import in_memory, refusal
 
 from spacelite import heads
 from spacelite.cache import Cache
 from spacelite.heads.batch import Objective
 from spacelite.tasks import MULTI_LABEL, SINGLE_LABEL
-from spacelite.training import TrainingConfig, batches
+from spacelite.training import TrainingConfig, batches, loop
+from spacelite.training.stream import ArrayData
 from spacelite.training.weighted import Member, train_weighted
 
 TRAINING = TrainingConfig(epochs=3, batch_size=16, schedule="cosine")
@@ -198,9 +199,7 @@ def test_weighted_counts_of_several_labels():
         (space(), "negative", TRAINING, "must be at least 0, finite, and not all 0"),
         (space(), "zero", TRAINING, "must be at least 0, finite, and not all 0"),
         (space(), "nan", TRAINING, "must be at least 0, finite, and not all 0"),
-        (heads.config("logreg"), "ones", TRAINING, "cannot be trained with weights of its own"),
-        (space(ensemble=2), "ones", TRAINING, "cannot be trained with weights of its own"),
-        (space(), "ones", TrainingConfig(class_weights="balanced"), "class_weights do not go"),
+        (heads.config("logreg"), "ones", TRAINING, "is not trained in epochs"),
     ],
 )
 def test_bad_weights_are_refused(config, weights, training, said, cache):
@@ -211,6 +210,41 @@ def test_bad_weights_are_refused(config, weights, training, said, cache):
     }  # fmt: skip
     own = made[weights] if isinstance(weights, str) else np.array(weights)
     assert said in refusal(train_weighted, cache, [Member(config, own)], training)
+
+
+ADDITIVE = {"learning_rate": 0.01, "latent": 2}
+
+
+@pytest.mark.parametrize("class_weights", ["none", "balanced"])
+@pytest.mark.parametrize(
+    "config",
+    [
+        space(inter=0.1), space(ensemble=2), heads.config("linear", pooling="mean"),
+        heads.config("additive", blocks="space", **ADDITIVE),
+        heads.config("additive", blocks="mean+ngrams+space", ensemble=2, **ADDITIVE),
+    ],
+    ids=lambda config: config.name,
+)  # fmt: skip
+def test_a_mask_is_as_good_as_leaving_examples_out(config, class_weights, cache):
+    """Starts, standardisation, penalties, class weights come from the head's own examples. With one
+    batch an epoch, the updates are the same too."""
+    split = cache.splits["train"]
+    random = np.random.default_rng(4)
+    # More of one class, so that balanced weights differ from those of all examples.
+    mask = (random.random(len(split)) < np.where(split.labels == 1, 0.9, 0.5)).astype(float)
+    training = TrainingConfig(epochs=3, batch_size=1000, class_weights=class_weights)
+    other = Member(space(seed=5), np.ones(len(split)))
+    found = train_weighted(cache, [other, Member(config, mask)], training)[1]
+    kept = np.flatnonzero(mask)
+    data = ArrayData({"train": in_memory(split, kept), "test": in_memory(split)}, ["0", "1"])
+    (expected,) = loop.train(data, [config], training)
+    assert {name: value.shape for name, value in found.parameters.items()} == {
+        name: value.shape for name, value in expected.parameters.items()
+    }
+    held = np.flatnonzero(mask == 0)
+    np.testing.assert_allclose(
+        found.logits[held], expected.logits["test"].numpy()[held], rtol=2e-3, atol=4e-3
+    )
 
 
 def test_progress_counts_every_token(cache):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 from collections.abc import Iterable
@@ -110,14 +111,25 @@ class Backbone:
             )
         self.width = int(probe.last_hidden_state.shape[-1])
         self.has_pooler = getattr(probe, "pooler_output", None) is not None and not missing
-        layers = len(probe.hidden_states)
+        self._depth = len(probe.hidden_states)
         alike = len({states.shape for states in probe.hidden_states}) == 1
-        self.layers = layers if alike else 0
-        if not -layers <= layer < layers:
+        self.layers = self._depth if alike else 0
+        self._check(layer)
+
+    def _check(self, layer: int) -> None:
+        if not -self._depth <= layer < self._depth:
             raise SpaceliteError(
-                f"layer={layer}: {files.name} has hidden states {-layers} to {layers - 1}",
+                f"layer={layer}: {self.name} has hidden states {-self._depth} to {self._depth - 1}",
                 ["layer"],
             )
+
+    def reading(self, *, layer: int, all_layers: bool) -> Backbone:
+        """The same model, read in another layer, with the hidden states of all layers or without.
+        Raises SpaceliteError if there is no such layer."""
+        self._check(layer)
+        other = copy.copy(self)
+        other.layer, other.all_layers = layer, all_layers
+        return other
 
     def hidden_states(self, ids: Array, type_ids: Array | None, mask: Array | None) -> HiddenStates:
         """Run the model on B texts of n tokens each.

@@ -80,7 +80,7 @@ class Totals:
         examples = shares.sum(dim=1).cpu()
         self.examples = self.examples + examples
         self.terms = self.terms + examples * terms.shape[2]
-        self.weight = self.weight + (shares @ batch.weights.double().sum(dim=1)).cpu()
+        self.weight = self.weight + (shares * batch.weights.double().sum(dim=-1)).sum(dim=1).cpu()
 
 
 class Head(ABC):
@@ -98,6 +98,8 @@ class Head(ABC):
         gradients: Gradients from the last training batch, like `parameters`.
         logits: Logits of the last batch, (K, B, C).
         shares: The weight of each training example for each head, (K, N); None if all are 1.
+        class_weights: With `shares`, the class weights of each head, (K, ...); None if all have
+            those of the objective.
         totals: Totals of all batches since `clear`.
     """
 
@@ -114,6 +116,7 @@ class Head(ABC):
         self.gradients: Parameters = {}
         self.logits: torch.Tensor = torch.empty(0)
         self.shares: torch.Tensor | None = None
+        self.class_weights: torch.Tensor | None = None
         self.clear()
 
     # What defines a kind of head.

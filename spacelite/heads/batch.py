@@ -19,7 +19,8 @@ class Batch:
         tokens: The same as floats, (B, 1).
         labels: Labels, (B,) or (B, C) int64.
         targets: 1 for the classes that an example has, else 0, (B, C).
-        weights: Weights of the cross-entropy's terms, (B, 1) or (B, C).
+        weights: Weights of the cross-entropy's terms, (B, 1) or (B, C); (K, B, ...) if each head
+            has its own.
         weight: Sum of the weights over the whole batch; with `shares` that of each head, (K, 1, 1).
         task: Task of the labels.
         shares: The weight of each example for each head, (K, B); None if all are 1.
@@ -34,11 +35,21 @@ class Batch:
     task: Task
     shares: torch.Tensor | None = None
 
-    def shared_out(self, shares: torch.Tensor) -> Batch:
-        """The batch as K heads see it that give each example a weight of their own, (K, B)."""
-        total = shares.double() @ self.weights.double().sum(dim=1)
-        weight = torch.where(total > 0, total, 1).to(self.weights).view(-1, 1, 1)
-        return replace(self, shares=shares, weight=weight)
+    def shared_out(self, shares: torch.Tensor, class_weights: torch.Tensor | None = None) -> Batch:
+        """The batch as K heads see it.
+
+        Args:
+            shares: The weight that each head gives to each example, (K, B).
+            class_weights: The class weights of each head, (K, ...), as `Task.weights` takes them;
+                None if all have those of the batch.
+        """
+        weights = self.weights
+        if class_weights is not None:
+            own = [self.task.weights(self.labels, self.targets, one) for one in class_weights]
+            weights = torch.stack(own)
+        total = (shares.double() * weights.double().sum(dim=-1)).sum(dim=1)
+        weight = torch.where(total > 0, total, 1).to(weights).view(-1, 1, 1)
+        return replace(self, shares=shares, weights=weights, weight=weight)
 
     def part(self, first: int, last: int) -> Batch:
         """Examples first:last; `weight` is still that of the whole batch."""
@@ -48,7 +59,7 @@ class Batch:
             self.tokens[rows],
             self.labels[rows],
             self.targets[rows],
-            self.weights[rows],
+            self.weights[..., rows, :],
             self.weight,
             self.task,
             None if self.shares is None else self.shares[:, rows],
@@ -79,10 +90,13 @@ class Objective:
     class_weights: torch.Tensor | None = None
 
     @classmethod
-    def balanced(cls, labels: torch.Tensor, classes: int) -> Objective:
-        """The objective with class weights that give every class the same total weight."""
+    def balanced(
+        cls, labels: torch.Tensor, classes: int, weights: torch.Tensor | None = None
+    ) -> Objective:
+        """The objective with class weights that give every class the same total weight, the
+        examples having `weights` (N,), by default 1."""
         task = task_of(labels)
-        return cls(task, classes, task.balanced_weights(labels, classes))
+        return cls(task, classes, task.balanced_weights(labels, classes, weights))
 
     def batch(
         self, lengths: torch.Tensor, labels: torch.Tensor, dtype: torch.dtype | None = None

@@ -76,7 +76,8 @@ class SpaceHead(TokenHead):
     Columns are the K C L coordinates of a token, ordered by head, then by class.
 
     Attributes:
-        added: Logits that are added to those of the heads, (B, C); None for none.
+        added: Logits that are added to those of the heads, (B, C), or (K, B, C) if each has its
+            own; None for none.
     """
 
     config_type = SpaceConfig
@@ -252,7 +253,7 @@ class SpaceHead(TokenHead):
         centroids = segment_sum(coordinates, group.lengths).div_(group.tokens)
         logits = self.classify(self._by_head(centroids))
         if self.added is not None:
-            logits += self.added[rows]
+            logits += self.added[..., rows, :]
         self._centroids[rows] = centroids
         self.logits[:, rows] = logits
 

@@ -25,9 +25,14 @@ class SpaceBlock(SpaceHead):
     Their concept coordinates are tanh(W_c z + b_c) of standardised hidden states
     z = (x - mean) * scale: Adam moves all weights by steps of one size, which suits only dimensions
     of one size. What is saved reads hidden states as they are (`folded`).
+
+    Attributes:
+        starts: The logits of the training examples on top of which each is trained, (K, N, C);
+            None if all are trained on top of those that the split holds.
     """
 
     TABLES: ClassVar[tuple[str, ...]] = (MEAN, SCALE)
+    starts: torch.Tensor | None = None
 
     @classmethod
     @override

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spacelite import backbones
-from spacelite.backbones import BackboneFiles, Tokenized
+from spacelite.backbones import BackboneFiles, Tokenized, shared
 from spacelite.cache.dtypes import stored_type
 from spacelite.inference import prediction
 from spacelite.inference.prediction import OnProgress
@@ -83,7 +83,7 @@ def _states(
     on_progress("embed", 0, len(tokens.ids[0]))
     device = backbones.resolve_device(device)
     spec = run.record.spec
-    model = backbones.Backbone(files, layer=spec.layer, device=device, all_layers=True)
+    model = shared.loaded(files, layer=spec.layer, device=device, all_layers=True)
     ids, types, masks = tokens.ids, tokens.type_ids, tokens.masks
     found = model.hidden_states(
         ids[0][None],

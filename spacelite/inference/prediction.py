@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spacelite import backbones, heads
-from spacelite.backbones import BackboneFiles, Output, Tokenized
+from spacelite.backbones import BackboneFiles, Output, Tokenized, shared
 from spacelite.cache.dtypes import stored_type
 from spacelite.cache.embedding import backbone_settings
 from spacelite.errors import SpaceliteError
@@ -288,7 +288,7 @@ def warn_of_truncated(run: Run, truncated: int, count: int) -> None:
 
 def _backbone(run: Run, files: BackboneFiles, device: str) -> backbones.Backbone:
     layer, every = run.record.spec.layer, run.head.reads_layers
-    return backbones.Backbone(files, layer=layer, device=device, all_layers=every)
+    return shared.loaded(files, layer=layer, device=device, all_layers=every)
 
 
 def _hidden_states(

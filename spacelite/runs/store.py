@@ -56,6 +56,13 @@ class Run:
         # A run stays usable when the program changes its working folder.
         object.__setattr__(self, "folder", files.absolute(self.folder))
 
+    @classmethod
+    def in_memory(cls, record: RunRecord, parameters: Mapping[str, Array]) -> Run:
+        """A run that is not on disk. Only what needs its record and its parameters works."""
+        run = cls(Path(record.id), record)
+        run.__dict__["parameters"] = dict(parameters)  # in place of the cached property
+        return run
+
     @property
     def id(self) -> str:
         """The run's id: the name of its folder."""

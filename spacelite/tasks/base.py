@@ -66,8 +66,11 @@ class Task(ABC):
         """(B, C): 1 for the classes that an example has, else 0."""
 
     @abstractmethod
-    def balanced_weights(self, labels: torch.Tensor, classes: int) -> torch.Tensor:
-        """Class weights, for `weights`, that give every class the same total weight."""
+    def balanced_weights(
+        self, labels: torch.Tensor, classes: int, weights: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Class weights, for `weights`, that give every class the same total weight, the examples
+        having `weights` (N,), by default 1."""
 
     @abstractmethod
     def weights(

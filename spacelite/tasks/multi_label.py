@@ -46,11 +46,14 @@ class MultiLabel(Task):
     def targets(self, labels: torch.Tensor, classes: int, dtype: torch.dtype) -> torch.Tensor:
         return labels.to(dtype)
 
-    def balanced_weights(self, labels: torch.Tensor, classes: int) -> torch.Tensor:
+    def balanced_weights(
+        self, labels: torch.Tensor, classes: int, weights: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Weights of each class separately, (C, 2): for examples without it, and with it."""
-        positive = labels.sum(dim=0)
-        counts = torch.stack([len(labels) - positive, positive], dim=1)
-        return len(labels) / (2 * counts.clamp(min=1)).float()
+        own = torch.ones_like(labels[:, 0]) if weights is None else weights.to(labels.device)
+        positive = own @ labels.to(own)
+        counts = torch.stack([own.sum() - positive, positive], dim=1)
+        return own.sum() / (2 * torch.where(counts > 0, counts, 1)).float()
 
     @override
     def weights(

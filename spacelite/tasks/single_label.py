@@ -41,10 +41,13 @@ class SingleLabel(Task):
     def targets(self, labels: torch.Tensor, classes: int, dtype: torch.dtype) -> torch.Tensor:
         return torch.nn.functional.one_hot(labels, classes).to(dtype)
 
-    def balanced_weights(self, labels: torch.Tensor, classes: int) -> torch.Tensor:
+    def balanced_weights(
+        self, labels: torch.Tensor, classes: int, weights: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """examples / (C * examples of the class), (C,), like scikit-learn's "balanced"."""
-        counts = torch.bincount(labels, minlength=classes)
-        return len(labels) / (classes * counts.clamp(min=1)).float()
+        own = torch.ones_like(labels) if weights is None else weights.to(labels.device)
+        counts = torch.zeros(classes, dtype=own.dtype, device=own.device).index_add_(0, labels, own)
+        return own.sum() / (classes * torch.where(counts > 0, counts, 1)).float()
 
     @override
     def weights(

@@ -113,7 +113,11 @@ def run_batch(
             ids, offsets = split.token_ids(rows) if head.reads_ngrams else _no_ids(len(rows))
             tasks.append(partial(head.run_batch, ids, offsets, vectors))
         elif isinstance(head, SpaceBlock):
-            head.added = split.start_logits(head.configs[0].start, rows)
+            head.added = (
+                split.start_logits(head.configs[0].start, rows)
+                if head.starts is None
+                else head.starts[:, torch.from_numpy(rows).to(head.starts.device)]
+            )
     of_tokens = [
         (part, own)
         for head, own in zip(heads, batches, strict=True)
@@ -144,7 +148,8 @@ def _seen(batch: Batch, head: Head, rows: Array) -> Batch:
     """A batch of training examples as a stack sees it."""
     if head.shares is None:
         return batch
-    return batch.shared_out(head.shares[:, torch.from_numpy(rows).to(head.shares.device)])
+    shares = head.shares[:, torch.from_numpy(rows).to(head.shares.device)]
+    return batch.shared_out(shares, head.class_weights)
 
 
 def _no_ids(texts: int) -> tuple[Array, Array]:

@@ -61,6 +61,7 @@ class Part:
         self.labels = split.labels[self._index]
         own = np.asarray(weights, np.float64)[self.rows]
         self.weights = None if (own == 1).all() else own
+        self._standardisation: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def features(self, pooling: str) -> torch.Tensor:
         """One vector per example, by a pooling."""
@@ -71,8 +72,10 @@ class Part:
         return self._split.token_ids(self.rows)
 
     def standardisation(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """As `TokenSplit.standardisation`, of these examples."""
-        return self._split.standardisation(self.rows)
+        """As `TokenSplit.standardisation`, of these examples; computed once."""
+        if self._standardisation is None:
+            self._standardisation = self._split.standardisation(self.rows)
+        return self._standardisation
 
     def held(self, fitted: Fitted, others: torch.Tensor) -> torch.Tensor:
         """Logits of all examples of the split by fits that they were held out of, (N, C).

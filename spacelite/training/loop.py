@@ -164,7 +164,8 @@ class _Training:
         labels = self.splits["train"].labels
         classes = len(data.label_names)
         if training.class_weights == "balanced":
-            self.objective = Objective.balanced(labels, classes)
+            shares = None if self.weights is None else torch.from_numpy(self.weights).float()
+            self.objective = Objective.balanced(labels, classes, shares)
         else:
             self.objective = Objective(task_of(labels), classes)
         self.thresholds = thresholds.Thresholds(

@@ -11,10 +11,14 @@ CONTROL_GROUPS = Path("/sys/fs/cgroup")
 
 
 def cores() -> int:
-    """Number of cores that this process may use."""
+    """Number of cores that this process may use: no more than OMP_NUM_THREADS, which joblib sets in
+    processes that share the cores."""
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        count = len(os.sched_getaffinity(0))
+    else:
+        count = os.cpu_count() or 1
+    limit = os.environ.get("OMP_NUM_THREADS", "")
+    return min(count, max(1, int(limit))) if limit.isdecimal() else count
 
 
 def free_memory(device: str) -> int:

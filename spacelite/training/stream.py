@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -82,6 +82,21 @@ class ArraySplit:
     def read_examples(self, first: int, last: int, into: Array | None = None) -> Array:
         """Rows of examples first:last; `into` is ignored."""
         return self.rows[self.offsets[first] : self.offsets[last]]
+
+    def part(self, examples: Array) -> ArraySplit:
+        """Some of the examples, (n,) indices, copied."""
+        low, lengths = self.offsets[:-1][examples], self.lengths[examples]
+        ends = np.cumsum(lengths)
+        index = np.repeat(low - (ends - lengths), lengths) + np.arange(int(lengths.sum()))
+        return replace(
+            self,
+            rows=self.rows[index],
+            offsets=np.concatenate([[0], ends]),
+            labels=self.labels[examples],
+            pooled=self.pooled[examples],
+            layer_means=self.layer_means[examples] if len(self.layer_means) else self.layer_means,
+            token_ids=self.token_ids[index] if len(self.token_ids) else self.token_ids,
+        )
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -17,9 +17,9 @@ import torch
 
 from spacelite import heads, settings
 from spacelite.errors import SpaceliteError
-from spacelite.heads import Head, HeadConfig
+from spacelite.heads import Head, HeadConfig, SpaceBlock
 from spacelite.heads.batch import Objective
-from spacelite.heads.examples import Parameters
+from spacelite.heads.examples import Fitted, Parameters
 from spacelite.tasks import task_of
 from spacelite.training import engine, memory
 from spacelite.training.batches import (
@@ -92,32 +92,16 @@ def train_weighted(
             is too small.
     """
     settings.check(training)
-    labels = data.splits["train"].labels
+    examples = len(data.splits["train"])
     for member in members:
-        _check(member, len(labels), training)
+        _check(member, examples)
     configs = [member.config for member in members]
     memory.require(data, configs, training, device)
     with memory.shortage_explained(len(members)), engine.workers(device) as workers:
         split = split if split is not None else open_train(data, configs, device)
         for pooling in dict.fromkeys(name for config in configs for name in config.poolings):
             split.features(pooling)
-        objective = Objective(task_of(split.labels), len(data.label_names))
-        stacks = list(_stacks(data, members, split, objective, device))
-        total = (training.epochs + 1) * int(split.lengths.sum())
-        done = 0
-
-        def progress(tokens: int) -> None:
-            nonlocal done
-            done += tokens
-            on_progress(done, total)
-
-        _run_epochs(split, [head for _, head in stacks], training, objective, workers, progress)
-        logits = engine.run_split(split, [head for _, head in stacks], objective, workers, progress)
-    found: dict[int, Learned] = {}
-    for (numbers, head), own in zip(stacks, logits, strict=True):
-        for row, number in enumerate(numbers):
-            found[number] = Learned(head.head_parameters(row), own[row].numpy())
-    return [found[number] for number in range(len(members))]
+        return _Pass(data, members, training, device, split, workers)(on_progress)
 
 
 def fit_on(
@@ -170,58 +154,131 @@ def open_train(data: TrainingData, configs: Sequence[HeadConfig], device: str) -
     return TokenSplit(data.splits["train"], "train", device, free_budget(device))
 
 
-def _check(member: Member, examples: int, training: TrainingConfig) -> None:
+def _check(member: Member, examples: int) -> None:
     """Raise SpaceliteError if a member cannot be trained in this way."""
-    config, weights = member.config, np.asarray(member.weights)
-    settings.check(config)
-    if not config.in_epochs or config.start is not None or len(config.members) > 1:
-        raise SpaceliteError(
-            f"{config.name} cannot be trained with weights of its own: choose space, linear or mlp"
-        )
-    if training.class_weights != "none":
-        raise SpaceliteError(
-            "class_weights do not go with weights of examples: multiply these instead",
-            ["class_weights"],
-        )
-    require_weights(weights, examples)
+    settings.check(member.config)
+    if not member.config.in_epochs:
+        raise SpaceliteError(f"{member.config.name} is not trained in epochs: fit it")
+    require_weights(np.asarray(member.weights), examples)
 
 
-def _stacks(
-    data: TrainingData,
-    members: Sequence[Member],
-    split: TokenSplit,
-    objective: Objective,
-    device: str,
-) -> Iterator[tuple[list[int], Head]]:
-    """Each stack, with the numbers of its members."""
-    alike: dict[tuple[object, ...], list[int]] = {}
-    for number, member in enumerate(members):
-        kind = heads.kind(member.config.kind)
-        alike.setdefault(kind.stack_key(member.config), []).append(number)
-    for numbers in alike.values():
-        kind = heads.kind(members[numbers[0]].config.kind)
-        # In the order that a stack gives its heads: those with L_intra first.
-        numbers.sort(key=lambda number: not getattr(members[number].config, "intra", 0))
-        own = [members[number].config for number in numbers]
-        parameters = [
-            kind.initial(config, objective.classes, input_width(config, data)) for config in own
+class _Pass:
+    """Members in training. An ensemble is trained as several heads; a head on top of another, which
+    is fitted to the same examples, as the part that is trained."""
+
+    def __init__(
+        self,
+        data: TrainingData,
+        members: Sequence[Member],
+        training: TrainingConfig,
+        device: str,
+        split: TokenSplit,
+        workers: Workers,
+    ) -> None:
+        self.data, self.members, self.training = data, members, training
+        self.device, self.split, self.workers = device, split, workers
+        self.objective = Objective(task_of(split.labels), len(data.label_names))
+        # Members with the same weights share what depends on these alone.
+        self.parts: dict[bytes, Part] = {}
+        self.fits: dict[tuple[HeadConfig, bytes], tuple[Fitted, torch.Tensor]] = {}
+        # The heads that are trained: number of the member, and config.
+        self.trained = [
+            (number, config)
+            for number, member in enumerate(members)
+            for config in member.config.members
         ]
-        head = kind.stack(own, parameters, objective, device)
-        shares = np.stack([members[number].weights for number in numbers]).astype(np.float32)
-        head.shares = torch.from_numpy(shares).to(device)
-        yield numbers, head
 
+    def __call__(self, on_progress: Callable[[int, int], None]) -> list[Learned]:
+        total, done = (self.training.epochs + 1) * int(self.split.lengths.sum()), 0
 
-def _run_epochs(
-    split: TokenSplit,
-    stacks: Sequence[Head],
-    training: TrainingConfig,
-    objective: Objective,
-    workers: Workers,
-    progress: Callable[[int], None],
-) -> None:
-    optimizers = [Adam(head.configs, head.trained) for head in stacks]
-    for epoch in range(1, training.epochs + 1):
-        rows = split.shuffled(training.data_seed, epoch)
-        for tokens in updates(split, rows, stacks, optimizers, training, objective, workers, epoch):
-            progress(tokens)
+        def progress(tokens: int) -> None:
+            nonlocal done
+            done += tokens
+            on_progress(done, total)
+
+        progress(0)
+        stacks = list(self._stacks())
+        every = [head for _, head in stacks]
+        optimizers = [Adam(head.configs, head.trained) for head in every]
+        for epoch in range(1, self.training.epochs + 1):
+            rows = self.split.shuffled(self.training.data_seed, epoch)
+            for tokens in updates(
+                self.split, rows, every, optimizers, self.training, self.objective,
+                self.workers, epoch,
+            ):  # fmt: skip
+                progress(tokens)
+        logits = engine.run_split(self.split, every, self.objective, self.workers, progress)
+        found: dict[int, list[tuple[Parameters, torch.Tensor]]] = {}
+        for (numbers, head), own in zip(stacks, logits, strict=True):
+            for row, number in enumerate(numbers):
+                member = self.trained[number][0]
+                found.setdefault(member, []).append((head.head_parameters(row), own[row]))
+        return [self._learned(number, found[number]) for number in range(len(self.members))]
+
+    def _learned(self, number: int, own: Sequence[tuple[Parameters, torch.Tensor]]) -> Learned:
+        config = self.members[number].config
+        kind = heads.kind(config.kind)
+        parameters = [one for one, _ in own]
+        merged = kind.in_training().merged(parameters) if len(own) > 1 else parameters[0]
+        start = None if config.start is None else self._start(number, config.start)[0].parameters
+        logits = torch.stack([one for _, one in own]).mean(dim=0)
+        return Learned(kind.joined(config, merged, start), logits.numpy())
+
+    def _stacks(self) -> Iterator[tuple[list[int], Head]]:
+        """Each stack, with the numbers of its heads in `trained`."""
+        alike: dict[tuple[object, ...], list[int]] = {}
+        for number, (_, config) in enumerate(self.trained):
+            alike.setdefault(heads.kind(config.kind).stack_key(config), []).append(number)
+        for numbers in alike.values():
+            kind = heads.kind(self.trained[numbers[0]][1].kind).in_training()
+            # In the order that a stack gives its heads: those with L_intra first.
+            numbers.sort(key=lambda number: not getattr(self.trained[number][1], "intra", 0))
+            own = [self.trained[number] for number in numbers]
+            head = kind.stack(
+                [config for _, config in own],
+                [self._initial(member, config) for member, config in own],
+                self.objective,
+                self.device,
+            )
+            weights = [self.members[member].weights for member, _ in own]
+            head.shares = torch.from_numpy(np.stack(weights).astype(np.float32)).to(self.device)
+            if self.training.class_weights == "balanced":
+                task, labels = self.objective.task, self.split.labels
+                classes = self.objective.classes
+                head.class_weights = torch.stack(
+                    [task.balanced_weights(labels, classes, one) for one in head.shares]
+                )
+            if isinstance(head, SpaceBlock) and own[0][1].start is not None:
+                starts = [self._start(member, config.start)[1] for member, config in own]
+                head.starts = torch.stack(starts).to(self.device)
+            yield numbers, head
+
+    def _initial(self, member: int, config: HeadConfig) -> Parameters:
+        whole = heads.kind(config.kind)
+        kind = whole.in_training()
+        if kind is whole:
+            return kind.initial(config, self.objective.classes, input_width(config, self.data))
+        own = kind.initial(config, self.objective.classes, self.split.width)
+        return kind.filled(own, self._part(member))
+
+    def _part(self, member: int) -> Part:
+        """The examples that a member sees."""
+        weights = self.members[member].weights
+        key = np.asarray(weights, np.float64).tobytes()
+        if key not in self.parts:
+            self.parts[key] = Part(self.split, weights)
+        return self.parts[key]
+
+    def _start(self, member: int, config: HeadConfig | None) -> tuple[Fitted, torch.Tensor]:
+        """The head on top of which a member is trained, fitted to its examples, and the logits of
+        all training examples by fits that they were held out of."""
+        if config is None:
+            raise ValueError("heads on top of others do not share a stack with those that are not")
+        key = config, np.asarray(self.members[member].weights, np.float64).tobytes()
+        if key not in self.fits:
+            part, kind = self._part(member), heads.kind(config.kind)
+            fitted = kind.fit(config, part, self.objective, self.training.class_weights)
+            head = kind.stack([config], [fitted.parameters], self.objective, self.device)
+            (logits,) = engine.run_split(self.split, [head], self.objective, self.workers)
+            self.fits[key] = fitted, part.held(fitted, logits[0])
+        return self.fits[key]

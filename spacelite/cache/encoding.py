@@ -1,0 +1,314 @@
+"""Texts -> hidden states in memory, without a data set: from the store of single texts, from the
+caches of the same folder, or from the backbone, each text once."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from spacelite import backbones
+from spacelite.backbones import BackboneFiles, Tokenized, shared
+from spacelite.cache import reuse, store
+from spacelite.cache.computing import COMMIT_SECONDS
+from spacelite.cache.dtypes import StoredType, stored_type
+from spacelite.cache.embedding import PADDINGS
+from spacelite.cache.reuse import Source
+from spacelite.cache.spec import CacheSpec, embeddings_folder
+from spacelite.cache.split import digest
+from spacelite.cache.text_store import Appender, Layout, States, TextStore, store_folder
+from spacelite.cache.tokenizing import OnProgress
+from spacelite.errors import SpaceliteError
+
+log = logging.getLogger(__name__)
+
+Array = npt.NDArray[Any]
+
+
+class Encoded(NamedTuple):
+    """The hidden states of N texts, T tokens in all.
+
+    Attributes:
+        rows: Hidden states of all texts end to end as they are stored, (T, ...).
+        offsets: The rows of text i are offsets[i]:offsets[i+1], (N + 1,).
+        token_ids: Token ids of all texts end to end, (T,).
+        pooled: The pooler's outputs, (N, d) float32; (N, 0) without a pooler.
+        layer_means: Means of all layers side by side, (N, layers * d) float16; (N, 0) without.
+        stored: How hidden states are stored in `rows`.
+        layers: Number of layers, the embedding layer included; 0 without means.
+        padding_side: Side on which the tokenizer pads, `left` or `right`.
+    """
+
+    rows: Array
+    offsets: Array
+    token_ids: Array
+    pooled: Array
+    layer_means: Array
+    stored: StoredType
+    layers: int
+    padding_side: str
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """How texts are embedded, as in `embed`.
+
+    Attributes:
+        backbone: A hub name, a local folder, or `minilm`.
+        revision: Commit, branch or tag of a hub backbone.
+        layer: Layer of the hidden states: -1 the last, 0 the embedding layer.
+        max_length: Maximum tokens per text.
+        dtype: Number type in which hidden states are stored.
+        padding: `none` or `max_length`.
+        device: Device of the backbone.
+        tokens_per_batch: Maximum tokens per forward pass; None for the default.
+        cache_dir: Folder of caches and stores; None to keep nothing on disk.
+    """
+
+    backbone: str = "minilm"
+    revision: str | None = None
+    layer: int = -1
+    max_length: int = 256
+    dtype: str = "float16"
+    padding: str = "none"
+    device: str = "auto"
+    tokens_per_batch: int | None = None
+    cache_dir: Path | None = None
+
+    @property
+    def files(self) -> BackboneFiles:
+        """The backbone's files. Raises SpaceliteError if they are not found."""
+        return shared.located(self.backbone, self.revision)
+
+    def spec(self) -> CacheSpec:
+        """Everything that the hidden states of a text depend on; its data set is empty.
+
+        Raises:
+            SpaceliteError: There is no such backbone or number type, or the device does not work.
+        """
+        stored_type(self.dtype)
+        if self.padding not in PADDINGS:
+            raise SpaceliteError(
+                f"padding={self.padding}: choose {' or '.join(PADDINGS)}", ["padding"]
+            )
+        backbones.check_budget(self.tokens_per_batch)
+        own = self.files
+        return CacheSpec(
+            format=store.FORMAT,
+            dataset="texts",
+            dataset_hash="",
+            label_names=(),
+            backbone=own.name,
+            backbone_version=own.version,
+            tokenizer_hash=own.tokenizer_hash,
+            max_length=self.max_length,
+            layer=self.layer,
+            padding=self.padding,
+            dtype=self.dtype,
+            precision=backbones.forward_precision(backbones.resolve_device(self.device)),
+        )
+
+    def encode(
+        self, texts: Sequence[str], on_progress: OnProgress = lambda phase, done, total: None
+    ) -> Encoded:
+        """The hidden states of N texts. Those that are neither in the store nor in a cache are run
+        through the backbone, each once, and kept in the store; a second process that needs them
+        meanwhile waits.
+
+        Args:
+            texts: N texts, none of them empty.
+            on_progress: Called with the phase (`tokenize`, `embed`), the amount done and the total.
+
+        Raises:
+            SpaceliteError: The backbone or a setting cannot be used, a text has no token, or disk
+                or memory are full.
+        """
+        return _Encoding(self, texts, on_progress)()
+
+
+class _Encoding:
+    """One call of `encode`."""
+
+    def __init__(self, encoder: Encoder, texts: Sequence[str], on_progress: OnProgress) -> None:
+        self.encoder, self.spec, self.on_progress = encoder, encoder.spec(), on_progress
+        self.files = encoder.files
+        self.tokens = self._tokenized(texts)
+        self.digests = [digest(ids) for ids in self.tokens.ids]
+        # The first text with the same token ids stands for all of them.
+        self.first: dict[bytes, int] = {}
+        for number, key in enumerate(self.digests):
+            self.first.setdefault(key, number)
+
+    def _tokenized(self, texts: Sequence[str]) -> Tokenized:
+        tokens = backbones.tokenize(
+            self.files,
+            texts,
+            max_length=self.encoder.max_length,
+            padding=self.encoder.padding,
+            tokenizer=shared.tokenizer(self.files),
+            on_chunk=lambda done: self.on_progress("tokenize", done, len(texts)),
+        )
+        for number, ids in enumerate(tokens.ids, 1):
+            if not len(ids):
+                raise SpaceliteError(
+                    f"text {number} has no token that {self.files.name} knows: leave it out"
+                )
+        return tokens
+
+    def __call__(self) -> Encoded:
+        if self.encoder.cache_dir is None:
+            model = self._model()
+            found = dict(self._computed(model, list(self.first)))
+            return self._joined(found, _layout(model, self.encoder.dtype))
+        kept = _store(store_folder(self.encoder.cache_dir, self.spec), self.spec)
+        found = self._there(kept, self.first)
+        if len(found) < len(self.first):
+            with kept.writing():
+                # Another process may have written some while this one waited.
+                missing = {key: 0 for key in self.first if key not in found}
+                found |= self._there(kept, missing)
+                left = [key for key in missing if key not in found]
+                if left:
+                    found |= self._added(kept, left)
+        layout = kept.layout()
+        assert layout is not None  # noqa: S101 - a text was written, or was there
+        return self._joined(found, layout)
+
+    def _there(self, kept: TextStore, keys: dict[bytes, int]) -> dict[bytes, States]:
+        """The texts that the store holds, by digest."""
+        layout, entries = kept.layout(), kept.entries()
+        known = [key for key in keys if key in entries]
+        if layout is None or not known:
+            return {}
+        # In the order of the file.
+        known.sort(key=lambda key: entries[key].start)
+        read = kept.take([entries[key] for key in known], layout)
+        return {key: one for key, one in zip(known, read, strict=True) if one is not None}
+
+    def _model(self) -> backbones.Backbone:
+        self.on_progress("embed", 0, sum(len(self.tokens.ids[one]) for one in self.first.values()))
+        device = backbones.resolve_device(self.encoder.device)
+        return shared.loaded(self.files, layer=self.encoder.layer, device=device, all_layers=True)
+
+    def _added(self, kept: TextStore, keys: Sequence[bytes]) -> dict[bytes, States]:
+        """Add texts to the store, while it is locked for writing."""
+        model = self._model()
+        layout = _layout(model, self.encoder.dtype)
+        found: dict[bytes, States] = {}
+        appender = kept.begin(layout)
+        try:
+            for key, states in self._copied(keys, layout):
+                found[key] = states
+                appender.add(key, states)
+            if found:
+                log.info("%s of %s texts are in a cache already", len(found), len(self.first))
+            self._append(appender, model, [key for key in keys if key not in found], found)
+        finally:
+            appender.close()
+        return found
+
+    def _append(
+        self,
+        appender: Appender,
+        model: backbones.Backbone,
+        keys: Sequence[bytes],
+        found: dict[bytes, States],
+    ) -> None:
+        committed = time.monotonic()
+        try:
+            for key, states in self._computed(model, keys):
+                appender.add(key, states)
+                found[key] = states
+                if time.monotonic() - committed > COMMIT_SECONDS:
+                    appender.commit()
+                    committed = time.monotonic()
+        finally:
+            appender.commit()
+
+    def _copied(self, keys: Sequence[bytes], layout: Layout) -> list[tuple[bytes, States]]:
+        """The texts that finished caches of the same folder hold."""
+        folder = embeddings_folder(self.encoder.cache_dir or Path())
+        ids = [self.tokens.ids[self.first[key]] for key in keys]
+        plan = reuse.find(folder / ".h5", self.spec, ids, with_layers=layout.layers > 0)
+        found = []
+        with ExitStack() as stack:
+            for number, name in enumerate(plan.caches):
+                source = stack.enter_context(
+                    Source(folder / f"{name}.h5", self.spec, with_layers=layout.layers > 0)
+                )
+                for row in np.flatnonzero(plan.cache == number).tolist():
+                    split = reuse.SPLITS[plan.split[row]]
+                    taken = source.take(split, int(plan.row[row]), ids[row])
+                    if taken is not None:
+                        found.append((keys[row], States(*taken)))
+        return found
+
+    def _computed(
+        self, model: backbones.Backbone, keys: Sequence[bytes]
+    ) -> Iterator[tuple[bytes, States]]:
+        """Run texts through the backbone."""
+        examples = np.array([self.first[key] for key in keys], np.int64)
+        if not len(examples):
+            return
+        stored = stored_type(self.encoder.dtype)
+        lengths = np.array([len(self.tokens.ids[example]) for example in examples], np.int64)
+        limit = self.encoder.tokens_per_batch or backbones.default_budget(model.device)
+        done, total = 0, int(lengths.sum())
+        for batch in backbones.plan_batches(lengths, limit):
+            output, limit = backbones.forward(
+                model, self.tokens, examples[batch], stored.encode, limit
+            )
+            for row, number in enumerate(batch.tolist()):
+                if not np.isfinite(output.hidden[row]).all():
+                    raise SpaceliteError(
+                        f"text {examples[number] + 1} has hidden states that {stored.dtype} cannot "
+                        "hold: use dtype=float32, or choose another backbone or layer",
+                        ["dtype", "backbone", "layer"],
+                    )
+                yield (
+                    keys[number],
+                    States(
+                        output.hidden[row],
+                        None if output.pooled is None else output.pooled[row],
+                        None if output.means is None else output.means[row],
+                    ),
+                )
+            done += int(lengths[batch].sum())
+            self.on_progress("embed", done, total)
+
+    def _joined(self, found: dict[bytes, States], layout: Layout) -> Encoded:
+        ids, texts = self.tokens.ids, len(self.digests)
+        offsets = np.concatenate([[0], np.cumsum([len(own) for own in ids])]).astype(np.int64)
+        stored, width = layout.stored, layout.width
+        rows = np.empty((int(offsets[-1]), stored.row_values(width)), stored.numpy)
+        pooled = np.empty((texts, width if layout.pooled else 0), np.float32)
+        means = np.empty((texts, layout.layers * width), np.float16)
+        for number, key in enumerate(self.digests):
+            own = found[key]
+            rows[offsets[number] : offsets[number + 1]] = own.rows
+            if own.pooled is not None:
+                pooled[number] = own.pooled
+            if own.means is not None:
+                means[number] = own.means.reshape(-1)
+        token_ids = np.concatenate(ids)
+        side = self.tokens.padding_side
+        return Encoded(rows, offsets, token_ids, pooled, means, stored, layout.layers, side)
+
+
+def _layout(model: backbones.Backbone, dtype: str) -> Layout:
+    layers = model.layers if model.all_layers else 0
+    return Layout(model.width, dtype, model.has_pooler, layers)
+
+
+@lru_cache(maxsize=8)
+def _store(folder: Path, spec: CacheSpec) -> TextStore:
+    """The store, with the index that this process has read."""
+    return TextStore(folder, spec)

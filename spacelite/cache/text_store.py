@@ -1,0 +1,286 @@
+"""The store of single texts: the hidden states of every text that was embedded with the same
+backbone and settings, in the order in which they came, so that none is embedded twice.
+
+A folder with three files: `settings.json`; `rows`, the bytes of all texts end to end; and `index`,
+a record for each text, appended once its rows are on disk. What a killed process leaves behind has
+no record, and is overwritten. Rows that have a record never change.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import threading
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from spacelite import files
+from spacelite.cache.dtypes import StoredType, stored_type
+from spacelite.cache.spec import CacheSpec, slug
+from spacelite.cache.split import DIGEST_BYTES
+from spacelite.errors import SpaceliteError
+
+FOLDER = "texts"  # the folder of all stores, inside cache_dir
+FORMAT = 1
+RECORD = np.dtype(
+    [
+        ("digest", f"V{DIGEST_BYTES}"),  # of the text's token ids
+        ("start", "<i8"),  # offset of its bytes in `rows`
+        ("tokens", "<i4"),
+        ("crc32", "<u4"),  # of its bytes
+        ("check", "<u4"),  # CRC-32 of the record up to here
+    ]
+)
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the bytes of a text are: its hidden states, the pooler's output, its layer means.
+
+    Attributes:
+        width: d, the hidden width.
+        dtype: Number type in which hidden states are stored.
+        pooled: Whether the backbone has a pooler.
+        layers: Number of layers whose means are kept, the embedding layer included; 0 for none.
+    """
+
+    width: int
+    dtype: str
+    pooled: bool
+    layers: int
+
+    @property
+    def stored(self) -> StoredType:
+        """How hidden states are stored."""
+        return stored_type(self.dtype)
+
+    def bytes(self, tokens: int) -> int:
+        """Number of bytes of a text of so many tokens."""
+        after = 4 * self.width * self.pooled + 2 * self.width * self.layers
+        return tokens * self.stored.row_bytes(self.width) + after
+
+
+class Entry(NamedTuple):
+    """Where the bytes of a text are."""
+
+    start: int
+    tokens: int
+    crc32: int
+
+
+class States(NamedTuple):
+    """What is kept of a text of n tokens.
+
+    Attributes:
+        rows: Its hidden states as they are stored, n rows.
+        pooled: The pooler's output, (d,) float32; None without a pooler.
+        means: Its layer means, (layers, d) float16; None without them.
+    """
+
+    rows: Array
+    pooled: Array | None
+    means: Array | None
+
+    def content(self) -> bytes:
+        """The bytes of the text."""
+        parts = [part for part in self if part is not None]
+        return b"".join(np.ascontiguousarray(part).tobytes() for part in parts)
+
+    @classmethod
+    def of(cls, content: bytes, tokens: int, layout: Layout) -> States:
+        """Read the bytes of a text."""
+        stored, width = layout.stored, layout.width
+        values = tokens * stored.row_values(width)
+        rows = np.frombuffer(content, stored.numpy, values).reshape(tokens, -1)
+        start, pooled, means = rows.nbytes, None, None
+        if layout.pooled:
+            pooled = np.frombuffer(content, np.float32, width, start)
+            start += pooled.nbytes
+        if layout.layers:
+            means = np.frombuffer(content, np.float16, width * layout.layers, start)
+            means = means.reshape(layout.layers, width)
+        return cls(rows, pooled, means)
+
+
+def store_folder(cache_dir: Path, spec: CacheSpec) -> Path:
+    """The folder of a store: `<cache_dir>/texts/<backbone>--<10 digits of the key>`."""
+    return cache_dir / FOLDER / f"{slug(spec.backbone)}--{spec.cache_key()[:10]}"
+
+
+class TextStore:
+    """A store of texts. Several processes may read it while one of them writes.
+
+    Args:
+        folder: Its folder, which need not exist.
+        spec: The settings with which its texts are embedded; its data set is empty.
+    """
+
+    def __init__(self, folder: Path, spec: CacheSpec) -> None:
+        self.folder, self.spec = folder, spec
+        self._rows, self._index = folder / "rows", folder / "index"
+        self._entries: dict[bytes, Entry] = {}
+        self._read = 0  # bytes of the index that have been read
+        self._file: tuple[int, int] | None = None  # device and inode of the index that was read
+        self._reading = threading.Lock()
+
+    def layout(self) -> Layout | None:
+        """What the bytes of a text are; None before the first text. Raises SpaceliteError if the
+        store is damaged or of a later version."""
+        path = self.folder / "settings.json"
+        try:
+            content = json.loads(path.read_text("utf-8"))
+            if content["format"] > FORMAT:
+                raise SpaceliteError(
+                    f"{self.folder} has format {content['format']}, this spacelite reads {FORMAT}: "
+                    "upgrade spacelite"
+                )
+            return Layout(**content["layout"])
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise SpaceliteError(
+                f"{path} is damaged: delete the folder {self.folder}, and texts are embedded again"
+            ) from error
+
+    def entries(self) -> dict[bytes, Entry]:
+        """The texts that are there, by the digest of their token ids. A damaged record is left out:
+        its text is embedded again."""
+        with self._reading:
+            return dict(self._refreshed())
+
+    def _refreshed(self) -> dict[bytes, Entry]:
+        try:
+            with self._index.open("rb") as file:
+                state = os.fstat(file.fileno())
+                if (state.st_dev, state.st_ino) != self._file or state.st_size < self._read:
+                    self._entries, self._read = {}, 0
+                    self._file = state.st_dev, state.st_ino
+                file.seek(self._read)
+                content = file.read()
+        except FileNotFoundError:
+            self._entries, self._read, self._file = {}, 0, None
+            return self._entries
+        except OSError as error:
+            raise SpaceliteError(f"{self._index} cannot be read: {error.strerror}") from error
+        count = len(content) // RECORD.itemsize  # the last record may be half written
+        records = np.frombuffer(content, RECORD, count)
+        for number, record in enumerate(records.tolist()):
+            digest, start, tokens, crc32, check = record
+            if zlib.crc32(content[number * RECORD.itemsize :][: RECORD.itemsize - 4]) == check:
+                self._entries[bytes(digest)] = Entry(start, tokens, crc32)
+        self._read += count * RECORD.itemsize
+        return self._entries
+
+    def take(self, entries: list[Entry], layout: Layout) -> Iterator[States | None]:
+        """Read texts, as plain bytes; None for one that is damaged."""
+        try:
+            file = os.open(self._rows, os.O_RDONLY)
+        except OSError as error:
+            raise SpaceliteError(f"{self._rows} cannot be read: {error.strerror}") from error
+        try:
+            for start, tokens, crc32 in entries:
+                content = os.pread(file, layout.bytes(tokens), start)
+                intact = zlib.crc32(content) == crc32
+                yield States.of(content, tokens, layout) if intact else None
+        except OSError as error:
+            raise SpaceliteError(f"{self._rows} cannot be read: {error.strerror}") from error
+        finally:
+            os.close(file)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Lock the store for appending. Raises SpaceliteError if it cannot be written."""
+        files.make_folder(self.folder, "choose another cache_dir")
+        with files.lock(self._rows, doing=f"embedding texts into {self.folder.name}"):
+            yield
+
+    def begin(self, layout: Layout) -> Appender:
+        """Append texts; only while `writing`."""
+        try:
+            if self.layout() is None:
+                content = {"format": FORMAT, "spec": self.spec.as_json(), "layout": asdict(layout)}
+                files.write_json(self.folder / "settings.json", content)
+            entries = self.entries()
+            end = max((one.start + layout.bytes(one.tokens) for one in entries.values()), default=0)
+            if self._index.exists():
+                os.truncate(self._index, self._read)
+            return Appender(self._rows, self._index, end)
+        except OSError as error:
+            raise _unwritable(self.folder, error) from error
+
+
+class Appender:
+    """Appends texts to a store: `add` them, then `commit`, which makes them visible."""
+
+    def __init__(self, rows: Path, index: Path, end: int) -> None:
+        self._folder, self._end = rows.parent, end
+        self._rows = os.open(rows, os.O_WRONLY | os.O_CREAT, 0o666)
+        self._index = os.open(index, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        self._records: list[bytes] = []
+
+    def add(self, digest: bytes, states: States) -> None:
+        """Write the bytes of a text. Raises SpaceliteError if the disk is full."""
+        content = states.content()
+        try:
+            done = 0
+            while done < len(content):
+                done += os.pwrite(self._rows, content[done:], self._end + done)
+        except OSError as error:
+            raise _unwritable(self._folder, error) from error
+        record = np.zeros(1, RECORD)
+        record["digest"] = np.frombuffer(digest, RECORD["digest"])
+        record["start"], record["tokens"] = self._end, len(states.rows)
+        record["crc32"] = zlib.crc32(content)
+        record["check"] = zlib.crc32(record.tobytes()[:-4])
+        self._records.append(record.tobytes())
+        self._end += len(content)
+
+    def commit(self) -> None:
+        """Sync the rows, then append their records."""
+        if not self._records:
+            return
+        try:
+            os.fsync(self._rows)
+            content = b"".join(self._records)
+            before = os.fstat(self._index).st_size
+            if os.write(self._index, content) < len(content):
+                os.ftruncate(self._index, before)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(self._index)
+        except OSError as error:
+            raise _unwritable(self._folder, error) from error
+        self._records.clear()
+
+    def close(self) -> None:
+        """Close the files. What was not committed is lost."""
+        os.close(self._rows)
+        os.close(self._index)
+
+
+def _unwritable(folder: Path, error: OSError) -> SpaceliteError:
+    return SpaceliteError(
+        f"writing to {folder} failed: {error.strerror or error}; fix that, or choose another "
+        "cache_dir, and try again (what is there already is kept)",
+        ["cache_dir"],
+    )
+
+
+def stores(cache_dir: Path) -> list[tuple[Path, int, int]]:
+    """The stores of a folder: the folder of each, its number of texts, and its size in bytes."""
+    found = []
+    for path in sorted((cache_dir / FOLDER).glob("*/settings.json")):
+        own = [one.stat().st_size for one in path.parent.iterdir() if one.is_file()]
+        index = path.parent / "index"
+        texts = index.stat().st_size // RECORD.itemsize if index.exists() else 0
+        found.append((path.parent, texts, sum(own)))
+    return found

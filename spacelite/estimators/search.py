@@ -1,0 +1,354 @@
+"""A grid search with cross-validation in which all settings and all folds train in one pass.
+
+Shapes: N examples, C classes, F folds, S combinations of settings.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import rankdata
+from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
+from sklearn.metrics import check_scoring
+from sklearn.model_selection import ParameterGrid, check_cv
+from sklearn.utils import _safe_indexing
+from sklearn.utils.validation import check_is_fitted
+from typing_extensions import Self
+
+from spacelite.estimators.base import TextClassifier
+from spacelite.estimators.preparing import Prepared
+from spacelite.heads import HeadConfig
+from spacelite.progress import OnProgress, Progress, reporting
+from spacelite.training import TrainingConfig
+from spacelite.training.weighted import Member, fit_on, open_train, train_weighted
+
+Array = npt.NDArray[Any]
+
+
+class SpaceSearchCV(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """The grid search of scikit-learn's GridSearchCV, with the same results, for the classifiers of
+    this package: the heads of all combinations and all folds train together, in one pass over the
+    tokens per epoch. Combinations that differ in how texts are embedded or in epochs, batch size or
+    schedule take a pass each.
+
+    A fold's head sees the batches of all examples less those that are held out of it, and batches
+    are larger by as much, so that it has as many updates of as many examples as if it were trained
+    alone; the figures are those of GridSearchCV but for the order of the examples.
+
+    Args:
+        estimator: A classifier of this package.
+        param_grid: Parameter -> values to try, or a list of such dictionaries.
+        scoring: As in GridSearchCV: None (accuracy), a name, a function, or several of them.
+        cv: As in GridSearchCV: a number of folds, or an object that divides the examples.
+        refit: Whether the best combination is trained on all examples at the end; with several
+            metrics the name of the one that decides.
+        progress: True for bars, False for none, or a function called with (phase, done, total).
+
+    Attributes:
+        cv_results_: As in GridSearchCV; times are those of a pass divided by its heads.
+        best_index_: Index of the best combination.
+        best_params_: Its parameters.
+        best_score_: Its mean score.
+        best_estimator_: The classifier with them, trained on all examples.
+        classes_: Its labels.
+        n_splits_: F.
+        scorer_: The scoring function, or several by name.
+        multimetric_: Whether there are several metrics.
+        refit_time_: Seconds of the last training.
+    """
+
+    def __init__(
+        self,
+        estimator: Any,
+        param_grid: Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Sequence[Any]]],
+        *,
+        scoring: Any = None,
+        cv: Any = 5,
+        refit: bool | str = True,
+        progress: Progress = False,
+    ) -> None:
+        self.estimator = estimator
+        self.param_grid = param_grid
+        self.scoring = scoring
+        self.cv = cv
+        self.refit = refit
+        self.progress = progress
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, *, groups: Any = None) -> Self:
+        """Try all combinations, and train the best one.
+
+        Args:
+            X: N texts, or hidden states, as for the estimator.
+            y: N labels, or (N, C) of 0 and 1.
+            sample_weight: The weight of each example in training, (N,); scores do not use it.
+            groups: The group of each example, for a `cv` that needs it.
+
+        Raises:
+            ValueError: X, y or a parameter cannot be used, or a fold lacks a class.
+            SpaceliteError: The backbone cannot be used, or disk or memory are full.
+        """
+        if not isinstance(self.estimator, TextClassifier):
+            raise ValueError(
+                f"estimator={self.estimator!r}: SpaceSearchCV searches classifiers of spacelite; "
+                "use GridSearchCV for others"
+            )
+        candidates = list(ParameterGrid(self.param_grid))
+        estimators = [clone(self.estimator).set_params(**own) for own in candidates]
+        divider = check_cv(self.cv, y, classifier=True)
+        splits = list(divider.split(X, y, groups))
+        self.scorer_ = check_scoring(self.estimator, self.scoring)
+        with reporting(self.progress) as on_progress:
+            passes = self._passes(estimators, X, y, sample_weight, splits)
+            results: dict[int, _Result] = {}
+            for one in passes:
+                results |= one.run(on_progress)
+        scores = [
+            [
+                self._scores(fold, results[number].logits[number_of_fold], X, y)
+                for number_of_fold, fold in enumerate(results[number].folds)
+            ]
+            for number in range(len(candidates))
+        ]
+        self.n_splits_ = len(splits)
+        self.multimetric_ = isinstance(scores[0][0][0], dict)
+        seconds = [results[number].seconds for number in range(len(candidates))]
+        self.cv_results_ = _table(candidates, scores, seconds)
+        self._choose(candidates, X, y, sample_weight)
+        return self
+
+    def _passes(
+        self,
+        estimators: Sequence[TextClassifier],
+        X: Any,
+        y: Any,
+        sample_weight: Any,
+        splits: Sequence[tuple[Array, Array]],
+    ) -> list[_Pass]:
+        """The combinations, those that share a pass together."""
+        prepared: dict[Any, Prepared] = {}
+        passes: dict[Any, _Pass] = {}
+        for number, estimator in enumerate(estimators):
+            if estimator.validation_share is not None:
+                raise ValueError(
+                    "validation_fraction does not go with SpaceSearchCV, which trains all folds "
+                    "for as many epochs: leave it out"
+                )
+            embedding = estimator._encoder()
+            if embedding not in prepared:
+                prepared[embedding] = Prepared(estimator, X, y, sample_weight)
+            data = prepared[embedding]
+            folds = [_Fold(data, train, test) for train, test in splits]
+            examples = round(float(np.mean([len(fold.seen) for fold in folds])))
+            config, training = data.configured(estimator, examples)
+            training = _in_pass(training, examples, len(data.rows))
+            key = embedding, training
+            passes.setdefault(key, _Pass(data, training, folds)).add(number, config, estimator)
+        return list(passes.values())
+
+    def _scores(self, fold: _Fold, logits: Array, X: Any, y: Any) -> tuple[Any, float]:
+        """The score of a fold's head, or several by name, and the seconds that took."""
+        started = time.perf_counter()
+        judged = _Judged(fold.data, logits[fold.test])
+        of_fold = _safe_indexing(X, fold.test), _safe_indexing(y, fold.test)
+        return self.scorer_(judged, *of_fold), time.perf_counter() - started
+
+    def _choose(self, candidates: Sequence[Any], X: Any, y: Any, sample_weight: Any) -> None:
+        if self.refit is False:
+            return
+        name = "score"
+        if self.multimetric_:
+            name = str(self.refit)
+            if f"rank_test_{name}" not in self.cv_results_:
+                raise ValueError(
+                    f"refit={self.refit!r}: with several metrics, name the one that decides, or "
+                    "give refit=False"
+                )
+        self.best_index_ = int(self.cv_results_[f"rank_test_{name}"].argmin())
+        self.best_params_ = candidates[self.best_index_]
+        self.best_score_ = float(self.cv_results_[f"mean_test_{name}"][self.best_index_])
+        started = time.perf_counter()
+        self.best_estimator_ = clone(self.estimator).set_params(**self.best_params_)
+        self.best_estimator_.fit(X, y, sample_weight)
+        self.refit_time_ = time.perf_counter() - started
+        self.classes_ = self.best_estimator_.classes_
+        if hasattr(self.best_estimator_, "n_features_in_"):
+            self.n_features_in_ = self.best_estimator_.n_features_in_
+
+    @property
+    def _best(self) -> TextClassifier:
+        check_is_fitted(self, "best_estimator_")
+        best: TextClassifier = self.best_estimator_
+        return best
+
+    def predict(self, X: Any) -> Array:
+        """The labels by the best classifier."""
+        return self._best.predict(X)
+
+    def predict_proba(self, X: Any) -> Array:
+        """The probabilities by the best classifier, (N, C)."""
+        return self._best.predict_proba(X)
+
+    def decision_function(self, X: Any) -> Array:
+        """The logits by the best classifier."""
+        return self._best.decision_function(X)
+
+    def explain(self, text: str, label: Any = None) -> Any:
+        """Which words of a text mattered to the best classifier."""
+        return self._best.explain(text, label)
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """The score of the best classifier by `scoring`."""
+        del sample_weight  # as in GridSearchCV
+        found = self.scorer_(self._best, X, y)
+        return float(found[self.refit] if self.multimetric_ else found)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        inner = self.estimator.__sklearn_tags__()
+        tags.classifier_tags, tags.input_tags = inner.classifier_tags, inner.input_tags
+        return tags
+
+
+class _Fold:
+    """What a fold's heads see, and what is held out of them.
+
+    Attributes:
+        data: All examples.
+        seen: The examples that are trained on, as indices into `data.rows`.
+        test: Those that are held out, as indices into X.
+    """
+
+    def __init__(self, data: Prepared, train: Array, test: Array) -> None:
+        self.data, self.test = data, test
+        self.seen = np.flatnonzero(np.isin(data.rows, train))
+        values = data.labels.values[data.rows[self.seen]]
+        if not data.labels.several and len(np.unique(values)) < 2:
+            raise ValueError(
+                "a fold's training examples have one class: give fewer folds, or folds that are "
+                "stratified or shuffled"
+            )
+
+    def weights(self) -> Array:
+        """The weight of each of `data.rows` for the fold's heads."""
+        own = np.zeros(len(self.data.rows))
+        own[self.seen] = 1.0
+        return own if self.data.weights is None else own * self.data.weights
+
+
+class _Result:
+    """What a pass has found out about one combination: the logits (N, C) of each fold's head."""
+
+    def __init__(self, folds: Sequence[_Fold], logits: Sequence[Array], seconds: float) -> None:
+        self.folds, self.logits, self.seconds = folds, logits, seconds
+
+
+class _Pass:
+    """Combinations of settings that train in one pass."""
+
+    def __init__(self, data: Prepared, training: TrainingConfig, folds: Sequence[_Fold]) -> None:
+        self._data, self._training, self._folds = data, training, folds
+        self._configs: dict[int, HeadConfig] = {}
+
+    def add(self, number: int, config: HeadConfig, estimator: TextClassifier) -> None:
+        """Add a combination."""
+        self._configs[number] = config
+
+    def run(self, on_progress: OnProgress) -> dict[int, _Result]:
+        """Train all heads. Returns what was found by the number of the combination."""
+        started = time.perf_counter()
+        weights = [fold.weights() for fold in self._folds]
+        data, device = self._data.data, self._data.device
+        split = open_train(data, list(self._configs.values()), device)
+        unlike = dict.fromkeys(self._configs.values())
+        in_epochs = [config for config in unlike if config.in_epochs]
+        members = [Member(config, own) for config in in_epochs for own in weights]
+        logits: dict[HeadConfig, list[Array]] = {}
+        if members:
+            learned = train_weighted(
+                data, members, self._training, device=device, split=split,
+                on_progress=lambda done, total: on_progress("train", done, total),
+            )  # fmt: skip
+            for number, config in enumerate(in_epochs):
+                own = learned[number * len(weights) : (number + 1) * len(weights)]
+                logits[config] = [self._of_all(one.logits) for one in own]
+        for config in unlike:
+            if not config.in_epochs:
+                fits = fit_on(
+                    data, config, weights, self._training.class_weights, device=device, split=split
+                )
+                logits[config] = [self._of_all(one.logits) for one in fits]
+        seconds = (time.perf_counter() - started) / len(self._configs) / len(self._folds)
+        return {
+            number: _Result(self._folds, logits[config], seconds)
+            for number, config in self._configs.items()
+        }
+
+    def _of_all(self, logits: Array) -> Array:
+        """Logits of all examples of X: NaN for those of weight 0."""
+        found = np.full((len(self._data.labels.values), logits.shape[1]), np.nan, np.float32)
+        found[self._data.rows] = logits
+        return found
+
+
+class _Judged(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """A fold's head as a scorer sees it: a fitted classifier, whose logits for the examples that
+    are held out are known."""
+
+    def __init__(self, data: Prepared, logits: Array) -> None:
+        self.data, self.logits = data, logits
+        self.classes_ = data.labels.classes
+
+    def decision_function(self, X: Any) -> Array:
+        binary = len(self.classes_) == 2 and not self.data.labels.several
+        return self.logits[:, 1] - self.logits[:, 0] if binary else self.logits
+
+    def predict_proba(self, X: Any) -> Array:
+        return self.data.objective.task.probabilities(self.logits)
+
+    def predict(self, X: Any) -> Array:
+        decided: Array = self.data.objective.task.decide(self.logits)
+        return decided if self.data.labels.several else self.classes_[decided]
+
+
+def _in_pass(training: TrainingConfig, seen: int, examples: int) -> TrainingConfig:
+    """The settings of a pass over all examples in which each head sees so many of them: batches
+    that are larger by as much."""
+    return replace(training, batch_size=max(1, round(training.batch_size * examples / seen)))
+
+
+def _table(
+    candidates: Sequence[Mapping[str, Any]],
+    scores: Sequence[Sequence[tuple[Any, float]]],
+    seconds: Sequence[float],
+) -> dict[str, Any]:
+    """`cv_results_`, as GridSearchCV has them."""
+    found: dict[str, Any] = {
+        "mean_fit_time": np.array(seconds),
+        "std_fit_time": np.zeros(len(seconds)),
+        "mean_score_time": np.array([np.mean([one for _, one in own]) for own in scores]),
+        "std_score_time": np.array([np.std([one for _, one in own]) for own in scores]),
+    }
+    for name in dict.fromkeys(name for own in candidates for name in own):
+        column = np.ma.MaskedArray(np.empty(len(candidates), object), mask=True)
+        for number, own in enumerate(candidates):
+            if name in own:
+                column[number] = own[name]
+        found[f"param_{name}"] = column
+    found["params"] = list(candidates)
+    several = isinstance(scores[0][0][0], dict)
+    for name in scores[0][0][0] if several else ["score"]:
+        values = np.array(
+            [[one[name] if several else one for one, _ in own] for own in scores], float
+        )
+        for fold, of_fold in enumerate(values.T):
+            found[f"split{fold}_test_{name}"] = of_fold
+        mean = found[f"mean_test_{name}"] = values.mean(axis=1)
+        found[f"std_test_{name}"] = values.std(axis=1)
+        known = np.where(np.isnan(mean), -np.inf, mean)
+        found[f"rank_test_{name}"] = rankdata(-known, method="min").astype(np.int32)
+    return found
