@@ -208,7 +208,7 @@ def test_every_prediction_uses_the_threshold(cache, runs, bert, reviews):
     assert changed
 
 
-def test_explanations_show_the_label_that_is_given(runs, bert):
+def test_explanations_show_the_label_that_is_given(runs, bert, tmp_path):
     (space,) = [run for run in runs if run.record.head.kind == "space"]
     given = texts(40, seed=9)
     labels = [row["label"] for row in space.predict(given, backbone=bert, **QUIET)]
@@ -218,6 +218,9 @@ def test_explanations_show_the_label_that_is_given(runs, bert):
         assert space.record.label_names[found.label] == label
         assert found.explanation.as_json()["thresholds"] == space.record.thresholds
         assert found.explanation.said.startswith(label)
+        value = space.record.decision_thresholds[0]
+        assert found.explanation.decided == f"Decided by the run's threshold: 1 above {value:.4f}."
+        assert f"1 above {value:.4f}." in found.save(tmp_path / "page.html").read_text()
 
 
 def test_multi_label_runs_have_a_threshold_for_each_label(tagged, bert):
@@ -333,5 +336,7 @@ def test_the_commands_show_thresholds(cache, tmp_path, bert):
     assert json.loads(predicted.stdout)[0]["thresholds"] == {label: value}
     refused = CliRunner().invoke(app, ["train", *map(str, there), "--threshold", "recall"])
     assert refused.exit_code == 1 and "--threshold recall: it is highest" in refused.stderr
+    plain = spacelite_command("predict", "sharp", "a good film", *model)
+    assert f"Decided by the run's threshold: {label} above {value:.4f}." in plain.stdout
     sure = spacelite_command("predict", "sharp", "a good film", *model, "--min-probability", "1")
     assert "left undecided: the predicted label has a probability below 1." in sure.stdout

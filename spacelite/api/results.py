@@ -19,6 +19,7 @@ from spacelite.backbones import MOSTLY
 from spacelite.cache import Cache, CacheState, Duplicates, UnknownTokens, duplicates, unknown
 from spacelite.cache import folder as caches
 from spacelite.inference import Explanation
+from spacelite.metrics import thresholds
 from spacelite.metrics.scores import METRICS
 from spacelite.reports.document.blocks import Cell, Line, Paragraph, Table
 from spacelite.reports.document.wording import decimals
@@ -233,6 +234,8 @@ def notes(
         unknown: Number of those that are mostly unknown to the backbone.
     """
     found, of = [], f"of {counted(texts)}"
+    if record.thresholds:
+        found.append(thresholds.in_words(record.thresholds))
     if minimum is not None:
         be = "is" if undecided == 1 else "are"
         task = record.task

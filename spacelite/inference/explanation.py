@@ -25,6 +25,7 @@ from spacelite.inference.concepts import concept_points
 from spacelite.inference.marks import Marked, marked
 from spacelite.inference.prediction import OnProgress
 from spacelite.inference.shares import Shares, require_shares
+from spacelite.metrics import thresholds
 from spacelite.runs import Run
 from spacelite.tasks import SINGLE_LABEL, Task
 
@@ -171,6 +172,11 @@ class Explanation:
             "The hidden states of all layers were computed again; logits from means that are "
             f"rounded, as a cache stores them, differ by up to {self.layer_difference:.0e}."
         )
+
+    @property
+    def decided(self) -> str:
+        """Which thresholds decided, as a sentence; "" if the run has none."""
+        return thresholds.in_words(self.thresholds)
 
     def block_shares(self, name: str) -> Array:
         """Each word's share from one block of the head, (W, C), shown in the same way as

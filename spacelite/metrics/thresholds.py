@@ -5,7 +5,7 @@ In: probabilities and labels of examples that the head was not trained on. Out: 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from spacelite.metrics.scores import METRICS, ratio
 Array = npt.NDArray[Any]
 
 USUAL = 0.5  # the threshold where none is chosen
+MOST_LABELS = 8  # whose thresholds are said
 ROUNDING = 1e-12  # figures that differ by less are equal
 SHORT_NAMES = {"f1": "f1_macro"}
 OPTIMISTIC = (
@@ -91,6 +92,17 @@ CRITERIA: dict[str, Criterion] = {
     "f1_macro": Criterion(lambda cuts: cuts.f1_macro, lambda cuts: cuts.f1),
     "accuracy": Criterion(lambda cuts: cuts.accuracy, lambda cuts: cuts.accuracy),
 }
+
+
+def in_words(thresholds: Mapping[str, float]) -> str:
+    """Which labels thresholds give, as a sentence; "" for none: `Decided by the run's threshold:
+    positive above 0.3120.`"""
+    if not thresholds:
+        return ""
+    said = [f"{label} above {value:.4f}" for label, value in thresholds.items()]
+    more = ", ..." if said[MOST_LABELS:] else ""
+    which = "threshold" if len(said) == 1 else "thresholds"
+    return f"Decided by the run's {which}: {', '.join(said[:MOST_LABELS])}{more}."
 
 
 def full_name(metric: Any) -> Any:
