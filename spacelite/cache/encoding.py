@@ -117,7 +117,11 @@ class Encoder:
         )
 
     def encode(
-        self, texts: Sequence[str], on_progress: OnProgress = lambda phase, done, total: None
+        self,
+        texts: Sequence[str],
+        on_progress: OnProgress = lambda phase, done, total: None,
+        *,
+        states: bool = True,
     ) -> Encoded:
         """The hidden states of N texts. Those that are neither in the store nor in a cache are run
         through the backbone, each once, and kept in the store; a second process that needs them
@@ -126,12 +130,15 @@ class Encoder:
         Args:
             texts: N texts, none of them empty.
             on_progress: Called with the phase (`tokenize`, `embed`), the amount done and the total.
+            states: Whether hidden states are needed; otherwise texts are only tokenized, and
+                `rows` is (T, 0).
 
         Raises:
             SpaceliteError: The backbone or a setting cannot be used, a text has no token, or disk
                 or memory are full.
         """
-        return _Encoding(self, texts, on_progress)()
+        encoding = _Encoding(self, texts, on_progress)
+        return encoding() if states else encoding.tokens_only()
 
 
 class _Encoding:
@@ -181,6 +188,12 @@ class _Encoding:
         layout = kept.layout()
         assert layout is not None  # noqa: S101 - a text was written, or was there
         return self._joined(found, layout)
+
+    def tokens_only(self) -> Encoded:
+        """The token ids, without hidden states."""
+        layout = Layout(width=0, dtype=self.encoder.dtype, pooled=False, layers=0)
+        nothing = States(np.empty((1, 0), layout.stored.numpy), None, None)
+        return self._joined(dict.fromkeys(self.first, nothing), layout)
 
     def _there(self, kept: TextStore, keys: dict[bytes, int]) -> dict[bytes, States]:
         """The texts that the store holds, by digest."""

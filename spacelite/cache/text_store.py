@@ -145,7 +145,7 @@ class TextStore:
                     "upgrade spacelite"
                 )
             return Layout(**content["layout"])
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise SpaceliteError(
@@ -167,7 +167,7 @@ class TextStore:
                     self._file = state.st_dev, state.st_ino
                 file.seek(self._read)
                 content = file.read()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             self._entries, self._read, self._file = {}, 0, None
             return self._entries
         except OSError as error:

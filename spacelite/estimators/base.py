@@ -49,10 +49,15 @@ class Encoding(BaseEstimator):  # type: ignore[misc]
             **given, backbone=backbone, cache_dir=None if folder is None else Path(folder)
         )
 
+    @property
+    def _needs_states(self) -> bool:
+        """Whether hidden states are needed; otherwise texts are only tokenized."""
+        return True
+
     def _encoded(self, given: Inputs, encoder: Encoder, on_progress: OnProgress) -> Encoded:
         """The hidden states of texts, or those that were given."""
         if not isinstance(given, HiddenStates):
-            return encoder.encode(given, on_progress)
+            return encoder.encode(given, on_progress, states=self._needs_states)
         none = np.empty((len(given.offsets) - 1, 0), np.float32)
         return Encoded(
             given.rows, given.offsets, np.empty(0, np.int64), none, none,
@@ -116,6 +121,11 @@ class TextClassifier(ClassifierMixin, Encoding):  # type: ignore[misc]
         return self
 
     @property
+    def _needs_states(self) -> bool:
+        of_ngrams = getattr(self, "blocks", None) == "ngrams"
+        return not (of_ngrams or issubclass(heads.kind(self.kind), heads.IdHead))
+
+    @property
     def validation_share(self) -> float | None:
         """The part of the examples on which the best epoch is chosen; None to keep the last."""
         return getattr(self, "validation_fraction", None)
@@ -149,7 +159,7 @@ class TextClassifier(ClassifierMixin, Encoding):  # type: ignore[misc]
         with reporting(self.progress) as on_progress:
             for start in range(0, len(given), PREDICTED_AT_ONCE):
                 texts = given[start : start + PREDICTED_AT_ONCE]
-                split = examples(encoder.encode(texts, on_progress), objective)
+                split = examples(self._encoded(texts, encoder, on_progress), objective)
                 logits.append(evaluation.predict(self.config_, parameters, objective, split))
         return np.concatenate(logits)
 
@@ -181,7 +191,8 @@ class TextClassifier(ClassifierMixin, Encoding):  # type: ignore[misc]
     def predict_proba(self, X: Any) -> Array:
         """The probability of each class, (N, C) float64; independent per label in a multi-label
         task."""
-        return self._task.probabilities(self._logits(X))
+        logits = self._logits(X)
+        return self._task.probabilities(logits)
 
     def predict(self, X: Any) -> Array:
         """The labels, (N,); 0 and 1, (N, C), in a multi-label task."""
@@ -230,7 +241,8 @@ class TextClassifier(ClassifierMixin, Encoding):  # type: ignore[misc]
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
         tags.input_tags.string = True
-        tags.input_tags.one_d_array = True
         reads_ids = issubclass(heads.kind(self.kind), heads.IdHead)
+        # An array of hidden states may have two or three dimensions; texts have one.
         tags.input_tags.two_d_array = tags.input_tags.three_d_array = not reads_ids
+        tags.input_tags.one_d_array = reads_ids
         return tags

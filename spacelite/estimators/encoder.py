@@ -82,7 +82,9 @@ class FrozenEncoder(TransformerMixin, Encoding):  # type: ignore[misc]
             ValueError: A text is missing or empty, or a parameter is invalid.
             SpaceliteError: The backbone cannot be used, or disk or memory are full.
         """
-        texts = self._texts(X)
+        return self._vectors(self._texts(X))
+
+    def _vectors(self, texts: list[str]) -> Array:
         with as_value_error():
             require("pooling", self.pooling or "first", known_pooling)
         with reporting(self.progress) as on_progress:
@@ -108,7 +110,6 @@ class FrozenEncoder(TransformerMixin, Encoding):  # type: ignore[misc]
         return tags
 
     def get_feature_names_out(self, input_features: Any = None) -> Array:
-        """Names of the vectors' dimensions, `frozenencoder0`, ... Texts must have been encoded
-        before, with the same parameters."""
-        width = self.transform(["a text"]).shape[1]
+        """Names of the vectors' dimensions, `frozenencoder0`, ..."""
+        width = self._vectors(["a text"]).shape[1]  # which the backbone alone tells
         return np.array([f"frozenencoder{number}" for number in range(width)], object)

@@ -53,7 +53,7 @@ def read(estimator: Any, X: Any, *, reset: bool) -> list[str] | HiddenStates:
     if hasattr(X, "to_numpy") and getattr(X, "ndim", 1) == 1:  # a Series
         values = list(X)
     if isinstance(values, Sequence) or (isinstance(values, np.ndarray) and values.ndim == 1):
-        first = next((one for one in values if isinstance(one, str)), None)
+        first = next((one for one in values if isinstance(one, str | bytes)), None)
         if first is not None:
             return _texts(values)
         if len(values) and all(isinstance(one, np.ndarray) and one.ndim == 2 for one in values):
@@ -85,7 +85,7 @@ def _texts(values: Any) -> list[str]:
     texts = list(values)
     for number, text in enumerate(texts, 1):
         if not isinstance(text, str):
-            missing = text is None or text != text or type(text).__name__ == "NAType"
+            missing = text is None or type(text).__name__ == "NAType" or text != text
             what = "is missing" if missing else f"is no text but a {type(text).__name__}"
             raise ValueError(f"X[{number - 1}] {what} ({text!r}): give strings, or leave it out")
         if not text.strip():
@@ -140,7 +140,8 @@ class Labels:
             y = y.toarray()
         if hasattr(y, "to_numpy"):
             y = y.to_numpy()
-        if np.ndim(y) == 2 and np.shape(y)[1] > 1:
+        y = np.asarray(y)
+        if y.ndim == 2 and y.shape[1] > 1:
             return cls._indicators(name, y)
         y = column_or_1d(y, warn=True)
         if y.dtype.kind == "f" or (y.dtype.kind == "O" and any(one != one for one in y)):

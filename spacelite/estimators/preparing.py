@@ -38,10 +38,11 @@ class Prepared:
         X: N texts, or hidden states.
         y: N labels, or (N, C) of 0 and 1.
         sample_weight: The weight of each example, (N,); None if all weigh 1.
+        keep_all: Whether examples of weight 0 are kept.
 
     Attributes:
-        labels: The labels of the examples that have a weight above 0.
-        rows: The indices of these examples in X.
+        labels: The labels of all examples.
+        rows: The indices in X of the examples that are kept.
         weights: Their weights; None if all are 1.
         encoder: How texts are embedded; None for hidden states.
         data: The examples.
@@ -52,14 +53,22 @@ class Prepared:
         SpaceliteError: The backbone cannot be used, or disk or memory are full.
     """
 
-    def __init__(self, estimator: Any, X: Any, y: Any, sample_weight: Any = None) -> None:
+    def __init__(
+        self,
+        estimator: Any,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        keep_all: bool = False,
+    ) -> None:
         given = read(estimator, X, reset=True)
         self.labels = labels = Labels.of(estimator, y)
         count = len(given) if isinstance(given, list) else len(given.offsets) - 1
         check_consistent_length(range(count), labels.values)
         self.rows, self.weights = np.arange(count), None
         if sample_weight is not None:
-            self._weigh(estimator, sample_weight)
+            self._weigh(estimator, sample_weight, keep_all)
         self.encoder = estimator._encoder() if isinstance(given, list) else None
         self.device = resolve_device(estimator.device)
         task = MULTI_LABEL if labels.several else SINGLE_LABEL
@@ -73,20 +82,21 @@ class Prepared:
         names = [str(name) for name in labels.classes]
         self.data = ArrayData({"train": split}, names, encoded.layers)
 
-    def _weigh(self, estimator: Any, sample_weight: Any) -> None:
+    def _weigh(self, estimator: Any, sample_weight: Any, keep_all: bool) -> None:
         weights = _check_sample_weight(
             sample_weight, self.rows, dtype=np.float64, ensure_non_negative=True
         )
         if not weights.any():
             raise ValueError("sample_weight: all weights are zero")
-        self.rows = np.flatnonzero(weights)
-        kept = self.labels.values[self.rows]
+        seen = np.flatnonzero(weights)
+        kept = self.labels.values[seen]
         if not self.labels.several and len(np.unique(kept)) < 2:
             raise ValueError(
                 f"{type(estimator).__name__} needs examples of at least two classes, and those "
                 f"with a weight above 0 have one class: {self.labels.classes[kept[0]]}"
             )
-        weights = weights[self.rows]
+        if not keep_all:
+            self.rows, weights = seen, weights[seen]
         self.weights = None if (weights == 1).all() else weights
 
     def configured(self, estimator: Any, count: int) -> tuple[HeadConfig, TrainingConfig]:

@@ -140,7 +140,7 @@ class SpaceSearchCV(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):  # type
                 )
             embedding = estimator._encoder()
             if embedding not in prepared:
-                prepared[embedding] = Prepared(estimator, X, y, sample_weight)
+                prepared[embedding] = Prepared(estimator, X, y, sample_weight, keep_all=True)
             data = prepared[embedding]
             folds = [_Fold(data, train, test) for train, test in splits]
             examples = round(float(np.mean([len(fold.seen) for fold in folds])))
@@ -219,14 +219,14 @@ class _Fold:
 
     Attributes:
         data: All examples.
-        seen: The examples that are trained on, as indices into `data.rows`.
-        test: Those that are held out, as indices into X.
+        seen: The indices of the examples that are trained on.
+        test: The indices of those that are held out.
     """
 
     def __init__(self, data: Prepared, train: Array, test: Array) -> None:
         self.data, self.test = data, test
-        self.seen = np.flatnonzero(np.isin(data.rows, train))
-        values = data.labels.values[data.rows[self.seen]]
+        self.seen = train if data.weights is None else train[data.weights[train] > 0]
+        values = data.labels.values[self.seen]
         if not data.labels.several and len(np.unique(values)) < 2:
             raise ValueError(
                 "a fold's training examples have one class: give fewer folds, or folds that are "
@@ -234,7 +234,7 @@ class _Fold:
             )
 
     def weights(self) -> Array:
-        """The weight of each of `data.rows` for the fold's heads."""
+        """The weight of each example for the fold's heads."""
         own = np.zeros(len(self.data.rows))
         own[self.seen] = 1.0
         return own if self.data.weights is None else own * self.data.weights
@@ -275,24 +275,18 @@ class _Pass:
             )  # fmt: skip
             for number, config in enumerate(in_epochs):
                 own = learned[number * len(weights) : (number + 1) * len(weights)]
-                logits[config] = [self._of_all(one.logits) for one in own]
+                logits[config] = [one.logits for one in own]
         for config in unlike:
             if not config.in_epochs:
                 fits = fit_on(
                     data, config, weights, self._training.class_weights, device=device, split=split
                 )
-                logits[config] = [self._of_all(one.logits) for one in fits]
+                logits[config] = [one.logits for one in fits]
         seconds = (time.perf_counter() - started) / len(self._configs) / len(self._folds)
         return {
             number: _Result(self._folds, logits[config], seconds)
             for number, config in self._configs.items()
         }
-
-    def _of_all(self, logits: Array) -> Array:
-        """Logits of all examples of X: NaN for those of weight 0."""
-        found = np.full((len(self._data.labels.values), logits.shape[1]), np.nan, np.float32)
-        found[self._data.rows] = logits
-        return found
 
 
 class _Judged(ClassifierMixin, BaseEstimator):  # type: ignore[misc]

@@ -1,0 +1,300 @@
+"""The store of single texts: every text is embedded once, whatever asks for it and in however many
+processes; and what is there survives kills, full disks and damaged bytes."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import refusal, texts
+from sklearn.model_selection import GridSearchCV, cross_val_score
+
+import spacelite
+from spacelite import FrozenEncoder, SpaceClassifier, SpaceSearchCV
+from spacelite.backbones import Backbone, shared
+from spacelite.cache import text_store
+from spacelite.cache.encoding import Encoder
+from spacelite.cache.text_store import RECORD
+
+
+@pytest.fixture
+def encoder(bert, tmp_path):
+    return Encoder(backbone=str(bert), cache_dir=tmp_path)
+
+
+def files_of(tmp_path):
+    (folder,) = (tmp_path / "texts").iterdir()
+    return folder / "rows", folder / "index"
+
+
+class Counting(SpaceClassifier):
+    """Notes each text that the backbone runs, in whatever process, in a file of the store."""
+
+    def fit(self, X, y, sample_weight=None):
+        count_calls(self.cache_dir)
+        return super().fit(X, y, sample_weight)
+
+    def _logits(self, X):
+        count_calls(self.cache_dir)
+        return super()._logits(X)
+
+
+def count_calls(folder):
+    if not hasattr(Backbone, "counted"):
+        Backbone.counted = real = Backbone.hidden_states
+
+        def counting(self, ids, type_ids, mask):
+            with (Path(Backbone.counted_in) / "run.txt").open("a") as file:
+                file.writelines(" ".join(map(str, row)) + "\n" for row in ids.tolist())
+            return real(self, ids, type_ids, mask)
+
+        Backbone.hidden_states = counting
+    Backbone.counted_in = folder
+
+
+@pytest.fixture
+def uncounted():
+    yield
+    if hasattr(Backbone, "counted"):
+        Backbone.hidden_states = Backbone.counted
+        del Backbone.counted
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_grid_search_embeds_each_text_once(jobs, bert, tmp_path, uncounted):
+    """Five folds, 12 settings: 60 trainings and one more, on as many texts."""
+    count = 2000 if jobs == 1 else 300
+    own, labels = texts(count, seed=3, longest=6), np.arange(count) % 2
+    head = Counting(
+        epochs=1, batch_size=500, backbone=str(bert), cache_dir=str(tmp_path), max_length=16
+    )
+    grid = {"latent": [2, 3], "inter": [0, 0.1, 0.2], "random_state": [0, 1]}
+    GridSearchCV(head, grid, cv=5, n_jobs=jobs).fit(own, labels)
+    run = (tmp_path / "run.txt").read_text().splitlines()
+    encoded = Encoder(backbone=str(bert), max_length=16).encode(own, states=False)
+    ids = np.split(encoded.token_ids, encoded.offsets[1:-1])
+    assert sorted(run) == sorted({" ".join(map(str, one.tolist())) for one in ids})
+    SpaceSearchCV(head, grid, cv=5).fit(own, labels)
+    cross_val_score(head, own[::-1], labels, n_jobs=jobs)
+    assert len((tmp_path / "run.txt").read_text().splitlines()) == len(run)
+
+
+def test_hidden_states_against_a_cache(encoder, bert, tmp_path):
+    """What `embed` writes, for texts of different lengths, and each repeated text the same."""
+    own = texts(50, seed=1)
+    own += own[:10]
+    found = encoder.encode(own)
+    cache = spacelite.embed(
+        texts=own * 2, labels=[0, 1] * 60, backbone=bert, cache_dir=tmp_path / "other",
+        reuse=False, progress=False,
+    )  # fmt: skip
+    with cache.open() as opened:
+        rows = {
+            tuple(ids.tolist()): split.read_hidden(row, row + 1)
+            for split in opened.splits.values()
+            for row, ids in enumerate(np.split(split.read_token_ids(), split.offsets[1:-1]))
+        }
+    for low, high in zip(found.offsets[:-1], found.offsets[1:], strict=True):
+        expected = rows[tuple(found.token_ids[low:high].tolist())]
+        np.testing.assert_allclose(found.rows[low:high], expected, atol=2e-3)
+    np.testing.assert_array_equal(found.rows[: found.offsets[10]], found.rows[found.offsets[50] :])
+    assert found.pooled.shape == (60, 16) and found.layer_means.shape == (60, 48)
+    in_memory = Encoder(backbone=str(bert)).encode(own)
+    np.testing.assert_allclose(in_memory.rows, found.rows, atol=2e-3)
+
+
+def test_caches_of_the_same_folder_are_used(bert, tmp_path, calls):
+    """A data set that was embedded is not embedded again by an estimator."""
+    own = list(dict.fromkeys(texts(60, seed=2)))
+    spacelite.embed(
+        texts=own, labels=np.arange(len(own)) % 2, backbone=bert, cache_dir=tmp_path, progress=False
+    )
+    calls.clear()
+    encoder = Encoder(backbone=str(bert), cache_dir=tmp_path)
+    found = encoder.encode([*own, "a text that is new"])
+    assert sum(calls) == 1
+    fresh = Encoder(backbone=str(bert)).encode([*own, "a text that is new"])
+    np.testing.assert_allclose(found.rows, fresh.rows, atol=2e-3)
+
+
+def test_other_settings_have_a_store_of_their_own(bert, tmp_path, calls):
+    base = {"backbone": str(bert), "cache_dir": tmp_path}
+    for given in (
+        {},
+        {"layer": 1},
+        {"max_length": 8},
+        {"dtype": "float32"},
+        {"padding": "max_length", "max_length": 8},
+    ):
+        Encoder(**base, **given).encode(["a good film", "a bad film"])
+    assert len(list((tmp_path / "texts").iterdir())) == 5
+    assert sorted(texts for _, texts, _ in text_store.stores(tmp_path)) == [2] * 5
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from spacelite.backbones import Backbone
+from spacelite.cache import encoding
+from spacelite.cache.encoding import Encoder
+encoding.COMMIT_SECONDS = 0
+real, count = Backbone.hidden_states, [0]
+def slow(self, *given):
+    count[0] += 1
+    if count[0] == 6:
+        print("now", flush=True)
+        import time; time.sleep(60)
+    return real(self, *given)
+Backbone.hidden_states = slow
+sys.path.insert(0, sys.argv[3])
+from conftest import texts
+Encoder(backbone=sys.argv[1], cache_dir=Path(sys.argv[2]), tokens_per_batch=64).encode(texts(60))
+"""
+
+
+def test_kill_9(bert, tmp_path, calls):
+    """What was committed stays; the rest is embedded by the next one, and nothing twice."""
+    folder = Path(__file__).parent
+    command = [sys.executable, "-c", KILLED, str(bert), str(tmp_path), str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"now\n"
+        process.send_signal(signal.SIGKILL)
+    rows, index = files_of(tmp_path)
+    before = index.stat().st_size // RECORD.itemsize
+    assert before > 0
+    with rows.open("ab") as file:  # bytes of a text that has no record
+        file.write(b"half")
+    found = Encoder(backbone=str(bert), cache_dir=tmp_path).encode(texts(60))
+    ids = np.split(found.token_ids, found.offsets[1:-1])
+    assert sum(calls) == len({one.tobytes() for one in ids}) - before
+    fresh = Encoder(backbone=str(bert)).encode(texts(60))
+    np.testing.assert_allclose(found.rows, fresh.rows, atol=2e-3)
+
+
+def test_a_half_written_record(encoder, tmp_path, calls):
+    own = texts(20)
+    first = encoder.encode(own)
+    _, index = files_of(tmp_path)
+    with index.open("ab") as file:
+        file.write(b"\1" * (RECORD.itemsize // 2))
+    calls.clear()
+    np.testing.assert_array_equal(encoder.encode(own).rows, first.rows)
+    assert not calls
+    encoder.encode([*own, "a new film"])
+    assert index.stat().st_size % RECORD.itemsize == 0
+    np.testing.assert_array_equal(
+        Encoder(backbone=encoder.backbone, cache_dir=tmp_path).encode(own).rows, first.rows
+    )
+
+
+@pytest.mark.parametrize("name", ["rows", "index"])
+def test_a_damaged_byte(name, encoder, bert, tmp_path, calls):
+    """The text that it belongs to is embedded again."""
+    own = list(dict.fromkeys(texts(20)))
+    first = encoder.encode(own)
+    path = dict(zip(("rows", "index"), files_of(tmp_path), strict=True))[name]
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(bytes(content))
+    forget_indexes()
+    calls.clear()
+    again = encoder.encode(own)
+    assert sum(calls) == 1
+    np.testing.assert_allclose(again.rows, first.rows, atol=2e-3)
+    calls.clear()
+    encoder.encode(own)
+    assert not calls
+
+
+def forget_indexes():
+    from spacelite.cache import encoding
+
+    encoding._store.cache_clear()
+
+
+def test_damaged_settings(encoder, tmp_path):
+    encoder.encode(["a film"])
+    rows, _ = files_of(tmp_path)
+    (rows.parent / "settings.json").write_text("{")
+    assert "delete the folder" in refusal(encoder.encode, ["a film"])
+    (rows.parent / "settings.json").write_text('{"format": 9, "layout": {}}')
+    assert "upgrade spacelite" in refusal(encoder.encode, ["a film"])
+
+
+def test_a_deleted_store_is_begun_anew(encoder, tmp_path):
+    import shutil
+
+    own = texts(10)
+    first = encoder.encode(own)
+    shutil.rmtree(tmp_path / "texts")
+    np.testing.assert_array_equal(encoder.encode(own).rows, first.rows)
+
+
+def test_a_full_disk(encoder, tmp_path, monkeypatch, calls):
+    """One line; what was written stays, and nothing half written is trusted."""
+    own = texts(40)
+    encoder.encode(own[:10])
+    real, left = os.pwrite, [5]
+
+    def full(file, content, offset):
+        left[0] -= 1
+        if left[0] < 0:
+            real(file, content[: len(content) // 2], offset)
+            raise OSError(28, "No space left on device")
+        return real(file, content, offset)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(text_store.os, "pwrite", full)
+        message = refusal(encoder.encode, own)
+    assert "No space left on device" in message and "cache_dir" in message
+    forget_indexes()
+    fresh = Encoder(backbone=encoder.backbone).encode(own)
+    np.testing.assert_allclose(encoder.encode(own).rows, fresh.rows, atol=2e-3)
+
+
+def test_a_folder_that_cannot_be_written(bert, tmp_path):
+    (tmp_path / "file").write_text("")
+    encoder = Encoder(backbone=str(bert), cache_dir=tmp_path / "file")
+    assert "cannot be written" in refusal(encoder.encode, ["a film"])
+
+
+def test_two_threads_at_once(bert, tmp_path, calls):
+    """The second waits for the first, and finds its texts."""
+    own, found = list(dict.fromkeys(texts(40))), []
+
+    def encode():
+        found.append(Encoder(backbone=str(bert), cache_dir=tmp_path).encode(own).rows)
+
+    shared.loaded(Encoder(backbone=str(bert)).files, layer=-1, device="cpu", all_layers=True)
+    calls.clear()
+    threads = [threading.Thread(target=encode) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(calls) == len(own)
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_array_equal(found[0], found[2])
+
+
+def test_a_changed_backbone_has_another_store(tmp_path, bert):
+    """A local folder whose weights were replaced, in the same process."""
+    import shutil
+
+    from conftest import save_backbone
+
+    folder = tmp_path / "backbone"
+    shutil.copytree(bert, folder)
+    encoder = FrozenEncoder(backbone=str(folder), cache_dir=tmp_path / "cache")
+    before = encoder.transform(["a good film"])
+    time.sleep(0.01)
+    shutil.rmtree(folder)
+    save_backbone("bert", folder, seed=1)
+    after = encoder.transform(["a good film"])
+    assert np.abs(before - after).max() > 0.01
+    assert len(list((tmp_path / "cache" / "texts").iterdir())) == 2
