@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -20,6 +21,7 @@ from .options import (
     Latent,
     LearningRates,
     MaxNgram,
+    SampleWeightColumn,
     Schedule,
     Seeds,
     WeightDecays,
@@ -34,6 +36,14 @@ def cv(
     folds: Annotated[int, typer.Option(help="Number of folds, stratified by label.")] = 5,
     repeats: Annotated[int, typer.Option(help="How often the examples are divided anew.")] = 1,
     seed: Annotated[int, typer.Option(help="Seed of the divisions.")] = 0,
+    group_column: Annotated[
+        str | None,
+        typer.Option(
+            help="Column with the group of each training example, such as its author, which is in "
+            "one fold as a whole: the data that were embedded are read again."
+        ),
+    ] = None,
+    sample_weight_column: SampleWeightColumn = None,
     cache: CacheName = None,
     head: Annotated[
         str,
@@ -87,6 +97,14 @@ def cv(
             "--no-baselines", help="Leave out tfidf and logreg on the mean on the same folds."
         ),
     ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the predictions for each training example, by the heads that did not see "
+            "it, to this csv file.",
+            metavar="FILE",
+        ),
+    ] = None,
     device: Device = "auto",
     cache_dir: CacheDir = CACHE_DIR,
     as_json: Json = False,
@@ -96,6 +114,7 @@ def cv(
     Options with (s) take comma lists: every combination is cross-validated.
     """
     from spacelite import api
+    from spacelite.data import writers
     from spacelite.heads.grid import seed_list
     from spacelite.reports.document.cross_validation import summary
 
@@ -112,6 +131,8 @@ def cv(
         "max_ngram": optional_list("--max-ngram", max_ngram, int),
     }
     numbers = seed_list(seeds)
+    if out is not None:
+        writers.check_place(out)  # before the work
     chosen = console.chosen_cache(cache, cache_dir)
     with console.progress() as on_progress:
         found = api.cross_validate(
@@ -119,6 +140,8 @@ def cv(
             folds=folds,
             repeats=repeats,
             seed=seed,
+            groups=group_column,
+            sample_weight=sample_weight_column,
             **grid,
             seeds=numbers,
             epochs=number_or_auto("--epochs", epochs),
@@ -131,9 +154,13 @@ def cv(
             cache_dir=cache_dir,
             progress=on_progress,
         )
+    if out is not None:
+        found.save(out)
     if as_json:
         console.print_json(found.as_json())
         return
     tables.show(found.table())
     for sentence in summary(found.result):
         console.out().print(sentence, markup=False)
+    if out is not None:
+        console.out().print(f"predictions written to {out}", soft_wrap=True, markup=False)

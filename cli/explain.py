@@ -107,6 +107,8 @@ def _print(result: Explanation, label: int, example: str | None) -> None:
     table.add_section()
     table.add_row(Text("logit", style="bold"), f"{result.logits_shown[label]:+.4f}")
     say(table)
+    if result.decided:
+        say(Text(result.decided, style="dim"))
     if result.unknown:
         say(Text(result.unknown, style="dim"))
     say(Text(result.legend(label), style="dim"))

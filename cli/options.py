@@ -76,6 +76,13 @@ TextColumn = Annotated[
 LabelColumn = Annotated[
     str | None, typer.Option(help="Name of the label column, if it is not an obvious one.")
 ]
+SampleWeightColumn = Annotated[
+    str | None,
+    typer.Option(
+        help="Column with the weight of each training example in the losses: the data that were "
+        "embedded are read again."
+    ),
+]
 LabelsAs = Annotated[
     str,
     typer.Option(
@@ -98,7 +105,12 @@ TokensPerBatch = Annotated[
 ]
 
 # Arguments of the library whose options have other names.
-OPTIONS = {"labels": "--map", "learning_rate": "--lr"}
+OPTIONS = {
+    "labels": "--map",
+    "learning_rate": "--lr",
+    "groups": "--group-column",
+    "sample_weight": "--sample-weight-column",
+}
 
 T = TypeVar("T")
 

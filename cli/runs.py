@@ -190,6 +190,8 @@ def _print_run(run: Run, cache_file: str | None) -> None:
             for name, value in record.settings.items()
             if value is not None
         ),
+        "thresholds": ", ".join(f"{key} {value:.4f}" for key, value in record.thresholds.items())
+        or None,
         "best epoch": record.best_epoch,
         "training": f"{record.seconds:.1f} s, with {record.heads_in_pass} "
         f"head{'s' if record.heads_in_pass > 1 else ''} in the pass",

@@ -23,6 +23,7 @@ from .options import (
     Latent,
     LearningRates,
     MaxNgram,
+    SampleWeightColumn,
     Schedule,
     Seeds,
     WeightDecays,
@@ -129,6 +130,7 @@ def train(
     class_weights: Annotated[
         str, typer.Option(help="Weights of the classes in the loss: none or balanced.")
     ] = "none",
+    sample_weight_column: SampleWeightColumn = None,
     patience: Annotated[
         int | None,
         typer.Option(help="Stop a head after this many epochs without a better --monitor."),
@@ -136,6 +138,15 @@ def train(
     monitor: Annotated[
         str, typer.Option(help="Validation metric that --patience watches and --search compares.")
     ] = "f1_macro",
+    threshold: Annotated[
+        str | None,
+        typer.Option(
+            help="Choose each head's decision threshold on validation for f1 (macro F1) or "
+            "accuracy, where a text has one of two labels or any number of labels.  [default: "
+            "the most probable label, or those above one half]",
+            show_default=False,
+        ),
+    ] = None,
     no_baselines: Annotated[
         bool,
         typer.Option(
@@ -201,8 +212,10 @@ def train(
             schedule=schedule,
             clip_norm=clip_norm,
             class_weights=class_weights,
+            sample_weight=sample_weight_column,
             patience=patience,
             monitor=monitor,
+            threshold=threshold,
             baselines=not no_baselines,
             device=device,
             resume=resume,
@@ -234,6 +247,8 @@ def _print(runs: Runs, cache_dir: Path, seconds: float) -> None:
     tables.show(runs.table(), ruled=False)
     if runs.baseline:
         console.out().print(runs.baseline, soft_wrap=True, markup=False)
+    if runs.thresholds:
+        console.out().print(runs.thresholds, soft_wrap=True, markup=False)
     if runs.search:
         console.out().print(runs.search, soft_wrap=True, markup=False)
     trained = len(runs) - runs.before

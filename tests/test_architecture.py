@@ -22,11 +22,11 @@ ORDER = {
     "progress": [],
     "lazy": [],
     "hub": [],
-    "metrics": ["scores", "calibration", "predictions", "significance", "__init__"],
+    "metrics": ["scores", "thresholds", "calibration", "predictions", "significance", "__init__"],
     "tasks": ["base", "majority", "single_label", "multi_label", "__init__"],
     "data": [
         "splits", "dialect", "sources", "demo", "columns", "labels", "known", "loading", "inputs",
-        "streams", "writers", "__init__",
+        "rereading", "streams", "writers", "__init__",
     ],
     "backbones": [
         "files", "tokenizer", "unknown", "words", "model", "forward", "shared", "__init__",
@@ -43,8 +43,8 @@ ORDER = {
     ],
     "training": [
         "config", "auto", "advice", "machine", "stream", "batches", "optimizer", "engine",
-        "updates", "evaluation", "fits", "checkpoints", "memory", "trained", "assembly", "search",
-        "weighted", "loop", "__init__",
+        "updates", "evaluation", "thresholds", "fits", "checkpoints", "memory", "trained",
+        "assembly", "search", "weighted", "loop", "__init__",
     ],
     "runs": ["reading", "record", "store", "caches", "names", "listing", "__init__"],
     "inference": [
@@ -69,7 +69,7 @@ ORDER = {
     ],
     "api": [
         "arguments", "results", "streams", "runs", "lists", "baselines", "presets", "searching",
-        "choosing", "embedding", "training", "cross_validation", "auditing", "saved",
+        "choosing", "columns", "embedding", "training", "cross_validation", "auditing", "saved",
         "__init__",
     ],
     "estimators": [

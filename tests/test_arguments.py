@@ -44,6 +44,12 @@ def made(tmp_path_factory, bert, reviews):
                 spacelite.cross_validate,
                 {"cache": cache, "head": "logreg", "baselines": False, "folds": 2, **quiet},
             ),
+            "save cross-validation": (
+                spacelite.cross_validate(
+                    cache, head="logreg", baselines=False, folds=2, **quiet
+                ).save,
+                {"path": page},
+            ),
             "audit": (
                 spacelite.audit,
                 {"cache": cache, "head": "tfidf", "folds": 2, "device": "cpu"},
@@ -70,7 +76,8 @@ def made(tmp_path_factory, bert, reviews):
 CALLS = (
     "embed", "embed texts", "find_cache", "train", "load_run", "load_runs", "report", "best",
     "predict", "explain", "explain example", "evaluate", "evaluate cache", "save explanation",
-    "text of report", "cross_validate", "audit", "save audit",
+    "text of report", "cross_validate", "save cross-validation", "audit",
+    "save audit",
 )  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """Cross-validation: folds against scikit-learn, heads against training them alone, figures against
 scikit-learn's metrics, the corrected t-test against its formula."""
 
+import csv
 import json
 
 import numpy as np
@@ -210,3 +211,70 @@ def test_a_group_that_holds_a_label_is_refused(bert, tmp_path):
         spacelite.cross_validate, cache, groups=groups, folds=2, epochs=1, progress=False
     )
     assert "would be trained on a single label; use other groups" in message
+
+
+def test_predictions_of_unseen_examples_are_written(cache, found, tmp_path):
+    out = tmp_path / "held out.csv"
+    spacelite.api.CrossValidated(found, spacelite.find_cache(cache.path)).save(out)
+    with out.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    labels, names = cache.splits["train"].labels, cache.label_names
+    assert [int(row["index"]) for row in rows] == list(range(120))
+    assert [int(row["row"]) for row in rows] == list(range(1, 121))
+    assert {row["file"] for row in rows} == {"train.jsonl"}
+    assert [row["label"] for row in rows] == [names[label] for label in labels]
+    for repeat in range(2):
+        said = f" (repeat {repeat + 1})"
+        assert [int(row[f"fold{said}"]) for row in rows] == found.fold[repeat].tolist()
+        for head, system in found.named.items():
+            logits = system.logits[repeat].astype(float)
+            chances = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+            for number, name in enumerate(names):
+                own = [float(row[f"{head}{said} probability_{name}"]) for row in rows]
+                assert own == pytest.approx(chances[:, number], abs=1e-6)
+            predicted = [row[f"{head}{said} predicted"] for row in rows]
+            assert predicted == [names[label] for label in chances.argmax(axis=1)]
+            right = np.array([row["label"] for row in rows]) == predicted
+            figures = [right[found.fold[repeat] == fold].mean() for fold in range(4)]
+            assert figures == pytest.approx(system.figures["accuracy"][repeat])
+    assert len(rows[0]) == 4 + 2 * (1 + len(CONFIGS) * 4)
+
+
+def test_the_command_writes_predictions(cache, tmp_path):
+    out = tmp_path / "held.csv"
+    command = ["cv", "--cache", str(cache.path), "--folds", "3", "--head", "logreg",
+               "--cache-dir", str(tmp_path), "--out"]  # fmt: skip
+    done = CliRunner().invoke(app, [*command, str(out)])
+    assert done.exit_code == 0, done.output
+    assert f"predictions written to {out}" in done.stdout
+    header, *lines = out.read_text().splitlines()
+    assert header == (
+        "index,file,row,label,fold,logreg (first) predicted,logreg (first) probability_0,"
+        "logreg (first) probability_1,logreg (first) probability_2"
+    )
+    assert len(lines) == 120
+    refused = CliRunner().invoke(app, [*command, str(tmp_path / "no" / "f.csv")])
+    assert refused.exit_code == 1 and "there is no folder" in refused.stderr
+
+
+def test_predictions_of_several_labels_have_semicolons(bert, tmp_path):
+    own = texts(30, seed=2)
+    labels = [[name for name in ("a", "film") if name in text.split()] for text in own]
+    there = {"backbone": bert, "device": "cpu", "cache_dir": tmp_path, "progress": False}
+    cache = spacelite.embed(texts=own, labels=labels, **there)
+    found = spacelite.cross_validate(
+        cache, head="logreg", folds=2, baselines=False, progress=False, device="cpu"
+    )
+    found.save(tmp_path / "held.csv")
+    with (tmp_path / "held.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    with cache.open() as opened:
+        expected = [opened.task.label_names(one, opened.label_names)
+                    for one in opened.splits["train"].labels]  # fmt: skip
+    assert [row["labels"] for row in rows] == [";".join(one) for one in expected]
+    assert any(";" in row["labels"] for row in rows)
+    for row in rows:
+        given = [name for name in ("a", "film") if float(row[f"logreg (first) probability_{name}"])
+                 > 0.5]  # fmt: skip
+        assert row["logreg (first) predicted"] == ";".join(given)
+    assert "cannot be written" in refusal(found.save, tmp_path / "no" / "f.csv")

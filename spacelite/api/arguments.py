@@ -100,11 +100,20 @@ def _column(value: Any) -> str:
     return _text(value) if isinstance(value, str) else str(_whole_number(value))
 
 
-def _groups(value: Any) -> list[str]:
-    """The groups of examples as strings: numbers, names, or anything else that tells them apart."""
-    if isinstance(value, str | bytes) or (hasattr(value, "keys") and not hasattr(value, "tolist")):
+def _values(value: Any) -> list[Any] | str:
+    """A value of each example, or the name of the column that holds them."""
+    if isinstance(value, str):
+        return _text(value)
+    if isinstance(value, bytes) or (hasattr(value, "keys") and not hasattr(value, "tolist")):
         raise TypeError(value)
-    return [str(each) for each in value]
+    return list(value)
+
+
+def _groups(value: Any) -> list[str] | str:
+    """The groups of examples as strings: numbers, names, or anything else that tells them apart;
+    or the name of a column."""
+    values = _values(value)
+    return values if isinstance(values, str) else [str(each) for each in values]
 
 
 NAME = Kind("give a name (a string)", _text)
@@ -116,7 +125,12 @@ WHOLE_NUMBER = Kind("give a whole number", _whole_number)
 FLAG = Kind("give True or False", _flag)
 
 NAMES = Kind("give a name or a list of names", _names)
-GROUPS = Kind("give a list with the group of each training example", _groups)
+GROUPS = Kind(
+    "give a list with the group of each training example, or the name of a column", _groups
+)
+WEIGHTS = Kind(
+    "give a list with the weight of each training example, or the name of a column", _values
+)
 CONDITIONS = Kind('give {"setting": value}', _conditions)
 EXAMPLE = replace(NAME, needed="give the split and the number of an example: example='test:17'")
 LABEL = Kind("give a label's name", _label)

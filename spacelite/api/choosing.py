@@ -14,7 +14,10 @@ from spacelite.training import TrainingConfig, auto
 
 # Arguments that a search may choose, where they are not given.
 SEARCHED = ("latent", "blocks", "max_ngram", "learning_rate", "weight_decay")
-OF_TRAINING = ("data_seed", "schedule", "clip_norm", "class_weights", "patience", "monitor")
+OF_TRAINING = (
+    "data_seed", "schedule", "clip_norm", "class_weights", "patience", "monitor", "threshold",
+    "sample_weight",
+)  # fmt: skip
 OF_GRID = ("inter", "intra", "pooling", "C", "ensemble")
 
 
@@ -44,7 +47,8 @@ def chosen_heads(
 
     Args:
         cache: The cache to train on, open for reading.
-        given: The arguments of `train` that choose heads and their training.
+        given: The arguments that choose heads and their training. Settings of the training that are
+            not there have their defaults.
         others: Settings of kinds of heads that `train` has no argument for.
         search: Whether there is a search.
         arguments: The names of all arguments, which messages may suggest.
@@ -67,7 +71,7 @@ def chosen_heads(
     training = TrainingConfig(
         epochs=numbers.epochs,
         batch_size=numbers.batch_size,
-        **{key: given[key] for key in OF_TRAINING},
+        **{key: given[key] for key in OF_TRAINING if key in given},
     )
     named = {
         **{key: given[key] for key in OF_GRID},

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import numpy.typing as npt
 
-from spacelite.api.arguments import GROUPS, NAMES, checked
+from spacelite import files
+from spacelite.api.arguments import FILE, GROUPS, NAMES, WEIGHTS, checked
 from spacelite.api.embedding import CACHE_DIR, find_cache
 from spacelite.api.results import CACHE, EmbeddedDataset
+from spacelite.cache import texts
+from spacelite.data.writers import csv_lines
 from spacelite.errors import SpaceliteError
 from spacelite.metrics.scores import METRICS
 from spacelite.progress import Progress, reporting
@@ -59,6 +61,42 @@ class CrossValidated:
         """The table as it is printed."""
         return table(self.result)
 
+    @checked(path=FILE)
+    def save(self, path: str | Path) -> None:
+        """Write the predictions for the training examples, by the heads that did not see them, to a
+        csv file: a row per example with `index`, `file`, `row` and its `label` (`labels` with
+        semicolons between them in multi-label data). For each repeat there follow the example's
+        `fold` and, of each head, `<head> predicted` and `<head> probability_<label>` of every
+        label; with several repeats, `(repeat 2)` follows `fold` and the head's name.
+
+        Raises:
+            SpaceliteError: The file cannot be written, or the cache is gone.
+        """
+        with self.cache.open() as cache:
+            task, names = cache.task, cache.label_names
+            origin = texts.files_and_rows(cache, "train")
+        (label,) = task.as_json([])
+        columns: dict[str, Sequence[Any]] = {"index": range(len(self.result.labels))}
+        for name, own in zip(("file", "row"), origin, strict=True):
+            columns[name] = [""] * len(self.result.labels) if own is None else own.tolist()
+        columns[label] = [task.label_names(one, names) for one in self.result.labels]
+        for repeat, fold in enumerate(self.result.fold):
+            said = f" (repeat {repeat + 1})" if self.result.repeats > 1 else ""
+            columns[f"fold{said}"] = fold.tolist()
+            for head, system in self.result.named.items():
+                chances = task.probabilities(system.logits[repeat])
+                predicted = task.decide_from_probabilities(chances)
+                columns[f"{head}{said} predicted"] = [
+                    task.label_names(one, names) for one in predicted
+                ]
+                for name, values in zip(names, chances.T.tolist(), strict=True):
+                    columns[f"{head}{said} probability_{name}"] = [f"{each:.6f}" for each in values]
+        lines = [list(columns), *zip(*columns.values(), strict=True)]
+        try:
+            files.write_bytes(Path(path), csv_lines(lines).encode())
+        except OSError as error:
+            raise SpaceliteError(f"{path} cannot be written: {error.strerror}") from error
+
     def as_json(self) -> dict[str, Any]:
         """The figures as `cv --json` prints them."""
         return {"cache": self.cache.name, **self.result.as_json()}
@@ -70,14 +108,15 @@ class CrossValidated:
         return fragment.table(self.table())
 
 
-@checked(cache=CACHE, head=NAMES, groups=GROUPS)
+@checked(cache=CACHE, head=NAMES, groups=GROUPS, sample_weight=WEIGHTS)
 def cross_validate(
     cache: EmbeddedDataset | str | Path | None = None,
     *,
     folds: int = 5,
     repeats: int = 1,
     seed: int = 0,
-    groups: Sequence[Any] | None = None,
+    groups: Sequence[Any] | str | None = None,
+    sample_weight: Sequence[float] | str | None = None,
     head: str | Sequence[str] = ("space", "linear"),
     inter: float | Sequence[float] = 0.0,
     intra: float | Sequence[float] = 0.0,
@@ -109,7 +148,10 @@ def cross_validate(
         folds: Number of folds, stratified by label.
         repeats: How often the examples are divided anew.
         seed: Seed of the divisions.
-        groups: The group of each training example, (N,): those of a group are in one fold.
+        groups: The group of each training example, (N,): those of a group are in one fold; or the
+            name of a column of the data that the cache was embedded from, which are read again.
+        sample_weight: The weight of each training example in the losses, (N,), or the name of a
+            column, as in `train`. Figures on held-out folds count each example once.
         head: Kind(s) of heads, as in `train`; additive heads without the block `space`.
         inter: Weight(s) of the inter-space loss.
         intra: Weight(s) of the intra-space loss.
@@ -139,12 +181,13 @@ def cross_validate(
         SpaceliteError: The cache or the settings cannot be used, or there are too few examples of a
             label, or groups, for so many folds.
     """
+    from spacelite.api import columns
     from spacelite.api.baselines import BASELINES
     from spacelite.api.choosing import chosen_heads
     from spacelite.backbones import resolve_device
     from spacelite.questions import cross_validate as cross_validated
 
-    given = {
+    given: dict[str, Any] = {
         "head": head, "inter": inter, "intra": intra, "latent": latent, "pooling": pooling,
         "learning_rate": learning_rate, "weight_decay": weight_decay, "C": C, "blocks": blocks,
         "max_ngram": max_ngram, "ensemble": 1, "seeds": seeds, "epochs": epochs,
@@ -156,6 +199,8 @@ def cross_validate(
     arguments = set(inspect.signature(cross_validate).parameters)
     with cache.open() as opened, reporting(progress) as on_progress:
         opened.require_training()
+        weights = columns.weights(opened, sample_weight)
+        given["sample_weight"] = None if weights is None else weights.name
         configs, training, numbers = chosen_heads(
             opened, given, {}, search=False, arguments=arguments
         )
@@ -170,7 +215,8 @@ def cross_validate(
             folds=folds,
             repeats=repeats,
             seed=seed,
-            groups=None if groups is None else np.asarray(groups),
+            groups=columns.groups(opened, groups),
+            weights=None if weights is None else weights.values,
             device=resolve_device(device),
             on_progress=on_progress,
         )

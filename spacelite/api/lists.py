@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, overload
 
 from spacelite.api.arguments import NAME, checked
 from spacelite.errors import SpaceliteError
 from spacelite.metrics.scores import METRICS
+from spacelite.metrics.thresholds import OPTIMISTIC
 from spacelite.reports.document.blocks import Table
-from spacelite.reports.document.runs_table import runs_table
+from spacelite.reports.document.runs_table import runs_table, short_id
 from spacelite.reports.render import fragment, plain
 from spacelite.runs import figure
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from spacelite.api.runs import TrainedRun
 
 MOST_KINDS = 4  # of heads, in the short form of runs
+MOST_THRESHOLDS = 8  # runs whose decision thresholds are said
 
 
 class Runs(Sequence["TrainedRun"]):
@@ -67,6 +69,25 @@ class Runs(Sequence["TrainedRun"]):
     def __radd__(self, other: list[TrainedRun]) -> Runs:
         return Runs(other) + self if isinstance(other, list) else NotImplemented
 
+    @property
+    def thresholds(self) -> str:
+        """The decision thresholds that were chosen on validation, in words; "" if there are none:
+        those of each run, where labels have one each from the lowest to the highest."""
+        chosen = [run.record for run in self if run.record.thresholds]
+        metrics = dict.fromkeys(record.training.threshold or "" for record in chosen)
+        if not chosen:
+            return ""
+        said = [
+            f"{record.name or short_id(record.id)} {_span(record.thresholds.values())}"
+            for record in chosen[:MOST_THRESHOLDS]
+        ]
+        names = " and ".join(METRICS[metric].in_words for metric in metrics)
+        more = ", ..." if chosen[MOST_THRESHOLDS:] else ""
+        return (
+            f"Decision thresholds, chosen on validation for {names}: {', '.join(said)}{more}; "
+            f"{OPTIMISTIC}."
+        )
+
     @checked(metric=replace(NAME, needed="give the name of a metric"))
     def best(self, metric: str = "f1_macro") -> TrainedRun:
         """The run with the best value of a metric on the validation split.
@@ -104,3 +125,8 @@ class Runs(Sequence["TrainedRun"]):
 
     def _repr_html_(self) -> str:
         return fragment.table(self.table()) if self._runs else "no runs"
+
+
+def _span(thresholds: Collection[float]) -> str:
+    low, high = f"{min(thresholds):.4f}", f"{max(thresholds):.4f}"
+    return low if low == high else f"{low} to {high}"

@@ -19,6 +19,7 @@ from spacelite.backbones import MOSTLY
 from spacelite.cache import Cache, CacheState, Duplicates, UnknownTokens, duplicates, unknown
 from spacelite.cache import folder as caches
 from spacelite.inference import Explanation
+from spacelite.metrics import thresholds
 from spacelite.metrics.scores import METRICS
 from spacelite.reports.document.blocks import Cell, Line, Paragraph, Table
 from spacelite.reports.document.wording import decimals
@@ -116,7 +117,7 @@ CACHE = Kind("give what embed returned, or a cache's name or path", _cache)
 @dataclass(frozen=True, eq=False, repr=False)
 class TextPredictions(Sequence[dict[str, Any]]):
     """Predictions for texts: a sequence of {"text", "label" or "labels", "unknown",
-    "probabilities"}.
+    "probabilities"}, with "thresholds" of a run that has decision thresholds.
 
     Attributes:
         texts: N texts.
@@ -139,7 +140,9 @@ class TextPredictions(Sequence[dict[str, Any]]):
         return self._given(self.min_probability)
 
     def _given(self, minimum: float | None) -> list[list[str]]:
-        return self.record.task.given(self.probabilities, self.record.label_names, minimum)
+        record = self.record
+        names, limits = record.label_names, record.decision_thresholds
+        return record.task.given(self.probabilities, names, minimum, limits)
 
     @property
     def undecided(self) -> list[int]:
@@ -171,6 +174,7 @@ class TextPredictions(Sequence[dict[str, Any]]):
             **self.record.task.as_json(self.labels[index]),
             "unknown": float(self.unknown[index]),
             "probabilities": dict(zip(names, self.probabilities[index].tolist(), strict=True)),
+            **({"thresholds": self.record.thresholds} if self.record.thresholds else {}),
         }
 
     def __len__(self) -> int:
@@ -230,9 +234,13 @@ def notes(
         unknown: Number of those that are mostly unknown to the backbone.
     """
     found, of = [], f"of {counted(texts)}"
+    if record.thresholds:
+        found.append(thresholds.in_words(record.thresholds))
     if minimum is not None:
         be = "is" if undecided == 1 else "are"
-        found.append(f"{undecided:,} {of} {be} {record.task.undecided.format(f'{minimum:g}')}.")
+        task = record.task
+        words = task.undecided_at_threshold if record.thresholds else task.undecided
+        found.append(f"{undecided:,} {of} {be} {words.format(f'{minimum:g}')}.")
     if unknown:
         found.append(
             f"Unknown: at least half of the tokens of {unknown:,} {of} are unknown to the "

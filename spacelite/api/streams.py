@@ -85,6 +85,7 @@ class FilePredictions:
             "labels": dict(self.labels.most_common()),
             "undecided": self.undecided,
             "mostly_unknown": self.mostly_unknown,
+            **({"thresholds": self.record.thresholds} if self.record.thresholds else {}),
         }
 
     def __str__(self) -> str:

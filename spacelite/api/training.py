@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from spacelite import runs as saved_runs
-from spacelite.api.arguments import NAME, NAMES, checked
+from spacelite.api.arguments import NAME, NAMES, WEIGHTS, checked
 from spacelite.api.baselines import beside
 from spacelite.api.embedding import CACHE_DIR, embed, find_cache
 from spacelite.api.lists import Runs
@@ -19,6 +19,8 @@ from spacelite.api.runs import TrainedRun
 from spacelite.errors import SpaceliteError
 from spacelite.heads.config import HeadConfig, TrainedHeadConfig
 from spacelite.heads.grid import listed
+from spacelite.metrics.scores import METRICS
+from spacelite.metrics.thresholds import OPTIMISTIC
 from spacelite.progress import Progress, reporting
 from spacelite.reports.analysis import data_notes
 from spacelite.runs import Run
@@ -30,7 +32,7 @@ log = logging.getLogger(__name__)
 HEADS = ("space", "linear")
 
 
-@checked(cache=CACHE, name=NAME, head=NAMES)
+@checked(cache=CACHE, name=NAME, head=NAMES, sample_weight=WEIGHTS)
 def train(
     cache: EmbeddedDataset | str | Path | None = None,
     *,
@@ -55,8 +57,10 @@ def train(
     schedule: str = "constant",
     clip_norm: float | None = None,
     class_weights: str = "none",
+    sample_weight: Sequence[float] | str | None = None,
     patience: int | None = None,
     monitor: str = "f1_macro",
+    threshold: str | None = None,
     baselines: bool = True,
     device: str = "auto",
     resume: bool = False,
@@ -102,9 +106,17 @@ def train(
         schedule: Schedule of the learning rate: `constant` or `cosine`.
         clip_norm: Maximum norm of a head's gradient; None for no clipping.
         class_weights: Weights of the classes in the loss: `none` or `balanced`.
+        sample_weight: The weight of each training example in the losses, (N,), at least 0; or the
+            name of a column of the data that the cache was embedded from, which are read again. An
+            example of weight 0 is left out. Metrics count each example once.
         patience: Stop a head after this many epochs without a better `monitor`; None to train all
             epochs.
         monitor: Validation metric that `patience` watches and `search` compares.
+        threshold: Metric for which each head's decision threshold is chosen on validation: `f1`
+            (macro F1) or `accuracy`. It is used wherever the run decides, and in its metrics on
+            every split; those on validation are optimistic then. Data with one of two labels per
+            text have one threshold, of class 1; multi-label data have one of each label. None: the
+            most probable label, or those with a probability above one half.
         baselines: Whether the runs include the baselines that show what a head is worth: `tfidf`
             and `logreg` on the mean. They are fitted once for a cache and found again later.
         device: `auto`, `cpu`, `cuda`, ...
@@ -123,10 +135,10 @@ def train(
         SpaceliteError: The cache or the settings cannot be used, or the runs cannot be saved; the
             message says what to do.
     """
-    from spacelite.api import searching  # it imports torch, and so does the loop
+    from spacelite.api import columns, searching  # it imports torch, and so does the loop
     from spacelite.api.choosing import chosen_heads
     from spacelite.backbones import resolve_device
-    from spacelite.training import loop
+    from spacelite.training import loop, thresholds
     from spacelite.training.search import Search
 
     if resume and fresh:
@@ -158,15 +170,23 @@ def train(
     with cache.open() as opened:
         opened.require_training()
         examples = len(opened.splits["train"])
+        weights = columns.weights(opened, sample_weight)
         own |= {
             "inter": inter, "intra": intra, "pooling": pooling, "C": C, "ensemble": ensemble,
             "seeds": seeds, "data_seed": data_seed, "clip_norm": clip_norm,
-            "class_weights": class_weights,
+            "class_weights": class_weights, "threshold": threshold,
+            "sample_weight": None if weights is None else weights.name,
         }  # fmt: skip
         configs, training, numbers = chosen_heads(
             opened, own, settings, search=search, arguments=_arguments(train)
         )
         loop.check(configs, training)
+        thresholds.check(opened, training)
+        if training.threshold is not None:
+            log.info(
+                "decision thresholds are chosen on validation for %s: %s",
+                METRICS[training.threshold].in_words, OPTIMISTIC,
+            )  # fmt: skip
         made = searching.Searching(Search.of(configs), training) if search else None
         own_names = (
             saved_runs.names_for(folder, opened.spec, configs, training, name)
@@ -185,6 +205,7 @@ def train(
                 configs,
                 training,
                 device=chosen,
+                weights=None if weights is None else weights.values,
                 search=None if made is None else made.search,
                 cache_dir=folder,
                 resume=resume,

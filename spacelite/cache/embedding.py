@@ -162,7 +162,7 @@ def embed(
     path = spec.path(cache_dir)
     if _is_finished(path, spec, layers):  # before anything is written: the folder may be read-only
         _count_unknown(path, backbone_files)
-        cached_texts.keep(path, spec.cache_key(), found.splits)
+        cached_texts.keep(path, spec.cache_key(), found)
         return Embedded(path, True, time.perf_counter() - started)
     files.make_folder(path.parent, "choose another cache_dir")
     with files.lock(path):
@@ -179,7 +179,7 @@ def embed(
             if not new:
                 layout.check_index(path, splits)
             layout.lay_out(path, spec, splits, model, examples.tokens.padding_side)
-            cached_texts.keep(path, spec.cache_key(), found.splits)
+            cached_texts.keep(path, spec.cache_key(), found)
             unknown.write(
                 path,
                 unknown.count(

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from spacelite import files
 from spacelite.cache.store import Cache
-from spacelite.data.splits import Source, Sources, Split
+from spacelite.data.splits import Source, Sources, Split, TextDataset
 from spacelite.errors import SpaceliteError, one_line
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ def texts_path(path: Path) -> Path:
     return path.with_suffix(".texts.npz")
 
 
-def keep(path: Path, key: str, splits: Mapping[str, Split]) -> None:
+def keep(path: Path, key: str, dataset: TextDataset) -> None:
     """Write the texts of a cache, unless its file holds them and their sources already.
 
     If the file cannot be written, this is logged: the cache can be used without it.
@@ -69,13 +69,17 @@ def keep(path: Path, key: str, splits: Mapping[str, Split]) -> None:
     Args:
         path: The cache file.
         key: Its key.
-        splits: The data set's splits, of which the key says that they are the cached ones.
+        dataset: The data set, of which the key says that it is the cached one.
     """
-    own = texts_path(path)
+    own, splits = texts_path(path), dataset.splits
+    # The same data may be passed as objects later: where they were read from stays known.
+    place = dataset.path or _data_path(own)
     try:
-        if own.exists() and _holds(own, key, splits):
+        if own.exists() and place == _data_path(own) and _holds(own, key, splits):
             return
         arrays: dict[str, Array] = {"key": np.array(key)}
+        if place is not None:
+            arrays["data"] = np.array(place)
         for name, split in splits.items():
             encoded = [text.encode() for text in split.texts]
             sizes = [len(text) for text in encoded]
@@ -113,6 +117,21 @@ def _holds(own: Path, key: str, splits: Mapping[str, Split]) -> bool:
     except SpaceliteError:
         return False
     return True
+
+
+def data_path(cache: Cache) -> Path | None:
+    """The file or folder that a cached data set was read from; None if it was read from none, or if
+    that is not known, as for caches of older versions."""
+    place = _data_path(texts_path(cache.path))
+    return None if place is None else Path(place)
+
+
+def _data_path(own: Path) -> str | None:
+    try:
+        with np.load(own, allow_pickle=False) as arrays:
+            return str(arrays["data"])
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error):
+        return None
 
 
 def files_and_rows(cache: Cache, split: str) -> tuple[Array, Array] | tuple[None, None]:

@@ -144,13 +144,12 @@ def _finished(
         _check_classes(dataset, warn=limit is None)
     if limit is None:
         return dataset
-    sample = TextDataset(
-        dataset.name,
-        {
+    sample = replace(
+        dataset,
+        splits={
             name: split.take(stratified_sample(split.labels, limit))
             for name, split in dataset.splits.items()
         },
-        dataset.label_names,
     )
     if training:
         _check_classes(sample, limit, warn=True)
@@ -178,8 +177,10 @@ def _split_name(name: str) -> tuple[str, KnownDataset | None]:
 
 def _read(name: str, reading: Reading, training: bool) -> TextDataset:
     base, merging = _split_name(name)
+    found = None
     path = Path(os.path.expanduser(base))  # noqa: PTH111 - Path's own raises for ~nobody
     if os.path.exists(path):  # noqa: PTH110 - Path's own raises for over-long names
+        found = str(path.resolve())
         base = path.resolve().stem if path.is_file() else path.resolve().name
         tables = sources.from_path(path, training=training)
     elif path.suffix.lower() in sources.SUFFIXES or base.startswith((".", "/", "~")):
@@ -204,7 +205,7 @@ def _read(name: str, reading: Reading, training: bool) -> TextDataset:
         splits = _merged(splits, label_names, merging)
         label_names = merging.label_names
     dataset = name.rpartition("/")[2] if merging is not None else base
-    return TextDataset(dataset, _completed(base, splits, known, training), label_names)
+    return TextDataset(dataset, _completed(base, splits, known, training), label_names, found)
 
 
 def _from_hub(known: KnownDataset, training: bool) -> dict[str, Table]:

@@ -105,11 +105,13 @@ class TextDataset:
         name: Name of the data set.
         splits: The splits by name: train, validation and, if there is one, test, in this order.
         label_names: The names of labels 0..C-1.
+        path: The file or folder that it was read from, in full; None if it was read from none.
     """
 
     name: str
     splits: dict[str, Split]
     label_names: tuple[str, ...]
+    path: str | None = None
 
     @property
     def fingerprint(self) -> str:

@@ -25,6 +25,7 @@ from spacelite.inference.concepts import concept_points
 from spacelite.inference.marks import Marked, marked
 from spacelite.inference.prediction import OnProgress
 from spacelite.inference.shares import Shares, require_shares
+from spacelite.metrics import thresholds
 from spacelite.runs import Run
 from spacelite.tasks import SINGLE_LABEL, Task
 
@@ -74,6 +75,8 @@ class Explanation:
         source: Where a cached example comes from; None if that is not known.
         layer_difference: Largest difference between a logit and the one from means as a cache
             stores them, if the hidden states of all layers were computed again; else None.
+        thresholds: The probability above which a label is given, by label, if the run has decision
+            thresholds.
     """
 
     labels: list[str]
@@ -88,23 +91,32 @@ class Explanation:
     text: str | None = None
     source: Source | None = None
     layer_difference: float | None = None
+    thresholds: dict[str, float] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """The explanation as a JSON object, without the concept spaces. Contributions, bias and
         logits are those of each single logit."""
         content = asdict(replace(self, spaces=[]))
         del content["spaces"], content["task"]
+        if not self.thresholds:
+            del content["thresholds"]
         return {**content, "predicted": self.given}
 
     @property
     def predicted(self) -> int:
-        """Index of the most probable label."""
-        return int(np.argmax(self.probabilities))
+        """Index of the predicted label: of the most probable one if there are several or none."""
+        among = [self.labels.index(name) for name in self.given] or range(len(self.labels))
+        return max(among, key=lambda label: self.probabilities[label])
 
     @property
     def given(self) -> list[str]:
         """Names of the predicted labels; in a multi-label task there may be several or none."""
-        return self.task.label_names(self.task.decide(np.asarray(self.logits)), self.labels)
+        limits = None
+        if self.thresholds:
+            names = self.task.threshold_labels(self.labels)
+            limits = np.array([self.thresholds[name] for name in names])
+        decided = self.task.decide(np.asarray(self.logits), limits)
+        return self.task.label_names(decided, self.labels)
 
     @property
     def said(self) -> str:
@@ -160,6 +172,11 @@ class Explanation:
             "The hidden states of all layers were computed again; logits from means that are "
             f"rounded, as a cache stores them, differ by up to {self.layer_difference:.0e}."
         )
+
+    @property
+    def decided(self) -> str:
+        """Which thresholds decided, as a sentence; "" if the run has none."""
+        return thresholds.in_words(self.thresholds)
 
     def block_shares(self, name: str) -> Array:
         """Each word's share from one block of the head, (W, C), shown in the same way as
@@ -242,6 +259,7 @@ def explain(
         text=text,
         source=source,
         layer_difference=layer_difference,
+        thresholds=run.record.thresholds,
     )
 
 

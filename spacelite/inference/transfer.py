@@ -57,7 +57,7 @@ def evaluate(
     cache.check_index()
     _check_hidden_states(run, cache)
     record = run.record
-    names, task = record.label_names, record.task
+    names, task, limits = record.label_names, record.task, record.decision_thresholds
     there = next(iter(cache.splits.values())).labels
     numbers = label_numbers(run, cache.spec.dataset, cache.label_names, there, mapping)
     objective = Objective(task, len(names))
@@ -89,13 +89,14 @@ def evaluate(
                 done += tokens
                 on_progress(done, cache.tokens)
 
-            evaluated = evaluation.evaluate(split, stacks, objective, workers, advance)[run.head]
+            plain = evaluation.evaluate(split, stacks, objective, workers, advance)[run.head]
+            evaluated = evaluation.decided(plain, mapped, task, limits)
             scores[name] = evaluated.scores
             if name != "train":
                 rows = np.arange(len(mapped))
                 logits = evaluated.logits.numpy()
-                source = texts.files_and_rows(cache, name)
-                predictions[name] = Predictions(rows, mapped, logits, task, *source)
+                origin, places = texts.files_and_rows(cache, name)
+                predictions[name] = Predictions(rows, mapped, logits, task, origin, places, limits)
             del split  # before the next one is read
     missing = [name for name, count in zip(names, examples, strict=True) if not count]
     if missing:

@@ -35,6 +35,7 @@ class Predictions:
         task: Task of the labels, which says how logits become predictions.
         files: Name of the file that each example comes from, (N,) of strings; None if not known.
         rows: Row of each example in its file, counted from 1, (N,) int64; None if not known.
+        thresholds: The run's decision thresholds, (T,); None if it has none.
     """
 
     index: Array
@@ -43,11 +44,12 @@ class Predictions:
     task: Task
     files: Array | None = None
     rows: Array | None = None
+    thresholds: Array | None = None
 
     @cached_property
     def predicted(self) -> Array:
         """Predicted labels, in the shape of `labels`."""
-        return self.task.decide(self.logits)
+        return self.task.decide(self.logits, self.thresholds)
 
     @cached_property
     def correct(self) -> Array:
@@ -62,7 +64,7 @@ class Predictions:
     @property
     def confidence(self) -> Array:
         """Probability of each example's prediction, (N,)."""
-        return self.task.confidence(self.probabilities)
+        return self.task.confidence(self.probabilities, self.predicted)
 
     @property
     def confusion(self) -> Array:
@@ -89,7 +91,9 @@ def save(path: Path, splits: dict[str, Predictions]) -> None:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 
-def load(path: Path, split: str, task: Task, accuracy: float) -> Predictions | None:
+def load(
+    path: Path, split: str, task: Task, accuracy: float, thresholds: Array | None = None
+) -> Predictions | None:
     """A split's predictions.
 
     Args:
@@ -97,6 +101,7 @@ def load(path: Path, split: str, task: Task, accuracy: float) -> Predictions | N
         split: Name of the split.
         task: Task of the labels.
         accuracy: Accuracy in the run's record, with which the file must agree.
+        thresholds: Decision thresholds in the run's record, (T,); None if it has none.
 
     Returns:
         The predictions; None if there is no such file, as in runs of older versions.
@@ -109,8 +114,8 @@ def load(path: Path, split: str, task: Task, accuracy: float) -> Predictions | N
     try:
         with np.load(path, allow_pickle=False) as arrays:
             index, labels, logits = (arrays[f"{split}/{name}"] for name in NAMES)
-            files_and_rows = (arrays.get(f"{split}/{name}") for name in SOURCES)
-            found = Predictions(index, labels, logits, task, *files_and_rows)
+            origin, rows = (arrays.get(f"{split}/{name}") for name in SOURCES)
+            found = Predictions(index, labels, logits, task, origin, rows, thresholds)
             share = float(found.correct.mean())
     except ValueError as error:  # numpy's own message suggests unpickling the file
         raise SpaceliteError(f"{path} is damaged (it is not an npz file of arrays)") from error

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from spacelite import settings
 from spacelite.cache.store import Cache
+from spacelite.errors import SpaceliteError
 from spacelite.heads import HeadConfig
 from spacelite.metrics.scores import METRICS
 from spacelite.metrics.significance import Difference, resampled
@@ -66,12 +67,14 @@ class CrossValidation:
         labels: The labels, (N,) or (N, C).
         systems: The heads, best accuracy first.
         seconds: How long it took.
+        sample_weight: The weights that heads were trained with; None if all examples weighed 1.
     """
 
     fold: Array
     labels: Array
     systems: list[System]
     seconds: float
+    sample_weight: str | None = None
 
     @property
     def folds(self) -> int:
@@ -131,6 +134,7 @@ class CrossValidation:
             "examples": len(self.labels),
             "baseline": None if baseline is None else self.name_of(baseline),
             "seconds": self.seconds,
+            **({} if self.sample_weight is None else {"sample_weight": self.sample_weight}),
             "systems": systems,
         }
 
@@ -159,6 +163,7 @@ def cross_validate(
     repeats: int = 1,
     seed: int = 0,
     groups: Array | None = None,
+    weights: Array | None = None,
     device: str = "cpu",
     on_progress: OnProgress = lambda phase, done, total: None,
 ) -> CrossValidation:
@@ -172,6 +177,8 @@ def cross_validate(
         repeats: How often the examples are divided anew, R.
         seed: Seed of the divisions.
         groups: The group of each training example, (N,); those of a group are in one fold.
+        weights: The weight of each training example in the losses, (N,); None if all are 1. Figures
+            count each held-out example once.
         device: `cpu` or `cuda`.
         on_progress: Called with the phase (`train`, counted in tokens, or `fit`, counted in fits),
             the amount done and the total.
@@ -187,6 +194,9 @@ def cross_validate(
         labels, cache.label_names, count=folds, repeats=repeats, seed=seed, groups=groups
     )
     seen = [np.asarray(own != number, np.float32) for own in fold for number in range(folds)]
+    if weights is not None:
+        seen = [own * weights for own in seen]
+        _check_weighted(labels, seen)
     in_epochs = [config for config in configs if config.in_epochs]
     members = [Member(config, weights) for config in in_epochs for weights in seen]
     at_once = [config for config in configs if not config.in_epochs]
@@ -215,7 +225,20 @@ def cross_validate(
         logits[config] = [each.logits for each in fits]
     systems = [_system(cache, config, logits[config], fold, labels, folds) for config in configs]
     systems.sort(key=lambda system: -system.mean("accuracy"))
-    return CrossValidation(fold, labels, systems, time.perf_counter() - started)
+    seconds = time.perf_counter() - started
+    return CrossValidation(fold, labels, systems, seconds, training.sample_weight)
+
+
+def _check_weighted(labels: Array, seen: Sequence[Array]) -> None:
+    """Raise SpaceliteError if a head would learn from no example, or from those of one label."""
+    for own in seen:
+        left = labels[own > 0]
+        if not len(left) or (labels.ndim == 1 and len(np.unique(left)) < 2):
+            raise SpaceliteError(
+                "sample_weight: outside of a fold, the examples with a weight above 0 are none or "
+                "have a single label: give other weights, or use fewer folds",
+                ["sample_weight", "folds"],
+            )
 
 
 def _system(

@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypeVar
 
+import numpy as np
+import numpy.typing as npt
+
 from spacelite import heads, settings
 from spacelite.cache.spec import CacheSpec, canonical, slug
 from spacelite.errors import SpaceliteError
@@ -18,6 +21,7 @@ from spacelite.tasks import MULTI_LABEL, SINGLE_LABEL, Task
 from spacelite.training.config import FitConfig, TrainingConfig
 
 FORMAT = 1
+Array = npt.NDArray[Any]
 C = TypeVar("C", bound=Config)
 
 
@@ -85,6 +89,8 @@ class RunRecord:
         chosen: The settings that the size of the training set chose, each with "auto".
         cross_validated: The settings that cross-validation on train chose, such as C, by name.
         search: The search that chose the settings; None for a run that was trained as it is.
+        thresholds: The probability above which a label is given, by label, if thresholds were
+            chosen on validation: of class 1 alone where a text has one of two labels, else of all.
         checksums: CRC-32 of files of the run, hexadecimal, by name; older runs have none.
         best_epoch: Epoch of the final weights if early stopping chose it, else None.
         seconds: Duration of the training pass.
@@ -111,6 +117,7 @@ class RunRecord:
     chosen: dict[str, str] = field(default_factory=dict)
     cross_validated: dict[str, float] = field(default_factory=dict)
     search: SearchRecord | None = None
+    thresholds: dict[str, float] = field(default_factory=dict)
     checksums: dict[str, str] = field(default_factory=dict)
     best_epoch: int | None = None
     seconds: float
@@ -132,6 +139,17 @@ class RunRecord:
     def epochs(self) -> int | None:
         """Number of training epochs; None for a head that is fitted at once."""
         return self.training.epochs if isinstance(self.training, TrainingConfig) else None
+
+    @property
+    def decision_thresholds(self) -> Array | None:
+        """The thresholds in the order of the labels, (T,), as tasks take them; None for none."""
+        if not self.thresholds:
+            return None
+        return np.array([self.thresholds[name] for name in self._threshold_labels])
+
+    @property
+    def _threshold_labels(self) -> list[str]:
+        return self.task.threshold_labels(self.label_names)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -160,6 +178,7 @@ class RunRecord:
             "chosen": self.chosen,
             "cross_validated": self.cross_validated,
             "search": None if self.search is None else asdict(self.search),
+            **({"thresholds": self.thresholds} if self.thresholds else {}),
             "best_epoch": self.best_epoch,
             "cache": self.cache,
             "cache_key": self.cache_key,
@@ -233,6 +252,14 @@ class RunRecord:
         _check_scores({"train": {}, **self.metrics}, self.examples)
         if self.search is not None:
             self.search.check()
+        if self.training.threshold is not None:
+            wanted = self._threshold_labels
+            if not wanted or self.thresholds.keys() != set(wanted):
+                raise ValueError("thresholds are not those of its labels")
+        elif self.thresholds:
+            raise ValueError("thresholds are there, but were not to be chosen")
+        if not all(0 <= value <= 1 for value in self.thresholds.values()):
+            raise ValueError("thresholds are no probabilities")
         if self.metrics[self.split]["accuracy"] is None:
             raise ValueError(f"metrics.{self.split}.accuracy is null")
         if len(self.label_names) < 2 - (self.task is MULTI_LABEL):

@@ -169,7 +169,8 @@ class Run:
             split, metrics = transfer.split, transfer.metrics
         try:
             accuracy = metrics[split]["accuracy"]
-            return predictions.load(path, split, record.task, accuracy or 0.0)
+            limits = record.decision_thresholds
+            return predictions.load(path, split, record.task, accuracy or 0.0, limits)
         except SpaceliteError as error:
             log.warning("%s: %s again", error, "train" if transfer is None else "run its eval")
             return None
@@ -279,6 +280,7 @@ def save(
         metrics=head.metrics,
         cross_validated=head.cross_validated,
         search=search,
+        thresholds=head.thresholds,
         best_epoch=head.best_epoch,
         seconds=head.seconds,
         heads_in_pass=head.heads_in_pass,

@@ -36,6 +36,8 @@ class Task(ABC):
     label_dimensions: int  # number of dimensions of a label array
     # What becomes of a text where labels below a probability are not given, with braces for it.
     undecided: str = "left undecided: no label has a probability of at least {}"
+    # The same where thresholds of the run decide.
+    undecided_at_threshold: str = "left undecided: the predicted label has a probability below {}"
     beyond: str  # says how shares are `centred`, after "label's logit" in reports
 
     # Labels of a data set, numpy.
@@ -114,15 +116,43 @@ class Task(ABC):
         """Probabilities from logits (..., C), float64."""
 
     @abstractmethod
-    def decide(self, logits: Array) -> Array:
-        """Predicted labels from logits (..., C), in the form of a label array."""
+    def decide(self, logits: Array, thresholds: Array | None = None) -> Array:
+        """Predicted labels from logits (..., C), in the form of a label array. `thresholds` as in
+        `decide_from_probabilities`."""
 
     @abstractmethod
-    def decide_from_probabilities(self, probabilities: Array) -> Array:
-        """Predicted labels from probabilities (N, C), in the form of a label array."""
+    def decide_from_probabilities(
+        self, probabilities: Array, thresholds: Array | None = None
+    ) -> Array:
+        """Predicted labels, in the form of a label array.
+
+        Args:
+            probabilities: (..., C).
+            thresholds: The probability above which each of `threshold_labels` is given, (T,); None
+                for the usual decision: the most probable label, or those above one half.
+        """
+
+    @abstractmethod
+    def threshold_labels(self, names: Sequence[str]) -> list[str]:
+        """Which of the C labels have a decision threshold, T names; none if there is no such thing
+        among so many labels."""
+
+    @abstractmethod
+    def best_thresholds(self, probabilities: Array, labels: Array, metric: str) -> Array:
+        """The decision thresholds with the best figures on N examples, (T,) float64.
+
+        Args:
+            probabilities: (N, C).
+            labels: Labels of the examples.
+            metric: Name of the metric, one of `metrics.thresholds.CRITERIA`.
+        """
 
     def given(
-        self, probabilities: Array, names: Sequence[str], minimum: float | None = None
+        self,
+        probabilities: Array,
+        names: Sequence[str],
+        minimum: float | None = None,
+        thresholds: Array | None = None,
     ) -> list[list[str]]:
         """The label names that are given to each of N texts.
 
@@ -130,10 +160,10 @@ class Task(ABC):
             probabilities: (N, C).
             names: The C label names.
             minimum: Leave out what is decided with a lower probability than this.
+            thresholds: As in `decide_from_probabilities`.
         """
-        labels = [
-            self.label_names(one, names) for one in self.decide_from_probabilities(probabilities)
-        ]
+        decided = self.decide_from_probabilities(probabilities, thresholds)
+        labels = [self.label_names(one, names) for one in decided]
         if minimum is None:
             return labels
         of = [dict(zip(names, row, strict=True)) for row in probabilities.tolist()]
@@ -147,8 +177,9 @@ class Task(ABC):
         """Whether an example's labels are all predicted correctly, (N,) bool."""
 
     @abstractmethod
-    def confidence(self, probabilities: Array) -> Array:
-        """Probability of each example's prediction, (N,), from `probabilities` (N, C)."""
+    def confidence(self, probabilities: Array, predicted: Array) -> Array:
+        """Probability of each example's prediction, (N,), from `probabilities` (N, C) and what is
+        `predicted` from them."""
 
     @abstractmethod
     def decisions(

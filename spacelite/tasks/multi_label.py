@@ -9,6 +9,7 @@ import numpy as np
 from typing_extensions import override
 
 from spacelite.lazy import torch
+from spacelite.metrics.thresholds import best_threshold
 from spacelite.tasks.base import Array, Problem, Task, indexes
 
 
@@ -19,6 +20,9 @@ class MultiLabel(Task):
     phrase = "several labels per text"
     label_dimensions = 2
     undecided = "left without a label that has a probability above one half but below {}"
+    undecided_at_threshold = (
+        "left without a label that has a probability above its threshold but below {}"
+    )
     beyond = ""
 
     @override
@@ -102,29 +106,49 @@ class MultiLabel(Task):
         probabilities: Array = np.exp(-np.logaddexp(0, -np.asarray(logits, np.float64)))
         return probabilities
 
-    def decide(self, logits: Array) -> Array:
-        """Every label with a probability above one half."""
+    def decide(self, logits: Array, thresholds: Array | None = None) -> Array:
+        """Every label with a probability above one half, or above its threshold."""
+        if thresholds is not None:
+            return self.decide_from_probabilities(self.probabilities(logits), thresholds)
         return (logits > 0).astype(np.int64)
 
     @override
-    def decide_from_probabilities(self, probabilities: Array) -> Array:
-        return (probabilities > 0.5).astype(np.int64)
+    def decide_from_probabilities(
+        self, probabilities: Array, thresholds: Array | None = None
+    ) -> Array:
+        above: Array = probabilities > (0.5 if thresholds is None else thresholds)
+        return above.astype(np.int64)
+
+    def threshold_labels(self, names: Sequence[str]) -> list[str]:
+        """All labels."""
+        return list(names)
+
+    def best_thresholds(self, probabilities: Array, labels: Array, metric: str) -> Array:
+        """Of each label by itself: the thresholds for F1 have the best macro F1 together. Those for
+        accuracy decide most of all single labels correctly; whether all labels of a text are
+        correct depends on the thresholds of all labels at a time, and is not what is maximised."""
+        return np.array(
+            [
+                best_threshold(own, has > 0, metric, alone=True)
+                for own, has in zip(probabilities.T, labels.T, strict=True)
+            ]
+        )
 
     def correct(self, predicted: Array, labels: Array) -> Array:
         """Whether all of an example's labels, and no others, are predicted."""
         same: Array = np.all(np.equal(predicted, labels), axis=1)
         return same
 
-    def confidence(self, probabilities: Array) -> Array:
+    def confidence(self, probabilities: Array, predicted: Array) -> Array:
         """The product of the confidences of all of an example's decisions."""
-        together: Array = np.maximum(probabilities, 1 - probabilities).prod(axis=-1)
+        together: Array = np.where(predicted > 0, probabilities, 1 - probabilities).prod(axis=-1)
         return together
 
     def decisions(
         self, probabilities: Array, predicted: Array, labels: Array
     ) -> tuple[Array, Array]:
         """One decision for each label of each example."""
-        confidence = np.maximum(probabilities, 1 - probabilities)
+        confidence = np.where(predicted > 0, probabilities, 1 - probabilities)
         return confidence.ravel(), np.equal(predicted, labels).ravel()
 
     def confusion(self, labels: Array, predicted: Array, classes: int) -> Array:

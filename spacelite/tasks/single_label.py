@@ -9,6 +9,7 @@ import numpy as np
 from typing_extensions import override
 
 from spacelite.lazy import torch
+from spacelite.metrics.thresholds import best_threshold
 from spacelite.tasks.base import Array, Problem, Task, indexes
 
 
@@ -90,14 +91,29 @@ class SingleLabel(Task):
         normalised: Array = powers / powers.sum(axis=-1, keepdims=True)
         return normalised
 
-    def decide(self, logits: Array) -> Array:
-        """The most probable label."""
+    def decide(self, logits: Array, thresholds: Array | None = None) -> Array:
+        """The most probable label, or with a threshold class 1 where its probability is above."""
+        if thresholds is not None:
+            return self.decide_from_probabilities(self.probabilities(logits), thresholds)
         predicted: Array = logits.argmax(axis=-1)
         return predicted
 
     @override
-    def decide_from_probabilities(self, probabilities: Array) -> Array:
-        return self.decide(probabilities)
+    def decide_from_probabilities(
+        self, probabilities: Array, thresholds: Array | None = None
+    ) -> Array:
+        if thresholds is None:
+            return self.decide(probabilities)
+        above: Array = probabilities[..., 1] > thresholds[0]
+        return above.astype(np.int64)
+
+    def threshold_labels(self, names: Sequence[str]) -> list[str]:
+        """Class 1 if there are two classes."""
+        return [names[1]] if len(names) == 2 else []
+
+    @override
+    def best_thresholds(self, probabilities: Array, labels: Array, metric: str) -> Array:
+        return np.array([best_threshold(probabilities[:, 1], labels == 1, metric)])
 
     @override
     def correct(self, predicted: Array, labels: Array) -> Array:
@@ -105,15 +121,15 @@ class SingleLabel(Task):
         return same
 
     @override
-    def confidence(self, probabilities: Array) -> Array:
-        highest: Array = probabilities.max(axis=-1)
-        return highest
+    def confidence(self, probabilities: Array, predicted: Array) -> Array:
+        own: Array = np.take_along_axis(probabilities, predicted[..., None], axis=-1)[..., 0]
+        return own
 
     def decisions(
         self, probabilities: Array, predicted: Array, labels: Array
     ) -> tuple[Array, Array]:
         """One decision per example."""
-        return self.confidence(probabilities), np.equal(predicted, labels)
+        return self.confidence(probabilities, predicted), np.equal(predicted, labels)
 
     def confusion(self, labels: Array, predicted: Array, classes: int) -> Array:
         """(C, C), laid out as `confusion_shape` says."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from typing_extensions import override
 
 from spacelite.metrics.scores import METRICS
+from spacelite.metrics.thresholds import full_name, is_criterion
 from spacelite.settings import (
     LARGEST_SEED,
     Config,
@@ -22,12 +23,20 @@ SCHEDULES = ("constant", "cosine")
 CLASS_WEIGHTS = ("none", "balanced")
 
 
+def _is_text(value: Any) -> str | None:
+    return None if isinstance(value, str) else "give what the weights are called"
+
+
 @dataclass(frozen=True, kw_only=True)
 class FitConfig(Config):
     """The training settings of a head that is fitted at once, without epochs.
 
     Attributes:
         class_weights: `none`, or `balanced`: every class has the same total weight in the loss.
+        threshold: Metric for which decision thresholds are chosen on validation; None for the most
+            probable label, or those with a probability above one half.
+        sample_weight: Weights of the training examples: the column that they come from, or `given`,
+            with the CRC-32 of the values; None if all weigh 1.
     """
 
     ALWAYS_HASHED = (
@@ -38,6 +47,23 @@ class FitConfig(Config):
     class_weights: str = setting(
         "none", check=one_of(*CLASS_WEIGHTS), words="{} class weights", tuned=True
     )
+    # Not `tuned`: figures on validation with and without a threshold chosen there do not compare.
+    threshold: str | None = setting(None, check=optional(is_criterion), words="threshold for {}")
+
+    sample_weight: str | None = setting(
+        None, check=optional(_is_text), words="weights: {}", symbol="weights:"
+    )
+
+    @override
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "threshold", full_name(self.threshold))
+
+    @override
+    def saved(self) -> dict[str, Any]:
+        """Without what came later and is not used: the records of runs without it stay the same."""
+        every = super().saved().items()
+        return {key: own for key, own in every if own is not None or key in self.ALWAYS_HASHED}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,4 +105,4 @@ class TrainingConfig(FitConfig):
 
     def for_fitting(self) -> FitConfig:
         """The settings that also apply to a head that is fitted at once."""
-        return FitConfig(class_weights=self.class_weights)
+        return FitConfig(**{each.name: getattr(self, each.name) for each in fields(FitConfig)})

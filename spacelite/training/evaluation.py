@@ -14,6 +14,7 @@ from spacelite.heads.base import Totals
 from spacelite.heads.batch import Objective
 from spacelite.heads.examples import Parameters
 from spacelite.metrics.scores import Scores, scores
+from spacelite.tasks import Task
 from spacelite.training import engine
 from spacelite.training.batches import TokenSplit
 from spacelite.training.engine import Workers
@@ -107,6 +108,30 @@ def evaluate(
         for row, config in enumerate(head.configs):
             evaluated[config] = Evaluated(found[config], own[row])
     return evaluated
+
+
+def decided(evaluated: Evaluated, labels: Array, task: Task, thresholds: Array | None) -> Evaluated:
+    """What was evaluated, with the decisions of thresholds.
+
+    Args:
+        evaluated: Metrics and logits (N, C) with the usual decisions.
+        labels: Labels of the examples.
+        task: Their task.
+        thresholds: Decision thresholds, (T,); None for the usual decisions.
+    """
+    if thresholds is None:
+        return evaluated
+    logits = evaluated.logits.cpu().numpy()
+    predicted = task.decide(logits, thresholds)
+    outcome = task.outcome(
+        float(evaluated.scores["loss"] or 0.0),
+        float(evaluated.scores["ce"] or 0.0),
+        float(task.correct(predicted, labels).mean()),
+        task.confusion(labels, predicted, logits.shape[1]),
+        labels,
+        logits,
+    )
+    return Evaluated(scores(outcome), evaluated.logits)
 
 
 def scores_of(

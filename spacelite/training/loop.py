@@ -20,7 +20,7 @@ from spacelite.heads import Head, HeadConfig
 from spacelite.heads.batch import Objective
 from spacelite.heads.examples import Parameters
 from spacelite.tasks import task_of
-from spacelite.training import checkpoints, engine, memory
+from spacelite.training import checkpoints, engine, memory, thresholds
 from spacelite.training.assembly import assembled
 from spacelite.training.batches import (
     TrainingData,
@@ -36,15 +36,13 @@ from spacelite.training.fits import Fits, require_weights
 from spacelite.training.optimizer import Adam, Moments
 from spacelite.training.search import Search
 from spacelite.training.trained import TrainedHead, best_entry
-from spacelite.training.updates import updates
+from spacelite.training.updates import OnProgress, Progress, updates
 
 log = logging.getLogger(__name__)
 
 Array = npt.NDArray[Any]
 HeadMoments = dict[tuple[HeadConfig, str], Moments]  # by head and parameter name
 OF_EPOCH = ("train", "validation")  # the splits that each epoch reads
-# Called with the number of tokens done, and the total.
-OnProgress = Callable[[int, int], None]
 
 
 def check(configs: Sequence[HeadConfig], training: TrainingConfig) -> None:
@@ -105,6 +103,7 @@ def train(
     """
     check(configs, training)
     check_ready(data, configs)
+    thresholds.check(data, training)
     if weights is not None:
         require_weights(weights, len(data.splits["train"]))
     memory.require(data, configs, training, device)
@@ -152,7 +151,7 @@ class _Training:
         in_epochs = [config for config in members if config.in_epochs]
         epochs = training.epochs if in_epochs else 0
         per_epoch = sum(data.splits[name].tokens for name in OF_EPOCH if name in data.splits)
-        self.progress = _Progress(on_progress, epochs * per_epoch + data.tokens)
+        self.progress = Progress(on_progress, epochs * per_epoch + data.tokens)
         self.progress(0)  # reading a large cache takes a while
         self.splits = open_splits(data, device)
         self.validation = self.splits.get("validation")
@@ -169,6 +168,9 @@ class _Training:
             self.objective = Objective.balanced(labels, classes, shares)
         else:
             self.objective = Objective(task_of(labels), classes)
+        self.thresholds = thresholds.Thresholds(
+            training.threshold, self.objective.task, data.label_names
+        )
         self.stacks: list[Head] = []
         self.optimizers: list[Adam] = []
         self.fits = Fits(self.splits, self.objective, training.class_weights, self.weights)
@@ -315,7 +317,9 @@ class _Training:
         candidates = [head for head in search.heads if by_head[head].kept]
         own = {head: by_head[head].parameters for head in candidates}
         stacks = stacked(own, self.objective, self.device)
-        found = evaluate(self.splits["validation"], stacks, self.objective, self.workers)
+        validation = self.splits["validation"]
+        plain = evaluate(validation, stacks, self.objective, self.workers)
+        found = self.thresholds.applied("validation", validation, plain)
         for head in candidates:
             by_head[head].metrics["validation"] = found[head].scores
             by_head[head].stop_if_diverged(by_head[head].metrics, "after the last epoch")
@@ -325,13 +329,17 @@ class _Training:
         by_head = {result.config: result for result in results if result.kept}
         final = {config: result.parameters for config, result in by_head.items()}
         stacks = stacked(final, self.objective, self.device)
-        for name, split in self.splits.items():
-            evaluated = evaluate(split, stacks, self.objective, self.workers, self.progress)
+        for name in self.thresholds.order(self.splits):
+            split = self.splits[name]
+            plain = evaluate(split, stacks, self.objective, self.workers, self.progress)
+            evaluated = self.thresholds.applied(name, split, plain)
             for head, (scores, logits) in evaluated.items():
                 by_head[head].metrics[name] = scores
                 if name != "train":
                     by_head[head].logits[name] = logits
         for result in by_head.values():
+            result.metrics = {name: result.metrics[name] for name in self.splits}
+            result.thresholds = self.thresholds.of(result.config)
             result.stop_if_diverged(result.metrics, "after the last epoch")
 
     def _checkpoint(self, identity: str, epoch: int) -> Checkpoint:
@@ -391,12 +399,3 @@ class _Training:
         }
         self._compose(parts["now"], moments)
         return found.epoch
-
-
-class _Progress:
-    def __init__(self, report: OnProgress, total: int) -> None:
-        self._report, self._total, self._done = report, total, 0
-
-    def __call__(self, tokens: int) -> None:
-        self._done += tokens
-        self._report(self._done, self._total)

@@ -34,6 +34,8 @@ class TrainedHead:
         dropped: The epoch after which a search dropped the head, if it did; else None. It has no
             parameters then, and no metrics of the test split.
         cross_validated: The settings that cross-validation chose, by name.
+        thresholds: The decision thresholds that were chosen on validation, by label; none if none
+            were.
         seconds: Duration of the whole training, shared by its `heads_in_pass` heads.
     """
 
@@ -46,6 +48,7 @@ class TrainedHead:
     stopped: str | None = None
     dropped: int | None = None
     cross_validated: dict[str, float] = field(default_factory=dict)
+    thresholds: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     heads_in_pass: int = 1
 

@@ -1,8 +1,8 @@
-"""The updates of one epoch."""
+"""The updates of one epoch, and how far a training is."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy.typing as npt
@@ -17,6 +17,20 @@ from spacelite.training.engine import Workers
 from spacelite.training.optimizer import Adam, schedule_factor
 
 Array = npt.NDArray[Any]
+# Called with the number of tokens done, and the total.
+OnProgress = Callable[[int, int], None]
+
+
+class Progress:
+    """Counts the tokens that are done, and reports them with the total."""
+
+    def __init__(self, report: OnProgress, total: int) -> None:
+        self._report, self._total, self._done = report, total, 0
+
+    def __call__(self, tokens: int) -> None:
+        """Add tokens."""
+        self._done += tokens
+        self._report(self._done, self._total)
 
 
 def updates(

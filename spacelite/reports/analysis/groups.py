@@ -20,6 +20,7 @@ from spacelite.reports.analysis.rows import (
     with_best,
 )
 from spacelite.reports.analysis.sweeps import (
+    decided,
     effective,
     notes,
     searched,
@@ -202,6 +203,7 @@ def _group(
     rows = with_varied([_row(one, data, swept) for one in systems], firsts)
     rows = with_best(with_choice(rows, sweeps))
     own_data = members[0][1] is None
+    of_rows = [[run.record for run in one.runs] for one in systems]
     spec, epochs = record.spec, record.epochs
     parts = [title, spec.backbone]
     if spec.layer != -1:
@@ -230,11 +232,8 @@ def _group(
         notes=[
             *_trained_with(rows, firsts, {*shared, *swept}),
             *notes(rows, sweeps, split),
-            *searched(
-                rows,
-                [[run.record for run in one.runs] for one in systems],
-                split if own_data else "",
-            ),
+            *searched(rows, of_rows, split if own_data else ""),
+            *decided(rows, of_rows, split if own_data else ""),
             *_cross_validated(rows, systems),
         ],
         swept=swept,

@@ -13,6 +13,7 @@ from typing import Any
 
 from spacelite import settings
 from spacelite.heads import HeadConfig
+from spacelite.metrics.scores import METRICS
 from spacelite.reports.analysis.rows import Row, all_settings
 from spacelite.runs import RunRecord
 from spacelite.settings import shown, varying
@@ -141,6 +142,25 @@ def searched(rows: Sequence[Row], records: Sequence[Sequence[RunRecord]], split:
         made.append(
             "A search chose on the examples that the table shows, so the figures of what it chose "
             "are too optimistic."
+        )
+    return made
+
+
+def decided(rows: Sequence[Row], records: Sequence[Sequence[RunRecord]], split: str) -> list[str]:
+    """A note on systems whose decision thresholds were chosen on validation. The arguments are
+    those of `searched`."""
+    names: dict[str, list[str]] = {}
+    for row, own in zip(rows, records, strict=True):
+        if (metric := own[0].training.threshold) is not None:
+            names.setdefault(METRICS[metric].in_words, []).append(row.name)
+    made = [
+        f"Decision thresholds of {', '.join(own)} were chosen on validation for {metric}."
+        for metric, own in names.items()
+    ]
+    if made and split == "validation":
+        made.append(
+            "Thresholds were chosen on the examples that the table shows, so the figures of those "
+            "systems are too optimistic."
         )
     return made
 

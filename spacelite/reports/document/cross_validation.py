@@ -44,6 +44,11 @@ def summary(found: CrossValidation) -> list[str]:
         f"Means ± standard deviations over {count} held-out folds: {len(found.labels):,} training "
         f"examples, divided into {found.folds} folds{times}."
     ]
+    if found.sample_weight is not None:
+        said.append(
+            f"Heads were trained with weights of the examples, {found.sample_weight}; the figures "
+            "count each held-out example once."
+        )
     baseline = found.baseline
     head = next((one for one in found.systems if not one.head.is_baseline), None)
     if baseline is None or head is None:

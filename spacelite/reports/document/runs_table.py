@@ -36,7 +36,7 @@ def runs_table(runs: Sequence[Run], metrics: Sequence[str] = SHOWN) -> Table:
     lines = []
     for run, system, given in zip(runs, _systems(runs), own, strict=True):
         for index, (split, scores) in enumerate(run.record.metrics.items()):
-            name = [system, run.record.name or short_id(run), ""][min(index, 2)]
+            name = [system, run.record.name or short_id(run.id), ""][min(index, 2)]
             values = [number(given.get(column)) if index == 0 else "" for column in columns]
             figures = [_metric(figure(scores, metric)) for metric in metrics]
             cells = [Cell(text) for text in (name, *values, split, *figures)]
@@ -62,9 +62,9 @@ def _systems(runs: Sequence[Run]) -> list[str]:
     return made
 
 
-def short_id(run: Run) -> str:
+def short_id(name: str) -> str:
     """The last part of a run's id, which is enough to identify it."""
-    return run.id.rpartition("--")[2]
+    return name.rpartition("--")[2]
 
 
 def _metric(value: float | None) -> str:

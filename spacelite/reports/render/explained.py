@@ -58,7 +58,7 @@ def page(
 
 
 def _prediction(explanation: Explanation) -> str:
-    said = f"Predicted: {explanation.said}."
+    said = f"Predicted: {explanation.said}. {explanation.decided}".rstrip()
     if explanation.example is not None:
         said += f" Labelled {', '.join(explanation.example) or 'with nothing'}."
     return said

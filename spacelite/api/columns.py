@@ -1,0 +1,164 @@
+"""Groups and weights of training examples: given as values, or as the name of a column of the data
+that were embedded. Shapes: N training examples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from spacelite import files
+from spacelite.cache import Cache, texts
+from spacelite.data.rereading import column_of_rows
+from spacelite.data.sources import SUFFIXES
+from spacelite.data.splits import Source
+from spacelite.errors import SpaceliteError
+
+Array = npt.NDArray[Any]
+
+AS_LIST = "give the values as a list in Python, one for each training example"
+
+
+class Weights(NamedTuple):
+    """Weights of the training examples.
+
+    Attributes:
+        values: The weights, (N,) float64.
+        name: What settings call them: the column, or `given`, with the CRC-32 of the values.
+    """
+
+    values: Array
+    name: str
+
+
+def groups(cache: Cache, given: Sequence[str] | str | None) -> Array | None:
+    """The group of each training example, (N,) of strings; None for none.
+
+    Args:
+        cache: The cache, open for reading.
+        given: The groups, or the name of the column that holds them.
+
+    Raises:
+        SpaceliteError: The column cannot be read, or a group is missing.
+    """
+    if given is None:
+        return None
+    if not isinstance(given, str):
+        return np.asarray(given)
+    values, sources = column(cache, given, "groups")
+    for number, value in enumerate(values):
+        if _is_missing(value):
+            raise SpaceliteError(
+                f"groups={given}: {sources[number]} has no group: every training example needs one",
+                ["groups"],
+            )
+    return np.array([str(value) for value in values])
+
+
+def weights(cache: Cache, given: Sequence[Any] | str | None) -> Weights | None:
+    """The weight of each training example; None for none.
+
+    Args:
+        cache: The cache, open for reading.
+        given: The weights, or the name of the column that holds them.
+
+    Raises:
+        SpaceliteError: The column cannot be read, or a weight is missing, no number, negative or
+            not finite; or the examples with a weight above 0 are too few to learn from.
+    """
+    if given is None:
+        return None
+    wanted, wheres = len(cache.splits["train"]), None
+    if isinstance(given, str):
+        name, about = given, f"sample_weight={given}"
+        raw, sources = column(cache, given, "sample_weight")
+        wheres = sources
+    else:
+        name, about, raw = "given", "sample_weight", list(given)
+    if len(raw) != wanted:
+        raise SpaceliteError(
+            f"{about}: there are {wanted:,} training examples and {len(raw):,} weights: give one "
+            "for each",
+            ["sample_weight"],
+        )
+    values = np.empty(wanted, np.float64)
+    for number, value in enumerate(raw):
+        where = f"weight {number + 1:,}" if wheres is None else f"{wheres[number]}"
+        values[number] = _number(value, f"{about}: {where}")
+    require_labels(cache.splits["train"].labels, values)
+    return Weights(values, f"{name} ({files.checksum(values.astype('<f8').tobytes())})")
+
+
+def require_labels(labels: Array, values: Array) -> None:
+    """Raise SpaceliteError unless the examples with a weight above 0 have more than one label."""
+    left = labels[values > 0]
+    if len(left) and (labels.ndim > 1 or len(np.unique(left)) > 1):
+        return
+    which = "all are 0" if not len(left) else "all examples of more than 0 have the same label"
+    raise SpaceliteError(
+        f"sample_weight: {which}, and there is nothing to learn: give other weights",
+        ["sample_weight"],
+    )
+
+
+def column(cache: Cache, name: str, argument: str) -> tuple[list[Any], Sequence[Source]]:
+    """A column of the data that a cache was embedded from, at the training examples.
+
+    Args:
+        cache: The cache, open for reading.
+        name: Name of the column.
+        argument: The argument that names it, for messages.
+
+    Returns:
+        N values as the files have them, and where each comes from.
+
+    Raises:
+        SpaceliteError: It is not known where the data are, or they cannot be read or have changed.
+    """
+    written = texts.read(cache, "train")
+    sources = None if written is None else written.sources
+    path = texts.data_path(cache)
+    if written is None or sources is None or path is None:
+        problem = f"cache {cache.name} was not embedded from a file: "
+        if sources is None or any(Path(file).suffix in SUFFIXES for file in sources.files):
+            problem = (
+                f"cache {cache.name} does not say where its data are: run its embed command again "
+                "(what is embedded is found again), or "
+            )
+        raise SpaceliteError(f"{argument}={name}: {problem}{AS_LIST}", [argument])
+    every = [written.text(number) for number in range(len(sources))]
+    values = column_of_rows(path, cache.spec.dataset, name, sources, every, argument)
+    return values, [sources[number] for number in range(len(sources))]
+
+
+def _is_missing(value: Any) -> bool:
+    if value is None or isinstance(value, str):
+        return value is None or not value.strip()
+    try:
+        return bool(value != value)
+    except (TypeError, ValueError):  # pandas.NA has no truth value, and arrays have several
+        return not np.ndim(value)
+
+
+def _number(value: Any, where: str) -> float:
+    """A weight. Raises SpaceliteError, with `where` it stands, if it is none."""
+    problem = ""
+    if _is_missing(value):
+        problem = "is missing"
+    elif isinstance(value, bool | np.bool_):
+        problem = f"is {value}, not a number"
+    else:
+        try:
+            number = float(value)
+            if not np.isfinite(number) or number < 0:
+                problem = f"is {value}"
+        except (TypeError, ValueError, OverflowError):
+            problem = f"is {str(value)[:40]!r}, not a number"
+    if problem:
+        raise SpaceliteError(
+            f"{where} {problem}: a weight is a number of at least 0", ["sample_weight"]
+        )
+    return number

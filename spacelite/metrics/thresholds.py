@@ -1,0 +1,163 @@
+"""Decision thresholds: the probability above which a label is given, chosen for a metric.
+
+In: probabilities and labels of examples that the head was not trained on. Out: a threshold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from spacelite.metrics.scores import METRICS, ratio
+
+Array = npt.NDArray[Any]
+
+USUAL = 0.5  # the threshold where none is chosen
+MOST_LABELS = 8  # whose thresholds are said
+ROUNDING = 1e-12  # figures that differ by less are equal
+SHORT_NAMES = {"f1": "f1_macro"}
+OPTIMISTIC = (
+    "figures on validation are therefore optimistic (the thresholds fit those examples), figures "
+    "on test are not"
+)
+EXTREME = {
+    "precision": "it is highest where hardly any example is given the label",
+    "recall": "it is highest where every example is given the label",
+}
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """What M thresholds decide on N examples of one label. An example is given the label if its
+    probability is above the threshold.
+
+    Attributes:
+        correct: How many examples are given the label and have it, (M,).
+        given: How many are given it, (M,).
+        actual: How many have it.
+        examples: N.
+    """
+
+    correct: Array
+    given: Array
+    actual: int
+    examples: int
+
+    @property
+    def accuracy(self) -> Array:
+        """The share of examples that are decided correctly, (M,)."""
+        wrong = self.given + self.actual - 2 * self.correct
+        share: Array = 1 - wrong / self.examples
+        return share
+
+    @property
+    def f1(self) -> Array:
+        """F1 of the label, (M,); 0 / 0 counts as 0."""
+        return ratio(2.0 * self.correct, (self.given + self.actual).astype(np.float64))
+
+    @property
+    def f1_macro(self) -> Array:
+        """The mean of F1 of the label and of its absence, (M,); one that neither occurs nor is
+        decided on does not count, as in scikit-learn."""
+        rest = Cuts(
+            self.examples - self.given - self.actual + self.correct,
+            self.examples - self.given,
+            self.examples - self.actual,
+            self.examples,
+        )
+        counted = np.stack([part.given + part.actual > 0 for part in (self, rest)])
+        means: Array = (np.stack([self.f1, rest.f1]) * counted).sum(axis=0) / counted.sum(axis=0)
+        return means
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """What a threshold is chosen for.
+
+    Attributes:
+        of_two: The figure of each of M thresholds between two labels, (M,).
+        of_one: The figure of each of M thresholds of a label that is decided on by itself, (M,).
+    """
+
+    of_two: Callable[[Cuts], Array]
+    of_one: Callable[[Cuts], Array]
+
+
+# By the metric's name in METRICS.
+CRITERIA: dict[str, Criterion] = {
+    "f1_macro": Criterion(lambda cuts: cuts.f1_macro, lambda cuts: cuts.f1),
+    "accuracy": Criterion(lambda cuts: cuts.accuracy, lambda cuts: cuts.accuracy),
+}
+
+
+def in_words(thresholds: Mapping[str, float]) -> str:
+    """Which labels thresholds give, as a sentence; "" for none: `Decided by the run's threshold:
+    positive above 0.3120.`"""
+    if not thresholds:
+        return ""
+    said = [f"{label} above {value:.4f}" for label, value in thresholds.items()]
+    more = ", ..." if said[MOST_LABELS:] else ""
+    which = "threshold" if len(said) == 1 else "thresholds"
+    return f"Decided by the run's {which}: {', '.join(said[:MOST_LABELS])}{more}."
+
+
+def full_name(metric: Any) -> Any:
+    """A metric's name in METRICS, for its name or a shorter one: `f1` -> `f1_macro`."""
+    return SHORT_NAMES.get(metric, metric) if isinstance(metric, str) else metric
+
+
+def is_criterion(value: Any) -> str | None:
+    """Check that thresholds can be chosen for the metric of this name."""
+    name = full_name(value)
+    if isinstance(name, str) and name in CRITERIA:
+        return None
+    short = {full: name for name, full in SHORT_NAMES.items()}
+    choose = f"choose {' or '.join(short.get(each, each) for each in CRITERIA)}"
+    if not isinstance(name, str) or name not in METRICS:
+        return choose
+    if name in EXTREME:
+        return f"{EXTREME[name]}, which is of no use; {choose}"
+    return f"no threshold changes it, or none can be chosen for it; {choose}"
+
+
+def best_threshold(probabilities: Array, has: Array, metric: str, *, alone: bool = False) -> float:
+    """The threshold with the best figure; of equally good ones the nearest to 0.5.
+
+    All that differ on these examples are tried: one between every two probabilities that follow
+    each other (their midpoint, or 0.5 if that lies between them), one below all and one above all.
+
+    Args:
+        probabilities: The probability of the label for each of N examples, (N,) float64.
+        has: Whether each example has the label, (N,) bool.
+        metric: Name of the metric, one of CRITERIA.
+        alone: Whether the label is decided on by itself (multi-label), and not against one other.
+
+    Returns:
+        The threshold, from 0 to 1; 0.5 if a probability is not a number.
+    """
+    if not np.isfinite(probabilities).all():
+        return USUAL
+    order = np.argsort(probabilities, kind="stable")
+    ranked = probabilities[order]
+    tried = candidates(ranked)
+    first = np.searchsorted(ranked, tried, side="right")  # of the examples above the threshold
+    having = np.concatenate([np.cumsum(has[order][::-1])[::-1], [0]])
+    cuts = Cuts(having[first], len(ranked) - first, int(having[0]), len(ranked))
+    criterion = CRITERIA[metric]
+    figures = (criterion.of_one if alone else criterion.of_two)(cuts)
+    best = tried[figures >= figures.max() - ROUNDING]
+    return float(best[np.abs(best - USUAL).argmin()])
+
+
+def candidates(probabilities: Array) -> Array:
+    """The thresholds that are tried for N probabilities, (M,), in ascending order."""
+    values = np.unique(probabilities)
+    low, high = np.concatenate([[0.0], values]), np.concatenate([values, [1.0]])
+    between = (low + high) / 2
+    between = np.where(between < high, between, low)  # of two neighbouring floats, the lower
+    tried: Array = np.unique(np.where((low <= USUAL) & (high > USUAL), USUAL, between))
+    return tried
