@@ -51,7 +51,7 @@ ORDER = {
         "prediction", "layers", "cached", "shares", "concepts", "marks", "explanation",
         "transfer", "streaming", "__init__",
     ],
-    "questions": ["folds", "cross_validation", "audit", "__init__"],
+    "questions": ["folds", "cross_validation", "audit", "answers", "__init__"],
     "paper": ["tables", "__init__", "reproduction"],
     "reports": ["analysis", "document", "render", "report", "__init__"],
     "reports/analysis": [
@@ -60,8 +60,8 @@ ORDER = {
         "examples", "published", "content", "__init__",
     ],
     "reports/document": [
-        "wording", "blocks", "systems_table", "sections", "runs_table", "cross_validation",
-        "audit", "__init__",
+        "wording", "blocks", "systems_table", "cross_validation", "audit", "answers", "sections",
+        "runs_table", "__init__",
     ],
     "reports/render": [
         "colours", "plain", "text", "markdown", "latex", "figures", "plots", "fragment", "page",

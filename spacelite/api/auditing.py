@@ -106,7 +106,7 @@ def audit(
             a label for so many folds.
     """
     from spacelite.backbones import resolve_device
-    from spacelite.questions import audit_labels
+    from spacelite.questions import answers, audit_labels
 
     configs = {
         "additive": heads.config("additive", blocks="mean+ngrams"),
@@ -124,4 +124,5 @@ def audit(
             opened, configs[head], folds=folds, repeats=repeats, seed=seed, backbone=local,
             device=resolve_device(device), on_progress=on_progress,
         )  # fmt: skip
+        answers.keep(cache.cache_dir, opened, "audit", found.as_json())
     return LabelAudit(found)

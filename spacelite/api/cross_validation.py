@@ -141,7 +141,7 @@ def cross_validate(
     """Cross-validate heads on the train split of a cache: each is trained on all folds but one and
     evaluated on that one, all heads of all folds in one pass over the tokens per epoch.
 
-    No run is saved; validation and test are not read.
+    No run is saved; validation and test are not read. Reports of the cache show the last result.
 
     Args:
         cache: What `embed` returned, or a cache's name or path. Default: the newest complete cache.
@@ -185,6 +185,7 @@ def cross_validate(
     from spacelite.api.baselines import BASELINES
     from spacelite.api.choosing import chosen_heads
     from spacelite.backbones import resolve_device
+    from spacelite.questions import answers
     from spacelite.questions import cross_validate as cross_validated
 
     given: dict[str, Any] = {
@@ -220,4 +221,5 @@ def cross_validate(
             device=resolve_device(device),
             on_progress=on_progress,
         )
+        answers.keep(cache.cache_dir, opened, "cv", result.as_json())
     return CrossValidated(result, cache)

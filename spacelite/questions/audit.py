@@ -7,7 +7,7 @@ Shapes: N examples, C classes, d width.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
@@ -154,6 +154,16 @@ class Finding:
             content[name] = None if math.isnan(content[name]) else content[name]
         return content
 
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Finding:
+        """What `as_json` made. Raises KeyError or TypeError for anything else."""
+        source = content["source"]
+        chances = {
+            name: math.nan if content[name] is None else float(content[name])
+            for name in ("probability", "own")
+        }
+        return cls(**{**content, **chances, "source": None if source is None else Source(**source)})
+
 
 @dataclass(frozen=True)
 class Audit:
@@ -192,6 +202,7 @@ class Audit:
         """The audit as a JSON object."""
         return {
             "head": self.head.name,
+            "settings": {"head": self.head.kind, **self.head.settings()},
             "folds": self.folds,
             "examples": self.examples,
             "accuracy": self.accuracy,
@@ -201,6 +212,19 @@ class Audit:
                 for one, other, cosine in self.pairs
             ],
         }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Audit:
+        """What `as_json` made. Raises ValueError, KeyError or TypeError for anything else."""
+        settings = dict(content["settings"])
+        pairs = [
+            (*map(Finding.from_json, one["examples"]), one["cosine"]) for one in content["pairs"]
+        ]
+        return cls(
+            heads.config_from(settings.pop("head"), settings),
+            int(content["folds"]), int(content["examples"]), float(content["accuracy"]),
+            [Finding.from_json(one) for one in content["findings"]], pairs,
+        )  # fmt: skip
 
 
 def audit_labels(

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from spacelite import settings
+from spacelite import heads, settings
 from spacelite.cache.store import Cache
 from spacelite.errors import SpaceliteError
 from spacelite.heads import HeadConfig
@@ -40,14 +40,14 @@ class System:
 
     Attributes:
         head: Its config.
-        logits: Its logits for each training example, by the head that did not see it, (R, N, C)
-            float32.
         figures: Metric -> its value on each held-out fold, (R, F); NaN where it is not defined.
+        logits: Its logits for each training example, by the head that did not see it, (R, N, C)
+            float32; empty if they are not known any more.
     """
 
     head: HeadConfig
-    logits: Array
     figures: dict[str, Array]
+    logits: Array = field(default_factory=lambda: np.empty(0))
 
     def mean(self, metric: str) -> float:
         """The mean of a metric over repeats and folds."""
@@ -63,28 +63,25 @@ class CrossValidation:
     """What a cross-validation found.
 
     Attributes:
-        fold: The fold of each training example in each repeat, (R, N).
-        labels: The labels, (N,) or (N, C).
+        folds: Number of folds, F.
+        repeats: How often the examples were divided anew, R.
+        examples: Number of training examples, N.
         systems: The heads, best accuracy first.
         seconds: How long it took.
         sample_weight: The weights that heads were trained with; None if all examples weighed 1.
+        fold: The fold of each training example in each repeat, (R, N); empty if that is not known
+            any more.
+        labels: The labels, (N,) or (N, C); empty if they are not known any more.
     """
 
-    fold: Array
-    labels: Array
+    folds: int
+    repeats: int
+    examples: int
     systems: list[System]
     seconds: float
     sample_weight: str | None = None
-
-    @property
-    def folds(self) -> int:
-        """Number of folds."""
-        return int(self.fold.max()) + 1
-
-    @property
-    def repeats(self) -> int:
-        """Number of repeats."""
-        return len(self.fold)
+    fold: Array = field(default_factory=lambda: np.empty((0, 0), np.int64))
+    labels: Array = field(default_factory=lambda: np.empty(0, np.int64))
 
     @property
     def named(self) -> dict[str, System]:
@@ -131,23 +128,39 @@ class CrossValidation:
         return {
             "folds": self.folds,
             "repeats": self.repeats,
-            "examples": len(self.labels),
+            "examples": self.examples,
             "baseline": None if baseline is None else self.name_of(baseline),
             "seconds": self.seconds,
             **({} if self.sample_weight is None else {"sample_weight": self.sample_weight}),
             "systems": systems,
         }
 
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> CrossValidation:
+        """What `as_json` made. Raises ValueError, KeyError or TypeError for anything else."""
+        systems = [
+            System(
+                heads.config_from(own["head"], own["settings"]),
+                # null becomes NaN.
+                {metric: np.array(values, float) for metric, values in own["folds"].items()},
+            )
+            for own in content["systems"]
+        ]
+        return cls(
+            int(content["folds"]), int(content["repeats"]), int(content["examples"]), systems,
+            float(content["seconds"]), content.get("sample_weight"),
+        )  # fmt: skip
 
-def _names(heads: Sequence[HeadConfig]) -> list[str]:
+
+def _names(configs: Sequence[HeadConfig]) -> list[str]:
     """Names that tell heads apart: `space + inter 0.2, learning rate 0.001`."""
-    own = [settings.effective(head) for head in heads]
+    own = [settings.effective(head) for head in configs]
     titles = [
         " + ".join([head.name, *(f"{key} {each[key]:g}" for key in LOSS_WEIGHTS if each.get(key))])
-        for head, each in zip(heads, own, strict=True)
+        for head, each in zip(configs, own, strict=True)
     ]
     made = []
-    for title, head, each in zip(titles, heads, own, strict=True):
+    for title, head, each in zip(titles, configs, own, strict=True):
         alike = [other for other, name in zip(own, titles, strict=True) if name == title]
         differing = settings.varying(alike)
         made.append(", ".join([title, *settings.details(settings.symbols(head), each, differing)]))
@@ -226,7 +239,9 @@ def cross_validate(
     systems = [_system(cache, config, logits[config], fold, labels, folds) for config in configs]
     systems.sort(key=lambda system: -system.mean("accuracy"))
     seconds = time.perf_counter() - started
-    return CrossValidation(fold, labels, systems, seconds, training.sample_weight)
+    return CrossValidation(
+        folds, repeats, len(labels), systems, seconds, training.sample_weight, fold, labels
+    )
 
 
 def _check_weighted(labels: Array, seen: Sequence[Array]) -> None:
@@ -259,7 +274,7 @@ def _system(
             together[repeat, held] = own
             for name, value in _scores(cache, own, labels[held]).items():
                 figures[name][repeat, number] = np.nan if value is None else value
-    return System(config, together, figures)
+    return System(config, figures, together)
 
 
 def _scores(cache: Cache, logits: Array, labels: Array) -> dict[str, float | None]:

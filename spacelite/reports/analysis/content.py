@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from spacelite.errors import SpaceliteError
+from spacelite.questions import answers
+from spacelite.questions.answers import Answer
 from spacelite.reports.analysis import comparisons as analysis
 from spacelite.reports.analysis import (
     data_notes,
@@ -27,12 +29,13 @@ SPLITS = ("train", "validation")  # that a report can show beside its own
 
 @dataclass(frozen=True)
 class Part:
-    """A group of systems: its table, its analysis, and its words and mistakes (None if they are
-    not wanted or not available)."""
+    """A group of systems: its table, its analysis, its words and mistakes (None if they are not
+    wanted or not available), and the answers to questions about its cache."""
 
     section: Section
     analysis: Analysis
     examples: Examples | None
+    answers: list[Answer] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,7 @@ def build(
     runs = selection.select(runs, cache=cache, dataset=dataset, head=head, where=where)
     together = selection.compared(runs, compare) if compare else groups.grouped(runs)
     parts = []
+    asked: set[str] = set()  # the caches whose answers are there already
     for number, group in enumerate(together):
         on_progress(number, len(together))
         analysed = analysis.analyse(cache_dir, group)
@@ -99,7 +103,22 @@ def build(
                 replace(group.section, notes=notes),
                 analysed,
                 examples.of_group(cache_dir, group, backbone) if with_examples else None,
+                [] if compare else _answers(cache_dir, group, asked, with_examples),
             )
         )
     on_progress(len(together), len(together))
     return Findings([] if compare else published.of_groups(together), parts, split)
+
+
+def _answers(
+    cache_dir: Path, group: groups.Group, asked: set[str], with_texts: bool
+) -> list[Answer]:
+    """The answers about the cache that a group was trained on, if it is the first on that cache;
+    those that show texts only if these are wanted."""
+    system = group.systems[0]
+    record = system.runs[0].record
+    if system.transfers is not None or record.cache_key in asked:
+        return []
+    asked.add(record.cache_key)
+    found = answers.of_cache(cache_dir, record.cache, record.cache_key)
+    return [one for one in found if with_texts or one.kind != "audit"]

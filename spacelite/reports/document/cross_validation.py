@@ -41,7 +41,7 @@ def summary(found: CrossValidation) -> list[str]:
     times = "" if found.repeats == 1 else f" {found.repeats} times"
     count = found.folds * found.repeats
     said = [
-        f"Means ± standard deviations over {count} held-out folds: {len(found.labels):,} training "
+        f"Means ± standard deviations over {count} held-out folds: {found.examples:,} training "
         f"examples, divided into {found.folds} folds{times}."
     ]
     if found.sample_weight is not None:

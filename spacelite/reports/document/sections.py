@@ -12,6 +12,7 @@ from spacelite.reports.analysis.content import Findings, Part
 from spacelite.reports.analysis.examples import Examples
 from spacelite.reports.analysis.rows import MeanStd, Section
 from spacelite.reports.document import wording
+from spacelite.reports.document.answers import answer_blocks
 from spacelite.reports.document.blocks import (
     Block,
     Bullets,
@@ -92,6 +93,7 @@ def _part(part: Part, number: int, also: str | None) -> list[Block]:
         blocks += _calibration(analysis, number)
     if part.examples is not None:
         blocks += _examples(part.examples, part.section)
+    blocks += answer_blocks(part.answers)
     if analysis.cost is not None:
         blocks += _cost(analysis.cost)
     return blocks

@@ -1,0 +1,86 @@
+"""Answers on disk: the last one to each question about a cache, for reports.
+
+A JSON file in `questions`, inside the folder of caches: `<cache>--<kind>.json`. It holds figures,
+no parameters: what was trained for an answer is not saved.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from spacelite import files
+from spacelite.cache.store import Cache
+from spacelite.errors import SpaceliteError, one_line
+
+log = logging.getLogger(__name__)
+
+FOLDER = "questions"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer.
+
+    Attributes:
+        kind: The command that gave it: `cv`, `audit`, ...
+        created: When it was given, in UTC.
+        content: The answer as a JSON object.
+    """
+
+    kind: str
+    created: str
+    content: dict[str, Any]
+
+
+def answer_path(cache_dir: Path, cache: str, kind: str) -> Path:
+    """The file of the last answer of a kind about a cache."""
+    return cache_dir / FOLDER / f"{cache}--{kind}.json"
+
+
+def keep(cache_dir: Path, cache: Cache, kind: str, content: Mapping[str, Any]) -> None:
+    """Save an answer in place of the last one of its kind. If it cannot be written, that is logged:
+    the caller has the answer."""
+    path = answer_path(cache_dir, cache.name, kind)
+    document = {
+        "format": FORMAT,
+        "kind": kind,
+        "cache": cache.name,
+        "cache_key": cache.key,
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "content": files.finite(dict(content)),
+    }
+    try:
+        files.make_folder(path.parent)
+        files.write_json(path, document)
+    except SpaceliteError as error:
+        log.warning("reports will not show this: %s", error)
+    except OSError as error:
+        log.warning("reports will not show this: %s cannot be written: %s", path, error.strerror)
+
+
+def of_cache(cache_dir: Path, cache: str, cache_key: str) -> list[Answer]:
+    """The answers about a cache, in the order of their kinds. What cannot be read is left out with
+    a warning."""
+    found = []
+    for path in sorted((cache_dir / FOLDER).glob(f"{cache}--*.json")):
+        try:
+            document = json.loads(path.read_text("utf-8"))
+            if document["cache_key"] != cache_key or document["cache"] != cache:
+                continue
+            if document["format"] > FORMAT:
+                raise ValueError("a later version of spacelite wrote it")
+            answer = Answer(document["kind"], document["created"], document["content"])
+            if not (isinstance(answer.kind, str) and isinstance(answer.content, dict)):
+                raise ValueError("it is no answer")
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            log.warning("%s is left out: %s", path, one_line(error, 80))
+            continue
+        found.append(answer)
+    return found

@@ -1,0 +1,64 @@
+"""The answers to questions about a cache (cross-validation, audit, ...) as parts of a report."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+from spacelite.errors import one_line
+from spacelite.questions.answers import Answer
+from spacelite.reports.document.audit import audit_summary, findings_table, groups_table
+from spacelite.reports.document.blocks import Block, Bullets, Heading
+from spacelite.reports.document.cross_validation import summary, table
+
+log = logging.getLogger(__name__)
+
+MOST_FINDINGS = 20  # of an audit, that a report lists
+
+
+def answer_blocks(answers: Sequence[Answer]) -> list[Block]:
+    """The blocks of all answers, each under its own heading. One that cannot be read is left out
+    with a warning."""
+    blocks: list[Block] = []
+    for answer in answers:
+        if answer.kind not in ANSWERS:
+            continue  # a later version of spacelite gave it
+        try:
+            blocks += ANSWERS[answer.kind](answer)
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            log.warning("the last %s is left out: %s", answer.kind, one_line(error, 80))
+    return blocks
+
+
+def _cross_validation(answer: Answer) -> list[Block]:
+    from spacelite.questions import CrossValidation  # torch, which other reports do not need
+
+    found = CrossValidation.from_json(answer.content)
+    return [
+        Heading(2, "Cross-validation"),
+        table(found),
+        Bullets([_asked(answer), *summary(found)]),
+    ]
+
+
+def _audit(answer: Answer) -> list[Block]:
+    from spacelite.questions import Audit
+
+    found = Audit.from_json(answer.content)
+    blocks: list[Block] = [Heading(2, "Labels that are probably wrong")]
+    if found.findings:
+        blocks.append(findings_table(found, MOST_FINDINGS))
+    if found.pairs:
+        blocks.append(groups_table(found))
+    return [*blocks, Bullets([_asked(answer), *audit_summary(found)])]
+
+
+def _asked(answer: Answer) -> str:
+    return f"By spacelite {answer.kind}, last run on {answer.created[:10]}."
+
+
+# Kind of an answer -> its blocks.
+ANSWERS: dict[str, Callable[[Answer], list[Block]]] = {
+    "cv": _cross_validation,
+    "audit": _audit,
+}

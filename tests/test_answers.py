@@ -1,0 +1,110 @@
+"""Answers to questions about a cache: saved, read back as they were, and shown in reports."""
+
+import json
+
+import numpy as np
+import pytest
+from conftest import texts
+
+import spacelite
+from spacelite.questions import answers
+from spacelite.questions.audit import Audit
+from spacelite.questions.cross_validation import CrossValidation
+from spacelite.reports.document import audit, cross_validation
+
+
+@pytest.fixture(scope="module")
+def asked(bert, tmp_path_factory):
+    """(runs, cross-validation, audit) of a cache of which both questions were asked."""
+    folder = tmp_path_factory.mktemp("asked")
+    own = texts(120, seed=4) + ["a good film <b>"] * 2
+    labels = [int("good" in text) for text in own[:-1]] + [0]
+    cache = spacelite.embed(
+        texts=own, labels=labels, backbone=bert, cache_dir=folder, progress=False
+    )
+    runs = spacelite.train(cache, epochs=2, progress=False)
+    found = spacelite.cross_validate(cache, folds=3, epochs=2, inter=[0, 0.1], progress=False)
+    return runs, found, spacelite.audit(cache, folds=3, progress=False)
+
+
+def test_answers_come_back_as_they_were(asked):
+    runs, found, audited = asked
+    record, folder = runs[0].record, runs[0].cache_dir
+    read = answers.of_cache(folder, record.cache, record.cache_key)
+    kept = {one.kind: one.content for one in read}
+    again = CrossValidation.from_json(kept["cv"])
+    assert cross_validation.table(again) == cross_validation.table(found.result)
+    assert cross_validation.summary(again) == cross_validation.summary(found.result)
+    for name, system in found.result.named.items():
+        for metric, values in system.figures.items():
+            np.testing.assert_array_equal(again.named[name].figures[metric], values)
+    again = Audit.from_json(kept["audit"])
+    assert audit.findings_table(again, 10) == audit.findings_table(audited.result, 10)
+    assert audit.groups_table(again) == audit.groups_table(audited.result)
+    assert audit.audit_summary(again) == audit.audit_summary(audited.result)
+
+
+@pytest.mark.parametrize("form", ["text", "markdown", "latex"])
+def test_reports_show_them(form, asked):
+    runs, *_ = asked
+    shown = spacelite.report(runs, progress=False).text(form).replace("{}", "")
+    assert "Cross-validation" in shown and "held-out folds" in shown
+    assert "Labels that are probably wrong" in shown and "Near-duplicates" in shown
+    assert "spacelite cv, last run on 20" in shown.replace("\\", "")
+    without = spacelite.report(runs, examples=False, progress=False).text(form).replace("{}", "")
+    assert "Cross-validation" in without and "Labels that are probably wrong" not in without
+    compared = spacelite.report(runs, compare=["space", "linear (first)"], progress=False).text(
+        form
+    )
+    assert "Cross-validation" not in compared
+
+
+def test_the_page_escapes_what_the_data_hold(asked, tmp_path):
+    runs, *_ = asked
+    page = spacelite.report(runs, progress=False).save(tmp_path / "page.html").read_text()
+    assert "a good film &lt;b&gt;" in page and "a good film <b>" not in page
+    assert json.dumps(spacelite.report(runs, progress=False).as_json())
+
+
+def test_what_cannot_be_read_is_left_out(asked, caplog, tmp_path):
+    runs, *_ = asked
+    record, folder = runs[0].record, runs[0].cache_dir
+    path = answers.answer_path(folder, record.cache, "cv")
+    before = path.read_text()
+    try:
+        for content in ("{", '{"kind": "cv"}', before.replace('"format": 1', '"format": 9')):
+            path.write_text(content)
+            caplog.clear()
+            shown = spacelite.report(runs, progress=False).text()
+            assert "Cross-validation" not in shown and "is left out" in caplog.text
+        broken = json.loads(before)
+        del broken["content"]["systems"][0]["folds"]
+        path.write_text(json.dumps(broken))
+        caplog.clear()
+        assert "Cross-validation" not in spacelite.report(runs, progress=False).text()
+        assert "the last cv is left out" in caplog.text
+        # Of another cache with the same name.
+        broken["cache_key"] = "0"
+        path.write_text(json.dumps(broken))
+        caplog.clear()
+        assert "Cross-validation" not in spacelite.report(runs, progress=False).text()
+        assert "left out" not in caplog.text
+        # Of a kind that only a later version knows.
+        later = json.loads(before)
+        later["kind"] = "oracle"
+        path.write_text(json.dumps(later))
+        assert "oracle" not in spacelite.report(runs, progress=False).text()
+    finally:
+        path.write_text(before)
+
+
+def test_a_folder_that_cannot_be_written_costs_no_answer(asked, monkeypatch, caplog):
+    runs, *_ = asked
+
+    def full(path, content):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(answers.files, "write_json", full)
+    cache = spacelite.find_cache(runs[0].record.cache, runs[0].cache_dir)
+    found = spacelite.cross_validate(cache, folds=3, head="linear", epochs=1, progress=False)
+    assert found.figures() and "No space left on device" in caplog.text
