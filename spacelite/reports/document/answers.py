@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from spacelite.errors import one_line
 from spacelite.questions.answers import Answer
@@ -20,9 +21,11 @@ def answer_blocks(answers: Sequence[Answer]) -> list[Block]:
     """The blocks of all answers, each under its own heading. One that cannot be read is left out
     with a warning."""
     blocks: list[Block] = []
-    for answer in answers:
-        if answer.kind not in ANSWERS:
-            continue  # a later version of spacelite gave it
+    # What a later version of spacelite may have answered is left out.
+    for answer in sorted(
+        (one for one in answers if one.kind in ANSWERS),
+        key=lambda one: list(ANSWERS).index(one.kind),
+    ):
         try:
             blocks += ANSWERS[answer.kind](answer)
         except (ValueError, KeyError, TypeError, IndexError) as error:
@@ -34,9 +37,10 @@ def _cross_validation(answer: Answer) -> list[Block]:
     from spacelite.questions import CrossValidation  # torch, which other reports do not need
 
     found = CrossValidation.from_json(answer.content)
+    caption = "Figures on held-out folds, mean ± standard deviation"
     return [
         Heading(2, "Cross-validation"),
-        table(found),
+        replace(table(found), caption=caption),
         Bullets([_asked(answer), *summary(found)]),
     ]
 
@@ -47,7 +51,9 @@ def _audit(answer: Answer) -> list[Block]:
     found = Audit.from_json(answer.content)
     blocks: list[Block] = [Heading(2, "Labels that are probably wrong")]
     if found.findings:
-        blocks.append(findings_table(found, MOST_FINDINGS))
+        of_all = "" if len(found.findings) <= MOST_FINDINGS else f" of {len(found.findings):,}"
+        caption = f"The most probable{of_all}: label, and what it probably should be"
+        blocks.append(replace(findings_table(found, MOST_FINDINGS), caption=caption))
     if found.pairs:
         blocks.append(groups_table(found))
     return [*blocks, Bullets([_asked(answer), *audit_summary(found)])]
