@@ -12,15 +12,18 @@ from .options import (
     CACHE_DIR,
     CacheDir,
     CacheName,
+    ClassWeights,
     ClipNorm,
     DataSeed,
     Device,
+    Ensemble,
     Inter,
     Intra,
     Json,
     Latent,
     LearningRates,
     MaxNgram,
+    Preset,
     SampleWeightColumn,
     Schedule,
     Seeds,
@@ -30,6 +33,8 @@ from .options import (
     optional_list,
     or_auto,
 )
+
+HEADS = "space,linear"
 
 
 def cv(
@@ -45,12 +50,10 @@ def cv(
     ] = None,
     sample_weight_column: SampleWeightColumn = None,
     cache: CacheName = None,
+    preset: Preset = None,
     head: Annotated[
-        str,
-        typer.Option(
-            help="Kind(s): space, linear, mlp, additive (without the block space), logreg, tfidf."
-        ),
-    ] = "space,linear",
+        str, typer.Option(help="Kind(s): space, linear, mlp, additive, logreg, tfidf.")
+    ] = HEADS,
     inter: Inter = "0",
     intra: Intra = "0",
     latent: Latent = None,
@@ -80,6 +83,7 @@ def cv(
         ),
     ] = None,
     max_ngram: MaxNgram = None,
+    ensemble: Ensemble = "1",
     seeds: Seeds = "1",
     epochs: Annotated[
         str,
@@ -91,6 +95,7 @@ def cv(
     data_seed: DataSeed = 0,
     schedule: Schedule = "constant",
     clip_norm: ClipNorm = None,
+    class_weights: ClassWeights = "none",
     no_baselines: Annotated[
         bool,
         typer.Option(
@@ -129,7 +134,10 @@ def cv(
         "C": comma_list("--C", c, or_auto(float)),
         "blocks": optional_list("--blocks", blocks, str),
         "max_ngram": optional_list("--max-ngram", max_ngram, int),
+        "ensemble": comma_list("--ensemble", ensemble, int),
     }
+    if head == HEADS:
+        del grid["head"]  # the default, which a preset may replace
     numbers = seed_list(seeds)
     if out is not None:
         writers.check_place(out)  # before the work
@@ -143,12 +151,14 @@ def cv(
             groups=group_column,
             sample_weight=sample_weight_column,
             **grid,
+            preset=preset,
             seeds=numbers,
             epochs=number_or_auto("--epochs", epochs),
             batch_size=number_or_auto("--batch-size", batch_size),
             data_seed=data_seed,
             schedule=schedule,
             clip_norm=clip_norm,
+            class_weights=class_weights,
             baselines=not no_baselines,
             device=device,
             cache_dir=cache_dir,

@@ -61,6 +61,23 @@ MaxNgram = Annotated[
         show_default=False,
     ),
 ]
+Ensemble = Annotated[
+    str,
+    typer.Option(
+        help="Member(s) of a head with concept spaces: heads with different seeds whose logits "
+        "are averaged."
+    ),
+]
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        help="Settings that are recommended together; best: an additive head on "
+        "layers+ngrams+space."
+    ),
+]
+ClassWeights = Annotated[
+    str, typer.Option(help="Weights of the classes in the loss: none or balanced.")
+]
 Schedule = Annotated[str, typer.Option(help="Schedule of the learning rate: constant or cosine.")]
 ClipNorm = Annotated[float | None, typer.Option(help="Clip a head's gradient to this norm.")]
 CacheName = Annotated[

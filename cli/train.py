@@ -14,15 +14,18 @@ from .options import (
     CACHE_DIR,
     CacheDir,
     CacheName,
+    ClassWeights,
     ClipNorm,
     DataSeed,
     Device,
+    Ensemble,
     Inter,
     Intra,
     Json,
     Latent,
     LearningRates,
     MaxNgram,
+    Preset,
     SampleWeightColumn,
     Schedule,
     Seeds,
@@ -83,20 +86,8 @@ def train(
         ),
     ] = None,
     max_ngram: MaxNgram = None,
-    ensemble: Annotated[
-        str,
-        typer.Option(
-            help="Member(s) of a head with concept spaces: heads with different seeds whose logits "
-            "are averaged."
-        ),
-    ] = "1",
-    preset: Annotated[
-        str | None,
-        typer.Option(
-            help="Settings that are recommended together; best: an additive head on "
-            "layers+ngrams+space."
-        ),
-    ] = None,
+    ensemble: Ensemble = "1",
+    preset: Preset = None,
     search: Annotated[
         bool,
         typer.Option(
@@ -127,9 +118,7 @@ def train(
     ] = None,
     schedule: Schedule = "constant",
     clip_norm: ClipNorm = None,
-    class_weights: Annotated[
-        str, typer.Option(help="Weights of the classes in the loss: none or balanced.")
-    ] = "none",
+    class_weights: ClassWeights = "none",
     sample_weight_column: SampleWeightColumn = None,
     patience: Annotated[
         int | None,

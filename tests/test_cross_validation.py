@@ -278,3 +278,25 @@ def test_predictions_of_several_labels_have_semicolons(bert, tmp_path):
                  > 0.5]  # fmt: skip
         assert row["logreg (first) predicted"] == ";".join(given)
     assert "cannot be written" in refusal(found.save, tmp_path / "no" / "f.csv")
+
+
+def test_the_preset_and_class_weights(cache_path, tmp_path):
+    """Heads on top of others, with the settings of the preset but for early stopping; what is given
+    beside a preset that chooses it is refused."""
+    from spacelite.api import EmbeddedDataset
+
+    cache = EmbeddedDataset(cache_path, tmp_path)
+    options = {"folds": 3, "baselines": False, "progress": False}
+    found = spacelite.cross_validate(cache, preset="best", **options)
+    (system,) = found.result.systems
+    assert system.head.blocks == "layers+ngrams+space" and system.head.latent == 32
+    assert np.isfinite(system.logits).all()
+    message = refusal(spacelite.cross_validate, cache, preset="best", latent=3, **options)
+    assert "preset=best chooses latent itself" in message
+    plain = spacelite.cross_validate(cache, head="linear", **options)
+    weighted = spacelite.cross_validate(cache, head="linear", class_weights="balanced", **options)
+    assert plain.figures("ce")["linear (first)"].tolist() != (
+        weighted.figures("ce")["linear (first)"].tolist()
+    )
+    several = spacelite.cross_validate(cache, head="space", ensemble=2, **options)
+    assert "ensemble" in str(several) or several.result.systems[0].head.ensemble == 2

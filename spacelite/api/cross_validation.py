@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 
 from spacelite import files
-from spacelite.api.arguments import FILE, GROUPS, NAMES, WEIGHTS, checked
+from spacelite.api.arguments import FILE, GROUPS, NAME, NAMES, WEIGHTS, checked
 from spacelite.api.embedding import CACHE_DIR, find_cache
+from spacelite.api.presets import preset as preset_settings
 from spacelite.api.results import CACHE, EmbeddedDataset
 from spacelite.cache import texts
 from spacelite.data.writers import csv_lines
@@ -108,7 +109,7 @@ class CrossValidated:
         return fragment.table(self.table())
 
 
-@checked(cache=CACHE, head=NAMES, groups=GROUPS, sample_weight=WEIGHTS)
+@checked(cache=CACHE, preset=NAME, head=NAMES, groups=GROUPS, sample_weight=WEIGHTS)
 def cross_validate(
     cache: EmbeddedDataset | str | Path | None = None,
     *,
@@ -117,6 +118,7 @@ def cross_validate(
     seed: int = 0,
     groups: Sequence[Any] | str | None = None,
     sample_weight: Sequence[float] | str | None = None,
+    preset: str | None = None,
     head: str | Sequence[str] = ("space", "linear"),
     inter: float | Sequence[float] = 0.0,
     intra: float | Sequence[float] = 0.0,
@@ -127,12 +129,14 @@ def cross_validate(
     C: float | str | Sequence[float | str] = "auto",  # noqa: N803 - as in scikit-learn
     blocks: str | Sequence[str] | None = None,
     max_ngram: int | Sequence[int] | None = None,
+    ensemble: int | Sequence[int] = 1,
     seeds: int | Sequence[int] = 1,
     epochs: int | str = 15,
     batch_size: int | str = 256,
     data_seed: int = 0,
     schedule: str = "constant",
     clip_norm: float | None = None,
+    class_weights: str = "none",
     baselines: bool = True,
     device: str = "auto",
     cache_dir: str | Path | None = None,
@@ -152,7 +156,8 @@ def cross_validate(
             name of a column of the data that the cache was embedded from, which are read again.
         sample_weight: The weight of each training example in the losses, (N,), or the name of a
             column, as in `train`. Figures on held-out folds count each example once.
-        head: Kind(s) of heads, as in `train`; additive heads without the block `space`.
+        preset: Settings that are recommended together, as in `train`, but for early stopping.
+        head: Kind(s) of heads, as in `train`.
         inter: Weight(s) of the inter-space loss.
         intra: Weight(s) of the intra-space loss.
         latent: Number(s) of dimensions of a concept space. Default: 3.
@@ -163,12 +168,15 @@ def cross_validate(
             on the examples that a head sees.
         blocks: What additive heads add up, joined by +. Default: `layers+ngrams`.
         max_ngram: Tokens of the longest n-grams of the block `ngrams`, 2 or 3. Default: 2.
+        ensemble: Member(s) of a head with concept spaces, as in `train`.
         seeds: Number K of seeds of the heads, which are 0 to K-1; or the seeds themselves.
         epochs: Number of passes over the training split, or "auto", as in `train`.
         batch_size: Examples per update, or "auto", as in `train`.
         data_seed: Seed of the order of the examples.
         schedule: Schedule of the learning rate: `constant` or `cosine`.
         clip_norm: Maximum norm of a head's gradient; None for no clipping.
+        class_weights: `none`, or `balanced`: every class has the same total weight in the loss, by
+            the examples that a head sees.
         baselines: Whether `tfidf` and `logreg` on the mean are fitted on the same folds.
         device: `auto`, `cpu`, `cuda`, ...
         cache_dir: Folder of caches and runs. Default: that of the cache.
@@ -185,25 +193,37 @@ def cross_validate(
     from spacelite.api.baselines import BASELINES
     from spacelite.api.choosing import chosen_heads
     from spacelite.backbones import resolve_device
+    from spacelite.heads.grid import listed
     from spacelite.questions import answers
     from spacelite.questions import cross_validate as cross_validated
 
     given: dict[str, Any] = {
-        "head": head, "inter": inter, "intra": intra, "latent": latent, "pooling": pooling,
-        "learning_rate": learning_rate, "weight_decay": weight_decay, "C": C, "blocks": blocks,
-        "max_ngram": max_ngram, "ensemble": 1, "seeds": seeds, "epochs": epochs,
-        "batch_size": batch_size, "data_seed": data_seed, "schedule": schedule,
-        "clip_norm": clip_norm, "class_weights": "none", "patience": None, "monitor": "f1_macro",
+        "head": head, "latent": latent, "learning_rate": learning_rate,
+        "weight_decay": weight_decay, "blocks": blocks, "max_ngram": max_ngram, "epochs": epochs,
+        "batch_size": batch_size, "schedule": schedule,
+    }  # fmt: skip
+    parameters = inspect.signature(cross_validate).parameters
+    changed = {
+        name: value
+        for name, value in given.items()
+        if listed(name, value) != listed(name, parameters[name].default)
+    }
+    given |= preset_settings(preset, changed)
+    given |= {
+        "inter": inter, "intra": intra, "pooling": pooling, "C": C, "ensemble": ensemble,
+        "seeds": seeds, "data_seed": data_seed, "clip_norm": clip_norm,
+        "class_weights": class_weights,
+        # There is no validation split to stop early by.
+        "patience": None, "monitor": "f1_macro",
     }  # fmt: skip
     if not isinstance(cache, EmbeddedDataset):
         cache = find_cache(cache, cache_dir or CACHE_DIR)
-    arguments = set(inspect.signature(cross_validate).parameters)
     with cache.open() as opened, reporting(progress) as on_progress:
         opened.require_training()
         weights = columns.weights(opened, sample_weight)
         given["sample_weight"] = None if weights is None else weights.name
         configs, training, numbers = chosen_heads(
-            opened, given, {}, search=False, arguments=arguments
+            opened, given, {}, search=False, arguments=set(parameters)
         )
         if numbers.chosen:
             log.info("auto: %s", numbers.sentence)
