@@ -44,7 +44,7 @@ def embed(
         int, typer.Option(help="Maximum tokens per text; the rest is cut off.")
     ] = 256,
     dtype: Annotated[
-        str, typer.Option(help="Store hidden states as float16 or float32.")
+        str, typer.Option(help="Store hidden states as float16, float32 or int8.")
     ] = "float16",
     layer: Annotated[int, typer.Option(help="Which layer: -1 the last, 0 the embeddings.")] = -1,
     padding: Annotated[

@@ -38,7 +38,7 @@ ORDER = {
     ],
     "cache": [
         "dtypes", "spec", "hdf5", "split", "layers", "store", "unknown", "texts", "duplicates",
-        "reuse", "journal", "folder", "layout", "tokenizing", "computing", "embedding",
+        "reuse", "journal", "folder", "layout", "tokenizing", "rounding", "computing", "embedding",
         "text_store", "encoding", "__init__",
     ],
     "training": [

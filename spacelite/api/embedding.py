@@ -62,7 +62,7 @@ def embed(
         name: Name of data passed as objects. Default: `texts`.
         cache_dir: Folder of caches and runs.
         max_length: Maximum tokens per text; the rest is cut off.
-        dtype: Number type in which hidden states are stored, `float16` or `float32`.
+        dtype: Number type in which hidden states are stored: `float16`, `float32` or `int8`.
         layer: Layer of the hidden states: -1 the last, 0 the embedding layer.
         padding: `none`, or `max_length` to pad every text and cache padded positions as tokens.
         layers: Whether the mean of every layer over each text's tokens is kept too, in a file of

@@ -18,6 +18,7 @@ from spacelite.cache import journal, reuse
 from spacelite.cache.dtypes import StoredType, stored_type
 from spacelite.cache.folder import few
 from spacelite.cache.reuse import Plan, Source, Taken
+from spacelite.cache.rounding import Rounded, Rounding
 from spacelite.cache.spec import CacheSpec
 from spacelite.cache.tokenizing import Examples, OnProgress
 from spacelite.errors import SpaceliteError
@@ -45,6 +46,8 @@ class Run:
     Attributes:
         layer_seconds: The time that layer means took.
         copied: The number of examples that were copied from other caches.
+        rounded: How much the stored type rounds the dimensions of the hidden states that were
+            computed; None if that is not measured.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class Run:
         self.stored = stored_type(spec.dtype)
         self.layer_seconds = 0.0
         self.copied = 0
+        self.rounded: Rounded | None = None
         self._committed = time.monotonic()
 
     def __call__(self, tokens_per_batch: int) -> None:
@@ -160,6 +164,8 @@ class Run:
         left = np.array([not done[same[one]].all() for one in computed.tolist()], bool)
         done_before = int(lengths[~left].sum())
         progress = _Progress("embed", int(lengths.sum()), done_before, self.on_progress)
+        rounding = Rounding(self.stored)
+        encode = self.stored.encode if writers.tokens is None else rounding.encode
         limit = tokens_per_batch
         for batch in backbones.plan_batches(lengths, tokens_per_batch):
             if not left[batch].any():
@@ -167,7 +173,7 @@ class Run:
             # The whole batch is computed even if part of it is done: the last bit of an example's
             # numbers depends on the batch that it is computed in.
             output, limit = backbones.forward(
-                self.model, self.examples.tokens, computed[batch], self.stored.encode, limit
+                self.model, self.examples.tokens, computed[batch], encode, limit
             )
             for row, example in enumerate(computed[batch].tolist()):
                 pooled = None if output.pooled is None else output.pooled[row]
@@ -176,6 +182,8 @@ class Run:
             self.layer_seconds += output.mean_seconds
             self._commit_at_times(writers)
             progress.add(int(lengths[batch[left[batch]]].sum()))
+        once = self._tokens(np.concatenate([computed, self.plan.copied]))
+        self.rounded = rounding.log(once)
 
     # Writing.
 
@@ -191,7 +199,7 @@ class Run:
         for example in examples:
             split, index = self.examples.location(example)
             if writers.tokens is not None and not writers.tokens.done[split][index]:
-                _check_finite(rows, split, index, self.stored)
+                check_finite(rows, self.stored, f"{split} example {index}")
                 writers.tokens.write(split, index, rows, pooled)
             if means is None or writers.layers is None or writers.layers.done[split][index]:
                 continue
@@ -226,11 +234,19 @@ class _Progress:
             self._on_progress(self._phase, self._count, self._total)
 
 
-def _check_finite(rows: Array, split: str, index: int, stored: StoredType) -> None:
-    if not np.isfinite(rows).all():
-        wider = stored.dtype != "float32"
+def check_finite(rows: Array, stored: StoredType, whose: str) -> None:
+    """Raise SpaceliteError if rows in the stored type are not those of finite hidden states.
+
+    Args:
+        rows: The rows.
+        stored: How hidden states are stored.
+        whose: What they are of, for the message.
+    """
+    if not stored.is_finite(rows):
+        # A type with a scale holds what float32 does.
+        wider = stored.plain and stored.dtype != "float32"
         remedy = "use dtype=float32" if wider else "choose another backbone or layer"
         raise SpaceliteError(
-            f"{split} example {index} has hidden states that {stored.dtype} cannot hold: {remedy}",
+            f"{whose} has hidden states that {stored.dtype} cannot hold: {remedy}",
             ["dtype", "backbone", "layer"],
         )

@@ -1,8 +1,4 @@
-"""The number types in which hidden states are stored, one entry each in DTYPES.
-
-A different type, such as int8 with a scale per token, is one more entry: `extra` makes room for the
-scale after the d values of a row, `encode` writes both, and `decode` reads both.
-"""
+"""The number types in which hidden states are stored, one entry each in DTYPES."""
 
 from __future__ import annotations
 
@@ -16,6 +12,11 @@ import numpy.typing as npt
 from spacelite.errors import SpaceliteError
 from spacelite.lazy import torch
 
+LARGEST = 127  # of int8; -128 is not used, so that the steps on both sides are the same
+# Smaller scales would be inexact, and 127 times a larger one is more than float32 holds.
+SCALES = (2.0**-126, 2.6793883e36)
+SCALE = 4  # int8 values that hold a token's scale: the bytes of a float32, little-endian
+
 Array = npt.NDArray[Any]
 
 
@@ -25,15 +26,23 @@ class StoredType:
 
     Attributes:
         dtype: numpy's name of the number type in the file.
-        encode: Hidden states (..., d), float32 on any device -> rows (..., d + extra) of `dtype`.
-        decode: Rows (..., d + extra) of `dtype` -> hidden states (..., d), float32.
+        to_rows: Hidden states (..., d), float32 on any device -> rows (..., d + extra) of `dtype`
+            on the same device. A token with a value that the type cannot hold must read back as one
+            that is not finite.
+        widen: Rows (n, d + extra) and memory (n, d) float32 on the same device -> that memory, with
+            the hidden states in it. Training does this for every group of tokens.
+        read: The same for numpy arrays of any shape.
         extra: Number of values in a row besides the d of its hidden state.
+        measured: Whether `embed` measures how much the type rounds each dimension: it rounds the
+            small values of a token as coarsely as the large ones.
     """
 
     dtype: str
-    encode: Callable[[torch.Tensor], Array]
-    decode: Callable[[Array], Array]
+    to_rows: Callable[[torch.Tensor], torch.Tensor]
+    widen: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    read: Callable[[Array, Array], Array]
     extra: int = 0
+    measured: bool = False
 
     @property
     def numpy(self) -> np.dtype[Any]:
@@ -53,17 +62,68 @@ class StoredType:
         """Number of stored bytes per token, for hidden states of this width."""
         return self.row_values(width) * self.numpy.itemsize
 
+    def encode(self, hidden: torch.Tensor) -> Array:
+        """Hidden states (..., d), float32 on any device, as rows (..., d + extra)."""
+        rows: Array = self.to_rows(hidden).cpu().numpy()
+        return rows
 
-def _float32(rows: Array) -> Array:
-    return rows.astype(np.float32)
+    def decode(self, rows: Array, into: Array | None = None) -> Array:
+        """The hidden states (..., d) float32 of rows (..., d + extra).
+
+        Args:
+            rows: The rows.
+            into: Memory for the hidden states; by default new.
+        """
+        if into is None:
+            into = np.empty((*rows.shape[:-1], rows.shape[-1] - self.extra), np.float32)
+        return self.read(rows, into)
+
+    def is_finite(self, rows: Array) -> bool:
+        """Whether all hidden states of these rows are finite."""
+        return bool(np.isfinite(rows if self.plain else self.decode(rows)).all())
+
+
+def _copied(rows: Array, into: Array) -> Array:
+    np.copyto(into, rows)
+    return into
+
+
+def _to_int8(hidden: torch.Tensor) -> torch.Tensor:
+    """Each token's values in steps of its scale, the largest absolute value / 127, rounded to
+    nearest (ties to even), and behind them the scale. That of zeros is 0, and that of a token whose
+    values are not all finite is NaN."""
+    largest = hidden.abs().amax(dim=-1, keepdim=True)
+    scale = (largest / LARGEST).clamp_(*SCALES)
+    scale = torch.where(largest.isfinite(), scale * (largest > 0), torch.nan)
+    whole = (hidden / scale).nan_to_num_(0.0).round_().to(torch.int8)
+    return torch.cat([whole, scale.contiguous().view(torch.int8)], dim=-1)
+
+
+def _widen_int8(rows: torch.Tensor, into: torch.Tensor) -> torch.Tensor:
+    scale = rows[:, -SCALE:].contiguous().view(torch.float32)
+    return into.copy_(rows[:, :-SCALE]).mul_(scale)
+
+
+def _read_int8(rows: Array, into: Array) -> Array:
+    scale = np.ascontiguousarray(rows[..., -SCALE:]).view("<f4")
+    return np.multiply(rows[..., :-SCALE], scale, out=into)
 
 
 DTYPES: dict[str, StoredType] = {
     "float16": StoredType(
-        "float16", lambda hidden: hidden.to(torch.float16).cpu().numpy(), _float32
+        "float16",
+        to_rows=lambda hidden: hidden.to(torch.float16),
+        widen=lambda rows, into: into.copy_(rows),
+        read=_copied,
     ),
     "float32": StoredType(
-        "float32", lambda hidden: hidden.to(torch.float32).cpu().numpy(), _float32
+        "float32",
+        to_rows=lambda hidden: hidden.to(torch.float32),
+        widen=lambda rows, into: into.copy_(rows),
+        read=_copied,
+    ),
+    "int8": StoredType(
+        "int8", _to_int8, widen=_widen_int8, read=_read_int8, extra=SCALE, measured=True
     ),
 }
 
@@ -75,5 +135,6 @@ def stored_type(name: str) -> StoredType:
         SpaceliteError: There is no such type.
     """
     if name not in DTYPES:
-        raise SpaceliteError(f"dtype={name}: choose {' or '.join(DTYPES)}", ["dtype"])
+        *others, last = DTYPES
+        raise SpaceliteError(f"dtype={name}: choose {', '.join(others)} or {last}", ["dtype"])
     return DTYPES[name]

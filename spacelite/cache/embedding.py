@@ -17,6 +17,7 @@ from spacelite.cache import reuse as reusing
 from spacelite.cache import texts as cached_texts
 from spacelite.cache.computing import Run
 from spacelite.cache.dtypes import stored_type
+from spacelite.cache.rounding import Rounded
 from spacelite.cache.spec import CacheSpec
 from spacelite.cache.tokenizing import OnProgress
 from spacelite.data import inputs
@@ -38,6 +39,8 @@ class Embedded:
         seconds: Duration of the call.
         layer_seconds: The part of it in which the means of all layers were computed and written.
         copied: Number of examples whose hidden states this call copied from other caches.
+        rounded: How much the stored type rounds each dimension of the hidden states that this call
+            computed; None if it computed none, or for types in which that is not measured.
     """
 
     path: Path
@@ -45,6 +48,7 @@ class Embedded:
     seconds: float
     layer_seconds: float = 0.0
     copied: int = 0
+    rounded: Rounded | None = None
 
 
 def embed(
@@ -202,7 +206,7 @@ def embed(
             if model.all_layers and len(run.plan.computed):
                 log.info("layer means computed and written in %.1f s", run.layer_seconds)
             seconds = time.perf_counter() - started
-            return Embedded(path, False, seconds, run.layer_seconds, run.copied)
+            return Embedded(path, False, seconds, run.layer_seconds, run.copied, run.rounded)
     return Embedded(path, True, time.perf_counter() - started)
 
 

@@ -18,10 +18,11 @@ import numpy.typing as npt
 from spacelite import backbones
 from spacelite.backbones import BackboneFiles, Tokenized, shared
 from spacelite.cache import reuse, store
-from spacelite.cache.computing import COMMIT_SECONDS
+from spacelite.cache.computing import COMMIT_SECONDS, check_finite
 from spacelite.cache.dtypes import StoredType, stored_type
 from spacelite.cache.embedding import PADDINGS
 from spacelite.cache.reuse import Source
+from spacelite.cache.rounding import Rounding
 from spacelite.cache.spec import CacheSpec, embeddings_folder
 from spacelite.cache.split import digest
 from spacelite.cache.text_store import Appender, Layout, States, TextStore, store_folder
@@ -272,20 +273,16 @@ class _Encoding:
         if not len(examples):
             return
         stored = stored_type(self.encoder.dtype)
+        rounding = Rounding(stored)
         lengths = np.array([len(self.tokens.ids[example]) for example in examples], np.int64)
         limit = self.encoder.tokens_per_batch or backbones.default_budget(model.device)
         done, total = 0, int(lengths.sum())
         for batch in backbones.plan_batches(lengths, limit):
             output, limit = backbones.forward(
-                model, self.tokens, examples[batch], stored.encode, limit
+                model, self.tokens, examples[batch], rounding.encode, limit
             )
             for row, number in enumerate(batch.tolist()):
-                if not np.isfinite(output.hidden[row]).all():
-                    raise SpaceliteError(
-                        f"text {examples[number] + 1} has hidden states that {stored.dtype} cannot "
-                        "hold: use dtype=float32, or choose another backbone or layer",
-                        ["dtype", "backbone", "layer"],
-                    )
+                check_finite(output.hidden[row], stored, f"text {examples[number] + 1}")
                 yield (
                     keys[number],
                     States(
@@ -296,6 +293,7 @@ class _Encoding:
                 )
             done += int(lengths[batch].sum())
             self.on_progress("embed", done, total)
+        rounding.warn()
 
     def _joined(self, found: dict[bytes, States], layout: Layout) -> Encoded:
         ids, texts = self.tokens.ids, len(self.digests)

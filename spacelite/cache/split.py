@@ -222,16 +222,12 @@ class CachedSplit:
             first: Index of the first example.
             last: Index after the last example.
             rows: Memory for the rows as they are stored; by default new.
-            into: Memory for the hidden states, used if the stored type is plain; by default new.
+            into: Memory for the hidden states; by default new.
 
         Raises:
             SpaceliteError: An example is damaged.
         """
-        rows = self.read_examples(first, last, rows)
-        if into is None or not self.stored.plain:
-            return self.stored.decode(rows)
-        np.copyto(into, rows)
-        return into
+        return self.stored.decode(self.read_examples(first, last, rows), into)
 
     def __len__(self) -> int:
         return len(self.labels)

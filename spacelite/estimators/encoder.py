@@ -34,7 +34,7 @@ class FrozenEncoder(TransformerMixin, Encoding):  # type: ignore[misc]
         backbone: A hub name, a local folder, or `minilm`.
         revision: Commit, branch or tag of a hub backbone.
         max_length: Maximum tokens per text; the rest is cut off.
-        dtype: Number type in which hidden states are stored, `float16` or `float32`.
+        dtype: Number type in which hidden states are stored: `float16`, `float32` or `int8`.
         padding: `none`, or `max_length` to pad every text and count padded positions as tokens.
         device: `auto`, `cpu`, `cuda`, ...
         tokens_per_batch: Maximum tokens per forward pass.

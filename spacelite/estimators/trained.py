@@ -37,7 +37,7 @@ class SpaceClassifier(TextClassifier):
         revision: Commit, branch or tag of a hub backbone.
         layer: Layer of the hidden states: -1 the last, 0 the embedding layer.
         max_length: Maximum tokens per text; the rest is cut off.
-        dtype: Number type in which hidden states are stored, `float16` or `float32`.
+        dtype: Number type in which hidden states are stored: `float16`, `float32` or `int8`.
         padding: `none`, or `max_length` to pad every text and count padded positions as tokens.
         device: `auto`, `cpu`, `cuda`, ...
         tokens_per_batch: Maximum tokens per forward pass.
@@ -126,7 +126,7 @@ class LinearClassifier(TextClassifier):
         revision: Commit, branch or tag of a hub backbone.
         layer: Layer of the hidden states: -1 the last, 0 the embedding layer.
         max_length: Maximum tokens per text; the rest is cut off.
-        dtype: Number type in which hidden states are stored, `float16` or `float32`.
+        dtype: Number type in which hidden states are stored: `float16`, `float32` or `int8`.
         padding: `none`, or `max_length` to pad every text and count padded positions as tokens.
         device: `auto`, `cpu`, `cuda`, ...
         tokens_per_batch: Maximum tokens per forward pass.
@@ -209,7 +209,7 @@ class MLPClassifier(TextClassifier):
         revision: Commit, branch or tag of a hub backbone.
         layer: Layer of the hidden states: -1 the last, 0 the embedding layer.
         max_length: Maximum tokens per text; the rest is cut off.
-        dtype: Number type in which hidden states are stored, `float16` or `float32`.
+        dtype: Number type in which hidden states are stored: `float16`, `float32` or `int8`.
         padding: `none`, or `max_length` to pad every text and count padded positions as tokens.
         device: `auto`, `cpu`, `cuda`, ...
         tokens_per_batch: Maximum tokens per forward pass.

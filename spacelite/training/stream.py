@@ -227,8 +227,7 @@ def _read(tokens: torch.Tensor, starts: Array, lengths: Array, scratch: Scratch)
 
 
 def _to_float32(rows: torch.Tensor, scratch: Scratch, stored: StoredType) -> torch.Tensor:
-    if not stored.plain:
-        return torch.from_numpy(stored.decode(rows.cpu().numpy())).to(rows.device)
-    if rows.dtype == torch.float32:
+    if stored.plain and rows.dtype == torch.float32:
         return rows
-    return scratch.tensor("hidden", rows.shape, rows.device, torch.float32).copy_(rows)
+    shape = (len(rows), rows.shape[1] - stored.extra)
+    return stored.widen(rows, scratch.tensor("hidden", shape, rows.device, torch.float32))
