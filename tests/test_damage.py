@@ -9,7 +9,7 @@ from test_store import flip_byte
 from typer.testing import CliRunner
 
 from spacelite import heads
-from spacelite.cache import Cache, embed, verify
+from spacelite.cache import DTYPES, Cache, embed, verify
 from spacelite.cache import split as splits
 from spacelite.training import TrainingConfig, batches, loop, stream
 
@@ -44,8 +44,8 @@ def damage(path, split, dataset, example=0):
     """Flip one bit of an example."""
     with Cache(path) as cache:
         start, stored = cache.byte_offsets()[split][dataset], cache.splits[split]
-        row = int(stored.offsets[example])
-        size = {"tokens": row * stored.width * 4, "pooled": example * stored.width * 4,
+        row, bytes_ = int(stored.offsets[example]), stored.stored.row_bytes(stored.width)
+        size = {"tokens": row * bytes_, "pooled": example * stored.width * 4,
                 "token_ids": row * 4, "labels": example * 8, "offsets": example * 8}  # fmt: skip
     flip_byte(path, start + size[dataset] + 2)
 
@@ -72,16 +72,18 @@ def test_train_names_the_damaged_example_and_saves_no_run(
     assert not list((cache_dir / "runs").glob("[!.]*"))
 
 
-def test_what_the_message_advises_repairs_the_cache(cache_dir, path, bert, reviews):
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_what_the_message_advises_repairs_the_cache(dtype, tmp_path, bert, reviews):
+    options = {"backbone": str(bert), "dataset": str(reviews), "cache_dir": tmp_path,
+               "dtype": dtype, "device": "cpu"}  # fmt: skip
+    path = embed(**options).path
     intact = path.read_bytes()
     damage(path, "train", "tokens", 3)
     damage(path, "test", "pooled", 5)
     with Cache(path) as cache:
         assert "train example 3 of" in refusal(loop.train, cache, [SPACE, POOLER], TRAINING)
     assert verify(path) == [("train", 3), ("test", 5)]
-    made = embed(
-        backbone=str(bert), dataset=str(reviews), cache_dir=cache_dir, dtype="float32", device="cpu"
-    )
+    made = embed(**options)
     assert made.path == path and not made.hit and path.read_bytes() == intact
     with Cache(path) as cache:
         loop.train(cache, [SPACE, POOLER], TRAINING)

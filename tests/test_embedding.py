@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import save_backbone, write_dataset
+from test_store import flip_byte
 
 from spacelite import backbones, data
 from spacelite.backbones import plan_batches
-from spacelite.cache import embed, journal, states, store, verify
+from spacelite.cache import DTYPES, embed, journal, states, store, verify
 from spacelite.cache.folder import cache_files
 from spacelite.errors import SpaceliteError
 
@@ -100,7 +101,7 @@ def test_same_command_again_is_a_hit_that_never_loads_the_backbone(
 @pytest.mark.parametrize(
     "change",
     [
-        {"max_length": 16}, {"dtype": "float32"}, {"layer": 0}, {"limit": 30},
+        {"max_length": 16}, {"dtype": "float32"}, {"dtype": "int8"}, {"layer": 0}, {"limit": 30},
         {"padding": "max_length", "max_length": 40},
     ],
     ids=lambda change: next(iter(change)),
@@ -161,20 +162,27 @@ embed(backbone=sys.argv[1], dataset=sys.argv[2], cache_dir=Path(sys.argv[3]), de
 """
 
 
-def test_killed_at_any_step_the_finished_file_is_the_same(bert, reviews, tmp_path):
-    whole = run(tmp_path / "whole", bert, reviews, tokens_per_batch=100).path
+@pytest.mark.parametrize(("dtype", "attempts"), [("float16", 4), ("float32", 2), ("int8", 3)])
+def test_killed_at_any_step_the_finished_file_is_the_same(dtype, attempts, bert, reviews, tmp_path):
+    options = {"tokens_per_batch": 100, "dtype": dtype}
+    whole = run(tmp_path / "whole", bert, reviews, **options).path
     script = tmp_path / "killed.py"
-    script.write_text(KILLED)
+    script.write_text(KILLED.replace("batch=100)", f"batch=100, dtype={dtype!r})"))
     chance = random.Random(7)
     died = 0
-    for attempt in range(5):
+    for attempt in range(attempts):
         folder = tmp_path / f"killed{attempt}"
         # 100 examples take about 4 such calls each: die within the first three quarters.
         command = [sys.executable, script, bert, reviews, folder, str(chance.randint(1, 300))]
         died += subprocess.run(command, capture_output=True).returncode == -signal.SIGKILL
-        again = run(folder, bert, reviews, tokens_per_batch=100)
+        again = run(folder, bert, reviews, **options)
         assert digest(again.path) == digest(whole)
-    assert died == 5
+    assert died == attempts
+
+
+def test_every_stored_type_is_killed():
+    (marked,) = test_killed_at_any_step_the_finished_file_is_the_same.pytestmark
+    assert [dtype for dtype, _ in marked.args[1]] == list(DTYPES)
 
 
 def test_killed_while_laying_out_nothing_is_trusted(bert, reviews, tmp_path, monkeypatch):
@@ -188,7 +196,9 @@ def test_killed_while_laying_out_nothing_is_trusted(bert, reviews, tmp_path, mon
     assert not run(tmp_path, bert, reviews).hit
 
 
-def test_after_ctrl_c_it_continues_where_it_stopped(bert, reviews, tmp_path, calls):
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_after_ctrl_c_it_continues_where_it_stopped(dtype, bert, reviews, tmp_path, calls):
+    options = {"reuse": False, "tokens_per_batch": 100, "dtype": dtype}
     seen = []
 
     def interrupt(phase, done, total):
@@ -198,33 +208,35 @@ def test_after_ctrl_c_it_continues_where_it_stopped(bert, reviews, tmp_path, cal
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path, bert, reviews, reuse=False, tokens_per_batch=100, on_progress=interrupt)
+        run(tmp_path, bert, reviews, on_progress=interrupt, **options)
     state = states(tmp_path)[0]
     assert state.tokens_done == seen[-1] and not state.complete
     first = sum(calls)
     calls.clear()
     progress = []
-    done = run(tmp_path, bert, reviews, reuse=False, tokens_per_batch=100,
+    done = run(tmp_path, bert, reviews, **options,
                on_progress=lambda *event: progress.append(event))  # fmt: skip
     assert first + sum(calls) == 100, "nothing is computed twice"
     assert next(event for event in progress if event[0] == "embed")[1] == seen[-1]
-    whole = run(tmp_path / "whole", bert, reviews, reuse=False, tokens_per_batch=100)
+    whole = run(tmp_path / "whole", bert, reviews, **options)
     assert digest(done.path) == digest(whole.path)
 
 
-def test_damaged_examples_are_mended_and_nothing_else_is_computed(bert, reviews, tmp_path, calls):
-    path = run(tmp_path, bert, reviews, tokens_per_batch=1).path
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_damaged_examples_are_mended_and_nothing_else_is_computed(
+    dtype, bert, reviews, tmp_path, calls
+):
+    options = {"tokens_per_batch": 1, "dtype": dtype}
+    path = run(tmp_path, bert, reviews, **options).path
     before = digest(path)
     with store.Cache(path) as cache:
         split = cache.splits["test"]
         place = cache.byte_offsets()["test"]["tokens"]
-        offset = place + int(split.offsets[4]) * split.width * split.dtype.itemsize
-    with path.open("rb+") as file:
-        file.seek(offset)
-        file.write(b"\xff\xff")
+        offset = place + int(split.offsets[4]) * split.stored.row_bytes(split.width)
+    flip_byte(path, offset + split.stored.row_bytes(split.width) - 1)  # int8: of a scale
     assert verify(path) == [("test", 4)]
     calls.clear()
-    again = run(tmp_path, bert, reviews, tokens_per_batch=1)
+    again = run(tmp_path, bert, reviews, **options)
     assert not again.hit and calls == [1]
     assert digest(path) == before
 

@@ -78,7 +78,7 @@ def test_padded_positions_are_left_out_of_the_means(bert, xlnet, reviews, tmp_pa
 
 
 def test_a_cache_has_the_same_bytes_with_and_without_layer_means(bert, reviews, tmp_path):
-    for options in ({}, {"layer": 1}, {"dtype": "float32"}):
+    for options in ({}, {"layer": 1}, {"dtype": "float32"}, {"dtype": "int8"}):
         with_layers = run(tmp_path / "with", bert, reviews, **options).path
         without = run(tmp_path / "without", bert, reviews, layers=False, **options).path
         assert with_layers.name == without.name

@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 import spacelite
 from spacelite import backbones, data
-from spacelite.cache import embed, remove, reuse, store, verify
+from spacelite.cache import DTYPES, embed, remove, reuse, store, stored_type, verify
 from spacelite.cache.layers import layers_path
 
 KINDS = ("bert", "distilbert", "xlnet")
@@ -73,31 +73,37 @@ def of_text(path, source):
     return found
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    [*((kind, "float16") for kind in KINDS), ("bert", "float32"), ("bert", "int8")],
+)
 def test_only_new_texts_are_run_and_the_others_are_the_same_bytes(
-    kind, request, tmp_path, ran, caplog
+    kind, dtype, request, tmp_path, ran, caplog
 ):
     caplog.set_level("INFO")
-    backbone, own = request.getfixturevalue(kind), different(80, 1)
+    backbone, own, stored = request.getfixturevalue(kind), different(80, 1), stored_type(dtype)
     first = write(tmp_path / "first.jsonl", rows(own[:60]))
-    before = of_text(run(tmp_path / "cache", backbone, first).path, first)
+    before = of_text(run(tmp_path / "cache", backbone, first, dtype=dtype).path, first)
     ran.clear()
     order = random.Random(3).sample(own, 80)  # new ones among the others
     second = write(tmp_path / "second.jsonl", rows(order))
-    done = run(tmp_path / "cache", backbone, second)
+    done = run(tmp_path / "cache", backbone, second, dtype=dtype)
     assert not done.hit and done.copied == 60
+    assert (done.rounded is not None) == stored.measured
     assert len(ran) == len(set(ran)) == 20
     assert "60 of 80 texts are there already: " in caplog.text
     after = of_text(done.path, second)
     assert all(after[text] == before[text] for text in own[:60])
     for text in (own[60], own[79]):
         _, output = plain(backbone, text)
-        found = np.frombuffer(after[text][0][0], np.float16).reshape(-1, 16)
+        content = np.frombuffer(after[text][0][0], stored.numpy)
+        found = stored.decode(content.reshape(-1, stored.row_values(16)))
         expected = output.last_hidden_state[0].numpy()
-        assert np.abs(found - expected).max() / np.abs(expected).max() < 1e-3
+        limit = 0.5 / 127 + 1e-4 if dtype == "int8" else 1e-3
+        assert np.abs(found - expected).max() / np.abs(expected).max() < limit
     assert verify(done.path) == []
     ran.clear()
-    assert run(tmp_path / "cache", backbone, second).hit and not ran
+    assert run(tmp_path / "cache", backbone, second, dtype=dtype).hit and not ran
 
 
 @pytest.mark.parametrize("change", ["labels", "order", "limit", "columns", "splits"])
@@ -137,7 +143,14 @@ def test_texts_that_stand_twice_are_run_once(bert, tmp_path, ran, caplog):
 
 
 @pytest.mark.parametrize(
-    "options", [{"max_length": 8}, {"dtype": "float32"}, {"layer": 0}, {"padding": "max_length"}]
+    "options",
+    [
+        {"max_length": 8},
+        {"dtype": "float32"},
+        {"dtype": "int8"},
+        {"layer": 0},
+        {"padding": "max_length"},
+    ],
 )
 def test_nothing_is_copied_from_caches_of_other_settings(options, bert, tmp_path, ran):
     source = write(tmp_path / "data.jsonl", rows(different(30, 5)))
@@ -177,11 +190,12 @@ def flip(path, split, example, layers=False):
     flip_byte(path, offset)
 
 
-def test_damaged_examples_are_computed_and_the_rest_is_copied(bert, tmp_path, ran, caplog):
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_damaged_examples_are_computed_and_the_rest_is_copied(dtype, bert, tmp_path, ran, caplog):
     caplog.set_level("INFO")
     own = different(50, 7)
     first = write(tmp_path / "first.jsonl", rows(own))
-    path = run(tmp_path / "cache", bert, first).path
+    path = run(tmp_path / "cache", bert, first, dtype=dtype).path
     with store.Cache(path) as cache:
         hurt = {
             tuple(split.read_token_ids(*split.offsets[2:4]).tolist())
@@ -191,7 +205,7 @@ def test_damaged_examples_are_computed_and_the_rest_is_copied(bert, tmp_path, ra
     flip(path, "validation", 2, layers=True)
     ran.clear()
     second = write(tmp_path / "second.jsonl", rows(own[::-1]))
-    done = run(tmp_path / "cache", bert, second)
+    done = run(tmp_path / "cache", bert, second, dtype=dtype)
     assert len(ran) == 2 and set(ran) == hurt and done.copied == 48
     assert "2 texts cannot be copied: they are computed" in caplog.text
     assert verify(done.path) == []

@@ -100,13 +100,14 @@ def _to_int8(hidden: torch.Tensor) -> torch.Tensor:
 
 
 def _widen_int8(rows: torch.Tensor, into: torch.Tensor) -> torch.Tensor:
-    scale = rows[:, -SCALE:].contiguous().view(torch.float32)
+    scale = rows[:, -SCALE:].clone(memory_format=torch.contiguous_format).view(torch.float32)
     return into.copy_(rows[:, :-SCALE]).mul_(scale)
 
 
 def _read_int8(rows: Array, into: Array) -> Array:
     scale = np.ascontiguousarray(rows[..., -SCALE:]).view("<f4")
-    return np.multiply(rows[..., :-SCALE], scale, out=into)
+    np.multiply(rows[..., :-SCALE], scale, out=into)
+    return into
 
 
 DTYPES: dict[str, StoredType] = {

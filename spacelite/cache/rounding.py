@@ -14,12 +14,14 @@ from spacelite.lazy import torch
 
 log = logging.getLogger(__name__)
 
-# An error of this share of a dimension's deviation is noise of 1% of its variance. Steps eight times
-# as coarse as those of int8, which move MiniLM's dimensions by 8% to 10%, change the cross-entropy on
-# HateXplain by less than 0.001.
+# Above this, embed warns: it is noise of 1% of the dimension's variance. Where steps are so coarse
+# that all dimensions lose that much, the cross-entropy of heads on HateXplain and MiniLM changes by
+# less than 0.001; at twice as much it is more (`tests/bench/stored_types.py --coarser`).
 MOST = 0.1
-# What deviates from its mean by less than this share of it is constant: no head can use it.
+# What deviates from its mean by less than this share of it, or by less than this share of the
+# largest dimension's values, is constant, or what float32 rounds off inside the backbone.
 CONSTANT = 1e-3
+NOISE = 1e-6
 
 Array = npt.NDArray[Any]
 
@@ -92,7 +94,8 @@ class Rounding:
         if not self._tokens:
             return None
         deviation = (self._apart / self._tokens).sqrt().numpy()
-        varies = deviation > CONSTANT * self._mean.abs().numpy()
+        mean = self._mean.abs().numpy()
+        varies = deviation > np.maximum(CONSTANT * mean, NOISE * np.hypot(deviation, mean).max())
         if not varies.any():
             return None
         error = (self._errors / self._tokens).sqrt().numpy()
@@ -128,8 +131,8 @@ class Rounding:
         many, of = int((found.errors > MOST).sum()), int(np.isfinite(found.errors).sum())
         remedy = SpaceliteError(
             f"{many:,} of {of:,} dimensions by more than {MOST:.0%} of their deviation, the worst "
-            f"(dimension {found.dimension}) by {_percent(found.worst)}: heads may be less accurate; "
-            "use dtype=float16",
+            f"(dimension {found.dimension}) by {_percent(found.worst)}: heads may be less "
+            "accurate; use dtype=float16",
             ["dtype"],
         )
         log.warning("%s rounds %s", self.stored.dtype, remedy)
