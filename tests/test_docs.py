@@ -9,7 +9,7 @@ import pytest
 from spacelite_cli.app import app
 from typer.main import get_command
 
-from spacelite.cache import store
+from spacelite.cache import DTYPES, store
 from spacelite.data.known import KNOWN
 from spacelite.heads import KINDS, POOLINGS
 from spacelite.metrics.scores import METRICS
@@ -212,15 +212,18 @@ def test_the_code_of_a_page_prints_what_it_says(page, tmp_path, monkeypatch, cap
         assert (tmp_path / "explanation.html").is_file()
 
 
-def test_the_extensions_on_the_page_work(cache_path, tmp_path, monkeypatch):
+EXTENDED = (KINDS, POOLINGS, METRICS, KNOWN, DTYPES, FORMS)
+
+
+def test_the_extensions_on_the_page_work(cache_path, bert, reviews, tmp_path, monkeypatch):
     """What they do is tested in test_extending; here that the page's own code does it."""
     import spacelite
     from spacelite.api import EmbeddedDataset
 
-    for table in (KINDS, POOLINGS, METRICS, KNOWN, FORMS):
+    for table in EXTENDED:
         for name in list(table):
             monkeypatch.setitem(table, name, table[name])
-    before = [dict(table) for table in (KINDS, POOLINGS, METRICS, KNOWN, FORMS)]
+    before = [dict(table) for table in EXTENDED]
     namespace = {"__name__": "extending"}
     try:
         for code, _ in examples("extending.md"):
@@ -231,10 +234,18 @@ def test_the_extensions_on_the_page_work(cache_path, tmp_path, monkeypatch):
         )  # fmt: skip
         text = spacelite.report(runs, examples=False, progress=False).text("csv")
         assert "Balanced accuracy" in text and "linear (max)" in text and "attention" in text
+        small = spacelite.embed(
+            str(reviews), backbone=bert, dtype="bfloat16", cache_dir=tmp_path, device="cpu",
+            progress=False,
+        )  # fmt: skip
+        spacelite.train(small, epochs=1, cache_dir=tmp_path, progress=False)
+        with store.Cache(cache_path) as exact, small.open() as rounded:
+            hidden, found = (one.splits["test"].read_hidden(0, 20) for one in (exact, rounded))
+        assert found.shape == hidden.shape and (found != hidden).any()
+        assert (abs(found - hidden) <= 2**-8 * abs(hidden)).all()
         assert KNOWN["ag_news"].label_names[2] == "business"
     finally:
-        tables = (KINDS, POOLINGS, METRICS, KNOWN, FORMS)
-        for table, former in zip(tables, before, strict=True):
+        for table, former in zip(EXTENDED, before, strict=True):
             table.clear()
             table.update(former)
 

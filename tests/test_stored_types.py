@@ -2,8 +2,12 @@
 and everything that reads a cache reads every type."""
 
 import logging
+import re
+import textwrap
 import warnings
+from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -179,6 +183,20 @@ def test_the_file_holds_what_plain_transformers_give(made, bert, reviews):
             largest = np.abs(expected).max(axis=1, keepdims=True)
             share = {"float16": 1e-3, "float32": 1e-5, "int8": 0.5 / 127 + 1e-4}[stored.dtype]
             assert (np.abs(found - expected) <= share * largest).all()
+
+
+def test_int8_is_read_as_the_formats_say(bert, reviews, tmp_path):
+    """With h5py and numpy alone, by the code on the page."""
+    page = (Path(__file__).parents[1] / "docs" / "formats.md").read_text("utf-8")
+    code = textwrap.dedent(re.search(r"\n\n( +rows = train.*?)\n\n", page, re.DOTALL)[1])
+    path = run(tmp_path, bert, reviews, dtype="int8", layers=False).path
+    with h5py.File(path) as file, store.Cache(path) as cache:
+        first, last = file["train"]["offsets"][7:9]
+        names = {"train": file["train"], "first": first, "last": last}
+        exec(code, names)
+        np.testing.assert_array_equal(
+            names["hidden_states"], cache.splits["train"].read_hidden(7, 8)
+        )
 
 
 @pytest.mark.parametrize("budget", [np.inf, 0], ids=["resident", "streamed"])
