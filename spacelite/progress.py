@@ -56,7 +56,8 @@ def _bars(console: Any) -> Iterator[OnProgress]:
     class Rate(ProgressColumn):
         def render(self, task: Any) -> Text:
             speed = task.finished_speed or task.speed
-            return Text(f"{speed:,.0f} {task.fields['unit']}/s" if speed else "", style="cyan")
+            shown = f"{speed:,.0f}" if speed and speed >= 10 else f"{speed or 0:.1f}"
+            return Text(f"{shown} {task.fields['unit']}/s" if speed else "", style="cyan")
 
     class Done(ProgressColumn):
         def render(self, task: Any) -> Text:
