@@ -22,7 +22,9 @@ ORDER = {
     "progress": [],
     "lazy": [],
     "hub": [],
-    "metrics": ["scores", "calibration", "predictions", "significance", "__init__"],
+    "metrics": [
+        "scores", "calibration", "predictions", "significance", "power_law", "__init__",
+    ],
     "tasks": ["base", "majority", "single_label", "multi_label", "__init__"],
     "data": [
         "splits", "dialect", "sources", "demo", "columns", "labels", "known", "loading", "inputs",
@@ -48,7 +50,9 @@ ORDER = {
         "prediction", "layers", "cached", "shares", "concepts", "marks", "explanation",
         "transfer", "streaming", "__init__",
     ],
-    "questions": ["folds", "cross_validation", "audit", "__init__"],
+    "questions": [
+        "folds", "subsets", "cross_validation", "learning_curves", "audit", "__init__",
+    ],
     "paper": ["tables", "__init__", "reproduction"],
     "reports": ["analysis", "document", "render", "report", "__init__"],
     "reports/analysis": [
@@ -58,15 +62,16 @@ ORDER = {
     ],
     "reports/document": [
         "wording", "blocks", "systems_table", "sections", "runs_table", "cross_validation",
-        "audit", "__init__",
+        "audit", "learning_curve", "__init__",
     ],
     "reports/render": [
-        "colours", "plain", "text", "markdown", "latex", "figures", "plots", "fragment", "page",
-        "explained", "forms", "__init__",
+        "colours", "plain", "characters", "text", "markdown", "latex", "figures", "plots",
+        "fragment", "page", "charts", "explained", "forms", "__init__",
     ],
     "api": [
         "arguments", "results", "streams", "runs", "lists", "baselines", "presets", "searching",
-        "choosing", "embedding", "training", "cross_validation", "auditing", "saved",
+        "choosing", "embedding", "training", "cross_validation", "learning_curves", "auditing",
+        "saved",
         "__init__",
     ],
     "__init__": [],

@@ -86,7 +86,7 @@ class CrossValidation:
     @property
     def named(self) -> dict[str, System]:
         """The heads by name: what tells them apart is part of it."""
-        names = _names([system.head for system in self.systems])
+        names = names_of([system.head for system in self.systems])
         return dict(zip(names, self.systems, strict=True))
 
     def name_of(self, system: System) -> str:
@@ -135,7 +135,7 @@ class CrossValidation:
         }
 
 
-def _names(heads: Sequence[HeadConfig]) -> list[str]:
+def names_of(heads: Sequence[HeadConfig]) -> list[str]:
     """Names that tell heads apart: `space + inter 0.2, learning rate 0.001`."""
     own = [settings.effective(head) for head in heads]
     titles = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -89,7 +90,8 @@ class ArraySplit:
 
 @dataclass(frozen=True)
 class ArrayData:
-    """Examples in memory that heads are trained on as on a cache.
+    """Examples that heads are trained on as on a cache, in memory or, where a split is too large,
+    in a cache.
 
     Attributes:
         splits: The splits by name: train and, if there is one, validation.
@@ -97,7 +99,7 @@ class ArrayData:
         layers: Number of layers whose means are there, the embedding layer included; 0 for none.
     """
 
-    splits: dict[str, ArraySplit]
+    splits: Mapping[str, CachedSplit | ArraySplit]
     label_names: list[str]
     layers: int = 0
 
