@@ -51,7 +51,8 @@ ORDER = {
         "transfer", "streaming", "__init__",
     ],
     "questions": [
-        "folds", "subsets", "cross_validation", "learning_curves", "audit", "__init__",
+        "folds", "subsets", "on_subsets", "cross_validation", "learning_curves", "audit",
+        "__init__",
     ],
     "paper": ["tables", "__init__", "reproduction"],
     "reports": ["analysis", "document", "render", "report", "__init__"],

@@ -48,6 +48,7 @@ class Extrapolation:
 
     Attributes:
         law: The power law.
+        smallest: The smallest size that it was fitted to.
         at: The size from which it is extrapolated.
         to: The size to which it is.
         gain: By how much the error falls from `at` to `to`, with its 95% interval; without one, the
@@ -57,6 +58,7 @@ class Extrapolation:
     """
 
     law: PowerLaw
+    smallest: int
     at: int
     to: int
     gain: Difference
@@ -95,7 +97,7 @@ def extrapolate(
     the standard errors and the covariance of the measured ones, and fitted again.
 
     Args:
-        sizes: Numbers of training examples, (M,), at least FEWEST_SIZES different ones.
+        sizes: Numbers of training examples in ascending order, (M,), at least FEWEST_SIZES.
         errors: The mean error at each size, (M,).
         deviations: Their standard errors, (M,), which weigh them in the fit. None: they are not
             known, and there is no interval.
@@ -112,7 +114,7 @@ def extrapolate(
     law = PowerLaw(float(floor), float(scale), float(exponent))
     gain = float(law.error(at) - law.error(to))
     if deviations is None:
-        return Extrapolation(law, at, to, Difference(gain, (np.nan, np.nan)), np.nan)
+        return Extrapolation(law, int(sizes[0]), at, to, Difference(gain, (np.nan, np.nan)), np.nan)
     random = np.random.default_rng(seed)
     noise = random.normal(size=(resamples, len(sizes))) * deviations
     if np.isfinite(freedom):
@@ -125,7 +127,7 @@ def extrapolate(
     gains = scales * (float(at) ** -exponents - float(to) ** -exponents)
     low, high = np.quantile(gains, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
     p = float((1 + (of_drawn >= squares).sum()) / (1 + resamples))
-    return Extrapolation(law, at, to, Difference(gain, (low, high)), p)
+    return Extrapolation(law, int(sizes[0]), at, to, Difference(gain, (low, high)), p)
 
 
 def smoothed(sizes: Array, variances: Array, among: Array) -> Array:

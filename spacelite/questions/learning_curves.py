@@ -6,11 +6,9 @@ Shapes: M sizes, S seeds, N training and V validation examples, C classes.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -20,20 +18,19 @@ import numpy.typing as npt
 from spacelite.cache.store import Cache
 from spacelite.errors import SpaceliteError
 from spacelite.heads import HeadConfig
-from spacelite.heads.batch import Objective
 from spacelite.metrics import power_law
 from spacelite.metrics.power_law import Extrapolation
 from spacelite.metrics.scores import METRICS
 from spacelite.progress import OnProgress
 from spacelite.questions import subsets
 from spacelite.questions.cross_validation import names_of
+from spacelite.questions.on_subsets import Trainer
 from spacelite.tasks import task_of
-from spacelite.training import TrainingConfig, engine, loop
-from spacelite.training.batches import TokenSplit, check_ready, free_budget
-from spacelite.training.evaluation import Evaluated, evaluate, stacked
-from spacelite.training.stream import ArrayData, ArraySplit
+from spacelite.training import TrainingConfig, loop
+from spacelite.training.batches import check_ready
 
 GROUPS = 40  # of validation examples, each left out once
+WELL = 0.1  # p from which on figures follow a power law well
 FEWEST_SEEDS = 3  # fewer say too little about how much figures vary
 
 Array = npt.NDArray[Any]
@@ -107,7 +104,8 @@ class Curve:
     @cached_property
     def extrapolations(self) -> dict[str, Extrapolation | None]:
         """What twice as many examples as in the largest subset would be worth, by system; None with
-        too few sizes."""
+        too few sizes. With a few examples, heads may still be close to chance: the smallest sizes
+        are left out for as long as the others follow no power law, down to four sizes."""
         return {name: self._extrapolation(system) for name, system in self.named.items()}
 
     def _extrapolation(self, system: System) -> Extrapolation | None:
@@ -115,18 +113,21 @@ class Curve:
         known = np.flatnonzero(np.isfinite(errors))
         if len(known) < power_law.FEWEST_SIZES or known[-1] != len(self.sizes) - 1:
             return None
-        sizes, most = np.array(self.sizes)[known], self.sizes[-1]
         deviations = self.standard_errors(system)
         parts = sum(size < self.examples for size in self.sizes)
-        return power_law.extrapolate(
-            sizes,
-            errors[known],
-            None if deviations is None else deviations[known],
-            shared=system.of_validation[np.ix_(known, known)],
-            freedom=parts * (len(self.seeds) - 1) - 2.0,  # two are spent on smoothing
-            at=most,
-            to=2 * most,
-        )
+        while True:
+            found = power_law.extrapolate(
+                np.array(self.sizes)[known],
+                errors[known],
+                None if deviations is None else deviations[known],
+                shared=system.of_validation[np.ix_(known, known)],
+                freedom=parts * (len(self.seeds) - 1) - 2.0,  # two are spent on smoothing
+                at=self.sizes[-1],
+                to=2 * self.sizes[-1],
+            )
+            if not found.p < WELL or len(known) == power_law.FEWEST_SIZES:
+                return found
+            known = known[1:]
 
     def standard_errors(self, system: System) -> Array | None:
         """The standard error of the mean at each size, over the choice of training examples and
@@ -183,6 +184,7 @@ def _as_json(found: Extrapolation | None) -> dict[str, Any] | None:
         "floor": found.law.floor,
         "scale": found.law.scale,
         "exponent": found.law.exponent,
+        "smallest": found.smallest,
         "from": found.at,
         "to": found.to,
         "gain": found.gain.value,
@@ -244,7 +246,7 @@ def learning_curve(
     whole = len(labels)
     total = sum(size if size == whole else size * len(seeds) for size in sizes)
     done = 0
-    trainer = _Trainer(cache, configs, training, device)
+    trainer = Trainer(cache, configs, training, device)
     for subset, of_size, own_seeds in _subsets(labels, sizes, seeds):
         size, before = len(subset), done
 
@@ -285,92 +287,6 @@ def _subsets(
             yield subset, of_size, [seed]
     if len(parts) < len(sizes):
         yield np.arange(len(labels)), len(parts), list(seeds)
-
-
-class _Trainer:
-    """Trains heads on subsets and evaluates them on the validation split, which is read once. So is
-    the train split, where both take no more than the memory for hidden states."""
-
-    def __init__(
-        self,
-        cache: Cache,
-        configs: Sequence[HeadConfig],
-        training: Callable[[int], TrainingConfig],
-        device: str,
-    ) -> None:
-        self._configs, self._training, self._device = configs, training, device
-        self._label_names = cache.label_names
-        self._layers = cache.layer_count() if any(one.reads_layers for one in configs) else 0
-        budget = free_budget("cpu")
-        held: dict[str, Any] = {}
-        for name in ("validation", "train"):
-            split = cache.splits[name]
-            size = split.tokens * split.stored.row_bytes(split.width)
-            held[name] = subsets.in_memory(split, configs) if size <= budget else split
-            budget -= size if size <= budget else 0
-        self._train, self._held = held["train"], held["validation"]
-        self._validation = TokenSplit(
-            self._held, "validation", device,
-            np.inf if isinstance(self._held, ArraySplit) else free_budget(device),
-        )  # fmt: skip
-
-    def __call__(
-        self, subset: Array, seeds: Sequence[int], on_part: Callable[[int, int], None]
-    ) -> Iterator[tuple[int, int, Evaluated]]:
-        """Train the heads of these seeds: the number of each config, a seed, and its metrics and
-        logits on validation."""
-        training = self._training(len(subset))
-        of_seed = {
-            (number, seed): _seeded(config, seed)
-            for number, config in enumerate(self._configs)
-            for seed in seeds
-        }
-        whole = len(subset) == len(self._train)
-        own = self._train if whole else subsets.in_memory(self._train, self._configs, subset)
-        # Validation is evaluated once, at the end, unless each epoch needs it.
-        watched = {} if training.patience is None else {"validation": self._held}
-        data = ArrayData({"train": own, **watched}, self._label_names, self._layers)
-        with _warnings_only():
-            results = loop.train(
-                data, list(dict.fromkeys(of_seed.values())), training, device=self._device,
-                on_progress=on_part,
-            )  # fmt: skip
-        kept = {result.config: result for result in results if result.kept}
-        if watched:
-            found = {
-                config: Evaluated(result.metrics["validation"], result.logits["validation"])
-                for config, result in kept.items()
-            }
-        elif kept:
-            objective = Objective(task_of(own.labels), len(self._label_names))
-            parameters = {config: result.parameters for config, result in kept.items()}
-            with engine.workers(self._device) as workers:
-                stacks = stacked(parameters, objective, self._device)
-                found = evaluate(self._validation, stacks, objective, workers)
-        else:
-            found = {}
-        for (number, seed), config in of_seed.items():
-            if config in found:
-                yield number, seed, found[config]
-
-
-def _seeded(config: HeadConfig, seed: int) -> HeadConfig:
-    """The head with another seed, if it has one."""
-    if any(each.name == "seed" for each in fields(config)):
-        return replace(config, seed=seed)  # type: ignore[call-arg]
-    return config
-
-
-@contextmanager
-def _warnings_only() -> Iterator[None]:
-    """What trainings say of each fit would be said for each subset."""
-    logger = logging.getLogger("spacelite.training")
-    before = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
 
 
 def of_validation(metric: str, labels: Array, logits: Array) -> Array:

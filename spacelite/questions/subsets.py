@@ -110,8 +110,7 @@ def rarest(labels: Array) -> Array:
     counts = labels.sum(axis=0)
     order = np.argsort(counts, kind="stable")
     found = order[labels[:, order].argmax(axis=1)]
-    rarest: Array = np.where(labels.any(axis=1), found, labels.shape[1])
-    return rarest
+    return np.asarray(np.where(labels.any(axis=1), found, labels.shape[1]))
 
 
 def apportioned(counts: Array, size: int, least: Array) -> Array:
@@ -125,7 +124,7 @@ def apportioned(counts: Array, size: int, least: Array) -> Array:
     """
     quotas = size * counts / counts.sum()
     least = np.maximum(least, 1) if size >= len(counts) else least
-    taken = np.clip(np.floor(quotas + 1e-9).astype(np.int64), least, counts)
+    taken: Array = np.clip(np.floor(quotas + 1e-9).astype(np.int64), least, counts)
     while taken.sum() > size:
         taken[np.where(taken > least, taken - quotas, -np.inf).argmax()] -= 1
     while taken.sum() < size:

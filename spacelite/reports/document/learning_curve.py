@@ -95,7 +95,7 @@ def chart(found: Curve) -> Chart:
         ahead, of = None, found.extrapolations[name]
         if of is not None and system is found.chosen and followed(of):
             most = METRICS[found.metric].most
-            sizes = np.geomspace(found.sizes[0], of.to, POINTS)
+            sizes = np.geomspace(of.smallest, of.to, POINTS)
             line = list(zip(sizes.tolist(), (most - of.law.error(sizes)).tolist(), strict=True))
             now = float(means[-1])
             low, high = of.gain.interval
@@ -152,6 +152,7 @@ def summary(found: Curve) -> list[str]:
     return [
         _measured(found),
         _worth(found, name, system),
+        *_left_out(found, name),
         *_falls(found, name, system),
         *_last_step(found, name, system, metric.in_words),
         *_better_baseline(found, name, system),
@@ -203,6 +204,13 @@ def _worth(found: Curve, name: str, system: System) -> str:
             f"points of {what}: {about} {within}, {step}."
         )
     return f"{twice} would be worth {about} {within} to {name}: {step}."
+
+
+def _left_out(found: Curve, name: str) -> list[str]:
+    of = found.extrapolations[name]
+    if of is None or not followed(of) or of.smallest == found.sizes[0]:
+        return []
+    return [f"The power law was fitted from {of.smallest:,} examples on: fewer do not follow it."]
 
 
 def _falls(found: Curve, name: str, system: System) -> list[str]:

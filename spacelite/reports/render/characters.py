@@ -12,7 +12,7 @@ MARKS = "●■▲◆○□△◇"
 PLAIN = str.maketrans("●■▲◆○□△◇│└─┤┬·", "o#^%0@A&|+-++.")
 LEAST_SPACE = 2  # between two numbers of an axis
 STEPS = (1, 2, 2.5, 5, 10)  # of the vertical axis, times a power of 10
-TICKS = 5  # of the vertical axis, at most
+TICKS = 6  # of the vertical axis, at most
 
 
 def draw(chart: Chart, *, width: int = WIDTH, height: int = HEIGHT, plain: bool = False) -> str:
