@@ -20,6 +20,7 @@ PHASES = {
     "copy": ("copying", "tokens"),
     "embed": ("embedding", "tokens"),
     "train": ("training", "tokens"),
+    "curve": ("training", "examples"),
     "fit": ("fitting", "heads"),
     "predict": ("predicting", "texts"),
     "evaluate": ("evaluating", "tokens"),
