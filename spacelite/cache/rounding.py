@@ -18,12 +18,25 @@ log = logging.getLogger(__name__)
 # that all dimensions lose that much, the cross-entropy of heads on HateXplain and MiniLM changes by
 # less than 0.001; at twice as much it is more (`tests/bench/stored_types.py --coarser`).
 MOST = 0.1
-# What deviates from its mean by less than this share of it, or by less than this share of the
-# largest dimension's values, is constant, or what float32 rounds off inside the backbone.
+# What deviates from its mean by less than this share of it is constant: float16 rounds off half as
+# much.
 CONSTANT = 1e-3
+# What deviates by less than this share of the largest dimension's values is what float32 rounds off
+# inside the backbone. MiniLM has three such dimensions.
 NOISE = 1e-6
 
 Array = npt.NDArray[Any]
+
+
+def varies(mean: torch.Tensor, deviation: torch.Tensor) -> torch.Tensor:
+    """Which dimensions differ from token to token by more than rounding, (d,) bool.
+
+    Args:
+        mean: The mean of each dimension over tokens, (d,) float64.
+        deviation: Its standard deviation, (d,) float64.
+    """
+    noise = NOISE * torch.hypot(mean, deviation).max()
+    return (deviation > CONSTANT * mean.abs()) & (deviation > noise)
 
 
 class Rounded(NamedTuple):
@@ -93,15 +106,13 @@ class Rounding:
         """What was lost so far; None if nothing was measured, or every dimension is constant."""
         if not self._tokens:
             return None
-        deviation = (self._apart / self._tokens).sqrt().numpy()
-        mean = self._mean.abs().numpy()
-        varies = deviation > np.maximum(CONSTANT * mean, NOISE * np.hypot(deviation, mean).max())
-        if not varies.any():
+        deviation = (self._apart / self._tokens).sqrt()
+        known = varies(self._mean, deviation)
+        if not known.any():
             return None
-        error = (self._errors / self._tokens).sqrt().numpy()
-        errors = np.full(len(error), np.nan)
-        np.divide(error, deviation, out=errors, where=varies)
-        return Rounded(errors, self._tokens)
+        error = (self._errors / self._tokens).sqrt()
+        errors = torch.where(known, error / deviation, torch.nan)
+        return Rounded(errors.numpy(), self._tokens)
 
     def log(self, total: int) -> Rounded | None:
         """Log what was lost, and warn if it is much.

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from spacelite.cache.rounding import varies
 from spacelite.cache.split import CachedSplit, spans
 from spacelite.cache.store import Cache
 from spacelite.errors import SpaceliteError
@@ -36,9 +37,6 @@ LARGEST_GROUP = 2**22  # tokens times columns: limits the size of a group's resu
 FEWEST_TOKENS = 512  # a smaller group is not worth an extra thread
 RESIDENT_SHARE = 0.6  # of the free memory; splits that do not fit are streamed
 PIECE = 2**28  # bytes that are read at a time when a split is copied to a GPU
-# A dimension that is all but constant deviates from its mean by what float16 rounds off, a 2000th
-# of it at most: what deviates by less than this share is rounding.
-ROUNDING = 1e-3
 
 Array = npt.NDArray[Any]
 TrainingData = Cache | ArrayData  # what heads are trained on
@@ -164,8 +162,7 @@ class TokenSplit:
             seen += count
         self.release()
         deviation = (squares / seen).sqrt()
-        varies = deviation > ROUNDING * mean.abs()
-        scale = torch.where(varies, 1 / deviation, 0)
+        scale = torch.where(varies(mean, deviation), 1 / deviation, 0)
         return mean.float(), scale.float()
 
     def add_start(self, start: HeadConfig, logits: torch.Tensor) -> None:
