@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 # Above this, embed warns: it is noise of 1% of the dimension's variance. Where steps are so coarse
 # that all dimensions lose that much, the cross-entropy of heads on HateXplain and MiniLM changes by
-# less than 0.001; at twice as much it is more (`tests/bench/stored_types.py --coarser`).
+# less than 0.001; at twice as much it is more (`tests/bench/stored_types.py steps`).
 MOST = 0.1
 # What deviates from its mean by less than this share of it is constant: float16 rounds off half as
 # much.

@@ -1,7 +1,7 @@
 """What storing hidden states in fewer bytes costs: speed, accuracy, macro F1 and CE.
 
     python tests/bench/stored_types.py --dataset hatexplain imdb --data-dir data [--limit N]
-    python tests/bench/stored_types.py --dataset hatexplain --data-dir data --coarser 2 4 8 16 32
+    python tests/bench/stored_types.py steps --dataset hatexplain --data-dir data
 
 Each data set is embedded anew in each number type, in a temporary folder, and heads are trained on
 each cache with the same seeds: `space` (15 epochs, the published protocol) and `--preset best`.
@@ -9,7 +9,7 @@ Figures are of the test split, means over the seeds. Differences are to float32,
 example, with 95% intervals over both, computed as the report does. Training speed is of `space`,
 all seeds in one pass, with its validation; the types take turns, and the fastest turn counts.
 
-With --coarser, tokens are rounded to steps so many times as large as those of int8, in memory: how
+`steps`: tokens are rounded to steps so many times as large as those of int8, in memory: how
 large an error of the dimensions does it take to lose accuracy?
 """
 
@@ -35,6 +35,7 @@ TURNS, TURN_EPOCHS = 3, 3
 SPACE = {"head": "space", "epochs": 15}
 TUNED = {"latent": 16, "learning_rate": 5e-3}
 HEADS = [("space", SPACE), ("preset best", {"preset": "best"})]
+STEPS = (1, 2, 4, 8, 16, 32)  # times those of int8
 EXACT = "float32"  # what the others are held against
 
 
@@ -174,7 +175,7 @@ def coarser(dataset, options):
         yield "| ---: |" + " ---: |" * (2 + len(kinds))
         with cache.open() as opened:
             labels, exact = opened.splits["test"].labels, {}
-            for factor in (0, 1, *options.coarser):
+            for factor in (0, *STEPS):
                 stored = coarse(factor) if factor else stored_type(EXACT)
                 data, errors = rounded(opened, stored)
                 cells = []
@@ -198,15 +199,17 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("what", nargs="?", choices=("types", "steps"), default="types")
     parser.add_argument("--dataset", nargs="+", default=["hatexplain", "imdb"])
     parser.add_argument("--data-dir", type=Path, help="folder of local data sets")
     parser.add_argument("--limit", type=int, help="most examples per split")
     parser.add_argument("--backbone", default="minilm")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--coarser", type=int, nargs="+", help="steps so many times as large")
     options = parser.parse_args()
     for dataset in options.dataset:
-        for line in coarser(dataset, options) if options.coarser else table(dataset, options):
+        for line in (
+            table(dataset, options) if options.what == "types" else coarser(dataset, options)
+        ):
             print(line, flush=True)
 
 
