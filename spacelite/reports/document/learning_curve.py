@@ -83,6 +83,13 @@ class Chart:
         ahead = [one.ahead[0] for one in self.series if one.ahead is not None]
         return list(dict.fromkeys([*self.series[0].sizes, *ahead]))
 
+    @property
+    def ticks(self) -> list[str]:
+        """What stands at each of the sizes: twice the largest one is too close to it for its
+        number."""
+        measured = self.series[0].sizes
+        return [f"{size:,}" if size in measured else "×2" for size in self.sizes]
+
 
 def chart(found: Curve) -> Chart:
     """What is drawn of a learning curve: the systems' figures, and the power law of the head that

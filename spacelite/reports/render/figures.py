@@ -65,6 +65,11 @@ def script() -> str:
 
 def panels(plot: Plot) -> tuple[list[Key], list[Panel]]:
     """A plot's legend and its panels: one per metric, or one per system."""
+    if plot.chart is not None:
+        keys, panel = learning_curve(plot.chart)
+        return keys, [panel]
+    if plot.analysis is None:
+        raise ValueError(f"there is nothing to plot: {plot.name}")
     if plot.kind == "curves":
         curves = plot.analysis.curves
         keys = [
@@ -149,7 +154,7 @@ def learning_curve(chart: Chart) -> tuple[list[Key], Panel]:
                 hovertemplate=f"{name}<br>%{{x:,}} examples: %{{y:.4f}}, extrapolated"
                 "<extra></extra>",
             )  # fmt: skip
-    ticks = {"tickvals": chart.sizes, "ticktext": [f"{size:,}" for size in chart.sizes]}
+    ticks = {"tickvals": chart.sizes, "ticktext": chart.ticks, "tickangle": 0}
     figure.update_layout(
         showlegend=False, margin=MARGINS, height=420,
         xaxis={"type": "log", "title": "training examples", **ticks},

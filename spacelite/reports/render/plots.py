@@ -34,8 +34,14 @@ def draw(plot: Plot) -> dict[str, bytes]:
     """Draw a plot: file name -> content, for an SVG and a PNG file."""
     from matplotlib import rc_context
 
+    if plot.chart is not None:
+        chart = plot.chart
+        return {f"{plot.name}.{form}": learning_curve(chart, form) for form in ABOUT}
+    if plot.analysis is None:
+        raise ValueError(f"there is nothing to plot: {plot.name}")
+    of = plot.analysis
     with rc_context(STYLE):
-        figure = _curves(plot.analysis) if plot.kind == "curves" else _reliability(plot.analysis)
+        figure = _curves(of) if plot.kind == "curves" else _reliability(of)
         # Laid out once, not again for each format.
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
@@ -72,8 +78,7 @@ def learning_curve(chart: Chart, form: str) -> bytes:
                     color=colour, mfc="white", markersize=4, capsize=3, lw=1,
                 )  # fmt: skip
         panel.set(xscale="log", xlabel="training examples", ylabel=chart.heading)
-        sizes_shown = chart.sizes
-        panel.set_xticks(sizes_shown, [f"{size:,}" for size in sizes_shown])
+        panel.set_xticks(chart.sizes, chart.ticks)
         panel.minorticks_off()
         panel.legend(frameon=False, loc="lower right")
         return _file(figure, form)
