@@ -17,6 +17,7 @@ from . import (
     audit,
     cache,
     console,
+    curve,
     cv,
     demo,
     embed,
@@ -121,6 +122,7 @@ def _start(
 app.command("embed")(embed.embed)
 app.command("train")(train.train)
 app.command("cv")(cv.cv)
+app.command("curve")(curve.curve)
 app.command("audit")(audit.audit)
 app.command("eval")(evaluate.evaluate)
 app.command("predict")(predict.predict)

@@ -20,6 +20,7 @@ PHASES = {
     "copy": ("copying", "tokens"),
     "embed": ("embedding", "tokens"),
     "train": ("training", "tokens"),
+    "curve": ("training", "examples"),
     "fit": ("fitting", "heads"),
     "predict": ("predicting", "texts"),
     "evaluate": ("evaluating", "tokens"),
@@ -56,7 +57,8 @@ def _bars(console: Any) -> Iterator[OnProgress]:
     class Rate(ProgressColumn):
         def render(self, task: Any) -> Text:
             speed = task.finished_speed or task.speed
-            return Text(f"{speed:,.0f} {task.fields['unit']}/s" if speed else "", style="cyan")
+            shown = f"{speed:,.0f}" if speed and speed >= 10 else f"{speed or 0:.1f}"
+            return Text(f"{shown} {task.fields['unit']}/s" if speed else "", style="cyan")
 
     class Done(ProgressColumn):
         def render(self, task: Any) -> Text:

@@ -108,3 +108,10 @@ def test_a_folder_that_cannot_be_written_costs_no_answer(asked, monkeypatch, cap
     cache = spacelite.find_cache(runs[0].record.cache, runs[0].cache_dir)
     found = spacelite.cross_validate(cache, folds=3, head="linear", epochs=1, progress=False)
     assert found.figures() and "No space left on device" in caplog.text
+
+
+def test_short_forms_are_short(asked):
+    _, found, audited = asked
+    assert repr(found) == f"<cross-validation of {len(found.result.systems)} systems on 3 folds>"
+    assert repr(audited).startswith("<audit: ") and len(repr(audited)) < 60
+    assert "held-out folds" in found._repr_html_() and "&lt;b&gt;" in audited._repr_html_()

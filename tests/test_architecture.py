@@ -22,7 +22,10 @@ ORDER = {
     "progress": [],
     "lazy": [],
     "hub": [],
-    "metrics": ["scores", "thresholds", "calibration", "predictions", "significance", "__init__"],
+    "metrics": [
+        "scores", "thresholds", "calibration", "predictions", "significance", "power_law",
+        "__init__",
+    ],
     "tasks": ["base", "majority", "single_label", "multi_label", "__init__"],
     "data": [
         "splits", "dialect", "sources", "demo", "columns", "labels", "known", "loading", "inputs",
@@ -51,7 +54,10 @@ ORDER = {
         "prediction", "layers", "cached", "shares", "concepts", "marks", "explanation",
         "transfer", "streaming", "__init__",
     ],
-    "questions": ["folds", "cross_validation", "audit", "answers", "__init__"],
+    "questions": [
+        "folds", "subsets", "on_subsets", "cross_validation", "learning_curves", "audit",
+        "answers", "__init__",
+    ],
     "paper": ["tables", "__init__", "reproduction"],
     "reports": ["analysis", "document", "render", "report", "__init__"],
     "reports/analysis": [
@@ -60,17 +66,17 @@ ORDER = {
         "examples", "published", "content", "__init__",
     ],
     "reports/document": [
-        "wording", "blocks", "systems_table", "cross_validation", "audit", "answers", "sections",
-        "runs_table", "__init__",
+        "wording", "blocks", "systems_table", "cross_validation", "audit", "learning_curve",
+        "answers", "sections", "runs_table", "__init__",
     ],
     "reports/render": [
-        "colours", "plain", "text", "markdown", "latex", "figures", "plots", "fragment", "page",
-        "explained", "forms", "__init__",
+        "colours", "plain", "characters", "text", "markdown", "latex", "figures", "plots",
+        "fragment", "page", "charts", "explained", "forms", "__init__",
     ],
     "api": [
         "arguments", "results", "streams", "runs", "lists", "baselines", "presets", "searching",
-        "choosing", "columns", "embedding", "training", "cross_validation", "auditing", "saved",
-        "__init__",
+        "choosing", "columns", "embedding", "training", "cross_validation", "learning_curves",
+        "auditing", "saved", "__init__",
     ],
     "estimators": [
         "inputs", "preparing", "base", "encoder", "trained", "additive", "baselines", "search",

@@ -50,6 +50,16 @@ def made(tmp_path_factory, bert, reviews):
                 ).save,
                 {"path": page},
             ),
+            "learning_curve": (
+                spacelite.learning_curve,
+                {"cache": cache, "head": "logreg", "baselines": False, "sizes": [8, 16], **quiet},
+            ),
+            "save curve": (
+                spacelite.learning_curve(
+                    cache, head="logreg", baselines=False, sizes=[8], **quiet
+                ).save,
+                {"path": page},
+            ),
             "audit": (
                 spacelite.audit,
                 {"cache": cache, "head": "tfidf", "folds": 2, "device": "cpu"},
@@ -77,7 +87,7 @@ CALLS = (
     "embed", "embed texts", "find_cache", "train", "load_run", "load_runs", "report", "best",
     "predict", "explain", "explain example", "evaluate", "evaluate cache", "save explanation",
     "text of report", "cross_validate", "save cross-validation", "audit",
-    "save audit",
+    "save audit", "learning_curve", "save curve",
 )  # fmt: skip
 
 

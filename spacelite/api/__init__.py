@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from spacelite.api.auditing import LabelAudit, audit
     from spacelite.api.cross_validation import CrossValidated, cross_validate
     from spacelite.api.embedding import embed, find_cache
+    from spacelite.api.learning_curves import LearningCurve, learning_curve
     from spacelite.api.lists import Runs
     from spacelite.api.results import (
         EmbeddedDataset,
@@ -26,6 +27,7 @@ __all__ = [
     "Evaluation",
     "FilePredictions",
     "LabelAudit",
+    "LearningCurve",
     "Runs",
     "TextExplanation",
     "TextPredictions",
@@ -34,6 +36,7 @@ __all__ = [
     "cross_validate",
     "embed",
     "find_cache",
+    "learning_curve",
     "load_run",
     "load_runs",
     "report",
@@ -46,6 +49,7 @@ __getattr__ = exports(
         **dict.fromkeys(("LabelAudit", "audit"), "auditing"),
         **dict.fromkeys(("CrossValidated", "cross_validate"), "cross_validation"),
         **dict.fromkeys(("embed", "find_cache"), "embedding"),
+        **dict.fromkeys(("LearningCurve", "learning_curve"), "learning_curves"),
         "train": "training",
         **dict.fromkeys(("load_run", "load_runs", "report"), "saved"),
         "FilePredictions": "streams",

@@ -14,6 +14,7 @@ from spacelite.data.writers import csv_lines
 from spacelite.errors import SpaceliteError
 from spacelite.progress import Progress, reporting
 from spacelite.reports.document.audit import audit_summary, findings_table, groups_table
+from spacelite.reports.document.blocks import Bullets
 from spacelite.reports.render import fragment, plain
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ SHOWN = 20  # findings in the printed form
 COLUMNS = ("index", "file", "row", "label", "suggested", "probability", "own", "words", "text")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class LabelAudit:
     """What an audit of labels found.
 
@@ -65,9 +66,15 @@ class LabelAudit:
             tables.append(plain.table(groups_table(self.result)))
         return "\n\n".join([*tables, "\n".join(audit_summary(self.result))])
 
+    def __repr__(self) -> str:
+        found = self.result
+        return f"<audit: {len(found.findings):,} of {found.examples:,} labels are suspected>"
+
     def _repr_html_(self) -> str:
-        shown = fragment.table(findings_table(self.result, SHOWN))
-        return shown + (fragment.table(groups_table(self.result)) if self.result.pairs else "")
+        tables = [findings_table(self.result, SHOWN)]
+        if self.result.pairs:
+            tables.append(groups_table(self.result))
+        return fragment.render([*tables, Bullets(audit_summary(self.result))])
 
 
 @checked(cache=CACHE, head=NAME)

@@ -42,6 +42,7 @@ def chosen_heads(
     *,
     search: bool,
     arguments: Collection[str],
+    examples: int | None = None,
 ) -> Chosen:
     """The heads of every combination of settings, and how they are trained.
 
@@ -52,6 +53,7 @@ def chosen_heads(
         others: Settings of kinds of heads that `train` has no argument for.
         search: Whether there is a search.
         arguments: The names of all arguments, which messages may suggest.
+        examples: Number of training examples, by which "auto" chooses. Default: those of the cache.
 
     Raises:
         SpaceliteError: A setting is unknown or invalid.
@@ -63,7 +65,7 @@ def chosen_heads(
     tuned = {key: given[key] for key in SEARCHED if given[key] is not None}
     tuned = filled(tuned, kinds, cache, search=search)
     numbers = auto.resolve(
-        len(cache.splits["train"]),
+        len(cache.splits["train"]) if examples is None else examples,
         epochs=given["epochs"],
         batch_size=given["batch_size"],
         learning_rates=listed("learning_rate", tuned["learning_rate"]),

@@ -21,6 +21,7 @@ from spacelite.data.writers import csv_lines
 from spacelite.errors import SpaceliteError
 from spacelite.metrics.scores import METRICS
 from spacelite.progress import Progress, reporting
+from spacelite.reports.document.blocks import Bullets
 from spacelite.reports.document.cross_validation import summary, table
 from spacelite.reports.render import fragment, plain
 
@@ -33,7 +34,7 @@ log = logging.getLogger(__name__)
 Array = npt.NDArray[Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class CrossValidated:
     """What a cross-validation found.
 
@@ -105,8 +106,13 @@ class CrossValidated:
     def __str__(self) -> str:
         return "\n".join([plain.table(self.table()), *summary(self.result)])
 
+    def __repr__(self) -> str:
+        found = self.result
+        times = "" if found.repeats == 1 else f", {found.repeats} times"
+        return f"<cross-validation of {len(found.systems)} systems on {found.folds} folds{times}>"
+
     def _repr_html_(self) -> str:
-        return fragment.table(self.table())
+        return fragment.render([self.table(), Bullets(summary(self.result))])
 
 
 @checked(cache=CACHE, preset=NAME, head=NAMES, groups=GROUPS, sample_weight=WEIGHTS)

@@ -102,8 +102,8 @@ class TextClassifier(ClassifierMixin, Encoding):  # type: ignore[misc]
         weights: Array | None = prepared.weights
         if self.validation_share is not None:
             kept, held = prepared.divided(self.validation_share, self._seed())
-            split = data.splits["train"]
-            data = replace(data, splits={"train": split.part(kept), "validation": split.part(held)})
+            parts = {"train": prepared.split.part(kept), "validation": prepared.split.part(held)}
+            data = replace(data, splits=parts)
             weights = None if weights is None else weights[kept]
         with reporting(self.progress) as on_progress:
             (trained,) = loop.train(

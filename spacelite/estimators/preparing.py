@@ -45,7 +45,8 @@ class Prepared:
         rows: The indices in X of the examples that are kept.
         weights: Their weights; None if all are 1.
         encoder: How texts are embedded; None for hidden states.
-        data: The examples.
+        split: The examples.
+        data: The same, as they are trained on.
         device: Device of the training.
 
     Raises:
@@ -80,6 +81,7 @@ class Prepared:
         if len(self.rows) < count:
             split = split.part(self.rows)
         names = [str(name) for name in labels.classes]
+        self.split = split
         self.data = ArrayData({"train": split}, names, encoded.layers)
 
     def _weigh(self, estimator: Any, sample_weight: Any, keep_all: bool) -> None:

@@ -30,6 +30,7 @@ from spacelite.tasks.base import Problem
 DENSE = (1 / 8000, 1 / 4000, 1 / 2000, 1 / 1000, 1 / 500, 1 / 250, 1 / 125)
 SPARSE = (1.25, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0)
 STACKED = 1.0  # C of the layer that weighs the blocks
+FEW = 2  # dimensions per example from which on examples are few
 CONSTANT = 1e-6  # a dimension with a smaller deviation differs only by rounding: its weight is 0
 # A weight of an n-gram is penalised the less, the more its log-count ratio tells the class from
 # the others (NBSVM, Wang & Manning 2012): counts start at SMOOTHING, and the size that a weight may
@@ -148,9 +149,15 @@ def dense(name: str, train: Examples, task: Task) -> Block:
     varies = deviation > CONSTANT * (1 + np.abs(mean))
     scale = np.divide(1, deviation, out=np.zeros_like(deviation), where=varies)
     inputs *= scale.astype(np.float32)
+    # The optimum's weights are sums of multiples of the examples' vectors: coordinates in the space
+    # of few examples give the same head much sooner.
+    basis: Array | None = None
+    if FEW * len(inputs) <= inputs.shape[1]:
+        basis, turned = np.linalg.qr(inputs.T)
+        inputs = np.ascontiguousarray(turned.T)
 
     def parameters(weight: Array) -> tuple[dict[str, Array], Array]:
-        folded = weight * scale
+        folded = (weight if basis is None else weight @ basis.T) * scale
         return {f"{name}.weight": folded}, -folded @ mean
 
     return Block(task.cross_fit(inputs, DENSE), parameters)

@@ -8,13 +8,22 @@ from spacelite.lazy import exports
 if TYPE_CHECKING:
     from spacelite.questions.audit import Audit, audit_labels
     from spacelite.questions.cross_validation import CrossValidation, cross_validate
+    from spacelite.questions.learning_curves import Curve, learning_curve
 
-__all__ = ["Audit", "CrossValidation", "audit_labels", "cross_validate"]
+__all__ = [
+    "Audit",
+    "CrossValidation",
+    "Curve",
+    "audit_labels",
+    "cross_validate",
+    "learning_curve",
+]
 
 __getattr__ = exports(
     __name__,
     {
         **dict.fromkeys(("Audit", "audit_labels"), "audit"),
         **dict.fromkeys(("CrossValidation", "cross_validate"), "cross_validation"),
+        **dict.fromkeys(("Curve", "learning_curve"), "learning_curves"),
     },
 )

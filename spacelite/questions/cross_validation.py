@@ -86,7 +86,7 @@ class CrossValidation:
     @property
     def named(self) -> dict[str, System]:
         """The heads by name: what tells them apart is part of it."""
-        names = _names([system.head for system in self.systems])
+        names = names_of([system.head for system in self.systems])
         return dict(zip(names, self.systems, strict=True))
 
     def name_of(self, system: System) -> str:
@@ -152,7 +152,7 @@ class CrossValidation:
         )  # fmt: skip
 
 
-def _names(configs: Sequence[HeadConfig]) -> list[str]:
+def names_of(configs: Sequence[HeadConfig]) -> list[str]:
     """Names that tell heads apart: `space + inter 0.2, learning rate 0.001`."""
     own = [settings.effective(head) for head in configs]
     titles = [

@@ -225,14 +225,16 @@ def check_ready(data: TrainingData, configs: Iterable[HeadConfig]) -> None:
 
 def open_splits(data: TrainingData, device: str) -> dict[str, TokenSplit]:
     """All splits, train first. A split is resident if it fits beside those before it."""
-    if isinstance(data, ArrayData):
-        return {name: TokenSplit(split, name, device) for name, split in data.splits.items()}
     budget = free_budget(device)
     splits = {}
-    for name in data.splits:
-        splits[name] = TokenSplit(data.splits[name], name, device, budget)
+    for name, split in data.splits.items():
+        if isinstance(split, ArraySplit):  # it is in memory
+            splits[name] = TokenSplit(split, name, device)
+            continue
+        splits[name] = TokenSplit(split, name, device, budget)
         budget -= splits[name].bytes if splits[name].resident else 0
-    _log_memory(splits.values())
+    if isinstance(data, Cache):
+        _log_memory(splits.values())
     return splits
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -85,13 +86,11 @@ class ArraySplit:
 
     def part(self, examples: Array) -> ArraySplit:
         """Some of the examples, (n,) indices, copied."""
-        low, lengths = self.offsets[:-1][examples], self.lengths[examples]
-        ends = np.cumsum(lengths)
-        index = np.repeat(low - (ends - lengths), lengths) + np.arange(int(lengths.sum()))
+        index = tokens_of(self.offsets, examples)
         return replace(
             self,
             rows=self.rows[index],
-            offsets=np.concatenate([[0], ends]),
+            offsets=np.concatenate([[0], np.cumsum(self.lengths[examples])]),
             labels=self.labels[examples],
             pooled=self.pooled[examples],
             layer_means=self.layer_means[examples] if len(self.layer_means) else self.layer_means,
@@ -104,7 +103,8 @@ class ArraySplit:
 
 @dataclass(frozen=True)
 class ArrayData:
-    """Examples in memory that heads are trained on as on a cache.
+    """Examples that heads are trained on as on a cache, in memory or, where a split is too large,
+    in a cache.
 
     Attributes:
         splits: The splits by name: train and, if there is one, validation.
@@ -112,7 +112,7 @@ class ArrayData:
         layers: Number of layers whose means are there, the embedding layer included; 0 for none.
     """
 
-    splits: dict[str, ArraySplit]
+    splits: Mapping[str, CachedSplit | ArraySplit]
     label_names: list[str]
     layers: int = 0
 
@@ -126,6 +126,14 @@ class ArrayData:
         if not self.layers:
             raise SpaceliteError("these hidden states come without the means of all layers")
         return self.layers
+
+
+def tokens_of(offsets: Array, examples: Array) -> Array:
+    """The rows of the tokens of some examples end to end, (n,)."""
+    lengths = np.diff(offsets)[examples]
+    ends = np.cumsum(lengths)
+    first = offsets[:-1][examples] - (ends - lengths)
+    return np.repeat(first, lengths) + np.arange(int(lengths.sum()))
 
 
 class Stream:

@@ -8,8 +8,9 @@ from dataclasses import replace
 
 from spacelite.errors import one_line
 from spacelite.questions.answers import Answer
+from spacelite.reports.document import learning_curve
 from spacelite.reports.document.audit import audit_summary, findings_table, groups_table
-from spacelite.reports.document.blocks import Block, Bullets, Heading
+from spacelite.reports.document.blocks import Block, Bullets, Heading, Plot
 from spacelite.reports.document.cross_validation import summary, table
 
 log = logging.getLogger(__name__)
@@ -17,9 +18,14 @@ log = logging.getLogger(__name__)
 MOST_FINDINGS = 20  # of an audit, that a report lists
 
 
-def answer_blocks(answers: Sequence[Answer]) -> list[Block]:
+def answer_blocks(answers: Sequence[Answer], number: int) -> list[Block]:
     """The blocks of all answers, each under its own heading. One that cannot be read is left out
-    with a warning."""
+    with a warning.
+
+    Args:
+        answers: The answers.
+        number: Number of the report's part that they stand in.
+    """
     blocks: list[Block] = []
     # What a later version of spacelite may have answered is left out.
     for answer in sorted(
@@ -27,13 +33,13 @@ def answer_blocks(answers: Sequence[Answer]) -> list[Block]:
         key=lambda one: list(ANSWERS).index(one.kind),
     ):
         try:
-            blocks += ANSWERS[answer.kind](answer)
+            blocks += ANSWERS[answer.kind](answer, number)
         except (ValueError, KeyError, TypeError, IndexError) as error:
             log.warning("the last %s is left out: %s", answer.kind, one_line(error, 80))
     return blocks
 
 
-def _cross_validation(answer: Answer) -> list[Block]:
+def _cross_validation(answer: Answer, number: int) -> list[Block]:
     from spacelite.questions import CrossValidation  # torch, which other reports do not need
 
     found = CrossValidation.from_json(answer.content)
@@ -45,7 +51,20 @@ def _cross_validation(answer: Answer) -> list[Block]:
     ]
 
 
-def _audit(answer: Answer) -> list[Block]:
+def _learning_curve(answer: Answer, number: int) -> list[Block]:
+    from spacelite.questions import Curve
+
+    found = Curve.from_json(answer.content)
+    drawn = learning_curve.chart(found)
+    return [
+        Heading(2, "What more labels would be worth"),
+        Plot("learning-curve", f"learning-curve-{number}", drawn.text, None, drawn),
+        learning_curve.table(found),
+        Bullets([_asked(answer), *learning_curve.summary(found)]),
+    ]
+
+
+def _audit(answer: Answer, number: int) -> list[Block]:
     from spacelite.questions import Audit
 
     found = Audit.from_json(answer.content)
@@ -64,7 +83,8 @@ def _asked(answer: Answer) -> str:
 
 
 # Kind of an answer -> its blocks.
-ANSWERS: dict[str, Callable[[Answer], list[Block]]] = {
+ANSWERS: dict[str, Callable[[Answer, int], list[Block]]] = {
     "cv": _cross_validation,
+    "curve": _learning_curve,
     "audit": _audit,
 }

@@ -6,9 +6,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from spacelite.reports.analysis.comparisons import Analysis
 from spacelite.reports.analysis.examples import Mistake
+
+if TYPE_CHECKING:
+    from spacelite.reports.document.learning_curve import Chart
 
 # A number with its sign and unit, as the tables write it; two of them for an interval or a range.
 _ONE = r"[<>≈]?\s*[+\-−–±]?\s*(\d[\d,]*\.?\d*|\.\d+)(e[+\-−]?\d+)?\s*(%|s|ms|min|h|[kMGT]?i?B)?"
@@ -106,19 +110,21 @@ def _is_number(text: str) -> bool:
 
 @dataclass(frozen=True)
 class Plot:
-    """A plot of an analysis.
+    """A plot of an analysis, or of a learning curve.
 
     Attributes:
-        kind: `curves` or `reliability`.
+        kind: `curves`, `reliability` or `learning-curve`.
         name: Name of the plot's files, without suffix.
         text: Description of what the plot shows.
-        analysis: The analysis to plot.
+        analysis: The analysis to plot; None for a learning curve.
+        chart: The learning curve.
     """
 
     kind: str
     name: str
     text: str
-    analysis: Analysis
+    analysis: Analysis | None
+    chart: Chart | None = None
 
 
 @dataclass(frozen=True)

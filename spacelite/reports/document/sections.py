@@ -93,7 +93,7 @@ def _part(part: Part, number: int, also: str | None) -> list[Block]:
         blocks += _calibration(analysis, number)
     if part.examples is not None:
         blocks += _examples(part.examples, part.section)
-    blocks += answer_blocks(part.answers)
+    blocks += answer_blocks(part.answers, number)
     if analysis.cost is not None:
         blocks += _cost(analysis.cost)
     return blocks

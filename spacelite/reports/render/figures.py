@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from spacelite.metrics.scores import METRICS
 from spacelite.reports.analysis.comparisons import Analysis, Curve, drawn_metrics
 from spacelite.reports.document import wording
 from spacelite.reports.document.blocks import Plot
+from spacelite.reports.document.learning_curve import Chart
 from spacelite.reports.render.colours import (
     CHARACTERS,
     MARKERS,
@@ -63,6 +65,11 @@ def script() -> str:
 
 def panels(plot: Plot) -> tuple[list[Key], list[Panel]]:
     """A plot's legend and its panels: one per metric, or one per system."""
+    if plot.chart is not None:
+        keys, panel = learning_curve(plot.chart)
+        return keys, [panel]
+    if plot.analysis is None:
+        raise ValueError(f"there is nothing to plot: {plot.name}")
     if plot.kind == "curves":
         curves = plot.analysis.curves
         keys = [
@@ -104,6 +111,55 @@ def _curves(metric: str, curves: Sequence[Curve]) -> Panel:
     figure.update_layout(showlegend=False, margin=MARGINS, xaxis=axis, height=250)
     title = METRICS[metric].heading
     return Panel(title, f"{title} on validation by epoch: {'; '.join(said)}.", _plain(figure))
+
+
+def learning_curve(chart: Chart) -> tuple[list[Key], Panel]:
+    """The legend and the panel of a learning curve."""
+    from plotly import graph_objects
+
+    figure, keys = graph_objects.Figure(), []
+    for number, series in enumerate(chart.series):
+        colour, name = colour_of(number), html.escape(series.name)
+        keys.append(Key(series.name, colour, CHARACTERS[marker_of(number)]))
+        if series.band is not None:
+            sizes, low, high = series.band
+            figure.add_scatter(
+                x=[*sizes, *reversed(sizes)], y=_short([*high, *reversed(low)]), fill="toself",
+                fillcolor=translucent(colour, band(len(chart.series))), mode="lines",
+                line={"width": 0}, hoverinfo="skip",
+            )  # fmt: skip
+        figure.add_scatter(
+            x=series.sizes, y=[None if math.isnan(y) else y for y in _short(series.means)],
+            mode="lines+markers",
+            marker={"symbol": MARKERS[marker_of(number)] or "circle"},
+            line={"color": colour, "width": 1.8},
+            hovertemplate=f"{name}<br>%{{x:,}} examples: %{{y:.4f}}<extra></extra>",
+        )  # fmt: skip
+        if series.line:
+            sizes_drawn, values = zip(*series.line, strict=True)
+            figure.add_scatter(
+                x=[round(size, 1) for size in sizes_drawn], y=_short(values), mode="lines",
+                line={"color": colour, "dash": "dash", "width": 1.2}, hoverinfo="skip",
+            )  # fmt: skip
+        if series.ahead is not None:
+            size, value, low_end, high_end = series.ahead
+            whiskers = {
+                "type": "data", "symmetric": False, "array": _short([high_end - value]),
+                "arrayminus": _short([value - low_end]),
+            }  # fmt: skip
+            figure.add_scatter(
+                x=[size], y=_short([value]), mode="markers",
+                marker={"symbol": "circle-open", "color": colour, "size": 8},
+                error_y=None if math.isnan(low_end) else whiskers,
+                hovertemplate=f"{name}<br>%{{x:,}} examples: %{{y:.4f}}, extrapolated"
+                "<extra></extra>",
+            )  # fmt: skip
+    ticks = {"tickvals": chart.sizes, "ticktext": chart.ticks, "tickangle": 0}
+    figure.update_layout(
+        showlegend=False, margin=MARGINS, height=420,
+        xaxis={"type": "log", "title": "training examples", **ticks},
+    )  # fmt: skip
+    return keys, Panel(chart.heading, chart.text, _plain(figure))
 
 
 def _reliability(analysis: Analysis) -> list[Panel]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from spacelite.metrics.scores import METRICS
 from spacelite.reports.analysis.comparisons import Analysis, drawn_metrics
 from spacelite.reports.document.blocks import Plot
+from spacelite.reports.document.learning_curve import Chart
 from spacelite.reports.render.colours import MARKERS_OF_FILES, band, colour_of, marker_of
 
 if TYPE_CHECKING:
@@ -25,22 +26,68 @@ STYLE: dict[Any, Any] = {
     "text.parse_math": False,  # names from data are not formulas
 }  # fmt: skip
 
+# Form -> metadata of a file, without what differs between two drawings of the same figures.
+ABOUT: dict[str, dict[Any, Any]] = {"svg": {"Date": None}, "png": {"Software": None}}
+
 
 def draw(plot: Plot) -> dict[str, bytes]:
     """Draw a plot: file name -> content, for an SVG and a PNG file."""
     from matplotlib import rc_context
 
+    if plot.chart is not None:
+        chart = plot.chart
+        return {f"{plot.name}.{form}": learning_curve(chart, form) for form in ABOUT}
+    if plot.analysis is None:
+        raise ValueError(f"there is nothing to plot: {plot.name}")
+    of = plot.analysis
     with rc_context(STYLE):
-        figure = _curves(plot.analysis) if plot.kind == "curves" else _reliability(plot.analysis)
+        figure = _curves(of) if plot.kind == "curves" else _reliability(of)
         # Laid out once, not again for each format.
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
-        files = {}
-        for form, about in (("svg", {"Date": None}), ("png", {"Software": None})):
-            content = io.BytesIO()
-            figure.savefig(content, format=form, metadata=about, dpi=PIXELS_PER_INCH)
-            files[f"{plot.name}.{form}"] = content.getvalue()
-    return files
+        return {f"{plot.name}.{form}": _file(figure, form) for form in ABOUT}
+
+
+def learning_curve(chart: Chart, form: str) -> bytes:
+    """Draw a learning curve as a file of this form, `svg` or `png`: a line per system with a band
+    of one standard deviation over seeds, the fitted power law dashed."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure as NewFigure
+
+    with rc_context(STYLE):
+        figure = NewFigure(figsize=(6.4, 4.2), layout="constrained")
+        panel: Axes = figure.subplots()
+        for number, series in enumerate(chart.series):
+            colour, marker = colour_of(number), MARKERS_OF_FILES[marker_of(number)] or "o"
+            panel.plot(
+                series.sizes, series.means, label=series.name, color=colour, marker=marker,
+                markersize=4, linewidth=1.4,
+            )  # fmt: skip
+            edges = series.band
+            if edges is not None:
+                sizes, low, high = edges
+                alpha = band(len(chart.series))
+                panel.fill_between(sizes, low, high, color=colour, alpha=alpha, lw=0)
+            if series.line:
+                panel.plot(*zip(*series.line, strict=True), color=colour, lw=1, ls="--")
+            if series.ahead is not None:
+                size, value, low_end, high_end = series.ahead
+                errors = [[max(value - low_end, 0)], [max(high_end - value, 0)]]
+                panel.errorbar(
+                    [size], [value], None if math.isnan(low_end) else errors, fmt=marker,
+                    color=colour, mfc="white", markersize=4, capsize=3, lw=1,
+                )  # fmt: skip
+        panel.set(xscale="log", xlabel="training examples", ylabel=chart.heading)
+        panel.set_xticks(chart.sizes, chart.ticks)
+        panel.minorticks_off()
+        panel.legend(frameon=False, loc="lower right")
+        return _file(figure, form)
+
+
+def _file(figure: Figure, form: str) -> bytes:
+    content = io.BytesIO()
+    figure.savefig(content, format=form, metadata=ABOUT[form], dpi=PIXELS_PER_INCH)
+    return content.getvalue()
 
 
 def _curves(analysis: Analysis) -> Figure:
