@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from spacelite.cache import Cache
     from spacelite.questions import Curve
     from spacelite.reports.document.blocks import Table
-    from spacelite.reports.document.learning_curve import Chart
+    from spacelite.reports.document.chart import Chart
 
 log = logging.getLogger(__name__)
 
