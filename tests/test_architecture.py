@@ -66,7 +66,8 @@ ORDER = {
         "examples", "published", "content", "__init__",
     ],
     "reports/document": [
-        "wording", "blocks", "systems_table", "cross_validation", "audit", "learning_curve",
+        "wording", "chart", "blocks", "systems_table", "cross_validation", "audit",
+        "learning_curve",
         "answers", "sections", "runs_table", "__init__",
     ],
     "reports/render": [

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from spacelite.cache import Cache
     from spacelite.questions import Curve
     from spacelite.reports.document.blocks import Table
-    from spacelite.reports.document.learning_curve import Chart
+    from spacelite.reports.document.chart import Chart
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ DEFAULTS: dict[str, Any] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class LearningCurve:
     """How good heads are by number of training examples, and what more labels would be worth.
 
@@ -115,8 +115,17 @@ class LearningCurve:
         drawn = characters.draw(self.chart())
         return "\n\n".join([plain.table(self.table()), drawn, "\n".join(self.sentences)])
 
+    def __repr__(self) -> str:
+        found = self.result
+        sizes = f"{found.sizes[0]:,} to {found.sizes[-1]:,}"
+        return f"<learning curve of {len(found.systems)} systems, {sizes} examples>"
+
     def _repr_html_(self) -> str:
-        return fragment.render([self.table(), Bullets(self.sentences)])
+        from spacelite.reports.render import plots
+
+        drawn = plots.learning_curve(self.chart(), "svg").decode()
+        shown = fragment.render([self.table(), Bullets(self.sentences)])
+        return f"{drawn[drawn.index('<svg') :]}{shown}"
 
 
 def _number(value: float) -> float | None:

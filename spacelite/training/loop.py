@@ -202,9 +202,9 @@ class _Training:
         tokens = sum(self.splits[name].lengths.sum() for name in OF_EPOCH if name in self.splits)
         self.progress(int(done * tokens))
         for epoch in range(done + 1, self.config.epochs + 1):
-            if not self.stacks:  # all heads have stopped already
-                self.progress(int(tokens))
-                continue
+            if not self.stacks:  # all heads have stopped, or none is trained in epochs
+                self.progress(int(tokens) * (self.config.epochs - epoch + 1))
+                break
             self._epoch(epoch)
             if checkpoint is not None:
                 checkpoints.save(checkpoint, self._checkpoint(identity, epoch))

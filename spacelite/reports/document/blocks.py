@@ -6,13 +6,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 from spacelite.reports.analysis.comparisons import Analysis
 from spacelite.reports.analysis.examples import Mistake
-
-if TYPE_CHECKING:
-    from spacelite.reports.document.learning_curve import Chart
+from spacelite.reports.document.chart import Chart
 
 # A number with its sign and unit, as the tables write it; two of them for an interval or a range.
 _ONE = r"[<>≈]?\s*[+\-−–±]?\s*(\d[\d,]*\.?\d*|\.\d+)(e[+\-−]?\d+)?\s*(%|s|ms|min|h|[kMGT]?i?B)?"

@@ -14,7 +14,7 @@ from spacelite.metrics.scores import METRICS
 from spacelite.reports.analysis.comparisons import Analysis, Curve, drawn_metrics
 from spacelite.reports.document import wording
 from spacelite.reports.document.blocks import Plot
-from spacelite.reports.document.learning_curve import Chart
+from spacelite.reports.document.chart import Chart
 from spacelite.reports.render.colours import (
     CHARACTERS,
     MARKERS,

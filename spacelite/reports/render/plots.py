@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from spacelite.metrics.scores import METRICS
 from spacelite.reports.analysis.comparisons import Analysis, drawn_metrics
 from spacelite.reports.document.blocks import Plot
-from spacelite.reports.document.learning_curve import Chart
+from spacelite.reports.document.chart import Chart
 from spacelite.reports.render.colours import MARKERS_OF_FILES, band, colour_of, marker_of
 
 if TYPE_CHECKING:
