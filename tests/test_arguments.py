@@ -52,7 +52,14 @@ def made(tmp_path_factory, bert, reviews):
             ),
             "learning_curve": (
                 spacelite.learning_curve,
-                {"cache": cache, "head": "logreg", "baselines": False, "sizes": [8, 16], **quiet},
+                {
+                    "cache": cache,
+                    "head": "logreg",
+                    "baselines": False,
+                    "sizes": [8],
+                    "seeds": 2,
+                    **quiet,
+                },
             ),
             "save curve": (
                 spacelite.learning_curve(
