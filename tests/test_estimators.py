@@ -494,6 +494,8 @@ def test_what_the_search_refuses(reviews_, options):
         (np.array([["a"], ["b"], ["c"], ["d"]]), r"X has the shape \(4, 1\)"),
         (pd.DataFrame({"text": ["a", "b", "c", "d"]}), r"X has the shape \(4, 1\)"),
         ("good film", "a single text"),
+        (iter(["good", "bad", "a", "b"]), "X is a list_iterator: give a list of texts"),
+        ({"text": ["good", "bad"]}, "X is a dict: give a list of texts"),
         ([], "0 sample|minimum of 1|1D array"),
         ([b"good", b"bad", b"a", b"b"], r"X\[0\] is no text but a bytes"),
         ([np.zeros((2, 3)), np.zeros((2, 4))], "differ in width"),
@@ -502,7 +504,7 @@ def test_what_the_search_refuses(reviews_, options):
     ],
 )  # fmt: skip
 def test_bad_texts(X, said, options):
-    y = [0, 1, 0, 1][: len(X)] if len(X) != 9 else [0, 1, 0, 1]
+    y = [0, 1, 0, 1] if isinstance(X, str) or not hasattr(X, "__len__") else [0, 1, 0, 1][: len(X)]
     with pytest.raises((ValueError, TypeError), match=said):
         SpaceClassifier(**options).fit(X, y)
 

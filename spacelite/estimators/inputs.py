@@ -45,10 +45,14 @@ def read(estimator: Any, X: Any, *, reset: bool) -> list[str] | HiddenStates:
 
     Raises:
         ValueError: It is none of these; a text is missing or empty.
-        TypeError: X is sparse.
+        TypeError: X is sparse, or neither a sequence nor an array.
     """
     if isinstance(X, str | bytes):
         raise ValueError("X is a single text: give a list of texts, such as [text]")
+    if not isinstance(X, Sequence) and not any(
+        hasattr(X, name) for name in ("shape", "__array__", "to_numpy", "__dataframe__")
+    ):
+        raise TypeError(f"X is a {type(X).__name__}: give a list of texts, such as list(X)")
     values = X
     if hasattr(X, "to_numpy") and getattr(X, "ndim", 1) == 1:  # a Series
         values = list(X)
