@@ -118,7 +118,7 @@ RunBackbone = Annotated[
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 TokensPerBatch = Annotated[
     int | None,
-    typer.Option(help="Maximum tokens per forward pass.  [default: 4096 on a CPU, 65536 on a GPU]"),
+    typer.Option(help="Maximum tokens per forward pass.  [default: 1024 on a CPU, 65536 on a GPU]"),
 ]
 
 # Arguments of the library whose options have other names.

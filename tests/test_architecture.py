@@ -21,6 +21,7 @@ ORDER = {
     "settings": [],
     "progress": [],
     "lazy": [],
+    "pipeline": [],
     "hub": [],
     "metrics": [
         "scores", "thresholds", "calibration", "predictions", "significance", "power_law",
@@ -32,7 +33,8 @@ ORDER = {
         "rereading", "streams", "writers", "__init__",
     ],
     "backbones": [
-        "files", "tokenizer", "unknown", "words", "model", "forward", "shared", "__init__",
+        "files", "tokenizer", "unknown", "words", "model", "transfers", "forward",
+        "shared", "__init__",
     ],
     "heads": [
         "config", "batch", "examples", "base", "pooling", "pooled",
@@ -41,7 +43,7 @@ ORDER = {
     ],
     "cache": [
         "dtypes", "spec", "hdf5", "split", "layers", "store", "unknown", "texts", "duplicates",
-        "reuse", "journal", "folder", "layout", "tokenizing", "rounding", "computing", "embedding",
+        "journal", "reuse", "folder", "layout", "tokenizing", "rounding", "computing", "embedding",
         "text_store", "encoding", "__init__",
     ],
     "training": [

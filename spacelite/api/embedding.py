@@ -70,7 +70,8 @@ def embed(
             stays without them, and True adds them in one more forward pass.
         limit: Maximum examples per split: a seeded, stratified sample.
         device: Device of the backbone: `auto`, `cpu`, `cuda`, ...
-        tokens_per_batch: Maximum tokens per forward pass. Default: 4,096 on a CPU, 65,536 on a GPU.
+        tokens_per_batch: Maximum tokens per forward pass. Default: 1,024 on a CPU, in each of its
+            threads; 65,536 on a GPU.
         revision: Commit, branch or tag of a hub backbone.
         text_column: Name of the text column. Default: recognised automatically.
         label_column: Name of the label column. Default: recognised automatically.

@@ -14,15 +14,18 @@ import numpy as np
 import numpy.typing as npt
 
 from spacelite import backbones
+from spacelite.backbones import Output
 from spacelite.cache import journal, reuse
-from spacelite.cache.dtypes import StoredType, stored_type
+from spacelite.cache.dtypes import StoredType, is_finite, stored_type
 from spacelite.cache.folder import few
+from spacelite.cache.journal import Checked
 from spacelite.cache.reuse import Plan, Source, Taken
-from spacelite.cache.rounding import Rounded, Rounding
+from spacelite.cache.rounding import Rounded, Rounding, measure
 from spacelite.cache.spec import CacheSpec
 from spacelite.cache.tokenizing import Examples, OnProgress
 from spacelite.errors import SpaceliteError
 from spacelite.files import human_bytes
+from spacelite.pipeline import Clock
 
 log = logging.getLogger(__name__)
 
@@ -42,10 +45,11 @@ class Run:
         plan: Where the hidden states of each come from.
         layers_required: Whether layer means that cannot be stored are an error.
         on_progress: Called with the phase (`copy` or `embed`), the number of tokens and the total.
+        clock: Measures the stages.
 
     Attributes:
-        layer_seconds: The time that layer means took.
         copied: The number of examples that were copied from other caches.
+        tokens: The number of tokens whose hidden states were computed.
         rounded: How much the stored type rounds the dimensions of the hidden states that were
             computed; None if that is not measured.
     """
@@ -59,13 +63,14 @@ class Run:
         plan: Plan,
         layers_required: bool,
         on_progress: OnProgress,
+        clock: Clock,
     ) -> None:
         self.path, self.spec, self.model = path, spec, model
         self.examples, self.plan = examples, plan
         self.layers_required, self.on_progress = layers_required, on_progress
         self.stored = stored_type(spec.dtype)
-        self.layer_seconds = 0.0
-        self.copied = 0
+        self.clock = clock
+        self.copied = self.tokens = 0
         self.rounded: Rounded | None = None
         self._committed = time.monotonic()
 
@@ -124,8 +129,8 @@ class Run:
                     if taken is None:
                         missing.append(example)
                         continue
-                    self._put(writers, [example], *taken)
-                    size += sum(part.nbytes for part in taken if part is not None)
+                    self._put(writers, [example], taken)
+                    size += sum(part.values.nbytes for part in taken if part is not None)
                     self._commit_at_times(writers)
                     progress.add(int(self.examples.lengths[example]))
         writers.commit()
@@ -164,51 +169,67 @@ class Run:
         left = np.array([not done[same[one]].all() for one in computed.tolist()], bool)
         done_before = int(lengths[~left].sum())
         progress = _Progress("embed", int(lengths.sum()), done_before, self.on_progress)
+        # The whole batch is computed even if part of it is done: the last bit of an example's
+        # numbers depends on the batch that it is computed in.
+        plan = [
+            (computed[batch], int(lengths[batch[left[batch]]].sum()))
+            for batch in backbones.plan_batches(lengths, tokens_per_batch)
+            if left[batch].any()
+        ]
+        with_rows = writers.tokens is not None
         rounding = Rounding(self.stored)
-        encode = self.stored.encode if writers.tokens is None else rounding.encode
-        limit = tokens_per_batch
-        for batch in backbones.plan_batches(lengths, tokens_per_batch):
-            if not left[batch].any():
-                continue
-            # The whole batch is computed even if part of it is done: the last bit of an example's
-            # numbers depends on the batch that it is computed in.
-            output, limit = backbones.forward(
-                self.model, self.examples.tokens, computed[batch], encode, limit
-            )
-            for row, example in enumerate(computed[batch].tolist()):
-                pooled = None if output.pooled is None else output.pooled[row]
-                means = None if output.means is None else output.means[row]
-                self._put(writers, same[example], output.hidden[row], pooled, means)
-            self.layer_seconds += output.mean_seconds
-            self._commit_at_times(writers)
-            progress.add(int(lengths[batch[left[batch]]].sum()))
+        forward = backbones.Forward(
+            self.model,
+            self.examples.tokens,
+            self.stored.to_rows,
+            tokens_per_batch,
+            measure=measure(self.stored) if with_rows else None,
+            clock=self.clock,
+        )
+
+        def finish(batch: Array, output: Output) -> tuple[list[Taken], Output]:
+            return [
+                self._checked(one, row, output, with_rows) for row, one in enumerate(batch)
+            ], output
+
+        results = forward.batches([batch for batch, _ in plan], finish)
+        for (batch, tokens), (found, output) in zip(plan, results, strict=True):
+            with self.clock.measure("writing"):
+                for example, taken in zip(batch.tolist(), found, strict=True):
+                    self._put(writers, same[example], taken)
+                self._commit_at_times(writers)
+            rounding.add(output.measured)
+            self.tokens += tokens
+            progress.add(tokens)
         once = self._tokens(np.concatenate([computed, self.plan.copied]))
         self.rounded = rounding.log(once)
 
+    def _checked(self, example: int, row: int, output: Output, with_rows: bool) -> Taken:
+        """What is written for an example, which is a row of a batch. Raises SpaceliteError if the
+        stored type cannot hold it."""
+        if with_rows:
+            split, index = self.examples.location(example)
+            check_finite(output.hidden[row], self.stored, f"{split} example {index}")
+        pooled, means = (
+            None if values is None else Checked.of(values[row])
+            for values in (output.pooled, output.means)
+        )
+        return Taken(Checked.of(output.hidden[row]), pooled, means)
+
     # Writing.
 
-    def _put(
-        self,
-        writers: journal.Writers,
-        examples: Sequence[int],
-        rows: Array,
-        pooled: Array | None,
-        means: Array | None,
-    ) -> None:
+    def _put(self, writers: journal.Writers, examples: Sequence[int], taken: Taken) -> None:
         """Write the same values for some examples, where they are not done."""
         for example in examples:
             split, index = self.examples.location(example)
             if writers.tokens is not None and not writers.tokens.done[split][index]:
-                check_finite(rows, self.stored, f"{split} example {index}")
-                writers.tokens.write(split, index, rows, pooled)
-            if means is None or writers.layers is None or writers.layers.done[split][index]:
+                writers.tokens.write(split, index, taken.rows, taken.pooled)
+            if taken.means is None or writers.layers is None or writers.layers.done[split][index]:
                 continue
-            started = time.perf_counter()
-            if np.isfinite(means).all():
-                writers.layers.write(split, index, means)
+            if is_finite(taken.means.values):
+                writers.layers.write(split, index, taken.means)
             else:
                 self._drop_layers(writers, split, index)
-            self.layer_seconds += time.perf_counter() - started
 
     def _drop_layers(self, writers: journal.Writers, split: str, index: int) -> None:
         found = f"{split} example {index} has layer means that float16 cannot hold"

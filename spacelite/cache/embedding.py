@@ -23,10 +23,41 @@ from spacelite.cache.tokenizing import OnProgress
 from spacelite.data import inputs
 from spacelite.data.splits import TextDataset
 from spacelite.errors import SpaceliteError
+from spacelite.pipeline import Clock
 
 log = logging.getLogger(__name__)
 
 PADDINGS = ("none", "max_length")
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast hidden states were computed, and what it took.
+
+    Attributes:
+        tokens: Number of tokens whose hidden states were computed.
+        seconds: Duration of the call.
+        stages: How many of these seconds each stage worked, the longest first. Stages overlap, so
+            these may add up to more than `seconds`.
+    """
+
+    tokens: int
+    seconds: float
+    stages: dict[str, float]
+
+    @property
+    def limit(self) -> str:
+        """The stage that worked longest: only if it were faster, the whole would be."""
+        return next(iter(self.stages))
+
+    def as_json(self) -> dict[str, Any]:
+        """What `embed --json` prints."""
+        return {
+            "tokens": self.tokens,
+            "tokens_per_second": self.tokens / self.seconds,
+            "limit": self.limit,
+            "stages": self.stages,
+        }
 
 
 @dataclass(frozen=True)
@@ -37,7 +68,7 @@ class Embedded:
         path: The finished cache.
         hit: Whether the cache existed already.
         seconds: Duration of the call.
-        layer_seconds: The part of it in which the means of all layers were computed and written.
+        speed: What took the time, if hidden states were computed.
         copied: Number of examples whose hidden states this call copied from other caches.
         rounded: How much the stored type rounds each dimension of the hidden states that this call
             computed; None if it computed none, or for types in which that is not measured.
@@ -46,7 +77,7 @@ class Embedded:
     path: Path
     hit: bool
     seconds: float
-    layer_seconds: float = 0.0
+    speed: Speed | None = None
     copied: int = 0
     rounded: Rounded | None = None
 
@@ -101,7 +132,8 @@ def embed(
             adds them in one more forward pass.
         limit: Maximum examples per split: a seeded, stratified sample.
         device: Device of the backbone: `auto`, `cpu`, `cuda`, ...
-        tokens_per_batch: Maximum tokens per forward pass. Default: 4,096 on a CPU, 65,536 on a GPU.
+        tokens_per_batch: Maximum tokens per forward pass. Default: 1,024 on a CPU, in each of its
+            threads; 65,536 on a GPU.
         revision: Commit, branch or tag of a hub backbone.
         text_column: Name of the text column. Default: recognised automatically.
         label_column: Name of the label column. Default: recognised automatically.
@@ -127,26 +159,27 @@ def embed(
         SpaceliteError: The data set, backbone or settings cannot be used, or the disk or memory is
             full: the message says what to do.
     """
-    started = time.perf_counter()
+    started, clock = time.perf_counter(), Clock()
     stored_type(dtype)  # refused before anything is read
     if padding not in PADDINGS:
         raise SpaceliteError(f"padding={padding}: choose {' or '.join(PADDINGS)}", ["padding"])
     backbones.check_budget(tokens_per_batch)
     backbone_files = backbones.locate(backbone, revision)
-    found = inputs.read(
-        dataset,
-        texts=texts,
-        labels=labels,
-        name=name,
-        text_column=text_column,
-        label_column=label_column,
-        limit=limit,
-        data_dir=data_dir,
-        labels_as=labels_as,
-        skip_empty=skip_empty,
-        drop_leaks=drop_leaks,
-        training=training,
-    )
+    with clock.measure("reading"):
+        found = inputs.read(
+            dataset,
+            texts=texts,
+            labels=labels,
+            name=name,
+            text_column=text_column,
+            label_column=label_column,
+            limit=limit,
+            data_dir=data_dir,
+            labels_as=labels_as,
+            skip_empty=skip_empty,
+            drop_leaks=drop_leaks,
+            training=training,
+        )
     check(found)
     device = backbones.resolve_device(device)
     spec = CacheSpec(
@@ -173,9 +206,15 @@ def embed(
         locked = time.perf_counter()
         if not _is_finished(path, spec, layers):
             _log_differences(path, spec)
-            examples = tokenizing.tokenize(backbone_files, found, max_length, padding, on_progress)
+            with clock.measure("tokenizing"):
+                examples = tokenizing.tokenize(
+                    backbone_files, found, max_length, padding, on_progress
+                )
             keep = _keeps_layers(path, layers)
-            model = backbones.Backbone(backbone_files, layer=layer, device=device, all_layers=keep)
+            with clock.measure("loading the backbone"):
+                model = backbones.Backbone(
+                    backbone_files, layer=layer, device=device, all_layers=keep
+                )
             if not model.layers:
                 _do_without_layers(model, required=layers is True)
             splits = tokenizing.index(found, examples)
@@ -198,15 +237,14 @@ def embed(
             else:
                 plan = reusing.read(path, spec.cache_key(), len(examples.lengths))
             budget = tokens_per_batch or backbones.default_budget(device)
-            run = Run(path, spec, model, examples, plan, layers is True, on_progress)
+            run = Run(path, spec, model, examples, plan, layers is True, on_progress, clock)
             try:
                 run(budget)
             finally:
                 store.add_seconds(path, time.perf_counter() - locked)
-            if model.all_layers and len(run.plan.computed):
-                log.info("layer means computed and written in %.1f s", run.layer_seconds)
             seconds = time.perf_counter() - started
-            return Embedded(path, False, seconds, run.layer_seconds, run.copied, run.rounded)
+            speed = Speed(run.tokens, seconds, clock.busy) if run.tokens else None
+            return Embedded(path, False, seconds, speed, run.copied, run.rounded)
     return Embedded(path, True, time.perf_counter() - started)
 
 
