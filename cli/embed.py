@@ -24,9 +24,11 @@ from .options import (
 )
 
 LABELS_SHOWN = 10
+STAGES_SHOWN = 4
 
 if TYPE_CHECKING:
     from spacelite.api import EmbeddedDataset
+    from spacelite.cache import Speed
 
 
 def embed(
@@ -127,6 +129,16 @@ def embed(
         soft_wrap=True,
     )
     console.out().print(_labels(done.labels), soft_wrap=True, markup=False)
+    if done.speed is not None:
+        console.out().print(_speed(done.speed), soft_wrap=True)
+
+
+def _speed(speed: Speed) -> str:
+    """The rate, and the stages that took most of the time."""
+    shown = [f"{stage} {seconds:.1f} s" for stage, seconds in speed.stages.items()][1:STAGES_SHOWN]
+    rate = f"{speed.tokens_per_second:,.0f} tokens/s, limited by {speed.limit}"
+    longest = f"{speed.stages[speed.limit]:.1f} of {speed.seconds:.1f} s"
+    return f"{rate} ({'; '.join([longest, ', '.join(shown)])})"
 
 
 def _labels(counts: dict[str, int]) -> str:
@@ -146,6 +158,8 @@ def describe(done: EmbeddedDataset) -> dict[str, Any]:
         "hit": done.hit,
         "seconds": done.seconds,
         "copied": done.copied,
+        "speed": None if done.speed is None else done.speed.as_json(),
+        "rounding": None if done.rounded is None else done.rounded.as_json(),
         "labels": done.labels,
         "duplicates": done.duplicates.as_json(),
         "unknown": done.unknown.as_json(),

@@ -122,7 +122,9 @@ def embed(
             on_progress=on_progress,
         )
     local = str(Path(backbone).absolute()) if Path(backbone).is_dir() else None
-    embedded = EmbeddedDataset(done.path, folder, done.hit, done.seconds, local, done.copied)
+    embedded = EmbeddedDataset(
+        done.path, folder, done.hit, done.seconds, local, done.copied, done.speed, done.rounded
+    )
     repeated = embedded.duplicates
     warnings = (repeated.leaked, repeated.contradicted, *embedded.unknown.lines)
     for warning in filter(None, warnings):

@@ -16,7 +16,16 @@ import numpy.typing as npt
 from spacelite import files
 from spacelite.api.arguments import FILE, NAME_OR_PATH, Kind, checked
 from spacelite.backbones import MOSTLY
-from spacelite.cache import Cache, CacheState, Duplicates, UnknownTokens, duplicates, unknown
+from spacelite.cache import (
+    Cache,
+    CacheState,
+    Duplicates,
+    Rounded,
+    Speed,
+    UnknownTokens,
+    duplicates,
+    unknown,
+)
 from spacelite.cache import folder as caches
 from spacelite.inference import Explanation
 from spacelite.metrics import thresholds
@@ -44,6 +53,10 @@ class EmbeddedDataset:
         seconds: Duration of the call of `embed`.
         backbone: Folder of the backbone, if `embed` was given a local folder.
         copied: Number of texts whose hidden states the call copied from other caches.
+        speed: How fast the call computed hidden states, and which stage was the limit; None if it
+            computed none.
+        rounded: How much the stored type rounds each dimension of those hidden states; None for
+            types in which that is not measured.
     """
 
     path: Path
@@ -52,6 +65,8 @@ class EmbeddedDataset:
     seconds: float = 0.0
     backbone: str | None = None
     copied: int = 0
+    speed: Speed | None = None
+    rounded: Rounded | None = None
 
     def __post_init__(self) -> None:
         # It stays usable when the program changes its working folder.

@@ -85,7 +85,8 @@ class Run:
                 self._copy(writers)
                 self._compute(writers, tokens_per_batch)
             finally:
-                writers.commit()
+                with self.clock.measure("writing"):
+                    writers.commit()
 
     def _done(self, writers: journal.Writers) -> Array:
         """Which examples are done, (N,) bool."""

@@ -46,6 +46,11 @@ class Speed:
     stages: dict[str, float]
 
     @property
+    def tokens_per_second(self) -> float:
+        """Tokens a second, of the whole call."""
+        return self.tokens / self.seconds
+
+    @property
     def limit(self) -> str:
         """The stage that worked longest: only if it were faster, the whole would be."""
         return next(iter(self.stages))
@@ -54,7 +59,8 @@ class Speed:
         """What `embed --json` prints."""
         return {
             "tokens": self.tokens,
-            "tokens_per_second": self.tokens / self.seconds,
+            "seconds": self.seconds,
+            "tokens_per_second": self.tokens_per_second,
             "limit": self.limit,
             "stages": self.stages,
         }

@@ -262,9 +262,7 @@ class _Encoding:
                     split = reuse.SPLITS[plan.split[row]]
                     taken = source.take(split, int(plan.row[row]), ids[row])
                     if taken is not None:
-                        pooled, means = (
-                            None if one is None else one.values for one in taken[1:]
-                        )
+                        pooled, means = (None if one is None else one.values for one in taken[1:])
                         found.append((keys[row], States(taken.rows.values, pooled, means)))
         return found
 

@@ -67,6 +67,15 @@ class Rounded(NamedTuple):
         """The dimension with the largest error, from 0."""
         return int(np.nanargmax(self.errors))
 
+    def as_json(self) -> dict[str, float | int]:
+        """What `embed --json` prints."""
+        return {
+            "tokens": self.tokens,
+            "median": self.median,
+            "worst": self.worst,
+            "dimension": self.dimension,
+        }
+
 
 def measure(stored: StoredType) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None:
     """What a forward pass measures, for `Rounding.add`; None for types in which nothing is.

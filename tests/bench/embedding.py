@@ -34,7 +34,6 @@ import torch
 
 import spacelite
 from spacelite import backbones
-
 from spacelite.data import inputs
 from spacelite.pipeline import Clock
 
@@ -168,11 +167,14 @@ def compare(dataset, limit, options):
 class Recorder(Clock):
     """A clock that keeps every span."""
 
-    spans: list = []
+    def __init__(self):
+        super().__init__()
+        self.spans = []
+        Recorder.last = self
 
     def add(self, stage, started, stopped, threads=1):
         """Keep a span, and add it."""
-        Recorder.spans.append((stage, threading.current_thread().name, started, stopped))
+        self.spans.append((stage, threading.current_thread().name, started, stopped))
         super().add(stage, started, stopped, threads)
 
 
@@ -190,7 +192,10 @@ def profile(options):
             data_dir=options.data_dir, cache_dir=folder, reuse=False,
         )  # fmt: skip
         total = time.perf_counter() - started
-    spans = [(stage, where, low - started, high - started) for stage, where, low, high in Recorder.spans]
+    spans = [
+        (stage, where, low - started, high - started)
+        for stage, where, low, high in Recorder.last.spans
+    ]
     content = {"tokens": done.state.tokens, "seconds": total, "spans": spans}
     Path(options.out).write_text(json.dumps(content))
     for stage, seconds in done.speed.stages.items():
