@@ -21,6 +21,7 @@ from .options import (
     SkipEmpty,
     TextColumn,
     TokensPerBatch,
+    comma_list,
 )
 
 LABELS_SHOWN = 10
@@ -48,7 +49,13 @@ def embed(
     dtype: Annotated[
         str, typer.Option(help="Store hidden states as float16, float32 or int8.")
     ] = "float16",
-    layer: Annotated[int, typer.Option(help="Which layer: -1 the last, 0 the embeddings.")] = -1,
+    layer: Annotated[
+        str,
+        typer.Option(
+            help="Which layer: -1 the last, 0 the embeddings; several, -1,-4, for a cache of each "
+            "from one pass."
+        ),
+    ] = "-1",
     padding: Annotated[
         str, typer.Option(help="none, or max_length to cache and count padded positions too.")
     ] = "none",
@@ -100,7 +107,7 @@ def embed(
             cache_dir=cache_dir,
             max_length=max_length,
             dtype=dtype,
-            layer=layer,
+            layer=comma_list("--layer", layer, int, once=False),
             padding=padding,
             layers=layers,
             limit=limit,
@@ -128,6 +135,8 @@ def embed(
         f"{done.name} {how}: {examples} examples ({splits}), {tokens} tokens, {size}",
         soft_wrap=True,
     )
+    for other in done.others:
+        console.out().print(f"layer {other.layer}: {other.name}", soft_wrap=True)
     console.out().print(_labels(done.labels), soft_wrap=True, markup=False)
     if done.speed is not None:
         console.out().print(_speed(done.speed), soft_wrap=True)
@@ -155,6 +164,7 @@ def describe(done: EmbeddedDataset) -> dict[str, Any]:
     """What `embed --json` prints."""
     return {
         **done.state.as_json(),
+        "layers": {str(one.layer): one.name for one in (done, *done.others)},
         "hit": done.hit,
         "seconds": done.seconds,
         "copied": done.copied,

@@ -200,8 +200,10 @@ def _options_of(command: Any) -> set[str]:
     return {name for each in command.params for name in (*each.opts, *each.secondary_opts)}
 
 
-def comma_list(option: str, text: str, convert: Callable[[str], T]) -> list[T]:
-    """Parse a comma-separated list: `0,0.2` -> [0.0, 0.2], without duplicates.
+def comma_list(
+    option: str, text: str, convert: Callable[[str], T], *, once: bool = True
+) -> list[T]:
+    """Parse a comma-separated list: `0,0.2` -> [0.0, 0.2], without duplicates if `once`.
 
     Raises:
         SpaceliteError: A value cannot be converted.
@@ -216,7 +218,7 @@ def comma_list(option: str, text: str, convert: Callable[[str], T]) -> list[T]:
                 f"{option} {text}: {part.strip()!r} is not {kind}; give one, or several with "
                 "commas between them"
             ) from error
-    return list(dict.fromkeys(values))
+    return list(dict.fromkeys(values)) if once else values
 
 
 def optional_list(option: str, text: str | None, convert: Callable[[str], T]) -> list[T] | None:

@@ -57,6 +57,10 @@ def train(
         ),
     ] = "15",
     cache: CacheName = None,
+    layer: Annotated[
+        int | None,
+        typer.Option(help="Layer, for data embedded with several.", show_default="the cache's"),
+    ] = None,
     name: Annotated[
         str | None,
         typer.Option(
@@ -190,6 +194,7 @@ def train(
     with console.progress() as on_progress:
         runs = api.train(
             chosen,
+            layer=layer,
             name=name,
             **grid,
             preset=preset,

@@ -43,8 +43,8 @@ ORDER = {
     ],
     "cache": [
         "dtypes", "spec", "hdf5", "split", "layers", "store", "unknown", "texts", "duplicates",
-        "journal", "reuse", "folder", "layout", "tokenizing", "rounding", "computing", "embedding",
-        "text_store", "encoding", "__init__",
+        "journal", "reuse", "folder", "layout", "tokenizing", "rounding", "speed", "writing",
+        "computing", "embedding", "text_store", "encoding", "__init__",
     ],
     "training": [
         "config", "auto", "advice", "machine", "stream", "batches", "optimizer", "engine",

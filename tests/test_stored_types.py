@@ -279,7 +279,7 @@ def test_errors_of_many_batches_are_those_of_all_tokens_at_once():
     rounding, sums = Rounding(INT8), measure(INT8)
     for part in np.split(hidden, [1, 3, 400, 401]):
         given = torch.from_numpy(part.reshape(len(part), 1, 6))
-        rounding.add([(len(part), sums(given, INT8.to_rows(given)).numpy())])
+        rounding.add(len(part), sums(given, INT8.to_rows(given)).numpy())
     found = rounding.found()
     expected = figures(hidden[:, :4], INT8)
     np.testing.assert_allclose(found.errors[:4], expected, rtol=1e-4)
@@ -293,7 +293,7 @@ def test_nothing_is_measured_of_floats_or_of_nothing():
     assert measure(stored_type("float16")) is None
     assert Rounding(INT8).found() is None and Rounding(INT8).log(5) is None
     one, given = Rounding(INT8), torch.ones(1, 3)
-    one.add([(1, measure(INT8)(given, INT8.to_rows(given)).numpy())])
+    one.add(1, measure(INT8)(given, INT8.to_rows(given)).numpy())
     assert one.found() is None  # of one token no dimension has a deviation
 
 

@@ -57,6 +57,7 @@ class EmbeddedDataset:
             computed none.
         rounded: How much the stored type rounds each dimension of those hidden states; None for
             types in which that is not measured.
+        others: The caches of further layers, if `embed` was given several.
     """
 
     path: Path
@@ -67,6 +68,7 @@ class EmbeddedDataset:
     copied: int = 0
     speed: Speed | None = None
     rounded: Rounded | None = None
+    others: tuple[EmbeddedDataset, ...] = ()
 
     def __post_init__(self) -> None:
         # It stays usable when the program changes its working folder.
@@ -82,6 +84,18 @@ class EmbeddedDataset:
     def state(self) -> CacheState:
         """The state of the file: its size, its splits, and how much is done."""
         return caches.state(self.path)
+
+    @property
+    def layer(self) -> int:
+        """The layer of the hidden states, as it was given to `embed`."""
+        with self.open() as cache:
+            return cache.spec.layer
+
+    def at_layer(self, layer: int) -> EmbeddedDataset:
+        """The cache of the same data and settings at another layer. Raises SpaceliteError if there
+        is none."""
+        path = caches.at_layer(self.path, layer)
+        return self if path == self.path else EmbeddedDataset(path, self.cache_dir)
 
     @cached_property
     def labels(self) -> dict[str, int]:

@@ -41,17 +41,24 @@ class Output(NamedTuple):
     """What the forward passes of B texts of n tokens each give.
 
     Attributes:
-        hidden: Hidden states, (B, n, ...) as `encode` returns them.
+        states: Hidden states of each layer that the backbone reads, (B, n, ...) as `encode` returns
+            them.
         pooled: The pooler's outputs, (B, d) float32; None without a pooler.
         means: The means of all layers, (B, layers, d) float16; None unless the backbone keeps all
             layers.
-        measured: What `measure` returned for each forward pass, with its number of tokens.
+        measured: Of each forward pass the number of tokens, and what `measure` returned for each
+            layer.
     """
 
-    hidden: Array
+    states: list[Array]
     pooled: Array | None
     means: Array | None
-    measured: list[tuple[int, Array]]
+    measured: list[tuple[int, list[Array]]]
+
+    @property
+    def hidden(self) -> Array:
+        """Hidden states of the only layer, or of the first."""
+        return self.states[0]
 
 
 def default_budget(device: str) -> int:
@@ -203,17 +210,20 @@ class Forward:
 
     def _pass(self, inputs: list[Any]) -> _Started:
         """Run one forward pass, and start copying what is kept of it to host memory."""
-        hidden, pooled, layers = self.model.hidden_states(*inputs)
-        rows = self.encode(hidden)
-        measured = None if self.measure is None else self.measure(hidden, rows)
-        means = None if layers is None else layer_means(layers, inputs[2])
+        found = self.model.hidden_states(*inputs)
+        states = [found.hidden, *found.others]
+        rows = [self.encode(one) for one in states]
+        measured = [
+            self.measure(one, kept) for one, kept in zip(states, rows, strict=True) if self.measure
+        ]
+        means = None if found.layers is None else layer_means(found.layers, inputs[2])
         fetch = self._transfers.fetch
         return _Started(
-            hidden.shape[0] * hidden.shape[1],
-            fetch(rows),
-            None if pooled is None else fetch(pooled),
+            len(found.hidden) * found.hidden.shape[1],
+            [fetch(one) for one in rows],
+            None if found.pooled is None else fetch(found.pooled),
             None if means is None else fetch(means),
-            None if measured is None else fetch(measured),
+            [fetch(one) for one in measured],
         )
 
 
@@ -221,28 +231,31 @@ class _Started(NamedTuple):
     """A forward pass whose output is on its way to host memory."""
 
     tokens: int
-    hidden: Fetched
+    states: list[Fetched]
     pooled: Fetched | None
     means: Fetched | None
-    measured: Fetched | None
+    measured: list[Fetched]
 
 
 def _joined(started: tuple[Array, list[_Started]]) -> tuple[Array, Output]:
     """Wait for the forward passes of a batch."""
     batch, parts = started
-
-    def all_of(fetched: Iterable[Fetched | None]) -> Array | None:
-        there = [one() for one in fetched if one is not None]
-        return (there[0] if len(there) == 1 else np.concatenate(there)) if there else None
-
-    hidden = all_of(part.hidden for part in parts)
-    assert hidden is not None  # noqa: S101 - every part has some
     return batch, Output(
-        hidden,
-        all_of(part.pooled for part in parts),
-        all_of(part.means for part in parts),
-        [(part.tokens, part.measured()) for part in parts if part.measured is not None],
+        [_end_to_end(layer) for layer in zip(*(part.states for part in parts), strict=True)],
+        _if_any(part.pooled for part in parts),
+        _if_any(part.means for part in parts),
+        [(part.tokens, [one() for one in part.measured]) for part in parts if part.measured],
     )
+
+
+def _end_to_end(fetched: Sequence[Fetched]) -> Array:
+    there = [one() for one in fetched]
+    return there[0] if len(there) == 1 else np.concatenate(there)
+
+
+def _if_any(fetched: Iterable[Fetched | None]) -> Array | None:
+    there = [one for one in fetched if one is not None]
+    return _end_to_end(there) if there else None
 
 
 def layer_means(layers: Sequence[torch.Tensor], masks: Array | torch.Tensor | None) -> torch.Tensor:

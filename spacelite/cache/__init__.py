@@ -8,7 +8,7 @@ from spacelite.lazy import exports
 if TYPE_CHECKING:
     from spacelite.cache.dtypes import DTYPES, StoredType, stored_type
     from spacelite.cache.duplicates import Duplicates
-    from spacelite.cache.embedding import Embedded, Speed, backbone_settings, embed
+    from spacelite.cache.embedding import Embedded, backbone_settings, embed
     from spacelite.cache.folder import (
         CacheState,
         find,
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         verify,
     )
     from spacelite.cache.rounding import Rounded
+    from spacelite.cache.speed import Speed
     from spacelite.cache.split import CachedSplit, spans
     from spacelite.cache.store import Cache, embedding_seconds
     from spacelite.cache.text_store import remove_store, stores
@@ -54,11 +55,12 @@ __all__ = [
 _MODULES = {
     "dtypes": ("DTYPES", "StoredType", "stored_type"),
     "duplicates": ("Duplicates",),
-    "embedding": ("Embedded", "Speed", "backbone_settings", "embed"),
+    "embedding": ("Embedded", "backbone_settings", "embed"),
     "folder": (
         "CacheState", "find", "newest_complete", "remove", "state", "states", "verify",
     ),
     "rounding": ("Rounded",),
+    "speed": ("Speed",),
     "split": ("CachedSplit", "spans"),
     "store": ("Cache", "embedding_seconds"),
     "text_store": ("remove_store", "stores"),

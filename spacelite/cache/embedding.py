@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from spacelite.cache.computing import Run
 from spacelite.cache.dtypes import stored_type
 from spacelite.cache.rounding import Rounded
 from spacelite.cache.spec import CacheSpec
-from spacelite.cache.tokenizing import OnProgress
+from spacelite.cache.speed import Speed
+from spacelite.cache.tokenizing import Examples, OnProgress
+from spacelite.cache.writing import Target
 from spacelite.data import inputs
 from spacelite.data.splits import TextDataset
 from spacelite.errors import SpaceliteError
@@ -28,42 +31,6 @@ from spacelite.pipeline import Clock
 log = logging.getLogger(__name__)
 
 PADDINGS = ("none", "max_length")
-
-
-@dataclass(frozen=True)
-class Speed:
-    """How fast hidden states were computed, and what it took.
-
-    Attributes:
-        tokens: Number of tokens whose hidden states were computed.
-        seconds: Duration of the call.
-        stages: How many of these seconds each stage worked, the longest first. Stages overlap, so
-            these may add up to more than `seconds`.
-    """
-
-    tokens: int
-    seconds: float
-    stages: dict[str, float]
-
-    @property
-    def tokens_per_second(self) -> float:
-        """Tokens a second, of the whole call."""
-        return self.tokens / self.seconds
-
-    @property
-    def limit(self) -> str:
-        """The stage that worked longest: only if it were faster, the whole would be."""
-        return next(iter(self.stages))
-
-    def as_json(self) -> dict[str, Any]:
-        """What `embed --json` prints."""
-        return {
-            "tokens": self.tokens,
-            "seconds": self.seconds,
-            "tokens_per_second": self.tokens_per_second,
-            "limit": self.limit,
-            "stages": self.stages,
-        }
 
 
 @dataclass(frozen=True)
@@ -77,7 +44,9 @@ class Embedded:
         speed: What took the time, if hidden states were computed.
         copied: Number of examples whose hidden states this call copied from other caches.
         rounded: How much the stored type rounds each dimension of the hidden states that this call
-            computed; None if it computed none, or for types in which that is not measured.
+            computed, those of the first layer; None if it computed none, or for types in which that
+            is not measured.
+        others: The caches of further layers, in the order in which these were given.
     """
 
     path: Path
@@ -86,6 +55,7 @@ class Embedded:
     speed: Speed | None = None
     copied: int = 0
     rounded: Rounded | None = None
+    others: tuple[Path, ...] = ()
 
 
 def embed(
@@ -98,7 +68,7 @@ def embed(
     name: str | None = None,
     max_length: int = 256,
     dtype: str = "float16",
-    layer: int = -1,
+    layer: int | Sequence[int] = -1,
     padding: str = "none",
     layers: bool | None = None,
     limit: int | None = None,
@@ -131,7 +101,8 @@ def embed(
         name: Name of data passed as objects. Default: `texts`.
         max_length: Maximum tokens per text; the rest is cut off.
         dtype: Number type in which hidden states are stored, one of DTYPES.
-        layer: Layer of the hidden states: -1 the last, 0 the embedding layer.
+        layer: Layer of the hidden states: -1 the last, 0 the embedding layer. Several layers of one
+            pass get a cache each.
         padding: `none`, or `max_length` to pad every text and cache padded positions as tokens.
         layers: Whether the mean of every layer over each text's tokens is kept too, in a file of
             its own. Default: yes for a new cache; an existing one stays without them, and True
@@ -169,6 +140,7 @@ def embed(
     stored_type(dtype)  # refused before anything is read
     if padding not in PADDINGS:
         raise SpaceliteError(f"padding={padding}: choose {' or '.join(PADDINGS)}", ["padding"])
+    read = read_layers(layer)
     backbones.check_budget(tokens_per_batch)
     backbone_files = backbones.locate(backbone, revision)
     with clock.measure("reading"):
@@ -197,61 +169,97 @@ def embed(
         backbone_version=backbone_files.version,
         tokenizer_hash=backbone_files.tokenizer_hash,
         max_length=max_length,
-        layer=layer,
+        layer=read[0],
         padding=padding,
         dtype=dtype,
         precision=backbones.forward_precision(device),
     )
-    path = spec.path(cache_dir)
-    if _is_finished(path, spec, layers):  # before anything is written: the folder may be read-only
-        _count_unknown(path, backbone_files)
-        cached_texts.keep(path, spec.cache_key(), found)
-        return Embedded(path, True, time.perf_counter() - started)
-    files.make_folder(path.parent, "choose another cache_dir")
-    with files.lock(path):
+    specs = {one.path(cache_dir): one for one in (replace(spec, layer=each) for each in read)}
+    first, *others = specs
+
+    def embedded(hit: bool, **what: Any) -> Embedded:
+        seconds = time.perf_counter() - started
+        return Embedded(first, hit, seconds, others=tuple(others), **what)
+
+    # Looked for before anything is written: the folder may be read-only.
+    unfinished = {path: one for path, one in specs.items() if not _is_finished(path, one, layers)}
+    for path, one in specs.items():
+        if path not in unfinished:
+            _count_unknown(path, backbone_files)
+            cached_texts.keep(path, one.cache_key(), found)
+    if not unfinished:
+        return embedded(True)
+    files.make_folder(first.parent, "choose another cache_dir")
+    with ExitStack() as stack:
+        for path in sorted(unfinished):  # in an order on which all processes agree
+            stack.enter_context(files.lock(path))
         locked = time.perf_counter()
-        if not _is_finished(path, spec, layers):
-            _log_differences(path, spec)
-            with clock.measure("tokenizing"):
-                examples = tokenizing.tokenize(
-                    backbone_files, found, max_length, padding, on_progress
-                )
-            keep = _keeps_layers(path, layers)
-            with clock.measure("loading the backbone"):
-                model = backbones.Backbone(
-                    backbone_files, layer=layer, device=device, all_layers=keep
-                )
-            if not model.layers:
-                _do_without_layers(model, required=layers is True)
-            splits = tokenizing.index(found, examples)
-            new = not path.exists()
-            if not new:
-                layout.check_index(path, splits)
-            layout.lay_out(path, spec, splits, model, examples.tokens.padding_side)
-            cached_texts.keep(path, spec.cache_key(), found)
-            unknown.write(
-                path,
-                unknown.count(
-                    ((name, one.token_ids, one.offsets) for name, one in splits.items()),
-                    examples.tokens.special,
-                ),
+        # Another process may have written some while this one waited.
+        left = {
+            path: one for path, one in unfinished.items() if not _is_finished(path, one, layers)
+        }
+        if not left:
+            return embedded(True)
+        for path, one in left.items():
+            _log_differences(path, one)
+        with clock.measure("tokenizing"):
+            examples = tokenizing.tokenize(backbone_files, found, max_length, padding, on_progress)
+        keeping = {path: _keeps_layers(path, layers) for path in left}
+        with clock.measure("loading the backbone"):
+            here, *further = (one.layer for one in left.values())
+            model = backbones.Backbone(
+                backbone_files,
+                layer=here,
+                others=tuple(further),
+                device=device,
+                all_layers=any(keeping.values()),
             )
-            if new and reuse:
-                plan = reusing.find(path, spec, examples.tokens.ids, with_layers=model.all_layers)
-                if plan.reuses:
-                    reusing.write(path, spec.cache_key(), plan)
-            else:
-                plan = reusing.read(path, spec.cache_key(), len(examples.lengths))
-            budget = tokens_per_batch or backbones.default_budget(device)
-            run = Run(path, spec, model, examples, plan, layers is True, on_progress, clock)
-            try:
-                run(budget)
-            finally:
+        model.check_layers(*read)
+        if not model.layers and model.all_layers:
+            _do_without_layers(model, required=layers is True)
+        targets = _laid_out(left, keeping, model, found, examples, reuse)
+        run = Run(targets, model, examples, layers is True, on_progress, clock)
+        try:
+            run(tokens_per_batch or backbones.default_budget(device))
+        finally:
+            for path in left:
                 store.add_seconds(path, time.perf_counter() - locked)
-            seconds = time.perf_counter() - started
-            speed = Speed(run.tokens, seconds, clock.busy) if run.tokens else None
-            return Embedded(path, False, seconds, speed, run.copied, run.rounded)
-    return Embedded(path, True, time.perf_counter() - started)
+        speed = Speed(run.tokens, time.perf_counter() - started, clock.busy) if run.tokens else None
+        return embedded(False, speed=speed, copied=run.copied, rounded=run.rounded)
+
+
+def _laid_out(
+    left: Mapping[Path, CacheSpec],
+    keeping: Mapping[Path, bool],
+    model: backbones.Backbone,
+    found: TextDataset,
+    examples: Examples,
+    reuse: bool,
+) -> list[Target]:
+    """Lay out the caches that are left to write, with what stands beside them."""
+    splits = tokenizing.index(found, examples)
+    new = {path: not path.exists() for path in left}
+    for path in left:
+        if not new[path]:
+            layout.check_index(path, splits)
+    with_layers = {path: keep and model.all_layers for path, keep in keeping.items()}
+    layout.lay_out(left, with_layers, splits, model, examples.tokens.padding_side)
+    counts = unknown.count(
+        ((name, one.token_ids, one.offsets) for name, one in splits.items()),
+        examples.tokens.special,
+    )
+    targets = []
+    for path, spec in left.items():
+        cached_texts.keep(path, spec.cache_key(), found)
+        unknown.write(path, counts)
+        if new[path] and reuse:
+            plan = reusing.find(path, spec, examples.tokens.ids, with_layers=with_layers[path])
+            if plan.reuses:
+                reusing.write(path, spec.cache_key(), plan)
+        else:
+            plan = reusing.read(path, spec.cache_key(), len(examples.lengths))
+        targets.append(Target(path, spec, plan, with_layers[path]))
+    return targets
 
 
 def backbone_settings(spec: CacheSpec, backbone: str | None = None) -> dict[str, Any]:
@@ -268,6 +276,17 @@ def backbone_settings(spec: CacheSpec, backbone: str | None = None) -> dict[str,
         "revision": revision,
         **{name: getattr(spec, name) for name in ("max_length", "layer", "padding", "dtype")},
     }
+
+
+def read_layers(layer: int | Sequence[int]) -> tuple[int, ...]:
+    """One layer or several. Raises SpaceliteError if there is none, or one of them twice."""
+    layers = (layer,) if isinstance(layer, int) else tuple(layer)
+    if not layers or len(set(layers)) < len(layers):
+        raise SpaceliteError(
+            f"layer={','.join(map(str, layers))}: give one layer, or several different ones",
+            ["layer"],
+        )
+    return layers
 
 
 def _is_finished(path: Path, spec: CacheSpec, layers: bool | None) -> bool:

@@ -18,7 +18,6 @@ import numpy.typing as npt
 from spacelite import backbones
 from spacelite.backbones import BackboneFiles, Output, Tokenized, shared
 from spacelite.cache import reuse, store
-from spacelite.cache.computing import COMMIT_SECONDS, check_finite
 from spacelite.cache.dtypes import StoredType, stored_type
 from spacelite.cache.embedding import PADDINGS
 from spacelite.cache.reuse import Source
@@ -27,6 +26,7 @@ from spacelite.cache.spec import CacheSpec, embeddings_folder
 from spacelite.cache.split import digest
 from spacelite.cache.text_store import Appender, Layout, States, TextStore, store_folder
 from spacelite.cache.tokenizing import OnProgress
+from spacelite.cache.writing import COMMIT_SECONDS, check_finite
 from spacelite.errors import SpaceliteError
 
 log = logging.getLogger(__name__)
@@ -290,7 +290,8 @@ class _Encoding:
         plan = (examples[batch] for batch in backbones.plan_batches(lengths, limit))
         done, total = 0, int(lengths.sum())
         for batch, output in forward.batches(plan, finish, sharing=True):
-            rounding.add(output.measured)
+            for count, (measured,) in output.measured:
+                rounding.add(count, measured)
             for row, example in enumerate(batch.tolist()):
                 yield (
                     key_of[example],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +187,30 @@ def newest_complete(cache_dir: Path) -> Path:
     raise SpaceliteError(
         f"{cache_dir} holds no cache: embed a data set first (or choose another cache_dir)",
         ["cache_dir"],
+    )
+
+
+def at_layer(path: Path, layer: int) -> Path:
+    """The finished cache that differs from another in the layer alone.
+
+    Args:
+        path: The other cache.
+        layer: The layer: -1 the last, 0 the embedding layer.
+
+    Raises:
+        SpaceliteError: There is none.
+    """
+    with store.Cache(path) as cache:
+        spec, layers = cache.spec, 0 if cache.layers is None else cache.layers.layers
+    # 6 and -1 are the same layer of a backbone with 7.
+    for same in dict.fromkeys((layer, layer - layers, layer + layers)):
+        other = path.with_name(replace(spec, layer=same).path(path.parent).name)
+        if other == path or (other.exists() and state(other).complete):
+            return other
+    raise SpaceliteError(
+        f"there is no finished cache like {path.stem} with layer={layer} (it has layer "
+        f"{spec.layer}): run its embed command with layer={layer}",
+        ["layer"],
     )
 
 

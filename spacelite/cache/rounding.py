@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -110,16 +110,16 @@ class Rounding:
         self._tokens = 0
         self._mean, self._apart, self._errors = (np.zeros(()),) * 3
 
-    def add(self, measured: Iterable[tuple[int, Array]]) -> None:
-        """Add batches, each with its number of tokens and what `measure` found, as Chan, Golub &
-        LeVeque (1983) do."""
-        for tokens, (mean, apart, errors) in measured:
-            before = self._tokens
-            self._tokens += tokens
-            step = mean - self._mean
-            self._apart = self._apart + apart + step**2 * (before * tokens / self._tokens)
-            self._mean = self._mean + step * (tokens / self._tokens)
-            self._errors = self._errors + errors
+    def add(self, tokens: int, measured: Array) -> None:
+        """Add a batch, with its number of tokens and what `measure` found, as Chan, Golub & LeVeque
+        (1983) do."""
+        mean, apart, errors = measured
+        before = self._tokens
+        self._tokens += tokens
+        step = mean - self._mean
+        self._apart = self._apart + apart + step**2 * (before * tokens / self._tokens)
+        self._mean = self._mean + step * (tokens / self._tokens)
+        self._errors = self._errors + errors
 
     def found(self) -> Rounded | None:
         """What was lost so far; None if nothing was measured, or every dimension is constant."""

@@ -191,16 +191,16 @@ def profile(options):
             options.dataset[0], backbone=options.backbone, limit=(options.limit or [None])[0],
             data_dir=options.data_dir, cache_dir=folder, reuse=False,
         )  # fmt: skip
-        total = time.perf_counter() - started
+        total, tokens = time.perf_counter() - started, done.state.tokens
     spans = [
         (stage, where, low - started, high - started)
         for stage, where, low, high in Recorder.last.spans
     ]
-    content = {"tokens": done.state.tokens, "seconds": total, "spans": spans}
+    content = {"tokens": tokens, "seconds": total, "spans": spans}
     Path(options.out).write_text(json.dumps(content))
     for stage, seconds in done.speed.stages.items():
         print(f"{stage:22} {seconds:7.2f} s")
-    print(f"{'all':22} {total:7.2f} s, {done.state.tokens / total:,.0f} tokens/s")
+    print(f"{'all':22} {total:7.2f} s, {tokens / total:,.0f} tokens/s")
 
 
 def main():
