@@ -82,7 +82,7 @@ def test_texts_of_other_caches_are_copied_for_each_layer(bert, reviews, tmp_path
     train.write_text(train.read_text().splitlines(keepends=True)[0] + train.read_text())
     passes.clear()
     done = run(tmp_path, bert, other, layer=(-1, -2))
-    assert done.copied == 101 and sum(passes) == 100
+    assert done.copied == 101 and sum(passes) == 99  # two are the same
     alone = run(tmp_path / "alone", bert, other, layer=-2)
     with store.Cache(done.others[0]) as one, store.Cache(alone.path) as two:
         for name, split in two.splits.items():
@@ -139,6 +139,6 @@ def test_the_commands(bert, reviews, tmp_path):
     assert f"layer -2: {content['layers']['-2']}" in shown and "was there already" in shown
     result = command("train", "--layer", "-2", "--epochs", "1", "--no-baselines", *shared, "--json")
     assert result.exit_code == 0, result.stderr
-    assert all(one["cache"] == content["layers"]["-2"] for one in json.loads(result.stdout)["runs"])
+    assert all(one["cache"] == content["layers"]["-2"] for one in json.loads(result.stdout))
     assert "--layer -1,-1: give one layer" in command(*arguments, "--layer", "-1,-1").stderr
     assert "with --layer 0" in command("train", "--layer", "0", *shared).stderr
