@@ -42,7 +42,8 @@ ORDER = {
         "space_block", "linear", "mlp", "logreg", "tfidf", "additive", "__init__", "grid",
     ],
     "cache": [
-        "dtypes", "spec", "hdf5", "split", "layers", "store", "unknown", "texts", "duplicates",
+        "dtypes", "spec", "hdf5", "split", "layers", "store", "unknown", "texts",
+        "duplicates", "precision",
         "journal", "reuse", "folder", "layout", "tokenizing", "rounding", "speed", "writing",
         "computing", "embedding", "text_store", "encoding", "__init__",
     ],

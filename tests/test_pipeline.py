@@ -266,3 +266,105 @@ def test_the_command_ends_with_one_line(how, bert, reviews, tmp_path):
         assert process.returncode == 1 and "RuntimeError: the device is lost" in last
     (state,) = states(Path(tmp_path))
     assert 0 < state.tokens_done < state.tokens and verify(state.path) == []
+
+
+# What a GPU does, with a stream and an event that only note what is asked of them.
+
+
+@pytest.fixture
+def fake_cuda(monkeypatch):
+    """Notes what happens on the device, in order."""
+    notes, empty = [], torch.empty
+
+    class Stream:
+        def __init__(self, device=None):
+            self.device = device
+
+        def wait_stream(self, other):
+            notes.append(f"copies wait for {other}")
+
+        def __enter__(self):
+            notes.append("begin a copy")
+
+        def __exit__(self, *exception):
+            notes.append("copy begun")
+
+    class Event:
+        def record(self, stream):
+            self.stream = stream
+
+        def synchronize(self):
+            assert isinstance(self.stream, Stream)
+            notes.append(f"waited in {threading.current_thread().name.split('_')[0]}")
+
+    def pinned(*given, pin_memory=False, **options):
+        if pin_memory:
+            notes.append("page-locked memory")
+        return empty(*given, **options)
+
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: "the forward pass")
+    monkeypatch.setattr(torch, "empty", pinned)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda tensor, stream: None)
+    return notes
+
+
+def test_a_gpu_goes_on_while_results_are_copied_back(fake_cuda, bert):
+    files = backbones.locate(str(bert))
+    tokens = backbones.tokenize(
+        files, ["a good film", "a bad film", "the story was dull"] * 4, max_length=16
+    )
+    own = backbones.Backbone(files, layer=-1, device="cpu", all_layers=True)
+    lengths = np.array([len(ids) for ids in tokens.ids])
+
+    class OnDevice:
+        """The backbone, as if it were on a GPU."""
+
+        device = "cuda"
+
+        def hidden_states(self, ids, *others):
+            assert torch.is_tensor(ids) and ids.dtype == torch.int64
+            fake_cuda.append("forward pass")
+            return own.hidden_states(ids, *others)
+
+    clock = Clock()
+    found = {}
+    for model in (OnDevice(), own):
+        run = backbones.Forward(model, tokens, lambda hidden: hidden.half(), 8, clock=clock)
+        plan = backbones.plan_batches(lengths, 8)
+        found[model.device] = list(run.batches(plan, lambda batch, output: output))
+    for one, other in zip(found["cuda"], found["cpu"], strict=True):
+        np.testing.assert_allclose(one.hidden, other.hidden, atol=1e-3)
+        np.testing.assert_allclose(one.means, other.means, atol=1e-3)
+    batches = len(found["cuda"])
+    assert fake_cuda.count("forward pass") == batches
+    copies = [note for note in fake_cuda if note != "forward pass"]
+    waits = [note for note in copies if note.startswith("waited")]
+    # Hidden states, pooled outputs and layer means; never waited for where passes are launched.
+    assert waits == ["waited in computing"] * 3 * batches
+    assert copies.count("copies wait for the forward pass") == 3 * batches
+    assert copies.count("page-locked memory") == 3 * batches
+    assert clock.busy["launching"] > 0 and "launching" in clock.busy
+
+
+def test_a_cache_that_was_begun_with_other_batches_is_finished(bert, reviews, tmp_path):
+    """As those of a former version are, whose batches were larger."""
+
+    def interrupt(phase, done, total):
+        if phase == "embed" and done > total / 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, bert, reviews, tokens_per_batch=200, on_progress=interrupt)
+    (state,) = states(tmp_path)
+    done = run(tmp_path, bert, reviews)
+    assert done.path == state.path and 0 < done.speed.tokens < state.tokens
+    assert verify(done.path) == []
+    whole = run(tmp_path / "whole", bert, reviews)
+    with store.Cache(done.path) as one, store.Cache(whole.path) as two:
+        for name, split in two.splits.items():
+            rows = one.splits[name].read_hidden(0, len(split))
+            np.testing.assert_allclose(rows, split.read_hidden(0, len(split)), atol=2e-3)

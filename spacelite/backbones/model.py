@@ -139,12 +139,18 @@ class Backbone:
                     f"layers {same} and {layer} of {self.name} are the same: leave one out"
                 )
 
-    def reading(self, *, layer: int, all_layers: bool) -> Backbone:
+    def reading(self, *, layer: int, all_layers: bool = False) -> Backbone:
         """The same model, read in another layer, with the hidden states of all layers or without.
         Raises SpaceliteError if there is no such layer."""
         self.check_layers(layer)
         other = copy.copy(self)
         other.layer, other.all_layers, other.others = layer, all_layers, ()
+        return other
+
+    def with_precision(self, precision: str) -> Backbone:
+        """The same model with a forward pass in another number type."""
+        other = copy.copy(self)
+        other.precision = precision
         return other
 
     def hidden_states(

@@ -13,7 +13,7 @@ from typing import Any
 from spacelite import backbones, files
 from spacelite.backbones import BackboneFiles
 from spacelite.cache import layers as layer_means
-from spacelite.cache import layout, store, tokenizing, unknown
+from spacelite.cache import layout, precision, store, tokenizing, unknown
 from spacelite.cache import reuse as reusing
 from spacelite.cache import texts as cached_texts
 from spacelite.cache.computing import Run
@@ -218,6 +218,8 @@ def embed(
         if not model.layers and model.all_layers:
             _do_without_layers(model, required=layers is True)
         targets = _laid_out(left, keeping, model, found, examples, reuse)
+        for path in left:
+            precision.keep(path, model.reading(layer=left[path].layer), examples.tokens)
         run = Run(targets, model, examples, layers is True, on_progress, clock)
         try:
             run(tokens_per_batch or backbones.default_budget(device))

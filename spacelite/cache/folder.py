@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from spacelite import files
-from spacelite.cache import journal, layers, reuse, store, texts, unknown
+from spacelite.cache import journal, layers, precision, reuse, store, texts, unknown
 from spacelite.cache.spec import FOLDER, embeddings_folder
 from spacelite.cache.split import spans
 from spacelite.errors import SpaceliteError
@@ -100,6 +100,7 @@ def files_beside(path: Path) -> list[Path]:
         unknown.counts_path(path),
         texts.texts_path(path),
         layers.layers_path(path),
+        precision.precision_path(path),
         reuse.plan_path(path),
     ]
 

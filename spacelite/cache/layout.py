@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from spacelite import backbones, files
-from spacelite.cache import layers, reuse, store, unknown
+from spacelite.cache import layers, precision, reuse, store, unknown
 from spacelite.cache.spec import CacheSpec
 from spacelite.cache.split import SplitIndex
 from spacelite.errors import SpaceliteError
@@ -90,6 +90,7 @@ def _remove_leftovers(path: Path, new: bool, with_layers: bool) -> None:
         for former in (
             store.timing_path(path), store.partial_path(path), unknown.counts_path(path),
             layers.layers_path(path), layers.partial_path(path), reuse.plan_path(path),
+            precision.precision_path(path),
         ):  # fmt: skip
             former.unlink(missing_ok=True)
     elif with_layers:

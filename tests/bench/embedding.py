@@ -3,7 +3,7 @@
     pip install sentence-transformers==6.2.0
     python tests/bench/embedding.py --dataset hatexplain imdb --data-dir data --limit 800 100
     python tests/bench/embedding.py profile --dataset hatexplain --data-dir data --out profile.json
-    python tests/bench/embedding.py picture before.json after.json --out picture.svg
+    python tests/bench/embedding.py picture --profiles before.json after.json --out profile.png
 
 In one process, in turns, on the same texts:
 
@@ -38,6 +38,7 @@ from spacelite.data import inputs
 from spacelite.pipeline import Clock
 
 PLAIN_TOKENS = 4096  # of a batch that all threads share
+EXCERPT = 3  # seconds
 COLOURS = {
     "reading": "#9467bd", "tokenizing": "#e377c2", "loading the backbone": "#8c564b",
     "preparing": "#7f7f7f", "computing": "#1f77b4", "finishing": "#2ca02c", "writing": "#d62728",
@@ -203,22 +204,77 @@ def profile(options):
     print(f"{'all':22} {total:7.2f} s, {tokens / total:,.0f} tokens/s")
 
 
+def picture(options):
+    """Draw profiles one above the other, each with an excerpt of a few seconds."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    profiles = [json.loads(Path(one).read_text()) for one in options.profiles]
+    rows = [sorted({where for _, where, _, _ in one["spans"]}, key=_row) for one in profiles]
+    figure, axes = pyplot.subplots(
+        len(profiles), 2, figsize=(11, 1.1 + 0.34 * sum(map(len, rows))), squeeze=False,
+        gridspec_kw={"width_ratios": [2, 1], "height_ratios": [len(own) for own in rows]},
+        layout="constrained",
+    )  # fmt: skip
+    longest = max(one["seconds"] for one in profiles)
+    for (whole, part), one, own, path in zip(axes, profiles, rows, options.profiles, strict=True):
+        bars = {}
+        for stage, where, low, high in one["spans"]:
+            bars.setdefault((own.index(where), stage), []).append((low, high - low))
+        for (row, stage), spans in bars.items():
+            for axis in (whole, part):
+                axis.broken_barh(spans, (row - 0.4, 0.8), color=COLOURS[stage])
+        middle = one["seconds"] / 2
+        for axis, limits in ((whole, (0, longest)), (part, (middle, middle + EXCERPT))):
+            axis.set(xlim=limits, ylim=(len(own) - 0.5, -0.5), xlabel="seconds")
+            axis.set_yticks(range(len(own)), map(_named, own) if axis is whole else [])
+        rate = one["tokens"] / one["seconds"]
+        whole.set_title(
+            f"{Path(path).stem}: {one['seconds']:.0f} s, {rate:,.0f} tokens/s", loc="left"
+        )
+        part.set_title(f"{EXCERPT} seconds of it", loc="left")
+    there = {stage for one in profiles for stage, *_ in one["spans"]}
+    handles = [
+        pyplot.Rectangle((0, 0), 1, 1, color=colour, label=stage)
+        for stage, colour in COLOURS.items()
+        if stage in there
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
+    figure.savefig(options.out, dpi=110)
+
+
+def _row(where):
+    """The order of threads: as items go through them, what starts and writes first."""
+    name = where.partition("_")[0]
+    return (where != "MainThread", list(COLOURS).index(name) if name in COLOURS else 0, where)
+
+
+def _named(where):
+    name, _, number = where.partition("_")
+    return "main thread" if where == "MainThread" else f"{name} {int(number) + 1}"
+
+
 def main():
-    """Print markdown tables, or write a profile."""
+    """Print markdown tables, or write a profile or a picture."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", nargs="?", choices=("compare", "profile"), default="compare")
+    parser.add_argument(
+        "what", nargs="?", choices=("compare", "profile", "picture"), default="compare"
+    )
     parser.add_argument("--dataset", nargs="+", default=["hatexplain", "imdb"])
     parser.add_argument("--limit", nargs="+", type=int, help="most examples per split, of each")
     parser.add_argument("--data-dir", type=Path, help="folder of local data sets")
     parser.add_argument("--backbone", default="minilm")
     parser.add_argument("--tokens-per-batch", type=int, default=backbones.default_budget("cpu"))
     parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--profiles", nargs="+", help="what `profile` wrote")
     parser.add_argument("--out", default="profile.json")
     options = parser.parse_args()
-    if options.what == "profile":
-        profile(options)
+    if options.what != "compare":
+        profile(options) if options.what == "profile" else picture(options)
         return
     spacelite.embed("demo", backbone=options.backbone, limit=20, cache_dir=tempfile.mkdtemp())
     for dataset, limit in zip(
