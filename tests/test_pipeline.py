@@ -368,3 +368,19 @@ def test_a_cache_that_was_begun_with_other_batches_is_finished(bert, reviews, tm
         for name, split in two.splits.items():
             rows = one.splits[name].read_hidden(0, len(split))
             np.testing.assert_allclose(rows, split.read_hidden(0, len(split)), atol=2e-3)
+
+
+def test_two_that_run_at_once_give_torch_its_threads_back(bert):
+    files = backbones.locate(str(bert))
+    tokens = backbones.tokenize(files, ["a good film"] * 6, max_length=16)
+    model = backbones.Backbone(files, layer=-1, device="cpu")
+    before = torch.get_num_threads()
+
+    def passes():
+        run = backbones.Forward(model, tokens, lambda hidden: hidden, 8)
+        return run.batches(np.arange(6)[:, None], lambda batch, output: batch[0])
+
+    one, two = passes(), passes()
+    assert [next(one), next(two)] == [0, 0]
+    assert [*one, *two] == [1, 2, 3, 4, 5] * 2
+    assert torch.get_num_threads() == before

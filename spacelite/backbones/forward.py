@@ -4,8 +4,8 @@ memory runs out."""
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
@@ -155,7 +155,7 @@ class Forward:
             Stage("finishing", lambda given: finish(*given), FINISHERS),
         ]
         ahead = 2 * (workers + FINISHERS)
-        with _threads_restored():
+        with _threads_restored:
             yield from pipeline.run(listed, stages, ahead=ahead, clock=self.clock)
 
     def _threads(self, most: int) -> tuple[int, int]:
@@ -283,14 +283,29 @@ def _use_threads(each: int) -> None:
         torch.set_num_threads(each)
 
 
-@contextmanager
-def _threads_restored() -> Iterator[None]:
-    """Give torch as many threads afterwards as it had before: setting them in one thread sets them
-    for others too."""
-    import torch
+class _ThreadsRestored:
+    """A context in which threads set torch's number of threads, which sets it for others too.
+    Whoever leaves it last, of all that run at once, gives torch as many as it had before."""
 
-    before = torch.get_num_threads()
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = self._before = 0
+
+    def __enter__(self) -> None:
+        import torch
+
+        with self._lock:
+            if not self._inside:
+                self._before = torch.get_num_threads()
+            self._inside += 1
+
+    def __exit__(self, *exception: object) -> None:
+        import torch
+
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                torch.set_num_threads(self._before)
+
+
+_threads_restored = _ThreadsRestored()
