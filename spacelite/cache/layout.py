@@ -114,12 +114,10 @@ def _check_room(folder: Path, parts: Mapping[str, Sequence[int]]) -> None:
     )
     log.info("%s, %s free", listed, files.human_bytes(free))
     if size > free:
-        caches = max(map(len, parts.values()))
         raise SpaceliteError(
-            f"the cache{'s need' if caches > 1 else ' needs'} {files.human_bytes(size)} and "
-            f"{folder} has {files.human_bytes(free)} free: free some space, choose another "
-            "cache_dir, embed fewer examples with limit=N, or leave the layer means out with "
-            "layers=False",
+            f"the cache needs {files.human_bytes(size)} and {folder} has "
+            f"{files.human_bytes(free)} free: free some space, choose another cache_dir, embed "
+            "fewer examples with limit=N, or leave the layer means out with layers=False",
             ["cache_dir", "limit", "layers"],
         )
 
