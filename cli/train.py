@@ -189,12 +189,11 @@ def train(
     from spacelite.heads.grid import seed_list
 
     numbers = seed_list(seeds)
-    chosen = console.chosen_cache(cache, cache_dir)
+    chosen = console.chosen_cache(cache, cache_dir, layer)
     started = time.perf_counter()
     with console.progress() as on_progress:
         runs = api.train(
             chosen,
-            layer=layer,
             name=name,
             **grid,
             preset=preset,

@@ -501,7 +501,7 @@ def test_padded_positions_equal_plain_transformers_under_its_mask(folder):
     sample = texts(10, seed=7, longest=9)
     tokens = tokenize(folder, sample, 12, padding="max_length")
     stacked = [np.stack(arrays) for arrays in (tokens.ids, tokens.type_ids, tokens.masks)]
-    hidden, _, _ = load(folder).hidden_states(*stacked)
+    hidden = load(folder).hidden_states(*stacked).hidden
     inputs = plain_tokenizer(folder)(
         sample, truncation=True, max_length=12, padding="max_length", return_tensors="pt"
     )

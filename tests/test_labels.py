@@ -145,7 +145,7 @@ def test_labels_and_their_counts_are_printed(bert, tmp_path):
     assert json.loads(command(path, bert, "--json").stdout)["labels"] == {"neg": 18, "pos": 9}
     rows = [f"good film {i},label {i:02}\n" * (9 if i == 7 else 2) for i in range(12)]
     path.write_text("text,label\n" + "".join(rows))
-    last = command(path, bert).stdout.splitlines()[-1]
+    last = command(path, bert).stdout.splitlines()[1]
     assert last.startswith("labels (train): label 07 8, label 0") and last.endswith(", and 2 more")
 
 

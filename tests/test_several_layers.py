@@ -11,7 +11,7 @@ from test_layers import command
 
 import spacelite
 from spacelite.backbones import Backbone
-from spacelite.cache import states, store, verify
+from spacelite.cache import newest_complete, states, store, verify
 from spacelite.cache.layers import layers_path
 from spacelite.errors import SpaceliteError
 
@@ -34,25 +34,27 @@ def test_each_cache_has_the_bytes_of_one_made_alone(dtype, bert, reviews, tmp_pa
     options = {"dtype": dtype, "reuse": False, "tokens_per_batch": 100}
     done = run(tmp_path / "both", bert, reviews, layer=(-1, 0, -2), **options)
     assert sum(passes) == 100, "all layers are of one pass"
-    paths = [done.path, *done.others]
+    paths = [done.path, *(one.path for one in done.others)]
     for layer, path in zip((-1, 0, -2), paths, strict=True):
         alone = run(tmp_path / "alone", bert, reviews, layer=layer, **options).path
         assert alone.name == path.name and digest(alone) == digest(path)
         assert digest(layers_path(alone)) == digest(layers_path(path))
         assert verify(path) == []
     again = run(tmp_path / "both", bert, reviews, layer=(-1, 0, -2), **options)
-    assert again.hit and (again.path, *again.others) == (*paths,)
+    assert [(one.path, one.hit) for one in (again, *again.others)] == [(p, True) for p in paths]
     assert run(tmp_path / "both", bert, reviews, layer=0, **options).hit
 
 
 def test_only_what_is_missing_is_computed(bert, reviews, tmp_path, passes):
     first = run(tmp_path, bert, reviews, tokens_per_batch=100).path
-    before = first.stat().st_mtime_ns
+    before = digest(first)
     passes.clear()
     done = run(tmp_path, bert, reviews, layer=(-1, -2), tokens_per_batch=100)
-    assert not done.hit and done.path == first and first.stat().st_mtime_ns == before
+    assert done.hit and done.path == first and digest(first) == before
+    assert not done.others[0].hit and done.others[0].speed.tokens > 0
+    assert newest_complete(tmp_path) == first, "the first layer is the default"
     alone = run(tmp_path / "alone", bert, reviews, layer=-2, tokens_per_batch=100).path
-    assert digest(alone) == digest(done.others[0])
+    assert digest(alone) == digest(done.others[0].path)
 
 
 def test_an_interrupted_pass_is_continued_to_the_same_bytes(bert, reviews, tmp_path):
@@ -70,7 +72,7 @@ def test_an_interrupted_pass_is_continued_to_the_same_bytes(bert, reviews, tmp_p
     run(tmp_path, bert, reviews, layer=-2, tokens_per_batch=50)
     done = run(tmp_path, bert, reviews, **options)
     assert digest(done.path) == digest(whole.path)
-    assert digest(done.others[0]) == digest(whole.others[0])
+    assert digest(done.others[0].path) == digest(whole.others[0].path)
 
 
 def test_texts_of_other_caches_are_copied_for_each_layer(bert, reviews, tmp_path, passes):
@@ -82,9 +84,10 @@ def test_texts_of_other_caches_are_copied_for_each_layer(bert, reviews, tmp_path
     train.write_text(train.read_text().splitlines(keepends=True)[0] + train.read_text())
     passes.clear()
     done = run(tmp_path, bert, other, layer=(-1, -2))
-    assert done.copied == 101 and sum(passes) == 99  # two are the same
+    assert (done.copied, done.others[0].copied) == (101, 0)
+    assert sum(passes) == 99  # two are the same
     alone = run(tmp_path / "alone", bert, other, layer=-2)
-    with store.Cache(done.others[0]) as one, store.Cache(alone.path) as two:
+    with store.Cache(done.others[0].path) as one, store.Cache(alone.path) as two:
         for name, split in two.splits.items():
             np.testing.assert_array_equal(
                 one.splits[name].read_hidden(0, len(split)), split.read_hidden(0, len(split))
@@ -95,7 +98,7 @@ def test_texts_of_other_caches_are_copied_for_each_layer(bert, reviews, tmp_path
     ("layer", "problem"),
     [
         ((-1, -1), "layer=-1,-1: give one layer, or several different ones"),
-        ((), "give one layer, or several different ones"),
+        ((), r"layer=\[\]: give one layer, or several different ones"),
         ((-1, 2), "layers -1 and 2 of tiny-bert are the same: leave one out"),
         ((-1, 7), "layer=7: tiny-bert has hidden states -3 to 2"),
     ],
@@ -123,6 +126,10 @@ def test_train_chooses_the_layer(bert, reviews, tmp_path):
     assert both.at_layer(1).path == both.others[0].path
     (last,) = spacelite.train(cache_dir=tmp_path, **settings)
     assert last.record.spec.layer == -1, "the first layer is the default"
+    assert "layer -2, 100 examples" in repr(both.others[0]) and "layer" not in repr(both)
+    for wrong, problem in (("x", "give a whole number"), (9, "has hidden states -3 to 2")):
+        assert problem in refusal(both.at_layer, wrong)
+    assert both.at_layer(np.int64(-2)).path == both.others[0].path
     message = refusal(spacelite.train, both, layer=0, **settings)
     assert f"no finished cache like {both.name} with layer=0 (it has layer -1)" in message
 
@@ -133,12 +140,17 @@ def test_the_commands(bert, reviews, tmp_path):
     result = command(*arguments, "--layer", "-1,-2", "--json")
     assert result.exit_code == 0, result.stderr
     content = json.loads(result.stdout)
-    assert list(content["layers"]) == ["-1", "-2"] and content["name"] == content["layers"]["-1"]
+    (other,) = content["others"]
+    assert (other["layer"], other["hit"], content["hit"]) == (-2, False, False)
     assert content["speed"]["limit"] in content["speed"]["stages"]
     shown = command(*arguments, "--layer", "-1,-2").stdout
-    assert f"layer -2: {content['layers']['-2']}" in shown and "was there already" in shown
+    assert f"layer -1: {content['name']} was there already: 100 examples" in shown
+    assert f"layer -2: {other['name']} was there already" in shown
+    listed = command("cache", "list", *shared).stdout.replace("\n", " ")
+    assert "(layer -2)" in listed and "(layer -1)" not in listed
     result = command("train", "--layer", "-2", "--epochs", "1", "--no-baselines", *shared, "--json")
     assert result.exit_code == 0, result.stderr
-    assert all(one["cache"] == content["layers"]["-2"] for one in json.loads(result.stdout))
+    assert {one["cache"] for one in json.loads(result.stdout)} == {other["name"]}
+    assert f"cache {other['name']} (layer -2)" in result.stderr
     assert "--layer -1,-1: give one layer" in command(*arguments, "--layer", "-1,-1").stderr
     assert "with --layer 0" in command("train", "--layer", "0", *shared).stderr

@@ -65,8 +65,8 @@ def _whole_numbers(value: Any) -> int | list[int]:
     try:
         return _whole_number(value)
     except TypeError:
-        if isinstance(value, str | bytes) or hasattr(value, "keys"):
-            raise
+        if isinstance(value, str | bytes | set | frozenset) or hasattr(value, "keys"):
+            raise  # a set has no order
         return [_whole_number(each) for each in value]
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from spacelite import runs as saved_runs
 from spacelite.api.arguments import NAME, NAME_OR_PATH, WHOLE_NUMBERS, checked
 from spacelite.api.results import EmbeddedDataset
+from spacelite.cache import Embedded
 from spacelite.cache import embed as embed_into
 from spacelite.cache import folder as caches
 from spacelite.errors import SpaceliteError
@@ -123,12 +124,14 @@ def embed(
             on_progress=on_progress,
         )
     local = str(Path(backbone).absolute()) if Path(backbone).is_dir() else None
-    embedded = EmbeddedDataset(
-        done.path, folder, done.hit, done.seconds, local, done.copied, done.speed, done.rounded,
-        tuple(
-            EmbeddedDataset(other, folder, done.hit, done.seconds, local) for other in done.others
-        ),
-    )  # fmt: skip
+
+    def made(one: Embedded) -> EmbeddedDataset:
+        return EmbeddedDataset(
+            one.path, folder, one.hit, one.seconds, local, one.copied, one.speed, one.rounded,
+            tuple(made(other) for other in one.others),
+        )  # fmt: skip
+
+    embedded = made(done)
     repeated = embedded.duplicates
     warnings = (repeated.leaked, repeated.contradicted, *embedded.unknown.lines)
     for warning in filter(None, warnings):

@@ -91,6 +91,7 @@ class EmbeddedDataset:
         with self.open() as cache:
             return cache.spec.layer
 
+    @checked()
     def at_layer(self, layer: int) -> EmbeddedDataset:
         """The cache of the same data and settings at another layer. Raises SpaceliteError if there
         is none."""
@@ -127,8 +128,9 @@ class EmbeddedDataset:
             return f"<{self.name}: removed>"
         state = self.state
         splits = ", ".join(f"{count:,} {name}" for name, count in state.splits)
+        layer = "" if state.layer in (None, -1) else f"layer {state.layer}, "
         return visible(
-            f"<{self.name}: {state.examples:,} examples ({splits}), {state.tokens:,} tokens>"
+            f"<{self.name}: {layer}{state.examples:,} examples ({splits}), {state.tokens:,} tokens>"
         )
 
     def _repr_html_(self) -> str:

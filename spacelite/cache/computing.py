@@ -16,7 +16,7 @@ from spacelite.backbones import Output
 from spacelite.cache import journal
 from spacelite.cache.journal import Checked
 from spacelite.cache.reuse import Taken
-from spacelite.cache.rounding import Rounded, measure
+from spacelite.cache.rounding import measure
 from spacelite.cache.tokenizing import Examples, OnProgress
 from spacelite.cache.writing import Target, Writing
 from spacelite.pipeline import Clock
@@ -39,10 +39,8 @@ class Run:
         clock: Measures the stages.
 
     Attributes:
-        copied: The number of examples that were copied from other caches, of all targets.
         tokens: The number of tokens that were run through the backbone.
-        rounded: How much the stored type rounds the dimensions of the hidden states that were
-            computed, those of the first target; None if that is not measured.
+        written: What was written into each target, once the run is finished.
     """
 
     def __init__(
@@ -57,14 +55,14 @@ class Run:
         self.targets, self.model, self.examples = targets, model, examples
         self.layers_required, self.on_progress = layers_required, on_progress
         self.clock = clock
-        self.copied = self.tokens = 0
-        self.rounded: Rounded | None = None
+        self.tokens = 0
+        self.written: list[Writing] = []
 
     def __call__(self, tokens_per_batch: int) -> None:
         """Copy, then compute in batches of at most so many tokens. Raises SpaceliteError if a file
         cannot be written, memory is too small, or numbers are too large for the stored type."""
         with ExitStack() as stack:
-            written = [
+            self.written = written = [
                 Writing(
                     target,
                     stack.enter_context(journal.Writers(target.path, target.with_layers)),
@@ -73,10 +71,8 @@ class Run:
                 )
                 for target in self.targets
             ]
-            done = np.logical_and.reduce([one.done() for one in written])
-            if count := self._tokens(np.flatnonzero(done)):
-                total = int(self.examples.lengths.sum())
-                log.info("continuing: %s of %s tokens are done", f"{count:,}", f"{total:,}")
+            for one in written:
+                one.log_continuing()
             try:
                 self._copy(written)
                 self._compute(written, tokens_per_batch)
@@ -97,7 +93,6 @@ class Run:
         with self.clock.measure("copying"):
             for one in written:
                 one.copy(progress.add)
-        self.copied = sum(one.copied for one in written)
 
     def _compute(self, written: Sequence[Writing], tokens_per_batch: int) -> None:
         """Run what is left through the backbone, each text once."""
@@ -154,9 +149,7 @@ class Run:
             self.tokens += tokens
             progress.add(tokens)
         for one in written:
-            once = np.concatenate([one.target.plan.computed, one.target.plan.copied])
-            rounded = one.rounding.log(self._tokens(once))
-            self.rounded = self.rounded or rounded
+            one.log_rounding()
 
 
 def _checked(

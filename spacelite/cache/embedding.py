@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -44,9 +45,8 @@ class Embedded:
         speed: What took the time, if hidden states were computed.
         copied: Number of examples whose hidden states this call copied from other caches.
         rounded: How much the stored type rounds each dimension of the hidden states that this call
-            computed, those of the first layer; None if it computed none, or for types in which that
-            is not measured.
-        others: The caches of further layers, in the order in which these were given.
+            computed; None if it computed none, or for types in which that is not measured.
+        others: The same for further layers, in the order in which these were given.
     """
 
     path: Path
@@ -55,7 +55,7 @@ class Embedded:
     speed: Speed | None = None
     copied: int = 0
     rounded: Rounded | None = None
-    others: tuple[Path, ...] = ()
+    others: tuple[Embedded, ...] = ()
 
 
 def embed(
@@ -142,7 +142,8 @@ def embed(
         raise SpaceliteError(f"padding={padding}: choose {' or '.join(PADDINGS)}", ["padding"])
     read = read_layers(layer)
     backbones.check_budget(tokens_per_batch)
-    backbone_files = backbones.locate(backbone, revision)
+    with clock.measure("loading the backbone"):
+        backbone_files = backbones.locate(backbone, revision)
     with clock.measure("reading"):
         found = inputs.read(
             dataset,
@@ -159,7 +160,8 @@ def embed(
             training=training,
         )
     check(found)
-    device = backbones.resolve_device(device)
+    with clock.measure("loading the backbone"):  # it imports torch
+        device = backbones.resolve_device(device)
     spec = CacheSpec(
         format=store.FORMAT,
         dataset=found.name,
@@ -175,11 +177,21 @@ def embed(
         precision=backbones.forward_precision(device),
     )
     specs = {one.path(cache_dir): one for one in (replace(spec, layer=each) for each in read)}
-    first, *others = specs
+    first = next(iter(specs))
 
-    def embedded(hit: bool, **what: Any) -> Embedded:
-        seconds = time.perf_counter() - started
-        return Embedded(first, hit, seconds, others=tuple(others), **what)
+    def embedded(run: Run | None = None) -> Embedded:
+        seconds, written = time.perf_counter() - started, {}
+        if run is not None:
+            written = {one.target.path: one for one in run.written}
+        tokens = run.tokens if run else 0
+        speed = Speed(tokens, seconds, clock.busy) if tokens else None
+        each = [
+            Embedded(path, False, seconds, speed, one.copied, one.rounded)
+            if (one := written.get(path))
+            else Embedded(path, True, seconds, speed)
+            for path in specs
+        ]
+        return replace(each[0], others=tuple(each[1:]))
 
     # Looked for before anything is written: the folder may be read-only.
     unfinished = {path: one for path, one in specs.items() if not _is_finished(path, one, layers)}
@@ -188,7 +200,7 @@ def embed(
             _count_unknown(path, backbone_files)
             cached_texts.keep(path, one.cache_key(), found)
     if not unfinished:
-        return embedded(True)
+        return embedded()
     files.make_folder(first.parent, "choose another cache_dir")
     with ExitStack() as stack:
         for path in sorted(unfinished):  # in an order on which all processes agree
@@ -199,11 +211,7 @@ def embed(
             path: one for path, one in unfinished.items() if not _is_finished(path, one, layers)
         }
         if not left:
-            return embedded(True)
-        for path, one in left.items():
-            _log_differences(path, one)
-        with clock.measure("tokenizing"):
-            examples = tokenizing.tokenize(backbone_files, found, max_length, padding, on_progress)
+            return embedded()
         keeping = {path: _keeps_layers(path, layers) for path in left}
         with clock.measure("loading the backbone"):
             here, *further = (one.layer for one in left.values())
@@ -215,9 +223,13 @@ def embed(
                 all_layers=any(keeping.values()),
             )
         model.check_layers(*read)
+        for path, one in left.items():
+            _log_differences(path, one)
+        with clock.measure("tokenizing"):
+            examples = tokenizing.tokenize(backbone_files, found, max_length, padding, on_progress)
         if not model.layers and model.all_layers:
             _do_without_layers(model, required=layers is True)
-        targets = _laid_out(left, keeping, model, found, examples, reuse)
+        targets = _laid_out(left, keeping, model, found, examples, reuse, len(specs) > 1)
         for path in left:
             precision.keep(path, model.reading(layer=left[path].layer), examples.tokens)
         run = Run(targets, model, examples, layers is True, on_progress, clock)
@@ -226,8 +238,10 @@ def embed(
         finally:
             for path in left:
                 store.add_seconds(path, time.perf_counter() - locked)
-        speed = Speed(run.tokens, time.perf_counter() - started, clock.busy) if run.tokens else None
-        return embedded(False, speed=speed, copied=run.copied, rounded=run.rounded)
+        if first not in left:  # the newest cache is the one that is trained on
+            with suppress(OSError):
+                os.utime(first)
+        return embedded(run)
 
 
 def _laid_out(
@@ -237,6 +251,7 @@ def _laid_out(
     found: TextDataset,
     examples: Examples,
     reuse: bool,
+    several: bool,
 ) -> list[Target]:
     """Lay out the caches that are left to write, with what stands beside them."""
     splits = tokenizing.index(found, examples)
@@ -260,7 +275,8 @@ def _laid_out(
                 reusing.write(path, spec.cache_key(), plan)
         else:
             plan = reusing.read(path, spec.cache_key(), len(examples.lengths))
-        targets.append(Target(path, spec, plan, with_layers[path]))
+        prefix = f"layer {spec.layer}: " if several else ""
+        targets.append(Target(path, spec, plan, with_layers[path], prefix))
     return targets
 
 
@@ -284,10 +300,8 @@ def read_layers(layer: int | Sequence[int]) -> tuple[int, ...]:
     """One layer or several. Raises SpaceliteError if there is none, or one of them twice."""
     layers = (layer,) if isinstance(layer, int) else tuple(layer)
     if not layers or len(set(layers)) < len(layers):
-        raise SpaceliteError(
-            f"layer={','.join(map(str, layers))}: give one layer, or several different ones",
-            ["layer"],
-        )
+        given = ",".join(map(str, layers)) or "[]"
+        raise SpaceliteError(f"layer={given}: give one layer, or several different ones", ["layer"])
     return layers
 
 
@@ -347,6 +361,8 @@ def _log_differences(path: Path, spec: CacheSpec) -> None:
     for other in path.parent.glob(f"{family}--*.h5"):
         try:
             with store.Cache(other) as cache:
+                if replace(cache.spec, layer=spec.layer) == spec:
+                    continue  # of another layer, as was asked for
                 differences = ", ".join(cache.spec.differences(spec))
         except SpaceliteError:
             continue  # `cache list` shows damaged files

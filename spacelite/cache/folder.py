@@ -36,6 +36,7 @@ class CacheState:
         splits: The name and number of examples of each split.
         layer_means: Number of examples whose layer means are written; None without a file of them.
         problem: Why the file cannot be read, in which case the counts are 0; None if it can be.
+        layer: The layer of the hidden states; None if the file cannot be read.
     """
 
     name: str
@@ -49,6 +50,7 @@ class CacheState:
     splits: tuple[tuple[str, int], ...] = ()
     layer_means: int | None = None
     problem: str | None = None
+    layer: int | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The state as a JSON object."""
@@ -80,6 +82,7 @@ def state(path: Path) -> CacheState:
                 cache.complete,
                 tuple((name, len(split)) for name, split in cache.splits.items()),
                 _layers_done(cache),
+                layer=cache.spec.layer,
             )
     except SpaceliteError as error:
         return CacheState(path.stem, path, size, stat.st_mtime, problem=str(error))
@@ -203,6 +206,11 @@ def at_layer(path: Path, layer: int) -> Path:
     """
     with store.Cache(path) as cache:
         spec, layers = cache.spec, 0 if cache.layers is None else cache.layers.layers
+    if layers and not -layers <= layer < layers:
+        raise SpaceliteError(
+            f"layer={layer}: {spec.backbone} has hidden states {-layers} to {layers - 1}",
+            ["layer"],
+        )
     # 6 and -1 are the same layer of a backbone with 7.
     for same in dict.fromkeys((layer, layer - layers, layer + layers)):
         other = path.with_name(replace(spec, layer=same).path(path.parent).name)

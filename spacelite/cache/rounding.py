@@ -133,10 +133,11 @@ class Rounding:
         errors[known] = np.sqrt(self._errors / self._tokens)[known] / deviation[known]
         return Rounded(errors, self._tokens)
 
-    def log(self, total: int) -> Rounded | None:
+    def log(self, total: int, prefix: str = "") -> Rounded | None:
         """Log what was lost, and warn if it is much.
 
         Args:
+            prefix: What comes before the messages.
             total: Number of tokens that could have been measured, of which some may have been
                 copied or written before.
         """
@@ -145,15 +146,15 @@ class Rounding:
             return None
         some = f" ({found.tokens:,} of {total:,} tokens)" if found.tokens < total else ""
         log.info(
-            "%s: error of each dimension relative to its deviation%s: median %s, worst %s "
+            "%s%s: error of each dimension relative to its deviation%s: median %s, worst %s "
             "(dimension %d)",
-            self.stored.dtype, some, _percent(found.median), _percent(found.worst),
+            prefix, self.stored.dtype, some, _percent(found.median), _percent(found.worst),
             found.dimension,
         )  # fmt: skip
-        self.warn()
+        self.warn(prefix)
         return found
 
-    def warn(self) -> None:
+    def warn(self, prefix: str = "") -> None:
         """Warn if the error of a dimension is larger than MOST."""
         found = self.found()
         if found is None or found.worst <= MOST:
@@ -165,7 +166,7 @@ class Rounding:
             "accurate; use dtype=float16",
             ["dtype"],
         )
-        log.warning("%s rounds %s", self.stored.dtype, remedy)
+        log.warning("%s%s rounds %s", prefix, self.stored.dtype, remedy)
 
 
 def _percent(share: float) -> str:

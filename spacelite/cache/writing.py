@@ -18,7 +18,7 @@ from spacelite.cache import journal, reuse
 from spacelite.cache.dtypes import StoredType, is_finite, stored_type
 from spacelite.cache.folder import few
 from spacelite.cache.reuse import Plan, Source, Taken
-from spacelite.cache.rounding import Rounding
+from spacelite.cache.rounding import Rounded, Rounding
 from spacelite.cache.spec import CacheSpec
 from spacelite.cache.tokenizing import Examples
 from spacelite.errors import SpaceliteError
@@ -40,12 +40,14 @@ class Target:
         spec: Its spec.
         plan: Where the hidden states of each example come from.
         with_layers: Whether layer means are written too.
+        prefix: What comes before messages about this cache: its layer, if there are several.
     """
 
     path: Path
     spec: CacheSpec
     plan: Plan
     with_layers: bool
+    prefix: str = ""
 
 
 class Writing:
@@ -59,7 +61,8 @@ class Writing:
 
     Attributes:
         copied: The number of examples that were copied from other caches.
-        rounding: How much the stored type rounds what was computed.
+        rounding: Adds up how much the stored type rounds what is computed.
+        rounded: What it found; None if that is not measured.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class Writing:
         self.layers_required = layers_required
         self.stored = stored_type(target.spec.dtype)
         self.rounding = Rounding(self.stored)
+        self.rounded: Rounded | None = None
         self.copied = 0
         self._committed = time.monotonic()
 
@@ -87,6 +91,21 @@ class Writing:
         plan, left = self.target.plan, np.zeros(len(self.examples.lengths), bool)
         left[plan.first[(plan.cache < 0) & ~self.done()]] = True
         return left
+
+    def log_continuing(self) -> None:
+        """Say how much is done already, if anything is."""
+        lengths = self.examples.lengths
+        if count := int(lengths[self.done()].sum()):
+            log.info(
+                "%scontinuing: %s of %s tokens are done",
+                self.target.prefix, f"{count:,}", f"{int(lengths.sum()):,}",
+            )  # fmt: skip
+
+    def log_rounding(self) -> None:
+        """Say how much the stored type rounds what was computed."""
+        plan = self.target.plan
+        once = self.examples.lengths[np.concatenate([plan.computed, plan.copied])].sum()
+        self.rounded = self.rounding.log(int(once), self.target.prefix)
 
     def commit_at_times(self) -> None:
         """Commit what was written, unless that was done a moment ago."""
@@ -138,12 +157,15 @@ class Writing:
         self.copied = len(wanted) - len(missing)
         if self.copied:
             log.info(
-                "%s of %s texts are there already: %s copied from %s",
-                f"{self.copied:,}", f"{len(self.examples.lengths):,}", human_bytes(size),
-                few(plan.caches),
+                "%s%s of %s texts are there already: %s copied from %s",
+                self.target.prefix, f"{self.copied:,}", f"{len(self.examples.lengths):,}",
+                human_bytes(size), few(plan.caches),
             )  # fmt: skip
         if missing:
-            log.info("%s texts cannot be copied: they are computed", f"{len(missing):,}")
+            log.info(
+                "%s%s texts cannot be copied: they are computed",
+                self.target.prefix, f"{len(missing):,}",
+            )  # fmt: skip
             self.target.plan = plan.without(missing)
             reuse.write(self.target.path, self.target.spec.cache_key(), self.target.plan)
 
