@@ -390,7 +390,7 @@ def test_a_text_of_a_million_characters_is_cut_and_counted(bert, tmp_path, caplo
         file.write('{"text": "' + "good film " * 100_000 + '", "label": 1}\n')
     with caplog.at_level(logging.INFO, "spacelite"):
         done = run(tmp_path, bert, folder, max_length=40)
-    assert "1 of 19 texts are longer than 40 tokens and were cut off there" in caplog.text
+    assert "1 of 19 texts is longer than 40 tokens and was cut off there" in caplog.text
     with store.Cache(done.path) as cache:
         assert cache.splits["train"].lengths[-1] == 40
 
