@@ -61,8 +61,9 @@ def list_caches(cache_dir: CacheDir = CACHE_DIR, as_json: Json = False) -> None:
     table.add_column("State")
     table.add_column("Age", justify="right")
     for state in states:
+        layer = "" if state.layer in (None, -1) else f" (layer {state.layer})"
         table.add_row(
-            Text(state.name),
+            Text(f"{state.name}{layer}"),
             f"{state.examples:,}",
             f"{state.tokens:,}",
             human_bytes(state.bytes),

@@ -84,12 +84,16 @@ def err() -> Console:
     return _console(stderr=True)
 
 
-def chosen_cache(name: str | None, cache_dir: Path) -> EmbeddedDataset:
-    """The cache of this name; without one the newest complete cache, whose name is printed."""
+def chosen_cache(name: str | None, cache_dir: Path, layer: int | None = None) -> EmbeddedDataset:
+    """The cache of this name, without one the newest complete cache; or the one that differs from
+    it in the layer. What was not named is printed."""
     from spacelite import api
 
     chosen = api.find_cache(name, cache_dir)
-    if name is None:
+    if layer is not None:
+        chosen = chosen.at_layer(layer)
+        err().print(f"cache {chosen.name} (layer {layer})", soft_wrap=True)
+    elif name is None:
         err().print(f"cache {chosen.name}", soft_wrap=True)
     return chosen
 

@@ -21,12 +21,15 @@ from .options import (
     SkipEmpty,
     TextColumn,
     TokensPerBatch,
+    comma_list,
 )
 
 LABELS_SHOWN = 10
+STAGES_SHOWN = 4
 
 if TYPE_CHECKING:
     from spacelite.api import EmbeddedDataset
+    from spacelite.cache import Speed
 
 
 def embed(
@@ -46,7 +49,13 @@ def embed(
     dtype: Annotated[
         str, typer.Option(help="Store hidden states as float16, float32 or int8.")
     ] = "float16",
-    layer: Annotated[int, typer.Option(help="Which layer: -1 the last, 0 the embeddings.")] = -1,
+    layer: Annotated[
+        str,
+        typer.Option(
+            help="Which layer: -1 the last, 0 the embeddings; several, -1,-4, for a cache of each "
+            "from one pass."
+        ),
+    ] = "-1",
     padding: Annotated[
         str, typer.Option(help="none, or max_length to cache and count padded positions too.")
     ] = "none",
@@ -98,7 +107,7 @@ def embed(
             cache_dir=cache_dir,
             max_length=max_length,
             dtype=dtype,
-            layer=layer,
+            layer=comma_list("--layer", layer, int, once=False),
             padding=padding,
             layers=layers,
             limit=limit,
@@ -122,11 +131,25 @@ def embed(
     size = human_bytes(described["bytes"])
     how = "was there already" if done.hit else f"written in {done.seconds:.0f} s"
     splits = ", ".join(f"{count:,} {name}" for name, count in described["splits"].items())
+    layer = f"layer {done.layer}: " if done.others else ""
     console.out().print(
-        f"{done.name} {how}: {examples} examples ({splits}), {tokens} tokens, {size}",
+        f"{layer}{done.name} {how}: {examples} examples ({splits}), {tokens} tokens, {size}",
         soft_wrap=True,
     )
+    for other in done.others:
+        state = "was there already" if other.hit else "written"
+        console.out().print(f"layer {other.layer}: {other.name} {state}", soft_wrap=True)
     console.out().print(_labels(done.labels), soft_wrap=True, markup=False)
+    if done.speed is not None:
+        console.out().print(_speed(done.speed), soft_wrap=True)
+
+
+def _speed(speed: Speed) -> str:
+    """The rate, and the stages that took most of the time."""
+    shown = [f"{stage} {seconds:.1f} s" for stage, seconds in speed.stages.items()][1:STAGES_SHOWN]
+    rate = f"{speed.tokens_per_second:,.0f} tokens/s in all, limited by {speed.limit}"
+    longest = f"{speed.stages[speed.limit]:.1f} of {speed.seconds:.1f} s"
+    return f"{rate} ({'; '.join([longest, ', '.join(shown)])})"
 
 
 def _labels(counts: dict[str, int]) -> str:
@@ -143,10 +166,22 @@ def describe(done: EmbeddedDataset) -> dict[str, Any]:
     """What `embed --json` prints."""
     return {
         **done.state.as_json(),
-        "hit": done.hit,
+        "others": [
+            {"layer": one.layer, "name": one.name, "path": str(one.path), **_what(one)}
+            for one in done.others
+        ],
+        **_what(done),
         "seconds": done.seconds,
-        "copied": done.copied,
+        "speed": None if done.speed is None else done.speed.as_json(),
         "labels": done.labels,
         "duplicates": done.duplicates.as_json(),
         "unknown": done.unknown.as_json(),
+    }
+
+
+def _what(done: EmbeddedDataset) -> dict[str, Any]:
+    return {
+        "hit": done.hit,
+        "copied": done.copied,
+        "rounding": None if done.rounded is None else done.rounded.as_json(),
     }

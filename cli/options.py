@@ -118,7 +118,7 @@ RunBackbone = Annotated[
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 TokensPerBatch = Annotated[
     int | None,
-    typer.Option(help="Maximum tokens per forward pass.  [default: 4096 on a CPU, 65536 on a GPU]"),
+    typer.Option(help="Maximum tokens per forward pass.  [default: 1024 on a CPU, 65536 on a GPU]"),
 ]
 
 # Arguments of the library whose options have other names.
@@ -200,8 +200,10 @@ def _options_of(command: Any) -> set[str]:
     return {name for each in command.params for name in (*each.opts, *each.secondary_opts)}
 
 
-def comma_list(option: str, text: str, convert: Callable[[str], T]) -> list[T]:
-    """Parse a comma-separated list: `0,0.2` -> [0.0, 0.2], without duplicates.
+def comma_list(
+    option: str, text: str, convert: Callable[[str], T], *, once: bool = True
+) -> list[T]:
+    """Parse a comma-separated list: `0,0.2` -> [0.0, 0.2], without duplicates if `once`.
 
     Raises:
         SpaceliteError: A value cannot be converted.
@@ -216,7 +218,7 @@ def comma_list(option: str, text: str, convert: Callable[[str], T]) -> list[T]:
                 f"{option} {text}: {part.strip()!r} is not {kind}; give one, or several with "
                 "commas between them"
             ) from error
-    return list(dict.fromkeys(values))
+    return list(dict.fromkeys(values)) if once else values
 
 
 def optional_list(option: str, text: str | None, convert: Callable[[str], T]) -> list[T] | None:

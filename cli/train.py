@@ -57,6 +57,10 @@ def train(
         ),
     ] = "15",
     cache: CacheName = None,
+    layer: Annotated[
+        int | None,
+        typer.Option(help="Layer, for data embedded with several.", show_default="the cache's"),
+    ] = None,
     name: Annotated[
         str | None,
         typer.Option(
@@ -185,7 +189,7 @@ def train(
     from spacelite.heads.grid import seed_list
 
     numbers = seed_list(seeds)
-    chosen = console.chosen_cache(cache, cache_dir)
+    chosen = console.chosen_cache(cache, cache_dir, layer)
     started = time.perf_counter()
     with console.progress() as on_progress:
         runs = api.train(

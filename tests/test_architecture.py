@@ -21,6 +21,7 @@ ORDER = {
     "settings": [],
     "progress": [],
     "lazy": [],
+    "pipeline": [],
     "hub": [],
     "metrics": [
         "scores", "thresholds", "calibration", "predictions", "significance", "power_law",
@@ -32,7 +33,8 @@ ORDER = {
         "rereading", "streams", "writers", "__init__",
     ],
     "backbones": [
-        "files", "tokenizer", "unknown", "words", "model", "forward", "shared", "__init__",
+        "files", "tokenizer", "unknown", "words", "model", "transfers", "forward",
+        "shared", "__init__",
     ],
     "heads": [
         "config", "batch", "examples", "base", "pooling", "pooled",
@@ -40,9 +42,10 @@ ORDER = {
         "space_block", "linear", "mlp", "logreg", "tfidf", "additive", "__init__", "grid",
     ],
     "cache": [
-        "dtypes", "spec", "hdf5", "split", "layers", "store", "unknown", "texts", "duplicates",
-        "reuse", "journal", "folder", "layout", "tokenizing", "rounding", "computing", "embedding",
-        "text_store", "encoding", "__init__",
+        "dtypes", "spec", "hdf5", "split", "layers", "store", "unknown", "texts",
+        "duplicates", "precision",
+        "journal", "reuse", "folder", "layout", "tokenizing", "rounding", "speed", "writing",
+        "computing", "embedding", "text_store", "encoding", "__init__",
     ],
     "training": [
         "config", "auto", "advice", "machine", "stream", "batches", "optimizer", "engine",

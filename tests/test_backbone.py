@@ -271,7 +271,7 @@ def test_a_pooler_without_weights_is_left_out(bert, tmp_path, caplog):
     assert "bare has no trained pooler" in caplog.text
     assert not bare.has_pooler
     ids = np.array([[2, 5, 6, 3]], np.int32)
-    hidden, pooled, _ = bare.hidden_states(ids, None, None)
+    hidden, pooled, *_ = bare.hidden_states(ids, None, None)
     assert pooled is None
     torch.testing.assert_close(hidden, load(bert).hidden_states(ids, None, None)[0])
 
@@ -287,7 +287,7 @@ def test_an_encoder_decoder_runs_its_encoder_alone(tmp_path):
     with torch.no_grad():
         expected = model.encoder(torch.from_numpy(ids).long()).last_hidden_state
     ours = load(tmp_path)
-    hidden, pooled, _ = ours.hidden_states(ids, None, None)
+    hidden, pooled, *_ = ours.hidden_states(ids, None, None)
     assert (ours.width, ours.has_pooler, pooled) == (16, False, None)
     torch.testing.assert_close(hidden, expected, rtol=0, atol=1e-5)
 
@@ -471,7 +471,7 @@ def test_hidden_states_equal_plain_transformers_on_each_text_alone(folder, kind)
         assert (ours.width, ours.has_pooler) == (16, kind == "bert")
         for rows in batches(tokens):
             ids, types = ([arrays[row] for row in rows] for arrays in (tokens.ids, tokens.type_ids))
-            hidden, pooled, _ = ours.hidden_states(np.stack(ids), np.stack(types), None)
+            hidden, pooled, *_ = ours.hidden_states(np.stack(ids), np.stack(types), None)
             assert hidden.dtype == torch.float32
             same = torch.cat([expected[row].hidden_states[layer] for row in rows])
             torch.testing.assert_close(hidden, same, rtol=0, atol=1e-5)
@@ -501,7 +501,7 @@ def test_padded_positions_equal_plain_transformers_under_its_mask(folder):
     sample = texts(10, seed=7, longest=9)
     tokens = tokenize(folder, sample, 12, padding="max_length")
     stacked = [np.stack(arrays) for arrays in (tokens.ids, tokens.type_ids, tokens.masks)]
-    hidden, _, _ = load(folder).hidden_states(*stacked)
+    hidden = load(folder).hidden_states(*stacked).hidden
     inputs = plain_tokenizer(folder)(
         sample, truncation=True, max_length=12, padding="max_length", return_tensors="pt"
     )

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import write_dataset
 from spacelite_cli.app import app
 from spacelite_cli.options import CACHE_DIR, with_cache_dir
@@ -38,7 +39,11 @@ def test_embed_says_what_it_wrote(workplace):
     assert embedded.stdout.startswith(f"{path.stem} written in ")
     assert "100 examples (60 train, 20 validation, 20 test)" in embedded.stdout
     assert re.fullmatch(r"labels \(train\): 0 \d+, 1 \d+", embedded.stdout.splitlines()[1])
-    assert embedded.stdout.count("\n") == 2
+    assert re.fullmatch(
+        r"[\d,]+ tokens/s in all, limited by [a-z ]+ \([\d.]+ of [\d.]+ s; .*\)",
+        embedded.stdout.splitlines()[2],
+    )
+    assert embedded.stdout.count("\n") == 3
     assert "tokenizing" in embedded.stderr and "embedding" in embedded.stderr
     assert "tokens of width 16" in embedded.stderr and "free" in embedded.stderr
 
@@ -270,7 +275,8 @@ def test_interrupted_embed_exits_130_and_says_how_to_continue(bert, reviews, tmp
          "--cache-dir", tmp_path],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    for _ in range(2):  # the second batch: the first is written by now
+    cores = torch.get_num_threads()
+    for _ in range(2 * cores + 2):  # each core's third batch: its first is written by now
         assert process.stdout.readline() == "computing\n"
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate()

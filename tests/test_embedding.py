@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import json
 import logging
 import os
 import random
@@ -21,7 +22,8 @@ from test_store import flip_byte
 from spacelite import backbones, data
 from spacelite.backbones import plan_batches
 from spacelite.cache import DTYPES, embed, journal, states, store, verify
-from spacelite.cache.folder import cache_files
+from spacelite.cache.folder import cache_files, remove
+from spacelite.cache.precision import precision_path
 from spacelite.errors import SpaceliteError
 
 
@@ -211,12 +213,13 @@ def test_after_ctrl_c_it_continues_where_it_stopped(dtype, bert, reviews, tmp_pa
         run(tmp_path, bert, reviews, on_progress=interrupt, **options)
     state = states(tmp_path)[0]
     assert state.tokens_done == seen[-1] and not state.complete
-    first = sum(calls)
+    with store.Cache(state.path) as cache:
+        written = sum(int(split.done.sum()) for split in cache.splits.values())
     calls.clear()
     progress = []
     done = run(tmp_path, bert, reviews, **options,
                on_progress=lambda *event: progress.append(event))  # fmt: skip
-    assert first + sum(calls) == 100, "nothing is computed twice"
+    assert written + sum(calls) == 100, "what was counted is not computed again"
     assert next(event for event in progress if event[0] == "embed")[1] == seen[-1]
     whole = run(tmp_path / "whole", bert, reviews, **options)
     assert digest(done.path) == digest(whole.path)
@@ -262,19 +265,31 @@ def test_out_of_memory_halves_the_batch_and_continues(bert, reviews, tmp_path, m
 
 
 def test_half_precision_is_another_cache_of_nearly_the_same_numbers(
-    bert, reviews, tmp_path, monkeypatch
+    bert, reviews, tmp_path, monkeypatch, caplog
 ):
     """What a GPU does, by autocast on the CPU."""
-    full = run(tmp_path, bert, reviews).path
+    caplog.set_level(logging.INFO, "spacelite")
+    full = run(tmp_path, bert, reviews, dtype="float32").path
+    assert "differ from float32" not in caplog.text and not precision_path(full).exists()
     for module in (backbones, backbones.model):  # the cache's spec, the forward pass
         monkeypatch.setattr(module, "forward_precision", lambda device: "bfloat16")
-    half = run(tmp_path, bert, reviews).path
+    half = run(tmp_path, bert, reviews, dtype="float32").path
     with store.Cache(full) as one, store.Cache(half) as two:
         assert (one.spec.precision, two.spec.precision) == ("float32", "bfloat16")
         tokens = one.splits["test"].tokens
         expected, rows = (c.splits["test"].read_tokens(0, tokens).astype(float) for c in (one, two))
     error = np.linalg.norm(rows - expected) / np.linalg.norm(expected)
     assert 1e-4 < error < 0.05
+    # What was measured on 50 texts is near that of a whole split.
+    content = json.loads(precision_path(half).read_text())
+    assert (content["precision"], content["texts"]) == ("bfloat16", 50)
+    assert content["relative_error"] == pytest.approx(error, rel=0.2)
+    said = f"bfloat16: the hidden states of 50 texts differ from float32 by {error:.1g}"
+    assert said in caplog.text.replace(f"{content['relative_error']:.2g}", f"{error:.1g}")
+    caplog.clear()
+    assert run(tmp_path, bert, reviews, dtype="float32").hit and "differ" not in caplog.text
+    remove(half)
+    assert not precision_path(half).exists()
 
 
 def test_a_hit_writes_nothing_at_all(bert, reviews, tmp_path):
@@ -375,7 +390,7 @@ def test_a_text_of_a_million_characters_is_cut_and_counted(bert, tmp_path, caplo
         file.write('{"text": "' + "good film " * 100_000 + '", "label": 1}\n')
     with caplog.at_level(logging.INFO, "spacelite"):
         done = run(tmp_path, bert, folder, max_length=40)
-    assert "1 of 19 texts are longer than 40 tokens and were cut off there" in caplog.text
+    assert "1 of 19 texts is longer than 40 tokens and was cut off there" in caplog.text
     with store.Cache(done.path) as cache:
         assert cache.splits["train"].lengths[-1] == 40
 

@@ -141,11 +141,11 @@ def test_labels_and_their_counts_are_printed(bert, tmp_path):
     path = tmp_path / "d.csv"
     path.write_text("text,label\n" + "good film,pos\nbad film,neg\na plot,neg\n" * 10)
     done = command(path, bert)
-    assert done.stdout.splitlines()[-1] == "labels (train): neg 18, pos 9"
+    assert done.stdout.splitlines()[1] == "labels (train): neg 18, pos 9"
     assert json.loads(command(path, bert, "--json").stdout)["labels"] == {"neg": 18, "pos": 9}
     rows = [f"good film {i},label {i:02}\n" * (9 if i == 7 else 2) for i in range(12)]
     path.write_text("text,label\n" + "".join(rows))
-    last = command(path, bert).stdout.splitlines()[-1]
+    last = command(path, bert).stdout.splitlines()[1]
     assert last.startswith("labels (train): label 07 8, label 0") and last.endswith(", and 2 more")
 
 

@@ -45,6 +45,12 @@ def lay_out(path, pooled=True):
     return splits
 
 
+def checked(*values):
+    """Rows and pooler's output with their checksums, as a journal takes them."""
+    rows, pooled = (*values, None)[:2]
+    return journal.Checked.of(rows), None if pooled is None else journal.Checked.of(pooled)
+
+
 def fill(path, splits, pooled=True):
     random = np.random.RandomState(1)
     written = {}
@@ -53,7 +59,7 @@ def fill(path, splits, pooled=True):
             for example, length in enumerate(np.diff(index.offsets)):
                 rows = random.randn(length, 8).astype(np.float16)
                 extra = random.randn(8).astype(np.float32) if pooled else None
-                writer.write(name, example, rows, extra)
+                writer.write(name, example, *checked(rows, extra))
                 written[name, example] = rows, extra
         writer.commit()
     return written
@@ -124,7 +130,7 @@ def test_rows_count_only_after_commit(path):
     splits = lay_out(path, pooled=False)
     with journal.Writer(path) as writer:
         first = np.ones((np.diff(splits["train"].offsets)[0], 8), np.float16)
-        writer.write("train", 0, first, None)
+        writer.write("train", 0, *checked(first))
         with store.Cache(path) as cache:
             assert not cache.splits["train"].done.any()
         writer.commit()
@@ -141,7 +147,7 @@ def test_rows_are_synced_before_their_done_flags(path, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda f: calls.append("sync") or real_fsync(f))
     with journal.Writer(path) as writer:
         rows = np.ones((np.diff(splits["train"].offsets)[0], 8), np.float16)
-        writer.write("train", 0, rows, None)
+        writer.write("train", 0, *checked(rows))
         writer.commit()
     assert calls[: len(calls) - 1] == [rows.nbytes, "sync", 4, 1]
 
@@ -247,7 +253,7 @@ def test_full_disk_while_writing_keeps_the_journal_true(path, monkeypatch):
         with pytest.raises(
             SpaceliteError, match="embed again to continue: what is written is kept"
         ):
-            writer.write("train", 0, rows, None)
+            writer.write("train", 0, *checked(rows))
         writer.commit()
     with store.Cache(path) as cache:
         assert not cache.splits["train"].done.any()
@@ -258,7 +264,7 @@ def test_rows_whose_sync_failed_never_count(path, monkeypatch):
     splits = lay_out(path, pooled=False)
     rows = np.ones((np.diff(splits["train"].offsets)[0], 8), np.float16)
     with journal.Writer(path) as writer:
-        writer.write("train", 0, rows, None)
+        writer.write("train", 0, *checked(rows))
         with monkeypatch.context() as patch, pytest.raises(SpaceliteError, match="writing"):
             patch.setattr(os, "fsync", lambda file: (_ for _ in ()).throw(OSError(5, "I/O error")))
             writer.commit()
@@ -274,7 +280,7 @@ def test_rows_of_another_length_are_never_written(path):
         journal.Writer(path) as writer,
         pytest.raises(ValueError, match="rows for train example 0"),
     ):
-        writer.write("train", 0, rows, None)
+        writer.write("train", 0, *checked(rows))
 
 
 def test_remove_deletes_caches_only(path, tmp_path):

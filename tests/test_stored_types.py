@@ -22,7 +22,7 @@ from spacelite.backbones import Backbone
 from spacelite.cache import store
 from spacelite.cache.dtypes import DTYPES, stored_type
 from spacelite.cache.encoding import Encoder
-from spacelite.cache.rounding import Rounding
+from spacelite.cache.rounding import Rounding, measure
 from spacelite.heads.batch import Scratch
 from spacelite.training import TrainingConfig, batches, loop, stream
 
@@ -276,10 +276,10 @@ def test_errors_of_many_batches_are_those_of_all_tokens_at_once():
     hidden[:, 4] = 3  # constant
     hidden[:, 5] *= 1e-9  # what float32 leaves of zeros
     hidden = hidden.astype(np.float32)
-    rounding = Rounding(INT8)
+    rounding, sums = Rounding(INT8), measure(INT8)
     for part in np.split(hidden, [1, 3, 400, 401]):
-        rows = rounding.encode(torch.from_numpy(part.reshape(len(part), 1, 6)))
-        np.testing.assert_array_equal(rows[:, 0], INT8.encode(torch.from_numpy(part)))
+        given = torch.from_numpy(part.reshape(len(part), 1, 6))
+        rounding.add(len(part), sums(given, INT8.to_rows(given)).numpy())
     found = rounding.found()
     expected = figures(hidden[:, :4], INT8)
     np.testing.assert_allclose(found.errors[:4], expected, rtol=1e-4)
@@ -290,13 +290,11 @@ def test_errors_of_many_batches_are_those_of_all_tokens_at_once():
 
 
 def test_nothing_is_measured_of_floats_or_of_nothing():
-    rounding = Rounding(stored_type("float16"))
-    rounding.encode(torch.randn(5, 3))
-    assert rounding.found() is None and rounding.log(5) is None
-    assert Rounding(INT8).found() is None
-    one = Rounding(INT8)
-    one.encode(torch.ones(1, 3))  # of one token no dimension has a deviation
-    assert one.found() is None
+    assert measure(stored_type("float16")) is None
+    assert Rounding(INT8).found() is None and Rounding(INT8).log(5) is None
+    one, given = Rounding(INT8), torch.ones(1, 3)
+    one.add(1, measure(INT8)(given, INT8.to_rows(given)).numpy())
+    assert one.found() is None  # of one token no dimension has a deviation
 
 
 def all_hidden(cache_dir, backbone, reviews, **options):

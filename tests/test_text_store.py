@@ -162,12 +162,16 @@ real, count = Backbone.hidden_states, [0]
 def slow(self, *given):
     count[0] += 1
     if count[0] == 6:
+        import time
+        while not files_of(Path(sys.argv[2]))[1].stat().st_size:
+            time.sleep(0.01)  # until the first batches are written
         print("now", flush=True)
-        import time; time.sleep(60)
+        time.sleep(60)
     return real(self, *given)
 Backbone.hidden_states = slow
 sys.path.insert(0, sys.argv[3])
 from conftest import texts
+from test_text_store import files_of
 Encoder(backbone=sys.argv[1], cache_dir=Path(sys.argv[2]), tokens_per_batch=64).encode(texts(60))
 """
 

@@ -60,6 +60,16 @@ def _whole_number(value: Any) -> int:
     return operator.index(value)
 
 
+def _whole_numbers(value: Any) -> int | list[int]:
+    """A whole number, or a list of them."""
+    try:
+        return _whole_number(value)
+    except TypeError:
+        if isinstance(value, str | bytes | set | frozenset) or hasattr(value, "keys"):
+            raise  # a set has no order
+        return [_whole_number(each) for each in value]
+
+
 def _flag(value: Any) -> bool:
     if type(value).__name__ not in BOOLEANS:
         raise TypeError(value)
@@ -122,6 +132,7 @@ NAME_OR_PATH = Kind("give a name or a path", _path)
 PATH = Kind("give the path of a folder", lambda value: Path(_path(value)))
 FILE = Kind("give the path of a file", lambda value: Path(_path(value)))
 WHOLE_NUMBER = Kind("give a whole number", _whole_number)
+WHOLE_NUMBERS = Kind("give a whole number or a list of them", _whole_numbers)
 FLAG = Kind("give True or False", _flag)
 
 NAMES = Kind("give a name or a list of names", _names)

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from spacelite import runs as saved_runs
-from spacelite.api.arguments import NAME, NAME_OR_PATH, checked
+from spacelite.api.arguments import NAME, NAME_OR_PATH, WHOLE_NUMBERS, checked
 from spacelite.api.results import EmbeddedDataset
+from spacelite.cache import Embedded
 from spacelite.cache import embed as embed_into
 from spacelite.cache import folder as caches
 from spacelite.errors import SpaceliteError
@@ -21,7 +22,7 @@ log = logging.getLogger(__name__)
 CACHE_DIR = "cache"
 
 
-@checked(name=NAME)
+@checked(name=NAME, layer=WHOLE_NUMBERS)
 def embed(
     dataset: Any = None,
     *,
@@ -32,7 +33,7 @@ def embed(
     cache_dir: str | Path = CACHE_DIR,
     max_length: int = 256,
     dtype: str = "float16",
-    layer: int = -1,
+    layer: int | Sequence[int] = -1,
     padding: str = "none",
     layers: bool | None = None,
     limit: int | None = None,
@@ -63,14 +64,16 @@ def embed(
         cache_dir: Folder of caches and runs.
         max_length: Maximum tokens per text; the rest is cut off.
         dtype: Number type in which hidden states are stored: `float16`, `float32` or `int8`.
-        layer: Layer of the hidden states: -1 the last, 0 the embedding layer.
+        layer: Layer of the hidden states: -1 the last, 0 the embedding layer. Several layers of one
+            pass get a cache each; `train` chooses between them with `layer`.
         padding: `none`, or `max_length` to pad every text and cache padded positions as tokens.
         layers: Whether the mean of every layer over each text's tokens is kept too, in a file of
             its own, which the pooling `layers` needs. Default: yes for a new cache; an existing one
             stays without them, and True adds them in one more forward pass.
         limit: Maximum examples per split: a seeded, stratified sample.
         device: Device of the backbone: `auto`, `cpu`, `cuda`, ...
-        tokens_per_batch: Maximum tokens per forward pass. Default: 4,096 on a CPU, 65,536 on a GPU.
+        tokens_per_batch: Maximum tokens per forward pass. Default: 1,024 on a CPU, in each of its
+            threads; 65,536 on a GPU.
         revision: Commit, branch or tag of a hub backbone.
         text_column: Name of the text column. Default: recognised automatically.
         label_column: Name of the label column. Default: recognised automatically.
@@ -87,7 +90,7 @@ def embed(
         progress: True for bars, False for none, or a function called with (phase, done, total).
 
     Returns:
-        The finished cache.
+        The finished cache; of several layers that of the first, with the others in `others`.
 
     Raises:
         SpaceliteError: The data, backbone or settings cannot be used, or the disk or memory is
@@ -121,7 +124,14 @@ def embed(
             on_progress=on_progress,
         )
     local = str(Path(backbone).absolute()) if Path(backbone).is_dir() else None
-    embedded = EmbeddedDataset(done.path, folder, done.hit, done.seconds, local, done.copied)
+
+    def made(one: Embedded) -> EmbeddedDataset:
+        return EmbeddedDataset(
+            one.path, folder, one.hit, one.seconds, local, one.copied, one.speed, one.rounded,
+            tuple(made(other) for other in one.others),
+        )  # fmt: skip
+
+    embedded = made(done)
     repeated = embedded.duplicates
     warnings = (repeated.leaked, repeated.contradicted, *embedded.unknown.lines)
     for warning in filter(None, warnings):

@@ -16,7 +16,16 @@ import numpy.typing as npt
 from spacelite import files
 from spacelite.api.arguments import FILE, NAME_OR_PATH, Kind, checked
 from spacelite.backbones import MOSTLY
-from spacelite.cache import Cache, CacheState, Duplicates, UnknownTokens, duplicates, unknown
+from spacelite.cache import (
+    Cache,
+    CacheState,
+    Duplicates,
+    Rounded,
+    Speed,
+    UnknownTokens,
+    duplicates,
+    unknown,
+)
 from spacelite.cache import folder as caches
 from spacelite.inference import Explanation
 from spacelite.metrics import thresholds
@@ -44,6 +53,11 @@ class EmbeddedDataset:
         seconds: Duration of the call of `embed`.
         backbone: Folder of the backbone, if `embed` was given a local folder.
         copied: Number of texts whose hidden states the call copied from other caches.
+        speed: How fast the call computed hidden states, and which stage was the limit; None if it
+            computed none.
+        rounded: How much the stored type rounds each dimension of those hidden states; None for
+            types in which that is not measured.
+        others: The caches of further layers, if `embed` was given several.
     """
 
     path: Path
@@ -52,6 +66,9 @@ class EmbeddedDataset:
     seconds: float = 0.0
     backbone: str | None = None
     copied: int = 0
+    speed: Speed | None = None
+    rounded: Rounded | None = None
+    others: tuple[EmbeddedDataset, ...] = ()
 
     def __post_init__(self) -> None:
         # It stays usable when the program changes its working folder.
@@ -67,6 +84,19 @@ class EmbeddedDataset:
     def state(self) -> CacheState:
         """The state of the file: its size, its splits, and how much is done."""
         return caches.state(self.path)
+
+    @property
+    def layer(self) -> int:
+        """The layer of the hidden states, as it was given to `embed`."""
+        with self.open() as cache:
+            return cache.spec.layer
+
+    @checked()
+    def at_layer(self, layer: int) -> EmbeddedDataset:
+        """The cache of the same data and settings at another layer. Raises SpaceliteError if there
+        is none."""
+        path = caches.at_layer(self.path, layer)
+        return self if path == self.path else EmbeddedDataset(path, self.cache_dir)
 
     @cached_property
     def labels(self) -> dict[str, int]:
@@ -98,8 +128,9 @@ class EmbeddedDataset:
             return f"<{self.name}: removed>"
         state = self.state
         splits = ", ".join(f"{count:,} {name}" for name, count in state.splits)
+        layer = "" if state.layer in (None, -1) else f"layer {state.layer}, "
         return visible(
-            f"<{self.name}: {state.examples:,} examples ({splits}), {state.tokens:,} tokens>"
+            f"<{self.name}: {layer}{state.examples:,} examples ({splits}), {state.tokens:,} tokens>"
         )
 
     def _repr_html_(self) -> str:

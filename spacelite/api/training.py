@@ -36,6 +36,7 @@ HEADS = ("space", "linear")
 def train(
     cache: EmbeddedDataset | str | Path | None = None,
     *,
+    layer: int | None = None,
     name: str | None = None,
     head: str | Sequence[str] = HEADS,
     inter: float | Sequence[float] = 0.0,
@@ -75,6 +76,8 @@ def train(
 
     Args:
         cache: What `embed` returned, or a cache's name or path. Default: the newest complete cache.
+        layer: Layer of the hidden states, for data that were embedded with several: the cache that
+            differs from `cache` in its layer alone is trained on. Default: `cache` itself.
         name: A name for the run, to use in place of its id. Several runs are named `name-1`,
             `name-2`, ... in the order in which they are returned.
         head: Kind(s) of heads: `space`, `linear`, `mlp`, `logreg`, `tfidf`, `additive`.
@@ -148,6 +151,8 @@ def train(
         )
     if not isinstance(cache, EmbeddedDataset):
         cache = find_cache(cache, cache_dir or CACHE_DIR)
+    if layer is not None:
+        cache = cache.at_layer(layer)
     folder = Path(cache_dir or cache.cache_dir)
     own: dict[str, Any] = {
         "head": head, "latent": latent, "learning_rate": learning_rate,

@@ -2,10 +2,10 @@
 
 from spacelite.backbones.files import BackboneFiles, locate
 from spacelite.backbones.forward import (
+    Forward,
     Output,
     check_budget,
     default_budget,
-    forward,
     layer_means,
     plan_batches,
 )
@@ -25,13 +25,13 @@ __all__ = [
     "MOSTLY",
     "Backbone",
     "BackboneFiles",
+    "Forward",
     "Output",
     "SpecialIds",
     "Tokenized",
     "Words",
     "check_budget",
     "default_budget",
-    "forward",
     "forward_precision",
     "from_ids",
     "layer_means",

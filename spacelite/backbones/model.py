@@ -8,7 +8,6 @@ import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 import numpy.typing as npt
 
 from spacelite.backbones.files import BackboneFiles, loading_problem
@@ -65,11 +64,13 @@ class HiddenStates(NamedTuple):
         pooled: The pooler's outputs, (B, d); None without a pooler.
         layers: The hidden states of the embedding layer and of all others, (B, n, d) each, in the
             number type of the forward pass; None unless they were asked for.
+        others: The hidden states of the backbone's `others`, (B, n, d) each.
     """
 
     hidden: torch.Tensor
     pooled: torch.Tensor | None
     layers: tuple[torch.Tensor, ...] | None
+    others: tuple[torch.Tensor, ...] = ()
 
 
 class Backbone:
@@ -80,6 +81,7 @@ class Backbone:
         layer: Layer of the hidden states: -1 the last, 0 the embedding layer.
         device: Device of the model.
         all_layers: Whether the hidden states of all layers are kept as well.
+        others: Further layers whose hidden states are given separately.
 
     Attributes:
         name: Name of the backbone.
@@ -94,12 +96,18 @@ class Backbone:
     """
 
     def __init__(
-        self, files: BackboneFiles, *, layer: int, device: str, all_layers: bool = False
+        self,
+        files: BackboneFiles,
+        *,
+        layer: int,
+        device: str,
+        all_layers: bool = False,
+        others: tuple[int, ...] = (),
     ) -> None:
         import torch
 
         self.name = files.name
-        self.layer, self.all_layers = layer, all_layers
+        self.layer, self.all_layers, self.others = layer, all_layers, others
         self.device = device
         self.precision = forward_precision(device)
         self.model, missing = _load_model(files, device)
@@ -114,25 +122,45 @@ class Backbone:
         self._depth = len(probe.hidden_states)
         alike = len({states.shape for states in probe.hidden_states}) == 1
         self.layers = self._depth if alike else 0
-        self._check(layer)
+        self.check_layers(layer, *others)
 
-    def _check(self, layer: int) -> None:
-        if not -self._depth <= layer < self._depth:
-            raise SpaceliteError(
-                f"layer={layer}: {self.name} has hidden states {-self._depth} to {self._depth - 1}",
-                ["layer"],
-            )
+    def check_layers(self, *layers: int) -> None:
+        """Raise SpaceliteError if there is no such layer, or if two of them are the same."""
+        seen: dict[int, int] = {}
+        for layer in layers:
+            if not -self._depth <= layer < self._depth:
+                bounds = f"{-self._depth} to {self._depth - 1}"
+                raise SpaceliteError(
+                    f"layer={layer}: {self.name} has hidden states {bounds}", ["layer"]
+                )
+            same = seen.setdefault(layer % self._depth, layer)
+            if same != layer:
+                raise SpaceliteError(
+                    f"layers {same} and {layer} of {self.name} are the same: leave one out"
+                )
 
-    def reading(self, *, layer: int, all_layers: bool) -> Backbone:
+    def reading(self, *, layer: int, all_layers: bool = False) -> Backbone:
         """The same model, read in another layer, with the hidden states of all layers or without.
         Raises SpaceliteError if there is no such layer."""
-        self._check(layer)
+        self.check_layers(layer)
         other = copy.copy(self)
-        other.layer, other.all_layers = layer, all_layers
+        other.layer, other.all_layers, other.others = layer, all_layers, ()
         return other
 
-    def hidden_states(self, ids: Array, type_ids: Array | None, mask: Array | None) -> HiddenStates:
-        """Run the model on B texts of n tokens each.
+    def with_precision(self, precision: str) -> Backbone:
+        """The same model with a forward pass in another number type."""
+        other = copy.copy(self)
+        other.precision = precision
+        return other
+
+    def hidden_states(
+        self,
+        ids: Array | torch.Tensor,
+        type_ids: Array | torch.Tensor | None,
+        mask: Array | torch.Tensor | None,
+    ) -> HiddenStates:
+        """Run the model on B texts of n tokens each. From page-locked memory, a GPU copies the
+        arguments without waiting.
 
         Args:
             ids: Token ids, (B, n).
@@ -143,9 +171,9 @@ class Backbone:
 
         inputs = {"input_ids": ids, "token_type_ids": type_ids, "attention_mask": mask}
         tensors = {
-            name: torch.from_numpy(array.astype(np.int64)).to(self.device)
-            for name, array in inputs.items()
-            if array is not None
+            name: torch.as_tensor(whole, dtype=torch.long).to(self.device, non_blocking=True)
+            for name, whole in inputs.items()
+            if whole is not None
         }
         half = self.precision != "float32"
         with (
@@ -156,14 +184,19 @@ class Backbone:
                 enabled=half,
             ),
         ):
-            last = self.layer == -1
-            output = self.model(**tensors, output_hidden_states=self.all_layers or not last)
-            hidden = output.last_hidden_state if last else output.hidden_states[self.layer]
+            read = (self.layer, *self.others)
+            deeper = self.all_layers or read != (-1,)
+            output = self.model(**tensors, output_hidden_states=deeper)
+            hidden, *others = (
+                output.last_hidden_state if layer == -1 else output.hidden_states[layer]
+                for layer in read
+            )
             pooled = output.pooler_output if self.has_pooler else None
         return HiddenStates(
             hidden.float(),
             None if pooled is None else pooled.float(),
             tuple(output.hidden_states) if self.all_layers else None,
+            tuple(states.float() for states in others),
         )
 
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
         states,
         verify,
     )
+    from spacelite.cache.rounding import Rounded
+    from spacelite.cache.speed import Speed
     from spacelite.cache.split import CachedSplit, spans
     from spacelite.cache.store import Cache, embedding_seconds
     from spacelite.cache.text_store import remove_store, stores
@@ -31,6 +33,8 @@ __all__ = [
     "CachedSplit",
     "Duplicates",
     "Embedded",
+    "Rounded",
+    "Speed",
     "StoredType",
     "UnknownTokens",
     "backbone_settings",
@@ -55,6 +59,8 @@ _MODULES = {
     "folder": (
         "CacheState", "find", "newest_complete", "remove", "state", "states", "verify",
     ),
+    "rounding": ("Rounded",),
+    "speed": ("Speed",),
     "split": ("CachedSplit", "spans"),
     "store": ("Cache", "embedding_seconds"),
     "text_store": ("remove_store", "stores"),

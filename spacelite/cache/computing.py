@@ -1,32 +1,27 @@
-"""Write the hidden states of every example into a cache that was laid out: copied from other caches
+"""Write the hidden states of every example into caches that were laid out: copied from other caches
 or computed, whatever is not done yet."""
 
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from spacelite import backbones
-from spacelite.cache import journal, reuse
-from spacelite.cache.dtypes import StoredType, stored_type
-from spacelite.cache.folder import few
-from spacelite.cache.reuse import Plan, Source, Taken
-from spacelite.cache.rounding import Rounded, Rounding
-from spacelite.cache.spec import CacheSpec
+from spacelite.backbones import Output
+from spacelite.cache import journal
+from spacelite.cache.journal import Checked
+from spacelite.cache.reuse import Taken
+from spacelite.cache.rounding import measure
 from spacelite.cache.tokenizing import Examples, OnProgress
-from spacelite.errors import SpaceliteError
-from spacelite.files import human_bytes
+from spacelite.cache.writing import Target, Writing
+from spacelite.pipeline import Clock
 
 log = logging.getLogger(__name__)
-
-COMMIT_SECONDS = 2.0  # most work that can be lost if the machine loses power
 
 Array = npt.NDArray[Any]
 
@@ -35,188 +30,146 @@ class Run:
     """Writes the hidden states of every example that is not done yet.
 
     Args:
-        path: The cache file, which has been laid out.
-        spec: Its spec.
+        targets: The caches, one for each layer that the model reads, in the same order. They differ
+            in nothing else.
         model: The backbone.
         examples: The tokens of all N examples.
-        plan: Where the hidden states of each come from.
         layers_required: Whether layer means that cannot be stored are an error.
         on_progress: Called with the phase (`copy` or `embed`), the number of tokens and the total.
+        clock: Measures the stages.
 
     Attributes:
-        layer_seconds: The time that layer means took.
-        copied: The number of examples that were copied from other caches.
-        rounded: How much the stored type rounds the dimensions of the hidden states that were
-            computed; None if that is not measured.
+        tokens: The number of tokens that were run through the backbone.
+        written: What was written into each target, once the run is finished.
     """
 
     def __init__(
         self,
-        path: Path,
-        spec: CacheSpec,
+        targets: Sequence[Target],
         model: backbones.Backbone,
         examples: Examples,
-        plan: Plan,
         layers_required: bool,
         on_progress: OnProgress,
+        clock: Clock,
     ) -> None:
-        self.path, self.spec, self.model = path, spec, model
-        self.examples, self.plan = examples, plan
+        self.targets, self.model, self.examples = targets, model, examples
         self.layers_required, self.on_progress = layers_required, on_progress
-        self.stored = stored_type(spec.dtype)
-        self.layer_seconds = 0.0
-        self.copied = 0
-        self.rounded: Rounded | None = None
-        self._committed = time.monotonic()
+        self.clock = clock
+        self.tokens = 0
+        self.written: list[Writing] = []
 
     def __call__(self, tokens_per_batch: int) -> None:
         """Copy, then compute in batches of at most so many tokens. Raises SpaceliteError if a file
         cannot be written, memory is too small, or numbers are too large for the stored type."""
-        with journal.Writers(self.path, self.model.all_layers) as writers:
-            if count := self._tokens(np.flatnonzero(self._done(writers))):
-                total = int(self.examples.lengths.sum())
-                log.info("continuing: %s of %s tokens are done", f"{count:,}", f"{total:,}")
+        with ExitStack() as stack:
+            self.written = written = [
+                Writing(
+                    target,
+                    stack.enter_context(journal.Writers(target.path, target.with_layers)),
+                    self.examples,
+                    self.layers_required,
+                )
+                for target in self.targets
+            ]
+            for one in written:
+                one.log_continuing()
             try:
-                self._copy(writers)
-                self._compute(writers, tokens_per_batch)
+                self._copy(written)
+                self._compute(written, tokens_per_batch)
             finally:
-                writers.commit()
-
-    def _done(self, writers: journal.Writers) -> Array:
-        """Which examples are done, (N,) bool."""
-        return np.concatenate([writers.done(split) for split in self.examples.splits])
+                with self.clock.measure("writing"):
+                    # The first one last: the newest cache is the one that is trained on.
+                    for one in reversed(written):
+                        one.writers.commit()
 
     def _tokens(self, examples: Array) -> int:
         return int(self.examples.lengths[examples].sum())
 
-    def _commit_at_times(self, writers: journal.Writers) -> None:
-        if time.monotonic() - self._committed > COMMIT_SECONDS:
-            writers.commit()
-            self._committed = time.monotonic()
-
-    # Copying.
-
-    def _copy(self, writers: journal.Writers) -> None:
-        """Copy what the plan says. What cannot be copied any more is computed; the plan is changed
-        before anything is, so that a run that is continued forms the same batches."""
-        wanted = self.plan.copied[~self._done(writers)[self.plan.copied]]
-        if not len(wanted):
+    def _copy(self, written: Sequence[Writing]) -> None:
+        total = sum(self._tokens(one.to_copy()) for one in written)
+        if not total:
             return
-        progress = _Progress("copy", self._tokens(wanted), 0, self.on_progress)
-        missing: list[int] = []
-        size = 0
-        for number, name in enumerate(self.plan.caches):
-            own = wanted[self.plan.cache[wanted] == number]
-            # In the order of the other file.
-            order = np.lexsort((self.plan.row[own], self.plan.split[own]))
-            with ExitStack() as stack:
-                try:
-                    other = self.path.with_name(f"{name}.h5")
-                    source = stack.enter_context(
-                        Source(other, self.spec, with_layers=self.model.all_layers)
-                    )
-                except SpaceliteError as error:
-                    log.info("%s", error)
-                    missing += own.tolist()
-                    continue
-                for example in own[order].tolist():
-                    taken = self._take(source, example)
-                    if taken is None:
-                        missing.append(example)
-                        continue
-                    self._put(writers, [example], *taken)
-                    size += sum(part.nbytes for part in taken if part is not None)
-                    self._commit_at_times(writers)
-                    progress.add(int(self.examples.lengths[example]))
-        writers.commit()
-        self.copied = len(wanted) - len(missing)
-        if self.copied:
-            log.info(
-                "%s of %s texts are there already: %s copied from %s",
-                f"{self.copied:,}", f"{len(self.examples.lengths):,}", human_bytes(size),
-                few(self.plan.caches),
-            )  # fmt: skip
-        if missing:
-            log.info("%s texts cannot be copied: they are computed", f"{len(missing):,}")
-            self.plan = self.plan.without(missing)
-            reuse.write(self.path, self.spec.cache_key(), self.plan)
+        progress = _Progress("copy", total, 0, self.on_progress)
+        with self.clock.measure("copying"):
+            for one in written:
+                one.copy(progress.add)
 
-    def _take(self, source: Source, example: int) -> Taken | None:
-        return source.take(
-            reuse.SPLITS[self.plan.split[example]],
-            int(self.plan.row[example]),
-            self.examples.tokens.ids[example],
-        )
-
-    # Computing.
-
-    def _compute(self, writers: journal.Writers, tokens_per_batch: int) -> None:
+    def _compute(self, written: Sequence[Writing], tokens_per_batch: int) -> None:
         """Run what is left through the backbone, each text once."""
-        computed, same = self.plan.computed, self.plan.same()
-        if repeated := len(self.plan.repeated):
+        plans = [one.target.plan for one in written]
+        if repeated := max(len(plan.repeated) for plan in plans):
             log.info(
                 "%s of %s texts repeat another one and are not run again",
                 f"{repeated:,}", f"{len(self.examples.lengths):,}",
             )  # fmt: skip
+        computed = np.unique(np.concatenate([plan.computed for plan in plans]))
         if not len(computed):
             return
-        lengths, done = self.examples.lengths[computed], self._done(writers)
-        left = np.array([not done[same[one]].all() for one in computed.tolist()], bool)
+        lengths = self.examples.lengths[computed]
+        of_each = [one.left() for one in written]
+        left = np.logical_or.reduce(of_each)[computed]
         done_before = int(lengths[~left].sum())
         progress = _Progress("embed", int(lengths.sum()), done_before, self.on_progress)
-        rounding = Rounding(self.stored)
-        encode = self.stored.encode if writers.tokens is None else rounding.encode
-        limit = tokens_per_batch
-        for batch in backbones.plan_batches(lengths, tokens_per_batch):
-            if not left[batch].any():
-                continue
-            # The whole batch is computed even if part of it is done: the last bit of an example's
-            # numbers depends on the batch that it is computed in.
-            output, limit = backbones.forward(
-                self.model, self.examples.tokens, computed[batch], encode, limit
-            )
-            for row, example in enumerate(computed[batch].tolist()):
-                pooled = None if output.pooled is None else output.pooled[row]
-                means = None if output.means is None else output.means[row]
-                self._put(writers, same[example], output.hidden[row], pooled, means)
-            self.layer_seconds += output.mean_seconds
-            self._commit_at_times(writers)
-            progress.add(int(lengths[batch[left[batch]]].sum()))
-        once = self._tokens(np.concatenate([computed, self.plan.copied]))
-        self.rounded = rounding.log(once)
+        # The whole batch is computed even if part of it is done: the last bit of an example's
+        # numbers depends on the batch that it is computed in.
+        plan = [
+            (computed[batch], int(lengths[batch[left[batch]]].sum()))
+            for batch in backbones.plan_batches(lengths, tokens_per_batch)
+            if left[batch].any()
+        ]
+        stored = written[0].stored
+        forward = backbones.Forward(
+            self.model,
+            self.examples.tokens,
+            stored.to_rows,
+            tokens_per_batch,
+            measure=measure(stored) if any(one.with_rows for one in written) else None,
+            clock=self.clock,
+        )
 
-    # Writing.
+        def finish(batch: Array, output: Output) -> tuple[list[list[Taken | None]], Output]:
+            found = []
+            for row, example in enumerate(batch.tolist()):
+                wanted = [bool(own[example]) for own in of_each]
+                found.append(_checked(written, wanted, example, row, output))
+            return found, output
 
-    def _put(
-        self,
-        writers: journal.Writers,
-        examples: Sequence[int],
-        rows: Array,
-        pooled: Array | None,
-        means: Array | None,
-    ) -> None:
-        """Write the same values for some examples, where they are not done."""
-        for example in examples:
-            split, index = self.examples.location(example)
-            if writers.tokens is not None and not writers.tokens.done[split][index]:
-                check_finite(rows, self.stored, f"{split} example {index}")
-                writers.tokens.write(split, index, rows, pooled)
-            if means is None or writers.layers is None or writers.layers.done[split][index]:
-                continue
-            started = time.perf_counter()
-            if np.isfinite(means).all():
-                writers.layers.write(split, index, means)
-            else:
-                self._drop_layers(writers, split, index)
-            self.layer_seconds += time.perf_counter() - started
+        results = forward.batches([batch for batch, _ in plan], finish)
+        for (batch, tokens), (found, output) in zip(plan, results, strict=True):
+            with self.clock.measure("writing"):
+                for example, each in zip(batch.tolist(), found, strict=True):
+                    for one, taken in zip(written, each, strict=True):
+                        if taken is not None:
+                            one.computed(example, taken)
+                for one in reversed(written):  # as at the end
+                    one.commit_at_times()
+            for count, arrays in output.measured:
+                for one, array in zip(written, arrays, strict=True):
+                    one.rounding.add(count, array)
+            self.tokens += tokens
+            progress.add(tokens)
+        for one in written:
+            one.log_rounding()
 
-    def _drop_layers(self, writers: journal.Writers, split: str, index: int) -> None:
-        found = f"{split} example {index} has layer means that float16 cannot hold"
-        if self.layers_required:
-            raise SpaceliteError(f"{found}: leave layers=True out", ["layers"])
-        log.warning("%s: the layer means are left out", found)
-        writers.drop_layers()
-        self.model.all_layers = False
+
+def _checked(
+    written: Sequence[Writing], wanted: Sequence[bool], example: int, row: int, output: Output
+) -> list[Taken | None]:
+    """What each cache is given of an example, which is a row of a batch; None for one that has it.
+    Raises SpaceliteError if the stored type cannot hold it."""
+    pooled, means = (
+        None if values is None else Checked.of(values[row])
+        for values in (output.pooled, output.means)
+    )
+    found: list[Taken | None] = []
+    for one, needed, hidden in zip(written, wanted, output.states, strict=True):
+        if not needed:
+            found.append(None)
+            continue
+        if one.with_rows:
+            one.check(example, hidden[row])
+        found.append(Taken(Checked.of(hidden[row]), pooled, means))
+    return found
 
 
 class _Progress:
@@ -232,21 +185,3 @@ class _Progress:
         self._count += tokens
         if self._total:
             self._on_progress(self._phase, self._count, self._total)
-
-
-def check_finite(rows: Array, stored: StoredType, whose: str) -> None:
-    """Raise SpaceliteError if rows in the stored type are not those of finite hidden states.
-
-    Args:
-        rows: The rows.
-        stored: How hidden states are stored.
-        whose: What they are of, for the message.
-    """
-    if not stored.is_finite(rows):
-        # A type with a scale holds what float32 does.
-        wider = stored.plain and stored.dtype != "float32"
-        remedy = "use dtype=float32" if wider else "choose another backbone or layer"
-        raise SpaceliteError(
-            f"{whose} has hidden states that {stored.dtype} cannot hold: {remedy}",
-            ["dtype", "backbone", "layer"],
-        )

@@ -80,7 +80,16 @@ class StoredType:
 
     def is_finite(self, rows: Array) -> bool:
         """Whether all hidden states of these rows are finite."""
-        return bool(np.isfinite(rows if self.plain else self.decode(rows)).all())
+        return is_finite(rows if self.plain else self.decode(rows))
+
+
+def is_finite(values: Array) -> bool:
+    """Whether all values, float16 or float32, are finite. Their exponents say it: numpy would
+    widen every float16 first, which takes twenty times as long."""
+    kind = np.finfo(values.dtype)
+    whole = values.view(f"i{values.itemsize}")
+    exponent = whole.dtype.type(((1 << kind.nexp) - 1) << kind.nmant)
+    return not values.size or bool((whole & exponent).max() < exponent)
 
 
 def _copied(rows: Array, into: Array) -> Array:

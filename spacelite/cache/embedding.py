@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from spacelite import backbones, files
 from spacelite.backbones import BackboneFiles
 from spacelite.cache import layers as layer_means
-from spacelite.cache import layout, store, tokenizing, unknown
+from spacelite.cache import layout, precision, store, tokenizing, unknown
 from spacelite.cache import reuse as reusing
 from spacelite.cache import texts as cached_texts
 from spacelite.cache.computing import Run
 from spacelite.cache.dtypes import stored_type
 from spacelite.cache.rounding import Rounded
 from spacelite.cache.spec import CacheSpec
-from spacelite.cache.tokenizing import OnProgress
+from spacelite.cache.speed import Speed
+from spacelite.cache.tokenizing import Examples, OnProgress
+from spacelite.cache.writing import Target
 from spacelite.data import inputs
 from spacelite.data.splits import TextDataset
 from spacelite.errors import SpaceliteError
+from spacelite.pipeline import Clock
 
 log = logging.getLogger(__name__)
 
@@ -37,18 +42,20 @@ class Embedded:
         path: The finished cache.
         hit: Whether the cache existed already.
         seconds: Duration of the call.
-        layer_seconds: The part of it in which the means of all layers were computed and written.
+        speed: What took the time, if hidden states were computed.
         copied: Number of examples whose hidden states this call copied from other caches.
         rounded: How much the stored type rounds each dimension of the hidden states that this call
             computed; None if it computed none, or for types in which that is not measured.
+        others: The same for further layers, in the order in which these were given.
     """
 
     path: Path
     hit: bool
     seconds: float
-    layer_seconds: float = 0.0
+    speed: Speed | None = None
     copied: int = 0
     rounded: Rounded | None = None
+    others: tuple[Embedded, ...] = ()
 
 
 def embed(
@@ -61,7 +68,7 @@ def embed(
     name: str | None = None,
     max_length: int = 256,
     dtype: str = "float16",
-    layer: int = -1,
+    layer: int | Sequence[int] = -1,
     padding: str = "none",
     layers: bool | None = None,
     limit: int | None = None,
@@ -94,14 +101,16 @@ def embed(
         name: Name of data passed as objects. Default: `texts`.
         max_length: Maximum tokens per text; the rest is cut off.
         dtype: Number type in which hidden states are stored, one of DTYPES.
-        layer: Layer of the hidden states: -1 the last, 0 the embedding layer.
+        layer: Layer of the hidden states: -1 the last, 0 the embedding layer. Several layers of one
+            pass get a cache each.
         padding: `none`, or `max_length` to pad every text and cache padded positions as tokens.
         layers: Whether the mean of every layer over each text's tokens is kept too, in a file of
             its own. Default: yes for a new cache; an existing one stays without them, and True
             adds them in one more forward pass.
         limit: Maximum examples per split: a seeded, stratified sample.
         device: Device of the backbone: `auto`, `cpu`, `cuda`, ...
-        tokens_per_batch: Maximum tokens per forward pass. Default: 4,096 on a CPU, 65,536 on a GPU.
+        tokens_per_batch: Maximum tokens per forward pass. Default: 1,024 on a CPU, in each of its
+            threads; 65,536 on a GPU.
         revision: Commit, branch or tag of a hub backbone.
         text_column: Name of the text column. Default: recognised automatically.
         label_column: Name of the label column. Default: recognised automatically.
@@ -127,28 +136,32 @@ def embed(
         SpaceliteError: The data set, backbone or settings cannot be used, or the disk or memory is
             full: the message says what to do.
     """
-    started = time.perf_counter()
+    started, clock = time.perf_counter(), Clock()
     stored_type(dtype)  # refused before anything is read
     if padding not in PADDINGS:
         raise SpaceliteError(f"padding={padding}: choose {' or '.join(PADDINGS)}", ["padding"])
+    read = read_layers(layer)
     backbones.check_budget(tokens_per_batch)
-    backbone_files = backbones.locate(backbone, revision)
-    found = inputs.read(
-        dataset,
-        texts=texts,
-        labels=labels,
-        name=name,
-        text_column=text_column,
-        label_column=label_column,
-        limit=limit,
-        data_dir=data_dir,
-        labels_as=labels_as,
-        skip_empty=skip_empty,
-        drop_leaks=drop_leaks,
-        training=training,
-    )
+    with clock.measure("loading the backbone"):
+        backbone_files = backbones.locate(backbone, revision)
+    with clock.measure("reading"):
+        found = inputs.read(
+            dataset,
+            texts=texts,
+            labels=labels,
+            name=name,
+            text_column=text_column,
+            label_column=label_column,
+            limit=limit,
+            data_dir=data_dir,
+            labels_as=labels_as,
+            skip_empty=skip_empty,
+            drop_leaks=drop_leaks,
+            training=training,
+        )
     check(found)
-    device = backbones.resolve_device(device)
+    with clock.measure("loading the backbone"):  # it imports torch
+        device = backbones.resolve_device(device)
     spec = CacheSpec(
         format=store.FORMAT,
         dataset=found.name,
@@ -158,56 +171,113 @@ def embed(
         backbone_version=backbone_files.version,
         tokenizer_hash=backbone_files.tokenizer_hash,
         max_length=max_length,
-        layer=layer,
+        layer=read[0],
         padding=padding,
         dtype=dtype,
         precision=backbones.forward_precision(device),
     )
-    path = spec.path(cache_dir)
-    if _is_finished(path, spec, layers):  # before anything is written: the folder may be read-only
-        _count_unknown(path, backbone_files)
-        cached_texts.keep(path, spec.cache_key(), found)
-        return Embedded(path, True, time.perf_counter() - started)
-    files.make_folder(path.parent, "choose another cache_dir")
-    with files.lock(path):
+    specs = {one.path(cache_dir): one for one in (replace(spec, layer=each) for each in read)}
+    first = next(iter(specs))
+
+    def embedded(run: Run | None = None) -> Embedded:
+        seconds, written = time.perf_counter() - started, {}
+        if run is not None:
+            written = {one.target.path: one for one in run.written}
+        tokens = run.tokens if run else 0
+        speed = Speed(tokens, seconds, clock.busy) if tokens else None
+        each = [
+            Embedded(path, False, seconds, speed, one.copied, one.rounded)
+            if (one := written.get(path))
+            else Embedded(path, True, seconds, speed)
+            for path in specs
+        ]
+        return replace(each[0], others=tuple(each[1:]))
+
+    # Looked for before anything is written: the folder may be read-only.
+    unfinished = {path: one for path, one in specs.items() if not _is_finished(path, one, layers)}
+    for path, one in specs.items():
+        if path not in unfinished:
+            _count_unknown(path, backbone_files)
+            cached_texts.keep(path, one.cache_key(), found)
+    if not unfinished:
+        return embedded()
+    files.make_folder(first.parent, "choose another cache_dir")
+    with ExitStack() as stack:
+        for path in sorted(unfinished):  # in an order on which all processes agree
+            stack.enter_context(files.lock(path))
         locked = time.perf_counter()
-        if not _is_finished(path, spec, layers):
-            _log_differences(path, spec)
-            examples = tokenizing.tokenize(backbone_files, found, max_length, padding, on_progress)
-            keep = _keeps_layers(path, layers)
-            model = backbones.Backbone(backbone_files, layer=layer, device=device, all_layers=keep)
-            if not model.layers:
-                _do_without_layers(model, required=layers is True)
-            splits = tokenizing.index(found, examples)
-            new = not path.exists()
-            if not new:
-                layout.check_index(path, splits)
-            layout.lay_out(path, spec, splits, model, examples.tokens.padding_side)
-            cached_texts.keep(path, spec.cache_key(), found)
-            unknown.write(
-                path,
-                unknown.count(
-                    ((name, one.token_ids, one.offsets) for name, one in splits.items()),
-                    examples.tokens.special,
-                ),
+        # Another process may have written some while this one waited.
+        left = {
+            path: one for path, one in unfinished.items() if not _is_finished(path, one, layers)
+        }
+        if not left:
+            return embedded()
+        keeping = {path: _keeps_layers(path, layers) for path in left}
+        with clock.measure("loading the backbone"):
+            here, *further = (one.layer for one in left.values())
+            model = backbones.Backbone(
+                backbone_files,
+                layer=here,
+                others=tuple(further),
+                device=device,
+                all_layers=any(keeping.values()),
             )
-            if new and reuse:
-                plan = reusing.find(path, spec, examples.tokens.ids, with_layers=model.all_layers)
-                if plan.reuses:
-                    reusing.write(path, spec.cache_key(), plan)
-            else:
-                plan = reusing.read(path, spec.cache_key(), len(examples.lengths))
-            budget = tokens_per_batch or backbones.default_budget(device)
-            run = Run(path, spec, model, examples, plan, layers is True, on_progress)
-            try:
-                run(budget)
-            finally:
+        model.check_layers(*read)
+        for path, one in left.items():
+            _log_differences(path, one)
+        with clock.measure("tokenizing"):
+            examples = tokenizing.tokenize(backbone_files, found, max_length, padding, on_progress)
+        if not model.layers and model.all_layers:
+            _do_without_layers(model, required=layers is True)
+        targets = _laid_out(left, keeping, model, found, examples, reuse, len(specs) > 1)
+        for path in left:
+            precision.keep(path, model.reading(layer=left[path].layer), examples.tokens)
+        run = Run(targets, model, examples, layers is True, on_progress, clock)
+        try:
+            run(tokens_per_batch or backbones.default_budget(device))
+        finally:
+            for path in left:
                 store.add_seconds(path, time.perf_counter() - locked)
-            if model.all_layers and len(run.plan.computed):
-                log.info("layer means computed and written in %.1f s", run.layer_seconds)
-            seconds = time.perf_counter() - started
-            return Embedded(path, False, seconds, run.layer_seconds, run.copied, run.rounded)
-    return Embedded(path, True, time.perf_counter() - started)
+        if first not in left:  # the newest cache is the one that is trained on
+            with suppress(OSError):
+                os.utime(first)
+        return embedded(run)
+
+
+def _laid_out(
+    left: Mapping[Path, CacheSpec],
+    keeping: Mapping[Path, bool],
+    model: backbones.Backbone,
+    found: TextDataset,
+    examples: Examples,
+    reuse: bool,
+    several: bool,
+) -> list[Target]:
+    """Lay out the caches that are left to write, with what stands beside them."""
+    splits = tokenizing.index(found, examples)
+    new = {path: not path.exists() for path in left}
+    for path in left:
+        if not new[path]:
+            layout.check_index(path, splits)
+    with_layers = {path: keep and model.all_layers for path, keep in keeping.items()}
+    layout.lay_out(left, with_layers, splits, model, examples.tokens.padding_side)
+    counts = unknown.count(
+        ((name, one.token_ids, one.offsets) for name, one in splits.items()),
+        examples.tokens.special,
+    )
+    targets = []
+    for path, spec in left.items():
+        cached_texts.keep(path, spec.cache_key(), found)
+        unknown.write(path, counts)
+        if new[path] and reuse:
+            plan = reusing.find(path, spec, examples.tokens.ids, with_layers=with_layers[path])
+            if plan.reuses:
+                reusing.write(path, spec.cache_key(), plan)
+        else:
+            plan = reusing.read(path, spec.cache_key(), len(examples.lengths))
+        prefix = f"layer {spec.layer}: " if several else ""
+        targets.append(Target(path, spec, plan, with_layers[path], prefix))
+    return targets
 
 
 def backbone_settings(spec: CacheSpec, backbone: str | None = None) -> dict[str, Any]:
@@ -224,6 +294,15 @@ def backbone_settings(spec: CacheSpec, backbone: str | None = None) -> dict[str,
         "revision": revision,
         **{name: getattr(spec, name) for name in ("max_length", "layer", "padding", "dtype")},
     }
+
+
+def read_layers(layer: int | Sequence[int]) -> tuple[int, ...]:
+    """One layer or several. Raises SpaceliteError if there is none, or one of them twice."""
+    layers = (layer,) if isinstance(layer, int) else tuple(layer)
+    if not layers or len(set(layers)) < len(layers):
+        given = ",".join(map(str, layers)) or "[]"
+        raise SpaceliteError(f"layer={given}: give one layer, or several different ones", ["layer"])
+    return layers
 
 
 def _is_finished(path: Path, spec: CacheSpec, layers: bool | None) -> bool:
@@ -282,6 +361,8 @@ def _log_differences(path: Path, spec: CacheSpec) -> None:
     for other in path.parent.glob(f"{family}--*.h5"):
         try:
             with store.Cache(other) as cache:
+                if replace(cache.spec, layer=spec.layer) == spec:
+                    continue  # of another layer, as was asked for
                 differences = ", ".join(cache.spec.differences(spec))
         except SpaceliteError:
             continue  # `cache list` shows damaged files

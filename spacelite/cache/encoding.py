@@ -16,17 +16,17 @@ import numpy as np
 import numpy.typing as npt
 
 from spacelite import backbones
-from spacelite.backbones import BackboneFiles, Tokenized, shared
+from spacelite.backbones import BackboneFiles, Output, Tokenized, shared
 from spacelite.cache import reuse, store
-from spacelite.cache.computing import COMMIT_SECONDS, check_finite
 from spacelite.cache.dtypes import StoredType, stored_type
 from spacelite.cache.embedding import PADDINGS
 from spacelite.cache.reuse import Source
-from spacelite.cache.rounding import Rounding
+from spacelite.cache.rounding import Rounding, measure
 from spacelite.cache.spec import CacheSpec, embeddings_folder
 from spacelite.cache.split import digest
 from spacelite.cache.text_store import Appender, Layout, States, TextStore, store_folder
 from spacelite.cache.tokenizing import OnProgress
+from spacelite.cache.writing import COMMIT_SECONDS, check_finite
 from spacelite.errors import SpaceliteError
 
 log = logging.getLogger(__name__)
@@ -262,7 +262,8 @@ class _Encoding:
                     split = reuse.SPLITS[plan.split[row]]
                     taken = source.take(split, int(plan.row[row]), ids[row])
                     if taken is not None:
-                        found.append((keys[row], States(*taken)))
+                        pooled, means = (None if one is None else one.values for one in taken[1:])
+                        found.append((keys[row], States(taken.rows.values, pooled, means)))
         return found
 
     def _computed(
@@ -274,24 +275,33 @@ class _Encoding:
             return
         stored = stored_type(self.encoder.dtype)
         rounding = Rounding(stored)
+
+        def finish(batch: Array, output: Output) -> tuple[Array, Output]:
+            for row, example in enumerate(batch.tolist()):
+                check_finite(output.hidden[row], stored, f"text {example + 1}")
+            return batch, output
+
         lengths = np.array([len(self.tokens.ids[example]) for example in examples], np.int64)
         limit = self.encoder.tokens_per_batch or backbones.default_budget(model.device)
+        forward = backbones.Forward(
+            model, self.tokens, stored.to_rows, limit, measure=measure(stored)
+        )
+        key_of = dict(zip(examples.tolist(), keys, strict=True))
+        plan = (examples[batch] for batch in backbones.plan_batches(lengths, limit))
         done, total = 0, int(lengths.sum())
-        for batch in backbones.plan_batches(lengths, limit):
-            output, limit = backbones.forward(
-                model, self.tokens, examples[batch], rounding.encode, limit
-            )
-            for row, number in enumerate(batch.tolist()):
-                check_finite(output.hidden[row], stored, f"text {examples[number] + 1}")
+        for batch, output in forward.batches(plan, finish, sharing=True):
+            for count, (measured,) in output.measured:
+                rounding.add(count, measured)
+            for row, example in enumerate(batch.tolist()):
                 yield (
-                    keys[number],
+                    key_of[example],
                     States(
                         output.hidden[row],
                         None if output.pooled is None else output.pooled[row],
                         None if output.means is None else output.means[row],
                     ),
                 )
-            done += int(lengths[batch].sum())
+            done += len(batch) * len(self.tokens.ids[batch[0]])
             self.on_progress("embed", done, total)
         rounding.warn()
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import difflib
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from spacelite import files
-from spacelite.cache import journal, layers, reuse, store, texts, unknown
+from spacelite.cache import journal, layers, precision, reuse, store, texts, unknown
 from spacelite.cache.spec import FOLDER, embeddings_folder
 from spacelite.cache.split import spans
 from spacelite.errors import SpaceliteError
@@ -36,6 +36,7 @@ class CacheState:
         splits: The name and number of examples of each split.
         layer_means: Number of examples whose layer means are written; None without a file of them.
         problem: Why the file cannot be read, in which case the counts are 0; None if it can be.
+        layer: The layer of the hidden states; None if the file cannot be read.
     """
 
     name: str
@@ -49,6 +50,7 @@ class CacheState:
     splits: tuple[tuple[str, int], ...] = ()
     layer_means: int | None = None
     problem: str | None = None
+    layer: int | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The state as a JSON object."""
@@ -80,6 +82,7 @@ def state(path: Path) -> CacheState:
                 cache.complete,
                 tuple((name, len(split)) for name, split in cache.splits.items()),
                 _layers_done(cache),
+                layer=cache.spec.layer,
             )
     except SpaceliteError as error:
         return CacheState(path.stem, path, size, stat.st_mtime, problem=str(error))
@@ -100,6 +103,7 @@ def files_beside(path: Path) -> list[Path]:
         unknown.counts_path(path),
         texts.texts_path(path),
         layers.layers_path(path),
+        precision.precision_path(path),
         reuse.plan_path(path),
     ]
 
@@ -187,6 +191,35 @@ def newest_complete(cache_dir: Path) -> Path:
     raise SpaceliteError(
         f"{cache_dir} holds no cache: embed a data set first (or choose another cache_dir)",
         ["cache_dir"],
+    )
+
+
+def at_layer(path: Path, layer: int) -> Path:
+    """The finished cache that differs from another in the layer alone.
+
+    Args:
+        path: The other cache.
+        layer: The layer: -1 the last, 0 the embedding layer.
+
+    Raises:
+        SpaceliteError: There is none.
+    """
+    with store.Cache(path) as cache:
+        spec, layers = cache.spec, 0 if cache.layers is None else cache.layers.layers
+    if layers and not -layers <= layer < layers:
+        raise SpaceliteError(
+            f"layer={layer}: {spec.backbone} has hidden states {-layers} to {layers - 1}",
+            ["layer"],
+        )
+    # 6 and -1 are the same layer of a backbone with 7.
+    for same in dict.fromkeys((layer, layer - layers, layer + layers)):
+        other = path.with_name(replace(spec, layer=same).path(path.parent).name)
+        if other == path or (other.exists() and state(other).complete):
+            return other
+    raise SpaceliteError(
+        f"there is no finished cache like {path.stem} with layer={layer} (it has layer "
+        f"{spec.layer}): run its embed command with layer={layer}",
+        ["layer"],
     )
 
 

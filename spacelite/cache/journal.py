@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,29 @@ from spacelite.cache.store import Cache
 from spacelite.errors import SpaceliteError
 
 Array = npt.NDArray[Any]
+
+
+class Checked(NamedTuple):
+    """Values to be written, with the checksum of their bytes.
+
+    Attributes:
+        values: The values, in one piece.
+        crc32: The checksum.
+    """
+
+    values: Array
+    crc32: int
+
+    @classmethod
+    def of(cls, values: Array) -> Checked:
+        """Values with their checksum; while it is computed, other threads run."""
+        values = np.ascontiguousarray(values)
+        return cls(values, zlib.crc32(values.data.cast("B")))
+
+    @property
+    def content(self) -> memoryview:
+        """The bytes of the values."""
+        return self.values.data.cast("B")
 
 
 class Journal:
@@ -47,11 +70,10 @@ class Journal:
         except OSError as error:
             raise self._failure(error) from error
 
-    def _put(self, split: str, dataset: str, offset: int, values: Array) -> int:
+    def _put(self, split: str, dataset: str, offset: int, values: Checked) -> int:
         """Write values at an offset of a dataset; return their checksum."""
-        content = np.ascontiguousarray(values).data.cast("B")
-        self._pwrite(content, self._offsets[split][dataset] + offset)
-        return zlib.crc32(content)
+        self._pwrite(values.content, self._offsets[split][dataset] + offset)
+        return values.crc32
 
     def commit(self) -> None:
         """Sync the values written so far to disk, then mark their examples done."""
@@ -128,7 +150,7 @@ class Writer(Journal):
             done = {name: split.done for name, split in cache.splits.items()}
             super().__init__(path, cache.byte_offsets(), done)
 
-    def write(self, split: str, example: int, rows: Array, pooled: Array | None) -> None:
+    def write(self, split: str, example: int, rows: Checked, pooled: Checked | None) -> None:
         """Write an example. It counts only once `commit` has returned.
 
         Args:
@@ -141,12 +163,13 @@ class Writer(Journal):
             SpaceliteError: The file cannot be written.
         """
         first, last = self._rows[split][example : example + 2]
-        if len(rows) != last - first:
-            raise ValueError(f"{len(rows)} rows for {split} example {example}, not {last - first}")
+        count = len(rows.values)
+        if count != last - first:
+            raise ValueError(f"{count} rows for {split} example {example}, not {last - first}")
         start = int(first) * self._row_bytes[split]
         checksums = {"crc32": self._put(split, "tokens", start, rows)}
         if pooled is not None:
-            start = example * pooled.nbytes
+            start = example * pooled.values.nbytes
             checksums["pooled_crc32"] = self._put(split, "pooled", start, pooled)
         self._pending.append((split, example, checksums))
 
@@ -168,10 +191,10 @@ class LayerWriter(Journal):
         done = {name: split.done for name, split in file.splits.items()}
         super().__init__(file.path, file.byte_offsets, done)
 
-    def write(self, split: str, example: int, means: Array) -> None:
+    def write(self, split: str, example: int, means: Checked) -> None:
         """Write the means of an example, (layers, d) float16. It counts only once `commit` has
         returned. Raises SpaceliteError if the file cannot be written."""
-        crc = self._put(split, "means", example * means.nbytes, means)
+        crc = self._put(split, "means", example * means.values.nbytes, means)
         self._pending.append((split, example, {"crc32": crc}))
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from spacelite import backbones, files
-from spacelite.cache import layers, reuse, store, unknown
+from spacelite.cache import layers, precision, reuse, store, unknown
 from spacelite.cache.spec import CacheSpec
 from spacelite.cache.split import SplitIndex
 from spacelite.errors import SpaceliteError
@@ -29,42 +30,45 @@ def check_index(path: Path, splits: dict[str, SplitIndex]) -> None:
 
 
 def lay_out(
-    path: Path,
-    spec: CacheSpec,
+    specs: Mapping[Path, CacheSpec],
+    with_layers: Mapping[Path, bool],
     splits: dict[str, SplitIndex],
     model: backbones.Backbone,
     padding_side: str,
 ) -> None:
-    """Lay out what is missing of the cache file and, if the model keeps all layers, of the file of
-    layer means."""
-    own_layers = layers.layers_path(path)
-    new = not path.exists()
-    if new:
-        # Left over from a cache that was deleted by hand, or from a process that was killed here.
-        for former in (
-            store.timing_path(path), store.partial_path(path), unknown.counts_path(path),
-            own_layers, layers.partial_path(path), reuse.plan_path(path),
-        ):  # fmt: skip
-            former.unlink(missing_ok=True)
-    elif model.all_layers:
-        _remove_damaged_layers(path)
-    parts = {}
-    if new:
-        tokens = sum(len(index.token_ids) for index in splits.values())
-        parts[f"{tokens:,} tokens of width {model.width}"] = store.file_size(
-            splits, model.width, spec.dtype, model.has_pooler
-        )
-    if model.all_layers and not own_layers.exists():
-        parts[f"means of all {model.layers} layers"] = layers.file_size(
-            splits, model.layers, model.width
-        )
-    if not parts:
-        return
-    _check_room(path, parts)
-    # The layer means first: a process that is killed here leaves no cache without them.
-    if model.all_layers and not own_layers.exists():
-        layers.lay_out(path, spec.cache_key(), splits, model.layers, model.width)
-    if new:
+    """Lay out what is missing of cache files and of their files of layer means.
+
+    Args:
+        specs: The spec of each cache file. They differ in the layer alone.
+        with_layers: Which of them have a file of layer means.
+        splits: The offsets, labels and token ids of each split.
+        model: The backbone.
+        padding_side: Side on which the tokenizer pads, `left` or `right`.
+
+    Raises:
+        SpaceliteError: The disk is full or too small for all of them, or broken.
+    """
+    new = [path for path in specs if not path.exists()]
+    for path in specs:
+        _remove_leftovers(path, path in new, with_layers[path])
+    means = [path for path in specs if with_layers[path] and not layers.layers_path(path).exists()]
+    tokens = sum(len(index.token_ids) for index in splits.values())
+    sizes = {
+        f"{tokens:,} tokens of width {model.width}": [
+            store.file_size(splits, model.width, specs[path].dtype, model.has_pooler)
+            for path in new
+        ],
+        f"means of all {model.layers} layers": [
+            layers.file_size(splits, model.layers, model.width) for _ in means
+        ],
+    }
+    _check_room(next(iter(specs)).parent, sizes)
+    for path, spec in specs.items():
+        # The layer means first: a process that is killed here leaves no cache without them.
+        if path in means:
+            layers.lay_out(path, spec.cache_key(), splits, model.layers, model.width)
+        if path not in new:
+            continue
         try:
             store.lay_out(
                 path,
@@ -75,19 +79,43 @@ def lay_out(
                 padding_side=padding_side,
             )
         except BaseException:  # Ctrl-C too
-            own_layers.unlink(missing_ok=True)
+            layers.layers_path(path).unlink(missing_ok=True)
             raise
 
 
-def _check_room(path: Path, parts: dict[str, int]) -> None:
-    """Say how large the parts of what is laid out are. Raises SpaceliteError if the disk is too
-    small for them."""
-    size, free = sum(parts.values()), shutil.disk_usage(path.parent).free
-    listed = ", ".join(f"{part}: {files.human_bytes(own)}" for part, own in parts.items())
+def _remove_leftovers(path: Path, new: bool, with_layers: bool) -> None:
+    """Remove what is left over from a cache that was deleted by hand, or from a process that was
+    killed while it laid one out; and layer means that are damaged."""
+    if new:
+        for former in (
+            store.timing_path(path), store.partial_path(path), unknown.counts_path(path),
+            layers.layers_path(path), layers.partial_path(path), reuse.plan_path(path),
+            precision.precision_path(path),
+        ):  # fmt: skip
+            former.unlink(missing_ok=True)
+    elif with_layers:
+        _remove_damaged_layers(path)
+
+
+def _check_room(folder: Path, parts: Mapping[str, Sequence[int]]) -> None:
+    """Say how large what is laid out is. Raises SpaceliteError if the disk is too small for it.
+
+    Args:
+        folder: The folder of the caches.
+        parts: What is laid out -> its bytes, for each cache that lacks it.
+    """
+    size, free = sum(map(sum, parts.values())), shutil.disk_usage(folder).free
+    if not size:
+        return
+    listed = ", ".join(
+        f"{part}{f' in {len(own)} caches' if len(own) > 1 else ''}: {files.human_bytes(sum(own))}"
+        for part, own in parts.items()
+        if own
+    )
     log.info("%s, %s free", listed, files.human_bytes(free))
     if size > free:
         raise SpaceliteError(
-            f"the cache needs {files.human_bytes(size)} and {path.parent} has "
+            f"the cache needs {files.human_bytes(size)} and {folder} has "
             f"{files.human_bytes(free)} free: free some space, choose another cache_dir, embed "
             "fewer examples with limit=N, or leave the layer means out with layers=False",
             ["cache_dir", "limit", "layers"],

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spacelite import files
+from spacelite.cache.journal import Checked
 from spacelite.cache.spec import CacheSpec
 from spacelite.cache.split import digest
 from spacelite.cache.store import Cache
@@ -173,9 +174,9 @@ class Taken(NamedTuple):
         means: Its layer means, (layers, d) float16; None if they were not asked for.
     """
 
-    rows: Array
-    pooled: Array | None
-    means: Array | None
+    rows: Checked
+    pooled: Checked | None
+    means: Checked | None
 
 
 class Source:
@@ -241,7 +242,7 @@ class Source:
             content = self._read(self._tokens, split, "pooled", row * size, size)
             if zlib.crc32(content) != own.pooled_crc32[row]:
                 return None
-            pooled = np.frombuffer(content, np.float32)
+            pooled = Checked(np.frombuffer(content, np.float32), int(own.pooled_crc32[row]))
         if self._layers is not None:
             of_layers = self._layers.splits[split]
             shape = (of_layers.layers, of_layers.width)
@@ -249,8 +250,13 @@ class Source:
             content = self._read(self._means, split, "means", row * size, size)
             if not of_layers.done[row] or zlib.crc32(content) != of_layers.crc32[row]:
                 return None
-            means = np.frombuffer(content, np.float16).reshape(shape)
-        return Taken(np.frombuffer(rows, own.dtype).reshape(high - low, -1), pooled, means)
+            crc32 = int(of_layers.crc32[row])
+            means = Checked(np.frombuffer(content, np.float16).reshape(shape), crc32)
+        return Taken(
+            Checked(np.frombuffer(rows, own.dtype).reshape(high - low, -1), int(own.crc32[row])),
+            pooled,
+            means,
+        )
 
     @staticmethod
     def _read(

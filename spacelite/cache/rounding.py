@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -66,9 +67,39 @@ class Rounded(NamedTuple):
         """The dimension with the largest error, from 0."""
         return int(np.nanargmax(self.errors))
 
+    def as_json(self) -> dict[str, float | int]:
+        """What `embed --json` prints."""
+        return {
+            "tokens": self.tokens,
+            "median": self.median,
+            "worst": self.worst,
+            "dimension": self.dimension,
+        }
+
+
+def measure(stored: StoredType) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None:
+    """What a forward pass measures, for `Rounding.add`; None for types in which nothing is.
+
+    The function takes hidden states (..., d) float32 and their rows (..., d + extra), and returns
+    (3, d) float64 on the same device: of each dimension the mean over tokens, the sum of squared
+    deviations from it, and the sum of squared errors.
+    """
+    if not stored.measured:
+        return None
+
+    def sums(hidden: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        hidden, rows = (each.reshape(-1, each.shape[-1]) for each in (hidden, rows))
+        memory = stored.widen(rows, torch.empty_like(hidden))
+        errors = memory.sub_(hidden).square_().sum(dim=0)
+        mean = hidden.mean(dim=0)
+        apart = torch.sub(hidden, mean, out=memory).square_().sum(dim=0)
+        return torch.stack([mean, apart, errors]).double()
+
+    return sums
+
 
 class Rounding:
-    """Encodes hidden states, and measures what is lost.
+    """Adds up what batches measured.
 
     Args:
         stored: How hidden states are stored.
@@ -77,47 +108,36 @@ class Rounding:
     def __init__(self, stored: StoredType) -> None:
         self.stored = stored
         self._tokens = 0
-        # Of each dimension: mean, squared deviations from it, squared errors.
-        self._mean, self._apart, self._errors = (torch.zeros((), dtype=torch.float64),) * 3
+        self._mean, self._apart, self._errors = (np.zeros(()),) * 3
 
-    def encode(self, hidden: torch.Tensor) -> Array:
-        """Hidden states (..., d), float32 on any device, as rows (..., d + extra) in the stored
-        type."""
-        rows = self.stored.to_rows(hidden)
-        if self.stored.measured:
-            self._add(hidden.reshape(-1, hidden.shape[-1]), rows.reshape(-1, rows.shape[-1]))
-        encoded: Array = rows.cpu().numpy()
-        return encoded
-
-    def _add(self, hidden: torch.Tensor, rows: torch.Tensor) -> None:
-        memory = self.stored.widen(rows, torch.empty_like(hidden))
-        errors = memory.sub_(hidden).square_().sum(dim=0).double().cpu()
-        # Of a batch, in two passes; batches are joined as Chan, Golub & LeVeque (1983) do.
-        own = hidden.mean(dim=0)
-        apart = torch.sub(hidden, own, out=memory).square_().sum(dim=0).double().cpu()
-        before, count = self._tokens, len(hidden)
-        self._tokens += count
-        step = own.double().cpu() - self._mean
-        self._apart = self._apart + apart + step**2 * (before * count / self._tokens)
-        self._mean = self._mean + step * (count / self._tokens)
+    def add(self, tokens: int, measured: Array) -> None:
+        """Add a batch, with its number of tokens and what `measure` found, as Chan, Golub & LeVeque
+        (1983) do."""
+        mean, apart, errors = measured
+        before = self._tokens
+        self._tokens += tokens
+        step = mean - self._mean
+        self._apart = self._apart + apart + step**2 * (before * tokens / self._tokens)
+        self._mean = self._mean + step * (tokens / self._tokens)
         self._errors = self._errors + errors
 
     def found(self) -> Rounded | None:
         """What was lost so far; None if nothing was measured, or every dimension is constant."""
         if not self._tokens:
             return None
-        deviation = (self._apart / self._tokens).sqrt()
-        known = varies(self._mean, deviation)
+        deviation = np.sqrt(self._apart / self._tokens)
+        known = varies(torch.from_numpy(self._mean), torch.from_numpy(deviation)).numpy()
         if not known.any():
             return None
-        error = (self._errors / self._tokens).sqrt()
-        errors = torch.where(known, error / deviation, torch.nan)
-        return Rounded(errors.numpy(), self._tokens)
+        errors = np.full(len(known), np.nan)
+        errors[known] = np.sqrt(self._errors / self._tokens)[known] / deviation[known]
+        return Rounded(errors, self._tokens)
 
-    def log(self, total: int) -> Rounded | None:
+    def log(self, total: int, prefix: str = "") -> Rounded | None:
         """Log what was lost, and warn if it is much.
 
         Args:
+            prefix: What comes before the messages.
             total: Number of tokens that could have been measured, of which some may have been
                 copied or written before.
         """
@@ -126,15 +146,15 @@ class Rounding:
             return None
         some = f" ({found.tokens:,} of {total:,} tokens)" if found.tokens < total else ""
         log.info(
-            "%s: error of each dimension relative to its deviation%s: median %s, worst %s "
+            "%s%s: error of each dimension relative to its deviation%s: median %s, worst %s "
             "(dimension %d)",
-            self.stored.dtype, some, _percent(found.median), _percent(found.worst),
+            prefix, self.stored.dtype, some, _percent(found.median), _percent(found.worst),
             found.dimension,
         )  # fmt: skip
-        self.warn()
+        self.warn(prefix)
         return found
 
-    def warn(self) -> None:
+    def warn(self, prefix: str = "") -> None:
         """Warn if the error of a dimension is larger than MOST."""
         found = self.found()
         if found is None or found.worst <= MOST:
@@ -146,7 +166,7 @@ class Rounding:
             "accurate; use dtype=float16",
             ["dtype"],
         )
-        log.warning("%s rounds %s", self.stored.dtype, remedy)
+        log.warning("%s%s rounds %s", prefix, self.stored.dtype, remedy)
 
 
 def _percent(share: float) -> str:

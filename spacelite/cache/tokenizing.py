@@ -67,8 +67,9 @@ def tokenize(
         )
     if tokens.truncated:
         log.info(
-            "%s of %s texts are longer than %s tokens and were cut off there",
-            f"{tokens.truncated:,}", f"{len(everything):,}", max_length,
+            "%s of %s texts %s longer than %s tokens and %s cut off there",
+            f"{tokens.truncated:,}", f"{len(everything):,}",
+            *(("is", max_length, "was") if tokens.truncated == 1 else ("are", max_length, "were")),
         )  # fmt: skip
     return examples
 

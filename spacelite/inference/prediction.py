@@ -302,10 +302,11 @@ def _hidden_states(
     with the means of all layers if the head reads them."""
     lengths = np.array([len(ids) for ids in tokens.ids], np.int64)
     done, total = 0, int(lengths.sum())
-    encode = stored_type(run.record.spec.dtype).encode
+    to_rows = stored_type(run.record.spec.dtype).to_rows
     limit = tokens_per_batch or backbones.default_budget(model.device)
-    for batch in backbones.plan_batches(lengths, limit):
-        output, limit = backbones.forward(model, tokens, batch, encode, limit)
+    forward = backbones.Forward(model, tokens, to_rows, limit)
+    plan = backbones.plan_batches(lengths, limit)
+    for batch, output in forward.batches(plan, lambda *found: found, sharing=True):
         yield batch, output
         done += int(lengths[batch].sum())
         on_progress("embed", done, total)

@@ -1,0 +1,119 @@
+"""Work in stages that overlap: while one item is computed, the next is prepared and the one before
+is written."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+
+class Clock:
+    """How long each stage has worked, of a single thread or of several."""
+
+    def __init__(self) -> None:
+        self._busy: dict[str, float] = {}
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def measure(self, stage: str, threads: int = 1) -> Iterator[None]:
+        """Add the time that the block takes.
+
+        Args:
+            stage: Name of the stage.
+            threads: How many threads share the stage's work: each adds its part of the time, so
+                that a stage in which all of them work all the time is as long as the clock on the
+                wall says.
+        """
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.add(stage, started, time.perf_counter(), threads)
+
+    def add(self, stage: str, started: float, stopped: float, threads: int = 1) -> None:
+        """Add a span of time, in seconds of `time.perf_counter`."""
+        with self._lock:
+            self._busy[stage] = self._busy.get(stage, 0.0) + (stopped - started) / threads
+
+    @property
+    def busy(self) -> dict[str, float]:
+        """The seconds of each stage, the longest first."""
+        return dict(sorted(self._busy.items(), key=lambda pair: -pair[1]))
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the work on every item.
+
+    Attributes:
+        name: Its name on the clock.
+        work: What is done with an item; returns what the next stage gets.
+        threads: How many items are worked on at once.
+        begin: Called once in each of its threads, before the first item.
+    """
+
+    name: str
+    work: Callable[[Any], Any]
+    threads: int = 1
+    begin: Callable[[], None] | None = None
+
+
+def run(
+    items: Iterable[Any], stages: Sequence[Stage], *, ahead: int, clock: Clock
+) -> Iterator[Any]:
+    """Send items through stages, each of which has its own threads.
+
+    Whoever reads the results is one more stage: what it does with a result overlaps with the work
+    on the next items. An exception of a stage is raised where the item's result would come; then,
+    and whenever reading stops, all threads end before anything else happens.
+
+    Args:
+        items: The items; the next one is taken only when there is room for it.
+        stages: The stages, in order.
+        ahead: Most items that are on the way at once, so that memory stays bounded.
+        clock: Measures the stages.
+
+    Yields:
+        The result of each item, in the order of the items.
+    """
+    stopped = threading.Event()
+    pools = [
+        ThreadPoolExecutor(stage.threads, stage.name, initializer=stage.begin) for stage in stages
+    ]
+
+    def step(stage: Stage, before: Future[Any] | None, item: Any) -> Any:
+        # Threads of a pool take items in order, so whoever waits here waits for an earlier stage.
+        given = item if before is None else before.result()
+        if stopped.is_set():
+            raise CancelledError
+        with clock.measure(stage.name, stage.threads):
+            return stage.work(given)
+
+    def submit(item: Any) -> Future[Any]:
+        future: Future[Any] | None = None
+        for stage, pool in zip(stages, pools, strict=True):
+            future = pool.submit(step, stage, future, None if future else item)
+        if future is None:
+            raise ValueError("there is no stage")
+        return future
+
+    waiting: deque[Future[Any]] = deque()
+    try:
+        for item in items:
+            waiting.append(submit(item))
+            if len(waiting) >= ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        stopped.set()
+        for pool in pools:
+            pool.shutdown(wait=False, cancel_futures=True)
+        for pool in pools:
+            pool.shutdown(wait=True)
