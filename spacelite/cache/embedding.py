@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -212,6 +212,9 @@ def embed(
         }
         if not left:
             return embedded()
+        _log_differences(*next(iter(left.items())), specs)
+        with clock.measure("tokenizing"):
+            examples = tokenizing.tokenize(backbone_files, found, max_length, padding, on_progress)
         keeping = {path: _keeps_layers(path, layers) for path in left}
         with clock.measure("loading the backbone"):
             here, *further = (one.layer for one in left.values())
@@ -223,10 +226,6 @@ def embed(
                 all_layers=any(keeping.values()),
             )
         model.check_layers(*read)
-        for path, one in left.items():
-            _log_differences(path, one)
-        with clock.measure("tokenizing"):
-            examples = tokenizing.tokenize(backbone_files, found, max_length, padding, on_progress)
         if not model.layers and model.all_layers:
             _do_without_layers(model, required=layers is True)
         targets = _laid_out(left, keeping, model, found, examples, reuse, len(specs) > 1)
@@ -353,16 +352,15 @@ def _count_unknown(path: Path, backbone_files: BackboneFiles) -> None:
             unknown.write(path, unknown.count(splits, special))
 
 
-def _log_differences(path: Path, spec: CacheSpec) -> None:
-    """Say why other caches of the same backbone and data set are not used."""
+def _log_differences(path: Path, spec: CacheSpec, asked: Collection[Path]) -> None:
+    """Say why other caches of the same backbone and data set, which were not asked for, are not
+    used."""
     if path.exists():
         return
     family = path.stem.rpartition("--")[0]
-    for other in path.parent.glob(f"{family}--*.h5"):
+    for other in sorted({*path.parent.glob(f"{family}--*.h5")} - {*asked}):
         try:
             with store.Cache(other) as cache:
-                if replace(cache.spec, layer=spec.layer) == spec:
-                    continue  # of another layer, as was asked for
                 differences = ", ".join(cache.spec.differences(spec))
         except SpaceliteError:
             continue  # `cache list` shows damaged files
