@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 from conftest import write_dataset
 from spacelite_cli.app import app
 from spacelite_cli.options import CACHE_DIR, with_cache_dir
