@@ -9,7 +9,12 @@ from spacelite.backbones.forward import (
     layer_means,
     plan_batches,
 )
-from spacelite.backbones.model import Backbone, forward_precision, resolve_device
+from spacelite.backbones.model import (
+    Backbone,
+    check_layer,
+    forward_precision,
+    resolve_device,
+)
 from spacelite.backbones.tokenizer import (
     SpecialIds,
     Tokenized,
@@ -31,6 +36,7 @@ __all__ = [
     "Tokenized",
     "Words",
     "check_budget",
+    "check_layer",
     "default_budget",
     "forward_precision",
     "from_ids",

@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
@@ -144,17 +145,20 @@ class Forward:
         Raises:
             SpaceliteError: Memory is too small for a single text.
         """
+        import torch
+
         listed = list(batches)
         workers, each = self._threads(len(listed) if sharing else MOST_WORKERS)
         # A GPU computes while Python waits for its results.
         starting, waiting = ("computing", "finishing") if each else ("launching", "computing")
+        begin = partial(torch.set_num_threads, each) if each else None
         stages = [
             Stage("preparing", self._prepared),
-            Stage(starting, self._started, workers, lambda: _use_threads(each)),
+            Stage(starting, self._started, workers, begin),
             Stage(waiting, _joined),
             Stage("finishing", lambda given: finish(*given), FINISHERS),
         ]
-        ahead = 2 * (workers + FINISHERS)
+        ahead = 2 * (workers + FINISHERS)  # batches on the way
         with _threads_restored:
             yield from pipeline.run(listed, stages, ahead=ahead, clock=self.clock)
 
@@ -274,13 +278,6 @@ def layer_means(layers: Sequence[torch.Tensor], masks: Array | torch.Tensor | No
         weights = (weights / weights.sum(dim=1, keepdim=True))[:, None]
         means = [torch.bmm(weights, states.float())[:, 0] for states in layers]
     return torch.stack(means, dim=1).to(torch.float16)
-
-
-def _use_threads(each: int) -> None:
-    if each:
-        import torch
-
-        torch.set_num_threads(each)
 
 
 class _ThreadsRestored:

@@ -56,6 +56,15 @@ def forward_precision(device: str) -> str:
     return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
 
 
+def check_layer(layer: int, layers: int, backbone: str) -> None:
+    """Raise SpaceliteError if a backbone with so many layers, the embedding layer included, has no
+    such layer."""
+    if not -layers <= layer < layers:
+        raise SpaceliteError(
+            f"layer={layer}: {backbone} has hidden states {-layers} to {layers - 1}", ["layer"]
+        )
+
+
 class HiddenStates(NamedTuple):
     """What the model returns for B texts of n tokens each, float32 on the backbone's device.
 
@@ -128,11 +137,7 @@ class Backbone:
         """Raise SpaceliteError if there is no such layer, or if two of them are the same."""
         seen: dict[int, int] = {}
         for layer in layers:
-            if not -self._depth <= layer < self._depth:
-                bounds = f"{-self._depth} to {self._depth - 1}"
-                raise SpaceliteError(
-                    f"layer={layer}: {self.name} has hidden states {bounds}", ["layer"]
-                )
+            check_layer(layer, self._depth, self.name)
             same = seen.setdefault(layer % self._depth, layer)
             if same != layer:
                 raise SpaceliteError(

@@ -78,8 +78,7 @@ class Run:
                 self._compute(written, tokens_per_batch)
             finally:
                 with self.clock.measure("writing"):
-                    # The first one last: the newest cache is the one that is trained on.
-                    for one in reversed(written):
+                    for one in written:
                         one.writers.commit()
 
     def _tokens(self, examples: Array) -> int:
@@ -141,8 +140,10 @@ class Run:
                     for one, taken in zip(written, each, strict=True):
                         if taken is not None:
                             one.computed(example, taken)
-                for one in reversed(written):  # as at the end
+                for one in written:
                     one.commit_at_times()
+            # Means are not computed any more once no file can hold them.
+            self.model.all_layers &= any(one.writers.layers is not None for one in written)
             for count, arrays in output.measured:
                 for one, array in zip(written, arrays, strict=True):
                     one.rounding.add(count, array)

@@ -237,7 +237,7 @@ def embed(
         finally:
             for path in left:
                 store.add_seconds(path, time.perf_counter() - locked)
-        if first not in left:  # the newest cache is the one that is trained on
+        if len(specs) > 1:  # the newest cache is the one that is trained on
             with suppress(OSError):
                 os.utime(first)
         return embedded(run)

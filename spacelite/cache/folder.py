@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from spacelite import files
+from spacelite import backbones, files
 from spacelite.cache import journal, layers, precision, reuse, store, texts, unknown
 from spacelite.cache.spec import FOLDER, embeddings_folder
 from spacelite.cache.split import spans
@@ -206,11 +206,8 @@ def at_layer(path: Path, layer: int) -> Path:
     """
     with store.Cache(path) as cache:
         spec, layers = cache.spec, 0 if cache.layers is None else cache.layers.layers
-    if layers and not -layers <= layer < layers:
-        raise SpaceliteError(
-            f"layer={layer}: {spec.backbone} has hidden states {-layers} to {layers - 1}",
-            ["layer"],
-        )
+    if layers:
+        backbones.check_layer(layer, layers, spec.backbone)
     # 6 and -1 are the same layer of a backbone with 7.
     for same in dict.fromkeys((layer, layer - layers, layer + layers)):
         other = path.with_name(replace(spec, layer=same).path(path.parent).name)

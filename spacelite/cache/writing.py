@@ -138,7 +138,7 @@ class Writing:
                 try:
                     other = self.target.path.with_name(f"{name}.h5")
                     source = stack.enter_context(
-                        Source(other, self.target.spec, with_layers=self.target.with_layers)
+                        Source(other, self.target.spec, with_layers=self.writers.layers is not None)
                     )
                 except SpaceliteError as error:
                     log.info("%s", error)
@@ -212,7 +212,6 @@ class Writing:
             raise SpaceliteError(f"{found}: leave layers=True out", ["layers"])
         log.warning("%s: the layer means are left out", found)
         self.writers.drop_layers()
-        self.target.with_layers = False
 
 
 def check_finite(rows: Array, stored: StoredType, whose: str) -> None:
