@@ -265,19 +265,19 @@ class _Pass:
         data, device = self._data.data, self._data.device
         split = open_train(data, list(self._configs.values()), device)
         unlike = dict.fromkeys(self._configs.values())
-        in_epochs = [config for config in unlike if config.in_epochs]
-        members = [Member(config, own) for config in in_epochs for own in weights]
+        is_iterative = [config for config in unlike if config.is_iterative]
+        members = [Member(config, own) for config in is_iterative for own in weights]
         logits: dict[HeadConfig, list[Array]] = {}
         if members:
             learned = train_weighted(
                 data, members, self._training, device=device, split=split,
                 on_progress=lambda done, total: on_progress("train", done, total),
             )  # fmt: skip
-            for number, config in enumerate(in_epochs):
+            for number, config in enumerate(is_iterative):
                 own = learned[number * len(weights) : (number + 1) * len(weights)]
                 logits[config] = [one.logits for one in own]
         for config in unlike:
-            if not config.in_epochs:
+            if not config.is_iterative:
                 fits = fit_on(
                     data, config, weights, self._training.class_weights, device=device, split=split
                 )

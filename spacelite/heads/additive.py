@@ -85,7 +85,7 @@ class AdditiveConfig(EnsembleConfig):
     @property
     def _without_effect(self) -> list[str]:
         """The settings that have no effect."""
-        epochs = [] if self.in_epochs else list(OF_EPOCHS)
+        epochs = [] if self.is_iterative else list(OF_EPOCHS)
         return epochs + ([] if self.reads_ngrams else ["max_ngram"])
 
     @property
@@ -96,13 +96,13 @@ class AdditiveConfig(EnsembleConfig):
     @property
     @override
     def name(self) -> str:
-        large = f" L={self.latent}" if self.in_epochs and self.latent != 3 else ""
+        large = f" L={self.latent}" if self.is_iterative and self.latent != 3 else ""
         return f"additive ({self.blocks}){large}"
 
     @property
     @override
     def description(self) -> str:
-        return super().description if self.in_epochs else self.name
+        return super().description if self.is_iterative else self.name
 
     @property
     def names(self) -> list[str]:
@@ -116,13 +116,13 @@ class AdditiveConfig(EnsembleConfig):
 
     @property
     @override
-    def in_epochs(self) -> bool:
+    def is_iterative(self) -> bool:
         return SPACE in self.names
 
     @property
     @override
     def start(self) -> HeadConfig | None:
-        if not self.in_epochs or not self.fitted_names:
+        if not self.is_iterative or not self.fitted_names:
             return None
         return AdditiveConfig(blocks="+".join(self.fitted_names), max_ngram=self.max_ngram)
 
@@ -158,7 +158,7 @@ class AdditiveHead(Head):
     @override
     def shapes(cls, config: Any, classes: int, width: int) -> Shapes:
         shapes: Shapes = {f"{name}.weight": (classes, width) for name in config.poolings}
-        if config.in_epochs:
+        if config.is_iterative:
             # What all layers together are wide does not tell how wide one is.
             own = ANY_OTHER if config.reads_layers else width
             shapes["concept_spaces"] = (classes, config.dimensions, own)
@@ -210,7 +210,7 @@ class AdditiveHead(Head):
     def numbers_per_token(cls, config: Any, classes: int, width: int) -> int:
         if config.reads_only_ids:
             return classes
-        return max(width, classes * int(config.dimensions) if config.in_epochs else 0)
+        return max(width, classes * int(config.dimensions) if config.is_iterative else 0)
 
     @classmethod
     @override

@@ -35,8 +35,8 @@ class HeadConfig(Config):
         return self.name
 
     @property
-    def in_epochs(self) -> bool:
-        """Whether the head is trained in epochs; others are fitted at once."""
+    def is_iterative(self) -> bool:
+        """Whether the head is trained in epochs; others are fitted directly."""
         return False
 
     @property
@@ -96,7 +96,7 @@ class TrainedHeadConfig(HeadConfig):
 
     @property
     @override
-    def in_epochs(self) -> bool:
+    def is_iterative(self) -> bool:
         return True
 
     @property

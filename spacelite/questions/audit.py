@@ -260,7 +260,7 @@ def audit_labels(
     if cache.task.name != SINGLE_LABEL.name:
         raise SpaceliteError("an audit needs data with one label per text")
     kind = heads.kind(config.kind)
-    if config.in_epochs or kind.not_additive(config) is not None or config.reads_layers:
+    if config.is_iterative or kind.not_additive(config) is not None or config.reads_layers:
         raise SpaceliteError(
             f"{config.name} is no head for an audit: choose tfidf, logreg on the mean, or additive "
             "with the blocks mean and ngrams",

@@ -210,9 +210,9 @@ def cross_validate(
     if weights is not None:
         seen = [own * weights for own in seen]
         _check_weighted(labels, seen)
-    in_epochs = [config for config in configs if config.in_epochs]
-    members = [Member(config, weights) for config in in_epochs for weights in seen]
-    at_once = [config for config in configs if not config.in_epochs]
+    is_iterative = [config for config in configs if config.is_iterative]
+    members = [Member(config, weights) for config in is_iterative for weights in seen]
+    at_once = [config for config in configs if not config.is_iterative]
     logits: dict[HeadConfig, list[Array]] = {}
     split = open_train(cache, configs, device)
     if members:
@@ -220,7 +220,7 @@ def cross_validate(
             cache, members, training, device=device, split=split,
             on_progress=lambda done, total: on_progress("train", done, total),
         )  # fmt: skip
-        for number, config in enumerate(in_epochs):
+        for number, config in enumerate(is_iterative):
             own = learned[number * len(seen) : (number + 1) * len(seen)]
             logits[config] = [each.logits for each in own]
     total, fitted = len(at_once) * len(seen), 0

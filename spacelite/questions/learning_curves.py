@@ -288,7 +288,7 @@ def learning_curve(
             config,
             own,
             of_validation(metric, cache.splits["validation"].labels, logits[number]),
-            np.array([1 if s == whole and not config.in_epochs else len(seeds) for s in sizes]),
+            np.array([1 if s == whole and not config.is_iterative else len(seeds) for s in sizes]),
         )
         for number, (config, own) in enumerate(zip(configs, figures, strict=True))
     ]

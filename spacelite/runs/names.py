@@ -91,7 +91,7 @@ def names_for(
     }
     taken = {name: run for run, name in names(runs_folder(cache_dir)).items()}
     for config, each in own.items():
-        fitted = training if config.in_epochs else training.for_fitting()
+        fitted = training if config.is_iterative else training.for_fitting()
         if taken.get(each, run := run_id(spec, config, fitted)) != run:
             check_free(runs_folder(cache_dir), each, run)
     return dict(own)

@@ -222,7 +222,9 @@ class RunRecord:
             )
         settings = read(dict[str, Any], _item(content, "settings"), "settings")
         head = _checked(heads.config_from(kind, settings))
-        training = _checked(_config_from(TrainingConfig if head.in_epochs else FitConfig, settings))
+        training = _checked(
+            _config_from(TrainingConfig if head.is_iterative else FitConfig, settings)
+        )
         spec = read(dict[str, Any], _item(content, "spec"), "spec")
         read(CacheSpec, spec, "spec")
         several = read(bool | None, content.get("multilabel"), "multilabel")

@@ -251,7 +251,7 @@ def save(
     """
     from safetensors.numpy import save
 
-    own: FitConfig = training if head.config.in_epochs else training.for_fitting()
+    own: FitConfig = training if head.config.is_iterative else training.for_fitting()
     task = task_of(cache.splits["train"].labels)
     run = run_id(cache.spec, head.config, own)
     folder = files.absolute(runs_folder(cache_dir) / run)

@@ -22,7 +22,7 @@ def assembled(
         fits: Fits the head or its start, unless that has been done.
         seconds: How long the epochs took.
     """
-    if not config.in_epochs:
+    if not config.is_iterative:
         fitted = fits.of(config)
         return TrainedHead(
             config,

@@ -148,8 +148,8 @@ class _Training:
         self.started = time.perf_counter()
         self.configs = list(configs)
         members = dict.fromkeys(member for config in configs for member in config.members)
-        in_epochs = [config for config in members if config.in_epochs]
-        epochs = training.epochs if in_epochs else 0
+        is_iterative = [config for config in members if config.is_iterative]
+        epochs = training.epochs if is_iterative else 0
         per_epoch = sum(data.splits[name].tokens for name in OF_EPOCH if name in data.splits)
         self.progress = Progress(on_progress, epochs * per_epoch + data.tokens)
         self.progress(0)  # reading a large cache takes a while
@@ -175,7 +175,7 @@ class _Training:
         self.optimizers: list[Adam] = []
         self.fits = Fits(self.splits, self.objective, training.class_weights, self.weights)
         initial = {}
-        for config in in_epochs:
+        for config in is_iterative:
             kind = heads.kind(config.kind).in_training()
             part = kind is not heads.kind(config.kind)  # of a head, which reads one layer
             width = self.splits["train"].width if part else input_width(config, data)
@@ -216,9 +216,9 @@ class _Training:
                 ].parameters or stack.head_parameters(row)
         spent = self._seconds()
         results = [assembled(config, self.by_head, self.fits, spent) for config in self.configs]
-        in_epochs = sum(config.in_epochs for config in self.configs)
+        is_iterative = sum(config.is_iterative for config in self.configs)
         for result in results:
-            result.heads_in_pass = in_epochs if result.config.in_epochs else 1
+            result.heads_in_pass = is_iterative if result.config.is_iterative else 1
         if self.search is not None:
             self._choose(self.search, results)
         self._final_metrics(results)

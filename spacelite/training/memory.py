@@ -132,7 +132,7 @@ def require(
     data: TrainingData, configs: Sequence[HeadConfig], training: TrainingConfig, device: str
 ) -> None:
     """Raise SpaceliteError if the heads need more memory than is free, before any is used."""
-    trained = [config for config in configs if config.in_epochs]
+    trained = [config for config in configs if config.is_iterative]
     reads_layers = any(config.reads_layers for config in configs)
     layers = data.layer_count() if reads_layers else 0
     one_pass = Pass.of(data, training, device, layers)

@@ -91,7 +91,7 @@ class Search:
         members = {
             each: [results[member] for head in each for member in head.members]
             for each in self.candidates
-            if each[0].in_epochs
+            if each[0].is_iterative
         }
         for own in members.values():
             if any(result.stopped is not None for result in own):
@@ -154,7 +154,7 @@ class Search:
         counts = [
             sum(entry["epoch"] > 0 for entry in results[head].history)
             for head in self.heads
-            if head.in_epochs
+            if head.is_iterative
         ]
         return sum(counts) / (len(counts) * training.epochs) if counts else None
 

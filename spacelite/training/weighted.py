@@ -157,7 +157,7 @@ def open_train(data: TrainingData, configs: Sequence[HeadConfig], device: str) -
 def _check(member: Member, examples: int) -> None:
     """Raise SpaceliteError if a member cannot be trained in this way."""
     settings.check(member.config)
-    if not member.config.in_epochs:
+    if not member.config.is_iterative:
         raise SpaceliteError(f"{member.config.name} is not trained in epochs: fit it")
     require_weights(np.asarray(member.weights), examples)
 

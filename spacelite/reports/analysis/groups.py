@@ -51,7 +51,7 @@ class System:
     @property
     def fixed(self) -> bool:
         """Whether it is fitted at once (logreg): no seed and no epochs."""
-        return not self.runs[0].head.in_epochs
+        return not self.runs[0].head.is_iterative
 
     @property
     def is_baseline(self) -> bool:
@@ -121,7 +121,7 @@ def grouped(runs: Sequence[Run], named: Sequence[RunRecord] = ()) -> list[Group]
     groups = []
     for members in together.values():
         # A head that is fitted at once lacks the settings that describe the group.
-        members.sort(key=lambda run: not run.head.in_epochs)
+        members.sort(key=lambda run: not run.head.is_iterative)
         groups += [_own_group(members, alone), *_transfer_groups(members, alone)]
     return _with_titles(groups)
 
