@@ -99,8 +99,14 @@ def setting(
     always: bool = False,
     tuned: bool = False,
     symbol: str | None = None,
+    search: Sequence[Any] = (),
+    auto: bool = False,
+    option: str | None = None,
+    metavar: str | None = None,
+    help: str | None = None,
+    help_default: str | None = None,
 ) -> Any:
-    """A field of a config.
+    """A field of a config: all that there is to say about a setting.
 
     Args:
         default: Default value. It must never change, since older runs are read with it.
@@ -111,8 +117,26 @@ def setting(
         tuned: Whether its value is usually chosen on validation. Reports treat systems that differ
             only in such settings as a sweep of one system.
         symbol: Symbol of the setting in tables. Default: its name.
+        search: The values that a search tries where none is given.
+        auto: Whether "auto" stands for a value that is chosen later.
+        option: Name of the command-line option. Default: the setting's.
+        metavar: What stands for a value in the option's help.
+        help: The option's help. In braces, `{monitor}`: another setting, whose option it shows.
+        help_default: The default as help shows it.
     """
-    metadata = {"check": check, "words": words, "always": always, "tuned": tuned, "symbol": symbol}
+    metadata = {
+        "check": check,
+        "words": words,
+        "always": always,
+        "tuned": tuned,
+        "symbol": symbol,
+        "search": tuple(search),
+        "auto": auto,
+        "option": option,
+        "metavar": metavar,
+        "help": help,
+        "help_default": help_default,
+    }
     return field(default=default, metadata=metadata)
 
 

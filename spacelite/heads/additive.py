@@ -65,8 +65,27 @@ class AdditiveConfig(EnsembleConfig):
     inter: ClassVar[float] = 0.0
     intra: ClassVar[float] = 0.0
 
-    blocks: str = setting("layers+ngrams", check=known_blocks)
-    max_ngram: int = setting(2, check=whole_number(2, LONGEST), words="up to {}-grams", tuned=True)
+    blocks: str = setting(
+        "layers+ngrams",
+        check=known_blocks,
+        search=(
+            "mean",
+            "layers",
+            "ngrams",
+            "mean+ngrams",
+            "layers+ngrams",
+            "layers+ngrams+space",
+        ),
+        help="What additive heads add up, joined by +: layers, mean, ngrams, space; several "
+        "combinations: a comma list.",
+    )
+    max_ngram: int = setting(
+        2,
+        check=whole_number(2, LONGEST),
+        words="up to {}-grams",
+        tuned=True,
+        help="Tokens of the longest n-grams of the block ngrams: 2 or 3.",
+    )
     latent: int = setting(3, check=whole_number(1, LARGEST_LATENT), tuned=True, symbol="L")
 
     def __post_init__(self) -> None:

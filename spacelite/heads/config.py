@@ -88,10 +88,25 @@ class TrainedHeadConfig(HeadConfig):
 
     seed: int = setting(0, check=whole_number(0, LARGEST_SEED))
     learning_rate: float = setting(
-        2e-4, check=positive, words="learning rate {:g}", always=True, tuned=True
+        2e-4,
+        check=positive,
+        words="learning rate {:g}",
+        always=True,
+        tuned=True,
+        search=(5e-4, 2e-3, 5e-3),
+        auto=True,
+        option="lr",
+        help="Learning rate(s); auto means 0.001.",
+        help_default="2e-4",
     )
     weight_decay: float = setting(
-        0.01, check=non_negative, words="weight decay {:g}", always=True, tuned=True
+        0.01,
+        check=non_negative,
+        words="weight decay {:g}",
+        always=True,
+        tuned=True,
+        search=(0.0, 0.01),
+        help="Adam's L2 weight decay(s).",
     )
 
     @property
@@ -115,7 +130,14 @@ class EnsembleConfig(TrainedHeadConfig):
             so that ensembles of different seeds have no member in common.
     """
 
-    ensemble: int = setting(1, check=whole_number(1, 1000), words="ensemble of {}", tuned=True)
+    ensemble: int = setting(
+        1,
+        check=whole_number(1, 1000),
+        words="ensemble of {}",
+        tuned=True,
+        help="Member(s) of a head with concept spaces: heads with different seeds whose logits "
+        "are averaged.",
+    )
 
     @property
     @override

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spacelite.heads import lbfgs
-from spacelite.settings import positive
+from spacelite.settings import positive, setting
 from spacelite.tasks.base import Problem
 
 AUTO = "auto"  # C is chosen by cross-validation
@@ -45,6 +45,21 @@ def sparse(starts: Array, columns: Array, values: Array, width: int) -> Any:
 def number_or_auto(value: object) -> str | None:
     """Check of a setting: a positive number, or `auto`."""
     return None if value == AUTO or positive(value) is None else "give a number above 0, or auto"
+
+
+def strength(default: float | str) -> Any:
+    """The setting C of a head."""
+    return setting(
+        default,
+        check=number_or_auto,
+        words="C {}",
+        tuned=True,
+        auto=True,
+        metavar="<float|auto>",
+        help="Strength(s) of the L2 penalty of logreg and tfidf: the smaller, the stronger; auto: "
+        "chosen by cross-validation on train.",
+        help_default="auto",
+    )
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,6 @@ from spacelite.heads.examples import Examples, Fitted
 from spacelite.heads.linear import LinearHead
 from spacelite.heads.pooled import PooledConfig
 from spacelite.lazy import torch
-from spacelite.settings import setting
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +44,7 @@ class LogregConfig(PooledConfig):
     kind: ClassVar[str] = "logreg"
     is_baseline: ClassVar[bool] = True
 
-    C: float | str = setting(1.0, check=logistic.number_or_auto, words="C {}", tuned=True)
+    C: float | str = logistic.strength(1.0)
 
     @override
     def settings(self) -> dict[str, Any]:

@@ -23,7 +23,12 @@ class PooledConfig(HeadConfig):
         pooling: How the example's tokens become that vector, one of POOLINGS.
     """
 
-    pooling: str = setting("first", check=known_pooling)
+    pooling: str = setting(
+        "first",
+        check=known_pooling,
+        help="Pooling(s) of the baselines: first, last, mean, pooler or layers.",
+        help_default="first; last where the tokenizer pads on the left",
+    )
 
     @property
     @override

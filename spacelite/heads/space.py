@@ -47,9 +47,16 @@ class SpaceConfig(EnsembleConfig):
     """
 
     kind: ClassVar[str] = "space"
-    latent: int = setting(3, check=whole_number(1, LARGEST_LATENT), tuned=True, symbol="L")
-    inter: float = setting(0.0, check=non_negative)
-    intra: float = setting(0.0, check=non_negative)
+    latent: int = setting(
+        3,
+        check=whole_number(1, LARGEST_LATENT),
+        tuned=True,
+        symbol="L",
+        search=(3, 16, 32),
+        help="Dimension(s) of a concept space.",
+    )
+    inter: float = setting(0.0, check=non_negative, help="Weight(s) of the inter-space loss.")
+    intra: float = setting(0.0, check=non_negative, help="Weight(s) of the intra-space loss.")
 
     @property
     def dimensions(self) -> int:

@@ -17,7 +17,6 @@ from spacelite.heads.examples import Examples, Fitted
 from spacelite.heads.ids import IdHead, ngram_logits
 from spacelite.heads.ngrams import NGrams
 from spacelite.lazy import torch
-from spacelite.settings import setting
 
 STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)  # values of C among which `auto` chooses
 
@@ -36,7 +35,7 @@ class TfidfConfig(HeadConfig):
     kind: ClassVar[str] = "tfidf"
     is_baseline: ClassVar[bool] = True
 
-    C: float | str = setting(logistic.AUTO, check=logistic.number_or_auto, words="C {}", tuned=True)
+    C: float | str = logistic.strength(logistic.AUTO)
 
 
 class TfidfHead(IdHead):

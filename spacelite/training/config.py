@@ -45,13 +45,29 @@ class FitConfig(Config):
     )  # fmt: skip
 
     class_weights: str = setting(
-        "none", check=one_of(*CLASS_WEIGHTS), words="{} class weights", tuned=True
+        "none",
+        check=one_of(*CLASS_WEIGHTS),
+        words="{} class weights",
+        tuned=True,
+        help="Weights of the classes in the loss: none or balanced.",
     )
     # Not `tuned`: figures on validation with and without a threshold chosen there do not compare.
-    threshold: str | None = setting(None, check=optional(is_criterion), words="threshold for {}")
-
+    threshold: str | None = setting(
+        None,
+        check=optional(is_criterion),
+        words="threshold for {}",
+        help="Choose each head's decision threshold on validation for f1 (macro F1) or accuracy, "
+        "where a text has one of two labels or any number of labels.",
+        help_default="the most probable label, or those above one half",
+    )
     sample_weight: str | None = setting(
-        None, check=optional(_is_text), words="weights: {}", symbol="weights:"
+        None,
+        check=optional(_is_text),
+        words="weights: {}",
+        symbol="weights:",
+        option="sample_weight_column",
+        help="Column with the weight of each training example in the losses: the data that were "
+        "embedded are read again.",
     )
 
     @override
@@ -81,15 +97,50 @@ class TrainingConfig(FitConfig):
         monitor: Validation metric that `patience` watches.
     """
 
-    epochs: int = setting(15, check=whole_number(1), tuned=True)
-    batch_size: int = setting(256, check=whole_number(1), words="batch {}", always=True, tuned=True)
-    data_seed: int = setting(0, check=whole_number(0, LARGEST_SEED), words="data seed {}")
-    schedule: str = setting("constant", check=one_of(*SCHEDULES), words="{} schedule", tuned=True)
+    epochs: int = setting(
+        15,
+        check=whole_number(1),
+        tuned=True,
+        auto=True,
+        metavar="<int|auto>",
+        help="Passes over the training split; auto for 600 updates, in 15 to 300 passes.",
+    )
+    batch_size: int = setting(
+        256,
+        check=whole_number(1),
+        words="batch {}",
+        always=True,
+        tuned=True,
+        auto=True,
+        metavar="<int|auto>",
+        help="Examples per batch; auto for a twentieth of the training examples, 16 to 256.",
+    )
+    data_seed: int = setting(
+        0,
+        check=whole_number(0, LARGEST_SEED),
+        words="data seed {}",
+        help="Seed of the order of the examples.",
+    )
+    schedule: str = setting(
+        "constant",
+        check=one_of(*SCHEDULES),
+        words="{} schedule",
+        tuned=True,
+        help="Schedule of the learning rate: constant or cosine.",
+    )
     clip_norm: float | None = setting(
-        None, check=optional(positive), words="gradients clipped at {:g}", tuned=True
+        None,
+        check=optional(positive),
+        words="gradients clipped at {:g}",
+        tuned=True,
+        help="Clip a head's gradient to this norm.",
     )
     patience: int | None = setting(
-        None, check=optional(whole_number(1)), words="patience {}", tuned=True
+        None,
+        check=optional(whole_number(1)),
+        words="patience {}",
+        tuned=True,
+        help="Stop a head after this many epochs without a better {monitor}.",
     )
     monitor: str = setting(
         "f1_macro",
@@ -97,6 +148,7 @@ class TrainingConfig(FitConfig):
         words="best {}",
         always=True,
         tuned=True,
+        help="Validation metric that {patience} watches and {search} compares.",
     )
 
     @override
