@@ -13,7 +13,7 @@ from . import console, tables
 from .options import CACHE_DIR, CacheDir, CacheName, Device, Json
 
 if TYPE_CHECKING:
-    from spacelite.questions.audit import Finding
+    from spacelite.studies.audit import Finding
 
 
 def audit(

@@ -17,9 +17,9 @@ from .options import CACHE_DIR, CacheDir, Json, RunBackbone, with_cache_dir
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from spacelite.document import Line, Table
     from spacelite.reports.analysis.content import Findings, Part
     from spacelite.reports.analysis.rows import Section
-    from spacelite.reports.document.blocks import Line, Table
 
 TERMINAL = "terminal"  # the one format that only the command line has
 LEAST_NAME = 14  # columns for the names of systems

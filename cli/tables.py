@@ -13,7 +13,7 @@ LEAST_ROOM = 24  # characters of a line of text, even if the table gets too wide
 if TYPE_CHECKING:
     from rich.text import Text as RichText
 
-    from spacelite.reports.document.blocks import Cell, Table
+    from spacelite.document import Cell, Table
 
 
 def show(table: Table, *, ruled: bool = True) -> None:

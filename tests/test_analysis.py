@@ -18,6 +18,7 @@ from spacelite import files, heads, inference, runs
 from spacelite.backbones.words import Words
 from spacelite.cache import Cache, embed
 from spacelite.cache.journal import Writer
+from spacelite.document import Table
 from spacelite.inference.cached import cached_example
 from spacelite.metrics.significance import Difference
 from spacelite.reports.analysis import comparisons, content, groups
@@ -25,7 +26,6 @@ from spacelite.reports.analysis.comparisons import Curve
 from spacelite.reports.analysis.differences import Comparison
 from spacelite.reports.analysis.rows import MeanStd
 from spacelite.reports.document import wording
-from spacelite.reports.document.blocks import Table
 from spacelite.reports.document.sections import report_blocks
 from spacelite.reports.render import forms
 from spacelite.tasks import MULTI_LABEL

@@ -7,10 +7,10 @@ import pytest
 from conftest import texts
 
 import spacelite
-from spacelite.questions import answers
-from spacelite.questions.audit import Audit
-from spacelite.questions.cross_validation import CrossValidation
 from spacelite.reports.document import audit, cross_validation
+from spacelite.studies import answers
+from spacelite.studies.audit import Audit
+from spacelite.studies.cross_validation import CrossValidation
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,9 @@ COMMANDS = sorted((ROOT / "cli").glob("*.py"))
 
 # Data flows one way: a package imports only from those before it. Not all of them need exist.
 PACKAGES = [
-    "visible", "errors", "types", "files", "settings", "progress", "lazy", "pipeline", "hub",
+    "visible", "errors", "document", "types", "files", "settings", "progress", "lazy", "pipeline", "hub",
     "metrics", "tasks", "data", "backbones", "heads", "cache", "training", "runs", "inference",
-    "questions", "studies", "paper",
+    "studies", "paper",
     "reports/analysis", "reports/document", "reports/render", "reports",
     "export", "api", "estimators", "__init__",
 ]  # fmt: skip
@@ -29,7 +29,7 @@ GATEWAYS = {
     "huggingface_hub": ["hub"],
     "transformers": ["backbones"],
     "tokenizers": ["backbones"],
-    "sklearn": ["data", "heads", "questions", "studies", "estimators"],
+    "sklearn": ["data", "heads", "studies", "estimators"],
     "scipy": ["metrics", "heads", "estimators"],
     "matplotlib": ["reports/render"],
     "plotly": ["reports/render"],

@@ -14,8 +14,8 @@ import spacelite
 from spacelite import heads
 from spacelite.cache import Cache
 from spacelite.heads.examples import Tokens
-from spacelite.questions.audit import audit_labels, conflicts, suspects
-from spacelite.questions.folds import folds
+from spacelite.studies.audit import audit_labels, conflicts, suspects
+from spacelite.studies.folds import folds
 from spacelite.training.weighted import fit_on
 
 GOOD, BAD = ("great", "loved", "fine", "well"), ("dull", "hated", "slow", "awful")

@@ -19,8 +19,8 @@ import spacelite
 from spacelite import heads
 from spacelite.cache import Cache, embed
 from spacelite.metrics.significance import resampled
-from spacelite.questions import cross_validate
-from spacelite.questions.folds import folds
+from spacelite.studies import cross_validate
+from spacelite.studies.folds import folds
 from spacelite.training import TrainingConfig
 from spacelite.training.weighted import Member, train_weighted
 

@@ -24,10 +24,10 @@ from spacelite import heads
 from spacelite.cache.dtypes import DTYPES, StoredType
 from spacelite.data.known import KNOWN, KnownDataset
 from spacelite.data.splits import Split
+from spacelite.document import Table
 from spacelite.heads import Pooling, TokenHead, TrainedHeadConfig
 from spacelite.heads.pooling import POOLINGS
 from spacelite.metrics.scores import METRICS, Metric
-from spacelite.reports.document.blocks import Table
 from spacelite.reports.document.sections import report_blocks
 from spacelite.reports.render.forms import FORMS, Form
 from spacelite.training import batches

@@ -13,7 +13,7 @@ from conftest import NASTY_LABELS, refusal
 from markdown_it import MarkdownIt
 from test_cli import spacelite
 
-from spacelite.reports.document.blocks import Cell, Line, Table
+from spacelite.document import Cell, Line, Table
 from spacelite.reports.document.sections import report_blocks
 from spacelite.reports.render import forms, fragment, latex, markdown, page, plain, plots
 

@@ -20,9 +20,9 @@ from spacelite.api import EmbeddedDataset
 from spacelite.cache import Cache
 from spacelite.heads import blocks
 from spacelite.metrics.scores import METRICS
-from spacelite.questions import subsets
-from spacelite.questions.learning_curves import Curve, System, of_validation
 from spacelite.reports.document import learning_curve as document
+from spacelite.studies import subsets
+from spacelite.studies.learning_curves import Curve, System, of_validation
 from spacelite.tasks import SINGLE_LABEL
 from spacelite.training import TrainingConfig, loop
 from spacelite.training.stream import ArrayData

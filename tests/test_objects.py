@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 import spacelite
 from spacelite.backbones import shared
-from spacelite.reports.document.blocks import Mistakes, Table
+from spacelite.document import Mistakes, Table
 from spacelite.reports.render import plain
 from spacelite.visible import visible
 

@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 import spacelite
 from spacelite import SpaceliteError, inference
-from spacelite.reports.document.blocks import Cell, Line, Table
+from spacelite.document import Cell, Line, Table
 from spacelite.visible import HOSTILE, json_escaped, shortened, visible
 
 TITLE = "\x1b]0;hacked\x07"  # sets the title of a terminal
@@ -378,7 +378,7 @@ def test_an_ascii_only_terminal_gets_question_marks_and_no_error(run, tmp_path):
 
 
 def test_pages_hold_no_control_characters(tmp_path):
-    from spacelite.reports.document.blocks import Cell, Heading, Line, Table
+    from spacelite.document import Cell, Heading, Line, Table
     from spacelite.reports.render import page
 
     bad = "a\x1b[31m\x07\u202e"

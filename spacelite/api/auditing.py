@@ -11,15 +11,15 @@ from spacelite.api.arguments import FILE, NAME, checked
 from spacelite.api.embedding import CACHE_DIR, find_cache
 from spacelite.api.results import CACHE, EmbeddedDataset
 from spacelite.data.writers import csv_lines
+from spacelite.document import Bullets
 from spacelite.errors import SpaceliteError
 from spacelite.progress import Progress, reporting
 from spacelite.reports.document.audit import audit_summary, findings_table, groups_table
-from spacelite.reports.document.blocks import Bullets
 from spacelite.reports.render import fragment, plain
 
 if TYPE_CHECKING:
-    from spacelite.questions import Audit
-    from spacelite.questions.audit import Finding
+    from spacelite.studies import Audit
+    from spacelite.studies.audit import Finding
 
 SHOWN = 20  # findings in the printed form
 COLUMNS = ("index", "file", "row", "label", "suggested", "probability", "own", "words", "text")
@@ -113,7 +113,7 @@ def audit(
             a label for so many folds.
     """
     from spacelite.backbones import resolve_device
-    from spacelite.questions import answers, audit_labels
+    from spacelite.studies import answers, audit_labels
 
     configs = {
         "additive": heads.config("additive", blocks="mean+ngrams"),

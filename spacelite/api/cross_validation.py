@@ -18,16 +18,16 @@ from spacelite.api.presets import preset as preset_settings
 from spacelite.api.results import CACHE, EmbeddedDataset
 from spacelite.cache import texts
 from spacelite.data.writers import csv_lines
+from spacelite.document import Bullets
 from spacelite.errors import SpaceliteError
 from spacelite.metrics.scores import METRICS
 from spacelite.progress import Progress, reporting
-from spacelite.reports.document.blocks import Bullets
 from spacelite.reports.document.cross_validation import summary, table
 from spacelite.reports.render import fragment, plain
 
 if TYPE_CHECKING:
-    from spacelite.questions import CrossValidation
-    from spacelite.reports.document.blocks import Table
+    from spacelite.document import Table
+    from spacelite.studies import CrossValidation
 
 log = logging.getLogger(__name__)
 
@@ -200,8 +200,8 @@ def cross_validate(
     from spacelite.api.choosing import chosen_heads
     from spacelite.backbones import resolve_device
     from spacelite.heads.grid import listed
-    from spacelite.questions import answers
-    from spacelite.questions import cross_validate as cross_validated
+    from spacelite.studies import answers
+    from spacelite.studies import cross_validate as cross_validated
 
     given: dict[str, Any] = {
         "head": head, "latent": latent, "learning_rate": learning_rate,

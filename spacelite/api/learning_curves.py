@@ -18,18 +18,17 @@ from spacelite.api.embedding import CACHE_DIR, find_cache
 from spacelite.api.presets import preset as preset_settings
 from spacelite.api.results import CACHE, EmbeddedDataset
 from spacelite.data.writers import csv_lines
+from spacelite.document import Bullets
 from spacelite.errors import SpaceliteError
 from spacelite.metrics.scores import METRICS
 from spacelite.progress import Progress, reporting
-from spacelite.reports.document.blocks import Bullets
 from spacelite.reports.document.learning_curve import chart, summary, table
 from spacelite.reports.render import characters, charts, fragment, plain
 
 if TYPE_CHECKING:
     from spacelite.cache import Cache
-    from spacelite.questions import Curve
-    from spacelite.reports.document.blocks import Table
-    from spacelite.reports.document.chart import Chart
+    from spacelite.document import Chart, Table
+    from spacelite.studies import Curve
 
 log = logging.getLogger(__name__)
 
@@ -208,10 +207,10 @@ def learning_curve(
     from spacelite.api.choosing import chosen_heads
     from spacelite.backbones import resolve_device
     from spacelite.heads.grid import listed, seed_list
-    from spacelite.questions import answers
-    from spacelite.questions import learning_curve as measured
-    from spacelite.questions.learning_curves import require_metric
-    from spacelite.questions.subsets import checked_sizes, default_sizes
+    from spacelite.studies import answers
+    from spacelite.studies import learning_curve as measured
+    from spacelite.studies.learning_curves import require_metric
+    from spacelite.studies.subsets import checked_sizes, default_sizes
     from spacelite.training import TrainingConfig
 
     own = {

@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, overload
 
 from spacelite.api.arguments import NAME, checked
+from spacelite.document import Table
 from spacelite.errors import SpaceliteError
 from spacelite.metrics.scores import METRICS
 from spacelite.metrics.thresholds import OPTIMISTIC
-from spacelite.reports.document.blocks import Table
 from spacelite.reports.document.runs_table import runs_table, short_id
 from spacelite.reports.render import fragment, plain
 from spacelite.runs import figure

@@ -27,11 +27,10 @@ from spacelite.cache import (
     unknown,
 )
 from spacelite.cache import folder as caches
+from spacelite.document import Cell, Line, Paragraph, Table, decimals
 from spacelite.inference import Explanation
 from spacelite.metrics import thresholds
 from spacelite.metrics.scores import METRICS
-from spacelite.reports.document.blocks import Cell, Line, Paragraph, Table
-from spacelite.reports.document.wording import decimals
 from spacelite.reports.render import explained, forms, fragment, plain
 from spacelite.runs import Run, RunRecord, TransferRecord, figure
 from spacelite.visible import shortened, visible

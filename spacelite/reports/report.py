@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from spacelite.document import Block
 from spacelite.reports.analysis import content
 from spacelite.reports.analysis.content import Findings
-from spacelite.reports.document.blocks import Block
 from spacelite.reports.document.sections import report_blocks
 from spacelite.reports.render import forms, fragment
 from spacelite.runs import Run

@@ -24,8 +24,8 @@ from sklearn.preprocessing import StandardScaler
 
 from spacelite import heads
 from spacelite.cache import Cache
-from spacelite.questions import cross_validate
-from spacelite.questions.folds import folds
+from spacelite.studies import cross_validate
+from spacelite.studies.folds import folds
 from spacelite.training import TrainingConfig
 from spacelite.training.batches import TokenSplit
 from spacelite.training.weighted import Member, train_weighted

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from spacelite.errors import SpaceliteError
-from spacelite.questions import answers
-from spacelite.questions.answers import Answer
 from spacelite.reports.analysis import comparisons as analysis
 from spacelite.reports.analysis import (
     data_notes,
@@ -23,6 +21,8 @@ from spacelite.reports.analysis.comparisons import Analysis
 from spacelite.reports.analysis.examples import Examples
 from spacelite.reports.analysis.rows import Section
 from spacelite.runs import Run
+from spacelite.studies import answers
+from spacelite.studies.answers import Answer
 
 SPLITS = ("train", "validation")  # that a report can show beside its own
 

@@ -6,12 +6,12 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from spacelite.document import Block, Bullets, Heading, Plot
 from spacelite.errors import one_line
-from spacelite.questions.answers import Answer
 from spacelite.reports.document import learning_curve
 from spacelite.reports.document.audit import audit_summary, findings_table, groups_table
-from spacelite.reports.document.blocks import Block, Bullets, Heading, Plot
 from spacelite.reports.document.cross_validation import summary, table
+from spacelite.studies.answers import Answer
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ def answer_blocks(answers: Sequence[Answer], number: int) -> list[Block]:
 
 
 def _cross_validation(answer: Answer, number: int) -> list[Block]:
-    from spacelite.questions import CrossValidation  # torch, which other reports do not need
+    from spacelite.studies import CrossValidation  # torch, which other reports do not need
 
     found = CrossValidation.from_json(answer.content)
     caption = "Figures on held-out folds, mean ± standard deviation"
@@ -52,7 +52,7 @@ def _cross_validation(answer: Answer, number: int) -> list[Block]:
 
 
 def _learning_curve(answer: Answer, number: int) -> list[Block]:
-    from spacelite.questions import Curve
+    from spacelite.studies import Curve
 
     found = Curve.from_json(answer.content)
     drawn = learning_curve.chart(found)
@@ -65,7 +65,7 @@ def _learning_curve(answer: Answer, number: int) -> list[Block]:
 
 
 def _audit(answer: Answer, number: int) -> list[Block]:
-    from spacelite.questions import Audit
+    from spacelite.studies import Audit
 
     found = Audit.from_json(answer.content)
     blocks: list[Block] = [Heading(2, "Labels that are probably wrong")]

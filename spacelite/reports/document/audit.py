@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from spacelite.reports.document.blocks import Cell, Line, Table
+from spacelite.document import Cell, Line, Table
 
 if TYPE_CHECKING:
-    from spacelite.questions import Audit
+    from spacelite.studies import Audit
 
 MOST_GROUPS, MOST_MEMBERS = 5, 4  # groups of near-duplicates, and members of one, that are listed
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from spacelite.document import Cell, Line, Table, decimals, one_place, p_value
 from spacelite.metrics.scores import METRICS
-from spacelite.reports.document import wording
-from spacelite.reports.document.blocks import Cell, Line, Table
 
 if TYPE_CHECKING:
-    from spacelite.questions.cross_validation import CrossValidation, System
+    from spacelite.studies.cross_validation import CrossValidation, System
 
 SHOWN = ("accuracy", "f1_macro", "ce")
 
@@ -22,8 +21,8 @@ def table(found: CrossValidation) -> Table:
         cells = [Cell(name)]
         for metric in SHOWN:
             mean, deviation = system.mean(metric), system.deviation(metric)
-            spread = "" if metric == "ce" else f"± {wording.decimals(deviation, 3)}"
-            cells.append(Cell(wording.decimals(mean, 3), spread))
+            spread = "" if metric == "ce" else f"± {decimals(deviation, 3)}"
+            cells.append(Cell(decimals(mean, 3), spread))
         if baseline is not None:
             cells.append(Cell("–" if system is baseline else _points(found, system, baseline)))
         lines.append(Line(cells))
@@ -54,9 +53,9 @@ def summary(found: CrossValidation) -> list[str]:
     if baseline is None or head is None:
         return said
     difference, p = found.difference(head, baseline)
-    low, high = (wording.one_place(100 * end) for end in difference.interval)
+    low, high = (one_place(100 * end) for end in difference.interval)
     name, other = found.name_of(head), found.name_of(baseline)
-    points = wording.one_place(100 * abs(difference.value))
+    points = one_place(100 * abs(difference.value))
     which = "the best head" if len(found.systems) > 2 else "the head"
     if p < 0.05:
         verb = "beats" if difference.value > 0 else "is worse than"
@@ -70,7 +69,7 @@ def summary(found: CrossValidation) -> list[str]:
             "accuracy, which may be chance"
         )
     said.append(
-        f"{verdict} (95% interval {low} to {high}, {wording.p_value(p)}; corrected resampled "
+        f"{verdict} (95% interval {low} to {high}, {p_value(p)}; corrected resampled "
         "t-test of Nadeau and Bengio, which allows for the overlap of training sets)."
     )
     tried = sum(not one.head.is_baseline for one in found.systems)
@@ -84,7 +83,5 @@ def summary(found: CrossValidation) -> list[str]:
 
 def _points(found: CrossValidation, first: System, second: System) -> str:
     difference, _ = found.difference(first, second)
-    value, low, high = (
-        wording.one_place(100 * each) for each in (difference.value, *difference.interval)
-    )
+    value, low, high = (one_place(100 * each) for each in (difference.value, *difference.interval))
     return f"{value} ({low} to {high})"

@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from spacelite.document import Cell, Chart, Line, Series, Table, decimals, one_place, p_value
 from spacelite.metrics.power_law import FEWEST_SIZES
 from spacelite.metrics.scores import METRICS
-from spacelite.reports.document import wording
-from spacelite.reports.document.blocks import Cell, Line, Table
-from spacelite.reports.document.chart import Chart, Series
 
 if TYPE_CHECKING:
     from spacelite.metrics.power_law import Extrapolation
-    from spacelite.questions.learning_curves import Curve, System
+    from spacelite.studies.learning_curves import Curve, System
 
 HARDLY = 0.005  # a gain that is at most this large is not worth twice the labels
 ROUNDED = 0.0005  # what is shown as 0.0 points
@@ -60,9 +58,9 @@ def table(found: Curve) -> Table:
         for system in named.values():
             mean = float(system.mean(metric)[number])
             deviation = float(system.deviation(metric)[number])
-            spread = "" if math.isnan(deviation) else f"± {wording.decimals(deviation, 3)}"
+            spread = "" if math.isnan(deviation) else f"± {decimals(deviation, 3)}"
             known = not math.isnan(mean)
-            cells.append(Cell(wording.decimals(mean, 3) if known else "–", spread if known else ""))
+            cells.append(Cell(decimals(mean, 3) if known else "–", spread if known else ""))
         lines.append(Line(cells))
     ahead = [_ahead(found, name, system) for name, system in named.items()]
     if any(value != "–" for value in ahead):
@@ -77,7 +75,7 @@ def _ahead(found: Curve, name: str, system: System) -> str:
     of = found.extrapolations[name]
     if of is None or not followed(of):
         return "–"
-    return wording.decimals(float(system.mean(found.metric)[-1]) + of.gain.value, 3)
+    return decimals(float(system.mean(found.metric)[-1]) + of.gain.value, 3)
 
 
 def followed(of: Extrapolation) -> bool:
@@ -122,25 +120,25 @@ def _worth(found: Curve, name: str, system: System) -> str:
         )
     if not followed(of):
         return (
-            f"The figures of {name} do not follow a power law ({wording.p_value(of.p)}), so "
+            f"The figures of {name} do not follow a power law ({p_value(of.p)}), so "
             "nothing is extrapolated from them: what more labels would be worth remains open."
         )
     what = METRICS[found.metric].in_words
     now = float(system.mean(found.metric)[-1])
     low, high = of.gain.interval
-    step = f"{wording.decimals(now, 3)} → {wording.decimals(now + of.gain.value, 3)}, extrapolated"
-    about = f"about {wording.one_place(100 * of.gain.value)} points of {what}"
+    step = f"{decimals(now, 3)} → {decimals(now + of.gain.value, 3)}, extrapolated"
+    about = f"about {one_place(100 * of.gain.value)} points of {what}"
     if math.isnan(low):
         return (
             f"{twice} would be worth {about} to {name}: {step}. With fewer than 3 seeds there is "
             "no telling how sure this is."
         )
-    within = f"(95% interval {wording.one_place(100 * low)} to {wording.one_place(100 * high)})"
+    within = f"(95% interval {one_place(100 * low)} to {one_place(100 * high)})"
     if high <= HARDLY:
         return f"{twice} would hardly help {name}: {about} {within}, {step}."
     if low < ROUNDED:
         return (
-            f"{twice} may be worth nothing to {name}, or up to {wording.one_place(100 * high)} "
+            f"{twice} may be worth nothing to {name}, or up to {one_place(100 * high)} "
             f"points of {what}: {about} {within}, {step}."
         )
     return f"{twice} would be worth {about} {within} to {name}: {step}."
@@ -164,7 +162,7 @@ def _falls(found: Curve, name: str, system: System) -> list[str]:
             first, second = found.sizes[number : number + 2]
             return [
                 f"From {first:,} to {second:,} examples, {name} got worse by "
-                f"{wording.one_place(100 * fall)} points: that more labels never hurt, as the "
+                f"{one_place(100 * fall)} points: that more labels never hurt, as the "
                 "extrapolation assumes, is not sure here."
             ]
     return []
@@ -179,7 +177,7 @@ def _last_step(found: Curve, name: str, system: System, what: str) -> list[str]:
     verb = "brought" if gain >= 0 else "cost"
     return [
         f"The last step measured, from {first:,} to {second:,} examples, {verb} it "
-        f"{wording.one_place(abs(gain))} points."
+        f"{one_place(abs(gain))} points."
     ]
 
 
@@ -188,7 +186,7 @@ def _better_baseline(found: Curve, name: str, system: System) -> list[str]:
     if best is system:
         return []
     other = next(own for own, each in found.named.items() if each is best)
-    figures = [wording.decimals(float(each.mean(found.metric)[-1]), 3) for each in (best, system)]
+    figures = [decimals(float(each.mean(found.metric)[-1]), 3) for each in (best, system)]
     return [
         f"{other}, a baseline, is better than {name} at {found.sizes[-1]:,} examples: {figures[0]} "
         f"to {figures[1]}."

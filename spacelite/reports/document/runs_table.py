@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from spacelite import settings
+from spacelite.document import Cell, Line, Table, decimals
 from spacelite.metrics.scores import METRICS
 from spacelite.reports.analysis.sweeps import effective
-from spacelite.reports.document.blocks import Cell, Line, Table
-from spacelite.reports.document.wording import decimals, number
+from spacelite.reports.document.wording import number
 from spacelite.runs import Run, figure
 
 SHOWN = ("loss", "ce", "accuracy", "f1_macro")

@@ -6,14 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from spacelite.metrics.scores import METRICS
-from spacelite.reports.analysis.comparisons import Analysis, Cost, SystemAnalysis, drawn_metrics
-from spacelite.reports.analysis.content import Findings, Part
-from spacelite.reports.analysis.examples import Examples
-from spacelite.reports.analysis.rows import MeanStd, Section
-from spacelite.reports.document import wording
-from spacelite.reports.document.answers import answer_blocks
-from spacelite.reports.document.blocks import (
+from spacelite.document import (
     Block,
     Bullets,
     Cell,
@@ -23,7 +16,16 @@ from spacelite.reports.document.blocks import (
     Paragraph,
     Plot,
     Table,
+    p_value,
+    with_sign,
 )
+from spacelite.metrics.scores import METRICS
+from spacelite.reports.analysis.comparisons import Analysis, Cost, SystemAnalysis, drawn_metrics
+from spacelite.reports.analysis.content import Findings, Part
+from spacelite.reports.analysis.examples import Examples
+from spacelite.reports.analysis.rows import MeanStd, Section
+from spacelite.reports.document import wording
+from spacelite.reports.document.answers import answer_blocks
 from spacelite.reports.document.systems_table import figure_cell, systems_table
 from spacelite.tasks import MULTI_LABEL, SINGLE_LABEL, TASKS
 
@@ -118,9 +120,9 @@ def _pairs(analysis: Analysis) -> Table:
             [
                 Cell(pair.first),
                 Cell(pair.second),
-                Cell(wording.share(100 * pair.accuracy.value, 1)),
+                Cell(with_sign(100 * pair.accuracy.value, 1)),
                 Cell(wording.interval(pair.accuracy)),
-                Cell(wording.p_value(pair.corrected).removeprefix("p ").removeprefix("= ")),
+                Cell(p_value(pair.corrected).removeprefix("p ").removeprefix("= ")),
             ]
         )
         for pair in analysis.pairs
@@ -230,8 +232,8 @@ def _examples(examples: Examples, section: Section) -> list[Block]:
             Line(
                 [
                     Cell(word.word),
-                    Cell(wording.share(word.mean), weight=word.mean / strongest),
-                    Cell(wording.share(word.each)),
+                    Cell(with_sign(word.mean), weight=word.mean / strongest),
+                    Cell(with_sign(word.each)),
                     Cell(f"{word.count:,}"),
                 ]
             )

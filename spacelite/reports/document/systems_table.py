@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from spacelite.document import Cell, Line, Table
 from spacelite.metrics.scores import METRICS
 from spacelite.reports.analysis.rows import MeanStd, Row, Section
 from spacelite.reports.analysis.sweeps import CHOSEN_BY
 from spacelite.reports.document import wording
-from spacelite.reports.document.blocks import Cell, Line, Table
 from spacelite.settings import shown
 
 # Kinds of lines: the figures of another split; a setting of a sweep that validation did not choose.

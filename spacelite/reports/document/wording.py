@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from spacelite.document import LARGEST, decimals, one_place, p_value, with_sign
 from spacelite.files import human_bytes
 from spacelite.metrics.scores import METRICS
 from spacelite.metrics.significance import Difference
@@ -9,7 +10,6 @@ from spacelite.reports.analysis.comparisons import MOST_SYSTEMS, Analysis, Cost
 from spacelite.reports.analysis.differences import HEADS, SYSTEMS, Comparison
 from spacelite.reports.analysis.rows import MeanStd, Section
 
-LARGEST = 10_000  # a longer number would break the tables
 FEW_SEEDS = 5  # fewer can show only large differences
 LEVEL = 0.05  # heads are called different if the corrected p-value is below this
 # After a sentence about single heads.
@@ -31,7 +31,7 @@ def mean(value: MeanStd | None, signed: bool = False, places: int = 4) -> str:
     if value is None:
         return "–"
     if signed and abs(value.mean) < LARGEST:
-        return share(value.mean, places)
+        return with_sign(value.mean, places)
     return decimals(value.mean, places)
 
 
@@ -40,27 +40,11 @@ def std(value: MeanStd | None, places: int = 4) -> str:
     return "" if value is None or value.std is None else f"± {decimals(value.std, places)}"
 
 
-def decimals(value: float, places: int) -> str:
-    """`0.6210`, or `5.4e+31` for a very large loss."""
-    return f"{value:.{places}f}" if abs(value) < LARGEST else f"{value:.1e}"
-
-
-def share(value: float, places: int = 4) -> str:
-    """`+0.0120` or `−0.0120`, and never `−0.0000`."""
-    text = f"{value:+.{places}f}".replace("-", "−")
-    return text if text.strip("+−0.") else text.lstrip("+−")
-
-
 def number(value: float | None) -> str:
     """A count or weight, or a dash."""
     if value is None:
         return "–"
     return f"{value:,}" if isinstance(value, int) else f"{value:g}"
-
-
-def p_value(value: float) -> str:
-    """`p = 0.004`, or `p < 0.001`."""
-    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}" if value < 1 else "p = 1"
 
 
 def span(bounds: tuple[int, int]) -> str:
@@ -250,8 +234,3 @@ def interval(difference: Difference, sign: int = 1) -> str:
     """`0.4 to 2.2`, in points."""
     low, high = sorted(100 * sign * bound for bound in difference.interval)
     return f"{one_place(low)} to {one_place(high)}"
-
-
-def one_place(value: float) -> str:
-    """`0.4`, or `−1.2`."""
-    return share(value, 1).removeprefix("+")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from spacelite.reports.document.chart import Chart
+from spacelite.document import Chart
 from spacelite.visible import visible
 
 WIDTH, HEIGHT = 76, 15  # of a drawing, with its axes

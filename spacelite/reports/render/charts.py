@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spacelite import files
+from spacelite.document import Bullets, Heading
 from spacelite.errors import SpaceliteError
-from spacelite.reports.document.blocks import Bullets, Heading
 from spacelite.reports.document.learning_curve import chart, summary, table
 
 if TYPE_CHECKING:
-    from spacelite.questions.learning_curves import Curve
+    from spacelite.studies.learning_curves import Curve
 
 SUFFIXES = (".svg", ".png", ".html")
 

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from spacelite.document import Cell, Heading, Line, Paragraph, Table, with_sign
 from spacelite.heads.additive import SPACE
 from spacelite.inference import Explanation
-from spacelite.reports.document import wording
-from spacelite.reports.document.blocks import Cell, Heading, Line, Paragraph, Table
 from spacelite.reports.render import figures
 from spacelite.reports.render.page import Element, render
 
@@ -67,7 +66,7 @@ def _prediction(explanation: Explanation) -> str:
 def _probabilities(explanation: Explanation) -> Table:
     rows = zip(explanation.labels, explanation.probabilities, explanation.logits, strict=True)
     lines = [
-        Line([Cell(label), Cell(f"{chance:.3f}", weight=chance), Cell(wording.share(logit))])
+        Line([Cell(label), Cell(f"{chance:.3f}", weight=chance), Cell(with_sign(logit))])
         for label, chance, logit in rows
     ]
     return Table("Probabilities", ["Label", "Probability", "Logit"], lines, "probabilities")
@@ -76,8 +75,8 @@ def _probabilities(explanation: Explanation) -> Table:
 def _sum(explanation: Explanation, label: int) -> str:
     total = explanation.shares[:, label].sum()
     return (
-        f"Words {wording.share(total)} and bias {wording.share(explanation.bias_shown[label])} add "
-        f"up to the logit {wording.share(explanation.logits_shown[label])}, to within "
+        f"Words {with_sign(total)} and bias {with_sign(explanation.bias_shown[label])} add "
+        f"up to the logit {with_sign(explanation.logits_shown[label])}, to within "
         f"{max(explanation.difference, 1e-16):.0e}. {explanation.recomputed}"
     ).rstrip()
 
@@ -132,7 +131,7 @@ def _blocks(explanation: Explanation, label: int) -> Table:
         Line(
             [
                 Cell(word.text),
-                *(Cell(wording.share(one), weight=abs(one) / strongest) for one in own.tolist()),
+                *(Cell(with_sign(one), weight=abs(one) / strongest) for one in own.tolist()),
             ]
         )
         for word, own in zip(explanation.words, parts, strict=True)
@@ -148,7 +147,7 @@ def _every_word(explanation: Explanation) -> Table:
             [
                 Cell(word.text),
                 *(
-                    Cell(wording.share(share), weight=abs(share) / strongest)
+                    Cell(with_sign(share), weight=abs(share) / strongest)
                     for share in shares.tolist()
                 ),
             ]
@@ -156,6 +155,6 @@ def _every_word(explanation: Explanation) -> Table:
         for word, shares in zip(explanation.words, explanation.shares, strict=True)
     ]
     for name, values in (("bias", explanation.bias_shown), ("logit", explanation.logits_shown)):
-        lines.append(Line([Cell(name), *(Cell(wording.share(value)) for value in values)], name))
+        lines.append(Line([Cell(name), *(Cell(with_sign(value)) for value in values)], name))
     columns = ["Word", *explanation.labels]
     return Table("Shares of words in the logits", columns, lines, "shares")

@@ -10,11 +10,9 @@ from typing import Any
 
 import numpy.typing as npt
 
+from spacelite.document import Chart, Plot, with_sign
 from spacelite.metrics.scores import METRICS
 from spacelite.reports.analysis.comparisons import Analysis, Curve, drawn_metrics
-from spacelite.reports.document import wording
-from spacelite.reports.document.blocks import Plot
-from spacelite.reports.document.chart import Chart
 from spacelite.reports.render.colours import (
     CHARACTERS,
     MARKERS,
@@ -220,7 +218,7 @@ def concept_space(
     centroid = points.mean(axis=0)
     strongest = max(map(abs, shares), default=0.0) or 1.0
     shown = [
-        f"{html.escape(w)}<br>{wording.share(s)} {html.escape(about)}"
+        f"{html.escape(w)}<br>{with_sign(s)} {html.escape(about)}"
         for w, s in zip(words, shares, strict=True)
     ]
     marker = {

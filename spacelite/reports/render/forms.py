@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spacelite import files
+from spacelite.document import Plot
 from spacelite.errors import SpaceliteError
 from spacelite.reports.analysis.content import Findings
-from spacelite.reports.document.blocks import Plot
 from spacelite.reports.document.sections import report_blocks
 
 # Called with the number of figures and pages done and the total.

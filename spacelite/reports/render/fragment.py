@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from spacelite.inference import Marked, marked
-from spacelite.reports.analysis.examples import Mistake
-from spacelite.reports.document.blocks import (
+from spacelite.document import (
     Block,
     Bullets,
     Cell,
@@ -16,6 +14,8 @@ from spacelite.reports.document.blocks import (
     Paragraph,
     Table,
 )
+from spacelite.inference import Marked, marked
+from spacelite.reports.analysis.examples import Mistake
 
 CELL = "padding:2px 8px;text-align:{};white-space:nowrap;border-bottom:1px solid #8884"
 CAPTION = "caption-side:top;text-align:left;font-weight:bold;padding:8px 8px 2px"

@@ -10,7 +10,7 @@ from pylatexenc.latexencode import (
     UnicodeToLatexEncoder,
 )
 
-from spacelite.reports.document.blocks import Block, Cell, Line, Table
+from spacelite.document import Block, Cell, Line, Table
 from spacelite.reports.render.text import Markup, parts
 
 PREAMBLE = r"""% The tables need \usepackage{booktabs,graphicx,longtable}.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from spacelite.reports.document.blocks import Block, Cell, Line, Table
+from spacelite.document import Block, Cell, Line, Table
 from spacelite.reports.render.text import Markup, parts
 
 

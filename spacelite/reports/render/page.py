@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from spacelite.document import Block, Mistakes, Plot, Table
 from spacelite.inference import Marked, marked
-from spacelite.reports.document.blocks import Block, Mistakes, Plot, Table
 from spacelite.reports.render import figures
 from spacelite.visible import visible
 

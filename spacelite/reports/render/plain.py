@@ -5,9 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
-from spacelite.inference import marked
-from spacelite.reports.analysis.examples import Mistake
-from spacelite.reports.document.blocks import (
+from spacelite.document import (
     Block,
     Bullets,
     Cell,
@@ -16,6 +14,8 @@ from spacelite.reports.document.blocks import (
     Paragraph,
     Table,
 )
+from spacelite.inference import marked
+from spacelite.reports.analysis.examples import Mistake
 from spacelite.visible import visible
 
 WIDTH = 100

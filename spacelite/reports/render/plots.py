@@ -6,10 +6,9 @@ import io
 import math
 from typing import TYPE_CHECKING, Any
 
+from spacelite.document import Chart, Plot
 from spacelite.metrics.scores import METRICS
 from spacelite.reports.analysis.comparisons import Analysis, drawn_metrics
-from spacelite.reports.document.blocks import Plot
-from spacelite.reports.document.chart import Chart
 from spacelite.reports.render.colours import MARKERS_OF_FILES, band, colour_of, marker_of
 
 if TYPE_CHECKING:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from spacelite.reports.analysis.examples import Mistake
-from spacelite.reports.document.blocks import (
+from spacelite.document import (
     Block,
     Bullets,
     Heading,
@@ -15,6 +14,7 @@ from spacelite.reports.document.blocks import (
     Plot,
     Table,
 )
+from spacelite.reports.analysis.examples import Mistake
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from spacelite.heads import HeadConfig
 from spacelite.metrics.scores import METRICS
 from spacelite.metrics.significance import Difference, resampled
 from spacelite.progress import OnProgress
-from spacelite.questions.folds import folds as divided
+from spacelite.studies.folds import folds as divided
 from spacelite.tasks import task_of
 from spacelite.training import TrainingConfig, loop
 from spacelite.training.weighted import Member, fit_on, open_train, train_weighted

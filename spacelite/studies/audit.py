@@ -24,7 +24,7 @@ from spacelite.errors import SpaceliteError
 from spacelite.heads import HeadConfig
 from spacelite.heads.examples import Parameters, Tokens
 from spacelite.progress import OnProgress
-from spacelite.questions.folds import folds as divided
+from spacelite.studies.folds import folds as divided
 from spacelite.tasks import SINGLE_LABEL
 from spacelite.training.weighted import fit_on, open_train
 

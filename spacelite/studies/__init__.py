@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 from spacelite.lazy import exports
 
 if TYPE_CHECKING:
-    from spacelite.questions.audit import Audit, audit_labels
-    from spacelite.questions.cross_validation import CrossValidation, cross_validate
-    from spacelite.questions.learning_curves import Curve, learning_curve
+    from spacelite.studies.audit import Audit, audit_labels
+    from spacelite.studies.cross_validation import CrossValidation, cross_validate
+    from spacelite.studies.learning_curves import Curve, learning_curve
 
 __all__ = [
     "Audit",

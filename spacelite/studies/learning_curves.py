@@ -23,9 +23,9 @@ from spacelite.metrics import power_law
 from spacelite.metrics.power_law import Extrapolation
 from spacelite.metrics.scores import METRICS
 from spacelite.progress import OnProgress
-from spacelite.questions import subsets
-from spacelite.questions.cross_validation import names_of
-from spacelite.questions.on_subsets import Trainer
+from spacelite.studies import subsets
+from spacelite.studies.cross_validation import names_of
+from spacelite.studies.on_subsets import Trainer
 from spacelite.tasks import task_of
 from spacelite.training import TrainingConfig, loop
 from spacelite.training.batches import check_ready

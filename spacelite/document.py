@@ -1,0 +1,225 @@
+"""What studies and reports consist of: headings, paragraphs, lists, tables and plots, which every
+format renders, and how numbers are written in them."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from spacelite.reports.analysis.comparisons import Analysis
+    from spacelite.reports.analysis.examples import Mistake
+
+LARGEST = 10_000  # a longer number would break the tables
+# A number with its sign and unit, as the tables write it; two of them for an interval or a range.
+_ONE = r"[<>≈]?\s*[+\-−–±]?\s*(\d[\d,]*\.?\d*|\.\d+)(e[+\-−]?\d+)?\s*(%|s|ms|min|h|[kMGT]?i?B)?"
+NUMBER = re.compile(
+    rf"[\[(]?{_ONE}((\s*(,|to|–|-|±|/)\s*|\s+){_ONE})*[\])]?|[-−–—]|nan|[+\-−]?inf|"
+)
+
+
+@dataclass(frozen=True)
+class Heading:
+    """A heading of level 1 to 3, below the report's title."""
+
+    level: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """Running text."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Bullets:
+    """A list of sentences."""
+
+    items: list[str]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a table.
+
+    Attributes:
+        text: The figure or other text.
+        std: The figure's standard deviation over seeds.
+        best: Whether the figure is the best of its column.
+        weight: How strongly the cell is shaded, in [0, 1]; None for no shading.
+    """
+
+    text: str
+    std: str = ""
+    best: bool = False
+    weight: float | None = None
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row of a table; its first cell is its heading. `kind` is that of a `rows.Row`, or ""."""
+
+    cells: list[Cell]
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table.
+
+    Attributes:
+        caption: The caption.
+        columns: Headings of the columns.
+        lines: The rows.
+        kind: What the table shows, such as `systems` or `confusion`; decides on its layout.
+        folded: Whether the table is hidden until the reader opens it, in formats that allow this.
+    """
+
+    caption: str
+    columns: list[str]
+    lines: list[Line]
+    kind: str = ""
+    folded: bool = False
+
+    @property
+    def captioned(self) -> bool:
+        """Whether text and notebooks show the caption: nothing above the table says it."""
+        return self.kind not in ("systems", "predictions")
+
+    @cached_property
+    def text_columns(self) -> list[bool]:
+        """Whether each column holds text, which stands left; numbers stand right.
+
+        The first column holds text, and any with a cell that is not a number or a dash.
+        """
+        return [
+            number == 0 or not all(_is_number(line.cells[number].text) for line in self.lines)
+            for number in range(len(self.columns))
+        ]
+
+
+def _is_number(text: str) -> bool:
+    """Whether a cell holds a number, an interval, a dash or nothing."""
+    return NUMBER.fullmatch(text.strip()) is not None
+
+
+@dataclass(frozen=True)
+class Series:
+    """The curve of a system.
+
+    Attributes:
+        name: Its name.
+        sizes: Numbers of training examples.
+        means: The metric at each, a mean over seeds; NaN where there is none.
+        deviations: Its standard deviation over seeds; NaN where there is none.
+        line: The fitted power law as points (size, metric), up to twice the largest size; empty if
+            there is none.
+        ahead: What is extrapolated: the size, the metric there, and its 95% interval, from NaN to
+            NaN if that is not known; None if nothing is.
+    """
+
+    name: str
+    sizes: list[int]
+    means: list[float]
+    deviations: list[float]
+    line: list[tuple[float, float]] = field(default_factory=list)
+    ahead: tuple[int, float, float, float] | None = None
+
+    @property
+    def band(self) -> tuple[list[int], list[float], list[float]] | None:
+        """The sizes with a standard deviation, and the mean less and plus one; None if there are
+        none."""
+        known = [
+            (size, mean - own, mean + own)
+            for size, mean, own in zip(self.sizes, self.means, self.deviations, strict=True)
+            if not math.isnan(mean - own)
+        ]
+        if not known:
+            return None
+        sizes, low, high = zip(*known, strict=True)
+        return list(sizes), list(low), list(high)
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A learning curve as it is drawn.
+
+    Attributes:
+        name: Name of its files, without suffix.
+        heading: What is drawn.
+        text: The same, for those who cannot see it.
+        series: The systems, best first.
+    """
+
+    name: str
+    heading: str
+    text: str
+    series: list[Series]
+
+    @property
+    def sizes(self) -> list[int]:
+        """All numbers of examples that are drawn, what is extrapolated last."""
+        ahead = [one.ahead[0] for one in self.series if one.ahead is not None]
+        return list(dict.fromkeys([*self.series[0].sizes, *ahead]))
+
+    @property
+    def ticks(self) -> list[str]:
+        """What stands at each of the sizes: twice the largest one is too close to it for its
+        number."""
+        measured = self.series[0].sizes
+        return [f"{size:,}" if size in measured else "×2" for size in self.sizes]
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A plot of an analysis, or of a learning curve.
+
+    Attributes:
+        kind: `curves`, `reliability` or `learning-curve`.
+        name: Name of the plot's files, without suffix.
+        text: Description of what the plot shows.
+        analysis: The analysis to plot; None for a learning curve.
+        chart: The learning curve.
+    """
+
+    kind: str
+    name: str
+    text: str
+    analysis: Analysis | None
+    chart: Chart | None = None
+
+
+@dataclass(frozen=True)
+class Mistakes:
+    """Wrongly predicted texts, with the contribution of each word."""
+
+    items: list[Mistake]
+
+
+Block = Heading | Paragraph | Bullets | Table | Plot | Mistakes
+
+
+def decimals(value: float, places: int) -> str:
+    """`0.6210`, or `5.4e+31` for a very large loss."""
+    return f"{value:.{places}f}" if abs(value) < LARGEST else f"{value:.1e}"
+
+
+def with_sign(value: float, places: int = 4) -> str:
+    """`+0.0120` or `−0.0120`, and never `−0.0000`."""
+    text = f"{value:+.{places}f}".replace("-", "−")
+    return text if text.strip("+−0.") else text.lstrip("+−")
+
+
+def one_place(value: float) -> str:
+    """`0.4`, or `−1.2`."""
+    return with_sign(value, 1).removeprefix("+")
+
+
+def p_value(value: float) -> str:
+    """`p = 0.004`, or `p < 0.001`."""
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}" if value < 1 else "p = 1"
