@@ -2,11 +2,10 @@
 
 import itertools
 import json
-import subprocess
-import sys
 import tracemalloc
 
 import numpy as np
+import processes
 import pytest
 import torch
 from conftest import refusal, texts, write_dataset
@@ -320,7 +319,7 @@ def test_a_saved_head_predicts_the_same_in_a_new_process(cached, bert):
         f"found = run.predict({given!r}, backbone={str(bert)!r}, device='cpu', progress=False)\n"
         "print(json.dumps(found.probabilities.tolist()))"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    done = processes.run(script)
     assert np.array(json.loads(done.stdout)) == pytest.approx(here, abs=1e-7), done.stderr
 
 

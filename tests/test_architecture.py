@@ -3,11 +3,11 @@
 import ast
 import functools
 import re
-import subprocess
-import sys
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import NamedTuple
+
+import processes
 
 ROOT = Path(__file__).parent.parent
 LIBRARY = sorted((ROOT / "spacelite").rglob("*.py"))
@@ -215,8 +215,6 @@ def test_start_up_leaves_heavy_packages_alone():
     lines = ["import sys"]
     for code, absent in START_UP:
         lines += [code, f"print([m for m in {absent!r} if m in sys.modules])"]
-    done = subprocess.run(
-        [sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=True
-    )
+    done = processes.run("\n".join(lines), fresh=True)
     loaded = dict(zip((code for code, _ in START_UP), done.stdout.splitlines(), strict=True))
     assert loaded == {code: "[]" for code, _ in START_UP}

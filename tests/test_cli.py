@@ -4,11 +4,10 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
+import processes
 import pytest
 from conftest import write_dataset
 from spacelite_cli.app import app
@@ -172,21 +171,17 @@ def test_the_environment_moves_everything(bert, reviews, tmp_path):
     assert list((tmp_path / "elsewhere" / "embeddings").glob("*.h5"))
 
 
-def command(*arguments, **options):
-    code = "from spacelite_cli import main; main()"
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
-    )  # fmt: skip
-
-
 @pytest.mark.parametrize("what", [["report"], ["report", "--json"], ["cache", "list"]], ids=str)
 def test_a_reader_that_leaves_early_is_no_error(what, workplace):
     folder, _, _ = workplace
-    process = command(*what, "--cache-dir", folder)
-    process.stdout.close()
-    errors = process.stderr.read()
-    assert process.wait() == 0 and "Traceback" not in errors and "error" not in errors
+    reading, writing = os.pipe()
+    os.close(reading)
+    process = processes.spacelite(
+        *what, "--cache-dir", folder, stdout=writing, fresh=what == ["cache", "list"]
+    )
+    os.close(writing)
+    code, _, errors = process.wait()
+    assert code == 0 and "Traceback" not in errors and "error" not in errors
 
 
 def test_names_are_shown_as_they_are(workplace, tmp_path):
@@ -200,9 +195,7 @@ def test_names_are_shown_as_they_are(workplace, tmp_path):
 
 
 def test_usage_errors_exit_2():
-    process = command("train", "--no-such-option")
-    process.communicate()
-    assert process.returncode == 2
+    assert processes.spacelite("train", "--no-such-option", fresh=True).wait().returncode == 2
 
 
 @pytest.mark.parametrize(
@@ -249,80 +242,85 @@ def test_a_folder_with_a_space_is_quoted_in_hints():
 
 def test_an_error_is_a_traceback_only_for_debugging(tmp_path):
     for debug, expected in (("", False), ("1", True)):
-        process = command("report", "--cache-dir", tmp_path,
-                          env={**os.environ, "SPACELITE_DEBUG": debug})  # fmt: skip
-        _, errors = process.communicate()
-        assert process.returncode == 1 and ("Traceback" in errors) == expected
+        code, _, errors = processes.spacelite(
+            "report", "--cache-dir", tmp_path, env={"SPACELITE_DEBUG": debug}
+        ).wait()
+        assert code == 1 and ("Traceback" in errors) == expected
         assert "holds no run" in errors
-
-
-# A shell starts what runs in the background with Ctrl-C ignored, and so would its children.
-TAKES_CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
 
 
 def test_interrupted_embed_exits_130_and_says_how_to_continue(bert, reviews, tmp_path):
     (tmp_path / "embeddings").mkdir()
     slow = (
-        f"{TAKES_CTRL_C}import time\nfrom spacelite.backbones import Backbone\n"
+        "import time, torch\nfrom spacelite.backbones import Backbone\n"
+        "torch.set_num_threads(1)\n"  # one batch at a time
         "real = Backbone.hidden_states\n"
         "def hidden_states(*a):\n    print('computing', flush=True); time.sleep(0.2)\n"
         "    return real(*a)\nBackbone.hidden_states = hidden_states\n"
-        "from spacelite_cli.app import main; main()"
+        f"{processes.COMMAND}"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", slow, "embed", "--backbone", bert, "--dataset", reviews,
-         "--cache-dir", tmp_path],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},  # one batch at a time
-    )  # fmt: skip
+    process = processes.start(
+        slow, "embed", "--backbone", bert, "--dataset", reviews, "--cache-dir", tmp_path
+    )
     for _ in range(5):  # the fifth batch: the first is written by now
-        assert process.stdout.readline() == "computing\n"
+        assert process.line() == "computing"
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate()
-    assert process.returncode == 130
+    code, _, errors = process.wait()
+    assert code == 130
     assert errors.splitlines()[-1] == "interrupted: run the same command again to continue"
     assert "Traceback" not in errors
     result = spacelite("embed", "--backbone", bert, "--dataset", reviews, "--cache-dir", tmp_path)
     assert result.exit_code == 0 and "continuing: " in result.stderr
 
 
-def test_ctrl_c_in_the_first_moment_ends_without_a_traceback(bert, reviews, tmp_path):
+@pytest.mark.parametrize(
+    ("delays", "interrupted"),
+    [
+        ((0.0, 0.1), 1),
+        pytest.param((0.01, 0.02, 0.04, 0.07, 0.2, 0.4, 0.8, 1.5), 4, marks=pytest.mark.slow),
+    ],
+    ids=["two", "many"],
+)
+def test_ctrl_c_in_the_first_moment_ends_without_a_traceback(
+    delays, interrupted, bert, reviews, tmp_path
+):
     """While modules are imported, arguments are parsed, or the command begins."""
     code = (
-        f"{TAKES_CTRL_C}import spacelite_cli\nset_handler = signal.signal\n"
+        # A shell starts what runs in the background with Ctrl-C ignored, and so would its children.
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "import spacelite_cli\nset_handler = signal.signal\n"
         "def told(*a):\n    set_handler(*a); print('set', flush=True)\n"
         "signal.signal = told\nspacelite_cli.main()"
     )
     arguments = ["embed", "--backbone", bert, "--dataset", reviews, "--device", "cpu"]
     codes = []
-    for number, delay in enumerate((0.0, 0.01, 0.02, 0.04, 0.07, 0.1, 0.2, 0.4, 0.8, 1.5)):
-        process = subprocess.Popen(
-            [sys.executable, "-c", code, *map(str, arguments),
-             "--cache-dir", tmp_path / str(number)],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        assert process.stdout.readline() == "set\n"  # the interpreter is up: the command's part
+    for number, delay in enumerate(delays):
+        process = processes.start(
+            code, *arguments, "--cache-dir", tmp_path / str(number), fresh=True
+        )
+        assert process.line() == "set"  # the interpreter is up: the command's part
         time.sleep(delay)
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate()
-        codes.append(process.returncode)
-        assert process.returncode in (0, 130) and "Traceback" not in errors, (delay, errors)
-        if process.returncode == 130:
-            assert errors.splitlines()[-1].startswith("interrupted")
-    assert codes.count(130) >= 5
+        done = process.wait()
+        codes.append(done.returncode)
+        assert done.returncode in (0, 130) and "Traceback" not in done.stderr, (delay, done)
+        if done.returncode == 130:
+            assert done.stderr.splitlines()[-1].startswith("interrupted")
+    assert codes.count(130) >= interrupted
 
 
 def test_an_interrupt_that_a_callback_swallows_comes_again():
     code = (
-        f"{TAKES_CTRL_C}import sys, time, spacelite_cli\n"
+        "import sys, time, spacelite_cli\n"
         "sys.unraisablehook = spacelite_cli.repeat_interrupt\n"
         "class Swallows:\n    def __del__(self):\n        raise KeyboardInterrupt\n"
         "class Fails:\n    def __del__(self):\n        raise ValueError('shown')\n"
         "Fails()\n"
-        "try:\n    Swallows()\n    time.sleep(20)\nexcept KeyboardInterrupt:\n    print('again')"
+        "try:\n    Swallows()\n    for _ in range(2000):\n        time.sleep(0.01)\n"
+        "except KeyboardInterrupt:\n    print('again')"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "again\n"
+    done = processes.run(code)
+    assert done.returncode == 0 and done.stdout == "again\n"
     assert "KeyboardInterrupt" not in done.stderr and "ValueError: shown" in done.stderr
 
 
@@ -333,7 +331,7 @@ def test_train_never_imports_what_only_embed_needs(workplace):
         "try:\n    app(['train', '--epochs', '1', '--head', 'space,linear,mlp', '--no-baselines', "
         f"'--cache-dir', {str(folder)!r}])\nfinally:\n    print('imported:', *sorted(sys.modules))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = processes.run(code, fresh=True)
     assert "3 heads trained" in done.stdout, done.stderr
     imported = done.stdout.rpartition("imported: ")[2].split()
     assert "torch" in imported
@@ -347,20 +345,17 @@ def test_interrupted_train_continues_by_itself(bert, reviews, tmp_path):
              "--no-baselines"]  # fmt: skip
     spacelite("embed", "--backbone", bert, "--dataset", reviews, "--cache-dir", tmp_path)
     slow = (
-        f"{TAKES_CTRL_C}import time\nfrom spacelite.training import checkpoints\n"
+        "import time\nfrom spacelite.training import checkpoints\n"
         "real = checkpoints.save\n"
         "def save(*a):\n    real(*a); print('saved', flush=True); time.sleep(0.5)\n"
-        "checkpoints.save = save\nfrom spacelite_cli.app import main; main()"
+        f"checkpoints.save = save\n{processes.COMMAND}"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", slow, "train", *map(str, there)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    process = processes.start(slow, "train", *there)
     for _ in range(2):
-        assert process.stdout.readline() == "saved\n"
+        assert process.line() == "saved"
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate()
-    assert process.returncode == 130 and "Traceback" not in errors
+    code, _, errors = process.wait()
+    assert code == 130 and "Traceback" not in errors
     message = "interrupted: run the same command again to continue after the last "
     assert errors.splitlines()[-1] == message + "finished epoch"
     assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").glob("[!.]*"))

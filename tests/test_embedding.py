@@ -7,13 +7,13 @@ import logging
 import os
 import random
 import shutil
-import signal
 import subprocess
-import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import h5py
 import numpy as np
+import processes
 import pytest
 import torch
 from conftest import save_backbone, write_dataset
@@ -140,23 +140,10 @@ def test_file_of_the_right_name_and_another_spec_is_never_used(bert, reviews, tm
         run(tmp_path, bert, reviews)
 
 
-KILLED = """
-import os, signal, sys
+EMBED = """
+import sys
 from pathlib import Path
-from spacelite.cache import store
 from spacelite.cache.embedding import embed
-step, steps = int(sys.argv[4]), 0
-def counted(real):
-    def call(*arguments):
-        global steps
-        steps += 1
-        if steps == step:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return real(*arguments)
-    return call
-# Die just before one of the system calls that change the file.
-for name in ("pwrite", "fsync"):
-    setattr(os, name, counted(getattr(os, name)))
 import spacelite.cache.computing
 spacelite.cache.computing.COMMIT_SECONDS = 0.0
 embed(backbone=sys.argv[1], dataset=sys.argv[2], cache_dir=Path(sys.argv[3]), device="cpu",
@@ -168,15 +155,13 @@ embed(backbone=sys.argv[1], dataset=sys.argv[2], cache_dir=Path(sys.argv[3]), de
 def test_killed_at_any_step_the_finished_file_is_the_same(dtype, attempts, bert, reviews, tmp_path):
     options = {"tokens_per_batch": 100, "dtype": dtype}
     whole = run(tmp_path / "whole", bert, reviews, **options).path
-    script = tmp_path / "killed.py"
-    script.write_text(KILLED.replace("batch=100)", f"batch=100, dtype={dtype!r})"))
+    code = EMBED.replace("batch=100)", f"batch=100, dtype={dtype!r})")
     chance = random.Random(7)
     died = 0
     for attempt in range(attempts):
         folder = tmp_path / f"killed{attempt}"
         # 100 examples take about 4 such calls each: die within the first three quarters.
-        command = [sys.executable, script, bert, reviews, folder, str(chance.randint(1, 300))]
-        died += subprocess.run(command, capture_output=True).returncode == -signal.SIGKILL
+        died += processes.killed_at(chance.randint(1, 300), code, bert, reviews, folder)
         again = run(folder, bert, reviews, **options)
         assert digest(again.path) == digest(whole)
     assert died == attempts
@@ -348,9 +333,7 @@ except SpaceliteError as error:
 
 
 def test_a_file_that_may_not_grow_is_refused_in_good_order(bert, reviews, tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-c", LIMITED, bert, reviews, tmp_path], capture_output=True, text=True
-    )
+    done = processes.run(LIMITED, bert, reviews, tmp_path)
     assert done.returncode == 0 and "File too large; free some space" in done.stdout
     assert not list(tmp_path.rglob("*.h5*l"))  # neither the file nor a .partial
 
@@ -455,7 +438,8 @@ from pathlib import Path
 from spacelite import files
 with files.lock(Path(sys.argv[1])):
     print("held", flush=True)
-    time.sleep(float(sys.argv[2]))
+    while not Path(sys.argv[2]).exists():
+        time.sleep(0.01)
 """
 
 
@@ -463,23 +447,23 @@ def test_a_second_writer_waits_and_says_so(bert, reviews, tmp_path, caplog):
     path = run(tmp_path, bert, reviews).path
     with journal.Writer(path) as writer:
         writer.unmark("train", 0)
-    holder = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(path), "1.5"], stdout=subprocess.PIPE, text=True
-    )
-    assert holder.stdout.readline() == "held\n"
-    assert not run(tmp_path, bert, reviews).hit
+    holder = processes.start(HOLD, path, tmp_path / "let go")
+    assert holder.line() == "held"
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(run, tmp_path, bert, reviews)
+        processes.until(lambda: f"is writing {path.name}: waiting" in caplog.text)
+        assert not waiting.done()
+        (tmp_path / "let go").touch()
+        assert not waiting.result().hit
     assert f"another spacelite process is writing {path.name}: waiting" in caplog.text
-    assert holder.poll() is not None or holder.wait(5) == 0
+    assert holder.wait().returncode == 0
 
 
 def test_a_killed_writer_holds_nobody_up(bert, reviews, tmp_path):
     path = run(tmp_path, bert, reviews).path
-    holder = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(path), "600"], stdout=subprocess.PIPE, text=True
-    )
-    assert holder.stdout.readline() == "held\n"
+    holder = processes.start(HOLD, path, tmp_path / "never")
+    assert holder.line() == "held"
     holder.kill()
-    holder.wait()
     with journal.Writer(path) as writer:
         writer.unmark("train", 0)
     assert not run(tmp_path, bert, reviews).hit
@@ -491,9 +475,8 @@ def test_two_commands_at_once_write_one_whole_cache(bert, reviews, tmp_path):
         "embed(backbone=sys.argv[1], dataset=sys.argv[2], cache_dir=Path(sys.argv[3]), "
         "device='cpu', tokens_per_batch=50)"
     )
-    command = [sys.executable, "-c", code, bert, reviews, tmp_path / "both"]
-    both = [subprocess.Popen(command) for _ in range(2)]
-    assert [process.wait(120) for process in both] == [0, 0]
+    both = [processes.start(code, bert, reviews, tmp_path / "both") for _ in range(2)]
+    assert [process.wait().returncode for process in both] == [0, 0]
     whole = run(tmp_path / "whole", bert, reviews, tokens_per_batch=50).path
     assert [digest(path) for path in cache_files(tmp_path / "both")] == [digest(whole)]
 

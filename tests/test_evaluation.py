@@ -3,13 +3,12 @@
 import itertools
 import json
 import shutil
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 
 import h5py
 import numpy as np
+import processes
 import pytest
 from conftest import refusal, train_and_save, write_dataset
 from safetensors.numpy import load_file, save_file
@@ -325,8 +324,7 @@ def test_what_a_killed_evaluation_left_is_no_result(place, bert, tmp_path):
     )
     folder = run.folder / "transfer"
     for files in (0, 1):  # that it has written
-        command = [sys.executable, "-c", code, str(run.folder), str(files)]
-        assert subprocess.run(command, check=False).returncode == 9
+        assert processes.run(code, run.folder, files).returncode == 9
         assert list(folder.glob(".*--killed--*.partial"))
         assert len(run.transfers()) == before + 1
     run.save_transfer(record, predictions)

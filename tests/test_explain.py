@@ -3,10 +3,9 @@
 import itertools
 import json
 import shutil
-import subprocess
-import sys
 
 import numpy as np
+import processes
 import pytest
 from conftest import refusal, texts, train_and_save, write_dataset
 from spacelite_cli.app import app
@@ -166,7 +165,7 @@ def test_a_cached_example_is_explained_without_torch(place, bert):
         f"import sys\nfrom spacelite_cli.app import app\ntry:\n    app({arguments!r})\n"
         "finally:\n    print('imported:', *sorted(sys.modules))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = processes.run(code, fresh=True)
     shown, _, imported = done.stdout.partition("imported: ")
     assert not {"torch", "transformers", "datasets"} & set(imported.split()), done.stderr
     assert "add up to the logit" in shown

@@ -2,12 +2,11 @@
 
 import fnmatch
 import os
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import processes
 import pyarrow as pa
 import pytest
 import torch
@@ -365,14 +364,8 @@ def test_the_hub_cache_is_where_hf_home_points(tmp_path, bert):
         "print(backbones.locate('org/tiny').version)\n"
         "print(data.load('hatexplain').splits['test'].texts)\n"
     )
-    environment = {
-        k: v for k, v in os.environ.items() if k not in ("HF_HUB_CACHE", "HF_DATASETS_CACHE")
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=environment | {"HF_HOME": str(tmp_path)},
-        cwd=tmp_path, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    environment = {"HF_HOME": str(tmp_path), "HF_HUB_CACHE": None, "HF_DATASETS_CACHE": None}
+    done = processes.run(code, fresh=True, env=environment, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
         f"revision:{COMMIT}",

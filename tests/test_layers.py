@@ -5,18 +5,17 @@ import json
 import random
 import re
 import shutil
-import signal
 import subprocess
-import sys
 import time
 
 import h5py
 import numpy as np
+import processes
 import pytest
 import torch
 from conftest import refusal, save_backbone, write_dataset
 from spacelite_cli.app import app
-from test_embedding import KILLED, digest, mounted_small, plain, run
+from test_embedding import EMBED, digest, mounted_small, plain, run
 from test_store import flip_byte
 from typer.testing import CliRunner
 
@@ -126,7 +125,7 @@ def test_a_hit_with_layers_writes_nothing(bert, reviews, tmp_path):
     assert sorted(tmp_path.rglob("*")) == before
 
 
-ADDED = KILLED.replace("tokens_per_batch=100)", "tokens_per_batch=100, layers=True)")
+ADDED = EMBED.replace("tokens_per_batch=100)", "tokens_per_batch=100, layers=True)")
 
 
 @pytest.mark.parametrize("begun", ["both", "layers"])
@@ -134,8 +133,6 @@ def test_killed_at_any_step_both_files_are_the_same(begun, bert, reviews, tmp_pa
     """`both`: while a new cache is written; `layers`: while they are added to a finished one."""
     whole = run(tmp_path / "whole", bert, reviews, tokens_per_batch=100).path
     plainly = run(tmp_path / "plain", bert, reviews, tokens_per_batch=100, layers=False).path
-    script = tmp_path / "killed.py"
-    script.write_text(ADDED)
     chance = random.Random(3)
     died = 0
     for attempt in range(3):
@@ -144,10 +141,7 @@ def test_killed_at_any_step_both_files_are_the_same(begun, bert, reviews, tmp_pa
             shutil.copytree(plainly.parent, place / "embeddings")
         # 100 examples take about 8 such calls each, or 4: die within the first three quarters.
         step = chance.randint(1, 600 if begun == "both" else 230)
-        done = subprocess.run(
-            [sys.executable, script, bert, reviews, place, str(step)], capture_output=True
-        )
-        died += done.returncode == -signal.SIGKILL
+        died += processes.killed_at(step, ADDED, bert, reviews, place)
         path = run(place, bert, reviews, tokens_per_batch=100).path
         with store.Cache(path) as cache:
             assert cache.complete and cache.layers.complete
@@ -236,9 +230,8 @@ def test_two_commands_at_once_write_both_files_once(bert, reviews, tmp_path):
         "embed(backbone=sys.argv[1], dataset=sys.argv[2], cache_dir=Path(sys.argv[3]), "
         "device='cpu', tokens_per_batch=50, layers=True)"
     )
-    process = [sys.executable, "-c", code, bert, reviews, tmp_path / "both"]
-    both = [subprocess.Popen(process) for _ in range(2)]
-    assert [one.wait(120) for one in both] == [0, 0]
+    both = [processes.start(code, bert, reviews, tmp_path / "both") for _ in range(2)]
+    assert [process.wait().returncode for process in both] == [0, 0]
     whole = run(tmp_path / "whole", bert, reviews, tokens_per_batch=50).path
     (path,) = folder.cache_files(tmp_path / "both")
     assert digests(path) == digests(whole)

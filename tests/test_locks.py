@@ -1,8 +1,6 @@
 """Lock files: one holder at a time although they are deleted, and none is left behind."""
 
-import subprocess
-import sys
-
+import processes
 import pytest
 from conftest import save_backbone
 from spacelite_cli.app import app
@@ -32,16 +30,10 @@ def hidden(folder):
 
 
 def test_one_process_at_a_time_holds_a_lock_that_is_deleted_each_time(tmp_path):
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", TAKE, str(tmp_path / "x")],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )
-        for _ in range(3)
-    ]  # fmt: skip
-    for process in processes:
-        output, errors = process.communicate()
-        assert process.returncode == 0 and "Traceback" not in errors and output == ""
+    three = [processes.start(TAKE, tmp_path / "x") for _ in range(3)]
+    for process in three:
+        done = process.wait()
+        assert done.returncode == 0 and "Traceback" not in done.stderr and done.stdout == ""
     assert hidden(tmp_path) == []
 
 

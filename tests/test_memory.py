@@ -1,8 +1,8 @@
 """The memory of a training: estimated before it starts, and compared with what is free."""
 
-import subprocess
 import sys
 
+import processes
 import pytest
 from conftest import refusal
 from spacelite_cli.app import app
@@ -46,10 +46,7 @@ def cache(cache_path):
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 @pytest.mark.parametrize(("kind", "count"), [("space", 60), ("linear", 1000), ("mlp", 1000)])
 def test_the_estimate_is_at_least_what_a_training_takes(kind, count, cache_path, tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-c", MEASURE, str(cache_path), str(tmp_path), kind, str(count)],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
+    done = processes.run(MEASURE, cache_path, tmp_path, kind, count, fresh=True)
     estimated, measured = map(int, done.stdout.split())
     assert measured > 10e6, "large enough to be measured"
     assert measured * 0.9 <= estimated <= measured * 5, (estimated, measured)

@@ -4,10 +4,9 @@ import json
 import os
 import pty
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
+import processes
 import pytest
 from conftest import refusal
 from spacelite_cli.app import app
@@ -265,12 +264,12 @@ def test_remove_asks_first(cache_dir, monkeypatch):
 
 def test_in_a_terminal_nothing_is_removed_without_a_yes(cache_dir):
     run = runs.find(cache_dir, "base")
-    code = "from spacelite_cli.app import main; main()"
-    command = [sys.executable, "-c", code, "runs", "remove", "base", "--cache-dir", str(cache_dir)]
     for answer, left in ((b"n\n", True), (b"y\n", False)):
         keyboard, terminal = pty.openpty()
         os.write(keyboard, answer)
-        done = subprocess.run(command, stdin=terminal, capture_output=True, text=True, timeout=60)
+        done = processes.spacelite(
+            "runs", "remove", "base", "--cache-dir", cache_dir, stdin=terminal
+        ).wait()
         os.close(keyboard)
         os.close(terminal)
         assert done.returncode == int(left) and run.id in done.stderr

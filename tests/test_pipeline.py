@@ -1,14 +1,12 @@
 """Stages that overlap: in order, bounded, never hanging; and `embed` on a slow disk or backbone."""
 
-import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 import torch
 from test_embedding import digest, run
@@ -239,7 +237,7 @@ def hidden_states(self, *given):
     return real(self, *given)
 Backbone.hidden_states = hidden_states
 from spacelite_cli import main
-sys.argv[:2] = ["spacelite"]
+del sys.argv[1]
 main()
 """
 
@@ -248,22 +246,17 @@ main()
 def test_the_command_ends_with_one_line(how, bert, reviews, tmp_path):
     arguments = ["embed", "--backbone", bert, "--dataset", reviews, "--cache-dir", tmp_path,
                  "--tokens-per-batch", 30, "--device", "cpu"]  # fmt: skip
-    with subprocess.Popen(
-        [sys.executable, "-c", COMMAND, how, *map(str, arguments)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        # In the background of a shell SIGINT is ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    ) as process:  # fmt: skip
-        if how == "interrupt":
-            assert process.stdout.readline().startswith("now")
-            os.kill(process.pid, signal.SIGINT)
-        _, messages = process.communicate(timeout=60)
+    process = processes.start(COMMAND, how, *arguments)
+    if how == "interrupt":
+        assert process.line().startswith("now")
+        process.send_signal(signal.SIGINT)
+    code, _, messages = process.wait()
     last = messages.strip().splitlines()[-1]
     assert "Traceback" not in messages
     if how == "interrupt":
-        assert process.returncode == 130 and last.startswith("interrupted")
+        assert code == 130 and last.startswith("interrupted")
     else:
-        assert process.returncode == 1 and "RuntimeError: the device is lost" in last
+        assert code == 1 and "RuntimeError: the device is lost" in last
     (state,) = states(Path(tmp_path))
     assert 0 < state.tokens_done < state.tokens and verify(state.path) == []
 

@@ -5,12 +5,9 @@ import datetime
 import json
 import os
 import signal
-import subprocess
-import sys
-import threading
-from pathlib import Path
 
 import numpy as np
+import processes
 import pyarrow as pa
 import pytest
 from conftest import WORDS, refusal
@@ -302,13 +299,9 @@ def test_a_killed_predict_leaves_no_file_that_looks_whole(run, tmp_path):
     given = write(tmp_path / "posts.csv", rows_of(["good film"] * 300))
     out = tmp_path / "out.csv"
     arguments = [run.id, run.cache_dir, run.backbone, given, out]
-    process = subprocess.Popen(
-        [sys.executable, "-c", KILLED, *map(str, arguments)], stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout.readline() == "batch\n" and process.stdout.readline() == "batch\n"
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    process.stdout.close()
+    process = processes.start(KILLED, *arguments)
+    assert process.line() == "batch" and process.line() == "batch"
+    assert process.kill().returncode == -signal.SIGKILL
     assert not out.exists()
     run.predict_file(given, out, progress=False)
     assert len(read(out)) == 300
@@ -317,24 +310,19 @@ def test_a_killed_predict_leaves_no_file_that_looks_whole(run, tmp_path):
 
 def test_results_come_before_the_last_text_is_read(run):
     """Standard input is a pipe that stays open."""
-    command = [Path(sys.executable).with_name("spacelite"), "predict", run.id, "--csv"]
-    command = [str(part) for part in [*command, "--cache-dir", run.cache_dir,
-                                      "--backbone", run.backbone]]  # fmt: skip
-    process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
-    watch = threading.Timer(120, process.kill)
-    watch.start()
-    process.stdin.write("good film\n" * 100)
-    process.stdin.flush()
-    assert process.stdout.readline() == "text,label,unknown,0,1\n"
-    assert process.stdout.readline().startswith("good film,")
-    process.stdin.write("bad plot\n")
-    process.stdin.close()
-    lines = process.stdout.read().splitlines()
-    watch.cancel()
-    assert process.wait() == 0 and len(lines) == 100 and lines[-1].startswith("bad plot,")
-    process.stdout.close()
+    there = ["--cache-dir", run.cache_dir, "--backbone", run.backbone]
+    reading, writing = os.pipe()
+    process = processes.spacelite("predict", run.id, "--csv", *there, stdin=reading)
+    os.close(reading)
+    with os.fdopen(writing, "w") as texts:
+        texts.write("good film\n" * 100)
+        texts.flush()
+        assert process.line() == "text,label,unknown,0,1"
+        assert process.line().startswith("good film,")
+        texts.write("bad plot\n")
+    code, printed, _ = process.wait()
+    lines = printed.splitlines()[2:]
+    assert code == 0 and len(lines) == 100 and lines[-1].startswith("bad plot,")
 
 
 def test_the_backbone_and_its_tokenizer_are_loaded_once(run, monkeypatch):
@@ -387,10 +375,7 @@ def test_memory_does_not_grow_with_the_number_of_texts(run, fast, tmp_path):
             file.write("id,text\n")
             file.writelines(f"{i},a good film number {i}\n" for i in range(count))
         arguments = [fast.id, fast.cache_dir, run.backbone, given, tmp_path / f"{count}.parquet"]
-        done = subprocess.run(
-            [sys.executable, "-c", PEAK, *map(str, arguments)],
-            capture_output=True, text=True, check=True,
-        )  # fmt: skip
+        done = processes.run(PEAK, *arguments, fresh=True)
         peaks.append(int(done.stdout) / 1024)
     assert parquet.read_metadata(tmp_path / "100000.parquet").num_rows == 100_000
     assert peaks[1] - peaks[0] < 40, peaks  # MB
@@ -398,19 +383,16 @@ def test_memory_does_not_grow_with_the_number_of_texts(run, fast, tmp_path):
 
 def test_bars_on_a_terminal_and_results_in_a_file_do_not_mix(run, tmp_path):
     """Bars replace `sys.stdout` while they are shown on a terminal."""
-    import pty
-
     given = write(tmp_path / "posts.csv", rows_of(TEXTS))
-    command = [Path(sys.executable).with_name("spacelite"), "predict", run.id, "--csv", "--file"]
-    command += [given, "--cache-dir", run.cache_dir, "--backbone", run.backbone]
-    ours, theirs = pty.openpty()
-    with (tmp_path / "out.csv").open("wb") as file:
-        done = subprocess.run([str(part) for part in command], stdout=file, stderr=theirs)
-    os.close(theirs)
-    shown = os.read(ours, 1 << 20).decode()
-    os.close(ours)
-    assert done.returncode == 0 and [row["text"] for row in read(tmp_path / "out.csv")] == TEXTS
-    assert "well acted" not in shown
+    there = ["--cache-dir", run.cache_dir, "--backbone", run.backbone]
+    with (tmp_path / "out.csv").open("wb") as file, processes.terminal() as (terminal, shown):
+        process = processes.spacelite(
+            "predict", run.id, "--csv", "--file", given, *there, stdout=file.fileno(),
+            stderr=terminal,
+        )  # fmt: skip
+    assert process.wait().returncode == 0
+    assert [row["text"] for row in read(tmp_path / "out.csv")] == TEXTS
+    assert "predict" in shown.all() and "well acted" not in shown.all()
 
 
 def test_a_full_disk_is_said_with_the_name_of_the_file(tmp_path, monkeypatch):

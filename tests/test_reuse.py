@@ -3,15 +3,12 @@ more than once, and computed where neither can be trusted."""
 
 import hashlib
 import json
-import os
 import random
 import shutil
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 from conftest import texts, write_dataset
 from spacelite_cli.app import app
@@ -243,21 +240,10 @@ def test_a_cache_without_layer_means_serves_only_those_who_want_none(bert, tmp_p
     assert verify(with_layers.path) == [] and digest(done.path) == before
 
 
-KILLED = """
-import os, signal, sys
+EMBED = """
+import sys
 from pathlib import Path
 from spacelite.cache import computing, embed
-step, steps = int(sys.argv[4]), 0
-def counted(real):
-    def call(*arguments):
-        global steps
-        steps += 1
-        if steps == step:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return real(*arguments)
-    return call
-for name in ("pwrite", "fsync"):
-    setattr(os, name, counted(getattr(os, name)))
 computing.COMMIT_SECONDS = 0.0
 embed(backbone=sys.argv[1], dataset=sys.argv[2], cache_dir=Path(sys.argv[3]), device="cpu",
       tokens_per_batch=60)
@@ -273,14 +259,11 @@ def test_killed_at_any_step_the_finished_file_is_the_same(bert, tmp_path):
     shutil.copytree(whole, tmp_path / "start")
     expected = run(whole, bert, second, tokens_per_batch=60)
     assert expected.copied == 35
-    script = tmp_path / "killed.py"
-    script.write_text(KILLED)
     chance, died = random.Random(11), 0
     for attempt in range(5):
         folder = tmp_path / f"killed{attempt}"
         shutil.copytree(tmp_path / "start", folder)
-        command = [sys.executable, script, bert, second, folder, str(chance.randint(1, 240))]
-        died += subprocess.run(command, capture_output=True).returncode == -signal.SIGKILL
+        died += processes.killed_at(chance.randint(1, 240), EMBED, bert, second, folder)
         again = run(folder, bert, second, tokens_per_batch=60)
         assert digest(again.path) == digest(expected.path)
         assert digest(layers_path(again.path)) == digest(layers_path(expected.path))
@@ -438,20 +421,14 @@ def test_python_takes_the_same(bert, tmp_path):
 
 def test_two_commands_that_copy_from_each_other_both_finish(bert, tmp_path):
     own = different(60, 20)
-    command = [
-        sys.executable, "-c", "from spacelite_cli.app import main; main()", "embed", "--backbone",
-        str(bert), "--device", "cpu", "--cache-dir", str(tmp_path / "cache"), "--dataset",
-    ]  # fmt: skip
+    command = ["embed", "--backbone", bert, "--device", "cpu", "--cache-dir", tmp_path / "cache"]
     sources = [
         write(tmp_path / "one.jsonl", rows(own)), write(tmp_path / "two.jsonl", rows(own[::-1])),
     ]  # fmt: skip
-    processes = [
-        subprocess.Popen([*command, str(source)], stderr=subprocess.PIPE, env=os.environ)
-        for source in sources
-    ]
-    for process in processes:
-        _, errors = process.communicate()
-        assert process.returncode == 0, errors.decode()
+    both = [processes.spacelite(*command, "--dataset", source) for source in sources]
+    for process in both:
+        done = process.wait()
+        assert done.returncode == 0, done.stderr
     for source in sources:
         done = run(tmp_path / "cache", bert, source)
         assert done.hit and verify(done.path) == []

@@ -4,13 +4,10 @@ nothing that an ascii-only terminal cannot show."""
 import csv
 import io
 import json
-import os
-import pty
 import re
-import subprocess
 import sys
-import threading
 
+import processes
 import pytest
 from conftest import WORDS, refusal
 from rich.text import Text
@@ -26,15 +23,6 @@ from spacelite.visible import HOSTILE, json_escaped, shortened, visible
 
 TITLE = "\x1b]0;hacked\x07"  # sets the title of a terminal
 HOSTILE_LABELS = [f"{TITLE}bad", "[red]good[/red]\u202e\x9b31m"]
-COMMAND = "from spacelite_cli.app import main; main()"
-
-
-def spacelite_in(arguments, **environment):
-    """Run a command in a process of its own; its output as bytes."""
-    return subprocess.run(
-        [sys.executable, "-c", COMMAND, *map(str, arguments)],
-        capture_output=True, env={**os.environ, **environment}, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -116,21 +104,6 @@ def test_csv_in_a_pipe_stays_as_it_is_and_is_visible_in_a_terminal(hostile, monk
 
 def test_in_a_terminal_only_the_styles_of_the_command_are_control_characters(tmp_path):
     """A pseudo-terminal, as a user has one."""
-    main, other = pty.openpty()
-    pieces = []
-
-    def read():
-        while True:
-            try:
-                piece = os.read(main, 1000)
-            except OSError:
-                return
-            if not piece:
-                return
-            pieces.append(piece)
-
-    reader = threading.Thread(target=read)
-    reader.start()
     code = (
         "from spacelite_cli import console\n"
         "from rich.text import Text\nfrom rich.table import Table\n"
@@ -142,13 +115,13 @@ def test_in_a_terminal_only_the_styles_of_the_command_are_control_characters(tmp
         "table = Table()\ntable.add_column(evil)\ntable.add_row(evil)\n"
         "console.out().print(table)\nconsole.fail(evil)\n"
     )
-    environment = {**os.environ, "TERM": "xterm-256color", "PYTHONIOENCODING": "utf-8"}
-    subprocess.run([sys.executable, "-c", code], stdout=other, stderr=other, env=environment,
-                   check=True)  # fmt: skip
-    os.close(other)
-    reader.join()
-    os.close(main)
-    shown = b"".join(pieces).decode()
+    environment = {"TERM": "xterm-256color", "PYTHONIOENCODING": "utf-8"}
+    with processes.terminal() as (terminal, output):
+        process = processes.start(
+            code, stdout=terminal, stderr=terminal, env=environment, fresh=True
+        )
+    assert process.wait().returncode == 0
+    shown = output.all()
     assert "\x1b[1m" in shown and "\\x1b]0;hacked" in shown and "[red]x[/red]" in shown
     without_styles = re.sub(r"\x1b\[[\d;]*m", "", shown).replace("\r\n", "\n")
     assert HOSTILE.search(without_styles) is None
@@ -366,15 +339,15 @@ def test_an_ascii_only_terminal_gets_question_marks_and_no_error(run, tmp_path):
         ["report", "--format", "text", *there],
         ["cache", "list", *there],
     ):
-        done = spacelite_in(arguments, PYTHONIOENCODING="ascii")
-        refused = b"cannot be explained" in done.stderr
+        done = processes.spacelite(*arguments, env={"PYTHONIOENCODING": "ascii"}).wait()
+        refused = "cannot be explained" in done.stderr
         assert done.returncode == (1 if refused else 0), done.stderr
         assert (done.stdout or done.stderr).isascii()
-    done = spacelite_in(
-        ["predict", run.id, "café 好", "--backbone", run.backbone, "--json", *there],
-        PYTHONIOENCODING="ascii",
-    )
-    assert json.loads(done.stdout.decode("ascii"))[0]["text"] == "café 好"
+    done = processes.spacelite(
+        "predict", run.id, "café 好", "--backbone", run.backbone, "--json", *there,
+        env={"PYTHONIOENCODING": "ascii"}, fresh=True,
+    ).wait()  # fmt: skip
+    assert done.stdout.isascii() and json.loads(done.stdout)[0]["text"] == "café 好"
 
 
 def test_pages_hold_no_control_characters(tmp_path):

@@ -3,13 +3,12 @@ processes; and what is there survives kills, full disks and damaged bytes."""
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 from conftest import refusal, texts
 from sklearn.model_selection import GridSearchCV, cross_val_score
@@ -181,10 +180,9 @@ def test_kill_9(dtype, bert, tmp_path, calls):
     """What was committed stays; the rest is embedded by the next one, and nothing twice."""
     folder = Path(__file__).parent
     script = KILLED.replace("batch=64)", f"batch=64, dtype={dtype!r})")
-    command = [sys.executable, "-c", script, str(bert), str(tmp_path), str(folder)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-        assert process.stdout.readline() == b"now\n"
-        process.send_signal(signal.SIGKILL)
+    process = processes.start(script, bert, tmp_path, folder)
+    assert process.line() == "now"
+    assert process.kill().returncode == -signal.SIGKILL
     rows, index = files_of(tmp_path)
     before = index.stat().st_size // RECORD.itemsize
     assert before > 0
