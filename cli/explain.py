@@ -15,7 +15,7 @@ from .options import CACHE_DIR, CacheDir, Device, Json, RunBackbone, RunName
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from spacelite.inference import Explanation
+    from spacelite.inference.explanation import Explanation
 
 MOST_WORDS = 10  # in the table of the words that contribute most
 

@@ -201,16 +201,15 @@ def cache_path(tmp_path_factory, bert, reviews) -> Path:
 
 def in_memory(split, rows=None):
     """Some examples of a cached split as arrays."""
-    from spacelite.training.stream import ArraySplit
+    from spacelite.cache.rows import TokenRows
 
     rows = np.arange(len(split)) if rows is None else rows
     low, high = split.offsets[:-1], split.offsets[1:]
     stored, ids = split.read_tokens(0, split.tokens), split.read_token_ids()
-    return ArraySplit(
+    return TokenRows(
         rows=np.concatenate([stored[low[row] : high[row]] for row in rows]),
         offsets=np.concatenate([[0], np.cumsum(split.lengths[rows])]),
         labels=split.labels[rows],
-        pooled=np.empty((len(rows), 0)),
         stored=split.stored,
         token_ids=np.concatenate([ids[low[row] : high[row]] for row in rows]),
     )
@@ -281,9 +280,10 @@ def train_and_save(cache_dir: Path, cache, configs, training, **options) -> list
 def report_dir(tmp_path_factory, bert) -> Path:
     """A cache folder with runs of two data sets: `imdb` (the published protocol, five epochs, two
     seeds, also evaluated on another set) and `labels`, whose label names are hostile."""
-    from spacelite import heads, inference
+    from spacelite import heads
     from spacelite.cache.embedding import embed
     from spacelite.cache.store import Cache
+    from spacelite.inference import transfer
     from spacelite.training import TrainingConfig
 
     data = tmp_path_factory.mktemp("report-data")
@@ -310,7 +310,7 @@ def report_dir(tmp_path_factory, bert) -> Path:
     ]  # fmt: skip
     with Cache(paths["imdb"]) as cache, Cache(paths["other"]) as elsewhere:
         for run in train_and_save(cache_dir, cache, configs, TrainingConfig(epochs=5)):
-            run.save_transfer(*inference.evaluate(run, elsewhere))
+            run.save_transfer(*transfer.evaluate(run, elsewhere))
     configs = [
         heads.config("space", latent=5, learning_rate=0.05, inter=0.0, intra=0.0),
         heads.config("linear", pooling="mean", learning_rate=0.05),

@@ -18,12 +18,13 @@ from test_crossfit import centred, log_odds, scikit_learns
 from typer.testing import CliRunner
 
 import spacelite
-from spacelite import heads, inference, runs
+from spacelite import heads, runs
 from spacelite.cache.store import Cache
 from spacelite.heads import blocks, crossfit, logistic
 from spacelite.heads.additive import known_blocks
 from spacelite.heads.batch import Objective
 from spacelite.heads.ngrams import NGrams
+from spacelite.inference import explanation, prediction, transfer
 from spacelite.tasks import MULTI_LABEL, SINGLE_LABEL
 from spacelite.training import memory
 
@@ -273,22 +274,22 @@ def test_texts_are_predicted_and_explained(cached, blocks, bert):
     run = fitted(folder, cache, heads.config("additive", blocks=blocks))
     assert run.record.system == f"additive ({blocks})"
     given = [*texts(12, seed=9, longest=12), "zzz qqq", "good"]
-    found = inference.predict(run, given, backbone=str(bert), device="cpu").probabilities
-    alone = inference.predict(run, given[-1:], backbone=str(bert), device="cpu").probabilities
+    found = prediction.predict(run, given, backbone=str(bert), device="cpu").probabilities
+    alone = prediction.predict(run, given[-1:], backbone=str(bert), device="cpu").probabilities
     assert alone[0] == pytest.approx(found[-1], abs=1e-5)
     for text, expected in zip(given, found, strict=True):
-        explained = inference.explain_text(run, text, backbone=str(bert), device="cpu")
+        explained = explanation.explain_text(run, text, backbone=str(bert), device="cpu")
         assert explained.difference < 1e-5
         assert explained.probabilities == pytest.approx(expected.tolist(), abs=2e-3)
     for number in range(0, 30, 7):
-        example = inference.explain_example(
+        example = explanation.explain_example(
             run, cache, f"test:{number}", backbone=str(bert), device="cpu"
         )
         assert example.difference < 1e-5
         saved = inference_logits(run, cache, "test")[number]
         assert example.logits == pytest.approx(saved.tolist(), abs=2e-2)
     # As the cached hidden states of the same texts.
-    _, again = inference.evaluate(run, cache)
+    _, again = transfer.evaluate(run, cache)
     assert again["test"].logits == pytest.approx(inference_logits(run, cache, "test"), abs=1e-6)
 
 
@@ -312,7 +313,7 @@ def test_a_saved_head_predicts_the_same_in_a_new_process(cached, bert):
     folder, cache = cached
     run = fitted(folder, cache, heads.config("additive"))
     given = ["good film", "zzz qqq", "good"]
-    here = inference.predict(run, given, backbone=str(bert), device="cpu").probabilities
+    here = prediction.predict(run, given, backbone=str(bert), device="cpu").probabilities
     script = (
         "import json, sys, spacelite\n"
         f"run = spacelite.load_run({run.id!r}, {str(folder)!r})\n"

@@ -14,12 +14,12 @@ from sklearn import metrics as sk
 from test_cli import spacelite
 from test_significance import crossed
 
-from spacelite import files, heads, inference, runs
+from spacelite import files, heads, runs
 from spacelite.backbones.words import Words
 from spacelite.cache import Cache, embed
 from spacelite.cache.journal import Writer
 from spacelite.document import Table
-from spacelite.inference.cached import cached_example
+from spacelite.inference.explanation import cached_example, explain_example
 from spacelite.metrics.significance import Difference
 from spacelite.reports.analysis import comparisons, content, groups
 from spacelite.reports.analysis.comparisons import Curve
@@ -246,7 +246,7 @@ def test_words_are_the_sums_of_every_texts_explanation(imdb, report_dir, bert):
     (path,) = (report_dir / "embeddings").glob("*--imdb--*.h5")
     with Cache(path) as cache:
         for number in range(len(cache.splits["test"])):
-            explained = inference.explain_example(run, cache, f"test:{number}", backbone=str(bert))
+            explained = explain_example(run, cache, f"test:{number}", backbone=str(bert))
             for word in explained.words:
                 if not word.special:
                     shares = np.array(word.contributions)
@@ -482,7 +482,7 @@ def test_several_labels_a_text(bert, tmp_path):
     total, count = defaultdict(lambda: np.zeros(2)), defaultdict(int)
     with Cache(path) as cache:
         for number in range(20):
-            explained = inference.explain_example(run, cache, f"test:{number}", backbone=str(bert))
+            explained = explain_example(run, cache, f"test:{number}", backbone=str(bert))
             for word in explained.words:
                 if not word.special:  # not beyond any mean
                     total[word.text] += word.contributions
@@ -497,7 +497,7 @@ def test_several_labels_a_text(bert, tmp_path):
         number = int(one.example.partition(":")[2])
         assert not given.correct[number] and one.confidence == given.confidence[number]
         with Cache(path) as cache:
-            explained = inference.explain_example(run, cache, one.example, backbone=str(bert))
+            explained = explain_example(run, cache, one.example, backbone=str(bert))
         assert one.shares == [word.contributions[explained.predicted] for word in explained.words]
     for form in ("markdown", "latex", "json"):
         assert "praise" in forms.as_text(made, form)

@@ -12,11 +12,12 @@ from spacelite_cli.app import app
 from typer.testing import CliRunner
 
 import spacelite
-from spacelite import heads, inference, runs
+from spacelite import heads, runs
 from spacelite.cache.embedding import embed
 from spacelite.cache.store import Cache
 from spacelite.heads import logistic, logreg, tfidf
 from spacelite.heads.ngrams import NGrams, special_ids
+from spacelite.inference import explanation, prediction, transfer
 from spacelite.tasks import MULTI_LABEL, SINGLE_LABEL
 from spacelite.training import TrainingConfig, loop
 
@@ -318,22 +319,22 @@ def test_tfidf_predicts_and_explains_texts(cached, bert):
     folder, cache = cached
     run = fitted(folder, cache, heads.config("tfidf"))
     given = [*texts(20, seed=9, longest=12), "zzz qqq", "good"]
-    found = inference.predict(run, given, backbone=str(bert), device="cpu").probabilities
+    found = prediction.predict(run, given, backbone=str(bert), device="cpu").probabilities
     # In another order and alone, and of the cache's own texts: the same.
-    alone = inference.predict(run, given[-1:], backbone=str(bert), device="cpu").probabilities
+    alone = prediction.predict(run, given[-1:], backbone=str(bert), device="cpu").probabilities
     assert alone[0] == pytest.approx(found[-1], abs=1e-7)
     for text, expected in zip(given, found, strict=True):
-        explained = inference.explain_text(run, text, backbone=str(bert), device="cpu")
+        explained = explanation.explain_text(run, text, backbone=str(bert), device="cpu")
         assert explained.difference < 1e-5
         assert explained.probabilities == pytest.approx(expected.tolist(), abs=1e-6)
-    example = inference.explain_example(run, cache, "train:3", backbone=str(bert))
+    example = explanation.explain_example(run, cache, "train:3", backbone=str(bert))
     assert example.difference < 1e-5
 
 
 def test_tfidf_is_evaluated_on_other_data(cached, bert, tmp_path):
     folder, cache = cached
     run = fitted(folder, cache, heads.config("tfidf"))
-    _, predictions = inference.evaluate(run, cache)
+    _, predictions = transfer.evaluate(run, cache)
     for name in ("validation", "test"):
         expected = inference_logits(run, cache, name)
         assert predictions[name].logits == pytest.approx(expected, abs=1e-6)

@@ -10,9 +10,10 @@ from conftest import refusal, train_and_save
 from spacelite_cli.app import app
 from typer.testing import CliRunner
 
-from spacelite import heads, inference, runs
+from spacelite import heads, runs
 from spacelite.cache import Cache
 from spacelite.errors import SpaceliteError
+from spacelite.inference import transfer
 from spacelite.training import TrainingConfig
 
 DELETED = object()
@@ -41,7 +42,7 @@ def trained(cache_path, tmp_path_factory):
     ]
     with Cache(cache_path) as cache:
         saved = train_and_save(folder, cache, configs, TrainingConfig(epochs=2, batch_size=32))
-        saved[0].save_transfer(*inference.evaluate(saved[0], cache))
+        saved[0].save_transfer(*transfer.evaluate(saved[0], cache))
     return saved
 
 

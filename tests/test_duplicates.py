@@ -13,11 +13,12 @@ from spacelite_cli.app import app
 from typer.testing import CliRunner
 
 import spacelite
-from spacelite import heads, inference, runs
+from spacelite import heads, runs
 from spacelite.cache import Cache, duplicates
 from spacelite.cache.texts import read as cached_texts
 from spacelite.cache.texts import texts_path
 from spacelite.data.splits import folded
+from spacelite.inference import transfer
 from spacelite.reports.analysis import content
 from spacelite.training import TrainingConfig
 
@@ -153,7 +154,7 @@ def test_the_report_says_it_under_the_table_and_of_transfers_too(leaking, bert, 
     there = embed({**other, "validation": (["loved"], [1])}, bert, leaking.cache_dir, name="other")
     (run,) = runs.load_all(leaking.cache_dir)
     with Cache(there.path) as cache:
-        run.save_transfer(*inference.evaluate(run, cache))
+        run.save_transfer(*transfer.evaluate(run, cache))
     found = notes(leaking.cache_dir)
     assert found["leaking"][1].startswith("1 of 3 validation examples has a text of train")
     assert found["leaking"][2].startswith("3 texts have more than one label")

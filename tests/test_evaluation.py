@@ -16,8 +16,9 @@ from sklearn import metrics as sk
 from spacelite_cli.app import app
 from typer.testing import CliRunner
 
-from spacelite import heads, inference, runs
+from spacelite import heads, runs
 from spacelite.cache import Cache, embed
+from spacelite.inference.transfer import evaluate, parse_mapping
 from spacelite.training import TrainingConfig
 
 HEADS = [
@@ -92,7 +93,7 @@ def test_figures_follow_from_the_weights_and_the_other_cache(kind, place, bert, 
     run = place[1][kind]
     path = cached(tmp_path, bert, 2, "other")
     with Cache(path) as cache:
-        record, predictions = inference.evaluate(run, cache)
+        record, predictions = evaluate(run, cache)
         assert set(predictions) == {"validation", "test"}
         for split, own in predictions.items():
             assert own.correct.mean() == record.metrics[split]["accuracy"]
@@ -111,8 +112,8 @@ def three(tmp_path_factory, bert):
 def test_labels_are_mapped(place, three):
     run = place[1]["space"]
     with Cache(three) as cache:
-        record, _ = inference.evaluate(run, cache, {"0": "1", "1": "0", "2": "1"})
-        message = refusal(inference.evaluate, run, cache)
+        record, _ = evaluate(run, cache, {"0": "1", "1": "0", "2": "1"})
+        message = refusal(evaluate, run, cache)
         assert "three: the data have 3 labels (0, 1, 2), the run has 2 (0, 1)" in message
         assert message.endswith("give the run's label for each of 0, 1, 2 with labels=...")
         for mapping, words in (
@@ -120,7 +121,7 @@ def test_labels_are_mapped(place, three):
             ({"0": "5", "1": "0", "2": "1"}, "there is no label '5'"),
             ({"0": "1", "1": "0"}, "'2' is not mapped"),
         ):
-            message = refusal(inference.evaluate, run, cache, mapping)
+            message = refusal(evaluate, run, cache, mapping)
             assert words in message
             assert message.endswith(
                 "map each label of the data (0, 1, 2) to one of the run's (0, 1) with labels=..."
@@ -133,12 +134,12 @@ def test_labels_are_mapped(place, three):
 def test_pairs_of_labels_are_told_apart_by_the_labels_there_are():
     there, here = ["a b,c=d", "cat", "x"], ["pos", "n=eg"]
     pairs = ["a b,c=d=pos", "cat=n=eg", "x = pos"]
-    assert inference.parse_mapping(pairs, there, here) == {
+    assert parse_mapping(pairs, there, here) == {
         "a b,c=d": "pos", "cat": "n=eg", "x": "pos",
     }  # fmt: skip
     for wrong, words in ((["a"], "labels=a: give LABEL=LABEL"), (["=b"], "labels==b: give"),
                          (["a=b", "a=c"], "'a' is mapped twice")):  # fmt: skip
-        assert words in refusal(inference.parse_mapping, wrong, there, here)
+        assert words in refusal(parse_mapping, wrong, there, here)
 
 
 @pytest.mark.parametrize(
@@ -173,7 +174,7 @@ def test_labels_that_share_some_names_only_need_a_map(place, bert, tmp_path):
     run = place[1]["space"]
     turned = renamed(run, "1", "9")
     with Cache(path) as cache:
-        assert "give the run's label for each of 0, 1" in refusal(inference.evaluate, turned, cache)
+        assert "give the run's label for each of 0, 1" in refusal(evaluate, turned, cache)
 
 
 def without_checksums(folder):
@@ -191,7 +192,7 @@ def test_a_head_of_other_shapes_is_damaged(place, bert, tmp_path):
     without_checksums(copy)
     with Cache(path) as cache:
         assert "is damaged (its tensors do not fit a space head with 2 labels)" in refusal(
-            inference.evaluate, runs.load(copy), cache
+            evaluate, runs.load(copy), cache
         )
 
 
@@ -204,7 +205,7 @@ def test_labels_of_the_same_names_are_the_same_whatever_their_order(place, bert,
     path = embed(backbone=str(bert), dataset=str(folder), cache_dir=tmp_path).path
     run = place[1]["space"]
     with Cache(path) as cache:
-        record, _ = inference.evaluate(renamed(run, "good", "bad"), cache)
+        record, _ = evaluate(renamed(run, "good", "bad"), cache)
     assert record.labels == {"bad": "bad", "good": "good"}
     assert record.metrics["test"] == pytest.approx(expected(run, path, "test", [1, 0]), abs=1e-4)
 
@@ -220,7 +221,7 @@ def test_other_hidden_states_are_refused(place, distilbert, bert, tmp_path):
         ),
     ):
         with Cache(made) as cache:
-            message = refusal(inference.evaluate, run, cache)
+            message = refusal(evaluate, run, cache)
         assert all(word in message for word in words), message
 
 
@@ -233,7 +234,7 @@ def test_another_width_is_refused(place, bert, tmp_path):
     save_file(parameters, copy / "head.safetensors")
     without_checksums(copy)
     with Cache(path) as cache:
-        message = refusal(inference.evaluate, runs.load(copy), cache)
+        message = refusal(evaluate, runs.load(copy), cache)
     assert f"hidden states of width 5, cache {path.stem} has width 16" in message
 
 
@@ -245,7 +246,7 @@ def test_several_labels_and_one_label_do_not_mix(place, bert, tmp_path):
         (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
     path = embed(backbone=str(bert), dataset=str(folder), cache_dir=tmp_path).path
     with Cache(path) as cache:
-        message = refusal(inference.evaluate, place[1]["space"], cache)
+        message = refusal(evaluate, place[1]["space"], cache)
     assert message.startswith("data set several and run ")
     assert message.endswith("the data have several labels per text, the run has one label per text")
 
@@ -308,7 +309,7 @@ def test_what_a_killed_evaluation_left_is_no_result(place, bert, tmp_path):
     run = place[1]["mlp"]
     path = cached(tmp_path, bert, 2, "killed")
     with Cache(path) as cache:
-        record, predictions = inference.evaluate(run, cache)
+        record, predictions = evaluate(run, cache)
     before = len(run.transfers())
     run.save_transfer(record, predictions)
     code = (
@@ -337,7 +338,7 @@ def test_evaluations_at_once_leave_whole_files(place, bert, tmp_path):
     run = place[1]["linear"]
     path = cached(tmp_path, bert, 2, "crowd")
     with Cache(path) as cache:
-        record, predictions = inference.evaluate(run, cache)
+        record, predictions = evaluate(run, cache)
     with ThreadPoolExecutor(8) as pool:
         for done in [pool.submit(run.save_transfer, record, predictions) for _ in range(24)]:
             done.result()
@@ -349,14 +350,14 @@ def test_evaluations_at_once_leave_whole_files(place, bert, tmp_path):
 def test_the_runs_own_data_are_named_as_such(place, cache_path, bert, caplog):
     folder, saved = place
     with Cache(cache_path) as cache:
-        inference.evaluate(saved["linear"], cache)
+        evaluate(saved["linear"], cache)
     assert caplog.messages == [
         f"reviews is the data set that run {saved['linear'].id} was trained on: this is no "
         "transfer, and its train split was seen in training"
     ]
     caplog.clear()
     with Cache(cached(folder, bert, 2, "elsewhere")) as cache:
-        inference.evaluate(saved["linear"], cache)
+        evaluate(saved["linear"], cache)
     assert "trained on" not in caplog.text
 
 

@@ -14,8 +14,9 @@ from typer.testing import CliRunner
 from spacelite import heads, load_run
 from spacelite.backbones import Words
 from spacelite.cache import Cache, embed
+from spacelite.cache.rows import TokenRows
 from spacelite.heads.examples import Tokens
-from spacelite.inference import cached, explanation, prediction
+from spacelite.inference import explanation, prediction
 from spacelite.training import TrainingConfig
 
 HEADS = [
@@ -77,7 +78,8 @@ def test_contributions_add_up_for_a_thousand_cached_examples(index, place):
             logits = logits_of_means(run, hidden)
             np.testing.assert_allclose(bias + shares.sum(axis=0), logits, atol=1e-12)
             # The head in float32, as it predicts.
-            (expected,) = prediction.head_logits(run, hidden[None], None)
+            rows = TokenRows.of_batch(split.stored, hidden[None])
+            (expected,) = prediction.head_logits(run, rows)
             np.testing.assert_allclose(logits, expected, atol=1e-5)
 
 
@@ -85,7 +87,7 @@ def test_a_token_that_is_left_out_takes_its_share_along(place):
     """The share is what the formula says: removing a token leaves n - 1 parts of the rest."""
     run = place[2][0]
     with Cache(place[1]) as cache:
-        hidden = cached.cached_example(cache, "test:3").hidden
+        hidden = explanation.cached_example(cache, "test:3").rows.rows
     shares, bias = shares_and_bias(run, hidden)
     without = logits_of_means(run, hidden[1:])
     n = len(hidden)
@@ -98,13 +100,13 @@ def test_a_text_through_the_backbone_is_explained_as_it_is_predicted(place, bert
     command = ["explain", saved[0].id, text, "--backbone", bert, "--cache-dir", folder]
     result = json.loads(spacelite(*command, "--json").stdout)
     (expected,) = prediction.predict(saved[0], [text], backbone=str(bert)).probabilities
-    files = prediction.backbone_files(saved[0], str(bert))
-    hidden, _, _ = prediction.one_text(saved[0], text, files)
+    predictor = prediction.Predictor(saved[0], backbone=str(bert))
+    ((_, rows),) = predictor.hidden_states(predictor.tokenize([text]))
     np.testing.assert_allclose(result["probabilities"], expected, atol=1e-5)
     total = np.array(result["bias"]) + np.sum(
         [word["contributions"] for word in result["words"]], axis=0
     )
-    np.testing.assert_allclose(total, logits_of_means(saved[0], hidden), atol=1e-9)
+    np.testing.assert_allclose(total, logits_of_means(saved[0], rows.rows), atol=1e-9)
     # The logits are the forward pass's, in float32.
     assert result["difference"] == np.abs(total - result["logits"]).max() < 1e-6
     assert [word["text"] for word in result["words"]] == ["[CLS]", *text.split(), "[SEP]"]
@@ -345,7 +347,7 @@ def written(tmp_path_factory, bert):
 def test_a_cached_example_shows_its_row_and_its_words(written, bert, caplog):
     folder, path, lines, saved = written
     with Cache(path) as cache:
-        source = cached.cached_example(cache, "validation:2").source
+        source = explanation.cached_example(cache, "validation:2").source
     own = lines[source.row - 1]
     there = ["explain", saved.id, "--example", "validation:2", "--backbone", bert,
              "--cache-dir", folder]  # fmt: skip

@@ -8,8 +8,9 @@ from sklearn.dummy import DummyClassifier
 from typer.testing import CliRunner
 
 import spacelite
-from spacelite import inference, runs
+from spacelite import runs
 from spacelite.cache import Cache
+from spacelite.inference.transfer import evaluate
 from spacelite.reports.analysis import content
 from spacelite.tasks import MULTI_LABEL, SINGLE_LABEL, majority
 
@@ -61,7 +62,7 @@ def test_train_and_report_say_it_also_of_transfers(bert, tmp_path):
     assert NOTE in done.stdout.splitlines()
     (run,) = runs.load_all(tmp_path)
     with Cache(embed("there", ["good", "good", "good", "bad"]).path) as other:
-        run.save_transfer(*inference.evaluate(run, other))
+        run.save_transfer(*evaluate(run, other))
     own, transfer = content.build(tmp_path, [run], with_examples=False).parts
     assert own.section.notes[0] == NOTE
     assert transfer.section.notes[0] == NOTE.replace("on test.", "on test of there.")

@@ -14,8 +14,7 @@ from PIL import Image
 from test_cli import spacelite
 
 from spacelite import runs
-from spacelite.inference import Explanation, Word
-from spacelite.inference.concepts import concept_points
+from spacelite.inference.explanation import Explanation, Word, concept_points
 from spacelite.reports.render import explained, forms
 from spacelite.reports.render.colours import PALETTE
 

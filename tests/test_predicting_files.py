@@ -16,8 +16,8 @@ from spacelite_cli.app import app
 from typer.testing import CliRunner
 
 import spacelite
-from spacelite import inference
 from spacelite.data import open_texts, writers
+from spacelite.inference import prediction
 
 TEXTS = [
     "good film,\nwell acted",
@@ -272,8 +272,8 @@ def test_an_existing_file_stays_until_the_new_one_is_complete(run, tmp_path, mon
             raise spacelite.SpaceliteError("the second batch fails")
         return predict(self, texts, *rest, **more)
 
-    predict = inference.Predictor.predict
-    monkeypatch.setattr(inference.Predictor, "predict", fails_later)
+    predict = prediction.Predictor.predict
+    monkeypatch.setattr(prediction.Predictor, "predict", fails_later)
     assert "second batch" in refusal(run.predict_file, given, out, progress=False)
     assert out.read_text() == "before"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.csv", "posts.csv"]
@@ -282,14 +282,14 @@ def test_an_existing_file_stays_until_the_new_one_is_complete(run, tmp_path, mon
 KILLED = """
 import sys, time
 import spacelite
-from spacelite import inference
-predict = inference.Predictor.predict
+from spacelite.inference import prediction
+predict = prediction.Predictor.predict
 def slow(self, texts, *rest, **more):
     found = predict(self, texts, *rest, **more)
     print("batch", flush=True)
     if len(texts) > 100: time.sleep(60)
     return found
-inference.Predictor.predict = slow
+prediction.Predictor.predict = slow
 run, cache_dir, backbone, given, out = sys.argv[1:]
 spacelite.load_run(run, cache_dir).predict_file(given, out, backbone=backbone, progress=False)
 """

@@ -15,8 +15,9 @@ from safetensors.torch import load_file
 from spacelite_cli.app import app
 from typer.testing import CliRunner
 
-from spacelite import data, heads, inference
+from spacelite import data, heads
 from spacelite.cache import Cache, embed
+from spacelite.inference import prediction
 from spacelite.training import TrainingConfig
 
 HEADS = [
@@ -76,26 +77,26 @@ def test_a_text_of_the_cache_gets_what_its_cached_hidden_states_give(index, plac
     expected = from_the_cache(saved[index], path).softmax(dim=1)
     assert expected.std() > 0.001  # the head tells texts apart
     for tokens_per_batch in (None, 7):
-        probabilities = inference.predict(
+        probabilities = prediction.predict(
             saved[index], texts, backbone=str(bert), device="cpu",
             tokens_per_batch=tokens_per_batch,
         ).probabilities  # fmt: skip
         np.testing.assert_allclose(probabilities, expected, atol=1e-3)
         np.testing.assert_allclose(probabilities.sum(axis=1), 1)
     # A text among others is the text alone.
-    alone = inference.predict(saved[index], texts[3:4], backbone=str(bert), device="cpu")
+    alone = prediction.predict(saved[index], texts[3:4], backbone=str(bert), device="cpu")
     np.testing.assert_allclose(alone.probabilities[0], probabilities[3], atol=1e-3)
 
 
 def test_other_backbones_and_empty_texts_are_refused(place, bert, tmp_path):
     run = place[2][0]
     other = save_backbone("bert", tmp_path / "tiny-bert", seed=1)
-    message = refusal(inference.predict, run, ["good"], backbone=str(other))
+    message = refusal(prediction.predict, run, ["good"], backbone=str(other))
     assert f"{other} is not the backbone that run {run.id} was trained on (tiny-bert)" in message
     assert "name its folder with backbone" in message
-    assert "text 2 is empty" in refusal(inference.predict, run, ["a", " "], backbone=str(bert))
-    assert "there is no text" in refusal(inference.predict, run, [], backbone=str(bert))
-    assert "cannot be reached" in refusal(inference.predict, run, ["good"])  # a hub name
+    assert "text 2 is empty" in refusal(prediction.predict, run, ["a", " "], backbone=str(bert))
+    assert "there is no text" in refusal(prediction.predict, run, [], backbone=str(bert))
+    assert "cannot be reached" in refusal(prediction.predict, run, ["good"])  # a hub name
 
 
 @pytest.mark.parametrize("command", ["predict", "explain"])

@@ -9,8 +9,9 @@ from conftest import refusal, save_backbone, write_dataset
 from spacelite_cli.app import app
 from typer.testing import CliRunner
 
-from spacelite import inference, paper, runs
+from spacelite import paper, runs
 from spacelite.cache import Cache, tokenizing
+from spacelite.inference import transfer
 from spacelite.paper import ReproduceOptions, reproduce
 from spacelite.reports.analysis import groups, published
 from spacelite.training import loop
@@ -61,7 +62,7 @@ def test_zero_shot_rows_have_the_figures_of_the_other_data_set(outcomes, options
     with Cache(path) as cache:
         for outcome in zero_shot:
             for run, scores in zip(outcome.runs, outcome.scores, strict=True):
-                assert scores == inference.evaluate(run, cache)[0].metrics["test"]
+                assert scores == transfer.evaluate(run, cache)[0].metrics["test"]
                 assert scores != run.record.metrics["test"]
     for outcome in outcomes:
         if outcome not in zero_shot:
@@ -73,7 +74,7 @@ def test_what_is_done_is_not_done_again(outcomes, options, monkeypatch):
         raise AssertionError("done again")
 
     for module, name in (
-        (loop, "train"), (inference, "evaluate"), (tokenizing, "tokenize"),
+        (loop, "train"), (transfer, "evaluate"), (tokenizing, "tokenize"),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, never)
     again = reproduce(None, options)
@@ -166,7 +167,7 @@ def test_a_transfer_under_another_map_is_not_taken_for_the_protocols(outcomes, o
     turned = {"hateful or offensive": "1", "normal": "0"}
     turned = {name: run.record.label_names[int(to)] for name, to in turned.items()}
     with Cache(path) as cache:
-        record, predictions = inference.evaluate(run, cache, turned)
+        record, predictions = transfer.evaluate(run, cache, turned)
     run.save_transfer(record, predictions)
     again = reproduce(zero_shot.row.table, options)
     assert [outcome.scores for outcome in again] == [

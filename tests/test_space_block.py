@@ -13,13 +13,15 @@ from test_baselines import inference_logits
 from test_heads import Ragged, cross_entropies, ragged, task
 from test_training import order, read, same_heads
 
-from spacelite import heads, inference, runs
+from spacelite import heads, runs
 from spacelite.cache import Cache, embed
 from spacelite.cache.dtypes import stored_type
+from spacelite.cache.rows import TokenRows
 from spacelite.errors import SpaceliteError
 from spacelite.heads import SpaceBlock
 from spacelite.heads.batch import Objective
 from spacelite.heads.examples import Tokens
+from spacelite.inference import explanation, prediction, transfer
 from spacelite.reports.render import explained
 from spacelite.training import TrainingConfig, batches, engine, evaluation, loop, stream, train
 
@@ -120,11 +122,10 @@ def test_tokens_are_standardised_as_numpy_does(cache, monkeypatch):
 def given_split(rows, lengths):
     """Examples in memory, with labels 0."""
     return batches.TokenSplit(
-        stream.ArraySplit(
+        TokenRows(
             rows=rows,
             offsets=np.cumsum([0, *lengths]),
             labels=np.zeros(len(lengths), np.int64),
-            pooled=np.empty((len(lengths), 0)),
             stored=stored_type(str(rows.dtype)),
         )
     )
@@ -358,15 +359,15 @@ def saved(tmp_path_factory, bert, reviews):
 def test_a_saved_head_is_evaluated_predicted_with_and_explained(index, saved, bert):
     _, cache, found = saved
     run = found[index]
-    _, again = inference.evaluate(run, cache)
+    _, again = transfer.evaluate(run, cache)
     expected = inference_logits(run, cache, "test")
     assert again["test"].logits == pytest.approx(expected, abs=1e-6)
     given = [*texts(8, seed=9, longest=12), "zzz qqq", "good"]
-    chances = inference.predict(run, given, backbone=str(bert), device="cpu").probabilities
-    alone = inference.predict(run, given[-1:], backbone=str(bert), device="cpu").probabilities
+    chances = prediction.predict(run, given, backbone=str(bert), device="cpu").probabilities
+    alone = prediction.predict(run, given[-1:], backbone=str(bert), device="cpu").probabilities
     assert alone[0] == pytest.approx(chances[-1], abs=1e-5)
     for text, expected in zip(given, chances, strict=True):
-        explained = inference.explain_text(run, text, backbone=str(bert), device="cpu")
+        explained = explanation.explain_text(run, text, backbone=str(bert), device="cpu")
         assert explained.difference < 1e-5
         assert explained.probabilities == pytest.approx(expected.tolist(), abs=2e-3)
         assert len(explained.spaces) == 2
@@ -376,7 +377,7 @@ def test_a_saved_head_is_evaluated_predicted_with_and_explained(index, saved, be
             if len(names) > 1:
                 total = np.sum([word.blocks[name] for name in names], axis=0)
                 assert word.contributions == pytest.approx(total.tolist(), abs=1e-12)
-    example = inference.explain_example(run, cache, "test:3", backbone=str(bert), device="cpu")
+    example = explanation.explain_example(run, cache, "test:3", backbone=str(bert), device="cpu")
     assert example.difference < 1e-5
     assert example.logits == pytest.approx(
         inference_logits(run, cache, "test")[3].tolist(), abs=2e-2
@@ -385,7 +386,7 @@ def test_a_saved_head_is_evaluated_predicted_with_and_explained(index, saved, be
 
 def test_the_page_of_an_explanation_shows_each_block(saved, bert):
     run = saved[2][3]
-    found = inference.explain_text(run, "good film plot", backbone=str(bert), device="cpu")
+    found = explanation.explain_text(run, "good film plot", backbone=str(bert), device="cpu")
     page = explained.page(found, 1, 4, "about")
     assert "through this block" in page and "the block&#39;s part of the logits is computed" in page
     table = re.search(r'<table class="blocks.*?</table>', page, re.S).group()
@@ -421,7 +422,7 @@ def test_shares_of_a_thousand_examples_add_up(index, saved):
     """Of every block combination, with the hidden states of all layers made up."""
     _, cache, found = saved
     run = found[index]
-    head = inference.Shares(run)
+    head = explanation.Shares(run)
     random = np.random.RandomState(0)
     split = cache.splits["train"]
     ids = split.read_token_ids()
@@ -435,9 +436,13 @@ def test_shares_of_a_thousand_examples_add_up(index, saved):
         tokens = Tokens(hidden, own, np.array([0, len(own)]), states)
         total = head.bias + head.of(tokens).sum(axis=0)
         assert total == pytest.approx(by_hand(run, hidden, own, states), abs=1e-9)
-        (expected,) = inference.prediction.head_logits(
-            run, hidden[None].astype(np.float16), None, states.mean(axis=0)[None, None], own[None]
+        rows = TokenRows.of_batch(
+            split.stored,
+            hidden[None].astype(np.float16),
+            means=states.mean(axis=0)[None, None],
+            token_ids=own,
         )
+        (expected,) = prediction.head_logits(run, rows)
         assert total == pytest.approx(expected, abs=1e-5)
 
 

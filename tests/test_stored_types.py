@@ -17,13 +17,15 @@ from spacelite_cli.app import app
 from test_embedding import plain, run
 from typer.testing import CliRunner
 
-from spacelite import data, heads, inference
+from spacelite import data, heads
 from spacelite.backbones import Backbone
 from spacelite.cache import store
 from spacelite.cache.dtypes import DTYPES, stored_type
 from spacelite.cache.encoding import Encoder
 from spacelite.cache.rounding import Rounding, measure
+from spacelite.cache.rows import TokenRows
 from spacelite.heads.batch import Scratch
+from spacelite.inference import explanation, prediction
 from spacelite.training import TrainingConfig, batches, loop, stream
 
 INT8 = stored_type("int8")
@@ -128,9 +130,9 @@ def test_numpy_and_torch_read_the_same(name, count):
 
 
 def examples_of(rows, stored, lengths, labels):
-    return stream.ArraySplit(
+    return TokenRows(
         rows=rows, offsets=np.concatenate([[0], np.cumsum(lengths)]), labels=labels,
-        pooled=np.empty((len(labels), 0)), stored=stored,
+        stored=stored,
     )  # fmt: skip
 
 
@@ -229,15 +231,15 @@ def test_predict_and_explain_give_what_the_cache_gives(made, bert, reviews):
             logits = trained.predictions().logits
             expected = trained.record.task.probabilities(logits)
             # One text at a time has other last bits, which may move a value by a step of int8.
-            found = inference.predict(trained, texts, backbone=str(bert), device="cpu")
+            found = prediction.predict(trained, texts, backbone=str(bert), device="cpu")
             np.testing.assert_allclose(found.probabilities, expected, atol=2e-3)
             for i in (0, 7):
-                example = inference.explain_example(
+                example = explanation.explain_example(
                     trained, cache, f"test:{i}", backbone=str(bert), device="cpu"
                 )
                 np.testing.assert_allclose(example.logits, logits[i], atol=1e-5)
                 assert example.difference < 1e-5
-                own = inference.explain_text(trained, texts[i], backbone=str(bert), device="cpu")
+                own = explanation.explain_text(trained, texts[i], backbone=str(bert), device="cpu")
                 np.testing.assert_allclose(own.logits, logits[i], atol=5e-3)
 
 

@@ -17,8 +17,9 @@ from spacelite_cli.report import Names
 from typer.testing import CliRunner
 
 import spacelite
-from spacelite import SpaceliteError, inference
+from spacelite import SpaceliteError
 from spacelite.document import Cell, Line, Table
+from spacelite.inference import prediction
 from spacelite.visible import HOSTILE, json_escaped, shortened, visible
 
 TITLE = "\x1b]0;hacked\x07"  # sets the title of a terminal
@@ -201,7 +202,7 @@ def run(bert, reviews, tmp_path_factory):
 
 @pytest.mark.parametrize("value", [0, -1, 2.5, "10", True])
 def test_tokens_per_batch_is_a_whole_number_of_at_least_1(run, value):
-    for call in (run.predict, lambda texts, **given: inference.predict(run.run, texts, **given)):
+    for call in (run.predict, lambda texts, **given: prediction.predict(run.run, texts, **given)):
         message = refusal(call, ["film"], tokens_per_batch=value)
         assert message.startswith("tokens_per_batch=") and "give a whole number" in message
 

@@ -13,10 +13,11 @@ from conftest import train_and_save
 from spacelite_cli.app import app
 from typer.testing import CliRunner
 
-from spacelite import heads, inference
+from spacelite import heads
 from spacelite.cache import Cache, embed, texts
 from spacelite.data import inputs, loading
 from spacelite.data.splits import Source
+from spacelite.inference import transfer
 from spacelite.reports.analysis import content
 from spacelite.reports.render import forms
 from spacelite.training import TrainingConfig
@@ -293,7 +294,7 @@ def test_predictions_on_other_data_say_it_too(traced, bert):
     folder, _, run = traced
     other = embed_csv(folder, bert, 30, "other.csv").path
     with Cache(other) as cache:
-        run.save_transfer(*inference.evaluate(run, cache))
+        run.save_transfer(*transfer.evaluate(run, cache))
         expected = texts.read(cache, "validation").sources
     (record,) = run.transfers()
     given = run.predictions(record)

@@ -28,7 +28,7 @@ from spacelite.cache import (
 )
 from spacelite.cache import folder as caches
 from spacelite.document import Cell, Line, Paragraph, Table, decimals
-from spacelite.inference import Explanation
+from spacelite.inference.explanation import Explanation
 from spacelite.metrics import thresholds
 from spacelite.metrics.scores import METRICS
 from spacelite.reports.render import explained, forms, fragment, plain

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from spacelite import files, inference
+from spacelite import files
 from spacelite import runs as saved_runs
 from spacelite.api import streams
 from spacelite.api.arguments import (
@@ -31,8 +31,9 @@ from spacelite.api.streams import FilePredictions
 from spacelite.cache import Cache, backbone_settings
 from spacelite.cache import embed as embed_into
 from spacelite.cache import folder as caches
-from spacelite.data import TextRows, open_texts, writers
+from spacelite.data import TextDataset, TextRows, open_texts, writers
 from spacelite.errors import SpaceliteError
+from spacelite.inference import explanation, prediction
 from spacelite.progress import Progress, reporting
 from spacelite.reports.document.runs_table import runs_table
 from spacelite.reports.render import fragment
@@ -140,11 +141,11 @@ class TrainedRun:
         Raises:
             SpaceliteError: A text is empty, or the backbone is not the run's.
         """
-        minimum = inference.check_minimum(min_probability)
-        inference.refuse_path(texts)
+        minimum = prediction.check_minimum(min_probability)
+        prediction.refuse_path(texts)
         texts = [texts] if isinstance(texts, str) else list_of_texts(texts)
         with reporting(progress) as on_progress:
-            found = inference.predict(
+            found = prediction.predict(
                 self.run,
                 texts,
                 backbone=self._backbone(backbone),
@@ -184,9 +185,9 @@ class TrainedRun:
         Raises:
             SpaceliteError: A text is empty, or the backbone is not the run's.
         """
-        minimum = inference.check_minimum(min_probability)
-        inference.refuse_path(texts)
-        predictor = inference.Predictor(
+        minimum = prediction.check_minimum(min_probability)
+        prediction.refuse_path(texts)
+        predictor = prediction.Predictor(
             self.run,
             backbone=self._backbone(backbone),
             device=device,
@@ -272,7 +273,7 @@ class TrainedRun:
             )
         if text is not None and example is not None:
             raise SpaceliteError("give either a text or example=..., not both", ["example"])
-        inference.require_shares(self.run)
+        explanation.require_shares(self.run)
         folder = self._backbone(backbone)
         names = self.record.label_names
         if label is not None and label not in names:
@@ -280,7 +281,7 @@ class TrainedRun:
         if example is not None:
             path = saved_runs.find_cache(self.run, self.cache_dir)
             with Cache(path) as cache, reporting(progress) as on_progress:
-                found = inference.explain_example(
+                found = explanation.explain_example(
                     self.run,
                     cache,
                     example,
@@ -290,7 +291,7 @@ class TrainedRun:
                 )
         elif text is not None:
             with reporting(progress) as on_progress:
-                found = inference.explain_text(
+                found = explanation.explain_text(
                     self.run, text, backbone=folder, device=device, on_progress=on_progress
                 )
         shown = names.index(label) if label is not None else found.predicted
@@ -337,6 +338,7 @@ class TrainedRun:
                 embedded.
         """
         from spacelite.backbones import resolve_device
+        from spacelite.inference import transfer
 
         if isinstance(dataset, EmbeddedDataset) and cache is None:
             dataset, cache = None, dataset
@@ -354,6 +356,11 @@ class TrainedRun:
                 f"limit={limit} works with dataset=... only: a cache is evaluated whole",
                 ["limit", "dataset"],
             )
+
+        def check_labels(data: TextDataset) -> None:
+            there = next(iter(data.splits.values())).labels
+            transfer.label_numbers(self.run, data.name, data.label_names, there, labels)
+
         if dataset is not None:
             with reporting(progress) as on_progress:
                 path = embed_into(
@@ -369,13 +376,7 @@ class TrainedRun:
                     labels_as=labels_as,
                     skip_empty=skip_empty,
                     training=False,
-                    check=lambda texts: inference.label_numbers(
-                        self.run,
-                        texts.name,
-                        texts.label_names,
-                        next(iter(texts.splits.values())).labels,
-                        labels,
-                    ),
+                    check=check_labels,
                     on_progress=on_progress,
                     **backbone_settings(self.record.spec, self._backbone(backbone)),
                 ).path
@@ -386,10 +387,10 @@ class TrainedRun:
         with Cache(path) as opened, reporting(progress) as on_progress:
             mapping = dict(labels) if isinstance(labels, dict) else None
             if labels and mapping is None:
-                mapping = inference.parse_mapping(
+                mapping = transfer.parse_mapping(
                     list(labels), opened.label_names, self.record.label_names
                 )
-            record, predictions = inference.evaluate(
+            record, predictions = transfer.evaluate(
                 self.run,
                 opened,
                 mapping,

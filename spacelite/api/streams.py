@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from spacelite.api.results import TextPredictions, counted, notes, said
 from spacelite.data import writers
-from spacelite.inference import Predictor, predict_batches
+from spacelite.inference.prediction import Predictor
 from spacelite.progress import Progress, reporting
 from spacelite.runs import RunRecord
 from spacelite.visible import visible
@@ -38,7 +38,7 @@ def predictions(
     given = [texts] if isinstance(texts, str) else texts
     record = predictor.run.record
     with reporting(progress) as on_progress:
-        for batch, found in predict_batches(predictor, given, total=total, on_progress=on_progress):
+        for batch, found in predictor.predict_batches(given, total=total, on_progress=on_progress):
             yield TextPredictions(batch, found.probabilities, found.unknown, record, minimum)
 
 

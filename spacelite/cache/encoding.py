@@ -7,10 +7,10 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,13 +18,14 @@ import numpy.typing as npt
 from spacelite import backbones
 from spacelite.backbones import BackboneFiles, Output, Tokenized, shared
 from spacelite.cache import reuse, store
-from spacelite.cache.dtypes import StoredType, stored_type
+from spacelite.cache.dtypes import stored_type
 from spacelite.cache.embedding import PADDINGS
 from spacelite.cache.reuse import Source
 from spacelite.cache.rounding import Rounding, measure
+from spacelite.cache.rows import TokenRows, offsets_of
 from spacelite.cache.spec import CacheSpec, embeddings_folder
 from spacelite.cache.split import digest
-from spacelite.cache.text_store import Appender, Layout, States, TextStore, store_folder
+from spacelite.cache.text_store import Appender, Layout, TextStore, store_folder
 from spacelite.cache.tokenizing import OnProgress
 from spacelite.cache.writing import COMMIT_SECONDS, check_finite
 from spacelite.errors import SpaceliteError
@@ -32,30 +33,6 @@ from spacelite.errors import SpaceliteError
 log = logging.getLogger(__name__)
 
 Array = npt.NDArray[Any]
-
-
-class Encoded(NamedTuple):
-    """The hidden states of N texts, T tokens in all.
-
-    Attributes:
-        rows: Hidden states of all texts end to end as they are stored, (T, ...).
-        offsets: The rows of text i are offsets[i]:offsets[i+1], (N + 1,).
-        token_ids: Token ids of all texts end to end, (T,).
-        pooled: The pooler's outputs, (N, d) float32; (N, 0) without a pooler.
-        layer_means: Means of all layers side by side, (N, layers * d) float16; (N, 0) without.
-        stored: How hidden states are stored in `rows`.
-        layers: Number of layers, the embedding layer included; 0 without means.
-        padding_side: Side on which the tokenizer pads, `left` or `right`.
-    """
-
-    rows: Array
-    offsets: Array
-    token_ids: Array
-    pooled: Array
-    layer_means: Array
-    stored: StoredType
-    layers: int
-    padding_side: str
 
 
 @dataclass(frozen=True)
@@ -123,7 +100,7 @@ class Encoder:
         on_progress: OnProgress = lambda phase, done, total: None,
         *,
         states: bool = True,
-    ) -> Encoded:
+    ) -> TokenRows:
         """The hidden states of N texts. Those that are neither in the store nor in a cache are run
         through the backbone, each once, and kept in the store; a second process that needs them
         meanwhile waits.
@@ -171,11 +148,11 @@ class _Encoding:
                 )
         return tokens
 
-    def __call__(self) -> Encoded:
+    def __call__(self) -> TokenRows:
         if self.encoder.cache_dir is None:
             model = self._model()
             found = dict(self._computed(model, list(self.first)))
-            return self._joined(found, _layout(model, self.encoder.dtype))
+            return self._joined(found)
         kept = _store(store_folder(self.encoder.cache_dir, self.spec), self.spec)
         found = self._there(kept, self.first)
         if len(found) < len(self.first):
@@ -186,17 +163,21 @@ class _Encoding:
                 left = [key for key in missing if key not in found]
                 if left:
                     found |= self._added(kept, left)
-        layout = kept.layout()
-        assert layout is not None  # noqa: S101 - a text was written, or was there
-        return self._joined(found, layout)
+        return self._joined(found)
 
-    def tokens_only(self) -> Encoded:
+    def tokens_only(self) -> TokenRows:
         """The token ids, without hidden states."""
-        layout = Layout(width=0, dtype=self.encoder.dtype, pooled=False, layers=0)
-        nothing = States(np.empty((1, 0), layout.stored.numpy), None, None)
-        return self._joined(dict.fromkeys(self.first, nothing), layout)
+        stored = stored_type(self.encoder.dtype)
+        ids = self.tokens.ids
+        return TokenRows(
+            np.empty((sum(map(len, ids)), 0), stored.numpy),
+            offsets_of(np.array(list(map(len, ids)))),
+            stored,
+            np.concatenate(ids),
+            padding_side=self.tokens.padding_side,
+        )
 
-    def _there(self, kept: TextStore, keys: dict[bytes, int]) -> dict[bytes, States]:
+    def _there(self, kept: TextStore, keys: dict[bytes, int]) -> dict[bytes, TokenRows]:
         """The texts that the store holds, by digest."""
         layout, entries = kept.layout(), kept.entries()
         known = [key for key in keys if key in entries]
@@ -212,11 +193,11 @@ class _Encoding:
         device = backbones.resolve_device(self.encoder.device)
         return shared.loaded(self.files, layer=self.encoder.layer, device=device, all_layers=True)
 
-    def _added(self, kept: TextStore, keys: Sequence[bytes]) -> dict[bytes, States]:
+    def _added(self, kept: TextStore, keys: Sequence[bytes]) -> dict[bytes, TokenRows]:
         """Add texts to the store, while it is locked for writing."""
         model = self._model()
         layout = _layout(model, self.encoder.dtype)
-        found: dict[bytes, States] = {}
+        found: dict[bytes, TokenRows] = {}
         appender = kept.begin(layout)
         try:
             for key, states in self._copied(keys, layout):
@@ -234,7 +215,7 @@ class _Encoding:
         appender: Appender,
         model: backbones.Backbone,
         keys: Sequence[bytes],
-        found: dict[bytes, States],
+        found: dict[bytes, TokenRows],
     ) -> None:
         committed = time.monotonic()
         try:
@@ -247,7 +228,7 @@ class _Encoding:
         finally:
             appender.commit()
 
-    def _copied(self, keys: Sequence[bytes], layout: Layout) -> list[tuple[bytes, States]]:
+    def _copied(self, keys: Sequence[bytes], layout: Layout) -> list[tuple[bytes, TokenRows]]:
         """The texts that finished caches of the same folder hold."""
         folder = embeddings_folder(self.encoder.cache_dir or Path())
         ids = [self.tokens.ids[self.first[key]] for key in keys]
@@ -262,13 +243,15 @@ class _Encoding:
                     split = reuse.SPLITS[plan.split[row]]
                     taken = source.take(split, int(plan.row[row]), ids[row])
                     if taken is not None:
-                        pooled, means = (None if one is None else one.values for one in taken[1:])
-                        found.append((keys[row], States(taken.rows.values, pooled, means)))
+                        hidden = taken.rows.values[None]
+                        pooled, means = (part and part.values[None] for part in taken[1:])
+                        text = TokenRows.of_batch(layout.stored, hidden, pooled, means)
+                        found.append((keys[row], text))
         return found
 
     def _computed(
         self, model: backbones.Backbone, keys: Sequence[bytes]
-    ) -> Iterator[tuple[bytes, States]]:
+    ) -> Iterator[tuple[bytes, TokenRows]]:
         """Run texts through the backbone."""
         examples = np.array([self.first[key] for key in keys], np.int64)
         if not len(examples):
@@ -293,35 +276,24 @@ class _Encoding:
             for count, (measured,) in output.measured:
                 rounding.add(count, measured)
             for row, example in enumerate(batch.tolist()):
+                one = slice(row, row + 1)
                 yield (
                     key_of[example],
-                    States(
-                        output.hidden[row],
-                        None if output.pooled is None else output.pooled[row],
-                        None if output.means is None else output.means[row],
+                    TokenRows.of_batch(
+                        stored,
+                        output.hidden[one],
+                        None if output.pooled is None else output.pooled[one],
+                        None if output.means is None else output.means[one],
                     ),
                 )
             done += len(batch) * len(self.tokens.ids[batch[0]])
             self.on_progress("embed", done, total)
         rounding.warn()
 
-    def _joined(self, found: dict[bytes, States], layout: Layout) -> Encoded:
-        ids, texts = self.tokens.ids, len(self.digests)
-        offsets = np.concatenate([[0], np.cumsum([len(own) for own in ids])]).astype(np.int64)
-        stored, width = layout.stored, layout.width
-        rows = np.empty((int(offsets[-1]), stored.row_values(width)), stored.numpy)
-        pooled = np.empty((texts, width if layout.pooled else 0), np.float32)
-        means = np.empty((texts, layout.layers * width), np.float16)
-        for number, key in enumerate(self.digests):
-            own = found[key]
-            rows[offsets[number] : offsets[number + 1]] = own.rows
-            if own.pooled is not None:
-                pooled[number] = own.pooled
-            if own.means is not None:
-                means[number] = own.means.reshape(-1)
-        token_ids = np.concatenate(ids)
-        side = self.tokens.padding_side
-        return Encoded(rows, offsets, token_ids, pooled, means, stored, layout.layers, side)
+    def _joined(self, found: dict[bytes, TokenRows]) -> TokenRows:
+        texts = TokenRows.joined([found[key] for key in self.digests])
+        ids, side = np.concatenate(self.tokens.ids), self.tokens.padding_side
+        return replace(texts, token_ids=ids, padding_side=side)
 
 
 def _layout(model: backbones.Backbone, dtype: str) -> Layout:

@@ -25,6 +25,7 @@ import numpy.typing as npt
 
 from spacelite import files
 from spacelite.cache.dtypes import StoredType, stored_type
+from spacelite.cache.rows import TokenRows
 from spacelite.cache.spec import CacheSpec, slug
 from spacelite.cache.split import DIGEST_BYTES
 from spacelite.errors import SpaceliteError
@@ -79,38 +80,25 @@ class Entry(NamedTuple):
     crc32: int
 
 
-class States(NamedTuple):
-    """What is kept of a text of n tokens.
+def _content(text: TokenRows) -> bytes:
+    """The bytes of a text."""
+    parts = (text.rows, text.pooled, text.layer_means)
+    return b"".join(np.ascontiguousarray(part).tobytes() for part in parts)
 
-    Attributes:
-        rows: Its hidden states as they are stored, n rows.
-        pooled: The pooler's output, (d,) float32; None without a pooler.
-        means: Its layer means, (layers, d) float16; None without them.
-    """
 
-    rows: Array
-    pooled: Array | None
-    means: Array | None
-
-    def content(self) -> bytes:
-        """The bytes of the text."""
-        parts = [part for part in self if part is not None]
-        return b"".join(np.ascontiguousarray(part).tobytes() for part in parts)
-
-    @classmethod
-    def of(cls, content: bytes, tokens: int, layout: Layout) -> States:
-        """Read the bytes of a text."""
-        stored, width = layout.stored, layout.width
-        values = tokens * stored.row_values(width)
-        rows = np.frombuffer(content, stored.numpy, values).reshape(tokens, -1)
-        start, pooled, means = rows.nbytes, None, None
-        if layout.pooled:
-            pooled = np.frombuffer(content, np.float32, width, start)
-            start += pooled.nbytes
-        if layout.layers:
-            means = np.frombuffer(content, np.float16, width * layout.layers, start)
-            means = means.reshape(layout.layers, width)
-        return cls(rows, pooled, means)
+def _text(content: bytes, tokens: int, layout: Layout) -> TokenRows:
+    """A text from its bytes."""
+    stored, width = layout.stored, layout.width
+    hidden = np.frombuffer(content, stored.numpy, tokens * stored.row_values(width))
+    start, pooled, means = hidden.nbytes, None, None
+    if layout.pooled:
+        pooled = np.frombuffer(content, np.float32, width, start)[None]
+        start += pooled.nbytes
+    if layout.layers:
+        means = np.frombuffer(content, np.float16, width * layout.layers, start)
+    return TokenRows.of_batch(
+        stored, hidden.reshape(1, tokens, -1), pooled, None if means is None else means[None]
+    )
 
 
 def store_folder(cache_dir: Path, spec: CacheSpec) -> Path:
@@ -182,7 +170,7 @@ class TextStore:
         self._read += count * RECORD.itemsize
         return self._entries
 
-    def take(self, entries: list[Entry], layout: Layout) -> Iterator[States | None]:
+    def take(self, entries: list[Entry], layout: Layout) -> Iterator[TokenRows | None]:
         """Read texts, as plain bytes; None for one that is damaged."""
         try:
             file = os.open(self._rows, os.O_RDONLY)
@@ -192,7 +180,7 @@ class TextStore:
             for start, tokens, crc32 in entries:
                 content = os.pread(file, layout.bytes(tokens), start)
                 intact = zlib.crc32(content) == crc32
-                yield States.of(content, tokens, layout) if intact else None
+                yield _text(content, tokens, layout) if intact else None
         except OSError as error:
             raise SpaceliteError(f"{self._rows} cannot be read: {error.strerror}") from error
         finally:
@@ -229,9 +217,9 @@ class Appender:
         self._index = os.open(index, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         self._records: list[bytes] = []
 
-    def add(self, digest: bytes, states: States) -> None:
+    def add(self, digest: bytes, text: TokenRows) -> None:
         """Write the bytes of a text. Raises SpaceliteError if the disk is full."""
-        content = states.content()
+        content = _content(text)
         try:
             done = 0
             while done < len(content):
@@ -240,7 +228,7 @@ class Appender:
             raise _unwritable(self._folder, error) from error
         record = np.zeros(1, RECORD)
         record["digest"] = np.frombuffer(digest, RECORD["digest"])
-        record["start"], record["tokens"] = self._end, len(states.rows)
+        record["start"], record["tokens"] = self._end, text.tokens
         record["crc32"] = zlib.crc32(content)
         record["check"] = zlib.crc32(record.tobytes()[:-4])
         self._records.append(record.tobytes())

@@ -17,14 +17,15 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from typing_extensions import Self
 
-from spacelite import heads, inference
+from spacelite import heads
 from spacelite.api.results import TextExplanation
-from spacelite.cache.dtypes import stored_type
-from spacelite.cache.encoding import Encoded, Encoder
+from spacelite.cache.encoding import Encoder
+from spacelite.cache.rows import TokenRows
 from spacelite.errors import SpaceliteError
-from spacelite.estimators.inputs import HiddenStates, read
-from spacelite.estimators.preparing import Prepared, examples
+from spacelite.estimators.inputs import read
+from spacelite.estimators.preparing import Prepared
 from spacelite.heads.batch import Objective
+from spacelite.inference import explanation
 from spacelite.progress import OnProgress, reporting
 from spacelite.runs import Run, RunRecord
 from spacelite.tasks import MULTI_LABEL, SINGLE_LABEL, Task
@@ -34,7 +35,6 @@ PREDICTED_AT_ONCE = 4096  # texts whose hidden states are held in prediction
 LARGEST_RANDOM_SEED = 2**31 - 1
 
 Array = npt.NDArray[Any]
-Inputs = list[str] | HiddenStates
 
 
 class Encoding(BaseEstimator):  # type: ignore[misc]
@@ -54,15 +54,14 @@ class Encoding(BaseEstimator):  # type: ignore[misc]
         """Whether hidden states are needed; otherwise texts are only tokenized."""
         return True
 
-    def _encoded(self, given: Inputs, encoder: Encoder, on_progress: OnProgress) -> Encoded:
+    def _hidden_states(
+        self, inputs: list[str] | TokenRows, encoder: Encoder | None, on_progress: OnProgress
+    ) -> TokenRows:
         """The hidden states of texts, or those that were given."""
-        if not isinstance(given, HiddenStates):
-            return encoder.encode(given, on_progress, states=self._needs_states)
-        none = np.empty((len(given.offsets) - 1, 0), np.float32)
-        return Encoded(
-            given.rows, given.offsets, np.empty(0, np.int64), none, none,
-            stored_type("float32"), 0, "right",
-        )  # fmt: skip
+        if isinstance(inputs, TokenRows):
+            return inputs
+        encoder = encoder or self._encoder()
+        return encoder.encode(inputs, on_progress, states=self._needs_states)
 
 
 class TextClassifier(ClassifierMixin, Encoding):  # type: ignore[misc]
@@ -145,22 +144,19 @@ class TextClassifier(ClassifierMixin, Encoding):  # type: ignore[misc]
         """The logits of N examples, (N, C) float32."""
         check_is_fitted(self)
         given = read(self, X, reset=False)
-        if isinstance(given, HiddenStates) != (self.encoder_ is None):
+        if isinstance(given, TokenRows) != (self.encoder_ is None):
             fitted = "hidden states" if self.encoder_ is None else "texts"
             raise ValueError(f"{type(self).__name__} was fitted on {fitted}: give it {fitted}")
         parameters = {name: torch.from_numpy(own) for name, own in self.parameters_.items()}
         objective = Objective(self._task, len(self.classes_))
-        if isinstance(given, HiddenStates):
-            encoded = self._encoded(given, Encoder(), lambda phase, done, total: None)
-            return evaluation.predict(
-                self.config_, parameters, objective, examples(encoded, objective)
-            )
+        if isinstance(given, TokenRows):
+            return evaluation.predict(self.config_, parameters, objective, given)
         encoder, logits = self._fitted_encoder(), []
         with reporting(self.progress) as on_progress:
             for start in range(0, len(given), PREDICTED_AT_ONCE):
                 texts = given[start : start + PREDICTED_AT_ONCE]
-                split = examples(self._encoded(texts, encoder, on_progress), objective)
-                logits.append(evaluation.predict(self.config_, parameters, objective, split))
+                rows = self._hidden_states(texts, encoder, on_progress)
+                logits.append(evaluation.predict(self.config_, parameters, objective, rows))
         return np.concatenate(logits)
 
     def _fitted_encoder(self) -> Encoder:
@@ -221,8 +217,10 @@ class TextClassifier(ClassifierMixin, Encoding):  # type: ignore[misc]
             raise ValueError(f"label={label!r}: choose from {', '.join(names)}")
         encoder = self._fitted_encoder()
         run = self._as_run(encoder, names)
-        inference.require_shares(run)
-        found = inference.explain_text(run, text, backbone=encoder.backbone, device=encoder.device)
+        explanation.require_shares(run)
+        found = explanation.explain_text(
+            run, text, backbone=encoder.backbone, device=encoder.device
+        )
         shown = found.predicted if label is None else names.index(str(label))
         return TextExplanation(found, shown, run)
 

@@ -10,14 +10,12 @@ import numpy.typing as npt
 from sklearn.base import TransformerMixin
 from typing_extensions import Self
 
+from spacelite.cache.rows import TokenRows
 from spacelite.estimators.base import Encoding
-from spacelite.estimators.inputs import HiddenStates, as_value_error, read
-from spacelite.estimators.preparing import examples
-from spacelite.heads.batch import Objective
+from spacelite.estimators.inputs import as_value_error, read
 from spacelite.heads.pooling import POOLINGS, default_pooling, known_pooling
 from spacelite.progress import Progress, reporting
 from spacelite.settings import require
-from spacelite.tasks import SINGLE_LABEL
 from spacelite.training.batches import TokenSplit
 
 Array = npt.NDArray[Any]
@@ -88,17 +86,16 @@ class FrozenEncoder(TransformerMixin, Encoding):  # type: ignore[misc]
         with as_value_error():
             require("pooling", self.pooling or "first", known_pooling)
         with reporting(self.progress) as on_progress:
-            encoded = self._encoder().encode(texts, on_progress)
-        pooling = self.pooling or default_pooling(encoded.padding_side)
-        split = examples(encoded, Objective(SINGLE_LABEL, 2))
+            rows = self._encoder().encode(texts, on_progress)
+        pooling = self.pooling or default_pooling(rows.padding_side)
         if POOLINGS[pooling].from_backbone:
-            split.require_pooler()
-        vectors: Array = TokenSplit(split).features(pooling).float().numpy()
+            rows.require_pooler()
+        vectors: Array = TokenSplit(rows).features(pooling).float().numpy()
         return vectors
 
     def _texts(self, X: Any) -> list[str]:
         found = read(self, X, reset=True)
-        if isinstance(found, HiddenStates):
+        if isinstance(found, TokenRows):
             raise ValueError("X has numbers: FrozenEncoder needs texts")
         return found
 

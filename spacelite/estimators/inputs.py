@@ -16,25 +16,14 @@ from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import validate_data
 
+from spacelite.cache.dtypes import stored_type
+from spacelite.cache.rows import TokenRows, offsets_of
 from spacelite.errors import SpaceliteError, one_line
 
 Array = npt.NDArray[Any]
 
 
-@dataclass(frozen=True)
-class HiddenStates:
-    """Examples that are given as hidden states.
-
-    Attributes:
-        rows: Those of all tokens end to end, (T, d) float32.
-        offsets: Example i is rows offsets[i]:offsets[i+1], (N + 1,).
-    """
-
-    rows: Array
-    offsets: Array
-
-
-def read(estimator: Any, X: Any, *, reset: bool) -> list[str] | HiddenStates:
+def read(estimator: Any, X: Any, *, reset: bool) -> list[str] | TokenRows:
     """The texts, or the hidden states.
 
     Args:
@@ -72,7 +61,7 @@ def read(estimator: Any, X: Any, *, reset: bool) -> list[str] | HiddenStates:
     if isinstance(values, np.ndarray) and values.ndim == 3:
         return _ragged(estimator, values, reset)
     vectors = validate_data(estimator, X, reset=reset, dtype=np.float32)
-    return HiddenStates(vectors, np.arange(len(vectors) + 1))
+    return TokenRows(vectors, np.arange(len(vectors) + 1), stored_type("float32"))
 
 
 def _holds_text(values: Any) -> bool:
@@ -103,7 +92,7 @@ def _texts(values: Any) -> list[str]:
     return [str(text) for text in texts]
 
 
-def _ragged(estimator: Any, arrays: Any, reset: bool) -> HiddenStates:
+def _ragged(estimator: Any, arrays: Any, reset: bool) -> TokenRows:
     """Hidden states of all examples end to end, from an array (n, d) of each."""
     widths = {one.shape[1] for one in arrays}
     if len(widths) > 1:
@@ -113,7 +102,7 @@ def _ragged(estimator: Any, arrays: Any, reset: bool) -> HiddenStates:
         raise ValueError(f"X[{lengths.index(0)}] has no token")
     rows = check_array(np.concatenate(list(arrays)), dtype=np.float32)
     validate_data(estimator, rows, reset=reset, skip_check_array=True)
-    return HiddenStates(rows, np.concatenate([[0], np.cumsum(lengths)]))
+    return TokenRows(rows, offsets_of(np.array(lengths)), stored_type("float32"))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ from sklearn.utils.validation import _check_sample_weight
 
 from spacelite import heads, settings
 from spacelite.backbones import resolve_device
-from spacelite.cache.encoding import Encoded
 from spacelite.estimators.inputs import Labels, as_value_error, read
 from spacelite.heads import HeadConfig
 from spacelite.heads.batch import Objective
@@ -25,7 +24,7 @@ from spacelite.heads.pooling import default_pooling
 from spacelite.progress import reporting
 from spacelite.tasks import MULTI_LABEL, SINGLE_LABEL
 from spacelite.training import TrainingConfig, auto
-from spacelite.training.stream import ArrayData, ArraySplit
+from spacelite.training.stream import ArrayData
 
 Array = npt.NDArray[Any]
 
@@ -75,14 +74,14 @@ class Prepared:
         task = MULTI_LABEL if labels.several else SINGLE_LABEL
         self.objective = Objective(task, len(labels.classes))
         with reporting(estimator.progress) as on_progress:
-            encoded = estimator._encoded(given, self.encoder, on_progress)
-        self.padding_side = encoded.padding_side
-        split = replace(examples(encoded, self.objective), labels=labels.values)
+            rows = estimator._hidden_states(given, self.encoder, on_progress)
+        self.padding_side = rows.padding_side
+        split = replace(rows, labels=labels.values)
         if len(self.rows) < count:
             split = split.part(self.rows)
         names = [str(name) for name in labels.classes]
         self.split = split
-        self.data = ArrayData({"train": split}, names, encoded.layers)
+        self.data = ArrayData({"train": split}, names, rows.layers)
 
     def _weigh(self, estimator: Any, sample_weight: Any, keep_all: bool) -> None:
         weights = _check_sample_weight(
@@ -201,18 +200,3 @@ def _patience(estimator: Any, epochs: int) -> int | None:
             )
         return None
     return epochs if patience is None else patience
-
-
-def examples(encoded: Encoded, objective: Objective) -> ArraySplit:
-    """Encoded texts as examples without labels."""
-    count = len(encoded.offsets) - 1
-    shape = (count, objective.classes)[: objective.task.label_dimensions]
-    return ArraySplit(
-        rows=encoded.rows,
-        offsets=encoded.offsets,
-        labels=np.zeros(shape, np.int64),
-        pooled=encoded.pooled,
-        stored=encoded.stored,
-        layer_means=encoded.layer_means,
-        token_ids=encoded.token_ids,
-    )

@@ -6,7 +6,7 @@ share is exact: nothing is approximated.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -14,22 +14,58 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from spacelite import backbones, heads
+from spacelite.backbones import Tokenized
 from spacelite.backbones.words import Words
+from spacelite.cache import texts
 from spacelite.cache.dtypes import stored_type
+from spacelite.cache.rows import TokenRows
 from spacelite.cache.store import Cache
 from spacelite.data.splits import Source
+from spacelite.errors import SpaceliteError
 from spacelite.heads.examples import Tokens
-from spacelite.inference import layers, prediction
-from spacelite.inference.cached import CachedExample, cached_example
-from spacelite.inference.concepts import concept_points
-from spacelite.inference.marks import Marked, marked
-from spacelite.inference.prediction import OnProgress
-from spacelite.inference.shares import Shares, require_shares
+from spacelite.inference.prediction import (
+    Predictor,
+    backbone_files,
+    head_logits,
+    warn_of_truncated,
+)
 from spacelite.metrics import thresholds
-from spacelite.runs import Run
+from spacelite.progress import OnProgress
+from spacelite.runs.store import Run
 from spacelite.tasks import SINGLE_LABEL, Task
 
+WEAK = 0.1  # words at or below this share of the strongest contribution are not marked
+
 Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Marked:
+    """A word of a highlighted text.
+
+    Attributes:
+        text: The word.
+        side: `for` or `against` the label; empty for a word that hardly matters.
+        weight: The size of its contribution relative to the largest one, in [0, 1].
+        contribution: The word's share in the label's logit, as in `Explanation.shares`.
+    """
+
+    text: str
+    side: str
+    weight: float
+    contribution: float
+
+
+def marked(words: Sequence[str], shares: Sequence[float]) -> list[Marked]:
+    """Mark the words of a text that matter, given each word's share in a logit."""
+    strongest = max(map(abs, shares), default=0.0) or 1.0
+    text = []
+    for word, share in zip(words, shares, strict=True):
+        weight = abs(share) / strongest
+        side = "" if weight <= WEAK else "for" if share > 0 else "against"
+        text.append(Marked(word, side, weight, share))
+    return text
 
 
 @dataclass(frozen=True)
@@ -193,56 +229,143 @@ class Explanation:
         return marked([word.text for word in self.words], self.shares[:, label].tolist())
 
 
+def has_shares(run: Run) -> bool:
+    """Whether a head's logits are a sum over tokens whose hidden states are in the cache."""
+    additive = heads.kind(run.head.kind).not_additive(run.head) is None
+    return additive and not run.head.reads_layers
+
+
+def require_shares(run: Run) -> None:
+    """Raise SpaceliteError for a head whose logits are not a sum over tokens."""
+    reason = heads.kind(run.head.kind).not_additive(run.head)
+    if reason is not None:
+        raise SpaceliteError(
+            f"run {run.id} cannot be explained: {reason}; explain a space head, additive, tfidf, "
+            "or a linear head or logreg on the mean of the tokens or on all layers"
+        )
+
+
+class Shares:
+    """Computes each token's share in the logits of a run's head. Raises SpaceliteError if the
+    logits are not a sum over tokens."""
+
+    def __init__(self, run: Run) -> None:
+        require_shares(run)
+        self._kind, self._config = heads.kind(run.head.kind), run.head
+        self._parameters = run.parameters
+        self.labels = list(run.record.label_names)
+        self.task: Task = run.record.task
+        self.bias: Array = self._kind.bias(self._parameters)
+        # Maximum numbers per token that are in memory at once.
+        self.numbers_per_token = self._kind.numbers_per_token(
+            self._config, len(self.labels), run.width
+        )
+
+    def of(self, tokens: Tokens) -> Array:
+        """The shares of the tokens of several texts, (T, C)."""
+        return self._kind.token_shares(self._config, self._parameters, tokens)
+
+    def of_blocks(self, tokens: Tokens) -> dict[str, Array]:
+        """The same by block of the head, (T, C) each; none if it does not consist of several."""
+        found = self._kind.block_shares(self._config, self._parameters, tokens)
+        return found if len(found) > 1 else {}
+
+
+def concept_points(run: Run, hidden: Array, most: int = 3) -> list[Array]:
+    """A text's tokens in the concept space of each label: C arrays (n, min(L, most)) from hidden
+    states (n, d); none for a head without concept spaces. A space of more than `most` dimensions is
+    projected onto the tokens' first principal axes; the origin stays where it is."""
+    kind = heads.kind(run.head.kind)
+    coordinates = kind.coordinates(run.parameters, hidden.astype(np.float64))
+    if coordinates is None:
+        return []
+    spaces = np.split(coordinates, len(run.record.label_names), axis=1)
+    return [space if space.shape[1] <= most else _principal(space, most) for space in spaces]
+
+
+def _principal(points: Array, count: int) -> Array:
+    """Project points (n, L) onto their first `count` principal axes, (n, count)."""
+    _, _, axes = np.linalg.svd(points - points.mean(axis=0), full_matrices=len(points) < count)
+    axes = axes[:count]
+    # The sign of an axis is arbitrary: make its largest component positive.
+    largest = axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)]
+    projected: Array = points @ (axes * np.sign(largest)[:, None]).T
+    return projected
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A text to explain.
+
+    Attributes:
+        rows: Its hidden states and token ids; the pooler's output if it is known.
+        text: The text as it was written; None if it is not known.
+        labels: Label names of a cached example, else None.
+        source: Where a cached example comes from; None if that is not known.
+    """
+
+    rows: TokenRows
+    text: str | None = None
+    labels: list[str] | None = None
+    source: Source | None = None
+
+
+def cached_example(cache: Cache, location: str) -> Passage:
+    """The example of a cache at a location such as `test:17`. Raises SpaceliteError if there is no
+    such example, or it is not embedded yet."""
+    name, _, number = location.partition(":")
+    split = cache.splits.get(name)
+    if split is None or not number.isdecimal() or int(number) >= len(split):
+        known = ", ".join(f"{key}:0 to {key}:{len(one) - 1}" for key, one in cache.splits.items())
+        raise SpaceliteError(f"example={location}: give one of {known}", ["example"])
+    row = int(number)
+    if not split.done[row]:
+        raise SpaceliteError(
+            f"example={location} is not embedded in cache {cache.name}: run its embed command "
+            "again",
+            ["example"],
+        )
+    first, last = split.offsets[row : row + 2].tolist()
+    rows = TokenRows.of_batch(
+        split.stored,
+        split.read_examples(row, row + 1)[None],
+        split.read_pooled(row, row + 1) if split.has_pooler else None,
+        token_ids=split.read_token_ids(first, last),
+    )
+    written = texts.read(cache, name)
+    return Passage(
+        rows,
+        None if written is None else written.text(row),
+        cache.task.label_names(split.labels[row], cache.label_names),
+        None if written is None else written.source(row),
+    )
+
+
 def explain(
     run: Run,
-    rows: Array,
-    ids: Array,
-    words: Sequence[tuple[str, bool, Sequence[int]]],
+    passage: Passage,
+    words: Words,
     logits: Array,
-    example: list[str] | None = None,
-    *,
-    unknown: Collection[int] = (),
-    text: str | None = None,
-    source: Source | None = None,
-    states: Array | None = None,
     layer_difference: float | None = None,
 ) -> Explanation:
-    """Split a prediction into the shares of its words.
-
-    Args:
-        run: The run.
-        rows: The text's hidden states in the stored type, n rows.
-        ids: Its token ids, (n,).
-        words: The text's words: spelling, whether it is a special token, and the indices of its
-            tokens.
-        logits: Logits from the head's forward pass, (C,).
-        example: True label names if the text is a cached example.
-        unknown: Indices of the tokens that stand for unknown words.
-        text: The text as it was written, if it is known.
-        source: Where a cached example comes from, if that is known.
-        states: Its hidden states in all layers side by side, (n, layers * d), for a head that reads
-            them.
-        layer_difference: As in `Explanation`.
-
-    Raises:
-        SpaceliteError: The head's logits are not a sum over tokens.
-    """
+    """Split a prediction, of which the head's forward pass gave the `logits` (C,), into the shares
+    of its words. Raises SpaceliteError if the head's logits are not a sum over tokens."""
     head = Shares(run)
-    hidden = stored_type(run.record.spec.dtype).decode(rows).astype(np.float64)
-    wide = None if states is None else states.astype(np.float64)
-    given = Tokens(hidden, ids, np.array([0, len(ids)]), wide)
-    shares, of_blocks = head.of(given), head.of_blocks(given)
-    unknown_tokens = set(unknown)
+    tokens = passage.rows.decoded()
+    shares, of_blocks = head.of(tokens), head.of_blocks(tokens)
+    ids = tokens.ids.tolist()
+    of_text = words.of(ids, passage.text)
+    unknown = set(words.unknown(ids, of_text))
     explained = [
         Word(
             word,
             special,
-            list(tokens),
-            shares[list(tokens)].sum(axis=0).tolist(),
-            not unknown_tokens.isdisjoint(tokens),
-            {name: own[list(tokens)].sum(axis=0).tolist() for name, own in of_blocks.items()},
+            list(indices),
+            shares[list(indices)].sum(axis=0).tolist(),
+            not unknown.isdisjoint(indices),
+            {name: block[list(indices)].sum(axis=0).tolist() for name, block in of_blocks.items()},
         )
-        for word, special, tokens in words
+        for word, special, indices in of_text
     ]
     bias = head.bias.astype(np.float64)
     total = bias + np.sum([word.contributions for word in explained], axis=0)
@@ -253,11 +376,11 @@ def explain(
         bias=bias.tolist(),
         words=explained,
         difference=float(np.abs(total - logits).max()),
-        example=example,
-        spaces=concept_points(run, hidden),
+        example=passage.labels,
+        spaces=concept_points(run, tokens.hidden),
         task=head.task,
-        text=text,
-        source=source,
+        text=passage.text,
+        source=passage.source,
         layer_difference=layer_difference,
         thresholds=run.record.thresholds,
     )
@@ -271,49 +394,21 @@ def explain_text(
     device: str = "auto",
     on_progress: OnProgress = lambda phase, done, total: None,
 ) -> Explanation:
-    """Explain the prediction for a text.
-
-    Args:
-        run: The run.
-        text: The text.
-        backbone: Folder of the run's backbone, if it was a local one.
-        device: Device of the backbone.
-        on_progress: Called with the phase, the amount done and the total.
-
-    Raises:
-        SpaceliteError: The head's logits are not a sum over tokens, the text is empty, or the
-            backbone is not the run's.
-    """
+    """Explain the prediction for a text. Raises SpaceliteError if the head's logits are not a sum
+    over tokens, the text is empty, or the backbone is not the run's."""
     require_shares(run)
-    files = prediction.backbone_files(run, backbone)
-    states = difference = None
+    predictor = Predictor(run, backbone=backbone, device=device)
+    tokens = predictor.tokenize([text], on_progress)
+    warn_of_truncated(run, tokens.truncated, 1)
+    difference = None
     if run.head.reads_layers:
-        found = layers.of_text(run, text, files, device=device, on_progress=on_progress)
-        hidden, ids, logits, states = found.hidden, found.ids, found.logits(run), found.states
-        difference = float(np.abs(found.logits(run, rounded=True) - logits).max())
+        rows = _all_layers(predictor, tokens, on_progress)
+        logits = _layer_logits(run, rows)
+        difference = float(np.abs(_layer_logits(run, rows, rounded=True) - logits).max())
     else:
-        hidden, ids, pooled = prediction.one_text(
-            run, text, files, device=device, on_progress=on_progress
-        )
-        logits = _logits(run, hidden, ids, pooled)
-    words = Words(files.folder)
-    of_text = words.of(ids.tolist(), text)
-    unknown = words.unknown(ids.tolist(), of_text)
-    return explain(
-        run, hidden, ids, of_text, logits,
-        unknown=unknown, text=text, states=states, layer_difference=difference,
-    )  # fmt: skip
-
-
-def _logits(run: Run, hidden: Array, ids: Array, pooled: Array | None) -> Array:
-    """The head's logits (C,) for a text, from its hidden states (n, d) and token ids (n,)."""
-    if prediction.reads_ids(run):
-        logits = prediction.id_logits(run, ids, np.array([0, len(ids)]))
-    else:
-        pooled = None if pooled is None else pooled[None]
-        logits = prediction.head_logits(run, hidden[None], pooled, ids=ids[None])
-    only: Array = logits[0]
-    return only
+        ((_, rows),) = predictor.hidden_states(tokens, on_progress)
+        (logits,) = head_logits(run, rows)
+    return explain(run, Passage(rows, text), Words(predictor.files.folder), logits, difference)
 
 
 def explain_example(
@@ -325,77 +420,64 @@ def explain_example(
     device: str = "auto",
     on_progress: OnProgress = lambda phase, done, total: None,
 ) -> Explanation:
-    """Explain the prediction for an example of the run's cache. The backbone is run only for heads
-    that read all layers: the cache holds their means, and not the hidden states of each token.
-
-    Args:
-        run: The run.
-        cache: The run's cache, open for reading.
-        location: The example's split and index, such as `test:17`.
-        backbone: Folder of the run's backbone, if it was a local one: its tokenizer defines the
-            words.
-        device: Device of the backbone.
-        on_progress: Called with the phase, the amount done and the total.
-
-    Raises:
-        SpaceliteError: The head's logits are not a sum over tokens, or there is no such example.
-    """
+    """Explain the prediction for an example of the run's cache, such as `test:17`. The backbone is
+    run only for heads that read all layers: the cache holds their means, and not the hidden states
+    of each token. Raises SpaceliteError if the head's logits are not a sum over tokens, or there is
+    no such example."""
     require_shares(run)
     cache.check_index()
-    found = cached_example(cache, location)
-    files = prediction.backbone_files(run, backbone)
-    words = Words(files.folder)
+    passage = cached_example(cache, location)
+    words = Words(backbone_files(run, backbone).folder)
     split, _, number = location.partition(":")
     saved = run.predictions() if split == run.record.split else None
     known = saved is not None and len(saved.logits) == len(cache.splits[split])
     logits = saved.logits[int(number)] if saved is not None and known else None
     if run.head.reads_layers:
-        again = layers.of_ids(run, found.token_ids, files, device=device, on_progress=on_progress)
-        again = replace(again, hidden=found.hidden)  # what the cache holds stays as it is
-        before = again.logits(run, rounded=True) if logits is None else logits
-        logits = again.logits(run)
-        difference = float(np.abs(before - logits).max())
-        return explain_cached(
-            run, found, words, logits, states=again.states, layer_difference=difference
+        predictor, spec = Predictor(run, backbone=backbone, device=device), run.record.spec
+        tokens = backbones.from_ids(
+            predictor.files,
+            passage.rows.token_ids,
+            max_length=spec.max_length,
+            padding=spec.padding,
         )
+        again = _all_layers(predictor, tokens, on_progress)
+        # What the cache holds stays as it is.
+        rows = replace(passage.rows, layer_states=again.layer_states)
+        before = _layer_logits(run, rows, rounded=True) if logits is None else logits
+        logits = _layer_logits(run, rows)
+        difference = float(np.abs(before - logits).max())
+        return explain(run, replace(passage, rows=rows), words, logits, difference)
     if logits is None:
-        logits = _logits(run, found.hidden, found.token_ids, found.pooled)
-    return explain_cached(run, found, words, logits)
+        (logits,) = head_logits(run, passage.rows)
+    return explain(run, passage, words, logits)
 
 
-def explain_cached(
-    run: Run,
-    found: CachedExample,
-    words: Words,
-    logits: Array,
-    *,
-    states: Array | None = None,
-    layer_difference: float | None = None,
-) -> Explanation:
-    """Explain the prediction for an example that was read from a cache.
+def _all_layers(predictor: Predictor, tokens: Tokenized, on_progress: OnProgress) -> TokenRows:
+    """One text with its hidden states in all layers, of which a cache holds only the means. Their
+    mean over all tokens is that of the text's own ones: those of padding are 0, and the others are
+    scaled accordingly."""
+    import torch
 
-    Args:
-        run: The run.
-        found: The example.
-        words: Combines its tokens into words.
-        logits: Logits from the head's forward pass, (C,).
-        states, layer_difference: As in `explain`.
-
-    Raises:
-        SpaceliteError: The head's logits are not a sum over tokens.
-    """
-    ids = found.token_ids.tolist()
-    of_text = words.of(ids, found.text)
-    return explain(
-        run,
-        found.hidden,
-        found.token_ids,
-        of_text,
-        logits,
-        found.labels,
-        unknown=words.unknown(ids, of_text),
-        text=found.text,
-        source=found.source,
-        states=states,
-        layer_difference=layer_difference,
+    ids, types, masks = tokens.ids, tokens.type_ids, tokens.masks
+    on_progress("embed", 0, len(ids[0]))
+    output = predictor.model.hidden_states(
+        ids[0][None],
+        None if types is None else types[0][None],
+        None if masks is None else masks[0][None],
     )
+    layers = [layer[0].float() for layer in output.layers or ()]
+    states: Array = torch.cat(layers, dim=1).cpu().numpy()
+    if masks is not None:
+        states = states * (masks[0] * (len(ids[0]) / masks[0].sum()))[:, None].astype(np.float32)
+    on_progress("embed", len(ids[0]), len(ids[0]))
+    stored = stored_type(predictor.run.record.spec.dtype)
+    rows = TokenRows.of_batch(stored, stored.encode(output.hidden), token_ids=ids[0])
+    return replace(rows, layer_states=states)
+
+
+def _layer_logits(run: Run, rows: TokenRows, *, rounded: bool = False) -> Array:
+    """A head's logits (C,) from the means of one text's layer states; `rounded` as in a cache."""
+    means = rows.layer_states.mean(axis=0, dtype=np.float64)
+    means = means.astype(np.float16 if rounded else np.float32)
+    logits: Array = head_logits(run, replace(rows, layer_means=means[None]))[0]
+    return logits

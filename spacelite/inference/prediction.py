@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,22 +13,26 @@ import numpy as np
 import numpy.typing as npt
 
 from spacelite import backbones, heads
-from spacelite.backbones import BackboneFiles, Output, Tokenized, shared
+from spacelite.backbones import BackboneFiles, Tokenized, shared
 from spacelite.cache.dtypes import stored_type
 from spacelite.cache.embedding import backbone_settings
+from spacelite.cache.rows import TokenRows, offsets_of
 from spacelite.errors import SpaceliteError
-from spacelite.runs import Run
+from spacelite.progress import OnProgress
+from spacelite.runs.store import Run
 
 log = logging.getLogger(__name__)
 
+# The first batch of a stream is small, so that the first results come soon.
+FIRST_TEXTS, TEXTS = 100, 1000
+CHARACTERS = 4_000_000  # with which a batch is full, too
+
 Array = npt.NDArray[Any]
-# Called with the phase ("tokenize" or "embed"), the amount done and the total.
-OnProgress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
 class Predicted:
-    """What `predict` returns for N texts.
+    """What is predicted for N texts.
 
     Attributes:
         probabilities: The probability of each label, (N, C) float64; independent per label in a
@@ -42,51 +46,12 @@ class Predicted:
     truncated: int
 
 
-def predict(
-    run: Run,
-    texts: Sequence[str],
-    *,
-    backbone: str | None = None,
-    device: str = "auto",
-    tokens_per_batch: int | None = None,
-    on_progress: OnProgress = lambda phase, done, total: None,
-) -> Predicted:
-    """The probability of each label for each text, and how much of the text is unknown.
-
-    Texts pass through the backbone as the run's training data did, with hidden states rounded to
-    the stored type, so that a text of the cache gets the same result as its cached hidden states.
-
-    Args:
-        run: The run.
-        texts: N texts.
-        backbone: Folder of the run's backbone, if it was a local one.
-        device: Device of the backbone: `auto`, `cpu`, `cuda`, ...
-        tokens_per_batch: Maximum tokens per forward pass.
-        on_progress: Called with the phase, the amount done and the total.
-
-    Returns:
-        The probabilities, and the shares of unknown tokens.
-
-    Raises:
-        SpaceliteError: A text is empty, or the backbone is not the run's.
-    """
-    predictor = Predictor(run, backbone=backbone, device=device, tokens_per_batch=tokens_per_batch)
-    found = predictor.predict(texts, on_progress)
-    warn_of_truncated(run, found.truncated, len(texts))
-    return found
-
-
 class Predictor:
     """A run's head and its backbone, which are loaded once for any number of texts.
 
-    Args:
-        run: The run.
-        backbone: Folder of the run's backbone, if it was a local one.
-        device: Device of the backbone: `auto`, `cpu`, `cuda`, ...
-        tokens_per_batch: Maximum tokens per forward pass.
-
-    Raises:
-        SpaceliteError: The backbone is not found, or not the run's.
+    Texts pass through the backbone as the run's training data did, with hidden states rounded to
+    the stored type, so that a text of the cache gets the same result as its cached hidden states.
+    Raises SpaceliteError if the backbone is not found, or not the run's.
     """
 
     def __init__(
@@ -106,8 +71,56 @@ class Predictor:
         return backbones.load_tokenizer(self.files)
 
     @cached_property
-    def _model(self) -> backbones.Backbone:
-        return _backbone(self.run, self.files, backbones.resolve_device(self.device))
+    def model(self) -> backbones.Backbone:
+        """The backbone; of all layers if the head reads them."""
+        layer, every = self.run.record.spec.layer, self.run.head.reads_layers
+        device = backbones.resolve_device(self.device)
+        return shared.loaded(self.files, layer=layer, device=device, all_layers=every)
+
+    def tokenize(
+        self,
+        texts: Sequence[str],
+        on_progress: OnProgress = lambda phase, done, total: None,
+        before: int = 0,
+    ) -> Tokenized:
+        """Tokenize texts as the run's training data. Raises SpaceliteError if there is none or one
+        is empty; messages say that `before` texts came before."""
+        check(texts, before)
+        spec = self.run.record.spec
+        tokens = backbones.tokenize(
+            self.files,
+            texts,
+            max_length=spec.max_length,
+            padding=spec.padding,
+            tokenizer=self._tokenizer,
+            on_chunk=lambda done: on_progress("tokenize", done, len(texts)),
+        )
+        for number, ids in enumerate(tokens.ids, before + 1):
+            if not len(ids):
+                raise SpaceliteError(
+                    f"text {number} has no token that {self.files.name} knows: leave it out"
+                )
+        return tokens
+
+    def hidden_states(
+        self, tokens: Tokenized, on_progress: OnProgress = lambda phase, done, total: None
+    ) -> Iterator[tuple[Array, TokenRows]]:
+        """Yield batches of texts of equal length: their indices (B,) and hidden states."""
+        lengths = np.array([len(ids) for ids in tokens.ids], np.int64)
+        done, total = 0, int(lengths.sum())
+        on_progress("embed", 0, total)  # before the backbone is loaded, which may take long
+        stored = stored_type(self.run.record.spec.dtype)
+        limit = self.tokens_per_batch or backbones.default_budget(self.model.device)
+        forward = backbones.Forward(self.model, tokens, stored.to_rows, limit)
+        plan = backbones.plan_batches(lengths, limit)
+        for batch, output in forward.batches(plan, lambda *pair: pair, sharing=True):
+            ids = np.stack([tokens.ids[number] for number in batch])
+            yield (
+                batch,
+                TokenRows.of_batch(stored, output.hidden, output.pooled, output.means, ids),
+            )
+            done += int(lengths[batch].sum())
+            on_progress("embed", done, total)
 
     def predict(
         self,
@@ -115,34 +128,64 @@ class Predictor:
         on_progress: OnProgress = lambda phase, done, total: None,
         before: int = 0,
     ) -> Predicted:
-        """Classify N texts.
-
-        Args:
-            texts: N texts.
-            on_progress: Called with the phase, the amount done and the total.
-            before: How many texts have come before, for messages.
-
-        Raises:
-            SpaceliteError: A text is empty.
-        """
+        """Classify N texts; `before` texts came before, for messages. Raises SpaceliteError if a
+        text is empty."""
         run = self.run
-        check(texts, before)
-        tokens = _tokens(run, self.files, texts, on_progress, before, self._tokenizer)
-        offsets = np.cumsum([0, *map(len, tokens.ids)])
+        tokens = self.tokenize(texts, on_progress, before)
+        offsets = offsets_of(np.array([len(ids) for ids in tokens.ids]))
         ids = np.concatenate(tokens.ids)
         if reads_ids(run):
-            logits = id_logits(run, ids, offsets)
+            logits = head_logits(run, ids_alone(run, ids, offsets))
         else:
             logits = np.empty((len(texts), len(run.record.label_names)))
-            # Before the backbone is loaded, which may take long.
-            on_progress("embed", 0, len(ids))
-            for batch, output in _hidden_states(
-                run, self._model, tokens, self.tokens_per_batch, on_progress
-            ):
-                own = np.stack([tokens.ids[number] for number in batch])
-                logits[batch] = head_logits(run, output.hidden, output.pooled, output.means, own)
+            for batch, rows in self.hidden_states(tokens, on_progress):
+                logits[batch] = head_logits(run, rows)
         unknown = backbones.unknown_shares(ids, offsets, tokens.special)
         return Predicted(run.record.task.probabilities(logits), unknown, tokens.truncated)
+
+    def predict_batches(
+        self,
+        texts: Iterable[str],
+        *,
+        total: int | None = None,
+        on_progress: OnProgress = lambda phase, done, total: None,
+    ) -> Iterator[tuple[list[str], Predicted]]:
+        """Classify a stream of texts, which is read only as far as results are asked for: memory
+        holds one batch at a time. `total` is their number, if known, for the progress. Raises
+        SpaceliteError if a text is empty, or there is none."""
+        done = truncated = 0
+        for batch in _batches(texts):
+
+            def advance(
+                phase: str, part: int, whole: int, before: int = done, size: int = len(batch)
+            ) -> None:
+                if phase == "embed":
+                    on_progress("predict", before + size * part // max(1, whole), total or 0)
+
+            predicted = self.predict(batch, advance, before=done)
+            done, truncated = done + len(batch), truncated + predicted.truncated
+            on_progress("predict", done, total or 0)
+            yield batch, predicted
+        if not done:
+            raise SpaceliteError("there is no text: give at least a word")
+        warn_of_truncated(self.run, truncated, done)
+
+
+def predict(
+    run: Run,
+    texts: Sequence[str],
+    *,
+    backbone: str | None = None,
+    device: str = "auto",
+    tokens_per_batch: int | None = None,
+    on_progress: OnProgress = lambda phase, done, total: None,
+) -> Predicted:
+    """The probability of each label for N texts, and how much of each text is unknown. Raises
+    SpaceliteError if a text is empty, or the backbone is not the run's."""
+    predictor = Predictor(run, backbone=backbone, device=device, tokens_per_batch=tokens_per_batch)
+    predicted = predictor.predict(texts, on_progress)
+    warn_of_truncated(run, predicted.truncated, len(texts))
+    return predicted
 
 
 def reads_ids(run: Run) -> bool:
@@ -150,131 +193,35 @@ def reads_ids(run: Run) -> bool:
     return issubclass(heads.kind(run.head.kind), heads.IdHead) or run.head.reads_only_ids
 
 
-def id_logits(run: Run, ids: Array, offsets: Array) -> Array:
-    """The logits (N, C) of a head on token ids, for N texts.
-
-    Args:
-        run: The run.
-        ids: Token ids of the texts end to end, (T,).
-        offsets: Index of each text's first token, and at the end T, (N + 1,).
-    """
-    import torch
-
-    from spacelite.heads.batch import Objective
-
-    parameters = {name: torch.from_numpy(value) for name, value in run.parameters.items()}
-    objective = Objective(run.record.task, len(run.record.label_names))
-    kind: Any = heads.kind(run.head.kind)
-    logits: Array = kind.stack([run.head], [parameters], objective).forward(ids, offsets)[0].numpy()
-    return logits
+def ids_alone(run: Run, ids: Array, offsets: Array) -> TokenRows:
+    """Texts of which only the token ids (T,) are known, without hidden states."""
+    stored = stored_type(run.record.spec.dtype)
+    return TokenRows(np.empty((len(ids), 0), stored.numpy), offsets, stored, ids)
 
 
-def head_logits(
-    run: Run,
-    hidden: Array,
-    pooled: Array | None,
-    means: Array | None = None,
-    ids: Array | None = None,
-) -> Array:
-    """The head's logits (B, C) for B texts of equal length.
-
-    Args:
-        run: The run.
-        hidden: Hidden states (B, n, d), in the stored type.
-        pooled: The pooler's outputs (B, d); None without a pooler.
-        means: The means of all layers, (B, layers, d); None if the head does not read them.
-        ids: The token ids, (B, n); None if the head does not read them.
-    """
+def head_logits(run: Run, rows: TokenRows) -> Array:
+    """The logits (N, C) of a run's head for texts in memory."""
     import torch
 
     from spacelite.heads.batch import Objective
     from spacelite.training import evaluation
-    from spacelite.training.stream import ArraySplit
 
-    record = run.record
-    examples, length, width = hidden.shape
-    classes = len(record.label_names)
-    split = ArraySplit(
-        rows=hidden.reshape(-1, width),
-        offsets=np.arange(examples + 1) * length,
-        labels=np.zeros((examples, classes)[: record.task.label_dimensions], np.int64),
-        pooled=np.empty((examples, 0)) if pooled is None else pooled,
-        stored=stored_type(record.spec.dtype),
-        layer_means=np.empty((examples, 0)) if means is None else means.reshape(examples, -1),
-        token_ids=np.empty(0, np.int64) if ids is None else ids.reshape(-1),
-    )
     parameters = {name: torch.from_numpy(value) for name, value in run.parameters.items()}
-    return evaluation.predict(run.head, parameters, Objective(record.task, classes), split)
+    objective = Objective(run.record.task, len(run.record.label_names))
+    return evaluation.predict(run.head, parameters, objective, rows)
 
 
-def one_text(
-    run: Run,
-    text: str,
-    files: BackboneFiles,
-    *,
-    device: str = "auto",
-    on_progress: OnProgress = lambda phase, done, total: None,
-) -> tuple[Array, Array, Array | None]:
-    """Run one text through the backbone.
-
-    Args:
-        run: The run.
-        text: The text.
-        files: Files of the run's backbone.
-        device: Device of the backbone.
-        on_progress: Called with the phase, the amount done and the total.
-
-    Returns:
-        The hidden states (n, d) in the stored type, the token ids (n,), and the pooler's output
-            (d,), None without a pooler.
-
-    Raises:
-        SpaceliteError: The text is empty.
-    """
-    tokens = tokenized(run, files, [text], on_progress)
-    on_progress("embed", 0, len(tokens.ids[0]))  # before the backbone is loaded
-    model = _backbone(run, files, backbones.resolve_device(device))
-    ((_, output),) = _hidden_states(run, model, tokens, on_progress=on_progress)
-    pooled = None if output.pooled is None else output.pooled[0]
-    return output.hidden[0], tokens.ids[0], pooled
-
-
-def tokenized(
-    run: Run,
-    files: BackboneFiles,
-    texts: Sequence[str],
-    on_progress: OnProgress = lambda phase, done, total: None,
-) -> Tokenized:
-    """Tokenize texts with the settings of the run's training data; warn of those cut off."""
-    check(texts)
-    tokens = _tokens(run, files, texts, on_progress)
-    warn_of_truncated(run, tokens.truncated, len(texts))
-    return tokens
-
-
-def _tokens(
-    run: Run,
-    files: BackboneFiles,
-    texts: Sequence[str],
-    on_progress: OnProgress,
-    before: int = 0,
-    tokenizer: Any = None,
-) -> Tokenized:
-    spec = run.record.spec
-    tokens = backbones.tokenize(
-        files,
-        texts,
-        max_length=spec.max_length,
-        padding=spec.padding,
-        tokenizer=tokenizer,
-        on_chunk=lambda done: on_progress("tokenize", done, len(texts)),
-    )
-    for number, ids in enumerate(tokens.ids, before + 1):
-        if not len(ids):
-            raise SpaceliteError(
-                f"text {number} has no token that {files.name} knows: leave it out"
-            )
-    return tokens
+def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
+    batch: list[str] = []
+    characters, most = 0, FIRST_TEXTS
+    for text in texts:
+        batch.append(text)
+        characters += len(text) if isinstance(text, str) else 0
+        if len(batch) >= most or characters >= CHARACTERS:
+            yield batch
+            batch, characters, most = [], 0, TEXTS
+    if batch:
+        yield batch
 
 
 def warn_of_truncated(run: Run, truncated: int, count: int) -> None:
@@ -286,38 +233,9 @@ def warn_of_truncated(run: Run, truncated: int, count: int) -> None:
         )  # fmt: skip
 
 
-def _backbone(run: Run, files: BackboneFiles, device: str) -> backbones.Backbone:
-    layer, every = run.record.spec.layer, run.head.reads_layers
-    return shared.loaded(files, layer=layer, device=device, all_layers=every)
-
-
-def _hidden_states(
-    run: Run,
-    model: backbones.Backbone,
-    tokens: Tokenized,
-    tokens_per_batch: int | None = None,
-    on_progress: OnProgress = lambda phase, done, total: None,
-) -> Iterator[tuple[Array, Output]]:
-    """Yield batches: indices of texts (B,), and their hidden states (B, n, d) in the stored type,
-    with the means of all layers if the head reads them."""
-    lengths = np.array([len(ids) for ids in tokens.ids], np.int64)
-    done, total = 0, int(lengths.sum())
-    to_rows = stored_type(run.record.spec.dtype).to_rows
-    limit = tokens_per_batch or backbones.default_budget(model.device)
-    forward = backbones.Forward(model, tokens, to_rows, limit)
-    plan = backbones.plan_batches(lengths, limit)
-    for batch, output in forward.batches(plan, lambda *found: found, sharing=True):
-        yield batch, output
-        done += int(lengths[batch].sum())
-        on_progress("embed", done, total)
-
-
 def check_minimum(min_probability: float | None) -> float | None:
-    """The minimum probability of labels that are given, as a float, or None.
-
-    Raises:
-        SpaceliteError: It is not a probability above 0.
-    """
+    """The minimum probability of labels that are given, as a float, or None. Raises SpaceliteError
+    if it is no probability above 0."""
     if min_probability is None:
         return None
     try:
@@ -365,15 +283,8 @@ def check(texts: Sequence[str], before: int = 0) -> None:
 
 
 def backbone_files(run: Run, backbone: str | None = None) -> BackboneFiles:
-    """The files of the backbone that a run was trained on.
-
-    Args:
-        run: The run.
-        backbone: Folder of the backbone, if it was a local one.
-
-    Raises:
-        SpaceliteError: The files are not found, or belong to a different backbone.
-    """
+    """The files of the backbone that a run was trained on; `backbone` is its folder, if it was a
+    local one. Raises SpaceliteError if they are not found, or belong to a different backbone."""
     spec = run.record.spec
     wanted = backbone_settings(spec, backbone)
     try:

@@ -17,7 +17,8 @@ from spacelite.errors import SpaceliteError
 from spacelite.heads.batch import Objective
 from spacelite.inference.prediction import reads_ids
 from spacelite.metrics.predictions import Predictions
-from spacelite.runs import Run, TransferRecord
+from spacelite.runs.record import TransferRecord
+from spacelite.runs.store import Run
 from spacelite.training import engine, evaluation
 from spacelite.training.batches import TokenSplit, free_budget, input_width
 
@@ -35,22 +36,12 @@ def evaluate(
     device: str = "cpu",
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[TransferRecord, dict[str, Predictions]]:
-    """Evaluate a run's head on all splits of a complete cache.
+    """Evaluate a run's head on all splits of a complete cache: the record, and the predictions of
+    all splits except train.
 
-    Args:
-        run: The run.
-        cache: The other data set's cache, open for reading.
-        mapping: The cache's label name -> the run's label name. Default: labels are matched by
-            name, or by number if they have no name in common.
-        device: `cpu` or `cuda`.
-        on_progress: Called with the number of tokens done and the total.
-
-    Returns:
-        The record, and the predictions by split for all splits except train.
-
-    Raises:
-        SpaceliteError: The cache is unfinished, its hidden states are of a different kind than the
-            run's, or the labels do not match.
+    `mapping` gives the run's label name for each of the cache's; by default labels are matched by
+    name, or by number if they have no name in common. Raises SpaceliteError if the cache is
+    unfinished, its hidden states are of a different kind than the run's, or labels do not match.
     """
     if not cache.complete:
         raise SpaceliteError(f"cache {cache.name} is unfinished: run its embed command again")
@@ -139,18 +130,9 @@ def label_numbers(
     labels: npt.NDArray[Any],
     mapping: dict[str, str] | Sequence[str] | None,
 ) -> npt.NDArray[np.int64]:
-    """The run's label number for each label of another data set, (C,) int64.
-
-    Args:
-        run: The run.
-        dataset: Name of the data set.
-        names: Its label names.
-        labels: Labels of its examples.
-        mapping: As in `evaluate`, or pairs as in `parse_mapping`.
-
-    Raises:
-        SpaceliteError: The labels do not match, or the mapping is not one of these labels.
-    """
+    """The run's label number for each label of another data set, (C,) int64, whose label names and
+    examples' labels are given. Raises SpaceliteError if the labels do not match, or the mapping (as
+    in `evaluate`, or pairs as in `parse_mapping`) is not one of these labels."""
     here = run.record.label_names
     if mapping is not None and not isinstance(mapping, dict):
         mapping = parse_mapping(mapping, names, here) if mapping else None
@@ -165,18 +147,11 @@ def label_numbers(
 def parse_mapping(
     pairs: Sequence[str], there: Sequence[str], here: Sequence[str]
 ) -> dict[str, str]:
-    """Parse pairs of labels: `["a=x", "b=y"]` -> `{"a": "x", "b": "y"}`.
+    """Parse pairs of labels of a data set and a run: `["a=x", "b=y"]` -> `{"a": "x", "b": "y"}`.
 
     If labels themselves contain `=`, a pair is split at the one that has a label of `there` before
-    it and a label of `here` after it.
-
-    Args:
-        pairs: One pair per label.
-        there: Label names of the data set.
-        here: Label names of the run.
-
-    Raises:
-        SpaceliteError: A string is not such a pair, or a label is mapped twice.
+    it and a label of `here` after it. Raises SpaceliteError if a string is no such pair, or a label
+    is mapped twice.
     """
     mapping: dict[str, str] = {}
     for pair in pairs:

@@ -7,12 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from spacelite import backbones, heads, inference, runs
+from spacelite import backbones, heads, runs
 from spacelite.cache import embedding
 from spacelite.cache.store import Cache
 from spacelite.errors import SpaceliteError
 from spacelite.heads import HeadConfig
 from spacelite.heads.grid import seed_list
+from spacelite.inference import transfer
 from spacelite.metrics.scores import Scores
 from spacelite.paper import tables
 from spacelite.paper.tables import RowOutcome
@@ -242,7 +243,7 @@ def _transferred(
         same = known.cache_key == cache.spec.cache_key() and known.labels == by_number
         if same and run.predictions(known) is not None:
             return dict(known.metrics["test"])
-    record, predictions = inference.evaluate(
+    record, predictions = transfer.evaluate(
         run,
         cache,
         by_number,

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from spacelite.cache.rows import TokenRows
 from spacelite.cache.store import Cache
 from spacelite.heads import HeadConfig
 from spacelite.heads.batch import Objective
@@ -19,7 +20,7 @@ from spacelite.tasks import task_of
 from spacelite.training import TrainingConfig, engine, loop
 from spacelite.training.batches import TokenSplit, free_budget
 from spacelite.training.evaluation import Evaluated, evaluate, stacked
-from spacelite.training.stream import ArrayData, ArraySplit
+from spacelite.training.stream import ArrayData
 
 Array = npt.NDArray[Any]
 
@@ -48,7 +49,7 @@ class Trainer:
         self._train, self._held = held["train"], held["validation"]
         self._validation = TokenSplit(
             self._held, "validation", device,
-            np.inf if isinstance(self._held, ArraySplit) else free_budget(device),
+            np.inf if isinstance(self._held, TokenRows) else free_budget(device),
         )  # fmt: skip
 
     def __call__(

@@ -6,16 +6,17 @@ Shapes: N training examples, n examples of a subset, M sizes, K strata, C labels
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from spacelite.cache.rows import TokenRows, offsets_of, tokens_of
 from spacelite.cache.split import CachedSplit, spans
 from spacelite.errors import SpaceliteError
 from spacelite.heads import POOLINGS, HeadConfig
 from spacelite.tasks import task_of
-from spacelite.training.stream import ArraySplit, tokens_of
 
 ALL = "all"  # the whole train split, as a size
 FIRST, TIMES = 16, 4  # the smallest of the default sizes, and what each is of the one before
@@ -133,8 +134,8 @@ def apportioned(counts: Array, size: int, least: Array) -> Array:
 
 
 def in_memory(
-    split: CachedSplit | ArraySplit, configs: Sequence[HeadConfig], rows: Array | None = None
-) -> ArraySplit:
+    split: CachedSplit | TokenRows, configs: Sequence[HeadConfig], rows: Array | None = None
+) -> TokenRows:
     """Examples of a split, with what heads read of them.
 
     Args:
@@ -146,27 +147,28 @@ def in_memory(
         SpaceliteError: Hidden states are damaged, or heads read what the split lacks.
     """
     rows = np.arange(len(split)) if rows is None else rows
-    poolings = {pooling for config in configs for pooling in config.poolings}
-    pooled = any(POOLINGS[name].from_backbone for name in poolings)
     index = tokens_of(split.offsets, rows)
-    extra = {"layer_means": split.layer_means[rows]} if any(c.reads_layers for c in configs) else {}
-    return ArraySplit(
+    chosen = TokenRows(
         rows=_hidden(split, rows, index),
-        offsets=np.concatenate([[0], np.cumsum(split.lengths[rows])]),
-        labels=split.labels[rows],
-        pooled=split.pooled[rows] if pooled else np.empty((len(rows), 0)),
+        offsets=offsets_of(split.lengths[rows]),
         stored=split.stored,
         token_ids=split.read_token_ids()[index],
-        **extra,
+        labels=split.labels[rows],
     )
+    poolings = {pooling for config in configs for pooling in config.poolings}
+    if any(POOLINGS[name].from_backbone for name in poolings):
+        chosen = replace(chosen, pooled=split.pooled[rows])
+    if any(config.reads_layers for config in configs):
+        chosen = replace(chosen, layer_means=split.layer_means[rows])
+    return chosen
 
 
-def _hidden(split: CachedSplit | ArraySplit, rows: Array, index: Array) -> Array:
+def _hidden(split: CachedSplit | TokenRows, rows: Array, index: Array) -> Array:
     """The hidden states of some examples as they are stored. A file is read in one pass: single
     examples would take longer."""
     if len(rows) == len(split):
         return split.read_examples(0, len(split))
-    if isinstance(split, ArraySplit):
+    if isinstance(split, TokenRows):
         chosen: Array = split.rows[index]
         return chosen
     found = np.empty((len(index), split.stored.row_values(split.width)), split.dtype)

@@ -19,6 +19,7 @@ import numpy.typing as npt
 import torch
 
 from spacelite.cache.rounding import varies
+from spacelite.cache.rows import TokenRows
 from spacelite.cache.split import CachedSplit, spans
 from spacelite.cache.store import Cache
 from spacelite.errors import SpaceliteError
@@ -27,7 +28,7 @@ from spacelite.heads.config import HeadConfig
 from spacelite.heads.ids import gathered
 from spacelite.heads.pooling import POOLINGS
 from spacelite.training import machine
-from spacelite.training.stream import ArrayData, ArraySplit, Stream, take
+from spacelite.training.stream import ArrayData, Stream, take
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ class TokenSplit:
 
     def __init__(
         self,
-        split: CachedSplit | ArraySplit,
+        split: CachedSplit | TokenRows,
         name: str = "",
         device: str = "cpu",
         budget: float = math.inf,
@@ -80,7 +81,7 @@ class TokenSplit:
             self._stream = Stream(split, device)
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.lengths)
 
     def shuffled(self, seed: int, epoch: int) -> Array:
         """The order of the examples in an epoch, (N,). It depends only on the seed, the epoch, and
@@ -228,7 +229,7 @@ def open_splits(data: TrainingData, device: str) -> dict[str, TokenSplit]:
     budget = free_budget(device)
     splits = {}
     for name, split in data.splits.items():
-        if isinstance(split, ArraySplit):  # it is in memory
+        if isinstance(split, TokenRows):  # it is in memory
             splits[name] = TokenSplit(split, name, device)
             continue
         splits[name] = TokenSplit(split, name, device, budget)
@@ -261,7 +262,7 @@ def free_budget(device: str) -> float:
     return RESIDENT_SHARE * machine.free_memory(device)
 
 
-def _read_all(split: CachedSplit | ArraySplit, device: str) -> torch.Tensor:
+def _read_all(split: CachedSplit | TokenRows, device: str) -> torch.Tensor:
     """All hidden states, on the device in their stored dtype."""
     if device == "cpu":
         return torch.from_numpy(split.read_examples(0, len(split)))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
+import numpy as np
 import numpy.typing as npt
 import torch
 
 from spacelite import heads
+from spacelite.cache.rows import TokenRows
 from spacelite.heads import Head, HeadConfig
 from spacelite.heads.base import Totals
 from spacelite.heads.batch import Objective
@@ -18,7 +21,6 @@ from spacelite.tasks import Task
 from spacelite.training import engine
 from spacelite.training.batches import TokenSplit
 from spacelite.training.engine import Workers
-from spacelite.training.stream import ArraySplit
 
 Array = npt.NDArray[Any]
 
@@ -154,11 +156,13 @@ def scores_of(
 
 
 def predict(
-    config: HeadConfig, parameters: Parameters, objective: Objective, examples: ArraySplit
+    config: HeadConfig, parameters: Parameters, objective: Objective, rows: TokenRows
 ) -> Array:
-    """One head's logits (N, C) for examples whose hidden states are in memory."""
+    """One head's logits (N, C) for texts whose hidden states are in memory."""
+    shape = (len(rows), objective.classes)[: objective.task.label_dimensions]
+    split = TokenSplit(replace(rows, labels=np.zeros(shape, np.int64)))  # any labels will do
     (head,) = stacked({config: parameters}, objective, "cpu")
-    (logits,) = engine.run_split(TokenSplit(examples), [head], objective, Workers())
+    (logits,) = engine.run_split(split, [head], objective, Workers())
     predicted: Array = logits[0].numpy()
     return predicted
 

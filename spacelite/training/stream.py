@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 
 from spacelite.cache.dtypes import StoredType
+from spacelite.cache.rows import TokenRows
 from spacelite.cache.split import CachedSplit
 from spacelite.errors import SpaceliteError
 from spacelite.heads.batch import Scratch
@@ -26,82 +27,6 @@ Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
-class ArraySplit:
-    """Examples whose hidden states are in an array, to be used like a split of a cache.
-
-    Attributes:
-        rows: Stored hidden states of all examples end to end, (T, d + stored.extra).
-        offsets: Example i is rows offsets[i]:offsets[i+1], (N + 1,).
-        labels: Labels, (N,) or (N, C). Logits do not depend on them, so any will do.
-        pooled: Outputs of the pooler, (N, d); (N, 0) if there are none.
-        stored: How hidden states are stored in `rows`.
-        layer_means: Means of all layers side by side, (N, layers * d), for heads that read them.
-        token_ids: Token ids of all examples end to end, (T,), for heads that read them.
-    """
-
-    rows: Array
-    offsets: Array
-    labels: Array
-    pooled: Array
-    stored: StoredType
-    layer_means: Array = field(default_factory=lambda: np.empty((0, 0)))
-    token_ids: Array = field(default_factory=lambda: np.empty(0, np.int64))
-
-    @property
-    def tokens(self) -> int:
-        """Number of tokens, T."""
-        return len(self.rows)
-
-    @property
-    def width(self) -> int:
-        """Hidden width, d."""
-        return int(self.rows.shape[1]) - self.stored.extra
-
-    @property
-    def dtype(self) -> Any:
-        """Dtype of the stored values."""
-        return self.rows.dtype
-
-    @property
-    def lengths(self) -> Array:
-        """Tokens of each example, (N,)."""
-        return np.diff(self.offsets)
-
-    def read_token_ids(self) -> Array:
-        """The token ids, (T,)."""
-        return self.token_ids
-
-    def require_pooler(self) -> None:
-        """Raise SpaceliteError if there are no outputs of a pooler."""
-        if not self.pooled.shape[1]:
-            raise SpaceliteError(
-                "pooling=pooler: these hidden states come without a pooler's outputs: choose "
-                "another pooling",
-                ["pooling"],
-            )
-
-    def read_examples(self, first: int, last: int, into: Array | None = None) -> Array:
-        """Rows of examples first:last; `into` is ignored."""
-        return self.rows[self.offsets[first] : self.offsets[last]]
-
-    def part(self, examples: Array) -> ArraySplit:
-        """Some of the examples, (n,) indices, copied."""
-        index = tokens_of(self.offsets, examples)
-        return replace(
-            self,
-            rows=self.rows[index],
-            offsets=np.concatenate([[0], np.cumsum(self.lengths[examples])]),
-            labels=self.labels[examples],
-            pooled=self.pooled[examples],
-            layer_means=self.layer_means[examples] if len(self.layer_means) else self.layer_means,
-            token_ids=self.token_ids[index] if len(self.token_ids) else self.token_ids,
-        )
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-
-@dataclass(frozen=True)
 class ArrayData:
     """Examples that heads are trained on as on a cache, in memory or, where a split is too large,
     in a cache.
@@ -112,7 +37,7 @@ class ArrayData:
         layers: Number of layers whose means are there, the embedding layer included; 0 for none.
     """
 
-    splits: Mapping[str, CachedSplit | ArraySplit]
+    splits: Mapping[str, CachedSplit | TokenRows]
     label_names: list[str]
     layers: int = 0
 
@@ -128,18 +53,10 @@ class ArrayData:
         return self.layers
 
 
-def tokens_of(offsets: Array, examples: Array) -> Array:
-    """The rows of the tokens of some examples end to end, (n,)."""
-    lengths = np.diff(offsets)[examples]
-    ends = np.cumsum(lengths)
-    first = offsets[:-1][examples] - (ends - lengths)
-    return np.repeat(first, lengths) + np.arange(int(lengths.sum()))
-
-
 class Stream:
     """A split that is read from the file window by window; a window consists of several blocks."""
 
-    def __init__(self, split: CachedSplit | ArraySplit, device: str) -> None:
+    def __init__(self, split: CachedSplit | TokenRows, device: str) -> None:
         self._split = split
         self._device = device
         self._offsets = split.offsets

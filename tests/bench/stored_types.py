@@ -27,9 +27,10 @@ import spacelite
 from spacelite import heads
 from spacelite.cache.dtypes import DTYPES, StoredType, stored_type
 from spacelite.cache.rounding import Rounding
+from spacelite.cache.rows import TokenRows
 from spacelite.metrics.significance import f1_values, over_seeds
 from spacelite.training import TrainingConfig, loop
-from spacelite.training.stream import ArrayData, ArraySplit
+from spacelite.training.stream import ArrayData
 
 TURNS, TURN_EPOCHS = 3, 3
 SPACE = {"head": "space", "epochs": 15}
@@ -152,9 +153,9 @@ def rounded(opened, stored):
         rounding = Rounding(stored)
         rows = rounding.encode(torch.from_numpy(split.read_hidden(0, len(split))))
         errors = rounding.found() if name == "train" else errors
-        splits[name] = ArraySplit(
+        splits[name] = TokenRows(
             rows=rows, offsets=split.offsets, labels=split.labels,
-            pooled=np.empty((len(split), 0)), stored=stored_type(EXACT),
+            stored=stored_type(EXACT),
         )  # fmt: skip
     return ArrayData(splits, opened.label_names), errors
 

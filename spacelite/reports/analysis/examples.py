@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from spacelite import heads, inference
+from spacelite import heads
 from spacelite.backbones.words import Words
 from spacelite.cache import folder as caches
 from spacelite.cache import store
@@ -19,9 +19,8 @@ from spacelite.cache.split import CachedSplit, spans
 from spacelite.data.splits import Source
 from spacelite.errors import SpaceliteError
 from spacelite.heads.examples import Tokens
-from spacelite.inference import Shares
-from spacelite.inference.cached import cached_example
-from spacelite.inference.explanation import explain_cached
+from spacelite.inference.explanation import Shares, cached_example, explain, has_shares
+from spacelite.inference.prediction import backbone_files
 from spacelite.metrics.predictions import Predictions
 from spacelite.reports.analysis.groups import Group
 from spacelite.runs import Run, find_cache
@@ -118,7 +117,7 @@ def of_group(cache_dir: Path, group: Group, backbone: str | None = None) -> Exam
         return None
     name, run, predictions = chosen
     try:
-        words = Words(inference.backbone_files(run, backbone).folder)
+        words = Words(backbone_files(run, backbone).folder)
         with store.Cache(_cache_file(cache_dir, group, run)) as cache:
             cache.check_index(group.section.split)
             split = cache.splits[group.section.split]
@@ -155,7 +154,7 @@ def _chosen(group: Group) -> tuple[str, Run, Predictions] | None:
     for row, system in group.named:
         figure, predictions = row.figures["accuracy"], system.predictions[0]
         run = system.runs[0]
-        if figure is not None and predictions is not None and inference.has_shares(run):
+        if figure is not None and predictions is not None and has_shares(run):
             # Kinds of heads in the order of tables, space heads first.
             kind = -list(heads.KINDS).index(run.head.kind)
             candidates.append(((kind == 0, figure.mean), (row.name, run, predictions)))
@@ -230,13 +229,13 @@ def _mistakes(
     mistakes = []
     for number in wrong[np.argsort(-confidence[wrong], kind="stable")][:MOST_MISTAKES].tolist():
         location = f"{split}:{int(predictions.index[number])}"
-        found = cached_example(cache, location)
+        passage = cached_example(cache, location)
         names = run.record.label_names
         actual, guess = (
             ", ".join(task.label_names(one[number], names)) or "none"
             for one in (predictions.labels, predicted)
         )
-        explained = explain_cached(run, found, words, predictions.logits[number])
+        explained = explain(run, passage, words, predictions.logits[number])
         mistakes.append(
             Mistake(
                 location,

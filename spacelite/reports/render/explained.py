@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from spacelite.document import Cell, Heading, Line, Paragraph, Table, with_sign
 from spacelite.heads.additive import SPACE
-from spacelite.inference import Explanation
+from spacelite.inference.explanation import Explanation
 from spacelite.reports.render import figures
 from spacelite.reports.render.page import Element, render
 

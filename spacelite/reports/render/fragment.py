@@ -14,7 +14,7 @@ from spacelite.document import (
     Paragraph,
     Table,
 )
-from spacelite.inference import Marked, marked
+from spacelite.inference.explanation import Marked, marked
 from spacelite.reports.analysis.examples import Mistake
 
 CELL = "padding:2px 8px;text-align:{};white-space:nowrap;border-bottom:1px solid #8884"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from spacelite.document import Block, Mistakes, Plot, Table
-from spacelite.inference import Marked, marked
+from spacelite.inference.explanation import Marked, marked
 from spacelite.reports.render import figures
 from spacelite.visible import visible
 

@@ -14,7 +14,7 @@ from spacelite.document import (
     Paragraph,
     Table,
 )
-from spacelite.inference import marked
+from spacelite.inference.explanation import marked
 from spacelite.reports.analysis.examples import Mistake
 from spacelite.visible import visible
 
