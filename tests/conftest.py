@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 
 # The tests reach no network, whatever the machine they run on does.
@@ -16,6 +17,12 @@ os.environ["HF_DATASETS_OFFLINE"] = "1"
 
 # Files whose slowest test takes longest: begun first, so that no process is left alone with one.
 SLOWEST = ("test_notebook", "test_wheel", "test_layers", "test_docs", "test_text_store")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The workers of `pytest -n` share the process that forks."""
+    if config.getoption("numprocesses", None) and processes.SERVER not in os.environ:
+        processes.serve()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 COMMAND = "from spacelite_cli import main; main()"
+SERVER = "SPACELITE_TESTS_FORK_AT"  # the address of the process that forks
 PATIENCE = 240  # seconds until a process that says nothing fails its test, however busy the machine
 NAP = 0.01  # seconds between two looks
 # What the server imports before it forks: nothing that starts threads.
@@ -187,8 +188,7 @@ def start(
                 stdin=files[0], stdout=files[1], stderr=files[2], env=environment, cwd=cwd,
             )  # fmt: skip
             return Process(process.pid, functools.partial(_popen_ended, process), *ours)
-        connection = socket.socket(socket.AF_UNIX)
-        connection.connect(_server())
+        connection = _connected()
         request = {"code": code, "arguments": words, "env": environment}
         request["cwd"] = str(cwd or Path.cwd())
         socket.send_fds(connection, [b"f"], files)
@@ -227,7 +227,7 @@ def terminal():
         os.close(writing)
 
 
-def until(condition, process: Process | None = None) -> None:
+def until(condition) -> None:
     """Wait until a condition holds."""
     begun = time.monotonic()
     while not condition():
@@ -250,18 +250,29 @@ def _fork_ended(connection: socket.socket, answers: io.TextIOBase, seconds: floa
         return None
 
 
-@functools.cache
-def _server() -> str:
-    """The address of the process that forks; it ends with this one."""
+def serve() -> None:
+    """Start the process that forks, for this process and those that it starts. It ends with this
+    one."""
     folder = tempfile.TemporaryDirectory(prefix="forks-")
     atexit.register(folder.cleanup)
     address = str(Path(folder.name) / "socket")
-    process = subprocess.Popen(
-        [sys.executable, __file__, address], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    subprocess.Popen(
+        [sys.executable, __file__, address], stdin=subprocess.PIPE,
         start_new_session=True,  # Ctrl-C is for pytest alone
     )  # fmt: skip
-    assert process.stdout.readline() == b"ready\n"
-    return address
+    os.environ[SERVER] = address
+
+
+def _connected() -> socket.socket:
+    """A connection to the process that forks, as soon as there is one."""
+    if SERVER not in os.environ:
+        serve()
+    address = Path(os.environ[SERVER])
+    until(address.exists)
+    assert not address.is_file(), address.read_text()
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(str(address))
+    return connection
 
 
 # The other side.
@@ -270,10 +281,15 @@ def _server() -> str:
 def _serve(address: str) -> None:
     """Fork for each connection; tell the process's number, then how it ended. A connection that is
     closed ends its process, and the end of the standard input everything."""
-    exec(LOADED, {})
+    try:
+        exec(LOADED, {})
+    except Exception:
+        Path(address).write_text(traceback.format_exc())
+        raise
     listener = socket.socket(socket.AF_UNIX)
-    listener.bind(address)
+    listener.bind(f"{address}.new")
     listener.listen()
+    Path(f"{address}.new").rename(address)
     told, tell = socket.socketpair()
     tell.setblocking(False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -282,7 +298,6 @@ def _serve(address: str) -> None:
     for source in (0, listener, told):
         selector.register(source, selectors.EVENT_READ)
     children: dict[int, socket.socket] = {}
-    print("ready", flush=True)
     while True:
         for key, _ in selector.select():
             if key.fileobj == 0:

@@ -182,6 +182,7 @@ def like(text):
     return re.sub(r"-{5,}", "---", re.sub(r"[ \t]+", " ", text)).strip()
 
 
+@pytest.mark.slow
 @pytest.mark.minilm
 @pytest.mark.parametrize("page", ["python.md", "guide/sklearn.md"])
 def test_the_code_of_a_page_prints_what_it_says(page, tmp_path, monkeypatch, capsys):

@@ -106,6 +106,7 @@ def compiled(folder, text):
     return done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.latex
 def test_latex_compiles_with_booktabs(blocks, tmp_path):
     text = latex.render(blocks)
@@ -114,6 +115,7 @@ def test_latex_compiles_with_booktabs(blocks, tmp_path):
     assert "Undefined" not in log and "Missing" not in log
 
 
+@pytest.mark.slow
 @pytest.mark.latex
 def test_latex_shows_any_text(tmp_path):
     names = [*NASTY_LABELS, "~^{}#%&_$\\", "\\end{document}", "\\input{/etc/passwd}", "😀 ﷽ \u202e",
@@ -125,6 +127,7 @@ def test_latex_shows_any_text(tmp_path):
     assert not (tmp_path / "owned").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.latex
 def test_long_tables_go_on_over_pages(tmp_path):
     lines = [Line([Cell(f"system {i}"), Cell(f"{i}")]) for i in range(200)]

@@ -43,6 +43,7 @@ def cache(cache_path):
         yield opened
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 @pytest.mark.parametrize(("kind", "count"), [("space", 60), ("linear", 1000), ("mlp", 1000)])
 def test_the_estimate_is_at_least_what_a_training_takes(kind, count, cache_path, tmp_path):

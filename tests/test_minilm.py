@@ -13,7 +13,7 @@ from spacelite.backbones import files as checkpoints
 from spacelite.cache import store
 from spacelite.data import loading as data
 
-pytestmark = pytest.mark.minilm
+pytestmark = [pytest.mark.slow, pytest.mark.minilm]
 
 
 def spacelite(*arguments):

@@ -18,6 +18,7 @@ def texts(cell):
     return re.sub(r"\s+", " ", " ".join(found))
 
 
+@pytest.mark.slow
 @pytest.mark.minilm
 @pytest.mark.timeout(900)
 def test_the_notebook_runs_and_shows_what_it_shows(tmp_path):

@@ -18,7 +18,7 @@ from spacelite.inference.explanation import Explanation, Word, concept_points
 from spacelite.reports.render import explained, forms
 from spacelite.reports.render.colours import PALETTE
 
-pytestmark = pytest.mark.chromium
+pytestmark = [pytest.mark.slow, pytest.mark.chromium]
 
 VIEWS = [(1400, "light"), (1400, "dark"), (400, "light"), (400, "dark")]
 HOSTILE = "<script>window.owned=1</script><img src=x onerror='window.owned=1'>"

@@ -367,6 +367,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_texts(run, fast, tmp_path):
     peaks = []
     for count in (10_000, 100_000):

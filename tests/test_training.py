@@ -4,11 +4,11 @@ import itertools
 import logging
 import math
 import threading
-import time
 import zlib
 
 import h5py
 import numpy as np
+import processes
 import pytest
 import torch
 import torch.nn.functional as F
@@ -410,8 +410,7 @@ def test_two_trainings_of_the_same_settings_are_kept_apart(cache, tmp_path, capl
     )  # fmt: skip
     with checkpoints.locked(file, cache, 2):
         other.start()
-        while "waiting" not in caplog.text:
-            time.sleep(0.01)
+        processes.until(lambda: "waiting" in caplog.text)
         events.append("first")
     other.join()
     assert events == ["first", "second", "second"]
