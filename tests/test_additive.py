@@ -20,9 +20,9 @@ from typer.testing import CliRunner
 import spacelite
 from spacelite import heads, runs
 from spacelite.cache.store import Cache
-from spacelite.heads import blocks, crossfit, logistic
+from spacelite.heads import additive, logistic
 from spacelite.heads.additive import known_blocks
-from spacelite.heads.batch import Objective
+from spacelite.heads.base import Objective
 from spacelite.heads.ngrams import NGrams
 from spacelite.inference import explanation, prediction, transfer
 from spacelite.tasks import MULTI_LABEL, SINGLE_LABEL
@@ -102,7 +102,7 @@ def test_log_count_ratios_are_those_of_the_paper():
     has = (random.uniform(size=(40, 5)) < 0.4).astype(float)
     labels, sample = random.randint(0, 3, 40), random.uniform(size=40) < 0.7
     goal = np.eye(3)[labels]
-    found = blocks.log_count_ratios(csr_array(has).T.tocsr(), sample, goal)
+    found = additive.log_count_ratios(csr_array(has).T.tocsr(), sample, goal)
     for c in range(3):
         mine, theirs = has[sample & (labels == c)], has[sample & (labels != c)]
         p, q = 10 + mine.sum(axis=0), 10 + theirs.sum(axis=0)
@@ -111,8 +111,8 @@ def test_log_count_ratios_are_those_of_the_paper():
 
 @pytest.fixture
 def closely(monkeypatch):
-    monkeypatch.setattr(crossfit, "ROUGHLY", 1e-12)
-    monkeypatch.setattr(crossfit, "CLOSELY", 1e-12)
+    monkeypatch.setattr(logistic, "ROUGHLY", 1e-12)
+    monkeypatch.setattr(logistic, "CLOSELY", 1e-12)
 
 
 def block_features(cache, name, split):
@@ -140,7 +140,7 @@ def test_the_head_is_scikit_learns_with_everything_written_out(cached, of, close
     labels = cache.splits["train"].labels
     several = labels.ndim == 2
     own_labels = labels.T if several else [labels]
-    fold = logistic.folds(labels if several else labels[:, None], crossfit.FOLDS)
+    fold = logistic.folds(labels if several else labels[:, None], logistic.FOLDS)
     held, new = [], []
     for name in of.split("+"):
         train, test = (block_features(cache, name, split) for split in ("train", "test"))
@@ -164,7 +164,7 @@ def test_the_head_is_scikit_learns_with_everything_written_out(cached, of, close
         of_train, of_test = [], []
         for own in own_labels:
             out = np.zeros((len(train), 2))
-            for number in range(crossfit.FOLDS):
+            for number in range(logistic.FOLDS):
                 rows = fold != number
                 s = scale(rows, own)
                 model = scikit_learns(train[rows] * s, own[rows], C)
@@ -181,7 +181,7 @@ def test_the_head_is_scikit_learns_with_everything_written_out(cached, of, close
     held, new = np.concatenate(held, axis=1), np.concatenate(new, axis=1)
     found = run.record.task.probabilities(inference_logits(run, cache, "test"))
     for c, own in enumerate(own_labels):
-        expected = scikit_learns(held, own, blocks.STACKED).predict_proba(new)
+        expected = scikit_learns(held, own, additive.STACKED).predict_proba(new)
         mine = np.stack([1 - found[:, c], found[:, c]], axis=1) if several else found
         np.testing.assert_allclose(mine, expected, atol=2e-3)
     # What is saved is one linear layer.

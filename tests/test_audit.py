@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 import spacelite
 from spacelite import heads
 from spacelite.cache import Cache
-from spacelite.heads.examples import Tokens
+from spacelite.heads.base import Tokens
 from spacelite.studies.audit import audit_labels, conflicts, suspects
 from spacelite.studies.folds import folds
 from spacelite.training.weighted import fit_on

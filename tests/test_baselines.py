@@ -15,7 +15,7 @@ import spacelite
 from spacelite import heads, runs
 from spacelite.cache.embedding import embed
 from spacelite.cache.store import Cache
-from spacelite.heads import logistic, logreg, tfidf
+from spacelite.heads import linear, logistic, ngrams
 from spacelite.heads.ngrams import NGrams, special_ids
 from spacelite.inference import explanation, prediction, transfer
 from spacelite.tasks import MULTI_LABEL, SINGLE_LABEL
@@ -225,7 +225,7 @@ def test_tfidf_runs_are_scikit_learns_pipeline(cached, class_weights):
     folder, cache = cached
     run = fitted(folder, cache, heads.config("tfidf"), class_weights=class_weights)
     C = run.record.cross_validated["C"]
-    assert C in tfidf.STRENGTHS and runs.load(run.folder).record == run.record
+    assert C in ngrams.STRENGTHS and runs.load(run.folder).record == run.record
     split = cache.splits["train"]
     ids = split.read_token_ids()
     special = [2, 3]  # [CLS] and [SEP] of the tiny backbone
@@ -264,7 +264,7 @@ def test_logreg_with_auto_is_a_plain_linear_layer(cached):
     folder, cache = cached
     run = fitted(folder, cache, heads.config("logreg", pooling="mean", C="auto"))
     C = run.record.cross_validated["C"]
-    assert C in logreg.STRENGTHS and set(run.parameters) == {"classifier.weight", "classifier.bias"}
+    assert C in linear.STRENGTHS and set(run.parameters) == {"classifier.weight", "classifier.bias"}
 
     def means(name):
         split = cache.splits[name]
@@ -287,7 +287,7 @@ def test_logreg_with_auto_is_a_plain_linear_layer(cached):
 def test_constant_dimensions_get_weight_0():
     import torch
 
-    from spacelite.heads.batch import Objective
+    from spacelite.heads.base import Objective
 
     inputs, labels = some(3)
     inputs[:, 2] = 0.1 + 1e-8 * np.random.RandomState(0).normal(size=150)
@@ -303,7 +303,7 @@ def test_constant_dimensions_get_weight_0():
     )
     weight = found.parameters["classifier.weight"]
     assert not weight[:, 2].any() and weight[:, [0, 1, 3, 4, 5]].all()
-    assert found.cross_validated["C"] in logreg.STRENGTHS
+    assert found.cross_validated["C"] in linear.STRENGTHS
 
 
 def test_older_logreg_runs_keep_their_ids(cached):
@@ -366,7 +366,7 @@ def trained(place, **options):
 @pytest.mark.usefixtures("with_baselines")
 def test_baselines_are_fitted_once_for_a_cache(place, bert, monkeypatch):
     fits = []
-    for kind in (tfidf.TfidfHead, logreg.LogregHead):
+    for kind in (ngrams.TfidfHead, linear.LogregHead):
         usual = kind.fit
 
         def fit(cls, config, *given, usual=usual):

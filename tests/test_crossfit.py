@@ -6,9 +6,8 @@ from scipy.sparse import csr_array
 from sklearn.linear_model import LogisticRegression
 from test_baselines import scikit_learns, some
 
-from spacelite.heads import crossfit, lbfgs, logistic
-from spacelite.heads.crossfit import FOLDS, cross_fit
-from spacelite.heads.logistic import Features, Fit
+from spacelite.heads import logistic
+from spacelite.heads.logistic import FOLDS, Features, Fit, cross_fit
 from spacelite.tasks import MULTI_LABEL, SINGLE_LABEL
 
 AMONG = (0.003, 0.03, 0.3, 3.0, 30.0)
@@ -22,8 +21,8 @@ KINDS = {
 @pytest.fixture(autouse=True)
 def closely(monkeypatch):
     """The search as exact as scikit-learn's."""
-    monkeypatch.setattr(crossfit, "ROUGHLY", 1e-12)
-    monkeypatch.setattr(crossfit, "CLOSELY", 1e-12)
+    monkeypatch.setattr(logistic, "ROUGHLY", 1e-12)
+    monkeypatch.setattr(logistic, "CLOSELY", 1e-12)
 
 
 def log_odds(model, inputs):
@@ -52,7 +51,7 @@ def test_the_minimum_of_several_functions_is_that_of_each():
         ]  # fmt: skip
 
     start = [np.zeros((4, 2)), np.zeros((4, 2)), targets[2]]
-    found = lbfgs.minima(losses, [lbfgs.search(lambda step: step, at, 1e-14) for at in start])
+    found = logistic.minima(losses, [logistic.lbfgs(lambda step: step, at, 1e-14) for at in start])
     for own, target in zip(found, targets, strict=True):
         np.testing.assert_allclose(own, target, atol=1e-5)
     assert asked[0] == [0, 1, 2] and 2 not in asked[-1]  # that one was there from the start

@@ -15,7 +15,7 @@ from spacelite import heads, load_run
 from spacelite.backbones import Words
 from spacelite.cache import Cache, embed
 from spacelite.cache.rows import TokenRows
-from spacelite.heads.examples import Tokens
+from spacelite.heads.base import Tokens
 from spacelite.inference import explanation, prediction
 from spacelite.training import TrainingConfig
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from spacelite import heads
-from spacelite.heads.batch import Objective
+from spacelite.heads.base import Objective
 from spacelite.tasks import MULTI_LABEL, SINGLE_LABEL
 from spacelite.training import engine
 
@@ -64,7 +64,7 @@ def ragged(seed, count, width, classes, *, several=False, lengths=None):
 class Ragged:
     """Examples in memory with the interface of a TokenSplit, in any precision."""
 
-    device = "cpu"
+    device, name = "cpu", "train"
 
     def __init__(self, examples, cut):
         self.examples, self.cut = examples, cut

@@ -14,7 +14,7 @@ import spacelite
 from spacelite import backbones, heads
 from spacelite.cache import store
 from spacelite.cache.layers import LayerMeans
-from spacelite.heads.batch import Objective
+from spacelite.heads.base import Objective
 from spacelite.tasks import SINGLE_LABEL
 from spacelite.training import TrainingConfig, loop, memory
 

@@ -18,7 +18,7 @@ import spacelite
 from spacelite import heads
 from spacelite.api import EmbeddedDataset
 from spacelite.cache import Cache
-from spacelite.heads import blocks
+from spacelite.heads import additive
 from spacelite.metrics.scores import METRICS
 from spacelite.reports.document import learning_curve as document
 from spacelite.studies import subsets
@@ -172,12 +172,12 @@ def test_few_examples_are_fitted_in_their_own_space(monkeypatch):
     given = Given()
     given.labels = torch.from_numpy(labels)
     given.features = lambda pooling: torch.from_numpy(vectors)
-    from spacelite.heads.batch import Objective
+    from spacelite.heads.base import Objective
 
     objective = Objective(SINGLE_LABEL, 2)
-    found = blocks.fit(["mean"], given, objective, "none").parameters
-    monkeypatch.setattr(blocks, "FEW", 10**9)
-    expected = blocks.fit(["mean"], given, objective, "none").parameters
+    found = additive.fit_blocks(["mean"], given, objective, "none").parameters
+    monkeypatch.setattr(additive, "FEW", 10**9)
+    expected = additive.fit_blocks(["mean"], given, objective, "none").parameters
     logits = [
         vectors @ own["mean.weight"].numpy().T + own["classifier.bias"].numpy()
         for own in (found, expected)

@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from spacelite import heads
 from spacelite.cache import Cache
 from spacelite.heads import logistic
-from spacelite.heads.batch import Objective
+from spacelite.heads.base import Objective
 from spacelite.tasks import MULTI_LABEL, SINGLE_LABEL
 from spacelite.training import TrainingConfig, loop
 from spacelite.training.batches import TokenSplit

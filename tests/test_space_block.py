@@ -19,8 +19,7 @@ from spacelite.cache.dtypes import stored_type
 from spacelite.cache.rows import TokenRows
 from spacelite.errors import SpaceliteError
 from spacelite.heads import SpaceBlock
-from spacelite.heads.batch import Objective
-from spacelite.heads.examples import Tokens
+from spacelite.heads.base import Objective, Tokens
 from spacelite.inference import explanation, prediction, transfer
 from spacelite.reports.render import explained
 from spacelite.training import TrainingConfig, batches, engine, evaluation, loop, stream, train
@@ -41,17 +40,6 @@ def cache(cache_path):
 
 
 # The gradient.
-
-
-class OnTop(Ragged):
-    """Examples with logits that are given."""
-
-    def __init__(self, examples, cut, start):
-        super().__init__(examples, cut)
-        self.start = start
-
-    def start_logits(self, config, rows):
-        return self.start[rows]
 
 
 @pytest.mark.parametrize("several", [False, True])
@@ -75,10 +63,10 @@ def test_gradients_equal_autograd_of_the_formula(several, weighted):
     ]
     start = made(len(examples), classes)
     head = SpaceBlock.stack(configs, parameters, objective)
+    head.starts = {Ragged.name: start}
     batch = objective.batch(lengths, labels, torch.float64)
-    engine.run_batch(
-        OnTop(examples, 4, start), [head], np.arange(11), batch, engine.Workers(), (1, 0)
-    )
+    split = Ragged(examples, 4)
+    engine.run_batch(split, [head], np.arange(11), batch, engine.Workers(), (1, 0))
     loss, ce = head.losses()
     for k in range(2):
         leaves = {n: v.clone().requires_grad_() for n, v in head.head_parameters(k).items()}

@@ -24,7 +24,7 @@ from spacelite.cache.dtypes import DTYPES, stored_type
 from spacelite.cache.encoding import Encoder
 from spacelite.cache.rounding import Rounding, measure
 from spacelite.cache.rows import TokenRows
-from spacelite.heads.batch import Scratch
+from spacelite.heads.base import Scratch
 from spacelite.inference import explanation, prediction
 from spacelite.training import TrainingConfig, batches, loop, stream
 

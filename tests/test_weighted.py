@@ -9,7 +9,7 @@ from conftest import in_memory, refusal
 
 from spacelite import heads
 from spacelite.cache import Cache
-from spacelite.heads.batch import Objective
+from spacelite.heads.base import Objective
 from spacelite.tasks import MULTI_LABEL, SINGLE_LABEL
 from spacelite.training import TrainingConfig, batches, loop
 from spacelite.training.stream import ArrayData
@@ -165,7 +165,7 @@ def test_a_whole_number_is_as_many_copies(cache):
         for rows, shares in ((np.arange(len(split)), counts), (copied, None)):
             head = kind.stack([config], [start], objective)
             if shares is not None:
-                head.shares = torch.from_numpy(shares[None].astype(np.float32))
+                head.sample_weights = torch.from_numpy(shares[None].astype(np.float32))
             head.clear()
             run_batch(split, [head], rows, batch_of(split, rows, objective), own, (1, 0))
             found.append((head.gradients, head.losses(), head.totals))

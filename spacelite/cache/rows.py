@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from spacelite.cache.dtypes import StoredType
 from spacelite.errors import SpaceliteError
-from spacelite.heads.examples import Tokens
+from spacelite.heads.base import Tokens
 
 Array = npt.NDArray[Any]
 

@@ -24,7 +24,7 @@ from spacelite.cache.rows import TokenRows
 from spacelite.errors import SpaceliteError
 from spacelite.estimators.inputs import read
 from spacelite.estimators.preparing import Prepared
-from spacelite.heads.batch import Objective
+from spacelite.heads.base import Objective
 from spacelite.inference import explanation
 from spacelite.progress import OnProgress, reporting
 from spacelite.runs import Run, RunRecord

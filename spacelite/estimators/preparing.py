@@ -18,8 +18,7 @@ from spacelite import heads, settings
 from spacelite.backbones import resolve_device
 from spacelite.estimators.inputs import Labels, as_value_error, read
 from spacelite.heads import HeadConfig
-from spacelite.heads.batch import Objective
-from spacelite.heads.examples import Parameters
+from spacelite.heads.base import Objective, Parameters
 from spacelite.heads.pooling import default_pooling
 from spacelite.progress import reporting
 from spacelite.tasks import MULTI_LABEL, SINGLE_LABEL

@@ -15,15 +15,10 @@ from spacelite.errors import SpaceliteError
 from spacelite.heads.additive import AdditiveHead
 from spacelite.heads.base import Head, TokenHead
 from spacelite.heads.config import HeadConfig, TrainedHeadConfig
-from spacelite.heads.ids import IdHead
-from spacelite.heads.linear import LinearHead
-from spacelite.heads.logreg import LogregHead
-from spacelite.heads.mlp import MLPHead
-from spacelite.heads.pooled import PooledHead
-from spacelite.heads.pooling import POOLINGS, Pooling
-from spacelite.heads.space import SpaceHead
-from spacelite.heads.space_block import SpaceBlock
-from spacelite.heads.tfidf import TfidfHead
+from spacelite.heads.linear import LinearHead, LogregHead, MLPHead
+from spacelite.heads.ngrams import IdHead, TfidfHead
+from spacelite.heads.pooling import POOLINGS, PooledHead, Pooling
+from spacelite.heads.space import SpaceBlock, SpaceHead
 
 __all__ = [
     "KINDS",

@@ -1,47 +1,200 @@
 """The additive head: blocks that each read something else of a text, added up.
 
-The blocks that are linear are fitted at once (`blocks`). The block `space`, concept spaces, is
-trained in epochs on top of their logits for examples that they were not fitted to. All blocks are
-sums over tokens, and so is their sum.
+The blocks that are linear are fitted directly, each with a penalty chosen by cross-validation. How
+they are weighted against each other is fitted to their logits of examples that they were not fitted
+to (stacking, Wolpert 1992): for those that they were fitted to, n-grams look better than they are.
+The block `space`, concept spaces, is trained in epochs on top of these logits. All blocks are sums
+over tokens, and so is their sum.
 
 Shapes: N examples, p features, C classes, M n-grams, L dimensions of a concept space.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from typing_extensions import override
 
-from spacelite.heads import blocks
-from spacelite.heads.base import ANY, ANY_OTHER, Head, Shapes, TokenHead
-from spacelite.heads.batch import Batch, Objective
+from spacelite.heads import logistic
+from spacelite.heads.base import (
+    ANY,
+    ANY_OTHER,
+    Batch,
+    Examples,
+    Fitted,
+    Head,
+    Objective,
+    Parameters,
+    Shapes,
+    Split,
+    TokenHead,
+    Tokens,
+    vectors_of,
+)
 from spacelite.heads.config import EnsembleConfig, HeadConfig
-from spacelite.heads.examples import Examples, Fitted, Parameters, Tokens
-from spacelite.heads.ids import ngram_logits
-from spacelite.heads.ngrams import LONGEST, NGrams
+from spacelite.heads.logistic import CrossFit
+from spacelite.heads.ngrams import LONGEST, NGrams, ngram_logits
 from spacelite.heads.pooling import POOLINGS
-from spacelite.heads.space import BIAS, LARGEST_LATENT, SpaceHead
-from spacelite.heads.space_block import SpaceBlock
+from spacelite.heads.space import BIAS, LARGEST_LATENT, SpaceBlock, SpaceHead
 from spacelite.lazy import torch
 from spacelite.settings import setting, whole_number
 
+Array = npt.NDArray[Any]
+
+
+# Strengths C of the penalties among which cross-validation chooses.
+DENSE = (1 / 8000, 1 / 4000, 1 / 2000, 1 / 1000, 1 / 500, 1 / 250, 1 / 125)
+SPARSE = (1.25, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0)
+STACKED = 1.0  # C of the layer that weighs the blocks
+FEW = 2  # dimensions per example from which on examples are few
+# A weight of an n-gram is penalised the less, the more its log-count ratio tells the class from
+# the others (NBSVM, Wang & Manning 2012): counts start at SMOOTHING, and the size that a weight may
+# have is LEAST plus the size of its ratio.
+SMOOTHING, LEAST = 10.0, 0.05
+
+
 SPACE = "space"
-BLOCKS = (*blocks.BLOCKS, SPACE)
 OF_EPOCHS = ("latent", "seed", "learning_rate", "weight_decay", "ensemble")  # settings
 
-Array = npt.NDArray[Any]
+# The blocks that are fitted directly.
+
+
+class Block(NamedTuple):
+    """What a linear block is fitted to, and how its weights are stored.
+
+    Attributes:
+        inputs: Features, (N, p), dense or sparse.
+        among: Strengths C of the penalty among which cross-validation chooses.
+        scales: How large each weight may be, as in `cross_fit`.
+        parameters: Weights (C, p) that it gets in the head -> its parameters by name, and what they
+            add to the biases, (C,).
+    """
+
+    inputs: Any
+    among: Sequence[float]
+    scales: logistic.Scales | None
+    parameters: Callable[[Array], tuple[dict[str, Array], Array]]
+
+
+def dense(name: str, train: Examples, max_ngram: int) -> Block:
+    """Logistic regression on the standardised vectors of a pooling."""
+    inputs = train.features(name).cpu().numpy().astype(np.float32)
+    mean, scale = logistic.standardise(inputs)
+    # The optimum's weights are sums of multiples of the examples' vectors: coordinates in the space
+    # of few examples give the same head much sooner.
+    basis: Array | None = None
+    if FEW * len(inputs) <= inputs.shape[1]:
+        basis, coordinates = np.linalg.qr(inputs.T)
+        inputs = np.ascontiguousarray(coordinates.T)
+
+    def parameters(weight: Array) -> tuple[dict[str, Array], Array]:
+        folded = (weight if basis is None else weight @ basis.T) * scale
+        return {f"{name}.weight": folded}, -folded @ mean
+
+    return Block(inputs, DENSE, None, parameters)
+
+
+def ngrams(name: str, train: Examples, max_ngram: int) -> Block:
+    """Logistic regression on TF-IDF, with the penalties of NBSVM."""
+    ids, offsets = train.token_ids()
+    table = NGrams.of(ids, offsets, sublinear=True, longest=max_ngram)
+    rows = table.rows(ids, offsets)
+    values = rows.values.astype(np.float32)
+    inputs = logistic.sparse(rows.starts, rows.columns, values, len(table.keys))
+    has = logistic.sparse(rows.starts, rows.columns, np.ones_like(values), len(table.keys))
+    transposed = has.T.tocsr()
+
+    def scales(sample: Array, goal: Array) -> Array:
+        return LEAST + np.abs(log_count_ratios(transposed, sample, goal))
+
+    def parameters(weight: Array) -> tuple[dict[str, Array], Array]:
+        tables = {f"{name}.keys": table.keys, f"{name}.idf": table.idf}
+        return {**tables, f"{name}.weight": weight}, np.zeros(len(weight))
+
+    return Block(inputs, SPARSE, scales, parameters)
+
+
+LINEAR_BLOCKS: dict[str, Callable[[str, Examples, int], Block]] = {
+    "layers": dense,
+    "mean": dense,
+    "ngrams": ngrams,
+}
+
+
+def log_count_ratios(transposed: Any, sample: Array, goal: Array) -> Array:
+    """Log-count ratios (Wang & Manning 2012), (p, K): how much more often each feature occurs in a
+    class than in the others. `transposed` is 1 where an example has a feature, else 0, sparse
+    (p, N); `sample` is the weight of each example, (N,); `goal` 1 for its class, else 0, (N, K)."""
+    inside, outside = (
+        SMOOTHING + transposed @ np.asarray(of * sample[:, None], transposed.dtype)
+        for of in (goal, 1 - goal)
+    )
+    ratios: Array = np.log((inside / inside.sum(axis=0)) / (outside / outside.sum(axis=0)))
+    return ratios
+
+
+def fit_blocks(
+    names: Sequence[str],
+    train: Examples,
+    objective: Objective,
+    class_weights: str,
+    max_ngram: int = 2,
+) -> Fitted:
+    """Fit blocks from LINEAR_BLOCKS, and what each weighs."""
+    classes, centre = objective.classes, objective.task.centred
+    problems = objective.task.problems(train.labels.cpu().numpy(), classes)
+
+    def fitted(name: str) -> tuple[CrossFit, Callable[[Array], tuple[dict[str, Array], Array]]]:
+        block = LINEAR_BLOCKS[name](name, train, max_ngram)
+        fit = logistic.cross_fit(
+            block.inputs, problems, classes, block.among, class_weights, block.scales, train.weights
+        )
+        return fit, block.parameters
+
+    # Side by side, each on one core.
+    with logistic.single_threaded(), ThreadPoolExecutor(len(names)) as pool:
+        blocks = dict(zip(names, pool.map(fitted, names), strict=True))
+    held = [fit.held for fit, _ in blocks.values()]
+    stacked = logistic.fit(
+        np.concatenate([centre(logits) for logits in held], axis=1),
+        problems, classes, STACKED, (), class_weights, train.weights,
+    )  # fmt: skip
+    # What the logits of each block weigh, (C, C).
+    weights = [part @ centre(np.eye(classes)) for part in np.split(stacked.weight, len(held), 1)]
+    parameters: dict[str, Array] = {}
+    bias = stacked.bias
+    logits = np.zeros_like(held[0]) + stacked.bias
+    for weight, (fit, named) in zip(weights, blocks.values(), strict=True):
+        of_block, added = named(weight @ fit.weight)
+        bias = bias + weight @ fit.bias + added
+        logits += fit.held @ weight.T
+        parameters |= of_block
+    parameters["classifier.bias"] = bias
+    tensors = {
+        name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in parameters.items()
+    }
+    for name, value in tensors.items():
+        tensors[name] = value.float() if value.is_floating_point() else value
+    return Fitted(
+        tensors,
+        {f"C of {name}": fit.strength for name, (fit, _) in blocks.items()},
+        torch.from_numpy(logits).float(),
+    )
+
+
+# The head.
 
 
 def known_blocks(value: object) -> str | None:
     """Check of a setting: names of blocks, joined by +."""
     names = value.split("+") if isinstance(value, str) else []
-    if not names or len(set(names)) < len(names) or not set(names) <= set(BLOCKS):
-        return f"give {', '.join(BLOCKS[:-1])} or {BLOCKS[-1]}, or several as in layers+ngrams"
+    if not names or len(set(names)) < len(names) or not {*names} <= {*LINEAR_BLOCKS, SPACE}:
+        return f"give {', '.join(LINEAR_BLOCKS)} or {SPACE}, or several as in layers+ngrams"
     if {"layers", "mean"} <= set(names):
         return "layers holds the mean already: leave mean out"
     return None
@@ -196,15 +349,15 @@ class AdditiveHead(Head):
     @classmethod
     @override
     def joined(cls, config: Any, trained: Parameters, start: Parameters | None) -> Parameters:
-        own = SpaceBlock.folded(trained)
+        space = SpaceBlock.folded(trained)
         if start is not None:
-            own["classifier.bias"] = own["classifier.bias"] + start["classifier.bias"]
-        return {**(start or {}), **own}
+            space["classifier.bias"] = space["classifier.bias"] + start["classifier.bias"]
+        return {**(start or {}), **space}
 
     @classmethod
     @override
     def fit(cls, config: Any, train: Examples, objective: Objective, class_weights: str) -> Fitted:
-        return blocks.fit(config.fitted_names, train, objective, class_weights, config.max_ngram)
+        return fit_blocks(config.fitted_names, train, objective, class_weights, config.max_ngram)
 
     @classmethod
     @override
@@ -242,20 +395,20 @@ class AdditiveHead(Head):
     def block_shares(
         cls, config: Any, parameters: dict[str, Array], tokens: Tokens
     ) -> dict[str, Array]:
-        found: dict[str, Array] = {}
+        shares: dict[str, Array] = {}
         for name in config.names:
             if name == "ngrams":
                 table, weight = _table(parameters), parameters["ngrams.weight"]
-                found[name] = table.parts(tokens.ids, tokens.offsets, weight)
+                shares[name] = table.parts(tokens.ids, tokens.offsets, weight)
             elif name == SPACE:
-                found[name] = tokens.averaged(
+                shares[name] = tokens.averaged(
                     SpaceHead.token_logits(config, parameters, tokens.hidden)
                 )
             else:
                 hidden = tokens.read(POOLINGS[name].from_layers)
                 weight = parameters[f"{name}.weight"].astype(hidden.dtype)
-                found[name] = tokens.averaged(hidden @ weight.T)
-        return found
+                shares[name] = tokens.averaged(hidden @ weight.T)
+        return shares
 
     # Running K heads.
 
@@ -271,17 +424,6 @@ class AdditiveHead(Head):
         super().__init__(configs, parameters, objective)
 
     @property
-    def poolings(self) -> tuple[str, ...]:
-        """The poolings that the blocks read."""
-        poolings: tuple[str, ...] = self.configs[0].poolings
-        return poolings
-
-    @property
-    def reads_ngrams(self) -> bool:
-        """Whether a block reads token ids."""
-        return bool(self.configs[0].reads_ngrams)
-
-    @property
     @override
     def of_tokens(self) -> TokenHead | None:
         return self._space
@@ -295,31 +437,39 @@ class AdditiveHead(Head):
     def forward(
         self, ids: Array, offsets: Array, features: Sequence[torch.Tensor] = ()
     ) -> torch.Tensor:
-        """Logits (K, B, C) of B texts, without those of the block `space`.
-
-        Args:
-            ids: Their token ids end to end, (T,); used if `reads_ngrams`.
-            offsets: Index of each text's first token, and at the end T, (B + 1,).
-            features: A vector per text for each of `poolings`, (B, p) each.
-        """
-        logits = []
+        """Logits (K, B, C) of B texts, without those of the block `space`, from their token ids
+        end to end with offsets (B + 1,), and a vector per text for each pooling, (B, p)."""
+        config, logits = self.configs[0], []
         for head in range(len(self.configs)):
-            own = {name: value[head] for name, value in self.parameters.items()}
-            found = own["classifier.bias"].double().expand(len(offsets) - 1, -1)
-            for name, vectors in zip(self.poolings, features, strict=True):
+            parameters = {name: value[head] for name, value in self.parameters.items()}
+            total = parameters["classifier.bias"].double().expand(len(offsets) - 1, -1)
+            for name, vectors in zip(config.poolings, features, strict=True):
                 # In double precision: the weights of dimensions that hardly vary are large, and
                 # what they add to the logits nearly cancels out.
-                found = found + vectors.double() @ own[f"{name}.weight"].double().T
-            if self.reads_ngrams:
-                table = _table({name: own[name].cpu().numpy() for name in self.TABLES})
-                found = found + ngram_logits(table, own["ngrams.weight"].double(), ids, offsets)
-            logits.append(found.float())
+                total = total + vectors.double() @ parameters[f"{name}.weight"].double().T
+            if config.reads_ngrams:
+                table = _table({name: parameters[name].cpu().numpy() for name in self.TABLES})
+                weight = parameters["ngrams.weight"].double()
+                total = total + ngram_logits(table, weight, ids, offsets)
+            logits.append(total.float())
         return torch.stack(logits)
 
-    def run_batch(self, ids: Array, offsets: Array, features: Sequence[torch.Tensor]) -> None:
-        """Run forward on a batch, without the block `space`."""
-        self.logits = self.forward(ids, offsets, features)
+    @override
+    def plan(
+        self, split: Split, rows: Array, batch: Batch, train: tuple[int, int] | None
+    ) -> Callable[[], None]:
+        config = self.configs[0]
+        vectors = [vectors_of(split, name, rows) for name in config.poolings]
+        ids, offsets = np.zeros(0, np.int64), np.zeros(len(rows) + 1, np.int64)
+        if config.reads_ngrams:
+            ids, offsets = split.token_ids(rows)
 
+        def run() -> None:
+            self.logits = self.forward(ids, offsets, vectors)
+
+        return run
+
+    @override
     def finish(self, batch: Batch) -> None:
         """Add the block `space`, which has been run on the tokens, and count the batch."""
         if self._space is not None:

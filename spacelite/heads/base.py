@@ -1,31 +1,242 @@
-"""The base classes of all heads. An object is K heads of one kind whose parameters have the same
-shapes, trained side by side.
+"""The base classes of all heads, and what they are given: batches, examples, tokens.
 
-Shapes: K heads, C classes, d hidden width, B examples, n tokens in all of them together.
+An object of a class is K heads of one kind whose parameters have the same shapes, trained side by
+side. Batches are ragged: the tokens of several examples end to end, never padded.
+
+Shapes: K heads, C classes, d hidden width, B examples of a batch, N examples in all, n or T tokens
+in all of them together.
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from typing_extensions import override
 
-from spacelite.heads.batch import Batch, Objective, Scratch
 from spacelite.heads.config import HeadConfig
-from spacelite.heads.examples import Examples, Fitted, Parameters, Tokens
 from spacelite.lazy import torch
+from spacelite.tasks import Task, task_of
 
 Array = npt.NDArray[Any]
+Parameters: TypeAlias = "dict[str, torch.Tensor]"  # by name
 Shapes = dict[str, tuple[int, ...]]
 # Lengths in shapes that only the parameters tell; each is the same wherever it stands.
 ANY, ANY_OTHER = -1, -2
 H = TypeVar("H", bound="Head")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B examples whose loss is computed together, or a part of them.
+
+    Attributes:
+        lengths: Tokens per example, (B,) int64.
+        tokens: The same as floats, (B, 1).
+        labels: Labels, (B,) or (B, C) int64.
+        targets: 1 for the classes that an example has, else 0, (B, C).
+        weights: Weights of the cross-entropy's terms, (B, 1) or (B, C); (K, B, ...) if each head
+            has its own.
+        weight: Sum of the weights over the whole batch; with `sample_weights` that of each head,
+            (K, 1, 1).
+        task: Task of the labels.
+        sample_weights: The weight of each example for each head, (K, B); None if all are 1.
+    """
+
+    lengths: torch.Tensor
+    tokens: torch.Tensor
+    labels: torch.Tensor
+    targets: torch.Tensor
+    weights: torch.Tensor
+    weight: float | torch.Tensor
+    task: Task
+    sample_weights: torch.Tensor | None = None
+
+    def weighted(self, sample_weights: torch.Tensor, class_weights: torch.Tensor | None) -> Batch:
+        """The batch as K heads see it that give examples weights (K, B), and have class weights
+        (K, ...) as `Task.weights` takes them, or those of the batch."""
+        weights = self.weights
+        if class_weights is not None:
+            per_head = [self.task.weights(self.labels, self.targets, one) for one in class_weights]
+            weights = torch.stack(per_head)
+        total = (sample_weights.double() * weights.double().sum(dim=-1)).sum(dim=1)
+        weight = torch.where(total > 0, total, 1).to(weights).view(-1, 1, 1)
+        return replace(self, sample_weights=sample_weights, weights=weights, weight=weight)
+
+    def part(self, first: int, last: int) -> Batch:
+        """Examples first:last; `weight` is still that of the whole batch."""
+        rows = slice(first, last)
+        return Batch(
+            self.lengths[rows],
+            self.tokens[rows],
+            self.labels[rows],
+            self.targets[rows],
+            self.weights[..., rows, :],
+            self.weight,
+            self.task,
+            None if self.sample_weights is None else self.sample_weights[:, rows],
+        )
+
+    def logit_gradients(self, logits: torch.Tensor) -> torch.Tensor:
+        """The gradient of the batch's weighted mean cross-entropy with respect to `logits`
+        (K, B, C)."""
+        residuals = self.task.activation(logits).sub_(self.targets).mul_(self.weights)
+        if self.sample_weights is not None:
+            residuals.mul_(self.sample_weights[:, :, None])
+        return residuals.div_(self.weight)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What is minimised: the cross-entropy of a task with C classes, of which each may have a
+    weight, as `Task.weights` takes them."""
+
+    task: Task
+    classes: int
+    class_weights: torch.Tensor | None = None
+
+    @classmethod
+    def balanced(
+        cls, labels: torch.Tensor, classes: int, weights: torch.Tensor | None = None
+    ) -> Objective:
+        """The objective with class weights that give every class the same total weight, the
+        examples having `weights` (N,), by default 1."""
+        task = task_of(labels)
+        return cls(task, classes, task.balanced_weights(labels, classes, weights))
+
+    def batch(
+        self, lengths: torch.Tensor, labels: torch.Tensor, dtype: torch.dtype | None = None
+    ) -> Batch:
+        """One batch of examples with these `lengths` and `labels` (default `dtype`: float32)."""
+        dtype = dtype or torch.float32
+        targets = self.task.targets(labels, self.classes, dtype)
+        weights = self.task.weights(labels, targets, self.class_weights)
+        return Batch(
+            lengths=lengths,
+            tokens=lengths.to(dtype).view(-1, 1),
+            labels=labels,
+            targets=targets,
+            weights=weights,
+            weight=float(weights.double().sum()),
+            task=self.task,
+        )
+
+
+class Scratch:
+    """A thread's working memory, reused for every group: fresh memory costs a page fault for every
+    four kilobytes, which takes longer than most operations on it."""
+
+    def __init__(self) -> None:
+        self._memory: dict[str, torch.Tensor] = {}
+
+    def tensor(
+        self, name: str, shape: tuple[int, ...], device: torch.device, dtype: torch.dtype
+    ) -> torch.Tensor:
+        """An uninitialised tensor, valid until the same name is requested again."""
+        size = math.prod(shape)
+        memory = self._memory.get(name)
+        if memory is None or len(memory) < size or memory.dtype != dtype:
+            memory = torch.empty(size + size // 8, dtype=dtype, device=device)
+            self._memory[name] = memory
+        return memory[:size].view(shape)
+
+
+def segment_sum(values: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """Sums of consecutive runs of rows: (n, p) values, (B,) lengths >= 1 with sum n -> (B, p).
+
+    embedding_bag, applied to the rows in order, has by far the fastest CPU kernel for this. It is
+    called directly because its wrapper in torch.nn.functional takes longer than the kernel.
+    """
+    rows = torch.arange(len(values), device=values.device)
+    sums: torch.Tensor = torch.embedding_bag(values, rows, lengths.cumsum(0).sub_(lengths))[0]
+    return sums
+
+
+class Examples(Protocol):
+    """The examples that a head is fitted to or trained on."""
+
+    labels: torch.Tensor  # (N,) or (N, C)
+    weights: Array | None  # of the examples in the loss, (N,) float64 above 0; None if all are 1
+
+    def features(self, pooling: str) -> torch.Tensor:
+        """One vector per example, (N, d), by a pooling."""
+        ...
+
+    def token_ids(self) -> tuple[Array, Array]:
+        """The token ids of all examples end to end, (T,), and their offsets, (N + 1,)."""
+        ...
+
+    def standardisation(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The mean of the hidden states of all tokens, (d,), and the inverse of their standard
+        deviation, (d,), or 0 where it is no more than rounding."""
+        ...
+
+
+class Split(Protocol):
+    """The examples of a split, of which heads are given a batch at a time."""
+
+    name: str
+
+    def features(self, pooling: str) -> torch.Tensor:
+        """As in `Examples`."""
+        ...
+
+    def token_ids(self, examples: Array | None = None) -> tuple[Array, Array]:
+        """The token ids of some examples end to end, and their offsets."""
+        ...
+
+
+def vectors_of(split: Split, pooling: str, rows: Array) -> torch.Tensor:
+    """One vector per example of `rows`, (B, p), as float32 where they are stored as float16."""
+    features = split.features(pooling)
+    vectors = features[torch.from_numpy(rows).to(features.device)]
+    return vectors.float() if vectors.dtype == torch.float16 else vectors
+
+
+class Tokens(NamedTuple):
+    """The tokens of N texts end to end, T in all.
+
+    Attributes:
+        hidden: Their hidden states in the cached layer, (T, d).
+        ids: Their ids, (T,).
+        offsets: Index of each text's first token, and at the end T, (N + 1,).
+        layers: Their hidden states in all layers side by side, (T, layers * d); None where no head
+            reads them.
+    """
+
+    hidden: Array
+    ids: Array
+    offsets: Array
+    layers: Array | None = None
+
+    def read(self, all_layers: bool) -> Array:
+        """The hidden states of all layers, or of the cached one."""
+        if not all_layers:
+            return self.hidden
+        if self.layers is None:
+            raise ValueError("the hidden states of all layers are not given")
+        return self.layers
+
+    def averaged(self, values: Array) -> Array:
+        """What each token adds to the mean over its text, in place: (T, C) divided by the lengths
+        of the texts."""
+        lengths = np.diff(self.offsets)
+        values /= np.repeat(lengths, lengths)[:, None]
+        return values
+
+
+class Fitted(NamedTuple):
+    """A head that was fitted directly, the settings that cross-validation chose, and the logits
+    (N, C) of each training example by a fit that it was held out of, if the kind has them."""
+
+    parameters: Parameters
+    cross_validated: dict[str, float]
+    held: torch.Tensor | None = None
 
 
 @dataclass
@@ -41,8 +252,7 @@ class Totals:
         terms: Number of terms of the cross-entropy.
         weight: Sum of the weights of these terms.
 
-    Where each head gives examples weights of its own, all numbers are sums of these, and the last
-    three (K,) too.
+    Where heads give examples weights, all numbers are sums of these, and the last three (K,) too.
     """
 
     ce: torch.Tensor
@@ -64,23 +274,23 @@ class Totals:
         """Add a batch, whose `logits` are (K, B, C)."""
         task = batch.task
         terms = task.cross_entropy(logits, batch.labels, batch.targets).double()
-        if batch.shares is not None:
-            terms *= batch.shares[:, :, None]
+        if batch.sample_weights is not None:
+            terms *= batch.sample_weights[:, :, None]
         self.ce += terms.sum(dim=(1, 2)).cpu()
         self.weighted_ce += (terms * batch.weights).sum(dim=(1, 2)).cpu()
-        correct, confusion = task.count(logits, batch.labels, batch.shares)
+        correct, confusion = task.count(logits, batch.labels, batch.sample_weights)
         self.correct += correct
         self.confusion += confusion
-        if batch.shares is None:
+        if batch.sample_weights is None:
             self.examples += len(batch.labels)
             self.terms += terms[0].numel()
             self.weight += batch.weight
             return
-        shares = batch.shares.double()
-        examples = shares.sum(dim=1).cpu()
+        weights = batch.sample_weights.double()
+        examples = weights.sum(dim=1).cpu()
         self.examples = self.examples + examples
         self.terms = self.terms + examples * terms.shape[2]
-        self.weight = self.weight + (shares * batch.weights.double().sum(dim=-1)).sum(dim=1).cpu()
+        self.weight = self.weight + (weights * batch.weights.double().sum(dim=-1)).sum(dim=1).cpu()
 
 
 class Head(ABC):
@@ -97,9 +307,12 @@ class Head(ABC):
         objective: Task, number of classes and class weights.
         gradients: Gradients from the last training batch, like `parameters`.
         logits: Logits of the last batch, (K, B, C).
-        shares: The weight of each training example for each head, (K, N); None if all are 1.
-        class_weights: With `shares`, the class weights of each head, (K, ...); None if all have
-            those of the objective.
+        sample_weights: The weight of each training example for each head, (K, N); None if all are
+            1.
+        class_weights: With `sample_weights`, the class weights of each head, (K, ...); None if all
+            have those of the objective.
+        starts: By split, the logits on top of which a part of a head is trained, (N, C), or
+            (K, N, C) if each has its own.
         totals: Totals of all batches since `clear`.
     """
 
@@ -115,8 +328,9 @@ class Head(ABC):
         self.objective = objective
         self.gradients: Parameters = {}
         self.logits: torch.Tensor = torch.empty(0)
-        self.shares: torch.Tensor | None = None
+        self.sample_weights: torch.Tensor | None = None
         self.class_weights: torch.Tensor | None = None
+        self.starts: dict[str, torch.Tensor] = {}
         self.clear()
 
     # What defines a kind of head.
@@ -171,6 +385,11 @@ class Head(ABC):
         return (config.kind, *(value for name, value in settings.items() if name not in apart))
 
     @classmethod
+    def stack_order(cls, config: Any) -> int:
+        """Heads of one stack are sorted by this number."""
+        return 0
+
+    @classmethod
     def stack(
         cls: type[H],
         configs: Sequence[HeadConfig],
@@ -178,40 +397,24 @@ class Head(ABC):
         objective: Objective,
         device: str = "cpu",
     ) -> H:
-        """Combine heads with the same `stack_key`, and the parameters of each, into one stack."""
+        """Combine heads with the same `stack_key`, and the parameters of each, into one stack, in
+        `stack_order`."""
+        order = sorted(range(len(configs)), key=lambda row: cls.stack_order(configs[row]))
         stacked = {
-            name: torch.stack([own[name] for own in parameters]).to(device)
+            name: torch.stack([parameters[row][name] for row in order]).to(device)
             for name in parameters[0]
         }
-        return cls(configs, stacked, objective)
+        return cls([configs[row] for row in order], stacked, objective)
 
     @classmethod
-    def fit(
-        cls,
-        config: Any,
-        train: Examples,
-        objective: Objective,
-        class_weights: str,
-    ) -> Fitted:
-        """Fit the parameters of one head, for kinds that are not trained in epochs.
-
-        Args:
-            config: Config of the head.
-            train: The training examples.
-            objective: Task and number of classes.
-            class_weights: `none` or `balanced`.
-        """
+    def fit(cls, config: Any, train: Examples, objective: Objective, class_weights: str) -> Fitted:
+        """Fit the parameters of one head, for kinds that are not trained in epochs."""
         raise NotImplementedError(f"{config.name} is trained in epochs")
 
     @classmethod
     def fitting_bytes(cls, config: Any, examples: int, width: int) -> int:
-        """An estimate of the memory that `fit` takes beside the hidden states.
-
-        Args:
-            config: Config of the head.
-            examples: Number of training examples.
-            width: The width of what the head reads.
-        """
+        """An estimate of the memory that `fit` takes beside the hidden states; `width` is that of
+        what the head reads."""
         return 0
 
     # Each token's share in the logits, in numpy: reports do not need torch.
@@ -224,30 +427,14 @@ class Head(ABC):
 
     @classmethod
     def token_logits(cls, config: Any, parameters: dict[str, Array], hidden: Array) -> Array:
-        """What each token contributes: n times its share in the logits.
-
-        Args:
-            config: Config of the head.
-            parameters: Parameters of the head.
-            hidden: Hidden states of the tokens, (n, d).
-
-        Returns:
-            (n, C), in the dtype of `hidden`.
-        """
+        """What each token contributes, n times its share in the logits: from hidden states (n, d),
+        of all layers side by side if the head reads these, (n, C) in their dtype."""
         raise NotImplementedError(cls.not_additive(config))
 
     @classmethod
     def token_shares(cls, config: Any, parameters: dict[str, Array], tokens: Tokens) -> Array:
-        """Each token's share in the logits of its text.
-
-        Args:
-            config: Config of the head.
-            parameters: Parameters of the head.
-            tokens: Tokens of several texts.
-
-        Returns:
-            (T, C); with the bias, they sum to the logits of a text.
-        """
+        """Each token's share in the logits of its text, (T, C); with the bias, they sum to the
+        logits of a text."""
         hidden = tokens.read(config.reads_layers)
         return tokens.averaged(cls.token_logits(config, parameters, hidden))
 
@@ -255,8 +442,8 @@ class Head(ABC):
     def block_shares(
         cls, config: Any, parameters: dict[str, Array], tokens: Tokens
     ) -> dict[str, Array]:
-        """The shares of the tokens by block, (T, C) each, for a kind that consists of blocks; the
-        arguments are those of `token_shares`, the sum over blocks is what it returns."""
+        """The shares of the tokens by block, (T, C) each, for a kind that consists of blocks; their
+        sum is what `token_shares` returns."""
         return {}
 
     @classmethod
@@ -282,10 +469,21 @@ class Head(ABC):
         """The part of the heads that reads every token, if any."""
         return None
 
+    def plan(
+        self, split: Split, rows: Array, batch: Batch, train: tuple[int, int] | None
+    ) -> Callable[[], None] | None:
+        """Read what the heads need of the examples `rows` beside the hidden states of their tokens;
+        return what is left to be run in one thread, if anything. `train` are the numbers of the
+        epoch and of the batch, for dropout; None in evaluation."""
+        return None
+
+    def finish(self, batch: Batch) -> None:  # noqa: B027 - most kinds have nothing left to do
+        """Called when all threads have finished a batch."""
+
     @property
     def trained(self) -> Parameters:
         """The parameters that are trained: all but TABLES."""
-        return {name: own for name, own in self.parameters.items() if name not in self.TABLES}
+        return {name: value for name, value in self.parameters.items() if name not in self.TABLES}
 
     def clear(self) -> None:
         """Reset the totals."""
@@ -351,17 +549,10 @@ class TokenHead(Head):
         scratch: Scratch,
         gradients: Parameters | None,
     ) -> None:
-        """Run forward and, in training, backward on a group of a batch's examples.
-
-        Args:
-            first: Index in the batch of the group's first example. A thread writes only the rows
-                of its own examples.
-            group: Examples of the group.
-            hidden: Hidden states of their tokens end to end, (n, d).
-            scratch: Working memory of the thread.
-            gradients: Gradients of the thread, from `zero_gradients`, to add to; None in
-                evaluation.
-        """
+        """Run forward and, in training, backward on a group of a batch's examples, the first of
+        which is number `first` of the batch, and whose tokens are `hidden` (n, d). A thread writes
+        only the rows of its own examples, and adds to its own gradients, from `zero_gradients`;
+        None in evaluation."""
         rows = slice(first, first + len(group.lengths))
         if gradients is None:
             with torch.no_grad():
@@ -371,8 +562,8 @@ class TokenHead(Head):
         logits = self.forward(leaves, hidden, group)
         self.logits[:, rows] = logits.detach()
         logit_gradients = group.logit_gradients(logits.detach())
-        found = torch.autograd.grad(logits, list(leaves.values()), logit_gradients)
-        for name, gradient in zip(leaves, found, strict=True):
+        computed = torch.autograd.grad(logits, list(leaves.values()), logit_gradients)
+        for name, gradient in zip(leaves, computed, strict=True):
             gradients[name] += gradient
 
     def end(self, batch: Batch, gradients: Parameters | None) -> None:

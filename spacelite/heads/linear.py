@@ -1,7 +1,10 @@
-"""The linear head: one linear layer on one vector per example, the published linear baseline."""
+"""The heads linear, mlp (both published baselines, trained in epochs) and logreg (logistic
+regression, fitted directly), on one vector per example."""
 
 from __future__ import annotations
 
+import logging
+import warnings
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -9,10 +12,17 @@ import numpy as np
 import numpy.typing as npt
 from typing_extensions import override
 
-from spacelite.heads.base import Shapes
+from spacelite.heads import logistic
+from spacelite.heads.base import Examples, Fitted, Objective, Shapes
 from spacelite.heads.config import HeadConfig, TrainedHeadConfig
-from spacelite.heads.pooled import PooledConfig, PooledHead
-from spacelite.heads.pooling import POOLINGS
+from spacelite.heads.pooling import POOLINGS, PooledConfig, PooledHead
+from spacelite.lazy import torch
+
+log = logging.getLogger(__name__)
+
+# Values of C among which logreg's `auto` chooses, for standardised vectors.
+STRENGTHS = (0.0003, 0.001, 0.003, 0.01, 0.1)
+MAX_ITERATIONS = 1000  # scikit-learn's default of 100 is too few for a few hundred features
 
 Array = npt.NDArray[Any]
 
@@ -40,8 +50,144 @@ class LinearHead(PooledHead):
         return None if POOLINGS[config.pooling].is_mean else super().not_additive(config)
 
     @classmethod
+    @override
     def token_logits(cls, config: Any, parameters: dict[str, Array], hidden: Array) -> Array:
-        """With mean pooling, each token contributes W x_t; `hidden` are the hidden states of all
-        layers side by side if the head reads these."""
+        """With mean pooling, each token contributes W x_t."""
         logits: Array = hidden @ parameters["classifier.weight"].T.astype(hidden.dtype)
         return np.asarray(logits)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MLPConfig(TrainedHeadConfig, PooledConfig):
+    """Two linear layers on one vector per example."""
+
+    kind: ClassVar[str] = "mlp"
+
+
+class MLPHead(PooledHead):
+    """Linear(d, d), ReLU, dropout 0.2, Linear(d, C) on one vector per example."""
+
+    config_type = MLPConfig
+
+    @property
+    @override
+    def dropout(self) -> float:
+        return 0.2  # as published, whatever the pooling
+
+    @classmethod
+    @override
+    def shapes(cls, config: Any, classes: int, width: int) -> Shapes:
+        return {
+            "pre_classifier.weight": (width, width),
+            "pre_classifier.bias": (width,),
+            "classifier.weight": (classes, width),
+            "classifier.bias": (classes,),
+        }
+
+    @override
+    def inputs(self, features: torch.Tensor) -> torch.Tensor:
+        examples, width = features.shape
+        weight = self.parameters["pre_classifier.weight"]
+        hidden = torch.mm(features, weight.flatten(0, 1).T)
+        hidden = hidden.view(examples, len(self.configs), width)
+        return (hidden + self.parameters["pre_classifier.bias"]).relu_().transpose(0, 1)
+
+    @override
+    def inputs_gradients(
+        self, logit_gradients: torch.Tensor, inputs: torch.Tensor, features: torch.Tensor
+    ) -> None:
+        back = torch.bmm(logit_gradients, self.parameters["classifier.weight"])
+        # An input is 0 where dropout or ReLU set it to 0.
+        back = back.div_(1 - self.dropout).masked_fill_(inputs == 0, 0)
+        self.gradients["pre_classifier.bias"] = back.sum(dim=1)
+        self.gradients["pre_classifier.weight"] = back.transpose(1, 2) @ features
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogregConfig(PooledConfig):
+    """Logistic regression: no seed, learning rate or weight decay.
+
+    Attributes:
+        C: Strength of the L2 penalty, as in scikit-learn: the smaller, the stronger. A number is
+            for the vectors as they are; `auto`: chosen by cross-validation on train, on
+            standardised vectors.
+    """
+
+    kind: ClassVar[str] = "logreg"
+    is_baseline: ClassVar[bool] = True
+
+    C: float | str = logistic.strength(1.0)
+
+    @override
+    def settings(self) -> dict[str, Any]:
+        # A seed has been hashed into its ids from the beginning, although it does not have one.
+        return {"seed": 0, **super().settings()}
+
+
+class LogregHead(LinearHead):
+    """A linear layer fitted by logistic regression with an L2 penalty.
+
+    With a number C it is scikit-learn's LogisticRegression on the vectors as they are. With `auto`,
+    C is chosen by cross-validation, on standardised vectors, so that the penalty treats all
+    dimensions alike; the standardisation is folded into the weights.
+    """
+
+    config_type: ClassVar[type[HeadConfig]] = LogregConfig
+
+    @classmethod
+    @override
+    def fit(cls, config: Any, train: Examples, objective: Objective, class_weights: str) -> Fitted:
+        inputs = train.features(config.pooling).cpu().numpy().astype(np.float64)
+        problems = objective.task.problems(train.labels.cpu().numpy(), objective.classes)
+        if config.C == logistic.AUTO:
+            mean, scale = logistic.standardise(inputs)
+            fit = logistic.fit(
+                inputs, problems, objective.classes, config.C, STRENGTHS, class_weights,
+                train.weights,
+            )  # fmt: skip
+            weight = fit.weight * scale
+            return linear_layer(weight, fit.bias - weight @ mean, {"C": fit.strength})
+        weight = np.zeros((objective.classes, inputs.shape[1]))
+        bias = np.zeros(objective.classes)
+        for columns, targets in problems:
+            weight[columns], bias[columns] = _scikit_learns(
+                inputs, targets, len(columns), class_weights, config.C, train.weights
+            )
+        return linear_layer(weight, bias, {})
+
+
+def linear_layer(weight: Array, bias: Array, cross_validated: dict[str, float]) -> Fitted:
+    """A fitted head that is a linear layer."""
+    parameters = {"classifier.weight": weight, "classifier.bias": bias}
+    tensors = {name: torch.from_numpy(value).float() for name, value in parameters.items()}
+    return Fitted(tensors, cross_validated)
+
+
+def _scikit_learns(
+    inputs: Array,
+    targets: Array,
+    columns: int,
+    class_weights: str,
+    strength: float,
+    weights: Array | None,
+) -> tuple[Array, Array]:
+    """Weights (columns, d) and biases (columns,) of one problem by scikit-learn."""
+    if columns == 1 and (targets == targets[0]).all():
+        return np.zeros((1, inputs.shape[1])), logistic.log_odds(targets, np.ones(len(targets)))
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    model = LogisticRegression(
+        C=strength,
+        max_iter=MAX_ITERATIONS,
+        class_weight=None if class_weights == "none" else class_weights,
+    )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ConvergenceWarning)
+        model.fit(inputs, targets, weights)
+    if any(issubclass(warning.category, ConvergenceWarning) for warning in caught):
+        log.warning(
+            "logreg did not converge within %s iterations: a longer fit might be better",
+            f"{MAX_ITERATIONS:,}",
+        )
+    return logistic.spread(model.coef_, model.intercept_, model.classes_, columns)

@@ -1,5 +1,5 @@
 """Logistic regression with an L2 penalty: the optimum that scikit-learn's LogisticRegression finds,
-found faster, and the strength C of the penalty chosen by cross-validation.
+found faster; the strength C of the penalty chosen by cross-validation; logits of held-out examples.
 
 Shapes: N examples, p features, K columns: a column per class, or a single one that tells a class
 from the rest. Minimised is sum_i w_i CE_i + |W|^2 / (2 C); biases are not penalised.
@@ -7,9 +7,11 @@ from the rest. Minimised is sum_i w_i CE_i + |W|^2 / (2 C); biases are not penal
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,29 +19,27 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from spacelite.heads import lbfgs
 from spacelite.settings import positive, setting
 from spacelite.tasks.base import Problem
 
 AUTO = "auto"  # C is chosen by cross-validation
-FOLDS = 3
 SEED = 0  # of the folds
+CHOICE_FOLDS = 3  # where only C is chosen
+FOLDS = 5  # where the logits of held-out examples are kept
 MOST_SEARCHED = 20_000  # examples among which C is chosen; the final fit has all of them
+CONSTANT = 1e-6  # a dimension with a smaller deviation differs only by rounding: its weight is 0
 CURVATURE = 0.2  # of the cross-entropy in a logit, p (1 - p): what the preconditioner assumes
-# The last step's decrease of the loss per example, in the search for C and in the final fit.
-ROUGHLY, EXACTLY = 1e-5, 1e-10
+# The last step's decrease of the loss per example: in the search for C, and in the final fit with
+# or without logits of held-out examples.
+ROUGHLY, CLOSELY, EXACTLY = 1e-5, 1e-7, 1e-10
+MEMORY = 6  # pairs of steps and gradients that L-BFGS keeps
+MOST_STEPS, SHORTEST = 500, 1e-10
 
 Array = npt.NDArray[Any]
 # Which examples are fitted (N,), and their targets as logits have them (N, K) -> (p, K).
 Scales = Callable[[Array, Array], Array]
-
-
-def sparse(starts: Array, columns: Array, values: Array, width: int) -> Any:
-    """A sparse matrix (N, width) for `fit`: row i has the columns and values from starts[i] to
-    starts[i + 1]."""
-    from scipy.sparse import csr_array
-
-    return csr_array((values, columns, starts), shape=(len(starts) - 1, width))
+# Yields points, is sent the value and the gradient at each, and returns the minimum.
+Search = Generator[Array, tuple[float, Array], Array]
 
 
 def number_or_auto(value: object) -> str | None:
@@ -62,19 +62,54 @@ def strength(default: float | str) -> Any:
     )
 
 
-@dataclass(frozen=True)
-class Fitted:
-    """What `fit` returns.
+def sparse(starts: Array, columns: Array, values: Array, width: int) -> Any:
+    """A sparse matrix (N, width): row i has the columns and values from starts[i] to
+    starts[i + 1]."""
+    from scipy.sparse import csr_array
 
-    Attributes:
-        weight: Weights, (C, p).
-        bias: Biases, (C,).
-        strength: The strength C of the penalty.
-    """
+    return csr_array((values, columns, starts), shape=(len(starts) - 1, width))
+
+
+def standardise(inputs: Array) -> tuple[Array, Array]:
+    """Give each dimension of (N, p) mean 0 and deviation 1, in place; return the mean and the
+    factor of each dimension, 0 for those that are constant but for rounding."""
+    mean = inputs.mean(axis=0, dtype=np.float64)
+    inputs -= mean.astype(inputs.dtype)
+    deviation = np.sqrt(np.einsum("ij,ij->j", inputs, inputs, dtype=np.float64) / len(inputs))
+    varies = deviation > CONSTANT * (1 + np.abs(mean))
+    scale = np.divide(1, deviation, out=np.zeros_like(deviation), where=varies)
+    inputs *= scale.astype(inputs.dtype)
+    return mean, scale
+
+
+@contextmanager
+def single_threaded() -> Iterator[None]:
+    """Linear algebra on one core: on a busy machine, several threads of one product wait for each
+    other, and it takes ten times as long."""
+    import scipy.linalg  # noqa: F401 - what is not loaded yet cannot be limited
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1):
+        yield
+
+
+# A task consists of problems, which are fitted together.
+
+
+@dataclass(frozen=True)
+class LinearFit:
+    """Weights (C, p) and biases (C,), and the strength C of the penalty."""
 
     weight: Array
     bias: Array
     strength: float
+
+
+@dataclass(frozen=True)
+class CrossFit(LinearFit):
+    """A fit, and the logits (N, C) of each example by a fit that it was held out of."""
+
+    held: Array
 
 
 def fit(
@@ -85,28 +120,17 @@ def fit(
     among: Sequence[float],
     class_weights: str = "none",
     weights: Array | None = None,
-) -> Fitted:
-    """Fit all problems that make up a task.
-
-    Args:
-        inputs: Features, (N, p): a float64 array, or a sparse matrix of scipy.
-        problems: The problems; each is one of several classes, or of one class against the rest.
-        classes: Number of classes.
-        strength: C, or `auto` to choose it.
-        among: The values that it is chosen from, in ascending order.
-        class_weights: `none` or `balanced`.
-        weights: The weight of each example, (N,); None if all are 1.
-    """
-    chosen: float | str = strength
-    if strength == AUTO:
-        chosen = choose(inputs, problems, among, class_weights, weights)
-    weight, bias = np.zeros((classes, inputs.shape[1])), np.zeros(classes)
+) -> LinearFit:
+    """Fit all problems that make up a task to features (N, p), a float64 array or a sparse matrix,
+    of examples with `weights` (N,). `strength` is C, or `auto` to choose it from the ascending
+    values of `among`."""
+    chosen = float(
+        choose(inputs, problems, among, class_weights, weights) if strength == AUTO else strength
+    )
     features = Features(inputs)
-    for columns, targets in problems:
-        problem = Fit(features, targets, len(columns), class_weights, weights)
-        found = problem.spread(problem.optimum(float(chosen), None, EXACTLY))
-        weight[columns], bias[columns] = found
-    return Fitted(weight, bias, float(chosen))
+    fits = [Fit(features, own, len(of), class_weights, weights) for of, own in problems]
+    optimal = [problem.optimum(chosen, None, EXACTLY) for problem in fits]
+    return LinearFit(*_joined(problems, fits, optimal, classes), chosen)
 
 
 def choose(
@@ -124,35 +148,95 @@ def choose(
     one before, larger values are not tried. Where there are too few examples for folds, it is the
     middle value.
     """
-    import scipy.linalg  # noqa: F401 - what is not loaded yet cannot be limited
-    from threadpoolctl import threadpool_limits
-
     targets = np.stack([own for _, own in problems], axis=1)
     weights = np.ones(len(targets)) if weights is None else weights
     if len(targets) > MOST_SEARCHED:
         rows = np.sort(np.random.default_rng(SEED).permutation(len(targets))[:MOST_SEARCHED])
         inputs, targets, weights = inputs[rows], targets[rows], weights[rows]
-    if len(targets) < 2 * FOLDS:
+    if len(targets) < 2 * CHOICE_FOLDS:
         return among[len(among) // 2]
-    fold = folds(targets, FOLDS)
-    columns = [own for own, _ in problems]
+    fold = folds(targets, CHOICE_FOLDS)
+    columns = [len(of) for of, _ in problems]
 
-    def part(number: int) -> _Part:
-        return _Part(inputs, targets, columns, fold == number, class_weights, weights)
+    def part(number: int) -> _Fold:
+        return _Fold(inputs, targets, columns, fold == number, class_weights, weights)
 
-    best, chosen = math.inf, among[0]
     # The folds share the cores already: more threads in each product would wait for each other.
-    with threadpool_limits(1), ThreadPoolExecutor(FOLDS) as pool:
-        parts = list(pool.map(part, range(FOLDS)))
-        for strength in among:
-            found = sum(pool.map(partial(_Part.cross_entropy, strength=strength), parts))
-            if found >= best:
-                break
-            best, chosen = found, strength
-    return chosen
+    with single_threaded(), ThreadPoolExecutor(CHOICE_FOLDS) as pool:
+        parts = list(pool.map(part, range(CHOICE_FOLDS)))
+
+        def loss(number: int) -> float:
+            return sum(pool.map(partial(_Fold.cross_entropy, strength=among[number]), parts))
+
+        return among[_lowest(loss, 0, len(among))]
 
 
-def folds(targets: Array, count: int = FOLDS) -> Array:
+def cross_fit(
+    inputs: Any,
+    problems: Sequence[Problem],
+    classes: int,
+    among: Sequence[float],
+    class_weights: str = "none",
+    scales: Scales | None = None,
+    weights: Array | None = None,
+) -> CrossFit:
+    """Fit all problems as `fit` does, with the C that has the lowest cross-entropy in
+    cross-validation, and keep the logits of held-out examples.
+
+    The search for C begins in the middle of `among` and continues, first to larger values and then
+    to smaller ones, for as long as it helps. Sparse features may have `scales`, computed from the
+    examples that are fitted: the penalty is |W / scales|^2 / (2 C).
+    """
+    features = Features(inputs)
+    targets = np.stack([own for _, own in problems], axis=1)
+    weights = np.ones(len(targets)) if weights is None else weights
+    middle, count = len(among) // 2, len(problems)
+
+    def fits(sample: Array) -> list[Fit]:
+        return [Fit(features, own, len(of), class_weights, sample, scales) for of, own in problems]
+
+    whole = fits(weights)
+    if len(targets) < 2 * FOLDS:  # too few to hold any out
+        optimal = optima(whole, among[middle], [None] * count, CLOSELY)
+        weight, bias = _joined(problems, whole, optimal, classes)
+        return CrossFit(weight, bias, among[middle], features.times(weight.T) + bias)
+    fold = folds(targets, FOLDS)
+    parts = [part for number in range(FOLDS) for part in fits(weights * (fold != number))]
+    last: list[Array | None] = [None] * len(parts)
+
+    @functools.cache
+    def attempt(number: int) -> tuple[float, Array]:
+        """The loss with a C, and the logits of held-out examples."""
+        optimal = optima(parts, among[number], last, ROUGHLY)
+        last[:] = optimal
+        of_folds = [
+            _joined(problems, parts[first : first + count], optimal[first : first + count], classes)
+            for first in range(0, len(parts), count)
+        ]
+        side_by_side = np.concatenate([weight.T for weight, _ in of_folds], axis=1)
+        logits = features.times(side_by_side).reshape(len(targets), FOLDS, classes)
+        logits = logits + np.array([bias for _, bias in of_folds])
+        held = logits[np.arange(len(targets)), fold]
+        return sum(cross_entropy(held[:, of], own, weights) for of, own in problems), held
+
+    best = _lowest(lambda number: attempt(number)[0], middle, len(among))
+    optimal = optima(whole, among[best], last[:count], CLOSELY)
+    return CrossFit(*_joined(problems, whole, optimal, classes), among[best], attempt(best)[1])
+
+
+def _lowest(loss: Callable[[int], float], start: int, count: int) -> int:
+    """The number below `count` with the lowest loss, from `start` on first upwards and then, if
+    that does not help, downwards, for as long as the loss falls."""
+    best, least = start, loss(start)
+    for way in (1, -1):
+        while 0 <= best + way < count and (value := loss(best + way)) < least:
+            best, least = best + way, value
+        if best != start:
+            break
+    return best
+
+
+def folds(targets: Array, count: int = CHOICE_FOLDS) -> Array:
     """The fold of each example, (N,), of `count`, seeded: each combination of `targets` (N, P) is
     spread evenly over all folds."""
     _, kinds = np.unique(targets, axis=0, return_inverse=True)
@@ -163,22 +247,22 @@ def folds(targets: Array, count: int = FOLDS) -> Array:
     return fold
 
 
-class _Part:
+class _Fold:
     """One fold of the cross-validation: all problems, fitted without the held examples."""
 
     def __init__(
         self,
         inputs: Any,
         targets: Array,
-        columns: Sequence[Sequence[int]],
+        columns: Sequence[int],
         held: Array,
         class_weights: str,
         weights: Array,
     ) -> None:
         features = Features(inputs[~held])
-        self._problems = [
-            Fit(features, own, len(of), class_weights, weights[~held])
-            for own, of in zip(targets[~held].T, columns, strict=True)
+        self._fits = [
+            Fit(features, own, count, class_weights, weights[~held])
+            for own, count in zip(targets[~held].T, columns, strict=True)
         ]
         self._held, self._targets, self._weights = inputs[held], targets[held].T, weights[held]
         self._last: list[Array | None] = [None] * len(columns)
@@ -186,13 +270,35 @@ class _Part:
     def cross_entropy(self, strength: float) -> float:
         """The sum of the cross-entropies of the held examples, at the optimum for this C."""
         total = 0.0
-        for number, problem in enumerate(self._problems):
+        for number, problem in enumerate(self._fits):
             at = problem.optimum(strength, self._last[number], ROUGHLY)
             self._last[number] = at
             weight, bias = problem.spread(at)
             logits = self._held @ weight.T + bias
             total += cross_entropy(logits, self._targets[number], self._weights)
         return total
+
+
+def _joined(
+    problems: Sequence[Problem], fits: Sequence[Fit], optimal: Sequence[Array], classes: int
+) -> tuple[Array, Array]:
+    """Weights (C, p) and biases (C,) of all problems, from the optimum of each."""
+    weight, bias = np.zeros((classes, fits[0].features.width)), np.zeros(classes)
+    for (columns, _), problem, at in zip(problems, fits, optimal, strict=True):
+        weight[columns], bias[columns] = problem.spread(at)
+    return weight, bias
+
+
+def cross_entropy(logits: Array, labels: Array, weights: Array) -> float:
+    """The sum of the examples' cross-entropies, each times its weight."""
+    if logits.shape[1] == 1:
+        return float((np.logaddexp(0, logits[:, 0]) - labels * logits[:, 0]) @ weights)
+    logits = logits - logits.max(axis=1, keepdims=True)
+    sums = np.log(np.exp(logits).sum(axis=1))
+    return float((sums - logits[np.arange(len(labels)), labels]) @ weights)
+
+
+# One problem.
 
 
 class Features:
@@ -202,7 +308,7 @@ class Features:
         self.inputs = inputs
         self.examples, self.width = inputs.shape
         self._sparse = not isinstance(inputs, np.ndarray)
-        self.turned = inputs.T.tocsr() if self._sparse else inputs.T
+        self.transposed = inputs.T.tocsr() if self._sparse else inputs.T
         # The Hessian's diagonal, or all of it, up to the curvature.
         self._squares: Array = (
             np.asarray(inputs.multiply(inputs).sum(axis=0)).reshape(-1)
@@ -215,9 +321,9 @@ class Features:
         """The features times weights (p, K), float64: (N, K)."""
         return self._product(self.inputs, weight)
 
-    def turned_times(self, residuals: Array) -> Array:
+    def transposed_times(self, residuals: Array) -> Array:
         """The transposed features times residuals (N, K), float64: (p, K)."""
-        return self._product(self.turned, residuals)
+        return self._product(self.transposed, residuals)
 
     def _product(self, matrix: Any, factor: Array) -> Array:
         # The matrix is not converted to float64: that takes longer than the product.
@@ -252,14 +358,8 @@ class Features:
 class Fit:
     """One classification problem: the optimum for a C.
 
-    Args:
-        features: Features of N examples.
-        targets: Their targets, (N,).
-        columns: Number of the problem's columns.
-        class_weights: `none` or `balanced`.
-        sample: The weight of each example, (N,): 0 for one that is not fitted. Default: 1 for all.
-        scales: How large each weight may be; the penalty is |W / scales|^2 / (2 C). Only for sparse
-            features.
+    Its `targets` (N,) belong to examples with the weights `sample` (N,): 0 for one that is not
+    fitted; the penalty is |W / scales|^2 / (2 C), with scales only for sparse features.
     """
 
     def __init__(
@@ -289,29 +389,25 @@ class Fit:
     def optimum(self, strength: float, start: Array | None, tolerance: float) -> Array:
         """The optimum (p + 1, K): weights, and below them the biases. `start` is where to begin,
         such as the optimum for another C."""
-        (found,) = optima([self], strength, [start], tolerance)
-        return found
+        (optimum,) = optima([self], strength, [start], tolerance)
+        return optimum
 
     @property
     def settled(self) -> bool:
         """Whether there is nothing to search for: all examples have the same class."""
         return len(self._classes) < 2
 
-    def search(self, penalty: float, start: Array | None, tolerance: float) -> lbfgs.Search:
+    def search(self, penalty: float, start: Array | None, tolerance: float) -> Search:
         """The search for the optimum; `start` as in `optimum`."""
         rough = partial(self.features.rough_inverse, penalty, self._scale)
-        known = start is not None and start.shape[1] == self._goal.shape[1]
-        first = start if start is not None and known else self._start()
+        if start is None or start.shape[1] != self._goal.shape[1]:
+            # Weights of 0, and the biases that fit best with them.
+            share = (self._weights * self._goal).sum(axis=0) / self._weights.sum()
+            start = np.zeros((self.features.width + 1, len(share)))
+            start[-1] = np.log(share) - (np.log1p(-share) if len(share) == 1 else 0)
         # Of the loss per example of average weight.
         least = tolerance * self.features.examples * float(self._sample.mean())
-        return lbfgs.search(rough, first, least)
-
-    def _start(self) -> Array:
-        """Weights of 0, and the biases that fit best with them."""
-        share = (self._weights * self._goal).sum(axis=0) / self._weights.sum()
-        start = np.zeros((self.features.width + 1, len(share)))
-        start[-1] = np.log(share) - (np.log1p(-share) if len(share) == 1 else 0)
-        return start
+        return lbfgs(rough, start, least)
 
     def scaled(self, at: Array) -> Array:
         """The weights (p, K) at a point of the search, (p + 1, K)."""
@@ -333,30 +429,39 @@ class Fit:
         value = (losses * self._weights).sum() + penalty / 2 * (at[:-1] ** 2).sum()
         return float(value), (probabilities - self._goal) * self._weights
 
-    def gradient(self, at: Array, residuals: Array, turned: Array, penalty: float) -> Array:
-        """The gradient at a point, (p + 1, K), from that in the logits; `turned` are the products
-        of the features and that gradient, (p, K)."""
-        weights = turned * self._scale + penalty * at[:-1]
+    def gradient(self, at: Array, residuals: Array, products: Array, penalty: float) -> Array:
+        """The gradient at a point, (p + 1, K), from that in the logits; `products` are those of the
+        transposed features and that gradient, (p, K)."""
+        weights = products * self._scale + penalty * at[:-1]
         return np.concatenate([weights, residuals.sum(axis=0)[None]])
 
-    def spread(self, found: Array) -> tuple[Array, Array]:
-        """An optimum as weights (C, p) and biases (C,) of the problem's columns."""
-        weights, biases = (found[:-1] * self._scale).T, found[-1]
-        if self._columns == 1:
-            if len(self._classes) < 2:  # nothing to separate
-                positive, count = float(self._sample @ self._targets), float(self._sample.sum())
-                log_odds = math.log((positive + 0.5) / (count - positive + 0.5))  # smoothed
-                return weights, np.array([log_odds])
-            return weights, biases
-        if len(self._classes) == 2:
-            weights = np.concatenate([-weights, weights]) / 2
-            biases = np.concatenate([-biases, biases]) / 2
-        weight = np.zeros((self._columns, weights.shape[1]))
-        # A class missing from train is practically never predicted, but its cross-entropy is
-        # finite.
-        bias = np.full(self._columns, biases.min() - 20)
-        weight[self._classes], bias[self._classes] = weights, biases
-        return weight, bias
+    def spread(self, at: Array) -> tuple[Array, Array]:
+        """An optimum as weights (columns, p) and biases (columns,)."""
+        weights, biases = self.scaled(at).T, at[-1]
+        if self._columns == 1 and self.settled:
+            return weights, log_odds(self._targets, self._sample)
+        return spread(weights, biases, self._classes, self._columns)
+
+
+def log_odds(targets: Array, weights: Array) -> Array:
+    """The bias (1,) of a binary problem in which there is nothing to separate, smoothed."""
+    positive, count = float(weights @ targets), float(weights.sum())
+    return np.array([math.log((positive + 0.5) / (count - positive + 0.5))])
+
+
+def spread(weights: Array, biases: Array, present: Array, columns: int) -> tuple[Array, Array]:
+    """Weights (columns, p) and biases (columns,), from those of the classes that are `present`, of
+    which two have one logit."""
+    if columns == 1:
+        return weights, biases
+    if len(present) == 2:
+        weights = np.concatenate([-weights, weights]) / 2
+        biases = np.concatenate([-biases, biases]) / 2
+    weight = np.zeros((columns, weights.shape[1]))
+    # A class missing from train is practically never predicted, but its cross-entropy is finite.
+    bias = np.full(columns, biases.min() - 20)
+    weight[present], bias[present] = weights, biases
+    return weight, bias
 
 
 def optima(
@@ -365,11 +470,8 @@ def optima(
     """The optimum of several fits to the same features, (p + 1, K) each. They are searched for
     together: the features are read once for all of them, which takes longer than to calculate.
 
-    Args:
-        fits: The fits.
-        strength: C.
-        starts: Where to begin each, such as the optimum for another C; None for the beginning.
-        tolerance: A search ends with a step that decreases the loss per example by less.
+    Each search begins at its start, None for the beginning, and ends with a step that decreases the
+    loss per example by less than `tolerance`.
     """
     penalty = 1 / strength
     unsettled = [number for number, one in enumerate(fits) if not one.settled]
@@ -385,26 +487,118 @@ def optima(
             for one, point, product in zip(own, points, products, strict=True)
         ]
         residuals = [residual for _, residual in values]
-        turned = features.turned_times(np.concatenate(residuals, axis=1))
+        by_feature = features.transposed_times(np.concatenate(residuals, axis=1))
         gradients = [
-            one.gradient(point, residual, part, penalty)
-            for one, point, residual, part in zip(
-                own, points, residuals, np.split(turned, cuts, axis=1), strict=True
+            one.gradient(point, residual, product, penalty)
+            for one, point, residual, product in zip(
+                own, points, residuals, np.split(by_feature, cuts, axis=1), strict=True
             )
         ]
         return [(value, one) for (value, _), one in zip(values, gradients, strict=True)]
 
     searches = [fits[number].search(penalty, starts[number], tolerance) for number in unsettled]
-    found: list[Array] = [np.zeros((one.features.width + 1, 1)) for one in fits]
-    for number, at in zip(unsettled, lbfgs.minima(losses, searches), strict=True):
-        found[number] = at
-    return found
+    optimal: list[Array] = [np.zeros((one.features.width + 1, 1)) for one in fits]
+    for number, at in zip(unsettled, minima(losses, searches), strict=True):
+        optimal[number] = at
+    return optimal
 
 
-def cross_entropy(logits: Array, labels: Array, weights: Array) -> float:
-    """The sum of the examples' cross-entropies, each times its weight."""
-    if logits.shape[1] == 1:
-        return float((np.logaddexp(0, logits[:, 0]) - labels * logits[:, 0]) @ weights)
-    logits = logits - logits.max(axis=1, keepdims=True)
-    sums = np.log(np.exp(logits).sum(axis=1))
-    return float((sums - logits[np.arange(len(labels)), labels]) @ weights)
+# The minimum of a smooth function.
+
+
+def minima(
+    losses: Callable[[Sequence[int], Sequence[Array]], Sequence[tuple[float, Array]]],
+    searches: Sequence[Search],
+) -> list[Array]:
+    """The minima of several functions, whose values are computed together: `losses` is given the
+    numbers of functions and a point of each, and returns values and gradients."""
+    minimum: dict[int, Array] = {}
+    points = {number: next(search) for number, search in enumerate(searches)}
+    while points:
+        answers = losses(list(points), list(points.values()))
+        for number, answer in zip(list(points), answers, strict=True):
+            try:
+                points[number] = searches[number].send(answer)
+            except StopIteration as end:
+                minimum[number] = end.value
+                del points[number]
+    return [minimum[number] for number in range(len(searches))]
+
+
+def lbfgs(rough: Callable[[Array], Array], start: Array, least: float) -> Search:
+    """A search for a minimum from `start` on, by L-BFGS with a rough inverse of the Hessian
+    (Nocedal & Wright, Numerical Optimization, algorithm 7.4), until a step decreases the function
+    by less than `least`."""
+    at = start
+    value, gradient = yield at
+    pairs = _Pairs(rough, start.size)
+    for _ in range(MOST_STEPS):
+        step = pairs.direction(gradient)
+        slope, length = float(np.vdot(step, gradient)), 1.0
+        new = at - step
+        new_value, new_gradient = yield new
+        while new_value > value - 1e-4 * length * slope and length > SHORTEST:
+            length /= 2
+            new = at - length * step
+            new_value, new_gradient = yield new
+        if new_value >= value:  # rounding hides any further decrease
+            break
+        pairs.add(new - at, new_gradient - gradient)
+        decrease = value - new_value
+        at, value, gradient = new, new_value, new_gradient
+        if decrease < least:
+            break
+    return at
+
+
+class _Pairs:
+    """The last steps s of a search and the changes y of the gradient, of which L-BFGS's inverse of
+    the Hessian is made, in the compact form of Byrd, Nocedal & Schnabel (1994), theorem 2.2: it
+    reads each vector twice. In single precision: a step need not be exact, the losses are.
+    `rough` is a symmetric rough inverse of the Hessian; a point has `size` numbers.
+    """
+
+    def __init__(self, rough: Callable[[Array], Array], size: int) -> None:
+        self._rough = rough
+        # Rows are overwritten in turn; `_order` has those in use, the oldest first.
+        self._steps, self._changes, self._roughs = np.zeros((3, MEMORY, size), np.float32)
+        self._order: list[int] = []
+        self._products = np.zeros((MEMORY, MEMORY))  # s_i . y_j
+        self._metric = np.zeros((MEMORY, MEMORY))  # y_i . rough(y_j)
+
+    def add(self, step: Array, change: Array) -> None:
+        """Add a pair, unless the function curves downwards along the step."""
+        product = float(np.vdot(step, change))
+        if product <= 0:
+            return
+        row = len(self._order) if len(self._order) < MEMORY else self._order.pop(0)
+        self._order.append(row)
+        rough = self._rough(change)
+        self._steps[row], self._changes[row] = step.ravel(), change.ravel()
+        self._roughs[row] = rough.ravel()
+        used = self._order
+        self._products[used, row] = (self._steps @ self._changes[row])[used]
+        self._products[row, row] = product
+        inner = (self._roughs @ self._changes[row])[used]
+        self._metric[used, row] = self._metric[row, used] = inner
+        self._metric[row, row] = float(np.vdot(change, rough))
+
+    def direction(self, gradient: Array) -> Array:
+        """The gradient times the inverse of the Hessian."""
+        step = self._rough(gradient)
+        if not self._order:
+            return step
+        own = np.ix_(self._order, self._order)
+        products, metric = np.triu(self._products[own]), self._metric[own]
+        scale = products[-1, -1] / metric[-1, -1]  # of the rough inverse
+        flat = gradient.ravel().astype(np.float32)
+        along = (self._steps @ flat)[self._order].astype(np.float64)
+        across = scale * (self._roughs @ flat)[self._order]
+        first = np.linalg.solve(products, along)
+        inner = np.diag(products) * first + scale * (metric @ first) - across
+        of_steps, of_roughs = np.zeros((2, MEMORY), np.float32)
+        of_steps[self._order] = np.linalg.solve(products.T, inner)
+        of_roughs[self._order] = scale * first
+        step *= scale
+        step += (of_steps @ self._steps - of_roughs @ self._roughs).reshape(step.shape)
+        return step

@@ -1,15 +1,28 @@
-"""TF-IDF of n-grams of token ids, as scikit-learn's TfidfVectorizer weighs them.
+"""TF-IDF of n-grams of token ids, as scikit-learn's TfidfVectorizer weighs them; heads on token ids
+alone, for which no hidden state is read; and the tfidf head, logistic regression on TF-IDF, a
+baseline that no backbone is needed for.
 
 Texts are token ids end to end, (T,), with offsets (N + 1,), as in a cache.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import override
+
+from spacelite.heads import logistic
+from spacelite.heads.base import Batch, Examples, Fitted, Head, Objective, Shapes, Split, Tokens
+from spacelite.heads.config import HeadConfig
+from spacelite.lazy import torch
+
+Array = npt.NDArray[Any]
+
 
 LEAST_TEXTS = 2  # an n-gram that fewer training texts have is left out
 PLACES = 4  # special tokens are looked for so far from either end of a text
@@ -18,8 +31,7 @@ PLACES = 4  # special tokens are looked for so far from either end of a text
 # use has so many.
 FIRST, PLACE, LONGER = 32, 20, 1 << 62
 LONGEST = 3
-
-Array = npt.NDArray[Any]
+STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)  # values of C among which tfidf's `auto` chooses
 
 
 class Rows(NamedTuple):
@@ -69,13 +81,13 @@ class NGrams:
     @classmethod
     def of(cls, ids: Array, offsets: Array, *, sublinear: bool = False, longest: int = 2) -> NGrams:
         """The n-grams of training texts up to the `longest`; none has a special token."""
-        found = occurrences(ids, offsets, longest)
+        occurring = occurrences(ids, offsets, longest)
         special = np.isin(ids, special_ids(ids, offsets))
         before = np.concatenate([[0], np.cumsum(special)])  # special tokens before each token
-        ordinary = before[found.first + found.length] == before[found.first]
-        keys, column = np.unique(found.key[ordinary], return_inverse=True)
+        ordinary = before[occurring.first + occurring.length] == before[occurring.first]
+        keys, column = np.unique(occurring.key[ordinary], return_inverse=True)
         texts = len(offsets) - 1
-        pairs = np.unique(column * np.int64(texts) + found.text[ordinary])
+        pairs = np.unique(column * np.int64(texts) + occurring.text[ordinary])
         having = np.bincount(pairs // texts, minlength=len(keys))
         kept = having >= LEAST_TEXTS
         idf = np.log((1 + texts) / (1 + having[kept])) + 1
@@ -83,42 +95,34 @@ class NGrams:
 
     def rows(self, ids: Array, offsets: Array) -> Rows:
         """TF-IDF of texts, each of length 1, or 0 without a known n-gram; values are float64."""
-        found, column = self._known(ids, offsets)
-        text, columns, values, lengths, _ = self._weighted(found, column, len(offsets) - 1)
+        known, column = self._known(ids, offsets)
+        text, columns, values, lengths, _ = self._weighted(known, column, len(offsets) - 1)
         return Rows(np.searchsorted(text, np.arange(len(offsets))), columns, values / lengths[text])
 
     def parts(self, ids: Array, offsets: Array, weight: Array) -> Array:
-        """What each token adds to logits: each time that an n-gram occurs it adds its weight times
-        an equal part of the n-gram's TF-IDF in the text, in equal parts to its tokens.
-
-        Args:
-            ids: Token ids, (T,).
-            offsets: Offsets of the texts, (N + 1,).
-            weight: Weights of the n-grams, (C, M).
-
-        Returns:
-            (T, C) float64; the sum over a text's tokens is weight @ its TF-IDF.
-        """
-        found, column = self._known(ids, offsets)
-        _, _, _, lengths, added = self._weighted(found, column, len(offsets) - 1)
-        each = added / lengths[found.text]
-        one = (each / found.length)[:, None] * weight.T[column].astype(np.float64)
+        """What each token adds to logits, (T, C) float64, given weights (C, M): each time that an
+        n-gram occurs it adds its weight times an equal part of the n-gram's TF-IDF in the text, in
+        equal parts to its tokens. The sum over a text's tokens is weight @ its TF-IDF."""
+        known, column = self._known(ids, offsets)
+        _, _, _, lengths, added = self._weighted(known, column, len(offsets) - 1)
+        per_token = added / lengths[known.text] / known.length
+        of_classes = per_token[:, None] * weight.T[column].astype(np.float64)
         parts = np.zeros((len(ids), len(weight)))
         for place in range(self.longest):
-            there = found.length > place
-            tokens = found.first[there] + place
-            for c, of_class in enumerate(one[there].T):
+            there = known.length > place
+            tokens = known.first[there] + place
+            for c, of_class in enumerate(of_classes[there].T):
                 parts[:, c] += np.bincount(tokens, of_class, minlength=len(ids))
         return parts
 
     def _weighted(
-        self, found: Occurrences, column: Array, texts: int
+        self, known: Occurrences, column: Array, texts: int
     ) -> tuple[Array, Array, Array, Array, Array]:
         """Counts times idf: text, column and value of each, in order; the length of each text's
         values; and what each occurrence adds to its value."""
         width = max(1, len(self.keys))
         cells, cell, counts = np.unique(
-            found.text * np.int64(width) + column, return_inverse=True, return_counts=True
+            known.text * np.int64(width) + column, return_inverse=True, return_counts=True
         )
         text, columns = np.divmod(cells, width)
         weighed = 1 + np.log(counts) if self.sublinear else counts
@@ -128,12 +132,12 @@ class NGrams:
 
     def _known(self, ids: Array, offsets: Array) -> tuple[Occurrences, Array]:
         """The occurrences of known n-grams, and the column of each."""
-        found = occurrences(ids, offsets, self.longest)
+        every = occurrences(ids, offsets, self.longest)
         if not len(self.keys):
-            return Occurrences(*(part[:0] for part in found)), found.key[:0]
-        column = np.searchsorted(self.keys, found.key).clip(max=len(self.keys) - 1)
-        known = self.keys[column] == found.key
-        return Occurrences(*(part[known] for part in found)), column[known]
+            return Occurrences(*(part[:0] for part in every)), every.key[:0]
+        column = np.searchsorted(self.keys, every.key).clip(max=len(self.keys) - 1)
+        known = self.keys[column] == every.key
+        return Occurrences(*(part[known] for part in every)), column[known]
 
 
 def occurrences(ids: Array, offsets: Array, longest: int = 2) -> Occurrences:
@@ -180,3 +184,138 @@ def special_ids(ids: Array, offsets: Array) -> Array:
                 break
             special.append(int(there[0]))
     return np.unique(np.array(special, np.int64))
+
+
+class IdHead(Head):
+    """Heads whose logits follow from the token ids of a text."""
+
+    @abstractmethod
+    def forward(self, ids: Array, offsets: Array) -> torch.Tensor:
+        """Logits (K, B, C) of B texts, from their token ids end to end (T,) and the index of each
+        text's first token, and at the end T (B + 1,)."""
+
+    @classmethod
+    @abstractmethod
+    def token_parts(cls, parameters: dict[str, Array], ids: Array, offsets: Array) -> Array:
+        """What each token adds to the logits of its text, (T, C) float64: with the bias, they sum
+        to the logits. The arguments are those of `forward`."""
+
+    @classmethod
+    @override
+    def token_shares(cls, config: Any, parameters: dict[str, Array], tokens: Tokens) -> Array:
+        return cls.token_parts(parameters, tokens.ids, tokens.offsets)
+
+    @override
+    def plan(
+        self, split: Split, rows: Array, batch: Batch, train: tuple[int, int] | None
+    ) -> Callable[[], None]:
+        ids, offsets = split.token_ids(rows)
+
+        def run() -> None:
+            self.logits = self.forward(ids, offsets)
+            self.totals.add(self.logits, batch)
+
+        return run
+
+
+def ngram_logits(ngrams: NGrams, weight: torch.Tensor, ids: Array, offsets: Array) -> torch.Tensor:
+    """A linear layer without bias on the TF-IDF of N texts: weights (C, M) -> (N, C)."""
+    rows = ngrams.rows(ids, offsets)
+    starts, columns, values = (torch.from_numpy(part).to(weight.device) for part in rows)
+    return torch.nn.functional.embedding_bag(
+        columns,
+        weight.T.contiguous(),
+        starts[:-1],
+        mode="sum",
+        per_sample_weights=values.to(weight.dtype),
+    )
+
+
+def gathered(ids: Array, offsets: Array, examples: Array) -> tuple[Array, Array]:
+    """The token ids of some examples end to end, and their offsets."""
+    lengths = np.diff(offsets)[examples]
+    ends = np.cumsum(lengths)
+    rows = np.arange(ends[-1] if len(ends) else 0)
+    rows += np.repeat(offsets[:-1][examples] - ends + lengths, lengths)
+    return ids[rows], np.concatenate([[0], ends])
+
+
+@dataclass(frozen=True, kw_only=True)
+class TfidfConfig(HeadConfig):
+    """Logistic regression on TF-IDF of n-grams.
+
+    Attributes:
+        C: Strength of the L2 penalty, as in scikit-learn: the smaller, the stronger. `auto`: chosen
+            by cross-validation on train.
+    """
+
+    kind: ClassVar[str] = "tfidf"
+    is_baseline: ClassVar[bool] = True
+
+    C: float | str = logistic.strength(logistic.AUTO)
+
+
+class TfidfHead(IdHead):
+    """A linear layer on TF-IDF. The n-grams are those that two training texts have; others, which
+    only new texts have, add nothing."""
+
+    config_type: ClassVar[type[HeadConfig]] = TfidfConfig
+    TABLES: ClassVar[tuple[str, ...]] = ("ngrams.keys", "ngrams.idf")
+
+    @classmethod
+    @override
+    def shapes(cls, config: Any, classes: int, width: int) -> Shapes:
+        """`width` is the number of n-grams."""
+        return {
+            "ngrams.keys": (width,),
+            "ngrams.idf": (width,),
+            "classifier.weight": (classes, width),
+            "classifier.bias": (classes,),
+        }
+
+    @classmethod
+    @override
+    def not_additive(cls, config: Any) -> str | None:
+        return None
+
+    @classmethod
+    @override
+    def fit(cls, config: Any, train: Examples, objective: Objective, class_weights: str) -> Fitted:
+        ids, offsets = train.token_ids()
+        ngrams = NGrams.of(ids, offsets)
+        rows = ngrams.rows(ids, offsets)
+        fit = logistic.fit(
+            logistic.sparse(rows.starts, rows.columns, rows.values, len(ngrams.keys)),
+            objective.task.problems(train.labels.cpu().numpy(), objective.classes),
+            objective.classes,
+            config.C,
+            STRENGTHS,
+            class_weights,
+            train.weights,
+        )
+        parameters = {
+            "ngrams.keys": torch.from_numpy(ngrams.keys),
+            "ngrams.idf": torch.from_numpy(ngrams.idf),
+            "classifier.weight": torch.from_numpy(fit.weight).float(),
+            "classifier.bias": torch.from_numpy(fit.bias).float(),
+        }
+        return Fitted(parameters, {"C": fit.strength} if config.C == logistic.AUTO else {})
+
+    @classmethod
+    @override
+    def token_parts(cls, parameters: dict[str, Array], ids: Array, offsets: Array) -> Array:
+        return _ngrams(parameters).parts(ids, offsets, parameters["classifier.weight"])
+
+    @override
+    def forward(self, ids: Array, offsets: Array) -> torch.Tensor:
+        logits = []
+        for head in range(len(self.configs)):
+            parameters = {name: value[head] for name, value in self.parameters.items()}
+            ngrams = _ngrams({name: parameters[name].cpu().numpy() for name in self.TABLES})
+            summed = ngram_logits(ngrams, parameters["classifier.weight"], ids, offsets)
+            logits.append(summed + parameters["classifier.bias"])
+        return torch.stack(logits)
+
+
+def _ngrams(parameters: dict[str, Array]) -> NGrams:
+    return NGrams(parameters["ngrams.keys"], parameters["ngrams.idf"])

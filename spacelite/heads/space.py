@@ -12,28 +12,93 @@ examples can be computed while its hidden states are in the processor's cache.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from typing_extensions import override
 
-from spacelite.heads.base import Shapes, TokenHead
-from spacelite.heads.batch import Batch, Objective, Scratch, segment_sum
+from spacelite.heads.base import (
+    Batch,
+    Examples,
+    Objective,
+    Parameters,
+    Scratch,
+    Shapes,
+    Split,
+    TokenHead,
+    segment_sum,
+)
 from spacelite.heads.config import EnsembleConfig, HeadConfig
-from spacelite.heads.examples import Parameters
-from spacelite.heads.penalties import EPSILON, Penalties, at_least_one, by_row, count_of
 from spacelite.lazy import torch
 from spacelite.settings import non_negative, setting, whole_number
 
 LARGEST_LATENT = 10_000  # far more than anyone needs: a larger value is a typo
 BIAS = "concept_spaces.bias"  # (C, L); the space head of the paper has none
+MEAN, SCALE = "tokens.mean", "tokens.scale"
 NARROW = 64  # columns below which the product is faster with the result transposed
+EPSILON = 1e-9  # keeps 1 / variance finite
 
 Array = npt.NDArray[Any]
+Count: TypeAlias = "float | torch.Tensor"  # of all heads, or of each, (K,) float64
+
+
+@dataclass
+class Penalties:
+    """Sums over examples, from which L_inter and L_intra of K heads are computed.
+
+    Attributes:
+        matching: Sum of 1 - s over coordinates in the spaces of an example's own classes, (K,)
+            float64.
+        mismatching: Sum of 1 + s over all other coordinates, (K,) float64.
+        intra: Sum of 1 / (variance + EPSILON), (K,) float64.
+        matching_tokens: Number of tokens times classes in `matching`.
+        mismatching_tokens: Number of tokens times classes in `mismatching`.
+        varying: Number of examples in `intra`: those with more than one token.
+
+    Where heads give examples weights, these count so much, and the last three are (K,) float64.
+    """
+
+    matching: torch.Tensor
+    mismatching: torch.Tensor
+    intra: torch.Tensor
+    matching_tokens: Count = 0
+    mismatching_tokens: Count = 0
+    varying: Count = 0
+
+    def weighted(self, inter: torch.Tensor, intra: torch.Tensor, latent: int) -> torch.Tensor:
+        """inter L_inter + intra L_intra, (K,), with weights (K,) and L = `latent`."""
+        matching, mismatching = (
+            total / at_least_one(tokens * latent)  # a mean of no coordinates counts as 0
+            for total, tokens in (
+                (self.matching, self.matching_tokens),
+                (self.mismatching, self.mismatching_tokens),
+            )
+        )
+        # A weight of 0 switches its term off, even where the term overflows.
+        spread = torch.where(inter > 0, inter * (matching + mismatching) / 2, 0)
+        return spread + torch.where(intra > 0, intra * self.intra / at_least_one(self.varying), 0)
+
+
+def count_of(counts: torch.Tensor, weights: torch.Tensor | None) -> Count:
+    """The sum of counts of examples, (B,) int64; with weights (K, B), the weighted sum of each
+    head, (K,) float64 on the CPU. Counted exactly: float32 would round large sums."""
+    return int(counts.sum()) if weights is None else (weights.double() @ counts.double()).cpu()
+
+
+def at_least_one(count: Count) -> Count:
+    """A number of terms to divide by: 1 where there are none."""
+    if isinstance(count, torch.Tensor):
+        return torch.where(count > 0, count, 1)
+    return max(count, 1)
+
+
+def by_row(value: Count, like: torch.Tensor) -> Count:
+    """A number as it is; of each head, (K,), as (1, K, 1) beside `like`."""
+    return value.to(like).view(1, -1, 1) if isinstance(value, torch.Tensor) else value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,29 +173,22 @@ class SpaceHead(TokenHead):
     @override
     def merged(cls, members: Sequence[Parameters]) -> Parameters:
         """Its concept spaces are those of all members side by side."""
-        own = dict(members[0])
+        merged = dict(members[0])
         for name in ("concept_spaces", BIAS):
-            if name in own:
-                own[name] = torch.cat([each[name] for each in members], dim=1)
-        classes = len(own["classifier.bias"])
-        weights = [each["classifier.weight"].view(classes, classes, -1) for each in members]
-        own["classifier.weight"] = torch.cat(weights, dim=2).flatten(1) / len(members)
-        own["classifier.bias"] = torch.stack([each["classifier.bias"] for each in members]).mean(0)
-        return own
+            if name in merged:
+                merged[name] = torch.cat([member[name] for member in members], dim=1)
+        classes = len(merged["classifier.bias"])
+        weights = [member["classifier.weight"].view(classes, classes, -1) for member in members]
+        merged["classifier.weight"] = torch.cat(weights, dim=2).flatten(1) / len(members)
+        biases = [member["classifier.bias"] for member in members]
+        merged["classifier.bias"] = torch.stack(biases).mean(0)
+        return merged
 
     @classmethod
-    def stack(
-        cls,
-        configs: Sequence[HeadConfig],
-        parameters: Sequence[Parameters],
-        objective: Objective,
-        device: str = "cpu",
-    ) -> SpaceHead:
-        """Stack heads, those with L_intra first: only their columns need variances."""
-        spaces: Sequence[Any] = configs
-        order = sorted(range(len(configs)), key=lambda row: not spaces[row].intra)
-        ordered = [configs[row] for row in order], [parameters[row] for row in order]
-        return super().stack(*ordered, objective, device)
+    @override
+    def stack_order(cls, config: Any) -> int:
+        """Those with L_intra first: only their columns need variances."""
+        return not config.intra
 
     # Each token's share in the logits.
 
@@ -214,28 +272,29 @@ class SpaceHead(TokenHead):
         self._logit_gradients = new(heads, examples, classes)
         self._inverse = new(examples, self.varied)
         if self._with_inter:  # dL_inter/ds, the same for all coordinates of a class: (B, K, C)
-            own = batch.lengths * batch.targets.sum(dim=1).long()
-            self._matching = count_of(own, batch.shares)
-            self._mismatching = count_of(batch.lengths * classes - own, batch.shares)
+            matching = batch.lengths * batch.targets.sum(dim=1).long()
+            self._matching = count_of(matching, batch.sample_weights)
+            self._mismatching = count_of(batch.lengths * classes - matching, batch.sample_weights)
             match, other = (
                 by_row(0.5 / at_least_one(count * self.latent), batch.targets)
                 for count in (self._matching, self._mismatching)
             )
-            each = other - (match + other) * batch.targets[:, None]
-            if batch.shares is not None:
-                each = each * batch.shares.T[:, :, None]
-            self._inter_gradients = self._inter * each
+            gradients = other - (match + other) * batch.targets[:, None]
+            if batch.sample_weights is not None:
+                gradients = gradients * batch.sample_weights.T[:, :, None]
+            self._inter_gradients = self._inter * gradients
         if self.varied:
             # An example with a single token has no variance and is left out.
             single = batch.lengths < 2
-            self._varying = count_of((~single).long(), batch.shares)
+            self._varying = count_of((~single).long(), batch.sample_weights)
             # d(1 / (var + eps)) / ds = -(var + eps)^-2 * 2 (s - mean) / (n - 1)
             varying, tokens = at_least_one(self._varying), (batch.tokens - 1).clamp_(min=1)
-            if batch.shares is None:
+            if batch.sample_weights is None:
                 self._intra_scale = -2 / varying / tokens
             else:
-                shares = batch.shares.T / torch.as_tensor(varying).to(batch.shares)
-                scale = -2 * shares[:, : self.varied] / tokens
+                weights = batch.sample_weights.T
+                weights = weights / torch.as_tensor(varying).to(weights)
+                scale = -2 * weights[:, : self.varied] / tokens
                 self._intra_scale = scale.repeat_interleave(self.per_head, dim=1)
             self._single = single.view(-1, 1) if bool(single.any()) else None
 
@@ -301,24 +360,25 @@ class SpaceHead(TokenHead):
     def end(self, batch: Batch, gradients: Parameters | None) -> None:
         examples, heads, classes = len(batch.lengths), len(self.configs), self.objective.classes
         self.totals.add(self.logits, batch)
-        own = self.penalties
+        sums = self.penalties
         if self._with_inter:
             # Each class's coordinates, summed over an example's tokens and L: (B, K, C).
             means = self._centroids.view(examples, heads, classes, -1).sum(dim=3)
             totals = (means * batch.tokens[:, :, None]).double()
             full = batch.lengths.to(totals).view(-1, 1, 1) * self.latent
             match = batch.targets.to(totals)[:, None]
-            shares = 1 if batch.shares is None else batch.shares.double().T[:, :, None]
-            own.matching += (shares * match * (full - totals)).sum(dim=(0, 2)).cpu()
-            own.mismatching += (shares * (1 - match) * (full + totals)).sum(dim=(0, 2)).cpu()
-            own.matching_tokens = own.matching_tokens + self._matching
-            own.mismatching_tokens = own.mismatching_tokens + self._mismatching
+            given = batch.sample_weights
+            weights = 1 if given is None else given.double().T[:, :, None]
+            sums.matching += (weights * match * (full - totals)).sum(dim=(0, 2)).cpu()
+            sums.mismatching += (weights * (1 - match) * (full + totals)).sum(dim=(0, 2)).cpu()
+            sums.matching_tokens = sums.matching_tokens + self._matching
+            sums.mismatching_tokens = sums.mismatching_tokens + self._mismatching
         if self.varied:
             inverse = self._inverse.double()
-            if batch.shares is not None:
-                inverse *= batch.shares[: self.varied].double().T
-            own.intra[: self.varied] += inverse.sum(dim=0).cpu()
-            own.varying = own.varying + self._varying
+            if batch.sample_weights is not None:
+                inverse *= batch.sample_weights[: self.varied].double().T
+            sums.intra[: self.varied] += inverse.sum(dim=0).cpu()
+            sums.varying = sums.varying + self._varying
         if gradients is not None:
             for name, summed in gradients.items():
                 self.gradients[name] = summed.view_as(self.parameters[name])
@@ -336,12 +396,12 @@ class SpaceHead(TokenHead):
         logit_gradients = group.logit_gradients(logits)
         self._logit_gradients[:, rows] = logit_gradients
         # The mean over n tokens passes 1 / n of the gradient to each of them.
-        each = torch.bmm(logit_gradients / group.tokens, self.parameters["classifier.weight"])
-        each = each.transpose(0, 1)
+        gradients = torch.bmm(logit_gradients / group.tokens, self.parameters["classifier.weight"])
+        gradients = gradients.transpose(0, 1)
         if self._with_inter:
             shape = (examples, heads, self.objective.classes, self.latent)
-            each = each.reshape(shape) + self._inter_gradients[rows, :, :, None]
-        return each.reshape(examples, -1)
+            gradients = gradients.reshape(shape) + self._inter_gradients[rows, :, :, None]
+        return gradients.reshape(examples, -1)
 
 
 def _project(
@@ -352,8 +412,8 @@ def _project(
     fresh = partial(scratch.tensor, device=hidden.device, dtype=hidden.dtype)
     result = fresh("coordinates", (rows, columns))
     if columns < NARROW:
-        turned = fresh("turned", (columns, rows))
-        result.copy_(torch.mm(projection, hidden.T, out=turned).T)
+        transposed = fresh("transposed", (columns, rows))
+        result.copy_(torch.mm(projection, hidden.T, out=transposed).T)
     else:
         torch.mm(hidden, projection.T, out=result)
     return result if shift is None else result.add_(shift)
@@ -371,3 +431,95 @@ def _tanh(projected: torch.Tensor) -> torch.Tensor:
 def _add_product(gradient: torch.Tensor, backward: torch.Tensor, hidden: torch.Tensor) -> None:
     """Add backward.T @ hidden to `gradient`; `backward` is dloss/d(W x) (n, columns)."""
     gradient.addmm_(backward.T, hidden)
+
+
+class SpaceBlock(SpaceHead):
+    """K space blocks of additive heads in training, with the same L, on top of the logits of the
+    other blocks (`starts`), which for training examples are those of held-out examples.
+
+    Their concept coordinates are tanh(W_c z + b_c) of standardised hidden states
+    z = (x - mean) * scale: Adam moves all weights by steps of one size, which suits only dimensions
+    of one size. What is saved reads hidden states as they are (`folded`).
+    """
+
+    TABLES: ClassVar[tuple[str, ...]] = (MEAN, SCALE)
+
+    @classmethod
+    @override
+    def shapes(cls, config: Any, classes: int, width: int) -> Shapes:
+        return {
+            "concept_spaces": (classes, config.dimensions, width),
+            BIAS: (classes, config.dimensions),
+            "classifier.weight": (classes, classes * config.dimensions),
+            "classifier.bias": (classes,),
+            MEAN: (width,),
+            SCALE: (width,),
+        }
+
+    @classmethod
+    @override
+    def initial(cls, config: Any, classes: int, width: int) -> Parameters:
+        """As for any head, but without biases and with a classifier of 0: before training, the
+        logits are those of the other blocks. `MEAN` and `SCALE` are left to be filled in."""
+        return {
+            name: value if name == "concept_spaces" else torch.zeros_like(value)
+            for name, value in super().initial(config, classes, width).items()
+        }
+
+    @classmethod
+    @override
+    def filled(cls, parameters: Parameters, train: Examples) -> Parameters:
+        mean, scale = train.standardisation()
+        return {**parameters, MEAN: mean.cpu(), SCALE: scale.cpu()}
+
+    @classmethod
+    def folded(cls, parameters: Parameters) -> Parameters:
+        """The parameters of one trained block (no dimension K), so that its concept spaces read
+        hidden states that are not standardised."""
+        mean, scale = parameters[MEAN].double(), parameters[SCALE].double()
+        spaces = parameters["concept_spaces"].double() * scale
+        shift = parameters[BIAS].double() - spaces @ mean
+        return {
+            "concept_spaces": spaces.float(),
+            BIAS: shift.float(),
+            "classifier.weight": parameters["classifier.weight"],
+            "classifier.bias": parameters["classifier.bias"],
+        }
+
+    @property
+    @override
+    def projection(self) -> torch.Tensor:
+        return self._projection
+
+    @property
+    @override
+    def shift(self) -> torch.Tensor:
+        return self._shift
+
+    @override
+    def plan(
+        self, split: Split, rows: Array, batch: Batch, train: tuple[int, int] | None
+    ) -> Callable[[], None] | None:
+        if self.starts:
+            start = self.starts[split.name]
+            self.added = start[..., torch.from_numpy(rows).to(start.device), :]
+        return None
+
+    @override
+    def begin(self, batch: Batch) -> None:
+        """Fold the standardisation into the weights: that costs less than to standardise tokens."""
+        super().begin(batch)
+        spaces = self.parameters["concept_spaces"] * self.parameters[SCALE][:, None, None]
+        means = torch.einsum("kcld,kd->kcl", spaces, self.parameters[MEAN])
+        self._projection = spaces.flatten(0, 2)
+        self._shift = (self.parameters[BIAS] - means).flatten()
+
+    @override
+    def end(self, batch: Batch, gradients: Parameters | None) -> None:
+        super().end(batch, gradients)
+        if gradients is None:
+            return
+        # Through the folding: the projection is W * scale, the shift b - W * scale . mean.
+        mean, scale = (self.parameters[name][:, None, None] for name in (MEAN, SCALE))
+        spaces, shift = self.gradients["concept_spaces"], self.gradients[BIAS]
+        self.gradients["concept_spaces"] = (spaces - shift[..., None] * mean) * scale

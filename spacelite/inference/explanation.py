@@ -23,7 +23,7 @@ from spacelite.cache.rows import TokenRows
 from spacelite.cache.store import Cache
 from spacelite.data.splits import Source
 from spacelite.errors import SpaceliteError
-from spacelite.heads.examples import Tokens
+from spacelite.heads.base import Tokens
 from spacelite.inference.prediction import (
     Predictor,
     backbone_files,

@@ -203,7 +203,7 @@ def head_logits(run: Run, rows: TokenRows) -> Array:
     """The logits (N, C) of a run's head for texts in memory."""
     import torch
 
-    from spacelite.heads.batch import Objective
+    from spacelite.heads.base import Objective
     from spacelite.training import evaluation
 
     parameters = {name: torch.from_numpy(value) for name, value in run.parameters.items()}

@@ -14,7 +14,7 @@ from spacelite import tasks
 from spacelite.cache import texts
 from spacelite.cache.store import Cache
 from spacelite.errors import SpaceliteError
-from spacelite.heads.batch import Objective
+from spacelite.heads.base import Objective
 from spacelite.inference.prediction import reads_ids
 from spacelite.metrics.predictions import Predictions
 from spacelite.runs.record import TransferRecord

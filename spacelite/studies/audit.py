@@ -22,7 +22,7 @@ from spacelite.cache.store import Cache
 from spacelite.data.splits import Source
 from spacelite.errors import SpaceliteError
 from spacelite.heads import HeadConfig
-from spacelite.heads.examples import Parameters, Tokens
+from spacelite.heads.base import Parameters, Tokens
 from spacelite.progress import OnProgress
 from spacelite.studies.folds import folds as divided
 from spacelite.tasks import SINGLE_LABEL

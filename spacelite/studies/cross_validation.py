@@ -281,7 +281,7 @@ def _scores(cache: Cache, logits: Array, labels: Array) -> dict[str, float | Non
     """The metrics of logits (n, C) of n examples."""
     import torch
 
-    from spacelite.heads.batch import Objective
+    from spacelite.heads.base import Objective
     from spacelite.training.evaluation import scores_of
 
     objective = Objective(task_of(labels), len(cache.label_names))

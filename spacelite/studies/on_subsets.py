@@ -14,7 +14,7 @@ import numpy.typing as npt
 from spacelite.cache.rows import TokenRows
 from spacelite.cache.store import Cache
 from spacelite.heads import HeadConfig
-from spacelite.heads.batch import Objective
+from spacelite.heads.base import Objective
 from spacelite.studies import subsets
 from spacelite.tasks import task_of
 from spacelite.training import TrainingConfig, engine, loop

@@ -23,9 +23,9 @@ from spacelite.cache.rows import TokenRows
 from spacelite.cache.split import CachedSplit, spans
 from spacelite.cache.store import Cache
 from spacelite.errors import SpaceliteError
-from spacelite.heads.batch import Scratch
+from spacelite.heads.base import Scratch
 from spacelite.heads.config import HeadConfig
-from spacelite.heads.ids import gathered
+from spacelite.heads.ngrams import gathered
 from spacelite.heads.pooling import POOLINGS
 from spacelite.training import machine
 from spacelite.training.stream import ArrayData, Stream, take
@@ -72,7 +72,6 @@ class TokenSplit:
         self._starts = split.offsets[:-1]  # each example's first row in the file
         self._features: dict[str, torch.Tensor] = {}
         self._token_ids: Array | None = None
-        self._start_logits: dict[HeadConfig, torch.Tensor] = {}
         self.bytes = split.tokens * split.stored.row_bytes(split.width)
         self.resident = self.bytes <= budget
         if self.resident:
@@ -165,16 +164,6 @@ class TokenSplit:
         deviation = (squares / seen).sqrt()
         scale = torch.where(varies(mean, deviation), 1 / deviation, 0)
         return mean.float(), scale.float()
-
-    def add_start(self, start: HeadConfig, logits: torch.Tensor) -> None:
-        """Keep the logits (N, C) of a fitted head, on top of which others are trained."""
-        self._start_logits[start] = logits.to(self.device)
-
-    def start_logits(self, start: HeadConfig | None, examples: Array) -> torch.Tensor | None:
-        """The logits (B, C) that `add_start` was given, of some examples."""
-        if start is None:
-            return None
-        return self._start_logits[start][torch.from_numpy(examples).to(self.device)]
 
     def _pool(self, name: str) -> torch.Tensor:
         pooling = POOLINGS[name]

@@ -20,9 +20,8 @@ import numpy.typing as npt
 import torch
 
 from spacelite.errors import SpaceliteError
-from spacelite.heads import AdditiveHead, Head, IdHead, PooledHead, SpaceBlock, TokenHead
-from spacelite.heads.batch import Batch, Objective, Scratch
-from spacelite.heads.examples import Parameters
+from spacelite.heads import Head, TokenHead
+from spacelite.heads.base import Batch, Objective, Parameters, Scratch
 from spacelite.training import machine
 from spacelite.training.batches import TokenSplit
 
@@ -103,21 +102,10 @@ def run_batch(
     """
     tasks: list[Callable[[], list[Parameters] | None]] = []
     batches = [_seen(batch, head, rows) if train is not None else batch for head in heads]
-    for head, own in zip(heads, batches, strict=True):
-        if isinstance(head, PooledHead):
-            tasks.append(partial(head.run_batch, _vectors(split, head.pooling, rows), own, train))
-        elif isinstance(head, IdHead):
-            tasks.append(partial(head.run_batch, *split.token_ids(rows), own))
-        elif isinstance(head, AdditiveHead):
-            vectors = [_vectors(split, name, rows) for name in head.poolings]
-            ids, offsets = split.token_ids(rows) if head.reads_ngrams else _no_ids(len(rows))
-            tasks.append(partial(head.run_batch, ids, offsets, vectors))
-        elif isinstance(head, SpaceBlock):
-            head.added = (
-                split.start_logits(head.configs[0].start, rows)
-                if head.starts is None
-                else head.starts[:, torch.from_numpy(rows).to(head.starts.device)]
-            )
+    for head, seen in zip(heads, batches, strict=True):
+        task = head.plan(split, rows, seen, train)
+        if task is not None:
+            tasks.append(task)
     of_tokens = [
         (part, own)
         for head, own in zip(heads, batches, strict=True)
@@ -139,28 +127,16 @@ def run_batch(
     for number, (head, own) in enumerate(of_tokens):
         parts = [gradients[number] for gradients in of_threads]
         head.end(own, _added(parts) if parts else None)
-    for whole in heads:
-        if isinstance(whole, AdditiveHead):
-            whole.finish(batch)
+    for head in heads:
+        head.finish(batch)
 
 
 def _seen(batch: Batch, head: Head, rows: Array) -> Batch:
     """A batch of training examples as a stack sees it."""
-    if head.shares is None:
+    if head.sample_weights is None:
         return batch
-    shares = head.shares[:, torch.from_numpy(rows).to(head.shares.device)]
-    return batch.shared_out(shares, head.class_weights)
-
-
-def _no_ids(texts: int) -> tuple[Array, Array]:
-    """The token ids of texts whose ids are not read."""
-    return np.zeros(0, np.int64), np.zeros(texts + 1, np.int64)
-
-
-def _vectors(split: TokenSplit, pooling: str, rows: Array) -> torch.Tensor:
-    """One vector per example of `rows`, (B, p), as float32 where they are stored as float16."""
-    vectors = split.features(pooling)[torch.from_numpy(rows).to(split.device)]
-    return vectors.float() if vectors.dtype == torch.float16 else vectors
+    weights = head.sample_weights[:, torch.from_numpy(rows).to(head.sample_weights.device)]
+    return batch.weighted(weights, head.class_weights)
 
 
 def _run_groups(

@@ -13,9 +13,7 @@ import torch
 from spacelite import heads
 from spacelite.cache.rows import TokenRows
 from spacelite.heads import Head, HeadConfig
-from spacelite.heads.base import Totals
-from spacelite.heads.batch import Objective
-from spacelite.heads.examples import Parameters
+from spacelite.heads.base import Objective, Parameters, Totals
 from spacelite.metrics.scores import Scores, scores
 from spacelite.tasks import Task
 from spacelite.training import engine

@@ -18,8 +18,7 @@ import torch
 from spacelite import heads
 from spacelite.errors import SpaceliteError
 from spacelite.heads import HeadConfig
-from spacelite.heads.batch import Objective
-from spacelite.heads.examples import Examples, Fitted
+from spacelite.heads.base import Examples, Fitted, Objective
 from spacelite.metrics.scores import Scores
 from spacelite.training import engine
 from spacelite.training.batches import TokenSplit
@@ -121,6 +120,7 @@ class Fits:
         self._fitted: dict[HeadConfig, Fitted] = {}
         self.seconds: dict[HeadConfig, float] = {}
         self.starts: dict[HeadConfig, dict[str, Scores]] = {}
+        self.start_logits: dict[HeadConfig, dict[str, torch.Tensor]] = {}
 
     @property
     def total_seconds(self) -> float:
@@ -157,11 +157,11 @@ class Fits:
             held = self._part.held(fitted, logits[0])
         if held is None:
             raise ValueError(f"{config.name} is no start of another head")
-        train.add_start(config, held)
+        self.start_logits[config] = {train.name: held.to(train.device)}
         self.starts[config] = {
             "train": scores_of(held, train.labels.cpu(), self._objective, counts=True)
         }
         if (validation := self._splits.get("validation")) is not None:
             evaluated = evaluate(validation, stacks, self._objective, workers)[config]
-            validation.add_start(config, evaluated.logits)
+            self.start_logits[config][validation.name] = evaluated.logits.to(validation.device)
             self.starts[config]["validation"] = evaluated.scores

@@ -17,8 +17,7 @@ from spacelite import heads, settings
 from spacelite.cache.store import Cache
 from spacelite.errors import SpaceliteError
 from spacelite.heads import Head, HeadConfig
-from spacelite.heads.batch import Objective
-from spacelite.heads.examples import Parameters
+from spacelite.heads.base import Objective, Parameters
 from spacelite.tasks import task_of
 from spacelite.training import checkpoints, engine, memory, thresholds
 from spacelite.training.assembly import assembled
@@ -294,7 +293,10 @@ class _Training:
         if self.weights is not None:
             own = torch.from_numpy(self.weights).float().to(self.device)
             for stack in self.stacks:
-                stack.shares = own.expand(len(stack.configs), -1)
+                stack.sample_weights = own.expand(len(stack.configs), -1)
+        for stack in self.stacks:
+            if stack.configs[0].start is not None:
+                stack.starts = self.fits.start_logits[stack.configs[0].start]
         if moments is None:
             return
         for stack, optimizer in zip(self.stacks, self.optimizers, strict=True):

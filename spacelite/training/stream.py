@@ -15,7 +15,7 @@ from spacelite.cache.dtypes import StoredType
 from spacelite.cache.rows import TokenRows
 from spacelite.cache.split import CachedSplit
 from spacelite.errors import SpaceliteError
-from spacelite.heads.batch import Scratch
+from spacelite.heads.base import Scratch
 
 # Bytes of one window of a streamed split; the windows that a batch's examples are in are held,
 # usually one or two. Fixed, because the order of the examples depends on it and must not depend on

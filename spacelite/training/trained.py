@@ -12,7 +12,7 @@ import torch
 
 from spacelite.errors import SpaceliteError
 from spacelite.heads import HeadConfig
-from spacelite.heads.examples import Parameters
+from spacelite.heads.base import Parameters
 from spacelite.metrics.scores import METRICS, Scores
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 
 from spacelite.heads import Head
-from spacelite.heads.batch import Objective
+from spacelite.heads.base import Objective
 from spacelite.training import engine
 from spacelite.training.batches import TokenSplit
 from spacelite.training.config import TrainingConfig
@@ -79,7 +79,8 @@ def updates(
 
 def _idle(stack: Head, examples: Array) -> torch.Tensor | None:
     """Which heads of a stack give all these examples a weight of 0, (K,) bool; None if none."""
-    if stack.shares is None:
+    weights = stack.sample_weights
+    if weights is None:
         return None
-    idle = ~(stack.shares[:, torch.from_numpy(examples).to(stack.shares.device)] > 0).any(dim=1)
+    idle = ~(weights[:, torch.from_numpy(examples).to(weights.device)] > 0).any(dim=1)
     return idle if idle.any() else None

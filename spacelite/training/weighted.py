@@ -17,9 +17,8 @@ import torch
 
 from spacelite import heads, settings
 from spacelite.errors import SpaceliteError
-from spacelite.heads import Head, HeadConfig, SpaceBlock
-from spacelite.heads.batch import Objective
-from spacelite.heads.examples import Fitted, Parameters
+from spacelite.heads import Head, HeadConfig
+from spacelite.heads.base import Fitted, Objective, Parameters
 from spacelite.tasks import task_of
 from spacelite.training import engine, memory
 from spacelite.training.batches import (
@@ -240,17 +239,17 @@ class _Pass:
                 self.objective,
                 self.device,
             )
-            weights = [self.members[member].weights for member, _ in own]
-            head.shares = torch.from_numpy(np.stack(weights).astype(np.float32)).to(self.device)
+            weights = np.stack([self.members[member].weights for member, _ in own])
+            head.sample_weights = torch.from_numpy(weights.astype(np.float32)).to(self.device)
             if self.training.class_weights == "balanced":
                 task, labels = self.objective.task, self.split.labels
                 classes = self.objective.classes
                 head.class_weights = torch.stack(
-                    [task.balanced_weights(labels, classes, one) for one in head.shares]
+                    [task.balanced_weights(labels, classes, one) for one in head.sample_weights]
                 )
-            if isinstance(head, SpaceBlock) and own[0][1].start is not None:
+            if own[0][1].start is not None:
                 starts = [self._start(member, config.start)[1] for member, config in own]
-                head.starts = torch.stack(starts).to(self.device)
+                head.starts = {self.split.name: torch.stack(starts).to(self.device)}
             yield numbers, head
 
     def _initial(self, member: int, config: HeadConfig) -> Parameters:

@@ -98,7 +98,7 @@ class Stopwatch:
 
 
 def watched():
-    from spacelite.heads import batch, space
+    from spacelite.heads import base, space
     from spacelite.training import batches, optimizer
 
     watch = Stopwatch()
@@ -112,7 +112,7 @@ def watched():
         (space, "_add_product", "gradient"),
         (optimizer.Adam, "update", "optimiser"),
         (space.SpaceHead, "end", "sums"),
-        (batch.Objective, "batch", "batches"),
+        (base.Objective, "batch", "batches"),
         (batches.TokenSplit, "groups", "batches"),
     ):
         watch.watch(owner, name, part)

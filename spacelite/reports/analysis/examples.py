@@ -18,7 +18,7 @@ from spacelite.cache import store
 from spacelite.cache.split import CachedSplit, spans
 from spacelite.data.splits import Source
 from spacelite.errors import SpaceliteError
-from spacelite.heads.examples import Tokens
+from spacelite.heads.base import Tokens
 from spacelite.inference.explanation import Shares, cached_example, explain, has_shares
 from spacelite.inference.prediction import backbone_files
 from spacelite.metrics.predictions import Predictions
