@@ -43,7 +43,6 @@ def audit(
     """Find labels of the train split that are probably wrong."""
     from spacelite import api
     from spacelite.data import writers
-    from spacelite.reports.document.audit import audit_summary, groups_table
 
     if out is not None:
         writers.check_place(out)  # before the work
@@ -61,8 +60,8 @@ def audit(
     for number, one in enumerate(found.findings[:top], 1):
         _print(number, one)
     if found.result.pairs:
-        tables.show(groups_table(found.result), ruled=False)
-    for sentence in audit_summary(found.result):
+        tables.show(found.result.groups_table(), ruled=False)
+    for sentence in found.result.sentences:
         console.out().print(sentence, markup=False)
     if out is not None:
         console.out().print(f"all written to {out}", soft_wrap=True, markup=False)

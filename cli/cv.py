@@ -121,7 +121,6 @@ def cv(
     from spacelite import api
     from spacelite.data import writers
     from spacelite.heads.grid import seed_list
-    from spacelite.reports.document.cross_validation import summary
 
     grid: dict[str, Any] = {
         "head": comma_list("--head", head, str),
@@ -170,7 +169,7 @@ def cv(
         console.print_json(found.as_json())
         return
     tables.show(found.table())
-    for sentence in summary(found.result):
+    for sentence in found.result.sentences:
         console.out().print(sentence, markup=False)
     if out is not None:
         console.out().print(f"predictions written to {out}", soft_wrap=True, markup=False)

@@ -7,7 +7,6 @@ import pytest
 from conftest import texts
 
 import spacelite
-from spacelite.reports.document import audit, cross_validation
 from spacelite.studies import answers
 from spacelite.studies.audit import Audit
 from spacelite.studies.cross_validation import CrossValidation
@@ -33,15 +32,15 @@ def test_answers_come_back_as_they_were(asked):
     read = answers.of_cache(folder, record.cache, record.cache_key)
     kept = {one.kind: one.content for one in read}
     again = CrossValidation.from_json(kept["cv"])
-    assert cross_validation.table(again) == cross_validation.table(found.result)
-    assert cross_validation.summary(again) == cross_validation.summary(found.result)
+    assert again.table() == found.result.table()
+    assert again.sentences == found.result.sentences
     for name, system in found.result.named.items():
         for metric, values in system.figures.items():
             np.testing.assert_array_equal(again.named[name].figures[metric], values)
     again = Audit.from_json(kept["audit"])
-    assert audit.findings_table(again, 10) == audit.findings_table(audited.result, 10)
-    assert audit.groups_table(again) == audit.groups_table(audited.result)
-    assert audit.audit_summary(again) == audit.audit_summary(audited.result)
+    assert again.findings_table(10) == audited.result.findings_table(10)
+    assert again.groups_table() == audited.result.groups_table()
+    assert again.sentences == audited.result.sentences
 
 
 @pytest.mark.parametrize("form", ["text", "markdown", "latex"])

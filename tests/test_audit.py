@@ -15,7 +15,7 @@ from spacelite import heads
 from spacelite.cache import Cache
 from spacelite.heads.base import Tokens
 from spacelite.studies.audit import audit_labels, conflicts, suspects
-from spacelite.studies.folds import folds
+from spacelite.studies.cross_validation import divide
 from spacelite.training.weighted import fit_on
 
 GOOD, BAD = ("great", "loved", "fine", "well"), ("dull", "hated", "slow", "awful")
@@ -123,7 +123,7 @@ def test_words_and_probabilities_are_those_of_the_head_that_did_not_see_it(flipp
     with Cache(cache.path) as opened:
         found = audit_labels(opened, config, folds=4, seed=5, backbone=cache.backbone)
         split = opened.splits["train"]
-        fold = folds(split.labels, opened.label_names, count=4, seed=5)[0]
+        fold = divide(split.labels, opened.task, opened.label_names, count=4, seed=5)[0]
         for one in found.findings[:3]:
             seen = (fold != fold[one.index]).astype(float)
             (fit,) = fit_on(opened, config, [seen])

@@ -19,8 +19,8 @@ import spacelite
 from spacelite import heads
 from spacelite.cache import Cache, embed
 from spacelite.metrics.significance import resampled
-from spacelite.studies import cross_validate
-from spacelite.studies.folds import folds
+from spacelite.studies.cross_validation import cross_validate, divide
+from spacelite.tasks import MULTI_LABEL
 from spacelite.training import TrainingConfig
 from spacelite.training.weighted import Member, train_weighted
 
@@ -49,9 +49,11 @@ def found(cache):
 
 def test_folds_are_those_of_scikit_learn(cache):
     labels = cache.splits["train"].labels
-    own = folds(labels, cache.label_names, count=5, repeats=3, seed=7)
+    own = divide(labels, cache.task, cache.label_names, count=5, repeats=3, seed=7)
     groups = np.random.default_rng(0).integers(0, 30, len(labels))
-    grouped = folds(labels, cache.label_names, count=5, repeats=3, seed=7, groups=groups)
+    grouped = divide(
+        labels, cache.task, cache.label_names, count=5, repeats=3, seed=7, groups=groups
+    )
     for repeat in range(3):
         options = {"n_splits": 5, "shuffle": True, "random_state": 7 + repeat}
         for number, (_, held) in enumerate(StratifiedKFold(**options).split(labels, labels)):
@@ -61,7 +63,8 @@ def test_folds_are_those_of_scikit_learn(cache):
             assert np.array_equal(np.flatnonzero(grouped[repeat] == number), held)
         for group in np.unique(groups):
             assert len(np.unique(grouped[repeat][groups == group])) == 1
-    several = folds(np.random.default_rng(1).integers(0, 2, (40, 3)), ["a", "b", "c"], count=4)
+    labels = np.random.default_rng(1).integers(0, 2, (40, 3))
+    several = divide(labels, MULTI_LABEL, ["a", "b", "c"], count=4)
     assert np.bincount(several[0]).tolist() == [10] * 4
 
 

@@ -20,10 +20,15 @@ from spacelite.api import EmbeddedDataset
 from spacelite.cache import Cache
 from spacelite.heads import additive
 from spacelite.metrics.scores import METRICS
-from spacelite.reports.document import learning_curve as document
-from spacelite.studies import subsets
-from spacelite.studies.learning_curves import Curve, System, of_validation
-from spacelite.tasks import SINGLE_LABEL
+from spacelite.studies.learning_curve import (
+    Curve,
+    HeadCurve,
+    apportioned,
+    default_sizes,
+    nested,
+    validation_covariance,
+)
+from spacelite.tasks import MULTI_LABEL, SINGLE_LABEL
 from spacelite.training import TrainingConfig, loop
 from spacelite.training.stream import ArrayData
 
@@ -51,7 +56,7 @@ def test_subsets_are_stratified_and_nested(seed):
     random = np.random.default_rng(seed)
     labels = random.choice(4, 500, p=[0.6, 0.3, 0.08, 0.02])
     counts = np.bincount(labels)
-    drawn = subsets.nested(labels, [4, 10, 50, 300], seed)
+    drawn = nested(labels, SINGLE_LABEL, [4, 10, 50, 300], seed)
     for smaller, larger in itertools.pairwise(drawn):
         assert set(smaller) <= set(larger)
     for size, rows in zip([4, 10, 50, 300], drawn, strict=True):
@@ -60,7 +65,7 @@ def test_subsets_are_stratified_and_nested(seed):
         assert (own >= 1).all()
         if size >= 50:  # each label's share, as far as whole numbers allow
             assert (np.abs(own - size * counts / 500) < 1.01).all()
-    other = subsets.nested(labels, [50], seed + 1)[0]
+    other = nested(labels, SINGLE_LABEL, [50], seed + 1)[0]
     assert set(other) != set(drawn[2])
 
 
@@ -68,7 +73,7 @@ def test_shares_by_largest_remainders():
     """Against the definition: floors, then one more where most is left over."""
     counts = np.array([61, 27, 12])
     for size in range(3, 101):
-        found = subsets.apportioned(counts, size, np.zeros(3, int))
+        found = apportioned(counts, size, np.zeros(3, int))
         quotas = size * counts / 100
         expected = np.floor(quotas).astype(int)
         for index in np.argsort(-(quotas - expected), kind="stable")[: size - expected.sum()]:
@@ -79,13 +84,13 @@ def test_shares_by_largest_remainders():
 
 def test_several_labels_are_stratified_by_the_rarest():
     labels = np.array([[1, 1, 0], [0, 1, 0], [0, 1, 1], [0, 0, 0], [0, 1, 1], [0, 1, 0]])
-    assert subsets.rarest(labels).tolist() == [0, 1, 2, 3, 2, 1]
+    assert MULTI_LABEL.fine_strata(labels).tolist() == [0, 1, 2, 3, 2, 1]
 
 
 def test_default_sizes():
-    assert subsets.default_sizes(15_383, 3) == [16, 64, 256, 1024, 4096, 15_383]
-    assert subsets.default_sizes(1024, 100) == [256, 1024]
-    assert subsets.default_sizes(10, 2) == [10]
+    assert default_sizes(15_383, 3) == [16, 64, 256, 1024, 4096, 15_383]
+    assert default_sizes(1024, 100) == [256, 1024]
+    assert default_sizes(10, 2) == [10]
 
 
 @pytest.mark.parametrize(
@@ -123,7 +128,7 @@ def test_figures_are_those_of_training_on_as_many_examples(found, dataset):
         train, validation = cache.splits["train"], cache.splits["validation"]
         names = list(found.result.named)
         for number, size in enumerate(found.sizes[:-1]):
-            rows = subsets.nested(train.labels, found.sizes[:-1], seed=1)[number]
+            rows = nested(train.labels, SINGLE_LABEL, found.sizes[:-1], seed=1)[number]
             data = ArrayData(
                 {"train": in_memory(train, rows), "test": in_memory(validation)}, ["0", "1"]
             )
@@ -198,7 +203,7 @@ def test_the_covariance_of_accuracies_over_validation():
     for head in range(2):
         predicted = np.where(right[head], labels, 1 - labels)
         logits[head, 0, np.arange(2000), predicted] = 1
-    found = of_validation("accuracy", labels, logits)
+    found = validation_covariance("accuracy", SINGLE_LABEL, labels, logits)
     np.testing.assert_allclose(found, np.cov(right) / 2000, rtol=0.5)
     assert found[0, 1] > 0
 
@@ -207,7 +212,7 @@ def curve(means, spread=0.0, seeds=5, covariance=1e-6, sizes=(16, 64, 256, 1024,
     random = np.random.default_rng(0)
     values = np.array(means)[:, None] + spread * random.normal(size=(len(means), seeds))
     figures = dict.fromkeys(METRICS, values)
-    system = System(
+    system = HeadCurve(
         heads.config("space"), figures, np.eye(len(means)) * covariance, np.full(len(means), seeds)
     )
     return Curve(list(sizes), list(range(seeds)), 10**6, 2000, "accuracy", [system], 1.0)
@@ -230,7 +235,7 @@ SHAPE = (16, 64, 256, 1024, 4096)
     ],
 )
 def test_what_is_said(means, spread, said):
-    sentences = document.summary(curve(means, spread))
+    sentences = curve(means, spread).sentences
     assert re.search(said, sentences[1]), sentences
     assert sentences[0].startswith("Accuracy on 2,000 validation examples")
 
@@ -241,18 +246,18 @@ def test_what_is_said_of_a_true_gain():
     expected = float(power([8192])[0] - power([4096])[0])
     assert of.gain.value == pytest.approx(expected, abs=2e-4)
     assert of.gain.interval[0] <= expected <= of.gain.interval[1]
-    assert "8,192 in place of 4,096" in document.summary(curve(power(SHAPE), 1e-5))[1]
+    assert "8,192 in place of 4,096" in curve(power(SHAPE), 1e-5).sentences[1]
 
 
 def test_too_few_sizes_or_seeds():
     short = curve(power([16, 64, 256]), sizes=(16, 64, 256))
-    assert "is not extrapolated: that takes figures at 4 sizes" in document.summary(short)[1]
+    assert "is not extrapolated: that takes figures at 4 sizes" in short.sentences[1]
     alone = curve(power(SHAPE), seeds=1)
-    assert "no telling how sure this is" in document.summary(alone)[1]
+    assert "no telling how sure this is" in alone.sentences[1]
 
 
 def test_a_curve_that_falls_is_said_to_fall():
-    sentences = document.summary(curve([0.6, 0.7, 0.75, 0.79, 0.70], 0.002))
+    sentences = curve([0.6, 0.7, 0.75, 0.79, 0.70], 0.002).sentences
     assert any("got worse by" in one or "cost it" in one for one in sentences)
 
 
@@ -279,8 +284,8 @@ def test_printed_saved_and_drawn(found, tmp_path):
 
 def test_the_answer_comes_back_and_is_in_the_report(found, dataset):
     again = Curve.from_json(json.loads(json.dumps(found.result.as_json())))
-    assert document.table(again) == document.table(found.result)
-    assert document.summary(again) == document.summary(found.result)
+    assert again.table() == found.result.table()
+    assert again.sentences == found.result.sentences
     run = spacelite.train(
         dataset, head="linear", epochs=1, baselines=False, cache_dir=dataset.cache_dir, **QUIET
     )

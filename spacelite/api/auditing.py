@@ -14,15 +14,10 @@ from spacelite.data.writers import csv_lines
 from spacelite.document import Bullets
 from spacelite.errors import SpaceliteError
 from spacelite.progress import Progress, reporting
-from spacelite.reports.document.audit import audit_summary, findings_table, groups_table
 from spacelite.reports.render import fragment, plain
 
 if TYPE_CHECKING:
-    from spacelite.studies import Audit
-    from spacelite.studies.audit import Finding
-
-SHOWN = 20  # findings in the printed form
-COLUMNS = ("index", "file", "row", "label", "suggested", "probability", "own", "words", "text")
+    from spacelite.studies.audit import Audit, Finding
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -43,16 +38,8 @@ class LabelAudit:
     @checked(path=FILE)
     def save(self, path: str | Path) -> None:
         """Write all findings to a csv file. Raises SpaceliteError if it cannot be written."""
-        rows = [
-            [
-                one.index, one.source and one.source.file, one.source and one.source.row,
-                one.label, one.suggested, f"{one.probability:.6f}", f"{one.own:.6f}",
-                " ".join(one.words), one.text,
-            ]
-            for one in self.findings
-        ]  # fmt: skip
         try:
-            files.write_bytes(Path(path), csv_lines([COLUMNS, *rows]).encode())
+            files.write_bytes(Path(path), csv_lines(self.result.csv_rows()).encode())
         except OSError as error:
             raise SpaceliteError(f"{path} cannot be written: {error.strerror}") from error
 
@@ -61,20 +48,20 @@ class LabelAudit:
         return self.result.as_json()
 
     def __str__(self) -> str:
-        tables = [plain.table(findings_table(self.result, SHOWN))]
+        tables = [plain.table(self.result.findings_table())]
         if self.result.pairs:
-            tables.append(plain.table(groups_table(self.result)))
-        return "\n\n".join([*tables, "\n".join(audit_summary(self.result))])
+            tables.append(plain.table(self.result.groups_table()))
+        return "\n\n".join([*tables, "\n".join(self.result.sentences)])
 
     def __repr__(self) -> str:
         found = self.result
         return f"<audit: {len(found.findings):,} of {found.examples:,} labels are suspected>"
 
     def _repr_html_(self) -> str:
-        tables = [findings_table(self.result, SHOWN)]
+        tables = [self.result.findings_table()]
         if self.result.pairs:
-            tables.append(groups_table(self.result))
-        return fragment.render([*tables, Bullets(audit_summary(self.result))])
+            tables.append(self.result.groups_table())
+        return fragment.render([*tables, Bullets(self.result.sentences)])
 
 
 @checked(cache=CACHE, head=NAME)
@@ -113,7 +100,8 @@ def audit(
             a label for so many folds.
     """
     from spacelite.backbones import resolve_device
-    from spacelite.studies import answers, audit_labels
+    from spacelite.studies import answers
+    from spacelite.studies.audit import audit_labels
 
     configs = {
         "additive": heads.config("additive", blocks="mean+ngrams"),

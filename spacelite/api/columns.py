@@ -16,6 +16,7 @@ from spacelite.data.rereading import column_of_rows
 from spacelite.data.sources import SUFFIXES
 from spacelite.data.splits import Source
 from spacelite.errors import SpaceliteError
+from spacelite.tasks import Task
 
 Array = npt.NDArray[Any]
 
@@ -88,14 +89,14 @@ def weights(cache: Cache, given: Sequence[Any] | str | None) -> Weights | None:
     for number, value in enumerate(raw):
         where = f"weight {number + 1:,}" if wheres is None else f"{wheres[number]}"
         values[number] = _number(value, f"{about}: {where}")
-    require_labels(cache.splits["train"].labels, values)
+    require_labels(cache.task, cache.splits["train"].labels, values)
     return Weights(values, f"{name} ({files.checksum(values.astype('<f8').tobytes())})")
 
 
-def require_labels(labels: Array, values: Array) -> None:
+def require_labels(task: Task, labels: Array, values: Array) -> None:
     """Raise SpaceliteError unless the examples with a weight above 0 have more than one label."""
     left = labels[values > 0]
-    if len(left) and (labels.ndim > 1 or len(np.unique(left)) > 1):
+    if task.learnable(left):
         return
     which = "all are 0" if not len(left) else "all examples of more than 0 have the same label"
     raise SpaceliteError(

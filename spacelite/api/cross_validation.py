@@ -16,18 +16,16 @@ from spacelite.api.arguments import FILE, GROUPS, NAME, NAMES, WEIGHTS, checked
 from spacelite.api.embedding import CACHE_DIR, find_cache
 from spacelite.api.presets import preset as preset_settings
 from spacelite.api.results import CACHE, EmbeddedDataset
-from spacelite.cache import texts
 from spacelite.data.writers import csv_lines
 from spacelite.document import Bullets
 from spacelite.errors import SpaceliteError
 from spacelite.metrics.scores import METRICS
 from spacelite.progress import Progress, reporting
-from spacelite.reports.document.cross_validation import summary, table
 from spacelite.reports.render import fragment, plain
 
 if TYPE_CHECKING:
     from spacelite.document import Table
-    from spacelite.studies import CrossValidation
+    from spacelite.studies.cross_validation import CrossValidation
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +59,7 @@ class CrossValidated:
 
     def table(self) -> Table:
         """The table as it is printed."""
-        return table(self.result)
+        return self.result.table()
 
     @checked(path=FILE)
     def save(self, path: str | Path) -> None:
@@ -75,27 +73,9 @@ class CrossValidated:
             SpaceliteError: The file cannot be written, or the cache is gone.
         """
         with self.cache.open() as cache:
-            task, names = cache.task, cache.label_names
-            origin = texts.files_and_rows(cache, "train")
-        (label,) = task.as_json([])
-        columns: dict[str, Sequence[Any]] = {"index": range(len(self.result.labels))}
-        for name, own in zip(("file", "row"), origin, strict=True):
-            columns[name] = [""] * len(self.result.labels) if own is None else own.tolist()
-        columns[label] = [task.label_names(one, names) for one in self.result.labels]
-        for repeat, fold in enumerate(self.result.fold):
-            said = f" (repeat {repeat + 1})" if self.result.repeats > 1 else ""
-            columns[f"fold{said}"] = fold.tolist()
-            for head, system in self.result.named.items():
-                chances = task.probabilities(system.logits[repeat])
-                predicted = task.decide_from_probabilities(chances)
-                columns[f"{head}{said} predicted"] = [
-                    task.label_names(one, names) for one in predicted
-                ]
-                for name, values in zip(names, chances.T.tolist(), strict=True):
-                    columns[f"{head}{said} probability_{name}"] = [f"{each:.6f}" for each in values]
-        lines = [list(columns), *zip(*columns.values(), strict=True)]
+            rows = self.result.csv_rows(cache)
         try:
-            files.write_bytes(Path(path), csv_lines(lines).encode())
+            files.write_bytes(Path(path), csv_lines(rows).encode())
         except OSError as error:
             raise SpaceliteError(f"{path} cannot be written: {error.strerror}") from error
 
@@ -104,7 +84,7 @@ class CrossValidated:
         return {"cache": self.cache.name, **self.result.as_json()}
 
     def __str__(self) -> str:
-        return "\n".join([plain.table(self.table()), *summary(self.result)])
+        return "\n".join([plain.table(self.table()), *self.result.sentences])
 
     def __repr__(self) -> str:
         found = self.result
@@ -112,7 +92,7 @@ class CrossValidated:
         return f"<cross-validation of {len(found.systems)} systems on {found.folds} folds{times}>"
 
     def _repr_html_(self) -> str:
-        return fragment.render([self.table(), Bullets(summary(self.result))])
+        return fragment.render([self.table(), Bullets(self.result.sentences)])
 
 
 @checked(cache=CACHE, preset=NAME, head=NAMES, groups=GROUPS, sample_weight=WEIGHTS)
@@ -201,7 +181,7 @@ def cross_validate(
     from spacelite.backbones import resolve_device
     from spacelite.heads.grid import listed
     from spacelite.studies import answers
-    from spacelite.studies import cross_validate as cross_validated
+    from spacelite.studies.cross_validation import cross_validate as cross_validated
 
     given: dict[str, Any] = {
         "head": head, "latent": latent, "learning_rate": learning_rate,

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import numpy.typing as npt
 
 from spacelite import files
@@ -22,13 +21,12 @@ from spacelite.document import Bullets
 from spacelite.errors import SpaceliteError
 from spacelite.metrics.scores import METRICS
 from spacelite.progress import Progress, reporting
-from spacelite.reports.document.learning_curve import chart, summary, table
 from spacelite.reports.render import characters, charts, fragment, plain
 
 if TYPE_CHECKING:
     from spacelite.cache import Cache
     from spacelite.document import Chart, Table
-    from spacelite.studies import Curve
+    from spacelite.studies.learning_curve import Curve
 
 log = logging.getLogger(__name__)
 
@@ -72,27 +70,21 @@ class LearningCurve:
     @property
     def sentences(self) -> list[str]:
         """What was measured, and what more labels would be worth."""
-        return summary(self.result)
+        return self.result.sentences
 
     def table(self) -> Table:
         """The table as it is printed."""
-        return table(self.result)
+        return self.result.table()
 
     def chart(self) -> Chart:
         """What is drawn."""
-        return chart(self.result)
+        return self.result.chart()
 
     @checked(path=FILE)
     def save(self, path: str | Path) -> None:
         """Write all figures to a csv file, a row for each system, size and seed. Raises
         SpaceliteError if it cannot be written."""
-        rows = [
-            [name, size, seed, *(_number(system.figures[key][i, j]) for key in METRICS)]
-            for name, system in self.result.named.items()
-            for i, size in enumerate(self.result.sizes)
-            for j, seed in enumerate(self.result.seeds)
-        ]
-        lines = csv_lines([("system", "size", "seed", *METRICS), *rows])
+        lines = csv_lines(self.result.csv_rows())
         try:
             files.write_bytes(Path(path), lines.encode())
         except OSError as error:
@@ -125,10 +117,6 @@ class LearningCurve:
         drawn = plots.learning_curve(self.chart(), "svg").decode()
         shown = fragment.render([self.table(), Bullets(self.sentences)])
         return f"{drawn[drawn.index('<svg') :]}{shown}"
-
-
-def _number(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
 
 
 @checked(cache=CACHE, head=NAMES, preset=NAME, metric=NAME)
@@ -208,9 +196,8 @@ def learning_curve(
     from spacelite.backbones import resolve_device
     from spacelite.heads.grid import listed, seed_list
     from spacelite.studies import answers
-    from spacelite.studies import learning_curve as measured
-    from spacelite.studies.learning_curves import require_metric
-    from spacelite.studies.subsets import checked_sizes, default_sizes
+    from spacelite.studies.learning_curve import learning_curve as measured
+    from spacelite.studies.learning_curve import require_metric, sizes_of
     from spacelite.training import TrainingConfig
 
     own = {
@@ -234,12 +221,7 @@ def learning_curve(
         opened.require_training()
         if blocks is None:
             given["blocks"] = _blocks(given, opened)
-        labels, names = opened.splits["train"].labels, opened.label_names
-        if sizes is None:
-            counts = opened.task.label_counts(labels, len(names))
-            wanted = default_sizes(len(labels), int((counts > 0).sum()))
-        else:
-            wanted = checked_sizes(listed("sizes", sizes), labels, names)
+        wanted = sizes_of(None if sizes is None else listed("sizes", sizes), opened)
 
         def training(size: int) -> TrainingConfig:
             return chosen_heads(

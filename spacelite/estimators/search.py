@@ -24,8 +24,9 @@ from spacelite.estimators.base import TextClassifier
 from spacelite.estimators.preparing import Prepared
 from spacelite.heads import HeadConfig
 from spacelite.progress import OnProgress, Progress, reporting
+from spacelite.studies.cross_validation import train_on_each
 from spacelite.training import TrainingConfig
-from spacelite.training.weighted import Member, fit_on, open_train, train_weighted
+from spacelite.training.weighted import open_train
 
 Array = npt.NDArray[Any]
 
@@ -265,23 +266,10 @@ class _Pass:
         data, device = self._data.data, self._data.device
         split = open_train(data, list(self._configs.values()), device)
         unlike = dict.fromkeys(self._configs.values())
-        is_iterative = [config for config in unlike if config.is_iterative]
-        members = [Member(config, own) for config in is_iterative for own in weights]
-        logits: dict[HeadConfig, list[Array]] = {}
-        if members:
-            learned = train_weighted(
-                data, members, self._training, device=device, split=split,
-                on_progress=lambda done, total: on_progress("train", done, total),
-            )  # fmt: skip
-            for number, config in enumerate(is_iterative):
-                own = learned[number * len(weights) : (number + 1) * len(weights)]
-                logits[config] = [one.logits for one in own]
-        for config in unlike:
-            if not config.is_iterative:
-                fits = fit_on(
-                    data, config, weights, self._training.class_weights, device=device, split=split
-                )
-                logits[config] = [one.logits for one in fits]
+        logits = train_on_each(
+            data, list(unlike), weights, self._training, device=device, split=split,
+            on_progress=on_progress,
+        )  # fmt: skip
         seconds = (time.perf_counter() - started) / len(self._configs) / len(self._folds)
         return {
             number: _Result(self._folds, logits[config], seconds)

@@ -1,14 +1,14 @@
-"""Answers on disk: the last one to each question about a cache, for reports.
+"""The last result of each study of a cache, on disk, for reports.
 
 A JSON file in `questions`, inside the folder of caches: `<cache>--<kind>.json`. It holds figures,
-no parameters: what was trained for an answer is not saved.
+no parameters: the heads that were trained for it are not saved.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -16,23 +16,25 @@ from typing import Any
 
 from spacelite import files
 from spacelite.cache.store import Cache
+from spacelite.document import Block
 from spacelite.errors import SpaceliteError, one_line
+from spacelite.studies.audit import Audit
+from spacelite.studies.cross_validation import CrossValidation
+from spacelite.studies.learning_curve import Curve
 
 log = logging.getLogger(__name__)
 
 FOLDER = "questions"
 FORMAT = 1
+# By the command that they are the answer of, in the order of a report.
+STUDIES: dict[str, type[CrossValidation] | type[Curve] | type[Audit]] = {
+    "cv": CrossValidation, "curve": Curve, "audit": Audit,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer.
-
-    Attributes:
-        kind: The command that gave it: `cv`, `audit`, ...
-        created: When it was given, in UTC.
-        content: The answer as a JSON object.
-    """
+    """The result of a study: the command, when it was run (UTC), and the result as JSON."""
 
     kind: str
     created: str
@@ -68,7 +70,7 @@ def keep(cache_dir: Path, cache: Cache, kind: str, content: Mapping[str, Any]) -
 def of_cache(cache_dir: Path, cache: str, cache_key: str) -> list[Answer]:
     """The answers about a cache, in the order of their kinds. What cannot be read is left out with
     a warning."""
-    found = []
+    answers = []
     for path in sorted((cache_dir / FOLDER).glob(f"{cache}--*.json")):
         try:
             document = json.loads(path.read_text("utf-8"))
@@ -82,5 +84,20 @@ def of_cache(cache_dir: Path, cache: str, cache_key: str) -> list[Answer]:
         except (OSError, ValueError, KeyError, TypeError) as error:
             log.warning("%s is left out: %s", path, one_line(error, 80))
             continue
-        found.append(answer)
-    return found
+        answers.append(answer)
+    return answers
+
+
+def report_blocks(answers: Sequence[Answer], number: int) -> list[Block]:
+    """The blocks of all answers in part `number` of a report, each under its own heading. What
+    cannot be read is left out with a warning, and what a later version may have answered without
+    one."""
+    blocks: list[Block] = []
+    for kind, study in STUDIES.items():
+        for answer in (answer for answer in answers if answer.kind == kind):
+            origin = f"By spacelite {kind}, last run on {answer.created[:10]}."
+            try:
+                blocks += study.from_json(answer.content).report_blocks(origin, number)
+            except (ValueError, KeyError, TypeError, IndexError) as error:
+                log.warning("the last %s is left out: %s", kind, one_line(error, 80))
+    return blocks

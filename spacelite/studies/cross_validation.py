@@ -9,44 +9,55 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from spacelite import heads, settings
+from spacelite.cache import texts
 from spacelite.cache.store import Cache
+from spacelite.document import (
+    Block,
+    Bullets,
+    Cell,
+    Heading,
+    Line,
+    Table,
+    decimals,
+    one_place,
+    p_value,
+)
 from spacelite.errors import SpaceliteError
 from spacelite.heads import HeadConfig
 from spacelite.metrics.scores import METRICS
 from spacelite.metrics.significance import Difference, resampled
 from spacelite.progress import OnProgress
-from spacelite.studies.folds import folds as divided
-from spacelite.tasks import task_of
-from spacelite.training import TrainingConfig, loop
-from spacelite.training.weighted import Member, fit_on, open_train, train_weighted
+from spacelite.settings import LARGEST_SEED, require, whole_number
+from spacelite.tasks import Task
+
+if TYPE_CHECKING:
+    from spacelite.training import TrainingConfig
+    from spacelite.training.batches import TokenSplit, TrainingData
 
 log = logging.getLogger(__name__)
 
 LOSS_WEIGHTS = ("inter", "intra")
+SHOWN = ("accuracy", "f1_macro", "ce")
+MOST = 1000  # folds, and repeats
+MOST_SKLEARN_SEED = 2**32
 
 Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
-class System:
-    """A head that was cross-validated.
-
-    Attributes:
-        head: Its config.
-        figures: Metric -> its value on each held-out fold, (R, F); NaN where it is not defined.
-        logits: Its logits for each training example, by the head that did not see it, (R, N, C)
-            float32; empty if they are not known any more.
-    """
+class HeadScores:
+    """How good a head is on examples that it did not see."""
 
     head: HeadConfig
-    figures: dict[str, Array]
+    figures: dict[str, Array]  # metric -> its value on each held-out fold, (R, F); NaN if undefined
+    # For each training example by the head that did not see it, (R, N, C) float32; not saved.
     logits: Array = field(default_factory=lambda: np.empty(0))
 
     def mean(self, metric: str) -> float:
@@ -60,51 +71,42 @@ class System:
 
 @dataclass(frozen=True)
 class CrossValidation:
-    """What a cross-validation found.
-
-    Attributes:
-        folds: Number of folds, F.
-        repeats: How often the examples were divided anew, R.
-        examples: Number of training examples, N.
-        systems: The heads, best accuracy first.
-        seconds: How long it took.
-        sample_weight: The weights that heads were trained with; None if all examples weighed 1.
-        fold: The fold of each training example in each repeat, (R, N); empty if that is not known
-            any more.
-        labels: The labels, (N,) or (N, C); empty if they are not known any more.
-    """
+    """The result of a cross-validation, best accuracy first."""
 
     folds: int
     repeats: int
     examples: int
-    systems: list[System]
+    systems: list[HeadScores]
     seconds: float
-    sample_weight: str | None = None
+    sample_weight: str | None = None  # the weights that heads were trained with
+    # The fold of each example in each repeat, (R, N), and the labels; not saved.
     fold: Array = field(default_factory=lambda: np.empty((0, 0), np.int64))
     labels: Array = field(default_factory=lambda: np.empty(0, np.int64))
 
     @property
-    def named(self) -> dict[str, System]:
+    def named(self) -> dict[str, HeadScores]:
         """The heads by name: what tells them apart is part of it."""
         names = names_of([system.head for system in self.systems])
         return dict(zip(names, self.systems, strict=True))
 
-    def name_of(self, system: System) -> str:
+    def name_of(self, system: HeadScores) -> str:
         """The name of one of the heads."""
-        return next(name for name, own in self.named.items() if own is system)
+        return next(name for name, other in self.named.items() if other is system)
 
     @property
-    def baseline(self) -> System | None:
+    def baseline(self) -> HeadScores | None:
         """The best system that is a baseline."""
         return next((system for system in self.systems if system.head.is_baseline), None)
 
     def difference(
-        self, first: System, second: System, metric: str = "accuracy"
+        self, first: HeadScores, second: HeadScores, metric: str = "accuracy"
     ) -> tuple[Difference, float]:
         """A metric of one system minus that of another, with its 95% interval, and the p-value of
         the corrected resampled t-test (`metrics.significance.resampled`)."""
         values = (first.figures[metric] - second.figures[metric]).flatten()
         return resampled(values, held_out=1 / self.folds)
+
+    # As JSON, and as csv.
 
     def as_json(self) -> dict[str, Any]:
         """The figures as a JSON object: of each head by metric, in repeats and folds."""
@@ -117,7 +119,7 @@ class CrossValidation:
                 "settings": system.head.settings(),
                 "mean": {metric: system.mean(metric) for metric in METRICS},
                 "deviation": {metric: system.deviation(metric) for metric in METRICS},
-                "folds": {metric: own.tolist() for metric, own in system.figures.items()},
+                "folds": {metric: values.tolist() for metric, values in system.figures.items()},
             }
             if baseline is not None and system is not baseline:
                 difference, p = self.difference(system, baseline)
@@ -137,34 +139,246 @@ class CrossValidation:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> CrossValidation:
-        """What `as_json` made. Raises ValueError, KeyError or TypeError for anything else."""
+        """What `as_json` returned. Raises ValueError, KeyError or TypeError for anything else."""
         systems = [
-            System(
-                heads.config_from(own["head"], own["settings"]),
+            HeadScores(
+                heads.config_from(system["head"], system["settings"]),
                 # null becomes NaN.
-                {metric: np.array(values, float) for metric, values in own["folds"].items()},
+                {metric: np.array(values, float) for metric, values in system["folds"].items()},
             )
-            for own in content["systems"]
+            for system in content["systems"]
         ]
         return cls(
             int(content["folds"]), int(content["repeats"]), int(content["examples"]), systems,
             float(content["seconds"]), content.get("sample_weight"),
         )  # fmt: skip
 
+    def csv_rows(self, cache: Cache) -> list[Sequence[Any]]:
+        """The predictions for the training examples, by the heads that did not see them, below a
+        row of headings."""
+        task, names = cache.task, cache.label_names
+        (label,) = task.as_json([])
+        columns: dict[str, Sequence[Any]] = {"index": range(len(self.labels))}
+        sources = texts.files_and_rows(cache, "train")
+        for name, values in zip(("file", "row"), sources, strict=True):
+            columns[name] = [""] * len(self.labels) if values is None else values.tolist()
+        columns[label] = [task.label_names(row, names) for row in self.labels]
+        for repeat, fold in enumerate(self.fold):
+            suffix = f" (repeat {repeat + 1})" if self.repeats > 1 else ""
+            columns[f"fold{suffix}"] = fold.tolist()
+            for head, system in self.named.items():
+                probabilities = task.probabilities(system.logits[repeat])
+                predicted = task.decide_from_probabilities(probabilities)
+                columns[f"{head}{suffix} predicted"] = [
+                    task.label_names(row, names) for row in predicted
+                ]
+                for name, of_label in zip(names, probabilities.T.tolist(), strict=True):
+                    columns[f"{head}{suffix} probability_{name}"] = [f"{p:.6f}" for p in of_label]
+        return [list(columns), *zip(*columns.values(), strict=True)]
+
+    # For readers.
+
+    def table(self) -> Table:
+        """A line per head, best accuracy first: metrics as means over folds with their standard
+        deviations, and the difference in accuracy to the best baseline with its 95% interval."""
+        lines, baseline = [], self.baseline
+        for name, system in self.named.items():
+            cells = [Cell(name)]
+            for metric in SHOWN:
+                std = "" if metric == "ce" else f"± {decimals(system.deviation(metric), 3)}"
+                cells.append(Cell(decimals(system.mean(metric), 3), std))
+            if system is baseline:
+                cells.append(Cell("–"))
+            elif baseline is not None:
+                difference, _ = self.difference(system, baseline)
+                value, low, high = (
+                    one_place(100 * number) for number in (difference.value, *difference.interval)
+                )
+                cells.append(Cell(f"{value} ({low} to {high})"))
+            lines.append(Line(cells))
+        more = [] if baseline is None else [f"Points more than {self.name_of(baseline)}"]
+        headings = ["System", *(METRICS[metric].short for metric in SHOWN), *more]
+        return Table("Cross-validation", headings, lines, "cross-validation")
+
+    @property
+    def sentences(self) -> list[str]:
+        """What was done, and whether the best head beats the best baseline."""
+        times = "" if self.repeats == 1 else f" {self.repeats} times"
+        sentences = [
+            f"Means ± standard deviations over {self.folds * self.repeats} held-out folds: "
+            f"{self.examples:,} training examples, divided into {self.folds} folds{times}."
+        ]
+        if self.sample_weight is not None:
+            sentences.append(
+                f"Heads were trained with weights of the examples, {self.sample_weight}; the "
+                "figures count each held-out example once."
+            )
+        baseline = self.baseline
+        trained = [system for system in self.systems if not system.head.is_baseline]
+        if baseline is None or not trained:
+            return sentences
+        difference, p = self.difference(trained[0], baseline)
+        low, high = (one_place(100 * end) for end in difference.interval)
+        ahead = difference.value > 0
+        chance = ""
+        if p < 0.05:
+            verb = "beats" if ahead else "is worse than"
+        else:
+            verb = "is ahead of" if ahead else "is behind"
+            chance = ", which may be chance"
+        which = "the best head" if len(self.systems) > 2 else "the head"
+        sentences.append(
+            f"{self.name_of(trained[0])}, {which}, {verb} the best baseline, "
+            f"{self.name_of(baseline)}, by {one_place(100 * abs(difference.value))} points of "
+            f"accuracy{chance} (95% interval {low} to {high}, {p_value(p)}; corrected resampled "
+            "t-test of Nadeau and Bengio, which allows for the overlap of training sets)."
+        )
+        if len(trained) > 1:
+            sentences.append(
+                f"It is the best of {len(trained)} heads by these same figures, which are "
+                "therefore slightly too good."
+            )
+        return sentences
+
+    def report_blocks(self, origin: str, number: int) -> list[Block]:
+        """The part of a report; `origin` is a sentence that says where the figures come from."""
+        caption = "Figures on held-out folds, mean ± standard deviation"
+        return [
+            Heading(2, "Cross-validation"),
+            replace(self.table(), caption=caption),
+            Bullets([origin, *self.sentences]),
+        ]
+
 
 def names_of(configs: Sequence[HeadConfig]) -> list[str]:
     """Names that tell heads apart: `space + inter 0.2, learning rate 0.001`."""
-    own = [settings.effective(head) for head in configs]
+    values = [settings.effective(head) for head in configs]
     titles = [
-        " + ".join([head.name, *(f"{key} {each[key]:g}" for key in LOSS_WEIGHTS if each.get(key))])
-        for head, each in zip(configs, own, strict=True)
+        " + ".join([head.name, *(f"{key} {own[key]:g}" for key in LOSS_WEIGHTS if own.get(key))])
+        for head, own in zip(configs, values, strict=True)
     ]
-    made = []
-    for title, head, each in zip(titles, configs, own, strict=True):
-        alike = [other for other, name in zip(own, titles, strict=True) if name == title]
-        differing = settings.varying(alike)
-        made.append(", ".join([title, *settings.details(settings.symbols(head), each, differing)]))
-    return made
+    names = []
+    for title, head, own in zip(titles, configs, values, strict=True):
+        same_title = [other for other, name in zip(values, titles, strict=True) if name == title]
+        differing = settings.varying(same_title)
+        names.append(", ".join([title, *settings.details(settings.symbols(head), own, differing)]))
+    return names
+
+
+def divide(
+    labels: Array,
+    task: Task,
+    label_names: Sequence[str],
+    *,
+    count: int = 5,
+    repeats: int = 1,
+    seed: int = 0,
+    groups: Array | None = None,
+) -> Array:
+    """The fold of each example in each repeat, (R, N) int64: by scikit-learn's StratifiedKFold, or
+    StratifiedGroupKFold where there are groups (N,), which are in one fold each. Raises
+    SpaceliteError if there are too few examples of a label, or groups, for so many folds."""
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    require("folds", count, whole_number(2, MOST))
+    require("repeats", repeats, whole_number(1, MOST))
+    require("seed", seed, whole_number(0, LARGEST_SEED))
+    if task.stratified:
+        counts = task.label_counts(labels, len(label_names)).tolist()
+        fewest, rare = min(
+            (number, name) for number, name in zip(counts, label_names, strict=True) if number
+        )
+        if fewest < count:
+            raise SpaceliteError(
+                f"folds={count}: label {rare!r} has {fewest} training examples, and each fold "
+                "needs one: use fewer folds, or give more examples of it",
+                ["folds"],
+            )
+    elif len(labels) < count:
+        raise SpaceliteError(f"folds={count}: there are {len(labels)} examples", ["folds"])
+    if groups is not None:
+        groups = np.asarray(groups)
+        if groups.shape != (len(labels),):
+            raise SpaceliteError(
+                f"there are {len(labels):,} training examples and {len(groups):,} groups",
+                ["groups"],
+            )
+        if (number := len(np.unique(groups))) < count:
+            raise SpaceliteError(
+                f"folds={count}: the examples have {number} groups, and each fold needs one",
+                ["folds", "groups"],
+            )
+    strata = task.strata(labels)
+    kind = StratifiedKFold if groups is None else StratifiedGroupKFold
+    fold = np.empty((repeats, len(labels)), np.int64)
+    for repeat in range(repeats):
+        divider = kind(count, shuffle=True, random_state=(seed + repeat) % MOST_SKLEARN_SEED)
+        for number, (_, held) in enumerate(divider.split(strata, strata, groups)):
+            fold[repeat, held] = number
+        # Groups may leave a fold empty, or a head with a single label.
+        for number in range(count):
+            held = fold[repeat] == number
+            if not held.any():
+                raise SpaceliteError(
+                    f"folds={count}: the groups are too unequal, and a fold is empty: use fewer "
+                    "folds",
+                    ["folds", "groups"],
+                )
+            if not task.learnable(labels[~held]):
+                raise SpaceliteError(
+                    "a fold holds all examples of a label but one: its head would be trained on a "
+                    "single label; use other groups",
+                    ["groups"],
+                )
+    return fold
+
+
+def weights_outside(fold: Array, count: int) -> list[Array]:
+    """The weight of each training example for the head of each repeat and fold, R * F times (N,):
+    0 in the fold, else 1."""
+    return [np.asarray(row != number, np.float32) for row in fold for number in range(count)]
+
+
+def train_on_each(
+    data: TrainingData,
+    configs: Sequence[HeadConfig],
+    weights: Sequence[Array],
+    training: TrainingConfig,
+    *,
+    device: str,
+    split: TokenSplit,
+    on_progress: OnProgress,
+) -> dict[HeadConfig, list[Array]]:
+    """Train every head with each of the `weights` (N,) of the training examples, the iterative ones
+    in one pass: each config's logits for all training examples, (N, C) for each of the weights."""
+    from spacelite.training.weighted import Member, fit_on, train_weighted
+
+    iterative = [config for config in configs if config.is_iterative]
+    logits: dict[HeadConfig, list[Array]] = {}
+    if iterative:
+        trained = train_weighted(
+            data, [Member(config, one) for config in iterative for one in weights], training,
+            device=device, split=split,
+            on_progress=lambda done, total: on_progress("train", done, total),
+        )  # fmt: skip
+        for number, config in enumerate(iterative):
+            first = number * len(weights)
+            logits[config] = [head.logits for head in trained[first : first + len(weights)]]
+    direct = [config for config in configs if not config.is_iterative]
+    fits, total = 0, len(direct) * len(weights)
+
+    def on_fit(done: int, _: int) -> None:
+        on_progress("fit", fits + done, total)
+
+    for config in direct:
+        log.info("fitting %s on each fold", config.name)
+        fitted = fit_on(
+            data, config, weights, training.class_weights, device=device, split=split,
+            on_progress=on_fit,
+        )  # fmt: skip
+        fits += len(fitted)
+        logits[config] = [fit.logits for fit in fitted]
+    return logits
 
 
 def cross_validate(
@@ -180,63 +394,33 @@ def cross_validate(
     device: str = "cpu",
     on_progress: OnProgress = lambda phase, done, total: None,
 ) -> CrossValidation:
-    """Cross-validate heads on the train split of a cache.
+    """Cross-validate heads (without duplicates) on the train split of an open, complete cache.
+    `weights` (N,) are those of the training examples in the losses; figures count each held-out
+    example once. Progress is counted in tokens (`train`) and fits (`fit`)."""
+    from spacelite.training import loop
+    from spacelite.training.weighted import open_train
 
-    Args:
-        cache: An open, complete cache.
-        configs: The heads, without duplicates.
-        training: Settings that heads that are trained in epochs share; all epochs are trained.
-        folds: Number of folds, F.
-        repeats: How often the examples are divided anew, R.
-        seed: Seed of the divisions.
-        groups: The group of each training example, (N,); those of a group are in one fold.
-        weights: The weight of each training example in the losses, (N,); None if all are 1. Figures
-            count each held-out example once.
-        device: `cpu` or `cuda`.
-        on_progress: Called with the phase (`train`, counted in tokens, or `fit`, counted in fits),
-            the amount done and the total.
-
-    Raises:
-        SpaceliteError: A setting is invalid, a head cannot be trained in this way, or there are too
-            few examples for so many folds.
-    """
     started = time.perf_counter()
     loop.check(configs, training)
     labels = cache.splits["train"].labels
-    fold = divided(
-        labels, cache.label_names, count=folds, repeats=repeats, seed=seed, groups=groups
-    )
-    seen = [np.asarray(own != number, np.float32) for own in fold for number in range(folds)]
+    fold = divide(
+        labels, cache.task, cache.label_names, count=folds, repeats=repeats, seed=seed,
+        groups=groups,
+    )  # fmt: skip
+    seen = weights_outside(fold, folds)
     if weights is not None:
-        seen = [own * weights for own in seen]
-        _check_weighted(labels, seen)
-    is_iterative = [config for config in configs if config.is_iterative]
-    members = [Member(config, weights) for config in is_iterative for weights in seen]
-    at_once = [config for config in configs if not config.is_iterative]
-    logits: dict[HeadConfig, list[Array]] = {}
-    split = open_train(cache, configs, device)
-    if members:
-        learned = train_weighted(
-            cache, members, training, device=device, split=split,
-            on_progress=lambda done, total: on_progress("train", done, total),
-        )  # fmt: skip
-        for number, config in enumerate(is_iterative):
-            own = learned[number * len(seen) : (number + 1) * len(seen)]
-            logits[config] = [each.logits for each in own]
-    total, fitted = len(at_once) * len(seen), 0
-
-    def on_fit(done: int, _: int) -> None:
-        on_progress("fit", fitted + done, total)
-
-    for config in at_once:
-        log.info("fitting %s on each fold", config.name)
-        fits = fit_on(
-            cache, config, seen, training.class_weights,
-            device=device, split=split, on_progress=on_fit,
-        )  # fmt: skip
-        fitted += len(fits)
-        logits[config] = [each.logits for each in fits]
-    systems = [_system(cache, config, logits[config], fold, labels, folds) for config in configs]
+        seen = [outside * weights for outside in seen]
+        if not all(cache.task.learnable(labels[outside > 0]) for outside in seen):
+            raise SpaceliteError(
+                "sample_weight: outside of a fold, the examples with a weight above 0 are none or "
+                "have a single label: give other weights, or use fewer folds",
+                ["sample_weight", "folds"],
+            )
+    logits = train_on_each(
+        cache, configs, seen, training, device=device, split=open_train(cache, configs, device),
+        on_progress=on_progress,
+    )  # fmt: skip
+    systems = [_scored(cache, config, logits[config], fold, folds) for config in configs]
     systems.sort(key=lambda system: -system.mean("accuracy"))
     seconds = time.perf_counter() - started
     return CrossValidation(
@@ -244,45 +428,25 @@ def cross_validate(
     )
 
 
-def _check_weighted(labels: Array, seen: Sequence[Array]) -> None:
-    """Raise SpaceliteError if a head would learn from no example, or from those of one label."""
-    for own in seen:
-        left = labels[own > 0]
-        if not len(left) or (labels.ndim == 1 and len(np.unique(left)) < 2):
-            raise SpaceliteError(
-                "sample_weight: outside of a fold, the examples with a weight above 0 are none or "
-                "have a single label: give other weights, or use fewer folds",
-                ["sample_weight", "folds"],
-            )
-
-
-def _system(
-    cache: Cache,
-    config: HeadConfig,
-    logits: Sequence[Array],
-    fold: Array,
-    labels: Array,
-    folds: int,
-) -> System:
-    repeats, examples = fold.shape
-    together = np.empty((repeats, examples, len(cache.label_names)), np.float32)
-    figures = {name: np.full((repeats, folds), np.nan) for name in METRICS}
-    for repeat in range(repeats):
-        for number in range(folds):
-            held = fold[repeat] == number
-            own = logits[repeat * folds + number][held]
-            together[repeat, held] = own
-            for name, value in _scores(cache, own, labels[held]).items():
-                figures[name][repeat, number] = np.nan if value is None else value
-    return System(config, figures, together)
-
-
-def _scores(cache: Cache, logits: Array, labels: Array) -> dict[str, float | None]:
-    """The metrics of logits (n, C) of n examples."""
+def _scored(
+    cache: Cache, config: HeadConfig, logits: Sequence[Array], fold: Array, folds: int
+) -> HeadScores:
+    """A head's scores on held-out folds, from the logits (N, C) of its R * F heads."""
     import torch
 
     from spacelite.heads.base import Objective
     from spacelite.training.evaluation import scores_of
 
-    objective = Objective(task_of(labels), len(cache.label_names))
-    return scores_of(torch.from_numpy(logits), torch.from_numpy(labels), objective)
+    repeats, examples = fold.shape
+    labels = cache.splits["train"].labels
+    objective = Objective(cache.task, len(cache.label_names))
+    held_out = np.empty((repeats, examples, len(cache.label_names)), np.float32)
+    figures = {name: np.full((repeats, folds), np.nan) for name in METRICS}
+    for repeat, number in np.ndindex(repeats, folds):
+        held = fold[repeat] == number
+        of_fold = logits[repeat * folds + number][held]
+        held_out[repeat, held] = of_fold
+        scores = scores_of(torch.from_numpy(of_fold), torch.from_numpy(labels[held]), objective)
+        for name, value in scores.items():
+            figures[name][repeat, number] = np.nan if value is None else value
+    return HeadScores(config, figures, held_out)

@@ -38,6 +38,7 @@ class Task(ABC):
     undecided: str = "left undecided: no label has a probability of at least {}"
     # The same where thresholds of the run decide.
     undecided_at_threshold: str = "left undecided: the predicted label has a probability below {}"
+    stratified: bool = False  # whether folds have each label in the same proportion
     beyond: str  # says how shares are `centred`, after "label's logit" in reports
 
     # Labels of a data set, numpy.
@@ -49,6 +50,14 @@ class Task(ABC):
     @abstractmethod
     def strata(self, labels: Array) -> Array:
         """Stratum of each example for stratified sampling, (N,) int64."""
+
+    def fine_strata(self, labels: Array) -> Array:
+        """Stratum of each example, (N,) int64, for subsets that should hold every label."""
+        return self.strata(labels)
+
+    def learnable(self, labels: Array) -> bool:
+        """Whether these labels of examples are enough to learn from."""
+        return len(labels) > 0
 
     @abstractmethod
     def label_names(self, label: Any, names: Sequence[str]) -> list[str]:

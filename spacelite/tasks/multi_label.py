@@ -35,6 +35,13 @@ class MultiLabel(Task):
         return np.zeros(len(labels), np.int64)
 
     @override
+    def fine_strata(self, labels: Array) -> Array:
+        """The rarest label of each example; C for an example without labels."""
+        order = np.argsort(labels.sum(axis=0), kind="stable")
+        rarest = order[labels[:, order].argmax(axis=1)]
+        return np.asarray(np.where(labels.any(axis=1), rarest, labels.shape[1]))
+
+    @override
     def label_names(self, label: Any, names: Sequence[str]) -> list[str]:
         return [names[int(number)] for number in np.flatnonzero(label)]
 

@@ -19,6 +19,7 @@ class SingleLabel(Task):
     name = "single-label"
     phrase = "one label per text"
     label_dimensions = 1
+    stratified = True
     beyond = ", relative to their mean over the labels"
 
     @override
@@ -28,6 +29,11 @@ class SingleLabel(Task):
     @override
     def strata(self, labels: Array) -> Array:
         return labels
+
+    @override
+    def learnable(self, labels: Array) -> bool:
+        """More than one label."""
+        return len(np.unique(labels)) > 1
 
     @override
     def label_names(self, label: Any, names: Sequence[str]) -> list[str]:

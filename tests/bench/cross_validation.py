@@ -24,8 +24,7 @@ from sklearn.preprocessing import StandardScaler
 
 from spacelite import heads
 from spacelite.cache import Cache
-from spacelite.studies import cross_validate
-from spacelite.studies.folds import folds
+from spacelite.studies.cross_validation import cross_validate, divide
 from spacelite.training import TrainingConfig
 from spacelite.training.batches import TokenSplit
 from spacelite.training.weighted import Member, train_weighted
@@ -59,7 +58,7 @@ def main():
         whole = [Member(config, ones) for config in GRID]
         _, once = timed(lambda: train_weighted(cache, whole, training))
         found, together = timed(lambda: cross_validate(cache, GRID, training, folds=options.folds))
-        fold = folds(labels, cache.label_names, count=options.folds)[0]
+        fold = divide(labels, cache.task, cache.label_names, count=options.folds)[0]
         apart = [
             Member(config, (fold != number).astype(np.float32))
             for config in GRID

@@ -25,8 +25,8 @@ from spacelite.reports.analysis.content import Findings, Part
 from spacelite.reports.analysis.examples import Examples
 from spacelite.reports.analysis.rows import MeanStd, Section
 from spacelite.reports.document import wording
-from spacelite.reports.document.answers import answer_blocks
 from spacelite.reports.document.systems_table import figure_cell, systems_table
+from spacelite.studies import answers
 from spacelite.tasks import MULTI_LABEL, SINGLE_LABEL, TASKS
 
 LARGEST_MATRIX = 20  # labels
@@ -95,7 +95,7 @@ def _part(part: Part, number: int, also: str | None) -> list[Block]:
         blocks += _calibration(analysis, number)
     if part.examples is not None:
         blocks += _examples(part.examples, part.section)
-    blocks += answer_blocks(part.answers, number)
+    blocks += answers.report_blocks(part.answers, number)
     if analysis.cost is not None:
         blocks += _cost(analysis.cost)
     return blocks

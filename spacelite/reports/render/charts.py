@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 from spacelite import files
 from spacelite.document import Bullets, Heading
 from spacelite.errors import SpaceliteError
-from spacelite.reports.document.learning_curve import chart, summary, table
 
 if TYPE_CHECKING:
-    from spacelite.studies.learning_curves import Curve
+    from spacelite.studies.learning_curve import Curve
 
 SUFFIXES = (".svg", ".png", ".html")
 
@@ -36,19 +35,19 @@ def save(found: Curve, path: Path) -> None:
 def _drawing(found: Curve, form: str) -> bytes:
     from spacelite.reports.render import plots
 
-    return plots.learning_curve(chart(found), form)
+    return plots.learning_curve(found.chart(), form)
 
 
 def _page(found: Curve) -> str:
     from spacelite.reports.render import figures, page
 
-    drawn = chart(found)
+    drawn = found.chart()
     keys, panel = figures.learning_curve(drawn)
     drawing = page.Element("plot", drawn, keys=keys, panels=[(drawn.name, panel)])
     elements = [
         page.Element.of(Heading(1, drawn.heading)),
-        page.Element.of(Bullets(summary(found))),
+        page.Element.of(Bullets(found.sentences)),
         drawing,
-        page.Element.of(table(found)),
+        page.Element.of(found.table()),
     ]
     return page.render("Learning curve", elements)
