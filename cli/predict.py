@@ -27,7 +27,7 @@ from .options import (
 if TYPE_CHECKING:
     from spacelite.api import TextPredictions
     from spacelite.api.streams import Columns
-    from spacelite.data import TextRows
+    from spacelite.data.readers import TextRows
     from spacelite.runs import RunRecord
 
     Batches = Iterator[tuple[list[dict[str, Any]], TextPredictions]]
@@ -129,15 +129,15 @@ def predict(
 
 def _rows(texts: list[str] | None, file: Path | None, text_column: str | None) -> TextRows:
     """The texts of the command line, a file or standard input."""
-    from spacelite import data
+    from spacelite.data import readers
 
     if file is not None:
-        return data.open_texts(file, text_column)
+        return readers.open_texts(file, text_column)
     if texts:
-        return data.given_texts(texts, "the command line")
+        return readers.given_texts(texts, "the command line")
     if sys.stdin.isatty():
         raise SpaceliteError("give texts, --file, or lines on standard input")
-    return data.open_lines(sys.stdin.buffer)
+    return readers.open_lines(sys.stdin.buffer)
 
 
 def _print_stream(

@@ -340,14 +340,14 @@ def findings(report_dir, bert):
 @pytest.fixture
 def calls(monkeypatch):
     """Counts the examples that each forward pass computes."""
-    from spacelite import backbones
+    from spacelite.backbones.model import Backbone
 
     counted = []
-    real = backbones.Backbone.hidden_states
+    real = Backbone.hidden_states
 
     def counting(self, ids, type_ids, mask):
         counted.append(len(ids))
         return real(self, ids, type_ids, mask)
 
-    monkeypatch.setattr(backbones.Backbone, "hidden_states", counting)
+    monkeypatch.setattr(Backbone, "hidden_states", counting)
     return counted

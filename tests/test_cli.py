@@ -252,7 +252,7 @@ def test_an_error_is_a_traceback_only_for_debugging(tmp_path):
 def test_interrupted_embed_exits_130_and_says_how_to_continue(bert, reviews, tmp_path):
     (tmp_path / "embeddings").mkdir()
     slow = (
-        "import time, torch\nfrom spacelite.backbones import Backbone\n"
+        "import time, torch\nfrom spacelite.backbones.model import Backbone\n"
         "torch.set_num_threads(1)\n"  # one batch at a time
         "real = Backbone.hidden_states\n"
         "def hidden_states(*a):\n    print('computing', flush=True); time.sleep(0.2)\n"

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 import spacelite
 from spacelite.api import columns
 from spacelite.cache import texts as cached_texts
-from spacelite.data.rereading import positions
+from spacelite.data.loading import positions
 from spacelite.data.splits import Sources
 from spacelite.training import TrainingConfig, loop
 

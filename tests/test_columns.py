@@ -9,7 +9,7 @@ import pytest
 from conftest import refusal, texts
 
 import spacelite
-from spacelite import data
+from spacelite.data import loading as data
 
 TEXTS = texts(20, seed=3)
 LABELS = ["bad", "good"] * 10

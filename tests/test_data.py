@@ -39,7 +39,7 @@ def everywhere(folder: Path, labels: list) -> Path:
 
 
 def refusal(name: object, **options: object) -> str:
-    return conftest.refusal(data.load, str(name), **options)
+    return conftest.refusal(data.read, str(name), **options)
 
 
 # Which columns
@@ -67,7 +67,7 @@ def test_columns_are_found_by_name_or_as_the_only_ones_or_named(
     rows = [{name: f"{name}{i % 2}" for name in names} for i in range(8)]
     pd.DataFrame(rows).to_csv(tmp_path / "train.csv", index=False)
     pd.DataFrame(rows).to_csv(tmp_path / "test.csv", index=False)
-    dataset = data.load(str(tmp_path), **options)
+    dataset = data.read(str(tmp_path), **options)
     text, label = expected
     assert dataset.splits["test"].texts == [f"{text}{i % 2}" for i in range(8)]
     assert dataset.label_names == (f"{label}0", f"{label}1")
@@ -76,7 +76,7 @@ def test_columns_are_found_by_name_or_as_the_only_ones_or_named(
 def test_a_lone_text_column_is_recognised_by_its_type(tmp_path):
     rows = {"id": [1, 2, 3, 4], "body": ["a", "b", "c", "d"], "label": [0, 1, 0, 1]}
     folder = write(tmp_path / "d", train=rows, test=rows)
-    assert data.load(str(folder)).splits["test"].texts == ["a", "b", "c", "d"]
+    assert data.read(str(folder)).splits["test"].texts == ["a", "b", "c", "d"]
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_one_column_cannot_be_text_and_label(tmp_path):
     ],
 )
 def test_labels_are_numbered_in_sorted_order_and_keep_their_names(tmp_path, labels, numbers, names):
-    dataset = data.load(str(everywhere(tmp_path, labels)))
+    dataset = data.read(str(everywhere(tmp_path, labels)))
     assert dataset.label_names == names
     for split in dataset.splits.values():
         assert split.labels.dtype == np.int64
@@ -139,7 +139,7 @@ def test_labels_are_numbered_over_all_splits_together(tmp_path):
     folder = write(
         tmp_path, train=columns(["b", "d"]), validation=columns(["c"]), test=columns(["a", "d"])
     )
-    dataset = data.load(str(folder))
+    dataset = data.read(str(folder))
     assert dataset.label_names == ("a", "b", "c", "d")
     assert {name: split.labels.tolist() for name, split in dataset.splits.items()} == {
         "train": [1, 3],
@@ -155,7 +155,7 @@ def test_lists_of_labels_become_zeros_and_ones_per_label(tmp_path):
         validation=columns([["anger"]]),
         test=columns([["fear", "fear", "anger"]]),
     )
-    dataset = data.load(str(folder))
+    dataset = data.read(str(folder))
     assert dataset.label_names == ("anger", "fear", "joy")
     assert {name: split.labels.tolist() for name, split in dataset.splits.items()} == {
         "train": [[0, 1, 1], [0, 0, 0], [0, 0, 1]],
@@ -163,7 +163,7 @@ def test_lists_of_labels_become_zeros_and_ones_per_label(tmp_path):
         "test": [[1, 1, 0]],
     }
     assert all(split.labels.dtype == np.int64 for split in dataset.splits.values())
-    limited = data.load(str(folder), limit=2)
+    limited = data.read(str(folder), limit=2)
     assert [len(split) for split in limited.splits.values()] == [2, 1, 1]
     assert limited.splits["train"].labels.shape == (2, 3)
 
@@ -171,7 +171,7 @@ def test_lists_of_labels_become_zeros_and_ones_per_label(tmp_path):
 @pytest.mark.parametrize("values", [(0, 1), (False, True), (0.0, 1.0)], ids=str)
 def test_zeros_and_ones_for_each_label_are_columns(tmp_path, values):
     rows = [[values[i] for i in row] for row in ([0, 1, 0], [0, 0, 0], [1, 1, 0])]
-    dataset = data.load(str(everywhere(tmp_path, rows)))
+    dataset = data.read(str(everywhere(tmp_path, rows)))
     assert dataset.label_names == ("0", "1", "2")
     assert dataset.splits["train"].labels.tolist() == [[0, 1, 0], [0, 0, 0], [1, 1, 0]]
 
@@ -184,7 +184,7 @@ def test_lists_of_class_labels_keep_their_names(tmp_path):
     rows = {"text": ["a", "b", "c"], "labels": [[0, 2], [], [1]]}
     for split in ("train", "validation", "test"):
         Dataset.from_dict(rows, features=features).to_parquet(tmp_path / f"{split}.parquet")
-    dataset = data.load(str(tmp_path))
+    dataset = data.read(str(tmp_path))
     assert dataset.label_names == ("joy", "fear", "anger")
     assert dataset.splits["test"].labels.tolist() == [[1, 0, 1], [0, 0, 0], [0, 1, 0]]
 
@@ -198,10 +198,10 @@ def test_a_folder_of_data_sets_is_looked_into_before_the_hub(tmp_path):
     everywhere(tmp_path / "hatexplain", [0, 1, 2])
     everywhere(tmp_path / "mine", ["a", "b"])
     for name in ("hatexplain", "hatexplain:2", "mine"):
-        assert data.load(name, data_dir=tmp_path).name == name
+        assert data.read(name, data_dir=tmp_path).name == name
     assert "cannot be reached" in refusal("imdb", data_dir=tmp_path)
     path = everywhere(tmp_path / "elsewhere", ["a", "b"])
-    assert data.load(str(path), data_dir=tmp_path / "mine").name == "elsewhere"
+    assert data.read(str(path), data_dir=tmp_path / "mine").name == "elsewhere"
     assert "data_dir" in refusal("imdb", data_dir=tmp_path / "absent")
 
 
@@ -218,7 +218,7 @@ def export(folder: Path, names: list[str], labels: list[int], splits: tuple[str,
 def test_label_names_exported_by_datasets_are_kept_in_their_order(tmp_path, caplog):
     splits = ("train", "validation", "test")
     folder = export(tmp_path / "d", ["zero", "never", "also"], [2, 0, 2], splits)
-    dataset = data.load(str(folder))
+    dataset = data.read(str(folder))
     assert dataset.label_names == ("zero", "never", "also")
     assert dataset.splits["train"].labels.tolist() == [2, 0, 2]
     assert 'no training example has label ["never"]' in caplog.text
@@ -284,7 +284,7 @@ def test_texts_are_kept_as_they_are(tmp_path, suffix):
             frame.to_parquet(path)
         else:
             frame.to_json(path, orient="records", lines=suffix == "jsonl")
-    assert data.load(str(tmp_path)).splits["test"].texts == ODD_TEXTS
+    assert data.read(str(tmp_path)).splits["test"].texts == ODD_TEXTS
 
 
 @pytest.mark.parametrize(
@@ -341,7 +341,7 @@ def test_a_path_that_leads_nowhere_is_not_looked_up_on_the_hub(name):
 
 def test_imdb_splits_its_test_reviews_as_scikit_learn_does(tmp_path, caplog):
     train, test = columns([0] * 10 + [1] * 11), columns([0] * 18 + [1] * 19, prefix="test")
-    dataset = data.load(str(write(tmp_path / "imdb", train=train, test=test)))
+    dataset = data.read(str(write(tmp_path / "imdb", train=train, test=test)))
     kept, validation, kept_labels, validation_labels = train_test_split(
         test["text"], test["label"], test_size=0.2, random_state=42
     )
@@ -356,7 +356,7 @@ def test_imdb_splits_its_test_reviews_as_scikit_learn_does(tmp_path, caplog):
 
 
 def test_imdb_with_a_validation_split_keeps_it(tmp_path):
-    dataset = data.load(str(everywhere(tmp_path / "imdb", [0, 1, 1])))
+    dataset = data.read(str(everywhere(tmp_path / "imdb", [0, 1, 1])))
     assert [len(split) for split in dataset.splits.values()] == [3, 3, 3]
 
 
@@ -365,7 +365,7 @@ def test_imdb_with_a_validation_split_keeps_it(tmp_path):
 )
 def test_a_local_hatexplain_with_three_and_with_two_labels(tmp_path, labels):
     folder = everywhere(tmp_path / "hatexplain", labels)
-    three, two = data.load(str(folder)), data.load(f"{folder}:2")
+    three, two = data.read(str(folder)), data.read(f"{folder}:2")
     assert (three.name, two.name) == ("hatexplain", "hatexplain:2")
     assert three.label_names == ("hatespeech", "normal", "offensive")
     assert two.label_names == ("hateful or offensive", "normal")
@@ -376,14 +376,14 @@ def test_a_local_hatexplain_with_three_and_with_two_labels(tmp_path, labels):
 
 
 def test_a_known_label_that_does_not_occur_keeps_its_number(tmp_path, caplog):
-    dataset = data.load(str(everywhere(tmp_path / "hatexplain", ["offensive", "hatespeech"])))
+    dataset = data.read(str(everywhere(tmp_path / "hatexplain", ["offensive", "hatespeech"])))
     assert dataset.splits["train"].labels.tolist() == [2, 0]
     assert dataset.label_names == ("hatespeech", "normal", "offensive")
     assert 'no training example has label ["normal"]' in caplog.text
 
 
 def test_the_demo_is_its_built_in_corpus():
-    dataset = data.load("demo")
+    dataset = data.read("demo")
     assert list(dataset.splits) == ["train", "validation", "test"]
     for split, (texts, labels) in demo_corpus.splits().items():
         assert dataset.splits[split].texts == texts
@@ -395,7 +395,7 @@ def test_other_data_give_a_tenth_of_train_for_validation(tmp_path, caplog):
     caplog.set_level(logging.WARNING)
     rows = columns([0] * 100 + [1] * 60 + [2] * 40)
     folder = write(tmp_path / "d", train=rows)
-    first, second = data.load(str(folder)), data.load(str(folder))
+    first, second = data.read(str(folder)), data.read(str(folder))
     assert (
         "d has no validation split: 20 of its 200 training examples are used as one (seed 42)"
         in caplog.text
@@ -413,7 +413,7 @@ def test_other_data_give_a_tenth_of_train_for_validation(tmp_path, caplog):
 
 
 def test_complete_data_give_no_warning(reviews, caplog):
-    assert [len(split) for split in data.load(str(reviews)).splits.values()] == [60, 20, 20]
+    assert [len(split) for split in data.read(str(reviews)).splits.values()] == [60, 20, 20]
     assert not caplog.records
 
 
@@ -455,7 +455,7 @@ def test_labels_that_occur_once_can_be_sampled():
 
 
 def test_limit_samples_every_split(tmp_path, reviews):
-    whole, sample = data.load(str(reviews)), data.load(str(reviews), limit=12)
+    whole, sample = data.read(str(reviews)), data.read(str(reviews), limit=12)
     assert sample.label_names == whole.label_names
     for name, split in sample.splits.items():
         everything = list(zip(whole.splits[name].texts, whole.splits[name].labels, strict=True))
@@ -463,14 +463,14 @@ def test_limit_samples_every_split(tmp_path, reviews):
         assert split.texts != whole.splits[name].texts[:12]
         rows = [everything.index(pair) for pair in zip(split.texts, split.labels, strict=True)]
         assert rows == sorted(rows)
-    assert sample.fingerprint == data.load(str(reviews), limit=12).fingerprint
+    assert sample.fingerprint == data.read(str(reviews), limit=12).fingerprint
     assert sample.fingerprint != whole.fingerprint
 
 
 def test_a_limit_beyond_the_split_takes_everything(reviews):
-    limited = data.load(str(reviews), limit=30)
+    limited = data.read(str(reviews), limit=30)
     assert [len(split) for split in limited.splits.values()] == [30, 20, 20]
-    assert data.load(str(reviews), limit=1000).fingerprint == data.load(str(reviews)).fingerprint
+    assert data.read(str(reviews), limit=1000).fingerprint == data.read(str(reviews)).fingerprint
 
 
 @pytest.mark.parametrize(
@@ -538,10 +538,10 @@ def test_the_same_content_has_one_fingerprint_wherever_it_is_read_from(tmp_path)
             name = f"{split}-0000{part}-of-00002.parquet"
             frame[part * 4 : part * 4 + 4].to_parquet(tmp_path / "shards" / "data" / name)
     sources = ("csv", "parquet", "columns", "jsonl", "shards")
-    found = {data.load(str(tmp_path / source)).fingerprint for source in sources}
+    found = {data.read(str(tmp_path / source)).fingerprint for source in sources}
     assert len(found) == 1
     (tmp_path / "csv" / "validation.csv").unlink()
-    assert data.load(str(tmp_path / "csv")).fingerprint not in found
+    assert data.read(str(tmp_path / "csv")).fingerprint not in found
 
 
 def test_label_strings_are_stripped_and_numbers_in_quotes_are_numbers(tmp_path):
@@ -551,10 +551,10 @@ def test_label_strings_are_stripped_and_numbers_in_quotes_are_numbers(tmp_path):
         "\n".join(json.dumps({"text": t, "label": y}) for t, y in [("a", 1), ("b", 0), ("c", 1)])
     )
     (folder / "validation.csv").write_text("text,label\nd, 1\ne,0\n")
-    dataset = data.load(str(folder))
+    dataset = data.read(str(folder))
     assert dataset.splits["validation"].labels.tolist() == [1, 0]
     (tmp_path / "x.csv").write_text("text,label\na,pos\nb, pos\nc,neg\nd,neg \ne,pos\n")
-    assert data.load(str(tmp_path / "x.csv")).label_names == ("neg", "pos")
+    assert data.read(str(tmp_path / "x.csv")).label_names == ("neg", "pos")
 
 
 def test_a_missing_part_of_a_split_is_noticed(tmp_path):
@@ -563,8 +563,8 @@ def test_a_missing_part_of_a_split_is_noticed(tmp_path):
         folder.mkdir()
         (folder / name).write_text("text,label\na,1\nb,0\nc,1\n")
     with pytest.raises(SpaceliteError, match="holds 1 of the 2 parts of train: fetch the rest"):
-        data.load(str(tmp_path / "train-00000-of-00002.csv"))
-    assert len(data.load(str(tmp_path / "train-00000-of-00001-0a1b2c3d.csv")).splits) == 2
+        data.read(str(tmp_path / "train-00000-of-00002.csv"))
+    assert len(data.read(str(tmp_path / "train-00000-of-00001-0a1b2c3d.csv")).splits) == 2
 
 
 def test_two_labels_need_the_three_of_hatexplain(tmp_path):
@@ -572,4 +572,4 @@ def test_two_labels_need_the_three_of_hatexplain(tmp_path):
     folder.mkdir()
     (folder / "train.csv").write_text("text,label\na,abusive\nb,hate\nc,normal\nd,normal\n")
     with pytest.raises(SpaceliteError, match="its labels are abusive, hate, normal, not hates"):
-        data.load(f"{folder}:2")
+        data.read(f"{folder}:2")

@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -49,11 +50,11 @@ def test_texts_are_finished_sentences_of_8_to_35_words(splits):
 
 
 def test_domain_tables_are_complete():
-    for block in demo_corpus._DOMAINS.strip().split("\n\n"):
-        domain = demo_corpus._parse(block)
-        assert domain.kind in demo_corpus._VERDICTS
-        assert [len(side) for side in domain.adjectives] == [6, 6]
-        assert [[len(side) for side in aspect] for aspect in domain.aspects] == [[2, 2]] * 4
+    grammar = json.loads(Path(demo_corpus.__file__).with_name("demo.json").read_text())
+    for domain in grammar["domains"]:
+        assert domain["kind"] in grammar["verdicts"]
+        assert [len(side) for side in domain["adjectives"]] == [6, 6]
+        assert [[len(side) for side in aspect] for aspect in domain["aspects"]] == [[2, 2]] * 4
 
 
 def test_words_of_the_frames_do_not_give_the_label_away(splits):

@@ -18,11 +18,13 @@ import torch
 from conftest import save_backbone, write_dataset
 from test_store import flip_byte
 
-from spacelite import backbones, data
-from spacelite.backbones import plan_batches
+from spacelite.backbones import tokenizer
+from spacelite.backbones.model import Backbone, plan_batches
+from spacelite.backbones.tokenizer import tokenize
 from spacelite.cache import DTYPES, embed, journal, states, store, verify
 from spacelite.cache.folder import cache_files, remove
 from spacelite.cache.precision import precision_path
+from spacelite.data import loading as data
 from spacelite.errors import SpaceliteError
 
 
@@ -52,7 +54,7 @@ def test_every_example_equals_plain_transformers_on_that_text_alone(
 ):
     folder = request.getfixturevalue(kind)
     done = run(tmp_path, folder, reviews, max_length=24)
-    texts = data.load(str(reviews))
+    texts = data.read(str(reviews))
     with store.Cache(done.path) as cache, h5py.File(done.path) as file:
         assert cache.complete and not done.hit
         assert cache.padding_side == ("left" if kind == "xlnet" else "right")
@@ -93,8 +95,8 @@ def test_same_command_again_is_a_hit_that_never_loads_the_backbone(
 ):
     first = run(tmp_path, bert, reviews)
     before = digest(first.path)
-    monkeypatch.setattr(backbones, "Backbone", None)
-    monkeypatch.setattr(backbones, "tokenize", None)
+    monkeypatch.setattr("spacelite.cache.embedding.Backbone", None)
+    monkeypatch.setattr(tokenizer, "tokenize", None)
     again = run(tmp_path, bert, reviews)
     assert again.hit and again.path == first.path and digest(again.path) == before
 
@@ -229,14 +231,14 @@ def test_damaged_examples_are_mended_and_nothing_else_is_computed(
 
 
 def test_out_of_memory_halves_the_batch_and_continues(bert, reviews, tmp_path, monkeypatch, caplog):
-    real = backbones.Backbone.hidden_states
+    real = Backbone.hidden_states
 
     def small_memory(self, ids, type_ids, mask):
         if ids.size > 64:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(self, ids, type_ids, mask)
 
-    monkeypatch.setattr(backbones.Backbone, "hidden_states", small_memory)
+    monkeypatch.setattr(Backbone, "hidden_states", small_memory)
     path = run(tmp_path / "small", bert, reviews, dtype="float32").path
     assert "out of memory: continuing with" in caplog.text
     monkeypatch.undo()
@@ -255,8 +257,8 @@ def test_half_precision_is_another_cache_of_nearly_the_same_numbers(
     caplog.set_level(logging.INFO, "spacelite")
     full = run(tmp_path, bert, reviews, dtype="float32").path
     assert "differ from float32" not in caplog.text and not precision_path(full).exists()
-    for module in (backbones, backbones.model):  # the cache's spec, the forward pass
-        monkeypatch.setattr(module, "forward_precision", lambda device: "bfloat16")
+    for module in ("cache.embedding", "backbones.model"):  # the cache's spec, the forward pass
+        monkeypatch.setattr(f"spacelite.{module}.forward_precision", lambda device: "bfloat16")
     half = run(tmp_path, bert, reviews, dtype="float32").path
     with store.Cache(full) as one, store.Cache(half) as two:
         assert (one.spec.precision, two.spec.precision) == ("float32", "bfloat16")
@@ -293,14 +295,14 @@ def test_continuing_with_another_tokenization_is_refused(bert, reviews, tmp_path
     with journal.Writer(path) as writer:
         writer.unmark("train", 0)
     before = digest(path)
-    real = backbones.tokenize
+    real = tokenize
 
     def one_more(*arguments, **options):
         tokens = real(*arguments, **options)
         tokens.ids[0] = np.append(tokens.ids[0], 5).astype(np.int32)
         return tokens
 
-    monkeypatch.setattr(backbones, "tokenize", one_more)
+    monkeypatch.setattr(tokenizer, "tokenize", one_more)
     with pytest.raises(SpaceliteError, match="holds other tokens for train than the data have now"):
         run(tmp_path, bert, reviews)
     assert digest(path) == before
@@ -341,7 +343,7 @@ def test_a_single_text_beyond_memory_is_an_error(bert, reviews, tmp_path, monkey
     def no_memory(self, ids, type_ids, mask):
         torch.empty(10**15)
 
-    monkeypatch.setattr(backbones.Backbone, "hidden_states", no_memory)
+    monkeypatch.setattr(Backbone, "hidden_states", no_memory)
     with pytest.raises(SpaceliteError, match="memory is too small for one text of"):
         run(tmp_path, bert, reviews)
 
@@ -410,7 +412,7 @@ def test_bad_settings_leave_nothing_behind(options, problem, bert, reviews, tmp_
 def test_padded_positions_are_cached_and_counted(bert, xlnet, reviews, tmp_path):
     from transformers import AutoModel, AutoTokenizer
 
-    texts = data.load(str(reviews)).splits["test"].texts
+    texts = data.read(str(reviews)).splits["test"].texts
     for folder in (bert, xlnet):
         done = run(tmp_path, folder, reviews, padding="max_length", max_length=20, dtype="float32")
         inputs = AutoTokenizer.from_pretrained(folder)(

@@ -12,7 +12,7 @@ from spacelite_cli.app import app
 from typer.testing import CliRunner
 
 from spacelite import heads, load_run
-from spacelite.backbones import Words
+from spacelite.backbones.tokenizer import Words
 from spacelite.cache import Cache, embed
 from spacelite.cache.rows import TokenRows
 from spacelite.heads.base import Tokens

@@ -15,8 +15,11 @@ from huggingface_hub import errors
 from pyarrow import parquet
 from sklearn.model_selection import train_test_split
 
-from spacelite import backbones, data, hub
-from spacelite.data import sources
+from spacelite import hub
+from spacelite.backbones.files import locate
+from spacelite.backbones.model import Backbone
+from spacelite.backbones.tokenizer import tokenize
+from spacelite.data import loading as data
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -61,21 +64,21 @@ def files_of(folder: Path) -> dict:
 )
 def test_a_cached_backbone_is_found_offline_under_its_commit(hub_cache, bert, ref, revision):
     store(hub_cache, "models", "org/tiny", files_of(bert), ref)
-    found = backbones.locate("org/tiny", revision)
-    local = backbones.locate(str(bert))
+    found = locate("org/tiny", revision)
+    local = locate(str(bert))
     assert found.name == "org/tiny"
     assert found.version == f"revision:{COMMIT}"
     assert found.tokenizer_hash == local.tokenizer_hash
     sample = texts(5)
     for mine, same in zip(
-        backbones.tokenize(found, sample, max_length=16).ids,
-        backbones.tokenize(local, sample, max_length=16).ids,
+        tokenize(found, sample, max_length=16).ids,
+        tokenize(local, sample, max_length=16).ids,
         strict=True,
     ):
         assert (mine == same).all()
     ids = np.array([[2, 5, 6, 3]], np.int32)
     mine, same = (
-        backbones.Backbone(files, layer=-1, device="cpu").hidden_states(ids, None, None)
+        Backbone(files, layer=-1, device="cpu").hidden_states(ids, None, None)
         for files in (found, local)
     )
     torch.testing.assert_close(mine, same)
@@ -84,7 +87,7 @@ def test_a_cached_backbone_is_found_offline_under_its_commit(hub_cache, bert, re
 def test_a_backbone_that_is_nowhere_is_refused_with_the_ways_out(hub_cache, bert):
     store(hub_cache, "models", "org/tiny", files_of(bert))
     for name, revision in (("org/other", None), ("org/tiny", "v2")):
-        message = refusal(backbones.locate, name, revision)
+        message = refusal(locate, name, revision)
         assert message.startswith(f"model {name!r} is not on this machine")
         for way_out in ("backbone=minilm", "a local folder", "HF_HOME"):
             assert way_out in message
@@ -94,12 +97,12 @@ def test_a_cached_backbone_with_pickled_weights_alone_is_refused(hub_cache, bert
     files = files_of(bert)
     files["pytorch_model.bin"] = files.pop("model.safetensors")
     store(hub_cache, "models", "org/old", files)
-    assert "has no model.safetensors" in refusal(backbones.locate, "org/old")
+    assert "has no model.safetensors" in refusal(locate, "org/old")
 
 
 def test_a_name_that_no_hub_takes_is_refused(hub_cache):
-    assert "there is no backbone 'a/b/c'" in refusal(backbones.locate, "a/b/c")
-    assert "there is no data set 'a/b/c'" in refusal(data.load, "a/b/c")
+    assert "there is no backbone 'a/b/c'" in refusal(locate, "a/b/c")
+    assert "there is no data set 'a/b/c'" in refusal(data.read, "a/b/c")
 
 
 def test_only_files_without_code_are_fetched(monkeypatch, tmp_path):
@@ -178,7 +181,7 @@ def test_an_online_data_set_is_asked_for_by_name_configuration_and_revision(monk
 
     monkeypatch.setattr(hub, "data_set_is_online", lambda name, revision: True)
     monkeypatch.setattr(datasets, "load_dataset", load)
-    tables = sources.from_hub("org/x", "small", "v1")
+    tables = data.from_hub("org/x", "small", "v1")
     assert asked == [("org/x", "small", {"revision": "v1"})]
     assert list(tables) == ["train", "validation", "test"]
 
@@ -227,7 +230,7 @@ def store_imdb(cache: Path) -> dict[str, pa.Table]:
 
 def test_imdb_from_a_hub_cache_follows_the_published_protocol(hub_cache, tmp_path):
     tables = store_imdb(hub_cache)
-    dataset = data.load("imdb")
+    dataset = data.read("imdb")
     kept, validation = train_test_split(
         tables["test"].column("text").to_pylist(), test_size=0.2, random_state=42
     )
@@ -241,12 +244,12 @@ def test_imdb_from_a_hub_cache_follows_the_published_protocol(hub_cache, tmp_pat
     local.mkdir()
     for split, table in tables.items():
         parquet.write_table(table, local / f"{split}.parquet")
-    assert data.load(str(local)).fingerprint == dataset.fingerprint
+    assert data.read(str(local)).fingerprint == dataset.fingerprint
 
 
 def test_any_other_hub_data_set_keeps_its_own_label_names_and_splits(hub_cache):
     store_imdb(hub_cache)
-    dataset = data.load("stanfordnlp/imdb:plain_text")
+    dataset = data.read("stanfordnlp/imdb:plain_text")
     assert (dataset.name, dataset.label_names) == ("stanfordnlp/imdb", ("neg", "pos"))
     assert {name: len(split) for name, split in dataset.splits.items()} == {
         "train": 11,
@@ -292,7 +295,7 @@ def store_hatexplain(cache: Path, form: str = "struct of lists", ref="refs/conve
 @pytest.mark.parametrize("form", ["struct of lists", "list of structs"])
 def test_hatexplain_rows_become_joined_tokens_and_the_majority_label(hub_cache, caplog, form):
     store_hatexplain(hub_cache, form)
-    three, two = data.load("hatexplain"), data.load("hatexplain:2")
+    three, two = data.read("hatexplain"), data.read("hatexplain:2")
     assert three.label_names == ("hatespeech", "normal", "offensive")
     assert two.label_names == ("hateful or offensive", "normal")
     for split in ("train", "validation", "test"):
@@ -305,7 +308,7 @@ def test_hatexplain_rows_become_joined_tokens_and_the_majority_label(hub_cache, 
 @pytest.mark.parametrize("name", ["hatexplain", "hatexplain:2"])
 def test_hatexplain_without_its_converted_revision_says_how_to_give_a_folder(hub_cache, name):
     store_hatexplain(hub_cache, ref="main")
-    message = refusal(data.load, name)
+    message = refusal(data.read, name)
     assert "'Hate-speech-CNERG/hatexplain' is not on this machine" in message
     assert "or use a local folder named hatexplain with train, validation and test" in message
     assert "columns text and label (0 hatespeech, 1 normal, 2 offensive)" in message
@@ -313,7 +316,7 @@ def test_hatexplain_without_its_converted_revision_says_how_to_give_a_folder(hub
 
 @pytest.mark.parametrize("name", ["imdb", "org/other", "org/other:small"])
 def test_a_data_set_that_is_nowhere_is_refused_with_the_ways_out(hub_cache, name):
-    message = refusal(data.load, name)
+    message = refusal(data.read, name)
     asked = "stanfordnlp/imdb" if name == "imdb" else "org/other"
     assert message.startswith(f"data set {asked!r} is not on this machine")
     for way_out in ("dataset=demo", "a local folder", "HF_HOME"):
@@ -334,24 +337,24 @@ CSV = "text,label\na,0\nb,1\nc,0\nd,1\n"
 def test_a_data_set_of_several_configurations_needs_one_named(hub_cache):
     files = {"README.md": CONFIGS, "large/train.csv": CSV * 3, "small/train.csv": CSV}
     store(hub_cache, "datasets", "org/two", files)
-    message = refusal(data.load, "org/two")
+    message = refusal(data.read, "org/two")
     assert "['large', 'small']" in message
     assert message.endswith("dataset=org/two:CONFIGURATION")
-    assert "'none' not found" in refusal(data.load, "org/two:none")
-    assert sum(map(len, data.load("org/two:small").splits.values())) == 4
+    assert "'none' not found" in refusal(data.read, "org/two:none")
+    assert sum(map(len, data.read("org/two:small").splits.values())) == 4
 
 
 def test_a_data_set_without_a_train_split_or_without_data_is_refused(hub_cache):
     store(hub_cache, "datasets", "org/test", {"test.csv": CSV})
-    assert "'org/test' has no train split, only test" in refusal(data.load, "org/test")
+    assert "'org/test' has no train split, only test" in refusal(data.read, "org/test")
     store(hub_cache, "datasets", "org/none", {"README.md": "Soon."})
-    assert "'org/none' cannot be loaded" in refusal(data.load, "org/none")
+    assert "'org/none' cannot be loaded" in refusal(data.read, "org/none")
 
 
 def test_a_data_sets_loading_script_is_never_run(hub_cache, tmp_path):
     planted = tmp_path / "planted"
     store(hub_cache, "datasets", "org/script", {"script.py": f"open({str(planted)!r}, 'w')\n"})
-    assert "'org/script' cannot be loaded" in refusal(data.load, "org/script")
+    assert "'org/script' cannot be loaded" in refusal(data.read, "org/script")
     assert not planted.exists()
 
 
@@ -360,9 +363,9 @@ def test_the_hub_cache_is_where_hf_home_points(tmp_path, bert):
     store_hatexplain(tmp_path / "hub")
     store(tmp_path / "hub", "models", "org/tiny", files_of(bert))
     code = (
-        "from spacelite import backbones, data\n"
-        "print(backbones.locate('org/tiny').version)\n"
-        "print(data.load('hatexplain').splits['test'].texts)\n"
+        "from spacelite.data import loading as data\nfrom spacelite.backbones.files import locate\n"
+        "print(locate('org/tiny').version)\n"
+        "print(data.read('hatexplain').splits['test'].texts)\n"
     )
     environment = {"HF_HOME": str(tmp_path), "HF_HUB_CACHE": None, "HF_DATASETS_CACHE": None}
     done = processes.run(code, fresh=True, env=environment, cwd=tmp_path)

@@ -10,7 +10,7 @@ from spacelite_cli.app import app
 from typer.testing import CliRunner
 
 import spacelite
-from spacelite import data
+from spacelite.data import loading as data
 
 
 def frame(labels, **columns):

@@ -11,9 +11,12 @@ from test_layers import layer_states
 from typer.testing import CliRunner
 
 import spacelite
-from spacelite import backbones, heads
+from spacelite import heads
+from spacelite.backbones.files import locate
+from spacelite.backbones.tokenizer import from_ids, tokenize
 from spacelite.cache import store
 from spacelite.cache.layers import LayerMeans
+from spacelite.data import loading as data
 from spacelite.heads.base import Objective
 from spacelite.tasks import SINGLE_LABEL
 from spacelite.training import TrainingConfig, loop, memory
@@ -151,7 +154,7 @@ def test_texts_get_the_logits_of_their_cached_means(padding, bert, reviews, tmp_
     )
     runs = spacelite.train(cache, head=["linear", "logreg", "mlp"], pooling="layers", epochs=2,
                            **QUIET)  # fmt: skip
-    texts = spacelite.data.load(str(reviews)).splits["test"].texts
+    texts = data.read(str(reviews)).splits["test"].texts
     for run in runs:
         loaded = spacelite.load_run(run.id, tmp_path)
         found = loaded.predict(texts, backbone=bert, **QUIET).probabilities
@@ -188,7 +191,7 @@ def test_shares_are_exact(kind, padding, request, reviews, tmp_path):
     )
     runs = spacelite.train(cache, head=["linear", "logreg"], pooling="layers", epochs=2,
                            learning_rate=0.05, **QUIET)  # fmt: skip
-    texts = spacelite.data.load(str(reviews)).splits["test"].texts
+    texts = data.read(str(reviews)).splits["test"].texts
     for run in runs:
         weight, bias = (
             run.run.parameters[f"classifier.{name}"].astype(np.float64)
@@ -238,13 +241,13 @@ def test_explain_says_what_was_computed_again(bert, reviews, tmp_path):
 
 
 def test_segments_and_masks_of_known_ids_are_those_of_the_tokenizer(bert, xlnet, reviews):
-    texts = spacelite.data.load(str(reviews)).splits["test"].texts
+    texts = data.read(str(reviews)).splits["test"].texts
     for folder in (bert, xlnet):
-        files = backbones.locate(str(folder))
+        files = locate(str(folder))
         for padding in ("none", "max_length"):
-            tokens = backbones.tokenize(files, texts, max_length=40, padding=padding)
+            tokens = tokenize(files, texts, max_length=40, padding=padding)
             for number, ids in enumerate(tokens.ids):
-                found = backbones.from_ids(files, ids, max_length=40, padding=padding)
+                found = from_ids(files, ids, max_length=40, padding=padding)
                 np.testing.assert_array_equal(found.type_ids[0], tokens.type_ids[number])
                 if padding == "none":
                     assert found.masks is None

@@ -18,9 +18,9 @@ from test_embedding import EMBED, digest, mounted_small, plain, run
 from test_store import flip_byte
 from typer.testing import CliRunner
 
-from spacelite import data
 from spacelite.cache import folder, journal, states, store, verify
 from spacelite.cache.layers import layers_path
+from spacelite.data import loading as data
 from spacelite.errors import SpaceliteError
 
 
@@ -49,7 +49,7 @@ def layer_states(folder, text, max_length):
 def test_means_equal_those_of_plain_transformers(kind, request, reviews, tmp_path):
     folder = request.getfixturevalue(kind)
     done = run(tmp_path, folder, reviews, max_length=24)
-    texts = data.load(str(reviews))
+    texts = data.read(str(reviews))
     with store.Cache(done.path) as cache:
         for name, split in texts.splits.items():
             means = cache.layers.splits[name]
@@ -66,7 +66,7 @@ def test_means_equal_those_of_plain_transformers(kind, request, reviews, tmp_pat
 
 
 def test_padded_positions_are_left_out_of_the_means(bert, xlnet, reviews, tmp_path):
-    text = data.load(str(reviews)).splits["test"].texts[3]
+    text = data.read(str(reviews)).splits["test"].texts[3]
     for backbone in (bert, xlnet):
         done = run(tmp_path, backbone, reviews, padding="max_length", max_length=40)
         with store.Cache(done.path) as cache:
@@ -314,7 +314,7 @@ def test_lists_count_and_remove_deletes_the_layer_means(bert, reviews, tmp_path)
 def test_plain_transformers_agree_on_the_last_layer(bert, reviews, tmp_path):
     """The last layer's mean is the mean of the cached tokens."""
     path = run(tmp_path, bert, reviews, dtype="float32").path
-    _, output = plain(bert, data.load(str(reviews)).splits["test"].texts[0])
+    _, output = plain(bert, data.read(str(reviews)).splits["test"].texts[0])
     with store.Cache(path) as cache:
         last = cache.layers.splits["test"].read(0, 1).reshape(3, 16)[-1]
         tokens = cache.splits["test"].read_hidden(0, 1).mean(axis=0)

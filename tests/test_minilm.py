@@ -37,7 +37,7 @@ def test_cached_hidden_states_equal_plain_transformers_text_by_text(cache_dir, r
 
     folder = checkpoints.locate("minilm").folder
     tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder)
-    texts = data.load(str(real_data / "hatexplain"), limit=150)
+    texts = data.read(str(real_data / "hatexplain"), limit=150)
     (path,) = (cache_dir / "embeddings").glob("*.h5")
     random = np.random.RandomState(0)
     with store.Cache(path) as cache:

@@ -14,7 +14,7 @@ from spacelite_cli.app import app
 from typer.testing import CliRunner
 
 import spacelite
-from spacelite.backbones import shared
+from spacelite.backbones import model
 from spacelite.document import Mistakes, Table
 from spacelite.reports.render import plain
 from spacelite.visible import visible
@@ -212,14 +212,14 @@ def test_a_cache_of_another_folder_is_hinted_at(runs, tmp_path):
 
 def test_explaining_shows_progress_while_the_backbone_is_loaded(best, bert, capfd, monkeypatch):
     calls = []
-    load = shared.Backbone
-    shared.forget()
+    load = model.Backbone
+    model.forget()
 
     def loaded(*args, **kwargs):
         calls.append("loaded")
         return load(*args, **kwargs)
 
-    monkeypatch.setattr(shared, "Backbone", loaded)
+    monkeypatch.setattr(model, "Backbone", loaded)
     best.explain("a good film", backbone=bert, progress=lambda *each: calls.append(each))
     assert calls[calls.index("loaded") - 1] == ("embed", 0, 5)
     assert calls[0] == ("tokenize", 1, 1) and calls[-1] == ("embed", 5, 5)

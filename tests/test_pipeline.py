@@ -11,7 +11,10 @@ import pytest
 import torch
 from test_embedding import digest, run
 
-from spacelite import backbones, pipeline
+from spacelite import pipeline
+from spacelite.backbones.files import locate
+from spacelite.backbones.model import Backbone, Forward, Transfers, plan_batches
+from spacelite.backbones.tokenizer import tokenize
 from spacelite.cache import journal, states, store, verify
 from spacelite.errors import SpaceliteError
 from spacelite.pipeline import Clock, Stage
@@ -156,7 +159,7 @@ def test_a_thread_that_cannot_begin_is_an_error():
 @pytest.fixture
 def slow(monkeypatch):
     """A slow backbone and a slow disk, and one worker: when each of them was at work."""
-    real, write = backbones.Backbone.hidden_states, journal.Journal._put
+    real, write = Backbone.hidden_states, journal.Journal._put
     computing, writing = [], []
 
     def nap(seconds, spans):
@@ -172,7 +175,7 @@ def slow(monkeypatch):
         nap(0.003, writing)
         return write(self, *given)
 
-    monkeypatch.setattr(backbones.Backbone, "hidden_states", hidden_states)
+    monkeypatch.setattr(Backbone, "hidden_states", hidden_states)
     monkeypatch.setattr(journal.Journal, "_put", put)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -208,8 +211,8 @@ def test_bytes_do_not_depend_on_the_number_of_threads(dtype, bert, reviews, tmp_
 def test_an_error_in_any_stage_keeps_what_was_written(stage, bert, reviews, tmp_path, monkeypatch):
     whole = run(tmp_path / "whole", bert, reviews, tokens_per_batch=30).path
     owner, name = {
-        "preparing": (backbones.forward.Transfers, "ready"),
-        "computing": (backbones.Backbone, "hidden_states"),
+        "preparing": (Transfers, "ready"),
+        "computing": (Backbone, "hidden_states"),
         "finishing": (journal.Checked, "of"),
         "writing": (journal.Writer, "write"),
     }[stage]
@@ -235,7 +238,7 @@ def test_an_error_in_any_stage_keeps_what_was_written(stage, bert, reviews, tmp_
 COMMAND = """
 import sys, time
 how = sys.argv[1]
-from spacelite.backbones import Backbone
+from spacelite.backbones.model import Backbone
 real, count = Backbone.hidden_states, [0]
 def hidden_states(self, *given):
     count[0] += 1
@@ -316,11 +319,9 @@ def fake_cuda(monkeypatch):
 
 
 def test_a_gpu_goes_on_while_results_are_copied_back(fake_cuda, bert):
-    files = backbones.locate(str(bert))
-    tokens = backbones.tokenize(
-        files, ["a good film", "a bad film", "the story was dull"] * 4, max_length=16
-    )
-    own = backbones.Backbone(files, layer=-1, device="cpu", all_layers=True)
+    files = locate(str(bert))
+    tokens = tokenize(files, ["a good film", "a bad film", "the story was dull"] * 4, max_length=16)
+    own = Backbone(files, layer=-1, device="cpu", all_layers=True)
     lengths = np.array([len(ids) for ids in tokens.ids])
 
     class OnDevice:
@@ -336,8 +337,8 @@ def test_a_gpu_goes_on_while_results_are_copied_back(fake_cuda, bert):
     clock = Clock()
     found = {}
     for model in (OnDevice(), own):
-        run = backbones.Forward(model, tokens, lambda hidden: hidden.half(), 8, clock=clock)
-        plan = backbones.plan_batches(lengths, 8)
+        run = Forward(model, tokens, lambda hidden: hidden.half(), 8, clock=clock)
+        plan = plan_batches(lengths, 8)
         found[model.device] = list(run.batches(plan, lambda batch, output: output))
     for one, other in zip(found["cuda"], found["cpu"], strict=True):
         np.testing.assert_allclose(one.hidden, other.hidden, atol=1e-3)
@@ -374,13 +375,13 @@ def test_a_cache_that_was_begun_with_other_batches_is_finished(bert, reviews, tm
 
 
 def test_two_that_run_at_once_give_torch_its_threads_back(bert):
-    files = backbones.locate(str(bert))
-    tokens = backbones.tokenize(files, ["a good film"] * 6, max_length=16)
-    model = backbones.Backbone(files, layer=-1, device="cpu")
+    files = locate(str(bert))
+    tokens = tokenize(files, ["a good film"] * 6, max_length=16)
+    model = Backbone(files, layer=-1, device="cpu")
     before = torch.get_num_threads()
 
     def passes():
-        run = backbones.Forward(model, tokens, lambda hidden: hidden, 8)
+        run = Forward(model, tokens, lambda hidden: hidden, 8)
         return run.batches(np.arange(6)[:, None], lambda batch, output: batch[0])
 
     one, two = passes(), passes()

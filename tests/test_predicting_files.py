@@ -16,7 +16,8 @@ from spacelite_cli.app import app
 from typer.testing import CliRunner
 
 import spacelite
-from spacelite.data import open_texts, writers
+from spacelite.data import writers
+from spacelite.data.readers import open_texts
 from spacelite.inference import prediction
 
 TEXTS = [
@@ -326,12 +327,12 @@ def test_results_come_before_the_last_text_is_read(run):
 
 
 def test_the_backbone_and_its_tokenizer_are_loaded_once(run, monkeypatch):
-    from spacelite import backbones
-    from spacelite.backbones import shared
+    from spacelite.backbones import model
+    from spacelite.inference import prediction
 
     loaded = []
-    shared.forget()
-    for module, name in ((shared, "Backbone"), (backbones, "load_tokenizer")):
+    model.forget()
+    for module, name in ((model, "Backbone"), (prediction, "load_tokenizer")):
         one = getattr(module, name)
         monkeypatch.setattr(
             module, name, lambda *a, n=name, o=one, **k: (loaded.append(n), o(*a, **k))[1]

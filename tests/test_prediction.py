@@ -15,8 +15,9 @@ from safetensors.torch import load_file
 from spacelite_cli.app import app
 from typer.testing import CliRunner
 
-from spacelite import data, heads
+from spacelite import heads
 from spacelite.cache import Cache, embed
+from spacelite.data import loading as data
 from spacelite.inference import prediction
 from spacelite.training import TrainingConfig
 
@@ -73,7 +74,7 @@ def from_the_cache(run, path):
 @pytest.mark.parametrize("index", range(len(HEADS)), ids=[head.name for head in HEADS])
 def test_a_text_of_the_cache_gets_what_its_cached_hidden_states_give(index, place, bert, reviews):
     _, path, saved = place
-    texts = data.load(str(reviews)).splits["test"].texts
+    texts = data.read(str(reviews)).splits["test"].texts
     expected = from_the_cache(saved[index], path).softmax(dim=1)
     assert expected.std() > 0.001  # the head tells texts apart
     for tokens_per_batch in (None, 7):

@@ -17,9 +17,10 @@ from test_store import flip_byte
 from typer.testing import CliRunner
 
 import spacelite
-from spacelite import backbones, data
+from spacelite.backbones.model import Backbone
 from spacelite.cache import DTYPES, embed, remove, reuse, store, stored_type, verify
 from spacelite.cache.layers import layers_path
+from spacelite.data import loading as data
 
 KINDS = ("bert", "distilbert", "xlnet")
 
@@ -28,13 +29,13 @@ KINDS = ("bert", "distilbert", "xlnet")
 def ran(monkeypatch):
     """The token ids of each text that the backbone is run on."""
     found = []
-    real = backbones.Backbone.hidden_states
+    real = Backbone.hidden_states
 
     def noting(self, ids, type_ids, mask):
         found.extend(map(tuple, ids.tolist()))
         return real(self, ids, type_ids, mask)
 
-    monkeypatch.setattr(backbones.Backbone, "hidden_states", noting)
+    monkeypatch.setattr(Backbone, "hidden_states", noting)
     return found
 
 
@@ -57,7 +58,7 @@ def write(file, own):
 def of_text(path, source):
     """Text -> its rows, the pooler's output and layer means, as bytes, of each of its examples."""
     found = {}
-    dataset = data.load(str(source))
+    dataset = data.read(str(source))
     with store.Cache(path) as cache:
         assert cache.complete and cache.layers.complete
         for name, split in dataset.splits.items():

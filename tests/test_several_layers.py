@@ -10,7 +10,7 @@ from test_embedding import digest, run
 from test_layers import command
 
 import spacelite
-from spacelite.backbones import Backbone
+from spacelite.backbones.model import Backbone
 from spacelite.cache import newest_complete, states, store, verify
 from spacelite.cache.layers import layers_path
 from spacelite.errors import SpaceliteError

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from spacelite.data import dialect, sources
+from spacelite.data import readers
+from spacelite.data.splits import Table
 
 # Texts that a careless reader turns into missing values, numbers, dates or two rows.
 TEXTS = [
@@ -41,18 +42,18 @@ def write(path: Path, columns: dict) -> Path:
     return path
 
 
-def column(table: sources.Table, name: str = "text") -> list:
+def column(table: Table, name: str = "text") -> list:
     return table.rows.column(name).to_pylist()
 
 
 def refusal(path: Path) -> str:
-    return conftest.refusal(sources.from_path, path)
+    return conftest.refusal(readers.from_path, path)
 
 
 @pytest.mark.parametrize("suffix", ["csv", "json", "jsonl", "parquet"])
 def test_a_single_file_is_the_train_split_with_every_text_kept(tmp_path, suffix):
     path = write(tmp_path / f"d.{suffix}", {"text": TEXTS, "label": range(len(TEXTS))})
-    tables = sources.from_path(path)
+    tables = readers.from_path(path)
     assert list(tables) == ["train"]
     assert column(tables["train"]) == TEXTS
     assert list(map(str, column(tables["train"], "label"))) == list(map(str, range(len(TEXTS))))
@@ -62,14 +63,14 @@ def test_a_single_file_is_the_train_split_with_every_text_kept(tmp_path, suffix)
 def test_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path, suffix):
     path = write(tmp_path / f"d.{suffix}", {"text": ["a", "b"], "label": [0, 1]})
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
-    assert sources.from_path(path)["train"].rows.column_names == ["text", "label"]
+    assert readers.from_path(path)["train"].rows.column_names == ["text", "label"]
 
 
 def test_csv_with_windows_line_ends_and_empty_lines(tmp_path):
     path = tmp_path / "d.csv"
     with path.open("w", newline="") as file:
         csv.writer(file).writerows([["text", "label"], ["a\r\nb", 0], [], ["c", 1], []])
-    assert column(sources.from_path(path)["train"]) == ["a\r\nb", "c"]
+    assert column(readers.from_path(path)["train"]) == ["a\r\nb", "c"]
 
 
 @pytest.mark.parametrize(
@@ -93,7 +94,7 @@ def test_csv_with_windows_line_ends_and_empty_lines(tmp_path):
 def test_what_separates_the_fields_is_told_by_the_first_rows(tmp_path, name, content, delimiter):
     path = tmp_path / name
     path.write_bytes(b"\xef\xbb\xbf" + content.encode())
-    assert dialect.delimiter(path) == delimiter
+    assert readers.delimiter(path) == delimiter
 
 
 def test_files_with_semicolons_and_tabs_are_read_and_it_is_said_in_one_line(tmp_path, caplog):
@@ -102,15 +103,15 @@ def test_files_with_semicolons_and_tabs_are_read_and_it_is_said_in_one_line(tmp_
     for name, delimiter in (("train.csv", ";"), ("validation.csv", "\t"), ("test.tsv", "\t")):
         frame = pd.DataFrame({"text": texts, "label": [0, 1, 0]})
         frame.to_csv(tmp_path / name, sep=delimiter, index=False)
-    tables = sources.from_path(tmp_path)
+    tables = readers.from_path(tmp_path)
     assert [column(table) for table in tables.values()] == [texts] * 3
     assert caplog.messages == [
         "train.csv: fields are separated by semicolons; "
         "validation.csv: fields are separated by tabs"
     ]
-    sources.from_path(tmp_path / "train.csv")
+    readers.from_path(tmp_path / "train.csv")
     assert caplog.messages[1:] == ["train.csv: fields are separated by semicolons"]
-    sources.from_path(tmp_path / "test.tsv")
+    readers.from_path(tmp_path / "test.tsv")
     assert len(caplog.messages) == 2  # the name says it
 
 
@@ -131,20 +132,20 @@ def test_json_list_in_a_jsonl_file_and_json_lines_in_a_json_file(tmp_path):
     (tmp_path / "list.jsonl").write_text(" \n" + json.dumps(rows, indent=1))
     (tmp_path / "lines.json").write_text("\n".join(map(json.dumps, rows)))
     for name in ("list.jsonl", "lines.json"):
-        assert sources.from_path(tmp_path / name)["train"].rows.to_pylist() == rows
+        assert readers.from_path(tmp_path / name)["train"].rows.to_pylist() == rows
 
 
 def test_json_list_whose_first_row_lacks_a_key(tmp_path):
     path = tmp_path / "d.json"
     path.write_text(json.dumps([{"text": "a"}, {"text": "b", "label": 1}]))
-    assert column(sources.from_path(path)["train"], "label") == [None, 1]
+    assert column(readers.from_path(path)["train"], "label") == [None, 1]
 
 
 @pytest.mark.parametrize("suffix", ["csv", "json", "jsonl", "parquet"])
 def test_a_text_larger_than_the_readers_usual_block(tmp_path, suffix):
     texts = ["short", "long " * 500_000, "short"]
     path = write(tmp_path / f"d.{suffix}", {"text": texts, "label": [0, 1, 0]})
-    assert column(sources.from_path(path)["train"]) == texts
+    assert column(readers.from_path(path)["train"]) == texts
 
 
 @pytest.mark.parametrize(
@@ -171,7 +172,7 @@ def test_a_folders_splits_by_file_name_in_their_usual_order(tmp_path, names):
         write(tmp_path / name, {"text": [split], "label": [0]})
     (tmp_path / "README.md").write_text("no split")
     write(tmp_path / "train_extra.csv", {"text": ["no split"], "label": [0]})
-    tables = sources.from_path(tmp_path)
+    tables = readers.from_path(tmp_path)
     assert list(tables) == list(names)
     assert all(column(table) == [split] for split, table in tables.items())
 
@@ -181,7 +182,7 @@ def test_shards_are_joined_in_order(tmp_path):
         path = tmp_path / f"train-0000{number}-of-00003.parquet"
         write(path, {"text": [f"{number}a", f"{number}b"], "label": [0, 1]})
     expected = ["0a", "0b", "1a", "1b", "2a", "2b"]
-    assert column(sources.from_path(tmp_path)["train"]) == expected
+    assert column(readers.from_path(tmp_path)["train"]) == expected
 
 
 def test_shards_with_other_columns_are_refused(tmp_path):
@@ -229,22 +230,28 @@ LINES = '{"text": "caf\xe9", "label": 0}\n' * 3
         ("d.jsonl", b"", "is empty"),
         ("d.parquet", b"", "is empty"),
         ("d.txt", b"a\t0", "is not a .csv, .tsv, .json, .jsonl or .parquet file"),
-        ("d.csv", b"text,label\na,0\nb,1,2\n", "Expected 2 columns, got 3: b,1,2"),
-        ("d.csv", b'text,label\n"a,0\nb,1\n', "cannot be read"),
+        ("d.csv", b"text,label\na,0\nb,1,2\n", "row 2 does not have as many fields as the header"),
+        ("d.csv", b'text,label\n"a,0\nb,1\n', "row 1 cannot be read (unexpected end of data)"),
         ("d.csv", b"\n\n", "Empty CSV file"),
         ("d.csv", LATIN.encode("latin-1"), "save it as UTF-8"),
         ("d.jsonl", LINES.encode("latin-1"), "save it as UTF-8"),
         ("d.json", f"[{LINES}]".encode("latin-1"), "save it as UTF-8"),
         ("d.csv", b"text,text,label\na,b,0\n", "more than one column 'text': rename or remove one"),
         ("d.json", b'[{"text": "a", "label": 0},', "cannot be read"),
-        ("d.jsonl", b'{"text": "a", "label": 0}\n{"text": "b', "cannot be read"),
+        ("d.jsonl", b'{"text": "a", "label": 0}\n{"text": "b', "line 2 is not JSON"),
         ("d.json", b"[1, 2]", "the list holds items that are not objects"),
-        ("d.json", b"5", "cannot be read"),
+        ("d.json", b"5", "line 1 is not an object with a text"),
         ("d.json", b"[" * 100_000, "cannot be read"),
         ("d.json", b'[{"text": "a", "label": 0}, {"text": "b", "label": "x"}]', "column 'label'"),
         ("d.json", b'[{"text": "a", "label": 0}, {"text": 7, "label": 1}]', "column 'text'"),
         ("d.json", b'[{"text": "a", "label": 99999999999999999999}]', "column 'label'"),
-        ("d.jsonl", b'{"text": "a", "label": 0}\n{"text": "b", "label": "x"}\n', "/label"),
+        ("d.jsonl", b'{"text": "a", "label": 0}\n{"text": "b", "label": "x"}\n', "column 'label'"),
+        ("d.jsonl", b'{"text": "a", "n": 0}\n\n{"text": "b", "n": []}\n', "row 2 has another"),
+        (
+            "d.jsonl",
+            b'{"text": "a"}\n{"text": "\\ud83d"}\n',
+            "row 2 has a 'text' that",
+        ),
         ("d.parquet", b"text,label\na,0\n", "cannot be read"),
     ],
 )
@@ -282,7 +289,7 @@ def test_a_folder_named_like_a_file_is_refused(tmp_path):
 )
 def test_string_columns_of_every_arrow_type_are_told(kind):
     rows = pa.table({"it": pa.array([], kind)})
-    assert sources.Table(rows, {}, "").is_string("it") == ("string" in str(kind))
+    assert Table(rows, {}, "").is_string("it") == ("string" in str(kind))
 
 
 def test_label_names_come_along_in_parquet_that_datasets_exported(tmp_path):
@@ -290,7 +297,7 @@ def test_label_names_come_along_in_parquet_that_datasets_exported(tmp_path):
 
     features = Features({"text": Value("string"), "label": ClassLabel(names=["neg", "pos"])})
     Dataset.from_dict({"text": ["a"], "label": [1]}, features).to_parquet(tmp_path / "d.parquet")
-    table = sources.from_path(tmp_path / "d.parquet")["train"]
+    table = readers.from_path(tmp_path / "d.parquet")["train"]
     assert table.class_names == {"label": ("neg", "pos")}
 
 
@@ -300,4 +307,4 @@ def test_metadata_that_only_looks_like_that_of_datasets_is_passed_over(tmp_path,
         {"huggingface": recorded}
     )
     parquet.write_table(rows, tmp_path / "d.parquet")
-    assert sources.from_path(tmp_path / "d.parquet")["train"].class_names == {}
+    assert readers.from_path(tmp_path / "d.parquet")["train"].class_names == {}

@@ -17,13 +17,14 @@ from spacelite_cli.app import app
 from test_embedding import plain, run
 from typer.testing import CliRunner
 
-from spacelite import data, heads
-from spacelite.backbones import Backbone
+from spacelite import heads
+from spacelite.backbones.model import Backbone
 from spacelite.cache import store
 from spacelite.cache.dtypes import DTYPES, stored_type
 from spacelite.cache.encoding import Encoder
 from spacelite.cache.rounding import Rounding, measure
 from spacelite.cache.rows import TokenRows
+from spacelite.data import loading as data
 from spacelite.heads.base import Scratch
 from spacelite.inference import explanation, prediction
 from spacelite.training import TrainingConfig, batches, loop, stream
@@ -174,7 +175,7 @@ def made(request, tmp_path_factory, bert, reviews):
 
 def test_the_file_holds_what_plain_transformers_give(made, bert, reviews):
     _, done, stored = made
-    texts = data.load(str(reviews)).splits["test"].texts
+    texts = data.read(str(reviews)).splits["test"].texts
     with store.Cache(done.path) as cache:
         split = cache.splits["test"]
         assert split.width == 16 and split.dtype == stored.numpy
@@ -220,7 +221,7 @@ def test_gathered_tokens_are_what_the_file_holds(made, budget, monkeypatch):
 
 def test_predict_and_explain_give_what_the_cache_gives(made, bert, reviews):
     folder, done, _ = made
-    texts = data.load(str(reviews)).splits["test"].texts
+    texts = data.read(str(reviews)).splits["test"].texts
     configs = [
         heads.config("space", learning_rate=0.05),
         heads.config("linear", pooling="mean", learning_rate=0.05),

@@ -15,7 +15,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 
 import spacelite
 from spacelite import FrozenEncoder, SpaceClassifier, SpaceSearchCV
-from spacelite.backbones import Backbone, shared
+from spacelite.backbones.model import Backbone, held_backbone
 from spacelite.cache import DTYPES, text_store
 from spacelite.cache.encoding import Encoder
 from spacelite.cache.text_store import RECORD
@@ -153,7 +153,7 @@ def test_other_settings_have_a_store_of_their_own(bert, tmp_path, calls):
 KILLED = """
 import sys
 from pathlib import Path
-from spacelite.backbones import Backbone
+from spacelite.backbones.model import Backbone
 from spacelite.cache import encoding
 from spacelite.cache.encoding import Encoder
 encoding.COMMIT_SECONDS = 0
@@ -291,7 +291,7 @@ def test_two_threads_at_once(bert, tmp_path, calls):
     def encode():
         found.append(Encoder(backbone=str(bert), cache_dir=tmp_path).encode(own).rows)
 
-    shared.loaded(Encoder(backbone=str(bert)).files, layer=-1, device="cpu", all_layers=True)
+    held_backbone(Encoder(backbone=str(bert)).files, layer=-1, device="cpu", all_layers=True)
     calls.clear()
     threads = [threading.Thread(target=encode) for _ in range(3)]
     for thread in threads:

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from spacelite import heads
 from spacelite.cache import Cache, embed, texts
-from spacelite.data import inputs, loading
+from spacelite.data import loading
 from spacelite.data.splits import Source
 from spacelite.inference import transfer
 from spacelite.reports.analysis import content
@@ -64,7 +64,7 @@ def check(dataset, folder):
 @pytest.mark.parametrize("limit", [None, 7])
 def test_a_single_file_before_and_after_it_is_split_and_sampled(tmp_path, limit):
     write_csv(tmp_path / "mine.csv", 50)
-    dataset = loading.load(str(tmp_path / "mine.csv"), limit=limit)
+    dataset = loading.read(str(tmp_path / "mine.csv"), limit=limit)
     assert list(dataset.splits) == ["train", "validation"]
     assert check(dataset, tmp_path) == {"mine.csv"}
     together = [source for split in dataset.splits.values() for source in split.sources.row]
@@ -78,7 +78,7 @@ def test_a_folder_of_files_one_of_them_in_parts(tmp_path, limit):
         rows = {"text": [text(100 * part + i) for i in range(20)], "label": [0, 1] * 10}
         pq.write_table(pa.table(rows), tmp_path / "data" / f"train-{part:05}-of-00002.parquet")
     write_csv(tmp_path / "data" / "test.csv", 20)
-    dataset = loading.load(str(tmp_path), limit=limit)
+    dataset = loading.read(str(tmp_path), limit=limit)
     parts = {f"data/train-{part:05}-of-00002.parquet" for part in range(2)}
     assert check(dataset, tmp_path) == {*parts, "data/test.csv"}
 
@@ -88,7 +88,7 @@ def test_a_split_of_imdb_is_traced_to_its_file(tmp_path):
     folder.mkdir()
     for split in ("train", "test"):
         write_csv(folder / f"{split}.csv", 40)
-    dataset = loading.load(str(folder))
+    dataset = loading.read(str(folder))
     assert check(dataset, folder) == {"train.csv", "test.csv"}
     assert {dataset.splits["validation"].sources[i].file for i in range(8)} == {"test.csv"}
 
@@ -104,7 +104,7 @@ def test_posts_that_are_left_out_do_not_shift_the_rows(tmp_path):
         ]
         pq.write_table(pa.Table.from_pylist(rows), folder / f"{split}.parquet")
     for name in ("hatexplain", "hatexplain:2"):
-        train = loading.load(name, data_dir=tmp_path).splits["train"]
+        train = loading.read(name, data_dir=tmp_path).splits["train"]
         assert len(train) == 9
         for number, own in enumerate(train.texts):
             assert train.sources[number] == Source("train.parquet", int(own.split()[1]) + 1)
@@ -115,18 +115,18 @@ def test_data_sets_that_are_no_files_name_their_split(tmp_path):
 
     lines, labels = [text(i) for i in range(30)], [0, 1] * 15
     frame = pd.DataFrame({"text": lines, "label": labels, "split": ["train", "test", "dev"] * 10})
-    found = inputs.read(frame)
+    found = loading.read(frame)
     for split in found.splits.values():
         for number, own in enumerate(split.texts):
             assert split.sources[number] == Source("texts", lines.index(own) + 1)
     hub = datasets.DatasetDict(train=datasets.Dataset.from_dict({"text": lines, "label": labels}))
     for given, file in ((hub, "texts (train)"), ({"train": (lines, labels)}, "texts (train)")):
-        found = inputs.read(given)
+        found = loading.read(given)
         for split in found.splits.values():
             for number, own in enumerate(split.texts):
                 assert split.sources[number] == Source(file, lines.index(own) + 1)
-    demo = loading.load("demo", limit=5).splits["test"]
-    whole = loading.load("demo").splits["test"]
+    demo = loading.read("demo", limit=5).splits["test"]
+    whole = loading.read("demo").splits["test"]
     for number, own in enumerate(demo.texts):
         source = demo.sources[number]
         assert source.file == "demo (test)" and whole.texts[source.row - 1] == own
@@ -136,7 +136,7 @@ def test_data_sets_that_are_no_files_name_their_split(tmp_path):
 def test_sources_are_no_part_of_the_fingerprint(tmp_path):
     write_csv(tmp_path / "one.csv", 50)
     (tmp_path / "two.csv").write_bytes((tmp_path / "one.csv").read_bytes())
-    one, two = (loading.load(str(tmp_path / f"{name}.csv")) for name in ("one", "two"))
+    one, two = (loading.read(str(tmp_path / f"{name}.csv")) for name in ("one", "two"))
     assert one.fingerprint == two.fingerprint
     assert one.splits["train"].sources[0] != two.splits["train"].sources[0]
     assert np.array_equal(one.splits["train"].sources.row, two.splits["train"].sources.row)
@@ -154,7 +154,7 @@ def embed_csv(folder, bert, count=50, name="mine.csv", **options):
 
 def test_the_texts_of_a_cache_are_those_that_the_user_wrote(tmp_path, bert):
     done = embed_csv(tmp_path, bert, limit=15)
-    dataset = loading.load(str(tmp_path / "mine.csv"), limit=15)
+    dataset = loading.read(str(tmp_path / "mine.csv"), limit=15)
     with Cache(done.path) as cache:
         for name, split in dataset.splits.items():
             own = texts.read(cache, name)

@@ -14,8 +14,9 @@ from transformers import PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
 import spacelite
-from spacelite import backbones, heads, runs
-from spacelite.backbones import BackboneFiles, SpecialIds
+from spacelite import heads, runs
+from spacelite.backbones.files import BackboneFiles
+from spacelite.backbones.tokenizer import SpecialIds, special_ids, unknown_shares
 from spacelite.cache import unknown
 from spacelite.reports.analysis import content
 from spacelite.training import TrainingConfig
@@ -167,16 +168,16 @@ def saved(folder, **special):
 
 
 def test_backbones_without_an_unknown_token_have_no_unknown_tokens(tmp_path):
-    none = backbones.special_ids(saved(tmp_path / "none", eos_token="<end>"))
+    none = special_ids(saved(tmp_path / "none", eos_token="<end>"))
     assert none == SpecialIds(None, frozenset({2}))
     # As GPT-2, whose unknown token is the one that ends a text.
-    shared = backbones.special_ids(saved(tmp_path / "both", eos_token="<end>", unk_token="<end>"))
+    shared = special_ids(saved(tmp_path / "both", eos_token="<end>", unk_token="<end>"))
     assert shared == SpecialIds(None, frozenset({2}))
-    own = backbones.special_ids(saved(tmp_path / "own", eos_token="<end>", unk_token="<unk>"))
+    own = special_ids(saved(tmp_path / "own", eos_token="<end>", unk_token="<unk>"))
     assert own == SpecialIds(0, frozenset({2}))
     ids, offsets = np.array([0, 1, 2]), np.array([0, 1, 3])
-    assert backbones.unknown_shares(ids, offsets, own).tolist() == [1, 0]
-    assert backbones.unknown_shares(ids, offsets, none).tolist() == [0, 0]
+    assert unknown_shares(ids, offsets, own).tolist() == [1, 0]
+    assert unknown_shares(ids, offsets, none).tolist() == [0, 0]
 
 
 @pytest.mark.parametrize("wrong", ['"x"', "-1", "1e9", "true", "999999999", "null"])

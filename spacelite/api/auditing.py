@@ -99,7 +99,7 @@ def audit(
         SpaceliteError: A text of the data may have several labels, or there are too few examples of
             a label for so many folds.
     """
-    from spacelite.backbones import resolve_device
+    from spacelite.backbones.model import resolve_device
     from spacelite.studies import answers
     from spacelite.studies.audit import audit_labels
 

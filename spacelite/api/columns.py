@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from spacelite import files
 from spacelite.cache import Cache, texts
-from spacelite.data.rereading import column_of_rows
-from spacelite.data.sources import SUFFIXES
+from spacelite.data.loading import column_of_rows
+from spacelite.data.readers import SUFFIXES
 from spacelite.data.splits import Source
 from spacelite.errors import SpaceliteError
 from spacelite.tasks import Task

@@ -178,7 +178,7 @@ def cross_validate(
     from spacelite.api import columns
     from spacelite.api.baselines import BASELINES
     from spacelite.api.choosing import chosen_heads
-    from spacelite.backbones import resolve_device
+    from spacelite.backbones.model import resolve_device
     from spacelite.heads.grid import listed
     from spacelite.studies import answers
     from spacelite.studies.cross_validation import cross_validate as cross_validated

@@ -193,7 +193,7 @@ def learning_curve(
     """
     from spacelite.api.baselines import BASELINES
     from spacelite.api.choosing import chosen_heads
-    from spacelite.backbones import resolve_device
+    from spacelite.backbones.model import resolve_device
     from spacelite.heads.grid import listed, seed_list
     from spacelite.studies import answers
     from spacelite.studies.learning_curve import learning_curve as measured

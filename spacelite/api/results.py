@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from spacelite import files
 from spacelite.api.arguments import FILE, NAME_OR_PATH, Kind, checked
-from spacelite.backbones import MOSTLY
+from spacelite.backbones.tokenizer import MOSTLY
 from spacelite.cache import (
     Cache,
     CacheState,

@@ -31,7 +31,9 @@ from spacelite.api.streams import FilePredictions
 from spacelite.cache import Cache, backbone_settings
 from spacelite.cache import embed as embed_into
 from spacelite.cache import folder as caches
-from spacelite.data import TextDataset, TextRows, open_texts, writers
+from spacelite.data import writers
+from spacelite.data.readers import TextRows, open_texts
+from spacelite.data.splits import TextDataset
 from spacelite.errors import SpaceliteError
 from spacelite.inference import explanation, prediction
 from spacelite.progress import Progress, reporting
@@ -233,7 +235,7 @@ class TrainedRun:
         return self.predict_rows(open_texts(Path(file), text_column), Path(out), **options, **more)
 
     def predict_rows(self, rows: TextRows, out: Path, **options: Any) -> FilePredictions:
-        """As `predict_file`, for a file that `data.open_texts` has opened."""
+        """As `predict_file`, for a file that `open_texts` has opened."""
         writers.check(out, rows.origin)
         tally = FilePredictions(self.record, options.get("min_probability"), out)
         classify = functools.partial(self.predict_batches, total=rows.count, **options)
@@ -337,7 +339,7 @@ class TrainedRun:
             SpaceliteError: Hidden states or labels do not match the run's, or the data cannot be
                 embedded.
         """
-        from spacelite.backbones import resolve_device
+        from spacelite.backbones.model import resolve_device
         from spacelite.inference import transfer
 
         if isinstance(dataset, EmbeddedDataset) and cache is None:

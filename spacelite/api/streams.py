@@ -19,7 +19,7 @@ from spacelite.visible import visible
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from spacelite.data.streams import TextRows
+    from spacelite.data.readers import TextRows
 
 log = logging.getLogger(__name__)
 

@@ -140,7 +140,7 @@ def train(
     """
     from spacelite.api import columns, searching  # it imports torch, and so does the loop
     from spacelite.api.choosing import chosen_heads
-    from spacelite.backbones import resolve_device
+    from spacelite.backbones.model import resolve_device
     from spacelite.training import loop, thresholds
     from spacelite.training.search import Search
 

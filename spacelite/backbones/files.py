@@ -11,6 +11,7 @@ import importlib.metadata
 import json
 import os
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from spacelite import hub
@@ -27,36 +28,17 @@ TOKENIZER_FILES = [
 
 @dataclass(frozen=True)
 class BackboneFiles:
-    """A backbone on disk.
-
-    Attributes:
-        name: Name of the backbone.
-        folder: Folder of its files.
-        version: `revision:<commit>` for a hub snapshot, else `sha256:<hash>` of configuration and
-            weights.
-        tokenizer_hash: SHA-256 of the tokenizer's files.
-    """
+    """A backbone on disk."""
 
     name: str
     folder: Path
-    version: str
-    tokenizer_hash: str
+    version: str  # `revision:<commit>` of the hub, else `sha256:<hash>` of config and weights
+    tokenizer_hash: str  # SHA-256 of the tokenizer's files
 
 
 def locate(name: str, revision: str | None = None) -> BackboneFiles:
-    """Find a backbone's files, and download them if they are not on this machine.
-
-    Args:
-        name: `minilm`, a local folder, or a hub name.
-        revision: Commit, branch or tag of a hub backbone; None for the latest.
-
-    Returns:
-        The backbone's files, with their version and tokenizer hash.
-
-    Raises:
-        SpaceliteError: There is no such backbone, its files are incomplete, or its weights are not
-            safetensors.
-    """
+    """Find the files of `minilm`, a local folder or a hub name (of a commit, branch or tag), and
+    download them if they are not on this machine."""
     folder = Path(os.path.expanduser(name))  # noqa: PTH111 - Path's own raises for ~nobody
     is_folder = name.startswith((".", "/", "~")) or os.path.exists(folder)  # noqa: PTH110
     if revision is not None and (name == "minilm" or is_folder):
@@ -90,8 +72,25 @@ def locate(name: str, revision: str | None = None) -> BackboneFiles:
     return BackboneFiles(name, folder, version, _combined(tokenizer))
 
 
+def located(name: str, revision: str | None = None) -> BackboneFiles:
+    """As `locate`, which hashes the weights: once, and again if files of a local folder change."""
+    folder = Path(os.path.expanduser(name))  # noqa: PTH111 - Path's own raises for ~nobody
+    try:
+        states = [(file.name, file.stat()) for file in folder.iterdir()]
+    except OSError:  # no folder
+        states = []
+    state = sorted((file, stat.st_size, stat.st_mtime_ns) for file, stat in states)
+    return located_as(name, revision, tuple(state))
+
+
+@lru_cache(maxsize=8)
+def located_as(name: str, revision: str | None, state: object) -> BackboneFiles:
+    """As `located`, for the sizes and times of its files."""
+    return locate(name, revision)
+
+
 def _minilm_folder() -> Path:
-    """The model folder of the installed package, whose own code is never imported."""
+    """The model folder of the installed package, whose code is never imported."""
     try:
         package = importlib.metadata.distribution(MINILM_PACKAGE)
     except importlib.metadata.PackageNotFoundError as error:

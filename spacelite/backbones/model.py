@@ -1,17 +1,27 @@
-"""Token ids -> hidden states: the frozen model."""
+"""Token ids -> hidden states: the frozen model, and its forward passes in batches whose stages
+overlap. Memory that runs out makes the batches smaller."""
 
 from __future__ import annotations
 
 import copy
 import logging
 import os
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
+import numpy as np
 import numpy.typing as npt
 
+from spacelite import pipeline
+from spacelite.backbones import files as backbone_files
+from spacelite.backbones import tokenizer
 from spacelite.backbones.files import BackboneFiles, loading_problem
-from spacelite.errors import SpaceliteError, one_line
+from spacelite.backbones.tokenizer import Tokenized
+from spacelite.errors import SpaceliteError, is_out_of_memory, one_line
+from spacelite.pipeline import Clock, Stage
+from spacelite.settings import require, whole_number
 
 if TYPE_CHECKING:
     import torch
@@ -19,20 +29,21 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Array = npt.NDArray[Any]
+Fetched: TypeAlias = "Callable[[], Array]"
+Result = TypeVar("Result")
+Encode: TypeAlias = "Callable[[torch.Tensor], torch.Tensor]"
+Measure: TypeAlias = "Callable[[torch.Tensor, torch.Tensor], torch.Tensor]"
+
+# On a CPU each thread runs batches of its own: that leaves no core waiting for another, and the
+# hidden states of a batch do not depend on how many cores there are. More threads than this share a
+# batch between some of them, because Python itself starts the operations of one at a time.
+MOST_WORKERS = 16
+CPU_TOKENS, GPU_TOKENS = 1024, 65536
+FINISHERS = 2
 
 
 def resolve_device(device: str) -> str:
-    """Resolve `auto`, and check that a device works.
-
-    Args:
-        device: `auto`, `cpu`, `cuda`, `cuda:1`, ...
-
-    Returns:
-        The device; for `auto`, `cuda` if there is a GPU, else `cpu`.
-
-    Raises:
-        SpaceliteError: The device does not work on this machine.
-    """
+    """The device, checked to work; for `auto`, `cuda` if there is a GPU, else `cpu`."""
     import torch
 
     if device == "auto":
@@ -57,8 +68,7 @@ def forward_precision(device: str) -> str:
 
 
 def check_layer(layer: int, layers: int, backbone: str) -> None:
-    """Raise SpaceliteError if a backbone with so many layers, the embedding layer included, has no
-    such layer."""
+    """Raise SpaceliteError unless a backbone of so many layers (with the embedding's) has this."""
     if not -layers <= layer < layers:
         raise SpaceliteError(
             f"layer={layer}: {backbone} has hidden states {-layers} to {layers - 1}", ["layer"]
@@ -66,43 +76,20 @@ def check_layer(layer: int, layers: int, backbone: str) -> None:
 
 
 class HiddenStates(NamedTuple):
-    """What the model returns for B texts of n tokens each, float32 on the backbone's device.
+    """What the model returns for B texts of n tokens each, float32 on the backbone's device."""
 
-    Attributes:
-        hidden: Hidden states, (B, n, d).
-        pooled: The pooler's outputs, (B, d); None without a pooler.
-        layers: The hidden states of the embedding layer and of all others, (B, n, d) each, in the
-            number type of the forward pass; None unless they were asked for.
-        others: The hidden states of the backbone's `others`, (B, n, d) each.
-    """
-
-    hidden: torch.Tensor
-    pooled: torch.Tensor | None
+    hidden: torch.Tensor  # (B, n, d)
+    pooled: torch.Tensor | None  # (B, d); None without a pooler
+    # The embedding layer and all others, (B, n, d) each, in the number type of the forward pass;
+    # None unless they were asked for.
     layers: tuple[torch.Tensor, ...] | None
-    others: tuple[torch.Tensor, ...] = ()
+    others: tuple[torch.Tensor, ...] = ()  # of the backbone's `others`, (B, n, d) each
 
 
 class Backbone:
-    """A frozen transformer, loaded and ready to run.
-
-    Args:
-        files: The backbone's files.
-        layer: Layer of the hidden states: -1 the last, 0 the embedding layer.
-        device: Device of the model.
-        all_layers: Whether the hidden states of all layers are kept as well.
-        others: Further layers whose hidden states are given separately.
-
-    Attributes:
-        name: Name of the backbone.
-        width: d, the hidden width.
-        layers: Number of layers, the embedding layer included; 0 if they differ in width.
-        has_pooler: Whether the model has a trained pooler.
-        precision: The number type of the forward pass.
-
-    Raises:
-        SpaceliteError: The weights are damaged or belong to a different model, or there is no such
-            layer.
-    """
+    """A frozen transformer, loaded and ready to run, read in one layer (-1 the last, 0 the
+    embedding layer), in `others` too, or in all. `width` is d, and `layers` the number of layers,
+    the embedding layer included; 0 if they differ in width."""
 
     def __init__(
         self,
@@ -145,8 +132,7 @@ class Backbone:
                 )
 
     def reading(self, *, layer: int, all_layers: bool = False) -> Backbone:
-        """The same model, read in another layer, with the hidden states of all layers or without.
-        Raises SpaceliteError if there is no such layer."""
+        """The same model, read in another layer, with all layers or without."""
         self.check_layers(layer)
         other = copy.copy(self)
         other.layer, other.all_layers, other.others = layer, all_layers, ()
@@ -164,14 +150,8 @@ class Backbone:
         type_ids: Array | torch.Tensor | None,
         mask: Array | torch.Tensor | None,
     ) -> HiddenStates:
-        """Run the model on B texts of n tokens each. From page-locked memory, a GPU copies the
-        arguments without waiting.
-
-        Args:
-            ids: Token ids, (B, n).
-            type_ids: Segment ids, (B, n); None if the model has no segments.
-            mask: 1 for tokens and 0 for padding, (B, n); None without padding.
-        """
+        """Run the model on B texts of n tokens each; all arguments are (B, n). From page-locked
+        memory, a GPU copies them without waiting."""
         import torch
 
         inputs = {"input_ids": ids, "token_type_ids": type_ids, "attention_mask": mask}
@@ -254,3 +234,298 @@ def _missing_weights(keys: Iterable[str]) -> set[str]:
     """Names of the missing weights, `pooler` for those of a pooler; a decoder is not needed."""
     needed = [key for key in keys if not key.startswith("decoder.")]
     return {"pooler" if "pooler" in key.split(".") else key for key in needed}
+
+
+class Transfers:
+    """Copies between host memory and a device that does not wait for them: through page-locked
+    memory and, on the way back, in a stream of their own. On a CPU there is nothing to copy."""
+
+    def __init__(self, device: str) -> None:
+        import torch
+
+        self._cuda = torch.device(device).type == "cuda"
+        self._back: Any = torch.cuda.Stream(device) if self._cuda else None  # type: ignore[no-untyped-call]
+
+    def ready(self, array: Array) -> Array | torch.Tensor:
+        """Host memory with the same whole numbers, from which the device copies by itself."""
+        import torch
+
+        wide = array.astype(np.int64)
+        return torch.from_numpy(wide).pin_memory() if self._cuda else wide
+
+    def fetch(self, tensor: torch.Tensor) -> Fetched:
+        """Start copying a tensor to host memory; the returned function waits, in any thread."""
+        import torch
+
+        if self._back is None:
+            return tensor.cpu().numpy
+        self._back.wait_stream(torch.cuda.current_stream(tensor.device))
+        with torch.cuda.stream(self._back):
+            host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+            host.copy_(tensor, non_blocking=True)
+            tensor.record_stream(self._back)  # its memory is not used again before that
+            copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            copied.record(self._back)
+
+        def wait() -> Array:
+            copied.synchronize()
+            array: Array = host.numpy()
+            return array
+
+        return wait
+
+
+class Output(NamedTuple):
+    """What the forward passes of B texts of n tokens each give."""
+
+    states: list[Array]  # of each layer that the backbone reads, (B, n, ...) as `encode` returns
+    pooled: Array | None  # (B, d) float32; None without a pooler
+    means: Array | None  # (B, layers, d) float16; None unless the backbone keeps all layers
+    # Of each forward pass the number of tokens, and what `measure` returned for each layer.
+    measured: list[tuple[int, list[Array]]]
+
+    @property
+    def hidden(self) -> Array:
+        """Hidden states of the only layer, or of the first."""
+        return self.states[0]
+
+
+def default_budget(device: str) -> int:
+    """Default tokens per forward pass: 1,024 on a CPU, of each thread; 65,536 on a GPU."""
+    return CPU_TOKENS if device == "cpu" else GPU_TOKENS
+
+
+def check_budget(tokens_per_batch: int | None) -> None:
+    """Raise SpaceliteError unless this is a whole number of at least 1, or None."""
+    if tokens_per_batch is None:
+        return
+    require("tokens_per_batch", tokens_per_batch, whole_number(1))
+
+
+def plan_batches(lengths: Array, tokens_per_batch: int) -> Iterator[Array]:
+    """Plan batches of examples of equal length, longest first, so that nothing is padded.
+
+    The plan depends only on the lengths and the budget: a resumed run forms the same batches and so
+    writes the same bytes. Equal lengths cost at most one small batch per length, and make an
+    attention mask unnecessary. `lengths` is (N,); a longer example is a batch of its own.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    for run in np.split(order, np.flatnonzero(np.diff(lengths[order])) + 1):
+        size = max(1, tokens_per_batch // int(lengths[run[0]]))
+        for start in range(0, len(run), size):
+            yield run[start : start + size]
+
+
+class Forward:
+    """Runs a backbone on batches, in stages that overlap: preparing, computing and finishing, and
+    on a GPU launching its operations.
+
+    `encode` takes hidden states (B, n, d) float32 to what is kept of them, and `measure` both to
+    what is to be known about them, on the same device. `limit`, the most tokens of a forward pass,
+    is halved each time memory runs out.
+    """
+
+    def __init__(
+        self,
+        model: Backbone,
+        tokens: Tokenized,
+        encode: Encode,
+        limit: int,
+        *,
+        measure: Measure | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self.model, self.tokens, self.limit = model, tokens, limit
+        self.encode, self.measure = encode, measure
+        self.clock = clock or Clock()
+        self._transfers = Transfers(model.device)
+
+    def batches(
+        self,
+        batches: Iterable[Array],
+        finish: Callable[[Array, Output], Result],
+        *,
+        sharing: bool = False,
+    ) -> Iterator[Result]:
+        """Run batches of texts of equal length; yield what `finish`, in threads of its own, makes
+        of each batch and its output, in order. With `sharing`, the threads of a CPU share a batch
+        if there are fewer batches than threads: faster, but the last bits then depend on that."""
+        import torch
+
+        listed = list(batches)
+        workers, each = self._threads(len(listed) if sharing else MOST_WORKERS)
+        # A GPU computes while Python waits for its results.
+        starting, waiting = ("computing", "finishing") if each else ("launching", "computing")
+        begin = partial(torch.set_num_threads, each) if each else None
+        stages = [
+            Stage("preparing", self._prepared),
+            Stage(starting, self._started, workers, begin),
+            Stage(waiting, _joined),
+            Stage("finishing", lambda given: finish(*given), FINISHERS),
+        ]
+        ahead = 2 * (workers + FINISHERS)  # batches on the way
+        with _threads_restored:
+            yield from pipeline.run(listed, stages, ahead=ahead, clock=self.clock)
+
+    def _threads(self, most: int) -> tuple[int, int]:
+        """How many batches are computed at once, and with how many threads each (0 on a GPU)."""
+        import torch
+
+        if self.model.device != "cpu":
+            return 1, 0
+        threads = torch.get_num_threads()
+        workers = max(1, min(threads, most, MOST_WORKERS))
+        return workers, threads // workers
+
+    def _prepared(self, batch: Array) -> tuple[Array, list[Any]]:
+        def stack(arrays: list[Array] | None) -> Any:
+            if arrays is None:
+                return None
+            return self._transfers.ready(np.stack([arrays[example] for example in batch]))
+
+        tokens = self.tokens
+        return batch, [stack(tokens.ids), stack(tokens.type_ids), stack(tokens.masks)]
+
+    def _started(self, prepared: tuple[Array, list[Any]]) -> tuple[Array, list[_Started]]:
+        import torch
+
+        batch, inputs = prepared
+        length = len(self.tokens.ids[batch[0]])
+        while True:
+            size = max(1, self.limit // length)
+            try:
+                return batch, [
+                    self._pass([x if x is None else x[low : low + size] for x in inputs])
+                    for low in range(0, len(batch), size)
+                ]
+            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if size == 1:
+                    raise SpaceliteError(
+                        f"memory is too small for one text of {length} tokens: use a smaller "
+                        "max_length or backbone",
+                        ["max_length", "backbone"],
+                    ) from error
+                smaller = max(length, min(self.limit, size * length) // 2)
+                if smaller < self.limit:
+                    self.limit = smaller
+                    log.warning(
+                        "out of memory: continuing with %s tokens per batch", f"{smaller:,}"
+                    )
+                if torch.cuda.is_available():
+                    torch.cuda.empty_cache()
+
+    def _pass(self, inputs: list[Any]) -> _Started:
+        """Run one forward pass, and start copying what is kept of it to host memory."""
+        output = self.model.hidden_states(*inputs)
+        states = [output.hidden, *output.others]
+        rows = [self.encode(hidden) for hidden in states]
+        measured = [
+            self.measure(hidden, kept)
+            for hidden, kept in zip(states, rows, strict=True)
+            if self.measure
+        ]
+        means = None if output.layers is None else layer_means(output.layers, inputs[2])
+        fetch = self._transfers.fetch
+        return _Started(
+            len(output.hidden) * output.hidden.shape[1],
+            [fetch(tensor) for tensor in rows],
+            None if output.pooled is None else fetch(output.pooled),
+            None if means is None else fetch(means),
+            [fetch(tensor) for tensor in measured],
+        )
+
+
+class _Started(NamedTuple):
+    """A forward pass whose output is on its way to host memory."""
+
+    tokens: int
+    states: list[Fetched]
+    pooled: Fetched | None
+    means: Fetched | None
+    measured: list[Fetched]
+
+
+def _joined(started: tuple[Array, list[_Started]]) -> tuple[Array, Output]:
+    """Wait for the forward passes of a batch."""
+    batch, parts = started
+    return batch, Output(
+        [_end_to_end(layer) for layer in zip(*(part.states for part in parts), strict=True)],
+        _if_any(part.pooled for part in parts),
+        _if_any(part.means for part in parts),
+        [(part.tokens, [wait() for wait in part.measured]) for part in parts if part.measured],
+    )
+
+
+def _end_to_end(fetched: Sequence[Fetched]) -> Array:
+    arrays = [wait() for wait in fetched]
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+
+
+def _if_any(fetched: Iterable[Fetched | None]) -> Array | None:
+    present = [wait for wait in fetched if wait is not None]
+    return _end_to_end(present) if present else None
+
+
+def layer_means(layers: Sequence[torch.Tensor], masks: Array | torch.Tensor | None) -> torch.Tensor:
+    """The mean of each layer, (B, n, d), over each text's own tokens: (B, layers, d) float16."""
+    import torch
+
+    if masks is None:
+        means = [states.mean(dim=1, dtype=torch.float32) for states in layers]
+    else:
+        weights = torch.as_tensor(masks, dtype=torch.float32, device=layers[0].device)
+        weights = (weights / weights.sum(dim=1, keepdim=True))[:, None]
+        means = [torch.bmm(weights, states.float())[:, 0] for states in layers]
+    return torch.stack(means, dim=1).to(torch.float16)
+
+
+class _ThreadsRestored:
+    """Threads in this context set torch's number of threads, for others too: the last to leave it
+    gives torch as many as it had before."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = self._before = 0
+
+    def __enter__(self) -> None:
+        import torch
+
+        with self._lock:
+            if not self._inside:
+                self._before = torch.get_num_threads()
+            self._inside += 1
+
+    def __exit__(self, *exception: object) -> None:
+        import torch
+
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                torch.set_num_threads(self._before)
+
+
+_threads_restored = _ThreadsRestored()
+
+
+# What a process loads once, whoever needs it.
+
+MOST = 2  # backbones that are held; each takes the memory of its weights
+
+
+def held_backbone(files: BackboneFiles, *, layer: int, device: str, all_layers: bool) -> Backbone:
+    """A backbone that the process holds; with `all_layers`, only if these are alike in width."""
+    model = _loaded(files, device)
+    return model.reading(layer=layer, all_layers=all_layers and model.layers > 0)
+
+
+@lru_cache(maxsize=MOST)
+def _loaded(files: BackboneFiles, device: str) -> Backbone:
+    return Backbone(files, layer=-1, device=device)
+
+
+def forget() -> None:
+    """Free the backbones and tokenizers that are held."""
+    for cached in (backbone_files.located_as, _loaded, tokenizer.held_tokenizer):
+        cached.cache_clear()

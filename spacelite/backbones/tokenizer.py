@@ -1,17 +1,22 @@
-"""Texts -> token ids, with a backbone's own fast tokenizer."""
+"""Texts -> token ids, with a backbone's own fast tokenizer; token ids -> words, and how many tokens
+are unknown to the backbone."""
 
 from __future__ import annotations
 
+import itertools
 import json
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from spacelite.backbones.files import BackboneFiles, loading_problem
-from spacelite.errors import SpaceliteError
+from spacelite.errors import SpaceliteError, one_line
 
 VOCABULARY_FILES = (
     "tokenizer.json",
@@ -29,42 +34,35 @@ OTHER_TOKENS = (
 )  # fmt: skip
 TEXTS_PER_CHUNK = 1000  # tokenized in parallel between two progress events
 
+MOSTLY = 0.5  # the share of unknown tokens from which a text counts as mostly unknown
+
+CONTINUES = "##"  # marks a WordPiece token that continues a word; others begin one
+# Pre-tokenizer -> the mark of tokens that begin a word; others continue one.
+BEGINS = {"Metaspace": "▁", "ByteLevel": "Ġ"}
+JOINERS = "\u200c\u200d"  # between letters, and between the parts of an emoji
+
 Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
 class SpecialIds:
-    """The token ids that stand for no words of a text.
+    """The token ids that stand for no words of a text."""
 
-    Attributes:
-        unknown: Id of the token that stands for what the vocabulary lacks, such as [UNK]; None if
-            there is none, or if it is used for something else too (the end of a text in GPT-2).
-        others: Ids of the other special tokens, such as [CLS] and [PAD].
-    """
-
+    # Of the token for what the vocabulary lacks, such as [UNK]; None if there is none, or if it is
+    # used for something else too (the end of a text in GPT-2).
     unknown: int | None
-    others: frozenset[int]
+    others: frozenset[int]  # such as [CLS] and [PAD]
 
 
 @dataclass(frozen=True)
 class Tokenized:
-    """The tokens of N texts.
+    """The tokens of N texts: one int32 array per text."""
 
-    Attributes:
-        ids: Token ids, special tokens included: one int32 array per text.
-        type_ids: Segment ids of the same shapes; None if the tokenizer has no segments.
-        masks: 1 for tokens and 0 for padding, of the same shapes; None without padding.
-        truncated: Number of texts that were cut off at the maximum length.
-        padding_side: Side on which the tokenizer pads: `left` for XLNet, whose classification token
-            comes last.
-        special: The tokenizer's special ids.
-    """
-
-    ids: list[Array]
-    type_ids: list[Array] | None
-    masks: list[Array] | None
-    truncated: int
-    padding_side: str
+    ids: list[Array]  # special tokens included
+    type_ids: list[Array] | None  # segment ids; None if the tokenizer has no segments
+    masks: list[Array] | None  # 1 for tokens and 0 for padding; None without padding
+    truncated: int  # number of texts that were cut off at the maximum length
+    padding_side: str  # `left` for XLNet, whose classification token comes last
     special: SpecialIds
 
 
@@ -77,23 +75,8 @@ def tokenize(
     tokenizer: Any = None,
     on_chunk: Callable[[int], None] = lambda done: None,
 ) -> Tokenized:
-    """Tokenize texts with the backbone's own fast tokenizer, in parallel.
-
-    Args:
-        files: The backbone's files.
-        texts: N texts.
-        max_length: Maximum tokens per text, special tokens included; the rest is cut off.
-        padding: `none`, or `max_length` to pad every text to `max_length`, on the tokenizer's side.
-        tokenizer: The backbone's tokenizer, if `load_tokenizer` has loaded it.
-        on_chunk: Called with the number of texts done so far.
-
-    Returns:
-        The tokens of the texts.
-
-    Raises:
-        SpaceliteError: There is no usable fast tokenizer, `max_length` is out of range, the
-            tokenizer cannot pad, or a text is not valid Unicode.
-    """
+    """Tokenize texts with the backbone's own fast tokenizer, in parallel: to at most `max_length`
+    tokens, special tokens included, or with `padding="max_length"` to exactly as many."""
     tokenizer = load_tokenizer(files) if tokenizer is None else tokenizer
     config = json.loads((files.folder / "config.json").read_text())
     longest = _longest_input(config, tokenizer)
@@ -153,35 +136,25 @@ def tokenize(
 
 
 def from_ids(files: BackboneFiles, ids: Array, *, max_length: int, padding: str) -> Tokenized:
-    """The tokens of one text whose ids are known, with segments and mask as `tokenize` gives them.
-
-    Args:
-        files: The backbone's files.
-        ids: Token ids of the text, (n,).
-        max_length: As in `tokenize`.
-        padding: As in `tokenize`.
-
-    Raises:
-        SpaceliteError: There is no usable fast tokenizer.
-    """
+    """The tokens of one text whose ids (n,) are known, with segments and mask as in `tokenize`."""
     # A token's segment depends only on whether it is a special one, and on which.
     sample = tokenize(files, ["a"], max_length=max_length, padding=padding)
     special = sample.special.others
     type_ids = masks = None
     if sample.type_ids is not None:
         segments = dict(zip(sample.ids[0].tolist(), sample.type_ids[0].tolist(), strict=True))
-        of_words = next((kind for one, kind in segments.items() if one not in special), 0)
-        type_ids = [np.array([segments.get(one, of_words) for one in ids.tolist()], np.int32)]
+        of_words = next((kind for token, kind in segments.items() if token not in special), 0)
+        type_ids = [np.array([segments.get(token, of_words) for token in ids.tolist()], np.int32)]
     if sample.masks is not None:
         padded = sample.ids[0][sample.masks[0] == 0][:1]
-        own = np.flatnonzero(~np.isin(ids, padded))
-        first, last = (0, own[-1]) if sample.padding_side == "right" else (own[0], len(ids) - 1)
+        real = np.flatnonzero(~np.isin(ids, padded))
+        first, last = (0, real[-1]) if sample.padding_side == "right" else (real[0], len(ids) - 1)
         masks = [((np.arange(len(ids)) >= first) & (np.arange(len(ids)) <= last)).astype(np.int32)]
     return Tokenized([ids], type_ids, masks, 0, sample.padding_side, sample.special)
 
 
 def special_ids(files: BackboneFiles) -> SpecialIds:
-    """The special ids of a backbone's tokenizer. Raises SpaceliteError without a usable one."""
+    """The special ids of a backbone's tokenizer."""
     return _special_ids(load_tokenizer(files))
 
 
@@ -196,7 +169,7 @@ def _special_ids(tokenizer: Any) -> SpecialIds:
 
 
 def load_tokenizer(files: BackboneFiles) -> Any:
-    """Load a backbone's tokenizer. Raises SpaceliteError if there is no usable fast one."""
+    """Load a backbone's tokenizer, which must be a fast one."""
     from transformers import AutoTokenizer
 
     problem = f"{files.name} has no fast tokenizer"
@@ -222,6 +195,12 @@ def load_tokenizer(files: BackboneFiles) -> Any:
     return tokenizer
 
 
+@lru_cache(maxsize=2)
+def held_tokenizer(files: BackboneFiles) -> Any:
+    """As `load_tokenizer`, once in a process."""
+    return load_tokenizer(files)
+
+
 def _longest_input(config: dict[str, Any], tokenizer: Any) -> int:
     """The maximum tokens that the backbone takes; relative positions (XLNet, T5) set no limit."""
     positions = config.get("max_position_embeddings") or config.get("n_positions")
@@ -231,3 +210,142 @@ def _longest_input(config: dict[str, Any], tokenizer: Any) -> int:
             positions -= config.get("pad_token_id", 1) + 1
         bounds.append(positions)
     return int(min(bounds))
+
+
+def unknown_counts(ids: Array, offsets: Array, special: SpecialIds) -> tuple[Array, Array]:
+    """The number of unknown tokens and of all tokens but special ones, each (N,) int64, of N texts
+    whose ids (T,) begin at `offsets` (N+1,)."""
+    ordinary = ~np.isin(ids, list(special.others))
+    unknown = np.zeros(len(ids), bool) if special.unknown is None else ids == special.unknown
+
+    def per_text(tokens: Array) -> Array:
+        counts: Array = np.diff(np.concatenate([[0], np.cumsum(tokens)])[offsets])
+        return counts
+
+    return per_text(unknown), per_text(ordinary)
+
+
+def unknown_shares(ids: Array, offsets: Array, special: SpecialIds) -> Array:
+    """The share of each text's tokens that are unknown, (N,) float64, by `unknown_counts`; 1 for a
+    text that the tokenizer reduces to nothing."""
+    unknown, tokens = unknown_counts(ids, offsets, special)
+    fractions: Array = np.where(tokens > 0, unknown / np.maximum(tokens, 1), 1.0)
+    return fractions
+
+
+class Words:
+    """Combines tokens into words, as tokenizer.json in a backbone's folder defines them."""
+
+    def __init__(self, folder: Path) -> None:
+        from tokenizers import Tokenizer
+
+        path = folder / "tokenizer.json"
+        try:
+            self._tokenizer = Tokenizer.from_file(str(path))
+            self._tokenizer.no_padding()  # some files ask for it
+            content = json.loads(path.read_text("utf-8"))
+            self._special = {entry["id"] for entry in content["added_tokens"] if entry["special"]}
+            splitter = json.dumps(content["pre_tokenizer"])
+            model = content["model"]
+            unknown = model.get("unk_token")
+            self._unknown = (
+                model.get("unk_id") if unknown is None else self._tokenizer.token_to_id(unknown)
+            )
+        except Exception as error:  # tokenizers has no exception of its own
+            raise SpaceliteError(f"{path} cannot be read: {one_line(error, 80)}") from error
+        self._kind = next((name for name in BEGINS if name in splitter), "WordPiece")
+
+    def of(self, ids: Sequence[int], text: str | None = None) -> list[tuple[str, bool, list[int]]]:
+        """The words of a text: how each is written in `text` (what its tokens spell, without `text`
+        or if it has other tokens), whether it is a special token, and its tokens' indices."""
+        array = np.asarray(ids)
+        starts = self.starts(array, np.array([0, len(array)]))
+        bounds = [*starts.tolist(), len(array)]
+        spans = None if text is None else self._spans(list(map(int, ids)), text)
+        words = []
+        for first, last in itertools.pairwise(bounds):
+            written = _written(text, spans[first:last]) if text is not None and spans else ""
+            word = written or self.spelled(ids[first:last])
+            words.append((word, self.is_special(ids[first]), list(range(first, last))))
+        return words
+
+    def _spans(self, ids: list[int], text: str) -> list[tuple[int, int]] | None:
+        """The first character of each token in a text, and the one after its last; equal for tokens
+        that stand for none. None if the text has other tokens."""
+        if len(ids) <= self._tokenizer.num_special_tokens_to_add(is_pair=False):
+            return None
+        for side in ("right", "left"):  # a long text was cut off on one of them
+            self._tokenizer.enable_truncation(len(ids), direction=side)
+            encoded = self._tokenizer.encode(text)
+            own, spans = encoded.ids, encoded.offsets
+            padding = [(0, 0)] * (len(ids) - len(own))
+            if ids[: len(own)] == own and all(map(self.is_special, ids[len(own) :])):
+                return [*spans, *padding]
+            if ids[len(padding) :] == own and all(map(self.is_special, ids[: len(padding)])):
+                return [*padding, *spans]
+        return None
+
+    def starts(self, ids: Array, offsets: Array) -> Array:
+        """The indices of the first tokens of all W words, (W,), of N texts whose ids (T,) begin at
+        `offsets` (N+1,)."""
+        distinct, index = np.unique(ids, return_inverse=True)
+        continues = np.array([self._continues(int(token)) for token in distinct], bool)[index]
+        special = np.array([self.is_special(token) for token in distinct], bool)[index]
+        begins = ~continues | special
+        begins[1:] |= special[:-1]
+        begins[offsets[:-1][offsets[:-1] < len(ids)]] = True
+        return np.flatnonzero(begins)
+
+    def unknown(
+        self, ids: Sequence[int], words: Sequence[tuple[str, bool, list[int]]]
+    ) -> list[int]:
+        """The indices of unknown tokens, in words (of `of`) that are shown as they were written."""
+        return [
+            index
+            for word, _, tokens in words
+            for index in tokens
+            if ids[index] == self._unknown and word != self._piece(ids[index])
+        ]
+
+    def is_special(self, token: int) -> bool:
+        """Whether a token stands for no text, such as [CLS]."""
+        return int(token) in self._special
+
+    def spelled(self, ids: Sequence[int]) -> str:
+        """The word that token ids spell."""
+        if self._kind == "ByteLevel":  # pieces are bytes, which may form characters only together
+            word: str = self._tokenizer.decode(list(map(int, ids)), skip_special_tokens=False)
+            return word.strip()
+        pieces = [self._piece(token) for token in ids]
+        if self._kind == "Metaspace":
+            return "".join(pieces).replace(BEGINS[self._kind], " ").strip()
+        return "".join(piece.removeprefix(CONTINUES) for piece in pieces).strip()
+
+    def _piece(self, token: int) -> str:
+        return self._tokenizer.id_to_token(int(token)) or ""
+
+    def _continues(self, token: int) -> bool:
+        piece = self._piece(token)
+        if self._kind in BEGINS:
+            return not piece.startswith(BEGINS[self._kind])
+        return piece.startswith(CONTINUES)
+
+
+def _written(text: str, spans: Sequence[tuple[int, int]]) -> str:
+    """The part of a text that some tokens stand for; empty if they stand for none of it."""
+    spans = [span for span in spans if span[0] < span[1]]
+    if not spans:
+        return ""
+    first, last = min(start for start, _ in spans), max(stop for _, stop in spans)
+    # Accents that are characters of their own belong to the letter before them.
+    while last < len(text) and unicodedata.category(text[last]) in ("Mn", "Me"):
+        last += 1
+    return "".join(map(_visible, text[first:last])).strip()
+
+
+def _visible(character: str) -> str:
+    """A character as it can be shown: spaces of any kind as one, no control characters."""
+    category = unicodedata.category(character)
+    if category.startswith("Z") or character in "\t\n\r":
+        return " "
+    return "" if category in ("Cc", "Cf") and character not in JOINERS else character

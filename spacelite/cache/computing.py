@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from spacelite import backbones
-from spacelite.backbones import Output
+from spacelite.backbones.model import Backbone, Forward, Output, plan_batches
 from spacelite.cache import journal
 from spacelite.cache.journal import Checked
 from spacelite.cache.reuse import Taken
@@ -46,7 +45,7 @@ class Run:
     def __init__(
         self,
         targets: Sequence[Target],
-        model: backbones.Backbone,
+        model: Backbone,
         examples: Examples,
         layers_required: bool,
         on_progress: OnProgress,
@@ -113,11 +112,11 @@ class Run:
         # numbers depends on the batch that it is computed in.
         plan = [
             (computed[batch], int(lengths[batch[left[batch]]].sum()))
-            for batch in backbones.plan_batches(lengths, tokens_per_batch)
+            for batch in plan_batches(lengths, tokens_per_batch)
             if left[batch].any()
         ]
         stored = written[0].stored
-        forward = backbones.Forward(
+        forward = Forward(
             self.model,
             self.examples.tokens,
             stored.to_rows,

@@ -11,8 +11,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from spacelite import backbones, files
-from spacelite.backbones import BackboneFiles
+from spacelite import files
+from spacelite.backbones.files import BackboneFiles, locate
+from spacelite.backbones.model import (
+    Backbone,
+    check_budget,
+    default_budget,
+    forward_precision,
+    resolve_device,
+)
+from spacelite.backbones.tokenizer import special_ids
 from spacelite.cache import layers as layer_means
 from spacelite.cache import layout, precision, store, tokenizing, unknown
 from spacelite.cache import reuse as reusing
@@ -24,7 +32,7 @@ from spacelite.cache.spec import CacheSpec
 from spacelite.cache.speed import Speed
 from spacelite.cache.tokenizing import Examples, OnProgress
 from spacelite.cache.writing import Target
-from spacelite.data import inputs
+from spacelite.data import loading
 from spacelite.data.splits import TextDataset
 from spacelite.errors import SpaceliteError
 from spacelite.pipeline import Clock
@@ -141,11 +149,11 @@ def embed(
     if padding not in PADDINGS:
         raise SpaceliteError(f"padding={padding}: choose {' or '.join(PADDINGS)}", ["padding"])
     read = read_layers(layer)
-    backbones.check_budget(tokens_per_batch)
+    check_budget(tokens_per_batch)
     with clock.measure("loading the backbone"):
-        backbone_files = backbones.locate(backbone, revision)
+        backbone_files = locate(backbone, revision)
     with clock.measure("reading"):
-        found = inputs.read(
+        found = loading.read(
             dataset,
             texts=texts,
             labels=labels,
@@ -161,7 +169,7 @@ def embed(
         )
     check(found)
     with clock.measure("loading the backbone"):  # it imports torch
-        device = backbones.resolve_device(device)
+        device = resolve_device(device)
     spec = CacheSpec(
         format=store.FORMAT,
         dataset=found.name,
@@ -174,7 +182,7 @@ def embed(
         layer=read[0],
         padding=padding,
         dtype=dtype,
-        precision=backbones.forward_precision(device),
+        precision=forward_precision(device),
     )
     specs = {one.path(cache_dir): one for one in (replace(spec, layer=each) for each in read)}
     first = next(iter(specs))
@@ -218,7 +226,7 @@ def embed(
         keeping = {path: _keeps_layers(path, layers) for path in left}
         with clock.measure("loading the backbone"):
             here, *further = (one.layer for one in left.values())
-            model = backbones.Backbone(
+            model = Backbone(
                 backbone_files,
                 layer=here,
                 others=tuple(further),
@@ -233,7 +241,7 @@ def embed(
             precision.keep(path, model.reading(layer=left[path].layer), examples.tokens)
         run = Run(targets, model, examples, layers is True, on_progress, clock)
         try:
-            run(tokens_per_batch or backbones.default_budget(device))
+            run(tokens_per_batch or default_budget(device))
         finally:
             for path in left:
                 store.add_seconds(path, time.perf_counter() - locked)
@@ -246,7 +254,7 @@ def embed(
 def _laid_out(
     left: Mapping[Path, CacheSpec],
     keeping: Mapping[Path, bool],
-    model: backbones.Backbone,
+    model: Backbone,
     found: TextDataset,
     examples: Examples,
     reuse: bool,
@@ -333,7 +341,7 @@ def _keeps_layers(path: Path, layers: bool | None) -> bool:
     return layers
 
 
-def _do_without_layers(model: backbones.Backbone, required: bool) -> None:
+def _do_without_layers(model: Backbone, required: bool) -> None:
     """Leave layer means out where layers differ in width, or raise SpaceliteError."""
     if required:
         raise SpaceliteError(
@@ -346,7 +354,7 @@ def _do_without_layers(model: backbones.Backbone, required: bool) -> None:
 def _count_unknown(path: Path, backbone_files: BackboneFiles) -> None:
     """Count the unknown tokens of a cache that has no counts: an older version wrote it."""
     if unknown.read(path) is None:
-        special = backbones.special_ids(backbone_files)
+        special = special_ids(backbone_files)
         with store.Cache(path) as cache:
             splits = ((n, one.read_token_ids(), one.offsets) for n, one in cache.splits.items())
             unknown.write(path, unknown.count(splits, special))

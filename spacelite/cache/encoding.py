@@ -15,8 +15,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from spacelite import backbones
-from spacelite.backbones import BackboneFiles, Output, Tokenized, shared
+from spacelite.backbones.files import BackboneFiles, located
+from spacelite.backbones.model import (
+    Backbone,
+    Forward,
+    Output,
+    check_budget,
+    default_budget,
+    forward_precision,
+    held_backbone,
+    plan_batches,
+    resolve_device,
+)
+from spacelite.backbones.tokenizer import Tokenized, held_tokenizer, tokenize
 from spacelite.cache import reuse, store
 from spacelite.cache.dtypes import stored_type
 from spacelite.cache.embedding import PADDINGS
@@ -64,7 +75,7 @@ class Encoder:
     @property
     def files(self) -> BackboneFiles:
         """The backbone's files. Raises SpaceliteError if they are not found."""
-        return shared.located(self.backbone, self.revision)
+        return located(self.backbone, self.revision)
 
     def spec(self) -> CacheSpec:
         """Everything that the hidden states of a text depend on; its data set is empty.
@@ -77,7 +88,7 @@ class Encoder:
             raise SpaceliteError(
                 f"padding={self.padding}: choose {' or '.join(PADDINGS)}", ["padding"]
             )
-        backbones.check_budget(self.tokens_per_batch)
+        check_budget(self.tokens_per_batch)
         own = self.files
         return CacheSpec(
             format=store.FORMAT,
@@ -91,7 +102,7 @@ class Encoder:
             layer=self.layer,
             padding=self.padding,
             dtype=self.dtype,
-            precision=backbones.forward_precision(backbones.resolve_device(self.device)),
+            precision=forward_precision(resolve_device(self.device)),
         )
 
     def encode(
@@ -133,12 +144,12 @@ class _Encoding:
             self.first.setdefault(key, number)
 
     def _tokenized(self, texts: Sequence[str]) -> Tokenized:
-        tokens = backbones.tokenize(
+        tokens = tokenize(
             self.files,
             texts,
             max_length=self.encoder.max_length,
             padding=self.encoder.padding,
-            tokenizer=shared.tokenizer(self.files),
+            tokenizer=held_tokenizer(self.files),
             on_chunk=lambda done: self.on_progress("tokenize", done, len(texts)),
         )
         for number, ids in enumerate(tokens.ids, 1):
@@ -188,10 +199,10 @@ class _Encoding:
         read = kept.take([entries[key] for key in known], layout)
         return {key: one for key, one in zip(known, read, strict=True) if one is not None}
 
-    def _model(self) -> backbones.Backbone:
+    def _model(self) -> Backbone:
         self.on_progress("embed", 0, sum(len(self.tokens.ids[one]) for one in self.first.values()))
-        device = backbones.resolve_device(self.encoder.device)
-        return shared.loaded(self.files, layer=self.encoder.layer, device=device, all_layers=True)
+        device = resolve_device(self.encoder.device)
+        return held_backbone(self.files, layer=self.encoder.layer, device=device, all_layers=True)
 
     def _added(self, kept: TextStore, keys: Sequence[bytes]) -> dict[bytes, TokenRows]:
         """Add texts to the store, while it is locked for writing."""
@@ -213,7 +224,7 @@ class _Encoding:
     def _append(
         self,
         appender: Appender,
-        model: backbones.Backbone,
+        model: Backbone,
         keys: Sequence[bytes],
         found: dict[bytes, TokenRows],
     ) -> None:
@@ -250,7 +261,7 @@ class _Encoding:
         return found
 
     def _computed(
-        self, model: backbones.Backbone, keys: Sequence[bytes]
+        self, model: Backbone, keys: Sequence[bytes]
     ) -> Iterator[tuple[bytes, TokenRows]]:
         """Run texts through the backbone."""
         examples = np.array([self.first[key] for key in keys], np.int64)
@@ -265,12 +276,10 @@ class _Encoding:
             return batch, output
 
         lengths = np.array([len(self.tokens.ids[example]) for example in examples], np.int64)
-        limit = self.encoder.tokens_per_batch or backbones.default_budget(model.device)
-        forward = backbones.Forward(
-            model, self.tokens, stored.to_rows, limit, measure=measure(stored)
-        )
+        limit = self.encoder.tokens_per_batch or default_budget(model.device)
+        forward = Forward(model, self.tokens, stored.to_rows, limit, measure=measure(stored))
         key_of = dict(zip(examples.tolist(), keys, strict=True))
-        plan = (examples[batch] for batch in backbones.plan_batches(lengths, limit))
+        plan = (examples[batch] for batch in plan_batches(lengths, limit))
         done, total = 0, int(lengths.sum())
         for batch, output in forward.batches(plan, finish, sharing=True):
             for count, (measured,) in output.measured:
@@ -296,7 +305,7 @@ class _Encoding:
         return replace(texts, token_ids=ids, padding_side=side)
 
 
-def _layout(model: backbones.Backbone, dtype: str) -> Layout:
+def _layout(model: Backbone, dtype: str) -> Layout:
     layers = model.layers if model.all_layers else 0
     return Layout(model.width, dtype, model.has_pooler, layers)
 

@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from spacelite import backbones, files
+from spacelite import files
+from spacelite.backbones.model import check_layer
 from spacelite.cache import journal, layers, precision, reuse, store, texts, unknown
 from spacelite.cache.spec import FOLDER, embeddings_folder
 from spacelite.cache.split import spans
@@ -207,7 +208,7 @@ def at_layer(path: Path, layer: int) -> Path:
     with store.Cache(path) as cache:
         spec, layers = cache.spec, 0 if cache.layers is None else cache.layers.layers
     if layers:
-        backbones.check_layer(layer, layers, spec.backbone)
+        check_layer(layer, layers, spec.backbone)
     # 6 and -1 are the same layer of a backbone with 7.
     for same in dict.fromkeys((layer, layer - layers, layer + layers)):
         other = path.with_name(replace(spec, layer=same).path(path.parent).name)

@@ -7,7 +7,8 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from spacelite import backbones, files
+from spacelite import files
+from spacelite.backbones.model import Backbone
 from spacelite.cache import layers, precision, reuse, store, unknown
 from spacelite.cache.spec import CacheSpec
 from spacelite.cache.split import SplitIndex
@@ -33,7 +34,7 @@ def lay_out(
     specs: Mapping[Path, CacheSpec],
     with_layers: Mapping[Path, bool],
     splits: dict[str, SplitIndex],
-    model: backbones.Backbone,
+    model: Backbone,
     padding_side: str,
 ) -> None:
     """Lay out what is missing of cache files and of their files of layer means.

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from spacelite import backbones, files
-from spacelite.backbones import Backbone, Output, Tokenized
+from spacelite import files
+from spacelite.backbones.model import Backbone, Forward, Output, default_budget
+from spacelite.backbones.tokenizer import Tokenized
 
 log = logging.getLogger(__name__)
 
@@ -47,8 +48,8 @@ def _hidden_states(model: Backbone, tokens: Tokenized, texts: Array) -> Array:
     def finish(batch: Array, output: Output) -> Array:
         return output.hidden.reshape(-1).astype(np.float64)
 
-    limit = backbones.default_budget(model.device)
-    forward = backbones.Forward(model, tokens, lambda hidden: hidden, limit)
+    limit = default_budget(model.device)
+    forward = Forward(model, tokens, lambda hidden: hidden, limit)
     return np.concatenate(list(forward.batches(texts[:, None], finish)))
 
 

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from spacelite import backbones
-from spacelite.backbones import BackboneFiles, Tokenized
+from spacelite.backbones import tokenizer
+from spacelite.backbones.files import BackboneFiles
+from spacelite.backbones.tokenizer import Tokenized
 from spacelite.cache.split import SplitIndex
 from spacelite.data.splits import TextDataset
 from spacelite.errors import SpaceliteError
@@ -48,7 +49,7 @@ def tokenize(
     """Tokenize a data set. Raises SpaceliteError if a text has no token."""
     everything = [text for split in texts.splits.values() for text in split.texts]
     on_progress("tokenize", 0, len(everything))
-    tokens = backbones.tokenize(
+    tokens = tokenizer.tokenize(
         backbone_files,
         everything,
         max_length=max_length,

@@ -14,8 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spacelite import files
-from spacelite.backbones.tokenizer import SpecialIds
-from spacelite.backbones.unknown import MOSTLY, unknown_counts, unknown_shares
+from spacelite.backbones.tokenizer import MOSTLY, SpecialIds, unknown_counts, unknown_shares
 
 log = logging.getLogger(__name__)
 

@@ -1,16 +1,19 @@
-"""Arrow tables -> texts and label values: finding the columns, checking their rows."""
+"""Arrow tables -> texts and numbered labels: finding the columns, checking their rows, and what
+the values of the label column mean."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from spacelite.data import sources
+from spacelite.data.splits import Labels, Table
 from spacelite.errors import SpaceliteError
 
 TEXT_COLUMNS = ("text", "sentence", "review", "content", "comment", "post", "tweet", "document")
@@ -23,19 +26,14 @@ LISTS = "in multi-label data, give a list of labels for each text, [] for none"
 log = logging.getLogger(__name__)
 
 Rows = npt.NDArray[np.int64]
+Values = Mapping[str, Sequence[Any]]  # the label values by split
+
+WHOLE, FRACTION = r"[+-]?\d+(\.0+)?", r"[+-]?\d*\.\d+"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """How the columns of a data set are read.
-
-    Attributes:
-        text_column: Name of the text column; None to recognise it.
-        label_column: Name of the label column; None to recognise it.
-        labels_as: `auto` to read labels that are all whole numbers as numbers, `text` to keep every
-            label as it is written.
-        skip_empty: Whether rows with an empty text are left out.
-    """
+    """How the columns of a data set are read; `loading.read` says what its fields mean."""
 
     text_column: str | None = None
     label_column: str | None = None
@@ -49,21 +47,8 @@ class Reading:
             )
 
 
-def find(table: sources.Table, text: str | None, label: str | None) -> tuple[str, str]:
-    """Find the names of the text and label columns.
-
-    Args:
-        table: One split.
-        text: The text column, if the user has named it.
-        label: The label column, if the user has named it.
-
-    Returns:
-        The text and the label column: as named, else a usual name, else the only candidate.
-
-    Raises:
-        SpaceliteError: A named column is missing, both names are the same, or a column cannot be
-            determined.
-    """
+def find(table: Table, text: str | None, label: str | None) -> tuple[str, str]:
+    """The text and the label column: as named, else a usual name, else the only candidate."""
     names: list[str] = list(table.rows.column_names)
     if text is not None and text == label:
         raise SpaceliteError(
@@ -84,18 +69,8 @@ def find_text(
     text: str | None,
     label: str | None = None,
 ) -> str:
-    """Find the name of the text column, as `find` does.
-
-    Args:
-        origin: Where the table comes from, for messages.
-        names: All columns.
-        strings: Those of strings.
-        text: The text column, if the user has named it.
-        label: The label column. Default: a column with a usual name, if there is one.
-
-    Raises:
-        SpaceliteError: The named column is missing, or the column cannot be determined.
-    """
+    """The text column, as `find` does, given all columns and those of strings; `label` is by
+    default a column with a usual name, if there is one."""
     label = label or _by_usual_name(names, LABEL_COLUMNS, text)
     text = text or _by_usual_name(names, TEXT_COLUMNS, label)
     return _pick(origin, names, text, "text", [name for name in strings if name != label])
@@ -128,19 +103,11 @@ def _pick(
 def say_choice(
     name: str, names: Sequence[str], text: str, label: str, values: Sequence[Any], named: bool
 ) -> None:
-    """Log which columns were chosen, and warn if the label column does not look like one.
-
-    Args:
-        name: The data set's name.
-        names: All columns.
-        text: The chosen text column.
-        label: The chosen label column.
-        values: The label values of all splits.
-        named: Whether the user has named the label column.
-    """
+    """Log which columns were chosen, and warn if the label column, which the user has not `named`,
+    does not look like one."""
     if set(names) != {"text", "label"}:
         log.info("%s: the texts are column %r, the labels column %r", name, text, label)
-    if named or label.lower() in LABEL_COLUMNS or any(isinstance(one, list) for one in values):
+    if named or label.lower() in LABEL_COLUMNS or any(isinstance(value, list) for value in values):
         return
     distinct = len(set(values))
     if len(values) >= FEWEST_ROWS and distinct >= NEARLY_ALL * len(values):
@@ -151,20 +118,8 @@ def say_choice(
         )  # fmt: skip
 
 
-def texts(table: sources.Table, column: str, skip_empty: bool = False) -> tuple[list[str], Rows]:
-    """The texts of a column.
-
-    Args:
-        table: One split.
-        column: The text column.
-        skip_empty: Whether rows with an empty text are left out.
-
-    Returns:
-        The texts, and the indices of their rows, int64.
-
-    Raises:
-        SpaceliteError: A text is empty or not a string, or every text is a number.
-    """
+def texts(table: Table, column: str, skip_empty: bool = False) -> tuple[list[str], Rows]:
+    """The texts of a column, and the indices of their rows; with `skip_empty` not of all rows."""
     texts: list[Any] = table.rows.column(column).to_pylist()
     check_texts(table.origin, column, texts, skip_empty=skip_empty)
     rows = np.flatnonzero([text is not None and bool(text.strip()) for text in texts])
@@ -185,16 +140,8 @@ def check_texts(
 ) -> int:
     """Check that all texts of a column are strings that are not empty, and return their number.
 
-    Args:
-        origin: Where the table comes from, for messages.
-        column: The text column.
-        texts: The values of its rows.
-        refuse_numbers: Whether texts that are all numbers are refused.
-        skip_empty: True if empty texts are left out later; False if they could be, which the
-            message then says.
-
-    Raises:
-        SpaceliteError: A text is empty or not a string, or every text is a number.
+    `skip_empty` is True if empty texts are left out later, and False if they could be, which the
+    message then says.
     """
     no_string: list[int] = []
     empty: list[int] = []
@@ -231,21 +178,9 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def label_values(table: sources.Table, column: str, rows: Rows) -> list[Any]:
-    """The values of a label column in some rows.
-
-    Args:
-        table: One split.
-        column: The label column.
-        rows: The indices of the rows.
-
-    Returns:
-        One value per row, none missing, strings without surrounding spaces; in a multi-label data
-        set a list per row.
-
-    Raises:
-        SpaceliteError: Labels are missing or are records, or only some rows hold lists.
-    """
+def label_values(table: Table, column: str, rows: Rows) -> list[Any]:
+    """The values of a label column in some rows, none missing, strings without surrounding spaces;
+    in a multi-label data set a list per row."""
     every: list[Any] = table.rows.column(column).to_pylist()
     values = [every[row] for row in rows.tolist()]
     missing = [
@@ -254,16 +189,11 @@ def label_values(table: sources.Table, column: str, rows: Rows) -> list[Any]:
         if value is None or value != value or (isinstance(value, str) and not value.strip())
     ]
     if missing:
-        several = any(
+        multi_label = any(
             isinstance(value, list) or (isinstance(value, str) and "," in value) for value in values
         )
-        _refuse_rows(
-            table.origin,
-            missing,
-            f"no {column!r}",
-            "label_column",
-            f" ({LISTS})" if several else "",
-        )
+        way_out = f" ({LISTS})" if multi_label else ""
+        _refuse_rows(table.origin, missing, f"no {column!r}", "label_column", way_out)
     if all(isinstance(value, list) for value in values):
         return values
     if any(isinstance(value, list | dict) for value in values):
@@ -295,3 +225,206 @@ def _refuse_rows(
         f"another column with {argument}{way_out}",
         [argument, "skip_empty"],
     )
+
+
+# Label values -> numbered labels and their names.
+
+
+def as_text(values: Values, *, named: bool) -> dict[str, list[Any]]:
+    """Labels as they are written. Where the names of labels 0, 1, ... are known (`named`), numbers
+    stay numbers, which stand for these names."""
+
+    def convert(value: Any) -> Any:
+        if isinstance(value, list):
+            return [convert(label) for label in value]
+        if isinstance(value, bool) and not named:
+            return str(value).lower()
+        return value if named or isinstance(value, str | bytes | dict | None) else str(value)
+
+    return {split: [convert(value) for value in labels] for split, labels in values.items()}
+
+
+def as_numbers(values: Values, name: str) -> dict[str, list[Any]]:
+    """Labels as numbers, if all that are strings are numbers: in csv files every label is a string.
+    Two labels that would become one number, such as 01 and 1, are refused."""
+    converted = {split: list(labels) for split, labels in values.items()}
+    for split, labels in values.items():
+        if not all(isinstance(value, str) for value in labels):
+            continue
+        if all(re.fullmatch(WHOLE, value) for value in labels):
+            converted[split] = [int(value.split(".")[0]) for value in labels]
+        elif all(re.fullmatch(FRACTION, value) for value in labels):
+            converted[split] = [float(value) for value in labels]
+        elif all(isinstance(value, str) for every in values.values() for value in every):
+            return {split: list(labels) for split, labels in values.items()}
+    _check_spellings(values, converted, name)
+    return converted
+
+
+def _check_spellings(values: Values, converted: Values, name: str) -> None:
+    """Refuse labels that are written differently and would become one number; 1, +1 and 1.0 are one
+    number, which is said."""
+    written: dict[int, set[str]] = defaultdict(set)
+    for split, labels in values.items():
+        for value, number in zip(labels, converted[split], strict=True):
+            if type(number) is int:
+                written[number].add(str(value))
+    for number, spellings in sorted(written.items()):
+        if len(spellings) == 1:
+            continue
+        first, second = sorted(spellings)[:2]
+        if len({re.sub(r"^\+|\.0+$", "", spelling) for spelling in spellings}) > 1:
+            raise SpaceliteError(
+                f"{name}: the labels {first!r} and {second!r} would become one number, {number}: "
+                "give labels_as='text' to keep them apart, or write them alike",
+                ["labels_as"],
+            )
+        log.warning(
+            "%s: the labels %r and %r are one number, %d: give labels_as='text' to keep them apart",
+            name, first, second, number,
+        )  # fmt: skip
+
+
+def refuse_joined(values: Values, name: str) -> None:
+    """Raise SpaceliteError if most labels with a comma consist of labels that occur elsewhere too,
+    as `joy,fear` beside `joy` and `fear, anger`: they are several labels in one string."""
+    distinct = {value for labels in values.values() for value in labels if isinstance(value, str)}
+    parts = {label: [part.strip() for part in label.split(",")] for label in distinct}
+    count = Counter(part for label in distinct for part in set(parts[label]))
+    joined = sorted(label for label in distinct if len(parts[label]) > 1)
+    known = [label for label in joined if all(count[part] > 1 for part in parts[label])]
+    if known and len(known) > len(joined) / 2:
+        raise SpaceliteError(
+            f"{name}: labels such as {known[0]!r} are several labels in one string: {LISTS} (as "
+            "json or parquet, or in Python); or give labels_as='text' if each is one label",
+            ["labels_as"],
+        )
+
+
+def warn_of_similar(names: Sequence[str], name: str) -> None:
+    """Log a warning for labels that differ only in case or in surrounding spaces."""
+    similar: dict[str, list[str]] = defaultdict(list)
+    for label in names:
+        similar[label.strip().casefold()].append(label)
+    for labels in similar.values():
+        if len(labels) > 1:
+            log.warning(
+                "%s: the labels %s differ only in case or surrounding spaces: they count as "
+                "different labels; correct them if they are meant to be one",
+                name, " and ".join(map(repr, labels)),
+            )  # fmt: skip
+
+
+def numbered(
+    values: dict[str, list[Any]],
+    class_names: Sequence[str],
+    name: str,
+    rows: Mapping[str, npt.NDArray[np.int64]],
+) -> tuple[dict[str, Labels], tuple[str, ...]]:
+    """Number the labels of all splits together, as the known `class_names` are or else in sorted
+    order; `rows` are the indices of their rows, for messages.
+
+    Returns each split's labels, (N,) int64 of 0..C-1, or (N, C) int64 of 0 and 1 if the values are
+    lists, and the C label names.
+    """
+    are_lists = [isinstance(value, list) for rows in values.values() for value in rows]
+    if any(are_lists):
+        if not all(are_lists):
+            raise SpaceliteError(
+                f"{name}: some rows have a list of labels, others a single one: give lists only"
+            )
+        return _multi_label(values, class_names, name, rows)
+    pooled = [value for split in values.values() for value in split]
+    distinct_values = len(set(pooled))
+    if distinct_values > 50 and distinct_values > len(pooled) / 2:
+        raise SpaceliteError(
+            f"{name}: {distinct_values:,} different labels in {len(pooled):,} rows are not "
+            "classes: name another column with label_column",
+            ["label_column"],
+        )
+    if all(isinstance(value, str) for value in pooled):
+        known = class_names if set(class_names) >= set(pooled) else ()
+        order = tuple(known or sorted(set(pooled)))
+        number = {value: i for i, value in enumerate(order)}
+        return {key: _int64(number[v] for v in split) for key, split in values.items()}, order
+    if all(isinstance(value, bool) for value in pooled):
+        return {key: _int64(map(int, split)) for key, split in values.items()}, ("false", "true")
+    if any(isinstance(value, str | bool) for value in pooled):
+        kinds = sorted({type(value).__name__ for value in pooled})
+        raise SpaceliteError(
+            f"{name}: labels of mixed types ({', '.join(kinds)}): use one type, or give "
+            "labels_as='text'",
+            ["labels_as"],
+        )
+
+    for split, numbers in values.items():
+        for row, value in zip(rows[split].tolist(), numbers, strict=True):
+            if not isinstance(value, int) and not (isinstance(value, float) and value.is_integer()):
+                raise SpaceliteError(
+                    f"{name} {split}: row {row + 1} has label {value!r}: classes need whole "
+                    "numbers or strings (or name another column with label_column, or give "
+                    "labels_as='text')",
+                    ["label_column", "labels_as"],
+                )
+            if value < 0:
+                count = sum(number < 0 for number in numbers)
+                raise SpaceliteError(
+                    f"{name} {split}: row {row + 1} has label {int(value)}, which marks a hidden "
+                    f"or missing label ({count} such rows): remove them, or the whole split"
+                )
+    whole = {key: [int(value) for value in split] for key, split in values.items()}
+    distinct = sorted({value for split in whole.values() for value in split})
+    if class_names:
+        if distinct[-1] >= len(class_names):
+            raise SpaceliteError(
+                f"{name} has label {distinct[-1]}, but its labels are 0 to {len(class_names) - 1} "
+                f"({', '.join(class_names)})"
+            )
+        return {key: _int64(split) for key, split in whole.items()}, tuple(class_names)
+    index = {value: i for i, value in enumerate(distinct)}
+    return (
+        {key: _int64(index[value] for value in split) for key, split in whole.items()},
+        tuple(str(value) for value in distinct),
+    )
+
+
+def _multi_label(
+    values: dict[str, list[Any]],
+    class_names: Sequence[str],
+    name: str,
+    rows: Mapping[str, npt.NDArray[np.int64]],
+) -> tuple[dict[str, Labels], tuple[str, ...]]:
+    flat = {split: [label for row in rows for label in row] for split, rows in values.items()}
+    every = [label for row in flat.values() for label in row]
+    if not every:
+        raise SpaceliteError(
+            f"{name}: no text has a label: name another column with label_column", ["label_column"]
+        )
+    if any(label is None or isinstance(label, list | dict) for label in every):
+        raise SpaceliteError(
+            f"{name}: its lists hold records or missing values: give lists of numbers or strings, "
+            "[] for a text without a label"
+        )
+    widths = {len(row) for rows in values.values() for row in rows}
+    if len(widths) == 1 and widths != {1} and {*every} <= {0, 1}:
+        # One column of zeros and ones (or booleans) per label.
+        (count,) = widths
+        names = tuple(class_names) if len(class_names) == count else tuple(map(str, range(count)))
+        return {
+            split: np.array(rows, np.int64).reshape(-1, count) for split, rows in values.items()
+        }, names
+    owners = {
+        split: np.repeat(np.arange(len(lists)), [len(row) for row in lists])
+        for split, lists in values.items()
+    }
+    flat_rows = {split: rows[split][owner] for split, owner in owners.items()}
+    numbers, names = numbered(flat, class_names, name, flat_rows)
+    labels = {}
+    for split, owner in owners.items():
+        labels[split] = np.zeros((len(values[split]), len(names)), np.int64)
+        labels[split][owner, numbers[split]] = 1
+    return labels, names
+
+
+def _int64(values: Iterable[int]) -> Labels:
+    return np.fromiter(values, np.int64)

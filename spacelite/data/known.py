@@ -8,14 +8,13 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from spacelite.data import demo, sources
-from spacelite.data.sources import Table
-from spacelite.data.splits import SEED, Split
+from spacelite.data import demo
+from spacelite.data.splits import SEED, Split, Table
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +75,8 @@ def _majority(table: Table) -> Table:
 
     The official splits hold no post without a majority; any that turns up is left out.
     """
+    import pyarrow as pa
+
     if "annotators" not in table.rows.column_names:
         return table
     rows, kept, left_out = [], [], 0
@@ -96,7 +97,7 @@ def _majority(table: Table) -> Table:
     if left_out:
         log.warning("%s: %d posts without a majority label are left out", table.origin, left_out)
     of_rows = table.source_rows.take(np.array(kept, np.int64))
-    return replace(sources.table_of(rows, table.origin), sources=of_rows)
+    return Table(pa.Table.from_pylist(rows), {}, table.origin, of_rows)
 
 
 KNOWN: dict[str, KnownDataset] = {

@@ -1,15 +1,17 @@
-"""A name, a path or tables -> a data set: splits, samples, checks.
+"""A name, a path or Python objects -> a data set: splits, samples, checks.
 
 Known data sets follow their protocol (`known`). Other data sets keep their splits; if there is no
-validation split, 10% of train is used as one.
+validation split, 10% of train is used as one. Objects of pandas and datasets are recognised by the
+names of their classes, without an import.
 """
 
 from __future__ import annotations
 
+import difflib
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,29 +19,39 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from spacelite.data import columns, labels, sources
+from spacelite import hub
+from spacelite.data import columns, readers
 from spacelite.data.columns import Reading
 from spacelite.data.known import KNOWN, KnownDataset, by_hub_name
-from spacelite.data.sources import Table
 from spacelite.data.splits import (
     SEED,
+    SPLITS,
     Sources,
     Split,
+    Table,
     TextDataset,
+    standard_split,
     stratified_sample,
     without_leaks,
 )
-from spacelite.errors import SpaceliteError
+from spacelite.errors import SpaceliteError, one_line
 from spacelite.tasks import task_of
 
+NAME = "texts"  # default name of data passed as objects
+SPLIT_COLUMN = "split"
 LABELS_NAMED = 5  # in a message
 
 log = logging.getLogger(__name__)
 
+Rows = npt.NDArray[np.int64]
 
-def load(
-    name: str,
+
+def read(
+    dataset: Any = None,
     *,
+    texts: Sequence[str] | None = None,
+    labels: Sequence[Any] | None = None,
+    name: str | None = None,
     text_column: str | None = None,
     label_column: str | None = None,
     limit: int | None = None,
@@ -49,11 +61,16 @@ def load(
     drop_leaks: bool = False,
     training: bool = True,
 ) -> TextDataset:
-    """Load a data set by name or path.
+    """Read a data set.
 
     Args:
-        name: A known data set; a csv, tsv, json, jsonl or parquet file, or a folder of them; a hub
-            data set (`owner/name`, `owner/name:configuration`).
+        dataset: A known data set; a csv, tsv, json, jsonl or parquet file, or a folder of them; a
+            hub data set (`owner/name`, `owner/name:configuration`); a pandas DataFrame, whose
+            column `split`, if any, names each row's split; a `datasets.Dataset` or `DatasetDict`;
+            or a dictionary of splits, each a pair of texts and labels, a DataFrame or a Dataset.
+        texts: Texts in place of `dataset`, all of them training data.
+        labels: Labels of `texts`: numbers, strings, or lists of these (multi-label).
+        name: Name of data passed as objects. Default: `texts`.
         text_column: Name of the text column. Default: recognised automatically.
         label_column: Name of the label column. Default: recognised automatically.
         limit: Maximum examples per split: a seeded, stratified sample.
@@ -64,132 +81,81 @@ def load(
         drop_leaks: Whether training texts that also stand in validation or test are left out.
         training: Whether the data are to be trained on. If not, they may lack a train split, or
             have a single label or example (which is then the test split).
-
-    Returns:
-        The data set, with the splits train, validation and, if there is one, test.
-
-    Raises:
-        SpaceliteError: The data cannot be read or trained on; the message says where and why.
     """
-    _check_limit(limit)
-    reading = _reading(text_column, label_column, labels_as, skip_empty)
-    known = KNOWN.get(name)
-    if known is not None and known.make is not None:
-        made = {
-            split: replace(own, sources=Sources.of_files([(f"{name} ({split})", len(own))]))
-            for split, own in known.make().items()
-        }
-        dataset = TextDataset(name, made, known.label_names)
-    else:
-        dataset = _read(_in_folder(name, data_dir), reading, training)
-    return _finished(dataset, limit, drop_leaks, training)
-
-
-def from_tables(
-    name: str,
-    tables: Mapping[str, Table],
-    *,
-    text_column: str | None = None,
-    label_column: str | None = None,
-    limit: int | None = None,
-    labels_as: str = "auto",
-    skip_empty: bool = False,
-    drop_leaks: bool = False,
-    training: bool = True,
-) -> TextDataset:
-    """Create a data set from tables in memory.
-
-    Args:
-        name: Name of the data set.
-        tables: Split name (train, validation, test) -> its table.
-        text_column: Name of the text column. Default: recognised automatically.
-        label_column: Name of the label column. Default: recognised automatically.
-        limit: Maximum examples per split: a seeded, stratified sample.
-        labels_as: `auto` to read labels that are all whole numbers as numbers, `text` to keep every
-            label as it is written.
-        skip_empty: Whether rows with an empty text are left out.
-        drop_leaks: Whether training texts that also stand in validation or test are left out.
-        training: Whether the data are to be trained on, as in `load`.
-
-    Returns:
-        The data set, with the splits train, validation and, if there is one, test.
-
-    Raises:
-        SpaceliteError: The data cannot be trained on; the message says where and why.
-    """
-    _check_limit(limit)
-    reading = _reading(text_column, label_column, labels_as, skip_empty)
-    splits, label_names = _numbered(name, tables, (), reading)
-    splits = _completed(name, splits, None, training)
-    return _finished(TextDataset(name, splits, label_names), limit, drop_leaks, training)
-
-
-def _reading(text: str | None, label: str | None, labels_as: str, skip_empty: bool) -> Reading:
-    return Reading(text_column=text, label_column=label, labels_as=labels_as, skip_empty=skip_empty)
-
-
-def _check_limit(limit: int | None) -> None:
+    if (dataset is None) == (texts is None):
+        raise SpaceliteError("give either dataset or texts", ["dataset", "texts"])
+    if (texts is None) != (labels is None):
+        problem = "labels go with texts" if texts is None else "texts need labels, one for each"
+        raise SpaceliteError(f"{problem}: give both, or a dataset", ["dataset", "texts", "labels"])
+    if isinstance(dataset, str | Path) and name is not None:
+        raise SpaceliteError(
+            f"name={name}: {dataset} has a name of its own; leave name out", ["name"]
+        )
     if limit is not None and limit < 1:
         raise SpaceliteError(f"limit={limit}: give at least one example per split", ["limit"])
-
-
-def _finished(
-    dataset: TextDataset, limit: int | None, drop_leaks: bool, training: bool
-) -> TextDataset:
-    """Leave out leaks if that is wanted, check the classes for training, and sample each split if
-    there is a limit."""
-    if drop_leaks:
-        dataset = without_leaks(dataset)
-    if training:
-        _check_classes(dataset, warn=limit is None)
-    if limit is None:
-        return dataset
-    sample = replace(
-        dataset,
-        splits={
-            name: split.take(stratified_sample(split.labels, limit))
-            for name, split in dataset.splits.items()
-        },
+    reading = Reading(
+        text_column=text_column,
+        label_column=label_column,
+        labels_as=labels_as,
+        skip_empty=skip_empty,
     )
+    if isinstance(dataset, str | Path):
+        found = _named(str(dataset), data_dir, reading, training)
+    else:
+        name = name or NAME
+        if texts is None:
+            tables = _tables_of(dataset, name, training)
+        else:
+            tables = {"train": _pair(texts, labels, name)}
+        splits, label_names = _numbered(name, tables, (), reading)
+        found = TextDataset(name, _completed(name, splits, None, training), label_names)
+    if drop_leaks:
+        found = without_leaks(found)
     if training:
-        _check_classes(sample, limit, warn=True)
-    return sample
+        _check_classes(found, warn=limit is None)
+    if limit is None:
+        return found
+    samples = {
+        key: split.take(stratified_sample(split.labels, limit))
+        for key, split in found.splits.items()
+    }
+    found = replace(found, splits=samples)
+    if training:
+        _check_classes(found, limit, warn=True)
+    return found
 
 
-def _in_folder(name: str, data_dir: Path | None) -> str:
-    """The path of a data set in `data_dir`; the name unchanged if it is not there."""
-    if data_dir is None or name.startswith((".", "/", "~")):
-        return name
-    if not data_dir.is_dir():
-        raise SpaceliteError(f"data_dir={data_dir}: there is no such folder", ["data_dir"])
-    return str(data_dir / name) if (data_dir / _split_name(name)[0]).exists() else name
+# By name or path.
 
 
-def _split_name(name: str) -> tuple[str, KnownDataset | None]:
-    """Split a name such as `folder/hatexplain:2` into the data set to read, `folder/hatexplain`,
-    and the known data set that merges its labels; other names are returned unchanged, with None."""
-    last = name.rpartition("/")[2]
-    known = KNOWN.get(last)
-    if known is None or known.of is None:
-        return name, None
-    return name.removesuffix(last) + known.of, known
-
-
-def _read(name: str, reading: Reading, training: bool) -> TextDataset:
+def _named(name: str, data_dir: Path | None, reading: Reading, training: bool) -> TextDataset:
+    """A built-in data set, or that of a path, in `data_dir`, or on the hub."""
+    known = KNOWN.get(name)
+    if known is not None and known.make is not None:
+        splits = {
+            split: replace(made, sources=Sources.of_files([(f"{name} ({split})", len(made))]))
+            for split, made in known.make().items()
+        }
+        return TextDataset(name, splits, known.label_names)
+    if data_dir is not None and not name.startswith((".", "/", "~")):
+        if not data_dir.is_dir():
+            raise SpaceliteError(f"data_dir={data_dir}: there is no such folder", ["data_dir"])
+        if (data_dir / _split_name(name)[0]).exists():
+            name = str(data_dir / name)
     base, merging = _split_name(name)
-    found = None
+    place = None
     path = Path(os.path.expanduser(base))  # noqa: PTH111 - Path's own raises for ~nobody
     if os.path.exists(path):  # noqa: PTH110 - Path's own raises for over-long names
-        found = str(path.resolve())
+        place = str(path.resolve())
         base = path.resolve().stem if path.is_file() else path.resolve().name
-        tables = sources.from_path(path, training=training)
-    elif path.suffix.lower() in sources.SUFFIXES or base.startswith((".", "/", "~")):
+        tables = readers.from_path(path, training=training)
+    elif path.suffix.lower() in readers.SUFFIXES or base.startswith((".", "/", "~")):
         raise SpaceliteError(f"there is no file or folder {base}")
     elif (base := by_hub_name(base)) in KNOWN:
         tables = _from_hub(KNOWN[base], training)
     else:
         repository, _, config = base.partition(":")
-        tables = sources.from_hub(repository, config or None, training=training)
+        tables = from_hub(repository, config or None, training=training)
         base = repository
     known = KNOWN.get(base)
     if known is not None and known.prepare is not None:
@@ -205,14 +171,201 @@ def _read(name: str, reading: Reading, training: bool) -> TextDataset:
         splits = _merged(splits, label_names, merging)
         label_names = merging.label_names
     dataset = name.rpartition("/")[2] if merging is not None else base
-    return TextDataset(dataset, _completed(base, splits, known, training), label_names, found)
+    return TextDataset(dataset, _completed(base, splits, known, training), label_names, place)
+
+
+def _split_name(name: str) -> tuple[str, KnownDataset | None]:
+    """Split a name such as `folder/hatexplain:2` into the data set to read, `folder/hatexplain`,
+    and the known data set that merges its labels; other names are returned unchanged, with None."""
+    last = name.rpartition("/")[2]
+    known = KNOWN.get(last)
+    if known is None or known.of is None:
+        return name, None
+    return name.removesuffix(last) + known.of, known
 
 
 def _from_hub(known: KnownDataset, training: bool) -> dict[str, Table]:
     try:
-        return sources.from_hub(str(known.hub), revision=known.revision, training=training)
+        return from_hub(str(known.hub), revision=known.revision, training=training)
     except SpaceliteError as error:
         raise SpaceliteError(f"{error}{known.hint}", error.arguments) from error
+
+
+def from_hub(
+    name: str, config: str | None = None, revision: str | None = None, *, training: bool = True
+) -> dict[str, Table]:
+    """The tables of a data set on the hub, or in the local hub cache if there is no network."""
+    if hub.data_set_is_online(name, revision):
+        location, revision_there = name, revision
+    else:
+        location, revision_there = str(hub.cached_data_set_folder(name, revision)), None
+
+    import datasets
+
+    try:
+        loaded = datasets.load_dataset(location, config, revision=revision_there)
+    except Exception as error:  # the builders raise whatever their formats raise
+        problem = one_line(error).partition(" Example of usage: ")[0]  # of `datasets`, not ours
+        remedy = f": dataset={name}:CONFIGURATION" if "Config name is missing" in problem else ""
+        raise SpaceliteError(
+            f"data set {name!r} cannot be loaded: {problem}{remedy}",
+            ["dataset"] if remedy else [],
+        ) from error
+    return tables_of_datasets(loaded, name, training=training)
+
+
+def tables_of_datasets(
+    loaded: Mapping[str, Any], name: str, *, training: bool = True
+) -> dict[str, Table]:
+    """The tables of a `datasets.DatasetDict`; splits other than train, validation and test (imdb's
+    `unsupervised`) are left out."""
+    tables: dict[str, Table] = {}
+    for key, split in loaded.items():
+        standard = standard_split(str(key))
+        if standard in SPLITS:
+            tables[standard] = _table_of_dataset(split, f"{name} ({key})")
+    if not tables or (training and "train" not in tables):
+        there = ", ".join(map(str, loaded)) or "no split at all"
+        raise SpaceliteError(f"data set {name!r} has no train split, only {there}")
+    return {split: tables[split] for split in SPLITS if split in tables}
+
+
+# From Python objects.
+
+
+def _tables_of(dataset: Any, name: str, training: bool) -> dict[str, Table]:
+    if _is(dataset, "datasets.DatasetDict"):
+        return tables_of_datasets(dataset, name, training=training)
+    if isinstance(dataset, Mapping):
+        tables = {str(key): _table(split, f"{name} ({key})") for key, split in dataset.items()}
+    elif _is(dataset, "pandas.DataFrame") and SPLIT_COLUMN in dataset.columns:
+        _check_columns(dataset, name)
+        splits = dataset[SPLIT_COLUMN].astype(str)
+        frame = dataset.drop(columns=SPLIT_COLUMN)
+        whole = Sources.of_files([(name, len(frame))])
+        tables = {
+            key: replace(
+                _table(frame[splits == key], f"{name} ({key})"),
+                sources=whole.take(np.flatnonzero(splits == key)),
+            )
+            for key in dict.fromkeys(splits)
+        }
+    else:
+        return {"train": _table(dataset, name)}
+    by_split: dict[str, Table] = {}
+    for key, table in tables.items():
+        split = standard_split(key)
+        if split not in SPLITS or split in by_split:
+            problem = "is given twice" if split in by_split else "is unknown"
+            raise SpaceliteError(
+                f"split {key!r} {problem}: the splits are train, validation and test, each once"
+            )
+        by_split[split] = table
+    if not by_split or (training and "train" not in by_split):
+        there = ", ".join(by_split) or "nothing"
+        raise SpaceliteError(f"there is no train split, only {there}: add one")
+    return {split: by_split[split] for split in SPLITS if split in by_split}
+
+
+def _table(split: Any, origin: str) -> Table:
+    """One split from any of the supported objects."""
+    import pyarrow as pa
+
+    if _is(split, "pandas.DataFrame"):
+        _check_columns(split, origin)
+        frame = split.rename(columns=str)
+        try:
+            return Table(pa.Table.from_pandas(frame, preserve_index=False), {}, origin)
+        except (pa.ArrowException, TypeError, ValueError) as error:
+            raise SpaceliteError(f"{origin}: {one_line(error)}") from error
+    if _is(split, "datasets.Dataset"):
+        return _table_of_dataset(split, origin)
+    if isinstance(split, tuple | list) and len(split) == 2:
+        return _pair(split[0], split[1], origin)
+    raise SpaceliteError(
+        f"{origin} cannot be read from a {type(split).__name__}: give a name or path, texts=[...] "
+        "with labels=[...], a pandas DataFrame, a datasets.DatasetDict, or "
+        '{"train": (texts, labels)}',
+        ["texts", "labels"],
+    )
+
+
+def _is(value: Any, kind: str) -> bool:
+    """Whether a value is an instance of the class `package.Name`, without importing the package."""
+    package, _, name = kind.partition(".")
+    return any(
+        cls.__name__ == name and cls.__module__.partition(".")[0] == package
+        for cls in type(value).__mro__
+    )
+
+
+def _check_columns(frame: Any, origin: str) -> None:
+    names = [str(name) for name in frame.columns]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise SpaceliteError(f"{origin} has more than one column {twice!r}: rename or remove one")
+
+
+def _pair(texts: Any, labels: Any, origin: str) -> Table:
+    import pyarrow as pa
+
+    texts, labels = _listed(texts, "texts", origin), _listed(labels, "labels", origin)
+    if len(texts) != len(labels):
+        raise SpaceliteError(
+            f"{origin}: {len(texts):,} texts and {len(labels):,} labels: give one label (or list "
+            "of labels) for each text"
+        )
+    rows = [{"text": text, "label": label} for text, label in zip(texts, labels, strict=True)]
+    bad = next((i for i, text in enumerate(texts) if not isinstance(text, str)), None)
+    if bad is not None:
+        raise SpaceliteError(
+            f"{origin}: row {bad + 1} has a text that is not a string: correct or remove it"
+        )
+    try:
+        return Table(pa.Table.from_pylist(rows), {}, origin)
+    except Exception as error:  # Arrow raises various errors for values of mixed types
+        raise SpaceliteError(
+            f"{origin}: labels need values of one type ({one_line(error)})"
+        ) from error
+
+
+def _listed(values: Any, what: str, origin: str) -> list[Any]:
+    """A sequence, array or Series as a list of plain Python objects."""
+    listable = hasattr(values, "__len__") and not isinstance(values, str | bytes | Mapping | type)
+    if not listable:
+        raise SpaceliteError(
+            f"{origin}: {what} must be a list or an array, not a {type(values).__name__}"
+        )
+    listed = values.tolist() if hasattr(values, "tolist") else values
+    return [_plain(value) for value in listed]
+
+
+def _plain(value: Any) -> Any:
+    if _is(value, "pandas.NAType"):
+        return None
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    return list(value) if isinstance(value, tuple | set | frozenset) else value
+
+
+def _table_of_dataset(dataset: Any, origin: str) -> Table:
+    """The table of a `datasets.Dataset`, with the names of its class labels."""
+    import datasets
+
+    kinds = {
+        column: getattr(feature, "feature", feature)  # of a list: that of its values
+        for column, feature in dataset.features.items()
+    }
+    names = {
+        column: tuple(kind.names)
+        for column, kind in kinds.items()
+        if isinstance(kind, datasets.ClassLabel)
+    }
+    # Not `dataset.data`, which ignores selections and shuffles.
+    return Table(dataset.with_format("arrow")[:], names, origin)
+
+
+# Tables -> splits.
 
 
 def _numbered(
@@ -225,7 +378,7 @@ def _numbered(
     labels 0..C-1 if they are known, else empty."""
     known = bool(class_names)
     texts: dict[str, list[str]] = {}
-    rows: dict[str, npt.NDArray[np.int64]] = {}
+    rows: dict[str, Rows] = {}
     values: dict[str, list[Any]] = {}
     for split, table in tables.items():
         if not table.rows.num_rows:
@@ -241,17 +394,16 @@ def _numbered(
             )
         class_names = class_names or names
     if reading.text_column is None or reading.label_column is None:
-        every = [value for split in values.values() for value in split]
-        there = table.rows.column_names
+        pooled = [value for split in values.values() for value in split]
         named = reading.label_column is not None
-        columns.say_choice(name, there, text_name, label_name, every, named)
+        columns.say_choice(name, table.rows.column_names, text_name, label_name, pooled, named)
     if reading.labels_as == "text":
-        values = labels.as_text(values, named=bool(class_names))
+        values = columns.as_text(values, named=bool(class_names))
     else:
-        labels.refuse_joined(values, name)
-        values = labels.as_numbers(values, name)
-    numbers, label_names = labels.numbered(values, class_names, name, rows)
-    labels.warn_of_similar(label_names, name)
+        columns.refuse_joined(values, name)
+        values = columns.as_numbers(values, name)
+    numbers, label_names = columns.numbered(values, class_names, name, rows)
+    columns.warn_of_similar(label_names, name)
     return {
         split: Split(texts[split], numbers[split], table.source_rows.take(rows[split]))
         for split, table in tables.items()
@@ -278,12 +430,12 @@ def _merged(
 def _completed(
     name: str, splits: dict[str, Split], known: KnownDataset | None, training: bool
 ) -> dict[str, Split]:
-    """Add a validation split if there is none, and put the splits in the usual order. Data that
-    are not for training keep their splits if a validation split cannot be taken from train."""
+    """The splits in the usual order, with a validation split added if there is none, and if it is
+    for training or can be taken from train."""
     if not training and len(splits.get("train", ())) < 2:
         if list(splits) == ["train"]:
             return {"test": splits["train"]}
-        return {split: splits[split] for split in sources.SPLITS if split in splits}
+        return {split: splits[split] for split in SPLITS if split in splits}
     if "validation" not in splits:
         if known is not None and known.validation is not None and "test" in splits:
             splits = known.validation(splits)
@@ -301,13 +453,13 @@ def _completed(
             splits = {**splits, "train": train.take(kept), "validation": train.take(validation)}
     if "test" not in splits:
         log.warning("%s has no test split: reports show validation metrics", name)
-    return {split: splits[split] for split in sources.SPLITS if split in splits}
+    return {split: splits[split] for split in SPLITS if split in splits}
 
 
 def _check_classes(dataset: TextDataset, limit: int | None = None, *, warn: bool) -> None:
     """Refuse training data of a single class; warn of labels that are too rare to be learned."""
-    own = dataset.splits["train"].labels
-    counts = task_of(own).label_counts(own, len(dataset.label_names)).tolist()
+    labels = dataset.splits["train"].labels
+    counts = task_of(labels).label_counts(labels, len(dataset.label_names)).tolist()
     present = [name for name, count in zip(dataset.label_names, counts, strict=True) if count]
     if len(present) < 2:
         sampled = "" if limit is None else f" with limit={limit}"
@@ -325,13 +477,96 @@ def _check_classes(dataset: TextDataset, limit: int | None = None, *, warn: bool
     if single:
         named = [*map(repr, single[:LABELS_NAMED])]
         named += [f"{len(single) - LABELS_NAMED:,} more"] if single[LABELS_NAMED:] else []
-        labels, have = ("label", "has") if len(single) == 1 else ("labels", "have")
+        listed = " and ".join(filter(None, [", ".join(named[:-1]), named[-1]]))
+        what, have = ("label", "has") if len(single) == 1 else ("labels", "have")
         log.warning(
             "%s: the %s %s %s a single training example%s: too few to learn from; add more if you "
             "can",
-            dataset.name, labels, _joined(named), have, "" if len(single) == 1 else " each",
+            dataset.name, what, listed, have, "" if len(single) == 1 else " each",
         )  # fmt: skip
 
 
-def _joined(words: list[str]) -> str:
-    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+# A column that was not read when a data set was embedded.
+
+
+def column_of_rows(
+    path: Path, name: str, column: str, of: Sources, texts: Sequence[str], argument: str
+) -> list[Any]:
+    """The values of a column in the rows that N examples come from, as the file has them: strings
+    in csv files, None for a missing one. The rows must still hold the examples' texts. `path` is
+    what the data set was read from, and `argument` names the column in messages."""
+    about = f"{argument}={column}"
+    if not os.path.exists(path):  # noqa: PTH110 - Path's own raises for over-long names
+        raise SpaceliteError(
+            f"{about}: {path}, from which {name} was embedded, is not there: put it back, or run "
+            "embed with the place where it is now (what is embedded is found again)",
+            [argument],
+        )
+    known = KNOWN.get(name)
+    if known is not None and known.of is not None:
+        known = KNOWN[known.of]
+    values: list[Any] = [None] * len(of)
+    seen = np.zeros(len(of), bool)
+    for table in readers.from_path(path, training=False).values():
+        at = positions(table.source_rows, of)
+        examples = np.flatnonzero(at >= 0)
+        if not len(examples):
+            continue
+        prepared = known.prepare(table) if known is not None and known.prepare else table
+        changed = _changed(prepared, of.take(examples), [texts[i] for i in examples.tolist()])
+        _refuse_changed(about, argument, changed)
+        names: list[str] = list(table.rows.column_names)
+        if column not in names:
+            near = difflib.get_close_matches(column, names, 1)
+            meant = f" (did you mean {near[0]!r}?)" if near else ""
+            raise SpaceliteError(
+                f"{about}: {table.origin} has no such column{meant}: its columns are "
+                f"{', '.join(map(repr, names))}",
+                [argument],
+            )
+        in_table = table.rows.column(column).take(at[examples]).to_pylist()
+        for example, value in zip(examples.tolist(), in_table, strict=True):
+            values[example] = value
+        seen[examples] = True
+    _refuse_changed(about, argument, of.take(np.flatnonzero(~seen)))
+    return values
+
+
+def positions(there: Sources, wanted: Sources) -> Rows:
+    """The index in `there` of each row of `wanted`, (N,); -1 for a row that is not there."""
+    if not len(there) or not len(wanted):
+        return np.full(len(wanted), -1, np.int64)
+    numbers = {name: number for number, name in enumerate(there.files)}
+    file = np.array([numbers.get(name, -1) for name in wanted.files], np.int64)[wanted.file]
+    most = 1 + max(int(there.row.max()), int(wanted.row.max()))
+    keys, asked = there.file * most + there.row, file * most + wanted.row
+    order = np.argsort(keys, kind="stable")
+    at = order[np.minimum(np.searchsorted(keys, asked, sorter=order), len(keys) - 1)]
+    indices: Rows = np.where((file >= 0) & (keys[at] == asked), at, -1)
+    return indices
+
+
+def _changed(table: Table, of: Sources, texts: Sequence[str]) -> Sources:
+    """The rows of a table that lack the texts. Which column the texts were read from need not be
+    known: no other holds them all."""
+    at = positions(table.source_rows, of)
+    if (at < 0).any():
+        return of.take(np.flatnonzero(at < 0))
+    changed = np.arange(len(texts))  # in the column that is most like the texts
+    for column in filter(table.is_string, table.rows.column_names):
+        in_table = table.rows.column(column).take(at).to_pylist()
+        differing = [i for i, text in enumerate(texts) if in_table[i] != text]
+        if len(differing) < len(changed):
+            changed = np.array(differing, np.int64)
+    return of.take(changed)
+
+
+def _refuse_changed(about: str, argument: str, changed: Sources) -> None:
+    if not len(changed):
+        return
+    more = f" (and {len(changed) - 1:,} more)" if len(changed) > 1 else ""
+    raise SpaceliteError(
+        f"{about}: {changed[0]}{more} does not hold the text that was embedded: the file has "
+        "changed since; embed it again, or give the values as a list in Python",
+        [argument],
+    )

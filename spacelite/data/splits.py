@@ -7,6 +7,7 @@ import logging
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +15,13 @@ import numpy.typing as npt
 from spacelite.errors import SpaceliteError
 from spacelite.tasks import task_of
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 log = logging.getLogger(__name__)
 
+SPLITS = ("train", "validation", "test")
+SPLIT_ALIASES = {"valid": "validation", "val": "validation", "dev": "validation"}
 SEED = 42  # of all random splits and samples, as in the published protocol
 DROPPED = dict.fromkeys([*range(33), 127])  # ascii control characters and the space
 
@@ -24,16 +30,12 @@ Labels = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Source:
-    """Where an example comes from.
+    """Where an example comes from."""
 
-    Attributes:
-        file: The name of a file, inside its folder if the data set is a folder; or the name of the
-            data set, with its split in brackets, if it was not read from files.
-        row: The row in that file, counted from 1. The header of a csv file is not counted.
-    """
-
+    # The name of a file, inside its folder if the data set is a folder; or the name of the data
+    # set, with its split in brackets, if it was not read from files.
     file: str
-    row: int
+    row: int  # counted from 1; the header of a csv file is not counted
 
     def __str__(self) -> str:
         return f"{self.file}, row {self.row:,}"
@@ -41,17 +43,11 @@ class Source:
 
 @dataclass(frozen=True)
 class Sources:
-    """Where the N examples of a split come from.
-
-    Attributes:
-        files: The files, as in `Source`.
-        file: Index of each example's file in `files`, (N,) int64.
-        row: Row of each example in its file, counted from 1, (N,) int64.
-    """
+    """Where the N examples of a split come from, as `Source` says it of one."""
 
     files: tuple[str, ...]
-    file: npt.NDArray[np.int64]
-    row: npt.NDArray[np.int64]
+    file: npt.NDArray[np.int64]  # index of each example's file in `files`, (N,)
+    row: npt.NDArray[np.int64]  # row of each example in its file, counted from 1, (N,)
 
     @classmethod
     def of_files(cls, sizes: Sequence[tuple[str, int]]) -> Sources:
@@ -75,18 +71,38 @@ class Sources:
 
 
 @dataclass(frozen=True)
-class Split:
-    """Texts and their labels.
+class Table:
+    """One split as read from its source."""
 
-    Attributes:
-        texts: N texts.
-        labels: (N,) int64 of 0..C-1; (N, C) int64 of 0 and 1 in a multi-label task.
-        sources: Where the examples come from; None if that is not known.
-    """
+    rows: pa.Table
+    class_names: dict[str, tuple[str, ...]]  # of a column's labels 0..C-1, if the source gives them
+    origin: str  # where the table comes from, for messages
+    sources: Sources | None = None  # of its rows; None: in this order from `origin`
+
+    @property
+    def source_rows(self) -> Sources:
+        """Where each row comes from."""
+        if self.sources is not None:
+            return self.sources
+        return Sources.of_files([(self.origin, self.rows.num_rows)])
+
+    def is_string(self, column: str) -> bool:
+        """Whether the column's type is one of Arrow's string types."""
+        from pyarrow import types
+
+        kind = self.rows.schema.field(column).type
+        return bool(
+            types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+        )
+
+
+@dataclass(frozen=True)
+class Split:
+    """N texts and their labels."""
 
     texts: list[str]
-    labels: Labels
-    sources: Sources | None = None
+    labels: Labels  # (N,) int64 of 0..C-1; (N, C) int64 of 0 and 1 in a multi-label task
+    sources: Sources | None = None  # where the examples come from; None if that is not known
 
     def take(self, rows: npt.NDArray[np.int64]) -> Split:
         """The examples at the indices `rows`, in that order."""
@@ -99,19 +115,12 @@ class Split:
 
 @dataclass(frozen=True)
 class TextDataset:
-    """A data set ready to embed.
-
-    Attributes:
-        name: Name of the data set.
-        splits: The splits by name: train, validation and, if there is one, test, in this order.
-        label_names: The names of labels 0..C-1.
-        path: The file or folder that it was read from, in full; None if it was read from none.
-    """
+    """A data set ready to embed."""
 
     name: str
-    splits: dict[str, Split]
-    label_names: tuple[str, ...]
-    path: str | None = None
+    splits: dict[str, Split]  # train, validation and, if there is one, test, in this order
+    label_names: tuple[str, ...]  # of labels 0..C-1
+    path: str | None = None  # in full; None if it was read from no file or folder
 
     @property
     def fingerprint(self) -> str:
@@ -135,13 +144,12 @@ def folded(text: str) -> str:
         return text.lower().translate(DROPPED)
     parts = unicodedata.normalize("NFKD", text.casefold())
     return "".join(
-        each for each in parts if unicodedata.category(each) not in ("Mn", "Cc", "Cf", "Zs")
+        part for part in parts if unicodedata.category(part) not in ("Mn", "Cc", "Cf", "Zs")
     )
 
 
 def without_leaks(dataset: TextDataset) -> TextDataset:
-    """The data set without the training examples whose text, as `folded`, also stands in another
-    split. Raises SpaceliteError if none is left."""
+    """The data set without training examples whose text, as `folded`, occurs in another split."""
     train = dataset.splits["train"]
     held = {
         folded(text)
@@ -157,11 +165,11 @@ def without_leaks(dataset: TextDataset) -> TextDataset:
             "drop_leaks=True out, or give other training data",
             ["drop_leaks"],
         )
-    one = dropped == 1
+    single = dropped == 1
     log.info(
         "%s of %s training examples %s left out: %s also in validation or test",
-        f"{dropped:,}", f"{len(train):,}", "was" if one else "were",
-        "its text is" if one else "their texts are",
+        f"{dropped:,}", f"{len(train):,}", "was" if single else "were",
+        "its text is" if single else "their texts are",
     )  # fmt: skip
     splits = {**dataset.splits, "train": train.take(np.flatnonzero(kept))}
     return replace(dataset, splits=splits)
@@ -172,23 +180,21 @@ def stratified_sample(labels: Labels, size: int) -> npt.NDArray[np.int64]:
 
     Every label gets its share rounded down; what is left goes to the largest remainders.
     scikit-learn's stratified split refuses labels that occur only once and samples that leave fewer
-    examples than classes; both are allowed here.
-
-    Args:
-        labels: (N,), or (N, C) in a multi-label task, where the sample is not stratified.
-        size: Number of examples; if there are fewer, all are taken.
-
-    Returns:
-        The indices of the sample, int64.
+    examples than classes; both are allowed here. Multi-label samples are not stratified.
     """
     random = np.random.RandomState(SEED)  # its stream is frozen across numpy versions
     strata = task_of(labels).strata(labels)
     classes, counts = np.unique(strata, return_counts=True)
     size = min(size, len(labels))
-    shares, remainders = np.divmod(counts * size, len(labels))
-    shares[np.argsort(-remainders, kind="stable")[: size - shares.sum()]] += 1
+    sizes, remainders = np.divmod(counts * size, len(labels))
+    sizes[np.argsort(-remainders, kind="stable")[: size - sizes.sum()]] += 1
     rows = [
-        random.permutation(np.flatnonzero(strata == stratum))[:share]
-        for stratum, share in zip(classes, shares, strict=True)
+        random.permutation(np.flatnonzero(strata == stratum))[:part]
+        for stratum, part in zip(classes, sizes, strict=True)
     ]
     return np.sort(np.concatenate(rows)).astype(np.int64)
+
+
+def standard_split(name: str) -> str:
+    """The standard name of a split: validation for val, valid and dev; others in lower case."""
+    return SPLIT_ALIASES.get(name.lower(), name.lower())

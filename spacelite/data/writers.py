@@ -20,7 +20,7 @@ SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 ROWS_PER_GROUP = 10_000  # of a parquet file
 
 Row = dict[str, Any]
-Write = Callable[[Sequence[Row]], None]
+Write = Callable[[Sequence[Row]], object]
 
 
 def check(path: Path, source: str | None = None) -> None:
@@ -45,16 +45,10 @@ def check_place(path: Path) -> None:
 
 @contextmanager
 def writing(path: Path, columns: Sequence[str], schema: Callable[[], pa.Schema]) -> Iterator[Write]:
-    """Write a file: yield a function to call with rows. The file appears once all are written;
-    until then they stand in a hidden file beside it, which goes if writing fails.
+    """Write a file, whose suffix names the form: yield a function to call with rows.
 
-    Args:
-        path: The file; its suffix names the form.
-        columns: All columns, in their order.
-        schema: Returns their Arrow types; only called for parquet.
-
-    Raises:
-        SpaceliteError: The file cannot be written, or parquet cannot hold the rows.
+    The file appears once all are written; until then they are in a hidden file beside it, which
+    goes if writing fails. `schema` returns the columns' Arrow types, for parquet.
     """
     check(path)
     try:
@@ -65,20 +59,15 @@ def writing(path: Path, columns: Sequence[str], schema: Callable[[], pa.Schema])
                 return
             with partial.open("w", encoding="utf-8", newline="", errors="backslashreplace") as file:
                 if path.suffix.lower() == ".jsonl":
-                    yield lambda rows: _write(file, "".join(map(json_line, rows)))
+                    yield lambda rows: file.writelines(map(json_line, rows))
                 else:
                     delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
                     file.write(csv_lines([columns], delimiter))
-                    yield lambda rows: _write(
-                        file,
-                        csv_lines([[row.get(name) for name in columns] for row in rows], delimiter),
+                    yield lambda rows: file.write(
+                        csv_lines([[row.get(name) for name in columns] for row in rows], delimiter)
                     )
     except OSError as error:
         raise SpaceliteError(f"{path} cannot be written: {error.strerror or error}") from error
-
-
-def _write(file: io.TextIOWrapper, text: str) -> None:
-    file.write(text)
 
 
 @contextmanager
@@ -114,8 +103,8 @@ def extended(schema: pa.Schema, added: dict[str, Any]) -> pa.Schema:
     import pyarrow as pa
 
     for name, kind in added.items():
-        one = pa.type_for_alias(kind[0] if isinstance(kind, list) else kind)
-        schema = schema.append(pa.field(name, pa.list_(one) if isinstance(kind, list) else one))
+        alias = pa.type_for_alias(kind[0] if isinstance(kind, list) else kind)
+        schema = schema.append(pa.field(name, pa.list_(alias) if isinstance(kind, list) else alias))
     return schema
 
 

@@ -15,7 +15,7 @@ from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import _check_sample_weight
 
 from spacelite import heads, settings
-from spacelite.backbones import resolve_device
+from spacelite.backbones.model import resolve_device
 from spacelite.estimators.inputs import Labels, as_value_error, read
 from spacelite.heads import HeadConfig
 from spacelite.heads.base import Objective, Parameters

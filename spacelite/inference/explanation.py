@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from spacelite import backbones, heads
-from spacelite.backbones import Tokenized
-from spacelite.backbones.words import Words
+from spacelite import heads
+from spacelite.backbones.tokenizer import Tokenized, Words, from_ids
 from spacelite.cache import texts
 from spacelite.cache.dtypes import stored_type
 from spacelite.cache.rows import TokenRows
@@ -434,7 +433,7 @@ def explain_example(
     logits = saved.logits[int(number)] if saved is not None and known else None
     if run.head.reads_layers:
         predictor, spec = Predictor(run, backbone=backbone, device=device), run.record.spec
-        tokens = backbones.from_ids(
+        tokens = from_ids(
             predictor.files,
             passage.rows.token_ids,
             max_length=spec.max_length,

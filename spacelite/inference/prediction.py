@@ -12,8 +12,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from spacelite import backbones, heads
-from spacelite.backbones import BackboneFiles, Tokenized, shared
+from spacelite import heads
+from spacelite.backbones.files import BackboneFiles, locate
+from spacelite.backbones.model import (
+    Backbone,
+    Forward,
+    check_budget,
+    default_budget,
+    held_backbone,
+    plan_batches,
+    resolve_device,
+)
+from spacelite.backbones.tokenizer import Tokenized, load_tokenizer, tokenize, unknown_shares
 from spacelite.cache.dtypes import stored_type
 from spacelite.cache.embedding import backbone_settings
 from spacelite.cache.rows import TokenRows, offsets_of
@@ -62,20 +72,20 @@ class Predictor:
         device: str = "auto",
         tokens_per_batch: int | None = None,
     ) -> None:
-        backbones.check_budget(tokens_per_batch)
+        check_budget(tokens_per_batch)
         self.run, self.device, self.tokens_per_batch = run, device, tokens_per_batch
         self.files = backbone_files(run, backbone)
 
     @cached_property
     def _tokenizer(self) -> Any:
-        return backbones.load_tokenizer(self.files)
+        return load_tokenizer(self.files)
 
     @cached_property
-    def model(self) -> backbones.Backbone:
+    def model(self) -> Backbone:
         """The backbone; of all layers if the head reads them."""
         layer, every = self.run.record.spec.layer, self.run.head.reads_layers
-        device = backbones.resolve_device(self.device)
-        return shared.loaded(self.files, layer=layer, device=device, all_layers=every)
+        device = resolve_device(self.device)
+        return held_backbone(self.files, layer=layer, device=device, all_layers=every)
 
     def tokenize(
         self,
@@ -87,7 +97,7 @@ class Predictor:
         is empty; messages say that `before` texts came before."""
         check(texts, before)
         spec = self.run.record.spec
-        tokens = backbones.tokenize(
+        tokens = tokenize(
             self.files,
             texts,
             max_length=spec.max_length,
@@ -110,9 +120,9 @@ class Predictor:
         done, total = 0, int(lengths.sum())
         on_progress("embed", 0, total)  # before the backbone is loaded, which may take long
         stored = stored_type(self.run.record.spec.dtype)
-        limit = self.tokens_per_batch or backbones.default_budget(self.model.device)
-        forward = backbones.Forward(self.model, tokens, stored.to_rows, limit)
-        plan = backbones.plan_batches(lengths, limit)
+        limit = self.tokens_per_batch or default_budget(self.model.device)
+        forward = Forward(self.model, tokens, stored.to_rows, limit)
+        plan = plan_batches(lengths, limit)
         for batch, output in forward.batches(plan, lambda *pair: pair, sharing=True):
             ids = np.stack([tokens.ids[number] for number in batch])
             yield (
@@ -140,7 +150,7 @@ class Predictor:
             logits = np.empty((len(texts), len(run.record.label_names)))
             for batch, rows in self.hidden_states(tokens, on_progress):
                 logits[batch] = head_logits(run, rows)
-        unknown = backbones.unknown_shares(ids, offsets, tokens.special)
+        unknown = unknown_shares(ids, offsets, tokens.special)
         return Predicted(run.record.task.probabilities(logits), unknown, tokens.truncated)
 
     def predict_batches(
@@ -288,7 +298,7 @@ def backbone_files(run: Run, backbone: str | None = None) -> BackboneFiles:
     spec = run.record.spec
     wanted = backbone_settings(spec, backbone)
     try:
-        files = backbones.locate(wanted["backbone"], wanted["revision"])
+        files = locate(wanted["backbone"], wanted["revision"])
     except SpaceliteError as error:
         if backbone is not None:
             raise

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from spacelite import backbones, heads, runs
+from spacelite import heads, runs
+from spacelite.backbones.model import resolve_device
 from spacelite.cache import embedding
 from spacelite.cache.store import Cache
 from spacelite.errors import SpaceliteError
@@ -172,7 +173,7 @@ def _trained(
         cache,
         missing,
         training,
-        device=backbones.resolve_device(options.device),
+        device=resolve_device(options.device),
         cache_dir=options.cache_dir,
         save=lambda head: saved.append(runs.save(options.cache_dir, cache, head, training)),
         on_progress=lambda done, total: on_progress("train", done, total),
@@ -247,7 +248,7 @@ def _transferred(
         run,
         cache,
         by_number,
-        device=backbones.resolve_device(options.device),
+        device=resolve_device(options.device),
         on_progress=lambda done, total: on_progress("evaluate", done, total),
     )
     run.save_transfer(record, predictions)

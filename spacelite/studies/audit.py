@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from spacelite import backbones, heads
+from spacelite import heads
+from spacelite.backbones.files import locate
 from spacelite.cache import backbone_settings, texts
 from spacelite.cache.store import Cache
 from spacelite.data.splits import Source
@@ -326,12 +327,12 @@ class _Describer:
     """Puts examples of the train split into words."""
 
     def __init__(self, cache: Cache, backbone: str | None) -> None:
-        from spacelite.backbones.words import Words
+        from spacelite.backbones.tokenizer import Words
 
         self._cache, self._split = cache, cache.splits["train"]
         self._texts = texts.read(cache, "train")
         wanted = backbone_settings(cache.spec, backbone)
-        files = backbones.locate(wanted["backbone"], wanted["revision"])
+        files = locate(wanted["backbone"], wanted["revision"])
         if files.tokenizer_hash != cache.spec.tokenizer_hash:
             raise SpaceliteError(
                 f"{files.folder} is not the backbone of cache {cache.name} "

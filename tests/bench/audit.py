@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 import spacelite
-from spacelite import data
+from spacelite.data import loading as data
 
 
 def main():
@@ -29,7 +29,7 @@ def main():
     parser.add_argument("--cache-dir", type=Path, default=Path("cache"))
     parser.add_argument("--backbone", default="minilm")
     options = parser.parse_args()
-    dataset = data.load(options.dataset, limit=options.limit)
+    dataset = data.read(options.dataset, limit=options.limit)
     train, names = dataset.splits["train"], dataset.label_names
     random = np.random.default_rng(0)
     flipped = random.choice(len(train), round(options.share * len(train)), replace=False)

@@ -33,8 +33,10 @@ import numpy as np
 import torch
 
 import spacelite
-from spacelite import backbones
-from spacelite.data import inputs
+from spacelite.backbones.files import locate
+from spacelite.backbones.model import Backbone, Forward, default_budget, plan_batches
+from spacelite.backbones.tokenizer import tokenize
+from spacelite.data import loading
 from spacelite.pipeline import Clock
 
 PLAIN_TOKENS = 4096  # of a batch that all threads share
@@ -47,7 +49,7 @@ COLOURS = {
 
 def read(dataset, options, limit):
     """The texts of a data set."""
-    found = inputs.read(
+    found = loading.read(
         dataset, texts=None, labels=None, name=None, text_column=None, label_column=None,
         limit=limit, data_dir=options.data_dir, labels_as="auto", skip_empty=False,
         drop_leaks=False, training=True,
@@ -97,12 +99,12 @@ def compare(dataset, limit, options):
     """Print the table of a data set."""
     from sentence_transformers import SentenceTransformer
 
-    files = backbones.locate(options.backbone)
+    files = locate(options.backbone)
     texts = read(dataset, options, limit)
-    tokens = backbones.tokenize(files, texts, max_length=256)
+    tokens = tokenize(files, texts, max_length=256)
     lengths = np.array([len(ids) for ids in tokens.ids])
     total = int(lengths.sum())
-    model = backbones.Backbone(files, layer=-1, device="cpu")
+    model = Backbone(files, layer=-1, device="cpu")
     other = SentenceTransformer(str(files.folder), device="cpu")
     other.max_seq_length = 256
 
@@ -121,13 +123,13 @@ def compare(dataset, limit, options):
             assert done.state.tokens == total
 
     def alone():
-        run = backbones.Forward(model, tokens, lambda hidden: hidden, options.tokens_per_batch)
-        plan = backbones.plan_batches(lengths, options.tokens_per_batch)
+        run = Forward(model, tokens, lambda hidden: hidden, options.tokens_per_batch)
+        plan = plan_batches(lengths, options.tokens_per_batch)
         for _ in run.batches(plan, lambda batch, output: None):
             pass
 
     def plain():
-        for batch in backbones.plan_batches(lengths, PLAIN_TOKENS):
+        for batch in plan_batches(lengths, PLAIN_TOKENS):
             ids = np.stack([tokens.ids[example] for example in batch])
             model.hidden_states(ids, np.zeros_like(ids), None)
 
@@ -268,7 +270,7 @@ def main():
     parser.add_argument("--limit", nargs="+", type=int, help="most examples per split, of each")
     parser.add_argument("--data-dir", type=Path, help="folder of local data sets")
     parser.add_argument("--backbone", default="minilm")
-    parser.add_argument("--tokens-per-batch", type=int, default=backbones.default_budget("cpu"))
+    parser.add_argument("--tokens-per-batch", type=int, default=default_budget("cpu"))
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--profiles", nargs="+", help="what `profile` wrote")
     parser.add_argument("--out", default="profile.json")

@@ -28,7 +28,10 @@ import numpy as np
 import torch
 
 import spacelite
-from spacelite import backbones, heads
+from spacelite import heads
+from spacelite.backbones.files import locate
+from spacelite.backbones.model import Backbone, default_budget, plan_batches
+from spacelite.backbones.tokenizer import tokenize
 from spacelite.training import TrainingConfig, loop
 
 # Tokens at 0, 5, 10, 20, ... 90, 95 and 100% of the texts, as MiniLM's tokenizer counts them.
@@ -129,7 +132,7 @@ def disk_rate(folder, size):
 
 def forward_rate(model, tokens, lengths, limit):
     """Tokens a second of the forward passes alone, and their floating-point operations a token."""
-    plan = list(backbones.plan_batches(lengths, limit))
+    plan = list(plan_batches(lengths, limit))
     kept = plan[:: max(1, len(plan) // 40)]  # of all lengths
     ready = [
         torch.from_numpy(np.stack([tokens.ids[one] for one in batch]).astype(np.int64)).to(
@@ -158,7 +161,7 @@ def forward_rate(model, tokens, lengths, limit):
 def embedding(kind, lengths, count, options, folder):
     """Embed, print a row, and return the cache."""
     own = backbone(kind, folder / kind)
-    files = backbones.locate(str(own))
+    files = locate(str(own))
     found, labels = texts(lengths, count)
     cut = max(2, count // 10)
     data = {"train": (found[cut:], labels[cut:]), "test": (found[:cut], labels[:cut])}
@@ -171,10 +174,10 @@ def embedding(kind, lengths, count, options, folder):
     before = sum(done.speed.stages.get(stage, 0) for stage in ("reading", "tokenizing"))
     rate = done.speed.tokens / (done.speed.seconds - before)
     memory = 0 if options.device == "cpu" else torch.cuda.max_memory_allocated()
-    model = backbones.Backbone(files, layer=-1, device=options.device)
-    tokens = backbones.tokenize(files, found[: min(count, 20000)], max_length=256)
+    model = Backbone(files, layer=-1, device=options.device)
+    tokens = tokenize(files, found[: min(count, 20000)], max_length=256)
     sizes = np.array([len(ids) for ids in tokens.ids])
-    alone, operations = forward_rate(model, tokens, sizes, backbones.default_budget(options.device))
+    alone, operations = forward_rate(model, tokens, sizes, default_budget(options.device))
     share = alone * operations / matrix_rate(options.device, model.precision)
     disk = disk_rate(folder, min(done.state.bytes, 2**33))
     print(

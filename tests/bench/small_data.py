@@ -15,7 +15,7 @@ from pathlib import Path
 from sklearn.model_selection import train_test_split
 
 import spacelite
-from spacelite import data
+from spacelite.data import loading as data
 
 SEEDS = 3
 AUTO = {"epochs": "auto", "batch_size": "auto", "learning_rate": "auto"}
@@ -60,7 +60,7 @@ def main():
     parser.add_argument("--dataset", default="hatexplain", help="name or folder of the data set")
     parser.add_argument("--sizes", default="100,300,1000,3000,1000000")
     options = parser.parse_args()
-    dataset = data.load(options.dataset)
+    dataset = data.read(options.dataset)
     print(
         "| examples | head | defaults: updates | macro F1 | accuracy "
         "| auto: epochs, batch, updates | macro F1 | accuracy |"

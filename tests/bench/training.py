@@ -223,10 +223,11 @@ def original(dataset):
     import torch
     from transformers import AutoModel, AutoTokenizer
 
-    from spacelite import backbones, data
+    from spacelite.backbones.files import locate
+    from spacelite.data import loading as data
 
-    texts = data.load(dataset).splits["train"]
-    folder = backbones.locate("minilm").folder
+    texts = data.read(dataset).splits["train"]
+    folder = locate("minilm").folder
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModel.from_pretrained(folder).eval()
     classes = int(texts.labels.max()) + 1

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spacelite import heads
-from spacelite.backbones.words import Words
+from spacelite.backbones.tokenizer import Words
 from spacelite.cache import folder as caches
 from spacelite.cache import store
 from spacelite.cache.split import CachedSplit, spans

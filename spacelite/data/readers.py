@@ -1,0 +1,581 @@
+"""Files -> rows: csv, tsv, json, jsonl and parquet tables, and files with a text per line.
+
+`embed` takes a table whole (`Table`). `predict` takes a file row by row (`TextRows`), twice: to
+find its columns, the number of its rows and what cannot be used, and then to classify them; memory
+holds a part of it at a time, except for a JSON list. Both read each form in the same way.
+"""
+
+from __future__ import annotations
+
+import csv
+import errno
+import functools
+import io
+import itertools
+import json
+import logging
+import os
+import re
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from spacelite.data import columns
+from spacelite.data.splits import SPLITS, Sources, Table, standard_split
+from spacelite.errors import SpaceliteError, one_line
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
+CSV_SUFFIXES = (".csv", ".tsv")
+DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+SNIFFED_ROWS, SNIFFED_BYTES = 20, 1 << 18  # the first of a file tell its delimiter
+UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+ROWS_PER_READ = 1000
+# "train-00000-of-00002.parquet": how the hub names the parts of a split.
+PART = re.compile(r"-\d+-of-(\d+)(-[0-9a-f]+)?$")
+
+log = logging.getLogger(__name__)
+
+Row = dict[str, Any]
+
+
+# Tables, whole.
+
+
+def from_path(path: Path, *, training: bool = True) -> dict[str, Table]:
+    """The table of each split of a folder, whose files are named after their splits, or of a file,
+    which is the train split. For `training` there must be one."""
+    if path.is_dir():
+        by_split = _split_files(path, training)
+        tables = {
+            split: _joined(
+                {file.relative_to(path).as_posix(): read_table(file) for file in files},
+                str(path / split),
+            )
+            for split, files in by_split.items()
+        }
+        say_delimiters(file for files in by_split.values() for file in files)
+        return tables
+    rows = read_table(path)
+    say_delimiters([path])
+    return {"train": _as_table(rows, str(path), [(path.name, rows.num_rows)])}
+
+
+def _split_files(folder: Path, training: bool) -> dict[str, list[Path]]:
+    """The files of each split in `folder`, or in its `data/`, where hub clones keep them."""
+    for candidate in (folder, folder / "data"):
+        if not candidate.is_dir():
+            continue
+        by_split: dict[str, list[Path]] = {}
+        for file in sorted(candidate.iterdir()):
+            if file.suffix.lower() in SUFFIXES:
+                split = standard_split(PART.sub("", file.stem))
+                if split in SPLITS:
+                    by_split.setdefault(split, []).append(file)
+        for split, files in by_split.items():
+            parts = [PART.search(file.stem) for file in files]
+            if len(files) > 1 and not all(parts):
+                names = ", ".join(file.name for file in files)
+                raise SpaceliteError(
+                    f"{candidate} gives {split} more than once ({names}): keep one"
+                )
+            for part in filter(None, parts):
+                if len(files) != int(part[1]):
+                    raise SpaceliteError(
+                        f"{candidate} holds {len(files)} of the {int(part[1])} parts of {split}: "
+                        "fetch the rest"
+                    )
+        if "train" in by_split or (by_split and not training):
+            return {split: by_split[split] for split in SPLITS if split in by_split}
+    names_there = sorted(file.name for file in folder.iterdir() if not file.name.startswith("."))
+    holds = f"it holds {', '.join(names_there[:8]) or 'nothing'}"
+    if not training:
+        raise SpaceliteError(
+            f"{folder} has no split: it needs test.csv, .tsv, .json, .jsonl or .parquet (or train "
+            f"or validation); {holds}"
+        )
+    raise SpaceliteError(
+        f"{folder} has no train split: it needs train.csv, .tsv, .json, .jsonl or .parquet (and "
+        f"validation and test beside it); {holds}"
+    )
+
+
+def _joined(parts: dict[str, pa.Table], origin: str) -> Table:
+    """The table of a split, given its files' names and rows."""
+    import pyarrow as pa
+
+    sizes = [(name, rows.num_rows) for name, rows in parts.items()]
+    try:
+        return _as_table(pa.concat_tables(parts.values()), origin, sizes)
+    except pa.ArrowException as error:
+        raise SpaceliteError(
+            f"the parts of {origin} have different columns: {one_line(error)}"
+        ) from error
+
+
+def _as_table(rows: pa.Table, origin: str, sizes: list[tuple[str, int]]) -> Table:
+    """The table of a local file; parquet files written by `datasets` contain their label names."""
+    names: dict[str, tuple[str, ...]] = {}
+    recorded = (rows.schema.metadata or {}).get(b"huggingface")
+    if recorded:
+        try:
+            features = dict(json.loads(recorded)["info"]["features"])
+        except (ValueError, KeyError, TypeError):  # not what `datasets` writes
+            features = {}
+        for column, feature in features.items():
+            if isinstance(feature, dict):
+                feature = feature.get("feature") or feature  # of a list: that of its values
+                if isinstance(feature, dict) and feature.get("_type") == "ClassLabel":
+                    names[column] = tuple(feature.get("names") or ())
+    return Table(rows, names, origin, Sources.of_files(sizes))
+
+
+def read_table(path: Path) -> pa.Table:
+    """All rows of a file."""
+    import pyarrow as pa
+
+    kind = path.suffix.lower()
+    if kind not in SUFFIXES:
+        raise SpaceliteError(f"{path} is not a .csv, .tsv, .json, .jsonl or .parquet file")
+    _check_file(path)
+    with _named(path):
+        if kind == ".parquet":
+            from pyarrow import parquet
+
+            table = parquet.read_table(path)
+            table.validate(full=True)  # any bytes are accepted as text before
+        elif kind in CSV_SUFFIXES:
+            # Every column as text: a type guessed from the first rows would turn "007" into 7.
+            # `columns` turns labels into numbers if all of them are numbers.
+            lines = _csv_lines(path)
+            schema = _strings(next(lines))
+            batches = []
+            while chunk := list(itertools.islice(lines, ROWS_PER_READ)):
+                values = [pa.array(column, pa.string()) for column in zip(*chunk, strict=True)]
+                batches.append(pa.RecordBatch.from_arrays(values, schema=schema))
+            table = pa.Table.from_batches(batches, schema)
+        else:
+            rows = list(_json_reader(path)())
+            names = dict.fromkeys(name for row in rows for name in row)
+            table = pa.table(
+                {name: _array(path, name, [row.get(name) for row in rows]) for name in names}
+            )
+    _refuse_twice(path, table.column_names)
+    return table
+
+
+def _array(path: Path, name: str, values: list[Any]) -> pa.Array:
+    """The values of a JSON file's column."""
+    import pyarrow as pa
+
+    try:
+        return pa.array(values)
+    except UnicodeEncodeError as error:
+        texts = (json.dumps(value, ensure_ascii=False) for value in values)
+        row = next(i for i, text in enumerate(texts, 1) if re.search("[\ud800-\udfff]", text))
+        raise SpaceliteError(
+            f"{path}: row {row:,} has a {name!r} that is not valid Unicode: correct or remove it"
+        ) from error
+    except (pa.ArrowException, OverflowError) as error:
+        kinds = [float if type(value) is int else type(value) for value in values]
+        usual = next((kind for kind in kinds if kind is not type(None)), None)
+        other = next((i for i, kind in enumerate(kinds, 1) if kind not in (usual, type(None))), 0)
+        where = f", and row {other:,} has another" if other else ""
+        raise SpaceliteError(
+            f"{path}: column {name!r} needs values of one type{where} ({one_line(error)})"
+        ) from error
+
+
+# Tables and texts, row by row.
+
+
+@dataclass(frozen=True)
+class TextRows:
+    """The rows of a file, with a text each."""
+
+    origin: str  # the file, for messages
+    columns: tuple[str, ...]
+    text_column: str  # `text` if the file has a text per line
+    count: int | None  # None if it is known only at the end
+    read: Callable[[], Iterator[Row]]  # yields rows, dictionaries of the columns that each has
+    fields: pa.Schema | None = None  # the types of the columns, if the file gives them
+    is_table: bool = True  # otherwise a text per line
+
+    def __iter__(self) -> Iterator[Row]:
+        return self.read()
+
+    def schema(self) -> pa.Schema:
+        """The Arrow types of the columns: of the file, else those that hold all its values."""
+        import pyarrow as pa
+
+        if self.fields is not None:
+            return self.fields
+        if not self.is_table:
+            return _strings(self.columns)
+        schema = pa.schema([])
+        rows = iter(self)
+        try:
+            while some := list(itertools.islice(rows, ROWS_PER_READ)):
+                names = dict.fromkeys(name for row in some for name in row)
+                arrays = {name: pa.array([row.get(name) for row in some]) for name in names}
+                types = pa.schema([(name, array.type) for name, array in arrays.items()])
+                schema = pa.unify_schemas([schema, types], promote_options="permissive")
+        except (pa.ArrowException, OverflowError, UnicodeEncodeError) as error:
+            raise SpaceliteError(
+                f"{self.origin}: a column holds values of several types, which parquet cannot hold "
+                f"({one_line(error)}): choose a .jsonl or .csv file for the results"
+            ) from error
+        # A type for columns without any value, which other programs can read.
+        return pa.schema(
+            [
+                pa.field(field.name, pa.string() if pa.types.is_null(field.type) else field.type)
+                for field in map(schema.field, self.columns)
+            ]
+        )
+
+
+def open_texts(path: Path, text_column: str | None = None) -> TextRows:
+    """Open a file of texts: a table if its suffix is one of SUFFIXES, else a text per line.
+
+    The text column is recognised as in `embed`, and logged. A file that lacks a text is refused.
+    """
+    try:
+        path.stat()
+        if path.suffix.lower() in SUFFIXES:
+            return _open_table(path, text_column)
+        if text_column is not None:
+            raise SpaceliteError(
+                f"{path} has a text per line and no columns: text_column={text_column!r} needs a "
+                ".csv, .tsv, .json, .jsonl or .parquet file",
+                ["text_column"],
+            )
+        count = None
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if path.is_file():
+            _check_encoding(path)
+            count = sum(1 for _ in _lines_of_file(path))
+    except OSError as error:
+        raise SpaceliteError(f"{path} cannot be read: {error.strerror or error}") from error
+    return _of_lines(str(path), count, lambda: _lines_of_file(path))
+
+
+def _open_table(path: Path, text_column: str | None) -> TextRows:
+    _check_file(path)
+    fields = None
+    if path.suffix.lower() == ".parquet":
+        fields, read = _parquet(path)
+        names = list(fields.names)
+        table = Table(fields.empty_table(), {}, "")
+        strings = [name for name in names if table.is_string(name)]
+    elif path.suffix.lower() in CSV_SUFFIXES:
+        say_delimiters([path])
+        names = strings = next(_csv_lines(path))
+        fields, read = _strings(names), functools.partial(_csv_rows, path)
+    else:
+        read = _json_reader(path)
+        kinds: dict[str, set[type]] = {}
+        for row in read():
+            for name, value in row.items():
+                kinds.setdefault(name, set()).add(type(value))
+        names = list(kinds)
+        strings = [name for name in names if {str} <= kinds[name] <= {str, type(None)}]
+    _refuse_twice(path, names)
+    origin = str(path)
+    text = columns.find_text(origin, names, strings, text_column)
+    if text_column is None and len(names) > 1:
+        log.info("%s: the texts are column %r", path.name, text)
+    of_texts = _parquet(path, [text])[1] if path.suffix.lower() == ".parquet" else read
+    texts = (row.get(text) for row in of_texts())
+    count = columns.check_texts(origin, text, texts, refuse_numbers=text_column is None)
+    if not count:
+        raise SpaceliteError(f"{path} has no rows: it needs at least one text")
+    return TextRows(origin, tuple(names), text, count, read, fields)
+
+
+def open_lines(file: BinaryIO, origin: str = "standard input") -> TextRows:
+    """The lines of a stream of UTF-8 bytes, each a text, which are read once and as asked for."""
+    return _of_lines(origin, None, lambda: _lines(file, origin))
+
+
+def given_texts(texts: Sequence[str], origin: str) -> TextRows:
+    """Texts in memory, as those of a file."""
+    return _of_lines(origin, len(texts), lambda: ({"text": text} for text in texts))
+
+
+def _of_lines(origin: str, count: int | None, read: Callable[[], Iterator[Row]]) -> TextRows:
+    return TextRows(origin, ("text",), "text", count, read, is_table=False)
+
+
+# The forms of tables.
+
+
+def _check_file(path: Path) -> None:
+    """Raise SpaceliteError if a file cannot be a table, or is not in UTF-8."""
+    if path.is_dir():
+        raise SpaceliteError(
+            f"{path} is a folder named like a file: give the file inside it, or rename the folder"
+        )
+    if not path.is_file():
+        raise SpaceliteError(f"{path} is not a file: give a file with a table of texts")
+    if path.stat().st_size == 0:
+        raise SpaceliteError(f"{path} is empty: it needs a header and at least one row")
+    _check_encoding(path)
+
+
+def _check_encoding(path: Path) -> None:
+    """Raise SpaceliteError if a file begins with the byte order mark of UTF-16."""
+    with path.open("rb") as file:
+        start = file.read(2)
+    if start in UTF16_MARKS:
+        raise SpaceliteError(
+            f"{path} is in UTF-16, and only UTF-8 is read: save it as UTF-8 (in Excel, as the type "
+            "CSV UTF-8)"
+        )
+
+
+def _refuse_twice(path: Path, names: Sequence[str]) -> None:
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise SpaceliteError(f"{path} has more than one column {twice[0]!r}: rename or remove one")
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """What goes wrong in reading a file, as an error that names it."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except (pa.ArrowException, OSError, ValueError, RecursionError) as error:
+        problem = one_line(error)
+        remedy = "; save it as UTF-8" if re.search("utf-?8", problem, re.IGNORECASE) else ""
+        raise SpaceliteError(f"{path} cannot be read: {problem}{remedy}") from error
+
+
+def _strings(names: Iterable[str]) -> pa.Schema:
+    import pyarrow as pa
+
+    return pa.schema([(name, pa.string()) for name in names])
+
+
+def _csv_rows(path: Path) -> Iterator[Row]:
+    lines = _csv_lines(path)
+    header = next(lines)
+    for row in lines:
+        yield dict(zip(header, row, strict=True))
+
+
+def _csv_lines(path: Path) -> Iterator[list[str]]:
+    """The header and rows of a csv file, all values as text; empty lines are left out."""
+    # The csv module's own limit is 128 KB for a text.
+    csv.field_size_limit(max(csv.field_size_limit(), min(sys.maxsize, (1 << 31) - 1)))
+    number, fields = -1, 0  # of the header
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        try:
+            for row in csv.reader(file, delimiter=delimiter(path), strict=True):
+                if not row:
+                    continue
+                number += 1
+                fields = fields or len(row)
+                if len(row) != fields:
+                    raise SpaceliteError(
+                        f"{path}: row {number} does not have as many fields as the header "
+                        f"({len(row)}, not {fields}): correct or remove it"
+                    )
+                yield row
+        except csv.Error as error:
+            where = f"row {number + 1}" if number >= 0 else "the header"
+            raise SpaceliteError(
+                f"{path}: {where} cannot be read ({one_line(error)}): check its quotes; a quote "
+                "inside a quoted text is written twice"
+            ) from error
+        except UnicodeDecodeError as error:
+            raise SpaceliteError(
+                f"{path} is not UTF-8 (near row {max(1, number + 1)}): save it as UTF-8"
+            ) from error
+    if number < 0:
+        raise SpaceliteError(f"{path} cannot be read: Empty CSV file")
+
+
+def delimiter(path: Path) -> str:
+    """What separates the fields of a csv file: a comma, a semicolon or a tab.
+
+    It is the one that splits the header and the first rows into the same number of fields, at least
+    two; that of the file's name if several do. If none does, as in a file with a broken row, it is
+    one that splits the header and a row alike; in a file with a single column, that of its name.
+    """
+    with path.open("rb") as file:
+        start = file.read(SNIFFED_BYTES)
+        whole = not file.read(1)
+    text = start.decode("utf-8-sig", errors="replace")
+    usual = _usual_delimiter(path)
+    order = [usual, *(other for other in DELIMITERS if other != usual)]
+    counts = {mark: _field_counts(text, mark, whole) for mark in order}
+    for mark, fields in counts.items():
+        if fields and fields[0] > 1 and len(set(fields)) == 1:
+            return mark
+    for mark, fields in counts.items():
+        if fields and fields[0] > 1 and fields[0] in fields[1:]:
+            return mark
+    return usual
+
+
+def _usual_delimiter(path: Path) -> str:
+    return "\t" if path.suffix.lower() == ".tsv" else ","
+
+
+def _field_counts(text: str, delimiter: str, whole: bool) -> list[int]:
+    """The number of fields of the first rows; a row that the text may have cut is left out."""
+    counts = []
+    try:
+        for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter):
+            if row:
+                counts.append(len(row))
+            if len(counts) > SNIFFED_ROWS:
+                return counts[:SNIFFED_ROWS]
+    except csv.Error:  # a field of more than 128 KB
+        return counts
+    return counts if whole or len(counts) < 2 else counts[:-1]
+
+
+def say_delimiters(paths: Iterable[Path]) -> None:
+    """Log, in one line, which csv files have separators that their names do not say."""
+    unusual: dict[str, list[str]] = {}
+    for path in paths:
+        if path.suffix.lower() in CSV_SUFFIXES and path.is_file():
+            mark = delimiter(path)
+            if mark != _usual_delimiter(path):
+                unusual.setdefault(mark, []).append(path.name)
+    if unusual:
+        parts = [
+            f"{', '.join(names)}: fields are separated by {DELIMITERS[mark]}"
+            for mark, names in unusual.items()
+        ]
+        log.info("%s", "; ".join(parts))
+
+
+def _json_reader(path: Path) -> Callable[[], Iterator[Row]]:
+    """Yields the objects of a JSON file: of its lines, or of the whole file if that is a list or if
+    objects stand on several lines each."""
+    with path.open("rb") as file:
+        start = file.read(4096).lstrip(b"\xef\xbb\xbf \t\r\n")
+    if not (start.startswith(b"[") or start.partition(b"\n")[0].strip() == b"{"):
+        return functools.partial(_json_lines, path)
+    values: list[Any] = []
+    with _named(path):
+        text, stop = path.read_text(encoding="utf-8-sig"), 0
+        while following := re.compile(r"\S").search(text, stop):
+            value, stop = json.JSONDecoder().raw_decode(text, following.start())
+            values.append(value)
+        rows = values[0] if isinstance(values[0], list) and len(values) == 1 else values
+        if not all(isinstance(row, dict) for row in rows):
+            raise ValueError("the list holds items that are not objects with a text")
+    return lambda: iter(rows)
+
+
+def _json_lines(path: Path) -> Iterator[Row]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+            except UnicodeDecodeError as error:
+                raise SpaceliteError(
+                    f"{path} is not UTF-8 (line {number}): save it as UTF-8"
+                ) from error
+            except (ValueError, RecursionError) as error:
+                raise SpaceliteError(
+                    f"{path}: line {number} is not JSON ({one_line(error)}): correct or remove it"
+                ) from error
+            if not isinstance(row, dict):
+                raise SpaceliteError(
+                    f"{path}: line {number} is not an object with a text: correct or remove it"
+                )
+            yield row
+
+
+def _parquet(
+    path: Path, names: list[str] | None = None
+) -> tuple[pa.Schema, Callable[[], Iterator[Row]]]:
+    """The columns of a parquet file, and a function that yields its rows (only these columns)."""
+    from pyarrow import parquet
+
+    def read() -> Iterator[Row]:
+        with _named(path), parquet.ParquetFile(path, pre_buffer=False) as file:
+            for batch in file.iter_batches(ROWS_PER_READ, columns=names):
+                batch.validate(full=True)  # any bytes are accepted as text before
+                yield from batch.to_pylist()
+
+    with _named(path), parquet.ParquetFile(path) as file:
+        return file.schema_arrow.remove_metadata(), read
+
+
+# A text per line.
+
+
+def _lines_of_file(path: Path) -> Iterator[Row]:
+    with path.open("rb") as file:
+        yield from _lines(file, str(path))
+
+
+def _lines(file: BinaryIO, origin: str) -> Iterator[Row]:
+    texts = _decoded(file)
+    first = list(itertools.islice(texts, 2))
+    _refuse_tables(first, origin)
+    for text in itertools.chain(first, texts):
+        yield {"text": text}
+
+
+def _decoded(file: BinaryIO) -> Iterator[str]:
+    """The lines of UTF-8 bytes. Not splitlines, which also splits at other characters."""
+    before, number = 0, 0
+    for number, line in enumerate(file, 1):
+        try:
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise SpaceliteError(
+                f"the texts are not UTF-8 (byte {before + error.start}): convert them"
+            ) from error
+        before += len(line)
+        text = text[:-2] if text.endswith("\r\n") else text.removesuffix("\n")
+        if not text.strip():
+            raise _empty_line(number)
+        yield text
+    if not number:
+        raise _empty_line(1)
+
+
+def _empty_line(number: int) -> SpaceliteError:
+    return SpaceliteError(f"line {number} is empty: every line must hold a text; remove it")
+
+
+def _refuse_tables(first: list[str], origin: str) -> None:
+    """Raise SpaceliteError if the first lines are clearly those of a csv or JSON-lines file."""
+    kind = ""
+    if first and first[0].startswith("{"):
+        try:
+            kind = "jsonl" if isinstance(json.loads(first[0]), dict) else ""
+        except ValueError:
+            kind = ""
+    for mark in DELIMITERS:
+        rows = list(csv.reader(first, delimiter=mark))
+        header = [name.strip() for name in rows[0]] if rows else []
+        usual = {name.lower() for name in header} & {*columns.TEXT_COLUMNS}
+        words = all(name.isidentifier() for name in header) and len(header) > 1
+        if words and usual and len(rows) > 1 and len(rows[1]) >= len(header):
+            kind = "tsv" if mark == "\t" else "csv"
+    if kind:
+        name = {"jsonl": "JSON lines", "csv": "a csv table", "tsv": "a csv table"}[kind]
+        raise SpaceliteError(
+            f"{origin} looks like {name}, not like a text per line (its first line is "
+            f"{first[0][:60]!r}): give a file whose name ends in .{kind}, which is read as a "
+            "table, or remove that line"
+        )
