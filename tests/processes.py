@@ -303,7 +303,7 @@ def _serve(address: str) -> None:
             if key.fileobj == 0:
                 for pid in children:
                     os.kill(pid, signal.SIGKILL)
-                return
+                os._exit(0)
             if key.fileobj is listener:
                 connection, _ = listener.accept()
                 pid = _fork(connection)
