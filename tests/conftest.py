@@ -15,6 +15,10 @@ import pytest
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
 
+# Threads sleep while they wait for each other: on tiny arrays most of the processors' time would go
+# into turning, and several times of it while other processes run. Read when torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 # Files whose slowest test takes longest: begun first, so that no process is left alone with one.
 SLOWEST = ("test_notebook", "test_wheel", "test_layers", "test_docs", "test_text_store")
 

@@ -98,7 +98,13 @@ CALLS = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", CALLS)
+# Many of the values are fine for some parameters, and the calls then train.
+TRAIN = {"train", "cross_validate", "learning_curve"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in TRAIN)) for name in CALLS]
+)
 def test_values_of_the_wrong_kind_are_refused_in_one_line(made, name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # a value that is taken for a folder
     assert set(CALLS) == set(made["calls"])

@@ -132,7 +132,9 @@ def checks():
         for one, check in estimator_checks_generator(
             estimator, mark="skip", expected_failed_checks=expected
         ):
-            yield pytest.param(one, check, id=f"{name}-{_name(check)}")
+            # Of one that is fitted directly and one that is trained, by default.
+            marks = [pytest.mark.slow] * (name not in ("logreg", "linear"))
+            yield pytest.param(one, check, id=f"{name}-{_name(check)}", marks=marks)
 
 
 def _name(check):
@@ -147,6 +149,7 @@ def test_scikit_learns_checks_on_hidden_states(estimator, check):
     check(estimator)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [TfidfOnTexts, AdditiveOnTexts])
 @pytest.mark.filterwarnings("ignore")
 def test_scikit_learns_checks_on_texts(kind, options):

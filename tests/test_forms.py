@@ -179,6 +179,7 @@ def test_forms_are_written_or_printed_alike(form, name, begins, report_dir, bert
     assert [path.name for path in (tmp_path / "a" / "b").iterdir()] == [name]
 
 
+@pytest.mark.slow
 def test_the_page_and_its_figures_are_the_same_bytes_each_time(findings, tmp_path):
     for folder in ("one", "two"):
         path = forms.save(findings, "html", tmp_path / folder)
@@ -194,6 +195,7 @@ def test_the_page_and_its_figures_are_the_same_bytes_each_time(findings, tmp_pat
     assert (tmp_path / "one" / "index.html").stat().st_size < 8_000_000
 
 
+@pytest.mark.slow
 def test_figures_of_a_former_report_do_not_stay(findings, tmp_path):
     forms.save(findings, "html", tmp_path)
     names = {path.name for path in tmp_path.iterdir()}

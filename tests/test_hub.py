@@ -358,6 +358,7 @@ def test_a_data_sets_loading_script_is_never_run(hub_cache, tmp_path):
     assert not planted.exists()
 
 
+@pytest.mark.slow
 def test_the_hub_cache_is_where_hf_home_points(tmp_path, bert):
     """In a process of its own: the client reads the variable when it is imported."""
     store_hatexplain(tmp_path / "hub")

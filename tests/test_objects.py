@@ -116,6 +116,7 @@ def test_a_path_with_the_suffix_of_a_form_is_that_file(name, form, report, tmp_p
     assert report.save(str(path), form) == path
 
 
+@pytest.mark.slow
 def test_a_page_that_is_a_single_file_needs_no_other(report, tmp_path):
     path = report.save(tmp_path / "page.html")
     assert [each.name for each in tmp_path.iterdir()] == ["page.html"]

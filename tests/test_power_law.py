@@ -79,6 +79,7 @@ def test_many_curves_at_once_are_those_one_by_one():
         assert (one.floor, one.scale, one.exponent) == pytest.approx(tuple(row))
 
 
+@pytest.mark.slow
 def test_intervals_hold_the_true_gain_about_as_often_as_they_say():
     """Standard errors are estimated from 5 curves, as in a learning curve."""
     true = {"floor": 0.2, "scale": 0.9, "exponent": 0.3}

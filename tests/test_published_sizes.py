@@ -35,9 +35,12 @@ def architecture(name, folder):
     ("name", "classes", "options", "published"),
     [
         ("DistilBert", 2, ["--latent", "3,128", "--head", "space,mlp"], [4622, 197122, 592130]),
-        ("Bert", 2, ["--head", "linear", "--pooling", "pooler"], [1538]),
-        ("Bert", 3, ["--pooling", "pooler"], [6942, 2307]),
-        ("XLNet", 2, [], [4622, 1538]),  # linear on the last token, as it pads on the left
+        pytest.param(
+            "Bert", 2, ["--head", "linear", "--pooling", "pooler"], [1538], marks=pytest.mark.slow
+        ),
+        pytest.param("Bert", 3, ["--pooling", "pooler"], [6942, 2307], marks=pytest.mark.slow),
+        # Linear on the last token, as it pads on the left.
+        pytest.param("XLNet", 2, [], [4622, 1538], marks=pytest.mark.slow),
     ],
 )
 def test_published_numbers_of_parameters(name, classes, options, published, tmp_path):

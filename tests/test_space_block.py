@@ -405,8 +405,9 @@ def by_hand(run, hidden, ids, states):
     return logits
 
 
+@pytest.mark.parametrize("count", [90, pytest.param(1000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("index", range(5))
-def test_shares_of_a_thousand_examples_add_up(index, saved):
+def test_shares_of_a_thousand_examples_add_up(index, count, saved):
     """Of every block combination, with the hidden states of all layers made up."""
     _, cache, found = saved
     run = found[index]
@@ -414,7 +415,7 @@ def test_shares_of_a_thousand_examples_add_up(index, saved):
     random = np.random.RandomState(0)
     split = cache.splits["train"]
     ids = split.read_token_ids()
-    for number in range(1000):
+    for number in range(count):
         example = number % len(split)
         own = ids[split.offsets[example] : split.offsets[example + 1]]
         if number >= len(split):  # others than there are: of one token, too
