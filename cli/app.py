@@ -120,9 +120,9 @@ def _start(
 
 
 app.command("embed")(embed.embed)
-app.command("train")(train.train)
-app.command("cv")(cv.cv)
-app.command("curve")(curve.curve)
+app.command("train", cls=train.TrainCommand)(train.train)
+app.command("cv", cls=cv.CvCommand)(cv.cv)
+app.command("curve", cls=curve.CurveCommand)(curve.curve)
 app.command("audit")(audit.audit)
 app.command("eval")(evaluate.evaluate)
 app.command("predict")(predict.predict)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, ClassVar
 
 import typer
 
@@ -12,24 +13,36 @@ from .options import (
     CACHE_DIR,
     CacheDir,
     CacheName,
-    ClipNorm,
-    DataSeed,
     Device,
-    Inter,
-    Intra,
     Json,
-    Latent,
-    MaxNgram,
     Seeds,
-    WeightDecays,
+    SettingsCommand,
     comma_list,
-    number_or_auto,
-    optional_list,
-    or_auto,
 )
 
 
+class CurveCommand(SettingsCommand):
+    """`spacelite curve` with an option for each setting."""
+
+    FUNCTION = "learning_curve"
+    ORDER = (
+        "sizes seeds metric cache preset head inter intra latent learning_rate weight_decay "
+        "pooling C blocks max_ngram ... epochs batch_size data_seed schedule clip_norm "
+        "no_baselines out plot device cache_dir as_json"
+    )
+    HELP: ClassVar[Mapping[str, str]] = {
+        "learning_rate": "Learning rate(s).  [default: auto, 0.001]",
+        "pooling": "Pooling(s) of the baselines.  [default: the classification token]",
+        "C": "Strength(s) of the L2 penalty of logreg and tfidf; auto: chosen by cross-validation "
+        "on a subset.",
+        "blocks": "What additive heads add up, joined by +.",
+        "epochs": "Passes over a subset.  [default: auto, by its size]",
+        "batch_size": "Examples per batch.  [default: auto, by the size of a subset]",
+    }
+
+
 def curve(
+    context: typer.Context,
     sizes: Annotated[
         str | None,
         typer.Option(
@@ -57,63 +70,6 @@ def curve(
             show_default=False,
         ),
     ] = None,
-    inter: Inter = "0",
-    intra: Intra = "0",
-    latent: Latent = None,
-    lr: Annotated[
-        str | None,
-        typer.Option(help="Learning rate(s).  [default: auto, 0.001]", show_default=False),
-    ] = None,
-    weight_decay: WeightDecays = None,
-    pooling: Annotated[
-        str | None,
-        typer.Option(
-            help="Pooling(s) of the baselines.  [default: the classification token]",
-            show_default=False,
-        ),
-    ] = None,
-    c: Annotated[
-        str,
-        typer.Option(
-            "--C",
-            help="Strength(s) of the L2 penalty of logreg and tfidf; auto: chosen by "
-            "cross-validation on a subset.",
-            metavar="<float|auto>",
-        ),
-    ] = "auto",
-    blocks: Annotated[
-        str | None,
-        typer.Option(
-            help="What additive heads add up, joined by +.  [default: layers+ngrams]",
-            show_default=False,
-        ),
-    ] = None,
-    max_ngram: MaxNgram = None,
-    epochs: Annotated[
-        str | None,
-        typer.Option(
-            help="Passes over a subset.  [default: auto, by its size]",
-            metavar="<int|auto>",
-            show_default=False,
-        ),
-    ] = None,
-    batch_size: Annotated[
-        str | None,
-        typer.Option(
-            help="Examples per batch.  [default: auto, by the size of a subset]",
-            metavar="<int|auto>",
-            show_default=False,
-        ),
-    ] = None,
-    data_seed: DataSeed = 0,
-    schedule: Annotated[
-        str | None,
-        typer.Option(
-            help="Schedule of the learning rate: constant or cosine.  [default: constant]",
-            show_default=False,
-        ),
-    ] = None,
-    clip_norm: ClipNorm = None,
     no_baselines: Annotated[
         bool,
         typer.Option(
@@ -149,19 +105,7 @@ def curve(
             writers.check_place(path)  # before the work
     if plot is not None:
         charts.check(plot)
-    grid: dict[str, Any] = {
-        "head": optional_list("--head", head, str),
-        "inter": comma_list("--inter", inter, float),
-        "intra": comma_list("--intra", intra, float),
-        "latent": optional_list("--latent", latent, int),
-        "learning_rate": optional_list("--lr", lr, or_auto(float)),
-        "weight_decay": optional_list("--weight-decay", weight_decay, float),
-        "pooling": optional_list("--pooling", pooling, str),
-        "C": comma_list("--C", c, or_auto(float)),
-        "blocks": optional_list("--blocks", blocks, str),
-        "max_ngram": optional_list("--max-ngram", max_ngram, int),
-    }
-    wanted = optional_list("--sizes", sizes, _size)
+    wanted = None if sizes is None else comma_list("--sizes", sizes, _size)
     numbers = seed_list(seeds)
     chosen = console.chosen_cache(cache, cache_dir)
     with console.progress() as on_progress:
@@ -171,16 +115,12 @@ def curve(
             seeds=numbers,
             metric=metric,
             preset=preset,
-            **grid,
-            epochs=None if epochs is None else number_or_auto("--epochs", epochs),
-            batch_size=None if batch_size is None else number_or_auto("--batch-size", batch_size),
-            data_seed=data_seed,
-            schedule=schedule,
-            clip_norm=clip_norm,
+            head=None if head is None else comma_list("--head", head, str),
             baselines=not no_baselines,
             device=device,
             cache_dir=cache_dir,
             progress=on_progress,
+            **context.obj,
         )
     if out is not None:
         found.save(out)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, ClassVar
 
 import typer
 
@@ -12,32 +13,37 @@ from .options import (
     CACHE_DIR,
     CacheDir,
     CacheName,
-    ClassWeights,
-    ClipNorm,
-    DataSeed,
     Device,
-    Ensemble,
-    Inter,
-    Intra,
     Json,
-    Latent,
-    LearningRates,
-    MaxNgram,
     Preset,
-    SampleWeightColumn,
-    Schedule,
     Seeds,
-    WeightDecays,
+    SettingsCommand,
     comma_list,
-    number_or_auto,
-    optional_list,
-    or_auto,
 )
 
-HEADS = "space,linear"
+
+class CvCommand(SettingsCommand):
+    """`spacelite cv` with an option for each setting."""
+
+    FUNCTION = "cross_validate"
+    ORDER = (
+        "folds repeats seed group_column sample_weight cache preset head inter intra latent "
+        "learning_rate weight_decay pooling C blocks max_ngram ensemble ... seeds epochs "
+        "batch_size data_seed schedule clip_norm class_weights no_baselines out device cache_dir "
+        "as_json"
+    )
+    HELP: ClassVar[Mapping[str, str]] = {
+        "pooling": "Pooling(s) of the baselines.  [default: the classification token]",
+        "C": "Strength(s) of the L2 penalty of logreg and tfidf; auto: chosen by cross-validation "
+        "on what a head sees.",
+        "blocks": "What additive heads add up, joined by +.",
+        "epochs": "Passes over the training split, or auto.",
+        "batch_size": "Examples per batch, or auto.",
+    }
 
 
 def cv(
+    context: typer.Context,
     folds: Annotated[int, typer.Option(help="Number of folds, stratified by label.")] = 5,
     repeats: Annotated[int, typer.Option(help="How often the examples are divided anew.")] = 1,
     seed: Annotated[int, typer.Option(help="Seed of the divisions.")] = 0,
@@ -48,54 +54,12 @@ def cv(
             "one fold as a whole: the data that were embedded are read again."
         ),
     ] = None,
-    sample_weight_column: SampleWeightColumn = None,
     cache: CacheName = None,
     preset: Preset = None,
     head: Annotated[
         str, typer.Option(help="Kind(s): space, linear, mlp, additive, logreg, tfidf.")
-    ] = HEADS,
-    inter: Inter = "0",
-    intra: Intra = "0",
-    latent: Latent = None,
-    lr: LearningRates = None,
-    weight_decay: WeightDecays = None,
-    pooling: Annotated[
-        str | None,
-        typer.Option(
-            help="Pooling(s) of the baselines.  [default: the classification token]",
-            show_default=False,
-        ),
-    ] = None,
-    c: Annotated[
-        str,
-        typer.Option(
-            "--C",
-            help="Strength(s) of the L2 penalty of logreg and tfidf; auto: chosen by "
-            "cross-validation on what a head sees.",
-            metavar="<float|auto>",
-        ),
-    ] = "auto",
-    blocks: Annotated[
-        str | None,
-        typer.Option(
-            help="What additive heads add up, joined by +.  [default: layers+ngrams]",
-            show_default=False,
-        ),
-    ] = None,
-    max_ngram: MaxNgram = None,
-    ensemble: Ensemble = "1",
+    ] = "space,linear",
     seeds: Seeds = "1",
-    epochs: Annotated[
-        str,
-        typer.Option(help="Passes over the training split, or auto.", metavar="<int|auto>"),
-    ] = "15",
-    batch_size: Annotated[
-        str, typer.Option(help="Examples per batch, or auto.", metavar="<int|auto>")
-    ] = "256",
-    data_seed: DataSeed = 0,
-    schedule: Schedule = "constant",
-    clip_norm: ClipNorm = None,
-    class_weights: ClassWeights = "none",
     no_baselines: Annotated[
         bool,
         typer.Option(
@@ -122,21 +86,6 @@ def cv(
     from spacelite.data import writers
     from spacelite.heads.grid import seed_list
 
-    grid: dict[str, Any] = {
-        "head": comma_list("--head", head, str),
-        "inter": comma_list("--inter", inter, float),
-        "intra": comma_list("--intra", intra, float),
-        "latent": optional_list("--latent", latent, int),
-        "learning_rate": optional_list("--lr", lr, or_auto(float)),
-        "weight_decay": optional_list("--weight-decay", weight_decay, float),
-        "pooling": optional_list("--pooling", pooling, str),
-        "C": comma_list("--C", c, or_auto(float)),
-        "blocks": optional_list("--blocks", blocks, str),
-        "max_ngram": optional_list("--max-ngram", max_ngram, int),
-        "ensemble": comma_list("--ensemble", ensemble, int),
-    }
-    if head == HEADS:
-        del grid["head"]  # the default, which a preset may replace
     numbers = seed_list(seeds)
     if out is not None:
         writers.check_place(out)  # before the work
@@ -148,20 +97,14 @@ def cv(
             repeats=repeats,
             seed=seed,
             groups=group_column,
-            sample_weight=sample_weight_column,
-            **grid,
             preset=preset,
+            head=comma_list("--head", head, str),
             seeds=numbers,
-            epochs=number_or_auto("--epochs", epochs),
-            batch_size=number_or_auto("--batch-size", batch_size),
-            data_seed=data_seed,
-            schedule=schedule,
-            clip_norm=clip_norm,
-            class_weights=class_weights,
             baselines=not no_baselines,
             device=device,
             cache_dir=cache_dir,
             progress=on_progress,
+            **context.obj,
         )
     if out is not None:
         found.save(out)

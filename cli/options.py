@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import shlex
 from collections.abc import Callable, Mapping
+from dataclasses import Field
+from inspect import Parameter, Signature
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import typer
+from typer.core import TyperCommand
 
 from spacelite.errors import SpaceliteError
-from spacelite.settings import OTHER_NAMES
+from spacelite.settings import OTHER_NAMES, shown, type_of
 
 CACHE_DIR = Path("cache")
 CACHE_VARIABLE = "SPACELITE_CACHE"
@@ -42,32 +46,6 @@ Seeds = Annotated[
         "7, means seed 7 alone."
     ),
 ]
-Latent = Annotated[
-    str | None,
-    typer.Option(help="Dimension(s) of a concept space.  [default: 3]", show_default=False),
-]
-LearningRates = Annotated[
-    str | None,
-    typer.Option(help="Learning rate(s); auto means 0.001.  [default: 2e-4]", show_default=False),
-]
-WeightDecays = Annotated[
-    str | None,
-    typer.Option(help="Adam's L2 weight decay(s).  [default: 0.01]", show_default=False),
-]
-MaxNgram = Annotated[
-    str | None,
-    typer.Option(
-        help="Tokens of the longest n-grams of the block ngrams: 2 or 3.  [default: 2]",
-        show_default=False,
-    ),
-]
-Ensemble = Annotated[
-    str,
-    typer.Option(
-        help="Member(s) of a head with concept spaces: heads with different seeds whose logits "
-        "are averaged."
-    ),
-]
 Preset = Annotated[
     str | None,
     typer.Option(
@@ -75,30 +53,15 @@ Preset = Annotated[
         "layers+ngrams+space."
     ),
 ]
-ClassWeights = Annotated[
-    str, typer.Option(help="Weights of the classes in the loss: none or balanced.")
-]
-Schedule = Annotated[str, typer.Option(help="Schedule of the learning rate: constant or cosine.")]
-ClipNorm = Annotated[float | None, typer.Option(help="Clip a head's gradient to this norm.")]
 CacheName = Annotated[
     str | None,
     typer.Option(help="A cache's name or path. [default: the newest complete one]"),
 ]
-Inter = Annotated[str, typer.Option(help="Weight(s) of the inter-space loss.")]
-Intra = Annotated[str, typer.Option(help="Weight(s) of the intra-space loss.")]
-DataSeed = Annotated[int, typer.Option(help="Seed of the order of the examples.")]
 TextColumn = Annotated[
     str | None, typer.Option(help="Name of the text column, if it is not an obvious one.")
 ]
 LabelColumn = Annotated[
     str | None, typer.Option(help="Name of the label column, if it is not an obvious one.")
-]
-SampleWeightColumn = Annotated[
-    str | None,
-    typer.Option(
-        help="Column with the weight of each training example in the losses: the data that were "
-        "embedded are read again."
-    ),
 ]
 LabelsAs = Annotated[
     str,
@@ -130,6 +93,106 @@ OPTIONS = {
 }
 
 T = TypeVar("T")
+
+
+class SettingsCommand(TyperCommand):
+    """A command that has an option for each setting of heads and of their training, beside those of
+    its function. What was given of them is the context's `obj`: setting -> value, or list of them.
+
+    The settings are read from their configs when a command line is parsed: further kinds of heads
+    have options too, and other commands do not wait for the modules of heads.
+
+    Attributes:
+        FUNCTION: The function of `spacelite` that the command calls.
+        ORDER: The options by name in the order of the help; `...` stands for settings of further
+            kinds of heads.
+        HELP: The help of settings whose help differs from that of `train`.
+    """
+
+    FUNCTION: ClassVar[str]
+    ORDER: ClassVar[str]
+    HELP: ClassVar[Mapping[str, str]] = {}
+
+    _all: list[Any]
+
+    @property
+    def params(self) -> list[Any]:
+        """The options of the function and of the settings."""
+        if not self._all:
+            options = {each.name: each for each in (*self._of_function, *self._of_settings())}
+            order = self.ORDER.split()
+            further = [name for name in options if name not in order]
+            at = order.index("...")
+            self._all = [options[name] for name in (*order[:at], *further, *order[at + 1 :])]
+        return self._all
+
+    @params.setter
+    def params(self, of_function: list[Any]) -> None:
+        self._of_function, self._all = of_function, []
+
+    def _of_settings(self) -> list[Any]:
+        """The options of the settings: Typer makes them out of a signature."""
+        from spacelite.training import plan
+
+        def command(**settings: Any) -> None: ...
+
+        without = plan.WITHOUT.get(self.FUNCTION, ())
+        self._settings = {name: one for name, one in plan.declared().items() if name not in without}
+        command.__signature__ = Signature(  # type: ignore[attr-defined]
+            [
+                Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=self._option(one))
+                for name, one in self._settings.items()
+            ]
+        )
+        parser = typer.Typer(add_completion=False)
+        parser.command()(command)
+        return typer.main.get_command(parser).params
+
+    def _option(self, setting: Field[Any]) -> Any:
+        """The annotation of a setting's parameter."""
+        about, default = setting.metadata, setting.metadata["help_default"]
+        if default is None and setting.default is not None:
+            default = shown(setting.default)
+        help_ = self.HELP.get(setting.name) or about["help"] or f"{setting.name} of some heads."
+        help_ = re.sub(r"\{(\w+)\}", lambda match: option(match[1]), help_)
+        if default is not None and "[default:" not in help_:
+            help_ += f"  [default: {default}]"
+        kind = str if about["auto"] or self._is_list(setting) else _type(setting)
+        return Annotated[
+            kind | None,
+            typer.Option(
+                option(setting.name), help=help_, metavar=about["metavar"], show_default=False
+            ),
+        ]
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the function with the settings that were given."""
+        texts = {name: ctx.params.pop(name) for name in self._settings}
+        ctx.obj = {
+            name: self._value(self._settings[name], text)
+            for name, text in texts.items()
+            if text is not None
+        }
+        return super().invoke(ctx)
+
+    def _value(self, setting: Field[Any], given: Any) -> Any:
+        """What was given of a setting, as the library takes it."""
+        name, kind, auto = option(setting.name), _type(setting), setting.metadata["auto"]
+        if self._is_list(setting):
+            return comma_list(name, given, or_auto(kind) if auto else kind)
+        return number_or_auto(name, given) if auto else given
+
+    def _is_list(self, setting: Field[Any]) -> bool:
+        """Whether several values may be given: of the settings of a head, not of those that heads
+        trained together share."""
+        from spacelite.training.plan import OF_TRAINING
+
+        return setting.name not in OF_TRAINING
+
+
+def _type(setting: Field[Any]) -> type:
+    first = type_of(setting).split(" ")[0]
+    return {"int": int, "float": float}.get(first, str)
 
 
 def option(argument: str) -> str:
@@ -219,11 +282,6 @@ def comma_list(
                 "commas between them"
             ) from error
     return list(dict.fromkeys(values)) if once else values
-
-
-def optional_list(option: str, text: str | None, convert: Callable[[str], T]) -> list[T] | None:
-    """Parse a comma-separated list; None for an option that was not given."""
-    return None if text is None else comma_list(option, text, convert)
 
 
 def or_auto(convert: Callable[[str], T]) -> Callable[[str], T | str]:

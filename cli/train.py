@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,26 +14,12 @@ from .options import (
     CACHE_DIR,
     CacheDir,
     CacheName,
-    ClassWeights,
-    ClipNorm,
-    DataSeed,
     Device,
-    Ensemble,
-    Inter,
-    Intra,
     Json,
-    Latent,
-    LearningRates,
-    MaxNgram,
     Preset,
-    SampleWeightColumn,
-    Schedule,
     Seeds,
-    WeightDecays,
+    SettingsCommand,
     comma_list,
-    number_or_auto,
-    optional_list,
-    or_auto,
     with_cache_dir,
 )
 
@@ -43,19 +29,20 @@ if TYPE_CHECKING:
     from spacelite.api import Runs
 
 
-HEADS = "space,linear"
+class TrainCommand(SettingsCommand):
+    """`spacelite train` with an option for each setting."""
+
+    FUNCTION = "train"
+    ORDER = (
+        "inter intra epochs cache layer name head latent C blocks max_ngram ensemble ... preset "
+        "search seeds data_seed learning_rate batch_size weight_decay pooling schedule clip_norm "
+        "class_weights sample_weight patience monitor threshold no_baselines device resume fresh "
+        "cache_dir as_json"
+    )
 
 
 def train(
-    inter: Inter = "0",
-    intra: Intra = "0",
-    epochs: Annotated[
-        str,
-        typer.Option(
-            help="Passes over the training split; auto for 600 updates, in 15 to 300 passes.",
-            metavar="<int|auto>",
-        ),
-    ] = "15",
+    context: typer.Context,
     cache: CacheName = None,
     layer: Annotated[
         int | None,
@@ -70,27 +57,7 @@ def train(
     ] = None,
     head: Annotated[
         str, typer.Option(help="Kind(s): space, linear, mlp, additive, logreg, tfidf.")
-    ] = HEADS,
-    latent: Latent = None,
-    c: Annotated[
-        str,
-        typer.Option(
-            "--C",
-            help="Strength(s) of the L2 penalty of logreg and tfidf: the smaller, the stronger; "
-            "auto: chosen by cross-validation on train.",
-            metavar="<float|auto>",
-        ),
-    ] = "auto",
-    blocks: Annotated[
-        str | None,
-        typer.Option(
-            help="What additive heads add up, joined by +: layers, mean, ngrams, space; several "
-            "combinations: a comma list.  [default: layers+ngrams]",
-            show_default=False,
-        ),
-    ] = None,
-    max_ngram: MaxNgram = None,
-    ensemble: Ensemble = "1",
+    ] = "space,linear",
     preset: Preset = None,
     search: Annotated[
         bool,
@@ -102,44 +69,6 @@ def train(
         ),
     ] = False,
     seeds: Seeds = "1",
-    data_seed: DataSeed = 0,
-    lr: LearningRates = None,
-    batch_size: Annotated[
-        str,
-        typer.Option(
-            help="Examples per batch; auto for a twentieth of the training examples, 16 to 256.",
-            metavar="<int|auto>",
-        ),
-    ] = "256",
-    weight_decay: WeightDecays = None,
-    pooling: Annotated[
-        str | None,
-        typer.Option(
-            help="Pooling(s) of the baselines: first, last, mean, pooler or layers.  [default: "
-            "first; last where the tokenizer pads on the left]",
-            show_default=False,
-        ),
-    ] = None,
-    schedule: Schedule = "constant",
-    clip_norm: ClipNorm = None,
-    class_weights: ClassWeights = "none",
-    sample_weight_column: SampleWeightColumn = None,
-    patience: Annotated[
-        int | None,
-        typer.Option(help="Stop a head after this many epochs without a better --monitor."),
-    ] = None,
-    monitor: Annotated[
-        str, typer.Option(help="Validation metric that --patience watches and --search compares.")
-    ] = "f1_macro",
-    threshold: Annotated[
-        str | None,
-        typer.Option(
-            help="Choose each head's decision threshold on validation for f1 (macro F1) or "
-            "accuracy, where a text has one of two labels or any number of labels.  [default: "
-            "the most probable label, or those above one half]",
-            show_default=False,
-        ),
-    ] = None,
     no_baselines: Annotated[
         bool,
         typer.Option(
@@ -170,21 +99,6 @@ def train(
 
     Options with (s) take comma lists: every combination is trained.
     """
-    grid: dict[str, Any] = {
-        "head": comma_list("--head", head, str),
-        "inter": comma_list("--inter", inter, float),
-        "intra": comma_list("--intra", intra, float),
-        "latent": optional_list("--latent", latent, int),
-        "learning_rate": optional_list("--lr", lr, or_auto(float)),
-        "weight_decay": optional_list("--weight-decay", weight_decay, float),
-        "pooling": optional_list("--pooling", pooling, str),
-        "C": comma_list("--C", c, or_auto(float)),
-        "max_ngram": optional_list("--max-ngram", max_ngram, int),
-        "ensemble": comma_list("--ensemble", ensemble, int),
-        "blocks": optional_list("--blocks", blocks, str),
-    }
-    if head == HEADS:
-        del grid["head"]  # the default, which a preset may replace
     from spacelite import api
     from spacelite.heads.grid import seed_list
 
@@ -195,26 +109,17 @@ def train(
         runs = api.train(
             chosen,
             name=name,
-            **grid,
+            head=comma_list("--head", head, str),
             preset=preset,
             search=search,
             seeds=numbers,
-            epochs=number_or_auto("--epochs", epochs),
-            batch_size=number_or_auto("--batch-size", batch_size),
-            data_seed=data_seed,
-            schedule=schedule,
-            clip_norm=clip_norm,
-            class_weights=class_weights,
-            sample_weight=sample_weight_column,
-            patience=patience,
-            monitor=monitor,
-            threshold=threshold,
             baselines=not no_baselines,
             device=device,
             resume=resume,
             fresh=fresh,
             cache_dir=cache_dir,
             progress=on_progress,
+            **context.obj,
         )
     if as_json:
         console.print_json([run.record.as_json() for run in runs])

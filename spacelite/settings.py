@@ -63,7 +63,7 @@ class Config:
     def __post_init__(self) -> None:
         # 0, 0.0 and numpy's zeros are the same setting and must give the same id.
         for each in fields(self):
-            value, kind = getattr(self, each.name), str(each.type)
+            value, kind = getattr(self, each.name), type_of(each)
             if isinstance(value, str) or value is None or type(value).__name__ in BOOLEANS:
                 continue
             convert: Callable[[Any], Any] = float if kind.startswith("float") else operator.index
@@ -140,6 +140,12 @@ def setting(
     return field(default=default, metadata=metadata)
 
 
+def type_of(setting: Field[Any]) -> str:
+    """The type of a setting as it is written: `float | None`. It may be declared in a module whose
+    annotations are objects."""
+    return getattr(setting.type, "__name__", None) or str(setting.type)
+
+
 def check(config: Config) -> None:
     """Raise SpaceliteError for the first invalid value, naming the argument."""
     for each in fields(config):
@@ -151,7 +157,7 @@ def check(config: Config) -> None:
 
 def _shown(each: Field[Any], value: Any) -> str:
     """A value as messages show it: 0.5, or its repr if it has the wrong type: '0.5' or 2.0."""
-    kind = str(each.type)
+    kind = type_of(each)
     if isinstance(value, float) and kind.startswith("float"):
         return f"{value:g}"
     return repr(value) if kind.startswith(("int", "float")) else str(value)

@@ -239,10 +239,10 @@ def real_data() -> Path:
 def no_baselines():
     """`train` fits the heads that a test names, and no baselines beside them; those that are about
     baselines ask for `with_baselines`."""
-    from spacelite.api import baselines
+    from spacelite.training import plan
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(baselines, "BASELINES", ())
+        patch.setattr(plan, "BASELINES", ())
         yield
 
 
@@ -250,10 +250,10 @@ def no_baselines():
 def with_baselines(monkeypatch):
     """`train` as it is."""
     from spacelite import heads
-    from spacelite.api import baselines
+    from spacelite.training import plan
 
     usual = (heads.config("tfidf"), heads.config("logreg", pooling="mean", C="auto"))
-    monkeypatch.setattr(baselines, "BASELINES", usual)
+    monkeypatch.setattr(plan, "BASELINES", usual)
 
 
 @pytest.fixture(autouse=True)

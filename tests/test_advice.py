@@ -12,7 +12,7 @@ import spacelite
 from spacelite.reports.analysis import training_notes
 from spacelite.reports.analysis.comparisons import Curve
 from spacelite.reports.analysis.groups import grouped
-from spacelite.training import TrainingConfig, advice, auto
+from spacelite.training import TrainingConfig, advice, plan
 
 PAPER = TrainingConfig()
 
@@ -43,8 +43,8 @@ def test_few_updates():
 
 @pytest.mark.parametrize("examples", [1, 16, 17, 60, 100, 1000, 10**5])
 def test_what_auto_chooses_is_never_too_few(examples):
-    size = auto.good_batch_size(examples)
-    training = TrainingConfig(epochs=auto.good_epochs(examples, size), batch_size=size)
+    size = plan.good_batch_size(examples)
+    training = TrainingConfig(epochs=plan.good_epochs(examples, size), batch_size=size)
     assert advice.few_updates(examples, training) is None
 
 

@@ -9,7 +9,7 @@ from spacelite_cli.app import app
 from typer.testing import CliRunner
 
 import spacelite
-from spacelite.training import auto
+from spacelite.training import TrainingConfig, plan
 
 
 @pytest.fixture
@@ -34,21 +34,26 @@ def records(folder):
     ],
 )  # fmt: skip
 def test_the_rule(examples, batch_size, epochs):
-    assert auto.good_batch_size(examples) == batch_size
-    assert auto.good_epochs(examples, batch_size) == epochs
+    assert plan.good_batch_size(examples) == batch_size
+    assert plan.good_epochs(examples, batch_size) == epochs
     updates = epochs * math.ceil(examples / batch_size)
     assert updates >= 600 or epochs == 300
 
 
 def test_only_what_is_auto_is_chosen():
-    given = auto.resolve(100, epochs="auto", batch_size=50, learning_rates=[2e-4, "auto"])
-    assert (given.epochs, given.batch_size, given.learning_rates) == (300, 50, [2e-4, 1e-3])
-    assert given.chosen == {"epochs": 300, "learning_rate": 1e-3}
-    assert given.sentence == "300 epochs, learning rate 0.001"
-    given = auto.resolve(100, epochs=3, batch_size=7, learning_rates=[1e-3, "auto"])
-    assert (given.epochs, given.batch_size, given.learning_rates) == (3, 7, [1e-3])
-    given = auto.resolve(100, epochs=3, batch_size=7, learning_rates=[1e-2])
-    assert given.chosen == {} and given.sentence == ""
+    def resolved(**asked):
+        values, chosen = plan.resolve(asked, 100)
+        return [values[name] for name in ("epochs", "batch_size", "learning_rate")], chosen
+
+    values, chosen = resolved(epochs="auto", batch_size=50, learning_rate=[2e-4, "auto"])
+    assert values == [300, 50, [2e-4, 1e-3]]
+    assert chosen == {"epochs": 300, "learning_rate": 1e-3}
+    sentence = plan.Plan([], TrainingConfig(), chosen).sentence
+    assert sentence == "300 epochs, learning rate 0.001"
+    values, chosen = resolved(epochs=3, batch_size=7, learning_rate=[1e-3, "auto"])
+    assert values == [3, 7, [1e-3]]
+    values, chosen = resolved(epochs=3, batch_size=7, learning_rate=[1e-2])
+    assert chosen == {} and plan.Plan([], TrainingConfig(), chosen).sentence == ""
 
 
 def test_a_run_has_the_id_of_the_chosen_numbers_and_says_what_was_chosen(there, tmp_path):

@@ -5,6 +5,7 @@ beside what is built in.
 """
 
 import csv
+import inspect
 import io
 import itertools
 import json
@@ -30,7 +31,8 @@ from spacelite.heads.pooling import POOLINGS
 from spacelite.metrics.scores import METRICS, Metric
 from spacelite.reports.document.sections import report_blocks
 from spacelite.reports.render.forms import FORMS, Form
-from spacelite.training import batches
+from spacelite.settings import positive, setting
+from spacelite.training import batches, plan
 
 EPOCHS = 3
 
@@ -124,6 +126,8 @@ def test_a_pooling(cache, bert, other, tmp_path, monkeypatch):
 class AttentionConfig(TrainedHeadConfig):
     kind: ClassVar[str] = "attention"
 
+    temperature: float = setting(1.0, check=positive, words="temperature {:g}")
+
 
 class AttentionHead(TokenHead):
     """A linear layer on a weighted mean of the tokens: softmax(q x_t), q learned."""
@@ -141,7 +145,8 @@ class AttentionHead(TokenHead):
     def forward(self, parameters, hidden, group):
         parts = hidden.split(group.lengths.tolist())
         query, weight = parameters["query.weight"], parameters["classifier.weight"]
-        pooled = torch.cat([torch.softmax(query @ x.T, dim=2) @ x for x in parts], dim=1)
+        heat = torch.tensor([config.temperature for config in self.configs])[:, None, None]
+        pooled = torch.cat([torch.softmax(query @ x.T / heat, dim=2) @ x for x in parts], dim=1)
         return torch.baddbmm(parameters["classifier.bias"][:, None], pooled, weight.mT)
 
 
@@ -172,6 +177,44 @@ def test_a_kind_of_head(cache, bert, other, tmp_path, monkeypatch):
     )  # fmt: skip
     assert cli.exit_code == 0, cli.output
     assert json.loads(cli.stdout)[0]["system"] == "attention"
+
+
+def test_a_setting_of_a_further_head_reaches_every_command(cache, tmp_path, monkeypatch):
+    monkeypatch.setitem(heads.KINDS, "attention", AttentionHead)
+    there = ["--cache", str(cache.path), "--cache-dir", str(tmp_path), "--head", "attention"]
+    options = [*there, "--temperature", "0.5,2", "--epochs", "1", "--no-baselines", "--json"]
+    systems = {
+        "train": lambda done: [run["settings"]["temperature"] for run in done],
+        "cv": lambda done: [one["settings"]["temperature"] for one in done["systems"]],
+        "curve": lambda done: [one["settings"]["temperature"] for one in done["systems"]],
+    }
+    more = {"train": [], "cv": ["--folds", "2"], "curve": ["--sizes", "20", "--seeds", "1"]}
+    for command, temperatures in systems.items():
+        assert "--temperature" in CliRunner().invoke(app, [command, "--help"]).output
+        done = CliRunner().invoke(app, [command, *options, *more[command]])
+        assert done.exit_code == 0, done.output
+        assert sorted(temperatures(json.loads(done.stdout))) == [0.5, 2.0], command
+    said = CliRunner().invoke(app, ["train", *there, "--temperature", "0"])
+    assert "--temperature 0: give a number above 0" in said.output
+    quiet = {"head": "attention", "epochs": 1, "baselines": False, "progress": False}
+    found = spacelite.cross_validate(cache, folds=2, temperature=[0.5, 2.0], **quiet)
+    assert len(found.result.systems) == 2
+    found = spacelite.learning_curve(cache, sizes=20, seeds=1, temperature=[0.5, 2.0], **quiet)
+    assert len(found.result.systems) == 2
+    for function in (spacelite.cross_validate, spacelite.learning_curve):
+        said = refusal(function, cache, head="linear", temperature=2.0, progress=False)
+        assert said == "temperature: no head of linear has this setting"
+        assert "has no such argument" in refusal(function, cache, patience=3, progress=False)
+
+
+@pytest.mark.parametrize("name", ["train", "cross_validate", "learning_curve"])
+def test_arguments_are_the_settings_that_are_declared(name):
+    parameters = inspect.signature(getattr(spacelite, name)).parameters
+    declared = plan.declared()
+    assert declared.keys() - set(plan.WITHOUT.get(name, ())) == declared.keys() & parameters.keys()
+    for argument, field in declared.items():
+        default = parameters[argument].default if argument in parameters else None
+        assert default in (None, field.default, field.metadata["help_default"]), argument
 
 
 def test_a_metric(cache, bert, other, tmp_path, monkeypatch):

@@ -1,7 +1,6 @@
 """A search in one training, against separate trainings that are ranked by hand."""
 
 import hashlib
-import itertools
 import json
 import logging
 import math
@@ -16,14 +15,14 @@ from test_training import Interrupted, interrupt_after
 
 import spacelite
 from spacelite import heads, runs
-from spacelite.api import EmbeddedDataset, searching
+from spacelite.api import EmbeddedDataset
 from spacelite.cache import Cache
 from spacelite.cache.embedding import embed
 from spacelite.cache.spec import canonical
 from spacelite.heads.grid import grid
 from spacelite.metrics.scores import METRICS
 from spacelite.runs.record import RunRecord
-from spacelite.training import TrainedHead, TrainingConfig, checkpoints, loop
+from spacelite.training import TrainedHead, TrainingConfig, checkpoints, loop, plan
 from spacelite.training.search import Search, rungs
 
 GRID = grid(
@@ -372,16 +371,15 @@ def test_what_is_not_given_gets_a_list_and_what_is_given_stays(there):
 
 def test_blocks_of_additive_heads_are_searched(there, cache, without_layers, caplog):
     blocks = ["mean", "layers", "ngrams", "mean+ngrams", "layers+ngrams"]
-    filled = searching.filled({}, ["additive"], cache, search=True)
-    assert filled["blocks"] == (*blocks, "layers+ngrams+space")
+    lists = plan.search_lists(["additive"], {}, cache)
+    assert lists["blocks"] == (*blocks, "layers+ngrams+space")
     with Cache(without_layers) as other, caplog.at_level(logging.WARNING, "spacelite"):
-        filled = searching.filled({}, ["additive"], other, search=True)
-        assert filled["blocks"] == ["mean", "ngrams", "mean+ngrams"]
+        lists = plan.search_lists(["additive"], {}, other)
+        assert lists["blocks"] == ["mean", "ngrams", "mean+ngrams"]
         left_out = "layers and layers+ngrams and layers+ngrams+space"
         assert f"the search leaves out {left_out}: the cache has no" in caplog.text
-        given = searching.filled({"blocks": "layers"}, ["additive"], other, search=True)
-        assert given["blocks"] == "layers"
-    assert "blocks" not in searching.filled({}, ["space"], cache, search=True)
+        assert "blocks" not in plan.search_lists(["additive"], {"blocks": "layers"}, other)
+    assert "blocks" not in plan.search_lists(["space"], {}, cache)
     (run,) = spacelite.train(there, head="additive", blocks=blocks, search=True, **QUIET)
     figures = {}
     for name in blocks:
@@ -579,9 +577,13 @@ def test_the_command_tells_a_default_from_what_is_given(cache_path, tmp_path):
 
 
 def test_every_list_is_of_values_that_a_head_takes():
-    for name, values in itertools.chain(searching.LISTS.items()):
+    lists = {
+        name: field.metadata["search"]
+        for name, field in plan.declared().items()
+        if field.metadata["search"]
+    }
+    assert lists.keys() == {"latent", "learning_rate", "weight_decay", "blocks"}
+    for name, values in lists.items():
         kind = "additive" if name == "blocks" else "space"
         for value in values:
             loop.check([heads.config(kind, **{name: value})], TRAINING)
-    for name, value in searching.DEFAULTS.items():
-        assert getattr(heads.config("additive" if name == "max_ngram" else "space"), name) == value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +13,6 @@ import numpy.typing as npt
 from spacelite import files
 from spacelite.api.arguments import FILE, GROUPS, NAME, NAMES, WEIGHTS, checked
 from spacelite.api.embedding import CACHE_DIR, find_cache
-from spacelite.api.presets import preset as preset_settings
 from spacelite.api.results import CACHE, EmbeddedDataset
 from spacelite.data.writers import csv_lines
 from spacelite.document import Bullets
@@ -22,6 +20,7 @@ from spacelite.errors import SpaceliteError
 from spacelite.metrics.scores import METRICS
 from spacelite.progress import Progress, reporting
 from spacelite.reports.render import fragment, plain
+from spacelite.training import plan
 
 if TYPE_CHECKING:
     from spacelite.document import Table
@@ -127,6 +126,7 @@ def cross_validate(
     device: str = "auto",
     cache_dir: str | Path | None = None,
     progress: Progress = True,
+    **settings: Any,
 ) -> CrossValidated:
     """Cross-validate heads on the train split of a cache: each is trained on all folds but one and
     evaluated on that one, all heads of all folds in one pass over the tokens per epoch.
@@ -167,6 +167,7 @@ def cross_validate(
         device: `auto`, `cpu`, `cuda`, ...
         cache_dir: Folder of caches and runs. Default: that of the cache.
         progress: True for bars, False for none, or a function called with (phase, done, total).
+        settings: Settings of other kinds of heads, by name.
 
     Returns:
         The figures, which print themselves as a table.
@@ -175,50 +176,31 @@ def cross_validate(
         SpaceliteError: The cache or the settings cannot be used, or there are too few examples of a
             label, or groups, for so many folds.
     """
+    arguments = dict(locals())
     from spacelite.api import columns
-    from spacelite.api.baselines import BASELINES
-    from spacelite.api.choosing import chosen_heads
     from spacelite.backbones.model import resolve_device
-    from spacelite.heads.grid import listed
     from spacelite.studies import answers
     from spacelite.studies.cross_validation import cross_validate as cross_validated
 
-    given: dict[str, Any] = {
-        "head": head, "latent": latent, "learning_rate": learning_rate,
-        "weight_decay": weight_decay, "blocks": blocks, "max_ngram": max_ngram, "epochs": epochs,
-        "batch_size": batch_size, "schedule": schedule,
-    }  # fmt: skip
-    parameters = inspect.signature(cross_validate).parameters
-    changed = {
-        name: value
-        for name, value in given.items()
-        if listed(name, value) != listed(name, parameters[name].default)
-    }
-    given |= preset_settings(preset, changed)
-    given |= {
-        "inter": inter, "intra": intra, "pooling": pooling, "C": C, "ensemble": ensemble,
-        "seeds": seeds, "data_seed": data_seed, "clip_norm": clip_norm,
-        "class_weights": class_weights,
-        # There is no validation split to stop early by.
-        "patience": None, "monitor": "f1_macro",
-    }  # fmt: skip
+    asked = plan.requested(cross_validate, arguments)
+    for name in ("patience", "monitor"):  # there is no validation split to stop early by
+        asked.pop(name, None)
     if not isinstance(cache, EmbeddedDataset):
         cache = find_cache(cache, cache_dir or CACHE_DIR)
     with cache.open() as opened, reporting(progress) as on_progress:
         opened.require_training()
         weights = columns.weights(opened, sample_weight)
-        given["sample_weight"] = None if weights is None else weights.name
-        configs, training, numbers = chosen_heads(
-            opened, given, {}, search=False, arguments=set(parameters)
-        )
-        if numbers.chosen:
-            log.info("auto: %s", numbers.sentence)
+        asked["sample_weight"] = None if weights is None else weights.name
+        planned = plan.plan(asked, opened, arguments=arguments)
+        if planned.chosen:
+            log.info("auto: %s", planned.sentence)
+        configs = planned.configs
         if baselines:
-            configs += [config for config in BASELINES if config not in configs]
+            configs += [config for config in plan.BASELINES if config not in configs]
         result = cross_validated(
             opened,
             configs,
-            training,
+            planned.training,
             folds=folds,
             repeats=repeats,
             seed=seed,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,6 @@ import numpy.typing as npt
 from spacelite import files
 from spacelite.api.arguments import FILE, NAME, NAMES, checked
 from spacelite.api.embedding import CACHE_DIR, find_cache
-from spacelite.api.presets import preset as preset_settings
 from spacelite.api.results import CACHE, EmbeddedDataset
 from spacelite.data.writers import csv_lines
 from spacelite.document import Bullets
@@ -22,9 +20,9 @@ from spacelite.errors import SpaceliteError
 from spacelite.metrics.scores import METRICS
 from spacelite.progress import Progress, reporting
 from spacelite.reports.render import characters, charts, fragment, plain
+from spacelite.training import TrainingConfig, plan
 
 if TYPE_CHECKING:
-    from spacelite.cache import Cache
     from spacelite.document import Chart, Table
     from spacelite.studies.learning_curve import Curve
 
@@ -32,15 +30,12 @@ log = logging.getLogger(__name__)
 
 Array = npt.NDArray[Any]
 
-# What stands for an argument that neither the caller nor a preset gives.
+# What stands for a setting that neither the caller nor a preset gives.
 DEFAULTS: dict[str, Any] = {
     "head": "additive",
     "learning_rate": "auto",
     "epochs": "auto",
     "batch_size": "auto",
-    "schedule": "constant",
-    "patience": None,
-    "monitor": "f1_macro",
 }
 
 
@@ -146,6 +141,7 @@ def learning_curve(
     device: str = "auto",
     cache_dir: str | Path | None = None,
     progress: Progress = True,
+    **settings: Any,
 ) -> LearningCurve:
     """Train heads on subsets of the train split and evaluate them on validation: how good they are
     by number of training examples, and what twice as many would be worth.
@@ -183,6 +179,7 @@ def learning_curve(
         device: `auto`, `cpu`, `cuda`, ...
         cache_dir: Folder of caches and runs. Default: that of the cache.
         progress: True for bars, False for none, or a function called with (phase, done, total).
+        settings: Settings of other kinds of heads, by name.
 
     Returns:
         The figures, which print themselves as a table, a drawing, and in sentences.
@@ -191,46 +188,31 @@ def learning_curve(
         SpaceliteError: The cache or the settings cannot be used, a size is larger than the train
             split or smaller than the number of labels, or memory is too small.
     """
-    from spacelite.api.baselines import BASELINES
-    from spacelite.api.choosing import chosen_heads
+    arguments = dict(locals())
     from spacelite.backbones.model import resolve_device
     from spacelite.heads.grid import listed, seed_list
     from spacelite.studies import answers
     from spacelite.studies.learning_curve import learning_curve as measured
     from spacelite.studies.learning_curve import require_metric, sizes_of
-    from spacelite.training import TrainingConfig
 
-    own = {
-        "head": head, "latent": latent, "learning_rate": learning_rate, "blocks": blocks,
-        "weight_decay": weight_decay, "max_ngram": max_ngram, "epochs": epochs,
-        "batch_size": batch_size, "schedule": schedule,
-    }  # fmt: skip
-    named = {name: value for name, value in own.items() if value is not None}
-    chosen = {**DEFAULTS, **named, **preset_settings(preset, named)}
-    given = {
-        **dict.fromkeys(own), **chosen, "inter": inter, "intra": intra, "pooling": pooling, "C": C,
-        "ensemble": 1, "seeds": [0], "data_seed": data_seed, "clip_norm": clip_norm,
-        "class_weights": "none",
-    }  # fmt: skip
+    asked = {**DEFAULTS, **plan.requested(learning_curve, arguments), "seeds": [0]}
     require_metric(metric)
     numbers = seed_list(seeds)
     if not isinstance(cache, EmbeddedDataset):
         cache = find_cache(cache, cache_dir or CACHE_DIR)
-    arguments = set(inspect.signature(learning_curve).parameters)
     with cache.open() as opened, reporting(progress) as on_progress:
         opened.require_training()
-        if blocks is None:
-            given["blocks"] = _blocks(given, opened)
+        without_layers = opened.layers is None or not opened.layers.complete
+        if blocks is None and "additive" in asked["head"] and without_layers:
+            asked["blocks"] = _without_layers(asked.get("blocks", "layers+ngrams"))
         wanted = sizes_of(None if sizes is None else listed("sizes", sizes), opened)
 
         def training(size: int) -> TrainingConfig:
-            return chosen_heads(
-                opened, given, {}, search=False, arguments=arguments, examples=size
-            ).training
+            return plan.plan(asked, opened, examples=size, arguments=arguments).training
 
-        configs = chosen_heads(opened, given, {}, search=False, arguments=arguments).configs
+        configs = plan.plan(asked, opened, arguments=arguments).configs
         if baselines:
-            configs += [config for config in BASELINES if config not in configs]
+            configs += [config for config in plan.BASELINES if config not in configs]
         result = measured(
             opened, configs, training, sizes=wanted, seeds=numbers, metric=metric,
             device=resolve_device(device), on_progress=on_progress,
@@ -239,13 +221,9 @@ def learning_curve(
     return LearningCurve(result, cache)
 
 
-def _blocks(given: Mapping[str, Any], cache: Cache) -> Any:
-    """The blocks of additive heads where none are given: without those of all layers if the cache
-    has no means of them."""
-    blocks = given["blocks"]
-    if "additive" not in given["head"] or (cache.layers is not None and cache.layers.complete):
-        return blocks
-    instead = str(blocks or "layers+ngrams").replace("layers", "mean")
+def _without_layers(blocks: str) -> str:
+    """Blocks that do not read the means of all layers, of a cache that has none; it is logged."""
+    instead = blocks.replace("layers", "mean")
     hint = SpaceliteError(
         f"additive reads {instead.replace('+', ' and ')}: the cache has no layer means; embed "
         "again with layers=True to add them",

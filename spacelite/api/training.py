@@ -4,28 +4,33 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from spacelite import runs as saved_runs
 from spacelite.api.arguments import NAME, NAMES, WEIGHTS, checked
-from spacelite.api.baselines import beside
 from spacelite.api.embedding import CACHE_DIR, embed, find_cache
 from spacelite.api.lists import Runs
-from spacelite.api.presets import preset as preset_settings
 from spacelite.api.results import CACHE, EmbeddedDataset
 from spacelite.api.runs import TrainedRun
+from spacelite.cache.spec import CacheSpec
+from spacelite.cache.store import Cache
 from spacelite.errors import SpaceliteError
 from spacelite.heads.config import HeadConfig, TrainedHeadConfig
-from spacelite.heads.grid import listed
 from spacelite.metrics.scores import METRICS
 from spacelite.metrics.thresholds import OPTIMISTIC
 from spacelite.progress import Progress, reporting
 from spacelite.reports.analysis import data_notes
-from spacelite.runs import Run
-from spacelite.settings import OTHER_NAMES
-from spacelite.training import advice
+from spacelite.runs import Run, SearchRecord
+from spacelite.settings import OTHER_NAMES, details, shown, symbols
+from spacelite.training import advice, plan
+from spacelite.training.config import TrainingConfig
+
+if TYPE_CHECKING:
+    from spacelite.training.search import Search
+    from spacelite.training.trained import TrainedHead
 
 log = logging.getLogger(__name__)
 
@@ -138,8 +143,8 @@ def train(
         SpaceliteError: The cache or the settings cannot be used, or the runs cannot be saved; the
             message says what to do.
     """
-    from spacelite.api import columns, searching  # it imports torch, and so does the loop
-    from spacelite.api.choosing import chosen_heads
+    arguments = dict(locals())
+    from spacelite.api import columns  # it imports torch, and so does the loop
     from spacelite.backbones.model import resolve_device
     from spacelite.training import loop, thresholds
     from spacelite.training.search import Search
@@ -154,37 +159,22 @@ def train(
     if layer is not None:
         cache = cache.at_layer(layer)
     folder = Path(cache_dir or cache.cache_dir)
-    own: dict[str, Any] = {
-        "head": head, "latent": latent, "learning_rate": learning_rate,
-        "weight_decay": weight_decay, "blocks": blocks, "max_ngram": max_ngram, "epochs": epochs,
-        "batch_size": batch_size, "schedule": schedule, "patience": patience, "monitor": monitor,
-    }  # fmt: skip
-    given = {
-        key: value
-        for key, value in own.items()
-        if listed(key, value) != listed(key, _default(train, key))
-    }
-    own |= preset_settings(preset, given)
+    asked = plan.requested(train, arguments)
+    known = inspect.signature(train).parameters
     if "seed" in settings:
         raise SpaceliteError("seed: use seeds, a number of them or a list", ["seeds"])
     for each in settings:
         of_embed = OTHER_NAMES.get(each, each)
-        if of_embed in _arguments(embed) - _arguments(train):
+        if of_embed in inspect.signature(embed).parameters.keys() - known.keys():
             raise SpaceliteError(f"{each}: give {of_embed} to embed; train has no such argument")
     saved: dict[HeadConfig, Run] = {}
     with cache.open() as opened:
         opened.require_training()
         examples = len(opened.splits["train"])
         weights = columns.weights(opened, sample_weight)
-        own |= {
-            "inter": inter, "intra": intra, "pooling": pooling, "C": C, "ensemble": ensemble,
-            "seeds": seeds, "data_seed": data_seed, "clip_norm": clip_norm,
-            "class_weights": class_weights, "threshold": threshold,
-            "sample_weight": None if weights is None else weights.name,
-        }  # fmt: skip
-        configs, training, numbers = chosen_heads(
-            opened, own, settings, search=search, arguments=_arguments(train)
-        )
+        asked["sample_weight"] = None if weights is None else weights.name
+        planned = plan.plan(asked, opened, search=search, arguments=known)
+        configs, training = planned.configs, planned.training
         loop.check(configs, training)
         thresholds.check(opened, training)
         if training.threshold is not None:
@@ -192,26 +182,30 @@ def train(
                 "decision thresholds are chosen on validation for %s: %s",
                 METRICS[training.threshold].in_words, OPTIMISTIC,
             )  # fmt: skip
-        made = searching.Searching(Search.of(configs), training) if search else None
-        own_names = (
+        searching = Searching(Search.of(configs), training) if search else None
+        names = (
             saved_runs.names_for(folder, opened.spec, configs, training, name)
-            if made is None
-            else made.names(folder, opened, name)
+            if searching is None
+            else searching.names(folder, opened, name)
         )
-        kept = beside(configs, folder, opened.spec, training) if baselines else {}
-        configs += [config for config, run in kept.items() if run is None]
-        chosen = resolve_device(device)
+        earlier = {
+            config: _saved_baseline(config, folder, opened.spec, training)
+            for config in (plan.BASELINES if baselines else ())
+            if config not in configs
+        }
+        configs += [config for config, run in earlier.items() if run is None]
+        chosen_device = resolve_device(device)
         saved_runs.prepare(folder)
-        if numbers.chosen:
-            log.info("auto, for %s training examples: %s", f"{examples:,}", numbers.sentence)
+        if planned.chosen:
+            log.info("auto, for %s training examples: %s", f"{examples:,}", planned.sentence)
         with reporting(progress) as on_progress:
             results = loop.train(
                 opened,
                 configs,
                 training,
-                device=chosen,
+                device=chosen_device,
                 weights=None if weights is None else weights.values,
-                search=None if made is None else made.search,
+                search=None if searching is None else searching.search,
                 cache_dir=folder,
                 resume=resume,
                 fresh=fresh,
@@ -222,9 +216,9 @@ def train(
                             opened,
                             done,
                             training,
-                            own_names.get(done.config),
-                            numbers.chosen,
-                            None if made is None else made.of(done.config),
+                            names.get(done.config),
+                            planned.chosen,
+                            None if searching is None else searching.of(done.config),
                         )
                     }
                 ),
@@ -253,19 +247,88 @@ def train(
         for result in results
         if result.stopped is not None and result.dropped is None
     ]
-    before = [run for run in kept.values() if run is not None]
+    before = [run for run in earlier.values() if run is not None]
     return Runs(
         [TrainedRun(run, folder, cache.backbone) for run in (*saved.values(), *before)],
         stopped,
         baseline,
         len(before),
-        made.sentence(results) if made is not None else "",
+        searching.sentence(results) if searching is not None else "",
     )
 
 
-def _default(function: Callable[..., Any], name: str) -> Any:
-    return inspect.signature(function).parameters[name].default
+def _saved_baseline(
+    config: HeadConfig, folder: Path, spec: CacheSpec, training: TrainingConfig
+) -> Run | None:
+    """The run of a baseline that an earlier training has fitted; None if there is none, or if it is
+    damaged."""
+    name = saved_runs.run_id(spec, config, training.for_fitting())
+    try:
+        run = saved_runs.load(saved_runs.runs_folder(folder) / name)
+        return run if run.parameters and run.predictions() is not None else None
+    except SpaceliteError:
+        return None
 
 
-def _arguments(function: Callable[..., Any]) -> set[str]:
-    return set(inspect.signature(function).parameters)
+@dataclass(frozen=True)
+class Searching:
+    """A search that `train` makes, on a cache and with settings that all heads share."""
+
+    search: Search
+    training: TrainingConfig
+
+    @property
+    def record(self) -> SearchRecord:
+        """The search as `run.json` records it."""
+        monitor, tried = self.training.monitor, len(self.search.candidates)
+        return SearchRecord(tried=tried, monitor=monitor, settings=self.search.settings())
+
+    def of(self, head: HeadConfig) -> SearchRecord | None:
+        """The record for the run of a head; None for one that is no candidate."""
+        return self.record if head in self.search.heads else None
+
+    def names(self, folder: Path, cache: Cache, name: str | None) -> dict[HeadConfig, str | None]:
+        """The name of each head if its candidate is chosen: `name`, or one for each seed, as in
+        `runs.names_for`. A candidate has none if a run of another candidate has its name: the same
+        search may be made again.
+
+        Raises:
+            SpaceliteError: No candidate can have such a name.
+        """
+        names: dict[HeadConfig, str | None] = {}
+        refused: SpaceliteError | None = None
+        for candidate in self.search.candidates:
+            try:
+                names |= saved_runs.names_for(folder, cache.spec, candidate, self.training, name)
+            except SpaceliteError as error:
+                refused = error
+        if refused is not None and not names:
+            raise refused
+        return names
+
+    def sentence(self, results: Sequence[TrainedHead]) -> str:
+        """What was chosen from what, and how much of the training that took; "" if all heads
+        diverged."""
+        by_head = {result.config: result for result in results}
+        chosen = self.search.chosen(by_head)
+        if any(by_head[head].stopped is not None for head in chosen):
+            return ""
+        first, record = chosen[0], self.record
+        own, called = first.settings(), symbols(first)
+        unsaid = [
+            name
+            for name in record.settings
+            if name in own and not _in_name(first, called[name], own[name])
+        ]
+        figure = self.search.figure(chosen, by_head, self.training)
+        seeds = f", a mean over {len(chosen)} seeds" if len(chosen) > 1 else ""
+        share = self.search.trained_share(by_head, self.training)
+        spared = "" if share is None else f"; this took {share:.0%} of the epochs of all"
+        name = ", ".join([first.name, *details(called, own, unsaid)])
+        return f"{name}: {record.words(figure)}{seeds}{spared}"
+
+
+def _in_name(head: HeadConfig, symbol: str, value: Any) -> bool:
+    """Whether a head's name says a setting: `space L=16`, `linear (mean)`."""
+    said = value if isinstance(value, str) else f"{symbol}={shown(value)}"
+    return said in head.name

@@ -5,7 +5,7 @@ Shapes: N examples, C classes.
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from spacelite.heads.base import Objective, Parameters
 from spacelite.heads.pooling import default_pooling
 from spacelite.progress import reporting
 from spacelite.tasks import MULTI_LABEL, SINGLE_LABEL
-from spacelite.training import TrainingConfig, auto
+from spacelite.training import TrainingConfig, plan
 from spacelite.training.stream import ArrayData
 
 Array = npt.NDArray[Any]
@@ -141,41 +141,20 @@ def configured(
         SpaceliteError: A parameter is invalid.
         ValueError: The head needs texts, or `patience` is given without `validation_fraction`.
     """
-    kind = heads.kind(estimator.kind)
-    given = {
-        each.name: getattr(estimator, each.name)
-        for each in fields(kind.config_type)
-        if hasattr(estimator, each.name)
-    }
-    if "pooling" in given and given["pooling"] is None:
-        given["pooling"] = default_pooling(padding_side)
-    numbers = auto.resolve(
-        count,
-        epochs=getattr(estimator, "epochs", 1),
-        batch_size=getattr(estimator, "batch_size", 1),
-        learning_rates=[given["learning_rate"]] if "learning_rate" in given else [],
-    )
-    if "learning_rate" in given:
-        (given["learning_rate"],) = numbers.learning_rates
-    if any(each.name == "seed" for each in fields(kind.config_type)):
-        given["seed"] = estimator._seed()
-    config = heads.config(estimator.kind, **given)
-    settings.check(config)
+    asked = {name: getattr(estimator, name) for name in plan.declared() if hasattr(estimator, name)}
+    if "pooling" in asked and asked["pooling"] is None:
+        asked["pooling"] = default_pooling(padding_side)
+    if hasattr(estimator, "random_state"):
+        asked["seed"] = asked["data_seed"] = estimator._seed()
+    # Of heads that are not trained in epochs these two have no effect.
+    asked = {"epochs": 1, "batch_size": 1, **asked, "patience": None}
+    config, training = plan.plan_one(estimator.kind, asked, count)
     if not on_texts and (reads_ids(config) or config.reads_layers):
         raise ValueError(
             f"{type(estimator).__name__} ({config.name}) needs texts: hidden states of one layer "
             "do not tell it which tokens or what other layers there are"
         )
-    training = TrainingConfig(
-        epochs=numbers.epochs,
-        batch_size=numbers.batch_size,
-        data_seed=given.get("seed", 0),
-        class_weights=estimator.class_weights,
-        schedule=getattr(estimator, "schedule", "constant"),
-        clip_norm=getattr(estimator, "clip_norm", None),
-        monitor=getattr(estimator, "monitor", "f1_macro"),
-        patience=_patience(estimator, numbers.epochs),
-    )
+    training = replace(training, patience=_patience(estimator, training.epochs))
     settings.check(training)
     return config, training
 

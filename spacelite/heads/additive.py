@@ -40,7 +40,7 @@ from spacelite.heads.config import EnsembleConfig, HeadConfig
 from spacelite.heads.logistic import CrossFit
 from spacelite.heads.ngrams import LONGEST, NGrams, ngram_logits
 from spacelite.heads.pooling import POOLINGS
-from spacelite.heads.space import BIAS, LARGEST_LATENT, SpaceBlock, SpaceHead
+from spacelite.heads.space import BIAS, SpaceBlock, SpaceHead, dimensions_of_a_space
 from spacelite.lazy import torch
 from spacelite.settings import setting, whole_number
 
@@ -239,7 +239,7 @@ class AdditiveConfig(EnsembleConfig):
         tuned=True,
         help="Tokens of the longest n-grams of the block ngrams: 2 or 3.",
     )
-    latent: int = setting(3, check=whole_number(1, LARGEST_LATENT), tuned=True, symbol="L")
+    latent: int = dimensions_of_a_space()
 
     def __post_init__(self) -> None:
         super().__post_init__()

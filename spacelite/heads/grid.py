@@ -40,11 +40,7 @@ def grid(
     for name in dict.fromkeys(kinds):
         config_type = heads.kind(name).config_type
         own = {each.name for each in fields(config_type)}
-        # The last setting varies fastest: those that kinds share, the seed last of all. Tables
-        # list heads in this order.
-        order = sorted(
-            (each for each in settings if each in own), key=lambda each: _LAST.get(each, 0)
-        )
+        order = sorted((each for each in settings if each in own), key=_order)
         used.update(order)
         count = math.prod(len(settings[each]) for each in order)
         if count > MOST_HEADS:
@@ -84,7 +80,18 @@ def listed(name: str, value: Any) -> list[Any]:
     return list(dict.fromkeys(values))
 
 
-_LAST = {"learning_rate": 1, "weight_decay": 2, "seed": 3}
+# The last setting varies fastest: those that kinds share, the seed last of all. Tables list heads
+# in this order.
+_FIRST = ("inter", "intra", "pooling", "C", "ensemble", "latent", "max_ngram", "blocks")
+_LAST = ("learning_rate", "weight_decay", "seed")
+
+
+def _order(name: str) -> int:
+    if name in _LAST:
+        return len(_FIRST) + 1 + _LAST.index(name)
+    return _FIRST.index(name) if name in _FIRST else len(_FIRST)
+
+
 # Accepted for every kind, whether it has them or not.
 _KNOWN = (*HeadConfig.ALWAYS_HASHED, "C", "max_ngram", "ensemble")
 

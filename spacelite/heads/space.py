@@ -101,6 +101,18 @@ def by_row(value: Count, like: torch.Tensor) -> Count:
     return value.to(like).view(1, -1, 1) if isinstance(value, torch.Tensor) else value
 
 
+def dimensions_of_a_space() -> Any:
+    """The setting `latent` of heads with concept spaces."""
+    return setting(
+        3,
+        check=whole_number(1, LARGEST_LATENT),
+        tuned=True,
+        symbol="L",
+        search=(3, 16, 32),
+        help="Dimension(s) of a concept space.",
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class SpaceConfig(EnsembleConfig):
     """A space head.
@@ -112,14 +124,7 @@ class SpaceConfig(EnsembleConfig):
     """
 
     kind: ClassVar[str] = "space"
-    latent: int = setting(
-        3,
-        check=whole_number(1, LARGEST_LATENT),
-        tuned=True,
-        symbol="L",
-        search=(3, 16, 32),
-        help="Dimension(s) of a concept space.",
-    )
+    latent: int = dimensions_of_a_space()
     inter: float = setting(0.0, check=non_negative, help="Weight(s) of the inter-space loss.")
     intra: float = setting(0.0, check=non_negative, help="Weight(s) of the intra-space loss.")
 

@@ -26,8 +26,8 @@ from spacelite.metrics.predictions import Predictions
 from spacelite.runs.reading import UNREADABLE, read, read_json
 from spacelite.runs.record import EpochRecord, RunRecord, SearchRecord, TransferRecord, run_id
 from spacelite.tasks import task_of
-from spacelite.training.auto import AUTO
 from spacelite.training.config import FitConfig, TrainingConfig
+from spacelite.training.plan import AUTO
 
 if TYPE_CHECKING:
     from spacelite.cache.store import Cache

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from spacelite.errors import SpaceliteError
-from spacelite.training import auto
+from spacelite.training import plan
 from spacelite.training.config import TrainingConfig
 
 FEWEST_UPDATES = 300
@@ -17,7 +17,7 @@ ARGUMENTS = ("epochs", "batch_size", "learning_rate")
 
 def few_updates(examples: int, training: TrainingConfig) -> int | None:
     """The number of updates in all epochs if there are fewer than 300; None otherwise."""
-    updates = training.epochs * auto.batches(examples, training.batch_size)
+    updates = training.epochs * plan.batches(examples, training.batch_size)
     return updates if updates < FEWEST_UPDATES else None
 
 
@@ -60,7 +60,7 @@ def after_training(
         return None
     updates = few_updates(examples, training)
     if updates is not None:
-        per_epoch = auto.batches(examples, training.batch_size)
+        per_epoch = plan.batches(examples, training.batch_size)
         return SpaceliteError(
             f"the heads had only {updates} updates ({_count(training.epochs, 'epoch')} of "
             f"{_count(per_epoch, 'batch')}), too few for most data: train with {_AUTO}, which "
@@ -74,11 +74,11 @@ def after_training(
     fall = still_falls(cross_entropy, training.epochs)
     if fall is None:
         return None
-    size = auto.good_batch_size(examples)
+    size = plan.good_batch_size(examples)
     as_auto = (
         training.batch_size <= size
-        and training.epochs >= auto.good_epochs(examples, training.batch_size)
-        and rate >= auto.LEARNING_RATE
+        and training.epochs >= plan.good_epochs(examples, training.batch_size)
+        and rate >= plan.LEARNING_RATE
     )
     longer = f"for more epochs, such as epochs={2 * training.epochs}"
     return SpaceliteError(
@@ -89,8 +89,8 @@ def after_training(
     )
 
 
-_AUTO = ", ".join(f"{name}={auto.AUTO!r}" for name in ARGUMENTS[:-1])
-_AUTO += f" and {ARGUMENTS[-1]}={auto.AUTO!r}"
+_AUTO = ", ".join(f"{name}={plan.AUTO!r}" for name in ARGUMENTS[:-1])
+_AUTO += f" and {ARGUMENTS[-1]}={plan.AUTO!r}"
 
 
 def _count(number: int, what: str) -> str:

@@ -1,0 +1,262 @@
+"""Settings as they are asked for -> the heads to train, and how: presets, "auto", the lists that a
+search tries, and every combination of values.
+
+The paper's defaults are made for tens of thousands of examples: with a hundred they mean 15 updates
+of the weights. The rule of "auto" was found on validation data (docs/benchmarks.md).
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import Field, dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from spacelite import heads, settings
+from spacelite.errors import SpaceliteError
+from spacelite.heads import HeadConfig, TrainedHeadConfig
+from spacelite.heads.grid import grid, listed, seed_list
+from spacelite.heads.pooling import default_pooling
+from spacelite.training.config import TrainingConfig
+
+if TYPE_CHECKING:
+    from spacelite.cache.store import Cache
+
+log = logging.getLogger(__name__)
+
+AUTO = "auto"
+UPDATES = 600  # at least, over all epochs
+LEARNING_RATE = 1e-3
+BATCHES = 20  # per epoch
+BATCH_SIZES = (16, 256)  # the smallest and the largest
+EPOCHS = (15, 300)  # the fewest and the most
+
+# Settings that are recommended together, chosen on validation splits. What a preset does may change
+# with a version of the library; a run's settings are recorded.
+PRESETS: dict[str, dict[str, Any]] = {
+    "best": {
+        "head": "additive",
+        "blocks": "layers+ngrams+space",
+        "max_ngram": 3,
+        "latent": 32,
+        "learning_rate": 2e-3,
+        "weight_decay": 0.0,
+        "epochs": 3,
+        "batch_size": 128,
+        "schedule": "cosine",
+        # The start, without the block `space`, is epoch 0: it is kept if no epoch is better.
+        "patience": 3,
+        "monitor": "ce",
+    },
+}
+
+# A head that is no better than these is not worth its training: `train` keeps them beside every
+# head, fitted once for a cache.
+BASELINES: tuple[HeadConfig, ...] = (
+    heads.config("tfidf", C=AUTO),
+    heads.config("logreg", pooling="mean", C=AUTO),
+)
+
+
+OF_TRAINING = {field.name for field in fields(TrainingConfig)}
+# Settings that a function does not have: cross-validation has no validation split to stop early or
+# to choose thresholds by.
+WITHOUT: dict[str, tuple[str, ...]] = {
+    "cross_validate": ("patience", "monitor", "threshold"),
+    "learning_curve": (
+        "ensemble", "class_weights", "sample_weight", "patience", "monitor", "threshold",
+    ),
+}  # fmt: skip
+
+
+def good_batch_size(examples: int) -> int:
+    """The power of two nearest to a twentieth of the training examples, from 16 to 256."""
+    smallest, largest = BATCH_SIZES
+    power = round(math.log2(max(1, examples) / BATCHES))
+    return min(largest, max(smallest, int(2**power)))
+
+
+def good_epochs(examples: int, batch_size: int) -> int:
+    """As many epochs as 600 updates take, but at least 15 and at most 300."""
+    fewest, most = EPOCHS
+    return min(most, max(fewest, math.ceil(UPDATES / batches(examples, batch_size))))
+
+
+def batches(examples: int, batch_size: int) -> int:
+    """The number of updates per epoch."""
+    return max(1, math.ceil(examples / batch_size))
+
+
+def declared() -> dict[str, Field[Any]]:
+    """Every setting of heads and of training by name, but for the seed: `seeds` are several."""
+    configs = [*(head.config_type for head in heads.KINDS.values()), TrainingConfig]
+    by_name = {field.name: field for config in reversed(configs) for field in fields(config)}
+    del by_name["seed"]
+    return by_name
+
+
+def requested(function: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings among a function's arguments, with those of the preset; not those that are None.
+
+    Args:
+        function: The function. What its caller gave is what differs from its defaults.
+        arguments: Its arguments by name; `settings` are those of heads that it has no argument for.
+
+    Raises:
+        SpaceliteError: There is no such preset, or it chooses what the caller chose too.
+    """
+    names = {"head", "seeds", *declared()}
+    asked = {
+        name: value for name, value in arguments.items() if name in names and value is not None
+    }
+    for name in WITHOUT.get(function.__name__, ()):
+        if name in arguments["settings"]:
+            raise SpaceliteError(f"{name}: {function.__name__} has no such argument", [name])
+    asked |= arguments["settings"]
+    preset = arguments["preset"]
+    if preset is None:
+        return asked
+    if preset not in PRESETS:
+        raise SpaceliteError(f"preset={preset}: choose from {', '.join(PRESETS)}", ["preset"])
+    parameters = inspect.signature(function).parameters
+    for name in PRESETS[preset]:
+        if name in asked and listed(name, asked[name]) != listed(name, parameters[name].default):
+            raise SpaceliteError(
+                f"preset={preset} chooses {name} itself: leave {name} or the preset out",
+                ["preset", name],
+            )
+    return asked | PRESETS[preset]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The heads to train, and how.
+
+    Attributes:
+        configs: The heads.
+        training: The settings that they share.
+        chosen: The settings that were "auto", with what was chosen.
+    """
+
+    configs: list[HeadConfig]
+    training: TrainingConfig
+    chosen: dict[str, float]
+
+    @property
+    def sentence(self) -> str:
+        """What was chosen, in words; "" if nothing was "auto"."""
+        words = {
+            "epochs": "{} epochs",
+            "batch_size": "batches of {}",
+            "learning_rate": "learning rate {:g}",
+        }
+        return ", ".join(words[name].format(value) for name, value in self.chosen.items())
+
+
+def plan(
+    asked: Mapping[str, Any],
+    cache: Cache,
+    *,
+    search: bool = False,
+    examples: int | None = None,
+    arguments: Iterable[str] = (),
+) -> Plan:
+    """The heads of every combination of settings, and how they are trained.
+
+    Args:
+        asked: Setting -> its value, or several of a head's; `head` and `seeds` are there.
+        cache: The cache to train on, open for reading.
+        search: Whether there is a search, which has lists where nothing is given.
+        examples: Number of training examples, by which "auto" chooses. Default: those of the cache.
+        arguments: Arguments of the caller, which the message about an unknown setting may suggest.
+
+    Raises:
+        SpaceliteError: A setting is unknown or invalid.
+    """
+    kinds = listed("head", asked["head"])
+    if search:
+        asked = {**search_lists(kinds, asked, cache), **asked}
+    if examples is None:
+        examples = len(cache.splits["train"])
+    numbers, chosen = resolve(asked, examples)
+    training, values = _divided(numbers)
+    values = {
+        "pooling": default_pooling(cache.padding_side), **values, "seed": seed_list(asked["seeds"])
+    }  # fmt: skip
+    del values["head"], values["seeds"]
+    lists = {name: listed(name, value) for name, value in values.items()}
+    return Plan(grid(kinds, lists, arguments), training, chosen)
+
+
+def plan_one(
+    kind: str, asked: Mapping[str, Any], examples: int
+) -> tuple[HeadConfig, TrainingConfig]:
+    """The one head of these settings on so many examples, and how it is trained. Raises
+    SpaceliteError if a setting is invalid."""
+    numbers, _ = resolve(asked, examples)
+    training, values = _divided(numbers)
+    config = heads.config(kind, **values)
+    settings.check(config)
+    settings.check(training)
+    return config, training
+
+
+def resolve(asked: Mapping[str, Any], examples: int) -> tuple[dict[str, Any], dict[str, float]]:
+    """Put numbers in place of "auto", by the number of training examples.
+
+    Returns:
+        The settings, and those that were "auto" with what was chosen.
+
+    Raises:
+        SpaceliteError: A value is another word than "auto", or the batch size is no whole number.
+    """
+    sizes = {"epochs": TrainingConfig.epochs, "batch_size": TrainingConfig.batch_size}
+    values = {**sizes, **asked}
+    rate = values.get("learning_rate", TrainedHeadConfig.learning_rate)
+    rates = listed("learning_rate", rate)
+    for name in (*sizes, "learning_rate"):
+        for value in rates if name == "learning_rate" else [values[name]]:
+            if isinstance(value, str) and value != AUTO:
+                raise SpaceliteError(f"{name}={value!r}: give a number, or {AUTO!r}", [name])
+    chosen: dict[str, float] = {}
+    if isinstance(values["batch_size"], str):
+        values["batch_size"] = chosen["batch_size"] = good_batch_size(examples)
+    if isinstance(values["epochs"], str):
+        settings.check(TrainingConfig(batch_size=values["batch_size"]))
+        values["epochs"] = epochs = good_epochs(examples, values["batch_size"])
+        chosen = {"epochs": epochs, **chosen}
+    if AUTO in rates:
+        chosen["learning_rate"] = LEARNING_RATE
+        rates = [LEARNING_RATE if each == AUTO else each for each in rates]
+        values["learning_rate"] = (
+            LEARNING_RATE if isinstance(rate, str) else listed("learning_rate", rates)
+        )
+    return values, chosen
+
+
+def _divided(values: Mapping[str, Any]) -> tuple[TrainingConfig, dict[str, Any]]:
+    """The settings of the training, and the others."""
+    training = TrainingConfig(**{name: values[name] for name in values if name in OF_TRAINING})
+    return training, {name: values[name] for name in values if name not in OF_TRAINING}
+
+
+def search_lists(kinds: Sequence[str], asked: Mapping[str, Any], cache: Cache) -> dict[str, Any]:
+    """The lists of values that a search tries where nothing is asked for."""
+    lists: dict[str, Sequence[Any]] = {
+        field.name: field.metadata["search"]
+        for kind in kinds
+        for field in fields(heads.kind(kind).config_type)
+        if field.metadata["search"] and field.name not in asked
+    }
+    if "blocks" in lists and (cache.layers is None or not cache.layers.complete):
+        reading = [name for name in lists["blocks"] if "layers" in name.split("+")]
+        lists["blocks"] = [name for name in lists["blocks"] if name not in reading]
+        left_out = SpaceliteError(
+            f"the search leaves out {' and '.join(reading)}: the cache has no layer means; embed "
+            "again with layers=True to add them",
+            ["layers"],
+        )
+        log.warning("%s", left_out)
+    return lists
