@@ -14,19 +14,16 @@ from spacelite.visible import visible
 
 from . import (
     INTERRUPTED,
-    audit,
     cache,
     console,
-    curve,
-    cv,
     demo,
     embed,
     evaluate,
     explain,
     predict,
     report,
-    reproduce,
     runs,
+    studies,
     train,
     while_a_command_runs,
 )
@@ -64,7 +61,7 @@ class _Commands(TyperGroup):
             return result
         except KeyboardInterrupt:
             message = "interrupted" + CONTINUE.get(str(ctx.invoked_subcommand), "")
-            console.err().print(message, soft_wrap=True)
+            console.note(message)
             sys.exit(INTERRUPTED)
         except SpaceliteError as error:
             if debug:
@@ -121,14 +118,14 @@ def _start(
 
 app.command("embed")(embed.embed)
 app.command("train", cls=train.TrainCommand)(train.train)
-app.command("cv", cls=cv.CvCommand)(cv.cv)
-app.command("curve", cls=curve.CurveCommand)(curve.curve)
-app.command("audit")(audit.audit)
+app.command("cv", cls=studies.CvCommand)(studies.cv)
+app.command("curve", cls=studies.CurveCommand)(studies.curve)
+app.command("audit")(studies.audit)
 app.command("eval")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.command("explain")(explain.explain)
 app.command("report")(report.report)
 app.add_typer(runs.app, name="runs")
 app.add_typer(cache.app, name="cache")
-app.command("reproduce")(reproduce.reproduce)
+app.command("reproduce")(demo.reproduce)
 app.command("demo")(demo.demo)

@@ -50,16 +50,9 @@ def list_caches(cache_dir: CacheDir = CACHE_DIR, as_json: Json = False) -> None:
         _print_unfinished(trainings)
         _print_stores(cache_dir)
         return
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("Cache", overflow="fold")
-    for column in ("Examples", "Tokens", "Size"):
-        table.add_column(column, justify="right")
-    table.add_column("State")
-    table.add_column("Age", justify="right")
+    table = console.new_table("Cache", ">Examples", ">Tokens", ">Size", "State", ">Age")
     for state in states:
         layer = "" if state.layer in (None, -1) else f" (layer {state.layer})"
         table.add_row(
@@ -75,17 +68,16 @@ def list_caches(cache_dir: CacheDir = CACHE_DIR, as_json: Json = False) -> None:
     _print_stores(cache_dir)
     for state in states:
         if state.problem:
-            console.err().print(state.problem, style="yellow", soft_wrap=True)
+            console.note(state.problem, style="yellow")
 
 
 def _print_unfinished(trainings: dict[str, list[int]]) -> None:
     from spacelite.files import human_bytes
 
     for name, sizes in trainings.items():
-        console.out().print(
+        console.say(
             f"{_trainings(len(sizes))} on {name} ({human_bytes(sum(sizes))}): run the same train "
             "command again to continue",
-            soft_wrap=True,
         )
 
 
@@ -94,10 +86,8 @@ def _print_stores(cache_dir: Path) -> None:
     from spacelite.files import human_bytes
 
     for store in cache.stores(cache_dir):
-        console.out().print(
+        console.say(
             f"{store.folder.name}: {store.texts:,} texts of estimators, {human_bytes(store.bytes)}",
-            soft_wrap=True,
-            highlight=False,
         )
 
 
@@ -156,21 +146,21 @@ def info(name: Name, cache_dir: CacheDir = CACHE_DIR, as_json: Json = False) -> 
     if as_json:
         console.print_json(content)
         return
+    rows = {"path": path, **{name: content[name] for name in ("width", "pooler", "layers")}}
+    if plan.sources:
+        rows["copied"] = [f"{count:,} texts from {name}" for name, count in plan.sources.items()]
+    rows = {**rows, "key": content["key"], **content["spec"]}
+    console.show_fields(
+        path.stem,
+        {
+            name: ", ".join(map(str, value)) if isinstance(value, list) else value
+            for name, value in rows.items()
+        },
+    )
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    fields = Table.grid(padding=(0, 2, 0, 0))
-    fields.add_column(no_wrap=True)
-    fields.add_column(overflow="fold")
-    rows = {"path": path, **{name: content[name] for name in ("width", "pooler", "layers")}}
-    if plan.sources:
-        rows["copied"] = [f"{count:,} texts from {name}" for name, count in plan.sources.items()]
-    for key, value in {**rows, "key": content["key"], **content["spec"]}.items():
-        shown = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-        fields.add_row(Text(key, style="dim"), Text(shown))
-    console.out().print(Text(path.stem, style="bold"))
-    console.out().print(fields)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("Split")
     for column in ("Examples", "Tokens", "Done"):
@@ -199,9 +189,7 @@ def verify(name: Name, cache_dir: CacheDir = CACHE_DIR, as_json: Json = False) -
     elif not damaged:
         checked = "all" if state.complete else f"{state.tokens_done:,} of"
         also = "" if state.layer_means is None else " and all layer means"
-        console.out().print(
-            f"{path.stem}: {checked} {state.tokens:,} tokens{also} are intact", soft_wrap=True
-        )
+        console.say(f"{path.stem}: {checked} {state.tokens:,} tokens{also} are intact")
     else:
         for split, example in damaged:
             console.out().print(f"damaged: {split} example {example}")
@@ -230,7 +218,7 @@ def remove(
                 content = {"name": name, "path": store.folder, "bytes": store.bytes}
                 console.print_json({**content, "unfinished_trainings": 0})
             else:
-                console.out().print(f"removed {name} ({human_bytes(store.bytes)})", soft_wrap=True)
+                console.say(f"removed {name} ({human_bytes(store.bytes)})")
             return
     path = cache.find(cache_dir, name, exact=True)
     size = cache.state(path).bytes
@@ -242,4 +230,4 @@ def remove(
         )
     else:
         also = f" and {_trainings(trainings)} on it" if trainings else ""
-        console.out().print(f"removed {path.stem} ({human_bytes(size)}){also}", soft_wrap=True)
+        console.say(f"removed {path.stem} ({human_bytes(size)}){also}")

@@ -1,4 +1,4 @@
-"""Standard output for results, standard error for messages and progress."""
+"""Standard output for results and their tables, standard error for messages and progress."""
 
 from __future__ import annotations
 
@@ -18,13 +18,18 @@ from spacelite.visible import HOSTILE, json_escaped, visible
 
 from .options import option
 
+LEAST_ROOM = 24  # characters of a line of text, even if the table gets too wide
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from rich.console import Console
+    from rich.table import Table as RichTable
     from rich.text import Text
 
     from spacelite.api import EmbeddedDataset
+    from spacelite.document import Cell, Table
 
 
 @cache
@@ -84,6 +89,16 @@ def err() -> Console:
     return _console(stderr=True)
 
 
+def say(text: Any, style: str | None = None) -> None:
+    """Print a result on a line of its own, which is not broken."""
+    out().print(text, style=style, soft_wrap=True)
+
+
+def note(text: Any, style: str | None = None) -> None:
+    """Print something beside the results on a line of its own, which is not broken."""
+    err().print(text, style=style, soft_wrap=True)
+
+
 def chosen_cache(name: str | None, cache_dir: Path, layer: int | None = None) -> EmbeddedDataset:
     """The cache of this name, without one the newest complete cache; or the one that differs from
     it in the layer. What was not named is printed."""
@@ -92,9 +107,9 @@ def chosen_cache(name: str | None, cache_dir: Path, layer: int | None = None) ->
     chosen = api.find_cache(name, cache_dir)
     if layer is not None:
         chosen = chosen.at_layer(layer)
-        err().print(f"cache {chosen.name} (layer {layer})", soft_wrap=True)
+        note(f"cache {chosen.name} (layer {layer})")
     elif name is None:
-        err().print(f"cache {chosen.name}", soft_wrap=True)
+        note(f"cache {chosen.name}")
     return chosen
 
 
@@ -111,14 +126,9 @@ def json_text(content: object) -> str:
 
 
 def write(text: str, form: str, stream: TextIO | None = None) -> None:
-    """Write a document on standard output.
-
-    Args:
-        text: The document.
-        form: `json`, in which control characters are escaped; `csv`, which stays as it is unless a
-            terminal shows it; or another form, in which control characters become visible.
-        stream: The standard output, if it has been replaced.
-    """
+    """Write a document on standard output, or on `stream` if it has been replaced. Control
+    characters are escaped in `json` and made visible in other forms; `csv` stays as it is unless a
+    terminal shows it."""
     stream = stream or sys.stdout
     if form == "json":
         text = json_escaped(text)
@@ -167,3 +177,85 @@ def show_messages() -> None:
 def progress() -> AbstractContextManager[OnProgress]:
     """Progress bars on standard error: a context manager that yields the function to report to."""
     return reporting(True, err())
+
+
+def new_table(*headings: str, gap: int = 1) -> RichTable:
+    """A table without lines. Headings with a `>` before them are those of figures, on the right."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, gap, 0, 0))
+    for heading in headings:
+        if heading.startswith(">"):
+            table.add_column(heading[1:], justify="right")
+        else:
+            table.add_column(heading, overflow="fold")
+    return table
+
+
+def show_fields(title: str, content: Mapping[str, Any]) -> None:
+    """Print names with their values below a title."""
+    from rich.table import Table
+    from rich.text import Text
+
+    fields = Table.grid(padding=(0, 2, 0, 0))
+    fields.add_column(no_wrap=True)
+    fields.add_column(overflow="fold")
+    for name, value in content.items():
+        fields.add_row(Text(name, style="dim"), Text(str(value)))
+    out().print(Text(title, style="bold"))
+    out().print(fields)
+
+
+def show(table: Table, *, ruled: bool = True) -> None:
+    """Print a table of a document, with a rule under the headings; unless `ruled` with an empty
+    line there, and between groups of lines that belong together."""
+    from rich import box
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    shown = RichTable(
+        box=box.SIMPLE_HEAD if ruled else box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0)
+    )
+    columns = zip(table.columns, table.text_columns, strict=True)
+    for number, (heading, text) in enumerate(columns):
+        left: Any = "left" if text else "right"
+        # On narrow terminals headings and names wrap at spaces; figures do not.
+        parts = heading.split() + [_text(line.cells[number]) for line in table.lines]
+        least = 0 if number == 0 or heading == "Text" else max(map(len, parts))
+        shown.add_column(heading, justify=left, min_width=least, overflow="fold")
+    # Each column has a space on its right and a separator; the table has an edge on both sides.
+    room = (
+        out().width
+        - 2
+        - sum(
+            max([len(heading), *(len(_text(line.cells[number])) for line in table.lines)]) + 2
+            for number, heading in enumerate(table.columns)
+            if heading != "Text"
+        )
+    )
+    for number, line in enumerate(table.lines):
+        if number and not ruled and not line.kind:
+            shown.add_section()
+        cells = [Text(visible(_text(cell))) for cell in line.cells]
+        if "Text" in table.columns:
+            number = table.columns.index("Text")
+            cells[number] = two_lines(cells[number], max(room, LEAST_ROOM))
+        shown.add_row(*cells)
+    out().print(shown)
+
+
+def _text(cell: Cell) -> str:
+    return f"{cell.text} {cell.std}".rstrip()
+
+
+def two_lines(text: Text, width: int) -> Text:
+    """The beginning of a text, on at most two lines of this width or a little more."""
+    from rich.text import Text
+
+    lines = text.wrap(out(), width)
+    if len(lines) > 2:
+        lines[1].rstrip()
+        lines[1].truncate(width - 1)
+        lines[1].append("…")
+    return Text("\n").join(lines[:2])

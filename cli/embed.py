@@ -138,10 +138,10 @@ def embed(
     )
     for other in done.others:
         state = "was there already" if other.hit else "written"
-        console.out().print(f"layer {other.layer}: {other.name} {state}", soft_wrap=True)
-    console.out().print(_labels(done.labels), soft_wrap=True, markup=False)
+        console.say(f"layer {other.layer}: {other.name} {state}")
+    console.say(_labels(done.labels))
     if done.speed is not None:
-        console.out().print(_speed(done.speed), soft_wrap=True)
+        console.say(_speed(done.speed))
 
 
 def _speed(speed: Speed) -> str:

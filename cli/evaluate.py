@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import console, tables
+from . import console
 from .options import (
     CACHE_DIR,
     CacheDir,
@@ -89,4 +89,4 @@ def _print(result: Evaluation) -> None:
     console.out().print(Text(about, style="bold"))
     labels = ", ".join(f"{there} as {here}" for there, here in result.record.labels.items())
     console.out().print(Text(f"on {result.record.dataset} ({labels})", style="dim"))
-    tables.show(result.table())
+    console.show(result.table())

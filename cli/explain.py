@@ -62,7 +62,7 @@ def explain(
         )
     if html is not None:
         found.save(html)
-        console.err().print(f"{html} written", soft_wrap=True)
+        console.note(f"{html} written")
     if as_json:
         name = found.explanation.labels[found.label]
         console.print_json({"run": found.run.id, "label": name, **found.explanation.as_json()})
@@ -71,8 +71,6 @@ def explain(
 
 
 def _print(result: Explanation, label: int, example: str | None) -> None:
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
     say = console.out().print
@@ -92,9 +90,7 @@ def _print(result: Explanation, label: int, example: str | None) -> None:
     of_blocks = [result.block_shares(name)[:, label].tolist() for name in result.block_names]
     rows = zip(result.words, shares, *of_blocks, strict=True)
     words = sorted(rows, key=lambda one: -abs(one[1]))
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("Word", overflow="fold")
-    table.add_column(f"for {result.labels[label]}", justify="right")
+    table = console.new_table("Word", f">for {result.labels[label]}")
     for name in result.block_names:
         table.add_column(f"from {name}", justify="right", style="dim")
     for word, share, *parts in words[:MOST_WORDS]:

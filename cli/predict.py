@@ -12,7 +12,7 @@ import typer
 
 from spacelite.errors import SpaceliteError
 
-from . import console, tables
+from . import console
 from .options import (
     CACHE_DIR,
     CacheDir,
@@ -105,7 +105,7 @@ def predict(
         if as_json:
             console.print_json(done.as_json())
         else:
-            console.out().print(str(done), soft_wrap=True)
+            console.say(str(done))
         return
     if as_csv or as_json:
         _print_stream(
@@ -122,9 +122,9 @@ def predict(
         predictions = found.predict(
             [row[rows.text_column] for row in rows], progress=on_progress, **options
         )
-    tables.show(predictions.table())
+    console.show(predictions.table())
     for note in predictions.notes:
-        console.out().print(note, soft_wrap=True)
+        console.say(note)
 
 
 def _rows(texts: list[str] | None, file: Path | None, text_column: str | None) -> TextRows:
@@ -164,7 +164,7 @@ def _print_stream(
             stream.flush()
     # Documents for other programs stay whole: what is said of them goes to standard error.
     for note in tally.notes:
-        console.err().print(note, soft_wrap=True)
+        console.note(note)
 
 
 def _csv_document(batches: Batches, record: RunRecord, columns: Columns | None) -> Iterator[str]:

@@ -139,7 +139,7 @@ def report(
     else:
         with console.progress() as on_progress:
             path = report.save(out, form, lambda done, total: on_progress("draw", done, total))
-        console.err().print(f"{path} written", soft_wrap=True)
+        console.note(f"{path} written")
 
 
 def _conditions(where: Sequence[str]) -> dict[str, list[str]]:

@@ -38,7 +38,7 @@ def list_runs(cache_dir: CacheDir = CACHE_DIR, as_json: Json = False) -> None:
         console.print_json(runs.rows(found))
         return
     if not found:
-        console.out().print(f"no runs in {cache_dir}: spacelite train saves some", soft_wrap=True)
+        console.say(f"no runs in {cache_dir}: spacelite train saves some")
         return
     by_cache: dict[str, list[Run]] = {}
     for run in listing.newest_first(found):
@@ -171,9 +171,6 @@ def show(run: RunName, cache_dir: CacheDir = CACHE_DIR, as_json: Json = False) -
 
 
 def _print_run(run: Run, cache_file: str | None) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
     from spacelite.files import human_bytes
 
     record = run.record
@@ -205,27 +202,18 @@ def _print_run(run: Run, cache_file: str | None) -> None:
         "labels": ", ".join(record.label_names),
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
     }
-    console.out().print(Text(run.id, style="bold"))
-    fields = Table.grid(padding=(0, 2, 0, 0))
-    fields.add_column(no_wrap=True)
-    fields.add_column(overflow="fold")
-    for key, value in content.items():
-        if value is not None:
-            fields.add_row(Text(key, style="dim"), Text(str(value)))
-    console.out().print(fields)
+    console.show_fields(
+        run.id, {name: value for name, value in content.items() if value is not None}
+    )
 
 
 def _print_metrics(metrics: dict[str, Any], examples: dict[str, int]) -> None:
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
     from spacelite.metrics.scores import METRICS
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("Split")
-    for heading in ("Examples", *(metric.heading for metric in METRICS.values())):
-        table.add_column(heading, justify="right")
+    headings = (f">{metric.heading}" for metric in METRICS.values())
+    table = console.new_table("Split", ">Examples", *headings)
     for split, scores in metrics.items():
         figures = [_figure(scores.get(name), 4) for name in METRICS]
         table.add_row(Text(split), f"{examples[split]:,}", *figures)
@@ -257,9 +245,9 @@ def name(
     if as_json:
         console.print_json({"id": renamed.id, "name": renamed.name})
     elif new_name is None:
-        console.out().print(f"{renamed.id} has no name now", soft_wrap=True)
+        console.say(f"{renamed.id} has no name now")
     else:
-        console.out().print(f"{renamed.id} is named {renamed.name}", soft_wrap=True)
+        console.say(f"{renamed.id} is named {renamed.name}")
 
 
 @app.command()
@@ -280,12 +268,12 @@ def remove(
                 "that is what you want"
             )
         for folder in folders:
-            console.err().print(folder.name, soft_wrap=True)
+            console.note(folder.name)
         if not typer.confirm("Delete?", err=True):
             raise SpaceliteError("nothing was deleted")
     for folder in folders:
         runs.remove(folder)
         if not as_json:
-            console.out().print(f"removed {folder.name}", soft_wrap=True)
+            console.say(f"removed {folder.name}")
     if as_json:
         console.print_json([{"id": each.name, "path": str(each)} for each in folders])

@@ -9,7 +9,7 @@ import typer
 
 from spacelite.errors import SpaceliteError
 
-from . import console, tables
+from . import console
 from .options import (
     CACHE_DIR,
     CacheDir,
@@ -142,13 +142,13 @@ def refuse_stopped(runs: Runs) -> None:
 def _print(runs: Runs, cache_dir: Path, seconds: float) -> None:
     from spacelite.runs import runs_folder
 
-    tables.show(runs.table(), ruled=False)
+    console.show(runs.table(), ruled=False)
     if runs.baseline:
-        console.out().print(runs.baseline, soft_wrap=True, markup=False)
+        console.say(runs.baseline)
     if runs.thresholds:
-        console.out().print(runs.thresholds, soft_wrap=True, markup=False)
+        console.say(runs.thresholds)
     if runs.search:
-        console.out().print(runs.search, soft_wrap=True, markup=False)
+        console.say(runs.search)
     trained = len(runs) - runs.before
     plural = "s" if trained != 1 else ""
     kept = "the baseline is" if runs.before == 1 else "the baselines are"

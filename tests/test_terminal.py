@@ -11,7 +11,7 @@ import processes
 import pytest
 from conftest import WORDS, refusal
 from rich.text import Text
-from spacelite_cli import console, tables
+from spacelite_cli import console
 from spacelite_cli.app import app
 from spacelite_cli.report import Names
 from typer.testing import CliRunner
@@ -184,7 +184,7 @@ def test_long_texts_take_two_lines_of_the_table_at_most(width, bert, reviews, tm
 
 def test_the_last_column_of_a_wide_table_keeps_some_room(capsys):
     long = Table("T", ["Label", "Text"], [Line([Cell("x" * 100), Cell("word " * 60)])], "t")
-    tables.show(long)
+    console.show(long)
     assert "…" in capsys.readouterr().out
 
 

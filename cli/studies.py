@@ -1,0 +1,315 @@
+"""spacelite cv, curve and audit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+import typer
+
+from spacelite.visible import visible
+
+from . import console
+from .options import (
+    CACHE_DIR,
+    CacheDir,
+    CacheName,
+    Device,
+    Json,
+    Preset,
+    Seeds,
+    SettingsCommand,
+    comma_list,
+)
+
+if TYPE_CHECKING:
+    from spacelite.studies.audit import Finding
+
+
+class CvCommand(SettingsCommand):
+    """`spacelite cv` with an option for each setting."""
+
+    FUNCTION = "cross_validate"
+    ORDER = (
+        "folds repeats seed group_column sample_weight cache preset head inter intra latent "
+        "learning_rate weight_decay pooling C blocks max_ngram ensemble ... seeds epochs "
+        "batch_size data_seed schedule clip_norm class_weights no_baselines out device cache_dir "
+        "as_json"
+    )
+    HELP: ClassVar[Mapping[str, str]] = {
+        "pooling": "Pooling(s) of the baselines.  [default: the classification token]",
+        "C": "Strength(s) of the L2 penalty of logreg and tfidf; auto: chosen by cross-validation "
+        "on what a head sees.",
+        "blocks": "What additive heads add up, joined by +.",
+        "epochs": "Passes over the training split, or auto.",
+        "batch_size": "Examples per batch, or auto.",
+    }
+
+
+def cv(
+    context: typer.Context,
+    folds: Annotated[int, typer.Option(help="Number of folds, stratified by label.")] = 5,
+    repeats: Annotated[int, typer.Option(help="How often the examples are divided anew.")] = 1,
+    seed: Annotated[int, typer.Option(help="Seed of the divisions.")] = 0,
+    group_column: Annotated[
+        str | None,
+        typer.Option(
+            help="Column with the group of each training example, such as its author, which is in "
+            "one fold as a whole: the data that were embedded are read again."
+        ),
+    ] = None,
+    cache: CacheName = None,
+    preset: Preset = None,
+    head: Annotated[
+        str, typer.Option(help="Kind(s): space, linear, mlp, additive, logreg, tfidf.")
+    ] = "space,linear",
+    seeds: Seeds = "1",
+    no_baselines: Annotated[
+        bool,
+        typer.Option(
+            "--no-baselines", help="Leave out tfidf and logreg on the mean on the same folds."
+        ),
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the predictions for each training example, by the heads that did not see "
+            "it, to this csv file.",
+            metavar="FILE",
+        ),
+    ] = None,
+    device: Device = "auto",
+    cache_dir: CacheDir = CACHE_DIR,
+    as_json: Json = False,
+) -> None:
+    """Cross-validate heads on the train split of a cache, all folds in one pass.
+
+    Options with (s) take comma lists: every combination is cross-validated.
+    """
+    from spacelite import api
+    from spacelite.data import writers
+    from spacelite.heads.grid import seed_list
+
+    numbers = seed_list(seeds)
+    if out is not None:
+        writers.check_place(out)  # before the work
+    chosen = console.chosen_cache(cache, cache_dir)
+    with console.progress() as on_progress:
+        found = api.cross_validate(
+            chosen,
+            folds=folds,
+            repeats=repeats,
+            seed=seed,
+            groups=group_column,
+            preset=preset,
+            head=comma_list("--head", head, str),
+            seeds=numbers,
+            baselines=not no_baselines,
+            device=device,
+            cache_dir=cache_dir,
+            progress=on_progress,
+            **context.obj,
+        )
+    if out is not None:
+        found.save(out)
+    if as_json:
+        console.print_json(found.as_json())
+        return
+    console.show(found.table())
+    for sentence in found.result.sentences:
+        console.out().print(sentence)
+    if out is not None:
+        console.say(f"predictions written to {out}")
+
+
+class CurveCommand(SettingsCommand):
+    """`spacelite curve` with an option for each setting."""
+
+    FUNCTION = "learning_curve"
+    ORDER = (
+        "sizes seeds metric cache preset head inter intra latent learning_rate weight_decay "
+        "pooling C blocks max_ngram ... epochs batch_size data_seed schedule clip_norm "
+        "no_baselines out plot device cache_dir as_json"
+    )
+    HELP: ClassVar[Mapping[str, str]] = {
+        "learning_rate": "Learning rate(s).  [default: auto, 0.001]",
+        "pooling": "Pooling(s) of the baselines.  [default: the classification token]",
+        "C": "Strength(s) of the L2 penalty of logreg and tfidf; auto: chosen by cross-validation "
+        "on a subset.",
+        "blocks": "What additive heads add up, joined by +.",
+        "epochs": "Passes over a subset.  [default: auto, by its size]",
+        "batch_size": "Examples per batch.  [default: auto, by the size of a subset]",
+    }
+
+
+def curve(
+    context: typer.Context,
+    sizes: Annotated[
+        str | None,
+        typer.Option(
+            help="Number(s) of training examples; all means all of them.  [default: 16, 64, 256, "
+            "... and all]",
+            metavar="<int|all>",
+            show_default=False,
+        ),
+    ] = None,
+    seeds: Seeds = "5",
+    metric: Annotated[
+        str,
+        typer.Option(
+            help="What is shown and extrapolated: accuracy, f1_macro, precision, recall or auroc."
+        ),
+    ] = "accuracy",
+    cache: CacheName = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Settings that are recommended together: best.")
+    ] = None,
+    head: Annotated[
+        str | None,
+        typer.Option(
+            help="Kind(s): space, linear, mlp, additive, logreg, tfidf.  [default: additive]",
+            show_default=False,
+        ),
+    ] = None,
+    no_baselines: Annotated[
+        bool,
+        typer.Option(
+            "--no-baselines", help="Leave out tfidf and logreg on the mean on the same subsets."
+        ),
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the figures of every system, size and seed to this csv file.",
+            metavar="FILE",
+        ),
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(help="Draw the curve into this .svg, .png or .html file.", metavar="FILE"),
+    ] = None,
+    device: Device = "auto",
+    cache_dir: CacheDir = CACHE_DIR,
+    as_json: Json = False,
+) -> None:
+    """Measure heads trained on fewer examples, and what more labels would be worth.
+
+    Heads are trained on stratified subsets of the train split and evaluated on validation.
+    """
+    from spacelite import api
+    from spacelite.data import writers
+    from spacelite.heads.grid import seed_list
+    from spacelite.reports.render import characters, charts
+
+    for path in (out, plot):
+        if path is not None:
+            writers.check_place(path)  # before the work
+    if plot is not None:
+        charts.check(plot)
+    wanted = None if sizes is None else comma_list("--sizes", sizes, _size)
+    numbers = seed_list(seeds)
+    chosen = console.chosen_cache(cache, cache_dir)
+    with console.progress() as on_progress:
+        found = api.learning_curve(
+            chosen,
+            sizes=wanted,
+            seeds=numbers,
+            metric=metric,
+            preset=preset,
+            head=None if head is None else comma_list("--head", head, str),
+            baselines=not no_baselines,
+            device=device,
+            cache_dir=cache_dir,
+            progress=on_progress,
+            **context.obj,
+        )
+    if out is not None:
+        found.save(out)
+    if plot is not None:
+        found.save_plot(plot)
+    if as_json:
+        console.print_json(found.as_json())
+        return
+    console.show(found.table())
+    screen = console.out()
+    width = min(characters.WIDTH, screen.width)
+    drawn = characters.draw(found.chart(), width=width, plain=screen.options.ascii_only)
+    screen.print(drawn, soft_wrap=True)
+    screen.print()
+    for sentence in found.sentences:
+        screen.print(sentence)
+    for path in (out, plot):
+        if path is not None:
+            screen.print(f"written to {path}", soft_wrap=True)
+
+
+def _size(text: str) -> int | str:
+    return text if text == "all" else int(text)
+
+
+def audit(
+    cache: CacheName = None,
+    head: Annotated[
+        str, typer.Option(help="additive (means and n-grams), tfidf, or logreg (on the mean).")
+    ] = "additive",
+    folds: Annotated[
+        int,
+        typer.Option(help="Number of folds: a label is judged by a head fitted to the others."),
+    ] = 5,
+    repeats: Annotated[int, typer.Option(help="How often the examples are divided anew.")] = 1,
+    seed: Annotated[int, typer.Option(help="Seed of the divisions.")] = 0,
+    top: Annotated[int, typer.Option(help="Print at most this many.")] = 20,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Write all findings to this csv file.", metavar="FILE"),
+    ] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(help="The folder of the backbone, if that was a local folder."),
+    ] = None,
+    device: Device = "auto",
+    cache_dir: CacheDir = CACHE_DIR,
+    as_json: Json = False,
+) -> None:
+    """Find labels of the train split that are probably wrong."""
+    from spacelite import api
+    from spacelite.data import writers
+
+    if out is not None:
+        writers.check_place(out)  # before the work
+    chosen = console.chosen_cache(cache, cache_dir)
+    with console.progress() as on_progress:
+        found = api.audit(
+            chosen, head=head, folds=folds, repeats=repeats, seed=seed, backbone=backbone,
+            device=device, cache_dir=cache_dir, progress=on_progress,
+        )  # fmt: skip
+    if out is not None:
+        found.save(out)
+    if as_json:
+        console.print_json(found.as_json())
+        return
+    for number, one in enumerate(found.findings[:top], 1):
+        _print_finding(number, one)
+    if found.result.pairs:
+        console.show(found.result.groups_table(), ruled=False)
+    for sentence in found.result.sentences:
+        console.out().print(sentence)
+    if out is not None:
+        console.say(f"all written to {out}")
+
+
+def _print_finding(number: int, one: Finding) -> None:
+    """Print a finding: what is suspected and why, and the beginning of the text below it."""
+    from rich.padding import Padding
+    from rich.text import Text
+
+    words = f"; words: {', '.join(one.words)}" if one.words else ""
+    title = Text(f"{number}. ")
+    title.append(visible(one.suggested), style="bold")
+    title.append(f" ({one.probability:.3f}) in place of {visible(one.label)}")
+    title.append(f"; {visible(one.where)}{visible(words)}", style="dim")
+    console.out().print(title)
+    width = console.out().width - 3
+    text = console.two_lines(Text(visible(one.text)), width)
+    console.out().print(Padding(text, (0, 0, 0, 3)))
