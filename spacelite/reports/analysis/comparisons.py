@@ -1,11 +1,12 @@
-"""Analysis of a group of systems: which differences are real, curves, confusion, calibration and
-cost."""
+"""Analysis of a group of systems: which differences are more than chance, curves, confusion,
+calibration and cost."""
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +15,58 @@ import numpy.typing as npt
 
 from spacelite.cache import store
 from spacelite.cache.spec import embeddings_folder
+from spacelite.metrics import significance
 from spacelite.metrics.calibration import calibration
 from spacelite.metrics.predictions import Predictions
-from spacelite.metrics.scores import METRICS, PerClass
-from spacelite.reports.analysis.differences import (
-    Comparison,
-    Pair,
-    tested_pairs,
-    with_best,
-)
-from spacelite.reports.analysis.groups import Group, System
+from spacelite.metrics.scores import METRICS
+from spacelite.metrics.significance import Difference
+from spacelite.reports.analysis.groups import Group, SeedRuns
 from spacelite.reports.analysis.rows import MeanStd, Row, mean_std
 
 MOST_SYSTEMS = 24  # systems of a group that are shown in detail
+SYSTEMS, FITS, HEADS = "systems", "fits", "heads"  # what a comparison is of
 
 Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two systems on the same examples; differences, with their intervals, are the first minus the
+    second."""
+
+    first: str
+    second: str
+    accuracy: Difference
+    f1_macro: Difference
+    identical: bool  # whether all compared heads make the same predictions
+    corrected: float  # p of the accuracies' difference, corrected for all pairs of the group (Holm)
+    # SYSTEMS over their seeds, FITS (neither has a seed), or the HEADS of the lowest seeds, where a
+    # system has a single one.
+    basis: str
+    seeds: int  # of the system that has fewer; 1 for FITS and HEADS
+
+    def reversed(self) -> Comparison:
+        """The second system minus the first."""
+        return replace(
+            self,
+            first=self.second,
+            second=self.first,
+            accuracy=self.accuracy.turned(),
+            f1_macro=self.f1_macro.turned(),
+        )
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two systems: their difference in `accuracy` (first minus second), its `p`, and the same
+    `corrected` for all pairs of the group (Holm); `basis` as in Comparison."""
+
+    first: str
+    second: str
+    accuracy: Difference
+    p: float
+    corrected: float
+    basis: str
 
 
 @dataclass(frozen=True)
@@ -43,58 +81,35 @@ class ClassFigures:
 
 
 @dataclass(frozen=True)
-class Calibration:
-    """How far a system's confidence can be trusted.
+class CalibrationFigures:
+    """How far a system's confidence can be trusted."""
 
-    Attributes:
-        error: Expected calibration error over seeds.
-        own_error: Expected calibration error of the head with the lowest seed.
-        confidence: That head's mean confidence in each non-empty bin.
-        accuracy: Its accuracy in each of these bins.
-        count: Its number of decisions in each of these bins.
-    """
-
-    error: MeanStd
-    own_error: float
-    confidence: list[float]
+    error: MeanStd  # expected calibration error over seeds
+    own_error: float  # that of the head with the lowest seed, which the rest is about
+    confidence: list[float]  # mean in each non-empty bin
     accuracy: list[float]
-    count: list[int]
+    count: list[int]  # decisions in each of these bins
 
 
 @dataclass(frozen=True)
 class SystemAnalysis:
-    """A system on the group's split.
-
-    Attributes:
-        name: Name of the system.
-        run: Id of the run with the lowest seed.
-        seed: That seed.
-        confusion: That run's counts by true and predicted label, as the task lays them out.
-        classes: Figures of each class, over seeds.
-        calibration: Calibration over seeds and of that run.
-    """
+    """A system on the group's split."""
 
     name: str
-    run: str
+    run: str  # id of the run with the lowest seed
     seed: int
-    confusion: list[Any]
+    confusion: list[Any]  # that run's counts by true and predicted label, as the task has them
     classes: list[ClassFigures]
-    calibration: Calibration
+    calibration: CalibrationFigures
 
 
 @dataclass(frozen=True)
-class Curve:
-    """A system's metrics by epoch.
-
-    Attributes:
-        name: Name of the system.
-        epochs: Numbers of the epochs, from 1.
-        splits: Split -> metric -> means and standard deviations over seeds; the latter are None
-            for a single seed.
-    """
+class EpochCurve:
+    """A system's metrics by epoch."""
 
     name: str
     epochs: list[int]
+    # Split -> metric -> means and standard deviations over seeds; None for a single seed.
     splits: dict[str, dict[str, tuple[list[float], list[float] | None]]]
 
     def band(self, split: str, metric: str) -> tuple[list[float], list[float]] | None:
@@ -130,36 +145,21 @@ class Cost:
 @dataclass(frozen=True)
 class Analysis:
     """Everything that a report says about a group besides its table, for the MOST_SYSTEMS systems
-    with the best accuracy. Of a sweep only the setting that validation chose counts.
-
-    Attributes:
-        label_names: The names of labels 0..C-1.
-        task: Name of the labels' task.
-        transferred: Whether the runs are evaluated on another data set.
-        left_out: Number of systems that are not shown in detail.
-        tests: Number of pairs of systems that p is corrected for.
-        comparisons: The best system compared with each other one.
-        against_baseline: The best head that is no baseline compared with the best baseline; None
-            without one of them.
-        pairs: All pairs of systems.
-        systems: Confusion, classes and calibration of each system.
-        incomplete: Names of systems without saved predictions.
-        curves: Metrics by epoch; empty if `transferred`.
-        cost: Cost of the group; None if `transferred`.
-    """
+    with the best accuracy. Of a sweep only the setting that validation chose counts."""
 
     label_names: list[str]
     task: str
-    transferred: bool
-    left_out: int
-    tests: int
-    comparisons: list[Comparison]
+    transferred: bool  # whether the runs are evaluated on another data set
+    left_out: int  # number of systems that are not shown in detail
+    tests: int  # number of pairs of systems that p is corrected for
+    comparisons: list[Comparison]  # the best system with each other one
+    # The best head that is no baseline with the best baseline; None without one of them.
     against_baseline: Comparison | None
     pairs: list[Pair]
     systems: list[SystemAnalysis]
-    incomplete: list[str]
-    curves: list[Curve]
-    cost: Cost | None
+    incomplete: list[str]  # names of systems without saved predictions
+    curves: list[EpochCurve]  # empty if `transferred`
+    cost: Cost | None  # None if `transferred`
 
 
 def analyse(cache_dir: Path, group: Group) -> Analysis:
@@ -168,52 +168,39 @@ def analyse(cache_dir: Path, group: Group) -> Analysis:
     incomplete = []
     named = [(row, system) for row, system in group.named if row.chosen]
     for row, system in named:
-        known = [one for one in system.predictions if one is not None]
+        known = [of_run for of_run in system.predictions if of_run is not None]
         if len(known) == len(system.runs):
             predictions[row.name] = known
         else:
             incomplete.append(row.name)
-    record = group.systems[0].runs[0].record
+    record = group.systems[0].record
     labels = list(record.label_names)
-    ranked = [row.name for row, _ in sorted(named, key=lambda one: -_accuracy(one[0]))]
+    ranked = [row.name for row, _ in sorted(named, key=lambda pair: -_accuracy(pair[0]))]
     shown = ranked[:MOST_SYSTEMS]
     systems = {row.name: system for row, system in named}
     pairs, tests = tested_pairs(systems, predictions, set(shown))
-    predictions = {name: own for name, own in predictions.items() if name in shown}
+    predictions = {name: of_runs for name, of_runs in predictions.items() if name in shown}
     systems = {name: system for name, system in systems.items() if name in shown}
-    best = next((name for name in shown if name in predictions), None)
+    best_first = [name for name in shown if name in predictions]
     transferred = group.systems[0].transfers is not None
-    compared = with_best(best, systems, predictions, pairs)
+    comparisons = _with_best(best_first[0], systems, predictions, pairs) if best_first else []
     return Analysis(
         label_names=labels,
         task=record.task.name,
         transferred=transferred,
         left_out=len(ranked) - len(shown),
         tests=tests,
-        comparisons=compared,
-        against_baseline=_against_baseline(
-            compared, [name for name in shown if name in predictions], systems
-        ),
+        comparisons=comparisons,
+        against_baseline=_against_baseline(comparisons, best_first, systems),
         pairs=pairs,
-        systems=[_system(name, systems[name], own, labels) for name, own in predictions.items()],
+        systems=[
+            _system(name, systems[name], of_runs, labels) for name, of_runs in predictions.items()
+        ],
         incomplete=incomplete,
         # A transfer has no training of its own: curves and cost are shown with the original one.
-        curves=[] if transferred else _curves(systems),
+        curves=[] if transferred else epoch_curves(systems),
         cost=None if transferred else _cost(cache_dir, group.section.cache, systems),
     )
-
-
-def _against_baseline(
-    compared: Sequence[Comparison], ranked: Sequence[str], systems: dict[str, System]
-) -> Comparison | None:
-    """The best trained head compared with the best baseline; one of the two is the best system,
-    which is compared with all others. `ranked` are the systems, best first."""
-    baseline = next((name for name in ranked if systems[name].is_baseline), None)
-    head = next((name for name in ranked if not systems[name].is_baseline), None)
-    for one in compared:
-        if {one.first, one.second} == {head, baseline}:
-            return one if one.first == head else one.turned()
-    return None
 
 
 def _accuracy(row: Row) -> float:
@@ -221,41 +208,134 @@ def _accuracy(row: Row) -> float:
     return -1.0 if figure is None else figure.mean
 
 
-def curve_metrics() -> list[str]:
-    """The metrics that are drawn by epoch."""
-    return [name for name, metric in METRICS.items() if metric.curve]
+def tested_pairs(
+    systems: dict[str, SeedRuns], predictions: dict[str, list[Predictions]], shown: set[str]
+) -> tuple[list[Pair], int]:
+    """All pairs of `shown` systems that predict the same examples, and the number of such pairs
+    among all systems, for which p is corrected."""
+    names = [
+        (first, second)
+        for first, second in itertools.combinations(predictions, 2)
+        if np.array_equal(predictions[first][0].labels, predictions[second][0].labels)
+    ]
+    # Whether each head is right on each example, (K, N).
+    correct = {
+        name: np.array([of_run.correct for of_run in of_runs], np.float64)
+        for name, of_runs in predictions.items()
+    }
+    tests, bases = [], []
+    for first, second in names:
+        basis = _basis(systems[first], systems[second])
+        if basis == SYSTEMS:
+            paired = _same_seeds(systems[first], systems[second])
+            test = significance.over_seeds(correct[first], correct[second], paired)
+        else:
+            right, other = correct[first][0], correct[second][0]
+            only = int((right > other).sum()), int((other > right).sum())
+            p = float(significance.mcnemar(np.array(only[0]), np.array(only[1])))
+            test = significance.Test(significance.accuracy_difference(*only, len(right)), p)
+        tests.append(test)
+        bases.append(basis)
+    corrected = significance.holm(np.array([test.p for test in tests]))
+    pairs = [
+        Pair(*pair, test.difference, test.p, float(after), basis)
+        for pair, test, after, basis in zip(names, tests, corrected, bases, strict=True)
+        if shown.issuperset(pair)
+    ]
+    return pairs, len(names)
 
 
-def drawn_metrics(curves: Sequence[Curve]) -> list[str]:
-    """The curve metrics that all `curves` have, on train and validation."""
-    known = [metrics.keys() for curve in curves for metrics in curve.splits.values()]
-    return [name for name in curve_metrics() if all(name in names for names in known)]
+def _basis(first: SeedRuns, second: SeedRuns) -> str:
+    if first.fixed and second.fixed:
+        return FITS
+    several = all(system.fixed or len(system.runs) > 1 for system in (first, second))
+    return SYSTEMS if several else HEADS
 
 
-def _per_class(one: Predictions) -> PerClass:
-    return one.task.outcome(0.0, 0.0, 0.0, one.confusion).per_class
+def _same_seeds(first: SeedRuns, second: SeedRuns) -> bool:
+    seeds = [[run.record.seed for run in system.runs] for system in (first, second)]
+    return not (first.fixed or second.fixed) and seeds[0] == seeds[1]
+
+
+def _with_best(
+    best: str,
+    systems: dict[str, SeedRuns],
+    predictions: dict[str, list[Predictions]],
+    pairs: Sequence[Pair],
+) -> list[Comparison]:
+    """Compare `best`, the system with the highest accuracy among those with saved predictions,
+    with each of the others."""
+    comparisons = []
+    for pair in pairs:
+        if best not in (pair.first, pair.second):
+            continue
+        is_second = pair.second == best
+        name = pair.first if is_second else pair.second
+        first, second, seeds = predictions[best], predictions[name], 1
+        if pair.basis == SYSTEMS:
+            values = [np.array([significance.f1_values(of_run) for of_run in of_runs])
+                      for of_runs in (first, second)]  # fmt: skip
+            paired = _same_seeds(systems[best], systems[name])
+            f1 = significance.over_seeds(values[0], values[1], paired).difference
+            seeds = min(len(s.runs) for s in (systems[best], systems[name]) if not s.fixed)
+        else:
+            first, second = first[:1], second[:1]
+            f1 = significance.f1_difference(first[0], second[0])
+        # Heads that are compared: those of one seed, or each with each.
+        together = zip(first, second, strict=False)
+        if len(first) != len(second):
+            together = itertools.product(first, second)
+        comparisons.append(
+            Comparison(
+                first=best,
+                second=name,
+                accuracy=pair.accuracy.turned() if is_second else pair.accuracy,
+                f1_macro=f1,
+                identical=all(np.array_equal(a.predicted, b.predicted) for a, b in together),
+                corrected=pair.corrected,
+                basis=pair.basis,
+                seeds=seeds,
+            )
+        )
+    return comparisons
+
+
+def _against_baseline(
+    comparisons: Sequence[Comparison], best_first: Sequence[str], systems: dict[str, SeedRuns]
+) -> Comparison | None:
+    """The best trained head compared with the best baseline; one of the two is the best system,
+    which is compared with all others."""
+    is_baseline = {name: systems[name].record.head.is_baseline for name in best_first}
+    baseline = next((name for name in best_first if is_baseline[name]), None)
+    head = next((name for name in best_first if not is_baseline[name]), None)
+    for comparison in comparisons:
+        if {comparison.first, comparison.second} == {head, baseline}:
+            return comparison if comparison.first == head else comparison.reversed()
+    return None
 
 
 def _system(
-    name: str, system: System, predictions: Sequence[Predictions], labels: Sequence[str]
+    name: str, system: SeedRuns, predictions: Sequence[Predictions], labels: Sequence[str]
 ) -> SystemAnalysis:
-    every = [_per_class(one) for one in predictions]
+    per_class = [
+        of_run.task.outcome(0.0, 0.0, 0.0, of_run.confusion).per_class for of_run in predictions
+    ]
     classes = []
-    diagrams = [calibration(*one.decisions()) for one in predictions]
-    first = diagrams[0]
-    filled = np.flatnonzero(first.count)
     for c, label in enumerate(labels):
         precision, recall, f1 = (
-            mean_std([float(figures[which][c]) for figures in every]) for which in range(3)
+            mean_std([float(figures[which][c]) for figures in per_class]) for which in range(3)
         )
-        classes.append(ClassFigures(label, precision, recall, f1, int(every[0].support[c])))
+        classes.append(ClassFigures(label, precision, recall, f1, int(per_class[0].support[c])))
+    diagrams = [calibration(*of_run.decisions()) for of_run in predictions]
+    first = diagrams[0]
+    filled = np.flatnonzero(first.count)
     return SystemAnalysis(
         name=name,
         run=system.runs[0].id,
-        seed=system.runs[0].record.seed,
+        seed=system.record.seed,
         confusion=predictions[0].confusion.tolist(),
         classes=classes,
-        calibration=Calibration(
+        calibration=CalibrationFigures(
             error=mean_std([diagram.error for diagram in diagrams]),
             own_error=first.error,
             confidence=first.confidence[filled].tolist(),
@@ -265,22 +345,33 @@ def _system(
     )
 
 
-def _curves(systems: dict[str, System]) -> list[Curve]:
-    """One curve per system that was trained in epochs and has a saved history."""
-    made = []
+def curve_metrics() -> list[str]:
+    """The metrics that are drawn by epoch."""
+    return [name for name, metric in METRICS.items() if metric.curve]
+
+
+def drawn_metrics(curves: Sequence[EpochCurve]) -> list[str]:
+    """The curve metrics that all `curves` have, on train and validation."""
+    known = [metrics.keys() for curve in curves for metrics in curve.splits.values()]
+    return [name for name in curve_metrics() if all(name in names for names in known)]
+
+
+def epoch_curves(systems: dict[str, SeedRuns]) -> list[EpochCurve]:
+    """One curve per system that is iterative and has a saved history."""
+    curves = []
     for name, system in systems.items():
-        histories = [one for run in system.runs if (one := run.history())]
+        histories = [history for run in system.runs if (history := run.history())]
         if not histories:
             continue
-        # A head that stopped early does not count in later epochs.
-        longest = max(len(history) for history in histories)
+        longest = max(histories, key=len)
         splits: dict[str, dict[str, tuple[list[float], list[float] | None]]] = {}
         for split in ("train", "validation"):
             splits[split] = {}
             for metric in (*curve_metrics(), "ce"):  # CE is not drawn, but tells if it still falls
+                # A head that stopped early does not count in later epochs.
                 by_epoch = [
                     [history[e][split].get(metric) for history in histories if len(history) > e]
-                    for e in range(longest)
+                    for e in range(len(longest))
                 ]
                 if any(value is None for values in by_epoch for value in values):
                     continue  # some run is older than the metric, or the metric needs predictions
@@ -288,12 +379,11 @@ def _curves(systems: dict[str, System]) -> list[Curve]:
                 stds = [statistics.stdev(v) if len(v) > 1 else 0.0 for v in by_epoch]
                 splits[split][metric] = (means, stds if len(histories) > 1 else None)
         # Epoch 0 is there for a head that is trained on top of another.
-        epochs = [int(entry["epoch"]) for entry in max(histories, key=len)]
-        made.append(Curve(name, epochs, splits))
-    return made
+        curves.append(EpochCurve(name, [int(entry["epoch"]) for entry in longest], splits))
+    return curves
 
 
-def _cost(cache_dir: Path, cache: str, systems: dict[str, System]) -> Cost:
+def _cost(cache_dir: Path, cache: str, systems: dict[str, SeedRuns]) -> Cost:
     path = embeddings_folder(cache_dir) / f"{cache}.h5"
     training = []
     for name, system in systems.items():

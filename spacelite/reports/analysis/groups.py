@@ -1,62 +1,61 @@
-"""Runs -> groups: the systems that were trained on one cache, evaluated on one split."""
+"""Runs -> groups: which runs a report is of, and the systems that were trained on one cache,
+evaluated on one split."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import difflib
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from spacelite import heads, settings
+from spacelite.errors import SpaceliteError
 from spacelite.metrics.predictions import Predictions
 from spacelite.metrics.scores import METRICS, Scores
 from spacelite.reports.analysis.rows import (
     Row,
     Section,
     averaging,
+    choice_notes,
+    effective,
     measured,
     shared_settings,
-    training_words,
-    with_best,
-)
-from spacelite.reports.analysis.sweeps import (
-    decided,
-    effective,
-    notes,
-    searched,
     sweep_key,
+    sweep_note,
     swept_settings,
     system_name,
+    training_words,
+    with_best,
     with_choice,
     with_varied,
 )
 from spacelite.runs import Run, RunRecord, TransferRecord
+from spacelite.runs.names import matching
+from spacelite.settings import OTHER_NAMES, shown
 
-Alone = Collection[tuple[Any, ...]]  # `same_but_seed` of systems that belong to no sweep
+MOST_NAMES = 8  # that a message lists
+
+Evaluated = tuple[Run, TransferRecord | None]  # a run on its own data, or on another data set
 
 
 @dataclass(frozen=True)
-class System:
-    """Runs that differ only in their seed.
-
-    Attributes:
-        runs: The runs, lowest seed first.
-        transfers: The evaluation of each run on another data set, if the group is about those,
-            else None.
-    """
+class SeedRuns:
+    """Runs that differ only in their seed, the lowest first; `transfers` is the evaluation of each
+    on another data set, if the group is about those, else None."""
 
     runs: list[Run]
     transfers: list[TransferRecord] | None
 
     @property
-    def fixed(self) -> bool:
-        """Whether it is fitted at once (logreg): no seed and no epochs."""
-        return not self.runs[0].head.is_iterative
+    def record(self) -> RunRecord:
+        """The record of the run with the lowest seed."""
+        return self.runs[0].record
 
     @property
-    def is_baseline(self) -> bool:
-        """Whether other heads are compared with it, as the simple thing to beat."""
-        return self.runs[0].head.is_baseline
+    def fixed(self) -> bool:
+        """Whether it is fitted directly (logreg): no seed and no epochs."""
+        return not self.runs[0].head.is_iterative
 
     def scores(self) -> list[Scores]:
         """Each run's metrics on the group's split. Those that an older run lacks are computed from
@@ -95,75 +94,208 @@ def _completed(scores: Scores, predictions: Predictions | None, wanted: Sequence
 
 @dataclass(frozen=True)
 class Group:
-    """A section of measured rows, and the system of each row."""
+    """A section of measured rows, and the runs of each row."""
 
     section: Section
-    systems: list[System]
+    systems: list[SeedRuns]
 
     @property
-    def named(self) -> list[tuple[Row, System]]:
-        """Each row with its system."""
+    def named(self) -> list[tuple[Row, SeedRuns]]:
+        """Each row with its runs."""
         return list(zip(self.section.rows, self.systems, strict=True))
 
 
-def grouped(runs: Sequence[Run], named: Sequence[RunRecord] = ()) -> list[Group]:
-    """Group runs by cache; within a group, runs that differ only in their seed form a row.
-    Evaluations on other data sets form separate groups.
+def select(
+    runs: Sequence[Run],
+    *,
+    cache: str | None = None,
+    dataset: str | None = None,
+    head: Sequence[str] = (),
+    where: Mapping[str, Any] | None = None,
+) -> list[Run]:
+    """The runs that fit all conditions: on a cache (or the beginning of its name), on a data set,
+    of these kinds of heads, with these settings (one value, or several). A head that lacks a
+    setting, such as a baseline without learning rate, is kept.
 
-    Args:
-        runs: Runs, in the order that their groups should have.
-        named: Runs whose systems are compared with the others even if they belong to a sweep.
+    Raises SpaceliteError if a condition fits no run, or there is no such setting.
     """
-    together: dict[str, list[Run]] = {}
-    for run in runs:
-        together.setdefault(run.record.cache_key, []).append(run)
-    alone = {record.same_but_seed() for record in named}
-    groups = []
-    for members in together.values():
-        # A head that is fitted at once lacks the settings that describe the group.
-        members.sort(key=lambda run: not run.head.is_iterative)
-        groups += [_own_group(members, alone), *_transfer_groups(members, alone)]
-    return _with_titles(groups)
+    chosen = list(runs)
+    if cache is not None:
+        fits = [run for run in chosen if run.record.cache.startswith(cache)]
+        chosen = _some(fits, f"cache={cache}", (run.record.cache for run in chosen), "cache")
+    if dataset is not None:
+        fits = [run for run in chosen if run.record.spec.dataset == dataset]
+        others = (run.record.spec.dataset for run in chosen)
+        chosen = _some(fits, f"dataset={dataset}", others, "dataset")
+    for kind in head:
+        fits = [run for run in chosen if run.head.kind == kind]
+        _some(fits, f"head={kind}", (run.head.kind for run in chosen), "head")
+    chosen = [run for run in chosen if not head or run.head.kind in head]
+    for given_name, condition in (where or {}).items():
+        name = OTHER_NAMES.get(given_name, given_name)
+        values = [known[name] for run in chosen if name in (known := run.record.settings)]
+        if not values:
+            names = ", ".join(dict.fromkeys(key for run in chosen for key in run.record.settings))
+            raise SpaceliteError(
+                f"where={given_name}: no run has this setting; choose one of {names}", ["where"]
+            )
+        is_single = isinstance(condition, str) or not hasattr(condition, "__iter__")
+        wanted = [condition] if is_single else list(condition)
+        if not any(_is_one_of(value, wanted) for value in values):
+            known_values = map(shown, sorted(values, key=_numbers_first))
+            _some([], f"where={given_name}={', '.join(map(shown, wanted))}", known_values, "where")
+        chosen = [
+            run
+            for run in chosen
+            if name not in run.record.settings or _is_one_of(run.record.settings[name], wanted)
+        ]
+    return chosen
 
 
-def _own_group(runs: list[Run], alone: Alone) -> Group:
-    record = runs[0].record
-    sizes = ", ".join(f"{count:,} {name}" for name, count in record.examples.items())
-    data = record.spec.dataset
-    return _group(
-        [(run, None) for run in runs],
-        alone,
-        title=data,
-        about=f"{record.split} figures, ± over seeds; examples: {sizes}",
-        data=data,
-        cache=record.cache,
-        split=record.split,
-        examples=record.examples,
+def _some(fits: list[Run], condition: str, known: Iterable[str], argument: str) -> list[Run]:
+    if not fits:
+        raise SpaceliteError(
+            f"{condition}: there is no such run; choose {' or '.join(dict.fromkeys(known))}",
+            [argument],
+        )
+    return fits
+
+
+def _numbers_first(value: Any) -> tuple[bool, float, str]:
+    number = isinstance(value, int | float)
+    return (not number, float(value) if number else 0.0, str(value))
+
+
+def _is_one_of(value: Any, wanted: Sequence[Any]) -> bool:
+    """Whether a setting has one of the wanted values, which may be given as text."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        for other in wanted:
+            try:
+                if float(value) == float(other):
+                    return True
+            except (TypeError, ValueError):
+                continue
+        return False
+    return any(shown(value).casefold() == shown(other).casefold() for other in wanted)
+
+
+def compared(runs: Sequence[Run], names: Sequence[str]) -> list[Group]:
+    """The groups that hold at least two of the systems that are named for a comparison, with no
+    others.
+
+    A name is one as in the report's tables, or a run's name, id or part of its id, which stands for
+    all seeds of its system. The name of a sweep means the setting that validation chose. Raises
+    SpaceliteError if a name fits no system, or no two systems are of the same data.
+    """
+    everything = [group for group in grouped(runs) if group.systems[0].transfers is None]
+    wanted = {
+        record.same_but_seed(): record
+        for name in dict.fromkeys(names)
+        for record in _named(everything, runs, name)
+    }
+    if len(wanted) < 2:
+        raise SpaceliteError(
+            f"compare={', '.join(names)}: this is one system; name at least two", ["compare"]
+        )
+    of = [run for run in runs if run.record.same_but_seed() in wanted]
+    groups = [group for group in grouped(of, list(wanted.values())) if len(group.systems) > 1]
+    if not groups:
+        caches = ", ".join(dict.fromkeys(run.record.cache for run in of))
+        raise SpaceliteError(
+            f"compare={', '.join(names)}: these systems were trained on different caches "
+            f"({caches}); only systems of the same test examples can be compared",
+            ["compare"],
+        )
+    return [_with_searches(group, everything) for group in groups]
+
+
+def _named(groups: Sequence[Group], runs: Sequence[Run], name: str) -> list[RunRecord]:
+    """The systems that a name stands for, one in each group at most."""
+    key = name.casefold()
+    rows = [(row, system) for group in groups for row, system in group.named]
+    exact = [system for row, system in rows if row.name.casefold() == key]
+    titled = [system for row, system in rows if row.chosen and row.title.casefold() == key]
+    if systems := exact or titled:
+        return [system.record for system in systems]
+    by_id = {run.id.casefold(): run for run in runs}
+    names = {run_id: run.name.casefold() for run_id, run in by_id.items() if run.name}
+    ids = matching(list(by_id), names, key)
+    if len(ids) == 1:
+        return [by_id[ids[0]].record]
+    known = list(dict.fromkeys(row.title for row, _ in rows))
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or known[:MOST_NAMES]
+    problem = f"fits {len(ids)} runs" if ids else "no system has this name"
+    raise SpaceliteError(
+        f"compare={name}: {problem}; give a system's name ({'; '.join(near)}) or a run's id",
+        ["compare"],
     )
 
 
-def _transfer_groups(runs: list[Run], alone: Alone) -> list[Group]:
+def _with_searches(group: Group, everything: Sequence[Group]) -> Group:
+    """Note under a group what else was tried in the sweeps that its systems come from."""
+    members = {system.record.same_but_seed() for system in group.systems}
+    notes = list(group.section.notes)
+    for other in everything:
+        keys = [sweep_key(system.record) for system in other.systems]
+        for (row, system), key in zip(other.named, keys, strict=True):
+            if row.tried > 1 and system.record.same_but_seed() in members:
+                sweep = [
+                    each for each, of_each in zip(other.section.rows, keys, strict=True)
+                    if of_each == key
+                ]  # fmt: skip
+                notes.append(sweep_note(row, sweep))
+    return replace(group, section=replace(group.section, notes=notes))
+
+
+def grouped(runs: Sequence[Run], named: Sequence[RunRecord] = ()) -> list[Group]:
+    """Group runs by cache, in their order; within a group, runs that differ only in their seed form
+    a row. Evaluations on other data sets form separate groups. The systems of `named` runs are
+    compared with the others even if they belong to a sweep."""
+    by_cache: dict[str, list[Run]] = {}
+    for run in runs:
+        by_cache.setdefault(run.record.cache_key, []).append(run)
+    alone = {record.same_but_seed() for record in named}
+    groups = []
+    for members in by_cache.values():
+        # A head that is fitted directly lacks the settings that describe the group.
+        members.sort(key=lambda run: not run.head.is_iterative)
+        record = members[0].record
+        sizes = ", ".join(f"{count:,} {name}" for name, count in record.examples.items())
+        groups.append(
+            _group(
+                [(run, None) for run in members],
+                alone,
+                title=record.spec.dataset,
+                about=f"{record.split} figures, ± over seeds; examples: {sizes}",
+                data=record.spec.dataset,
+                cache=record.cache,
+                split=record.split,
+                examples=record.examples,
+            )
+        )
+        groups += _transfer_groups(members, alone)
+    return _with_titles(groups)
+
+
+def _transfer_groups(runs: list[Run], alone: Collection[tuple[Any, ...]]) -> list[Group]:
     by_cache: dict[tuple[str, ...], list[tuple[Run, TransferRecord]]] = {}
     for run in runs:
         for transfer in run.transfers():
             # Figures with a different mapping of labels are not comparable.
-            named = (f"{there} as {here}" for there, here in transfer.labels.items())
-            by_cache.setdefault((transfer.cache, *named), []).append((run, transfer))
+            labels = (f"{there} as {here}" for there, here in transfer.labels.items())
+            by_cache.setdefault((transfer.cache, *labels), []).append((run, transfer))
     groups = []
     for (cache, *labels), members in by_cache.items():
         first = members[0][1]
         split = first.split
         examples = {"train": runs[0].record.examples["train"], split: first.examples[split]}
-        about = (
-            f"zero-shot transfer ({', '.join(labels)}); {examples['train']:,} training examples, "
-            f"{examples[split]:,} {split} examples of {first.dataset}"
-        )
         groups.append(
             _group(
                 members,
                 alone,
                 title=f"{runs[0].record.spec.dataset} → {first.dataset}",
-                about=about,
+                about=f"zero-shot transfer ({', '.join(labels)}); {examples['train']:,} training "
+                f"examples, {examples[split]:,} {split} examples of {first.dataset}",
                 data=first.dataset,
                 cache=cache,
                 split=split,
@@ -174,8 +306,8 @@ def _transfer_groups(runs: list[Run], alone: Alone) -> list[Group]:
 
 
 def _group(
-    members: Sequence[tuple[Run, TransferRecord | None]],
-    alone: Alone,
+    members: Sequence[Evaluated],
+    alone: Collection[tuple[Any, ...]],
     *,
     title: str,
     about: str,
@@ -184,26 +316,35 @@ def _group(
     split: str,
     examples: dict[str, int],
 ) -> Group:
+    """The group of these runs. Systems whose `same_but_seed` is in `alone` belong to no sweep."""
     record = members[0][0].record
-    alike: dict[tuple[Any, ...], list[tuple[Run, TransferRecord | None]]] = {}
+    alike: dict[tuple[Any, ...], list[Evaluated]] = {}
     for run, transfer in members:
         alike.setdefault(run.record.same_but_seed(), []).append((run, transfer))
-    ordered = _in_sweeps(list(alike.values()))
+    # By kind of head, in the order of KINDS, then settings, with those of one sweep together. Not
+    # by creation: runs of one pass are created in the same second. Baselines come last.
+    together: dict[Any, list[list[Evaluated]]] = {}
+    for of_system in sorted(alike.values(), key=lambda pairs: _order(pairs[0][0])):
+        together.setdefault(sweep_key(of_system[0][0].record), []).append(of_system)
     systems = []
-    for own in ordered:
-        own.sort(key=lambda one: one[0].record.seed)
-        transfers = [transfer for _, transfer in own if transfer is not None]
-        systems.append(System([run for run, _ in own], transfers or None))
-    records = [run.record for run, _ in members]
-    firsts = [one.runs[0].record for one in systems]
+    for pairs in (pairs for sweep in together.values() for pairs in sweep):
+        pairs.sort(key=lambda pair: pair[0].record.seed)
+        transfers = [transfer for _, transfer in pairs if transfer is not None]
+        systems.append(SeedRuns([run for run, _ in pairs], transfers or None))
+    records = [system.record for system in systems]
     sweeps = [
-        own.same_but_seed() if own.same_but_seed() in alone else sweep_key(own) for own in firsts
+        first.same_but_seed() if first.same_but_seed() in alone else sweep_key(first)
+        for first in records
     ]
-    swept = swept_settings(firsts, sweeps)
-    rows = with_varied([_row(one, data, swept) for one in systems], firsts)
-    rows = with_best(with_choice(rows, sweeps))
-    own_data = members[0][1] is None
-    of_rows = [[run.record for run in one.runs] for one in systems]
+    swept = swept_settings(records, sweeps)
+    rows = [
+        replace(
+            measured(system.runs, system.scores(), data),
+            system=system_name(system.record.head, swept),
+        )
+        for system in systems
+    ]
+    rows = with_best(with_choice(with_varied(rows, records), sweeps))
     spec, epochs = record.spec, record.epochs
     parts = [title, spec.backbone]
     if spec.layer != -1:
@@ -212,14 +353,16 @@ def _group(
         parts.append(f"at most {spec.max_length} tokens")
     if spec.padding != "none":
         parts.append("padded positions counted")
-    shared = shared_settings(records)
+    of_members = [run.record for run, _ in members]
+    shared = shared_settings(of_members)
     if epochs is not None and "epochs" in shared and "epochs" not in swept:
-        parts.append(f"{epochs} epoch{'s' if epochs != 1 else ''}")
+        parts.append(_epochs(epochs))
+    of_rows = [[run.record for run in system.runs] for system in systems]
     section = Section(
         title=", ".join(parts),
         subtitle=(
             f"{about}; {averaging(record.average, record.label_names)}; "
-            f"{training_words(records, swept)}cache {cache}"
+            f"{training_words(of_members, swept)}cache {cache}"
         ),
         data=data,
         backbone=spec.backbone,
@@ -230,27 +373,35 @@ def _group(
         average=record.average,
         rows=rows,
         notes=[
-            *_trained_with(rows, firsts, {*shared, *swept}),
-            *notes(rows, sweeps, split),
-            *searched(rows, of_rows, split if own_data else ""),
-            *decided(rows, of_rows, split if own_data else ""),
-            *_cross_validated(rows, systems),
+            *_trained_with(rows, records, {*shared, *swept}),
+            *choice_notes(rows, of_rows, sweeps, split, members[0][1] is None),
+            *_cross_validated(rows, records),
         ],
         swept=swept,
     )
     return Group(section, systems)
 
 
+def _order(run: Run) -> tuple[Any, ...]:
+    """Sort key: the kind of head in the order of KINDS, then its settings."""
+    values = run.head.settings()
+    numbers = (values.get(name) or 0 for name in ("latent", "inter", "intra"))
+    rest = (
+        (0 if value is None or isinstance(value, str) else value, str(value))
+        for value in effective(run.record).values()
+    )
+    return (list(heads.KINDS).index(run.head.kind), *numbers, run.record.system, *rest)
+
+
+def _epochs(count: int) -> str:
+    return f"{count} epoch{'s' if count != 1 else ''}"
+
+
 def _trained_with(
     rows: Sequence[Row], records: Sequence[RunRecord], known: Collection[str]
 ) -> list[str]:
-    """A note on how systems were trained that were not all trained alike.
-
-    Args:
-        rows: R rows.
-        records: A record of each, (R,).
-        known: Settings that the table or its subtitle show.
-    """
+    """A note on how systems were trained that were not all trained alike; the table or its subtitle
+    show the `known` settings."""
     ways: dict[str, list[str]] = {}
     for row, record in zip(rows, records, strict=True):
         without = {*known, *row.varied, "latent"}  # names have L
@@ -259,55 +410,27 @@ def _trained_with(
             *settings.words(record.head, without),
         ]
         if record.epochs is not None and "epochs" not in without:
-            words.insert(0, f"{record.epochs} epoch{'s' if record.epochs != 1 else ''}")
+            words.insert(0, _epochs(record.epochs))
         if words:
             ways.setdefault(", ".join(words), []).append(row.title)
     if not ways:
         return []
-    said = [f"{', '.join(dict.fromkeys(own))}: {words}" for words, own in ways.items()]
-    return [f"Trained with: {'; '.join(said)}."]
+    clauses = [f"{', '.join(dict.fromkeys(titles))}: {words}" for words, titles in ways.items()]
+    return [f"Trained with: {'; '.join(clauses)}."]
 
 
-def _cross_validated(rows: Sequence[Row], systems: Sequence[System]) -> list[str]:
+def _cross_validated(rows: Sequence[Row], records: Sequence[RunRecord]) -> list[str]:
     """A note on the settings that cross-validation chose."""
     chosen: dict[str, dict[float, list[str]]] = {}
-    for row, system in zip(rows, systems, strict=True):
-        for name, value in system.runs[0].record.cross_validated.items():
+    for row, record in zip(rows, records, strict=True):
+        for name, value in record.cross_validated.items():
             chosen.setdefault(name, {}).setdefault(value, []).append(row.title)
     return [
         f"Cross-validation on train chose {name}: "
-        + "; ".join(f"{c:g} for {', '.join(dict.fromkeys(own))}" for c, own in values.items())
+        + "; ".join(f"{c:g} for {', '.join(dict.fromkeys(titles))}" for c, titles in values.items())
         + "."
         for name, values in chosen.items()
     ]
-
-
-def _row(system: System, data: str, swept: Collection[str]) -> Row:
-    row = measured(system.runs, system.scores(), data)
-    return replace(row, system=system_name(system.runs[0].head, swept))
-
-
-def _in_sweeps(systems: list[list[tuple[Run, TransferRecord | None]]]) -> list[Any]:
-    """Systems in the order of a table: by kind of head, in the order of KINDS, then settings, with
-    those of one sweep together.
-
-    Not by creation: runs of one pass are created in the same second. Baselines come last.
-    """
-    sweeps: dict[Any, list[Any]] = {}
-    for own in sorted(systems, key=lambda own: _order(own[0][0])):
-        sweeps.setdefault(sweep_key(own[0][0].record), []).append(own)
-    return [own for sweep in sweeps.values() for own in sweep]
-
-
-def _order(run: Run) -> tuple[Any, ...]:
-    """Sort key: the kind of head in the order of KINDS, then its settings."""
-    own = run.head.settings()
-    numbers = (own.get(name) or 0 for name in ("latent", "inter", "intra"))
-    rest = (
-        (0 if value is None or isinstance(value, str) else value, str(value))
-        for value in effective(run.record).values()
-    )
-    return (list(heads.KINDS).index(run.head.kind), *numbers, run.record.system, *rest)
 
 
 def _with_titles(groups: Sequence[Group]) -> list[Group]:
@@ -317,27 +440,26 @@ def _with_titles(groups: Sequence[Group]) -> list[Group]:
         alike.setdefault(group.section.title, []).append(number)
     titled = list(groups)
     for title, numbers in alike.items():
-        about = [_about(groups[number]) for number in numbers]
+        about = {number: _about(groups[number]) for number in numbers}
         kept: list[int] = []  # what tells all of them apart, or as many as possible
-        for at in range(len(about[0])):
-            so_far = {tuple(own[index] for index in kept) for own in about}
-            with_it = {tuple(own[index] for index in (*kept, at)) for own in about}
+        for at in range(len(about[numbers[0]])):
+            so_far = {tuple(words[index] for index in kept) for words in about.values()}
+            with_it = {tuple(words[index] for index in (*kept, at)) for words in about.values()}
             kept += [at] if len(with_it) > len(so_far) else []
-        for number, own in zip(numbers, about, strict=True):
-            heading = ", ".join([title, *(own[index] for index in kept)])
-            titled[number] = replace(
-                groups[number], section=replace(groups[number].section, title=heading)
-            )
+        for number, words in about.items():
+            section = groups[number].section
+            heading = ", ".join([title, *(words[index] for index in kept)])
+            titled[number] = replace(groups[number], section=replace(section, title=heading))
     return titled
 
 
 def _about(group: Group) -> list[str]:
     """What headings say of groups that have the same title otherwise."""
-    section, record = group.section, group.systems[0].runs[0].record
+    spec = group.systems[0].record.spec
     return [
-        *(f"{count:,} {name} examples" for name, count in section.examples.items()),
-        record.spec.dtype,
-        f"{record.spec.precision} precision",
-        f"backbone {record.spec.backbone_version[:10]}",
-        f"cache {section.cache}",
+        *(f"{count:,} {name} examples" for name, count in group.section.examples.items()),
+        spec.dtype,
+        f"{spec.precision} precision",
+        f"backbone {spec.backbone_version[:10]}",
+        f"cache {group.section.cache}",
     ]
