@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from spacelite.document import Line, Table
-    from spacelite.reports.analysis.content import Findings, Part
+    from spacelite.reports.analysis.content import Findings, GroupFindings
     from spacelite.reports.analysis.rows import Section
 
 TERMINAL = "terminal"  # the one format that only the command line has
@@ -168,7 +168,7 @@ def print_report(findings: Findings, cache_dir: Path) -> None:
     )
 
 
-def _findings(part: Part) -> None:
+def _findings(part: GroupFindings) -> None:
     """Print which differences are real, and what the group cost."""
     from rich.table import Table
     from rich.text import Text

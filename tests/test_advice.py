@@ -9,8 +9,8 @@ from spacelite_cli.options import option
 from typer.testing import CliRunner
 
 import spacelite
-from spacelite.reports.analysis import training_notes
-from spacelite.reports.analysis.comparisons import Curve
+from spacelite.reports.analysis.comparisons import EpochCurve
+from spacelite.reports.analysis.content import training_notes
 from spacelite.reports.analysis.groups import grouped
 from spacelite.training import TrainingConfig, advice, plan
 
@@ -117,16 +117,14 @@ def test_the_report_says_that_the_best_system_still_improves(long_trained):
     (row,) = group.section.rows
 
     def notes(fall):
-        entropy = falling(0.8, fall, 150)
-        return training_notes.of_group(
-            group, [Curve(row.name, list(range(1, 151)), {"validation": {"ce": (entropy, None)}})]
-        )
+        splits = {"validation": {"ce": (falling(0.8, fall, 150), None)}}
+        return training_notes(group, [EpochCurve(row.name, list(range(1, 151)), splits)])
 
     assert notes(0.005) == []
     (note,) = notes(0.05)
     assert note.startswith(f"{row.name} still improves: over the last 30 of 150 epochs, its ")
     assert "fell by 5.0%" in note and "--" not in note
-    assert training_notes.of_group(group, []) == []
+    assert training_notes(group, []) == []
 
 
 def test_python_logs_it_and_only_then(cache_path, tmp_path, caplog):

@@ -22,8 +22,7 @@ from spacelite.document import Table
 from spacelite.inference.explanation import cached_example, explain_example
 from spacelite.metrics.significance import Difference
 from spacelite.reports.analysis import comparisons, content, groups
-from spacelite.reports.analysis.comparisons import Curve
-from spacelite.reports.analysis.differences import Comparison
+from spacelite.reports.analysis.comparisons import Comparison, EpochCurve
 from spacelite.reports.analysis.rows import MeanStd
 from spacelite.reports.document import wording
 from spacelite.reports.document.sections import report_blocks
@@ -204,8 +203,8 @@ def test_a_head_that_ended_early_has_no_say_in_later_epochs(report_dir):
             return super().history()[:2]
 
     first, second = system.runs
-    cut = groups.System([first, Shorter(second.folder, second.record)], None)
-    (curve,) = comparisons._curves({"x": cut})
+    cut = groups.SeedRuns([first, Shorter(second.folder, second.record)], None)
+    (curve,) = comparisons.epoch_curves({"x": cut})
     means, stds = curve.splits["train"]["loss"]
     assert means[4] == first.history()[4]["train"]["loss"] and stds[4] == 0 != stds[1]
 
@@ -397,7 +396,7 @@ def test_the_first_sentence_is_about_the_best_baseline(findings):
     )
     difference = accuracy[against.first] - accuracy["logreg (mean)"]
     assert against.accuracy.value == pytest.approx(difference, abs=1e-9) or against.seeds == 1
-    assert against.turned().turned() == against
+    assert against.reversed().reversed() == against
     assert {against.first, against.second} in [
         {one.first, one.second} for one in analysis.comparisons
     ]
@@ -531,7 +530,7 @@ def test_of_many_systems_the_best_are_told_of_and_p_is_corrected_for_all(report_
 
 def test_bands_stay_within_what_a_metric_can_be():
     values = {name: ([0.9, 0.05], [0.3, 0.2]) for name in ("accuracy", "loss")}
-    curve = Curve("x", [1, 2], {"train": values})
+    curve = EpochCurve("x", [1, 2], {"train": values})
     for name, top in (("accuracy", 1.0), ("loss", 1.2)):
         low, high = curve.band("train", name)
         assert low == pytest.approx([0.6, 0]) and high == pytest.approx([top, 0.25])

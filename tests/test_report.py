@@ -53,7 +53,7 @@ def sections_of(runs):
 
 
 def published_tables(runs):
-    return published.of_groups(groups.grouped(runs))
+    return published.published_sections(groups.grouped(runs))
 
 
 def test_published_rows_are_the_eight_tables():

@@ -127,7 +127,7 @@ def test_the_table_stands_beside_the_published_one(outcomes):
 
 
 def test_a_report_finds_the_same_figures_among_the_runs(outcomes, options):
-    found = published.of_groups(groups.grouped(runs.load_all(options.cache_dir)))
+    found = published.published_sections(groups.grouped(runs.load_all(options.cache_dir)))
     expected = published.sections(outcomes)
     assert [section.title for section in found] == [section.title for section in expected]
     for one, other in zip(found, expected, strict=True):

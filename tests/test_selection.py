@@ -9,7 +9,7 @@ from test_cli import spacelite
 from test_report import run_with, sections_of
 
 import spacelite as library
-from spacelite.reports.analysis import groups, published, selection
+from spacelite.reports.analysis import groups, published
 from spacelite.reports.document.sections import section_blocks
 from spacelite.reports.document.systems_table import systems_table
 from spacelite.reports.render import markdown
@@ -104,7 +104,7 @@ def test_orders_of_the_examples_are_systems_of_their_own_but_one_published_row()
     (section,) = sections_of(runs)
     assert [row.name for row in section.rows] == ["space, data seed 0", "space, data seed 1"]
     assert [row.tried for row in section.rows] == [1, 1] and section.swept == {}
-    for table in published.of_groups(groups.grouped(runs)):
+    for table in published.published_sections(groups.grouped(runs)):
         (row,) = [row for row in table.rows if row.runs]
         assert row.seeds == 4 and row.figures["accuracy"].mean == pytest.approx(0.65)
         assert any("all 4 runs" in note and "data seeds 0, 1" in note for note in table.notes)
@@ -130,12 +130,12 @@ def test_headings_name_what_the_caches_differ_in():
 def test_runs_are_selected_by_cache_data_head_and_settings():
     logreg = run_with(head="logreg", settings={"pooling": "mean", "seed": None}, cache="minilm--a")
     runs = [*SWEEP, logreg]
-    chosen = selection.select(runs, where={"lr": ["0.001", 0.01]})
+    chosen = groups.select(runs, where={"lr": ["0.001", 0.01]})
     assert chosen == [*SWEEP[1:], logreg]  # logreg has no learning rate
-    assert selection.select(runs, head=["space"], where={"seed": 1}) == [SWEEP[2]]
-    assert selection.select(runs, cache="minilm--a") == [logreg]
-    assert selection.select(runs, dataset="imdb") == runs
-    assert selection.select(runs, where={"schedule": "constant"}) == runs
+    assert groups.select(runs, head=["space"], where={"seed": 1}) == [SWEEP[2]]
+    assert groups.select(runs, cache="minilm--a") == [logreg]
+    assert groups.select(runs, dataset="imdb") == runs
+    assert groups.select(runs, where={"schedule": "constant"}) == runs
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_runs_are_selected_by_cache_data_head_and_settings():
     ],
 )
 def test_conditions_that_fit_nothing_say_what_there_is(conditions, said):
-    assert said in refusal(selection.select, SWEEP, **conditions)
+    assert said in refusal(groups.select, SWEEP, **conditions)
 
 
 @pytest.fixture(scope="module")

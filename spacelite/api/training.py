@@ -22,7 +22,7 @@ from spacelite.heads.config import HeadConfig, TrainedHeadConfig
 from spacelite.metrics.scores import METRICS
 from spacelite.metrics.thresholds import OPTIMISTIC
 from spacelite.progress import Progress, reporting
-from spacelite.reports.analysis import data_notes
+from spacelite.reports.analysis.content import majority_note
 from spacelite.runs import Run, SearchRecord
 from spacelite.settings import OTHER_NAMES, details, shown, symbols
 from spacelite.training import advice, plan
@@ -224,9 +224,7 @@ def train(
                 ),
                 on_progress=lambda done, total: on_progress("train", done, total),
             )
-        baseline = data_notes.majority_note(
-            opened, "test" if "test" in opened.splits else "validation"
-        )
+        baseline = majority_note(opened, "test" if "test" in opened.splits else "validation")
     improving = advice.after_training(
         examples,
         training,

@@ -24,8 +24,8 @@ import numpy as np
 import spacelite
 from spacelite.metrics.calibration import calibration
 from spacelite.metrics.significance import accuracy_difference
-from spacelite.reports.analysis.differences import tested_pairs
-from spacelite.reports.analysis.groups import System
+from spacelite.reports.analysis.comparisons import tested_pairs
+from spacelite.reports.analysis.groups import SeedRuns
 from spacelite.tasks import majority
 
 SPACE = {"head": "space", "latent": 3, "epochs": 15, "learning_rate": 2e-4}
@@ -64,7 +64,7 @@ def trained(cache, name, arguments, seeds, folder):
     if runs.stopped:
         raise SystemExit(f"{name}: diverged: {', '.join(runs.stopped)}")
     ordered = sorted((each.run for each in runs), key=lambda run: run.record.seed)
-    system = System(ordered, None)
+    system = SeedRuns(ordered, None)
     return system, system.predictions
 
 

@@ -282,16 +282,15 @@ def _with_best(
             first, second = first[:1], second[:1]
             f1 = significance.f1_difference(first[0], second[0])
         # Heads that are compared: those of one seed, or each with each.
-        together = zip(first, second, strict=False)
-        if len(first) != len(second):
-            together = itertools.product(first, second)
+        combine = zip if len(first) == len(second) else itertools.product
+        same = [np.array_equal(a.predicted, b.predicted) for a, b in combine(first, second)]
         comparisons.append(
             Comparison(
                 first=best,
                 second=name,
                 accuracy=pair.accuracy.turned() if is_second else pair.accuracy,
                 f1_macro=f1,
-                identical=all(np.array_equal(a.predicted, b.predicted) for a, b in together),
+                identical=all(same),
                 corrected=pair.corrected,
                 basis=pair.basis,
                 seeds=seeds,

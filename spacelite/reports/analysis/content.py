@@ -2,39 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from spacelite.cache import duplicates, store, texts, unknown
+from spacelite.cache import folder as caches
 from spacelite.errors import SpaceliteError
-from spacelite.reports.analysis import comparisons as analysis
-from spacelite.reports.analysis import (
-    data_notes,
-    examples,
-    groups,
-    published,
-    selection,
-    training_notes,
-)
-from spacelite.reports.analysis.comparisons import Analysis
-from spacelite.reports.analysis.examples import Examples
+from spacelite.reports.analysis.comparisons import Analysis, EpochCurve, analyse
+from spacelite.reports.analysis.examples import WordsAndMistakes, words_and_mistakes
+from spacelite.reports.analysis.groups import Group, compared, grouped, select
+from spacelite.reports.analysis.published import published_sections
 from spacelite.reports.analysis.rows import Section
-from spacelite.runs import Run
+from spacelite.runs import Run, find_cache
 from spacelite.studies import answers
 from spacelite.studies.answers import Answer
+from spacelite.tasks import majority
+from spacelite.training import TrainingConfig, advice
+
+log = logging.getLogger(__name__)
 
 SPLITS = ("train", "validation")  # that a report can show beside its own
+REMEDY = "train again with epochs, batch size and learning rate set to auto"
 
 
 @dataclass(frozen=True)
-class Part:
+class GroupFindings:
     """A group of systems: its table, its analysis, its words and mistakes (None if they are not
     wanted or not available), and the answers to questions about its cache."""
 
     section: Section
     analysis: Analysis
-    examples: Examples | None
+    examples: WordsAndMistakes | None
     answers: list[Answer] = field(default_factory=list)
 
 
@@ -44,7 +48,7 @@ class Findings:
     split whose figures the tables show."""
 
     published: list[Section]
-    parts: list[Part]
+    parts: list[GroupFindings]
     also: str | None = None
 
     def as_json(self) -> dict[str, Any]:
@@ -66,59 +70,157 @@ def build(
     split: str | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Findings:
-    """Analyse runs.
+    """Analyse the runs that fit the conditions (as in `select`), or only the systems that `compare`
+    names (as in `compared`), without the published tables then.
 
-    Args:
-        cache_dir: Folder of caches and runs.
-        runs: Runs, in the order that their groups should have.
-        with_examples: Whether to read the caches' hidden states, for words and mistakes.
-        backbone: Folder of the runs' backbone, if it was a local one.
-        cache: Only runs on the cache of this name.
-        dataset: Only runs on this data set.
-        head: Only heads of these kinds.
-        where: Only runs with these settings; arguments as in `selection.select`.
-        compare: Only these systems, as in `selection.compared`. The published tables are left out.
-        split: Another split whose figures the tables show too: `train` or `validation`.
-        on_progress: Called with the number of groups done and the total.
-
-    Raises:
-        SpaceliteError: A condition fits no run, or the systems cannot be compared.
+    Words and mistakes need the caches' hidden states, and the folder of a local `backbone`. Tables
+    also show the figures of `split`. Raises SpaceliteError if a condition fits no run, or the
+    systems cannot be compared.
     """
     if split not in (None, *SPLITS):
         raise SpaceliteError(f"split={split}: choose {' or '.join(SPLITS)}", ["split"])
-    runs = selection.select(runs, cache=cache, dataset=dataset, head=head, where=where)
-    together = selection.compared(runs, compare) if compare else groups.grouped(runs)
+    runs = select(runs, cache=cache, dataset=dataset, head=head, where=where)
+    groups = compared(runs, compare) if compare else grouped(runs)
     parts = []
-    asked: set[str] = set()  # the caches whose answers are there already
-    for number, group in enumerate(together):
-        on_progress(number, len(together))
-        analysed = analysis.analyse(cache_dir, group)
+    with_answers: set[str] = set()  # the caches whose answers are there already
+    for number, group in enumerate(groups):
+        on_progress(number, len(groups))
+        analysis = analyse(cache_dir, group)
         notes = [
             *group.section.notes,
-            *data_notes.of_group(cache_dir, group),
-            *training_notes.of_group(group, analysed.curves),
+            *data_notes(cache_dir, group),
+            *training_notes(group, analysis.curves),
         ]
-        parts.append(
-            Part(
-                replace(group.section, notes=notes),
-                analysed,
-                examples.of_group(cache_dir, group, backbone) if with_examples else None,
-                [] if compare else _answers(cache_dir, group, asked, with_examples),
-            )
-        )
-    on_progress(len(together), len(together))
-    return Findings([] if compare else published.of_groups(together), parts, split)
+        section = replace(group.section, notes=notes)
+        examples = words_and_mistakes(cache_dir, group, backbone) if with_examples else None
+        known: list[Answer] = []
+        key = group.systems[0].record.cache_key
+        if not (compare or group.systems[0].transfers or key in with_answers):
+            with_answers.add(key)
+            known = [
+                answer
+                for answer in answers.of_cache(cache_dir, section.cache, key)
+                if with_examples or answer.kind != "audit"  # which shows texts
+            ]
+        parts.append(GroupFindings(section, analysis, examples, known))
+    on_progress(len(groups), len(groups))
+    return Findings([] if compare else published_sections(groups), parts, split)
 
 
-def _answers(
-    cache_dir: Path, group: groups.Group, asked: set[str], with_texts: bool
-) -> list[Answer]:
-    """The answers about the cache that a group was trained on, if it is the first on that cache;
-    those that show texts only if these are wanted."""
-    system = group.systems[0]
-    record = system.runs[0].record
-    if system.transfers is not None or record.cache_key in asked:
+def data_notes(cache_dir: Path, group: Group) -> list[str]:
+    """Notes on what a group's data mean for its figures: the majority baseline, texts that occur
+    twice, unknown tokens. They need the labels and token ids in its caches: without these there are
+    no notes."""
+    run, transfers = group.systems[0].runs[0], group.systems[0].transfers
+    record = run.record
+    try:
+        with _checked(find_cache(run, cache_dir)) as cache:
+            if transfers is None:
+                found = duplicates.of_cache(cache)
+                baseline = majority_note(cache, group.section.split)
+                clauses = [found.leaked, found.contradicted, _unknown(cache)]
+            else:
+                split, data = transfers[0].split, transfers[0].dataset
+                path = caches.find(cache_dir, transfers[0].cache, exact=True)
+                with _checked(path, transfers[0].cache_key) as other:
+                    # Of the other data set's splits only this one counts.
+                    found = duplicates.find(
+                        {"train": cache.splits["train"], split: other.splits[split]},
+                        {"train": texts.read(cache, "train"), split: texts.read(other, split)},
+                        max_length=cache.spec.max_length,
+                        compare_labels=False,
+                    )
+                    # In the run's numbering.
+                    names = record.label_names
+                    numbers = [names.index(transfers[0].labels[name]) for name in other.label_names]
+                    labels = record.task.map_labels(
+                        other.splits[split].labels, np.array(numbers), len(names)
+                    )
+                    most = majority(record.task, cache.splits["train"].labels, labels, names)
+                    baseline = f"{most.sentence} on {split} of {data}."
+                    clauses = [_leaked_into(found, split, data), _unknown(other, split)]
+    except (SpaceliteError, KeyError, ValueError):
+        return []  # why words and mistakes are missing is said elsewhere
+    return [baseline, *(f"{clause[0].upper()}{clause[1:]}." for clause in clauses if clause)]
+
+
+def majority_note(cache: store.Cache, split: str) -> str:
+    """What always predicting the most frequent training label achieves on a split of a cache."""
+    training, labels = cache.splits["train"].labels, cache.splits[split].labels
+    return f"{majority(cache.task, training, labels, cache.label_names).sentence} on {split}."
+
+
+@contextmanager
+def _checked(path: Path, key: str | None = None) -> Iterator[store.Cache]:
+    """A cache. Raises SpaceliteError if its key is another one or, which is logged too, its labels
+    or token ids are damaged."""
+    with store.Cache(path) as cache:
+        if key not in (None, cache.key):
+            raise SpaceliteError(f"cache {cache.name} is another one now: train again")
+        try:
+            cache.check_index()
+        except SpaceliteError as error:
+            log.warning("%s", error)
+            raise
+        yield cache
+
+
+def _leaked_into(found: duplicates.Duplicates, split: str, data: str) -> str:
+    count = found.shared["train", split]
+    if not count:
+        return ""
+    return (
+        f"{count:,} of {found.examples[split]:,} {split} examples of {data} "
+        f"{'has' if count == 1 else 'have'} {found.what} of the runs' training data: these "
+        "were seen in training, so the metrics are too optimistic"
+    )
+
+
+def _unknown(cache: store.Cache, split: str | None = None) -> str:
+    """Where many tokens of a cache, or of one of its splits, are unknown to the backbone."""
+    counts = unknown.read(cache.path)
+    if counts is None:
+        return ""
+    chosen = {name: of for name, of in counts.splits.items() if split in (None, name)}
+    return unknown.UnknownTokens(chosen).sentence
+
+
+def training_notes(group: Group, curves: Sequence[EpochCurve]) -> list[str]:
+    """A note under a group's table if its systems were not trained long enough, by the rule that
+    `train` follows. The rows of a sweep that validation did not choose do not count."""
+    # Systems that are iterative. Of those on top of others, few updates are enough.
+    settings: dict[str, TrainingConfig] = {}
+    on_top = 0
+    for row, system in group.named:
+        training = system.record.training
+        if not (row.chosen and system.transfers is None and isinstance(training, TrainingConfig)):
+            continue
+        if system.record.head.start is None:
+            settings[row.name] = training
+        else:
+            on_top += 1
+    examples = group.section.examples["train"]
+    updates = [advice.few_updates(examples, training) for training in settings.values()]
+    few = [count for count in updates if count is not None]
+    if few:
+        of = len(settings) + on_top
+        who = "The heads" if len(few) == of else f"{len(few)} of {of} systems"
+        count = f"{min(few)}" if len(set(few)) == 1 else f"{min(few)} to {max(few)}"
+        return [f"{who} had only {count} updates in training, too few for most data: {REMEDY}."]
+    entropies = {
+        curve.name: curve.splits["validation"]["ce"][0]
+        for curve in curves
+        if curve.name in settings and "ce" in curve.splits["validation"]
+    }
+    if not entropies:
         return []
-    asked.add(record.cache_key)
-    found = answers.of_cache(cache_dir, record.cache, record.cache_key)
-    return [one for one in found if with_texts or one.kind != "audit"]
+    best = min(entropies, key=lambda name: entropies[name][-1])
+    epochs = settings[best].epochs
+    fall = advice.still_falls(entropies[best], epochs)
+    if fall is None:
+        return []
+    return [
+        f"{best} still improves: over the last {advice.last_epochs(epochs)} of {epochs} epochs, "
+        f"its cross-entropy on validation fell by {fall:.1%}. More epochs or a higher learning "
+        f"rate may give better figures: {REMEDY}, or for more epochs."
+    ]

@@ -37,41 +37,24 @@ Array = npt.NDArray[Any]
 @dataclass(frozen=True)
 class WordShare:
     """A word of the split, and what it adds to a class's logit, as far as that affects the
-    prediction (`Task.centred`).
-
-    Attributes:
-        word: The word.
-        count: Number of its occurrences.
-        mean: Sum of its shares, divided by the number of examples.
-        each: Mean share of one occurrence.
-    """
+    prediction (`Task.centred`)."""
 
     word: str
-    count: int
-    mean: float
-    each: float
+    count: int  # of its occurrences
+    mean: float  # sum of what it adds, divided by the number of examples
+    each: float  # mean of one occurrence
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """A wrongly predicted example.
+    """A wrongly predicted example."""
 
-    Attributes:
-        example: Location of the example, such as `test:17`.
-        label: The true label(s).
-        predicted: The predicted label(s).
-        confidence: Probability of the prediction.
-        words: The words of the text.
-        shares: What each word adds to the logit of the most probable label, as in `WordShare`.
-        source: Where the example comes from; None if that is not known.
-    """
-
-    example: str
-    label: str
+    example: str  # its location, such as `test:17`
+    label: str  # the true label(s)
     predicted: str
-    confidence: float
+    confidence: float  # probability of the prediction
     words: list[str]
-    shares: list[float]
+    shares: list[float]  # what each adds to the logit of the most probable label
     source: Source | None = None
 
     @property
@@ -81,16 +64,9 @@ class Mistake:
 
 
 @dataclass(frozen=True)
-class Examples:
-    """Words and mistakes of one head on a split.
-
-    Attributes:
-        name: Name of the system.
-        run: Id of the run.
-        task: Name of the labels' task.
-        words: Label -> the words that contribute most to it.
-        mistakes: The most confident mistakes.
-    """
+class WordsAndMistakes:
+    """Of one head on a split: the words that contribute most, by label, and the most confident
+    mistakes."""
 
     name: str
     run: str
@@ -99,28 +75,28 @@ class Examples:
     mistakes: list[Mistake]
 
 
-def of_group(cache_dir: Path, group: Group, backbone: str | None = None) -> Examples | None:
+def words_and_mistakes(
+    cache_dir: Path, group: Group, backbone: str | None = None
+) -> WordsAndMistakes | None:
     """The words and mistakes of the best system whose logits are a sum over tokens, preferably a
-    space head.
-
-    Args:
-        cache_dir: Folder of caches and runs.
-        group: The group.
-        backbone: Folder of the runs' backbone, if it was a local one.
-
-    Returns:
-        The examples; None if there is no such system, or, with a warning in the log, if cache or
-            backbone cannot be used.
-    """
+    space head. None if there is no such system, or, with a warning in the log, if the cache or the
+    backbone (a folder, if it was a local one) cannot be used."""
     chosen = _chosen(group)
     if chosen is None:
         return None
     name, run, predictions = chosen
+    section = group.section
     try:
         words = Words(backbone_files(run, backbone).folder)
-        with store.Cache(_cache_file(cache_dir, group, run)) as cache:
-            cache.check_index(group.section.split)
-            split = cache.splits[group.section.split]
+        # The cache of the group's data: that of the run, or of another data set.
+        path = (
+            find_cache(run, cache_dir)
+            if section.cache == run.record.cache
+            else caches.find(cache_dir, section.cache, exact=True)
+        )
+        with store.Cache(path) as cache:
+            cache.check_index(section.split)
+            split = cache.splits[section.split]
             if len(split) != len(predictions.labels):
                 raise SpaceliteError(
                     f"cache {cache.name} is not the one that run {run.id} was trained on: train "
@@ -130,23 +106,16 @@ def of_group(cache_dir: Path, group: Group, backbone: str | None = None) -> Exam
                 raise SpaceliteError(
                     f"cache {cache.name} is unfinished: run its embed command again"
                 )
-            return Examples(
+            return WordsAndMistakes(
                 name=name,
                 run=run.id,
                 task=predictions.task.name,
                 words=_words(Shares(run), split, words),
-                mistakes=_mistakes(run, cache, group.section.split, predictions, words),
+                mistakes=_mistakes(run, cache, section.split, predictions, words),
             )
     except SpaceliteError as error:
-        log.warning("no words for %s: %s", group.section.title, error)
+        log.warning("no words for %s: %s", section.title, error)
         return None
-
-
-def _cache_file(cache_dir: Path, group: Group, run: Run) -> Path:
-    """The cache of the group's data: that of the run, or of another data set."""
-    if group.section.cache == run.record.cache:
-        return find_cache(run, cache_dir)
-    return caches.find(cache_dir, group.section.cache, exact=True)
 
 
 def _chosen(group: Group) -> tuple[str, Run, Predictions] | None:
@@ -158,7 +127,7 @@ def _chosen(group: Group) -> tuple[str, Run, Predictions] | None:
             # Kinds of heads in the order of tables, space heads first.
             kind = -list(heads.KINDS).index(run.head.kind)
             candidates.append(((kind == 0, figure.mean), (row.name, run, predictions)))
-    return max(candidates, key=lambda one: one[0])[1] if candidates else None
+    return max(candidates, key=lambda pair: pair[0])[1] if candidates else None
 
 
 def _words(shares: Shares, split: CachedSplit, words: Words) -> dict[str, list[WordShare]]:
@@ -176,8 +145,8 @@ def _words(shares: Shares, split: CachedSplit, words: Words) -> dict[str, list[W
         ids = split.read_token_ids(low, high)
         rows = slice(0, high - low)
         hidden = split.read_hidden(first, last, stored[rows], widened[rows])
-        each = shares.task.centred(shares.of(Tokens(hidden, ids, offsets - low)))
-        _add(total, count, ids, words.starts(ids, offsets - low), each)
+        of_tokens = shares.task.centred(shares.of(Tokens(hidden, ids, offsets - low)))
+        _add(total, count, ids, words.starts(ids, offsets - low), of_tokens)
     spelled: dict[str, tuple[int, Array]] = {}
     for tokens, summed in total.items():
         if not words.is_special(tokens[0]):
@@ -185,15 +154,15 @@ def _words(shares: Shares, split: CachedSplit, words: Words) -> dict[str, list[W
             word = words.spelled(tokens)
             known, so_far = spelled.get(word, (0, np.zeros_like(summed)))
             spelled[word] = (known + count[tokens], so_far + summed)
-    made = {}
+    strongest = {}
     for c, label in enumerate(shares.labels):
         best = sorted(spelled.items(), key=lambda item: -item[1][1][c])[:MOST_WORDS]
-        made[label] = [
+        strongest[label] = [
             WordShare(word, times, float(summed[c] / len(split)), float(summed[c] / times))
             for word, (times, summed) in best
             if summed[c] > 0
         ]
-    return made
+    return strongest
 
 
 def _add(
@@ -201,10 +170,10 @@ def _add(
     count: dict[tuple[int, ...], int],
     ids: Array,
     starts: Array,
-    each: Array,
+    of_tokens: Array,
 ) -> None:
     """Add the shares of words that begin at `starts` to each word's total."""
-    of_words = np.add.reduceat(each.astype(np.float64), starts, axis=0)
+    of_words = np.add.reduceat(of_tokens.astype(np.float64), starts, axis=0)
     lengths = np.diff([*starts, len(ids)])
     single = lengths == 1
     known, index, times = np.unique(ids[starts[single]], return_inverse=True, return_counts=True)
@@ -229,12 +198,12 @@ def _mistakes(
     mistakes = []
     for number in wrong[np.argsort(-confidence[wrong], kind="stable")][:MOST_MISTAKES].tolist():
         location = f"{split}:{int(predictions.index[number])}"
-        passage = cached_example(cache, location)
         names = run.record.label_names
         actual, guess = (
-            ", ".join(task.label_names(one[number], names)) or "none"
-            for one in (predictions.labels, predicted)
+            ", ".join(task.label_names(labels[number], names)) or "none"
+            for labels in (predictions.labels, predicted)
         )
+        passage = cached_example(cache, location)
         explained = explain(run, passage, words, predictions.logits[number])
         mistakes.append(
             Mistake(

@@ -282,8 +282,8 @@ def _transfer_groups(runs: list[Run], alone: Collection[tuple[Any, ...]]) -> lis
     for run in runs:
         for transfer in run.transfers():
             # Figures with a different mapping of labels are not comparable.
-            labels = (f"{there} as {here}" for there, here in transfer.labels.items())
-            by_cache.setdefault((transfer.cache, *labels), []).append((run, transfer))
+            mapping = (f"{there} as {here}" for there, here in transfer.labels.items())
+            by_cache.setdefault((transfer.cache, *mapping), []).append((run, transfer))
     groups = []
     for (cache, *labels), members in by_cache.items():
         first = members[0][1]

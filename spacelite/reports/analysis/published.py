@@ -8,56 +8,51 @@ from typing import Any
 
 from spacelite import paper
 from spacelite.metrics.scores import METRICS
-from spacelite.paper.tables import RowOutcome
+from spacelite.paper.tables import PublishedRow, RowOutcome
 from spacelite.reports.analysis.groups import Group
 from spacelite.reports.analysis.rows import (
+    MeanStd,
     Row,
     Section,
     averaging,
-    difference,
     measured,
-    published,
     shared_settings,
     training_words,
     with_best,
 )
 
 
-def of_groups(groups: Sequence[Group]) -> list[Section]:
+def published_sections(groups: Sequence[Group]) -> list[Section]:
     """The published tables of which at least one row was measured, in published order.
 
     If several groups have rows of a table, one of them is compared with it: one with the published
     backbone if possible, then the one with the most rows, the most training examples, and the
     newest runs.
     """
-    found: dict[str, list[tuple[tuple[Any, ...], Group, list[RowOutcome]]]] = {}
+    candidates: dict[str, list[tuple[tuple[Any, ...], Group, list[RowOutcome]]]] = {}
     for number, group in enumerate(groups):
         # The published figures are of the test split.
         outcomes = _outcomes(group) if group.section.split == "test" else {}
         for table, members in outcomes.items():
             same = paper.same_backbone(members[0].row.backbone, group.section.backbone)
             rank = (same, len(members), group.section.examples["train"], number)
-            found.setdefault(table, []).append((rank, group, members))
+            candidates.setdefault(table, []).append((rank, group, members))
     sections = []
     for table in dict.fromkeys(row.table for row in paper.published()):
-        if table in found:
-            ranked = sorted(found[table], key=lambda one: one[0], reverse=True)
+        if table in candidates:
+            ranked = sorted(candidates[table], key=lambda candidate: candidate[0], reverse=True)
             by_row = {id(outcome.row): outcome for outcome in ranked[0][2]}
             rows = [row for row in paper.published() if row.table == table]
             section = _section([by_row.get(id(row), RowOutcome(row)) for row in rows])
             if others := [group.section.cache for _, group, _ in ranked[1:]]:
-                section = replace(section, notes=[*section.notes, _other_caches(others)])
+                note = (
+                    f"Runs on other caches fit this table too ({', '.join(others)}). The table "
+                    "shows the cache with the published backbone if there is one, otherwise the "
+                    "one with the most rows, then the most training examples, then the newest runs."
+                )
+                section = replace(section, notes=[*section.notes, note])
             sections.append(section)
     return sections
-
-
-def _other_caches(names: Sequence[str]) -> str:
-    """A note on the caches whose runs fit a table as well."""
-    return (
-        f"Runs on other caches fit this table too ({', '.join(names)}). The table shows the cache "
-        "with the published backbone if there is one, otherwise the one with the most rows, then "
-        "the most training examples, then the newest runs."
-    )
 
 
 def _outcomes(group: Group) -> dict[str, list[RowOutcome]]:
@@ -71,22 +66,23 @@ def _outcomes(group: Group) -> dict[str, list[RowOutcome]]:
             for run, transfer in zip(system.runs, system.transfers, strict=True)
         ):
             continue
-        for row in paper.matching(system.runs[0].record, group.section.data):
+        for row in paper.matching(system.record, group.section.data):
             outcome = by_row.setdefault(id(row), RowOutcome(row))
             outcome.runs = [*outcome.runs, *system.runs]
             outcome.scores = [*outcome.scores, *system.scores()]
-    by_table: dict[str, list[RowOutcome]] = {}
-    for outcome in by_row.values():
-        by_table.setdefault(outcome.row.table, []).append(outcome)
-    return by_table
+    return _by_table(list(by_row.values()))
+
+
+def _by_table(outcomes: Sequence[RowOutcome]) -> dict[str, list[RowOutcome]]:
+    tables: dict[str, list[RowOutcome]] = {}
+    for outcome in outcomes:
+        tables.setdefault(outcome.row.table, []).append(outcome)
+    return tables
 
 
 def sections(outcomes: Sequence[RowOutcome]) -> list[Section]:
     """One section per published table, in order; rows that could not be measured are empty."""
-    tables: dict[str, list[RowOutcome]] = {}
-    for outcome in outcomes:
-        tables.setdefault(outcome.row.table, []).append(outcome)
-    return [_section(members) for members in tables.values()]
+    return [_section(members) for members in _by_table(outcomes).values()]
 
 
 def _section(outcomes: Sequence[RowOutcome]) -> Section:
@@ -95,26 +91,33 @@ def _section(outcomes: Sequence[RowOutcome]) -> Section:
     notes: list[str] = []
     done = [outcome for outcome in outcomes if outcome.runs]
     for outcome in outcomes:
-        above, below = _measured(outcome), published(outcome.row)
+        above, below = _measured(outcome), _published(outcome.row)
         if outcome.runs:
             marks = paper.differences(outcome.row, outcome.runs[0].record)
             notes += [f"{mark} {note}" for mark, note in marks.items()]
             below = replace(below, system=" ".join([below.system, *marks]))
         rows += [above, below]
         if outcome.runs:
-            rows.append(difference(above, below))
-            notes += _pooled(outcome)
+            rows.append(_difference(above, below))
+            # Runs that saw the examples in different orders.
+            seeds = sorted({getattr(run.record.training, "data_seed", 0) for run in outcome.runs})
+            if len(seeds) > 1:
+                notes.append(
+                    f"{outcome.row.system}: the mean over all {len(outcome.runs)} runs with the "
+                    "published settings, of every order of the examples (data seeds "
+                    f"{', '.join(map(str, seeds))})."
+                )
         if outcome.note is not None:
             notes.append(outcome.note)
     record = done[0].runs[0].record if done else None
     arrow = "" if row.train_on == row.test_on else f" → {row.test_on}"
     about = "test figures, ± over seeds"
+    records = [run.record for outcome in done for run in outcome.runs]
     if record:
         about += f"; {averaging(paper.average_of_table(row.table), record.label_names)}"
         examples = f"{record.examples['train']:,} training examples"
-        records = [run.record for outcome in done for run in outcome.runs]
-        records.sort(key=lambda one: one.epochs is None)
-        about = f"{about}; {examples}; {training_words(records)}cache {record.cache}"
+        iterative_first = sorted(records, key=lambda record: record.epochs is None)
+        about = f"{about}; {examples}; {training_words(iterative_first)}cache {record.cache}"
     return Section(
         title=f"{row.title} [{row.table}]",
         subtitle=f"{row.train_on}{arrow}, {row.epochs} epochs; {about}",
@@ -123,40 +126,52 @@ def _section(outcomes: Sequence[RowOutcome]) -> Section:
         cache=record.cache if record else "",
         split="test",
         examples=record.examples if record else {},
-        settings=shared_settings([run.record for one in done for run in one.runs]),
+        settings=shared_settings(records),
         average=paper.average_of_table(row.table),
         rows=with_best(rows),
         notes=list(dict.fromkeys(notes)),
     )
 
 
-def _pooled(outcome: RowOutcome) -> list[str]:
-    """A note on a row whose runs saw the examples in different orders."""
-    seeds = sorted({getattr(run.record.training, "data_seed", 0) for run in outcome.runs})
-    if len(seeds) < 2:
-        return []
-    return [
-        f"{outcome.row.system}: the mean over all {len(outcome.runs)} runs with the published "
-        f"settings, of every order of the examples (data seeds {', '.join(map(str, seeds))})."
-    ]
-
-
 def _measured(outcome: RowOutcome) -> Row:
     if outcome.runs:
         return measured(outcome.runs, outcome.scores, outcome.row.test_on)
-    row = outcome.row
-    return Row(
-        system=f"{row.system}, not measured",
+    return replace(
+        _published(outcome.row),
+        system=f"{outcome.row.system}, not measured",
         kind="measured",
         train_params=None,
         figures=dict.fromkeys(METRICS),
+        seeds=0,
+        train_examples=0,
+    )
+
+
+def _published(row: PublishedRow) -> Row:
+    params = row.figures["train_params"]
+    values = {name: row.figures.get(name) for name in METRICS}
+    return Row(
+        system=f"published, {row.backbone}",
+        kind="published",
+        train_params=None if params is None else int(params),
+        figures={name: None if v is None else MeanStd(v) for name, v in values.items()},
         inter=row.inter,
         intra=row.intra,
-        seeds=0,
+        seeds=None,
         backbone=row.backbone,
         epochs=row.epochs,
         data=row.test_on,
-        train_examples=0,
+        train_examples=row.train_examples,
         runs=[],
-        best=[],
+    )
+
+
+def _difference(measured: Row, published: Row) -> Row:
+    """The figures of a measured row minus those of a published one."""
+    figures: dict[str, MeanStd | None] = {}
+    for name, there in published.figures.items():
+        here = measured.figures[name]
+        figures[name] = None if here is None or there is None else MeanStd(here.mean - there.mean)
+    return replace(
+        published, system="difference", kind="difference", train_params=None, figures=figures
     )

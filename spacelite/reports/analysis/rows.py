@@ -184,15 +184,15 @@ def with_best(rows: Sequence[Row]) -> list[Row]:
         if published and all(row.figures[name] is None for row in published):
             continue
         for kind in ("measured", "published"):
-            values = {
+            means = {
                 number: round(value.mean, 4)
                 for number, row in enumerate(rows)
                 if row.kind == kind and row.chosen and (value := row.figures[name]) is not None
             }
-            if len(values) > 1:
-                extreme = (max if metric.higher_is_better else min)(values.values())
-                for number, value in values.items():
-                    if value == extreme:
+            if len(means) > 1:
+                extreme = (max if metric.higher_is_better else min)(means.values())
+                for number, mean in means.items():
+                    if mean == extreme:
                         best[number].append(name)
     return [replace(row, best=names) for row, names in zip(rows, best, strict=True)]
 
@@ -308,7 +308,8 @@ def choice_notes(
                 "the chosen ones are too optimistic."
             )
     on_validation = of_run and split == "validation"
-    searched, thresholds = [], {}
+    searched: list[str] = []
+    thresholds: dict[str, list[str]] = {}
     for row, of_row in zip(rows, records, strict=True):
         words = [record.search.words() for record in of_row if record.search is not None]
         searched += [f"{row.name}: {search}." for search in dict.fromkeys(words)]
@@ -338,7 +339,9 @@ def sweep_note(row: Row, sweep: Sequence[Row]) -> str:
         for name, symbol in other.varied.items():
             values.setdefault(symbol, []).append(other.settings[name])
     words = "; ".join(
-        f"{symbol} {_span(tried)}" for symbol, tried in values.items() if len(set(map(str, tried))) > 1
+        f"{symbol} {_span(tried)}"
+        for symbol, tried in values.items()
+        if len(set(map(str, tried))) > 1
     )
     (best,) = [", ".join(other.details) for other in sweep if other.chosen]
     if row.chosen:

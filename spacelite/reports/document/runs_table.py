@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from spacelite import settings
 from spacelite.document import Cell, Line, Table, decimals
 from spacelite.metrics.scores import METRICS
-from spacelite.reports.analysis.sweeps import effective
+from spacelite.reports.analysis.rows import effective
 from spacelite.reports.document.wording import number
 from spacelite.runs import Run, figure
 

@@ -21,8 +21,8 @@ from spacelite.document import (
 )
 from spacelite.metrics.scores import METRICS
 from spacelite.reports.analysis.comparisons import Analysis, Cost, SystemAnalysis, drawn_metrics
-from spacelite.reports.analysis.content import Findings, Part
-from spacelite.reports.analysis.examples import Examples
+from spacelite.reports.analysis.content import Findings, GroupFindings
+from spacelite.reports.analysis.examples import WordsAndMistakes
 from spacelite.reports.analysis.rows import MeanStd, Section
 from spacelite.reports.document import wording
 from spacelite.reports.document.systems_table import figure_cell, systems_table
@@ -62,7 +62,7 @@ def section_blocks(section: Section, level: int, also: str | None = None) -> lis
     return blocks
 
 
-def _part(part: Part, number: int, also: str | None) -> list[Block]:
+def _part(part: GroupFindings, number: int, also: str | None) -> list[Block]:
     blocks = section_blocks(part.section, 1, also)
     analysis = part.analysis
     if analysis.incomplete:
@@ -212,7 +212,7 @@ def _calibration(analysis: Analysis, number: int) -> list[Block]:
     ]
 
 
-def _examples(examples: Examples, section: Section) -> list[Block]:
+def _examples(examples: WordsAndMistakes, section: Section) -> list[Block]:
     beyond = TASKS[examples.task].beyond
     blocks: list[Block] = [
         Heading(2, "Which words matter"),

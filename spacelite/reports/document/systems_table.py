@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from spacelite.document import Cell, Line, Table
 from spacelite.metrics.scores import METRICS
-from spacelite.reports.analysis.rows import MeanStd, Row, Section
-from spacelite.reports.analysis.sweeps import CHOSEN_BY
+from spacelite.reports.analysis.rows import CHOSEN_BY, MeanStd, Row, Section
 from spacelite.reports.document import wording
 from spacelite.settings import shown
 
@@ -80,8 +79,7 @@ def _name(section: Section, row: Row) -> str:
 
 
 def _chosen_by(row: Row, places: int) -> Cell:
-    value = row.by_split.get("validation", {}).get(CHOSEN_BY)
-    return figure_cell(value, best=row.tried > 1 and row.chosen, places=places)
+    return figure_cell(row.validation, best=row.tried > 1 and row.chosen, places=places)
 
 
 def figure_cell(

@@ -6,8 +6,14 @@ from spacelite.document import LARGEST, decimals, one_place, p_value, with_sign
 from spacelite.files import human_bytes
 from spacelite.metrics.scores import METRICS
 from spacelite.metrics.significance import Difference
-from spacelite.reports.analysis.comparisons import MOST_SYSTEMS, Analysis, Cost
-from spacelite.reports.analysis.differences import HEADS, SYSTEMS, Comparison
+from spacelite.reports.analysis.comparisons import (
+    HEADS,
+    MOST_SYSTEMS,
+    SYSTEMS,
+    Analysis,
+    Comparison,
+    Cost,
+)
 from spacelite.reports.analysis.rows import MeanStd, Section
 
 FEW_SEEDS = 5  # fewer can show only large differences

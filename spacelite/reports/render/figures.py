@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from spacelite.document import Chart, Plot, with_sign
 from spacelite.metrics.scores import METRICS
-from spacelite.reports.analysis.comparisons import Analysis, Curve, drawn_metrics
+from spacelite.reports.analysis.comparisons import Analysis, EpochCurve, drawn_metrics
 from spacelite.reports.render.colours import (
     CHARACTERS,
     MARKERS,
@@ -78,7 +78,7 @@ def panels(plot: Plot) -> tuple[list[Key], list[Panel]]:
     return [], _reliability(plot.analysis)
 
 
-def _curves(metric: str, curves: Sequence[Curve]) -> Panel:
+def _curves(metric: str, curves: Sequence[EpochCurve]) -> Panel:
     from plotly import graph_objects
 
     figure = graph_objects.Figure()
