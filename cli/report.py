@@ -200,7 +200,7 @@ def show(sections: Sequence[Section], also: str | None = None, end: str = "\n") 
     """
     from rich.text import Text
 
-    from spacelite.reports.document.systems_table import systems_table
+    from spacelite.reports.document.tables import systems_table
 
     wide = console.out().width >= 100
     for section in sections:

@@ -11,7 +11,7 @@ from test_report import run_with, sections_of
 import spacelite as library
 from spacelite.reports.analysis import groups, published
 from spacelite.reports.document.sections import section_blocks
-from spacelite.reports.document.systems_table import systems_table
+from spacelite.reports.document.tables import systems_table
 from spacelite.reports.render import markdown
 
 FIGURES = {"loss": 0.5, "ce": 0.4, "f1_macro": 0.7, "precision": 0.7, "recall": 0.7}

@@ -11,7 +11,7 @@ from spacelite.document import Table
 from spacelite.errors import SpaceliteError
 from spacelite.metrics.scores import METRICS
 from spacelite.metrics.thresholds import OPTIMISTIC
-from spacelite.reports.document.runs_table import runs_table, short_id
+from spacelite.reports.document.tables import runs_table, short_id
 from spacelite.reports.render import fragment, plain
 from spacelite.runs import figure
 

@@ -31,7 +31,7 @@ from spacelite.document import Cell, Line, Paragraph, Table, decimals
 from spacelite.inference.explanation import Explanation
 from spacelite.metrics import thresholds
 from spacelite.metrics.scores import METRICS
-from spacelite.reports.render import explained, forms, fragment, plain
+from spacelite.reports.render import forms, fragment, page, plain
 from spacelite.runs import Run, RunRecord, TransferRecord, figure
 from spacelite.visible import shortened, visible
 
@@ -320,7 +320,8 @@ class TextExplanation:
             about += f"; example {self.example}" + (f" ({source})" if source is not None else "")
         about += "."
         latent = getattr(record.head, "latent", None)
-        forms.save_page(Path(path), explained.page(self.explanation, self.label, latent, about))
+        content = page.explanation_page(self.explanation, self.label, latent, about)
+        forms.save_page(Path(path), content)
         return Path(path)
 
     def __str__(self) -> str:

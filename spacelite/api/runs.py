@@ -37,7 +37,7 @@ from spacelite.data.splits import TextDataset
 from spacelite.errors import SpaceliteError
 from spacelite.inference import explanation, prediction
 from spacelite.progress import Progress, reporting
-from spacelite.reports.document.runs_table import runs_table
+from spacelite.reports.document.tables import runs_table
 from spacelite.reports.render import fragment
 from spacelite.runs import Run, RunRecord
 

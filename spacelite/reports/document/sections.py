@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -20,12 +20,11 @@ from spacelite.document import (
     with_sign,
 )
 from spacelite.metrics.scores import METRICS
-from spacelite.reports.analysis.comparisons import Analysis, Cost, SystemAnalysis, drawn_metrics
+from spacelite.reports.analysis.comparisons import SystemAnalysis, drawn_metrics
 from spacelite.reports.analysis.content import Findings, GroupFindings
-from spacelite.reports.analysis.examples import WordsAndMistakes
 from spacelite.reports.analysis.rows import MeanStd, Section
 from spacelite.reports.document import wording
-from spacelite.reports.document.systems_table import figure_cell, systems_table
+from spacelite.reports.document.tables import figure_cell, systems_table
 from spacelite.studies import answers
 from spacelite.tasks import MULTI_LABEL, SINGLE_LABEL, TASKS
 
@@ -48,7 +47,9 @@ def report_blocks(report: Findings) -> list[Block]:
         for section in report.published:
             blocks += section_blocks(section, 2)
     for number, part in enumerate(report.parts, 1):
-        blocks += _part(part, number, report.also)
+        blocks += section_blocks(part.section, 1, report.also)
+        for part_blocks in PARTS:
+            blocks += part_blocks(part, number)
     return blocks
 
 
@@ -62,59 +63,19 @@ def section_blocks(section: Section, level: int, also: str | None = None) -> lis
     return blocks
 
 
-def _part(part: GroupFindings, number: int, also: str | None) -> list[Block]:
-    blocks = section_blocks(part.section, 1, also)
-    analysis = part.analysis
-    if analysis.incomplete:
-        blocks.append(Paragraph(wording.incomplete(analysis)))
-    if analysis.left_out:
-        blocks.append(Paragraph(wording.left_out(analysis)))
-    if analysis.comparisons:
-        blocks.append(Heading(2, "Is the difference real?"))
-        blocks.append(Paragraph(wording.method(part.section, analysis)))
-        blocks.append(Bullets(wording.verdicts(analysis)))
-        blocks.append(_pairs(analysis))
-    if analysis.curves:
-        blocks.append(Heading(2, "Curves"))
-        text = (
-            "Figures after every epoch, mean over seeds; the band is one standard deviation over "
-            "seeds. Solid: validation; dotted: train, accumulated while the weights move."
-        )
-        blocks += [Plot("curves", f"curves-{number}", text, analysis), _last_epoch(analysis)]
-    if analysis.systems:
-        blocks.append(Heading(2, "Which labels are confused"))
-        blocks.append(
-            Paragraph(
-                "Rows are the true labels, columns the predicted ones; counts of the head with the "
-                "lowest seed. Each class's figures are means over seeds."
-            )
-        )
-        for system in analysis.systems:
-            blocks.append(CONFUSIONS[analysis.task](system, analysis.label_names))
-            blocks.append(_classes(system))
-        blocks += _calibration(analysis, number)
-    if part.examples is not None:
-        blocks += _examples(part.examples, part.section)
-    blocks += answers.report_blocks(part.answers, number)
-    if analysis.cost is not None:
-        blocks += _cost(analysis.cost)
+def _missing(part: GroupFindings, number: int) -> list[Block]:
+    blocks: list[Block] = []
+    if part.analysis.incomplete:
+        blocks.append(Paragraph(wording.incomplete(part.analysis)))
+    if part.analysis.left_out:
+        blocks.append(Paragraph(wording.left_out(part.analysis)))
     return blocks
 
 
-def _last_epoch(analysis: Analysis) -> Table:
-    lines, drawn = [], drawn_metrics(analysis.curves)
-    for curve in analysis.curves:
-        for split, figures in curve.splits.items():
-            cells = [
-                figure_cell(MeanStd(means[-1], None if stds is None else stds[-1]))
-                for means, stds in (figures[metric] for metric in drawn)
-            ]
-            lines.append(Line([Cell(f"{curve.name}, {split}"), *cells]))
-    columns = ["System", *(METRICS[metric].heading for metric in drawn)]
-    return Table("After the last epoch", columns, lines, "curves", folded=True)
-
-
-def _pairs(analysis: Analysis) -> Table:
+def _comparisons(part: GroupFindings, number: int) -> list[Block]:
+    analysis = part.analysis
+    if not analysis.comparisons:
+        return []
     lines = [
         Line(
             [
@@ -128,7 +89,64 @@ def _pairs(analysis: Analysis) -> Table:
         for pair in analysis.pairs
     ]
     columns = ["First", "Second", "Accuracy difference (points)", "95% interval", "p (Holm)"]
-    return Table("All pairs, first minus second", columns, lines, "pairs", folded=True)
+    return [
+        Heading(2, "Is the difference real?"),
+        Paragraph(wording.method(part.section, analysis)),
+        Bullets(wording.verdicts(analysis)),
+        Table("All pairs, first minus second", columns, lines, "pairs", folded=True),
+    ]
+
+
+def _curves(part: GroupFindings, number: int) -> list[Block]:
+    analysis = part.analysis
+    if not analysis.curves:
+        return []
+    lines, drawn = [], drawn_metrics(analysis.curves)
+    for curve in analysis.curves:
+        for split, figures in curve.splits.items():
+            cells = [
+                figure_cell(MeanStd(means[-1], None if stds is None else stds[-1]))
+                for means, stds in (figures[metric] for metric in drawn)
+            ]
+            lines.append(Line([Cell(f"{curve.name}, {split}"), *cells]))
+    columns = ["System", *(METRICS[metric].heading for metric in drawn)]
+    text = (
+        "Figures after every epoch, mean over seeds; the band is one standard deviation over "
+        "seeds. Solid: validation; dotted: train, accumulated while the weights move."
+    )
+    return [
+        Heading(2, "Curves"),
+        Plot("curves", f"curves-{number}", text, analysis),
+        Table("After the last epoch", columns, lines, "curves", folded=True),
+    ]
+
+
+def _confusion(part: GroupFindings, number: int) -> list[Block]:
+    analysis = part.analysis
+    if not analysis.systems:
+        return []
+    blocks: list[Block] = [
+        Heading(2, "Which labels are confused"),
+        Paragraph(
+            "Rows are the true labels, columns the predicted ones; counts of the head with the "
+            "lowest seed. Each class's figures are means over seeds."
+        ),
+    ]
+    for system in analysis.systems:
+        blocks.append(CONFUSIONS[analysis.task](system, analysis.label_names))
+        lines = [
+            Line(
+                [
+                    Cell(figures.label),
+                    *map(figure_cell, (figures.precision, figures.recall, figures.f1)),
+                    Cell(f"{figures.support:,}"),
+                ]
+            )
+            for figures in system.classes
+        ]
+        columns = ["Class", "Precision", "Recall", "F1", "Examples"]
+        blocks.append(Table(f"{system.name}, by class", columns, lines, "classes"))
+    return blocks
 
 
 def _matrix(system: SystemAnalysis, names: Sequence[str]) -> Table:
@@ -136,7 +154,11 @@ def _matrix(system: SystemAnalysis, names: Sequence[str]) -> Table:
     if len(names) > LARGEST_MATRIX:
         return _most_confused(system, names)
     rows = zip(names, system.confusion, strict=True)
-    lines = [Line([Cell(name), *_shaded(counts)]) for name, counts in rows]
+    lines = []
+    for name, counts in rows:
+        total = max(sum(counts), 1)
+        shaded = (Cell(f"{count:,}", weight=count / total) for count in counts)
+        lines.append(Line([Cell(name), *shaded]))
     return Table(system.name, ["True \\ predicted", *names], lines, "confusion")
 
 
@@ -169,27 +191,10 @@ def _most_confused(system: SystemAnalysis, names: Sequence[str]) -> Table:
     return Table(caption, ["True", "Predicted", "Examples"], lines, "confusion")
 
 
-def _shaded(counts: Sequence[int]) -> list[Cell]:
-    total = max(sum(counts), 1)
-    return [Cell(f"{count:,}", weight=count / total) for count in counts]
-
-
-def _classes(system: SystemAnalysis) -> Table:
-    lines = [
-        Line(
-            [
-                Cell(one.label),
-                *(figure_cell(value) for value in (one.precision, one.recall, one.f1)),
-                Cell(f"{one.support:,}"),
-            ]
-        )
-        for one in system.classes
-    ]
-    columns = ["Class", "Precision", "Recall", "F1", "Examples"]
-    return Table(f"{system.name}, by class", columns, lines, "classes")
-
-
-def _calibration(analysis: Analysis, number: int) -> list[Block]:
+def _calibration(part: GroupFindings, number: int) -> list[Block]:
+    analysis = part.analysis
+    if not analysis.systems:
+        return []
     lines = [
         Line([Cell(system.name), figure_cell(system.calibration.error)])
         for system in analysis.systems
@@ -212,27 +217,28 @@ def _calibration(analysis: Analysis, number: int) -> list[Block]:
     ]
 
 
-def _examples(examples: WordsAndMistakes, section: Section) -> list[Block]:
-    beyond = TASKS[examples.task].beyond
+def _words(part: GroupFindings, number: int) -> list[Block]:
+    examples = part.examples
+    if examples is None:
+        return []
     blocks: list[Block] = [
         Heading(2, "Which words matter"),
         Paragraph(
             f"Of the head {examples.run} ({examples.name}): the words that add most to each "
-            f"label's logit{beyond}, over the {section.split} split. Per text: all its occurrences "
-            "together, divided by the number of texts; each time: for one occurrence. The shares "
-            "are exact."
+            f"label's logit{TASKS[examples.task].beyond}, over the {part.section.split} split. Per "
+            "text: all its occurrences together, divided by the number of texts; each time: for "
+            "one occurrence. The shares are exact."
         ),
     ]
     for label, words in examples.words.items():
         if not words:
             blocks.append(Paragraph(f"No word contributes to {label}."))
             continue
-        strongest = words[0].mean
         lines = [
             Line(
                 [
                     Cell(word.word),
-                    Cell(with_sign(word.mean), weight=word.mean / strongest),
+                    Cell(with_sign(word.mean), weight=word.mean / words[0].mean),
                     Cell(with_sign(word.each)),
                     Cell(f"{word.count:,}"),
                 ]
@@ -240,34 +246,42 @@ def _examples(examples: WordsAndMistakes, section: Section) -> list[Block]:
             for word in words
         ]
         blocks.append(Table(label, ["Word", "Per text", "Each time", "Count"], lines, "words"))
-    if examples.mistakes:
-        run, example = examples.run.rpartition("--")[2], examples.mistakes[0].example
-        command = f"spacelite explain {run} --example {example}"
-        blocks.append(Heading(2, "The most confident mistakes"))
-        blocks.append(
-            Paragraph(
-                "Of the same head. Marked is what a word adds to the most probable label's logit"
-                f"{beyond.replace('their', 'its')}; {command} shows one in full."
-            )
-        )
-        blocks.append(Mistakes(examples.mistakes))
     return blocks
 
 
-def _cost(cost: Cost) -> list[Block]:
-    lines = [
-        Line(
-            [
-                Cell(one.name),
-                Cell(wording.seconds(one.seconds)),
-                Cell(wording.span(one.heads_in_pass)),
-            ]
-        )
-        for one in cost.training
+def _mistakes(part: GroupFindings, number: int) -> list[Block]:
+    examples = part.examples
+    if examples is None or not examples.mistakes:
+        return []
+    run, example = examples.run.rpartition("--")[2], examples.mistakes[0].example
+    return [
+        Heading(2, "The most confident mistakes"),
+        Paragraph(
+            "Of the same head. Marked is what a word adds to the most probable label's logit"
+            f"{TASKS[examples.task].beyond.replace('their', 'its')}; spacelite explain {run} "
+            f"--example {example} shows one in full."
+        ),
+        Mistakes(examples.mistakes),
     ]
+
+
+def _studies(part: GroupFindings, number: int) -> list[Block]:
+    return answers.report_blocks(part.answers, number)
+
+
+def _cost(part: GroupFindings, number: int) -> list[Block]:
+    if part.analysis.cost is None:
+        return []
+    lines = []
+    for system in part.analysis.cost.training:
+        mean, std = system.seconds.mean, system.seconds.std or 0.0
+        # Seeds may have been trained in separate passes.
+        seconds = f"{mean:,.1f} ± {std:.1f} s" if std >= 0.05 else f"{mean:,.1f} s"
+        heads = wording.span(system.heads_in_pass)
+        lines.append(Line([Cell(system.name), Cell(seconds), Cell(heads)]))
     return [
         Heading(2, "Cost"),
-        Paragraph(wording.cost(cost)),
+        Paragraph(wording.cost(part.analysis.cost)),
         Table(
             "Seconds of the pass that a head was trained in, and how many heads shared it",
             ["System", "Training", "Heads in the pass"],
@@ -275,3 +289,10 @@ def _cost(cost: Cost) -> list[Block]:
             "cost",
         ),
     ]
+
+
+# What a report says about a group below its table, in order: a group's findings and its number ->
+# blocks, none if there is nothing to say.
+PARTS: list[Callable[[GroupFindings, int], list[Block]]] = [
+    _missing, _comparisons, _curves, _confusion, _calibration, _words, _mistakes, _studies, _cost,
+]  # fmt: skip

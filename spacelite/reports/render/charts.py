@@ -39,10 +39,10 @@ def _drawing(found: Curve, form: str) -> bytes:
 
 
 def _page(found: Curve) -> str:
-    from spacelite.reports.render import figures, page
+    from spacelite.reports.render import page, plots
 
     drawn = found.chart()
-    keys, panel = figures.learning_curve(drawn)
+    keys, panel = plots.learning_curve_panel(drawn)
     drawing = page.Element("plot", drawn, keys=keys, panels=[(drawn.name, panel)])
     elements = [
         page.Element.of(Heading(1, drawn.heading)),

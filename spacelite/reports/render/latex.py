@@ -10,8 +10,8 @@ from pylatexenc.latexencode import (
     UnicodeToLatexEncoder,
 )
 
-from spacelite.document import Block, Cell, Line, Table
-from spacelite.reports.render.text import Markup, parts
+from spacelite.document import Block, Line, Table
+from spacelite.reports.render.markup import Markup
 
 PREAMBLE = r"""% The tables need \usepackage{booktabs,graphicx,longtable}.
 \documentclass{article}
@@ -41,53 +41,50 @@ _encoder = UnicodeToLatexEncoder(
 )
 
 
-def render(blocks: Sequence[Block]) -> str:
-    """A LaTeX document of all blocks except plots, which the page has as files."""
-    markup = Markup(escaped, _heading, _bullets, _strong, _table)
-    return PREAMBLE + "\n\n".join(parts(blocks, markup)) + "\n\n\\end{document}\n"
+class Latex(Markup):
+    """LaTeX with booktabs."""
 
+    def escaped(self, text: str) -> str:
+        """Escaped text; unknown characters are written as their code points."""
+        return escaped(text)
 
-def _heading(level: int, text: str) -> str:
-    return f"\\{LEVELS[level - 1]}*{{{text}}}"
+    def heading(self, level: int, text: str) -> str:
+        """A heading without a number."""
+        return f"\\{LEVELS[level - 1]}*{{{text}}}"
 
+    def bullets(self, items: Sequence[str]) -> str:
+        """An itemize environment."""
+        lines = [f"  \\item {item}" for item in items]
+        return "\n".join(["\\begin{itemize}", *lines, "\\end{itemize}"])
 
-def _bullets(items: Sequence[str]) -> str:
-    lines = [f"  \\item {item}" for item in items]
-    return "\n".join(["\\begin{itemize}", *lines, "\\end{itemize}"])
+    def strong(self, text: str) -> str:
+        """Bold text."""
+        return f"\\textbf{{{text}}}"
 
+    def std(self, text: str) -> str:
+        """A standard deviation in small print."""
+        return f"{{\\scriptsize {text}}}"
 
-def _strong(text: str) -> str:
-    return f"\\textbf{{{text}}}"
+    def table(self, table: Table) -> str:
+        """A table as wide as the page at most; a long one is broken over pages."""
+        columns = "".join("l" if text else "r" for text in table.text_columns)
+        caption = self.strong(escaped(table.caption))
+        above = [f"\\medskip{caption}\\nopagebreak\\par\\smallskip"]
+        head = ["\\toprule", f"{' & '.join(map(escaped, table.columns))} \\\\", "\\midrule"]
+        body = [*map(self._line, table.lines), "\\bottomrule"]
+        if len(table.lines) > LONG:
+            begin, end = f"\\begin{{longtable}}[l]{{{columns}}}", "\\end{longtable}"
+            head.append("\\endhead")
+        else:
+            begin, end = f"{WIDE}\n\\begin{{tabular}}{{{columns}}}", "\\end{tabular}}"
+        return "\n".join([*(above if table.kind != "systems" else []), begin, *head, *body, end])
 
-
-def _table(table: Table) -> str:
-    columns = "".join("l" if text else "r" for text in table.text_columns)
-    lines = (
-        []
-        if table.kind == "systems"
-        else [f"\\medskip{_strong(escaped(table.caption))}\\nopagebreak\\par\\smallskip"]
-    )
-    head = ["\\toprule", f"{' & '.join(map(escaped, table.columns))} \\\\", "\\midrule"]
-    body = [*map(_line, table.lines), "\\bottomrule"]
-    if len(table.lines) > LONG:
-        begin, end = f"\\begin{{longtable}}[l]{{{columns}}}", "\\end{longtable}"
-        return "\n".join([*lines, begin, *head, "\\endhead", *body, end])
-    begin, end = f"{WIDE}\n\\begin{{tabular}}{{{columns}}}", "\\end{tabular}}"
-    return "\n".join([*lines, begin, *head, *body, end])
-
-
-def _line(line: Line) -> str:
-    cells = [_cell(cell) for cell in line.cells]
-    if line.kind in ("published", "difference", "split"):
-        cells[0] = f"\\quad {cells[0]}"
-    after = " \\addlinespace" if line.kind == "difference" else ""
-    return f"{' & '.join(cells)} \\\\{after}"
-
-
-def _cell(cell: Cell) -> str:
-    text = escaped(cell.text)
-    text = _strong(text) if cell.best else text
-    return f"{text} {{\\scriptsize {escaped(cell.std)}}}" if cell.std else text
+    def _line(self, line: Line) -> str:
+        cells = [self.cell(cell) for cell in line.cells]
+        if line.kind in ("published", "difference", "split"):
+            cells[0] = f"\\quad {cells[0]}"
+        after = " \\addlinespace" if line.kind == "difference" else ""
+        return f"{' & '.join(cells)} \\\\{after}"
 
 
 def escaped(text: str) -> str:
@@ -95,3 +92,8 @@ def escaped(text: str) -> str:
     encoded: str = _encoder.unicode_to_latex(" ".join(text.split()))
     # After the end of a line, a bracket or star would be read as its argument.
     return f"{{}}{encoded}" if encoded.startswith(("[", "*")) else encoded
+
+
+def render(blocks: Sequence[Block]) -> str:
+    """A LaTeX document of all blocks except plots, which the page has as files."""
+    return PREAMBLE + "\n\n".join(Latex().parts(blocks)) + "\n\n\\end{document}\n"

@@ -1,4 +1,4 @@
-"""Pages: single, self-contained HTML files. The only importer of jinja2."""
+"""Pages: single, self-contained HTML files."""
 
 from __future__ import annotations
 
@@ -6,12 +6,27 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from spacelite.document import Block, Mistakes, Plot, Table
-from spacelite.inference.explanation import Marked, marked
-from spacelite.reports.render import figures
+import numpy as np
+import numpy.typing as npt
+
+from spacelite.document import (
+    Block,
+    Cell,
+    Heading,
+    Line,
+    Mistakes,
+    Paragraph,
+    Plot,
+    Table,
+    with_sign,
+)
+from spacelite.heads.additive import SPACE
+from spacelite.inference.explanation import Explanation, Marked, marked
+from spacelite.reports.render import plots
 from spacelite.visible import visible
 
 SIDE_BY_SIDE = ("confusion", "classes", "words")  # small tables
+MOST_SPACES = 6  # browsers limit the number of three-dimensional figures on a page
 
 
 @dataclass
@@ -22,8 +37,8 @@ class Element:
     block: Any = None
     anchor: str = ""
     tables: list[Table] = field(default_factory=list)
-    keys: list[figures.Key] = field(default_factory=list)
-    panels: list[tuple[str, figures.Panel]] = field(default_factory=list)
+    keys: list[plots.Key] = field(default_factory=list)
+    panels: list[tuple[str, plots.Panel]] = field(default_factory=list)
     texts: list[list[Marked]] = field(default_factory=list)
 
     @classmethod
@@ -48,10 +63,10 @@ def _elements(everything: Sequence[Block]) -> Iterable[Element]:
             small = []
         element = Element.of(block)
         if isinstance(block, Plot):
-            element.keys, made = figures.panels(block)
-            element.panels = [(f"{block.name}-{i}", panel) for i, panel in enumerate(made)]
+            element.keys, panels = plots.panels(block)
+            element.panels = [(f"{block.name}-{i}", panel) for i, panel in enumerate(panels)]
         elif isinstance(block, Mistakes):
-            element.texts = [marked(one.words, one.shares) for one in block.items]
+            element.texts = [marked(mistake.words, mistake.shares) for mistake in block.items]
         yield element
     if small:
         yield Element("tables", tables=small)
@@ -74,5 +89,118 @@ def render(title: str, elements: Sequence[Element], *, files_beside: bool = Fals
     )
     template = environment.get_template("page.html.jinja")
     return template.render(
-        title=title, elements=elements, plotly=figures.script(), files_beside=files_beside
+        title=title, elements=elements, plotly=plots.plotly_script(), files_beside=files_beside
     )
+
+
+def explanation_page(explanation: Explanation, label: int, latent: int | None, about: str) -> str:
+    """The page of an explained text: the prediction, the text with each word's share in a label's
+    logit, its tokens as points in the concept spaces, and every word's share in every logit, as in
+    `Explanation.shares`. `latent` is L of a space head, None for other heads; `about` names the
+    head and the text."""
+    name = explanation.labels[label]
+    prediction = f"Predicted: {explanation.said}. {explanation.decided}".rstrip()
+    if explanation.example is not None:
+        prediction += f" Labelled {', '.join(explanation.example) or 'with nothing'}."
+    total = explanation.shares[:, label].sum()
+    sum_of_shares = (
+        f"Words {with_sign(total)} and bias {with_sign(explanation.bias_shown[label])} add up to "
+        f"the logit {with_sign(explanation.logits_shown[label])}, to within "
+        f"{max(explanation.difference, 1e-16):.0e}. {explanation.recomputed}"
+    ).rstrip()
+    blocks: list[Block | Element] = [
+        Paragraph(about),
+        Heading(1, "Prediction"),
+        Paragraph(prediction),
+        _probabilities(explanation),
+        Heading(1, "The text"),
+        Paragraph(explanation.legend(label)),
+        Element("explained", texts=[explanation.marked(label)]),
+        Paragraph(sum_of_shares),
+    ]
+    if explanation.unknown:
+        blocks.append(Paragraph(explanation.unknown))
+    if explanation.spaces:
+        blocks += _spaces(explanation, label, latent)
+    blocks += [Heading(1, "Every word"), _every_word(explanation)]
+    if explanation.block_names:
+        blocks.append(_head_blocks(explanation, label))
+    elements = [block if isinstance(block, Element) else Element.of(block) for block in blocks]
+    return render(f"What contributes to {name}", elements)
+
+
+def _probabilities(explanation: Explanation) -> Table:
+    rows = zip(explanation.labels, explanation.probabilities, explanation.logits, strict=True)
+    lines = [
+        Line([Cell(label), Cell(f"{chance:.3f}", weight=chance), Cell(with_sign(logit))])
+        for label, chance, logit in rows
+    ]
+    return Table("Probabilities", ["Label", "Probability", "Logit"], lines, "probabilities")
+
+
+def _spaces(explanation: Explanation, label: int, latent: int | None) -> list[Block | Element]:
+    spaces, name = explanation.spaces, explanation.labels[label]
+    shown = sorted(
+        sorted(range(len(spaces)), key=lambda c: -explanation.probabilities[c])[:MOST_SPACES]
+    )
+    colours, use = f"Green points contribute to {name}, orange ones count", "the logits are"
+    shares = explanation.shares[:, label]
+    if SPACE in explanation.block_names:
+        shares = explanation.block_shares(SPACE)[:, label]
+        colours = f"Green points contribute to {name} through this block, orange ones count"
+        use = "the block's part of the logits is"
+    of_tokens = sorted(
+        (index, word.text, share)
+        for word, share in zip(explanation.words, shares.tolist(), strict=True)
+        for index in word.tokens
+    )
+    _, words, of_words = zip(*of_tokens, strict=True)
+    panels = [
+        plots.concept_space(explanation.labels[c], spaces[c], words, of_words, f"for {name}")
+        for c in shown
+    ]
+    text = (
+        f"Every token is a point; hovering shows its word. {colours} against it; the diamond is "
+        f"their centroid, from which {use} computed."
+    )
+    axes = spaces[0].shape[1]
+    if latent is not None and latent > axes:
+        text += f" Of {latent} dimensions the first {axes} principal axes of the text are shown."
+    if len(shown) < len(spaces):
+        text += f" Of {len(spaces)} spaces those of the {len(shown)} most probable labels."
+    return [
+        Heading(1, "Concept spaces"),
+        Paragraph(text),
+        Element("spaces", panels=[(f"space-{i}", panel) for i, panel in enumerate(panels)]),
+    ]
+
+
+def _share_lines(explanation: Explanation, shares: npt.NDArray[Any]) -> list[Line]:
+    """A line per word with its shares, (n, k), shaded by their size."""
+    strongest = float(np.abs(shares).max(initial=0.0)) or 1.0
+    return [
+        Line(
+            [
+                Cell(word.text),
+                *(Cell(with_sign(share), weight=abs(share) / strongest) for share in of_word),
+            ]
+        )
+        for word, of_word in zip(explanation.words, shares.tolist(), strict=True)
+    ]
+
+
+def _head_blocks(explanation: Explanation, label: int) -> Table:
+    """Each word's share in a label's logit from each block of the head."""
+    names = explanation.block_names
+    parts = np.stack([explanation.block_shares(name)[:, label] for name in names], axis=1)
+    title = f"Shares of words in the logit of {explanation.labels[label]}, by block of the head"
+    columns = ["Word", *(f"From {name}" for name in names)]
+    return Table(title, columns, _share_lines(explanation, parts), "blocks")
+
+
+def _every_word(explanation: Explanation) -> Table:
+    lines = _share_lines(explanation, explanation.shares)
+    for name, values in (("bias", explanation.bias_shown), ("logit", explanation.logits_shown)):
+        lines.append(Line([Cell(name), *(Cell(with_sign(value)) for value in values)], name))
+    columns = ["Word", *explanation.labels]
+    return Table("Shares of words in the logits", columns, lines, "shares")

@@ -5,68 +5,56 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
-from spacelite.document import (
-    Block,
-    Bullets,
-    Cell,
-    Heading,
-    Mistakes,
-    Paragraph,
-    Table,
-)
+from spacelite.document import Block, Table
 from spacelite.inference.explanation import marked
 from spacelite.reports.analysis.examples import Mistake
+from spacelite.reports.render.markup import Markup
 from spacelite.visible import visible
 
 WIDTH = 100
 
 
-def render(blocks: Sequence[Block]) -> str:
-    """All blocks except plots, as plain text."""
-    parts = (_part(block) for block in blocks)
-    return visible("\n\n".join(part for part in parts if part) + "\n")
+class Plain(Markup):
+    """Wrapped text; tables and lists in characters."""
 
+    def heading(self, level: int, text: str) -> str:
+        """A line, underlined."""
+        return f"{text}\n{'=-~'[min(level, 3) - 1] * len(text)}"
 
-def _part(block: Block) -> str:
-    if isinstance(block, Heading):
-        return f"{block.text}\n{'=-~'[min(block.level, 3) - 1] * len(block.text)}"
-    if isinstance(block, Paragraph):
-        return textwrap.fill(block.text, WIDTH)
-    if isinstance(block, Bullets):
-        return "\n".join(_bullet(item) for item in block.items)
-    if isinstance(block, Table):
-        return f"{_caption(block)}\n\n{table(block)}" if block.captioned else table(block)
-    if isinstance(block, Mistakes):
-        return "\n".join(_bullet(_mistake(one)) for one in block.items)
-    return ""
+    def paragraph(self, text: str) -> str:
+        """Wrapped lines."""
+        return textwrap.fill(text, WIDTH)
 
+    def bullets(self, items: Sequence[str]) -> str:
+        """Wrapped lines, each item after a dash."""
+        return "\n".join(
+            textwrap.fill(item, WIDTH, initial_indent="- ", subsequent_indent="  ")
+            for item in items
+        )
 
-def _caption(block: Table) -> str:
-    return textwrap.fill(f"Table: {block.caption}", WIDTH)
+    def table(self, block: Table) -> str:
+        """Columns below the caption, unless something above the table says it."""
+        caption = textwrap.fill(f"Table: {block.caption}", WIDTH)
+        return f"{caption}\n\n{table(block)}" if block.captioned else table(block)
 
-
-def _mistake(mistake: Mistake) -> str:
-    """A text in which words that matter at least half as much as the strongest have their share
-    beside them: `dull(+0.12)`."""
-    words = (
-        f"{word.text}({word.contribution:+.2f})" if word.weight >= 0.5 else word.text
-        for word in marked(mistake.words, mistake.shares)
-        if word.text
-    )
-    about = f"{mistake.place}, {mistake.label}, predicted {mistake.predicted}"
-    return f"{about} ({mistake.confidence:.2f}): {' '.join(words)}"
-
-
-def _bullet(text: str) -> str:
-    return textwrap.fill(text, WIDTH, initial_indent="- ", subsequent_indent="  ")
+    def words(self, mistake: Mistake) -> str:
+        """A text in which words that matter at least half as much as the strongest have their share
+        beside them: `dull(+0.12)`."""
+        return " ".join(
+            f"{word.text}({word.contribution:+.2f})" if word.weight >= 0.5 else word.text
+            for word in marked(mistake.words, mistake.shares)
+            if word.text
+        )
 
 
 def table(block: Table) -> str:
-    """A table as text: text columns are left-aligned, number columns right-aligned."""
-    rows = [[_text(cell) for cell in line.cells] for line in block.lines]
+    """A table without its caption: text columns are left-aligned, number columns right-aligned."""
+    rows = [
+        [visible(" ".join(f"{cell.text} {cell.std}".split())) for cell in line.cells]
+        for line in block.lines
+    ]
     headings = [visible(" ".join(heading.split())) for heading in block.columns]
-    columns = list(zip(headings, *rows, strict=True))
-    widths = [max(map(len, column)) for column in columns]
+    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
 
     def line(cells: Sequence[str]) -> str:
         padded = (
@@ -79,5 +67,6 @@ def table(block: Table) -> str:
     return "\n".join([line(headings), rule, *map(line, rows)])
 
 
-def _text(cell: Cell) -> str:
-    return visible(" ".join(f"{cell.text} {cell.std}".split()))
+def render(blocks: Sequence[Block]) -> str:
+    """All blocks except plots, as plain text."""
+    return visible("\n\n".join(Plain().parts(blocks)) + "\n")

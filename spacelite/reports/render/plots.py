@@ -1,19 +1,39 @@
-"""Plots as files, SVG and PNG. The only importer of matplotlib."""
+"""Plots: the same lines drawn by plotly for pages, and by matplotlib as SVG and PNG files."""
 
 from __future__ import annotations
 
+import html
 import io
 import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from spacelite.document import Chart, Plot
+import numpy.typing as npt
+
+from spacelite.document import Chart, Plot, with_sign
 from spacelite.metrics.scores import METRICS
 from spacelite.reports.analysis.comparisons import Analysis, drawn_metrics
-from spacelite.reports.render.colours import MARKERS_OF_FILES, band, colour_of, marker_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+Array = npt.NDArray[Any]
+
+# Distinguishable for readers with red-green colour blindness, with a contrast of at least 3:1 to
+# both the light and the dark background of the page.
+PALETTE = (
+    "#2f7fd1", "#d9702b", "#1f9d78", "#b5519f", "#9a8a1c", "#7a6ff0", "#c94f5f", "#6f8794",
+    "#3f9fb8", "#a0764f",
+)  # fmt: skip
+# None for the first ten systems, then one per ten: for plotly, matplotlib and as a character.
+MARKERS = (
+    (None, None, ""), ("circle", "o", "●"), ("square", "s", "■"), ("diamond", "D", "◆"),
+    ("triangle-up", "^", "▲"), ("cross", "P", "✚"),
+)  # fmt: skip
+FOR, NEUTRAL, AGAINST = "#1f9d78", "#a9b1ba", "#d9702b"
+MARGINS = {"l": 46, "r": 8, "t": 8, "b": 36}
 
 ACROSS = 4  # reliability diagrams, or names in a legend, side by side
 PIXELS_PER_INCH = 130
@@ -24,9 +44,288 @@ STYLE: dict[Any, Any] = {
     "grid.color": "#dddddd", "grid.linewidth": 0.6, "axes.axisbelow": True,
     "text.parse_math": False,  # names from data are not formulas
 }  # fmt: skip
-
 # Form -> metadata of a file, without what differs between two drawings of the same figures.
 ABOUT: dict[str, dict[Any, Any]] = {"svg": {"Date": None}, "png": {"Software": None}}
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A system's line in a plot."""
+
+    number: int  # the system's index, which gives colour and marker
+    name: str
+    x: Sequence[int]
+    y: Sequence[float]
+    # Points, lower and upper edge of one standard deviation over seeds; None for a single seed.
+    band: tuple[Sequence[int], Sequence[float], Sequence[float]] | None
+
+    @property
+    def colour(self) -> str:
+        """Colours repeat after ten systems."""
+        return colour_of(self.number)
+
+    @property
+    def marker(self) -> tuple[str | None, str | None, str]:
+        """For plotly, matplotlib and as a character."""
+        return marker_of(self.number)
+
+
+def colour_of(number: int) -> str:
+    """The colour of a system or label, given its index."""
+    return PALETTE[number % len(PALETTE)]
+
+
+def marker_of(number: int) -> tuple[str | None, str | None, str]:
+    """The entry of MARKERS of a system, given its index."""
+    return MARKERS[number // len(PALETTE) % len(MARKERS)]
+
+
+def epoch_traces(analysis: Analysis, split: str, metric: str) -> list[Trace]:
+    """A metric by epoch."""
+    traces = []
+    for number, curve in enumerate(analysis.curves):
+        means, _ = curve.splits[split][metric]
+        edges = curve.band(split, metric)
+        band = None if edges is None else (curve.epochs, *edges)
+        traces.append(Trace(number, curve.name, curve.epochs, means, band))
+    return traces
+
+
+def chart_traces(chart: Chart) -> list[Trace]:
+    """A metric by the number of training examples."""
+    return [
+        Trace(number, series.name, series.sizes, series.means, series.band)
+        for number, series in enumerate(chart.series)
+    ]
+
+
+def _opacity(systems: int) -> float:
+    """The opacity of the overlapping bands of this many systems."""
+    return min(0.18, 1.1 / max(systems, 1))
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One interactive figure: title, description for readers who cannot see it, and what plotly
+    draws (`data` and `layout`)."""
+
+    title: str
+    summary: str
+    content: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Key:
+    """An entry of a legend."""
+
+    name: str
+    colour: str
+    marker: str
+
+
+def plotly_script() -> str:
+    """plotly's JavaScript."""
+    from plotly.offline import get_plotlyjs
+
+    program: str = get_plotlyjs()
+    return program
+
+
+def panels(plot: Plot) -> tuple[list[Key], list[Panel]]:
+    """A plot's legend and its panels: one per metric, or one per system."""
+    if plot.chart is not None:
+        keys, panel = learning_curve_panel(plot.chart)
+        return keys, [panel]
+    if plot.analysis is None:
+        raise ValueError(f"there is nothing to plot: {plot.name}")
+    if plot.kind != "curves":
+        return [], _reliability_panels(plot.analysis)
+    curves = plot.analysis.curves
+    panels = [_epoch_panel(plot.analysis, metric) for metric in drawn_metrics(curves)]
+    return _keys([curve.name for curve in curves]), panels
+
+
+def _keys(names: Sequence[str]) -> list[Key]:
+    return [Key(name, colour_of(n), marker_of(n)[2]) for n, name in enumerate(names)]
+
+
+def _epoch_panel(analysis: Analysis, metric: str) -> Panel:
+    from plotly import graph_objects
+
+    figure = graph_objects.Figure()
+    of_splits = [epoch_traces(analysis, split, metric) for split in ("train", "validation")]
+    for pair in zip(*of_splits, strict=True):
+        for trace, split, dash in zip(pair, ("train", "validation"), ("dot", "solid"), strict=True):
+            name = html.escape(trace.name)
+            _add(
+                figure, trace, len(analysis.curves), name=f"{name}, {split}",
+                symbol=trace.marker[0], dash=dash, hover=f"{name}<br>{split}, epoch %{{x}}",
+            )  # fmt: skip
+    step = max(1, max(len(curve.epochs) for curve in analysis.curves) // 5)
+    axis = {"title": "epoch", "dtick": step, "tick0": 0}
+    figure.update_layout(showlegend=False, margin=MARGINS, xaxis=axis, height=250)
+    title = METRICS[metric].heading
+    ranges = "; ".join(
+        f"{trace.name} from {trace.y[0]:.3f} to {trace.y[-1]:.3f}" for trace in of_splits[1]
+    )
+    return Panel(title, f"{title} on validation by epoch: {ranges}.", _plain(figure))
+
+
+def _add(
+    figure: Any,
+    trace: Trace,
+    systems: int,
+    *,
+    symbol: str | None,
+    hover: str,
+    name: str | None = None,
+    dash: str | None = None,
+) -> None:
+    """Add a line and its band to plotly's figure."""
+    if trace.band is not None:
+        x, low, high = trace.band
+        red, green, blue = (int(trace.colour[i : i + 2], 16) for i in (1, 3, 5))
+        figure.add_scatter(
+            x=[*x, *reversed(x)], y=_short([*high, *reversed(low)]), fill="toself",
+            fillcolor=f"rgba({red},{green},{blue},{_opacity(systems):g})", mode="lines",
+            line={"width": 0}, hoverinfo="skip",
+        )  # fmt: skip
+    figure.add_scatter(
+        x=trace.x, y=[None if math.isnan(y) else y for y in _short(trace.y)], name=name,
+        mode="lines+markers" if symbol else "lines", marker={"symbol": symbol},
+        line={"color": trace.colour, "dash": dash, "width": 1.8},
+        hovertemplate=f"{hover}: %{{y:.4f}}<extra></extra>",
+    )  # fmt: skip
+
+
+def learning_curve_panel(chart: Chart) -> tuple[list[Key], Panel]:
+    """The legend and the panel of a learning curve."""
+    from plotly import graph_objects
+
+    figure = graph_objects.Figure()
+    for trace, series in zip(chart_traces(chart), chart.series, strict=True):
+        hover = f"{html.escape(trace.name)}<br>%{{x:,}} examples"
+        _add(figure, trace, len(chart.series), symbol=trace.marker[0] or "circle", hover=hover)
+        if series.line:
+            sizes, values = zip(*series.line, strict=True)
+            figure.add_scatter(
+                x=[round(size, 1) for size in sizes], y=_short(values), mode="lines",
+                line={"color": trace.colour, "dash": "dash", "width": 1.2}, hoverinfo="skip",
+            )  # fmt: skip
+        if series.ahead is not None:
+            size, value, low, high = series.ahead
+            whiskers = {
+                "type": "data", "symmetric": False, "array": _short([high - value]),
+                "arrayminus": _short([value - low]),
+            }  # fmt: skip
+            figure.add_scatter(
+                x=[size], y=_short([value]), mode="markers",
+                marker={"symbol": "circle-open", "color": trace.colour, "size": 8},
+                error_y=None if math.isnan(low) else whiskers,
+                hovertemplate=f"{hover}: %{{y:.4f}}, extrapolated<extra></extra>",
+            )  # fmt: skip
+    ticks = {"tickvals": chart.sizes, "ticktext": chart.ticks, "tickangle": 0}
+    figure.update_layout(
+        showlegend=False, margin=MARGINS, height=420,
+        xaxis={"type": "log", "title": "training examples", **ticks},
+    )  # fmt: skip
+    keys = _keys([series.name for series in chart.series])
+    return keys, Panel(chart.heading, chart.text, _plain(figure))
+
+
+def _reliability_panels(analysis: Analysis) -> list[Panel]:
+    from plotly import graph_objects
+
+    panels = []
+    for number, system in enumerate(analysis.systems):
+        of, colour = system.calibration, colour_of(number)
+        most = max(of.count, default=1)
+        figure = graph_objects.Figure()
+        figure.add_scatter(
+            x=[0, 1], y=[0, 1], mode="lines", hoverinfo="skip",
+            line={"color": "#8a8f98", "dash": "dash", "width": 1},
+        )  # fmt: skip
+        figure.add_scatter(
+            x=_short(of.confidence), y=_short(of.accuracy), customdata=of.count,
+            mode="lines+markers",
+            line={"color": colour, "width": 1.2},
+            marker={"size": _short([5 + 13 * (n / most) ** 0.5 for n in of.count]), "opacity": 1},
+            hovertemplate="confidence %{x:.3f}<br>accuracy %{y:.3f}<br>%{customdata:,} predictions"
+            "<extra></extra>",
+        )  # fmt: skip
+        figure.update_layout(
+            showlegend=False, margin=MARGINS, height=270,
+            xaxis={"title": "confidence", "range": [0, 1.02]},
+            yaxis={"title": "accuracy", "range": [0, 1.02]},
+        )  # fmt: skip
+        bins = "; ".join(
+            f"{accuracy:.2f} at {confidence:.2f}"
+            for confidence, accuracy in zip(of.confidence, of.accuracy, strict=True)
+        )
+        error = f"{of.own_error:.4f} (seed {system.seed})"
+        panels.append(
+            Panel(
+                f"{system.name}: ECE {error}",
+                f"{system.name}, accuracy by confidence: {bins}.",
+                _plain(figure),
+            )
+        )
+    return panels
+
+
+def concept_space(
+    label: str, points: Array, words: Sequence[str], shares: Sequence[float], about: str
+) -> Panel:
+    """The concept space of a label: the n tokens of a text as points, (n, 1 to 3), and their
+    centroid. Hovering shows a token's word; the word's share in the logit that `about` names (`for
+    positive`) gives its colour."""
+    from plotly import graph_objects
+
+    axes = points.shape[1]
+    centroid = points.mean(axis=0)
+    strongest = max(map(abs, shares), default=0.0) or 1.0
+    shown = [
+        f"{html.escape(w)}<br>{with_sign(s)} {html.escape(about)}"
+        for w, s in zip(words, shares, strict=True)
+    ]
+    marker = {
+        "color": list(shares), "cmin": -strongest, "cmax": strongest, "size": 4,
+        "colorscale": [[0, AGAINST], [0.5, NEUTRAL], [1, FOR]],
+    }  # fmt: skip
+    common = {"mode": "markers", "hovertemplate": "%{text}<extra></extra>"}
+    locations = [points.T, centroid[:, None]]
+    looks = [{"text": shown, "marker": marker}, {"text": ["centroid: the mean of all tokens"],
+             "marker": {"symbol": "diamond", "size": 6, "color": PALETTE[0]}}]  # fmt: skip
+    figure = graph_objects.Figure()
+    for location, look in zip(locations, looks, strict=True):
+        rows = [_short(row) for row in location] + [[0.0] * location.shape[1]] * (2 - axes)
+        named = dict(zip("xyz", rows, strict=False))
+        if axes == 3:
+            figure.add_scatter3d(**named, **common, **look)
+        else:
+            figure.add_scatter(**named, **common, **look)
+    names: dict[str, Any] = {
+        f"{axis}axis": {"title": name} for axis, name in zip("xyz", "123", strict=True)
+    }
+    names |= {"camera": {"eye": {"x": 1.75, "y": 1.75, "z": 1.05}}} if axes == 3 else {}
+    layout = {"scene": names} if axes == 3 else {k: names[k] for k in ("xaxis", "yaxis")}
+    figure.update_layout(showlegend=False, height=360, margin=dict.fromkeys("lrtb", 6), **layout)
+    centre = ", ".join(f"{value:.2f}" for value in centroid)
+    summary = f"Concept space of {label}: {len(points)} tokens, their centroid at {centre}."
+    return Panel(f"Concept space of {label}", summary, _plain(figure))
+
+
+def _short(values: Iterable[float]) -> list[float]:
+    """Rounded: digits too small to see would make up half of the page."""
+    return [round(float(value), 5) for value in values]
+
+
+def _plain(figure: Any) -> dict[str, Any]:
+    """What plotly's JavaScript reads, without the default template, which would be half of it."""
+    figure.update_layout(template="none")
+    content: dict[str, Any] = figure.to_plotly_json()
+    content["layout"].pop("template", None)
+    return content
 
 
 def draw(plot: Plot) -> dict[str, bytes]:
@@ -34,17 +333,31 @@ def draw(plot: Plot) -> dict[str, bytes]:
     from matplotlib import rc_context
 
     if plot.chart is not None:
-        chart = plot.chart
-        return {f"{plot.name}.{form}": learning_curve(chart, form) for form in ABOUT}
+        return {f"{plot.name}.{form}": learning_curve(plot.chart, form) for form in ABOUT}
     if plot.analysis is None:
         raise ValueError(f"there is nothing to plot: {plot.name}")
-    of = plot.analysis
     with rc_context(STYLE):
-        figure = _curves(of) if plot.kind == "curves" else _reliability(of)
+        figure = (_curves if plot.kind == "curves" else _reliability)(plot.analysis)
         # Laid out once, not again for each format.
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
         return {f"{plot.name}.{form}": _file(figure, form) for form in ABOUT}
+
+
+def _file(figure: Figure, form: str) -> bytes:
+    content = io.BytesIO()
+    figure.savefig(content, format=form, metadata=ABOUT[form], dpi=PIXELS_PER_INCH)
+    return content.getvalue()
+
+
+def _draw(panel: Axes, trace: Trace, systems: int, marker: str | None) -> None:
+    """Draw a line and its band with matplotlib."""
+    panel.plot(
+        trace.x, trace.y, label=trace.name, color=trace.colour, marker=marker,
+        markersize=4, linewidth=1.4,
+    )  # fmt: skip
+    if trace.band is not None:
+        panel.fill_between(*trace.band, color=trace.colour, alpha=_opacity(systems), lw=0)
 
 
 def learning_curve(chart: Chart, form: str) -> bytes:
@@ -56,24 +369,16 @@ def learning_curve(chart: Chart, form: str) -> bytes:
     with rc_context(STYLE):
         figure = NewFigure(figsize=(6.4, 4.2), layout="constrained")
         panel: Axes = figure.subplots()
-        for number, series in enumerate(chart.series):
-            colour, marker = colour_of(number), MARKERS_OF_FILES[marker_of(number)] or "o"
-            panel.plot(
-                series.sizes, series.means, label=series.name, color=colour, marker=marker,
-                markersize=4, linewidth=1.4,
-            )  # fmt: skip
-            edges = series.band
-            if edges is not None:
-                sizes, low, high = edges
-                alpha = band(len(chart.series))
-                panel.fill_between(sizes, low, high, color=colour, alpha=alpha, lw=0)
+        for trace, series in zip(chart_traces(chart), chart.series, strict=True):
+            colour, marker = trace.colour, trace.marker[1] or "o"
+            _draw(panel, trace, len(chart.series), marker)
             if series.line:
                 panel.plot(*zip(*series.line, strict=True), color=colour, lw=1, ls="--")
             if series.ahead is not None:
-                size, value, low_end, high_end = series.ahead
-                errors = [[max(value - low_end, 0)], [max(high_end - value, 0)]]
+                size, value, low, high = series.ahead
+                errors = [[max(value - low, 0)], [max(high - value, 0)]]
                 panel.errorbar(
-                    [size], [value], None if math.isnan(low_end) else errors, fmt=marker,
+                    [size], [value], None if math.isnan(low) else errors, fmt=marker,
                     color=colour, mfc="white", markersize=4, capsize=3, lw=1,
                 )  # fmt: skip
         panel.set(xscale="log", xlabel="training examples", ylabel=chart.heading)
@@ -81,12 +386,6 @@ def learning_curve(chart: Chart, form: str) -> bytes:
         panel.minorticks_off()
         panel.legend(frameon=False, loc="lower right")
         return _file(figure, form)
-
-
-def _file(figure: Figure, form: str) -> bytes:
-    content = io.BytesIO()
-    figure.savefig(content, format=form, metadata=ABOUT[form], dpi=PIXELS_PER_INCH)
-    return content.getvalue()
 
 
 def _curves(analysis: Analysis) -> Figure:
@@ -102,18 +401,8 @@ def _curves(analysis: Analysis) -> Figure:
     for row, split in enumerate(("train", "validation")):
         for column, metric in enumerate(drawn):
             panel: Axes = panels[row][column]
-            for number, curve in enumerate(analysis.curves):
-                means, _ = curve.splits[split][metric]
-                edges = curve.band(split, metric)
-                colour = colour_of(number)
-                marker = MARKERS_OF_FILES[marker_of(number)]
-                panel.plot(
-                    curve.epochs, means, label=curve.name, color=colour, marker=marker,
-                    markersize=4, linewidth=1.4,
-                )  # fmt: skip
-                if edges is not None:
-                    alpha = band(len(analysis.curves))
-                    panel.fill_between(curve.epochs, *edges, color=colour, alpha=alpha, lw=0)
+            for trace in epoch_traces(analysis, split, metric):
+                _draw(panel, trace, len(analysis.curves), trace.marker[1])
             if row == 0:
                 panel.set_title(METRICS[metric].heading)
             else:
@@ -146,9 +435,11 @@ def _reliability(analysis: Analysis) -> Figure:
             continue
         of = systems[number].calibration
         colour = colour_of(number)
+        # Of dots that stand for counts; the largest has a diameter of 8.
+        areas = [max(4.0, 64 * count / max(of.count, default=1)) for count in of.count]
         panel.plot([0, 1], [0, 1], color="#888888", linewidth=0.8, linestyle="--")
         panel.plot(of.confidence, of.accuracy, color=colour, linewidth=1)
-        panel.scatter(of.confidence, of.accuracy, s=sizes(of.count, 8), color=colour)
+        panel.scatter(of.confidence, of.accuracy, s=areas, color=colour)
         panel.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xlabel="confidence", ylabel="accuracy")
         panel.set_title(
             f"{systems[number].name}\nECE {of.own_error:.4f} (seed {systems[number].seed})",
@@ -156,9 +447,3 @@ def _reliability(analysis: Analysis) -> Figure:
         )
         panel.label_outer()
     return figure
-
-
-def sizes(counts: list[int], largest: float) -> list[float]:
-    """Areas of dots that stand for counts; the largest dot has a diameter of `largest`."""
-    most = max(counts, default=1)
-    return [max(4.0, largest**2 * count / most) for count in counts]

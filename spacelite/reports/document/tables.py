@@ -1,0 +1,145 @@
+"""Tables of systems, and of runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from spacelite import settings
+from spacelite.document import LARGEST, Cell, Line, Table, decimals, with_sign
+from spacelite.metrics.scores import METRICS
+from spacelite.reports.analysis.rows import CHOSEN_BY, MeanStd, Row, Section, effective, symbols
+from spacelite.runs import Run, figure
+from spacelite.settings import shown
+
+# Kinds of lines: the figures of another split; a setting of a sweep that validation did not choose;
+# one that belongs to the same run as the line above.
+SPLIT, TRIED, CONTINUED = "split", "tried", "continued"
+RUN_METRICS = ("loss", "ce", "accuracy", "f1_macro")
+LOSS_WEIGHTS = ("inter", "intra")
+IN_NAME = ("pooling", "latent", "blocks", "monitor")  # settings that a system's name says
+
+
+def systems_table(
+    section: Section, also: str | None = None, *, places: int = 4, short: bool = False
+) -> Table:
+    """A section's table: a line per system, with the figures of another split (`also`) below it if
+    the runs have them. Settings that differ have columns; a sweep also has one for the validation
+    accuracy that chose among its settings. Figures have `places` decimals; `short` abbreviates
+    headings, for narrow terminals."""
+    of_published = any(row.kind == "published" for row in section.rows)
+    is_sweep = any(row.tried > 1 for row in section.rows)
+    lines = []
+    for row in section.rows:
+        signed = row.kind == "difference"
+        values = [Cell(shown(row.settings[name]) if name in row.settings else "–")
+                  for name in section.swept]  # fmt: skip
+        best = row.tried > 1 and row.chosen
+        chosen_by = [figure_cell(row.validation, best=best, places=places)] if is_sweep else []
+        figures = [
+            figure_cell(row.figures[name], best=name in row.best, signed=signed, places=places)
+            for name in METRICS
+        ]
+        weights = (row.inter, row.intra) if of_published else ()
+        params, *counts = (
+            Cell("" if signed else number(count))
+            for count in (row.train_params, *weights, row.seeds)
+        )
+        name = Cell(_name(section, row))
+        kind = row.kind if row.chosen else TRIED
+        lines.append(Line([name, *values, params, *chosen_by, *figures, *counts], kind))
+        other = row.by_split.get(also or "")
+        if other is not None and also != section.split:
+            before = [Cell("")] * len([*values, params, *chosen_by])
+            figures = [figure_cell(other[name], places=places) for name in METRICS]
+            after = [Cell("")] * len(counts)
+            lines.append(Line([Cell(f"on {also}"), *before, *figures, *after], SPLIT))
+    chosen_by_heading = f"Val. {METRICS[CHOSEN_BY].short}" if short else f"Validation {CHOSEN_BY}"
+    columns = [
+        "System",
+        *section.swept.values(),
+        "Params" if short else "Parameters",
+        *([chosen_by_heading] if is_sweep else []),
+        *(metric.short if short else metric.heading for metric in METRICS.values()),
+        *(("Inter", "Intra") if of_published else ()),
+        "Seeds",
+    ]
+    return Table(section.title, columns, lines, "systems")
+
+
+def _name(section: Section, row: Row) -> str:
+    """What the table calls a system: what its columns say is left out."""
+    if row.kind != "measured" or any(other.kind == "published" for other in section.rows):
+        return row.system
+    details = [
+        detail
+        for name, detail in zip(row.varied, row.details, strict=True)
+        if name not in section.swept
+    ]
+    chosen = " (chosen)" if row.tried > 1 and row.chosen else ""
+    return ", ".join([row.title, *details]) + chosen
+
+
+def figure_cell(
+    value: MeanStd | None, *, best: bool = False, signed: bool = False, places: int = 4
+) -> Cell:
+    """A figure with its standard deviation over seeds, or a dash: `0.6210`, `+0.0120` or `−0.0120`
+    when signed, and `± 0.0030`."""
+    if value is None:
+        return Cell("–", best=best)
+    write = with_sign if signed and abs(value.mean) < LARGEST else decimals
+    std = "" if value.std is None else f"± {decimals(value.std, places)}"
+    return Cell(write(value.mean, places), std, best=best)
+
+
+def number(value: float | None) -> str:
+    """A count or weight, or a dash."""
+    if value is None:
+        return "–"
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}"
+
+
+def runs_table(runs: Sequence[Run], metrics: Sequence[str] = RUN_METRICS) -> Table:
+    """A table of at least one run with a line per split: a run's first line begins with the
+    system's name and the settings that differ between the runs, its second with the run's name or
+    id. Weights of losses and seeds have columns, where a run has them. The loss is left out if it
+    is each run's cross-entropy."""
+    values = [run.record.settings for run in runs]
+    weighted = any(of_run.get(name) for of_run in values for name in LOSS_WEIGHTS)
+    seeded = any(of_run.get("seed") is not None for of_run in values)
+    columns = [*(LOSS_WEIGHTS if weighted else ()), *(["seed"] if seeded else [])]
+    every = [scores for run in runs for scores in run.record.metrics.values()]
+    if all(figure(scores, "loss") == figure(scores, "ce") for scores in every):
+        metrics = [name for name in metrics if name != "loss"]
+    lines = []
+    for run, system, of_run in zip(runs, _systems(runs), values, strict=True):
+        for index, (split, scores) in enumerate(run.record.metrics.items()):
+            name = [system, run.record.name or short_id(run.id), ""][min(index, 2)]
+            settings_shown = [
+                number(of_run.get(column)) if index == 0 else "" for column in columns
+            ]
+            figures = [figure(scores, metric) for metric in metrics]
+            texts = ("–" if value is None else decimals(value, 4) for value in figures)
+            cells = [Cell(text) for text in (name, *settings_shown, split, *texts)]
+            lines.append(Line(cells, CONTINUED if index else ""))
+    headings = [name.capitalize() for name in columns]
+    return Table(
+        "Runs",
+        ["System, run", *headings, "Split", *(METRICS[name].short for name in metrics)],
+        lines,
+        "runs",
+    )
+
+
+def _systems(runs: Sequence[Run]) -> list[str]:
+    """Each run's system with the settings that differ: `space L=16, learning rate 0.001`."""
+    values = [effective(run.record) for run in runs]
+    names = [name for name in settings.varying(values) if name not in IN_NAME]
+    return [
+        ", ".join([run.record.system, *settings.details(symbols(run.record), of_run, names)])
+        for run, of_run in zip(runs, values, strict=True)
+    ]
+
+
+def short_id(name: str) -> str:
+    """The last part of a run's id, which is enough to identify it."""
+    return name.rpartition("--")[2]
