@@ -15,7 +15,7 @@ from .options import CACHE_DIR, CacheDir, Json
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from spacelite.cache import CacheState
+    from spacelite.cache.folder import CacheState
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="List, inspect, verify and remove caches."
@@ -28,11 +28,11 @@ Name = Annotated[str, typer.Argument(help="A cache's name, the beginning of it, 
 def list_caches(cache_dir: CacheDir = CACHE_DIR, as_json: Json = False) -> None:
     """List all caches: size, tokens, state and age, newest first; unfinished trainings; and the
     texts that estimators have embedded."""
-    from spacelite import cache
+    from spacelite.cache import folder
     from spacelite.files import human_bytes
     from spacelite.training import checkpoints
 
-    states, trainings = cache.states(cache_dir), checkpoints.unfinished(cache_dir)
+    states, trainings = folder.states(cache_dir), checkpoints.unfinished(cache_dir)
     if as_json:
         console.print_json(
             [
@@ -82,10 +82,10 @@ def _print_unfinished(trainings: dict[str, list[int]]) -> None:
 
 
 def _print_stores(cache_dir: Path) -> None:
-    from spacelite import cache
+    from spacelite.cache import text_store
     from spacelite.files import human_bytes
 
-    for store in cache.stores(cache_dir):
+    for store in text_store.stores(cache_dir):
         console.say(
             f"{store.folder.name}: {store.texts:,} texts of estimators, {human_bytes(store.bytes)}",
         )
@@ -116,11 +116,11 @@ def _age(seconds: float) -> str:
 @app.command()
 def info(name: Name, cache_dir: CacheDir = CACHE_DIR, as_json: Json = False) -> None:
     """Show a cache's spec and the sizes of its splits."""
-    from spacelite import cache
-    from spacelite.cache import reuse
+    from spacelite.cache import folder, reuse
+    from spacelite.cache.store import Cache
 
-    path = cache.find(cache_dir, name)
-    with cache.Cache(path) as opened:
+    path = folder.find(cache_dir, name)
+    with Cache(path) as opened:
         examples = sum(map(len, opened.splits.values()))
         plan = reuse.read(path, opened.key, examples)
         names, first = opened.label_names, next(iter(opened.splits.values()))
@@ -134,7 +134,7 @@ def info(name: Name, cache_dir: CacheDir = CACHE_DIR, as_json: Json = False) -> 
             for split, stored in opened.splits.items()
         }
         content = {
-            **cache.state(path).as_json(),
+            **folder.state(path).as_json(),
             "splits": splits,
             "width": first.width,
             "pooler": first.has_pooler,
@@ -177,12 +177,12 @@ def info(name: Name, cache_dir: CacheDir = CACHE_DIR, as_json: Json = False) -> 
 @app.command()
 def verify(name: Name, cache_dir: CacheDir = CACHE_DIR, as_json: Json = False) -> None:
     """Recompute every checksum. The next embed computes only the damaged examples again."""
-    from spacelite import cache
+    from spacelite.cache import folder
 
-    path = cache.find(cache_dir, name)
+    path = folder.find(cache_dir, name)
     with console.progress() as on_progress:
-        damaged = cache.verify(path, lambda done, total: on_progress("verify", done, total))
-    state = cache.state(path)
+        damaged = folder.verify(path, lambda done, total: on_progress("verify", done, total))
+    state = folder.state(path)
     if as_json:
         examples = [{"split": split, "example": example} for split, example in damaged]
         console.print_json({**state.as_json(), "damaged": examples})
@@ -207,22 +207,22 @@ def remove(
     as_json: Json = False,
 ) -> None:
     """Delete a cache file, damaged or not, or the texts of estimators. Runs trained on it stay."""
-    from spacelite import cache
+    from spacelite.cache import folder, text_store
     from spacelite.files import human_bytes
     from spacelite.training import checkpoints
 
-    for store in cache.stores(cache_dir):
+    for store in text_store.stores(cache_dir):
         if store.folder.name == name:
-            cache.remove_store(store.folder)
+            text_store.remove_store(store.folder)
             if as_json:
                 content = {"name": name, "path": store.folder, "bytes": store.bytes}
                 console.print_json({**content, "unfinished_trainings": 0})
             else:
                 console.say(f"removed {name} ({human_bytes(store.bytes)})")
             return
-    path = cache.find(cache_dir, name, exact=True)
-    size = cache.state(path).bytes
-    cache.remove(path)
+    path = folder.find(cache_dir, name, exact=True)
+    size = folder.state(path).bytes
+    folder.remove(path)
     trainings = checkpoints.remove_all(cache_dir, path.stem)
     if as_json:
         console.print_json(

@@ -29,7 +29,7 @@ STAGES_SHOWN = 4
 
 if TYPE_CHECKING:
     from spacelite.api import EmbeddedDataset
-    from spacelite.cache import Speed
+    from spacelite.cache.embedding import Speed
 
 
 def embed(

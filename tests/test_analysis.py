@@ -16,8 +16,9 @@ from test_significance import crossed
 
 from spacelite import files, heads, runs
 from spacelite.backbones.tokenizer import Words
-from spacelite.cache import Cache, embed
-from spacelite.cache.journal import Writer
+from spacelite.cache.embedding import embed
+from spacelite.cache.store import Cache
+from spacelite.cache.writing import Writer
 from spacelite.document import Table
 from spacelite.inference.explanation import cached_example, explain_example
 from spacelite.metrics.significance import Difference

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import spacelite
 from spacelite import heads
-from spacelite.cache import Cache
+from spacelite.cache.store import Cache
 from spacelite.heads.base import Tokens
 from spacelite.studies.audit import audit_labels, conflicts, suspects
 from spacelite.studies.cross_validation import divide

@@ -12,6 +12,7 @@ import pytest
 from conftest import write_dataset
 from spacelite_cli.app import app
 from spacelite_cli.options import CACHE_DIR, with_cache_dir
+from test_store import byte_offset
 from typer.testing import CliRunner
 
 
@@ -132,10 +133,7 @@ def test_verify_names_damage_and_embed_mends_it(bert, reviews, tmp_path):
     spacelite(*command)
     (path,) = (tmp_path / "embeddings").glob("*.h5")
     good = path.read_bytes()
-    from spacelite.cache import store
-
-    with store.Cache(path) as cache:
-        place = cache.byte_offsets()["validation"]["tokens"]
+    place = byte_offset(path, "validation", "tokens")
     path.write_bytes(good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :])
     result = spacelite("cache", "verify", path.stem, *there)
     assert result.exit_code == 1 and "damaged: validation example 0" in result.stdout

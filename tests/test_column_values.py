@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 import spacelite
 from spacelite.api import columns
 from spacelite.cache import texts as cached_texts
+from spacelite.cache.store import side_file
 from spacelite.data.loading import positions
 from spacelite.data.splits import Sources
 from spacelite.training import TrainingConfig, loop
@@ -333,7 +334,7 @@ def test_caches_of_older_versions_say_what_to_do(tmp_path, bert, content):
     options = {"backbone": str(bert), "cache_dir": tmp_path, **QUIET}
     path = write(tmp_path / "posts.csv", content)
     cache = spacelite.embed(str(path), **options)
-    own = cached_texts.texts_path(cache.path)
+    own = side_file(cache.path, "texts")
     with np.load(own) as arrays:
         older = {name: value for name, value in arrays.items() if name != "data"}
     np.savez(own, **older)

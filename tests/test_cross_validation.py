@@ -17,7 +17,8 @@ from typer.testing import CliRunner
 
 import spacelite
 from spacelite import heads
-from spacelite.cache import Cache, embed
+from spacelite.cache.embedding import embed
+from spacelite.cache.store import Cache
 from spacelite.metrics.significance import resampled
 from spacelite.studies.cross_validation import cross_validate, divide
 from spacelite.tasks import MULTI_LABEL

@@ -5,12 +5,15 @@ import shutil
 import pytest
 from conftest import refusal, train_and_save
 from spacelite_cli.app import app
-from test_store import flip_byte
+from test_store import byte_offset, flip_byte
 from typer.testing import CliRunner
 
 from spacelite import heads
-from spacelite.cache import DTYPES, Cache, embed, verify
 from spacelite.cache import split as splits
+from spacelite.cache.dtypes import DTYPES
+from spacelite.cache.embedding import embed
+from spacelite.cache.folder import verify
+from spacelite.cache.store import Cache
 from spacelite.training import TrainingConfig, batches, loop, stream
 
 SPACE = heads.config("space", learning_rate=0.01)
@@ -43,7 +46,7 @@ def run(cache_dir, path):
 def damage(path, split, dataset, example=0):
     """Flip one bit of an example."""
     with Cache(path) as cache:
-        start, stored = cache.byte_offsets()[split][dataset], cache.splits[split]
+        start, stored = byte_offset(path, split, dataset), cache.splits[split]
         row, bytes_ = int(stored.offsets[example]), stored.stored.row_bytes(stored.width)
         size = {"tokens": row * bytes_, "pooled": example * stored.width * 4,
                 "token_ids": row * 4, "labels": example * 8, "offsets": example * 8}  # fmt: skip
@@ -157,13 +160,13 @@ def test_each_example_is_checked_once_in_a_training(resident, path, monkeypatch)
     if not resident:
         streamed(monkeypatch)
     checked = []
-    real = splits.CachedSplit._damaged_rows
+    real = splits.Dataset.damaged
     monkeypatch.setattr(splits, "CHECKED_AT_ONCE", 2**13)
     monkeypatch.setattr(
-        splits.CachedSplit,
-        "_damaged_rows",
+        splits.Dataset,
+        "damaged",
         lambda self, first, last, rows: (
-            checked.extend((self.name, number) for number in range(first, last))
+            checked.extend((self.split, number) for number in range(first, last))
             or real(self, first, last, rows)
         ),
     )

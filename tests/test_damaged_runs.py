@@ -11,7 +11,7 @@ from spacelite_cli.app import app
 from typer.testing import CliRunner
 
 from spacelite import heads, runs
-from spacelite.cache import Cache
+from spacelite.cache.store import Cache
 from spacelite.errors import SpaceliteError
 from spacelite.inference import transfer
 from spacelite.training import TrainingConfig

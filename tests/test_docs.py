@@ -9,7 +9,8 @@ import pytest
 from spacelite_cli.app import app
 from typer.main import get_command
 
-from spacelite.cache import DTYPES, store
+from spacelite.cache import store
+from spacelite.cache.dtypes import DTYPES
 from spacelite.data.known import KNOWN
 from spacelite.heads import KINDS, POOLINGS
 from spacelite.metrics.scores import METRICS

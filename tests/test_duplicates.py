@@ -14,9 +14,8 @@ from typer.testing import CliRunner
 
 import spacelite
 from spacelite import heads, runs
-from spacelite.cache import Cache, duplicates
-from spacelite.cache.texts import read as cached_texts
-from spacelite.cache.texts import texts_path
+from spacelite.cache import texts as cached_texts
+from spacelite.cache.store import Cache, side_file
 from spacelite.data.splits import folded
 from spacelite.inference import transfer
 from spacelite.reports.analysis import content
@@ -127,9 +126,9 @@ def test_texts_that_are_mostly_unknown_are_compared_as_they_were_written(bert, t
         "contradictory": {"train": 0, "validation": 0, "test": 0, "all": 3},
     }
     # Without the texts, as in a cache of an older version, the messages say what was compared.
-    texts_path(cache.path).unlink()
+    side_file(cache.path, "texts").unlink()
     with cache.open() as opened:
-        found = duplicates.of_cache(opened)
+        found = cached_texts.duplicates_of(opened)
     assert found.shared["train", "validation"] == 4 and not found.by_text
     assert "4 of 4 validation examples have the same tokens as a text of train" in found.leaked
     assert "texts of the same tokens have more than one label" in found.contradicted
@@ -177,7 +176,7 @@ def test_without_the_cache_the_report_has_no_such_note(leaking, bert, tmp_path):
 def test_real_data_against_a_count_of_the_token_ids_themselves(real_data, bert, tmp_path):
     cache = embed("hatexplain", bert, tmp_path, data_dir=real_data, limit=300, max_length=16)
     with cache.open() as opened:
-        found = duplicates.find(opened.splits)
+        found = cached_texts.find_duplicates(opened.splits)
         own = {
             name: [
                 tuple(split.read_token_ids(start, stop))
@@ -196,7 +195,7 @@ def test_leaks_are_left_out_of_train_alone(bert, tmp_path, caplog):
         assert {name: len(split) for name, split in opened.splits.items()} == {
             "train": 3, "validation": 3, "test": 5,
         }  # fmt: skip
-        assert [cached_texts(opened, "train").text(i) for i in range(3)] == [
+        assert [cached_texts.read(opened, "train").text(i) for i in range(3)] == [
             "the plot", "the plot", "a scene",
         ]  # fmt: skip
     assert cache.labels == {"0": 2, "1": 1}

@@ -16,14 +16,17 @@ import processes
 import pytest
 import torch
 from conftest import save_backbone, write_dataset
-from test_store import flip_byte
+from test_store import byte_offset, flip_byte
 
 from spacelite.backbones import tokenizer
 from spacelite.backbones.model import Backbone, plan_batches
 from spacelite.backbones.tokenizer import tokenize
-from spacelite.cache import DTYPES, embed, journal, states, store, verify
-from spacelite.cache.folder import cache_files, remove
-from spacelite.cache.precision import precision_path
+from spacelite.cache import store
+from spacelite.cache.dtypes import DTYPES
+from spacelite.cache.embedding import embed
+from spacelite.cache.folder import cache_files, remove, states, verify
+from spacelite.cache.store import side_file
+from spacelite.cache.writing import Writer
 from spacelite.data import loading as data
 from spacelite.errors import SpaceliteError
 
@@ -145,8 +148,8 @@ EMBED = """
 import sys
 from pathlib import Path
 from spacelite.cache.embedding import embed
-import spacelite.cache.computing
-spacelite.cache.computing.COMMIT_SECONDS = 0.0
+import spacelite.cache.writing
+spacelite.cache.writing.COMMIT_SECONDS = 0.0
 embed(backbone=sys.argv[1], dataset=sys.argv[2], cache_dir=Path(sys.argv[3]), device="cpu",
       tokens_per_batch=100)
 """
@@ -220,7 +223,7 @@ def test_damaged_examples_are_mended_and_nothing_else_is_computed(
     before = digest(path)
     with store.Cache(path) as cache:
         split = cache.splits["test"]
-        place = cache.byte_offsets()["test"]["tokens"]
+        place = byte_offset(path, "test", "tokens")
         offset = place + int(split.offsets[4]) * split.stored.row_bytes(split.width)
     flip_byte(path, offset + split.stored.row_bytes(split.width) - 1)  # int8: of a scale
     assert verify(path) == [("test", 4)]
@@ -256,7 +259,7 @@ def test_half_precision_is_another_cache_of_nearly_the_same_numbers(
     """What a GPU does, by autocast on the CPU."""
     caplog.set_level(logging.INFO, "spacelite")
     full = run(tmp_path, bert, reviews, dtype="float32").path
-    assert "differ from float32" not in caplog.text and not precision_path(full).exists()
+    assert "differ from float32" not in caplog.text and not side_file(full, "precision").exists()
     for module in ("cache.embedding", "backbones.model"):  # the cache's spec, the forward pass
         monkeypatch.setattr(f"spacelite.{module}.forward_precision", lambda device: "bfloat16")
     half = run(tmp_path, bert, reviews, dtype="float32").path
@@ -267,7 +270,7 @@ def test_half_precision_is_another_cache_of_nearly_the_same_numbers(
     error = np.linalg.norm(rows - expected) / np.linalg.norm(expected)
     assert 1e-4 < error < 0.05
     # What was measured on 50 texts is near that of a whole split.
-    content = json.loads(precision_path(half).read_text())
+    content = json.loads(side_file(half, "precision").read_text())
     assert (content["precision"], content["texts"]) == ("bfloat16", 50)
     assert content["relative_error"] == pytest.approx(error, rel=0.2)
     said = f"bfloat16: the hidden states of 50 texts differ from float32 by {error:.1g}"
@@ -275,7 +278,7 @@ def test_half_precision_is_another_cache_of_nearly_the_same_numbers(
     caplog.clear()
     assert run(tmp_path, bert, reviews, dtype="float32").hit and "differ" not in caplog.text
     remove(half)
-    assert not precision_path(half).exists()
+    assert not side_file(half, "precision").exists()
 
 
 def test_a_hit_writes_nothing_at_all(bert, reviews, tmp_path):
@@ -292,7 +295,7 @@ def test_continuing_with_another_tokenization_is_refused(bert, reviews, tmp_path
     """Another version of the tokenizers package may cut texts differently: rows would no longer
     fit between those of their neighbours."""
     path = run(tmp_path, bert, reviews).path
-    with journal.Writer(path) as writer:
+    with Writer(path) as writer:
         writer.unmark("train", 0)
     before = digest(path)
     real = tokenize
@@ -446,7 +449,7 @@ with files.lock(Path(sys.argv[1])):
 
 def test_a_second_writer_waits_and_says_so(bert, reviews, tmp_path, caplog):
     path = run(tmp_path, bert, reviews).path
-    with journal.Writer(path) as writer:
+    with Writer(path) as writer:
         writer.unmark("train", 0)
     holder = processes.start(HOLD, path, tmp_path / "let go")
     assert holder.line() == "held"
@@ -465,7 +468,7 @@ def test_a_killed_writer_holds_nobody_up(bert, reviews, tmp_path):
     holder = processes.start(HOLD, path, tmp_path / "never")
     assert holder.line() == "held"
     holder.kill()
-    with journal.Writer(path) as writer:
+    with Writer(path) as writer:
         writer.unmark("train", 0)
     assert not run(tmp_path, bert, reviews).hit
 

@@ -17,7 +17,8 @@ from spacelite_cli.app import app
 from typer.testing import CliRunner
 
 from spacelite import heads, runs
-from spacelite.cache import Cache, embed
+from spacelite.cache.embedding import embed
+from spacelite.cache.store import Cache
 from spacelite.inference.transfer import evaluate, parse_mapping
 from spacelite.training import TrainingConfig
 
@@ -364,7 +365,7 @@ def test_the_runs_own_data_are_named_as_such(place, cache_path, bert, caplog):
 def test_a_wrong_map_fails_before_anything_is_embedded(place, bert, tmp_path, monkeypatch):
     folder, saved = place
     data = write_dataset(tmp_path / "unread", {"train": 40, "validation": 9}, 3)
-    monkeypatch.setattr("spacelite.cache.tokenizing.tokenize", None)  # a call would fail
+    monkeypatch.setattr("spacelite.cache.embedding.tokenize", None)  # a call would fail
     there = ["--dataset", data, "--backbone", bert, "--cache-dir", folder, "--device", "cpu"]
     done = spacelite("eval", saved["linear"].id, *there, "--map", "0=0", "--map", "7=1")
     assert done.exit_code == 1 and "there is no label '7'" in " ".join(done.stderr.split())

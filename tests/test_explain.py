@@ -13,8 +13,9 @@ from typer.testing import CliRunner
 
 from spacelite import heads, load_run
 from spacelite.backbones.tokenizer import Words
-from spacelite.cache import Cache, embed
+from spacelite.cache.embedding import embed
 from spacelite.cache.rows import TokenRows
+from spacelite.cache.store import Cache
 from spacelite.heads.base import Tokens
 from spacelite.inference import explanation, prediction
 from spacelite.training import TrainingConfig

@@ -15,7 +15,7 @@ from spacelite import heads
 from spacelite.backbones.files import locate
 from spacelite.backbones.tokenizer import from_ids, tokenize
 from spacelite.cache import store
-from spacelite.cache.layers import LayerMeans
+from spacelite.cache.split import Dataset
 from spacelite.data import loading as data
 from spacelite.heads.base import Objective
 from spacelite.tasks import SINGLE_LABEL
@@ -87,9 +87,9 @@ def test_one_epoch_equals_plain_torch(cache_path):
 
 def test_means_are_read_once_and_their_checksums_checked(cache_path, monkeypatch):
     reads = []
-    real = LayerMeans.read
+    real = Dataset.read
     monkeypatch.setattr(
-        LayerMeans, "read", lambda *arguments: reads.append(arguments) or real(*arguments)
+        Dataset, "read", lambda *arguments: reads.append(arguments) or real(*arguments)
     )
     with store.Cache(cache_path) as cache:
         configs = [LINEAR, LOGREG, heads.config("linear", pooling="layers", seed=1)]
@@ -98,7 +98,7 @@ def test_means_are_read_once_and_their_checksums_checked(cache_path, monkeypatch
 
 
 def test_other_heads_read_no_means(cache_path, monkeypatch):
-    monkeypatch.setattr(LayerMeans, "read", None)
+    monkeypatch.setattr(Dataset, "read", None)
     with store.Cache(cache_path) as cache:
         loop.train(cache, [heads.config("linear", pooling="mean")], TRAINING)
 

@@ -15,18 +15,20 @@ import torch
 from conftest import refusal, save_backbone, write_dataset
 from spacelite_cli.app import app
 from test_embedding import EMBED, digest, mounted_small, plain, run
-from test_store import flip_byte
+from test_store import byte_offset, flip_byte
 from typer.testing import CliRunner
 
-from spacelite.cache import folder, journal, states, store, verify
-from spacelite.cache.layers import layers_path
+from spacelite.cache import folder, store
+from spacelite.cache.folder import states, verify
+from spacelite.cache.store import side_file
+from spacelite.cache.writing import Writer
 from spacelite.data import loading as data
 from spacelite.errors import SpaceliteError
 
 
 def digests(path):
     """Of a cache file and of its layer means."""
-    return digest(path), digest(layers_path(path))
+    return digest(path), digest(side_file(path, "layers"))
 
 
 def command(*arguments):
@@ -53,7 +55,7 @@ def test_means_equal_those_of_plain_transformers(kind, request, reviews, tmp_pat
     with store.Cache(done.path) as cache:
         for name, split in texts.splits.items():
             means = cache.layers.splits[name]
-            assert (len(means), means.layers, means.width) == (len(split), 3, 16)
+            assert means.shape == (len(split), 3, 16)
             for i in (0, 7, len(split) - 1):
                 expected = layer_states(folder, split.texts[i], 24).mean(axis=1)
                 found = means.read(i, i + 1).reshape(3, 16)
@@ -62,7 +64,7 @@ def test_means_equal_those_of_plain_transformers(kind, request, reviews, tmp_pat
                 assert error < 1e-3
             whole = cache.splits[name].layer_means
             assert whole.shape == (len(split), 48) and whole.dtype == np.float16
-            np.testing.assert_array_equal(whole[7:8], means.read(7, 8))
+            np.testing.assert_array_equal(whole[7:8].reshape(1, 3, 16), means.read(7, 8))
 
 
 def test_padded_positions_are_left_out_of_the_means(bert, xlnet, reviews, tmp_path):
@@ -81,12 +83,14 @@ def test_a_cache_has_the_same_bytes_with_and_without_layer_means(bert, reviews, 
         without = run(tmp_path / "without", bert, reviews, layers=False, **options).path
         assert with_layers.name == without.name
         assert digest(with_layers) == digest(without)
-        assert layers_path(with_layers).is_file() and not layers_path(without).exists()
+        assert (
+            side_file(with_layers, "layers").is_file() and not side_file(without, "layers").exists()
+        )
 
 
 def test_the_file_is_the_documented_format(bert, reviews, tmp_path):
     path = run(tmp_path, bert, reviews).path
-    with store.Cache(path) as cache, h5py.File(layers_path(path)) as file:
+    with store.Cache(path) as cache, h5py.File(side_file(path, "layers")) as file:
         assert dict(file.attrs) == {"format": 1, "key": cache.key}
         assert set(file) == {"train", "validation", "test"}
         for name, size in (("train", 60), ("validation", 20), ("test", 20)):
@@ -107,7 +111,7 @@ def test_layers_are_added_to_a_finished_cache_and_nothing_else_is_written(
     before, times = digest(path), path.stat().st_mtime_ns
     calls.clear()
     assert run(tmp_path, bert, reviews).hit, "a plain embed leaves it as it is"
-    assert not layers_path(path).exists() and not calls
+    assert not side_file(path, "layers").exists() and not calls
     added = run(tmp_path, bert, reviews, layers=True)
     assert not added.hit and added.path == path and sum(calls) == 99  # one text stands twice
     assert digest(path) == before and path.stat().st_mtime_ns == times
@@ -151,10 +155,10 @@ def test_killed_at_any_step_both_files_are_the_same(begun, bert, reviews, tmp_pa
 def test_rows_that_one_file_lacks_are_computed_again_for_it_alone(bert, reviews, tmp_path, calls):
     path = run(tmp_path, bert, reviews, tokens_per_batch=1).path
     before = digests(path)
-    with journal.Writer(path) as writer:
+    with Writer(path) as writer:
         writer.unmark("train", 3)
-    with store.Cache(path) as cache, journal.LayerWriter(cache.layers) as writer:
-        writer.unmark("test", 5)
+    with Writer(path, layers=True) as writer:
+        writer.unmark("test", 5, "means")
     assert states(tmp_path)[0].layer_means == 99
     listed = command("cache", "list", "--cache-dir", tmp_path).stdout
     assert "99% done, layer means" in " ".join(listed.split())
@@ -168,9 +172,8 @@ def test_rows_that_one_file_lacks_are_computed_again_for_it_alone(bert, reviews,
 def test_damaged_means_are_named_and_mended(bert, reviews, tmp_path, calls):
     path = run(tmp_path, bert, reviews, tokens_per_batch=1).path
     before = digests(path)
-    with store.Cache(path) as cache:
-        offset = cache.layers.byte_offsets["test"]["means"]
-    flip_byte(layers_path(path), offset + 4 * 3 * 16 * 2 + 5)
+    offset = byte_offset(side_file(path, "layers"), "test", "means")
+    flip_byte(side_file(path, "layers"), offset + 4 * 3 * 16 * 2 + 5)
     with store.Cache(path) as cache:
         message = refusal(lambda: cache.splits["test"].layer_means)
         assert message == (
@@ -192,7 +195,7 @@ def test_damaged_means_are_named_and_mended(bert, reviews, tmp_path, calls):
 @pytest.mark.parametrize("damage", ["truncated", "empty", "nonsense", "key", "index"])
 def test_an_unusable_file_is_said_and_written_anew(damage, bert, reviews, tmp_path, caplog):
     path = run(tmp_path, bert, reviews).path
-    own, before = layers_path(path), digests(path)
+    own, before = side_file(path, "layers"), digests(path)
     if damage in ("key", "index"):
         with h5py.File(own, "r+") as file:
             if damage == "key":
@@ -216,7 +219,7 @@ def test_an_unusable_file_is_said_and_written_anew(damage, bert, reviews, tmp_pa
 
 def test_a_file_of_a_later_version_is_left_alone(bert, reviews, tmp_path):
     path = run(tmp_path, bert, reviews).path
-    with h5py.File(layers_path(path), "r+") as file:
+    with h5py.File(side_file(path, "layers"), "r+") as file:
         file.attrs["format"] = 9
     before = digests(path)
     assert "has format 9, this spacelite reads 1: upgrade" in refusal(run, tmp_path, bert, reviews)
@@ -245,7 +248,7 @@ def test_too_small_a_disk_is_refused_with_the_layers_counted(bert, reviews, tmp_
     assert not list((tmp_path / "new" / "embeddings").glob("*.*"))
     before = digest(path)
     assert "has 1.0 kB free" in refusal(run, tmp_path / "done", bert, reviews, layers=True)
-    assert not layers_path(path).exists() and digest(path) == before
+    assert not side_file(path, "layers").exists() and digest(path) == before
     monkeypatch.undo()
     assert not run(tmp_path / "done", bert, reviews, layers=True).hit
 
@@ -276,7 +279,7 @@ def test_means_beyond_float16_are_left_out_unless_they_were_asked_for(tmp_path, 
     save_file(weights, backbone / "model.safetensors", metadata={"format": "pt"})
     path = run(tmp_path, backbone, reviews, dtype="float32").path
     assert "has layer means that float16 cannot hold: the layer means are left out" in caplog.text
-    assert not layers_path(path).exists() and states(tmp_path)[0].complete
+    assert not side_file(path, "layers").exists() and states(tmp_path)[0].complete
     assert "float16 cannot hold: leave layers=True out" in refusal(
         run, tmp_path, backbone, reviews, dtype="float32", layers=True
     )
@@ -293,7 +296,7 @@ def test_lists_count_and_remove_deletes_the_layer_means(bert, reviews, tmp_path)
     assert re.search(r"^means of all 3 layers: [\d.]+ kB, [\d.]+ GB free$", result.stderr, re.M)
     assert result.stderr.count("kB") == 1  # their size is said once
     (with_layers,) = states(tmp_path)
-    size = layers_path(state.path).stat().st_size
+    size = side_file(state.path, "layers").stat().st_size
     assert with_layers.layer_means == with_layers.as_json()["layer_means"] == 100
     assert with_layers.bytes - state.bytes == pytest.approx(size, abs=20)  # seconds.json
     for name, layers in (("info", 3), ("list", None)):

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 import spacelite
 from spacelite import heads
 from spacelite.api import EmbeddedDataset
-from spacelite.cache import Cache
+from spacelite.cache.store import Cache
 from spacelite.heads import additive
 from spacelite.metrics.scores import METRICS
 from spacelite.studies.learning_curve import (

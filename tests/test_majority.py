@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 import spacelite
 from spacelite import runs
-from spacelite.cache import Cache
+from spacelite.cache.store import Cache
 from spacelite.inference.transfer import evaluate
 from spacelite.reports.analysis import content
 from spacelite.tasks import MULTI_LABEL, SINGLE_LABEL, majority

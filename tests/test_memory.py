@@ -9,14 +9,14 @@ from spacelite_cli.app import app
 from typer.testing import CliRunner
 
 from spacelite import heads
-from spacelite.cache import Cache
+from spacelite.cache.store import Cache
 from spacelite.training import TrainingConfig, loop, machine, memory
 
 MEASURE = """
 import sys
 from pathlib import Path
 from spacelite import heads
-from spacelite.cache import Cache
+from spacelite.cache.store import Cache
 from spacelite.training import TrainingConfig, loop, memory
 
 path, folder, kind, count = sys.argv[1:5]

@@ -15,7 +15,9 @@ from spacelite import pipeline
 from spacelite.backbones.files import locate
 from spacelite.backbones.model import Backbone, Forward, Transfers, plan_batches
 from spacelite.backbones.tokenizer import tokenize
-from spacelite.cache import journal, states, store, verify
+from spacelite.cache import split, store
+from spacelite.cache.folder import states, verify
+from spacelite.cache.writing import Writer
 from spacelite.errors import SpaceliteError
 from spacelite.pipeline import Clock, Stage
 
@@ -159,7 +161,7 @@ def test_a_thread_that_cannot_begin_is_an_error():
 @pytest.fixture
 def slow(monkeypatch):
     """A slow backbone and a slow disk, and one worker: when each of them was at work."""
-    real, write = Backbone.hidden_states, journal.Journal._put
+    real, write = Backbone.hidden_states, Writer.put
     computing, writing = [], []
 
     def nap(seconds, spans):
@@ -176,7 +178,7 @@ def slow(monkeypatch):
         return write(self, *given)
 
     monkeypatch.setattr(Backbone, "hidden_states", hidden_states)
-    monkeypatch.setattr(journal.Journal, "_put", put)
+    monkeypatch.setattr(Writer, "put", put)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield computing, writing
@@ -213,8 +215,8 @@ def test_an_error_in_any_stage_keeps_what_was_written(stage, bert, reviews, tmp_
     owner, name = {
         "preparing": (Transfers, "ready"),
         "computing": (Backbone, "hidden_states"),
-        "finishing": (journal.Checked, "of"),
-        "writing": (journal.Writer, "write"),
+        "finishing": (split.Checked, "of"),
+        "writing": (Writer, "write"),
     }[stage]
     real, count = getattr(owner, name), [0]
 

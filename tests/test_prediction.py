@@ -16,7 +16,8 @@ from spacelite_cli.app import app
 from typer.testing import CliRunner
 
 from spacelite import heads
-from spacelite.cache import Cache, embed
+from spacelite.cache.embedding import embed
+from spacelite.cache.store import Cache
 from spacelite.data import loading as data
 from spacelite.inference import prediction
 from spacelite.training import TrainingConfig

@@ -9,7 +9,7 @@ from conftest import refusal, train_and_save
 from sklearn import metrics as sk
 
 from spacelite import heads
-from spacelite.cache import Cache
+from spacelite.cache.store import Cache
 from spacelite.metrics import predictions
 from spacelite.metrics.predictions import Predictions
 from spacelite.runs import Run

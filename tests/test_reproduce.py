@@ -10,7 +10,8 @@ from spacelite_cli.app import app
 from typer.testing import CliRunner
 
 from spacelite import paper, runs
-from spacelite.cache import Cache, tokenizing
+from spacelite.cache import embedding
+from spacelite.cache.store import Cache
 from spacelite.inference import transfer
 from spacelite.paper import ReproduceOptions, reproduce
 from spacelite.reports.analysis import groups, published
@@ -74,7 +75,7 @@ def test_what_is_done_is_not_done_again(outcomes, options, monkeypatch):
         raise AssertionError("done again")
 
     for module, name in (
-        (loop, "train"), (transfer, "evaluate"), (tokenizing, "tokenize"),
+        (loop, "train"), (transfer, "evaluate"), (embedding, "tokenize"),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, never)
     again = reproduce(None, options)

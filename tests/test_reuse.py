@@ -13,13 +13,16 @@ import pytest
 from conftest import texts, write_dataset
 from spacelite_cli.app import app
 from test_embedding import digest, plain, run
-from test_store import flip_byte
+from test_store import byte_offset, flip_byte
 from typer.testing import CliRunner
 
 import spacelite
 from spacelite.backbones.model import Backbone
-from spacelite.cache import DTYPES, embed, remove, reuse, store, stored_type, verify
-from spacelite.cache.layers import layers_path
+from spacelite.cache import reuse, store
+from spacelite.cache.dtypes import DTYPES, stored_type
+from spacelite.cache.embedding import embed
+from spacelite.cache.folder import remove, verify
+from spacelite.cache.store import side_file
 from spacelite.data import loading as data
 
 KINDS = ("bert", "distilbert", "xlnet")
@@ -170,8 +173,8 @@ def test_without_reuse_the_bytes_are_those_of_an_empty_folder(bert, tmp_path, ra
     run(tmp_path / "cache", bert, write(tmp_path / "part.jsonl", rows(own[:20])))
     there = run(tmp_path / "cache", bert, source, reuse=False).path
     assert digest(there) == digest(alone)
-    assert digest(layers_path(there)) == digest(layers_path(alone))
-    assert not reuse.plan_path(there).exists()
+    assert digest(side_file(there, "layers")) == digest(side_file(alone, "layers"))
+    assert not side_file(there, "reuse").exists()
 
 
 def flip(path, split, example, layers=False):
@@ -179,11 +182,11 @@ def flip(path, split, example, layers=False):
     with store.Cache(path) as cache:
         own = cache.splits[split]
         if layers:
-            offset = cache.layers.byte_offsets[split]["means"]
-            offset += example * 2 * cache.layers.splits[split].layers * own.width
             path = cache.layers.path
+            offset = byte_offset(path, split, "means")
+            offset += example * 2 * cache.layers.layers * own.width
         else:
-            offset = cache.byte_offsets()[split]["tokens"]
+            offset = byte_offset(path, split, "tokens")
             offset += int(own.offsets[example]) * own.stored.row_bytes(own.width)
     flip_byte(path, offset)
 
@@ -215,7 +218,7 @@ def test_token_ids_that_are_damaged_are_not_believed(bert, tmp_path, ran):
     own = different(40, 8)
     path = run(tmp_path / "cache", bert, write(tmp_path / "first.jsonl", rows(own))).path
     with store.Cache(path) as cache:
-        offset = cache.byte_offsets()["train"]["token_ids"] + 4
+        offset = byte_offset(path, "train", "token_ids") + 4
         kept = len(cache.splits["validation"])
     flip_byte(path, offset)
     ran.clear()
@@ -244,8 +247,9 @@ def test_a_cache_without_layer_means_serves_only_those_who_want_none(bert, tmp_p
 EMBED = """
 import sys
 from pathlib import Path
-from spacelite.cache import computing, embed
-computing.COMMIT_SECONDS = 0.0
+from spacelite.cache import writing
+from spacelite.cache.embedding import embed
+writing.COMMIT_SECONDS = 0.0
 embed(backbone=sys.argv[1], dataset=sys.argv[2], cache_dir=Path(sys.argv[3]), device="cpu",
       tokens_per_batch=60)
 """
@@ -267,7 +271,7 @@ def test_killed_at_any_step_the_finished_file_is_the_same(bert, tmp_path):
         died += processes.killed_at(chance.randint(1, 240), EMBED, bert, second, folder)
         again = run(folder, bert, second, tokens_per_batch=60)
         assert digest(again.path) == digest(expected.path)
-        assert digest(layers_path(again.path)) == digest(layers_path(expected.path))
+        assert digest(side_file(again.path, "layers")) == digest(side_file(expected.path, "layers"))
     assert died == 5
 
 

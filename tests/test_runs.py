@@ -12,7 +12,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from spacelite import files, heads, runs
-from spacelite.cache import Cache, CacheSpec
+from spacelite.cache.spec import CacheSpec
+from spacelite.cache.store import Cache
 from spacelite.errors import SpaceliteError
 from spacelite.training import TrainingConfig, train
 

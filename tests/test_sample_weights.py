@@ -8,7 +8,7 @@ from conftest import in_memory, refusal
 from sklearn.linear_model import LogisticRegression
 
 from spacelite import heads
-from spacelite.cache import Cache
+from spacelite.cache.store import Cache
 from spacelite.heads import logistic
 from spacelite.heads.base import Objective
 from spacelite.tasks import MULTI_LABEL, SINGLE_LABEL

@@ -16,9 +16,9 @@ from test_training import Interrupted, interrupt_after
 import spacelite
 from spacelite import heads, runs
 from spacelite.api import EmbeddedDataset
-from spacelite.cache import Cache
 from spacelite.cache.embedding import embed
 from spacelite.cache.spec import canonical
+from spacelite.cache.store import Cache
 from spacelite.heads.grid import grid
 from spacelite.metrics.scores import METRICS
 from spacelite.runs.record import RunRecord

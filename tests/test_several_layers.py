@@ -11,8 +11,9 @@ from test_layers import command
 
 import spacelite
 from spacelite.backbones.model import Backbone
-from spacelite.cache import newest_complete, states, store, verify
-from spacelite.cache.layers import layers_path
+from spacelite.cache import store
+from spacelite.cache.folder import newest_complete, states, verify
+from spacelite.cache.store import side_file
 from spacelite.errors import SpaceliteError
 
 
@@ -38,7 +39,7 @@ def test_each_cache_has_the_bytes_of_one_made_alone(dtype, bert, reviews, tmp_pa
     for layer, path in zip((-1, 0, -2), paths, strict=True):
         alone = run(tmp_path / "alone", bert, reviews, layer=layer, **options).path
         assert alone.name == path.name and digest(alone) == digest(path)
-        assert digest(layers_path(alone)) == digest(layers_path(path))
+        assert digest(side_file(alone, "layers")) == digest(side_file(path, "layers"))
         assert verify(path) == []
     again = run(tmp_path / "both", bert, reviews, layer=(-1, 0, -2), **options)
     assert [(one.path, one.hit) for one in (again, *again.others)] == [(p, True) for p in paths]

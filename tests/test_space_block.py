@@ -14,9 +14,10 @@ from test_heads import Ragged, cross_entropies, ragged, task
 from test_training import order, read, same_heads
 
 from spacelite import heads, runs
-from spacelite.cache import Cache, embed
 from spacelite.cache.dtypes import stored_type
+from spacelite.cache.embedding import embed
 from spacelite.cache.rows import TokenRows
+from spacelite.cache.store import Cache
 from spacelite.errors import SpaceliteError
 from spacelite.heads import SpaceBlock
 from spacelite.heads.base import Objective, Tokens

@@ -11,17 +11,10 @@ import h5py
 import numpy as np
 import pytest
 
-from spacelite.cache import (
-    CacheSpec,
-    find,
-    journal,
-    newest_complete,
-    remove,
-    states,
-    store,
-    verify,
-)
-from spacelite.cache.split import SplitIndex
+from spacelite.cache import store, writing
+from spacelite.cache.folder import find, newest_complete, remove, states, verify
+from spacelite.cache.spec import CacheSpec
+from spacelite.cache.split import Checked, SplitIndex
 from spacelite.errors import SpaceliteError
 
 SPEC = {
@@ -29,6 +22,10 @@ SPEC = {
     "backbone": "b", "backbone_version": "sha256:34cd", "tokenizer_hash": "56ef",
     "max_length": 256, "layer": -1, "padding": "none", "dtype": "float16", "precision": "float32",
 }  # fmt: skip
+
+
+def layout(pooled=True):
+    return store.Layout(width=8, dtype="float16", pooled=pooled, layers=0)
 
 
 def lay_out(path, pooled=True):
@@ -41,25 +38,25 @@ def lay_out(path, pooled=True):
         splits[name] = SplitIndex(offsets, random.randint(0, 2, size).astype(np.int64), ids)
     path.parent.mkdir(parents=True, exist_ok=True)
     spec = CacheSpec.from_json(SPEC)
-    store.lay_out(path, spec, splits, width=8, pooled=pooled, padding_side="right")
+    store.lay_out(path, spec, splits, layout(pooled), "right")
     return splits
 
 
 def checked(*values):
-    """Rows and pooler's output with their checksums, as a journal takes them."""
-    rows, pooled = (*values, None)[:2]
-    return journal.Checked.of(rows), None if pooled is None else journal.Checked.of(pooled)
+    """Rows and pooler's output with their checksums, as a writer takes them."""
+    names = ("tokens", "pooled")
+    return {n: Checked.of(v) for n, v in zip(names, values, strict=False) if v is not None}
 
 
 def fill(path, splits, pooled=True):
     random = np.random.RandomState(1)
     written = {}
-    with journal.Writer(path) as writer:
+    with writing.Writer(path) as writer:
         for name, index in splits.items():
             for example, length in enumerate(np.diff(index.offsets)):
                 rows = random.randn(length, 8).astype(np.float16)
                 extra = random.randn(8).astype(np.float32) if pooled else None
-                writer.write(name, example, *checked(rows, extra))
+                writer.write(name, example, checked(rows, extra))
                 written[name, example] = rows, extra
         writer.commit()
     return written
@@ -121,16 +118,16 @@ def test_laying_out_twice_gives_the_same_bytes(path):
 
 def test_estimated_size_is_the_real_one_to_within_a_few_pages(path):
     splits = lay_out(path)
-    estimate = store.file_size(splits, 8, "float16", True)
+    estimate = store.file_size(splits, layout().cache_shapes)
     # Every dataset may begin on a page of its own: 8 a split.
     assert abs(path.stat().st_size - estimate) <= 2 * store.PAGE * (1 + 8 * len(splits))
 
 
 def test_rows_count_only_after_commit(path):
     splits = lay_out(path, pooled=False)
-    with journal.Writer(path) as writer:
+    with writing.Writer(path) as writer:
         first = np.ones((np.diff(splits["train"].offsets)[0], 8), np.float16)
-        writer.write("train", 0, *checked(first))
+        writer.write("train", 0, checked(first))
         with store.Cache(path) as cache:
             assert not cache.splits["train"].done.any()
         writer.commit()
@@ -145,9 +142,9 @@ def test_rows_are_synced_before_their_done_flags(path, monkeypatch):
     real_pwrite, real_fsync = os.pwrite, os.fsync
     monkeypatch.setattr(os, "pwrite", lambda f, b, o: calls.append(len(b)) or real_pwrite(f, b, o))
     monkeypatch.setattr(os, "fsync", lambda f: calls.append("sync") or real_fsync(f))
-    with journal.Writer(path) as writer:
+    with writing.Writer(path) as writer:
         rows = np.ones((np.diff(splits["train"].offsets)[0], 8), np.float16)
-        writer.write("train", 0, *checked(rows))
+        writer.write("train", 0, checked(rows))
         writer.commit()
     assert calls[: len(calls) - 1] == [rows.nbytes, "sync", 4, 1]
 
@@ -161,8 +158,7 @@ def test_verify_of_an_intact_cache_finds_nothing(path):
 def test_verify_names_the_damaged_example_and_unmarks_it(path, dataset):
     splits = lay_out(path)
     fill(path, splits)
-    with store.Cache(path) as cache:
-        place = cache.byte_offsets()["validation"][dataset]
+    place = byte_offset(path, "validation", dataset)
     row = int(splits["validation"].offsets[1]) * 8 * 2 if dataset == "tokens" else 1 * 8 * 4
     flip_byte(path, place + row + 5)
     assert verify(path) == [("validation", 1)]
@@ -175,11 +171,15 @@ def test_verify_names_the_damaged_example_and_unmarks_it(path, dataset):
 @pytest.mark.parametrize("dataset", ["offsets", "labels", "token_ids"])
 def test_verify_refuses_a_damaged_index(path, dataset):
     fill(path, lay_out(path))
-    with store.Cache(path) as cache:
-        place = cache.byte_offsets()["test"][dataset]
-    flip_byte(path, place)
+    flip_byte(path, byte_offset(path, "test", dataset))
     with pytest.raises(SpaceliteError, match=r"of test are damaged: remove the cache"):
         verify(path)
+
+
+def byte_offset(path, split, dataset):
+    """Where a dataset begins in a file, in bytes."""
+    with h5py.File(path) as file:
+        return file[split][dataset].id.get_offset()
 
 
 def flip_byte(path, offset):
@@ -248,12 +248,12 @@ def test_full_disk_while_writing_keeps_the_journal_true(path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     rows = np.ones((np.diff(splits["train"].offsets)[0], 8), np.float16)
-    with journal.Writer(path) as writer, monkeypatch.context() as patch:
+    with writing.Writer(path) as writer, monkeypatch.context() as patch:
         patch.setattr(os, "pwrite", full)
         with pytest.raises(
             SpaceliteError, match="embed again to continue: what is written is kept"
         ):
-            writer.write("train", 0, *checked(rows))
+            writer.write("train", 0, checked(rows))
         writer.commit()
     with store.Cache(path) as cache:
         assert not cache.splits["train"].done.any()
@@ -263,8 +263,8 @@ def test_rows_whose_sync_failed_never_count(path, monkeypatch):
     """After a failed sync the rows may be gone although the next sync succeeds."""
     splits = lay_out(path, pooled=False)
     rows = np.ones((np.diff(splits["train"].offsets)[0], 8), np.float16)
-    with journal.Writer(path) as writer:
-        writer.write("train", 0, *checked(rows))
+    with writing.Writer(path) as writer:
+        writer.write("train", 0, checked(rows))
         with monkeypatch.context() as patch, pytest.raises(SpaceliteError, match="writing"):
             patch.setattr(os, "fsync", lambda file: (_ for _ in ()).throw(OSError(5, "I/O error")))
             writer.commit()
@@ -277,10 +277,10 @@ def test_rows_of_another_length_are_never_written(path):
     splits = lay_out(path, pooled=False)
     rows = np.ones((np.diff(splits["train"].offsets)[0] + 1, 8), np.float16)
     with (
-        journal.Writer(path) as writer,
-        pytest.raises(ValueError, match="rows for train example 0"),
+        writing.Writer(path) as writer,
+        pytest.raises(ValueError, match="bytes of tokens for train example 0"),
     ):
-        writer.write("train", 0, *checked(rows))
+        writer.write("train", 0, checked(rows))
 
 
 def test_remove_deletes_caches_only(path, tmp_path):

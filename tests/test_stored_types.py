@@ -20,9 +20,8 @@ from typer.testing import CliRunner
 from spacelite import heads
 from spacelite.backbones.model import Backbone
 from spacelite.cache import store
-from spacelite.cache.dtypes import DTYPES, stored_type
+from spacelite.cache.dtypes import DTYPES, Rounding, rounding_sums, stored_type
 from spacelite.cache.encoding import Encoder
-from spacelite.cache.rounding import Rounding, measure
 from spacelite.cache.rows import TokenRows
 from spacelite.data import loading as data
 from spacelite.heads.base import Scratch
@@ -279,11 +278,11 @@ def test_errors_of_many_batches_are_those_of_all_tokens_at_once():
     hidden[:, 4] = 3  # constant
     hidden[:, 5] *= 1e-9  # what float32 leaves of zeros
     hidden = hidden.astype(np.float32)
-    rounding, sums = Rounding(INT8), measure(INT8)
+    rounding, sums = Rounding(INT8), rounding_sums(INT8)
     for part in np.split(hidden, [1, 3, 400, 401]):
         given = torch.from_numpy(part.reshape(len(part), 1, 6))
         rounding.add(len(part), sums(given, INT8.to_rows(given)).numpy())
-    found = rounding.found()
+    found = rounding.result()
     expected = figures(hidden[:, :4], INT8)
     np.testing.assert_allclose(found.errors[:4], expected, rtol=1e-4)
     assert np.isnan(found.errors[4:]).all() and found.tokens == 700
@@ -293,11 +292,11 @@ def test_errors_of_many_batches_are_those_of_all_tokens_at_once():
 
 
 def test_nothing_is_measured_of_floats_or_of_nothing():
-    assert measure(stored_type("float16")) is None
-    assert Rounding(INT8).found() is None and Rounding(INT8).log(5) is None
+    assert rounding_sums(stored_type("float16")) is None
+    assert Rounding(INT8).result() is None and Rounding(INT8).log(5) is None
     one, given = Rounding(INT8), torch.ones(1, 3)
-    one.add(1, measure(INT8)(given, INT8.to_rows(given)).numpy())
-    assert one.found() is None  # of one token no dimension has a deviation
+    one.add(1, rounding_sums(INT8)(given, INT8.to_rows(given)).numpy())
+    assert one.result() is None  # of one token no dimension has a deviation
 
 
 def all_hidden(cache_dir, backbone, reviews, **options):

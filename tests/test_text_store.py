@@ -16,7 +16,8 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 import spacelite
 from spacelite import FrozenEncoder, SpaceClassifier, SpaceSearchCV
 from spacelite.backbones.model import Backbone, held_backbone
-from spacelite.cache import DTYPES, text_store
+from spacelite.cache import text_store
+from spacelite.cache.dtypes import DTYPES
 from spacelite.cache.encoding import Encoder
 from spacelite.cache.text_store import RECORD
 
@@ -154,9 +155,9 @@ KILLED = """
 import sys
 from pathlib import Path
 from spacelite.backbones.model import Backbone
-from spacelite.cache import encoding
+from spacelite.cache import writing
 from spacelite.cache.encoding import Encoder
-encoding.COMMIT_SECONDS = 0
+writing.COMMIT_SECONDS = 0
 real, count = Backbone.hidden_states, [0]
 def slow(self, *given):
     count[0] += 1

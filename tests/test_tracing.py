@@ -14,7 +14,9 @@ from spacelite_cli.app import app
 from typer.testing import CliRunner
 
 from spacelite import heads
-from spacelite.cache import Cache, embed, texts
+from spacelite.cache import texts
+from spacelite.cache.embedding import embed
+from spacelite.cache.store import Cache, side_file
 from spacelite.data import loading
 from spacelite.data.splits import Source
 from spacelite.inference import transfer
@@ -170,13 +172,13 @@ def test_the_file_beside_changes_neither_the_cache_nor_its_name(tmp_path, bert, 
     one = embed_csv(tmp_path / "one", bert).path
     monkeypatch.setattr(texts, "keep", lambda *given: None)
     two = embed_csv(tmp_path / "two", bert).path
-    assert texts.texts_path(one).exists() and not texts.texts_path(two).exists()
+    assert side_file(one, "texts").exists() and not side_file(two, "texts").exists()
     assert one.name == two.name and one.read_bytes() == two.read_bytes()
 
 
 def test_a_cache_of_an_older_version_gets_its_texts_when_it_is_embedded_again(tmp_path, bert):
     path = embed_csv(tmp_path, bert).path
-    own = texts.texts_path(path)
+    own = side_file(path, "texts")
     content = own.read_bytes()
     own.unlink()
     with Cache(path) as cache:
@@ -229,7 +231,7 @@ def test_a_full_disk_is_named_and_costs_only_the_texts(tmp_path, bert, monkeypat
 @pytest.mark.parametrize("damage", ["cut", "flipped", "foreign", "no archive"])
 def test_a_damaged_file_is_named_once_and_not_used(damage, tmp_path, bert, caplog):
     path = embed_csv(tmp_path, bert).path
-    own = texts.texts_path(path)
+    own = side_file(path, "texts")
     content = bytearray(own.read_bytes())
     if damage == "cut":
         content = content[: len(content) // 2]
@@ -237,7 +239,7 @@ def test_a_damaged_file_is_named_once_and_not_used(damage, tmp_path, bert, caplo
         content[content.index("Café".encode()) + 3] ^= 1
     elif damage == "foreign":
         other = embed_csv(tmp_path, bert, 30, "other.csv").path
-        content = texts.texts_path(other).read_bytes()
+        content = side_file(other, "texts").read_bytes()
     else:
         content = b"not an archive at all"
     own.write_bytes(content)
@@ -254,7 +256,7 @@ def test_a_damaged_file_is_named_once_and_not_used(damage, tmp_path, bert, caplo
 def test_list_counts_the_file_and_remove_deletes_it(tmp_path, bert):
     path = embed_csv(tmp_path, bert).path
     beside = [one for one in path.parent.iterdir() if not one.name.startswith(".")]
-    assert texts.texts_path(path) in beside
+    assert side_file(path, "texts") in beside
     command = ["cache", "list", "--cache-dir", str(tmp_path), "--json"]
     (listed,) = json.loads(CliRunner().invoke(app, command).stdout)
     assert listed["bytes"] == sum(one.stat().st_size for one in beside)
@@ -304,7 +306,7 @@ def test_predictions_on_other_data_say_it_too(traced, bert):
 def test_predictions_of_caches_without_sources_stay_as_they_were(traced, tmp_path, bert):
     run = traced[2]
     path = embed_csv(tmp_path, bert, limit=25).path
-    texts.texts_path(path).unlink()
+    side_file(path, "texts").unlink()
     with Cache(path) as cache:
         (own,) = train_and_save(tmp_path, cache, [run.head], TrainingConfig(epochs=2, batch_size=8))
     assert own.id == run.id

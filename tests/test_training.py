@@ -16,7 +16,8 @@ from conftest import refusal
 from sklearn import metrics as sk
 
 from spacelite import heads
-from spacelite.cache import Cache, journal
+from spacelite.cache import writing
+from spacelite.cache.store import Cache
 from spacelite.errors import SpaceliteError
 from spacelite.heads import space
 from spacelite.metrics.scores import METRICS
@@ -653,7 +654,7 @@ def test_no_head_at_all_is_refused(cache):
 
 
 def test_unknown_pooling_and_missing_pooler_are_refused(cache, distilbert, reviews, tmp_path):
-    from spacelite.cache import embed
+    from spacelite.cache.embedding import embed
 
     with pytest.raises(SpaceliteError, match="pooling=max: choose from first, last, mean"):
         train(cache, [heads.config("linear", pooling="max")], TRAINING)
@@ -665,7 +666,7 @@ def test_unknown_pooling_and_missing_pooler_are_refused(cache, distilbert, revie
 def test_an_unfinished_cache_is_refused(cache_path, tmp_path):
     copy = tmp_path / cache_path.name
     copy.write_bytes(cache_path.read_bytes())
-    with journal.Writer(copy) as writer:
+    with writing.Writer(copy) as writer:
         writer.unmark("train", 3)
     with Cache(copy) as opened, pytest.raises(SpaceliteError, match="is unfinished"):
         train(opened, CONFIGS, TRAINING)

@@ -17,7 +17,8 @@ import spacelite
 from spacelite import heads, runs
 from spacelite.backbones.files import BackboneFiles
 from spacelite.backbones.tokenizer import SpecialIds, special_ids, unknown_shares
-from spacelite.cache import unknown
+from spacelite.cache import texts
+from spacelite.cache.store import side_file
 from spacelite.reports.analysis import content
 from spacelite.training import TrainingConfig
 
@@ -83,7 +84,7 @@ def test_padding_is_no_token_of_a_text(bert, tmp_path):
 
 def test_embed_says_where_many_are_unknown_also_of_caches_of_older_versions(foreign, bert, caplog):
     caplog.set_level(logging.WARNING, "spacelite")
-    beside = unknown.counts_path(foreign.path)
+    beside = side_file(foreign.path, "unknown")
     for _ in range(2):
         again = embed(SPLITS, bert, foreign.cache_dir)
         assert again.hit and caplog.messages[-3:] == LINES
@@ -110,7 +111,7 @@ def test_the_report_says_it_and_a_damaged_file_beside_the_cache_is_as_none(forei
         return parts[0].section.notes
 
     assert f"{SENTENCE}." in notes()
-    beside = unknown.counts_path(foreign.path)
+    beside = side_file(foreign.path, "unknown")
     kept = beside.read_text()
     beside.write_text('{"train": 3}')
     assert f"{SENTENCE}." not in notes() and len(notes()) > 0
@@ -119,7 +120,7 @@ def test_the_report_says_it_and_a_damaged_file_beside_the_cache_is_as_none(forei
 
 def test_the_counts_go_with_the_cache(bert, tmp_path):
     cache = embed(SPLITS, bert, tmp_path)
-    assert unknown.counts_path(cache.path).is_file()
+    assert side_file(cache.path, "unknown").is_file()
     assert command("cache", "remove", cache.name, "--cache-dir", tmp_path).exit_code == 0
     assert not list(cache.path.parent.glob("*.json"))
 
@@ -182,13 +183,13 @@ def test_backbones_without_an_unknown_token_have_no_unknown_tokens(tmp_path):
 
 @pytest.mark.parametrize("wrong", ['"x"', "-1", "1e9", "true", "999999999", "null"])
 def test_counts_that_cannot_be_are_as_none(foreign, wrong):
-    path = unknown.counts_path(foreign.path)
+    path = side_file(foreign.path, "unknown")
     before = path.read_text()
     try:
         counts = json.loads(before)
         counts["train"]["unknown"] = json.loads(wrong)
         path.write_text(json.dumps(counts))
-        assert unknown.read(foreign.path) is None
+        assert texts.read_unknown(foreign.path) is None
     finally:
         path.write_text(before)
-    assert unknown.read(foreign.path) is not None
+    assert texts.read_unknown(foreign.path) is not None

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from conftest import in_memory, refusal
 
 from spacelite import heads
-from spacelite.cache import Cache
+from spacelite.cache.store import Cache
 from spacelite.heads.base import Objective
 from spacelite.tasks import MULTI_LABEL, SINGLE_LABEL
 from spacelite.training import TrainingConfig, batches, loop

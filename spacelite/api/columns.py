@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from spacelite import files
-from spacelite.cache import Cache, texts
+from spacelite.cache import texts
+from spacelite.cache.store import Cache
 from spacelite.data.loading import column_of_rows
 from spacelite.data.readers import SUFFIXES
 from spacelite.data.splits import Source

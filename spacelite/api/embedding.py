@@ -11,9 +11,10 @@ from typing import Any
 from spacelite import runs as saved_runs
 from spacelite.api.arguments import NAME, NAME_OR_PATH, WHOLE_NUMBERS, checked
 from spacelite.api.results import EmbeddedDataset
-from spacelite.cache import Embedded
-from spacelite.cache import embed as embed_into
 from spacelite.cache import folder as caches
+from spacelite.cache.embedding import Embedded
+from spacelite.cache.embedding import embed as embed_into
+from spacelite.cache.store import few
 from spacelite.errors import SpaceliteError
 from spacelite.progress import Progress, reporting
 
@@ -164,7 +165,7 @@ def find_cache(
         if len(complete) > 1:
             raise SpaceliteError(
                 f"the newest cache, {path.stem}, has only been used to evaluate a run: choose the "
-                f"one to train on with cache=NAME: {caches.few(complete)}",
+                f"one to train on with cache=NAME: {few(complete)}",
                 ["cache"],
             )
     return EmbeddedDataset(path, folder)

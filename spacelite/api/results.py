@@ -16,17 +16,13 @@ import numpy.typing as npt
 from spacelite import files
 from spacelite.api.arguments import FILE, NAME_OR_PATH, Kind, checked
 from spacelite.backbones.tokenizer import MOSTLY
-from spacelite.cache import (
-    Cache,
-    CacheState,
-    Duplicates,
-    Rounded,
-    Speed,
-    UnknownTokens,
-    duplicates,
-    unknown,
-)
 from spacelite.cache import folder as caches
+from spacelite.cache import texts as cached_texts
+from spacelite.cache.dtypes import Rounded
+from spacelite.cache.embedding import Speed
+from spacelite.cache.folder import CacheState
+from spacelite.cache.store import Cache
+from spacelite.cache.texts import Duplicates, UnknownTokens
 from spacelite.document import Cell, Line, Paragraph, Table, decimals
 from spacelite.inference.explanation import Explanation
 from spacelite.metrics import thresholds
@@ -110,13 +106,13 @@ class EmbeddedDataset:
     def duplicates(self) -> Duplicates:
         """How many texts stand in two splits, and how many have more than one label."""
         with self.open() as cache:
-            return duplicates.of_cache(cache)
+            return cached_texts.duplicates_of(cache)
 
     @cached_property
     def unknown(self) -> UnknownTokens:
         """How many tokens are unknown to the backbone, by split; without splits if this is not
         known, as for a cache that an older version wrote: `embed` again counts them."""
-        return unknown.read(self.path) or UnknownTokens({})
+        return cached_texts.read_unknown(self.path) or UnknownTokens({})
 
     def open(self) -> Cache:
         """Open the cache for reading; use it as a context manager."""

@@ -28,9 +28,10 @@ from spacelite.api.results import (
     TextPredictions,
 )
 from spacelite.api.streams import FilePredictions
-from spacelite.cache import Cache, backbone_settings
-from spacelite.cache import embed as embed_into
 from spacelite.cache import folder as caches
+from spacelite.cache.embedding import backbone_settings
+from spacelite.cache.embedding import embed as embed_into
+from spacelite.cache.store import Cache
 from spacelite.data import writers
 from spacelite.data.readers import TextRows, open_texts
 from spacelite.data.splits import TextDataset

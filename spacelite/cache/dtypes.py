@@ -1,10 +1,12 @@
-"""The number types in which hidden states are stored, one entry each in DTYPES."""
+"""The number types in which hidden states are stored, one entry each in DTYPES, and how much they
+round each dimension, measured while hidden states are written."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,25 +14,39 @@ import numpy.typing as npt
 from spacelite.errors import SpaceliteError
 from spacelite.lazy import torch
 
+log = logging.getLogger(__name__)
+
 LARGEST = 127  # of int8; -128 is not used, so that the steps on both sides are the same
 # Smaller scales would be inexact, and 127 times a larger one is more than float32 holds.
 SCALES = (2.0**-126, 2.6793883e36)
 SCALE = 4  # int8 values that hold a token's scale: the bytes of a float32, little-endian
+
+# Above this, embed warns: it is noise of 1% of the dimension's variance. Where steps are so coarse
+# that all dimensions lose that much, the cross-entropy of heads on HateXplain and MiniLM changes by
+# less than 0.001; at twice as much it is more (`tests/bench/stored_types.py steps`).
+MOST = 0.1
+# What deviates from its mean by less than this share of it is constant: float16 rounds off half as
+# much.
+CONSTANT = 1e-3
+# What deviates by less than this share of the largest dimension's values is what float32 rounds off
+# inside the backbone. MiniLM has three such dimensions.
+NOISE = 1e-6
 
 Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
 class StoredType:
-    """How hidden states are stored.
+    """How hidden states are stored. Rows of another width than d + `extra` values are those of a
+    subclass that says how wide they are: `row_values` and `hidden_width`.
 
     Attributes:
         dtype: numpy's name of the number type in the file.
-        to_rows: Hidden states (..., d), float32 on any device -> rows (..., d + extra) of `dtype`
-            on the same device. A token with a value that the type cannot hold must read back as one
-            that is not finite.
-        widen: Rows (n, d + extra) and memory (n, d) float32 on the same device -> that memory, with
-            the hidden states in it. Training does this for every group of tokens.
+        to_rows: Hidden states (..., d), float32 on any device -> rows (..., r) of `dtype` on the
+            same device. A token with a value that the type cannot hold must read back as one that
+            is not finite.
+        widen: Rows (n, r) and memory (n, d) float32 on the same device -> that memory, with the
+            hidden states in it. Training does this for every group of tokens.
         read: The same for numpy arrays of any shape.
         extra: Number of values in a row besides the d of its hidden state.
         measured: Whether `embed` measures how much the type rounds each dimension: it rounds the
@@ -44,6 +60,14 @@ class StoredType:
     extra: int = 0
     measured: bool = False
 
+    def row_values(self, width: int) -> int:
+        """r, the number of stored values per token, for hidden width d."""
+        return width + self.extra
+
+    def hidden_width(self, values: int) -> int:
+        """d, the hidden width, for r stored values per token."""
+        return values - self.extra
+
     @property
     def numpy(self) -> np.dtype[Any]:
         """The number type in the file."""
@@ -54,28 +78,19 @@ class StoredType:
         """Whether the stored values are the hidden states themselves, as floating-point numbers."""
         return self.extra == 0 and self.numpy.kind == "f"
 
-    def row_values(self, width: int) -> int:
-        """Number of stored values per token, for hidden states of this width."""
-        return width + self.extra
-
     def row_bytes(self, width: int) -> int:
-        """Number of stored bytes per token, for hidden states of this width."""
+        """Number of stored bytes per token, for hidden width d."""
         return self.row_values(width) * self.numpy.itemsize
 
     def encode(self, hidden: torch.Tensor) -> Array:
-        """Hidden states (..., d), float32 on any device, as rows (..., d + extra)."""
+        """Hidden states (..., d), float32 on any device, as rows (..., r)."""
         rows: Array = self.to_rows(hidden).cpu().numpy()
         return rows
 
     def decode(self, rows: Array, into: Array | None = None) -> Array:
-        """The hidden states (..., d) float32 of rows (..., d + extra).
-
-        Args:
-            rows: The rows.
-            into: Memory for the hidden states; by default new.
-        """
+        """The hidden states (..., d) float32 of rows (..., r), in `into` or new memory."""
         if into is None:
-            into = np.empty((*rows.shape[:-1], rows.shape[-1] - self.extra), np.float32)
+            into = np.empty((*rows.shape[:-1], self.hidden_width(rows.shape[-1])), np.float32)
         return self.read(rows, into)
 
     def is_finite(self, rows: Array) -> bool:
@@ -139,12 +154,141 @@ DTYPES: dict[str, StoredType] = {
 
 
 def stored_type(name: str) -> StoredType:
-    """The stored type of this name.
-
-    Raises:
-        SpaceliteError: There is no such type.
-    """
+    """The stored type of this name. Raises SpaceliteError if there is none."""
     if name not in DTYPES:
         *others, last = DTYPES
         raise SpaceliteError(f"dtype={name}: choose {', '.join(others)} or {last}", ["dtype"])
     return DTYPES[name]
+
+
+def varies(mean: torch.Tensor, deviation: torch.Tensor) -> torch.Tensor:
+    """Which dimensions differ from token to token by more than rounding, (d,) bool: of each the
+    mean over tokens and the standard deviation, (d,) float64."""
+    noise = NOISE * torch.hypot(mean, deviation).max()
+    return (deviation > CONSTANT * mean.abs()) & (deviation > noise)
+
+
+class Rounded(NamedTuple):
+    """The error of the dimensions: its root mean square over tokens, divided by the dimension's
+    standard deviation.
+
+    Attributes:
+        errors: Of each dimension, (d,) float64; NaN for one that is constant.
+        tokens: Number of tokens that were measured.
+    """
+
+    errors: Array
+    tokens: int
+
+    @property
+    def median(self) -> float:
+        """The median over the dimensions that are not constant."""
+        return float(np.nanmedian(self.errors))
+
+    @property
+    def worst(self) -> float:
+        """The largest error."""
+        return float(np.nanmax(self.errors))
+
+    @property
+    def dimension(self) -> int:
+        """The dimension with the largest error, from 0."""
+        return int(np.nanargmax(self.errors))
+
+    def as_json(self) -> dict[str, float | int]:
+        """What `embed --json` prints."""
+        return {
+            "tokens": self.tokens,
+            "median": self.median,
+            "worst": self.worst,
+            "dimension": self.dimension,
+        }
+
+
+def rounding_sums(
+    stored: StoredType,
+) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None:
+    """What a forward pass measures, for `Rounding.add`; None for types in which nothing is.
+
+    The function takes hidden states (..., d) float32 and their rows (..., r), and returns
+    (3, d) float64 on the same device: of each dimension the mean over tokens, the sum of squared
+    deviations from it, and the sum of squared errors.
+    """
+    if not stored.measured:
+        return None
+
+    def sums(hidden: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        hidden, rows = (each.reshape(-1, each.shape[-1]) for each in (hidden, rows))
+        memory = stored.widen(rows, torch.empty_like(hidden))
+        errors = memory.sub_(hidden).square_().sum(dim=0)
+        mean = hidden.mean(dim=0)
+        apart = torch.sub(hidden, mean, out=memory).square_().sum(dim=0)
+        return torch.stack([mean, apart, errors]).double()
+
+    return sums
+
+
+class Rounding:
+    """Adds up what `rounding_sums` measured in batches."""
+
+    def __init__(self, stored: StoredType) -> None:
+        self.stored = stored
+        self._tokens = 0
+        self._mean, self._apart, self._errors = (np.zeros(()),) * 3
+
+    def add(self, tokens: int, measured: Array) -> None:
+        """Add a batch, with its number of tokens and its `rounding_sums`, as Chan, Golub & LeVeque
+        (1983) do."""
+        mean, apart, errors = measured
+        before = self._tokens
+        self._tokens += tokens
+        step = mean - self._mean
+        self._apart = self._apart + apart + step**2 * (before * tokens / self._tokens)
+        self._mean = self._mean + step * (tokens / self._tokens)
+        self._errors = self._errors + errors
+
+    def result(self) -> Rounded | None:
+        """What was lost so far; None if nothing was measured, or every dimension is constant."""
+        if not self._tokens:
+            return None
+        deviation = np.sqrt(self._apart / self._tokens)
+        known = varies(torch.from_numpy(self._mean), torch.from_numpy(deviation)).numpy()
+        if not known.any():
+            return None
+        errors = np.full(len(known), np.nan)
+        errors[known] = np.sqrt(self._errors / self._tokens)[known] / deviation[known]
+        return Rounded(errors, self._tokens)
+
+    def log(self, total: int, prefix: str = "") -> Rounded | None:
+        """Log what was lost, and warn if it is much. Of `total` tokens, some may have been copied
+        or written before, which are not measured."""
+        rounded = self.result()
+        if rounded is None:
+            return None
+        some = f" ({rounded.tokens:,} of {total:,} tokens)" if rounded.tokens < total else ""
+        log.info(
+            "%s%s: error of each dimension relative to its deviation%s: median %s, worst %s "
+            "(dimension %d)",
+            prefix, self.stored.dtype, some, _percent(rounded.median), _percent(rounded.worst),
+            rounded.dimension,
+        )  # fmt: skip
+        self.warn(prefix)
+        return rounded
+
+    def warn(self, prefix: str = "") -> None:
+        """Warn if the error of a dimension is larger than MOST."""
+        rounded = self.result()
+        if rounded is None or rounded.worst <= MOST:
+            return
+        many, of = int((rounded.errors > MOST).sum()), int(np.isfinite(rounded.errors).sum())
+        remedy = SpaceliteError(
+            f"{many:,} of {of:,} dimensions by more than {MOST:.0%} of their deviation, the worst "
+            f"(dimension {rounded.dimension}) by {_percent(rounded.worst)}: heads may be less "
+            "accurate; use dtype=float16",
+            ["dtype"],
+        )
+        log.warning("%s%s rounds %s", prefix, self.stored.dtype, remedy)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.{1 if share < 0.1 else 0}f}%"

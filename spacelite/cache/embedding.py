@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import logging
 import os
+import shutil
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -11,35 +14,42 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from spacelite import files
+from spacelite.backbones import tokenizer
 from spacelite.backbones.files import BackboneFiles, locate
 from spacelite.backbones.model import (
     Backbone,
+    Forward,
+    Output,
     check_budget,
     default_budget,
     forward_precision,
     resolve_device,
 )
-from spacelite.backbones.tokenizer import special_ids
-from spacelite.cache import layers as layer_means
-from spacelite.cache import layout, precision, store, tokenizing, unknown
+from spacelite.backbones.tokenizer import Tokenized, special_ids
 from spacelite.cache import reuse as reusing
+from spacelite.cache import store
 from spacelite.cache import texts as cached_texts
-from spacelite.cache.computing import Run
-from spacelite.cache.dtypes import stored_type
-from spacelite.cache.rounding import Rounded
+from spacelite.cache.dtypes import Rounded, stored_type
 from spacelite.cache.spec import CacheSpec
-from spacelite.cache.speed import Speed
-from spacelite.cache.tokenizing import Examples, OnProgress
-from spacelite.cache.writing import Target
+from spacelite.cache.split import SplitIndex
+from spacelite.cache.store import Cache, DamagedLayersError, Layout, side_file
+from spacelite.cache.writing import Examples, Writer, Writing, write_missing
 from spacelite.data import loading
 from spacelite.data.splits import TextDataset
 from spacelite.errors import SpaceliteError
 from spacelite.pipeline import Clock
+from spacelite.progress import OnProgress
 
 log = logging.getLogger(__name__)
 
 PADDINGS = ("none", "max_length")
+ERROR_TEXTS = 50  # on which the error of half precision is measured
+
+Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -64,6 +74,42 @@ class Embedded:
     copied: int = 0
     rounded: Rounded | None = None
     others: tuple[Embedded, ...] = ()
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast hidden states were computed, and what it took.
+
+    Attributes:
+        tokens: Number of tokens whose hidden states were computed.
+        seconds: Duration of the call.
+        stages: How many of these seconds each stage worked, the longest first. Stages overlap, so
+            these may add up to more than `seconds`.
+    """
+
+    tokens: int
+    seconds: float
+    stages: dict[str, float]
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Tokens a second, of the whole call."""
+        return self.tokens / self.seconds
+
+    @property
+    def limit(self) -> str:
+        """The stage that worked longest: only if it were faster, the whole would be."""
+        return next(iter(self.stages))
+
+    def as_json(self) -> dict[str, Any]:
+        """What `embed --json` prints."""
+        return {
+            "tokens": self.tokens,
+            "seconds": self.seconds,
+            "tokens_per_second": self.tokens_per_second,
+            "limit": self.limit,
+            "stages": self.stages,
+        }
 
 
 def embed(
@@ -94,55 +140,13 @@ def embed(
     check: Callable[[TextDataset], None] = lambda texts: None,
     on_progress: OnProgress = lambda phase, done, total: None,
 ) -> Embedded:
-    """Run a frozen backbone once over a data set and keep every token's hidden state.
+    """Run a frozen backbone once over a data set and keep every token's hidden state, as
+    `spacelite.embed`, which explains the arguments.
 
     A finished cache with the same spec is returned at once. An unfinished one is continued, and
-    ends with the same bytes as if it had never been interrupted.
-
-    Args:
-        backbone: A hub name, a local folder, or `minilm`.
-        dataset: A known data set's name, a hub name, a file or a folder; a pandas DataFrame, a
-            `datasets.DatasetDict`, or `{"train": (texts, labels), ...}`.
-        cache_dir: Folder of caches and runs.
-        texts: N texts in place of `dataset`, all of them training data.
-        labels: N labels of `texts`: numbers, strings, or lists of these (multi-label).
-        name: Name of data passed as objects. Default: `texts`.
-        max_length: Maximum tokens per text; the rest is cut off.
-        dtype: Number type in which hidden states are stored, one of DTYPES.
-        layer: Layer of the hidden states: -1 the last, 0 the embedding layer. Several layers of one
-            pass get a cache each.
-        padding: `none`, or `max_length` to pad every text and cache padded positions as tokens.
-        layers: Whether the mean of every layer over each text's tokens is kept too, in a file of
-            its own. Default: yes for a new cache; an existing one stays without them, and True
-            adds them in one more forward pass.
-        limit: Maximum examples per split: a seeded, stratified sample.
-        device: Device of the backbone: `auto`, `cpu`, `cuda`, ...
-        tokens_per_batch: Maximum tokens per forward pass. Default: 1,024 on a CPU, in each of its
-            threads; 65,536 on a GPU.
-        revision: Commit, branch or tag of a hub backbone.
-        text_column: Name of the text column. Default: recognised automatically.
-        label_column: Name of the label column. Default: recognised automatically.
-        data_dir: Folder of local data sets, searched by name before the hub.
-        labels_as: `auto` to read labels that are all whole numbers as numbers, `text` to keep every
-            label as it is written.
-        skip_empty: Whether rows with an empty text are left out.
-        drop_leaks: Whether training texts that also stand in validation or test are left out.
-        reuse: Whether the hidden states of texts that other caches in `cache_dir` hold are copied
-            from them, and texts that stand in the data set more than once are run once. Hidden
-            states depend in their last bits on the batch in which they were computed, so they equal
-            those of a cache without reuse to about 1e-3, not to the byte.
-        training: Whether the data are to be trained on. If not, they may lack a train split, or
-            have a single label or example.
-        check: Called with the data set once it is read, before anything is computed; it may raise.
-        on_progress: Called with the phase (`tokenize`, counted in texts, or `embed`, counted in
-            tokens), the amount done and the total.
-
-    Returns:
-        The path of the finished cache, whether it existed already, and the duration.
-
-    Raises:
-        SpaceliteError: The data set, backbone or settings cannot be used, or the disk or memory is
-            full: the message says what to do.
+    ends with the same bytes as if it had never been interrupted. `check` is called with the data
+    set once it is read, before anything is computed; it may raise. Data that are not for `training`
+    may lack a train split, or have a single label or example.
     """
     started, clock = time.perf_counter(), Clock()
     stored_type(dtype)  # refused before anything is read
@@ -153,7 +157,7 @@ def embed(
     with clock.measure("loading the backbone"):
         backbone_files = locate(backbone, revision)
     with clock.measure("reading"):
-        found = loading.read(
+        data = loading.read(
             dataset,
             texts=texts,
             labels=labels,
@@ -167,14 +171,14 @@ def embed(
             drop_leaks=drop_leaks,
             training=training,
         )
-    check(found)
+    check(data)
     with clock.measure("loading the backbone"):  # it imports torch
         device = resolve_device(device)
     spec = CacheSpec(
         format=store.FORMAT,
-        dataset=found.name,
-        dataset_hash=found.fingerprint,
-        label_names=tuple(found.label_names),
+        dataset=data.name,
+        dataset_hash=data.fingerprint,
+        label_names=tuple(data.label_names),
         backbone=backbone_files.name,
         backbone_version=backbone_files.version,
         tokenizer_hash=backbone_files.tokenizer_hash,
@@ -184,116 +188,309 @@ def embed(
         dtype=dtype,
         precision=forward_precision(device),
     )
-    specs = {one.path(cache_dir): one for one in (replace(spec, layer=each) for each in read)}
-    first = next(iter(specs))
-
-    def embedded(run: Run | None = None) -> Embedded:
-        seconds, written = time.perf_counter() - started, {}
-        if run is not None:
-            written = {one.target.path: one for one in run.written}
-        tokens = run.tokens if run else 0
-        speed = Speed(tokens, seconds, clock.busy) if tokens else None
-        each = [
-            Embedded(path, False, seconds, speed, one.copied, one.rounded)
-            if (one := written.get(path))
-            else Embedded(path, True, seconds, speed)
-            for path in specs
-        ]
-        return replace(each[0], others=tuple(each[1:]))
-
+    of_layers = [replace(spec, layer=number) for number in read]
+    specs = {spec.path(cache_dir): spec for spec in of_layers}
     # Looked for before anything is written: the folder may be read-only.
-    unfinished = {path: one for path, one in specs.items() if not _is_finished(path, one, layers)}
-    for path, one in specs.items():
+    unfinished = [path for path in specs if not _is_finished(path, specs[path], layers)]
+    for path in specs:
         if path not in unfinished:
             _count_unknown(path, backbone_files)
-            cached_texts.keep(path, one.cache_key(), found)
-    if not unfinished:
-        return embedded()
-    files.make_folder(first.parent, "choose another cache_dir")
+            cached_texts.keep(path, specs[path].cache_key(), data)
+    written: dict[Path, Writing] = {}
+    tokens = 0
+    if unfinished:
+        files.make_folder(unfinished[0].parent, "choose another cache_dir")
+        written, tokens = _complete(
+            unfinished,
+            specs,
+            data,
+            backbone_files,
+            device,
+            layers=layers,
+            reuse=reuse,
+            tokens_per_batch=tokens_per_batch or default_budget(device),
+            on_progress=on_progress,
+            clock=clock,
+        )
+    seconds = time.perf_counter() - started
+    speed = Speed(tokens, seconds, clock.busy) if tokens else None
+    first, *others = (
+        Embedded(path, False, seconds, speed, written[path].copied, written[path].rounded)
+        if path in written
+        else Embedded(path, True, seconds, speed)
+        for path in specs
+    )
+    return replace(first, others=tuple(others))
+
+
+def _complete(
+    unfinished: Sequence[Path],
+    specs: Mapping[Path, CacheSpec],
+    data: TextDataset,
+    backbone_files: BackboneFiles,
+    device: str,
+    *,
+    layers: bool | None,
+    reuse: bool,
+    tokens_per_batch: int,
+    on_progress: OnProgress,
+    clock: Clock,
+) -> tuple[dict[Path, Writing], int]:
+    """Lock the unfinished ones of caches that differ in the layer alone, and write what they lack.
+
+    Returns what was written into each, and the number of tokens that were run through the backbone.
+    """
     with ExitStack() as stack:
         for path in sorted(unfinished):  # in an order on which all processes agree
             stack.enter_context(files.lock(path))
         locked = time.perf_counter()
         # Another process may have written some while this one waited.
-        left = {
-            path: one for path, one in unfinished.items() if not _is_finished(path, one, layers)
-        }
+        left = [path for path in unfinished if not _is_finished(path, specs[path], layers)]
         if not left:
-            return embedded()
-        _log_differences(*next(iter(left.items())), specs)
+            return {}, 0
+        spec = specs[left[0]]
+        _log_differences(left[0], spec, specs)
         with clock.measure("tokenizing"):
-            examples = tokenizing.tokenize(backbone_files, found, max_length, padding, on_progress)
-        keeping = {path: _keeps_layers(path, layers) for path in left}
+            examples = tokenize(backbone_files, data, spec.max_length, spec.padding, on_progress)
+        with_layers = {path: _keeps_layers(path, layers) for path in left}
         with clock.measure("loading the backbone"):
-            here, *further = (one.layer for one in left.values())
             model = Backbone(
                 backbone_files,
-                layer=here,
-                others=tuple(further),
+                layer=spec.layer,
+                others=tuple(specs[path].layer for path in left[1:]),
                 device=device,
-                all_layers=any(keeping.values()),
+                all_layers=any(with_layers.values()),
             )
-        model.check_layers(*read)
+        model.check_layers(*(spec.layer for spec in specs.values()))
         if not model.layers and model.all_layers:
-            _do_without_layers(model, required=layers is True)
-        targets = _laid_out(left, keeping, model, found, examples, reuse, len(specs) > 1)
+            if layers:
+                raise SpaceliteError(
+                    f"layers=True: the layers of {model.name} differ in width: leave layers=True "
+                    "out",
+                    ["layers"],
+                )
+            model.all_layers, with_layers = False, dict.fromkeys(left, False)
+        splits = split_indexes(data, examples)
+        new = [path for path in left if not path.exists()]
+        _lay_out(
+            {path: specs[path] for path in left},
+            with_layers,
+            splits,
+            Layout.of(model, spec.dtype),
+            examples.tokens.padding_side,
+        )
+        special = examples.tokens.special
+        counts = cached_texts.count_unknown(
+            ((name, index.token_ids, index.offsets) for name, index in splits.items()), special
+        )
+        written = {}
         for path in left:
-            precision.keep(path, model.reading(layer=left[path].layer), examples.tokens)
-        run = Run(targets, model, examples, layers is True, on_progress, clock)
+            key, ids = specs[path].cache_key(), examples.tokens.ids
+            cached_texts.keep(path, key, data)
+            cached_texts.write_unknown(path, counts)
+            if path in new and reuse:
+                plan = reusing.find(path, specs[path], ids, with_layers=with_layers[path])
+                if plan.reuses:
+                    reusing.write(path, key, plan)
+            else:
+                plan = reusing.read(path, key, len(ids))
+            written[path] = Writing(
+                path,
+                specs[path],
+                plan,
+                stack.enter_context(Writer(path, layers=with_layers[path])),
+                examples,
+                layers_required=layers is True,
+                prefix=f"layer {specs[path].layer}: " if len(specs) > 1 else "",
+            )
+        for path in left:
+            _keep_half_precision_error(
+                path, model.reading(layer=specs[path].layer), examples.tokens
+            )
         try:
-            run(tokens_per_batch or default_budget(device))
+            tokens = write_missing(
+                list(written.values()), model, tokens_per_batch, on_progress, clock
+            )
         finally:
             for path in left:
                 store.add_seconds(path, time.perf_counter() - locked)
         if len(specs) > 1:  # the newest cache is the one that is trained on
             with suppress(OSError):
-                os.utime(first)
-        return embedded(run)
+                os.utime(next(iter(specs)))
+        return written, tokens
 
 
-def _laid_out(
-    left: Mapping[Path, CacheSpec],
-    keeping: Mapping[Path, bool],
-    model: Backbone,
-    found: TextDataset,
-    examples: Examples,
-    reuse: bool,
-    several: bool,
-) -> list[Target]:
-    """Lay out the caches that are left to write, with what stands beside them."""
-    splits = tokenizing.index(found, examples)
-    new = {path: not path.exists() for path in left}
-    for path in left:
-        if not new[path]:
-            layout.check_index(path, splits)
-    with_layers = {path: keep and model.all_layers for path, keep in keeping.items()}
-    layout.lay_out(left, with_layers, splits, model, examples.tokens.padding_side)
-    counts = unknown.count(
-        ((name, one.token_ids, one.offsets) for name, one in splits.items()),
-        examples.tokens.special,
+def tokenize(
+    backbone_files: BackboneFiles,
+    texts: TextDataset,
+    max_length: int,
+    padding: str,
+    on_progress: OnProgress,
+) -> Examples:
+    """The token ids of a data set. Raises SpaceliteError if a text has no token."""
+    everything = [text for split in texts.splits.values() for text in split.texts]
+    on_progress("tokenize", 0, len(everything))
+    tokens = tokenizer.tokenize(
+        backbone_files,
+        everything,
+        max_length=max_length,
+        padding=padding,
+        on_chunk=lambda done: on_progress("tokenize", done, len(everything)),
     )
-    targets = []
-    for path, spec in left.items():
-        cached_texts.keep(path, spec.cache_key(), found)
-        unknown.write(path, counts)
-        if new[path] and reuse:
-            plan = reusing.find(path, spec, examples.tokens.ids, with_layers=with_layers[path])
-            if plan.reuses:
-                reusing.write(path, spec.cache_key(), plan)
-        else:
-            plan = reusing.read(path, spec.cache_key(), len(examples.lengths))
-        prefix = f"layer {spec.layer}: " if several else ""
-        targets.append(Target(path, spec, plan, with_layers[path], prefix))
-    return targets
+    sizes = [len(split) for split in texts.splits.values()]
+    starts = dict(zip(texts.splits, itertools.accumulate(sizes, initial=0), strict=False))
+    lengths = np.array([len(ids) for ids in tokens.ids], np.int64)
+    examples = Examples(starts, tokens, lengths)
+    if not lengths.all():
+        split, row = examples.location(int(np.argmin(lengths)))
+        raise SpaceliteError(
+            f"{texts.name} {split}: text {row + 1} has no token that {backbone_files.name} "
+            "knows: remove it"
+        )
+    if tokens.truncated:
+        log.info(
+            "%s of %s texts %s longer than %s tokens and %s cut off there",
+            f"{tokens.truncated:,}", f"{len(everything):,}",
+            *(("is", max_length, "was") if tokens.truncated == 1 else ("are", max_length, "were")),
+        )  # fmt: skip
+    return examples
+
+
+def split_indexes(texts: TextDataset, examples: Examples) -> dict[str, SplitIndex]:
+    """The offsets, labels and token ids of each split."""
+    splits = {}
+    for name, split in texts.splits.items():
+        start = examples.splits[name]
+        stop = start + len(split)
+        splits[name] = SplitIndex(
+            np.concatenate([[0], np.cumsum(examples.lengths[start:stop])]).astype(np.int64),
+            split.labels,
+            np.concatenate(examples.tokens.ids[start:stop]),
+        )
+    return splits
+
+
+def _lay_out(
+    specs: Mapping[Path, CacheSpec],
+    with_layers: Mapping[Path, bool],
+    splits: Mapping[str, SplitIndex],
+    layout: Layout,
+    padding_side: str,
+) -> None:
+    """Lay out what is missing of caches that differ in the layer alone, and of their files of layer
+    means. Raises SpaceliteError if the disk is full, too small for all of them, or broken."""
+    new = [path for path in specs if not path.exists()]
+    for path in specs:
+        if path not in new:
+            _check_laid_out(path, splits, with_layers[path])
+            continue
+        # Left by a cache that was deleted by hand, or a process that was killed while it laid one
+        # out.
+        for file in (path, side_file(path, "layers")):
+            store.partial_path(file).unlink(missing_ok=True)
+        for file in store.side_files(path):
+            file.unlink(missing_ok=True)
+    means = [path for path in specs if with_layers[path] and not side_file(path, "layers").exists()]
+    tokens = sum(len(index.token_ids) for index in splits.values())
+    cache_size = store.file_size(splits, layout.cache_shapes)
+    layers_size = store.file_size(splits, layout.layer_shapes)
+    sizes = {
+        f"{tokens:,} tokens of width {layout.width}": [cache_size] * len(new),
+        f"means of all {layout.layers} layers": [layers_size] * len(means),
+    }
+    _check_room(next(iter(specs)).parent, sizes)
+    for path, spec in specs.items():
+        # The layer means first: a process that is killed here leaves no cache without them.
+        if path in means:
+            store.lay_out_layers(path, spec.cache_key(), splits, layout)
+        if path not in new:
+            continue
+        try:
+            store.lay_out(path, spec, splits, layout, padding_side)
+        except BaseException:  # Ctrl-C too
+            side_file(path, "layers").unlink(missing_ok=True)
+            raise
+
+
+def _check_laid_out(path: Path, splits: Mapping[str, SplitIndex], with_layers: bool) -> None:
+    """Raise SpaceliteError if an unfinished file was laid out for different tokens, and delete the
+    file of its layer means if it is damaged."""
+    with Cache(path) as cache:
+        for name, index in splits.items():
+            stored = cache.splits[name]
+            if index.crc32 != stored.index_crc32 or not stored.index_is_intact():
+                raise SpaceliteError(
+                    f"{path} holds other tokens for {name} than the data have now (it is damaged "
+                    "or begun with another version of transformers): remove it (spacelite cache "
+                    f"remove {path.stem}) and embed again"
+                )
+        try:
+            _ = cache.layers if with_layers else None
+        except DamagedLayersError:
+            layers = side_file(path, "layers")
+            log.warning("%s is damaged: it is written anew", layers)
+            layers.unlink()
+
+
+def _check_room(folder: Path, parts: Mapping[str, Sequence[int]]) -> None:
+    """Say how large what is laid out is: for each part its bytes in every cache that lacks it.
+    Raises SpaceliteError if the disk is too small."""
+    size, free = sum(map(sum, parts.values())), shutil.disk_usage(folder).free
+    if not size:
+        return
+    listed = ", ".join(
+        f"{part}{f' in {len(sizes)} caches' if len(sizes) > 1 else ''}: "
+        f"{files.human_bytes(sum(sizes))}"
+        for part, sizes in parts.items()
+        if sizes
+    )
+    log.info("%s, %s free", listed, files.human_bytes(free))
+    if size > free:
+        raise SpaceliteError(
+            f"the cache needs {files.human_bytes(size)} and {folder} has "
+            f"{files.human_bytes(free)} free: free some space, choose another cache_dir, embed "
+            "fewer examples with limit=N, or leave the layer means out with layers=False",
+            ["cache_dir", "limit", "layers"],
+        )
+
+
+def _keep_half_precision_error(path: Path, model: Backbone, tokens: Tokenized) -> None:
+    """What a forward pass in half precision costs: measure the relative error of its hidden states
+    against those of float32 over ERROR_TEXTS texts from all lengths (the norm of the differences
+    divided by the norm of float32's), log it and keep it beside the cache."""
+    file = side_file(path, "precision")
+    if model.precision == "float32" or file.exists():
+        return
+    order = np.argsort([len(ids) for ids in tokens.ids], kind="stable")
+    chosen = order[np.unique(np.linspace(0, len(order) - 1, ERROR_TEXTS).astype(np.int64))]
+
+    def finish(batch: Array, output: Output) -> Array:
+        return output.hidden.reshape(-1).astype(np.float64)
+
+    limit = default_budget(model.device)
+    passes = (
+        Forward(precise, tokens, lambda hidden: hidden, limit)
+        for precise in (model, model.with_precision("float32"))
+    )
+    half, exact = (
+        np.concatenate(list(forward.batches(chosen[:, None], finish))) for forward in passes
+    )
+    error = float(np.linalg.norm(half - exact) / np.linalg.norm(exact))
+    texts = min(ERROR_TEXTS, len(tokens.ids))
+    log.info(
+        "%s: the hidden states of %d texts differ from float32 by %.2g of their size",
+        model.precision, texts, error,
+    )  # fmt: skip
+    content = {"precision": model.precision, "texts": texts, "relative_error": error}
+    try:
+        files.write_bytes(file, f"{json.dumps(content)}\n".encode())
+    except OSError as problem:  # a full disk: if it matters, the embedding itself fails
+        log.warning("%s cannot be written: %s", file, problem.strerror)
 
 
 def backbone_settings(spec: CacheSpec, backbone: str | None = None) -> dict[str, Any]:
-    """The arguments of `embed` that embed other data in the same way as a cache.
-
-    Args:
-        spec: A cache's spec.
-        backbone: The backbone's folder, if it was a local one.
-    """
+    """The arguments of `embed` that embed other data in the same way as a cache; `backbone` is the
+    backbone's folder, if it was a local one."""
     kind, _, version = spec.backbone_version.partition(":")
     revision = version if kind == "revision" and backbone is None else None
     return {
@@ -307,8 +504,10 @@ def read_layers(layer: int | Sequence[int]) -> tuple[int, ...]:
     """One layer or several. Raises SpaceliteError if there is none, or one of them twice."""
     layers = (layer,) if isinstance(layer, int) else tuple(layer)
     if not layers or len(set(layers)) < len(layers):
-        given = ",".join(map(str, layers)) or "[]"
-        raise SpaceliteError(f"layer={given}: give one layer, or several different ones", ["layer"])
+        listed = ",".join(map(str, layers)) or "[]"
+        raise SpaceliteError(
+            f"layer={listed}: give one layer, or several different ones", ["layer"]
+        )
     return layers
 
 
@@ -317,7 +516,7 @@ def _is_finished(path: Path, spec: CacheSpec, layers: bool | None) -> bool:
     SpaceliteError if its spec differs."""
     if not path.exists():
         return False
-    with store.Cache(path) as cache:
+    with Cache(path) as cache:
         if cache.spec != spec:
             differences = ", ".join(cache.spec.differences(spec))
             raise SpaceliteError(
@@ -329,7 +528,7 @@ def _is_finished(path: Path, spec: CacheSpec, layers: bool | None) -> bool:
             return cache.complete
         try:
             return cache.layers is not None and cache.layers.complete
-        except layer_means.DamagedLayersError:
+        except DamagedLayersError:
             return False
 
 
@@ -337,27 +536,20 @@ def _keeps_layers(path: Path, layers: bool | None) -> bool:
     """Whether layer means are to be completed: by default, for a new cache and for one that has a
     file of them."""
     if layers is None:
-        return not path.exists() or layer_means.layers_path(path).exists()
+        return not path.exists() or side_file(path, "layers").exists()
     return layers
-
-
-def _do_without_layers(model: Backbone, required: bool) -> None:
-    """Leave layer means out where layers differ in width, or raise SpaceliteError."""
-    if required:
-        raise SpaceliteError(
-            f"layers=True: the layers of {model.name} differ in width: leave layers=True out",
-            ["layers"],
-        )
-    model.all_layers = False
 
 
 def _count_unknown(path: Path, backbone_files: BackboneFiles) -> None:
     """Count the unknown tokens of a cache that has no counts: an older version wrote it."""
-    if unknown.read(path) is None:
+    if cached_texts.read_unknown(path) is None:
         special = special_ids(backbone_files)
-        with store.Cache(path) as cache:
-            splits = ((n, one.read_token_ids(), one.offsets) for n, one in cache.splits.items())
-            unknown.write(path, unknown.count(splits, special))
+        with Cache(path) as cache:
+            splits = (
+                (name, split.read_token_ids(), split.offsets)
+                for name, split in cache.splits.items()
+            )
+            cached_texts.write_unknown(path, cached_texts.count_unknown(splits, special))
 
 
 def _log_differences(path: Path, spec: CacheSpec, asked: Collection[Path]) -> None:
@@ -368,7 +560,7 @@ def _log_differences(path: Path, spec: CacheSpec, asked: Collection[Path]) -> No
     family = path.stem.rpartition("--")[0]
     for other in sorted({*path.parent.glob(f"{family}--*.h5")} - {*asked}):
         try:
-            with store.Cache(other) as cache:
+            with Cache(other) as cache:
                 differences = ", ".join(cache.spec.differences(spec))
         except SpaceliteError:
             continue  # `cache list` shows damaged files

@@ -4,9 +4,7 @@ caches of the same folder, or from the backbone, each text once."""
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -29,17 +27,17 @@ from spacelite.backbones.model import (
 )
 from spacelite.backbones.tokenizer import Tokenized, held_tokenizer, tokenize
 from spacelite.cache import reuse, store
-from spacelite.cache.dtypes import stored_type
+from spacelite.cache.dtypes import Rounding, rounding_sums, stored_type
 from spacelite.cache.embedding import PADDINGS
 from spacelite.cache.reuse import Source
-from spacelite.cache.rounding import Rounding, measure
 from spacelite.cache.rows import TokenRows, offsets_of
 from spacelite.cache.spec import CacheSpec, embeddings_folder
 from spacelite.cache.split import digest
-from spacelite.cache.text_store import Appender, Layout, TextStore, store_folder
-from spacelite.cache.tokenizing import OnProgress
-from spacelite.cache.writing import COMMIT_SECONDS, check_finite
+from spacelite.cache.store import Layout
+from spacelite.cache.text_store import TextStore, store_folder
+from spacelite.cache.writing import check_finite
 from spacelite.errors import SpaceliteError
+from spacelite.progress import OnProgress
 
 log = logging.getLogger(__name__)
 
@@ -78,26 +76,22 @@ class Encoder:
         return located(self.backbone, self.revision)
 
     def spec(self) -> CacheSpec:
-        """Everything that the hidden states of a text depend on; its data set is empty.
-
-        Raises:
-            SpaceliteError: There is no such backbone or number type, or the device does not work.
-        """
+        """Everything that the hidden states of a text depend on; its data set is empty."""
         stored_type(self.dtype)
         if self.padding not in PADDINGS:
             raise SpaceliteError(
                 f"padding={self.padding}: choose {' or '.join(PADDINGS)}", ["padding"]
             )
         check_budget(self.tokens_per_batch)
-        own = self.files
+        files = self.files
         return CacheSpec(
             format=store.FORMAT,
             dataset="texts",
             dataset_hash="",
             label_names=(),
-            backbone=own.name,
-            backbone_version=own.version,
-            tokenizer_hash=own.tokenizer_hash,
+            backbone=files.name,
+            backbone_version=files.version,
+            tokenizer_hash=files.tokenizer_hash,
             max_length=self.max_length,
             layer=self.layer,
             padding=self.padding,
@@ -114,18 +108,7 @@ class Encoder:
     ) -> TokenRows:
         """The hidden states of N texts. Those that are neither in the store nor in a cache are run
         through the backbone, each once, and kept in the store; a second process that needs them
-        meanwhile waits.
-
-        Args:
-            texts: N texts, none of them empty.
-            on_progress: Called with the phase (`tokenize`, `embed`), the amount done and the total.
-            states: Whether hidden states are needed; otherwise texts are only tokenized, and
-                `rows` is (T, 0).
-
-        Raises:
-            SpaceliteError: The backbone or a setting cannot be used, a text has no token, or disk
-                or memory are full.
-        """
+        meanwhile waits. Without `states`, texts are only tokenized, and `rows` is (T, 0)."""
         encoding = _Encoding(self, texts, on_progress)
         return encoding() if states else encoding.tokens_only()
 
@@ -161,20 +144,16 @@ class _Encoding:
 
     def __call__(self) -> TokenRows:
         if self.encoder.cache_dir is None:
-            model = self._model()
-            found = dict(self._computed(model, list(self.first)))
-            return self._joined(found)
+            return self._joined(dict(self._computed(self._model(), list(self.first))))
         kept = _store(store_folder(self.encoder.cache_dir, self.spec), self.spec)
-        found = self._there(kept, self.first)
-        if len(found) < len(self.first):
+        texts = self._stored(kept, self.first)
+        if len(texts) < len(self.first):
             with kept.writing():
                 # Another process may have written some while this one waited.
-                missing = {key: 0 for key in self.first if key not in found}
-                found |= self._there(kept, missing)
-                left = [key for key in missing if key not in found]
-                if left:
-                    found |= self._added(kept, left)
-        return self._joined(found)
+                texts |= self._stored(kept, [key for key in self.first if key not in texts])
+                if left := [key for key in self.first if key not in texts]:
+                    texts |= self._added(kept, left)
+        return self._joined(texts)
 
     def tokens_only(self) -> TokenRows:
         """The token ids, without hidden states."""
@@ -188,7 +167,7 @@ class _Encoding:
             padding_side=self.tokens.padding_side,
         )
 
-    def _there(self, kept: TextStore, keys: dict[bytes, int]) -> dict[bytes, TokenRows]:
+    def _stored(self, kept: TextStore, keys: Iterable[bytes]) -> dict[bytes, TokenRows]:
         """The texts that the store holds, by digest."""
         layout, entries = kept.layout(), kept.entries()
         known = [key for key in keys if key in entries]
@@ -196,69 +175,51 @@ class _Encoding:
             return {}
         # In the order of the file.
         known.sort(key=lambda key: entries[key].start)
-        read = kept.take([entries[key] for key in known], layout)
-        return {key: one for key, one in zip(known, read, strict=True) if one is not None}
+        texts = kept.take([entries[key] for key in known], layout)
+        return {key: text for key, text in zip(known, texts, strict=True) if text is not None}
 
     def _model(self) -> Backbone:
-        self.on_progress("embed", 0, sum(len(self.tokens.ids[one]) for one in self.first.values()))
+        total = sum(len(self.tokens.ids[example]) for example in self.first.values())
+        self.on_progress("embed", 0, total)
         device = resolve_device(self.encoder.device)
         return held_backbone(self.files, layer=self.encoder.layer, device=device, all_layers=True)
 
     def _added(self, kept: TextStore, keys: Sequence[bytes]) -> dict[bytes, TokenRows]:
         """Add texts to the store, while it is locked for writing."""
         model = self._model()
-        layout = _layout(model, self.encoder.dtype)
-        found: dict[bytes, TokenRows] = {}
-        appender = kept.begin(layout)
-        try:
-            for key, states in self._copied(keys, layout):
-                found[key] = states
-                appender.add(key, states)
-            if found:
-                log.info("%s of %s texts are in a cache already", len(found), len(self.first))
-            self._append(appender, model, [key for key in keys if key not in found], found)
-        finally:
-            appender.close()
-        return found
+        layout = Layout.of(model, self.encoder.dtype)
+        texts: dict[bytes, TokenRows] = {}
+        with kept.begin(layout) as appender:
+            try:
+                for key, text in self._copied(keys, layout):
+                    texts[key] = text
+                    appender.add(key, text)
+                if texts:
+                    log.info("%s of %s texts are in a cache already", len(texts), len(self.first))
+                for key, text in self._computed(model, [key for key in keys if key not in texts]):
+                    texts[key] = text
+                    appender.add(key, text)
+                    appender.commit_at_times()
+            finally:
+                appender.commit()
+        return texts
 
-    def _append(
-        self,
-        appender: Appender,
-        model: Backbone,
-        keys: Sequence[bytes],
-        found: dict[bytes, TokenRows],
-    ) -> None:
-        committed = time.monotonic()
-        try:
-            for key, states in self._computed(model, keys):
-                appender.add(key, states)
-                found[key] = states
-                if time.monotonic() - committed > COMMIT_SECONDS:
-                    appender.commit()
-                    committed = time.monotonic()
-        finally:
-            appender.commit()
-
-    def _copied(self, keys: Sequence[bytes], layout: Layout) -> list[tuple[bytes, TokenRows]]:
+    def _copied(self, keys: Sequence[bytes], layout: Layout) -> Iterator[tuple[bytes, TokenRows]]:
         """The texts that finished caches of the same folder hold."""
         folder = embeddings_folder(self.encoder.cache_dir or Path())
-        ids = [self.tokens.ids[self.first[key]] for key in keys]
-        plan = reuse.find(folder / ".h5", self.spec, ids, with_layers=layout.layers > 0)
-        found = []
-        with ExitStack() as stack:
-            for number, name in enumerate(plan.caches):
-                source = stack.enter_context(
-                    Source(folder / f"{name}.h5", self.spec, with_layers=layout.layers > 0)
-                )
+        ids, with_layers = [self.tokens.ids[self.first[key]] for key in keys], layout.layers > 0
+        plan = reuse.find(folder / ".h5", self.spec, ids, with_layers=with_layers)
+        for number, name in enumerate(plan.caches):
+            with Source(folder / f"{name}.h5", self.spec, with_layers=with_layers) as source:
                 for row in np.flatnonzero(plan.cache == number).tolist():
-                    split = reuse.SPLITS[plan.split[row]]
-                    taken = source.take(split, int(plan.row[row]), ids[row])
-                    if taken is not None:
-                        hidden = taken.rows.values[None]
-                        pooled, means = (part and part.values[None] for part in taken[1:])
-                        text = TokenRows.of_batch(layout.stored, hidden, pooled, means)
-                        found.append((keys[row], text))
-        return found
+                    values = source.take(*plan.place(row), ids[row])
+                    if values is not None:
+                        pooled, means = (
+                            values[name].values if name in values else None
+                            for name in ("pooled", "means")
+                        )
+                        hidden = values["tokens"].values[None]
+                        yield keys[row], TokenRows.of_batch(layout.stored, hidden, pooled, means)
 
     def _computed(
         self, model: Backbone, keys: Sequence[bytes]
@@ -277,7 +238,7 @@ class _Encoding:
 
         lengths = np.array([len(self.tokens.ids[example]) for example in examples], np.int64)
         limit = self.encoder.tokens_per_batch or default_budget(model.device)
-        forward = Forward(model, self.tokens, stored.to_rows, limit, measure=measure(stored))
+        forward = Forward(model, self.tokens, stored.to_rows, limit, measure=rounding_sums(stored))
         key_of = dict(zip(examples.tolist(), keys, strict=True))
         plan = (examples[batch] for batch in plan_batches(lengths, limit))
         done, total = 0, int(lengths.sum())
@@ -285,29 +246,23 @@ class _Encoding:
             for count, (measured,) in output.measured:
                 rounding.add(count, measured)
             for row, example in enumerate(batch.tolist()):
-                one = slice(row, row + 1)
+                text = slice(row, row + 1)
+                pooled, means = (
+                    None if values is None else values[text]
+                    for values in (output.pooled, output.means)
+                )
                 yield (
                     key_of[example],
-                    TokenRows.of_batch(
-                        stored,
-                        output.hidden[one],
-                        None if output.pooled is None else output.pooled[one],
-                        None if output.means is None else output.means[one],
-                    ),
+                    TokenRows.of_batch(stored, output.hidden[text], pooled, means),
                 )
             done += len(batch) * len(self.tokens.ids[batch[0]])
             self.on_progress("embed", done, total)
         rounding.warn()
 
-    def _joined(self, found: dict[bytes, TokenRows]) -> TokenRows:
-        texts = TokenRows.joined([found[key] for key in self.digests])
+    def _joined(self, by_digest: dict[bytes, TokenRows]) -> TokenRows:
+        texts = TokenRows.joined([by_digest[key] for key in self.digests])
         ids, side = np.concatenate(self.tokens.ids), self.tokens.padding_side
         return replace(texts, token_ids=ids, padding_side=side)
-
-
-def _layout(model: Backbone, dtype: str) -> Layout:
-    layers = model.layers if model.all_layers else 0
-    return Layout(model.width, dtype, model.has_pooler, layers)
 
 
 @lru_cache(maxsize=8)

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from spacelite import files
 from spacelite.backbones.model import check_layer
-from spacelite.cache import journal, layers, precision, reuse, store, texts, unknown
+from spacelite.cache import store
 from spacelite.cache.spec import FOLDER, embeddings_folder
 from spacelite.cache.split import spans
+from spacelite.cache.writing import Writer
 from spacelite.errors import SpaceliteError
 
 log = logging.getLogger(__name__)
-
-MOST_NAMES = 3  # of caches in a message
 
 
 @dataclass(frozen=True)
@@ -69,7 +67,8 @@ def states(cache_dir: Path) -> list[CacheState]:
 def state(path: Path) -> CacheState:
     """The state of one cache file, readable or not."""
     stat = path.stat()
-    size = stat.st_size + sum(one.stat().st_size for one in files_beside(path) if one.exists())
+    beside = [file.stat().st_size for file in store.side_files(path) if file.exists()]
+    size = stat.st_size + sum(beside)
     try:
         with store.Cache(path) as cache:
             return CacheState(
@@ -97,38 +96,15 @@ def _layers_done(cache: store.Cache) -> int | None:
         return 0
 
 
-def files_beside(path: Path) -> list[Path]:
-    """The files beside a cache file that belong to it, whether they exist or not."""
-    return [
-        store.timing_path(path),
-        unknown.counts_path(path),
-        texts.texts_path(path),
-        layers.layers_path(path),
-        precision.precision_path(path),
-        reuse.plan_path(path),
-    ]
-
-
 def cache_files(cache_dir: Path) -> list[Path]:
     """Every cache file of `cache_dir`, newest first."""
-    found = [path for path in embeddings_folder(cache_dir).glob("*.h5") if path.is_file()]
-    return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
+    paths = [path for path in embeddings_folder(cache_dir).glob("*.h5") if path.is_file()]
+    return sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True)
 
 
 def find(cache_dir: Path, name: str, *, exact: bool = False) -> Path:
-    """Find a cache file.
-
-    Args:
-        cache_dir: Folder of caches and runs.
-        name: A cache's name, a prefix of it, or the path of an .h5 file.
-        exact: Whether the full name is required.
-
-    Returns:
-        The file.
-
-    Raises:
-        SpaceliteError: No cache matches, or more than one.
-    """
+    """The cache file of this name, of a name with this prefix unless it is to be `exact`, or at
+    this path. Raises SpaceliteError if none matches, or more than one."""
     if not name:
         raise SpaceliteError("a cache's name is empty: give its name or its path")
     there = cache_files(cache_dir)
@@ -142,7 +118,7 @@ def find(cache_dir: Path, name: str, *, exact: bool = False) -> Path:
     if not matches and "/" in name and not Path(name).exists():
         raise SpaceliteError(f"there is no cache file {name}: give a cache's name, or its .h5 file")
     if matches:
-        several = few([path.stem for path in matches])
+        several = store.few([path.stem for path in matches])
         raise SpaceliteError(f"{name!r} matches several caches of {cache_dir}: {several}")
     if not there:
         raise SpaceliteError(
@@ -151,29 +127,15 @@ def find(cache_dir: Path, name: str, *, exact: bool = False) -> Path:
             ["cache_dir"],
         )
     raise SpaceliteError(
-        f"{cache_dir} has no cache {name!r}; it holds {few([path.stem for path in there], name)}; "
+        f"{cache_dir} has no cache {name!r}; it holds "
+        f"{store.few([path.stem for path in there], name)}; "
         "if the cache is in another folder, name that with cache_dir",
         ["cache_dir"],
     )
 
 
-def few(names: Sequence[str], like: str | None = None) -> str:
-    """A few of many names, for a message: the first ones, or those nearest to `like`."""
-    near = difflib.get_close_matches(like, names, MOST_NAMES, 0.3) if like else []
-    shown = [*near, *(name for name in names if name not in near)][:MOST_NAMES]
-    more = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
-    return ", ".join(shown) + more
-
-
 def newest_complete(cache_dir: Path) -> Path:
-    """The complete cache that was written most recently.
-
-    Args:
-        cache_dir: Folder of caches and runs.
-
-    Raises:
-        SpaceliteError: There is no complete cache.
-    """
+    """The complete cache that was written most recently. Raises SpaceliteError if there is none."""
     unfinished = []
     for path in cache_files(cache_dir):
         try:
@@ -186,7 +148,7 @@ def newest_complete(cache_dir: Path) -> Path:
     if unfinished:
         be = "is" if len(unfinished) == 1 else "are"
         raise SpaceliteError(
-            f"{cache_dir} holds no complete cache ({few(unfinished)} {be} unfinished): embed "
+            f"{cache_dir} holds no complete cache ({store.few(unfinished)} {be} unfinished): embed "
             "again to complete it"
         )
     raise SpaceliteError(
@@ -196,15 +158,8 @@ def newest_complete(cache_dir: Path) -> Path:
 
 
 def at_layer(path: Path, layer: int) -> Path:
-    """The finished cache that differs from another in the layer alone.
-
-    Args:
-        path: The other cache.
-        layer: The layer: -1 the last, 0 the embedding layer.
-
-    Raises:
-        SpaceliteError: There is none.
-    """
+    """The finished cache that differs from another in the layer alone. Raises SpaceliteError if
+    there is none."""
     with store.Cache(path) as cache:
         spec, layers = cache.spec, 0 if cache.layers is None else cache.layers.layers
     if layers:
@@ -225,61 +180,46 @@ def verify(
     path: Path, on_progress: Callable[[int, int], None] = lambda done, total: None
 ) -> list[tuple[str, int]]:
     """Recompute the checksum of every example that is done, in the cache and in the file of its
-    layer means, and mark damaged ones as not done.
+    layer means, and mark damaged ones as not done: embedding again recomputes only these.
 
-    Args:
-        path: The cache file.
-        on_progress: Called with the number of tokens checked and the total.
-
-    Returns:
-        The split and index of each damaged example; embedding again recomputes only these.
-
-    Raises:
-        SpaceliteError: A file cannot be read, or offsets, labels or token ids are damaged, which
-            embedding again cannot repair.
+    Returns the split and index of each. Raises SpaceliteError if a file cannot be read, or offsets,
+    labels or token ids are damaged, which embedding again cannot repair. `on_progress` is called
+    with the number of tokens checked and the total.
     """
-    damaged: list[tuple[str, int]] = []
-    damaged_means: list[tuple[str, int]] = []
+    damaged: list[tuple[str, int, str]] = []
     with store.Cache(path) as cache:
         checked, total = 0, cache.tokens
         cache.check_index()
-        means = {} if cache.layers is None else cache.layers.splits
-        for name, split in cache.splits.items():
-            for first, last in spans(split.offsets):
-                found = split.damaged(first, last)
-                damaged += [(name, example) for example in found if split.done[example]]
-                if name in means:
-                    damaged_means += [(name, one) for one in means[name].damaged(first, last)]
-                checked += int(split.offsets[last] - split.offsets[first])
+        with_layers = cache.layers is not None
+        for split, datasets in cache.datasets(layers=with_layers).items():
+            offsets = cache.splits[split].offsets
+            for first, last in spans(offsets):
+                damaged += [
+                    (split, example, name)
+                    for name, dataset in datasets.items()
+                    for example in dataset.damaged(first, last)
+                    if dataset.done[example]
+                ]
+                checked += int(offsets[last] - offsets[first])
                 on_progress(checked, total)
-        if damaged:
-            with files.lock(path), journal.Writer(path) as writer:
-                for name, example in damaged:
-                    writer.unmark(name, example)
-        if damaged_means and cache.layers is not None:
-            with files.lock(path), journal.LayerWriter(cache.layers) as layer_writer:
-                for name, example in damaged_means:
-                    layer_writer.unmark(name, example)
         order = list(cache.splits)
-    every = {*damaged, *damaged_means}
-    return sorted(every, key=lambda one: (order.index(one[0]), one[1]))
+    if damaged:
+        with files.lock(path), Writer(path, layers=with_layers) as writer:
+            for split, example, name in damaged:
+                writer.unmark(split, example, name)
+    examples = {(split, example) for split, example, _ in damaged}
+    return sorted(examples, key=lambda pair: (order.index(pair[0]), pair[1]))
 
 
 def remove(path: Path) -> None:
-    """Delete a cache file, complete or not, once no other process is writing it.
-
-    Args:
-        path: The file.
-
-    Raises:
-        SpaceliteError: The file cannot be deleted, or is outside a cache folder and not a cache.
-    """
+    """Delete a cache, complete or not, once no other process is writing it. Raises SpaceliteError
+    if that fails, or if the file is outside a cache folder and not a cache."""
     if path.parent.name != FOLDER:
         store.Cache(path).close()
     try:
         with files.lock(path):
             path.unlink()
-            for beside in files_beside(path):
+            for beside in store.side_files(path):
                 beside.unlink(missing_ok=True)
     except OSError as error:
         raise SpaceliteError(f"{path} cannot be removed: {error.strerror}") from error

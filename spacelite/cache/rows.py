@@ -29,7 +29,7 @@ class TokenRows:
     """N texts of T tokens in all; read like a split of a cache. What is not known is empty.
 
     Attributes:
-        rows: Hidden states of all texts end to end as they are stored, (T, d + stored.extra).
+        rows: Hidden states of all texts end to end as they are stored, (T, r).
         offsets: The rows of text i are offsets[i]:offsets[i+1], (N + 1,).
         stored: How hidden states are stored in `rows`.
         token_ids: Token ids of all texts end to end, (T,).
@@ -59,7 +59,7 @@ class TokenRows:
         means: Array | None = None,
         token_ids: Array | None = None,
     ) -> TokenRows:
-        """B texts of n tokens each: hidden states (B, n, d + stored.extra) as they are stored,
+        """B texts of n tokens each: hidden states (B, n, r) as they are stored,
         the pooler's outputs (B, d), layer means (B, layers, d) and token ids (B, n)."""
         count, length, values = hidden.shape
         rows = cls(hidden.reshape(-1, values), np.arange(count + 1) * length, stored)
@@ -91,7 +91,7 @@ class TokenRows:
     @property
     def width(self) -> int:
         """Hidden width, d."""
-        return int(self.rows.shape[1]) - self.stored.extra
+        return self.stored.hidden_width(self.rows.shape[1])
 
     @property
     def dtype(self) -> Any:

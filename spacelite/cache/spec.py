@@ -53,16 +53,12 @@ class CacheSpec:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> CacheSpec:
-        """Read a spec.
-
-        Raises:
-            KeyError, TypeError: The JSON object is not a spec.
-            SpaceliteError: The spec has fields of a later version.
-        """
+        """Read a spec. Raises KeyError or TypeError if the JSON object is none, and SpaceliteError
+        if it has fields of a later version."""
         known = {
-            each.name: content[each.name]
-            for each in fields(cls)
-            if each.name in content or each.default is MISSING
+            field.name: content[field.name]
+            for field in fields(cls)
+            if field.name in content or field.default is MISSING
         }
         if unknown := content.keys() - known:
             raise SpaceliteError(
@@ -74,9 +70,9 @@ class CacheSpec:
     def as_json(self) -> dict[str, Any]:
         """The spec as a JSON object."""
         content = {
-            each.name: getattr(self, each.name)
-            for each in fields(self)
-            if each.default is MISSING or getattr(self, each.name) != each.default
+            field.name: getattr(self, field.name)
+            for field in fields(self)
+            if field.default is MISSING or getattr(self, field.name) != field.default
         }
         return {**content, "label_names": list(self.label_names)}
 
@@ -107,10 +103,9 @@ class CacheSpec:
     def differences(self, other: CacheSpec) -> list[str]:
         """The fields in which this spec differs from `other`: `max_length 12 instead of 256`."""
         return [
-            f"{each.name} {_short(getattr(self, each.name))} instead of "
-            f"{_short(getattr(other, each.name))}"
-            for each in sorted(fields(self), key=lambda each: each.name)
-            if getattr(self, each.name) != getattr(other, each.name)
+            f"{name} {_short(getattr(self, name))} instead of {_short(getattr(other, name))}"
+            for name in sorted(field.name for field in fields(self))
+            if getattr(self, name) != getattr(other, name)
         ]
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import math
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +18,6 @@ import numpy.typing as npt
 from spacelite.cache.dtypes import StoredType
 from spacelite.errors import SpaceliteError
 from spacelite.tasks import task_of
-
-if TYPE_CHECKING:
-    from spacelite.cache.layers import LayerMeans
 
 DIGEST_BYTES = 16  # of the hash of a text's token ids
 CHECKERS = 2  # threads that compute checksums while further rows are read
@@ -56,6 +55,111 @@ def digest(ids: Array) -> bytes:
     return blake2b(content, digest_size=DIGEST_BYTES).digest()
 
 
+class Checked(NamedTuple):
+    """Values to be written, in one piece, with the CRC-32 of their bytes."""
+
+    values: Array
+    crc32: int
+
+    @classmethod
+    def of(cls, values: Array) -> Checked:
+        """Values with their checksum; while it is computed, other threads run."""
+        values = np.ascontiguousarray(values)
+        return cls(values, zlib.crc32(values.data.cast("B")))
+
+    @property
+    def content(self) -> memoryview:
+        """The bytes of the values."""
+        return self.values.data.cast("B")
+
+
+class Dataset:
+    """Values of each of N examples, one example after another in a file that was laid out whole,
+    with a checksum and a mark each: the only one who knows where in which file they are.
+
+    Attributes:
+        path, cache, split, name: The file; which dataset of which split of which cache it is.
+        shape: Shape of all values together.
+        dtype: Their numpy type.
+        crc32: The stored checksums, (N,) uint32.
+        done: 1 for an example that is written, (N,) uint8.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        group: Any,
+        name: str,
+        done: Array,
+        cache: str,
+        offsets: Array | None = None,
+    ) -> None:
+        """Of an open HDF5 group, that of a split; `offsets` (N + 1,) if the rows of example i are
+        offsets[i]:offsets[i+1], and not row i alone."""
+        self.path, self.cache, self.split, self.name = path, cache, group.name[1:], name
+        self.done, self._values = done, group[name]
+        self.shape: tuple[int, ...] = self._values.shape
+        self.dtype: np.dtype[Any] = self._values.dtype
+        checksums = group[f"{name}_crc32" if f"{name}_crc32" in group else "crc32"]
+        self.crc32: Array = checksums[...]
+        self._start, self._crc32_start, self._done_start = (
+            dataset.id.get_offset() for dataset in (self._values, checksums, group["done"])
+        )
+        self._row_bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
+        rows = np.arange(len(done) + 1) if offsets is None else offsets
+        # The values of example i are bytes bounds[i]:bounds[i+1] from the start.
+        self._bounds: Array = rows * self._row_bytes
+
+    def place(self, example: int) -> tuple[Path, int, int]:
+        """The file of an example's values, where they begin in it, and their number of bytes."""
+        low, high = self._bounds[example : example + 2].tolist()
+        return self.path, self._start + low, high - low
+
+    def checksum_mark(self, example: int, crc32: int) -> tuple[Path, int, bytes]:
+        """The file, the offset and the bytes that record an example's checksum."""
+        return self.path, self._crc32_start + 4 * example, np.uint32(crc32).tobytes()
+
+    def done_mark(self, example: int, done: bool) -> tuple[Path, int, bytes]:
+        """The file, the offset and the byte that say whether an example is written."""
+        return self.path, self._done_start + example, bytes([done])
+
+    def read(self, first: int, last: int) -> Array:
+        """The values of examples first:last, after checking their checksums. Raises SpaceliteError
+        if an example is damaged."""
+        values = self._read(first, last)
+        self.refuse(self.damaged(first, last, values))
+        return values
+
+    def damaged(self, first: int, last: int, values: Array | None = None) -> list[int]:
+        """Which of the examples first:last, whose values may be read already, do not match their
+        checksums."""
+        content = (self._read(first, last) if values is None else values).data.cast("B")
+        pieces = itertools.pairwise((self._bounds[first : last + 1] - self._bounds[first]).tolist())
+        return [
+            example
+            for example, ((low, high), crc32) in enumerate(
+                zip(pieces, self.crc32[first:last].tolist(), strict=True), first
+            )
+            if zlib.crc32(content[low:high]) != crc32
+        ]
+
+    def refuse(self, damaged: list[int]) -> None:
+        """Raise SpaceliteError if there are damaged examples."""
+        if damaged:
+            example = f"{self.split} example {damaged[0]} of cache {self.cache}"
+            means = self.name == "means"
+            raise SpaceliteError(
+                f"{f'the layer means of {example} are' if means else f'{example} is'} damaged: run "
+                f"spacelite cache verify {self.cache}, then embed again to compute only what is "
+                "damaged"
+            )
+
+    def _read(self, first: int, last: int) -> Array:
+        low, high = (self._bounds[[first, last]] // self._row_bytes).tolist()
+        values: Array = self._values[low:high]
+        return values
+
+
 class CachedSplit:
     """One split of an open cache: N examples, T tokens.
 
@@ -69,31 +173,32 @@ class CachedSplit:
         width: d, the hidden width.
         dtype: numpy type of the stored values; `stored` encodes and decodes them.
         has_pooler: Whether the pooler's outputs are cached.
-        crc32: (N,) uint32; the stored checksum of each example's hidden states.
-        pooled_crc32: (N,) uint32; that of its pooler's output; None without a pooler.
+        datasets: What is written of each example: `tokens` and, with a pooler, `pooled`.
     """
 
     def __init__(
         self,
+        path: Path,
         group: Any,
         stored: StoredType,
         name: str,
-        cache: str,
-        layers: Callable[[], LayerMeans],
+        layers: Callable[[], Dataset],
     ) -> None:
-        self._group = group
-        self._layers = layers
+        self._group, self._layers = group, layers
         self.stored = stored
-        self.name, self.cache = name, cache
+        self.name, self.cache = name, path.stem
         self.offsets: Array = group["offsets"][...]
         self.labels: Array = group["labels"][...]
         self.done: Array = group["done"][...]
         self.tokens, self._row_values = group["tokens"].shape
-        self.width = self._row_values - stored.extra
+        self.width = stored.hidden_width(self._row_values)
         self.dtype: Any = group["tokens"].dtype
         self.has_pooler = "pooled" in group
-        self.crc32: Array = group["crc32"][...]
-        self.pooled_crc32: Array | None = group["pooled_crc32"][...] if self.has_pooler else None
+        self.datasets = {
+            "tokens": Dataset(path, group, "tokens", self.done, self.cache, self.offsets)
+        }
+        if self.has_pooler:
+            self.datasets["pooled"] = Dataset(path, group, "pooled", self.done, self.cache)
         self._unchecked = np.ones(len(self.labels), bool)  # examples that `read_examples` checks
 
     @property
@@ -123,8 +228,8 @@ class CachedSplit:
 
     def index_is_intact(self) -> bool:
         """Whether offsets, labels and token ids still match their stored checksum."""
-        found = SplitIndex(self.offsets, self.labels, self.read_token_ids())
-        return found.crc32 == self.index_crc32
+        index = SplitIndex(self.offsets, self.labels, self.read_token_ids())
+        return index.crc32 == self.index_crc32
 
     @property
     def pooled(self) -> Array:
@@ -135,15 +240,13 @@ class CachedSplit:
         """The pooler's outputs of examples first:last, after checking their checksums, (n, d)
         float32. Raises SpaceliteError if one is damaged, or if the backbone has no pooler."""
         self.require_pooler()
-        pooled: Array = self._group["pooled"][first:last]
-        self._refuse(self._damaged_pooled(first, pooled))
-        return pooled
+        return self.datasets["pooled"].read(first, last)
 
     @property
     def layer_means(self) -> Array:
         """The means of all layers side by side, (N, layers * d) float16, after checking their
         checksums. Raises SpaceliteError if one is damaged, or if the cache has none."""
-        return self._layers().read(0, len(self))
+        return self._layers().read(0, len(self)).reshape(len(self), -1)
 
     def require_pooler(self) -> None:
         """Raise SpaceliteError if the backbone has no pooler."""
@@ -175,43 +278,18 @@ class CachedSplit:
         start, stop = int(self.offsets[first]), int(self.offsets[last])
         rows = np.empty((stop - start, self._row_values), self.dtype) if into is None else into
         most = max(1, CHECKED_AT_ONCE // self.stored.row_bytes(self.width))
-        checks: list[Future[list[int]]] = []
+        tokens, checks = self.datasets["tokens"], list[Future[list[int]]]()
         with ThreadPoolExecutor(CHECKERS) as pool:  # crc32 lets other threads run meanwhile
             for low, high in spans(self.offsets[first : last + 1], most):
                 low, high = first + low, first + high
                 begin, end = int(self.offsets[low]), int(self.offsets[high])
                 part = self.read_tokens(begin, end, rows[begin - start : end - start])
                 if self._unchecked[low:high].any():
-                    checks.append(pool.submit(self._damaged_rows, low, high, part))
+                    checks.append(pool.submit(tokens.damaged, low, high, part))
         for check in checks:
-            self._refuse(check.result())
+            tokens.refuse(check.result())
         self._unchecked[first:last] = False
         return rows
-
-    def damaged(self, first: int, last: int) -> list[int]:
-        """Which of the examples first:last no longer match their checksums."""
-        rows = self.read_tokens(int(self.offsets[first]), int(self.offsets[last]))
-        found = self._damaged_rows(first, last, rows)
-        if self.has_pooler:
-            found += self._damaged_pooled(first, self._group["pooled"][first:last])
-        return sorted(set(found))
-
-    def _damaged_rows(self, first: int, last: int, rows: Array) -> list[int]:
-        size = self.stored.row_bytes(self.width)
-        ends = (self.offsets[first : last + 1] - self.offsets[first]) * size
-        return mismatches(first, rows, ends, self.crc32[first:last])
-
-    def _damaged_pooled(self, first: int, pooled: Array) -> list[int]:
-        ends = np.arange(len(pooled) + 1) * self.width * pooled.itemsize
-        expected = self._group["pooled_crc32"][first : first + len(pooled)]
-        return mismatches(first, pooled, ends, expected)
-
-    def _refuse(self, damaged: list[int]) -> None:
-        if damaged:
-            raise SpaceliteError(
-                f"{self.name} example {damaged[0]} of cache {self.cache} is damaged: run spacelite "
-                f"cache verify {self.cache}, then embed again to compute only what is damaged"
-            )
 
     def read_hidden(
         self, first: int, last: int, rows: Array | None = None, into: Array | None = None
@@ -231,20 +309,6 @@ class CachedSplit:
 
     def __len__(self) -> int:
         return len(self.labels)
-
-
-def mismatches(first: int, values: Array, bounds: Array, expected: Array) -> list[int]:
-    """The examples, numbered from `first`, whose bytes do not have the expected checksum; those of
-    the i-th are bounds[i]:bounds[i+1]."""
-    content = values.data.cast("B")
-    pieces = itertools.pairwise(bounds.tolist())
-    return [
-        number
-        for number, ((low, high), crc32) in enumerate(
-            zip(pieces, expected.tolist(), strict=True), first
-        )
-        if zlib.crc32(content[low:high]) != crc32
-    ]
 
 
 def spans(offsets: npt.NDArray[np.int64], rows: int = 1 << 15) -> Iterator[tuple[int, int]]:

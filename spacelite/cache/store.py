@@ -1,156 +1,251 @@
-"""The HDF5 cache file: lay out and read.
+"""The files of a cache: the hidden states themselves, and what is kept beside them.
 
-The whole file is laid out, and its HDF5 handle closed, before the first hidden state is computed.
-Hidden states are then written as plain bytes at known offsets (by `journal`).
+The whole HDF5 file is laid out, and its handle closed, before the first hidden state is computed.
+Hidden states are then written as plain bytes at known offsets (`writing`), so that no HDF5 metadata
+is ever half-written, however the process ends. The means of all layers lie in a second file of this
+kind: neither the cache's spec and key nor its bytes depend on it, and caches of older versions do
+not have it.
 """
 
 from __future__ import annotations
 
+import difflib
+import errno
 import json
 import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import h5py
 import numpy as np
-import numpy.typing as npt
 
 from spacelite import files
-from spacelite.cache import hdf5
 from spacelite.cache.dtypes import DTYPES, StoredType, stored_type
-from spacelite.cache.layers import LayerFile, LayerMeans, layers_path
 from spacelite.cache.spec import CacheSpec
-from spacelite.cache.split import CachedSplit, SplitIndex
+from spacelite.cache.split import CachedSplit, Dataset, SplitIndex
 from spacelite.errors import SpaceliteError, one_line
 from spacelite.tasks import Task, task_of
+
+if TYPE_CHECKING:
+    from spacelite.backbones.model import Backbone
 
 log = logging.getLogger(__name__)
 
 FORMAT = 1
-PAGE = hdf5.PAGE
+LAYERS_FORMAT = 1  # of the file of layer means
+PAGE = 4096  # bytes; large arrays start at a multiple of this
+SPLITS = ("train", "validation", "test")
+MOST_NAMES = 3  # of caches in a message
 
-Array = npt.NDArray[Any]
+# What is kept beside a cache file: its name -> what takes the place of `.h5`.
+SIDE_FILES = {
+    "seconds": ".seconds.json",  # how long its embedding took
+    "unknown": ".unknown.json",  # how many tokens are unknown to the backbone
+    "texts": ".texts.npz",
+    "layers": ".layers.hdf5",  # means of all layers
+    "precision": ".precision.json",  # how exact its forward pass was
+    "reuse": ".reuse.npz",  # what was copied from which cache
+}
 
-
-def _shapes(
-    index: SplitIndex, width: int, stored: StoredType, pooled: bool
-) -> dict[str, tuple[Any, str]]:
-    """Name -> (shape, dtype) of a split's datasets, in the order of the file."""
-    examples, tokens = len(index.labels), len(index.token_ids)
-    shapes: dict[str, tuple[Any, str]] = {
-        "offsets": ((examples + 1,), "int64"),
-        "labels": (index.labels.shape, "int64"),
-        "token_ids": ((tokens,), "int32"),
-        "done": ((examples,), "uint8"),
-        "crc32": ((examples,), "uint32"),
-    }
-    if pooled:
-        shapes["pooled_crc32"] = ((examples,), "uint32")
-        shapes["pooled"] = ((examples, width), "float32")
-    shapes["tokens"] = ((tokens, width + stored.extra), stored.dtype)
-    return shapes
+Shapes = dict[str, tuple[Any, str]]  # a dataset's name -> (shape, dtype), in the order of the file
 
 
-def file_size(splits: dict[str, SplitIndex], width: int, dtype: str, pooled: bool) -> int:
-    """Size of the file that `lay_out` creates, in bytes, to within a few kilobytes."""
-    stored = stored_type(dtype)
-    return hdf5.file_size(_shapes(index, width, stored, pooled) for index in splits.values())
+class DamagedLayersError(SpaceliteError):
+    """The file of layer means is damaged or belongs to another cache: embed can write it anew."""
 
 
-def partial_path(path: Path) -> Path:
-    """The temporary path to which `lay_out` writes the file before renaming it."""
-    return path.with_name(f".{path.name}.partial")
+def side_file(path: Path, name: str) -> Path:
+    """The file beside a cache file that has this name in SIDE_FILES."""
+    return path.with_suffix(SIDE_FILES[name])
+
+
+def side_files(path: Path) -> list[Path]:
+    """The files beside a cache file, whether they exist or not."""
+    return [side_file(path, name) for name in SIDE_FILES]
+
+
+# Laying out.
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What is kept of each text: its hidden states, the pooler's output, its layer means.
+
+    Attributes:
+        width: d, the hidden width.
+        dtype: Number type in which hidden states are stored.
+        pooled: Whether the backbone has a pooler.
+        layers: Number of layers whose means are kept, the embedding layer included; 0 for none.
+    """
+
+    width: int
+    dtype: str
+    pooled: bool
+    layers: int
+
+    @classmethod
+    def of(cls, model: Backbone, dtype: str) -> Layout:
+        """What is kept of the output of a backbone."""
+        layers = model.layers if model.all_layers else 0
+        return cls(model.width, dtype, model.has_pooler, layers)
+
+    @property
+    def stored(self) -> StoredType:
+        """How hidden states are stored."""
+        return stored_type(self.dtype)
+
+    def bytes(self, tokens: int) -> int:
+        """Number of bytes of a text of so many tokens."""
+        after = 4 * self.width * self.pooled + 2 * self.width * self.layers
+        return tokens * self.stored.row_bytes(self.width) + after
+
+    def cache_shapes(self, index: SplitIndex) -> Shapes:
+        """The datasets of a split in the cache file."""
+        examples, tokens = len(index.labels), len(index.token_ids)
+        shapes: Shapes = {
+            "offsets": ((examples + 1,), "int64"),
+            "labels": (index.labels.shape, "int64"),
+            "token_ids": ((tokens,), "int32"),
+            "done": ((examples,), "uint8"),
+            "crc32": ((examples,), "uint32"),
+        }
+        if self.pooled:
+            shapes["pooled_crc32"] = ((examples,), "uint32")
+            shapes["pooled"] = ((examples, self.width), "float32")
+        shapes["tokens"] = ((tokens, self.stored.row_values(self.width)), self.stored.dtype)
+        return shapes
+
+    def layer_shapes(self, index: SplitIndex) -> Shapes:
+        """The datasets of a split in the file of layer means."""
+        examples = len(index.labels)
+        return {
+            "done": ((examples,), "uint8"),
+            "crc32": ((examples,), "uint32"),
+            "means": ((examples, self.layers, self.width), "float16"),
+        }
+
+
+def file_size(splits: Mapping[str, SplitIndex], shapes: Callable[[SplitIndex], Shapes]) -> int:
+    """Size of a file that is laid out with these datasets, in bytes, to within a few kilobytes."""
+    total = 2 * PAGE
+    for index in splits.values():
+        for shape, kind in shapes(index).values():
+            size = int(np.prod(shape)) * np.dtype(kind).itemsize
+            total += size + (PAGE if size >= PAGE else 300)  # 300: the dataset's header
+    return total
 
 
 def lay_out(
     path: Path,
     spec: CacheSpec,
-    splits: dict[str, SplitIndex],
-    *,
-    width: int,
-    pooled: bool,
+    splits: Mapping[str, SplitIndex],
+    layout: Layout,
     padding_side: str,
 ) -> None:
-    """Create the whole cache file, with no example done. It is renamed to `path` once complete.
-
-    Args:
-        path: Path of the file.
-        spec: Spec of the cache.
-        splits: The offsets, labels and token ids of each split.
-        width: d, the hidden width.
-        pooled: Whether the backbone has a pooler, whose outputs are cached as well.
-        padding_side: Side on which the tokenizer pads, `left` or `right`.
-
-    Raises:
-        SpaceliteError: The disk is full or broken; nothing is left behind.
-    """
-    stored = stored_type(spec.dtype)
-
-    def fill(file: Any) -> None:
-        file.attrs["format"] = FORMAT
-        file.attrs["spec"] = spec.canonical()
-        file.attrs["padding_side"] = padding_side
-        for name, index in splits.items():
-            group = file.create_group(name)
-            group.attrs["index_crc32"] = np.uint32(index.crc32)
-            hdf5.create_datasets(group, _shapes(index, width, stored, pooled))
-            group["offsets"][...] = index.offsets
-            group["labels"][...] = index.labels
-            group["token_ids"][...] = index.token_ids
-            for key in ("done", "crc32", "pooled_crc32"):
-                if key in group:
-                    group[key][...] = 0
-
-    size = file_size(splits, width, spec.dtype, pooled)
-    hdf5.create(path, partial_path(path), "the cache file", size, fill)
+    """Create a whole cache file, with no example done. Raises SpaceliteError if the disk is full or
+    broken; nothing is left behind."""
+    attributes = {"format": FORMAT, "spec": spec.canonical(), "padding_side": padding_side}
+    _create(path, "the cache file", attributes, splits, layout.cache_shapes)
 
 
-def timing_path(path: Path) -> Path:
-    """The file beside a cache that records how long its embedding took."""
-    return path.with_suffix(".seconds.json")
+def lay_out_layers(path: Path, key: str, splits: Mapping[str, SplitIndex], layout: Layout) -> None:
+    """Create the whole file of the layer means of a cache, as `lay_out`."""
+    attributes = {"format": LAYERS_FORMAT, "key": key}
+    layers = side_file(path, "layers")
+    _create(layers, "the file of layer means", attributes, splits, layout.layer_shapes)
 
 
-def embedding_seconds(path: Path) -> float | None:
-    """Total seconds of all `embed` calls that wrote to a cache; None if unknown."""
+def partial_path(path: Path) -> Path:
+    """The temporary path at which a file is laid out before it is renamed."""
+    return path.with_name(f".{path.name}.partial")
+
+
+def _create(
+    path: Path,
+    what: str,
+    attributes: Mapping[str, Any],
+    splits: Mapping[str, SplitIndex],
+    shapes: Callable[[SplitIndex], Shapes],
+) -> None:
+    partial = partial_path(path)
     try:
-        return float(json.loads(timing_path(path).read_text("utf-8"))["seconds"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None  # reports show it, and nothing depends on it
+        # Reserved before HDF5 writes anything, since HDF5 does not handle a full disk well.
+        with partial.open("wb") as raw:
+            _reserve(raw.fileno(), file_size(splits, shapes))
+        with h5py.File(partial, "w", alignment_threshold=PAGE, alignment_interval=PAGE) as file:
+            file.attrs.update(attributes)
+            for split, index in splits.items():
+                group = file.create_group(split)
+                group.attrs["index_crc32"] = np.uint32(index.crc32)
+                for name, (shape, kind) in shapes(index).items():
+                    _create_contiguous(group, name, shape, kind)
+                    if name in ("offsets", "labels", "token_ids"):
+                        group[name][...] = getattr(index, name)
+                    elif name in ("done", "crc32", "pooled_crc32"):
+                        group[name][...] = 0
+        with partial.open("rb+") as raw:
+            _reserve(raw.fileno(), partial.stat().st_size)
+            os.fsync(raw.fileno())
+        partial.replace(path)
+        files.sync(path.parent)
+    except (OSError, RuntimeError) as error:
+        reason = (isinstance(error, OSError) and error.strerror) or "the disk is full or broken"
+        raise SpaceliteError(
+            f"{what} cannot be laid out in {path.parent}: {reason}; "
+            "free some space or choose another cache_dir",
+            ["cache_dir"],
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
 
 
-def add_seconds(path: Path, seconds: float) -> None:
-    """Record the seconds of a call that wrote to a cache, while its lock is held. The cache itself
-    contains no times: the same settings give the same bytes."""
-    timing = timing_path(path)
-    content = json.dumps({"seconds": (embedding_seconds(path) or 0.0) + seconds})
+def _reserve(handle: int, size: int) -> None:
+    """Reserve the file's space on disk, if the system can: a disk that fills up later then cannot
+    stop the run half-way."""
+    if not hasattr(os, "posix_fallocate"):
+        return
     try:
-        files.write_bytes(timing, f"{content}\n".encode())
-    except OSError as error:  # a full disk: if it matters, the embedding itself has failed
-        log.warning("%s cannot be written: %s", timing, error.strerror)
+        os.posix_fallocate(handle, 0, size)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+            raise
+
+
+def _create_contiguous(group: Any, name: str, shape: tuple[int, ...], dtype: str) -> None:
+    """Create a dataset whose values are arbitrary until they are written."""
+    creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    creation.set_layout(h5py.h5d.CONTIGUOUS)
+    creation.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    creation.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    # Without creation times, the same embedding is the same file, byte for byte.
+    creation.set_obj_track_times(False)
+    kind = h5py.h5t.py_create(np.dtype(dtype), logical=True)
+    h5py.h5d.create(group.id, name.encode(), kind, h5py.h5s.create_simple(shape), creation)
+
+
+# Reading.
 
 
 class Cache:
     """A cache file, open for reading. Use it as a context manager.
 
-    Args:
-        path: The file.
-
     Attributes:
-        path: The file.
-        spec: Everything that the contents of the cache depend on.
         splits: The splits by name: train, validation and, if the data set has one, test. A data set
             that a run was evaluated on may have any of them.
         padding_side: Side on which the tokenizer pads, `left` or `right`.
-
-    Raises:
-        SpaceliteError: The file is missing, damaged, not a cache, or of a later version.
     """
 
     def __init__(self, path: Path) -> None:
+        """Raises SpaceliteError if the file is missing, damaged, not a cache, or of a later
+        version."""
         self.path = path
         remedy = f"remove it (spacelite cache remove {path.stem}) and run embed again"
         try:
-            self._file = hdf5.open_file(path)
+            self._file = h5py.File(path, "r")
         except FileNotFoundError as error:
             raise SpaceliteError(f"there is no cache file {path}") from error
         except OSError as error:
@@ -171,13 +266,13 @@ class Cache:
             self.padding_side = str(self._file.attrs["padding_side"])
             self.splits = {
                 name: CachedSplit(
+                    path,
                     self._file[name],
                     DTYPES[self.spec.dtype],
                     name,
-                    path.stem,
                     partial(self._layer_means, name),
                 )
-                for name in ("train", "validation", "test")
+                for name in SPLITS
                 if name in self._file
             }
         except (KeyError, ValueError, TypeError, OSError, RuntimeError) as error:
@@ -212,19 +307,19 @@ class Cache:
     def require_training(self) -> None:
         """Raise SpaceliteError if there is nothing to train on: a split is missing, or all training
         examples have one label."""
-        made = f"cache {self.name} was made to evaluate a run"
+        origin = f"cache {self.name} was made to evaluate a run"
         for name in ("train", "validation"):
             if name not in self.splits:
-                raise SpaceliteError(f"{made} and has no {name} split: embed data to train on")
+                raise SpaceliteError(f"{origin} and has no {name} split: embed data to train on")
         labels = self.splits["train"].labels
         if (self.task.label_counts(labels, len(self.label_names)) > 0).sum() < 2:
             raise SpaceliteError(
-                f"{made}, and its training examples have a single label: embed data to train on"
+                f"{origin}, and its training examples have a single label: embed data to train on"
             )
 
     @property
     def complete(self) -> bool:
-        """Whether every example is done. Only the journal records this."""
+        """Whether every example is done. Only the marks record this."""
         return all(bool(split.done.all()) for split in self.splits.values())
 
     @property
@@ -238,11 +333,8 @@ class Cache:
         return sum(int(split.lengths[split.done == 1].sum()) for split in self.splits.values())
 
     def check_index(self, *names: str) -> None:
-        """Check the checksums of the offsets, labels and token ids of some splits (default: all).
-
-        Raises:
-            SpaceliteError: They are damaged, which embedding again cannot repair.
-        """
+        """Raise SpaceliteError if the offsets, labels or token ids of some splits (default: all)
+        are damaged, which embedding again cannot repair."""
         for name in names or self.splits:
             if not self.splits[name].index_is_intact():
                 raise SpaceliteError(
@@ -254,10 +346,7 @@ class Cache:
     def layers(self) -> LayerFile | None:
         """The file of layer means; None if the cache has none. Raises SpaceliteError if it is
         damaged."""
-        if not layers_path(self.path).exists():
-            return None
-        indexes = {name: split.index_crc32 for name, split in self.splits.items()}
-        return LayerFile(self.path, self.key, indexes)
+        return LayerFile(self) if side_file(self.path, "layers").exists() else None
 
     def require_layers(self, *, complete: bool = True) -> LayerFile:
         """The file of layer means. Raises SpaceliteError if there is none, or, if it has to be
@@ -280,12 +369,17 @@ class Cache:
         SpaceliteError as `require_layers`."""
         return self.require_layers().layers
 
-    def _layer_means(self, split: str) -> LayerMeans:
+    def _layer_means(self, split: str) -> Dataset:
         return self.require_layers().splits[split]
 
-    def byte_offsets(self) -> dict[str, dict[str, int]]:
-        """Where each dataset of each split begins in the file, in bytes."""
-        return {split: hdf5.byte_offsets(self._file[split]) for split in self.splits}
+    def datasets(self, *, layers: bool) -> dict[str, dict[str, Dataset]]:
+        """What is written of each example, by split and name; with its layer means, whose file
+        there has to be, or without."""
+        means = self.require_layers(complete=False).splits if layers else {}
+        return {
+            name: {**split.datasets, **({"means": means[name]} if layers else {})}
+            for name, split in self.splits.items()
+        }
 
     def close(self) -> None:
         """Close the file, and that of the layer means."""
@@ -303,3 +397,93 @@ class Cache:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+class LayerFile:
+    """The layer means of an open cache: `splits` are (N, layers, d) float16 each."""
+
+    def __init__(self, cache: Cache) -> None:
+        """Raises DamagedLayersError, or SpaceliteError if the file is of a later version."""
+        self.path = side_file(cache.path, "layers")
+        damage = (
+            f"{self.path} is damaged ({{}}): run the embed command of cache {cache.name} again "
+            "to write it anew"
+        )
+        try:
+            self._file = h5py.File(self.path, "r")
+        except OSError as error:
+            reason = "it is not an HDF5 file, or incomplete"
+            raise DamagedLayersError(damage.format(reason)) from error
+        try:
+            version = int(self._file.attrs["format"])
+            if version > LAYERS_FORMAT:
+                raise SpaceliteError(
+                    f"{self.path} has format {version}, this spacelite reads {LAYERS_FORMAT}: "
+                    "upgrade spacelite"
+                )
+            if str(self._file.attrs["key"]) != cache.key:
+                raise ValueError("it belongs to another cache")
+            self.splits: dict[str, Dataset] = {}
+            for name, split in cache.splits.items():
+                group = self._file[name]
+                if int(group.attrs["index_crc32"]) != split.index_crc32:
+                    raise ValueError(f"it belongs to other tokens of {name}")
+                done = group["done"][...]
+                self.splits[name] = Dataset(self.path, group, "means", done, cache.name)
+        except SpaceliteError:
+            self._file.close()
+            raise
+        except (KeyError, ValueError, TypeError, OSError, RuntimeError) as error:
+            self._file.close()
+            raise DamagedLayersError(damage.format(one_line(error, 80))) from error
+
+    @property
+    def layers(self) -> int:
+        """Number of layers, the embedding layer included."""
+        return next(iter(self.splits.values())).shape[1]
+
+    @property
+    def examples(self) -> int:
+        """Number of examples in all splits."""
+        return sum(len(split.done) for split in self.splits.values())
+
+    @property
+    def examples_done(self) -> int:
+        """Number of examples whose means are written."""
+        return sum(int(split.done.sum()) for split in self.splits.values())
+
+    @property
+    def complete(self) -> bool:
+        """Whether the means of every example are written."""
+        return self.examples_done == self.examples
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def few(names: Sequence[str], like: str | None = None) -> str:
+    """A few of many names, for a message: the first ones, or those nearest to `like`."""
+    near = difflib.get_close_matches(like, names, MOST_NAMES, 0.3) if like else []
+    shown = [*near, *(name for name in names if name not in near)][:MOST_NAMES]
+    more = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
+    return ", ".join(shown) + more
+
+
+def embedding_seconds(path: Path) -> float | None:
+    """Total seconds of all `embed` calls that wrote to a cache; None if unknown."""
+    try:
+        return float(json.loads(side_file(path, "seconds").read_text("utf-8"))["seconds"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # reports show it, and nothing depends on it
+
+
+def add_seconds(path: Path, seconds: float) -> None:
+    """Record the seconds of a call that wrote to a cache, while its lock is held. The cache itself
+    contains no times: the same settings give the same bytes."""
+    timing = side_file(path, "seconds")
+    content = json.dumps({"seconds": (embedding_seconds(path) or 0.0) + seconds})
+    try:
+        files.write_bytes(timing, f"{content}\n".encode())
+    except OSError as error:  # a full disk: if it matters, the embedding itself has failed
+        log.warning("%s cannot be written: %s", timing, error.strerror)

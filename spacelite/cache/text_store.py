@@ -8,7 +8,6 @@ no record, and is overwritten. Rows that have a record never change.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
@@ -16,7 +15,7 @@ import threading
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,10 +23,11 @@ import numpy as np
 import numpy.typing as npt
 
 from spacelite import files
-from spacelite.cache.dtypes import StoredType, stored_type
 from spacelite.cache.rows import TokenRows
 from spacelite.cache.spec import CacheSpec, slug
 from spacelite.cache.split import DIGEST_BYTES
+from spacelite.cache.store import Layout
+from spacelite.cache.writing import Journal
 from spacelite.errors import SpaceliteError
 
 FOLDER = "texts"  # the folder of all stores, inside cache_dir
@@ -43,33 +43,6 @@ RECORD = np.dtype(
 )
 
 Array = npt.NDArray[Any]
-
-
-@dataclass(frozen=True)
-class Layout:
-    """What the bytes of a text are: its hidden states, the pooler's output, its layer means.
-
-    Attributes:
-        width: d, the hidden width.
-        dtype: Number type in which hidden states are stored.
-        pooled: Whether the backbone has a pooler.
-        layers: Number of layers whose means are kept, the embedding layer included; 0 for none.
-    """
-
-    width: int
-    dtype: str
-    pooled: bool
-    layers: int
-
-    @property
-    def stored(self) -> StoredType:
-        """How hidden states are stored."""
-        return stored_type(self.dtype)
-
-    def bytes(self, tokens: int) -> int:
-        """Number of bytes of a text of so many tokens."""
-        after = 4 * self.width * self.pooled + 2 * self.width * self.layers
-        return tokens * self.stored.row_bytes(self.width) + after
 
 
 class Entry(NamedTuple):
@@ -107,14 +80,10 @@ def store_folder(cache_dir: Path, spec: CacheSpec) -> Path:
 
 
 class TextStore:
-    """A store of texts. Several processes may read it while one of them writes.
-
-    Args:
-        folder: Its folder, which need not exist.
-        spec: The settings with which its texts are embedded; its data set is empty.
-    """
+    """A store of texts. Several processes may read it while one of them writes."""
 
     def __init__(self, folder: Path, spec: CacheSpec) -> None:
+        """In a folder that need not exist; the data set of the spec is empty."""
         self.folder, self.spec = folder, spec
         self._rows, self._index = folder / "rows", folder / "index"
         self._entries: dict[bytes, Entry] = {}
@@ -200,65 +169,41 @@ class TextStore:
                 content = {"format": FORMAT, "spec": self.spec.as_json(), "layout": asdict(layout)}
                 files.write_json(self.folder / "settings.json", content)
             entries = self.entries()
-            end = max((one.start + layout.bytes(one.tokens) for one in entries.values()), default=0)
-            if self._index.exists():
-                os.truncate(self._index, self._read)
-            return Appender(self._rows, self._index, end)
+            for path in (self._rows, self._index):
+                path.touch()
+            os.truncate(self._index, self._read)  # the last record may be half written
         except OSError as error:
-            raise _unwritable(self.folder, error) from error
+            raise _unwritable(self._index, error) from error
+        end = max(
+            (entry.start + layout.bytes(entry.tokens) for entry in entries.values()), default=0
+        )
+        return Appender(self._rows, end, self._index, self._read)
 
 
-class Appender:
+class Appender(Journal):
     """Appends texts to a store: `add` them, then `commit`, which makes them visible."""
 
-    def __init__(self, rows: Path, index: Path, end: int) -> None:
-        self._folder, self._end = rows.parent, end
-        self._rows = os.open(rows, os.O_WRONLY | os.O_CREAT, 0o666)
-        self._index = os.open(index, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-        self._records: list[bytes] = []
+    def __init__(self, rows: Path, rows_end: int, index: Path, index_end: int) -> None:
+        super().__init__(_unwritable)
+        self._rows, self._rows_end, self._index, self._index_end = rows, rows_end, index, index_end
 
     def add(self, digest: bytes, text: TokenRows) -> None:
         """Write the bytes of a text. Raises SpaceliteError if the disk is full."""
         content = _content(text)
-        try:
-            done = 0
-            while done < len(content):
-                done += os.pwrite(self._rows, content[done:], self._end + done)
-        except OSError as error:
-            raise _unwritable(self._folder, error) from error
+        self.put(self._rows, self._rows_end, content)
         record = np.zeros(1, RECORD)
         record["digest"] = np.frombuffer(digest, RECORD["digest"])
-        record["start"], record["tokens"] = self._end, text.tokens
+        record["start"], record["tokens"] = self._rows_end, text.tokens
         record["crc32"] = zlib.crc32(content)
         record["check"] = zlib.crc32(record.tobytes()[:-4])
-        self._records.append(record.tobytes())
-        self._end += len(content)
-
-    def commit(self) -> None:
-        """Sync the rows, then append their records."""
-        if not self._records:
-            return
-        try:
-            os.fsync(self._rows)
-            content = b"".join(self._records)
-            before = os.fstat(self._index).st_size
-            if os.write(self._index, content) < len(content):
-                os.ftruncate(self._index, before)
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            os.fsync(self._index)
-        except OSError as error:
-            raise _unwritable(self._folder, error) from error
-        self._records.clear()
-
-    def close(self) -> None:
-        """Close the files. What was not committed is lost."""
-        os.close(self._rows)
-        os.close(self._index)
+        self.mark(self._index, self._index_end, record.tobytes())
+        self._rows_end += len(content)
+        self._index_end += RECORD.itemsize
 
 
-def _unwritable(folder: Path, error: OSError) -> SpaceliteError:
+def _unwritable(path: Path, error: OSError) -> SpaceliteError:
     return SpaceliteError(
-        f"writing to {folder} failed: {error.strerror or error}; fix that, or choose another "
+        f"writing to {path.parent} failed: {error.strerror or error}; fix that, or choose another "
         "cache_dir, and try again (what is there already is kept)",
         ["cache_dir"],
     )
@@ -274,13 +219,13 @@ class StoreState(NamedTuple):
 
 def stores(cache_dir: Path) -> list[StoreState]:
     """The stores of a folder, by name."""
-    found = []
+    states = []
     for path in sorted((cache_dir / FOLDER).glob("*/settings.json")):
-        own = [one.stat().st_size for one in path.parent.iterdir() if one.is_file()]
+        size = sum(file.stat().st_size for file in path.parent.iterdir() if file.is_file())
         index = path.parent / "index"
         texts = index.stat().st_size // RECORD.itemsize if index.exists() else 0
-        found.append(StoreState(path.parent, texts, sum(own)))
-    return found
+        states.append(StoreState(path.parent, texts, size))
+    return states
 
 
 def remove_store(folder: Path) -> None:

@@ -1,17 +1,19 @@
-"""The texts of a cached data set as the user wrote them, and where each comes from: a file beside
-the cache.
+"""The texts of a cached data set: as the user wrote them and where each comes from, how much of
+them the backbone does not know, and which occur in the data set more than once.
 
-Nothing that is computed depends on this file. It is no part of the cache's spec and key, and caches
-of older versions do not have it.
+They are kept in files beside the cache. Nothing that is computed depends on these: they are no part
+of the cache's spec and key, and caches of older versions do not have them.
 """
 
 from __future__ import annotations
 
 import errno
+import itertools
+import json
 import logging
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,14 +23,22 @@ import numpy as np
 import numpy.typing as npt
 
 from spacelite import files
-from spacelite.cache.store import Cache
-from spacelite.data.splits import Source, Sources, Split, TextDataset
+from spacelite.backbones.tokenizer import MOSTLY, SpecialIds, unknown_counts, unknown_shares
+from spacelite.cache.split import CachedSplit
+from spacelite.cache.store import Cache, side_file
+from spacelite.data.splits import Source, Sources, Split, TextDataset, folded
 from spacelite.errors import SpaceliteError, one_line
 
 log = logging.getLogger(__name__)
 
 Array = npt.NDArray[Any]
 
+# A split with more than this share of unknown tokens, or of mostly unknown texts, is mentioned.
+MANY_TOKENS, MANY_TEXTS = 0.05, 0.01
+MEANING = (
+    "all unknown words look the same to {}; a backbone for the language and script of the texts "
+    "knows more of them"
+)
 READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -56,26 +66,15 @@ class CachedTexts:
         return None if self.sources is None else self.sources[example]
 
 
-def texts_path(path: Path) -> Path:
-    """The file beside a cache that holds its texts."""
-    return path.with_suffix(".texts.npz")
-
-
 def keep(path: Path, key: str, dataset: TextDataset) -> None:
-    """Write the texts of a cache, unless its file holds them and their sources already.
-
-    If the file cannot be written, this is logged: the cache can be used without it.
-
-    Args:
-        path: The cache file.
-        key: Its key.
-        dataset: The data set, of which the key says that it is the cached one.
-    """
-    own, splits = texts_path(path), dataset.splits
+    """Write the texts of a cache, unless its file holds them and their sources already. The key
+    says that the data set is the cached one. If the file cannot be written, this is logged: the
+    cache can be used without it."""
+    file, splits = side_file(path, "texts"), dataset.splits
     # The same data may be passed as objects later: where they were read from stays known.
-    place = dataset.path or _data_path(own)
+    place = dataset.path or _data_path(file)
     try:
-        if own.exists() and place == _data_path(own) and _holds(own, key, splits):
+        if file.exists() and place == _data_path(file) and _holds(file, key, splits):
             return
         arrays: dict[str, Array] = {"key": np.array(key)}
         if place is not None:
@@ -90,30 +89,32 @@ def keep(path: Path, key: str, dataset: TextDataset) -> None:
                 arrays[f"{name}/file"] = split.sources.file.astype(np.int32)
                 arrays[f"{name}/row"] = split.sources.row
         # Opened here, because numpy would append .npz to the temporary file's name.
-        with files.atomic_write(own) as partial, partial.open("wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
+        with files.atomic_write(file) as partial, partial.open("wb") as opened:
+            np.savez(opened, **arrays)  # type: ignore[arg-type]
     except OSError as error:
         level = logging.INFO if error.errno in READ_ONLY else logging.WARNING
         log.log(
             level,
             "%s cannot be written (%s): the cache works, but explain and report show neither "
             "texts as they were written nor where they come from",
-            own, error.strerror or error,
+            file, error.strerror or error,
         )  # fmt: skip
 
 
-def _holds(own: Path, key: str, splits: Mapping[str, Split]) -> bool:
+def _holds(file: Path, key: str, splits: Mapping[str, Split]) -> bool:
     """Whether a file holds these texts, which `key` stands for, and their sources."""
     try:
         for name, split in splits.items():
-            there = _load(own, key, name, len(split)).sources
-            if (there is None) != (split.sources is None):
-                return False
-            if there is not None and split.sources is not None:
-                same = there.files == split.sources.files
-                same &= np.array_equal(there.file, split.sources.file)
-                if not same or not np.array_equal(there.row, split.sources.row):
+            kept, sources = _load(file, key, name, len(split)).sources, split.sources
+            if kept is None or sources is None:
+                if kept is not sources:
                     return False
+            elif not (
+                kept.files == sources.files
+                and np.array_equal(kept.file, sources.file)
+                and np.array_equal(kept.row, sources.row)
+            ):
+                return False
     except SpaceliteError:
         return False
     return True
@@ -122,13 +123,13 @@ def _holds(own: Path, key: str, splits: Mapping[str, Split]) -> bool:
 def data_path(cache: Cache) -> Path | None:
     """The file or folder that a cached data set was read from; None if it was read from none, or if
     that is not known, as for caches of older versions."""
-    place = _data_path(texts_path(cache.path))
+    place = _data_path(side_file(cache.path, "texts"))
     return None if place is None else Path(place)
 
 
-def _data_path(own: Path) -> str | None:
+def _data_path(file: Path) -> str | None:
     try:
-        with np.load(own, allow_pickle=False) as arrays:
+        with np.load(file, allow_pickle=False) as arrays:
             return str(arrays["data"])
     except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error):
         return None
@@ -137,49 +138,41 @@ def _data_path(own: Path) -> str | None:
 def files_and_rows(cache: Cache, split: str) -> tuple[Array, Array] | tuple[None, None]:
     """The file's name (N,) and row (N,) of each example of a split, as predictions record them;
     None if they are not known."""
-    found = read(cache, split)
-    if found is None or found.sources is None:
+    texts = read(cache, split)
+    if texts is None or texts.sources is None:
         return None, None
-    return np.array(found.sources.files)[found.sources.file], found.sources.row
+    return np.array(texts.sources.files)[texts.sources.file], texts.sources.row
 
 
 def read(cache: Cache, split: str) -> CachedTexts | None:
-    """The texts of a split.
-
-    Args:
-        cache: The cache, open for reading.
-        split: Name of the split.
-
-    Returns:
-        The texts; None if the cache has no such file, as those of older versions, or, with a
-            warning in the log, if it is damaged.
-    """
-    own = texts_path(cache.path)
+    """The texts of a split; None if the cache has no file of them, as those of older versions, or,
+    with a warning in the log, if that is damaged."""
+    file = side_file(cache.path, "texts")
     try:
-        stat = own.stat()
+        stat = file.stat()
     except OSError:
         return None
     examples = len(cache.splits[split])
-    return _read(own, cache.key, split, examples, stat.st_mtime_ns, stat.st_size)
+    return _read(file, cache.key, split, examples, stat.st_mtime_ns, stat.st_size)
 
 
 @lru_cache(maxsize=4)
 def _read(
-    own: Path, key: str, split: str, examples: int, modified: int, size: int
+    file: Path, key: str, split: str, examples: int, modified: int, size: int
 ) -> CachedTexts | None:
     """The texts of a split. `modified` and `size` stand for the file's content, so that many
     examples of a file are read once, and a damaged file is named once."""
     try:
-        return _load(own, key, split, examples)
+        return _load(file, key, split, examples)
     except SpaceliteError as error:
         log.warning("%s", error)
         return None
 
 
-def _load(own: Path, key: str, split: str, examples: int) -> CachedTexts:
+def _load(file: Path, key: str, split: str, examples: int) -> CachedTexts:
     """Raises SpaceliteError if the file is damaged or belongs to another cache."""
     try:
-        with np.load(own, allow_pickle=False) as arrays:
+        with np.load(file, allow_pickle=False) as arrays:
             if str(arrays["key"]) != key:
                 raise ValueError("it belongs to another cache")
             content = arrays[f"{split}/texts"].tobytes()
@@ -187,8 +180,8 @@ def _load(own: Path, key: str, split: str, examples: int) -> CachedTexts:
             sources = None
             if f"{split}/row" in arrays:
                 names = tuple(arrays[f"{split}/files"].tolist())
-                file = arrays[f"{split}/file"].astype(np.int64)
-                sources = Sources(names, file, arrays[f"{split}/row"])
+                numbers = arrays[f"{split}/file"].astype(np.int64)
+                sources = Sources(names, numbers, arrays[f"{split}/row"])
         if len(offsets) != examples + 1 or offsets[-1] != len(content):
             raise ValueError("it holds other texts")
         if sources is not None and not len(sources) == len(sources.file) == examples:
@@ -197,7 +190,263 @@ def _load(own: Path, key: str, split: str, examples: int) -> CachedTexts:
         # numpy's own message suggests unpickling the file.
         reason = "it is not an npz file" if "pickle" in str(error) else one_line(error, 80)
         raise SpaceliteError(
-            f"{own} is damaged ({reason}): it is not used; run the embed command of the cache "
+            f"{file} is damaged ({reason}): it is not used; run the embed command of the cache "
             "again to write it anew"
         ) from error
     return CachedTexts(content, offsets, sources)
+
+
+# Unknown tokens.
+
+
+@dataclass(frozen=True)
+class SplitCounts:
+    """Counts of a split.
+
+    Attributes:
+        tokens: Its tokens, without special ones such as [CLS].
+        unknown: Those of them that are unknown.
+        texts: Its texts.
+        mostly_unknown: Those of them whose tokens are unknown by half or more.
+    """
+
+    tokens: int
+    unknown: int
+    texts: int
+    mostly_unknown: int
+
+    @property
+    def percent(self) -> str:
+        """The percentage of its tokens that are unknown."""
+        return f"{100 * self.unknown / max(self.tokens, 1):.0f}"
+
+    @property
+    def many(self) -> bool:
+        """Whether so much is unknown that the reader should know."""
+        return (
+            self.unknown > MANY_TOKENS * self.tokens
+            or self.mostly_unknown > MANY_TEXTS * self.texts
+        )
+
+
+@dataclass(frozen=True)
+class UnknownTokens:
+    """How many tokens of a data set are unknown to the backbone.
+
+    Attributes:
+        splits: The counts by split; empty if they are not known.
+    """
+
+    splits: dict[str, SplitCounts]
+
+    def as_json(self) -> dict[str, dict[str, int]]:
+        """The counts as `embed --json` prints them, by split."""
+        return {name: asdict(counts) for name, counts in self.splits.items()}
+
+    @property
+    def lines(self) -> list[str]:
+        """Where much is unknown, a line for each split, and what it means for the reader; none
+        where little is."""
+        lines = [
+            f"{name}: {counts.percent}% of the tokens are unknown to the backbone "
+            f"({counts.mostly_unknown:,} of {counts.texts:,} texts mostly)"
+            for name, counts in self.splits.items()
+            if counts.many
+        ]
+        return [*lines, MEANING.format("the backbone")] if lines else []
+
+    @property
+    def sentence(self) -> str:
+        """The same in one sentence; "" where little is unknown."""
+        parts = [
+            f"{counts.percent}% of the tokens of {name} are unknown to the backbone "
+            f"({counts.mostly_unknown:,} of {counts.texts:,} texts mostly)"
+            for name, counts in self.splits.items()
+            if counts.many
+        ]
+        return f"{', '.join(parts)}: {MEANING.format('it')}" if parts else ""
+
+
+def count_unknown(splits: Iterable[tuple[str, Array, Array]], special: SpecialIds) -> UnknownTokens:
+    """Count unknown tokens: of each split its name, token ids (T,) and offsets (N+1,)."""
+    counts = {}
+    for name, ids, offsets in splits:
+        unknown, tokens = unknown_counts(ids, offsets, special)
+        mostly = unknown_shares(ids, offsets, special) >= MOSTLY
+        counts[name] = SplitCounts(
+            int(tokens.sum()), int(unknown.sum()), len(tokens), int(np.sum(mostly))
+        )
+    return UnknownTokens(counts)
+
+
+def write_unknown(path: Path, counts: UnknownTokens) -> None:
+    """Keep the counts of a cache. In a folder that cannot be written they are not kept."""
+    try:
+        files.write_json(side_file(path, "unknown"), counts.as_json())
+    except OSError as error:
+        log.info("%s cannot be written: %s", side_file(path, "unknown"), error.strerror)
+
+
+def read_unknown(path: Path) -> UnknownTokens | None:
+    """The counts of a cache; None if they were not kept, or their file is damaged."""
+    try:
+        content = json.loads(side_file(path, "unknown").read_text("utf-8"))
+        splits = {name: SplitCounts(**counts) for name, counts in content.items()}
+        if not all(map(_possible, splits.values())):
+            return None
+        return UnknownTokens(splits)
+    except (OSError, ValueError, TypeError, AttributeError):
+        return None
+
+
+def _possible(counts: SplitCounts) -> bool:
+    """Whether counts that were read from a file can be those of a split."""
+    values = (counts.tokens, counts.unknown, counts.texts, counts.mostly_unknown)
+    return (
+        all(type(value) is int and value >= 0 for value in values)
+        and counts.unknown <= counts.tokens
+        and counts.mostly_unknown <= counts.texts
+    )
+
+
+# Duplicates.
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """How many texts stand in a data set more than once.
+
+    Attributes:
+        shared: For two splits, such as ("train", "test"): how many examples of the second have a
+            text of the first.
+        examples: The number of examples, by split.
+        contradictory: The number of different texts that have more than one label, within each
+            split and, as `all`, within and across the splits; empty if labels were not compared.
+        by_text: Whether the texts themselves were compared, or only their token ids.
+    """
+
+    shared: dict[tuple[str, str], int]
+    examples: dict[str, int]
+    contradictory: dict[str, int]
+    by_text: bool = True
+
+    def as_json(self) -> dict[str, Any]:
+        """The counts as `embed --json` prints them: {"shared": {"train/test": 3, ...}, ...}."""
+        shared = {"/".join(pair): count for pair, count in self.shared.items()}
+        return {"shared": shared, "contradictory": dict(self.contradictory)}
+
+    @property
+    def what(self) -> str:
+        """What examples share, in words."""
+        return "a text" if self.by_text else "the same tokens as a text"
+
+    @property
+    def leaked(self) -> str:
+        """What the texts in two splits mean for the reader; "" if there are none."""
+        parts = [
+            f"{count:,} of {self.examples[later]:,} {later} examples "
+            f"{'has' if count == 1 else 'have'} {self.what} of {earlier}"
+            for (earlier, later), count in self.shared.items()
+            if count
+        ]
+        if not parts:
+            return ""
+        seen = any(earlier == "train" and n for (earlier, _), n in self.shared.items())
+        when = "in training" if seen else "when settings were chosen"
+        return f"{', '.join(parts)}: these were seen {when}, so the metrics are too optimistic"
+
+    @property
+    def contradicted(self) -> str:
+        """What texts with more than one label mean for the reader; "" if there are none."""
+        count = self.contradictory.get("all", 0)
+        if not count:
+            return ""
+        have = "text has" if count == 1 else "texts have"
+        if not self.by_text:
+            have = f"{'text' if count == 1 else 'texts'} of the same tokens {have.split()[1]}"
+        return (
+            f"{count:,} {have} more than one label, each in another example: no classifier can get "
+            "all of these examples right"
+        )
+
+
+def duplicates_of(cache: Cache) -> Duplicates:
+    """Count the texts of a cache that stand in two of its splits, and those that have more than one
+    label."""
+    texts = {name: read(cache, name) for name in cache.splits}
+    return find_duplicates(cache.splits, texts, max_length=cache.spec.max_length)
+
+
+def find_duplicates(
+    splits: Mapping[str, CachedSplit],
+    texts: Mapping[str, CachedTexts | None] | None = None,
+    *,
+    max_length: int = 0,
+    compare_labels: bool = True,
+) -> Duplicates:
+    """Count the texts that stand in two splits, and those that have more than one label.
+
+    Two texts are the same if their token ids are, which is all that the backbone sees of them, and,
+    where the texts are known, if they differ at most in case, accents and spaces: texts of unknown
+    words have the same token ids without being the same. Of texts of `max_length` tokens, only the
+    beginning is compared. The splits may come from caches with the same tokenizer; labels can be
+    compared if all number them in the same way.
+    """
+    first: dict[bytes, int] = {}
+    numbers = {
+        name: np.array([first.setdefault(key, len(first)) for key in split.digests()], np.int64)
+        for name, split in splits.items()
+    }
+    known = {name: each for name, each in (texts or {}).items() if each is not None}
+    by_text = len(known) == len(splits)
+    if by_text:
+        numbers = _told_apart(numbers, splits, known, max_length)
+    contradictory = {}
+    if compare_labels:
+        every = np.concatenate([split.labels for split in splits.values()])
+        _, labels = np.unique(every, axis=0, return_inverse=True)  # a number for each set of labels
+        labels, texts_of_all = labels.reshape(-1), np.concatenate(list(numbers.values()))
+        bounds = np.cumsum([len(split) for split in splits.values()])[:-1]
+        contradictory = {
+            name: _several(numbers[name], part)
+            for name, part in zip(splits, np.split(labels, bounds), strict=True)
+        }
+        contradictory["all"] = _several(texts_of_all, labels)
+    return Duplicates(
+        shared={
+            (earlier, later): int(np.isin(numbers[later], numbers[earlier]).sum())
+            for earlier, later in itertools.combinations(splits, 2)
+        },
+        examples={name: len(split) for name, split in splits.items()},
+        contradictory=contradictory,
+        by_text=by_text,
+    )
+
+
+def _told_apart(
+    numbers: dict[str, Array],
+    splits: Mapping[str, CachedSplit],
+    texts: Mapping[str, CachedTexts],
+    max_length: int,
+) -> dict[str, Array]:
+    """The numbers of the texts, a different one for each different text of the same tokens."""
+    several = np.bincount(np.concatenate(list(numbers.values()))) > 1
+    new: dict[tuple[int, str], int] = {}
+    first_free = len(several)
+    told_apart = {}
+    for name, of_split in numbers.items():
+        told_apart[name] = of_split.copy()
+        lengths = np.diff(splits[name].offsets)
+        for example in np.flatnonzero(several[of_split]).tolist():
+            text = folded(texts[name].text(example))
+            if lengths[example] >= max_length:
+                text = text[: max_length // 2]  # of which every character stands before the cut
+            key = (int(of_split[example]), text)
+            told_apart[name][example] = new.setdefault(key, first_free + len(new))
+    return told_apart
+
+
+def _several(texts: Array, labels: Array) -> int:
+    """How many different texts have more than one label."""
+    pairs = np.unique(np.stack([texts, labels], axis=1), axis=0)
+    return int((np.unique(pairs[:, 0], return_counts=True)[1] > 1).sum())

@@ -1,10 +1,12 @@
-"""One cache that `embed` writes: what is copied from other caches, and what was computed."""
+"""The hidden states of every example -> caches that were laid out: copied from other caches or
+computed, whatever is not done yet."""
 
 from __future__ import annotations
 
 import logging
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,16 +15,27 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import Self
 
-from spacelite.cache import journal, reuse
-from spacelite.cache.dtypes import StoredType, is_finite, stored_type
-from spacelite.cache.folder import few
-from spacelite.cache.reuse import Plan, Source, Taken
-from spacelite.cache.rounding import Rounded, Rounding
+from spacelite.backbones.model import Backbone, Forward, Output, plan_batches
+from spacelite.backbones.tokenizer import Tokenized
+from spacelite.cache import reuse
+from spacelite.cache.dtypes import (
+    Rounded,
+    Rounding,
+    StoredType,
+    is_finite,
+    rounding_sums,
+    stored_type,
+)
+from spacelite.cache.reuse import Plan, Source
 from spacelite.cache.spec import CacheSpec
-from spacelite.cache.tokenizing import Examples
+from spacelite.cache.split import Checked
+from spacelite.cache.store import Cache, few
 from spacelite.errors import SpaceliteError
 from spacelite.files import human_bytes
+from spacelite.pipeline import Clock
+from spacelite.progress import OnProgress
 
 log = logging.getLogger(__name__)
 
@@ -31,197 +44,295 @@ COMMIT_SECONDS = 2.0  # most work that can be lost if the machine loses power
 Array = npt.NDArray[Any]
 
 
-@dataclass
-class Target:
-    """A cache that has been laid out and is to be written.
+class Journal:
+    """Writes values into files and, once these are on disk, the marks that say so: a process that
+    is killed at any point leaves no mark of values that are not there. Use it as a context manager,
+    while holding `files.lock`."""
 
-    Attributes:
-        path: The cache file.
-        spec: Its spec.
-        plan: Where the hidden states of each example come from.
-        with_layers: Whether layer means are written too.
-        prefix: What comes before messages about this cache: its layer, if there are several.
-    """
-
-    path: Path
-    spec: CacheSpec
-    plan: Plan
-    with_layers: bool
-    prefix: str = ""
-
-
-class Writing:
-    """Writes the examples of a cache that are not done yet.
-
-    Args:
-        target: The cache.
-        writers: Its files.
-        examples: The tokens of all N examples.
-        layers_required: Whether layer means that cannot be stored are an error.
-
-    Attributes:
-        copied: The number of examples that were copied from other caches.
-        rounding: Adds up how much the stored type rounds what is computed.
-        rounded: What it found; None if that is not measured.
-    """
-
-    def __init__(
-        self, target: Target, writers: journal.Writers, examples: Examples, layers_required: bool
-    ) -> None:
-        self.target, self.writers, self.examples = target, writers, examples
-        self.layers_required = layers_required
-        self.stored = stored_type(target.spec.dtype)
-        self.rounding = Rounding(self.stored)
-        self.rounded: Rounded | None = None
-        self.copied = 0
+    def __init__(self, failure: Callable[[Path, OSError], SpaceliteError]) -> None:
+        """`failure` is what is raised if a file, which has to exist, cannot be written."""
+        self._failure = failure
+        self._files: dict[Path, int] = {}
+        self._changed: set[Path] = set()  # files with values that are not synced
+        self._marks: list[tuple[Path, int, bytes]] = []  # of these values, in order
         self._committed = time.monotonic()
 
-    @property
-    def with_rows(self) -> bool:
-        """Whether hidden states are written, not layer means alone."""
-        return self.writers.tokens is not None
+    def put(self, path: Path, offset: int, content: bytes | memoryview) -> None:
+        """Write values at an offset of a file. They count only once `commit` has returned."""
+        self._changed.add(path)
+        self._pwrite(path, offset, content)
 
-    def done(self) -> Array:
-        """Which examples are done, (N,) bool."""
-        return np.concatenate([self.writers.done(split) for split in self.examples.splits])
+    def mark(self, path: Path, offset: int, content: bytes) -> None:
+        """Write the mark of values at the next `commit`."""
+        self._marks.append((path, offset, content))
 
-    def left(self) -> Array:
-        """Which examples have to be computed, (N,) bool: of those with the same tokens the first,
-        if one of them is not done."""
-        plan, left = self.target.plan, np.zeros(len(self.examples.lengths), bool)
-        left[plan.first[(plan.cache < 0) & ~self.done()]] = True
-        return left
-
-    def log_continuing(self) -> None:
-        """Say how much is done already, if anything is."""
-        lengths = self.examples.lengths
-        if count := int(lengths[self.done()].sum()):
-            log.info(
-                "%scontinuing: %s of %s tokens are done",
-                self.target.prefix, f"{count:,}", f"{int(lengths.sum()):,}",
-            )  # fmt: skip
-
-    def log_rounding(self) -> None:
-        """Say how much the stored type rounds what was computed."""
-        plan = self.target.plan
-        once = self.examples.lengths[np.concatenate([plan.computed, plan.copied])].sum()
-        self.rounded = self.rounding.log(int(once), self.target.prefix)
+    def commit(self) -> None:
+        """Sync the values written so far to disk, then write their marks."""
+        changed, self._changed = self._changed, set()
+        marks, self._marks = self._marks, []
+        for path in changed:
+            # If this fails, the values may be lost even if a second sync succeeds: never mark them.
+            self._sync(path)
+        for path, offset, content in marks:
+            self._pwrite(path, offset, content)
+        self._committed = time.monotonic()
 
     def commit_at_times(self) -> None:
         """Commit what was written, unless that was done a moment ago."""
         if time.monotonic() - self._committed > COMMIT_SECONDS:
-            self.writers.commit()
-            self._committed = time.monotonic()
+            self.commit()
 
-    # Copying.
+    def remove(self, path: Path) -> None:
+        """Delete a file, and forget what was written into it."""
+        if path in self._files:
+            os.close(self._files.pop(path))
+        self._changed.discard(path)
+        self._marks = [mark for mark in self._marks if mark[0] != path]
+        path.unlink()
+
+    def close(self) -> None:
+        """Sync and close the files. Values that were not committed do not count."""
+        with ExitStack() as stack:
+            for path, file in self._files.items():
+                stack.callback(os.close, file)
+                stack.callback(self._sync, path)
+
+    def _sync(self, path: Path) -> None:
+        try:
+            os.fsync(self._files[path])
+        except OSError as error:
+            raise self._failure(path, error) from error
+
+    def _pwrite(self, path: Path, offset: int, content: bytes | memoryview) -> None:
+        view = memoryview(content)
+        try:
+            if path not in self._files:
+                self._files[path] = os.open(path, os.O_RDWR)
+            while len(view):
+                written = os.pwrite(self._files[path], view, offset)
+                view, offset = view[written:], offset + written
+        except OSError as error:
+            raise self._failure(path, error) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+class Writer(Journal):
+    """Writes examples into the files of a cache, into whichever lacks some.
+
+    Attributes:
+        missing: Names of the datasets that lack examples: `tokens`, `pooled`, `means`.
+    """
+
+    def __init__(self, path: Path, *, layers: bool = False) -> None:
+        """Of a cache that was laid out, with the file of its layer means or without."""
+        super().__init__(_unwritable)
+        with Cache(path) as cache:
+            self._datasets = cache.datasets(layers=layers)
+        self.missing = {
+            name
+            for split in self._datasets.values()
+            for name, dataset in split.items()
+            if not dataset.done.all()
+        }
+
+    def done(self, split: str) -> Array:
+        """Which examples of a split are done in all that is `missing`, (N,) bool."""
+        datasets = self._datasets[split]
+        done = np.ones(len(datasets["tokens"].done), bool)
+        for name in self.missing:
+            done &= datasets[name].done == 1
+        return done
+
+    def write(self, split: str, example: int, values: Mapping[str, Checked]) -> None:
+        """Write those values of an example that are `missing`, by the names of their datasets.
+        They count only once `commit` has returned."""
+        datasets = self._datasets[split]
+        new = [
+            (datasets[name], checked)
+            for name, checked in values.items()
+            if name in self.missing and not datasets[name].done[example]
+        ]
+        for dataset, checked in new:
+            path, offset, size = dataset.place(example)
+            if len(checked.content) != size:
+                raise ValueError(
+                    f"{len(checked.content)} bytes of {dataset.name} for {split} example "
+                    f"{example}, not {size}"
+                )
+            self.put(path, offset, checked.content)
+        self._marks += [dataset.checksum_mark(example, checked.crc32) for dataset, checked in new]
+        for dataset, _ in new:
+            if not dataset.done[example]:  # hidden states and pooler's output have one mark
+                self._marks.append(dataset.done_mark(example, True))
+                dataset.done[example] = 1
+
+    def unmark(self, split: str, example: int, name: str = "tokens") -> None:
+        """Mark an example as not done, so that the next embed computes it again."""
+        dataset = self._datasets[split][name]
+        self._pwrite(*dataset.done_mark(example, False))
+        dataset.done[example] = 0
+
+    def drop_layers(self) -> None:
+        """Delete the file of layer means and write no more of them."""
+        self.missing.discard("means")
+        self.remove(next(iter(self._datasets.values()))["means"].path)
+
+
+def _unwritable(path: Path, error: OSError) -> SpaceliteError:
+    return SpaceliteError(
+        f"writing {path} failed: {error.strerror}; fix that and embed again to continue: "
+        "what is written is kept"
+    )
+
+
+@dataclass(frozen=True)
+class Examples:
+    """The examples of all splits in one sequence, in file order: the batch plan indexes this
+    sequence.
+
+    Attributes:
+        splits: The splits by name, with the index of their first example.
+        tokens: The tokens of all N examples.
+        lengths: Number of tokens of each, (N,) int64.
+    """
+
+    splits: dict[str, int]
+    tokens: Tokenized
+    lengths: Array
+
+    def location(self, example: int) -> tuple[str, int]:
+        """The split of an example and its index in that split."""
+        split = [name for name, start in self.splits.items() if start <= example][-1]
+        return split, example - self.splits[split]
+
+
+class Writing:
+    """Writes the examples of one cache that are not done yet.
+
+    Attributes:
+        copied: The number of examples that were copied from other caches.
+        rounding: Adds up how much the stored type rounds what is computed.
+        rounded: Its result; None if that is not measured.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        spec: CacheSpec,
+        plan: Plan,
+        writer: Writer,
+        examples: Examples,
+        *,
+        layers_required: bool,
+        prefix: str,
+    ) -> None:
+        """Of a cache that was laid out.
+
+        Args:
+            plan: Where the hidden states of each example come from.
+            writer: Writes its files.
+            layers_required: Whether layer means that cannot be stored are an error.
+            prefix: What comes before messages about it: its layer, if there are several.
+        """
+        self.path, self.spec, self.plan, self.writer = path, spec, plan, writer
+        self.examples, self.layers_required, self.prefix = examples, layers_required, prefix
+        self.stored = stored_type(spec.dtype)
+        self.rounding = Rounding(self.stored)
+        self.rounded: Rounded | None = None
+        self.copied = 0
+
+    def done(self) -> Array:
+        """Which examples are done, (N,) bool."""
+        return np.concatenate([self.writer.done(split) for split in self.examples.splits])
+
+    def left(self) -> Array:
+        """Which examples have to be computed, (N,) bool: of those with the same tokens the first,
+        if one of them is not done."""
+        left = np.zeros(len(self.examples.lengths), bool)
+        left[self.plan.first[(self.plan.cache < 0) & ~self.done()]] = True
+        return left
 
     def to_copy(self) -> Array:
         """The examples that the plan copies and that are not done, in order."""
-        copied = self.target.plan.copied
+        copied = self.plan.copied
         return copied[~self.done()[copied]]
 
-    def copy(self, add: Callable[[int], None]) -> None:
+    def copy(self, on_tokens: Callable[[int], None]) -> None:
         """Copy what the plan says. What cannot be copied any more is computed; the plan is changed
-        before anything is, so that a run that is continued forms the same batches.
-
-        Args:
-            add: Called with the number of tokens of each example.
-        """
-        wanted, plan = self.to_copy(), self.target.plan
+        before anything is, so that a run that is continued forms the same batches. `on_tokens` is
+        called with the number of tokens of each example."""
+        wanted, plan, ids = self.to_copy(), self.plan, self.examples.tokens.ids
         missing: list[int] = []
         size = 0
         for number, name in enumerate(plan.caches):
-            own = wanted[plan.cache[wanted] == number]
+            examples = wanted[plan.cache[wanted] == number]
             # In the order of the other file.
-            order = np.lexsort((plan.row[own], plan.split[own]))
+            order = np.lexsort((plan.row[examples], plan.split[examples]))
+            other, layers = self.path.with_name(f"{name}.h5"), "means" in self.writer.missing
             with ExitStack() as stack:
                 try:
-                    other = self.target.path.with_name(f"{name}.h5")
-                    source = stack.enter_context(
-                        Source(other, self.target.spec, with_layers=self.writers.layers is not None)
-                    )
+                    source = stack.enter_context(Source(other, self.spec, with_layers=layers))
                 except SpaceliteError as error:
                     log.info("%s", error)
-                    missing += own.tolist()
+                    missing += examples.tolist()
                     continue
-                for example in own[order].tolist():
-                    taken = self._take(source, example)
-                    if taken is None:
+                for example in examples[order].tolist():
+                    values = source.take(*plan.place(example), ids[example])
+                    if values is None:
                         missing.append(example)
                         continue
-                    self._put([example], taken)
-                    size += sum(part.values.nbytes for part in taken if part is not None)
-                    self.commit_at_times()
-                    add(int(self.examples.lengths[example]))
-        self.writers.commit()
+                    self.put(example, values)
+                    size += sum(len(checked.content) for checked in values.values())
+                    self.writer.commit_at_times()
+                    on_tokens(len(ids[example]))
+        self.writer.commit()
         self.copied = len(wanted) - len(missing)
         if self.copied:
             log.info(
                 "%s%s of %s texts are there already: %s copied from %s",
-                self.target.prefix, f"{self.copied:,}", f"{len(self.examples.lengths):,}",
-                human_bytes(size), few(plan.caches),
+                self.prefix, f"{self.copied:,}", f"{len(ids):,}", human_bytes(size),
+                few(plan.caches),
             )  # fmt: skip
         if missing:
             log.info(
-                "%s%s texts cannot be copied: they are computed",
-                self.target.prefix, f"{len(missing):,}",
-            )  # fmt: skip
-            self.target.plan = plan.without(missing)
-            reuse.write(self.target.path, self.target.spec.cache_key(), self.target.plan)
-
-    def _take(self, source: Source, example: int) -> Taken | None:
-        plan = self.target.plan
-        return source.take(
-            reuse.SPLITS[plan.split[example]],
-            int(plan.row[example]),
-            self.examples.tokens.ids[example],
-        )
-
-    # Writing.
+                "%s%s texts cannot be copied: they are computed", self.prefix, f"{len(missing):,}"
+            )
+            self.plan = plan.without(missing)
+            reuse.write(self.path, self.spec.cache_key(), self.plan)
 
     def check(self, example: int, rows: Array) -> None:
         """Raise SpaceliteError if the stored type cannot hold an example's hidden states."""
         split, index = self.examples.location(example)
         check_finite(rows, self.stored, f"{split} example {index}")
 
-    def computed(self, example: int, taken: Taken) -> None:
-        """Write an example that was computed, for all texts with the same tokens."""
-        self._put(self._same[example], taken)
-
     @cached_property
     def _same(self) -> dict[int, list[int]]:
-        return self.target.plan.same()
+        return self.plan.same()
 
-    def _put(self, examples: list[int], taken: Taken) -> None:
-        """Write the same values for some examples, where they are not done."""
-        writers = self.writers
-        for example in examples:
-            split, index = self.examples.location(example)
-            if writers.tokens is not None and not writers.tokens.done[split][index]:
-                writers.tokens.write(split, index, taken.rows, taken.pooled)
-            if taken.means is None or writers.layers is None or writers.layers.done[split][index]:
-                continue
-            if is_finite(taken.means.values):
-                writers.layers.write(split, index, taken.means)
-            else:
-                self._drop_layers(split, index)
+    def put_computed(self, example: int, values: Mapping[str, Checked]) -> None:
+        """Write an example that was computed, for all texts with the same tokens."""
+        for same in self._same[example]:
+            self.put(same, values)
 
-    def _drop_layers(self, split: str, index: int) -> None:
-        found = f"{split} example {index} has layer means that float16 cannot hold"
-        if self.layers_required:
-            raise SpaceliteError(f"{found}: leave layers=True out", ["layers"])
-        log.warning("%s: the layer means are left out", found)
-        self.writers.drop_layers()
+    def put(self, example: int, values: Mapping[str, Checked]) -> None:
+        """Write an example where it is not done."""
+        split, index = self.examples.location(example)
+        if "means" in self.writer.missing and not is_finite(values["means"].values):
+            problem = f"{split} example {index} has layer means that float16 cannot hold"
+            if self.layers_required:
+                raise SpaceliteError(f"{problem}: leave layers=True out", ["layers"])
+            log.warning("%s: the layer means are left out", problem)
+            self.writer.drop_layers()
+        self.writer.write(split, index, values)
 
 
 def check_finite(rows: Array, stored: StoredType, whose: str) -> None:
-    """Raise SpaceliteError if rows in the stored type are not those of finite hidden states.
-
-    Args:
-        rows: The rows.
-        stored: How hidden states are stored.
-        whose: What they are of, for the message.
-    """
+    """Raise SpaceliteError if rows in the stored type are not those of finite hidden states."""
     if not stored.is_finite(rows):
         # A type with a scale holds what float32 does.
         wider = stored.plain and stored.dtype != "float32"
@@ -230,3 +341,132 @@ def check_finite(rows: Array, stored: StoredType, whose: str) -> None:
             f"{whose} has hidden states that {stored.dtype} cannot hold: {remedy}",
             ["dtype", "backbone", "layer"],
         )
+
+
+def write_missing(
+    writings: Sequence[Writing],
+    model: Backbone,
+    tokens_per_batch: int,
+    on_progress: OnProgress,
+    clock: Clock,
+) -> int:
+    """Write all examples that are not done into caches that differ in the layer alone, one for each
+    layer that the model reads, in the same order: copy, then compute in batches.
+
+    Returns the number of tokens that were run through the backbone. Raises SpaceliteError if a file
+    cannot be written, memory is too small, or numbers are too large for the stored type.
+    """
+    lengths = writings[0].examples.lengths
+    for writing in writings:
+        if count := int(lengths[writing.done()].sum()):
+            log.info(
+                "%scontinuing: %s of %s tokens are done",
+                writing.prefix, f"{count:,}", f"{int(lengths.sum()):,}",
+            )  # fmt: skip
+    try:
+        _copy(writings, on_progress, clock)
+        return _compute(writings, model, tokens_per_batch, on_progress, clock)
+    finally:
+        with clock.measure("writing"):
+            for writing in writings:
+                writing.writer.commit()
+
+
+def _copy(writings: Sequence[Writing], on_progress: OnProgress, clock: Clock) -> None:
+    lengths = writings[0].examples.lengths
+    total = sum(int(lengths[writing.to_copy()].sum()) for writing in writings)
+    if not total:
+        return
+    done = 0
+
+    def add(tokens: int) -> None:
+        nonlocal done
+        done += tokens
+        on_progress("copy", done, total)
+
+    add(0)
+    with clock.measure("copying"):
+        for writing in writings:
+            writing.copy(add)
+
+
+def _compute(
+    writings: Sequence[Writing],
+    model: Backbone,
+    tokens_per_batch: int,
+    on_progress: OnProgress,
+    clock: Clock,
+) -> int:
+    """Run what is left through the backbone, each text once."""
+    examples, stored = writings[0].examples, writings[0].stored
+    plans = [writing.plan for writing in writings]
+    if repeated := max(len(plan.repeated) for plan in plans):
+        log.info(
+            "%s of %s texts repeat another one and are not run again",
+            f"{repeated:,}", f"{len(examples.lengths):,}",
+        )  # fmt: skip
+    computed = np.unique(np.concatenate([plan.computed for plan in plans]))
+    if not len(computed):
+        return 0
+    lengths = examples.lengths[computed]
+    left_in_each = [writing.left() for writing in writings]
+    left = np.logical_or.reduce(left_in_each)[computed]
+    # The whole batch is computed even if part of it is done: the last bit of an example's numbers
+    # depends on the batch that it is computed in.
+    plan = [
+        (computed[batch], int(lengths[batch[left[batch]]].sum()))
+        for batch in plan_batches(lengths, tokens_per_batch)
+        if left[batch].any()
+    ]
+    with_rows = any("tokens" in writing.writer.missing for writing in writings)
+    forward = Forward(
+        model,
+        examples.tokens,
+        stored.to_rows,
+        tokens_per_batch,
+        measure=rounding_sums(stored) if with_rows else None,
+        clock=clock,
+    )
+
+    def finish(batch: Array, output: Output) -> tuple[list[list[dict[str, Checked]]], Output]:
+        """The values of each text, with their checksums, for each cache that lacks them."""
+        texts = []
+        for row, example in enumerate(batch.tolist()):
+            others = {
+                name: Checked.of(values[row])
+                for name, values in (("pooled", output.pooled), ("means", output.means))
+                if values is not None
+            }
+            text: list[dict[str, Checked]] = []
+            for writing, wanted, rows in zip(writings, left_in_each, output.states, strict=True):
+                if not wanted[example]:
+                    text.append({})
+                    continue
+                if "tokens" in writing.writer.missing:
+                    writing.check(example, rows[row])
+                text.append({"tokens": Checked.of(rows[row]), **others})
+            texts.append(text)
+        return texts, output
+
+    run, done, total = 0, int(lengths[~left].sum()), int(lengths.sum())
+    on_progress("embed", done, total)
+    results = forward.batches([batch for batch, _ in plan], finish)
+    for (batch, tokens), (texts, output) in zip(plan, results, strict=True):
+        with clock.measure("writing"):
+            for example, text in zip(batch.tolist(), texts, strict=True):
+                for writing, values in zip(writings, text, strict=True):
+                    if values:
+                        writing.put_computed(example, values)
+            for writing in writings:
+                writing.writer.commit_at_times()
+        # Means are not computed any more once no file can hold them.
+        model.all_layers &= any("means" in writing.writer.missing for writing in writings)
+        for count, measured in output.measured:
+            for writing, sums in zip(writings, measured, strict=True):
+                writing.rounding.add(count, sums)
+        run += tokens
+        on_progress("embed", done + run, total)
+    for writing in writings:
+        once = examples.lengths[np.concatenate([writing.plan.computed, writing.plan.copied])].sum()
+        writing.rounded = writing.rounding.log(int(once), writing.prefix)
+    return run

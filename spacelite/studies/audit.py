@@ -16,7 +16,8 @@ import numpy.typing as npt
 
 from spacelite import heads
 from spacelite.backbones.files import locate
-from spacelite.cache import backbone_settings, texts
+from spacelite.cache import texts
+from spacelite.cache.embedding import backbone_settings
 from spacelite.cache.store import Cache
 from spacelite.data.splits import Source
 from spacelite.document import Block, Bullets, Cell, Heading, Line, Table

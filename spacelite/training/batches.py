@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from spacelite.cache.rounding import varies
+from spacelite.cache.dtypes import varies
 from spacelite.cache.rows import TokenRows
 from spacelite.cache.split import CachedSplit, spans
 from spacelite.cache.store import Cache

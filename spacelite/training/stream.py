@@ -154,5 +154,5 @@ def _read(tokens: torch.Tensor, starts: Array, lengths: Array, scratch: Scratch)
 def _to_float32(rows: torch.Tensor, scratch: Scratch, stored: StoredType) -> torch.Tensor:
     if stored.plain and rows.dtype == torch.float32:
         return rows
-    shape = (len(rows), rows.shape[1] - stored.extra)
+    shape = (len(rows), stored.hidden_width(rows.shape[1]))
     return stored.widen(rows, scratch.tensor("hidden", shape, rows.device, torch.float32))

@@ -23,7 +23,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from spacelite import heads
-from spacelite.cache import Cache
+from spacelite.cache.store import Cache
 from spacelite.studies.cross_validation import cross_validate, divide
 from spacelite.training import TrainingConfig
 from spacelite.training.batches import TokenSplit

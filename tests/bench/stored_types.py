@@ -25,8 +25,7 @@ import torch
 
 import spacelite
 from spacelite import heads
-from spacelite.cache.dtypes import DTYPES, StoredType, stored_type
-from spacelite.cache.rounding import Rounding
+from spacelite.cache.dtypes import DTYPES, Rounding, StoredType, stored_type
 from spacelite.cache.rows import TokenRows
 from spacelite.metrics.significance import f1_values, over_seeds
 from spacelite.training import TrainingConfig, loop
@@ -152,7 +151,7 @@ def rounded(opened, stored):
     for name, split in opened.splits.items():
         rounding = Rounding(stored)
         rows = rounding.encode(torch.from_numpy(split.read_hidden(0, len(split))))
-        errors = rounding.found() if name == "train" else errors
+        errors = rounding.result() if name == "train" else errors
         splits[name] = TokenRows(
             rows=rows, offsets=split.offsets, labels=split.labels,
             stored=stored_type(EXACT),

@@ -122,7 +122,7 @@ def watched():
 def spacelite(cache, count, epochs, breakdown=False):
     """Best seconds of a training pass over the train split, and of a whole epoch with validation.
     With `breakdown`, seconds by part, of one pass on one thread."""
-    from spacelite.cache import Cache
+    from spacelite.cache.store import Cache
     from spacelite.training import TrainingConfig, engine, loop
 
     watch = watched() if breakdown else None
@@ -255,7 +255,7 @@ def fifteen_epochs(cache, kind):
     """The whole of a training with its evaluation on all splits: 24 space heads for 15 epochs, or
     scikit-learn's LogisticRegression on the means of tokens. Seconds, and mean test accuracy."""
     from spacelite import heads
-    from spacelite.cache import Cache
+    from spacelite.cache.store import Cache
     from spacelite.training import TrainingConfig, train
 
     chosen = configs(24) if kind == "space" else [heads.config(kind, pooling="mean")]

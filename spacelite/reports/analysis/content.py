@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from spacelite.cache import duplicates, store, texts, unknown
 from spacelite.cache import folder as caches
+from spacelite.cache import store, texts
 from spacelite.errors import SpaceliteError
 from spacelite.reports.analysis.comparisons import Analysis, EpochCurve, analyse
 from spacelite.reports.analysis.examples import WordsAndMistakes, words_and_mistakes
@@ -116,7 +116,7 @@ def data_notes(cache_dir: Path, group: Group) -> list[str]:
     try:
         with _checked(find_cache(run, cache_dir)) as cache:
             if transfers is None:
-                found = duplicates.of_cache(cache)
+                found = texts.duplicates_of(cache)
                 baseline = majority_note(cache, group.section.split)
                 clauses = [found.leaked, found.contradicted, _unknown(cache)]
             else:
@@ -124,7 +124,7 @@ def data_notes(cache_dir: Path, group: Group) -> list[str]:
                 path = caches.find(cache_dir, transfers[0].cache, exact=True)
                 with _checked(path, transfers[0].cache_key) as other:
                     # Of the other data set's splits only this one counts.
-                    found = duplicates.find(
+                    found = texts.find_duplicates(
                         {"train": cache.splits["train"], split: other.splits[split]},
                         {"train": texts.read(cache, "train"), split: texts.read(other, split)},
                         max_length=cache.spec.max_length,
@@ -165,7 +165,7 @@ def _checked(path: Path, key: str | None = None) -> Iterator[store.Cache]:
         yield cache
 
 
-def _leaked_into(found: duplicates.Duplicates, split: str, data: str) -> str:
+def _leaked_into(found: texts.Duplicates, split: str, data: str) -> str:
     count = found.shared["train", split]
     if not count:
         return ""
@@ -178,11 +178,11 @@ def _leaked_into(found: duplicates.Duplicates, split: str, data: str) -> str:
 
 def _unknown(cache: store.Cache, split: str | None = None) -> str:
     """Where many tokens of a cache, or of one of its splits, are unknown to the backbone."""
-    counts = unknown.read(cache.path)
+    counts = texts.read_unknown(cache.path)
     if counts is None:
         return ""
     chosen = {name: of for name, of in counts.splits.items() if split in (None, name)}
-    return unknown.UnknownTokens(chosen).sentence
+    return texts.UnknownTokens(chosen).sentence
 
 
 def training_notes(group: Group, curves: Sequence[EpochCurve]) -> list[str]:
