@@ -7,17 +7,18 @@ import logging
 import os
 from pathlib import Path
 
-import numpy as np
-import processes
-import pytest
-
+# Threads sleep while they wait for each other, and linear algebra has one: on tiny arrays most of
+# the processors' time would go into waiting, and several times of it while other processes run.
+# Read when numpy and torch are imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # The tests reach no network, whatever the machine they run on does.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
 
-# Threads sleep while they wait for each other: on tiny arrays most of the processors' time would go
-# into turning, and several times of it while other processes run. Read when torch is imported.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+import numpy as np
+import processes
+import pytest
 
 # Files whose slowest test takes longest: begun first, so that no process is left alone with one.
 SLOWEST = ("test_notebook", "test_wheel", "test_layers", "test_docs", "test_text_store")

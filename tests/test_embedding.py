@@ -455,9 +455,11 @@ def test_a_second_writer_waits_and_says_so(bert, reviews, tmp_path, caplog):
     assert holder.line() == "held"
     with ThreadPoolExecutor() as pool:
         waiting = pool.submit(run, tmp_path, bert, reviews)
-        processes.until(lambda: f"is writing {path.name}: waiting" in caplog.text)
-        assert not waiting.done()
-        (tmp_path / "let go").touch()
+        try:
+            processes.until(lambda: f"is writing {path.name}: waiting" in caplog.text)
+            assert not waiting.done()
+        finally:
+            (tmp_path / "let go").touch()
         assert not waiting.result().hit
     assert f"another spacelite process is writing {path.name}: waiting" in caplog.text
     assert holder.wait().returncode == 0

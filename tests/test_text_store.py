@@ -76,10 +76,16 @@ def uncounted():
         del Backbone.counted
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
-def test_a_grid_search_embeds_each_text_once(jobs, bert, tmp_path, uncounted):
+@pytest.mark.parametrize(
+    ("jobs", "count"),
+    [
+        (1, 300),
+        pytest.param(1, 2000, marks=pytest.mark.slow),
+        pytest.param(2, 300, marks=pytest.mark.slow),
+    ],
+)
+def test_a_grid_search_embeds_each_text_once(jobs, count, bert, tmp_path, uncounted):
     """Five folds, 12 settings: 60 trainings and one more, on as many texts."""
-    count = 2000 if jobs == 1 else 300
     own, labels = texts(count, seed=3, longest=6), np.arange(count) % 2
     head = Counting(
         epochs=1, batch_size=500, backbone=str(bert), cache_dir=str(tmp_path), max_length=16
