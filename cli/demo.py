@@ -39,7 +39,7 @@ def demo(
 ) -> None:
     """Embed, train and report on built-in data, offline."""
     from spacelite import api
-    from spacelite.heads.grid import seed_list
+    from spacelite.training.plan import seed_list
 
     numbers = seed_list(seeds)  # before the long part
     weights = [",".join(f"{value:g}" for value in values) for values in (INTER, INTRA)]
@@ -103,10 +103,10 @@ def reproduce(
     as_json: Json = False,
 ) -> None:
     """Measure the published tables, from embedding to report."""
-    from spacelite.heads.grid import seed_list
     from spacelite.paper.reproduction import ReproduceOptions
     from spacelite.paper.reproduction import reproduce as measure
     from spacelite.reports.analysis import published
+    from spacelite.training.plan import seed_list
 
     options = ReproduceOptions(
         cache_dir=cache_dir,

@@ -89,7 +89,7 @@ def cv(
     """
     from spacelite import api
     from spacelite.data import writers
-    from spacelite.heads.grid import seed_list
+    from spacelite.training.plan import seed_list
 
     numbers = seed_list(seeds)
     if out is not None:
@@ -199,8 +199,8 @@ def curve(
     """
     from spacelite import api
     from spacelite.data import writers
-    from spacelite.heads.grid import seed_list
     from spacelite.reports.render import characters, charts
+    from spacelite.training.plan import seed_list
 
     for path in (out, plot):
         if path is not None:

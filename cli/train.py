@@ -100,7 +100,7 @@ def train(
     Options with (s) take comma lists: every combination is trained.
     """
     from spacelite import api
-    from spacelite.heads.grid import seed_list
+    from spacelite.training.plan import seed_list
 
     numbers = seed_list(seeds)
     chosen = console.chosen_cache(cache, cache_dir, layer)

@@ -19,10 +19,10 @@ from spacelite.api import EmbeddedDataset
 from spacelite.cache.embedding import embed
 from spacelite.cache.spec import canonical
 from spacelite.cache.store import Cache
-from spacelite.heads.grid import grid
 from spacelite.metrics.scores import METRICS
 from spacelite.runs.record import RunRecord
 from spacelite.training import TrainedHead, TrainingConfig, checkpoints, loop, plan
+from spacelite.training.plan import grid
 from spacelite.training.search import Search, rungs
 
 GRID = grid(

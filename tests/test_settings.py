@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 
 import spacelite
 from spacelite.api import EmbeddedDataset
-from spacelite.heads.grid import grid, seed_list
 from spacelite.settings import OTHER_NAMES
+from spacelite.training.plan import grid, seed_list
 
 
 @pytest.fixture

@@ -190,10 +190,10 @@ def learning_curve(
     """
     arguments = dict(locals())
     from spacelite.backbones.model import resolve_device
-    from spacelite.heads.grid import listed, seed_list
     from spacelite.studies import answers
     from spacelite.studies.learning_curve import learning_curve as measured
     from spacelite.studies.learning_curve import require_metric, sizes_of
+    from spacelite.training.plan import listed, seed_list
 
     asked = {**DEFAULTS, **plan.requested(learning_curve, arguments), "seeds": [0]}
     require_metric(metric)

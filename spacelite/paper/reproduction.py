@@ -13,13 +13,13 @@ from spacelite.cache import embedding
 from spacelite.cache.store import Cache
 from spacelite.errors import SpaceliteError
 from spacelite.heads import HeadConfig
-from spacelite.heads.grid import seed_list
 from spacelite.inference import transfer
 from spacelite.metrics.scores import Scores
 from spacelite.paper import tables
 from spacelite.paper.tables import RowOutcome
 from spacelite.runs import Run
 from spacelite.training import TrainingConfig, loop
+from spacelite.training.plan import seed_list
 
 log = logging.getLogger(__name__)
 

@@ -8,8 +8,11 @@ of the weights. The rule of "auto" was found on validation data (docs/benchmarks
 from __future__ import annotations
 
 import inspect
+import itertools
 import logging
 import math
+import operator
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import Field, dataclass, fields
 from typing import TYPE_CHECKING, Any
@@ -17,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 from spacelite import heads, settings
 from spacelite.errors import SpaceliteError
 from spacelite.heads import HeadConfig, TrainedHeadConfig
-from spacelite.heads.grid import grid, listed, seed_list
 from spacelite.heads.pooling import default_pooling
+from spacelite.settings import LARGEST_SEED, suggestion
 from spacelite.training.config import TrainingConfig
 
 if TYPE_CHECKING:
@@ -32,6 +35,17 @@ LEARNING_RATE = 1e-3
 BATCHES = 20  # per epoch
 BATCH_SIZES = (16, 256)  # the smallest and the largest
 EPOCHS = (15, 300)  # the fewest and the most
+
+MAX_SEEDS = 10_000  # far more than anyone needs
+MOST_HEADS = 100_000  # of a kind in a grid: more than fit into memory
+_SEEDS = f"give a number of seeds, 1 to {MAX_SEEDS:,}, or a list of them"
+
+# The last setting varies fastest: those that kinds share, the seed last of all. Tables list heads
+# in this order.
+_FIRST = ("inter", "intra", "pooling", "C", "ensemble", "latent", "max_ngram", "blocks")
+_LAST = ("learning_rate", "weight_decay", "seed")
+# Accepted for every kind, whether it has them or not.
+_KNOWN = (*HeadConfig.ALWAYS_HASHED, "C", "max_ngram", "ensemble")
 
 # Settings that are recommended together, chosen on validation splits. What a preset does may change
 # with a version of the library; a run's settings are recorded.
@@ -69,24 +83,6 @@ WITHOUT: dict[str, tuple[str, ...]] = {
         "ensemble", "class_weights", "sample_weight", "patience", "monitor", "threshold",
     ),
 }  # fmt: skip
-
-
-def good_batch_size(examples: int) -> int:
-    """The power of two nearest to a twentieth of the training examples, from 16 to 256."""
-    smallest, largest = BATCH_SIZES
-    power = round(math.log2(max(1, examples) / BATCHES))
-    return min(largest, max(smallest, int(2**power)))
-
-
-def good_epochs(examples: int, batch_size: int) -> int:
-    """As many epochs as 600 updates take, but at least 15 and at most 300."""
-    fewest, most = EPOCHS
-    return min(most, max(fewest, math.ceil(UPDATES / batches(examples, batch_size))))
-
-
-def batches(examples: int, batch_size: int) -> int:
-    """The number of updates per epoch."""
-    return max(1, math.ceil(examples / batch_size))
 
 
 def declared() -> dict[str, Field[Any]]:
@@ -236,6 +232,24 @@ def resolve(asked: Mapping[str, Any], examples: int) -> tuple[dict[str, Any], di
     return values, chosen
 
 
+def good_batch_size(examples: int) -> int:
+    """The power of two nearest to a twentieth of the training examples, from 16 to 256."""
+    smallest, largest = BATCH_SIZES
+    power = round(math.log2(max(1, examples) / BATCHES))
+    return min(largest, max(smallest, int(2**power)))
+
+
+def good_epochs(examples: int, batch_size: int) -> int:
+    """As many epochs as 600 updates take, but at least 15 and at most 300."""
+    fewest, most = EPOCHS
+    return min(most, max(fewest, math.ceil(UPDATES / batches(examples, batch_size))))
+
+
+def batches(examples: int, batch_size: int) -> int:
+    """The number of updates per epoch."""
+    return max(1, math.ceil(examples / batch_size))
+
+
 def _divided(values: Mapping[str, Any]) -> tuple[TrainingConfig, dict[str, Any]]:
     """The settings of the training, and the others."""
     training = TrainingConfig(**{name: values[name] for name in values if name in OF_TRAINING})
@@ -260,3 +274,96 @@ def search_lists(kinds: Sequence[str], asked: Mapping[str, Any], cache: Cache) -
         )
         log.warning("%s", left_out)
     return lists
+
+
+def grid(
+    kinds: Sequence[str], values: Mapping[str, Sequence[Any]], others: Iterable[str] = ()
+) -> list[HeadConfig]:
+    """The configs of every kind of head with every combination of its settings, which are lists of
+    values. Each kind ignores settings that it does not have: a space head has no pooling, logreg has
+    no seed and no learning rate. The message about an unknown setting may suggest one of `others`.
+    """
+    configs: list[HeadConfig] = []
+    used: set[str] = set()
+    for kind in dict.fromkeys(kinds):
+        config_type = heads.kind(kind).config_type
+        names = {field.name for field in fields(config_type)}
+        order = sorted(names & values.keys(), key=_order)
+        used.update(order)
+        count = math.prod(len(values[name]) for name in order)
+        if count > MOST_HEADS:
+            raise SpaceliteError(
+                f"this grid has {count:,} {kind} heads: train at most {MOST_HEADS:,} at a time"
+            )
+        # Settings without an effect are left out of a config: equal ones are one head.
+        combinations = itertools.product(*(values[name] for name in order))
+        configs.extend(
+            dict.fromkeys(
+                config_type(**dict(zip(order, each, strict=True))) for each in combinations
+            )
+        )
+    unknown = [name for name in values if name not in used and name not in _KNOWN]
+    if unknown:
+        meant = suggestion(unknown[0], [*others, *used])
+        raise SpaceliteError(
+            f"{unknown[0]}: no head of {', '.join(kinds)} has this setting"
+            + (f"; did you mean {meant}?" if meant else ""),
+            [unknown[0]],
+        )
+    return configs
+
+
+def listed(name: str, value: Any) -> list[Any]:
+    """One value or several of an argument as a list, without duplicates; never an empty one."""
+    if isinstance(value, str | type) or not hasattr(value, "__iter__"):
+        return [value]
+    values = list(value)
+    if not values:
+        raise SpaceliteError(f"{name}=[]: the list is empty; give one value or several", [name])
+    if any(hasattr(each, "__iter__") and not isinstance(each, str) for each in values):
+        raise SpaceliteError(f"{name}={value}: give a list of values, not a list of lists", [name])
+    return list(dict.fromkeys(values))
+
+
+def _order(name: str) -> int:
+    if name in _LAST:
+        return len(_FIRST) + 1 + _LAST.index(name)
+    return _FIRST.index(name) if name in _FIRST else len(_FIRST)
+
+
+def seed_list(seeds: int | str | Iterable[int]) -> list[int]:
+    """The seeds that a number or a list of them means: 3 means seeds 0, 1 and 2, [1, 7, 42] these.
+    Either may be text: `3`, `1,7,42`, or `7,` for a list of one."""
+    if isinstance(seeds, str):
+        parts = [part.strip() for part in seeds.split(",")]
+        is_list = len(parts) > 1
+        if is_list and not parts[-1]:
+            parts.pop()
+        wrong = [part for part in parts if not re.fullmatch(r"-?[0-9]+", part)]
+        if wrong:
+            raise _bad_seeds(seeds, f"{wrong[0]!r} is not a whole number; {_SEEDS}")
+        seeds = [int(part) for part in parts] if is_list else int(parts[0])
+    if not isinstance(seeds, Iterable):
+        if not _is_whole(seeds) or not 1 <= operator.index(seeds) <= MAX_SEEDS:
+            raise _bad_seeds(seeds, _SEEDS)
+        return list(range(operator.index(seeds)))
+    seeds = list(seeds)
+    for seed in seeds:
+        if not _is_whole(seed) or not 0 <= operator.index(seed) <= LARGEST_SEED:
+            raise _bad_seeds(seeds, f"{seed} is not a whole number from 0 to 2^63 - 1")
+    if not seeds:
+        raise _bad_seeds([], f"the list is empty; {_SEEDS}")
+    numbers = [operator.index(seed) for seed in seeds]
+    if len(set(numbers)) < len(numbers):
+        twice = next(seed for seed in numbers if numbers.count(seed) > 1)
+        raise _bad_seeds(seeds, f"seed {twice} is listed twice: list each seed once")
+    return numbers
+
+
+def _is_whole(value: Any) -> bool:
+    return not isinstance(value, bool) and hasattr(value, "__index__")
+
+
+def _bad_seeds(seeds: object, problem: str) -> SpaceliteError:
+    shown = ",".join(map(str, seeds)) if isinstance(seeds, list) else seeds
+    return SpaceliteError(f"seeds={shown}: {problem}", ["seeds"])
