@@ -73,7 +73,6 @@ BASELINES: tuple[HeadConfig, ...] = (
     heads.config("logreg", pooling="mean", C=AUTO),
 )
 
-
 OF_TRAINING = {field.name for field in fields(TrainingConfig)}
 # Settings that a function does not have: cross-validation has no validation split to stop early or
 # to choose thresholds by.
@@ -279,16 +278,17 @@ def search_lists(kinds: Sequence[str], asked: Mapping[str, Any], cache: Cache) -
 def grid(
     kinds: Sequence[str], values: Mapping[str, Sequence[Any]], others: Iterable[str] = ()
 ) -> list[HeadConfig]:
-    """The configs of every kind of head with every combination of its settings, which are lists of
-    values. Each kind ignores settings that it does not have: a space head has no pooling, logreg has
-    no seed and no learning rate. The message about an unknown setting may suggest one of `others`.
+    """The configs of every kind of head with every combination of the values of its settings.
+
+    Each kind ignores settings that it does not have: a space head has no pooling, logreg has no
+    seed. The message about an unknown setting may suggest one of `others`.
     """
     configs: list[HeadConfig] = []
     used: set[str] = set()
     for kind in dict.fromkeys(kinds):
         config_type = heads.kind(kind).config_type
         names = {field.name for field in fields(config_type)}
-        order = sorted(names & values.keys(), key=_order)
+        order = sorted((name for name in values if name in names), key=_order)
         used.update(order)
         count = math.prod(len(values[name]) for name in order)
         if count > MOST_HEADS:
