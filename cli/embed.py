@@ -97,32 +97,14 @@ def embed(
     as_json: Json = False,
 ) -> None:
     """Run a frozen backbone once over a data set and keep every token's hidden state."""
+    arguments = dict(locals())  # those of `spacelite.embed`, but for two
+    del arguments["no_reuse"], arguments["as_json"]
+    arguments["layer"] = comma_list("--layer", layer, int, once=False)
     from spacelite import api
     from spacelite.files import human_bytes
 
     with console.progress() as on_progress:
-        done = api.embed(
-            dataset,
-            backbone=backbone,
-            cache_dir=cache_dir,
-            max_length=max_length,
-            dtype=dtype,
-            layer=comma_list("--layer", layer, int, once=False),
-            padding=padding,
-            layers=layers,
-            limit=limit,
-            device=device,
-            tokens_per_batch=tokens_per_batch,
-            revision=revision,
-            text_column=text_column,
-            label_column=label_column,
-            labels_as=labels_as,
-            skip_empty=skip_empty,
-            drop_leaks=drop_leaks,
-            reuse=not no_reuse,
-            data_dir=data_dir,
-            progress=on_progress,
-        )
+        done = api.embed(**arguments, reuse=not no_reuse, progress=on_progress)
     described = describe(done)
     if as_json:
         console.print_json(described)

@@ -57,23 +57,14 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Evaluate a run on another data set: zero-shot transfer."""
+    arguments = dict(locals())  # those of a run's `evaluate`, but for four
+    for name in ("run", "map_labels", "cache_dir", "as_json"):
+        del arguments[name]
     from spacelite import api
 
     with console.progress() as on_progress:
         result = api.load_run(run, cache_dir).evaluate(
-            dataset,
-            cache=cache,
-            labels=map_labels,
-            backbone=backbone,
-            limit=limit,
-            device=device,
-            tokens_per_batch=tokens_per_batch,
-            text_column=text_column,
-            label_column=label_column,
-            labels_as=labels_as,
-            skip_empty=skip_empty,
-            data_dir=data_dir,
-            progress=on_progress,
+            **arguments, labels=map_labels, progress=on_progress
         )
     if as_json:
         console.print_json({"run": result.run.id, **asdict(result.record)})

@@ -51,11 +51,8 @@ Check = Callable[[Any], str | None]
 class Config:
     """A dataclass of settings.
 
-    Attributes:
-        ALWAYS_HASHED: Settings that have been hashed into ids from the beginning, null if a config
-            lacks
-            one. A setting that was added later is hashed only if it differs from its default, so
-            that older runs keep their ids.
+    Those in ALWAYS_HASHED have been hashed into ids from the beginning, null if a config lacks one;
+    a later one is hashed only if it differs from its default, so that older runs keep their ids.
     """
 
     ALWAYS_HASHED: ClassVar[tuple[str, ...]] = ()

@@ -27,13 +27,8 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of value.
-
-    Attributes:
-        needed: What is needed, as messages say it: `give a whole number`.
-        read: Returns the value as the library uses it. Raises TypeError if it is of another kind,
-            ValueError with what is needed if it is of this kind and cannot be used.
-    """
+    """A kind of value: what messages say is needed, and how it is read. `read` raises TypeError for
+    another kind, and ValueError with what is needed for a value that cannot be used."""
 
     needed: str
     read: Callable[[Any], Any]
@@ -180,11 +175,8 @@ KINDS: dict[str, Kind] = {
 
 
 def list_of_texts(texts: Any) -> list[Any]:
-    """The texts of a list, an array, a Series or a generator.
-
-    Raises:
-        SpaceliteError: It is no such thing, or a table or dictionary, whose items are names.
-    """
+    """The texts of a list, an array, a Series or a generator. Raises SpaceliteError for others, and
+    for tables and dictionaries, whose items are names."""
     is_table = hasattr(texts, "keys") and not hasattr(texts, "tolist")
     try:
         if isinstance(texts, bytes) or is_table:
@@ -197,14 +189,8 @@ def list_of_texts(texts: Any) -> list[Any]:
 
 
 def checked(**kinds: Kind) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Check a function's arguments when it is called, and convert them.
-
-    An argument that is left out, or given as its default, is not checked.
-
-    Args:
-        kinds: Kinds of the function's own arguments. Others have their kind in KINDS, or are
-            checked by the function.
-    """
+    """Check a function's arguments when it is called, and convert them; not those that are left out
+    or given as their default. Arguments without a kind here or in KINDS the function checks."""
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         parameters = inspect.signature(function)
@@ -224,16 +210,7 @@ def checked(**kinds: Kind) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
 
 def read(name: str, value: Any, kind: Kind) -> Any:
-    """A value as the library uses it.
-
-    Args:
-        name: Name of the argument.
-        value: What was given.
-        kind: The kind of value that is needed.
-
-    Raises:
-        SpaceliteError: The value is of another kind.
-    """
+    """An argument's value as the library uses it. Raises SpaceliteError for another kind."""
     try:
         return kind.read(value)
     except TypeError as error:
