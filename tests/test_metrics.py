@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from spacelite.metrics.calibration import calibration
-from spacelite.metrics.scores import METRICS, scores
+from spacelite.metrics.scores import METRICS, calibration, scores
 from spacelite.tasks import MULTI_LABEL, SINGLE_LABEL
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from spacelite import paper
 from spacelite import runs as saved_runs
-from spacelite.paper.tables import FIGURES
+from spacelite.paper import FIGURES
 from spacelite.reports.analysis import groups, published
 from spacelite.reports.document.sections import section_blocks
 from spacelite.reports.render import markdown

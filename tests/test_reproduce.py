@@ -13,7 +13,7 @@ from spacelite import paper, runs
 from spacelite.cache import embedding
 from spacelite.cache.store import Cache
 from spacelite.inference import transfer
-from spacelite.paper import ReproduceOptions, reproduce
+from spacelite.paper.reproduction import ReproduceOptions, reproduce
 from spacelite.reports.analysis import groups, published
 from spacelite.training import loop
 

@@ -44,36 +44,21 @@ class PowerLaw:
 
 @dataclass(frozen=True)
 class Extrapolation:
-    """What a power law says of a size that was not measured.
-
-    Attributes:
-        law: The power law.
-        smallest: The smallest size that it was fitted to.
-        at: The size from which it is extrapolated.
-        to: The size to which it is.
-        gain: By how much the error falls from `at` to `to`, with its 95% interval; without one, the
-            interval is from NaN to NaN.
-        p: How probable so bad a fit is if the errors do follow a power law; NaN without standard
-            errors.
-    """
+    """What a power law, fitted to sizes from `smallest` on, says of a size that was not
+    measured."""
 
     law: PowerLaw
     smallest: int
     at: int
     to: int
-    gain: Difference
-    p: float
+    gain: Difference  # by how much the error falls from `at` to `to`; interval NaN if not known
+    p: float  # how probable so bad a fit is if errors do follow a power law; NaN if not known
 
 
 def fit(sizes: Array, errors: Array, deviations: Array | None = None) -> PowerLaw:
-    """The power law with the least weighted sum of squares: over a grid of exponents, then finer
-    ones; for each, floor and scale in closed form, neither below 0.
-
-    Args:
-        sizes: Numbers of training examples, (M,), at least 3 different ones.
-        errors: The mean error at each size, (M,).
-        deviations: Their standard errors, (M,). None: all are equal.
-    """
+    """The power law with the least weighted sum of squares for the mean errors (M,) at 3 or more
+    sizes, with standard errors `deviations` (M,), by default equal ones: over a grid of exponents,
+    then finer ones; for each, floor and scale in closed form, neither below 0."""
     weights = _weights(sizes, deviations)
     (floor,), (scale,), (exponent,), _ = _fits(sizes, np.asarray(errors, float)[None], weights)
     return PowerLaw(float(floor), float(scale), float(exponent))
@@ -91,23 +76,16 @@ def extrapolate(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Extrapolation:
-    """Fit a power law and say by how much the error falls between two sizes.
+    """Fit a power law to the mean errors (M,) at FEWEST_SIZES or more sizes, in ascending order,
+    and say by how much the error falls from size `at` to size `to`.
 
     The interval is that of a parametric bootstrap: errors are drawn around the fitted ones, with
     the standard errors and the covariance of the measured ones, and fitted again.
 
-    Args:
-        sizes: Numbers of training examples in ascending order, (M,), at least FEWEST_SIZES.
-        errors: The mean error at each size, (M,).
-        deviations: Their standard errors, (M,), which weigh them in the fit. None: they are not
-            known, and there is no interval.
-        shared: The covariance of what else the errors at all sizes vary by, (M, M).
-        freedom: Degrees of freedom of the standard errors: draws are Student's t, since variances
-            that were estimated from few values may be too small.
-        at: The size to start from.
-        to: The size to get to.
-        resamples: Number of resamples, R.
-        seed: Their seed.
+    Standard errors `deviations` (M,) weigh the errors in the fit; if they are not known, there is
+    no interval. With finite degrees of `freedom`, draws are Student's t, since variances that were
+    estimated from few values may be too small. `shared` is the covariance (M, M) of what else the
+    errors at all sizes vary by.
     """
     weights, errors = _weights(sizes, deviations), np.asarray(errors, float)
     (floor,), (scale,), (exponent,), (squares,) = _fits(sizes, errors[None], weights)
@@ -131,17 +109,12 @@ def extrapolate(
 
 
 def smoothed(sizes: Array, variances: Array, among: Array) -> Array:
-    """Variances at all sizes, from those that were measured at some: a power of the size that falls
-    or stays, by maximum likelihood. A measured variance of few values is a poor one: one that is
-    0 by luck would count for all others.
+    """Variances at all sizes (M,), from `variances` (m,) that were measured `among` some of them
+    (m,): a power of the size that falls or stays, by maximum likelihood. A measured variance of few
+    values is a poor one: one that is 0 by luck would count for all others.
 
     For variances s^2 of as many values each, proportional to chi-squared variables around
     v n^-g, log v is, given g, the logarithm of the mean of s^2 n^g.
-
-    Args:
-        sizes: All sizes, (M,).
-        variances: Those measured, (m,).
-        among: The sizes they were measured at, (m,).
     """
     powers = np.linspace(0, STEEPEST, 201)
     logs = np.log(np.asarray(among, float))
@@ -151,31 +124,23 @@ def smoothed(sizes: Array, variances: Array, among: Array) -> Array:
         return np.full(len(sizes), SMALLEST**2)
     # Minus the log-likelihood per size, but for a constant; the logarithms are centred.
     best = int(np.log(levels).argmin())
-    found: Array = levels[best] * np.exp(
+    smooth: Array = levels[best] * np.exp(
         -powers[best] * (np.log(np.asarray(sizes, float)) - centre)
     )
-    return np.maximum(found, SMALLEST**2)
+    return np.maximum(smooth, SMALLEST**2)
 
 
 def _weights(sizes: Array, deviations: Array | None) -> Array:
     """The weights of the squares, (M,)."""
-    own = np.ones(len(sizes)) if deviations is None else np.asarray(deviations, float)
-    weights = 1 / np.maximum(own, SMALLEST) ** 2
+    errors = np.ones(len(sizes)) if deviations is None else np.asarray(deviations, float)
+    weights = 1 / np.maximum(errors, SMALLEST) ** 2
     normed: Array = weights / weights.sum()
     return normed
 
 
 def _fits(sizes: Array, errors: Array, weights: Array) -> tuple[Array, Array, Array, Array]:
-    """Power laws fitted to many curves.
-
-    Args:
-        sizes: (M,).
-        errors: (R, M).
-        weights: Those of the squares, (M,).
-
-    Returns:
-        Floors, scales, exponents and weighted sums of squares, (R,) each.
-    """
+    """Power laws fitted to many curves, from errors (R, M) and weights of the squares (M,): floors,
+    scales, exponents and weighted sums of squares, (R,) each."""
     logs = np.log(np.asarray(sizes, float))
     centre = logs.mean()  # sizes in units of their geometric mean
     trials = np.linspace(np.log(LEAST_EXPONENT), np.log(MOST_EXPONENT), GRID)
@@ -213,12 +178,12 @@ def _linear(powers: Array, errors: Array, weights: Array) -> tuple[Array, Array,
     through_origin = np.maximum((powers * errors) @ weights / (powers**2 @ weights), 0)
     flat = np.broadcast_to(np.maximum(height, 0), mean.shape)
     zero = np.zeros_like(mean)
-    found = [(floor, scale), (zero, through_origin), (flat, zero)]
+    lines = [(floor, scale), (zero, through_origin), (flat, zero)]
     squares = [
-        (errors - low[:, :, None] - high[:, :, None] * powers) ** 2 @ weights for low, high in found
+        (errors - low[:, :, None] - high[:, :, None] * powers) ** 2 @ weights for low, high in lines
     ]
     squares[0] = np.where(inside, squares[0], np.inf)
     best = np.argmin(squares, axis=0)
-    floors = np.choose(best, [low for low, _ in found])
-    scales = np.choose(best, [high for _, high in found])
+    floors = np.choose(best, [low for low, _ in lines])
+    scales = np.choose(best, [high for _, high in lines])
     return floors, scales, np.choose(best, squares)

@@ -26,25 +26,15 @@ SOURCES = ("file", "row")  # left out where they are not known
 
 @dataclass(frozen=True)
 class Predictions:
-    """A head's predictions for the N examples of a split.
+    """A head's predictions for the N examples of a split."""
 
-    Attributes:
-        index: Index of each example in the split, (N,) int64.
-        labels: True labels, (N,) int64, or (N, C) of 0 and 1 (multi-label).
-        logits: Logits, (N, C) float32.
-        task: Task of the labels, which says how logits become predictions.
-        files: Name of the file that each example comes from, (N,) of strings; None if not known.
-        rows: Row of each example in its file, counted from 1, (N,) int64; None if not known.
-        thresholds: The run's decision thresholds, (T,); None if it has none.
-    """
-
-    index: Array
-    labels: Array
-    logits: Array
+    index: Array  # of each example in the split, (N,) int64
+    labels: Array  # the true ones, in the form of the task
+    logits: Array  # (N, C) float32
     task: Task
-    files: Array | None = None
-    rows: Array | None = None
-    thresholds: Array | None = None
+    files: Array | None = None  # the file of each example, (N,) of strings, if known
+    rows: Array | None = None  # its row in the file, counted from 1, (N,) int64, if known
+    thresholds: Array | None = None  # the run's decision thresholds, (T,), if it has any
 
     @cached_property
     def predicted(self) -> Array:
@@ -79,8 +69,8 @@ class Predictions:
 def save(path: Path, splits: dict[str, Predictions]) -> None:
     """Write the predictions of several splits to one file, atomically."""
     arrays: dict[str, Array] = {}
-    for split, own in splits.items():
-        values = (own.index, own.labels, own.logits, own.files, own.rows)
+    for split, part in splits.items():
+        values = (part.index, part.labels, part.logits, part.files, part.rows)
         arrays |= {
             f"{split}/{name}": value
             for name, value in zip((*NAMES, *SOURCES), values, strict=True)
@@ -94,33 +84,20 @@ def save(path: Path, splits: dict[str, Predictions]) -> None:
 def load(
     path: Path, split: str, task: Task, accuracy: float, thresholds: Array | None = None
 ) -> Predictions | None:
-    """A split's predictions.
-
-    Args:
-        path: The file.
-        split: Name of the split.
-        task: Task of the labels.
-        accuracy: Accuracy in the run's record, with which the file must agree.
-        thresholds: Decision thresholds in the run's record, (T,); None if it has none.
-
-    Returns:
-        The predictions; None if there is no such file, as in runs of older versions.
-
-    Raises:
-        SpaceliteError: The file is damaged, or its accuracy is not the recorded one.
-    """
+    """A split's predictions; None if there is no such file, as in runs of older versions. Raises
+    SpaceliteError if the file is damaged, or does not have the `accuracy` of the run's record."""
     if not path.exists():
         return None
     try:
         with np.load(path, allow_pickle=False) as arrays:
             index, labels, logits = (arrays[f"{split}/{name}"] for name in NAMES)
             origin, rows = (arrays.get(f"{split}/{name}") for name in SOURCES)
-            found = Predictions(index, labels, logits, task, origin, rows, thresholds)
-            share = float(found.correct.mean())
+            predictions = Predictions(index, labels, logits, task, origin, rows, thresholds)
+            found = float(predictions.correct.mean())
     except ValueError as error:  # numpy's own message suggests unpickling the file
         raise SpaceliteError(f"{path} is damaged (it is not an npz file of arrays)") from error
     except (OSError, KeyError, EOFError, BadZipFile, zlib.error) as error:
         raise SpaceliteError(f"{path} is damaged ({one_line(error, 80)})") from error
-    if abs(share - accuracy) > 1e-9:
-        raise SpaceliteError(f"{path} is damaged (its accuracy is {share:.4f}, not {accuracy:.4f})")
-    return found
+    if abs(found - accuracy) > 1e-9:
+        raise SpaceliteError(f"{path} is damaged (its accuracy is {found:.4f}, not {accuracy:.4f})")
+    return predictions

@@ -1,4 +1,5 @@
-"""The metrics of a split: each is one entry in METRICS, computed from an `Outcome`."""
+"""The metrics of a split: each is one entry in METRICS, computed from an `Outcome`; and how far
+confidence can be trusted."""
 
 from __future__ import annotations
 
@@ -11,6 +12,8 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 Scores = dict[str, float | None]  # by metric; None if it could not be computed
+
+BINS = 15  # of a reliability diagram, as in Guo et al. 2017
 
 
 @dataclass(frozen=True)
@@ -183,3 +186,28 @@ def scores(outcome: Outcome) -> Scores:
 def ratio(part: Array, whole: Array) -> Array:
     """part / whole, or 0 where `whole` is 0."""
     return np.divide(part, whole, out=np.zeros_like(whole), where=whole > 0)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A reliability diagram: mean confidence, accuracy and number of decisions in each of B bins of
+    equal width, (B,), NaN for an empty bin; and the expected calibration error, the mean of
+    |accuracy - confidence| over bins, weighted by `count`."""
+
+    confidence: Array
+    accuracy: Array
+    count: Array
+    error: float
+
+
+def calibration(confidence: Array, correct: Array, bins: int = BINS) -> Calibration:
+    """The reliability diagram of N decisions from their confidence (N,) in [0, 1] and whether each
+    is correct (N,); bins are (a, b]. Guo et al., "On Calibration of Modern Neural Networks",
+    arXiv:1706.04599."""
+    index = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    count = np.bincount(index, minlength=bins)
+    with np.errstate(invalid="ignore"):
+        means = np.bincount(index, confidence, bins) / count
+        accuracy = np.bincount(index, correct, bins) / count
+    gaps = np.nan_to_num(np.abs(accuracy - means))
+    return Calibration(means, accuracy, count, float((gaps * count).sum() / count.sum()))

@@ -37,7 +37,7 @@ class Difference:
     value: float
     interval: Interval
 
-    def turned(self) -> Difference:
+    def reversed(self) -> Difference:
         """The same difference, as the second head minus the first."""
         low, high = self.interval
         return Difference(-self.value, (-high, -low))
@@ -71,11 +71,8 @@ def resampled(differences: Array, held_out: float) -> tuple[Difference, float]:
 
     The training sets of folds overlap, so the differences are not independent. Their variance s^2
     is therefore multiplied by 1 / J + n_2 / n_1 in place of 1 / J, with n_1 training and n_2
-    held-out examples; Student's t has J - 1 degrees of freedom.
-
-    Args:
-        differences: The differences of J folds, of all repeats, (J,), at least 2.
-        held_out: The share of the examples that is held out, n_2 / (n_1 + n_2).
+    held-out examples; Student's t has J - 1 degrees of freedom. `differences` (J,) are those of all
+    folds and repeats, at least 2; `held_out` is n_2 / (n_1 + n_2).
     """
     from scipy.special import stdtr, stdtrit
 
@@ -101,12 +98,9 @@ def over_seeds(first: Array, second: Array, paired: bool) -> Test:
     approximations of the degrees of freedom (Satterthwaite, Hillis) err too often with 3 seeds.
     `tests/bench/verdicts.py` simulates error rates and power.
 
-    Args:
-        first: Scores of one system, (K, N): one row per seed, or a single row for a system without
-            a seed, which then has no variance of that kind.
-        second: Those of the other system on the same examples.
-        paired: Whether the rows belong together, since both systems have the same seeds. If not,
-            the variances of the two systems' seeds are added, and the fewer seeds count.
+    The scores (K, N) of a system have a row per seed, or a single one for a system without a seed,
+    which has no variance of that kind. `paired` rows belong together: both systems have the same
+    seeds. If not, the variances of the two systems' seeds are added, and the fewer seeds count.
     """
     examples = first.shape[1]
     value = float(first.mean() - second.mean())

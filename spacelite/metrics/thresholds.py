@@ -33,19 +33,12 @@ EXTREME = {
 @dataclass(frozen=True)
 class Cuts:
     """What M thresholds decide on N examples of one label. An example is given the label if its
-    probability is above the threshold.
+    probability is above the threshold."""
 
-    Attributes:
-        correct: How many examples are given the label and have it, (M,).
-        given: How many are given it, (M,).
-        actual: How many have it.
-        examples: N.
-    """
-
-    correct: Array
-    given: Array
-    actual: int
-    examples: int
+    correct: Array  # how many examples are given the label and have it, (M,)
+    given: Array  # how many are given it, (M,)
+    actual: int  # how many have it
+    examples: int  # N
 
     @property
     def accuracy(self) -> Array:
@@ -129,15 +122,9 @@ def best_threshold(probabilities: Array, has: Array, metric: str, *, alone: bool
 
     All that differ on these examples are tried: one between every two probabilities that follow
     each other (their midpoint, or 0.5 if that lies between them), one below all and one above all.
-
-    Args:
-        probabilities: The probability of the label for each of N examples, (N,) float64.
-        has: Whether each example has the label, (N,) bool.
-        metric: Name of the metric, one of CRITERIA.
-        alone: Whether the label is decided on by itself (multi-label), and not against one other.
-
-    Returns:
-        The threshold, from 0 to 1; 0.5 if a probability is not a number.
+    Of N examples, `probabilities` (N,) are those of the label and `has` (N,) says which have it;
+    `alone` whether it is decided on by itself (multi-label), and not against one other. 0.5 if a
+    probability is not a number.
     """
     if not np.isfinite(probabilities).all():
         return USUAL

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,35 +15,22 @@ from spacelite.errors import SpaceliteError
 from spacelite.heads import HeadConfig
 from spacelite.inference import transfer
 from spacelite.metrics.scores import Scores
-from spacelite.paper import tables
-from spacelite.paper.tables import RowOutcome
+from spacelite.paper import RowOutcome, hub_name, protocol, published
+from spacelite.progress import OnProgress
 from spacelite.runs import Run
 from spacelite.training import TrainingConfig, loop
 from spacelite.training.plan import seed_list
 
 log = logging.getLogger(__name__)
 
-# Called with the phase (those of embed, "train" or "evaluate"), the amount done and the total.
-OnProgress = Callable[[str, int, int], None]
-
 
 @dataclass(frozen=True, kw_only=True)
 class ReproduceOptions:
-    """How the tables are measured.
-
-    Attributes:
-        cache_dir: Folder of caches and runs.
-        backbone: Backbone in place of the published ones; None for the published ones.
-        seeds: Number of seeds per row, or the seeds (as `grid.seed_list` takes them).
-        limit: Maximum examples per split, as in `embed`.
-        data_dir: Folder of local data sets, as in `embed`.
-        device: Device of the backbone and the heads.
-        tokens_per_batch: Maximum tokens per forward pass of the backbone.
-    """
+    """How the tables are measured; the rest as in `embed`."""
 
     cache_dir: Path
-    backbone: str | None = None
-    seeds: int | Sequence[int] = 3
+    backbone: str | None = None  # in place of the published ones
+    seeds: int | Sequence[int] = 3  # per row
     limit: int | None = None
     data_dir: Path | None = None
     device: str = "auto"
@@ -60,22 +47,12 @@ def reproduce(
     Training data are embedded, heads with the same number of epochs are trained in one pass, and
     zero-shot rows are evaluated on their test data. Existing caches, runs and evaluations are
     reused; after an interruption the same call continues. If a backbone or data set is not
-    available, its rows stay empty, and the log says why.
-
-    Args:
-        table: Id of a table; None for all tables.
-        options: How the tables are measured.
-        on_progress: Called with the phase, the amount done and the total.
-
-    Returns:
-        One outcome per published row.
-
-    Raises:
-        SpaceliteError: There is no such table, or an option is invalid.
+    available, its rows stay empty, and the log says why. Raises SpaceliteError if there is no such
+    table (None means all), or an option is invalid.
     """
-    rows = [row for row in tables.published() if table in (None, row.table)]
+    rows = [row for row in published() if table in (None, row.table)]
     if not rows:
-        known = ", ".join(dict.fromkeys(row.table for row in tables.published()))
+        known = ", ".join(dict.fromkeys(row.table for row in published()))
         raise SpaceliteError(f"table={table}: choose one of {known}", ["table"])
     if options.limit is not None and options.limit < 1:
         raise SpaceliteError(
@@ -87,7 +64,7 @@ def reproduce(
     passes: dict[tuple[str, str, int], list[RowOutcome]] = {}
     for outcome in outcomes:
         row = outcome.row
-        backbone = options.backbone or tables.hub_name(row.backbone)
+        backbone = options.backbone or hub_name(row.backbone)
         passes.setdefault((backbone, row.train_on, row.epochs), []).append(outcome)
     failed: dict[tuple[str, str], SpaceliteError] = {}  # what could not be embedded
     for (backbone, data, epochs), members in passes.items():
@@ -116,7 +93,7 @@ def _embed(
             backbone=backbone,
             dataset=data,
             cache_dir=options.cache_dir,
-            max_length=tables.protocol()["max_length"],
+            max_length=protocol()["max_length"],
             limit=options.limit,
             device=options.device,
             tokens_per_batch=options.tokens_per_batch,
@@ -137,25 +114,27 @@ def _train(
     on_progress: OnProgress,
 ) -> None:
     """Train the heads of all rows with this cache and number of epochs in one pass."""
-    protocol = tables.protocol()
-    training = TrainingConfig(epochs=epochs, batch_size=protocol["batch_size"])
+    training = TrainingConfig(epochs=epochs, batch_size=protocol()["batch_size"])
     seeds = seed_list(options.seeds)
     with Cache(path) as cache:
         wanted = {
             id(outcome): [_head(outcome, seed, cache) for seed in seeds] for outcome in outcomes
         }
-        configs = list(dict.fromkeys(config for own in wanted.values() for config in own))
-        there = {
-            config: _finished(options.cache_dir, cache, config, training) for config in configs
+        run_of = {
+            config: _finished(options.cache_dir, cache, config, training)
+            for configs in wanted.values()
+            for config in configs
         }
-        missing = [config for config, run in there.items() if run is None]
-        for run in _trained(cache, missing, training, options, on_progress) if missing else []:
-            there[run.head] = run
+        missing = [config for config, run in run_of.items() if run is None]
+        if missing:
+            trained = _trained(cache, missing, training, options, on_progress)
+            run_of |= {run.head: run for run in trained}
     for outcome in outcomes:
-        found = [there[head] for head in wanted[id(outcome)]]
-        outcome.runs = [run for run in found if run is not None]
-        if len(outcome.runs) < len(found):
-            outcome.note = f"{len(found) - len(outcome.runs)} of {len(found)} seeds diverged."
+        of_seeds = [run_of[config] for config in wanted[id(outcome)]]
+        outcome.runs = [run for run in of_seeds if run is not None]
+        if len(outcome.runs) < len(of_seeds):
+            diverged = len(of_seeds) - len(outcome.runs)
+            outcome.note = f"{diverged} of {len(of_seeds)} seeds diverged."
         if outcome.row.test_on == outcome.row.train_on:
             outcome.scores = [run.record.metrics[run.record.split] for run in outcome.runs]
 
@@ -185,18 +164,18 @@ def _trained(
 
 
 def _head(outcome: RowOutcome, seed: int, cache: Cache) -> HeadConfig:
-    row, protocol = outcome.row, tables.protocol()
+    row, shared = outcome.row, protocol()
     pooling = row.pooling
     if pooling == "pooler" and not cache.splits["train"].has_pooler:
         pooling = "first"
         outcome.note = f"{cache.spec.backbone} has no pooler: its first token is used instead."
-    own = {"latent": row.latent, "inter": row.inter, "intra": row.intra, "pooling": pooling}
+    settings = {"latent": row.latent, "inter": row.inter, "intra": row.intra, "pooling": pooling}
     return heads.config(
         row.head,
         seed=seed,
-        learning_rate=protocol["learning_rate"],
-        weight_decay=protocol["weight_decay"],
-        **{name: value for name, value in own.items() if value is not None},
+        learning_rate=shared["learning_rate"],
+        weight_decay=shared["weight_decay"],
+        **{name: value for name, value in settings.items() if value is not None},
     )
 
 

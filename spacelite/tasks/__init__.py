@@ -10,25 +10,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from spacelite.errors import SpaceliteError
-from spacelite.tasks.base import Array, Problem, Task
-from spacelite.tasks.majority import Majority, majority
+from spacelite.tasks.base import Array
+from spacelite.tasks.base import Task as Task
+from spacelite.tasks.base import majority as majority
 from spacelite.tasks.multi_label import MultiLabel
 from spacelite.tasks.single_label import SingleLabel
 
 if TYPE_CHECKING:
     import torch
-
-__all__ = [
-    "MULTI_LABEL",
-    "SINGLE_LABEL",
-    "TASKS",
-    "Majority",
-    "Problem",
-    "Task",
-    "check_same",
-    "majority",
-    "task_of",
-]
 
 SINGLE_LABEL, MULTI_LABEL = SingleLabel(), MultiLabel()
 TASKS: dict[str, Task] = {task.name: task for task in (SINGLE_LABEL, MULTI_LABEL)}

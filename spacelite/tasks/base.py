@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from spacelite.lazy import torch
-from spacelite.metrics.scores import Outcome
+from spacelite.metrics.scores import METRICS, Outcome
 
 Array = npt.NDArray[Any]
 
@@ -289,3 +290,35 @@ class Task(ABC):
 def indexes(names: Sequence[str], among: Sequence[str]) -> Array:
     """The index in `among` of each name, int64."""
     return np.array([list(among).index(name) for name in names], np.int64)
+
+
+@dataclass(frozen=True)
+class Majority:
+    """What always predicting the most frequent labels, or none, achieves on a split."""
+
+    labels: list[str]
+    accuracy: float
+    f1_macro: float
+
+    @property
+    def sentence(self) -> str:
+        """The baseline in words, without the split."""
+        what = ", ".join(f"{name!r}" for name in self.labels) if self.labels else "no label"
+        return (
+            f"Always predicting {what}, the most frequent in training, gives accuracy "
+            f"{self.accuracy:.4f} and macro F1 {self.f1_macro:.4f}"
+        )
+
+
+def majority(task: Task, training: Array, labels: Array, names: Sequence[str]) -> Majority:
+    """Predict for every example the label (in a multi-label task: the set of labels) that is most
+    frequent in training; of equally frequent ones, the first."""
+    values, counts = np.unique(training, axis=0, return_counts=True)
+    chosen = values[counts.argmax()]
+    predicted = np.broadcast_to(chosen, labels.shape)
+    accuracy = float(task.correct(predicted, labels).mean())
+    outcome = task.outcome(
+        np.nan, np.nan, accuracy, task.confusion(labels, predicted, len(names)), labels
+    )
+    f1 = METRICS["f1_macro"].compute(outcome)
+    return Majority(task.label_names(chosen, names), accuracy, float(f1 or 0.0))

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 import spacelite
-from spacelite.metrics.calibration import calibration
+from spacelite.metrics.scores import calibration
 from spacelite.metrics.significance import accuracy_difference
 from spacelite.reports.analysis.comparisons import tested_pairs
 from spacelite.reports.analysis.groups import SeedRuns

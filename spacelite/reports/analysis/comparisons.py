@@ -16,9 +16,8 @@ import numpy.typing as npt
 from spacelite.cache import store
 from spacelite.cache.spec import embeddings_folder
 from spacelite.metrics import significance
-from spacelite.metrics.calibration import calibration
 from spacelite.metrics.predictions import Predictions
-from spacelite.metrics.scores import METRICS
+from spacelite.metrics.scores import METRICS, calibration
 from spacelite.metrics.significance import Difference
 from spacelite.reports.analysis.groups import Group, SeedRuns
 from spacelite.reports.analysis.rows import MeanStd, Row, mean_std
@@ -51,8 +50,8 @@ class Comparison:
             self,
             first=self.second,
             second=self.first,
-            accuracy=self.accuracy.turned(),
-            f1_macro=self.f1_macro.turned(),
+            accuracy=self.accuracy.reversed(),
+            f1_macro=self.f1_macro.reversed(),
         )
 
 
@@ -288,7 +287,7 @@ def _with_best(
             Comparison(
                 first=best,
                 second=name,
-                accuracy=pair.accuracy.turned() if is_second else pair.accuracy,
+                accuracy=pair.accuracy.reversed() if is_second else pair.accuracy,
                 f1_macro=f1,
                 identical=all(same),
                 corrected=pair.corrected,

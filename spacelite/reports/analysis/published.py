@@ -8,7 +8,7 @@ from typing import Any
 
 from spacelite import paper
 from spacelite.metrics.scores import METRICS
-from spacelite.paper.tables import PublishedRow, RowOutcome
+from spacelite.paper import PublishedRow, RowOutcome
 from spacelite.reports.analysis.groups import Group
 from spacelite.reports.analysis.rows import (
     MeanStd,
