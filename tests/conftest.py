@@ -200,11 +200,36 @@ def reviews(tmp_path_factory) -> Path:
     return write_dataset(tmp_path_factory.mktemp("data") / "reviews", sizes)
 
 
+def embed(*, backbone, cache_dir, layer=-1, on_progress=None, layers=None, reuse=True, **settings):
+    """Embed as `spacelite.embed` does, with the cache's own function."""
+    from dataclasses import fields
+
+    from spacelite.cache import embedding
+    from spacelite.cache.spec import Encoding
+    from spacelite.data import loading
+
+    names = {field.name for field in fields(Encoding)} & settings.keys()
+    first, *further = embedding.read_layers(layer)
+    encoding = Encoding(
+        backbone=backbone, layer=first, **{name: settings.pop(name) for name in names}
+    )
+    check = settings.pop("check", lambda data: None)
+
+    def read():
+        data = loading.read(settings.pop("dataset", None), **settings)
+        check(data)
+        return data
+
+    extra = {} if on_progress is None else {"on_progress": on_progress}
+    return embedding.embed(
+        encoding, read, cache_dir=cache_dir, further_layers=further, layers=layers, reuse=reuse,
+        **extra,
+    )  # fmt: skip
+
+
 @pytest.fixture(scope="session")
 def cache_path(tmp_path_factory, bert, reviews) -> Path:
     """A finished cache of the tiny BERT, not to be written to."""
-    from spacelite.cache.embedding import embed
-
     return embed(
         backbone=str(bert), dataset=str(reviews), cache_dir=tmp_path_factory.mktemp("cache"),
         dtype="float32", device="cpu",
@@ -293,7 +318,6 @@ def report_dir(tmp_path_factory, bert) -> Path:
     """A cache folder with runs of two data sets: `imdb` (the published protocol, five epochs, two
     seeds, also evaluated on another set) and `labels`, whose label names are hostile."""
     from spacelite import heads
-    from spacelite.cache.embedding import embed
     from spacelite.cache.store import Cache
     from spacelite.inference import transfer
     from spacelite.training import TrainingConfig

@@ -8,7 +8,7 @@ from collections import defaultdict
 
 import numpy as np
 import pytest
-from conftest import refusal, train_and_save
+from conftest import embed, refusal, train_and_save
 from scipy import stats
 from sklearn import metrics as sk
 from test_cli import spacelite
@@ -16,7 +16,6 @@ from test_significance import crossed
 
 from spacelite import files, heads, runs
 from spacelite.backbones.tokenizer import Words
-from spacelite.cache.embedding import embed
 from spacelite.cache.store import Cache
 from spacelite.cache.writing import Writer
 from spacelite.document import Table

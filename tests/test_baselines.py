@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from conftest import refusal, texts, write_dataset
+from conftest import embed, refusal, texts, write_dataset
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from spacelite_cli.app import app
@@ -13,7 +13,6 @@ from typer.testing import CliRunner
 
 import spacelite
 from spacelite import heads, runs
-from spacelite.cache.embedding import embed
 from spacelite.cache.store import Cache
 from spacelite.heads import linear, logistic, ngrams
 from spacelite.heads.ngrams import NGrams, special_ids

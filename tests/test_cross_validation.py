@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from conftest import refusal, texts, write_dataset
+from conftest import embed, refusal, texts, write_dataset
 from scipy import stats
 from sklearn import metrics as sk
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -17,7 +17,6 @@ from typer.testing import CliRunner
 
 import spacelite
 from spacelite import heads
-from spacelite.cache.embedding import embed
 from spacelite.cache.store import Cache
 from spacelite.metrics.significance import resampled
 from spacelite.studies.cross_validation import cross_validate, divide

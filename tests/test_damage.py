@@ -3,7 +3,7 @@
 import shutil
 
 import pytest
-from conftest import refusal, train_and_save
+from conftest import embed, refusal, train_and_save
 from spacelite_cli.app import app
 from test_store import byte_offset, flip_byte
 from typer.testing import CliRunner
@@ -11,7 +11,6 @@ from typer.testing import CliRunner
 from spacelite import heads
 from spacelite.cache import split as splits
 from spacelite.cache.dtypes import DTYPES
-from spacelite.cache.embedding import embed
 from spacelite.cache.folder import verify
 from spacelite.cache.store import Cache
 from spacelite.training import TrainingConfig, batches, loop, stream

@@ -15,7 +15,7 @@ import numpy as np
 import processes
 import pytest
 import torch
-from conftest import save_backbone, write_dataset
+from conftest import embed, save_backbone, write_dataset
 from test_store import byte_offset, flip_byte
 
 from spacelite.backbones import tokenizer
@@ -23,7 +23,6 @@ from spacelite.backbones.model import Backbone, plan_batches
 from spacelite.backbones.tokenizer import tokenize
 from spacelite.cache import store
 from spacelite.cache.dtypes import DTYPES
-from spacelite.cache.embedding import embed
 from spacelite.cache.folder import cache_files, remove, states, verify
 from spacelite.cache.store import side_file
 from spacelite.cache.writing import Writer
@@ -147,7 +146,7 @@ def test_file_of_the_right_name_and_another_spec_is_never_used(bert, reviews, tm
 EMBED = """
 import sys
 from pathlib import Path
-from spacelite.cache.embedding import embed
+from conftest import embed
 import spacelite.cache.writing
 spacelite.cache.writing.COMMIT_SECONDS = 0.0
 embed(backbone=sys.argv[1], dataset=sys.argv[2], cache_dir=Path(sys.argv[3]), device="cpu",
@@ -327,7 +326,7 @@ import resource, signal, sys
 from pathlib import Path
 resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-from spacelite.cache.embedding import embed
+from conftest import embed
 from spacelite.errors import SpaceliteError
 try:
     embed(backbone=sys.argv[1], dataset=sys.argv[2], cache_dir=Path(sys.argv[3]), device="cpu")
@@ -477,9 +476,9 @@ def test_a_killed_writer_holds_nobody_up(bert, reviews, tmp_path):
 
 def test_two_commands_at_once_write_one_whole_cache(bert, reviews, tmp_path):
     code = (
-        "import sys; from pathlib import Path; from spacelite.cache.embedding import embed;"
-        "embed(backbone=sys.argv[1], dataset=sys.argv[2], cache_dir=Path(sys.argv[3]), "
-        "device='cpu', tokens_per_batch=50)"
+        "import sys; from pathlib import Path; import spacelite;"
+        "spacelite.embed(sys.argv[2], backbone=sys.argv[1], cache_dir=Path(sys.argv[3]), "
+        "device='cpu', tokens_per_batch=50, progress=False)"
     )
     both = [processes.start(code, bert, reviews, tmp_path / "both") for _ in range(2)]
     assert [process.wait().returncode for process in both] == [0, 0]

@@ -10,14 +10,13 @@ import h5py
 import numpy as np
 import processes
 import pytest
-from conftest import refusal, train_and_save, write_dataset
+from conftest import embed, refusal, train_and_save, write_dataset
 from safetensors.numpy import load_file, save_file
 from sklearn import metrics as sk
 from spacelite_cli.app import app
 from typer.testing import CliRunner
 
 from spacelite import heads, runs
-from spacelite.cache.embedding import embed
 from spacelite.cache.store import Cache
 from spacelite.inference.transfer import evaluate, parse_mapping
 from spacelite.training import TrainingConfig

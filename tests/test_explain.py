@@ -7,13 +7,12 @@ import shutil
 import numpy as np
 import processes
 import pytest
-from conftest import refusal, texts, train_and_save, write_dataset
+from conftest import embed, refusal, texts, train_and_save, write_dataset
 from spacelite_cli.app import app
 from typer.testing import CliRunner
 
 from spacelite import heads, load_run
 from spacelite.backbones.tokenizer import Words
-from spacelite.cache.embedding import embed
 from spacelite.cache.rows import TokenRows
 from spacelite.cache.store import Cache
 from spacelite.heads.base import Tokens

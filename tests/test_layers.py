@@ -228,9 +228,9 @@ def test_a_file_of_a_later_version_is_left_alone(bert, reviews, tmp_path):
 
 def test_two_commands_at_once_write_both_files_once(bert, reviews, tmp_path):
     code = (
-        "import sys; from pathlib import Path; from spacelite.cache.embedding import embed;"
-        "embed(backbone=sys.argv[1], dataset=sys.argv[2], cache_dir=Path(sys.argv[3]), "
-        "device='cpu', tokens_per_batch=50, layers=True)"
+        "import sys; from pathlib import Path; import spacelite;"
+        "spacelite.embed(sys.argv[2], backbone=sys.argv[1], cache_dir=Path(sys.argv[3]), "
+        "device='cpu', tokens_per_batch=50, layers=True, progress=False)"
     )
     both = [processes.start(code, bert, reviews, tmp_path / "both") for _ in range(2)]
     assert [process.wait().returncode for process in both] == [0, 0]

@@ -334,7 +334,7 @@ def test_a_run_finds_the_cache_of_another_folder(cache_path, bert, tmp_path, mon
 
 
 def test_a_cache_that_took_the_place_of_the_run_s_is_not_used(cache_dir, cache_path, bert):
-    from spacelite.cache.embedding import embed
+    from conftest import embed
 
     other = embed(
         texts=["good film", "bad plot"] * 12, labels=[1, 0] * 12, backbone=str(bert),

@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import refusal, save_backbone, train_and_save
+from conftest import embed, refusal, save_backbone, train_and_save
 from safetensors.torch import load_file
 from spacelite_cli.app import app
 from typer.testing import CliRunner
 
 from spacelite import heads
-from spacelite.cache.embedding import embed
 from spacelite.cache.store import Cache
 from spacelite.data import loading as data
 from spacelite.inference import prediction

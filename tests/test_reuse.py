@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import processes
 import pytest
-from conftest import texts, write_dataset
+from conftest import embed, texts, write_dataset
 from spacelite_cli.app import app
 from test_embedding import digest, plain, run
 from test_store import byte_offset, flip_byte
@@ -20,7 +20,6 @@ import spacelite
 from spacelite.backbones.model import Backbone
 from spacelite.cache import reuse, store
 from spacelite.cache.dtypes import DTYPES, stored_type
-from spacelite.cache.embedding import embed
 from spacelite.cache.folder import remove, verify
 from spacelite.cache.store import side_file
 from spacelite.data import loading as data
@@ -248,7 +247,7 @@ EMBED = """
 import sys
 from pathlib import Path
 from spacelite.cache import writing
-from spacelite.cache.embedding import embed
+from conftest import embed
 writing.COMMIT_SECONDS = 0.0
 embed(backbone=sys.argv[1], dataset=sys.argv[2], cache_dir=Path(sys.argv[3]), device="cpu",
       tokens_per_batch=60)

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import refusal, write_dataset
+from conftest import embed, refusal, write_dataset
 from test_cli import spacelite as command
 from test_report import run_with, sections_of
 from test_training import Interrupted, interrupt_after
@@ -16,7 +16,6 @@ from test_training import Interrupted, interrupt_after
 import spacelite
 from spacelite import heads, runs
 from spacelite.api import EmbeddedDataset
-from spacelite.cache.embedding import embed
 from spacelite.cache.spec import canonical
 from spacelite.cache.store import Cache
 from spacelite.metrics.scores import METRICS

@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import texts, train_and_save
+from conftest import embed, texts, train_and_save
 from test_baselines import inference_logits
 from test_heads import Ragged, cross_entropies, ragged, task
 from test_training import order, read, same_heads
 
 from spacelite import heads, runs
 from spacelite.cache.dtypes import stored_type
-from spacelite.cache.embedding import embed
 from spacelite.cache.rows import TokenRows
 from spacelite.cache.store import Cache
 from spacelite.errors import SpaceliteError

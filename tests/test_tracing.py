@@ -9,13 +9,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import train_and_save
+from conftest import embed, train_and_save
 from spacelite_cli.app import app
 from typer.testing import CliRunner
 
 from spacelite import heads
 from spacelite.cache import texts
-from spacelite.cache.embedding import embed
 from spacelite.cache.store import Cache, side_file
 from spacelite.data import loading
 from spacelite.data.splits import Source

@@ -654,7 +654,7 @@ def test_no_head_at_all_is_refused(cache):
 
 
 def test_unknown_pooling_and_missing_pooler_are_refused(cache, distilbert, reviews, tmp_path):
-    from spacelite.cache.embedding import embed
+    from conftest import embed
 
     with pytest.raises(SpaceliteError, match="pooling=max: choose from first, last, mean"):
         train(cache, [heads.config("linear", pooling="max")], TRAINING)

@@ -12,9 +12,12 @@ from spacelite import runs as saved_runs
 from spacelite.api.arguments import NAME, NAME_OR_PATH, WHOLE_NUMBERS, checked
 from spacelite.api.results import EmbeddedDataset
 from spacelite.cache import folder as caches
-from spacelite.cache.embedding import Embedded
+from spacelite.cache.embedding import Embedded, read_layers
 from spacelite.cache.embedding import embed as embed_into
+from spacelite.cache.spec import Encoding
 from spacelite.cache.store import few
+from spacelite.data import loading
+from spacelite.data.splits import TextDataset
 from spacelite.errors import SpaceliteError
 from spacelite.progress import Progress, reporting
 
@@ -98,29 +101,40 @@ def embed(
             full; the message says what to do.
     """
     folder, backbone = Path(cache_dir), str(backbone)
-    with reporting(progress) as on_progress:
-        done = embed_into(
-            dataset=dataset,
-            backbone=backbone,
+    first, *further = read_layers(layer)
+    encoding = Encoding(
+        backbone=backbone,
+        revision=revision,
+        layer=first,
+        max_length=max_length,
+        dtype=dtype,
+        padding=padding,
+        device=device,
+        tokens_per_batch=tokens_per_batch,
+    )
+
+    def read() -> TextDataset:
+        return loading.read(
+            dataset,
             texts=texts,
             labels=labels,
             name=name,
-            cache_dir=folder,
-            max_length=max_length,
-            dtype=dtype,
-            layer=layer,
-            padding=padding,
-            layers=layers,
-            limit=limit,
-            device=device,
-            tokens_per_batch=tokens_per_batch,
-            revision=revision,
             text_column=text_column,
             label_column=label_column,
+            limit=limit,
             data_dir=None if data_dir is None else Path(data_dir),
             labels_as=labels_as,
             skip_empty=skip_empty,
             drop_leaks=drop_leaks,
+        )
+
+    with reporting(progress) as on_progress:
+        done = embed_into(
+            encoding,
+            read,
+            cache_dir=folder,
+            further_layers=further,
+            layers=layers,
             reuse=reuse,
             on_progress=on_progress,
         )

@@ -29,10 +29,10 @@ from spacelite.api.results import (
 )
 from spacelite.api.streams import FilePredictions
 from spacelite.cache import folder as caches
-from spacelite.cache.embedding import backbone_settings
 from spacelite.cache.embedding import embed as embed_into
+from spacelite.cache.spec import Encoding
 from spacelite.cache.store import Cache
-from spacelite.data import writers
+from spacelite.data import loading, writers
 from spacelite.data.readers import TextRows, open_texts
 from spacelite.data.splits import TextDataset
 from spacelite.errors import SpaceliteError
@@ -360,28 +360,35 @@ class TrainedRun:
                 ["limit", "dataset"],
             )
 
-        def check_labels(data: TextDataset) -> None:
+        def read() -> TextDataset:
+            data = loading.read(
+                dataset,
+                text_column=text_column,
+                label_column=label_column,
+                limit=limit,
+                data_dir=None if data_dir is None else Path(data_dir),
+                labels_as=labels_as,
+                skip_empty=skip_empty,
+                training=False,
+            )
             there = next(iter(data.splits.values())).labels
             transfer.label_numbers(self.run, data.name, data.label_names, there, labels)
+            return data
 
         if dataset is not None:
+            encoding = Encoding.like(
+                self.record.spec,
+                self._backbone(backbone),
+                device=device,
+                tokens_per_batch=tokens_per_batch,
+            )
             with reporting(progress) as on_progress:
                 path = embed_into(
-                    dataset=dataset,
+                    encoding,
+                    read,
                     cache_dir=self.cache_dir,
                     layers=self.run.head.reads_layers or None,
-                    limit=limit,
-                    device=device,
-                    tokens_per_batch=tokens_per_batch,
-                    text_column=text_column,
-                    label_column=label_column,
-                    data_dir=None if data_dir is None else Path(data_dir),
-                    labels_as=labels_as,
-                    skip_empty=skip_empty,
-                    training=False,
-                    check=check_labels,
                     on_progress=on_progress,
-                    **backbone_settings(self.record.spec, self._backbone(backbone)),
                 ).path
         elif isinstance(cache, EmbeddedDataset):
             path = cache.path

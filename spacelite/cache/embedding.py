@@ -24,21 +24,18 @@ from spacelite.backbones.model import (
     Backbone,
     Forward,
     Output,
-    check_budget,
     default_budget,
-    forward_precision,
     resolve_device,
 )
 from spacelite.backbones.tokenizer import Tokenized, special_ids
 from spacelite.cache import reuse as reusing
 from spacelite.cache import store
 from spacelite.cache import texts as cached_texts
-from spacelite.cache.dtypes import Rounded, stored_type
-from spacelite.cache.spec import CacheSpec
+from spacelite.cache.dtypes import Rounded
+from spacelite.cache.spec import CacheSpec, Encoding
 from spacelite.cache.split import SplitIndex
 from spacelite.cache.store import Cache, DamagedLayersError, Layout, side_file
 from spacelite.cache.writing import Examples, Writer, Writing, write_missing
-from spacelite.data import loading
 from spacelite.data.splits import TextDataset
 from spacelite.errors import SpaceliteError
 from spacelite.pipeline import Clock
@@ -46,7 +43,6 @@ from spacelite.progress import OnProgress
 
 log = logging.getLogger(__name__)
 
-PADDINGS = ("none", "max_length")
 ERROR_TEXTS = 50  # on which the error of half precision is measured
 
 Array = npt.NDArray[Any]
@@ -113,82 +109,32 @@ class Speed:
 
 
 def embed(
+    encoding: Encoding,
+    read: Callable[[], TextDataset],
     *,
-    backbone: str,
-    dataset: Any = None,
     cache_dir: Path,
-    texts: Sequence[str] | None = None,
-    labels: Sequence[Any] | None = None,
-    name: str | None = None,
-    max_length: int = 256,
-    dtype: str = "float16",
-    layer: int | Sequence[int] = -1,
-    padding: str = "none",
+    further_layers: Sequence[int] = (),
     layers: bool | None = None,
-    limit: int | None = None,
-    device: str = "auto",
-    tokens_per_batch: int | None = None,
-    revision: str | None = None,
-    text_column: str | None = None,
-    label_column: str | None = None,
-    data_dir: Path | None = None,
-    labels_as: str = "auto",
-    skip_empty: bool = False,
-    drop_leaks: bool = False,
     reuse: bool = True,
-    training: bool = True,
-    check: Callable[[TextDataset], None] = lambda texts: None,
     on_progress: OnProgress = lambda phase, done, total: None,
 ) -> Embedded:
     """Run a frozen backbone once over a data set and keep every token's hidden state, as
-    `spacelite.embed`, which explains the arguments.
+    `spacelite.embed`, which explains the arguments. `read` reads the data set, before anything is
+    computed; it may raise. Each of `further_layers` has a cache of its own.
 
     A finished cache with the same spec is returned at once. An unfinished one is continued, and
-    ends with the same bytes as if it had never been interrupted. `check` is called with the data
-    set once it is read, before anything is computed; it may raise. Data that are not for `training`
-    may lack a train split, or have a single label or example.
+    ends with the same bytes as if it had never been interrupted.
     """
     started, clock = time.perf_counter(), Clock()
-    stored_type(dtype)  # refused before anything is read
-    if padding not in PADDINGS:
-        raise SpaceliteError(f"padding={padding}: choose {' or '.join(PADDINGS)}", ["padding"])
-    read = read_layers(layer)
-    check_budget(tokens_per_batch)
+    encoding.check()
     with clock.measure("loading the backbone"):
-        backbone_files = locate(backbone, revision)
+        backbone_files = locate(encoding.backbone, encoding.revision)
     with clock.measure("reading"):
-        data = loading.read(
-            dataset,
-            texts=texts,
-            labels=labels,
-            name=name,
-            text_column=text_column,
-            label_column=label_column,
-            limit=limit,
-            data_dir=data_dir,
-            labels_as=labels_as,
-            skip_empty=skip_empty,
-            drop_leaks=drop_leaks,
-            training=training,
-        )
-    check(data)
+        data = read()
     with clock.measure("loading the backbone"):  # it imports torch
-        device = resolve_device(device)
-    spec = CacheSpec(
-        format=store.FORMAT,
-        dataset=data.name,
-        dataset_hash=data.fingerprint,
-        label_names=tuple(data.label_names),
-        backbone=backbone_files.name,
-        backbone_version=backbone_files.version,
-        tokenizer_hash=backbone_files.tokenizer_hash,
-        max_length=max_length,
-        layer=read[0],
-        padding=padding,
-        dtype=dtype,
-        precision=forward_precision(device),
-    )
-    of_layers = [replace(spec, layer=number) for number in read]
+        device = resolve_device(encoding.device)
+    spec = encoding.spec(backbone_files, data.name, data.fingerprint, data.label_names)
+    of_layers = [spec, *(replace(spec, layer=number) for number in further_layers)]
     specs = {spec.path(cache_dir): spec for spec in of_layers}
     # Looked for before anything is written: the folder may be read-only.
     unfinished = [path for path in specs if not _is_finished(path, specs[path], layers)]
@@ -208,7 +154,7 @@ def embed(
             device,
             layers=layers,
             reuse=reuse,
-            tokens_per_batch=tokens_per_batch or default_budget(device),
+            tokens_per_batch=encoding.tokens_per_batch or default_budget(device),
             on_progress=on_progress,
             clock=clock,
         )
@@ -486,18 +432,6 @@ def _keep_half_precision_error(path: Path, model: Backbone, tokens: Tokenized) -
         files.write_bytes(file, f"{json.dumps(content)}\n".encode())
     except OSError as problem:  # a full disk: if it matters, the embedding itself fails
         log.warning("%s cannot be written: %s", file, problem.strerror)
-
-
-def backbone_settings(spec: CacheSpec, backbone: str | None = None) -> dict[str, Any]:
-    """The arguments of `embed` that embed other data in the same way as a cache; `backbone` is the
-    backbone's folder, if it was a local one."""
-    kind, _, version = spec.backbone_version.partition(":")
-    revision = version if kind == "revision" and backbone is None else None
-    return {
-        "backbone": backbone or spec.backbone,
-        "revision": revision,
-        **{name: getattr(spec, name) for name in ("max_length", "layer", "padding", "dtype")},
-    }
 
 
 def read_layers(layer: int | Sequence[int]) -> tuple[int, ...]:

@@ -13,25 +13,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from spacelite.backbones.files import BackboneFiles, located
 from spacelite.backbones.model import (
     Backbone,
     Forward,
     Output,
-    check_budget,
     default_budget,
-    forward_precision,
     held_backbone,
     plan_batches,
     resolve_device,
 )
 from spacelite.backbones.tokenizer import Tokenized, held_tokenizer, tokenize
-from spacelite.cache import reuse, store
+from spacelite.cache import reuse
 from spacelite.cache.dtypes import Rounding, rounding_sums, stored_type
-from spacelite.cache.embedding import PADDINGS
 from spacelite.cache.reuse import Source
 from spacelite.cache.rows import TokenRows, offsets_of
-from spacelite.cache.spec import CacheSpec, embeddings_folder
+from spacelite.cache.spec import CacheSpec, Encoding, embeddings_folder
 from spacelite.cache.split import digest
 from spacelite.cache.store import Layout
 from spacelite.cache.text_store import TextStore, store_folder
@@ -44,60 +40,12 @@ log = logging.getLogger(__name__)
 Array = npt.NDArray[Any]
 
 
-@dataclass(frozen=True)
-class Encoder:
-    """How texts are embedded, as in `embed`.
+@dataclass(frozen=True, kw_only=True)
+class Encoder(Encoding):
+    """Embeds texts, and keeps their hidden states in `cache_dir`, the folder of caches and stores,
+    unless it is None."""
 
-    Attributes:
-        backbone: A hub name, a local folder, or `minilm`.
-        revision: Commit, branch or tag of a hub backbone.
-        layer: Layer of the hidden states: -1 the last, 0 the embedding layer.
-        max_length: Maximum tokens per text.
-        dtype: Number type in which hidden states are stored.
-        padding: `none` or `max_length`.
-        device: Device of the backbone.
-        tokens_per_batch: Maximum tokens per forward pass; None for the default.
-        cache_dir: Folder of caches and stores; None to keep nothing on disk.
-    """
-
-    backbone: str = "minilm"
-    revision: str | None = None
-    layer: int = -1
-    max_length: int = 256
-    dtype: str = "float16"
-    padding: str = "none"
-    device: str = "auto"
-    tokens_per_batch: int | None = None
     cache_dir: Path | None = None
-
-    @property
-    def files(self) -> BackboneFiles:
-        """The backbone's files. Raises SpaceliteError if they are not found."""
-        return located(self.backbone, self.revision)
-
-    def spec(self) -> CacheSpec:
-        """Everything that the hidden states of a text depend on; its data set is empty."""
-        stored_type(self.dtype)
-        if self.padding not in PADDINGS:
-            raise SpaceliteError(
-                f"padding={self.padding}: choose {' or '.join(PADDINGS)}", ["padding"]
-            )
-        check_budget(self.tokens_per_batch)
-        files = self.files
-        return CacheSpec(
-            format=store.FORMAT,
-            dataset="texts",
-            dataset_hash="",
-            label_names=(),
-            backbone=files.name,
-            backbone_version=files.version,
-            tokenizer_hash=files.tokenizer_hash,
-            max_length=self.max_length,
-            layer=self.layer,
-            padding=self.padding,
-            dtype=self.dtype,
-            precision=forward_precision(resolve_device(self.device)),
-        )
 
     def encode(
         self,
@@ -117,8 +65,9 @@ class _Encoding:
     """One call of `encode`."""
 
     def __init__(self, encoder: Encoder, texts: Sequence[str], on_progress: OnProgress) -> None:
-        self.encoder, self.spec, self.on_progress = encoder, encoder.spec(), on_progress
-        self.files = encoder.files
+        encoder.check()
+        self.encoder, self.files, self.on_progress = encoder, encoder.files, on_progress
+        self.spec = encoder.spec(self.files)
         self.tokens = self._tokenized(texts)
         self.digests = [digest(ids) for ids in self.tokens.ids]
         # The first text with the same token ids stands for all of them.

@@ -1,17 +1,23 @@
-"""The spec of a cache: everything its contents depend on, its key, and its file name."""
+"""How texts are embedded, and the spec of a cache: everything its contents depend on, its key, and
+its file name."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from spacelite.backbones.files import BackboneFiles, located
+from spacelite.backbones.model import check_budget, forward_precision, resolve_device
+from spacelite.cache.dtypes import stored_type
 from spacelite.errors import SpaceliteError
 
+FORMAT = 1  # of cache files
+PADDINGS = ("none", "max_length")
 LONGEST_NAME = 220  # of a cache file: 255 less what names of files beside it add
 FOLDER = "embeddings"  # the folder of cache files, inside cache_dir
 
@@ -107,6 +113,85 @@ class CacheSpec:
             for name in sorted(field.name for field in fields(self))
             if getattr(self, name) != getattr(other, name)
         ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoding:
+    """How texts become hidden states: those settings of `embed` that are not about its data.
+
+    Attributes:
+        backbone: A hub name, a local folder, or `minilm`.
+        revision: Commit, branch or tag of a hub backbone.
+        layer: Layer of the hidden states: -1 the last, 0 the embedding layer.
+        max_length: Maximum tokens per text.
+        dtype: Number type in which hidden states are stored, one of DTYPES.
+        padding: `none` or `max_length`.
+        device: Device of the backbone.
+        tokens_per_batch: Maximum tokens per forward pass; None for the default.
+    """
+
+    backbone: str = "minilm"
+    revision: str | None = None
+    layer: int = -1
+    max_length: int = 256
+    dtype: str = "float16"
+    padding: str = "none"
+    device: str = "auto"
+    tokens_per_batch: int | None = None
+
+    @classmethod
+    def like(cls, spec: CacheSpec, backbone: str | None = None, **settings: Any) -> Encoding:
+        """How texts are embedded as those of a cache were. `backbone` is its backbone's folder,
+        if that was a local one; `settings` are those that do not change hidden states."""
+        kind, _, version = spec.backbone_version.partition(":")
+        return cls(
+            backbone=backbone or spec.backbone,
+            revision=version if kind == "revision" and backbone is None else None,
+            layer=spec.layer,
+            max_length=spec.max_length,
+            dtype=spec.dtype,
+            padding=spec.padding,
+            **settings,
+        )
+
+    @property
+    def files(self) -> BackboneFiles:
+        """The backbone's files. Raises SpaceliteError if they are not found."""
+        return located(self.backbone, self.revision)
+
+    def check(self) -> None:
+        """Raise SpaceliteError for a setting that is refused before anything is read."""
+        stored_type(self.dtype)
+        if self.padding not in PADDINGS:
+            raise SpaceliteError(
+                f"padding={self.padding}: choose {' or '.join(PADDINGS)}", ["padding"]
+            )
+        check_budget(self.tokens_per_batch)
+
+    def spec(
+        self,
+        files: BackboneFiles | None = None,
+        dataset: str = "texts",
+        dataset_hash: str = "",
+        label_names: Sequence[str] = (),
+    ) -> CacheSpec:
+        """Everything that hidden states depend on: those of a text, or of a data set. Raises
+        SpaceliteError if the device does not work."""
+        files = files or self.files
+        return CacheSpec(
+            format=FORMAT,
+            dataset=dataset,
+            dataset_hash=dataset_hash,
+            label_names=tuple(label_names),
+            backbone=files.name,
+            backbone_version=files.version,
+            tokenizer_hash=files.tokenizer_hash,
+            max_length=self.max_length,
+            layer=self.layer,
+            padding=self.padding,
+            dtype=self.dtype,
+            precision=forward_precision(resolve_device(self.device)),
+        )
 
 
 def canonical(content: Mapping[str, Any]) -> str:

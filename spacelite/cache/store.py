@@ -25,7 +25,7 @@ import numpy as np
 
 from spacelite import files
 from spacelite.cache.dtypes import DTYPES, StoredType, stored_type
-from spacelite.cache.spec import CacheSpec
+from spacelite.cache.spec import FORMAT, CacheSpec
 from spacelite.cache.split import CachedSplit, Dataset, SplitIndex
 from spacelite.errors import SpaceliteError, one_line
 from spacelite.tasks import Task, task_of
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
 LAYERS_FORMAT = 1  # of the file of layer means
 PAGE = 4096  # bytes; large arrays start at a multiple of this
 SPLITS = ("train", "validation", "test")

@@ -25,8 +25,8 @@ from spacelite.backbones.model import (
 )
 from spacelite.backbones.tokenizer import Tokenized, load_tokenizer, tokenize, unknown_shares
 from spacelite.cache.dtypes import stored_type
-from spacelite.cache.embedding import backbone_settings
 from spacelite.cache.rows import TokenRows, offsets_of
+from spacelite.cache.spec import Encoding
 from spacelite.errors import SpaceliteError
 from spacelite.progress import OnProgress
 from spacelite.runs.store import Run
@@ -296,9 +296,9 @@ def backbone_files(run: Run, backbone: str | None = None) -> BackboneFiles:
     """The files of the backbone that a run was trained on; `backbone` is its folder, if it was a
     local one. Raises SpaceliteError if they are not found, or belong to a different backbone."""
     spec = run.record.spec
-    wanted = backbone_settings(spec, backbone)
+    wanted = Encoding.like(spec, backbone)
     try:
-        files = locate(wanted["backbone"], wanted["revision"])
+        files = locate(wanted.backbone, wanted.revision)
     except SpaceliteError as error:
         if backbone is not None:
             raise

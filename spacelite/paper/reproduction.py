@@ -10,7 +10,9 @@ from pathlib import Path
 from spacelite import heads, runs
 from spacelite.backbones.model import resolve_device
 from spacelite.cache import embedding
+from spacelite.cache.spec import Encoding
 from spacelite.cache.store import Cache
+from spacelite.data import loading
 from spacelite.errors import SpaceliteError
 from spacelite.heads import HeadConfig
 from spacelite.inference import transfer
@@ -89,15 +91,16 @@ def _embed(
     if (backbone, data) in failed:
         return None
     try:
-        return embedding.embed(
+        encoding = Encoding(
             backbone=backbone,
-            dataset=data,
-            cache_dir=options.cache_dir,
             max_length=protocol()["max_length"],
-            limit=options.limit,
             device=options.device,
             tokens_per_batch=options.tokens_per_batch,
-            data_dir=options.data_dir,
+        )
+        return embedding.embed(
+            encoding,
+            lambda: loading.read(data, limit=options.limit, data_dir=options.data_dir),
+            cache_dir=options.cache_dir,
             on_progress=on_progress,
         ).path
     except SpaceliteError as error:

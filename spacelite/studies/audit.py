@@ -17,7 +17,7 @@ import numpy.typing as npt
 from spacelite import heads
 from spacelite.backbones.files import locate
 from spacelite.cache import texts
-from spacelite.cache.embedding import backbone_settings
+from spacelite.cache.spec import Encoding
 from spacelite.cache.store import Cache
 from spacelite.data.splits import Source
 from spacelite.document import Block, Bullets, Cell, Heading, Line, Table
@@ -332,8 +332,8 @@ class _Describer:
 
         self._cache, self._split = cache, cache.splits["train"]
         self._texts = texts.read(cache, "train")
-        wanted = backbone_settings(cache.spec, backbone)
-        files = locate(wanted["backbone"], wanted["revision"])
+        wanted = Encoding.like(cache.spec, backbone)
+        files = locate(wanted.backbone, wanted.revision)
         if files.tokenizer_hash != cache.spec.tokenizer_hash:
             raise SpaceliteError(
                 f"{files.folder} is not the backbone of cache {cache.name} "
