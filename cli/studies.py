@@ -199,14 +199,14 @@ def curve(
     """
     from spacelite import api
     from spacelite.data import writers
-    from spacelite.reports.render import characters, charts
+    from spacelite.reports.render import characters, forms
     from spacelite.training.plan import seed_list
 
     for path in (out, plot):
         if path is not None:
             writers.check_place(path)  # before the work
     if plot is not None:
-        charts.check(plot)
+        forms.check_drawing(plot)
     wanted = None if sizes is None else comma_list("--sizes", sizes, _size)
     numbers = seed_list(seeds)
     chosen = console.chosen_cache(cache, cache_dir)

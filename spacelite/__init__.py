@@ -45,7 +45,7 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time, imported when f
         SpaceSearchCV,
         TfidfClassifier,
     )
-    from spacelite.reports import Report
+    from spacelite.reports.report import Report
 
 __version__ = "0.1.0"
 
@@ -100,6 +100,6 @@ __getattr__ = exports(
             ),
             "estimators",
         ),
-        "Report": "reports",
+        "Report": "reports.report",
     },
 )  # fmt: skip

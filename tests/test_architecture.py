@@ -203,7 +203,7 @@ START_UP = [
     ("import spacelite", ["torch", "numpy", "transformers", "h5py", "rich", "sklearn"]),
     ("import spacelite_cli.app", ["torch", "numpy", "transformers", "h5py", "rich.table"]),
     ("from spacelite.cache import embedding", ["transformers", "datasets", "sklearn", "torch"]),
-    ("from spacelite import runs; from spacelite.reports import Report",
+    ("from spacelite import runs; from spacelite.reports.report import Report",
      ["torch", "transformers", "datasets", "sklearn", "scipy", "matplotlib", "plotly"]),
     ("from spacelite.cache import folder; from spacelite.inference import transfer; "
      "from spacelite.training import loop",

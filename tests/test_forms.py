@@ -138,9 +138,9 @@ def test_long_tables_go_on_over_pages(tmp_path):
 
 def test_latex_keeps_what_its_font_has_elsewhere():
     """Else `--` would be a dash, `|` one as well, and straight quotes curly."""
-    assert latex.escaped("a--b|c") == r"a-{}-{}b\textbar{}c"
-    assert "``" not in latex.escaped("``") and "''" not in latex.escaped("''")
-    assert latex.escaped('"') == r"\texttt{\char34}"
+    assert latex.Latex().escaped("a--b|c") == r"a-{}-{}b\textbar{}c"
+    assert "``" not in latex.Latex().escaped("``") and "''" not in latex.Latex().escaped("''")
+    assert latex.Latex().escaped('"') == r"\texttt{\char34}"
 
 
 def test_many_labels_are_told_by_their_most_frequent_confusions(findings):

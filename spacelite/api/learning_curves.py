@@ -19,7 +19,7 @@ from spacelite.document import Bullets
 from spacelite.errors import SpaceliteError
 from spacelite.metrics.scores import METRICS
 from spacelite.progress import Progress, reporting
-from spacelite.reports.render import characters, charts, fragment, plain
+from spacelite.reports.render import characters, forms, fragment, plain
 from spacelite.training import TrainingConfig, plan
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class LearningCurve:
     def save_plot(self, path: str | Path) -> None:
         """Draw the curve into an .svg, .png or .html file. Raises SpaceliteError if it cannot be
         written."""
-        charts.save(self.result, Path(path))
+        forms.save_drawing(self.result, Path(path))
 
     def as_json(self) -> dict[str, Any]:
         """The figures as `curve --json` prints them."""

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from spacelite import reports
 from spacelite import runs as saved_runs
 from spacelite.api.arguments import CONDITIONS, NAME, NAME_OR_PATH, NAMES, checked, unusable
 from spacelite.api.embedding import CACHE_DIR
@@ -15,6 +14,8 @@ from spacelite.api.lists import Runs
 from spacelite.api.runs import TrainedRun
 from spacelite.errors import SpaceliteError
 from spacelite.progress import Progress, reporting
+from spacelite.reports.analysis import content
+from spacelite.reports.report import Report
 
 
 @checked(name=replace(NAME_OR_PATH, needed="give a run's id or its folder"))
@@ -55,7 +56,7 @@ def report(
     examples: bool = True,
     backbone: str | Path | None = None,
     progress: Progress = True,
-) -> reports.Report:
+) -> Report:
     """Compare runs with each other and with the published figures.
 
     Args:
@@ -83,7 +84,7 @@ def report(
     if not chosen:
         raise SpaceliteError(f"{cache_dir} holds no run: train one first")
     with reporting(progress) as on_progress:
-        return reports.build(
+        findings = content.build(
             chosen[0].cache_dir,
             [run.run for run in chosen],
             with_examples=examples,
@@ -96,6 +97,7 @@ def report(
             backbone=chosen[0].backbone if backbone is None else str(backbone),
             on_progress=lambda done, total: on_progress("report", done, total),
         )
+    return Report(findings)
 
 
 def _chosen(runs: Any, cache_dir: str | Path) -> list[TrainedRun]:

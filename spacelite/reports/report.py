@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from spacelite.document import Block
-from spacelite.reports.analysis import content
 from spacelite.reports.analysis.content import Findings
 from spacelite.reports.document.sections import report_blocks
 from spacelite.reports.render import forms, fragment
-from spacelite.runs import Run
 from spacelite.visible import visible
 
 MOST_TITLES = 3  # in the short form of a report
@@ -75,8 +73,3 @@ class Report:
 
     def _repr_html_(self) -> str:
         return fragment.render(self.blocks())
-
-
-def build(cache_dir: Path, runs: Sequence[Run], **arguments: Any) -> Report:
-    """Compare runs. Arguments as in `analysis.content.build`."""
-    return Report(content.build(cache_dir, runs, **arguments))

@@ -1,17 +1,25 @@
-"""The forms (formats) of a report, one entry each in FORMS: a single text, or files in a folder."""
+"""The forms (formats) of a report, one entry each in FORMS: a single text, or files in a folder;
+and a learning curve as a file."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from spacelite import files
-from spacelite.document import Plot
+from spacelite.document import Block, Plot
 from spacelite.errors import SpaceliteError
 from spacelite.reports.analysis.content import Findings
 from spacelite.reports.document.sections import report_blocks
+from spacelite.reports.render import latex, markdown, page, plain, plots
+
+if TYPE_CHECKING:
+    from spacelite.studies.learning_curve import Curve
+
+DRAWINGS = (".svg", ".png", ".html")  # suffixes of a learning curve's file
 
 # Called with the number of figures and pages done and the total.
 OnProgress = Callable[[int, int], None]
@@ -37,32 +45,16 @@ class Form:
     replaces: tuple[str, ...] = ()
 
 
-def _markdown(report: Findings) -> str:
-    from spacelite.reports.render import markdown
-
-    return markdown.render(report_blocks(report))
-
-
-def _latex(report: Findings) -> str:
-    from spacelite.reports.render import latex
-
-    return latex.render(report_blocks(report))
-
-
-def _text(report: Findings) -> str:
-    from spacelite.reports.render import plain
-
-    return plain.render(report_blocks(report))
-
-
 def _json(report: Findings) -> str:
     return json.dumps(report.as_json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
+def _from_blocks(render: Callable[[Sequence[Block]], str]) -> Callable[[Findings], str]:
+    return lambda report: render(report_blocks(report))
+
+
 def _page(report: Findings, on_progress: OnProgress) -> Iterator[tuple[str, bytes]]:
     """The page `index.html`, and its figures as SVG and PNG."""
-    from spacelite.reports.render import page, plots
-
     blocks = report_blocks(report)
     drawn = [block for block in blocks if isinstance(block, Plot)]
     for number, plot in enumerate(drawn):
@@ -74,19 +66,17 @@ def _page(report: Findings, on_progress: OnProgress) -> Iterator[tuple[str, byte
 
 def _page_alone(report: Findings) -> str:
     """The page with its figures inside it, and no files beside it."""
-    from spacelite.reports.render import page
-
     return page.report_page(report_blocks(report), files_beside=False)
 
 
 FORMS: dict[str, Form] = {
-    "markdown": Form("report.md", _markdown),
-    "latex": Form("report.tex", _latex),
+    "markdown": Form("report.md", _from_blocks(markdown.render)),
+    "latex": Form("report.tex", _from_blocks(latex.render)),
     "html": Form(
         "index.html", parts=_page, alone=_page_alone, replaces=("curves-*", "reliability-*")
     ),
     "json": Form("report.json", _json),
-    "text": Form("report.txt", _text),
+    "text": Form("report.txt", _from_blocks(plain.render)),
 }
 
 
@@ -98,15 +88,8 @@ def form(name: str) -> Form:
 
 
 def as_text(report: Findings, name: str) -> str:
-    """A report as a single text.
-
-    Args:
-        report: Findings of the report.
-        name: Name of a form, a key of FORMS.
-
-    Raises:
-        SpaceliteError: There is no such form, or it has several files.
-    """
+    """A report as a single text. Raises SpaceliteError if there is no such form, or it has several
+    files."""
     render = form(name).text
     if render is None:
         raise SpaceliteError(
@@ -121,7 +104,7 @@ def form_of_file(path: Path) -> str | None:
     suffix = path.suffix.lower()
     if not suffix or path.is_dir():
         return None
-    return next((name for name, one in FORMS.items() if one.file.endswith(suffix)), None)
+    return next((name for name, form in FORMS.items() if form.file.endswith(suffix)), None)
 
 
 def save(
@@ -130,22 +113,10 @@ def save(
     folder: Path,
     on_progress: OnProgress = lambda done, total: None,
 ) -> Path:
-    """Write a report into a folder, or as a single file, each file whole or not at all.
-
-    Args:
-        report: Findings of the report.
-        name: Name of a form, a key of FORMS. Default: that of a file's suffix; `html` for a folder.
-        folder: Folder to write to, created if missing; or a file, if it ends in the suffix of a
-            form and is no folder.
-        on_progress: Called with the number of figures and pages done and the total.
-
-    Returns:
-        The file to open.
-
-    Raises:
-        SpaceliteError: There is no such form, it is another one than the file's, or the folder
-            cannot be written.
-    """
+    """Write a report into a folder, or as a single file if it ends in the suffix of a form and is
+    no folder, each file whole or not at all: the file to open. The form is by default that of the
+    file's suffix, or `html`. Raises SpaceliteError if there is no such form, it is another one than
+    the file's, or the folder cannot be written."""
     of_file = form_of_file(folder)
     name = name or of_file or "html"
     chosen = form(name)
@@ -190,3 +161,23 @@ def save_page(path: Path, content: str) -> None:
         raise SpaceliteError(
             f"{path} cannot be written: {error.strerror or error}; choose another file"
         ) from error
+
+
+def check_drawing(path: Path) -> None:
+    """Raise SpaceliteError unless the suffix of a path names a form of drawings."""
+    if path.suffix.lower() not in DRAWINGS:
+        raise SpaceliteError(f"{path} cannot be drawn: its name must end in .svg, .png or .html")
+
+
+def save_drawing(curve: Curve, path: Path) -> None:
+    """Write a learning curve: a drawing, or a page with drawing, table and sentences. Raises
+    SpaceliteError if the file cannot be written."""
+    check_drawing(path)
+    if path.suffix.lower() == ".html":
+        content = page.learning_curve_page(curve).encode()
+    else:
+        content = plots.learning_curve(curve.chart(), path.suffix.lower()[1:])
+    try:
+        files.write_bytes(path, content)
+    except OSError as error:
+        raise SpaceliteError(f"{path} cannot be written: {error.strerror or error}") from error

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-from pylatexenc.latexencode import (
-    RULE_DICT,
-    UnicodeToLatexConversionRule,
-    UnicodeToLatexEncoder,
-)
+from functools import cache
+from typing import Any
 
 from spacelite.document import Block, Line, Table
 from spacelite.reports.render.markup import Markup
@@ -31,14 +27,24 @@ LONG = 25  # lines; a longer table is broken over pages, and then cannot be scal
 # Characters that LaTeX's default font encodes differently, or turns into ligatures.
 _SHOWN = {"|": r"\textbar{}", '"': r"\texttt{\char34}", "-": "-{}", "`": r"\textasciigrave{}",
           "?": "?{}", "!": "!{}", "'": "'{}"}  # fmt: skip
-_encoder = UnicodeToLatexEncoder(
-    conversion_rules=[
-        UnicodeToLatexConversionRule(RULE_DICT, {ord(key): text for key, text in _SHOWN.items()}),
-        "defaults",
-    ],
-    unknown_char_policy="unihex",
-    unknown_char_warning=False,
-)
+
+
+@cache
+def _encoder() -> Any:
+    from pylatexenc.latexencode import (
+        RULE_DICT,
+        UnicodeToLatexConversionRule,
+        UnicodeToLatexEncoder,
+    )
+
+    rules = UnicodeToLatexConversionRule(
+        RULE_DICT, {ord(key): text for key, text in _SHOWN.items()}
+    )
+    return UnicodeToLatexEncoder(
+        conversion_rules=[rules, "defaults"],
+        unknown_char_policy="unihex",
+        unknown_char_warning=False,
+    )
 
 
 class Latex(Markup):
@@ -46,7 +52,9 @@ class Latex(Markup):
 
     def escaped(self, text: str) -> str:
         """Escaped text; unknown characters are written as their code points."""
-        return escaped(text)
+        encoded: str = _encoder().unicode_to_latex(" ".join(text.split()))
+        # After the end of a line, a bracket or star would be read as its argument.
+        return f"{{}}{encoded}" if encoded.startswith(("[", "*")) else encoded
 
     def heading(self, level: int, text: str) -> str:
         """A heading without a number."""
@@ -68,9 +76,9 @@ class Latex(Markup):
     def table(self, table: Table) -> str:
         """A table as wide as the page at most; a long one is broken over pages."""
         columns = "".join("l" if text else "r" for text in table.text_columns)
-        caption = self.strong(escaped(table.caption))
+        caption = self.strong(self.escaped(table.caption))
         above = [f"\\medskip{caption}\\nopagebreak\\par\\smallskip"]
-        head = ["\\toprule", f"{' & '.join(map(escaped, table.columns))} \\\\", "\\midrule"]
+        head = ["\\toprule", f"{' & '.join(map(self.escaped, table.columns))} \\\\", "\\midrule"]
         body = [*map(self._line, table.lines), "\\bottomrule"]
         if len(table.lines) > LONG:
             begin, end = f"\\begin{{longtable}}[l]{{{columns}}}", "\\end{longtable}"
@@ -85,13 +93,6 @@ class Latex(Markup):
             cells[0] = f"\\quad {cells[0]}"
         after = " \\addlinespace" if line.kind == "difference" else ""
         return f"{' & '.join(cells)} \\\\{after}"
-
-
-def escaped(text: str) -> str:
-    """Escape text for LaTeX; unknown characters are written as their code points."""
-    encoded: str = _encoder.unicode_to_latex(" ".join(text.split()))
-    # After the end of a line, a bracket or star would be read as its argument.
-    return f"{{}}{encoded}" if encoded.startswith(("[", "*")) else encoded
 
 
 def render(blocks: Sequence[Block]) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from spacelite.document import (
     Block,
+    Bullets,
     Cell,
     Heading,
     Line,
@@ -24,6 +25,9 @@ from spacelite.heads.additive import SPACE
 from spacelite.inference.explanation import Explanation, Marked, marked
 from spacelite.reports.render import plots
 from spacelite.visible import visible
+
+if TYPE_CHECKING:
+    from spacelite.studies.learning_curve import Curve
 
 SIDE_BY_SIDE = ("confusion", "classes", "words")  # small tables
 MOST_SPACES = 6  # browsers limit the number of three-dimensional figures on a page
@@ -127,6 +131,19 @@ def explanation_page(explanation: Explanation, label: int, latent: int | None, a
         blocks.append(_head_blocks(explanation, label))
     elements = [block if isinstance(block, Element) else Element.of(block) for block in blocks]
     return render(f"What contributes to {name}", elements)
+
+
+def learning_curve_page(curve: Curve) -> str:
+    """The page of a learning curve: drawing, table and sentences."""
+    chart = curve.chart()
+    keys, panel = plots.learning_curve_panel(chart)
+    elements = [
+        Element.of(Heading(1, chart.heading)),
+        Element.of(Bullets(curve.sentences)),
+        Element("plot", chart, keys=keys, panels=[(chart.name, panel)]),
+        Element.of(curve.table()),
+    ]
+    return render("Learning curve", elements)
 
 
 def _probabilities(explanation: Explanation) -> Table:
