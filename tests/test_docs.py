@@ -14,6 +14,7 @@ from spacelite.cache.dtypes import DTYPES
 from spacelite.data.known import KNOWN
 from spacelite.heads import KINDS, POOLINGS
 from spacelite.metrics.scores import METRICS
+from spacelite.reports.document.sections import SECTIONS
 from spacelite.reports.render.forms import FORMS
 
 ROOT = Path(__file__).parent.parent
@@ -214,7 +215,7 @@ def test_the_code_of_a_page_prints_what_it_says(page, tmp_path, monkeypatch, cap
         assert (tmp_path / "explanation.html").is_file()
 
 
-EXTENDED = (KINDS, POOLINGS, METRICS, KNOWN, DTYPES, FORMS)
+EXTENDED = (KINDS, POOLINGS, METRICS, KNOWN, DTYPES, SECTIONS, FORMS)
 
 
 def test_the_extensions_on_the_page_work(cache_path, bert, reviews, tmp_path, monkeypatch):
@@ -235,6 +236,9 @@ def test_the_extensions_on_the_page_work(cache_path, bert, reviews, tmp_path, mo
             epochs=2, progress=False,
         )  # fmt: skip
         text = spacelite.report(runs, examples=False, progress=False).text("csv")
+        assert "How large the heads are" in spacelite.report(
+            runs, examples=False, progress=False
+        ).text()  # fmt: skip
         assert "Balanced accuracy" in text and "linear (max)" in text and "attention" in text
         small = spacelite.embed(
             str(reviews), backbone=bert, dtype="bfloat16", cache_dir=tmp_path, device="cpu",

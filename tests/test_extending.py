@@ -25,11 +25,11 @@ from spacelite import heads
 from spacelite.cache.dtypes import DTYPES, StoredType
 from spacelite.data.known import KNOWN, KnownDataset
 from spacelite.data.splits import Split
-from spacelite.document import Table
+from spacelite.document import Cell, Heading, Line, Table
 from spacelite.heads import Pooling, TokenHead, TrainedHeadConfig
 from spacelite.heads.pooling import POOLINGS
 from spacelite.metrics.scores import METRICS, Metric
-from spacelite.reports.document.sections import report_blocks
+from spacelite.reports.document.sections import SECTIONS, report_blocks
 from spacelite.reports.render.forms import FORMS, Form
 from spacelite.settings import positive, setting
 from spacelite.training import batches, plan
@@ -270,6 +270,27 @@ def test_a_known_data_set(bert, other, tmp_path, monkeypatch):
     assert "films, tiny-bert" in text
     evaluation = runs[0].evaluate(str(other), labels=mapped, backbone=str(bert), progress=False)
     assert evaluation.record.labels == mapped
+
+
+def test_a_section_of_the_report(cache, bert, other, tmp_path, monkeypatch):
+    def sizes(findings, number):
+        rows = findings.section.rows
+        lines = [Line([Cell(row.name), Cell(f"{row.train_params:,}")]) for row in rows]
+        return [
+            Heading(2, f"Sizes in part {number}"),
+            Table("Trained parameters", ["System", "Parameters"], lines),
+        ]
+
+    monkeypatch.setitem(SECTIONS, "sizes", sizes)
+    (run,) = spacelite.train(
+        cache, head="linear", epochs=1, progress=False, baselines=False, cache_dir=tmp_path
+    )
+    report = spacelite.report(run, examples=False, progress=False)
+    for form in ("text", "markdown", "latex"):
+        text = report.text(form)
+        assert "Sizes in part 1" in text and f"{run.run.record.train_params:,}" in text
+    page = report.save(tmp_path / "page.html").read_text()
+    assert ">Sizes in part 1</h3>" in page and "Trained parameters" in page
 
 
 def test_a_form_of_the_report(cache, bert, other, tmp_path, monkeypatch):

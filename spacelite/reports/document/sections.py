@@ -48,8 +48,8 @@ def report_blocks(report: Findings) -> list[Block]:
             blocks += section_blocks(section, 2)
     for number, part in enumerate(report.parts, 1):
         blocks += section_blocks(part.section, 1, report.also)
-        for part_blocks in PARTS:
-            blocks += part_blocks(part, number)
+        for part_section in SECTIONS.values():
+            blocks += part_section(part, number)
     return blocks
 
 
@@ -291,8 +291,16 @@ def _cost(part: GroupFindings, number: int) -> list[Block]:
     ]
 
 
-# What a report says about a group below its table, in order: a group's findings and its number ->
+# What a report says about a group below its table, in order: the group's findings and its number ->
 # blocks, none if there is nothing to say.
-PARTS: list[Callable[[GroupFindings, int], list[Block]]] = [
-    _missing, _comparisons, _curves, _confusion, _calibration, _words, _mistakes, _studies, _cost,
-]  # fmt: skip
+SECTIONS: dict[str, Callable[[GroupFindings, int], list[Block]]] = {
+    "missing": _missing,
+    "comparisons": _comparisons,
+    "curves": _curves,
+    "confusion": _confusion,
+    "calibration": _calibration,
+    "words": _words,
+    "mistakes": _mistakes,
+    "studies": _studies,
+    "cost": _cost,
+}
