@@ -116,15 +116,15 @@ def data_notes(cache_dir: Path, group: Group) -> list[str]:
     try:
         with _checked(find_cache(run, cache_dir)) as cache:
             if transfers is None:
-                found = texts.duplicates_of(cache)
+                copies = texts.duplicates_of(cache)
                 baseline = majority_note(cache, group.section.split)
-                clauses = [found.leaked, found.contradicted, _unknown(cache)]
+                clauses = [copies.leaked, copies.contradicted, _unknown(cache)]
             else:
                 split, data = transfers[0].split, transfers[0].dataset
                 path = caches.find(cache_dir, transfers[0].cache, exact=True)
                 with _checked(path, transfers[0].cache_key) as other:
                     # Of the other data set's splits only this one counts.
-                    found = texts.find_duplicates(
+                    copies = texts.find_duplicates(
                         {"train": cache.splits["train"], split: other.splits[split]},
                         {"train": texts.read(cache, "train"), split: texts.read(other, split)},
                         max_length=cache.spec.max_length,
@@ -138,7 +138,7 @@ def data_notes(cache_dir: Path, group: Group) -> list[str]:
                     )
                     most = majority(record.task, cache.splits["train"].labels, labels, names)
                     baseline = f"{most.sentence} on {split} of {data}."
-                    clauses = [_leaked_into(found, split, data), _unknown(other, split)]
+                    clauses = [_leaked_into(copies, split, data), _unknown(other, split)]
     except (SpaceliteError, KeyError, ValueError):
         return []  # why words and mistakes are missing is said elsewhere
     return [baseline, *(f"{clause[0].upper()}{clause[1:]}." for clause in clauses if clause)]
@@ -165,13 +165,13 @@ def _checked(path: Path, key: str | None = None) -> Iterator[store.Cache]:
         yield cache
 
 
-def _leaked_into(found: texts.Duplicates, split: str, data: str) -> str:
-    count = found.shared["train", split]
+def _leaked_into(copies: texts.Duplicates, split: str, data: str) -> str:
+    count = copies.shared["train", split]
     if not count:
         return ""
     return (
-        f"{count:,} of {found.examples[split]:,} {split} examples of {data} "
-        f"{'has' if count == 1 else 'have'} {found.what} of the runs' training data: these "
+        f"{count:,} of {copies.examples[split]:,} {split} examples of {data} "
+        f"{'has' if count == 1 else 'have'} {copies.what} of the runs' training data: these "
         "were seen in training, so the metrics are too optimistic"
     )
 

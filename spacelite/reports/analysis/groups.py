@@ -36,7 +36,7 @@ from spacelite.settings import OTHER_NAMES, shown
 
 MOST_NAMES = 8  # that a message lists
 
-Evaluated = tuple[Run, TransferRecord | None]  # a run on its own data, or on another data set
+OnData = tuple[Run, TransferRecord | None]  # a run on its own data, or on another data set
 
 
 @dataclass(frozen=True)
@@ -239,10 +239,7 @@ def _with_searches(group: Group, everything: Sequence[Group]) -> Group:
         keys = [sweep_key(system.record) for system in other.systems]
         for (row, system), key in zip(other.named, keys, strict=True):
             if row.tried > 1 and system.record.same_but_seed() in members:
-                sweep = [
-                    each for each, of_each in zip(other.section.rows, keys, strict=True)
-                    if of_each == key
-                ]  # fmt: skip
+                sweep = [other.section.rows[n] for n, of_row in enumerate(keys) if of_row == key]
                 notes.append(sweep_note(row, sweep))
     return replace(group, section=replace(group.section, notes=notes))
 
@@ -306,7 +303,7 @@ def _transfer_groups(runs: list[Run], alone: Collection[tuple[Any, ...]]) -> lis
 
 
 def _group(
-    members: Sequence[Evaluated],
+    members: Sequence[OnData],
     alone: Collection[tuple[Any, ...]],
     *,
     title: str,
@@ -318,12 +315,12 @@ def _group(
 ) -> Group:
     """The group of these runs. Systems whose `same_but_seed` is in `alone` belong to no sweep."""
     record = members[0][0].record
-    alike: dict[tuple[Any, ...], list[Evaluated]] = {}
+    alike: dict[tuple[Any, ...], list[OnData]] = {}
     for run, transfer in members:
         alike.setdefault(run.record.same_but_seed(), []).append((run, transfer))
     # By kind of head, in the order of KINDS, then settings, with those of one sweep together. Not
     # by creation: runs of one pass are created in the same second. Baselines come last.
-    together: dict[Any, list[list[Evaluated]]] = {}
+    together: dict[Any, list[list[OnData]]] = {}
     for of_system in sorted(alike.values(), key=lambda pairs: _order(pairs[0][0])):
         together.setdefault(sweep_key(of_system[0][0].record), []).append(of_system)
     systems = []

@@ -17,14 +17,8 @@ TICKS = 6  # of the vertical axis, at most
 
 def draw(chart: Chart, *, width: int = WIDTH, height: int = HEIGHT, plain: bool = False) -> str:
     """Draw a chart: numbers of examples on a logarithmic axis, a mark for each system, dots for the
-    power law.
-
-    Args:
-        chart: The chart.
-        width: The most characters of a line.
-        height: The number of lines, without the legend.
-        plain: Whether to use ASCII alone.
-    """
+    power law; at most `width` characters a line, `height` lines without the legend. `plain` uses
+    ASCII alone."""
     points = [
         (size, value)
         for series in chart.series
