@@ -254,12 +254,12 @@ def _mistakes(part: GroupFindings, number: int) -> list[Block]:
     if examples is None or not examples.mistakes:
         return []
     run, example = examples.run.rpartition("--")[2], examples.mistakes[0].example
+    command = f"spacelite explain {run} --example {example}"
     return [
         Heading(2, "The most confident mistakes"),
         Paragraph(
             "Of the same head. Marked is what a word adds to the most probable label's logit"
-            f"{TASKS[examples.task].beyond.replace('their', 'its')}; spacelite explain {run} "
-            f"--example {example} shows one in full."
+            f"{TASKS[examples.task].beyond.replace('their', 'its')}; {command} shows one in full."
         ),
         Mistakes(examples.mistakes),
     ]
