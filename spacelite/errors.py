@@ -24,11 +24,8 @@ class SpaceliteError(Exception):
         self.arguments = tuple(arguments)
 
     def for_options(self, option: Callable[[str], str]) -> str:
-        """The message with command-line options instead of arguments: `--max-length 1000`.
-
-        Args:
-            option: Argument name -> option name, with its dashes.
-        """
+        """The message with command-line options (of arguments' names) in place of arguments:
+        `--max-length 1000`."""
         message = str(self)
         for name in self.arguments:
             # Whole words only: a path may contain the same letters.

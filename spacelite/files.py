@@ -99,18 +99,8 @@ def absolute(path: Path) -> Path:
 
 
 def make_folder(folder: Path, otherwise: str = "choose another folder") -> Path:
-    """Create a folder if it is missing, and check that files can be written to it.
-
-    Args:
-        folder: The folder; its parents are created as well.
-        otherwise: What the error message advises if that fails.
-
-    Returns:
-        The folder.
-
-    Raises:
-        SpaceliteError: The folder cannot be created or written to.
-    """
+    """Create a folder if it is missing, with its parents, and check that files can be written to
+    it; `otherwise` is what the error message advises."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK):
@@ -130,16 +120,10 @@ def lock_path(path: Path) -> Path:
 
 @contextmanager
 def lock(path: Path, doing: str | None = None) -> Iterator[None]:
-    """Lock `path`, a file or a folder, for writing; wait while another process holds the lock.
+    """Lock `path`, a file or a folder, for writing; wait while another process holds the lock, and
+    say what it is `doing`. The lock is a hidden file beside `path`, deleted at the end.
 
     The kernel releases it when the process ends, however it ends.
-
-    Args:
-        path: What is to be written; the lock is a hidden file beside it, deleted at the end.
-        doing: What the other process does, in words. Default: it is writing the path's last part.
-
-    Raises:
-        SpaceliteError: The lock's folder cannot be written to.
     """
     from filelock import FileLock, Timeout
 

@@ -29,18 +29,7 @@ BACKBONE_FILES = [
 
 
 def backbone_folder(name: str, revision: str | None) -> Path:
-    """The local copy of a backbone, fetched if it is not in the local hub cache.
-
-    Args:
-        name: `owner/name`.
-        revision: Commit, branch or tag; None for the latest.
-
-    Returns:
-        The backbone's folder, named after the commit.
-
-    Raises:
-        SpaceliteError: The name or revision does not exist, or the hub cannot be reached.
-    """
+    """The local copy of a backbone, named after its commit, fetched if it is not there."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -56,13 +45,6 @@ def data_set_is_online(name: str, revision: str | None) -> bool:
     """Whether a data set can be loaded from the hub; False if the hub cannot be reached.
 
     Called before `datasets`, which would silently retry for half a minute.
-
-    Args:
-        name: `owner/name`.
-        revision: Commit, branch or tag; None for the latest.
-
-    Raises:
-        SpaceliteError: The hub can be reached, but the name or revision does not exist there.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
@@ -77,15 +59,7 @@ def data_set_is_online(name: str, revision: str | None) -> bool:
 
 
 def cached_data_set_folder(name: str, revision: str | None) -> Path:
-    """The copy of a data set in the local hub cache.
-
-    Args:
-        name: `owner/name`.
-        revision: Commit, branch or tag; None for the latest.
-
-    Raises:
-        SpaceliteError: The local hub cache has no copy of it.
-    """
+    """The copy of a data set in the local hub cache."""
     from huggingface_hub import snapshot_download
 
     try:

@@ -19,20 +19,16 @@ else:
             self._name = name
 
         def __getattr__(self, attribute: str) -> Any:
-            found = getattr(importlib.import_module(self._name), attribute)
-            setattr(self, attribute, found)  # the next time it costs nothing
-            return found
+            value = getattr(importlib.import_module(self._name), attribute)
+            setattr(self, attribute, value)  # the next time it costs nothing
+            return value
 
     torch = _Module("torch")
 
 
 def exports(package: str, names: dict[str, str]) -> Callable[[str], Any]:
-    """A package's `__getattr__`, which imports its public names when they are first used.
-
-    Args:
-        package: The package's `__name__`.
-        names: Public name -> the module of the package that defines it.
-    """
+    """A package's `__getattr__`, which imports its public names, each from the module that `names`
+    says, when they are first used."""
 
     def find(name: str) -> Any:
         if name not in names:

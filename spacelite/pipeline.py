@@ -22,14 +22,8 @@ class Clock:
 
     @contextmanager
     def measure(self, stage: str, threads: int = 1) -> Iterator[None]:
-        """Add the time that the block takes.
-
-        Args:
-            stage: Name of the stage.
-            threads: How many threads share the stage's work: each adds its part of the time, so
-                that a stage in which all of them work all the time is as long as the clock on the
-                wall says.
-        """
+        """Add the time that the block takes. Each of the threads that share the stage's work adds
+        its part, so that a stage in which all work all the time is as long as on a wall clock."""
         started = time.perf_counter()
         try:
             yield
@@ -49,19 +43,12 @@ class Clock:
 
 @dataclass(frozen=True)
 class Stage:
-    """One step of the work on every item.
+    """One step of the work on every item."""
 
-    Attributes:
-        name: Its name on the clock.
-        work: What is done with an item; returns what the next stage gets.
-        threads: How many items are worked on at once.
-        begin: Called once in each of its threads, before the first item.
-    """
-
-    name: str
-    work: Callable[[Any], Any]
-    threads: int = 1
-    begin: Callable[[], None] | None = None
+    name: str  # on the clock
+    work: Callable[[Any], Any]  # what is done with an item; returns what the next stage gets
+    threads: int = 1  # how many items are worked on at once
+    begin: Callable[[], None] | None = None  # called once in each thread, before the first item
 
 
 def run(
@@ -71,16 +58,8 @@ def run(
 
     Whoever reads the results is one more stage: what it does with a result overlaps with the work
     on the next items. An exception of a stage is raised where the item's result would come; then,
-    and whenever reading stops, all threads end before anything else happens.
-
-    Args:
-        items: The items; the next one is taken only when there is room for it.
-        stages: The stages, in order.
-        ahead: Most items that are on the way at once, so that memory stays bounded.
-        clock: Measures the stages.
-
-    Yields:
-        The result of each item, in the order of the items.
+    and whenever reading stops, all threads end before anything else happens. At most `ahead` items
+    are on the way at once, so that memory stays bounded.
     """
     stopped = threading.Event()
     pools = [

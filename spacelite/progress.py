@@ -32,12 +32,8 @@ PHASES = {
 
 @contextmanager
 def reporting(progress: Progress, console: Any = None) -> Iterator[OnProgress]:
-    """Yield the callback that long-running work reports its progress to.
-
-    Args:
-        progress: True for bars, False for nothing, or a callback, which is yielded as it is.
-        console: rich console for the bars (default: standard error).
-    """
+    """Yield the callback that long-running work reports its progress to: for bars on a rich console
+    (default: standard error), for nothing, or the callback that was given."""
     if progress is True:
         with _bars(console) as advance:
             yield advance

@@ -15,17 +15,18 @@ HOSTILE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202
 
 def visible(text: str) -> str:
     r"""The text with each control character written out: `\x1b` or `\u202e`."""
-    return HOSTILE.sub(lambda found: _written(ord(found[0])), text)
 
+    def written(match: re.Match[str]) -> str:
+        code = ord(match[0])
+        return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
 
-def _written(code: int) -> str:
-    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+    return HOSTILE.sub(written, text)
 
 
 def json_escaped(document: str) -> str:
     r"""A JSON document in which control characters are escapes (`\u001b`): the same document, since
     such characters can stand in its strings alone."""
-    return HOSTILE.sub(lambda found: f"\\u{ord(found[0]):04x}", document)
+    return HOSTILE.sub(lambda match: f"\\u{ord(match[0]):04x}", document)
 
 
 def shortened(text: str, most: int) -> str:

@@ -25,27 +25,14 @@ AS_LIST = "give the values as a list in Python, one for each training example"
 
 
 class Weights(NamedTuple):
-    """Weights of the training examples.
+    """Weights of the training examples."""
 
-    Attributes:
-        values: The weights, (N,) float64.
-        name: What settings call them: the column, or `given`, with the CRC-32 of the values.
-    """
-
-    values: Array
-    name: str
+    values: Array  # (N,) float64
+    name: str  # of settings: the column, or `given`, with the CRC-32 of the values
 
 
 def groups(cache: Cache, given: Sequence[str] | str | None) -> Array | None:
-    """The group of each training example, (N,) of strings; None for none.
-
-    Args:
-        cache: The cache, open for reading.
-        given: The groups, or the name of the column that holds them.
-
-    Raises:
-        SpaceliteError: The column cannot be read, or a group is missing.
-    """
+    """The group of each training example, (N,) of strings, given as such or as a column's name."""
     if given is None:
         return None
     if not isinstance(given, str):
@@ -61,16 +48,7 @@ def groups(cache: Cache, given: Sequence[str] | str | None) -> Array | None:
 
 
 def weights(cache: Cache, given: Sequence[Any] | str | None) -> Weights | None:
-    """The weight of each training example; None for none.
-
-    Args:
-        cache: The cache, open for reading.
-        given: The weights, or the name of the column that holds them.
-
-    Raises:
-        SpaceliteError: The column cannot be read, or a weight is missing, no number, negative or
-            not finite; or the examples with a weight above 0 are too few to learn from.
-    """
+    """The weight of each training example, given as such or as the name of a column."""
     if given is None:
         return None
     wanted, wheres = len(cache.splits["train"]), None
@@ -107,19 +85,8 @@ def require_labels(task: Task, labels: Array, values: Array) -> None:
 
 
 def column(cache: Cache, name: str, argument: str) -> tuple[list[Any], Sequence[Source]]:
-    """A column of the data that a cache was embedded from, at the training examples.
-
-    Args:
-        cache: The cache, open for reading.
-        name: Name of the column.
-        argument: The argument that names it, for messages.
-
-    Returns:
-        N values as the files have them, and where each comes from.
-
-    Raises:
-        SpaceliteError: It is not known where the data are, or they cannot be read or have changed.
-    """
+    """A column of the data that a cache was embedded from, at the training examples: N values as
+    the files have them, and where each comes from."""
     written = texts.read(cache, "train")
     sources = None if written is None else written.sources
     path = texts.data_path(cache)
@@ -146,7 +113,7 @@ def _is_missing(value: Any) -> bool:
 
 
 def _number(value: Any, where: str) -> float:
-    """A weight. Raises SpaceliteError, with `where` it stands, if it is none."""
+    """A weight, from the row `where`."""
     problem = ""
     if _is_missing(value):
         problem = "is missing"

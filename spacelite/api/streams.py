@@ -33,8 +33,7 @@ def predictions(
     total: int | None,
     progress: Progress,
 ) -> Iterator[TextPredictions]:
-    """Yield the predictions of a stream of texts, batch by batch. The arguments are those of
-    `TrainedRun.predict_batches`."""
+    """The predictions of a stream of texts, batch by batch, for `TrainedRun.predict_batches`."""
     given = [texts] if isinstance(texts, str) else texts
     record = predictor.run.record
     with reporting(progress) as on_progress:
@@ -44,25 +43,15 @@ def predictions(
 
 @dataclass(repr=False)
 class FilePredictions:
-    """What was predicted for a file, in numbers.
-
-    Attributes:
-        record: The run's record.
-        min_probability: Labels with a lower probability are not given; None to give all.
-        path: The file of the results; None if they were not written to one.
-        texts: Number of texts.
-        labels: How often each label was given; in a multi-label run, each set of labels.
-        undecided: Number of texts from which `min_probability` took a label.
-        mostly_unknown: Number of texts whose tokens are unknown to the backbone by half or more.
-    """
+    """What was predicted for a file, in numbers."""
 
     record: RunRecord
-    min_probability: float | None = None
-    path: Path | None = None
+    min_probability: float | None = None  # labels with a lower one are not given
+    path: Path | None = None  # of the results, if they were written to a file
     texts: int = 0
-    labels: Counter[str] = field(default_factory=Counter)
-    undecided: int = 0
-    mostly_unknown: int = 0
+    labels: Counter[str] = field(default_factory=Counter)  # or, in a multi-label run, sets of them
+    undecided: int = 0  # texts from which `min_probability` took a label
+    mostly_unknown: int = 0  # texts whose tokens are unknown to the backbone by half or more
 
     def add(self, found: TextPredictions) -> None:
         """Count the predictions of a batch."""
@@ -98,17 +87,8 @@ class FilePredictions:
 
 
 class Columns:
-    """The columns of the results: those of the file, then those of the predictions.
-
-    Args:
-        rows: The file.
-        record: The run's record.
-
-    Attributes:
-        label: Name of the column of the label, or of the labels in a multi-label run.
-        unknown: Name of the column of the share of unknown tokens.
-        probabilities: Name of the column of each label's probability.
-    """
+    """The columns of the results: those of the file, then `label` (or labels), the share of
+    `unknown` tokens and each label's probability, by names that the file does not have."""
 
     def __init__(self, rows: TextRows, record: RunRecord) -> None:
         self._rows, self._record = rows, record
@@ -158,12 +138,7 @@ def _free(name: str, taken: set[str]) -> str:
 def with_predictions(
     rows: TextRows, classify: Classify
 ) -> Iterator[tuple[list[dict[str, Any]], TextPredictions]]:
-    """Yield batches of rows, with their predictions.
-
-    Args:
-        rows: The file.
-        classify: Yields the predictions of a stream of texts, batch by batch.
-    """
+    """Batches of rows, with their predictions."""
     waiting: deque[dict[str, Any]] = deque()
 
     def texts() -> Iterator[str]:
@@ -176,18 +151,8 @@ def with_predictions(
 
 
 def write(rows: TextRows, path: Path, tally: FilePredictions, classify: Classify) -> None:
-    """Write the rows of a file, with their predictions, to another.
-
-    Args:
-        rows: The file that is read.
-        path: The file that is written; its suffix names the form.
-        tally: Counts what is predicted.
-        classify: As in `with_predictions`.
-
-    Raises:
-        SpaceliteError: The file cannot be written, or a text cannot be classified. There is no
-            part of the file then.
-    """
+    """Write the rows of a file, with their predictions, to another, and count them in `tally`. If
+    that fails there is no part of the file."""
     columns = Columns(rows, tally.record)
     with writers.writing(path, columns.names, columns.schema) as put:
         for kept, found in with_predictions(rows, classify):

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spacelite.backbones.files import BackboneFiles, loading_problem
+from spacelite.data.splits import Text
 from spacelite.errors import SpaceliteError, one_line
 
 VOCABULARY_FILES = (
@@ -68,7 +69,7 @@ class Tokenized:
 
 def tokenize(
     files: BackboneFiles,
-    texts: Sequence[str],
+    texts: Sequence[Text],
     *,
     max_length: int,
     padding: str = "none",

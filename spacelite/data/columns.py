@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from spacelite.data.splits import Labels, Table
+from spacelite.data.splits import Labels, Table, Text
 from spacelite.errors import SpaceliteError
 
 TEXT_COLUMNS = ("text", "sentence", "review", "content", "comment", "post", "tweet", "document")
@@ -118,7 +118,7 @@ def say_choice(
         )  # fmt: skip
 
 
-def texts(table: Table, column: str, skip_empty: bool = False) -> tuple[list[str], Rows]:
+def texts(table: Table, column: str, skip_empty: bool = False) -> tuple[list[Text], Rows]:
     """The texts of a column, and the indices of their rows; with `skip_empty` not of all rows."""
     texts: list[Any] = table.rows.column(column).to_pylist()
     check_texts(table.origin, column, texts, skip_empty=skip_empty)

@@ -34,7 +34,7 @@ class KnownDataset:
         validation: Creates the validation split if the data set has only train and test; None to
             sample 10% of train.
         make: Creates all splits of a built-in data set.
-        of: Name of the known data set that this one is, with its labels merged (`merged`).
+        of: Name of the known data set that this one is, with its labels merged.
         merged: New label name -> names of the original labels that are merged into it.
         hint: Appended to the error if the hub cannot be used: what else the user can do.
     """

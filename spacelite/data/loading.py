@@ -100,7 +100,7 @@ def read(
         skip_empty=skip_empty,
     )
     if isinstance(dataset, str | Path):
-        found = _named(str(dataset), data_dir, reading, training)
+        data = _named(str(dataset), data_dir, reading, training)
     else:
         name = name or NAME
         if texts is None:
@@ -108,21 +108,21 @@ def read(
         else:
             tables = {"train": _pair(texts, labels, name)}
         splits, label_names = _numbered(name, tables, (), reading)
-        found = TextDataset(name, _completed(name, splits, None, training), label_names)
+        data = TextDataset(name, _completed(name, splits, None, training), label_names)
     if drop_leaks:
-        found = without_leaks(found)
+        data = without_leaks(data)
     if training:
-        _check_classes(found, warn=limit is None)
+        _check_classes(data, warn=limit is None)
     if limit is None:
-        return found
+        return data
     samples = {
         key: split.take(stratified_sample(split.labels, limit))
-        for key, split in found.splits.items()
+        for key, split in data.splits.items()
     }
-    found = replace(found, splits=samples)
+    data = replace(data, splits=samples)
     if training:
-        _check_classes(found, limit, warn=True)
-    return found
+        _check_classes(data, limit, warn=True)
+    return data
 
 
 # By name or path.
@@ -239,7 +239,7 @@ def _tables_of(dataset: Any, name: str, training: bool) -> dict[str, Table]:
     if isinstance(dataset, Mapping):
         tables = {str(key): _table(split, f"{name} ({key})") for key, split in dataset.items()}
     elif _is(dataset, "pandas.DataFrame") and SPLIT_COLUMN in dataset.columns:
-        _check_columns(dataset, name)
+        readers.refuse_twice(name, [str(column) for column in dataset.columns])
         splits = dataset[SPLIT_COLUMN].astype(str)
         frame = dataset.drop(columns=SPLIT_COLUMN)
         whole = Sources.of_files([(name, len(frame))])
@@ -272,8 +272,8 @@ def _table(split: Any, origin: str) -> Table:
     import pyarrow as pa
 
     if _is(split, "pandas.DataFrame"):
-        _check_columns(split, origin)
         frame = split.rename(columns=str)
+        readers.refuse_twice(origin, list(frame.columns))
         try:
             return Table(pa.Table.from_pandas(frame, preserve_index=False), {}, origin)
         except (pa.ArrowException, TypeError, ValueError) as error:
@@ -297,13 +297,6 @@ def _is(value: Any, kind: str) -> bool:
         cls.__name__ == name and cls.__module__.partition(".")[0] == package
         for cls in type(value).__mro__
     )
-
-
-def _check_columns(frame: Any, origin: str) -> None:
-    names = [str(name) for name in frame.columns]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise SpaceliteError(f"{origin} has more than one column {twice!r}: rename or remove one")
 
 
 def _pair(texts: Any, labels: Any, origin: str) -> Table:

@@ -166,7 +166,7 @@ def read_table(path: Path) -> pa.Table:
             table = pa.table(
                 {name: _array(path, name, [row.get(name) for row in rows]) for name in names}
             )
-    _refuse_twice(path, table.column_names)
+    refuse_twice(str(path), table.column_names)
     return table
 
 
@@ -286,7 +286,7 @@ def _open_table(path: Path, text_column: str | None) -> TextRows:
                 kinds.setdefault(name, set()).add(type(value))
         names = list(kinds)
         strings = [name for name in names if {str} <= kinds[name] <= {str, type(None)}]
-    _refuse_twice(path, names)
+    refuse_twice(str(path), names)
     origin = str(path)
     text = columns.find_text(origin, names, strings, text_column)
     if text_column is None and len(names) > 1:
@@ -340,10 +340,13 @@ def _check_encoding(path: Path) -> None:
         )
 
 
-def _refuse_twice(path: Path, names: Sequence[str]) -> None:
+def refuse_twice(origin: str, names: Sequence[str]) -> None:
+    """Raise SpaceliteError if two columns have the same name."""
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise SpaceliteError(f"{path} has more than one column {twice[0]!r}: rename or remove one")
+        raise SpaceliteError(
+            f"{origin} has more than one column {twice[0]!r}: rename or remove one"
+        )
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import logging
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,11 @@ SEED = 42  # of all random splits and samples, as in the published protocol
 DROPPED = dict.fromkeys([*range(33), 127])  # ascii control characters and the space
 
 Labels = npt.NDArray[np.int64]
+
+# What a backbone reads of one example. `columns.texts` makes it from a row, `as_bytes` and `folded`
+# say when two are the same, and `tokenizer.tokenize` encodes it: an input of two texts would be a
+# pair here, and a case in each of these.
+Text: TypeAlias = str
 
 
 @dataclass(frozen=True)
@@ -100,7 +105,7 @@ class Table:
 class Split:
     """N texts and their labels."""
 
-    texts: list[str]
+    texts: list[Text]
     labels: Labels  # (N,) int64 of 0..C-1; (N, C) int64 of 0 and 1 in a multi-label task
     sources: Sources | None = None  # where the examples come from; None if that is not known
 
@@ -130,14 +135,18 @@ class TextDataset:
         for name, split in self.splits.items():
             digest.update(f"{name}:{len(split)}\n".encode())
             for text in split.texts:
-                encoded = text.encode("utf-8", "surrogatepass")
-                digest.update(len(encoded).to_bytes(8, "little"))
-                digest.update(encoded)
+                digest.update(as_bytes(text))
             digest.update(split.labels.astype("<i8").tobytes())
         return digest.hexdigest()
 
 
-def folded(text: str) -> str:
+def as_bytes(text: Text) -> bytes:
+    """A text as bytes that no other has, nor several one after another."""
+    encoded = text.encode("utf-8", "surrogatepass")
+    return len(encoded).to_bytes(8, "little") + encoded
+
+
+def folded(text: Text) -> str:
     """A text without case, accents, spaces and invisible characters, which many tokenizers drop:
     texts that differ in nothing else are the same."""
     if text.isascii():
