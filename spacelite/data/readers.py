@@ -486,7 +486,7 @@ def _json_reader(path: Path) -> Callable[[], Iterator[Row]]:
 def _json_lines(path: Path) -> Iterator[Row]:
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
-            if not line.strip():
+            if line.isspace():
                 continue
             try:
                 row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
