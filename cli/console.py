@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    from spacelite.api import EmbeddedDataset
+    from spacelite.api.results import EmbeddedDataset
     from spacelite.document import Cell, Table
 
 
@@ -102,9 +102,9 @@ def note(text: Any, style: str | None = None) -> None:
 def chosen_cache(name: str | None, cache_dir: Path, layer: int | None = None) -> EmbeddedDataset:
     """The cache of this name, without one the newest complete cache; or the one that differs from
     it in the layer. What was not named is printed."""
-    from spacelite import api
+    import spacelite
 
-    chosen = api.find_cache(name, cache_dir)
+    chosen = spacelite.find_cache(name, cache_dir)
     if layer is not None:
         chosen = chosen.at_layer(layer)
         note(f"cache {chosen.name} (layer {layer})")

@@ -38,21 +38,23 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """Embed, train and report on built-in data, offline."""
-    from spacelite import api
+    import spacelite
     from spacelite.training.plan import seed_list
 
     numbers = seed_list(seeds)  # before the long part
     weights = [",".join(f"{value:g}" for value in values) for values in (INTER, INTRA)]
     _announce("spacelite embed --backbone minilm --dataset demo", cache_dir)
     with console.progress() as on_progress:
-        cache = api.embed("demo", backbone="minilm", cache_dir=cache_dir, progress=on_progress)
+        cache = spacelite.embed(
+            "demo", backbone="minilm", cache_dir=cache_dir, progress=on_progress
+        )
     _announce(
         f"spacelite train --inter {weights[0]} --intra {weights[1]} --epochs {EPOCHS} "
         f"--seeds {seeds} --batch-size {BATCH_SIZE} --lr {LEARNING_RATE:g}",
         cache_dir,
     )
     with console.progress() as on_progress:
-        published = api.train(
+        published = spacelite.train(
             cache,
             inter=INTER,
             intra=INTRA,
@@ -64,13 +66,13 @@ def demo(
         )
     _announce(f"spacelite train --preset best --seeds {seeds}", cache_dir)
     with console.progress() as on_progress:
-        recommended = api.train(  # the baselines are there already
+        recommended = spacelite.train(  # the baselines are there already
             cache, preset="best", seeds=numbers, baselines=False, progress=on_progress
         )
     runs = published + recommended
     _announce("spacelite report", cache_dir)
     if runs:
-        report = api.report(runs, examples=False, progress=False)
+        report = spacelite.report(runs, examples=False, progress=False)
         if as_json:
             console.print_json(report.as_json())
         else:

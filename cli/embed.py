@@ -28,7 +28,7 @@ LABELS_SHOWN = 10
 STAGES_SHOWN = 4
 
 if TYPE_CHECKING:
-    from spacelite.api import EmbeddedDataset
+    from spacelite.api.results import EmbeddedDataset
     from spacelite.cache.embedding import Speed
 
 
@@ -100,11 +100,11 @@ def embed(
     arguments = dict(locals())  # those of `spacelite.embed`, but for two
     del arguments["no_reuse"], arguments["as_json"]
     arguments["layer"] = comma_list("--layer", layer, int, once=False)
-    from spacelite import api
+    import spacelite
     from spacelite.files import human_bytes
 
     with console.progress() as on_progress:
-        done = api.embed(**arguments, reuse=not no_reuse, progress=on_progress)
+        done = spacelite.embed(**arguments, reuse=not no_reuse, progress=on_progress)
     described = describe(done)
     if as_json:
         console.print_json(described)

@@ -25,7 +25,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from spacelite.api import Evaluation
+    from spacelite.api.results import Evaluation
 
 
 def evaluate(
@@ -60,10 +60,10 @@ def evaluate(
     arguments = dict(locals())  # those of a run's `evaluate`, but for four
     for name in ("run", "map_labels", "cache_dir", "as_json"):
         del arguments[name]
-    from spacelite import api
+    import spacelite
 
     with console.progress() as on_progress:
-        result = api.load_run(run, cache_dir).evaluate(
+        result = spacelite.load_run(run, cache_dir).evaluate(
             **arguments, labels=map_labels, progress=on_progress
         )
     if as_json:

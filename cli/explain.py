@@ -45,14 +45,14 @@ def explain(
     logits of all labels, since only differences between logits matter. If a text can have several
     labels, it is the share in the label's own logit. --json has the shares in every single logit.
     """
-    from spacelite import api
+    import spacelite
 
     if html is not None and (html.is_dir() or not html.name):
         raise SpaceliteError(f"--html {html} is a folder: name a file")
     if text is None and example is None:
         raise SpaceliteError("give a text or --example")
     with console.progress() as on_progress:
-        found = api.load_run(run, cache_dir).explain(
+        found = spacelite.load_run(run, cache_dir).explain(
             text,
             example=example,
             label=label,

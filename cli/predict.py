@@ -25,10 +25,10 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from spacelite.api import TextPredictions
-    from spacelite.api.streams import Columns
+    from spacelite.api.results import TextPredictions
+    from spacelite.api.runs import Columns
     from spacelite.data.readers import TextRows
-    from spacelite.runs import RunRecord
+    from spacelite.runs.record import RunRecord
 
     Batches = Iterator[tuple[list[dict[str, Any]], TextPredictions]]
     Classify = Callable[[Iterable[str], Any], Iterator[TextPredictions]]
@@ -73,7 +73,7 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Classify texts with a run's head."""
-    from spacelite import api
+    import spacelite
     from spacelite.data import writers
 
     if texts and file is not None:
@@ -91,7 +91,7 @@ def predict(
         raise SpaceliteError("--text-column needs --file with a table: texts have no columns")
     if out is not None:
         writers.check(out)
-    found = api.load_run(run, cache_dir)
+    found = spacelite.load_run(run, cache_dir)
     rows = _rows(texts, file, text_column)
     options: dict[str, Any] = {
         "backbone": backbone,
@@ -144,10 +144,11 @@ def _print_stream(
     rows: TextRows, classify: Classify, record: RunRecord, minimum: float | None, form: str
 ) -> None:
     """Print predictions as they come. A table keeps its columns."""
-    from spacelite.api import streams
+    from spacelite.api.results import FilePredictions
+    from spacelite.api.runs import Columns, with_predictions
 
-    tally = streams.FilePredictions(record, minimum)
-    columns = streams.Columns(rows, record) if rows.is_table else None
+    tally = FilePredictions(record, minimum)
+    columns = Columns(rows, record) if rows.is_table else None
     documents = _json_document if form == "json" else _csv_document
     # Where results appear on a terminal they show the progress, and bars would stand in between.
     stream, shown = sys.stdout, sys.stdout.isatty()
@@ -158,7 +159,7 @@ def _print_stream(
                 tally.add(found)
                 yield found
 
-        for text in documents(streams.with_predictions(rows, counted), record, columns):
+        for text in documents(with_predictions(rows, counted), record, columns):
             # Not sys.stdout, which the bars replace while they are shown.
             console.write(text, form, stream)
             stream.flush()

@@ -85,7 +85,7 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Compare runs with each other and with the published figures."""
-    from spacelite import api
+    import spacelite
     from spacelite.files import make_folder
     from spacelite.reports.render.forms import FORMS, form_of_file
 
@@ -113,13 +113,13 @@ def report(
     if systems and not compare:
         raise SpaceliteError(f"{systems[0]}: to compare systems, put --compare before the first")
     conditions = _conditions(where or [])
-    runs = api.load_runs(cache_dir)
+    runs = spacelite.load_runs(cache_dir)
     if not len(runs):
         raise SpaceliteError(f"{cache_dir} holds no run: train one first")
     if out is not None and runs:
         make_folder(out if of_file is None else out.parent)  # before the long part
     with console.progress() as on_progress:
-        report = api.report(
+        report = spacelite.report(
             runs,
             compare=named,
             cache=cache,

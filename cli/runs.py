@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from spacelite.runs import Run
+    from spacelite.runs.store import Run
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="List, show, name and remove runs."
@@ -30,8 +30,7 @@ SPLITS = {"validation": "Val.", "test": "Test"}
 @app.command("list")
 def list_runs(cache_dir: CacheDir = CACHE_DIR, as_json: Json = False) -> None:
     """List all runs, newest first: what differs between them, and how good they are."""
-    from spacelite import runs
-    from spacelite.runs import listing
+    from spacelite.runs import store as runs
 
     found = runs.load_all(cache_dir)
     if as_json:
@@ -41,7 +40,7 @@ def list_runs(cache_dir: CacheDir = CACHE_DIR, as_json: Json = False) -> None:
         console.say(f"no runs in {cache_dir}: spacelite train saves some")
         return
     by_cache: dict[str, list[Run]] = {}
-    for run in listing.newest_first(found):
+    for run in runs.newest_first(found):
         by_cache.setdefault(run.record.cache, []).append(run)
     for name, members in by_cache.items():
         _print_runs(name, members)
@@ -52,7 +51,7 @@ def _print_runs(cache: str, members: Sequence[Run]) -> None:
     share one where the terminal is narrow."""
     from rich.text import Text
 
-    from spacelite import runs
+    from spacelite.runs import store as runs
 
     differing = runs.differing([run.record for run in members])
     wide = console.out().width >= 100
@@ -142,7 +141,7 @@ def show(run: RunName, cache_dir: CacheDir = CACHE_DIR, as_json: Json = False) -
     """Show everything about a run: settings, data, metrics, evaluations on other data."""
     from dataclasses import asdict
 
-    from spacelite import runs
+    from spacelite.runs import store as runs
 
     found = runs.find(cache_dir, run)
     try:
@@ -237,7 +236,7 @@ def name(
     as_json: Json = False,
 ) -> None:
     """Give a run a name of its own, to use in place of its id."""
-    from spacelite import runs
+    from spacelite.runs import store as runs
 
     if (new_name is None) != clear:
         raise SpaceliteError("give a name, or --clear to take the run's name away")
@@ -258,7 +257,7 @@ def remove(
     as_json: Json = False,
 ) -> None:
     """Delete runs, damaged or not. Their cache stays."""
-    from spacelite import runs
+    from spacelite.runs import store as runs
 
     folders = list(dict.fromkeys(runs.folder_of(cache_dir, each) for each in names))
     if not yes:

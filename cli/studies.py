@@ -87,7 +87,7 @@ def cv(
 
     Options with (s) take comma lists: every combination is cross-validated.
     """
-    from spacelite import api
+    import spacelite
     from spacelite.data import writers
     from spacelite.training.plan import seed_list
 
@@ -96,7 +96,7 @@ def cv(
         writers.check_place(out)  # before the work
     chosen = console.chosen_cache(cache, cache_dir)
     with console.progress() as on_progress:
-        found = api.cross_validate(
+        found = spacelite.cross_validate(
             chosen,
             folds=folds,
             repeats=repeats,
@@ -197,7 +197,7 @@ def curve(
 
     Heads are trained on stratified subsets of the train split and evaluated on validation.
     """
-    from spacelite import api
+    import spacelite
     from spacelite.data import writers
     from spacelite.reports.render import characters, forms
     from spacelite.training.plan import seed_list
@@ -211,7 +211,7 @@ def curve(
     numbers = seed_list(seeds)
     chosen = console.chosen_cache(cache, cache_dir)
     with console.progress() as on_progress:
-        found = api.learning_curve(
+        found = spacelite.learning_curve(
             chosen,
             sizes=wanted,
             seeds=numbers,
@@ -273,14 +273,14 @@ def audit(
     as_json: Json = False,
 ) -> None:
     """Find labels of the train split that are probably wrong."""
-    from spacelite import api
+    import spacelite
     from spacelite.data import writers
 
     if out is not None:
         writers.check_place(out)  # before the work
     chosen = console.chosen_cache(cache, cache_dir)
     with console.progress() as on_progress:
-        found = api.audit(
+        found = spacelite.audit(
             chosen, head=head, folds=folds, repeats=repeats, seed=seed, backbone=backbone,
             device=device, cache_dir=cache_dir, progress=on_progress,
         )  # fmt: skip

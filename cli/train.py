@@ -26,7 +26,7 @@ from .options import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from spacelite.api import Runs
+    from spacelite.api.results import Runs
 
 
 class TrainCommand(SettingsCommand):
@@ -99,14 +99,14 @@ def train(
 
     Options with (s) take comma lists: every combination is trained.
     """
-    from spacelite import api
+    import spacelite
     from spacelite.training.plan import seed_list
 
     numbers = seed_list(seeds)
     chosen = console.chosen_cache(cache, cache_dir, layer)
     started = time.perf_counter()
     with console.progress() as on_progress:
-        runs = api.train(
+        runs = spacelite.train(
             chosen,
             name=name,
             head=comma_list("--head", head, str),
@@ -140,7 +140,7 @@ def refuse_stopped(runs: Runs) -> None:
 
 
 def _print(runs: Runs, cache_dir: Path, seconds: float) -> None:
-    from spacelite.runs import runs_folder
+    from spacelite.runs.store import runs_folder
 
     console.show(runs.table(), ruled=False)
     if runs.baseline:

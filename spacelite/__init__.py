@@ -15,34 +15,26 @@ from spacelite.errors import SpaceliteError
 from spacelite.lazy import exports
 
 if TYPE_CHECKING:  # for editors and type checkers; at run time, imported when first used
-    from spacelite.api import (
-        CrossValidated,
+    from spacelite.api.auditing import LabelAudit, audit
+    from spacelite.api.cross_validation import CrossValidated, cross_validate
+    from spacelite.api.embedding import embed, find_cache
+    from spacelite.api.learning_curves import LearningCurve, learning_curve
+    from spacelite.api.results import (
         EmbeddedDataset,
         Evaluation,
-        LabelAudit,
-        LearningCurve,
         Runs,
         TextExplanation,
         TextPredictions,
-        TrainedRun,
-        audit,
-        cross_validate,
-        embed,
-        find_cache,
-        learning_curve,
-        load_run,
-        load_runs,
-        report,
-        train,
     )
-    from spacelite.estimators import (
+    from spacelite.api.runs import TrainedRun, load_run, load_runs, report
+    from spacelite.api.training import train
+    from spacelite.estimators.classifiers import (
         AdditiveClassifier,
         FrozenEncoder,
         LinearClassifier,
         LogregClassifier,
         MLPClassifier,
         SpaceClassifier,
-        SpaceSearchCV,
         TfidfClassifier,
     )
     from spacelite.reports.report import Report
@@ -81,6 +73,21 @@ __all__ = [
     "train",
 ]
 
+_MODULES = {
+    "api.auditing": ("LabelAudit", "audit"),
+    "api.cross_validation": ("CrossValidated", "cross_validate"),
+    "api.embedding": ("embed", "find_cache"),
+    "api.learning_curves": ("LearningCurve", "learning_curve"),
+    "api.results": ("EmbeddedDataset", "Evaluation", "Runs", "TextExplanation", "TextPredictions"),
+    "api.runs": ("TrainedRun", "load_run", "load_runs", "report"),
+    "api.training": ("train",),
+    "estimators.classifiers": (
+        "AdditiveClassifier", "FrozenEncoder", "LinearClassifier", "LogregClassifier",
+        "MLPClassifier", "SpaceClassifier", "TfidfClassifier",
+    ),
+    "estimators.search": ("SpaceSearchCV",),
+    "reports": ("Report",),
+}  # fmt: skip
 __getattr__ = exports(
     __name__,
     {

@@ -298,7 +298,7 @@ NASTY_LABELS = ["<script>window.owned=1</script>", "a|b & _c_ $x^2$ \\%", "naïv
 
 def train_and_save(cache_dir: Path, cache, configs, training, **options) -> list:
     """Train heads and save each of them: the runs."""
-    from spacelite import runs
+    from spacelite.runs import store as runs
     from spacelite.training import loop
 
     saved = []
@@ -359,8 +359,8 @@ def report_dir(tmp_path_factory, bert) -> Path:
 @pytest.fixture(scope="session")
 def findings(report_dir, bert):
     """Everything that a report of `report_dir` says."""
-    from spacelite import runs
     from spacelite.reports.analysis import content
+    from spacelite.runs import store as runs
 
     found = runs.load_all(report_dir)
     return content.build(report_dir, found, with_examples=True, backbone=str(bert))

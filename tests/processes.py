@@ -34,7 +34,10 @@ LOADED = """
 import datasets, h5py, pandas, pyarrow.csv, pyarrow.parquet, sklearn.model_selection, torch
 from transformers import AutoConfig, AutoModel, AutoTokenizer, BertModel, PreTrainedTokenizerFast
 import spacelite_cli.app
-from spacelite import api, estimators, inference, reports, runs
+from spacelite import reports
+from spacelite.api import results
+from spacelite.inference import explanation, prediction
+from spacelite.runs import store
 from spacelite.cache import embedding, encoding
 from spacelite.training import loop
 """

@@ -18,7 +18,7 @@ from test_crossfit import centred, log_odds, scikit_learns
 from typer.testing import CliRunner
 
 import spacelite
-from spacelite import heads, runs
+from spacelite import heads
 from spacelite.cache.store import Cache
 from spacelite.data import loading as data
 from spacelite.heads import additive, logistic
@@ -26,6 +26,7 @@ from spacelite.heads.additive import known_blocks
 from spacelite.heads.base import Objective
 from spacelite.heads.ngrams import NGrams
 from spacelite.inference import explanation, prediction, transfer
+from spacelite.runs import store as runs
 from spacelite.tasks import MULTI_LABEL, SINGLE_LABEL
 from spacelite.training import memory
 

@@ -14,7 +14,7 @@ from sklearn import metrics as sk
 from test_cli import spacelite
 from test_significance import crossed
 
-from spacelite import files, heads, runs
+from spacelite import files, heads
 from spacelite.backbones.tokenizer import Words
 from spacelite.cache.store import Cache
 from spacelite.cache.writing import Writer
@@ -27,6 +27,7 @@ from spacelite.reports.analysis.rows import MeanStd
 from spacelite.reports.document import wording
 from spacelite.reports.document.sections import report_blocks
 from spacelite.reports.render import forms
+from spacelite.runs import store as runs
 from spacelite.tasks import MULTI_LABEL
 from spacelite.training import TrainingConfig
 
@@ -279,7 +280,7 @@ def test_mistakes_are_the_most_confident_wrong_examples(imdb, own, report_dir, b
         assert one.confidence == pytest.approx(chances[number])
         run = runs.find(report_dir, imdb.examples.run)
         with Cache(path) as cache:
-            found = cached_example(cache, one.example)
+            found = cached_example(cache, one.example).rows
         spaces, weight = (
             run.parameters[name].astype(np.float64)
             for name in ("concept_spaces", "classifier.weight")

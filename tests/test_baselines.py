@@ -12,11 +12,12 @@ from spacelite_cli.app import app
 from typer.testing import CliRunner
 
 import spacelite
-from spacelite import heads, runs
+from spacelite import heads
 from spacelite.cache.store import Cache
 from spacelite.heads import linear, logistic, ngrams
 from spacelite.heads.ngrams import NGrams, special_ids
 from spacelite.inference import explanation, prediction, transfer
+from spacelite.runs import store as runs
 from spacelite.tasks import MULTI_LABEL, SINGLE_LABEL
 from spacelite.training import TrainingConfig, loop
 

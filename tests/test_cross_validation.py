@@ -286,7 +286,7 @@ def test_predictions_of_several_labels_have_semicolons(bert, tmp_path):
 def test_the_preset_and_class_weights(cache_path, tmp_path):
     """Heads on top of others, with the settings of the preset but for early stopping; what is given
     beside a preset that chooses it is refused."""
-    from spacelite.api import EmbeddedDataset
+    from spacelite.api.results import EmbeddedDataset
 
     cache = EmbeddedDataset(cache_path, tmp_path)
     options = {"folds": 3, "baselines": False, "progress": False}

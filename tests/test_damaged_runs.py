@@ -10,10 +10,11 @@ from conftest import refusal, train_and_save
 from spacelite_cli.app import app
 from typer.testing import CliRunner
 
-from spacelite import heads, runs
+from spacelite import heads
 from spacelite.cache.store import Cache
 from spacelite.errors import SpaceliteError
 from spacelite.inference import transfer
+from spacelite.runs import store as runs
 from spacelite.training import TrainingConfig
 
 DELETED = object()

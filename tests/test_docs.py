@@ -129,7 +129,7 @@ def test_the_cache_format_is_documented(cache_path):
 
 
 def test_the_run_format_is_documented(report_dir):
-    from spacelite import runs
+    from spacelite.runs import store as runs
 
     page = DOCS[Path("docs/formats.md")].split("## The run folder")[1]
     run = runs.load_all(report_dir)[0]
@@ -221,7 +221,7 @@ EXTENDED = (KINDS, POOLINGS, METRICS, KNOWN, DTYPES, SECTIONS, FORMS)
 def test_the_extensions_on_the_page_work(cache_path, bert, reviews, tmp_path, monkeypatch):
     """What they do is tested in test_extending; here that the page's own code does it."""
     import spacelite
-    from spacelite.api import EmbeddedDataset
+    from spacelite.api.results import EmbeddedDataset
 
     for table in EXTENDED:
         for name in list(table):

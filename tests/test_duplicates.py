@@ -13,12 +13,13 @@ from spacelite_cli.app import app
 from typer.testing import CliRunner
 
 import spacelite
-from spacelite import heads, runs
+from spacelite import heads
 from spacelite.cache import texts as cached_texts
 from spacelite.cache.store import Cache, side_file
 from spacelite.data.splits import folded
 from spacelite.inference import transfer
 from spacelite.reports.analysis import content
+from spacelite.runs import store as runs
 from spacelite.training import TrainingConfig
 
 

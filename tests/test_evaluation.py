@@ -16,9 +16,10 @@ from sklearn import metrics as sk
 from spacelite_cli.app import app
 from typer.testing import CliRunner
 
-from spacelite import heads, runs
+from spacelite import heads
 from spacelite.cache.store import Cache
 from spacelite.inference.transfer import evaluate, parse_mapping
+from spacelite.runs import store as runs
 from spacelite.training import TrainingConfig
 
 HEADS = [
@@ -313,7 +314,7 @@ def test_what_a_killed_evaluation_left_is_no_result(place, bert, tmp_path):
     before = len(run.transfers())
     run.save_transfer(record, predictions)
     code = (
-        "import os, sys\nfrom pathlib import Path\nfrom spacelite import runs\n"
+        "import os, sys\nfrom pathlib import Path\nfrom spacelite.runs import store as runs\n"
         "run, files = runs.load(Path(sys.argv[1])), int(sys.argv[2])\n"
         "(record,) = [one for one in run.transfers() if one.dataset == 'killed']\n"
         "replace, done = Path.replace, []\n"

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 import spacelite
 from spacelite import heads
-from spacelite.api import EmbeddedDataset
+from spacelite.api.results import EmbeddedDataset
 from spacelite.cache.store import Cache
 from spacelite.heads import additive
 from spacelite.metrics.scores import METRICS

@@ -8,10 +8,10 @@ from sklearn.dummy import DummyClassifier
 from typer.testing import CliRunner
 
 import spacelite
-from spacelite import runs
 from spacelite.cache.store import Cache
 from spacelite.inference.transfer import evaluate
 from spacelite.reports.analysis import content
+from spacelite.runs import store as runs
 from spacelite.tasks import MULTI_LABEL, SINGLE_LABEL, majority
 
 

@@ -13,8 +13,8 @@ from spacelite_cli.app import app
 from typer.testing import CliRunner
 
 import spacelite
-from spacelite import runs
-from spacelite.api import EmbeddedDataset
+from spacelite.api.results import EmbeddedDataset
+from spacelite.runs import store as runs
 
 
 def run_command(*arguments, **options):

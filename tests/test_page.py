@@ -13,11 +13,11 @@ from conftest import NASTY_LABELS
 from PIL import Image
 from test_cli import spacelite
 
-from spacelite import runs
 from spacelite.inference.explanation import Explanation, Word, concept_points
 from spacelite.reports.render import forms
 from spacelite.reports.render import page as pages
 from spacelite.reports.render.plots import PALETTE
+from spacelite.runs import store as runs
 
 pytestmark = [pytest.mark.slow, pytest.mark.chromium]
 

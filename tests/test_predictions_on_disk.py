@@ -12,7 +12,7 @@ from spacelite import heads
 from spacelite.cache.store import Cache
 from spacelite.metrics import predictions
 from spacelite.metrics.predictions import Predictions
-from spacelite.runs import Run
+from spacelite.runs.store import Run
 from spacelite.tasks import MULTI_LABEL, SINGLE_LABEL
 from spacelite.training import TrainingConfig
 

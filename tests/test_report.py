@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from spacelite import paper
-from spacelite import runs as saved_runs
 from spacelite.paper import FIGURES
 from spacelite.reports.analysis import groups, published
 from spacelite.reports.document.sections import section_blocks
 from spacelite.reports.render import markdown
-from spacelite.runs import Run, RunRecord
+from spacelite.runs import store as saved_runs
+from spacelite.runs.record import RunRecord
+from spacelite.runs.store import Run
 
 SPEC = {
     "format": 1, "dataset": "imdb", "dataset_hash": "0", "label_names": ["negative", "positive"],

@@ -9,12 +9,13 @@ from conftest import refusal, save_backbone, write_dataset
 from spacelite_cli.app import app
 from typer.testing import CliRunner
 
-from spacelite import paper, runs
+from spacelite import paper
 from spacelite.cache import embedding
 from spacelite.cache.store import Cache
 from spacelite.inference import transfer
 from spacelite.paper.reproduction import ReproduceOptions, reproduce
 from spacelite.reports.analysis import groups, published
+from spacelite.runs import store as runs
 from spacelite.training import loop
 
 

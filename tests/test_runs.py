@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from spacelite import files, heads, runs
+from spacelite import files, heads
 from spacelite.cache.spec import CacheSpec
 from spacelite.cache.store import Cache
 from spacelite.errors import SpaceliteError
+from spacelite.runs import store as runs
 from spacelite.training import TrainingConfig, train
 
 CONFIGS = [

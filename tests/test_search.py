@@ -14,11 +14,12 @@ from test_report import run_with, sections_of
 from test_training import Interrupted, interrupt_after
 
 import spacelite
-from spacelite import heads, runs
-from spacelite.api import EmbeddedDataset
+from spacelite import heads
+from spacelite.api.results import EmbeddedDataset
 from spacelite.cache.spec import canonical
 from spacelite.cache.store import Cache
 from spacelite.metrics.scores import METRICS
+from spacelite.runs import store as runs
 from spacelite.runs.record import RunRecord
 from spacelite.training import TrainedHead, TrainingConfig, checkpoints, loop, plan
 from spacelite.training.plan import grid

@@ -14,7 +14,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 import spacelite
-from spacelite.api import EmbeddedDataset
+from spacelite.api.results import EmbeddedDataset
 from spacelite.settings import OTHER_NAMES
 from spacelite.training.plan import grid, seed_list
 

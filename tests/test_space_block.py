@@ -13,7 +13,7 @@ from test_baselines import inference_logits
 from test_heads import Ragged, cross_entropies, ragged, task
 from test_training import order, read, same_heads
 
-from spacelite import heads, runs
+from spacelite import heads
 from spacelite.cache.dtypes import stored_type
 from spacelite.cache.rows import TokenRows
 from spacelite.cache.store import Cache
@@ -22,6 +22,7 @@ from spacelite.heads import SpaceBlock
 from spacelite.heads.base import Objective, Tokens
 from spacelite.inference import explanation, prediction, transfer
 from spacelite.reports.render import page as pages
+from spacelite.runs import store as runs
 from spacelite.training import TrainingConfig, batches, engine, evaluation, loop, stream, train
 
 ON_TOP = "mean+ngrams+space"

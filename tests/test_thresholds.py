@@ -10,9 +10,9 @@ from spacelite_cli.app import app
 from typer.testing import CliRunner
 
 import spacelite
-from spacelite.api import EmbeddedDataset
+from spacelite.api.results import EmbeddedDataset
 from spacelite.metrics.thresholds import best_threshold, candidates
-from spacelite.runs import load
+from spacelite.runs.store import load
 from spacelite.tasks import MULTI_LABEL, SINGLE_LABEL
 from spacelite.training import TrainingConfig
 

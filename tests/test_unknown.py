@@ -14,12 +14,13 @@ from transformers import PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
 import spacelite
-from spacelite import heads, runs
+from spacelite import heads
 from spacelite.backbones.files import BackboneFiles
 from spacelite.backbones.tokenizer import SpecialIds, special_ids, unknown_shares
 from spacelite.cache import texts
 from spacelite.cache.store import side_file
 from spacelite.reports.analysis import content
+from spacelite.runs import store as runs
 from spacelite.training import TrainingConfig
 
 

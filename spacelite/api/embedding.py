@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from spacelite import runs as saved_runs
 from spacelite.api.arguments import NAME, NAME_OR_PATH, WHOLE_NUMBERS, checked
 from spacelite.api.results import EmbeddedDataset
 from spacelite.cache import folder as caches
@@ -20,6 +19,7 @@ from spacelite.data import loading
 from spacelite.data.splits import TextDataset
 from spacelite.errors import SpaceliteError
 from spacelite.progress import Progress, reporting
+from spacelite.runs import store as saved_runs
 
 log = logging.getLogger(__name__)
 

@@ -1,20 +1,20 @@
-"""What the functions return besides runs; each can be printed and displayed in a notebook."""
+"""What the functions return; each can be printed and displayed in a notebook."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from html import escape
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from spacelite import files
-from spacelite.api.arguments import FILE, NAME_OR_PATH, Kind, checked
+from spacelite.api.arguments import FILE, NAME, NAME_OR_PATH, Kind, checked
 from spacelite.backbones.tokenizer import MOSTLY
 from spacelite.cache import folder as caches
 from spacelite.cache import texts as cached_texts
@@ -24,17 +24,26 @@ from spacelite.cache.folder import CacheState
 from spacelite.cache.store import Cache
 from spacelite.cache.texts import Duplicates, UnknownTokens
 from spacelite.document import Cell, Line, Paragraph, Table, decimals
+from spacelite.errors import SpaceliteError
 from spacelite.inference.explanation import Explanation
 from spacelite.metrics import thresholds
 from spacelite.metrics.scores import METRICS
+from spacelite.metrics.thresholds import OPTIMISTIC
+from spacelite.reports.document.tables import runs_table, short_id
 from spacelite.reports.render import forms, fragment, page, plain
-from spacelite.runs import Run, RunRecord, TransferRecord, figure
+from spacelite.runs.record import RunRecord, TransferRecord, figure
+from spacelite.runs.store import Run
 from spacelite.visible import shortened, visible
+
+if TYPE_CHECKING:
+    from spacelite.api.runs import TrainedRun
 
 Array = npt.NDArray[Any]
 
 MOST_SHOWN = 100  # characters of a text in the table of predictions
 MOST_LABELS = 3  # that are counted in the short form of predictions
+MOST_KINDS = 4  # of heads, in the short form of runs
+MOST_THRESHOLDS = 8  # runs whose decision thresholds are said
 
 
 @dataclass(frozen=True)
@@ -98,8 +107,8 @@ class EmbeddedDataset:
         """How many examples of the train split have each label; of the first split there is, if the
         data are not for training."""
         with self.open() as cache:
-            own = next(iter(cache.splits.values())).labels
-            counts = cache.task.label_counts(own, len(cache.label_names)).tolist()
+            labels = next(iter(cache.splits.values())).labels
+            counts = cache.task.label_counts(labels, len(cache.label_names)).tolist()
             return dict(zip(cache.label_names, counts, strict=True))
 
     @cached_property
@@ -250,29 +259,77 @@ def said(counts: Counter[str]) -> str:
 def notes(
     record: RunRecord, minimum: float | None, texts: int, undecided: int, unknown: int
 ) -> list[str]:
-    """What the reader should know of predictions, in sentences.
-
-    Args:
-        record: The run's record.
-        minimum: The minimum probability of labels that are given; None to give all.
-        texts: Number of texts.
-        undecided: Number of those from which `minimum` took a label.
-        unknown: Number of those that are mostly unknown to the backbone.
-    """
-    found, of = [], f"of {counted(texts)}"
+    """What the reader should know of predictions, in sentences: of so many texts, from how many
+    `minimum` took a label, and how many are mostly unknown to the backbone."""
+    sentences, of = [], f"of {counted(texts)}"
     if record.thresholds:
-        found.append(thresholds.in_words(record.thresholds))
+        sentences.append(thresholds.in_words(record.thresholds))
     if minimum is not None:
         be = "is" if undecided == 1 else "are"
         task = record.task
         words = task.undecided_at_threshold if record.thresholds else task.undecided
-        found.append(f"{undecided:,} {of} {be} {words.format(f'{minimum:g}')}.")
+        sentences.append(f"{undecided:,} {of} {be} {words.format(f'{minimum:g}')}.")
     if unknown:
-        found.append(
+        sentences.append(
             f"Unknown: at least half of the tokens of {unknown:,} {of} are unknown to the "
             f"backbone: {'its label says' if unknown == 1 else 'their labels say'} little."
         )
-    return found
+    return sentences
+
+
+@dataclass(repr=False)
+class FilePredictions:
+    """What was predicted for a file, in numbers.
+
+    Attributes:
+        record: The run's record.
+        min_probability: Labels with a lower probability are not given; None to give all.
+        path: The file of the results; None if they were not written to one.
+        texts: Number of texts.
+        labels: How often each label was given; in a multi-label run, each set of labels.
+        undecided: Number of texts from which `min_probability` took a label.
+        mostly_unknown: Number of texts whose tokens are unknown to the backbone by half or more.
+    """
+
+    record: RunRecord
+    min_probability: float | None = None
+    path: Path | None = None
+    texts: int = 0
+    labels: Counter[str] = field(default_factory=Counter)
+    undecided: int = 0
+    mostly_unknown: int = 0
+
+    def add(self, batch: TextPredictions) -> None:
+        """Count the predictions of a batch."""
+        self.texts += len(batch)
+        self.labels.update(", ".join(labels) or "no label" for labels in batch.labels)
+        self.undecided += len(batch.undecided)
+        self.mostly_unknown += len(batch.mostly_unknown)
+
+    @property
+    def notes(self) -> list[str]:
+        """What the reader should know of the predictions, in sentences."""
+        counts = (self.texts, self.undecided, self.mostly_unknown)
+        return notes(self.record, self.min_probability, *counts)
+
+    def as_json(self) -> dict[str, Any]:
+        """The numbers as one JSON object."""
+        return {
+            "path": None if self.path is None else str(self.path),
+            "texts": self.texts,
+            "labels": dict(self.labels.most_common()),
+            "undecided": self.undecided,
+            "mostly_unknown": self.mostly_unknown,
+            **({"thresholds": self.record.thresholds} if self.record.thresholds else {}),
+        }
+
+    def __str__(self) -> str:
+        where = "" if self.path is None else f", written to {self.path}"
+        line = f"{counted(self.texts)} classified{where}: {said(self.labels)}"
+        return visible("\n".join([line, *self.notes]))
+
+    def __repr__(self) -> str:
+        return visible(f"<labels of {counted(self.texts)}: {said(self.labels)}; {self.record.id}>")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -295,9 +352,9 @@ class TextExplanation:
     def words(self) -> list[tuple[str, float]]:
         """The text's words with their shares in the shown label's logit, relative to the other
         labels, as they are printed (`Explanation.shares`)."""
-        found = self.explanation
-        shares = found.shares[:, self.label].tolist()
-        return [(word.text, share) for word, share in zip(found.words, shares, strict=True)]
+        explained = self.explanation
+        shares = explained.shares[:, self.label].tolist()
+        return [(word.text, share) for word, share in zip(explained.words, shares, strict=True)]
 
     @checked(path=FILE)
     def save(self, path: str | Path) -> Path:
@@ -321,27 +378,28 @@ class TextExplanation:
         return Path(path)
 
     def __str__(self) -> str:
-        found = self.explanation
+        explained = self.explanation
         text = " ".join(
             f"{word.text}({word.contribution:+.2f})" if word.side else word.text
-            for word in found.marked(self.label)
+            for word in explained.marked(self.label)
         )
-        return visible(
-            f"predicted {found.said}; words for and against {found.labels[self.label]}: {text}"
-        )
+        label = explained.labels[self.label]
+        return visible(f"predicted {explained.said}; words for and against {label}: {text}")
 
     def __repr__(self) -> str:
-        found = self.explanation
-        words = found.text or " ".join(word.text for word in found.words)
+        explained = self.explanation
+        words = explained.text or " ".join(word.text for word in explained.words)
         text = repr(shortened(words, MOST_SHOWN)) if self.example is None else self.example
-        return visible(f"<words of {text} for {found.labels[self.label]}; predicted {found.said}>")
+        return visible(
+            f"<words of {text} for {explained.labels[self.label]}; predicted {explained.said}>"
+        )
 
     def _repr_html_(self) -> str:
-        found = self.explanation
+        explained = self.explanation
         return (
-            f"<div>Predicted <b>{escape(found.said)}</b>; words for and against "
-            f"<b>{escape(found.labels[self.label])}</b>:"
-            f"{fragment.marked_text(found.marked(self.label))}</div>"
+            f"<div>Predicted <b>{escape(explained.said)}</b>; words for and against "
+            f"<b>{escape(explained.labels[self.label])}</b>:"
+            f"{fragment.marked_text(explained.marked(self.label))}</div>"
         )
 
 
@@ -387,3 +445,113 @@ class Evaluation:
 
     def _repr_html_(self) -> str:
         return fragment.table(self.table())
+
+
+class Runs(Sequence["TrainedRun"]):
+    """Runs, as `train` returns them: a sequence that prints as a table.
+
+    Attributes:
+        stopped: Descriptions of the heads that diverged and were not saved.
+        baseline: What always predicting the most frequent training label achieves, in words; ""
+            for runs that were not just trained.
+        before: Number of baselines, the last of the runs, that an earlier training has fitted.
+        search: What a search chose, and from what, in words; "" if there was none.
+    """
+
+    def __init__(
+        self,
+        runs: Sequence[TrainedRun] = (),
+        stopped: Sequence[str] = (),
+        baseline: str = "",
+        before: int = 0,
+        search: str = "",
+    ) -> None:
+        self._runs, self.stopped, self.baseline = list(runs), list(stopped), baseline
+        self.before, self.search = before, search
+
+    @overload
+    def __getitem__(self, index: int) -> TrainedRun: ...
+    @overload
+    def __getitem__(self, index: slice) -> Runs: ...
+    def __getitem__(self, index: int | slice) -> TrainedRun | Runs:
+        if isinstance(index, slice):
+            return Runs(self._runs[index], baseline=self.baseline)
+        return self._runs[index]
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def __iter__(self) -> Iterator[TrainedRun]:
+        return iter(self._runs)
+
+    def __add__(self, other: Runs | list[TrainedRun]) -> Runs:
+        if not isinstance(other, Runs | list):
+            return NotImplemented
+        more = other if isinstance(other, Runs) else Runs(other)
+        baseline = self.baseline if self.baseline == more.baseline else ""
+        return Runs([*self, *more], [*self.stopped, *more.stopped], baseline)
+
+    def __radd__(self, other: list[TrainedRun]) -> Runs:
+        return Runs(other) + self if isinstance(other, list) else NotImplemented
+
+    @property
+    def thresholds(self) -> str:
+        """The decision thresholds that were chosen on validation, in words; "" if there are none:
+        those of each run, where labels have one each from the lowest to the highest."""
+        chosen = [run.record for run in self if run.record.thresholds]
+        metrics = dict.fromkeys(record.training.threshold or "" for record in chosen)
+        if not chosen:
+            return ""
+        said = [
+            f"{record.name or short_id(record.id)} {_span(record.thresholds.values())}"
+            for record in chosen[:MOST_THRESHOLDS]
+        ]
+        names = " and ".join(METRICS[metric].in_words for metric in metrics)
+        more = ", ..." if chosen[MOST_THRESHOLDS:] else ""
+        return (
+            f"Decision thresholds, chosen on validation for {names}: {', '.join(said)}{more}; "
+            f"{OPTIMISTIC}."
+        )
+
+    @checked(metric=replace(NAME, needed="give the name of a metric"))
+    def best(self, metric: str = "f1_macro") -> TrainedRun:
+        """The run with the best value of a metric on the validation split.
+
+        Args:
+            metric: Name of the metric, one of METRICS.
+
+        Raises:
+            SpaceliteError: There is no such metric, or no run.
+        """
+        if metric not in METRICS:
+            raise SpaceliteError(f"metric={metric}: choose from {', '.join(METRICS)}", ["metric"])
+        values = [(figure(run.metrics.get("validation", {}), metric), run) for run in self._runs]
+        known = [(value, run) for value, run in values if value is not None]
+        if not self._runs:
+            raise SpaceliteError("there is no run to choose from: this list of runs is empty")
+        if not known:
+            raise SpaceliteError(
+                f"no run has a {metric} on the validation split: choose another metric", ["metric"]
+            )
+        choose = max if METRICS[metric].higher_is_better else min
+        return choose(known, key=lambda pair: pair[0])[1]
+
+    def table(self) -> Table:
+        """The table as it is printed."""
+        return runs_table([run.run for run in self._runs])
+
+    def __str__(self) -> str:
+        return plain.table(self.table()) if self._runs else "no runs"
+
+    def __repr__(self) -> str:
+        kinds = list(dict.fromkeys(run.record.system for run in self))
+        shown = ", ".join(kinds[:MOST_KINDS]) + (", ..." if kinds[MOST_KINDS:] else "")
+        return f"<{len(self)} run{'' if len(self) == 1 else 's'}{shown and f': {shown}'}>"
+
+    def _repr_html_(self) -> str:
+        return fragment.table(self.table()) if self._runs else "no runs"
+
+
+def _span(thresholds: Collection[float]) -> str:
+    low, high = f"{min(thresholds):.4f}", f"{max(thresholds):.4f}"
+    return low if low == high else f"{low} to {high}"

@@ -1,33 +1,40 @@
-"""Trained runs: what `train` and `load_runs` return, and what can be done with them."""
+"""Trained runs: what can be done with them, how saved ones are found, and their report."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Sequence
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from spacelite import files
-from spacelite import runs as saved_runs
-from spacelite.api import streams
+from spacelite import files, reports
 from spacelite.api.arguments import (
+    CONDITIONS,
     EXAMPLE,
     FILE,
     LABEL,
     LABELS,
+    NAME,
+    NAME_OR_PATH,
+    NAMES,
     WHOLE_NUMBER,
     checked,
     list_of_texts,
+    unusable,
 )
+from spacelite.api.embedding import CACHE_DIR
 from spacelite.api.results import (
     CACHE,
     EmbeddedDataset,
     Evaluation,
+    FilePredictions,
+    Runs,
     TextExplanation,
     TextPredictions,
 )
-from spacelite.api.streams import FilePredictions
 from spacelite.cache import folder as caches
 from spacelite.cache.embedding import embed as embed_into
 from spacelite.cache.spec import Encoding
@@ -40,7 +47,16 @@ from spacelite.inference import explanation, prediction
 from spacelite.progress import Progress, reporting
 from spacelite.reports.document.tables import runs_table
 from spacelite.reports.render import fragment
-from spacelite.runs import Run, RunRecord
+from spacelite.runs import store
+from spacelite.runs.record import RunRecord
+from spacelite.runs.store import Run
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+log = logging.getLogger(__name__)
+
+Classify = Callable[[Iterable[str]], Iterator[TextPredictions]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +115,7 @@ class TrainedRun:
             SpaceliteError: A run cannot have such a name, another run has it, or it cannot be
                 saved.
         """
-        return replace(self, run=saved_runs.rename(self.run, name))
+        return replace(self, run=store.rename(self.run, name))
 
     def remove(self) -> None:
         """Delete the run's folder.
@@ -107,7 +123,7 @@ class TrainedRun:
         Raises:
             SpaceliteError: It cannot be deleted.
         """
-        saved_runs.remove(self.run.folder)
+        store.remove(self.run.folder)
 
     @property
     def record(self) -> RunRecord:
@@ -148,7 +164,7 @@ class TrainedRun:
         prediction.refuse_path(texts)
         texts = [texts] if isinstance(texts, str) else list_of_texts(texts)
         with reporting(progress) as on_progress:
-            found = prediction.predict(
+            predicted = prediction.predict(
                 self.run,
                 texts,
                 backbone=self._backbone(backbone),
@@ -156,7 +172,9 @@ class TrainedRun:
                 tokens_per_batch=tokens_per_batch,
                 on_progress=on_progress,
             )
-        return TextPredictions(texts, found.probabilities, found.unknown, self.record, minimum)
+        return TextPredictions(
+            texts, predicted.probabilities, predicted.unknown, self.record, minimum
+        )
 
     @checked(total=WHOLE_NUMBER)
     def predict_batches(
@@ -196,7 +214,24 @@ class TrainedRun:
             device=device,
             tokens_per_batch=tokens_per_batch,
         )
-        return streams.predictions(predictor, texts, minimum, total, progress)
+        return self._predicted(predictor, texts, minimum, total, progress)
+
+    def _predicted(
+        self,
+        predictor: prediction.Predictor,
+        texts: Iterable[str],
+        minimum: float | None,
+        total: int | None,
+        progress: Progress,
+    ) -> Iterator[TextPredictions]:
+        texts = [texts] if isinstance(texts, str) else texts
+        with reporting(progress) as on_progress:
+            for batch, predicted in predictor.predict_batches(
+                texts, total=total, on_progress=on_progress
+            ):
+                yield TextPredictions(
+                    batch, predicted.probabilities, predicted.unknown, self.record, minimum
+                )
 
     @checked(file=FILE, out=FILE)
     def predict_file(
@@ -240,7 +275,7 @@ class TrainedRun:
         writers.check(out, rows.origin)
         tally = FilePredictions(self.record, options.get("min_probability"), out)
         classify = functools.partial(self.predict_batches, total=rows.count, **options)
-        streams.write(rows, out, tally, classify)
+        write(rows, out, tally, classify)
         return tally
 
     @checked(example=EXAMPLE, label=LABEL)
@@ -282,9 +317,9 @@ class TrainedRun:
         if label is not None and label not in names:
             raise SpaceliteError(f"label={label}: choose from {', '.join(names)}", ["label"])
         if example is not None:
-            path = saved_runs.find_cache(self.run, self.cache_dir)
+            path = store.find_cache(self.run, self.cache_dir)
             with Cache(path) as cache, reporting(progress) as on_progress:
-                found = explanation.explain_example(
+                explained = explanation.explain_example(
                     self.run,
                     cache,
                     example,
@@ -294,11 +329,11 @@ class TrainedRun:
                 )
         elif text is not None:
             with reporting(progress) as on_progress:
-                found = explanation.explain_text(
+                explained = explanation.explain_text(
                     self.run, text, backbone=folder, device=device, on_progress=on_progress
                 )
-        shown = names.index(label) if label is not None else found.predicted
-        return TextExplanation(found, shown, self.run, example)
+        shown = names.index(label) if label is not None else explained.predicted
+        return TextExplanation(explained, shown, self.run, example)
 
     @checked(cache=CACHE, labels=LABELS)
     def evaluate(
@@ -415,3 +450,180 @@ class TrainedRun:
 
     def _repr_html_(self) -> str:
         return fragment.table(runs_table([self.run]))
+
+
+class Columns:
+    """The columns of the results: those of a file, then the label (or labels), the share of unknown
+    tokens and the probability of each label, under names that the file does not have."""
+
+    def __init__(self, rows: TextRows, record: RunRecord) -> None:
+        self._rows, self._record = rows, record
+        (usual,) = record.task.as_json([])
+        wanted = [usual, "unknown", *(f"probability_{name}" for name in record.label_names)]
+        taken = {name.lower() for name in rows.columns}
+        names = [_free(name, taken) for name in wanted]
+        self.label, self.unknown, *self.probabilities = names
+        others = [f"{old!r}: {new!r}" for old, new in zip(wanted, names, strict=True) if old != new]
+        if others:
+            log.info(
+                "%s has columns with names of the results; these have others: %s",
+                rows.origin, ", ".join(others),
+            )  # fmt: skip
+
+    @property
+    def names(self) -> list[str]:
+        """All columns in their order."""
+        return [*self._rows.columns, self.label, self.unknown, *self.probabilities]
+
+    def schema(self) -> pa.Schema:
+        """The Arrow types of all columns."""
+        added: dict[str, Any] = {self.label: "string", self.unknown: "double"}
+        (usual,) = self._record.task.as_json([])
+        if usual == "labels":
+            added[self.label] = ["string"]
+        return writers.extended(
+            self._rows.schema(), {**added, **dict.fromkeys(self.probabilities, "double")}
+        )
+
+    def row(self, kept: dict[str, Any], predicted: dict[str, Any]) -> dict[str, Any]:
+        """A row of the results: one of the file, and one of `TextPredictions`."""
+        (label,) = (predicted[name] for name in ("label", "labels") if name in predicted)
+        chances = dict(zip(self.probabilities, predicted["probabilities"].values(), strict=True))
+        return {**kept, self.label: label, self.unknown: predicted["unknown"], **chances}
+
+
+def _free(name: str, taken: set[str]) -> str:
+    """The name, or one that no column has, whatever its letters' case."""
+    tried, number = name, 1
+    while tried.lower() in taken:
+        tried = f"predicted_{name}" + (f"_{number}" if number > 1 else "")
+        number += 1
+    return tried
+
+
+def with_predictions(
+    rows: TextRows, classify: Classify
+) -> Iterator[tuple[list[dict[str, Any]], TextPredictions]]:
+    """Yield batches of a file's rows with their predictions, which `classify` yields for a stream
+    of texts."""
+    waiting: deque[dict[str, Any]] = deque()
+
+    def texts() -> Iterator[str]:
+        for row in rows:
+            waiting.append(row)
+            yield row[rows.text_column]
+
+    for batch in classify(texts()):
+        yield [waiting.popleft() for _ in range(len(batch))], batch
+
+
+def write(rows: TextRows, path: Path, tally: FilePredictions, classify: Classify) -> None:
+    """Write the rows of a file with their predictions to another, and count these. Raises
+    SpaceliteError if it cannot be written, or a text cannot be classified; there is no part of the
+    file then."""
+    columns = Columns(rows, tally.record)
+    with writers.writing(path, columns.names, columns.schema) as put:
+        for kept, batch in with_predictions(rows, classify):
+            put([columns.row(row, predicted) for row, predicted in zip(kept, batch, strict=True)])
+            tally.add(batch)
+
+
+@checked(name=replace(NAME_OR_PATH, needed="give a run's id or its folder"))
+def load_run(name: str | Path, cache_dir: str | Path = CACHE_DIR) -> TrainedRun:
+    """Load a saved run.
+
+    Args:
+        name: The run's id, a part of it that no other run has, its name, or its folder.
+        cache_dir: Folder of caches and runs.
+
+    Raises:
+        SpaceliteError: No run matches, or more than one.
+    """
+    return TrainedRun(store.find(Path(cache_dir), str(name)), Path(cache_dir))
+
+
+@checked()
+def load_runs(cache_dir: str | Path = CACHE_DIR) -> Runs:
+    """Load all saved runs, oldest first.
+
+    Args:
+        cache_dir: Folder of caches and runs.
+    """
+    return Runs([TrainedRun(run, Path(cache_dir)) for run in store.load_all(Path(cache_dir))])
+
+
+@checked(compare=NAMES, cache=NAME, dataset=NAME, head=NAMES, where=CONDITIONS, split=NAME)
+def report(
+    runs: Sequence[TrainedRun | str | Path] | TrainedRun | str | Path | None = None,
+    *,
+    compare: Sequence[str] = (),
+    cache: str | None = None,
+    dataset: str | None = None,
+    head: str | Sequence[str] = (),
+    where: Mapping[str, Any] | None = None,
+    split: str | None = None,
+    cache_dir: str | Path = CACHE_DIR,
+    examples: bool = True,
+    backbone: str | Path | None = None,
+    progress: Progress = True,
+) -> reports.Report:
+    """Compare runs with each other and with the published figures.
+
+    Args:
+        runs: Runs to compare, or their ids. Default: all runs of `cache_dir`.
+        compare: Names of the systems to compare, as the report's tables call them, or ids of runs.
+            Default: all. Every p is corrected for all pairs of them.
+        cache: Name of a cache: only the runs on it.
+        dataset: Name of a data set: only the runs on it.
+        head: Kind(s) of heads: only these.
+        where: Setting -> value(s): only runs with these. Heads that lack the setting are kept.
+        split: Another split whose figures are shown too: `train` or `validation`.
+        cache_dir: Folder of caches and runs, used if no runs are given, or ids.
+        examples: Whether to show words and texts of the data.
+        backbone: Folder of the runs' backbone, if it was a local one.
+        progress: True for bars, False for none, or a function called with (phase, done, total).
+
+    Returns:
+        The report: print it, or `save` it as a page.
+
+    Raises:
+        SpaceliteError: There is no run, none fits the conditions, or the systems cannot be
+            compared.
+    """
+    chosen = list(load_runs(cache_dir)) if runs is None else _chosen(runs, cache_dir)
+    if not chosen:
+        raise SpaceliteError(f"{cache_dir} holds no run: train one first")
+    with reporting(progress) as on_progress:
+        return reports.build(
+            chosen[0].cache_dir,
+            [run.run for run in chosen],
+            with_examples=examples,
+            cache=cache,
+            dataset=dataset,
+            head=head,
+            where=where,
+            compare=compare,
+            split=split,
+            backbone=chosen[0].backbone if backbone is None else str(backbone),
+            on_progress=lambda done, total: on_progress("report", done, total),
+        )
+
+
+def _chosen(runs: Any, cache_dir: str | Path) -> list[TrainedRun]:
+    """The runs that `report` is given. One that is given twice is one run, not two seeds."""
+    needed = "give runs or their ids"
+    if isinstance(runs, TrainedRun | str | Path):
+        runs = [runs]
+    if isinstance(runs, type) or not hasattr(runs, "__iter__"):
+        raise unusable("runs", runs, needed)
+    chosen: dict[TrainedRun, None] = {}
+    for run in runs:
+        if not isinstance(run, TrainedRun | str | Path):
+            raise unusable("runs", run, needed)
+        chosen[run if isinstance(run, TrainedRun) else load_run(run, cache_dir)] = None
+    if not chosen:
+        raise SpaceliteError(
+            "runs is empty: give at least one run, or leave runs out to compare all of cache_dir",
+            ["runs", "cache_dir"],
+        )
+    return list(chosen)

@@ -9,11 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spacelite import runs as saved_runs
 from spacelite.api.arguments import NAME, NAMES, WEIGHTS, checked
 from spacelite.api.embedding import CACHE_DIR, embed, find_cache
-from spacelite.api.lists import Runs
-from spacelite.api.results import CACHE, EmbeddedDataset
+from spacelite.api.results import CACHE, EmbeddedDataset, Runs
 from spacelite.api.runs import TrainedRun
 from spacelite.cache.spec import CacheSpec
 from spacelite.cache.store import Cache
@@ -23,7 +21,9 @@ from spacelite.metrics.scores import METRICS
 from spacelite.metrics.thresholds import OPTIMISTIC
 from spacelite.progress import Progress, reporting
 from spacelite.reports.analysis.content import majority_note
-from spacelite.runs import Run, SearchRecord
+from spacelite.runs import store
+from spacelite.runs.record import SearchRecord, run_id
+from spacelite.runs.store import Run
 from spacelite.settings import OTHER_NAMES, details, shown, symbols
 from spacelite.training import advice, plan
 from spacelite.training.config import TrainingConfig
@@ -184,7 +184,7 @@ def train(
             )  # fmt: skip
         searching = Searching(Search.of(configs), training) if search else None
         names = (
-            saved_runs.names_for(folder, opened.spec, configs, training, name)
+            store.names_for(folder, opened.spec, configs, training, name)
             if searching is None
             else searching.names(folder, opened, name)
         )
@@ -195,7 +195,7 @@ def train(
         }
         configs += [config for config, run in earlier.items() if run is None]
         chosen_device = resolve_device(device)
-        saved_runs.prepare(folder)
+        store.prepare(folder)
         if planned.chosen:
             log.info("auto, for %s training examples: %s", f"{examples:,}", planned.sentence)
         with reporting(progress) as on_progress:
@@ -211,7 +211,7 @@ def train(
                 fresh=fresh,
                 save=lambda done: saved.update(
                     {
-                        done.config: saved_runs.save(
+                        done.config: store.save(
                             folder,
                             opened,
                             done,
@@ -260,9 +260,9 @@ def _saved_baseline(
 ) -> Run | None:
     """The run of a baseline that an earlier training has fitted; None if there is none, or if it is
     damaged."""
-    name = saved_runs.run_id(spec, config, training.for_fitting())
+    name = run_id(spec, config, training.for_fitting())
     try:
-        run = saved_runs.load(saved_runs.runs_folder(folder) / name)
+        run = store.load(store.runs_folder(folder) / name)
         return run if run.parameters and run.predictions() is not None else None
     except SpaceliteError:
         return None
@@ -297,7 +297,7 @@ class Searching:
         refused: SpaceliteError | None = None
         for candidate in self.search.candidates:
             try:
-                names |= saved_runs.names_for(folder, cache.spec, candidate, self.training, name)
+                names |= store.names_for(folder, cache.spec, candidate, self.training, name)
             except SpaceliteError as error:
                 refused = error
         if refused is not None and not names:

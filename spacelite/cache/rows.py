@@ -16,12 +16,8 @@ from spacelite.heads.base import Tokens
 Array = npt.NDArray[Any]
 
 
-def _no_vectors() -> Array:
-    return np.empty((0, 0), np.float32)
-
-
-def _no_numbers() -> Array:
-    return np.empty(0, np.int64)
+NO_NUMBERS: Array = np.empty(0, np.int64)
+NO_VECTORS: Array = np.empty((0, 0), np.float32)
 
 
 @dataclass(frozen=True)
@@ -43,11 +39,11 @@ class TokenRows:
     rows: Array
     offsets: Array
     stored: StoredType
-    token_ids: Array = field(default_factory=_no_numbers)
-    pooled: Array = field(default_factory=_no_vectors)
-    layer_means: Array = field(default_factory=_no_vectors)
-    layer_states: Array = field(default_factory=_no_vectors)
-    labels: Array = field(default_factory=_no_numbers)
+    token_ids: Array = field(default_factory=lambda: NO_NUMBERS)
+    pooled: Array = field(default_factory=lambda: NO_VECTORS)
+    layer_means: Array = field(default_factory=lambda: NO_VECTORS)
+    layer_states: Array = field(default_factory=lambda: NO_VECTORS)
+    labels: Array = field(default_factory=lambda: NO_NUMBERS)
     padding_side: str = "right"
 
     @classmethod
@@ -62,21 +58,25 @@ class TokenRows:
         """B texts of n tokens each: hidden states (B, n, r) as they are stored,
         the pooler's outputs (B, d), layer means (B, layers, d) and token ids (B, n)."""
         count, length, values = hidden.shape
-        rows = cls(hidden.reshape(-1, values), np.arange(count + 1) * length, stored)
-        return replace(
-            rows,
-            token_ids=rows.token_ids if token_ids is None else token_ids.reshape(-1),
-            pooled=rows.pooled if pooled is None else pooled,
-            layer_means=rows.layer_means if means is None else means.reshape(count, -1),
+        return cls(
+            hidden.reshape(-1, values),
+            np.arange(0, (count + 1) * length, length),
+            stored,
+            NO_NUMBERS if token_ids is None else token_ids.reshape(-1),
+            NO_VECTORS if pooled is None else pooled,
+            NO_VECTORS if means is None else means.reshape(count, -1),
         )
 
     @classmethod
     def joined(cls, parts: Sequence[TokenRows]) -> TokenRows:
         """Texts end to end, whose hidden states are stored in the same type."""
-        lengths = np.concatenate([part.lengths for part in parts])
+        ends = np.cumsum([part.tokens for part in parts]).tolist()
+        later = [
+            part.offsets[1:] + (end - part.tokens) for part, end in zip(parts, ends, strict=True)
+        ]
         return cls(
             rows=np.concatenate([part.rows for part in parts]),
-            offsets=offsets_of(lengths),
+            offsets=np.concatenate([[0], *later]),
             stored=parts[0].stored,
             token_ids=np.concatenate([part.token_ids for part in parts]),
             pooled=np.concatenate([part.pooled for part in parts]),

@@ -1,4 +1,4 @@
-"""X and y as scikit-learn's users give them -> texts or hidden states, and labels.
+"""X, y and parameters as scikit-learn's users give them -> what is trained, and how.
 
 Shapes: N examples, n tokens, d width, C classes.
 """
@@ -7,34 +7,38 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.utils import check_array, column_or_1d
+from sklearn.model_selection import train_test_split
+from sklearn.utils import check_array, check_consistent_length, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
-from sklearn.utils.validation import validate_data
+from sklearn.utils.validation import _check_sample_weight, validate_data
 
+from spacelite import heads, settings
+from spacelite.backbones.model import resolve_device
 from spacelite.cache.dtypes import stored_type
 from spacelite.cache.rows import TokenRows, offsets_of
 from spacelite.errors import SpaceliteError, one_line
+from spacelite.heads import HeadConfig
+from spacelite.heads.base import Objective, Parameters
+from spacelite.heads.pooling import default_pooling
+from spacelite.progress import reporting
+from spacelite.tasks import MULTI_LABEL, SINGLE_LABEL
+from spacelite.training import TrainingConfig, plan
+from spacelite.training.stream import ArrayData
 
 Array = npt.NDArray[Any]
 
 
 def read(estimator: Any, X: Any, *, reset: bool) -> list[str] | TokenRows:
-    """The texts, or the hidden states.
+    """The texts, or the hidden states, whose width `fit` (reset) remembers as `n_features_in_`.
 
-    Args:
-        estimator: The estimator; hidden states set its `n_features_in_`.
-        X: N texts (a list, an array, a Series); N arrays (n, d) of hidden states, or an array
-            (N, n, d) of them; or one vector for each example, (N, d).
-        reset: Whether this is `fit`; otherwise X must be as wide as what was fitted.
-
-    Raises:
-        ValueError: It is none of these; a text is missing or empty.
-        TypeError: X is sparse, or neither a sequence nor an array.
+    X is N texts (a list, an array, a Series); N arrays (n, d) of hidden states, or an array
+    (N, n, d) of them; or one vector for each example, (N, d). Raises ValueError if it is none of
+    these, or a text is missing or empty, and TypeError if it is sparse, or no sequence or array.
     """
     if isinstance(X, str | bytes):
         raise ValueError("X is a single text: give a list of texts, such as [text]")
@@ -46,10 +50,12 @@ def read(estimator: Any, X: Any, *, reset: bool) -> list[str] | TokenRows:
     if hasattr(X, "to_numpy") and getattr(X, "ndim", 1) == 1:  # a Series
         values = list(X)
     if isinstance(values, Sequence) or (isinstance(values, np.ndarray) and values.ndim == 1):
-        first = next((one for one in values if isinstance(one, str | bytes)), None)
+        first = next((value for value in values if isinstance(value, str | bytes)), None)
         if first is not None:
             return _texts(values)
-        if len(values) and all(isinstance(one, np.ndarray) and one.ndim == 2 for one in values):
+        if len(values) and all(
+            isinstance(value, np.ndarray) and value.ndim == 2 for value in values
+        ):
             return _ragged(estimator, values, reset)
     if _holds_text(values):
         shape = np.shape(values)
@@ -71,7 +77,7 @@ def _holds_text(values: Any) -> bool:
         array = values.to_numpy()
     if array is None or array.dtype.kind not in "OUST":
         return False
-    return array.dtype.kind != "O" or any(isinstance(one, str) for one in array.ravel()[:1000])
+    return array.dtype.kind != "O" or any(isinstance(value, str) for value in array.ravel()[:1000])
 
 
 def _texts(values: Any) -> list[str]:
@@ -94,10 +100,10 @@ def _texts(values: Any) -> list[str]:
 
 def _ragged(estimator: Any, arrays: Any, reset: bool) -> TokenRows:
     """Hidden states of all examples end to end, from an array (n, d) of each."""
-    widths = {one.shape[1] for one in arrays}
+    widths = {array.shape[1] for array in arrays}
     if len(widths) > 1:
         raise ValueError(f"the arrays in X differ in width: {sorted(widths)}")
-    lengths = [len(one) for one in arrays]
+    lengths = [len(array) for array in arrays]
     if not all(lengths):
         raise ValueError(f"X[{lengths.index(0)}] has no token")
     rows = check_array(np.concatenate(list(arrays)), dtype=np.float32)
@@ -107,13 +113,8 @@ def _ragged(estimator: Any, arrays: Any, reset: bool) -> TokenRows:
 
 @dataclass(frozen=True)
 class Labels:
-    """y as it is trained on.
-
-    Attributes:
-        values: Indices into `classes`, (N,) int64; 0 and 1 in a multi-label task, (N, C).
-        classes: The labels, (C,).
-        several: Whether an example may have several of them.
-    """
+    """y as it is trained on: indices (N,) int64 into `classes` (C,); where an example may have
+    several of them, 0 and 1, (N, C)."""
 
     values: Array
     classes: Array
@@ -121,11 +122,8 @@ class Labels:
 
     @classmethod
     def of(cls, estimator: Any, y: Any) -> Labels:
-        """Read y: labels (N,), or a multi-label indicator (N, C).
-
-        Raises:
-            ValueError: y is missing, continuous, not finite, or has a single class.
-        """
+        """Read y: labels (N,), or a multi-label indicator (N, C). Raises ValueError if it is
+        missing, continuous, not finite, or has a single class."""
         name = type(estimator).__name__
         if y is None:
             raise ValueError(f"{name} requires y to be passed, but the target y is None")
@@ -137,7 +135,7 @@ class Labels:
         if y.ndim == 2 and y.shape[1] > 1:
             return cls._indicators(name, y)
         y = column_or_1d(y, warn=True)
-        if y.dtype.kind == "f" or (y.dtype.kind == "O" and any(one != one for one in y)):
+        if y.dtype.kind == "f" or (y.dtype.kind == "O" and any(label != label for label in y)):
             check_array(y, ensure_2d=False, dtype=None, input_name="y")
         check_classification_targets(y)
         classes, values = np.unique(y, return_inverse=True)
@@ -166,3 +164,136 @@ def as_value_error() -> Iterator[None]:
         yield
     except SpaceliteError as error:
         raise ValueError(str(error)) from error
+
+
+class Prepared:
+    """What an estimator is fitted to: its examples, of which those of weight 0 are left out unless
+    all are kept. Raises ValueError if X, y or a weight cannot be used, and SpaceliteError if the
+    backbone cannot be used, or disk or memory are full.
+
+    Attributes:
+        labels: The labels of all examples.
+        rows: The indices in X of the examples that are kept.
+        weights: Their weights; None if all are 1.
+        encoder: How texts are embedded; None for hidden states.
+        split: The examples.
+        data: The same, as they are trained on.
+    """
+
+    def __init__(
+        self,
+        estimator: Any,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        keep_all: bool = False,
+    ) -> None:
+        inputs = read(estimator, X, reset=True)
+        self.labels = labels = Labels.of(estimator, y)
+        count = len(inputs)
+        check_consistent_length(range(count), labels.values)
+        self.rows, self.weights = np.arange(count), None
+        if sample_weight is not None:
+            self._weigh(estimator, sample_weight, keep_all)
+        self.encoder = estimator._encoder() if isinstance(inputs, list) else None
+        self.device = resolve_device(estimator.device)
+        task = MULTI_LABEL if labels.several else SINGLE_LABEL
+        self.objective = Objective(task, len(labels.classes))
+        with reporting(estimator.progress) as on_progress:
+            rows = estimator._hidden_states(inputs, self.encoder, on_progress)
+        self.padding_side = rows.padding_side
+        split = replace(rows, labels=labels.values)
+        if len(self.rows) < count:
+            split = split.part(self.rows)
+        names = [str(name) for name in labels.classes]
+        self.split = split
+        self.data = ArrayData({"train": split}, names, rows.layers)
+
+    def _weigh(self, estimator: Any, sample_weight: Any, keep_all: bool) -> None:
+        weights = _check_sample_weight(
+            sample_weight, self.rows, dtype=np.float64, ensure_non_negative=True
+        )
+        if not weights.any():
+            raise ValueError("sample_weight: all weights are zero")
+        seen = np.flatnonzero(weights)
+        kept = self.labels.values[seen]
+        if not self.labels.several and len(np.unique(kept)) < 2:
+            raise ValueError(
+                f"{type(estimator).__name__} needs examples of at least two classes, and those "
+                f"with a weight above 0 have one class: {self.labels.classes[kept[0]]}"
+            )
+        if not keep_all:
+            self.rows, weights = seen, weights[seen]
+        self.weights = None if (weights == 1).all() else weights
+
+    def configured(self, estimator: Any, count: int) -> tuple[HeadConfig, TrainingConfig]:
+        """The head that an estimator trains on so many examples, and how. Raises ValueError if a
+        parameter is invalid."""
+        with as_value_error():
+            return configured(estimator, count, self.padding_side, self.encoder is not None)
+
+    def divided(self, share: float, seed: int) -> tuple[Array, Array]:
+        """Divide the examples into a part to train on and one to validate on, stratified."""
+        values = self.data.splits["train"].labels
+        stratify = None if self.labels.several else values
+        kept, held = train_test_split(
+            np.arange(len(values)), test_size=share, stratify=stratify, random_state=seed
+        )
+        return np.sort(kept), np.sort(held)
+
+    def keep(
+        self, estimator: Any, config: HeadConfig, training: TrainingConfig, parameters: Parameters
+    ) -> None:
+        """Set the attributes of a fitted estimator."""
+        estimator.classes_, estimator.several_ = self.labels.classes, self.labels.several
+        estimator.config_, estimator.training_ = config, training
+        estimator.parameters_ = {name: value.cpu().numpy() for name, value in parameters.items()}
+        estimator.encoder_ = self.encoder
+        files = None if self.encoder is None else self.encoder.files
+        estimator.backbone_ = None if files is None else (files.version, files.tokenizer_hash)
+
+
+def configured(
+    estimator: Any, count: int, padding_side: str, on_texts: bool
+) -> tuple[HeadConfig, TrainingConfig]:
+    """The head that an estimator trains on so many examples, and how. Raises SpaceliteError if a
+    parameter is invalid, and ValueError if the head needs texts, or `patience` is given without
+    `validation_fraction`."""
+    asked = {name: getattr(estimator, name) for name in plan.declared() if hasattr(estimator, name)}
+    if "pooling" in asked and asked["pooling"] is None:
+        asked["pooling"] = default_pooling(padding_side)
+    if hasattr(estimator, "random_state"):
+        asked["seed"] = asked["data_seed"] = estimator._seed()
+    # Of heads that are not trained in epochs these two have no effect.
+    asked = {"epochs": 1, "batch_size": 1, **asked, "patience": None}
+    config, training = plan.plan_one(estimator.kind, asked, count)
+    if not on_texts and (reads_ids(config) or config.reads_layers):
+        raise ValueError(
+            f"{type(estimator).__name__} ({config.name}) needs texts: hidden states of one layer "
+            "do not tell it which tokens or what other layers there are"
+        )
+    training = replace(training, patience=_patience(estimator, training.epochs))
+    settings.check(training)
+    return config, training
+
+
+def reads_ids(config: HeadConfig) -> bool:
+    """Whether a head reads token ids."""
+    return issubclass(heads.kind(config.kind), heads.IdHead) or bool(
+        getattr(config, "reads_ngrams", False)
+    )
+
+
+def _patience(estimator: Any, epochs: int) -> int | None:
+    """After how many epochs without a better one training stops. Without a validation part none is
+    better; with one, the best epoch is kept."""
+    patience: int | None = getattr(estimator, "patience", None)
+    if estimator.validation_share is None:
+        if patience is not None:
+            raise ValueError(
+                f"patience={patience} needs a part of the examples to validate on: give "
+                "validation_fraction, such as 0.1"
+            )
+        return None
+    return epochs if patience is None else patience

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -20,8 +20,8 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import check_is_fitted
 from typing_extensions import Self
 
-from spacelite.estimators.base import TextClassifier
-from spacelite.estimators.preparing import Prepared
+from spacelite.estimators.classifiers import TextClassifier
+from spacelite.estimators.inputs import Prepared
 from spacelite.heads import HeadConfig
 from spacelite.progress import OnProgress, Progress, reporting
 from spacelite.studies.cross_validation import train_on_each
@@ -99,26 +99,25 @@ class SpaceSearchCV(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):  # type
                 "use GridSearchCV for others"
             )
         candidates = list(ParameterGrid(self.param_grid))
-        estimators = [clone(self.estimator).set_params(**own) for own in candidates]
+        estimators = [clone(self.estimator).set_params(**params) for params in candidates]
         divider = check_cv(self.cv, y, classifier=True)
         splits = list(divider.split(X, y, groups))
         self.scorer_ = check_scoring(self.estimator, self.scoring)
         with reporting(self.progress) as on_progress:
             passes = self._passes(estimators, X, y, sample_weight, splits)
-            results: dict[int, _Result] = {}
-            for one in passes:
-                results |= one.run(on_progress)
-        scores = [
-            [
-                self._scores(fold, results[number].logits[number_of_fold], X, y)
-                for number_of_fold, fold in enumerate(results[number].folds)
-            ]
-            for number in range(len(candidates))
-        ]
+            logits = [one_pass.run(on_progress) for one_pass in passes]
+        scores, seconds = {}, {}
+        for one_pass, of_pass in zip(passes, logits, strict=True):
+            for number, of_folds in of_pass.items():
+                pairs = zip(one_pass.folds, of_folds, strict=True)
+                scores[number] = [self._scores(fold, values, X, y) for fold, values in pairs]
+                seconds[number] = one_pass.seconds
         self.n_splits_ = len(splits)
         self.multimetric_ = isinstance(scores[0][0][0], dict)
-        seconds = [results[number].seconds for number in range(len(candidates))]
-        self.cv_results_ = _table(candidates, scores, seconds)
+        numbers = range(len(candidates))
+        self.cv_results_ = _table(
+            candidates, [scores[number] for number in numbers], [seconds[n] for n in numbers]
+        )
         self._choose(candidates, X, y, sample_weight)
         return self
 
@@ -148,7 +147,7 @@ class SpaceSearchCV(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):  # type
             config, training = data.configured(estimator, examples)
             training = _in_pass(training, examples, len(data.rows))
             key = embedding, training
-            passes.setdefault(key, _Pass(data, training, folds)).add(number, config, estimator)
+            passes.setdefault(key, _Pass(data, training, folds)).configs[number] = config
         return list(passes.values())
 
     def _scores(self, fold: _Fold, logits: Array, X: Any, y: Any) -> tuple[Any, float]:
@@ -205,8 +204,8 @@ class SpaceSearchCV(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):  # type
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """The score of the best classifier by `scoring`."""
         del sample_weight  # as in GridSearchCV
-        found = self.scorer_(self._best, X, y)
-        return float(found[self.refit] if self.multimetric_ else found)
+        score = self.scorer_(self._best, X, y)
+        return float(score[self.refit] if self.multimetric_ else score)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -216,13 +215,7 @@ class SpaceSearchCV(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):  # type
 
 
 class _Fold:
-    """What a fold's heads see, and what is held out of them.
-
-    Attributes:
-        data: All examples.
-        seen: The indices of the examples that are trained on.
-        test: The indices of those that are held out.
-    """
+    """The examples of a fold: those that its heads are trained on (seen), and those held out."""
 
     def __init__(self, data: Prepared, train: Array, test: Array) -> None:
         self.data, self.test = data, test
@@ -236,45 +229,34 @@ class _Fold:
 
     def weights(self) -> Array:
         """The weight of each example for the fold's heads."""
-        own = np.zeros(len(self.data.rows))
-        own[self.seen] = 1.0
-        return own if self.data.weights is None else own * self.data.weights
+        weights = np.zeros(len(self.data.rows))
+        weights[self.seen] = 1.0
+        return weights if self.data.weights is None else weights * self.data.weights
 
 
-class _Result:
-    """What a pass has found out about one combination: the logits (N, C) of each fold's head."""
-
-    def __init__(self, folds: Sequence[_Fold], logits: Sequence[Array], seconds: float) -> None:
-        self.folds, self.logits, self.seconds = folds, logits, seconds
-
-
+@dataclass
 class _Pass:
-    """Combinations of settings that train in one pass."""
+    """Combinations of settings that train in one pass: the config of each, by its number."""
 
-    def __init__(self, data: Prepared, training: TrainingConfig, folds: Sequence[_Fold]) -> None:
-        self._data, self._training, self._folds = data, training, folds
-        self._configs: dict[int, HeadConfig] = {}
+    data: Prepared
+    training: TrainingConfig
+    folds: list[_Fold]
+    configs: dict[int, HeadConfig] = field(default_factory=dict)
+    seconds: float = 0.0  # of one head
 
-    def add(self, number: int, config: HeadConfig, estimator: TextClassifier) -> None:
-        """Add a combination."""
-        self._configs[number] = config
-
-    def run(self, on_progress: OnProgress) -> dict[int, _Result]:
-        """Train all heads. Returns what was found by the number of the combination."""
+    def run(self, on_progress: OnProgress) -> dict[int, list[Array]]:
+        """Train all heads: of each combination the logits (N, C) of each fold's head."""
         started = time.perf_counter()
-        weights = [fold.weights() for fold in self._folds]
-        data, device = self._data.data, self._data.device
-        split = open_train(data, list(self._configs.values()), device)
-        unlike = dict.fromkeys(self._configs.values())
+        weights = [fold.weights() for fold in self.folds]
+        data, device = self.data.data, self.data.device
+        configs = list(dict.fromkeys(self.configs.values()))
+        split = open_train(data, configs, device)
         logits = train_on_each(
-            data, list(unlike), weights, self._training, device=device, split=split,
+            data, configs, weights, self.training, device=device, split=split,
             on_progress=on_progress,
         )  # fmt: skip
-        seconds = (time.perf_counter() - started) / len(self._configs) / len(self._folds)
-        return {
-            number: _Result(self._folds, logits[config], seconds)
-            for number, config in self._configs.items()
-        }
+        self.seconds = (time.perf_counter() - started) / len(self.configs) / len(self.folds)
+        return {number: logits[config] for number, config in self.configs.items()}
 
 
 class _Judged(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -309,28 +291,30 @@ def _table(
     seconds: Sequence[float],
 ) -> dict[str, Any]:
     """`cv_results_`, as GridSearchCV has them."""
-    found: dict[str, Any] = {
+    score_times = [[taken for _, taken in of_folds] for of_folds in scores]
+    table: dict[str, Any] = {
         "mean_fit_time": np.array(seconds),
         "std_fit_time": np.zeros(len(seconds)),
-        "mean_score_time": np.array([np.mean([one for _, one in own]) for own in scores]),
-        "std_score_time": np.array([np.std([one for _, one in own]) for own in scores]),
+        "mean_score_time": np.mean(score_times, axis=1),
+        "std_score_time": np.std(score_times, axis=1),
     }
-    for name in dict.fromkeys(name for own in candidates for name in own):
+    for name in dict.fromkeys(name for params in candidates for name in params):
         column = np.ma.MaskedArray(np.empty(len(candidates), object), mask=True)
-        for number, own in enumerate(candidates):
-            if name in own:
-                column[number] = own[name]
-        found[f"param_{name}"] = column
-    found["params"] = list(candidates)
+        for number, params in enumerate(candidates):
+            if name in params:
+                column[number] = params[name]
+        table[f"param_{name}"] = column
+    table["params"] = list(candidates)
     several = isinstance(scores[0][0][0], dict)
     for name in scores[0][0][0] if several else ["score"]:
         values = np.array(
-            [[one[name] if several else one for one, _ in own] for own in scores], float
+            [[score[name] if several else score for score, _ in of_folds] for of_folds in scores],
+            float,
         )
         for fold, of_fold in enumerate(values.T):
-            found[f"split{fold}_test_{name}"] = of_fold
-        mean = found[f"mean_test_{name}"] = values.mean(axis=1)
-        found[f"std_test_{name}"] = values.std(axis=1)
+            table[f"split{fold}_test_{name}"] = of_fold
+        mean = table[f"mean_test_{name}"] = values.mean(axis=1)
+        table[f"std_test_{name}"] = values.std(axis=1)
         known = np.where(np.isnan(mean), -np.inf, mean)
-        found[f"rank_test_{name}"] = rankdata(-known, method="min").astype(np.int32)
-    return found
+        table[f"rank_test_{name}"] = rankdata(-known, method="min").astype(np.int32)
+    return table

@@ -178,11 +178,11 @@ class Explanation:
 
     def legend(self, label: int) -> str:
         """What the numbers beside words mean."""
-        own = f"what the word adds to the logit of {self.labels[label]}"
+        share = f"what the word adds to the logit of {self.labels[label]}"
         if not self.task.beyond:
-            return f"The number of a word is {own}."
+            return f"The number of a word is {share}."
         return (
-            f"The number of a word is {own}, less the mean of what it adds to the logits of all "
+            f"The number of a word is {share}, less the mean of what it adds to the logits of all "
             "labels, because only the differences between logits matter. Bias and logit are shown "
             "less their means too."
         )
@@ -266,8 +266,8 @@ class Shares:
 
     def of_blocks(self, tokens: Tokens) -> dict[str, Array]:
         """The same by block of the head, (T, C) each; none if it does not consist of several."""
-        found = self._kind.block_shares(self._config, self._parameters, tokens)
-        return found if len(found) > 1 else {}
+        blocks = self._kind.block_shares(self._config, self._parameters, tokens)
+        return blocks if len(blocks) > 1 else {}
 
 
 def concept_points(run: Run, hidden: Array, most: int = 3) -> list[Array]:

@@ -15,7 +15,8 @@ from typing import Any
 
 from spacelite.errors import SpaceliteError
 from spacelite.metrics.scores import Scores
-from spacelite.runs import Run, RunRecord
+from spacelite.runs.record import RunRecord
+from spacelite.runs.store import Run
 from spacelite.training import TrainingConfig
 
 FIGURES = ("loss", "accuracy", "f1_macro", "precision", "recall", "train_params")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from spacelite import heads, runs
+from spacelite import heads
 from spacelite.backbones.model import resolve_device
 from spacelite.cache import embedding
 from spacelite.cache.spec import Encoding
@@ -19,7 +19,9 @@ from spacelite.inference import transfer
 from spacelite.metrics.scores import Scores
 from spacelite.paper import RowOutcome, hub_name, protocol, published
 from spacelite.progress import OnProgress
-from spacelite.runs import Run
+from spacelite.runs import store
+from spacelite.runs.record import run_id
+from spacelite.runs.store import Run
 from spacelite.training import TrainingConfig, loop
 from spacelite.training.plan import seed_list
 
@@ -157,7 +159,7 @@ def _trained(
         training,
         device=resolve_device(options.device),
         cache_dir=options.cache_dir,
-        save=lambda head: saved.append(runs.save(options.cache_dir, cache, head, training)),
+        save=lambda head: saved.append(store.save(options.cache_dir, cache, head, training)),
         on_progress=lambda done, total: on_progress("train", done, total),
     )
     stopped = [result.config.description for result in results if result.stopped is not None]
@@ -185,11 +187,11 @@ def _head(outcome: RowOutcome, seed: int, cache: Cache) -> HeadConfig:
 def _finished(
     cache_dir: Path, cache: Cache, config: HeadConfig, training: TrainingConfig
 ) -> Run | None:
-    folder = runs.runs_folder(cache_dir) / runs.run_id(cache.spec, config, training)
+    folder = store.runs_folder(cache_dir) / run_id(cache.spec, config, training)
     if not folder.is_dir():
         return None
     try:
-        return runs.load(folder)
+        return store.load(folder)
     except SpaceliteError as error:
         log.warning("%s", error)
         return None

@@ -1,11 +1,20 @@
-"""`run.json`: the record of a run, how it is written and read, and the run's id."""
+"""The JSON files of runs: their records, how they are written and read, and a run's id.
+
+Whatever is not of the type that a dataclass says is named, and what older versions did not write
+takes its default.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
+import math
+import types
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any, TypeVar
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
@@ -15,12 +24,16 @@ from spacelite.cache.spec import CacheSpec, canonical, slug
 from spacelite.errors import SpaceliteError
 from spacelite.heads import HeadConfig
 from spacelite.metrics.scores import METRICS, Scores
-from spacelite.runs.reading import read, read_fields
 from spacelite.settings import Config
 from spacelite.tasks import MULTI_LABEL, SINGLE_LABEL, Task
 from spacelite.training.config import FitConfig, TrainingConfig
 
 FORMAT = 1
+# What a damaged file may raise while it is read.
+UNREADABLE = (OSError, ValueError, OverflowError, RecursionError)
+WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+LARGEST = 2**63 - 1
+
 Array = npt.NDArray[Any]
 C = TypeVar("C", bound=Config)
 
@@ -41,12 +54,8 @@ class SearchRecord:
     settings: dict[str, list[Any]]
 
     def words(self, figure: float | None = None) -> str:
-        """The search in words: `chosen on validation (macro F1) from 18 combinations of learning
-        rate and L`.
-
-        Args:
-            figure: The figure of what was chosen; None leaves it out.
-        """
+        """The search in words, with the figure of what was chosen: `chosen on validation (macro F1
+        0.9123) from 18 combinations of learning rate and L`."""
         metric = METRICS[self.monitor].in_words if self.monitor in METRICS else self.monitor
         value = "" if figure is None else f" {figure:.4f}"
         symbols = {"head": "kind of head"}
@@ -67,36 +76,25 @@ class SearchRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """The contents of `run.json`.
+    """The contents of `run.json`; docs/formats.md describes them.
 
     Attributes:
         id: The run's id, determined by cache and settings (`run_id`).
-        name: A name of its own that the run was given, else None.
-        head: The head's config.
+        name: The name that the run was given, if any.
         training: Training settings, shared by all heads of the pass.
-        cache: Name of the cache that the head was trained on.
-        cache_key: Key of that cache.
         cache_files: Where that cache was if it was not in the same cache_dir: seen from the run's
             folder, and in full.
-        spec: Spec of that cache.
-        label_names: The names of labels 0..C-1.
-        task: Task of the labels: single-label or multi-label.
-        examples: Number of examples in the cache, by split.
         average: How precision and recall are averaged: `binary` or `weighted`.
-        train_params: Number of trained parameters.
         metrics: Every metric of the final weights, by split; read them with `figure`, since older
             runs lack newer metrics.
         chosen: The settings that the size of the training set chose, each with "auto".
         cross_validated: The settings that cross-validation on train chose, such as C, by name.
-        search: The search that chose the settings; None for a run that was trained as it is.
         thresholds: The probability above which a label is given, by label, if thresholds were
             chosen on validation: of class 1 alone where a text has one of two labels, else of all.
         checksums: CRC-32 of files of the run, hexadecimal, by name; older runs have none.
-        best_epoch: Epoch of the final weights if early stopping chose it, else None.
+        best_epoch: Epoch of the final weights if early stopping chose it.
         seconds: Duration of the training pass.
-        heads_in_pass: Number of heads trained in that pass.
         created: Time of saving, in UTC.
-        versions: Versions of the packages that the head was trained with.
     """
 
     id: str
@@ -199,16 +197,9 @@ class RunRecord:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any], name: str) -> RunRecord:
-        """Read a record of this or an earlier version.
-
-        Args:
-            content: The JSON object of `run.json`.
-            name: The run's id: the name of its folder.
-
-        Raises:
-            SpaceliteError: A later version or an extension of spacelite wrote the record.
-            ValueError, OverflowError: The JSON object is not a record. The message says why.
-        """
+        """Read a record of this or an earlier version, of the run whose folder has this name.
+        Raises SpaceliteError if a later version or an extension of spacelite wrote it, and
+        ValueError or OverflowError, which say why, if it is no record."""
         form = read(int, _item(content, "format"), "format")
         if form > FORMAT:
             raise SpaceliteError(
@@ -281,16 +272,8 @@ class RunRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class TransferRecord:
-    """An evaluation of a run on another data set, `transfer/<cache>.json`.
-
-    Attributes:
-        cache: Name of that data set's cache.
-        cache_key: Key of that cache.
-        dataset: Name of that data set.
-        examples: Number of its examples, by split.
-        labels: Its label name -> the run's label name.
-        metrics: Every metric by split.
-    """
+    """An evaluation of a run on another data set, `transfer/<cache>.json`; `labels` gives the run's
+    label name for each of that data set's."""
 
     cache: str
     cache_key: str
@@ -349,21 +332,21 @@ def _item(content: Any, name: str) -> Any:
 
 def _config_from(kind: type[FitConfig], settings: Mapping[str, Any]) -> FitConfig:
     """A config from saved settings; settings that are missing or null take their defaults."""
-    known = {each.name: settings[each.name] for each in fields(kind) if each.name in settings}
+    known = {item.name: settings[item.name] for item in fields(kind) if item.name in settings}
     return kind(**{name: value for name, value in known.items() if value is not None})
 
 
 def _checked(config: C) -> C:
     """The config, if all of its values are valid; ValueError otherwise."""
-    for each in fields(config):
-        value = getattr(config, each.name)
+    for item in fields(config):
+        value = getattr(config, item.name)
         if isinstance(value, list | dict):
-            raise ValueError(f"settings.{each.name} is neither a number nor text")
+            raise ValueError(f"settings.{item.name} is neither a number nor text")
         # A name may be that of an extension which is not imported here, such as a pooling.
-        if isinstance(value, str) and str(each.type).startswith("str"):
+        if isinstance(value, str) and str(item.type).startswith("str"):
             continue
-        if (needed := each.metadata["check"](value)) is not None:
-            raise ValueError(f"settings.{each.name} is {value!r}: {needed}")
+        if (needed := item.metadata["check"](value)) is not None:
+            raise ValueError(f"settings.{item.name} is {value!r}: {needed}")
     return config
 
 
@@ -375,3 +358,91 @@ def _check_scores(metrics: Mapping[str, Scores], examples: Mapping[str, int]) ->
     for split in metrics:
         if examples.get(split, 0) < 1:
             raise ValueError(f"examples.{split} is missing or not above 0")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file. Raises OSError, and ValueError or RecursionError if it is not JSON in
+    UTF-8, or holds a number that is not finite or a whole number of more than 64 bits."""
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError:
+        raise ValueError("its text is not UTF-8") from None
+    content = json.loads(text, parse_constant=_not_finite, parse_float=_number, parse_int=_whole)
+    if "\\u" in text:  # half a character can be written as an escape, and never printed
+        try:
+            json.dumps(content, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise ValueError("it holds half of a character") from None
+    return content
+
+
+def _not_finite(text: str) -> NoReturn:
+    raise ValueError(f"{text} is not a finite number")
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _not_finite(text)
+
+
+def _whole(text: str) -> int:
+    if len(text) > 20 or abs(int(text)) > LARGEST:
+        raise ValueError(f"{text[:20]}… is too large a number")
+    return int(text)
+
+
+def read(kind: Any, value: Any, name: str) -> Any:
+    """A JSON value as a value of a type: `str`, `int`, `float`, `bool`, `None`, a dataclass,
+    `tuple[X, ...]`, `list[X]`, `dict[str, X]` or a union of these; a value of any other type is
+    returned as it is. Raises ValueError, which names the value, if it is of another type."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        if value is None and type(None) in inner:
+            return None
+        (kind,) = [kind for kind in inner if kind is not type(None)]
+        return read(kind, value, name)
+    if origin in (tuple, list):
+        items = _of_type(list, value, name, "a list")
+        return origin(read(inner[0], item, f"{name}[{at}]") for at, item in enumerate(items))
+    if origin is dict:
+        items = _of_type(dict, value, name, "an object")
+        return {key: read(inner[1], item, f"{name}.{key}") for key, item in items.items()}
+    if is_dataclass(kind):
+        content = _of_type(dict, value, name, "an object")
+        values = read_fields(kind, content, f"{name}.")
+        return kind(**values)  # type: ignore[operator]
+    if kind is float and type(value) is int:
+        return float(value)
+    return _of_type(kind, value, name, WORDS[kind]) if kind in WORDS else value
+
+
+def read_fields(
+    kind: Any, content: Mapping[str, Any], prefix: str = "", but: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """The fields of a dataclass, by name, from a JSON object, except those in `but`. A field that
+    is missing takes its default; what is no field is left out. Raises ValueError if a field without
+    a default is missing, or a value is of another type; messages write `prefix` before its name."""
+    values = {}
+    for item in fields(kind):
+        if item.name in but:
+            continue
+        if item.name in content:
+            values[item.name] = read(
+                _hints(kind)[item.name], content[item.name], prefix + item.name
+            )
+        elif item.default is MISSING and item.default_factory is MISSING:
+            raise ValueError(f"{prefix}{item.name} is missing")
+    return values
+
+
+@cache
+def _hints(kind: Any) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+def _of_type(kind: type, value: Any, name: str, words: str) -> Any:
+    if type(value) is not kind:
+        shown = json.dumps(value, ensure_ascii=False)
+        shown = shown if len(shown) <= 20 else f"{shown[:19]}…"
+        raise ValueError(f"{name} is {shown}, not {words}")
+    return value

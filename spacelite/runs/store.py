@@ -1,14 +1,16 @@
-"""Trained heads on disk: save, load, find. docs/formats.md describes the format."""
+"""Trained heads on disk: save, load, find, name, list, remove; docs/formats.md has the files."""
 
 from __future__ import annotations
 
+import difflib
 import importlib.metadata
 import json
 import logging
 import os
+import re
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,14 +19,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from spacelite import files, heads
-from spacelite.cache.spec import embeddings_folder
+from spacelite import files, heads, settings
+from spacelite.cache.spec import CacheSpec, embeddings_folder
 from spacelite.errors import SpaceliteError, one_line
 from spacelite.heads import HeadConfig
 from spacelite.metrics import predictions
 from spacelite.metrics.predictions import Predictions
-from spacelite.runs.reading import UNREADABLE, read, read_json
-from spacelite.runs.record import EpochRecord, RunRecord, SearchRecord, TransferRecord, run_id
+from spacelite.runs.record import (
+    UNREADABLE,
+    EpochRecord,
+    RunRecord,
+    SearchRecord,
+    TransferRecord,
+    read,
+    read_json,
+    run_id,
+)
 from spacelite.tasks import task_of
 from spacelite.training.config import FitConfig, TrainingConfig
 from spacelite.training.plan import AUTO
@@ -41,6 +51,10 @@ TRANSFERS = "transfer"  # subfolder of a run: evaluations on other data sets
 OWN_FILES = (RECORD, HISTORY, PARAMETERS, PREDICTIONS, TRANSFERS)
 PACKAGES = ("spacelite", "torch", "transformers", "datasets", "h5py", "numpy", "safetensors")
 OTHERWISE = "choose another cache_dir"
+LONGEST = 60  # characters of a name
+LISTED = 10  # most runs that a message lists
+# Settings that lists do not show as such: the name of a head holds them, or they have an entry.
+ELSEWHERE = ("seed", "epochs", "pooling", "latent", "blocks", "monitor")
 
 Array = npt.NDArray[Any]
 
@@ -85,11 +99,8 @@ class Run:
 
     @cached_property
     def parameters(self) -> dict[str, Array]:
-        """The head's parameters by name.
-
-        Raises:
-            SpaceliteError: The file is damaged, or belongs to a different head.
-        """
+        """The head's parameters by name. Raises SpaceliteError if the file is damaged, or belongs
+        to a different head."""
         from safetensors.numpy import load
 
         path = self.folder / PARAMETERS
@@ -127,12 +138,12 @@ class Run:
         """Whether parameters have the shapes that they should have, given their own width."""
         kind, classes = heads.kind(self.head.kind), len(self.record.label_names)
         wanted = kind.shapes(self.head, classes, _width(self.record, arrays))
-        own = {name: value.shape for name, value in arrays.items()}
-        if {name: len(shape) for name, shape in own.items()} != {
+        shapes = {name: value.shape for name, value in arrays.items()}
+        if {name: len(shape) for name, shape in shapes.items()} != {
             name: len(shape) for name, shape in wanted.items()
         }:
             return False
-        pairs = [pair for name in own for pair in zip(wanted[name], own[name], strict=True)]
+        pairs = [pair for name in shapes for pair in zip(wanted[name], shapes[name], strict=True)]
         known: dict[int, int] = {}  # lengths that only the parameters tell
         return all(
             length == (needed if needed >= 0 else known.setdefault(needed, length))
@@ -153,15 +164,9 @@ class Run:
         return []
 
     def predictions(self, transfer: TransferRecord | None = None) -> Predictions | None:
-        """The head's predictions on the split that reports show.
-
-        Args:
-            transfer: An evaluation on another data set; None for the run's own data set.
-
-        Returns:
-            The predictions; None if there is no file, or, with a warning in the log, if it is
-                damaged.
-        """
+        """The head's predictions on the split that reports show, of its own data set or of an
+        evaluation on another one; None if there is no file, or, with a warning in the log, if it is
+        damaged."""
         path, record = self.folder / PREDICTIONS, self.record
         split, metrics = record.split, record.metrics
         if transfer is not None:
@@ -177,23 +182,20 @@ class Run:
 
     def transfers(self) -> list[TransferRecord]:
         """The run's evaluations on other data sets, sorted by the names of their caches."""
-        found = []
+        records = []
         for path in sorted((self.folder / TRANSFERS).glob("[!.]*.json")):
             try:
                 record = TransferRecord.from_json(read_json(path))
                 if record.cache != path.stem:
                     raise ValueError(f"its cache is {record.cache!r}")
-                found.append(record)
+                records.append(record)
             except UNREADABLE as error:
                 log.warning("%s is damaged (%s): run its eval again", path, one_line(error, 80))
-        return found
+        return records
 
     def save_transfer(self, record: TransferRecord, splits: dict[str, Predictions]) -> None:
-        """Save an evaluation on another data set with the run; an earlier one is replaced.
-
-        Raises:
-            SpaceliteError: The files cannot be written.
-        """
+        """Save an evaluation on another data set with the run; an earlier one is replaced. Raises
+        SpaceliteError if the files cannot be written."""
         path = self.folder / TRANSFERS / f"{record.cache}.json"
         files.make_folder(path.parent, OTHERWISE)
         try:
@@ -232,37 +234,23 @@ def save(
     search: SearchRecord | None = None,
 ) -> Run:
     """Write a trained head to `<cache_dir>/runs/<id>/`, whole or not at all; an earlier run of
-    the same id is replaced.
-
-    Args:
-        cache_dir: Folder of caches and runs.
-        cache: The cache that the head was trained on.
-        head: The trained head.
-        training: Training settings, shared by all heads of the pass.
-        name: A name of the run's own. Default: that of the earlier run of the same id, if any.
-        chosen: The values that the size of the training set chose, by setting.
-        search: The search that chose the head's settings.
-
-    Returns:
-        The saved run.
-
-    Raises:
-        SpaceliteError: The run cannot be written.
-    """
+    the same id is replaced, and keeps its name unless there is a new one. `chosen` are the values
+    that the size of the training set chose, by setting. Raises SpaceliteError if the run cannot be
+    written."""
     from safetensors.numpy import save
 
-    own: FitConfig = training if head.config.is_iterative else training.for_fitting()
+    trained: FitConfig = training if head.config.is_iterative else training.for_fitting()
     task = task_of(cache.splits["train"].labels)
-    run = run_id(cache.spec, head.config, own)
+    run = run_id(cache.spec, head.config, trained)
     folder = files.absolute(runs_folder(cache_dir) / run)
     parameters = {key: value.numpy() for key, value in head.parameters.items()}
-    values = {**head.config.settings(), **own.settings()}
+    values = {**head.config.settings(), **trained.settings()}
     by_size = {key: AUTO for key, value in (chosen or {}).items() if values.get(key) == value}
     record = RunRecord(
         id=run,
         name=name or saved_name(folder),
         head=head.config,
-        training=own,
+        training=trained,
         chosen=by_size,
         cache=cache.name,
         cache_key=cache.spec.cache_key(),
@@ -368,7 +356,7 @@ def _version(package: str) -> str | None:
 def load_all(cache_dir: Path) -> list[Run]:
     """Load every run of `cache_dir`, oldest first. Damaged ones are logged and left out, and so are
     copies of the folder of a run: they would count as more seeds."""
-    found: dict[str, Run] = {}
+    runs: dict[str, Run] = {}
     folders = [folder for folder in runs_folder(cache_dir).glob("[!.]*") if folder.is_dir()]
     for folder in sorted(folders):
         try:
@@ -376,22 +364,18 @@ def load_all(cache_dir: Path) -> list[Run]:
         except SpaceliteError as error:
             log.warning("%s", error)
             continue
-        own = run.record.identity
-        copies = [run] if own not in found else [found[own], run]
-        copies.sort(key=lambda each: (each.id != own, each.id))
-        found[own] = copies[0]
+        identity = run.record.identity
+        copies = [run] if identity not in runs else [runs[identity], run]
+        copies.sort(key=lambda run: (run.id != identity, run.id))
+        runs[identity] = copies[0]
         for copy in copies[1:]:
             log.warning("run %s is a copy of %s and is left out", copy.folder, copies[0].id)
-    return sorted(found.values(), key=lambda run: (run.record.created, run.id))
+    return sorted(runs.values(), key=lambda run: (run.record.created, run.id))
 
 
 def load(folder: Path) -> Run:
-    """Load the run in `folder`.
-
-    Raises:
-        SpaceliteError: The run is missing or damaged, or was written by a later version. The
-            message names the folder.
-    """
+    """Load the run in `folder`. Raises SpaceliteError, which names the folder, if the run is
+    missing or damaged, or was written by a later version."""
     folder = files.absolute(folder)
     try:
         return Run(folder, RunRecord.from_json(read_json(folder / RECORD), folder.name))
@@ -405,3 +389,226 @@ def load(folder: Path) -> Run:
         ) from error
     except SpaceliteError as error:
         raise SpaceliteError(f"run {folder}: {error}") from error
+
+
+def check_name(name: str) -> str:
+    """The name, if a run can have it. Raises SpaceliteError if it has other characters than
+    letters, digits, dots, underscores and single dashes, is too long, or could be taken for an id
+    or a path."""
+    about = f"a run cannot be named {name!r}: "
+    if not re.fullmatch(r"\w[\w.-]*", name) or name.endswith(".") or len(name) > LONGEST:
+        raise SpaceliteError(
+            f"{about}use letters, digits, dots, underscores and dashes, {LONGEST} at most, with a "
+            "letter or digit first"
+        )
+    if "--" in name or re.fullmatch(r"[0-9a-f]{8}", name):
+        raise SpaceliteError(
+            f"{about}it looks like the id of a run; use no double dash, and not eight of the "
+            "characters 0-9 and a-f alone"
+        )
+    return name
+
+
+def names(runs: Path) -> dict[str, str]:
+    """Id -> name of the runs in a folder that have a name of their own."""
+    folders = sorted(runs.glob("[!.]*"))
+    return {folder.name: name for folder in folders if (name := saved_name(folder))}
+
+
+def check_free(runs: Path, name: str, run: str) -> None:
+    """Raise SpaceliteError if another run in the folder than the one of id `run` has the name."""
+    for other, taken in names(runs).items():
+        if taken == name and other != run:
+            raise SpaceliteError(
+                f"run {other} is named {name} already: choose another name, or clear that one first"
+            )
+
+
+def names_for(
+    cache_dir: Path,
+    spec: CacheSpec,
+    configs: Sequence[HeadConfig],
+    training: TrainingConfig,
+    name: str | None,
+) -> dict[HeadConfig, str | None]:
+    """The name of each head that is going to be trained: `name` if it is a single one, otherwise
+    `name-1`, `name-2`, ... in the order of the heads. Raises SpaceliteError if a run cannot have
+    such a name, or another run has it."""
+    if name is None:
+        return dict.fromkeys(configs)
+    check_name(name)
+    taken = {name: run for run, name in names(runs_folder(cache_dir)).items()}
+    of_heads: dict[HeadConfig, str | None] = {}
+    for number, config in enumerate(configs, 1):
+        own_name = check_name(f"{name}-{number}" if len(configs) > 1 else name)
+        of_heads[config] = own_name
+        run = run_id(spec, config, training if config.is_iterative else training.for_fitting())
+        if taken.get(own_name, run) != run:
+            check_free(runs_folder(cache_dir), own_name, run)
+    return of_heads
+
+
+def rename(run: Run, name: str | None) -> Run:
+    """The run with another name; None takes its name away. Raises SpaceliteError if a run cannot
+    have such a name, another run has it, or it cannot be saved."""
+    if name is not None:
+        check_name(name)
+    with files.lock(run.folder.parent):
+        if name is not None:
+            check_free(run.folder.parent, name, run.id)
+        try:
+            content = {**read_json(run.folder / RECORD), "name": name}
+            files.write_json(run.folder / RECORD, content)
+        except UNREADABLE as error:
+            raise SpaceliteError(f"{run.folder / RECORD} cannot be written: {error}") from error
+    return replace(run, record=replace(run.record, name=name))
+
+
+def matching(ids: Sequence[str], named: Mapping[str, str], name: str) -> list[str]:
+    """The ids that a name can mean: that id, else those of runs with this name, else those that it
+    is a part of. `named` has the names of runs, by id."""
+    if name in ids:
+        return [name]
+    return [run for run in ids if named.get(run) == name] or [run for run in ids if name in run]
+
+
+def folder_of(cache_dir: Path, name: str) -> Path:
+    """The folder of a run, damaged or not, from its id, its name, a part of its id that no other id
+    has, or its folder. An id or a name comes before a folder of the same name. Raises
+    SpaceliteError if no run matches, or more than one."""
+    if not name:
+        raise SpaceliteError("a run's name is empty: give its id, its name or its folder")
+    runs = runs_folder(cache_dir)
+    ids = sorted(path.name for path in runs.glob("[!.]*") if path.is_dir())
+    named = names(runs)
+    fitting = matching(ids, named, name)
+    exact = name in ids or name in named.values()
+    path = Path(name)
+    if not exact and (path / RECORD).is_file():
+        return path
+    if not exact and ("/" in name or path.is_absolute()):
+        if path.is_dir():
+            raise SpaceliteError(
+                f"folder {path} has no {RECORD}: it is not a run, or a part of one"
+            )
+        raise SpaceliteError(f"there is no folder {path}: give a run's id, its name or its folder")
+    if len(fitting) == 1:
+        return runs / fitting[0]
+    if fitting:
+        raise SpaceliteError(
+            f"{len(fitting)} runs have {name!r} in their id ({_listed(fitting, named)}): give a "
+            "longer part of it"
+        )
+    if not ids:
+        raise SpaceliteError(f"{cache_dir} holds no run: train one first")
+    known = [*named.values(), *(run.rpartition("--")[2] for run in ids), *ids]
+    if close := difflib.get_close_matches(name, known, n=3):
+        raise SpaceliteError(
+            f"there is no run {name!r} in {runs}: did you mean {' or '.join(close)}? (spacelite "
+            "runs list shows all)"
+        )
+    raise SpaceliteError(f"there is no run {name!r} in {runs}, which holds {_listed(ids, named)}")
+
+
+def find(cache_dir: Path, name: str) -> Run:
+    """Load the run that `name` means, as `folder_of` reads it."""
+    return load(folder_of(cache_dir, name))
+
+
+def remove(folder: Path) -> None:
+    """Delete a run, damaged or not. Raises SpaceliteError if the folder is no run, is not in a
+    folder of runs and holds other files too, or cannot be deleted."""
+    others = sorted(
+        path.name for path in folder.iterdir() if path.name not in OWN_FILES and path.name[0] != "."
+    )
+    if others and folder.parent.name != runs_folder(Path()).name:
+        raise SpaceliteError(
+            f"{folder} also holds {', '.join(others[:LISTED])}: move this away first, or delete "
+            "the folder yourself"
+        )
+    removed = folder.with_name(f".{folder.name}.removed")
+    try:
+        with files.lock(folder.parent):
+            if removed.exists():
+                shutil.rmtree(removed)
+            folder.rename(removed)  # a run is there as a whole or not at all
+            shutil.rmtree(removed)
+            files.lock_path(folder).unlink(missing_ok=True)
+    except OSError as error:
+        raise SpaceliteError(f"{folder} cannot be removed: {error.strerror or error}") from error
+
+
+def _listed(ids: Sequence[str], named: dict[str, str]) -> str:
+    shown = [f"{run} named {named[run]}" if run in named else run for run in ids[:LISTED]]
+    return ", ".join(shown) + (f" and {len(ids) - LISTED} more" if len(ids) > LISTED else "")
+
+
+def find_cache(run: Run, cache_dir: Path) -> Path:
+    """The file of the cache that a run was trained on, which is looked for beside the run, in
+    `cache_dir`, and where it was when the run was trained. Raises SpaceliteError if there is no
+    such file, it is damaged, or it holds another cache."""
+    from spacelite.cache.store import Cache
+
+    record, name = run.record, f"{run.record.cache}.h5"
+    here = embeddings_folder(run.folder.parent.parent) / name
+    places = [here, embeddings_folder(cache_dir) / name]
+    places += [run.folder / file for file in record.cache_files]
+    problem = SpaceliteError(
+        f"the cache of run {run.id}, {record.cache}, is neither beside the run nor in {cache_dir}: "
+        "embed its data set again, or name the folder that holds it with cache_dir",
+        ["cache_dir"],
+    )
+    for path in dict.fromkeys(files.absolute(place) for place in places):
+        if path.is_file():
+            try:
+                with Cache(path) as cache:
+                    if cache.key == record.cache_key:
+                        return path
+                problem = SpaceliteError(
+                    f"cache {path} is another one than run {run.id} was trained on: embed the data "
+                    "set of the run again"
+                )
+            except SpaceliteError as error:
+                problem = error
+    raise problem
+
+
+def differing(records: Sequence[RunRecord]) -> list[str]:
+    """Names of the settings in which runs differ, other than seed and epochs, and those that the
+    names of heads hold."""
+    names = settings.varying([record.settings for record in records])
+    return [name for name in names if name not in ELSEWHERE]
+
+
+def newest_first(runs: Sequence[Run]) -> list[Run]:
+    """Runs, newest first; those of the same second by kind of head, settings and seed."""
+
+    def order(run: Run) -> tuple[Any, ...]:
+        settings = run.record.settings
+        values = [settings.get(name) or 0 for name in ("latent", "inter", "intra", "seed")]
+        return (list(heads.KINDS).index(run.head.kind), run.record.system, *values, run.id)
+
+    return sorted(sorted(runs, key=order), key=lambda run: run.record.created, reverse=True)
+
+
+def rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """What a list shows of each run, newest run first, as JSON objects."""
+    return [
+        {
+            "id": run.id,
+            "name": run.name,
+            "path": str(run.folder),
+            "cache": run.record.cache,
+            "dataset": run.record.spec.dataset,
+            "backbone": run.record.spec.backbone,
+            "head": run.head.kind,
+            "system": run.record.system,
+            "settings": run.record.settings,
+            "seed": getattr(run.head, "seed", None),
+            "epochs": run.record.epochs,
+            "metrics": run.record.metrics,
+            "created": run.record.created,
+            "bytes": run.bytes,
+        }
+        for run in newest_first(runs)
+    ]

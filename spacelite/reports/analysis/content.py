@@ -19,7 +19,7 @@ from spacelite.reports.analysis.examples import WordsAndMistakes, words_and_mist
 from spacelite.reports.analysis.groups import Group, compared, grouped, select
 from spacelite.reports.analysis.published import published_sections
 from spacelite.reports.analysis.rows import Section
-from spacelite.runs import Run, find_cache
+from spacelite.runs.store import Run, find_cache
 from spacelite.studies import answers
 from spacelite.studies.answers import Answer
 from spacelite.tasks import majority

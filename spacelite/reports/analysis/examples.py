@@ -23,7 +23,7 @@ from spacelite.inference.explanation import Shares, cached_example, explain, has
 from spacelite.inference.prediction import backbone_files
 from spacelite.metrics.predictions import Predictions
 from spacelite.reports.analysis.groups import Group
-from spacelite.runs import Run, find_cache
+from spacelite.runs.store import Run, find_cache
 
 log = logging.getLogger(__name__)
 

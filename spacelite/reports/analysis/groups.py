@@ -30,8 +30,8 @@ from spacelite.reports.analysis.rows import (
     with_choice,
     with_varied,
 )
-from spacelite.runs import Run, RunRecord, TransferRecord
-from spacelite.runs.names import matching
+from spacelite.runs.record import RunRecord, TransferRecord
+from spacelite.runs.store import Run, matching
 from spacelite.settings import OTHER_NAMES, shown
 
 MOST_NAMES = 8  # that a message lists

@@ -16,7 +16,8 @@ from typing import Any
 from spacelite import settings
 from spacelite.heads import HeadConfig
 from spacelite.metrics.scores import METRICS, Scores
-from spacelite.runs import Run, RunRecord, figure
+from spacelite.runs.record import RunRecord, figure
+from spacelite.runs.store import Run
 from spacelite.settings import shown, varying
 
 CHOSEN_BY = "accuracy"  # metric of the validation split that chooses in a sweep

@@ -8,7 +8,8 @@ from spacelite import settings
 from spacelite.document import LARGEST, Cell, Line, Table, decimals, with_sign
 from spacelite.metrics.scores import METRICS
 from spacelite.reports.analysis.rows import CHOSEN_BY, MeanStd, Row, Section, effective, symbols
-from spacelite.runs import Run, figure
+from spacelite.runs.record import figure
+from spacelite.runs.store import Run
 from spacelite.settings import shown
 
 # Kinds of lines: the figures of another split; a setting of a sweep that validation did not choose;

@@ -1,0 +1,470 @@
+"""The scikit-learn estimators on texts: the classifiers, and the encoder.
+
+Parameters are the settings of `spacelite.train` and `spacelite.embed`, by the same names: each is a
+field of the class that uses it. Shapes: N examples, T tokens in all of them, d width, C classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+from typing_extensions import Self
+
+from spacelite import heads
+from spacelite.api.results import TextExplanation
+from spacelite.cache.encoding import Encoder
+from spacelite.cache.rows import TokenRows
+from spacelite.errors import SpaceliteError
+from spacelite.estimators.inputs import Prepared, as_value_error, read
+from spacelite.heads.additive import AdditiveConfig
+from spacelite.heads.base import Objective
+from spacelite.heads.pooling import POOLINGS, default_pooling, known_pooling
+from spacelite.heads.space import SpaceConfig
+from spacelite.inference import explanation
+from spacelite.progress import OnProgress, Progress, reporting
+from spacelite.runs.record import RunRecord
+from spacelite.runs.store import Run
+from spacelite.settings import require
+from spacelite.tasks import MULTI_LABEL, SINGLE_LABEL, Task
+from spacelite.training import evaluation, loop
+from spacelite.training.batches import TokenSplit
+from spacelite.training.config import FitConfig, TrainingConfig
+
+PREDICTED_AT_ONCE = 4096  # texts whose hidden states are held in prediction
+LARGEST_RANDOM_SEED = 2**31 - 1
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Embedding(BaseEstimator):  # type: ignore[misc]
+    """An estimator that embeds texts.
+
+    Args:
+        backbone: A hub name, a local folder, or `minilm`.
+        revision: Commit, branch or tag of a hub backbone.
+        layer: Layer of the hidden states: -1 the last, 0 the embedding layer.
+        max_length: Maximum tokens per text; the rest is cut off.
+        dtype: Number type in which hidden states are stored: `float16`, `float32` or `int8`.
+        padding: `none`, or `max_length` to pad every text and count padded positions as tokens.
+        device: `auto`, `cpu`, `cuda`, ...
+        tokens_per_batch: Maximum tokens per forward pass.
+        cache_dir: Folder in which hidden states of texts are kept, so that none is embedded twice;
+            None to keep nothing.
+        progress: True for bars, False for none, or a function called with (phase, done, total).
+    """
+
+    backbone: str = Encoder.backbone
+    revision: str | None = Encoder.revision
+    layer: int = Encoder.layer
+    max_length: int = Encoder.max_length
+    dtype: str = Encoder.dtype
+    padding: str = Encoder.padding
+    device: str = Encoder.device
+    tokens_per_batch: int | None = Encoder.tokens_per_batch
+    cache_dir: str | Path | None = "cache"
+    progress: Progress = False
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """A class documents its own parameters; those that it inherits follow them."""
+        super().__init_subclass__(**options)
+        documented = cls.__doc__ or ""
+        parent = next(base for base in cls.__mro__[1:] if issubclass(base, Embedding))
+        if "Args:" in documented:
+            _, _, inherited = (parent.__doc__ or "").partition("Args:\n")
+            cls.__doc__ = f"{documented.rstrip()}\n{inherited}"
+
+    def _encoder(self) -> Encoder:
+        """How texts are embedded."""
+        settings = {field.name: getattr(self, field.name) for field in fields(Encoder)}
+        settings["backbone"] = str(self.backbone)
+        settings["cache_dir"] = None if self.cache_dir is None else Path(self.cache_dir)
+        return Encoder(**settings)
+
+    @property
+    def _needs_states(self) -> bool:
+        """Whether hidden states are needed; otherwise texts are only tokenized."""
+        return True
+
+    def _hidden_states(
+        self, inputs: list[str] | TokenRows, encoder: Encoder | None, on_progress: OnProgress
+    ) -> TokenRows:
+        """The hidden states of texts, or those that were given."""
+        if isinstance(inputs, TokenRows):
+            return inputs
+        encoder = encoder or self._encoder()
+        return encoder.encode(inputs, on_progress, states=self._needs_states)
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class TextClassifier(ClassifierMixin, Embedding):  # type: ignore[misc]
+    """A classifier of texts: a head on the hidden states of a frozen backbone.
+
+    X is a list, an array or a Series of N texts; or hidden states: N arrays (n, d), or one vector
+    for each example, (N, d), in which case no backbone is needed. y has N labels, or is a
+    multi-label indicator (N, C) of 0 and 1.
+
+    Attributes:
+        classes_: The labels, (C,); the columns' numbers in a multi-label task.
+        parameters_: The parameters of the head by name.
+        history_: The metrics of each epoch.
+        n_iter_: Number of epochs that were trained; 0 for a head that is fitted directly.
+        n_features_in_: d, if X was hidden states.
+
+    Args:
+        class_weights: `none`, or `balanced`: every class has the same total weight in the loss.
+    """
+
+    kind: ClassVar[str]  # of the head
+    parameters_: ClassVar[dict[str, Array]]
+
+    class_weights: str = FitConfig.class_weights
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Train the head.
+
+        Args:
+            X: N texts, or hidden states.
+            y: N labels, or (N, C) of 0 and 1.
+            sample_weight: The weight of each example in the loss, (N,), at least 0. An example of
+                weight 0 is left out.
+
+        Raises:
+            ValueError: X, y, a weight or a parameter cannot be used.
+            SpaceliteError: The backbone cannot be used, or disk or memory are full.
+        """
+        prepared = Prepared(self, X, y, sample_weight)
+        config, training = prepared.configured(self, len(prepared.rows))
+        data = prepared.data
+        weights: Array | None = prepared.weights
+        if self.validation_share is not None:
+            kept, held = prepared.divided(self.validation_share, self._seed())
+            parts = {"train": prepared.split.part(kept), "validation": prepared.split.part(held)}
+            data = replace(data, splits=parts)
+            weights = None if weights is None else weights[kept]
+        with reporting(self.progress) as on_progress:
+            (trained,) = loop.train(
+                data, [config], training, device=prepared.device, weights=weights,
+                on_progress=lambda done, total: on_progress("train", done, total),
+            )  # fmt: skip
+        if trained.stopped is not None:
+            raise ValueError(
+                f"the loss of {type(self).__name__} became infinite or NaN {trained.stopped}: give "
+                "a smaller learning_rate"
+            )
+        prepared.keep(self, config, training, trained.parameters)
+        self.history_ = trained.history
+        self.n_iter_ = sum(entry["epoch"] > 0 for entry in trained.history)
+        return self
+
+    @property
+    def _needs_states(self) -> bool:
+        of_ngrams = getattr(self, "blocks", None) == "ngrams"
+        return not (of_ngrams or issubclass(heads.kind(self.kind), heads.IdHead))
+
+    @property
+    def validation_share(self) -> float | None:
+        """The part of the examples on which the best epoch is chosen; None to keep the last."""
+        return getattr(self, "validation_fraction", None)
+
+    def _seed(self) -> int:
+        """The seed that `random_state` stands for."""
+        state = getattr(self, "random_state", 0)
+        if isinstance(state, int | np.integer) and not isinstance(state, bool):
+            return int(state)
+        return int(check_random_state(state).randint(LARGEST_RANDOM_SEED))
+
+    @property
+    def _task(self) -> Task:
+        return MULTI_LABEL if self.several_ else SINGLE_LABEL
+
+    def _logits(self, X: Any) -> Array:
+        """The logits of N examples, (N, C) float32."""
+        check_is_fitted(self)
+        inputs = read(self, X, reset=False)
+        if isinstance(inputs, TokenRows) != (self.encoder_ is None):
+            fitted = "hidden states" if self.encoder_ is None else "texts"
+            raise ValueError(f"{type(self).__name__} was fitted on {fitted}: give it {fitted}")
+        parameters = {name: torch.from_numpy(value) for name, value in self.parameters_.items()}
+        objective = Objective(self._task, len(self.classes_))
+        if isinstance(inputs, TokenRows):
+            return evaluation.predict(self.config_, parameters, objective, inputs)
+        encoder, logits = self._fitted_encoder(), []
+        with reporting(self.progress) as on_progress:
+            for start in range(0, len(inputs), PREDICTED_AT_ONCE):
+                texts = inputs[start : start + PREDICTED_AT_ONCE]
+                rows = self._hidden_states(texts, encoder, on_progress)
+                logits.append(evaluation.predict(self.config_, parameters, objective, rows))
+        return np.concatenate(logits)
+
+    def _fitted_encoder(self) -> Encoder:
+        """How the texts were embedded in `fit`, with the folder and device of now. Raises
+        SpaceliteError if the backbone is another one."""
+        now = self._encoder()
+        encoder: Encoder = replace(
+            self.encoder_, backbone=now.backbone, revision=now.revision, device=now.device,
+            tokens_per_batch=now.tokens_per_batch, cache_dir=now.cache_dir,
+        )  # fmt: skip
+        files = encoder.files
+        if (files.version, files.tokenizer_hash) != self.backbone_:
+            raise SpaceliteError(
+                f"{files.folder} is not the backbone that this {type(self).__name__} was fitted "
+                "with: set_params(backbone=FOLDER) names its folder",
+            )
+        return encoder
+
+    def decision_function(self, X: Any) -> Array:
+        """The logits, (N, C); with two classes, that of the second less that of the first, (N,)."""
+        logits = self._logits(X)
+        is_binary = len(self.classes_) == 2 and not self.several_
+        return logits[:, 1] - logits[:, 0] if is_binary else logits
+
+    def predict_proba(self, X: Any) -> Array:
+        """The probability of each class, (N, C) float64; independent per label in a multi-label
+        task."""
+        logits = self._logits(X)
+        return self._task.probabilities(logits)
+
+    def predict(self, X: Any) -> Array:
+        """The labels, (N,); 0 and 1, (N, C), in a multi-label task."""
+        logits = self._logits(X)
+        decided: Array = self._task.decide(logits)
+        return decided if self.several_ else self.classes_[decided]
+
+    def explain(self, text: str, label: Any = None) -> TextExplanation:
+        """Show which words of a text mattered, exactly.
+
+        Args:
+            text: The text.
+            label: The label to explain. Default: the predicted one.
+
+        Raises:
+            ValueError: There is no such label, or the classifier was fitted on hidden states.
+            SpaceliteError: The head's logits are not a sum over tokens, or the text is empty.
+        """
+        check_is_fitted(self)
+        if self.encoder_ is None:
+            raise ValueError("fitted on hidden states: there are no words to explain")
+        names = [str(name) for name in self.classes_]
+        if label is not None and str(label) not in names:
+            raise ValueError(f"label={label!r}: choose from {', '.join(names)}")
+        encoder = self._fitted_encoder()
+        run = self._as_run(encoder, names)
+        explanation.require_shares(run)
+        explained = explanation.explain_text(
+            run, text, backbone=encoder.backbone, device=encoder.device
+        )
+        shown = explained.predicted if label is None else names.index(str(label))
+        return TextExplanation(explained, shown, run)
+
+    def _as_run(self, encoder: Encoder, names: list[str]) -> Run:
+        """The head as a run that is not on disk."""
+        record = RunRecord(
+            id=type(self).__name__, head=self.config_, training=self.training_, cache="",
+            cache_key="", spec=replace(encoder.spec(), dataset="texts in memory"),
+            label_names=tuple(names), task=self._task, examples={},
+            average=self._task.average(len(names)), train_params=0, metrics={}, seconds=0.0,
+            created="",
+        )  # fmt: skip
+        return Run.in_memory(record, self.parameters_)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        tags.input_tags.string = True
+        reads_ids = issubclass(heads.kind(self.kind), heads.IdHead)
+        # An array of hidden states may have two or three dimensions; texts have one.
+        tags.input_tags.two_d_array = tags.input_tags.three_d_array = not reads_ids
+        tags.input_tags.one_d_array = reads_ids
+        return tags
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class TrainedClassifier(TextClassifier):
+    """A classifier whose head is trained in epochs.
+
+    Args:
+        learning_rate: Learning rate of Adam, or "auto".
+        weight_decay: L2 penalty of Adam.
+        epochs: Number of passes over the examples, or "auto".
+        batch_size: Examples per update, or "auto".
+        schedule: Schedule of the learning rate: `constant` or `cosine`.
+        clip_norm: Maximum norm of the head's gradient; None for no clipping.
+        validation_fraction: The part of the examples, held out at random, on which the best epoch
+            is chosen; None to train on all and keep the last epoch.
+        patience: Stop after this many epochs without a better one.
+        monitor: Metric of the held-out part by which epochs are compared.
+        random_state: Seed of the head's initialisation and of the order of the examples.
+    """
+
+    learning_rate: float | str = "auto"
+    weight_decay: float = SpaceConfig.weight_decay
+    epochs: int | str = "auto"
+    batch_size: int | str = "auto"
+    schedule: str = TrainingConfig.schedule
+    clip_norm: float | None = TrainingConfig.clip_norm
+    validation_fraction: float | None = None
+    patience: int | None = TrainingConfig.patience
+    monitor: str = TrainingConfig.monitor
+    random_state: Any = 0
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class SpaceClassifier(TrainedClassifier):
+    """A small concept space for each class (Tytarenko & Amin, arXiv:2401.16638).
+
+    Args:
+        latent: Number of dimensions of a concept space.
+        inter: Weight of the inter-space loss.
+        intra: Weight of the intra-space loss.
+        ensemble: Number of members, which are merged into one head.
+    """
+
+    kind = "space"
+
+    latent: int = SpaceConfig.latent
+    inter: float = SpaceConfig.inter
+    intra: float = SpaceConfig.intra
+    ensemble: int = SpaceConfig.ensemble
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class LinearClassifier(TrainedClassifier):
+    """A linear layer on one vector per text, trained with Adam.
+
+    Args:
+        pooling: How the tokens become one vector: `first`, `last`, `mean`, `pooler` or `layers`.
+            Default: the classification token.
+    """
+
+    kind = "linear"
+
+    pooling: str | None = None
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class MLPClassifier(TrainedClassifier):
+    """Two linear layers on one vector per text, trained with Adam.
+
+    Args:
+        pooling: How the tokens become one vector: `first`, `last`, `mean`, `pooler` or `layers`.
+            Default: the classification token.
+    """
+
+    kind = "mlp"
+
+    pooling: str | None = None
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class AdditiveClassifier(TrainedClassifier):
+    """What is recommended: linear layers on the means of all layers and on n-grams, and, with the
+    block `space`, concept spaces on top of them.
+
+    Args:
+        blocks: What is added up, joined by `+`: `layers`, `mean`, `ngrams`, `space`. Only `space`
+            is trained in epochs: without it, all settings of the training have no effect.
+        max_ngram: Tokens of the longest n-grams, 2 or 3.
+        latent: Number of dimensions of a concept space.
+        ensemble: Number of members of the block `space`, which are merged into one.
+    """
+
+    kind = "additive"
+
+    blocks: str = AdditiveConfig.blocks
+    max_ngram: int = AdditiveConfig.max_ngram
+    latent: int = AdditiveConfig.latent
+    ensemble: int = AdditiveConfig.ensemble
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class LogregClassifier(TextClassifier):
+    """Logistic regression on one vector per text.
+
+    Args:
+        pooling: How the tokens become one vector: `first`, `last`, `mean`, `pooler` or `layers`.
+        C: Strength of the L2 penalty, as in scikit-learn: the smaller, the stronger; "auto" chooses
+            it by cross-validation, on standardised vectors.
+    """
+
+    kind = "logreg"
+
+    pooling: str | None = "mean"
+    C: float | str = "auto"
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class TfidfClassifier(TextClassifier):
+    """Logistic regression on TF-IDF of 1- and 2-grams of token ids. It reads token ids alone.
+
+    Args:
+        C: Strength of the L2 penalty; "auto" chooses it by cross-validation.
+    """
+
+    kind = "tfidf"
+
+    C: float | str = "auto"
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class FrozenEncoder(TransformerMixin, Embedding):  # type: ignore[misc]
+    """A frozen backbone as a transformer: one vector per text. There is nothing to fit.
+
+    Args:
+        pooling: How the tokens become one vector: `first`, `last`, `mean`, `pooler`, or `layers`
+            (the means of all layers side by side). None: the classification token. `pooler` and
+            `layers` do not depend on `layer`.
+    """
+
+    pooling: str | None = "mean"
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Check the texts; nothing is computed. Raises ValueError if they cannot be used."""
+        self._texts(X)
+        return self
+
+    def transform(self, X: Any) -> Array:
+        """The vectors of N texts, (N, d) float32; (N, layers * d) with `layers`.
+
+        Raises:
+            ValueError: A text is missing or empty, or a parameter is invalid.
+            SpaceliteError: The backbone cannot be used, or disk or memory are full.
+        """
+        return self._vectors(self._texts(X))
+
+    def _vectors(self, texts: list[str]) -> Array:
+        with as_value_error():
+            require("pooling", self.pooling or "first", known_pooling)
+        with reporting(self.progress) as on_progress:
+            rows = self._encoder().encode(texts, on_progress)
+        pooling = self.pooling or default_pooling(rows.padding_side)
+        if POOLINGS[pooling].from_backbone:
+            rows.require_pooler()
+        vectors: Array = TokenSplit(rows).features(pooling).float().numpy()
+        return vectors
+
+    def _texts(self, X: Any) -> list[str]:
+        inputs = read(self, X, reset=True)
+        if isinstance(inputs, TokenRows):
+            raise ValueError("X has numbers: FrozenEncoder needs texts")
+        return inputs
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.requires_fit = False
+        tags.input_tags.string = tags.input_tags.one_d_array = True
+        tags.input_tags.two_d_array = False
+        return tags
+
+    def get_feature_names_out(self, input_features: Any = None) -> Array:
+        """Names of the vectors' dimensions, `frozenencoder0`, ..."""
+        width = self._vectors(["a text"]).shape[1]  # which the backbone alone tells
+        return np.array([f"frozenencoder{number}" for number in range(width)], object)
