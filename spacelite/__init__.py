@@ -37,6 +37,7 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time, imported when f
         SpaceClassifier,
         TfidfClassifier,
     )
+    from spacelite.estimators.search import SpaceSearchCV
     from spacelite.reports.report import Report
 
 __version__ = "0.1.0"
@@ -86,27 +87,8 @@ _MODULES = {
         "MLPClassifier", "SpaceClassifier", "TfidfClassifier",
     ),
     "estimators.search": ("SpaceSearchCV",),
-    "reports": ("Report",),
+    "reports.report": ("Report",),
 }  # fmt: skip
 __getattr__ = exports(
-    __name__,
-    {
-        **dict.fromkeys(
-            (
-                "CrossValidated", "EmbeddedDataset", "Evaluation", "LabelAudit", "LearningCurve",
-                "Runs", "TextExplanation", "TextPredictions", "TrainedRun", "audit",
-                "cross_validate", "embed", "find_cache", "learning_curve", "load_run", "load_runs",
-                "report", "train",
-            ),
-            "api",
-        ),
-        **dict.fromkeys(
-            (
-                "AdditiveClassifier", "FrozenEncoder", "LinearClassifier", "LogregClassifier",
-                "MLPClassifier", "SpaceClassifier", "SpaceSearchCV", "TfidfClassifier",
-            ),
-            "estimators",
-        ),
-        "Report": "reports.report",
-    },
-)  # fmt: skip
+    __name__, {name: module for module, names in _MODULES.items() for name in names}
+)

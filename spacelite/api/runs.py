@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spacelite import files, reports
+from spacelite import files
 from spacelite.api.arguments import (
     CONDITIONS,
     EXAMPLE,
@@ -45,8 +45,10 @@ from spacelite.data.splits import TextDataset
 from spacelite.errors import SpaceliteError
 from spacelite.inference import explanation, prediction
 from spacelite.progress import Progress, reporting
+from spacelite.reports.analysis import content
 from spacelite.reports.document.tables import runs_table
 from spacelite.reports.render import fragment
+from spacelite.reports.report import Report
 from spacelite.runs import store
 from spacelite.runs.record import RunRecord
 from spacelite.runs.store import Run
@@ -566,7 +568,7 @@ def report(
     examples: bool = True,
     backbone: str | Path | None = None,
     progress: Progress = True,
-) -> reports.Report:
+) -> Report:
     """Compare runs with each other and with the published figures.
 
     Args:
@@ -594,7 +596,7 @@ def report(
     if not chosen:
         raise SpaceliteError(f"{cache_dir} holds no run: train one first")
     with reporting(progress) as on_progress:
-        return reports.build(
+        findings = content.build(
             chosen[0].cache_dir,
             [run.run for run in chosen],
             with_examples=examples,
@@ -607,6 +609,7 @@ def report(
             backbone=chosen[0].backbone if backbone is None else str(backbone),
             on_progress=lambda done, total: on_progress("report", done, total),
         )
+    return Report(findings)
 
 
 def _chosen(runs: Any, cache_dir: str | Path) -> list[TrainedRun]:
