@@ -320,7 +320,7 @@ def report_dir(tmp_path_factory, bert) -> Path:
     from spacelite import heads
     from spacelite.cache.store import Cache
     from spacelite.inference import transfer
-    from spacelite.training import TrainingConfig
+    from spacelite.training.config import TrainingConfig
 
     data = tmp_path_factory.mktemp("report-data")
     cache_dir = tmp_path_factory.mktemp("report")

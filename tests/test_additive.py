@@ -365,7 +365,7 @@ def test_the_memory_of_a_fit_is_estimated(examples):
 
 def test_too_little_memory_is_said_before_the_fit(cached, monkeypatch):
     folder, cache = cached
-    monkeypatch.setattr(memory.machine, "free_memory", lambda device: 4 * 48 * 90)
+    monkeypatch.setattr(memory, "free_memory", lambda device: 4 * 48 * 90)
     message = refusal(fitted, folder, cache, heads.config("additive"))
     assert message.startswith("fitting additive (layers+ngrams) needs about 0.0 GB of memory")
 

@@ -12,7 +12,8 @@ import spacelite
 from spacelite.reports.analysis.comparisons import EpochCurve
 from spacelite.reports.analysis.content import training_notes
 from spacelite.reports.analysis.groups import grouped
-from spacelite.training import TrainingConfig, advice, plan
+from spacelite.training import advice, plan
+from spacelite.training.config import TrainingConfig
 
 PAPER = TrainingConfig()
 

@@ -29,7 +29,7 @@ from spacelite.reports.document.sections import report_blocks
 from spacelite.reports.render import forms
 from spacelite.runs import store as runs
 from spacelite.tasks import MULTI_LABEL
-from spacelite.training import TrainingConfig
+from spacelite.training.config import TrainingConfig
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from spacelite.cache.store import Cache
 from spacelite.heads.base import Tokens
 from spacelite.studies.audit import audit_labels, conflicts, suspects
 from spacelite.studies.cross_validation import divide
-from spacelite.training.weighted import fit_on
+from spacelite.training.loop import fit_on
 
 GOOD, BAD = ("great", "loved", "fine", "well"), ("dull", "hated", "slow", "awful")
 FILL = ("film", "plot", "actor", "scene", "story", "the", "was", "a")

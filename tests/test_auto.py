@@ -9,7 +9,8 @@ from spacelite_cli.app import app
 from typer.testing import CliRunner
 
 import spacelite
-from spacelite.training import TrainingConfig, plan
+from spacelite.training import plan
+from spacelite.training.config import TrainingConfig
 
 
 @pytest.fixture

@@ -19,7 +19,8 @@ from spacelite.heads.ngrams import NGrams, special_ids
 from spacelite.inference import explanation, prediction, transfer
 from spacelite.runs import store as runs
 from spacelite.tasks import MULTI_LABEL, SINGLE_LABEL
-from spacelite.training import TrainingConfig, loop
+from spacelite.training import loop
+from spacelite.training.config import TrainingConfig
 
 
 def some(classes, count=150, width=6, seed=0):

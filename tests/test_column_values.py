@@ -19,7 +19,8 @@ from spacelite.cache import texts as cached_texts
 from spacelite.cache.store import side_file
 from spacelite.data.loading import positions
 from spacelite.data.splits import Sources
-from spacelite.training import TrainingConfig, loop
+from spacelite.training import loop
+from spacelite.training.config import TrainingConfig
 
 QUIET = {"device": "cpu", "progress": False}
 

@@ -21,8 +21,8 @@ from spacelite.cache.store import Cache
 from spacelite.metrics.significance import resampled
 from spacelite.studies.cross_validation import cross_validate, divide
 from spacelite.tasks import MULTI_LABEL
-from spacelite.training import TrainingConfig
-from spacelite.training.weighted import Member, train_weighted
+from spacelite.training.config import TrainingConfig
+from spacelite.training.loop import Member, train_weighted
 
 TRAINING = TrainingConfig(epochs=3, batch_size=16)
 CONFIGS = [

@@ -13,7 +13,8 @@ from spacelite.cache import split as splits
 from spacelite.cache.dtypes import DTYPES
 from spacelite.cache.folder import verify
 from spacelite.cache.store import Cache
-from spacelite.training import TrainingConfig, batches, loop, stream
+from spacelite.training import batches, loop, memory
+from spacelite.training.config import TrainingConfig
 
 SPACE = heads.config("space", learning_rate=0.01)
 POOLER = heads.config("linear", pooling="pooler", learning_rate=0.01)
@@ -53,8 +54,8 @@ def damage(path, split, dataset, example=0):
 
 
 def streamed(monkeypatch):
-    monkeypatch.setattr(batches, "RESIDENT_SHARE", 0.0)
-    monkeypatch.setattr(stream, "WINDOW", 2**15)
+    monkeypatch.setattr(memory, "RESIDENT_SHARE", 0.0)
+    monkeypatch.setattr(batches, "WINDOW", 2**15)
 
 
 @pytest.mark.parametrize("resident", [True, False], ids=["resident", "streamed"])

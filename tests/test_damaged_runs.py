@@ -15,7 +15,7 @@ from spacelite.cache.store import Cache
 from spacelite.errors import SpaceliteError
 from spacelite.inference import transfer
 from spacelite.runs import store as runs
-from spacelite.training import TrainingConfig
+from spacelite.training.config import TrainingConfig
 
 DELETED = object()
 # JSON as it stands in the file; what Python reads as a number is not always one.

@@ -20,7 +20,7 @@ from spacelite.data.splits import folded
 from spacelite.inference import transfer
 from spacelite.reports.analysis import content
 from spacelite.runs import store as runs
-from spacelite.training import TrainingConfig
+from spacelite.training.config import TrainingConfig
 
 
 def embed(data, bert, folder, **options):

@@ -32,7 +32,7 @@ from spacelite import (
     TfidfClassifier,
 )
 from spacelite.settings import Config
-from spacelite.training import TrainingConfig
+from spacelite.training.config import TrainingConfig
 
 QUICK = {"epochs": 3, "batch_size": 32}
 CLASSIFIERS = {

@@ -20,7 +20,7 @@ from spacelite import heads
 from spacelite.cache.store import Cache
 from spacelite.inference.transfer import evaluate, parse_mapping
 from spacelite.runs import store as runs
-from spacelite.training import TrainingConfig
+from spacelite.training.config import TrainingConfig
 
 HEADS = [
     heads.config("space", latent=3, inter=0.2, intra=0.001, learning_rate=0.01),

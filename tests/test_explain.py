@@ -17,7 +17,7 @@ from spacelite.cache.rows import TokenRows
 from spacelite.cache.store import Cache
 from spacelite.heads.base import Tokens
 from spacelite.inference import explanation, prediction
-from spacelite.training import TrainingConfig
+from spacelite.training.config import TrainingConfig
 
 HEADS = [
     heads.config("space", latent=3, inter=0.2, intra=0.001, learning_rate=0.05),

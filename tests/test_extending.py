@@ -32,7 +32,8 @@ from spacelite.metrics.scores import METRICS, Metric
 from spacelite.reports.document.sections import SECTIONS, report_blocks
 from spacelite.reports.render.forms import FORMS, Form
 from spacelite.settings import positive, setting
-from spacelite.training import batches, plan
+from spacelite.training import memory, plan
+from spacelite.training.optimizer import SCHEDULES, Adam
 
 EPOCHS = 3
 
@@ -217,6 +218,31 @@ def test_arguments_are_the_settings_that_are_declared(name):
         assert default in (None, field.default, field.metadata["help_default"]), argument
 
 
+def test_a_schedule(cache, bert, other, tmp_path, monkeypatch):
+    """A warm-up: refused before it is in the table; its factors reach Adam."""
+    factors, update = [], Adam.update
+
+    def warmup(update, updates):
+        first = 0.1 * updates
+        return min((update + 1) / first, (updates - update) / (updates - first))
+
+    def recording(self, parameters, gradients, number, factor, *rest):
+        factors.append(factor)
+        return update(self, parameters, gradients, number, factor, *rest)
+
+    arguments = {"cache_dir": tmp_path / "train", "epochs": 4, "batch_size": 8, "progress": False}
+    message = refusal(spacelite.train, cache, schedule="warmup", **arguments)
+    assert message == "schedule=warmup: choose from constant, cosine"
+    monkeypatch.setitem(SCHEDULES, "warmup", warmup)
+    monkeypatch.setattr(Adam, "update", recording)
+    (run,) = spacelite.train(cache, head="space", schedule="warmup", **arguments)
+    assert run.record.training.schedule == "warmup"
+    assert factors == [warmup(number, len(factors)) for number in range(len(factors))]
+    assert factors[0] < factors[2] and factors[-1] < factors[-3] and max(factors) > 0.8
+    runs, text = through_everything(cache, bert, other, tmp_path, head="space", schedule="warmup")
+    assert len(runs) == 1 and "warmup schedule" in text
+
+
 def test_a_metric(cache, bert, other, tmp_path, monkeypatch):
     def balanced_accuracy(outcome):
         return float(outcome.per_class.recall[outcome.actual > 0].mean())
@@ -387,7 +413,7 @@ def test_a_stored_number_type_of_half_a_byte(bert, reviews, other, tmp_path, mon
     assert np.array_equal(
         spacelite.FrozenEncoder(**encode).fit_transform(["a good film"])[0], first[0]
     )
-    monkeypatch.setattr(batches, "RESIDENT_SHARE", 0)  # streamed from the file
+    monkeypatch.setattr(memory, "RESIDENT_SHARE", 0)  # streamed from the file
     streamed = spacelite.train(
         small, cache_dir=tmp_path / "streamed", epochs=EPOCHS, batch_size=16, learning_rate=0.05,
         progress=False, **settings,
@@ -431,7 +457,7 @@ def test_a_stored_number_type(bert, reviews, other, tmp_path, monkeypatch):
     for run, same in zip(runs, reference, strict=True):
         assert np.abs(saved_logits(run) - saved_logits(same)).max() < 0.1
     assert "logreg (mean)" in report
-    monkeypatch.setattr(batches, "RESIDENT_SHARE", 0)  # streamed from the file
+    monkeypatch.setattr(memory, "RESIDENT_SHARE", 0)  # streamed from the file
     streamed = spacelite.train(
         small, cache_dir=tmp_path / "streamed", head="logreg", pooling="mean", progress=False
     )

@@ -19,7 +19,8 @@ from spacelite.cache.split import Dataset
 from spacelite.data import loading as data
 from spacelite.heads.base import Objective
 from spacelite.tasks import SINGLE_LABEL
-from spacelite.training import TrainingConfig, loop, memory
+from spacelite.training import loop, memory
+from spacelite.training.config import TrainingConfig
 
 LINEAR = heads.config("linear", pooling="layers", learning_rate=0.01)
 LOGREG = heads.config("logreg", pooling="layers")

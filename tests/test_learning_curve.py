@@ -29,8 +29,9 @@ from spacelite.studies.learning_curve import (
     validation_covariance,
 )
 from spacelite.tasks import MULTI_LABEL, SINGLE_LABEL
-from spacelite.training import TrainingConfig, loop
-from spacelite.training.stream import ArrayData
+from spacelite.training import loop
+from spacelite.training.batches import ArrayData
+from spacelite.training.config import TrainingConfig
 
 SIZES = [8, 16, 32, "all"]
 QUIET = {"progress": False}

@@ -10,14 +10,16 @@ from typer.testing import CliRunner
 
 from spacelite import heads
 from spacelite.cache.store import Cache
-from spacelite.training import TrainingConfig, loop, machine, memory
+from spacelite.training import loop, memory
+from spacelite.training.config import TrainingConfig
 
 MEASURE = """
 import sys
 from pathlib import Path
 from spacelite import heads
 from spacelite.cache.store import Cache
-from spacelite.training import TrainingConfig, loop, memory
+from spacelite.training import loop, memory
+from spacelite.training.config import TrainingConfig
 
 path, folder, kind, count = sys.argv[1:5]
 settings = {"latent": 400, "inter": 0.2, "intra": 0.001} if kind == "space" else {}
@@ -54,7 +56,7 @@ def test_the_estimate_is_at_least_what_a_training_takes(kind, count, cache_path,
 
 
 def test_what_needs_more_than_is_free_is_refused_before_it_is_allocated(cache, monkeypatch):
-    monkeypatch.setattr(machine, "free_memory", lambda device: 2 * 10**9)
+    monkeypatch.setattr(memory, "free_memory", lambda device: 2 * 10**9)
     configs = [heads.config("space", latent=10_000, seed=seed) for seed in range(10_000)]
     monkeypatch.setattr(loop, "_Training", None)  # nothing may be allocated
     said = refusal(loop.train, cache, configs, TrainingConfig())
@@ -69,7 +71,7 @@ def test_the_number_that_is_named_can_be_trained(cache, monkeypatch):
     configs = [heads.config("space", latent=300, seed=seed) for seed in range(40)]
     training = TrainingConfig(epochs=1)
     one_pass = memory.Pass.of(cache, training, "cpu")
-    monkeypatch.setattr(machine, "free_memory", lambda device: one_pass.bytes(configs) // 2)
+    monkeypatch.setattr(memory, "free_memory", lambda device: one_pass.bytes(configs) // 2)
     said = refusal(loop.train, cache, configs, training).split()
     fitting = int(said[said.index("most") + 1])
     assert 0 < fitting < 40
@@ -79,7 +81,7 @@ def test_the_number_that_is_named_can_be_trained(cache, monkeypatch):
 def test_where_not_even_one_fits_other_settings_are_advised(
     cache, cache_path, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(machine, "free_memory", lambda device: 10**5)
+    monkeypatch.setattr(memory, "free_memory", lambda device: 10**5)
     config = heads.config("space", latent=10_000)
     said = refusal(loop.train, cache, [config], TrainingConfig())
     assert said.startswith("1 head needs about ")
@@ -100,14 +102,14 @@ def test_the_limit_of_a_control_group_counts(tmp_path):
     own = tmp_path / "cgroup"
     root = tmp_path / "groups"
     own.write_text("0::/job/step\n")
-    assert machine.left_in_control_group(root, own) is None
+    assert memory.left_in_control_group(root, own) is None
     group(root / "job", memory__max="1000\n", memory__current="700\n",
           memory__stat="anon 600\ninactive_file 50\n")  # fmt: skip
-    assert machine.left_in_control_group(root, own) == 350
+    assert memory.left_in_control_group(root, own) == 350
     group(root / "job" / "step", memory__max="max\n", memory__current="700\n", memory__stat="")
-    assert machine.left_in_control_group(root, own) == 350
+    assert memory.left_in_control_group(root, own) == 350
     own.write_text("4:cpu,memory:/job\n0::/\n")
     group(root / "memory" / "job", memory__limit_in_bytes="500\n",
           memory__usage_in_bytes="450\n", memory__stat="total_inactive_file 30\n")  # fmt: skip
-    assert machine.left_in_control_group(root, own) == 80
-    assert machine.left_in_control_group(root, tmp_path / "absent") is None
+    assert memory.left_in_control_group(root, own) == 80
+    assert memory.left_in_control_group(root, tmp_path / "absent") is None

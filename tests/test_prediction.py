@@ -19,7 +19,7 @@ from spacelite import heads
 from spacelite.cache.store import Cache
 from spacelite.data import loading as data
 from spacelite.inference import prediction
-from spacelite.training import TrainingConfig
+from spacelite.training.config import TrainingConfig
 
 HEADS = [
     heads.config("space", latent=3, inter=0.2, intra=0.001, learning_rate=0.05),

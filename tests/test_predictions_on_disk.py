@@ -14,7 +14,7 @@ from spacelite.metrics import predictions
 from spacelite.metrics.predictions import Predictions
 from spacelite.runs.store import Run
 from spacelite.tasks import MULTI_LABEL, SINGLE_LABEL
-from spacelite.training import TrainingConfig
+from spacelite.training.config import TrainingConfig
 
 CONFIGS = [
     heads.config("space", latent=3, inter=0.2, intra=0.001),

@@ -16,7 +16,8 @@ from spacelite.cache.spec import CacheSpec
 from spacelite.cache.store import Cache
 from spacelite.errors import SpaceliteError
 from spacelite.runs import store as runs
-from spacelite.training import TrainingConfig, train
+from spacelite.training.config import TrainingConfig
+from spacelite.training.loop import train
 
 CONFIGS = [
     heads.config("space", latent=3, inter=0.2, intra=0.001),

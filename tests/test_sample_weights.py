@@ -12,11 +12,10 @@ from spacelite.cache.store import Cache
 from spacelite.heads import logistic
 from spacelite.heads.base import Objective
 from spacelite.tasks import MULTI_LABEL, SINGLE_LABEL
-from spacelite.training import TrainingConfig, loop
-from spacelite.training.batches import TokenSplit
-from spacelite.training.fits import Part
-from spacelite.training.stream import ArrayData
-from spacelite.training.weighted import Member, train_weighted
+from spacelite.training import loop
+from spacelite.training.batches import ArrayData, TokenSplit
+from spacelite.training.config import TrainingConfig
+from spacelite.training.loop import Member, Part, train_weighted
 
 TRAINING = TrainingConfig(epochs=3, batch_size=16)
 SPACE = heads.config("space", learning_rate=0.02, inter=0.1, intra=1e-4)

@@ -21,7 +21,9 @@ from spacelite.cache.store import Cache
 from spacelite.metrics.scores import METRICS
 from spacelite.runs import store as runs
 from spacelite.runs.record import RunRecord
-from spacelite.training import TrainedHead, TrainingConfig, checkpoints, loop, plan
+from spacelite.training import checkpoints, loop, plan
+from spacelite.training.config import TrainingConfig
+from spacelite.training.loop import TrainedHead
 from spacelite.training.plan import grid
 from spacelite.training.search import Search, rungs
 

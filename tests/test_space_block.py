@@ -23,7 +23,9 @@ from spacelite.heads.base import Objective, Tokens
 from spacelite.inference import explanation, prediction, transfer
 from spacelite.reports.render import page as pages
 from spacelite.runs import store as runs
-from spacelite.training import TrainingConfig, batches, engine, evaluation, loop, stream, train
+from spacelite.training import batches, engine, evaluation, loop, memory
+from spacelite.training.config import TrainingConfig
+from spacelite.training.loop import train
 
 ON_TOP = "mean+ngrams+space"
 SETTINGS = {"latent": 4, "learning_rate": 0.02, "weight_decay": 0.001}
@@ -97,10 +99,10 @@ def test_gradients_equal_autograd_of_the_formula(several, weighted):
 
 def test_tokens_are_standardised_as_numpy_does(cache, monkeypatch):
     tokens = np.concatenate(read(cache.path, "train")[0])
-    monkeypatch.setattr(batches, "TOKENS_PER_GROUP", 50)
+    monkeypatch.setattr(memory, "TOKENS_PER_GROUP", 50)
     for resident in (1.0, 0.0):
-        monkeypatch.setattr(batches, "RESIDENT_SHARE", resident)
-        monkeypatch.setattr(stream, "WINDOW", 20_000)
+        monkeypatch.setattr(memory, "RESIDENT_SHARE", resident)
+        monkeypatch.setattr(batches, "WINDOW", 20_000)
         split = batches.open_splits(cache, "cpu")["train"]
         assert split.resident == bool(resident)
         mean, scale = split.standardisation()

@@ -26,7 +26,8 @@ from spacelite.cache.rows import TokenRows
 from spacelite.data import loading as data
 from spacelite.heads.base import Scratch
 from spacelite.inference import explanation, prediction
-from spacelite.training import TrainingConfig, batches, loop, stream
+from spacelite.training import batches, loop
+from spacelite.training.config import TrainingConfig
 
 INT8 = stored_type("int8")
 TINY, LARGEST = 2.0**-126, float(np.finfo(np.float32).max)
@@ -153,7 +154,7 @@ def test_training_on_a_type_equals_training_on_what_it_holds(name):
     ]
     training = TrainingConfig(epochs=2, batch_size=16)
     one, other = (
-        loop.train(stream.ArrayData(splits, ["a", "b"]), configs, training)
+        loop.train(batches.ArrayData(splits, ["a", "b"]), configs, training)
         for splits in (given, plainly)
     )
     for trained, same in zip(one, other, strict=True):
@@ -205,7 +206,7 @@ def test_int8_is_read_as_the_formats_say(bert, reviews, tmp_path):
 def test_gathered_tokens_are_what_the_file_holds(made, budget, monkeypatch):
     """In any order, in memory that is used again, from windows of a few examples."""
     _, done, stored = made
-    monkeypatch.setattr(stream, "WINDOW", 200 * stored.row_bytes(16))
+    monkeypatch.setattr(batches, "WINDOW", 200 * stored.row_bytes(16))
     with store.Cache(done.path) as cache:
         split = cache.splits["train"]
         decoded = np.split(split.read_hidden(0, len(split)), split.offsets[1:-1])

@@ -14,7 +14,7 @@ from spacelite.api.results import EmbeddedDataset
 from spacelite.metrics.thresholds import best_threshold, candidates
 from spacelite.runs.store import load
 from spacelite.tasks import MULTI_LABEL, SINGLE_LABEL
-from spacelite.training import TrainingConfig
+from spacelite.training.config import TrainingConfig
 
 QUIET = {"device": "cpu", "progress": False}
 

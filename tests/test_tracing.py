@@ -21,7 +21,7 @@ from spacelite.data.splits import Source
 from spacelite.inference import transfer
 from spacelite.reports.analysis import content
 from spacelite.reports.render import forms
-from spacelite.training import TrainingConfig
+from spacelite.training.config import TrainingConfig
 
 SIZES = {"train": 60, "validation": 20, "test": 20}
 

@@ -21,7 +21,9 @@ from spacelite.cache.store import Cache
 from spacelite.errors import SpaceliteError
 from spacelite.heads import space
 from spacelite.metrics.scores import METRICS
-from spacelite.training import TrainingConfig, batches, checkpoints, engine, stream, train
+from spacelite.training import batches, checkpoints, memory
+from spacelite.training.config import TrainingConfig
+from spacelite.training.loop import train
 
 CONFIGS = [
     heads.config("space", seed=0, latent=3, inter=0.2, intra=0.001, learning_rate=0.01),
@@ -185,18 +187,18 @@ def test_same_settings_same_bytes(cache, trained):
 
 
 def test_any_number_of_threads_gives_the_same_heads(cache, trained, monkeypatch):
-    monkeypatch.setattr(batches, "FEWEST_TOKENS", 8)
+    monkeypatch.setattr(memory, "FEWEST_TOKENS", 8)
     for count in (1, 3):
-        monkeypatch.setattr(engine.machine, "cores", lambda count=count: count)
+        monkeypatch.setattr(memory, "cores", lambda count=count: count)
         same_heads(trained, train(cache, CONFIGS, TRAINING), rtol=1e-3, atol=1e-5)
 
 
 def streamed(monkeypatch, cache, window_tokens, blocks):
     """Let no split fit into memory, and windows hold about so many tokens."""
     size = window_tokens * cache.splits["train"].width * 4
-    monkeypatch.setattr(batches, "RESIDENT_SHARE", 0.0)
-    monkeypatch.setattr(stream, "WINDOW", size)
-    monkeypatch.setattr(stream, "BLOCKS_PER_WINDOW", blocks)
+    monkeypatch.setattr(memory, "RESIDENT_SHARE", 0.0)
+    monkeypatch.setattr(batches, "WINDOW", size)
+    monkeypatch.setattr(batches, "BLOCKS_PER_WINDOW", blocks)
 
 
 @pytest.mark.parametrize("index", range(len(CONFIGS)))
@@ -207,7 +209,7 @@ def test_from_memory_or_in_one_window_of_the_file_the_same_head(
     here, so that not a bit may."""
     streamed(monkeypatch, cache, 10**6, 4)
     monkeypatch.setattr(
-        stream.Stream, "shuffled",
+        batches.Stream, "shuffled",
         lambda self, random: self.in_order() or random.permutation(len(self._split)),
     )  # fmt: skip
     with caplog.at_level(logging.INFO, "spacelite"):
@@ -421,14 +423,14 @@ def test_two_trainings_of_the_same_settings_are_kept_apart(cache, tmp_path, capl
 
 def test_splits_share_the_memory_and_train_comes_first(cache, monkeypatch):
     sizes = {name: split.tokens * split.width * 4 for name, split in cache.splits.items()}
-    monkeypatch.setattr(batches, "RESIDENT_SHARE", 1.0)
+    monkeypatch.setattr(memory, "RESIDENT_SHARE", 1.0)
     for free, resident in (
         (sum(sizes.values()), [True, True, True]),
         (sizes["train"] + sizes["test"], [True, True, False]),
         (sizes["train"], [True, False, False]),
         (sizes["train"] - 1, [False, True, True]),
     ):
-        monkeypatch.setattr(batches.machine, "free_memory", lambda device, free=free: free)
+        monkeypatch.setattr(memory, "free_memory", lambda device, free=free: free)
         found = [split.resident for split in batches.open_splits(cache, "cpu").values()]
         if resident == [True, True, False] and sizes["validation"] > sizes["test"]:
             resident = [True, False, True]
@@ -564,13 +566,13 @@ def test_logreg_is_scikit_learns(class_weights, cache):
 
 
 def test_groups_of_any_size_give_the_same_heads(cache, trained, monkeypatch):
-    monkeypatch.setattr(batches, "TOKENS_PER_GROUP", 20)
+    monkeypatch.setattr(memory, "TOKENS_PER_GROUP", 20)
     grouped = train(cache, CONFIGS, TRAINING)
     same_heads(trained, grouped, rtol=1e-3, atol=1e-5)
 
 
 def test_a_split_counts_as_one_batch_however_it_is_cut(cache, trained, monkeypatch):
-    monkeypatch.setattr(engine, "EVALUATION_TOKENS", 40)
+    monkeypatch.setattr(memory, "EVALUATION_TOKENS", 40)
     for one, two in zip(train(cache, CONFIGS, TRAINING), trained, strict=True):
         for split, metrics in two.metrics.items():
             assert one.metrics[split] == pytest.approx(metrics, rel=1e-5)

@@ -21,7 +21,7 @@ from spacelite.cache import texts
 from spacelite.cache.store import side_file
 from spacelite.reports.analysis import content
 from spacelite.runs import store as runs
-from spacelite.training import TrainingConfig
+from spacelite.training.config import TrainingConfig
 
 
 def command(*arguments):

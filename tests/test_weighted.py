@@ -11,9 +11,10 @@ from spacelite import heads
 from spacelite.cache.store import Cache
 from spacelite.heads.base import Objective
 from spacelite.tasks import MULTI_LABEL, SINGLE_LABEL
-from spacelite.training import TrainingConfig, batches, loop
-from spacelite.training.stream import ArrayData
-from spacelite.training.weighted import Member, train_weighted
+from spacelite.training import batches, loop
+from spacelite.training.batches import ArrayData
+from spacelite.training.config import TrainingConfig
+from spacelite.training.loop import Member, train_weighted
 
 TRAINING = TrainingConfig(epochs=3, batch_size=16, schedule="cosine")
 SPACE = {"learning_rate": 0.02, "latent": 3}
@@ -132,7 +133,7 @@ def test_together_as_alone(cache):
 
 
 def test_with_all_weights_1_it_is_an_ordinary_training(cache):
-    from spacelite.training import train
+    from spacelite.training.loop import train
 
     ones = np.ones(len(cache.splits["train"]))
     found = train_weighted(cache, [Member(config, ones) for config in CONFIGS], TRAINING)

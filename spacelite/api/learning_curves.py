@@ -20,7 +20,8 @@ from spacelite.errors import SpaceliteError
 from spacelite.metrics.scores import METRICS
 from spacelite.progress import Progress, reporting
 from spacelite.reports.render import characters, forms, fragment, plain
-from spacelite.training import TrainingConfig, plan
+from spacelite.training import plan
+from spacelite.training.config import TrainingConfig
 
 if TYPE_CHECKING:
     from spacelite.document import Chart, Table

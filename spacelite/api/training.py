@@ -29,8 +29,8 @@ from spacelite.training import advice, plan
 from spacelite.training.config import TrainingConfig
 
 if TYPE_CHECKING:
+    from spacelite.training.loop import TrainedHead
     from spacelite.training.search import Search
-    from spacelite.training.trained import TrainedHead
 
 log = logging.getLogger(__name__)
 
@@ -146,7 +146,7 @@ def train(
     arguments = dict(locals())
     from spacelite.api import columns  # it imports torch, and so does the loop
     from spacelite.backbones.model import resolve_device
-    from spacelite.training import loop, thresholds
+    from spacelite.training import evaluation, loop
     from spacelite.training.search import Search
 
     if resume and fresh:
@@ -176,7 +176,7 @@ def train(
         planned = plan.plan(asked, opened, search=search, arguments=known)
         configs, training = planned.configs, planned.training
         loop.check(configs, training)
-        thresholds.check(opened, training)
+        evaluation.check_threshold(opened, training)
         if training.threshold is not None:
             log.info(
                 "decision thresholds are chosen on validation for %s: %s",

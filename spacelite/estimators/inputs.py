@@ -27,8 +27,9 @@ from spacelite.heads.base import Objective, Parameters
 from spacelite.heads.pooling import default_pooling
 from spacelite.progress import reporting
 from spacelite.tasks import MULTI_LABEL, SINGLE_LABEL
-from spacelite.training import TrainingConfig, plan
-from spacelite.training.stream import ArrayData
+from spacelite.training import plan
+from spacelite.training.batches import ArrayData
+from spacelite.training.config import TrainingConfig
 
 Array = npt.NDArray[Any]
 

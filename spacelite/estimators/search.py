@@ -25,8 +25,8 @@ from spacelite.estimators.inputs import Prepared
 from spacelite.heads import HeadConfig
 from spacelite.progress import OnProgress, Progress, reporting
 from spacelite.studies.cross_validation import train_on_each
-from spacelite.training import TrainingConfig
-from spacelite.training.weighted import open_train
+from spacelite.training.config import TrainingConfig
+from spacelite.training.loop import open_train
 
 Array = npt.NDArray[Any]
 

@@ -20,7 +20,8 @@ from spacelite.metrics.predictions import Predictions
 from spacelite.runs.record import TransferRecord
 from spacelite.runs.store import Run
 from spacelite.training import engine, evaluation
-from spacelite.training.batches import TokenSplit, free_budget, input_width
+from spacelite.training.batches import TokenSplit, input_width
+from spacelite.training.memory import resident_budget
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ def evaluate(
     examples = np.zeros(len(names), np.int64)  # by label
     with engine.workers(device) as workers:
         for name in cache.splits:
-            split = TokenSplit(cache.splits[name], name, device, free_budget(device))
+            split = TokenSplit(cache.splits[name], name, device, resident_budget(device))
             mapped = task.map_labels(split.labels.cpu().numpy(), numbers, len(names))
             split.labels = torch.from_numpy(mapped).to(device)
             examples += task.label_counts(mapped, len(names))

@@ -17,7 +17,7 @@ from spacelite.errors import SpaceliteError
 from spacelite.metrics.scores import Scores
 from spacelite.runs.record import RunRecord
 from spacelite.runs.store import Run
-from spacelite.training import TrainingConfig
+from spacelite.training.config import TrainingConfig
 
 FIGURES = ("loss", "accuracy", "f1_macro", "precision", "recall", "train_params")
 OF_TABLE = ("title", "backbone", "train_on", "test_on", "epochs")  # what rows of a table share

@@ -22,7 +22,8 @@ from spacelite.progress import OnProgress
 from spacelite.runs import store
 from spacelite.runs.record import run_id
 from spacelite.runs.store import Run
-from spacelite.training import TrainingConfig, loop
+from spacelite.training import loop
+from spacelite.training.config import TrainingConfig
 from spacelite.training.plan import seed_list
 
 log = logging.getLogger(__name__)

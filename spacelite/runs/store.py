@@ -41,7 +41,7 @@ from spacelite.training.plan import AUTO
 
 if TYPE_CHECKING:
     from spacelite.cache.store import Cache
-    from spacelite.training.trained import TrainedHead
+    from spacelite.training.loop import TrainedHead
 
 log = logging.getLogger(__name__)
 

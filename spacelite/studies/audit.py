@@ -280,7 +280,7 @@ def audit_labels(
     """Find labels of the train split of an open, complete cache that are probably wrong, by a head
     that is fitted directly and whose logits are a sum over tokens. Probabilities are averaged over
     repeats. `backbone` is its folder, if it was a local one: its tokenizer defines the words."""
-    from spacelite.training.weighted import fit_on, open_train
+    from spacelite.training.loop import fit_on, open_train
 
     if cache.task is not SINGLE_LABEL:
         raise SpaceliteError("an audit needs data with one label per text")

@@ -38,8 +38,8 @@ from spacelite.settings import LARGEST_SEED, require, whole_number
 from spacelite.tasks import Task
 
 if TYPE_CHECKING:
-    from spacelite.training import TrainingConfig
     from spacelite.training.batches import TokenSplit, TrainingData
+    from spacelite.training.config import TrainingConfig
 
 log = logging.getLogger(__name__)
 
@@ -351,7 +351,7 @@ def train_on_each(
 ) -> dict[HeadConfig, list[Array]]:
     """Train every head with each of the `weights` (N,) of the training examples, the iterative ones
     in one pass: each config's logits for all training examples, (N, C) for each of the weights."""
-    from spacelite.training.weighted import Member, fit_on, train_weighted
+    from spacelite.training.loop import Member, fit_on, train_weighted
 
     iterative = [config for config in configs if config.is_iterative]
     logits: dict[HeadConfig, list[Array]] = {}
@@ -398,7 +398,7 @@ def cross_validate(
     `weights` (N,) are those of the training examples in the losses; figures count each held-out
     example once. Progress is counted in tokens (`train`) and fits (`fit`)."""
     from spacelite.training import loop
-    from spacelite.training.weighted import open_train
+    from spacelite.training.loop import open_train
 
     started = time.perf_counter()
     loop.check(configs, training)

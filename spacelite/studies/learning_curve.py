@@ -46,7 +46,7 @@ from spacelite.studies.cross_validation import names_of
 from spacelite.tasks import Task
 
 if TYPE_CHECKING:
-    from spacelite.training import TrainingConfig
+    from spacelite.training.config import TrainingConfig
     from spacelite.training.evaluation import Evaluated
 
 ALL = "all"  # the whole train split, as a size
@@ -619,12 +619,13 @@ class _Trainer:
     the train split, where both take no more than the memory for hidden states."""
 
     def __init__(self, cache: Cache, configs: Sequence[HeadConfig], device: str) -> None:
-        from spacelite.training.batches import TokenSplit, free_budget
+        from spacelite.training.batches import TokenSplit
+        from spacelite.training.memory import resident_budget
 
         self._configs, self._device, self._task = configs, device, cache.task
         self._label_names = cache.label_names
         self._layers = cache.layer_count() if _read_layers(configs) else 0
-        budget = free_budget("cpu")
+        budget = resident_budget("cpu")
         held: dict[str, Any] = {}
         for name in ("validation", "train"):
             split = cache.splits[name]
@@ -634,7 +635,7 @@ class _Trainer:
         self._train, self._held = held["train"], held["validation"]
         self._validation = TokenSplit(
             self._held, "validation", device,
-            np.inf if isinstance(self._held, TokenRows) else free_budget(device),
+            np.inf if isinstance(self._held, TokenRows) else resident_budget(device),
         )  # fmt: skip
 
     def train(
@@ -648,8 +649,8 @@ class _Trainer:
         diverge."""
         from spacelite.heads.base import Objective
         from spacelite.training import engine, loop
+        from spacelite.training.batches import ArrayData
         from spacelite.training.evaluation import Evaluated, evaluate, stacked
-        from spacelite.training.stream import ArrayData
 
         whole = len(subset) == len(self._train)
         train = self._train if whole else in_memory(self._train, self._configs, subset)

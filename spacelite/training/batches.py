@@ -11,14 +11,15 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from spacelite.cache.dtypes import varies
+from spacelite.cache.dtypes import StoredType, varies
 from spacelite.cache.rows import TokenRows
 from spacelite.cache.split import CachedSplit, spans
 from spacelite.cache.store import Cache
@@ -27,19 +28,42 @@ from spacelite.heads.base import Scratch
 from spacelite.heads.config import HeadConfig
 from spacelite.heads.ngrams import gathered
 from spacelite.heads.pooling import POOLINGS
-from spacelite.training import machine
-from spacelite.training.stream import ArrayData, Stream, take
+from spacelite.training import memory
 
 log = logging.getLogger(__name__)
 
-TOKENS_PER_GROUP = 4096  # tokens processed at a time: their hidden states fit the CPU's cache
-GPU_TOKENS_PER_GROUP = 65536  # enough to keep a GPU busy
-LARGEST_GROUP = 2**22  # tokens times columns: limits the size of a group's results
-FEWEST_TOKENS = 512  # a smaller group is not worth an extra thread
-RESIDENT_SHARE = 0.6  # of the free memory; splits that do not fit are streamed
+# Bytes of one window of a streamed split; the windows that a batch's examples are in are held,
+# usually one or two. Fixed, because the order of the examples depends on it and must not depend on
+# the free memory.
+WINDOW = 2**29
+BLOCKS_PER_WINDOW = 64  # more blocks mix the examples better, but make each read shorter
 PIECE = 2**28  # bytes that are read at a time when a split is copied to a GPU
 
 Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class ArrayData:
+    """Examples that heads are trained on as on a cache: the splits train and, if there is one,
+    validation, in memory or, where one is too large, in a cache. `layers` is the number of layers
+    whose means are there, the embedding layer included."""
+
+    splits: Mapping[str, CachedSplit | TokenRows]
+    label_names: list[str]
+    layers: int = 0
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens in all splits."""
+        return sum(split.tokens for split in self.splits.values())
+
+    def layer_count(self) -> int:
+        """Number of layers. Raises SpaceliteError if there are no layer means."""
+        if not self.layers:
+            raise SpaceliteError("these hidden states come without the means of all layers")
+        return self.layers
+
+
 TrainingData = Cache | ArrayData  # what heads are trained on
 
 
@@ -110,17 +134,12 @@ class TokenSplit:
         return self._rows(examples, self._starts[examples], self.lengths[examples], scratch)
 
     def groups(self, examples: Array, workers: int, columns: int = 1) -> list[tuple[int, int]]:
-        """Cut `examples` into groups first:last of about TOKENS_PER_GROUP tokens (on a GPU:
-        GPU_TOKENS_PER_GROUP), or fewer if many `columns` are computed per token. Every worker gets
-        the same number of groups."""
+        """Cut `examples` into groups first:last of about as many tokens as `memory.group_tokens`
+        says for these `columns` per token. Every worker gets the same number of groups."""
         ends = np.cumsum(self.lengths[examples])
         total = int(ends[-1])
-        most, largest = TOKENS_PER_GROUP, LARGEST_GROUP
-        if self.device != "cpu":
-            largest = LARGEST_GROUP * GPU_TOKENS_PER_GROUP // TOKENS_PER_GROUP
-            most = GPU_TOKENS_PER_GROUP
-        most = min(most, max(FEWEST_TOKENS, largest // columns))
-        useful = max(1, min(workers, total // FEWEST_TOKENS))
+        most = memory.group_tokens(self.device, columns)
+        useful = max(1, min(workers, total // memory.FEWEST_TOKENS))
         count = math.ceil(total / most / useful) * useful
         cuts = np.searchsorted(ends, np.arange(1, count) * total / count) + 1
         bounds = np.unique([0, *cuts.clip(max=len(examples)), len(examples)]).tolist()
@@ -153,10 +172,10 @@ class TokenSplit:
             self.load(rows[first:last])
             hidden = self.gather(rows[first:last], scratch)
             # Of a group, in two passes; groups are joined as Chan, Golub & LeVeque (1983) do.
-            own = hidden.mean(dim=0)
-            apart = hidden.sub_(own).square_().sum(dim=0).double()
+            group_mean = hidden.mean(dim=0)
+            apart = hidden.sub_(group_mean).square_().sum(dim=0).double()
             count = len(hidden)
-            step = own.double() - mean
+            step = group_mean.double() - mean
             squares += apart + step**2 * (seen * count / (seen + count))
             mean += step * (count / (seen + count))
             seen += count
@@ -180,9 +199,8 @@ class TokenSplit:
                 parts.append(pooling.pool(self.gather(examples, scratch), lengths))
             else:
                 offset = 0 if pooling.position == 0 else self.lengths[examples] - 1
-                one = np.ones(len(examples), np.int64)
-                starts = self._starts[examples] + offset
-                parts.append(self._rows(examples, starts, one, Scratch()))
+                starts, single = self._starts[examples] + offset, np.ones(len(examples), np.int64)
+                parts.append(self._rows(examples, starts, single, Scratch()))
         self.release()
         return torch.cat(parts)
 
@@ -215,7 +233,7 @@ def check_ready(data: TrainingData, configs: Iterable[HeadConfig]) -> None:
 
 def open_splits(data: TrainingData, device: str) -> dict[str, TokenSplit]:
     """All splits, train first. A split is resident if it fits beside those before it."""
-    budget = free_budget(device)
+    budget = memory.resident_budget(device)
     splits = {}
     for name, split in data.splits.items():
         if isinstance(split, TokenRows):  # it is in memory
@@ -246,11 +264,6 @@ def _log_memory(splits: Iterable[TokenSplit]) -> None:
         log.info("hidden states %s: %s", where, ", ".join(named))
 
 
-def free_budget(device: str) -> float:
-    """Bytes that hidden states may take: 60% of the free memory."""
-    return RESIDENT_SHARE * machine.free_memory(device)
-
-
 def _read_all(split: CachedSplit | TokenRows, device: str) -> torch.Tensor:
     """All hidden states, on the device in their stored dtype."""
     if device == "cpu":
@@ -263,3 +276,108 @@ def _read_all(split: CachedSplit | TokenRows, device: str) -> torch.Tensor:
         start, stop = split.offsets[first], split.offsets[last]
         tokens[start:stop] = torch.from_numpy(split.read_examples(first, last)).to(device)
     return tokens
+
+
+class Stream:
+    """A split that is read from the file window by window; a window consists of several blocks."""
+
+    def __init__(self, split: CachedSplit | TokenRows, device: str) -> None:
+        self._split = split
+        self._device = device
+        self._offsets = split.offsets
+        rows = max(1, WINDOW // split.stored.row_bytes(split.width))
+        blocks = math.ceil(split.tokens / max(1, rows // BLOCKS_PER_WINDOW))
+        cuts = np.searchsorted(self._offsets, np.arange(blocks + 1) * split.tokens / blocks)
+        self._blocks = np.unique(cuts)  # examples blocks[i]:blocks[i+1] are block i
+        self._block_of = np.repeat(np.arange(len(self._blocks) - 1), np.diff(self._blocks))
+        self._shift = np.zeros(len(split), np.int64)  # row in the window - row in the file
+        self._loaded: dict[int, torch.Tensor] = {}
+        self.in_order()
+
+    def in_order(self) -> None:
+        """Plan the windows in the order of the file."""
+        self._plan(np.arange(len(self._blocks) - 1))
+
+    def shuffled(self, random: np.random.Generator) -> Array:
+        """Plan windows of shuffled blocks; return the examples in the order of the pass."""
+        self._plan(random.permutation(len(self._blocks) - 1))
+        return np.concatenate([random.permutation(self._examples(w)) for w in self._windows])
+
+    def _plan(self, order: Array) -> None:
+        cuts = range(BLOCKS_PER_WINDOW, len(order), BLOCKS_PER_WINDOW)
+        self._windows = [np.sort(blocks) for blocks in np.split(order, cuts)]
+        window_of_block = np.empty(len(order), np.int64)
+        for number, blocks in enumerate(self._windows):
+            window_of_block[blocks] = number
+        self._window_of = window_of_block[self._block_of]
+        self.release()
+
+    def release(self) -> None:
+        """Free all windows."""
+        self._loaded.clear()
+
+    def _examples(self, blocks: Array) -> Array:
+        return np.concatenate(
+            [np.arange(self._blocks[b], self._blocks[b + 1]) for b in blocks.tolist()]
+        )
+
+    def load(self, examples: Array) -> None:
+        """Hold the windows that the examples are in, and no others."""
+        needed = np.unique(self._window_of[examples]).tolist()
+        for number in [number for number in self._loaded if number not in needed]:
+            del self._loaded[number]
+        for number in needed:
+            if number not in self._loaded:
+                self._loaded[number] = self._read(self._windows[number])
+
+    def _read(self, blocks: Array) -> torch.Tensor:
+        parts = [(int(self._blocks[b]), int(self._blocks[b + 1])) for b in blocks]
+        total = sum(int(self._offsets[last] - self._offsets[first]) for first, last in parts)
+        values = self._split.stored.row_values(self._split.width)
+        memory = np.empty((total, values), self._split.dtype)
+        end = 0
+        for first, last in parts:
+            start, stop = int(self._offsets[first]), int(self._offsets[last])
+            begin, end = end, end + stop - start
+            self._split.read_examples(first, last, memory[begin:end])
+            self._shift[first:last] = begin - start
+        return torch.from_numpy(memory).to(self._device)
+
+    def rows(
+        self, examples: Array, starts: Array, lengths: Array, scratch: Scratch
+    ) -> torch.Tensor:
+        """As `TokenSplit._rows`."""
+        windows, starts = self._window_of[examples], starts + self._shift[examples]
+        cuts = np.flatnonzero(np.diff(windows)) + 1
+        if not len(cuts):
+            tokens = self._loaded[int(windows[0])]
+            return take(tokens, starts, lengths, scratch, self._split.stored)
+        pieces = zip(*(np.split(part, cuts) for part in (windows, starts, lengths)), strict=True)
+        return torch.cat(
+            [
+                take(self._loaded[int(window[0])], first, length, Scratch(), self._split.stored)
+                for window, first, length in pieces
+            ]
+        )
+
+
+def take(
+    tokens: torch.Tensor, starts: Array, lengths: Array, scratch: Scratch, stored: StoredType
+) -> torch.Tensor:
+    """The rows starts[i] : starts[i] + lengths[i] of `tokens` for all i, float32."""
+    return _to_float32(_read(tokens, starts, lengths, scratch), scratch, stored)
+
+
+def _read(tokens: torch.Tensor, starts: Array, lengths: Array, scratch: Scratch) -> torch.Tensor:
+    before = np.cumsum(lengths) - lengths
+    total = int(before[-1] + lengths[-1])
+    index = torch.from_numpy(np.repeat(starts - before, lengths) + np.arange(total))
+    rows = scratch.tensor("stored", (total, tokens.shape[1]), tokens.device, tokens.dtype)
+    return torch.index_select(tokens, 0, index.to(tokens.device), out=rows)
+
+
+def _to_float32(rows: torch.Tensor, scratch: Scratch, stored: StoredType) -> torch.Tensor:
+    if stored.plain and rows.dtype == torch.float32:
+        return rows
+    shape = (len(rows), stored.hidden_width(rows.shape[1]))
+    return stored.widen(rows, scratch.tensor("hidden", shape, rows.device, torch.float32))

@@ -18,8 +18,8 @@ from spacelite.settings import (
     setting,
     whole_number,
 )
+from spacelite.training.optimizer import SCHEDULES
 
-SCHEDULES = ("constant", "cosine")
 CLASS_WEIGHTS = ("none", "balanced")
 
 
@@ -123,7 +123,7 @@ class TrainingConfig(FitConfig):
     )
     schedule: str = setting(
         "constant",
-        check=one_of(*SCHEDULES),
+        check=lambda value: one_of(*SCHEDULES)(value),
         words="{} schedule",
         tuned=True,
         help="Schedule of the learning rate: constant or cosine.",

@@ -22,11 +22,8 @@ import torch
 from spacelite.errors import SpaceliteError
 from spacelite.heads import Head, TokenHead
 from spacelite.heads.base import Batch, Objective, Parameters, Scratch
-from spacelite.training import machine
+from spacelite.training import memory
 from spacelite.training.batches import TokenSplit
-
-MAX_THREADS = 8  # threads; a batch does not have enough groups for more
-EVALUATION_TOKENS = 2**18  # tokens between two progress reports
 
 Array = npt.NDArray[Any]
 T = TypeVar("T")
@@ -48,18 +45,13 @@ class Workers:
         return [future.result() for future in futures]
 
 
-def threads(device: str) -> int:
-    """One thread per core that this process may use, at most MAX_THREADS; one alone for a GPU."""
-    return 1 if device != "cpu" else min(MAX_THREADS, machine.cores())
-
-
 @contextmanager
 def workers(device: str) -> Iterator[Workers]:
-    """As many workers as `threads` says. Raises SpaceliteError if the device is neither a CPU nor a
-    CUDA GPU."""
+    """As many workers as `memory.threads` says. Raises SpaceliteError if the device is neither a
+    CPU nor a CUDA GPU."""
     if not device.startswith(("cpu", "cuda")):
         raise SpaceliteError(f"device={device}: heads are trained on cpu or cuda", ["device"])
-    count = threads(device)
+    count = memory.threads(device)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -89,44 +81,34 @@ def run_batch(
     workers: Workers,
     train: tuple[int, int] | None,
 ) -> None:
-    """Run all heads on a batch. Afterwards their `logits` are those of the batch, their `totals`
-    include it, and in training their `gradients` are set.
-
-    Args:
-        split: Split that the examples belong to.
-        heads: Stacks of heads.
-        rows: Indexes of the examples in the split.
-        batch: The same examples as a batch.
-        workers: Threads that run the groups.
-        train: Numbers of the epoch and of the batch, for dropout; None in evaluation.
-    """
+    """Run stacks of heads on the examples `rows` of a split, as a batch. Afterwards their `logits`
+    are those of the batch, their `totals` include it, and in training their `gradients` are set.
+    `train` are the numbers of the epoch and of the batch, for dropout; None in evaluation."""
     tasks: list[Callable[[], list[Parameters] | None]] = []
-    batches = [_seen(batch, head, rows) if train is not None else batch for head in heads]
-    for head, seen in zip(heads, batches, strict=True):
+    of_tokens = []
+    for head in heads:
+        seen = _seen(batch, head, rows) if train is not None else batch
         task = head.plan(split, rows, seen, train)
         if task is not None:
             tasks.append(task)
-    of_tokens = [
-        (part, own)
-        for head, own in zip(heads, batches, strict=True)
-        if (part := head.of_tokens) is not None
-    ]
+        if head.of_tokens is not None:
+            of_tokens.append((head.of_tokens, seen))
     first_share = len(tasks)
     if of_tokens:
         split.load(rows)
-        for head, own in of_tokens:
-            head.begin(own)
-        groups = split.groups(rows, workers.count, sum(head.columns for head, _ in of_tokens))
+        for part, seen in of_tokens:
+            part.begin(seen)
+        groups = split.groups(rows, workers.count, sum(part.columns for part, _ in of_tokens))
         tasks += [
             partial(_run_groups, split, of_tokens, rows, share, scratch, train is not None)
             for number, scratch in enumerate(workers.scratch)
             if (share := groups[number :: workers.count])
         ]
     results = workers.run(tasks)
-    of_threads = [gradients for gradients in results[first_share:] if gradients is not None]
-    for number, (head, own) in enumerate(of_tokens):
-        parts = [gradients[number] for gradients in of_threads]
-        head.end(own, _added(parts) if parts else None)
+    of_threads = [by_part for by_part in results[first_share:] if by_part is not None]
+    for number, (part, seen) in enumerate(of_tokens):
+        gradients = [by_part[number] for by_part in of_threads]
+        part.end(seen, _added(gradients) if gradients else None)
     for head in heads:
         head.finish(batch)
 
@@ -153,8 +135,8 @@ def _run_groups(
     for first, last in groups:
         hidden = split.gather(rows[first:last], scratch)
         for number, (head, batch) in enumerate(heads):
-            own = None if gradients is None else gradients[number]
-            head.run_group(first, batch.part(first, last), hidden, scratch, own)
+            of_head = None if gradients is None else gradients[number]
+            head.run_group(first, batch.part(first, last), hidden, scratch, of_head)
     return gradients
 
 
@@ -169,24 +151,15 @@ def run_split(
     workers: Workers,
     progress: Callable[[int], None] = lambda tokens: None,
 ) -> list[torch.Tensor]:
-    """Run all heads on a whole split as if it were one batch: L_inter and L_intra are means over
-    all of it.
-
-    Args:
-        split: The examples.
-        heads: Stacks of heads; afterwards their `totals` are those of the split.
-        objective: Task, number of classes and class weights.
-        workers: Threads that run the groups.
-        progress: Called with the number of tokens processed since the last call.
-
-    Returns:
-        Each stack's logits (K, N, C) on the CPU.
-    """
+    """Run stacks of heads on a whole split as if it were one batch: all means are over all of it.
+    Return each stack's logits (K, N, C) on the CPU; their `totals` are those of the split.
+    `progress` is called with the number of tokens processed since the last call."""
     rows = split.in_order()
     for head in heads:
         head.clear()
     ends = np.cumsum(split.lengths)
-    chunks = np.searchsorted(ends, np.arange(EVALUATION_TOKENS, ends[-1], EVALUATION_TOKENS))
+    step = memory.EVALUATION_TOKENS
+    chunks = np.searchsorted(ends, np.arange(step, ends[-1], step))
     logits: list[list[torch.Tensor]] = [[] for _ in heads]
     for chunk in np.split(rows, np.unique(chunks)):
         if len(chunk):

@@ -1,8 +1,9 @@
-"""Loss, CE and metrics of each head, over a whole split or over the batches of an epoch."""
+"""Loss, CE and metrics of each head, over a whole split or over the batches of an epoch; and
+decision thresholds, which are chosen on validation."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -12,12 +13,14 @@ import torch
 
 from spacelite import heads
 from spacelite.cache.rows import TokenRows
-from spacelite.heads import Head, HeadConfig
-from spacelite.heads.base import Objective, Parameters, Totals
+from spacelite.errors import SpaceliteError
+from spacelite.heads.base import Head, Objective, Parameters, Totals
+from spacelite.heads.config import HeadConfig
 from spacelite.metrics.scores import Scores, scores
-from spacelite.tasks import Task
+from spacelite.tasks import Task, task_of
 from spacelite.training import engine
-from spacelite.training.batches import TokenSplit
+from spacelite.training.batches import TokenSplit, TrainingData
+from spacelite.training.config import FitConfig
 from spacelite.training.engine import Workers
 
 Array = npt.NDArray[Any]
@@ -58,25 +61,18 @@ class EpochMetrics:
 
 
 def stacked(
-    parameters: Mapping[HeadConfig, Parameters],
-    objective: Objective,
-    device: str,
-    *,
-    training: bool = False,
+    parameters: Mapping[HeadConfig, Parameters], objective: Objective, device: str
 ) -> list[Head]:
-    """Stacks of these heads, or in `training` of the parts that are trained in epochs; those with
-    the same `stack_key` share one."""
+    """Stacks of these heads; those with the same `stack_key` share one."""
     alike: dict[tuple[object, ...], list[HeadConfig]] = {}
     for config in parameters:
         alike.setdefault(heads.kind(config.kind).stack_key(config), []).append(config)
-    stacks = []
-    for configs in alike.values():
-        kind = heads.kind(configs[0].kind)
-        own = [parameters[config] for config in configs]
-        stacks.append(
-            (kind.in_training() if training else kind).stack(configs, own, objective, device)
+    return [
+        heads.kind(configs[0].kind).stack(
+            configs, [parameters[config] for config in configs], objective, device
         )
-    return stacks
+        for configs in alike.values()
+    ]
 
 
 def evaluate(
@@ -86,52 +82,43 @@ def evaluate(
     workers: Workers,
     progress: Callable[[int], None] = lambda tokens: None,
 ) -> dict[HeadConfig, Evaluated]:
-    """Evaluate heads on a split as if it were one batch.
-
-    Args:
-        split: The examples.
-        stacks: The heads, in stacks.
-        objective: Task, number of classes and class weights.
-        workers: Threads that run the groups.
-        progress: Called with the number of tokens processed since the last call.
-
-    Returns:
-        Metrics and logits by head.
-    """
+    """Metrics and logits of heads on a split, evaluated as if it were one batch; `progress` is
+    called with the number of tokens processed since the last call."""
     logits = engine.run_split(split, stacks, objective, workers, progress)
     labels = split.labels.cpu().numpy()
     evaluated = {}
-    for head, own in zip(stacks, logits, strict=True):
+    for head, of_stack in zip(stacks, logits, strict=True):
         totals = head.totals
         accuracy = totals.correct / totals.examples
-        found = _scores(head, *head.losses(), accuracy, totals.confusion, labels, own)
+        figures = _scores(head, *head.losses(), accuracy, totals.confusion, labels, of_stack)
         for row, config in enumerate(head.configs):
-            evaluated[config] = Evaluated(found[config], own[row])
+            evaluated[config] = Evaluated(figures[config], of_stack[row])
     return evaluated
 
 
-def decided(evaluated: Evaluated, labels: Array, task: Task, thresholds: Array | None) -> Evaluated:
-    """What was evaluated, with the decisions of thresholds.
-
-    Args:
-        evaluated: Metrics and logits (N, C) with the usual decisions.
-        labels: Labels of the examples.
-        task: Their task.
-        thresholds: Decision thresholds, (T,); None for the usual decisions.
-    """
-    if thresholds is None:
-        return evaluated
-    logits = evaluated.logits.cpu().numpy()
-    predicted = task.decide(logits, thresholds)
-    outcome = task.outcome(
-        float(evaluated.scores["loss"] or 0.0),
-        float(evaluated.scores["ce"] or 0.0),
-        float(task.correct(predicted, labels).mean()),
-        task.confusion(labels, predicted, logits.shape[1]),
-        labels,
-        logits,
-    )
-    return Evaluated(scores(outcome), evaluated.logits)
+def _scores(
+    head: Head,
+    loss: torch.Tensor,
+    ce: torch.Tensor,
+    accuracy: torch.Tensor,
+    confusion: torch.Tensor,
+    labels: Array | None = None,
+    logits: torch.Tensor | None = None,
+) -> dict[HeadConfig, Scores]:
+    task = head.objective.task
+    return {
+        config: scores(
+            task.outcome(
+                float(loss[row]),
+                float(ce[row]),
+                float(accuracy[row]),
+                confusion[row].numpy(),
+                labels,
+                None if logits is None else logits[row].numpy(),
+            )
+        )
+        for row, config in enumerate(head.configs)
+    }
 
 
 def scores_of(
@@ -165,26 +152,77 @@ def predict(
     return predicted
 
 
-def _scores(
-    head: Head,
-    loss: torch.Tensor,
-    ce: torch.Tensor,
-    accuracy: torch.Tensor,
-    confusion: torch.Tensor,
-    labels: Array | None = None,
-    logits: torch.Tensor | None = None,
-) -> dict[HeadConfig, Scores]:
-    task = head.objective.task
-    return {
-        config: scores(
-            task.outcome(
-                float(loss[row]),
-                float(ce[row]),
-                float(accuracy[row]),
-                confusion[row].numpy(),
-                labels,
-                None if logits is None else logits[row].numpy(),
-            )
+# Decision thresholds.
+
+
+def decided(evaluated: Evaluated, labels: Array, task: Task, thresholds: Array | None) -> Evaluated:
+    """What was evaluated, with the decisions of thresholds, (T,); None for the usual decisions."""
+    if thresholds is None:
+        return evaluated
+    logits = evaluated.logits.cpu().numpy()
+    predicted = task.decide(logits, thresholds)
+    outcome = task.outcome(
+        float(evaluated.scores["loss"] or 0.0),
+        float(evaluated.scores["ce"] or 0.0),
+        float(task.correct(predicted, labels).mean()),
+        task.confusion(labels, predicted, logits.shape[1]),
+        labels,
+        logits,
+    )
+    return Evaluated(scores(outcome), evaluated.logits)
+
+
+def check_threshold(data: TrainingData, training: FitConfig) -> None:
+    """Raise SpaceliteError if thresholds are to be chosen where decisions have none, or where there
+    is no validation split."""
+    if training.threshold is None:
+        return
+    if "validation" not in data.splits:
+        raise SpaceliteError(
+            f"threshold={training.threshold}: there is no validation split to choose thresholds "
+            "on: leave threshold out, or hold examples out",
+            ["threshold"],
         )
-        for row, config in enumerate(head.configs)
-    }
+    names = data.label_names
+    if not task_of(data.splits["train"].labels).threshold_labels(names):
+        raise SpaceliteError(
+            f"threshold={training.threshold}: a text has one of {len(names)} labels, and a "
+            "threshold decides between two: leave threshold out",
+            ["threshold"],
+        )
+
+
+class Thresholds:
+    """The decision thresholds of a training, chosen for a metric; there are none without one."""
+
+    def __init__(self, metric: str | None, task: Task, label_names: Sequence[str]) -> None:
+        self._metric, self._task = metric, task
+        self._labels = task.threshold_labels(label_names)
+        self._chosen: dict[HeadConfig, Array] = {}
+
+    def of(self, head: HeadConfig) -> dict[str, float]:
+        """The thresholds of a head, by label; none if none are chosen."""
+        if head not in self._chosen:
+            return {}
+        return dict(zip(self._labels, self._chosen[head].tolist(), strict=True))
+
+    def order(self, splits: Iterable[str]) -> list[str]:
+        """The order in which splits must be evaluated: first the one that chooses."""
+        return sorted(splits, key=lambda name: self._metric is not None and name != "validation")
+
+    def applied(
+        self, name: str, split: TokenSplit, evaluated: Mapping[HeadConfig, Evaluated]
+    ) -> Mapping[HeadConfig, Evaluated]:
+        """What was evaluated on a split, with the thresholds' decisions; on validation they are
+        chosen first."""
+        if self._metric is None:
+            return evaluated
+        labels = split.labels.cpu().numpy()
+        if name == "validation":
+            for head, plain in evaluated.items():
+                chances = self._task.probabilities(plain.logits.cpu().numpy())
+                self._chosen[head] = self._task.best_thresholds(chances, labels, self._metric)
+        return {
+            head: decided(plain, labels, self._task, self._chosen[head])
+            for head, plain in evaluated.items()
+        }

@@ -1,13 +1,24 @@
-"""The training loop: K heads, one pass over the tokens per epoch, history, early stopping."""
+"""The training loop: K heads, one pass over the tokens per epoch.
+
+`train` trains heads on a whole data set: history, early stopping, search, checkpoints, metrics.
+`train_weighted` trains heads that each give the training examples weights of their own: folds,
+subsets, sample weights, bootstraps. Both are a `Pass`, which updates all heads batch by batch;
+`fit_on` fits heads that are not trained in epochs.
+
+Shapes: K heads, N training examples, C classes.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,12 +27,14 @@ import torch
 from spacelite import heads, settings
 from spacelite.cache.store import Cache
 from spacelite.errors import SpaceliteError
-from spacelite.heads import Head, HeadConfig
-from spacelite.heads.base import Objective, Parameters
+from spacelite.heads.base import Examples, Fitted, Head, Objective, Parameters
+from spacelite.heads.config import HeadConfig
+from spacelite.metrics.scores import METRICS, Scores
 from spacelite.tasks import task_of
-from spacelite.training import checkpoints, engine, memory, thresholds
-from spacelite.training.assembly import assembled
+from spacelite.training import checkpoints, engine, memory
 from spacelite.training.batches import (
+    ArrayData,
+    TokenSplit,
     TrainingData,
     check_ready,
     input_width,
@@ -30,18 +43,99 @@ from spacelite.training.batches import (
 from spacelite.training.checkpoints import Checkpoint
 from spacelite.training.config import TrainingConfig
 from spacelite.training.engine import Workers
-from spacelite.training.evaluation import EpochMetrics, evaluate, stacked
-from spacelite.training.fits import Fits, require_weights
-from spacelite.training.optimizer import Adam, Moments
-from spacelite.training.search import Search
-from spacelite.training.trained import TrainedHead, best_entry
-from spacelite.training.updates import OnProgress, Progress, updates
+from spacelite.training.evaluation import (
+    EpochMetrics,
+    Evaluated,
+    Thresholds,
+    check_threshold,
+    evaluate,
+    scores_of,
+    stacked,
+)
+from spacelite.training.optimizer import SCHEDULES, Adam, Moments
+
+if TYPE_CHECKING:
+    from spacelite.training.search import Search
 
 log = logging.getLogger(__name__)
 
 Array = npt.NDArray[Any]
-HeadMoments = dict[tuple[HeadConfig, str], Moments]  # by head and parameter name
+OnProgress = Callable[[int, int], None]  # called with the number of tokens done, and the total
 OF_EPOCH = ("train", "validation")  # the splits that each epoch reads
+
+
+# Training on a whole data set.
+
+
+@dataclass
+class TrainedHead:
+    """A head after training.
+
+    Attributes:
+        config: Config of the head.
+        parameters: Parameters by name; none if the head diverged.
+        metrics: Metrics by split, with the final weights.
+        history: One {"epoch", "train": metrics, "validation": metrics} per epoch; the train metrics
+            are accumulated while the weights change.
+        logits: Logits (N, C) by split, for all splits but train.
+        best_epoch: Epoch whose weights were kept, if early stopping was on.
+        stopped: Why the head was stopped, if it diverged; else None.
+        dropped: The epoch after which a search dropped the head, if it did; else None. It has no
+            parameters then, and no metrics of the test split.
+        cross_validated: The settings that cross-validation chose, by name.
+        thresholds: The decision thresholds that were chosen on validation, by label.
+        seconds: Duration of the whole training, shared by its `heads_in_pass` heads.
+    """
+
+    config: HeadConfig
+    parameters: Parameters = field(default_factory=dict)
+    metrics: dict[str, Scores] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    logits: dict[str, torch.Tensor] = field(default_factory=dict)
+    best_epoch: int | None = None
+    stopped: str | None = None
+    dropped: int | None = None
+    cross_validated: dict[str, float] = field(default_factory=dict)
+    thresholds: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    heads_in_pass: int = 1
+
+    @property
+    def kept(self) -> bool:
+        """Whether the head is there to be saved: it neither diverged nor was dropped."""
+        return self.stopped is None and self.dropped is None
+
+    def drop(self, epoch: int) -> None:
+        """Drop the head after an epoch, in a search."""
+        self.dropped, self.parameters = epoch, {}
+
+    def stop_if_diverged(self, by_split: dict[str, Scores], when: str) -> bool:
+        """Stop the head, with a warning, if its loss on any split is not finite; True if so."""
+        losses = {split: float(scores["loss"] or 0.0) for split, scores in by_split.items()}
+        if all(map(math.isfinite, losses.values())):
+            return False
+        figures = ", ".join(f"{loss:g} ({split})" for split, loss in losses.items())
+        self.stopped, self.parameters = f"its loss is {figures} {when}", {}
+        log.warning("%s was stopped: %s", self.config.description, self.stopped)
+        return True
+
+
+def monitored(scores: Scores, monitor: str) -> float:
+    """The value of the monitored metric. Raises SpaceliteError if it has none."""
+    value = scores[monitor]
+    if value is None:
+        raise SpaceliteError(
+            f"monitor={monitor}: it has no value on the validation split: choose another metric",
+            ["monitor"],
+        )
+    return value
+
+
+def best_entry(history: Sequence[dict[str, Any]], monitor: str) -> dict[str, Any]:
+    """The entry of the first epoch with the best value of `monitor` on the validation split."""
+    values = [monitored(entry["validation"], monitor) for entry in history]
+    best = max(values) if METRICS[monitor].higher_is_better else min(values)
+    return history[values.index(best)]
 
 
 def check(configs: Sequence[HeadConfig], training: TrainingConfig) -> None:
@@ -69,40 +163,20 @@ def train(
     save: Callable[[TrainedHead], object] | None = None,
     on_progress: OnProgress = lambda done, total: None,
 ) -> list[TrainedHead]:
-    """Train heads, all in one pass over the tokens per epoch.
+    """Train heads on an open, complete cache or on examples in memory, all in one pass over the
+    tokens per epoch; return them in the order of `configs`. A head whose loss becomes NaN or
+    infinite is stopped; the others continue.
 
-    A head whose loss becomes NaN or infinite is stopped; the others continue.
-
-    Args:
-        data: An open, complete cache, or examples in memory. Without a validation split, all epochs
-            are trained and histories lack it.
-        configs: Configs of the heads, without duplicates.
-        training: Settings that the heads share.
-        device: `cpu` or `cuda`.
-        weights: The weight of each training example in the losses, (N,), at least 0. An example of
-            weight 0 is left out. None: all weigh 1.
-        search: A search among some of the heads: all but the chosen ones are dropped on the way.
-            None: all heads are trained to the end.
-        cache_dir: Folder of caches and runs. A checkpoint there keeps the state after each epoch
-            until all heads are saved, and an interrupted training of the same settings continues
-            from it: the weights will be as without the interruption. None: no checkpoint, and
-            there is none for examples in memory.
-        resume: Fail if there is a checkpoint that cannot be continued, rather than start anew.
-        fresh: Delete the checkpoint and train from the start.
-        save: Called with each head that neither diverged nor was dropped, before the checkpoint is
-            deleted.
-        on_progress: Called with the number of tokens done, and the total.
-
-    Returns:
-        The heads in the order of `configs`.
-
-    Raises:
-        SpaceliteError: Unfinished cache, invalid setting or weight, too little memory, unusable
-            checkpoint.
+    Training examples may have `weights` (N,); those of weight 0 are left out. Below `cache_dir`, a
+    checkpoint keeps the state after each epoch until all heads are saved, and an interrupted
+    training of the same settings continues from it: the weights will be as without the
+    interruption. `resume` fails if there is one that cannot be continued, `fresh` deletes it. Each
+    head that neither diverged nor was dropped by the `search` is given to `save`, before the
+    checkpoint is deleted.
     """
     check(configs, training)
     check_ready(data, configs)
-    thresholds.check(data, training)
+    check_threshold(data, training)
     if weights is not None:
         require_weights(weights, len(data.splits["train"]))
     memory.require(data, configs, training, device)
@@ -139,22 +213,23 @@ class _Training:
         device: str,
         workers: Workers,
         on_progress: OnProgress,
-        search: Search | None,
-        weights: Array | None,
+        search: Search | None = None,
+        weights: Array | None = None,
     ) -> None:
         self.config, self.device, self.workers = training, device, workers
-        self.search = search
+        self.configs, self.search = list(configs), search
         self.started = time.perf_counter()
-        self.configs = list(configs)
+        self.fit_seconds: dict[HeadConfig, float] = {}
         members = dict.fromkeys(member for config in configs for member in config.members)
-        is_iterative = [config for config in members if config.is_iterative]
-        epochs = training.epochs if is_iterative else 0
+        iterative = [config for config in members if config.is_iterative]
+        epochs = training.epochs if iterative else 0
         per_epoch = sum(data.splits[name].tokens for name in OF_EPOCH if name in data.splits)
         self.progress = Progress(on_progress, epochs * per_epoch + data.tokens)
         self.progress(0)  # reading a large cache takes a while
         self.splits = open_splits(data, device)
         self.validation = self.splits.get("validation")
         self.weights = None if weights is None else np.asarray(weights, np.float64)
+        self.members = {config: Member(config, self.weights) for config in members}
         self.by_head = {config: TrainedHead(config) for config in members}
         pooled = [pooling for config in configs for pooling in config.poolings]
         for pooling in dict.fromkeys(pooled):
@@ -163,37 +238,42 @@ class _Training:
         labels = self.splits["train"].labels
         classes = len(data.label_names)
         if training.class_weights == "balanced":
-            shares = None if self.weights is None else torch.from_numpy(self.weights).float()
-            self.objective = Objective.balanced(labels, classes, shares)
+            own = None if self.weights is None else torch.from_numpy(self.weights).float()
+            self.objective = Objective.balanced(labels, classes, own)
         else:
             self.objective = Objective(task_of(labels), classes)
-        self.thresholds = thresholds.Thresholds(
-            training.threshold, self.objective.task, data.label_names
-        )
-        self.stacks: list[Head] = []
-        self.optimizers: list[Adam] = []
-        self.fits = Fits(self.splits, self.objective, training.class_weights, self.weights)
+        self.thresholds = Thresholds(training.threshold, self.objective.task, data.label_names)
+        self.heads = Pass(data, self.splits, training, self.objective, device, workers)
         initial = {}
-        for config in is_iterative:
-            kind = heads.kind(config.kind).in_training()
-            part = kind is not heads.kind(config.kind)  # of a head, which reads one layer
-            width = self.splits["train"].width if part else input_width(config, data)
-            own = kind.initial(config, classes, width)
-            initial[config] = kind.filled(own, self.fits.examples)
+        for config in iterative:
+            initial[self.members[config]] = self.heads.initial(self.members[config])
             if config.start is not None:
-                self.fits.begin(config.start, workers)
-                self.by_head[config].history.append({"epoch": 0, **self.fits.starts[config.start]})
-        self._compose(initial)
+                self._fitted(config.start)
+                start = self.heads.start(config.start, self.weights)
+                scores = {name: evaluated.scores for name, evaluated in start.items()}
+                self.by_head[config].history.append({"epoch": 0, **scores})
+        self.heads.compose(initial)
         if training.patience is not None and self.validation is not None:
-            self._keep_start()
-
-    def _keep_start(self) -> None:
-        """Heads on top of others have an epoch 0, which may remain their best one."""
-        for stack in self.stacks:
-            for row, head in enumerate(stack.configs):
-                if head.start is not None:
-                    result = self.by_head[head]
+            # Heads on top of others have an epoch 0, which may remain their best one.
+            for member, stack, row in self.heads.in_training():
+                if member.config.start is not None:
+                    result = self.by_head[member.config]
                     result.best_epoch, result.parameters = 0, stack.head_parameters(row)
+
+    def _fitted(self, config: HeadConfig) -> Fitted:
+        """A head that is fitted directly; it reports no progress of its own."""
+        if config not in self.fit_seconds:
+            log.info("fitting %s", config.name)
+            started = time.perf_counter()
+            fitted = self.heads.fit(config, self.weights)
+            for name, value in fitted.cross_validated.items():
+                log.info("%s: cross-validation chose %s = %g", config.name, name, value)
+            self.fit_seconds[config] = time.perf_counter() - started
+        return self.heads.fit(config, self.weights)
+
+    def _seconds(self) -> float:
+        """How long the epochs have taken."""
+        return time.perf_counter() - self.started - sum(self.fit_seconds.values())
 
     def run(self, checkpoint: Path | None, identity: str, resume: bool) -> list[TrainedHead]:
         """Run all epochs, then compute the final metrics of every head on every split."""
@@ -201,48 +281,38 @@ class _Training:
         tokens = sum(self.splits[name].lengths.sum() for name in OF_EPOCH if name in self.splits)
         self.progress(int(done * tokens))
         for epoch in range(done + 1, self.config.epochs + 1):
-            if not self.stacks:  # all heads have stopped, or none is trained in epochs
+            if not self.heads.stacks:  # all heads have stopped, or none is trained in epochs
                 self.progress(int(tokens) * (self.config.epochs - epoch + 1))
                 break
             self._epoch(epoch)
             if checkpoint is not None:
                 checkpoints.save(checkpoint, self._checkpoint(identity, epoch))
-        for stack in self.stacks:
-            for row, head in enumerate(stack.configs):
-                # With early stopping, the best epoch's parameters are there already.
-                self.by_head[head].parameters = self.by_head[
-                    head
-                ].parameters or stack.head_parameters(row)
-        spent = self._seconds()
-        results = [assembled(config, self.by_head, self.fits, spent) for config in self.configs]
-        is_iterative = sum(config.is_iterative for config in self.configs)
-        for result in results:
-            result.heads_in_pass = is_iterative if result.config.is_iterative else 1
+        for member, stack, row in self.heads.in_training():
+            # With early stopping, the best epoch's parameters are there already.
+            result = self.by_head[member.config]
+            result.parameters = result.parameters or stack.head_parameters(row)
+        seconds = self._seconds()
+        results = [self._wanted(config, seconds) for config in self.configs]
         if self.search is not None:
             self._choose(self.search, results)
         self._final_metrics(results)
         return results
-
-    def _seconds(self) -> float:
-        """How long the epochs have taken."""
-        return time.perf_counter() - self.started - self.fits.total_seconds
 
     def _epoch(self, epoch: int) -> None:
         train, validation = self.splits["train"], self.validation
         rows = train.shuffled(self.config.data_seed, epoch)
         if self.weights is not None:
             rows = rows[self.weights[rows] > 0]
-        metrics = [EpochMetrics(stack) for stack in self.stacks]
-        for tokens in updates(
-            train, rows, self.stacks, self.optimizers, self.config, self.objective, self.workers,
-            epoch,
-        ):  # fmt: skip
+        metrics = [EpochMetrics(stack) for stack in self.heads.stacks]
+        for tokens in self.heads.epoch(epoch, rows):
             for of_epoch in metrics:
                 of_epoch.add()
             self.progress(tokens)
-        trained = {head: own for of_epoch in metrics for head, own in of_epoch.scores().items()}
+        trained = {
+            head: scores for of_epoch in metrics for head, scores in of_epoch.scores().items()
+        }
         validated = (
-            evaluate(validation, self.stacks, self.objective, self.workers, self.progress)
+            evaluate(validation, self.heads.stacks, self.objective, self.workers, self.progress)
             if validation is not None
             else {}
         )
@@ -255,82 +325,87 @@ class _Training:
 
     def _end_heads(self, epoch: int) -> None:
         """Stop the heads that diverged, or have not improved for `patience` epochs."""
-        remaining: dict[HeadConfig, Parameters] = {}
+        remaining: dict[Member, Parameters] = {}
         ended = False
-        for stack in self.stacks:
-            for row, head in enumerate(stack.configs):
-                result = self.by_head[head]
-                last = result.history[-1]
-                entry = {split: last[split] for split in OF_EPOCH if split in last}
-                if result.stop_if_diverged(entry, f"after epoch {epoch}"):
+        for member, stack, row in self.heads.in_training():
+            result = self.by_head[member.config]
+            last = result.history[-1]
+            entry = {split: last[split] for split in OF_EPOCH if split in last}
+            if result.stop_if_diverged(entry, f"after epoch {epoch}"):
+                ended = True
+                continue
+            if self.config.patience is not None and self.validation is not None:
+                best = best_entry(result.history, self.config.monitor)["epoch"]
+                if best == epoch:
+                    result.best_epoch, result.parameters = epoch, stack.head_parameters(row)
+                if epoch - best >= self.config.patience:
+                    log.info(
+                        "%s stopped after epoch %s: epoch %s was its best",
+                        member.config.description, epoch, best,
+                    )  # fmt: skip
                     ended = True
                     continue
-                if self.config.patience is not None and self.validation is not None:
-                    best = best_entry(result.history, self.config.monitor)["epoch"]
-                    if best == epoch:
-                        result.best_epoch, result.parameters = epoch, stack.head_parameters(row)
-                    if epoch - best >= self.config.patience:
-                        log.info(
-                            "%s stopped after epoch %s: epoch %s was its best",
-                            head.description, epoch, best,
-                        )  # fmt: skip
-                        ended = True
-                        continue
-                remaining[head] = stack.head_parameters(row)
+            remaining[member] = stack.head_parameters(row)
         if self.search is not None:
             self.search.after_epoch(epoch, self.by_head, self.config)
-            kept = {head: own for head, own in remaining.items() if self.by_head[head].kept}
+            kept = {
+                member: parameters
+                for member, parameters in remaining.items()
+                if self.by_head[member.config].kept
+            }
             ended, remaining = ended or len(kept) < len(remaining), kept
         if ended:
-            self._compose(remaining, self._moments())
+            self.heads.compose(remaining, self.heads.moments())
 
-    def _compose(
-        self, parameters: dict[HeadConfig, Parameters], moments: HeadMoments | None = None
-    ) -> None:
-        """Stack the heads to be trained, with their moments in Adam (default: zero)."""
-        self.stacks = stacked(parameters, self.objective, self.device, training=True)
-        self.optimizers = [Adam(stack.configs, stack.trained) for stack in self.stacks]
-        if self.weights is not None:
-            own = torch.from_numpy(self.weights).float().to(self.device)
-            for stack in self.stacks:
-                stack.sample_weights = own.expand(len(stack.configs), -1)
-        for stack in self.stacks:
-            if stack.configs[0].start is not None:
-                stack.starts = self.fits.start_logits[stack.configs[0].start]
-        if moments is None:
-            return
-        for stack, optimizer in zip(self.stacks, self.optimizers, strict=True):
-            for name, (mean, square) in optimizer.moments.items():
-                for row, head in enumerate(stack.configs):
-                    mean[row], square[row] = moments[head, name]
-
-    def _moments(self) -> HeadMoments:
-        """Each head's moments in Adam."""
-        return {
-            (head, name): (mean[row], square[row])
-            for stack, optimizer in zip(self.stacks, self.optimizers, strict=True)
-            for name, (mean, square) in optimizer.moments.items()
-            for row, head in enumerate(stack.configs)
-        }
+    def _wanted(self, config: HeadConfig, seconds: float) -> TrainedHead:
+        """A head that is wanted, from what was trained for it in so many seconds: the members of an
+        ensemble, a part on top of a start, or the head itself."""
+        if not config.is_iterative:
+            fitted = self._fitted(config)
+            return TrainedHead(
+                config,
+                fitted.parameters,
+                cross_validated=fitted.cross_validated,
+                seconds=self.fit_seconds[config],
+            )
+        members = [self.by_head[member] for member in config.members]
+        alone = len(members) == 1
+        histories = [member.history for member in members]
+        wanted = TrainedHead(
+            config,
+            history=histories[0] if alone else _mean_history(histories),
+            best_epoch=members[0].best_epoch if alone else None,
+            stopped=next((m.stopped for m in members if m.stopped is not None), None),
+            dropped=next((m.dropped for m in members if m.dropped is not None), None),
+            seconds=seconds,
+            heads_in_pass=sum(config.is_iterative for config in self.configs),
+        )
+        if config.start is not None:
+            wanted.cross_validated = self._fitted(config.start).cross_validated
+            wanted.seconds += self.fit_seconds[config.start]
+        if wanted.kept:
+            parameters = [member.parameters for member in members]
+            wanted.parameters = self.heads.joined(config, parameters, self.weights)
+        return wanted
 
     def _choose(self, search: Search, results: Sequence[TrainedHead]) -> None:
         """Choose among the candidates of a search, on validation alone."""
         by_head = {result.config: result for result in results}
         candidates = [head for head in search.heads if by_head[head].kept]
-        own = {head: by_head[head].parameters for head in candidates}
-        stacks = stacked(own, self.objective, self.device)
+        parameters = {head: by_head[head].parameters for head in candidates}
+        stacks = stacked(parameters, self.objective, self.device)
         validation = self.splits["validation"]
         plain = evaluate(validation, stacks, self.objective, self.workers)
-        found = self.thresholds.applied("validation", validation, plain)
+        evaluated = self.thresholds.applied("validation", validation, plain)
         for head in candidates:
-            by_head[head].metrics["validation"] = found[head].scores
+            by_head[head].metrics["validation"] = evaluated[head].scores
             by_head[head].stop_if_diverged(by_head[head].metrics, "after the last epoch")
         search.choose(by_head, self.config)
 
     def _final_metrics(self, results: Sequence[TrainedHead]) -> None:
         by_head = {result.config: result for result in results if result.kept}
-        final = {config: result.parameters for config, result in by_head.items()}
-        stacks = stacked(final, self.objective, self.device)
+        parameters = {config: result.parameters for config, result in by_head.items()}
+        stacks = stacked(parameters, self.objective, self.device)
         for name in self.thresholds.order(self.splits):
             split = self.splits[name]
             plain = evaluate(split, stacks, self.objective, self.workers, self.progress)
@@ -346,26 +421,24 @@ class _Training:
 
     def _checkpoint(self, identity: str, epoch: int) -> Checkpoint:
         tensors: Parameters = {}
-        results = list(self.by_head.values())
-        number = {result.config: i for i, result in enumerate(results)}
-        for stack in self.stacks:
+        number = {config: i for i, config in enumerate(self.by_head)}
+        for member, stack, row in self.heads.in_training():
             for name, values in stack.parameters.items():
-                for row, head in enumerate(stack.configs):
-                    tensors[f"{number[head]}/now/{name}"] = values[row]
-        for (head, name), (mean, square) in self._moments().items():
-            tensors[f"{number[head]}/mean/{name}"] = mean
-            tensors[f"{number[head]}/square/{name}"] = square
-        for i, result in enumerate(results):
+                tensors[f"{number[member.config]}/now/{name}"] = values[row]
+        for (member, name), (mean, square) in self.heads.moments().items():
+            tensors[f"{number[member.config]}/mean/{name}"] = mean
+            tensors[f"{number[member.config]}/square/{name}"] = square
+        for config, result in self.by_head.items():
             for name, value in result.parameters.items():
-                tensors[f"{i}/best/{name}"] = value
+                tensors[f"{number[config]}/best/{name}"] = value
         record = [
             {
-                "history": r.history,
-                "best_epoch": r.best_epoch,
-                "stopped": r.stopped,
-                "dropped": r.dropped,
+                "history": result.history,
+                "best_epoch": result.best_epoch,
+                "stopped": result.stopped,
+                "dropped": result.dropped,
             }
-            for r in results
+            for result in self.by_head.values()
         ]
         about = {
             "heads": record,
@@ -377,27 +450,426 @@ class _Training:
     def _restore(self, path: Path, identity: str, resume: bool) -> int:
         """Restore the state from a checkpoint, if any; return the number of finished epochs."""
         resident = self.splits["train"].resident
-        found = checkpoints.find(path, identity, resident=resident, resume=resume)
-        if found is None:
+        checkpoint = checkpoints.find(path, identity, resident=resident, resume=resume)
+        if checkpoint is None:
             return 0
-        self.started -= found.record["seconds"]
-        log.info("continuing after epoch %s of %s", found.epoch, self.config.epochs)
-        results = list(self.by_head.values())
-        parts: dict[str, dict[HeadConfig, Parameters]] = {
+        self.started -= checkpoint.record["seconds"]
+        log.info("continuing after epoch %s of %s", checkpoint.epoch, self.config.epochs)
+        members = list(self.members.values())
+        parts: dict[str, dict[Member, Parameters]] = {
             part: {} for part in ("now", "mean", "square", "best")
         }
-        for key, tensor in found.tensors.items():
+        for key, tensor in checkpoint.tensors.items():
             number, part, name = key.split("/")
-            parts[part].setdefault(results[int(number)].config, {})[name] = tensor
-        for result, record in zip(results, found.record["heads"], strict=True):
+            parts[part].setdefault(members[int(number)], {})[name] = tensor
+        for member, record in zip(members, checkpoint.record["heads"], strict=True):
+            result = self.by_head[member.config]
             result.history, result.best_epoch = record["history"], record["best_epoch"]
             result.stopped = record["stopped"]
             result.dropped = record.get("dropped")  # older checkpoints know no search
-            result.parameters = parts["best"].get(result.config, {})
+            result.parameters = parts["best"].get(member, {})
         moments = {
-            (head, name): (mean, parts["square"][head][name])
-            for head, means in parts["mean"].items()
+            (member, name): (mean, parts["square"][member][name])
+            for member, means in parts["mean"].items()
             for name, mean in means.items()
         }
-        self._compose(parts["now"], moments)
-        return found.epoch
+        self.heads.compose(parts["now"], moments)
+        return checkpoint.epoch
+
+
+def _mean_history(histories: Sequence[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """The history of an ensemble: the means of its members' metrics, for as many epochs as all of
+    them were trained; None for a metric that a member lacks."""
+    return [
+        {
+            "epoch": entries[0]["epoch"],
+            **{
+                split: _mean([entry[split] for entry in entries])
+                for split in OF_EPOCH
+                if split in entries[0]
+            },
+        }
+        for entries in zip(*histories, strict=False)
+    ]
+
+
+def _mean(scores: Sequence[Scores]) -> Scores:
+    means: Scores = {}
+    for name in scores[0]:
+        values = [of_member[name] for of_member in scores]
+        known = [value for value in values if value is not None]
+        means[name] = sum(known) / len(known) if len(known) == len(values) else None
+    return means
+
+
+# Training heads with weights of their own.
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """A head of a pass, and the weight of each training example, (N,): 0 for one that it does not
+    see; None if all weigh 1. Several members may have the same config."""
+
+    config: HeadConfig
+    weights: Array | None = None
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A head's parameters after the last epoch, and its logits for every training example, seen or
+    not, (N, C) float32."""
+
+    parameters: Parameters
+    logits: Array
+
+
+def train_weighted(
+    data: TrainingData,
+    members: Sequence[Member],
+    training: TrainingConfig,
+    *,
+    device: str = "cpu",
+    split: TokenSplit | None = None,
+    on_progress: OnProgress = lambda done, total: None,
+) -> list[Learned]:
+    """Train heads with weights on a train split, all in one pass over the tokens per epoch.
+
+    Each is the head that it would be if trained alone on the same batches with these weights; a
+    batch in which all its weights are 0 is no update of it. `split` is the train split, if
+    `open_train` has opened it already.
+    """
+    settings.check(training)
+    examples = len(data.splits["train"])
+    for member in members:
+        settings.check(member.config)
+        if not member.config.is_iterative:
+            raise SpaceliteError(f"{member.config.name} is not trained in epochs: fit it")
+        require_weights(member.weights, examples)
+    configs = [member.config for member in members]
+    memory.require(data, configs, training, device)
+    with memory.shortage_explained(len(members)), engine.workers(device) as workers:
+        split = split if split is not None else open_train(data, configs, device)
+        for pooling in dict.fromkeys(name for config in configs for name in config.poolings):
+            split.features(pooling)
+        progress = Progress(on_progress, (training.epochs + 1) * int(split.lengths.sum()))
+        progress(0)
+        objective = Objective(task_of(split.labels), len(data.label_names))
+        one_pass = Pass(data, {split.name: split}, training, objective, device, workers)
+        parts = [
+            [Member(config, member.weights) for config in member.config.members]
+            for member in members
+        ]
+        every = itertools.chain.from_iterable(parts)
+        one_pass.compose({member: one_pass.initial(member) for member in every})
+        for epoch in range(1, training.epochs + 1):
+            rows = split.shuffled(training.data_seed, epoch)
+            for tokens in one_pass.epoch(epoch, rows):
+                progress(tokens)
+        logits = engine.run_split(split, one_pass.stacks, objective, workers, progress)
+        trained = {
+            member: (stack.head_parameters(row), of_stack[row])
+            for stack, of_stack in zip(one_pass.stacks, logits, strict=True)
+            for member, row in one_pass.rows(stack)
+        }
+        return [
+            Learned(
+                one_pass.joined(member.config, [trained[part][0] for part in own], member.weights),
+                torch.stack([trained[part][1] for part in own]).mean(dim=0).numpy(),
+            )
+            for member, own in zip(members, parts, strict=True)
+        ]
+
+
+def fit_on(
+    data: TrainingData,
+    config: HeadConfig,
+    seen: Sequence[Array],
+    class_weights: str = "none",
+    *,
+    device: str = "cpu",
+    split: TokenSplit | None = None,
+    on_progress: OnProgress = lambda done, total: None,
+) -> list[Learned]:
+    """Fit a head that is not trained in epochs to parts of the training examples, each given by the
+    weights of all examples: everything, from the IDF to the penalty, comes from the part alone."""
+    settings.check(config)
+    kind = heads.kind(config.kind)
+    split = split if split is not None else open_train(data, [config], device)
+    objective = Objective(task_of(split.labels), len(data.label_names))
+    learned: list[Learned] = []
+    on_progress(0, len(seen))
+    for weights in seen:
+        fitted = kind.fit(config, Part(split, weights), objective, class_weights)
+        with engine.workers(device) as workers:
+            stack = kind.stack([config], [fitted.parameters], objective, device)
+            (logits,) = engine.run_split(split, [stack], objective, workers)
+        learned.append(Learned(fitted.parameters, logits[0].numpy()))
+        on_progress(len(learned), len(seen))
+    return learned
+
+
+def open_train(data: TrainingData, configs: Sequence[HeadConfig], device: str) -> TokenSplit:
+    """The train split, for these heads. Raises SpaceliteError if it is unfinished or damaged, or
+    lacks what they read."""
+    check_ready(data, configs)
+    budget = math.inf if isinstance(data, ArrayData) else memory.resident_budget(device)
+    return TokenSplit(data.splits["train"], "train", device, budget)
+
+
+def require_weights(weights: Array | None, examples: int) -> None:
+    """Raise SpaceliteError unless these are weights of so many training examples."""
+    weights = np.asarray(weights)
+    if weights.shape != (examples,):
+        raise SpaceliteError(
+            f"there are {examples:,} training examples, and weights of the shape {weights.shape}"
+        )
+    if not np.isfinite(weights).all() or (weights < 0).any() or not weights.any():
+        raise SpaceliteError("weights of examples must be at least 0, finite, and not all 0")
+
+
+# What both have in common.
+
+
+class Progress:
+    """Counts the tokens that are done, and reports them with the total."""
+
+    def __init__(self, report: OnProgress, total: int) -> None:
+        self._report, self._total, self._done = report, total, 0
+
+    def __call__(self, tokens: int) -> None:
+        """Add tokens."""
+        self._done += tokens
+        self._report(self._done, self._total)
+
+
+class Part:
+    """The examples of a split that have a weight above 0, as `Examples`; `rows` are their indices
+    in the split."""
+
+    def __init__(self, split: TokenSplit, weights: Array) -> None:
+        self._split, self.rows = split, np.flatnonzero(weights)
+        self._index = torch.from_numpy(self.rows).to(split.device)
+        self.labels = split.labels[self._index]
+        above = np.asarray(weights, np.float64)[self.rows]
+        self.weights = None if (above == 1).all() else above
+        self._standardisation: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def features(self, pooling: str) -> torch.Tensor:
+        """One vector per example, by a pooling."""
+        return self._split.features(pooling)[self._index]
+
+    def token_ids(self) -> tuple[Array, Array]:
+        """The token ids of all examples end to end, and their offsets."""
+        return self._split.token_ids(self.rows)
+
+    def standardisation(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `TokenSplit.standardisation`, of these examples; computed once."""
+        if self._standardisation is None:
+            self._standardisation = self._split.standardisation(self.rows)
+        return self._standardisation
+
+
+class Pass:
+    """Heads that are trained in one pass over the tokens per epoch. An ensemble is trained as
+    several heads; a head on top of another, which is fitted to the same examples, as the part that
+    is trained in epochs.
+
+    Attributes:
+        stacks: The heads in training.
+    """
+
+    def __init__(
+        self,
+        data: TrainingData,
+        splits: Mapping[str, TokenSplit],
+        training: TrainingConfig,
+        objective: Objective,
+        device: str,
+        workers: Workers,
+    ) -> None:
+        self._data, self._splits, self._training = data, splits, training
+        self._objective, self._device, self._workers = objective, device, workers
+        self._train = splits["train"]
+        self.stacks: list[Head] = []
+        self._members: list[list[Member]] = []  # of each stack
+        self._optimizers: list[Adam] = []
+        # Members with the same weights share what depends on these alone.
+        self._parts: dict[bytes, Part] = {}
+        self._fits: dict[tuple[HeadConfig, bytes], Fitted] = {}
+        self._starts: dict[tuple[HeadConfig, bytes], dict[str, Evaluated]] = {}
+
+    # What heads begin with.
+
+    def examples(self, weights: Array | None) -> Examples:
+        """The training examples that have a weight above 0."""
+        if weights is None:
+            return self._train
+        key = _key(weights)
+        if key not in self._parts:
+            self._parts[key] = Part(self._train, weights)
+        return self._parts[key]
+
+    def initial(self, member: Member) -> Parameters:
+        """The parameters of a head, or of the part that is trained in epochs, before training."""
+        whole = heads.kind(member.config.kind)
+        kind = whole.in_training()
+        # A part of a head reads one layer.
+        width = input_width(member.config, self._data) if kind is whole else self._train.width
+        parameters = kind.initial(member.config, self._objective.classes, width)
+        return kind.filled(parameters, self.examples(member.weights)) if kind.TABLES else parameters
+
+    def fit(self, config: HeadConfig, weights: Array | None) -> Fitted:
+        """A head that is fitted to the training examples directly."""
+        key = config, _key(weights)
+        if key not in self._fits:
+            self._fits[key] = heads.kind(config.kind).fit(
+                config, self.examples(weights), self._objective, self._training.class_weights
+            )
+        return self._fits[key]
+
+    def start(self, config: HeadConfig, weights: Array | None) -> dict[str, Evaluated]:
+        """Metrics and logits, by split, of a fitted head on top of which others are trained.
+
+        On train, they are of fits that the example was held out of: logits of examples that n-grams
+        were fitted to look so sure that nothing would be left to learn.
+        """
+        key = config, _key(weights)
+        if key not in self._starts:
+            fitted, train = self.fit(config, weights), self._train
+            if fitted.held is None:
+                raise ValueError(f"{config.name} is no start of another head")
+            stacks = stacked({config: fitted.parameters}, self._objective, self._device)
+            logits = fitted.held
+            if weights is not None:
+                ((logits,),) = engine.run_split(train, stacks, self._objective, self._workers)
+                logits[torch.from_numpy(np.flatnonzero(weights))] = fitted.held
+            scores = scores_of(logits, train.labels.cpu(), self._objective, counts=True)
+            self._starts[key] = {"train": Evaluated(scores, logits)}
+            if (validation := self._splits.get("validation")) is not None:
+                evaluated = evaluate(validation, stacks, self._objective, self._workers)
+                self._starts[key]["validation"] = evaluated[config]
+        return self._starts[key]
+
+    # Training.
+
+    def compose(
+        self,
+        parameters: Mapping[Member, Parameters],
+        moments: Mapping[tuple[Member, str], Moments] | None = None,
+    ) -> None:
+        """Stack the heads to be trained, with their moments in Adam (default: zero)."""
+        alike: dict[tuple[object, ...], list[Member]] = {}
+        for member in parameters:
+            key = heads.kind(member.config.kind).stack_key(member.config)
+            alike.setdefault(key, []).append(member)
+        self.stacks, self._members = [], []
+        for members in alike.values():
+            kind = heads.kind(members[0].config.kind).in_training()
+            members.sort(key=lambda member: kind.stack_order(member.config))
+            configs = [member.config for member in members]
+            own = [parameters[member] for member in members]
+            stack = kind.stack(configs, own, self._objective, self._device)
+            self._weigh(stack, members)
+            self._put_on_top(stack, members)
+            self.stacks.append(stack)
+            self._members.append(members)
+        self._optimizers = [Adam(stack.configs, stack.trained) for stack in self.stacks]
+        if moments is None:
+            return
+        for stack, optimizer in zip(self.stacks, self._optimizers, strict=True):
+            for name, (mean, square) in optimizer.moments.items():
+                for member, row in self.rows(stack):
+                    mean[row], square[row] = moments[member, name]
+
+    def _weigh(self, stack: Head, members: Sequence[Member]) -> None:
+        """Give a stack the weights of the examples, and the class weights that follow from them."""
+        weights = [member.weights for member in members]
+        if weights[0] is None:
+            return
+        shared = all(of_member is weights[0] for of_member in weights)
+        rows = np.asarray(weights[:1] if shared else weights).astype(np.float32)
+        stack.sample_weights = torch.from_numpy(rows).to(self._device).expand(len(members), -1)
+        # Where all heads have the same weights, the objective has the class weights.
+        if self._training.class_weights == "balanced" and self._objective.class_weights is None:
+            task, classes = self._objective.task, self._objective.classes
+            stack.class_weights = torch.stack(
+                [
+                    task.balanced_weights(self._train.labels, classes, of_member)
+                    for of_member in stack.sample_weights
+                ]
+            )
+
+    def _put_on_top(self, stack: Head, members: Sequence[Member]) -> None:
+        """Give a stack the logits of the heads on top of which its heads are trained."""
+        if members[0].config.start is None:
+            return
+        starts = [self.start(members[0].config.start, member.weights) for member in members]
+        for name, first in starts[0].items():
+            logits = [start[name].logits for start in starts]
+            shared = all(of_member is first.logits for of_member in logits)
+            stack.starts[name] = (first.logits if shared else torch.stack(logits)).to(self._device)
+
+    def rows(self, stack: Head) -> Iterator[tuple[Member, int]]:
+        """The heads of a stack, each with its row."""
+        members = self._members[self.stacks.index(stack)]
+        return zip(members, range(len(members)), strict=True)
+
+    def in_training(self) -> Iterator[tuple[Member, Head, int]]:
+        """All heads, each with its stack and its row there."""
+        for stack in self.stacks:
+            for member, row in self.rows(stack):
+                yield member, stack, row
+
+    def moments(self) -> dict[tuple[Member, str], Moments]:
+        """Each head's moments in Adam by parameter name."""
+        return {
+            (member, name): (mean[row], square[row])
+            for stack, optimizer in zip(self.stacks, self._optimizers, strict=True)
+            for name, (mean, square) in optimizer.moments.items()
+            for member, row in self.rows(stack)
+        }
+
+    def epoch(self, epoch: int, rows: Array) -> Iterator[int]:
+        """Update the heads once for each batch of an epoch, counted from 1, that reads the examples
+        `rows` in this order; yield the number of tokens of each batch when it is done and the
+        totals of the heads are its."""
+        training, split = self._training, self._train
+        starts = range(0, len(rows), training.batch_size)
+        for number, start in enumerate(starts):
+            chosen = rows[start : start + training.batch_size]
+            batch = engine.batch_of(split, chosen, self._objective)
+            for stack in self.stacks:
+                stack.clear()
+            engine.run_batch(split, self.stacks, chosen, batch, self._workers, (epoch, number))
+            update = (epoch - 1) * len(starts) + number
+            factor = SCHEDULES[training.schedule](update, training.epochs * len(starts))
+            for stack, optimizer in zip(self.stacks, self._optimizers, strict=True):
+                idle = _idle(stack, chosen)
+                optimizer.update(
+                    stack.parameters, stack.gradients, update + 1, factor, training.clip_norm, idle
+                )
+            yield int(split.lengths[chosen].sum())
+        split.release()
+
+    def joined(
+        self, config: HeadConfig, trained: Sequence[Parameters], weights: Array | None
+    ) -> Parameters:
+        """The parameters of a head, from those of its trained members, and of its start."""
+        kind = heads.kind(config.kind)
+        merged = kind.in_training().merged(trained) if len(trained) > 1 else trained[0]
+        start = None if config.start is None else self.fit(config.start, weights).parameters
+        return kind.joined(config, merged, start)
+
+
+def _key(weights: Array | None) -> bytes:
+    """What tells weights apart."""
+    return b"" if weights is None else np.asarray(weights, np.float64).tobytes()
+
+
+def _idle(stack: Head, examples: Array) -> torch.Tensor | None:
+    """Which heads of a stack give all these examples a weight of 0, (K,) bool; None if none."""
+    weights = stack.sample_weights
+    if weights is None:
+        return None
+    idle = ~(weights[:, torch.from_numpy(examples).to(weights.device)] > 0).any(dim=1)
+    return idle if idle.any() else None

@@ -1,25 +1,129 @@
-"""The memory of one pass over the tokens: estimated before it starts, and what is said where it is
-not enough."""
+"""What one pass over the tokens uses of the machine: cores, the size of a group of tokens, and
+memory, estimated before it starts."""
 
 from __future__ import annotations
 
 import math
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
 
 from spacelite import heads
 from spacelite.errors import SpaceliteError, is_out_of_memory
 from spacelite.heads import Head, HeadConfig, TokenHead
-from spacelite.training import batches, engine, machine
-from spacelite.training.batches import TrainingData
 from spacelite.training.config import TrainingConfig
 
+if TYPE_CHECKING:
+    from spacelite.training.batches import TrainingData
+
+MAX_THREADS = 8  # a batch does not have enough groups for more
+TOKENS_PER_GROUP = 4096  # tokens processed at a time: their hidden states fit the CPU's cache
+GPU_TOKENS_PER_GROUP = 65536  # enough to keep a GPU busy
+LARGEST_GROUP = 2**22  # tokens times columns: limits the size of a group's results
+FEWEST_TOKENS = 512  # a smaller group is not worth an extra thread
+EVALUATION_TOKENS = 2**18  # tokens between two progress reports
+RESIDENT_SHARE = 0.6  # of the free memory, for hidden states; splits that do not fit are streamed
+CONTROL_GROUPS = Path("/sys/fs/cgroup")
 FLOAT = 4  # bytes of a float32
 TENSOR = 10_000  # bytes of the objects that hold one parameter of one head
 EPOCH = 4096  # bytes of the metrics of one head and epoch
 SHARE = 0.9  # of the free memory: estimates err, and other processes need some
+
+
+# The machine.
+
+
+def threads(device: str) -> int:
+    """One thread per core that this process may use, at most MAX_THREADS; one alone for a GPU."""
+    return 1 if device != "cpu" else min(MAX_THREADS, cores())
+
+
+def group_tokens(device: str, columns: int) -> int:
+    """The most tokens that are processed at a time, if `columns` are computed for each."""
+    usual, largest = TOKENS_PER_GROUP, LARGEST_GROUP
+    if device != "cpu":
+        usual = GPU_TOKENS_PER_GROUP
+        largest = LARGEST_GROUP * GPU_TOKENS_PER_GROUP // TOKENS_PER_GROUP
+    return min(usual, max(FEWEST_TOKENS, largest // columns))
+
+
+def resident_budget(device: str) -> float:
+    """Bytes that hidden states may take: 60% of the free memory."""
+    return RESIDENT_SHARE * free_memory(device)
+
+
+def cores() -> int:
+    """Number of cores that this process may use: no more than OMP_NUM_THREADS, which joblib sets in
+    processes that share the cores."""
+    if hasattr(os, "sched_getaffinity"):
+        count = len(os.sched_getaffinity(0))
+    else:
+        count = os.cpu_count() or 1
+    limit = os.environ.get("OMP_NUM_THREADS", "")
+    return min(count, max(1, int(limit))) if limit.isdecimal() else count
+
+
+def free_memory(device: str) -> int:
+    """Bytes of memory that are free on a device.
+
+    On a CPU, this is what psutil calls available, or what is left of the limit of a control group
+    (of a container, or a job of a cluster), if that is less.
+    """
+    if device.startswith("cuda"):
+        # Freed memory that torch keeps for reuse is free as well.
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + kept
+    import psutil
+
+    available = int(psutil.virtual_memory().available)
+    left = left_in_control_group()
+    return available if left is None else min(available, left)
+
+
+def left_in_control_group(
+    root: Path = CONTROL_GROUPS, process: Path = Path("/proc/self/cgroup")
+) -> int | None:
+    """Bytes that this process's control groups still allow, by version 2 or 1 of their interface;
+    None without a limit. Cached files do not count: they are dropped when memory is needed.
+    Control groups are mounted at `root`; the file `process` names those of this process."""
+    try:
+        lines = [line.split(":", 2) for line in process.read_text().splitlines()]
+    except OSError:
+        return None  # not Linux
+    left = []
+    for _, controllers, path in (line for line in lines if len(line) == 3):
+        version_2 = not controllers
+        if not version_2 and "memory" not in controllers.split(","):
+            continue
+        base = root if version_2 else root / "memory"
+        folder = base / path.lstrip("/")
+        # Every group above counts too. Inside a container, the path may not be there: its own
+        # group is then the root.
+        groups = [group for group in (folder, *folder.parents) if base in (group, *group.parents)]
+        left += [_left(group, version_2) for group in groups]
+    return min((size for size in left if size is not None), default=None)
+
+
+def _left(group: Path, version_2: bool) -> int | None:
+    names = ("memory.max", "memory.current", "inactive_file")
+    if not version_2:
+        names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+    try:
+        limit, used = (int((group / name).read_text()) for name in names[:2])
+        statistics = (group / "memory.stat").read_text().splitlines()
+        cached = dict(line.split(maxsplit=1) for line in statistics).get(names[2], "0")
+        return max(0, limit - used + int(cached))
+    except (OSError, ValueError):  # no such group, or a limit of "max"
+        return None
+
+
+# The heads.
 
 
 @dataclass(frozen=True)
@@ -35,8 +139,7 @@ class Pass:
         longest: Tokens of the longest text.
         epochs: Number of epochs.
         early_stopping: Whether the weights of each head's best epoch are kept.
-        threads: Number of threads.
-        gpu: Whether the heads are trained on a GPU.
+        device: `cpu` or `cuda`.
         layers: Number of layers whose means the heads read; 0 if they read none.
     """
 
@@ -47,8 +150,7 @@ class Pass:
     longest: int
     epochs: int
     early_stopping: bool
-    threads: int
-    gpu: bool = False
+    device: str
     layers: int = 0
 
     @classmethod
@@ -57,7 +159,7 @@ class Pass:
         rows, longest = training.batch_size, 1
         for split in data.splits.values():
             shortest_mean = max(1.0, split.tokens / max(1, len(split)))
-            step = math.ceil(engine.EVALUATION_TOKENS / shortest_mean)
+            step = math.ceil(EVALUATION_TOKENS / shortest_mean)
             rows = max(rows, min(len(split), step))
             longest = max(longest, int(split.lengths.max(initial=1)))
         return cls(
@@ -68,14 +170,13 @@ class Pass:
             longest=longest,
             epochs=training.epochs,
             early_stopping=training.patience is not None,
-            threads=engine.threads(device),
-            gpu=device != "cpu",
+            device=device,
             layers=layers,
         )
 
     def bytes(self, configs: Sequence[HeadConfig]) -> int:
         """An estimate of the memory that heads need in training, without the hidden states."""
-        total, columns = 0, 0
+        total, columns, workers = 0, 0, threads(self.device)
         members = [member for config in configs for member in config.members]
         for (kind, shapes), count in Counter(map(self._shape, members)).items():
             parameters = sum(math.prod(shape) for shape in shapes)
@@ -85,7 +186,7 @@ class Pass:
             own_columns = math.prod(shapes[0][:-1])
             if issubclass(kind, TokenHead):
                 columns += count * own_columns
-                copies = max(copies, 5.0 + 2 * self.threads)
+                copies = max(copies, 5.0 + 2 * workers)
                 results = 3 * own_columns
             else:
                 # The last layer reads features as they are, unless others come before it.
@@ -98,7 +199,13 @@ class Pass:
             total += count * int(values * FLOAT + fixed)
         # Layer means in float16; those of the rows are copied and converted.
         means = self.layers * self.width * (2 * self.examples + (2 + FLOAT) * self.rows)
-        return total + means + self._scratch(columns)
+        if not columns:
+            return total + means
+        # Working memory of all threads.
+        tokens = group_tokens(self.device, columns) + self.longest
+        return (
+            total + means + int(workers * tokens * (4 * columns + 2 * self.width) * FLOAT * 9 / 8)
+        )
 
     def _shape(self, config: HeadConfig) -> tuple[type[Head], tuple[tuple[int, ...], ...]]:
         whole = heads.kind(config.kind)
@@ -106,15 +213,6 @@ class Pass:
         # A part of a head reads one layer.
         width = config.input_width(self.width, self.layers) if kind is whole else self.width
         return kind, tuple(kind.shapes(config, self.classes, width).values())
-
-    def _scratch(self, columns: int) -> int:
-        """Working memory of all threads for heads that compute `columns` per token."""
-        if not columns:
-            return 0
-        usual = batches.GPU_TOKENS_PER_GROUP if self.gpu else batches.TOKENS_PER_GROUP
-        largest = batches.LARGEST_GROUP * usual // batches.TOKENS_PER_GROUP
-        tokens = min(usual, max(batches.FEWEST_TOKENS, largest // columns)) + self.longest
-        return int(self.threads * tokens * (4 * columns + 2 * self.width) * FLOAT * 9 / 8)
 
     def fitting(self, configs: Sequence[HeadConfig], free: float) -> int:
         """How many of the heads, in their order, need at most `free` bytes."""
@@ -136,8 +234,8 @@ def require(
     reads_layers = any(config.reads_layers for config in configs)
     layers = data.layer_count() if reads_layers else 0
     one_pass = Pass.of(data, training, device, layers)
-    free = machine.free_memory(device)
-    budget = batches.RESIDENT_SHARE * free
+    free = free_memory(device)
+    budget = RESIDENT_SHARE * free
     resident = 0
     for split in data.splits.values():
         size = split.tokens * split.stored.row_bytes(split.width)
@@ -146,10 +244,10 @@ def require(
     for config in configs:
         fitted = config.start or config
         width = fitted.input_width(one_pass.width, layers)
-        own = heads.kind(fitted.kind).fitting_bytes(fitted, len(data.splits["train"]), width)
-        if own > left:
+        size = heads.kind(fitted.kind).fitting_bytes(fitted, len(data.splits["train"]), width)
+        if size > left:
             raise SpaceliteError(
-                f"fitting {fitted.name} needs about {own / 1e9:,.1f} GB of memory, and "
+                f"fitting {fitted.name} needs about {size / 1e9:,.1f} GB of memory, and "
                 f"{max(0.0, left) / 1e9:,.1f} GB is free beside the hidden states: free some, or "
                 "embed fewer examples"
             )

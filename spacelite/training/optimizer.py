@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
-import torch
+from spacelite.lazy import torch
 
-Moments = tuple[torch.Tensor, torch.Tensor]
+Moments: TypeAlias = "tuple[torch.Tensor, torch.Tensor]"
 
-
-def schedule_factor(schedule: str, update: int, updates: int) -> float:
-    """The factor that scales the learning rate at `update` (counted from 0) of `updates`: 1 for
-    `constant`, (1 + cos(pi * update / updates)) / 2 for `cosine`."""
-    return 1.0 if schedule == "constant" else (1 + math.cos(math.pi * update / updates)) / 2
+# Name -> the factor of the learning rate at an update, counted from 0, of so many updates.
+SCHEDULES: dict[str, Callable[[int, int], float]] = {
+    "constant": lambda update, updates: 1.0,
+    "cosine": lambda update, updates: (1 + math.cos(math.pi * update / updates)) / 2,
+}
 
 
 class Adam:
     """torch.optim.Adam's update (L2 weight decay) for parameters stacked along a dimension K.
 
     torch's class has only one learning rate per parameter, and it imports torch's compiler, which
-    often takes longer than the training itself.
-
-    Args:
-        configs: Configs of the K heads.
-        parameters: The parameters that it updates.
-
-    Attributes:
-        moments: Parameter name -> running means of its gradients and of their squares.
+    often takes longer than the training itself. `moments` are the running means of each parameter's
+    gradients and of their squares.
     """
 
     BETAS = (0.9, 0.999)
@@ -53,45 +47,40 @@ class Adam:
         clip_norm: float | None = None,
         idle: torch.Tensor | None = None,
     ) -> None:
-        """Update the parameters in place.
+        """Update the parameters, (K, ...) each, in place; `number` counts updates from 1.
 
-        Args:
-            parameters: Parameters, (K, ...) each, by name.
-            gradients: Gradients, like `parameters`.
-            number: Number of the update, counted from 1.
-            factor: Factor that scales the learning rate.
-            clip_norm: Maximum norm of a head's gradient; None for no clipping.
-            idle: Which heads the update does not concern, (K,) bool: for them it is as if there
-                had been no such batch. None: it concerns all.
+        The learning rate is scaled by `factor`, a head's gradient clipped to `clip_norm`. For heads
+        that are `idle`, (K,) bool, it is as if there had been no such batch.
         """
         if clip_norm is not None:
             gradients = _clipped(gradients, clip_norm)
         if idle is not None:
             self._skipped += idle.cpu()
-        own: int | torch.Tensor = number
+        count: int | torch.Tensor = number
         if self._skipped.any():
-            own = (number - self._skipped.double()).clamp(min=1)  # of each head
-        first, second = (1 - beta**own for beta in self.BETAS)
+            count = (number - self._skipped.double()).clamp(min=1)  # of each head
+        first, second = (1 - beta**count for beta in self.BETAS)
         for name, (mean, square) in self.moments.items():
             parameter = parameters[name]
-            before = [one[idle] for one in (parameter, mean, square)] if idle is not None else []
-            each = (-1, *[1] * (parameter.dim() - 1))
+            state = (parameter, mean, square)
+            before = [values[idle] for values in state] if idle is not None else []
+            per_head = (-1, *[1] * (parameter.dim() - 1))
             rate, decay = (
-                values.view(each).to(parameter)
+                values.view(per_head).to(parameter)
                 for values in (self._rates * factor / first, self._decays)
             )
             gradient = torch.addcmul(gradients[name], parameter, decay)
             mean.lerp_(gradient, 1 - self.BETAS[0])
             square.mul_(self.BETAS[1]).addcmul_(gradient, gradient, value=1 - self.BETAS[1])
             root = (
-                second.sqrt().view(each).to(parameter)
+                second.sqrt().view(per_head).to(parameter)
                 if isinstance(second, torch.Tensor)
                 else math.sqrt(second)
             )
             scale = square.sqrt().div_(root).add_(self.EPSILON)
             parameter.sub_(mean.div(scale).mul_(rate))
-            for one, former in zip((parameter, mean, square), before, strict=False):
-                one[idle] = former
+            for values, former in zip(state, before, strict=False):
+                values[idle] = former
 
 
 def _clipped(gradients: dict[str, torch.Tensor], norm: float) -> dict[str, torch.Tensor]:

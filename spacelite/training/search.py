@@ -18,7 +18,7 @@ from spacelite.errors import SpaceliteError
 from spacelite.heads import HeadConfig
 from spacelite.metrics.scores import METRICS
 from spacelite.training.config import TrainingConfig
-from spacelite.training.trained import TrainedHead, best_entry, monitored
+from spacelite.training.loop import TrainedHead, best_entry, monitored
 
 log = logging.getLogger(__name__)
 

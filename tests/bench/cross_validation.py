@@ -25,9 +25,9 @@ from sklearn.preprocessing import StandardScaler
 from spacelite import heads
 from spacelite.cache.store import Cache
 from spacelite.studies.cross_validation import cross_validate, divide
-from spacelite.training import TrainingConfig
 from spacelite.training.batches import TokenSplit
-from spacelite.training.weighted import Member, train_weighted
+from spacelite.training.config import TrainingConfig
+from spacelite.training.loop import Member, train_weighted
 
 GRID = [
     heads.config("space", learning_rate=rate, latent=latent, inter=inter, intra=intra)

@@ -32,7 +32,8 @@ from spacelite import heads
 from spacelite.backbones.files import locate
 from spacelite.backbones.model import Backbone, default_budget, plan_batches
 from spacelite.backbones.tokenizer import tokenize
-from spacelite.training import TrainingConfig, loop
+from spacelite.training import loop
+from spacelite.training.config import TrainingConfig
 
 # Tokens at 0, 5, 10, 20, ... 90, 95 and 100% of the texts, as MiniLM's tokenizer counts them.
 PERCENT = (0, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 100)

@@ -28,8 +28,9 @@ from spacelite import heads
 from spacelite.cache.dtypes import DTYPES, Rounding, StoredType, stored_type
 from spacelite.cache.rows import TokenRows
 from spacelite.metrics.significance import f1_values, over_seeds
-from spacelite.training import TrainingConfig, loop
-from spacelite.training.stream import ArrayData
+from spacelite.training import loop
+from spacelite.training.batches import ArrayData
+from spacelite.training.config import TrainingConfig
 
 TURNS, TURN_EPOCHS = 3, 3
 SPACE = {"head": "space", "epochs": 15}

@@ -123,11 +123,12 @@ def spacelite(cache, count, epochs, breakdown=False):
     """Best seconds of a training pass over the train split, and of a whole epoch with validation.
     With `breakdown`, seconds by part, of one pass on one thread."""
     from spacelite.cache.store import Cache
-    from spacelite.training import TrainingConfig, engine, loop
+    from spacelite.training import engine, loop, memory
+    from spacelite.training.config import TrainingConfig
 
     watch = watched() if breakdown else None
     if breakdown:
-        engine.MAX_THREADS = 1
+        memory.MAX_THREADS = 1
     with Cache(cache) as opened, engine.workers("cpu") as workers:
         training = loop._Training(
             opened,
@@ -256,7 +257,8 @@ def fifteen_epochs(cache, kind):
     scikit-learn's LogisticRegression on the means of tokens. Seconds, and mean test accuracy."""
     from spacelite import heads
     from spacelite.cache.store import Cache
-    from spacelite.training import TrainingConfig, train
+    from spacelite.training.config import TrainingConfig
+    from spacelite.training.loop import train
 
     chosen = configs(24) if kind == "space" else [heads.config(kind, pooling="mean")]
     with Cache(cache) as opened:

@@ -23,7 +23,8 @@ from spacelite.runs.store import Run, find_cache
 from spacelite.studies import answers
 from spacelite.studies.answers import Answer
 from spacelite.tasks import majority
-from spacelite.training import TrainingConfig, advice
+from spacelite.training import advice
+from spacelite.training.config import TrainingConfig
 
 log = logging.getLogger(__name__)
 
