@@ -9,8 +9,7 @@ import typer
 
 from spacelite.errors import SpaceliteError
 
-from . import console
-from .options import CACHE_DIR, CacheDir, Json
+from . import console, options
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +24,9 @@ Name = Annotated[str, typer.Argument(help="A cache's name, the beginning of it, 
 
 
 @app.command("list")
-def list_caches(cache_dir: CacheDir = CACHE_DIR, as_json: Json = False) -> None:
+def list_caches(
+    cache_dir: options.CacheDir = options.CACHE_DIR, as_json: options.Json = False
+) -> None:
     """List all caches: size, tokens, state and age, newest first; unfinished trainings; and the
     texts that estimators have embedded."""
     from spacelite.cache import folder
@@ -114,7 +115,9 @@ def _age(seconds: float) -> str:
 
 
 @app.command()
-def info(name: Name, cache_dir: CacheDir = CACHE_DIR, as_json: Json = False) -> None:
+def info(
+    name: Name, cache_dir: options.CacheDir = options.CACHE_DIR, as_json: options.Json = False
+) -> None:
     """Show a cache's spec and the sizes of its splits."""
     from spacelite.cache import folder, reuse
     from spacelite.cache.store import Cache
@@ -175,7 +178,9 @@ def info(name: Name, cache_dir: CacheDir = CACHE_DIR, as_json: Json = False) -> 
 
 
 @app.command()
-def verify(name: Name, cache_dir: CacheDir = CACHE_DIR, as_json: Json = False) -> None:
+def verify(
+    name: Name, cache_dir: options.CacheDir = options.CACHE_DIR, as_json: options.Json = False
+) -> None:
     """Recompute every checksum. The next embed computes only the damaged examples again."""
     from spacelite.cache import folder
 
@@ -203,8 +208,8 @@ def verify(name: Name, cache_dir: CacheDir = CACHE_DIR, as_json: Json = False) -
 @app.command()
 def remove(
     name: Annotated[str, typer.Argument(help="The cache's whole name, or its path.")],
-    cache_dir: CacheDir = CACHE_DIR,
-    as_json: Json = False,
+    cache_dir: options.CacheDir = options.CACHE_DIR,
+    as_json: options.Json = False,
 ) -> None:
     """Delete a cache file, damaged or not, or the texts of estimators. Runs trained on it stay."""
     from spacelite.cache import folder, text_store

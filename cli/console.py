@@ -65,11 +65,11 @@ def _safe(content: Any) -> Any:
 
 def _safe_text(text: Text) -> Text:
     """The same text with the same styles; what is written out has the style of its character."""
-    found = [match.start() for match in HOSTILE.finditer(text.plain)]
-    if not found:
+    places = [match.start() for match in HOSTILE.finditer(text.plain)]
+    if not places:
         return text
     whole = text.blank_copy()
-    for part in text.divide(sorted({each for at in found for each in (at, at + 1)})):
+    for part in text.divide(sorted({end for at in places for end in (at, at + 1)})):
         shown = visible(part.plain)
         if shown != part.plain:
             spans = [span._replace(end=len(shown)) for span in part.spans]
@@ -152,8 +152,8 @@ class _Messages(logging.Handler):
 
         if isinstance(record.args, tuple):
             record.args = tuple(
-                each.for_options(option) if isinstance(each, SpaceliteError) else each
-                for each in record.args
+                value.for_options(option) if isinstance(value, SpaceliteError) else value
+                for value in record.args
             )
         style = "yellow" if record.levelno >= logging.WARNING else "default"
         err().print(Text(visible(self.format(record)), style=style), soft_wrap=True)

@@ -6,23 +6,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from spacelite.errors import SpaceliteError
 
-from . import console
-from .options import (
-    CACHE_DIR,
-    CacheDir,
-    DataDir,
-    Device,
-    Json,
-    Limit,
-    Seeds,
-    TokensPerBatch,
-    option,
-    with_cache_dir,
-)
+from . import console, options
+from .options import opt
 from .report import print_report, show
 from .train import refuse_stopped
 
@@ -33,9 +20,9 @@ EPOCHS, BATCH_SIZE, LEARNING_RATE = 15, 32, 2e-3
 
 
 def demo(
-    seeds: Seeds = "3",
-    cache_dir: CacheDir = CACHE_DIR,
-    as_json: Json = False,
+    seeds: options.Seeds = "3",
+    cache_dir: options.CacheDir = options.CACHE_DIR,
+    as_json: options.Json = False,
 ) -> None:
     """Embed, train and report on built-in data, offline."""
     import spacelite
@@ -82,27 +69,25 @@ def demo(
 
 
 def _announce(command: str, cache_dir: Path) -> None:
-    console.note(f"$ {with_cache_dir(command, cache_dir)}", style="bold")
+    console.note(f"$ {options.with_cache_dir(command, cache_dir)}", style="bold")
 
 
 def reproduce(
     table: Annotated[
         str | None,
-        typer.Option(help="Only the table with this id, as printed in brackets.  [default: all]"),
+        opt("Only the table with this id, as printed in brackets.  [default: all]"),
     ] = None,
     backbone: Annotated[
         str | None,
-        typer.Option(
-            help="Use this backbone in place of the published ones: hub name, folder or minilm."
-        ),
+        opt("Use this backbone in place of the published ones: hub name, folder or minilm."),
     ] = None,
-    seeds: Seeds = "3",
-    limit: Limit = None,
-    device: Device = "auto",
-    tokens_per_batch: TokensPerBatch = None,
-    data_dir: DataDir = None,
-    cache_dir: CacheDir = CACHE_DIR,
-    as_json: Json = False,
+    seeds: options.Seeds = "3",
+    limit: options.Limit = None,
+    device: options.Device = "auto",
+    tokens_per_batch: options.TokensPerBatch = None,
+    data_dir: options.DataDir = None,
+    cache_dir: options.CacheDir = options.CACHE_DIR,
+    as_json: options.Json = False,
 ) -> None:
     """Measure the published tables, from embedding to report."""
     from spacelite.paper.reproduction import ReproduceOptions
@@ -110,7 +95,7 @@ def reproduce(
     from spacelite.reports.analysis import published
     from spacelite.training.plan import seed_list
 
-    options = ReproduceOptions(
+    wanted = ReproduceOptions(
         cache_dir=cache_dir,
         backbone=backbone,
         seeds=tuple(seed_list(seeds)),
@@ -120,10 +105,10 @@ def reproduce(
         tokens_per_batch=tokens_per_batch,
     )
     with console.progress() as on_progress:
-        outcomes = measure(table, options, on_progress)
+        outcomes = measure(table, wanted, on_progress)
     for outcome in outcomes:
         if outcome.error is not None:
-            outcome.note = outcome.error.for_options(option)
+            outcome.note = outcome.error.for_options(options.option)
     sections = published.sections(outcomes)
     if as_json:
         console.print_json([asdict(section) for section in sections])

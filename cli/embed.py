@@ -4,25 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from spacelite.visible import visible
 
-from . import console
-from .options import (
-    CACHE_DIR,
-    CacheDir,
-    DataDir,
-    Device,
-    Json,
-    LabelColumn,
-    LabelsAs,
-    Limit,
-    SkipEmpty,
-    TextColumn,
-    TokensPerBatch,
-    comma_list,
-)
+from . import console, options
+from .options import opt
 
 LABELS_SHOWN = 10
 STAGES_SHOWN = 4
@@ -33,73 +18,61 @@ if TYPE_CHECKING:
 
 
 def embed(
-    backbone: Annotated[
-        str, typer.Option(help="Hub name, local folder, or minilm (no network needed).")
-    ],
+    backbone: Annotated[str, opt("Hub name, local folder, or minilm (no network needed).")],
     dataset: Annotated[
         str,
-        typer.Option(
-            help="imdb, hatexplain, hatexplain:2, demo, any hub name, a "
+        opt(
+            "imdb, hatexplain, hatexplain:2, demo, any hub name, a "
             "csv/tsv/json/jsonl/parquet file, or a folder of them."
         ),
     ],
-    max_length: Annotated[
-        int, typer.Option(help="Maximum tokens per text; the rest is cut off.")
-    ] = 256,
-    dtype: Annotated[
-        str, typer.Option(help="Store hidden states as float16, float32 or int8.")
-    ] = "float16",
+    max_length: Annotated[int, opt("Maximum tokens per text; the rest is cut off.")] = 256,
+    dtype: Annotated[str, opt("Store hidden states as float16, float32 or int8.")] = "float16",
     layer: Annotated[
         str,
-        typer.Option(
-            help="Which layer: -1 the last, 0 the embeddings; several, -1,-4, for a cache of each "
+        opt(
+            "Which layer: -1 the last, 0 the embeddings; several, -1,-4, for a cache of each "
             "from one pass."
         ),
     ] = "-1",
     padding: Annotated[
-        str, typer.Option(help="none, or max_length to cache and count padded positions too.")
+        str, opt("none, or max_length to cache and count padded positions too.")
     ] = "none",
     layers: Annotated[
         bool | None,
-        typer.Option(
-            help="Keep the mean of every layer too, in a file of its own; --layers adds them to a "
+        opt(
+            "Keep the mean of every layer too, in a file of its own; --layers adds them to a "
             "finished cache.",
             show_default="--layers for a new cache",
         ),
     ] = None,
-    limit: Limit = None,
-    device: Device = "auto",
-    tokens_per_batch: TokensPerBatch = None,
-    revision: Annotated[
-        str | None, typer.Option(help="Commit, branch or tag of a hub backbone.")
-    ] = None,
-    text_column: TextColumn = None,
-    label_column: LabelColumn = None,
-    labels_as: LabelsAs = "auto",
-    skip_empty: SkipEmpty = False,
+    limit: options.Limit = None,
+    device: options.Device = "auto",
+    tokens_per_batch: options.TokensPerBatch = None,
+    revision: Annotated[str | None, opt("Commit, branch or tag of a hub backbone.")] = None,
+    text_column: options.TextColumn = None,
+    label_column: options.LabelColumn = None,
+    labels_as: options.LabelsAs = "auto",
+    skip_empty: options.SkipEmpty = False,
     drop_leaks: Annotated[
         bool,
-        typer.Option(
-            "--drop-leaks",
-            help="Leave out training texts that also stand in validation or test.",
-        ),
+        opt("Leave out training texts that also stand in validation or test.", "--drop-leaks"),
     ] = False,
     no_reuse: Annotated[
         bool,
-        typer.Option(
+        opt(
+            "Run every text, also those that other caches hold or that stand in the data twice.",
             "--no-reuse",
-            help="Run every text, also those that other caches hold or that stand in the data "
-            "twice.",
         ),
     ] = False,
-    data_dir: DataDir = None,
-    cache_dir: CacheDir = CACHE_DIR,
-    as_json: Json = False,
+    data_dir: options.DataDir = None,
+    cache_dir: options.CacheDir = options.CACHE_DIR,
+    as_json: options.Json = False,
 ) -> None:
     """Run a frozen backbone once over a data set and keep every token's hidden state."""
     arguments = dict(locals())  # those of `spacelite.embed`, but for two
     del arguments["no_reuse"], arguments["as_json"]
-    arguments["layer"] = comma_list("--layer", layer, int, once=False)
+    arguments["layer"] = options.comma_list("--layer", layer, int, once=False)
     import spacelite
     from spacelite.files import human_bytes
 
@@ -149,8 +122,8 @@ def describe(done: EmbeddedDataset) -> dict[str, Any]:
     return {
         **done.state.as_json(),
         "others": [
-            {"layer": one.layer, "name": one.name, "path": str(one.path), **_what(one)}
-            for one in done.others
+            {"layer": other.layer, "name": other.name, "path": str(other.path), **_what(other)}
+            for other in done.others
         ],
         **_what(done),
         "seconds": done.seconds,

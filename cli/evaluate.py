@@ -5,56 +5,38 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
-from . import console
-from .options import (
-    CACHE_DIR,
-    CacheDir,
-    DataDir,
-    Device,
-    Json,
-    LabelColumn,
-    LabelsAs,
-    Limit,
-    RunBackbone,
-    RunName,
-    SkipEmpty,
-    TextColumn,
-    TokensPerBatch,
-)
+from . import console, options
+from .options import opt
 
 if TYPE_CHECKING:
     from spacelite.api.results import Evaluation
 
 
 def evaluate(
-    run: RunName,
-    dataset: Annotated[
-        str | None, typer.Option(help="Data set to embed and evaluate on, as in embed.")
-    ] = None,
+    run: options.RunName,
+    dataset: Annotated[str | None, opt("Data set to embed and evaluate on, as in embed.")] = None,
     cache: Annotated[
-        str | None, typer.Option(help="Name or path of a cache to use instead of --dataset.")
+        str | None, opt("Name or path of a cache to use instead of --dataset.")
     ] = None,
     map_labels: Annotated[
         list[str] | None,
-        typer.Option(
-            "--map",
-            help="A label of the data set and the run's label for it, as hate=negative; give "
+        opt(
+            "A label of the data set and the run's label for it, as hate=negative; give "
             "it once for each label of the data set.",
+            "--map",
         ),
     ] = None,
-    backbone: RunBackbone = None,
-    limit: Limit = None,
-    device: Device = "auto",
-    tokens_per_batch: TokensPerBatch = None,
-    text_column: TextColumn = None,
-    label_column: LabelColumn = None,
-    labels_as: LabelsAs = "auto",
-    skip_empty: SkipEmpty = False,
-    data_dir: DataDir = None,
-    cache_dir: CacheDir = CACHE_DIR,
-    as_json: Json = False,
+    backbone: options.RunBackbone = None,
+    limit: options.Limit = None,
+    device: options.Device = "auto",
+    tokens_per_batch: options.TokensPerBatch = None,
+    text_column: options.TextColumn = None,
+    label_column: options.LabelColumn = None,
+    labels_as: options.LabelsAs = "auto",
+    skip_empty: options.SkipEmpty = False,
+    data_dir: options.DataDir = None,
+    cache_dir: options.CacheDir = options.CACHE_DIR,
+    as_json: options.Json = False,
 ) -> None:
     """Evaluate a run on another data set: zero-shot transfer."""
     arguments = dict(locals())  # those of a run's `evaluate`, but for four

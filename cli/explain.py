@@ -9,8 +9,8 @@ import typer
 
 from spacelite.errors import SpaceliteError
 
-from . import console
-from .options import CACHE_DIR, CacheDir, Device, Json, RunBackbone, RunName
+from . import console, options
+from .options import opt
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -21,23 +21,21 @@ MOST_WORDS = 10  # in the table of the words that contribute most
 
 
 def explain(
-    run: RunName,
+    run: options.RunName,
     text: Annotated[str | None, typer.Argument(help="The text to explain.")] = None,
     example: Annotated[
         str | None,
-        typer.Option(help="In place of a text: an example of the run's cache, as test:17."),
+        opt("In place of a text: an example of the run's cache, as test:17."),
     ] = None,
-    label: Annotated[
-        str | None, typer.Option(help="The label to explain. [default: the predicted one]")
-    ] = None,
+    label: Annotated[str | None, opt("The label to explain. [default: the predicted one]")] = None,
     html: Annotated[
         Path | None,
-        typer.Option(help="Also write a page: the text, and its tokens in the concept spaces."),
+        opt("Also write a page: the text, and its tokens in the concept spaces."),
     ] = None,
-    backbone: RunBackbone = None,
-    device: Device = "auto",
-    cache_dir: CacheDir = CACHE_DIR,
-    as_json: Json = False,
+    backbone: options.RunBackbone = None,
+    device: options.Device = "auto",
+    cache_dir: options.CacheDir = options.CACHE_DIR,
+    as_json: options.Json = False,
 ) -> None:
     """Show which words mattered for a prediction.
 
@@ -52,7 +50,7 @@ def explain(
     if text is None and example is None:
         raise SpaceliteError("give a text or --example")
     with console.progress() as on_progress:
-        found = spacelite.load_run(run, cache_dir).explain(
+        explained = spacelite.load_run(run, cache_dir).explain(
             text,
             example=example,
             label=label,
@@ -61,13 +59,15 @@ def explain(
             progress=on_progress,
         )
     if html is not None:
-        found.save(html)
+        explained.save(html)
         console.note(f"{html} written")
     if as_json:
-        name = found.explanation.labels[found.label]
-        console.print_json({"run": found.run.id, "label": name, **found.explanation.as_json()})
+        name = explained.explanation.labels[explained.label]
+        console.print_json(
+            {"run": explained.run.id, "label": name, **explained.explanation.as_json()}
+        )
     else:
-        _print(found.explanation, found.label, example)
+        _print(explained.explanation, explained.label, example)
 
 
 def _print(result: Explanation, label: int, example: str | None) -> None:
@@ -89,7 +89,7 @@ def _print(result: Explanation, label: int, example: str | None) -> None:
     shares = result.shares[:, label].tolist()
     of_blocks = [result.block_shares(name)[:, label].tolist() for name in result.block_names]
     rows = zip(result.words, shares, *of_blocks, strict=True)
-    words = sorted(rows, key=lambda one: -abs(one[1]))
+    words = sorted(rows, key=lambda row: -abs(row[1]))
     table = console.new_table("Word", f">for {result.labels[label]}")
     for name in result.block_names:
         table.add_column(f"from {name}", justify="right", style="dim")

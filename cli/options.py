@@ -18,70 +18,64 @@ from typer.core import TyperCommand
 from spacelite.errors import SpaceliteError
 from spacelite.settings import OTHER_NAMES, shown, type_of
 
+
+def opt(help_: str, *names: str, **settings: Any) -> Any:
+    """An option with its help first."""
+    return typer.Option(*names, help=help_, **settings)
+
+
 CACHE_DIR = Path("cache")
 CACHE_VARIABLE = "SPACELITE_CACHE"
 CacheDir = Annotated[
     Path,
-    typer.Option(envvar=CACHE_VARIABLE, help="Folder of caches and runs.", show_default=True),
+    opt("Folder of caches and runs.", envvar=CACHE_VARIABLE, show_default=True),
 ]
 Json = Annotated[
     bool,
-    typer.Option("--json", help="Print one JSON document to standard output, and nothing else."),
+    opt("Print one JSON document to standard output, and nothing else.", "--json"),
 ]
 DataDir = Annotated[
     Path | None,
-    typer.Option(
-        envvar="SPACELITE_DATA",
-        help="Folder that holds data sets by name; searched before the hub.",
-    ),
+    opt("Folder that holds data sets by name; searched before the hub.", envvar="SPACELITE_DATA"),
 ]
 Limit = Annotated[
     int | None,
-    typer.Option(help="Use at most this many examples per split: a seeded, stratified sample."),
+    opt("Use at most this many examples per split: a seeded, stratified sample."),
 ]
 Seeds = Annotated[
     str,
-    typer.Option(
-        help="A number of seeds or a list: 3 means seeds 0, 1 and 2; 1,7,42 means these three; "
+    opt(
+        "A number of seeds or a list: 3 means seeds 0, 1 and 2; 1,7,42 means these three; "
         "7, means seed 7 alone."
     ),
 ]
 Preset = Annotated[
     str | None,
-    typer.Option(
-        help="Settings that are recommended together; best: an additive head on "
-        "layers+ngrams+space."
-    ),
+    opt("Settings that are recommended together; best: an additive head on layers+ngrams+space."),
 ]
 CacheName = Annotated[
     str | None,
-    typer.Option(help="A cache's name or path. [default: the newest complete one]"),
+    opt("A cache's name or path. [default: the newest complete one]"),
 ]
-TextColumn = Annotated[
-    str | None, typer.Option(help="Name of the text column, if it is not an obvious one.")
-]
-LabelColumn = Annotated[
-    str | None, typer.Option(help="Name of the label column, if it is not an obvious one.")
-]
+TextColumn = Annotated[str | None, opt("Name of the text column, if it is not an obvious one.")]
+LabelColumn = Annotated[str | None, opt("Name of the label column, if it is not an obvious one.")]
 LabelsAs = Annotated[
     str,
-    typer.Option(
-        help="auto: labels that are all whole numbers are read as numbers; text: every label is "
+    opt(
+        "auto: labels that are all whole numbers are read as numbers; text: every label is "
         "kept as it is written."
     ),
 ]
-SkipEmpty = Annotated[
-    bool, typer.Option("--skip-empty", help="Leave out rows whose text is empty.")
-]
+SkipEmpty = Annotated[bool, opt("Leave out rows whose text is empty.", "--skip-empty")]
 RUN_NAME = "A run's id, a part of it that no other run has, its name, or its folder."
 RunName = Annotated[str, typer.Argument(help=RUN_NAME)]
 RunBackbone = Annotated[
-    str | None, typer.Option(help="The folder of the run's backbone, if that was a local folder.")
+    str | None, opt("The folder of the run's backbone, if that was a local folder.")
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
+Device = Annotated[str, opt("auto, cpu, cuda, cuda:1, ...")]
 TokensPerBatch = Annotated[
     int | None,
-    typer.Option(help="Maximum tokens per forward pass.  [default: 1024 on a CPU, 65536 on a GPU]"),
+    opt("Maximum tokens per forward pass.  [default: 1024 on a CPU, 65536 on a GPU]"),
 ]
 
 # Arguments of the library whose options have other names.
@@ -137,11 +131,15 @@ class SettingsCommand(TyperCommand):
         def command(**settings: Any) -> None: ...
 
         without = plan.WITHOUT.get(self.FUNCTION, ())
-        self._settings = {name: one for name, one in plan.declared().items() if name not in without}
+        self._settings = {
+            name: field for name, field in plan.declared().items() if name not in without
+        }
         command.__signature__ = Signature(  # type: ignore[attr-defined]
             [
-                Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=self._option(one))
-                for name, one in self._settings.items()
+                Parameter(
+                    name, Parameter.KEYWORD_ONLY, default=None, annotation=self._option(field)
+                )
+                for name, field in self._settings.items()
             ]
         )
         parser = typer.Typer(add_completion=False)
@@ -214,21 +212,21 @@ def known_names(arguments: list[str], command: Any, commands: Mapping[str, Any])
     """
     if hasattr(command, "commands"):  # a group, such as `cache`
         return arguments
-    own = _options_of(command)
+    known = _options_of(command)
     renamed: list[str] = []
     for number, each in enumerate(arguments):
         if each == "--":
             return renamed + arguments[number:]
         given, equals, value = each.partition("=")
-        if given.startswith("--") and given not in own:
+        if given.startswith("--") and given not in known:
             argument = given[2:].replace("-", "_")
             name = option(OTHER_NAMES.get(argument, argument))
             elsewhere = [other for other, it in commands.items() if name in _options_of(it)]
-            if name not in own and elsewhere:
+            if name not in known and elsewhere:
                 raise ValueError(
                     f"No such option: {given}. {name} is an option of {' and '.join(elsewhere)}."
                 )
-            each = name + equals + value if name in own else each
+            each = name + equals + value if name in known else each
         renamed.append(each)
     return renamed
 

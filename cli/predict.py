@@ -12,17 +12,8 @@ import typer
 
 from spacelite.errors import SpaceliteError
 
-from . import console
-from .options import (
-    CACHE_DIR,
-    CacheDir,
-    Device,
-    Json,
-    RunBackbone,
-    RunName,
-    TextColumn,
-    TokensPerBatch,
-)
+from . import console, options
+from .options import opt
 
 if TYPE_CHECKING:
     from spacelite.api.results import TextPredictions
@@ -35,42 +26,42 @@ if TYPE_CHECKING:
 
 
 def predict(
-    run: RunName,
+    run: options.RunName,
     texts: Annotated[
         list[str] | None, typer.Argument(help="Texts. [default: the lines of standard input]")
     ] = None,
     file: Annotated[
         Path | None,
-        typer.Option(
-            help="Read the texts from this file: a csv, tsv, json, jsonl or parquet table, or any "
+        opt(
+            "Read the texts from this file: a csv, tsv, json, jsonl or parquet table, or any "
             "other file with a text per line."
         ),
     ] = None,
-    text_column: TextColumn = None,
+    text_column: options.TextColumn = None,
     out: Annotated[
         Path | None,
-        typer.Option(
-            help="Write the rows with their predictions to this file, whose name ends in .csv, "
+        opt(
+            "Write the rows with their predictions to this file, whose name ends in .csv, "
             ".tsv, .jsonl or .parquet."
         ),
     ] = None,
     as_csv: Annotated[
         bool,
-        typer.Option(
-            "--csv",
-            help="Print a csv table: text, label, share of unknown tokens, each probability; of a "
+        opt(
+            "Print a csv table: text, label, share of unknown tokens, each probability; of a "
             "table all its columns.",
+            "--csv",
         ),
     ] = False,
     min_probability: Annotated[
         float | None,
-        typer.Option(help="Give no label that has a lower probability than this, from 0 to 1."),
+        opt("Give no label that has a lower probability than this, from 0 to 1."),
     ] = None,
-    backbone: RunBackbone = None,
-    device: Device = "auto",
-    tokens_per_batch: TokensPerBatch = None,
-    cache_dir: CacheDir = CACHE_DIR,
-    as_json: Json = False,
+    backbone: options.RunBackbone = None,
+    device: options.Device = "auto",
+    tokens_per_batch: options.TokensPerBatch = None,
+    cache_dir: options.CacheDir = options.CACHE_DIR,
+    as_json: options.Json = False,
 ) -> None:
     """Classify texts with a run's head."""
     import spacelite
@@ -91,9 +82,9 @@ def predict(
         raise SpaceliteError("--text-column needs --file with a table: texts have no columns")
     if out is not None:
         writers.check(out)
-    found = spacelite.load_run(run, cache_dir)
+    loaded = spacelite.load_run(run, cache_dir)
     rows = _rows(texts, file, text_column)
-    options: dict[str, Any] = {
+    how: dict[str, Any] = {
         "backbone": backbone,
         "device": device,
         "tokens_per_batch": tokens_per_batch,
@@ -101,7 +92,7 @@ def predict(
     }
     if out is not None:
         with console.progress() as on_progress:
-            done = found.predict_rows(rows, out, progress=on_progress, **options)
+            done = loaded.predict_rows(rows, out, progress=on_progress, **how)
         if as_json:
             console.print_json(done.as_json())
         else:
@@ -110,17 +101,17 @@ def predict(
     if as_csv or as_json:
         _print_stream(
             rows,
-            lambda given, progress: found.predict_batches(
-                given, total=rows.count, progress=progress, **options
+            lambda texts, progress: loaded.predict_batches(
+                texts, total=rows.count, progress=progress, **how
             ),
-            found.record,
+            loaded.record,
             min_probability,
             "csv" if as_csv else "json",
         )
         return
     with console.progress() as on_progress:
-        predictions = found.predict(
-            [row[rows.text_column] for row in rows], progress=on_progress, **options
+        predictions = loaded.predict(
+            [row[rows.text_column] for row in rows], progress=on_progress, **how
         )
     console.show(predictions.table())
     for note in predictions.notes:
@@ -154,10 +145,10 @@ def _print_stream(
     stream, shown = sys.stdout, sys.stdout.isatty()
     with console.progress() as on_progress:
 
-        def counted(given: Iterable[str]) -> Iterator[TextPredictions]:
-            for found in classify(given, False if shown else on_progress):
-                tally.add(found)
-                yield found
+        def counted(texts: Iterable[str]) -> Iterator[TextPredictions]:
+            for predictions in classify(texts, False if shown else on_progress):
+                tally.add(predictions)
+                yield predictions
 
         for text in documents(with_predictions(rows, counted), record, columns):
             # Not sys.stdout, which the bars replace while they are shown.
@@ -178,14 +169,14 @@ def _csv_document(batches: Batches, record: RunRecord, columns: Columns | None) 
         (label,) = record.task.as_json([])
         header = ["text", label, "unknown", *record.label_names]
     lines: list[list[Any]] = [header]
-    for kept, found in batches:
-        for row, own in zip(kept, found, strict=True):
+    for rows, predictions in batches:
+        for row, prediction in zip(rows, predictions, strict=True):
             if columns is not None:
-                made = columns.row(row, own)
-                lines.append([made.get(name) for name in header])
+                full = columns.row(row, prediction)
+                lines.append([full.get(name) for name in header])
             else:
-                first = [own["text"], own[header[1]], own["unknown"]]
-                lines.append([*first, *own["probabilities"].values()])
+                first = [prediction[name] for name in header[:3]]
+                lines.append([*first, *prediction["probabilities"].values()])
         yield writers.csv_lines(lines)
         lines = []
 
@@ -193,12 +184,12 @@ def _csv_document(batches: Batches, record: RunRecord, columns: Columns | None) 
 def _json_document(batches: Batches, record: RunRecord, columns: Columns | None) -> Iterator[str]:
     """The parts of a JSON list, as `console.print_json` prints it."""
     before = "[\n"
-    for kept, found in batches:
-        made = [
-            own if columns is None else columns.row(row, own)
-            for row, own in zip(kept, found, strict=True)
+    for rows, predictions in batches:
+        documents = [
+            prediction if columns is None else columns.row(row, prediction)
+            for row, prediction in zip(rows, predictions, strict=True)
         ]
-        texts = (console.json_text(one).replace("\n", "\n ") for one in made)
+        texts = (console.json_text(document).replace("\n", "\n ") for document in documents)
         yield before + ",\n".join(f" {text}" for text in texts)
         before = ",\n"
     yield "\n]\n"

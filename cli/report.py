@@ -11,8 +11,8 @@ import typer
 
 from spacelite.errors import SpaceliteError
 
-from . import console
-from .options import CACHE_DIR, CacheDir, Json, RunBackbone, with_cache_dir
+from . import console, options
+from .options import opt
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,45 +44,43 @@ def report(
     ] = None,
     compare: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Compare only these systems: names as in the tables, or ids of runs, one after "
+        opt(
+            "Compare only these systems: names as in the tables, or ids of runs, one after "
             'another: --compare space "linear (first)".',
             metavar="SYSTEM",
         ),
     ] = None,
-    cache: Annotated[str | None, typer.Option(help="Only runs on this cache.")] = None,
-    dataset: Annotated[str | None, typer.Option(help="Only runs on this data set.")] = None,
-    head: Annotated[
-        list[str] | None, typer.Option(help="Only heads of this kind; may be repeated.")
-    ] = None,
+    cache: Annotated[str | None, opt("Only runs on this cache.")] = None,
+    dataset: Annotated[str | None, opt("Only runs on this data set.")] = None,
+    head: Annotated[list[str] | None, opt("Only heads of this kind; may be repeated.")] = None,
     where: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Only runs with this setting, such as lr=0.002 or epochs=5,15; may be repeated. "
+        opt(
+            "Only runs with this setting, such as lr=0.002 or epochs=5,15; may be repeated. "
             "Heads that lack the setting are kept.",
             metavar="SETTING=VALUE",
         ),
     ] = None,
     split: Annotated[
         str | None,
-        typer.Option(help="Show the figures of another split too: train or validation."),
+        opt("Show the figures of another split too: train or validation."),
     ] = None,
     form: Annotated[
-        str, typer.Option("--format", help="terminal, markdown, latex, html, json or text.")
+        str, opt("terminal, markdown, latex, html, json or text.", "--format")
     ] = "terminal",
     out: Annotated[
         Path | None,
-        typer.Option(
-            help="Folder to write the page and its figures, or the one file, into; or a file that "
+        opt(
+            "Folder to write the page and its figures, or the one file, into; or a file that "
             "ends in .html, .md, .tex, .json or .txt."
         ),
     ] = None,
     no_examples: Annotated[
-        bool, typer.Option("--no-examples", help="Leave out words and example texts from the data.")
+        bool, opt("Leave out words and example texts from the data.", "--no-examples")
     ] = False,
-    backbone: RunBackbone = None,
-    cache_dir: CacheDir = CACHE_DIR,
-    as_json: Json = False,
+    backbone: options.RunBackbone = None,
+    cache_dir: options.CacheDir = options.CACHE_DIR,
+    as_json: options.Json = False,
 ) -> None:
     """Compare runs with each other and with the published figures."""
     import spacelite
@@ -145,12 +143,12 @@ def report(
 def _conditions(where: Sequence[str]) -> dict[str, list[str]]:
     """`lr=0.002,0.01` -> {"lr": ["0.002", "0.01"]}."""
     conditions: dict[str, list[str]] = {}
-    for given in where:
-        name, equals, values = given.partition("=")
+    for condition in where:
+        name, equals, values = condition.partition("=")
         if not (name and equals and values):
-            raise SpaceliteError(f"--where {given}: give a setting and its value: lr=0.002")
-        own = [value.strip() for value in values.split(",")]
-        conditions.setdefault(name.strip().lstrip("-").replace("-", "_"), []).extend(own)
+            raise SpaceliteError(f"--where {condition}: give a setting and its value: lr=0.002")
+        choices = [value.strip() for value in values.split(",")]
+        conditions.setdefault(name.strip().lstrip("-").replace("-", "_"), []).extend(choices)
     return conditions
 
 
@@ -161,9 +159,10 @@ def print_report(findings: Findings, cache_dir: Path) -> None:
         show([part.section], also=findings.also, end="")
         _findings(part)
         console.out().print()
+    command = options.with_cache_dir("spacelite report", cache_dir)
     console.out().print(
-        f"{with_cache_dir('spacelite report', cache_dir)} --format html --out DIR adds curves, "
-        "confusion, calibration and the words that matter",
+        f"{command} --format html --out DIR adds curves, confusion, calibration and the words that "
+        "matter",
         style="dim",
     )
 

@@ -9,8 +9,8 @@ import typer
 
 from spacelite.errors import SpaceliteError
 
-from . import console
-from .options import CACHE_DIR, RUN_NAME, CacheDir, Json, RunName
+from . import console, options
+from .options import opt
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,19 +28,21 @@ SPLITS = {"validation": "Val.", "test": "Test"}
 
 
 @app.command("list")
-def list_runs(cache_dir: CacheDir = CACHE_DIR, as_json: Json = False) -> None:
+def list_runs(
+    cache_dir: options.CacheDir = options.CACHE_DIR, as_json: options.Json = False
+) -> None:
     """List all runs, newest first: what differs between them, and how good they are."""
     from spacelite.runs import store as runs
 
-    found = runs.load_all(cache_dir)
+    saved = runs.load_all(cache_dir)
     if as_json:
-        console.print_json(runs.rows(found))
+        console.print_json(runs.rows(saved))
         return
-    if not found:
+    if not saved:
         console.say(f"no runs in {cache_dir}: spacelite train saves some")
         return
     by_cache: dict[str, list[Run]] = {}
-    for run in runs.newest_first(found):
+    for run in runs.newest_first(saved):
         by_cache.setdefault(run.record.cache, []).append(run)
     for name, members in by_cache.items():
         _print_runs(name, members)
@@ -63,11 +65,11 @@ def _print_runs(cache: str, members: Sequence[Run]) -> None:
             [
                 ", ".join(
                     f"{name.replace('_', ' ')} {value}"
-                    for name, value in zip(differing, own, strict=True)
+                    for name, value in zip(differing, values, strict=True)
                     if value != "–"
                 )
             ]
-            for own in settings
+            for values in settings
         ]
         table = _table(members, ["Settings"], together, wide)
     console.out().print(Text(cache, style="bold"))
@@ -106,12 +108,12 @@ def _table(
             table.add_column(f"{split}\n{figure}", justify="right", no_wrap=True)
     table.add_column("Saved", no_wrap=True)
     table.add_column("Size", justify="right", no_wrap=True)
-    for run, own in zip(members, settings, strict=True):
+    for run, values in zip(members, settings, strict=True):
         record = run.record
         table.add_row(
             Text(run.name or run.id.rpartition("--")[2]),
             Text(record.system),
-            *map(Text, own),
+            *map(Text, values),
             _short(getattr(run.head, "seed", None)),
             _short(record.epochs),
             *[
@@ -137,36 +139,40 @@ def _figure(value: float | None, places: int) -> str:
 
 
 @app.command()
-def show(run: RunName, cache_dir: CacheDir = CACHE_DIR, as_json: Json = False) -> None:
+def show(
+    run: options.RunName,
+    cache_dir: options.CacheDir = options.CACHE_DIR,
+    as_json: options.Json = False,
+) -> None:
     """Show everything about a run: settings, data, metrics, evaluations on other data."""
     from dataclasses import asdict
 
     from spacelite.runs import store as runs
 
-    found = runs.find(cache_dir, run)
+    loaded = runs.find(cache_dir, run)
     try:
-        cache_file = str(runs.find_cache(found, cache_dir))
+        cache_file = str(runs.find_cache(loaded, cache_dir))
     except SpaceliteError:
         cache_file = None
-    transfers = found.transfers()
+    transfers = loaded.transfers()
     if as_json:
         content = {
-            **found.record.as_json(),
-            "path": str(found.folder),
-            "bytes": found.bytes,
+            **loaded.record.as_json(),
+            "path": str(loaded.folder),
+            "bytes": loaded.bytes,
             "cache_file": cache_file,
-            "transfers": [asdict(each) for each in transfers],
+            "transfers": [asdict(transfer) for transfer in transfers],
         }
         console.print_json(content)
         return
-    _print_run(found, cache_file)
-    _print_metrics(found.record.metrics, found.record.examples)
+    _print_run(loaded, cache_file)
+    _print_metrics(loaded.record.metrics, loaded.record.examples)
     from rich.text import Text
 
-    for each in transfers:
-        labels = ", ".join(f"{there} as {here}" for there, here in each.labels.items())
-        console.out().print(Text(f"evaluated on {each.dataset} ({labels})", style="bold"))
-        _print_metrics(each.metrics, each.examples)
+    for transfer in transfers:
+        labels = ", ".join(f"{there} as {here}" for there, here in transfer.labels.items())
+        console.out().print(Text(f"evaluated on {transfer.dataset} ({labels})", style="bold"))
+        _print_metrics(transfer.metrics, transfer.examples)
 
 
 def _print_run(run: Run, cache_file: str | None) -> None:
@@ -221,7 +227,7 @@ def _print_metrics(metrics: dict[str, Any], examples: dict[str, int]) -> None:
 
 @app.command()
 def name(
-    run: RunName,
+    run: options.RunName,
     new_name: Annotated[
         str | None,
         typer.Argument(
@@ -229,11 +235,9 @@ def name(
             metavar="[NAME]",
         ),
     ] = None,
-    clear: Annotated[
-        bool, typer.Option("--clear", help="Take the run's name away instead.")
-    ] = False,
-    cache_dir: CacheDir = CACHE_DIR,
-    as_json: Json = False,
+    clear: Annotated[bool, opt("Take the run's name away instead.", "--clear")] = False,
+    cache_dir: options.CacheDir = options.CACHE_DIR,
+    as_json: options.Json = False,
 ) -> None:
     """Give a run a name of its own, to use in place of its id."""
     from spacelite.runs import store as runs
@@ -251,15 +255,15 @@ def name(
 
 @app.command()
 def remove(
-    names: Annotated[list[str], typer.Argument(help=RUN_NAME, metavar="RUN...")],
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before removing.")] = False,
-    cache_dir: CacheDir = CACHE_DIR,
-    as_json: Json = False,
+    names: Annotated[list[str], typer.Argument(help=options.RUN_NAME, metavar="RUN...")],
+    yes: Annotated[bool, opt("Do not ask before removing.", "--yes", "-y")] = False,
+    cache_dir: options.CacheDir = options.CACHE_DIR,
+    as_json: options.Json = False,
 ) -> None:
     """Delete runs, damaged or not. Their cache stays."""
     from spacelite.runs import store as runs
 
-    folders = list(dict.fromkeys(runs.folder_of(cache_dir, each) for each in names))
+    folders = list(dict.fromkeys(runs.folder_of(cache_dir, name) for name in names))
     if not yes:
         if as_json or not sys.stdin.isatty():
             raise SpaceliteError(
@@ -275,4 +279,4 @@ def remove(
         if not as_json:
             console.say(f"removed {folder.name}")
     if as_json:
-        console.print_json([{"id": each.name, "path": str(each)} for each in folders])
+        console.print_json([{"id": folder.name, "path": str(folder)} for folder in folders])

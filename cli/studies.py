@@ -10,24 +10,14 @@ import typer
 
 from spacelite.visible import visible
 
-from . import console
-from .options import (
-    CACHE_DIR,
-    CacheDir,
-    CacheName,
-    Device,
-    Json,
-    Preset,
-    Seeds,
-    SettingsCommand,
-    comma_list,
-)
+from . import console, options
+from .options import opt
 
 if TYPE_CHECKING:
     from spacelite.studies.audit import Finding
 
 
-class CvCommand(SettingsCommand):
+class CvCommand(options.SettingsCommand):
     """`spacelite cv` with an option for each setting."""
 
     FUNCTION = "cross_validate"
@@ -49,39 +39,37 @@ class CvCommand(SettingsCommand):
 
 def cv(
     context: typer.Context,
-    folds: Annotated[int, typer.Option(help="Number of folds, stratified by label.")] = 5,
-    repeats: Annotated[int, typer.Option(help="How often the examples are divided anew.")] = 1,
-    seed: Annotated[int, typer.Option(help="Seed of the divisions.")] = 0,
+    folds: Annotated[int, opt("Number of folds, stratified by label.")] = 5,
+    repeats: Annotated[int, opt("How often the examples are divided anew.")] = 1,
+    seed: Annotated[int, opt("Seed of the divisions.")] = 0,
     group_column: Annotated[
         str | None,
-        typer.Option(
-            help="Column with the group of each training example, such as its author, which is in "
+        opt(
+            "Column with the group of each training example, such as its author, which is in "
             "one fold as a whole: the data that were embedded are read again."
         ),
     ] = None,
-    cache: CacheName = None,
-    preset: Preset = None,
+    cache: options.CacheName = None,
+    preset: options.Preset = None,
     head: Annotated[
-        str, typer.Option(help="Kind(s): space, linear, mlp, additive, logreg, tfidf.")
+        str, opt("Kind(s): space, linear, mlp, additive, logreg, tfidf.")
     ] = "space,linear",
-    seeds: Seeds = "1",
+    seeds: options.Seeds = "1",
     no_baselines: Annotated[
         bool,
-        typer.Option(
-            "--no-baselines", help="Leave out tfidf and logreg on the mean on the same folds."
-        ),
+        opt("Leave out tfidf and logreg on the mean on the same folds.", "--no-baselines"),
     ] = False,
     out: Annotated[
         Path | None,
-        typer.Option(
-            help="Write the predictions for each training example, by the heads that did not see "
+        opt(
+            "Write the predictions for each training example, by the heads that did not see "
             "it, to this csv file.",
             metavar="FILE",
         ),
     ] = None,
-    device: Device = "auto",
-    cache_dir: CacheDir = CACHE_DIR,
-    as_json: Json = False,
+    device: options.Device = "auto",
+    cache_dir: options.CacheDir = options.CACHE_DIR,
+    as_json: options.Json = False,
 ) -> None:
     """Cross-validate heads on the train split of a cache, all folds in one pass.
 
@@ -96,14 +84,14 @@ def cv(
         writers.check_place(out)  # before the work
     chosen = console.chosen_cache(cache, cache_dir)
     with console.progress() as on_progress:
-        found = spacelite.cross_validate(
+        study = spacelite.cross_validate(
             chosen,
             folds=folds,
             repeats=repeats,
             seed=seed,
             groups=group_column,
             preset=preset,
-            head=comma_list("--head", head, str),
+            head=options.comma_list("--head", head, str),
             seeds=numbers,
             baselines=not no_baselines,
             device=device,
@@ -112,18 +100,18 @@ def cv(
             **context.obj,
         )
     if out is not None:
-        found.save(out)
+        study.save(out)
     if as_json:
-        console.print_json(found.as_json())
+        console.print_json(study.as_json())
         return
-    console.show(found.table())
-    for sentence in found.result.sentences:
+    console.show(study.table())
+    for sentence in study.result.sentences:
         console.out().print(sentence)
     if out is not None:
         console.say(f"predictions written to {out}")
 
 
-class CurveCommand(SettingsCommand):
+class CurveCommand(options.SettingsCommand):
     """`spacelite curve` with an option for each setting."""
 
     FUNCTION = "learning_curve"
@@ -147,51 +135,42 @@ def curve(
     context: typer.Context,
     sizes: Annotated[
         str | None,
-        typer.Option(
-            help="Number(s) of training examples; all means all of them.  [default: 16, 64, 256, "
+        opt(
+            "Number(s) of training examples; all means all of them.  [default: 16, 64, 256, "
             "... and all]",
             metavar="<int|all>",
             show_default=False,
         ),
     ] = None,
-    seeds: Seeds = "5",
+    seeds: options.Seeds = "5",
     metric: Annotated[
         str,
-        typer.Option(
-            help="What is shown and extrapolated: accuracy, f1_macro, precision, recall or auroc."
-        ),
+        opt("What is shown and extrapolated: accuracy, f1_macro, precision, recall or auroc."),
     ] = "accuracy",
-    cache: CacheName = None,
-    preset: Annotated[
-        str | None, typer.Option(help="Settings that are recommended together: best.")
-    ] = None,
+    cache: options.CacheName = None,
+    preset: Annotated[str | None, opt("Settings that are recommended together: best.")] = None,
     head: Annotated[
         str | None,
-        typer.Option(
-            help="Kind(s): space, linear, mlp, additive, logreg, tfidf.  [default: additive]",
+        opt(
+            "Kind(s): space, linear, mlp, additive, logreg, tfidf.  [default: additive]",
             show_default=False,
         ),
     ] = None,
     no_baselines: Annotated[
         bool,
-        typer.Option(
-            "--no-baselines", help="Leave out tfidf and logreg on the mean on the same subsets."
-        ),
+        opt("Leave out tfidf and logreg on the mean on the same subsets.", "--no-baselines"),
     ] = False,
     out: Annotated[
         Path | None,
-        typer.Option(
-            help="Write the figures of every system, size and seed to this csv file.",
-            metavar="FILE",
-        ),
+        opt("Write the figures of every system, size and seed to this csv file.", metavar="FILE"),
     ] = None,
     plot: Annotated[
         Path | None,
-        typer.Option(help="Draw the curve into this .svg, .png or .html file.", metavar="FILE"),
+        opt("Draw the curve into this .svg, .png or .html file.", metavar="FILE"),
     ] = None,
-    device: Device = "auto",
-    cache_dir: CacheDir = CACHE_DIR,
-    as_json: Json = False,
+    device: options.Device = "auto",
+    cache_dir: options.CacheDir = options.CACHE_DIR,
+    as_json: options.Json = False,
 ) -> None:
     """Measure heads trained on fewer examples, and what more labels would be worth.
 
@@ -207,17 +186,17 @@ def curve(
             writers.check_place(path)  # before the work
     if plot is not None:
         forms.check_drawing(plot)
-    wanted = None if sizes is None else comma_list("--sizes", sizes, _size)
+    wanted = None if sizes is None else options.comma_list("--sizes", sizes, _size)
     numbers = seed_list(seeds)
     chosen = console.chosen_cache(cache, cache_dir)
     with console.progress() as on_progress:
-        found = spacelite.learning_curve(
+        study = spacelite.learning_curve(
             chosen,
             sizes=wanted,
             seeds=numbers,
             metric=metric,
             preset=preset,
-            head=None if head is None else comma_list("--head", head, str),
+            head=None if head is None else options.comma_list("--head", head, str),
             baselines=not no_baselines,
             device=device,
             cache_dir=cache_dir,
@@ -225,19 +204,19 @@ def curve(
             **context.obj,
         )
     if out is not None:
-        found.save(out)
+        study.save(out)
     if plot is not None:
-        found.save_plot(plot)
+        study.save_plot(plot)
     if as_json:
-        console.print_json(found.as_json())
+        console.print_json(study.as_json())
         return
-    console.show(found.table())
+    console.show(study.table())
     screen = console.out()
     width = min(characters.WIDTH, screen.width)
-    drawn = characters.draw(found.chart(), width=width, plain=screen.options.ascii_only)
+    drawn = characters.draw(study.chart(), width=width, plain=screen.options.ascii_only)
     screen.print(drawn, soft_wrap=True)
     screen.print()
-    for sentence in found.sentences:
+    for sentence in study.sentences:
         screen.print(sentence)
     for path in (out, plot):
         if path is not None:
@@ -249,28 +228,28 @@ def _size(text: str) -> int | str:
 
 
 def audit(
-    cache: CacheName = None,
+    cache: options.CacheName = None,
     head: Annotated[
-        str, typer.Option(help="additive (means and n-grams), tfidf, or logreg (on the mean).")
+        str, opt("additive (means and n-grams), tfidf, or logreg (on the mean).")
     ] = "additive",
     folds: Annotated[
         int,
-        typer.Option(help="Number of folds: a label is judged by a head fitted to the others."),
+        opt("Number of folds: a label is judged by a head fitted to the others."),
     ] = 5,
-    repeats: Annotated[int, typer.Option(help="How often the examples are divided anew.")] = 1,
-    seed: Annotated[int, typer.Option(help="Seed of the divisions.")] = 0,
-    top: Annotated[int, typer.Option(help="Print at most this many.")] = 20,
+    repeats: Annotated[int, opt("How often the examples are divided anew.")] = 1,
+    seed: Annotated[int, opt("Seed of the divisions.")] = 0,
+    top: Annotated[int, opt("Print at most this many.")] = 20,
     out: Annotated[
         Path | None,
-        typer.Option(help="Write all findings to this csv file.", metavar="FILE"),
+        opt("Write all findings to this csv file.", metavar="FILE"),
     ] = None,
     backbone: Annotated[
         str | None,
-        typer.Option(help="The folder of the backbone, if that was a local folder."),
+        opt("The folder of the backbone, if that was a local folder."),
     ] = None,
-    device: Device = "auto",
-    cache_dir: CacheDir = CACHE_DIR,
-    as_json: Json = False,
+    device: options.Device = "auto",
+    cache_dir: options.CacheDir = options.CACHE_DIR,
+    as_json: options.Json = False,
 ) -> None:
     """Find labels of the train split that are probably wrong."""
     import spacelite
@@ -280,36 +259,36 @@ def audit(
         writers.check_place(out)  # before the work
     chosen = console.chosen_cache(cache, cache_dir)
     with console.progress() as on_progress:
-        found = spacelite.audit(
+        study = spacelite.audit(
             chosen, head=head, folds=folds, repeats=repeats, seed=seed, backbone=backbone,
             device=device, cache_dir=cache_dir, progress=on_progress,
         )  # fmt: skip
     if out is not None:
-        found.save(out)
+        study.save(out)
     if as_json:
-        console.print_json(found.as_json())
+        console.print_json(study.as_json())
         return
-    for number, one in enumerate(found.findings[:top], 1):
-        _print_finding(number, one)
-    if found.result.pairs:
-        console.show(found.result.groups_table(), ruled=False)
-    for sentence in found.result.sentences:
+    for number, finding in enumerate(study.findings[:top], 1):
+        _print_finding(number, finding)
+    if study.result.pairs:
+        console.show(study.result.groups_table(), ruled=False)
+    for sentence in study.result.sentences:
         console.out().print(sentence)
     if out is not None:
         console.say(f"all written to {out}")
 
 
-def _print_finding(number: int, one: Finding) -> None:
+def _print_finding(number: int, finding: Finding) -> None:
     """Print a finding: what is suspected and why, and the beginning of the text below it."""
     from rich.padding import Padding
     from rich.text import Text
 
-    words = f"; words: {', '.join(one.words)}" if one.words else ""
+    words = f"; words: {', '.join(finding.words)}" if finding.words else ""
     title = Text(f"{number}. ")
-    title.append(visible(one.suggested), style="bold")
-    title.append(f" ({one.probability:.3f}) in place of {visible(one.label)}")
-    title.append(f"; {visible(one.where)}{visible(words)}", style="dim")
+    title.append(visible(finding.suggested), style="bold")
+    title.append(f" ({finding.probability:.3f}) in place of {visible(finding.label)}")
+    title.append(f"; {visible(finding.where)}{visible(words)}", style="dim")
     console.out().print(title)
     width = console.out().width - 3
-    text = console.two_lines(Text(visible(one.text)), width)
+    text = console.two_lines(Text(visible(finding.text)), width)
     console.out().print(Padding(text, (0, 0, 0, 3)))

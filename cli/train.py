@@ -9,19 +9,8 @@ import typer
 
 from spacelite.errors import SpaceliteError
 
-from . import console
-from .options import (
-    CACHE_DIR,
-    CacheDir,
-    CacheName,
-    Device,
-    Json,
-    Preset,
-    Seeds,
-    SettingsCommand,
-    comma_list,
-    with_cache_dir,
-)
+from . import console, options
+from .options import opt
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,7 +18,7 @@ if TYPE_CHECKING:
     from spacelite.api.results import Runs
 
 
-class TrainCommand(SettingsCommand):
+class TrainCommand(options.SettingsCommand):
     """`spacelite train` with an option for each setting."""
 
     FUNCTION = "train"
@@ -43,57 +32,55 @@ class TrainCommand(SettingsCommand):
 
 def train(
     context: typer.Context,
-    cache: CacheName = None,
+    cache: options.CacheName = None,
     layer: Annotated[
         int | None,
-        typer.Option(help="Layer, for data embedded with several.", show_default="the cache's"),
+        opt("Layer, for data embedded with several.", show_default="the cache's"),
     ] = None,
     name: Annotated[
         str | None,
-        typer.Option(
-            help="A name for the run, to use in place of its id; several runs are named NAME-1, "
+        opt(
+            "A name for the run, to use in place of its id; several runs are named NAME-1, "
             "NAME-2, ..."
         ),
     ] = None,
     head: Annotated[
-        str, typer.Option(help="Kind(s): space, linear, mlp, additive, logreg, tfidf.")
+        str, opt("Kind(s): space, linear, mlp, additive, logreg, tfidf.")
     ] = "space,linear",
-    preset: Preset = None,
+    preset: options.Preset = None,
     search: Annotated[
         bool,
-        typer.Option(
-            "--search",
-            help="Keep only the best combination of settings by --monitor on validation: the worse "
+        opt(
+            "Keep only the best combination of settings by --monitor on validation: the worse "
             "half is dropped after an eighth, a quarter and a half of the epochs. --lr, --latent, "
             "--weight-decay and --blocks are lists then, where they are not given.",
+            "--search",
         ),
     ] = False,
-    seeds: Seeds = "1",
+    seeds: options.Seeds = "1",
     no_baselines: Annotated[
         bool,
-        typer.Option(
-            "--no-baselines",
-            help="Leave out the baselines that show what a head is worth: tfidf and logreg on the "
+        opt(
+            "Leave out the baselines that show what a head is worth: tfidf and logreg on the "
             "mean, fitted once for a cache.",
+            "--no-baselines",
         ),
     ] = False,
-    device: Device = "auto",
+    device: options.Device = "auto",
     resume: Annotated[
         bool,
-        typer.Option(
-            "--resume",
-            help="Fail if an interrupted training cannot be continued. (Where it can, it is "
+        opt(
+            "Fail if an interrupted training cannot be continued. (Where it can, it is "
             "continued in any case.)",
+            "--resume",
         ),
     ] = False,
     fresh: Annotated[
         bool,
-        typer.Option(
-            "--fresh", help="Train from the start, and delete what an interrupted training left."
-        ),
+        opt("Train from the start, and delete what an interrupted training left.", "--fresh"),
     ] = False,
-    cache_dir: CacheDir = CACHE_DIR,
-    as_json: Json = False,
+    cache_dir: options.CacheDir = options.CACHE_DIR,
+    as_json: options.Json = False,
 ) -> None:
     """Train heads on a cache, all in one pass.
 
@@ -109,7 +96,7 @@ def train(
         runs = spacelite.train(
             chosen,
             name=name,
-            head=comma_list("--head", head, str),
+            head=options.comma_list("--head", head, str),
             preset=preset,
             search=search,
             seeds=numbers,
@@ -156,7 +143,7 @@ def _print(runs: Runs, cache_dir: Path, seconds: float) -> None:
     console.out().print(
         f"{trained} head{plural} trained in {seconds:.1f} s, saved in "
         f"{runs_folder(cache_dir)}{_named(runs)}{earlier}; "
-        f"{with_cache_dir('spacelite report', cache_dir)} compares them",
+        f"{options.with_cache_dir('spacelite report', cache_dir)} compares them",
         soft_wrap=True,
     )
 

@@ -7,10 +7,11 @@ change.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import operator
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import MISSING, Field, asdict, dataclass, field, fields
+from dataclasses import MISSING, Field, asdict, dataclass, fields
 from typing import Any, ClassVar
 
 from spacelite.errors import SpaceliteError
@@ -59,13 +60,13 @@ class Config:
 
     def __post_init__(self) -> None:
         # 0, 0.0 and numpy's zeros are the same setting and must give the same id.
-        for each in fields(self):
-            value, kind = getattr(self, each.name), type_of(each)
+        for field in fields(self):
+            value, kind = getattr(self, field.name), type_of(field)
             if isinstance(value, str) or value is None or type(value).__name__ in BOOLEANS:
                 continue
             convert: Callable[[Any], Any] = float if kind.startswith("float") else operator.index
             try:
-                object.__setattr__(self, each.name, convert(value))
+                object.__setattr__(self, field.name, convert(value))
             except (TypeError, ValueError):
                 continue  # `check` reports it
 
@@ -80,7 +81,7 @@ class Config:
     def hashed(self) -> dict[str, Any]:
         """The settings that are hashed into ids: ALWAYS_HASHED, and others that have an effect and
         are not at their default."""
-        default = {each.name: each.default for each in fields(self)}
+        default = {field.name: field.default for field in fields(self)}
         return {
             name: value
             for name, value in self.saved().items()
@@ -134,7 +135,7 @@ def setting(
         "help": help,
         "help_default": help_default,
     }
-    return field(default=default, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def type_of(setting: Field[Any]) -> str:
@@ -145,16 +146,16 @@ def type_of(setting: Field[Any]) -> str:
 
 def check(config: Config) -> None:
     """Raise SpaceliteError for the first invalid value, naming the argument."""
-    for each in fields(config):
-        value = getattr(config, each.name)
-        needed = each.metadata["check"](value)
+    for field in fields(config):
+        value = getattr(config, field.name)
+        needed = field.metadata["check"](value)
         if needed is not None:
-            raise SpaceliteError(f"{each.name}={_shown(each, value)}: {needed}", [each.name])
+            raise SpaceliteError(f"{field.name}={_shown(field, value)}: {needed}", [field.name])
 
 
-def _shown(each: Field[Any], value: Any) -> str:
+def _shown(field: Field[Any], value: Any) -> str:
     """A value as messages show it: 0.5, or its repr if it has the wrong type: '0.5' or 2.0."""
-    kind = type_of(each)
+    kind = type_of(field)
     if isinstance(value, float) and kind.startswith("float"):
         return f"{value:g}"
     return repr(value) if kind.startswith(("int", "float")) else str(value)
@@ -165,22 +166,22 @@ def effective(config: Config) -> dict[str, Any]:
     such as `monitor` without `patience`."""
     values = config.settings()
     return {
-        each.name: values[each.name]
-        for each in fields(config)
-        if values[each.name] is not None or each.default is None
+        field.name: values[field.name]
+        for field in fields(config)
+        if values[field.name] is not None or field.default is None
     }
 
 
 def tuned(config: Config) -> list[str]:
     """The names of the settings that are marked `tuned`."""
-    return [each.name for each in fields(config) if each.metadata["tuned"]]
+    return [field.name for field in fields(config) if field.metadata["tuned"]]
 
 
 def symbols(config: Config | type[Config]) -> dict[str, str]:
     """How tables call each setting: `L`, `learning rate`."""
     return {
-        each.name: str(each.metadata["symbol"] or each.name.replace("_", " "))
-        for each in fields(config)
+        field.name: str(field.metadata["symbol"] or field.name.replace("_", " "))
+        for field in fields(config)
     }
 
 
@@ -196,8 +197,8 @@ def varying(values: Sequence[Mapping[str, Any]]) -> list[str]:
     values do."""
     return [
         name
-        for name in dict.fromkeys(name for own in values for name in own)
-        if len({str(own[name]) for own in values if name in own}) > 1
+        for name in dict.fromkeys(name for settings in values for name in settings)
+        if len({str(settings[name]) for settings in values if name in settings}) > 1
     ]
 
 
@@ -219,15 +220,15 @@ def require(name: str, value: Any, check: Check) -> None:
 def words(config: Config, without: Collection[str] = ()) -> list[str]:
     """The settings that tables mention, in words: those marked `always`, and those that are not
     at their default; but none of those named in `without`."""
-    said, values = [], config.settings()
-    for each in fields(config):
-        if each.name in without:
+    mentioned, values = [], config.settings()
+    for field in fields(config):
+        if field.name in without:
             continue
-        value = values[each.name]
-        wanted = value is not None and (each.metadata["always"] or value != each.default)
-        if wanted and each.metadata["words"] is not None:
-            said.append(each.metadata["words"].format(value))
-    return said
+        value = values[field.name]
+        wanted = value is not None and (field.metadata["always"] or value != field.default)
+        if wanted and field.metadata["words"] is not None:
+            mentioned.append(field.metadata["words"].format(value))
+    return mentioned
 
 
 def suggestion(name: str, known: Iterable[str]) -> str | None:

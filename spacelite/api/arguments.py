@@ -62,7 +62,7 @@ def _whole_numbers(value: Any) -> int | list[int]:
     except TypeError:
         if isinstance(value, str | bytes | set | frozenset) or hasattr(value, "keys"):
             raise  # a set has no order
-        return [_whole_number(each) for each in value]
+        return [_whole_number(item) for item in value]
 
 
 def _flag(value: Any) -> bool:
@@ -96,7 +96,7 @@ def _label(value: Any) -> str:
 def _pairs(value: Any) -> dict[str, str] | list[str]:
     """The labels of other data and what they mean: a dictionary, or pairs "data=run"."""
     if isinstance(value, Mapping):
-        return {_label(key): _label(own) for key, own in value.items()}
+        return {_label(theirs): _label(ours) for theirs, ours in value.items()}
     return [_text(pair) for pair in ([value] if isinstance(value, str) else list(value))]
 
 
@@ -118,7 +118,7 @@ def _groups(value: Any) -> list[str] | str:
     """The groups of examples as strings: numbers, names, or anything else that tells them apart;
     or the name of a column."""
     values = _values(value)
-    return values if isinstance(values, str) else [str(each) for each in values]
+    return values if isinstance(values, str) else [str(group) for group in values]
 
 
 NAME = Kind("give a name (a string)", _text)
@@ -197,12 +197,12 @@ def checked(**kinds: Kind) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
         @functools.wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
-            given = parameters.bind(*args, **kwargs)
-            for name, value in given.arguments.items():
+            bound = parameters.bind(*args, **kwargs)
+            for name, value in bound.arguments.items():
                 kind = kinds.get(name) or KINDS.get(name)
                 if kind is not None and value is not parameters.parameters[name].default:
-                    given.arguments[name] = read(name, value, kind)
-            return function(*given.args, **given.kwargs)
+                    bound.arguments[name] = read(name, value, kind)
+            return function(*bound.args, **bound.kwargs)
 
         return call
 

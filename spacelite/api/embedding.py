@@ -140,13 +140,14 @@ def embed(
         )
     local = str(Path(backbone).absolute()) if Path(backbone).is_dir() else None
 
-    def made(one: Embedded) -> EmbeddedDataset:
+    def as_dataset(cache: Embedded) -> EmbeddedDataset:
         return EmbeddedDataset(
-            one.path, folder, one.hit, one.seconds, local, one.copied, one.speed, one.rounded,
-            tuple(made(other) for other in one.others),
+            cache.path, folder, cache.hit, cache.seconds, local, cache.copied, cache.speed,
+            cache.rounded,
+            tuple(as_dataset(other) for other in cache.others),
         )  # fmt: skip
 
-    embedded = made(done)
+    embedded = as_dataset(done)
     repeated = embedded.duplicates
     warnings = (repeated.leaked, repeated.contradicted, *embedded.unknown.lines)
     for warning in filter(None, warnings):

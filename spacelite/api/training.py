@@ -163,10 +163,10 @@ def train(
     known = inspect.signature(train).parameters
     if "seed" in settings:
         raise SpaceliteError("seed: use seeds, a number of them or a list", ["seeds"])
-    for each in settings:
-        of_embed = OTHER_NAMES.get(each, each)
+    for setting in settings:
+        of_embed = OTHER_NAMES.get(setting, setting)
         if of_embed in inspect.signature(embed).parameters.keys() - known.keys():
-            raise SpaceliteError(f"{each}: give {of_embed} to embed; train has no such argument")
+            raise SpaceliteError(f"{setting}: give {of_embed} to embed; train has no such argument")
     saved: dict[HeadConfig, Run] = {}
     with cache.open() as opened:
         opened.require_training()
@@ -312,21 +312,20 @@ class Searching:
         if any(by_head[head].stopped is not None for head in chosen):
             return ""
         first, record = chosen[0], self.record
-        own, called = first.settings(), symbols(first)
+        settings, names = first.settings(), symbols(first)
         unsaid = [
             name
             for name in record.settings
-            if name in own and not _in_name(first, called[name], own[name])
+            if name in settings and not _in_name(first, names[name], settings[name])
         ]
         figure = self.search.figure(chosen, by_head, self.training)
         seeds = f", a mean over {len(chosen)} seeds" if len(chosen) > 1 else ""
         share = self.search.trained_share(by_head, self.training)
         spared = "" if share is None else f"; this took {share:.0%} of the epochs of all"
-        name = ", ".join([first.name, *details(called, own, unsaid)])
+        name = ", ".join([first.name, *details(names, settings, unsaid)])
         return f"{name}: {record.words(figure)}{seeds}{spared}"
 
 
 def _in_name(head: HeadConfig, symbol: str, value: Any) -> bool:
     """Whether a head's name says a setting: `space L=16`, `linear (mean)`."""
-    said = value if isinstance(value, str) else f"{symbol}={shown(value)}"
-    return said in head.name
+    return (value if isinstance(value, str) else f"{symbol}={shown(value)}") in head.name

@@ -78,8 +78,11 @@ class FitConfig(Config):
     @override
     def saved(self) -> dict[str, Any]:
         """Without what came later and is not used: the records of runs without it stay the same."""
-        every = super().saved().items()
-        return {key: own for key, own in every if own is not None or key in self.ALWAYS_HASHED}
+        return {
+            name: value
+            for name, value in super().saved().items()
+            if value is not None or name in self.ALWAYS_HASHED
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,4 +160,4 @@ class TrainingConfig(FitConfig):
 
     def for_fitting(self) -> FitConfig:
         """The settings that also apply to a head that is fitted at once."""
-        return FitConfig(**{each.name: getattr(self, each.name) for each in fields(FitConfig)})
+        return FitConfig(**{field.name: getattr(self, field.name) for field in fields(FitConfig)})

@@ -224,7 +224,7 @@ def resolve(asked: Mapping[str, Any], examples: int) -> tuple[dict[str, Any], di
         chosen = {"epochs": epochs, **chosen}
     if AUTO in rates:
         chosen["learning_rate"] = LEARNING_RATE
-        rates = [LEARNING_RATE if each == AUTO else each for each in rates]
+        rates = [LEARNING_RATE if value == AUTO else value for value in rates]
         values["learning_rate"] = (
             LEARNING_RATE if isinstance(rate, str) else listed("learning_rate", rates)
         )
@@ -299,7 +299,8 @@ def grid(
         combinations = itertools.product(*(values[name] for name in order))
         configs.extend(
             dict.fromkeys(
-                config_type(**dict(zip(order, each, strict=True))) for each in combinations
+                config_type(**dict(zip(order, combination, strict=True)))
+                for combination in combinations
             )
         )
     unknown = [name for name in values if name not in used and name not in _KNOWN]
@@ -320,7 +321,7 @@ def listed(name: str, value: Any) -> list[Any]:
     values = list(value)
     if not values:
         raise SpaceliteError(f"{name}=[]: the list is empty; give one value or several", [name])
-    if any(hasattr(each, "__iter__") and not isinstance(each, str) for each in values):
+    if any(hasattr(item, "__iter__") and not isinstance(item, str) for item in values):
         raise SpaceliteError(f"{name}={value}: give a list of values, not a list of lists", [name])
     return list(dict.fromkeys(values))
 
