@@ -132,8 +132,7 @@ def checks():
         for one, check in estimator_checks_generator(
             estimator, mark="skip", expected_failed_checks=expected
         ):
-            # Of one that is fitted directly and one that is trained, by default.
-            marks = [pytest.mark.slow] * (name not in ("logreg", "linear"))
+            marks = [pytest.mark.slow] * (name != "logreg")
             yield pytest.param(one, check, id=f"{name}-{_name(check)}", marks=marks)
 
 
