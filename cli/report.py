@@ -24,12 +24,8 @@ if TYPE_CHECKING:
 TERMINAL = "terminal"  # the one format that only the command line has
 LEAST_NAME = 14  # columns for the names of systems
 DISPENSABLE = ("Rec.", "Prec.", "Loss", "Params", "AUROC")  # left out first on narrow terminals
-STYLES = {
-    "published": "dim italic",
-    "difference": "dim",
-    "split": "dim",
-    "tried": "dim",
-}  # of lines
+# Of lines.
+STYLES = {"published": "dim italic", "difference": "dim", "split": "dim", "tried": "dim"}
 
 
 class Names(textwrap.TextWrapper):
@@ -190,29 +186,24 @@ def _findings(part: GroupFindings) -> None:
 
 
 def show(sections: Sequence[Section], also: str | None = None, end: str = "\n") -> None:
-    """Print sections as tables, with four decimals if the terminal is wide enough.
-
-    Args:
-        sections: Sections of a report.
-        also: Another split whose figures are shown too.
-        end: What follows each section.
-    """
+    """Print sections as tables, with the figures of the split `also` too, and with four decimals if
+    the terminal is wide enough; `end` follows each section."""
     from rich.text import Text
 
     from spacelite.reports.document.tables import systems_table
 
-    wide = console.out().width >= 100
+    say, wide = console.out().print, console.out().width >= 100
     for section in sections:
-        console.out().print(Text(section.title, style="bold"))
-        console.out().print(Text(section.subtitle, style="dim"))
+        say(Text(section.title, style="bold"))
+        say(Text(section.subtitle, style="dim"))
         table = systems_table(section, also, places=4 if wide else 3, short=True)
         missing = _print_systems(table, gap=2 if wide else 1)
         if missing:
-            note = f"Left out on this narrow terminal: {', '.join(missing).rstrip('.')}."
-            console.out().print(Text(note, style="dim"))
+            headings = ", ".join(missing).rstrip(".")
+            say(Text(f"Left out on this narrow terminal: {headings}.", style="dim"))
         for note in section.notes:
-            console.out().print(Text(note, style="dim"))
-        console.out().print(end=end)
+            say(Text(note, style="dim"))
+        say(end=end)
 
 
 def _print_systems(table: Table, gap: int) -> list[str]:
