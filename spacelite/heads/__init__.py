@@ -16,24 +16,21 @@ from spacelite.heads.additive import AdditiveHead
 from spacelite.heads.base import Head, TokenHead
 from spacelite.heads.config import HeadConfig, TrainedHeadConfig
 from spacelite.heads.linear import LinearHead, LogregHead, MLPHead
-from spacelite.heads.ngrams import IdHead, TfidfHead
-from spacelite.heads.pooling import POOLINGS, PooledHead, Pooling
-from spacelite.heads.space import SpaceBlock, SpaceHead
+from spacelite.heads.ngrams import TfidfHead
+from spacelite.heads.pooling import POOLINGS, Pooling
+from spacelite.heads.space import SpaceHead
 
 __all__ = [
     "KINDS",
     "POOLINGS",
-    "AdditiveHead",
     "Head",
     "HeadConfig",
-    "IdHead",
-    "PooledHead",
     "Pooling",
-    "SpaceBlock",
     "TokenHead",
     "TrainedHeadConfig",
     "config",
     "config_from",
+    "kind",
 ]
 
 # In the order in which tables list them.
@@ -55,21 +52,12 @@ def kind(name: str) -> type[Head]:
 
 
 def config(name: str, **settings: Any) -> HeadConfig:
-    """The config of a head.
-
-    Args:
-        name: Kind of the head, one of KINDS.
-        settings: Settings that differ from the default.
-
-    Raises:
-        SpaceliteError: There is no such kind.
-        TypeError: This kind has no such setting.
-    """
+    """The config of a head of a kind, given the settings that differ from the default."""
     return kind(name).config_type(**settings)
 
 
 def config_from(name: str, settings: Mapping[str, Any]) -> HeadConfig:
     """A head's config from saved settings; those that older runs lack get their default."""
-    own = kind(name).config_type
-    known = {each.name: settings[each.name] for each in fields(own) if each.name in settings}
-    return own(**{key: value for key, value in known.items() if value is not None})
+    config_type = kind(name).config_type
+    known = {field.name: settings.get(field.name) for field in fields(config_type)}
+    return config_type(**{key: value for key, value in known.items() if value is not None})

@@ -65,19 +65,12 @@ OF_EPOCHS = ("latent", "seed", "learning_rate", "weight_decay", "ensemble")  # s
 
 
 class Block(NamedTuple):
-    """What a linear block is fitted to, and how its weights are stored.
+    """What a linear block is fitted to, and how its weights are stored."""
 
-    Attributes:
-        inputs: Features, (N, p), dense or sparse.
-        among: Strengths C of the penalty among which cross-validation chooses.
-        scales: How large each weight may be, as in `cross_fit`.
-        parameters: Weights (C, p) that it gets in the head -> its parameters by name, and what they
-            add to the biases, (C,).
-    """
-
-    inputs: Any
-    among: Sequence[float]
-    scales: logistic.Scales | None
+    inputs: Any  # features, (N, p), dense or sparse
+    among: Sequence[float]  # strengths C of the penalty among which cross-validation chooses
+    scales: logistic.Scales | None  # how large each weight may be
+    # Weights (C, p) in the head -> parameters by name, and what they add to the biases, (C,).
     parameters: Callable[[Array], tuple[dict[str, Array], Array]]
 
 
@@ -258,7 +251,7 @@ class AdditiveConfig(EnsembleConfig):
     def _without_effect(self) -> list[str]:
         """The settings that have no effect."""
         epochs = [] if self.is_iterative else list(OF_EPOCHS)
-        return epochs + ([] if self.reads_ngrams else ["max_ngram"])
+        return epochs + ([] if self.reads_ids else ["max_ngram"])
 
     @property
     def dimensions(self) -> int:
@@ -299,8 +292,8 @@ class AdditiveConfig(EnsembleConfig):
         return AdditiveConfig(blocks="+".join(self.fitted_names), max_ngram=self.max_ngram)
 
     @property
-    def reads_ngrams(self) -> bool:
-        """Whether a block reads token ids."""
+    @override
+    def reads_ids(self) -> bool:
         return "ngrams" in self.names
 
     @property
@@ -336,7 +329,7 @@ class AdditiveHead(Head):
             shapes["concept_spaces"] = (classes, config.dimensions, own)
             shapes[BIAS] = (classes, config.dimensions)
             shapes["classifier.weight"] = (classes, classes * config.dimensions)
-        if config.reads_ngrams:
+        if config.reads_ids:
             shapes["ngrams.weight"] = (classes, width if config.reads_only_ids else ANY)
             shapes["ngrams.keys"] = shapes["ngrams.idf"] = shapes["ngrams.weight"][1:]
         return {**shapes, "classifier.bias": (classes,)}
@@ -398,7 +391,8 @@ class AdditiveHead(Head):
         shares: dict[str, Array] = {}
         for name in config.names:
             if name == "ngrams":
-                table, weight = _table(parameters), parameters["ngrams.weight"]
+                table = NGrams.from_head(parameters, sublinear=True)
+                weight = parameters["ngrams.weight"]
                 shares[name] = table.parts(tokens.ids, tokens.offsets, weight)
             elif name == SPACE:
                 shares[name] = tokens.averaged(
@@ -447,8 +441,8 @@ class AdditiveHead(Head):
                 # In double precision: the weights of dimensions that hardly vary are large, and
                 # what they add to the logits nearly cancels out.
                 total = total + vectors.double() @ parameters[f"{name}.weight"].double().T
-            if config.reads_ngrams:
-                table = _table({name: parameters[name].cpu().numpy() for name in self.TABLES})
+            if config.reads_ids:
+                table = NGrams.from_head(parameters, sublinear=True)
                 weight = parameters["ngrams.weight"].double()
                 total = total + ngram_logits(table, weight, ids, offsets)
             logits.append(total.float())
@@ -461,7 +455,7 @@ class AdditiveHead(Head):
         config = self.configs[0]
         vectors = [vectors_of(split, name, rows) for name in config.poolings]
         ids, offsets = np.zeros(0, np.int64), np.zeros(len(rows) + 1, np.int64)
-        if config.reads_ngrams:
+        if config.reads_ids:
             ids, offsets = split.token_ids(rows)
 
         def run() -> None:
@@ -475,7 +469,3 @@ class AdditiveHead(Head):
         if self._space is not None:
             self.logits = self.logits + self._space.logits
         self.totals.add(self.logits, batch)
-
-
-def _table(parameters: dict[str, Array]) -> NGrams:
-    return NGrams(parameters["ngrams.keys"], parameters["ngrams.idf"], sublinear=True)

@@ -33,29 +33,18 @@ H = TypeVar("H", bound="Head")
 
 @dataclass(frozen=True)
 class Batch:
-    """B examples whose loss is computed together, or a part of them.
+    """B examples whose loss is computed together, or a part of them."""
 
-    Attributes:
-        lengths: Tokens per example, (B,) int64.
-        tokens: The same as floats, (B, 1).
-        labels: Labels, (B,) or (B, C) int64.
-        targets: 1 for the classes that an example has, else 0, (B, C).
-        weights: Weights of the cross-entropy's terms, (B, 1) or (B, C); (K, B, ...) if each head
-            has its own.
-        weight: Sum of the weights over the whole batch; with `sample_weights` that of each head,
-            (K, 1, 1).
-        task: Task of the labels.
-        sample_weights: The weight of each example for each head, (K, B); None if all are 1.
-    """
-
-    lengths: torch.Tensor
-    tokens: torch.Tensor
-    labels: torch.Tensor
-    targets: torch.Tensor
+    lengths: torch.Tensor  # tokens per example, (B,) int64
+    tokens: torch.Tensor  # the same as floats, (B, 1)
+    labels: torch.Tensor  # (B,) or (B, C) int64
+    targets: torch.Tensor  # 1 for the classes that an example has, else 0, (B, C)
+    # Of the cross-entropy's terms, (B, 1) or (B, C); (K, B, ...) if heads have their own.
     weights: torch.Tensor
+    # Their sum over the whole batch; with `sample_weights` that of each head, (K, 1, 1).
     weight: float | torch.Tensor
     task: Task
-    sample_weights: torch.Tensor | None = None
+    sample_weights: torch.Tensor | None = None  # of each example for each head, (K, B)
 
     def weighted(self, sample_weights: torch.Tensor, class_weights: torch.Tensor | None) -> Batch:
         """The batch as K heads see it that give examples weights (K, B), and have class weights
@@ -199,20 +188,12 @@ def vectors_of(split: Split, pooling: str, rows: Array) -> torch.Tensor:
 
 
 class Tokens(NamedTuple):
-    """The tokens of N texts end to end, T in all.
+    """The tokens of N texts end to end, T in all."""
 
-    Attributes:
-        hidden: Their hidden states in the cached layer, (T, d).
-        ids: Their ids, (T,).
-        offsets: Index of each text's first token, and at the end T, (N + 1,).
-        layers: Their hidden states in all layers side by side, (T, layers * d); None where no head
-            reads them.
-    """
-
-    hidden: Array
-    ids: Array
-    offsets: Array
-    layers: Array | None = None
+    hidden: Array  # hidden states in the cached layer, (T, d)
+    ids: Array  # (T,)
+    offsets: Array  # index of each text's first token, and at the end T, (N + 1,)
+    layers: Array | None = None  # hidden states in all layers side by side, (T, layers * d)
 
     def read(self, all_layers: bool) -> Array:
         """The hidden states of all layers, or of the cached one."""
@@ -241,27 +222,16 @@ class Fitted(NamedTuple):
 
 @dataclass
 class Totals:
-    """Sums over examples, from which the losses and metrics of K heads are computed.
+    """Sums over examples, from which the losses and metrics of K heads are computed. Where heads
+    give examples weights, all are sums of these, and the last three (K,) too."""
 
-    Attributes:
-        ce: Cross-entropy without weights, (K,) float64.
-        weighted_ce: Cross-entropy with the weights of its terms, (K,) float64.
-        correct: Number of examples that are predicted correctly, (K,).
-        confusion: Confusion matrices, (K, ...), in the task's layout.
-        examples: Number of examples.
-        terms: Number of terms of the cross-entropy.
-        weight: Sum of the weights of these terms.
-
-    Where heads give examples weights, all numbers are sums of these, and the last three (K,) too.
-    """
-
-    ce: torch.Tensor
-    weighted_ce: torch.Tensor
-    correct: torch.Tensor
-    confusion: torch.Tensor
+    ce: torch.Tensor  # cross-entropy without weights, (K,) float64
+    weighted_ce: torch.Tensor  # with the weights of its terms, (K,) float64
+    correct: torch.Tensor  # examples that are predicted correctly, (K,)
+    confusion: torch.Tensor  # confusion matrices, (K, ...), in the task's layout
     examples: int | torch.Tensor = 0
-    terms: int | torch.Tensor = 0
-    weight: float | torch.Tensor = 0.0
+    terms: int | torch.Tensor = 0  # of the cross-entropy
+    weight: float | torch.Tensor = 0.0  # of these terms
 
     @classmethod
     def zeros(cls, heads: int, objective: Objective) -> Totals:
@@ -296,10 +266,10 @@ class Totals:
 class Head(ABC):
     """K heads of one kind, with their parameters stacked along a first dimension K.
 
-    A kind of head is a subclass of TokenHead (which reads every token), of PooledHead (which reads
-    one vector per example) or of IdHead (which reads token ids alone). It defines everything about
-    the kind: its config, the names and shapes of its parameters, its forward pass and gradient, and
-    each token's share in its logits.
+    A kind of head is a subclass, mostly of TokenHead (which reads every token) or of PooledHead
+    (which reads one vector per example). It defines everything about the kind: its config, the
+    names and shapes of its parameters, its forward pass and gradient, and each token's share in its
+    logits.
 
     Attributes:
         configs: Configs of the K heads.

@@ -57,8 +57,13 @@ class HeadConfig(Config):
         return ()
 
     @property
+    def reads_ids(self) -> bool:
+        """Whether the head reads token ids."""
+        return False
+
+    @property
     def reads_only_ids(self) -> bool:
-        """Whether the head reads token ids alone, for a kind that may read hidden states too."""
+        """Whether the head reads token ids alone, and no hidden states."""
         return False
 
     @property

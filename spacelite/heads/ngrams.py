@@ -1,14 +1,12 @@
-"""TF-IDF of n-grams of token ids, as scikit-learn's TfidfVectorizer weighs them; heads on token ids
-alone, for which no hidden state is read; and the tfidf head, logistic regression on TF-IDF, a
-baseline that no backbone is needed for.
+"""TF-IDF of n-grams of token ids, as scikit-learn's TfidfVectorizer weighs them; and the tfidf
+head, logistic regression on it, a baseline that no backbone is needed for.
 
 Texts are token ids end to end, (T,), with offsets (N + 1,), as in a cache.
 """
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -44,34 +42,21 @@ class Rows(NamedTuple):
 
 
 class Occurrences(NamedTuple):
-    """The n-grams of several texts, one entry for each time that one occurs.
+    """The n-grams of several texts, one entry for each time that one occurs."""
 
-    Attributes:
-        text: Index of the text.
-        key: Key of the n-gram.
-        first: Index of its first token.
-        length: Number of its tokens.
-    """
-
-    text: Array
+    text: Array  # index of the text
     key: Array
-    first: Array
-    length: Array
+    first: Array  # index of its first token
+    length: Array  # number of its tokens
 
 
 @dataclass(frozen=True)
 class NGrams:
-    """The n-grams that at least LEAST_TEXTS training texts have, M of them.
+    """The n-grams that at least LEAST_TEXTS training texts have, M of them."""
 
-    Attributes:
-        keys: Their keys in ascending order, (M,) int64.
-        idf: Weights log((1 + N) / (1 + texts that have it)) + 1, (M,) float32.
-        sublinear: Whether an n-gram that a text has k times counts 1 + log(k) and not k.
-    """
-
-    keys: Array
-    idf: Array
-    sublinear: bool = False
+    keys: Array  # in ascending order, (M,) int64
+    idf: Array  # log((1 + N) / (1 + texts that have it)) + 1, (M,) float32
+    sublinear: bool = False  # what a text has k times counts 1 + log(k) and not k
 
     @property
     def longest(self) -> int:
@@ -92,6 +77,14 @@ class NGrams:
         kept = having >= LEAST_TEXTS
         idf = np.log((1 + texts) / (1 + having[kept])) + 1
         return cls(keys[kept], idf.astype(np.float32), sublinear)
+
+    @classmethod
+    def from_head(cls, parameters: Mapping[str, Any], *, sublinear: bool = False) -> NGrams:
+        """The n-grams of a head, from its parameters in torch or numpy."""
+        keys, idf = (parameters[f"ngrams.{name}"] for name in ("keys", "idf"))
+        if not isinstance(keys, np.ndarray):
+            keys, idf = keys.cpu().numpy(), idf.cpu().numpy()
+        return cls(keys, idf, sublinear)
 
     def rows(self, ids: Array, offsets: Array) -> Rows:
         """TF-IDF of texts, each of length 1, or 0 without a known n-gram; values are float64."""
@@ -186,38 +179,6 @@ def special_ids(ids: Array, offsets: Array) -> Array:
     return np.unique(np.array(special, np.int64))
 
 
-class IdHead(Head):
-    """Heads whose logits follow from the token ids of a text."""
-
-    @abstractmethod
-    def forward(self, ids: Array, offsets: Array) -> torch.Tensor:
-        """Logits (K, B, C) of B texts, from their token ids end to end (T,) and the index of each
-        text's first token, and at the end T (B + 1,)."""
-
-    @classmethod
-    @abstractmethod
-    def token_parts(cls, parameters: dict[str, Array], ids: Array, offsets: Array) -> Array:
-        """What each token adds to the logits of its text, (T, C) float64: with the bias, they sum
-        to the logits. The arguments are those of `forward`."""
-
-    @classmethod
-    @override
-    def token_shares(cls, config: Any, parameters: dict[str, Array], tokens: Tokens) -> Array:
-        return cls.token_parts(parameters, tokens.ids, tokens.offsets)
-
-    @override
-    def plan(
-        self, split: Split, rows: Array, batch: Batch, train: tuple[int, int] | None
-    ) -> Callable[[], None]:
-        ids, offsets = split.token_ids(rows)
-
-        def run() -> None:
-            self.logits = self.forward(ids, offsets)
-            self.totals.add(self.logits, batch)
-
-        return run
-
-
 def ngram_logits(ngrams: NGrams, weight: torch.Tensor, ids: Array, offsets: Array) -> torch.Tensor:
     """A linear layer without bias on the TF-IDF of N texts: weights (C, M) -> (N, C)."""
     rows = ngrams.rows(ids, offsets)
@@ -229,15 +190,6 @@ def ngram_logits(ngrams: NGrams, weight: torch.Tensor, ids: Array, offsets: Arra
         mode="sum",
         per_sample_weights=values.to(weight.dtype),
     )
-
-
-def gathered(ids: Array, offsets: Array, examples: Array) -> tuple[Array, Array]:
-    """The token ids of some examples end to end, and their offsets."""
-    lengths = np.diff(offsets)[examples]
-    ends = np.cumsum(lengths)
-    rows = np.arange(ends[-1] if len(ends) else 0)
-    rows += np.repeat(offsets[:-1][examples] - ends + lengths, lengths)
-    return ids[rows], np.concatenate([[0], ends])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,8 +206,18 @@ class TfidfConfig(HeadConfig):
 
     C: float | str = logistic.strength(logistic.AUTO)
 
+    @property
+    @override
+    def reads_ids(self) -> bool:
+        return True
 
-class TfidfHead(IdHead):
+    @property
+    @override
+    def reads_only_ids(self) -> bool:
+        return True
+
+
+class TfidfHead(Head):
     """A linear layer on TF-IDF. The n-grams are those that two training texts have; others, which
     only new texts have, add nothing."""
 
@@ -303,19 +265,28 @@ class TfidfHead(IdHead):
 
     @classmethod
     @override
-    def token_parts(cls, parameters: dict[str, Array], ids: Array, offsets: Array) -> Array:
-        return _ngrams(parameters).parts(ids, offsets, parameters["classifier.weight"])
+    def token_shares(cls, config: Any, parameters: dict[str, Array], tokens: Tokens) -> Array:
+        ngrams, weight = NGrams.from_head(parameters), parameters["classifier.weight"]
+        return ngrams.parts(tokens.ids, tokens.offsets, weight)
 
-    @override
     def forward(self, ids: Array, offsets: Array) -> torch.Tensor:
+        """Logits (K, B, C) of B texts."""
         logits = []
         for head in range(len(self.configs)):
             parameters = {name: value[head] for name, value in self.parameters.items()}
-            ngrams = _ngrams({name: parameters[name].cpu().numpy() for name in self.TABLES})
+            ngrams = NGrams.from_head(parameters)
             summed = ngram_logits(ngrams, parameters["classifier.weight"], ids, offsets)
             logits.append(summed + parameters["classifier.bias"])
         return torch.stack(logits)
 
+    @override
+    def plan(
+        self, split: Split, rows: Array, batch: Batch, train: tuple[int, int] | None
+    ) -> Callable[[], None]:
+        ids, offsets = split.token_ids(rows)
 
-def _ngrams(parameters: dict[str, Array]) -> NGrams:
-    return NGrams(parameters["ngrams.keys"], parameters["ngrams.idf"])
+        def run() -> None:
+            self.logits = self.forward(ids, offsets)
+            self.totals.add(self.logits, batch)
+
+        return run

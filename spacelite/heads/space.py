@@ -48,26 +48,15 @@ Count: TypeAlias = "float | torch.Tensor"  # of all heads, or of each, (K,) floa
 
 @dataclass
 class Penalties:
-    """Sums over examples, from which L_inter and L_intra of K heads are computed.
+    """Sums over examples, from which L_inter and L_intra of K heads are computed. Where heads give
+    examples weights, these count so much, and the last three are (K,) float64."""
 
-    Attributes:
-        matching: Sum of 1 - s over coordinates in the spaces of an example's own classes, (K,)
-            float64.
-        mismatching: Sum of 1 + s over all other coordinates, (K,) float64.
-        intra: Sum of 1 / (variance + EPSILON), (K,) float64.
-        matching_tokens: Number of tokens times classes in `matching`.
-        mismatching_tokens: Number of tokens times classes in `mismatching`.
-        varying: Number of examples in `intra`: those with more than one token.
-
-    Where heads give examples weights, these count so much, and the last three are (K,) float64.
-    """
-
-    matching: torch.Tensor
-    mismatching: torch.Tensor
-    intra: torch.Tensor
-    matching_tokens: Count = 0
-    mismatching_tokens: Count = 0
-    varying: Count = 0
+    matching: torch.Tensor  # of 1 - s in the spaces of an example's own classes, (K,) float64
+    mismatching: torch.Tensor  # of 1 + s in all other spaces, (K,) float64
+    intra: torch.Tensor  # of 1 / (variance + EPSILON), (K,) float64
+    matching_tokens: Count = 0  # tokens times classes in `matching`
+    mismatching_tokens: Count = 0  # and in `mismatching`
+    varying: Count = 0  # examples in `intra`: those with more than one token
 
     def weighted(self, inter: torch.Tensor, intra: torch.Tensor, latent: int) -> torch.Tensor:
         """inter L_inter + intra L_intra, (K,), with weights (K,) and L = `latent`."""

@@ -144,7 +144,7 @@ class Predictor:
         tokens = self.tokenize(texts, on_progress, before)
         offsets = offsets_of(np.array([len(ids) for ids in tokens.ids]))
         ids = np.concatenate(tokens.ids)
-        if reads_ids(run):
+        if run.head.reads_only_ids:
             logits = head_logits(run, ids_alone(run, ids, offsets))
         else:
             logits = np.empty((len(texts), len(run.record.label_names)))
@@ -196,11 +196,6 @@ def predict(
     predicted = predictor.predict(texts, on_progress)
     warn_of_truncated(run, predicted.truncated, len(texts))
     return predicted
-
-
-def reads_ids(run: Run) -> bool:
-    """Whether a run's head reads token ids alone, so that no text needs the backbone."""
-    return issubclass(heads.kind(run.head.kind), heads.IdHead) or run.head.reads_only_ids
 
 
 def ids_alone(run: Run, ids: Array, offsets: Array) -> TokenRows:

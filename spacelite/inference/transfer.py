@@ -15,7 +15,6 @@ from spacelite.cache import texts
 from spacelite.cache.store import Cache
 from spacelite.errors import SpaceliteError
 from spacelite.heads.base import Objective
-from spacelite.inference.prediction import reads_ids
 from spacelite.metrics.predictions import Predictions
 from spacelite.runs.record import TransferRecord
 from spacelite.runs.store import Run
@@ -54,7 +53,7 @@ def evaluate(
     numbers = label_numbers(run, cache.spec.dataset, cache.label_names, there, mapping)
     objective = Objective(task, len(names))
     width = input_width(run.head, cache)
-    if run.width != width and not reads_ids(run):
+    if run.width != width and not run.head.reads_only_ids:
         raise SpaceliteError(
             f"run {run.id} was trained on hidden states of width {run.width}, cache {cache.name} "
             f"has width {width}: embed the data set with the run's backbone"

@@ -20,13 +20,12 @@ import numpy.typing as npt
 import torch
 
 from spacelite.cache.dtypes import StoredType, varies
-from spacelite.cache.rows import TokenRows
+from spacelite.cache.rows import TokenRows, tokens_of
 from spacelite.cache.split import CachedSplit, spans
 from spacelite.cache.store import Cache
 from spacelite.errors import SpaceliteError
 from spacelite.heads.base import Scratch
 from spacelite.heads.config import HeadConfig
-from spacelite.heads.ngrams import gathered
 from spacelite.heads.pooling import POOLINGS
 from spacelite.training import memory
 
@@ -68,15 +67,10 @@ TrainingData = Cache | ArrayData  # what heads are trained on
 
 
 class TokenSplit:
-    """A split whose hidden states can be read by heads: N examples of width d.
+    """A split whose hidden states can be read by heads: N examples of width d, with their `lengths`
+    (N,) and `labels` on the device. They are `resident` in memory or on the GPU, or streamed."""
 
-    Attributes:
-        lengths: Tokens per example, (N,).
-        labels: Labels, (N,) or (N, C), on the device.
-        weights: None: all examples weigh 1.
-        bytes: Size of the stored hidden states.
-        resident: Whether the hidden states are held in memory or on the GPU.
-    """
+    weights: Array | None = None  # all examples weigh 1
 
     def __init__(
         self,
@@ -91,7 +85,6 @@ class TokenSplit:
         self.width = split.width
         self.lengths = split.lengths
         self.labels = torch.from_numpy(split.labels).to(device)
-        self.weights: Array | None = None
         self._split = split
         self._starts = split.offsets[:-1]  # each example's first row in the file
         self._features: dict[str, torch.Tensor] = {}
@@ -151,7 +144,8 @@ class TokenSplit:
             self._token_ids = self._split.read_token_ids()
         if examples is None:
             return self._token_ids, self._split.offsets
-        return gathered(self._token_ids, self._split.offsets, examples)
+        rows = tokens_of(self._split.offsets, examples)
+        return self._token_ids[rows], np.concatenate([[0], np.cumsum(self.lengths[examples])])
 
     def features(self, pooling: str) -> torch.Tensor:
         """One vector per example, (N, d) float32, by a pooling from POOLINGS; computed once. Means

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from spacelite import files
 from spacelite.cache.spec import canonical
 from spacelite.errors import SpaceliteError, one_line
-from spacelite.heads import HeadConfig
+from spacelite.heads.config import HeadConfig
 from spacelite.training.config import TrainingConfig
 
 if TYPE_CHECKING:
@@ -30,19 +30,12 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The state that a training is resumed from.
+    """The state that a training is resumed from."""
 
-    Attributes:
-        identity: Hash that identifies the training (see `identity`).
-        epoch: Number of finished epochs.
-        tensors: Parameters and Adam's moments by name.
-        record: Everything else, such as histories, as JSON.
-    """
-
-    identity: str
-    epoch: int
-    tensors: dict[str, torch.Tensor]
-    record: dict[str, Any]
+    identity: str  # of the training
+    epoch: int  # the last finished one
+    tensors: dict[str, torch.Tensor]  # parameters and Adam's moments by name
+    record: dict[str, Any]  # everything else, such as histories, as JSON
 
 
 def identity(
@@ -79,13 +72,8 @@ def checkpoint_path(
 
 @contextmanager
 def locked(path: Path, cache: Cache, heads: int) -> Iterator[None]:
-    """Keep two trainings of the same settings apart: the second waits for the first.
-
-    Args:
-        path: Checkpoint of the training.
-        cache: Cache that it is trained on.
-        heads: Number of heads.
-    """
+    """Keep two trainings of the same settings apart, by the path of their checkpoint: the second
+    waits for the first."""
     files.make_folder(path.parent, "choose another cache_dir")
     plural = "head" if heads == 1 else f"{heads} heads"
     with files.lock(path, doing=f"training the same {plural} on cache {cache.name}"):
@@ -113,11 +101,7 @@ def remove_all(cache_dir: Path, cache_name: str) -> int:
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint atomically.
-
-    Raises:
-        SpaceliteError: It cannot be written.
-    """
+    """Write a checkpoint atomically. Raises SpaceliteError if it cannot be written."""
     from safetensors.torch import save_file
 
     tensors = {
@@ -138,33 +122,27 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
 def find(path: Path, identity: str, *, resident: bool, resume: bool = False) -> Checkpoint | None:
     """The checkpoint to continue from; None, which the log explains, to train from the start.
 
-    Args:
-        path: The file.
-        identity: Hash that identifies the training (see `identity`).
-        resident: Whether the training split is held in memory; if not, it is read in another order.
-        resume: Whether the user asked to continue.
-
-    Raises:
-        SpaceliteError: With `resume`, if the checkpoint is damaged, belongs to a different training
-            or was made with another order of the examples.
+    Raises SpaceliteError, if the user asked to `resume`, where the checkpoint is damaged, belongs
+    to another training, or was made with another order of the examples, which depends on whether
+    the training split is `resident` in memory.
     """
     if not path.exists():
         if resume:
             log.info("nothing to resume: training from the start")
         return None
-    found, remedy = _read(path), "remove it to train from the start"
-    if isinstance(found, str):
-        problem = f"{path} is damaged ({found})"
-    elif found.identity != identity:
+    checkpoint, remedy = _read(path), "remove it to train from the start"
+    if isinstance(checkpoint, str):
+        problem = f"{path} is damaged ({checkpoint})"
+    elif checkpoint.identity != identity:
         problem = f"{path} belongs to another training"
-    elif found.record["resident"] != resident:
+    elif checkpoint.record["resident"] != resident:
         problem = (
             "the interrupted training had a different amount of free memory, and so another order "
             "of the examples"
         )
         remedy = "free as much memory, or train from the start (fresh=True)"
     else:
-        return found
+        return checkpoint
     if resume:
         raise SpaceliteError(f"{problem}: {remedy}", ["fresh"])
     log.warning("%s: it cannot be continued, training from the start", problem)

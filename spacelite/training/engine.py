@@ -20,8 +20,7 @@ import numpy.typing as npt
 import torch
 
 from spacelite.errors import SpaceliteError
-from spacelite.heads import Head, TokenHead
-from spacelite.heads.base import Batch, Objective, Parameters, Scratch
+from spacelite.heads.base import Batch, Head, Objective, Parameters, Scratch, TokenHead
 from spacelite.training import memory
 from spacelite.training.batches import TokenSplit
 

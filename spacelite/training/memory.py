@@ -16,7 +16,8 @@ import torch
 
 from spacelite import heads
 from spacelite.errors import SpaceliteError, is_out_of_memory
-from spacelite.heads import Head, HeadConfig, TokenHead
+from spacelite.heads.base import Head, TokenHead
+from spacelite.heads.config import HeadConfig
 from spacelite.training.config import TrainingConfig
 
 if TYPE_CHECKING:
@@ -128,30 +129,17 @@ def _left(group: Path, version_2: bool) -> int | None:
 
 @dataclass(frozen=True)
 class Pass:
-    """What the memory of a pass depends on, besides its heads.
-
-    Attributes:
-        classes: Number of classes.
-        width: Width of the hidden states.
-        examples: Number of examples in all splits.
-        rows: Examples whose results are held at a time: those of a batch, or of a step of
-            evaluation.
-        longest: Tokens of the longest text.
-        epochs: Number of epochs.
-        early_stopping: Whether the weights of each head's best epoch are kept.
-        device: `cpu` or `cuda`.
-        layers: Number of layers whose means the heads read; 0 if they read none.
-    """
+    """What the memory of a pass depends on, besides its heads."""
 
     classes: int
-    width: int
-    examples: int
-    rows: int
-    longest: int
+    width: int  # of the hidden states
+    examples: int  # in all splits
+    rows: int  # examples whose results are held: those of a batch, or of a step of evaluation
+    longest: int  # tokens of the longest text
     epochs: int
-    early_stopping: bool
+    early_stopping: bool  # whether the weights of each head's best epoch are kept
     device: str
-    layers: int = 0
+    layers: int = 0  # whose means the heads read
 
     @classmethod
     def of(cls, data: TrainingData, training: TrainingConfig, device: str, layers: int = 0) -> Pass:

@@ -15,7 +15,7 @@ from statistics import fmean
 from typing import Any
 
 from spacelite.errors import SpaceliteError
-from spacelite.heads import HeadConfig
+from spacelite.heads.config import HeadConfig
 from spacelite.metrics.scores import METRICS
 from spacelite.training.config import TrainingConfig
 from spacelite.training.loop import TrainedHead, best_entry, monitored
@@ -42,11 +42,8 @@ class Search:
 
     @classmethod
     def of(cls, configs: Iterable[HeadConfig]) -> Search:
-        """The search among heads; those that differ only in their seed are one candidate.
-
-        Raises:
-            SpaceliteError: There are not several candidates.
-        """
+        """The search among heads; those that differ only in their seed are one candidate. Raises
+        SpaceliteError if there are not several."""
         alike: dict[HeadConfig, list[HeadConfig]] = {}
         for config in configs:
             alike.setdefault(_without_seed(config), []).append(config)
@@ -76,17 +73,9 @@ class Search:
         }
 
     def after_epoch(self, epoch: int, results: Results, training: TrainingConfig) -> None:
-        """Mark as dropped the worse half of the candidates that train in epochs, if this is one of
-        the `rungs`, and whatever is left of candidates of which a seed diverged.
-
-        Args:
-            epoch: The epoch that has ended.
-            results: The heads so far, those of an ensemble its members.
-            training: Settings that the heads share.
-
-        Raises:
-            SpaceliteError: The monitored metric has no value on the validation split.
-        """
+        """Mark as dropped the worse half of the candidates that train in epochs, if this epoch is
+        one of the `rungs`, and whatever is left of candidates of which a seed diverged. The
+        `results` of an ensemble are those of its members."""
         # An ensemble is compared by the mean over its members, as a head by that over its seeds.
         members = {
             each: [results[member] for head in each for member in head.members]
@@ -119,15 +108,7 @@ class Search:
 
     def choose(self, results: Results, training: TrainingConfig) -> None:
         """Mark all candidates as dropped but the best one on validation; of equal ones the first.
-        If none has come through, those that diverged stay marked as just that.
-
-        Args:
-            results: The heads, trained, with validation metrics.
-            training: Settings that the heads share.
-
-        Raises:
-            SpaceliteError: The monitored metric has no value on the validation split.
-        """
+        If none has come through, those that diverged stay marked as just that."""
         standing = [each for each in self.candidates if all(results[head].kept for head in each)]
         if not standing:
             return
