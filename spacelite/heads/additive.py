@@ -325,8 +325,8 @@ class AdditiveHead(Head):
         shapes: Shapes = {f"{name}.weight": (classes, width) for name in config.poolings}
         if config.is_iterative:
             # What all layers together are wide does not tell how wide one is.
-            own = ANY_OTHER if config.reads_layers else width
-            shapes["concept_spaces"] = (classes, config.dimensions, own)
+            layer_width = ANY_OTHER if config.reads_layers else width
+            shapes["concept_spaces"] = (classes, config.dimensions, layer_width)
             shapes[BIAS] = (classes, config.dimensions)
             shapes["classifier.weight"] = (classes, classes * config.dimensions)
         if config.reads_ids:
@@ -412,9 +412,9 @@ class AdditiveHead(Head):
         self._space: SpaceHead | None = None
         if "concept_spaces" in parameters:
             names = ("concept_spaces", BIAS, "classifier.weight")
-            own = {name: parameters[name] for name in names}
-            own["classifier.bias"] = torch.zeros_like(parameters["classifier.bias"])
-            self._space = SpaceHead(configs, own, objective)
+            of_space = {name: parameters[name] for name in names}
+            of_space["classifier.bias"] = torch.zeros_like(parameters["classifier.bias"])
+            self._space = SpaceHead(configs, of_space, objective)
         super().__init__(configs, parameters, objective)
 
     @property

@@ -51,7 +51,9 @@ class Batch:
         (K, ...) as `Task.weights` takes them, or those of the batch."""
         weights = self.weights
         if class_weights is not None:
-            per_head = [self.task.weights(self.labels, self.targets, one) for one in class_weights]
+            per_head = [
+                self.task.weights(self.labels, self.targets, of_head) for of_head in class_weights
+            ]
             weights = torch.stack(per_head)
         total = (sample_weights.double() * weights.double().sum(dim=-1)).sum(dim=1)
         weight = torch.where(total > 0, total, 1).to(weights).view(-1, 1, 1)

@@ -128,7 +128,10 @@ def fit(
         choose(inputs, problems, among, class_weights, weights) if strength == AUTO else strength
     )
     features = Features(inputs)
-    fits = [Fit(features, own, len(of), class_weights, weights) for of, own in problems]
+    fits = [
+        Fit(features, targets, len(columns), class_weights, weights)
+        for columns, targets in problems
+    ]
     optimal = [problem.optimum(chosen, None, EXACTLY) for problem in fits]
     return LinearFit(*_joined(problems, fits, optimal, classes), chosen)
 
@@ -148,7 +151,7 @@ def choose(
     one before, larger values are not tried. Where there are too few examples for folds, it is the
     middle value.
     """
-    targets = np.stack([own for _, own in problems], axis=1)
+    targets = np.stack([problem.targets for problem in problems], axis=1)
     weights = np.ones(len(targets)) if weights is None else weights
     if len(targets) > MOST_SEARCHED:
         rows = np.sort(np.random.default_rng(SEED).permutation(len(targets))[:MOST_SEARCHED])
@@ -188,12 +191,15 @@ def cross_fit(
     examples that are fitted: the penalty is |W / scales|^2 / (2 C).
     """
     features = Features(inputs)
-    targets = np.stack([own for _, own in problems], axis=1)
+    targets = np.stack([problem.targets for problem in problems], axis=1)
     weights = np.ones(len(targets)) if weights is None else weights
     middle, count = len(among) // 2, len(problems)
 
     def fits(sample: Array) -> list[Fit]:
-        return [Fit(features, own, len(of), class_weights, sample, scales) for of, own in problems]
+        return [
+            Fit(features, goal, len(columns), class_weights, sample, scales)
+            for columns, goal in problems
+        ]
 
     whole = fits(weights)
     if len(targets) < 2 * FOLDS:  # too few to hold any out
@@ -217,7 +223,8 @@ def cross_fit(
         logits = features.times(side_by_side).reshape(len(targets), FOLDS, classes)
         logits = logits + np.array([bias for _, bias in of_folds])
         held = logits[np.arange(len(targets)), fold]
-        return sum(cross_entropy(held[:, of], own, weights) for of, own in problems), held
+        loss = sum(cross_entropy(held[:, columns], goal, weights) for columns, goal in problems)
+        return loss, held
 
     best = _lowest(lambda number: attempt(number)[0], middle, len(among))
     optimal = optima(whole, among[best], last[:count], CLOSELY)
@@ -261,8 +268,8 @@ class _Fold:
     ) -> None:
         features = Features(inputs[~held])
         self._fits = [
-            Fit(features, own, count, class_weights, weights[~held])
-            for own, count in zip(targets[~held].T, columns, strict=True)
+            Fit(features, goal, count, class_weights, weights[~held])
+            for goal, count in zip(targets[~held].T, columns, strict=True)
         ]
         self._held, self._targets, self._weights = inputs[held], targets[held].T, weights[held]
         self._last: list[Array | None] = [None] * len(columns)
@@ -350,8 +357,8 @@ class Features:
             from scipy.linalg import cho_solve
 
             self.prepare(penalty)
-            own = gradient[:-1].astype(self._squares.dtype)
-            weights = cho_solve(self._factor[1], own, check_finite=False)
+            right = gradient[:-1].astype(self._squares.dtype)
+            weights = cho_solve(self._factor[1], right, check_finite=False)
         return np.concatenate([weights, bias])
 
 
@@ -474,30 +481,29 @@ def optima(
     loss per example by less than `tolerance`.
     """
     penalty = 1 / strength
-    unsettled = [number for number, one in enumerate(fits) if not one.settled]
+    unsettled = [number for number, fit in enumerate(fits) if not fit.settled]
 
     def losses(numbers: Sequence[int], points: Sequence[Array]) -> list[tuple[float, Array]]:
-        own = [fits[unsettled[number]] for number in numbers]
-        features = own[0].features
+        active = [fits[unsettled[number]] for number in numbers]
+        features = active[0].features
         cuts = np.cumsum([point.shape[1] for point in points])[:-1]
-        weights = [one.scaled(point) for one, point in zip(own, points, strict=True)]
+        weights = [fit.scaled(point) for fit, point in zip(active, points, strict=True)]
         products = np.split(features.times(np.concatenate(weights, axis=1)), cuts, axis=1)
         values = [
-            one.value(point, product, penalty)
-            for one, point, product in zip(own, points, products, strict=True)
+            fit.value(point, product, penalty)
+            for fit, point, product in zip(active, points, products, strict=True)
         ]
         residuals = [residual for _, residual in values]
         by_feature = features.transposed_times(np.concatenate(residuals, axis=1))
-        gradients = [
-            one.gradient(point, residual, product, penalty)
-            for one, point, residual, product in zip(
-                own, points, residuals, np.split(by_feature, cuts, axis=1), strict=True
+        return [
+            (value, fit.gradient(point, residual, product, penalty))
+            for fit, point, (value, residual), product in zip(
+                active, points, values, np.split(by_feature, cuts, axis=1), strict=True
             )
         ]
-        return [(value, one) for (value, _), one in zip(values, gradients, strict=True)]
 
     searches = [fits[number].search(penalty, starts[number], tolerance) for number in unsettled]
-    optimal: list[Array] = [np.zeros((one.features.width + 1, 1)) for one in fits]
+    optimal: list[Array] = [np.zeros((fit.features.width + 1, 1)) for fit in fits]
     for number, at in zip(unsettled, minima(losses, searches), strict=True):
         optimal[number] = at
     return optimal
@@ -588,8 +594,8 @@ class _Pairs:
         step = self._rough(gradient)
         if not self._order:
             return step
-        own = np.ix_(self._order, self._order)
-        products, metric = np.triu(self._products[own]), self._metric[own]
+        used = np.ix_(self._order, self._order)
+        products, metric = np.triu(self._products[used]), self._metric[used]
         scale = products[-1, -1] / metric[-1, -1]  # of the rough inverse
         flat = gradient.ravel().astype(np.float32)
         along = (self._steps @ flat)[self._order].astype(np.float64)

@@ -238,8 +238,8 @@ class _Training:
         labels = self.splits["train"].labels
         classes = len(data.label_names)
         if training.class_weights == "balanced":
-            own = None if self.weights is None else torch.from_numpy(self.weights).float()
-            self.objective = Objective.balanced(labels, classes, own)
+            given = None if self.weights is None else torch.from_numpy(self.weights).float()
+            self.objective = Objective.balanced(labels, classes, given)
         else:
             self.objective = Objective(task_of(labels), classes)
         self.thresholds = Thresholds(training.threshold, self.objective.task, data.label_names)
@@ -573,10 +573,10 @@ def train_weighted(
         }
         return [
             Learned(
-                one_pass.joined(member.config, [trained[part][0] for part in own], member.weights),
-                torch.stack([trained[part][1] for part in own]).mean(dim=0).numpy(),
+                one_pass.joined(member.config, [trained[part][0] for part in of], member.weights),
+                torch.stack([trained[part][1] for part in of]).mean(dim=0).numpy(),
             )
-            for member, own in zip(members, parts, strict=True)
+            for member, of in zip(members, parts, strict=True)
         ]
 
 
@@ -767,8 +767,8 @@ class Pass:
             kind = heads.kind(members[0].config.kind).in_training()
             members.sort(key=lambda member: kind.stack_order(member.config))
             configs = [member.config for member in members]
-            own = [parameters[member] for member in members]
-            stack = kind.stack(configs, own, self._objective, self._device)
+            stacked_parameters = [parameters[member] for member in members]
+            stack = kind.stack(configs, stacked_parameters, self._objective, self._device)
             self._weigh(stack, members)
             self._put_on_top(stack, members)
             self.stacks.append(stack)

@@ -78,24 +78,27 @@ class Search:
         `results` of an ensemble are those of its members."""
         # An ensemble is compared by the mean over its members, as a head by that over its seeds.
         members = {
-            each: [results[member] for head in each for member in head.members]
-            for each in self.candidates
-            if each[0].is_iterative
+            candidate: [results[member] for head in candidate for member in head.members]
+            for candidate in self.candidates
+            if candidate[0].is_iterative
         }
-        for own in members.values():
-            if any(result.stopped is not None for result in own):
-                _drop(own, epoch)
-        standing = [each for each, own in members.items() if all(result.kept for result in own)]
+        for of_candidate in members.values():
+            if any(result.stopped is not None for result in of_candidate):
+                _drop(of_candidate, epoch)
         # Of every epoch, so that a metric without a value is refused after the first.
         figures = {
-            each: fmean(_so_far(result, training) for result in members[each]) for each in standing
+            candidate: fmean(_so_far(result, training) for result in of_candidate)
+            for candidate, of_candidate in members.items()
+            if all(result.kept for result in of_candidate)
         }
-        if epoch not in rungs(training.epochs) or len(standing) < 2:
+        if epoch not in rungs(training.epochs) or len(figures) < 2:
             return
         # Sorting keeps the order of equal ones: the first in the grid goes on.
-        ranked = sorted(standing, key=lambda each: _better(figures[each], training), reverse=True)
+        ranked = sorted(
+            figures, key=lambda candidate: _better(figures[candidate], training), reverse=True
+        )
         half = math.ceil(len(ranked) / 2)
-        going_on = {id(result) for each in ranked[:half] for result in members[each]}
+        going_on = {id(result) for candidate in ranked[:half] for result in members[candidate]}
         for candidate in ranked[half:]:
             # A member that another candidate has too goes on for it.
             _drop([result for result in members[candidate] if id(result) not in going_on], epoch)
@@ -109,15 +112,17 @@ class Search:
     def choose(self, results: Results, training: TrainingConfig) -> None:
         """Mark all candidates as dropped but the best one on validation; of equal ones the first.
         If none has come through, those that diverged stay marked as just that."""
-        standing = [each for each in self.candidates if all(results[head].kept for head in each)]
-        if not standing:
+        figures = {
+            candidate: self.figure(candidate, results, training)
+            for candidate in self.candidates
+            if all(results[head].kept for head in candidate)
+        }
+        if not figures:
             return
-        figures = {each: self.figure(each, results, training) for each in standing}
-        best = max(standing, key=lambda each: _better(figures[each], training))
+        best = max(figures, key=lambda candidate: _better(figures[candidate], training))
         for candidate in self.candidates:
             if candidate is not best:
-                own = [results[head] for head in candidate]
-                _drop(own, training.epochs, also_stopped=True)
+                _drop([results[head] for head in candidate], training.epochs, also_stopped=True)
 
     def chosen(self, results: Results) -> Candidate:
         """The heads of the candidate that was chosen; none if all diverged."""
