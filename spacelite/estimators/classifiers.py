@@ -168,7 +168,7 @@ class TextClassifier(ClassifierMixin, Embedding):  # type: ignore[misc]
     @property
     def _needs_states(self) -> bool:
         of_ngrams = getattr(self, "blocks", None) == "ngrams"
-        return not (of_ngrams or issubclass(heads.kind(self.kind), heads.IdHead))
+        return not (of_ngrams or heads.config(self.kind).reads_only_ids)
 
     @property
     def validation_share(self) -> float | None:
@@ -280,7 +280,7 @@ class TextClassifier(ClassifierMixin, Embedding):  # type: ignore[misc]
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
         tags.input_tags.string = True
-        reads_ids = issubclass(heads.kind(self.kind), heads.IdHead)
+        reads_ids = heads.config(self.kind).reads_only_ids
         # An array of hidden states may have two or three dimensions; texts have one.
         tags.input_tags.two_d_array = tags.input_tags.three_d_array = not reads_ids
         tags.input_tags.one_d_array = reads_ids

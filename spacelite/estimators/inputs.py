@@ -17,7 +17,7 @@ from sklearn.utils import check_array, check_consistent_length, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
-from spacelite import heads, settings
+from spacelite import settings
 from spacelite.backbones.model import resolve_device
 from spacelite.cache.dtypes import stored_type
 from spacelite.cache.rows import TokenRows, offsets_of
@@ -269,7 +269,7 @@ def configured(
     # Of heads that are not trained in epochs these two have no effect.
     asked = {"epochs": 1, "batch_size": 1, **asked, "patience": None}
     config, training = plan.plan_one(estimator.kind, asked, count)
-    if not on_texts and (reads_ids(config) or config.reads_layers):
+    if not on_texts and (config.reads_ids or config.reads_layers):
         raise ValueError(
             f"{type(estimator).__name__} ({config.name}) needs texts: hidden states of one layer "
             "do not tell it which tokens or what other layers there are"
@@ -277,13 +277,6 @@ def configured(
     training = replace(training, patience=_patience(estimator, training.epochs))
     settings.check(training)
     return config, training
-
-
-def reads_ids(config: HeadConfig) -> bool:
-    """Whether a head reads token ids."""
-    return issubclass(heads.kind(config.kind), heads.IdHead) or bool(
-        getattr(config, "reads_ngrams", False)
-    )
 
 
 def _patience(estimator: Any, epochs: int) -> int | None:

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from spacelite import heads
 from spacelite.backbones.files import BackboneFiles, locate
 from spacelite.backbones.model import (
     Backbone,
