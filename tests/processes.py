@@ -259,10 +259,11 @@ def serve() -> None:
     folder = tempfile.TemporaryDirectory(prefix="forks-")
     atexit.register(folder.cleanup)
     address = str(Path(folder.name) / "socket")
-    subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, __file__, address], stdin=subprocess.PIPE,
         start_new_session=True,  # Ctrl-C is for pytest alone
     )  # fmt: skip
+    atexit.register(process.stdin.close)
     os.environ[SERVER] = address
 
 
