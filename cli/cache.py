@@ -83,10 +83,10 @@ def _print_unfinished(trainings: dict[str, list[int]]) -> None:
 
 
 def _print_stores(cache_dir: Path) -> None:
-    from spacelite.cache import text_store
+    from spacelite.cache import encoding
     from spacelite.files import human_bytes
 
-    for store in text_store.stores(cache_dir):
+    for store in encoding.stores(cache_dir):
         console.say(
             f"{store.folder.name}: {store.texts:,} texts of estimators, {human_bytes(store.bytes)}",
         )
@@ -212,13 +212,13 @@ def remove(
     as_json: options.Json = False,
 ) -> None:
     """Delete a cache file, damaged or not, or the texts of estimators. Runs trained on it stay."""
-    from spacelite.cache import folder, text_store
+    from spacelite.cache import encoding, folder
     from spacelite.files import human_bytes
     from spacelite.training import checkpoints
 
-    for store in text_store.stores(cache_dir):
+    for store in encoding.stores(cache_dir):
         if store.folder.name == name:
-            text_store.remove_store(store.folder)
+            encoding.remove_store(store.folder)
             if as_json:
                 content = {"name": name, "path": store.folder, "bytes": store.bytes}
                 console.print_json({**content, "unfinished_trainings": 0})

@@ -16,10 +16,9 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 import spacelite
 from spacelite import FrozenEncoder, SpaceClassifier, SpaceSearchCV
 from spacelite.backbones.model import Backbone, held_backbone
-from spacelite.cache import text_store
+from spacelite.cache import encoding
 from spacelite.cache.dtypes import DTYPES
-from spacelite.cache.encoding import Encoder
-from spacelite.cache.text_store import RECORD
+from spacelite.cache.encoding import RECORD, Encoder
 
 
 @pytest.fixture
@@ -154,7 +153,7 @@ def test_other_settings_have_a_store_of_their_own(bert, tmp_path, calls):
     ):
         Encoder(**base, **given).encode(["a good film", "a bad film"])
     assert len(list((tmp_path / "texts").iterdir())) == 6
-    assert sorted(texts for _, texts, _ in text_store.stores(tmp_path)) == [2] * 6
+    assert sorted(texts for _, texts, _ in encoding.stores(tmp_path)) == [2] * 6
 
 
 KILLED = """
@@ -277,7 +276,7 @@ def test_a_full_disk(encoder, tmp_path, monkeypatch, calls):
         return real(file, content, offset)
 
     with monkeypatch.context() as patch:
-        patch.setattr(text_store.os, "pwrite", full)
+        patch.setattr(encoding.os, "pwrite", full)
         message = refusal(encoder.encode, own)
     assert "No space left on device" in message and "cache_dir" in message
     forget_indexes()
@@ -333,7 +332,7 @@ def test_stores_are_listed_and_removed(bert, tmp_path):
     from typer.testing import CliRunner
 
     Encoder(backbone=str(bert), cache_dir=tmp_path).encode(["a good film", "a bad film"])
-    (store,) = text_store.stores(tmp_path)
+    (store,) = encoding.stores(tmp_path)
     run = lambda *words: CliRunner().invoke(app, ["cache", *words, "--cache-dir", str(tmp_path)])  # noqa: E731
     assert f"{store.folder.name}: 2 texts of estimators" in run("list").output
     assert "removed" in run("remove", store.folder.name).output

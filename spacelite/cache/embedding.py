@@ -50,26 +50,15 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Embedded:
-    """What `embed` returns.
-
-    Attributes:
-        path: The finished cache.
-        hit: Whether the cache existed already.
-        seconds: Duration of the call.
-        speed: What took the time, if hidden states were computed.
-        copied: Number of examples whose hidden states this call copied from other caches.
-        rounded: How much the stored type rounds each dimension of the hidden states that this call
-            computed; None if it computed none, or for types in which that is not measured.
-        others: The same for further layers, in the order in which these were given.
-    """
+    """What `embed` returns: the finished cache, and what the call did."""
 
     path: Path
-    hit: bool
+    hit: bool  # whether the cache existed already
     seconds: float
-    speed: Speed | None = None
-    copied: int = 0
-    rounded: Rounded | None = None
-    others: tuple[Embedded, ...] = ()
+    speed: Speed | None = None  # if hidden states were computed
+    copied: int = 0  # examples whose hidden states were copied from other caches
+    rounded: Rounded | None = None  # if it was measured for hidden states that were computed
+    others: tuple[Embedded, ...] = ()  # the same for further layers
 
 
 @dataclass(frozen=True)

@@ -265,16 +265,8 @@ class CachedSplit:
 
     def read_examples(self, first: int, last: int, into: Array | None = None) -> Array:
         """Read the rows of examples first:last as they are stored, and check the checksum of each
-        example that this object has not read before.
-
-        Args:
-            first: Index of the first example.
-            last: Index after the last example.
-            into: Memory for the rows; by default new.
-
-        Raises:
-            SpaceliteError: An example is damaged.
-        """
+        example that this object has not read before. Raises SpaceliteError if one is
+        damaged."""
         start, stop = int(self.offsets[first]), int(self.offsets[last])
         rows = np.empty((stop - start, self._row_values), self.dtype) if into is None else into
         most = max(1, CHECKED_AT_ONCE // self.stored.row_bytes(self.width))
@@ -294,17 +286,8 @@ class CachedSplit:
     def read_hidden(
         self, first: int, last: int, rows: Array | None = None, into: Array | None = None
     ) -> Array:
-        """Hidden states of the tokens of examples first:last, (n, d) float32.
-
-        Args:
-            first: Index of the first example.
-            last: Index after the last example.
-            rows: Memory for the rows as they are stored; by default new.
-            into: Memory for the hidden states; by default new.
-
-        Raises:
-            SpaceliteError: An example is damaged.
-        """
+        """Hidden states of the tokens of examples first:last, (n, d) float32; `rows` and `into` are
+        memory for the rows as they are stored and for the result."""
         return self.stored.decode(self.read_examples(first, last, rows), into)
 
     def __len__(self) -> int:

@@ -201,19 +201,12 @@ def _load(file: Path, key: str, split: str, examples: int) -> CachedTexts:
 
 @dataclass(frozen=True)
 class SplitCounts:
-    """Counts of a split.
+    """How many tokens and texts of a split are unknown."""
 
-    Attributes:
-        tokens: Its tokens, without special ones such as [CLS].
-        unknown: Those of them that are unknown.
-        texts: Its texts.
-        mostly_unknown: Those of them whose tokens are unknown by half or more.
-    """
-
-    tokens: int
+    tokens: int  # without special ones such as [CLS]
     unknown: int
     texts: int
-    mostly_unknown: int
+    mostly_unknown: int  # texts whose tokens are unknown by half or more
 
     @property
     def percent(self) -> str:
@@ -231,11 +224,7 @@ class SplitCounts:
 
 @dataclass(frozen=True)
 class UnknownTokens:
-    """How many tokens of a data set are unknown to the backbone.
-
-    Attributes:
-        splits: The counts by split; empty if they are not known.
-    """
+    """How many tokens of each split are unknown to the backbone; empty if that is not known."""
 
     splits: dict[str, SplitCounts]
 

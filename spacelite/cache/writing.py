@@ -122,17 +122,14 @@ class Journal:
 
 
 class Writer(Journal):
-    """Writes examples into the files of a cache, into whichever lacks some.
-
-    Attributes:
-        missing: Names of the datasets that lack examples: `tokens`, `pooled`, `means`.
-    """
+    """Writes examples into those files of a cache that lack some."""
 
     def __init__(self, path: Path, *, layers: bool = False) -> None:
         """Of a cache that was laid out, with the file of its layer means or without."""
         super().__init__(_unwritable)
         with Cache(path) as cache:
             self._datasets = cache.datasets(layers=layers)
+        # Names of the datasets that lack examples: `tokens`, `pooled`, `means`.
         self.missing = {
             name
             for split in self._datasets.values()
@@ -165,10 +162,11 @@ class Writer(Journal):
                     f"{example}, not {size}"
                 )
             self.put(path, offset, checked.content)
-        self._marks += [dataset.checksum_mark(example, checked.crc32) for dataset, checked in new]
+        for dataset, checked in new:
+            self.mark(*dataset.checksum_mark(example, checked.crc32))
         for dataset, _ in new:
             if not dataset.done[example]:  # hidden states and pooler's output have one mark
-                self._marks.append(dataset.done_mark(example, True))
+                self.mark(*dataset.done_mark(example, True))
                 dataset.done[example] = 1
 
     def unmark(self, split: str, example: int, name: str = "tokens") -> None:
@@ -192,18 +190,11 @@ def _unwritable(path: Path, error: OSError) -> SpaceliteError:
 
 @dataclass(frozen=True)
 class Examples:
-    """The examples of all splits in one sequence, in file order: the batch plan indexes this
-    sequence.
+    """The N examples of all splits in one sequence, in file order, which the batch plan indexes."""
 
-    Attributes:
-        splits: The splits by name, with the index of their first example.
-        tokens: The tokens of all N examples.
-        lengths: Number of tokens of each, (N,) int64.
-    """
-
-    splits: dict[str, int]
+    splits: dict[str, int]  # name -> index of the first example
     tokens: Tokenized
-    lengths: Array
+    lengths: Array  # tokens of each example, (N,) int64
 
     def location(self, example: int) -> tuple[str, int]:
         """The split of an example and its index in that split."""
@@ -212,13 +203,7 @@ class Examples:
 
 
 class Writing:
-    """Writes the examples of one cache that are not done yet.
-
-    Attributes:
-        copied: The number of examples that were copied from other caches.
-        rounding: Adds up how much the stored type rounds what is computed.
-        rounded: Its result; None if that is not measured.
-    """
+    """Writes the examples of one cache that are not done yet."""
 
     def __init__(
         self,
@@ -231,14 +216,8 @@ class Writing:
         layers_required: bool,
         prefix: str,
     ) -> None:
-        """Of a cache that was laid out.
-
-        Args:
-            plan: Where the hidden states of each example come from.
-            writer: Writes its files.
-            layers_required: Whether layer means that cannot be stored are an error.
-            prefix: What comes before messages about it: its layer, if there are several.
-        """
+        """Of a cache that was laid out. With `layers_required`, layer means that cannot be stored
+        are an error; messages about the cache begin with `prefix`."""
         self.path, self.spec, self.plan, self.writer = path, spec, plan, writer
         self.examples, self.layers_required, self.prefix = examples, layers_required, prefix
         self.stored = stored_type(spec.dtype)
