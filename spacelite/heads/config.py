@@ -83,14 +83,9 @@ class HeadConfig(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedHeadConfig(HeadConfig):
-    """A head that is trained in epochs, with Adam.
+    """A head that is trained in epochs, with Adam."""
 
-    Attributes:
-        seed: Seed of the initialisation and of dropout.
-        learning_rate: Learning rate of Adam.
-        weight_decay: L2 penalty of Adam.
-    """
-
+    # Of the initialisation and of dropout.
     seed: int = setting(0, check=whole_number(0, LARGEST_SEED))
     learning_rate: float = setting(
         2e-4,
@@ -130,9 +125,8 @@ class EnsembleConfig(TrainedHeadConfig):
     """A head that may be an ensemble: the mean of the logits of several heads of its kind, which is
     a head of this kind too.
 
-    Attributes:
-        ensemble: Number of members. Those of seed s are seeds s * ensemble, s * ensemble + 1, ...,
-            so that ensembles of different seeds have no member in common.
+    The members of seed s have the seeds s * ensemble, s * ensemble + 1, ..., so that ensembles of
+    different seeds have no member in common.
     """
 
     ensemble: int = setting(

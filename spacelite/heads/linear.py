@@ -105,13 +105,8 @@ class MLPHead(PooledHead):
 
 @dataclass(frozen=True, kw_only=True)
 class LogregConfig(PooledConfig):
-    """Logistic regression: no seed, learning rate or weight decay.
-
-    Attributes:
-        C: Strength of the L2 penalty, as in scikit-learn: the smaller, the stronger. A number is
-            for the vectors as they are; `auto`: chosen by cross-validation on train, on
-            standardised vectors.
-    """
+    """Logistic regression: no seed, learning rate or weight decay. A number C is for the vectors as
+    they are; `auto` is chosen on standardised vectors."""
 
     kind: ClassVar[str] = "logreg"
     is_baseline: ClassVar[bool] = True

@@ -194,12 +194,7 @@ def ngram_logits(ngrams: NGrams, weight: torch.Tensor, ids: Array, offsets: Arra
 
 @dataclass(frozen=True, kw_only=True)
 class TfidfConfig(HeadConfig):
-    """Logistic regression on TF-IDF of n-grams.
-
-    Attributes:
-        C: Strength of the L2 penalty, as in scikit-learn: the smaller, the stronger. `auto`: chosen
-            by cross-validation on train.
-    """
+    """Logistic regression on TF-IDF of n-grams."""
 
     kind: ClassVar[str] = "tfidf"
     is_baseline: ClassVar[bool] = True

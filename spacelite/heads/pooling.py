@@ -69,11 +69,7 @@ def known_pooling(value: object) -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class PooledConfig(HeadConfig):
-    """A head on one vector per example.
-
-    Attributes:
-        pooling: How the example's tokens become that vector, one of POOLINGS.
-    """
+    """A head on one vector per example."""
 
     pooling: str = setting(
         "first",

@@ -29,15 +29,7 @@ def _is_text(value: Any) -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class FitConfig(Config):
-    """The training settings of a head that is fitted at once, without epochs.
-
-    Attributes:
-        class_weights: `none`, or `balanced`: every class has the same total weight in the loss.
-        threshold: Metric for which decision thresholds are chosen on validation; None for the most
-            probable label, or those with a probability above one half.
-        sample_weight: Weights of the training examples: the column that they come from, or `given`,
-            with the CRC-32 of the values; None if all weigh 1.
-    """
+    """The training settings of a head that is fitted at once, without epochs."""
 
     ALWAYS_HASHED = (
         "epochs", "batch_size", "data_seed", "schedule", "clip_norm", "class_weights", "patience",
@@ -60,6 +52,7 @@ class FitConfig(Config):
         "where a text has one of two labels or any number of labels.",
         help_default="the most probable label, or those above one half",
     )
+    # The column that the weights come from, or `given`, with the CRC-32 of the values.
     sample_weight: str | None = setting(
         None,
         check=optional(_is_text),
@@ -87,18 +80,7 @@ class FitConfig(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig(FitConfig):
-    """The settings that all heads trained together share. Defaults are those of the paper.
-
-    Attributes:
-        epochs: Number of passes over the training split.
-        batch_size: Examples per update.
-        data_seed: Seed of the order of the examples.
-        schedule: Schedule of the learning rate, `constant` or `cosine`.
-        clip_norm: Maximum norm of a head's gradient; None for no clipping.
-        patience: Stop a head after this many epochs without a better `monitor`, and keep the
-            weights of its best epoch. None: train all epochs and keep the last weights.
-        monitor: Validation metric that `patience` watches.
-    """
+    """The settings that all heads trained together share. Defaults are those of the paper."""
 
     epochs: int = setting(
         15,
@@ -138,6 +120,7 @@ class TrainingConfig(FitConfig):
         tuned=True,
         help="Clip a head's gradient to this norm.",
     )
+    # The weights of a head's best epoch are kept; without patience those of the last.
     patience: int | None = setting(
         None,
         check=optional(whole_number(1)),
