@@ -259,7 +259,7 @@ def test_half_precision_is_another_cache_of_nearly_the_same_numbers(
     caplog.set_level(logging.INFO, "spacelite")
     full = run(tmp_path, bert, reviews, dtype="float32").path
     assert "differ from float32" not in caplog.text and not side_file(full, "precision").exists()
-    for module in ("cache.embedding", "backbones.model"):  # the cache's spec, the forward pass
+    for module in ("cache.spec", "backbones.model"):  # the cache's spec, the forward pass
         monkeypatch.setattr(f"spacelite.{module}.forward_precision", lambda device: "bfloat16")
     half = run(tmp_path, bert, reviews, dtype="float32").path
     with store.Cache(full) as one, store.Cache(half) as two:
