@@ -127,12 +127,15 @@ def info(
         examples = sum(map(len, opened.splits.values()))
         plan = reuse.read(path, opened.key, examples)
         names, first = opened.label_names, next(iter(opened.splits.values()))
+        task = opened.task
         splits = {
             split: {
                 "examples": len(stored),
                 "tokens": stored.tokens,
                 "done": int(stored.done.sum()),
-                "labels": dict(zip(names, stored.label_counts(len(names)).tolist(), strict=True)),
+                "labels": dict(
+                    zip(names, task.label_counts(stored.labels, len(names)).tolist(), strict=True)
+                ),
             }
             for split, stored in opened.splits.items()
         }

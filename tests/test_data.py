@@ -16,6 +16,7 @@ from sklearn.model_selection import train_test_split
 from spacelite.data import demo as demo_corpus
 from spacelite.data import loading as data
 from spacelite.errors import SpaceliteError
+from spacelite.tasks import SINGLE_LABEL
 
 # Texts that a careless reader turns into missing values, numbers, dates or two rows.
 ODD_TEXTS = ["NA", "null", "007", "2020-01-01", "a, b", 'say "no",\nor not', "café 👍", " b "]
@@ -433,17 +434,17 @@ def test_a_sample_holds_every_label_in_proportion(seed):
     classes = random.randint(2, 12)
     labels = random.choice(classes, random.randint(1, 300), p=random.dirichlet([0.3] * classes))
     size = random.randint(1, len(labels) + 1)
-    rows = data.stratified_sample(labels, size)
+    rows = data.stratified_sample(labels, SINGLE_LABEL, size)
     assert len(rows) == size
     assert (np.diff(rows) > 0).all()
     share = np.bincount(labels, minlength=classes) * size / len(labels)
     assert (np.abs(np.bincount(labels[rows], minlength=classes) - share) < 1).all()
-    assert (rows == data.stratified_sample(labels, size)).all()
+    assert (rows == data.stratified_sample(labels, SINGLE_LABEL, size)).all()
 
 
 def test_a_sample_is_drawn_from_everywhere():
     labels = np.arange(1000) % 2
-    rows = data.stratified_sample(labels, 100)
+    rows = data.stratified_sample(labels, SINGLE_LABEL, 100)
     assert set(rows) != set(range(100))
     assert (np.histogram(rows, bins=4, range=(0, 1000))[0] > 10).all()
 
@@ -451,7 +452,7 @@ def test_a_sample_is_drawn_from_everywhere():
 def test_labels_that_occur_once_can_be_sampled():
     labels = np.arange(50)
     for size in (1, 7, 49, 50):
-        assert len(data.stratified_sample(labels, size)) == size
+        assert len(data.stratified_sample(labels, SINGLE_LABEL, size)) == size
 
 
 def test_limit_samples_every_split(tmp_path, reviews):

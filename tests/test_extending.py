@@ -32,6 +32,8 @@ from spacelite.metrics.scores import METRICS, Metric
 from spacelite.reports.document.sections import SECTIONS, report_blocks
 from spacelite.reports.render.forms import FORMS, Form
 from spacelite.settings import positive, setting
+from spacelite.tasks import TASKS
+from spacelite.tasks.base import Task
 from spacelite.training import memory, plan
 from spacelite.training.optimizer import SCHEDULES, Adam
 
@@ -463,3 +465,152 @@ def test_a_stored_number_type(bert, reviews, other, tmp_path, monkeypatch):
     )
     logreg = next(run for run in runs if run.record.head.kind == "logreg")
     assert np.allclose(saved_logits(streamed[0]), saved_logits(logreg), atol=1e-4)
+
+
+class Number(Task):
+    """Regression: a text has one number, which is the only logit; half of the squared error."""
+
+    name = "number"
+    phrase = "a number per text"
+    label_dimensions = 1
+    label_type = "float64"
+    fewest_present = 1
+    beyond = ""
+
+    def label_counts(self, labels, classes):
+        return np.array([len(labels)])
+
+    def strata(self, labels):
+        return np.zeros(len(labels), np.int64)
+
+    def label_names(self, label, names):
+        return [f"{label:.3f}"]
+
+    def as_json(self, names):
+        return {"number": float(names[0]) if names else None}
+
+    def targets(self, labels, classes, dtype):
+        return labels[:, None].to(dtype)
+
+    def balanced_weights(self, labels, classes, weights=None):
+        return torch.ones(1)
+
+    def weights(self, labels, targets, class_weights):
+        return torch.ones_like(targets)
+
+    def cross_entropy(self, logits, labels, targets):
+        return (logits - targets) ** 2 / 2
+
+    def activation(self, logits):
+        return logits
+
+    def count(self, logits, labels, shares=None):
+        weights = torch.ones_like(logits[:, :, 0]) if shares is None else shares
+        near = (logits[:, :, 0].round() == labels.round()).to(weights)
+        confusion = weights.sum(dim=1)[:, None, None]
+        return (near * weights).sum(dim=1).cpu(), confusion.cpu()
+
+    def confusion_shape(self, classes):
+        return 1, 1
+
+    def probabilities(self, logits):
+        return np.asarray(logits, np.float64)
+
+    def decide(self, logits, thresholds=None):
+        return np.asarray(logits, np.float64)[..., 0]
+
+    def decide_from_probabilities(self, probabilities, thresholds=None):
+        return probabilities[..., 0]
+
+    def threshold_labels(self, names):
+        return []
+
+    def best_thresholds(self, probabilities, labels, metric):
+        raise NotImplementedError
+
+    def correct(self, predicted, labels):
+        return np.round(predicted) == np.round(labels)
+
+    def confidence(self, probabilities, predicted):
+        return np.ones(len(predicted))
+
+    def decisions(self, probabilities, predicted, labels):
+        return np.ones(len(labels)), self.correct(predicted, labels)
+
+    def confusion(self, labels, predicted, classes):
+        return np.array([[len(labels)]])
+
+    def indicators(self, labels, classes):
+        return np.ones((len(labels), 1))
+
+    def in_macro(self, occurs):
+        return np.ones_like(occurs)
+
+    def centred(self, shares):
+        return shares
+
+    def average(self, classes):
+        return "weighted"
+
+    def class_counts(self, confusion):
+        return confusion[0], confusion[0], confusion[0]
+
+    def problems(self, labels, classes):
+        raise NotImplementedError
+
+    def map_labels(self, labels, numbers, classes):
+        return labels
+
+    def match(self, there, here, mapping):
+        return np.zeros(1, np.int64)
+
+
+def test_a_task(bert, tmp_path, monkeypatch):
+    """The data set names its task; caches and runs record it, and heads learn its loss."""
+
+    def make():
+        made = {}
+        for seed, (name, size) in enumerate({"train": 200, "validation": 40, "test": 40}.items()):
+            lines = texts(size, seed)
+            parts = [line.split() for line in lines]
+            made[name] = Split(lines, np.array([8 * p.count("film") / len(p) for p in parts]))
+        return made
+
+    def squared_error(outcome):
+        if outcome.labels is None or outcome.probabilities is None:
+            return None
+        return float(np.mean((outcome.probabilities[:, 0] - outcome.labels) ** 2))
+
+    films = KnownDataset(label_names=("films",), make=make, task="number")
+    monkeypatch.setitem(TASKS, "number", Number())
+    monkeypatch.setitem(KNOWN, "counted", films)
+    monkeypatch.setitem(
+        METRICS,
+        "squared_error",
+        Metric("Sq. error", "Sq.", squared_error, higher_is_better=False, most=np.inf),
+    )
+    cache = spacelite.embed(
+        "counted", backbone=str(bert), cache_dir=tmp_path, device="cpu", dtype="float32",
+        progress=False,
+    )  # fmt: skip
+    with cache.open() as opened:
+        assert opened.task is TASKS["number"] and opened.spec.as_json()["task"] == "number"
+        labels = opened.splits["test"].labels
+        assert labels.dtype == np.float64 and (labels % 1 > 0).any()
+    run = spacelite.train(
+        cache, head="linear", pooling="mean", epochs=60, batch_size=20, learning_rate=0.05,
+        weight_decay=0.0, baselines=False, monitor="squared_error", patience=60, progress=False,
+    )[0]  # fmt: skip
+    run = spacelite.load_run(run.id, tmp_path)
+    assert run.record.task is TASKS["number"]
+    predictions = run.run.predictions()
+    error = float(np.mean((predictions.logits[:, 0] - predictions.labels) ** 2))
+    assert run.metrics["test"]["squared_error"] == pytest.approx(error)
+    assert run.metrics["test"]["ce"] == pytest.approx(error / 2)
+    assert error < 0.8 * labels.var()
+    history = run.run.history()
+    assert history[-1]["train"]["ce"] < 0.5 * history[0]["train"]["ce"]
+    given = texts(40, 2)
+    new = run.predict(given, backbone=str(bert), progress=False)
+    assert new.probabilities[:, 0] == pytest.approx(predictions.logits[:, 0], abs=1e-4)
+    assert new[0]["number"] == pytest.approx(new.probabilities[0, 0], abs=1e-3)

@@ -156,7 +156,7 @@ def test_gradients_with_class_weights_and_several_labels_equal_autograd(several,
         labels[1] = 1
     objective = Objective(task(several), classes)
     if weighted:
-        objective = Objective.balanced(labels, classes)
+        objective = Objective.balanced(task(several), labels, classes)
     head = stack(configs, 12, torch.float64, objective)
     run_batch(head, examples, lengths, labels, 5, torch.float64)
     weights = objective.class_weights
@@ -183,11 +183,11 @@ def test_balanced_weights_are_scikit_learns():
     from sklearn.utils.class_weight import compute_class_weight
 
     labels = torch.tensor([0, 0, 0, 0, 1, 1, 2])
-    weights = Objective.balanced(labels, 3).class_weights
+    weights = Objective.balanced(SINGLE_LABEL, labels, 3).class_weights
     expected = compute_class_weight("balanced", classes=np.arange(3), y=labels.numpy())
     np.testing.assert_allclose(weights, expected, rtol=1e-6)
     several = F.one_hot(labels, 3)
-    for c, pair in enumerate(Objective.balanced(several, 3).class_weights):
+    for c, pair in enumerate(Objective.balanced(MULTI_LABEL, several, 3).class_weights):
         expected = compute_class_weight("balanced", classes=np.arange(2), y=several[:, c].numpy())
         np.testing.assert_allclose(pair, expected, rtol=1e-6)
 

@@ -53,7 +53,7 @@ def test_gradients_equal_autograd_of_the_formula(several, weighted):
     examples, lengths, labels = ragged(5, 11, width, classes, several=several)
     objective = Objective(task(several), classes)
     if weighted:
-        objective = Objective.balanced(labels, classes)
+        objective = Objective.balanced(task(several), labels, classes)
     random = torch.Generator().manual_seed(1)
 
     def made(*shape):

@@ -408,8 +408,7 @@ class TrainedRun:
                 skip_empty=skip_empty,
                 training=False,
             )
-            there = next(iter(data.splits.values())).labels
-            transfer.label_numbers(self.run, data.name, data.label_names, there, labels)
+            transfer.label_numbers(self.run, data.name, data.label_names, data.task, labels)
             return data
 
         if dataset is not None:

@@ -122,7 +122,9 @@ def embed(
         data = read()
     with clock.measure("loading the backbone"):  # it imports torch
         device = resolve_device(encoding.device)
-    spec = encoding.spec(backbone_files, data.name, data.fingerprint, data.label_names)
+    spec = encoding.spec(
+        backbone_files, data.name, data.fingerprint, data.label_names, data.task_name
+    )
     of_layers = [spec, *(replace(spec, layer=number) for number in further_layers)]
     specs = {spec.path(cache_dir): spec for spec in of_layers}
     # Looked for before anything is written: the folder may be read-only.

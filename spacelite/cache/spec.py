@@ -42,6 +42,7 @@ class CacheSpec:
         padding: `none`, or `max_length` if padded positions are cached as tokens.
         dtype: Number type in which hidden states are stored, one of DTYPES.
         precision: Number type of the forward pass.
+        task: Name of the task in TASKS; None for classification.
     """
 
     format: int
@@ -56,6 +57,7 @@ class CacheSpec:
     padding: str
     dtype: str
     precision: str
+    task: str | None = None
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> CacheSpec:
@@ -103,7 +105,7 @@ class CacheSpec:
     def embeds_like(self, other: CacheSpec) -> bool:
         """Whether a text has the same hidden states in both caches: everything but the data set is
         the same."""
-        data = ("dataset", "dataset_hash", "label_names")
+        data = ("dataset", "dataset_hash", "label_names", "task")
         return self == replace(other, **{name: getattr(self, name) for name in data})
 
     def differences(self, other: CacheSpec) -> list[str]:
@@ -174,6 +176,7 @@ class Encoding:
         dataset: str = "texts",
         dataset_hash: str = "",
         label_names: Sequence[str] = (),
+        task: str | None = None,
     ) -> CacheSpec:
         """Everything that hidden states depend on: those of a text, or of a data set. Raises
         SpaceliteError if the device does not work."""
@@ -191,6 +194,7 @@ class Encoding:
             padding=self.padding,
             dtype=self.dtype,
             precision=forward_precision(resolve_device(self.device)),
+            task=task,
         )
 
 

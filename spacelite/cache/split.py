@@ -17,7 +17,6 @@ import numpy.typing as npt
 
 from spacelite.cache.dtypes import StoredType
 from spacelite.errors import SpaceliteError
-from spacelite.tasks import task_of
 
 DIGEST_BYTES = 16  # of the hash of a text's token ids
 CHECKERS = 2  # threads that compute checksums while further rows are read
@@ -205,10 +204,6 @@ class CachedSplit:
     def lengths(self) -> Array:
         """Number of tokens of each example, (N,) int64."""
         return np.diff(self.offsets)
-
-    def label_counts(self, classes: int) -> Array:
-        """The number of examples with each of C labels, (C,) int64."""
-        return task_of(self.labels).label_counts(self.labels, classes)
 
     def digests(self) -> list[bytes]:
         """The `digest` of each example, N."""

@@ -28,7 +28,7 @@ from spacelite.cache.dtypes import DTYPES, StoredType, stored_type
 from spacelite.cache.spec import FORMAT, CacheSpec
 from spacelite.cache.split import CachedSplit, Dataset, SplitIndex
 from spacelite.errors import SpaceliteError, one_line
-from spacelite.tasks import Task, task_of
+from spacelite.tasks import Task, find_task
 
 if TYPE_CHECKING:
     from spacelite.backbones.model import Backbone
@@ -107,7 +107,7 @@ class Layout:
         examples, tokens = len(index.labels), len(index.token_ids)
         shapes: Shapes = {
             "offsets": ((examples + 1,), "int64"),
-            "labels": (index.labels.shape, "int64"),
+            "labels": (index.labels.shape, str(np.promote_types(index.labels.dtype, "int64"))),
             "token_ids": ((tokens,), "int32"),
             "done": ((examples,), "uint8"),
             "crc32": ((examples,), "uint32"),
@@ -300,8 +300,8 @@ class Cache:
 
     @property
     def task(self) -> Task:
-        """The task of the labels: single-label or multi-label."""
-        return task_of(next(iter(self.splits.values())).labels)
+        """What the labels mean."""
+        return find_task(self.spec.task, next(iter(self.splits.values())).labels)
 
     def require_training(self) -> None:
         """Raise SpaceliteError if there is nothing to train on: a split is missing, or all training
@@ -311,7 +311,8 @@ class Cache:
             if name not in self.splits:
                 raise SpaceliteError(f"{origin} and has no {name} split: embed data to train on")
         labels = self.splits["train"].labels
-        if (self.task.label_counts(labels, len(self.label_names)) > 0).sum() < 2:
+        counts = self.task.label_counts(labels, len(self.label_names))
+        if (counts > 0).sum() < self.task.fewest_present:
             raise SpaceliteError(
                 f"{origin}, and its training examples have a single label: embed data to train on"
             )

@@ -36,6 +36,7 @@ class KnownDataset:
         make: Creates all splits of a built-in data set.
         of: Name of the known data set that this one is, with its labels merged.
         merged: New label name -> names of the original labels that are merged into it.
+        task: Name of the task of a built-in data set in TASKS; None for classification.
         hint: Appended to the error if the hub cannot be used: what else the user can do.
     """
 
@@ -47,6 +48,7 @@ class KnownDataset:
     make: Callable[[], Splits] | None = None
     of: str | None = None
     merged: Mapping[str, tuple[str, ...]] | None = None
+    task: str | None = None
     hint: str = ""
 
 

@@ -35,7 +35,7 @@ from spacelite.data.splits import (
     without_leaks,
 )
 from spacelite.errors import SpaceliteError, one_line
-from spacelite.tasks import task_of
+from spacelite.tasks import find_task
 
 NAME = "texts"  # default name of data passed as objects
 SPLIT_COLUMN = "split"
@@ -116,7 +116,7 @@ def read(
     if limit is None:
         return data
     samples = {
-        key: split.take(stratified_sample(split.labels, limit))
+        key: split.take(stratified_sample(split.labels, data.task, limit))
         for key, split in data.splits.items()
     }
     data = replace(data, splits=samples)
@@ -136,7 +136,7 @@ def _named(name: str, data_dir: Path | None, reading: Reading, training: bool) -
             split: replace(made, sources=Sources.of_files([(f"{name} ({split})", len(made))]))
             for split, made in known.make().items()
         }
-        return TextDataset(name, splits, known.label_names)
+        return TextDataset(name, splits, known.label_names, task_name=known.task)
     if data_dir is not None and not name.startswith((".", "/", "~")):
         if not data_dir.is_dir():
             raise SpaceliteError(f"data_dir={data_dir}: there is no such folder", ["data_dir"])
@@ -434,7 +434,9 @@ def _completed(
             splits = known.validation(splits)
         else:
             train = splits["train"]
-            validation = stratified_sample(train.labels, max(1, round(0.1 * len(train))))
+            validation = stratified_sample(
+                train.labels, find_task(None, train.labels), max(1, round(0.1 * len(train)))
+            )
             kept = np.setdiff1d(np.arange(len(train)), validation)
             if not len(kept):
                 raise SpaceliteError(f"{name} has one training example: it needs at least two")
@@ -452,9 +454,9 @@ def _completed(
 def _check_classes(dataset: TextDataset, limit: int | None = None, *, warn: bool) -> None:
     """Refuse training data of a single class; warn of labels that are too rare to be learned."""
     labels = dataset.splits["train"].labels
-    counts = task_of(labels).label_counts(labels, len(dataset.label_names)).tolist()
+    counts = dataset.task.label_counts(labels, len(dataset.label_names)).tolist()
     present = [name for name, count in zip(dataset.label_names, counts, strict=True) if count]
-    if len(present) < 2:
+    if len(present) < dataset.task.fewest_present:
         sampled = "" if limit is None else f" with limit={limit}"
         raise SpaceliteError(
             f"the train split of {dataset.name} holds a single class ({present[0]!r}){sampled}: a "

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spacelite.errors import SpaceliteError
-from spacelite.tasks import task_of
+from spacelite.tasks import Task, find_task
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -126,6 +126,12 @@ class TextDataset:
     splits: dict[str, Split]  # train, validation and, if there is one, test, in this order
     label_names: tuple[str, ...]  # of labels 0..C-1
     path: str | None = None  # in full; None if it was read from no file or folder
+    task_name: str | None = None  # in TASKS; None for classification
+
+    @property
+    def task(self) -> Task:
+        """What the labels mean."""
+        return find_task(self.task_name, next(iter(self.splits.values())).labels)
 
     @property
     def fingerprint(self) -> str:
@@ -136,7 +142,8 @@ class TextDataset:
             digest.update(f"{name}:{len(split)}\n".encode())
             for text in split.texts:
                 digest.update(as_bytes(text))
-            digest.update(split.labels.astype("<i8").tobytes())
+            labels = split.labels.astype(np.dtype(self.task.label_type).newbyteorder("<"))
+            digest.update(labels.tobytes())
         return digest.hexdigest()
 
 
@@ -184,7 +191,7 @@ def without_leaks(dataset: TextDataset) -> TextDataset:
     return replace(dataset, splits=splits)
 
 
-def stratified_sample(labels: Labels, size: int) -> npt.NDArray[np.int64]:
+def stratified_sample(labels: Labels, task: Task, size: int) -> npt.NDArray[np.int64]:
     """Sorted indices of a seeded random sample that keeps label proportions to within one example.
 
     Every label gets its share rounded down; what is left goes to the largest remainders.
@@ -192,7 +199,7 @@ def stratified_sample(labels: Labels, size: int) -> npt.NDArray[np.int64]:
     examples than classes; both are allowed here. Multi-label samples are not stratified.
     """
     random = np.random.RandomState(SEED)  # its stream is frozen across numpy versions
-    strata = task_of(labels).strata(labels)
+    strata = task.strata(labels)
     classes, counts = np.unique(strata, return_counts=True)
     size = min(size, len(labels))
     sizes, remainders = np.divmod(counts * size, len(labels))

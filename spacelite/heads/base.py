@@ -21,7 +21,7 @@ from typing_extensions import override
 
 from spacelite.heads.config import HeadConfig
 from spacelite.lazy import torch
-from spacelite.tasks import Task, task_of
+from spacelite.tasks import Task
 
 Array = npt.NDArray[Any]
 Parameters: TypeAlias = "dict[str, torch.Tensor]"  # by name
@@ -93,11 +93,14 @@ class Objective:
 
     @classmethod
     def balanced(
-        cls, labels: torch.Tensor, classes: int, weights: torch.Tensor | None = None
+        cls,
+        task: Task,
+        labels: torch.Tensor,
+        classes: int,
+        weights: torch.Tensor | None = None,
     ) -> Objective:
         """The objective with class weights that give every class the same total weight, the
         examples having `weights` (N,), by default 1."""
-        task = task_of(labels)
         return cls(task, classes, task.balanced_weights(labels, classes, weights))
 
     def batch(

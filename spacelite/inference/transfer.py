@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -49,8 +48,7 @@ def evaluate(
     _check_hidden_states(run, cache)
     record = run.record
     names, task, limits = record.label_names, record.task, record.decision_thresholds
-    there = next(iter(cache.splits.values())).labels
-    numbers = label_numbers(run, cache.spec.dataset, cache.label_names, there, mapping)
+    numbers = label_numbers(run, cache.spec.dataset, cache.label_names, cache.task, mapping)
     objective = Objective(task, len(names))
     width = input_width(run.head, cache)
     if run.width != width and not run.head.reads_only_ids:
@@ -127,17 +125,17 @@ def label_numbers(
     run: Run,
     dataset: str,
     names: Sequence[str],
-    labels: npt.NDArray[Any],
+    task: tasks.Task,
     mapping: dict[str, str] | Sequence[str] | None,
 ) -> npt.NDArray[np.int64]:
     """The run's label number for each label of another data set, (C,) int64, whose label names and
-    examples' labels are given. Raises SpaceliteError if the labels do not match, or the mapping (as
+    task are given. Raises SpaceliteError if the labels do not match, or the mapping (as
     in `evaluate`, or pairs as in `parse_mapping`) is not one of these labels."""
     here = run.record.label_names
     if mapping is not None and not isinstance(mapping, dict):
         mapping = parse_mapping(mapping, names, here) if mapping else None
     about = f"data set {dataset} and run {run.id} do not go together"
-    tasks.check_same(tasks.task_of(labels), run.record.task, about)
+    tasks.check_same(task, run.record.task, about)
     numbers = run.record.task.match(names, here, mapping)
     if isinstance(numbers, str):
         raise SpaceliteError(f"data set {dataset}: {numbers}", ["labels"])

@@ -25,7 +25,7 @@ from spacelite.errors import SpaceliteError
 from spacelite.heads import HeadConfig
 from spacelite.metrics.scores import METRICS, Scores
 from spacelite.settings import Config
-from spacelite.tasks import MULTI_LABEL, SINGLE_LABEL, Task
+from spacelite.tasks import MULTI_LABEL, Task, find_task
 from spacelite.training.config import FitConfig, TrainingConfig
 
 FORMAT = 1
@@ -218,14 +218,15 @@ class RunRecord:
         )
         spec = read(dict[str, Any], _item(content, "spec"), "spec")
         read(CacheSpec, spec, "spec")
+        cache_spec = CacheSpec.from_json(spec)
         several = read(bool | None, content.get("multilabel"), "multilabel")
         computed = ("id", "head", "training", "spec", "task")
         record = cls(
             id=name,
             head=head,
             training=training,
-            spec=CacheSpec.from_json(spec),
-            task=MULTI_LABEL if several else SINGLE_LABEL,
+            spec=cache_spec,
+            task=find_task(cache_spec.task, np.empty((0,) * (2 if several else 1))),
             **read_fields(cls, content, but=computed),
         )
         record._check()
@@ -255,7 +256,7 @@ class RunRecord:
             raise ValueError("thresholds are no probabilities")
         if self.metrics[self.split]["accuracy"] is None:
             raise ValueError(f"metrics.{self.split}.accuracy is null")
-        if len(self.label_names) < 2 - (self.task is MULTI_LABEL):
+        if len(self.label_names) < self.task.fewest_classes:
             raise ValueError("label_names are too few")
         if self.average == "binary" and len(self.label_names) != 2:
             raise ValueError("average is 'binary', but there are not two labels")

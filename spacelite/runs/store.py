@@ -35,7 +35,6 @@ from spacelite.runs.record import (
     read_json,
     run_id,
 )
-from spacelite.tasks import task_of
 from spacelite.training.config import FitConfig, TrainingConfig
 from spacelite.training.plan import AUTO
 
@@ -240,7 +239,7 @@ def save(
     from safetensors.numpy import save
 
     trained: FitConfig = training if head.config.is_iterative else training.for_fitting()
-    task = task_of(cache.splits["train"].labels)
+    task = cache.task
     run = run_id(cache.spec, head.config, trained)
     folder = files.absolute(runs_folder(cache_dir) / run)
     parameters = {key: value.numpy() for key, value in head.parameters.items()}
@@ -313,7 +312,7 @@ def predictions_of(cache: Cache, logits: Mapping[str, Any]) -> dict[str, Predict
             np.arange(len(values)),
             cache.splits[name].labels,
             np.asarray(values),
-            task_of(cache.splits[name].labels),
+            cache.task,
             *texts.files_and_rows(cache, name),
         )
         for name, values in logits.items()

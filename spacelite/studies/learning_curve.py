@@ -412,7 +412,7 @@ def sizes_of(sizes: Sequence[int | str] | None, cache: Cache) -> list[int]:
     all. Raises SpaceliteError for what is no whole number, larger than the train split, or smaller
     than the number of labels, of each of which a subset needs an example."""
     examples = len(cache.splits["train"])
-    counts = cache.splits["train"].label_counts(len(cache.label_names))
+    counts = cache.task.label_counts(cache.splits["train"].labels, len(cache.label_names))
     least = int((counts > 0).sum())
     if sizes is None:
         return default_sizes(examples, least)
@@ -622,7 +622,8 @@ class _Trainer:
         from spacelite.training.batches import TokenSplit
         from spacelite.training.memory import resident_budget
 
-        self._configs, self._device, self._task = configs, device, cache.task
+        self._configs, self._device = configs, device
+        self._task, self._task_name = cache.task, cache.spec.task
         self._label_names = cache.label_names
         self._layers = cache.layer_count() if _read_layers(configs) else 0
         budget = resident_budget("cpu")
@@ -656,7 +657,9 @@ class _Trainer:
         train = self._train if whole else in_memory(self._train, self._configs, subset)
         # Validation is evaluated once, at the end, unless each epoch needs it.
         watched = {} if training.patience is None else {"validation": self._held}
-        data = ArrayData({"train": train, **watched}, self._label_names, self._layers)
+        data = ArrayData(
+            {"train": train, **watched}, self._label_names, self._layers, self._task_name
+        )
         with _warnings_only():
             results = loop.train(data, configs, training, device=self._device, on_progress=on_part)
         kept = {result.config: result for result in results if result.kept}

@@ -2,12 +2,10 @@
 
 In: labels and logits. Out: targets and loss, predictions, and what metrics are computed from. Each
 kind of task is one object; no other code asks whether a text has one label or several. A new kind
-(regression, say) is a new file here and a line in TASKS.
+(regression, say) is a new file here and a line in TASKS; data sets and caches name it (`task`).
 """
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 from spacelite.errors import SpaceliteError
 from spacelite.tasks.base import Array
@@ -16,16 +14,18 @@ from spacelite.tasks.base import majority as majority
 from spacelite.tasks.multi_label import MultiLabel
 from spacelite.tasks.single_label import SingleLabel
 
-if TYPE_CHECKING:
-    import torch
-
 SINGLE_LABEL, MULTI_LABEL = SingleLabel(), MultiLabel()
 TASKS: dict[str, Task] = {task.name: task for task in (SINGLE_LABEL, MULTI_LABEL)}
 
 
-def task_of(labels: Array | torch.Tensor) -> Task:
-    """The task of an array of labels, judging by its shape: (N,) or (N, C)."""
-    return next(task for task in TASKS.values() if task.label_dimensions == labels.ndim)
+def find_task(name: str | None, labels: Array) -> Task:
+    """The task that a data set or cache names. Those that name none are classification, with one
+    label per text (N,) or several (N, C)."""
+    if name is None:
+        return SINGLE_LABEL if labels.ndim == 1 else MULTI_LABEL
+    if name not in TASKS:
+        raise SpaceliteError(f"task={name}: choose from {', '.join(TASKS)}")
+    return TASKS[name]
 
 
 def check_same(data: Task, run: Task, about: str) -> None:

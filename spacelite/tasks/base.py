@@ -39,6 +39,9 @@ class Task(ABC):
     undecided: str = "left undecided: no label has a probability of at least {}"
     # The same where thresholds of the run decide.
     undecided_at_threshold: str = "left undecided: the predicted label has a probability below {}"
+    label_type: str = "int64"  # number type of label arrays
+    fewest_classes: int = 1  # label names that a run has
+    fewest_present: int = 2  # labels that training examples have
     stratified: bool = False  # whether folds have each label in the same proportion
     beyond: str  # says how shares are `centred`, after "label's logit" in reports
 

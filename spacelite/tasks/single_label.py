@@ -19,6 +19,7 @@ class SingleLabel(Task):
     name = "single-label"
     phrase = "one label per text"
     label_dimensions = 1
+    fewest_classes = 2
     stratified = True
     beyond = ", relative to their mean over the labels"
 

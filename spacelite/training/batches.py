@@ -27,6 +27,7 @@ from spacelite.errors import SpaceliteError
 from spacelite.heads.base import Scratch
 from spacelite.heads.config import HeadConfig
 from spacelite.heads.pooling import POOLINGS
+from spacelite.tasks import Task, find_task
 from spacelite.training import memory
 
 log = logging.getLogger(__name__)
@@ -45,11 +46,18 @@ Array = npt.NDArray[Any]
 class ArrayData:
     """Examples that heads are trained on as on a cache: the splits train and, if there is one,
     validation, in memory or, where one is too large, in a cache. `layers` is the number of layers
-    whose means are there, the embedding layer included."""
+    whose means are there, the embedding layer included; `task_name` is that in TASKS, None for
+    classification."""
 
     splits: Mapping[str, CachedSplit | TokenRows]
     label_names: list[str]
     layers: int = 0
+    task_name: str | None = None
+
+    @property
+    def task(self) -> Task:
+        """What the labels mean."""
+        return find_task(self.task_name, next(iter(self.splits.values())).labels)
 
     @property
     def tokens(self) -> int:

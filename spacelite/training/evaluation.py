@@ -17,7 +17,7 @@ from spacelite.errors import SpaceliteError
 from spacelite.heads.base import Head, Objective, Parameters, Totals
 from spacelite.heads.config import HeadConfig
 from spacelite.metrics.scores import Scores, scores
-from spacelite.tasks import Task, task_of
+from spacelite.tasks import Task
 from spacelite.training import engine
 from spacelite.training.batches import TokenSplit, TrainingData
 from spacelite.training.config import FitConfig
@@ -184,7 +184,7 @@ def check_threshold(data: TrainingData, training: FitConfig) -> None:
             ["threshold"],
         )
     names = data.label_names
-    if not task_of(data.splits["train"].labels).threshold_labels(names):
+    if not data.task.threshold_labels(names):
         raise SpaceliteError(
             f"threshold={training.threshold}: a text has one of {len(names)} labels, and a "
             "threshold decides between two: leave threshold out",

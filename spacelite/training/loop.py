@@ -30,7 +30,6 @@ from spacelite.errors import SpaceliteError
 from spacelite.heads.base import Examples, Fitted, Head, Objective, Parameters
 from spacelite.heads.config import HeadConfig
 from spacelite.metrics.scores import METRICS, Scores
-from spacelite.tasks import task_of
 from spacelite.training import checkpoints, engine, memory
 from spacelite.training.batches import (
     ArrayData,
@@ -239,9 +238,9 @@ class _Training:
         classes = len(data.label_names)
         if training.class_weights == "balanced":
             given = None if self.weights is None else torch.from_numpy(self.weights).float()
-            self.objective = Objective.balanced(labels, classes, given)
+            self.objective = Objective.balanced(data.task, labels, classes, given)
         else:
-            self.objective = Objective(task_of(labels), classes)
+            self.objective = Objective(data.task, classes)
         self.thresholds = Thresholds(training.threshold, self.objective.task, data.label_names)
         self.heads = Pass(data, self.splits, training, self.objective, device, workers)
         initial = {}
@@ -553,7 +552,7 @@ def train_weighted(
             split.features(pooling)
         progress = Progress(on_progress, (training.epochs + 1) * int(split.lengths.sum()))
         progress(0)
-        objective = Objective(task_of(split.labels), len(data.label_names))
+        objective = Objective(data.task, len(data.label_names))
         one_pass = Pass(data, {split.name: split}, training, objective, device, workers)
         parts = [
             [Member(config, member.weights) for config in member.config.members]
@@ -595,7 +594,7 @@ def fit_on(
     settings.check(config)
     kind = heads.kind(config.kind)
     split = split if split is not None else open_train(data, [config], device)
-    objective = Objective(task_of(split.labels), len(data.label_names))
+    objective = Objective(data.task, len(data.label_names))
     learned: list[Learned] = []
     on_progress(0, len(seen))
     for weights in seen:
