@@ -15,10 +15,7 @@ from spacelite.errors import SpaceliteError
 from spacelite.lazy import exports
 
 if TYPE_CHECKING:  # for editors and type checkers; at run time, imported when first used
-    from spacelite.api.auditing import LabelAudit, audit
-    from spacelite.api.cross_validation import CrossValidated, cross_validate
     from spacelite.api.embedding import embed, find_cache
-    from spacelite.api.learning_curves import LearningCurve, learning_curve
     from spacelite.api.results import (
         EmbeddedDataset,
         Evaluation,
@@ -27,6 +24,14 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time, imported when f
         TextPredictions,
     )
     from spacelite.api.runs import TrainedRun, load_run, load_runs, report
+    from spacelite.api.studies import (
+        CrossValidated,
+        LabelAudit,
+        LearningCurve,
+        audit,
+        cross_validate,
+        learning_curve,
+    )
     from spacelite.api.training import train
     from spacelite.estimators.classifiers import (
         AdditiveClassifier,
@@ -75,12 +80,13 @@ __all__ = [
 ]
 
 _MODULES = {
-    "api.auditing": ("LabelAudit", "audit"),
-    "api.cross_validation": ("CrossValidated", "cross_validate"),
     "api.embedding": ("embed", "find_cache"),
-    "api.learning_curves": ("LearningCurve", "learning_curve"),
     "api.results": ("EmbeddedDataset", "Evaluation", "Runs", "TextExplanation", "TextPredictions"),
     "api.runs": ("TrainedRun", "load_run", "load_runs", "report"),
+    "api.studies": (
+        "CrossValidated", "LabelAudit", "LearningCurve", "audit", "cross_validate",
+        "learning_curve",
+    ),
     "api.training": ("train",),
     "estimators.classifiers": (
         "AdditiveClassifier", "FrozenEncoder", "LinearClassifier", "LogregClassifier",

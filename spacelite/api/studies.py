@@ -1,0 +1,518 @@
+"""Studies as Python users call them, with the options of the command line: cross-validation, the
+learning curve, the audit of labels."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from spacelite import files, heads
+from spacelite.api import columns
+from spacelite.api.arguments import FILE, GROUPS, NAME, NAMES, WEIGHTS, checked
+from spacelite.api.embedding import CACHE_DIR, find_cache
+from spacelite.api.results import CACHE, EmbeddedDataset
+from spacelite.data.writers import csv_lines
+from spacelite.document import Bullets, Chart, Table
+from spacelite.errors import SpaceliteError
+from spacelite.metrics.scores import METRICS
+from spacelite.progress import Progress, reporting
+from spacelite.reports.render import characters, forms, fragment, plain
+from spacelite.studies import answers, cross_validation
+from spacelite.studies import audit as audits
+from spacelite.studies import learning_curve as curves
+from spacelite.studies.audit import Audit, Finding
+from spacelite.studies.cross_validation import CrossValidation
+from spacelite.studies.learning_curve import Curve
+from spacelite.training import plan
+from spacelite.training.config import TrainingConfig
+
+log = logging.getLogger(__name__)
+
+Array = npt.NDArray[Any]
+
+
+class _Study:
+    """How the result of a study is shown and saved."""
+
+    result: Any
+    _gap = "\n\n"  # between tables and sentences
+
+    def _tables(self) -> list[Table]:
+        return [self.result.table()]
+
+    def _figures(self, metric: str) -> dict[str, Array]:
+        if metric not in METRICS:
+            raise SpaceliteError(f"metric={metric}: choose from {', '.join(METRICS)}", ["metric"])
+        return {name: system.figures[metric] for name, system in self.result.named.items()}
+
+    def _save(self, path: str | Path, rows: list[Sequence[Any]]) -> None:
+        try:
+            files.write_bytes(Path(path), csv_lines(rows).encode())
+        except OSError as error:
+            raise SpaceliteError(f"{path} cannot be written: {error.strerror}") from error
+
+    def __str__(self) -> str:
+        sentences = "\n".join(self.result.sentences)
+        return self._gap.join([*map(plain.table, self._tables()), sentences])
+
+    def _repr_html_(self) -> str:
+        return fragment.render([*self._tables(), Bullets(self.result.sentences)])
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class CrossValidated(_Study):
+    """What a cross-validation found.
+
+    Attributes:
+        result: The folds, and each head's logits and figures on the examples that it did not see.
+        cache: The cache.
+    """
+
+    result: CrossValidation
+    cache: EmbeddedDataset
+    _gap = "\n"
+
+    def figures(self, metric: str = "accuracy") -> dict[str, Array]:
+        """A metric of each head on each held-out fold, (repeats, folds), best head first."""
+        return self._figures(metric)
+
+    def probabilities(self) -> dict[str, Array]:
+        """Each head's probabilities for the training examples, by the heads that did not see them,
+        (repeats, N, C)."""
+        with self.cache.open() as cache:
+            task = cache.task
+        return {
+            name: task.probabilities(system.logits) for name, system in self.result.named.items()
+        }
+
+    def table(self) -> Table:
+        """The table as it is printed."""
+        return self.result.table()
+
+    @checked(path=FILE)
+    def save(self, path: str | Path) -> None:
+        """Write the predictions for the training examples, by the heads that did not see them, to a
+        csv file: a row per example with `index`, `file`, `row` and its `label` (`labels` with
+        semicolons between them in multi-label data). For each repeat there follow the example's
+        `fold` and, of each head, `<head> predicted` and `<head> probability_<label>` of every
+        label; with several repeats, `(repeat 2)` follows `fold` and the head's name.
+
+        Raises:
+            SpaceliteError: The file cannot be written, or the cache is gone.
+        """
+        with self.cache.open() as cache:
+            rows = self.result.csv_rows(cache)
+        self._save(path, rows)
+
+    def as_json(self) -> dict[str, Any]:
+        """The figures as `cv --json` prints them."""
+        return {"cache": self.cache.name, **self.result.as_json()}
+
+    def __repr__(self) -> str:
+        found = self.result
+        times = "" if found.repeats == 1 else f", {found.repeats} times"
+        return f"<cross-validation of {len(found.systems)} systems on {found.folds} folds{times}>"
+
+
+@checked(cache=CACHE, preset=NAME, head=NAMES, groups=GROUPS, sample_weight=WEIGHTS)
+def cross_validate(
+    cache: EmbeddedDataset | str | Path | None = None,
+    *,
+    folds: int = 5,
+    repeats: int = 1,
+    seed: int = 0,
+    groups: Sequence[Any] | str | None = None,
+    sample_weight: Sequence[float] | str | None = None,
+    preset: str | None = None,
+    head: str | Sequence[str] = ("space", "linear"),
+    inter: float | Sequence[float] = 0.0,
+    intra: float | Sequence[float] = 0.0,
+    latent: int | Sequence[int] | None = None,
+    learning_rate: float | str | Sequence[float | str] | None = None,
+    weight_decay: float | Sequence[float] | None = None,
+    pooling: str | Sequence[str] | None = None,
+    C: float | str | Sequence[float | str] = "auto",  # noqa: N803 - as in scikit-learn
+    blocks: str | Sequence[str] | None = None,
+    max_ngram: int | Sequence[int] | None = None,
+    ensemble: int | Sequence[int] = 1,
+    seeds: int | Sequence[int] = 1,
+    epochs: int | str = 15,
+    batch_size: int | str = 256,
+    data_seed: int = 0,
+    schedule: str = "constant",
+    clip_norm: float | None = None,
+    class_weights: str = "none",
+    baselines: bool = True,
+    device: str = "auto",
+    cache_dir: str | Path | None = None,
+    progress: Progress = True,
+    **settings: Any,
+) -> CrossValidated:
+    """Cross-validate heads on the train split of a cache: each is trained on all folds but one and
+    evaluated on that one, all heads of all folds in one pass over the tokens per epoch.
+
+    No run is saved; validation and test are not read. Reports of the cache show the last result.
+
+    Args:
+        cache: What `embed` returned, or a cache's name or path. Default: the newest complete cache.
+        folds: Number of folds, stratified by label.
+        repeats: How often the examples are divided anew.
+        seed: Seed of the divisions.
+        groups: The group of each training example, (N,): those of a group are in one fold; or the
+            name of a column of the data that the cache was embedded from, which are read again.
+        sample_weight: The weight of each training example in the losses, (N,), or the name of a
+            column, as in `train`. Figures on held-out folds count each example once.
+        preset: Settings that are recommended together, as in `train`, but for early stopping.
+        head: Kind(s) of heads, as in `train`.
+        inter: Weight(s) of the inter-space loss.
+        intra: Weight(s) of the intra-space loss.
+        latent: Number(s) of dimensions of a concept space. Default: 3.
+        learning_rate: Learning rate(s) of Adam; "auto" means 0.001. Default: 2e-4.
+        weight_decay: Weight decay(s), Adam's L2 penalty. Default: 0.01.
+        pooling: Pooling(s) of the baselines. Default: the classification token.
+        C: Strength(s) of the L2 penalty of logreg and tfidf; "auto" chooses it by cross-validation
+            on the examples that a head sees.
+        blocks: What additive heads add up, joined by +. Default: `layers+ngrams`.
+        max_ngram: Tokens of the longest n-grams of the block `ngrams`, 2 or 3. Default: 2.
+        ensemble: Member(s) of a head with concept spaces, as in `train`.
+        seeds: Number K of seeds of the heads, which are 0 to K-1; or the seeds themselves.
+        epochs: Number of passes over the training split, or "auto", as in `train`.
+        batch_size: Examples per update, or "auto", as in `train`.
+        data_seed: Seed of the order of the examples.
+        schedule: Schedule of the learning rate: `constant` or `cosine`.
+        clip_norm: Maximum norm of a head's gradient; None for no clipping.
+        class_weights: `none`, or `balanced`: every class has the same total weight in the loss, by
+            the examples that a head sees.
+        baselines: Whether `tfidf` and `logreg` on the mean are fitted on the same folds.
+        device: `auto`, `cpu`, `cuda`, ...
+        cache_dir: Folder of caches and runs. Default: that of the cache.
+        progress: True for bars, False for none, or a function called with (phase, done, total).
+        settings: Settings of other kinds of heads, by name.
+
+    Returns:
+        The figures, which print themselves as a table.
+
+    Raises:
+        SpaceliteError: The cache or the settings cannot be used, or there are too few examples of a
+            label, or groups, for so many folds.
+    """
+    arguments = dict(locals())
+    from spacelite.backbones.model import resolve_device
+
+    asked = plan.requested(cross_validate, arguments)
+    for name in ("patience", "monitor"):  # there is no validation split to stop early by
+        asked.pop(name, None)
+    if not isinstance(cache, EmbeddedDataset):
+        cache = find_cache(cache, cache_dir or CACHE_DIR)
+    with cache.open() as opened, reporting(progress) as on_progress:
+        opened.require_training()
+        weights = columns.weights(opened, sample_weight)
+        asked["sample_weight"] = None if weights is None else weights.name
+        planned = plan.plan(asked, opened, arguments=arguments)
+        if planned.chosen:
+            log.info("auto: %s", planned.sentence)
+        configs = planned.configs
+        if baselines:
+            configs += [config for config in plan.BASELINES if config not in configs]
+        result = cross_validation.cross_validate(
+            opened,
+            configs,
+            planned.training,
+            folds=folds,
+            repeats=repeats,
+            seed=seed,
+            groups=columns.groups(opened, groups),
+            weights=None if weights is None else weights.values,
+            device=resolve_device(device),
+            on_progress=on_progress,
+        )
+        answers.keep(cache.cache_dir, opened, "cv", result.as_json())
+    return CrossValidated(result, cache)
+
+
+# What stands for a setting that neither the caller nor a preset gives.
+DEFAULTS: dict[str, Any] = {
+    "head": "additive",
+    "learning_rate": "auto",
+    "epochs": "auto",
+    "batch_size": "auto",
+}
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LearningCurve(_Study):
+    """How good heads are by number of training examples, and what more labels would be worth.
+
+    Attributes:
+        result: The figures, and what is extrapolated from them.
+        cache: The cache.
+    """
+
+    result: Curve
+    cache: EmbeddedDataset
+
+    @property
+    def sizes(self) -> list[int]:
+        """The numbers of training examples, in ascending order."""
+        return self.result.sizes
+
+    def figures(self, metric: str = "accuracy") -> dict[str, Array]:
+        """A metric of each head on validation, (sizes, seeds), the best head first."""
+        return self._figures(metric)
+
+    @property
+    def sentences(self) -> list[str]:
+        """What was measured, and what more labels would be worth."""
+        return self.result.sentences
+
+    def table(self) -> Table:
+        """The table as it is printed."""
+        return self.result.table()
+
+    def chart(self) -> Chart:
+        """What is drawn."""
+        return self.result.chart()
+
+    @checked(path=FILE)
+    def save(self, path: str | Path) -> None:
+        """Write all figures to a csv file, a row for each system, size and seed. Raises
+        SpaceliteError if it cannot be written."""
+        self._save(path, self.result.csv_rows())
+
+    @checked(path=FILE)
+    def save_plot(self, path: str | Path) -> None:
+        """Draw the curve into an .svg, .png or .html file. Raises SpaceliteError if it cannot be
+        written."""
+        forms.save_drawing(self.result, Path(path))
+
+    def as_json(self) -> dict[str, Any]:
+        """The figures as `curve --json` prints them."""
+        return {
+            "cache": self.cache.name, **self.result.as_json(), "sentences": self.sentences,
+        }  # fmt: skip
+
+    def __str__(self) -> str:
+        drawn = characters.draw(self.chart())
+        return "\n\n".join([plain.table(self.table()), drawn, "\n".join(self.sentences)])
+
+    def __repr__(self) -> str:
+        found = self.result
+        sizes = f"{found.sizes[0]:,} to {found.sizes[-1]:,}"
+        return f"<learning curve of {len(found.systems)} systems, {sizes} examples>"
+
+    def _repr_html_(self) -> str:
+        from spacelite.reports.render import plots
+
+        drawn = plots.learning_curve(self.chart(), "svg").decode()
+        return f"{drawn[drawn.index('<svg') :]}{super()._repr_html_()}"
+
+
+@checked(cache=CACHE, head=NAMES, preset=NAME, metric=NAME)
+def learning_curve(
+    cache: EmbeddedDataset | str | Path | None = None,
+    *,
+    sizes: int | str | Sequence[int | str] | None = None,
+    seeds: int | Sequence[int] = 5,
+    metric: str = "accuracy",
+    preset: str | None = None,
+    head: str | Sequence[str] | None = None,
+    inter: float | Sequence[float] = 0.0,
+    intra: float | Sequence[float] = 0.0,
+    latent: int | Sequence[int] | None = None,
+    learning_rate: float | str | Sequence[float | str] | None = None,
+    weight_decay: float | Sequence[float] | None = None,
+    pooling: str | Sequence[str] | None = None,
+    C: float | str | Sequence[float | str] = "auto",  # noqa: N803 - as in scikit-learn
+    blocks: str | Sequence[str] | None = None,
+    max_ngram: int | Sequence[int] | None = None,
+    epochs: int | str | None = None,
+    batch_size: int | str | None = None,
+    data_seed: int = 0,
+    schedule: str | None = None,
+    clip_norm: float | None = None,
+    baselines: bool = True,
+    device: str = "auto",
+    cache_dir: str | Path | None = None,
+    progress: Progress = True,
+    **settings: Any,
+) -> LearningCurve:
+    """Train heads on subsets of the train split and evaluate them on validation: how good they are
+    by number of training examples, and what twice as many would be worth.
+
+    Subsets are stratified by label; those of a seed are each a part of the next. Figures are
+    extrapolated by the power law error(n) = a + b n^-c (Cortes et al. 1993), whose 95% interval is
+    that of a parametric bootstrap. No run is saved; test is not read.
+
+    Args:
+        cache: What `embed` returned, or a cache's name or path. Default: the newest complete cache.
+        sizes: Numbers of training examples; "all" means all of them. Default: 16, 64, 256, ... and
+            all.
+        seeds: Number S of seeds, which are 0 to S-1; or the seeds themselves. Each draws subsets,
+            and is the seed of the heads that are trained on them.
+        metric: The metric that is shown and extrapolated, such as `f1_macro`.
+        preset: Settings that are recommended together, as in `train`.
+        head: Kind(s) of heads, as in `train`. Default: `additive`.
+        inter: Weight(s) of the inter-space loss.
+        intra: Weight(s) of the intra-space loss.
+        latent: Number(s) of dimensions of a concept space. Default: 3.
+        learning_rate: Learning rate(s) of Adam. Default: "auto", 0.001.
+        weight_decay: Weight decay(s), Adam's L2 penalty. Default: 0.01.
+        pooling: Pooling(s) of the baselines. Default: the classification token.
+        C: Strength(s) of the L2 penalty of logreg and tfidf; "auto" chooses it by cross-validation
+            on the subset.
+        blocks: What additive heads add up, joined by +. Default: `layers+ngrams`; `mean+ngrams` if
+            the cache has no layer means.
+        max_ngram: Tokens of the longest n-grams of the block `ngrams`, 2 or 3. Default: 2.
+        epochs: Number of passes over a subset. Default: "auto", chosen for each size.
+        batch_size: Examples per update. Default: "auto", chosen for each size.
+        data_seed: Seed of the order of the examples.
+        schedule: Schedule of the learning rate, `constant` (the default) or `cosine`.
+        clip_norm: Maximum norm of a head's gradient; None for no clipping.
+        baselines: Whether `tfidf` and `logreg` on the mean are fitted to the same subsets.
+        device: `auto`, `cpu`, `cuda`, ...
+        cache_dir: Folder of caches and runs. Default: that of the cache.
+        progress: True for bars, False for none, or a function called with (phase, done, total).
+        settings: Settings of other kinds of heads, by name.
+
+    Returns:
+        The figures, which print themselves as a table, a drawing, and in sentences.
+
+    Raises:
+        SpaceliteError: The cache or the settings cannot be used, a size is larger than the train
+            split or smaller than the number of labels, or memory is too small.
+    """
+    arguments = dict(locals())
+    from spacelite.backbones.model import resolve_device
+    from spacelite.training.plan import listed, seed_list
+
+    asked = {**DEFAULTS, **plan.requested(learning_curve, arguments), "seeds": [0]}
+    curves.require_metric(metric)
+    numbers = seed_list(seeds)
+    if not isinstance(cache, EmbeddedDataset):
+        cache = find_cache(cache, cache_dir or CACHE_DIR)
+    with cache.open() as opened, reporting(progress) as on_progress:
+        opened.require_training()
+        without_layers = opened.layers is None or not opened.layers.complete
+        if blocks is None and "additive" in asked["head"] and without_layers:
+            asked["blocks"] = _without_layers(asked.get("blocks", "layers+ngrams"))
+        wanted = curves.sizes_of(None if sizes is None else listed("sizes", sizes), opened)
+
+        def training(size: int) -> TrainingConfig:
+            return plan.plan(asked, opened, examples=size, arguments=arguments).training
+
+        configs = plan.plan(asked, opened, arguments=arguments).configs
+        if baselines:
+            configs += [config for config in plan.BASELINES if config not in configs]
+        result = curves.learning_curve(
+            opened, configs, training, sizes=wanted, seeds=numbers, metric=metric,
+            device=resolve_device(device), on_progress=on_progress,
+        )  # fmt: skip
+        answers.keep(cache.cache_dir, opened, "curve", result.as_json())
+    return LearningCurve(result, cache)
+
+
+def _without_layers(blocks: str) -> str:
+    """Blocks that do not read the means of all layers, of a cache that has none; it is logged."""
+    instead = blocks.replace("layers", "mean")
+    hint = SpaceliteError(
+        f"additive reads {instead.replace('+', ' and ')}: the cache has no layer means; embed "
+        "again with layers=True to add them",
+        ["layers"],
+    )
+    log.info("%s", hint)
+    return instead
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LabelAudit(_Study):
+    """What an audit of labels found.
+
+    Attributes:
+        result: The findings.
+    """
+
+    result: Audit
+
+    @property
+    def findings(self) -> list[Finding]:
+        """The examples whose label is probably wrong, most probably wrong first."""
+        return self.result.findings
+
+    @checked(path=FILE)
+    def save(self, path: str | Path) -> None:
+        """Write all findings to a csv file. Raises SpaceliteError if it cannot be written."""
+        self._save(path, self.result.csv_rows())
+
+    def as_json(self) -> dict[str, Any]:
+        """The audit as `audit --json` prints it."""
+        return self.result.as_json()
+
+    def _tables(self) -> list[Table]:
+        groups = [self.result.groups_table()] if self.result.pairs else []
+        return [self.result.findings_table(), *groups]
+
+    def __repr__(self) -> str:
+        found = self.result
+        return f"<audit: {len(found.findings):,} of {found.examples:,} labels are suspected>"
+
+
+@checked(cache=CACHE, head=NAME)
+def audit(
+    cache: EmbeddedDataset | str | Path | None = None,
+    *,
+    head: str = "additive",
+    folds: int = 5,
+    repeats: int = 1,
+    seed: int = 0,
+    backbone: str | Path | None = None,
+    device: str = "auto",
+    cache_dir: str | Path | None = None,
+    progress: Progress = True,
+) -> LabelAudit:
+    """Find labels of the train split that are probably wrong: confident learning on probabilities
+    of heads that did not see the example.
+
+    Args:
+        cache: What `embed` returned, or a cache's name or path. Default: the newest complete cache.
+        head: `additive` (means and n-grams of the tokens), `tfidf`, or `logreg` (on the mean).
+        folds: Number of folds: each example is judged by a head that was fitted to the others.
+        repeats: How often the examples are divided anew; probabilities are averaged.
+        seed: Seed of the divisions.
+        backbone: Folder of the backbone, if it was a local one that has moved.
+        device: `auto`, `cpu`, `cuda`, ...
+        cache_dir: Folder of caches and runs. Default: that of the cache.
+        progress: True for bars, False for none, or a function called with (phase, done, total).
+
+    Returns:
+        The findings, with the words that decided, and texts that are nearly the same and have
+        different labels.
+
+    Raises:
+        SpaceliteError: A text of the data may have several labels, or there are too few examples of
+            a label for so many folds.
+    """
+    from spacelite.backbones.model import resolve_device
+
+    configs = {
+        "additive": heads.config("additive", blocks="mean+ngrams"),
+        "tfidf": heads.config("tfidf", C="auto"),
+        "logreg": heads.config("logreg", pooling="mean", C="auto"),
+    }
+    if head not in configs:
+        raise SpaceliteError(f"head={head}: choose from {', '.join(configs)}", ["head"])
+    if not isinstance(cache, EmbeddedDataset):
+        cache = find_cache(cache, cache_dir or CACHE_DIR)
+    local = str(backbone) if backbone is not None else cache.backbone
+    with cache.open() as opened, reporting(progress) as on_progress:
+        opened.require_training()
+        found = audits.audit_labels(
+            opened, configs[head], folds=folds, repeats=repeats, seed=seed, backbone=local,
+            device=resolve_device(device), on_progress=on_progress,
+        )  # fmt: skip
+        answers.keep(cache.cache_dir, opened, "audit", found.as_json())
+    return LabelAudit(found)
