@@ -218,7 +218,7 @@ def test_a_group_that_holds_a_label_is_refused(bert, tmp_path):
 
 def test_predictions_of_unseen_examples_are_written(cache, found, tmp_path):
     out = tmp_path / "held out.csv"
-    spacelite.api.CrossValidated(found, spacelite.find_cache(cache.path)).save(out)
+    spacelite.CrossValidated(found, spacelite.find_cache(cache.path)).save(out)
     with out.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     labels, names = cache.splits["train"].labels, cache.label_names
