@@ -45,19 +45,12 @@ class Bullets:
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a table.
-
-    Attributes:
-        text: The figure or other text.
-        std: The figure's standard deviation over seeds.
-        best: Whether the figure is the best of its column.
-        weight: How strongly the cell is shaded, in [0, 1]; None for no shading.
-    """
+    """A cell of a table: a figure or other text."""
 
     text: str
-    std: str = ""
-    best: bool = False
-    weight: float | None = None
+    std: str = ""  # the figure's standard deviation over seeds
+    best: bool = False  # of its column
+    weight: float | None = None  # how strongly it is shaded, in [0, 1]
 
 
 @dataclass(frozen=True)
@@ -110,24 +103,16 @@ def _is_number(text: str) -> bool:
 
 @dataclass(frozen=True)
 class Series:
-    """The curve of a system.
-
-    Attributes:
-        name: Its name.
-        sizes: Numbers of training examples.
-        means: The metric at each, a mean over seeds; NaN where there is none.
-        deviations: Its standard deviation over seeds; NaN where there is none.
-        line: The fitted power law as points (size, metric), up to twice the largest size; empty if
-            there is none.
-        ahead: What is extrapolated: the size, the metric there, and its 95% interval, from NaN to
-            NaN if that is not known; None if nothing is.
-    """
+    """The curve of a system: the metric at numbers of training examples, as mean and standard
+    deviation over seeds; NaN where there is none."""
 
     name: str
     sizes: list[int]
     means: list[float]
     deviations: list[float]
+    # The fitted power law as points (size, metric), up to twice the largest size.
     line: list[tuple[float, float]] = field(default_factory=list)
+    # What is extrapolated: the size, the metric there, and its 95% interval, NaN if not known.
     ahead: tuple[int, float, float, float] | None = None
 
     @property
@@ -135,9 +120,9 @@ class Series:
         """The sizes with a standard deviation, and the mean less and plus one; None if there are
         none."""
         known = [
-            (size, mean - own, mean + own)
-            for size, mean, own in zip(self.sizes, self.means, self.deviations, strict=True)
-            if not math.isnan(mean - own)
+            (size, mean - std, mean + std)
+            for size, mean, std in zip(self.sizes, self.means, self.deviations, strict=True)
+            if not math.isnan(mean - std)
         ]
         if not known:
             return None
@@ -147,24 +132,17 @@ class Series:
 
 @dataclass(frozen=True)
 class Chart:
-    """A learning curve as it is drawn.
+    """A learning curve as it is drawn, best system first."""
 
-    Attributes:
-        name: Name of its files, without suffix.
-        heading: What is drawn.
-        text: The same, for those who cannot see it.
-        series: The systems, best first.
-    """
-
-    name: str
+    name: str  # of its files, without suffix
     heading: str
-    text: str
+    text: str  # what is drawn, for those who cannot see it
     series: list[Series]
 
     @property
     def sizes(self) -> list[int]:
         """All numbers of examples that are drawn, what is extrapolated last."""
-        ahead = [one.ahead[0] for one in self.series if one.ahead is not None]
+        ahead = [curve.ahead[0] for curve in self.series if curve.ahead is not None]
         return list(dict.fromkeys([*self.series[0].sizes, *ahead]))
 
     @property
@@ -177,19 +155,11 @@ class Chart:
 
 @dataclass(frozen=True)
 class Plot:
-    """A plot of an analysis, or of a learning curve.
+    """A plot of an analysis, or of a learning curve."""
 
-    Attributes:
-        kind: `curves`, `reliability` or `learning-curve`.
-        name: Name of the plot's files, without suffix.
-        text: Description of what the plot shows.
-        analysis: The analysis to plot; None for a learning curve.
-        chart: The learning curve.
-    """
-
-    kind: str
-    name: str
-    text: str
+    kind: str  # `curves`, `reliability` or `learning-curve`
+    name: str  # of its files, without suffix
+    text: str  # what it shows
     analysis: Analysis | None
     chart: Chart | None = None
 

@@ -114,9 +114,9 @@ class CrossValidated(_Study):
         return {"cache": self.cache.name, **self.result.as_json()}
 
     def __repr__(self) -> str:
-        found = self.result
-        times = "" if found.repeats == 1 else f", {found.repeats} times"
-        return f"<cross-validation of {len(found.systems)} systems on {found.folds} folds{times}>"
+        result = self.result
+        times = "" if result.repeats == 1 else f", {result.repeats} times"
+        return f"<cross-validation of {len(result.systems)} systems on {result.folds} folds{times}>"
 
 
 @checked(cache=CACHE, preset=NAME, head=NAMES, groups=GROUPS, sample_weight=WEIGHTS)
@@ -301,9 +301,9 @@ class LearningCurve(_Study):
         return "\n\n".join([plain.table(self.table()), drawn, "\n".join(self.sentences)])
 
     def __repr__(self) -> str:
-        found = self.result
-        sizes = f"{found.sizes[0]:,} to {found.sizes[-1]:,}"
-        return f"<learning curve of {len(found.systems)} systems, {sizes} examples>"
+        result = self.result
+        sizes = f"{result.sizes[0]:,} to {result.sizes[-1]:,}"
+        return f"<learning curve of {len(result.systems)} systems, {sizes} examples>"
 
     def _repr_html_(self) -> str:
         from spacelite.reports.render import plots
@@ -457,8 +457,8 @@ class LabelAudit(_Study):
         return [self.result.findings_table(), *groups]
 
     def __repr__(self) -> str:
-        found = self.result
-        return f"<audit: {len(found.findings):,} of {found.examples:,} labels are suspected>"
+        result = self.result
+        return f"<audit: {len(result.findings):,} of {result.examples:,} labels are suspected>"
 
 
 @checked(cache=CACHE, head=NAME)
@@ -510,9 +510,9 @@ def audit(
     local = str(backbone) if backbone is not None else cache.backbone
     with cache.open() as opened, reporting(progress) as on_progress:
         opened.require_training()
-        found = audits.audit_labels(
+        result = audits.audit_labels(
             opened, configs[head], folds=folds, repeats=repeats, seed=seed, backbone=local,
             device=resolve_device(device), on_progress=on_progress,
         )  # fmt: skip
-        answers.keep(cache.cache_dir, opened, "audit", found.as_json())
-    return LabelAudit(found)
+        answers.keep(cache.cache_dir, opened, "audit", result.as_json())
+    return LabelAudit(result)

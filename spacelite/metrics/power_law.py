@@ -9,7 +9,7 @@ Shapes: M sizes, R resamples.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -53,6 +53,18 @@ class Extrapolation:
     to: int
     gain: Difference  # by how much the error falls from `at` to `to`; interval NaN if not known
     p: float  # how probable so bad a fit is if errors do follow a power law; NaN if not known
+
+    def as_json(self) -> dict[str, Any]:
+        """The power law and what it says, as a JSON object."""
+        return {
+            **asdict(self.law),
+            "smallest": self.smallest,
+            "from": self.at,
+            "to": self.to,
+            "gain": self.gain.value,
+            "interval": list(self.gain.interval),
+            "p": self.p,
+        }
 
 
 def fit(sizes: Array, errors: Array, deviations: Array | None = None) -> PowerLaw:

@@ -114,8 +114,10 @@ def over_seeds(first: Array, second: Array, paired: bool) -> Test:
         mean_square = float((left**2).sum()) / ((count - 1) * (examples - 1))
         residual += mean_square / (count * examples)  # MS_R / (K N)
         seeds = min(seeds, count)
-    each = first.mean(axis=0) - second.mean(axis=0)
-    by_example = max(float(each.var(ddof=1)) / examples - residual, 0.0)  # (MS_E - MS_R) / (K N)
+    differences = first.mean(axis=0) - second.mean(axis=0)  # of each example
+    by_example = max(
+        float(differences.var(ddof=1)) / examples - residual, 0.0
+    )  # (MS_E - MS_R) / (K N)
     return _tested(value, (by_seed, by_example), (seeds - 1, examples - 1))
 
 
@@ -150,17 +152,18 @@ def _tested(value: float, parts: tuple[float, float], freedoms: tuple[int, int])
     return Test(Difference(value, (value - half, value + half)), p)
 
 
-def f1_values(one: Predictions) -> Array:
+def f1_values(predictions: Predictions) -> Array:
     """A value per example, (N,), whose mean is macro F1 and whose variation over examples is that
     of macro F1 to first order: the pseudo-values of the infinitesimal jackknife (Efron 1982)."""
-    classes = one.logits.shape[1]
-    label, guess = (one.task.indicators(part, classes) for part in (one.labels, one.predicted))
+    task, classes = predictions.task, predictions.logits.shape[1]
+    label = task.indicators(predictions.labels, classes)
+    guess = task.indicators(predictions.predicted, classes)
     both, there = label * guess, label + guess
     total = there.sum(axis=0)
-    share = np.divide(1.0, total, out=np.zeros(classes), where=total > 0)
-    f1 = 2 * both.sum(axis=0) * share
-    each = f1 + len(label) * share * (2 * both - f1 * there)
-    values: Array = each[:, one.task.in_macro(total > 0)].mean(axis=1)
+    inverse = np.divide(1.0, total, out=np.zeros(classes), where=total > 0)
+    f1 = 2 * both.sum(axis=0) * inverse
+    of_class = f1 + len(label) * inverse * (2 * both - f1 * there)
+    values: Array = of_class[:, task.in_macro(total > 0)].mean(axis=1)
     return values
 
 
@@ -204,20 +207,20 @@ def f1_difference(first: Predictions, second: Predictions, seed: int = 0) -> Dif
     rows = np.concatenate([column.reshape(len(first.labels), -1) for column in columns], axis=1)
     cells, counts = np.unique(rows, axis=0, return_counts=True)
     # True labels and the two predictions of each cell: (cells, C) of 0 and 1.
-    label, one, other = (
+    label, *guesses = (
         first.task.indicators(part, first.logits.shape[1]) for part in np.split(cells, 3, axis=1)
     )
 
     def difference(tables: Array) -> Array:
-        scores = [_macro_f1(tables, label, guess, first.task) for guess in (one, other)]
+        scores = [_macro_f1(tables, label, guess, first.task) for guess in guesses]
         return scores[0] - scores[1]
 
     random = np.random.default_rng(seed)
     resamples = min(max(MOST_CELLS // len(counts), FEWEST), RESAMPLES)
     size = max(1, CELLS_AT_ONCE // len(counts))
-    share = counts / counts.sum()
+    fractions = counts / counts.sum()
     values = [
-        difference(random.multinomial(counts.sum(), share, min(size, resamples - done)))
+        difference(random.multinomial(counts.sum(), fractions, min(size, resamples - done)))
         for done in range(0, resamples, size)
     ]
     return Difference(float(difference(counts[None])[0]), _interval(np.concatenate(values)))

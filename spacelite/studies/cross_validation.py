@@ -357,7 +357,7 @@ def train_on_each(
     logits: dict[HeadConfig, list[Array]] = {}
     if iterative:
         trained = train_weighted(
-            data, [Member(config, one) for config in iterative for one in weights], training,
+            data, [Member(config, row) for config in iterative for row in weights], training,
             device=device, split=split,
             on_progress=lambda done, total: on_progress("train", done, total),
         )  # fmt: skip

@@ -178,22 +178,12 @@ class Curve:
                     "settings": system.head.settings(),
                     "mean": {metric: system.mean(metric).tolist() for metric in METRICS},
                     "deviation": {metric: system.deviation(metric).tolist() for metric in METRICS},
-                    "seeds": {metric: own.tolist() for metric, own in system.figures.items()},
+                    "seeds": {metric: values.tolist() for metric, values in system.figures.items()},
                     "of_validation": system.of_validation.tolist(),
                     "drawn": np.asarray(system.drawn).tolist(),
-                    "extrapolation": None if law is None else {
-                        "floor": law.law.floor,
-                        "scale": law.law.scale,
-                        "exponent": law.law.exponent,
-                        "smallest": law.smallest,
-                        "from": law.at,
-                        "to": law.to,
-                        "gain": law.gain.value,
-                        "interval": list(law.gain.interval),
-                        "p": law.p,
-                    },
+                    "extrapolation": None if law is None else law.as_json(),
                 }
-            )  # fmt: skip
+            )
         return {
             "sizes": self.sizes,
             "seeds": self.seeds,
@@ -287,7 +277,7 @@ class Curve:
             f"{heading} by number of training examples: means over seeds, bands of one standard "
             "deviation"
         )
-        if any(own.line for own in series):
+        if any(curve.line for curve in series):
             text += (
                 "; dashed, the power law, extrapolated to twice the examples with its 95% interval"
             )
@@ -297,7 +287,7 @@ class Curve:
     def sentences(self) -> list[str]:
         """What was measured, and what more labels would be worth."""
         system, metric = self.chosen, METRICS[self.metric]
-        name = next(name for name, own in self.named.items() if own is system)
+        name = next(name for name, other in self.named.items() if other is system)
         law, means = self.extrapolations[name], system.mean(self.metric)
         seeds = len(self.seeds)
         over = "the seed" if seeds == 1 else f"the {seeds} seeds"
@@ -322,7 +312,7 @@ class Curve:
             )
         best_name, best = next(iter(self.named.items()))
         if best is not system:
-            figures = [decimals(float(own.mean(self.metric)[-1]), 3) for own in (best, system)]
+            figures = [decimals(float(head.mean(self.metric)[-1]), 3) for head in (best, system)]
             sentences.append(
                 f"{best_name}, a baseline, is better than {name} at {self.sizes[-1]:,} examples: "
                 f"{figures[0]} to {figures[1]}."
@@ -590,10 +580,10 @@ def learning_curve(
         HeadCurve(
             config,
             values,
-            validation_covariance(metric, cache.task, of_validation, own),
+            validation_covariance(metric, cache.task, of_validation, of_head),
             np.array([1 if n == whole and not config.is_iterative else len(seeds) for n in sizes]),
         )
-        for config, values, own in zip(configs, figures, logits, strict=True)
+        for config, values, of_head in zip(configs, figures, logits, strict=True)
     ]
     systems.sort(key=lambda system: -np.nan_to_num(system.mean(metric)[-1], nan=-1))
     return Curve(
@@ -707,15 +697,15 @@ def validation_covariance(metric: str, task: Task, labels: Array, logits: Array)
     group = np.random.default_rng(0).permutation(examples) % groups
     values = np.full((groups, sizes, seeds), np.nan)
     for size, seed in np.ndindex(sizes, seeds):
-        own = logits[size, seed].astype(np.float64)
-        if not np.isfinite(own).all():
+        of_head = logits[size, seed].astype(np.float64)
+        if not np.isfinite(of_head).all():
             continue
-        predicted = task.decide(own)
+        predicted = task.decide(of_head)
         for left_out in range(groups):
             kept = group != left_out
             outcome = task.outcome(
                 np.nan, np.nan, float(task.correct(predicted[kept], labels[kept]).mean()),
-                task.confusion(labels[kept], predicted[kept], classes), labels[kept], own[kept],
+                task.confusion(labels[kept], predicted[kept], classes), labels[kept], of_head[kept],
             )  # fmt: skip
             value = compute(outcome)
             values[left_out, size, seed] = np.nan if value is None else value

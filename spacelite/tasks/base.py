@@ -43,7 +43,7 @@ class Task(ABC):
     fewest_classes: int = 1  # label names that a run has
     fewest_present: int = 2  # labels that training examples have
     stratified: bool = False  # whether folds have each label in the same proportion
-    beyond: str  # says how shares are `centred`, after "label's logit" in reports
+    beyond: str  # says how contributions are `centred`, after "label's logit" in reports
 
     # Labels of a data set, numpy.
 
@@ -104,18 +104,18 @@ class Task(ABC):
 
     @abstractmethod
     def count(
-        self, logits: torch.Tensor, labels: torch.Tensor, shares: torch.Tensor | None = None
+        self, logits: torch.Tensor, labels: torch.Tensor, sample_weights: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Count the predictions from `logits` (K, B, C).
 
         Args:
             logits: Logits of the examples, (K, B, C).
             labels: Their labels.
-            shares: The weight of each example for each head, (K, B); None if all are 1.
+            sample_weights: Those of each head, (K, B); None if all are 1.
 
         Returns:
             How many examples each head predicts correctly, (K,), and each head's confusion matrix,
-            (K, *confusion_shape) int64 (float64 with `shares`); on the CPU.
+            (K, *confusion_shape) int64 (float64 with weights); on the CPU.
         """
 
     @abstractmethod
@@ -176,13 +176,13 @@ class Task(ABC):
             thresholds: As in `decide_from_probabilities`.
         """
         decided = self.decide_from_probabilities(probabilities, thresholds)
-        labels = [self.label_names(one, names) for one in decided]
+        labels = [self.label_names(row, names) for row in decided]
         if minimum is None:
             return labels
-        of = [dict(zip(names, row, strict=True)) for row in probabilities.tolist()]
+        by_name = [dict(zip(names, row, strict=True)) for row in probabilities.tolist()]
         return [
-            [name for name in own if chances[name] >= minimum]
-            for own, chances in zip(labels, of, strict=True)
+            [name for name in row if probability[name] >= minimum]
+            for row, probability in zip(labels, by_name, strict=True)
         ]
 
     @abstractmethod
@@ -214,8 +214,8 @@ class Task(ABC):
         prediction."""
 
     @abstractmethod
-    def centred(self, shares: Array) -> Array:
-        """The part of shares in logits (..., C) that affects the prediction."""
+    def centred(self, contributions: Array) -> Array:
+        """The part of contributions to logits (..., C) that affects the prediction."""
 
     # Metrics.
 

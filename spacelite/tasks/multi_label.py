@@ -57,10 +57,10 @@ class MultiLabel(Task):
         self, labels: torch.Tensor, classes: int, weights: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Weights of each class separately, (C, 2): for examples without it, and with it."""
-        own = torch.ones_like(labels[:, 0]) if weights is None else weights.to(labels.device)
-        positive = own @ labels.to(own)
-        counts = torch.stack([own.sum() - positive, positive], dim=1)
-        return own.sum() / (2 * torch.where(counts > 0, counts, 1)).float()
+        weights = torch.ones_like(labels[:, 0]) if weights is None else weights.to(labels.device)
+        positive = weights @ labels.to(weights)
+        counts = torch.stack([weights.sum() - positive, positive], dim=1)
+        return weights.sum() / (2 * torch.where(counts > 0, counts, 1)).float()
 
     @override
     def weights(
@@ -86,7 +86,7 @@ class MultiLabel(Task):
 
     @override
     def count(
-        self, logits: torch.Tensor, labels: torch.Tensor, shares: torch.Tensor | None = None
+        self, logits: torch.Tensor, labels: torch.Tensor, sample_weights: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         heads, _, classes = logits.shape
         head = torch.arange(heads, device=logits.device)[:, None, None]
@@ -94,14 +94,14 @@ class MultiLabel(Task):
         predicted = (logits > 0).long()
         cells = ((head * classes + label) * 2 + labels) * 2 + predicted
         correct = (predicted == labels).all(dim=2)
-        if shares is None:
+        if sample_weights is None:
             counts = torch.bincount(cells.flatten(), minlength=heads * classes * 4)
             correct = correct.sum(dim=1)
         else:
-            own = shares.double()
-            weights = own[:, :, None].expand_as(cells).flatten()
+            of_example = sample_weights.double()
+            weights = of_example[:, :, None].expand_as(cells).flatten()
             counts = torch.bincount(cells.flatten(), weights, minlength=heads * classes * 4)
-            correct = (correct * own).sum(dim=1)
+            correct = (correct * of_example).sum(dim=1)
         return correct.cpu(), counts.view(heads, classes, 2, 2).cpu()
 
     def confusion_shape(self, classes: int) -> tuple[int, ...]:
@@ -136,8 +136,8 @@ class MultiLabel(Task):
         correct depends on the thresholds of all labels at a time, and is not what is maximised."""
         return np.array(
             [
-                best_threshold(own, has > 0, metric, alone=True)
-                for own, has in zip(probabilities.T, labels.T, strict=True)
+                best_threshold(of_label, has > 0, metric, alone=True)
+                for of_label, has in zip(probabilities.T, labels.T, strict=True)
             ]
         )
 
@@ -173,9 +173,9 @@ class MultiLabel(Task):
         """All classes."""
         return np.ones_like(occurs)
 
-    def centred(self, shares: Array) -> Array:
-        """Every logit is a separate decision, so the shares stay as they are."""
-        return shares
+    def centred(self, contributions: Array) -> Array:
+        """Every logit is a separate decision, so contributions stay as they are."""
+        return contributions
 
     @override
     def average(self, classes: int) -> str:

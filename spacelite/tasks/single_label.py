@@ -52,9 +52,11 @@ class SingleLabel(Task):
         self, labels: torch.Tensor, classes: int, weights: torch.Tensor | None = None
     ) -> torch.Tensor:
         """examples / (C * examples of the class), (C,), like scikit-learn's "balanced"."""
-        own = torch.ones_like(labels) if weights is None else weights.to(labels.device)
-        counts = torch.zeros(classes, dtype=own.dtype, device=own.device).index_add_(0, labels, own)
-        return own.sum() / (classes * torch.where(counts > 0, counts, 1)).float()
+        weights = torch.ones_like(labels) if weights is None else weights.to(labels.device)
+        counts = torch.zeros(classes, dtype=weights.dtype, device=weights.device).index_add_(
+            0, labels, weights
+        )
+        return weights.sum() / (classes * torch.where(counts > 0, counts, 1)).float()
 
     @override
     def weights(
@@ -77,12 +79,12 @@ class SingleLabel(Task):
 
     @override
     def count(
-        self, logits: torch.Tensor, labels: torch.Tensor, shares: torch.Tensor | None = None
+        self, logits: torch.Tensor, labels: torch.Tensor, sample_weights: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         heads, _, classes = logits.shape
         head = torch.arange(heads, device=logits.device)[:, None]
         cells = (head * classes + labels) * classes + logits.argmax(dim=2)
-        weights = None if shares is None else shares.double().flatten()
+        weights = None if sample_weights is None else sample_weights.double().flatten()
         counts = torch.bincount(cells.flatten(), weights, minlength=heads * classes**2)
         confusion = counts.view(heads, classes, classes).cpu()
         return confusion.diagonal(dim1=1, dim2=2).sum(dim=1), confusion
@@ -152,9 +154,9 @@ class SingleLabel(Task):
         """The classes that occur, as in scikit-learn."""
         return occurs
 
-    def centred(self, shares: Array) -> Array:
+    def centred(self, contributions: Array) -> Array:
         """Only differences between logits matter, so the mean over the labels is subtracted."""
-        beyond: Array = shares - shares.mean(axis=-1, keepdims=True)
+        beyond: Array = contributions - contributions.mean(axis=-1, keepdims=True)
         return beyond
 
     def average(self, classes: int) -> str:
