@@ -477,6 +477,8 @@ def in_memory(
 ) -> TokenRows:
     """Examples of a split (`rows`, in ascending order; by default all), with what heads read of
     them."""
+    if isinstance(split, TokenRows):
+        return split if rows is None else split.part(rows)
     rows = np.arange(len(split)) if rows is None else rows
     index = tokens_of(split.offsets, rows)
     examples = TokenRows(
@@ -497,14 +499,11 @@ def _read_layers(configs: Sequence[HeadConfig]) -> bool:
     return any(config.reads_layers for config in configs)
 
 
-def _hidden(split: CachedSplit | TokenRows, rows: Array, index: Array) -> Array:
-    """The hidden states of some examples as they are stored. A file is read in one pass: single
+def _hidden(split: CachedSplit, rows: Array, index: Array) -> Array:
+    """The hidden states of some examples as they are stored, read in one pass over the file: single
     examples would take longer."""
     if len(rows) == len(split):
         return split.read_examples(0, len(split))
-    if isinstance(split, TokenRows):
-        chosen: Array = split.rows[index]
-        return chosen
     hidden = np.empty((len(index), split.stored.row_values(split.width)), split.dtype)
     done = 0
     for first, last in spans(split.offsets, ROWS_AT_ONCE):
