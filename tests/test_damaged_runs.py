@@ -92,7 +92,13 @@ def left_out(cache_dir, caplog):
     return found, out
 
 
-@pytest.mark.parametrize("wrong", WRONG)
+QUICK = {"a word", "-1", "list in list", "null", "deleted"}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in WRONG],
+)
 def test_whatever_is_wrong_with_a_record_the_run_works_or_is_left_out(
     wrong, trained, tmp_path, caplog
 ):
