@@ -78,12 +78,10 @@ TokensPerBatch = Annotated[
     opt("Maximum tokens per forward pass.  [default: 1024 on a CPU, 65536 on a GPU]"),
 ]
 
-# Arguments of the library whose options have other names.
+# Arguments of the library whose options have other names, but for settings of heads and training.
 OPTIONS = {
     "labels": "--map",
-    "learning_rate": "--lr",
     "groups": "--group-column",
-    "sample_weight": "--sample-weight-column",
 }
 
 T = TypeVar("T")
@@ -113,7 +111,8 @@ class SettingsCommand(TyperCommand):
     def params(self) -> list[Any]:
         """The options of the function and of the settings."""
         if not self._all:
-            options = {each.name: each for each in (*self._of_function, *self._of_settings())}
+            parameters = (*self._of_function, *self._of_settings())
+            options = {parameter.name: parameter for parameter in parameters}
             order = self.ORDER.split()
             further = [name for name in options if name not in order]
             at = order.index("...")
@@ -195,21 +194,19 @@ def _type(setting: Field[Any]) -> type:
 
 def option(argument: str) -> str:
     """The option for an argument of the library's functions: `max_length` -> `--max-length`."""
-    return OPTIONS.get(argument) or "--" + argument.replace("_", "-")
+    if argument in OPTIONS:
+        return OPTIONS[argument]
+    from spacelite.training.plan import declared  # for messages, which most commands do not print
+
+    setting = declared().get(argument)
+    name = None if setting is None else setting.metadata["option"]
+    return "--" + (name or argument).replace("_", "-")
 
 
 def known_names(arguments: list[str], command: Any, commands: Mapping[str, Any]) -> list[str]:
     """A command line with the options that other libraries call differently (`--latent-dim`) under
-    the names that they have here (`--latent`).
-
-    Args:
-        arguments: What follows the command's name.
-        command: The command.
-        commands: All commands by name.
-
-    Raises:
-        ValueError: An option belongs to another command; the message says to which.
-    """
+    the names that they have here (`--latent`). Raises ValueError if an option belongs to another
+    command; the message says to which."""
     if hasattr(command, "commands"):  # a group, such as `cache`
         return arguments
     known = _options_of(command)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import refusal
 from spacelite_cli.app import app
-from spacelite_cli.options import OPTIONS
+from spacelite_cli.options import option
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -125,7 +125,7 @@ def test_every_other_name_leads_to_an_option():
         for name in parameter.opts
     }
     for argument in OTHER_NAMES.values():
-        assert OPTIONS.get(argument, "--" + argument.replace("_", "-")) in options
+        assert option(argument) in options
     assert not any("--" + name.replace("_", "-") in options - {"--lr"} for name in OTHER_NAMES)
 
 
