@@ -16,6 +16,7 @@ from spacelite.heads import KINDS, POOLINGS
 from spacelite.metrics.scores import METRICS
 from spacelite.reports.document.sections import SECTIONS
 from spacelite.reports.render.forms import FORMS
+from spacelite.training.optimizer import SCHEDULES
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -215,7 +216,7 @@ def test_the_code_of_a_page_prints_what_it_says(page, tmp_path, monkeypatch, cap
         assert (tmp_path / "explanation.html").is_file()
 
 
-EXTENDED = (KINDS, POOLINGS, METRICS, KNOWN, DTYPES, SECTIONS, FORMS)
+EXTENDED = (KINDS, POOLINGS, SCHEDULES, METRICS, KNOWN, DTYPES, SECTIONS, FORMS)
 
 
 def test_the_extensions_on_the_page_work(cache_path, bert, reviews, tmp_path, monkeypatch):
@@ -233,7 +234,7 @@ def test_the_extensions_on_the_page_work(cache_path, bert, reviews, tmp_path, mo
             exec(compile(code, "docs/extending.md", "exec", dont_inherit=True), namespace)
         runs = spacelite.train(
             EmbeddedDataset(cache_path, tmp_path), head=["attention", "linear"], pooling="max",
-            epochs=2, progress=False,
+            schedule="warmup", epochs=2, progress=False,
         )  # fmt: skip
         text = spacelite.report(runs, examples=False, progress=False).text("csv")
         assert "How large the heads are" in spacelite.report(
