@@ -264,7 +264,7 @@ def test_a_metric(cache, bert, other, tmp_path, monkeypatch):
     values = [run.metrics["validation"]["balanced_accuracy"] for run in runs]
     assert runs.best("balanced_accuracy").metrics["validation"]["balanced_accuracy"] == max(values)
     # Runs that were saved before it existed have a dash in its column.
-    both = spacelite.api.Runs([*older, *runs])
+    both = spacelite.Runs([*older, *runs])
     assert "Balanced accuracy" in spacelite.report(both, examples=False, progress=False).text()
     assert spacelite.report(older, examples=False, progress=False).text("markdown").count("–") == 2
 
