@@ -68,11 +68,11 @@ def run(
 
     def step(stage: Stage, before: Future[Any] | None, item: Any) -> Any:
         # Threads of a pool take items in order, so whoever waits here waits for an earlier stage.
-        given = item if before is None else before.result()
+        value = item if before is None else before.result()
         if stopped.is_set():
             raise CancelledError
         with clock.measure(stage.name, stage.threads):
-            return stage.work(given)
+            return stage.work(value)
 
     def submit(item: Any) -> Future[Any]:
         future: Future[Any] | None = None

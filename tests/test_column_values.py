@@ -89,7 +89,7 @@ def test_values_are_those_of_the_rows_that_were_embedded(form, tmp_path, bert, c
         written = cached_texts.read(opened, "train")
         weights = columns.weights(opened, "weight")
         groups = columns.groups(opened, "author")
-        values, sources = columns.column(opened, "note", "groups")
+        values, sources = columns.column_values(opened, "note", "groups")
     assert len(values) == len(weights.values) == len(groups) == len(sources)
     if form == "limit":
         assert len(values) == 40

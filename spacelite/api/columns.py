@@ -31,33 +31,34 @@ class Weights(NamedTuple):
     name: str  # of settings: the column, or `given`, with the CRC-32 of the values
 
 
-def groups(cache: Cache, given: Sequence[str] | str | None) -> Array | None:
+def groups(cache: Cache, column: Sequence[str] | str | None) -> Array | None:
     """The group of each training example, (N,) of strings, given as such or as a column's name."""
-    if given is None:
+    if column is None:
         return None
-    if not isinstance(given, str):
-        return np.asarray(given)
-    values, sources = column(cache, given, "groups")
+    if not isinstance(column, str):
+        return np.asarray(column)
+    values, sources = column_values(cache, column, "groups")
     for number, value in enumerate(values):
         if _is_missing(value):
             raise SpaceliteError(
-                f"groups={given}: {sources[number]} has no group: every training example needs one",
+                f"groups={column}: {sources[number]} has no group: every training example needs "
+                "one",
                 ["groups"],
             )
     return np.array([str(value) for value in values])
 
 
-def weights(cache: Cache, given: Sequence[Any] | str | None) -> Weights | None:
+def weights(cache: Cache, column: Sequence[Any] | str | None) -> Weights | None:
     """The weight of each training example, given as such or as the name of a column."""
-    if given is None:
+    if column is None:
         return None
-    wanted, wheres = len(cache.splits["train"]), None
-    if isinstance(given, str):
-        name, about = given, f"sample_weight={given}"
-        raw, sources = column(cache, given, "sample_weight")
-        wheres = sources
+    wanted = len(cache.splits["train"])
+    wheres: Sequence[Source] | None = None
+    if isinstance(column, str):
+        name, about = column, f"sample_weight={column}"
+        raw, wheres = column_values(cache, column, "sample_weight")
     else:
-        name, about, raw = "given", "sample_weight", list(given)
+        name, about, raw = "given", "sample_weight", list(column)
     if len(raw) != wanted:
         raise SpaceliteError(
             f"{about}: there are {wanted:,} training examples and {len(raw):,} weights: give one "
@@ -84,7 +85,7 @@ def require_labels(task: Task, labels: Array, values: Array) -> None:
     )
 
 
-def column(cache: Cache, name: str, argument: str) -> tuple[list[Any], Sequence[Source]]:
+def column_values(cache: Cache, name: str, argument: str) -> tuple[list[Any], Sequence[Source]]:
     """A column of the data that a cache was embedded from, at the training examples: N values as
     the files have them, and where each comes from."""
     written = texts.read(cache, "train")

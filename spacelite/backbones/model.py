@@ -353,15 +353,15 @@ class Forward:
         import torch
 
         listed = list(batches)
-        workers, each = self._threads(len(listed) if sharing else MOST_WORKERS)
+        workers, threads = self._threads(len(listed) if sharing else MOST_WORKERS)
         # A GPU computes while Python waits for its results.
-        starting, waiting = ("computing", "finishing") if each else ("launching", "computing")
-        begin = partial(torch.set_num_threads, each) if each else None
+        starting, waiting = ("computing", "finishing") if threads else ("launching", "computing")
+        begin = partial(torch.set_num_threads, threads) if threads else None
         stages = [
             Stage("preparing", self._prepared),
             Stage(starting, self._started, workers, begin),
             Stage(waiting, _joined),
-            Stage("finishing", lambda given: finish(*given), FINISHERS),
+            Stage("finishing", lambda batch: finish(*batch), FINISHERS),
         ]
         ahead = 2 * (workers + FINISHERS)  # batches on the way
         with _threads_restored:

@@ -278,11 +278,11 @@ class Words:
         for side in ("right", "left"):  # a long text was cut off on one of them
             self._tokenizer.enable_truncation(len(ids), direction=side)
             encoded = self._tokenizer.encode(text)
-            own, spans = encoded.ids, encoded.offsets
-            padding = [(0, 0)] * (len(ids) - len(own))
-            if ids[: len(own)] == own and all(map(self.is_special, ids[len(own) :])):
+            cut, spans = encoded.ids, encoded.offsets
+            padding = [(0, 0)] * (len(ids) - len(cut))
+            if ids[: len(cut)] == cut and all(map(self.is_special, ids[len(cut) :])):
                 return [*spans, *padding]
-            if ids[len(padding) :] == own and all(map(self.is_special, ids[: len(padding)])):
+            if ids[len(padding) :] == cut and all(map(self.is_special, ids[: len(padding)])):
                 return [*padding, *spans]
         return None
 

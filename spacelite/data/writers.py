@@ -133,7 +133,7 @@ def csv_lines(lines: Sequence[Sequence[Any]], delimiter: str = ",") -> str:
 
 
 def _cell(value: Any) -> Any:
-    if isinstance(value, list) and all(isinstance(each, str) for each in value):
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
         return ";".join(value)
     if isinstance(value, list | tuple | dict):
         return json.dumps(files.finite(value), ensure_ascii=False, default=str)
