@@ -135,6 +135,38 @@ def test_json_list_in_a_jsonl_file_and_json_lines_in_a_json_file(tmp_path):
         assert readers.from_path(tmp_path / name)["train"].rows.to_pylist() == rows
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{\n "text": "a",\n "label": "x"\n}\n{\n "text": "b",\n "label": "y"\n}\n',
+        '{"text": "a", "label": "x"}\n{"text": "b",\n "label": "y"}',
+        '\ufeff{"text": "a", "label": "x"} {"text": "b", "label": "y"}\n\n',
+    ],
+)
+def test_json_objects_may_stand_on_several_lines_or_on_one(tmp_path, content):
+    path = tmp_path / "d.jsonl"
+    path.write_text(content, encoding="utf-8")
+    rows = [{"text": "a", "label": "x"}, {"text": "b", "label": "y"}]
+    assert readers.from_path(path)["train"].rows.to_pylist() == rows
+    assert list(readers.open_texts(path)) == rows
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("d.csv", 'text,label\na,0\n"b" c,1\n', "row 2 cannot be read (',' expected after"),
+        ("d.tsv", 'text\tlabel\na\t0\n"b\t1\nc\t0\n', "row 2 cannot be read (unexpected end of"),
+        ("d.jsonl", '{"text": "a", "text": "b"}\n', "line 1 is not JSON (the key 'text' is given"),
+    ],
+)
+def test_what_would_be_read_wrongly_is_refused_alike_by_embed_and_predict(
+    tmp_path, name, content, message
+):
+    (tmp_path / name).write_text(content)
+    assert message in refusal(tmp_path / name)
+    assert message in conftest.refusal(readers.open_texts, tmp_path / name)
+
+
 def test_json_list_whose_first_row_lacks_a_key(tmp_path):
     path = tmp_path / "d.json"
     path.write_text(json.dumps([{"text": "a"}, {"text": "b", "label": 1}]))

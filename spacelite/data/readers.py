@@ -465,19 +465,13 @@ def say_delimiters(paths: Iterable[Path]) -> None:
 
 
 def _json_reader(path: Path) -> Callable[[], Iterator[Row]]:
-    """Yields the objects of a JSON file: of its lines, or of the whole file if that is a list or if
-    objects stand on several lines each."""
+    """Yields the objects of a JSON file: of a list, or one after another, mostly a line each."""
     with path.open("rb") as file:
         start = file.read(4096).lstrip(b"\xef\xbb\xbf \t\r\n")
-    if not (start.startswith(b"[") or start.partition(b"\n")[0].strip() == b"{"):
+    if not start.startswith(b"["):
         return functools.partial(_json_lines, path)
-    values: list[Any] = []
     with _named(path):
-        text, stop = path.read_text(encoding="utf-8-sig"), 0
-        while following := re.compile(r"\S").search(text, stop):
-            value, stop = json.JSONDecoder().raw_decode(text, following.start())
-            values.append(value)
-        rows = values[0] if isinstance(values[0], list) and len(values) == 1 else values
+        rows = JSON.decode(path.read_text(encoding="utf-8-sig"))
         if not all(isinstance(row, dict) for row in rows):
             raise ValueError("the list holds items that are not objects with a text")
     return lambda: iter(rows)
@@ -489,7 +483,11 @@ def _json_lines(path: Path) -> Iterator[Row]:
             if line.isspace():
                 continue
             try:
-                row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+                try:
+                    values = [JSON.decode(text)]
+                except ValueError as error:  # of objects on several lines, or several on a line
+                    values = _json_values(text + file.read().decode(), error)
             except UnicodeDecodeError as error:
                 raise SpaceliteError(
                     f"{path} is not UTF-8 (line {number}): save it as UTF-8"
@@ -498,11 +496,36 @@ def _json_lines(path: Path) -> Iterator[Row]:
                 raise SpaceliteError(
                     f"{path}: line {number} is not JSON ({one_line(error)}): correct or remove it"
                 ) from error
-            if not isinstance(row, dict):
-                raise SpaceliteError(
-                    f"{path}: line {number} is not an object with a text: correct or remove it"
-                )
-            yield row
+            for value in values:
+                if not isinstance(value, dict):
+                    raise SpaceliteError(
+                        f"{path}: line {number} is not an object with a text: correct or remove it"
+                    )
+                yield value
+
+
+def _json_values(text: str, otherwise: ValueError) -> list[Any]:
+    """All JSON values of a text. Raises the error `otherwise` if it holds anything else."""
+    values, stop = [], 0
+    try:
+        while following := re.compile(r"\S").search(text, stop):
+            value, stop = JSON.raw_decode(text, following.start())
+            values.append(value)
+    except ValueError:
+        raise otherwise from None
+    return values
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> Row:
+    """An object of JSON, whose keys must differ."""
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"the key {twice!r} is given twice")
+    return row
+
+
+JSON = json.JSONDecoder(object_pairs_hook=_unique)
 
 
 def _parquet(
