@@ -263,7 +263,7 @@ def serve() -> None:
         [sys.executable, __file__, address], stdin=subprocess.PIPE,
         start_new_session=True,  # Ctrl-C is for pytest alone
     )  # fmt: skip
-    atexit.register(process.stdin.close)
+    atexit.register(process.communicate)
     os.environ[SERVER] = address
 
 
