@@ -10,6 +10,7 @@ record never change.
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
@@ -118,7 +119,9 @@ class _Encoding:
 
     def __call__(self) -> TokenRows:
         if self.encoder.cache_dir is None:
-            return self._joined(dict(self._computed(self._model(), list(self.first))))
+            model = self._model()
+            texts = dict(self._computed(model, list(self.first)))
+            return self._joined(texts, Layout.of(model, self.encoder.dtype))
         kept = _store(store_folder(self.encoder.cache_dir, self.spec), self.spec)
         texts = self._stored(kept, self.first)
         if len(texts) < len(self.first):
@@ -127,22 +130,23 @@ class _Encoding:
                 texts |= self._stored(kept, [key for key in self.first if key not in texts])
                 if left := [key for key in self.first if key not in texts]:
                     texts |= self._added(kept, left)
-        return self._joined(texts)
+        layout = kept.layout()
+        assert layout is not None  # noqa: S101 - a text was written, or was there
+        return self._joined(texts, layout)
 
     def tokens_only(self) -> TokenRows:
         """The token ids, without hidden states."""
-        stored = stored_type(self.encoder.dtype)
-        ids = self.tokens.ids
+        stored, ids = stored_type(self.encoder.dtype), np.concatenate(self.tokens.ids)
         return TokenRows(
-            np.empty((sum(map(len, ids)), 0), stored.numpy),
-            offsets_of(np.array(list(map(len, ids)))),
+            np.empty((len(ids), 0), stored.numpy),
+            offsets_of(np.array([len(of_text) for of_text in self.tokens.ids])),
             stored,
-            np.concatenate(ids),
+            ids,
             padding_side=self.tokens.padding_side,
         )
 
-    def _stored(self, kept: TextStore, keys: Iterable[bytes]) -> dict[bytes, TokenRows]:
-        """The texts that the store holds, by digest."""
+    def _stored(self, kept: TextStore, keys: Iterable[bytes]) -> dict[bytes, bytes]:
+        """The bytes of the texts that the store holds, by digest."""
         layout, entries = kept.layout(), kept.entries()
         known = [key for key in keys if key in entries]
         if layout is None or not known:
@@ -158,27 +162,27 @@ class _Encoding:
         device = resolve_device(self.encoder.device)
         return held_backbone(self.files, layer=self.encoder.layer, device=device, all_layers=True)
 
-    def _added(self, kept: TextStore, keys: Sequence[bytes]) -> dict[bytes, TokenRows]:
+    def _added(self, kept: TextStore, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         """Add texts to the store, while it is locked for writing."""
         model = self._model()
         layout = Layout.of(model, self.encoder.dtype)
-        texts: dict[bytes, TokenRows] = {}
+        texts: dict[bytes, bytes] = {}
         with kept.begin(layout) as appender:
             try:
                 for key, text in self._copied(keys, layout):
                     texts[key] = text
-                    appender.add(key, text)
+                    appender.add(key, text, len(self.tokens.ids[self.first[key]]))
                 if texts:
                     log.info("%s of %s texts are in a cache already", len(texts), len(self.first))
                 for key, text in self._computed(model, [key for key in keys if key not in texts]):
                     texts[key] = text
-                    appender.add(key, text)
+                    appender.add(key, text, len(self.tokens.ids[self.first[key]]))
                     appender.commit_at_times()
             finally:
                 appender.commit()
         return texts
 
-    def _copied(self, keys: Sequence[bytes], layout: Layout) -> Iterator[tuple[bytes, TokenRows]]:
+    def _copied(self, keys: Sequence[bytes], layout: Layout) -> Iterator[tuple[bytes, bytes]]:
         """The texts that finished caches of the same folder hold."""
         folder = embeddings_folder(self.encoder.cache_dir or Path())
         ids, with_layers = [self.tokens.ids[self.first[key]] for key in keys], layout.layers > 0
@@ -192,12 +196,9 @@ class _Encoding:
                             values[name].values if name in values else None
                             for name in ("pooled", "means")
                         )
-                        hidden = values["tokens"].values[None]
-                        yield keys[row], TokenRows.of_batch(layout.stored, hidden, pooled, means)
+                        yield keys[row], content_of(values["tokens"].values, pooled, means)
 
-    def _computed(
-        self, model: Backbone, keys: Sequence[bytes]
-    ) -> Iterator[tuple[bytes, TokenRows]]:
+    def _computed(self, model: Backbone, keys: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
         """Run texts through the backbone."""
         examples = np.array([self.first[key] for key in keys], np.int64)
         if not len(examples):
@@ -220,21 +221,18 @@ class _Encoding:
             for count, (measured,) in output.measured:
                 rounding.add(count, measured)
             for row, example in enumerate(batch.tolist()):
-                text = slice(row, row + 1)
                 pooled, means = (
-                    None if values is None else values[text]
+                    None if values is None else values[row]
                     for values in (output.pooled, output.means)
                 )
-                yield (
-                    key_of[example],
-                    TokenRows.of_batch(stored, output.hidden[text], pooled, means),
-                )
+                yield key_of[example], content_of(output.hidden[row], pooled, means)
             done += len(batch) * len(self.tokens.ids[batch[0]])
             self.on_progress("embed", done, total)
         rounding.warn()
 
-    def _joined(self, by_digest: dict[bytes, TokenRows]) -> TokenRows:
-        texts = TokenRows.joined([by_digest[key] for key in self.digests])
+    def _joined(self, by_digest: dict[bytes, bytes], layout: Layout) -> TokenRows:
+        lengths = np.array([len(ids) for ids in self.tokens.ids])
+        texts = texts_of([by_digest[key] for key in self.digests], lengths, layout)
         ids, side = np.concatenate(self.tokens.ids), self.tokens.padding_side
         return replace(texts, token_ids=ids, padding_side=side)
 
@@ -256,25 +254,28 @@ class Entry(NamedTuple):
     crc32: int
 
 
-def _content(text: TokenRows) -> bytes:
-    """The bytes of a text."""
-    parts = (text.rows, text.pooled, text.layer_means)
-    return b"".join(np.ascontiguousarray(part).tobytes() for part in parts)
+def content_of(hidden: Array, pooled: Array | None, means: Array | None) -> bytes:
+    """The bytes of a text: its hidden states as they are stored, the pooler's output, and its layer
+    means."""
+    return b"".join(part.tobytes() for part in (hidden, pooled, means) if part is not None)
 
 
-def _text(content: bytes, tokens: int, layout: Layout) -> TokenRows:
-    """A text from its bytes."""
-    stored, width = layout.stored, layout.width
-    hidden = np.frombuffer(content, stored.numpy, tokens * stored.row_values(width))
-    start, pooled, means = hidden.nbytes, None, None
-    if layout.pooled:
-        pooled = np.frombuffer(content, np.float32, width, start)[None]
-        start += pooled.nbytes
-    if layout.layers:
-        means = np.frombuffer(content, np.float16, width * layout.layers, start)
-    return TokenRows.of_batch(
-        stored, hidden.reshape(1, tokens, -1), pooled, None if means is None else means[None]
-    )
+def texts_of(contents: Sequence[bytes], lengths: Array, layout: Layout) -> TokenRows:
+    """Texts of so many tokens from their bytes."""
+    stored, width, offsets = layout.stored, layout.width, offsets_of(lengths)
+    rows = np.empty((int(offsets[-1]), stored.row_values(width)), stored.numpy)
+    pooled = np.empty((len(contents), width * layout.pooled), np.float32)
+    means = np.empty((len(contents), width * layout.layers), np.float16)
+    row_bytes = rows.reshape(-1).view(np.uint8)
+    pooled_bytes, mean_bytes = pooled.view(np.uint8), means.view(np.uint8)
+    bounds = itertools.pairwise((offsets * stored.row_bytes(width)).tolist())
+    for number, (content, (start, stop)) in enumerate(zip(contents, bounds, strict=True)):
+        values = np.frombuffer(content, np.uint8)
+        row_bytes[start:stop] = values[: stop - start]
+        after = stop - start + pooled_bytes.shape[1]
+        pooled_bytes[number] = values[stop - start : after]
+        mean_bytes[number] = values[after:]
+    return TokenRows(rows, offsets, stored, pooled=pooled, layer_means=means)
 
 
 def store_folder(cache_dir: Path, spec: CacheSpec) -> Path:
@@ -342,8 +343,8 @@ class TextStore:
         self._read += count * RECORD.itemsize
         return self._entries
 
-    def take(self, entries: list[Entry], layout: Layout) -> Iterator[TokenRows | None]:
-        """Read texts, as plain bytes; None for one that is damaged."""
+    def take(self, entries: list[Entry], layout: Layout) -> Iterator[bytes | None]:
+        """The bytes of texts; None for one that is damaged."""
         try:
             file = os.open(self._rows, os.O_RDONLY)
         except OSError as error:
@@ -352,7 +353,7 @@ class TextStore:
             for start, tokens, crc32 in entries:
                 content = os.pread(file, layout.bytes(tokens), start)
                 intact = zlib.crc32(content) == crc32
-                yield _text(content, tokens, layout) if intact else None
+                yield content if intact else None
         except OSError as error:
             raise SpaceliteError(f"{self._rows} cannot be read: {error.strerror}") from error
         finally:
@@ -390,13 +391,12 @@ class Appender(Journal):
         super().__init__(_unwritable)
         self._rows, self._rows_end, self._index, self._index_end = rows, rows_end, index, index_end
 
-    def add(self, digest: bytes, text: TokenRows) -> None:
+    def add(self, digest: bytes, content: bytes, tokens: int) -> None:
         """Write the bytes of a text. Raises SpaceliteError if the disk is full."""
-        content = _content(text)
         self.put(self._rows, self._rows_end, content)
         record = np.zeros(1, RECORD)
         record["digest"] = np.frombuffer(digest, RECORD["digest"])
-        record["start"], record["tokens"] = self._rows_end, text.tokens
+        record["start"], record["tokens"] = self._rows_end, tokens
         record["crc32"] = zlib.crc32(content)
         record["check"] = zlib.crc32(record.tobytes()[:-4])
         self.mark(self._index, self._index_end, record.tobytes())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,7 +13,6 @@ from spacelite.errors import SpaceliteError
 from spacelite.heads.base import Tokens
 
 Array = npt.NDArray[Any]
-
 
 NO_NUMBERS: Array = np.empty(0, np.int64)
 NO_VECTORS: Array = np.empty((0, 0), np.float32)
@@ -65,22 +63,6 @@ class TokenRows:
             NO_NUMBERS if token_ids is None else token_ids.reshape(-1),
             NO_VECTORS if pooled is None else pooled,
             NO_VECTORS if means is None else means.reshape(count, -1),
-        )
-
-    @classmethod
-    def joined(cls, parts: Sequence[TokenRows]) -> TokenRows:
-        """Texts end to end, whose hidden states are stored in the same type."""
-        ends = np.cumsum([part.tokens for part in parts]).tolist()
-        later = [
-            part.offsets[1:] + (end - part.tokens) for part, end in zip(parts, ends, strict=True)
-        ]
-        return cls(
-            rows=np.concatenate([part.rows for part in parts]),
-            offsets=np.concatenate([[0], *later]),
-            stored=parts[0].stored,
-            token_ids=np.concatenate([part.token_ids for part in parts]),
-            pooled=np.concatenate([part.pooled for part in parts]),
-            layer_means=np.concatenate([part.layer_means for part in parts]),
         )
 
     @property
