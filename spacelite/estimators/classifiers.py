@@ -18,7 +18,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from typing_extensions import Self
 
-from spacelite import heads
+from spacelite import heads, settings
 from spacelite.api.results import TextExplanation
 from spacelite.cache.encoding import Encoder
 from spacelite.cache.rows import TokenRows
@@ -26,15 +26,15 @@ from spacelite.errors import SpaceliteError
 from spacelite.estimators.inputs import Prepared, as_value_error, read
 from spacelite.heads.additive import AdditiveConfig
 from spacelite.heads.base import Objective
+from spacelite.heads.config import HeadConfig
 from spacelite.heads.pooling import POOLINGS, default_pooling, known_pooling
 from spacelite.heads.space import SpaceConfig
 from spacelite.inference import explanation
 from spacelite.progress import OnProgress, Progress, reporting
 from spacelite.runs.record import RunRecord
 from spacelite.runs.store import Run
-from spacelite.settings import require
 from spacelite.tasks import MULTI_LABEL, SINGLE_LABEL, Task
-from spacelite.training import evaluation, loop
+from spacelite.training import evaluation, loop, plan
 from spacelite.training.batches import TokenSplit
 from spacelite.training.config import FitConfig, TrainingConfig
 
@@ -84,10 +84,10 @@ class Embedding(BaseEstimator):  # type: ignore[misc]
 
     def _encoder(self) -> Encoder:
         """How texts are embedded."""
-        settings = {field.name: getattr(self, field.name) for field in fields(Encoder)}
-        settings["backbone"] = str(self.backbone)
-        settings["cache_dir"] = None if self.cache_dir is None else Path(self.cache_dir)
-        return Encoder(**settings)
+        values = {field.name: getattr(self, field.name) for field in fields(Encoder)}
+        values["backbone"] = str(self.backbone)
+        values["cache_dir"] = None if self.cache_dir is None else Path(self.cache_dir)
+        return Encoder(**values)
 
     @property
     def _needs_states(self) -> bool:
@@ -124,7 +124,6 @@ class TextClassifier(ClassifierMixin, Embedding):  # type: ignore[misc]
     """
 
     kind: ClassVar[str]  # of the head
-    parameters_: ClassVar[dict[str, Array]]
 
     class_weights: str = FitConfig.class_weights
 
@@ -142,7 +141,7 @@ class TextClassifier(ClassifierMixin, Embedding):  # type: ignore[misc]
             SpaceliteError: The backbone cannot be used, or disk or memory are full.
         """
         prepared = Prepared(self, X, y, sample_weight)
-        config, training = prepared.configured(self, len(prepared.rows))
+        config, training = self._configured(prepared, len(prepared.rows))
         data = prepared.data
         weights: Array | None = prepared.weights
         if self.validation_share is not None:
@@ -160,10 +159,49 @@ class TextClassifier(ClassifierMixin, Embedding):  # type: ignore[misc]
                 f"the loss of {type(self).__name__} became infinite or NaN {trained.stopped}: give "
                 "a smaller learning_rate"
             )
-        prepared.keep(self, config, training, trained.parameters)
+        self.classes_, self.several_ = prepared.labels.classes, prepared.labels.several
+        self.config_, self.training_ = config, training
+        self.parameters_ = {name: value.cpu().numpy() for name, value in trained.parameters.items()}
+        self.encoder_: Any = prepared.encoder
+        files = None if prepared.encoder is None else prepared.encoder.files
+        self.backbone_ = None if files is None else (files.version, files.tokenizer_hash)
         self.history_ = trained.history
         self.n_iter_ = sum(entry["epoch"] > 0 for entry in trained.history)
         return self
+
+    def _configured(self, prepared: Prepared, count: int) -> tuple[HeadConfig, TrainingConfig]:
+        """The head that is trained on so many examples, and how. Raises ValueError if a parameter
+        is invalid, or the head needs texts."""
+        asked = {name: getattr(self, name) for name in plan.declared() if hasattr(self, name)}
+        if "pooling" in asked and asked["pooling"] is None:
+            asked["pooling"] = default_pooling(prepared.padding_side)
+        if hasattr(self, "random_state"):
+            asked["seed"] = asked["data_seed"] = self._seed()
+        # Of heads that are not trained in epochs these two have no effect.
+        asked = {"epochs": 1, "batch_size": 1, **asked, "patience": None}
+        with as_value_error():
+            config, training = plan.plan_one(self.kind, asked, count)
+            if prepared.encoder is None and (config.reads_ids or config.reads_layers):
+                raise ValueError(
+                    f"{type(self).__name__} ({config.name}) needs texts: hidden states of one "
+                    "layer do not tell it which tokens or what other layers there are"
+                )
+            training = replace(training, patience=self._patience(training.epochs))
+            settings.check(training)
+        return config, training
+
+    def _patience(self, epochs: int) -> int | None:
+        """After how many epochs without a better one training stops. Without a validation part none
+        is better; with one, the best epoch is kept."""
+        patience: int | None = getattr(self, "patience", None)
+        if self.validation_share is not None:
+            return epochs if patience is None else patience
+        if patience is not None:
+            raise ValueError(
+                f"patience={patience} needs a part of the examples to validate on: give "
+                "validation_fraction, such as 0.1"
+            )
+        return None
 
     @property
     def _needs_states(self) -> bool:
@@ -442,7 +480,7 @@ class FrozenEncoder(TransformerMixin, Embedding):  # type: ignore[misc]
 
     def _vectors(self, texts: list[str]) -> Array:
         with as_value_error():
-            require("pooling", self.pooling or "first", known_pooling)
+            settings.require("pooling", self.pooling or "first", known_pooling)
         with reporting(self.progress) as on_progress:
             rows = self._encoder().encode(texts, on_progress)
         pooling = self.pooling or default_pooling(rows.padding_side)

@@ -17,19 +17,14 @@ from sklearn.utils import check_array, check_consistent_length, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
-from spacelite import settings
 from spacelite.backbones.model import resolve_device
 from spacelite.cache.dtypes import stored_type
 from spacelite.cache.rows import TokenRows, offsets_of
 from spacelite.errors import SpaceliteError, one_line
-from spacelite.heads import HeadConfig
-from spacelite.heads.base import Objective, Parameters
-from spacelite.heads.pooling import default_pooling
+from spacelite.heads.base import Objective
 from spacelite.progress import reporting
 from spacelite.tasks import MULTI_LABEL, SINGLE_LABEL
-from spacelite.training import plan
 from spacelite.training.batches import ArrayData
-from spacelite.training.config import TrainingConfig
 
 Array = npt.NDArray[Any]
 
@@ -228,12 +223,6 @@ class Prepared:
             self.rows, weights = seen, weights[seen]
         self.weights = None if (weights == 1).all() else weights
 
-    def configured(self, estimator: Any, count: int) -> tuple[HeadConfig, TrainingConfig]:
-        """The head that an estimator trains on so many examples, and how. Raises ValueError if a
-        parameter is invalid."""
-        with as_value_error():
-            return configured(estimator, count, self.padding_side, self.encoder is not None)
-
     def divided(self, share: float, seed: int) -> tuple[Array, Array]:
         """Divide the examples into a part to train on and one to validate on, stratified."""
         values = self.data.splits["train"].labels
@@ -242,52 +231,3 @@ class Prepared:
             np.arange(len(values)), test_size=share, stratify=stratify, random_state=seed
         )
         return np.sort(kept), np.sort(held)
-
-    def keep(
-        self, estimator: Any, config: HeadConfig, training: TrainingConfig, parameters: Parameters
-    ) -> None:
-        """Set the attributes of a fitted estimator."""
-        estimator.classes_, estimator.several_ = self.labels.classes, self.labels.several
-        estimator.config_, estimator.training_ = config, training
-        estimator.parameters_ = {name: value.cpu().numpy() for name, value in parameters.items()}
-        estimator.encoder_ = self.encoder
-        files = None if self.encoder is None else self.encoder.files
-        estimator.backbone_ = None if files is None else (files.version, files.tokenizer_hash)
-
-
-def configured(
-    estimator: Any, count: int, padding_side: str, on_texts: bool
-) -> tuple[HeadConfig, TrainingConfig]:
-    """The head that an estimator trains on so many examples, and how. Raises SpaceliteError if a
-    parameter is invalid, and ValueError if the head needs texts, or `patience` is given without
-    `validation_fraction`."""
-    asked = {name: getattr(estimator, name) for name in plan.declared() if hasattr(estimator, name)}
-    if "pooling" in asked and asked["pooling"] is None:
-        asked["pooling"] = default_pooling(padding_side)
-    if hasattr(estimator, "random_state"):
-        asked["seed"] = asked["data_seed"] = estimator._seed()
-    # Of heads that are not trained in epochs these two have no effect.
-    asked = {"epochs": 1, "batch_size": 1, **asked, "patience": None}
-    config, training = plan.plan_one(estimator.kind, asked, count)
-    if not on_texts and (config.reads_ids or config.reads_layers):
-        raise ValueError(
-            f"{type(estimator).__name__} ({config.name}) needs texts: hidden states of one layer "
-            "do not tell it which tokens or what other layers there are"
-        )
-    training = replace(training, patience=_patience(estimator, training.epochs))
-    settings.check(training)
-    return config, training
-
-
-def _patience(estimator: Any, epochs: int) -> int | None:
-    """After how many epochs without a better one training stops. Without a validation part none is
-    better; with one, the best epoch is kept."""
-    patience: int | None = getattr(estimator, "patience", None)
-    if estimator.validation_share is None:
-        if patience is not None:
-            raise ValueError(
-                f"patience={patience} needs a part of the examples to validate on: give "
-                "validation_fraction, such as 0.1"
-            )
-        return None
-    return epochs if patience is None else patience

@@ -144,7 +144,7 @@ class SpaceSearchCV(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):  # type
             data = prepared[embedding]
             folds = [_Fold(data, train, test) for train, test in splits]
             examples = round(float(np.mean([len(fold.seen) for fold in folds])))
-            config, training = data.configured(estimator, examples)
+            config, training = estimator._configured(data, examples)
             training = _in_pass(training, examples, len(data.rows))
             key = embedding, training
             passes.setdefault(key, _Pass(data, training, folds)).configs[number] = config
