@@ -31,7 +31,7 @@ from spacelite.metrics.scores import METRICS
 from spacelite.metrics.thresholds import OPTIMISTIC
 from spacelite.reports.document.tables import runs_table, short_id
 from spacelite.reports.render import forms, fragment, page, plain
-from spacelite.runs.record import RunRecord, TransferRecord, figure
+from spacelite.runs.record import RunRecord, TransferRecord
 from spacelite.runs.store import Run
 from spacelite.visible import shortened, visible
 
@@ -424,7 +424,7 @@ class Evaluation:
         """The table as it is printed."""
         lines = []
         for split, scores in self.record.metrics.items():
-            values = [figure(scores, name) for name in METRICS]
+            values = [scores.get(name) for name in METRICS]
             figures = ["–" if value is None else decimals(value, 4) for value in values]
             cells = (split, f"{self.record.examples[split]:,}", *figures)
             lines.append(Line([Cell(text) for text in cells]))
@@ -437,7 +437,7 @@ class Evaluation:
     def __repr__(self) -> str:
         said = []
         for split, scores in self.metrics.items():
-            value = figure(scores, "accuracy")
+            value = scores.get("accuracy")
             said.append(f"{split} {'unknown' if value is None else decimals(value, 4)}")
         return visible(
             f"<run {self.run.id} evaluated on {self.record.dataset}: accuracy {', '.join(said)}>"
@@ -525,7 +525,7 @@ class Runs(Sequence["TrainedRun"]):
         """
         if metric not in METRICS:
             raise SpaceliteError(f"metric={metric}: choose from {', '.join(METRICS)}", ["metric"])
-        values = [(figure(run.metrics.get("validation", {}), metric), run) for run in self._runs]
+        values = [(run.metrics.get("validation", {}).get(metric), run) for run in self._runs]
         known = [(value, run) for value, run in values if value is not None]
         if not self._runs:
             raise SpaceliteError("there is no run to choose from: this list of runs is empty")

@@ -85,8 +85,7 @@ class RunRecord:
         cache_files: Where that cache was if it was not in the same cache_dir: seen from the run's
             folder, and in full.
         average: How precision and recall are averaged: `binary` or `weighted`.
-        metrics: Every metric of the final weights, by split; read them with `figure`, since older
-            runs lack newer metrics.
+        metrics: Every metric of the final weights, by split; older runs lack newer metrics.
         chosen: The settings that the size of the training set chose, each with "auto".
         cross_validated: The settings that cross-validation on train chose, such as C, by name.
         thresholds: The probability above which a label is given, by label, if thresholds were
@@ -143,11 +142,8 @@ class RunRecord:
         """The thresholds in the order of the labels, (T,), as tasks take them; None for none."""
         if not self.thresholds:
             return None
-        return np.array([self.thresholds[name] for name in self._threshold_labels])
-
-    @property
-    def _threshold_labels(self) -> list[str]:
-        return self.task.threshold_labels(self.label_names)
+        names = self.task.threshold_labels(self.label_names)
+        return np.array([self.thresholds[name] for name in names])
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -247,7 +243,7 @@ class RunRecord:
         if self.search is not None:
             self.search.check()
         if self.training.threshold is not None:
-            wanted = self._threshold_labels
+            wanted = self.task.threshold_labels(self.label_names)
             if not wanted or self.thresholds.keys() != set(wanted):
                 raise ValueError("thresholds are not those of its labels")
         elif self.thresholds:
@@ -304,11 +300,6 @@ class EpochRecord:
     epoch: int
     train: Scores
     validation: Scores
-
-
-def figure(scores: Mapping[str, float | None], metric: str) -> float | None:
-    """A metric of saved scores; None if the run is older than the metric."""
-    return scores.get(metric)
 
 
 def shown_split(by_split: Mapping[str, Any]) -> str:

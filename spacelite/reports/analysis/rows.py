@@ -16,7 +16,7 @@ from typing import Any
 from spacelite import settings
 from spacelite.heads import HeadConfig
 from spacelite.metrics.scores import METRICS, Scores
-from spacelite.runs.record import RunRecord, figure
+from spacelite.runs.record import RunRecord
 from spacelite.runs.store import Run
 from spacelite.settings import shown, varying
 
@@ -167,7 +167,7 @@ def _over_seeds(scores: Sequence[Scores]) -> dict[str, MeanStd | None]:
     """Every metric over seeds; None if a run does not have it."""
     figures: dict[str, MeanStd | None] = {}
     for metric in METRICS:
-        values = [value for of_run in scores if (value := figure(of_run, metric)) is not None]
+        values = [value for of_run in scores if (value := of_run.get(metric)) is not None]
         figures[metric] = mean_std(values) if len(values) == len(scores) else None
     return figures
 

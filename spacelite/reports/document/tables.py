@@ -8,7 +8,6 @@ from spacelite import settings
 from spacelite.document import LARGEST, Cell, Line, Table, decimals, with_sign
 from spacelite.metrics.scores import METRICS
 from spacelite.reports.analysis.rows import CHOSEN_BY, MeanStd, Row, Section, effective, symbols
-from spacelite.runs.record import figure
 from spacelite.runs.store import Run
 from spacelite.settings import shown
 
@@ -109,7 +108,7 @@ def runs_table(runs: Sequence[Run], metrics: Sequence[str] = RUN_METRICS) -> Tab
     seeded = any(of_run.get("seed") is not None for of_run in values)
     columns = [*(LOSS_WEIGHTS if weighted else ()), *(["seed"] if seeded else [])]
     every = [scores for run in runs for scores in run.record.metrics.values()]
-    if all(figure(scores, "loss") == figure(scores, "ce") for scores in every):
+    if all(scores.get("loss") == scores.get("ce") for scores in every):
         metrics = [name for name in metrics if name != "loss"]
     lines = []
     for run, system, of_run in zip(runs, _systems(runs), values, strict=True):
@@ -118,7 +117,7 @@ def runs_table(runs: Sequence[Run], metrics: Sequence[str] = RUN_METRICS) -> Tab
             settings_shown = [
                 number(of_run.get(column)) if index == 0 else "" for column in columns
             ]
-            figures = [figure(scores, metric) for metric in metrics]
+            figures = [scores.get(metric) for metric in metrics]
             texts = ("–" if value is None else decimals(value, 4) for value in figures)
             cells = [Cell(text) for text in (name, *settings_shown, split, *texts)]
             lines.append(Line(cells, CONTINUED if index else ""))
