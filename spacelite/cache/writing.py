@@ -106,10 +106,11 @@ class Journal:
     def _pwrite(self, path: Path, offset: int, content: bytes | memoryview) -> None:
         view = memoryview(content)
         try:
-            if path not in self._files:
-                self._files[path] = os.open(path, os.O_RDWR)
+            file = self._files.get(path)
+            if file is None:
+                file = self._files[path] = os.open(path, os.O_RDWR)
             while len(view):
-                written = os.pwrite(self._files[path], view, offset)
+                written = os.pwrite(file, view, offset)
                 view, offset = view[written:], offset + written
         except OSError as error:
             raise self._failure(path, error) from error
