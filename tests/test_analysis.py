@@ -285,9 +285,9 @@ def test_mistakes_are_the_most_confident_wrong_examples(imdb, own, report_dir, b
             run.parameters[name].astype(np.float64)
             for name in ("concept_spaces", "classifier.weight")
         )
-        coordinates = np.tanh(found.rows.rows.astype(np.float64) @ spaces.reshape(-1, 16).T)
+        coordinates = np.tanh(found.rows.astype(np.float64) @ spaces.reshape(-1, 16).T)
         shares = coordinates @ weight.T / len(coordinates)
-        of_words = Words(bert).of(found.rows.token_ids.tolist())
+        of_words = Words(bert).of(found.token_ids.tolist())
         guess = logits[number].argmax()
         assert one.words == [text for text, _, _ in of_words]
         assert one.shares == pytest.approx([
