@@ -340,6 +340,34 @@ def test_pickled_and_cloned(reviews_, options, calls):
     assert not calls  # every text is in the store
 
 
+@pytest.mark.parametrize(
+    ("kind", "modules"),
+    [
+        (SpaceClassifier, {"estimators.classifiers": "estimators.trained"}),
+        (MLPClassifier, {"estimators.classifiers": "estimators.trained",
+                         "heads.linear": "heads.mlp"}),
+        (LogregClassifier, {"estimators.classifiers": "estimators.baselines",
+                            "heads.linear": "heads.logreg"}),
+        (TfidfClassifier, {"estimators.classifiers": "estimators.baselines",
+                           "heads.ngrams": "heads.tfidf"}),
+        (AdditiveClassifier, {"estimators.classifiers": "estimators.additive"}),
+        (FrozenEncoder, {"estimators.classifiers": "estimators.encoder"}),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)  # fmt: skip
+def test_pickles_of_earlier_versions(reviews_, options, kind, modules):
+    """Classes were in other modules when they were pickled: 0.1.0 had a module for each kind."""
+    own, labels = reviews_
+    model = kind(**options).fit(own, labels)
+    content = pickle.dumps(model, protocol=0)
+    for now, before in modules.items():
+        assert f"cspacelite.{now}\n".encode() in content
+        content = content.replace(f"cspacelite.{now}\n".encode(), f"cspacelite.{before}\n".encode())
+    again = pickle.loads(content)
+    use = "transform" if kind is FrozenEncoder else "predict_proba"
+    np.testing.assert_array_equal(getattr(again, use)(own), getattr(model, use)(own))
+
+
 def test_joblib(reviews_, options, tmp_path):
     own, labels = reviews_
     found = AdditiveClassifier(**options).fit(own, labels)
