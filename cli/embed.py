@@ -56,12 +56,12 @@ def embed(
     skip_empty: options.SkipEmpty = False,
     drop_leaks: Annotated[
         bool,
-        opt("Leave out training texts that also stand in validation or test.", "--drop-leaks"),
+        opt("Leave out training texts that also occur in validation or test.", "--drop-leaks"),
     ] = False,
     no_reuse: Annotated[
         bool,
         opt(
-            "Run every text, also those that other caches hold or that stand in the data twice.",
+            "Recompute everything: ignore other caches, and repeated texts in the data.",
             "--no-reuse",
         ),
     ] = False,

@@ -55,7 +55,7 @@ def predict(
     ] = False,
     min_probability: Annotated[
         float | None,
-        opt("Give no label that has a lower probability than this, from 0 to 1."),
+        opt("Leave texts below this probability (0 to 1) unlabelled."),
     ] = None,
     backbone: options.RunBackbone = None,
     device: options.Device = "auto",

@@ -40,7 +40,7 @@ class CvCommand(options.SettingsCommand):
 def cv(
     context: typer.Context,
     folds: Annotated[int, opt("Number of folds, stratified by label.")] = 5,
-    repeats: Annotated[int, opt("How often the examples are divided anew.")] = 1,
+    repeats: Annotated[int, opt("Number of repeated splits.")] = 1,
     seed: Annotated[int, opt("Seed of the divisions.")] = 0,
     group_column: Annotated[
         str | None,
@@ -236,7 +236,7 @@ def audit(
         int,
         opt("Number of folds: a label is judged by a head fitted to the others."),
     ] = 5,
-    repeats: Annotated[int, opt("How often the examples are divided anew.")] = 1,
+    repeats: Annotated[int, opt("Number of repeated splits.")] = 1,
     seed: Annotated[int, opt("Seed of the divisions.")] = 0,
     top: Annotated[int, opt("Print at most this many.")] = 20,
     out: Annotated[

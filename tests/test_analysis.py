@@ -386,7 +386,7 @@ def test_whether_a_head_beats_the_baselines_is_said_in_words(changes, said):
 
 
 def test_the_first_sentence_is_about_the_best_baseline(findings):
-    """The best head that is trained against the best that is fitted at once, here logreg; what is
+    """The best head that is trained against the best that is fitted directly, here logreg; what is
     said of the two is not said again."""
     analysis = findings.parts[0].analysis
     accuracy = {row.name: row.figures["accuracy"].mean for row in findings.parts[0].section.rows}

@@ -1,4 +1,4 @@
-"""The baselines that are fitted at once: logistic regression on pooled vectors and on n-grams."""
+"""The baselines that are fitted directly: logistic regression on pooled vectors and on n-grams."""
 
 import itertools
 import json

@@ -1,4 +1,4 @@
-"""Texts that stand in two splits or have more than one label: counted, and said to the reader."""
+"""Texts that occur in two splits or have more than one label: counted, and said to the reader."""
 
 import itertools
 import json
@@ -222,7 +222,7 @@ def test_leaks_are_left_out_of_files_by_the_command(bert, tmp_path):
 @pytest.mark.parametrize(
     ("train", "said"),
     [
-        ((["Good film", "a  STORY"], [0, 1]), "also stands in validation or test: leave drop_le"),
+        ((["Good film", "a  STORY"], [0, 1]), "also occurs in validation or test: leave drop_le"),
         ((["good film", "fine", "well"], [1, 0, 0]), "holds a single class"),
     ],
 )

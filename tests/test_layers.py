@@ -213,7 +213,7 @@ def test_an_unusable_file_is_said_and_written_anew(damage, bert, reviews, tmp_pa
     assert states(tmp_path)[0].layer_means == 0 and states(tmp_path)[0].problem is None
     assert run(tmp_path, bert, reviews, layers=False).hit
     assert not run(tmp_path, bert, reviews).hit
-    assert f"{own} is damaged: it is written anew" in caplog.text
+    assert f"{own} is damaged: it is rewritten" in caplog.text
     assert digests(path) == before
 
 

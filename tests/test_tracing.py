@@ -50,7 +50,7 @@ def rows_of(path) -> list[str]:
 
 
 def check(dataset, folder):
-    """Every text stands in the row of the file that its source names."""
+    """Every text is in the row of the file that its source names."""
     files = {}
     for split in dataset.splits.values():
         assert len(split.sources) == len(split)

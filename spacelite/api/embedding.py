@@ -85,10 +85,10 @@ def embed(
         labels_as: `auto` to read labels that are all whole numbers as numbers, `text` to keep every
             label as it is written.
         skip_empty: Whether rows with an empty text are left out.
-        drop_leaks: Whether training texts that also stand in validation or test are left out; texts
+        drop_leaks: Whether training texts that also occur in validation or test are left out; texts
             that differ at most in case, accents and spaces are the same.
         reuse: Whether the hidden states of texts that other caches in `cache_dir` hold are copied
-            from them, and texts that stand in the data set more than once are run once. Copied
+            from them, and texts that occur in the data set more than once are run once. Copied
             hidden states equal computed ones to about 1e-3, since the last bits depend on the batch
             in which they were computed; False computes them all.
         progress: True for bars, False for none, or a function called with (phase, done, total).

@@ -113,7 +113,7 @@ class EmbeddedDataset:
 
     @cached_property
     def duplicates(self) -> Duplicates:
-        """How many texts stand in two splits, and how many have more than one label."""
+        """How many texts occur in two splits, and how many have more than one label."""
         with self.open() as cache:
             return cached_texts.duplicates_of(cache)
 

@@ -155,8 +155,8 @@ class TrainedRun:
             backbone: Folder of the run's backbone, if it was a local one.
             device: Device of the backbone.
             tokens_per_batch: Maximum tokens per forward pass.
-            min_probability: Give no label that has a lower probability than this: the label is then
-                None. In a multi-label run this takes single labels away.
+            min_probability: Leave texts below this probability unlabelled: their label is None. In
+                a multi-label run, only labels below it are left out.
             progress: True for bars, False for none, or a function called with (phase, done, total).
 
         Raises:

@@ -161,7 +161,7 @@ def cross_validate(
     Args:
         cache: What `embed` returned, or a cache's name or path. Default: the newest complete cache.
         folds: Number of folds, stratified by label.
-        repeats: How often the examples are divided anew.
+        repeats: Number of repeated splits.
         seed: Seed of the divisions.
         groups: The group of each training example, (N,): those of a group are in one fold; or the
             name of a column of the data that the cache was embedded from, which are read again.
@@ -481,7 +481,7 @@ def audit(
         cache: What `embed` returned, or a cache's name or path. Default: the newest complete cache.
         head: `additive` (means and n-grams of the tokens), `tfidf`, or `logreg` (on the mean).
         folds: Number of folds: each example is judged by a head that was fitted to the others.
-        repeats: How often the examples are divided anew; probabilities are averaged.
+        repeats: Number of repeated splits; probabilities are averaged.
         seed: Seed of the divisions.
         backbone: Folder of the backbone, if it was a local one that has moved.
         device: `auto`, `cpu`, `cuda`, ...

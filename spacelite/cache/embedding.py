@@ -365,7 +365,7 @@ def _check_laid_out(path: Path, splits: Mapping[str, SplitIndex], with_layers: b
             _ = cache.layers if with_layers else None
         except DamagedLayersError:
             layers = side_file(path, "layers")
-            log.warning("%s is damaged: it is written anew", layers)
+            log.warning("%s is damaged: it is rewritten", layers)
             layers.unlink()
 
 

@@ -1,5 +1,5 @@
 """Hidden states that need not be computed: those of texts that another cache of the same backbone
-and settings holds, and of texts that stand in a data set more than once.
+and settings holds, and of texts that occur in a data set more than once.
 
 Two texts are the same here if their token ids are: the backbone sees nothing else. A file beside
 the cache records what was copied from where, so that a run that is continued keeps its plan.
@@ -269,4 +269,4 @@ def _check(plan: Plan, examples: int) -> None:
         or (plan.first > order).any()
         or not np.isin(plan.first[plan.repeated], plan.computed).all()
     ):
-        raise ValueError("it names examples that there are not")
+        raise ValueError("it refers to missing examples")

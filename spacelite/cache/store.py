@@ -54,7 +54,7 @@ Shapes = dict[str, tuple[Any, str]]  # a dataset's name -> (shape, dtype), in th
 
 
 class DamagedLayersError(SpaceliteError):
-    """The file of layer means is damaged or belongs to another cache: embed can write it anew."""
+    """The file of layer means is damaged or belongs to another cache: embed can rewrite it."""
 
 
 def side_file(path: Path, name: str) -> Path:
@@ -407,7 +407,7 @@ class LayerFile:
         self.path = side_file(cache.path, "layers")
         damage = (
             f"{self.path} is damaged ({{}}): run the embed command of cache {cache.name} again "
-            "to write it anew"
+            "to rewrite it"
         )
         try:
             self._file = h5py.File(self.path, "r")

@@ -191,7 +191,7 @@ def _load(file: Path, key: str, split: str, examples: int) -> CachedTexts:
         reason = "it is not an npz file" if "pickle" in str(error) else one_line(error, 80)
         raise SpaceliteError(
             f"{file} is damaged ({reason}): it is not used; run the embed command of the cache "
-            "again to write it anew"
+            "again to rewrite it"
         ) from error
     return CachedTexts(content, offsets, sources)
 
@@ -269,7 +269,7 @@ def count_unknown(splits: Iterable[tuple[str, Array, Array]], special: SpecialId
 
 
 def write_unknown(path: Path, counts: UnknownTokens) -> None:
-    """Keep the counts of a cache. In a folder that cannot be written they are not kept."""
+    """Keep the counts of a cache. Skipped in read-only folders."""
     try:
         files.write_json(side_file(path, "unknown"), counts.as_json())
     except OSError as error:
@@ -303,7 +303,7 @@ def _possible(counts: SplitCounts) -> bool:
 
 @dataclass(frozen=True)
 class Duplicates:
-    """How many texts stand in a data set more than once.
+    """How many texts occur in a data set more than once.
 
     Attributes:
         shared: For two splits, such as ("train", "test"): how many examples of the second have a
@@ -360,7 +360,7 @@ class Duplicates:
 
 
 def duplicates_of(cache: Cache) -> Duplicates:
-    """Count the texts of a cache that stand in two of its splits, and those that have more than one
+    """Count the texts of a cache that occur in two of its splits, and those that have more than one
     label."""
     texts = {name: read(cache, name) for name in cache.splits}
     return find_duplicates(cache.splits, texts, max_length=cache.spec.max_length)
@@ -373,7 +373,7 @@ def find_duplicates(
     max_length: int = 0,
     compare_labels: bool = True,
 ) -> Duplicates:
-    """Count the texts that stand in two splits, and those that have more than one label.
+    """Count the texts that occur in two splits, and those that have more than one label.
 
     Two texts are the same if their token ids are, which is all that the backbone sees of them, and,
     where the texts are known, if they differ at most in case, accents and spaces: texts of unknown

@@ -78,7 +78,7 @@ def read(
         labels_as: `auto` to read labels that are all whole numbers as numbers, `text` to keep every
             label as it is written.
         skip_empty: Whether rows with an empty text are left out.
-        drop_leaks: Whether training texts that also stand in validation or test are left out.
+        drop_leaks: Whether training texts that also occur in validation or test are left out.
         training: Whether the data are to be trained on. If not, they may lack a train split, or
             have a single label or example (which is then the test split).
     """

@@ -177,7 +177,7 @@ def without_leaks(dataset: TextDataset) -> TextDataset:
     dropped = int((~kept).sum())
     if dropped == len(train):
         raise SpaceliteError(
-            f"every training text of {dataset.name} also stands in validation or test: leave "
+            f"every training text of {dataset.name} also occurs in validation or test: leave "
             "drop_leaks=True out, or give other training data",
             ["drop_leaks"],
         )

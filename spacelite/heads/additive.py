@@ -276,7 +276,7 @@ class AdditiveConfig(EnsembleConfig):
 
     @property
     def fitted_names(self) -> list[str]:
-        """The blocks that are fitted at once."""
+        """The blocks that are fitted directly."""
         return [name for name in self.names if name != SPACE]
 
     @property

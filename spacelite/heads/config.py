@@ -41,7 +41,7 @@ class HeadConfig(Config):
 
     @property
     def start(self) -> HeadConfig | None:
-        """The head, fitted at once, on top of whose logits this one is trained; None if there is
+        """The head, fitted directly, on top of whose logits this one is trained; None if there is
         none."""
         return None
 

@@ -166,7 +166,7 @@ class SpaceHead(TokenHead):
     @classmethod
     @override
     def merged(cls, members: Sequence[Parameters]) -> Parameters:
-        """Its concept spaces are those of all members side by side."""
+        """Concatenate the members' concept spaces."""
         merged = dict(members[0])
         for name in ("concept_spaces", BIAS):
             if name in merged:

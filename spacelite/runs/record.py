@@ -134,7 +134,7 @@ class RunRecord:
 
     @property
     def epochs(self) -> int | None:
-        """Number of training epochs; None for a head that is fitted at once."""
+        """Number of training epochs; None for a head that is fitted directly."""
         return self.training.epochs if isinstance(self.training, TrainingConfig) else None
 
     @property

@@ -29,7 +29,7 @@ def _is_text(value: Any) -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class FitConfig(Config):
-    """The training settings of a head that is fitted at once, without epochs."""
+    """The training settings of a head that is fitted directly, without epochs."""
 
     ALWAYS_HASHED = (
         "epochs", "batch_size", "data_seed", "schedule", "clip_norm", "class_weights", "patience",
@@ -142,5 +142,5 @@ class TrainingConfig(FitConfig):
         return {**super().settings(), **({} if self.patience is not None else {"monitor": None})}
 
     def for_fitting(self) -> FitConfig:
-        """The settings that also apply to a head that is fitted at once."""
+        """The settings that also apply to a head that is fitted directly."""
         return FitConfig(**{field.name: getattr(self, field.name) for field in fields(FitConfig)})
