@@ -133,7 +133,8 @@ def _confusion(part: GroupFindings, number: int) -> list[Block]:
         ),
     ]
     for system in analysis.systems:
-        blocks.append(CONFUSIONS[analysis.task](system, analysis.label_names))
+        if analysis.task in CONFUSIONS:
+            blocks.append(CONFUSIONS[analysis.task](system, analysis.label_names))
         lines = [
             Line(
                 [
@@ -172,7 +173,7 @@ def _per_label(system: SystemAnalysis, names: Sequence[str]) -> Table:
     return Table(system.name, columns, lines, "confusion")
 
 
-# Task -> the table of its confusions.
+# Task -> the table of its confusions, if it has one.
 CONFUSIONS = {SINGLE_LABEL.name: _matrix, MULTI_LABEL.name: _per_label}
 
 
