@@ -41,18 +41,11 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Predicted:
-    """What is predicted for N texts.
+    """What is predicted for N texts."""
 
-    Attributes:
-        probabilities: The probability of each label, (N, C) float64; independent per label in a
-            multi-label run.
-        unknown: The share of each text's tokens that are unknown to the backbone, (N,) float64.
-        truncated: Number of texts that were cut off at the maximum length.
-    """
-
-    probabilities: Array
-    unknown: Array
-    truncated: int
+    probabilities: Array  # of each label, (N, C) float64; independent in a multi-label run
+    unknown: Array  # share of each text's tokens that the backbone does not know, (N,) float64
+    truncated: int  # number of texts that were cut off at the maximum length
 
 
 class Predictor:

@@ -93,16 +93,12 @@ class MultiLabel(Task):
         label = torch.arange(classes, device=logits.device)
         predicted = (logits > 0).long()
         cells = ((head * classes + label) * 2 + labels) * 2 + predicted
-        correct = (predicted == labels).all(dim=2)
-        if sample_weights is None:
-            counts = torch.bincount(cells.flatten(), minlength=heads * classes * 4)
-            correct = correct.sum(dim=1)
-        else:
-            of_example = sample_weights.double()
-            weights = of_example[:, :, None].expand_as(cells).flatten()
-            counts = torch.bincount(cells.flatten(), weights, minlength=heads * classes * 4)
-            correct = (correct * of_example).sum(dim=1)
-        return correct.cpu(), counts.view(heads, classes, 2, 2).cpu()
+        correct, weights = (predicted == labels).all(dim=2), None
+        if sample_weights is not None:
+            correct = correct * sample_weights.double()
+            weights = sample_weights.double()[:, :, None].expand_as(cells).flatten()
+        counts = torch.bincount(cells.flatten(), weights, minlength=heads * classes * 4)
+        return correct.sum(dim=1).cpu(), counts.view(heads, classes, 2, 2).cpu()
 
     def confusion_shape(self, classes: int) -> tuple[int, ...]:
         """(C, 2, 2): for each label, absent and present, by true (row) and predicted (column)."""
