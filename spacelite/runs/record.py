@@ -187,9 +187,8 @@ class RunRecord:
             )
         settings = _item(dict[str, Any], content, "settings")
         head = _checked(heads.config_from(kind, settings))
-        training = _checked(
-            _config_from(TrainingConfig if head.is_iterative else FitConfig, settings)
-        )
+        of_training = TrainingConfig if head.is_iterative else FitConfig
+        training = _checked(of_training.restored(settings))
         spec = _item(dict[str, Any], content, "spec")
         read(CacheSpec, spec, "spec")
         cache_spec = CacheSpec.from_json(spec)
@@ -298,12 +297,6 @@ def _item(kind: Any, content: Any, name: str) -> Any:
     if name not in read(dict[str, Any], content, "it"):
         raise ValueError(f"{name} is missing")
     return read(kind, content[name], name)
-
-
-def _config_from(kind: type[FitConfig], settings: Mapping[str, Any]) -> FitConfig:
-    """A config from saved settings; settings that are missing or null take their defaults."""
-    known = {item.name: settings[item.name] for item in fields(kind) if item.name in settings}
-    return kind(**{name: value for name, value in known.items() if value is not None})
 
 
 def _checked(config: C) -> C:
