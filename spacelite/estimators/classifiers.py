@@ -486,8 +486,7 @@ class FrozenEncoder(TransformerMixin, Embedding):  # type: ignore[misc]
         pooling = self.pooling or default_pooling(rows.padding_side)
         if POOLINGS[pooling].from_backbone:
             rows.require_pooler()
-        vectors: Array = TokenSplit(rows).features(pooling).float().numpy()
-        return vectors
+        return TokenSplit(rows).features(pooling).float().numpy()
 
     def _texts(self, X: Any) -> list[str]:
         inputs = read(self, X, reset=True)

@@ -371,8 +371,7 @@ class AdditiveHead(Head):
     @classmethod
     @override
     def token_shares(cls, config: Any, parameters: dict[str, Array], tokens: Tokens) -> Array:
-        shares: Array = sum(cls.block_shares(config, parameters, tokens).values(), np.zeros(()))
-        return shares
+        return sum(cls.block_shares(config, parameters, tokens).values(), np.zeros(()))
 
     @classmethod
     @override

@@ -147,8 +147,7 @@ def segment_sum(values: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
     called directly because its wrapper in torch.nn.functional takes longer than the kernel.
     """
     rows = torch.arange(len(values), device=values.device)
-    sums: torch.Tensor = torch.embedding_bag(values, rows, lengths.cumsum(0).sub_(lengths))[0]
-    return sums
+    return torch.embedding_bag(values, rows, lengths.cumsum(0).sub_(lengths))[0]
 
 
 class Examples(Protocol):

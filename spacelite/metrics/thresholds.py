@@ -141,5 +141,4 @@ def candidates(probabilities: Array) -> Array:
     low, high = np.concatenate([[0.0], values]), np.concatenate([values, [1.0]])
     between = (low + high) / 2
     between = np.where(between < high, between, low)  # of two neighbouring floats, the lower
-    tried: Array = np.unique(np.where((low <= USUAL) & (high > USUAL), USUAL, between))
-    return tried
+    return np.unique(np.where((low <= USUAL) & (high > USUAL), USUAL, between))

@@ -106,8 +106,7 @@ class MultiLabel(Task):
 
     def probabilities(self, logits: Array) -> Array:
         """The sigmoid of each logit."""
-        probabilities: Array = np.exp(-np.logaddexp(0, -np.asarray(logits, np.float64)))
-        return probabilities
+        return np.exp(-np.logaddexp(0, -np.asarray(logits, np.float64)))
 
     def decide(self, logits: Array, thresholds: Array | None = None) -> Array:
         """Every label with a probability above one half, or above its threshold."""

@@ -148,8 +148,7 @@ def predict(
     split = TokenSplit(replace(rows, labels=np.zeros(shape, np.int64)))  # any labels will do
     (head,) = stacked({config: parameters}, objective, "cpu")
     (logits,) = engine.run_split(split, [head], objective, Workers())
-    predicted: Array = logits[0].numpy()
-    return predicted
+    return logits[0].numpy()
 
 
 # Decision thresholds.
