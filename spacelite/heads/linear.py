@@ -53,8 +53,7 @@ class LinearHead(PooledHead):
     @override
     def token_logits(cls, config: Any, parameters: dict[str, Array], hidden: Array) -> Array:
         """With mean pooling, each token contributes W x_t."""
-        logits: Array = hidden @ parameters["classifier.weight"].T.astype(hidden.dtype)
-        return np.asarray(logits)
+        return np.asarray(hidden @ parameters["classifier.weight"].T.astype(hidden.dtype))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from spacelite.runs.record import TransferRecord
 from spacelite.runs.store import Run
 from spacelite.training import engine, evaluation
 from spacelite.training.batches import TokenSplit, input_width
+from spacelite.training.loop import OnProgress, Progress
 from spacelite.training.memory import resident_budget
 
 log = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ def evaluate(
     mapping: dict[str, str] | None = None,
     *,
     device: str = "cpu",
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: OnProgress = lambda done, total: None,
 ) -> tuple[TransferRecord, dict[str, Predictions]]:
     """Evaluate a run's head on all splits of a complete cache: the record, and the predictions of
     all splits except train.
@@ -64,7 +65,7 @@ def evaluate(
         )  # fmt: skip
     parameters = {name: torch.from_numpy(value) for name, value in run.parameters.items()}
     stacks = evaluation.stacked({run.head: parameters}, objective, device)
-    done, scores, predictions = 0, {}, {}
+    progress, scores, predictions = Progress(on_progress, cache.tokens), {}, {}
     examples = np.zeros(len(names), np.int64)  # by label
     with engine.workers(device) as workers:
         for name in cache.splits:
@@ -72,13 +73,7 @@ def evaluate(
             mapped = task.map_labels(split.labels.cpu().numpy(), numbers, len(names))
             split.labels = torch.from_numpy(mapped).to(device)
             examples += task.label_counts(mapped, len(names))
-
-            def advance(tokens: int) -> None:
-                nonlocal done
-                done += tokens
-                on_progress(done, cache.tokens)
-
-            plain = evaluation.evaluate(split, stacks, objective, workers, advance)[run.head]
+            plain = evaluation.evaluate(split, stacks, objective, workers, progress)[run.head]
             evaluated = evaluation.decided(plain, mapped, task, limits)
             scores[name] = evaluated.scores
             if name != "train":
