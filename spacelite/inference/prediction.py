@@ -198,14 +198,11 @@ def ids_alone(run: Run, ids: Array, offsets: Array) -> TokenRows:
 
 def head_logits(run: Run, rows: TokenRows) -> Array:
     """The logits (N, C) of a run's head for texts in memory."""
-    import torch
-
     from spacelite.heads.base import Objective
     from spacelite.training import evaluation
 
-    parameters = {name: torch.from_numpy(value) for name, value in run.parameters.items()}
     objective = Objective(run.record.task, len(run.record.label_names))
-    return evaluation.predict(run.head, parameters, objective, rows)
+    return evaluation.predict(run.head, run.parameters, objective, rows)
 
 
 def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
