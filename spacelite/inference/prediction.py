@@ -137,7 +137,9 @@ class Predictor:
         offsets = offsets_of(np.array([len(ids) for ids in tokens.ids]))
         ids = np.concatenate(tokens.ids)
         if run.head.reads_only_ids:
-            logits = head_logits(run, ids_alone(run, ids, offsets))
+            stored = stored_type(run.record.spec.dtype)
+            no_states = np.empty((len(ids), 0), stored.numpy)
+            logits = head_logits(run, TokenRows(no_states, offsets, stored, ids))
         else:
             logits = np.empty((len(texts), len(run.record.label_names)))
             for batch, rows in self.hidden_states(tokens, on_progress):
@@ -188,12 +190,6 @@ def predict(
     predicted = predictor.predict(texts, on_progress)
     warn_of_truncated(run, predicted.truncated, len(texts))
     return predicted
-
-
-def ids_alone(run: Run, ids: Array, offsets: Array) -> TokenRows:
-    """Texts of which only the token ids (T,) are known, without hidden states."""
-    stored = stored_type(run.record.spec.dtype)
-    return TokenRows(np.empty((len(ids), 0), stored.numpy), offsets, stored, ids)
 
 
 def head_logits(run: Run, rows: TokenRows) -> Array:

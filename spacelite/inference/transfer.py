@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from spacelite import tasks
 from spacelite.cache import texts
 from spacelite.cache.store import Cache
 from spacelite.errors import SpaceliteError
@@ -17,6 +16,7 @@ from spacelite.heads.base import Objective
 from spacelite.metrics.predictions import Predictions
 from spacelite.runs.record import TransferRecord
 from spacelite.runs.store import Run
+from spacelite.tasks import Task
 from spacelite.training import engine, evaluation
 from spacelite.training.batches import TokenSplit, input_width
 from spacelite.training.loop import OnProgress, Progress
@@ -120,7 +120,7 @@ def label_numbers(
     run: Run,
     dataset: str,
     names: Sequence[str],
-    task: tasks.Task,
+    task: Task,
     mapping: dict[str, str] | Sequence[str] | None,
 ) -> npt.NDArray[np.int64]:
     """The run's label number for each label of another data set, (C,) int64, whose label names and
@@ -129,8 +129,11 @@ def label_numbers(
     here = run.record.label_names
     if mapping is not None and not isinstance(mapping, dict):
         mapping = parse_mapping(mapping, names, here) if mapping else None
-    about = f"data set {dataset} and run {run.id} do not go together"
-    tasks.check_same(task, run.record.task, about)
+    if task is not run.record.task:
+        raise SpaceliteError(
+            f"data set {dataset} and run {run.id} do not go together: the data have {task.phrase}, "
+            f"the run has {run.record.task.phrase}"
+        )
     numbers = run.record.task.match(names, here, mapping)
     if isinstance(numbers, str):
         raise SpaceliteError(f"data set {dataset}: {numbers}", ["labels"])
