@@ -14,6 +14,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, asdict, dataclass, fields
 from typing import Any, ClassVar
 
+from typing_extensions import Self
+
 from spacelite.errors import SpaceliteError
 
 LARGEST_SEED = 2**63 - 1
@@ -69,6 +71,12 @@ class Config:
                 object.__setattr__(self, field.name, convert(value))
             except (TypeError, ValueError):
                 continue  # `check` reports it
+
+    @classmethod
+    def restored(cls, saved: Mapping[str, Any]) -> Self:
+        """A config from saved settings; those that are missing or null take their defaults."""
+        known = {field.name: saved.get(field.name) for field in fields(cls)}
+        return cls(**{name: value for name, value in known.items() if value is not None})
 
     def settings(self) -> dict[str, Any]:
         """The settings by name, as they are hashed and saved; None for one that has no effect."""

@@ -12,7 +12,7 @@ import spacelite
 from spacelite.reports.analysis.comparisons import EpochCurve
 from spacelite.reports.analysis.content import training_notes
 from spacelite.reports.analysis.groups import grouped
-from spacelite.training import advice, plan
+from spacelite.training import plan
 from spacelite.training.config import TrainingConfig
 
 PAPER = TrainingConfig()
@@ -21,12 +21,12 @@ PAPER = TrainingConfig()
 def falling(first, share, epochs=15):
     """A cross-entropy that falls by a share of itself over the last fifth of the epochs."""
     values = np.full(epochs, float(first))
-    values[-advice.last_epochs(epochs) :] = first * (1 - share)
+    values[-plan.last_epochs(epochs) :] = first * (1 - share)
     return values.tolist()
 
 
 def said(examples, training, *heads):
-    found = advice.after_training(examples, training, heads)
+    found = plan.after_training(examples, training, heads)
     return None if found is None else str(found)
 
 
@@ -46,7 +46,7 @@ def test_few_updates():
 def test_what_auto_chooses_is_never_too_few(examples):
     size = plan.good_batch_size(examples)
     training = TrainingConfig(epochs=plan.good_epochs(examples, size), batch_size=size)
-    assert advice.few_updates(examples, training) is None
+    assert plan.few_updates(examples, training) is None
 
 
 def test_the_best_head_still_improves():
@@ -71,7 +71,7 @@ def test_the_best_head_still_improves():
 
 
 def test_the_commands_name_options():
-    found = advice.after_training(10**4, PAPER, [(2e-4, falling(0.8, 0.02))])
+    found = plan.after_training(10**4, PAPER, [(2e-4, falling(0.8, 0.02))])
     words = found.for_options(option)
     assert words.endswith(
         "Train with --epochs auto, --batch-size auto and --lr auto, or for more epochs, such as "

@@ -52,7 +52,8 @@ def initial_parameters(config):
 
 def checkpoint_of(cache_dir, cache, configs, training=TRAINING):
     """The file that `train` keeps its state in."""
-    return checkpoints.checkpoint_path(cache_dir, cache, configs, training)
+    identity = checkpoints.identity(cache, configs, training)
+    return checkpoints.checkpoint_path(cache_dir, cache, identity)
 
 
 @pytest.fixture(scope="module")

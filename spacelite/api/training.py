@@ -25,7 +25,7 @@ from spacelite.runs import store
 from spacelite.runs.record import SearchRecord, run_id
 from spacelite.runs.store import Run
 from spacelite.settings import OTHER_NAMES, details, shown, symbols
-from spacelite.training import advice, plan
+from spacelite.training import plan
 from spacelite.training.config import TrainingConfig
 
 if TYPE_CHECKING:
@@ -225,7 +225,7 @@ def train(
                 on_progress=lambda done, total: on_progress("train", done, total),
             )
         baseline = majority_note(opened, "test" if "test" in opened.splits else "validation")
-    improving = advice.after_training(
+    improving = plan.after_training(
         examples,
         training,
         [

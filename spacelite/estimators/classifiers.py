@@ -7,12 +7,12 @@ field of the class that uses it. Shapes: N examples, T tokens in all of them, d 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
@@ -231,16 +231,15 @@ class TextClassifier(ClassifierMixin, Embedding):  # type: ignore[misc]
         if isinstance(inputs, TokenRows) != (self.encoder_ is None):
             fitted = "hidden states" if self.encoder_ is None else "texts"
             raise ValueError(f"{type(self).__name__} was fitted on {fitted}: give it {fitted}")
-        parameters = {name: torch.from_numpy(value) for name, value in self.parameters_.items()}
         objective = Objective(self._task, len(self.classes_))
+        predict = partial(evaluation.predict, self.config_, self.parameters_, objective)
         if isinstance(inputs, TokenRows):
-            return evaluation.predict(self.config_, parameters, objective, inputs)
+            return predict(inputs)
         encoder, logits = self._fitted_encoder(), []
         with reporting(self.progress) as on_progress:
             for start in range(0, len(inputs), PREDICTED_AT_ONCE):
                 texts = inputs[start : start + PREDICTED_AT_ONCE]
-                rows = self._hidden_states(texts, encoder, on_progress)
-                logits.append(evaluation.predict(self.config_, parameters, objective, rows))
+                logits.append(predict(self._hidden_states(texts, encoder, on_progress)))
         return np.concatenate(logits)
 
     def _fitted_encoder(self) -> Encoder:
@@ -486,8 +485,7 @@ class FrozenEncoder(TransformerMixin, Embedding):  # type: ignore[misc]
         pooling = self.pooling or default_pooling(rows.padding_side)
         if POOLINGS[pooling].from_backbone:
             rows.require_pooler()
-        vectors: Array = TokenSplit(rows).features(pooling).float().numpy()
-        return vectors
+        return TokenSplit(rows).features(pooling).float().numpy()
 
     def _texts(self, X: Any) -> list[str]:
         inputs = read(self, X, reset=True)

@@ -167,13 +167,9 @@ class Prepared:
     all are kept. Raises ValueError if X, y or a weight cannot be used, and SpaceliteError if the
     backbone cannot be used, or disk or memory are full.
 
-    Attributes:
-        labels: The labels of all examples.
-        rows: The indices in X of the examples that are kept.
-        weights: Their weights; None if all are 1.
-        encoder: How texts are embedded; None for hidden states.
-        split: The examples.
-        data: The same, as they are trained on.
+    `labels` are those of all examples, `rows` the indices in X of those that are kept, `weights`
+    theirs (None if all are 1); `encoder` is how texts are embedded, None for hidden states; `split`
+    has the examples, and `data` has them as they are trained on.
     """
 
     def __init__(

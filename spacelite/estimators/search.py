@@ -145,7 +145,9 @@ class SpaceSearchCV(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):  # type
             folds = [_Fold(data, train, test) for train, test in splits]
             examples = round(float(np.mean([len(fold.seen) for fold in folds])))
             config, training = estimator._configured(data, examples)
-            training = _in_pass(training, examples, len(data.rows))
+            # Of all examples a head sees so many: batches are larger by as much.
+            size = round(training.batch_size * len(data.rows) / examples)
+            training = replace(training, batch_size=max(1, size))
             key = embedding, training
             passes.setdefault(key, _Pass(data, training, folds)).configs[number] = config
         return list(passes.values())
@@ -277,12 +279,6 @@ class _Judged(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def predict(self, X: Any) -> Array:
         decided: Array = self.data.objective.task.decide(self.logits)
         return decided if self.data.labels.several else self.classes_[decided]
-
-
-def _in_pass(training: TrainingConfig, seen: int, examples: int) -> TrainingConfig:
-    """The settings of a pass over all examples in which each head sees so many of them: batches
-    that are larger by as much."""
-    return replace(training, batch_size=max(1, round(training.batch_size * examples / seen)))
 
 
 def _table(

@@ -8,7 +8,6 @@ share in the logits. A new kind is a new file and a line in `KINDS`; a new pooli
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
 from typing import Any
 
 from spacelite.errors import SpaceliteError
@@ -57,7 +56,5 @@ def config(name: str, **settings: Any) -> HeadConfig:
 
 
 def config_from(name: str, settings: Mapping[str, Any]) -> HeadConfig:
-    """A head's config from saved settings; those that older runs lack get their default."""
-    config_type = kind(name).config_type
-    known = {field.name: settings.get(field.name) for field in fields(config_type)}
-    return config_type(**{key: value for key, value in known.items() if value is not None})
+    """A head's config from saved settings, as `Config.restored` reads them."""
+    return kind(name).config_type.restored(settings)

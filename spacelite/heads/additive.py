@@ -197,13 +197,6 @@ def known_blocks(value: object) -> str | None:
 class AdditiveConfig(EnsembleConfig):
     """Blocks, added up. Only the block `space` is trained in epochs: without it, all other settings
     have no effect.
-
-    Attributes:
-        blocks: What is added up, joined by `+` in any order: `layers` (a linear layer on the means
-            of all layers), `mean` (the same on the mean of the cached layer), `ngrams` (on TF-IDF
-            of n-grams of token ids), `space` (concept spaces on standardised tokens).
-        max_ngram: Tokens of the longest n-grams, 2 or 3; without `ngrams` it has no effect.
-        latent: L, the dimensions of a concept space.
     """
 
     kind: ClassVar[str] = "additive"
@@ -211,6 +204,9 @@ class AdditiveConfig(EnsembleConfig):
     inter: ClassVar[float] = 0.0
     intra: ClassVar[float] = 0.0
 
+    # `layers` is a linear layer on the means of all layers, `mean` the same on the mean of the
+    # cached layer, `ngrams` on TF-IDF of n-grams of token ids, `space` concept spaces on
+    # standardised tokens. They stand in any order.
     blocks: str = setting(
         "layers+ngrams",
         check=known_blocks,
@@ -317,7 +313,7 @@ class AdditiveHead(Head):
 
     config_type: ClassVar[type[HeadConfig]] = AdditiveConfig
     TABLES: ClassVar[tuple[str, ...]] = ("ngrams.keys", "ngrams.idf")
-    configs: list[Any]
+    ADDITIVE: ClassVar[bool] = True
 
     @classmethod
     @override
@@ -360,11 +356,6 @@ class AdditiveHead(Head):
 
     @classmethod
     @override
-    def not_additive(cls, config: Any) -> str | None:
-        return None
-
-    @classmethod
-    @override
     def coordinates(cls, parameters: dict[str, Array], hidden: Array) -> Array | None:
         if "concept_spaces" not in parameters:
             return None
@@ -380,8 +371,7 @@ class AdditiveHead(Head):
     @classmethod
     @override
     def token_shares(cls, config: Any, parameters: dict[str, Array], tokens: Tokens) -> Array:
-        shares: Array = sum(cls.block_shares(config, parameters, tokens).values(), np.zeros(()))
-        return shares
+        return sum(cls.block_shares(config, parameters, tokens).values(), np.zeros(()))
 
     @classmethod
     @override

@@ -147,8 +147,7 @@ def segment_sum(values: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
     called directly because its wrapper in torch.nn.functional takes longer than the kernel.
     """
     rows = torch.arange(len(values), device=values.device)
-    sums: torch.Tensor = torch.embedding_bag(values, rows, lengths.cumsum(0).sub_(lengths))[0]
-    return sums
+    return torch.embedding_bag(values, rows, lengths.cumsum(0).sub_(lengths))[0]
 
 
 class Examples(Protocol):
@@ -275,38 +274,29 @@ class Head(ABC):
     (which reads one vector per example). It defines everything about the kind: its config, the
     names and shapes of its parameters, its forward pass and gradient, and each token's share in its
     logits.
-
-    Attributes:
-        configs: Configs of the K heads.
-        parameters: Parameters, (K, ...) each, by their names in `head.safetensors`.
-        objective: Task, number of classes and class weights.
-        gradients: Gradients from the last training batch, like `parameters`.
-        logits: Logits of the last batch, (K, B, C).
-        sample_weights: The weight of each training example for each head, (K, N); None if all are
-            1.
-        class_weights: With `sample_weights`, the class weights of each head, (K, ...); None if all
-            have those of the objective.
-        starts: By split, the logits on top of which a part of a head is trained, (N, C), or
-            (K, N, C) if each has its own.
-        totals: Totals of all batches since `clear`.
     """
 
     config_type: ClassVar[type[HeadConfig]]
     # Parameters that are looked up and not trained, such as a table of n-grams.
     TABLES: ClassVar[tuple[str, ...]] = ()
+    ADDITIVE: ClassVar[bool] = False  # whether the logits of every head are a sum over tokens
 
     def __init__(
         self, configs: Sequence[HeadConfig], parameters: Parameters, objective: Objective
     ) -> None:
-        self.configs = list(configs)
-        self.parameters = parameters
+        self.configs: list[Any] = list(configs)
+        self.parameters = parameters  # (K, ...) each, by their names in `head.safetensors`
         self.objective = objective
-        self.gradients: Parameters = {}
-        self.logits: torch.Tensor = torch.empty(0)
+        self.gradients: Parameters = {}  # of the last training batch, like `parameters`
+        self.logits: torch.Tensor = torch.empty(0)  # of the last batch, (K, B, C)
+        # The weight of each training example for each head, (K, N); None if all are 1.
         self.sample_weights: torch.Tensor | None = None
+        # With these, the class weights of each head, (K, ...); None for those of the objective.
         self.class_weights: torch.Tensor | None = None
+        # By split, the logits on top of which a part of a head is trained, (N, C), or (K, N, C) if
+        # each has its own.
         self.starts: dict[str, torch.Tensor] = {}
-        self.clear()
+        self.clear()  # `totals`: of all batches since then
 
     # What defines a kind of head.
 
@@ -398,7 +388,7 @@ class Head(ABC):
     def not_additive(cls, config: Any) -> str | None:
         """A message that says why the logits are not a sum over tokens; None if they are:
         logits = bias + mean over tokens of `token_logits`."""
-        return f"the logits of {config.name} are not a sum over tokens"
+        return None if cls.ADDITIVE else f"the logits of {config.name} are not a sum over tokens"
 
     @classmethod
     def token_logits(cls, config: Any, parameters: dict[str, Array], hidden: Array) -> Array:

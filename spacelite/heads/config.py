@@ -12,17 +12,12 @@ from spacelite.settings import LARGEST_SEED, Config, non_negative, positive, set
 
 @dataclass(frozen=True, kw_only=True)
 class HeadConfig(Config):
-    """The settings of one head. Each kind of head has its own config, in its own file.
-
-    Attributes:
-        kind: Name of the kind of head.
-        is_baseline: Whether reports compare other heads with it, as the simple thing to beat.
-    """
+    """The settings of one head. Each kind of head has its own config, in its own file."""
 
     ALWAYS_HASHED = ("seed", "learning_rate", "weight_decay", "latent", "inter", "intra", "pooling")
 
     kind: ClassVar[str]
-    is_baseline: ClassVar[bool] = False
+    is_baseline: ClassVar[bool] = False  # whether reports compare other heads with it
 
     @property
     def name(self) -> str:
@@ -59,7 +54,7 @@ class HeadConfig(Config):
     @property
     def reads_ids(self) -> bool:
         """Whether the head reads token ids."""
-        return False
+        return self.reads_only_ids
 
     @property
     def reads_only_ids(self) -> bool:
@@ -72,12 +67,8 @@ class HeadConfig(Config):
         return False
 
     def input_width(self, width: int, layers: int) -> int:
-        """The width of what the head reads.
-
-        Args:
-            width: d, the hidden width.
-            layers: Number of layers, the embedding layer included; used if `reads_layers`.
-        """
+        """The width of what the head reads, from the hidden width and the number of layers, the
+        embedding layer included."""
         return layers * width if self.reads_layers else width
 
 

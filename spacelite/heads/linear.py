@@ -53,8 +53,7 @@ class LinearHead(PooledHead):
     @override
     def token_logits(cls, config: Any, parameters: dict[str, Array], hidden: Array) -> Array:
         """With mean pooling, each token contributes W x_t."""
-        logits: Array = hidden @ parameters["classifier.weight"].T.astype(hidden.dtype)
-        return np.asarray(logits)
+        return np.asarray(hidden @ parameters["classifier.weight"].T.astype(hidden.dtype))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,21 +140,17 @@ class LogregHead(LinearHead):
                 train.weights,
             )  # fmt: skip
             weight = fit.weight * scale
-            return linear_layer(weight, fit.bias - weight @ mean, {"C": fit.strength})
-        weight = np.zeros((objective.classes, inputs.shape[1]))
-        bias = np.zeros(objective.classes)
-        for columns, targets in problems:
-            weight[columns], bias[columns] = _scikit_learns(
-                inputs, targets, len(columns), class_weights, config.C, train.weights
-            )
-        return linear_layer(weight, bias, {})
-
-
-def linear_layer(weight: Array, bias: Array, cross_validated: dict[str, float]) -> Fitted:
-    """A fitted head that is a linear layer."""
-    parameters = {"classifier.weight": weight, "classifier.bias": bias}
-    tensors = {name: torch.from_numpy(value).float() for name, value in parameters.items()}
-    return Fitted(tensors, cross_validated)
+            bias, chosen = fit.bias - weight @ mean, {"C": fit.strength}
+        else:
+            weight = np.zeros((objective.classes, inputs.shape[1]))
+            bias, chosen = np.zeros(objective.classes), {}
+            for columns, targets in problems:
+                weight[columns], bias[columns] = _scikit_learns(
+                    inputs, targets, len(columns), class_weights, config.C, train.weights
+                )
+        parameters = {"classifier.weight": weight, "classifier.bias": bias}
+        tensors = {name: torch.from_numpy(value).float() for name, value in parameters.items()}
+        return Fitted(tensors, chosen)
 
 
 def _scikit_learns(

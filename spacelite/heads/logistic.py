@@ -324,15 +324,10 @@ class Features:
         )
         self._factor: tuple[float, Any] = (0.0, None)
 
-    def times(self, weight: Array) -> Array:
-        """The features times weights (p, K), float64: (N, K)."""
-        return self._product(self.inputs, weight)
-
-    def transposed_times(self, residuals: Array) -> Array:
-        """The transposed features times residuals (N, K), float64: (p, K)."""
-        return self._product(self.transposed, residuals)
-
-    def _product(self, matrix: Any, factor: Array) -> Array:
+    def times(self, factor: Array, *, transposed: bool = False) -> Array:
+        """The features times weights (p, K), float64: (N, K); `transposed`, times residuals (N, K):
+        (p, K)."""
+        matrix = self.transposed if transposed else self.inputs
         # The matrix is not converted to float64: that takes longer than the product.
         return np.asarray(matrix @ factor.astype(matrix.dtype, copy=False), np.float64)
 
@@ -494,7 +489,7 @@ def optima(
             for fit, point, product in zip(active, points, products, strict=True)
         ]
         residuals = [residual for _, residual in values]
-        by_feature = features.transposed_times(np.concatenate(residuals, axis=1))
+        by_feature = features.times(np.concatenate(residuals, axis=1), transposed=True)
         return [
             (value, fit.gradient(point, residual, product, penalty))
             for fit, point, (value, residual), product in zip(

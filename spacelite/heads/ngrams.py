@@ -203,11 +203,6 @@ class TfidfConfig(HeadConfig):
 
     @property
     @override
-    def reads_ids(self) -> bool:
-        return True
-
-    @property
-    @override
     def reads_only_ids(self) -> bool:
         return True
 
@@ -218,6 +213,7 @@ class TfidfHead(Head):
 
     config_type: ClassVar[type[HeadConfig]] = TfidfConfig
     TABLES: ClassVar[tuple[str, ...]] = ("ngrams.keys", "ngrams.idf")
+    ADDITIVE: ClassVar[bool] = True
 
     @classmethod
     @override
@@ -229,11 +225,6 @@ class TfidfHead(Head):
             "classifier.weight": (classes, width),
             "classifier.bias": (classes,),
         }
-
-    @classmethod
-    @override
-    def not_additive(cls, config: Any) -> str | None:
-        return None
 
     @classmethod
     @override

@@ -97,8 +97,6 @@ class PooledConfig(HeadConfig):
 class PooledHead(Head):
     """Heads on one vector per example: `inputs` transforms it, and a linear layer comes last."""
 
-    configs: list[Any]
-
     @property
     def pooling(self) -> str:
         """How an example's tokens become the vector."""

@@ -104,13 +104,7 @@ def dimensions_of_a_space() -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class SpaceConfig(EnsembleConfig):
-    """A space head.
-
-    Attributes:
-        latent: L, the dimensions of a concept space.
-        inter: The weight of L_inter in the loss.
-        intra: The weight of L_intra in the loss.
-    """
+    """A space head: L, and the weights of L_inter and L_intra in the loss."""
 
     kind: ClassVar[str] = "space"
     latent: int = dimensions_of_a_space()
@@ -140,14 +134,10 @@ class SpaceHead(TokenHead):
     """K space heads with the same L, those with L_intra first.
 
     Columns are the K C L coordinates of a token, ordered by head, then by class.
-
-    Attributes:
-        added: Logits that are added to those of the heads, (B, C), or (K, B, C) if each has its
-            own; None for none.
     """
 
     config_type = SpaceConfig
-    configs: list[Any]
+    ADDITIVE: ClassVar[bool] = True
 
     @classmethod
     @override
@@ -188,11 +178,6 @@ class SpaceHead(TokenHead):
 
     @classmethod
     @override
-    def not_additive(cls, config: Any) -> str | None:
-        return None
-
-    @classmethod
-    @override
     def coordinates(cls, parameters: dict[str, Array], hidden: Array) -> Array:
         spaces = parameters["concept_spaces"]
         projected = hidden @ spaces.reshape(-1, spaces.shape[-1]).T.astype(hidden.dtype)
@@ -225,6 +210,7 @@ class SpaceHead(TokenHead):
         self.latent = int(spaces.shape[2])
         self.per_head = objective.classes * self.latent  # columns
         self.varied = int((self.intra > 0).sum())  # heads with L_intra
+        # Added to the logits of the heads, (B, C), or (K, B, C) if each has its own.
         self.added: torch.Tensor | None = None
         self._with_inter = bool(self.inter.any())
         self._inter = self.inter.to(spaces).view(1, -1, 1)

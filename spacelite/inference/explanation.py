@@ -41,19 +41,12 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Marked:
-    """A word of a highlighted text.
-
-    Attributes:
-        text: The word.
-        side: `for` or `against` the label; empty for a word that hardly matters.
-        weight: The size of its contribution relative to the largest one, in [0, 1].
-        contribution: The word's share in the label's logit, as in `Explanation.shares`.
-    """
+    """A word of a highlighted text."""
 
     text: str
-    side: str
-    weight: float
-    contribution: float
+    side: str  # `for` or `against` the label; empty for a word that hardly matters
+    weight: float  # the size of its contribution relative to the largest one, in [0, 1]
+    contribution: float  # its share in the label's logit, as in `Explanation.shares`
 
 
 def marked(words: Sequence[str], shares: Sequence[float]) -> list[Marked]:
@@ -69,63 +62,39 @@ def marked(words: Sequence[str], shares: Sequence[float]) -> list[Marked]:
 
 @dataclass(frozen=True)
 class Word:
-    """A word of a text.
+    """A word of a text."""
 
-    Attributes:
-        text: The word as it was written, or a special token; if the text is not known, what the
-            word's tokens spell.
-        special: Whether its token is a special one. This includes unknown words.
-        tokens: Indices of its tokens in the text.
-        contributions: The word's share in each label's logit, (C,).
-        unknown: Whether it is shown as it was written, but the backbone does not know it and sees
-            the same token, such as [UNK], for all such words.
-        blocks: The part of `contributions` that each block adds, (C,) each, if the head consists
-            of several.
-    """
-
-    text: str
-    special: bool
-    tokens: list[int]
-    contributions: list[float]
+    text: str  # as it was written, or a special token; what its tokens spell if that is not known
+    special: bool  # whether its token is a special one, as those of unknown words are too
+    tokens: list[int]  # their indices in the text
+    contributions: list[float]  # its share in each label's logit, (C,)
+    # Whether it is shown as it was written, but the backbone does not know it and sees the same
+    # token, such as [UNK], for all such words.
     unknown: bool = False
+    # What each block adds to `contributions`, (C,) each, if the head consists of several.
     blocks: dict[str, list[float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """A prediction and each word's share in it. Lists of length C are in the order of `labels`.
+    """A prediction and each word's share in it. Lists of length C are in the order of `labels`."""
 
-    Attributes:
-        labels: The C label names.
-        probabilities: Probability of each label.
-        logits: Logits from the head's forward pass.
-        bias: The part of each logit that belongs to no word.
-        words: The text's words.
-        difference: Largest difference between a logit and the sum of its bias and words.
-        example: True label names if the text is a cached example, else None.
-        spaces: The tokens in each label's concept space, C arrays (n, 1 to 3); empty for heads
-            without concept spaces.
-        task: Task of the labels.
-        text: The text as it was written; None if it is not known.
-        source: Where a cached example comes from; None if that is not known.
-        layer_difference: Largest difference between a logit and the one from means as a cache
-            stores them, if the hidden states of all layers were computed again; else None.
-        thresholds: The probability above which a label is given, by label, if the run has decision
-            thresholds.
-    """
-
-    labels: list[str]
+    labels: list[str]  # C names
     probabilities: list[float]
-    logits: list[float]
-    bias: list[float]
+    logits: list[float]  # from the head's forward pass
+    bias: list[float]  # the part of each logit that belongs to no word
     words: list[Word]
-    difference: float
-    example: list[str] | None = None
+    difference: float  # the largest between a logit and the sum of its bias and words
+    example: list[str] | None = None  # true label names if the text is a cached example
+    # The tokens in each label's concept space, C arrays (n, 1 to 3); empty without such spaces.
     spaces: list[Array] = field(default_factory=list)
     task: Task = SINGLE_LABEL
-    text: str | None = None
-    source: Source | None = None
+    text: str | None = None  # as it was written, if that is known
+    source: Source | None = None  # where a cached example comes from, if that is known
+    # The largest difference between a logit and the one from means as a cache stores them, if the
+    # hidden states of all layers were computed again.
     layer_difference: float | None = None
+    # The probability above which a label is given, by label, if the run has decision thresholds.
     thresholds: dict[str, float] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
@@ -294,18 +263,11 @@ def _principal(points: Array, count: int) -> Array:
 
 @dataclass(frozen=True)
 class Passage:
-    """A text to explain.
+    """A text to explain; what else is known of it, as in `Explanation`."""
 
-    Attributes:
-        rows: Its hidden states and token ids; the pooler's output if it is known.
-        text: The text as it was written; None if it is not known.
-        labels: Label names of a cached example, else None.
-        source: Where a cached example comes from; None if that is not known.
-    """
-
-    rows: TokenRows
+    rows: TokenRows  # its hidden states and token ids; the pooler's output if it is known
     text: str | None = None
-    labels: list[str] | None = None
+    labels: list[str] | None = None  # of a cached example
     source: Source | None = None
 
 

@@ -41,18 +41,11 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Predicted:
-    """What is predicted for N texts.
+    """What is predicted for N texts."""
 
-    Attributes:
-        probabilities: The probability of each label, (N, C) float64; independent per label in a
-            multi-label run.
-        unknown: The share of each text's tokens that are unknown to the backbone, (N,) float64.
-        truncated: Number of texts that were cut off at the maximum length.
-    """
-
-    probabilities: Array
-    unknown: Array
-    truncated: int
+    probabilities: Array  # of each label, (N, C) float64; independent in a multi-label run
+    unknown: Array  # share of each text's tokens that the backbone does not know, (N,) float64
+    truncated: int  # number of texts that were cut off at the maximum length
 
 
 class Predictor:
@@ -144,7 +137,9 @@ class Predictor:
         offsets = offsets_of(np.array([len(ids) for ids in tokens.ids]))
         ids = np.concatenate(tokens.ids)
         if run.head.reads_only_ids:
-            logits = head_logits(run, ids_alone(run, ids, offsets))
+            stored = stored_type(run.record.spec.dtype)
+            no_states = np.empty((len(ids), 0), stored.numpy)
+            logits = head_logits(run, TokenRows(no_states, offsets, stored, ids))
         else:
             logits = np.empty((len(texts), len(run.record.label_names)))
             for batch, rows in self.hidden_states(tokens, on_progress):
@@ -197,22 +192,13 @@ def predict(
     return predicted
 
 
-def ids_alone(run: Run, ids: Array, offsets: Array) -> TokenRows:
-    """Texts of which only the token ids (T,) are known, without hidden states."""
-    stored = stored_type(run.record.spec.dtype)
-    return TokenRows(np.empty((len(ids), 0), stored.numpy), offsets, stored, ids)
-
-
 def head_logits(run: Run, rows: TokenRows) -> Array:
     """The logits (N, C) of a run's head for texts in memory."""
-    import torch
-
     from spacelite.heads.base import Objective
     from spacelite.training import evaluation
 
-    parameters = {name: torch.from_numpy(value) for name, value in run.parameters.items()}
     objective = Objective(run.record.task, len(run.record.label_names))
-    return evaluation.predict(run.head, parameters, objective, rows)
+    return evaluation.predict(run.head, run.parameters, objective, rows)
 
 
 def _batches(texts: Iterable[str]) -> Iterator[list[str]]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from spacelite import tasks
 from spacelite.cache import texts
 from spacelite.cache.store import Cache
 from spacelite.errors import SpaceliteError
@@ -17,8 +16,10 @@ from spacelite.heads.base import Objective
 from spacelite.metrics.predictions import Predictions
 from spacelite.runs.record import TransferRecord
 from spacelite.runs.store import Run
+from spacelite.tasks import Task
 from spacelite.training import engine, evaluation
 from spacelite.training.batches import TokenSplit, input_width
+from spacelite.training.loop import OnProgress, Progress
 from spacelite.training.memory import resident_budget
 
 log = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ def evaluate(
     mapping: dict[str, str] | None = None,
     *,
     device: str = "cpu",
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: OnProgress = lambda done, total: None,
 ) -> tuple[TransferRecord, dict[str, Predictions]]:
     """Evaluate a run's head on all splits of a complete cache: the record, and the predictions of
     all splits except train.
@@ -64,7 +65,7 @@ def evaluate(
         )  # fmt: skip
     parameters = {name: torch.from_numpy(value) for name, value in run.parameters.items()}
     stacks = evaluation.stacked({run.head: parameters}, objective, device)
-    done, scores, predictions = 0, {}, {}
+    progress, scores, predictions = Progress(on_progress, cache.tokens), {}, {}
     examples = np.zeros(len(names), np.int64)  # by label
     with engine.workers(device) as workers:
         for name in cache.splits:
@@ -72,13 +73,7 @@ def evaluate(
             mapped = task.map_labels(split.labels.cpu().numpy(), numbers, len(names))
             split.labels = torch.from_numpy(mapped).to(device)
             examples += task.label_counts(mapped, len(names))
-
-            def advance(tokens: int) -> None:
-                nonlocal done
-                done += tokens
-                on_progress(done, cache.tokens)
-
-            plain = evaluation.evaluate(split, stacks, objective, workers, advance)[run.head]
+            plain = evaluation.evaluate(split, stacks, objective, workers, progress)[run.head]
             evaluated = evaluation.decided(plain, mapped, task, limits)
             scores[name] = evaluated.scores
             if name != "train":
@@ -125,7 +120,7 @@ def label_numbers(
     run: Run,
     dataset: str,
     names: Sequence[str],
-    task: tasks.Task,
+    task: Task,
     mapping: dict[str, str] | Sequence[str] | None,
 ) -> npt.NDArray[np.int64]:
     """The run's label number for each label of another data set, (C,) int64, whose label names and
@@ -134,8 +129,11 @@ def label_numbers(
     here = run.record.label_names
     if mapping is not None and not isinstance(mapping, dict):
         mapping = parse_mapping(mapping, names, here) if mapping else None
-    about = f"data set {dataset} and run {run.id} do not go together"
-    tasks.check_same(task, run.record.task, about)
+    if task is not run.record.task:
+        raise SpaceliteError(
+            f"data set {dataset} and run {run.id} do not go together: the data have {task.phrase}, "
+            f"the run has {run.record.task.phrase}"
+        )
     numbers = run.record.task.match(names, here, mapping)
     if isinstance(numbers, str):
         raise SpaceliteError(f"data set {dataset}: {numbers}", ["labels"])

@@ -38,8 +38,7 @@ class PowerLaw:
 
     def error(self, sizes: Array | float) -> Array:
         """The error at these sizes."""
-        error: Array = self.floor + self.scale * np.asarray(sizes, float) ** -self.exponent
-        return error
+        return self.floor + self.scale * np.asarray(sizes, float) ** -self.exponent
 
 
 @dataclass(frozen=True)

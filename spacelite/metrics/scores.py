@@ -18,33 +18,19 @@ BINS = 15  # of a reliability diagram, as in Guo et al. 2017
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a head's metrics on a split are computed from.
+    """What a head's metrics on a split are computed from. Labels and probabilities are None if only
+    counts are known, as for the metrics of a training epoch."""
 
-    Attributes:
-        loss: Full loss: cross-entropy with class weights, plus the head's weighted penalties.
-        ce: Cross-entropy alone, without class weights.
-        accuracy: Share of examples that are predicted correctly.
-        correct: How often each class is predicted correctly, (C,) float64.
-        predicted: How often each class is predicted, (C,).
-        actual: How many examples have each class, (C,).
-        average: How precision and recall are averaged: `binary` (those of class 1) or `weighted`
-            (by support).
-        counted: Which classes macro averages include, (C,) bool.
-        labels: Labels of the examples, (N,) or (N, C); None if only counts are known, as for the
-            metrics of a training epoch.
-        probabilities: Probability of each class, (N, C); None if only counts are known.
-    """
-
-    loss: float
-    ce: float
-    accuracy: float
-    correct: Array
-    predicted: Array
-    actual: Array
-    average: str
-    counted: Array
-    labels: Array | None = None
-    probabilities: Array | None = None
+    loss: float  # cross-entropy with class weights, plus the head's weighted penalties
+    ce: float  # cross-entropy alone, without class weights
+    accuracy: float  # share of examples that are predicted correctly
+    correct: Array  # how often each class is predicted correctly, (C,) float64
+    predicted: Array  # how often each class is predicted, (C,)
+    actual: Array  # how many examples have each class, (C,)
+    average: str  # of precision and recall: `binary` (those of class 1) or `weighted` (by support)
+    counted: Array  # which classes macro averages include, (C,) bool
+    labels: Array | None = None  # (N,) or (N, C)
+    probabilities: Array | None = None  # of each class, (N, C)
 
     @property
     def per_class(self) -> PerClass:
@@ -117,16 +103,14 @@ def auroc(outcome: Outcome) -> float | None:
     values = np.asarray(outcome.probabilities, np.float64)
     if not np.isfinite(values).all():
         return None
-    has = outcome.labels if outcome.labels.ndim == 2 else _one_against_rest(outcome.labels, values)
+    has = outcome.labels
+    if has.ndim == 1:
+        has = np.equal(has[:, None], np.arange(values.shape[1]))
     areas = [
         _area(values[has[:, c] > 0, c], values[has[:, c] == 0, c]) for c in range(values.shape[1])
     ]
     known = [area for area in areas if area is not None]
     return float(np.mean(known)) if known else None
-
-
-def _one_against_rest(labels: Array, values: Array) -> Array:
-    return np.equal(labels[:, None], np.arange(values.shape[1]))
 
 
 def _area(having: Array, others: Array) -> float | None:

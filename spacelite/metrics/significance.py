@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from spacelite.errors import SpaceliteError
 from spacelite.metrics.predictions import Predictions
+from spacelite.metrics.scores import ratio
 
 if TYPE_CHECKING:
     from spacelite.tasks import Task
@@ -236,7 +237,7 @@ def _macro_f1(counts: Array, label: Array, predicted: Array, task: Task) -> Arra
     """Macro F1 (R,) of R tables of `counts` (R, cells); `label` and `predicted` are (cells, C)."""
     there = counts @ (predicted + label)  # (R, C): predicted + actual
     hits = 2 * (counts @ (predicted * label))
-    f1 = np.divide(hits, there, out=np.zeros_like(there), where=there > 0)
+    f1 = ratio(hits, there)
     counted = task.in_macro(there > 0)
     means: Array = (f1 * counted).sum(axis=1) / counted.sum(axis=1)
     return means

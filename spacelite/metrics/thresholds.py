@@ -69,15 +69,10 @@ class Cuts:
 
 @dataclass(frozen=True)
 class Criterion:
-    """What a threshold is chosen for.
+    """What a threshold is chosen for: the figures of M thresholds, (M,)."""
 
-    Attributes:
-        of_two: The figure of each of M thresholds between two labels, (M,).
-        of_one: The figure of each of M thresholds of a label that is decided on by itself, (M,).
-    """
-
-    of_two: Callable[[Cuts], Array]
-    of_one: Callable[[Cuts], Array]
+    of_two: Callable[[Cuts], Array]  # between two labels
+    of_one: Callable[[Cuts], Array]  # of a label that is decided on by itself
 
 
 # By the metric's name in METRICS.
@@ -146,5 +141,4 @@ def candidates(probabilities: Array) -> Array:
     low, high = np.concatenate([[0.0], values]), np.concatenate([values, [1.0]])
     between = (low + high) / 2
     between = np.where(between < high, between, low)  # of two neighbouring floats, the lower
-    tried: Array = np.unique(np.where((low <= USUAL) & (high > USUAL), USUAL, between))
-    return tried
+    return np.unique(np.where((low <= USUAL) & (high > USUAL), USUAL, between))

@@ -40,17 +40,11 @@ C = TypeVar("C", bound=Config)
 
 @dataclass(frozen=True, kw_only=True)
 class SearchRecord:
-    """The search that chose a run's settings.
+    """The search that chose a run's settings."""
 
-    Attributes:
-        tried: Number of combinations of settings that were tried.
-        monitor: Metric of the validation split that they were compared by.
-        settings: The settings in which they differed, each with the values that were tried; `head`
-            for kinds of heads.
-    """
-
-    tried: int
-    monitor: str
+    tried: int  # combinations of settings
+    monitor: str  # metric of the validation split that they were compared by
+    # In which they differed, each with the values that were tried; `head` for kinds of heads.
     settings: dict[str, list[Any]]
 
     def words(self, figure: float | None = None) -> str:
@@ -76,50 +70,34 @@ class SearchRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """The contents of `run.json`; docs/formats.md describes them.
+    """The contents of `run.json`; docs/formats.md describes them."""
 
-    Attributes:
-        id: The run's id, determined by cache and settings (`run_id`).
-        name: The name that the run was given, if any.
-        training: Training settings, shared by all heads of the pass.
-        cache_files: Where that cache was if it was not in the same cache_dir: seen from the run's
-            folder, and in full.
-        average: How precision and recall are averaged: `binary` or `weighted`.
-        metrics: Every metric of the final weights, by split; older runs lack newer metrics.
-        chosen: The settings that the size of the training set chose, each with "auto".
-        cross_validated: The settings that cross-validation on train chose, such as C, by name.
-        thresholds: The probability above which a label is given, by label, if thresholds were
-            chosen on validation: of class 1 alone where a text has one of two labels, else of all.
-        checksums: CRC-32 of files of the run, hexadecimal, by name; older runs have none.
-        best_epoch: Epoch of the final weights if early stopping chose it.
-        seconds: Duration of the training pass.
-        created: Time of saving, in UTC.
-    """
-
-    id: str
-    name: str | None = None
+    id: str  # `run_id`; of a copied folder, its name
+    name: str | None = None  # that it was given
     head: HeadConfig
-    training: FitConfig
+    training: FitConfig  # shared by all heads of the pass
     cache: str
     cache_key: str
+    # Where that cache was if not in the same cache_dir: seen from the run's folder, and in full.
     cache_files: tuple[str, ...] = ()
     spec: CacheSpec
     label_names: tuple[str, ...]
     task: Task
     examples: dict[str, int]
-    average: str
+    average: str  # of precision and recall: `binary` or `weighted`
     train_params: int
-    metrics: dict[str, Scores]
+    metrics: dict[str, Scores]  # of the final weights, by split; older runs lack newer metrics
     # Runs of early versions lack what has a default here; their heads were trained alone.
-    chosen: dict[str, str] = field(default_factory=dict)
-    cross_validated: dict[str, float] = field(default_factory=dict)
+    chosen: dict[str, str] = field(default_factory=dict)  # by the size of train: setting -> "auto"
+    cross_validated: dict[str, float] = field(default_factory=dict)  # chosen on train, such as C
     search: SearchRecord | None = None
+    # Chosen on validation, by label: of class 1 alone where a text has one of two labels.
     thresholds: dict[str, float] = field(default_factory=dict)
-    checksums: dict[str, str] = field(default_factory=dict)
-    best_epoch: int | None = None
-    seconds: float
+    checksums: dict[str, str] = field(default_factory=dict)  # CRC-32 of files, hexadecimal
+    best_epoch: int | None = None  # that of the final weights if early stopping chose it
+    seconds: float  # of the training pass
     heads_in_pass: int = 1
-    created: str
+    created: str  # in UTC
     versions: dict[str, str | None] = field(default_factory=dict)
 
     @property
@@ -196,23 +174,22 @@ class RunRecord:
         """Read a record of this or an earlier version, of the run whose folder has this name.
         Raises SpaceliteError if a later version or an extension of spacelite wrote it, and
         ValueError or OverflowError, which say why, if it is no record."""
-        form = read(int, _item(content, "format"), "format")
+        form = _item(int, content, "format")
         if form > FORMAT:
             raise SpaceliteError(
                 f"it has format {form}, this spacelite reads {FORMAT}: upgrade spacelite"
             )
-        kind = read(str, _item(content, "head"), "head")
+        kind = _item(str, content, "head")
         if kind not in heads.KINDS:
             raise SpaceliteError(
                 f"its head is of a kind that this spacelite does not know ({kind!r}): upgrade "
                 "spacelite, or import what adds this kind"
             )
-        settings = read(dict[str, Any], _item(content, "settings"), "settings")
+        settings = _item(dict[str, Any], content, "settings")
         head = _checked(heads.config_from(kind, settings))
-        training = _checked(
-            _config_from(TrainingConfig if head.is_iterative else FitConfig, settings)
-        )
-        spec = read(dict[str, Any], _item(content, "spec"), "spec")
+        of_training = TrainingConfig if head.is_iterative else FitConfig
+        training = _checked(of_training.restored(settings))
+        spec = _item(dict[str, Any], content, "spec")
         read(CacheSpec, spec, "spec")
         cache_spec = CacheSpec.from_json(spec)
         several = read(bool | None, content.get("multilabel"), "multilabel")
@@ -315,17 +292,11 @@ def run_id(spec: CacheSpec, head: HeadConfig, training: FitConfig) -> str:
     return "--".join([slug(spec.backbone), slug(spec.dataset), head.kind, digest[:8]])
 
 
-def _item(content: Any, name: str) -> Any:
-    """A required item of a JSON object."""
+def _item(kind: Any, content: Any, name: str) -> Any:
+    """A required item of a JSON object, of a type as in `read`."""
     if name not in read(dict[str, Any], content, "it"):
         raise ValueError(f"{name} is missing")
-    return content[name]
-
-
-def _config_from(kind: type[FitConfig], settings: Mapping[str, Any]) -> FitConfig:
-    """A config from saved settings; settings that are missing or null take their defaults."""
-    known = {item.name: settings[item.name] for item in fields(kind) if item.name in settings}
-    return kind(**{name: value for name, value in known.items() if value is not None})
+    return read(kind, content[name], name)
 
 
 def _checked(config: C) -> C:

@@ -26,10 +26,3 @@ def find_task(name: str | None, labels: Array) -> Task:
     if name not in TASKS:
         raise SpaceliteError(f"task={name}: choose from {', '.join(TASKS)}")
     return TASKS[name]
-
-
-def check_same(data: Task, run: Task, about: str) -> None:
-    """Raise SpaceliteError if a data set's task is not the run's; the message starts with `about`,
-    which names the two."""
-    if data is not run:
-        raise SpaceliteError(f"{about}: the data have {data.phrase}, the run has {run.phrase}")

@@ -17,16 +17,10 @@ Array = npt.NDArray[Any]
 
 
 class Problem(NamedTuple):
-    """One of the ordinary classification problems that a task consists of.
+    """One of the ordinary classification problems that a task consists of."""
 
-    Attributes:
-        columns: Classes of the task that the problem is about. A single one makes it binary: that
-            class against the rest.
-        targets: Indexes into `columns`, (N,); 0 or 1 in a binary problem.
-    """
-
-    columns: list[int]
-    targets: Array
+    columns: list[int]  # its classes; a single one makes it binary: that class against the rest
+    targets: Array  # indexes into `columns`, (N,); 0 or 1 in a binary problem
 
 
 class Task(ABC):
@@ -106,17 +100,9 @@ class Task(ABC):
     def count(
         self, logits: torch.Tensor, labels: torch.Tensor, sample_weights: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Count the predictions from `logits` (K, B, C).
-
-        Args:
-            logits: Logits of the examples, (K, B, C).
-            labels: Their labels.
-            sample_weights: Those of each head, (K, B); None if all are 1.
-
-        Returns:
-            How many examples each head predicts correctly, (K,), and each head's confusion matrix,
-            (K, *confusion_shape) int64 (float64 with weights); on the CPU.
-        """
+        """How many examples each head predicts correctly, (K,), from `logits` (K, B, C), and each
+        head's confusion matrix, (K, *confusion_shape) int64; on the CPU. With `sample_weights` of
+        each head, (K, B), both are float64."""
 
     @abstractmethod
     def confusion_shape(self, classes: int) -> tuple[int, ...]:
@@ -137,13 +123,9 @@ class Task(ABC):
     def decide_from_probabilities(
         self, probabilities: Array, thresholds: Array | None = None
     ) -> Array:
-        """Predicted labels, in the form of a label array.
-
-        Args:
-            probabilities: (..., C).
-            thresholds: The probability above which each of `threshold_labels` is given, (T,); None
-                for the usual decision: the most probable label, or those above one half.
-        """
+        """Predicted labels from probabilities (..., C), in the form of a label array. `thresholds`
+        are the probabilities above which each of `threshold_labels` is given, (T,); None for the
+        usual decision: the most probable label, or those above one half."""
 
     @abstractmethod
     def threshold_labels(self, names: Sequence[str]) -> list[str]:
@@ -152,13 +134,8 @@ class Task(ABC):
 
     @abstractmethod
     def best_thresholds(self, probabilities: Array, labels: Array, metric: str) -> Array:
-        """The decision thresholds with the best figures on N examples, (T,) float64.
-
-        Args:
-            probabilities: (N, C).
-            labels: Labels of the examples.
-            metric: Name of the metric, one of `metrics.thresholds.CRITERIA`.
-        """
+        """The decision thresholds with the best figures on N examples, (T,) float64, for a metric
+        of `metrics.thresholds.CRITERIA`; probabilities are (N, C)."""
 
     def given(
         self,
@@ -167,14 +144,9 @@ class Task(ABC):
         minimum: float | None = None,
         thresholds: Array | None = None,
     ) -> list[list[str]]:
-        """The label names that are given to each of N texts.
-
-        Args:
-            probabilities: (N, C).
-            names: The C label names.
-            minimum: Leave out what is decided with a lower probability than this.
-            thresholds: As in `decide_from_probabilities`.
-        """
+        """The label names that are given to each of N texts, from probabilities (N, C), without
+        those of a probability below the `minimum`; `thresholds` as in
+        `decide_from_probabilities`."""
         decided = self.decide_from_probabilities(probabilities, thresholds)
         labels = [self.label_names(row, names) for row in decided]
         if minimum is None:
@@ -237,16 +209,8 @@ class Task(ABC):
         labels: Array | None = None,
         logits: Array | None = None,
     ) -> Outcome:
-        """What metrics are computed from.
-
-        Args:
-            loss: Full loss: cross-entropy with class weights, plus the head's weighted penalties.
-            ce: Cross-entropy alone, without class weights.
-            accuracy: Share of examples that are predicted correctly.
-            confusion: Counts in the layout of `confusion`.
-            labels: Labels of the examples, (N,) or (N, C); None if only counts are known.
-            logits: Logits of the examples, (N, C); None if only counts are known.
-        """
+        """What metrics are computed from, as in `Outcome`; `confusion` has the layout of that of
+        the task, and logits are (N, C)."""
         correct, predicted, actual = self.class_counts(np.asarray(confusion, np.float64))
         return Outcome(
             loss=loss,
@@ -275,19 +239,10 @@ class Task(ABC):
     def match(
         self, there: Sequence[str], here: Sequence[str], mapping: dict[str, str] | None
     ) -> Array | str:
-        """Match each label of a data set (`there`) to one of a run's labels (`here`).
-
-        Args:
-            there: Label names of the data set.
-            here: Label names of the run.
-            mapping: Data set's label -> run's label, as given by the user; None to match labels by
-                name, or by number if they have no name in common. The data may lack some of the
-                run's labels.
-
-        Returns:
-            The run's number for each of the data set's labels, int64; or a message that says why
-            the labels do not match.
-        """
+        """The number, int64, of one of a run's labels (`here`) for each label of a data set
+        (`there`), or a message that says why they do not match: by a `mapping` that the user gave,
+        else by name, or by number if they have no name in common. The data may lack some of the
+        run's labels."""
 
 
 def indexes(names: Sequence[str], among: Sequence[str]) -> Array:

@@ -93,16 +93,12 @@ class MultiLabel(Task):
         label = torch.arange(classes, device=logits.device)
         predicted = (logits > 0).long()
         cells = ((head * classes + label) * 2 + labels) * 2 + predicted
-        correct = (predicted == labels).all(dim=2)
-        if sample_weights is None:
-            counts = torch.bincount(cells.flatten(), minlength=heads * classes * 4)
-            correct = correct.sum(dim=1)
-        else:
-            of_example = sample_weights.double()
-            weights = of_example[:, :, None].expand_as(cells).flatten()
-            counts = torch.bincount(cells.flatten(), weights, minlength=heads * classes * 4)
-            correct = (correct * of_example).sum(dim=1)
-        return correct.cpu(), counts.view(heads, classes, 2, 2).cpu()
+        correct, weights = (predicted == labels).all(dim=2), None
+        if sample_weights is not None:
+            correct = correct * sample_weights.double()
+            weights = sample_weights.double()[:, :, None].expand_as(cells).flatten()
+        counts = torch.bincount(cells.flatten(), weights, minlength=heads * classes * 4)
+        return correct.sum(dim=1).cpu(), counts.view(heads, classes, 2, 2).cpu()
 
     def confusion_shape(self, classes: int) -> tuple[int, ...]:
         """(C, 2, 2): for each label, absent and present, by true (row) and predicted (column)."""
@@ -110,8 +106,7 @@ class MultiLabel(Task):
 
     def probabilities(self, logits: Array) -> Array:
         """The sigmoid of each logit."""
-        probabilities: Array = np.exp(-np.logaddexp(0, -np.asarray(logits, np.float64)))
-        return probabilities
+        return np.exp(-np.logaddexp(0, -np.asarray(logits, np.float64)))
 
     def decide(self, logits: Array, thresholds: Array | None = None) -> Array:
         """Every label with a probability above one half, or above its threshold."""

@@ -126,13 +126,11 @@ class SingleLabel(Task):
 
     @override
     def correct(self, predicted: Array, labels: Array) -> Array:
-        same: Array = np.equal(predicted, labels)
-        return same
+        return np.equal(predicted, labels)
 
     @override
     def confidence(self, probabilities: Array, predicted: Array) -> Array:
-        own: Array = np.take_along_axis(probabilities, predicted[..., None], axis=-1)[..., 0]
-        return own
+        return np.take_along_axis(probabilities, predicted[..., None], axis=-1)[..., 0]
 
     def decisions(
         self, probabilities: Array, predicted: Array, labels: Array
@@ -173,8 +171,7 @@ class SingleLabel(Task):
 
     @override
     def map_labels(self, labels: Array, numbers: Array, classes: int) -> Array:
-        mapped: Array = numbers[labels]
-        return mapped
+        return numbers[labels]
 
     @override
     def match(

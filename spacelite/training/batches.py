@@ -244,7 +244,13 @@ def open_splits(data: TrainingData, device: str) -> dict[str, TokenSplit]:
         splits[name] = TokenSplit(split, name, device, budget)
         budget -= splits[name].bytes if splits[name].resident else 0
     if isinstance(data, Cache):
-        _log_memory(splits.values())
+        sizes: dict[bool, list[str]] = {}
+        for opened in splits.values():
+            size = f"{opened.name} {opened.bytes / 1e6:,.0f} MB"
+            sizes.setdefault(opened.resident, []).append(size)
+        for resident, named in sizes.items():
+            where = "in memory" if resident else "streamed from the file in shuffled blocks"
+            log.info("hidden states %s: %s", where, ", ".join(named))
     return splits
 
 
@@ -254,16 +260,6 @@ def input_width(config: HeadConfig, data: TrainingData) -> int:
     layers = data.layer_count() if config.reads_layers else 0
     width = next(split.width for split in data.splits.values())
     return config.input_width(width, layers)
-
-
-def _log_memory(splits: Iterable[TokenSplit]) -> None:
-    """Log where the hidden states are held during training."""
-    sizes: dict[bool, list[str]] = {}
-    for split in splits:
-        sizes.setdefault(split.resident, []).append(f"{split.name} {split.bytes / 1e6:,.0f} MB")
-    for resident, named in sizes.items():
-        where = "in memory" if resident else "streamed from the file in shuffled blocks"
-        log.info("hidden states %s: %s", where, ", ".join(named))
 
 
 def _read_all(split: CachedSplit | TokenRows, device: str) -> torch.Tensor:
@@ -367,15 +363,12 @@ def take(
     tokens: torch.Tensor, starts: Array, lengths: Array, scratch: Scratch, stored: StoredType
 ) -> torch.Tensor:
     """The rows starts[i] : starts[i] + lengths[i] of `tokens` for all i, float32."""
-    return _to_float32(_read(tokens, starts, lengths, scratch), scratch, stored)
-
-
-def _read(tokens: torch.Tensor, starts: Array, lengths: Array, scratch: Scratch) -> torch.Tensor:
     before = np.cumsum(lengths) - lengths
     total = int(before[-1] + lengths[-1])
     index = torch.from_numpy(np.repeat(starts - before, lengths) + np.arange(total))
     rows = scratch.tensor("stored", (total, tokens.shape[1]), tokens.device, tokens.dtype)
-    return torch.index_select(tokens, 0, index.to(tokens.device), out=rows)
+    torch.index_select(tokens, 0, index.to(tokens.device), out=rows)
+    return _to_float32(rows, scratch, stored)
 
 
 def _to_float32(rows: torch.Tensor, scratch: Scratch, stored: StoredType) -> torch.Tensor:

@@ -58,16 +58,9 @@ def identity(
     return hashlib.sha256(canonical(content).encode()).hexdigest()
 
 
-def checkpoint_path(
-    cache_dir: Path,
-    cache: Cache,
-    configs: Sequence[HeadConfig],
-    training: TrainingConfig,
-    searched: Collection[HeadConfig] = (),
-) -> Path:
-    """Where a training on a cache keeps its checkpoint."""
-    name = f"{cache.name}--{identity(cache, configs, training, searched)[:10]}.safetensors"
-    return cache_dir / FOLDER / name
+def checkpoint_path(cache_dir: Path, cache: Cache, identity: str) -> Path:
+    """Where the training of this identity on a cache keeps its checkpoint."""
+    return cache_dir / FOLDER / f"{cache.name}--{identity[:10]}.safetensors"
 
 
 @contextmanager

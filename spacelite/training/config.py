@@ -23,10 +23,6 @@ from spacelite.training.optimizer import SCHEDULES
 CLASS_WEIGHTS = ("none", "balanced")
 
 
-def _is_text(value: Any) -> str | None:
-    return None if isinstance(value, str) else "give what the weights are called"
-
-
 @dataclass(frozen=True, kw_only=True)
 class FitConfig(Config):
     """The training settings of a head that is fitted directly, without epochs."""
@@ -55,7 +51,9 @@ class FitConfig(Config):
     # The column that the weights come from, or `given`, with the CRC-32 of the values.
     sample_weight: str | None = setting(
         None,
-        check=optional(_is_text),
+        check=optional(
+            lambda value: None if isinstance(value, str) else "give what the weights are called"
+        ),
         words="weights: {}",
         symbol="weights:",
         option="sample_weight_column",

@@ -86,7 +86,10 @@ def run_batch(
     tasks: list[Callable[[], list[Parameters] | None]] = []
     of_tokens = []
     for head in heads:
-        seen = _seen(batch, head, rows) if train is not None else batch
+        seen = batch
+        if train is not None and head.sample_weights is not None:
+            index = torch.from_numpy(rows).to(head.sample_weights.device)
+            seen = batch.weighted(head.sample_weights[:, index], head.class_weights)
         task = head.plan(split, rows, seen, train)
         if task is not None:
             tasks.append(task)
@@ -110,14 +113,6 @@ def run_batch(
         part.end(seen, _added(gradients) if gradients else None)
     for head in heads:
         head.finish(batch)
-
-
-def _seen(batch: Batch, head: Head, rows: Array) -> Batch:
-    """A batch of training examples as a stack sees it."""
-    if head.sample_weights is None:
-        return batch
-    weights = head.sample_weights[:, torch.from_numpy(rows).to(head.sample_weights.device)]
-    return batch.weighted(weights, head.class_weights)
 
 
 def _run_groups(

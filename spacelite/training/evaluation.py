@@ -141,15 +141,15 @@ def scores_of(
 
 
 def predict(
-    config: HeadConfig, parameters: Parameters, objective: Objective, rows: TokenRows
+    config: HeadConfig, parameters: Mapping[str, Array], objective: Objective, rows: TokenRows
 ) -> Array:
     """One head's logits (N, C) for texts whose hidden states are in memory."""
     shape = (len(rows), objective.classes)[: objective.task.label_dimensions]
     split = TokenSplit(replace(rows, labels=np.zeros(shape, np.int64)))  # any labels will do
-    (head,) = stacked({config: parameters}, objective, "cpu")
+    tensors = {name: torch.from_numpy(value) for name, value in parameters.items()}
+    (head,) = stacked({config: tensors}, objective, "cpu")
     (logits,) = engine.run_split(split, [head], objective, Workers())
-    predicted: Array = logits[0].numpy()
-    return predicted
+    return logits[0].numpy()
 
 
 # Decision thresholds.

@@ -68,35 +68,21 @@ OF_EPOCH = ("train", "validation")  # the splits that each epoch reads
 
 @dataclass
 class TrainedHead:
-    """A head after training.
-
-    Attributes:
-        config: Config of the head.
-        parameters: Parameters by name; none if the head diverged.
-        metrics: Metrics by split, with the final weights.
-        history: One {"epoch", "train": metrics, "validation": metrics} per epoch; the train metrics
-            are accumulated while the weights change.
-        logits: Logits (N, C) by split, for all splits but train.
-        best_epoch: Epoch whose weights were kept, if early stopping was on.
-        stopped: Why the head was stopped, if it diverged; else None.
-        dropped: The epoch after which a search dropped the head, if it did; else None. It has no
-            parameters then, and no metrics of the test split.
-        cross_validated: The settings that cross-validation chose, by name.
-        thresholds: The decision thresholds that were chosen on validation, by label.
-        seconds: Duration of the whole training, shared by its `heads_in_pass` heads.
-    """
+    """A head after training."""
 
     config: HeadConfig
-    parameters: Parameters = field(default_factory=dict)
-    metrics: dict[str, Scores] = field(default_factory=dict)
+    parameters: Parameters = field(default_factory=dict)  # none if it diverged or was dropped
+    metrics: dict[str, Scores] = field(default_factory=dict)  # by split, with the final weights
+    # One {"epoch", "train": metrics, "validation": metrics} per epoch; the train metrics are
+    # accumulated while the weights change.
     history: list[dict[str, Any]] = field(default_factory=list)
-    logits: dict[str, torch.Tensor] = field(default_factory=dict)
-    best_epoch: int | None = None
-    stopped: str | None = None
-    dropped: int | None = None
-    cross_validated: dict[str, float] = field(default_factory=dict)
-    thresholds: dict[str, float] = field(default_factory=dict)
-    seconds: float = 0.0
+    logits: dict[str, torch.Tensor] = field(default_factory=dict)  # (N, C) by split but train
+    best_epoch: int | None = None  # whose weights were kept, if early stopping was on
+    stopped: str | None = None  # why, if the head diverged
+    dropped: int | None = None  # the epoch after which a search dropped the head
+    cross_validated: dict[str, float] = field(default_factory=dict)  # what that chose, by setting
+    thresholds: dict[str, float] = field(default_factory=dict)  # chosen on validation, by label
+    seconds: float = 0.0  # of the whole training, shared by its `heads_in_pass` heads
     heads_in_pass: int = 1
 
     @property
@@ -183,7 +169,7 @@ def train(
     if cache_dir is not None and isinstance(data, Cache):
         searched = search.heads if search is not None else ()
         identity = checkpoints.identity(data, configs, training, searched)
-        checkpoint = checkpoints.checkpoint_path(cache_dir, data, configs, training, searched)
+        checkpoint = checkpoints.checkpoint_path(cache_dir, data, identity)
         apart.enter_context(checkpoints.locked(checkpoint, data, len(configs)))
         if fresh:
             checkpoint.unlink(missing_ok=True)
@@ -430,17 +416,11 @@ class _Training:
         for config, result in self.by_head.items():
             for name, value in result.parameters.items():
                 tensors[f"{number[config]}/best/{name}"] = value
-        record = [
-            {
-                "history": result.history,
-                "best_epoch": result.best_epoch,
-                "stopped": result.stopped,
-                "dropped": result.dropped,
-            }
-            for result in self.by_head.values()
-        ]
+        kept = ("history", "best_epoch", "stopped", "dropped")
         about = {
-            "heads": record,
+            "heads": [
+                {name: getattr(result, name) for name in kept} for result in self.by_head.values()
+            ],
             "resident": self.splits["train"].resident,
             "seconds": self._seconds(),
         }
@@ -671,10 +651,7 @@ class Part:
 class Pass:
     """Heads that are trained in one pass over the tokens per epoch. An ensemble is trained as
     several heads; a head on top of another, which is fitted to the same examples, as the part that
-    is trained in epochs.
-
-    Attributes:
-        stacks: The heads in training.
+    is trained in epochs. `stacks` are the heads in training.
     """
 
     def __init__(

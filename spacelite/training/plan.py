@@ -1,5 +1,6 @@
 """Settings as they are asked for -> the heads to train, and how: presets, "auto", the lists that a
-search tries, and every combination of values.
+search tries, and every combination of values; and what to change where heads were not trained long
+enough.
 
 The paper's defaults are made for tens of thousands of examples: with a hundred they mean 15 updates
 of the weights. The rule of "auto" was found on validation data (docs/benchmarks.md).
@@ -35,6 +36,14 @@ LEARNING_RATE = 1e-3
 BATCHES = 20  # per epoch
 BATCH_SIZES = (16, 256)  # the smallest and the largest
 EPOCHS = (15, 300)  # the fewest and the most
+AUTOMATIC = ("epochs", "batch_size", "learning_rate")  # chosen by the number of examples
+_AUTO = ", ".join(f"{name}={AUTO!r}" for name in AUTOMATIC[:-1])
+_AUTO += f" and {AUTOMATIC[-1]}={AUTO!r}"
+
+# Heads that had fewer updates, or still improve, were not trained long enough.
+FEWEST_UPDATES = 300
+LAST_EPOCHS = 1 / 5  # the share of the epochs over which the cross-entropy is compared
+FALL = 0.01  # by which it may still fall over them
 
 MAX_SEEDS = 10_000  # far more than anyone needs
 MOST_HEADS = 100_000  # of a kind in a grid: more than fit into memory
@@ -247,6 +256,72 @@ def good_epochs(examples: int, batch_size: int) -> int:
 def batches(examples: int, batch_size: int) -> int:
     """The number of updates per epoch."""
     return max(1, math.ceil(examples / batch_size))
+
+
+def few_updates(examples: int, training: TrainingConfig) -> int | None:
+    """The number of updates in all epochs if there are fewer than 300; None otherwise."""
+    updates = training.epochs * batches(examples, training.batch_size)
+    return updates if updates < FEWEST_UPDATES else None
+
+
+def last_epochs(epochs: int) -> int:
+    """The number of epochs that are the last fifth."""
+    return math.ceil(epochs * LAST_EPOCHS)
+
+
+def still_falls(cross_entropy: Sequence[float | None], epochs: int) -> float | None:
+    """By which share the cross-entropy on validation, given after each epoch, fell over the last
+    fifth of the `epochs` that were asked for, if by more than 1 %; None otherwise, and for a head
+    that was stopped early."""
+    if len(cross_entropy) < epochs or epochs < 2:
+        return None
+    last, earlier = cross_entropy[-1], cross_entropy[-1 - last_epochs(epochs)]
+    if last is None or not earlier or 1 - last / earlier <= FALL:
+        return None
+    return 1 - last / earlier
+
+
+def after_training(
+    examples: int, training: TrainingConfig, trained: Sequence[tuple[float, Sequence[float | None]]]
+) -> SpaceliteError | None:
+    """A sentence on heads that were not trained long enough: an error, which can name options, but
+    is not raised. Of each head that is trained in epochs, `trained` has the learning rate, and the
+    cross-entropy on validation after each epoch."""
+    if not trained:
+        return None
+    updates = few_updates(examples, training)
+    if updates is not None:
+        per_epoch = batches(examples, training.batch_size)
+        return SpaceliteError(
+            f"the heads had only {updates} updates ({_count(training.epochs, 'epoch')} of "
+            f"{_count(per_epoch, 'batch')}), too few for most data: train with {_AUTO}, which "
+            "choose by the number of training examples",
+            AUTOMATIC,
+        )
+    known = [head for head in trained if head[1] and head[1][-1] is not None]
+    if not known:
+        return None
+    rate, cross_entropy = min(known, key=lambda head: head[1][-1] or 0.0)
+    fall = still_falls(cross_entropy, training.epochs)
+    if fall is None:
+        return None
+    size = good_batch_size(examples)
+    as_auto = (
+        training.batch_size <= size
+        and training.epochs >= good_epochs(examples, training.batch_size)
+        and rate >= LEARNING_RATE
+    )
+    longer = f"for more epochs, such as epochs={2 * training.epochs}"
+    return SpaceliteError(
+        f"the best head still improves: over the last {last_epochs(training.epochs)} of "
+        f"{training.epochs} epochs, its cross-entropy on validation fell by {fall:.1%}. Train "
+        + (longer if as_auto else f"with {_AUTO}, or {longer}"),
+        AUTOMATIC,
+    )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" + ("" if number == 1 else "es" if what == "batch" else "s")
 
 
 def _divided(values: Mapping[str, Any]) -> tuple[TrainingConfig, dict[str, Any]]:

@@ -46,7 +46,9 @@ class Search:
         SpaceliteError if there are not several."""
         alike: dict[HeadConfig, list[HeadConfig]] = {}
         for config in configs:
-            alike.setdefault(_without_seed(config), []).append(config)
+            has_one = any(each.name == "seed" for each in fields(config))
+            seedless = replace(config, **{"seed": 0}) if has_one else config
+            alike.setdefault(seedless, []).append(config)
         if len(alike) < 2:
             raise SpaceliteError(
                 "search=True: these settings make a single combination, and a search chooses among "
@@ -143,11 +145,6 @@ class Search:
             if head.is_iterative
         ]
         return sum(counts) / (len(counts) * training.epochs) if counts else None
-
-
-def _without_seed(config: HeadConfig) -> HeadConfig:
-    has_one = any(each.name == "seed" for each in fields(config))
-    return replace(config, **{"seed": 0}) if has_one else config
 
 
 def _drop(results: Sequence[TrainedHead], epoch: int, *, also_stopped: bool = False) -> None:

@@ -103,7 +103,7 @@ def watched():
 
     watch = Stopwatch()
     for owner, name, part in (
-        (batches, "_read", "read"),
+        (batches, "take", "read"),
         (batches, "_to_float32", "widen"),
         (space, "_project", "product"),
         (space, "_tanh", "tanh"),

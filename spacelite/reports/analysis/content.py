@@ -23,7 +23,7 @@ from spacelite.runs.store import Run, find_cache
 from spacelite.studies import answers
 from spacelite.studies.answers import Answer
 from spacelite.tasks import majority
-from spacelite.training import advice
+from spacelite.training import plan
 from spacelite.training.config import TrainingConfig
 
 log = logging.getLogger(__name__)
@@ -201,7 +201,7 @@ def training_notes(group: Group, curves: Sequence[EpochCurve]) -> list[str]:
         else:
             on_top += 1
     examples = group.section.examples["train"]
-    updates = [advice.few_updates(examples, training) for training in settings.values()]
+    updates = [plan.few_updates(examples, training) for training in settings.values()]
     few = [count for count in updates if count is not None]
     if few:
         of = len(settings) + on_top
@@ -217,11 +217,11 @@ def training_notes(group: Group, curves: Sequence[EpochCurve]) -> list[str]:
         return []
     best = min(entropies, key=lambda name: entropies[name][-1])
     epochs = settings[best].epochs
-    fall = advice.still_falls(entropies[best], epochs)
+    fall = plan.still_falls(entropies[best], epochs)
     if fall is None:
         return []
     return [
-        f"{best} still improves: over the last {advice.last_epochs(epochs)} of {epochs} epochs, "
+        f"{best} still improves: over the last {plan.last_epochs(epochs)} of {epochs} epochs, "
         f"its cross-entropy on validation fell by {fall:.1%}. More epochs or a higher learning "
         f"rate may give better figures: {REMEDY}, or for more epochs."
     ]
