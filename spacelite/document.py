@@ -160,8 +160,7 @@ class Plot:
     kind: str  # `curves`, `reliability` or `learning-curve`
     name: str  # of its files, without suffix
     text: str  # what it shows
-    analysis: Analysis | None
-    chart: Chart | None = None
+    content: Analysis | Chart
 
 
 @dataclass(frozen=True)

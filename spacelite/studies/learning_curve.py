@@ -376,7 +376,7 @@ class Curve:
         chart = self.chart()
         return [
             Heading(2, "What more labels would be worth"),
-            Plot("learning-curve", f"learning-curve-{number}", chart.text, None, chart),
+            Plot("learning-curve", f"learning-curve-{number}", chart.text, chart),
             self.table(),
             Bullets([origin, *self.sentences]),
         ]
@@ -611,9 +611,7 @@ class _Trainer:
         from spacelite.training.batches import TokenSplit
         from spacelite.training.memory import resident_budget
 
-        self._configs, self._device = configs, device
-        self._task, self._task_name = cache.task, cache.spec.task
-        self._label_names = cache.label_names
+        self._cache, self._configs, self._device = cache, configs, device
         self._layers = cache.layer_count() if _read_layers(configs) else 0
         budget = resident_budget("cpu")
         held: dict[str, Any] = {}
@@ -646,9 +644,8 @@ class _Trainer:
         train = self._train if whole else in_memory(self._train, self._configs, subset)
         # Validation is evaluated once, at the end, unless each epoch needs it.
         watched = {} if training.patience is None else {"validation": self._held}
-        data = ArrayData(
-            {"train": train, **watched}, self._label_names, self._layers, self._task_name
-        )
+        names, task = self._cache.label_names, self._cache.spec.task
+        data = ArrayData({"train": train, **watched}, names, self._layers, task)
         with _warnings_only():
             results = loop.train(data, configs, training, device=self._device, on_progress=on_part)
         kept = {result.config: result for result in results if result.kept}
@@ -659,7 +656,7 @@ class _Trainer:
             }
         if not kept:
             return {}
-        objective = Objective(self._task, len(self._label_names))
+        objective = Objective(self._cache.task, len(names))
         parameters = {config: result.parameters for config, result in kept.items()}
         with engine.workers(self._device) as workers:
             stacks = stacked(parameters, objective, self._device)

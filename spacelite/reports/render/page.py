@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -40,7 +41,7 @@ class Element:
     kind: str
     block: Any = None
     anchor: str = ""
-    tables: list[Table] = field(default_factory=list)
+    tables: list[Block] = field(default_factory=list)
     keys: list[plots.Key] = field(default_factory=list)
     panels: list[tuple[str, plots.Panel]] = field(default_factory=list)
     texts: list[list[Marked]] = field(default_factory=list)
@@ -57,23 +58,22 @@ def report_page(everything: Sequence[Block], *, files_beside: bool = True) -> st
 
 
 def _elements(everything: Sequence[Block]) -> Iterable[Element]:
-    small: list[Table] = []
-    for block in everything:
-        if isinstance(block, Table) and block.kind in SIDE_BY_SIDE:
-            small.append(block)
-            continue
+    for small, blocks in itertools.groupby(everything, _is_small):
         if small:
-            yield Element("tables", tables=small)
-            small = []
-        element = Element.of(block)
-        if isinstance(block, Plot):
-            element.keys, panels = plots.panels(block)
-            element.panels = [(f"{block.name}-{i}", panel) for i, panel in enumerate(panels)]
-        elif isinstance(block, Mistakes):
-            element.texts = [marked(mistake.words, mistake.shares) for mistake in block.items]
-        yield element
-    if small:
-        yield Element("tables", tables=small)
+            yield Element("tables", tables=list(blocks))
+            continue
+        for block in blocks:
+            element = Element.of(block)
+            if isinstance(block, Plot):
+                element.keys, panels = plots.panels(block)
+                element.panels = [(f"{block.name}-{i}", panel) for i, panel in enumerate(panels)]
+            elif isinstance(block, Mistakes):
+                element.texts = [marked(mistake.words, mistake.shares) for mistake in block.items]
+            yield element
+
+
+def _is_small(block: Block) -> bool:
+    return isinstance(block, Table) and block.kind in SIDE_BY_SIDE
 
 
 def render(title: str, elements: Sequence[Element], *, files_beside: bool = False) -> str:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Array = npt.NDArray[Any]
+Marker = tuple[str | None, str | None, str]  # for plotly, matplotlib and as a character
 
 # Distinguishable for readers with red-green colour blindness, with a contrast of at least 3:1 to
 # both the light and the dark background of the page.
@@ -27,8 +28,8 @@ PALETTE = (
     "#2f7fd1", "#d9702b", "#1f9d78", "#b5519f", "#9a8a1c", "#7a6ff0", "#c94f5f", "#6f8794",
     "#3f9fb8", "#a0764f",
 )  # fmt: skip
-# None for the first ten systems, then one per ten: for plotly, matplotlib and as a character.
-MARKERS = (
+# None for the first ten systems, then one per ten.
+MARKERS: tuple[Marker, ...] = (
     (None, None, ""), ("circle", "o", "●"), ("square", "s", "■"), ("diamond", "D", "◆"),
     ("triangle-up", "^", "▲"), ("cross", "P", "✚"),
 )  # fmt: skip
@@ -52,32 +53,19 @@ ABOUT: dict[str, dict[Any, Any]] = {"svg": {"Date": None}, "png": {"Software": N
 class Trace:
     """A system's line in a plot."""
 
-    number: int  # the system's index, which gives colour and marker
+    colour: str
+    marker: Marker
     name: str
     x: Sequence[int]
     y: Sequence[float]
     # Points, lower and upper edge of one standard deviation over seeds; None for a single seed.
     band: tuple[Sequence[int], Sequence[float], Sequence[float]] | None
 
-    @property
-    def colour(self) -> str:
-        """Colours repeat after ten systems."""
-        return colour_of(self.number)
 
-    @property
-    def marker(self) -> tuple[str | None, str | None, str]:
-        """For plotly, matplotlib and as a character."""
-        return marker_of(self.number)
-
-
-def colour_of(number: int) -> str:
-    """The colour of a system or label, given its index."""
-    return PALETTE[number % len(PALETTE)]
-
-
-def marker_of(number: int) -> tuple[str | None, str | None, str]:
-    """The entry of MARKERS of a system, given its index."""
-    return MARKERS[number // len(PALETTE) % len(MARKERS)]
+def look_of(number: int) -> tuple[str, Marker]:
+    """The colour and marker of a system, given its index; colours repeat after ten systems."""
+    tens, of_ten = divmod(number, len(PALETTE))
+    return PALETTE[of_ten], MARKERS[tens % len(MARKERS)]
 
 
 def epoch_traces(analysis: Analysis, split: str, metric: str) -> list[Trace]:
@@ -87,14 +75,14 @@ def epoch_traces(analysis: Analysis, split: str, metric: str) -> list[Trace]:
         means, _ = curve.splits[split][metric]
         edges = curve.band(split, metric)
         band = None if edges is None else (curve.epochs, *edges)
-        traces.append(Trace(number, curve.name, curve.epochs, means, band))
+        traces.append(Trace(*look_of(number), curve.name, curve.epochs, means, band))
     return traces
 
 
 def chart_traces(chart: Chart) -> list[Trace]:
     """A metric by the number of training examples."""
     return [
-        Trace(number, series.name, series.sizes, series.means, series.band)
+        Trace(*look_of(number), series.name, series.sizes, series.means, series.band)
         for number, series in enumerate(chart.series)
     ]
 
@@ -133,20 +121,22 @@ def plotly_script() -> str:
 
 def panels(plot: Plot) -> tuple[list[Key], list[Panel]]:
     """A plot's legend and its panels: one per metric, or one per system."""
-    if plot.chart is not None:
-        keys, panel = learning_curve_panel(plot.chart)
+    if isinstance(plot.content, Chart):
+        keys, panel = learning_curve_panel(plot.content)
         return keys, [panel]
-    if plot.analysis is None:
-        raise ValueError(f"there is nothing to plot: {plot.name}")
     if plot.kind != "curves":
-        return [], _reliability_panels(plot.analysis)
-    curves = plot.analysis.curves
-    panels = [_epoch_panel(plot.analysis, metric) for metric in drawn_metrics(curves)]
+        return [], _reliability_panels(plot.content)
+    curves = plot.content.curves
+    panels = [_epoch_panel(plot.content, metric) for metric in drawn_metrics(curves)]
     return _keys([curve.name for curve in curves]), panels
 
 
 def _keys(names: Sequence[str]) -> list[Key]:
-    return [Key(name, colour_of(n), marker_of(n)[2]) for n, name in enumerate(names)]
+    return [
+        Key(name, colour, character)
+        for number, name in enumerate(names)
+        for colour, (_, _, character) in [look_of(number)]
+    ]
 
 
 def _epoch_panel(analysis: Analysis, metric: str) -> Panel:
@@ -205,7 +195,13 @@ def learning_curve_panel(chart: Chart) -> tuple[list[Key], Panel]:
     figure = graph_objects.Figure()
     for trace, series in zip(chart_traces(chart), chart.series, strict=True):
         hover = f"{html.escape(trace.name)}<br>%{{x:,}} examples"
-        _add(figure, trace, len(chart.series), symbol=trace.marker[0] or "circle", hover=hover)
+        _add(
+            figure,
+            trace,
+            len(chart.series),
+            symbol=trace.marker[0] or "circle",
+            hover=hover,
+        )
         if series.line:
             sizes, values = zip(*series.line, strict=True)
             figure.add_scatter(
@@ -238,7 +234,7 @@ def _reliability_panels(analysis: Analysis) -> list[Panel]:
 
     panels = []
     for number, system in enumerate(analysis.systems):
-        of, colour = system.calibration, colour_of(number)
+        of, (colour, _) = system.calibration, look_of(number)
         most = max(of.count, default=1)
         figure = graph_objects.Figure()
         figure.add_scatter(
@@ -332,12 +328,10 @@ def draw(plot: Plot) -> dict[str, bytes]:
     """Draw a plot: file name -> content, for an SVG and a PNG file."""
     from matplotlib import rc_context
 
-    if plot.chart is not None:
-        return {f"{plot.name}.{form}": learning_curve(plot.chart, form) for form in ABOUT}
-    if plot.analysis is None:
-        raise ValueError(f"there is nothing to plot: {plot.name}")
+    if isinstance(plot.content, Chart):
+        return {f"{plot.name}.{form}": learning_curve(plot.content, form) for form in ABOUT}
     with rc_context(STYLE):
-        figure = (_curves if plot.kind == "curves" else _reliability)(plot.analysis)
+        figure = (_curves if plot.kind == "curves" else _reliability)(plot.content)
         # Laid out once, not again for each format.
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
@@ -434,7 +428,7 @@ def _reliability(analysis: Analysis) -> Figure:
             panel.set_axis_off()
             continue
         of = systems[number].calibration
-        colour = colour_of(number)
+        colour, _ = look_of(number)
         # Of dots that stand for counts; the largest has a diameter of 8.
         areas = [max(4.0, 64 * count / max(of.count, default=1)) for count in of.count]
         panel.plot([0, 1], [0, 1], color="#888888", linewidth=0.8, linestyle="--")
