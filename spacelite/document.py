@@ -60,6 +60,11 @@ class Line:
     cells: list[Cell]
     kind: str = ""
 
+    @classmethod
+    def of(cls, *cells: str | Cell, kind: str = "") -> Line:
+        """A row of cells, of which most are texts."""
+        return cls([Cell(cell) if isinstance(cell, str) else cell for cell in cells], kind)
+
 
 @dataclass(frozen=True)
 class Table:

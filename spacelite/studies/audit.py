@@ -20,7 +20,7 @@ from spacelite.cache import texts
 from spacelite.cache.spec import Encoding
 from spacelite.cache.store import Cache
 from spacelite.data.splits import Source
-from spacelite.document import Block, Bullets, Cell, Heading, Line, Table
+from spacelite.document import Block, Bullets, Heading, Line, Table
 from spacelite.errors import SpaceliteError
 from spacelite.heads import HeadConfig
 from spacelite.heads.base import Parameters, Tokens
@@ -149,22 +149,23 @@ class Audit:
     def findings_table(self, most: int = MOST_FINDINGS) -> Table:
         """A line for each of the first findings."""
         lines = [
-            Line([Cell(text) for text in (
-                finding.where, finding.label, finding.suggested, f"{finding.probability:.3f}",
-                ", ".join(finding.words), finding.text,
-            )])
+            Line.of(
+                finding.where,
+                finding.label,
+                finding.suggested,
+                f"{finding.probability:.3f}",
+                ", ".join(finding.words),
+                finding.text,
+            )
             for finding in self.findings[:most]
-        ]  # fmt: skip
+        ]
         columns = ["Example", "Label", "Suggested", "Prob.", "Words", "Text"]
         return Table("Labels that are probably wrong", columns, lines, "audit")
 
     def groups_table(self) -> Table:
         """The first groups of near-duplicates, a line for each of the first members."""
         lines = [
-            Line(
-                [Cell(member.where), Cell(member.label), Cell(member.text)],
-                "continued" if number else "",
-            )
+            Line.of(member.where, member.label, member.text, kind="continued" if number else "")
             for group in self.groups[:MOST_GROUPS]
             for number, member in enumerate(group[:MOST_MEMBERS])
         ]

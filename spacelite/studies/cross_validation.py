@@ -183,19 +183,19 @@ class CrossValidation:
         deviations, and the difference in accuracy to the best baseline with its 95% interval."""
         lines, baseline = [], self.baseline
         for name, system in self.named.items():
-            cells = [Cell(name)]
+            cells: list[str | Cell] = [name]
             for metric in SHOWN:
                 std = "" if metric == "ce" else f"± {decimals(system.deviation(metric), 3)}"
                 cells.append(Cell(decimals(system.mean(metric), 3), std))
             if system is baseline:
-                cells.append(Cell("–"))
+                cells.append("–")
             elif baseline is not None:
                 difference, _ = self.difference(system, baseline)
                 value, low, high = (
                     one_place(100 * number) for number in (difference.value, *difference.interval)
                 )
-                cells.append(Cell(f"{value} ({low} to {high})"))
-            lines.append(Line(cells))
+                cells.append(f"{value} ({low} to {high})")
+            lines.append(Line.of(*cells))
         more = [] if baseline is None else [f"Points more than {self.name_of(baseline)}"]
         headings = ["System", *(METRICS[metric].short for metric in SHOWN), *more]
         return Table("Cross-validation", headings, lines, "cross-validation")

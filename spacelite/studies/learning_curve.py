@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -230,27 +230,27 @@ class Curve:
         last what is extrapolated to twice the largest size."""
         lines = []
         for number, size in enumerate(self.sizes):
-            cells = [Cell(f"{size:,}")]
+            cells: list[str | Cell] = [f"{size:,}"]
             for system in self.named.values():
                 mean = float(system.mean(self.metric)[number])
                 deviation = float(system.deviation(self.metric)[number])
                 if math.isnan(mean):
-                    cells.append(Cell("–"))
+                    cells.append("–")
                 else:
                     std = "" if math.isnan(deviation) else f"± {decimals(deviation, 3)}"
                     cells.append(Cell(decimals(mean, 3), std))
-            lines.append(Line(cells))
+            lines.append(Line.of(*cells))
         ahead = []
         for name, system in self.named.items():
             law = self.extrapolations[name]
-            if law is not None and followed(law):
+            if followed(law):
                 value = float(system.mean(self.metric)[-1]) + law.gain.value
                 ahead.append(decimals(value, 3))
             else:
                 ahead.append("–")
         if any(value != "–" for value in ahead):
             twice = f"{2 * self.sizes[-1]:,} (extrapolated)"
-            lines.append(Line([Cell(twice), *map(Cell, ahead)], "ahead"))
+            lines.append(Line.of(twice, *ahead, kind="ahead"))
         caption = f"{METRICS[self.metric].heading} on validation by number of training examples"
         return Table(caption, ["Examples", *self.named], lines, "learning-curve")
 
@@ -263,7 +263,7 @@ class Curve:
             means, deviations = system.mean(self.metric), system.deviation(self.metric)
             line: list[tuple[float, float]] = []
             ahead, law = None, self.extrapolations[name]
-            if law is not None and system is self.chosen and followed(law):
+            if system is self.chosen and followed(law):
                 sizes = np.geomspace(law.smallest, law.to, POINTS)
                 values = METRICS[self.metric].most - law.law.error(sizes)
                 line = list(zip(sizes.tolist(), values.tolist(), strict=True))
@@ -298,7 +298,7 @@ class Curve:
             "of the next. Test was not read.",
             self._worth(name, system, law),
         ]
-        if law is not None and followed(law) and law.smallest != self.sizes[0]:
+        if followed(law) and law.smallest != self.sizes[0]:
             sentences.append(
                 f"The power law was fitted from {law.smallest:,} examples on: fewer do not follow "
                 "it."
@@ -382,9 +382,10 @@ class Curve:
         ]
 
 
-def followed(law: Extrapolation) -> bool:
-    """Whether figures follow the power law that was fitted to them, for all that is known."""
-    return not law.p < MISFIT
+def followed(law: Extrapolation | None) -> TypeGuard[Extrapolation]:
+    """Whether figures follow the power law that was fitted to them, if any was, for all that is
+    known."""
+    return law is not None and not law.p < MISFIT
 
 
 def require_metric(metric: str) -> None:
