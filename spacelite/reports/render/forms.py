@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,16 +66,15 @@ def _page(report: Findings, on_progress: OnProgress) -> Iterator[tuple[str, byte
     on_progress(len(drawn) + 1, len(drawn) + 1)
 
 
-def _page_alone(report: Findings) -> str:
-    """The page with its figures inside it, and no files beside it."""
-    return page.report_page(report_blocks(report), files_beside=False)
-
-
 FORMS: dict[str, Form] = {
     "markdown": Form("report.md", _from_blocks(markup.markdown)),
     "latex": Form("report.tex", _from_blocks(latex.render)),
     "html": Form(
-        "index.html", parts=_page, alone=_page_alone, replaces=("curves-*", "reliability-*")
+        "index.html",
+        parts=_page,
+        # The figures are inside the page.
+        alone=_from_blocks(partial(page.report_page, files_beside=False)),
+        replaces=("curves-*", "reliability-*"),
     ),
     "json": Form("report.json", _json),
     "text": Form("report.txt", _from_blocks(plain.render)),

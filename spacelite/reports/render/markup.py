@@ -13,6 +13,9 @@ from spacelite.reports.analysis.examples import Mistake
 class Markup(ABC):
     """How a form writes each kind of block. Text is escaped, except that of tables and cells."""
 
+    STRONG = "{}"  # emphasised text
+    SMALL = "{}"  # a standard deviation, after its figure
+
     def parts(self, blocks: Sequence[Block]) -> list[str]:
         """The text of each block; plots have none."""
         return [text for block in blocks if (text := self._block(block))]
@@ -52,17 +55,13 @@ class Markup(ABC):
 
     def strong(self, text: str) -> str:
         """Emphasised text."""
-        return text
+        return self.STRONG.format(text)
 
     def cell(self, cell: Cell) -> str:
         """A cell; the best figure of a column is strong."""
         text = self.escaped(cell.text)
         text = self.strong(text) if cell.best else text
-        return f"{text} {self.std(self.escaped(cell.std))}" if cell.std else text
-
-    def std(self, text: str) -> str:
-        """A standard deviation, after its figure."""
-        return text
+        return f"{text} {self.SMALL.format(self.escaped(cell.std))}" if cell.std else text
 
     def mistakes(self, mistakes: Sequence[Mistake]) -> str:
         """Wrongly predicted texts: a list of them."""
@@ -87,6 +86,8 @@ class Markup(ABC):
 class Markdown(Markup):
     """GitHub's markdown."""
 
+    STRONG = "**{}**"
+
     def escaped(self, text: str) -> str:
         """Text that stays within its line and cell and is shown literally."""
         for character in "\\|<>*_`[]#~&":
@@ -100,10 +101,6 @@ class Markdown(Markup):
     def bullets(self, items: Sequence[str]) -> str:
         """A line per item."""
         return "\n".join(f"- {item}" for item in items)
-
-    def strong(self, text: str) -> str:
-        """Bold text."""
-        return f"**{text}**"
 
     def table(self, table: Table) -> str:
         """A pipe table below its caption."""

@@ -81,6 +81,7 @@ def render(title: str, elements: Sequence[Element], *, files_beside: bool = Fals
     for number, element in enumerate(elements):
         element.anchor = f"part-{number}"
     from jinja2 import Environment, PackageLoader, StrictUndefined
+    from plotly.offline import get_plotlyjs
 
     environment = Environment(
         loader=PackageLoader("spacelite.reports.render"),
@@ -93,7 +94,7 @@ def render(title: str, elements: Sequence[Element], *, files_beside: bool = Fals
     )
     template = environment.get_template("page.html.jinja")
     return template.render(
-        title=title, elements=elements, plotly=plots.plotly_script(), files_beside=files_beside
+        title=title, elements=elements, plotly=get_plotlyjs(), files_beside=files_beside
     )
 
 
@@ -149,7 +150,7 @@ def learning_curve_page(curve: Curve) -> str:
 def _probabilities(explanation: Explanation) -> Table:
     rows = zip(explanation.labels, explanation.probabilities, explanation.logits, strict=True)
     lines = [
-        Line([Cell(label), Cell(f"{chance:.3f}", weight=chance), Cell(with_sign(logit))])
+        Line.of(label, Cell(f"{chance:.3f}", weight=chance), with_sign(logit))
         for label, chance, logit in rows
     ]
     return Table("Probabilities", ["Label", "Probability", "Logit"], lines, "probabilities")
@@ -196,11 +197,9 @@ def _share_lines(explanation: Explanation, shares: npt.NDArray[Any]) -> list[Lin
     """A line per word with its shares, (n, k), shaded by their size."""
     strongest = float(np.abs(shares).max(initial=0.0)) or 1.0
     return [
-        Line(
-            [
-                Cell(word.text),
-                *(Cell(with_sign(share), weight=abs(share) / strongest) for share in of_word),
-            ]
+        Line.of(
+            word.text,
+            *(Cell(with_sign(share), weight=abs(share) / strongest) for share in of_word),
         )
         for word, of_word in zip(explanation.words, shares.tolist(), strict=True)
     ]
@@ -218,6 +217,6 @@ def _head_blocks(explanation: Explanation, label: int) -> Table:
 def _every_word(explanation: Explanation) -> Table:
     lines = _share_lines(explanation, explanation.shares)
     for name, values in (("bias", explanation.bias_shown), ("logit", explanation.logits_shown)):
-        lines.append(Line([Cell(name), *(Cell(with_sign(value)) for value in values)], name))
+        lines.append(Line.of(name, *map(with_sign, values), kind=name))
     columns = ["Word", *explanation.labels]
     return Table("Shares of words in the logits", columns, lines, "shares")

@@ -111,14 +111,6 @@ class Key:
     marker: str
 
 
-def plotly_script() -> str:
-    """plotly's JavaScript."""
-    from plotly.offline import get_plotlyjs
-
-    program: str = get_plotlyjs()
-    return program
-
-
 def panels(plot: Plot) -> tuple[list[Key], list[Panel]]:
     """A plot's legend and its panels: one per metric, or one per system."""
     if isinstance(plot.content, Chart):
@@ -132,10 +124,9 @@ def panels(plot: Plot) -> tuple[list[Key], list[Panel]]:
 
 
 def _keys(names: Sequence[str]) -> list[Key]:
+    looks = map(look_of, range(len(names)))
     return [
-        Key(name, colour, character)
-        for number, name in enumerate(names)
-        for colour, (_, _, character) in [look_of(number)]
+        Key(name, colour, marker[2]) for name, (colour, marker) in zip(names, looks, strict=True)
     ]
 
 
@@ -153,12 +144,12 @@ def _epoch_panel(analysis: Analysis, metric: str) -> Panel:
             )  # fmt: skip
     step = max(1, max(len(curve.epochs) for curve in analysis.curves) // 5)
     axis = {"title": "epoch", "dtick": step, "tick0": 0}
-    figure.update_layout(showlegend=False, margin=MARGINS, xaxis=axis, height=250)
     title = METRICS[metric].heading
     ranges = "; ".join(
         f"{trace.name} from {trace.y[0]:.3f} to {trace.y[-1]:.3f}" for trace in of_splits[1]
     )
-    return Panel(title, f"{title} on validation by epoch: {ranges}.", _plain(figure))
+    summary = f"{title} on validation by epoch: {ranges}."
+    return _panel(title, summary, figure, margin=MARGINS, xaxis=axis, height=250)
 
 
 def _add(
@@ -221,12 +212,9 @@ def learning_curve_panel(chart: Chart) -> tuple[list[Key], Panel]:
                 hovertemplate=f"{hover}: %{{y:.4f}}, extrapolated<extra></extra>",
             )  # fmt: skip
     ticks = {"tickvals": chart.sizes, "ticktext": chart.ticks, "tickangle": 0}
-    figure.update_layout(
-        showlegend=False, margin=MARGINS, height=420,
-        xaxis={"type": "log", "title": "training examples", **ticks},
-    )  # fmt: skip
+    axis = {"type": "log", "title": "training examples", **ticks}
     keys = _keys([series.name for series in chart.series])
-    return keys, Panel(chart.heading, chart.text, _plain(figure))
+    return keys, _panel(chart.heading, chart.text, figure, margin=MARGINS, height=420, xaxis=axis)
 
 
 def _reliability_panels(analysis: Analysis) -> list[Panel]:
@@ -249,21 +237,20 @@ def _reliability_panels(analysis: Analysis) -> list[Panel]:
             hovertemplate="confidence %{x:.3f}<br>accuracy %{y:.3f}<br>%{customdata:,} predictions"
             "<extra></extra>",
         )  # fmt: skip
-        figure.update_layout(
-            showlegend=False, margin=MARGINS, height=270,
-            xaxis={"title": "confidence", "range": [0, 1.02]},
-            yaxis={"title": "accuracy", "range": [0, 1.02]},
-        )  # fmt: skip
         bins = "; ".join(
             f"{accuracy:.2f} at {confidence:.2f}"
             for confidence, accuracy in zip(of.confidence, of.accuracy, strict=True)
         )
         error = f"{of.own_error:.4f} (seed {system.seed})"
         panels.append(
-            Panel(
+            _panel(
                 f"{system.name}: ECE {error}",
                 f"{system.name}, accuracy by confidence: {bins}.",
-                _plain(figure),
+                figure,
+                margin=MARGINS,
+                height=270,
+                xaxis={"title": "confidence", "range": [0, 1.02]},
+                yaxis={"title": "accuracy", "range": [0, 1.02]},
             )
         )
     return panels
@@ -305,10 +292,10 @@ def concept_space(
     }
     names |= {"camera": {"eye": {"x": 1.75, "y": 1.75, "z": 1.05}}} if axes == 3 else {}
     layout = {"scene": names} if axes == 3 else {k: names[k] for k in ("xaxis", "yaxis")}
-    figure.update_layout(showlegend=False, height=360, margin=dict.fromkeys("lrtb", 6), **layout)
     centre = ", ".join(f"{value:.2f}" for value in centroid)
     summary = f"Concept space of {label}: {len(points)} tokens, their centroid at {centre}."
-    return Panel(f"Concept space of {label}", summary, _plain(figure))
+    margin = dict.fromkeys("lrtb", 6)
+    return _panel(f"Concept space of {label}", summary, figure, height=360, margin=margin, **layout)
 
 
 def _short(values: Iterable[float]) -> list[float]:
@@ -316,12 +303,13 @@ def _short(values: Iterable[float]) -> list[float]:
     return [round(float(value), 5) for value in values]
 
 
-def _plain(figure: Any) -> dict[str, Any]:
-    """What plotly's JavaScript reads, without the default template, which would be half of it."""
-    figure.update_layout(template="none")
+def _panel(title: str, summary: str, figure: Any, **layout: Any) -> Panel:
+    """A panel of what plotly's JavaScript reads, without the default template, which would be half
+    of it."""
+    figure.update_layout(showlegend=False, **layout, template="none")
     content: dict[str, Any] = figure.to_plotly_json()
     content["layout"].pop("template", None)
-    return content
+    return Panel(title, summary, content)
 
 
 def draw(plot: Plot) -> dict[str, bytes]:
