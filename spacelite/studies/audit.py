@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from spacelite import heads
 from spacelite.backbones.files import locate
@@ -27,8 +26,7 @@ from spacelite.heads.base import Parameters, Tokens
 from spacelite.progress import OnProgress
 from spacelite.studies.cross_validation import divide, weights_outside
 from spacelite.tasks import SINGLE_LABEL
-
-Array = npt.NDArray[Any]
+from spacelite.types import Array
 
 NEAR = 0.99  # cosine of the means of two texts that are nearly the same
 ROWS_AT_ONCE = 1024  # of the matrix of cosines

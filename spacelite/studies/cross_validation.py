@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from spacelite import heads, settings
 from spacelite.cache import texts
@@ -36,6 +35,7 @@ from spacelite.metrics.significance import Difference, resampled
 from spacelite.progress import OnProgress
 from spacelite.settings import LARGEST_SEED, require, whole_number
 from spacelite.tasks import Task
+from spacelite.types import Array
 
 if TYPE_CHECKING:
     from spacelite.training.batches import TokenSplit, TrainingData
@@ -47,8 +47,6 @@ LOSS_WEIGHTS = ("inter", "intra")
 SHOWN = ("accuracy", "f1_macro", "ce")
 MOST = 1000  # folds, and repeats
 MOST_SKLEARN_SEED = 2**32
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
-import numpy.typing as npt
 
 from spacelite import heads
 from spacelite.cache.rows import TokenRows, offsets_of, tokens_of
@@ -44,6 +43,7 @@ from spacelite.metrics.scores import METRICS
 from spacelite.progress import OnProgress
 from spacelite.studies.cross_validation import names_of
 from spacelite.tasks import Task
+from spacelite.types import Array
 
 if TYPE_CHECKING:
     from spacelite.training.config import TrainingConfig
@@ -60,8 +60,6 @@ HARDLY = 0.005  # a gain that is at most this large is not worth twice the label
 ROUNDED = 0.0005  # what is shown as 0.0 points
 CLEARLY = 2.0  # standard errors by which figures fall
 POINTS = 150  # of a drawn power law
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -542,7 +540,6 @@ def learning_curve(
     from spacelite.training.batches import check_ready
 
     started = time.perf_counter()
-    require_metric(metric)
     for size in sizes:
         loop.check(configs, training(size))
     check_ready(cache, configs)

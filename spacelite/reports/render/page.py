@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from spacelite.document import (
     Block,
@@ -25,6 +24,7 @@ from spacelite.document import (
 from spacelite.heads.additive import SPACE
 from spacelite.inference.explanation import Explanation, Marked, marked
 from spacelite.reports.render import plots
+from spacelite.types import Array
 from spacelite.visible import visible
 
 if TYPE_CHECKING:
@@ -193,7 +193,7 @@ def _spaces(explanation: Explanation, label: int, latent: int | None) -> list[Bl
     ]
 
 
-def _share_lines(explanation: Explanation, shares: npt.NDArray[Any]) -> list[Line]:
+def _share_lines(explanation: Explanation, shares: Array) -> list[Line]:
     """A line per word with its shares, (n, k), shaded by their size."""
     strongest = float(np.abs(shares).max(initial=0.0)) or 1.0
     return [

@@ -9,17 +9,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy.typing as npt
-
 from spacelite.document import Chart, Plot, with_sign
 from spacelite.metrics.scores import METRICS
 from spacelite.reports.analysis.comparisons import Analysis, drawn_metrics
+from spacelite.types import Array
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Array = npt.NDArray[Any]
 Marker = tuple[str | None, str | None, str]  # for plotly, matplotlib and as a character
 
 # Distinguishable for readers with red-green colour blindness, with a contrast of at least 3:1 to
