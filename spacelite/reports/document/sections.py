@@ -64,12 +64,7 @@ def section_blocks(section: Section, level: int, also: str | None = None) -> lis
 
 
 def _missing(part: GroupFindings, number: int) -> list[Block]:
-    blocks: list[Block] = []
-    if part.analysis.incomplete:
-        blocks.append(Paragraph(wording.incomplete(part.analysis)))
-    if part.analysis.left_out:
-        blocks.append(Paragraph(wording.left_out(part.analysis)))
-    return blocks
+    return [Paragraph(note) for note in wording.missing(part.analysis)]
 
 
 def _comparisons(part: GroupFindings, number: int) -> list[Block]:

@@ -97,7 +97,7 @@ def number(value: float | None) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:g}"
 
 
-def runs_table(runs: Sequence[Run], metrics: Sequence[str] = RUN_METRICS) -> Table:
+def runs_table(runs: Sequence[Run]) -> Table:
     """A table of at least one run with a line per split: a run's first line begins with the
     system's name and the settings that differ between the runs, its second with the run's name or
     id. Weights of losses and seeds have columns, where a run has them. The loss is left out if it
@@ -107,8 +107,8 @@ def runs_table(runs: Sequence[Run], metrics: Sequence[str] = RUN_METRICS) -> Tab
     seeded = any(of_run.get("seed") is not None for of_run in values)
     columns = [*(LOSS_WEIGHTS if weighted else ()), *(["seed"] if seeded else [])]
     every = [scores for run in runs for scores in run.record.metrics.values()]
-    if all(scores.get("loss") == scores.get("ce") for scores in every):
-        metrics = [name for name in metrics if name != "loss"]
+    only_ce = all(scores.get("loss") == scores.get("ce") for scores in every)
+    metrics = [name for name in RUN_METRICS if not (only_ce and name == "loss")]
     lines = []
     for run, system, of_run in zip(runs, _systems(runs), values, strict=True):
         for index, (split, scores) in enumerate(run.record.metrics.items()):

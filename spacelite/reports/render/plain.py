@@ -14,7 +14,7 @@ from spacelite.reports.render.markup import Markup
 from spacelite.visible import visible
 
 WIDTH = 100  # of running text
-DRAWN_WIDTH, DRAWN_HEIGHT = 76, 15  # of a drawing, with its axes
+DRAWN_WIDTH, DRAWN_HEIGHT = 76, 15  # of a drawing, with its axes, without the legend
 MARKS = "●■▲◆○□△◇"
 PLAIN = str.maketrans("●■▲◆○□△◇│└─┤┬·", "o#^%0@A&|+-++.")
 LEAST_SPACE = 2  # between two numbers of an axis
@@ -80,12 +80,9 @@ def render(blocks: Sequence[Block]) -> str:
     return visible("\n\n".join(Plain().parts(blocks)) + "\n")
 
 
-def draw(
-    chart: Chart, *, width: int = DRAWN_WIDTH, height: int = DRAWN_HEIGHT, plain: bool = False
-) -> str:
+def draw(chart: Chart, *, width: int = DRAWN_WIDTH, plain: bool = False) -> str:
     """Draw a chart: numbers of examples on a logarithmic axis, a mark for each system, dots for the
-    power law; at most `width` characters a line, `height` lines without the legend. `plain` uses
-    ASCII alone."""
+    power law; at most `width` characters a line. `plain` uses ASCII alone."""
     points = [
         (size, value)
         for series in chart.series
@@ -97,7 +94,7 @@ def draw(
     ticks, low, high, places = _ticks([value for _, value in points])
     labels = {tick: f"{tick:.{places}f}" for tick in ticks}
     left = max(map(len, labels.values())) + 1
-    columns, rows = width - left - 3, height - 3
+    columns, rows = width - left - 3, DRAWN_HEIGHT - 3
     first, last = (math.log(end) for end in (min(points)[0], max(points)[0]))
 
     def column(size: float) -> int:
