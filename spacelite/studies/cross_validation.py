@@ -255,12 +255,11 @@ def names_of(configs: Sequence[HeadConfig]) -> list[str]:
         " + ".join([head.name, *(f"{key} {own[key]:g}" for key in LOSS_WEIGHTS if own.get(key))])
         for head, own in zip(configs, values, strict=True)
     ]
-    names = []
-    for title, head, own in zip(titles, configs, values, strict=True):
-        same_title = [other for other, name in zip(values, titles, strict=True) if name == title]
-        differing = settings.varying(same_title)
-        names.append(", ".join([title, *settings.details(settings.symbols(head), own, differing)]))
-    return names
+    apart = settings.told_apart(titles, values)
+    return [
+        ", ".join([title, *settings.details(settings.symbols(head), own, names)])
+        for title, head, own, names in zip(titles, configs, values, apart, strict=True)
+    ]
 
 
 def divide(
