@@ -171,10 +171,8 @@ def _findings(part: GroupFindings) -> None:
     from spacelite.reports.document import wording
 
     analysis, say = part.analysis, console.out().print
-    if analysis.incomplete:
-        say(Text(wording.incomplete(analysis)))
-    if analysis.left_out:
-        say(Text(wording.left_out(analysis)))
+    for note in wording.missing(analysis):
+        say(Text(note))
     if analysis.comparisons:
         findings = Table.grid(padding=(0, 1, 0, 0))
         for sentence in wording.verdicts(analysis):

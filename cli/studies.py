@@ -178,7 +178,7 @@ def curve(
     """
     import spacelite
     from spacelite.data import writers
-    from spacelite.reports.render import characters, forms
+    from spacelite.reports.render import forms, plain
     from spacelite.training.plan import seed_list
 
     for path in (out, plot):
@@ -212,8 +212,8 @@ def curve(
         return
     console.show(study.table())
     screen = console.out()
-    width = min(characters.WIDTH, screen.width)
-    drawn = characters.draw(study.chart(), width=width, plain=screen.options.ascii_only)
+    width = min(plain.DRAWN_WIDTH, screen.width)
+    drawn = plain.draw(study.chart(), width=width, plain=screen.options.ascii_only)
     screen.print(drawn, soft_wrap=True)
     screen.print()
     for sentence in study.sentences:

@@ -60,6 +60,11 @@ class Line:
     cells: list[Cell]
     kind: str = ""
 
+    @classmethod
+    def of(cls, *cells: str | Cell, kind: str = "") -> Line:
+        """A row of cells, of which most are texts."""
+        return cls([Cell(cell) if isinstance(cell, str) else cell for cell in cells], kind)
+
 
 @dataclass(frozen=True)
 class Table:
@@ -160,8 +165,7 @@ class Plot:
     kind: str  # `curves`, `reliability` or `learning-curve`
     name: str  # of its files, without suffix
     text: str  # what it shows
-    analysis: Analysis | None
-    chart: Chart | None = None
+    content: Analysis | Chart
 
 
 @dataclass(frozen=True)

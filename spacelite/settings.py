@@ -210,6 +210,19 @@ def varying(values: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
+def told_apart(titles: Sequence[str], values: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """The settings of each of N systems in which it differs from those with the same title: from
+    their titles and settings, (N,), N lists of names."""
+    alike: dict[str, list[Mapping[str, Any]]] = {}
+    for title, own in zip(titles, values, strict=True):
+        alike.setdefault(title, []).append(own)
+    differing = {title: varying(of_title) for title, of_title in alike.items()}
+    return [
+        [name for name in differing[title] if name in own]
+        for title, own in zip(titles, values, strict=True)
+    ]
+
+
 def details(
     symbols: Mapping[str, str], values: Mapping[str, Any], names: Iterable[str]
 ) -> list[str]:

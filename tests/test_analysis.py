@@ -526,7 +526,7 @@ def test_of_many_systems_the_best_are_told_of_and_p_is_corrected_for_all(report_
     assert {one.name for one in made.cost.training} == best
     assert {one.name for one in made.curves} <= best
     told = wording.method(section, made)
-    assert "for all 435 pairs" in told and "6 more" in wording.left_out(made)
+    assert "for all 435 pairs" in told and "6 more" in wording.missing(made)[-1]
 
 
 def test_bands_stay_within_what_a_metric_can_be():

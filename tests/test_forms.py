@@ -15,7 +15,7 @@ from test_cli import spacelite
 
 from spacelite.document import Cell, Line, Table
 from spacelite.reports.document.sections import report_blocks
-from spacelite.reports.render import forms, fragment, latex, markdown, page, plain, plots
+from spacelite.reports.render import forms, fragment, latex, markup, page, plain, plots
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def tables(blocks):
 
 def test_markdown_renders_as_tables_with_every_figure(blocks):
     parser = MarkdownIt("commonmark").enable("table")
-    tokens = parser.parse(markdown.render(blocks))
+    tokens = parser.parse(markup.markdown(blocks))
     found, cells = [], None
     for token in tokens:
         if token.type == "table_open":
@@ -58,7 +58,7 @@ def test_markdown_renders_as_tables_with_every_figure(blocks):
 
 def test_markdown_shows_hostile_names_as_text(blocks):
     html = MarkdownIt("commonmark", {"html": True}).enable("table").render(
-        markdown.render(blocks)
+        markup.markdown(blocks)
     )  # fmt: skip
     assert "<script" not in html and "&lt;script&gt;window.owned=1&lt;/script&gt;" in html
 
@@ -293,7 +293,7 @@ def test_text_columns_stand_left_and_numbers_right_in_every_form():
     lines = [Line([Cell(text) for text in row]) for row in rows]
     table = Table("A table", ["System", "N", "Loss", "Range", "Note", "p"], lines)
     assert table.text_columns == [True, False, False, False, True, False]
-    assert "| --- | ---: | ---: | ---: | --- | ---: |" in markdown.render([table])
+    assert "| --- | ---: | ---: | ---: | --- | ---: |" in markup.markdown([table])
     assert "\\begin{tabular}{lrrrlr}" in latex.render([table])
     assert plain.table(table).splitlines()[3] == "linear      –  −3.0  -1.0 to 0.2  7             1"
     styles = re.findall("<td[^>]*text-align:(left|right)", fragment.table(table))

@@ -11,7 +11,7 @@ from spacelite import paper
 from spacelite.paper import FIGURES
 from spacelite.reports.analysis import groups, published
 from spacelite.reports.document.sections import section_blocks
-from spacelite.reports.render import markdown
+from spacelite.reports.render import markup
 from spacelite.runs import store as saved_runs
 from spacelite.runs.record import RunRecord
 from spacelite.runs.store import Run
@@ -244,7 +244,7 @@ def test_without_a_test_split_validation_is_shown():
 def test_markdown_is_a_table_with_every_column():
     runs = [run_with(settings={"seed": i}, test={"accuracy": 0.8 + i / 100}) for i in range(2)]
     (section,) = sections_of(runs)
-    lines = markdown.render(section_blocks(section, 1)).splitlines()
+    lines = markup.markdown(section_blocks(section, 1)).splitlines()
     table = [line for line in lines if line.startswith("|")]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
     assert cells[0] == ["System", "Parameters", "Loss", "CE", "Accuracy", "Macro F1", "Precision",
@@ -258,7 +258,7 @@ def test_markdown_is_a_table_with_every_column():
 def test_names_from_data_cannot_break_the_markdown():
     run = run_with(spec={"dataset": "a|b <script>", "backbone": "*x*"})
     (section,) = sections_of([run])
-    text = markdown.render(section_blocks(section, 1))
+    text = markup.markdown(section_blocks(section, 1))
     assert "a\\|b \\<script\\>" in text and "\\*x\\*" in text
 
 

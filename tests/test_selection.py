@@ -12,7 +12,7 @@ import spacelite as library
 from spacelite.reports.analysis import groups, published
 from spacelite.reports.document.sections import section_blocks
 from spacelite.reports.document.tables import systems_table
-from spacelite.reports.render import markdown
+from spacelite.reports.render import markup
 
 FIGURES = {"loss": 0.5, "ce": 0.4, "f1_macro": 0.7, "precision": 0.7, "recall": 0.7}
 
@@ -257,7 +257,7 @@ def test_figures_of_another_split_stand_below():
     assert table.lines[1].cells[table.columns.index("Seeds")].text == ""
     assert len({len(line.cells) for line in table.lines}) == 1
     assert len(systems_table(section, "train").lines) == 1  # these runs have no such figures
-    assert "| on validation |" in markdown.render(section_blocks(section, 1, "validation"))
+    assert "| on validation |" in markup.markdown(section_blocks(section, 1, "validation"))
 
 
 def test_the_command_takes_names_one_after_another(swept):

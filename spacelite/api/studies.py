@@ -21,7 +21,7 @@ from spacelite.document import Bullets, Chart, Table
 from spacelite.errors import SpaceliteError
 from spacelite.metrics.scores import METRICS
 from spacelite.progress import Progress, reporting
-from spacelite.reports.render import characters, forms, fragment, plain
+from spacelite.reports.render import forms, fragment, plain
 from spacelite.studies import answers, cross_validation
 from spacelite.studies import audit as audits
 from spacelite.studies import learning_curve as curves
@@ -297,7 +297,7 @@ class LearningCurve(_Study):
         }  # fmt: skip
 
     def __str__(self) -> str:
-        drawn = characters.draw(self.chart())
+        drawn = plain.draw(self.chart())
         return "\n\n".join([plain.table(self.table()), drawn, "\n".join(self.sentences)])
 
     def __repr__(self) -> str:

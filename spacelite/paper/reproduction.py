@@ -74,12 +74,22 @@ def reproduce(
     failed: dict[tuple[str, str], SpaceliteError] = {}  # what could not be embedded
     for (backbone, data, epochs), members in passes.items():
         path = _embed(backbone, data, options, failed, on_progress)
-        if path is not None:
-            _train(path, epochs, members, options, on_progress)
+        if isinstance(path, SpaceliteError):
+            for outcome in members:
+                outcome.refused(path)
+            continue
+        _train(path, epochs, members, options, on_progress)
         for outcome in members:
-            if (backbone, data) in failed:
-                outcome.refused(failed[backbone, data])
-        _transfer(backbone, members, options, failed, on_progress)
+            if outcome.row.test_on == data or not outcome.runs:
+                continue
+            path = _embed(backbone, outcome.row.test_on, options, failed, on_progress)
+            if isinstance(path, SpaceliteError):
+                outcome.refused(path)
+                continue
+            with Cache(path) as cache:
+                outcome.scores = [
+                    _transferred(run, cache, options, on_progress) for run in outcome.runs
+                ]
     return outcomes
 
 
@@ -89,10 +99,10 @@ def _embed(
     options: ReproduceOptions,
     failed: dict[tuple[str, str], SpaceliteError],
     on_progress: OnProgress,
-) -> Path | None:
-    """The cache of a data set; None, logged once and noted in `failed`, if it cannot be created."""
+) -> Path | SpaceliteError:
+    """The cache of a data set, or why it cannot be created: logged once, and noted in `failed`."""
     if (backbone, data) in failed:
-        return None
+        return failed[backbone, data]
     try:
         encoding = Encoding(
             backbone=backbone,
@@ -109,7 +119,7 @@ def _embed(
     except SpaceliteError as error:
         log.warning("%s on %s: %s", backbone, data, error)
         failed[backbone, data] = error
-        return None
+        return error
 
 
 def _train(
@@ -119,7 +129,8 @@ def _train(
     options: ReproduceOptions,
     on_progress: OnProgress,
 ) -> None:
-    """Train the heads of all rows with this cache and number of epochs in one pass."""
+    """Train the heads of all rows with this cache and number of epochs in one pass and save each;
+    heads that diverge are named in the log."""
     training = TrainingConfig(epochs=epochs, batch_size=protocol()["batch_size"])
     seeds = seed_list(options.seeds)
     with Cache(path) as cache:
@@ -133,8 +144,22 @@ def _train(
         }
         missing = [config for config, run in run_of.items() if run is None]
         if missing:
-            trained = _trained(cache, missing, training, options, on_progress)
-            run_of |= {run.head: run for run in trained}
+            saved: list[Run] = []
+            results = loop.train(
+                cache,
+                missing,
+                training,
+                device=resolve_device(options.device),
+                cache_dir=options.cache_dir,
+                save=lambda head: saved.append(
+                    store.save(options.cache_dir, cache, head, training)
+                ),
+                on_progress=lambda done, total: on_progress("train", done, total),
+            )
+            run_of |= {run.head: run for run in saved}
+            stopped = [head.config.description for head in results if head.stopped is not None]
+            if stopped:
+                log.warning("diverged: %s", ", ".join(stopped))
     for outcome in outcomes:
         of_seeds = [run_of[config] for config in wanted[id(outcome)]]
         outcome.runs = [run for run in of_seeds if run is not None]
@@ -143,30 +168,6 @@ def _train(
             outcome.note = f"{diverged} of {len(of_seeds)} seeds diverged."
         if outcome.row.test_on == outcome.row.train_on:
             outcome.scores = [run.record.metrics[run.record.split] for run in outcome.runs]
-
-
-def _trained(
-    cache: Cache,
-    missing: Sequence[HeadConfig],
-    training: TrainingConfig,
-    options: ReproduceOptions,
-    on_progress: OnProgress,
-) -> list[Run]:
-    """Train heads in one pass and save each; heads that diverge are named in the log."""
-    saved: list[Run] = []
-    results = loop.train(
-        cache,
-        missing,
-        training,
-        device=resolve_device(options.device),
-        cache_dir=options.cache_dir,
-        save=lambda head: saved.append(store.save(options.cache_dir, cache, head, training)),
-        on_progress=lambda done, total: on_progress("train", done, total),
-    )
-    stopped = [result.config.description for result in results if result.stopped is not None]
-    if stopped:
-        log.warning("diverged: %s", ", ".join(stopped))
-    return saved
 
 
 def _head(outcome: RowOutcome, seed: int, cache: Cache) -> HeadConfig:
@@ -196,28 +197,6 @@ def _finished(
     except SpaceliteError as error:
         log.warning("%s", error)
         return None
-
-
-def _transfer(
-    backbone: str,
-    outcomes: Sequence[RowOutcome],
-    options: ReproduceOptions,
-    failed: dict[tuple[str, str], SpaceliteError],
-    on_progress: OnProgress,
-) -> None:
-    """Evaluate the runs of zero-shot rows on the test data of those rows."""
-    for outcome in outcomes:
-        data = outcome.row.test_on
-        if data == outcome.row.train_on or not outcome.runs:
-            continue
-        path = _embed(backbone, data, options, failed, on_progress)
-        if path is None:
-            outcome.refused(failed[backbone, data])
-            continue
-        with Cache(path) as cache:
-            outcome.scores = [
-                _transferred(run, cache, options, on_progress) for run in outcome.runs
-            ]
 
 
 def _transferred(

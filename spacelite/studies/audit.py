@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from spacelite import heads
 from spacelite.backbones.files import locate
@@ -20,15 +19,14 @@ from spacelite.cache import texts
 from spacelite.cache.spec import Encoding
 from spacelite.cache.store import Cache
 from spacelite.data.splits import Source
-from spacelite.document import Block, Bullets, Cell, Heading, Line, Table
+from spacelite.document import Block, Bullets, Heading, Line, Table
 from spacelite.errors import SpaceliteError
 from spacelite.heads import HeadConfig
 from spacelite.heads.base import Parameters, Tokens
 from spacelite.progress import OnProgress
 from spacelite.studies.cross_validation import divide, weights_outside
 from spacelite.tasks import SINGLE_LABEL
-
-Array = npt.NDArray[Any]
+from spacelite.types import Array
 
 NEAR = 0.99  # cosine of the means of two texts that are nearly the same
 ROWS_AT_ONCE = 1024  # of the matrix of cosines
@@ -149,22 +147,23 @@ class Audit:
     def findings_table(self, most: int = MOST_FINDINGS) -> Table:
         """A line for each of the first findings."""
         lines = [
-            Line([Cell(text) for text in (
-                finding.where, finding.label, finding.suggested, f"{finding.probability:.3f}",
-                ", ".join(finding.words), finding.text,
-            )])
+            Line.of(
+                finding.where,
+                finding.label,
+                finding.suggested,
+                f"{finding.probability:.3f}",
+                ", ".join(finding.words),
+                finding.text,
+            )
             for finding in self.findings[:most]
-        ]  # fmt: skip
+        ]
         columns = ["Example", "Label", "Suggested", "Prob.", "Words", "Text"]
         return Table("Labels that are probably wrong", columns, lines, "audit")
 
     def groups_table(self) -> Table:
         """The first groups of near-duplicates, a line for each of the first members."""
         lines = [
-            Line(
-                [Cell(member.where), Cell(member.label), Cell(member.text)],
-                "continued" if number else "",
-            )
+            Line.of(member.where, member.label, member.text, kind="continued" if number else "")
             for group in self.groups[:MOST_GROUPS]
             for number, member in enumerate(group[:MOST_MEMBERS])
         ]

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from spacelite import heads, settings
 from spacelite.cache import texts
@@ -36,6 +35,7 @@ from spacelite.metrics.significance import Difference, resampled
 from spacelite.progress import OnProgress
 from spacelite.settings import LARGEST_SEED, require, whole_number
 from spacelite.tasks import Task
+from spacelite.types import Array
 
 if TYPE_CHECKING:
     from spacelite.training.batches import TokenSplit, TrainingData
@@ -47,8 +47,6 @@ LOSS_WEIGHTS = ("inter", "intra")
 SHOWN = ("accuracy", "f1_macro", "ce")
 MOST = 1000  # folds, and repeats
 MOST_SKLEARN_SEED = 2**32
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -183,19 +181,19 @@ class CrossValidation:
         deviations, and the difference in accuracy to the best baseline with its 95% interval."""
         lines, baseline = [], self.baseline
         for name, system in self.named.items():
-            cells = [Cell(name)]
+            cells: list[str | Cell] = [name]
             for metric in SHOWN:
                 std = "" if metric == "ce" else f"± {decimals(system.deviation(metric), 3)}"
                 cells.append(Cell(decimals(system.mean(metric), 3), std))
             if system is baseline:
-                cells.append(Cell("–"))
+                cells.append("–")
             elif baseline is not None:
                 difference, _ = self.difference(system, baseline)
                 value, low, high = (
                     one_place(100 * number) for number in (difference.value, *difference.interval)
                 )
-                cells.append(Cell(f"{value} ({low} to {high})"))
-            lines.append(Line(cells))
+                cells.append(f"{value} ({low} to {high})")
+            lines.append(Line.of(*cells))
         more = [] if baseline is None else [f"Points more than {self.name_of(baseline)}"]
         headings = ["System", *(METRICS[metric].short for metric in SHOWN), *more]
         return Table("Cross-validation", headings, lines, "cross-validation")
@@ -257,12 +255,11 @@ def names_of(configs: Sequence[HeadConfig]) -> list[str]:
         " + ".join([head.name, *(f"{key} {own[key]:g}" for key in LOSS_WEIGHTS if own.get(key))])
         for head, own in zip(configs, values, strict=True)
     ]
-    names = []
-    for title, head, own in zip(titles, configs, values, strict=True):
-        same_title = [other for other, name in zip(values, titles, strict=True) if name == title]
-        differing = settings.varying(same_title)
-        names.append(", ".join([title, *settings.details(settings.symbols(head), own, differing)]))
-    return names
+    apart = settings.told_apart(titles, values)
+    return [
+        ", ".join([title, *settings.details(settings.symbols(head), own, names)])
+        for title, head, own, names in zip(titles, configs, values, apart, strict=True)
+    ]
 
 
 def divide(

@@ -13,10 +13,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
-import numpy.typing as npt
 
 from spacelite import heads
 from spacelite.cache.rows import TokenRows, offsets_of, tokens_of
@@ -44,6 +43,7 @@ from spacelite.metrics.scores import METRICS
 from spacelite.progress import OnProgress
 from spacelite.studies.cross_validation import names_of
 from spacelite.tasks import Task
+from spacelite.types import Array
 
 if TYPE_CHECKING:
     from spacelite.training.config import TrainingConfig
@@ -60,8 +60,6 @@ HARDLY = 0.005  # a gain that is at most this large is not worth twice the label
 ROUNDED = 0.0005  # what is shown as 0.0 points
 CLEARLY = 2.0  # standard errors by which figures fall
 POINTS = 150  # of a drawn power law
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,27 +228,27 @@ class Curve:
         last what is extrapolated to twice the largest size."""
         lines = []
         for number, size in enumerate(self.sizes):
-            cells = [Cell(f"{size:,}")]
+            cells: list[str | Cell] = [f"{size:,}"]
             for system in self.named.values():
                 mean = float(system.mean(self.metric)[number])
                 deviation = float(system.deviation(self.metric)[number])
                 if math.isnan(mean):
-                    cells.append(Cell("–"))
+                    cells.append("–")
                 else:
                     std = "" if math.isnan(deviation) else f"± {decimals(deviation, 3)}"
                     cells.append(Cell(decimals(mean, 3), std))
-            lines.append(Line(cells))
+            lines.append(Line.of(*cells))
         ahead = []
         for name, system in self.named.items():
             law = self.extrapolations[name]
-            if law is not None and followed(law):
+            if followed(law):
                 value = float(system.mean(self.metric)[-1]) + law.gain.value
                 ahead.append(decimals(value, 3))
             else:
                 ahead.append("–")
         if any(value != "–" for value in ahead):
             twice = f"{2 * self.sizes[-1]:,} (extrapolated)"
-            lines.append(Line([Cell(twice), *map(Cell, ahead)], "ahead"))
+            lines.append(Line.of(twice, *ahead, kind="ahead"))
         caption = f"{METRICS[self.metric].heading} on validation by number of training examples"
         return Table(caption, ["Examples", *self.named], lines, "learning-curve")
 
@@ -263,7 +261,7 @@ class Curve:
             means, deviations = system.mean(self.metric), system.deviation(self.metric)
             line: list[tuple[float, float]] = []
             ahead, law = None, self.extrapolations[name]
-            if law is not None and system is self.chosen and followed(law):
+            if system is self.chosen and followed(law):
                 sizes = np.geomspace(law.smallest, law.to, POINTS)
                 values = METRICS[self.metric].most - law.law.error(sizes)
                 line = list(zip(sizes.tolist(), values.tolist(), strict=True))
@@ -298,7 +296,7 @@ class Curve:
             "of the next. Test was not read.",
             self._worth(name, system, law),
         ]
-        if law is not None and followed(law) and law.smallest != self.sizes[0]:
+        if followed(law) and law.smallest != self.sizes[0]:
             sentences.append(
                 f"The power law was fitted from {law.smallest:,} examples on: fewer do not follow "
                 "it."
@@ -376,15 +374,16 @@ class Curve:
         chart = self.chart()
         return [
             Heading(2, "What more labels would be worth"),
-            Plot("learning-curve", f"learning-curve-{number}", chart.text, None, chart),
+            Plot("learning-curve", f"learning-curve-{number}", chart.text, chart),
             self.table(),
             Bullets([origin, *self.sentences]),
         ]
 
 
-def followed(law: Extrapolation) -> bool:
-    """Whether figures follow the power law that was fitted to them, for all that is known."""
-    return not law.p < MISFIT
+def followed(law: Extrapolation | None) -> TypeGuard[Extrapolation]:
+    """Whether figures follow the power law that was fitted to them, if any was, for all that is
+    known."""
+    return law is not None and not law.p < MISFIT
 
 
 def require_metric(metric: str) -> None:
@@ -541,7 +540,6 @@ def learning_curve(
     from spacelite.training.batches import check_ready
 
     started = time.perf_counter()
-    require_metric(metric)
     for size in sizes:
         loop.check(configs, training(size))
     check_ready(cache, configs)
@@ -611,9 +609,7 @@ class _Trainer:
         from spacelite.training.batches import TokenSplit
         from spacelite.training.memory import resident_budget
 
-        self._configs, self._device = configs, device
-        self._task, self._task_name = cache.task, cache.spec.task
-        self._label_names = cache.label_names
+        self._cache, self._configs, self._device = cache, configs, device
         self._layers = cache.layer_count() if _read_layers(configs) else 0
         budget = resident_budget("cpu")
         held: dict[str, Any] = {}
@@ -646,9 +642,8 @@ class _Trainer:
         train = self._train if whole else in_memory(self._train, self._configs, subset)
         # Validation is evaluated once, at the end, unless each epoch needs it.
         watched = {} if training.patience is None else {"validation": self._held}
-        data = ArrayData(
-            {"train": train, **watched}, self._label_names, self._layers, self._task_name
-        )
+        names, task = self._cache.label_names, self._cache.spec.task
+        data = ArrayData({"train": train, **watched}, names, self._layers, task)
         with _warnings_only():
             results = loop.train(data, configs, training, device=self._device, on_progress=on_part)
         kept = {result.config: result for result in results if result.kept}
@@ -659,7 +654,7 @@ class _Trainer:
             }
         if not kept:
             return {}
-        objective = Objective(self._task, len(self._label_names))
+        objective = Objective(self._cache.task, len(names))
         parameters = {config: result.parameters for config, result in kept.items()}
         with engine.workers(self._device) as workers:
             stacks = stacked(parameters, objective, self._device)

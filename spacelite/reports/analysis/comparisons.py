@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from spacelite.cache import store
 from spacelite.cache.spec import embeddings_folder
@@ -24,8 +23,6 @@ from spacelite.reports.analysis.rows import MeanStd, Row, mean_std
 
 MOST_SYSTEMS = 24  # systems of a group that are shown in detail
 SYSTEMS, FITS, HEADS = "systems", "fits", "heads"  # what a comparison is of
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -163,20 +160,18 @@ class Analysis:
 
 def analyse(cache_dir: Path, group: Group) -> Analysis:
     """Analyse a group from its runs' predictions and histories."""
-    predictions: dict[str, list[Predictions]] = {}
-    incomplete = []
     named = [(row, system) for row, system in group.named if row.chosen]
-    for row, system in named:
+    systems = {row.name: system for row, system in named}
+    predictions: dict[str, list[Predictions]] = {}
+    for name, system in systems.items():
         known = [of_run for of_run in system.predictions if of_run is not None]
         if len(known) == len(system.runs):
-            predictions[row.name] = known
-        else:
-            incomplete.append(row.name)
+            predictions[name] = known
+    incomplete = [name for name in systems if name not in predictions]
     record = group.systems[0].record
     labels = list(record.label_names)
     ranked = [row.name for row, _ in sorted(named, key=lambda pair: -_accuracy(pair[0]))]
     shown = ranked[:MOST_SYSTEMS]
-    systems = {row.name: system for row, system in named}
     pairs, tests = tested_pairs(systems, predictions, set(shown))
     predictions = {name: of_runs for name, of_runs in predictions.items() if name in shown}
     systems = {name: system for name, system in systems.items() if name in shown}

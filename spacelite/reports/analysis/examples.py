@@ -6,10 +6,8 @@ import logging
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from spacelite import heads
 from spacelite.backbones.tokenizer import Words
@@ -24,14 +22,13 @@ from spacelite.inference.prediction import backbone_files
 from spacelite.metrics.predictions import Predictions
 from spacelite.reports.analysis.groups import Group
 from spacelite.runs.store import Run, find_cache
+from spacelite.types import Array
 
 log = logging.getLogger(__name__)
 
 MOST_WORDS = 12  # per class
 MOST_MISTAKES = 10
 NUMBERS_AT_ONCE = 1 << 23  # hidden states or coordinates: 32 MiB
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)

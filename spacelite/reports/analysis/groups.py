@@ -256,68 +256,38 @@ def grouped(runs: Sequence[Run], named: Sequence[RunRecord] = ()) -> list[Group]
     for members in by_cache.values():
         # A head that is fitted directly lacks the settings that describe the group.
         members.sort(key=lambda run: not run.head.is_iterative)
-        record = members[0].record
-        sizes = ", ".join(f"{count:,} {name}" for name, count in record.examples.items())
-        groups.append(
-            _group(
-                [(run, None) for run in members],
-                alone,
-                title=record.spec.dataset,
-                about=f"{record.split} figures, ± over seeds; examples: {sizes}",
-                data=record.spec.dataset,
-                cache=record.cache,
-                split=record.split,
-                examples=record.examples,
-            )
-        )
-        groups += _transfer_groups(members, alone)
+        evaluations: dict[tuple[str, ...], list[OnData]] = {(): [(run, None) for run in members]}
+        for run in members:
+            for transfer in run.transfers():
+                # Figures with a different mapping of labels are not comparable.
+                mapping = (f"{there} as {here}" for there, here in transfer.labels.items())
+                evaluations.setdefault((transfer.cache, *mapping), []).append((run, transfer))
+        groups += [_group(pairs, alone, key[1:]) for key, pairs in evaluations.items()]
     return _with_titles(groups)
 
 
-def _transfer_groups(runs: list[Run], alone: Collection[tuple[Any, ...]]) -> list[Group]:
-    by_cache: dict[tuple[str, ...], list[tuple[Run, TransferRecord]]] = {}
-    for run in runs:
-        for transfer in run.transfers():
-            # Figures with a different mapping of labels are not comparable.
-            mapping = (f"{there} as {here}" for there, here in transfer.labels.items())
-            by_cache.setdefault((transfer.cache, *mapping), []).append((run, transfer))
-    groups = []
-    for (cache, *labels), members in by_cache.items():
-        first = members[0][1]
-        split = first.split
-        examples = {"train": runs[0].record.examples["train"], split: first.examples[split]}
-        groups.append(
-            _group(
-                members,
-                alone,
-                title=f"{runs[0].record.spec.dataset} → {first.dataset}",
-                about=f"zero-shot transfer ({', '.join(labels)}); {examples['train']:,} training "
-                f"examples, {examples[split]:,} {split} examples of {first.dataset}",
-                data=first.dataset,
-                cache=cache,
-                split=split,
-                examples=examples,
-            )
-        )
-    return groups
-
-
 def _group(
-    members: Sequence[OnData],
-    alone: Collection[tuple[Any, ...]],
-    *,
-    title: str,
-    about: str,
-    data: str,
-    cache: str,
-    split: str,
-    examples: dict[str, int],
+    members: Sequence[OnData], alone: Collection[tuple[Any, ...]], mapping: Sequence[str]
 ) -> Group:
-    """The group of these runs. Systems whose `same_but_seed` is in `alone` belong to no sweep."""
-    record = members[0][0].record
+    """The group of these runs, on other data with this `mapping` of labels. Systems whose
+    `same_but_seed` is in `alone` belong to no sweep."""
+    record, transfer = members[0][0].record, members[0][1]
+    if transfer is None:
+        title = data = record.spec.dataset
+        cache, split, examples = record.cache, record.split, record.examples
+        sizes = ", ".join(f"{count:,} {name}" for name, count in examples.items())
+        about = f"{split} figures, ± over seeds; examples: {sizes}"
+    else:
+        cache, split, data = transfer.cache, transfer.split, transfer.dataset
+        examples = {"train": record.examples["train"], split: transfer.examples[split]}
+        title = f"{record.spec.dataset} → {data}"
+        about = (
+            f"zero-shot transfer ({', '.join(mapping)}); {examples['train']:,} training examples, "
+            f"{examples[split]:,} {split} examples of {data}"
+        )
     alike: dict[tuple[Any, ...], list[OnData]] = {}
-    for run, transfer in members:
-        alike.setdefault(run.record.same_but_seed(), []).append((run, transfer))
+    for member in members:
+        alike.setdefault(member[0].record.same_but_seed(), []).append(member)
     # By kind of head, in the order of KINDS, then settings, with those of one sweep together. Not
     # by creation: runs of one pass are created in the same second. Baselines come last.
     together: dict[Any, list[list[OnData]]] = {}
@@ -326,7 +296,7 @@ def _group(
     systems = []
     for pairs in (pairs for sweep in together.values() for pairs in sweep):
         pairs.sort(key=lambda pair: pair[0].record.seed)
-        transfers = [transfer for _, transfer in pairs if transfer is not None]
+        transfers = [on_other for _, on_other in pairs if on_other is not None]
         systems.append(SeedRuns([run for run, _ in pairs], transfers or None))
     records = [system.record for system in systems]
     sweeps = [
@@ -371,7 +341,7 @@ def _group(
         rows=rows,
         notes=[
             *_trained_with(rows, records, {*shared, *swept}),
-            *choice_notes(rows, of_rows, sweeps, split, members[0][1] is None),
+            *choice_notes(rows, of_rows, sweeps, split, transfer is None),
             *_cross_validated(rows, records),
         ],
         swept=swept,

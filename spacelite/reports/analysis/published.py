@@ -114,10 +114,12 @@ def _section(outcomes: Sequence[RowOutcome]) -> Section:
     about = "test figures, ± over seeds"
     records = [run.record for outcome in done for run in outcome.runs]
     if record:
-        about += f"; {averaging(paper.average_of_table(row.table), record.label_names)}"
-        examples = f"{record.examples['train']:,} training examples"
         iterative_first = sorted(records, key=lambda record: record.epochs is None)
-        about = f"{about}; {examples}; {training_words(iterative_first)}cache {record.cache}"
+        about += (
+            f"; {averaging(paper.average_of_table(row.table), record.label_names)}"
+            f"; {record.examples['train']:,} training examples"
+            f"; {training_words(iterative_first)}cache {record.cache}"
+        )
     return Section(
         title=f"{row.title} [{row.table}]",
         subtitle=f"{row.train_on}{arrow}, {row.epochs} epochs; {about}",

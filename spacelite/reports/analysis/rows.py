@@ -252,18 +252,12 @@ def system_name(head: HeadConfig, swept: Collection[str]) -> str:
 
 def with_varied(rows: Sequence[Row], records: Sequence[RunRecord]) -> list[Row]:
     """Give rows with the same title the settings in which they differ (`varied`)."""
-    alike: dict[str, list[int]] = {}
-    for number, row in enumerate(rows):
-        alike.setdefault(row.title, []).append(number)
-    marked = list(rows)
-    for numbers in alike.values():
-        values = {number: effective(records[number]) for number in numbers}
-        names = varying(list(values.values()))
-        for number in numbers:
-            known = symbols(records[number])
-            varied = {name: known[name] for name in names if name in values[number]}
-            marked[number] = replace(rows[number], varied=varied)
-    return marked
+    apart = settings.told_apart([row.title for row in rows], list(map(effective, records)))
+    known = map(symbols, records)
+    return [
+        replace(row, varied={name: of_row[name] for name in names})
+        for row, of_row, names in zip(rows, known, apart, strict=True)
+    ]
 
 
 def with_choice(rows: Sequence[Row], sweeps: Sequence[Hashable]) -> list[Row]:

@@ -64,12 +64,7 @@ def section_blocks(section: Section, level: int, also: str | None = None) -> lis
 
 
 def _missing(part: GroupFindings, number: int) -> list[Block]:
-    blocks: list[Block] = []
-    if part.analysis.incomplete:
-        blocks.append(Paragraph(wording.incomplete(part.analysis)))
-    if part.analysis.left_out:
-        blocks.append(Paragraph(wording.left_out(part.analysis)))
-    return blocks
+    return [Paragraph(note) for note in wording.missing(part.analysis)]
 
 
 def _comparisons(part: GroupFindings, number: int) -> list[Block]:
@@ -77,14 +72,12 @@ def _comparisons(part: GroupFindings, number: int) -> list[Block]:
     if not analysis.comparisons:
         return []
     lines = [
-        Line(
-            [
-                Cell(pair.first),
-                Cell(pair.second),
-                Cell(with_sign(100 * pair.accuracy.value, 1)),
-                Cell(wording.interval(pair.accuracy)),
-                Cell(p_value(pair.corrected).removeprefix("p ").removeprefix("= ")),
-            ]
+        Line.of(
+            pair.first,
+            pair.second,
+            with_sign(100 * pair.accuracy.value, 1),
+            wording.interval(pair.accuracy),
+            p_value(pair.corrected).removeprefix("p ").removeprefix("= "),
         )
         for pair in analysis.pairs
     ]
@@ -108,7 +101,7 @@ def _curves(part: GroupFindings, number: int) -> list[Block]:
                 figure_cell(MeanStd(means[-1], None if stds is None else stds[-1]))
                 for means, stds in (figures[metric] for metric in drawn)
             ]
-            lines.append(Line([Cell(f"{curve.name}, {split}"), *cells]))
+            lines.append(Line.of(f"{curve.name}, {split}", *cells))
     columns = ["System", *(METRICS[metric].heading for metric in drawn)]
     text = (
         "Figures after every epoch, mean over seeds; the band is one standard deviation over "
@@ -136,12 +129,10 @@ def _confusion(part: GroupFindings, number: int) -> list[Block]:
         if analysis.task in CONFUSIONS:
             blocks.append(CONFUSIONS[analysis.task](system, analysis.label_names))
         lines = [
-            Line(
-                [
-                    Cell(figures.label),
-                    *map(figure_cell, (figures.precision, figures.recall, figures.f1)),
-                    Cell(f"{figures.support:,}"),
-                ]
+            Line.of(
+                figures.label,
+                *map(figure_cell, (figures.precision, figures.recall, figures.f1)),
+                f"{figures.support:,}",
             )
             for figures in system.classes
         ]
@@ -154,12 +145,11 @@ def _matrix(system: SystemAnalysis, names: Sequence[str]) -> Table:
     """Counts by true and predicted label."""
     if len(names) > LARGEST_MATRIX:
         return _most_confused(system, names)
-    rows = zip(names, system.confusion, strict=True)
     lines = []
-    for name, counts in rows:
+    for name, counts in zip(names, system.confusion, strict=True):
         total = max(sum(counts), 1)
         shaded = (Cell(f"{count:,}", weight=count / total) for count in counts)
-        lines.append(Line([Cell(name), *shaded]))
+        lines.append(Line.of(name, *shaded))
     return Table(system.name, ["True \\ predicted", *names], lines, "confusion")
 
 
@@ -167,7 +157,7 @@ def _per_label(system: SystemAnalysis, names: Sequence[str]) -> Table:
     """Counts of false and true negatives and positives of each label."""
     columns = ["Label", "True negative", "False positive", "False negative", "True positive"]
     lines = [
-        Line([Cell(name), *(Cell(f"{count:,}") for count in np.ravel(counts).tolist())])
+        Line.of(name, *(f"{count:,}" for count in np.ravel(counts).tolist()))
         for name, counts in zip(names, system.confusion, strict=True)
     ]
     return Table(system.name, columns, lines, "confusion")
@@ -184,7 +174,7 @@ def _most_confused(system: SystemAnalysis, names: Sequence[str]) -> Table:
     order = np.argsort(-counts, axis=None, kind="stable")[:MOST_CONFUSIONS].tolist()
     cells = [divmod(index, len(names)) for index in order]
     lines = [
-        Line([Cell(names[true]), Cell(names[guess]), Cell(f"{counts[true, guess]:,}")])
+        Line.of(names[true], names[guess], f"{counts[true, guess]:,}")
         for true, guess in cells
         if counts[true, guess]
     ]
@@ -197,8 +187,7 @@ def _calibration(part: GroupFindings, number: int) -> list[Block]:
     if not analysis.systems:
         return []
     lines = [
-        Line([Cell(system.name), figure_cell(system.calibration.error)])
-        for system in analysis.systems
+        Line.of(system.name, figure_cell(system.calibration.error)) for system in analysis.systems
     ]
     about = (
         "Predictions in 15 bins of confidence, the probability of what is predicted: the expected "
@@ -236,13 +225,11 @@ def _words(part: GroupFindings, number: int) -> list[Block]:
             blocks.append(Paragraph(f"No word contributes to {label}."))
             continue
         lines = [
-            Line(
-                [
-                    Cell(word.word),
-                    Cell(with_sign(word.mean), weight=word.mean / words[0].mean),
-                    Cell(with_sign(word.each)),
-                    Cell(f"{word.count:,}"),
-                ]
+            Line.of(
+                word.word,
+                Cell(with_sign(word.mean), weight=word.mean / words[0].mean),
+                with_sign(word.each),
+                f"{word.count:,}",
             )
             for word in words
         ]
@@ -266,10 +253,6 @@ def _mistakes(part: GroupFindings, number: int) -> list[Block]:
     ]
 
 
-def _studies(part: GroupFindings, number: int) -> list[Block]:
-    return answers.report_blocks(part.answers, number)
-
-
 def _cost(part: GroupFindings, number: int) -> list[Block]:
     if part.analysis.cost is None:
         return []
@@ -278,8 +261,7 @@ def _cost(part: GroupFindings, number: int) -> list[Block]:
         mean, std = system.seconds.mean, system.seconds.std or 0.0
         # Seeds may have been trained in separate passes.
         seconds = f"{mean:,.1f} ± {std:.1f} s" if std >= 0.05 else f"{mean:,.1f} s"
-        heads = wording.span(system.heads_in_pass)
-        lines.append(Line([Cell(system.name), Cell(seconds), Cell(heads)]))
+        lines.append(Line.of(system.name, seconds, wording.span(system.heads_in_pass)))
     return [
         Heading(2, "Cost"),
         Paragraph(wording.cost(part.analysis.cost)),
@@ -302,6 +284,6 @@ SECTIONS: dict[str, Callable[[GroupFindings, int], list[Block]]] = {
     "calibration": _calibration,
     "words": _words,
     "mistakes": _mistakes,
-    "studies": _studies,
+    "studies": lambda part, number: answers.report_blocks(part.answers, number),
     "cost": _cost,
 }

@@ -31,8 +31,9 @@ def systems_table(
     lines = []
     for row in section.rows:
         signed = row.kind == "difference"
-        values = [Cell(shown(row.settings[name]) if name in row.settings else "–")
-                  for name in section.swept]  # fmt: skip
+        values = [
+            shown(row.settings[name]) if name in row.settings else "–" for name in section.swept
+        ]
         best = row.tried > 1 and row.chosen
         chosen_by = [figure_cell(row.validation, best=best, places=places)] if is_sweep else []
         figures = [
@@ -41,18 +42,16 @@ def systems_table(
         ]
         weights = (row.inter, row.intra) if of_published else ()
         params, *counts = (
-            Cell("" if signed else number(count))
-            for count in (row.train_params, *weights, row.seeds)
+            "" if signed else number(count) for count in (row.train_params, *weights, row.seeds)
         )
-        name = Cell(_name(section, row))
         kind = row.kind if row.chosen else TRIED
-        lines.append(Line([name, *values, params, *chosen_by, *figures, *counts], kind))
+        name = _name(section, row)
+        lines.append(Line.of(name, *values, params, *chosen_by, *figures, *counts, kind=kind))
         other = row.by_split.get(also or "")
         if other is not None and also != section.split:
-            before = [Cell("")] * len([*values, params, *chosen_by])
+            before, after = [""] * len([*values, params, *chosen_by]), [""] * len(counts)
             figures = [figure_cell(other[name], places=places) for name in METRICS]
-            after = [Cell("")] * len(counts)
-            lines.append(Line([Cell(f"on {also}"), *before, *figures, *after], SPLIT))
+            lines.append(Line.of(f"on {also}", *before, *figures, *after, kind=SPLIT))
     chosen_by_heading = f"Val. {METRICS[CHOSEN_BY].short}" if short else f"Validation {CHOSEN_BY}"
     columns = [
         "System",
@@ -98,7 +97,7 @@ def number(value: float | None) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:g}"
 
 
-def runs_table(runs: Sequence[Run], metrics: Sequence[str] = RUN_METRICS) -> Table:
+def runs_table(runs: Sequence[Run]) -> Table:
     """A table of at least one run with a line per split: a run's first line begins with the
     system's name and the settings that differ between the runs, its second with the run's name or
     id. Weights of losses and seeds have columns, where a run has them. The loss is left out if it
@@ -108,8 +107,8 @@ def runs_table(runs: Sequence[Run], metrics: Sequence[str] = RUN_METRICS) -> Tab
     seeded = any(of_run.get("seed") is not None for of_run in values)
     columns = [*(LOSS_WEIGHTS if weighted else ()), *(["seed"] if seeded else [])]
     every = [scores for run in runs for scores in run.record.metrics.values()]
-    if all(scores.get("loss") == scores.get("ce") for scores in every):
-        metrics = [name for name in metrics if name != "loss"]
+    only_ce = all(scores.get("loss") == scores.get("ce") for scores in every)
+    metrics = [name for name in RUN_METRICS if not (only_ce and name == "loss")]
     lines = []
     for run, system, of_run in zip(runs, _systems(runs), values, strict=True):
         for index, (split, scores) in enumerate(run.record.metrics.items()):
@@ -119,8 +118,8 @@ def runs_table(runs: Sequence[Run], metrics: Sequence[str] = RUN_METRICS) -> Tab
             ]
             figures = [scores.get(metric) for metric in metrics]
             texts = ("–" if value is None else decimals(value, 4) for value in figures)
-            cells = [Cell(text) for text in (name, *settings_shown, split, *texts)]
-            lines.append(Line(cells, CONTINUED if index else ""))
+            kind = CONTINUED if index else ""
+            lines.append(Line.of(name, *settings_shown, split, *texts, kind=kind))
     headings = [name.capitalize() for name in columns]
     return Table(
         "Runs",

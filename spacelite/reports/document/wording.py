@@ -173,18 +173,19 @@ def method(section: Section, analysis: Analysis) -> str:
     return " ".join(sentences)
 
 
-def left_out(analysis: Analysis) -> str:
-    """A note that only the best systems are shown in detail."""
-    return (
-        f"The {MOST_SYSTEMS} systems with the best accuracy are shown in detail; the table also "
-        f"lists {analysis.left_out} more."
-    )
-
-
-def incomplete(analysis: Analysis) -> str:
-    """A note on which systems have no saved predictions, and what to do."""
-    remedy = "run eval again" if analysis.transferred else "train again"
-    return (
-        f"{', '.join(analysis.incomplete)}: the predictions for single examples were not saved or "
-        f"are damaged, so comparisons and diagrams leave them out ({remedy})."
-    )
+def missing(analysis: Analysis) -> list[str]:
+    """Which systems have no saved predictions, and what to do; that only the best systems are shown
+    in detail."""
+    notes = []
+    if analysis.incomplete:
+        remedy = "run eval again" if analysis.transferred else "train again"
+        notes.append(
+            f"{', '.join(analysis.incomplete)}: the predictions for single examples were not saved "
+            f"or are damaged, so comparisons and diagrams leave them out ({remedy})."
+        )
+    if analysis.left_out:
+        notes.append(
+            f"The {MOST_SYSTEMS} systems with the best accuracy are shown in detail; the table "
+            f"also lists {analysis.left_out} more."
+        )
+    return notes

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +16,7 @@ from spacelite.document import Block, Plot
 from spacelite.errors import SpaceliteError
 from spacelite.reports.analysis.content import Findings
 from spacelite.reports.document.sections import report_blocks
-from spacelite.reports.render import latex, markdown, page, plain, plots
+from spacelite.reports.render import latex, markup, page, plain, plots
 
 if TYPE_CHECKING:
     from spacelite.studies.learning_curve import Curve
@@ -64,16 +66,15 @@ def _page(report: Findings, on_progress: OnProgress) -> Iterator[tuple[str, byte
     on_progress(len(drawn) + 1, len(drawn) + 1)
 
 
-def _page_alone(report: Findings) -> str:
-    """The page with its figures inside it, and no files beside it."""
-    return page.report_page(report_blocks(report), files_beside=False)
-
-
 FORMS: dict[str, Form] = {
-    "markdown": Form("report.md", _from_blocks(markdown.render)),
+    "markdown": Form("report.md", _from_blocks(markup.markdown)),
     "latex": Form("report.tex", _from_blocks(latex.render)),
     "html": Form(
-        "index.html", parts=_page, alone=_page_alone, replaces=("curves-*", "reliability-*")
+        "index.html",
+        parts=_page,
+        # The figures are inside the page.
+        alone=_from_blocks(partial(page.report_page, files_beside=False)),
+        replaces=("curves-*", "reliability-*"),
     ),
     "json": Form("report.json", _json),
     "text": Form("report.txt", _from_blocks(plain.render)),
@@ -133,7 +134,7 @@ def save(
             on_progress(1, 1)
             return folder
     files.make_folder(folder)
-    try:
+    with _writing(folder, "; choose another folder"):
         if chosen.parts is None:
             files.write_bytes(folder / chosen.file, as_text(report, name).encode())
             return folder / chosen.file
@@ -145,22 +146,24 @@ def save(
             for former in folder.glob(pattern):
                 if former.name not in written:
                     former.unlink()  # from an earlier report; the page no longer refers to it
-    except OSError as error:
-        raise SpaceliteError(
-            f"{folder} cannot be written: {error.strerror or error}; choose another folder"
-        ) from error
     return folder / chosen.file
 
 
 def save_page(path: Path, content: str) -> None:
     """Write a single file, whole or not at all. Raises SpaceliteError if it cannot be written."""
     files.make_folder(path.parent)
-    try:
+    with _writing(path, "; choose another file"):
         files.write_bytes(path, content.encode())
+
+
+@contextmanager
+def _writing(path: Path, remedy: str = "") -> Iterator[None]:
+    """Turns what goes wrong with files into a SpaceliteError."""
+    try:
+        yield
     except OSError as error:
-        raise SpaceliteError(
-            f"{path} cannot be written: {error.strerror or error}; choose another file"
-        ) from error
+        problem = f"{path} cannot be written: {error.strerror or error}{remedy}"
+        raise SpaceliteError(problem) from error
 
 
 def check_drawing(path: Path) -> None:
@@ -177,7 +180,5 @@ def save_drawing(curve: Curve, path: Path) -> None:
         content = page.learning_curve_page(curve).encode()
     else:
         content = plots.learning_curve(curve.chart(), path.suffix.lower()[1:])
-    try:
+    with _writing(path):
         files.write_bytes(path, content)
-    except OSError as error:
-        raise SpaceliteError(f"{path} cannot be written: {error.strerror or error}") from error

@@ -18,6 +18,9 @@ COLOURS = {"for": "31,157,120", "against": "217,112,43"}
 class Fragment(Markup):
     """HTML without a page around it; folded tables open with a click."""
 
+    STRONG = "<b>{}</b>"
+    SMALL = "<small>{}</small>"
+
     def escaped(self, text: str) -> str:
         """Text with HTML's marks as entities."""
         return escape(text)
@@ -34,14 +37,6 @@ class Fragment(Markup):
     def bullets(self, items: Sequence[str]) -> str:
         """A list."""
         return "<ul>" + "".join(f"<li>{item}</li>" for item in items) + "</ul>"
-
-    def strong(self, text: str) -> str:
-        """Bold text."""
-        return f"<b>{text}</b>"
-
-    def std(self, text: str) -> str:
-        """A standard deviation in small print."""
-        return f"<small>{text}</small>"
 
     def table(self, table: Table) -> str:
         """A table below its caption, unless something above it says that."""

@@ -50,6 +50,9 @@ def _encoder() -> Any:
 class Latex(Markup):
     """LaTeX with booktabs."""
 
+    STRONG = r"\textbf{{{}}}"
+    SMALL = r"{{\scriptsize {}}}"
+
     def escaped(self, text: str) -> str:
         """Escaped text; unknown characters are written as their code points."""
         encoded: str = _encoder().unicode_to_latex(" ".join(text.split()))
@@ -64,14 +67,6 @@ class Latex(Markup):
         """An itemize environment."""
         lines = [f"  \\item {item}" for item in items]
         return "\n".join(["\\begin{itemize}", *lines, "\\end{itemize}"])
-
-    def strong(self, text: str) -> str:
-        """Bold text."""
-        return f"\\textbf{{{text}}}"
-
-    def std(self, text: str) -> str:
-        """A standard deviation in small print."""
-        return f"{{\\scriptsize {text}}}"
 
     def table(self, table: Table) -> str:
         """A table as wide as the page at most; a long one is broken over pages."""

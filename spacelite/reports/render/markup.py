@@ -1,9 +1,10 @@
-"""Blocks -> text: the one walk over a document. A form overrides what it writes in its own way."""
+"""Blocks -> text: the one walk over a document. A form overrides what it writes in its own way, as
+markdown does."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from spacelite.document import Block, Bullets, Cell, Heading, Mistakes, Paragraph, Table
 from spacelite.reports.analysis.examples import Mistake
@@ -11,6 +12,9 @@ from spacelite.reports.analysis.examples import Mistake
 
 class Markup(ABC):
     """How a form writes each kind of block. Text is escaped, except that of tables and cells."""
+
+    STRONG = "{}"  # emphasised text
+    SMALL = "{}"  # a standard deviation, after its figure
 
     def parts(self, blocks: Sequence[Block]) -> list[str]:
         """The text of each block; plots have none."""
@@ -51,17 +55,13 @@ class Markup(ABC):
 
     def strong(self, text: str) -> str:
         """Emphasised text."""
-        return text
+        return self.STRONG.format(text)
 
     def cell(self, cell: Cell) -> str:
         """A cell; the best figure of a column is strong."""
         text = self.escaped(cell.text)
         text = self.strong(text) if cell.best else text
-        return f"{text} {self.std(self.escaped(cell.std))}" if cell.std else text
-
-    def std(self, text: str) -> str:
-        """A standard deviation, after its figure."""
-        return text
+        return f"{text} {self.SMALL.format(self.escaped(cell.std))}" if cell.std else text
 
     def mistakes(self, mistakes: Sequence[Mistake]) -> str:
         """Wrongly predicted texts: a list of them."""
@@ -81,3 +81,44 @@ class Markup(ABC):
             for word, share in zip(mistake.words, mistake.shares, strict=True)
             if word
         )
+
+
+class Markdown(Markup):
+    """GitHub's markdown."""
+
+    STRONG = "**{}**"
+
+    def escaped(self, text: str) -> str:
+        """Text that stays within its line and cell and is shown literally."""
+        for character in "\\|<>*_`[]#~&":
+            text = text.replace(character, "\\" + character)
+        return " ".join(text.split())
+
+    def heading(self, level: int, text: str) -> str:
+        """One level below the title."""
+        return f"{'#' * (level + 1)} {text}"
+
+    def bullets(self, items: Sequence[str]) -> str:
+        """A line per item."""
+        return "\n".join(f"- {item}" for item in items)
+
+    def table(self, table: Table) -> str:
+        """A pipe table below its caption."""
+        rules = (" --- |" if text else " ---: |" for text in table.text_columns)
+        return "\n".join(
+            [
+                *([self.strong(self.escaped(table.caption)), ""] if table.captioned else []),
+                _line(map(self.escaped, table.columns)),
+                "|" + "".join(rules),
+                *(_line(map(self.cell, line.cells)) for line in table.lines),
+            ]
+        )
+
+
+def _line(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def markdown(blocks: Sequence[Block]) -> str:
+    """A markdown document of all blocks except plots."""
+    return "\n\n".join(["# spacelite report", *Markdown().parts(blocks)]) + "\n"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from spacelite.document import (
     Block,
@@ -24,6 +24,7 @@ from spacelite.document import (
 from spacelite.heads.additive import SPACE
 from spacelite.inference.explanation import Explanation, Marked, marked
 from spacelite.reports.render import plots
+from spacelite.types import Array
 from spacelite.visible import visible
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Element:
     kind: str
     block: Any = None
     anchor: str = ""
-    tables: list[Table] = field(default_factory=list)
+    tables: list[Block] = field(default_factory=list)
     keys: list[plots.Key] = field(default_factory=list)
     panels: list[tuple[str, plots.Panel]] = field(default_factory=list)
     texts: list[list[Marked]] = field(default_factory=list)
@@ -57,23 +58,22 @@ def report_page(everything: Sequence[Block], *, files_beside: bool = True) -> st
 
 
 def _elements(everything: Sequence[Block]) -> Iterable[Element]:
-    small: list[Table] = []
-    for block in everything:
-        if isinstance(block, Table) and block.kind in SIDE_BY_SIDE:
-            small.append(block)
-            continue
+    for small, blocks in itertools.groupby(everything, _is_small):
         if small:
-            yield Element("tables", tables=small)
-            small = []
-        element = Element.of(block)
-        if isinstance(block, Plot):
-            element.keys, panels = plots.panels(block)
-            element.panels = [(f"{block.name}-{i}", panel) for i, panel in enumerate(panels)]
-        elif isinstance(block, Mistakes):
-            element.texts = [marked(mistake.words, mistake.shares) for mistake in block.items]
-        yield element
-    if small:
-        yield Element("tables", tables=small)
+            yield Element("tables", tables=list(blocks))
+            continue
+        for block in blocks:
+            element = Element.of(block)
+            if isinstance(block, Plot):
+                element.keys, panels = plots.panels(block)
+                element.panels = [(f"{block.name}-{i}", panel) for i, panel in enumerate(panels)]
+            elif isinstance(block, Mistakes):
+                element.texts = [marked(mistake.words, mistake.shares) for mistake in block.items]
+            yield element
+
+
+def _is_small(block: Block) -> bool:
+    return isinstance(block, Table) and block.kind in SIDE_BY_SIDE
 
 
 def render(title: str, elements: Sequence[Element], *, files_beside: bool = False) -> str:
@@ -81,6 +81,7 @@ def render(title: str, elements: Sequence[Element], *, files_beside: bool = Fals
     for number, element in enumerate(elements):
         element.anchor = f"part-{number}"
     from jinja2 import Environment, PackageLoader, StrictUndefined
+    from plotly.offline import get_plotlyjs
 
     environment = Environment(
         loader=PackageLoader("spacelite.reports.render"),
@@ -93,7 +94,7 @@ def render(title: str, elements: Sequence[Element], *, files_beside: bool = Fals
     )
     template = environment.get_template("page.html.jinja")
     return template.render(
-        title=title, elements=elements, plotly=plots.plotly_script(), files_beside=files_beside
+        title=title, elements=elements, plotly=get_plotlyjs(), files_beside=files_beside
     )
 
 
@@ -149,7 +150,7 @@ def learning_curve_page(curve: Curve) -> str:
 def _probabilities(explanation: Explanation) -> Table:
     rows = zip(explanation.labels, explanation.probabilities, explanation.logits, strict=True)
     lines = [
-        Line([Cell(label), Cell(f"{chance:.3f}", weight=chance), Cell(with_sign(logit))])
+        Line.of(label, Cell(f"{chance:.3f}", weight=chance), with_sign(logit))
         for label, chance, logit in rows
     ]
     return Table("Probabilities", ["Label", "Probability", "Logit"], lines, "probabilities")
@@ -192,15 +193,13 @@ def _spaces(explanation: Explanation, label: int, latent: int | None) -> list[Bl
     ]
 
 
-def _share_lines(explanation: Explanation, shares: npt.NDArray[Any]) -> list[Line]:
+def _share_lines(explanation: Explanation, shares: Array) -> list[Line]:
     """A line per word with its shares, (n, k), shaded by their size."""
     strongest = float(np.abs(shares).max(initial=0.0)) or 1.0
     return [
-        Line(
-            [
-                Cell(word.text),
-                *(Cell(with_sign(share), weight=abs(share) / strongest) for share in of_word),
-            ]
+        Line.of(
+            word.text,
+            *(Cell(with_sign(share), weight=abs(share) / strongest) for share in of_word),
         )
         for word, of_word in zip(explanation.words, shares.tolist(), strict=True)
     ]
@@ -218,6 +217,6 @@ def _head_blocks(explanation: Explanation, label: int) -> Table:
 def _every_word(explanation: Explanation) -> Table:
     lines = _share_lines(explanation, explanation.shares)
     for name, values in (("bias", explanation.bias_shown), ("logit", explanation.logits_shown)):
-        lines.append(Line([Cell(name), *(Cell(with_sign(value)) for value in values)], name))
+        lines.append(Line.of(name, *map(with_sign, values), kind=name))
     columns = ["Word", *explanation.labels]
     return Table("Shares of words in the logits", columns, lines, "shares")

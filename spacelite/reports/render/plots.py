@@ -9,17 +9,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy.typing as npt
-
 from spacelite.document import Chart, Plot, with_sign
 from spacelite.metrics.scores import METRICS
 from spacelite.reports.analysis.comparisons import Analysis, drawn_metrics
+from spacelite.types import Array
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Array = npt.NDArray[Any]
+Marker = tuple[str | None, str | None, str]  # for plotly, matplotlib and as a character
 
 # Distinguishable for readers with red-green colour blindness, with a contrast of at least 3:1 to
 # both the light and the dark background of the page.
@@ -27,8 +26,8 @@ PALETTE = (
     "#2f7fd1", "#d9702b", "#1f9d78", "#b5519f", "#9a8a1c", "#7a6ff0", "#c94f5f", "#6f8794",
     "#3f9fb8", "#a0764f",
 )  # fmt: skip
-# None for the first ten systems, then one per ten: for plotly, matplotlib and as a character.
-MARKERS = (
+# None for the first ten systems, then one per ten.
+MARKERS: tuple[Marker, ...] = (
     (None, None, ""), ("circle", "o", "●"), ("square", "s", "■"), ("diamond", "D", "◆"),
     ("triangle-up", "^", "▲"), ("cross", "P", "✚"),
 )  # fmt: skip
@@ -52,32 +51,19 @@ ABOUT: dict[str, dict[Any, Any]] = {"svg": {"Date": None}, "png": {"Software": N
 class Trace:
     """A system's line in a plot."""
 
-    number: int  # the system's index, which gives colour and marker
+    colour: str
+    marker: Marker
     name: str
     x: Sequence[int]
     y: Sequence[float]
     # Points, lower and upper edge of one standard deviation over seeds; None for a single seed.
     band: tuple[Sequence[int], Sequence[float], Sequence[float]] | None
 
-    @property
-    def colour(self) -> str:
-        """Colours repeat after ten systems."""
-        return colour_of(self.number)
 
-    @property
-    def marker(self) -> tuple[str | None, str | None, str]:
-        """For plotly, matplotlib and as a character."""
-        return marker_of(self.number)
-
-
-def colour_of(number: int) -> str:
-    """The colour of a system or label, given its index."""
-    return PALETTE[number % len(PALETTE)]
-
-
-def marker_of(number: int) -> tuple[str | None, str | None, str]:
-    """The entry of MARKERS of a system, given its index."""
-    return MARKERS[number // len(PALETTE) % len(MARKERS)]
+def look_of(number: int) -> tuple[str, Marker]:
+    """The colour and marker of a system, given its index; colours repeat after ten systems."""
+    tens, of_ten = divmod(number, len(PALETTE))
+    return PALETTE[of_ten], MARKERS[tens % len(MARKERS)]
 
 
 def epoch_traces(analysis: Analysis, split: str, metric: str) -> list[Trace]:
@@ -87,14 +73,14 @@ def epoch_traces(analysis: Analysis, split: str, metric: str) -> list[Trace]:
         means, _ = curve.splits[split][metric]
         edges = curve.band(split, metric)
         band = None if edges is None else (curve.epochs, *edges)
-        traces.append(Trace(number, curve.name, curve.epochs, means, band))
+        traces.append(Trace(*look_of(number), curve.name, curve.epochs, means, band))
     return traces
 
 
 def chart_traces(chart: Chart) -> list[Trace]:
     """A metric by the number of training examples."""
     return [
-        Trace(number, series.name, series.sizes, series.means, series.band)
+        Trace(*look_of(number), series.name, series.sizes, series.means, series.band)
         for number, series in enumerate(chart.series)
     ]
 
@@ -123,30 +109,23 @@ class Key:
     marker: str
 
 
-def plotly_script() -> str:
-    """plotly's JavaScript."""
-    from plotly.offline import get_plotlyjs
-
-    program: str = get_plotlyjs()
-    return program
-
-
 def panels(plot: Plot) -> tuple[list[Key], list[Panel]]:
     """A plot's legend and its panels: one per metric, or one per system."""
-    if plot.chart is not None:
-        keys, panel = learning_curve_panel(plot.chart)
+    if isinstance(plot.content, Chart):
+        keys, panel = learning_curve_panel(plot.content)
         return keys, [panel]
-    if plot.analysis is None:
-        raise ValueError(f"there is nothing to plot: {plot.name}")
     if plot.kind != "curves":
-        return [], _reliability_panels(plot.analysis)
-    curves = plot.analysis.curves
-    panels = [_epoch_panel(plot.analysis, metric) for metric in drawn_metrics(curves)]
+        return [], _reliability_panels(plot.content)
+    curves = plot.content.curves
+    panels = [_epoch_panel(plot.content, metric) for metric in drawn_metrics(curves)]
     return _keys([curve.name for curve in curves]), panels
 
 
 def _keys(names: Sequence[str]) -> list[Key]:
-    return [Key(name, colour_of(n), marker_of(n)[2]) for n, name in enumerate(names)]
+    looks = map(look_of, range(len(names)))
+    return [
+        Key(name, colour, marker[2]) for name, (colour, marker) in zip(names, looks, strict=True)
+    ]
 
 
 def _epoch_panel(analysis: Analysis, metric: str) -> Panel:
@@ -163,12 +142,12 @@ def _epoch_panel(analysis: Analysis, metric: str) -> Panel:
             )  # fmt: skip
     step = max(1, max(len(curve.epochs) for curve in analysis.curves) // 5)
     axis = {"title": "epoch", "dtick": step, "tick0": 0}
-    figure.update_layout(showlegend=False, margin=MARGINS, xaxis=axis, height=250)
     title = METRICS[metric].heading
     ranges = "; ".join(
         f"{trace.name} from {trace.y[0]:.3f} to {trace.y[-1]:.3f}" for trace in of_splits[1]
     )
-    return Panel(title, f"{title} on validation by epoch: {ranges}.", _plain(figure))
+    summary = f"{title} on validation by epoch: {ranges}."
+    return _panel(title, summary, figure, margin=MARGINS, xaxis=axis, height=250)
 
 
 def _add(
@@ -205,7 +184,13 @@ def learning_curve_panel(chart: Chart) -> tuple[list[Key], Panel]:
     figure = graph_objects.Figure()
     for trace, series in zip(chart_traces(chart), chart.series, strict=True):
         hover = f"{html.escape(trace.name)}<br>%{{x:,}} examples"
-        _add(figure, trace, len(chart.series), symbol=trace.marker[0] or "circle", hover=hover)
+        _add(
+            figure,
+            trace,
+            len(chart.series),
+            symbol=trace.marker[0] or "circle",
+            hover=hover,
+        )
         if series.line:
             sizes, values = zip(*series.line, strict=True)
             figure.add_scatter(
@@ -225,12 +210,9 @@ def learning_curve_panel(chart: Chart) -> tuple[list[Key], Panel]:
                 hovertemplate=f"{hover}: %{{y:.4f}}, extrapolated<extra></extra>",
             )  # fmt: skip
     ticks = {"tickvals": chart.sizes, "ticktext": chart.ticks, "tickangle": 0}
-    figure.update_layout(
-        showlegend=False, margin=MARGINS, height=420,
-        xaxis={"type": "log", "title": "training examples", **ticks},
-    )  # fmt: skip
+    axis = {"type": "log", "title": "training examples", **ticks}
     keys = _keys([series.name for series in chart.series])
-    return keys, Panel(chart.heading, chart.text, _plain(figure))
+    return keys, _panel(chart.heading, chart.text, figure, margin=MARGINS, height=420, xaxis=axis)
 
 
 def _reliability_panels(analysis: Analysis) -> list[Panel]:
@@ -238,7 +220,7 @@ def _reliability_panels(analysis: Analysis) -> list[Panel]:
 
     panels = []
     for number, system in enumerate(analysis.systems):
-        of, colour = system.calibration, colour_of(number)
+        of, (colour, _) = system.calibration, look_of(number)
         most = max(of.count, default=1)
         figure = graph_objects.Figure()
         figure.add_scatter(
@@ -253,21 +235,20 @@ def _reliability_panels(analysis: Analysis) -> list[Panel]:
             hovertemplate="confidence %{x:.3f}<br>accuracy %{y:.3f}<br>%{customdata:,} predictions"
             "<extra></extra>",
         )  # fmt: skip
-        figure.update_layout(
-            showlegend=False, margin=MARGINS, height=270,
-            xaxis={"title": "confidence", "range": [0, 1.02]},
-            yaxis={"title": "accuracy", "range": [0, 1.02]},
-        )  # fmt: skip
         bins = "; ".join(
             f"{accuracy:.2f} at {confidence:.2f}"
             for confidence, accuracy in zip(of.confidence, of.accuracy, strict=True)
         )
         error = f"{of.own_error:.4f} (seed {system.seed})"
         panels.append(
-            Panel(
+            _panel(
                 f"{system.name}: ECE {error}",
                 f"{system.name}, accuracy by confidence: {bins}.",
-                _plain(figure),
+                figure,
+                margin=MARGINS,
+                height=270,
+                xaxis={"title": "confidence", "range": [0, 1.02]},
+                yaxis={"title": "accuracy", "range": [0, 1.02]},
             )
         )
     return panels
@@ -309,10 +290,10 @@ def concept_space(
     }
     names |= {"camera": {"eye": {"x": 1.75, "y": 1.75, "z": 1.05}}} if axes == 3 else {}
     layout = {"scene": names} if axes == 3 else {k: names[k] for k in ("xaxis", "yaxis")}
-    figure.update_layout(showlegend=False, height=360, margin=dict.fromkeys("lrtb", 6), **layout)
     centre = ", ".join(f"{value:.2f}" for value in centroid)
     summary = f"Concept space of {label}: {len(points)} tokens, their centroid at {centre}."
-    return Panel(f"Concept space of {label}", summary, _plain(figure))
+    margin = dict.fromkeys("lrtb", 6)
+    return _panel(f"Concept space of {label}", summary, figure, height=360, margin=margin, **layout)
 
 
 def _short(values: Iterable[float]) -> list[float]:
@@ -320,24 +301,23 @@ def _short(values: Iterable[float]) -> list[float]:
     return [round(float(value), 5) for value in values]
 
 
-def _plain(figure: Any) -> dict[str, Any]:
-    """What plotly's JavaScript reads, without the default template, which would be half of it."""
-    figure.update_layout(template="none")
+def _panel(title: str, summary: str, figure: Any, **layout: Any) -> Panel:
+    """A panel of what plotly's JavaScript reads, without the default template, which would be half
+    of it."""
+    figure.update_layout(showlegend=False, **layout, template="none")
     content: dict[str, Any] = figure.to_plotly_json()
     content["layout"].pop("template", None)
-    return content
+    return Panel(title, summary, content)
 
 
 def draw(plot: Plot) -> dict[str, bytes]:
     """Draw a plot: file name -> content, for an SVG and a PNG file."""
     from matplotlib import rc_context
 
-    if plot.chart is not None:
-        return {f"{plot.name}.{form}": learning_curve(plot.chart, form) for form in ABOUT}
-    if plot.analysis is None:
-        raise ValueError(f"there is nothing to plot: {plot.name}")
+    if isinstance(plot.content, Chart):
+        return {f"{plot.name}.{form}": learning_curve(plot.content, form) for form in ABOUT}
     with rc_context(STYLE):
-        figure = (_curves if plot.kind == "curves" else _reliability)(plot.analysis)
+        figure = (_curves if plot.kind == "curves" else _reliability)(plot.content)
         # Laid out once, not again for each format.
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
@@ -434,7 +414,7 @@ def _reliability(analysis: Analysis) -> Figure:
             panel.set_axis_off()
             continue
         of = systems[number].calibration
-        colour = colour_of(number)
+        colour, _ = look_of(number)
         # Of dots that stand for counts; the largest has a diameter of 8.
         areas = [max(4.0, 64 * count / max(of.count, default=1)) for count in of.count]
         panel.plot([0, 1], [0, 1], color="#888888", linewidth=0.8, linestyle="--")
