@@ -41,9 +41,8 @@ from spacelite.backbones.tokenizer import Tokenized, held_tokenizer, tokenize
 from spacelite.cache import reuse
 from spacelite.cache.dtypes import Rounding, rounding_sums, stored_type
 from spacelite.cache.reuse import Source
-from spacelite.cache.rows import TokenRows, offsets_of
 from spacelite.cache.spec import CacheSpec, Encoding, embeddings_folder, slug
-from spacelite.cache.split import DIGEST_BYTES, digest
+from spacelite.cache.split import DIGEST_BYTES, TokenRows, digest, offsets_of
 from spacelite.cache.store import Layout
 from spacelite.cache.writing import Journal, check_finite
 from spacelite.errors import SpaceliteError

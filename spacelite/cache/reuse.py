@@ -15,7 +15,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -23,8 +22,9 @@ import numpy.typing as npt
 from spacelite import files
 from spacelite.cache.spec import CacheSpec
 from spacelite.cache.split import Checked, Dataset, digest
-from spacelite.cache.store import SPLITS, Cache, side_file
-from spacelite.errors import SpaceliteError, one_line
+from spacelite.cache.store import Cache, read_arrays, side_file
+from spacelite.data.splits import SPLITS
+from spacelite.errors import SpaceliteError
 
 log = logging.getLogger(__name__)
 
@@ -242,15 +242,11 @@ def read(path: Path, key: str, examples: int) -> Plan:
     if not file.exists():
         return Plan.of_all(examples)
     try:
-        with np.load(file, allow_pickle=False) as arrays:
-            if str(arrays["key"]) != key:
-                raise ValueError("it belongs to another cache")
+        with read_arrays(file, key, "what is missing is computed") as arrays:
             plan = Plan(tuple(arrays["caches"].tolist()), *arrays["sources"].astype(np.int64))
-        _check(plan, examples)
-    except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile, zlib.error) as error:
-        # numpy's own message suggests unpickling the file.
-        reason = "it is not an npz file" if "pickle" in str(error) else one_line(error, 80)
-        log.warning("%s is damaged (%s): what is missing is computed", file, reason)
+            _check(plan, examples)
+    except SpaceliteError as error:
+        log.warning("%s", error)
         return Plan.of_all(examples)
     return plan
 

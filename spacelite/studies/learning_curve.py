@@ -19,8 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spacelite import heads
-from spacelite.cache.rows import TokenRows, offsets_of, tokens_of
-from spacelite.cache.split import CachedSplit, spans
+from spacelite.cache.split import CachedSplit, TokenRows, offsets_of, spans, tokens_of
 from spacelite.cache.store import Cache
 from spacelite.document import (
     Block,
