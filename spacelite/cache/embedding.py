@@ -62,17 +62,12 @@ class Embedded:
 
 @dataclass(frozen=True)
 class Speed:
-    """How fast hidden states were computed, and what it took.
+    """How fast hidden states were computed, and what it took."""
 
-    Attributes:
-        tokens: Number of tokens whose hidden states were computed.
-        seconds: Duration of the call.
-        stages: How many of these seconds each stage worked, the longest first. Stages overlap, so
-            these may add up to more than `seconds`.
-    """
-
-    tokens: int
-    seconds: float
+    tokens: int  # whose hidden states were computed
+    seconds: float  # of the whole call
+    # How many of these seconds each stage worked, the longest first. Stages overlap, so these may
+    # add up to more.
     stages: dict[str, float]
 
     @property

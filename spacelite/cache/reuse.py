@@ -33,23 +33,14 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Plan:
-    """Where the hidden states of the N examples of a cache come from, all splits in one sequence.
+    """Where the hidden states of the N examples of a cache come from, all splits in one sequence;
+    arrays are (N,) int64."""
 
-    Attributes:
-        caches: Names of the caches that hidden states are copied from.
-        cache: Index in `caches` for each example, (N,) int64; -1 for one that is not copied from
-            another cache.
-        split: The split of its text there, an index in SPLITS, (N,) int64.
-        row: The index of its text in that split, (N,) int64.
-        first: Index of the first example with the same token ids, (N,) int64: the only one of them
-            that is computed.
-    """
-
-    caches: tuple[str, ...]
-    cache: Array
-    split: Array
-    row: Array
-    first: Array
+    caches: tuple[str, ...]  # names of those that hidden states are copied from
+    cache: Array  # index in `caches`; -1 for an example that is not copied from another cache
+    split: Array  # the split of its text there, an index in SPLITS
+    row: Array  # the index of its text in that split
+    first: Array  # the first example with the same token ids: the only one that is computed
 
     @classmethod
     def of_all(cls, examples: int) -> Plan:

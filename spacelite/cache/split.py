@@ -31,17 +31,11 @@ NO_VECTORS: Array = np.empty((0, 0), np.float32)
 
 @dataclass(frozen=True)
 class SplitIndex:
-    """What a split holds besides hidden states, known before the backbone runs.
+    """What a split holds besides hidden states, known before the backbone runs."""
 
-    Attributes:
-        offsets: (N+1,) int64; the tokens of example i are rows offsets[i]:offsets[i+1].
-        labels: (N,) int64; (N, C) int64 of 0 and 1 in a multi-label task.
-        token_ids: (T,) int32.
-    """
-
-    offsets: Array
-    labels: Array
-    token_ids: Array
+    offsets: Array  # (N+1,) int64; the tokens of example i are rows offsets[i]:offsets[i+1]
+    labels: Array  # (N,) int64; (N, C) int64 of 0 and 1 in a multi-label task
+    token_ids: Array  # (T,) int32
 
     @property
     def crc32(self) -> int:
@@ -164,20 +158,8 @@ class Dataset:
 
 
 class CachedSplit:
-    """One split of an open cache: N examples, T tokens.
-
-    Attributes:
-        name: Name of the split.
-        cache: Name of the cache.
-        offsets: (N+1,) int64; the tokens of example i are rows offsets[i]:offsets[i+1].
-        labels: (N,) int64; (N, C) int64 of 0 and 1 in a multi-label task.
-        done: (N,) uint8; 1 if the example's hidden states are written.
-        tokens: T, the number of tokens.
-        width: d, the hidden width.
-        dtype: numpy type of the stored values; `stored` encodes and decodes them.
-        has_pooler: Whether the pooler's outputs are cached.
-        datasets: What is written of each example: `tokens` and, with a pooler, `pooled`.
-    """
+    """One split of an open cache: N examples, T tokens of width d. Offsets and labels are those of
+    its `SplitIndex`."""
 
     def __init__(
         self,
@@ -192,11 +174,13 @@ class CachedSplit:
         self.name, self.cache = name, path.stem
         self.offsets: Array = group["offsets"][...]
         self.labels: Array = group["labels"][...]
+        # 1 for an example whose hidden states are written, (N,) uint8.
         self.done: Array = group["done"][...]
         self.tokens, self._row_values = group["tokens"].shape
         self.width = stored.hidden_width(self._row_values)
         self.dtype: Any = group["tokens"].dtype
         self.has_pooler = "pooled" in group
+        # What is written of each example.
         self.datasets = {
             "tokens": Dataset(path, group, "tokens", self.done, self.cache, self.offsets)
         }
@@ -295,29 +279,18 @@ class CachedSplit:
 
 @dataclass(frozen=True)
 class TokenRows:
-    """N texts of T tokens in all; read like a split of a cache. What is not known is empty.
+    """N texts of T tokens in all, in memory; read like a split of a cache. What is not known is
+    empty. Layers lie side by side."""
 
-    Attributes:
-        rows: Hidden states of all texts end to end as they are stored, (T, r).
-        offsets: The rows of text i are offsets[i]:offsets[i+1], (N + 1,).
-        stored: How hidden states are stored in `rows`.
-        token_ids: Token ids of all texts end to end, (T,).
-        pooled: The pooler's outputs, (N, d) float32.
-        layer_means: Means of all layers side by side, (N, layers * d).
-        layer_states: Hidden states of all layers side by side, (T, layers * d).
-        labels: Labels, (N,) or (N, C) int64.
-        padding_side: Side on which the tokenizer pads, `left` or `right`.
-    """
-
-    rows: Array
-    offsets: Array
-    stored: StoredType
-    token_ids: Array = field(default_factory=lambda: NO_NUMBERS)
-    pooled: Array = field(default_factory=lambda: NO_VECTORS)
-    layer_means: Array = field(default_factory=lambda: NO_VECTORS)
-    layer_states: Array = field(default_factory=lambda: NO_VECTORS)
-    labels: Array = field(default_factory=lambda: NO_NUMBERS)
-    padding_side: str = "right"
+    rows: Array  # hidden states of all texts end to end as they are stored, (T, r)
+    offsets: Array  # the rows of text i are offsets[i]:offsets[i+1], (N + 1,)
+    stored: StoredType  # of `rows`
+    token_ids: Array = field(default_factory=lambda: NO_NUMBERS)  # (T,)
+    pooled: Array = field(default_factory=lambda: NO_VECTORS)  # the pooler's, (N, d) float32
+    layer_means: Array = field(default_factory=lambda: NO_VECTORS)  # (N, layers * d)
+    layer_states: Array = field(default_factory=lambda: NO_VECTORS)  # (T, layers * d)
+    labels: Array = field(default_factory=lambda: NO_NUMBERS)  # (N,) or (N, C) int64
+    padding_side: str = "right"  # of the tokenizer: `left` or `right`
 
     @classmethod
     def of_batch(

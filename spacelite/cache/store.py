@@ -76,19 +76,12 @@ def side_files(path: Path) -> list[Path]:
 
 @dataclass(frozen=True)
 class Layout:
-    """What is kept of each text: its hidden states, the pooler's output, its layer means.
+    """What is kept of each text: its hidden states, the pooler's output, its layer means."""
 
-    Attributes:
-        width: d, the hidden width.
-        dtype: Number type in which hidden states are stored.
-        pooled: Whether the backbone has a pooler.
-        layers: Number of layers whose means are kept, the embedding layer included; 0 for none.
-    """
-
-    width: int
-    dtype: str
-    pooled: bool
-    layers: int
+    width: int  # d, of hidden states
+    dtype: str  # in which hidden states are stored
+    pooled: bool  # whether the backbone has a pooler
+    layers: int  # whose means are kept, the embedding layer included; 0 for none
 
     @classmethod
     def of(cls, model: Backbone, dtype: str) -> Layout:

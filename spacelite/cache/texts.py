@@ -42,17 +42,11 @@ READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 @dataclass(frozen=True)
 class CachedTexts:
-    """The N texts of a split.
+    """The N texts of a split."""
 
-    Attributes:
-        content: The texts end to end, in UTF-8.
-        offsets: (N+1,) int64; text i is bytes offsets[i]:offsets[i+1] of `content`.
-        sources: Where the texts come from; None if that is not known.
-    """
-
-    content: bytes
-    offsets: Array
-    sources: Sources | None
+    content: bytes  # the texts end to end, in UTF-8
+    offsets: Array  # (N+1,) int64; text i is bytes offsets[i]:offsets[i+1] of `content`
+    sources: Sources | None  # where they come from; None if that is not known
 
     def text(self, example: int) -> str:
         """The text of an example."""
@@ -291,21 +285,16 @@ def _possible(counts: SplitCounts) -> bool:
 
 @dataclass(frozen=True)
 class Duplicates:
-    """How many texts occur in a data set more than once.
+    """How many texts occur in a data set more than once."""
 
-    Attributes:
-        shared: For two splits, such as ("train", "test"): how many examples of the second have a
-            text of the first.
-        examples: The number of examples, by split.
-        contradictory: The number of different texts that have more than one label, within each
-            split and, as `all`, within and across the splits; empty if labels were not compared.
-        by_text: Whether the texts themselves were compared, or only their token ids.
-    """
-
+    # For two splits, such as ("train", "test"): how many examples of the second have a text of the
+    # first.
     shared: dict[tuple[str, str], int]
-    examples: dict[str, int]
+    examples: dict[str, int]  # their number, by split
+    # How many different texts have more than one label, within each split and, as `all`, within and
+    # across the splits; empty if labels were not compared.
     contradictory: dict[str, int]
-    by_text: bool = True
+    by_text: bool = True  # whether the texts themselves were compared, or only their token ids
 
     def as_json(self) -> dict[str, Any]:
         """The counts as `embed --json` prints them: {"shared": {"train/test": 3, ...}, ...}."""

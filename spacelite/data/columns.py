@@ -33,7 +33,7 @@ WHOLE, FRACTION = r"[+-]?\d+(\.0+)?", r"[+-]?\d*\.\d+"
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """How the columns of a data set are read; `loading.read` says what its fields mean."""
+    """How the columns of a data set are read; `spacelite.embed` says what its fields mean."""
 
     text_column: str | None = None
     label_column: str | None = None
