@@ -327,11 +327,10 @@ class Duplicates:
         count = self.contradictory.get("all", 0)
         if not count:
             return ""
-        have = "text has" if count == 1 else "texts have"
-        if not self.by_text:
-            have = f"{'text' if count == 1 else 'texts'} of the same tokens {have.split()[1]}"
+        texts, have = ("text", "has") if count == 1 else ("texts", "have")
+        same = "" if self.by_text else " of the same tokens"
         return (
-            f"{count:,} {have} more than one label, each in another example: no classifier can get "
+            f"{count:,} {texts}{same} {have} more than one label, each in another example: no classifier can get "
             "all of these examples right"
         )
 
