@@ -233,7 +233,8 @@ def read(path: Path, key: str, examples: int) -> Plan:
     if not file.exists():
         return Plan.of_all(examples)
     try:
-        with read_arrays(file, key, "what is missing is computed") as arrays:
+        damage = "{} is damaged ({}): what is missing is computed"
+        with read_arrays(file, key, damage) as arrays:
             plan = Plan(tuple(arrays["caches"].tolist()), *arrays["sources"].astype(np.int64))
             _check(plan, examples)
     except SpaceliteError as error:

@@ -468,9 +468,10 @@ def few(names: Sequence[str], like: str | None = None) -> str:
 
 
 @contextmanager
-def read_arrays(file: Path, key: str, remedy: str) -> Iterator[Any]:
+def read_arrays(file: Path, key: str, damage: str) -> Iterator[Any]:
     """The arrays of an npz file beside the cache with this key. What goes wrong in reading them, or
-    a ValueError about what they are, is raised as SpaceliteError."""
+    a ValueError about what they are, is raised as SpaceliteError: `damage`, a message with gaps for
+    the file and the reason."""
     try:
         with np.load(file, allow_pickle=False) as arrays:
             if str(arrays["key"]) != key:
@@ -479,7 +480,7 @@ def read_arrays(file: Path, key: str, remedy: str) -> Iterator[Any]:
     except ARRAY_ERRORS as error:
         # numpy's own message suggests unpickling the file.
         reason = "it is not an npz file" if "pickle" in str(error) else one_line(error, 80)
-        raise SpaceliteError(f"{file} is damaged ({reason}): {remedy}") from error
+        raise SpaceliteError(damage.format(file, reason)) from error
 
 
 def keep_json(path: Path, name: str, content: Mapping[str, Any]) -> None:

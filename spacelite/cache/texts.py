@@ -162,8 +162,10 @@ def _read(
 
 def _load(file: Path, key: str, split: str, examples: int) -> CachedTexts:
     """Raises SpaceliteError if the file is damaged or belongs to another cache."""
-    remedy = "it is not used; run the embed command of the cache again to rewrite it"
-    with read_arrays(file, key, remedy) as arrays:
+    damage = (
+        "{} is damaged ({}): it is not used; run the embed command of the cache again to rewrite it"
+    )
+    with read_arrays(file, key, damage) as arrays:
         content = arrays[f"{split}/texts"].tobytes()
         offsets = arrays[f"{split}/offsets"]
         sources = None
@@ -330,8 +332,8 @@ class Duplicates:
         texts, have = ("text", "has") if count == 1 else ("texts", "have")
         same = "" if self.by_text else " of the same tokens"
         return (
-            f"{count:,} {texts}{same} {have} more than one label, each in another example: no classifier can get "
-            "all of these examples right"
+            f"{count:,} {texts}{same} {have} more than one label, each in another "
+            "example: no classifier can get all of these examples right"
         )
 
 
