@@ -9,10 +9,10 @@ print(runs)
 ```
 """
 
-from typing import TYPE_CHECKING
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from spacelite.errors import SpaceliteError
-from spacelite.lazy import exports
 
 if TYPE_CHECKING:  # for editors and type checkers; at run time, imported when first used
     from spacelite.api.embedding import embed, find_cache
@@ -95,6 +95,10 @@ _MODULES = {
     "estimators.search": ("SpaceSearchCV",),
     "reports.report": ("Report",),
 }  # fmt: skip
-__getattr__ = exports(
-    __name__, {name: module for module, names in _MODULES.items() for name in names}
-)
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _MODULES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -66,20 +66,19 @@ def run(
         ThreadPoolExecutor(stage.threads, stage.name, initializer=stage.begin) for stage in stages
     ]
 
-    def step(stage: Stage, before: Future[Any] | None, item: Any) -> Any:
+    def step(stage: Stage, before: Future[Any]) -> Any:
         # Threads of a pool take items in order, so whoever waits here waits for an earlier stage.
-        value = item if before is None else before.result()
+        value = before.result()
         if stopped.is_set():
             raise CancelledError
         with clock.measure(stage.name, stage.threads):
             return stage.work(value)
 
     def submit(item: Any) -> Future[Any]:
-        future: Future[Any] | None = None
+        future: Future[Any] = Future()
+        future.set_result(item)
         for stage, pool in zip(stages, pools, strict=True):
-            future = pool.submit(step, stage, future, None if future else item)
-        if future is None:
-            raise ValueError("there is no stage")
+            future = pool.submit(step, stage, future)
         return future
 
     waiting: deque[Future[Any]] = deque()

@@ -245,7 +245,7 @@ def cache_path(tmp_path_factory, bert, reviews) -> Path:
 
 def in_memory(split, rows=None):
     """Some examples of a cached split as arrays."""
-    from spacelite.cache.rows import TokenRows
+    from spacelite.cache.split import TokenRows
 
     rows = np.arange(len(split)) if rows is None else rows
     low, high = split.offsets[:-1], split.offsets[1:]

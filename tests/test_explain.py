@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from spacelite import heads, load_run
 from spacelite.backbones.tokenizer import Words
-from spacelite.cache.rows import TokenRows
+from spacelite.cache.split import TokenRows
 from spacelite.cache.store import Cache
 from spacelite.heads.base import Tokens
 from spacelite.inference import explanation, prediction

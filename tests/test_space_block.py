@@ -15,7 +15,7 @@ from test_training import order, read, same_heads
 
 from spacelite import heads
 from spacelite.cache.dtypes import stored_type
-from spacelite.cache.rows import TokenRows
+from spacelite.cache.split import TokenRows
 from spacelite.cache.store import Cache
 from spacelite.errors import SpaceliteError
 from spacelite.heads.base import Objective, Tokens

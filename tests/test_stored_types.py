@@ -22,7 +22,7 @@ from spacelite.backbones.model import Backbone
 from spacelite.cache import store
 from spacelite.cache.dtypes import DTYPES, Rounding, rounding_sums, stored_type
 from spacelite.cache.encoding import Encoder
-from spacelite.cache.rows import TokenRows
+from spacelite.cache.split import TokenRows
 from spacelite.data import loading as data
 from spacelite.heads.base import Scratch
 from spacelite.inference import explanation, prediction

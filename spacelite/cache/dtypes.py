@@ -170,15 +170,10 @@ def varies(mean: torch.Tensor, deviation: torch.Tensor) -> torch.Tensor:
 
 class Rounded(NamedTuple):
     """The error of the dimensions: its root mean square over tokens, divided by the dimension's
-    standard deviation.
+    standard deviation."""
 
-    Attributes:
-        errors: Of each dimension, (d,) float64; NaN for one that is constant.
-        tokens: Number of tokens that were measured.
-    """
-
-    errors: Array
-    tokens: int
+    errors: Array  # (d,) float64; NaN for a dimension that is constant
+    tokens: int  # that were measured
 
     @property
     def median(self) -> float:
@@ -208,12 +203,9 @@ class Rounded(NamedTuple):
 def rounding_sums(
     stored: StoredType,
 ) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None:
-    """What a forward pass measures, for `Rounding.add`; None for types in which nothing is.
-
-    The function takes hidden states (..., d) float32 and their rows (..., r), and returns
-    (3, d) float64 on the same device: of each dimension the mean over tokens, the sum of squared
-    deviations from it, and the sum of squared errors.
-    """
+    """What a forward pass measures, for `Rounding.add`: hidden states (..., d) float32 and their
+    rows (..., r) -> of each dimension the mean over tokens, the sum of squared deviations from it,
+    and the sum of squared errors, (3, d) float64. None for types in which nothing is measured."""
     if not stored.measured:
         return None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import logging
 import os
 import shutil
@@ -33,7 +32,7 @@ from spacelite.cache import store
 from spacelite.cache import texts as cached_texts
 from spacelite.cache.dtypes import Rounded
 from spacelite.cache.spec import CacheSpec, Encoding
-from spacelite.cache.split import SplitIndex
+from spacelite.cache.split import SplitIndex, offsets_of
 from spacelite.cache.store import Cache, DamagedLayersError, Layout, side_file
 from spacelite.cache.writing import Examples, Writer, Writing, write_missing
 from spacelite.data.splits import TextDataset
@@ -63,17 +62,12 @@ class Embedded:
 
 @dataclass(frozen=True)
 class Speed:
-    """How fast hidden states were computed, and what it took.
+    """How fast hidden states were computed, and what it took."""
 
-    Attributes:
-        tokens: Number of tokens whose hidden states were computed.
-        seconds: Duration of the call.
-        stages: How many of these seconds each stage worked, the longest first. Stages overlap, so
-            these may add up to more than `seconds`.
-    """
-
-    tokens: int
-    seconds: float
+    tokens: int  # whose hidden states were computed
+    seconds: float  # of the whole call
+    # How many of these seconds each stage worked, the longest first. Stages overlap, so these may
+    # add up to more.
     stages: dict[str, float]
 
     @property
@@ -300,7 +294,7 @@ def split_indexes(texts: TextDataset, examples: Examples) -> dict[str, SplitInde
         start = examples.splits[name]
         stop = start + len(split)
         splits[name] = SplitIndex(
-            np.concatenate([[0], np.cumsum(examples.lengths[start:stop])]).astype(np.int64),
+            offsets_of(examples.lengths[start:stop]),
             split.labels,
             np.concatenate(examples.tokens.ids[start:stop]),
         )
@@ -395,8 +389,7 @@ def _keep_half_precision_error(path: Path, model: Backbone, tokens: Tokenized) -
     """What a forward pass in half precision costs: measure the relative error of its hidden states
     against those of float32 over ERROR_TEXTS texts from all lengths (the norm of the differences
     divided by the norm of float32's), log it and keep it beside the cache."""
-    file = side_file(path, "precision")
-    if model.precision == "float32" or file.exists():
+    if model.precision == "float32" or side_file(path, "precision").exists():
         return
     order = np.argsort([len(ids) for ids in tokens.ids], kind="stable")
     chosen = order[np.unique(np.linspace(0, len(order) - 1, ERROR_TEXTS).astype(np.int64))]
@@ -419,10 +412,7 @@ def _keep_half_precision_error(path: Path, model: Backbone, tokens: Tokenized) -
         model.precision, texts, error,
     )  # fmt: skip
     content = {"precision": model.precision, "texts": texts, "relative_error": error}
-    try:
-        files.write_bytes(file, f"{json.dumps(content)}\n".encode())
-    except OSError as problem:  # a full disk: if it matters, the embedding itself fails
-        log.warning("%s cannot be written: %s", file, problem.strerror)
+    store.keep_json(path, "precision", content)
 
 
 def read_layers(layer: int | Sequence[int]) -> tuple[int, ...]:

@@ -41,9 +41,8 @@ from spacelite.backbones.tokenizer import Tokenized, held_tokenizer, tokenize
 from spacelite.cache import reuse
 from spacelite.cache.dtypes import Rounding, rounding_sums, stored_type
 from spacelite.cache.reuse import Source
-from spacelite.cache.rows import TokenRows, offsets_of
 from spacelite.cache.spec import CacheSpec, Encoding, embeddings_folder, slug
-from spacelite.cache.split import DIGEST_BYTES, digest
+from spacelite.cache.split import DIGEST_BYTES, TokenRows, digest, offsets_of
 from spacelite.cache.store import Layout
 from spacelite.cache.writing import Journal, check_finite
 from spacelite.errors import SpaceliteError
@@ -192,11 +191,8 @@ class _Encoding:
                 for row in np.flatnonzero(plan.cache == number).tolist():
                     values = source.take(*plan.place(row), ids[row])
                     if values is not None:
-                        pooled, means = (
-                            values[name].values if name in values else None
-                            for name in ("pooled", "means")
-                        )
-                        yield keys[row], content_of(values["tokens"].values, pooled, means)
+                        parts = (values.get(name) for name in ("tokens", "pooled", "means"))
+                        yield keys[row], b"".join(part.content for part in parts if part)
 
     def _computed(self, model: Backbone, keys: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
         """Run texts through the backbone."""
@@ -221,11 +217,9 @@ class _Encoding:
             for count, (measured,) in output.measured:
                 rounding.add(count, measured)
             for row, example in enumerate(batch.tolist()):
-                pooled, means = (
-                    None if values is None else values[row]
-                    for values in (output.pooled, output.means)
-                )
-                yield key_of[example], content_of(output.hidden[row], pooled, means)
+                parts = (output.hidden, output.pooled, output.means)
+                content = b"".join(part[row].tobytes() for part in parts if part is not None)
+                yield key_of[example], content
             done += len(batch) * len(self.tokens.ids[batch[0]])
             self.on_progress("embed", done, total)
         rounding.warn()
@@ -254,14 +248,9 @@ class Entry(NamedTuple):
     crc32: int
 
 
-def content_of(hidden: Array, pooled: Array | None, means: Array | None) -> bytes:
-    """The bytes of a text: its hidden states as they are stored, the pooler's output, and its layer
-    means."""
-    return b"".join(part.tobytes() for part in (hidden, pooled, means) if part is not None)
-
-
 def texts_of(contents: Sequence[bytes], lengths: Array, layout: Layout) -> TokenRows:
-    """Texts of so many tokens from their bytes."""
+    """Texts of so many tokens from their bytes: the hidden states as they are stored, the pooler's
+    output, and the layer means."""
     stored, width, offsets = layout.stored, layout.width, offsets_of(lengths)
     rows = np.empty((int(offsets[-1]), stored.row_values(width)), stored.numpy)
     pooled = np.empty((len(contents), width * layout.pooled), np.float32)

@@ -21,35 +21,20 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CacheState:
-    """The state of one cache file, as listings of caches show it.
-
-    Attributes:
-        name: The cache's name.
-        path: Its file.
-        bytes: The size of the file and of the files beside it that belong to it.
-        modified: When it was last written, in seconds since 1970.
-        examples: Number of examples in all splits.
-        tokens: Number of tokens in all splits.
-        tokens_done: Number of tokens whose hidden states are written.
-        complete: Whether all hidden states are written.
-        splits: The name and number of examples of each split.
-        layer_means: Number of examples whose layer means are written; None without a file of them.
-        problem: Why the file cannot be read, in which case the counts are 0; None if it can be.
-        layer: The layer of the hidden states; None if the file cannot be read.
-    """
+    """The state of one cache file, as listings of caches show it."""
 
     name: str
     path: Path
-    bytes: int
-    modified: float
-    examples: int = 0
+    bytes: int  # of the file and of the files beside it that belong to it
+    modified: float  # in seconds since 1970
+    examples: int = 0  # in all splits, as `tokens`
     tokens: int = 0
-    tokens_done: int = 0
-    complete: bool = False
-    splits: tuple[tuple[str, int], ...] = ()
-    layer_means: int | None = None
-    problem: str | None = None
-    layer: int | None = None
+    tokens_done: int = 0  # whose hidden states are written
+    complete: bool = False  # whether all hidden states are written
+    splits: tuple[tuple[str, int], ...] = ()  # name and number of examples of each
+    layer_means: int | None = None  # examples that have theirs; None without a file of them
+    problem: str | None = None  # why the file cannot be read, in which case the counts are 0
+    layer: int | None = None  # of the hidden states; None if the file cannot be read
 
     def as_json(self) -> dict[str, Any]:
         """The state as a JSON object."""

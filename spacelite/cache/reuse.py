@@ -15,7 +15,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -23,8 +22,9 @@ import numpy.typing as npt
 from spacelite import files
 from spacelite.cache.spec import CacheSpec
 from spacelite.cache.split import Checked, Dataset, digest
-from spacelite.cache.store import SPLITS, Cache, side_file
-from spacelite.errors import SpaceliteError, one_line
+from spacelite.cache.store import Cache, read_arrays, side_file
+from spacelite.data.splits import SPLITS
+from spacelite.errors import SpaceliteError
 
 log = logging.getLogger(__name__)
 
@@ -33,23 +33,14 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Plan:
-    """Where the hidden states of the N examples of a cache come from, all splits in one sequence.
+    """Where the hidden states of the N examples of a cache come from, all splits in one sequence;
+    arrays are (N,) int64."""
 
-    Attributes:
-        caches: Names of the caches that hidden states are copied from.
-        cache: Index in `caches` for each example, (N,) int64; -1 for one that is not copied from
-            another cache.
-        split: The split of its text there, an index in SPLITS, (N,) int64.
-        row: The index of its text in that split, (N,) int64.
-        first: Index of the first example with the same token ids, (N,) int64: the only one of them
-            that is computed.
-    """
-
-    caches: tuple[str, ...]
-    cache: Array
-    split: Array
-    row: Array
-    first: Array
+    caches: tuple[str, ...]  # names of those that hidden states are copied from
+    cache: Array  # index in `caches`; -1 for an example that is not copied from another cache
+    split: Array  # the split of its text there, an index in SPLITS
+    row: Array  # the index of its text in that split
+    first: Array  # the first example with the same token ids: the only one that is computed
 
     @classmethod
     def of_all(cls, examples: int) -> Plan:
@@ -242,15 +233,12 @@ def read(path: Path, key: str, examples: int) -> Plan:
     if not file.exists():
         return Plan.of_all(examples)
     try:
-        with np.load(file, allow_pickle=False) as arrays:
-            if str(arrays["key"]) != key:
-                raise ValueError("it belongs to another cache")
+        damage = "{} is damaged ({}): what is missing is computed"
+        with read_arrays(file, key, damage) as arrays:
             plan = Plan(tuple(arrays["caches"].tolist()), *arrays["sources"].astype(np.int64))
-        _check(plan, examples)
-    except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile, zlib.error) as error:
-        # numpy's own message suggests unpickling the file.
-        reason = "it is not an npz file" if "pickle" in str(error) else one_line(error, 80)
-        log.warning("%s is damaged (%s): what is missing is computed", file, reason)
+            _check(plan, examples)
+    except SpaceliteError as error:
+        log.warning("%s", error)
         return Plan.of_all(examples)
     return plan
 

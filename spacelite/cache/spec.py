@@ -28,36 +28,21 @@ class CacheSpec:
 
     A field that is added later needs a default that never changes. Fields with their default value
     are left out of the JSON, and so of the key: existing caches keep their keys.
-
-    Attributes:
-        format: The format of the cache file.
-        dataset: The data set's name.
-        dataset_hash: SHA-256 of the data set's texts and labels.
-        label_names: The names of labels 0..C-1.
-        backbone: The backbone's name.
-        backbone_version: The backbone's hub commit, or the hash of its configuration and weights.
-        tokenizer_hash: SHA-256 of the tokenizer's files.
-        max_length: Maximum tokens per text.
-        layer: Layer of the hidden states: -1 the last, 0 the embedding layer.
-        padding: `none`, or `max_length` if padded positions are cached as tokens.
-        dtype: Number type in which hidden states are stored, one of DTYPES.
-        precision: Number type of the forward pass.
-        task: Name of the task in TASKS; None for classification.
     """
 
-    format: int
-    dataset: str
-    dataset_hash: str
-    label_names: tuple[str, ...]
-    backbone: str
-    backbone_version: str
-    tokenizer_hash: str
-    max_length: int
-    layer: int
-    padding: str
-    dtype: str
-    precision: str
-    task: str | None = None
+    format: int  # of the cache file
+    dataset: str  # its name
+    dataset_hash: str  # SHA-256 of its texts and labels
+    label_names: tuple[str, ...]  # of labels 0..C-1
+    backbone: str  # its name
+    backbone_version: str  # its hub commit, or the hash of its configuration and weights
+    tokenizer_hash: str  # SHA-256 of the tokenizer's files
+    max_length: int  # tokens per text
+    layer: int  # of the hidden states: -1 the last, 0 the embedding layer
+    padding: str  # one of PADDINGS; with `max_length`, padded positions are cached as tokens
+    dtype: str  # in which hidden states are stored, one of DTYPES
+    precision: str  # number type of the forward pass
+    task: str | None = None  # in TASKS; None for classification
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> CacheSpec:
@@ -119,18 +104,8 @@ class CacheSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Encoding:
-    """How texts become hidden states: those settings of `embed` that are not about its data.
-
-    Attributes:
-        backbone: A hub name, a local folder, or `minilm`.
-        revision: Commit, branch or tag of a hub backbone.
-        layer: Layer of the hidden states: -1 the last, 0 the embedding layer.
-        max_length: Maximum tokens per text.
-        dtype: Number type in which hidden states are stored, one of DTYPES.
-        padding: `none` or `max_length`.
-        device: Device of the backbone.
-        tokens_per_batch: Maximum tokens per forward pass; None for the default.
-    """
+    """How texts become hidden states: those settings of `spacelite.embed`, which explains them,
+    that are not about its data."""
 
     backbone: str = "minilm"
     revision: str | None = None

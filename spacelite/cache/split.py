@@ -1,4 +1,5 @@
-"""One split of a cache: its labels and token ids, and its hidden states with their checksums."""
+"""The hidden states of the texts of a split, with their labels and token ids: in a cache, where
+they have checksums, or in memory."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ import math
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,20 +25,17 @@ CHECKED_AT_ONCE = 2**23  # bytes that one of them checks at a time
 
 Array = npt.NDArray[Any]
 
+NO_NUMBERS: Array = np.empty(0, np.int64)
+NO_VECTORS: Array = np.empty((0, 0), np.float32)
+
 
 @dataclass(frozen=True)
 class SplitIndex:
-    """What a split holds besides hidden states, known before the backbone runs.
+    """What a split holds besides hidden states, known before the backbone runs."""
 
-    Attributes:
-        offsets: (N+1,) int64; the tokens of example i are rows offsets[i]:offsets[i+1].
-        labels: (N,) int64; (N, C) int64 of 0 and 1 in a multi-label task.
-        token_ids: (T,) int32.
-    """
-
-    offsets: Array
-    labels: Array
-    token_ids: Array
+    offsets: Array  # (N+1,) int64; the tokens of example i are rows offsets[i]:offsets[i+1]
+    labels: Array  # (N,) int64; (N, C) int64 of 0 and 1 in a multi-label task
+    token_ids: Array  # (T,) int32
 
     @property
     def crc32(self) -> int:
@@ -160,20 +158,8 @@ class Dataset:
 
 
 class CachedSplit:
-    """One split of an open cache: N examples, T tokens.
-
-    Attributes:
-        name: Name of the split.
-        cache: Name of the cache.
-        offsets: (N+1,) int64; the tokens of example i are rows offsets[i]:offsets[i+1].
-        labels: (N,) int64; (N, C) int64 of 0 and 1 in a multi-label task.
-        done: (N,) uint8; 1 if the example's hidden states are written.
-        tokens: T, the number of tokens.
-        width: d, the hidden width.
-        dtype: numpy type of the stored values; `stored` encodes and decodes them.
-        has_pooler: Whether the pooler's outputs are cached.
-        datasets: What is written of each example: `tokens` and, with a pooler, `pooled`.
-    """
+    """One split of an open cache: N examples, T tokens of width d. Offsets and labels are those of
+    its `SplitIndex`."""
 
     def __init__(
         self,
@@ -188,11 +174,13 @@ class CachedSplit:
         self.name, self.cache = name, path.stem
         self.offsets: Array = group["offsets"][...]
         self.labels: Array = group["labels"][...]
+        # 1 for an example whose hidden states are written, (N,) uint8.
         self.done: Array = group["done"][...]
         self.tokens, self._row_values = group["tokens"].shape
         self.width = stored.hidden_width(self._row_values)
         self.dtype: Any = group["tokens"].dtype
         self.has_pooler = "pooled" in group
+        # What is written of each example.
         self.datasets = {
             "tokens": Dataset(path, group, "tokens", self.done, self.cache, self.offsets)
         }
@@ -289,6 +277,106 @@ class CachedSplit:
         return len(self.labels)
 
 
+@dataclass(frozen=True)
+class TokenRows:
+    """N texts of T tokens in all, in memory; read like a split of a cache. What is not known is
+    empty. Layers lie side by side."""
+
+    rows: Array  # hidden states of all texts end to end as they are stored, (T, r)
+    offsets: Array  # the rows of text i are offsets[i]:offsets[i+1], (N + 1,)
+    stored: StoredType  # of `rows`
+    token_ids: Array = field(default_factory=lambda: NO_NUMBERS)  # (T,)
+    pooled: Array = field(default_factory=lambda: NO_VECTORS)  # the pooler's, (N, d) float32
+    layer_means: Array = field(default_factory=lambda: NO_VECTORS)  # (N, layers * d)
+    layer_states: Array = field(default_factory=lambda: NO_VECTORS)  # (T, layers * d)
+    labels: Array = field(default_factory=lambda: NO_NUMBERS)  # (N,) or (N, C) int64
+    padding_side: str = "right"  # of the tokenizer: `left` or `right`
+
+    @classmethod
+    def of_batch(
+        cls,
+        stored: StoredType,
+        hidden: Array,
+        pooled: Array | None = None,
+        means: Array | None = None,
+        token_ids: Array | None = None,
+    ) -> TokenRows:
+        """B texts of n tokens each: hidden states (B, n, r) as they are stored,
+        the pooler's outputs (B, d), layer means (B, layers, d) and token ids (B, n)."""
+        count, length, values = hidden.shape
+        return cls(
+            hidden.reshape(-1, values),
+            np.arange(0, (count + 1) * length, length),
+            stored,
+            NO_NUMBERS if token_ids is None else token_ids.reshape(-1),
+            NO_VECTORS if pooled is None else pooled,
+            NO_VECTORS if means is None else means.reshape(count, -1),
+        )
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens, T."""
+        return len(self.rows)
+
+    @property
+    def width(self) -> int:
+        """Hidden width, d."""
+        return self.stored.hidden_width(self.rows.shape[1])
+
+    @property
+    def dtype(self) -> Any:
+        """Dtype of the stored values."""
+        return self.rows.dtype
+
+    @property
+    def layers(self) -> int:
+        """Number of layers whose means are known, the embedding layer included."""
+        return int(self.layer_means.shape[1]) // max(1, self.width)
+
+    @property
+    def lengths(self) -> Array:
+        """Tokens of each text, (N,)."""
+        return np.diff(self.offsets)
+
+    def require_pooler(self) -> None:
+        """Raise SpaceliteError if there are no outputs of a pooler."""
+        if not self.pooled.shape[1]:
+            raise SpaceliteError(
+                "pooling=pooler: these hidden states come without a pooler's outputs: choose "
+                "another pooling",
+                ["pooling"],
+            )
+
+    def read_token_ids(self) -> Array:
+        """The token ids, (T,)."""
+        return self.token_ids
+
+    def read_examples(self, first: int, last: int, into: Array | None = None) -> Array:
+        """Rows of texts first:last; `into` is ignored."""
+        return self.rows[self.offsets[first] : self.offsets[last]]
+
+    def part(self, examples: Array) -> TokenRows:
+        """Some of the texts, (n,) indices, copied."""
+        index = tokens_of(self.offsets, examples)
+
+        def some(values: Array, at: Array) -> Array:
+            return values[at] if len(values) else values
+
+        return replace(
+            self,
+            rows=self.rows[index],
+            offsets=offsets_of(self.lengths[examples]),
+            token_ids=some(self.token_ids, index),
+            pooled=some(self.pooled, examples),
+            layer_means=some(self.layer_means, examples),
+            layer_states=some(self.layer_states, index),
+            labels=some(self.labels, examples),
+        )
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+
 def spans(offsets: npt.NDArray[np.int64], rows: int = 1 << 15) -> Iterator[tuple[int, int]]:
     """Divide examples into spans first:last of at most `rows` tokens, or one longer example."""
     first = 0
@@ -297,3 +385,16 @@ def spans(offsets: npt.NDArray[np.int64], rows: int = 1 << 15) -> Iterator[tuple
         last = max(last, first + 1)
         yield first, last
         first = last
+
+
+def offsets_of(lengths: Array) -> Array:
+    """The index of each text's first token, and at the end T, (N + 1,) int64."""
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+
+
+def tokens_of(offsets: Array, examples: Array) -> Array:
+    """The rows of the tokens of some examples end to end, (n,)."""
+    lengths = np.diff(offsets)[examples]
+    ends = np.cumsum(lengths)
+    first = offsets[:-1][examples] - (ends - lengths)
+    return np.repeat(first, lengths) + np.arange(int(lengths.sum()))

@@ -14,11 +14,14 @@ import errno
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import h5py
 import numpy as np
@@ -27,6 +30,7 @@ from spacelite import files
 from spacelite.cache.dtypes import DTYPES, StoredType, stored_type
 from spacelite.cache.spec import FORMAT, CacheSpec
 from spacelite.cache.split import CachedSplit, Dataset, SplitIndex
+from spacelite.data.splits import SPLITS
 from spacelite.errors import SpaceliteError, one_line
 from spacelite.tasks import Task, find_task
 
@@ -37,8 +41,8 @@ log = logging.getLogger(__name__)
 
 LAYERS_FORMAT = 1  # of the file of layer means
 PAGE = 4096  # bytes; large arrays start at a multiple of this
-SPLITS = ("train", "validation", "test")
 MOST_NAMES = 3  # of caches in a message
+ARRAY_ERRORS = (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile, zlib.error)
 
 # What is kept beside a cache file: its name -> what takes the place of `.h5`.
 SIDE_FILES = {
@@ -72,19 +76,12 @@ def side_files(path: Path) -> list[Path]:
 
 @dataclass(frozen=True)
 class Layout:
-    """What is kept of each text: its hidden states, the pooler's output, its layer means.
+    """What is kept of each text: its hidden states, the pooler's output, its layer means."""
 
-    Attributes:
-        width: d, the hidden width.
-        dtype: Number type in which hidden states are stored.
-        pooled: Whether the backbone has a pooler.
-        layers: Number of layers whose means are kept, the embedding layer included; 0 for none.
-    """
-
-    width: int
-    dtype: str
-    pooled: bool
-    layers: int
+    width: int  # d, of hidden states
+    dtype: str  # in which hidden states are stored
+    pooled: bool  # whether the backbone has a pooler
+    layers: int  # whose means are kept, the embedding layer included; 0 for none
 
     @classmethod
     def of(cls, model: Backbone, dtype: str) -> Layout:
@@ -470,6 +467,32 @@ def few(names: Sequence[str], like: str | None = None) -> str:
     return ", ".join(shown) + more
 
 
+@contextmanager
+def read_arrays(file: Path, key: str, damage: str) -> Iterator[Any]:
+    """The arrays of an npz file beside the cache with this key. What goes wrong in reading them, or
+    a ValueError about what they are, is raised as SpaceliteError: `damage`, a message with gaps for
+    the file and the reason."""
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            if str(arrays["key"]) != key:
+                raise ValueError("it belongs to another cache")
+            yield arrays
+    except ARRAY_ERRORS as error:
+        # numpy's own message suggests unpickling the file.
+        reason = "it is not an npz file" if "pickle" in str(error) else one_line(error, 80)
+        raise SpaceliteError(damage.format(file, reason)) from error
+
+
+def keep_json(path: Path, name: str, content: Mapping[str, Any]) -> None:
+    """Write a file beside a cache. On a full disk this is only logged: if it matters, the embedding
+    itself fails."""
+    file = side_file(path, name)
+    try:
+        files.write_bytes(file, f"{json.dumps(content)}\n".encode())
+    except OSError as error:
+        log.warning("%s cannot be written: %s", file, error.strerror)
+
+
 def embedding_seconds(path: Path) -> float | None:
     """Total seconds of all `embed` calls that wrote to a cache; None if unknown."""
     try:
@@ -481,9 +504,4 @@ def embedding_seconds(path: Path) -> float | None:
 def add_seconds(path: Path, seconds: float) -> None:
     """Record the seconds of a call that wrote to a cache, while its lock is held. The cache itself
     contains no times: the same settings give the same bytes."""
-    timing = side_file(path, "seconds")
-    content = json.dumps({"seconds": (embedding_seconds(path) or 0.0) + seconds})
-    try:
-        files.write_bytes(timing, f"{content}\n".encode())
-    except OSError as error:  # a full disk: if it matters, the embedding itself has failed
-        log.warning("%s cannot be written: %s", timing, error.strerror)
+    keep_json(path, "seconds", {"seconds": (embedding_seconds(path) or 0.0) + seconds})

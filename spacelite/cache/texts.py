@@ -11,23 +11,21 @@ import errno
 import itertools
 import json
 import logging
-import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
 
 from spacelite import files
 from spacelite.backbones.tokenizer import MOSTLY, SpecialIds, unknown_counts, unknown_shares
-from spacelite.cache.split import CachedSplit
-from spacelite.cache.store import Cache, side_file
+from spacelite.cache.split import CachedSplit, offsets_of
+from spacelite.cache.store import ARRAY_ERRORS, Cache, read_arrays, side_file
 from spacelite.data.splits import Source, Sources, Split, TextDataset, folded
-from spacelite.errors import SpaceliteError, one_line
+from spacelite.errors import SpaceliteError
 
 log = logging.getLogger(__name__)
 
@@ -44,17 +42,11 @@ READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 @dataclass(frozen=True)
 class CachedTexts:
-    """The N texts of a split.
+    """The N texts of a split."""
 
-    Attributes:
-        content: The texts end to end, in UTF-8.
-        offsets: (N+1,) int64; text i is bytes offsets[i]:offsets[i+1] of `content`.
-        sources: Where the texts come from; None if that is not known.
-    """
-
-    content: bytes
-    offsets: Array
-    sources: Sources | None
+    content: bytes  # the texts end to end, in UTF-8
+    offsets: Array  # (N+1,) int64; text i is bytes offsets[i]:offsets[i+1] of `content`
+    sources: Sources | None  # where they come from; None if that is not known
 
     def text(self, example: int) -> str:
         """The text of an example."""
@@ -81,9 +73,8 @@ def keep(path: Path, key: str, dataset: TextDataset) -> None:
             arrays["data"] = np.array(place)
         for name, split in splits.items():
             encoded = [text.encode() for text in split.texts]
-            sizes = [len(text) for text in encoded]
             arrays[f"{name}/texts"] = np.frombuffer(b"".join(encoded), np.uint8)
-            arrays[f"{name}/offsets"] = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+            arrays[f"{name}/offsets"] = offsets_of(np.array([len(text) for text in encoded]))
             if split.sources is not None:
                 arrays[f"{name}/files"] = np.array(split.sources.files)
                 arrays[f"{name}/file"] = split.sources.file.astype(np.int32)
@@ -131,7 +122,7 @@ def _data_path(file: Path) -> str | None:
     try:
         with np.load(file, allow_pickle=False) as arrays:
             return str(arrays["data"])
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error):
+    except ARRAY_ERRORS:
         return None
 
 
@@ -171,28 +162,21 @@ def _read(
 
 def _load(file: Path, key: str, split: str, examples: int) -> CachedTexts:
     """Raises SpaceliteError if the file is damaged or belongs to another cache."""
-    try:
-        with np.load(file, allow_pickle=False) as arrays:
-            if str(arrays["key"]) != key:
-                raise ValueError("it belongs to another cache")
-            content = arrays[f"{split}/texts"].tobytes()
-            offsets = arrays[f"{split}/offsets"]
-            sources = None
-            if f"{split}/row" in arrays:
-                names = tuple(arrays[f"{split}/files"].tolist())
-                numbers = arrays[f"{split}/file"].astype(np.int64)
-                sources = Sources(names, numbers, arrays[f"{split}/row"])
+    damage = (
+        "{} is damaged ({}): it is not used; run the embed command of the cache again to rewrite it"
+    )
+    with read_arrays(file, key, damage) as arrays:
+        content = arrays[f"{split}/texts"].tobytes()
+        offsets = arrays[f"{split}/offsets"]
+        sources = None
+        if f"{split}/row" in arrays:
+            names = tuple(arrays[f"{split}/files"].tolist())
+            numbers = arrays[f"{split}/file"].astype(np.int64)
+            sources = Sources(names, numbers, arrays[f"{split}/row"])
         if len(offsets) != examples + 1 or offsets[-1] != len(content):
             raise ValueError("it holds other texts")
         if sources is not None and not len(sources) == len(sources.file) == examples:
             raise ValueError("it holds the sources of other texts")
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
-        # numpy's own message suggests unpickling the file.
-        reason = "it is not an npz file" if "pickle" in str(error) else one_line(error, 80)
-        raise SpaceliteError(
-            f"{file} is damaged ({reason}): it is not used; run the embed command of the cache "
-            "again to rewrite it"
-        ) from error
     return CachedTexts(content, offsets, sources)
 
 
@@ -303,21 +287,16 @@ def _possible(counts: SplitCounts) -> bool:
 
 @dataclass(frozen=True)
 class Duplicates:
-    """How many texts occur in a data set more than once.
+    """How many texts occur in a data set more than once."""
 
-    Attributes:
-        shared: For two splits, such as ("train", "test"): how many examples of the second have a
-            text of the first.
-        examples: The number of examples, by split.
-        contradictory: The number of different texts that have more than one label, within each
-            split and, as `all`, within and across the splits; empty if labels were not compared.
-        by_text: Whether the texts themselves were compared, or only their token ids.
-    """
-
+    # For two splits, such as ("train", "test"): how many examples of the second have a text of the
+    # first.
     shared: dict[tuple[str, str], int]
-    examples: dict[str, int]
+    examples: dict[str, int]  # their number, by split
+    # How many different texts have more than one label, within each split and, as `all`, within and
+    # across the splits; empty if labels were not compared.
     contradictory: dict[str, int]
-    by_text: bool = True
+    by_text: bool = True  # whether the texts themselves were compared, or only their token ids
 
     def as_json(self) -> dict[str, Any]:
         """The counts as `embed --json` prints them: {"shared": {"train/test": 3, ...}, ...}."""
@@ -350,12 +329,11 @@ class Duplicates:
         count = self.contradictory.get("all", 0)
         if not count:
             return ""
-        have = "text has" if count == 1 else "texts have"
-        if not self.by_text:
-            have = f"{'text' if count == 1 else 'texts'} of the same tokens {have.split()[1]}"
+        texts, have = ("text", "has") if count == 1 else ("texts", "have")
+        same = "" if self.by_text else " of the same tokens"
         return (
-            f"{count:,} {have} more than one label, each in another example: no classifier can get "
-            "all of these examples right"
+            f"{count:,} {texts}{same} {have} more than one label, each in another "
+            "example: no classifier can get all of these examples right"
         )
 
 

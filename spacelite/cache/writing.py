@@ -285,19 +285,10 @@ class Writing:
             self.plan = plan.without(missing)
             reuse.write(self.path, self.spec.cache_key(), self.plan)
 
-    def check(self, example: int, rows: Array) -> None:
-        """Raise SpaceliteError if the stored type cannot hold an example's hidden states."""
-        split, index = self.examples.location(example)
-        check_finite(rows, self.stored, f"{split} example {index}")
-
     @cached_property
-    def _same(self) -> dict[int, list[int]]:
+    def same(self) -> dict[int, list[int]]:
+        """The examples that are written with each computed one."""
         return self.plan.same()
-
-    def put_computed(self, example: int, values: Mapping[str, Checked]) -> None:
-        """Write an example that was computed, for all texts with the same tokens."""
-        for same in self._same[example]:
-            self.put(same, values)
 
     def put(self, example: int, values: Mapping[str, Checked]) -> None:
         """Write an example where it is not done."""
@@ -423,7 +414,8 @@ def _compute(
                     text.append({})
                     continue
                 if "tokens" in writing.writer.missing:
-                    writing.check(example, rows[row])
+                    split, index = examples.location(example)
+                    check_finite(rows[row], stored, f"{split} example {index}")
                 text.append({"tokens": Checked.of(rows[row]), **others})
             texts.append(text)
         return texts, output
@@ -435,8 +427,8 @@ def _compute(
         with clock.measure("writing"):
             for example, text in zip(batch.tolist(), texts, strict=True):
                 for writing, values in zip(writings, text, strict=True):
-                    if values:
-                        writing.put_computed(example, values)
+                    for same in writing.same[example] if values else ():
+                        writing.put(same, values)
             for writing in writings:
                 writing.writer.commit_at_times()
         # Means are not computed any more once no file can hold them.

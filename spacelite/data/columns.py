@@ -33,7 +33,7 @@ WHOLE, FRACTION = r"[+-]?\d+(\.0+)?", r"[+-]?\d*\.\d+"
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """How the columns of a data set are read; `loading.read` says what its fields mean."""
+    """How the columns of a data set are read; `spacelite.embed` says what its fields mean."""
 
     text_column: str | None = None
     label_column: str | None = None
@@ -319,7 +319,7 @@ def numbered(
     values: dict[str, list[Any]],
     class_names: Sequence[str],
     name: str,
-    rows: Mapping[str, npt.NDArray[np.int64]],
+    rows: Mapping[str, Rows],
 ) -> tuple[dict[str, Labels], tuple[str, ...]]:
     """Number the labels of all splits together, as the known `class_names` are or else in sorted
     order; `rows` are the indices of their rows, for messages.
@@ -342,21 +342,39 @@ def numbered(
             "classes: name another column with label_column",
             ["label_column"],
         )
+    order: Sequence[Any]
     if all(isinstance(value, str) for value in pooled):
         known = class_names if set(class_names) >= set(pooled) else ()
-        order = tuple(known or sorted(set(pooled)))
-        number = {value: i for i, value in enumerate(order)}
-        return {key: _int64(number[v] for v in split) for key, split in values.items()}, order
-    if all(isinstance(value, bool) for value in pooled):
-        return {key: _int64(map(int, split)) for key, split in values.items()}, ("false", "true")
-    if any(isinstance(value, str | bool) for value in pooled):
+        order = names = tuple(known or sorted(set(pooled)))
+    elif all(isinstance(value, bool) for value in pooled):
+        order, names = (False, True), ("false", "true")
+    elif any(isinstance(value, str | bool) for value in pooled):
         kinds = sorted({type(value).__name__ for value in pooled})
         raise SpaceliteError(
             f"{name}: labels of mixed types ({', '.join(kinds)}): use one type, or give "
             "labels_as='text'",
             ["labels_as"],
         )
+    else:
+        _check_whole(values, name, rows)
+        order = sorted({int(value) for value in pooled})
+        names = tuple(class_names) or tuple(map(str, order))
+        if class_names:
+            if order[-1] >= len(class_names):
+                raise SpaceliteError(
+                    f"{name} has label {order[-1]}, but its labels are 0 to {len(names) - 1} "
+                    f"({', '.join(names)})"
+                )
+            order = range(len(class_names))
+    number = {value: i for i, value in enumerate(order)}
+    return {
+        key: np.fromiter((number[value] for value in split), np.int64)
+        for key, split in values.items()
+    }, names
 
+
+def _check_whole(values: dict[str, list[Any]], name: str, rows: Mapping[str, Rows]) -> None:
+    """Raise SpaceliteError unless all label values are whole numbers from 0."""
     for split, numbers in values.items():
         for row, value in zip(rows[split].tolist(), numbers, strict=True):
             if not isinstance(value, int) and not (isinstance(value, float) and value.is_integer()):
@@ -372,27 +390,13 @@ def numbered(
                     f"{name} {split}: row {row + 1} has label {int(value)}, which marks a hidden "
                     f"or missing label ({count} such rows): remove them, or the whole split"
                 )
-    whole = {key: [int(value) for value in split] for key, split in values.items()}
-    distinct = sorted({value for split in whole.values() for value in split})
-    if class_names:
-        if distinct[-1] >= len(class_names):
-            raise SpaceliteError(
-                f"{name} has label {distinct[-1]}, but its labels are 0 to {len(class_names) - 1} "
-                f"({', '.join(class_names)})"
-            )
-        return {key: _int64(split) for key, split in whole.items()}, tuple(class_names)
-    index = {value: i for i, value in enumerate(distinct)}
-    return (
-        {key: _int64(index[value] for value in split) for key, split in whole.items()},
-        tuple(str(value) for value in distinct),
-    )
 
 
 def _multi_label(
     values: dict[str, list[Any]],
     class_names: Sequence[str],
     name: str,
-    rows: Mapping[str, npt.NDArray[np.int64]],
+    rows: Mapping[str, Rows],
 ) -> tuple[dict[str, Labels], tuple[str, ...]]:
     flat = {split: [label for row in rows for label in row] for split, rows in values.items()}
     every = [label for row in flat.values() for label in row]
@@ -424,7 +428,3 @@ def _multi_label(
         labels[split] = np.zeros((len(values[split]), len(names)), np.int64)
         labels[split][owner, numbers[split]] = 1
     return labels, names
-
-
-def _int64(values: Iterable[int]) -> Labels:
-    return np.fromiter(values, np.int64)

@@ -61,26 +61,10 @@ def read(
     drop_leaks: bool = False,
     training: bool = True,
 ) -> TextDataset:
-    """Read a data set.
+    """Read a data set, as `spacelite.embed`, which explains the arguments.
 
-    Args:
-        dataset: A known data set; a csv, tsv, json, jsonl or parquet file, or a folder of them; a
-            hub data set (`owner/name`, `owner/name:configuration`); a pandas DataFrame, whose
-            column `split`, if any, names each row's split; a `datasets.Dataset` or `DatasetDict`;
-            or a dictionary of splits, each a pair of texts and labels, a DataFrame or a Dataset.
-        texts: Texts in place of `dataset`, all of them training data.
-        labels: Labels of `texts`: numbers, strings, or lists of these (multi-label).
-        name: Name of data passed as objects. Default: `texts`.
-        text_column: Name of the text column. Default: recognised automatically.
-        label_column: Name of the label column. Default: recognised automatically.
-        limit: Maximum examples per split: a seeded, stratified sample.
-        data_dir: Folder of local data sets, searched by name before the hub.
-        labels_as: `auto` to read labels that are all whole numbers as numbers, `text` to keep every
-            label as it is written.
-        skip_empty: Whether rows with an empty text are left out.
-        drop_leaks: Whether training texts that also occur in validation or test are left out.
-        training: Whether the data are to be trained on. If not, they may lack a train split, or
-            have a single label or example (which is then the test split).
+    A column `split` of a DataFrame names each row's split. Data that are not for `training` may
+    lack a train split, or have a single label or example (which is then the test split).
     """
     if (dataset is None) == (texts is None):
         raise SpaceliteError("give either dataset or texts", ["dataset", "texts"])
@@ -168,7 +152,14 @@ def _named(name: str, data_dir: Path | None, reading: Reading, training: bool) -
                 f"{name}: its labels are {', '.join(label_names)}, not {', '.join(class_names)}: "
                 "they cannot be merged"
             )
-        splits = _merged(splits, label_names, merging)
+        merged = (merging.merged or {}).values()
+        numbers = [
+            next(new for new, olds in enumerate(merged) if label in olds) for label in label_names
+        ]
+        splits = {
+            key: replace(split, labels=np.array(numbers, np.int64)[split.labels])
+            for key, split in splits.items()
+        }
         label_names = merging.label_names
     dataset = name.rpartition("/")[2] if merging is not None else base
     return TextDataset(dataset, _completed(base, splits, known, training), label_names, place)
@@ -401,23 +392,6 @@ def _numbered(
         split: Split(texts[split], numbers[split], table.source_rows.take(rows[split]))
         for split, table in tables.items()
     }, label_names
-
-
-def _merged(
-    splits: dict[str, Split], label_names: tuple[str, ...], merging: KnownDataset
-) -> dict[str, Split]:
-    merged = merging.merged or {}
-    number = np.array(
-        [
-            next(new for new, olds in enumerate(merged.values()) if label in olds)
-            for label in label_names
-        ],
-        np.int64,
-    )
-    return {
-        key: Split(split.texts, number[split.labels], split.sources)
-        for key, split in splits.items()
-    }
 
 
 def _completed(

@@ -21,7 +21,7 @@ from typing_extensions import Self
 from spacelite import heads, settings
 from spacelite.api.results import TextExplanation
 from spacelite.cache.encoding import Encoder
-from spacelite.cache.rows import TokenRows
+from spacelite.cache.split import TokenRows
 from spacelite.errors import SpaceliteError
 from spacelite.estimators.inputs import Prepared, as_value_error, read
 from spacelite.heads.additive import AdditiveConfig

@@ -19,7 +19,7 @@ from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from spacelite.backbones.model import resolve_device
 from spacelite.cache.dtypes import stored_type
-from spacelite.cache.rows import TokenRows, offsets_of
+from spacelite.cache.split import TokenRows, offsets_of
 from spacelite.errors import SpaceliteError, one_line
 from spacelite.heads.base import Objective
 from spacelite.progress import reporting

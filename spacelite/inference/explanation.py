@@ -18,7 +18,7 @@ from spacelite import heads
 from spacelite.backbones.tokenizer import Tokenized, Words, from_ids
 from spacelite.cache import texts
 from spacelite.cache.dtypes import stored_type
-from spacelite.cache.rows import TokenRows
+from spacelite.cache.split import TokenRows
 from spacelite.cache.store import Cache
 from spacelite.data.splits import Source
 from spacelite.errors import SpaceliteError
@@ -312,7 +312,13 @@ def explain(
     """Split a prediction, of which the head's forward pass gave the `logits` (C,), into the shares
     of its words. Raises SpaceliteError if the head's logits are not a sum over tokens."""
     head = Shares(run)
-    tokens = passage.rows.decoded()
+    rows = passage.rows
+    tokens = Tokens(
+        rows.stored.decode(rows.rows).astype(np.float64),
+        rows.token_ids,
+        rows.offsets,
+        rows.layer_states.astype(np.float64) if len(rows.layer_states) else None,
+    )
     shares, of_blocks = head.of(tokens), head.of_blocks(tokens)
     ids = tokens.ids.tolist()
     of_text = words.of(ids, passage.text)

@@ -24,8 +24,8 @@ from spacelite.backbones.model import (
 )
 from spacelite.backbones.tokenizer import Tokenized, load_tokenizer, tokenize, unknown_shares
 from spacelite.cache.dtypes import stored_type
-from spacelite.cache.rows import TokenRows, offsets_of
 from spacelite.cache.spec import Encoding
+from spacelite.cache.split import TokenRows, offsets_of
 from spacelite.errors import SpaceliteError
 from spacelite.progress import OnProgress
 from spacelite.runs.store import Run

@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import numpy as np
 
 from spacelite import heads
-from spacelite.cache.rows import TokenRows, offsets_of, tokens_of
-from spacelite.cache.split import CachedSplit, spans
+from spacelite.cache.split import CachedSplit, TokenRows, offsets_of, spans, tokens_of
 from spacelite.cache.store import Cache
 from spacelite.document import (
     Block,

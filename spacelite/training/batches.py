@@ -20,8 +20,7 @@ import numpy.typing as npt
 import torch
 
 from spacelite.cache.dtypes import StoredType, varies
-from spacelite.cache.rows import TokenRows, tokens_of
-from spacelite.cache.split import CachedSplit, spans
+from spacelite.cache.split import CachedSplit, TokenRows, spans, tokens_of
 from spacelite.cache.store import Cache
 from spacelite.errors import SpaceliteError
 from spacelite.heads.base import Scratch

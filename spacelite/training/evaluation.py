@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from spacelite import heads
-from spacelite.cache.rows import TokenRows
+from spacelite.cache.split import TokenRows
 from spacelite.errors import SpaceliteError
 from spacelite.heads.base import Head, Objective, Parameters, Totals
 from spacelite.heads.config import HeadConfig

@@ -26,7 +26,7 @@ import torch
 import spacelite
 from spacelite import heads
 from spacelite.cache.dtypes import DTYPES, Rounding, StoredType, stored_type
-from spacelite.cache.rows import TokenRows
+from spacelite.cache.split import TokenRows
 from spacelite.metrics.significance import f1_values, over_seeds
 from spacelite.training import loop
 from spacelite.training.batches import ArrayData
