@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from spacelite import files
 from spacelite.cache import texts
@@ -18,8 +17,7 @@ from spacelite.data.readers import SUFFIXES
 from spacelite.data.splits import Source
 from spacelite.errors import SpaceliteError
 from spacelite.tasks import Task
-
-Array = npt.NDArray[Any]
+from spacelite.types import Array
 
 AS_LIST = "give the values as a list in Python, one for each training example"
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
-import numpy.typing as npt
 
 from spacelite import files
 from spacelite.api.arguments import FILE, NAME, NAME_OR_PATH, Kind, checked
@@ -33,12 +32,12 @@ from spacelite.reports.document.tables import runs_table, short_id
 from spacelite.reports.render import forms, fragment, page, plain
 from spacelite.runs.record import RunRecord, TransferRecord
 from spacelite.runs.store import Run
+from spacelite.types import Array
 from spacelite.visible import shortened, visible
 
 if TYPE_CHECKING:
     from spacelite.api.runs import TrainedRun
 
-Array = npt.NDArray[Any]
 
 MOST_SHOWN = 100  # characters of a text in the table of predictions
 MOST_LABELS = 3  # that are counted in the short form of predictions

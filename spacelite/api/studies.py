@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy.typing as npt
-
 from spacelite import files, heads
 from spacelite.api import columns
 from spacelite.api.arguments import FILE, GROUPS, NAME, NAMES, WEIGHTS, checked
@@ -30,10 +28,9 @@ from spacelite.studies.cross_validation import CrossValidation
 from spacelite.studies.learning_curve import Curve
 from spacelite.training import plan
 from spacelite.training.config import TrainingConfig
+from spacelite.types import Array
 
 log = logging.getLogger(__name__)
-
-Array = npt.NDArray[Any]
 
 
 class _Study:

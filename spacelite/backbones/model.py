@@ -12,7 +12,6 @@ from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from spacelite import pipeline
 from spacelite.backbones import files as backbone_files
@@ -22,13 +21,13 @@ from spacelite.backbones.tokenizer import Tokenized
 from spacelite.errors import SpaceliteError, is_out_of_memory, one_line
 from spacelite.pipeline import Clock, Stage
 from spacelite.settings import require, whole_number
+from spacelite.types import Array
 
 if TYPE_CHECKING:
     import torch
 
 log = logging.getLogger(__name__)
 
-Array = npt.NDArray[Any]
 Fetched: TypeAlias = "Callable[[], Array]"
 Result = TypeVar("Result")
 Encode: TypeAlias = "Callable[[torch.Tensor], torch.Tensor]"

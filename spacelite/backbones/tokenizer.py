@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from spacelite.backbones.files import BackboneFiles, loading_problem
 from spacelite.data.splits import Text
 from spacelite.errors import SpaceliteError, one_line
+from spacelite.types import Array
 
 VOCABULARY_FILES = (
     "tokenizer.json",
@@ -41,8 +41,6 @@ CONTINUES = "##"  # marks a WordPiece token that continues a word; others begin 
 # Pre-tokenizer -> the mark of tokens that begin a word; others continue one.
 BEGINS = {"Metaspace": "▁", "ByteLevel": "Ġ"}
 JOINERS = "\u200c\u200d"  # between letters, and between the parts of an emoji
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)

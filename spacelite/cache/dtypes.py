@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from spacelite.errors import SpaceliteError
 from spacelite.lazy import torch
+from spacelite.types import Array
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +31,6 @@ CONSTANT = 1e-3
 # What deviates by less than this share of the largest dimension's values is what float32 rounds off
 # inside the backbone. MiniLM has three such dimensions.
 NOISE = 1e-6
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from spacelite import files
 from spacelite.backbones import tokenizer
@@ -39,12 +38,11 @@ from spacelite.data.splits import TextDataset
 from spacelite.errors import SpaceliteError
 from spacelite.pipeline import Clock
 from spacelite.progress import OnProgress
+from spacelite.types import Array
 
 log = logging.getLogger(__name__)
 
 ERROR_TEXTS = 50  # on which the error of half precision is measured
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)

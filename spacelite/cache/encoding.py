@@ -22,10 +22,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from spacelite import files
 from spacelite.backbones.model import (
@@ -47,6 +46,7 @@ from spacelite.cache.store import Layout
 from spacelite.cache.writing import Journal, check_finite
 from spacelite.errors import SpaceliteError
 from spacelite.progress import OnProgress
+from spacelite.types import Array
 
 log = logging.getLogger(__name__)
 
@@ -61,8 +61,6 @@ RECORD = np.dtype(
         ("check", "<u4"),  # CRC-32 of the record up to here
     ]
 )
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,10 +14,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from spacelite import files
 from spacelite.cache.spec import CacheSpec
@@ -25,10 +23,9 @@ from spacelite.cache.split import Checked, Dataset, digest
 from spacelite.cache.store import Cache, read_arrays, side_file
 from spacelite.data.splits import SPLITS
 from spacelite.errors import SpaceliteError
+from spacelite.types import Array
 
 log = logging.getLogger(__name__)
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,12 @@ import numpy.typing as npt
 
 from spacelite.cache.dtypes import StoredType
 from spacelite.errors import SpaceliteError
+from spacelite.types import Array
 
 DIGEST_BYTES = 16  # of the hash of a text's token ids
 CHECKERS = 2  # threads that compute checksums while further rows are read
 CHECKED_AT_ONCE = 2**23  # bytes that one of them checks at a time
 
-Array = npt.NDArray[Any]
 
 NO_NUMBERS: Array = np.empty(0, np.int64)
 NO_VECTORS: Array = np.empty((0, 0), np.float32)

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from spacelite import files
 from spacelite.backbones.tokenizer import MOSTLY, SpecialIds, unknown_counts, unknown_shares
@@ -26,10 +25,10 @@ from spacelite.cache.split import CachedSplit, offsets_of
 from spacelite.cache.store import ARRAY_ERRORS, Cache, read_arrays, side_file
 from spacelite.data.splits import Source, Sources, Split, TextDataset, folded
 from spacelite.errors import SpaceliteError
+from spacelite.types import Array
 
 log = logging.getLogger(__name__)
 
-Array = npt.NDArray[Any]
 
 # A split with more than this share of unknown tokens, or of mostly unknown texts, is mentioned.
 MANY_TOKENS, MANY_TEXTS = 0.05, 0.01

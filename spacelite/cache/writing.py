@@ -11,10 +11,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from typing_extensions import Self
 
 from spacelite.backbones.model import Backbone, Forward, Output, plan_batches
@@ -36,12 +34,11 @@ from spacelite.errors import SpaceliteError
 from spacelite.files import human_bytes
 from spacelite.pipeline import Clock
 from spacelite.progress import OnProgress
+from spacelite.types import Array
 
 log = logging.getLogger(__name__)
 
 COMMIT_SECONDS = 2.0  # most work that can be lost if the machine loses power
-
-Array = npt.NDArray[Any]
 
 
 class Journal:

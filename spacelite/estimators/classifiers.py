@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
@@ -37,11 +36,10 @@ from spacelite.tasks import MULTI_LABEL, SINGLE_LABEL, Task
 from spacelite.training import evaluation, loop, plan
 from spacelite.training.batches import TokenSplit
 from spacelite.training.config import FitConfig, TrainingConfig
+from spacelite.types import Array
 
 PREDICTED_AT_ONCE = 4096  # texts whose hidden states are held in prediction
 LARGEST_RANDOM_SEED = 2**31 - 1
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_array, check_consistent_length, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
@@ -25,8 +24,7 @@ from spacelite.heads.base import Objective
 from spacelite.progress import reporting
 from spacelite.tasks import MULTI_LABEL, SINGLE_LABEL
 from spacelite.training.batches import ArrayData
-
-Array = npt.NDArray[Any]
+from spacelite.types import Array
 
 
 def read(estimator: Any, X: Any, *, reset: bool) -> list[str] | TokenRows:

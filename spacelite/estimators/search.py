@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy.stats import rankdata
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
 from sklearn.metrics import check_scoring
@@ -27,8 +26,7 @@ from spacelite.progress import OnProgress, Progress, reporting
 from spacelite.studies.cross_validation import train_on_each
 from spacelite.training.config import TrainingConfig
 from spacelite.training.loop import open_train
-
-Array = npt.NDArray[Any]
+from spacelite.types import Array
 
 
 class SpaceSearchCV(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):  # type: ignore[misc]

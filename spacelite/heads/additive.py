@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from typing_extensions import override
 
 from spacelite.heads import logistic
@@ -43,9 +42,7 @@ from spacelite.heads.pooling import POOLINGS
 from spacelite.heads.space import BIAS, SpaceBlock, SpaceHead, dimensions_of_a_space
 from spacelite.lazy import torch
 from spacelite.settings import setting, whole_number
-
-Array = npt.NDArray[Any]
-
+from spacelite.types import Array
 
 # Strengths C of the penalties among which cross-validation chooses.
 DENSE = (1 / 8000, 1 / 4000, 1 / 2000, 1 / 1000, 1 / 500, 1 / 250, 1 / 125)

@@ -16,14 +16,13 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 from typing_extensions import override
 
 from spacelite.heads.config import HeadConfig
 from spacelite.lazy import torch
 from spacelite.tasks import Task
+from spacelite.types import Array
 
-Array = npt.NDArray[Any]
 Parameters: TypeAlias = "dict[str, torch.Tensor]"  # by name
 Shapes = dict[str, tuple[int, ...]]
 # Lengths in shapes that only the parameters tell; each is the same wherever it stands.

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 from typing_extensions import override
 
 from spacelite.heads import logistic
@@ -17,14 +16,13 @@ from spacelite.heads.base import Examples, Fitted, Objective, Shapes
 from spacelite.heads.config import HeadConfig, TrainedHeadConfig
 from spacelite.heads.pooling import POOLINGS, PooledConfig, PooledHead
 from spacelite.lazy import torch
+from spacelite.types import Array
 
 log = logging.getLogger(__name__)
 
 # Values of C among which logreg's `auto` chooses, for standardised vectors.
 STRENGTHS = (0.0003, 0.001, 0.003, 0.01, 0.1)
 MAX_ITERATIONS = 1000  # scikit-learn's default of 100 is too few for a few hundred features
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, kw_only=True)

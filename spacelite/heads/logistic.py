@@ -17,10 +17,10 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from spacelite.settings import positive, setting
 from spacelite.tasks.base import Problem
+from spacelite.types import Array
 
 AUTO = "auto"  # C is chosen by cross-validation
 SEED = 0  # of the folds
@@ -35,7 +35,6 @@ ROUGHLY, CLOSELY, EXACTLY = 1e-5, 1e-7, 1e-10
 MEMORY = 6  # pairs of steps and gradients that L-BFGS keeps
 MOST_STEPS, SHORTEST = 500, 1e-10
 
-Array = npt.NDArray[Any]
 # Which examples are fitted (N,), and their targets as logits have them (N, K) -> (p, K).
 Scales = Callable[[Array, Array], Array]
 # Yields points, is sent the value and the gradient at each, and returns the minimum.

@@ -11,16 +11,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from typing_extensions import override
 
 from spacelite.heads import logistic
 from spacelite.heads.base import Batch, Examples, Fitted, Head, Objective, Shapes, Split, Tokens
 from spacelite.heads.config import HeadConfig
 from spacelite.lazy import torch
-
-Array = npt.NDArray[Any]
-
+from spacelite.types import Array
 
 LEAST_TEXTS = 2  # an n-gram that fewer training texts have is left out
 PLACES = 4  # special tokens are looked for so far from either end of a text

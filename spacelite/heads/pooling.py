@@ -6,17 +6,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
-import numpy.typing as npt
 from typing_extensions import override
 
 from spacelite.heads.base import Batch, Head, Split, dropout_masks, segment_sum, vectors_of
 from spacelite.heads.config import HeadConfig
 from spacelite.lazy import torch
 from spacelite.settings import setting
-
-Array = npt.NDArray[Any]
+from spacelite.types import Array
 
 
 @dataclass(frozen=True)

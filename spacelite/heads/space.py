@@ -18,7 +18,6 @@ from functools import partial
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 from typing_extensions import override
 
 from spacelite.heads.base import (
@@ -35,6 +34,7 @@ from spacelite.heads.base import (
 from spacelite.heads.config import EnsembleConfig, HeadConfig
 from spacelite.lazy import torch
 from spacelite.settings import non_negative, setting, whole_number
+from spacelite.types import Array
 
 LARGEST_LATENT = 10_000  # far more than anyone needs: a larger value is a typo
 BIAS = "concept_spaces.bias"  # (C, L); the space head of the paper has none
@@ -42,7 +42,6 @@ MEAN, SCALE = "tokens.mean", "tokens.scale"
 NARROW = 64  # columns below which the product is faster with the result transposed
 EPSILON = 1e-9  # keeps 1 / variance finite
 
-Array = npt.NDArray[Any]
 Count: TypeAlias = "float | torch.Tensor"  # of all heads, or of each, (K,) float64
 
 

@@ -12,7 +12,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from spacelite import heads
 from spacelite.backbones.tokenizer import Tokenized, Words, from_ids
@@ -33,10 +32,9 @@ from spacelite.metrics import thresholds
 from spacelite.progress import OnProgress
 from spacelite.runs.store import Run
 from spacelite.tasks import SINGLE_LABEL, Task
+from spacelite.types import Array
 
 WEAK = 0.1  # words at or below this share of the strongest contribution are not marked
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)

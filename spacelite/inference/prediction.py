@@ -10,7 +10,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from spacelite.backbones.files import BackboneFiles, locate
 from spacelite.backbones.model import (
@@ -29,14 +28,13 @@ from spacelite.cache.split import TokenRows, offsets_of
 from spacelite.errors import SpaceliteError
 from spacelite.progress import OnProgress
 from spacelite.runs.store import Run
+from spacelite.types import Array
 
 log = logging.getLogger(__name__)
 
 # The first batch of a stream is small, so that the first results come soon.
 FIRST_TEXTS, TEXTS = 100, 1000
 CHARACTERS = 4_000_000  # with which a batch is full, too
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)

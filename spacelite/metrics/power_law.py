@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from spacelite.metrics.significance import LEVEL, Difference
+from spacelite.types import Array
 
 LEAST_EXPONENT, MOST_EXPONENT = 0.01, 2.0
 FEWEST_SIZES = 4  # three parameters, and something to check them by
@@ -24,8 +24,6 @@ GRID = 64  # exponents that are tried, and then finer ones around the best, seve
 FINER, TIMES = 9, 8
 STEEPEST = 2.0  # by which power of n variances may fall
 SMALLEST = 1e-6  # standard error: what never varied does not count infinitely much
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)

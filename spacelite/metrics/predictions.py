@@ -6,19 +6,18 @@ import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from zipfile import BadZipFile
 
 import numpy as np
-import numpy.typing as npt
 
 from spacelite import files
 from spacelite.errors import SpaceliteError, one_line
+from spacelite.types import Array
 
 if TYPE_CHECKING:
     from spacelite.tasks import Task
 
-Array = npt.NDArray[Any]
 
 NAMES = ("index", "label", "logits")
 SOURCES = ("file", "row")  # left out where they are not known

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+from spacelite.types import Array
+
 Scores = dict[str, float | None]  # by metric; None if it could not be computed
 
 BINS = 15  # of a reliability diagram, as in Guo et al. 2017

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from spacelite.errors import SpaceliteError
 from spacelite.metrics.predictions import Predictions
 from spacelite.metrics.scores import ratio
+from spacelite.types import Array
 
 if TYPE_CHECKING:
     from spacelite.tasks import Task
@@ -26,7 +26,6 @@ LEVEL = 0.95  # confidence level of the intervals
 MOST_CELLS = 20_000_000  # in all resampled tables together: a second or two
 CELLS_AT_ONCE = 2_000_000  # 16 MB
 
-Array = npt.NDArray[Any]
 Interval = tuple[float, float]
 
 

@@ -10,11 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from spacelite.metrics.scores import METRICS, ratio
-
-Array = npt.NDArray[Any]
+from spacelite.types import Array
 
 USUAL = 0.5  # the threshold where none is chosen
 MOST_LABELS = 8  # whose thresholds are said

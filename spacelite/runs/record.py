@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
-import numpy.typing as npt
 
 from spacelite import heads, settings
 from spacelite.cache.spec import CacheSpec, canonical, slug
@@ -27,6 +26,7 @@ from spacelite.metrics.scores import METRICS, Scores
 from spacelite.settings import Config
 from spacelite.tasks import MULTI_LABEL, Task, find_task
 from spacelite.training.config import FitConfig, TrainingConfig
+from spacelite.types import Array
 
 FORMAT = 1
 # What a damaged file may raise while it is read.
@@ -34,7 +34,6 @@ UNREADABLE = (OSError, ValueError, OverflowError, RecursionError)
 WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 LARGEST = 2**63 - 1
 
-Array = npt.NDArray[Any]
 C = TypeVar("C", bound=Config)
 
 

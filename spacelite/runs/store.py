@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from spacelite import files, heads, settings
 from spacelite.cache.spec import CacheSpec, embeddings_folder
@@ -37,6 +36,7 @@ from spacelite.runs.record import (
 )
 from spacelite.training.config import FitConfig, TrainingConfig
 from spacelite.training.plan import AUTO
+from spacelite.types import Array
 
 if TYPE_CHECKING:
     from spacelite.cache.store import Cache
@@ -54,8 +54,6 @@ LONGEST = 60  # characters of a name
 LISTED = 10  # most runs that a message lists
 # Settings that lists do not show as such: the name of a head holds them, or they have an entry.
 ELSEWHERE = ("seed", "epochs", "pooling", "latent", "blocks", "monitor")
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)

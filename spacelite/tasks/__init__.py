@@ -8,11 +8,11 @@ kind of task is one object; no other code asks whether a text has one label or s
 from __future__ import annotations
 
 from spacelite.errors import SpaceliteError
-from spacelite.tasks.base import Array
 from spacelite.tasks.base import Task as Task
 from spacelite.tasks.base import majority as majority
 from spacelite.tasks.multi_label import MultiLabel
 from spacelite.tasks.single_label import SingleLabel
+from spacelite.types import Array
 
 SINGLE_LABEL, MULTI_LABEL = SingleLabel(), MultiLabel()
 TASKS: dict[str, Task] = {task.name: task for task in (SINGLE_LABEL, MULTI_LABEL)}

@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from spacelite.lazy import torch
 from spacelite.metrics.scores import METRICS, Outcome
-
-Array = npt.NDArray[Any]
+from spacelite.types import Array
 
 
 class Problem(NamedTuple):

@@ -10,7 +10,8 @@ from typing_extensions import override
 
 from spacelite.lazy import torch
 from spacelite.metrics.thresholds import best_threshold
-from spacelite.tasks.base import Array, Problem, Task, indexes
+from spacelite.tasks.base import Problem, Task, indexes
+from spacelite.types import Array
 
 
 class MultiLabel(Task):

@@ -13,10 +13,8 @@ import logging
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from spacelite.cache.dtypes import StoredType, varies
@@ -28,6 +26,7 @@ from spacelite.heads.config import HeadConfig
 from spacelite.heads.pooling import POOLINGS
 from spacelite.tasks import Task, find_task
 from spacelite.training import memory
+from spacelite.types import Array
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +36,6 @@ log = logging.getLogger(__name__)
 WINDOW = 2**29
 BLOCKS_PER_WINDOW = 64  # more blocks mix the examples better, but make each read shorter
 PIECE = 2**28  # bytes that are read at a time when a split is copied to a GPU
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)

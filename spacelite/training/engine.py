@@ -13,18 +13,17 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from spacelite.errors import SpaceliteError
 from spacelite.heads.base import Batch, Head, Objective, Parameters, Scratch, TokenHead
 from spacelite.training import memory
 from spacelite.training.batches import TokenSplit
+from spacelite.types import Array
 
-Array = npt.NDArray[Any]
 T = TypeVar("T")
 
 

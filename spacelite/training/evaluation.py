@@ -5,10 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from spacelite import heads
@@ -22,8 +21,7 @@ from spacelite.training import engine
 from spacelite.training.batches import TokenSplit, TrainingData
 from spacelite.training.config import FitConfig
 from spacelite.training.engine import Workers
-
-Array = npt.NDArray[Any]
+from spacelite.types import Array
 
 
 class Evaluated(NamedTuple):

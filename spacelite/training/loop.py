@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from spacelite import heads, settings
@@ -52,13 +51,13 @@ from spacelite.training.evaluation import (
     stacked,
 )
 from spacelite.training.optimizer import SCHEDULES, Adam, Moments
+from spacelite.types import Array
 
 if TYPE_CHECKING:
     from spacelite.training.search import Search
 
 log = logging.getLogger(__name__)
 
-Array = npt.NDArray[Any]
 OnProgress = Callable[[int, int], None]  # called with the number of tokens done, and the total
 OF_EPOCH = ("train", "validation")  # the splits that each epoch reads
 
