@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from spacelite.data import readers
+from spacelite.data import loading, readers
 from spacelite.data.splits import Table
 
 # Texts that a careless reader turns into missing values, numbers, dates or two rows.
@@ -171,6 +171,22 @@ def test_json_list_whose_first_row_lacks_a_key(tmp_path):
     path = tmp_path / "d.json"
     path.write_text(json.dumps([{"text": "a"}, {"text": "b", "label": 1}]))
     assert column(readers.from_path(path)["train"], "label") == [None, 1]
+
+
+@pytest.mark.parametrize("column", ["label", "id"])
+def test_json_integers_above_those_of_int64_are_kept_exactly(tmp_path, column):
+    path, numbers = tmp_path / "d.jsonl", [2**63 + 5000 * (i % 3) for i in range(12)]
+    rows = [{"text": f"a {i}", "label": i % 3} | {column: n} for i, n in enumerate(numbers)]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    assert readers.read_table(path)[column].to_pylist() == numbers
+    names = sorted({str(row["label"]) for row in rows})
+    assert list(loading.read(str(path)).label_names) == names
+
+
+def test_json_numbers_of_which_no_float_holds_one_exactly(tmp_path):
+    path = tmp_path / "d.jsonl"
+    path.write_text('{"text": "a", "score": 0.5}\n{"text": "b", "score": 1152921504606846977}')
+    assert readers.read_table(path)["score"].to_pylist() == [0.5, 2.0**60]
 
 
 @pytest.mark.parametrize("suffix", ["csv", "json", "jsonl", "parquet"])

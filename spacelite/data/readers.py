@@ -19,7 +19,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -184,6 +184,12 @@ def _array(path: Path, name: str, values: list[Any]) -> pa.Array:
         ) from error
     except (pa.ArrowException, OverflowError) as error:
         kinds = [float if type(value) is int else type(value) for value in values]
+        with suppress(pa.ArrowException, OverflowError):
+            types = {type(value) for value in values if value is not None}
+            if types == {int}:
+                return pa.array(values, pa.uint64())
+            if types == {int, float}:  # an integer that no float holds exactly
+                return pa.array([None if value is None else float(value) for value in values])
         usual = next((kind for kind in kinds if kind is not type(None)), None)
         other = next((i for i, kind in enumerate(kinds, 1) if kind not in (usual, type(None))), 0)
         where = f", and row {other:,} has another" if other else ""
