@@ -102,7 +102,8 @@ def declared() -> dict[str, Field[Any]]:
 
 
 def requested(function: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings among a function's arguments, with those of the preset; not those that are None.
+    """The settings among a function's arguments, with those of the preset. None where it is the
+    default means that a setting is not given.
 
     Args:
         function: The function. What its caller gave is what differs from its defaults.
@@ -112,8 +113,11 @@ def requested(function: Callable[..., Any], arguments: Mapping[str, Any]) -> dic
         SpaceliteError: There is no such preset, or it chooses what the caller chose too.
     """
     names = {"head", "seeds", *declared()}
+    parameters = inspect.signature(function).parameters
     asked = {
-        name: value for name, value in arguments.items() if name in names and value is not None
+        name: value
+        for name, value in arguments.items()
+        if name in names and not (value is None and parameters[name].default is None)
     }
     for name in WITHOUT.get(function.__name__, ()):
         if name in arguments["settings"]:
@@ -124,7 +128,6 @@ def requested(function: Callable[..., Any], arguments: Mapping[str, Any]) -> dic
         return asked
     if preset not in PRESETS:
         raise SpaceliteError(f"preset={preset}: choose from {', '.join(PRESETS)}", ["preset"])
-    parameters = inspect.signature(function).parameters
     for name in PRESETS[preset]:
         if name in asked and listed(name, asked[name]) != listed(name, parameters[name].default):
             raise SpaceliteError(
