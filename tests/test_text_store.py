@@ -253,6 +253,24 @@ def test_damaged_settings(encoder, tmp_path):
     assert "upgrade spacelite" in refusal(encoder.encode, ["a film"])
 
 
+def test_texts_are_synced_before_their_records_and_these_at_each_commit(tmp_path, monkeypatch):
+    """A loss of power costs no text that was committed, whenever the process ends."""
+    rows, index = tmp_path / "rows", tmp_path / "index"
+    rows.touch()
+    index.touch()
+    calls, real = [], os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda f, b, o: calls.append(len(b)) or real(f, b, o))
+    monkeypatch.setattr(os, "fsync", lambda file: calls.append("sync"))
+    with encoding.Appender(rows, 0, index, 0) as appender:
+        appender.add(b"a" * 16, b"abc", 1)
+        appender.add(b"b" * 16, b"defg", 1)
+        appender.commit()
+        size = RECORD.itemsize
+        assert calls == [3, 4, "sync", size, size, "sync"]
+        appender.commit()
+        assert calls[6:] == []  # nothing new
+
+
 def test_a_deleted_store_is_begun_anew(encoder, tmp_path):
     import shutil
 

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from typing_extensions import override
 
 from spacelite import files
 from spacelite.backbones.model import (
@@ -389,6 +390,15 @@ class Appender(Journal):
         self.mark(self._index, self._index_end, record.tobytes())
         self._rows_end += len(content)
         self._index_end += RECORD.itemsize
+
+    @override
+    def commit(self) -> None:
+        """Sync the texts, then append their records and sync these: a loss of power costs no text
+        that was committed."""
+        marked = bool(self._marks)
+        super().commit()
+        if marked:
+            self._sync(self._index)
 
 
 def _unwritable(path: Path, error: OSError) -> SpaceliteError:
