@@ -178,7 +178,7 @@ def curve(
     """
     import spacelite
     from spacelite.data import writers
-    from spacelite.reports.render import forms, plain
+    from spacelite.reports.render import forms, plots
     from spacelite.training.plan import seed_list
 
     for path in (out, plot):
@@ -212,8 +212,8 @@ def curve(
         return
     console.show(study.table())
     screen = console.out()
-    width = min(plain.DRAWN_WIDTH, screen.width)
-    drawn = plain.draw(study.chart(), width=width, plain=screen.options.ascii_only)
+    width = min(plots.DRAWN_WIDTH, screen.width)
+    drawn = plots.in_characters(study.chart(), width=width, plain=screen.options.ascii_only)
     screen.print(drawn, soft_wrap=True)
     screen.print()
     for sentence in study.sentences:

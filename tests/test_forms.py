@@ -15,7 +15,7 @@ from test_cli import spacelite
 
 from spacelite.document import Cell, Line, Table
 from spacelite.reports.document.sections import report_blocks
-from spacelite.reports.render import forms, fragment, latex, markup, page, plain, plots
+from spacelite.reports.render import forms, markup, page, plots
 
 
 @pytest.fixture(scope="module")
@@ -64,9 +64,9 @@ def test_markdown_shows_hostile_names_as_text(blocks):
 
 
 def test_text_lines_up_the_cells_of_every_table(blocks):
-    text = plain.render(blocks)
+    text = markup.plain(blocks)
     for table in tables(blocks):
-        shown = plain.table(table)
+        shown = markup.Plain().columns(table)
         assert shown in text
         head, _, *rows = shown.splitlines()
         assert re.split(r"  +", head) == table.columns
@@ -109,7 +109,7 @@ def compiled(folder, text):
 @pytest.mark.slow
 @pytest.mark.latex
 def test_latex_compiles_with_booktabs(blocks, tmp_path):
-    text = latex.render(blocks)
+    text = markup.latex(blocks)
     assert text.count("\\toprule") == text.count("\\bottomrule") == len(tables(blocks))
     log = compiled(tmp_path, text)
     assert "Undefined" not in log and "Missing" not in log
@@ -123,7 +123,7 @@ def test_latex_shows_any_text(tmp_path):
              "*"]  # fmt: skip
     lines = [Line([Cell(name), Cell(name, best=True), Cell(name)]) for name in names]
     table = Table("any text: " + NASTY_LABELS[1], ["a", "b", NASTY_LABELS[0]], lines)
-    compiled(tmp_path, latex.render([table]))
+    compiled(tmp_path, markup.latex([table]))
     assert not (tmp_path / "owned").exists()
 
 
@@ -131,16 +131,16 @@ def test_latex_shows_any_text(tmp_path):
 @pytest.mark.latex
 def test_long_tables_go_on_over_pages(tmp_path):
     lines = [Line([Cell(f"system {i}"), Cell(f"{i}")]) for i in range(200)]
-    log = compiled(tmp_path, latex.render([Table("long", ["System", "Number"], lines)]))
+    log = compiled(tmp_path, markup.latex([Table("long", ["System", "Number"], lines)]))
     assert "Overfull \\vbox" not in log
     assert int(re.search(r"report\.pdf \((\d+) pages", log)[1]) >= 3
 
 
 def test_latex_keeps_what_its_font_has_elsewhere():
     """Else `--` would be a dash, `|` one as well, and straight quotes curly."""
-    assert latex.Latex().escaped("a--b|c") == r"a-{}-{}b\textbar{}c"
-    assert "``" not in latex.Latex().escaped("``") and "''" not in latex.Latex().escaped("''")
-    assert latex.Latex().escaped('"') == r"\texttt{\char34}"
+    assert markup.Latex().escaped("a--b|c") == r"a-{}-{}b\textbar{}c"
+    assert "``" not in markup.Latex().escaped("``") and "''" not in markup.Latex().escaped("''")
+    assert markup.Latex().escaped('"') == r"\texttt{\char34}"
 
 
 def test_many_labels_are_told_by_their_most_frequent_confusions(findings):
@@ -294,9 +294,12 @@ def test_text_columns_stand_left_and_numbers_right_in_every_form():
     table = Table("A table", ["System", "N", "Loss", "Range", "Note", "p"], lines)
     assert table.text_columns == [True, False, False, False, True, False]
     assert "| --- | ---: | ---: | ---: | --- | ---: |" in markup.markdown([table])
-    assert "\\begin{tabular}{lrrrlr}" in latex.render([table])
-    assert plain.table(table).splitlines()[3] == "linear      –  −3.0  -1.0 to 0.2  7             1"
-    styles = re.findall("<td[^>]*text-align:(left|right)", fragment.table(table))
+    assert "\\begin{tabular}{lrrrlr}" in markup.latex([table])
+    assert (
+        markup.Plain().columns(table).splitlines()[3]
+        == "linear      –  −3.0  -1.0 to 0.2  7             1"
+    )
+    styles = re.findall("<td[^>]*text-align:(left|right)", markup.Fragment().columns(table))
     assert styles == ["left", "right", "right", "right", "left", "right"] * 2
     html = page.render("A page", [page.Element.of(table)])
     assert '<td class="text">2 fast</td>' in html and '<th scope="col" class="text">Note' in html

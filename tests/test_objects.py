@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 import spacelite
 from spacelite.backbones import model
 from spacelite.document import Mistakes, Table
-from spacelite.reports.render import plain
+from spacelite.reports.render import markup
 from spacelite.visible import visible
 
 
@@ -155,7 +155,7 @@ def test_text_names_what_each_table_is_of(report):
     assert {table.kind for table in tables} >= {"confusion", "classes", "words", "pairs"}
     for table in tables:
         caption = " ".join(f"Table: {table.caption}".split())
-        above, _, text = text.partition(plain.table(table))
+        above, _, text = text.partition(markup.Plain().columns(table))
         assert " ".join(above.split()).endswith(caption)
 
 

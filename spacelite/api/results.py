@@ -29,7 +29,7 @@ from spacelite.metrics import thresholds
 from spacelite.metrics.scores import METRICS
 from spacelite.metrics.thresholds import OPTIMISTIC
 from spacelite.reports.document.tables import runs_table, short_id
-from spacelite.reports.render import forms, fragment, page, plain
+from spacelite.reports.render import forms, markup, page
 from spacelite.runs.record import RunRecord, TransferRecord
 from spacelite.runs.store import Run
 from spacelite.types import Array
@@ -234,14 +234,16 @@ class TextPredictions(Sequence[dict[str, Any]]):
         return notes(self.record, self.min_probability, len(self), undecided, unknown)
 
     def __str__(self) -> str:
-        return "\n".join([plain.table(self.table()), *([""] if self.notes else []), *self.notes])
+        return "\n".join(
+            [markup.Plain().columns(self.table()), *([""] if self.notes else []), *self.notes]
+        )
 
     def __repr__(self) -> str:
         counts = Counter(", ".join(labels) or "no label" for labels in self.labels)
         return visible(f"<labels of {counted(len(self))}: {said(counts)}; {self.record.id}>")
 
     def _repr_html_(self) -> str:
-        return fragment.render([self.table(), *map(Paragraph, self.notes)])
+        return markup.fragment([self.table(), *map(Paragraph, self.notes)])
 
 
 def counted(texts: int) -> str:
@@ -398,7 +400,7 @@ class TextExplanation:
         return (
             f"<div>Predicted <b>{escape(explained.said)}</b>; words for and against "
             f"<b>{escape(explained.labels[self.label])}</b>:"
-            f"{fragment.marked_text(explained.marked(self.label))}</div>"
+            f"{markup.marked_text(explained.marked(self.label))}</div>"
         )
 
 
@@ -431,7 +433,7 @@ class Evaluation:
         return Table("Evaluation", ["Split", "Examples", *headings], lines, "evaluation")
 
     def __str__(self) -> str:
-        return plain.table(self.table())
+        return markup.Plain().columns(self.table())
 
     def __repr__(self) -> str:
         said = []
@@ -443,7 +445,7 @@ class Evaluation:
         )
 
     def _repr_html_(self) -> str:
-        return fragment.table(self.table())
+        return markup.Fragment().columns(self.table())
 
 
 class Runs(Sequence["TrainedRun"]):
@@ -540,7 +542,7 @@ class Runs(Sequence["TrainedRun"]):
         return runs_table([run.run for run in self._runs])
 
     def __str__(self) -> str:
-        return plain.table(self.table()) if self._runs else "no runs"
+        return markup.Plain().columns(self.table()) if self._runs else "no runs"
 
     def __repr__(self) -> str:
         kinds = list(dict.fromkeys(run.record.system for run in self))
@@ -548,7 +550,7 @@ class Runs(Sequence["TrainedRun"]):
         return f"<{len(self)} run{'' if len(self) == 1 else 's'}{shown and f': {shown}'}>"
 
     def _repr_html_(self) -> str:
-        return fragment.table(self.table()) if self._runs else "no runs"
+        return markup.Fragment().columns(self.table()) if self._runs else "no runs"
 
 
 def _span(thresholds: Collection[float]) -> str:

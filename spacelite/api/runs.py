@@ -47,7 +47,7 @@ from spacelite.inference import explanation, prediction
 from spacelite.progress import Progress, reporting
 from spacelite.reports.analysis import content
 from spacelite.reports.document.tables import runs_table
-from spacelite.reports.render import fragment
+from spacelite.reports.render import markup
 from spacelite.reports.report import Report
 from spacelite.runs import store
 from spacelite.runs.record import RunRecord
@@ -450,7 +450,7 @@ class TrainedRun:
         return f"<run {self.id}: {self.record.head.description}>"
 
     def _repr_html_(self) -> str:
-        return fragment.table(runs_table([self.run]))
+        return markup.Fragment().columns(runs_table([self.run]))
 
 
 class Columns:

@@ -19,7 +19,7 @@ from spacelite.document import Bullets, Chart, Table
 from spacelite.errors import SpaceliteError
 from spacelite.metrics.scores import METRICS
 from spacelite.progress import Progress, reporting
-from spacelite.reports.render import forms, fragment, plain
+from spacelite.reports.render import forms, markup, plots
 from spacelite.studies import answers, cross_validation
 from spacelite.studies import audit as audits
 from spacelite.studies import learning_curve as curves
@@ -55,10 +55,10 @@ class _Study:
 
     def __str__(self) -> str:
         sentences = "\n".join(self.result.sentences)
-        return self._gap.join([*map(plain.table, self._tables()), sentences])
+        return self._gap.join([*map(markup.Plain().columns, self._tables()), sentences])
 
     def _repr_html_(self) -> str:
-        return fragment.render([*self._tables(), Bullets(self.result.sentences)])
+        return markup.fragment([*self._tables(), Bullets(self.result.sentences)])
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -294,8 +294,8 @@ class LearningCurve(_Study):
         }  # fmt: skip
 
     def __str__(self) -> str:
-        drawn = plain.draw(self.chart())
-        return "\n\n".join([plain.table(self.table()), drawn, "\n".join(self.sentences)])
+        drawn = plots.in_characters(self.chart())
+        return "\n\n".join([markup.Plain().columns(self.table()), drawn, "\n".join(self.sentences)])
 
     def __repr__(self) -> str:
         result = self.result
@@ -303,8 +303,6 @@ class LearningCurve(_Study):
         return f"<learning curve of {len(result.systems)} systems, {sizes} examples>"
 
     def _repr_html_(self) -> str:
-        from spacelite.reports.render import plots
-
         drawn = plots.learning_curve(self.chart(), "svg").decode()
         return f"{drawn[drawn.index('<svg') :]}{super()._repr_html_()}"
 

@@ -9,7 +9,7 @@ from typing import Any
 from spacelite.document import Block
 from spacelite.reports.analysis.content import Findings
 from spacelite.reports.document.sections import report_blocks
-from spacelite.reports.render import forms, fragment
+from spacelite.reports.render import forms, markup
 from spacelite.visible import visible
 
 MOST_TITLES = 3  # in the short form of a report
@@ -72,4 +72,4 @@ class Report:
         return visible(f"<report of {systems} system{'' if systems == 1 else 's'}: {shown}>")
 
     def _repr_html_(self) -> str:
-        return fragment.render(self.blocks())
+        return markup.fragment(self.blocks())

@@ -16,7 +16,7 @@ from spacelite.document import Block, Plot
 from spacelite.errors import SpaceliteError
 from spacelite.reports.analysis.content import Findings
 from spacelite.reports.document.sections import report_blocks
-from spacelite.reports.render import latex, markup, page, plain, plots
+from spacelite.reports.render import markup, page, plots
 
 if TYPE_CHECKING:
     from spacelite.studies.learning_curve import Curve
@@ -68,7 +68,7 @@ def _page(report: Findings, on_progress: OnProgress) -> Iterator[tuple[str, byte
 
 FORMS: dict[str, Form] = {
     "markdown": Form("report.md", _from_blocks(markup.markdown)),
-    "latex": Form("report.tex", _from_blocks(latex.render)),
+    "latex": Form("report.tex", _from_blocks(markup.latex)),
     "html": Form(
         "index.html",
         parts=_page,
@@ -77,7 +77,7 @@ FORMS: dict[str, Form] = {
         replaces=("curves-*", "reliability-*"),
     ),
     "json": Form("report.json", _json),
-    "text": Form("report.txt", _from_blocks(plain.render)),
+    "text": Form("report.txt", _from_blocks(markup.plain)),
 }
 
 

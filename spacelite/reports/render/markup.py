@@ -1,13 +1,19 @@
-"""Blocks -> text: the one walk over a document. A form overrides what it writes in its own way, as
-markdown does."""
+"""Blocks -> text: the one walk over a document, and how each form that is a text writes a block:
+markdown, plain text, LaTeX, and a piece of HTML for notebooks."""
 
 from __future__ import annotations
 
+import textwrap
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from functools import cache
+from html import escape
+from typing import Any
 
-from spacelite.document import Block, Bullets, Cell, Heading, Mistakes, Paragraph, Table
+from spacelite.document import Block, Bullets, Cell, Heading, Line, Mistakes, Paragraph, Table
+from spacelite.inference.explanation import Marked, marked
 from spacelite.reports.analysis.examples import Mistake
+from spacelite.visible import visible
 
 
 class Markup(ABC):
@@ -122,3 +128,227 @@ def _line(cells: Iterable[str]) -> str:
 def markdown(blocks: Sequence[Block]) -> str:
     """A markdown document of all blocks except plots."""
     return "\n\n".join(["# spacelite report", *Markdown().parts(blocks)]) + "\n"
+
+
+WIDTH = 100  # of running text
+
+
+class Plain(Markup):
+    """Wrapped text; tables and lists in characters."""
+
+    def heading(self, level: int, text: str) -> str:
+        """A line, underlined."""
+        return f"{text}\n{'=-~'[min(level, 3) - 1] * len(text)}"
+
+    def paragraph(self, text: str) -> str:
+        """Wrapped lines."""
+        return textwrap.fill(text, WIDTH)
+
+    def bullets(self, items: Sequence[str]) -> str:
+        """Wrapped lines, each item after a dash."""
+        return "\n".join(
+            textwrap.fill(item, WIDTH, initial_indent="- ", subsequent_indent="  ")
+            for item in items
+        )
+
+    def table(self, block: Table) -> str:
+        """Columns below the caption, unless something above the table says it."""
+        caption = textwrap.fill(f"Table: {block.caption}", WIDTH)
+        return f"{caption}\n\n{self.columns(block)}" if block.captioned else self.columns(block)
+
+    def columns(self, block: Table) -> str:
+        """A table without its caption: texts are left-aligned, numbers right-aligned."""
+        rows = [
+            [visible(" ".join(f"{cell.text} {cell.std}".split())) for cell in line.cells]
+            for line in block.lines
+        ]
+        headings = [visible(" ".join(heading.split())) for heading in block.columns]
+        widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+
+        def line(cells: Sequence[str]) -> str:
+            padded = (
+                cell.ljust(width) if left else cell.rjust(width)
+                for cell, width, left in zip(cells, widths, block.text_columns, strict=True)
+            )
+            return "  ".join(padded).rstrip()
+
+        rule = "-" * len(line(["x" * width for width in widths]))
+        return "\n".join([line(headings), rule, *map(line, rows)])
+
+    def words(self, mistake: Mistake) -> str:
+        """A text in which words that matter at least half as much as the strongest have their share
+        beside them: `dull(+0.12)`."""
+        return " ".join(
+            f"{word.text}({word.contribution:+.2f})" if word.weight >= 0.5 else word.text
+            for word in marked(mistake.words, mistake.shares)
+            if word.text
+        )
+
+
+def plain(blocks: Sequence[Block]) -> str:
+    """All blocks except plots, as plain text."""
+    return visible("\n\n".join(Plain().parts(blocks)) + "\n")
+
+
+PREAMBLE = r"""% The tables need \usepackage{booktabs,graphicx,longtable}.
+\documentclass{article}
+\usepackage[a4paper,landscape,margin=1.8cm]{geometry}
+\usepackage{booktabs,graphicx,longtable}
+\setlength{\parindent}{0pt}
+\setlength{\tabcolsep}{4pt}
+\sloppy
+\begin{document}
+"""
+LEVELS = ("section", "subsection", "subsubsection")
+# Not floats: LaTeX cannot hold back so many tables, and each belongs under its heading.
+WIDE = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
+LONG = 25  # lines; a longer table is broken over pages, and then cannot be scaled
+# Characters that LaTeX's default font encodes differently, or turns into ligatures.
+_SHOWN = {"|": r"\textbar{}", '"': r"\texttt{\char34}", "-": "-{}", "`": r"\textasciigrave{}",
+          "?": "?{}", "!": "!{}", "'": "'{}"}  # fmt: skip
+
+
+@cache
+def _encoder() -> Any:
+    from pylatexenc import latexencode
+
+    shown = {ord(key): text for key, text in _SHOWN.items()}
+    rules = latexencode.UnicodeToLatexConversionRule(latexencode.RULE_DICT, shown)
+    return latexencode.UnicodeToLatexEncoder(
+        conversion_rules=[rules, "defaults"],
+        unknown_char_policy="unihex",
+        unknown_char_warning=False,
+    )
+
+
+class Latex(Markup):
+    """LaTeX with booktabs."""
+
+    STRONG = r"\textbf{{{}}}"
+    SMALL = r"{{\scriptsize {}}}"
+
+    def escaped(self, text: str) -> str:
+        """Escaped text; unknown characters are written as their code points."""
+        encoded: str = _encoder().unicode_to_latex(" ".join(text.split()))
+        # After the end of a line, a bracket or star would be read as its argument.
+        return f"{{}}{encoded}" if encoded.startswith(("[", "*")) else encoded
+
+    def heading(self, level: int, text: str) -> str:
+        """A heading without a number."""
+        return f"\\{LEVELS[level - 1]}*{{{text}}}"
+
+    def bullets(self, items: Sequence[str]) -> str:
+        """An itemize environment."""
+        lines = [f"  \\item {item}" for item in items]
+        return "\n".join(["\\begin{itemize}", *lines, "\\end{itemize}"])
+
+    def table(self, table: Table) -> str:
+        """A table as wide as the page at most; a long one is broken over pages."""
+        columns = "".join("l" if text else "r" for text in table.text_columns)
+        caption = self.strong(self.escaped(table.caption))
+        above = [f"\\medskip{caption}\\nopagebreak\\par\\smallskip"]
+        head = ["\\toprule", f"{' & '.join(map(self.escaped, table.columns))} \\\\", "\\midrule"]
+        body = [*map(self._line, table.lines), "\\bottomrule"]
+        if len(table.lines) > LONG:
+            begin, end = f"\\begin{{longtable}}[l]{{{columns}}}", "\\end{longtable}"
+            head.append("\\endhead")
+        else:
+            begin, end = f"{WIDE}\n\\begin{{tabular}}{{{columns}}}", "\\end{tabular}}"
+        return "\n".join([*(above if table.kind != "systems" else []), begin, *head, *body, end])
+
+    def _line(self, line: Line) -> str:
+        cells = [self.cell(cell) for cell in line.cells]
+        if line.kind in ("published", "difference", "split"):
+            cells[0] = f"\\quad {cells[0]}"
+        after = " \\addlinespace" if line.kind == "difference" else ""
+        return f"{' & '.join(cells)} \\\\{after}"
+
+
+def latex(blocks: Sequence[Block]) -> str:
+    """A LaTeX document of all blocks except plots, which the page has as files."""
+    return PREAMBLE + "\n\n".join(Latex().parts(blocks)) + "\n\n\\end{document}\n"
+
+
+CELL = "padding:2px 8px;text-align:{};white-space:nowrap;border-bottom:1px solid #8884"
+CAPTION = "caption-side:top;text-align:left;font-weight:bold;padding:8px 8px 2px"
+COLOURS = {"for": "31,157,120", "against": "217,112,43"}
+
+
+class Fragment(Markup):
+    """HTML without a page around it; folded tables open with a click."""
+
+    STRONG = "<b>{}</b>"
+    SMALL = "<small>{}</small>"
+
+    def escaped(self, text: str) -> str:
+        """Text with HTML's marks as entities."""
+        return escape(text)
+
+    def heading(self, level: int, text: str) -> str:
+        """A heading below those of a notebook."""
+        tag = f"h{min(level + 2, 6)}"
+        return f"<{tag}>{text}</{tag}>"
+
+    def paragraph(self, text: str) -> str:
+        """A paragraph."""
+        return f"<p>{text}</p>"
+
+    def bullets(self, items: Sequence[str]) -> str:
+        """A list."""
+        return "<ul>" + "".join(f"<li>{item}</li>" for item in items) + "</ul>"
+
+    def table(self, table: Table) -> str:
+        """A table below its caption, unless something above it says that."""
+        if table.folded:
+            summary = self.escaped(table.caption)
+            return f"<details><summary>{summary}</summary>{self.columns(table)}</details>"
+        return self.columns(table, table.caption if table.captioned else "")
+
+    def columns(self, table: Table, caption: str = "") -> str:
+        """A table below this caption, if there is one."""
+        head = self._cells("th", map(Cell, table.columns), table.text_columns)
+        body = "".join(
+            f"<tr>{self._cells('td', line.cells, table.text_columns)}</tr>" for line in table.lines
+        )
+        above = f'<caption style="{CAPTION}">{escape(caption)}</caption>' if caption else ""
+        return (
+            f'<div style="overflow-x:auto"><table style="border-collapse:collapse">{above}'
+            f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        )
+
+    def _cells(self, tag: str, cells: Iterable[Cell], left: Sequence[bool]) -> str:
+        styles = (CELL.format("left" if is_text else "right") for is_text in left)
+        return "".join(
+            f'<{tag} style="{style}">{self.cell(cell)}</{tag}>'
+            for cell, style in zip(cells, styles, strict=True)
+        )
+
+    def mistakes(self, mistakes: Sequence[Mistake]) -> str:
+        """Texts one below the other, each highlighted."""
+        return "".join(map(self.mistake, mistakes))
+
+    def mistake(self, mistake: Mistake) -> str:
+        """What was predicted, above the text."""
+        about = escape(f"{mistake.place}, {mistake.label}, predicted {mistake.predicted}")
+        text = marked_text(marked(mistake.words, mistake.shares))
+        return f"<p><b>{about}</b> ({mistake.confidence:.2f})</p>{text}"
+
+
+def fragment(blocks: Sequence[Block]) -> str:
+    """All blocks except plots as HTML."""
+    return "<div>" + "".join(Fragment().parts(blocks)) + "</div>"
+
+
+def marked_text(words: Sequence[Marked]) -> str:
+    """A highlighted text: words for a label on green, words against it on orange."""
+    parts = []
+    for word in words:
+        text = escape(word.text)
+        if word.side:
+            style = f"background:rgba({COLOURS[word.side]},{0.15 + 0.45 * word.weight:.2f})"
+            text = (
+                f'<span style="{style};border-radius:3px;padding:0 2px" '
+                f'title="{word.contribution:+.4f}">{text}</span>'
+            )
+        parts.append(text)
+    return f'<p style="line-height:1.8">{" ".join(parts)}</p>'
