@@ -28,7 +28,7 @@ from . import (
     while_a_command_runs,
 )
 from . import main as main  # where installations of earlier versions look for it
-from .options import comma_hint, known_names, option
+from .options import comma_hint, command, known_names, option
 
 # What to do after Ctrl-C, by command.
 CONTINUE = {
@@ -116,16 +116,16 @@ def _start(
     console.show_messages()
 
 
-app.command("embed")(embed.embed)
-app.command("train", cls=train.TrainCommand)(train.train)
-app.command("cv", cls=studies.CvCommand)(studies.cv)
-app.command("curve", cls=studies.CurveCommand)(studies.curve)
-app.command("audit")(studies.audit)
-app.command("eval")(evaluate.evaluate)
-app.command("predict")(predict.predict)
-app.command("explain")(explain.explain)
-app.command("report")(report.report)
+app.command("embed")(command(embed.embed))
+app.command("train", cls=train.TrainCommand)(command(train.train))
+app.command("cv", cls=studies.CvCommand)(command(studies.cv))
+app.command("curve", cls=studies.CurveCommand)(command(studies.curve))
+app.command("audit")(command(studies.audit))
+app.command("eval")(command(evaluate.evaluate))
+app.command("predict")(command(predict.predict))
+app.command("explain")(command(explain.explain))
+app.command("report")(command(report.report))
 app.add_typer(runs.app, name="runs")
 app.add_typer(cache.app, name="cache")
-app.command("reproduce")(demo.reproduce)
-app.command("demo")(demo.demo)
+app.command("reproduce")(command(demo.reproduce))
+app.command("demo")(command(demo.demo))

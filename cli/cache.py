@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from spacelite.errors import SpaceliteError
 
-from . import console, options
+from . import console
+from .options import CACHE_DIR, command
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from spacelite.cache.folder import CacheState
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="List, inspect, verify and remove caches."
 )
 
-Name = Annotated[str, typer.Argument(help="A cache's name, the beginning of it, or its path.")]
-
 
 @app.command("list")
-def list_caches(
-    cache_dir: options.CacheDir = options.CACHE_DIR, as_json: options.Json = False
-) -> None:
+@command
+def list_caches(*, cache_dir: Path = CACHE_DIR, as_json: bool = False) -> None:
     """List all caches: size, tokens, state and age, newest first; unfinished trainings; and the
     texts that estimators have embedded."""
     from spacelite.cache import folder
@@ -115,10 +112,13 @@ def _age(seconds: float) -> str:
 
 
 @app.command()
-def info(
-    name: Name, cache_dir: options.CacheDir = options.CACHE_DIR, as_json: options.Json = False
-) -> None:
-    """Show a cache's spec and the sizes of its splits."""
+@command
+def info(name: str, *, cache_dir: Path = CACHE_DIR, as_json: bool = False) -> None:
+    """Show a cache's spec and the sizes of its splits.
+
+    Options:
+        name: A cache's name, the beginning of it, or its path.
+    """
     from spacelite.cache import folder, reuse
     from spacelite.cache.store import Cache
 
@@ -181,10 +181,13 @@ def info(
 
 
 @app.command()
-def verify(
-    name: Name, cache_dir: options.CacheDir = options.CACHE_DIR, as_json: options.Json = False
-) -> None:
-    """Recompute every checksum. The next embed computes only the damaged examples again."""
+@command
+def verify(name: str, *, cache_dir: Path = CACHE_DIR, as_json: bool = False) -> None:
+    """Recompute every checksum. The next embed computes only the damaged examples again.
+
+    Options:
+        name: A cache's name, the beginning of it, or its path.
+    """
     from spacelite.cache import folder
 
     path = folder.find(cache_dir, name)
@@ -209,12 +212,13 @@ def verify(
 
 
 @app.command()
-def remove(
-    name: Annotated[str, typer.Argument(help="The cache's whole name, or its path.")],
-    cache_dir: options.CacheDir = options.CACHE_DIR,
-    as_json: options.Json = False,
-) -> None:
-    """Delete a cache file, damaged or not, or the texts of estimators. Runs trained on it stay."""
+@command
+def remove(name: str, *, cache_dir: Path = CACHE_DIR, as_json: bool = False) -> None:
+    """Delete a cache file, damaged or not, or the texts of estimators. Runs trained on it stay.
+
+    Options:
+        name: The cache's whole name, or its path.
+    """
     from spacelite.cache import encoding, folder
     from spacelite.files import human_bytes
     from spacelite.training import checkpoints

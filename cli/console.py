@@ -9,7 +9,8 @@ import os
 import sys
 from contextlib import AbstractContextManager
 from functools import cache
-from typing import TYPE_CHECKING, Any, TextIO
+from inspect import signature
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from spacelite.errors import SpaceliteError
 from spacelite.files import finite
@@ -18,10 +19,12 @@ from spacelite.visible import HOSTILE, json_escaped, visible
 
 from .options import option
 
+T = TypeVar("T")
+
 LEAST_ROOM = 24  # characters of a line of text, even if the table gets too wide
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from rich.console import Console
@@ -177,6 +180,16 @@ def show_messages() -> None:
 def progress() -> AbstractContextManager[OnProgress]:
     """Progress bars on standard error: a context manager that yields the function to report to."""
     return reporting(True, err())
+
+
+def call(function: Callable[..., T], arguments: Mapping[str, Any], **others: Any) -> T:
+    """Call a function of the library with progress bars: with those of a command's arguments that
+    it takes, and with others."""
+    taken = signature(function).parameters.keys() & arguments.keys()
+    with progress() as on_progress:
+        return function(
+            **{**{name: arguments[name] for name in taken}, **others}, progress=on_progress
+        )
 
 
 def new_table(*headings: str, gap: int = 1) -> RichTable:

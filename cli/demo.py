@@ -4,58 +4,39 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
 
 from spacelite.errors import SpaceliteError
 
-from . import console, options
-from .options import opt
+from . import console
+from .options import CACHE_DIR, option, with_cache_dir
 from .report import print_report, show
 from .train import refuse_stopped
 
 # The demo's data set is a tenth of a published one: smaller batches and a higher learning rate
 # make up for the fewer updates per epoch.
-INTER, INTRA = [0.0, 0.2], [0.0, 0.001]
-EPOCHS, BATCH_SIZE, LEARNING_RATE = 15, 32, 2e-3
+SETTINGS = {
+    "inter": [0.0, 0.2], "intra": [0.0, 0.001], "epochs": 15, "batch_size": 32,
+    "learning_rate": 2e-3,
+}  # fmt: skip
+TRAIN = "spacelite train --inter 0,0.2 --intra 0,0.001 --epochs 15 --batch-size 32 --lr 0.002"
 
 
-def demo(
-    seeds: options.Seeds = "3",
-    cache_dir: options.CacheDir = options.CACHE_DIR,
-    as_json: options.Json = False,
-) -> None:
+def demo(*, seeds: str = "3", cache_dir: Path = CACHE_DIR, as_json: bool = False) -> None:
     """Embed, train and report on built-in data, offline."""
     import spacelite
     from spacelite.training.plan import seed_list
 
     numbers = seed_list(seeds)  # before the long part
-    weights = [",".join(f"{value:g}" for value in values) for values in (INTER, INTRA)]
     _announce("spacelite embed --backbone minilm --dataset demo", cache_dir)
-    with console.progress() as on_progress:
-        cache = spacelite.embed(
-            "demo", backbone="minilm", cache_dir=cache_dir, progress=on_progress
-        )
-    _announce(
-        f"spacelite train --inter {weights[0]} --intra {weights[1]} --epochs {EPOCHS} "
-        f"--seeds {seeds} --batch-size {BATCH_SIZE} --lr {LEARNING_RATE:g}",
-        cache_dir,
+    cache = console.call(
+        spacelite.embed, {}, dataset="demo", backbone="minilm", cache_dir=cache_dir
     )
-    with console.progress() as on_progress:
-        published = spacelite.train(
-            cache,
-            inter=INTER,
-            intra=INTRA,
-            learning_rate=LEARNING_RATE,
-            seeds=numbers,
-            epochs=EPOCHS,
-            batch_size=BATCH_SIZE,
-            progress=on_progress,
-        )
+    of_both = {"cache": cache, "seeds": numbers}
+    _announce(f"{TRAIN} --seeds {seeds}", cache_dir)
+    published = console.call(spacelite.train, {**of_both, **SETTINGS})
     _announce(f"spacelite train --preset best --seeds {seeds}", cache_dir)
-    with console.progress() as on_progress:
-        recommended = spacelite.train(  # the baselines are there already
-            cache, preset="best", seeds=numbers, baselines=False, progress=on_progress
-        )
+    # The baselines are there already.
+    recommended = console.call(spacelite.train, of_both, preset="best", baselines=False)
     runs = published + recommended
     _announce("spacelite report", cache_dir)
     if runs:
@@ -69,27 +50,27 @@ def demo(
 
 
 def _announce(command: str, cache_dir: Path) -> None:
-    console.note(f"$ {options.with_cache_dir(command, cache_dir)}", style="bold")
+    console.note(f"$ {with_cache_dir(command, cache_dir)}", style="bold")
 
 
 def reproduce(
-    table: Annotated[
-        str | None,
-        opt("Only the table with this id, as printed in brackets.  [default: all]"),
-    ] = None,
-    backbone: Annotated[
-        str | None,
-        opt("Use this backbone in place of the published ones: hub name, folder or minilm."),
-    ] = None,
-    seeds: options.Seeds = "3",
-    limit: options.Limit = None,
-    device: options.Device = "auto",
-    tokens_per_batch: options.TokensPerBatch = None,
-    data_dir: options.DataDir = None,
-    cache_dir: options.CacheDir = options.CACHE_DIR,
-    as_json: options.Json = False,
+    *,
+    table: str | None = None,
+    backbone: str | None = None,
+    seeds: str = "3",
+    limit: int | None = None,
+    device: str = "auto",
+    tokens_per_batch: int | None = None,
+    data_dir: Path | None = None,
+    cache_dir: Path = CACHE_DIR,
+    as_json: bool = False,
 ) -> None:
-    """Measure the published tables, from embedding to report."""
+    """Measure the published tables, from embedding to report.
+
+    Options:
+        table: Only the table with this id, as printed in brackets. [default: all]
+        backbone: Use this backbone in place of the published ones: hub name, folder or minilm.
+    """
     from spacelite.paper.reproduction import ReproduceOptions
     from spacelite.paper.reproduction import reproduce as measure
     from spacelite.reports.analysis import published
@@ -108,7 +89,7 @@ def reproduce(
         outcomes = measure(table, wanted, on_progress)
     for outcome in outcomes:
         if outcome.error is not None:
-            outcome.note = outcome.error.for_options(options.option)
+            outcome.note = outcome.error.for_options(option)
     sections = published.sections(outcomes)
     if as_json:
         console.print_json([asdict(section) for section in sections])

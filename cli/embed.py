@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from spacelite.visible import visible
 
-from . import console, options
-from .options import opt
+from . import console
+from .options import CACHE_DIR, comma_list
 
 LABELS_SHOWN = 10
 STAGES_SHOWN = 4
@@ -18,66 +19,51 @@ if TYPE_CHECKING:
 
 
 def embed(
-    backbone: Annotated[str, opt("Hub name, local folder, or minilm (no network needed).")],
-    dataset: Annotated[
-        str,
-        opt(
-            "imdb, hatexplain, hatexplain:2, demo, any hub name, a "
-            "csv/tsv/json/jsonl/parquet file, or a folder of them."
-        ),
-    ],
-    max_length: Annotated[int, opt("Maximum tokens per text; the rest is cut off.")] = 256,
-    dtype: Annotated[str, opt("Store hidden states as float16, float32 or int8.")] = "float16",
-    layer: Annotated[
-        str,
-        opt(
-            "Which layer: -1 the last, 0 the embeddings; several, -1,-4, for a cache of each "
-            "from one pass."
-        ),
-    ] = "-1",
-    padding: Annotated[
-        str, opt("none, or max_length to cache and count padded positions too.")
-    ] = "none",
-    layers: Annotated[
-        bool | None,
-        opt(
-            "Keep the mean of every layer too, in a file of its own; --layers adds them to a "
-            "finished cache.",
-            show_default="--layers for a new cache",
-        ),
-    ] = None,
-    limit: options.Limit = None,
-    device: options.Device = "auto",
-    tokens_per_batch: options.TokensPerBatch = None,
-    revision: Annotated[str | None, opt("Commit, branch or tag of a hub backbone.")] = None,
-    text_column: options.TextColumn = None,
-    label_column: options.LabelColumn = None,
-    labels_as: options.LabelsAs = "auto",
-    skip_empty: options.SkipEmpty = False,
-    drop_leaks: Annotated[
-        bool,
-        opt("Leave out training texts that also occur in validation or test.", "--drop-leaks"),
-    ] = False,
-    no_reuse: Annotated[
-        bool,
-        opt(
-            "Recompute everything: ignore other caches, and repeated texts in the data.",
-            "--no-reuse",
-        ),
-    ] = False,
-    data_dir: options.DataDir = None,
-    cache_dir: options.CacheDir = options.CACHE_DIR,
-    as_json: options.Json = False,
+    *,
+    backbone: str,
+    dataset: str,
+    max_length: int = 256,
+    dtype: str = "float16",
+    layer: str = "-1",
+    padding: str = "none",
+    layers: bool | None = None,
+    limit: int | None = None,
+    device: str = "auto",
+    tokens_per_batch: int | None = None,
+    revision: str | None = None,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    labels_as: str = "auto",
+    skip_empty: bool = False,
+    drop_leaks: bool = False,
+    no_reuse: bool = False,
+    data_dir: Path | None = None,
+    cache_dir: Path = CACHE_DIR,
+    as_json: bool = False,
 ) -> None:
-    """Run a frozen backbone once over a data set and keep every token's hidden state."""
-    arguments = dict(locals())  # those of `spacelite.embed`, but for two
-    del arguments["no_reuse"], arguments["as_json"]
-    arguments["layer"] = options.comma_list("--layer", layer, int, once=False)
+    """Run a frozen backbone once over a data set and keep every token's hidden state.
+
+    Options:
+        backbone: Hub name, local folder, or minilm (no network needed).
+        dataset: imdb, hatexplain, hatexplain:2, demo, any hub name, a
+            csv/tsv/json/jsonl/parquet file, or a folder of them.
+        max_length: Maximum tokens per text; the rest is cut off.
+        dtype: Store hidden states as float16, float32 or int8.
+        layer: Which layer: -1 the last, 0 the embeddings; several, -1,-4, for a cache of each from
+            one pass.
+        padding: none, or max_length to cache and count padded positions too.
+        layers: Keep the mean of every layer too, in a file of its own; --layers adds them to a
+            finished cache. [default: --layers for a new cache]
+        revision: Commit, branch or tag of a hub backbone.
+        drop_leaks: Leave out training texts that also occur in validation or test.
+        no_reuse: Recompute everything: ignore other caches, and repeated texts in the data.
+    """
+    arguments = locals()
     import spacelite
     from spacelite.files import human_bytes
 
-    with console.progress() as on_progress:
-        done = spacelite.embed(**arguments, reuse=not no_reuse, progress=on_progress)
+    layers_ = comma_list("--layer", layer, int, once=False)
+    done = console.call(spacelite.embed, arguments, layer=layers_, reuse=not no_reuse)
     described = describe(done)
     if as_json:
         console.print_json(described)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from spacelite.errors import SpaceliteError
 
-from . import console, options
-from .options import opt
+from . import console
+from .options import CACHE_DIR
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -21,43 +19,37 @@ MOST_WORDS = 10  # in the table of the words that contribute most
 
 
 def explain(
-    run: options.RunName,
-    text: Annotated[str | None, typer.Argument(help="The text to explain.")] = None,
-    example: Annotated[
-        str | None,
-        opt("In place of a text: an example of the run's cache, as test:17."),
-    ] = None,
-    label: Annotated[str | None, opt("The label to explain. [default: the predicted one]")] = None,
-    html: Annotated[
-        Path | None,
-        opt("Also write a page: the text, and its tokens in the concept spaces."),
-    ] = None,
-    backbone: options.RunBackbone = None,
-    device: options.Device = "auto",
-    cache_dir: options.CacheDir = options.CACHE_DIR,
-    as_json: options.Json = False,
+    run: str,
+    text: str | None = None,
+    *,
+    example: str | None = None,
+    label: str | None = None,
+    html: Path | None = None,
+    backbone: str | None = None,
+    device: str = "auto",
+    cache_dir: Path = CACHE_DIR,
+    as_json: bool = False,
 ) -> None:
     """Show which words mattered for a prediction.
 
     The number beside a word is its share in the label's logit, less the mean of its shares in the
     logits of all labels, since only differences between logits matter. If a text can have several
     labels, it is the share in the label's own logit. --json has the shares in every single logit.
+
+    Options:
+        text: The text to explain.
+        example: In place of a text: an example of the run's cache, as test:17.
+        label: The label to explain. [default: the predicted one]
+        html: Also write a page: the text, and its tokens in the concept spaces.
     """
+    arguments = locals()
     import spacelite
 
     if html is not None and (html.is_dir() or not html.name):
         raise SpaceliteError(f"--html {html} is a folder: name a file")
     if text is None and example is None:
         raise SpaceliteError("give a text or --example")
-    with console.progress() as on_progress:
-        explained = spacelite.load_run(run, cache_dir).explain(
-            text,
-            example=example,
-            label=label,
-            backbone=backbone,
-            device=device,
-            progress=on_progress,
-        )
+    explained = console.call(spacelite.load_run(run, cache_dir).explain, arguments)
     if html is not None:
         explained.save(html)
         console.note(f"{html} written")

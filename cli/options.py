@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import os
 import re
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field
 from inspect import Parameter, Signature
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar, get_type_hints
 
 import typer
 from typer.core import TyperCommand
@@ -18,73 +19,86 @@ from typer.core import TyperCommand
 from spacelite.errors import SpaceliteError
 from spacelite.settings import OTHER_NAMES, shown, type_of
 
-
-def opt(help_: str, *names: str, **settings: Any) -> Any:
-    """An option with its help first."""
-    return typer.Option(*names, help=help_, **settings)
-
-
 CACHE_DIR = Path("cache")
 CACHE_VARIABLE = "SPACELITE_CACHE"
-CacheDir = Annotated[
-    Path,
-    opt("Folder of caches and runs.", envvar=CACHE_VARIABLE, show_default=True),
-]
-Json = Annotated[
-    bool,
-    opt("Print one JSON document to standard output, and nothing else.", "--json"),
-]
-DataDir = Annotated[
-    Path | None,
-    opt("Folder that holds data sets by name; searched before the hub.", envvar="SPACELITE_DATA"),
-]
-Limit = Annotated[
-    int | None,
-    opt("Use at most this many examples per split: a seeded, stratified sample."),
-]
-Seeds = Annotated[
-    str,
-    opt(
-        "A number of seeds or a list: 3 means seeds 0, 1 and 2; 1,7,42 means these three; "
-        "7, means seed 7 alone."
-    ),
-]
-Preset = Annotated[
-    str | None,
-    opt("Settings that are recommended together; best: an additive head on layers+ngrams+space."),
-]
-CacheName = Annotated[
-    str | None,
-    opt("A cache's name or path. [default: the newest complete one]"),
-]
-TextColumn = Annotated[str | None, opt("Name of the text column, if it is not an obvious one.")]
-LabelColumn = Annotated[str | None, opt("Name of the label column, if it is not an obvious one.")]
-LabelsAs = Annotated[
-    str,
-    opt(
-        "auto: labels that are all whole numbers are read as numbers; text: every label is "
-        "kept as it is written."
-    ),
-]
-SkipEmpty = Annotated[bool, opt("Leave out rows whose text is empty.", "--skip-empty")]
-RUN_NAME = "A run's id, a part of it that no other run has, its name, or its folder."
-RunName = Annotated[str, typer.Argument(help=RUN_NAME)]
-RunBackbone = Annotated[
-    str | None, opt("The folder of the run's backbone, if that was a local folder.")
-]
-Device = Annotated[str, opt("auto, cpu, cuda, cuda:1, ...")]
-TokensPerBatch = Annotated[
-    int | None,
-    opt("Maximum tokens per forward pass.  [default: 1024 on a CPU, 65536 on a GPU]"),
-]
+VARIABLES = {"cache_dir": CACHE_VARIABLE, "data_dir": "SPACELITE_DATA"}
 
-# Arguments of the library whose options have other names, but for settings of heads and training.
+# Arguments whose options have other names, but for settings of heads and training.
 OPTIONS = {
-    "labels": "--map",
+    "as_csv": "--csv",
+    "as_json": "--json",
+    "form": "--format",
     "groups": "--group-column",
+    "labels": "--map",
+}
+
+# The help of options that several commands have.
+SHARED = {
+    "run": "A run's id, a part of it that no other run has, its name, or its folder.",
+    "cache": "A cache's name or path.  [default: the newest complete one]",
+    "dataset": "Data set to embed and evaluate on, as in embed.",
+    "backbone": "The folder of the run's backbone, if that was a local folder.",
+    "head": "Kind(s): space, linear, mlp, additive, logreg, tfidf.",
+    "preset": "Settings that are recommended together; best: an additive head on "
+    "layers+ngrams+space.",
+    "seeds": "A number of seeds or a list: 3 means seeds 0, 1 and 2; 1,7,42 means these three; "
+    "7, means seed 7 alone.",
+    "repeats": "Number of repeated splits.",
+    "seed": "Seed of the divisions.",
+    "limit": "Use at most this many examples per split: a seeded, stratified sample.",
+    "device": "auto, cpu, cuda, cuda:1, ...",
+    "tokens_per_batch": "Maximum tokens per forward pass.  [default: 1024 on a CPU, 65536 on a "
+    "GPU]",
+    "text_column": "Name of the text column, if it is not an obvious one.",
+    "label_column": "Name of the label column, if it is not an obvious one.",
+    "labels_as": "auto: labels that are all whole numbers are read as numbers; text: every label "
+    "is kept as it is written.",
+    "skip_empty": "Leave out rows whose text is empty.",
+    "data_dir": "Folder that holds data sets by name; searched before the hub.",
+    "cache_dir": "Folder of caches and runs.",
+    "as_json": "Print one JSON document to standard output, and nothing else.",
 }
 
 T = TypeVar("T")
+
+
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """A function as Typer takes it: its positional parameters are arguments, the others options.
+    Their help is in SHARED or below `Options:` in the docstring, a paragraph each, which may name a
+    metavar or another name of the option: `out FILE: ...`, `yes -y: ...`."""
+    about, _, section = (inspect.getdoc(function) or "").partition("\n\nOptions:\n")
+    own = {
+        name: (" ".join(help_.split()).replace(" [default:", "  [default:"), mark)
+        for name, mark, help_ in re.findall(
+            r"^    (\w+)(?: (\S+))?: (.+(?:\n {8}.+)*)", section, re.MULTILINE
+        )
+    }
+    kinds = get_type_hints(function)
+    parameters = []
+    for parameter in inspect.signature(function).parameters.values():
+        name, kind = parameter.name, kinds[parameter.name]
+        if kind is not typer.Context:
+            help_, mark = own[name] if name in own else (SHARED[name], "")
+            about_it: dict[str, Any] = {"help": help_, "envvar": VARIABLES.get(name)}
+            if mark and not mark.startswith("-"):
+                about_it["metavar"] = mark
+            if parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
+                kind = Annotated[kind, typer.Argument(**about_it)]
+            else:
+                names = [mark] if mark.startswith("-") else []
+                # A flag has an opposite only if its default is neither.
+                if name in OPTIONS or parameter.default is False:
+                    names.insert(0, OPTIONS.get(name, f"--{name.replace('_', '-')}"))
+                kind = Annotated[kind, typer.Option(*names, **about_it)]
+        parameters.append(parameter.replace(annotation=kind))
+    function.__doc__, function.__annotations__ = about, {}
+    return _with(function, parameters)
+
+
+def _with(function: Callable[..., None], parameters: Sequence[Parameter]) -> Callable[..., None]:
+    """The same function; what reads its signature finds these parameters."""
+    function.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    return function
 
 
 class SettingsCommand(TyperCommand):
@@ -127,22 +141,18 @@ class SettingsCommand(TyperCommand):
         """The options of the settings: Typer makes them out of a signature."""
         from spacelite.training import plan
 
-        def command(**settings: Any) -> None: ...
+        def function(**settings: Any) -> None: ...
 
         without = plan.WITHOUT.get(self.FUNCTION, ())
         self._settings = {
             name: field for name, field in plan.declared().items() if name not in without
         }
-        command.__signature__ = Signature(  # type: ignore[attr-defined]
-            [
-                Parameter(
-                    name, Parameter.KEYWORD_ONLY, default=None, annotation=self._option(field)
-                )
-                for name, field in self._settings.items()
-            ]
-        )
+        parameters = [
+            Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=self._option(field))
+            for name, field in self._settings.items()
+        ]
         parser = typer.Typer(add_completion=False)
-        parser.command()(command)
+        parser.command()(_with(function, parameters))
         return typer.main.get_command(parser).params
 
     def _option(self, setting: Field[Any]) -> Any:

@@ -6,14 +6,12 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from spacelite.errors import SpaceliteError
 
-from . import console, options
-from .options import opt
+from . import console
+from .options import CACHE_DIR
 
 if TYPE_CHECKING:
     from spacelite.api.results import TextPredictions
@@ -26,44 +24,32 @@ if TYPE_CHECKING:
 
 
 def predict(
-    run: options.RunName,
-    texts: Annotated[
-        list[str] | None, typer.Argument(help="Texts. [default: the lines of standard input]")
-    ] = None,
-    file: Annotated[
-        Path | None,
-        opt(
-            "Read the texts from this file: a csv, tsv, json, jsonl or parquet table, or any "
-            "other file with a text per line."
-        ),
-    ] = None,
-    text_column: options.TextColumn = None,
-    out: Annotated[
-        Path | None,
-        opt(
-            "Write the rows with their predictions to this file, whose name ends in .csv, "
-            ".tsv, .jsonl or .parquet."
-        ),
-    ] = None,
-    as_csv: Annotated[
-        bool,
-        opt(
-            "Print a csv table: text, label, share of unknown tokens, each probability; of a "
-            "table all its columns.",
-            "--csv",
-        ),
-    ] = False,
-    min_probability: Annotated[
-        float | None,
-        opt("Leave texts below this probability (0 to 1) unlabelled."),
-    ] = None,
-    backbone: options.RunBackbone = None,
-    device: options.Device = "auto",
-    tokens_per_batch: options.TokensPerBatch = None,
-    cache_dir: options.CacheDir = options.CACHE_DIR,
-    as_json: options.Json = False,
+    run: str,
+    texts: list[str] | None = None,
+    *,
+    file: Path | None = None,
+    text_column: str | None = None,
+    out: Path | None = None,
+    as_csv: bool = False,
+    min_probability: float | None = None,
+    backbone: str | None = None,
+    device: str = "auto",
+    tokens_per_batch: int | None = None,
+    cache_dir: Path = CACHE_DIR,
+    as_json: bool = False,
 ) -> None:
-    """Classify texts with a run's head."""
+    """Classify texts with a run's head.
+
+    Options:
+        texts: Texts. [default: the lines of standard input]
+        file: Read the texts from this file: a csv, tsv, json, jsonl or parquet table, or any other
+            file with a text per line.
+        out: Write the rows with their predictions to this file, whose name ends in .csv, .tsv,
+            .jsonl or .parquet.
+        as_csv: Print a csv table: text, label, share of unknown tokens, each probability; of a
+            table all its columns.
+        min_probability: Leave texts below this probability (0 to 1) unlabelled.
+    """
     import spacelite
     from spacelite.data import writers
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 import re
 import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from spacelite.errors import SpaceliteError
 
-from . import console, options
-from .options import opt
+from . import console
+from .options import CACHE_DIR, with_cache_dir
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,50 +33,39 @@ class Names(textwrap.TextWrapper):
 
 
 def report(
-    systems: Annotated[
-        list[str] | None, typer.Argument(help="More systems for --compare.", metavar="[SYSTEM]...")
-    ] = None,
-    compare: Annotated[
-        list[str] | None,
-        opt(
-            "Compare only these systems: names as in the tables, or ids of runs, one after "
-            'another: --compare space "linear (first)".',
-            metavar="SYSTEM",
-        ),
-    ] = None,
-    cache: Annotated[str | None, opt("Only runs on this cache.")] = None,
-    dataset: Annotated[str | None, opt("Only runs on this data set.")] = None,
-    head: Annotated[list[str] | None, opt("Only heads of this kind; may be repeated.")] = None,
-    where: Annotated[
-        list[str] | None,
-        opt(
-            "Only runs with this setting, such as lr=0.002 or epochs=5,15; may be repeated. "
-            "Heads that lack the setting are kept.",
-            metavar="SETTING=VALUE",
-        ),
-    ] = None,
-    split: Annotated[
-        str | None,
-        opt("Show the figures of another split too: train or validation."),
-    ] = None,
-    form: Annotated[
-        str, opt("terminal, markdown, latex, html, json or text.", "--format")
-    ] = "terminal",
-    out: Annotated[
-        Path | None,
-        opt(
-            "Folder to write the page and its figures, or the one file, into; or a file that "
-            "ends in .html, .md, .tex, .json or .txt."
-        ),
-    ] = None,
-    no_examples: Annotated[
-        bool, opt("Leave out words and example texts from the data.", "--no-examples")
-    ] = False,
-    backbone: options.RunBackbone = None,
-    cache_dir: options.CacheDir = options.CACHE_DIR,
-    as_json: options.Json = False,
+    systems: list[str] | None = None,
+    *,
+    compare: list[str] | None = None,
+    cache: str | None = None,
+    dataset: str | None = None,
+    head: list[str] | None = None,
+    where: list[str] | None = None,
+    split: str | None = None,
+    form: str = TERMINAL,
+    out: Path | None = None,
+    no_examples: bool = False,
+    backbone: str | None = None,
+    cache_dir: Path = CACHE_DIR,
+    as_json: bool = False,
 ) -> None:
-    """Compare runs with each other and with the published figures."""
+    """Compare runs with each other and with the published figures.
+
+    Options:
+        systems [SYSTEM]...: More systems for --compare.
+        compare SYSTEM: Compare only these systems: names as in the tables, or ids of runs, one
+            after another: --compare space "linear (first)".
+        cache: Only runs on this cache.
+        dataset: Only runs on this data set.
+        head: Only heads of this kind; may be repeated.
+        where SETTING=VALUE: Only runs with this setting, such as lr=0.002 or epochs=5,15; may be
+            repeated. Heads that lack the setting are kept.
+        split: Show the figures of another split too: train or validation.
+        form: terminal, markdown, latex, html, json or text.
+        out: Folder to write the page and its figures, or the one file, into; or a file that ends
+            in .html, .md, .tex, .json or .txt.
+        no_examples: Leave out words and example texts from the data.
+    """
+    arguments = locals()
     import spacelite
     from spacelite.files import make_folder
     from spacelite.reports.render.forms import FORMS, form_of_file
@@ -112,20 +99,15 @@ def report(
         raise SpaceliteError(f"{cache_dir} holds no run: train one first")
     if out is not None and runs:
         make_folder(out if of_file is None else out.parent)  # before the long part
-    with console.progress() as on_progress:
-        report = spacelite.report(
-            runs,
-            compare=named,
-            cache=cache,
-            dataset=dataset,
-            head=head or [],
-            where=conditions,
-            split=split,
-            cache_dir=cache_dir,
-            examples=form != TERMINAL and not no_examples,
-            backbone=backbone,
-            progress=on_progress,
-        )
+    report = console.call(
+        spacelite.report,
+        arguments,
+        runs=runs,
+        compare=named,
+        head=head or [],
+        where=conditions,
+        examples=form != TERMINAL and not no_examples,
+    )
     if form == TERMINAL:
         print_report(report.findings, cache_dir)
     elif out is None:
@@ -155,7 +137,7 @@ def print_report(findings: Findings, cache_dir: Path) -> None:
         show([part.section], also=findings.also, end="")
         _findings(part)
         console.out().print()
-    command = options.with_cache_dir("spacelite report", cache_dir)
+    command = with_cache_dir("spacelite report", cache_dir)
     console.out().print(
         f"{command} --format html --out DIR adds curves, confusion, calibration and the words that "
         "matter",

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from spacelite.errors import SpaceliteError
 
-from . import console, options
-from .options import opt
+from . import console
+from .options import CACHE_DIR, command
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,9 +29,8 @@ SPLITS = {"validation": "Val.", "test": "Test"}
 
 
 @app.command("list")
-def list_runs(
-    cache_dir: options.CacheDir = options.CACHE_DIR, as_json: options.Json = False
-) -> None:
+@command
+def list_runs(*, cache_dir: Path = CACHE_DIR, as_json: bool = False) -> None:
     """List all runs, newest first: what differs between them, and how good they are."""
     from spacelite.runs import store as runs
 
@@ -139,11 +139,8 @@ def _figure(value: float | None, places: int) -> str:
 
 
 @app.command()
-def show(
-    run: options.RunName,
-    cache_dir: options.CacheDir = options.CACHE_DIR,
-    as_json: options.Json = False,
-) -> None:
+@command
+def show(run: str, *, cache_dir: Path = CACHE_DIR, as_json: bool = False) -> None:
     """Show everything about a run: settings, data, metrics, evaluations on other data."""
     from dataclasses import asdict
 
@@ -226,20 +223,21 @@ def _print_metrics(metrics: dict[str, Any], examples: dict[str, int]) -> None:
 
 
 @app.command()
+@command
 def name(
-    run: options.RunName,
-    new_name: Annotated[
-        str | None,
-        typer.Argument(
-            help="The name: letters, digits, dots, underscores and single dashes.",
-            metavar="[NAME]",
-        ),
-    ] = None,
-    clear: Annotated[bool, opt("Take the run's name away instead.", "--clear")] = False,
-    cache_dir: options.CacheDir = options.CACHE_DIR,
-    as_json: options.Json = False,
+    run: str,
+    new_name: str | None = None,
+    *,
+    clear: bool = False,
+    cache_dir: Path = CACHE_DIR,
+    as_json: bool = False,
 ) -> None:
-    """Give a run a name of its own, to use in place of its id."""
+    """Give a run a name of its own, to use in place of its id.
+
+    Options:
+        new_name [NAME]: The name: letters, digits, dots, underscores and single dashes.
+        clear: Take the run's name away instead.
+    """
     from spacelite.runs import store as runs
 
     if (new_name is None) != clear:
@@ -254,16 +252,19 @@ def name(
 
 
 @app.command()
+@command
 def remove(
-    names: Annotated[list[str], typer.Argument(help=options.RUN_NAME, metavar="RUN...")],
-    yes: Annotated[bool, opt("Do not ask before removing.", "--yes", "-y")] = False,
-    cache_dir: options.CacheDir = options.CACHE_DIR,
-    as_json: options.Json = False,
+    runs: list[str], *, yes: bool = False, cache_dir: Path = CACHE_DIR, as_json: bool = False
 ) -> None:
-    """Delete runs, damaged or not. Their cache stays."""
-    from spacelite.runs import store as runs
+    """Delete runs, damaged or not. Their cache stays.
 
-    folders = list(dict.fromkeys(runs.folder_of(cache_dir, name) for name in names))
+    Options:
+        runs RUN...: A run's id, a part of it that no other run has, its name, or its folder.
+        yes -y: Do not ask before removing.
+    """
+    from spacelite.runs import store
+
+    folders = list(dict.fromkeys(store.folder_of(cache_dir, name) for name in runs))
     if not yes:
         if as_json or not sys.stdin.isatty():
             raise SpaceliteError(
@@ -275,7 +276,7 @@ def remove(
         if not typer.confirm("Delete?", err=True):
             raise SpaceliteError("nothing was deleted")
     for folder in folders:
-        runs.remove(folder)
+        store.remove(folder)
         if not as_json:
             console.say(f"removed {folder.name}")
     if as_json:

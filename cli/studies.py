@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import typer
 
 from spacelite.visible import visible
 
-from . import console, options
-from .options import opt
+from . import console
+from .options import CACHE_DIR, SettingsCommand, comma_list
 
 if TYPE_CHECKING:
+    from spacelite.api.studies import CrossValidated, LabelAudit, LearningCurve
     from spacelite.studies.audit import Finding
 
+S = TypeVar("S", "CrossValidated", "LabelAudit", "LearningCurve")
 
-class CvCommand(options.SettingsCommand):
+
+class CvCommand(SettingsCommand):
     """`spacelite cv` with an option for each setting."""
 
     FUNCTION = "cross_validate"
     ORDER = (
-        "folds repeats seed group_column sample_weight cache preset head inter intra latent "
+        "folds repeats seed groups sample_weight cache preset head inter intra latent "
         "learning_rate weight_decay pooling C blocks max_ngram ensemble ... seeds epochs "
         "batch_size data_seed schedule clip_norm class_weights no_baselines out device cache_dir "
         "as_json"
@@ -39,79 +42,48 @@ class CvCommand(options.SettingsCommand):
 
 def cv(
     context: typer.Context,
-    folds: Annotated[int, opt("Number of folds, stratified by label.")] = 5,
-    repeats: Annotated[int, opt("Number of repeated splits.")] = 1,
-    seed: Annotated[int, opt("Seed of the divisions.")] = 0,
-    group_column: Annotated[
-        str | None,
-        opt(
-            "Column with the group of each training example, such as its author, which is in "
-            "one fold as a whole: the data that were embedded are read again."
-        ),
-    ] = None,
-    cache: options.CacheName = None,
-    preset: options.Preset = None,
-    head: Annotated[
-        str, opt("Kind(s): space, linear, mlp, additive, logreg, tfidf.")
-    ] = "space,linear",
-    seeds: options.Seeds = "1",
-    no_baselines: Annotated[
-        bool,
-        opt("Leave out tfidf and logreg on the mean on the same folds.", "--no-baselines"),
-    ] = False,
-    out: Annotated[
-        Path | None,
-        opt(
-            "Write the predictions for each training example, by the heads that did not see "
-            "it, to this csv file.",
-            metavar="FILE",
-        ),
-    ] = None,
-    device: options.Device = "auto",
-    cache_dir: options.CacheDir = options.CACHE_DIR,
-    as_json: options.Json = False,
+    *,
+    folds: int = 5,
+    repeats: int = 1,
+    seed: int = 0,
+    groups: str | None = None,
+    cache: str | None = None,
+    preset: str | None = None,
+    head: str = "space,linear",
+    seeds: str = "1",
+    no_baselines: bool = False,
+    out: Path | None = None,
+    device: str = "auto",
+    cache_dir: Path = CACHE_DIR,
+    as_json: bool = False,
 ) -> None:
     """Cross-validate heads on the train split of a cache, all folds in one pass.
 
     Options with (s) take comma lists: every combination is cross-validated.
+
+    Options:
+        folds: Number of folds, stratified by label.
+        groups: Column with the group of each training example, such as its author, which is in one
+            fold as a whole: the data that were embedded are read again.
+        no_baselines: Leave out tfidf and logreg on the mean on the same folds.
+        out FILE: Write the predictions for each training example, by the heads that did not see
+            it, to this csv file.
     """
+    arguments = {**locals(), **context.obj}
     import spacelite
-    from spacelite.data import writers
     from spacelite.training.plan import seed_list
 
-    numbers = seed_list(seeds)
-    if out is not None:
-        writers.check_place(out)  # before the work
-    chosen = console.chosen_cache(cache, cache_dir)
-    with console.progress() as on_progress:
-        study = spacelite.cross_validate(
-            chosen,
-            folds=folds,
-            repeats=repeats,
-            seed=seed,
-            groups=group_column,
-            preset=preset,
-            head=options.comma_list("--head", head, str),
-            seeds=numbers,
-            baselines=not no_baselines,
-            device=device,
-            cache_dir=cache_dir,
-            progress=on_progress,
-            **context.obj,
-        )
-    if out is not None:
-        study.save(out)
+    arguments |= {"seeds": seed_list(seeds), "head": comma_list("--head", head, str)}
+    study = _study(spacelite.cross_validate, arguments, baselines=not no_baselines)
     if as_json:
-        console.print_json(study.as_json())
         return
     console.show(study.table())
-    for sentence in study.result.sentences:
-        console.out().print(sentence)
+    console.out().print("\n".join(study.result.sentences))
     if out is not None:
         console.say(f"predictions written to {out}")
 
 
-class CurveCommand(options.SettingsCommand):
+class CurveCommand(SettingsCommand):
     """`spacelite curve` with an option for each setting."""
 
     FUNCTION = "learning_curve"
@@ -133,82 +105,52 @@ class CurveCommand(options.SettingsCommand):
 
 def curve(
     context: typer.Context,
-    sizes: Annotated[
-        str | None,
-        opt(
-            "Number(s) of training examples; all means all of them.  [default: 16, 64, 256, "
-            "... and all]",
-            metavar="<int|all>",
-            show_default=False,
-        ),
-    ] = None,
-    seeds: options.Seeds = "5",
-    metric: Annotated[
-        str,
-        opt("What is shown and extrapolated: accuracy, f1_macro, precision, recall or auroc."),
-    ] = "accuracy",
-    cache: options.CacheName = None,
-    preset: Annotated[str | None, opt("Settings that are recommended together: best.")] = None,
-    head: Annotated[
-        str | None,
-        opt(
-            "Kind(s): space, linear, mlp, additive, logreg, tfidf.  [default: additive]",
-            show_default=False,
-        ),
-    ] = None,
-    no_baselines: Annotated[
-        bool,
-        opt("Leave out tfidf and logreg on the mean on the same subsets.", "--no-baselines"),
-    ] = False,
-    out: Annotated[
-        Path | None,
-        opt("Write the figures of every system, size and seed to this csv file.", metavar="FILE"),
-    ] = None,
-    plot: Annotated[
-        Path | None,
-        opt("Draw the curve into this .svg, .png or .html file.", metavar="FILE"),
-    ] = None,
-    device: options.Device = "auto",
-    cache_dir: options.CacheDir = options.CACHE_DIR,
-    as_json: options.Json = False,
+    *,
+    sizes: str | None = None,
+    seeds: str = "5",
+    metric: str = "accuracy",
+    cache: str | None = None,
+    preset: str | None = None,
+    head: str | None = None,
+    no_baselines: bool = False,
+    out: Path | None = None,
+    plot: Path | None = None,
+    device: str = "auto",
+    cache_dir: Path = CACHE_DIR,
+    as_json: bool = False,
 ) -> None:
     """Measure heads trained on fewer examples, and what more labels would be worth.
 
     Heads are trained on stratified subsets of the train split and evaluated on validation.
+
+    Options:
+        sizes <int|all>: Number(s) of training examples; all means all of them. [default: 16, 64,
+            256, ... and all]
+        metric: What is shown and extrapolated: accuracy, f1_macro, precision, recall or auroc.
+        preset: Settings that are recommended together: best.
+        head: Kind(s): space, linear, mlp, additive, logreg, tfidf. [default: additive]
+        no_baselines: Leave out tfidf and logreg on the mean on the same subsets.
+        out FILE: Write the figures of every system, size and seed to this csv file.
+        plot FILE: Draw the curve into this .svg, .png or .html file.
     """
+    arguments = {**locals(), **context.obj}
     import spacelite
     from spacelite.data import writers
     from spacelite.reports.render import forms, plots
     from spacelite.training.plan import seed_list
 
-    for path in (out, plot):
-        if path is not None:
-            writers.check_place(path)  # before the work
     if plot is not None:
+        writers.check_place(plot)  # before the work
         forms.check_drawing(plot)
-    wanted = None if sizes is None else options.comma_list("--sizes", sizes, _size)
-    numbers = seed_list(seeds)
-    chosen = console.chosen_cache(cache, cache_dir)
-    with console.progress() as on_progress:
-        study = spacelite.learning_curve(
-            chosen,
-            sizes=wanted,
-            seeds=numbers,
-            metric=metric,
-            preset=preset,
-            head=None if head is None else options.comma_list("--head", head, str),
-            baselines=not no_baselines,
-            device=device,
-            cache_dir=cache_dir,
-            progress=on_progress,
-            **context.obj,
-        )
-    if out is not None:
-        study.save(out)
+    if sizes is not None:
+        arguments["sizes"] = comma_list("--sizes", sizes, _size)
+    if head is not None:
+        arguments["head"] = comma_list("--head", head, str)
+    arguments["seeds"] = seed_list(seeds)
+    study = _study(spacelite.learning_curve, arguments, baselines=not no_baselines)
     if plot is not None:
         study.save_plot(plot)
     if as_json:
-        console.print_json(study.as_json())
         return
     console.show(study.table())
     screen = console.out()
@@ -216,11 +158,10 @@ def curve(
     drawn = plots.in_characters(study.chart(), width=width, plain=screen.options.ascii_only)
     screen.print(drawn, soft_wrap=True)
     screen.print()
-    for sentence in study.sentences:
-        screen.print(sentence)
+    screen.print("\n".join(study.sentences))
     for path in (out, plot):
         if path is not None:
-            screen.print(f"written to {path}", soft_wrap=True)
+            console.say(f"written to {path}")
 
 
 def _size(text: str) -> int | str:
@@ -228,54 +169,56 @@ def _size(text: str) -> int | str:
 
 
 def audit(
-    cache: options.CacheName = None,
-    head: Annotated[
-        str, opt("additive (means and n-grams), tfidf, or logreg (on the mean).")
-    ] = "additive",
-    folds: Annotated[
-        int,
-        opt("Number of folds: a label is judged by a head fitted to the others."),
-    ] = 5,
-    repeats: Annotated[int, opt("Number of repeated splits.")] = 1,
-    seed: Annotated[int, opt("Seed of the divisions.")] = 0,
-    top: Annotated[int, opt("Print at most this many.")] = 20,
-    out: Annotated[
-        Path | None,
-        opt("Write all findings to this csv file.", metavar="FILE"),
-    ] = None,
-    backbone: Annotated[
-        str | None,
-        opt("The folder of the backbone, if that was a local folder."),
-    ] = None,
-    device: options.Device = "auto",
-    cache_dir: options.CacheDir = options.CACHE_DIR,
-    as_json: options.Json = False,
+    *,
+    cache: str | None = None,
+    head: str = "additive",
+    folds: int = 5,
+    repeats: int = 1,
+    seed: int = 0,
+    top: int = 20,
+    out: Path | None = None,
+    backbone: str | None = None,
+    device: str = "auto",
+    cache_dir: Path = CACHE_DIR,
+    as_json: bool = False,
 ) -> None:
-    """Find labels of the train split that are probably wrong."""
-    import spacelite
-    from spacelite.data import writers
+    """Find labels of the train split that are probably wrong.
 
-    if out is not None:
-        writers.check_place(out)  # before the work
-    chosen = console.chosen_cache(cache, cache_dir)
-    with console.progress() as on_progress:
-        study = spacelite.audit(
-            chosen, head=head, folds=folds, repeats=repeats, seed=seed, backbone=backbone,
-            device=device, cache_dir=cache_dir, progress=on_progress,
-        )  # fmt: skip
-    if out is not None:
-        study.save(out)
+    Options:
+        head: additive (means and n-grams), tfidf, or logreg (on the mean).
+        folds: Number of folds: a label is judged by a head fitted to the others.
+        top: Print at most this many.
+        out FILE: Write all findings to this csv file.
+        backbone: The folder of the backbone, if that was a local folder.
+    """
+    import spacelite
+
+    study = _study(spacelite.audit, locals())
     if as_json:
-        console.print_json(study.as_json())
         return
     for number, finding in enumerate(study.findings[:top], 1):
         _print_finding(number, finding)
     if study.result.pairs:
         console.show(study.result.groups_table(), ruled=False)
-    for sentence in study.result.sentences:
-        console.out().print(sentence)
+    console.out().print("\n".join(study.result.sentences))
     if out is not None:
         console.say(f"all written to {out}")
+
+
+def _study(function: Callable[..., S], arguments: dict[str, Any], **others: Any) -> S:
+    """The result of a study with a command's arguments, saved and printed as these ask for."""
+    from spacelite.data import writers
+
+    out: Path | None = arguments["out"]
+    if out is not None:
+        writers.check_place(out)  # before the work
+    cache = console.chosen_cache(arguments["cache"], arguments["cache_dir"])
+    study = console.call(function, arguments, cache=cache, **others)
+    if out is not None:
+        study.save(out)
+    if arguments["as_json"]:
+        console.print_json(study.as_json())
+    return study
 
 
 def _print_finding(number: int, finding: Finding) -> None:

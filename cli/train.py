@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from spacelite.errors import SpaceliteError
 
-from . import console, options
-from .options import opt
+from . import console
+from .options import CACHE_DIR, SettingsCommand, comma_list, with_cache_dir
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from spacelite.api.results import Runs
 
 
-class TrainCommand(options.SettingsCommand):
+class TrainCommand(SettingsCommand):
     """`spacelite train` with an option for each setting."""
 
     FUNCTION = "train"
@@ -32,82 +31,46 @@ class TrainCommand(options.SettingsCommand):
 
 def train(
     context: typer.Context,
-    cache: options.CacheName = None,
-    layer: Annotated[
-        int | None,
-        opt("Layer, for data embedded with several.", show_default="the cache's"),
-    ] = None,
-    name: Annotated[
-        str | None,
-        opt(
-            "A name for the run, to use in place of its id; several runs are named NAME-1, "
-            "NAME-2, ..."
-        ),
-    ] = None,
-    head: Annotated[
-        str, opt("Kind(s): space, linear, mlp, additive, logreg, tfidf.")
-    ] = "space,linear",
-    preset: options.Preset = None,
-    search: Annotated[
-        bool,
-        opt(
-            "Keep only the best combination of settings by --monitor on validation: the worse "
-            "half is dropped after an eighth, a quarter and a half of the epochs. --lr, --latent, "
-            "--weight-decay and --blocks are lists then, where they are not given.",
-            "--search",
-        ),
-    ] = False,
-    seeds: options.Seeds = "1",
-    no_baselines: Annotated[
-        bool,
-        opt(
-            "Leave out the baselines that show what a head is worth: tfidf and logreg on the "
-            "mean, fitted once for a cache.",
-            "--no-baselines",
-        ),
-    ] = False,
-    device: options.Device = "auto",
-    resume: Annotated[
-        bool,
-        opt(
-            "Fail if an interrupted training cannot be continued. (Where it can, it is "
-            "continued in any case.)",
-            "--resume",
-        ),
-    ] = False,
-    fresh: Annotated[
-        bool,
-        opt("Train from the start, and delete what an interrupted training left.", "--fresh"),
-    ] = False,
-    cache_dir: options.CacheDir = options.CACHE_DIR,
-    as_json: options.Json = False,
+    *,
+    cache: str | None = None,
+    layer: int | None = None,
+    name: str | None = None,
+    head: str = "space,linear",
+    preset: str | None = None,
+    search: bool = False,
+    seeds: str = "1",
+    no_baselines: bool = False,
+    device: str = "auto",
+    resume: bool = False,
+    fresh: bool = False,
+    cache_dir: Path = CACHE_DIR,
+    as_json: bool = False,
 ) -> None:
     """Train heads on a cache, all in one pass.
 
     Options with (s) take comma lists: every combination is trained.
+
+    Options:
+        layer: Layer, for data embedded with several. [default: the cache's]
+        name: A name for the run, to use in place of its id; several runs are named NAME-1, NAME-2,
+            ...
+        search: Keep only the best combination of settings by --monitor on validation: the worse
+            half is dropped after an eighth, a quarter and a half of the epochs. --lr, --latent,
+            --weight-decay and --blocks are lists then, where they are not given.
+        no_baselines: Leave out the baselines that show what a head is worth: tfidf and logreg on
+            the mean, fitted once for a cache.
+        resume: Fail if an interrupted training cannot be continued. (Where it can, it is continued
+            in any case.)
+        fresh: Train from the start, and delete what an interrupted training left.
     """
+    arguments = {**locals(), **context.obj}
     import spacelite
     from spacelite.training.plan import seed_list
 
-    numbers = seed_list(seeds)
+    arguments |= {"seeds": seed_list(seeds), "head": comma_list("--head", head, str)}
     chosen = console.chosen_cache(cache, cache_dir, layer)
     started = time.perf_counter()
-    with console.progress() as on_progress:
-        runs = spacelite.train(
-            chosen,
-            name=name,
-            head=options.comma_list("--head", head, str),
-            preset=preset,
-            search=search,
-            seeds=numbers,
-            baselines=not no_baselines,
-            device=device,
-            resume=resume,
-            fresh=fresh,
-            cache_dir=cache_dir,
-            progress=on_progress,
-            **context.obj,
-        )
+    runs = console.call(spacelite.train, arguments, cache=chosen, baselines=not no_baselines)
     if as_json:
         console.print_json([run.record.as_json() for run in runs])
     elif runs:
@@ -143,7 +106,7 @@ def _print(runs: Runs, cache_dir: Path, seconds: float) -> None:
     console.out().print(
         f"{trained} head{plural} trained in {seconds:.1f} s, saved in "
         f"{runs_folder(cache_dir)}{_named(runs)}{earlier}; "
-        f"{options.with_cache_dir('spacelite report', cache_dir)} compares them",
+        f"{with_cache_dir('spacelite report', cache_dir)} compares them",
         soft_wrap=True,
     )
 
