@@ -92,6 +92,8 @@ def initial_parameters(config, classes, width):
 
 def stack(configs, width, dtype, objective):
     kind = heads.kind(configs[0].kind)
+    (numbers,) = heads.alike(configs)
+    configs = [configs[number] for number in numbers]
     parameters = [initial_parameters(config, objective.classes, width) for config in configs]
     head = kind.stack(configs, parameters, objective)
     converted = {name: value.to(dtype) for name, value in head.parameters.items()}

@@ -259,10 +259,10 @@ def test_segments_and_masks_of_known_ids_are_those_of_the_tokenizer(bert, xlnet,
 def test_the_memory_of_the_means_is_estimated(cache_path):
     with store.Cache(cache_path) as cache:
         mean = heads.config("linear", pooling="mean")
-        few = memory.Pass.of(cache, TRAINING, "cpu").bytes([mean])
-        many = memory.Pass.of(cache, TRAINING, "cpu", 3).bytes([mean])
+        few = memory.needed([mean], cache, TRAINING, "cpu")
+        many = memory.needed([mean], cache, TRAINING, "cpu", 3)
         assert many - few >= 100 * 48 * 2
-        wide = memory.Pass.of(cache, TRAINING, "cpu", 3).bytes([LINEAR])
+        wide = memory.needed([LINEAR], cache, TRAINING, "cpu", 3)
     assert wide > many
 
 

@@ -35,7 +35,7 @@ with Cache(Path(path)) as cache:
     loop.train(cache, [heads.config("linear")], training)
     before = peak()
     loop.train(cache, configs, training, cache_dir=Path(folder), save=lambda head: None)
-    print(memory.Pass.of(cache, training, "cpu").bytes(configs), peak() - before)
+    print(memory.needed(configs, cache, training, "cpu"), peak() - before)
 """
 
 
@@ -63,15 +63,18 @@ def test_what_needs_more_than_is_free_is_refused_before_it_is_allocated(cache, m
     words = said.split()
     assert said.startswith("10,000 heads need about ") and " 1.8 GB is free" in said
     fitting = int(words[words.index("most") + 1])
-    one_pass = memory.Pass.of(cache, TrainingConfig(), "cpu")
-    assert 0 < one_pass.bytes(configs[:fitting]) <= 1.8e9 < one_pass.bytes(configs[: fitting + 1])
+    least, more = (
+        memory.needed(configs[:count], cache, TrainingConfig(), "cpu")
+        for count in (fitting, fitting + 1)
+    )
+    assert 0 < least <= 1.8e9 < more
 
 
 def test_the_number_that_is_named_can_be_trained(cache, monkeypatch):
     configs = [heads.config("space", latent=300, seed=seed) for seed in range(40)]
     training = TrainingConfig(epochs=1)
-    one_pass = memory.Pass.of(cache, training, "cpu")
-    monkeypatch.setattr(memory, "free_memory", lambda device: one_pass.bytes(configs) // 2)
+    half = memory.needed(configs, cache, training, "cpu") // 2
+    monkeypatch.setattr(memory, "free_memory", lambda device: half)
     said = refusal(loop.train, cache, configs, training).split()
     fitting = int(said[said.index("most") + 1])
     assert 0 < fitting < 40

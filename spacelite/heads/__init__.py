@@ -7,7 +7,7 @@ share in the logits. A new kind is a new file and a line in `KINDS`; a new pooli
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from spacelite.errors import SpaceliteError
@@ -27,6 +27,7 @@ __all__ = [
     "Pooling",
     "TokenHead",
     "TrainedHeadConfig",
+    "alike",
     "config",
     "config_from",
     "kind",
@@ -48,6 +49,18 @@ def kind(name: str) -> type[Head]:
     if name not in KINDS:
         raise SpaceliteError(f"head={name}: choose from {', '.join(KINDS)}", ["head"])
     return KINDS[name]
+
+
+def alike(configs: Sequence[HeadConfig]) -> list[list[int]]:
+    """The indices of the heads of each stack: those with the same `stack_key`, in the order of
+    their `stack_order`."""
+    stacks: dict[tuple[object, ...], list[int]] = {}
+    for number, config in enumerate(configs):
+        stacks.setdefault(kind(config.kind).stack_key(config), []).append(number)
+    for numbers in stacks.values():
+        in_stack = kind(configs[numbers[0]].kind)
+        numbers.sort(key=lambda number: in_stack.stack_order(configs[number]))
+    return list(stacks.values())
 
 
 def config(name: str, **settings: Any) -> HeadConfig:

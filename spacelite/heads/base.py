@@ -243,6 +243,10 @@ class Totals:
         shape = objective.task.confusion_shape(objective.classes)
         return cls(ce, weighted_ce, correct, torch.zeros(heads, *shape, dtype=torch.float64))
 
+    def losses(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weighted and plain mean cross-entropy of everything added, as one batch, (K,) each."""
+        return self.weighted_ce / self.weight, self.ce / self.terms
+
     def add(self, logits: torch.Tensor, batch: Batch) -> None:
         """Add a batch, whose `logits` are (K, B, C)."""
         task = batch.task
@@ -361,14 +365,13 @@ class Head(ABC):
         objective: Objective,
         device: str = "cpu",
     ) -> H:
-        """Combine heads with the same `stack_key`, and the parameters of each, into one stack, in
-        `stack_order`."""
-        order = sorted(range(len(configs)), key=lambda row: cls.stack_order(configs[row]))
+        """Combine heads with the same `stack_key`, in their `stack_order`, and the parameters of
+        each into one stack."""
         stacked = {
-            name: torch.stack([parameters[row][name] for row in order]).to(device)
+            name: torch.stack([of_head[name] for of_head in parameters]).to(device)
             for name in parameters[0]
         }
-        return cls([configs[row] for row in order], stacked, objective)
+        return cls(configs, stacked, objective)
 
     @classmethod
     def fit(cls, config: Any, train: Examples, objective: Objective, class_weights: str) -> Fitted:
@@ -456,7 +459,7 @@ class Head(ABC):
     def losses(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Loss and CE, (K,) each, of everything counted since `clear`, as one batch. The loss
         includes the class weights; the CE never does."""
-        return self.totals.weighted_ce / self.totals.weight, self.totals.ce / self.totals.terms
+        return self.totals.losses()
 
     def head_parameters(self, head: int) -> Parameters:
         """A copy of the parameters of one head, on the CPU."""

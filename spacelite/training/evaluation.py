@@ -3,7 +3,7 @@ decision thresholds, which are chosen on validation."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -52,25 +52,23 @@ class EpochMetrics:
 
     def scores(self) -> dict[HeadConfig, Scores]:
         """Each head's metrics."""
-        loss, ce, accuracy = (
-            value / self._examples for value in (self._loss, self._ce, self._correct)
-        )
-        return _scores(self._head, loss, ce, accuracy, self._confusion)
+        sums = self._loss, self._ce, self._correct
+        loss, ce, accuracy = (total / self._examples for total in sums)
+        of_heads = _scores(self._head.objective.task, loss, ce, accuracy, self._confusion)
+        return dict(zip(self._head.configs, of_heads, strict=True))
 
 
 def stacked(
     parameters: Mapping[HeadConfig, Parameters], objective: Objective, device: str
 ) -> list[Head]:
     """Stacks of these heads; those with the same `stack_key` share one."""
-    alike: dict[tuple[object, ...], list[HeadConfig]] = {}
-    for config in parameters:
-        alike.setdefault(heads.kind(config.kind).stack_key(config), []).append(config)
-    return [
-        heads.kind(configs[0].kind).stack(
-            configs, [parameters[config] for config in configs], objective, device
-        )
-        for configs in alike.values()
-    ]
+    every = list(parameters)
+    stacks = []
+    for numbers in heads.alike(every):
+        configs = [every[number] for number in numbers]
+        of_heads = [parameters[config] for config in configs]
+        stacks.append(heads.kind(configs[0].kind).stack(configs, of_heads, objective, device))
+    return stacks
 
 
 def evaluate(
@@ -84,39 +82,31 @@ def evaluate(
     called with the number of tokens processed since the last call."""
     logits = engine.run_split(split, stacks, objective, workers, progress)
     labels = split.labels.cpu().numpy()
-    evaluated = {}
+    evaluated: dict[HeadConfig, Evaluated] = {}
     for head, of_stack in zip(stacks, logits, strict=True):
         totals = head.totals
         accuracy = totals.correct / totals.examples
-        figures = _scores(head, *head.losses(), accuracy, totals.confusion, labels, of_stack)
-        for row, config in enumerate(head.configs):
-            evaluated[config] = Evaluated(figures[config], of_stack[row])
+        task, losses = objective.task, head.losses()
+        figures = _scores(task, *losses, accuracy, totals.confusion, labels, of_stack)
+        evaluated |= dict(zip(head.configs, map(Evaluated, figures, of_stack), strict=True))
     return evaluated
 
 
 def _scores(
-    head: Head,
+    task: Task,
     loss: torch.Tensor,
     ce: torch.Tensor,
     accuracy: torch.Tensor,
     confusion: torch.Tensor,
     labels: Array | None = None,
     logits: torch.Tensor | None = None,
-) -> dict[HeadConfig, Scores]:
-    task = head.objective.task
-    return {
-        config: scores(
-            task.outcome(
-                float(loss[row]),
-                float(ce[row]),
-                float(accuracy[row]),
-                confusion[row].numpy(),
-                labels,
-                None if logits is None else logits[row].numpy(),
-            )
-        )
-        for row, config in enumerate(head.configs)
-    }
+) -> list[Scores]:
+    """The metrics of each of K heads; those that need labels and logits are None without them."""
+    figures = zip(loss.tolist(), ce.tolist(), accuracy.tolist(), confusion.numpy(), strict=True)
+    return [
+        scores(task.outcome(*of_head, labels, None if logits is None else logits[row].numpy()))
+        for row, of_head in enumerate(figures)
+    ]
 
 
 def scores_of(
@@ -127,15 +117,9 @@ def scores_of(
     totals = Totals.zeros(1, objective)
     batch = objective.batch(torch.ones(len(labels), dtype=torch.int64), labels)
     totals.add(logits[None], batch)
-    outcome = objective.task.outcome(
-        float(totals.weighted_ce / totals.weight),
-        float(totals.ce / totals.terms),
-        float(totals.correct / totals.examples),
-        totals.confusion[0].numpy(),
-        None if counts else labels.numpy(),
-        None if counts else logits.numpy(),
-    )
-    return scores(outcome)
+    known = (None, None) if counts else (labels.numpy(), logits[None])
+    losses, accuracy = totals.losses(), totals.correct / totals.examples
+    return _scores(objective.task, *losses, accuracy, totals.confusion, *known)[0]
 
 
 def predict(
@@ -157,7 +141,7 @@ def decided(evaluated: Evaluated, labels: Array, task: Task, thresholds: Array |
     """What was evaluated, with the decisions of thresholds, (T,); None for the usual decisions."""
     if thresholds is None:
         return evaluated
-    logits = evaluated.logits.cpu().numpy()
+    logits = evaluated.logits.numpy()
     predicted = task.decide(logits, thresholds)
     outcome = task.outcome(
         float(evaluated.scores["loss"] or 0.0),
@@ -188,39 +172,3 @@ def check_threshold(data: TrainingData, training: FitConfig) -> None:
             "threshold decides between two: leave threshold out",
             ["threshold"],
         )
-
-
-class Thresholds:
-    """The decision thresholds of a training, chosen for a metric; there are none without one."""
-
-    def __init__(self, metric: str | None, task: Task, label_names: Sequence[str]) -> None:
-        self._metric, self._task = metric, task
-        self._labels = task.threshold_labels(label_names)
-        self._chosen: dict[HeadConfig, Array] = {}
-
-    def of(self, head: HeadConfig) -> dict[str, float]:
-        """The thresholds of a head, by label; none if none are chosen."""
-        if head not in self._chosen:
-            return {}
-        return dict(zip(self._labels, self._chosen[head].tolist(), strict=True))
-
-    def order(self, splits: Iterable[str]) -> list[str]:
-        """The order in which splits must be evaluated: first the one that chooses."""
-        return sorted(splits, key=lambda name: self._metric is not None and name != "validation")
-
-    def applied(
-        self, name: str, split: TokenSplit, evaluated: Mapping[HeadConfig, Evaluated]
-    ) -> Mapping[HeadConfig, Evaluated]:
-        """What was evaluated on a split, with the thresholds' decisions; on validation they are
-        chosen first."""
-        if self._metric is None:
-            return evaluated
-        labels = split.labels.cpu().numpy()
-        if name == "validation":
-            for head, plain in evaluated.items():
-                chances = self._task.probabilities(plain.logits.cpu().numpy())
-                self._chosen[head] = self._task.best_thresholds(chances, labels, self._metric)
-        return {
-            head: decided(plain, labels, self._task, self._chosen[head])
-            for head, plain in evaluated.items()
-        }

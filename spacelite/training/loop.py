@@ -44,8 +44,8 @@ from spacelite.training.engine import Workers
 from spacelite.training.evaluation import (
     EpochMetrics,
     Evaluated,
-    Thresholds,
     check_threshold,
+    decided,
     evaluate,
     scores_of,
     stacked,
@@ -226,7 +226,8 @@ class _Training:
             self.objective = Objective.balanced(data.task, labels, classes, given)
         else:
             self.objective = Objective(data.task, classes)
-        self.thresholds = Thresholds(training.threshold, self.objective.task, data.label_names)
+        self.label_names = data.label_names
+        self.thresholds: dict[HeadConfig, Array] = {}  # chosen for decisions on validation
         self.heads = Pass(data, self.splits, training, self.objective, device, workers)
         initial = {}
         for config in iterative:
@@ -378,29 +379,48 @@ class _Training:
         candidates = [head for head in search.heads if by_head[head].kept]
         parameters = {head: by_head[head].parameters for head in candidates}
         stacks = stacked(parameters, self.objective, self.device)
-        validation = self.splits["validation"]
-        plain = evaluate(validation, stacks, self.objective, self.workers)
-        evaluated = self.thresholds.applied("validation", validation, plain)
+        evaluated = self._evaluated(stacks, "validation", lambda tokens: None)
         for head in candidates:
             by_head[head].metrics["validation"] = evaluated[head].scores
             by_head[head].stop_if_diverged(by_head[head].metrics, "after the last epoch")
         search.choose(by_head, self.config)
 
+    def _evaluated(
+        self, stacks: Sequence[Head], name: str, progress: Callable[[int], None]
+    ) -> dict[HeadConfig, Evaluated]:
+        """Metrics and logits of trained heads on a split. Where decision thresholds are wanted,
+        those of each head are chosen on validation."""
+        split, task, metric = self.splits[name], self.objective.task, self.config.threshold
+        evaluated = evaluate(split, stacks, self.objective, self.workers, progress)
+        if metric is None:
+            return evaluated
+        labels = split.labels.cpu().numpy()
+        if name == "validation":
+            for head, plain in evaluated.items():
+                probabilities = task.probabilities(plain.logits.numpy())
+                self.thresholds[head] = task.best_thresholds(probabilities, labels, metric)
+        return {
+            head: decided(plain, labels, task, self.thresholds[head])
+            for head, plain in evaluated.items()
+        }
+
     def _final_metrics(self, results: Sequence[TrainedHead]) -> None:
         by_head = {result.config: result for result in results if result.kept}
         parameters = {config: result.parameters for config, result in by_head.items()}
         stacks = stacked(parameters, self.objective, self.device)
-        for name in self.thresholds.order(self.splits):
-            split = self.splits[name]
-            plain = evaluate(split, stacks, self.objective, self.workers, self.progress)
-            evaluated = self.thresholds.applied(name, split, plain)
+        first = "train" if self.config.threshold is None else "validation"  # chooses thresholds
+        for name in sorted(self.splits, key=lambda name: name != first):
+            evaluated = self._evaluated(stacks, name, self.progress)
             for head, (scores, logits) in evaluated.items():
                 by_head[head].metrics[name] = scores
                 if name != "train":
                     by_head[head].logits[name] = logits
         for result in by_head.values():
             result.metrics = {name: result.metrics[name] for name in self.splits}
-            result.thresholds = self.thresholds.of(result.config)
+            if result.config in self.thresholds:
+                labels = self.objective.task.threshold_labels(self.label_names)
+                chosen = self.thresholds[result.config].tolist()
+                result.thresholds = dict(zip(labels, chosen, strict=True))
             result.stop_if_diverged(result.metrics, "after the last epoch")
 
     def _checkpoint(self, identity: str, epoch: int) -> Checkpoint:
@@ -733,17 +753,14 @@ class Pass:
         moments: Mapping[tuple[Member, str], Moments] | None = None,
     ) -> None:
         """Stack the heads to be trained, with their moments in Adam (default: zero)."""
-        alike: dict[tuple[object, ...], list[Member]] = {}
-        for member in parameters:
-            key = heads.kind(member.config.kind).stack_key(member.config)
-            alike.setdefault(key, []).append(member)
+        every = list(parameters)
         self.stacks, self._members = [], []
-        for members in alike.values():
-            kind = heads.kind(members[0].config.kind).in_training()
-            members.sort(key=lambda member: kind.stack_order(member.config))
+        for numbers in heads.alike([member.config for member in every]):
+            members = [every[number] for number in numbers]
             configs = [member.config for member in members]
-            stacked_parameters = [parameters[member] for member in members]
-            stack = kind.stack(configs, stacked_parameters, self._objective, self._device)
+            kind = heads.kind(configs[0].kind).in_training()
+            of_members = [parameters[member] for member in members]
+            stack = kind.stack(configs, of_members, self._objective, self._device)
             self._weigh(stack, members)
             self._put_on_top(stack, members)
             self.stacks.append(stack)

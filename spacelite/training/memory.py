@@ -3,12 +3,12 @@ memory, estimated before it starts."""
 
 from __future__ import annotations
 
+import bisect
 import math
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -127,91 +127,62 @@ def _left(group: Path, version_2: bool) -> int | None:
 # The heads.
 
 
-@dataclass(frozen=True)
-class Pass:
-    """What the memory of a pass depends on, besides its heads."""
+def needed(
+    configs: Sequence[HeadConfig],
+    data: TrainingData,
+    training: TrainingConfig,
+    device: str,
+    layers: int = 0,
+) -> int:
+    """An estimate of the memory in bytes that heads need in training, without the hidden states.
+    `layers` is the number of those whose means are read."""
+    classes, width = len(data.label_names), data.splits["train"].width
+    lengths = [len(split) for split in data.splits.values()]
+    examples, longest = sum(lengths), 1
+    rows = (
+        training.batch_size
+    )  # examples whose results are held, also those of a step of evaluation
+    for split in data.splits.values():
+        shortest_mean = max(1.0, split.tokens / max(1, len(split)))
+        rows = max(rows, min(len(split), math.ceil(EVALUATION_TOKENS / shortest_mean)))
+        longest = max(longest, int(split.lengths.max(initial=1)))
+    rows = min(rows, max(lengths))
 
-    classes: int
-    width: int  # of the hidden states
-    examples: int  # in all splits
-    rows: int  # examples whose results are held: those of a batch, or of a step of evaluation
-    longest: int  # tokens of the longest text
-    epochs: int
-    early_stopping: bool  # whether the weights of each head's best epoch are kept
-    device: str
-    layers: int = 0  # whose means the heads read
-
-    @classmethod
-    def of(cls, data: TrainingData, training: TrainingConfig, device: str, layers: int = 0) -> Pass:
-        """The pass of a training, in which the means of some `layers` are read."""
-        rows, longest = training.batch_size, 1
-        for split in data.splits.values():
-            shortest_mean = max(1.0, split.tokens / max(1, len(split)))
-            step = math.ceil(EVALUATION_TOKENS / shortest_mean)
-            rows = max(rows, min(len(split), step))
-            longest = max(longest, int(split.lengths.max(initial=1)))
-        return cls(
-            classes=len(data.label_names),
-            width=data.splits["train"].width,
-            examples=sum(len(split) for split in data.splits.values()),
-            rows=min(rows, max(len(split) for split in data.splits.values())),
-            longest=longest,
-            epochs=training.epochs,
-            early_stopping=training.patience is not None,
-            device=device,
-            layers=layers,
-        )
-
-    def bytes(self, configs: Sequence[HeadConfig]) -> int:
-        """An estimate of the memory that heads need in training, without the hidden states."""
-        total, columns, workers = 0, 0, threads(self.device)
-        members = [member for config in configs for member in config.members]
-        for (kind, shapes), count in Counter(map(self._shape, members)).items():
-            parameters = sum(math.prod(shape) for shape in shapes)
-            # Weights, two moments, gradients, and copies in the update and in the checkpoint; each
-            # thread has its own gradients, which are stacked before they are added up.
-            copies = 8.0
-            own_columns = math.prod(shapes[0][:-1])
-            if issubclass(kind, TokenHead):
-                columns += count * own_columns
-                copies = max(copies, 5.0 + 2 * workers)
-                results = 3 * own_columns
-            else:
-                # The last layer reads features as they are, unless others come before it.
-                results = 3 * shapes[-2][-1] if len(shapes) > 2 else 0
-            values = (copies + self.early_stopping) * parameters
-            # A row's results, its logits and their cross-entropy in double precision, and the
-            # logits of all examples.
-            values += self.rows * (results + 9 * self.classes) + 2 * self.examples * self.classes
-            fixed = len(shapes) * TENSOR + self.epochs * EPOCH
-            total += count * int(values * FLOAT + fixed)
-        # Layer means in float16; those of the rows are copied and converted.
-        means = self.layers * self.width * (2 * self.examples + (2 + FLOAT) * self.rows)
-        if not columns:
-            return total + means
-        # Working memory of all threads.
-        tokens = group_tokens(self.device, columns) + self.longest
-        return (
-            total + means + int(workers * tokens * (4 * columns + 2 * self.width) * FLOAT * 9 / 8)
-        )
-
-    def _shape(self, config: HeadConfig) -> tuple[type[Head], tuple[tuple[int, ...], ...]]:
+    def shapes(config: HeadConfig) -> tuple[type[Head], tuple[tuple[int, ...], ...]]:
         whole = heads.kind(config.kind)
         kind = whole.in_training()
         # A part of a head reads one layer.
-        width = config.input_width(self.width, self.layers) if kind is whole else self.width
-        return kind, tuple(kind.shapes(config, self.classes, width).values())
+        of_input = config.input_width(width, layers) if kind is whole else width
+        return kind, tuple(kind.shapes(config, classes, of_input).values())
 
-    def fitting(self, configs: Sequence[HeadConfig], free: float) -> int:
-        """How many of the heads, in their order, need at most `free` bytes."""
-        low, high = 0, len(configs)
-        while low < high:
-            middle = (low + high + 1) // 2
-            if self.bytes(configs[:middle]) <= free:
-                low = middle
-            else:
-                high = middle - 1
-        return low
+    total, columns, workers = 0, 0, threads(device)
+    members = [member for config in configs for member in config.members]
+    for (kind, of_head), count in Counter(map(shapes, members)).items():
+        parameters = sum(math.prod(shape) for shape in of_head)
+        # Weights, two moments, gradients, and copies in the update and in the checkpoint; each
+        # thread has its own gradients, which are stacked before they are added up.
+        copies = 8.0
+        own_columns = math.prod(of_head[0][:-1])
+        if issubclass(kind, TokenHead):
+            columns += count * own_columns
+            copies = max(copies, 5.0 + 2 * workers)
+            results = 3 * own_columns
+        else:
+            # The last layer reads features as they are, unless others come before it.
+            results = 3 * of_head[-2][-1] if len(of_head) > 2 else 0
+        # With early stopping, the weights of each head's best epoch are kept.
+        values = (copies + (training.patience is not None)) * parameters
+        # A row's results, its logits and their cross-entropy in double precision, and the logits of
+        # all examples.
+        values += rows * (results + 9 * classes) + 2 * examples * classes
+        fixed = len(of_head) * TENSOR + training.epochs * EPOCH
+        total += count * int(values * FLOAT + fixed)
+    # Layer means in float16; those of the rows are copied and converted.
+    total += layers * width * (2 * examples + (2 + FLOAT) * rows)
+    if columns:  # working memory of all threads
+        tokens = group_tokens(device, columns) + longest
+        total += int(workers * tokens * (4 * columns + 2 * width) * FLOAT * 9 / 8)
+    return total
 
 
 def require(
@@ -221,7 +192,6 @@ def require(
     trained = [config for config in configs if config.is_iterative]
     reads_layers = any(config.reads_layers for config in configs)
     layers = data.layer_count() if reads_layers else 0
-    one_pass = Pass.of(data, training, device, layers)
     free = free_memory(device)
     budget = RESIDENT_SHARE * free
     resident = 0
@@ -231,7 +201,7 @@ def require(
     left = SHARE * free - resident
     for config in configs:
         fitted = config.start or config
-        width = fitted.input_width(one_pass.width, layers)
+        width = fitted.input_width(data.splits["train"].width, layers)
         size = heads.kind(fitted.kind).fitting_bytes(fitted, len(data.splits["train"]), width)
         if size > left:
             raise SpaceliteError(
@@ -239,10 +209,14 @@ def require(
                 f"{max(0.0, left) / 1e9:,.1f} GB is free beside the hidden states: free some, or "
                 "embed fewer examples"
             )
-    needed = one_pass.bytes(trained)
-    if needed <= left:
+
+    def of_first(count: int) -> int:
+        return needed(trained[:count], data, training, device, layers)
+
+    of_all = of_first(len(trained))
+    if of_all <= left:
         return
-    fitting = one_pass.fitting(trained, left)
+    fitting = bisect.bisect(range(1, len(trained) + 1), left, key=of_first)
     advice = (
         f"train at most {fitting:,} at a time"
         if fitting
@@ -250,7 +224,7 @@ def require(
     )
     raise SpaceliteError(
         f"{len(trained):,} {'head needs' if len(trained) == 1 else 'heads need'} about "
-        f"{needed / 1e9:,.1f} GB of memory, and {max(0.0, left) / 1e9:,.1f} GB is free beside the "
+        f"{of_all / 1e9:,.1f} GB of memory, and {max(0.0, left) / 1e9:,.1f} GB is free beside the "
         f"hidden states: {advice}",
         ["batch_size"],
     )
