@@ -43,7 +43,7 @@ from spacelite.cache.dtypes import Rounding, rounding_sums, stored_type
 from spacelite.cache.reuse import Source
 from spacelite.cache.spec import CacheSpec, Encoding, embeddings_folder, slug
 from spacelite.cache.split import DIGEST_BYTES, TokenRows, digest, offsets_of
-from spacelite.cache.store import Layout
+from spacelite.cache.store import Cache, Layout
 from spacelite.cache.writing import Journal, check_finite
 from spacelite.errors import SpaceliteError
 from spacelite.progress import OnProgress
@@ -186,7 +186,8 @@ class _Encoding:
         ids, with_layers = [self.tokens.ids[self.first[key]] for key in keys], layout.layers > 0
         plan = reuse.find(folder / ".h5", self.spec, ids, with_layers=with_layers)
         for number, name in enumerate(plan.caches):
-            with Source(folder / f"{name}.h5", self.spec, with_layers=with_layers) as source:
+            with Cache(folder / f"{name}.h5") as cache:
+                source = Source(cache, self.spec, with_layers=with_layers)
                 for row in np.flatnonzero(plan.cache == number).tolist():
                     values = source.take(*plan.place(row), ids[row])
                     if values is not None:

@@ -8,10 +8,8 @@ the cache records what was copied from where, so that a run that is continued ke
 from __future__ import annotations
 
 import logging
-import os
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,7 +17,7 @@ import numpy as np
 
 from spacelite import files
 from spacelite.cache.spec import CacheSpec
-from spacelite.cache.split import Checked, Dataset, digest
+from spacelite.cache.split import Checked, digest
 from spacelite.cache.store import Cache, read_arrays, side_file
 from spacelite.data.splits import SPLITS
 from spacelite.errors import SpaceliteError
@@ -146,30 +144,18 @@ def _held(cache: Cache, with_layers: bool) -> Iterator[tuple[str, int, bytes]]:
 
 
 class Source:
-    """Another cache, open for copying: reads examples one by one, as plain bytes at the offsets of
-    the datasets, which is several times as fast as through HDF5. Use it as a context manager."""
+    """Another cache, open for copying: examples are read one by one."""
 
-    def __init__(self, path: Path, spec: CacheSpec, with_layers: bool) -> None:
-        """For copying into a cache of this spec. Raises SpaceliteError if the cache is not there
-        any more, or another one."""
-        with ExitStack() as stack:
-            cache = stack.enter_context(Cache(path))
-            if not cache.spec.embeds_like(spec):
-                raise SpaceliteError(f"{path} was embedded with other settings")
-            self._datasets = cache.datasets(layers=with_layers)
-            self._files: dict[Path, int] = {}
-            for datasets in self._datasets.values():
-                for file in {dataset.path for dataset in datasets.values()} - {*self._files}:
-                    try:
-                        self._files[file] = os.open(file, os.O_RDONLY)
-                    except OSError as error:
-                        raise SpaceliteError(f"{file} cannot be read: {error.strerror}") from error
-                    stack.callback(os.close, self._files[file])
-            self._ids = {
-                name: (split.offsets.tolist(), split.read_token_ids())
-                for name, split in cache.splits.items()
-            }
-            self._opened = stack.pop_all()
+    def __init__(self, cache: Cache, spec: CacheSpec, with_layers: bool) -> None:
+        """For copying into a cache of this spec. Raises SpaceliteError if the cache cannot be
+        copied from."""
+        if not cache.spec.embeds_like(spec):
+            raise SpaceliteError(f"{cache.path} was embedded with other settings")
+        self._datasets = cache.datasets(layers=with_layers)
+        self._ids = {
+            name: (split.offsets.tolist(), split.read_token_ids())
+            for name, split in cache.splits.items()
+        }
 
     def take(self, split: str, row: int, ids: Array) -> dict[str, Checked] | None:
         """What an example consists of, by the names of the datasets, if it is there, intact, and
@@ -183,27 +169,12 @@ class Source:
         for name, dataset in self._datasets[split].items():
             if not dataset.done[row]:
                 return None
-            content = self._read(dataset, row)
+            content = dataset.content(row)
             if zlib.crc32(content) != dataset.crc32[row]:
                 return None
             array = np.frombuffer(content, dataset.dtype).reshape(-1, *dataset.shape[1:])
             values[name] = Checked(array, int(dataset.crc32[row]))
         return values
-
-    def _read(self, dataset: Dataset, row: int) -> bytes:
-        """The bytes of an example; fewer, whose checksum will not match, if they cannot be read."""
-        path, offset, size = dataset.place(row)
-        try:
-            return os.pread(self._files[path], size, offset)
-        except OSError as error:
-            log.info("reading %s failed: %s", path, error.strerror)
-            return b""
-
-    def __enter__(self) -> Source:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._opened.close()
 
 
 def write(path: Path, key: str, plan: Plan) -> None:

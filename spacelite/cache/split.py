@@ -4,7 +4,9 @@ they have checksums, or in memory."""
 from __future__ import annotations
 
 import itertools
+import logging
 import math
+import os
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,6 +21,8 @@ import numpy.typing as npt
 from spacelite.cache.dtypes import StoredType
 from spacelite.errors import SpaceliteError
 from spacelite.types import Array
+
+log = logging.getLogger(__name__)
 
 DIGEST_BYTES = 16  # of the hash of a text's token ids
 CHECKERS = 2  # threads that compute checksums while further rows are read
@@ -102,6 +106,7 @@ class Dataset:
         self._start, self._crc32_start, self._done_start = (
             dataset.id.get_offset() for dataset in (self._values, checksums, group["done"])
         )
+        self._handle: int = group.file.id.get_vfd_handle()
         self._row_bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
         rows = np.arange(len(done) + 1) if offsets is None else offsets
         # The values of example i are bytes bounds[i]:bounds[i+1] from the start.
@@ -126,6 +131,16 @@ class Dataset:
         values = self._read(first, last)
         self.refuse(self.damaged(first, last, values))
         return values
+
+    def content(self, example: int) -> bytes:
+        """The bytes of an example, read several times as fast as through HDF5; fewer, whose
+        checksum will not match, if they cannot be read."""
+        path, offset, size = self.place(example)
+        try:
+            return os.pread(self._handle, size, offset)
+        except OSError as error:
+            log.info("reading %s failed: %s", path, error.strerror)
+            return b""
 
     def damaged(self, first: int, last: int, values: Array | None = None) -> list[int]:
         """Which of the examples first:last, whose values may be read already, do not match their

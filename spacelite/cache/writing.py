@@ -253,7 +253,8 @@ class Writing:
             other, layers = self.path.with_name(f"{name}.h5"), "means" in self.writer.missing
             with ExitStack() as stack:
                 try:
-                    source = stack.enter_context(Source(other, self.spec, with_layers=layers))
+                    cache = stack.enter_context(Cache(other))
+                    source = Source(cache, self.spec, with_layers=layers)
                 except SpaceliteError as error:
                     log.info("%s", error)
                     missing += examples.tolist()

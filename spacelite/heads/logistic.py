@@ -8,6 +8,7 @@ from the rest. Minimised is sum_i w_i CE_i + |W|^2 / (2 C); biases are not penal
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -131,8 +132,9 @@ def fit(
         Fit(features, targets, len(columns), class_weights, weights)
         for columns, targets in problems
     ]
-    optimal = [problem.optimum(chosen, None, EXACTLY) for problem in fits]
-    return LinearFit(*_joined(problems, fits, optimal, classes), chosen)
+    for problem in fits:
+        optimise([problem], chosen, EXACTLY)
+    return LinearFit(*_joined(problems, fits, classes), chosen)
 
 
 def choose(
@@ -158,17 +160,31 @@ def choose(
     if len(targets) < 2 * CHOICE_FOLDS:
         return among[len(among) // 2]
     fold = folds(targets, CHOICE_FOLDS)
-    columns = [len(of) for of, _ in problems]
+    held = [fold == number for number in range(CHOICE_FOLDS)]
 
-    def part(number: int) -> _Fold:
-        return _Fold(inputs, targets, columns, fold == number, class_weights, weights)
+    def fits_without(rows: Array) -> list[Fit]:
+        features = Features(inputs[~rows])
+        return [
+            Fit(features, goal, len(columns), class_weights, weights[~rows])
+            for (columns, _), goal in zip(problems, targets[~rows].T, strict=True)
+        ]
+
+    def loss_on_held(fits: Sequence[Fit], examples: Any, rows: Array, strength: float) -> float:
+        total = 0.0
+        for problem, goal in zip(fits, targets[rows].T, strict=True):
+            optimise([problem], strength, ROUGHLY)
+            weight, bias = problem.spread()
+            total += cross_entropy(examples @ weight.T + bias, goal, weights[rows])
+        return total
 
     # The folds share the cores already: more threads in each product would wait for each other.
     with single_threaded(), ThreadPoolExecutor(CHOICE_FOLDS) as pool:
-        parts = list(pool.map(part, range(CHOICE_FOLDS)))
+        fits = list(pool.map(fits_without, held))
+        examples = [inputs[rows] for rows in held]
 
         def loss(number: int) -> float:
-            return sum(pool.map(partial(_Fold.cross_entropy, strength=among[number]), parts))
+            strengths = itertools.repeat(among[number])
+            return sum(pool.map(loss_on_held, fits, examples, held, strengths))
 
         return among[_lowest(loss, 0, len(among))]
 
@@ -192,7 +208,7 @@ def cross_fit(
     features = Features(inputs)
     targets = np.stack([problem.targets for problem in problems], axis=1)
     weights = np.ones(len(targets)) if weights is None else weights
-    middle, count = len(among) // 2, len(problems)
+    middle = len(among) // 2
 
     def fits(sample: Array) -> list[Fit]:
         return [
@@ -202,22 +218,17 @@ def cross_fit(
 
     whole = fits(weights)
     if len(targets) < 2 * FOLDS:  # too few to hold any out
-        optimal = optima(whole, among[middle], [None] * count, CLOSELY)
-        weight, bias = _joined(problems, whole, optimal, classes)
+        optimise(whole, among[middle], CLOSELY)
+        weight, bias = _joined(problems, whole, classes)
         return CrossFit(weight, bias, among[middle], features.times(weight.T) + bias)
     fold = folds(targets, FOLDS)
-    parts = [part for number in range(FOLDS) for part in fits(weights * (fold != number))]
-    last: list[Array | None] = [None] * len(parts)
+    parts = [fits(weights * (fold != number)) for number in range(FOLDS)]
 
     @functools.cache
     def attempt(number: int) -> tuple[float, Array]:
         """The loss with a C, and the logits of held-out examples."""
-        optimal = optima(parts, among[number], last, ROUGHLY)
-        last[:] = optimal
-        of_folds = [
-            _joined(problems, parts[first : first + count], optimal[first : first + count], classes)
-            for first in range(0, len(parts), count)
-        ]
+        optimise([problem for part in parts for problem in part], among[number], ROUGHLY)
+        of_folds = [_joined(problems, part, classes) for part in parts]
         side_by_side = np.concatenate([weight.T for weight, _ in of_folds], axis=1)
         logits = features.times(side_by_side).reshape(len(targets), FOLDS, classes)
         logits = logits + np.array([bias for _, bias in of_folds])
@@ -226,8 +237,10 @@ def cross_fit(
         return loss, held
 
     best = _lowest(lambda number: attempt(number)[0], middle, len(among))
-    optimal = optima(whole, among[best], last[:count], CLOSELY)
-    return CrossFit(*_joined(problems, whole, optimal, classes), among[best], attempt(best)[1])
+    for problem, without_first_fold in zip(whole, parts[0], strict=True):
+        problem.at = without_first_fold.at
+    optimise(whole, among[best], CLOSELY)
+    return CrossFit(*_joined(problems, whole, classes), among[best], attempt(best)[1])
 
 
 def _lowest(loss: Callable[[int], float], start: int, count: int) -> int:
@@ -253,45 +266,11 @@ def folds(targets: Array, count: int = CHOICE_FOLDS) -> Array:
     return fold
 
 
-class _Fold:
-    """One fold of the cross-validation: all problems, fitted without the held examples."""
-
-    def __init__(
-        self,
-        inputs: Any,
-        targets: Array,
-        columns: Sequence[int],
-        held: Array,
-        class_weights: str,
-        weights: Array,
-    ) -> None:
-        features = Features(inputs[~held])
-        self._fits = [
-            Fit(features, goal, count, class_weights, weights[~held])
-            for goal, count in zip(targets[~held].T, columns, strict=True)
-        ]
-        self._held, self._targets, self._weights = inputs[held], targets[held].T, weights[held]
-        self._last: list[Array | None] = [None] * len(columns)
-
-    def cross_entropy(self, strength: float) -> float:
-        """The sum of the cross-entropies of the held examples, at the optimum for this C."""
-        total = 0.0
-        for number, problem in enumerate(self._fits):
-            at = problem.optimum(strength, self._last[number], ROUGHLY)
-            self._last[number] = at
-            weight, bias = problem.spread(at)
-            logits = self._held @ weight.T + bias
-            total += cross_entropy(logits, self._targets[number], self._weights)
-        return total
-
-
-def _joined(
-    problems: Sequence[Problem], fits: Sequence[Fit], optimal: Sequence[Array], classes: int
-) -> tuple[Array, Array]:
+def _joined(problems: Sequence[Problem], fits: Sequence[Fit], classes: int) -> tuple[Array, Array]:
     """Weights (C, p) and biases (C,) of all problems, from the optimum of each."""
     weight, bias = np.zeros((classes, fits[0].features.width)), np.zeros(classes)
-    for (columns, _), problem, at in zip(problems, fits, optimal, strict=True):
-        weight[columns], bias[columns] = problem.spread(at)
+    for (columns, _), problem in zip(problems, fits, strict=True):
+        weight[columns], bias[columns] = problem.spread()
     return weight, bias
 
 
@@ -357,7 +336,8 @@ class Features:
 
 
 class Fit:
-    """One classification problem: the optimum for a C.
+    """One classification problem. `at` is the optimum for the last C that it was searched for,
+    where the next search begins: weights and below them the biases, (p + 1, K).
 
     Its `targets` (N,) belong to examples with the weights `sample` (N,): 0 for one that is not
     fitted; the penalty is |W / scales|^2 / (2 C), with scales only for sparse features.
@@ -386,22 +366,15 @@ class Fit:
         # Two classes have one logit, as in scikit-learn.
         self._goal = (index[:, None] if present == 2 else np.eye(present)[index]).astype(float)
         self._scale = 1.0 if scales is None or present < 2 else scales(sample, self._goal)
+        # There is nothing to search for where all examples have the same class.
+        self.settled = present < 2
+        self.at = np.zeros((features.width + 1, 1 if self.settled else 0))
 
-    def optimum(self, strength: float, start: Array | None, tolerance: float) -> Array:
-        """The optimum (p + 1, K): weights, and below them the biases. `start` is where to begin,
-        such as the optimum for another C."""
-        (optimum,) = optima([self], strength, [start], tolerance)
-        return optimum
-
-    @property
-    def settled(self) -> bool:
-        """Whether there is nothing to search for: all examples have the same class."""
-        return len(self._classes) < 2
-
-    def search(self, penalty: float, start: Array | None, tolerance: float) -> Search:
-        """The search for the optimum; `start` as in `optimum`."""
+    def search(self, penalty: float, tolerance: float) -> Search:
+        """The search for the optimum, from that of the last search on."""
         rough = partial(self.features.rough_inverse, penalty, self._scale)
-        if start is None or start.shape[1] != self._goal.shape[1]:
+        start = self.at
+        if start.shape[1] != self._goal.shape[1]:
             # Weights of 0, and the biases that fit best with them.
             share = (self._weights * self._goal).sum(axis=0) / self._weights.sum()
             start = np.zeros((self.features.width + 1, len(share)))
@@ -436,9 +409,9 @@ class Fit:
         weights = products * self._scale + penalty * at[:-1]
         return np.concatenate([weights, residuals.sum(axis=0)[None]])
 
-    def spread(self, at: Array) -> tuple[Array, Array]:
-        """An optimum as weights (columns, p) and biases (columns,)."""
-        weights, biases = self.scaled(at).T, at[-1]
+    def spread(self) -> tuple[Array, Array]:
+        """The optimum as weights (columns, p) and biases (columns,)."""
+        weights, biases = self.scaled(self.at).T, self.at[-1]
         if self._columns == 1 and self.settled:
             return weights, log_odds(self._targets, self._sample)
         return spread(weights, biases, self._classes, self._columns)
@@ -465,20 +438,15 @@ def spread(weights: Array, biases: Array, present: Array, columns: int) -> tuple
     return weight, bias
 
 
-def optima(
-    fits: Sequence[Fit], strength: float, starts: Sequence[Array | None], tolerance: float
-) -> list[Array]:
-    """The optimum of several fits to the same features, (p + 1, K) each. They are searched for
-    together: the features are read once for all of them, which takes longer than to calculate.
-
-    Each search begins at its start, None for the beginning, and ends with a step that decreases the
-    loss per example by less than `tolerance`.
-    """
+def optimise(fits: Sequence[Fit], strength: float, tolerance: float) -> None:
+    """Search for the optima of several fits to the same features, together: the features are read
+    once for all of them, which takes longer than to calculate. Each search ends with a step that
+    decreases the loss per example by less than `tolerance`."""
     penalty = 1 / strength
-    unsettled = [number for number, fit in enumerate(fits) if not fit.settled]
+    unsettled = [fit for fit in fits if not fit.settled]
 
     def losses(numbers: Sequence[int], points: Sequence[Array]) -> list[tuple[float, Array]]:
-        active = [fits[unsettled[number]] for number in numbers]
+        active = [unsettled[number] for number in numbers]
         features = active[0].features
         cuts = np.cumsum([point.shape[1] for point in points])[:-1]
         weights = [fit.scaled(point) for fit, point in zip(active, points, strict=True)]
@@ -496,11 +464,9 @@ def optima(
             )
         ]
 
-    searches = [fits[number].search(penalty, starts[number], tolerance) for number in unsettled]
-    optimal: list[Array] = [np.zeros((fit.features.width + 1, 1)) for fit in fits]
-    for number, at in zip(unsettled, minima(losses, searches), strict=True):
-        optimal[number] = at
-    return optimal
+    searches = [fit.search(penalty, tolerance) for fit in unsettled]
+    for fit, at in zip(unsettled, minima(losses, searches), strict=True):
+        fit.at = at
 
 
 # The minimum of a smooth function.
