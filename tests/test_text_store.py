@@ -19,6 +19,7 @@ from spacelite.backbones.model import Backbone, held_backbone
 from spacelite.cache import encoding
 from spacelite.cache.dtypes import DTYPES
 from spacelite.cache.encoding import RECORD, Encoder
+from spacelite.cache.store import Layout
 
 
 @pytest.fixture
@@ -253,15 +254,15 @@ def test_damaged_settings(encoder, tmp_path):
     assert "upgrade spacelite" in refusal(encoder.encode, ["a film"])
 
 
-def test_texts_are_synced_before_their_records_and_these_at_each_commit(tmp_path, monkeypatch):
+def test_texts_are_synced_before_their_records_and_these_at_each_commit(
+    tmp_path, bert, monkeypatch
+):
     """A loss of power costs no text that was committed, whenever the process ends."""
-    rows, index = tmp_path / "rows", tmp_path / "index"
-    rows.touch()
-    index.touch()
+    store = encoding.TextStore(tmp_path, Encoder(backbone=str(bert)).spec())
     calls, real = [], os.pwrite
-    monkeypatch.setattr(os, "pwrite", lambda f, b, o: calls.append(len(b)) or real(f, b, o))
-    monkeypatch.setattr(os, "fsync", lambda file: calls.append("sync"))
-    with encoding.Appender(rows, 0, index, 0) as appender:
+    with encoding.Appender(store, Layout(1, "float16", False, 0)) as appender:
+        monkeypatch.setattr(os, "pwrite", lambda f, b, o: calls.append(len(b)) or real(f, b, o))
+        monkeypatch.setattr(os, "fsync", lambda file: calls.append("sync"))
         appender.add(b"a" * 16, b"abc", 1)
         appender.add(b"b" * 16, b"defg", 1)
         appender.commit()

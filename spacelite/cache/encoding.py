@@ -18,11 +18,10 @@ import shutil
 import threading
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from typing_extensions import override
@@ -31,7 +30,6 @@ from spacelite import files
 from spacelite.backbones.model import (
     Backbone,
     Forward,
-    Output,
     default_budget,
     held_backbone,
     plan_batches,
@@ -93,6 +91,7 @@ class _Encoding:
         self.encoder, self.files, self.on_progress = encoder, encoder.files, on_progress
         self.spec = encoder.spec(self.files)
         self.tokens = self._tokenized(texts)
+        self.lengths = np.array([len(ids) for ids in self.tokens.ids], np.int64)
         self.digests = [digest(ids) for ids in self.tokens.ids]
         # The first text with the same token ids stands for all of them.
         self.first: dict[bytes, int] = {}
@@ -118,41 +117,26 @@ class _Encoding:
     def __call__(self) -> TokenRows:
         if self.encoder.cache_dir is None:
             model = self._model()
-            texts = dict(self._computed(model, list(self.first)))
+            texts = dict(self._computed(model, self.first))
             return self._joined(texts, Layout.of(model, self.encoder.dtype))
-        kept = _store(store_folder(self.encoder.cache_dir, self.spec), self.spec)
-        texts = self._stored(kept, self.first)
+        store = _store(self.encoder.cache_dir, self.spec)
+        texts = store.read(self.first)
         if len(texts) < len(self.first):
-            with kept.writing():
+            files.make_folder(store.folder, "choose another cache_dir")
+            with files.lock(store.rows, doing=f"embedding texts into {store.folder.name}"):
                 # Another process may have written some while this one waited.
-                texts |= self._stored(kept, [key for key in self.first if key not in texts])
+                texts |= store.read(key for key in self.first if key not in texts)
                 if left := [key for key in self.first if key not in texts]:
-                    texts |= self._added(kept, left)
-        layout = kept.layout()
+                    texts |= self._added(store, left)
+        layout = store.layout()
         assert layout is not None  # noqa: S101 - a text was written, or was there
         return self._joined(texts, layout)
 
     def tokens_only(self) -> TokenRows:
         """The token ids, without hidden states."""
         stored, ids = stored_type(self.encoder.dtype), np.concatenate(self.tokens.ids)
-        return TokenRows(
-            np.empty((len(ids), 0), stored.numpy),
-            offsets_of(np.array([len(of_text) for of_text in self.tokens.ids])),
-            stored,
-            ids,
-            padding_side=self.tokens.padding_side,
-        )
-
-    def _stored(self, kept: TextStore, keys: Iterable[bytes]) -> dict[bytes, bytes]:
-        """The bytes of the texts that the store holds, by digest."""
-        layout, entries = kept.layout(), kept.entries()
-        known = [key for key in keys if key in entries]
-        if layout is None or not known:
-            return {}
-        # In the order of the file.
-        known.sort(key=lambda key: entries[key].start)
-        texts = kept.take([entries[key] for key in known], layout)
-        return {key: text for key, text in zip(known, texts, strict=True) if text is not None}
+        no_states, offsets = np.empty((len(ids), 0), stored.numpy), offsets_of(self.lengths)
+        return TokenRows(no_states, offsets, stored, ids, padding_side=self.tokens.padding_side)
 
     def _model(self) -> Backbone:
         total = sum(len(self.tokens.ids[example]) for example in self.first.values())
@@ -160,21 +144,18 @@ class _Encoding:
         device = resolve_device(self.encoder.device)
         return held_backbone(self.files, layer=self.encoder.layer, device=device, all_layers=True)
 
-    def _added(self, kept: TextStore, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+    def _added(self, store: TextStore, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         """Add texts to the store, while it is locked for writing."""
         model = self._model()
         layout = Layout.of(model, self.encoder.dtype)
         texts: dict[bytes, bytes] = {}
-        with kept.begin(layout) as appender:
+        missing = (key for key in keys if key not in texts)  # after those that are copied
+        new = itertools.chain(self._copied(keys, layout), self._computed(model, missing))
+        with Appender(store, layout) as appender:
             try:
-                for key, text in self._copied(keys, layout):
+                for key, text in new:
                     texts[key] = text
-                    appender.add(key, text, len(self.tokens.ids[self.first[key]]))
-                if texts:
-                    log.info("%s of %s texts are in a cache already", len(texts), len(self.first))
-                for key, text in self._computed(model, [key for key in keys if key not in texts]):
-                    texts[key] = text
-                    appender.add(key, text, len(self.tokens.ids[self.first[key]]))
+                    appender.add(key, text, int(self.lengths[self.first[key]]))
                     appender.commit_at_times()
             finally:
                 appender.commit()
@@ -184,7 +165,7 @@ class _Encoding:
         """The texts that finished caches of the same folder hold."""
         folder = embeddings_folder(self.encoder.cache_dir or Path())
         ids, with_layers = [self.tokens.ids[self.first[key]] for key in keys], layout.layers > 0
-        plan = reuse.find(folder / ".h5", self.spec, ids, with_layers=with_layers)
+        plan, copied = reuse.find(folder / ".h5", self.spec, ids, with_layers=with_layers), 0
         for number, name in enumerate(plan.caches):
             with Cache(folder / f"{name}.h5") as cache:
                 source = Source(cache, self.spec, with_layers=with_layers)
@@ -193,48 +174,65 @@ class _Encoding:
                     if values is not None:
                         parts = (values.get(name) for name in ("tokens", "pooled", "means"))
                         yield keys[row], b"".join(part.content for part in parts if part)
+                        copied += 1
+        if copied:
+            log.info("%s of %s texts are in a cache already", copied, len(self.first))
 
-    def _computed(self, model: Backbone, keys: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    def _computed(self, model: Backbone, keys: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:
         """Run texts through the backbone."""
         examples = np.array([self.first[key] for key in keys], np.int64)
         if not len(examples):
             return
         stored = stored_type(self.encoder.dtype)
         rounding = Rounding(stored)
-
-        def finish(batch: Array, output: Output) -> tuple[Array, Output]:
-            for row, example in enumerate(batch.tolist()):
-                check_finite(output.hidden[row], stored, f"text {example + 1}")
-            return batch, output
-
-        lengths = np.array([len(self.tokens.ids[example]) for example in examples], np.int64)
+        lengths = self.lengths[examples]
         limit = self.encoder.tokens_per_batch or default_budget(model.device)
         forward = Forward(model, self.tokens, stored.to_rows, limit, measure=rounding_sums(stored))
-        key_of = dict(zip(examples.tolist(), keys, strict=True))
         plan = (examples[batch] for batch in plan_batches(lengths, limit))
         done, total = 0, int(lengths.sum())
-        for batch, output in forward.batches(plan, finish, sharing=True):
+        for batch, output in forward.batches(plan, lambda *pair: pair, sharing=True):
             for count, (measured,) in output.measured:
                 rounding.add(count, measured)
             for row, example in enumerate(batch.tolist()):
+                check_finite(output.hidden[row], stored, f"text {example + 1}")
                 parts = (output.hidden, output.pooled, output.means)
                 content = b"".join(part[row].tobytes() for part in parts if part is not None)
-                yield key_of[example], content
-            done += len(batch) * len(self.tokens.ids[batch[0]])
+                yield self.digests[example], content
+            done += int(self.lengths[batch].sum())
             self.on_progress("embed", done, total)
         rounding.warn()
 
     def _joined(self, by_digest: dict[bytes, bytes], layout: Layout) -> TokenRows:
-        lengths = np.array([len(ids) for ids in self.tokens.ids])
-        texts = texts_of([by_digest[key] for key in self.digests], lengths, layout)
-        ids, side = np.concatenate(self.tokens.ids), self.tokens.padding_side
-        return replace(texts, token_ids=ids, padding_side=side)
+        """The texts from their bytes: of each its hidden states as they are stored, the pooler's
+        output and the layer means."""
+        stored, pooled_bytes = layout.stored, 4 * layout.width * layout.pooled
+        rows_end = (self.lengths * stored.row_bytes(layout.width)).tolist()
+        texts = [memoryview(by_digest[key]) for key in self.digests]
+        pairs = list(zip(texts, rows_end, strict=True))
+
+        def values(parts: Iterable[memoryview], dtype: Any) -> Array:
+            return np.frombuffer(bytearray().join(parts), dtype)
+
+        rows = values((text[:end] for text, end in pairs), stored.numpy)
+        pooled = values((text[end : end + pooled_bytes] for text, end in pairs), np.float32)
+        means = values((text[end + pooled_bytes :] for text, end in pairs), np.float16)
+        return TokenRows(
+            rows.reshape(-1, stored.row_values(layout.width)),
+            offsets_of(self.lengths),
+            stored,
+            np.concatenate(self.tokens.ids),
+            pooled.reshape(len(texts), -1),
+            means.reshape(len(texts), -1),
+            padding_side=self.tokens.padding_side,
+        )
 
 
 @lru_cache(maxsize=8)
-def _store(folder: Path, spec: CacheSpec) -> TextStore:
-    """The store, with the index that this process has read."""
-    return TextStore(folder, spec)
+def _store(cache_dir: Path, spec: CacheSpec) -> TextStore:
+    """The store of texts in `<cache_dir>/texts/<backbone>--<10 digits of the key>`, with the index
+    that this process has read."""
+    name = f"{slug(spec.backbone)}--{spec.cache_key()[:10]}"
+    return TextStore(cache_dir / FOLDER / name, spec)
 
 
 # The store.
@@ -248,39 +246,15 @@ class Entry(NamedTuple):
     crc32: int
 
 
-def texts_of(contents: Sequence[bytes], lengths: Array, layout: Layout) -> TokenRows:
-    """Texts of so many tokens from their bytes: the hidden states as they are stored, the pooler's
-    output, and the layer means."""
-    stored, width, offsets = layout.stored, layout.width, offsets_of(lengths)
-    rows = np.empty((int(offsets[-1]), stored.row_values(width)), stored.numpy)
-    pooled = np.empty((len(contents), width * layout.pooled), np.float32)
-    means = np.empty((len(contents), width * layout.layers), np.float16)
-    row_bytes = rows.reshape(-1).view(np.uint8)
-    pooled_bytes, mean_bytes = pooled.view(np.uint8), means.view(np.uint8)
-    bounds = itertools.pairwise((offsets * stored.row_bytes(width)).tolist())
-    for number, (content, (start, stop)) in enumerate(zip(contents, bounds, strict=True)):
-        values = np.frombuffer(content, np.uint8)
-        row_bytes[start:stop] = values[: stop - start]
-        after = stop - start + pooled_bytes.shape[1]
-        pooled_bytes[number] = values[stop - start : after]
-        mean_bytes[number] = values[after:]
-    return TokenRows(rows, offsets, stored, pooled=pooled, layer_means=means)
-
-
-def store_folder(cache_dir: Path, spec: CacheSpec) -> Path:
-    """The folder of a store: `<cache_dir>/texts/<backbone>--<10 digits of the key>`."""
-    return cache_dir / FOLDER / f"{slug(spec.backbone)}--{spec.cache_key()[:10]}"
-
-
 class TextStore:
     """A store of texts. Several processes may read it while one of them writes."""
 
     def __init__(self, folder: Path, spec: CacheSpec) -> None:
         """In a folder that need not exist; the data set of the spec is empty."""
         self.folder, self.spec = folder, spec
-        self._rows, self._index = folder / "rows", folder / "index"
+        self.rows, self.index = folder / "rows", folder / "index"
+        self.index_end = 0  # bytes of the index that have been read
         self._entries: dict[bytes, Entry] = {}
-        self._read = 0  # bytes of the index that have been read
         self._file: tuple[int, int] | None = None  # device and inode of the index that was read
         self._reading = threading.Lock()
 
@@ -311,74 +285,63 @@ class TextStore:
 
     def _refreshed(self) -> dict[bytes, Entry]:
         try:
-            with self._index.open("rb") as file:
+            with self.index.open("rb") as file:
                 state = os.fstat(file.fileno())
-                if (state.st_dev, state.st_ino) != self._file or state.st_size < self._read:
-                    self._entries, self._read = {}, 0
+                if (state.st_dev, state.st_ino) != self._file or state.st_size < self.index_end:
+                    self._entries, self.index_end = {}, 0
                     self._file = state.st_dev, state.st_ino
-                file.seek(self._read)
+                file.seek(self.index_end)
                 content = file.read()
         except (FileNotFoundError, NotADirectoryError):
-            self._entries, self._read, self._file = {}, 0, None
+            self._entries, self.index_end, self._file = {}, 0, None
             return self._entries
         except OSError as error:
-            raise SpaceliteError(f"{self._index} cannot be read: {error.strerror}") from error
+            raise SpaceliteError(f"{self.index} cannot be read: {error.strerror}") from error
         count = len(content) // RECORD.itemsize  # the last record may be half written
         records = np.frombuffer(content, RECORD, count)
         for number, record in enumerate(records.tolist()):
             digest, start, tokens, crc32, check = record
             if zlib.crc32(content[number * RECORD.itemsize :][: RECORD.itemsize - 4]) == check:
                 self._entries[bytes(digest)] = Entry(start, tokens, crc32)
-        self._read += count * RECORD.itemsize
+        self.index_end += count * RECORD.itemsize
         return self._entries
 
-    def take(self, entries: list[Entry], layout: Layout) -> Iterator[bytes | None]:
-        """The bytes of texts; None for one that is damaged."""
+    def read(self, keys: Iterable[bytes]) -> dict[bytes, bytes]:
+        """The bytes of those texts that are there and intact, by the digest of their token ids."""
+        layout, entries = self.layout(), self.entries()
+        wanted = [(entries[key], key) for key in keys if key in entries]
+        if layout is None or not wanted:
+            return {}
+        texts = {}
         try:
-            file = os.open(self._rows, os.O_RDONLY)
+            with self.rows.open("rb", buffering=0) as file:
+                for (start, tokens, crc32), key in sorted(wanted):  # in the order of the file
+                    content = os.pread(file.fileno(), layout.bytes(tokens), start)
+                    if zlib.crc32(content) == crc32:
+                        texts[key] = content
         except OSError as error:
-            raise SpaceliteError(f"{self._rows} cannot be read: {error.strerror}") from error
-        try:
-            for start, tokens, crc32 in entries:
-                content = os.pread(file, layout.bytes(tokens), start)
-                intact = zlib.crc32(content) == crc32
-                yield content if intact else None
-        except OSError as error:
-            raise SpaceliteError(f"{self._rows} cannot be read: {error.strerror}") from error
-        finally:
-            os.close(file)
-
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Lock the store for appending. Raises SpaceliteError if it cannot be written."""
-        files.make_folder(self.folder, "choose another cache_dir")
-        with files.lock(self._rows, doing=f"embedding texts into {self.folder.name}"):
-            yield
-
-    def begin(self, layout: Layout) -> Appender:
-        """Append texts; only while `writing`."""
-        try:
-            if self.layout() is None:
-                content = {"format": FORMAT, "spec": self.spec.as_json(), "layout": asdict(layout)}
-                files.write_json(self.folder / "settings.json", content)
-            entries = self.entries()
-            for path in (self._rows, self._index):
-                path.touch()
-            os.truncate(self._index, self._read)  # the last record may be half written
-        except OSError as error:
-            raise _unwritable(self._index, error) from error
-        end = max(
-            (entry.start + layout.bytes(entry.tokens) for entry in entries.values()), default=0
-        )
-        return Appender(self._rows, end, self._index, self._read)
+            raise SpaceliteError(f"{self.rows} cannot be read: {error.strerror}") from error
+        return texts
 
 
 class Appender(Journal):
-    """Appends texts to a store: `add` them, then `commit`, which makes them visible."""
+    """Appends texts to a store that is locked: `add` them, then `commit`, which makes them
+    visible."""
 
-    def __init__(self, rows: Path, rows_end: int, index: Path, index_end: int) -> None:
+    def __init__(self, store: TextStore, layout: Layout) -> None:
         super().__init__(_unwritable)
-        self._rows, self._rows_end, self._index, self._index_end = rows, rows_end, index, index_end
+        self._rows, self._index = store.rows, store.index
+        try:
+            if store.layout() is None:
+                content = {"format": FORMAT, "spec": store.spec.as_json(), "layout": asdict(layout)}
+                files.write_json(store.folder / "settings.json", content)
+            ends = [entry.start + layout.bytes(entry.tokens) for entry in store.entries().values()]
+            for path in (self._rows, self._index):
+                path.touch()
+            os.truncate(self._index, store.index_end)  # the last record may be half written
+        except OSError as error:
+            raise _unwritable(self._index, error) from error
+        self._rows_end, self._index_end = max(ends, default=0), store.index_end
 
     def add(self, digest: bytes, content: bytes, tokens: int) -> None:
         """Write the bytes of a text. Raises SpaceliteError if the disk is full."""
