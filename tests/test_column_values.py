@@ -327,8 +327,7 @@ def test_a_file_that_is_gone_and_one_that_has_moved(tmp_path, bert, content):
     again = spacelite.embed(str(moved), **options)
     assert again.hit and again.path == cache.path
     spacelite.train(cache, head="logreg", sample_weight="weight", **QUIET)
-    with cache.open() as opened:
-        assert cached_texts.data_path(opened) == moved
+    assert cached_texts.data_path(cache.path) == moved
 
 
 def test_caches_of_older_versions_say_what_to_do(tmp_path, bert, content):

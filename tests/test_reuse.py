@@ -181,7 +181,7 @@ def flip(path, split, example, layers=False):
     with store.Cache(path) as cache:
         own = cache.splits[split]
         if layers:
-            path = cache.layers.path
+            path = Path(cache.layers.file.filename)
             offset = byte_offset(path, split, "means")
             offset += example * 2 * cache.layers.layers * own.width
         else:

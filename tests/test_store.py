@@ -218,7 +218,7 @@ def test_newer_format_is_refused(path):
     lay_out(path)
     with h5py.File(path, "r+") as file:
         file.attrs["format"] = 2
-    with pytest.raises(SpaceliteError, match="has cache format 2, this spacelite reads 1: upgrade"):
+    with pytest.raises(SpaceliteError, match="has format 2, this spacelite reads 1: upgrade"):
         store.Cache(path)
 
 
@@ -319,7 +319,7 @@ def test_states_list_every_file_and_survive_a_broken_one(path):
     assert (complete.complete, complete.examples, complete.tokens) == (True, 14, tokens)
     assert dict(complete.splits) == {"train": 7, "validation": 3, "test": 4}
     assert not by_name[half.stem].complete and by_name[half.stem].tokens_done == 0
-    assert "damaged or not an HDF5 file" in by_name["broken"].problem
+    assert "damaged (it is not an HDF5 file" in by_name["broken"].problem
     assert "problem" not in complete.as_json() and complete.as_json()["path"] == str(path)
 
 

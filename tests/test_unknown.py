@@ -39,13 +39,6 @@ SENTENCE = (
     "same to it; a backbone for the language and script of the texts knows more of them"
 )
 
-LINES = [
-    "train: 33% of the tokens are unknown to the backbone (2 of 4 texts mostly)",
-    "test: 50% of the tokens are unknown to the backbone (1 of 2 texts mostly)",
-    "all unknown words look the same to the backbone; a backbone for the language and script of "
-    "the texts knows more of them",
-]
-
 
 def embed(splits, bert, folder, name="foreign"):
     return spacelite.embed(
@@ -88,7 +81,7 @@ def test_embed_says_where_many_are_unknown_also_of_caches_of_older_versions(fore
     beside = side_file(foreign.path, "unknown")
     for _ in range(2):
         again = embed(SPLITS, bert, foreign.cache_dir)
-        assert again.hit and caplog.messages[-3:] == LINES
+        assert again.hit and caplog.messages[-1] == SENTENCE
         assert again.unknown == foreign.unknown
         beside.unlink()  # as an older version left it
     assert embed(SPLITS, bert, foreign.cache_dir).unknown == foreign.unknown

@@ -88,7 +88,7 @@ def column_values(cache: Cache, name: str, argument: str) -> tuple[list[Any], Se
     the files have them, and where each comes from."""
     written = texts.read(cache, "train")
     sources = None if written is None else written.sources
-    path = texts.data_path(cache)
+    path = texts.data_path(cache.path)
     if written is None or sources is None or path is None:
         problem = f"cache {cache.name} was not embedded from a file: "
         if sources is None or any(Path(file).suffix in SUFFIXES for file in sources.files):

@@ -149,7 +149,7 @@ def embed(
 
     embedded = as_dataset(done)
     repeated = embedded.duplicates
-    warnings = (repeated.leaked, repeated.contradicted, *embedded.unknown.lines)
+    warnings = (repeated.leaked, repeated.contradicted, embedded.unknown.sentence)
     for warning in filter(None, warnings):
         log.warning("%s", warning)
     return embedded

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
 import shutil
@@ -113,7 +112,7 @@ def embed(
     with clock.measure("reading"):
         data = read()
     with clock.measure("loading the backbone"):  # it imports torch
-        device = resolve_device(encoding.device)
+        resolve_device(encoding.device)
     spec = encoding.spec(
         backbone_files, data.name, data.fingerprint, data.label_names, data.task_name
     )
@@ -134,10 +133,9 @@ def embed(
             specs,
             data,
             backbone_files,
-            device,
+            encoding,
             layers=layers,
             reuse=reuse,
-            tokens_per_batch=encoding.tokens_per_batch or default_budget(device),
             on_progress=on_progress,
             clock=clock,
         )
@@ -157,11 +155,10 @@ def _complete(
     specs: Mapping[Path, CacheSpec],
     data: TextDataset,
     backbone_files: BackboneFiles,
-    device: str,
+    encoding: Encoding,
     *,
     layers: bool | None,
     reuse: bool,
-    tokens_per_batch: int,
     on_progress: OnProgress,
     clock: Clock,
 ) -> tuple[dict[Path, Writing], int]:
@@ -187,7 +184,7 @@ def _complete(
                 backbone_files,
                 layer=spec.layer,
                 others=tuple(specs[path].layer for path in left[1:]),
-                device=device,
+                device=resolve_device(encoding.device),
                 all_layers=any(with_layers.values()),
             )
         model.check_layers(*(spec.layer for spec in specs.values()))
@@ -199,7 +196,7 @@ def _complete(
                     ["layers"],
                 )
             model.all_layers, with_layers = False, dict.fromkeys(left, False)
-        splits = split_indexes(data, examples)
+        splits = examples.indexes
         new = [path for path in left if not path.exists()]
         _lay_out(
             {path: specs[path] for path in left},
@@ -214,32 +211,28 @@ def _complete(
         )
         written = {}
         for path in left:
-            key, ids = specs[path].cache_key(), examples.tokens.ids
+            key, ids, spec = specs[path].cache_key(), examples.tokens.ids, specs[path]
             cached_texts.keep(path, key, data)
             cached_texts.write_unknown(path, counts)
             if path in new and reuse:
-                plan = reusing.find(path, specs[path], ids, with_layers=with_layers[path])
+                plan = reusing.find(path, spec, ids, with_layers=with_layers[path])
                 if plan.reuses:
                     reusing.write(path, key, plan)
             else:
                 plan = reusing.read(path, key, len(ids))
             written[path] = Writing(
                 path,
-                specs[path],
+                spec,
                 plan,
                 stack.enter_context(Writer(path, layers=with_layers[path])),
                 examples,
                 layers_required=layers is True,
-                prefix=f"layer {specs[path].layer}: " if len(specs) > 1 else "",
+                prefix=f"layer {spec.layer}: " if len(specs) > 1 else "",
             )
-        for path in left:
-            _keep_half_precision_error(
-                path, model.reading(layer=specs[path].layer), examples.tokens
-            )
+            _keep_half_precision_error(path, model.reading(layer=spec.layer), examples.tokens)
+        budget = encoding.tokens_per_batch or default_budget(model.device)
         try:
-            tokens = write_missing(
-                list(written.values()), model, tokens_per_batch, on_progress, clock
-            )
+            tokens = write_missing(list(written.values()), model, budget, on_progress, clock)
         finally:
             for path in left:
                 store.add_seconds(path, time.perf_counter() - locked)
@@ -266,10 +259,15 @@ def tokenize(
         padding=padding,
         on_chunk=lambda done: on_progress("tokenize", done, len(everything)),
     )
-    sizes = [len(split) for split in texts.splits.values()]
-    starts = dict(zip(texts.splits, itertools.accumulate(sizes, initial=0), strict=False))
     lengths = np.array([len(ids) for ids in tokens.ids], np.int64)
-    examples = Examples(starts, tokens, lengths)
+    starts, indexes, start = {}, {}, 0
+    for name, part in texts.splits.items():
+        stop = start + len(part)
+        offsets = offsets_of(lengths[start:stop])
+        token_ids = np.concatenate(tokens.ids[start:stop])
+        starts[name], indexes[name] = start, SplitIndex(offsets, part.labels, token_ids)
+        start = stop
+    examples = Examples(starts, indexes, tokens, lengths)
     if not lengths.all():
         split, row = examples.location(int(np.argmin(lengths)))
         raise SpaceliteError(
@@ -283,20 +281,6 @@ def tokenize(
             *(("is", max_length, "was") if tokens.truncated == 1 else ("are", max_length, "were")),
         )  # fmt: skip
     return examples
-
-
-def split_indexes(texts: TextDataset, examples: Examples) -> dict[str, SplitIndex]:
-    """The offsets, labels and token ids of each split."""
-    splits = {}
-    for name, split in texts.splits.items():
-        start = examples.splits[name]
-        stop = start + len(split)
-        splits[name] = SplitIndex(
-            offsets_of(examples.lengths[start:stop]),
-            split.labels,
-            np.concatenate(examples.tokens.ids[start:stop]),
-        )
-    return splits
 
 
 def _lay_out(

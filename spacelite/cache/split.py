@@ -8,19 +8,22 @@ import logging
 import math
 import os
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from spacelite.cache.dtypes import StoredType
+from spacelite.cache.dtypes import DTYPES, StoredType
 from spacelite.errors import SpaceliteError
 from spacelite.types import Array
+
+if TYPE_CHECKING:
+    from spacelite.cache.store import Cache
 
 log = logging.getLogger(__name__)
 
@@ -87,17 +90,12 @@ class Dataset:
     """
 
     def __init__(
-        self,
-        path: Path,
-        group: Any,
-        name: str,
-        done: Array,
-        cache: str,
-        offsets: Array | None = None,
+        self, group: Any, name: str, done: Array, cache: str, offsets: Array | None = None
     ) -> None:
         """Of an open HDF5 group, that of a split; `offsets` (N + 1,) if the rows of example i are
         offsets[i]:offsets[i+1], and not row i alone."""
-        self.path, self.cache, self.split, self.name = path, cache, group.name[1:], name
+        self.path, self.cache = Path(group.file.filename), cache
+        self.split, self.name = group.name[1:], name
         self.done, self._values = done, group[name]
         self.shape: tuple[int, ...] = self._values.shape
         self.dtype: np.dtype[Any] = self._values.dtype
@@ -176,17 +174,10 @@ class CachedSplit:
     """One split of an open cache: N examples, T tokens of width d. Offsets and labels are those of
     its `SplitIndex`."""
 
-    def __init__(
-        self,
-        path: Path,
-        group: Any,
-        stored: StoredType,
-        name: str,
-        layers: Callable[[], Dataset],
-    ) -> None:
-        self._group, self._layers = group, layers
-        self.stored = stored
-        self.name, self.cache = name, path.stem
+    def __init__(self, cache: Cache, name: str) -> None:
+        self._open, self.cache, self.name = cache, cache.name, name
+        self._group = group = cache.file[name]
+        self.stored = stored = DTYPES[cache.spec.dtype]
         self.offsets: Array = group["offsets"][...]
         self.labels: Array = group["labels"][...]
         # 1 for an example whose hidden states are written, (N,) uint8.
@@ -196,11 +187,9 @@ class CachedSplit:
         self.dtype: Any = group["tokens"].dtype
         self.has_pooler = "pooled" in group
         # What is written of each example.
-        self.datasets = {
-            "tokens": Dataset(path, group, "tokens", self.done, self.cache, self.offsets)
-        }
+        self.datasets = {"tokens": Dataset(group, "tokens", self.done, self.cache, self.offsets)}
         if self.has_pooler:
-            self.datasets["pooled"] = Dataset(path, group, "pooled", self.done, self.cache)
+            self.datasets["pooled"] = Dataset(group, "pooled", self.done, self.cache)
         self._unchecked = np.ones(len(self.labels), bool)  # examples that `read_examples` checks
 
     @property
@@ -244,7 +233,8 @@ class CachedSplit:
     def layer_means(self) -> Array:
         """The means of all layers side by side, (N, layers * d) float16, after checking their
         checksums. Raises SpaceliteError if one is damaged, or if the cache has none."""
-        return self._layers().read(0, len(self)).reshape(len(self), -1)
+        means = self._open.require_layers().splits[self.name]
+        return means.read(0, len(self)).reshape(len(self), -1)
 
     def require_pooler(self) -> None:
         """Raise SpaceliteError if the backbone has no pooler."""

@@ -16,9 +16,9 @@ import logging
 import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
@@ -226,6 +226,31 @@ def _create_contiguous(group: Any, name: str, shape: tuple[int, ...], dtype: str
 # Reading.
 
 
+@contextmanager
+def _opened(
+    path: Path, latest: int, damaged: Callable[[str], SpaceliteError]
+) -> Iterator[h5py.File]:
+    """A file of at most this format, which stays open unless the block fails. `damaged` is what is
+    raised for a reason why the file cannot be read."""
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(h5py.File(path, "r"))
+        except FileNotFoundError as error:
+            raise SpaceliteError(f"there is no cache file {path}") from error
+        except OSError as error:
+            raise damaged("it is not an HDF5 file, or incomplete") from error
+        try:
+            if file.attrs["format"] > latest:
+                raise SpaceliteError(
+                    f"{path} has format {file.attrs['format']}, this spacelite reads {latest}: "
+                    "upgrade spacelite"
+                )
+            yield file
+        except (KeyError, ValueError, TypeError, OSError, RuntimeError) as error:
+            raise damaged(one_line(error, 80)) from error
+        stack.pop_all()
+
+
 class Cache:
     """A cache file, open for reading. Use it as a context manager.
 
@@ -238,47 +263,23 @@ class Cache:
     def __init__(self, path: Path) -> None:
         """Raises SpaceliteError if the file is missing, damaged, not a cache, or of a later
         version."""
+
+        def damaged(reason: str) -> SpaceliteError:
+            return SpaceliteError(
+                f"{path} is not a spacelite cache, or damaged ({reason}): remove it (spacelite "
+                f"cache remove {path.stem}) and run embed again"
+            )
+
         self.path = path
-        remedy = f"remove it (spacelite cache remove {path.stem}) and run embed again"
-        try:
-            self._file = h5py.File(path, "r")
-        except FileNotFoundError as error:
-            raise SpaceliteError(f"there is no cache file {path}") from error
-        except OSError as error:
-            raise SpaceliteError(f"{path} is damaged or not an HDF5 file: {remedy}") from error
-        try:
-            version = int(self._file.attrs["format"])
-            if version > FORMAT:
-                raise SpaceliteError(
-                    f"{path} has cache format {version}, this spacelite reads {FORMAT}: upgrade "
-                    "spacelite"
-                )
-            self.spec = CacheSpec.from_json(json.loads(self._file.attrs["spec"]))
+        with _opened(path, FORMAT, damaged) as self.file:
+            self.spec = CacheSpec.from_json(json.loads(self.file.attrs["spec"]))
             if self.spec.dtype not in DTYPES:
                 raise SpaceliteError(
                     f"{path} stores {self.spec.dtype} numbers, which this spacelite cannot read: "
                     "upgrade spacelite"
                 )
-            self.padding_side = str(self._file.attrs["padding_side"])
-            self.splits = {
-                name: CachedSplit(
-                    path,
-                    self._file[name],
-                    DTYPES[self.spec.dtype],
-                    name,
-                    partial(self._layer_means, name),
-                )
-                for name in SPLITS
-                if name in self._file
-            }
-        except (KeyError, ValueError, TypeError, OSError, RuntimeError) as error:
-            self._file.close()
-            raise SpaceliteError(
-                f"{path} is not a spacelite cache, or damaged ({one_line(error, 120)}): {remedy}"
-            ) from error
-        except SpaceliteError:
-            self._file.close()
-            raise
+            self.padding_side = str(self.file.attrs["padding_side"])
+            self.splits = {name: CachedSplit(self, name) for name in SPLITS if name in self.file}
 
     @property
     def name(self) -> str:
@@ -357,7 +358,8 @@ class Cache:
         if complete and not self.layers.complete:
             raise SpaceliteError(
                 f"cache {self.name} has the layer means of {self.layers.examples_done:,} of "
-                f"{self.layers.examples:,} examples: run its embed command again to complete them"
+                f"{sum(map(len, self.splits.values())):,} examples: run its embed command again to "
+                "complete them"
             )
         return self.layers
 
@@ -365,9 +367,6 @@ class Cache:
         """Number of layers whose means are kept, the embedding layer included. Raises
         SpaceliteError as `require_layers`."""
         return self.require_layers().layers
-
-    def _layer_means(self, split: str) -> Dataset:
-        return self.require_layers().splits[split]
 
     def datasets(self, *, layers: bool) -> dict[str, dict[str, Dataset]]:
         """What is written of each example, by split and name; with its layer means, whose file
@@ -380,10 +379,9 @@ class Cache:
 
     def close(self) -> None:
         """Close the file, and that of the layer means."""
-        self._file.close()
-        layers = self.__dict__.get("layers")
-        if layers is not None:
-            layers.close()
+        self.file.close()
+        if "layers" in vars(self) and self.layers is not None:
+            self.layers.file.close()
 
     def __repr__(self) -> str:
         splits = ", ".join(f"{len(split):,} {name}" for name, split in self.splits.items())
@@ -401,48 +399,28 @@ class LayerFile:
 
     def __init__(self, cache: Cache) -> None:
         """Raises DamagedLayersError, or SpaceliteError if the file is of a later version."""
-        self.path = side_file(cache.path, "layers")
-        damage = (
-            f"{self.path} is damaged ({{}}): run the embed command of cache {cache.name} again "
-            "to rewrite it"
-        )
-        try:
-            self._file = h5py.File(self.path, "r")
-        except OSError as error:
-            reason = "it is not an HDF5 file, or incomplete"
-            raise DamagedLayersError(damage.format(reason)) from error
-        try:
-            version = int(self._file.attrs["format"])
-            if version > LAYERS_FORMAT:
-                raise SpaceliteError(
-                    f"{self.path} has format {version}, this spacelite reads {LAYERS_FORMAT}: "
-                    "upgrade spacelite"
-                )
-            if str(self._file.attrs["key"]) != cache.key:
+        path = side_file(cache.path, "layers")
+
+        def damaged(reason: str) -> SpaceliteError:
+            return DamagedLayersError(
+                f"{path} is damaged ({reason}): run the embed command of cache {cache.name} again "
+                "to rewrite it"
+            )
+
+        self.splits: dict[str, Dataset] = {}
+        with _opened(path, LAYERS_FORMAT, damaged) as self.file:
+            if str(self.file.attrs["key"]) != cache.key:
                 raise ValueError("it belongs to another cache")
-            self.splits: dict[str, Dataset] = {}
             for name, split in cache.splits.items():
-                group = self._file[name]
+                group = self.file[name]
                 if int(group.attrs["index_crc32"]) != split.index_crc32:
                     raise ValueError(f"it belongs to other tokens of {name}")
-                done = group["done"][...]
-                self.splits[name] = Dataset(self.path, group, "means", done, cache.name)
-        except SpaceliteError:
-            self._file.close()
-            raise
-        except (KeyError, ValueError, TypeError, OSError, RuntimeError) as error:
-            self._file.close()
-            raise DamagedLayersError(damage.format(one_line(error, 80))) from error
+                self.splits[name] = Dataset(group, "means", group["done"][...], cache.name)
 
     @property
     def layers(self) -> int:
         """Number of layers, the embedding layer included."""
         return next(iter(self.splits.values())).shape[1]
-
-    @property
-    def examples(self) -> int:
-        """Number of examples in all splits."""
-        return sum(len(split.done) for split in self.splits.values())
 
     @property
     def examples_done(self) -> int:
@@ -452,11 +430,7 @@ class LayerFile:
     @property
     def complete(self) -> bool:
         """Whether the means of every example are written."""
-        return self.examples_done == self.examples
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        return all(bool(split.done.all()) for split in self.splits.values())
 
 
 def few(names: Sequence[str], like: str | None = None) -> str:

@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 
 from spacelite import files
-from spacelite.backbones.tokenizer import MOSTLY, SpecialIds, unknown_counts, unknown_shares
+from spacelite.backbones.tokenizer import MOSTLY, SpecialIds, unknown_counts
 from spacelite.cache.split import CachedSplit, offsets_of
 from spacelite.cache.store import ARRAY_ERRORS, Cache, read_arrays, side_file
-from spacelite.data.splits import Source, Sources, Split, TextDataset, folded
+from spacelite.data.splits import Source, Sources, TextDataset, folded
 from spacelite.errors import SpaceliteError
 from spacelite.types import Array
 
@@ -32,10 +32,6 @@ log = logging.getLogger(__name__)
 
 # A split with more than this share of unknown tokens, or of mostly unknown texts, is mentioned.
 MANY_TOKENS, MANY_TEXTS = 0.05, 0.01
-MEANING = (
-    "all unknown words look the same to {}; a backbone for the language and script of the texts "
-    "knows more of them"
-)
 READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -61,23 +57,23 @@ def keep(path: Path, key: str, dataset: TextDataset) -> None:
     """Write the texts of a cache, unless its file holds them and their sources already. The key
     says that the data set is the cached one. If the file cannot be written, this is logged: the
     cache can be used without it."""
-    file, splits = side_file(path, "texts"), dataset.splits
+    file = side_file(path, "texts")
     # The same data may be passed as objects later: where they were read from stays known.
-    place = dataset.path or _data_path(file)
+    place = dataset.path or data_path(path)
+    arrays: dict[str, Array] = {"key": np.array(key)}
+    if place is not None:
+        arrays["data"] = np.array(str(place))
+    for name, split in dataset.splits.items():
+        encoded = [text.encode() for text in split.texts]
+        arrays[f"{name}/texts"] = np.frombuffer(b"".join(encoded), np.uint8)
+        arrays[f"{name}/offsets"] = offsets_of(np.array([len(text) for text in encoded]))
+        if split.sources is not None:
+            arrays[f"{name}/files"] = np.array(split.sources.files)
+            arrays[f"{name}/file"] = split.sources.file.astype(np.int32)
+            arrays[f"{name}/row"] = split.sources.row
     try:
-        if file.exists() and place == _data_path(file) and _holds(file, key, splits):
+        if file.exists() and _holds(file, arrays):
             return
-        arrays: dict[str, Array] = {"key": np.array(key)}
-        if place is not None:
-            arrays["data"] = np.array(place)
-        for name, split in splits.items():
-            encoded = [text.encode() for text in split.texts]
-            arrays[f"{name}/texts"] = np.frombuffer(b"".join(encoded), np.uint8)
-            arrays[f"{name}/offsets"] = offsets_of(np.array([len(text) for text in encoded]))
-            if split.sources is not None:
-                arrays[f"{name}/files"] = np.array(split.sources.files)
-                arrays[f"{name}/file"] = split.sources.file.astype(np.int32)
-                arrays[f"{name}/row"] = split.sources.row
         # Opened here, because numpy would append .npz to the temporary file's name.
         with files.atomic_write(file) as partial, partial.open("wb") as opened:
             np.savez(opened, **arrays)  # type: ignore[arg-type]
@@ -91,36 +87,23 @@ def keep(path: Path, key: str, dataset: TextDataset) -> None:
         )  # fmt: skip
 
 
-def _holds(file: Path, key: str, splits: Mapping[str, Split]) -> bool:
-    """Whether a file holds these texts, which `key` stands for, and their sources."""
+def _holds(file: Path, arrays: Mapping[str, Array]) -> bool:
+    """Whether a file holds these arrays and no others."""
     try:
-        for name, split in splits.items():
-            kept, sources = _load(file, key, name, len(split)).sources, split.sources
-            if kept is None or sources is None:
-                if kept is not sources:
-                    return False
-            elif not (
-                kept.files == sources.files
-                and np.array_equal(kept.file, sources.file)
-                and np.array_equal(kept.row, sources.row)
-            ):
-                return False
-    except SpaceliteError:
+        with np.load(file, allow_pickle=False) as kept:
+            return {*kept.files} == {*arrays} and all(
+                np.array_equal(kept[name], values) for name, values in arrays.items()
+            )
+    except ARRAY_ERRORS:
         return False
-    return True
 
 
-def data_path(cache: Cache) -> Path | None:
-    """The file or folder that a cached data set was read from; None if it was read from none, or if
-    that is not known, as for caches of older versions."""
-    place = _data_path(side_file(cache.path, "texts"))
-    return None if place is None else Path(place)
-
-
-def _data_path(file: Path) -> str | None:
+def data_path(path: Path) -> Path | None:
+    """The file or folder that the data set of a cache file was read from; None if it was read from
+    none, or if that is not known, as for caches of older versions."""
     try:
-        with np.load(file, allow_pickle=False) as arrays:
-            return str(arrays["data"])
+        with np.load(side_file(path, "texts"), allow_pickle=False) as arrays:
+            return Path(str(arrays["data"]))
     except ARRAY_ERRORS:
         return None
 
@@ -192,11 +175,6 @@ class SplitCounts:
     mostly_unknown: int  # texts whose tokens are unknown by half or more
 
     @property
-    def percent(self) -> str:
-        """The percentage of its tokens that are unknown."""
-        return f"{100 * self.unknown / max(self.tokens, 1):.0f}"
-
-    @property
     def many(self) -> bool:
         """Whether so much is unknown that the reader should know."""
         return (
@@ -216,27 +194,20 @@ class UnknownTokens:
         return {name: asdict(counts) for name, counts in self.splits.items()}
 
     @property
-    def lines(self) -> list[str]:
-        """Where much is unknown, a line for each split, and what it means for the reader; none
-        where little is."""
-        lines = [
-            f"{name}: {counts.percent}% of the tokens are unknown to the backbone "
-            f"({counts.mostly_unknown:,} of {counts.texts:,} texts mostly)"
-            for name, counts in self.splits.items()
-            if counts.many
-        ]
-        return [*lines, MEANING.format("the backbone")] if lines else []
-
-    @property
     def sentence(self) -> str:
-        """The same in one sentence; "" where little is unknown."""
+        """Where much is unknown, and what it means for the reader; "" where little is."""
         parts = [
-            f"{counts.percent}% of the tokens of {name} are unknown to the backbone "
-            f"({counts.mostly_unknown:,} of {counts.texts:,} texts mostly)"
+            f"{100 * counts.unknown / max(counts.tokens, 1):.0f}% of the tokens of {name} are "
+            f"unknown to the backbone ({counts.mostly_unknown:,} of {counts.texts:,} texts mostly)"
             for name, counts in self.splits.items()
             if counts.many
         ]
-        return f"{', '.join(parts)}: {MEANING.format('it')}" if parts else ""
+        if not parts:
+            return ""
+        return (
+            f"{', '.join(parts)}: all unknown words look the same to it; a backbone for the "
+            "language and script of the texts knows more of them"
+        )
 
 
 def count_unknown(splits: Iterable[tuple[str, Array, Array]], special: SpecialIds) -> UnknownTokens:
@@ -244,10 +215,8 @@ def count_unknown(splits: Iterable[tuple[str, Array, Array]], special: SpecialId
     counts = {}
     for name, ids, offsets in splits:
         unknown, tokens = unknown_counts(ids, offsets, special)
-        mostly = unknown_shares(ids, offsets, special) >= MOSTLY
-        counts[name] = SplitCounts(
-            int(tokens.sum()), int(unknown.sum()), len(tokens), int(np.sum(mostly))
-        )
+        mostly = int((unknown >= MOSTLY * tokens).sum())
+        counts[name] = SplitCounts(int(tokens.sum()), int(unknown.sum()), len(tokens), mostly)
     return UnknownTokens(counts)
 
 

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +27,7 @@ from spacelite.cache.dtypes import (
 )
 from spacelite.cache.reuse import Plan, Source
 from spacelite.cache.spec import CacheSpec
-from spacelite.cache.split import Checked
+from spacelite.cache.split import Checked, SplitIndex
 from spacelite.cache.store import Cache, few
 from spacelite.errors import SpaceliteError
 from spacelite.files import human_bytes
@@ -160,7 +159,6 @@ class Writer(Journal):
                     f"{example}, not {size}"
                 )
             self.put(path, offset, checked.content)
-        for dataset, checked in new:
             self.mark(*dataset.checksum_mark(example, checked.crc32))
         for dataset, _ in new:
             if not dataset.done[example]:  # hidden states and pooler's output have one mark
@@ -191,6 +189,7 @@ class Examples:
     """The N examples of all splits in one sequence, in file order, which the batch plan indexes."""
 
     splits: dict[str, int]  # name -> index of the first example
+    indexes: dict[str, SplitIndex]
     tokens: Tokenized
     lengths: Array  # tokens of each example, (N,) int64
 
@@ -283,11 +282,6 @@ class Writing:
             self.plan = plan.without(missing)
             reuse.write(self.path, self.spec.cache_key(), self.plan)
 
-    @cached_property
-    def same(self) -> dict[int, list[int]]:
-        """The examples that are written with each computed one."""
-        return self.plan.same()
-
     def put(self, example: int, values: Mapping[str, Checked]) -> None:
         """Write an example where it is not done."""
         split, index = self.examples.location(example)
@@ -332,31 +326,24 @@ def write_missing(
                 "%scontinuing: %s of %s tokens are done",
                 writing.prefix, f"{count:,}", f"{int(lengths.sum()):,}",
             )  # fmt: skip
+    done, total = 0, sum(int(lengths[writing.to_copy()].sum()) for writing in writings)
+
+    def copied(tokens: int) -> None:
+        nonlocal done
+        done += tokens
+        on_progress("copy", done, total)
+
     try:
-        _copy(writings, on_progress, clock)
+        if total:
+            copied(0)
+            with clock.measure("copying"):
+                for writing in writings:
+                    writing.copy(copied)
         return _compute(writings, model, tokens_per_batch, on_progress, clock)
     finally:
         with clock.measure("writing"):
             for writing in writings:
                 writing.writer.commit()
-
-
-def _copy(writings: Sequence[Writing], on_progress: OnProgress, clock: Clock) -> None:
-    lengths = writings[0].examples.lengths
-    total = sum(int(lengths[writing.to_copy()].sum()) for writing in writings)
-    if not total:
-        return
-    done = 0
-
-    def add(tokens: int) -> None:
-        nonlocal done
-        done += tokens
-        on_progress("copy", done, total)
-
-    add(0)
-    with clock.measure("copying"):
-        for writing in writings:
-            writing.copy(add)
 
 
 def _compute(
@@ -418,15 +405,16 @@ def _compute(
             texts.append(text)
         return texts, output
 
+    same = [writing.plan.same() for writing in writings]
     run, done, total = 0, int(lengths[~left].sum()), int(lengths.sum())
     on_progress("embed", done, total)
     results = forward.batches([batch for batch, _ in plan], finish)
     for (batch, tokens), (texts, output) in zip(plan, results, strict=True):
         with clock.measure("writing"):
             for example, text in zip(batch.tolist(), texts, strict=True):
-                for writing, values in zip(writings, text, strict=True):
-                    for same in writing.same[example] if values else ():
-                        writing.put(same, values)
+                for writing, values, alike in zip(writings, text, same, strict=True):
+                    for written in alike[example] if values else ():
+                        writing.put(written, values)
             for writing in writings:
                 writing.writer.commit_at_times()
         # Means are not computed any more once no file can hold them.
