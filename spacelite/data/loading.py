@@ -136,11 +136,14 @@ def _named(name: str, data_dir: Path | None, reading: Reading, training: bool) -
     elif path.suffix.lower() in readers.SUFFIXES or base.startswith((".", "/", "~")):
         raise SpaceliteError(f"there is no file or folder {base}")
     elif (base := by_hub_name(base)) in KNOWN:
-        tables = _from_hub(KNOWN[base], training)
+        known = KNOWN[base]
+        try:
+            tables = from_hub(str(known.hub), revision=known.revision, training=training)
+        except SpaceliteError as error:
+            raise SpaceliteError(f"{error}{known.hint}", error.arguments) from error
     else:
-        repository, _, config = base.partition(":")
-        tables = from_hub(repository, config or None, training=training)
-        base = repository
+        base, _, config = base.partition(":")
+        tables = from_hub(base, config or None, training=training)
     known = KNOWN.get(base)
     if known is not None and known.prepare is not None:
         tables = {split: known.prepare(table) for split, table in tables.items()}
@@ -173,13 +176,6 @@ def _split_name(name: str) -> tuple[str, KnownDataset | None]:
     if known is None or known.of is None:
         return name, None
     return name.removesuffix(last) + known.of, known
-
-
-def _from_hub(known: KnownDataset, training: bool) -> dict[str, Table]:
-    try:
-        return from_hub(str(known.hub), revision=known.revision, training=training)
-    except SpaceliteError as error:
-        raise SpaceliteError(f"{error}{known.hint}", error.arguments) from error
 
 
 def from_hub(

@@ -206,12 +206,12 @@ class TextRows:
     """The rows of a file, with a text each."""
 
     origin: str  # the file, for messages
-    columns: tuple[str, ...]
-    text_column: str  # `text` if the file has a text per line
     count: int | None  # None if it is known only at the end
     read: Callable[[], Iterator[Row]]  # yields rows, dictionaries of the columns that each has
+    columns: tuple[str, ...] = ("text",)
+    text_column: str = "text"
     fields: pa.Schema | None = None  # the types of the columns, if the file gives them
-    is_table: bool = True  # otherwise a text per line
+    is_table: bool = False  # otherwise a text per line
 
     def __iter__(self) -> Iterator[Row]:
         return self.read()
@@ -269,7 +269,7 @@ def open_texts(path: Path, text_column: str | None = None) -> TextRows:
             count = sum(1 for _ in _lines_of_file(path))
     except OSError as error:
         raise SpaceliteError(f"{path} cannot be read: {error.strerror or error}") from error
-    return _of_lines(str(path), count, lambda: _lines_of_file(path))
+    return TextRows(str(path), count, lambda: _lines_of_file(path))
 
 
 def _open_table(path: Path, text_column: str | None) -> TextRows:
@@ -302,21 +302,17 @@ def _open_table(path: Path, text_column: str | None) -> TextRows:
     count = columns.check_texts(origin, text, texts, refuse_numbers=text_column is None)
     if not count:
         raise SpaceliteError(f"{path} has no rows: it needs at least one text")
-    return TextRows(origin, tuple(names), text, count, read, fields)
+    return TextRows(origin, count, read, tuple(names), text, fields, is_table=True)
 
 
 def open_lines(file: BinaryIO, origin: str = "standard input") -> TextRows:
     """The lines of a stream of UTF-8 bytes, each a text, which are read once and as asked for."""
-    return _of_lines(origin, None, lambda: _lines(file, origin))
+    return TextRows(origin, None, lambda: _lines(file, origin))
 
 
 def given_texts(texts: Sequence[str], origin: str) -> TextRows:
     """Texts in memory, as those of a file."""
-    return _of_lines(origin, len(texts), lambda: ({"text": text} for text in texts))
-
-
-def _of_lines(origin: str, count: int | None, read: Callable[[], Iterator[Row]]) -> TextRows:
-    return TextRows(origin, ("text",), "text", count, read, is_table=False)
+    return TextRows(origin, len(texts), lambda: ({"text": text} for text in texts))
 
 
 # The forms of tables.
@@ -377,8 +373,7 @@ def _strings(names: Iterable[str]) -> pa.Schema:
 def _csv_rows(path: Path) -> Iterator[Row]:
     lines = _csv_lines(path)
     header = next(lines)
-    for row in lines:
-        yield dict(zip(header, row, strict=True))
+    return (dict(zip(header, row, strict=True)) for row in lines)
 
 
 def _csv_lines(path: Path) -> Iterator[list[str]]:
@@ -427,13 +422,10 @@ def delimiter(path: Path) -> str:
     usual = _usual_delimiter(path)
     order = [usual, *(other for other in DELIMITERS if other != usual)]
     counts = {mark: _field_counts(text, mark, whole) for mark in order}
-    for mark, fields in counts.items():
-        if fields and fields[0] > 1 and len(set(fields)) == 1:
-            return mark
-    for mark, fields in counts.items():
-        if fields and fields[0] > 1 and fields[0] in fields[1:]:
-            return mark
-    return usual
+    several = {mark: fields for mark, fields in counts.items() if fields and fields[0] > 1}
+    alike = (mark for mark, fields in several.items() if len(set(fields)) == 1)
+    some = (mark for mark, fields in several.items() if fields[0] in fields[1:])
+    return next(itertools.chain(alike, some), usual)
 
 
 def _usual_delimiter(path: Path) -> str:
@@ -489,11 +481,14 @@ def _json_lines(path: Path) -> Iterator[Row]:
             if line.isspace():
                 continue
             try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip(" \t\r\n")
                 try:
-                    values = [JSON.decode(text)]
+                    value, stop = JSON.raw_decode(text)
+                    if stop < len(text):
+                        raise json.JSONDecodeError("Extra data", text, stop)
+                    values = [value]
                 except ValueError as error:  # of objects on several lines, or several on a line
-                    values = _json_values(text + file.read().decode(), error)
+                    values = _json_values(f"{text}\n{file.read().decode()}", error)
             except UnicodeDecodeError as error:
                 raise SpaceliteError(
                     f"{path} is not UTF-8 (line {number}): save it as UTF-8"
@@ -568,8 +563,9 @@ def _lines(file: BinaryIO, origin: str) -> Iterator[Row]:
 
 def _decoded(file: BinaryIO) -> Iterator[str]:
     """The lines of UTF-8 bytes. Not splitlines, which also splits at other characters."""
-    before, number = 0, 0
-    for number, line in enumerate(file, 1):
+    before = 0
+    # A file without a line has an empty one.
+    for number, line in enumerate(itertools.chain([next(file, b"")], file), 1):
         try:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
@@ -579,24 +575,16 @@ def _decoded(file: BinaryIO) -> Iterator[str]:
         before += len(line)
         text = text[:-2] if text.endswith("\r\n") else text.removesuffix("\n")
         if not text.strip():
-            raise _empty_line(number)
+            raise SpaceliteError(f"line {number} is empty: every line must hold a text; remove it")
         yield text
-    if not number:
-        raise _empty_line(1)
-
-
-def _empty_line(number: int) -> SpaceliteError:
-    return SpaceliteError(f"line {number} is empty: every line must hold a text; remove it")
 
 
 def _refuse_tables(first: list[str], origin: str) -> None:
     """Raise SpaceliteError if the first lines are clearly those of a csv or JSON-lines file."""
     kind = ""
     if first and first[0].startswith("{"):
-        try:
+        with suppress(ValueError):
             kind = "jsonl" if isinstance(json.loads(first[0]), dict) else ""
-        except ValueError:
-            kind = ""
     for mark in DELIMITERS:
         rows = list(csv.reader(first, delimiter=mark))
         header = [name.strip() for name in rows[0]] if rows else []
@@ -605,7 +593,7 @@ def _refuse_tables(first: list[str], origin: str) -> None:
         if words and usual and len(rows) > 1 and len(rows[1]) >= len(header):
             kind = "tsv" if mark == "\t" else "csv"
     if kind:
-        name = {"jsonl": "JSON lines", "csv": "a csv table", "tsv": "a csv table"}[kind]
+        name = "JSON lines" if kind == "jsonl" else "a csv table"
         raise SpaceliteError(
             f"{origin} looks like {name}, not like a text per line (its first line is "
             f"{first[0][:60]!r}): give a file whose name ends in .{kind}, which is read as a "
