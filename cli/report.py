@@ -86,7 +86,7 @@ def report(
         form = of_file
     if of_file not in (None, form):
         raise SpaceliteError(f"--format {form}: {out} is the name of a file of format {of_file}")
-    if out is None and form != TERMINAL and FORMS[form].text is None:
+    if out is None and form != TERMINAL and FORMS[form].parts is not None:
         raise SpaceliteError(f"--format {form}: name a folder for its files with --out")
     if form == TERMINAL and out is not None:
         raise SpaceliteError(f"--out: choose --format {', '.join(formats[1:-1])} or {formats[-1]}")

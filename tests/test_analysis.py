@@ -26,7 +26,7 @@ from spacelite.reports.analysis.comparisons import Comparison, EpochCurve
 from spacelite.reports.analysis.rows import MeanStd
 from spacelite.reports.document import wording
 from spacelite.reports.document.sections import report_blocks
-from spacelite.reports.render import forms
+from spacelite.reports.report import Report
 from spacelite.runs import store as runs
 from spacelite.tasks import MULTI_LABEL
 from spacelite.training.config import TrainingConfig
@@ -500,8 +500,8 @@ def test_several_labels_a_text(bert, tmp_path):
             explained = explain_example(run, cache, one.example, backbone=str(bert))
         assert one.shares == [word.contributions[explained.predicted] for word in explained.words]
     for form in ("markdown", "latex", "json"):
-        assert "praise" in forms.as_text(made, form)
-    shown = forms.save(made, "html", tmp_path / "page").read_text()
+        assert "praise" in Report(made).text(form)
+    shown = Report(made).save(tmp_path / "page", "html").read_text()
     assert "True negative" in shown and "relative to their mean" not in shown
 
 

@@ -15,7 +15,8 @@ from test_cli import spacelite
 
 from spacelite.document import Cell, Line, Table
 from spacelite.reports.document.sections import report_blocks
-from spacelite.reports.render import forms, markup, page, plots
+from spacelite.reports.render import markup, page, plots
+from spacelite.reports.report import Report
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +82,7 @@ def test_text_lines_up_the_cells_of_every_table(blocks):
 
 
 def test_json_holds_the_same_figures(findings):
-    content = json.loads(forms.as_text(findings, "json"))
+    content = json.loads(Report(findings).text("json"))
     assert [part["section"]["title"] for part in content["parts"]] == [
         part.section.title for part in findings.parts
     ]
@@ -182,7 +183,7 @@ def test_forms_are_written_or_printed_alike(form, name, begins, report_dir, bert
 @pytest.mark.slow
 def test_the_page_and_its_figures_are_the_same_bytes_each_time(findings, tmp_path):
     for folder in ("one", "two"):
-        path = forms.save(findings, "html", tmp_path / folder)
+        path = Report(findings).save(tmp_path / folder, "html")
         assert path == tmp_path / folder / "index.html"
     names = sorted(path.name for path in (tmp_path / "one").iterdir())
     curves, groups = 2, len(findings.parts)
@@ -197,11 +198,11 @@ def test_the_page_and_its_figures_are_the_same_bytes_each_time(findings, tmp_pat
 
 @pytest.mark.slow
 def test_figures_of_a_former_report_do_not_stay(findings, tmp_path):
-    forms.save(findings, "html", tmp_path)
+    Report(findings).save(tmp_path, "html")
     names = {path.name for path in tmp_path.iterdir()}
     for name in ("curves-9.svg", "reliability-9.png", "notes.txt"):
         (tmp_path / name).write_text("mine")
-    forms.save(findings, "html", tmp_path)
+    Report(findings).save(tmp_path, "html")
     assert {path.name for path in tmp_path.iterdir()} == names | {"notes.txt"}
 
 
@@ -210,9 +211,9 @@ def test_a_folder_that_cannot_be_written_is_said_and_leaves_nothing_half(
 ):
     (tmp_path / "file").write_text("")
     for form in ("html", "markdown"):
-        message = refusal(forms.save, findings, form, tmp_path / "file")
+        message = refusal(Report(findings).save, tmp_path / "file", form)
         assert "cannot be written" in message
-    path = forms.save(findings, "markdown", tmp_path)
+    path = Report(findings).save(tmp_path, "markdown")
     before = path.read_bytes()
     whole = Path.write_bytes
 
@@ -221,7 +222,7 @@ def test_a_folder_that_cannot_be_written_is_said_and_leaves_nothing_half(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    assert "No space left on device" in refusal(forms.save, findings, "markdown", tmp_path)
+    assert "No space left on device" in refusal(Report(findings).save, tmp_path, "markdown")
     assert path.read_bytes() == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "report.md"]
 

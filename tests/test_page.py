@@ -17,6 +17,7 @@ from spacelite.inference.explanation import Explanation, Word, concept_points
 from spacelite.reports.render import forms
 from spacelite.reports.render import page as pages
 from spacelite.reports.render.plots import PALETTE
+from spacelite.reports.report import Report
 from spacelite.runs import store as runs
 
 pytestmark = [pytest.mark.slow, pytest.mark.chromium]
@@ -98,7 +99,7 @@ def keep(page, name, tmp_path):
 
 @pytest.fixture(scope="module")
 def index(findings, tmp_path_factory):
-    return forms.save(findings, "html", tmp_path_factory.mktemp("page"))
+    return Report(findings).save(tmp_path_factory.mktemp("page"), "html")
 
 
 @pytest.mark.parametrize(("width", "mode"), VIEWS)

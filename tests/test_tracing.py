@@ -20,7 +20,7 @@ from spacelite.data import loading
 from spacelite.data.splits import Source
 from spacelite.inference import transfer
 from spacelite.reports.analysis import content
-from spacelite.reports.render import forms
+from spacelite.reports.report import Report
 from spacelite.training.config import TrainingConfig
 
 SIZES = {"train": 60, "validation": 20, "test": 20}
@@ -325,7 +325,7 @@ def test_mistakes_in_the_report_name_file_and_row(traced, bert, tmp_path):
     assert examples.mistakes
     with Cache(path) as cache:
         own = texts.read(cache, "validation")
-    page = forms.save(found, "html", tmp_path / "page").read_text()
+    page = Report(found).save(tmp_path / "page", "html").read_text()
     for one in examples.mistakes:
         number = int(one.example.partition(":")[2])
         assert one.source == own.source(number)
@@ -333,6 +333,6 @@ def test_mistakes_in_the_report_name_file_and_row(traced, bert, tmp_path):
         place = f"{one.example} (mine.csv, row {one.source.row})"
         assert place in page and "Café" in one.words
         for form in ("markdown", "latex"):
-            assert f"mine.csv, row {one.source.row}" in forms.as_text(found, form)
-    listed = json.loads(forms.as_text(found, "json"))
+            assert f"mine.csv, row {one.source.row}" in Report(found).text(form)
+    listed = json.loads(Report(found).text("json"))
     assert f'"row": {one.source.row}' in json.dumps(listed)

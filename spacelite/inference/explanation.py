@@ -22,12 +22,7 @@ from spacelite.cache.store import Cache
 from spacelite.data.splits import Source
 from spacelite.errors import SpaceliteError
 from spacelite.heads.base import Tokens
-from spacelite.inference.prediction import (
-    Predictor,
-    backbone_files,
-    head_logits,
-    warn_of_truncated,
-)
+from spacelite.inference.prediction import Predictor, backbone_files, head_logits, warn_of_truncated
 from spacelite.metrics import thresholds
 from spacelite.progress import OnProgress
 from spacelite.runs.store import Run
@@ -301,11 +296,7 @@ def cached_example(cache: Cache, location: str) -> Passage:
 
 
 def explain(
-    run: Run,
-    passage: Passage,
-    words: Words,
-    logits: Array,
-    layer_difference: float | None = None,
+    run: Run, passage: Passage, words: Words, logits: Array, layer_difference: float | None = None
 ) -> Explanation:
     """Split a prediction, of which the head's forward pass gave the `logits` (C,), into the shares
     of its words. Raises SpaceliteError if the head's logits are not a sum over tokens."""

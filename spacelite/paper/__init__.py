@@ -42,6 +42,7 @@ class PublishedRow:
     intra: float | None
     pooling: str | None
     train_examples: int
+    average: str  # of precision and recall: `binary` or `weighted`
     figures: dict[str, float | None]
 
 
@@ -79,6 +80,7 @@ def published() -> tuple[PublishedRow, ...]:
             **{name: table[name] for name in OF_TABLE},
             **{name: row[name] for name in ("system", "head", *HEAD_SETTINGS)},
             train_examples=data["train_examples"][table["train_on"]],
+            average=table["precision_recall_average"],
             figures={name: row[name] for name in FIGURES},
         )
         for table in data["tables"]
@@ -90,12 +92,6 @@ def protocol() -> dict[str, Any]:
     """The training settings that all published rows share."""
     settings: dict[str, Any] = _data()["protocol"]
     return settings
-
-
-def average_of_table(table: str) -> str:
-    """How a table's precision and recall are averaged: `binary` or `weighted`."""
-    averages = {entry["id"]: entry["precision_recall_average"] for entry in _data()["tables"]}
-    return str(averages[table])
 
 
 def hub_name(backbone: str) -> str:

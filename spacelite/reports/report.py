@@ -6,7 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from spacelite import files
 from spacelite.document import Block
+from spacelite.errors import SpaceliteError
 from spacelite.reports.analysis.content import Findings
 from spacelite.reports.document.sections import report_blocks
 from spacelite.reports.render import forms, markup
@@ -36,7 +38,12 @@ class Report:
         Args:
             format: `text`, `markdown`, `latex` or `json`.
         """
-        return forms.as_text(self.findings, format)
+        chosen = forms.form(format)
+        if chosen.parts is not None or chosen.text is None:
+            raise SpaceliteError(
+                f"format={format} is several files: save the report into a folder", ["format"]
+            )
+        return chosen.text(self.findings)
 
     def save(
         self,
@@ -60,7 +67,34 @@ class Report:
             SpaceliteError: There is no such format, it is another one than the file's, or the
                 folder or file cannot be written.
         """
-        return forms.save(self.findings, format, Path(folder), on_progress)
+        folder = Path(folder)
+        of_file = forms.form_of_file(folder)
+        name = format or of_file or "html"
+        chosen = forms.form(name)
+        if of_file not in (None, name):
+            raise SpaceliteError(
+                f"format={name}: {folder.name} is the name of a file of format {of_file}: leave "
+                "format out, or name a folder",
+                ["format"],
+            )
+        if of_file is not None and chosen.text is not None:
+            forms.save_page(folder, chosen.text(self.findings))
+            on_progress(1, 1)
+            return folder
+        files.make_folder(folder)
+        with forms.writing(folder, "; choose another folder"):
+            if chosen.parts is None:
+                files.write_bytes(folder / chosen.file, self.text(name).encode())
+                return folder / chosen.file
+            written = set()
+            for part, content in chosen.parts(self.findings, on_progress):
+                files.write_bytes(folder / part, content)
+                written.add(part)
+            for pattern in chosen.replaces:
+                for former in folder.glob(pattern):
+                    if former.name not in written:
+                        former.unlink()  # from an earlier report; the page no longer refers to it
+        return folder / chosen.file
 
     def __str__(self) -> str:
         return self.text()

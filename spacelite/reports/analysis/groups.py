@@ -60,10 +60,9 @@ class SeedRuns:
     def scores(self) -> list[Scores]:
         """Each run's metrics on the group's split. Those that an older run lacks are computed from
         its predictions, where these are enough."""
-        if self.transfers is None:
-            saved = [run.record.metrics[run.record.split] for run in self.runs]
-        else:
-            saved = [transfer.metrics[transfer.split] for transfer in self.transfers]
+        records: Sequence[RunRecord | TransferRecord]
+        records = self.transfers or [run.record for run in self.runs]
+        saved = [record.metrics[record.split] for record in records]
         wanted = [name for name, metric in METRICS.items() if metric.from_predictions]
         if all(name in scores for scores in saved for name in wanted):
             return saved
@@ -75,10 +74,8 @@ class SeedRuns:
     @cached_property
     def predictions(self) -> list[Predictions | None]:
         """Each run's predictions on that split; None if they are not saved."""
-        if self.transfers is None:
-            return [run.predictions() for run in self.runs]
-        pairs = zip(self.runs, self.transfers, strict=True)
-        return [run.predictions(transfer) for run, transfer in pairs]
+        transfers: Sequence[TransferRecord | None] = self.transfers or [None] * len(self.runs)
+        return [run.predictions(of) for run, of in zip(self.runs, transfers, strict=True)]
 
 
 def _completed(scores: Scores, predictions: Predictions | None, wanted: Sequence[str]) -> Scores:
@@ -122,14 +119,13 @@ def select(
     chosen = list(runs)
     if cache is not None:
         fits = [run for run in chosen if run.record.cache.startswith(cache)]
-        chosen = _some(fits, f"cache={cache}", (run.record.cache for run in chosen), "cache")
+        chosen = _some(fits, f"cache={cache}", (run.record.cache for run in chosen))
     if dataset is not None:
         fits = [run for run in chosen if run.record.spec.dataset == dataset]
-        others = (run.record.spec.dataset for run in chosen)
-        chosen = _some(fits, f"dataset={dataset}", others, "dataset")
+        chosen = _some(fits, f"dataset={dataset}", (run.record.spec.dataset for run in chosen))
     for kind in head:
         fits = [run for run in chosen if run.head.kind == kind]
-        _some(fits, f"head={kind}", (run.head.kind for run in chosen), "head")
+        _some(fits, f"head={kind}", (run.head.kind for run in chosen))
     chosen = [run for run in chosen if not head or run.head.kind in head]
     for given_name, condition in (where or {}).items():
         name = OTHER_NAMES.get(given_name, given_name)
@@ -143,7 +139,7 @@ def select(
         wanted = [condition] if is_single else list(condition)
         if not any(_is_one_of(value, wanted) for value in values):
             known_values = map(shown, sorted(values, key=_numbers_first))
-            _some([], f"where={given_name}={', '.join(map(shown, wanted))}", known_values, "where")
+            _some([], f"where={given_name}={', '.join(map(shown, wanted))}", known_values)
         chosen = [
             run
             for run in chosen
@@ -152,12 +148,11 @@ def select(
     return chosen
 
 
-def _some(fits: list[Run], condition: str, known: Iterable[str], argument: str) -> list[Run]:
+def _some(fits: list[Run], condition: str, known: Iterable[str]) -> list[Run]:
     if not fits:
-        raise SpaceliteError(
-            f"{condition}: there is no such run; choose {' or '.join(dict.fromkeys(known))}",
-            [argument],
-        )
+        choices = " or ".join(dict.fromkeys(known))
+        argument = condition.partition("=")[0]
+        raise SpaceliteError(f"{condition}: there is no such run; choose {choices}", [argument])
     return fits
 
 
@@ -372,10 +367,7 @@ def _trained_with(
     ways: dict[str, list[str]] = {}
     for row, record in zip(rows, records, strict=True):
         without = {*known, *row.varied, "latent"}  # names have L
-        words = [
-            *settings.words(record.training, without),
-            *settings.words(record.head, without),
-        ]
+        words = [*settings.words(record.training, without), *settings.words(record.head, without)]
         if record.epochs is not None and "epochs" not in without:
             words.insert(0, _epochs(record.epochs))
         if words:

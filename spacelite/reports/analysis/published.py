@@ -116,7 +116,7 @@ def _section(outcomes: Sequence[RowOutcome]) -> Section:
     if record:
         iterative_first = sorted(records, key=lambda record: record.epochs is None)
         about += (
-            f"; {averaging(paper.average_of_table(row.table), record.label_names)}"
+            f"; {averaging(row.average, record.label_names)}"
             f"; {record.examples['train']:,} training examples"
             f"; {training_words(iterative_first)}cache {record.cache}"
         )
@@ -129,7 +129,7 @@ def _section(outcomes: Sequence[RowOutcome]) -> Section:
         split="test",
         examples=record.examples if record else {},
         settings=shared_settings(records),
-        average=paper.average_of_table(row.table),
+        average=row.average,
         rows=with_best(rows),
         notes=list(dict.fromkeys(notes)),
     )

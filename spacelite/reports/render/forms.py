@@ -33,17 +33,15 @@ class Form:
 
     Attributes:
         file: Name of its file, or of the file to open.
-        text: Returns the report as a single text; None for a form of several files.
+        text: Returns the report as a single text; that of a form of several files needs none beside
+            it.
         parts: Yields the report's files, the one to open last; None for a form that is one text.
-        alone: Returns a form of several files as a single one, with less beside it; None for a form
-            that is one text.
         replaces: Patterns of files that earlier reports of this form may have left in the folder.
     """
 
     file: str
     text: Callable[[Findings], str] | None = None
     parts: Callable[[Findings, OnProgress], Iterator[tuple[str, bytes]]] | None = None
-    alone: Callable[[Findings], str] | None = None
     replaces: tuple[str, ...] = ()
 
 
@@ -71,9 +69,8 @@ FORMS: dict[str, Form] = {
     "latex": Form("report.tex", _from_blocks(markup.latex)),
     "html": Form(
         "index.html",
+        _from_blocks(partial(page.report_page, files_beside=False)),
         parts=_page,
-        # The figures are inside the page.
-        alone=_from_blocks(partial(page.report_page, files_beside=False)),
         replaces=("curves-*", "reliability-*"),
     ),
     "json": Form("report.json", _json),
@@ -88,17 +85,6 @@ def form(name: str) -> Form:
     return FORMS[name]
 
 
-def as_text(report: Findings, name: str) -> str:
-    """A report as a single text. Raises SpaceliteError if there is no such form, or it has several
-    files."""
-    render = form(name).text
-    if render is None:
-        raise SpaceliteError(
-            f"format={name} is several files: save the report into a folder", ["format"]
-        )
-    return render(report)
-
-
 def form_of_file(path: Path) -> str | None:
     """The name of the form that a path names a file of, by its suffix: `page.html` is of `html`.
     None if it names a folder."""
@@ -108,56 +94,15 @@ def form_of_file(path: Path) -> str | None:
     return next((name for name, form in FORMS.items() if form.file.endswith(suffix)), None)
 
 
-def save(
-    report: Findings,
-    name: str | None,
-    folder: Path,
-    on_progress: OnProgress = lambda done, total: None,
-) -> Path:
-    """Write a report into a folder, or as a single file if it ends in the suffix of a form and is
-    no folder, each file whole or not at all: the file to open. The form is by default that of the
-    file's suffix, or `html`. Raises SpaceliteError if there is no such form, it is another one than
-    the file's, or the folder cannot be written."""
-    of_file = form_of_file(folder)
-    name = name or of_file or "html"
-    chosen = form(name)
-    if of_file is not None:
-        if chosen is not FORMS[of_file]:
-            raise SpaceliteError(
-                f"format={name}: {folder.name} is the name of a file of format {of_file}: leave "
-                "format out, or name a folder",
-                ["format"],
-            )
-        write = chosen.alone or chosen.text
-        if write is not None:
-            save_page(folder, write(report))
-            on_progress(1, 1)
-            return folder
-    files.make_folder(folder)
-    with _writing(folder, "; choose another folder"):
-        if chosen.parts is None:
-            files.write_bytes(folder / chosen.file, as_text(report, name).encode())
-            return folder / chosen.file
-        written = set()
-        for part, content in chosen.parts(report, on_progress):
-            files.write_bytes(folder / part, content)
-            written.add(part)
-        for pattern in chosen.replaces:
-            for former in folder.glob(pattern):
-                if former.name not in written:
-                    former.unlink()  # from an earlier report; the page no longer refers to it
-    return folder / chosen.file
-
-
 def save_page(path: Path, content: str) -> None:
     """Write a single file, whole or not at all. Raises SpaceliteError if it cannot be written."""
     files.make_folder(path.parent)
-    with _writing(path, "; choose another file"):
+    with writing(path, "; choose another file"):
         files.write_bytes(path, content.encode())
 
 
 @contextmanager
-def _writing(path: Path, remedy: str = "") -> Iterator[None]:
+def writing(path: Path, remedy: str = "") -> Iterator[None]:
     """Turns what goes wrong with files into a SpaceliteError."""
     try:
         yield
@@ -180,5 +125,5 @@ def save_drawing(curve: Curve, path: Path) -> None:
         content = page.learning_curve_page(curve).encode()
     else:
         content = plots.learning_curve(curve.chart(), path.suffix.lower()[1:])
-    with _writing(path):
+    with writing(path):
         files.write_bytes(path, content)

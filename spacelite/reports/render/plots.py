@@ -194,13 +194,7 @@ def learning_curve_panel(chart: Chart) -> tuple[list[Key], Panel]:
     figure = graph_objects.Figure()
     for trace, series in zip(chart_traces(chart), chart.series, strict=True):
         hover = f"{html.escape(trace.name)}<br>%{{x:,}} examples"
-        _add(
-            figure,
-            trace,
-            len(chart.series),
-            symbol=trace.marker[0] or "circle",
-            hover=hover,
-        )
+        _add(figure, trace, len(chart.series), symbol=trace.marker[0] or "circle", hover=hover)
         if series.line:
             sizes, values = zip(*series.line, strict=True)
             figure.add_scatter(
