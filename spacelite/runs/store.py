@@ -110,20 +110,16 @@ class Run:
             raise SpaceliteError(
                 f"{path} is damaged ({one_line(error, 80)}): train the head again"
             ) from error
-        checksum = files.checksum(content)
+        checksum, problem = files.checksum(content), ""
         if self.record.checksums.get(PARAMETERS, checksum) != checksum:
-            raise SpaceliteError(
-                f"{path} is damaged (it does not match its checksum): train the head again"
-            )
-        if not all(np.isfinite(value).all() for value in arrays.values()):
-            raise SpaceliteError(
-                f"{path} is damaged (a number in it is not finite): train the head again"
-            )
-        if not self._fits(arrays):
-            raise SpaceliteError(
-                f"{path} is damaged (its tensors do not fit a {self.record.system} head with "
-                f"{len(self.record.label_names)} labels): train the head again"
-            )
+            problem = "it does not match its checksum"
+        elif not all(np.isfinite(value).all() for value in arrays.values()):
+            problem = "a number in it is not finite"
+        elif not self._fits(arrays):
+            labels = len(self.record.label_names)
+            problem = f"its tensors do not fit a {self.record.system} head with {labels} labels"
+        if problem:
+            raise SpaceliteError(f"{path} is damaged ({problem}): train the head again")
         return arrays
 
     @property
@@ -135,16 +131,14 @@ class Run:
         """Whether parameters have the shapes that they should have, given their own width."""
         kind, classes = heads.kind(self.head.kind), len(self.record.label_names)
         wanted = kind.shapes(self.head, classes, _width(self.record, arrays))
-        shapes = {name: value.shape for name, value in arrays.items()}
-        if {name: len(shape) for name, shape in shapes.items()} != {
-            name: len(shape) for name, shape in wanted.items()
-        }:
-            return False
-        pairs = [pair for name in shapes for pair in zip(wanted[name], shapes[name], strict=True)]
         known: dict[int, int] = {}  # lengths that only the parameters tell
-        return all(
-            length == (needed if needed >= 0 else known.setdefault(needed, length))
-            for needed, length in pairs
+        return wanted.keys() == arrays.keys() and all(
+            len(shape) == arrays[name].ndim
+            and all(
+                length == (needed if needed >= 0 else known.setdefault(needed, length))
+                for needed, length in zip(shape, arrays[name].shape, strict=True)
+            )
+            for name, shape in wanted.items()
         )
 
     def history(self) -> list[dict[str, Any]]:
@@ -241,6 +235,7 @@ def save(
     run = run_id(cache.spec, head.config, trained)
     folder = files.absolute(runs_folder(cache_dir) / run)
     parameters = {key: value.numpy() for key, value in head.parameters.items()}
+    content = save(parameters)
     values = {**head.config.settings(), **trained.settings()}
     by_size = {key: AUTO for key, value in (chosen or {}).items() if values.get(key) == value}
     record = RunRecord(
@@ -266,6 +261,7 @@ def save(
         cross_validated=head.cross_validated,
         search=search,
         thresholds=head.thresholds,
+        checksums={PARAMETERS: files.checksum(content)},
         best_epoch=head.best_epoch,
         seconds=head.seconds,
         heads_in_pass=head.heads_in_pass,
@@ -279,13 +275,10 @@ def save(
             _tidy(folder, partial, former)  # an earlier process may have been killed here
             try:
                 partial.mkdir()
-                content = save(parameters)
                 # Not by save_file of safetensors: only the file's owner could read it.
                 files.write_bytes(partial / PARAMETERS, content)
                 files.write_json(partial / HISTORY, head.history)
                 predictions.save(partial / PREDICTIONS, predictions_of(cache, head.logits))
-                checksums = {PARAMETERS: files.checksum(content)}
-                record = replace(record, checksums=checksums)
                 files.write_json(partial / RECORD, record.as_json())
                 if folder.exists():
                     folder.rename(former)
