@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from spacelite.document import Line, Table
     from spacelite.reports.analysis.content import Findings, GroupFindings
-    from spacelite.reports.analysis.rows import Section
+    from spacelite.reports.analysis.groups import Section
 
 TERMINAL = "terminal"  # the one format that only the command line has
 LEAST_NAME = 14  # columns for the names of systems

@@ -55,7 +55,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Line:
-    """A row of a table; its first cell is its heading. `kind` is that of a `rows.Row`, or ""."""
+    """A row of a table; its first cell is its heading. `kind` is that of a `groups.Row`, or ""."""
 
     cells: list[Cell]
     kind: str = ""

@@ -23,7 +23,7 @@ from spacelite.inference.explanation import cached_example, explain_example
 from spacelite.metrics.significance import Difference
 from spacelite.reports.analysis import comparisons, content, groups
 from spacelite.reports.analysis.comparisons import Comparison, EpochCurve
-from spacelite.reports.analysis.rows import MeanStd
+from spacelite.reports.analysis.groups import MeanStd
 from spacelite.reports.document import wording
 from spacelite.reports.document.sections import report_blocks
 from spacelite.reports.report import Report

@@ -18,8 +18,7 @@ from spacelite.metrics import significance
 from spacelite.metrics.predictions import Predictions
 from spacelite.metrics.scores import METRICS, calibration
 from spacelite.metrics.significance import Difference
-from spacelite.reports.analysis.groups import Group, SeedRuns
-from spacelite.reports.analysis.rows import MeanStd, Row, mean_std
+from spacelite.reports.analysis.groups import Group, MeanStd, Row, SeedRuns, mean_std
 
 MOST_SYSTEMS = 24  # systems of a group that are shown in detail
 SYSTEMS, FITS, HEADS = "systems", "fits", "heads"  # what a comparison is of

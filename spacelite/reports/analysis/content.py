@@ -16,9 +16,8 @@ from spacelite.cache import store, texts
 from spacelite.errors import SpaceliteError
 from spacelite.reports.analysis.comparisons import Analysis, EpochCurve, analyse
 from spacelite.reports.analysis.examples import WordsAndMistakes, words_and_mistakes
-from spacelite.reports.analysis.groups import Group, compared, grouped, select
+from spacelite.reports.analysis.groups import Group, Section, compared, grouped, select
 from spacelite.reports.analysis.published import published_sections
-from spacelite.reports.analysis.rows import Section
 from spacelite.runs.store import Run, find_cache
 from spacelite.studies import answers
 from spacelite.studies.answers import Answer

@@ -9,8 +9,8 @@ from typing import Any
 from spacelite import paper
 from spacelite.metrics.scores import METRICS
 from spacelite.paper import PublishedRow, RowOutcome
-from spacelite.reports.analysis.groups import Group
-from spacelite.reports.analysis.rows import (
+from spacelite.reports.analysis.groups import (
+    Group,
     MeanStd,
     Row,
     Section,

@@ -22,7 +22,7 @@ from spacelite.document import (
 from spacelite.metrics.scores import METRICS
 from spacelite.reports.analysis.comparisons import SystemAnalysis, drawn_metrics
 from spacelite.reports.analysis.content import Findings, GroupFindings
-from spacelite.reports.analysis.rows import MeanStd, Section
+from spacelite.reports.analysis.groups import MeanStd, Section
 from spacelite.reports.document import wording
 from spacelite.reports.document.tables import figure_cell, systems_table
 from spacelite.studies import answers

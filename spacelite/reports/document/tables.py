@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from spacelite import settings
 from spacelite.document import LARGEST, Cell, Line, Table, decimals, with_sign
 from spacelite.metrics.scores import METRICS
-from spacelite.reports.analysis.rows import CHOSEN_BY, MeanStd, Row, Section, effective, symbols
+from spacelite.reports.analysis.groups import CHOSEN_BY, MeanStd, Row, Section, effective, symbols
 from spacelite.runs.store import Run
 from spacelite.settings import shown
 

@@ -13,7 +13,7 @@ from spacelite.reports.analysis.comparisons import (
     Comparison,
     Cost,
 )
-from spacelite.reports.analysis.rows import Section
+from spacelite.reports.analysis.groups import Section
 
 FEW_SEEDS = 5  # fewer can show only large differences
 LEVEL = 0.05  # heads are called different if the corrected p-value is below this
