@@ -281,6 +281,7 @@ def choice_notes(
 ) -> list[str]:
     """What was tried in each sweep and search, and what validation chose, thresholds included.
     `sweeps` holds the key of each row's sweep, (R,); the table shows `split`."""
+    on_validation = split == "validation" and systems[0].transfers is None
     tried = [
         sweep_note(row, [other for other, of_other in zip(rows, sweeps, strict=True)
                          if of_other == key])
@@ -292,12 +293,11 @@ def choice_notes(
             "Only the chosen settings are compared with other systems: the best of many test "
             "figures would be too good by chance."
         )
-        if split == "validation":
+        if on_validation:
             tried.append(
                 "The settings were chosen on the examples that the table shows, so the figures of "
                 "the chosen ones are too optimistic."
             )
-    on_validation = split == "validation" and systems[0].transfers is None
     searched: list[str] = []
     thresholds: dict[str, list[str]] = {}
     for row, system in zip(rows, systems, strict=True):
