@@ -27,10 +27,9 @@ def span(bounds: tuple[int, int]) -> str:
     return str(low) if low == high else f"{low} to {high}"
 
 
-def interval(difference: Difference, sign: int = 1) -> str:
+def interval(difference: Difference) -> str:
     """`0.4 to 2.2`, in points."""
-    low, high = sorted(100 * sign * bound for bound in difference.interval)
-    return f"{one_place(low)} to {one_place(high)}"
+    return " to ".join(one_place(100 * bound) for bound in difference.interval)
 
 
 def cost(of: Cost) -> str:
@@ -60,7 +59,8 @@ def baseline_verdict(comparison: Comparison, tests: int) -> str:
     head, baseline = comparison.first, comparison.second
     difference = comparison.accuracy.value
     of_heads, differs = comparison.basis == HEADS, _differs(comparison)
-    figures = f"{_accuracy(comparison, tests)}, {_f1(comparison)}"
+    points, within, f1 = _figures(comparison, tests)
+    figures = f"{points} of accuracy {within}, {f1}"
     seeds = SEEDS if of_heads else ""
     if comparison.identical:
         finding = f"the best of them, {head}, predicts the same for every example"
@@ -74,7 +74,6 @@ def baseline_verdict(comparison: Comparison, tests: int) -> str:
     elif difference:
         finding = f"the best of them, {head}, is ahead by {figures}, which may be chance"
     else:
-        f1 = _f1(comparison)
         finding = f"the best of them, {head}, has the same accuracy and is ahead by {f1}"
     return f"No head beats the best baseline, {baseline}: {finding}." + seeds
 
@@ -88,19 +87,15 @@ def verdict(comparison: Comparison, tests: int) -> str:
     if comparison.identical:
         return f"{both} predict the same for every example."
     ahead, behind = (second, first) if difference < 0 else (first, second)
-    accuracy, f1 = _accuracy(comparison, tests), _f1(comparison)
-    if _differs(comparison) and of_heads:
-        finding = (
-            f"On these examples the head of {ahead} is better than the head of {behind} by "
-            f"{accuracy}, {f1}."
-        )
-    elif _differs(comparison):
-        finding = f"{ahead} beats {behind} by {accuracy}, {f1}."
+    points, within, f1 = _figures(comparison, tests)
+    if _differs(comparison):
+        better = f"{ahead} beats {behind}"
+        if of_heads:
+            better = f"On these examples the head of {ahead} is better than the head of {behind}"
+        finding = f"{better} by {points} of accuracy {within}, {f1}."
     else:
-        within = _within(comparison, tests)
         figures = f"neither is ahead {within}; {first} is ahead by {f1}"
         if difference:
-            points = _points(comparison.accuracy, _sign(comparison))
             figures = f"{ahead} is ahead by {points} {within}, by {f1}"
         finding = f"{both} cannot be told apart in accuracy: {figures}."
     return finding + SEEDS if of_heads else finding
@@ -110,31 +105,17 @@ def _differs(comparison: Comparison) -> bool:
     return comparison.corrected < LEVEL and bool(comparison.accuracy.value)
 
 
-def _sign(comparison: Comparison) -> int:
-    """Differences are shown as the system that is ahead in accuracy minus the other one."""
-    return -1 if comparison.accuracy.value < 0 else 1
-
-
-def _points(difference: Difference, sign: int) -> str:
-    return f"{one_place(100 * sign * difference.value)} points"
-
-
-def _within(comparison: Comparison, tests: int) -> str:
-    """`(95% interval 0.4 to 2.2; corrected p = 0.004)`."""
-    corrected = "corrected " if tests > 1 else ""
-    bounds = interval(comparison.accuracy, _sign(comparison))
-    return f"(95% interval {bounds}; {corrected}{p_value(comparison.corrected)})"
-
-
-def _accuracy(comparison: Comparison, tests: int) -> str:
-    points = _points(comparison.accuracy, _sign(comparison))
-    return f"{points} of accuracy {_within(comparison, tests)}"
-
-
-def _f1(comparison: Comparison) -> str:
-    """`2.0 points of macro F1 (95% interval -1.0 to 5.0)`."""
-    f1, sign = comparison.f1_macro, _sign(comparison)
-    return f"{_points(f1, sign)} of macro F1 (95% interval {interval(f1, sign)})"
+def _figures(comparison: Comparison, tests: int) -> tuple[str, str, str]:
+    """The difference in accuracy, its interval with p, and the difference in macro F1, each of the
+    system that is ahead in accuracy minus the other one: `1.3 points`, `(95% interval 0.4 to 2.2;
+    corrected p = 0.004)`, `2.0 points of macro F1 (95% interval −1.0 to 5.0)`."""
+    ahead = comparison.reversed() if comparison.accuracy.value < 0 else comparison
+    accuracy, f1, p = ahead.accuracy, ahead.f1_macro, p_value(ahead.corrected)
+    return (
+        f"{one_place(100 * accuracy.value)} points",
+        f"(95% interval {interval(accuracy)}; {'corrected ' if tests > 1 else ''}{p})",
+        f"{one_place(100 * f1.value)} points of macro F1 (95% interval {interval(f1)})",
+    )
 
 
 def method(section: Section, analysis: Analysis) -> str:
