@@ -24,7 +24,7 @@ OF_TABLE = ("title", "backbone", "train_on", "test_on", "epochs")  # what rows o
 HEAD_SETTINGS = ("latent", "inter", "intra", "pooling")  # that tell the heads of the tables apart
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PublishedRow:
     """One row of a published table. `figures` holds loss, accuracy, f1_macro, precision, recall and
     train_params; a figure that the table lacks is None."""
@@ -46,7 +46,7 @@ class PublishedRow:
     figures: dict[str, float | None]
 
 
-@dataclass
+@dataclass(eq=False)
 class RowOutcome:
     """What was measured for a published row: a run, and its test scores, per seed."""
 

@@ -134,9 +134,7 @@ def _train(
     training = TrainingConfig(epochs=epochs, batch_size=protocol()["batch_size"])
     seeds = seed_list(options.seeds)
     with Cache(path) as cache:
-        wanted = {
-            id(outcome): [_head(outcome, seed, cache) for seed in seeds] for outcome in outcomes
-        }
+        wanted = {outcome: [_head(outcome, seed, cache) for seed in seeds] for outcome in outcomes}
         run_of = {
             config: _finished(options.cache_dir, cache, config, training)
             for configs in wanted.values()
@@ -161,7 +159,7 @@ def _train(
             if stopped:
                 log.warning("diverged: %s", ", ".join(stopped))
     for outcome in outcomes:
-        of_seeds = [run_of[config] for config in wanted[id(outcome)]]
+        of_seeds = [run_of[config] for config in wanted[outcome]]
         outcome.runs = [run for run in of_seeds if run is not None]
         if len(outcome.runs) < len(of_seeds):
             diverged = len(of_seeds) - len(outcome.runs)

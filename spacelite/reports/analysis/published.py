@@ -41,9 +41,9 @@ def published_sections(groups: Sequence[Group]) -> list[Section]:
     for table in dict.fromkeys(row.table for row in paper.published()):
         if table in candidates:
             ranked = sorted(candidates[table], key=lambda candidate: candidate[0], reverse=True)
-            by_row = {id(outcome.row): outcome for outcome in ranked[0][2]}
+            by_row = {outcome.row: outcome for outcome in ranked[0][2]}
             rows = [row for row in paper.published() if row.table == table]
-            section = _section([by_row.get(id(row), RowOutcome(row)) for row in rows])
+            section = _section([by_row.get(row, RowOutcome(row)) for row in rows])
             if others := [group.section.cache for _, group, _ in ranked[1:]]:
                 note = (
                     f"Runs on other caches fit this table too ({', '.join(others)}). The table "
@@ -58,7 +58,7 @@ def published_sections(groups: Sequence[Group]) -> list[Section]:
 def _outcomes(group: Group) -> dict[str, list[RowOutcome]]:
     """The published rows that a group has measured, by table. All runs that fit a row count: they
     differ in their seeds and in the order of the examples (`data_seed`)."""
-    by_row: dict[int, RowOutcome] = {}
+    by_row: dict[PublishedRow, RowOutcome] = {}
     for system in group.systems:
         if system.transfers is not None and any(
             # Labels were matched differently than for the published figures.
@@ -67,7 +67,7 @@ def _outcomes(group: Group) -> dict[str, list[RowOutcome]]:
         ):
             continue
         for row in paper.matching(system.record, group.section.data):
-            outcome = by_row.setdefault(id(row), RowOutcome(row))
+            outcome = by_row.setdefault(row, RowOutcome(row))
             outcome.runs = [*outcome.runs, *system.runs]
             outcome.scores = [*outcome.scores, *system.scores()]
     return _by_table(list(by_row.values()))
