@@ -48,8 +48,14 @@ class Element:
 
     @classmethod
     def of(cls, block: Block) -> Element:
-        """The element of a block that needs nothing else."""
-        return cls(type(block).__name__.lower(), block)
+        """The element of a block, with what is drawn or marked in it."""
+        element = cls(type(block).__name__.lower(), block)
+        if isinstance(block, Plot):
+            element.keys, panels = plots.panels(block)
+            element.panels = [(f"{block.name}-{i}", panel) for i, panel in enumerate(panels)]
+        elif isinstance(block, Mistakes):
+            element.texts = [marked(mistake.words, mistake.shares) for mistake in block.items]
+        return element
 
 
 def report_page(everything: Sequence[Block], *, files_beside: bool = True) -> str:
@@ -61,15 +67,8 @@ def _elements(everything: Sequence[Block]) -> Iterable[Element]:
     for small, blocks in itertools.groupby(everything, _is_small):
         if small:
             yield Element("tables", tables=list(blocks))
-            continue
-        for block in blocks:
-            element = Element.of(block)
-            if isinstance(block, Plot):
-                element.keys, panels = plots.panels(block)
-                element.panels = [(f"{block.name}-{i}", panel) for i, panel in enumerate(panels)]
-            elif isinstance(block, Mistakes):
-                element.texts = [marked(mistake.words, mistake.shares) for mistake in block.items]
-            yield element
+        else:
+            yield from map(Element.of, blocks)
 
 
 def _is_small(block: Block) -> bool:

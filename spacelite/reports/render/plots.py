@@ -278,17 +278,15 @@ def concept_space(
         "colorscale": [[0, AGAINST], [0.5, NEUTRAL], [1, FOR]],
     }  # fmt: skip
     common = {"mode": "markers", "hovertemplate": "%{text}<extra></extra>"}
-    locations = [points.T, centroid[:, None]]
-    looks = [{"text": shown, "marker": marker}, {"text": ["centroid: the mean of all tokens"],
-             "marker": {"symbol": "diamond", "size": 6, "color": PALETTE[0]}}]  # fmt: skip
+    diamond = {"symbol": "diamond", "size": 6, "color": PALETTE[0]}
     figure = graph_objects.Figure()
-    for location, look in zip(locations, looks, strict=True):
+    add = figure.add_scatter3d if axes == 3 else figure.add_scatter
+    for location, text, look in (
+        (points.T, shown, marker),
+        (centroid[:, None], ["centroid: the mean of all tokens"], diamond),
+    ):
         rows = [_short(row) for row in location] + [[0.0] * location.shape[1]] * (2 - axes)
-        named = dict(zip("xyz", rows, strict=False))
-        if axes == 3:
-            figure.add_scatter3d(**named, **common, **look)
-        else:
-            figure.add_scatter(**named, **common, **look)
+        add(**dict(zip("xyz", rows, strict=False)), **common, text=text, marker=look)
     names: dict[str, Any] = {
         f"{axis}axis": {"title": name} for axis, name in zip("xyz", "123", strict=True)
     }
