@@ -47,13 +47,12 @@ log = logging.getLogger(__name__)
 RECORD, HISTORY, PARAMETERS = "run.json", "history.json", "head.safetensors"
 PREDICTIONS = "predictions.npz"
 TRANSFERS = "transfer"  # subfolder of a run: evaluations on other data sets
-OWN_FILES = (RECORD, HISTORY, PARAMETERS, PREDICTIONS, TRANSFERS)
+RUN_FILES = (RECORD, HISTORY, PARAMETERS, PREDICTIONS, TRANSFERS)
 PACKAGES = ("spacelite", "torch", "transformers", "datasets", "h5py", "numpy", "safetensors")
 OTHERWISE = "choose another cache_dir"
 LONGEST = 60  # characters of a name
 LISTED = 10  # most runs that a message lists
-# Settings that lists do not show as such: the name of a head holds them, or they have an entry.
-ELSEWHERE = ("seed", "epochs", "pooling", "latent", "blocks", "monitor")
+IN_NAME = ("pooling", "latent", "blocks", "monitor")  # settings that a system's name says
 
 
 @dataclass(frozen=True)
@@ -235,7 +234,7 @@ def save(
     run = run_id(cache.spec, head.config, trained)
     folder = files.absolute(runs_folder(cache_dir) / run)
     parameters = {key: value.numpy() for key, value in head.parameters.items()}
-    content = save(parameters)
+    content = save(parameters)  # not save_file: only the file's owner could read it
     values = {**head.config.settings(), **trained.settings()}
     by_size = {key: AUTO for key, value in (chosen or {}).items() if values.get(key) == value}
     record = RunRecord(
@@ -275,7 +274,6 @@ def save(
             _tidy(folder, partial, former)  # an earlier process may have been killed here
             try:
                 partial.mkdir()
-                # Not by save_file of safetensors: only the file's owner could read it.
                 files.write_bytes(partial / PARAMETERS, content)
                 files.write_json(partial / HISTORY, head.history)
                 predictions.save(partial / PREDICTIONS, predictions_of(cache, head.logits))
@@ -285,8 +283,6 @@ def save(
                 partial.rename(folder)
             finally:  # still under the lock: the next process may use the same names
                 _tidy(folder, partial, former)
-    except SpaceliteError:
-        raise
     except OSError as error:
         raise SpaceliteError(
             f"run {run} cannot be saved in {folder.parent}: {error.strerror or one_line(error, 80)}"
@@ -405,9 +401,10 @@ def names(runs: Path) -> dict[str, str]:
     return {folder.name: name for folder in folders if (name := saved_name(folder))}
 
 
-def check_free(runs: Path, name: str, run: str) -> None:
-    """Raise SpaceliteError if another run in the folder than the one of id `run` has the name."""
-    for other, taken in names(runs).items():
+def check_free(named: Mapping[str, str], name: str, run: str) -> None:
+    """Raise SpaceliteError if a run other than the one of id `run` has the name; `named` has the
+    names of runs, by id."""
+    for other, taken in named.items():
         if taken == name and other != run:
             raise SpaceliteError(
                 f"run {other} is named {name} already: choose another name, or clear that one first"
@@ -427,14 +424,12 @@ def names_for(
     if name is None:
         return dict.fromkeys(configs)
     check_name(name)
-    taken = {name: run for run, name in names(runs_folder(cache_dir)).items()}
+    named = names(runs_folder(cache_dir))
     of_heads: dict[HeadConfig, str | None] = {}
     for number, config in enumerate(configs, 1):
-        own_name = check_name(f"{name}-{number}" if len(configs) > 1 else name)
-        of_heads[config] = own_name
+        of_heads[config] = numbered = check_name(f"{name}-{number}" if len(configs) > 1 else name)
         run = run_id(spec, config, training if config.is_iterative else training.for_fitting())
-        if taken.get(own_name, run) != run:
-            check_free(runs_folder(cache_dir), own_name, run)
+        check_free(named, numbered, run)
     return of_heads
 
 
@@ -445,7 +440,7 @@ def rename(run: Run, name: str | None) -> Run:
         check_name(name)
     with files.lock(run.folder.parent):
         if name is not None:
-            check_free(run.folder.parent, name, run.id)
+            check_free(names(run.folder.parent), name, run.id)
         try:
             content = {**read_json(run.folder / RECORD), "name": name}
             files.write_json(run.folder / RECORD, content)
@@ -509,7 +504,7 @@ def remove(folder: Path) -> None:
     """Delete a run, damaged or not. Raises SpaceliteError if the folder is no run, is not in a
     folder of runs and holds other files too, or cannot be deleted."""
     others = sorted(
-        path.name for path in folder.iterdir() if path.name not in OWN_FILES and path.name[0] != "."
+        path.name for path in folder.iterdir() if path.name not in RUN_FILES and path.name[0] != "."
     )
     if others and folder.parent.name != runs_folder(Path()).name:
         raise SpaceliteError(
@@ -567,7 +562,7 @@ def differing(records: Sequence[RunRecord]) -> list[str]:
     """Names of the settings in which runs differ, other than seed and epochs, and those that the
     names of heads hold."""
     names = settings.varying([record.settings for record in records])
-    return [name for name in names if name not in ELSEWHERE]
+    return [name for name in names if name not in ("seed", "epochs", *IN_NAME)]
 
 
 def newest_first(runs: Sequence[Run]) -> list[Run]:

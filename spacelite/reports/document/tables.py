@@ -8,7 +8,7 @@ from spacelite import settings
 from spacelite.document import LARGEST, Cell, Line, Table, decimals, with_sign
 from spacelite.metrics.scores import METRICS
 from spacelite.reports.analysis.groups import CHOSEN_BY, MeanStd, Row, Section, effective, symbols
-from spacelite.runs.store import Run
+from spacelite.runs.store import IN_NAME, Run
 from spacelite.settings import shown
 
 # Kinds of lines: the figures of another split; a setting of a sweep that validation did not choose;
@@ -16,7 +16,6 @@ from spacelite.settings import shown
 SPLIT, TRIED, CONTINUED = "split", "tried", "continued"
 RUN_METRICS = ("loss", "ce", "accuracy", "f1_macro")
 LOSS_WEIGHTS = ("inter", "intra")
-IN_NAME = ("pooling", "latent", "blocks", "monitor")  # settings that a system's name says
 
 
 def systems_table(
