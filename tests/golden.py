@@ -53,6 +53,8 @@ PRELOADED = (
     "transformers.models.xlnet.modeling_xlnet", "transformers.models.auto.modeling_auto",
     "transformers.tokenization_utils_fast", "sklearn.linear_model", "sklearn.model_selection",
     "scipy.stats", "matplotlib.pyplot", "plotly.graph_objects", "jinja2", "pyarrow.csv",
+    "pydantic.type_adapter", "spacelite.api.results", "spacelite.cache.embedding",
+    "spacelite.reports.render.forms", "spacelite.runs.store", "spacelite.training.loop",
 )  # fmt: skip
 
 
