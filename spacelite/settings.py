@@ -130,19 +130,8 @@ def setting(
         help: The option's help. In braces, `{monitor}`: another setting, whose option it shows.
         help_default: The default as help shows it.
     """
-    metadata = {
-        "check": check,
-        "words": words,
-        "always": always,
-        "tuned": tuned,
-        "symbol": symbol,
-        "search": tuple(search),
-        "auto": auto,
-        "option": option,
-        "metavar": metavar,
-        "help": help,
-        "help_default": help_default,
-    }
+    metadata = locals()
+    del metadata["default"]
     return dataclasses.field(default=default, metadata=metadata)
 
 

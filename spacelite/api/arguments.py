@@ -122,54 +122,41 @@ def _groups(value: Any) -> list[str] | str:
 
 
 NAME = Kind("give a name (a string)", _text)
-COLUMN = Kind("give the name of a column", _column)
 NAME_OR_PATH = Kind("give a name or a path", _path)
 PATH = Kind("give the path of a folder", lambda value: Path(_path(value)))
 FILE = Kind("give the path of a file", lambda value: Path(_path(value)))
 WHOLE_NUMBER = Kind("give a whole number", _whole_number)
 WHOLE_NUMBERS = Kind("give a whole number or a list of them", _whole_numbers)
 FLAG = Kind("give True or False", _flag)
-
 NAMES = Kind("give a name or a list of names", _names)
-GROUPS = Kind(
-    "give a list with the group of each training example, or the name of a column", _groups
-)
-WEIGHTS = Kind(
-    "give a list with the weight of each training example, or the name of a column", _values
-)
-CONDITIONS = Kind('give {"setting": value}', _conditions)
-EXAMPLE = replace(NAME, needed="give the split and the number of an example: example='test:17'")
-LABEL = Kind("give a label's name", _label)
+COLUMN = Kind("give the name of a column", _column)
 LABELS = Kind('give {"their label": "the run\'s label"}, or a list of "theirs=the run\'s"', _pairs)
 
 # Argument -> its kind in every function that has no other kind for it.
 KINDS: dict[str, Kind] = {
+    **dict.fromkeys(("dtype", "padding", "preset", "revision", "labels_as", "name"), NAME),
+    **dict.fromkeys(("metric", "split"), NAME),
+    **dict.fromkeys(("head", "compare"), NAMES),
+    **dict.fromkeys(("cache_dir", "data_dir"), PATH),
+    **dict.fromkeys(("path", "file", "out"), FILE),
+    **dict.fromkeys(("text_column", "label_column"), COLUMN),
+    **dict.fromkeys(("limit", "max_length", "layer", "tokens_per_batch", "total"), WHOLE_NUMBER),
+    **dict.fromkeys(("folds", "repeats", "seed"), WHOLE_NUMBER),
+    **dict.fromkeys(("layers", "examples", "baselines", "search", "drop_leaks"), FLAG),
+    **dict.fromkeys(("reuse", "resume", "fresh"), FLAG),
     "backbone": NAME_OR_PATH,
-    "cache_dir": PATH,
-    "data_dir": PATH,
     "device": Kind("give 'auto', 'cpu' or 'cuda'", _text),
-    "dtype": NAME,
-    "padding": NAME,
-    "preset": NAME,
-    "revision": NAME,
-    "text_column": COLUMN,
-    "label_column": COLUMN,
-    "labels_as": NAME,
-    "layers": FLAG,
-    "limit": WHOLE_NUMBER,
-    "max_length": WHOLE_NUMBER,
-    "layer": WHOLE_NUMBER,
-    "tokens_per_batch": WHOLE_NUMBER,
-    "examples": FLAG,
-    "baselines": FLAG,
-    "search": FLAG,
-    "drop_leaks": FLAG,
-    "reuse": FLAG,
-    "folds": WHOLE_NUMBER,
-    "repeats": WHOLE_NUMBER,
-    "seed": WHOLE_NUMBER,
-    "resume": FLAG,
-    "fresh": FLAG,
+    "example": replace(
+        NAME, needed="give the split and the number of an example: example='test:17'"
+    ),
+    "label": Kind("give a label's name", _label),
+    "groups": Kind(
+        "give a list with the group of each training example, or the name of a column", _groups
+    ),
+    "sample_weight": Kind(
+        "give a list with the weight of each training example, or the name of a column", _values
+    ),
+    "where": Kind('give {"setting": value}', _conditions),
     "progress": Kind("give True, False or a function of (phase, done, total)", _progress),
 }
 

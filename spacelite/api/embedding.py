@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from spacelite.api.arguments import NAME, NAME_OR_PATH, WHOLE_NUMBERS, checked
+from spacelite.api.arguments import NAME_OR_PATH, WHOLE_NUMBERS, checked
 from spacelite.api.results import EmbeddedDataset
 from spacelite.cache import folder as caches
 from spacelite.cache.embedding import Embedded, read_layers
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 CACHE_DIR = "cache"
 
 
-@checked(name=NAME, layer=WHOLE_NUMBERS)
+@checked(layer=WHOLE_NUMBERS)
 def embed(
     dataset: Any = None,
     *,
@@ -141,11 +141,10 @@ def embed(
     local = str(Path(backbone).absolute()) if Path(backbone).is_dir() else None
 
     def as_dataset(cache: Embedded) -> EmbeddedDataset:
+        others = tuple(map(as_dataset, cache.others))
         return EmbeddedDataset(
-            cache.path, folder, cache.hit, cache.seconds, local, cache.copied, cache.speed,
-            cache.rounded,
-            tuple(as_dataset(other) for other in cache.others),
-        )  # fmt: skip
+            **{**vars(cache), "others": others}, cache_dir=folder, backbone=local
+        )
 
     embedded = as_dataset(done)
     repeated = embedded.duplicates
@@ -153,6 +152,15 @@ def embed(
     for warning in filter(None, warnings):
         log.warning("%s", warning)
     return embedded
+
+
+def dataset_of(
+    cache: EmbeddedDataset | str | Path | None, cache_dir: str | Path | None
+) -> EmbeddedDataset:
+    """The cache that a function was given, or the newest one."""
+    if isinstance(cache, EmbeddedDataset):
+        return cache
+    return find_cache(cache, cache_dir or CACHE_DIR)
 
 
 @checked(name=replace(NAME_OR_PATH, needed="give a cache's name or its path"))

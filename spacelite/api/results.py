@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from spacelite import files
-from spacelite.api.arguments import FILE, NAME, NAME_OR_PATH, Kind, checked
+from spacelite.api.arguments import NAME, NAME_OR_PATH, Kind, checked
 from spacelite.backbones.tokenizer import MOSTLY
 from spacelite.cache import folder as caches
 from spacelite.cache import texts as cached_texts
@@ -22,7 +22,7 @@ from spacelite.cache.embedding import Speed
 from spacelite.cache.folder import CacheState
 from spacelite.cache.store import Cache
 from spacelite.cache.texts import Duplicates, UnknownTokens
-from spacelite.document import Cell, Line, Paragraph, Table, decimals
+from spacelite.document import Line, Paragraph, Table, decimals
 from spacelite.errors import SpaceliteError
 from spacelite.inference.explanation import Explanation
 from spacelite.metrics import thresholds
@@ -221,9 +221,9 @@ class TextPredictions(Sequence[dict[str, Any]]):
         for index, (row, labels) in enumerate(zip(self.rows, self.labels, strict=True)):
             values = ", ".join(f"{row['probabilities'][name]:.3f}" for name in labels)
             share = f"{100 * row['unknown']:.0f}%" if index in unknown else ""
-            cells = [", ".join(labels) or "–", values or "–", shortened(row["text"], MOST_SHOWN)]
-            cells[2:2] = [share] if unknown else []
-            lines.append(Line([Cell(text) for text in cells]))
+            shown = [share] if unknown else []
+            text = shortened(row["text"], MOST_SHOWN)
+            lines.append(Line.of(", ".join(labels) or "–", values or "–", *shown, text))
         columns = ["Label", "Probability", *(["Unknown"] if unknown else []), "Text"]
         return Table("Predictions", columns, lines, "predictions")
 
@@ -357,7 +357,7 @@ class TextExplanation:
         shares = explained.shares[:, self.label].tolist()
         return [(word.text, share) for word, share in zip(explained.words, shares, strict=True)]
 
-    @checked(path=FILE)
+    @checked()
     def save(self, path: str | Path) -> Path:
         """Write a page: the text, every word's share, and the tokens in the concept spaces.
 
@@ -423,14 +423,7 @@ class Evaluation:
 
     def table(self) -> Table:
         """The table as it is printed."""
-        lines = []
-        for split, scores in self.record.metrics.items():
-            values = [scores.get(name) for name in METRICS]
-            figures = ["–" if value is None else decimals(value, 4) for value in values]
-            cells = (split, f"{self.record.examples[split]:,}", *figures)
-            lines.append(Line([Cell(text) for text in cells]))
-        headings = [metric.heading for metric in METRICS.values()]
-        return Table("Evaluation", ["Split", "Examples", *headings], lines, "evaluation")
+        return metrics_table(self.metrics, self.record.examples)
 
     def __str__(self) -> str:
         return markup.Plain().columns(self.table())
@@ -446,6 +439,17 @@ class Evaluation:
 
     def _repr_html_(self) -> str:
         return markup.Fragment().columns(self.table())
+
+
+def metrics_table(metrics: dict[str, dict[str, float | None]], examples: dict[str, int]) -> Table:
+    """Every metric by split, and the number of each split's examples."""
+    lines = []
+    for split, scores in metrics.items():
+        values = [scores.get(name) for name in METRICS]
+        figures = ["–" if value is None else decimals(value, 4) for value in values]
+        lines.append(Line.of(split, f"{examples[split]:,}", *figures))
+    headings = [metric.heading for metric in METRICS.values()]
+    return Table("Evaluation", ["Split", "Examples", *headings], lines, "evaluation")
 
 
 class Runs(Sequence["TrainedRun"]):

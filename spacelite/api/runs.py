@@ -11,20 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spacelite import files
-from spacelite.api.arguments import (
-    CONDITIONS,
-    EXAMPLE,
-    FILE,
-    LABEL,
-    LABELS,
-    NAME,
-    NAME_OR_PATH,
-    NAMES,
-    WHOLE_NUMBER,
-    checked,
-    list_of_texts,
-    unusable,
-)
+from spacelite.api.arguments import LABELS, NAME, NAME_OR_PATH, checked, list_of_texts, unusable
 from spacelite.api.embedding import CACHE_DIR
 from spacelite.api.results import (
     CACHE,
@@ -178,7 +165,7 @@ class TrainedRun:
             texts, predicted.probabilities, predicted.unknown, self.record, minimum
         )
 
-    @checked(total=WHOLE_NUMBER)
+    @checked()
     def predict_batches(
         self,
         texts: Iterable[str],
@@ -216,26 +203,20 @@ class TrainedRun:
             device=device,
             tokens_per_batch=tokens_per_batch,
         )
-        return self._predicted(predictor, texts, minimum, total, progress)
+        stream = [texts] if isinstance(texts, str) else texts
 
-    def _predicted(
-        self,
-        predictor: prediction.Predictor,
-        texts: Iterable[str],
-        minimum: float | None,
-        total: int | None,
-        progress: Progress,
-    ) -> Iterator[TextPredictions]:
-        texts = [texts] if isinstance(texts, str) else texts
-        with reporting(progress) as on_progress:
-            for batch, predicted in predictor.predict_batches(
-                texts, total=total, on_progress=on_progress
-            ):
-                yield TextPredictions(
-                    batch, predicted.probabilities, predicted.unknown, self.record, minimum
-                )
+        def batches() -> Iterator[TextPredictions]:
+            with reporting(progress) as on_progress:
+                for batch, predicted in predictor.predict_batches(
+                    stream, total=total, on_progress=on_progress
+                ):
+                    yield TextPredictions(
+                        batch, predicted.probabilities, predicted.unknown, self.record, minimum
+                    )
 
-    @checked(file=FILE, out=FILE)
+        return batches()
+
+    @checked()
     def predict_file(
         self,
         file: str | Path,
@@ -268,19 +249,29 @@ class TrainedRun:
             SpaceliteError: A file cannot be read or written, a text is empty, or the backbone is
                 not the run's.
         """
-        options = {"backbone": backbone, "device": device, "tokens_per_batch": tokens_per_batch}
-        more: dict[str, Any] = {"min_probability": min_probability, "progress": progress}
-        return self.predict_rows(open_texts(Path(file), text_column), Path(out), **options, **more)
+        return self.predict_rows(
+            open_texts(Path(file), text_column),
+            Path(out),
+            backbone=backbone,
+            device=device,
+            tokens_per_batch=tokens_per_batch,
+            min_probability=min_probability,
+            progress=progress,
+        )
 
     def predict_rows(self, rows: TextRows, out: Path, **options: Any) -> FilePredictions:
         """As `predict_file`, for a file that `open_texts` has opened."""
         writers.check(out, rows.origin)
         tally = FilePredictions(self.record, options.get("min_probability"), out)
         classify = functools.partial(self.predict_batches, total=rows.count, **options)
-        write(rows, out, tally, classify)
+        columns = Columns(rows, self.record)
+        with writers.writing(out, columns.names, columns.schema) as put:
+            for kept, batch in with_predictions(rows, classify):
+                put([columns.row(*pair) for pair in zip(kept, batch, strict=True)])
+                tally.add(batch)
         return tally
 
-    @checked(example=EXAMPLE, label=LABEL)
+    @checked()
     def explain(
         self,
         text: str | None = None,
@@ -322,13 +313,9 @@ class TrainedRun:
             path = store.find_cache(self.run, self.cache_dir)
             with Cache(path) as cache, reporting(progress) as on_progress:
                 explained = explanation.explain_example(
-                    self.run,
-                    cache,
-                    example,
-                    backbone=folder,
-                    device=device,
+                    self.run, cache, example, backbone=folder, device=device,
                     on_progress=on_progress,
-                )
+                )  # fmt: skip
         elif text is not None:
             with reporting(progress) as on_progress:
                 explained = explanation.explain_text(
@@ -518,17 +505,6 @@ def with_predictions(
         yield [waiting.popleft() for _ in range(len(batch))], batch
 
 
-def write(rows: TextRows, path: Path, tally: FilePredictions, classify: Classify) -> None:
-    """Write the rows of a file with their predictions to another, and count these. Raises
-    SpaceliteError if it cannot be written, or a text cannot be classified; there is no part of the
-    file then."""
-    columns = Columns(rows, tally.record)
-    with writers.writing(path, columns.names, columns.schema) as put:
-        for kept, batch in with_predictions(rows, classify):
-            put([columns.row(row, predicted) for row, predicted in zip(kept, batch, strict=True)])
-            tally.add(batch)
-
-
 @checked(name=replace(NAME_OR_PATH, needed="give a run's id or its folder"))
 def load_run(name: str | Path, cache_dir: str | Path = CACHE_DIR) -> TrainedRun:
     """Load a saved run.
@@ -553,7 +529,7 @@ def load_runs(cache_dir: str | Path = CACHE_DIR) -> Runs:
     return Runs([TrainedRun(run, Path(cache_dir)) for run in store.load_all(Path(cache_dir))])
 
 
-@checked(compare=NAMES, cache=NAME, dataset=NAME, head=NAMES, where=CONDITIONS, split=NAME)
+@checked(cache=NAME, dataset=NAME)
 def report(
     runs: Sequence[TrainedRun | str | Path] | TrainedRun | str | Path | None = None,
     *,

@@ -11,8 +11,8 @@ from typing import Any
 
 from spacelite import files, heads
 from spacelite.api import columns
-from spacelite.api.arguments import FILE, GROUPS, NAME, NAMES, WEIGHTS, checked
-from spacelite.api.embedding import CACHE_DIR, find_cache
+from spacelite.api.arguments import NAME, checked
+from spacelite.api.embedding import dataset_of
 from spacelite.api.results import CACHE, EmbeddedDataset
 from spacelite.data.writers import csv_lines
 from spacelite.document import Bullets, Chart, Table
@@ -42,14 +42,26 @@ class _Study:
     def _tables(self) -> list[Table]:
         return [self.result.table()]
 
-    def _figures(self, metric: str) -> dict[str, Array]:
-        if metric not in METRICS:
-            raise SpaceliteError(f"metric={metric}: choose from {', '.join(METRICS)}", ["metric"])
-        return {name: system.figures[metric] for name, system in self.result.named.items()}
+    def _csv_rows(self) -> list[Sequence[Any]]:
+        rows: list[Sequence[Any]] = self.result.csv_rows()
+        return rows
 
-    def _save(self, path: str | Path, rows: list[Sequence[Any]]) -> None:
+    @checked()
+    def save(self, path: str | Path) -> None:
+        """Write everything to a csv file: of a learning curve a row for each system, size and seed,
+        of an audit one for each finding, of a cross-validation one for each training example.
+
+        The rows of a cross-validation hold the predictions by the heads that did not see the
+        example: `index`, `file`, `row` and its `label` (`labels` with semicolons between them in
+        multi-label data). For each repeat there follow the example's `fold` and, of each head,
+        `<head> predicted` and `<head> probability_<label>` of every label; with several repeats,
+        `(repeat 2)` follows `fold` and the head's name.
+
+        Raises:
+            SpaceliteError: The file cannot be written, or the cache is gone.
+        """
         try:
-            files.write_bytes(Path(path), csv_lines(rows).encode())
+            files.write_bytes(Path(path), csv_lines(self._csv_rows()).encode())
         except OSError as error:
             raise SpaceliteError(f"{path} cannot be written: {error.strerror}") from error
 
@@ -61,8 +73,24 @@ class _Study:
         return markup.fragment([*self._tables(), Bullets(self.result.sentences)])
 
 
+class _Comparison(_Study):
+    """The same for a study that compares heads."""
+
+    def table(self) -> Table:
+        """The table as it is printed."""
+        table: Table = self.result.table()
+        return table
+
+    def figures(self, metric: str = "accuracy") -> dict[str, Array]:
+        """A metric of each head, the best head first: on each held-out fold of a cross-validation,
+        (repeats, folds); on validation, (sizes, seeds), of a learning curve."""
+        if metric not in METRICS:
+            raise SpaceliteError(f"metric={metric}: choose from {', '.join(METRICS)}", ["metric"])
+        return {name: system.figures[metric] for name, system in self.result.named.items()}
+
+
 @dataclass(frozen=True, eq=False, repr=False)
-class CrossValidated(_Study):
+class CrossValidated(_Comparison):
     """What a cross-validation found.
 
     Attributes:
@@ -74,10 +102,6 @@ class CrossValidated(_Study):
     cache: EmbeddedDataset
     _gap = "\n"
 
-    def figures(self, metric: str = "accuracy") -> dict[str, Array]:
-        """A metric of each head on each held-out fold, (repeats, folds), best head first."""
-        return self._figures(metric)
-
     def probabilities(self) -> dict[str, Array]:
         """Each head's probabilities for the training examples, by the heads that did not see them,
         (repeats, N, C)."""
@@ -87,24 +111,9 @@ class CrossValidated(_Study):
             name: task.probabilities(system.logits) for name, system in self.result.named.items()
         }
 
-    def table(self) -> Table:
-        """The table as it is printed."""
-        return self.result.table()
-
-    @checked(path=FILE)
-    def save(self, path: str | Path) -> None:
-        """Write the predictions for the training examples, by the heads that did not see them, to a
-        csv file: a row per example with `index`, `file`, `row` and its `label` (`labels` with
-        semicolons between them in multi-label data). For each repeat there follow the example's
-        `fold` and, of each head, `<head> predicted` and `<head> probability_<label>` of every
-        label; with several repeats, `(repeat 2)` follows `fold` and the head's name.
-
-        Raises:
-            SpaceliteError: The file cannot be written, or the cache is gone.
-        """
+    def _csv_rows(self) -> list[Sequence[Any]]:
         with self.cache.open() as cache:
-            rows = self.result.csv_rows(cache)
-        self._save(path, rows)
+            return self.result.csv_rows(cache)
 
     def as_json(self) -> dict[str, Any]:
         """The figures as `cv --json` prints them."""
@@ -116,7 +125,7 @@ class CrossValidated(_Study):
         return f"<cross-validation of {len(result.systems)} systems on {result.folds} folds{times}>"
 
 
-@checked(cache=CACHE, preset=NAME, head=NAMES, groups=GROUPS, sample_weight=WEIGHTS)
+@checked(cache=CACHE)
 def cross_validate(
     cache: EmbeddedDataset | str | Path | None = None,
     *,
@@ -204,8 +213,7 @@ def cross_validate(
     asked = plan.requested(cross_validate, arguments)
     for name in ("patience", "monitor"):  # there is no validation split to stop early by
         asked.pop(name, None)
-    if not isinstance(cache, EmbeddedDataset):
-        cache = find_cache(cache, cache_dir or CACHE_DIR)
+    cache = dataset_of(cache, cache_dir)
     with cache.open() as opened, reporting(progress) as on_progress:
         opened.require_training()
         weights = columns.weights(opened, sample_weight)
@@ -214,8 +222,7 @@ def cross_validate(
         if planned.chosen:
             log.info("auto: %s", planned.sentence)
         configs = planned.configs
-        if baselines:
-            configs += [config for config in plan.BASELINES if config not in configs]
+        configs += [config for config in plan.BASELINES if baselines and config not in configs]
         result = cross_validation.cross_validate(
             opened,
             configs,
@@ -242,7 +249,7 @@ DEFAULTS: dict[str, Any] = {
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class LearningCurve(_Study):
+class LearningCurve(_Comparison):
     """How good heads are by number of training examples, and what more labels would be worth.
 
     Attributes:
@@ -258,30 +265,16 @@ class LearningCurve(_Study):
         """The numbers of training examples, in ascending order."""
         return self.result.sizes
 
-    def figures(self, metric: str = "accuracy") -> dict[str, Array]:
-        """A metric of each head on validation, (sizes, seeds), the best head first."""
-        return self._figures(metric)
-
     @property
     def sentences(self) -> list[str]:
         """What was measured, and what more labels would be worth."""
         return self.result.sentences
 
-    def table(self) -> Table:
-        """The table as it is printed."""
-        return self.result.table()
-
     def chart(self) -> Chart:
         """What is drawn."""
         return self.result.chart()
 
-    @checked(path=FILE)
-    def save(self, path: str | Path) -> None:
-        """Write all figures to a csv file, a row for each system, size and seed. Raises
-        SpaceliteError if it cannot be written."""
-        self._save(path, self.result.csv_rows())
-
-    @checked(path=FILE)
+    @checked()
     def save_plot(self, path: str | Path) -> None:
         """Draw the curve into an .svg, .png or .html file. Raises SpaceliteError if it cannot be
         written."""
@@ -289,25 +282,23 @@ class LearningCurve(_Study):
 
     def as_json(self) -> dict[str, Any]:
         """The figures as `curve --json` prints them."""
-        return {
-            "cache": self.cache.name, **self.result.as_json(), "sentences": self.sentences,
-        }  # fmt: skip
+        of_result = self.result.as_json()
+        return {"cache": self.cache.name, **of_result, "sentences": self.sentences}
 
     def __str__(self) -> str:
         drawn = plots.in_characters(self.chart())
         return "\n\n".join([markup.Plain().columns(self.table()), drawn, "\n".join(self.sentences)])
 
     def __repr__(self) -> str:
-        result = self.result
-        sizes = f"{result.sizes[0]:,} to {result.sizes[-1]:,}"
-        return f"<learning curve of {len(result.systems)} systems, {sizes} examples>"
+        sizes = f"{self.sizes[0]:,} to {self.sizes[-1]:,}"
+        return f"<learning curve of {len(self.result.systems)} systems, {sizes} examples>"
 
     def _repr_html_(self) -> str:
         drawn = plots.learning_curve(self.chart(), "svg").decode()
         return f"{drawn[drawn.index('<svg') :]}{super()._repr_html_()}"
 
 
-@checked(cache=CACHE, head=NAMES, preset=NAME, metric=NAME)
+@checked(cache=CACHE)
 def learning_curve(
     cache: EmbeddedDataset | str | Path | None = None,
     *,
@@ -388,8 +379,7 @@ def learning_curve(
     asked = {**DEFAULTS, **plan.requested(learning_curve, arguments), "seeds": [0]}
     curves.require_metric(metric)
     numbers = seed_list(seeds)
-    if not isinstance(cache, EmbeddedDataset):
-        cache = find_cache(cache, cache_dir or CACHE_DIR)
+    cache = dataset_of(cache, cache_dir)
     with cache.open() as opened, reporting(progress) as on_progress:
         opened.require_training()
         without_layers = opened.layers is None or not opened.layers.complete
@@ -401,8 +391,7 @@ def learning_curve(
             return plan.plan(asked, opened, examples=size, arguments=arguments).training
 
         configs = plan.plan(asked, opened, arguments=arguments).configs
-        if baselines:
-            configs += [config for config in plan.BASELINES if config not in configs]
+        configs += [config for config in plan.BASELINES if baselines and config not in configs]
         result = curves.learning_curve(
             opened, configs, training, sizes=wanted, seeds=numbers, metric=metric,
             device=resolve_device(device), on_progress=on_progress,
@@ -437,11 +426,6 @@ class LabelAudit(_Study):
     def findings(self) -> list[Finding]:
         """The examples whose label is probably wrong, most probably wrong first."""
         return self.result.findings
-
-    @checked(path=FILE)
-    def save(self, path: str | Path) -> None:
-        """Write all findings to a csv file. Raises SpaceliteError if it cannot be written."""
-        self._save(path, self.result.csv_rows())
 
     def as_json(self) -> dict[str, Any]:
         """The audit as `audit --json` prints it."""
@@ -500,8 +484,7 @@ def audit(
     }
     if head not in configs:
         raise SpaceliteError(f"head={head}: choose from {', '.join(configs)}", ["head"])
-    if not isinstance(cache, EmbeddedDataset):
-        cache = find_cache(cache, cache_dir or CACHE_DIR)
+    cache = dataset_of(cache, cache_dir)
     local = str(backbone) if backbone is not None else cache.backbone
     with cache.open() as opened, reporting(progress) as on_progress:
         opened.require_training()

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spacelite.api.arguments import NAME, NAMES, WEIGHTS, checked
-from spacelite.api.embedding import CACHE_DIR, embed, find_cache
+from spacelite.api.arguments import checked
+from spacelite.api.embedding import dataset_of, embed
 from spacelite.api.results import CACHE, EmbeddedDataset, Runs
 from spacelite.api.runs import TrainedRun
 from spacelite.cache.spec import CacheSpec
-from spacelite.cache.store import Cache
 from spacelite.errors import SpaceliteError
 from spacelite.heads.config import HeadConfig, TrainedHeadConfig
 from spacelite.metrics.scores import METRICS
@@ -37,7 +35,7 @@ log = logging.getLogger(__name__)
 HEADS = ("space", "linear")
 
 
-@checked(cache=CACHE, name=NAME, head=NAMES, sample_weight=WEIGHTS)
+@checked(cache=CACHE)
 def train(
     cache: EmbeddedDataset | str | Path | None = None,
     *,
@@ -154,8 +152,7 @@ def train(
             "resume=True and fresh=True contradict each other: give one of them",
             ["resume", "fresh"],
         )
-    if not isinstance(cache, EmbeddedDataset):
-        cache = find_cache(cache, cache_dir or CACHE_DIR)
+    cache = dataset_of(cache, cache_dir)
     if layer is not None:
         cache = cache.at_layer(layer)
     folder = Path(cache_dir or cache.cache_dir)
@@ -182,12 +179,9 @@ def train(
                 "decision thresholds are chosen on validation for %s: %s",
                 METRICS[training.threshold].in_words, OPTIMISTIC,
             )  # fmt: skip
-        searching = Searching(Search.of(configs), training) if search else None
-        names = (
-            store.names_for(folder, opened.spec, configs, training, name)
-            if searching is None
-            else searching.names(folder, opened, name)
-        )
+        searched = Search.of(configs) if search else None
+        candidates = [configs] if searched is None else searched.candidates
+        names = _names(folder, opened.spec, candidates, training, name)
         earlier = {
             config: _saved_baseline(config, folder, opened.spec, training)
             for config in (plan.BASELINES if baselines else ())
@@ -198,6 +192,17 @@ def train(
         store.prepare(folder)
         if planned.chosen:
             log.info("auto, for %s training examples: %s", f"{examples:,}", planned.sentence)
+        of_search = (
+            {} if searched is None else dict.fromkeys(searched.heads, _record(searched, training))
+        )
+
+        def save(done: TrainedHead) -> None:
+            head = done.config
+            saved[head] = store.save(
+                folder, opened, done, training, names.get(head), planned.chosen,
+                of_search.get(head),
+            )  # fmt: skip
+
         with reporting(progress) as on_progress:
             results = loop.train(
                 opened,
@@ -205,23 +210,11 @@ def train(
                 training,
                 device=chosen_device,
                 weights=None if weights is None else weights.values,
-                search=None if searching is None else searching.search,
+                search=searched,
                 cache_dir=folder,
                 resume=resume,
                 fresh=fresh,
-                save=lambda done: saved.update(
-                    {
-                        done.config: store.save(
-                            folder,
-                            opened,
-                            done,
-                            training,
-                            names.get(done.config),
-                            planned.chosen,
-                            None if searching is None else searching.of(done.config),
-                        )
-                    }
-                ),
+                save=save,
                 on_progress=lambda done, total: on_progress("train", done, total),
             )
         baseline = majority_note(opened, "test" if "test" in opened.splits else "validation")
@@ -251,7 +244,7 @@ def train(
         stopped,
         baseline,
         len(before),
-        searching.sentence(results) if searching is not None else "",
+        "" if searched is None else _chosen(searched, results, training),
     )
 
 
@@ -268,62 +261,55 @@ def _saved_baseline(
         return None
 
 
-@dataclass(frozen=True)
-class Searching:
-    """A search that `train` makes, on a cache and with settings that all heads share."""
+def _names(
+    folder: Path,
+    spec: CacheSpec,
+    candidates: Iterable[Sequence[HeadConfig]],
+    training: TrainingConfig,
+    name: str | None,
+) -> dict[HeadConfig, str | None]:
+    """The name of each head if its candidate is chosen: `name`, or one for each seed, as in
+    `store.names_for`. A candidate has none if a run of another one has its name, since the same
+    search may be made again. Raises SpaceliteError if no candidate can have such a name."""
+    names: dict[HeadConfig, str | None] = {}
+    refused: SpaceliteError | None = None
+    for candidate in candidates:
+        try:
+            names |= store.names_for(folder, spec, candidate, training, name)
+        except SpaceliteError as error:
+            refused = error
+    if refused is not None and not names:
+        raise refused
+    return names
 
-    search: Search
-    training: TrainingConfig
 
-    @property
-    def record(self) -> SearchRecord:
-        """The search as `run.json` records it."""
-        monitor, tried = self.training.monitor, len(self.search.candidates)
-        return SearchRecord(tried=tried, monitor=monitor, settings=self.search.settings())
+def _record(search: Search, training: TrainingConfig) -> SearchRecord:
+    """A search as `run.json` records it."""
+    return SearchRecord(
+        tried=len(search.candidates), monitor=training.monitor, settings=search.settings()
+    )
 
-    def of(self, head: HeadConfig) -> SearchRecord | None:
-        """The record for the run of a head; None for one that is no candidate."""
-        return self.record if head in self.search.heads else None
 
-    def names(self, folder: Path, cache: Cache, name: str | None) -> dict[HeadConfig, str | None]:
-        """The name of each head if its candidate is chosen: `name`, or one for each seed, as in
-        `runs.names_for`. A candidate has none if a run of another candidate has its name: the same
-        search may be made again.
-
-        Raises:
-            SpaceliteError: No candidate can have such a name.
-        """
-        names: dict[HeadConfig, str | None] = {}
-        refused: SpaceliteError | None = None
-        for candidate in self.search.candidates:
-            try:
-                names |= store.names_for(folder, cache.spec, candidate, self.training, name)
-            except SpaceliteError as error:
-                refused = error
-        if refused is not None and not names:
-            raise refused
-        return names
-
-    def sentence(self, results: Sequence[TrainedHead]) -> str:
-        """What was chosen from what, and how much of the training that took; "" if all heads
-        diverged."""
-        by_head = {result.config: result for result in results}
-        chosen = self.search.chosen(by_head)
-        if any(by_head[head].stopped is not None for head in chosen):
-            return ""
-        first, record = chosen[0], self.record
-        settings, names = first.settings(), symbols(first)
-        unsaid = [
-            name
-            for name in record.settings
-            if name in settings and not _in_name(first, names[name], settings[name])
-        ]
-        figure = self.search.figure(chosen, by_head, self.training)
-        seeds = f", a mean over {len(chosen)} seeds" if len(chosen) > 1 else ""
-        share = self.search.trained_share(by_head, self.training)
-        spared = "" if share is None else f"; this took {share:.0%} of the epochs of all"
-        name = ", ".join([first.name, *details(names, settings, unsaid)])
-        return f"{name}: {record.words(figure)}{seeds}{spared}"
+def _chosen(search: Search, results: Sequence[TrainedHead], training: TrainingConfig) -> str:
+    """What a search chose from what, and how much of the training that took; "" if all heads
+    diverged."""
+    by_head = {result.config: result for result in results}
+    chosen = search.chosen(by_head)
+    if any(by_head[head].stopped is not None for head in chosen):
+        return ""
+    first, record = chosen[0], _record(search, training)
+    settings, names = first.settings(), symbols(first)
+    unsaid = [
+        name
+        for name in record.settings
+        if name in settings and not _in_name(first, names[name], settings[name])
+    ]
+    figure = search.figure(chosen, by_head, training)
+    seeds = f", a mean over {len(chosen)} seeds" if len(chosen) > 1 else ""
+    share = search.trained_share(by_head, training)
+    spared = "" if share is None else f"; this took {share:.0%} of the epochs of all"
+    name = ", ".join([first.name, *details(names, settings, unsaid)])
+    return f"{name}: {record.words(figure)}{seeds}{spared}"
 
 
 def _in_name(head: HeadConfig, symbol: str, value: Any) -> bool:
