@@ -26,7 +26,7 @@ app = typer.Typer(
 def list_caches(*, cache_dir: Path = CACHE_DIR, as_json: bool = False) -> None:
     """List all caches: size, tokens, state and age, newest first; unfinished trainings; and the
     texts that estimators have embedded."""
-    from spacelite.cache import folder
+    from spacelite.cache import encoding, folder
     from spacelite.files import human_bytes
     from spacelite.training import checkpoints
 
@@ -43,50 +43,34 @@ def list_caches(*, cache_dir: Path = CACHE_DIR, as_json: bool = False) -> None:
             ]
         )
         return
-    if not states:
+    if states:
+        from rich.text import Text
+
+        table = console.new_table("Cache", ">Examples", ">Tokens", ">Size", "State", ">Age")
+        for state in states:
+            layer = "" if state.layer in (None, -1) else f" (layer {state.layer})"
+            table.add_row(
+                Text(f"{state.name}{layer}"),
+                f"{state.examples:,}",
+                f"{state.tokens:,}",
+                human_bytes(state.bytes),
+                Text.from_markup(_state(state)),
+                _age(time.time() - state.modified),
+            )
+        console.out().print(table)
+    else:
         console.out().print(f"no caches in {cache_dir}: spacelite embed creates one")
-        _print_unfinished(trainings)
-        _print_stores(cache_dir)
-        return
-    from rich.text import Text
-
-    table = console.new_table("Cache", ">Examples", ">Tokens", ">Size", "State", ">Age")
-    for state in states:
-        layer = "" if state.layer in (None, -1) else f" (layer {state.layer})"
-        table.add_row(
-            Text(f"{state.name}{layer}"),
-            f"{state.examples:,}",
-            f"{state.tokens:,}",
-            human_bytes(state.bytes),
-            Text.from_markup(_state(state)),
-            _age(time.time() - state.modified),
-        )
-    console.out().print(table)
-    _print_unfinished(trainings)
-    _print_stores(cache_dir)
-    for state in states:
-        if state.problem:
-            console.note(state.problem, style="yellow")
-
-
-def _print_unfinished(trainings: dict[str, list[int]]) -> None:
-    from spacelite.files import human_bytes
-
     for name, sizes in trainings.items():
         console.say(
             f"{_trainings(len(sizes))} on {name} ({human_bytes(sum(sizes))}): run the same train "
-            "command again to continue",
+            "command again to continue"
         )
-
-
-def _print_stores(cache_dir: Path) -> None:
-    from spacelite.cache import encoding
-    from spacelite.files import human_bytes
-
     for store in encoding.stores(cache_dir):
-        console.say(
-            f"{store.folder.name}: {store.texts:,} texts of estimators, {human_bytes(store.bytes)}",
-        )
+        size = human_bytes(store.bytes)
+        console.say(f"{store.folder.name}: {store.texts:,} texts of estimators, {size}")
+    for state in states:
+        if state.problem:
+            console.note(state.problem, style="yellow")
 
 
 def _trainings(count: int) -> str:
@@ -155,23 +139,10 @@ def info(name: str, *, cache_dir: Path = CACHE_DIR, as_json: bool = False) -> No
     rows = {"path": path, **{name: content[name] for name in ("width", "pooler", "layers")}}
     if plan.sources:
         rows["copied"] = [f"{count:,} texts from {name}" for name, count in plan.sources.items()]
-    rows = {**rows, "key": content["key"], **content["spec"]}
-    console.show_fields(
-        path.stem,
-        {
-            name: ", ".join(map(str, value)) if isinstance(value, list) else value
-            for name, value in rows.items()
-        },
-    )
-    from rich import box
-    from rich.table import Table
+    console.show_fields(path.stem, {**rows, "key": content["key"], **content["spec"]})
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("Split")
-    for column in ("Examples", "Tokens", "Done"):
-        table.add_column(column, justify="right")
-    table.add_column("Labels", overflow="fold")
+    table = console.new_table("Split", ">Examples", ">Tokens", ">Done", "Labels", gap=2)
     for split, sizes in splits.items():
         labels = ", ".join(f"{label} {count:,}" for label, count in sizes["labels"].items())
         table.add_row(
@@ -223,23 +194,19 @@ def remove(name: str, *, cache_dir: Path = CACHE_DIR, as_json: bool = False) -> 
     from spacelite.files import human_bytes
     from spacelite.training import checkpoints
 
-    for store in encoding.stores(cache_dir):
-        if store.folder.name == name:
-            encoding.remove_store(store.folder)
-            if as_json:
-                content = {"name": name, "path": store.folder, "bytes": store.bytes}
-                console.print_json({**content, "unfinished_trainings": 0})
-            else:
-                console.say(f"removed {name} ({human_bytes(store.bytes)})")
-            return
-    path = folder.find(cache_dir, name, exact=True)
-    size = folder.state(path).bytes
-    folder.remove(path)
-    trainings = checkpoints.remove_all(cache_dir, path.stem)
+    stores = {store.folder.name: store for store in encoding.stores(cache_dir)}
+    trainings = 0
+    if name in stores:
+        path, size = stores[name].folder, stores[name].bytes
+        encoding.remove_store(path)
+    else:
+        path = folder.find(cache_dir, name, exact=True)
+        name, size = path.stem, folder.state(path).bytes
+        folder.remove(path)
+        trainings = checkpoints.remove_all(cache_dir, name)
     if as_json:
-        console.print_json(
-            {"name": path.stem, "path": path, "bytes": size, "unfinished_trainings": trainings}
-        )
+        content = {"name": name, "path": path, "bytes": size, "unfinished_trainings": trainings}
+        console.print_json(content)
     else:
         also = f" and {_trainings(trainings)} on it" if trainings else ""
-        console.say(f"removed {path.stem} ({human_bytes(size)}){also}")
+        console.say(f"removed {name} ({human_bytes(size)}){also}")

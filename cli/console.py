@@ -207,7 +207,7 @@ def new_table(*headings: str, gap: int = 1) -> RichTable:
 
 
 def show_fields(title: str, content: Mapping[str, Any]) -> None:
-    """Print names with their values below a title."""
+    """Print names with their values, of which some are lists, below a title."""
     from rich.table import Table
     from rich.text import Text
 
@@ -215,7 +215,8 @@ def show_fields(title: str, content: Mapping[str, Any]) -> None:
     fields.add_column(no_wrap=True)
     fields.add_column(overflow="fold")
     for name, value in content.items():
-        fields.add_row(Text(name, style="dim"), Text(str(value)))
+        text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        fields.add_row(Text(name, style="dim"), Text(text))
     out().print(Text(title, style="bold"))
     out().print(fields)
 

@@ -95,15 +95,10 @@ def _print(result: Explanation, label: int, example: str | None) -> None:
     table.add_section()
     table.add_row(Text("logit", style="bold"), f"{result.logits_shown[label]:+.4f}")
     say(table)
-    if result.decided:
-        say(Text(result.decided, style="dim"))
-    if result.unknown:
-        say(Text(result.unknown, style="dim"))
-    say(Text(result.legend(label), style="dim"))
     exact = f"bias and words add up to the logit to within {max(result.difference, 1e-16):.0e}"
-    say(Text(exact, style="dim"))
-    if result.recomputed:
-        say(Text(result.recomputed, style="dim"))
+    notes = (result.decided, result.unknown, result.legend(label), exact, result.recomputed)
+    for note in filter(None, notes):
+        say(Text(note, style="dim"))
 
 
 def _marked(result: Explanation, label: int) -> Text:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from spacelite.runs.record import RunRecord
 
     Batches = Iterator[tuple[list[dict[str, Any]], TextPredictions]]
-    Classify = Callable[[Iterable[str], Any], Iterator[TextPredictions]]
+    Classify = Callable[..., Iterator[TextPredictions]]
 
 
 def predict(
@@ -50,6 +51,7 @@ def predict(
             table all its columns.
         min_probability: Leave texts below this probability (0 to 1) unlabelled.
     """
+    arguments = locals()
     import spacelite
     from spacelite.data import writers
 
@@ -70,12 +72,8 @@ def predict(
         writers.check(out)
     loaded = spacelite.load_run(run, cache_dir)
     rows = _rows(texts, file, text_column)
-    how: dict[str, Any] = {
-        "backbone": backbone,
-        "device": device,
-        "tokens_per_batch": tokens_per_batch,
-        "min_probability": min_probability,
-    }
+    shared = ("backbone", "device", "tokens_per_batch", "min_probability")
+    how = {name: arguments[name] for name in shared}
     if out is not None:
         with console.progress() as on_progress:
             done = loaded.predict_rows(rows, out, progress=on_progress, **how)
@@ -85,20 +83,13 @@ def predict(
             console.say(str(done))
         return
     if as_csv or as_json:
-        _print_stream(
-            rows,
-            lambda texts, progress: loaded.predict_batches(
-                texts, total=rows.count, progress=progress, **how
-            ),
-            loaded.record,
-            min_probability,
-            "csv" if as_csv else "json",
-        )
+        classify = partial(loaded.predict_batches, total=rows.count, **how)
+        form = "csv" if as_csv else "json"
+        _print_stream(rows, classify, loaded.record, min_probability, form)
         return
-    with console.progress() as on_progress:
-        predictions = loaded.predict(
-            [row[rows.text_column] for row in rows], progress=on_progress, **how
-        )
+    predictions = console.call(
+        loaded.predict, arguments, texts=[row[rows.text_column] for row in rows]
+    )
     console.show(predictions.table())
     for note in predictions.notes:
         console.say(note)
@@ -132,7 +123,7 @@ def _print_stream(
     with console.progress() as on_progress:
 
         def counted(texts: Iterable[str]) -> Iterator[TextPredictions]:
-            for predictions in classify(texts, False if shown else on_progress):
+            for predictions in classify(texts, progress=False if shown else on_progress):
                 tally.add(predictions)
                 yield predictions
 

@@ -188,8 +188,6 @@ def show(sections: Sequence[Section], also: str | None = None, end: str = "\n") 
 
 def _print_systems(table: Table, gap: int) -> list[str]:
     """Print a table of systems, and return the headings of the columns that did not fit."""
-    from rich import box
-    from rich.table import Table as RichTable
     from rich.text import Text
 
     columns = list(range(len(table.columns)))
@@ -206,7 +204,7 @@ def _print_systems(table: Table, gap: int) -> list[str]:
         if room() < LEAST_NAME:
             columns = [at for at in columns if table.columns[at] != heading]
     names = max(room(), LEAST_NAME)
-    shown = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, gap - 1, 0, 0))
+    shown = console.new_table(gap=gap - 1)
     shown.add_column(table.columns[0], min_width=LEAST_NAME, max_width=names)
     for at in columns[1:]:
         shown.add_column(table.columns[at], justify="right", width=widths[at])

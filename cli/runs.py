@@ -87,13 +87,11 @@ def _width(table: Table) -> int:
 def _table(
     members: Sequence[Run], headings: Sequence[str], settings: Sequence[Sequence[str]], wide: bool
 ) -> Table:
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
     from spacelite.files import human_bytes
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, int(wide), 0, 0))
+    table = console.new_table(gap=int(wide))
     table.add_column("Run", overflow="fold", min_width=8)
     table.add_column("Head", overflow="fold", min_width=14 if wide else 7)
     for heading in headings:
@@ -110,17 +108,15 @@ def _table(
     table.add_column("Size", justify="right", no_wrap=True)
     for run, values in zip(members, settings, strict=True):
         record = run.record
+        of_splits = [record.metrics.get(split, {}) for split in SPLITS]
+        figures = [scores.get(metric) for scores in of_splits for metric in FIGURES]
         table.add_row(
             Text(run.name or run.id.rpartition("--")[2]),
             Text(record.system),
             *map(Text, values),
             _short(getattr(run.head, "seed", None)),
             _short(record.epochs),
-            *[
-                _figure(record.metrics.get(split, {}).get(metric), 4 if wide else 3)
-                for split in SPLITS
-                for metric in FIGURES
-            ],
+            *["–" if value is None else f"{value:.{4 if wide else 3}f}" for value in figures],
             # 2026-11-24T23:15:00Z: without the seconds, or without year and time
             Text(record.created[:16].replace("T", " ") if wide else record.created[5:10]),
             human_bytes(run.bytes, places=int(wide)),
@@ -132,10 +128,6 @@ def _short(value: object) -> str:
     if value is None:
         return "–"
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _figure(value: float | None, places: int) -> str:
-    return "–" if value is None else f"{value:.{places}f}"
 
 
 @app.command()
@@ -162,14 +154,16 @@ def show(run: str, *, cache_dir: Path = CACHE_DIR, as_json: bool = False) -> Non
         }
         console.print_json(content)
         return
-    _print_run(loaded, cache_file)
-    _print_metrics(loaded.record.metrics, loaded.record.examples)
     from rich.text import Text
 
+    from spacelite.api.results import metrics_table
+
+    _print_run(loaded, cache_file)
+    console.show(metrics_table(loaded.record.metrics, loaded.record.examples))
     for transfer in transfers:
         labels = ", ".join(f"{there} as {here}" for there, here in transfer.labels.items())
         console.out().print(Text(f"evaluated on {transfer.dataset} ({labels})", style="bold"))
-        _print_metrics(transfer.metrics, transfer.examples)
+        console.show(metrics_table(transfer.metrics, transfer.examples))
 
 
 def _print_run(run: Run, cache_file: str | None) -> None:
@@ -207,19 +201,6 @@ def _print_run(run: Run, cache_file: str | None) -> None:
     console.show_fields(
         run.id, {name: value for name, value in content.items() if value is not None}
     )
-
-
-def _print_metrics(metrics: dict[str, Any], examples: dict[str, int]) -> None:
-    from rich.text import Text
-
-    from spacelite.metrics.scores import METRICS
-
-    headings = (f">{metric.heading}" for metric in METRICS.values())
-    table = console.new_table("Split", ">Examples", *headings)
-    for split, scores in metrics.items():
-        figures = [_figure(scores.get(name), 4) for name in METRICS]
-        table.add_row(Text(split), f"{examples[split]:,}", *figures)
-    console.out().print(table)
 
 
 @app.command()
