@@ -102,8 +102,42 @@ class Embedding(BaseEstimator):  # type: ignore[misc]
         return encoder.encode(inputs, on_progress, states=self._needs_states)
 
 
+class Decisions:
+    """What follows from the logits of a classifier, which has `classes_`; `several_` says whether
+    an example may have several of them."""
+
+    classes_: Array
+    several_: bool
+
+    def _logits(self, X: Any) -> Array:
+        """The logits of N examples, (N, C) float32."""
+        raise NotImplementedError
+
+    @property
+    def _task(self) -> Task:
+        return MULTI_LABEL if self.several_ else SINGLE_LABEL
+
+    def decision_function(self, X: Any) -> Array:
+        """The logits, (N, C); with two classes, that of the second less that of the first, (N,)."""
+        logits = self._logits(X)
+        is_binary = len(self.classes_) == 2 and not self.several_
+        return logits[:, 1] - logits[:, 0] if is_binary else logits
+
+    def predict_proba(self, X: Any) -> Array:
+        """The probability of each class, (N, C) float64; independent per label in a multi-label
+        task."""
+        logits = self._logits(X)
+        return self._task.probabilities(logits)
+
+    def predict(self, X: Any) -> Array:
+        """The labels, (N,); 0 and 1, (N, C), in a multi-label task."""
+        logits = self._logits(X)
+        decided: Array = self._task.decide(logits)
+        return decided if self.several_ else self.classes_[decided]
+
+
 @dataclass(kw_only=True, eq=False, repr=False)
-class TextClassifier(ClassifierMixin, Embedding):  # type: ignore[misc]
+class TextClassifier(Decisions, ClassifierMixin, Embedding):  # type: ignore[misc]
     """A classifier of texts: a head on the hidden states of a frozen backbone.
 
     X is a list, an array or a Series of N texts; or hidden states: N arrays (n, d), or one vector
@@ -218,12 +252,7 @@ class TextClassifier(ClassifierMixin, Embedding):  # type: ignore[misc]
             return int(state)
         return int(check_random_state(state).randint(LARGEST_RANDOM_SEED))
 
-    @property
-    def _task(self) -> Task:
-        return MULTI_LABEL if self.several_ else SINGLE_LABEL
-
     def _logits(self, X: Any) -> Array:
-        """The logits of N examples, (N, C) float32."""
         check_is_fitted(self)
         inputs = read(self, X, reset=False)
         if isinstance(inputs, TokenRows) != (self.encoder_ is None):
@@ -255,24 +284,6 @@ class TextClassifier(ClassifierMixin, Embedding):  # type: ignore[misc]
                 "with: set_params(backbone=FOLDER) names its folder",
             )
         return encoder
-
-    def decision_function(self, X: Any) -> Array:
-        """The logits, (N, C); with two classes, that of the second less that of the first, (N,)."""
-        logits = self._logits(X)
-        is_binary = len(self.classes_) == 2 and not self.several_
-        return logits[:, 1] - logits[:, 0] if is_binary else logits
-
-    def predict_proba(self, X: Any) -> Array:
-        """The probability of each class, (N, C) float64; independent per label in a multi-label
-        task."""
-        logits = self._logits(X)
-        return self._task.probabilities(logits)
-
-    def predict(self, X: Any) -> Array:
-        """The labels, (N,); 0 and 1, (N, C), in a multi-label task."""
-        logits = self._logits(X)
-        decided: Array = self._task.decide(logits)
-        return decided if self.several_ else self.classes_[decided]
 
     def explain(self, text: str, label: Any = None) -> TextExplanation:
         """Show which words of a text mattered, exactly.

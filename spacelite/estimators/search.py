@@ -19,7 +19,7 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import check_is_fitted
 from typing_extensions import Self
 
-from spacelite.estimators.classifiers import TextClassifier
+from spacelite.estimators.classifiers import Decisions, TextClassifier
 from spacelite.estimators.inputs import Prepared
 from spacelite.heads import HeadConfig
 from spacelite.progress import OnProgress, Progress, reporting
@@ -259,24 +259,16 @@ class _Pass:
         return {number: logits[config] for number, config in self.configs.items()}
 
 
-class _Judged(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class _Judged(Decisions, ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """A fold's head as a scorer sees it: a fitted classifier, whose logits for the examples that
     are held out are known."""
 
     def __init__(self, data: Prepared, logits: Array) -> None:
         self.data, self.logits = data, logits
-        self.classes_ = data.labels.classes
+        self.classes_, self.several_ = data.labels.classes, data.labels.several
 
-    def decision_function(self, X: Any) -> Array:
-        binary = len(self.classes_) == 2 and not self.data.labels.several
-        return self.logits[:, 1] - self.logits[:, 0] if binary else self.logits
-
-    def predict_proba(self, X: Any) -> Array:
-        return self.data.objective.task.probabilities(self.logits)
-
-    def predict(self, X: Any) -> Array:
-        decided: Array = self.data.objective.task.decide(self.logits)
-        return decided if self.data.labels.several else self.classes_[decided]
+    def _logits(self, X: Any) -> Array:
+        return self.logits
 
 
 def _table(
