@@ -47,11 +47,11 @@ def place(tmp_path_factory, bert):
 
 def shares_and_bias(run, hidden):
     """The shares (n, C) of a text's tokens in its logits, and the bias, in float64."""
-    head = explanation.Shares(run)
-    count = len(hidden)
+    kind, count = heads.kind(run.head.kind), len(hidden)
     ids = np.zeros(count, np.int32)  # shares in such heads do not depend on them
-    shares = head.of(Tokens(hidden.astype(np.float64), ids, np.array([0, count])))
-    return shares, head.bias.astype(np.float64)
+    tokens = Tokens(hidden.astype(np.float64), ids, np.array([0, count]))
+    shares = kind.token_shares(run.head, run.parameters, tokens)
+    return shares, kind.bias(run.parameters).astype(np.float64)
 
 
 def logits_of_means(run, hidden):

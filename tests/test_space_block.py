@@ -414,7 +414,7 @@ def test_shares_of_a_thousand_examples_add_up(index, count, saved):
     """Of every block combination, with the hidden states of all layers made up."""
     _, cache, found = saved
     run = found[index]
-    head = explanation.Shares(run)
+    kind = heads.kind(run.head.kind)
     random = np.random.RandomState(0)
     split = cache.splits["train"]
     ids = split.read_token_ids()
@@ -426,7 +426,8 @@ def test_shares_of_a_thousand_examples_add_up(index, count, saved):
         hidden = random.normal(size=(len(own), 16)).astype(np.float16).astype(np.float64)
         states = random.normal(size=(len(own), 48))
         tokens = Tokens(hidden, own, np.array([0, len(own)]), states)
-        total = head.bias + head.of(tokens).sum(axis=0)
+        shares = kind.token_shares(run.head, run.parameters, tokens)
+        total = kind.bias(run.parameters) + shares.sum(axis=0)
         assert total == pytest.approx(by_hand(run, hidden, own, states), abs=1e-9)
         rows = TokenRows.of_batch(
             split.stored,

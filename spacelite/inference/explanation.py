@@ -206,32 +206,6 @@ def require_shares(run: Run) -> None:
         )
 
 
-class Shares:
-    """Computes each token's share in the logits of a run's head. Raises SpaceliteError if the
-    logits are not a sum over tokens."""
-
-    def __init__(self, run: Run) -> None:
-        require_shares(run)
-        self._kind, self._config = heads.kind(run.head.kind), run.head
-        self._parameters = run.parameters
-        self.labels = list(run.record.label_names)
-        self.task: Task = run.record.task
-        self.bias: Array = self._kind.bias(self._parameters)
-        # Maximum numbers per token that are in memory at once.
-        self.numbers_per_token = self._kind.numbers_per_token(
-            self._config, len(self.labels), run.width
-        )
-
-    def of(self, tokens: Tokens) -> Array:
-        """The shares of the tokens of several texts, (T, C)."""
-        return self._kind.token_shares(self._config, self._parameters, tokens)
-
-    def of_blocks(self, tokens: Tokens) -> dict[str, Array]:
-        """The same by block of the head, (T, C) each; none if it does not consist of several."""
-        blocks = self._kind.block_shares(self._config, self._parameters, tokens)
-        return blocks if len(blocks) > 1 else {}
-
-
 def concept_points(run: Run, hidden: Array, most: int = 3) -> list[Array]:
     """A text's tokens in the concept space of each label: C arrays (n, min(L, most)) from hidden
     states (n, d); none for a head without concept spaces. A space of more than `most` dimensions is
@@ -270,7 +244,7 @@ def cached_example(cache: Cache, location: str) -> Passage:
     name, _, number = location.partition(":")
     split = cache.splits.get(name)
     if split is None or not number.isdecimal() or int(number) >= len(split):
-        known = ", ".join(f"{key}:0 to {key}:{len(one) - 1}" for key, one in cache.splits.items())
+        known = ", ".join(f"{key}:0 to {key}:{len(of) - 1}" for key, of in cache.splits.items())
         raise SpaceliteError(f"example={location}: give one of {known}", ["example"])
     row = int(number)
     if not split.done[row]:
@@ -300,7 +274,8 @@ def explain(
 ) -> Explanation:
     """Split a prediction, of which the head's forward pass gave the `logits` (C,), into the shares
     of its words. Raises SpaceliteError if the head's logits are not a sum over tokens."""
-    head = Shares(run)
+    require_shares(run)
+    kind, parameters, task = heads.kind(run.head.kind), run.parameters, run.record.task
     rows = passage.rows
     tokens = Tokens(
         rows.stored.decode(rows.rows).astype(np.float64),
@@ -308,7 +283,10 @@ def explain(
         rows.offsets,
         rows.layer_states.astype(np.float64) if len(rows.layer_states) else None,
     )
-    shares, of_blocks = head.of(tokens), head.of_blocks(tokens)
+    shares = kind.token_shares(run.head, parameters, tokens)
+    of_blocks = kind.block_shares(run.head, parameters, tokens)
+    if len(of_blocks) == 1:
+        of_blocks = {}
     ids = tokens.ids.tolist()
     of_text = words.of(ids, passage.text)
     unknown = set(words.unknown(ids, of_text))
@@ -323,18 +301,18 @@ def explain(
         )
         for word, special, indices in of_text
     ]
-    bias = head.bias.astype(np.float64)
+    bias = kind.bias(parameters).astype(np.float64)
     total = bias + np.sum([word.contributions for word in explained], axis=0)
     return Explanation(
-        labels=head.labels,
-        probabilities=head.task.probabilities(logits).tolist(),
+        labels=list(run.record.label_names),
+        probabilities=task.probabilities(logits).tolist(),
         logits=np.asarray(logits, np.float64).tolist(),
         bias=bias.tolist(),
         words=explained,
         difference=float(np.abs(total - logits).max()),
         example=passage.labels,
         spaces=concept_points(run, tokens.hidden),
-        task=head.task,
+        task=task,
         text=passage.text,
         source=passage.source,
         layer_difference=layer_difference,

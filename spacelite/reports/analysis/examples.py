@@ -17,7 +17,7 @@ from spacelite.cache.split import CachedSplit, spans
 from spacelite.data.splits import Source
 from spacelite.errors import SpaceliteError
 from spacelite.heads.base import Tokens
-from spacelite.inference.explanation import Shares, cached_example, explain, has_shares
+from spacelite.inference.explanation import cached_example, explain, has_shares
 from spacelite.inference.prediction import backbone_files
 from spacelite.metrics.predictions import Predictions
 from spacelite.reports.analysis.groups import Group
@@ -107,7 +107,7 @@ def words_and_mistakes(
                 name=name,
                 run=run.id,
                 task=predictions.task.name,
-                words=_words(Shares(run), split, words),
+                words=_words(run, split, words),
                 mistakes=_mistakes(run, cache, section.split, predictions, words),
             )
     except SpaceliteError as error:
@@ -127,11 +127,13 @@ def _chosen(group: Group) -> tuple[str, Run, Predictions] | None:
     return max(candidates, key=lambda pair: pair[0])[1] if candidates else None
 
 
-def _words(shares: Shares, split: CachedSplit, words: Words) -> dict[str, list[WordShare]]:
+def _words(run: Run, split: CachedSplit, words: Words) -> dict[str, list[WordShare]]:
     """For each label, the words with the highest mean share."""
-    total: dict[tuple[int, ...], Array] = defaultdict(lambda: np.zeros(len(shares.labels)))
+    kind, labels = heads.kind(run.head.kind), run.record.label_names
+    total: dict[tuple[int, ...], Array] = defaultdict(lambda: np.zeros(len(labels)))
     count: dict[tuple[int, ...], int] = defaultdict(int)
-    parts = list(spans(split.offsets, NUMBERS_AT_ONCE // shares.numbers_per_token))
+    per_token = kind.numbers_per_token(run.head, len(labels), run.width)
+    parts = list(spans(split.offsets, NUMBERS_AT_ONCE // per_token))
     longest = max(int(split.offsets[last] - split.offsets[first]) for first, last in parts)
     # Reused: allocating fresh memory would take longer than everything else.
     stored = np.empty((longest, split.stored.row_values(split.width)), split.dtype)
@@ -142,8 +144,9 @@ def _words(shares: Shares, split: CachedSplit, words: Words) -> dict[str, list[W
         ids = split.read_token_ids(low, high)
         rows = slice(0, high - low)
         hidden = split.read_hidden(first, last, stored[rows], widened[rows])
-        of_tokens = shares.task.centred(shares.of(Tokens(hidden, ids, offsets - low)))
-        _add(total, count, ids, words.starts(ids, offsets - low), of_tokens)
+        tokens = Tokens(hidden, ids, offsets - low)
+        shares = run.record.task.centred(kind.token_shares(run.head, run.parameters, tokens))
+        _add(total, count, ids, words.starts(ids, offsets - low), shares)
     spelled: dict[str, tuple[int, Array]] = {}
     for tokens, summed in total.items():
         if not words.is_special(tokens[0]):
@@ -152,7 +155,7 @@ def _words(shares: Shares, split: CachedSplit, words: Words) -> dict[str, list[W
             known, so_far = spelled.get(word, (0, np.zeros_like(summed)))
             spelled[word] = (known + count[tokens], so_far + summed)
     strongest = {}
-    for c, label in enumerate(shares.labels):
+    for c, label in enumerate(labels):
         best = sorted(spelled.items(), key=lambda item: -item[1][1][c])[:MOST_WORDS]
         strongest[label] = [
             WordShare(word, times, float(summed[c] / len(split)), float(summed[c] / times))
