@@ -130,8 +130,8 @@ def _chosen(group: Group) -> tuple[str, Run, Predictions] | None:
 def _words(run: Run, split: CachedSplit, words: Words) -> dict[str, list[WordShare]]:
     """For each label, the words with the highest mean share."""
     kind, labels = heads.kind(run.head.kind), run.record.label_names
-    total: dict[tuple[int, ...], Array] = defaultdict(lambda: np.zeros(len(labels)))
-    count: dict[tuple[int, ...], int] = defaultdict(int)
+    # By a word's tokens: the sums of what it adds to each label's logit, and its occurrences.
+    total: dict[tuple[int, ...], Array] = defaultdict(lambda: np.zeros(len(labels) + 1))
     per_token = kind.numbers_per_token(run.head, len(labels), run.width)
     parts = list(spans(split.offsets, NUMBERS_AT_ONCE // per_token))
     longest = max(int(split.offsets[last] - split.offsets[first]) for first, last in parts)
@@ -144,49 +144,41 @@ def _words(run: Run, split: CachedSplit, words: Words) -> dict[str, list[WordSha
         ids = split.read_token_ids(low, high)
         rows = slice(0, high - low)
         hidden = split.read_hidden(first, last, stored[rows], widened[rows])
-        tokens = Tokens(hidden, ids, offsets - low)
-        shares = run.record.task.centred(kind.token_shares(run.head, run.parameters, tokens))
-        _add(total, count, ids, words.starts(ids, offsets - low), shares)
-    spelled: dict[str, tuple[int, Array]] = {}
+        texts = Tokens(hidden, ids, offsets - low)
+        shares = run.record.task.centred(kind.token_shares(run.head, run.parameters, texts))
+        _add(total, ids, words.starts(ids, offsets - low), shares)
+    spelled: dict[str, Array] = {}
     for tokens, summed in total.items():
         if not words.is_special(tokens[0]):
-            # Different tokens may spell the same word.
-            word = words.spelled(tokens)
-            known, so_far = spelled.get(word, (0, np.zeros_like(summed)))
-            spelled[word] = (known + count[tokens], so_far + summed)
+            word = words.spelled(tokens)  # different tokens may spell the same word
+            spelled[word] = spelled.get(word, np.zeros_like(summed)) + summed
     strongest = {}
     for c, label in enumerate(labels):
-        best = sorted(spelled.items(), key=lambda item: -item[1][1][c])[:MOST_WORDS]
+        best = sorted(spelled.items(), key=lambda item: -item[1][c])[:MOST_WORDS]
         strongest[label] = [
-            WordShare(word, times, float(summed[c] / len(split)), float(summed[c] / times))
-            for word, (times, summed) in best
+            WordShare(
+                word, int(summed[-1]), float(summed[c] / len(split)), float(summed[c] / summed[-1])
+            )
+            for word, summed in best
             if summed[c] > 0
         ]
     return strongest
 
 
-def _add(
-    total: dict[tuple[int, ...], Array],
-    count: dict[tuple[int, ...], int],
-    ids: Array,
-    starts: Array,
-    of_tokens: Array,
-) -> None:
-    """Add the shares of words that begin at `starts` to each word's total."""
+def _add(total: dict[tuple[int, ...], Array], ids: Array, starts: Array, of_tokens: Array) -> None:
+    """Add the shares of the words that begin at `starts` to each word's total."""
     of_words = np.add.reduceat(of_tokens.astype(np.float64), starts, axis=0)
+    of_words = np.column_stack([of_words, np.ones(len(starts))])
     lengths = np.diff([*starts, len(ids)])
     single = lengths == 1
-    known, index, times = np.unique(ids[starts[single]], return_inverse=True, return_counts=True)
+    known, index = np.unique(ids[starts[single]], return_inverse=True)
     summed = np.stack([np.bincount(index, column) for column in of_words[single].T], axis=1)
-    for number, row, often in zip(known.tolist(), summed, times.tolist(), strict=True):
+    for number, row in zip(known.tolist(), summed, strict=True):
         total[(number,)] += row
-        count[(number,)] += often
     listed = ids.tolist()
     for word in np.flatnonzero(~single).tolist():
         first = int(starts[word])
-        tokens = tuple(listed[first : first + int(lengths[word])])
-        total[tokens] += of_words[word]
-        count[tokens] += 1
+        total[tuple(listed[first : first + int(lengths[word])])] += of_words[word]
 
 
 def _mistakes(

@@ -68,11 +68,8 @@ def _name(section: Section, row: Row) -> str:
     """What the table calls a system: what its columns say is left out."""
     if row.kind != "measured" or any(other.kind == "published" for other in section.rows):
         return row.system
-    details = [
-        detail
-        for name, detail in zip(row.varied, row.details, strict=True)
-        if name not in section.swept
-    ]
+    names = [name for name in row.varied if name not in section.swept]
+    details = settings.details(row.varied, row.settings, names)
     chosen = " (chosen)" if row.tried > 1 and row.chosen else ""
     return ", ".join([row.title, *details]) + chosen
 
