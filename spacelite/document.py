@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 LARGEST = 10_000  # a longer number would break the tables
 # A number with its sign and unit, as the tables write it; two of them for an interval or a range.
-_ONE = r"[<>≈]?\s*[+\-−–±]?\s*(\d[\d,]*\.?\d*|\.\d+)(e[+\-−]?\d+)?\s*(%|s|ms|min|h|[kMGT]?i?B)?"
+_FIGURE = r"[<>≈]?\s*[+\-−–±]?\s*(\d[\d,]*\.?\d*|\.\d+)(e[+\-−]?\d+)?\s*(%|s|ms|min|h|[kMGT]?i?B)?"
 NUMBER = re.compile(
-    rf"[\[(]?{_ONE}((\s*(,|to|–|-|±|/)\s*|\s+){_ONE})*[\])]?|[-−–—]|nan|[+\-−]?inf|"
+    rf"[\[(]?{_FIGURE}((\s*(,|to|–|-|±|/)\s*|\s+){_FIGURE})*[\])]?|[-−–—]|nan|[+\-−]?inf|"
 )
 
 
@@ -91,10 +91,8 @@ class Table:
 
     @cached_property
     def text_columns(self) -> list[bool]:
-        """Whether each column holds text, which stands left; numbers stand right.
-
-        The first column holds text, and any with a cell that is not a number or a dash.
-        """
+        """Whether each column holds text, which is left-aligned; numbers are right-aligned. The
+        first column holds text, and so does any with a cell that is neither a number nor a dash."""
         return [
             number == 0 or not all(_is_number(line.cells[number].text) for line in self.lines)
             for number in range(len(self.columns))
@@ -152,8 +150,7 @@ class Chart:
 
     @property
     def ticks(self) -> list[str]:
-        """What stands at each of the sizes: twice the largest one is too close to it for its
-        number."""
+        """The label at each of the sizes; twice the largest is too close to it for a number."""
         measured = self.series[0].sizes
         return [f"{size:,}" if size in measured else "×2" for size in self.sizes]
 

@@ -217,7 +217,7 @@ def test_explanations_show_the_label_that_is_given(runs, bert, tmp_path):
         assert found.explanation.given == [label]
         assert space.record.label_names[found.label] == label
         assert found.explanation.as_json()["thresholds"] == space.record.thresholds
-        assert found.explanation.said.startswith(label)
+        assert found.explanation.prediction.startswith(label)
         value = space.record.decision_thresholds[0]
         assert found.explanation.decided == f"Decided by the run's threshold: 1 above {value:.4f}."
         assert f"1 above {value:.4f}." in found.save(tmp_path / "page.html").read_text()

@@ -385,20 +385,19 @@ class TextExplanation:
             for word in explained.marked(self.label)
         )
         label = explained.labels[self.label]
-        return visible(f"predicted {explained.said}; words for and against {label}: {text}")
+        return visible(f"predicted {explained.prediction}; words for and against {label}: {text}")
 
     def __repr__(self) -> str:
         explained = self.explanation
         words = explained.text or " ".join(word.text for word in explained.words)
         text = repr(shortened(words, MOST_SHOWN)) if self.example is None else self.example
-        return visible(
-            f"<words of {text} for {explained.labels[self.label]}; predicted {explained.said}>"
-        )
+        label = explained.labels[self.label]
+        return visible(f"<words of {text} for {label}; predicted {explained.prediction}>")
 
     def _repr_html_(self) -> str:
         explained = self.explanation
         return (
-            f"<div>Predicted <b>{escape(explained.said)}</b>; words for and against "
+            f"<div>Predicted <b>{escape(explained.prediction)}</b>; words for and against "
             f"<b>{escape(explained.labels[self.label])}</b>:"
             f"{markup.marked_text(explained.marked(self.label))}</div>"
         )

@@ -116,7 +116,7 @@ class Explanation:
         return self.task.label_names(decided, self.labels)
 
     @property
-    def said(self) -> str:
+    def prediction(self) -> str:
         """The predicted labels with their probabilities: `positive (0.655)`, or `no label`."""
         chances = dict(zip(self.labels, self.probabilities, strict=True))
         return ", ".join(f"{name} ({chances[name]:.3f})" for name in self.given) or "no label"

@@ -204,7 +204,7 @@ LEVELS = ("section", "subsection", "subsubsection")
 WIDE = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
 LONG = 25  # lines; a longer table is broken over pages, and then cannot be scaled
 # Characters that LaTeX's default font encodes differently, or turns into ligatures.
-_SHOWN = {"|": r"\textbar{}", '"': r"\texttt{\char34}", "-": "-{}", "`": r"\textasciigrave{}",
+_ESCAPED = {"|": r"\textbar{}", '"': r"\texttt{\char34}", "-": "-{}", "`": r"\textasciigrave{}",
           "?": "?{}", "!": "!{}", "'": "'{}"}  # fmt: skip
 
 
@@ -212,7 +212,7 @@ _SHOWN = {"|": r"\textbar{}", '"': r"\texttt{\char34}", "-": "-{}", "`": r"\text
 def _encoder() -> Any:
     from pylatexenc import latexencode
 
-    shown = {ord(key): text for key, text in _SHOWN.items()}
+    shown = {ord(key): text for key, text in _ESCAPED.items()}
     rules = latexencode.UnicodeToLatexConversionRule(latexencode.RULE_DICT, shown)
     return latexencode.UnicodeToLatexEncoder(
         conversion_rules=[rules, "defaults"],

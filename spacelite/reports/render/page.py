@@ -103,7 +103,7 @@ def explanation_page(explanation: Explanation, label: int, latent: int | None, a
     `Explanation.shares`. `latent` is L of a space head, None for other heads; `about` names the
     head and the text."""
     name = explanation.labels[label]
-    prediction = f"Predicted: {explanation.said}. {explanation.decided}".rstrip()
+    prediction = f"Predicted: {explanation.prediction}. {explanation.decided}".rstrip()
     if explanation.example is not None:
         prediction += f" Labelled {', '.join(explanation.example) or 'with nothing'}."
     total = explanation.shares[:, label].sum()
