@@ -378,7 +378,7 @@ BEHIND = Difference(-0.013, (-0.022, -0.004))
          "No head beats the best baseline, linear: the best of them, space, predicts the same for "
          "every example."),
         ({"basis": "heads", "seeds": 1},
-         "The head of space is on these examples better than the best baseline, linear, by 1.3"),
+         "On these examples the head of space is better than the best baseline, linear, by 1.3"),
     ],
 )  # fmt: skip
 def test_whether_a_head_beats_the_baselines_is_said_in_words(changes, said):

@@ -131,7 +131,7 @@ def test_whatever_is_wrong_with_a_record_the_run_works_or_is_left_out(
         (b'{"format": 1}', "is damaged (head is missing)"),
         (b'{"format": 1, "head": "tree"}', "its head is of a kind that this spacelite does not"),
         (b'{"format": 2}', "it has format 2, this spacelite reads 1: upgrade spacelite"),
-        (None, "has no run.json: it is not a run, or a part of one"),
+        (None, "has no run.json: it is not a run, or only part of one"),
     ],
 )
 def test_the_folder_of_a_damaged_run_is_named(content, words, tmp_path):

@@ -353,8 +353,8 @@ def test_the_runs_own_data_are_named_as_such(place, cache_path, bert, caplog):
     with Cache(cache_path) as cache:
         evaluate(saved["linear"], cache)
     assert caplog.messages == [
-        f"reviews is the data set that run {saved['linear'].id} was trained on: this is no "
-        "transfer, and its train split was seen in training"
+        f"reviews is the data set that run {saved['linear'].id} was trained on: this is not "
+        "a transfer, and its train split was seen in training"
     ]
     caplog.clear()
     with Cache(cached(folder, bert, 2, "elsewhere")) as cache:

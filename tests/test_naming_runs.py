@@ -342,7 +342,7 @@ def test_a_cache_that_took_the_place_of_the_run_s_is_not_used(cache_dir, cache_p
     ).path  # fmt: skip
     shutil.copy(other, cache_dir / "embeddings" / cache_path.name)
     run = next(run for run in spacelite.load_runs(cache_dir) if run.record.head.kind == "space")
-    assert "is another one than run" in refusal(run.explain, example="test:1", backbone=str(bert))
+    assert "is not the one that run" in refusal(run.explain, example="test:1", backbone=str(bert))
 
 
 def test_a_colleague_gets_the_folder_of_a_run(

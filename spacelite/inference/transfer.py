@@ -59,7 +59,7 @@ def evaluate(
         )
     if cache.spec.dataset_hash == record.spec.dataset_hash:
         log.warning(
-            "%s is the data set that run %s was trained on: this is no transfer, and its train "
+            "%s is the data set that run %s was trained on: this is not a transfer, and its train "
             "split was seen in training",
             cache.spec.dataset, run.id,
         )  # fmt: skip

@@ -367,7 +367,7 @@ def load(folder: Path) -> Run:
         return Run(folder, RunRecord.from_json(read_json(folder / RECORD), folder.name))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise SpaceliteError(
-            f"run {folder} has no {RECORD}: it is not a run, or a part of one"
+            f"run {folder} has no {RECORD}: it is not a run, or only part of one"
         ) from error
     except UNREADABLE as error:
         raise SpaceliteError(
@@ -474,7 +474,7 @@ def folder_of(cache_dir: Path, name: str) -> Path:
     if not exact and ("/" in name or path.is_absolute()):
         if path.is_dir():
             raise SpaceliteError(
-                f"folder {path} has no {RECORD}: it is not a run, or a part of one"
+                f"folder {path} has no {RECORD}: it is not a run, or only part of one"
             )
         raise SpaceliteError(f"there is no folder {path}: give a run's id, its name or its folder")
     if len(fitting) == 1:
@@ -550,8 +550,8 @@ def find_cache(run: Run, cache_dir: Path) -> Path:
                     if cache.key == record.cache_key:
                         return path
                 problem = SpaceliteError(
-                    f"cache {path} is another one than run {run.id} was trained on: embed the data "
-                    "set of the run again"
+                    f"cache {path} is not the one that run {run.id} was trained on: embed the "
+                    "run's data set again"
                 )
             except SpaceliteError as error:
                 problem = error

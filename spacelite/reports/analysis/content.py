@@ -152,11 +152,11 @@ def majority_note(cache: store.Cache, split: str) -> str:
 
 @contextmanager
 def _checked(path: Path, key: str | None = None) -> Iterator[store.Cache]:
-    """A cache. Raises SpaceliteError if its key is another one or, which is logged too, its labels
-    or token ids are damaged."""
+    """A cache. Raises SpaceliteError if its key is not `key` or, which is logged too, its labels or
+    token ids are damaged."""
     with store.Cache(path) as cache:
         if key not in (None, cache.key):
-            raise SpaceliteError(f"cache {cache.name} is another one now: train again")
+            raise SpaceliteError(f"cache {cache.name} is not the one that the run was evaluated on")
         try:
             cache.check_index()
         except SpaceliteError as error:

@@ -24,7 +24,7 @@ from spacelite.reports.analysis.comparisons import SystemAnalysis, drawn_metrics
 from spacelite.reports.analysis.content import Findings, GroupFindings
 from spacelite.reports.analysis.groups import MeanStd, Section
 from spacelite.reports.document import wording
-from spacelite.reports.document.tables import figure_cell, systems_table
+from spacelite.reports.document.tables import figure_cell, short_id, systems_table
 from spacelite.studies import answers
 from spacelite.tasks import MULTI_LABEL, SINGLE_LABEL, TASKS
 
@@ -241,13 +241,14 @@ def _mistakes(part: GroupFindings, number: int) -> list[Block]:
     examples = part.examples
     if examples is None or not examples.mistakes:
         return []
-    run, example = examples.run.rpartition("--")[2], examples.mistakes[0].example
-    command = f"spacelite explain {run} --example {example}"
+    beyond = TASKS[examples.task].beyond.replace("their", "its")
+    example = examples.mistakes[0].example
+    command = f"spacelite explain {short_id(examples.run)} --example {example}"
     return [
         Heading(2, "The most confident mistakes"),
         Paragraph(
-            "Of the same head. Marked is what a word adds to the most probable label's logit"
-            f"{TASKS[examples.task].beyond.replace('their', 'its')}; {command} shows one in full."
+            "Of the same head. The marks show what each word adds to the most probable label's "
+            f"logit{beyond}; {command} shows one in full."
         ),
         Mistakes(examples.mistakes),
     ]

@@ -68,9 +68,10 @@ def baseline_verdict(comparison: Comparison, tests: int) -> str:
         how = "is significantly better than" if differs else "is ahead of"
         finding = f"it {how} the best of them, {head}, by {figures}"
     elif differs:
-        verb = "is on these examples better than" if of_heads else "beats"
-        name = f"The head of {head}" if of_heads else head
-        return f"{name} {verb} the best baseline, {baseline}, by {figures}." + seeds
+        better = (
+            f"On these examples the head of {head} is better than" if of_heads else f"{head} beats"
+        )
+        return f"{better} the best baseline, {baseline}, by {figures}." + seeds
     elif difference:
         finding = f"the best of them, {head}, is ahead by {figures}, which may be chance"
     else:
