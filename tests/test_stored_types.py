@@ -178,7 +178,7 @@ def test_the_file_holds_what_plain_transformers_give(made, bert, reviews):
     texts = data.read(str(reviews)).splits["test"].texts
     with store.Cache(done.path) as cache:
         split = cache.splits["test"]
-        assert split.width == 16 and split.dtype == stored.numpy
+        assert split.width == 16 and split.datasets["tokens"].dtype == stored.numpy
         for i in (0, 7, len(split) - 1):
             _, output = plain(bert, texts[i])
             expected = output.last_hidden_state[0].numpy()

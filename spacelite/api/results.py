@@ -120,7 +120,7 @@ class EmbeddedDataset:
     def unknown(self) -> UnknownTokens:
         """How many tokens are unknown to the backbone, by split; without splits if this is not
         known, as for a cache that an older version wrote: `embed` again counts them."""
-        return cached_texts.read_unknown(self.path) or UnknownTokens({})
+        return cached_texts.read_unknown(self.path)
 
     def open(self) -> Cache:
         """Open the cache for reading; use it as a context manager."""

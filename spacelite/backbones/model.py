@@ -20,7 +20,6 @@ from spacelite.backbones.files import BackboneFiles, loading_problem
 from spacelite.backbones.tokenizer import Tokenized
 from spacelite.errors import SpaceliteError, is_out_of_memory, one_line
 from spacelite.pipeline import Clock, Stage
-from spacelite.settings import require, whole_number
 from spacelite.types import Array
 
 if TYPE_CHECKING:
@@ -294,13 +293,6 @@ def default_budget(device: str) -> int:
     return CPU_TOKENS if device == "cpu" else GPU_TOKENS
 
 
-def check_budget(tokens_per_batch: int | None) -> None:
-    """Raise SpaceliteError unless this is a whole number of at least 1, or None."""
-    if tokens_per_batch is None:
-        return
-    require("tokens_per_batch", tokens_per_batch, whole_number(1))
-
-
 def plan_batches(lengths: Array, tokens_per_batch: int) -> Iterator[Array]:
     """Plan batches of examples of equal length, longest first, so that nothing is padded.
 
@@ -385,7 +377,9 @@ class Forward:
         tokens = self.tokens
         return batch, [stack(tokens.ids), stack(tokens.type_ids), stack(tokens.masks)]
 
-    def _started(self, prepared: tuple[Array, list[Any]]) -> tuple[Array, list[_Started]]:
+    def _started(
+        self, prepared: tuple[Array, list[Any]]
+    ) -> tuple[Array, list[Callable[[], Output]]]:
         import torch
 
         batch, inputs = prepared
@@ -415,56 +409,46 @@ class Forward:
                 if torch.cuda.is_available():
                     torch.cuda.empty_cache()
 
-    def _pass(self, inputs: list[Any]) -> _Started:
-        """Run one forward pass, and start copying what is kept of it to host memory."""
+    def _pass(self, inputs: list[Any]) -> Callable[[], Output]:
+        """Run one forward pass, and start copying what is kept of it to host memory; the returned
+        function waits."""
         output = self.model.hidden_states(*inputs)
         states = [output.hidden, *output.others]
         rows = [self.encode(hidden) for hidden in states]
-        measured = [
-            self.measure(hidden, kept)
-            for hidden, kept in zip(states, rows, strict=True)
-            if self.measure
-        ]
-        means = None if output.layers is None else layer_means(output.layers, inputs[2])
         fetch = self._transfers.fetch
-        return _Started(
-            len(output.hidden) * output.hidden.shape[1],
-            [fetch(tensor) for tensor in rows],
-            None if output.pooled is None else fetch(output.pooled),
-            None if means is None else fetch(means),
-            [fetch(tensor) for tensor in measured],
+        fetched = [fetch(tensor) for tensor in rows]
+        pooled = None if output.pooled is None else fetch(output.pooled)
+        means = None if output.layers is None else fetch(layer_means(output.layers, inputs[2]))
+        measured = []
+        if self.measure:
+            pairs = zip(states, rows, strict=True)
+            measured = [fetch(self.measure(hidden, kept)) for hidden, kept in pairs]
+        tokens = len(output.hidden) * output.hidden.shape[1]
+        return lambda: Output(
+            [wait() for wait in fetched],
+            None if pooled is None else pooled(),
+            None if means is None else means(),
+            [(tokens, [wait() for wait in measured])] if measured else [],
         )
 
 
-class _Started(NamedTuple):
-    """A forward pass whose output is on its way to host memory."""
-
-    tokens: int
-    states: list[Fetched]
-    pooled: Fetched | None
-    means: Fetched | None
-    measured: list[Fetched]
-
-
-def _joined(started: tuple[Array, list[_Started]]) -> tuple[Array, Output]:
-    """Wait for the forward passes of a batch."""
-    batch, parts = started
+def _joined(started: tuple[Array, list[Callable[[], Output]]]) -> tuple[Array, Output]:
+    """Wait for the forward passes of a batch, and join their outputs."""
+    batch, passes = started
+    parts = [wait() for wait in passes]
+    if len(parts) == 1:
+        return batch, parts[0]
     return batch, Output(
-        [_end_to_end(layer) for layer in zip(*(part.states for part in parts), strict=True)],
-        _if_any(part.pooled for part in parts),
-        _if_any(part.means for part in parts),
-        [(part.tokens, [wait() for wait in part.measured]) for part in parts if part.measured],
+        [np.concatenate(layer) for layer in zip(*(part.states for part in parts), strict=True)],
+        _end_to_end([part.pooled for part in parts]),
+        _end_to_end([part.means for part in parts]),
+        [measured for part in parts for measured in part.measured],
     )
 
 
-def _end_to_end(fetched: Sequence[Fetched]) -> Array:
-    arrays = [wait() for wait in fetched]
-    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
-
-
-def _if_any(fetched: Iterable[Fetched | None]) -> Array | None:
-    present = [wait for wait in fetched if wait is not None]
-    return _end_to_end(present) if present else None
+def _end_to_end(arrays: Sequence[Array | None]) -> Array | None:
+    present = [array for array in arrays if array is not None]
+    return np.concatenate(present) if present else None
 
 
 def layer_means(layers: Sequence[torch.Tensor], masks: Array | torch.Tensor | None) -> torch.Tensor:

@@ -73,9 +73,11 @@ def tokenize(
     padding: str = "none",
     tokenizer: Any = None,
     on_chunk: Callable[[int], None] = lambda done: None,
+    first: int | None = None,
 ) -> Tokenized:
     """Tokenize texts with the backbone's own fast tokenizer, in parallel: to at most `max_length`
-    tokens, special tokens included, or with `padding="max_length"` to exactly as many."""
+    tokens, special tokens included, or with `padding="max_length"` to exactly as many. Given the
+    number of the `first` text, for messages, raises SpaceliteError if a text has no token."""
     tokenizer = load_tokenizer(files) if tokenizer is None else tokenizer
     config = json.loads((files.folder / "config.json").read_text())
     longest = _longest_input(config, tokenizer)
@@ -117,6 +119,11 @@ def tokenize(
             masks.append(np.array(encoding.attention_mask, np.int32))
             truncated += bool(encoding.overflowing)
         on_chunk(len(ids))
+    empty = next((number for number, row in enumerate(ids) if not len(row)), None)
+    if first is not None and empty is not None:
+        raise SpaceliteError(
+            f"text {first + empty} has no token that {files.name} knows: leave it out"
+        )
     vocabulary = config.get("vocab_size")
     highest = max((int(row.max(initial=0)) for row in ids), default=0)
     if isinstance(vocabulary, int) and highest >= vocabulary:
@@ -130,7 +137,7 @@ def tokenize(
         masks=masks if padding == "max_length" else None,
         truncated=truncated,
         padding_side=tokenizer.padding_side,
-        special=_special_ids(tokenizer),
+        special=special_ids(tokenizer),
     )
 
 
@@ -152,12 +159,8 @@ def from_ids(files: BackboneFiles, ids: Array, *, max_length: int, padding: str)
     return Tokenized([ids], type_ids, masks, 0, sample.padding_side, sample.special)
 
 
-def special_ids(files: BackboneFiles) -> SpecialIds:
-    """The special ids of a backbone's tokenizer."""
-    return _special_ids(load_tokenizer(files))
-
-
-def _special_ids(tokenizer: Any) -> SpecialIds:
+def special_ids(tokenizer: Any) -> SpecialIds:
+    """The special ids of a tokenizer."""
     unknown = tokenizer.unk_token_id
     named = [tokenizer.special_tokens_map.get(name) for name in OTHER_TOKENS]
     shared = tokenizer.unk_token in named

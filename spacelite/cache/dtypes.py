@@ -80,6 +80,10 @@ class StoredType:
         """Number of stored bytes per token, for hidden width d."""
         return self.row_values(width) * self.numpy.itemsize
 
+    def memory(self, tokens: int, width: int) -> Array:
+        """Memory for the rows of so many tokens."""
+        return np.empty((tokens, self.row_values(width)), self.numpy)
+
     def encode(self, hidden: torch.Tensor) -> Array:
         """Hidden states (..., d), float32 on any device, as rows (..., r)."""
         rows: Array = self.to_rows(hidden).cpu().numpy()

@@ -24,7 +24,7 @@ from spacelite.backbones.model import (
     default_budget,
     resolve_device,
 )
-from spacelite.backbones.tokenizer import Tokenized, special_ids
+from spacelite.backbones.tokenizer import Tokenized, load_tokenizer, special_ids
 from spacelite.cache import reuse as reusing
 from spacelite.cache import store
 from spacelite.cache import texts as cached_texts
@@ -439,8 +439,8 @@ def _keeps_layers(path: Path, layers: bool | None) -> bool:
 
 def _count_unknown(path: Path, backbone_files: BackboneFiles) -> None:
     """Count the unknown tokens of a cache that has no counts: an older version wrote it."""
-    if cached_texts.read_unknown(path) is None:
-        special = special_ids(backbone_files)
+    if not cached_texts.read_unknown(path).splits:
+        special = special_ids(load_tokenizer(backbone_files))
         with Cache(path) as cache:
             splits = (
                 (name, split.read_token_ids(), split.offsets)

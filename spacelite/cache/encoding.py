@@ -35,13 +35,12 @@ from spacelite.backbones.model import (
     plan_batches,
     resolve_device,
 )
-from spacelite.backbones.tokenizer import Tokenized, held_tokenizer, tokenize
+from spacelite.backbones.tokenizer import held_tokenizer, tokenize
 from spacelite.cache import reuse
 from spacelite.cache.dtypes import Rounding, rounding_sums, stored_type
-from spacelite.cache.reuse import Source
 from spacelite.cache.spec import CacheSpec, Encoding, embeddings_folder, slug
 from spacelite.cache.split import DIGEST_BYTES, TokenRows, digest, offsets_of
-from spacelite.cache.store import Cache, Layout
+from spacelite.cache.store import Layout
 from spacelite.cache.writing import Journal, check_finite
 from spacelite.errors import SpaceliteError
 from spacelite.progress import OnProgress
@@ -90,29 +89,21 @@ class _Encoding:
         encoder.check()
         self.encoder, self.files, self.on_progress = encoder, encoder.files, on_progress
         self.spec = encoder.spec(self.files)
-        self.tokens = self._tokenized(texts)
+        self.tokens = tokenize(
+            self.files,
+            texts,
+            max_length=encoder.max_length,
+            padding=encoder.padding,
+            tokenizer=held_tokenizer(self.files),
+            on_chunk=lambda done: on_progress("tokenize", done, len(texts)),
+            first=1,
+        )
         self.lengths = np.array([len(ids) for ids in self.tokens.ids], np.int64)
         self.digests = [digest(ids) for ids in self.tokens.ids]
         # The first text with the same token ids stands for all of them.
         self.first: dict[bytes, int] = {}
         for number, key in enumerate(self.digests):
             self.first.setdefault(key, number)
-
-    def _tokenized(self, texts: Sequence[str]) -> Tokenized:
-        tokens = tokenize(
-            self.files,
-            texts,
-            max_length=self.encoder.max_length,
-            padding=self.encoder.padding,
-            tokenizer=held_tokenizer(self.files),
-            on_chunk=lambda done: self.on_progress("tokenize", done, len(texts)),
-        )
-        for number, ids in enumerate(tokens.ids, 1):
-            if not len(ids):
-                raise SpaceliteError(
-                    f"text {number} has no token that {self.files.name} knows: leave it out"
-                )
-        return tokens
 
     def __call__(self) -> TokenRows:
         if self.encoder.cache_dir is None:
@@ -139,7 +130,7 @@ class _Encoding:
         return TokenRows(no_states, offsets, stored, ids, padding_side=self.tokens.padding_side)
 
     def _model(self) -> Backbone:
-        total = sum(len(self.tokens.ids[example]) for example in self.first.values())
+        total = int(self.lengths[list(self.first.values())].sum())
         self.on_progress("embed", 0, total)
         device = resolve_device(self.encoder.device)
         return held_backbone(self.files, layer=self.encoder.layer, device=device, all_layers=True)
@@ -166,15 +157,13 @@ class _Encoding:
         folder = embeddings_folder(self.encoder.cache_dir or Path())
         ids, with_layers = [self.tokens.ids[self.first[key]] for key in keys], layout.layers > 0
         plan, copied = reuse.find(folder / ".h5", self.spec, ids, with_layers=with_layers), 0
-        for number, name in enumerate(plan.caches):
-            with Cache(folder / f"{name}.h5") as cache:
-                source = Source(cache, self.spec, with_layers=with_layers)
-                for row in np.flatnonzero(plan.cache == number).tolist():
-                    values = source.take(*plan.place(row), ids[row])
-                    if values is not None:
-                        parts = (values.get(name) for name in ("tokens", "pooled", "means"))
-                        yield keys[row], b"".join(part.content for part in parts if part)
-                        copied += 1
+        for row, values in reuse.copies(
+            folder, self.spec, plan, plan.copied, ids, with_layers=with_layers
+        ):
+            if values is not None:
+                parts = (values.get(name) for name in ("tokens", "pooled", "means"))
+                yield keys[row], b"".join(part.content for part in parts if part)
+                copied += 1
         if copied:
             log.info("%s of %s texts are in a cache already", copied, len(self.first))
 

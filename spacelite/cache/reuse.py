@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import numpy as np
 
 from spacelite import files
 from spacelite.cache.spec import CacheSpec
-from spacelite.cache.split import Checked, digest
+from spacelite.cache.split import NO_NUMBERS, Checked, Dataset, digest
 from spacelite.cache.store import Cache, read_arrays, side_file
 from spacelite.data.splits import SPLITS
 from spacelite.errors import SpaceliteError
@@ -68,10 +69,6 @@ class Plan:
         """How many examples are copied from each cache."""
         counts = np.bincount(self.cache[self.copied], minlength=len(self.caches)).tolist()
         return {name: count for name, count in zip(self.caches, counts, strict=True) if count}
-
-    def place(self, example: int) -> tuple[str, int]:
-        """The split and the index there of the text that an example is copied from."""
-        return SPLITS[self.split[example]], int(self.row[example])
 
     def same(self) -> dict[int, list[int]]:
         """The examples that are written with each computed one, itself first."""
@@ -143,38 +140,57 @@ def _held(cache: Cache, with_layers: bool) -> Iterator[tuple[str, int, bytes]]:
                 yield name, row, key
 
 
-class Source:
-    """Another cache, open for copying: examples are read one by one."""
+def copies(
+    folder: Path,
+    spec: CacheSpec,
+    plan: Plan,
+    examples: Array,
+    ids: Sequence[Array],
+    *,
+    with_layers: bool,
+) -> Iterator[tuple[int, dict[str, Checked] | None]]:
+    """What each of these examples of a plan, of which the token ids are given, consists of in the
+    other cache, by the names of the datasets; None if it cannot be copied any more. `spec` is that
+    of the cache to copy into, in the same folder."""
+    for number, name in enumerate(plan.caches):
+        chosen = examples[plan.cache[examples] == number]
+        # In the order of the other file.
+        chosen = chosen[np.lexsort((plan.row[chosen], plan.split[chosen]))]
+        with ExitStack() as stack:
+            try:
+                cache = stack.enter_context(Cache(folder / f"{name}.h5"))
+                if not cache.spec.embeds_like(spec):
+                    raise SpaceliteError(f"{cache.path} was embedded with other settings")
+                datasets = cache.datasets(layers=with_layers)
+            except SpaceliteError as error:
+                log.info("%s", error)
+                yield from ((example, None) for example in chosen.tolist())
+                continue
+            known = {
+                name: (split.offsets.tolist(), split.read_token_ids())
+                for name, split in cache.splits.items()
+            }
+            for example in chosen.tolist():
+                split, row = SPLITS[plan.split[example]], int(plan.row[example])
+                offsets, there = known.get(split, ([], NO_NUMBERS))
+                same = row + 1 < len(offsets) and np.array_equal(
+                    there[offsets[row] : offsets[row + 1]], ids[example]
+                )
+                yield example, _values(datasets[split], row) if same else None
 
-    def __init__(self, cache: Cache, spec: CacheSpec, with_layers: bool) -> None:
-        """For copying into a cache of this spec. Raises SpaceliteError if the cache cannot be
-        copied from."""
-        if not cache.spec.embeds_like(spec):
-            raise SpaceliteError(f"{cache.path} was embedded with other settings")
-        self._datasets = cache.datasets(layers=with_layers)
-        self._ids = {
-            name: (split.offsets.tolist(), split.read_token_ids())
-            for name, split in cache.splits.items()
-        }
 
-    def take(self, split: str, row: int, ids: Array) -> dict[str, Checked] | None:
-        """What an example consists of, by the names of the datasets, if it is there, intact, and
-        has these token ids; else None."""
-        offsets, known = self._ids.get(split, ([], ids))
-        if row + 1 >= len(offsets):
+def _values(datasets: Mapping[str, Dataset], row: int) -> dict[str, Checked] | None:
+    """What an example consists of, if it is done and intact."""
+    values = {}
+    for name, dataset in datasets.items():
+        if not dataset.done[row]:
             return None
-        if not np.array_equal(known[offsets[row] : offsets[row + 1]], ids):
+        content = dataset.content(row)
+        if zlib.crc32(content) != dataset.crc32[row]:
             return None
-        values = {}
-        for name, dataset in self._datasets[split].items():
-            if not dataset.done[row]:
-                return None
-            content = dataset.content(row)
-            if zlib.crc32(content) != dataset.crc32[row]:
-                return None
-            array = np.frombuffer(content, dataset.dtype).reshape(-1, *dataset.shape[1:])
-            values[name] = Checked(array, int(dataset.crc32[row]))
-        return values
+        array = np.frombuffer(content, dataset.dtype).reshape(-1, *dataset.shape[1:])
+        values[name] = Checked(array, int(dataset.crc32[row]))
+    return values
 
 
 def write(path: Path, key: str, plan: Plan) -> None:

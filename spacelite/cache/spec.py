@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from spacelite.backbones.files import BackboneFiles, located
-from spacelite.backbones.model import check_budget, forward_precision, resolve_device
+from spacelite.backbones.model import forward_precision, resolve_device
 from spacelite.cache.dtypes import stored_type
 from spacelite.errors import SpaceliteError
+from spacelite.settings import optional, require, whole_number
 
 FORMAT = 1  # of cache files
 PADDINGS = ("none", "max_length")
@@ -143,7 +144,7 @@ class Encoding:
             raise SpaceliteError(
                 f"padding={self.padding}: choose {' or '.join(PADDINGS)}", ["padding"]
             )
-        check_budget(self.tokens_per_batch)
+        require("tokens_per_batch", self.tokens_per_batch, optional(whole_number(1)))
 
     def spec(
         self,

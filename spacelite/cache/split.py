@@ -177,14 +177,13 @@ class CachedSplit:
     def __init__(self, cache: Cache, name: str) -> None:
         self._open, self.cache, self.name = cache, cache.name, name
         self._group = group = cache.file[name]
-        self.stored = stored = DTYPES[cache.spec.dtype]
+        self.stored = DTYPES[cache.spec.dtype]
         self.offsets: Array = group["offsets"][...]
         self.labels: Array = group["labels"][...]
         # 1 for an example whose hidden states are written, (N,) uint8.
         self.done: Array = group["done"][...]
-        self.tokens, self._row_values = group["tokens"].shape
-        self.width = stored.hidden_width(self._row_values)
-        self.dtype: Any = group["tokens"].dtype
+        self.tokens, values = group["tokens"].shape
+        self.width = self.stored.hidden_width(values)
         self.has_pooler = "pooled" in group
         # What is written of each example.
         self.datasets = {"tokens": Dataset(group, "tokens", self.done, self.cache, self.offsets)}
@@ -246,7 +245,7 @@ class CachedSplit:
     def read_tokens(self, first: int, last: int, into: Array | None = None) -> Array:
         """Read rows first:last as they are stored, into `into` or (by default) new memory. Their
         checksums are not checked."""
-        rows = np.empty((last - first, self._row_values), self.dtype) if into is None else into
+        rows = self.stored.memory(last - first, self.width) if into is None else into
         if last > first:
             self._group["tokens"].read_direct(rows, np.s_[first:last])
         return rows
@@ -256,7 +255,7 @@ class CachedSplit:
         example that this object has not read before. Raises SpaceliteError if one is
         damaged."""
         start, stop = int(self.offsets[first]), int(self.offsets[last])
-        rows = np.empty((stop - start, self._row_values), self.dtype) if into is None else into
+        rows = self.stored.memory(stop - start, self.width) if into is None else into
         most = max(1, CHECKED_AT_ONCE // self.stored.row_bytes(self.width))
         tokens, checks = self.datasets["tokens"], list[Future[list[int]]]()
         with ThreadPoolExecutor(CHECKERS) as pool:  # crc32 lets other threads run meanwhile
@@ -327,11 +326,6 @@ class TokenRows:
     def width(self) -> int:
         """Hidden width, d."""
         return self.stored.hidden_width(self.rows.shape[1])
-
-    @property
-    def dtype(self) -> Any:
-        """Dtype of the stored values."""
-        return self.rows.dtype
 
     @property
     def layers(self) -> int:

@@ -12,7 +12,7 @@ import itertools
 import json
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -174,6 +174,15 @@ class SplitCounts:
     texts: int
     mostly_unknown: int  # texts whose tokens are unknown by half or more
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for what cannot be the counts of a split."""
+        if (
+            any(type(count) is not int or count < 0 for count in astuple(self))
+            or self.unknown > self.tokens
+            or self.mostly_unknown > self.texts
+        ):
+            raise ValueError(f"these are no counts: {self}")
+
     @property
     def many(self) -> bool:
         """Whether so much is unknown that the reader should know."""
@@ -228,26 +237,13 @@ def write_unknown(path: Path, counts: UnknownTokens) -> None:
         log.info("%s cannot be written: %s", side_file(path, "unknown"), error.strerror)
 
 
-def read_unknown(path: Path) -> UnknownTokens | None:
-    """The counts of a cache; None if they were not kept, or their file is damaged."""
+def read_unknown(path: Path) -> UnknownTokens:
+    """The counts of a cache; without splits if they were not kept, or their file is damaged."""
     try:
         content = json.loads(side_file(path, "unknown").read_text("utf-8"))
-        splits = {name: SplitCounts(**counts) for name, counts in content.items()}
-        if not all(map(_possible, splits.values())):
-            return None
-        return UnknownTokens(splits)
+        return UnknownTokens({name: SplitCounts(**counts) for name, counts in content.items()})
     except (OSError, ValueError, TypeError, AttributeError):
-        return None
-
-
-def _possible(counts: SplitCounts) -> bool:
-    """Whether counts that were read from a file can be those of a split."""
-    values = (counts.tokens, counts.unknown, counts.texts, counts.mostly_unknown)
-    return (
-        all(type(value) is int and value >= 0 for value in values)
-        and counts.unknown <= counts.tokens
-        and counts.mostly_unknown <= counts.texts
-    )
+        return UnknownTokens({})
 
 
 # Duplicates.

@@ -25,7 +25,7 @@ from spacelite.cache.dtypes import (
     rounding_sums,
     stored_type,
 )
-from spacelite.cache.reuse import Plan, Source
+from spacelite.cache.reuse import Plan
 from spacelite.cache.spec import CacheSpec
 from spacelite.cache.split import Checked, SplitIndex
 from spacelite.cache.store import Cache, few
@@ -199,28 +199,19 @@ class Examples:
         return split, example - self.splits[split]
 
 
+@dataclass
 class Writing:
-    """Writes the examples of one cache that are not done yet."""
+    """Writes the examples of one cache, which was laid out, that are not done yet."""
 
-    def __init__(
-        self,
-        path: Path,
-        spec: CacheSpec,
-        plan: Plan,
-        writer: Writer,
-        examples: Examples,
-        *,
-        layers_required: bool,
-        prefix: str,
-    ) -> None:
-        """Of a cache that was laid out. With `layers_required`, layer means that cannot be stored
-        are an error; messages about the cache begin with `prefix`."""
-        self.path, self.spec, self.plan, self.writer = path, spec, plan, writer
-        self.examples, self.layers_required, self.prefix = examples, layers_required, prefix
-        self.stored = stored_type(spec.dtype)
-        self.rounding = Rounding(self.stored)
-        self.rounded: Rounded | None = None
-        self.copied = 0
+    path: Path
+    spec: CacheSpec
+    plan: Plan
+    writer: Writer
+    examples: Examples
+    layers_required: bool  # whether layer means that cannot be stored are an error
+    prefix: str  # of messages about the cache
+    copied: int = 0  # examples that were copied from other caches
+    rounded: Rounded | None = None  # what was measured for those that were computed
 
     def done(self) -> Array:
         """Which examples are done, (N,) bool."""
@@ -244,29 +235,17 @@ class Writing:
         called with the number of tokens of each example."""
         wanted, plan, ids = self.to_copy(), self.plan, self.examples.tokens.ids
         missing: list[int] = []
-        size = 0
-        for number, name in enumerate(plan.caches):
-            examples = wanted[plan.cache[wanted] == number]
-            # In the order of the other file.
-            order = np.lexsort((plan.row[examples], plan.split[examples]))
-            other, layers = self.path.with_name(f"{name}.h5"), "means" in self.writer.missing
-            with ExitStack() as stack:
-                try:
-                    cache = stack.enter_context(Cache(other))
-                    source = Source(cache, self.spec, with_layers=layers)
-                except SpaceliteError as error:
-                    log.info("%s", error)
-                    missing += examples.tolist()
-                    continue
-                for example in examples[order].tolist():
-                    values = source.take(*plan.place(example), ids[example])
-                    if values is None:
-                        missing.append(example)
-                        continue
-                    self.put(example, values)
-                    size += sum(len(checked.content) for checked in values.values())
-                    self.writer.commit_at_times()
-                    on_tokens(len(ids[example]))
+        size, with_layers = 0, "means" in self.writer.missing
+        for example, values in reuse.copies(
+            self.path.parent, self.spec, plan, wanted, ids, with_layers=with_layers
+        ):
+            if values is None:
+                missing.append(example)
+                continue
+            self.put(example, values)
+            size += sum(len(checked.content) for checked in values.values())
+            self.writer.commit_at_times()
+            on_tokens(len(ids[example]))
         self.writer.commit()
         self.copied = len(wanted) - len(missing)
         if self.copied:
@@ -354,7 +333,7 @@ def _compute(
     clock: Clock,
 ) -> int:
     """Run what is left through the backbone, each text once."""
-    examples, stored = writings[0].examples, writings[0].stored
+    examples, stored = writings[0].examples, stored_type(writings[0].spec.dtype)
     plans = [writing.plan for writing in writings]
     if repeated := max(len(plan.repeated) for plan in plans):
         log.info(
@@ -406,6 +385,7 @@ def _compute(
         return texts, output
 
     same = [writing.plan.same() for writing in writings]
+    roundings = [Rounding(stored) for _ in writings]
     run, done, total = 0, int(lengths[~left].sum()), int(lengths.sum())
     on_progress("embed", done, total)
     results = forward.batches([batch for batch, _ in plan], finish)
@@ -420,11 +400,11 @@ def _compute(
         # Means are not computed any more once no file can hold them.
         model.all_layers &= any("means" in writing.writer.missing for writing in writings)
         for count, measured in output.measured:
-            for writing, sums in zip(writings, measured, strict=True):
-                writing.rounding.add(count, sums)
+            for rounding, sums in zip(roundings, measured, strict=True):
+                rounding.add(count, sums)
         run += tokens
         on_progress("embed", done + run, total)
-    for writing in writings:
+    for writing, rounding in zip(writings, roundings, strict=True):
         once = examples.lengths[np.concatenate([writing.plan.computed, writing.plan.copied])].sum()
-        writing.rounded = writing.rounding.log(int(once), writing.prefix)
+        writing.rounded = rounding.log(int(once), writing.prefix)
     return run

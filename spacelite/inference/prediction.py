@@ -15,7 +15,6 @@ from spacelite.backbones.files import BackboneFiles, locate
 from spacelite.backbones.model import (
     Backbone,
     Forward,
-    check_budget,
     default_budget,
     held_backbone,
     plan_batches,
@@ -28,6 +27,7 @@ from spacelite.cache.split import TokenRows, offsets_of
 from spacelite.errors import SpaceliteError
 from spacelite.progress import OnProgress
 from spacelite.runs.store import Run
+from spacelite.settings import optional, require, whole_number
 from spacelite.types import Array
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ class Predictor:
         device: str = "auto",
         tokens_per_batch: int | None = None,
     ) -> None:
-        check_budget(tokens_per_batch)
+        require("tokens_per_batch", tokens_per_batch, optional(whole_number(1)))
         self.run, self.device, self.tokens_per_batch = run, device, tokens_per_batch
         self.files = backbone_files(run, backbone)
 
@@ -87,20 +87,15 @@ class Predictor:
         is empty; messages say that `before` texts came before."""
         check(texts, before)
         spec = self.run.record.spec
-        tokens = tokenize(
+        return tokenize(
             self.files,
             texts,
             max_length=spec.max_length,
             padding=spec.padding,
             tokenizer=self._tokenizer,
             on_chunk=lambda done: on_progress("tokenize", done, len(texts)),
+            first=before + 1,
         )
-        for number, ids in enumerate(tokens.ids, before + 1):
-            if not len(ids):
-                raise SpaceliteError(
-                    f"text {number} has no token that {self.files.name} knows: leave it out"
-                )
-        return tokens
 
     def hidden_states(
         self, tokens: Tokenized, on_progress: OnProgress = lambda phase, done, total: None

@@ -502,7 +502,7 @@ def _hidden(split: CachedSplit, rows: Array, index: Array) -> Array:
     examples would take longer."""
     if len(rows) == len(split):
         return split.read_examples(0, len(split))
-    hidden = np.empty((len(index), split.stored.row_values(split.width)), split.dtype)
+    hidden = split.stored.memory(len(index), split.width)
     done = 0
     for first, last in spans(split.offsets, ROWS_AT_ONCE):
         low, high = np.searchsorted(rows, [first, last])

@@ -327,8 +327,7 @@ class Stream:
     def _read(self, blocks: Array) -> torch.Tensor:
         parts = [(int(self._blocks[b]), int(self._blocks[b + 1])) for b in blocks]
         total = sum(int(self._offsets[last] - self._offsets[first]) for first, last in parts)
-        values = self._split.stored.row_values(self._split.width)
-        memory = np.empty((total, values), self._split.dtype)
+        memory = self._split.stored.memory(total, self._split.width)
         end = 0
         for first, last in parts:
             start, stop = int(self._offsets[first]), int(self._offsets[last])

@@ -25,7 +25,7 @@ import torch
 
 import spacelite
 from spacelite import heads
-from spacelite.cache.dtypes import DTYPES, Rounding, StoredType, stored_type
+from spacelite.cache.dtypes import DTYPES, Rounding, StoredType, rounding_sums, stored_type
 from spacelite.cache.split import TokenRows
 from spacelite.metrics.significance import f1_values, over_seeds
 from spacelite.training import loop
@@ -150,9 +150,13 @@ def rounded(opened, stored):
     """The splits of a cache as a type would store them, and the errors of the train split."""
     splits, errors = {}, None
     for name, split in opened.splits.items():
-        rounding = Rounding(stored)
-        rows = rounding.encode(torch.from_numpy(split.read_hidden(0, len(split))))
-        errors = rounding.result() if name == "train" else errors
+        hidden = torch.from_numpy(split.read_hidden(0, len(split)))
+        rows = stored.encode(hidden)
+        measure = rounding_sums(stored)
+        if name == "train" and measure is not None:
+            rounding = Rounding(stored)
+            rounding.add(len(hidden), measure(hidden, torch.from_numpy(rows)).numpy())
+            errors = rounding.result()
         splits[name] = TokenRows(
             rows=rows, offsets=split.offsets, labels=split.labels,
             stored=stored_type(EXACT),

@@ -178,10 +178,8 @@ def _leaked_into(copies: texts.Duplicates, split: str, data: str) -> str:
 
 def _unknown(cache: store.Cache, split: str | None = None) -> str:
     """Where many tokens of a cache, or of one of its splits, are unknown to the backbone."""
-    counts = texts.read_unknown(cache.path)
-    if counts is None:
-        return ""
-    chosen = {name: of for name, of in counts.splits.items() if split in (None, name)}
+    counts = texts.read_unknown(cache.path).splits
+    chosen = {name: of_split for name, of_split in counts.items() if split in (None, name)}
     return texts.UnknownTokens(chosen).sentence
 
 

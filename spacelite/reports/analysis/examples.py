@@ -136,7 +136,7 @@ def _words(run: Run, split: CachedSplit, words: Words) -> dict[str, list[WordSha
     parts = list(spans(split.offsets, NUMBERS_AT_ONCE // per_token))
     longest = max(int(split.offsets[last] - split.offsets[first]) for first, last in parts)
     # Reused: allocating fresh memory would take longer than everything else.
-    stored = np.empty((longest, split.stored.row_values(split.width)), split.dtype)
+    stored = split.stored.memory(longest, split.width)
     widened = np.empty((longest, split.width), np.float32)
     for first, last in parts:
         offsets = split.offsets[first : last + 1]
