@@ -212,7 +212,7 @@ def rounding_sums(
         return None
 
     def sums(hidden: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        hidden, rows = (each.reshape(-1, each.shape[-1]) for each in (hidden, rows))
+        hidden, rows = (values.reshape(-1, values.shape[-1]) for values in (hidden, rows))
         memory = stored.widen(rows, torch.empty_like(hidden))
         errors = memory.sub_(hidden).square_().sum(dim=0)
         mean = hidden.mean(dim=0)

@@ -92,10 +92,10 @@ def find(cache_dir: Path, name: str, *, exact: bool = False) -> Path:
     this path. Raises SpaceliteError if none matches, or more than one."""
     if not name:
         raise SpaceliteError("a cache's name is empty: give its name or its path")
-    there = cache_files(cache_dir)
-    matches = [path for path in there if name in (path.stem, path.name)]
+    paths = cache_files(cache_dir)
+    matches = [path for path in paths if name in (path.stem, path.name)]
     if not matches and not exact:
-        matches = [path for path in there if path.stem.startswith(name)]
+        matches = [path for path in paths if path.stem.startswith(name)]
     if len(matches) == 1:
         return matches[0]
     if not matches and name.endswith(".h5") and Path(name).is_file():
@@ -105,7 +105,7 @@ def find(cache_dir: Path, name: str, *, exact: bool = False) -> Path:
     if matches:
         several = store.few([path.stem for path in matches])
         raise SpaceliteError(f"{name!r} matches several caches of {cache_dir}: {several}")
-    if not there:
+    if not paths:
         raise SpaceliteError(
             f"{cache_dir} has no cache {name!r}; it holds no cache: embed a data set first, or "
             "name the folder that holds the cache with cache_dir",
@@ -113,7 +113,7 @@ def find(cache_dir: Path, name: str, *, exact: bool = False) -> Path:
         )
     raise SpaceliteError(
         f"{cache_dir} has no cache {name!r}; it holds "
-        f"{store.few([path.stem for path in there], name)}; "
+        f"{store.few([path.stem for path in paths], name)}; "
         "if the cache is in another folder, name that with cache_dir",
         ["cache_dir"],
     )

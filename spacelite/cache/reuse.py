@@ -108,7 +108,7 @@ def find(path: Path, spec: CacheSpec, ids: Sequence[Array], *, with_layers: bool
                     continue
                 places = {
                     first[key]: (len(names), SPLITS.index(split), row)
-                    for split, row, key in _held(cache, with_layers)
+                    for split, row, key in _digests(cache, with_layers)
                     if key in first and first[key] not in source
                 }
         except SpaceliteError as error:
@@ -126,7 +126,7 @@ def find(path: Path, spec: CacheSpec, ids: Sequence[Array], *, with_layers: bool
     )
 
 
-def _held(cache: Cache, with_layers: bool) -> Iterator[tuple[str, int, bytes]]:
+def _digests(cache: Cache, with_layers: bool) -> Iterator[tuple[str, int, bytes]]:
     """The texts of a cache whose hidden states are there: split, index and digest."""
     if with_layers and cache.layers is None:
         return
@@ -135,8 +135,8 @@ def _held(cache: Cache, with_layers: bool) -> Iterator[tuple[str, int, bytes]]:
         done = np.logical_and.reduce([dataset.done == 1 for dataset in datasets.values()])
         if not done.any() or not split.index_is_intact():
             continue  # of damaged token ids, others were embedded
-        for row, (key, there) in enumerate(zip(split.digests(), done.tolist(), strict=True)):
-            if there:
+        for row, (key, is_done) in enumerate(zip(split.digests(), done.tolist(), strict=True)):
+            if is_done:
                 yield name, row, key
 
 
@@ -172,9 +172,9 @@ def copies(
             }
             for example in chosen.tolist():
                 split, row = SPLITS[plan.split[example]], int(plan.row[example])
-                offsets, there = known.get(split, ([], NO_NUMBERS))
+                offsets, token_ids = known.get(split, ([], NO_NUMBERS))
                 same = row + 1 < len(offsets) and np.array_equal(
-                    there[offsets[row] : offsets[row + 1]], ids[example]
+                    token_ids[offsets[row] : offsets[row + 1]], ids[example]
                 )
                 yield example, _values(datasets[split], row) if same else None
 

@@ -79,7 +79,7 @@ class Checked(NamedTuple):
 
 class Dataset:
     """Values of each of N examples, one example after another in a file that was laid out whole,
-    with a checksum and a mark each: the only one who knows where in which file they are.
+    with a checksum and a mark each. Nothing else knows where in the file they are.
 
     Attributes:
         path, cache, split, name: The file; which dataset of which split of which cache it is.

@@ -328,10 +328,10 @@ def find_duplicates(
         name: np.array([first.setdefault(key, len(first)) for key in split.digests()], np.int64)
         for name, split in splits.items()
     }
-    known = {name: each for name, each in (texts or {}).items() if each is not None}
+    known = {name: written for name, written in (texts or {}).items() if written is not None}
     by_text = len(known) == len(splits)
     if by_text:
-        numbers = _told_apart(numbers, splits, known, max_length)
+        numbers = _separated(numbers, splits, known, max_length)
     contradictory = {}
     if compare_labels:
         every = np.concatenate([split.labels for split in splits.values()])
@@ -339,10 +339,10 @@ def find_duplicates(
         labels, texts_of_all = labels.reshape(-1), np.concatenate(list(numbers.values()))
         bounds = np.cumsum([len(split) for split in splits.values()])[:-1]
         contradictory = {
-            name: _several(numbers[name], part)
+            name: _contradictory(numbers[name], part)
             for name, part in zip(splits, np.split(labels, bounds), strict=True)
         }
-        contradictory["all"] = _several(texts_of_all, labels)
+        contradictory["all"] = _contradictory(texts_of_all, labels)
     return Duplicates(
         shared={
             (earlier, later): int(np.isin(numbers[later], numbers[earlier]).sum())
@@ -354,7 +354,7 @@ def find_duplicates(
     )
 
 
-def _told_apart(
+def _separated(
     numbers: dict[str, Array],
     splits: Mapping[str, CachedSplit],
     texts: Mapping[str, CachedTexts],
@@ -364,20 +364,20 @@ def _told_apart(
     several = np.bincount(np.concatenate(list(numbers.values()))) > 1
     new: dict[tuple[int, str], int] = {}
     first_free = len(several)
-    told_apart = {}
+    separated = {}
     for name, of_split in numbers.items():
-        told_apart[name] = of_split.copy()
+        separated[name] = of_split.copy()
         lengths = np.diff(splits[name].offsets)
         for example in np.flatnonzero(several[of_split]).tolist():
             text = folded(texts[name].text(example))
             if lengths[example] >= max_length:
                 text = text[: max_length // 2]  # of which every character stands before the cut
             key = (int(of_split[example]), text)
-            told_apart[name][example] = new.setdefault(key, first_free + len(new))
-    return told_apart
+            separated[name][example] = new.setdefault(key, first_free + len(new))
+    return separated
 
 
-def _several(texts: Array, labels: Array) -> int:
+def _contradictory(texts: Array, labels: Array) -> int:
     """How many different texts have more than one label."""
     pairs = np.unique(np.stack([texts, labels], axis=1), axis=0)
     return int((np.unique(pairs[:, 0], return_counts=True)[1] > 1).sum())

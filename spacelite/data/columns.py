@@ -100,7 +100,7 @@ def _pick(
     )
 
 
-def say_choice(
+def log_choice(
     name: str, names: Sequence[str], text: str, label: str, values: Sequence[Any], named: bool
 ) -> None:
     """Log which columns were chosen, and warn if the label column, which the user has not `named`,
@@ -126,7 +126,7 @@ def texts(table: Table, column: str, skip_empty: bool = False) -> tuple[list[Tex
     empty = np.setdiff1d(np.arange(len(texts)), rows).tolist()
     if empty:
         left = f"{len(empty):,} row{' is' if len(empty) == 1 else 's are'} left out"
-        log.info("%s: %s, because the text is empty (%s)", table.origin, left, _listed(empty))
+        log.info("%s: %s, because the text is empty (%s)", table.origin, left, _rows(empty))
     return [texts[row] for row in rows.tolist()], rows
 
 
@@ -206,14 +206,15 @@ def label_values(table: Table, column: str, rows: Rows) -> list[Any]:
     return [value.strip() if isinstance(value, str) else value for value in values]
 
 
-def _listed(rows: Sequence[int]) -> str:
-    """Rows as messages name them: `row 5`, `rows 5 and 7`, `rows 5, 7, 9 and 20 more`."""
-    named = [str(row + 1) for row in rows[:ROWS_NAMED]]
-    if len(rows) > ROWS_NAMED:
-        named.append(f"{len(rows) - ROWS_NAMED:,} more")
-    if len(named) == 1:
-        return f"row {named[0]}"
-    return f"rows {', '.join(named[:-1])} and {named[-1]}"
+def listed(names: Sequence[str], most: int) -> str:
+    """Names as messages list them: `5`, `5 and 7`, `5, 7, 9 and 20 more`."""
+    shown = [*names[:most], *([f"{len(names) - most:,} more"] if len(names) > most else [])]
+    return " and ".join(filter(None, [", ".join(shown[:-1]), shown[-1]]))
+
+
+def _rows(rows: Sequence[int]) -> str:
+    named = listed([str(row + 1) for row in rows], ROWS_NAMED)
+    return f"row{'s' if len(rows) > 1 else ''} {named}"
 
 
 def _refuse_rows(
@@ -221,7 +222,7 @@ def _refuse_rows(
 ) -> None:
     have, them = ("has", "it") if len(rows) == 1 else ("have", "them")
     raise SpaceliteError(
-        f"{origin}: {_listed(rows)} {have} {problem}: correct or remove {them}, or name "
+        f"{origin}: {_rows(rows)} {have} {problem}: correct or remove {them}, or name "
         f"another column with {argument}{way_out}",
         [argument, "skip_empty"],
     )

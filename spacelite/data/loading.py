@@ -117,8 +117,8 @@ def _named(name: str, data_dir: Path | None, reading: Reading, training: bool) -
     known = KNOWN.get(name)
     if known is not None and known.make is not None:
         splits = {
-            split: replace(made, sources=Sources.of_files([(f"{name} ({split})", len(made))]))
-            for split, made in known.make().items()
+            split: replace(texts, sources=Sources.of_files([(f"{name} ({split})", len(texts))]))
+            for split, texts in known.make().items()
         }
         return TextDataset(name, splits, known.label_names, task_name=known.task)
     if data_dir is not None and not name.startswith((".", "/", "~")):
@@ -376,7 +376,7 @@ def _numbered(
     if reading.text_column is None or reading.label_column is None:
         pooled = [value for split in values.values() for value in split]
         named = reading.label_column is not None
-        columns.say_choice(name, table.rows.column_names, text_name, label_name, pooled, named)
+        columns.log_choice(name, table.rows.column_names, text_name, label_name, pooled, named)
     if reading.labels_as == "text":
         values = columns.as_text(values, named=bool(class_names))
     else:
@@ -440,14 +440,12 @@ def _check_classes(dataset: TextDataset, limit: int | None = None, *, warn: bool
         log.warning("%s: no training example has label %s", dataset.name, json.dumps(never))
     single = [name for name, count in zip(dataset.label_names, counts, strict=True) if count == 1]
     if single:
-        named = [*map(repr, single[:LABELS_NAMED])]
-        named += [f"{len(single) - LABELS_NAMED:,} more"] if single[LABELS_NAMED:] else []
-        listed = " and ".join(filter(None, [", ".join(named[:-1]), named[-1]]))
         what, have = ("label", "has") if len(single) == 1 else ("labels", "have")
         log.warning(
             "%s: the %s %s %s a single training example%s: too few to learn from; add more if you "
             "can",
-            dataset.name, what, listed, have, "" if len(single) == 1 else " each",
+            dataset.name, what, columns.listed([*map(repr, single)], LABELS_NAMED), have,
+            "" if len(single) == 1 else " each",
         )  # fmt: skip
 
 

@@ -8,13 +8,11 @@ holds a part of it at a time, except for a JSON list. Both read each form in the
 from __future__ import annotations
 
 import csv
-import errno
 import functools
 import io
 import itertools
 import json
 import logging
-import os
 import re
 import sys
 from collections import Counter
@@ -60,10 +58,10 @@ def from_path(path: Path, *, training: bool = True) -> dict[str, Table]:
             )
             for split, files in by_split.items()
         }
-        say_delimiters(file for files in by_split.values() for file in files)
+        log_delimiters(file for files in by_split.values() for file in files)
         return tables
     rows = read_table(path)
-    say_delimiters([path])
+    log_delimiters([path])
     return {"train": _as_table(rows, str(path), [(path.name, rows.num_rows)])}
 
 
@@ -262,9 +260,7 @@ def open_texts(path: Path, text_column: str | None = None) -> TextRows:
                 ["text_column"],
             )
         count = None
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        if path.is_file():
+        if path.is_file() or path.is_dir():  # a pipe can be read only once
             _check_encoding(path)
             count = sum(1 for _ in _lines_of_file(path))
     except OSError as error:
@@ -281,7 +277,7 @@ def _open_table(path: Path, text_column: str | None) -> TextRows:
         table = Table(fields.empty_table(), {}, "")
         strings = [name for name in names if table.is_string(name)]
     elif path.suffix.lower() in CSV_SUFFIXES:
-        say_delimiters([path])
+        log_delimiters([path])
         names = strings = next(_csv_lines(path))
         fields, read = _strings(names), functools.partial(_csv_rows, path)
     else:
@@ -446,7 +442,7 @@ def _field_counts(text: str, delimiter: str, whole: bool) -> list[int]:
     return counts if whole or len(counts) < 2 else counts[:-1]
 
 
-def say_delimiters(paths: Iterable[Path]) -> None:
+def log_delimiters(paths: Iterable[Path]) -> None:
     """Log, in one line, which csv files have separators that their names do not say."""
     unusual: dict[str, list[str]] = {}
     for path in paths:
