@@ -71,12 +71,9 @@ def replaced(content, path, text):
     return json.dumps(changed).replace('"@here@"', text)
 
 
-def damaged(content):
-    """(number, JSON text) of every wrong version, by the name of what is wrong."""
-    every = list(paths(content))
-    return {
-        wrong: [replaced(content, path, text) for path in every] for wrong, text in WRONG.items()
-    }
+def damaged(content, wrong):
+    """The JSON text of every version of a value that is wrong in this way."""
+    return [replaced(content, path, WRONG[wrong]) for path in paths(content)]
 
 
 def left_out(cache_dir, caplog):
@@ -84,11 +81,12 @@ def left_out(cache_dir, caplog):
     caplog.clear()
     found = runs.load_all(cache_dir)
     names = [str(record.args[0]) for record in caplog.records]
-    folders = {path.name for path in runs.runs_folder(cache_dir).iterdir()}
-    out = folders - {run.id for run in found}
+    folder = runs.runs_folder(cache_dir)
+    out = {path.name for path in folder.iterdir()} - {run.id for run in found}
     assert len(names) == len(out)
     for name in out:
-        assert sum(str(runs.runs_folder(cache_dir) / name) in line for line in names) == 1, name
+        path = str(folder / name)
+        assert sum(path in line for line in names) == 1, name
     return found, out
 
 
@@ -104,7 +102,7 @@ def test_whatever_is_wrong_with_a_record_the_run_works_or_is_left_out(
 ):
     for run in trained:
         content = json.loads((run.folder / "run.json").read_text())
-        for number, text in enumerate(damaged(content)[wrong]):
+        for number, text in enumerate(damaged(content, wrong)):
             folder = tmp_path / "runs" / f"{run.record.head.kind}-{number:03}"
             folder.mkdir(parents=True)
             (folder / "run.json").write_text(text)
@@ -190,7 +188,7 @@ def test_a_spec_of_a_later_version_names_the_run(trained, tmp_path):
 def test_whatever_is_wrong_with_a_history_it_is_read_or_left_out(wrong, trained, tmp_path, caplog):
     folder = shutil.copytree(trained[0].folder, tmp_path / "copy")
     run, content = runs.load(folder), trained[0].history()
-    for text in damaged(content)[wrong]:
+    for text in damaged(content, wrong):
         caplog.clear()
         (folder / "history.json").write_text(text)
         history = run.history()
@@ -206,7 +204,7 @@ def test_whatever_is_wrong_with_a_transfer_it_is_read_or_left_out(wrong, trained
     (path,) = (folder / "transfer").glob("*.json")
     run, content = runs.load(folder), json.loads(path.read_text())
     with caplog.at_level(logging.WARNING):
-        for text in damaged(content)[wrong]:
+        for text in damaged(content, wrong):
             caplog.clear()
             path.write_text(text)
             found = run.transfers()
