@@ -31,11 +31,10 @@ from . import main as main  # where installations of earlier versions look for i
 from .options import comma_hint, command, known_names, option
 
 # What to do after Ctrl-C, by command.
+AGAIN = ": run the same command again to continue"
 CONTINUE = {
-    "embed": ": run the same command again to continue",
-    "demo": ": run the same command again to continue",
-    "train": ": run the same command again to continue after the last finished epoch",
-    "reproduce": ": run the same command again to continue",
+    **dict.fromkeys(("embed", "demo", "reproduce"), AGAIN),
+    "train": f"{AGAIN} after the last finished epoch",
 }
 
 
@@ -60,8 +59,7 @@ class _Commands(TyperGroup):
             sys.stdout.flush()
             return result
         except KeyboardInterrupt:
-            message = "interrupted" + CONTINUE.get(str(ctx.invoked_subcommand), "")
-            console.note(message)
+            console.note("interrupted" + CONTINUE.get(str(ctx.invoked_subcommand), ""))
             sys.exit(INTERRUPTED)
         except SpaceliteError as error:
             if debug:

@@ -225,12 +225,10 @@ def show(table: Table, *, ruled: bool = True) -> None:
     """Print a table of a document, with a rule under the headings; unless `ruled` with an empty
     line there, and between groups of lines that belong together."""
     from rich import box
-    from rich.table import Table as RichTable
     from rich.text import Text
 
-    shown = RichTable(
-        box=box.SIMPLE_HEAD if ruled else box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0)
-    )
+    shown = new_table()
+    shown.box = box.SIMPLE_HEAD if ruled else box.SIMPLE
     columns = zip(table.columns, table.text_columns, strict=True)
     for number, (heading, text) in enumerate(columns):
         left: Any = "left" if text else "right"

@@ -185,9 +185,16 @@ class SettingsCommand(TyperCommand):
     def _value(self, setting: Field[Any], given: Any) -> Any:
         """What was given of a setting, as the library takes it."""
         name, kind, auto = option(setting.name), _type(setting), setting.metadata["auto"]
+
+        def convert(text: str) -> Any:
+            return text if auto and text == "auto" else kind(text)
+
         if self._is_list(setting):
-            return comma_list(name, given, or_auto(kind) if auto else kind)
-        return number_or_auto(name, given) if auto else given
+            return comma_list(name, given, convert if auto else kind)
+        try:
+            return convert(given.strip()) if auto else given
+        except ValueError as error:
+            raise SpaceliteError(f"{name} {given}: give a whole number, or auto") from error
 
     def _is_list(self, setting: Field[Any]) -> bool:
         """Whether several values may be given: of the settings of a head, not of those that heads
@@ -287,20 +294,3 @@ def comma_list(
                 "commas between them"
             ) from error
     return list(dict.fromkeys(values)) if once else values
-
-
-def or_auto(convert: Callable[[str], T]) -> Callable[[str], T | str]:
-    """The same conversion, but `auto` stays as it is."""
-    return lambda text: text if text == "auto" else convert(text)
-
-
-def number_or_auto(option: str, text: str) -> int | str:
-    """Parse a whole number or `auto`.
-
-    Raises:
-        SpaceliteError: It is neither.
-    """
-    try:
-        return or_auto(int)(text.strip())
-    except ValueError as error:
-        raise SpaceliteError(f"{option} {text}: give a whole number, or auto") from error
