@@ -65,7 +65,7 @@ def reproduce(
     cache_dir: Path = CACHE_DIR,
     as_json: bool = False,
 ) -> None:
-    """Measure the published tables, from embedding to report.
+    """Reproduce the published tables, from embedding to report.
 
     Options:
         table: Only the table with this id, as printed in brackets. [default: all]

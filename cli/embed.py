@@ -49,14 +49,14 @@ def embed(
             csv/tsv/json/jsonl/parquet file, or a folder of them.
         max_length: Maximum tokens per text; the rest is cut off.
         dtype: Store hidden states as float16, float32 or int8.
-        layer: Which layer: -1 the last, 0 the embeddings; several, -1,-4, for a cache of each from
-            one pass.
+        layer: Layer of the hidden states: -1 is the last, 0 the embeddings. Several, such as
+            -1,-4, get a cache each in one pass.
         padding: none, or max_length to cache and count padded positions too.
-        layers: Keep the mean of every layer too, in a file of its own; --layers adds them to a
+        layers: Also keep the mean of every layer, in a separate file; --layers adds them to a
             finished cache. [default: --layers for a new cache]
         revision: Commit, branch or tag of a hub backbone.
         drop_leaks: Leave out training texts that also occur in validation or test.
-        no_reuse: Recompute everything: ignore other caches, and repeated texts in the data.
+        no_reuse: Compute everything: copy nothing from other caches or from repeated texts.
     """
     arguments = locals()
     import spacelite

@@ -38,7 +38,7 @@ def explain(
 
     Options:
         text: The text to explain.
-        example: In place of a text: an example of the run's cache, as test:17.
+        example: In place of a text: an example of the run's cache, such as test:17.
         label: The label to explain. [default: the predicted one]
         html: Also write a page: the text, and its tokens in the concept spaces.
     """

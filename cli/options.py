@@ -39,20 +39,19 @@ SHARED = {
     "dataset": "Data set to embed and evaluate on, as in embed.",
     "backbone": "The folder of the run's backbone, if that was a local folder.",
     "head": "Kind(s): space, linear, mlp, additive, logreg, tfidf.",
-    "preset": "Settings that are recommended together; best: an additive head on "
-    "layers+ngrams+space.",
+    "preset": "Recommended settings; best: an additive head on layers+ngrams+space.",
     "seeds": "A number of seeds or a list: 3 means seeds 0, 1 and 2; 1,7,42 means these three; "
     "7, means seed 7 alone.",
-    "repeats": "Number of repeated splits.",
-    "seed": "Seed of the divisions.",
+    "repeats": "How many times to divide the examples into folds.",
+    "seed": "Seed of the division into folds.",
     "limit": "Use at most this many examples per split: a seeded, stratified sample.",
     "device": "auto, cpu, cuda, cuda:1, ...",
     "tokens_per_batch": "Maximum tokens per forward pass.  [default: 1024 on a CPU, 65536 on a "
     "GPU]",
-    "text_column": "Name of the text column, if it is not an obvious one.",
-    "label_column": "Name of the label column, if it is not an obvious one.",
+    "text_column": "Name of the text column, if it is not obvious.",
+    "label_column": "Name of the label column, if it is not obvious.",
     "labels_as": "auto: labels that are all whole numbers are read as numbers; text: every label "
-    "is kept as it is written.",
+    "is kept as written.",
     "skip_empty": "Leave out rows whose text is empty.",
     "data_dir": "Folder that holds data sets by name; searched before the hub.",
     "cache_dir": "Folder of caches and runs.",

@@ -47,8 +47,8 @@ def predict(
             file with a text per line.
         out: Write the rows with their predictions to this file, whose name ends in .csv, .tsv,
             .jsonl or .parquet.
-        as_csv: Print a csv table: text, label, share of unknown tokens, each probability; of a
-            table all its columns.
+        as_csv: Print a csv table: text, label, share of unknown tokens, each probability; if
+            --file is a table, all its columns too.
         min_probability: Leave texts below this probability (0 to 1) unlabelled.
     """
     arguments = locals()

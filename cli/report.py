@@ -59,10 +59,10 @@ def report(
         head: Only heads of this kind; may be repeated.
         where SETTING=VALUE: Only runs with this setting, such as lr=0.002 or epochs=5,15; may be
             repeated. Heads that lack the setting are kept.
-        split: Show the figures of another split too: train or validation.
+        split: Also show the figures of another split: train or validation.
         form: terminal, markdown, latex, html, json or text.
-        out: Folder to write the page and its figures, or the one file, into; or a file that ends
-            in .html, .md, .tex, .json or .txt.
+        out: Folder for the page and its figures, or for the single file; or a file that ends in
+            .html, .md, .tex, .json or .txt.
         no_examples: Leave out words and example texts from the data.
     """
     arguments = locals()

@@ -213,16 +213,16 @@ def name(
     cache_dir: Path = CACHE_DIR,
     as_json: bool = False,
 ) -> None:
-    """Give a run a name of its own, to use in place of its id.
+    """Give a run a name, to use in place of its id.
 
     Options:
         new_name [NAME]: The name: letters, digits, dots, underscores and single dashes.
-        clear: Take the run's name away instead.
+        clear: Remove the run's name instead.
     """
     from spacelite.runs import store as runs
 
     if (new_name is None) != clear:
-        raise SpaceliteError("give a name, or --clear to take the run's name away")
+        raise SpaceliteError("give a name, or --clear to remove the run's name")
     renamed = runs.rename(runs.find(cache_dir, run), new_name)
     if as_json:
         console.print_json({"id": renamed.id, "name": renamed.name})

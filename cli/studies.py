@@ -63,9 +63,9 @@ def cv(
 
     Options:
         folds: Number of folds, stratified by label.
-        groups: Column with the group of each training example, such as its author, which is in one
-            fold as a whole: the data that were embedded are read again.
-        no_baselines: Leave out tfidf and logreg on the mean on the same folds.
+        groups: Column with the group of each training example, such as its author. A group is
+            never split between folds. The embedded data are read again.
+        no_baselines: Leave out the baselines on the same folds: tfidf, and logreg on the mean.
         out FILE: Write the predictions for each training example, by the heads that did not see
             it, to this csv file.
     """
@@ -126,10 +126,10 @@ def curve(
     Options:
         sizes <int|all>: Number(s) of training examples; all means all of them. [default: 16, 64,
             256, ... and all]
-        metric: What is shown and extrapolated: accuracy, f1_macro, precision, recall or auroc.
-        preset: Settings that are recommended together: best.
+        metric: The metric to show and extrapolate: accuracy, f1_macro, precision, recall or auroc.
+        preset: Recommended settings: best.
         head: Kind(s): space, linear, mlp, additive, logreg, tfidf. [default: additive]
-        no_baselines: Leave out tfidf and logreg on the mean on the same subsets.
+        no_baselines: Leave out the baselines on the same subsets: tfidf, and logreg on the mean.
         out FILE: Write the figures of every system, size and seed to this csv file.
         plot FILE: Draw the curve into this .svg, .png or .html file.
     """
@@ -186,8 +186,8 @@ def audit(
 
     Options:
         head: additive (means and n-grams), tfidf, or logreg (on the mean).
-        folds: Number of folds: a label is judged by a head fitted to the others.
-        top: Print at most this many.
+        folds: Number of folds: each label is judged by a head that was fitted to the other folds.
+        top: Print at most this many findings.
         out FILE: Write all findings to this csv file.
         backbone: The folder of the backbone, if that was a local folder.
     """

@@ -51,16 +51,16 @@ def train(
     Options with (s) take comma lists: every combination is trained.
 
     Options:
-        layer: Layer, for data embedded with several. [default: the cache's]
+        layer: The layer to train on, for data that were embedded with several. [default: the
+            cache's]
         name: A name for the run, to use in place of its id; several runs are named NAME-1, NAME-2,
             ...
         search: Keep only the best combination of settings by --monitor on validation: the worse
-            half is dropped after an eighth, a quarter and a half of the epochs. --lr, --latent,
-            --weight-decay and --blocks are lists then, where they are not given.
-        no_baselines: Leave out the baselines that show what a head is worth: tfidf and logreg on
-            the mean, fitted once for a cache.
-        resume: Fail if an interrupted training cannot be continued. (Where it can, it is continued
-            in any case.)
+            half is dropped after an eighth, a quarter and a half of the epochs. Where --lr,
+            --latent, --weight-decay or --blocks is not given, a list of values is tried.
+        no_baselines: Leave out the baselines that show what a head is worth: tfidf, and logreg on
+            the mean. They are fitted once for each cache.
+        resume: Fail if an interrupted training cannot be continued. (If it can, it always is.)
         fresh: Train from the start, and delete what an interrupted training left.
     """
     arguments = {**locals(), **context.obj}
@@ -102,7 +102,7 @@ def _print(runs: Runs, cache_dir: Path, seconds: float) -> None:
     trained = len(runs) - runs.before
     plural = "s" if trained != 1 else ""
     kept = "the baseline is" if runs.before == 1 else "the baselines are"
-    earlier = f" ({kept} of an earlier training)" if runs.before else ""
+    earlier = f" ({kept} from an earlier training)" if runs.before else ""
     console.out().print(
         f"{trained} head{plural} trained in {seconds:.1f} s, saved in "
         f"{runs_folder(cache_dir)}{_named(runs)}{earlier}; "

@@ -406,7 +406,7 @@ def test_baselines_can_be_left_out(place):
     assert "3 heads trained" in done.stdout and "tfidf" in done.stdout
     done = CliRunner().invoke(app, command)
     assert "1 head trained" in done.stdout and "tfidf" in done.stdout
-    assert "(the baselines are of an earlier training)" in " ".join(done.stdout.split())
+    assert "(the baselines are from an earlier training)" in " ".join(done.stdout.split())
 
 
 def test_the_option_C(place):

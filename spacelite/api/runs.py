@@ -95,7 +95,7 @@ class TrainedRun:
 
         Args:
             name: The name: letters, digits, dots, underscores and single dashes; no other run may
-                have it. None takes the run's name away.
+                have it. None removes the run's name.
 
         Returns:
             The renamed run.
@@ -371,7 +371,8 @@ class TrainedRun:
             dataset, cache = None, dataset
         if dataset is None and cache is None:
             raise SpaceliteError(
-                "nothing to evaluate on: give a data set, or cache=... for one that is embedded",
+                "nothing to evaluate on: give a data set, or cache=... for one that has been "
+                "embedded",
                 ["dataset", "cache"],
             )
         if dataset is not None and cache is not None:

@@ -167,8 +167,8 @@ def cross_validate(
     Args:
         cache: What `embed` returned, or a cache's name or path. Default: the newest complete cache.
         folds: Number of folds, stratified by label.
-        repeats: Number of repeated splits.
-        seed: Seed of the divisions.
+        repeats: How many times to divide the examples into folds.
+        seed: Seed of the division into folds.
         groups: The group of each training example, (N,): those of a group are in one fold; or the
             name of a column of the data that the cache was embedded from, which are read again.
         sample_weight: The weight of each training example in the losses, (N,), or the name of a
@@ -460,8 +460,8 @@ def audit(
         cache: What `embed` returned, or a cache's name or path. Default: the newest complete cache.
         head: `additive` (means and n-grams of the tokens), `tfidf`, or `logreg` (on the mean).
         folds: Number of folds: each example is judged by a head that was fitted to the others.
-        repeats: Number of repeated splits; probabilities are averaged.
-        seed: Seed of the divisions.
+        repeats: How many times to divide the examples into folds; probabilities are averaged.
+        seed: Seed of the division into folds.
         backbone: Folder of the backbone, if it was a local one that has moved.
         device: `auto`, `cpu`, `cuda`, ...
         cache_dir: Folder of caches and runs. Default: that of the cache.

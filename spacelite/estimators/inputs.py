@@ -79,7 +79,7 @@ def _texts(values: Any) -> list[str]:
     for number, text in enumerate(texts, 1):
         if not isinstance(text, str):
             missing = text is None or type(text).__name__ == "NAType" or text != text
-            what = "is missing" if missing else f"is no text but a {type(text).__name__}"
+            what = "is missing" if missing else f"is not a string but a {type(text).__name__}"
             raise ValueError(f"X[{number - 1}] {what} ({text!r}): give strings, or leave it out")
         if not text.strip():
             raise ValueError(f"X[{number - 1}] is empty: give at least a word, or leave it out")
