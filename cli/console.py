@@ -184,7 +184,7 @@ def progress() -> AbstractContextManager[OnProgress]:
 
 def call(function: Callable[..., T], arguments: Mapping[str, Any], **others: Any) -> T:
     """Call a function of the library with progress bars: with those of a command's arguments that
-    it takes, and with others."""
+    it has by name, and with all others."""
     taken = signature(function).parameters.keys() & arguments.keys()
     with progress() as on_progress:
         return function(

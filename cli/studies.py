@@ -69,12 +69,13 @@ def cv(
         out FILE: Write the predictions for each training example, by the heads that did not see
             it, to this csv file.
     """
-    arguments = {**locals(), **context.obj}
+    arguments = locals()
     import spacelite
     from spacelite.training.plan import seed_list
 
     arguments |= {"seeds": seed_list(seeds), "head": comma_list("--head", head, str)}
-    study = _study(spacelite.cross_validate, arguments, baselines=not no_baselines)
+    others = {"baselines": not no_baselines, **context.obj}
+    study = _study(spacelite.cross_validate, arguments, **others)
     if as_json:
         return
     console.show(study.table())
@@ -133,7 +134,7 @@ def curve(
         out FILE: Write the figures of every system, size and seed to this csv file.
         plot FILE: Draw the curve into this .svg, .png or .html file.
     """
-    arguments = {**locals(), **context.obj}
+    arguments = locals()
     import spacelite
     from spacelite.data import writers
     from spacelite.reports.render import forms, plots
@@ -147,7 +148,8 @@ def curve(
     if head is not None:
         arguments["head"] = comma_list("--head", head, str)
     arguments["seeds"] = seed_list(seeds)
-    study = _study(spacelite.learning_curve, arguments, baselines=not no_baselines)
+    others = {"baselines": not no_baselines, **context.obj}
+    study = _study(spacelite.learning_curve, arguments, **others)
     if plot is not None:
         study.save_plot(plot)
     if as_json:

@@ -63,14 +63,16 @@ def train(
         resume: Fail if an interrupted training cannot be continued. (If it can, it always is.)
         fresh: Train from the start, and delete what an interrupted training left.
     """
-    arguments = {**locals(), **context.obj}
+    arguments = locals()
     import spacelite
     from spacelite.training.plan import seed_list
 
     arguments |= {"seeds": seed_list(seeds), "head": comma_list("--head", head, str)}
     chosen = console.chosen_cache(cache, cache_dir, layer)
     started = time.perf_counter()
-    runs = console.call(spacelite.train, arguments, cache=chosen, baselines=not no_baselines)
+    runs = console.call(
+        spacelite.train, arguments, cache=chosen, baselines=not no_baselines, **context.obj
+    )
     if as_json:
         console.print_json([run.record.as_json() for run in runs])
     elif runs:

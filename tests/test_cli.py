@@ -1,5 +1,6 @@
 """The commands as a user types them: what they print, where, and how they end."""
 
+import inspect
 import json
 import os
 import re
@@ -14,6 +15,33 @@ from spacelite_cli.app import app
 from spacelite_cli.options import CACHE_DIR, with_cache_dir
 from test_store import byte_offset
 from typer.testing import CliRunner
+
+import spacelite as library
+
+# The arguments of commands that the function which they call does not have.
+NOT_PASSED = {
+    "embed": {"no_reuse"},
+    "train": {"context", "no_baselines"},
+    "cv": {"context", "no_baselines", "out"},
+    "curve": {"context", "no_baselines", "out", "plot"},
+    "audit": {"top", "out"},
+    "eval": {"run", "cache_dir"},
+    "explain": {"run", "html", "cache_dir"},
+    "report": {"systems", "form", "out", "no_examples"},
+}
+CALLED = {
+    "embed": library.embed, "train": library.train, "cv": library.cross_validate,
+    "curve": library.learning_curve, "audit": library.audit, "report": library.report,
+    "eval": library.TrainedRun.evaluate, "explain": library.TrainedRun.explain,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NOT_PASSED)
+def test_arguments_of_a_command_reach_the_function_that_it_calls(name):
+    (function,) = (it.callback for it in app.registered_commands if it.name == name)
+    arguments = inspect.signature(function).parameters.keys()
+    parameters = inspect.signature(CALLED[name]).parameters.keys()
+    assert arguments - parameters == NOT_PASSED[name] | {"as_json"}
 
 
 def spacelite(*arguments, **options):
