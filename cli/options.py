@@ -66,7 +66,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     Their help is in SHARED or below `Options:` in the docstring, a paragraph each, which may name a
     metavar or another name of the option: `out FILE: ...`, `yes -y: ...`."""
     about, _, section = (inspect.getdoc(function) or "").partition("\n\nOptions:\n")
-    own = {
+    described = {
         name: (" ".join(help_.split()).replace(" [default:", "  [default:"), mark)
         for name, mark, help_ in re.findall(
             r"^    (\w+)(?: (\S+))?: (.+(?:\n {8}.+)*)", section, re.MULTILINE
@@ -77,7 +77,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     for parameter in inspect.signature(function).parameters.values():
         name, kind = parameter.name, kinds[parameter.name]
         if kind is not typer.Context:
-            help_, mark = own[name] if name in own else (SHARED[name], "")
+            help_, mark = described[name] if name in described else (SHARED[name], "")
             about_it: dict[str, Any] = {"help": help_, "envvar": VARIABLES.get(name)}
             if mark and not mark.startswith("-"):
                 about_it["metavar"] = mark
@@ -227,20 +227,20 @@ def known_names(arguments: list[str], command: Any, commands: Mapping[str, Any])
         return arguments
     known = _options_of(command)
     renamed: list[str] = []
-    for number, each in enumerate(arguments):
-        if each == "--":
+    for number, argument in enumerate(arguments):
+        if argument == "--":
             return renamed + arguments[number:]
-        given, equals, value = each.partition("=")
+        given, equals, value = argument.partition("=")
         if given.startswith("--") and given not in known:
-            argument = given[2:].replace("-", "_")
-            name = option(OTHER_NAMES.get(argument, argument))
+            setting = given[2:].replace("-", "_")
+            name = option(OTHER_NAMES.get(setting, setting))
             elsewhere = [other for other, it in commands.items() if name in _options_of(it)]
             if name not in known and elsewhere:
                 raise ValueError(
                     f"No such option: {given}. {name} is an option of {' and '.join(elsewhere)}."
                 )
-            each = name + equals + value if name in known else each
-        renamed.append(each)
+            argument = name + equals + value if name in known else argument
+        renamed.append(argument)
     return renamed
 
 
@@ -257,21 +257,21 @@ def comma_hint(arguments: list[str], command: Any) -> str:
     option that takes a list was given so."""
     lists = {
         name
-        for each in command.params
-        if any(mark in (getattr(each, "help", None) or "") for mark in ("(s)", "or a list"))
-        for name in each.opts
+        for parameter in command.params
+        if any(mark in (getattr(parameter, "help", None) or "") for mark in ("(s)", "or a list"))
+        for name in parameter.opts
     }
-    for number, each in enumerate(arguments):
+    for number, argument in enumerate(arguments):
         following = arguments[number + 1 :]
         values = list(itertools.takewhile(lambda value: not value.startswith("--"), following))
-        if each in lists and len(values) > 1:
+        if argument in lists and len(values) > 1:
             together = ",".join(value.strip(",") for value in values)
-            return f"; write several values with commas: {each} {together}"
+            return f"; write several values with commas: {argument} {together}"
     return ""
 
 
 def _options_of(command: Any) -> set[str]:
-    return {name for each in command.params for name in (*each.opts, *each.secondary_opts)}
+    return {name for given in command.params for name in (*given.opts, *given.secondary_opts)}
 
 
 def comma_list(

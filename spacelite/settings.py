@@ -203,12 +203,12 @@ def told_apart(titles: Sequence[str], values: Sequence[Mapping[str, Any]]) -> li
     """The settings of each of N systems in which it differs from those with the same title: from
     their titles and settings, (N,), N lists of names."""
     alike: dict[str, list[Mapping[str, Any]]] = {}
-    for title, own in zip(titles, values, strict=True):
-        alike.setdefault(title, []).append(own)
+    for title, settings in zip(titles, values, strict=True):
+        alike.setdefault(title, []).append(settings)
     differing = {title: varying(of_title) for title, of_title in alike.items()}
     return [
-        [name for name in differing[title] if name in own]
-        for title, own in zip(titles, values, strict=True)
+        [name for name in differing[title] if name in settings]
+        for title, settings in zip(titles, values, strict=True)
     ]
 
 

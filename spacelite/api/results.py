@@ -227,11 +227,16 @@ class TextPredictions(Sequence[dict[str, Any]]):
         columns = ["Label", "Probability", *(["Unknown"] if unknown else []), "Text"]
         return Table("Predictions", columns, lines, "predictions")
 
+    @cached_property
+    def _in_numbers(self) -> FilePredictions:
+        counts = FilePredictions(self.record, self.min_probability)
+        counts.add(self)
+        return counts
+
     @property
     def notes(self) -> list[str]:
         """What the reader should know of the table, in sentences."""
-        undecided, unknown = len(self.undecided), len(self.mostly_unknown)
-        return notes(self.record, self.min_probability, len(self), undecided, unknown)
+        return self._in_numbers.notes
 
     def __str__(self) -> str:
         return "\n".join(
@@ -239,43 +244,10 @@ class TextPredictions(Sequence[dict[str, Any]]):
         )
 
     def __repr__(self) -> str:
-        counts = Counter(", ".join(labels) or "no label" for labels in self.labels)
-        return visible(f"<labels of {counted(len(self))}: {said(counts)}; {self.record.id}>")
+        return repr(self._in_numbers)
 
     def _repr_html_(self) -> str:
         return markup.fragment([self.table(), *map(Paragraph, self.notes)])
-
-
-def counted(texts: int) -> str:
-    """A number of texts in words: `3 texts`."""
-    return f"{texts:,} text{'' if texts == 1 else 's'}"
-
-
-def said(counts: Counter[str]) -> str:
-    """The most frequent labels with their numbers: `3 good, 1 bad`."""
-    given = [f"{count:,} {name}" for name, count in counts.most_common(MOST_LABELS)]
-    return ", ".join([*given, *(["..."] if len(counts) > MOST_LABELS else [])])
-
-
-def notes(
-    record: RunRecord, minimum: float | None, texts: int, undecided: int, unknown: int
-) -> list[str]:
-    """What the reader should know of predictions, in sentences: of so many texts, from how many
-    `minimum` took a label, and how many are mostly unknown to the backbone."""
-    sentences, of = [], f"of {counted(texts)}"
-    if record.thresholds:
-        sentences.append(thresholds.in_words(record.thresholds))
-    if minimum is not None:
-        be = "is" if undecided == 1 else "are"
-        task = record.task
-        words = task.undecided_at_threshold if record.thresholds else task.undecided
-        sentences.append(f"{undecided:,} {of} {be} {words.format(f'{minimum:g}')}.")
-    if unknown:
-        sentences.append(
-            f"Unknown: at least half of the tokens of {unknown:,} {of} are unknown to the "
-            f"backbone: {'its label says' if unknown == 1 else 'their labels say'} little."
-        )
-    return sentences
 
 
 @dataclass(repr=False)
@@ -310,8 +282,22 @@ class FilePredictions:
     @property
     def notes(self) -> list[str]:
         """What the reader should know of the predictions, in sentences."""
-        counts = (self.texts, self.undecided, self.mostly_unknown)
-        return notes(self.record, self.min_probability, *counts)
+        sentences, of = [], f"of {self._count}"
+        if self.record.thresholds:
+            sentences.append(thresholds.in_words(self.record.thresholds))
+        if self.min_probability is not None:
+            be = "is" if self.undecided == 1 else "are"
+            task = self.record.task
+            words = task.undecided_at_threshold if self.record.thresholds else task.undecided
+            undecided = words.format(f"{self.min_probability:g}")
+            sentences.append(f"{self.undecided:,} {of} {be} {undecided}.")
+        if self.mostly_unknown:
+            sentences.append(
+                f"Unknown: at least half of the tokens of {self.mostly_unknown:,} {of} are unknown "
+                "to the backbone: "
+                f"{'its label says' if self.mostly_unknown == 1 else 'their labels say'} little."
+            )
+        return sentences
 
     def as_json(self) -> dict[str, Any]:
         """The numbers as one JSON object."""
@@ -326,11 +312,21 @@ class FilePredictions:
 
     def __str__(self) -> str:
         where = "" if self.path is None else f", written to {self.path}"
-        line = f"{counted(self.texts)} classified{where}: {said(self.labels)}"
+        line = f"{self._count} classified{where}: {self._frequent}"
         return visible("\n".join([line, *self.notes]))
 
     def __repr__(self) -> str:
-        return visible(f"<labels of {counted(self.texts)}: {said(self.labels)}; {self.record.id}>")
+        return visible(f"<labels of {self._count}: {self._frequent}; {self.record.id}>")
+
+    @property
+    def _count(self) -> str:
+        return f"{self.texts:,} text{'' if self.texts == 1 else 's'}"
+
+    @property
+    def _frequent(self) -> str:
+        """The most frequent labels with their numbers: `3 good, 1 bad`."""
+        given = [f"{count:,} {name}" for name, count in self.labels.most_common(MOST_LABELS)]
+        return ", ".join([*given, *(["..."] if len(self.labels) > MOST_LABELS else [])])
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -428,12 +424,12 @@ class Evaluation:
         return markup.Plain().columns(self.table())
 
     def __repr__(self) -> str:
-        said = []
+        figures = []
         for split, scores in self.metrics.items():
             value = scores.get("accuracy")
-            said.append(f"{split} {'unknown' if value is None else decimals(value, 4)}")
+            figures.append(f"{split} {'unknown' if value is None else decimals(value, 4)}")
         return visible(
-            f"<run {self.run.id} evaluated on {self.record.dataset}: accuracy {', '.join(said)}>"
+            f"<run {self.run.id} evaluated on {self.record.dataset}: accuracy {', '.join(figures)}>"
         )
 
     def _repr_html_(self) -> str:
@@ -506,14 +502,14 @@ class Runs(Sequence["TrainedRun"]):
         metrics = dict.fromkeys(record.training.threshold or "" for record in chosen)
         if not chosen:
             return ""
-        said = [
+        of_runs = [
             f"{record.name or short_id(record.id)} {_span(record.thresholds.values())}"
             for record in chosen[:MOST_THRESHOLDS]
         ]
         names = " and ".join(METRICS[metric].in_words for metric in metrics)
         more = ", ..." if chosen[MOST_THRESHOLDS:] else ""
         return (
-            f"Decision thresholds, chosen on validation for {names}: {', '.join(said)}{more}; "
+            f"Decision thresholds, chosen on validation for {names}: {', '.join(of_runs)}{more}; "
             f"{OPTIMISTIC}."
         )
 

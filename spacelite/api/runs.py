@@ -419,15 +419,10 @@ class TrainedRun:
         else:
             path = caches.find(self.cache_dir, str(cache))
         with Cache(path) as opened, reporting(progress) as on_progress:
-            mapping = dict(labels) if isinstance(labels, dict) else None
-            if labels and mapping is None:
-                mapping = transfer.parse_mapping(
-                    list(labels), opened.label_names, self.record.label_names
-                )
             record, predictions = transfer.evaluate(
                 self.run,
                 opened,
-                mapping,
+                labels,
                 device=resolve_device(device),
                 on_progress=lambda done, total: on_progress("evaluate", done, total),
             )

@@ -31,7 +31,7 @@ SAME = ("backbone_version", "tokenizer_hash", "layer", "padding")
 def evaluate(
     run: Run,
     cache: Cache,
-    mapping: dict[str, str] | None = None,
+    mapping: dict[str, str] | Sequence[str] | None = None,
     *,
     device: str = "cpu",
     on_progress: OnProgress = lambda done, total: None,
@@ -39,9 +39,10 @@ def evaluate(
     """Evaluate a run's head on all splits of a complete cache: the record, and the predictions of
     all splits except train.
 
-    `mapping` gives the run's label name for each of the cache's; by default labels are matched by
-    name, or by number if they have no name in common. Raises SpaceliteError if the cache is
-    unfinished, its hidden states are of a different kind than the run's, or labels do not match.
+    `mapping` gives the run's label name for each of the cache's, or pairs as in `parse_mapping`; by
+    default labels are matched by name, or by number if they have no name in common. Raises
+    SpaceliteError if the cache is unfinished, its hidden states are of a different kind than the
+    run's, or labels do not match.
     """
     if not cache.complete:
         raise SpaceliteError(f"cache {cache.name} is unfinished: run its embed command again")
