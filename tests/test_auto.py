@@ -43,8 +43,8 @@ def test_the_rule(examples, batch_size, epochs):
 
 def test_only_what_is_auto_is_chosen():
     def resolved(**asked):
-        values, chosen = plan.resolve(asked, 100)
-        return [values[name] for name in ("epochs", "batch_size", "learning_rate")], chosen
+        training, values, chosen = plan.resolve(asked, 100)
+        return [training.epochs, training.batch_size, values["learning_rate"]], chosen
 
     values, chosen = resolved(epochs="auto", batch_size=50, learning_rate=[2e-4, "auto"])
     assert values == [300, 50, [2e-4, 1e-3]]

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from typing_extensions import override
 
 from spacelite.settings import LARGEST_SEED, Config, non_negative, positive, setting, whole_number
+
+LOSS_WEIGHTS = ("inter", "intra")  # of the losses that shape concept spaces
+
+
+def with_loss_weights(name: str, values: Mapping[str, Any]) -> str:
+    """A head's name with the weights of its losses: `space + inter 0.2`."""
+    return " + ".join(
+        [name, *(f"{key} {values[key]:g}" for key in LOSS_WEIGHTS if values.get(key))]
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +55,10 @@ class HeadConfig(Config):
         """The heads that are trained for this one, whose logits are averaged: itself alone, unless
         it is an ensemble."""
         return (self,)
+
+    def with_seed(self, seed: int) -> HeadConfig:
+        """The head with another seed, if it has one."""
+        return replace(self, **{"seed": seed}) if "seed" in self.__dataclass_fields__ else self
 
     @property
     def poolings(self) -> tuple[str, ...]:

@@ -30,6 +30,7 @@ from spacelite.document import (
 )
 from spacelite.errors import SpaceliteError
 from spacelite.heads import HeadConfig
+from spacelite.heads.config import with_loss_weights
 from spacelite.metrics.scores import METRICS
 from spacelite.metrics.significance import Difference, resampled
 from spacelite.progress import OnProgress
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LOSS_WEIGHTS = ("inter", "intra")
 SHOWN = ("accuracy", "f1_macro", "ce")
 MOST = 1000  # folds, and repeats
 MOST_SKLEARN_SEED = 2**32
@@ -251,10 +251,7 @@ class CrossValidation:
 def names_of(configs: Sequence[HeadConfig]) -> list[str]:
     """Names that tell heads apart: `space + inter 0.2, learning rate 0.001`."""
     values = [settings.effective(head) for head in configs]
-    titles = [
-        " + ".join([head.name, *(f"{key} {own[key]:g}" for key in LOSS_WEIGHTS if own.get(key))])
-        for head, own in zip(configs, values, strict=True)
-    ]
+    titles = [with_loss_weights(head.name, own) for head, own in zip(configs, values, strict=True)]
     apart = settings.told_apart(titles, values)
     return [
         ", ".join([title, *settings.details(settings.symbols(head), own, names)])

@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -550,7 +550,15 @@ def learning_curve(
     total = sum(size if size == whole else size * len(seeds) for size in sizes)
     done = 0
     trainer = _Trainer(cache, configs, device)
-    for subset, row, subset_seeds in _subsets(labels, cache.task, sizes, seeds):
+    parts = [size for size in sizes if size < whole]
+    subsets = [
+        (subset, row, [seed])
+        for seed in seeds
+        for row, subset in enumerate(nested(labels, cache.task, parts, seed))
+    ]
+    if len(parts) < len(sizes):
+        subsets.append((np.arange(whole), len(parts), list(seeds)))
+    for subset, row, subset_seeds in subsets:
         size = len(subset)
 
         def on_part(part: int, parts: int, before: int = done, size: int = size) -> None:
@@ -558,7 +566,7 @@ def learning_curve(
 
         on_part(0, 1)
         with_seeds = {
-            (number, seed): _seeded(config, seed)
+            (number, seed): config.with_seed(seed)
             for number, config in enumerate(configs)
             for seed in subset_seeds
         }
@@ -586,18 +594,6 @@ def learning_curve(
         list(sizes), list(seeds), whole, len(of_validation), metric, systems,
         time.perf_counter() - started,
     )  # fmt: skip
-
-
-def _subsets(
-    labels: Array, task: Task, sizes: Sequence[int], seeds: Sequence[int]
-) -> Iterator[tuple[Array, int, list[int]]]:
-    """Each subset, the index of its size, and the seeds of its heads; the whole split last."""
-    parts = [size for size in sizes if size < len(labels)]
-    for seed in seeds:
-        for number, subset in enumerate(nested(labels, task, parts, seed)):
-            yield subset, number, [seed]
-    if len(parts) < len(sizes):
-        yield np.arange(len(labels)), len(parts), list(seeds)
 
 
 class _Trainer:
@@ -658,13 +654,6 @@ class _Trainer:
         with engine.workers(self._device) as workers:
             stacks = stacked(parameters, objective, self._device)
             return evaluate(self._validation, stacks, objective, workers)
-
-
-def _seeded(config: HeadConfig, seed: int) -> HeadConfig:
-    """The head with another seed, if it has one."""
-    if any(setting.name == "seed" for setting in fields(config)):
-        return replace(config, seed=seed)  # type: ignore[call-arg]
-    return config
 
 
 @contextmanager

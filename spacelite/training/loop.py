@@ -240,7 +240,7 @@ class _Training:
         self.heads.compose(initial)
         if training.patience is not None and self.validation is not None:
             # Heads on top of others have an epoch 0, which may remain their best one.
-            for member, stack, row in self.heads.in_training():
+            for member, stack, row in self.heads.in_training:
                 if member.config.start is not None:
                     result = self.by_head[member.config]
                     result.best_epoch, result.parameters = 0, stack.head_parameters(row)
@@ -272,7 +272,7 @@ class _Training:
             self._epoch(epoch)
             if checkpoint is not None:
                 checkpoints.save(checkpoint, self._checkpoint(identity, epoch))
-        for member, stack, row in self.heads.in_training():
+        for member, stack, row in self.heads.in_training:
             # With early stopping, the best epoch's parameters are there already.
             result = self.by_head[member.config]
             result.parameters = result.parameters or stack.head_parameters(row)
@@ -312,7 +312,7 @@ class _Training:
         """Stop the heads that diverged, or have not improved for `patience` epochs."""
         remaining: dict[Member, Parameters] = {}
         ended = False
-        for member, stack, row in self.heads.in_training():
+        for member, stack, row in self.heads.in_training:
             result = self.by_head[member.config]
             last = result.history[-1]
             entry = {split: last[split] for split in OF_EPOCH if split in last}
@@ -426,7 +426,7 @@ class _Training:
     def _checkpoint(self, identity: str, epoch: int) -> Checkpoint:
         tensors: Parameters = {}
         number = {config: i for i, config in enumerate(self.by_head)}
-        for member, stack, row in self.heads.in_training():
+        for member, stack, row in self.heads.in_training:
             for name, values in stack.parameters.items():
                 tensors[f"{number[member.config]}/now/{name}"] = values[row]
         for (member, name), (mean, square) in self.heads.moments().items():
@@ -564,10 +564,10 @@ def train_weighted(
             for tokens in one_pass.epoch(epoch, rows):
                 progress(tokens)
         logits = engine.run_split(split, one_pass.stacks, objective, workers, progress)
+        of_stack = dict(zip(one_pass.stacks, logits, strict=True))
         trained = {
-            member: (stack.head_parameters(row), of_stack[row])
-            for stack, of_stack in zip(one_pass.stacks, logits, strict=True)
-            for member, row in one_pass.rows(stack)
+            member: (stack.head_parameters(row), of_stack[stack][row])
+            for member, stack, row in one_pass.in_training
         }
         return [
             Learned(
@@ -686,8 +686,9 @@ class Pass:
         self._objective, self._device, self._workers = objective, device, workers
         self._train = splits["train"]
         self.stacks: list[Head] = []
-        self._members: list[list[Member]] = []  # of each stack
-        self._optimizers: list[Adam] = []
+        # All heads that are trained, each with its stack and its row there.
+        self.in_training: list[tuple[Member, Head, int]] = []
+        self._optimizers: dict[Head, Adam] = {}
         # Members with the same weights share what depends on these alone.
         self._parts: dict[bytes, Part] = {}
         self._fits: dict[tuple[HeadConfig, bytes], Fitted] = {}
@@ -754,7 +755,7 @@ class Pass:
     ) -> None:
         """Stack the heads to be trained, with their moments in Adam (default: zero)."""
         every = list(parameters)
-        self.stacks, self._members = [], []
+        self.stacks, self.in_training = [], []
         for numbers in heads.alike([member.config for member in every]):
             members = [every[number] for number in numbers]
             configs = [member.config for member in members]
@@ -764,14 +765,11 @@ class Pass:
             self._weigh(stack, members)
             self._put_on_top(stack, members)
             self.stacks.append(stack)
-            self._members.append(members)
-        self._optimizers = [Adam(stack.configs, stack.trained) for stack in self.stacks]
-        if moments is None:
-            return
-        for stack, optimizer in zip(self.stacks, self._optimizers, strict=True):
-            for name, (mean, square) in optimizer.moments.items():
-                for member, row in self.rows(stack):
-                    mean[row], square[row] = moments[member, name]
+            self.in_training += [(member, stack, row) for row, member in enumerate(members)]
+        self._optimizers = {stack: Adam(stack.configs, stack.trained) for stack in self.stacks}
+        if moments is not None:
+            for key, (mean, square) in self.moments().items():
+                mean[...], square[...] = moments[key]
 
     def _weigh(self, stack: Head, members: Sequence[Member]) -> None:
         """Give a stack the weights of the examples, and the class weights that follow from them."""
@@ -801,24 +799,12 @@ class Pass:
             shared = all(of_member is first.logits for of_member in logits)
             stack.starts[name] = (first.logits if shared else torch.stack(logits)).to(self._device)
 
-    def rows(self, stack: Head) -> Iterator[tuple[Member, int]]:
-        """The heads of a stack, each with its row."""
-        members = self._members[self.stacks.index(stack)]
-        return zip(members, range(len(members)), strict=True)
-
-    def in_training(self) -> Iterator[tuple[Member, Head, int]]:
-        """All heads, each with its stack and its row there."""
-        for stack in self.stacks:
-            for member, row in self.rows(stack):
-                yield member, stack, row
-
     def moments(self) -> dict[tuple[Member, str], Moments]:
-        """Each head's moments in Adam by parameter name."""
+        """Each head's moments in Adam by parameter name, as views."""
         return {
             (member, name): (mean[row], square[row])
-            for stack, optimizer in zip(self.stacks, self._optimizers, strict=True)
-            for name, (mean, square) in optimizer.moments.items()
-            for member, row in self.rows(stack)
+            for member, stack, row in self.in_training
+            for name, (mean, square) in self._optimizers[stack].moments.items()
         }
 
     def epoch(self, epoch: int, rows: Array) -> Iterator[int]:
@@ -835,7 +821,7 @@ class Pass:
             engine.run_batch(split, self.stacks, chosen, batch, self._workers, (epoch, number))
             update = (epoch - 1) * len(starts) + number
             factor = SCHEDULES[training.schedule](update, training.epochs * len(starts))
-            for stack, optimizer in zip(self.stacks, self._optimizers, strict=True):
+            for stack, optimizer in self._optimizers.items():
                 idle = _idle(stack, chosen)
                 optimizer.update(
                     stack.parameters, stack.gradients, update + 1, factor, training.clip_norm, idle

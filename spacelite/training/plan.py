@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from spacelite import heads, settings
 from spacelite.errors import SpaceliteError
-from spacelite.heads import HeadConfig, TrainedHeadConfig
+from spacelite.heads import HeadConfig
 from spacelite.heads.pooling import default_pooling
 from spacelite.settings import LARGEST_SEED, suggestion
 from spacelite.training.config import TrainingConfig
@@ -187,8 +187,7 @@ def plan(
         asked = {**search_lists(kinds, asked, cache), **asked}
     if examples is None:
         examples = len(cache.splits["train"])
-    numbers, chosen = resolve(asked, examples)
-    training, values = _divided(numbers)
+    training, values, chosen = resolve(asked, examples)
     values = {
         "pooling": default_pooling(cache.padding_side), **values, "seed": seed_list(asked["seeds"])
     }  # fmt: skip
@@ -202,28 +201,23 @@ def plan_one(
 ) -> tuple[HeadConfig, TrainingConfig]:
     """The one head of these settings on so many examples, and how it is trained. Raises
     SpaceliteError if a setting is invalid."""
-    numbers, _ = resolve(asked, examples)
-    training, values = _divided(numbers)
+    training, values, _ = resolve(asked, examples)
     config = heads.config(kind, **values)
     settings.check(config)
     settings.check(training)
     return config, training
 
 
-def resolve(asked: Mapping[str, Any], examples: int) -> tuple[dict[str, Any], dict[str, float]]:
-    """Put numbers in place of "auto", by the number of training examples.
-
-    Returns:
-        The settings, and those that were "auto" with what was chosen.
-
-    Raises:
-        SpaceliteError: A value is another word than "auto", or the batch size is no whole number.
-    """
-    sizes = {"epochs": TrainingConfig.epochs, "batch_size": TrainingConfig.batch_size}
-    values = {**sizes, **asked}
-    rate = values.get("learning_rate", TrainedHeadConfig.learning_rate)
+def resolve(
+    asked: Mapping[str, Any], examples: int
+) -> tuple[TrainingConfig, dict[str, Any], dict[str, float]]:
+    """Put numbers in place of "auto", by the number of training examples: the settings of the
+    training, the others, and those that were "auto" with what was chosen. Raises SpaceliteError if
+    a value is another word than "auto", or the batch size is no whole number."""
+    values = {"epochs": TrainingConfig.epochs, "batch_size": TrainingConfig.batch_size, **asked}
+    rate = values.get("learning_rate")
     rates = listed("learning_rate", rate)
-    for name in (*sizes, "learning_rate"):
+    for name in AUTOMATIC:
         for value in rates if name == "learning_rate" else [values[name]]:
             if isinstance(value, str) and value != AUTO:
                 raise SpaceliteError(f"{name}={value!r}: give a number, or {AUTO!r}", [name])
@@ -240,7 +234,8 @@ def resolve(asked: Mapping[str, Any], examples: int) -> tuple[dict[str, Any], di
         values["learning_rate"] = (
             LEARNING_RATE if isinstance(rate, str) else listed("learning_rate", rates)
         )
-    return values, chosen
+    training = TrainingConfig(**{name: values.pop(name) for name in OF_TRAINING & values.keys()})
+    return training, values, chosen
 
 
 def good_batch_size(examples: int) -> int:
@@ -325,12 +320,6 @@ def after_training(
 
 def _count(number: int, what: str) -> str:
     return f"{number} {what}" + ("" if number == 1 else "es" if what == "batch" else "s")
-
-
-def _divided(values: Mapping[str, Any]) -> tuple[TrainingConfig, dict[str, Any]]:
-    """The settings of the training, and the others."""
-    training = TrainingConfig(**{name: values[name] for name in values if name in OF_TRAINING})
-    return training, {name: values[name] for name in values if name not in OF_TRAINING}
 
 
 def search_lists(kinds: Sequence[str], asked: Mapping[str, Any], cache: Cache) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
@@ -46,9 +46,7 @@ class Search:
         SpaceliteError if there are not several."""
         alike: dict[HeadConfig, list[HeadConfig]] = {}
         for config in configs:
-            has_one = any(each.name == "seed" for each in fields(config))
-            seedless = replace(config, **{"seed": 0}) if has_one else config
-            alike.setdefault(seedless, []).append(config)
+            alike.setdefault(config.with_seed(0), []).append(config)
         if len(alike) < 2:
             raise SpaceliteError(
                 "search=True: these settings make a single combination, and a search chooses among "

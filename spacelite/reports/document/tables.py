@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from spacelite import settings
 from spacelite.document import LARGEST, Cell, Line, Table, decimals, with_sign
+from spacelite.heads.config import LOSS_WEIGHTS
 from spacelite.metrics.scores import METRICS
 from spacelite.reports.analysis.groups import CHOSEN_BY, MeanStd, Row, Section, effective, symbols
 from spacelite.runs.store import IN_NAME, Run
@@ -15,7 +16,6 @@ from spacelite.settings import shown
 # one that belongs to the same run as the line above.
 SPLIT, TRIED, CONTINUED = "split", "tried", "continued"
 RUN_METRICS = ("loss", "ce", "accuracy", "f1_macro")
-LOSS_WEIGHTS = ("inter", "intra")
 
 
 def systems_table(
