@@ -98,10 +98,10 @@ class NGrams:
         per_token = added / lengths[known.text] / known.length
         of_classes = per_token[:, None] * weight.T[column].astype(np.float64)
         parts = np.zeros((len(ids), len(weight)))
-        for place in range(self.longest):
-            there = known.length > place
-            tokens = known.first[there] + place
-            for c, of_class in enumerate(of_classes[there].T):
+        for position in range(self.longest):
+            long = known.length > position
+            tokens = known.first[long] + position
+            for c, of_class in enumerate(of_classes[long].T):
                 parts[:, c] += np.bincount(tokens, of_class, minlength=len(ids))
         return parts
 
@@ -122,12 +122,12 @@ class NGrams:
 
     def _known(self, ids: Array, offsets: Array) -> tuple[Occurrences, Array]:
         """The occurrences of known n-grams, and the column of each."""
-        every = occurrences(ids, offsets, self.longest)
+        occurring = occurrences(ids, offsets, self.longest)
         if not len(self.keys):
-            return Occurrences(*(part[:0] for part in every)), every.key[:0]
-        column = np.searchsorted(self.keys, every.key).clip(max=len(self.keys) - 1)
-        known = self.keys[column] == every.key
-        return Occurrences(*(part[known] for part in every)), column[known]
+            return Occurrences(*(part[:0] for part in occurring)), occurring.key[:0]
+        column = np.searchsorted(self.keys, occurring.key).clip(max=len(self.keys) - 1)
+        known = self.keys[column] == occurring.key
+        return Occurrences(*(part[known] for part in occurring)), column[known]
 
 
 def occurrences(ids: Array, offsets: Array, longest: int = 2) -> Occurrences:
@@ -169,10 +169,10 @@ def special_ids(ids: Array, offsets: Array) -> Array:
     ids, lengths, starts, stops = ids[kept], np.diff(ends), ends[:-1], ends[1:]
     for first, way in ((starts, 1), (stops - 1, -1)):
         for number in range(min(PLACES, int(lengths.min()))):
-            there = ids[first + way * number]
-            if (there != there[0]).any():
+            at_position = ids[first + way * number]
+            if (at_position != at_position[0]).any():
                 break
-            special.append(int(there[0]))
+            special.append(int(at_position[0]))
     return np.unique(np.array(special, np.int64))
 
 

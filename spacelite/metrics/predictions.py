@@ -92,11 +92,13 @@ def load(
             index, labels, logits = (arrays[f"{split}/{name}"] for name in NAMES)
             origin, rows = (arrays.get(f"{split}/{name}") for name in SOURCES)
             predictions = Predictions(index, labels, logits, task, origin, rows, thresholds)
-            found = float(predictions.correct.mean())
+            actual = float(predictions.correct.mean())
     except ValueError as error:  # numpy's own message suggests unpickling the file
         raise SpaceliteError(f"{path} is damaged (it is not an npz file of arrays)") from error
     except (OSError, KeyError, EOFError, BadZipFile, zlib.error) as error:
         raise SpaceliteError(f"{path} is damaged ({one_line(error, 80)})") from error
-    if abs(found - accuracy) > 1e-9:
-        raise SpaceliteError(f"{path} is damaged (its accuracy is {found:.4f}, not {accuracy:.4f})")
+    if abs(actual - accuracy) > 1e-9:
+        raise SpaceliteError(
+            f"{path} is damaged (its accuracy is {actual:.4f}, not {accuracy:.4f})"
+        )
     return predictions

@@ -158,11 +158,11 @@ def f1_values(predictions: Predictions) -> Array:
     task, classes = predictions.task, predictions.logits.shape[1]
     label = task.indicators(predictions.labels, classes)
     guess = task.indicators(predictions.predicted, classes)
-    both, there = label * guess, label + guess
-    total = there.sum(axis=0)
+    correct, either = label * guess, label + guess
+    total = either.sum(axis=0)
     inverse = np.divide(1.0, total, out=np.zeros(classes), where=total > 0)
-    f1 = 2 * both.sum(axis=0) * inverse
-    of_class = f1 + len(label) * inverse * (2 * both - f1 * there)
+    f1 = 2 * correct.sum(axis=0) * inverse
+    of_class = f1 + len(label) * inverse * (2 * correct - f1 * either)
     values: Array = of_class[:, task.in_macro(total > 0)].mean(axis=1)
     return values
 
@@ -234,9 +234,9 @@ def _interval(values: Array) -> Interval:
 
 def _macro_f1(counts: Array, label: Array, predicted: Array, task: Task) -> Array:
     """Macro F1 (R,) of R tables of `counts` (R, cells); `label` and `predicted` are (cells, C)."""
-    there = counts @ (predicted + label)  # (R, C): predicted + actual
+    either = counts @ (predicted + label)  # (R, C): predicted + actual
     hits = 2 * (counts @ (predicted * label))
-    f1 = ratio(hits, there)
-    counted = task.in_macro(there > 0)
+    f1 = ratio(hits, either)
+    counted = task.in_macro(either > 0)
     means: Array = (f1 * counted).sum(axis=1) / counted.sum(axis=1)
     return means

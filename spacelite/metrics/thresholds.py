@@ -85,10 +85,10 @@ def in_words(thresholds: Mapping[str, float]) -> str:
     positive above 0.3120.`"""
     if not thresholds:
         return ""
-    said = [f"{label} above {value:.4f}" for label, value in thresholds.items()]
-    more = ", ..." if said[MOST_LABELS:] else ""
-    which = "threshold" if len(said) == 1 else "thresholds"
-    return f"Decided by the run's {which}: {', '.join(said[:MOST_LABELS])}{more}."
+    above = [f"{label} above {value:.4f}" for label, value in thresholds.items()]
+    more = ", ..." if above[MOST_LABELS:] else ""
+    which = "threshold" if len(above) == 1 else "thresholds"
+    return f"Decided by the run's {which}: {', '.join(above[:MOST_LABELS])}{more}."
 
 
 def full_name(metric: Any) -> Any:
@@ -102,7 +102,7 @@ def is_criterion(value: Any) -> str | None:
     if isinstance(name, str) and name in CRITERIA:
         return None
     short = {full: name for name, full in SHORT_NAMES.items()}
-    choose = f"choose {' or '.join(short.get(each, each) for each in CRITERIA)}"
+    choose = f"choose {' or '.join(short.get(full, full) for full in CRITERIA)}"
     if not isinstance(name, str) or name not in METRICS:
         return choose
     if name in EXTREME:
