@@ -153,7 +153,7 @@ def test_scales_of_each_class_minimise_what_they_should():
     own = np.random.RandomState(3).uniform(0.1, 2, (6, 3))
     fit = Fit(Features(csr_array(inputs)), labels, 3, "none", scales=lambda sample, goal: own)
     logistic.optimise([fit], 2.0, 1e-14)
-    weight, bias = fit.spread()
+    weight, bias = fit.solution()
     logits = inputs @ weight.T + bias
     chances = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     residuals = chances - np.eye(3)[labels]

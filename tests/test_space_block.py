@@ -105,7 +105,7 @@ def test_tokens_are_standardised_as_numpy_does(cache, monkeypatch):
         monkeypatch.setattr(batches, "WINDOW", 20_000)
         split = batches.open_splits(cache, "cpu")["train"]
         assert split.resident == bool(resident)
-        mean, scale = split.standardisation()
+        mean, scale = split.standardisation
         assert mean.numpy() == pytest.approx(tokens.mean(axis=0), abs=1e-6)
         assert scale.numpy() == pytest.approx(1 / tokens.std(axis=0), rel=1e-5)
 
@@ -131,7 +131,7 @@ def test_dimensions_that_only_rounding_moves_count_as_constant(dtype):
     rows[:, 2] = 7.3
     rows[:, 3] = 11.1 * (1 + 2e-4 * random.normal(size=300))  # less than float16 can tell
     split = given_split(rows.astype(dtype), [100, 1, 199])
-    _, scale = split.standardisation()
+    _, scale = split.standardisation
     assert scale[1] == scale[2] == scale[3] == scale[5] == 0 and (scale[[0, 4]] > 0).all()
 
 

@@ -163,6 +163,7 @@ class Examples(Protocol):
         """The token ids of all examples end to end, (T,), and their offsets, (N + 1,)."""
         ...
 
+    @property
     def standardisation(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The mean of the hidden states of all tokens, (d,), and the inverse of their standard
         deviation, (d,), or 0 where it is no more than rounding."""

@@ -178,4 +178,4 @@ def _scikit_learns(
             "logreg did not converge within %s iterations: a longer fit might be better",
             f"{MAX_ITERATIONS:,}",
         )
-    return logistic.spread(model.coef_, model.intercept_, model.classes_, columns)
+    return logistic.to_columns(model.coef_, model.intercept_, model.classes_, columns)

@@ -173,7 +173,7 @@ def choose(
         total = 0.0
         for problem, goal in zip(fits, targets[rows].T, strict=True):
             optimise([problem], strength, ROUGHLY)
-            weight, bias = problem.spread()
+            weight, bias = problem.solution()
             total += cross_entropy(examples @ weight.T + bias, goal, weights[rows])
         return total
 
@@ -270,7 +270,7 @@ def _joined(problems: Sequence[Problem], fits: Sequence[Fit], classes: int) -> t
     """Weights (C, p) and biases (C,) of all problems, from the optimum of each."""
     weight, bias = np.zeros((classes, fits[0].features.width)), np.zeros(classes)
     for (columns, _), problem in zip(problems, fits, strict=True):
-        weight[columns], bias[columns] = problem.spread()
+        weight[columns], bias[columns] = problem.solution()
     return weight, bias
 
 
@@ -409,12 +409,12 @@ class Fit:
         weights = products * self._scale + penalty * at[:-1]
         return np.concatenate([weights, residuals.sum(axis=0)[None]])
 
-    def spread(self) -> tuple[Array, Array]:
+    def solution(self) -> tuple[Array, Array]:
         """The optimum as weights (columns, p) and biases (columns,)."""
         weights, biases = self.scaled(self.at).T, self.at[-1]
         if self._columns == 1 and self.settled:
             return weights, log_odds(self._targets, self._sample)
-        return spread(weights, biases, self._classes, self._columns)
+        return to_columns(weights, biases, self._classes, self._columns)
 
 
 def log_odds(targets: Array, weights: Array) -> Array:
@@ -423,7 +423,7 @@ def log_odds(targets: Array, weights: Array) -> Array:
     return np.array([math.log((positive + 0.5) / (count - positive + 0.5))])
 
 
-def spread(weights: Array, biases: Array, present: Array, columns: int) -> tuple[Array, Array]:
+def to_columns(weights: Array, biases: Array, present: Array, columns: int) -> tuple[Array, Array]:
     """Weights (columns, p) and biases (columns,), from those of the classes that are `present`, of
     which two have one logit."""
     if columns == 1:

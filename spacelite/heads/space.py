@@ -67,8 +67,9 @@ class Penalties:
             )
         )
         # A weight of 0 switches its term off, even where the term overflows.
-        spread = torch.where(inter > 0, inter * (matching + mismatching) / 2, 0)
-        return spread + torch.where(intra > 0, intra * self.intra / at_least_one(self.varying), 0)
+        inter_loss = torch.where(inter > 0, inter * (matching + mismatching) / 2, 0)
+        intra_loss = torch.where(intra > 0, intra * self.intra / at_least_one(self.varying), 0)
+        return inter_loss + intra_loss
 
 
 def count_of(counts: torch.Tensor, weights: torch.Tensor | None) -> Count:
@@ -448,7 +449,7 @@ class SpaceBlock(SpaceHead):
     @classmethod
     @override
     def filled(cls, parameters: Parameters, train: Examples) -> Parameters:
-        mean, scale = train.standardisation()
+        mean, scale = train.standardisation
         return {**parameters, MEAN: mean.cpu(), SCALE: scale.cpu()}
 
     @classmethod

@@ -251,11 +251,11 @@ class CrossValidation:
 def names_of(configs: Sequence[HeadConfig]) -> list[str]:
     """Names that tell heads apart: `space + inter 0.2, learning rate 0.001`."""
     values = [settings.effective(head) for head in configs]
-    titles = [with_loss_weights(head.name, own) for head, own in zip(configs, values, strict=True)]
+    titles = list(map(with_loss_weights, [head.name for head in configs], values))
     apart = settings.told_apart(titles, values)
     return [
-        ", ".join([title, *settings.details(settings.symbols(head), own, names)])
-        for title, head, own, names in zip(titles, configs, values, apart, strict=True)
+        ", ".join([title, *settings.details(settings.symbols(head), given, names)])
+        for title, head, given, names in zip(titles, configs, values, apart, strict=True)
     ]
 
 

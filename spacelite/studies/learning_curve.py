@@ -288,9 +288,9 @@ class Curve:
         law, means = self.extrapolations[name], system.mean(self.metric)
         seeds = len(self.seeds)
         over = "the seed" if seeds == 1 else f"the {seeds} seeds"
-        spread = "" if seeds == 1 else ", means ± standard deviations over seeds"
+        averaged = "" if seeds == 1 else ", means ± standard deviations over seeds"
         sentences = [
-            f"{metric.heading} on {self.validation:,} validation examples{spread}: for each of "
+            f"{metric.heading} on {self.validation:,} validation examples{averaged}: for each of "
             f"{over}, stratified subsets of the {self.examples:,} training examples, each a part "
             "of the next. Test was not read.",
             self._worth(name, system, law),

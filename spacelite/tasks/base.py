@@ -164,11 +164,12 @@ class Task(ABC):
         """Probability of each example's prediction, (N,), from `probabilities` (N, C) and what is
         `predicted` from them."""
 
-    @abstractmethod
     def decisions(
         self, probabilities: Array, predicted: Array, labels: Array
     ) -> tuple[Array, Array]:
-        """Confidence and correctness of every single decision, (D,) each."""
+        """Confidence and correctness of every single decision, (D,) each: one per example, unless
+        each label of an example is decided on by itself."""
+        return self.confidence(probabilities, predicted), self.correct(predicted, labels)
 
     @abstractmethod
     def confusion(self, labels: Array, predicted: Array, classes: int) -> Array:

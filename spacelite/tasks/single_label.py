@@ -133,12 +133,6 @@ class SingleLabel(Task):
     def confidence(self, probabilities: Array, predicted: Array) -> Array:
         return np.take_along_axis(probabilities, predicted[..., None], axis=-1)[..., 0]
 
-    def decisions(
-        self, probabilities: Array, predicted: Array, labels: Array
-    ) -> tuple[Array, Array]:
-        """One decision per example."""
-        return self.confidence(probabilities, predicted), np.equal(predicted, labels)
-
     def confusion(self, labels: Array, predicted: Array, classes: int) -> Array:
         """(C, C), laid out as `confusion_shape` says."""
         cells = np.bincount(labels * classes + predicted, minlength=classes**2)

@@ -13,6 +13,7 @@ import logging
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -160,11 +161,16 @@ class TokenSplit:
             self._features[pooling] = self._pool(pooling)
         return self._features[pooling]
 
-    def standardisation(self, examples: Array | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-        """The mean of the hidden states of all tokens of `examples` (by default of all), (d,), and
-        the inverse of their standard deviation, (d,), or 0 where it is no more than rounding."""
-        rows, scratch, seen = self.in_order(), Scratch(), 0
-        rows = rows if examples is None else examples
+    @cached_property
+    def standardisation(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `standardised`, of all examples."""
+        return self.standardised(np.arange(len(self)))
+
+    def standardised(self, rows: Array) -> tuple[torch.Tensor, torch.Tensor]:
+        """The mean of the hidden states of all tokens of the examples `rows`, (d,), and the inverse
+        of their standard deviation, (d,), or 0 where it is no more than rounding."""
+        self.in_order()
+        scratch, seen = Scratch(), 0
         mean, squares = torch.zeros(2, self.width, dtype=torch.float64, device=self.device)
         for first, last in self.groups(rows, 1):
             self.load(rows[first:last])

@@ -62,10 +62,10 @@ def stacked(
     parameters: Mapping[HeadConfig, Parameters], objective: Objective, device: str
 ) -> list[Head]:
     """Stacks of these heads; those with the same `stack_key` share one."""
-    every = list(parameters)
+    to_stack = list(parameters)
     stacks = []
-    for numbers in heads.alike(every):
-        configs = [every[number] for number in numbers]
+    for numbers in heads.alike(to_stack):
+        configs = [to_stack[number] for number in numbers]
         of_heads = [parameters[config] for config in configs]
         stacks.append(heads.kind(configs[0].kind).stack(configs, of_heads, objective, device))
     return stacks

@@ -17,6 +17,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -201,7 +202,7 @@ class _Training:
         weights: Array | None = None,
     ) -> None:
         self.config, self.device, self.workers = training, device, workers
-        self.configs, self.search = list(configs), search
+        self.configs, self.search, self.label_names = configs, search, data.label_names
         self.started = time.perf_counter()
         self.fit_seconds: dict[HeadConfig, float] = {}
         members = dict.fromkeys(member for config in configs for member in config.members)
@@ -226,7 +227,6 @@ class _Training:
             self.objective = Objective.balanced(data.task, labels, classes, given)
         else:
             self.objective = Objective(data.task, classes)
-        self.label_names = data.label_names
         self.thresholds: dict[HeadConfig, Array] = {}  # chosen for decisions on validation
         self.heads = Pass(data, self.splits, training, self.objective, device, workers)
         initial = {}
@@ -557,8 +557,8 @@ def train_weighted(
             [Member(config, member.weights) for config in member.config.members]
             for member in members
         ]
-        every = itertools.chain.from_iterable(parts)
-        one_pass.compose({member: one_pass.initial(member) for member in every})
+        in_pass = itertools.chain.from_iterable(parts)
+        one_pass.compose({member: one_pass.initial(member) for member in in_pass})
         for epoch in range(1, training.epochs + 1):
             rows = split.shuffled(training.data_seed, epoch)
             for tokens in one_pass.epoch(epoch, rows):
@@ -650,7 +650,6 @@ class Part:
         self.labels = split.labels[self._index]
         above = np.asarray(weights, np.float64)[self.rows]
         self.weights = None if (above == 1).all() else above
-        self._standardisation: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def features(self, pooling: str) -> torch.Tensor:
         """One vector per example, by a pooling."""
@@ -660,31 +659,28 @@ class Part:
         """The token ids of all examples end to end, and their offsets."""
         return self._split.token_ids(self.rows)
 
+    @cached_property
     def standardisation(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """As `TokenSplit.standardisation`, of these examples; computed once."""
-        if self._standardisation is None:
-            self._standardisation = self._split.standardisation(self.rows)
-        return self._standardisation
+        """As that of `TokenSplit`, of these examples."""
+        return self._split.standardised(self.rows)
 
 
+@dataclass(eq=False)
 class Pass:
     """Heads that are trained in one pass over the tokens per epoch. An ensemble is trained as
     several heads; a head on top of another, which is fitted to the same examples, as the part that
     is trained in epochs. `stacks` are the heads in training.
     """
 
-    def __init__(
-        self,
-        data: TrainingData,
-        splits: Mapping[str, TokenSplit],
-        training: TrainingConfig,
-        objective: Objective,
-        device: str,
-        workers: Workers,
-    ) -> None:
-        self._data, self._splits, self._training = data, splits, training
-        self._objective, self._device, self._workers = objective, device, workers
-        self._train = splits["train"]
+    data: TrainingData
+    splits: Mapping[str, TokenSplit]
+    training: TrainingConfig
+    objective: Objective
+    device: str
+    workers: Workers
+
+    def __post_init__(self) -> None:
+        self._train = self.splits["train"]
         self.stacks: list[Head] = []
         # All heads that are trained, each with its stack and its row there.
         self.in_training: list[tuple[Member, Head, int]] = []
@@ -710,8 +706,8 @@ class Pass:
         whole = heads.kind(member.config.kind)
         kind = whole.in_training()
         # A part of a head reads one layer.
-        width = input_width(member.config, self._data) if kind is whole else self._train.width
-        parameters = kind.initial(member.config, self._objective.classes, width)
+        width = input_width(member.config, self.data) if kind is whole else self._train.width
+        parameters = kind.initial(member.config, self.objective.classes, width)
         return kind.filled(parameters, self.examples(member.weights)) if kind.TABLES else parameters
 
     def fit(self, config: HeadConfig, weights: Array | None) -> Fitted:
@@ -719,7 +715,7 @@ class Pass:
         key = config, _key(weights)
         if key not in self._fits:
             self._fits[key] = heads.kind(config.kind).fit(
-                config, self.examples(weights), self._objective, self._training.class_weights
+                config, self.examples(weights), self.objective, self.training.class_weights
             )
         return self._fits[key]
 
@@ -734,15 +730,15 @@ class Pass:
             fitted, train = self.fit(config, weights), self._train
             if fitted.held is None:
                 raise ValueError(f"{config.name} is no start of another head")
-            stacks = stacked({config: fitted.parameters}, self._objective, self._device)
+            stacks = stacked({config: fitted.parameters}, self.objective, self.device)
             logits = fitted.held
             if weights is not None:
-                ((logits,),) = engine.run_split(train, stacks, self._objective, self._workers)
+                ((logits,),) = engine.run_split(train, stacks, self.objective, self.workers)
                 logits[torch.from_numpy(np.flatnonzero(weights))] = fitted.held
-            scores = scores_of(logits, train.labels.cpu(), self._objective, counts=True)
+            scores = scores_of(logits, train.labels.cpu(), self.objective, counts=True)
             self._starts[key] = {"train": Evaluated(scores, logits)}
-            if (validation := self._splits.get("validation")) is not None:
-                evaluated = evaluate(validation, stacks, self._objective, self._workers)
+            if (validation := self.splits.get("validation")) is not None:
+                evaluated = evaluate(validation, stacks, self.objective, self.workers)
                 self._starts[key]["validation"] = evaluated[config]
         return self._starts[key]
 
@@ -754,14 +750,14 @@ class Pass:
         moments: Mapping[tuple[Member, str], Moments] | None = None,
     ) -> None:
         """Stack the heads to be trained, with their moments in Adam (default: zero)."""
-        every = list(parameters)
+        to_train = list(parameters)
         self.stacks, self.in_training = [], []
-        for numbers in heads.alike([member.config for member in every]):
-            members = [every[number] for number in numbers]
+        for numbers in heads.alike([member.config for member in to_train]):
+            members = [to_train[number] for number in numbers]
             configs = [member.config for member in members]
             kind = heads.kind(configs[0].kind).in_training()
             of_members = [parameters[member] for member in members]
-            stack = kind.stack(configs, of_members, self._objective, self._device)
+            stack = kind.stack(configs, of_members, self.objective, self.device)
             self._weigh(stack, members)
             self._put_on_top(stack, members)
             self.stacks.append(stack)
@@ -778,10 +774,10 @@ class Pass:
             return
         shared = all(of_member is weights[0] for of_member in weights)
         rows = np.asarray(weights[:1] if shared else weights).astype(np.float32)
-        stack.sample_weights = torch.from_numpy(rows).to(self._device).expand(len(members), -1)
+        stack.sample_weights = torch.from_numpy(rows).to(self.device).expand(len(members), -1)
         # Where all heads have the same weights, the objective has the class weights.
-        if self._training.class_weights == "balanced" and self._objective.class_weights is None:
-            task, classes = self._objective.task, self._objective.classes
+        if self.training.class_weights == "balanced" and self.objective.class_weights is None:
+            task, classes = self.objective.task, self.objective.classes
             stack.class_weights = torch.stack(
                 [
                     task.balanced_weights(self._train.labels, classes, of_member)
@@ -797,7 +793,7 @@ class Pass:
         for name, first in starts[0].items():
             logits = [start[name].logits for start in starts]
             shared = all(of_member is first.logits for of_member in logits)
-            stack.starts[name] = (first.logits if shared else torch.stack(logits)).to(self._device)
+            stack.starts[name] = (first.logits if shared else torch.stack(logits)).to(self.device)
 
     def moments(self) -> dict[tuple[Member, str], Moments]:
         """Each head's moments in Adam by parameter name, as views."""
@@ -811,14 +807,14 @@ class Pass:
         """Update the heads once for each batch of an epoch, counted from 1, that reads the examples
         `rows` in this order; yield the number of tokens of each batch when it is done and the
         totals of the heads are its."""
-        training, split = self._training, self._train
+        training, split = self.training, self._train
         starts = range(0, len(rows), training.batch_size)
         for number, start in enumerate(starts):
             chosen = rows[start : start + training.batch_size]
-            batch = engine.batch_of(split, chosen, self._objective)
+            batch = engine.batch_of(split, chosen, self.objective)
             for stack in self.stacks:
                 stack.clear()
-            engine.run_batch(split, self.stacks, chosen, batch, self._workers, (epoch, number))
+            engine.run_batch(split, self.stacks, chosen, batch, self.workers, (epoch, number))
             update = (epoch - 1) * len(starts) + number
             factor = SCHEDULES[training.schedule](update, training.epochs * len(starts))
             for stack, optimizer in self._optimizers.items():

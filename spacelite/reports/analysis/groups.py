@@ -18,6 +18,7 @@ from typing import Any
 
 from spacelite import heads, settings
 from spacelite.errors import SpaceliteError
+from spacelite.heads.config import with_loss_weights
 from spacelite.metrics.predictions import Predictions
 from spacelite.metrics.scores import METRICS, Scores
 from spacelite.runs.record import RunRecord, TransferRecord
@@ -73,8 +74,7 @@ class Row:
     @property
     def title(self) -> str:
         """The system's name with the weights of its losses."""
-        weights = {"inter": self.inter, "intra": self.intra}
-        return " + ".join([self.system, *(f"{key} {w:g}" for key, w in weights.items() if w)])
+        return with_loss_weights(self.system, {"inter": self.inter, "intra": self.intra})
 
     @property
     def details(self) -> list[str]:
