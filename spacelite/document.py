@@ -68,21 +68,13 @@ class Line:
 
 @dataclass(frozen=True)
 class Table:
-    """A table.
-
-    Attributes:
-        caption: The caption.
-        columns: Headings of the columns.
-        lines: The rows.
-        kind: What the table shows, such as `systems` or `confusion`; decides on its layout.
-        folded: Whether the table is hidden until the reader opens it, in formats that allow this.
-    """
+    """A table."""
 
     caption: str
-    columns: list[str]
+    columns: list[str]  # their headings
     lines: list[Line]
-    kind: str = ""
-    folded: bool = False
+    kind: str = ""  # what it shows, such as `systems` or `confusion`; decides on its layout
+    folded: bool = False  # hidden until the reader opens it, in formats that allow this
 
     @property
     def captioned(self) -> bool:

@@ -239,8 +239,7 @@ class Passage:
 
 
 def cached_example(cache: Cache, location: str) -> Passage:
-    """The example of a cache at a location such as `test:17`. Raises SpaceliteError if there is no
-    such example, or it is not embedded yet."""
+    """The example of a cache at a location such as `test:17`."""
     name, _, number = location.partition(":")
     split = cache.splits.get(name)
     if split is None or not number.isdecimal() or int(number) >= len(split):
@@ -273,7 +272,7 @@ def explain(
     run: Run, passage: Passage, words: Words, logits: Array, layer_difference: float | None = None
 ) -> Explanation:
     """Split a prediction, of which the head's forward pass gave the `logits` (C,), into the shares
-    of its words. Raises SpaceliteError if the head's logits are not a sum over tokens."""
+    of its words."""
     require_shares(run)
     kind, parameters, task = heads.kind(run.head.kind), run.parameters, run.record.task
     rows = passage.rows
@@ -328,8 +327,7 @@ def explain_text(
     device: str = "auto",
     on_progress: OnProgress = lambda phase, done, total: None,
 ) -> Explanation:
-    """Explain the prediction for a text. Raises SpaceliteError if the head's logits are not a sum
-    over tokens, the text is empty, or the backbone is not the run's."""
+    """Explain the prediction for a text."""
     require_shares(run)
     predictor = Predictor(run, backbone=backbone, device=device)
     tokens = predictor.tokenize([text], on_progress)
@@ -356,8 +354,7 @@ def explain_example(
 ) -> Explanation:
     """Explain the prediction for an example of the run's cache, such as `test:17`. The backbone is
     run only for heads that read all layers: the cache holds their means, and not the hidden states
-    of each token. Raises SpaceliteError if the head's logits are not a sum over tokens, or there is
-    no such example."""
+    of each token."""
     require_shares(run)
     cache.check_index()
     passage = cached_example(cache, location)

@@ -83,8 +83,7 @@ class Predictor:
         on_progress: OnProgress = lambda phase, done, total: None,
         before: int = 0,
     ) -> Tokenized:
-        """Tokenize texts as the run's training data. Raises SpaceliteError if there is none or one
-        is empty; messages say that `before` texts came before."""
+        """Tokenize texts as the run's training data; `before` texts came before, for messages."""
         check(texts, before)
         spec = self.run.record.spec
         return tokenize(
@@ -123,8 +122,7 @@ class Predictor:
         on_progress: OnProgress = lambda phase, done, total: None,
         before: int = 0,
     ) -> Predicted:
-        """Classify N texts; `before` texts came before, for messages. Raises SpaceliteError if a
-        text is empty."""
+        """Classify N texts; `before` texts came before, for messages."""
         run = self.run
         tokens = self.tokenize(texts, on_progress, before)
         offsets = offsets_of(np.array([len(ids) for ids in tokens.ids]))
@@ -148,8 +146,7 @@ class Predictor:
         on_progress: OnProgress = lambda phase, done, total: None,
     ) -> Iterator[tuple[list[str], Predicted]]:
         """Classify a stream of texts, which is read only as far as results are asked for: memory
-        holds one batch at a time. `total` is their number, if known, for the progress. Raises
-        SpaceliteError if a text is empty, or there is none."""
+        holds one batch at a time. `total` is their number, if known, for the progress."""
         done = truncated = 0
         for batch in _batches(texts):
 
@@ -177,8 +174,7 @@ def predict(
     tokens_per_batch: int | None = None,
     on_progress: OnProgress = lambda phase, done, total: None,
 ) -> Predicted:
-    """The probability of each label for N texts, and how much of each text is unknown. Raises
-    SpaceliteError if a text is empty, or the backbone is not the run's."""
+    """The probability of each label for N texts, and how much of each text is unknown."""
     predictor = Predictor(run, backbone=backbone, device=device, tokens_per_batch=tokens_per_batch)
     predicted = predictor.predict(texts, on_progress)
     warn_of_truncated(run, predicted.truncated, len(texts))
@@ -217,8 +213,7 @@ def warn_of_truncated(run: Run, truncated: int, count: int) -> None:
 
 
 def check_minimum(min_probability: float | None) -> float | None:
-    """The minimum probability of labels that are given, as a float, or None. Raises SpaceliteError
-    if it is no probability above 0."""
+    """The minimum probability of labels that are given, as a float, or None."""
     if min_probability is None:
         return None
     try:
@@ -267,7 +262,7 @@ def check(texts: Sequence[str], before: int = 0) -> None:
 
 def backbone_files(run: Run, backbone: str | None = None) -> BackboneFiles:
     """The files of the backbone that a run was trained on; `backbone` is its folder, if it was a
-    local one. Raises SpaceliteError if they are not found, or belong to a different backbone."""
+    local one."""
     spec = run.record.spec
     wanted = Encoding.like(spec, backbone)
     try:

@@ -40,9 +40,7 @@ def evaluate(
     all splits except train.
 
     `mapping` gives the run's label name for each of the cache's, or pairs as in `parse_mapping`; by
-    default labels are matched by name, or by number if they have no name in common. Raises
-    SpaceliteError if the cache is unfinished, its hidden states are of a different kind than the
-    run's, or labels do not match.
+    default labels are matched by name, or by number if they have no name in common.
     """
     if not cache.complete:
         raise SpaceliteError(f"cache {cache.name} is unfinished: run its embed command again")
@@ -125,8 +123,7 @@ def label_numbers(
     mapping: dict[str, str] | Sequence[str] | None,
 ) -> npt.NDArray[np.int64]:
     """The run's label number for each label of another data set, (C,) int64, whose label names and
-    task are given. Raises SpaceliteError if the labels do not match, or the mapping (as
-    in `evaluate`, or pairs as in `parse_mapping`) is not one of these labels."""
+    task are given."""
     here = run.record.label_names
     if mapping is not None and not isinstance(mapping, dict):
         mapping = parse_mapping(mapping, names, here) if mapping else None
@@ -147,8 +144,7 @@ def parse_mapping(
     """Parse pairs of labels of a data set and a run: `["a=x", "b=y"]` -> `{"a": "x", "b": "y"}`.
 
     If labels themselves contain `=`, a pair is split at the one that has a label of `there` before
-    it and a label of `here` after it. Raises SpaceliteError if a string is no such pair, or a label
-    is mapped twice.
+    it and a label of `here` after it.
     """
     mapping: dict[str, str] = {}
     for pair in pairs:

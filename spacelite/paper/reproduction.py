@@ -52,8 +52,7 @@ def reproduce(
     Training data are embedded, heads with the same number of epochs are trained in one pass, and
     zero-shot rows are evaluated on their test data. Existing caches, runs and evaluations are
     reused; after an interruption the same call continues. If a backbone or data set is not
-    available, its rows stay empty, and the log says why. Raises SpaceliteError if there is no such
-    table (None means all), or an option is invalid.
+    available, its rows stay empty, and the log says why.
     """
     rows = [row for row in published() if table in (None, row.table)]
     if not rows:

@@ -95,8 +95,7 @@ class Run:
 
     @cached_property
     def parameters(self) -> dict[str, Array]:
-        """The head's parameters by name. Raises SpaceliteError if the file is damaged, or belongs
-        to a different head."""
+        """The head's parameters by name."""
         from safetensors.numpy import load
 
         path = self.folder / PARAMETERS
@@ -184,8 +183,7 @@ class Run:
         return records
 
     def save_transfer(self, record: TransferRecord, splits: dict[str, Predictions]) -> None:
-        """Save an evaluation on another data set with the run; an earlier one is replaced. Raises
-        SpaceliteError if the files cannot be written."""
+        """Save an evaluation on another data set with the run; an earlier one is replaced."""
         path = self.folder / TRANSFERS / f"{record.cache}.json"
         files.make_folder(path.parent, OTHERWISE)
         try:
@@ -209,8 +207,7 @@ def runs_folder(cache_dir: Path) -> Path:
 
 
 def prepare(cache_dir: Path) -> Path:
-    """Return the folder of runs, created if missing. Raises SpaceliteError if it cannot be
-    written."""
+    """Return the folder of runs, created if missing."""
     return files.make_folder(runs_folder(cache_dir), OTHERWISE)
 
 
@@ -223,10 +220,9 @@ def save(
     chosen: Mapping[str, float] | None = None,
     search: SearchRecord | None = None,
 ) -> Run:
-    """Write a trained head to `<cache_dir>/runs/<id>/`, whole or not at all; an earlier run of
-    the same id is replaced, and keeps its name unless there is a new one. `chosen` are the values
-    that the size of the training set chose, by setting. Raises SpaceliteError if the run cannot be
-    written."""
+    """Write a trained head to `<cache_dir>/runs/<id>/`, whole or not at all; an earlier run of the
+    same id is replaced, and keeps its name unless there is a new one. `chosen` are the values that
+    the size of the training set chose, by setting."""
     from safetensors.numpy import save
 
     trained: FitConfig = training if head.config.is_iterative else training.for_fitting()
@@ -360,8 +356,7 @@ def load_all(cache_dir: Path) -> list[Run]:
 
 
 def load(folder: Path) -> Run:
-    """Load the run in `folder`. Raises SpaceliteError, which names the folder, if the run is
-    missing or damaged, or was written by a later version."""
+    """Load the run in `folder`. Raises SpaceliteError, which names the folder, if it is damaged."""
     folder = files.absolute(folder)
     try:
         return Run(folder, RunRecord.from_json(read_json(folder / RECORD), folder.name))
@@ -378,9 +373,7 @@ def load(folder: Path) -> Run:
 
 
 def check_name(name: str) -> str:
-    """The name, if a run can have it. Raises SpaceliteError if it has other characters than
-    letters, digits, dots, underscores and single dashes, is too long, or could be taken for an id
-    or a path."""
+    """The name, if it can be a run's: neither an id nor a path, and of plain characters."""
     about = f"a run cannot be named {name!r}: "
     if not re.fullmatch(r"\w[\w.-]*", name) or name.endswith(".") or len(name) > LONGEST:
         raise SpaceliteError(
@@ -419,8 +412,7 @@ def names_for(
     name: str | None,
 ) -> dict[HeadConfig, str | None]:
     """The name of each head that is going to be trained: `name` if it is a single one, otherwise
-    `name-1`, `name-2`, ... in the order of the heads. Raises SpaceliteError if a run cannot have
-    such a name, or another run has it."""
+    `name-1`, `name-2`, ... in the order of the heads."""
     if name is None:
         return dict.fromkeys(configs)
     check_name(name)
@@ -434,8 +426,7 @@ def names_for(
 
 
 def rename(run: Run, name: str | None) -> Run:
-    """The run with another name; None takes its name away. Raises SpaceliteError if a run cannot
-    have such a name, another run has it, or it cannot be saved."""
+    """The run with another name; None takes its name away."""
     if name is not None:
         check_name(name)
     with files.lock(run.folder.parent):
@@ -459,8 +450,7 @@ def matching(ids: Sequence[str], named: Mapping[str, str], name: str) -> list[st
 
 def folder_of(cache_dir: Path, name: str) -> Path:
     """The folder of a run, damaged or not, from its id, its name, a part of its id that no other id
-    has, or its folder. An id or a name comes before a folder of the same name. Raises
-    SpaceliteError if no run matches, or more than one."""
+    has, or its folder. An id or a name comes before a folder of the same name."""
     if not name:
         raise SpaceliteError("a run's name is empty: give its id, its name or its folder")
     runs = runs_folder(cache_dir)
@@ -501,8 +491,7 @@ def find(cache_dir: Path, name: str) -> Run:
 
 
 def remove(folder: Path) -> None:
-    """Delete a run, damaged or not. Raises SpaceliteError if the folder is no run, is not in a
-    folder of runs and holds other files too, or cannot be deleted."""
+    """Delete a run, damaged or not; refused where other files would be deleted too."""
     others = sorted(
         path.name for path in folder.iterdir() if path.name not in RUN_FILES and path.name[0] != "."
     )
@@ -530,8 +519,7 @@ def _listed(ids: Sequence[str], named: dict[str, str]) -> str:
 
 def find_cache(run: Run, cache_dir: Path) -> Path:
     """The file of the cache that a run was trained on, which is looked for beside the run, in
-    `cache_dir`, and where it was when the run was trained. Raises SpaceliteError if there is no
-    such file, it is damaged, or it holds another cache."""
+    `cache_dir`, and where it was when the run was trained."""
     from spacelite.cache.store import Cache
 
     record, name = run.record, f"{run.record.cache}.h5"

@@ -74,8 +74,7 @@ def build(
     names (as in `compared`), without the published tables then.
 
     Words and mistakes need the caches' hidden states, and the folder of a local `backbone`. Tables
-    also show the figures of `split`. Raises SpaceliteError if a condition fits no run, or the
-    systems cannot be compared.
+    also show the figures of `split`.
     """
     if split not in (None, *SPLITS):
         raise SpaceliteError(f"split={split}: choose {' or '.join(SPLITS)}", ["split"])
@@ -152,8 +151,7 @@ def majority_note(cache: store.Cache, split: str) -> str:
 
 @contextmanager
 def _checked(path: Path, key: str | None = None) -> Iterator[store.Cache]:
-    """A cache. Raises SpaceliteError if its key is not `key` or, which is logged too, its labels or
-    token ids are damaged."""
+    """A cache, of this key if one is given, with whole labels and token ids; damage is logged."""
     with store.Cache(path) as cache:
         if key not in (None, cache.key):
             raise SpaceliteError(f"cache {cache.name} is not the one that the run was evaluated on")

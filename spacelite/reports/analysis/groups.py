@@ -425,10 +425,7 @@ def select(
 ) -> list[Run]:
     """The runs that fit all conditions: on a cache (or the beginning of its name), on a data set,
     of these kinds of heads, with these settings (one value, or several). A head that lacks a
-    setting, such as a baseline without learning rate, is kept.
-
-    Raises SpaceliteError if a condition fits no run, or there is no such setting.
-    """
+    setting, such as a baseline without learning rate, is kept."""
     chosen = list(runs)
     if cache is not None:
         fits = [run for run in chosen if run.record.cache.startswith(cache)]
@@ -492,8 +489,7 @@ def compared(runs: Sequence[Run], names: Sequence[str]) -> list[Group]:
     others.
 
     A name is one as in the report's tables, or a run's name, id or part of its id, which stands for
-    all seeds of its system. The name of a sweep means the setting that validation chose. Raises
-    SpaceliteError if a name fits no system, or no two systems are of the same data.
+    all seeds of its system. The name of a sweep means the setting that validation chose.
     """
     everything = [group for group in grouped(runs) if group.systems[0].transfers is None]
     wanted = {

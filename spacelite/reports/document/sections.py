@@ -63,10 +63,6 @@ def section_blocks(section: Section, level: int, also: str | None = None) -> lis
     return blocks
 
 
-def _missing(part: GroupFindings, number: int) -> list[Block]:
-    return [Paragraph(note) for note in wording.missing(part.analysis)]
-
-
 def _comparisons(part: GroupFindings, number: int) -> list[Block]:
     analysis = part.analysis
     if not analysis.comparisons:
@@ -278,7 +274,7 @@ def _cost(part: GroupFindings, number: int) -> list[Block]:
 # What a report says about a group below its table, in order: the group's findings and its number ->
 # blocks, none if there is nothing to say.
 SECTIONS: dict[str, Callable[[GroupFindings, int], list[Block]]] = {
-    "missing": _missing,
+    "missing": lambda part, number: [Paragraph(note) for note in wording.missing(part.analysis)],
     "comparisons": _comparisons,
     "curves": _curves,
     "confusion": _confusion,

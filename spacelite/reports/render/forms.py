@@ -29,19 +29,14 @@ OnProgress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Form:
-    """A form of the report.
+    """A form of the report: a text, or several files."""
 
-    Attributes:
-        file: Name of its file, or of the file to open.
-        text: Returns the report as a single text; that of a form of several files needs none beside
-            it.
-        parts: Yields the report's files, the one to open last; None for a form that is one text.
-        replaces: Patterns of files that earlier reports of this form may have left in the folder.
-    """
-
-    file: str
+    file: str  # its name; of several files, that of the one to open
+    # The report as one text; of a form of several files, without the others.
     text: Callable[[Findings], str] | None = None
+    # Yields the files of a form of several, the one to open last.
     parts: Callable[[Findings, OnProgress], Iterator[tuple[str, bytes]]] | None = None
+    # Patterns of files that earlier reports of this form may have left in the folder.
     replaces: tuple[str, ...] = ()
 
 
@@ -79,7 +74,7 @@ FORMS: dict[str, Form] = {
 
 
 def form(name: str) -> Form:
-    """A form by its name. Raises SpaceliteError if there is no such form."""
+    """A form by its name."""
     if not isinstance(name, str) or name not in FORMS:
         raise SpaceliteError(f"format={name}: choose from {', '.join(FORMS)}", ["format"])
     return FORMS[name]
@@ -95,7 +90,7 @@ def form_of_file(path: Path) -> str | None:
 
 
 def save_page(path: Path, content: str) -> None:
-    """Write a single file, whole or not at all. Raises SpaceliteError if it cannot be written."""
+    """Write a single file, whole or not at all."""
     files.make_folder(path.parent)
     with writing(path, "; choose another file"):
         files.write_bytes(path, content.encode())
@@ -118,8 +113,7 @@ def check_drawing(path: Path) -> None:
 
 
 def save_drawing(curve: Curve, path: Path) -> None:
-    """Write a learning curve: a drawing, or a page with drawing, table and sentences. Raises
-    SpaceliteError if the file cannot be written."""
+    """Write a learning curve: a drawing, or a page with drawing, table and sentences."""
     check_drawing(path)
     if path.suffix.lower() == ".html":
         content = page.learning_curve_page(curve).encode()
