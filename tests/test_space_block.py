@@ -23,7 +23,7 @@ from spacelite.heads.space import SpaceBlock
 from spacelite.inference import explanation, prediction, transfer
 from spacelite.reports.render import page as pages
 from spacelite.runs import store as runs
-from spacelite.training import batches, engine, evaluation, loop, memory
+from spacelite.training import batches, engine, loop, memory
 from spacelite.training.config import TrainingConfig
 from spacelite.training.loop import train
 
@@ -178,8 +178,8 @@ def test_training_equals_a_plain_loop_on_top_of_held_out_logits(blocks, cache, m
     if own.start is not None:
         fitted = kind.fit(own.start, split, objective, "none")
         held = fitted.held.double()
-        stacks = evaluation.stacked({own.start: fitted.parameters}, objective, "cpu")
-        seen = evaluation.evaluate(split, stacks, objective, engine.Workers())[own.start]
+        stacks = engine.stacked({own.start: fitted.parameters}, objective, "cpu")
+        seen = engine.evaluate(split, stacks, objective, engine.Workers())[own.start]
     initial = SpaceBlock.initial(own, 2, 16)
     parameters = {
         name: value.double().requires_grad_()
@@ -211,8 +211,8 @@ def test_training_equals_a_plain_loop_on_top_of_held_out_logits(blocks, cache, m
     expected = logits_of(range(len(parts))).detach().numpy()
     if own.start is not None:
         expected = expected + seen.logits.double().numpy()
-    stacks = evaluation.stacked({own: found.parameters}, objective, "cpu")
-    again = evaluation.evaluate(split, stacks, objective, engine.Workers())[own]
+    stacks = engine.stacked({own: found.parameters}, objective, "cpu")
+    again = engine.evaluate(split, stacks, objective, engine.Workers())[own]
     assert again.logits.numpy() == pytest.approx(expected, abs=2e-3)
     assert again.scores == pytest.approx(found.metrics["train"])
 

@@ -144,7 +144,7 @@ def train(
     arguments = dict(locals())
     from spacelite.api import columns  # it imports torch, and so does the loop
     from spacelite.backbones.model import resolve_device
-    from spacelite.training import evaluation, loop
+    from spacelite.training import engine, loop
     from spacelite.training.search import Search
 
     if resume and fresh:
@@ -173,7 +173,7 @@ def train(
         planned = plan.plan(asked, opened, search=search, arguments=known)
         configs, training = planned.configs, planned.training
         loop.check(configs, training)
-        evaluation.check_threshold(opened, training)
+        engine.check_threshold(opened, training)
         if training.threshold is not None:
             log.info(
                 "decision thresholds are chosen on validation for %s: %s",

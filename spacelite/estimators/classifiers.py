@@ -33,7 +33,7 @@ from spacelite.progress import OnProgress, Progress, reporting
 from spacelite.runs.record import RunRecord
 from spacelite.runs.store import Run
 from spacelite.tasks import MULTI_LABEL, SINGLE_LABEL, Task
-from spacelite.training import evaluation, loop, plan
+from spacelite.training import engine, loop, plan
 from spacelite.training.batches import TokenSplit
 from spacelite.training.config import FitConfig, TrainingConfig
 from spacelite.types import Array
@@ -259,7 +259,7 @@ class TextClassifier(Decisions, ClassifierMixin, Embedding):  # type: ignore[mis
             fitted = "hidden states" if self.encoder_ is None else "texts"
             raise ValueError(f"{type(self).__name__} was fitted on {fitted}: give it {fitted}")
         objective = Objective(self._task, len(self.classes_))
-        predict = partial(evaluation.predict, self.config_, self.parameters_, objective)
+        predict = partial(engine.predict, self.config_, self.parameters_, objective)
         if isinstance(inputs, TokenRows):
             return predict(inputs)
         encoder, logits = self._fitted_encoder(), []

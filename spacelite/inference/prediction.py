@@ -184,10 +184,10 @@ def predict(
 def head_logits(run: Run, rows: TokenRows) -> Array:
     """The logits (N, C) of a run's head for texts in memory."""
     from spacelite.heads.base import Objective
-    from spacelite.training import evaluation
+    from spacelite.training import engine
 
     objective = Objective(run.record.task, len(run.record.label_names))
-    return evaluation.predict(run.head, run.parameters, objective, rows)
+    return engine.predict(run.head, run.parameters, objective, rows)
 
 
 def _batches(texts: Iterable[str]) -> Iterator[list[str]]:

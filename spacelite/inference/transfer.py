@@ -17,7 +17,7 @@ from spacelite.metrics.predictions import Predictions
 from spacelite.runs.record import TransferRecord
 from spacelite.runs.store import Run
 from spacelite.tasks import Task
-from spacelite.training import engine, evaluation
+from spacelite.training import engine
 from spacelite.training.batches import TokenSplit, input_width
 from spacelite.training.loop import OnProgress, Progress
 from spacelite.training.memory import resident_budget
@@ -63,7 +63,7 @@ def evaluate(
             cache.spec.dataset, run.id,
         )  # fmt: skip
     parameters = {name: torch.from_numpy(value) for name, value in run.parameters.items()}
-    stacks = evaluation.stacked({run.head: parameters}, objective, device)
+    stacks = engine.stacked({run.head: parameters}, objective, device)
     progress, scores, predictions = Progress(on_progress, cache.tokens), {}, {}
     examples = np.zeros(len(names), np.int64)  # by label
     with engine.workers(device) as workers:
@@ -72,8 +72,8 @@ def evaluate(
             mapped = task.map_labels(split.labels.cpu().numpy(), numbers, len(names))
             split.labels = torch.from_numpy(mapped).to(device)
             examples += task.label_counts(mapped, len(names))
-            plain = evaluation.evaluate(split, stacks, objective, workers, progress)[run.head]
-            evaluated = evaluation.decided(plain, mapped, task, limits)
+            plain = engine.evaluate(split, stacks, objective, workers, progress)[run.head]
+            evaluated = engine.decided(plain, mapped, task, limits)
             scores[name] = evaluated.scores
             if name != "train":
                 rows = np.arange(len(mapped))

@@ -429,7 +429,7 @@ def _scored(
     import torch
 
     from spacelite.heads.base import Objective
-    from spacelite.training.evaluation import scores_of
+    from spacelite.training.engine import scores_of
 
     repeats, examples = fold.shape
     labels = cache.splits["train"].labels

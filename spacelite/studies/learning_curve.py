@@ -46,7 +46,7 @@ from spacelite.types import Array
 
 if TYPE_CHECKING:
     from spacelite.training.config import TrainingConfig
-    from spacelite.training.evaluation import Evaluated
+    from spacelite.training.engine import Evaluated
 
 ALL = "all"  # the whole train split, as a size
 FIRST, TIMES = 16, 4  # the smallest of the default sizes, and what each is of the one before
@@ -631,7 +631,7 @@ class _Trainer:
         from spacelite.heads.base import Objective
         from spacelite.training import engine, loop
         from spacelite.training.batches import ArrayData
-        from spacelite.training.evaluation import Evaluated, evaluate, stacked
+        from spacelite.training.engine import Evaluated, evaluate, stacked
 
         whole = len(subset) == len(self._train)
         train = self._train if whole else in_memory(self._train, self._configs, subset)

@@ -41,10 +41,10 @@ from spacelite.training.batches import (
 )
 from spacelite.training.checkpoints import Checkpoint
 from spacelite.training.config import TrainingConfig
-from spacelite.training.engine import Workers
-from spacelite.training.evaluation import (
+from spacelite.training.engine import (
     EpochMetrics,
     Evaluated,
+    Workers,
     check_threshold,
     decided,
     evaluate,
@@ -118,9 +118,8 @@ def monitored(scores: Scores, monitor: str) -> float:
 
 def best_entry(history: Sequence[dict[str, Any]], monitor: str) -> dict[str, Any]:
     """The entry of the first epoch with the best value of `monitor` on the validation split."""
-    values = [monitored(entry["validation"], monitor) for entry in history]
-    best = max(values) if METRICS[monitor].higher_is_better else min(values)
-    return history[values.index(best)]
+    best = max if METRICS[monitor].higher_is_better else min
+    return best(history, key=lambda entry: monitored(entry["validation"], monitor))
 
 
 def check(configs: Sequence[HeadConfig], training: TrainingConfig) -> None:
