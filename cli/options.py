@@ -225,7 +225,7 @@ def known_names(arguments: list[str], command: Any, commands: Mapping[str, Any])
     command; the message says to which."""
     if hasattr(command, "commands"):  # a group, such as `cache`
         return arguments
-    known = _options_of(command)
+    known = _options_of(command) | {"--help"}
     renamed: list[str] = []
     for number, argument in enumerate(arguments):
         if argument == "--":

@@ -366,6 +366,15 @@ def test_train_never_imports_what_only_embed_needs(workplace):
         assert package not in imported, package
 
 
+def test_help_does_not_wait_for_numpy():
+    code = (
+        "import sys\nfrom spacelite_cli.app import app\n"
+        "try:\n    app(['embed', '--help'])\nfinally:\n    print('imported:', *sys.modules)"
+    )
+    imported = processes.run(code, fresh=True).stdout.rpartition("imported: ")[2].split()
+    assert "typer" in imported and "numpy" not in imported
+
+
 def test_interrupted_train_continues_by_itself(bert, reviews, tmp_path):
     there = ["--cache-dir", tmp_path, "--head", "space", "--epochs", "4", "--lr", "0.01",
              "--no-baselines"]  # fmt: skip
