@@ -73,9 +73,8 @@ def embed(
     how = "was there already" if done.hit else f"written in {done.seconds:.0f} s"
     splits = ", ".join(f"{count:,} {name}" for name, count in described["splits"].items())
     layer = f"layer {done.layer}: " if done.others else ""
-    console.out().print(
-        f"{layer}{done.name} {how}: {examples} examples ({splits}), {tokens} tokens, {size}",
-        soft_wrap=True,
+    console.say(
+        f"{layer}{done.name} {how}: {examples} examples ({splits}), {tokens} tokens, {size}"
     )
     for other in done.others:
         state = "was there already" if other.hit else "written"

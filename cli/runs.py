@@ -61,17 +61,10 @@ def _print_runs(cache: str, members: Sequence[Run]) -> None:
     headings = [name.replace("_", " ").capitalize() for name in differing]
     table = _table(members, headings, settings, wide)
     if _width(table) > console.out().width:
-        together = [
-            [
-                ", ".join(
-                    f"{name.replace('_', ' ')} {value}"
-                    for name, value in zip(differing, values, strict=True)
-                    if value != "–"
-                )
-            ]
-            for values in settings
-        ]
-        table = _table(members, ["Settings"], together, wide)
+        words = [name.replace("_", " ") for name in differing]
+        pairs = [zip(words, values, strict=True) for values in settings]
+        together = [", ".join(f"{n} {value}" for n, value in of if value != "–") for of in pairs]
+        table = _table(members, ["Settings"], [[text] for text in together], wide)
     console.out().print(Text(cache, style="bold"))
     console.out().print(table)
 
@@ -94,16 +87,12 @@ def _table(
     table = console.new_table(gap=int(wide))
     table.add_column("Run", overflow="fold", min_width=8)
     table.add_column("Head", overflow="fold", min_width=14 if wide else 7)
-    for heading in headings:
+    metrics = [f"{split}\n{figure}" for split in SPLITS.values() for figure in FIGURES.values()]
+    for heading in (*headings, "Seed", "Ep.", *metrics):
         if heading == "Settings":
             table.add_column(heading, overflow="fold", min_width=8)
         else:
             table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("Seed", justify="right", no_wrap=True)
-    table.add_column("Ep.", justify="right", no_wrap=True)
-    for split in SPLITS.values():
-        for figure in FIGURES.values():
-            table.add_column(f"{split}\n{figure}", justify="right", no_wrap=True)
     table.add_column("Saved", no_wrap=True)
     table.add_column("Size", justify="right", no_wrap=True)
     for run, values in zip(members, settings, strict=True):

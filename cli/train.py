@@ -95,26 +95,16 @@ def _print(runs: Runs, cache_dir: Path, seconds: float) -> None:
     from spacelite.runs.store import runs_folder
 
     console.show(runs.table(), ruled=False)
-    if runs.baseline:
-        console.say(runs.baseline)
-    if runs.thresholds:
-        console.say(runs.thresholds)
-    if runs.search:
-        console.say(runs.search)
+    for sentence in filter(None, (runs.baseline, runs.thresholds, runs.search)):
+        console.say(sentence)
+    names = [run.name for run in runs if run.name]
+    named = f" as {' to '.join(dict.fromkeys([names[0], names[-1]]))}" if names else ""
     trained = len(runs) - runs.before
     plural = "s" if trained != 1 else ""
     kept = "the baseline is" if runs.before == 1 else "the baselines are"
     earlier = f" ({kept} from an earlier training)" if runs.before else ""
-    console.out().print(
+    console.say(
         f"{trained} head{plural} trained in {seconds:.1f} s, saved in "
-        f"{runs_folder(cache_dir)}{_named(runs)}{earlier}; "
-        f"{with_cache_dir('spacelite report', cache_dir)} compares them",
-        soft_wrap=True,
+        f"{runs_folder(cache_dir)}{named}{earlier}; "
+        f"{with_cache_dir('spacelite report', cache_dir)} compares them"
     )
-
-
-def _named(runs: Runs) -> str:
-    names = [run.name for run in runs if run.name]
-    if len(names) < 2:
-        return "".join(f" as {name}" for name in names)
-    return f" as {names[0]} to {names[-1]}"
