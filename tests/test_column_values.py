@@ -272,7 +272,7 @@ def test_values_that_are_no_weights(tmp_path, bert, content, value, said):
     ("given", "said"),
     [
         ([1.0, 2.0], "sample_weight: there are 72 training examples and 2 weights"),
-        ([0.0] * 72, "sample_weight: all are 0, and there is nothing to learn"),
+        ([0.0] * 72, "sample_weight: all are 0, so there is nothing to learn"),
         ([1.0] * 71 + [None], "sample_weight: weight 72 is missing"),
         ([1.0] * 71 + [True], "sample_weight: weight 72 is True, not a number"),
         ([1.0] * 71 + [-0.5], "sample_weight: weight 72 is -0.5: a weight is"),

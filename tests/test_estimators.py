@@ -504,7 +504,7 @@ def test_what_the_search_refuses(reviews_, options):
     with pytest.raises(ValueError, match="refit=True"):
         SpaceSearchCV(head, {"latent": [2]}, scoring=["accuracy", "f1_macro"]).fit(own, labels)
     ordered = np.sort(labels)
-    with pytest.raises(ValueError, match="a fold's training examples have one class"):
+    with pytest.raises(ValueError, match="a fold's training examples all have one class"):
         SpaceSearchCV(head, {"latent": [2]}, cv=KFold(2)).fit(own, ordered)
     with pytest.raises(ValueError, match="members in each class"):
         SpaceSearchCV(head, {"latent": [2]}, cv=100).fit(own, labels)

@@ -78,7 +78,7 @@ def require_labels(task: Task, labels: Array, values: Array) -> None:
         return
     which = "all are 0" if not len(left) else "all examples of more than 0 have the same label"
     raise SpaceliteError(
-        f"sample_weight: {which}, and there is nothing to learn: give other weights",
+        f"sample_weight: {which}, so there is nothing to learn: give other weights",
         ["sample_weight"],
     )
 
@@ -94,7 +94,7 @@ def column_values(cache: Cache, name: str, argument: str) -> tuple[list[Any], Se
         if sources is None or any(Path(file).suffix in SUFFIXES for file in sources.files):
             problem = (
                 f"cache {cache.name} does not say where its data are: run its embed command again "
-                "(what is embedded is found again), or "
+                "(what has been embedded is reused), or "
             )
         raise SpaceliteError(f"{argument}={name}: {problem}{AS_LIST}", [argument])
     every = [written.text(number) for number in range(len(sources))]

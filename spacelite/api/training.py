@@ -124,7 +124,7 @@ def train(
             text have one threshold, of class 1; multi-label data have one of each label. None: the
             most probable label, or those with a probability above one half.
         baselines: Whether the runs include the baselines that show what a head is worth: `tfidf`
-            and `logreg` on the mean. They are fitted once for a cache and found again later.
+            and `logreg` on the mean. They are fitted once for each cache and loaded from then on.
         device: `auto`, `cpu`, `cuda`, ...
         resume: An interrupted training with the same settings is continued in any case; True to
             fail if that is impossible, rather than to train from the start.

@@ -462,7 +462,7 @@ def column_of_rows(
     if not os.path.exists(path):  # noqa: PTH110 - Path's own raises for over-long names
         raise SpaceliteError(
             f"{about}: {path}, from which {name} was embedded, is not there: put it back, or run "
-            "embed with the place where it is now (what is embedded is found again)",
+            "embed with the place where it is now (what has been embedded is reused)",
             [argument],
         )
     known = KNOWN.get(name)

@@ -216,7 +216,7 @@ class TextClassifier(Decisions, ClassifierMixin, Embedding):  # type: ignore[mis
             if prepared.encoder is None and (config.reads_ids or config.reads_layers):
                 raise ValueError(
                     f"{type(self).__name__} ({config.name}) needs texts: hidden states of one "
-                    "layer do not tell it which tokens or what other layers there are"
+                    "layer say nothing about tokens' ids and other layers"
                 )
             training = replace(training, patience=self._patience(training.epochs))
             settings.check(training)

@@ -133,8 +133,8 @@ class SpaceSearchCV(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):  # type
         for number, estimator in enumerate(estimators):
             if estimator.validation_share is not None:
                 raise ValueError(
-                    "validation_fraction does not go with SpaceSearchCV, which trains all folds "
-                    "for as many epochs: leave it out"
+                    "validation_fraction cannot be used with SpaceSearchCV, which trains all folds "
+                    "for the same number of epochs: leave it out"
                 )
             embedding = estimator._encoder()
             if embedding not in prepared:
@@ -223,8 +223,8 @@ class _Fold:
         values = data.labels.values[self.seen]
         if not data.labels.several and len(np.unique(values)) < 2:
             raise ValueError(
-                "a fold's training examples have one class: give fewer folds, or folds that are "
-                "stratified or shuffled"
+                "a fold's training examples all have one class: give fewer folds, or folds that "
+                "are stratified or shuffled"
             )
 
     def weights(self) -> Array:
