@@ -13,6 +13,8 @@ from spacelite.reports.analysis import groups, published
 from spacelite.reports.document.sections import section_blocks
 from spacelite.reports.document.tables import systems_table
 from spacelite.reports.render import markup
+from spacelite.runs.record import TransferRecord
+from spacelite.runs.store import Run
 
 FIGURES = {"loss": 0.5, "ce": 0.4, "f1_macro": 0.7, "precision": 0.7, "recall": 0.7}
 
@@ -57,6 +59,21 @@ def test_validation_chooses_among_the_settings_of_a_sweep():
     assert [line.cells[3].best for line in table.lines] == [False, True, False]
     assert "learning rate" not in section.subtitle and "batch 256" in section.subtitle
     assert "learning_rate" not in section.settings and section.settings["epochs"] == 5
+
+
+def test_only_examples_that_chose_make_figures_too_optimistic(monkeypatch):
+    def warned(runs):
+        return [any("too optimistic" in note for note in s.notes) for s in sections_of(runs)]
+
+    without_test = [run_with(settings={"learning_rate": rate}, test=False) for rate in (1e-4, 1e-3)]
+    assert warned(SWEEP) == [False] and warned(without_test) == [True]
+    other = TransferRecord(
+        cache="minilm--posts--1", cache_key="o", dataset="posts", examples={"validation": 9},
+        labels={"no": "negative", "yes": "positive"},
+        metrics={"validation": FIGURES | {"accuracy": 0.7}},
+    )  # fmt: skip
+    monkeypatch.setattr(Run, "transfers", lambda run: [other])
+    assert warned(SWEEP) == [False, False]
 
 
 def test_latent_dimensions_are_a_column_and_loss_weights_are_systems():
