@@ -20,6 +20,7 @@ from spacelite.backbones.files import BackboneFiles, loading_problem
 from spacelite.backbones.tokenizer import Tokenized
 from spacelite.errors import SpaceliteError, is_out_of_memory, one_line
 from spacelite.pipeline import Clock, Stage
+from spacelite.progress import OnProgress
 from spacelite.types import Array
 
 if TYPE_CHECKING:
@@ -357,6 +358,16 @@ class Forward:
         ahead = 2 * (workers + FINISHERS)  # batches on the way
         with _threads_restored:
             yield from pipeline.run(listed, stages, ahead=ahead, clock=self.clock)
+
+    def texts(self, examples: Array, on_progress: OnProgress) -> Iterator[tuple[Array, Output]]:
+        """Run some of the texts, (n,) indices; yield the indices of each batch and its output."""
+        lengths = np.array([len(self.tokens.ids[example]) for example in examples], np.int64)
+        plan = [examples[batch] for batch in plan_batches(lengths, self.limit)]
+        done, total = 0, int(lengths.sum())
+        for batch, output in self.batches(plan, lambda *pair: pair, sharing=True):
+            yield batch, output
+            done += len(batch) * len(self.tokens.ids[batch[0]])
+            on_progress("embed", done, total)
 
     def _threads(self, most: int) -> tuple[int, int]:
         """How many batches are computed at once, and with how many threads each (0 on a GPU)."""

@@ -28,7 +28,7 @@ from spacelite.backbones.tokenizer import Tokenized, load_tokenizer, special_ids
 from spacelite.cache import reuse as reusing
 from spacelite.cache import store
 from spacelite.cache import texts as cached_texts
-from spacelite.cache.dtypes import Rounded
+from spacelite.cache.dtypes import Rounded, rounding_sums, stored_type
 from spacelite.cache.spec import CacheSpec, Encoding
 from spacelite.cache.split import SplitIndex, offsets_of
 from spacelite.cache.store import Cache, DamagedLayersError, Layout, side_file
@@ -205,10 +205,7 @@ def _complete(
             Layout.of(model, spec.dtype),
             examples.tokens.padding_side,
         )
-        special = examples.tokens.special
-        counts = cached_texts.count_unknown(
-            ((name, index.token_ids, index.offsets) for name, index in splits.items()), special
-        )
+        counts = cached_texts.count_unknown(splits, examples.tokens.special)
         written = {}
         for path in left:
             key, ids, spec = specs[path].cache_key(), examples.tokens.ids, specs[path]
@@ -230,9 +227,18 @@ def _complete(
                 prefix=f"layer {spec.layer}: " if len(specs) > 1 else "",
             )
             _keep_half_precision_error(path, model.reading(layer=spec.layer), examples.tokens)
-        budget = encoding.tokens_per_batch or default_budget(model.device)
+        stored, budget = stored_type(spec.dtype), encoding.tokens_per_batch
+        with_rows = any("tokens" in writing.writer.missing for writing in written.values())
+        forward = Forward(
+            model,
+            examples.tokens,
+            stored.to_rows,
+            budget or default_budget(model.device),
+            measure=rounding_sums(stored) if with_rows else None,
+            clock=clock,
+        )
         try:
-            tokens = write_missing(list(written.values()), model, budget, on_progress, clock)
+            tokens = write_missing(list(written.values()), forward, on_progress)
         finally:
             for path in left:
                 store.add_seconds(path, time.perf_counter() - locked)
@@ -442,11 +448,8 @@ def _count_unknown(path: Path, backbone_files: BackboneFiles) -> None:
     if not cached_texts.read_unknown(path).splits:
         special = special_ids(load_tokenizer(backbone_files))
         with Cache(path) as cache:
-            splits = (
-                (name, split.read_token_ids(), split.offsets)
-                for name, split in cache.splits.items()
-            )
-            cached_texts.write_unknown(path, cached_texts.count_unknown(splits, special))
+            splits = {name: split.read_index() for name, split in cache.splits.items()}
+        cached_texts.write_unknown(path, cached_texts.count_unknown(splits, special))
 
 
 def _log_differences(path: Path, spec: CacheSpec, asked: Collection[Path]) -> None:

@@ -32,7 +32,6 @@ from spacelite.backbones.model import (
     Forward,
     default_budget,
     held_backbone,
-    plan_batches,
     resolve_device,
 )
 from spacelite.backbones.tokenizer import held_tokenizer, tokenize
@@ -174,12 +173,9 @@ class _Encoding:
             return
         stored = stored_type(self.encoder.dtype)
         rounding = Rounding(stored)
-        lengths = self.lengths[examples]
         limit = self.encoder.tokens_per_batch or default_budget(model.device)
         forward = Forward(model, self.tokens, stored.to_rows, limit, measure=rounding_sums(stored))
-        plan = (examples[batch] for batch in plan_batches(lengths, limit))
-        done, total = 0, int(lengths.sum())
-        for batch, output in forward.batches(plan, lambda *pair: pair, sharing=True):
+        for batch, output in forward.texts(examples, self.on_progress):
             for count, (measured,) in output.measured:
                 rounding.add(count, measured)
             for row, example in enumerate(batch.tolist()):
@@ -187,8 +183,6 @@ class _Encoding:
                 parts = (output.hidden, output.pooled, output.means)
                 content = b"".join(part[row].tobytes() for part in parts if part is not None)
                 yield self.digests[example], content
-            done += int(self.lengths[batch].sum())
-            self.on_progress("embed", done, total)
         rounding.warn()
 
     def _joined(self, by_digest: dict[bytes, bytes], layout: Layout) -> TokenRows:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,24 +49,19 @@ class CacheSpec:
     def from_json(cls, content: Mapping[str, Any]) -> CacheSpec:
         """Read a spec. Raises KeyError or TypeError if the JSON object is none, and SpaceliteError
         if it has fields of a later version."""
-        known = {
-            field.name: content[field.name]
-            for field in fields(cls)
-            if field.name in content or field.default is MISSING
-        }
-        if unknown := content.keys() - known:
+        if unknown := content.keys() - {field.name for field in fields(cls)}:
             raise SpaceliteError(
                 f"the cache has settings that this spacelite does not know "
                 f"({', '.join(sorted(unknown))}): upgrade spacelite"
             )
-        return cls(**{**known, "label_names": tuple(content["label_names"])})
+        return cls(**{**content, "label_names": tuple(content["label_names"])})
 
     def as_json(self) -> dict[str, Any]:
         """The spec as a JSON object."""
         content = {
             field.name: getattr(self, field.name)
             for field in fields(self)
-            if field.default is MISSING or getattr(self, field.name) != field.default
+            if getattr(self, field.name) != field.default
         }
         return {**content, "label_names": list(self.label_names)}
 

@@ -214,8 +214,11 @@ class CachedSplit:
 
     def index_is_intact(self) -> bool:
         """Whether offsets, labels and token ids still match their stored checksum."""
-        index = SplitIndex(self.offsets, self.labels, self.read_token_ids())
-        return index.crc32 == self.index_crc32
+        return self.read_index().crc32 == self.index_crc32
+
+    def read_index(self) -> SplitIndex:
+        """Offsets, labels and token ids."""
+        return SplitIndex(self.offsets, self.labels, self.read_token_ids())
 
     @property
     def pooled(self) -> Array:

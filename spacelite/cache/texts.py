@@ -11,7 +11,7 @@ import errno
 import itertools
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, astuple, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -21,7 +21,7 @@ import numpy as np
 
 from spacelite import files
 from spacelite.backbones.tokenizer import MOSTLY, SpecialIds, unknown_counts
-from spacelite.cache.split import CachedSplit, offsets_of
+from spacelite.cache.split import CachedSplit, SplitIndex, offsets_of
 from spacelite.cache.store import ARRAY_ERRORS, Cache, read_arrays, side_file
 from spacelite.data.splits import Source, Sources, TextDataset, folded
 from spacelite.errors import SpaceliteError
@@ -219,11 +219,11 @@ class UnknownTokens:
         )
 
 
-def count_unknown(splits: Iterable[tuple[str, Array, Array]], special: SpecialIds) -> UnknownTokens:
-    """Count unknown tokens: of each split its name, token ids (T,) and offsets (N+1,)."""
+def count_unknown(splits: Mapping[str, SplitIndex], special: SpecialIds) -> UnknownTokens:
+    """Count the unknown tokens of each split."""
     counts = {}
-    for name, ids, offsets in splits:
-        unknown, tokens = unknown_counts(ids, offsets, special)
+    for name, index in splits.items():
+        unknown, tokens = unknown_counts(index.token_ids, index.offsets, special)
         mostly = int((unknown >= MOSTLY * tokens).sum())
         counts[name] = SplitCounts(int(tokens.sum()), int(unknown.sum()), len(tokens), mostly)
     return UnknownTokens(counts)

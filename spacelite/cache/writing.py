@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from typing_extensions import Self
 
-from spacelite.backbones.model import Backbone, Forward, Output, plan_batches
+from spacelite.backbones.model import Forward, Output, plan_batches
 from spacelite.backbones.tokenizer import Tokenized
 from spacelite.cache import reuse
 from spacelite.cache.dtypes import (
@@ -22,7 +22,6 @@ from spacelite.cache.dtypes import (
     Rounding,
     StoredType,
     is_finite,
-    rounding_sums,
     stored_type,
 )
 from spacelite.cache.reuse import Plan
@@ -31,7 +30,6 @@ from spacelite.cache.split import Checked, SplitIndex
 from spacelite.cache.store import Cache, few
 from spacelite.errors import SpaceliteError
 from spacelite.files import human_bytes
-from spacelite.pipeline import Clock
 from spacelite.progress import OnProgress
 from spacelite.types import Array
 
@@ -285,13 +283,7 @@ def check_finite(rows: Array, stored: StoredType, whose: str) -> None:
         )
 
 
-def write_missing(
-    writings: Sequence[Writing],
-    model: Backbone,
-    tokens_per_batch: int,
-    on_progress: OnProgress,
-    clock: Clock,
-) -> int:
+def write_missing(writings: Sequence[Writing], forward: Forward, on_progress: OnProgress) -> int:
     """Write all examples that are not done into caches that differ in the layer alone, one for each
     layer that the model reads, in the same order: copy, then compute in batches.
 
@@ -315,23 +307,17 @@ def write_missing(
     try:
         if total:
             copied(0)
-            with clock.measure("copying"):
+            with forward.clock.measure("copying"):
                 for writing in writings:
                     writing.copy(copied)
-        return _compute(writings, model, tokens_per_batch, on_progress, clock)
+        return _compute(writings, forward, on_progress)
     finally:
-        with clock.measure("writing"):
+        with forward.clock.measure("writing"):
             for writing in writings:
                 writing.writer.commit()
 
 
-def _compute(
-    writings: Sequence[Writing],
-    model: Backbone,
-    tokens_per_batch: int,
-    on_progress: OnProgress,
-    clock: Clock,
-) -> int:
+def _compute(writings: Sequence[Writing], forward: Forward, on_progress: OnProgress) -> int:
     """Run what is left through the backbone, each text once."""
     examples, stored = writings[0].examples, stored_type(writings[0].spec.dtype)
     plans = [writing.plan for writing in writings]
@@ -350,18 +336,9 @@ def _compute(
     # depends on the batch that it is computed in.
     plan = [
         (computed[batch], int(lengths[batch[left[batch]]].sum()))
-        for batch in plan_batches(lengths, tokens_per_batch)
+        for batch in plan_batches(lengths, forward.limit)
         if left[batch].any()
     ]
-    with_rows = any("tokens" in writing.writer.missing for writing in writings)
-    forward = Forward(
-        model,
-        examples.tokens,
-        stored.to_rows,
-        tokens_per_batch,
-        measure=rounding_sums(stored) if with_rows else None,
-        clock=clock,
-    )
 
     def finish(batch: Array, output: Output) -> tuple[list[list[dict[str, Checked]]], Output]:
         """The values of each text, with their checksums, for each cache that lacks them."""
@@ -390,7 +367,7 @@ def _compute(
     on_progress("embed", done, total)
     results = forward.batches([batch for batch, _ in plan], finish)
     for (batch, tokens), (texts, output) in zip(plan, results, strict=True):
-        with clock.measure("writing"):
+        with forward.clock.measure("writing"):
             for example, text in zip(batch.tolist(), texts, strict=True):
                 for writing, values, alike in zip(writings, text, same, strict=True):
                     for written in alike[example] if values else ():
@@ -398,7 +375,7 @@ def _compute(
             for writing in writings:
                 writing.writer.commit_at_times()
         # Means are not computed any more once no file can hold them.
-        model.all_layers &= any("means" in writing.writer.missing for writing in writings)
+        forward.model.all_layers &= any("means" in writing.writer.missing for writing in writings)
         for count, measured in output.measured:
             for rounding, sums in zip(roundings, measured, strict=True):
                 rounding.add(count, sums)

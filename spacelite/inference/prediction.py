@@ -17,7 +17,6 @@ from spacelite.backbones.model import (
     Forward,
     default_budget,
     held_backbone,
-    plan_batches,
     resolve_device,
 )
 from spacelite.backbones.tokenizer import Tokenized, load_tokenizer, tokenize, unknown_shares
@@ -100,21 +99,15 @@ class Predictor:
         self, tokens: Tokenized, on_progress: OnProgress = lambda phase, done, total: None
     ) -> Iterator[tuple[Array, TokenRows]]:
         """Yield batches of texts of equal length: their indices (B,) and hidden states."""
-        lengths = np.array([len(ids) for ids in tokens.ids], np.int64)
-        done, total = 0, int(lengths.sum())
-        on_progress("embed", 0, total)  # before the backbone is loaded, which may take long
+        # Before the backbone is loaded, which may take long.
+        on_progress("embed", 0, sum(map(len, tokens.ids)))
         stored = stored_type(self.run.record.spec.dtype)
         limit = self.tokens_per_batch or default_budget(self.model.device)
         forward = Forward(self.model, tokens, stored.to_rows, limit)
-        plan = plan_batches(lengths, limit)
-        for batch, output in forward.batches(plan, lambda *pair: pair, sharing=True):
+        for batch, output in forward.texts(np.arange(len(tokens.ids)), on_progress):
             ids = np.stack([tokens.ids[number] for number in batch])
-            yield (
-                batch,
-                TokenRows.of_batch(stored, output.hidden, output.pooled, output.means, ids),
-            )
-            done += int(lengths[batch].sum())
-            on_progress("embed", done, total)
+            rows = TokenRows.of_batch(stored, output.hidden, output.pooled, output.means, ids)
+            yield batch, rows
 
     def predict(
         self,
