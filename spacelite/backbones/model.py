@@ -359,13 +359,18 @@ class Forward:
         with _threads_restored:
             yield from pipeline.run(listed, stages, ahead=ahead, clock=self.clock)
 
-    def texts(self, examples: Array, on_progress: OnProgress) -> Iterator[tuple[Array, Output]]:
-        """Run some of the texts, (n,) indices; yield the indices of each batch and its output."""
+    def texts(
+        self,
+        examples: Array,
+        finish: Callable[[Array, Output], Result],
+        on_progress: OnProgress,
+    ) -> Iterator[Result]:
+        """Run some of the texts, (n,) indices, as `batches` with `sharing`."""
         lengths = np.array([len(self.tokens.ids[example]) for example in examples], np.int64)
         plan = [examples[batch] for batch in plan_batches(lengths, self.limit)]
         done, total = 0, int(lengths.sum())
-        for batch, output in self.batches(plan, lambda *pair: pair, sharing=True):
-            yield batch, output
+        for batch, result in zip(plan, self.batches(plan, finish, sharing=True), strict=True):
+            yield result
             done += len(batch) * len(self.tokens.ids[batch[0]])
             on_progress("embed", done, total)
 

@@ -30,6 +30,7 @@ from spacelite import files
 from spacelite.backbones.model import (
     Backbone,
     Forward,
+    Output,
     default_budget,
     held_backbone,
     resolve_device,
@@ -175,14 +176,20 @@ class _Encoding:
         rounding = Rounding(stored)
         limit = self.encoder.tokens_per_batch or default_budget(model.device)
         forward = Forward(model, self.tokens, stored.to_rows, limit, measure=rounding_sums(stored))
-        for batch, output in forward.texts(examples, self.on_progress):
-            for count, (measured,) in output.measured:
-                rounding.add(count, measured)
+
+        def finish(batch: Array, output: Output) -> tuple[dict[bytes, bytes], Output]:
+            texts = {}
             for row, example in enumerate(batch.tolist()):
                 check_finite(output.hidden[row], stored, f"text {example + 1}")
                 parts = (output.hidden, output.pooled, output.means)
                 content = b"".join(part[row].tobytes() for part in parts if part is not None)
-                yield self.digests[example], content
+                texts[self.digests[example]] = content
+            return texts, output
+
+        for texts, output in forward.texts(examples, finish, self.on_progress):
+            for count, (measured,) in output.measured:
+                rounding.add(count, measured)
+            yield from texts.items()
         rounding.warn()
 
     def _joined(self, by_digest: dict[bytes, bytes], layout: Layout) -> TokenRows:

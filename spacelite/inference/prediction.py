@@ -104,7 +104,8 @@ class Predictor:
         stored = stored_type(self.run.record.spec.dtype)
         limit = self.tokens_per_batch or default_budget(self.model.device)
         forward = Forward(self.model, tokens, stored.to_rows, limit)
-        for batch, output in forward.texts(np.arange(len(tokens.ids)), on_progress):
+        every = np.arange(len(tokens.ids))
+        for batch, output in forward.texts(every, lambda *pair: pair, on_progress):
             ids = np.stack([tokens.ids[number] for number in batch])
             rows = TokenRows.of_batch(stored, output.hidden, output.pooled, output.means, ids)
             yield batch, rows
