@@ -22,6 +22,7 @@ from spacelite.runs import store as runs
 
 pytestmark = [pytest.mark.slow, pytest.mark.chromium]
 
+PATIENCE = 120_000  # milliseconds until a page that does not answer fails its test
 VIEWS = [(1400, "light"), (1400, "dark"), (400, "light"), (400, "dark")]
 HOSTILE = "<script>window.owned=1</script><img src=x onerror='window.owned=1'>"
 
@@ -36,8 +37,8 @@ def browser():
     software = ["--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
     with sync_playwright() as playwright:
         made = playwright.chromium.launch(
-            executable_path=program, args=["--no-sandbox", *software]
-        )  # fmt: skip
+            executable_path=program, args=["--no-sandbox", *software], timeout=PATIENCE
+        )
         yield made
         made.close()
 
@@ -49,6 +50,7 @@ class Visit:
         self.context = browser.new_context(
             viewport={"width": width, "height": 900}, color_scheme=mode, reduced_motion="reduce"
         )
+        self.context.set_default_timeout(PATIENCE)
         self.page = self.context.new_page()
         self.errors, self.requests = [], []
         self.page.on("console", self._said)

@@ -21,7 +21,7 @@ from spacelite.cache.writing import Writer
 from spacelite.errors import SpaceliteError
 from spacelite.pipeline import Clock, Stage
 
-PATIENCE = 20  # seconds until a test that hangs fails
+PATIENCE = 120  # seconds until a test that hangs fails
 
 
 def results(items, *stages, ahead=4, clock=None):
