@@ -207,14 +207,7 @@ class AdditiveConfig(EnsembleConfig):
     blocks: str = setting(
         "layers+ngrams",
         check=known_blocks,
-        search=(
-            "mean",
-            "layers",
-            "ngrams",
-            "mean+ngrams",
-            "layers+ngrams",
-            "layers+ngrams+space",
-        ),
+        search=("mean", "layers", "ngrams", "mean+ngrams", "layers+ngrams", "layers+ngrams+space"),
         help="What additive heads add up, joined by +: layers, mean, ngrams, space; several "
         "combinations: a comma list.",
     )

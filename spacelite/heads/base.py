@@ -92,11 +92,7 @@ class Objective:
 
     @classmethod
     def balanced(
-        cls,
-        task: Task,
-        labels: torch.Tensor,
-        classes: int,
-        weights: torch.Tensor | None = None,
+        cls, task: Task, labels: torch.Tensor, classes: int, weights: torch.Tensor | None = None
     ) -> Objective:
         """The objective with class weights that give every class the same total weight, the
         examples having `weights` (N,), by default 1."""

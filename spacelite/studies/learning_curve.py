@@ -488,13 +488,9 @@ def in_memory(
     )
     if any(POOLINGS[name].from_backbone for config in configs for name in config.poolings):
         examples = replace(examples, pooled=split.pooled[rows])
-    if _read_layers(configs):
+    if any(config.reads_layers for config in configs):
         examples = replace(examples, layer_means=split.layer_means[rows])
     return examples
-
-
-def _read_layers(configs: Sequence[HeadConfig]) -> bool:
-    return any(config.reads_layers for config in configs)
 
 
 def _hidden(split: CachedSplit, rows: Array, index: Array) -> Array:
@@ -605,7 +601,8 @@ class _Trainer:
         from spacelite.training.memory import resident_budget
 
         self._cache, self._configs, self._device = cache, configs, device
-        self._layers = cache.layer_count() if _read_layers(configs) else 0
+        reads_layers = any(config.reads_layers for config in configs)
+        self._layers = cache.layer_count() if reads_layers else 0
         budget = resident_budget("cpu")
         held: dict[str, Any] = {}
         for name in ("validation", "train"):

@@ -1,6 +1,6 @@
 """One pass over the tokens of a batch for all heads: groups of examples are distributed over
 threads, and every head runs forward and backward on a group while its hidden states are in the
-processor's cache. And what comes of it: metrics of a split or an epoch, by decision thresholds.
+processor's cache. Then the metrics of each head, over a whole split or the batches of an epoch.
 
 Each thread runs torch's operations on one core. They are so short that splitting each of them over
 several cores gains little on an idle machine, and on a busy one every single operation would wait
