@@ -95,9 +95,9 @@ def report(
         raise SpaceliteError(f"{systems[0]}: to compare systems, put --compare before the first")
     conditions = _conditions(where or [])
     runs = spacelite.load_runs(cache_dir)
-    if not len(runs):
+    if not runs:
         raise SpaceliteError(f"{cache_dir} holds no run: train one first")
-    if out is not None and runs:
+    if out is not None:
         make_folder(out if of_file is None else out.parent)  # before the long part
     report = console.call(
         spacelite.report,
