@@ -330,6 +330,9 @@ def comparison(**changes):
         ({"corrected": 1.0}, "; p = 1)"),
         ({"corrected": 1.0, "accuracy": Difference(0.0, (-0.01, 0.01))},
          "cannot be told apart in accuracy: neither is ahead (95% interval −1.0 to 1.0; p = 1)"),
+        ({"corrected": 1.0, "accuracy": Difference(0.0, (-0.01, 0.01)),
+          "f1_macro": Difference(-0.02, (-0.05, 0.01))},
+         "; linear is ahead by 2.0 points of macro F1 (95% interval −1.0 to 5.0)."),
         ({"accuracy": Difference(-0.013, (-0.022, -0.004))},
          "linear beats space by 1.3 points of accuracy (95% interval 0.4 to 2.2; p = 0.004), "
          "−2.0 points of macro F1 (95% interval −5.0 to 1.0)."),
@@ -374,6 +377,10 @@ BEHIND = Difference(-0.013, (-0.022, -0.004))
         ({"accuracy": Difference(0.0, (-0.01, 0.01)), "corrected": 1.0},
          "No head beats the best baseline, linear: the best of them, space, has the same accuracy "
          "and is ahead by 2.0 points of macro F1 (95% interval −1.0 to 5.0)."),
+        ({"accuracy": Difference(0.0, (-0.01, 0.01)), "corrected": 1.0,
+          "f1_macro": Difference(-0.02, (-0.05, 0.01))},
+         "No head beats the best baseline, linear: the best of them, space, has the same accuracy "
+         "and is behind by 2.0 points of macro F1 (95% interval −1.0 to 5.0)."),
         ({"identical": True},
          "No head beats the best baseline, linear: the best of them, space, predicts the same for "
          "every example."),

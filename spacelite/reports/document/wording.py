@@ -75,7 +75,8 @@ def baseline_verdict(comparison: Comparison, tests: int) -> str:
     elif difference:
         finding = f"the best of them, {head}, is ahead by {figures}, which may be chance"
     else:
-        finding = f"the best of them, {head}, has the same accuracy and is ahead by {f1}"
+        where = "behind" if comparison.f1_macro.value < 0 else "ahead"
+        finding = f"the best of them, {head}, has the same accuracy and is {where} by {f1}"
     return f"No head beats the best baseline, {baseline}: {finding}." + seeds
 
 
@@ -87,7 +88,7 @@ def verdict(comparison: Comparison, tests: int) -> str:
     both = f"The heads of {first} and {second}" if of_heads else f"{first} and {second}"
     if comparison.identical:
         return f"{both} predict the same for every example."
-    ahead, behind = (second, first) if difference < 0 else (first, second)
+    ahead, behind = (second, first) if _is_behind(comparison) else (first, second)
     points, within, f1 = _figures(comparison, tests)
     if _differs(comparison):
         better = f"{ahead} beats {behind}"
@@ -95,7 +96,7 @@ def verdict(comparison: Comparison, tests: int) -> str:
             better = f"On these examples the head of {ahead} is better than the head of {behind}"
         finding = f"{better} by {points} of accuracy {within}, {f1}."
     else:
-        figures = f"neither is ahead {within}; {first} is ahead by {f1}"
+        figures = f"neither is ahead {within}; {ahead} is ahead by {f1}"
         if difference:
             figures = f"{ahead} is ahead by {points} {within}, by {f1}"
         finding = f"{both} cannot be told apart in accuracy: {figures}."
@@ -106,11 +107,16 @@ def _differs(comparison: Comparison) -> bool:
     return comparison.corrected < LEVEL and bool(comparison.accuracy.value)
 
 
+def _is_behind(comparison: Comparison) -> bool:
+    """Whether the first system is behind in accuracy, or with equal accuracy in macro F1."""
+    return (comparison.accuracy.value, comparison.f1_macro.value) < (0, 0)
+
+
 def _figures(comparison: Comparison, tests: int) -> tuple[str, str, str]:
     """The difference in accuracy, its interval with p, and the difference in macro F1, each of the
-    system that is ahead in accuracy minus the other one: `1.3 points`, `(95% interval 0.4 to 2.2;
-    corrected p = 0.004)`, `2.0 points of macro F1 (95% interval −1.0 to 5.0)`."""
-    ahead = comparison.reversed() if comparison.accuracy.value < 0 else comparison
+    system that is ahead minus the other one: `1.3 points`, `(95% interval 0.4 to 2.2; corrected p =
+    0.004)`, `2.0 points of macro F1 (95% interval −1.0 to 5.0)`."""
+    ahead = comparison.reversed() if _is_behind(comparison) else comparison
     accuracy, f1, p = ahead.accuracy, ahead.f1_macro, p_value(ahead.corrected)
     return (
         f"{one_place(100 * accuracy.value)} points",
