@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from typing_extensions import override
@@ -197,22 +197,18 @@ class _Encoding:
         output and the layer means."""
         stored, pooled_bytes = layout.stored, 4 * layout.width * layout.pooled
         rows_end = (self.lengths * stored.row_bytes(layout.width)).tolist()
-        texts = [memoryview(by_digest[key]) for key in self.digests]
+        texts = [np.frombuffer(by_digest[key], np.uint8) for key in self.digests]
         pairs = list(zip(texts, rows_end, strict=True))
-
-        def values(parts: Iterable[memoryview], dtype: Any) -> Array:
-            return np.frombuffer(bytearray().join(parts), dtype)
-
-        rows = values((text[:end] for text, end in pairs), stored.numpy)
-        pooled = values((text[end : end + pooled_bytes] for text, end in pairs), np.float32)
-        means = values((text[end + pooled_bytes :] for text, end in pairs), np.float16)
+        rows = np.concatenate([text[:end] for text, end in pairs]).view(stored.numpy)
+        pooled = np.concatenate([text[end : end + pooled_bytes] for text, end in pairs])
+        means = np.concatenate([text[end + pooled_bytes :] for text, end in pairs])
         return TokenRows(
             rows.reshape(-1, stored.row_values(layout.width)),
             offsets_of(self.lengths),
             stored,
             np.concatenate(self.tokens.ids),
-            pooled.reshape(len(texts), -1),
-            means.reshape(len(texts), -1),
+            pooled.view(np.float32).reshape(len(texts), -1),
+            means.view(np.float16).reshape(len(texts), -1),
             padding_side=self.tokens.padding_side,
         )
 
