@@ -77,7 +77,8 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     for parameter in inspect.signature(function).parameters.values():
         name, kind = parameter.name, kinds[parameter.name]
         if kind is not typer.Context:
-            help_, mark = described[name] if name in described else (SHARED[name], "")
+            # Without docstrings (python -OO) there is no help, but the options are there.
+            help_, mark = described.get(name) or (SHARED.get(name, ""), "")
             about_it: dict[str, Any] = {"help": help_, "envvar": VARIABLES.get(name)}
             if mark and not mark.startswith("-"):
                 about_it["metavar"] = mark

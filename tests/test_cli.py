@@ -5,6 +5,8 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -364,6 +366,13 @@ def test_train_never_imports_what_only_embed_needs(workplace):
     for package in ("transformers", "datasets", "tokenizers", "sklearn", "pyarrow", "pandas",
                     "huggingface_hub", "torch._dynamo"):  # fmt: skip
         assert package not in imported, package
+
+
+def test_commands_work_without_docstrings():
+    main = "import sys; from spacelite_cli import main; sys.argv[1:] = ['cv', '--help']; main()"
+    result = subprocess.run([sys.executable, "-OO", "-c", main], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert "--folds" in result.stdout
 
 
 def test_help_does_not_wait_for_numpy():
