@@ -32,7 +32,8 @@ def test_the_notebook_runs_and_shows_what_it_shows(tmp_path):
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
     options = {"resources": {"metadata": {"path": str(tmp_path)}}, "kernel_name": "python3"}
-    NotebookClient(book, timeout=600, **options).execute()  # an error in a cell is raised
+    client = NotebookClient(book, timeout=600, startup_timeout=600, **options)
+    client.execute()  # an error in a cell is raised
     code = [cell for cell in saved.cells if cell.cell_type == "code"]
     again = [cell for cell in book.cells if cell.cell_type == "code"]
     assert len(code) > 8 and all(cell.outputs for cell in code)
