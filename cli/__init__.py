@@ -14,13 +14,27 @@ AGAIN = 0.05  # seconds until a lost interrupt is repeated
 def main() -> None:
     """The `spacelite` command. Ctrl-C never ends it with a traceback: while modules are imported
     and arguments are parsed, and after the command, there is nothing to clean up, and the process
-    ends at once; `while_a_command_runs` restores the usual exception in between."""
+    ends at once; `while_a_command_runs` restores the usual exception in between. A full disk behind
+    standard output is an error of one line; without a standard output there is none."""
+    if sys.stdout is None:  # closed by the shell: `>&-`
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - for as long as the process
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _end)
     sys.unraisablehook = repeat_interrupt
     from .app import app
 
-    app()
+    try:
+        app()
+    except OSError as error:
+        if not is_of_a_stream(error):
+            raise
+        os.write(2, f"error: the output cannot be written: {error.strerror}\n".encode())
+        os._exit(1)  # an orderly exit would write what is left of it, and fail again
+
+
+def is_of_a_stream(error: BaseException) -> bool:
+    """Whether an error is that of an output stream, which has no name: of a full disk, mostly."""
+    return isinstance(error, OSError) and error.filename is None and error.strerror is not None
 
 
 def while_a_command_runs(running: bool) -> None:

@@ -20,6 +20,7 @@ from . import (
     embed,
     evaluate,
     explain,
+    is_of_a_stream,
     predict,
     report,
     runs,
@@ -71,7 +72,11 @@ class _Commands(TyperGroup):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(0)
         except Exception as error:
-            if debug or type(error).__module__.startswith(("typer", "click")):
+            if (
+                debug
+                or is_of_a_stream(error)
+                or type(error).__module__.startswith(("typer", "click"))
+            ):
                 if hasattr(error, "message"):
                     extra = GIVEN in ctx.meta and "extra argument" in str(error)
                     hint = comma_hint(*ctx.meta[GIVEN]) if extra else ""

@@ -212,6 +212,25 @@ def test_a_reader_that_leaves_early_is_no_error(what, workplace):
     assert code == 0 and "Traceback" not in errors and "error" not in errors
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+@pytest.mark.parametrize("command", ["runs list", "runs list --json", "--help", "runs list --help"])
+def test_a_full_disk_behind_the_output_is_one_line(command, tmp_path):
+    code = "import sys; from spacelite_cli import main; sys.argv[1:] = {!r}; main()"
+    run = [sys.executable, "-c", code.format(command.split())]
+    environment = {**os.environ, "SPACELITE_CACHE": str(tmp_path)}
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(run, stdout=full, stderr=subprocess.PIPE, text=True, env=environment)
+    assert done.returncode == 1
+    assert done.stderr == "error: the output cannot be written: No space left on device\n"
+    closed = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "sh", *run],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+    assert (closed.returncode, closed.stderr) == (0, "")
+
+
 def test_names_are_shown_as_they_are(workplace, tmp_path):
     folder, _, _ = workplace
     (path,) = (folder / "embeddings").glob("*.h5")
