@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from spacelite.errors import SpaceliteError
+from spacelite.visible import visible_name
 
 from . import console
 from .options import CACHE_DIR, command
@@ -144,7 +145,9 @@ def info(name: str, *, cache_dir: Path = CACHE_DIR, as_json: bool = False) -> No
 
     table = console.new_table("Split", ">Examples", ">Tokens", ">Done", "Labels", gap=2)
     for split, sizes in splits.items():
-        labels = ", ".join(f"{label} {count:,}" for label, count in sizes["labels"].items())
+        labels = ", ".join(
+            f"{visible_name(label)} {count:,}" for label, count in sizes["labels"].items()
+        )
         table.add_row(
             split, *[f"{sizes[key]:,}" for key in ("examples", "tokens", "done")], Text(labels)
         )

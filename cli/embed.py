@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spacelite.visible import visible
+from spacelite.visible import visible_name
 
 from . import console
 from .options import CACHE_DIR, comma_list
@@ -34,6 +34,7 @@ def embed(
     text_column: str | None = None,
     label_column: str | None = None,
     labels_as: str = "auto",
+    label_separator: str | None = None,
     skip_empty: bool = False,
     drop_leaks: bool = False,
     no_reuse: bool = False,
@@ -97,7 +98,7 @@ def _labels(counts: dict[str, int]) -> str:
     shown = list(counts.items())
     if len(shown) > LABELS_SHOWN:
         shown = sorted(shown, key=lambda pair: -pair[1])[:LABELS_SHOWN]
-    named = [f"{visible(label)} {count:,}" for label, count in shown]
+    named = [f"{visible_name(label)} {count:,}" for label, count in shown]
     more = [f"and {len(counts) - len(shown):,} more"] if len(counts) > len(shown) else []
     return f"labels (train): {', '.join([*named, *more])}"
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from spacelite.errors import SpaceliteError
+from spacelite.visible import visible_name
 
 from . import console
 from .options import CACHE_DIR, command
@@ -184,7 +185,7 @@ def _print_run(run: Run, cache_file: str | None) -> None:
         "layer": record.spec.layer,
         "max length": record.spec.max_length,
         "task": record.task.name,
-        "labels": ", ".join(record.label_names),
+        "labels": ", ".join(map(visible_name, record.label_names)),
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
     }
     console.show_fields(

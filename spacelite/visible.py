@@ -23,6 +23,11 @@ def visible(text: str) -> str:
     return HOSTILE.sub(written, text)
 
 
+def visible_name(name: str) -> str:
+    r"""A name on one line: with line feeds and tabs written out too."""
+    return visible(name.replace("\n", r"\n").replace("\t", r"\t"))
+
+
 def json_escaped(document: str) -> str:
     r"""A JSON document in which control characters are escapes (`\u001b`): the same document, since
     such characters can stand in its strings alone."""

@@ -139,7 +139,8 @@ def test_pairs_of_labels_are_told_apart_by_the_labels_there_are():
         "a b,c=d": "pos", "cat": "n=eg", "x": "pos",
     }  # fmt: skip
     for wrong, words in ((["a"], "labels=a: give LABEL=LABEL"), (["=b"], "labels==b: give"),
-                         (["a=b", "a=c"], "'a' is mapped twice")):  # fmt: skip
+                         (["a=b", "a=c"], "'a' is mapped twice"),
+                         (["x=n=g"], "no '=' in it has a label of the data (a b,c=d")):  # fmt: skip
         assert words in refusal(parse_mapping, wrong, there, here)
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import datetime
+import gzip
 import json
 import os
 import signal
@@ -201,6 +202,8 @@ def test_several_labels_are_a_list_in_jsonl_and_parquet(bert, tmp_path):
         ("a.csv", "", "is empty"),
         ("a.csv", b"text,id\ncaf\xe9,1\n", "is not UTF-8 (near row 1): save it as UTF-8"),
         ("a.csv", "text,id\ngood,1\n".encode("utf-16"), "is in UTF-16"),
+        ("a.csv", gzip.compress(b"text,id\ngood,1\n", mtime=0), "is gzip-compressed: unpack it"),
+        ("a.csv", b"PK\x03\x04\0\0\0", "is a zip archive or an Excel file: unpack it, or save"),
         ("a.jsonl", '{"text": "good"}\n{"text": \n', "line 2 is not JSON"),
         ("a.jsonl", '{"text": "good"}\n["bad"]\n', "line 2 is not an object"),
         ("a.jsonl", '{"text": "good"}\n{"id": 1}\n', "row 2 has an empty 'text'"),

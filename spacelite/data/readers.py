@@ -34,6 +34,16 @@ CSV_SUFFIXES = (".csv", ".tsv")
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 SNIFFED_ROWS, SNIFFED_BYTES = 20, 1 << 18  # the first of a file tell its delimiter
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+# How files of other kinds begin, whatever their names say.
+PACKED = {
+    b"\x1f\x8b": "gzip-compressed: unpack it (gunzip)",
+    b"BZh": "compressed by bzip2: unpack it (bunzip2)",
+    b"\xfd7zXZ": "compressed by xz: unpack it (unxz)",
+    b"\x28\xb5\x2f\xfd": "compressed by zstd: unpack it (unzstd)",
+    b"PK\x03\x04": "a zip archive or an Excel file: unpack it, or save the table as csv",
+    b"PAR1": "a parquet file: give it a name that ends in .parquet",
+    b"\xd0\xcf\x11\xe0": "an Excel file: save the table as csv",
+}
 ROWS_PER_READ = 1000
 # "train-00000-of-00002.parquet": how the hub names the parts of a split.
 PART = re.compile(r"-\d+-of-(\d+)(-[0-9a-f]+)?$")
@@ -328,10 +338,14 @@ def _check_file(path: Path) -> None:
 
 
 def _check_encoding(path: Path) -> None:
-    """Raise SpaceliteError if a file begins with the byte order mark of UTF-16."""
+    """Raise SpaceliteError if a file begins with the byte order mark of UTF-16, or as a compressed
+    file or a workbook does."""
     with path.open("rb") as file:
-        start = file.read(2)
-    if start in UTF16_MARKS:
+        start = file.read(8)
+    for beginning, kind in PACKED.items():
+        if start.startswith(beginning) and path.suffix.lower() != ".parquet":
+            raise SpaceliteError(f"{path} is {kind}")
+    if start[:2] in UTF16_MARKS:
         raise SpaceliteError(
             f"{path} is in UTF-16, and only UTF-8 is read: save it as UTF-8 (in Excel, as the type "
             "CSV UTF-8)"

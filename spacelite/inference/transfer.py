@@ -158,6 +158,12 @@ def parse_mapping(
                 f"labels={pair}: give LABEL=LABEL, once for each label", ["labels"]
             )
         known = [(name, other) for name, other in ways if name in there and other in here]
+        if len(ways) > 1 and not known:
+            raise SpaceliteError(
+                f"labels={pair}: no '=' in it has a label of the data ({', '.join(there)}) before "
+                f"it and a label of the run ({', '.join(here)}) after it",
+                ["labels"],
+            )
         name, other = (known or ways)[0]
         if name in mapping:
             raise SpaceliteError(f"labels={pair}: {name!r} is mapped twice", ["labels"])
