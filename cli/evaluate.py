@@ -26,6 +26,7 @@ def evaluate(
     text_column: str | None = None,
     label_column: str | None = None,
     labels_as: str = "auto",
+    label_separator: str | None = None,
     skip_empty: bool = False,
     data_dir: Path | None = None,
     cache_dir: Path = CACHE_DIR,

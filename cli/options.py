@@ -50,6 +50,8 @@ SHARED = {
     "GPU]",
     "text_column": "Name of the text column, if it is not obvious.",
     "label_column": "Name of the label column, if it is not obvious.",
+    "label_separator": "What separates several labels in one string, such as ';'; an empty string "
+    "is no label then.",
     "labels_as": "auto: labels that are all whole numbers are read as numbers; text: every label "
     "is kept as written.",
     "skip_empty": "Leave out rows whose text is empty.",

@@ -65,7 +65,7 @@ FILES = {
     "text that is no string": ("a.jsonl", '{"text": 1, "label": 0}\n{"text": 2, "label": 1}\n',
                                ["rows 1 and 2 have a 'text' that is not a string"]),
     "missing label": ("a.jsonl", rows(*GOOD, (None, "good")), ["row 5", "has no 'label'"]),
-    "label -1": ("a.jsonl", rows(*GOOD, (-1, "good")), ["row 5 has label -1"]),
+    "labels that are hidden": ("a.jsonl", rows(*[(-1, "good")] * 4), ["row 1 has label -1"]),
     "labels that are no classes": ("a.jsonl", rows(*[(i, "good") for i in range(80)]),
                                    ["80 different labels in 80 rows are not classes"]),
     "fractions for labels": ("a.csv", "text,label\ngood,0.5\nbad,1.5\n", ["has label 0.5"]),

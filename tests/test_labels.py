@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 import spacelite
 from spacelite.data import loading as data
+from spacelite.visible import visible_name
 
 
 def frame(labels, **columns):
@@ -67,6 +68,42 @@ def test_two_spellings_that_would_become_one_number_are_refused_over_all_splits(
     # A number with and without a decimal point is one, which is said.
     assert names(["1", "1.0", "2"]) == ("1", "2")
     assert "the labels '1' and '1.0' are one number, 1: give labels_as='text'" in caplog.text
+
+
+@pytest.mark.parametrize("labels", [[-1, 0, 1], ["-1", "1"], [-1.0, 1.0], [[-1, 1], [1]]], ids=str)
+def test_negative_labels_beside_others_are_labels(labels, caplog):
+    caplog.set_level(logging.INFO)
+    in_order = sorted({int(label) for of_text in labels for label in
+                       (of_text if isinstance(of_text, list) else [of_text])})  # fmt: skip
+    assert names(labels) == tuple(map(str, in_order))
+    assert "-1 is a label like the others; if it marks missing labels" in caplog.text
+
+
+def test_negative_labels_that_a_split_lacks_or_has_alone_are_refused():
+    splits = {"train": frame([0, 1]), "validation": frame([1, 0]), "test": frame([-1, -1])}
+    assert refusal(data.read, splits) == (
+        "texts test: row 1 has label -1, which marks a hidden or missing label (2 such rows): "
+        "remove them, or the whole split"
+    )
+    splits = {"train": frame([0, -1, 1]), "validation": frame([1, 0])}
+    assert refusal(data.read, splits) == (
+        "texts train: row 2 has label -1, which marks a hidden or missing label (1 such rows): "
+        "remove them, or give labels_as='text' if it is a label that another split lacks"
+    )
+    assert data.read(splits, labels_as="text").label_names == ("-1", "0", "1")
+
+
+def test_a_name_is_shown_on_one_line():
+    assert visible_name("new\nline\t\x1b[1m") == r"new\nline\t\x1b[1m"
+
+
+def test_a_word_for_a_missing_value_beside_numbers_is_refused():
+    assert refusal(names, ["1", "nan", "0", "nan"]) == (
+        "texts: the labels are numbers, but 'nan' in 6 rows: correct or remove them, or give "
+        "labels_as='text' if it is a label"
+    )
+    assert names(["1", "nan", "0"], labels_as="text") == ("0", "1", "nan")
+    assert names(["naan", "nan"]) == ("naan", "nan")
 
 
 def test_a_split_without_the_labels_that_are_no_numbers_is_no_mixture_of_types():
@@ -205,10 +242,10 @@ def test_empty_texts_are_named_and_left_out_on_request(caplog):
 
 
 def test_rows_are_named_as_they_stand_in_the_data():
-    rows = pd.DataFrame({"text": ["a", "", "b"], "label": [0, 0, -1]})
-    assert "row 3 has label -1" in refusal(data.read, rows, skip_empty=True)
-    lists = frame([[0, 1], [], [1, -1]])
-    assert "row 3 has label -1" in refusal(data.read, lists)
+    rows = pd.DataFrame({"text": ["a", "", "b"], "label": [0, 0, 0.5]})
+    assert "row 3 has label 0.5" in refusal(data.read, rows, skip_empty=True)
+    lists = frame([[0, 1], [], [1, 0.5]])
+    assert "row 3 has label 0.5" in refusal(data.read, lists)
 
 
 # Several labels in one string
@@ -217,13 +254,25 @@ LISTS = "in multi-label data, give a list of labels for each text, [] for none"
 
 
 def test_several_labels_in_one_string_are_refused():
-    message = refusal(names, ["joy", "joy,fear", "fear", "fear, anger", "anger"])
-    assert message == (
-        f"texts: labels such as 'fear, anger' are several labels in one string: {LISTS} (as json "
-        "or parquet, or in Python); or give labels_as='text' if each is one label"
-    )
+    for mark in (",", ";", "|"):
+        message = refusal(names, ["joy", f"joy{mark}fear", "fear", f"fear{mark} anger", "anger"])
+        assert message == (
+            f"texts: labels such as 'fear{mark} anger' are several labels in one string: give "
+            f"label_separator={mark!r} to separate them, or labels_as='text' if each is one label"
+        )
     assert len(names(["joy", "joy,fear", "fear"], labels_as="text")) == 3
     assert len(names(["Paris, France", "Lyon, France", "Rome, Italy"])) == 3
+
+
+def test_several_labels_in_one_string_are_separated():
+    rows = frame(["joy; fear", "fear", "", "anger;joy;"])
+    read = data.read({"train": rows, "validation": rows}, label_separator=";")
+    assert read.label_names == ("anger", "fear", "joy")
+    assert read.splits["train"].labels.tolist() == [[0, 1, 1], [0, 1, 0], [0, 0, 0], [1, 0, 1]]
+    assert names(["1|2", "2"], label_separator="|") == ("1", "2")
+    assert "no label of texts contains it" in refusal(names, ["a", "b"], label_separator=";")
+    assert "are not strings" in refusal(names, [0, 1], label_separator=";")
+    assert "are not strings" in refusal(names, [["a"], ["b"]], label_separator=";")
 
 
 @pytest.mark.parametrize("labels", [["joy,fear", "", "joy"], [["joy"], None, ["fear"]]], ids=str)

@@ -134,8 +134,8 @@ LABELS = Kind('give {"their label": "the run\'s label"}, or a list of "theirs=th
 
 # Argument -> its kind in every function that has no other kind for it.
 KINDS: dict[str, Kind] = {
-    **dict.fromkeys(("dtype", "padding", "preset", "revision", "labels_as", "name"), NAME),
-    **dict.fromkeys(("metric", "split"), NAME),
+    **dict.fromkeys(("dtype", "padding", "preset", "revision", "name"), NAME),
+    **dict.fromkeys(("metric", "split", "labels_as", "label_separator"), NAME),
     **dict.fromkeys(("head", "compare"), NAMES),
     **dict.fromkeys(("cache_dir", "data_dir"), PATH),
     **dict.fromkeys(("path", "file", "out"), FILE),

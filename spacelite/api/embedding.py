@@ -48,6 +48,7 @@ def embed(
     label_column: str | None = None,
     data_dir: str | Path | None = None,
     labels_as: str = "auto",
+    label_separator: str | None = None,
     skip_empty: bool = False,
     drop_leaks: bool = False,
     reuse: bool = True,
@@ -84,6 +85,8 @@ def embed(
         data_dir: Folder of local data sets, searched by name before the hub.
         labels_as: `auto` to read labels that are all whole numbers as numbers, `text` to keep every
             label as it is written.
+        label_separator: What separates several labels in one string, such as `;` (multi-label); an
+            empty string is no label then.
         skip_empty: Whether rows with an empty text are left out.
         drop_leaks: Whether training texts that also occur in validation or test are left out; texts
             that differ at most in case, accents and spaces are the same.
@@ -124,6 +127,7 @@ def embed(
             limit=limit,
             data_dir=None if data_dir is None else Path(data_dir),
             labels_as=labels_as,
+            label_separator=label_separator,
             skip_empty=skip_empty,
             drop_leaks=drop_leaks,
         )

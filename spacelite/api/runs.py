@@ -339,6 +339,7 @@ class TrainedRun:
         label_column: str | None = None,
         data_dir: str | Path | None = None,
         labels_as: str = "auto",
+        label_separator: str | None = None,
         skip_empty: bool = False,
         progress: Progress = True,
     ) -> Evaluation:
@@ -357,6 +358,7 @@ class TrainedRun:
             label_column: As in `embed`.
             data_dir: As in `embed`.
             labels_as: As in `embed`.
+            label_separator: As in `embed`.
             skip_empty: As in `embed`.
             progress: True for bars, False for none, or a function called with (phase, done, total).
 
@@ -393,6 +395,7 @@ class TrainedRun:
                 limit=limit,
                 data_dir=None if data_dir is None else Path(data_dir),
                 labels_as=labels_as,
+                label_separator=label_separator,
                 skip_empty=skip_empty,
                 training=False,
             )

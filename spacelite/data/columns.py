@@ -22,6 +22,8 @@ LABEL_COLUMNS = ("label", "labels", "class", "category", "target", "sentiment")
 LABELS_AS = ("auto", "text")
 ROWS_NAMED = 3  # in a message
 LISTS = "in multi-label data, give a list of labels for each text, [] for none"
+SEPARATORS = (",", ";", "|")  # of several labels in one string
+MISSING = {"nan", "<na>", "null"}  # how programs write a missing value
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +40,7 @@ class Reading:
     text_column: str | None = None
     label_column: str | None = None
     labels_as: str = "auto"
+    label_separator: str | None = None
     skip_empty: bool = False
 
     def __post_init__(self) -> None:
@@ -178,15 +181,17 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def label_values(table: Table, column: str, rows: Rows) -> list[Any]:
+def label_values(table: Table, column: str, rows: Rows, separator: str | None) -> list[Any]:
     """The values of a label column in some rows, none missing, strings without surrounding spaces;
-    in a multi-label data set a list per row."""
+    in a multi-label data set a list per row. With a separator, an empty string is no label."""
     every: list[Any] = table.rows.column(column).to_pylist()
     values = [every[row] for row in rows.tolist()]
     missing = [
         row
         for row, value in zip(rows.tolist(), values, strict=True)
-        if value is None or value != value or (isinstance(value, str) and not value.strip())
+        if value is None
+        or value != value
+        or (isinstance(value, str) and not value.strip() and separator is None)
     ]
     if missing:
         multi_label = any(
@@ -286,18 +291,60 @@ def _check_spellings(values: Values, converted: Values, name: str) -> None:
         )  # fmt: skip
 
 
-def refuse_joined(values: Values, name: str) -> None:
-    """Raise SpaceliteError if most labels with a comma consist of labels that occur elsewhere too,
-    as `joy,fear` beside `joy` and `fear, anger`: they are several labels in one string."""
-    distinct = {value for labels in values.values() for value in labels if isinstance(value, str)}
-    parts = {label: [part.strip() for part in label.split(",")] for label in distinct}
-    count = Counter(part for label in distinct for part in set(parts[label]))
-    joined = sorted(label for label in distinct if len(parts[label]) > 1)
-    known = [label for label in joined if all(count[part] > 1 for part in parts[label])]
-    if known and len(known) > len(joined) / 2:
+def divided(values: Values, separator: str | None, name: str) -> dict[str, list[Any]]:
+    """The labels, those of a string with separators as a list of its parts."""
+    if separator is None:
+        return {split: list(labels) for split, labels in values.items()}
+    every = [value for labels in values.values() for value in labels]
+    if not all(isinstance(value, str) for value in every):
         raise SpaceliteError(
-            f"{name}: labels such as {known[0]!r} are several labels in one string: {LISTS} (as "
-            "json or parquet, or in Python); or give labels_as='text' if each is one label",
+            f"label_separator={separator!r}: the labels of {name} are not strings: leave it out",
+            ["label_separator"],
+        )
+    if not any(separator in value for value in every):
+        raise SpaceliteError(
+            f"label_separator={separator!r}: no label of {name} contains it: leave it out, or give "
+            "the one that the labels have",
+            ["label_separator"],
+        )
+    return {
+        split: [list(filter(None, map(str.strip, value.split(separator)))) for value in labels]
+        for split, labels in values.items()
+    }
+
+
+def refuse_joined(values: Values, name: str) -> None:
+    """Raise SpaceliteError if most labels with a comma, semicolon or bar consist of labels that
+    occur elsewhere too, as `joy,fear` beside `joy` and `fear, anger`: they are several labels in
+    one string."""
+    distinct = {value for labels in values.values() for value in labels if isinstance(value, str)}
+    for separator in SEPARATORS:
+        parts = {label: [part.strip() for part in label.split(separator)] for label in distinct}
+        count = Counter(part for label in distinct for part in set(parts[label]))
+        joined = sorted(label for label in distinct if len(parts[label]) > 1)
+        known = [label for label in joined if all(count[part] > 1 for part in parts[label])]
+        if known and len(known) > len(joined) / 2:
+            raise SpaceliteError(
+                f"{name}: labels such as {known[0]!r} are several labels in one string: give "
+                f"label_separator={separator!r} to separate them, or labels_as='text' if each is "
+                "one label",
+                ["label_separator", "labels_as"],
+            )
+
+
+def refuse_missing_words(values: Values, name: str) -> None:
+    """Raise SpaceliteError if all labels are numbers but for a word such as `nan`."""
+    count = Counter(
+        value for labels in values.values() for value in labels if isinstance(value, str)
+    )
+    words = [label for label in count if label.lower() in MISSING]
+    numbers = [label for label in count if re.fullmatch(f"{WHOLE}|{FRACTION}", label)]
+    if words and numbers and len(words) + len(numbers) == len(count):
+        rows = count[words[0]]
+        raise SpaceliteError(
+            f"{name}: the labels are numbers, but {words[0]!r} in {rows:,} "
+            f"row{'s' if rows > 1 else ''}: correct or remove {'them' if rows > 1 else 'it'}, or "
+            "give labels_as='text' if it is a label",
             ["labels_as"],
         )
 
@@ -357,8 +404,13 @@ def numbered(
             ["labels_as"],
         )
     else:
-        _check_whole(values, name, rows)
+        _check_whole(values, name, rows, named=bool(class_names))
         order = sorted({int(value) for value in pooled})
+        if order[0] < 0:
+            log.info(
+                "%s: %d is a label like the others; if it marks missing labels, remove these rows",
+                name, order[0],
+            )  # fmt: skip
         names = tuple(class_names) or tuple(map(str, order))
         if class_names:
             if order[-1] >= len(class_names):
@@ -374,8 +426,18 @@ def numbered(
     }, names
 
 
-def _check_whole(values: dict[str, list[Any]], name: str, rows: Mapping[str, Rows]) -> None:
-    """Raise SpaceliteError unless all label values are whole numbers from 0."""
+def _check_whole(
+    values: dict[str, list[Any]], name: str, rows: Mapping[str, Rows], *, named: bool
+) -> None:
+    """Raise SpaceliteError unless all label values are whole numbers. A negative one is a label
+    where every split has some beside others; elsewhere it marks hidden or missing labels, as it
+    does where labels 0, 1, ... are `named`."""
+    negative_labels = not named and all(
+        len({*numbers}) > 1
+        and any(isinstance(value, int | float) and value < 0 for value in numbers)
+        for numbers in values.values()
+        if numbers
+    )
     for split, numbers in values.items():
         for row, value in zip(rows[split].tolist(), numbers, strict=True):
             if not isinstance(value, int) and not (isinstance(value, float) and value.is_integer()):
@@ -385,11 +447,15 @@ def _check_whole(values: dict[str, list[Any]], name: str, rows: Mapping[str, Row
                     "labels_as='text')",
                     ["label_column", "labels_as"],
                 )
-            if value < 0:
+            if value < 0 and not negative_labels:
                 count = sum(number < 0 for number in numbers)
+                way_out = "the whole split"
+                if not named and count < len(numbers):
+                    way_out = "give labels_as='text' if it is a label that another split lacks"
                 raise SpaceliteError(
                     f"{name} {split}: row {row + 1} has label {int(value)}, which marks a hidden "
-                    f"or missing label ({count} such rows): remove them, or the whole split"
+                    f"or missing label ({count} such rows): remove them, or {way_out}",
+                    ["labels_as"] if "labels_as" in way_out else [],
                 )
 
 

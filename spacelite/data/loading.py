@@ -57,6 +57,7 @@ def read(
     limit: int | None = None,
     data_dir: Path | None = None,
     labels_as: str = "auto",
+    label_separator: str | None = None,
     skip_empty: bool = False,
     drop_leaks: bool = False,
     training: bool = True,
@@ -81,6 +82,7 @@ def read(
         text_column=text_column,
         label_column=label_column,
         labels_as=labels_as,
+        label_separator=label_separator,
         skip_empty=skip_empty,
     )
     if isinstance(dataset, str | Path):
@@ -365,7 +367,9 @@ def _numbered(
             raise SpaceliteError(f"{table.origin} has no rows: it needs at least one text")
         text_name, label_name = columns.find(table, reading.text_column, reading.label_column)
         texts[split], rows[split] = columns.texts(table, text_name, reading.skip_empty)
-        values[split] = columns.label_values(table, label_name, rows[split])
+        values[split] = columns.label_values(
+            table, label_name, rows[split], reading.label_separator
+        )
         names = table.class_names.get(label_name, ())
         if names and not known and names != (class_names or names):
             raise SpaceliteError(
@@ -377,10 +381,12 @@ def _numbered(
         pooled = [value for split in values.values() for value in split]
         named = reading.label_column is not None
         columns.log_choice(name, table.rows.column_names, text_name, label_name, pooled, named)
+    values = columns.divided(values, reading.label_separator, name)
     if reading.labels_as == "text":
         values = columns.as_text(values, named=bool(class_names))
     else:
         columns.refuse_joined(values, name)
+        columns.refuse_missing_words(values, name)
         values = columns.as_numbers(values, name)
     numbers, label_names = columns.numbered(values, class_names, name, rows)
     columns.warn_of_similar(label_names, name)
