@@ -206,7 +206,10 @@ def test_a_setting_of_a_further_head_reaches_every_command(cache, tmp_path, monk
     assert len(found.result.systems) == 2
     for function in (spacelite.cross_validate, spacelite.learning_curve):
         said = refusal(function, cache, head="linear", temperature=2.0, progress=False)
-        assert said == "temperature: no head of linear has this setting"
+        assert said == (
+            "temperature: no head of linear has this setting, only those of attention: leave it "
+            "out, or add such a head"
+        )
         assert "has no such argument" in refusal(function, cache, patience=3, progress=False)
 
 

@@ -105,13 +105,14 @@ def test_help_says_what_both_forms_mean():
 
 
 def test_names_that_other_libraries_use_are_options(train):
-    done = train("--learning-rate", "0.001", "--latent-dim=5", "--max-grad-norm", "2", "--bs", 16)
+    options = ("--learning-rate", "0.001", "--latent-dim=5", "--max-grad-norm", "2", "--bs", 16)
+    done = train(*options, "--head", "space")
     assert done.exit_code == 0, done.output
     (run,) = json.loads(done.stdout)
     settings = run["settings"]
-    assert (settings["learning_rate"], settings["clip_norm"], settings["batch_size"]) == (
-        0.001, 2, 16,
-    )  # fmt: skip
+    assert [settings[name] for name in ("learning_rate", "latent", "clip_norm", "batch_size")] == [
+        0.001, 5, 2, 16,
+    ]  # fmt: skip
     for command in ("embed", "reproduce"):
         limited = spacelite_command(command, "--max-samples", "x")
         assert "Invalid value for '--limit'" in limited.output
@@ -200,6 +201,22 @@ def test_what_is_no_number_is_refused(settings, said, cache, tmp_path):
     message = refusal(spacelite.train, cache, progress=False, **settings)
     assert message.startswith(said), message
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"head": "linear", "latent": 3}, "latent: no head of linear has this setting, only those "
+         "of space, additive: leave it out, or add such a head"),
+        ({"head": ["space", "tfidf"], "pooling": "mean"}, "pooling: no head of space, tfidf has"),
+        ({"head": "space", "C": 3.0}, "C: no head of space has this setting, only those of logreg"),
+        ({"preset": "best", "inter": 0.2}, "inter: no head of additive has this setting"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_setting_that_no_chosen_head_has_is_refused(given, said, cache):
+    for function in (spacelite.train, spacelite.cross_validate, spacelite.learning_curve):
+        assert refusal(function, cache, progress=False, **given).startswith(said)
 
 
 def test_train_says_how_long_it_took(cache_path, tmp_path, monkeypatch):

@@ -376,7 +376,7 @@ def learning_curve(
     from spacelite.backbones.model import resolve_device
     from spacelite.training.plan import listed, seed_list
 
-    asked = {**DEFAULTS, **plan.requested(learning_curve, arguments), "seeds": [0]}
+    asked = {**plan.requested(learning_curve, arguments, DEFAULTS), "seeds": [0]}
     curves.require_metric(metric)
     numbers = seed_list(seeds)
     cache = dataset_of(cache, cache_dir)

@@ -53,7 +53,7 @@ _SEEDS = f"give a number of seeds, 1 to {MAX_SEEDS:,}, or a list of them"
 # in this order.
 _FIRST = ("inter", "intra", "pooling", "C", "ensemble", "latent", "max_ngram", "blocks")
 _LAST = ("learning_rate", "weight_decay", "seed")
-# Accepted for every kind, whether it has them or not.
+# Accepted for every kind, whether it has them or not: they have defaults.
 _KNOWN = (*HeadConfig.ALWAYS_HASHED, "C", "max_ngram", "ensemble")
 
 # Settings that are recommended together, chosen on validation splits. What a preset does may change
@@ -101,16 +101,22 @@ def declared() -> dict[str, Field[Any]]:
     return by_name
 
 
-def requested(function: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+def requested(
+    function: Callable[..., Any],
+    arguments: Mapping[str, Any],
+    defaults: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """The settings among a function's arguments, with those of the preset. None where it is the
     default means that a setting is not given.
 
     Args:
         function: The function. What its caller gave is what differs from its defaults.
         arguments: Its arguments by name; `settings` are those of heads that it has no argument for.
+        defaults: Settings where neither the caller nor the preset gives any.
 
     Raises:
-        SpaceliteError: There is no such preset, or it chooses what the caller chose too.
+        SpaceliteError: There is no such preset, or it chooses what the caller chose too; or no
+            chosen head has a setting that the caller gave.
     """
     names = {"head", "seeds", *declared()}
     parameters = inspect.signature(function).parameters
@@ -122,19 +128,36 @@ def requested(function: Callable[..., Any], arguments: Mapping[str, Any]) -> dic
     for name in WITHOUT.get(function.__name__, ()):
         if name in arguments["settings"]:
             raise SpaceliteError(f"{name}: {function.__name__} has no such argument", [name])
+    given = [name for name in asked if arguments[name] is not parameters[name].default]
     asked |= arguments["settings"]
     preset = arguments["preset"]
-    if preset is None:
-        return asked
-    if preset not in PRESETS:
+    if preset is not None and preset not in PRESETS:
         raise SpaceliteError(f"preset={preset}: choose from {', '.join(PRESETS)}", ["preset"])
-    for name in PRESETS[preset]:
+    for name in PRESETS.get(preset, ()):
         if name in asked and listed(name, asked[name]) != listed(name, parameters[name].default):
             raise SpaceliteError(
                 f"preset={preset} chooses {name} itself: leave {name} or the preset out",
                 ["preset", name],
             )
-    return asked | PRESETS[preset]
+    asked = {**(defaults or {}), **asked, **PRESETS.get(preset, {})}
+    _refuse_without_effect([*given, *arguments["settings"]], listed("head", asked["head"]))
+    return asked
+
+
+def _refuse_without_effect(given: Iterable[str], kinds: Sequence[str]) -> None:
+    """Raise SpaceliteError if a setting of other heads is given, which none of these kinds has."""
+    names = {
+        kind: {field.name for field in fields(head.config_type)}
+        for kind, head in heads.KINDS.items()
+    }
+    for name in given:
+        others = [kind for kind in names if name in names[kind]]
+        if others and {*kinds} <= heads.KINDS.keys() - {*others}:
+            raise SpaceliteError(
+                f"{name}: no head of {', '.join(kinds)} has this setting, only those of "
+                f"{', '.join(others)}: leave it out, or add such a head",
+                [name, "head"],
+            )
 
 
 @dataclass(frozen=True)
