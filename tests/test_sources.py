@@ -178,7 +178,7 @@ def test_json_integers_above_those_of_int64_are_kept_exactly(tmp_path, column):
     path, numbers = tmp_path / "d.jsonl", [2**63 + 5000 * (i % 3) for i in range(12)]
     rows = [{"text": f"a {i}", "label": i % 3} | {column: n} for i, n in enumerate(numbers)]
     path.write_text("\n".join(map(json.dumps, rows)))
-    assert readers.read_table(path)[column].to_pylist() == numbers
+    assert readers.from_path(path)["train"].rows[column].to_pylist() == numbers
     names = sorted({str(row["label"]) for row in rows})
     assert list(loading.read(str(path)).label_names) == names
 
@@ -186,7 +186,7 @@ def test_json_integers_above_those_of_int64_are_kept_exactly(tmp_path, column):
 def test_json_numbers_of_which_no_float_holds_one_exactly(tmp_path):
     path = tmp_path / "d.jsonl"
     path.write_text('{"text": "a", "score": 0.5}\n{"text": "b", "score": 1152921504606846977}')
-    assert readers.read_table(path)["score"].to_pylist() == [0.5, 2.0**60]
+    assert readers.from_path(path)["train"].rows["score"].to_pylist() == [0.5, 2.0**60]
 
 
 @pytest.mark.parametrize("suffix", ["csv", "json", "jsonl", "parquet"])
@@ -306,7 +306,7 @@ LINES = '{"text": "caf\xe9", "label": 0}\n' * 3
 def test_a_broken_file_is_refused_by_name(tmp_path, name, content, expected):
     path = tmp_path / name
     path.write_bytes(content)
-    message = refusal(path)
+    message = conftest.refusal(loading.read, str(path))
     assert message.startswith(str(path))
     assert expected in message
 
@@ -356,3 +356,22 @@ def test_metadata_that_only_looks_like_that_of_datasets_is_passed_over(tmp_path,
     )
     parquet.write_table(rows, tmp_path / "d.parquet")
     assert readers.from_path(tmp_path / "d.parquet")["train"].class_names == {}
+
+
+def test_a_json_column_without_a_common_type_is_refused_where_it_is_asked_for(tmp_path):
+    path = tmp_path / "posts.jsonl"
+    meta = ["x", {"a": 1}, "y", 2]
+    rows = [
+        {"text": f"text {i}", "label": ["neg", "pos"][i % 2], "meta": meta[i]} for i in range(4)
+    ]
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    assert loading.read(str(path)).label_names == ("neg", "pos")
+    message = f"{path}: column 'meta' needs values of one type, and row 2 has another"
+    for asked in ({"label_column": "meta"}, {"text_column": "meta"}):
+        assert conftest.refusal(loading.read, str(path), **asked).startswith(message)
+    folder = tmp_path / "posts"
+    folder.mkdir()
+    for number, part in enumerate((rows[:1], rows[1:])):
+        content = "".join(f"{json.dumps(row)}\n" for row in part)
+        (folder / f"train-0000{number}-of-00002.jsonl").write_text(content)
+    assert len(loading.read(str(folder)).splits["train"]) == 3

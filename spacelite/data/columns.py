@@ -52,7 +52,7 @@ class Reading:
 
 def find(table: Table, text: str | None, label: str | None) -> tuple[str, str]:
     """The text and the label column: as named, else a usual name, else the only candidate."""
-    names: list[str] = list(table.rows.column_names)
+    names = table.names
     if text is not None and text == label:
         raise SpaceliteError(
             f"text_column and label_column both name {text!r}: name two columns",
@@ -62,7 +62,11 @@ def find(table: Table, text: str | None, label: str | None) -> tuple[str, str]:
     strings = [name for name in names if table.is_string(name)]
     text_name = find_text(table.origin, names, strings, text, label)
     others = [name for name in names if name != text_name]
-    return text_name, _pick(table.origin, names, label, "label", others)
+    label_name = _pick(table.origin, names, label, "label", others)
+    for name in (text_name, label_name):
+        if name in table.mixed:
+            raise table.mixed[name]
+    return text_name, label_name
 
 
 def find_text(

@@ -380,7 +380,7 @@ def _numbered(
     if reading.text_column is None or reading.label_column is None:
         pooled = [value for split in values.values() for value in split]
         named = reading.label_column is not None
-        columns.log_choice(name, table.rows.column_names, text_name, label_name, pooled, named)
+        columns.log_choice(name, table.names, text_name, label_name, pooled, named)
     values = columns.divided(values, reading.label_separator, name)
     if reading.labels_as == "text":
         values = columns.as_text(values, named=bool(class_names))
@@ -484,7 +484,9 @@ def column_of_rows(
         prepared = known.prepare(table) if known is not None and known.prepare else table
         changed = _changed(prepared, of.take(examples), [texts[i] for i in examples.tolist()])
         _refuse_changed(about, argument, changed)
-        names: list[str] = list(table.rows.column_names)
+        names = table.names
+        if column in table.mixed:
+            raise table.mixed[column]
         if column not in names:
             near = difflib.get_close_matches(column, names, 1)
             meant = f" (did you mean {near[0]!r}?)" if near else ""

@@ -51,6 +51,7 @@ PART = re.compile(r"-\d+-of-(\d+)(-[0-9a-f]+)?$")
 log = logging.getLogger(__name__)
 
 Row = dict[str, Any]
+Mixed = dict[str, SpaceliteError]  # as in `Table.mixed`
 
 
 # Tables, whole.
@@ -63,16 +64,16 @@ def from_path(path: Path, *, training: bool = True) -> dict[str, Table]:
         by_split = _split_files(path, training)
         tables = {
             split: _joined(
-                {file.relative_to(path).as_posix(): read_table(file) for file in files},
+                {file.relative_to(path).as_posix(): _read(file) for file in files},
                 str(path / split),
             )
             for split, files in by_split.items()
         }
         log_delimiters(file for files in by_split.values() for file in files)
         return tables
-    rows = read_table(path)
+    rows, mixed = _read(path)
     log_delimiters([path])
-    return {"train": _as_table(rows, str(path), [(path.name, rows.num_rows)])}
+    return {"train": _as_table(rows, str(path), [(path.name, rows.num_rows)], mixed)}
 
 
 def _split_files(folder: Path, training: bool) -> dict[str, list[Path]]:
@@ -114,20 +115,25 @@ def _split_files(folder: Path, training: bool) -> dict[str, list[Path]]:
     )
 
 
-def _joined(parts: dict[str, pa.Table], origin: str) -> Table:
-    """The table of a split, given its files' names and rows."""
+def _joined(parts: dict[str, tuple[pa.Table, Mixed]], origin: str) -> Table:
+    """The table of a split, given what was read of each of its files."""
     import pyarrow as pa
 
-    sizes = [(name, rows.num_rows) for name, rows in parts.items()]
+    sizes = [(name, rows.num_rows) for name, (rows, _) in parts.items()]
+    mixed = {name: error for _, of_part in parts.values() for name, error in of_part.items()}
     try:
-        return _as_table(pa.concat_tables(parts.values()), origin, sizes)
+        rows = pa.concat_tables(
+            rows.drop_columns([name for name in rows.column_names if name in mixed])
+            for rows, _ in parts.values()
+        )
+        return _as_table(rows, origin, sizes, mixed)
     except pa.ArrowException as error:
         raise SpaceliteError(
             f"the parts of {origin} have different columns: {one_line(error)}"
         ) from error
 
 
-def _as_table(rows: pa.Table, origin: str, sizes: list[tuple[str, int]]) -> Table:
+def _as_table(rows: pa.Table, origin: str, sizes: list[tuple[str, int]], mixed: Mixed) -> Table:
     """The table of a local file; parquet files written by `datasets` contain their label names."""
     names: dict[str, tuple[str, ...]] = {}
     recorded = (rows.schema.metadata or {}).get(b"huggingface")
@@ -141,12 +147,14 @@ def _as_table(rows: pa.Table, origin: str, sizes: list[tuple[str, int]]) -> Tabl
                 feature = feature.get("feature") or feature  # of a list: that of its values
                 if isinstance(feature, dict) and feature.get("_type") == "ClassLabel":
                     names[column] = tuple(feature.get("names") or ())
-    return Table(rows, names, origin, Sources.of_files(sizes))
+    return Table(rows, names, origin, Sources.of_files(sizes), mixed)
 
 
-def read_table(path: Path) -> pa.Table:
-    """All rows of a file."""
+def _read(path: Path) -> tuple[pa.Table, Mixed]:
+    """All rows of a file, without the columns of a JSON file whose values have no common type."""
     import pyarrow as pa
+
+    mixed: Mixed = {}
 
     kind = path.suffix.lower()
     if kind not in SUFFIXES:
@@ -170,12 +178,17 @@ def read_table(path: Path) -> pa.Table:
             table = pa.Table.from_batches(batches, schema)
         else:
             rows = list(_json_reader(path)())
-            names = dict.fromkeys(name for row in rows for name in row)
-            table = pa.table(
-                {name: _array(path, name, [row.get(name) for row in rows]) for name in names}
-            )
+            arrays = {}
+            for name in dict.fromkeys(name for row in rows for name in row):
+                try:
+                    arrays[name] = _array(path, name, [row.get(name) for row in rows])
+                except SpaceliteError as error:
+                    mixed[name] = error
+            if mixed and not arrays:
+                raise next(iter(mixed.values()))
+            table = pa.table(arrays)
     refuse_twice(str(path), table.column_names)
-    return table
+    return table, mixed
 
 
 def _array(path: Path, name: str, values: list[Any]) -> pa.Array:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import unicodedata
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -83,6 +83,14 @@ class Table:
     class_names: dict[str, tuple[str, ...]]  # of a column's labels 0..C-1, if the source gives them
     origin: str  # where the table comes from, for messages
     sources: Sources | None = None  # of its rows; None: in this order from `origin`
+    # Columns of a JSON file that are not in `rows`, since their values have no common type, with
+    # what to say if one is asked for.
+    mixed: Mapping[str, SpaceliteError] = field(default_factory=dict)
+
+    @property
+    def names(self) -> list[str]:
+        """The names of all columns."""
+        return [*self.rows.column_names, *self.mixed]
 
     @property
     def source_rows(self) -> Sources:
@@ -95,6 +103,8 @@ class Table:
         """Whether the column's type is one of Arrow's string types."""
         from pyarrow import types
 
+        if column in self.mixed:
+            return False
         kind = self.rows.schema.field(column).type
         return bool(
             types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
