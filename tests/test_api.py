@@ -222,6 +222,18 @@ def test_runs_are_a_sequence(runs, cache_dir):
     assert refusal(spacelite.load_run, "nothing", cache_dir)
 
 
+def test_runs_are_a_frame(runs):
+    frame = runs.to_frame()
+    assert list(frame["id"]) == [run.id for run in runs]
+    for row, run in zip(frame.to_dict("records"), runs, strict=True):
+        assert row["test_accuracy"] == run.metrics["test"]["accuracy"]
+        assert {row[name] for name in ("epochs", "batch_size")} == {
+            run.settings["epochs"], run.settings["batch_size"],
+        }  # fmt: skip
+        epochs = [entry["epoch"] for entry in run.history]
+        assert epochs == [*range(1, 1 + len(epochs))] and run.labels == ("0", "1")
+
+
 def test_the_newest_complete_cache_is_the_default(cache, tmp_path, embed, reviews):
     assert "embed a data set first" in refusal(spacelite.train, cache_dir=tmp_path, progress=False)
     own = embed(str(reviews), cache_dir=tmp_path)
@@ -290,6 +302,12 @@ def test_predict_gives_rows_labels_and_probabilities(runs, bert):
         assert list(row["probabilities"].values()) == chances.tolist()
         assert row["label"] == best.record.label_names[chances.argmax()]
     assert [row["label"] for row in predictions] == [label for (label,) in predictions.labels]
+    frame = predictions.to_frame()
+    assert list(frame["text"]) == given and list(frame["label"]) == [
+        row["label"] for row in predictions
+    ]
+    chances = frame[[f"probability_{name}" for name in best.labels]].to_numpy()
+    assert (chances == predictions.probabilities).all()
     single = best.predict("a good film", progress=False)
     assert len(single) == 1 and np.allclose(single.probabilities[0], predictions.probabilities[0])
     assert "text 2 is empty" in refusal(best.predict, ["a", " "], progress=False)

@@ -36,6 +36,8 @@ from spacelite.types import Array
 from spacelite.visible import shortened, visible
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from spacelite.api.runs import TrainedRun
 
 
@@ -194,6 +196,21 @@ class TextPredictions(Sequence[dict[str, Any]]):
     def rows(self) -> list[dict[str, Any]]:
         """The items of the sequence, which `--json` prints."""
         return [self[index] for index in range(len(self))]
+
+    def to_frame(self) -> pd.DataFrame:
+        """A DataFrame with a row per text, and the columns that `predict --out` writes: `text`,
+        `label` (or `labels`, a list), `unknown`, and `probability_NAME` of each label."""
+        import pandas as pd
+
+        (column,) = self.record.task.as_json([])
+        labels = [self.record.task.as_json(labels)[column] for labels in self.labels]
+        chances = {
+            f"probability_{name}": self.probabilities[:, index]
+            for index, name in enumerate(self.record.label_names)
+        }
+        return pd.DataFrame(
+            {"text": self.texts, column: labels, "unknown": self.unknown, **chances}
+        )
 
     @overload
     def __getitem__(self, index: int) -> dict[str, Any]: ...
@@ -535,6 +552,27 @@ class Runs(Sequence["TrainedRun"]):
             )
         choose = max if METRICS[metric].higher_is_better else min
         return choose(known, key=lambda pair: pair[0])[1]
+
+    def to_frame(self) -> pd.DataFrame:
+        """A DataFrame with a row per run: its `id`, `name`, `system` and `cache`, its settings, and
+        its metrics, such as `test_accuracy`."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            {
+                "id": run.id,
+                "name": run.name,
+                "system": run.record.system,
+                "cache": run.record.cache,
+                **run.settings,
+                **{
+                    f"{split}_{metric}": value
+                    for split, scores in run.metrics.items()
+                    for metric, value in scores.items()
+                },
+            }
+            for run in self
+        )
 
     def table(self) -> Table:
         """The table as it is printed."""

@@ -124,6 +124,22 @@ class TrainedRun:
         """Every metric by split."""
         return self.run.record.metrics
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings of the head and of its training."""
+        return self.run.record.settings
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of labels 0 to C-1."""
+        return self.run.record.label_names
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """The number of each epoch, and every metric after it by split; empty for a head that is
+        not trained in epochs."""
+        return self.run.history()
+
     @checked()
     def predict(
         self,
