@@ -1,6 +1,7 @@
 """The command line: arguments in, calls into `spacelite`, tables and progress bars out."""
 
 import _thread
+import errno
 import os
 import signal
 import sys
@@ -9,6 +10,7 @@ from typing import Any
 
 INTERRUPTED = 130  # exit code after Ctrl-C
 AGAIN = 0.05  # seconds until a lost interrupt is repeated
+UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}  # a full or broken disk
 
 
 def main() -> None:
@@ -26,15 +28,15 @@ def main() -> None:
     try:
         app()
     except OSError as error:
-        if not is_of_a_stream(error):
+        if not is_of_a_stream(error) or os.environ.get("SPACELITE_DEBUG"):
             raise
         os.write(2, f"error: the output cannot be written: {error.strerror}\n".encode())
         os._exit(1)  # an orderly exit would write what is left of it, and fail again
 
 
 def is_of_a_stream(error: BaseException) -> bool:
-    """Whether an error is that of an output stream, which has no name: of a full disk, mostly."""
-    return isinstance(error, OSError) and error.filename is None and error.strerror is not None
+    """Whether an error is that of an output stream, which has no name, on a full or broken disk."""
+    return isinstance(error, OSError) and error.filename is None and error.errno in UNWRITABLE
 
 
 def while_a_command_runs(running: bool) -> None:

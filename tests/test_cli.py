@@ -222,6 +222,10 @@ def test_a_full_disk_behind_the_output_is_one_line(command, tmp_path):
         done = subprocess.run(run, stdout=full, stderr=subprocess.PIPE, text=True, env=environment)
     assert done.returncode == 1
     assert done.stderr == "error: the output cannot be written: No space left on device\n"
+    environment["SPACELITE_DEBUG"] = "1"
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(run, stdout=full, stderr=subprocess.PIPE, text=True, env=environment)
+    assert done.returncode != 0 and "Traceback" in done.stderr
     closed = subprocess.run(
         ["sh", "-c", 'exec "$@" >&-', "sh", *run],
         stderr=subprocess.PIPE,
