@@ -358,6 +358,13 @@ def test_metadata_that_only_looks_like_that_of_datasets_is_passed_over(tmp_path,
     assert readers.from_path(tmp_path / "d.parquet")["train"].class_names == {}
 
 
+def test_json_numbers_that_would_become_one_float_are_refused_as_labels(tmp_path):
+    path = tmp_path / "d.jsonl"
+    labels = [2**53, 2**53 + 1, 1.0]
+    path.write_text("\n".join(json.dumps({"text": "a", "label": label}) for label in labels))
+    assert "column 'label' needs values of one type" in conftest.refusal(loading.read, str(path))
+
+
 def test_a_json_column_without_a_common_type_is_refused_where_it_is_asked_for(tmp_path):
     path = tmp_path / "posts.jsonl"
     meta = ["x", {"a": 1}, "y", 2]

@@ -155,7 +155,6 @@ def _read(path: Path) -> tuple[pa.Table, Mixed]:
     import pyarrow as pa
 
     mixed: Mixed = {}
-
     kind = path.suffix.lower()
     if kind not in SUFFIXES:
         raise SpaceliteError(f"{path} is not a .csv, .tsv, .json, .jsonl or .parquet file")
@@ -210,7 +209,9 @@ def _array(path: Path, name: str, values: list[Any]) -> pa.Array:
             if types == {int}:
                 return pa.array(values, pa.uint64())
             if types == {int, float}:  # an integer that no float holds exactly
-                return pa.array([None if value is None else float(value) for value in values])
+                floats = [None if value is None else float(value) for value in values]
+                if len({*floats}) == len({*values}):  # otherwise two numbers would become one
+                    return pa.array(floats)
         usual = next((kind for kind in kinds if kind is not type(None)), None)
         other = next((i for i, kind in enumerate(kinds, 1) if kind not in (usual, type(None))), 0)
         where = f", and row {other:,} has another" if other else ""
