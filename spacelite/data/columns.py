@@ -295,10 +295,8 @@ def _check_spellings(values: Values, converted: Values, name: str) -> None:
         )  # fmt: skip
 
 
-def divided(values: Values, separator: str | None, name: str) -> dict[str, list[Any]]:
-    """The labels, those of a string with separators as a list of its parts."""
-    if separator is None:
-        return {split: list(labels) for split, labels in values.items()}
+def divided(values: Values, separator: str, name: str) -> dict[str, list[Any]]:
+    """The labels of each string, whose parts are separated."""
     every = [value for labels in values.values() for value in labels]
     if not all(isinstance(value, str) for value in every):
         raise SpaceliteError(

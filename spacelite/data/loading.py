@@ -381,7 +381,8 @@ def _numbered(
         pooled = [value for split in values.values() for value in split]
         named = reading.label_column is not None
         columns.log_choice(name, table.names, text_name, label_name, pooled, named)
-    values = columns.divided(values, reading.label_separator, name)
+    if reading.label_separator is not None:
+        values = columns.divided(values, reading.label_separator, name)
     if reading.labels_as == "text":
         values = columns.as_text(values, named=bool(class_names))
     else:
