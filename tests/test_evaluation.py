@@ -283,6 +283,10 @@ def test_the_command_embeds_evaluates_and_the_report_shows_it(place, bert, tmp_p
         (["--cache", "none"], "has no cache 'none'; it holds "),
         (["--cache", "x", "--dataset", "y"], "give either --dataset ... or --cache ..., not both"),
         (["--cache", "x", "--limit", "5"], "--limit 5 works with --dataset ... only"),
+        (
+            ["--cache", "x", "--label-separator", ";"],
+            "--label-separator ; works with --dataset ... only",
+        ),
     ],
 )
 def test_bad_arguments_are_refused_in_one_line(arguments, words, place):

@@ -397,11 +397,12 @@ class TrainedRun:
             raise SpaceliteError(
                 "give either dataset=... or cache=..., not both", ["dataset", "cache"]
             )
-        if cache is not None and limit is not None:
-            raise SpaceliteError(
-                f"limit={limit} works with dataset=... only: a cache is evaluated whole",
-                ["limit", "dataset"],
-            )
+        for option, value in {"limit": limit, "label_separator": label_separator}.items():
+            if cache is not None and value is not None:
+                raise SpaceliteError(
+                    f"{option}={value} works with dataset=... only: a cache is evaluated whole",
+                    [option, "dataset"],
+                )
 
         def read() -> TextDataset:
             data = loading.read(
