@@ -28,7 +28,7 @@ def list_caches(*, cache_dir: Path = CACHE_DIR, as_json: bool = False) -> None:
     """List all caches: size, tokens, state and age, newest first; unfinished trainings; and the
     texts that estimators have embedded."""
     from spacelite.cache import encoding, folder
-    from spacelite.files import human_bytes
+    from spacelite.files import absolute, human_bytes
     from spacelite.training import checkpoints
 
     states, trainings = folder.states(cache_dir), checkpoints.unfinished(cache_dir)
@@ -60,7 +60,7 @@ def list_caches(*, cache_dir: Path = CACHE_DIR, as_json: bool = False) -> None:
             )
         console.out().print(table)
     else:
-        console.out().print(f"no caches in {cache_dir}: spacelite embed creates one")
+        console.say(f"no caches in {absolute(cache_dir)}: spacelite embed creates one")
     for name, sizes in trainings.items():
         console.say(
             f"{_trainings(len(sizes))} on {name} ({human_bytes(sum(sizes))}): run the same train "

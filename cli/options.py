@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import itertools
-import os
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
@@ -17,11 +16,11 @@ import typer
 from typer.core import TyperCommand
 
 from spacelite.errors import SpaceliteError
+from spacelite.files import CACHE_DIR as CACHE_DIR
+from spacelite.files import CACHE_VARIABLE, DATA_VARIABLE, cache_folder
 from spacelite.settings import OTHER_NAMES, shown, type_of
 
-CACHE_DIR = Path("cache")
-CACHE_VARIABLE = "SPACELITE_CACHE"
-VARIABLES = {"cache_dir": CACHE_VARIABLE, "data_dir": "SPACELITE_DATA"}
+VARIABLES = {"cache_dir": CACHE_VARIABLE, "data_dir": DATA_VARIABLE}
 
 # Arguments whose options have other names, but for settings of heads and training.
 OPTIONS = {
@@ -250,7 +249,7 @@ def known_names(arguments: list[str], command: Any, commands: Mapping[str, Any])
 def with_cache_dir(command: str, cache_dir: Path) -> str:
     """A command as hints name it, with `--cache-dir` if this is neither the default nor given by
     the environment: `spacelite report --cache-dir c`."""
-    if cache_dir in (CACHE_DIR, Path(os.environ.get(CACHE_VARIABLE, CACHE_DIR))):
+    if cache_dir in (CACHE_DIR, cache_folder()):
         return command
     return f"{command} --cache-dir {shlex.quote(str(cache_dir))}"
 

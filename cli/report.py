@@ -69,6 +69,7 @@ def report(
     import spacelite
     from spacelite.files import make_folder
     from spacelite.reports.render.forms import FORMS, form_of_file
+    from spacelite.runs import store
 
     formats = (TERMINAL, *FORMS)
     of_file = None if out is None else form_of_file(out)
@@ -96,7 +97,7 @@ def report(
     conditions = _conditions(where or [])
     runs = spacelite.load_runs(cache_dir)
     if not runs:
-        raise SpaceliteError(f"{cache_dir} holds no run: train one first")
+        raise store.no_run(cache_dir)
     if out is not None:
         make_folder(out if of_file is None else out.parent)  # before the long part
     report = console.call(

@@ -33,6 +33,7 @@ SPLITS = {"validation": "Val.", "test": "Test"}
 @command
 def list_runs(*, cache_dir: Path = CACHE_DIR, as_json: bool = False) -> None:
     """List all runs, newest first: what differs between them, and how good they are."""
+    from spacelite.files import absolute
     from spacelite.runs import store as runs
 
     saved = runs.load_all(cache_dir)
@@ -40,7 +41,7 @@ def list_runs(*, cache_dir: Path = CACHE_DIR, as_json: bool = False) -> None:
         console.print_json(runs.rows(saved))
         return
     if not saved:
-        console.say(f"no runs in {cache_dir}: spacelite train saves some")
+        console.say(f"no runs in {absolute(cache_dir)}: spacelite train saves some")
         return
     by_cache: dict[str, list[Run]] = {}
     for run in runs.newest_first(saved):

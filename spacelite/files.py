@@ -18,6 +18,21 @@ from spacelite.errors import SpaceliteError
 
 log = logging.getLogger(__name__)
 
+CACHE_DIR = Path("cache")
+CACHE_VARIABLE, DATA_VARIABLE = "SPACELITE_CACHE", "SPACELITE_DATA"
+
+
+def cache_folder(given: str | Path | None = None) -> Path:
+    """The folder of caches and runs: the one that was given, else that of the environment, else
+    `cache`."""
+    return Path(given or os.environ.get(CACHE_VARIABLE) or CACHE_DIR)
+
+
+def data_folder(given: str | Path | None = None) -> Path | None:
+    """The folder of data sets by name: the one that was given, else that of the environment."""
+    folder = given or os.environ.get(DATA_VARIABLE)
+    return Path(folder) if folder else None
+
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:

@@ -499,3 +499,31 @@ def test_a_run_that_is_given_twice_is_one_run(runs):
     one = spacelite.report(runs[0], examples=False, progress=False).as_json()
     twice = spacelite.report([runs[0], runs[0]], examples=False, progress=False).as_json()
     assert twice == one and one["parts"][0]["section"]["rows"][0]["seeds"] == 1
+
+
+# The folder of caches and runs.
+
+
+def test_the_environment_says_where_caches_and_data_are(bert, reviews, tmp_path, monkeypatch):
+    folder, data, elsewhere = (tmp_path / name for name in ("of all", "data", "elsewhere"))
+    elsewhere.mkdir()
+    data.mkdir()
+    (data / "mine").symlink_to(reviews)
+    monkeypatch.chdir(elsewhere)
+    monkeypatch.setenv("SPACELITE_CACHE", str(folder))
+    monkeypatch.setenv("SPACELITE_DATA", str(data))
+    assert str(spacelite.load_runs()) == f"no runs in {folder}"
+    assert repr(spacelite.load_runs()) == f"<0 runs in {folder}>"
+    assert refusal(spacelite.report).startswith(f"{folder} holds no run: ")
+    assert refusal(spacelite.load_run, "x").startswith(f"{folder} holds no run: ")
+    assert refusal(spacelite.find_cache).startswith(f"{folder} holds no cache: ")
+    quiet = {"device": "cpu", "progress": False}
+    spacelite.embed("mine", backbone=str(bert), **quiet)
+    spacelite.train(head="linear", epochs=1, baselines=False, progress=False)
+    assert [run.cache_dir for run in spacelite.load_runs()] == [folder]
+    head = spacelite.LogregClassifier(backbone=str(bert), **quiet).fit(TEXTS, LABELS)
+    assert list((folder / "texts").iterdir()) and head.get_params()["cache_dir"] == "auto"
+    assert list(elsewhere.iterdir()) == []
+    monkeypatch.delenv("SPACELITE_CACHE")
+    assert str(spacelite.load_runs()) == f"no runs in {elsewhere / 'cache'}"
+    assert len(spacelite.load_runs(folder)) == 1

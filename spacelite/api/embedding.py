@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from spacelite import files
 from spacelite.api.arguments import NAME_OR_PATH, WHOLE_NUMBERS, checked
 from spacelite.api.results import EmbeddedDataset
 from spacelite.cache import folder as caches
@@ -23,8 +24,6 @@ from spacelite.runs import store as saved_runs
 
 log = logging.getLogger(__name__)
 
-CACHE_DIR = "cache"
-
 
 @checked(layer=WHOLE_NUMBERS)
 def embed(
@@ -34,7 +33,7 @@ def embed(
     texts: Sequence[str] | None = None,
     labels: Sequence[Any] | None = None,
     name: str | None = None,
-    cache_dir: str | Path = CACHE_DIR,
+    cache_dir: str | Path | None = None,
     max_length: int = 256,
     dtype: str = "float16",
     layer: int | Sequence[int] = -1,
@@ -66,7 +65,8 @@ def embed(
         texts: N texts in place of `dataset`, all of them training data.
         labels: N labels of `texts`: numbers, strings, or lists of these (multi-label).
         name: Name of data passed as objects. Default: `texts`.
-        cache_dir: Folder of caches and runs.
+        cache_dir: Folder of caches and runs. Default: that of the variable `SPACELITE_CACHE`, else
+            `cache`.
         max_length: Maximum tokens per text; the rest is cut off.
         dtype: Number type in which hidden states are stored: `float16`, `float32` or `int8`.
         layer: Layer of the hidden states: -1 the last, 0 the embedding layer. Several layers of one
@@ -82,7 +82,8 @@ def embed(
         revision: Commit, branch or tag of a hub backbone.
         text_column: Name of the text column. Default: recognised automatically.
         label_column: Name of the label column. Default: recognised automatically.
-        data_dir: Folder of local data sets, searched by name before the hub.
+        data_dir: Folder of local data sets, searched by name before the hub. Default: that of the
+            variable `SPACELITE_DATA`, if it is set.
         labels_as: `auto` to read labels that are all whole numbers as numbers, `text` to keep every
             label as it is written.
         label_separator: What separates several labels in one string, such as `;` (multi-label); an
@@ -103,7 +104,7 @@ def embed(
         SpaceliteError: The data, backbone or settings cannot be used, or the disk or memory is
             full; the message says what to do.
     """
-    folder, backbone = Path(cache_dir), str(backbone)
+    folder, backbone = files.cache_folder(cache_dir), str(backbone)
     first, *further = read_layers(layer)
     encoding = Encoding(
         backbone=backbone,
@@ -125,7 +126,7 @@ def embed(
             text_column=text_column,
             label_column=label_column,
             limit=limit,
-            data_dir=None if data_dir is None else Path(data_dir),
+            data_dir=files.data_folder(data_dir),
             labels_as=labels_as,
             label_separator=label_separator,
             skip_empty=skip_empty,
@@ -164,24 +165,25 @@ def dataset_of(
     """The cache that a function was given, or the newest one."""
     if isinstance(cache, EmbeddedDataset):
         return cache
-    return find_cache(cache, cache_dir or CACHE_DIR)
+    return find_cache(cache, cache_dir)
 
 
 @checked(name=replace(NAME_OR_PATH, needed="give a cache's name or its path"))
 def find_cache(
-    name: str | Path | None = None, cache_dir: str | Path = CACHE_DIR
+    name: str | Path | None = None, cache_dir: str | Path | None = None
 ) -> EmbeddedDataset:
     """Find an existing cache.
 
     Args:
         name: The cache's name, a prefix of it, or its path. Default: the newest complete cache.
-        cache_dir: Folder of caches and runs.
+        cache_dir: Folder of caches and runs. Default: that of the variable `SPACELITE_CACHE`, else
+            `cache`.
 
     Raises:
         SpaceliteError: No cache matches, or more than one; or the newest one is there only because
             a run was evaluated on it, and there are others to choose from.
     """
-    folder = Path(cache_dir)
+    folder = files.cache_folder(cache_dir)
     if name:
         return EmbeddedDataset(caches.find(folder, str(name)), folder)
     path = caches.newest_complete(folder)

@@ -473,6 +473,7 @@ class Runs(Sequence["TrainedRun"]):
             for runs that were not just trained.
         before: Number of baselines, the last of the runs, that an earlier training has fitted.
         search: What a search chose, and from what, in words; "" if there was none.
+        cache_dir: The folder that was searched for runs; None for runs that were not.
     """
 
     def __init__(
@@ -482,9 +483,11 @@ class Runs(Sequence["TrainedRun"]):
         baseline: str = "",
         before: int = 0,
         search: str = "",
+        cache_dir: Path | None = None,
     ) -> None:
         self._runs, self.stopped, self.baseline = list(runs), list(stopped), baseline
         self.before, self.search = before, search
+        self.cache_dir = None if cache_dir is None else files.absolute(cache_dir)
 
     @overload
     def __getitem__(self, index: int) -> TrainedRun: ...
@@ -579,15 +582,21 @@ class Runs(Sequence["TrainedRun"]):
         return runs_table([run.run for run in self._runs])
 
     def __str__(self) -> str:
-        return markup.Plain().columns(self.table()) if self._runs else "no runs"
+        return markup.Plain().columns(self.table()) if self._runs else self._none
 
     def __repr__(self) -> str:
         kinds = list(dict.fromkeys(run.record.system for run in self))
         shown = ", ".join(kinds[:MOST_KINDS]) + (", ..." if kinds[MOST_KINDS:] else "")
-        return f"<{len(self)} run{'' if len(self) == 1 else 's'}{shown and f': {shown}'}>"
+        where = "" if self or self.cache_dir is None else visible(f" in {self.cache_dir}")
+        return f"<{len(self)} run{'' if len(self) == 1 else 's'}{shown and f': {shown}'}{where}>"
+
+    @property
+    def _none(self) -> str:
+        """What is shown where there is no run: `no runs in /home/me/cache`."""
+        return "no runs" if self.cache_dir is None else visible(f"no runs in {self.cache_dir}")
 
     def _repr_html_(self) -> str:
-        return markup.Fragment().columns(self.table()) if self._runs else "no runs"
+        return markup.Fragment().columns(self.table()) if self._runs else escape(self._none)
 
 
 def _span(thresholds: Collection[float]) -> str:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from spacelite import files
 from spacelite.api.arguments import LABELS, NAME, NAME_OR_PATH, checked, list_of_texts, unusable
-from spacelite.api.embedding import CACHE_DIR
 from spacelite.api.results import (
     CACHE,
     EmbeddedDataset,
@@ -410,7 +409,7 @@ class TrainedRun:
                 text_column=text_column,
                 label_column=label_column,
                 limit=limit,
-                data_dir=None if data_dir is None else Path(data_dir),
+                data_dir=files.data_folder(data_dir),
                 labels_as=labels_as,
                 label_separator=label_separator,
                 skip_empty=skip_empty,
@@ -522,27 +521,32 @@ def with_predictions(
 
 
 @checked(name=replace(NAME_OR_PATH, needed="give a run's id or its folder"))
-def load_run(name: str | Path, cache_dir: str | Path = CACHE_DIR) -> TrainedRun:
+def load_run(name: str | Path, cache_dir: str | Path | None = None) -> TrainedRun:
     """Load a saved run.
 
     Args:
         name: The run's id, a part of it that no other run has, its name, or its folder.
-        cache_dir: Folder of caches and runs.
+        cache_dir: Folder of caches and runs. Default: that of the variable `SPACELITE_CACHE`, else
+            `cache`.
 
     Raises:
         SpaceliteError: No run matches, or more than one.
     """
-    return TrainedRun(store.find(Path(cache_dir), str(name)), Path(cache_dir))
+    folder = files.cache_folder(cache_dir)
+    return TrainedRun(store.find(folder, str(name)), folder)
 
 
 @checked()
-def load_runs(cache_dir: str | Path = CACHE_DIR) -> Runs:
+def load_runs(cache_dir: str | Path | None = None) -> Runs:
     """Load all saved runs, oldest first.
 
     Args:
-        cache_dir: Folder of caches and runs.
+        cache_dir: Folder of caches and runs. Default: that of the variable `SPACELITE_CACHE`, else
+            `cache`.
     """
-    return Runs([TrainedRun(run, Path(cache_dir)) for run in store.load_all(Path(cache_dir))])
+    folder = files.cache_folder(cache_dir)
+    runs = [TrainedRun(run, folder) for run in store.load_all(folder)]
+    return Runs(runs, cache_dir=folder)
 
 
 @checked(cache=NAME, dataset=NAME)
@@ -555,7 +559,7 @@ def report(
     head: str | Sequence[str] = (),
     where: Mapping[str, Any] | None = None,
     split: str | None = None,
-    cache_dir: str | Path = CACHE_DIR,
+    cache_dir: str | Path | None = None,
     examples: bool = True,
     backbone: str | Path | None = None,
     progress: Progress = True,
@@ -585,7 +589,7 @@ def report(
     """
     chosen = list(load_runs(cache_dir)) if runs is None else _chosen(runs, cache_dir)
     if not chosen:
-        raise SpaceliteError(f"{cache_dir} holds no run: train one first")
+        raise store.no_run(files.cache_folder(cache_dir))
     with reporting(progress) as on_progress:
         findings = content.build(
             chosen[0].cache_dir,
@@ -603,7 +607,7 @@ def report(
     return Report(findings)
 
 
-def _chosen(runs: Any, cache_dir: str | Path) -> list[TrainedRun]:
+def _chosen(runs: Any, cache_dir: str | Path | None) -> list[TrainedRun]:
     """The runs that `report` is given. One that is given twice is one run, not two seeds."""
     needed = "give runs or their ids"
     if isinstance(runs, TrainedRun | str | Path):

@@ -107,8 +107,8 @@ def find(cache_dir: Path, name: str, *, exact: bool = False) -> Path:
         raise SpaceliteError(f"{name!r} matches several caches of {cache_dir}: {several}")
     if not paths:
         raise SpaceliteError(
-            f"{cache_dir} has no cache {name!r}; it holds no cache: embed a data set first, or "
-            "name the folder that holds the cache with cache_dir",
+            f"{files.absolute(cache_dir)} has no cache {name!r}; it holds no cache: embed a data "
+            "set first, or name the folder that holds the cache with cache_dir",
             ["cache_dir"],
         )
     raise SpaceliteError(
@@ -137,7 +137,8 @@ def newest_complete(cache_dir: Path) -> Path:
             "again to complete it"
         )
     raise SpaceliteError(
-        f"{cache_dir} holds no cache: embed a data set first (or choose another cache_dir)",
+        f"{files.absolute(cache_dir)} holds no cache: embed a data set first (or choose another "
+        "cache_dir)",
         ["cache_dir"],
     )
 

@@ -17,7 +17,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from typing_extensions import Self
 
-from spacelite import heads, settings
+from spacelite import files, heads, settings
 from spacelite.api.results import TextExplanation
 from spacelite.cache.encoding import Encoder
 from spacelite.cache.split import TokenRows
@@ -55,8 +55,8 @@ class Embedding(BaseEstimator):  # type: ignore[misc]
         padding: `none`, or `max_length` to pad every text and count padded positions as tokens.
         device: `auto`, `cpu`, `cuda`, ...
         tokens_per_batch: Maximum tokens per forward pass.
-        cache_dir: Folder in which hidden states of texts are kept, so that none is embedded twice;
-            None to keep nothing.
+        cache_dir: Folder in which hidden states of texts are kept, so that none is embedded twice:
+            `auto` for that of the variable `SPACELITE_CACHE`, else `cache`; None to keep nothing.
         progress: True for bars, False for none, or a function called with (phase, done, total).
     """
 
@@ -68,7 +68,7 @@ class Embedding(BaseEstimator):  # type: ignore[misc]
     padding: str = Encoder.padding
     device: str = Encoder.device
     tokens_per_batch: int | None = Encoder.tokens_per_batch
-    cache_dir: str | Path | None = "cache"
+    cache_dir: str | Path | None = "auto"
     progress: Progress = False
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -84,7 +84,9 @@ class Embedding(BaseEstimator):  # type: ignore[misc]
         """How texts are embedded."""
         values = {field.name: getattr(self, field.name) for field in fields(Encoder)}
         values["backbone"] = str(self.backbone)
-        values["cache_dir"] = None if self.cache_dir is None else Path(self.cache_dir)
+        if self.cache_dir is not None:
+            given = None if self.cache_dir == "auto" else self.cache_dir
+            values["cache_dir"] = files.cache_folder(given)
         return Encoder(**values)
 
     @property

@@ -475,7 +475,7 @@ def folder_of(cache_dir: Path, name: str) -> Path:
             "longer part of it"
         )
     if not ids:
-        raise SpaceliteError(f"{cache_dir} holds no run: train one first")
+        raise no_run(cache_dir)
     known = [*named.values(), *(run.rpartition("--")[2] for run in ids), *ids]
     if close := difflib.get_close_matches(name, known, n=3):
         raise SpaceliteError(
@@ -483,6 +483,14 @@ def folder_of(cache_dir: Path, name: str) -> Path:
             "runs list shows all)"
         )
     raise SpaceliteError(f"there is no run {name!r} in {runs}, which holds {_listed(ids, named)}")
+
+
+def no_run(cache_dir: Path) -> SpaceliteError:
+    """The error about a folder without runs."""
+    return SpaceliteError(
+        f"{files.absolute(cache_dir)} holds no run: train one first (or choose another cache_dir)",
+        ["cache_dir"],
+    )
 
 
 def find(cache_dir: Path, name: str) -> Run:
