@@ -5,6 +5,7 @@ import re
 import time
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pandas as pd
 import processes
@@ -477,7 +478,11 @@ def test_a_single_seed_is_asked_for_as_seeds(cache):
 @pytest.mark.parametrize(
     ("texts", "said"),
     [
-        (pd.DataFrame({"text": ["a", "b"]}), "not a DataFrame"),
+        (pd.DataFrame({"text": ["a", None]}), "the DataFrame: row 2 has an empty 'text'"),
+        (pd.DataFrame({"x": ["a"], "y": ["b"]}), "the DataFrame has no column that is clearly"),
+        (pd.DataFrame({"x": [1.5], "y": [2]}), "the DataFrame has no column that is clearly"),
+        (datasets.DatasetDict({"test": datasets.Dataset.from_dict({"text": ["a"]})}),
+         "not a DatasetDict"),
         ({"text": "a"}, "not a dict"),
         (b"abc", "not a bytes"),
         (None, "not a NoneType"),
@@ -485,14 +490,40 @@ def test_a_single_seed_is_asked_for_as_seeds(cache):
         (pd.Series(["a", float("nan")]), "text 2 is not a string but a float"),
         ([["a", "b"]], "text 1 is not a string but a list"),
     ],
-)
+)  # fmt: skip
 def test_what_is_no_list_of_texts_is_not_classified(runs, texts, said):
     assert said in refusal(runs[0].predict, texts, progress=False)
+    assert said in refusal(lambda: list(runs[0].predict_batches(texts, progress=False)))
+
+
+@pytest.mark.parametrize("kind", ["usual", "named", "only", "dataset", "series", "array"])
+def test_the_texts_of_a_table_are_classified_and_its_index_stays(runs, kind):
+    given, index = ["a good film", "the plot was dull"], ["second", "first"]
+    frame = pd.DataFrame({"id": [7, 9], "text": given, "other": ["x", "y"]}, index=index)
+    named, kept = None, index
+    if kind == "named":
+        frame, named = frame.rename(columns={"text": "body"}), "body"
+    elif kind == "only":
+        frame = frame.drop(columns="other").rename(columns={"text": "body"})
+    elif kind == "dataset":
+        both = pd.concat([frame.iloc[::-1], frame])
+        frame, kept = datasets.Dataset.from_pandas(both).select([1, 0]), [0, 1]
+    elif kind in ("series", "array"):
+        frame = frame["text"].to_numpy() if kind == "array" else frame["text"]
+        kept = [0, 1] if kind == "array" else index
+    expected = runs[0].predict(given, progress=False)
+    found = runs[0].predict(frame, text_column=named, progress=False)
+    assert found.texts == given and np.allclose(found.probabilities, expected.probabilities)
+    assert list(found.to_frame().index) == kept
+    (batch,) = runs[0].predict_batches(frame, text_column=named, progress=False)
+    assert batch.texts == given
+    other = refusal(runs[0].predict, frame, text_column="none such", progress=False)
+    assert ("have no columns" if kind in ("series", "array") else "no column 'none such'") in other
 
 
 @pytest.mark.parametrize("text", [["a", "b"], 5, float("nan")])
 def test_what_is_no_text_is_not_explained(runs, text):
-    assert "is not a string" in refusal(runs[0].explain, text)
+    assert "give one text (a string)" in refusal(runs[0].explain, text)
 
 
 def test_a_run_that_is_given_twice_is_one_run(runs):

@@ -11,11 +11,12 @@ import functools
 import inspect
 import operator
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+from spacelite.data import loading
 from spacelite.errors import SpaceliteError
 from spacelite.settings import BOOLEANS
 
@@ -161,18 +162,28 @@ KINDS: dict[str, Kind] = {
 }
 
 
-def list_of_texts(texts: Any) -> list[Any]:
-    """The texts of a list, an array, a Series or a generator. Raises SpaceliteError for others, and
-    for tables and dictionaries, whose items are names."""
-    is_table = hasattr(texts, "keys") and not hasattr(texts, "tolist")
-    try:
-        if isinstance(texts, bytes) or is_table:
-            raise TypeError(texts)
-        return list(texts)
-    except TypeError as error:
+def stream_of_texts(texts: Any, text_column: str | None = None) -> Iterable[Any]:
+    """One text, or those of a DataFrame, a `datasets.Dataset`, a list, an array, a Series or a
+    generator. Raises SpaceliteError for others, such as dictionaries, whose items are names, and if
+    a column is named of what has none."""
+    if isinstance(texts, str):
+        texts = [texts]
+    elif (of_column := loading.texts_of(texts, text_column)) is not None:
+        return of_column
+    if text_column is not None:
         raise SpaceliteError(
-            f"texts must be a list or a column of strings, not a {type(texts).__name__}"
-        ) from error
+            f"text_column={text_column!r}: the texts are no DataFrame and no datasets.Dataset, and "
+            "have no columns: leave it out",
+            ["text_column"],
+        )
+    is_mapping = hasattr(texts, "keys") and not hasattr(texts, "tolist")
+    if isinstance(texts, bytes) or is_mapping or not hasattr(texts, "__iter__"):
+        raise SpaceliteError(
+            "texts must be a list or a column of strings, a DataFrame or a datasets.Dataset, not a "
+            f"{type(texts).__name__}"
+        )
+    stream: Iterable[Any] = texts
+    return stream
 
 
 def checked(**kinds: Kind) -> Callable[[Callable[P, R]], Callable[P, R]]:

@@ -161,6 +161,7 @@ class TextPredictions(Sequence[dict[str, Any]]):
         unknown: The share of each text's tokens that are unknown to the backbone, (N,) float64.
         record: The run's record.
         min_probability: Labels with a lower probability are not given; None to give all.
+        index: The index of the DataFrame or Series of the texts, which `to_frame` keeps.
     """
 
     texts: list[str]
@@ -168,6 +169,7 @@ class TextPredictions(Sequence[dict[str, Any]]):
     unknown: Array
     record: RunRecord
     min_probability: float | None = None
+    index: Any = None
 
     @cached_property
     def labels(self) -> list[list[str]]:
@@ -199,7 +201,8 @@ class TextPredictions(Sequence[dict[str, Any]]):
 
     def to_frame(self) -> pd.DataFrame:
         """A DataFrame with a row per text, and the columns that `predict --out` writes: `text`,
-        `label` (or `labels`, a list), `unknown`, and `probability_NAME` of each label."""
+        `label` (or `labels`, a list), `unknown`, and `probability_NAME` of each label. Its index is
+        that of the DataFrame or Series of the texts."""
         import pandas as pd
 
         (column,) = self.record.task.as_json([])
@@ -209,7 +212,8 @@ class TextPredictions(Sequence[dict[str, Any]]):
             for index, name in enumerate(self.record.label_names)
         }
         return pd.DataFrame(
-            {"text": self.texts, column: labels, "unknown": self.unknown, **chances}
+            {"text": self.texts, column: labels, "unknown": self.unknown, **chances},
+            index=self.index,
         )
 
     @overload

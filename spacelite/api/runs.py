@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spacelite import files
-from spacelite.api.arguments import LABELS, NAME, NAME_OR_PATH, checked, list_of_texts, unusable
+from spacelite.api.arguments import LABELS, NAME, NAME_OR_PATH, checked, stream_of_texts, unusable
 from spacelite.api.results import (
     CACHE,
     EmbeddedDataset,
@@ -142,8 +142,9 @@ class TrainedRun:
     @checked()
     def predict(
         self,
-        texts: Sequence[str],
+        texts: Any,
         *,
+        text_column: str | None = None,
         backbone: str | Path | None = None,
         device: str = "auto",
         tokens_per_batch: int | None = None,
@@ -153,7 +154,9 @@ class TrainedRun:
         """Classify texts.
 
         Args:
-            texts: N texts.
+            texts: N texts: a list, an array, a Series, a DataFrame or a `datasets.Dataset`.
+            text_column: Name of the text column of a DataFrame or Dataset. Default: recognised
+                automatically.
             backbone: Folder of the run's backbone, if it was a local one.
             device: Device of the backbone.
             tokens_per_batch: Maximum tokens per forward pass.
@@ -162,11 +165,13 @@ class TrainedRun:
             progress: True for bars, False for none, or a function called with (phase, done, total).
 
         Raises:
-            SpaceliteError: A text is empty, or the backbone is not the run's.
+            SpaceliteError: A text is empty, there is no text column, or the backbone is not the
+                run's.
         """
         minimum = prediction.check_minimum(min_probability)
         prediction.refuse_path(texts)
-        texts = [texts] if isinstance(texts, str) else list_of_texts(texts)
+        index = texts.index if hasattr(texts, "iloc") else None
+        texts = list(stream_of_texts(texts, text_column))
         with reporting(progress) as on_progress:
             predicted = prediction.predict(
                 self.run,
@@ -177,14 +182,15 @@ class TrainedRun:
                 on_progress=on_progress,
             )
         return TextPredictions(
-            texts, predicted.probabilities, predicted.unknown, self.record, minimum
+            texts, predicted.probabilities, predicted.unknown, self.record, minimum, index
         )
 
     @checked()
     def predict_batches(
         self,
-        texts: Iterable[str],
+        texts: Any,
         *,
+        text_column: str | None = None,
         total: int | None = None,
         backbone: str | Path | None = None,
         device: str = "auto",
@@ -195,7 +201,9 @@ class TrainedRun:
         """Classify a stream of texts of any length: memory holds a batch of texts at a time.
 
         Args:
-            texts: The texts. They are read only as far as results are asked for.
+            texts: The texts: an iterable, which is read only as far as results are asked for, or
+                what `predict` takes.
+            text_column: As in `predict`.
             total: Their number, if it is known, for the progress.
             backbone: As in `predict`.
             device: As in `predict`.
@@ -218,7 +226,7 @@ class TrainedRun:
             device=device,
             tokens_per_batch=tokens_per_batch,
         )
-        stream = [texts] if isinstance(texts, str) else texts
+        stream = stream_of_texts(texts, text_column)
 
         def batches() -> Iterator[TextPredictions]:
             with reporting(progress) as on_progress:
@@ -317,6 +325,8 @@ class TrainedRun:
                 "cache",
                 ["example"],
             )
+        if text is not None and not isinstance(text, str):
+            raise unusable("text", text, "give one text (a string)")
         if text is not None and example is not None:
             raise SpaceliteError("give either a text or example=..., not both", ["example"])
         explanation.require_shares(self.run)

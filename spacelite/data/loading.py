@@ -279,6 +279,35 @@ def _table(split: Any, origin: str) -> Table:
     )
 
 
+def texts_of(table: Any, text_column: str | None = None) -> list[str] | None:
+    """The texts of a DataFrame or a `datasets.Dataset`, whose column is named or recognised as in a
+    file; None if it is neither. Raises SpaceliteError if there is no such column, or a row lacks
+    its text."""
+    origin = f"the {type(table).__name__}"
+    if _is(table, "datasets.Dataset"):
+        table = table.with_format(None).to_pandas()
+    elif not _is(table, "pandas.DataFrame"):
+        return None
+    names = [str(column) for column in table.columns]
+    readers.refuse_twice(origin, names)
+    values = {
+        name: table[column].astype(object).where(table[column].notna(), None).tolist()
+        for name, column in zip(names, table.columns, strict=True)
+        if text_column in (None, name)
+    }
+    strings = [
+        name
+        for name, of_column in values.items()
+        if {str} <= {*map(type, of_column)} <= {str, type(None)}
+    ]
+    name = columns.find_text(origin, names, strings, text_column)
+    if text_column is None and len(names) > 1:
+        log.info("the texts are column %r", name)
+    columns.check_texts(origin, name, values[name], refuse_numbers=text_column is None)
+    texts: list[str] = values[name]
+    return texts
+
+
 def _is(value: Any, kind: str) -> bool:
     """Whether a value is an instance of the class `package.Name`, without importing the package."""
     package, _, name = kind.partition(".")
