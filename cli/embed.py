@@ -36,6 +36,7 @@ def embed(
     labels_as: str = "auto",
     label_separator: str | None = None,
     skip_empty: bool = False,
+    quoting: str = "standard",
     drop_leaks: bool = False,
     no_reuse: bool = False,
     data_dir: Path | None = None,

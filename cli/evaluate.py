@@ -28,6 +28,7 @@ def evaluate(
     labels_as: str = "auto",
     label_separator: str | None = None,
     skip_empty: bool = False,
+    quoting: str = "standard",
     data_dir: Path | None = None,
     cache_dir: Path = CACHE_DIR,
     as_json: bool = False,

@@ -54,6 +54,8 @@ SHARED = {
     "labels_as": "auto: labels that are all whole numbers are read as numbers; text: every label "
     "is kept as written.",
     "skip_empty": "Leave out rows whose text is empty.",
+    "quoting": "How csv and tsv files are quoted: standard, or none if quotes are ordinary "
+    "characters.",
     "data_dir": "Folder that holds data sets by name; searched before the hub.",
     "cache_dir": "Folder of caches and runs.",
     "as_json": "Print one JSON document to standard output, and nothing else.",

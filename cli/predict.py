@@ -30,6 +30,7 @@ def predict(
     *,
     file: Path | None = None,
     text_column: str | None = None,
+    quoting: str = "standard",
     out: Path | None = None,
     as_csv: bool = False,
     min_probability: float | None = None,
@@ -68,10 +69,12 @@ def predict(
         )
     if text_column is not None and file is None:
         raise SpaceliteError("--text-column needs --file with a table: texts have no columns")
+    if quoting != "standard" and file is None:
+        raise SpaceliteError("--quoting needs --file with a csv or tsv table")
     if out is not None:
         writers.check(out)
     loaded = spacelite.load_run(run, cache_dir)
-    rows = _rows(texts, file, text_column)
+    rows = _rows(texts, file, text_column, quoting)
     shared = ("backbone", "device", "tokens_per_batch", "min_probability")
     how = {name: arguments[name] for name in shared}
     if out is not None:
@@ -95,12 +98,14 @@ def predict(
         console.say(note)
 
 
-def _rows(texts: list[str] | None, file: Path | None, text_column: str | None) -> TextRows:
+def _rows(
+    texts: list[str] | None, file: Path | None, text_column: str | None, quoting: str
+) -> TextRows:
     """The texts of the command line, a file or standard input."""
     from spacelite.data import readers
 
     if file is not None:
-        return readers.open_texts(file, text_column)
+        return readers.open_texts(file, text_column, quoting=quoting)
     if texts:
         return readers.given_texts(texts, "the command line")
     if sys.stdin.isatty():

@@ -327,7 +327,7 @@ def test_a_file_that_is_gone_and_one_that_has_moved(tmp_path, bert, content):
     again = spacelite.embed(str(moved), **options)
     assert again.hit and again.path == cache.path
     spacelite.train(cache, head="logreg", sample_weight="weight", **QUIET)
-    assert cached_texts.data_path(cache.path) == moved
+    assert cached_texts.recorded(cache.path, "data") == str(moved)
 
 
 def test_caches_of_older_versions_say_what_to_do(tmp_path, bert, content):
@@ -368,3 +368,18 @@ def test_the_commands_name_columns(made, tmp_path):
     assert f"--group-column writer: {path} has no such column" in refused.stderr
     refused = spacelite_command("train", *there, "--sample-weight-column", "author")
     assert "--sample-weight-column author: posts.csv, row " in refused.stderr
+
+
+def test_columns_are_read_with_the_quoting_of_the_data(tmp_path, bert, content):
+    path = tmp_path / "posts.tsv"
+    lines = [
+        f'"{row["text"]}" ({row["author"]})\t{row["label"]}\t{row["weight"]}' for row in content
+    ]
+    path.write_text("\n".join(["text\tlabel\tweight", *lines]) + "\n")
+    options = {"backbone": str(bert), "cache_dir": tmp_path / "cache", **QUIET}
+    cache = spacelite.embed(str(path), quoting="none", **options)
+    with cache.open() as opened:
+        weights = columns.weights(opened, "weight")
+        _, numbers = cached_texts.files_and_rows(opened, "train")
+        assert cached_texts.read(opened, "train").text(0).startswith('"')
+    assert weights.values.tolist() == [content[number - 1]["weight"] for number in numbers]

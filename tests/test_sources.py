@@ -1,6 +1,9 @@
 """Files and folders of files, as other programs write them, read as they are or refused."""
 
 import csv
+import functools
+import gzip
+import itertools
 import json
 import logging
 from pathlib import Path
@@ -10,9 +13,11 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
+from spacelite_cli.options import option
 
 from spacelite.data import loading, readers
 from spacelite.data.splits import Table
+from spacelite.errors import SpaceliteError
 
 # Texts that a careless reader turns into missing values, numbers, dates or two rows.
 TEXTS = [
@@ -122,8 +127,8 @@ def test_utf16_is_refused_with_the_way_out(tmp_path, encoding, suffix):
     path = tmp_path / f"d.{suffix}"
     path.write_bytes((mark + "text,label\na,0\nb,1\n").encode(encoding))
     assert refusal(path) == (
-        f"{path} is in UTF-16, and only UTF-8 is read: save it as UTF-8 (in Excel, as the type "
-        "CSV UTF-8)"
+        f"{path} is in UTF-16, and only UTF-8 is read: save the file as UTF-8 (in Excel, as the "
+        "type CSV UTF-8)"
     )
 
 
@@ -154,8 +159,16 @@ def test_json_objects_may_stand_on_several_lines_or_on_one(tmp_path, content):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("d.csv", 'text,label\na,0\n"b" c,1\n', "row 2 cannot be read (',' expected after"),
-        ("d.tsv", 'text\tlabel\na\t0\n"b\t1\nc\t0\n', "row 2 cannot be read (unexpected end of"),
+        (
+            "d.csv",
+            'text,label\na,0\n"b" c,1\n',
+            "row 2 cannot be read: the quote of '\"b\" c,1'",
+        ),
+        (
+            "d.tsv",
+            'text\tlabel\na\t0\n"b\t1\nc\t0\n',
+            "row 2 cannot be read: the quote of '\"b\\t1'",
+        ),
         ("d.jsonl", '{"text": "a", "text": "b"}\n', "line 1 is not JSON (the key 'text' is given"),
     ],
 )
@@ -279,9 +292,13 @@ LINES = '{"text": "caf\xe9", "label": 0}\n' * 3
         ("d.parquet", b"", "is empty"),
         ("d.txt", b"a\t0", "is not a .csv, .tsv, .json, .jsonl or .parquet file"),
         ("d.csv", b"text,label\na,0\nb,1,2\n", "row 2 does not have as many fields as the header"),
-        ("d.csv", b'text,label\n"a,0\nb,1\n', "row 1 cannot be read (unexpected end of data)"),
+        (
+            "d.csv",
+            b'text,label\n"a,0\nb,1\n',
+            "row 1 cannot be read: the quote of",
+        ),
         ("d.csv", b"\n\n", "Empty CSV file"),
-        ("d.csv", LATIN.encode("latin-1"), "save it as UTF-8"),
+        ("d.csv", LATIN.encode("latin-1"), "row 1 is not UTF-8: save the file as UTF-8"),
         ("d.jsonl", LINES.encode("latin-1"), "save it as UTF-8"),
         ("d.json", f"[{LINES}]".encode("latin-1"), "save it as UTF-8"),
         ("d.csv", b"text,text,label\na,b,0\n", "more than one column 'text': rename or remove one"),
@@ -294,7 +311,11 @@ LINES = '{"text": "caf\xe9", "label": 0}\n' * 3
         ("d.json", b'[{"text": "a", "label": 0}, {"text": 7, "label": 1}]', "column 'text'"),
         ("d.json", b'[{"text": "a", "label": 99999999999999999999}]', "column 'label'"),
         ("d.jsonl", b'{"text": "a", "label": 0}\n{"text": "b", "label": "x"}\n', "column 'label'"),
-        ("d.jsonl", b'{"text": "a", "n": 0}\n\n{"text": "b", "n": []}\n', "row 2 has another"),
+        (
+            "d.jsonl",
+            b'{"text": "a", "n": 0}\n\n{"text": "b", "n": []}\n',
+            "row 2 has a list, those",
+        ),
         (
             "d.jsonl",
             b'{"text": "a"}\n{"text": "\\ud83d"}\n',
@@ -373,7 +394,7 @@ def test_a_json_column_without_a_common_type_is_refused_where_it_is_asked_for(tm
     ]
     path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     assert loading.read(str(path)).label_names == ("neg", "pos")
-    message = f"{path}: column 'meta' needs values of one type, and row 2 has another"
+    message = f"{path}: column 'meta' needs values of one type, and row 2 has an object"
     for asked in ({"label_column": "meta"}, {"text_column": "meta"}):
         assert conftest.refusal(loading.read, str(path), **asked).startswith(message)
     folder = tmp_path / "posts"
@@ -382,3 +403,150 @@ def test_a_json_column_without_a_common_type_is_refused_where_it_is_asked_for(tm
         content = "".join(f"{json.dumps(row)}\n" for row in part)
         (folder / f"train-0000{number}-of-00002.jsonl").write_text(content)
     assert len(loading.read(str(folder)).splits["train"]) == 3
+
+
+# Small files of the kinds that people have: what the label column is read as, or why it is not.
+WORDS = [f"{adjective} {noun}" for adjective in ("fine", "dull") for noun in ("film", "plot")] * 3
+
+
+def lines(labels, **further) -> str:
+    """JSON lines with these labels."""
+    columns = {name: itertools.cycle(values) for name, values in further.items()}
+    rows = [
+        {"text": text, "label": label} | {name: next(values) for name, values in columns.items()}
+        for text, label in zip(WORDS, itertools.cycle(labels), strict=False)
+    ]
+    return "".join(f"{json.dumps(row)}\n" for row in rows)
+
+
+def table(labels, mark=",", quote="{}") -> str:
+    """A csv table with these labels; `quote` is what stands around a text."""
+    pairs = zip(WORDS, itertools.cycle(labels), strict=False)
+    return f"text{mark}label\n" + "".join(
+        f"{quote.format(text)}{mark}{label}\n" for text, label in pairs
+    )
+
+
+def with_lone_quote(content: str) -> str:
+    """The same table with a quote before the text of row 5 and before that of row 9."""
+    rows = content.splitlines(keepends=True)
+    return "".join(f'"{row}' if number in (5, 9) else row for number, row in enumerate(rows))
+
+
+LONE = (
+    "row {} cannot be read: the quote of '\"fine film{}' is not closed where the text ends: close "
+    "it there, and write quotes inside the text twice; or give --quoting none if quotes are "
+    "ordinary characters"
+)
+CASES = {
+    "lone-quote.tsv": (with_lone_quote(table("ab", "\t")), {}, LONE.format(5, "\\ta")),
+    "lone-quote.csv": (with_lone_quote(table("ab")), {}, LONE.format(5, ",a")),
+    "inches.tsv": (table("ab", "\t", '"{}" 12 inches'), {}, LONE.format(1, '" 12 inches\\ta')),
+    "lone-quote-read.tsv": (with_lone_quote(table("ab", "\t")), {"quoting": "none"}, ("a", "b")),
+    "inches-read.tsv": (table("ab", "\t", '"{}" 12 inches'), {"quoting": "none"}, ("a", "b")),
+    "late-string.jsonl": (
+        lines([1, 2, 3, 4, 5, "6"]),
+        {},
+        "column 'label' needs values of one type, and row 6 has a string, those before it a "
+        "number: write them alike",
+    ),
+    "indented.jsonl": (
+        "".join(f"{json.dumps(json.loads(row), indent=2)}\n" for row in lines("ab").splitlines()),
+        {},
+        ("a", "b"),
+    ),
+    "mixed-column.jsonl": (lines("ab", meta=["x", {"a": 1}]), {}, ("a", "b")),
+    "half-of-a-pair.jsonl": (
+        lines("ab").replace("dull film", "dull \\ud83d film"),
+        {},
+        "row 3 has a 'text' that is not valid Unicode: correct or remove it",
+    ),
+    "above-2-53.jsonl": (
+        lines([2**53, 2**53 + 1, 2**63 + 1]),
+        {},
+        ("9007199254740992", "9007199254740993", "9223372036854775809"),
+    ),
+    "three-signs.csv": (table([-1, 0, 1]), {}, ("-1", "0", "1")),
+    "two-signs.csv": (table([-1, 1]), {}, ("-1", "1")),
+    "tags.csv": (
+        table(["a;b", "a;c", "b;c"]),
+        {},
+        "labels such as 'a;b' are several labels in one string: give --label-separator ';' to "
+        "separate them, or --labels-as text if each is one label",
+    ),
+    "tags-separated.csv": (table(["a;b", "a;c"]), {"label_separator": ";"}, ("a", "b", "c")),
+    "names.csv": (table(["a=b", "ü 👍", '"two\nlines"']), {}, ("a=b", "two\nlines", "ü 👍")),
+    "packed.csv": (gzip.compress(table("ab").encode()), {}, "is gzip-compressed: unpack it"),
+    "latin-1.csv": (
+        table("ab").replace("dull film", "dull café").encode("latin-1"),
+        {},
+        "row 3 is not UTF-8: save the file as UTF-8 (in Excel, as the type CSV UTF-8)",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_embed_eval_and_predict_read_a_file_alike(tmp_path, name):
+    content, asked, expected = CASES[name]
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    quoting = {key: value for key, value in asked.items() if key == "quoting"}
+    readings = {
+        "embed": functools.partial(loading.read, path, **asked),
+        "eval": functools.partial(loading.read, path, training=False, **asked),
+        "predict": functools.partial(readers.open_texts, path, **quoting),
+    }
+    if isinstance(expected, tuple):
+        for reading in ("embed", "eval"):
+            data = readings[reading]()
+            assert data.label_names == expected
+            assert sum(map(len, data.splits.values())) == len(WORDS)
+        rows = readings["predict"]()
+        texts = [row["text"] for row in rows]
+        assert rows.count == len(WORDS) and len(texts) == len(WORDS)
+        assert set(texts) == {text for split in data.splits.values() for text in split.texts}
+        return
+    about_labels = "label" in expected
+    for reading, read in readings.items():
+        if about_labels and reading == "predict":
+            assert read().count == len(WORDS)  # it needs no label
+            continue
+        with pytest.raises(SpaceliteError) as caught:
+            read()
+        message = caught.value.for_options(option)
+        assert expected in message and "\n" not in message
+        assert "Arrow" not in message and "codec" not in message
+
+
+def test_rows_that_quotes_join_are_a_warning(tmp_path, caplog):
+    path = tmp_path / "d.tsv"
+    joined = 'about a film\tneg\n"that of 12\tpos\nbecomes 15"\tneg\n'
+    path.write_text("text\tlabel\n" + joined + "a\tneg\nb\tpos\n")
+    assert readers.open_texts(path).count == 4
+    message = (
+        f"{path}: row 2 looks like 2 rows within quotes: give quoting='none' if quotes are "
+        "ordinary characters"
+    )
+    assert [record.getMessage() for record in caplog.records] == [message]
+    assert readers.open_texts(path, quoting="none").count == 5
+    # Texts of several lines with commas are no rows.
+    path = tmp_path / "d.csv"
+    path.write_text('text,label\n"Good, but\nslow",pos\n"Dull,\nand long",neg\n"a, b",neg\n')
+    caplog.clear()
+    assert readers.from_path(path)["train"].rows.num_rows == 3
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("given", ["d.jsonl", "d.parquet", "d.txt", "demo", "object"])
+def test_quoting_is_refused_where_it_has_no_effect(tmp_path, given):
+    rows = {"text": ["a", "b"], "label": [0, 1]}
+    if given.startswith("d."):
+        write(tmp_path / given, rows)
+        given = tmp_path / given
+    message = "quoting=none is about csv and tsv files, and"
+    if given != tmp_path / "d.txt":
+        dataset = pd.DataFrame(rows) if given == "object" else given
+        assert message in conftest.refusal(loading.read, dataset, quoting="none")
+    if isinstance(given, Path):
+        assert message in conftest.refusal(readers.open_texts, given, quoting="none")
+    assert "choose from standard, none" in conftest.refusal(loading.read, "demo", quoting="all")

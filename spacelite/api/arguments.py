@@ -136,7 +136,7 @@ LABELS = Kind('give {"their label": "the run\'s label"}, or a list of "theirs=th
 # Argument -> its kind in every function that has no other kind for it.
 KINDS: dict[str, Kind] = {
     **dict.fromkeys(("dtype", "padding", "preset", "revision", "name"), NAME),
-    **dict.fromkeys(("metric", "split", "labels_as", "label_separator"), NAME),
+    **dict.fromkeys(("metric", "split", "labels_as", "label_separator", "quoting"), NAME),
     **dict.fromkeys(("head", "compare"), NAMES),
     **dict.fromkeys(("cache_dir", "data_dir"), PATH),
     **dict.fromkeys(("path", "file", "out"), FILE),

@@ -88,7 +88,7 @@ def column_values(cache: Cache, name: str, argument: str) -> tuple[list[Any], Se
     the files have them, and where each comes from."""
     written = texts.read(cache, "train")
     sources = None if written is None else written.sources
-    path = texts.data_path(cache.path)
+    path, quoting = (texts.recorded(cache.path, name) for name in ("data", "quoting"))
     if written is None or sources is None or path is None:
         problem = f"cache {cache.name} was not embedded from a file: "
         if sources is None or any(Path(file).suffix in SUFFIXES for file in sources.files):
@@ -98,7 +98,10 @@ def column_values(cache: Cache, name: str, argument: str) -> tuple[list[Any], Se
             )
         raise SpaceliteError(f"{argument}={name}: {problem}{AS_LIST}", [argument])
     every = [written.text(number) for number in range(len(sources))]
-    values = column_of_rows(path, cache.spec.dataset, name, sources, every, argument)
+    values = column_of_rows(
+        Path(path), cache.spec.dataset, name, sources, every, argument,
+        quoting=quoting or "standard",
+    )  # fmt: skip
     return values, [sources[number] for number in range(len(sources))]
 
 

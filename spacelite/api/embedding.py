@@ -49,6 +49,7 @@ def embed(
     labels_as: str = "auto",
     label_separator: str | None = None,
     skip_empty: bool = False,
+    quoting: str = "standard",
     drop_leaks: bool = False,
     reuse: bool = True,
     progress: Progress = True,
@@ -89,6 +90,8 @@ def embed(
         label_separator: What separates several labels in one string, such as `;` (multi-label); an
             empty string is no label then.
         skip_empty: Whether rows with an empty text are left out.
+        quoting: How csv and tsv files are quoted: `standard`, or `none` if quotes are ordinary
+            characters.
         drop_leaks: Whether training texts that also occur in validation or test are left out; texts
             that differ at most in case, accents and spaces are the same.
         reuse: Whether the hidden states of texts that other caches in `cache_dir` hold are copied
@@ -130,6 +133,7 @@ def embed(
             labels_as=labels_as,
             label_separator=label_separator,
             skip_empty=skip_empty,
+            quoting=quoting,
             drop_leaks=drop_leaks,
         )
 

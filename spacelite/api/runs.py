@@ -246,6 +246,7 @@ class TrainedRun:
         out: str | Path,
         *,
         text_column: str | None = None,
+        quoting: str = "standard",
         backbone: str | Path | None = None,
         device: str = "auto",
         tokens_per_batch: int | None = None,
@@ -259,6 +260,7 @@ class TrainedRun:
             out: The file that is written once all is done: .csv, .tsv, .jsonl or .parquet. An
                 existing one is replaced.
             text_column: Name of the text column. Default: recognised automatically.
+            quoting: As in `embed`.
             backbone: As in `predict`.
             device: As in `predict`.
             tokens_per_batch: As in `predict`.
@@ -273,7 +275,7 @@ class TrainedRun:
                 not the run's.
         """
         return self.predict_rows(
-            open_texts(Path(file), text_column),
+            open_texts(Path(file), text_column, quoting=quoting),
             Path(out),
             backbone=backbone,
             device=device,
@@ -366,6 +368,7 @@ class TrainedRun:
         labels_as: str = "auto",
         label_separator: str | None = None,
         skip_empty: bool = False,
+        quoting: str = "standard",
         progress: Progress = True,
     ) -> Evaluation:
         """Evaluate the head on another data set, and save the metrics with the run.
@@ -385,6 +388,7 @@ class TrainedRun:
             labels_as: As in `embed`.
             label_separator: As in `embed`.
             skip_empty: As in `embed`.
+            quoting: As in `embed`.
             progress: True for bars, False for none, or a function called with (phase, done, total).
 
         Raises:
@@ -423,6 +427,7 @@ class TrainedRun:
                 labels_as=labels_as,
                 label_separator=label_separator,
                 skip_empty=skip_empty,
+                quoting=quoting,
                 training=False,
             )
             transfer.label_numbers(self.run, data.name, data.label_names, data.task, labels)

@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 
 # A split with more than this share of unknown tokens, or of mostly unknown texts, is mentioned.
 MANY_TOKENS, MANY_TEXTS = 0.05, 0.01
+# How the data set was read: from which file or folder, and how its csv files are quoted.
+RECORDED = ("data", "quoting")
 READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -58,11 +60,14 @@ def keep(path: Path, key: str, dataset: TextDataset) -> None:
     says that the data set is the cached one. If the file cannot be written, this is logged: the
     cache can be used without it."""
     file = side_file(path, "texts")
-    # The same data may be passed as objects later: where they were read from stays known.
-    place = dataset.path or data_path(path)
     arrays: dict[str, Array] = {"key": np.array(key)}
-    if place is not None:
-        arrays["data"] = np.array(str(place))
+    # The same data may be passed as objects later: where they were read from stays known.
+    if dataset.path is None:
+        known = {name: recorded(path, name) for name in RECORDED}
+    else:
+        quoting = None if dataset.quoting == "standard" else dataset.quoting
+        known = {"data": dataset.path, "quoting": quoting}
+    arrays |= {name: np.array(value) for name, value in known.items() if value is not None}
     for name, split in dataset.splits.items():
         encoded = [text.encode() for text in split.texts]
         arrays[f"{name}/texts"] = np.frombuffer(b"".join(encoded), np.uint8)
@@ -98,12 +103,12 @@ def _holds(file: Path, arrays: Mapping[str, Array]) -> bool:
         return False
 
 
-def data_path(path: Path) -> Path | None:
-    """The file or folder that the data set of a cache file was read from; None if it was read from
-    none, or if that is not known, as for caches of older versions."""
+def recorded(path: Path, name: str) -> str | None:
+    """One of RECORDED of a cache file; None if it does not apply, or is not known, as for caches of
+    older versions."""
     try:
         with np.load(side_file(path, "texts"), allow_pickle=False) as arrays:
-            return Path(str(arrays["data"]))
+            return str(arrays[name])
     except ARRAY_ERRORS:
         return None
 

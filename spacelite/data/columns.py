@@ -42,6 +42,7 @@ class Reading:
     labels_as: str = "auto"
     label_separator: str | None = None
     skip_empty: bool = False
+    quoting: str = "standard"  # one of `readers.QUOTING`
 
     def __post_init__(self) -> None:
         if self.labels_as not in LABELS_AS:
@@ -159,6 +160,11 @@ def check_texts(
             empty.append(row)
         elif type(text) is not str:
             no_string.append(row)
+        elif not _is_unicode(text):
+            raise SpaceliteError(
+                f"{origin}: row {rows:,} has a {column!r} that is not valid Unicode: correct or "
+                "remove it"
+            )
         elif numbers:
             numbers = _is_number(text)
     if no_string:
@@ -175,6 +181,15 @@ def check_texts(
             ["text_column"],
         )
     return rows
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether a string has no half of a pair of surrogates, which no encoding can hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_number(text: str) -> bool:

@@ -60,6 +60,7 @@ def read(
     label_separator: str | None = None,
     skip_empty: bool = False,
     drop_leaks: bool = False,
+    quoting: str = "standard",
     training: bool = True,
 ) -> TextDataset:
     """Read a data set, as `spacelite.embed`, which explains the arguments.
@@ -84,11 +85,13 @@ def read(
         labels_as=labels_as,
         label_separator=label_separator,
         skip_empty=skip_empty,
+        quoting=quoting,
     )
     if isinstance(dataset, str | Path):
         data = _named(str(dataset), data_dir, reading, training)
     else:
         name = name or NAME
+        readers.check_quoting(quoting, name)
         if texts is None:
             tables = _tables_of(dataset, name, training)
         else:
@@ -118,6 +121,7 @@ def _named(name: str, data_dir: Path | None, reading: Reading, training: bool) -
     """A built-in data set, or that of a path, in `data_dir`, or on the hub."""
     known = KNOWN.get(name)
     if known is not None and known.make is not None:
+        readers.check_quoting(reading.quoting, name)
         splits = {
             split: replace(texts, sources=Sources.of_files([(f"{name} ({split})", len(texts))]))
             for split, texts in known.make().items()
@@ -134,16 +138,18 @@ def _named(name: str, data_dir: Path | None, reading: Reading, training: bool) -
     if os.path.exists(path):  # noqa: PTH110 - Path's own raises for over-long names
         place = str(path.resolve())
         base = path.resolve().stem if path.is_file() else path.resolve().name
-        tables = readers.from_path(path, training=training)
+        tables = readers.from_path(path, training=training, quoting=reading.quoting)
     elif path.suffix.lower() in readers.SUFFIXES or base.startswith((".", "/", "~")):
         raise SpaceliteError(f"there is no file or folder {base}")
     elif (base := by_hub_name(base)) in KNOWN:
+        readers.check_quoting(reading.quoting, base)
         known = KNOWN[base]
         try:
             tables = from_hub(str(known.hub), revision=known.revision, training=training)
         except SpaceliteError as error:
             raise SpaceliteError(f"{error}{known.hint}", error.arguments) from error
     else:
+        readers.check_quoting(reading.quoting, base)
         base, _, config = base.partition(":")
         tables = from_hub(base, config or None, training=training)
     known = KNOWN.get(base)
@@ -167,7 +173,8 @@ def _named(name: str, data_dir: Path | None, reading: Reading, training: bool) -
         }
         label_names = merging.label_names
     dataset = name.rpartition("/")[2] if merging is not None else base
-    return TextDataset(dataset, _completed(base, splits, known, training), label_names, place)
+    splits = _completed(base, splits, known, training)
+    return TextDataset(dataset, splits, label_names, place, reading.quoting)
 
 
 def _split_name(name: str) -> tuple[str, KnownDataset | None]:
@@ -489,11 +496,18 @@ def _check_classes(dataset: TextDataset, limit: int | None = None, *, warn: bool
 
 
 def column_of_rows(
-    path: Path, name: str, column: str, of: Sources, texts: Sequence[str], argument: str
+    path: Path,
+    name: str,
+    column: str,
+    of: Sources,
+    texts: Sequence[str],
+    argument: str,
+    *,
+    quoting: str = "standard",
 ) -> list[Any]:
     """The values of a column in the rows that N examples come from, as the file has them: strings
     in csv files, None for a missing one. The rows must still hold the examples' texts. `path` is
-    what the data set was read from, and `argument` names the column in messages."""
+    what the data set was read from, with its `quoting`; `argument` names the column in messages."""
     about = f"{argument}={column}"
     if not os.path.exists(path):  # noqa: PTH110 - Path's own raises for over-long names
         raise SpaceliteError(
@@ -506,7 +520,7 @@ def column_of_rows(
         known = KNOWN[known.of]
     values: list[Any] = [None] * len(of)
     seen = np.zeros(len(of), bool)
-    for table in readers.from_path(path, training=False).values():
+    for table in readers.from_path(path, training=False, quoting=quoting).values():
         at = positions(table.source_rows, of)
         examples = np.flatnonzero(at >= 0)
         if not len(examples):

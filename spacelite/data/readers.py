@@ -25,12 +25,26 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from spacelite.data import columns
 from spacelite.data.splits import SPLITS, Sources, Table, standard_split
 from spacelite.errors import SpaceliteError, one_line
+from spacelite.settings import one_of, require
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
 CSV_SUFFIXES = (".csv", ".tsv")
+QUOTING: dict[str, dict[str, Any]] = {  # of csv files -> options of the csv module
+    "standard": {"strict": True},
+    "none": {"quoting": csv.QUOTE_NONE},
+}
+QUOTE_SHOWN = 30  # characters after a quote that is refused
+TYPES = {
+    str: "a string",
+    float: "a number",
+    bool: "true or false",
+    dict: "an object",
+    list: "a list",
+}  # of values of JSON, as messages call them
+MOST_VALUES = 50  # of a column such as that of labels
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 SNIFFED_ROWS, SNIFFED_BYTES = 20, 1 << 18  # the first of a file tell its delimiter
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
@@ -45,6 +59,7 @@ PACKED = {
     b"\xd0\xcf\x11\xe0": "an Excel file: save the table as csv",
 }
 ROWS_PER_READ = 1000
+SAVE_AS_UTF8 = "save the file as UTF-8 (in Excel, as the type CSV UTF-8)"
 # "train-00000-of-00002.parquet": how the hub names the parts of a split.
 PART = re.compile(r"-\d+-of-(\d+)(-[0-9a-f]+)?$")
 
@@ -57,22 +72,25 @@ Mixed = dict[str, SpaceliteError]  # as in `Table.mixed`
 # Tables, whole.
 
 
-def from_path(path: Path, *, training: bool = True) -> dict[str, Table]:
+def from_path(path: Path, *, training: bool = True, quoting: str = "standard") -> dict[str, Table]:
     """The table of each split of a folder, whose files are named after their splits, or of a file,
-    which is the train split. For `training` there must be one."""
+    which is the train split. For `training` there must be one. `quoting` is one of QUOTING."""
     if path.is_dir():
         by_split = _split_files(path, training)
+        every = [file for files in by_split.values() for file in files]
+        check_quoting(quoting, str(path), every)
         tables = {
             split: _joined(
-                {file.relative_to(path).as_posix(): _read(file) for file in files},
+                {file.relative_to(path).as_posix(): _read(file, quoting) for file in files},
                 str(path / split),
             )
             for split, files in by_split.items()
         }
-        log_delimiters(file for files in by_split.values() for file in files)
+        log_delimiters(every, quoting)
         return tables
-    rows, mixed = _read(path)
-    log_delimiters([path])
+    check_quoting(quoting, str(path), [path])
+    rows, mixed = _read(path, quoting)
+    log_delimiters([path], quoting)
     return {"train": _as_table(rows, str(path), [(path.name, rows.num_rows)], mixed)}
 
 
@@ -150,7 +168,7 @@ def _as_table(rows: pa.Table, origin: str, sizes: list[tuple[str, int]], mixed: 
     return Table(rows, names, origin, Sources.of_files(sizes), mixed)
 
 
-def _read(path: Path) -> tuple[pa.Table, Mixed]:
+def _read(path: Path, quoting: str) -> tuple[pa.Table, Mixed]:
     """All rows of a file, without the columns of a JSON file whose values have no common type."""
     import pyarrow as pa
 
@@ -168,7 +186,7 @@ def _read(path: Path) -> tuple[pa.Table, Mixed]:
         elif kind in CSV_SUFFIXES:
             # Every column as text: a type guessed from the first rows would turn "007" into 7.
             # `columns` turns labels into numbers if all of them are numbers.
-            lines = _csv_lines(path)
+            lines = _csv_lines(path, quoting)
             schema = _strings(next(lines))
             batches = []
             while chunk := list(itertools.islice(lines, ROWS_PER_READ)):
@@ -214,9 +232,11 @@ def _array(path: Path, name: str, values: list[Any]) -> pa.Array:
                     return pa.array(floats)
         usual = next((kind for kind in kinds if kind is not type(None)), None)
         other = next((i for i, kind in enumerate(kinds, 1) if kind not in (usual, type(None))), 0)
-        where = f", and row {other:,} has another" if other else ""
+        problem = one_line(error)
+        if other and usual is not None:
+            problem = f"row {other:,} has {TYPES[kinds[other - 1]]}, those before it {TYPES[usual]}"
         raise SpaceliteError(
-            f"{path}: column {name!r} needs values of one type{where} ({one_line(error)})"
+            f"{path}: column {name!r} needs values of one type, and {problem}: write them alike"
         ) from error
 
 
@@ -268,15 +288,18 @@ class TextRows:
         )
 
 
-def open_texts(path: Path, text_column: str | None = None) -> TextRows:
+def open_texts(
+    path: Path, text_column: str | None = None, *, quoting: str = "standard"
+) -> TextRows:
     """Open a file of texts: a table if its suffix is one of SUFFIXES, else a text per line.
 
     The text column is recognised as in `embed`, and logged. A file that lacks a text is refused.
     """
     try:
         path.stat()
+        check_quoting(quoting, str(path), [path])
         if path.suffix.lower() in SUFFIXES:
-            return _open_table(path, text_column)
+            return _open_table(path, text_column, quoting)
         if text_column is not None:
             raise SpaceliteError(
                 f"{path} has a text per line and no columns: text_column={text_column!r} needs a "
@@ -292,7 +315,7 @@ def open_texts(path: Path, text_column: str | None = None) -> TextRows:
     return TextRows(str(path), count, lambda: _lines_of_file(path))
 
 
-def _open_table(path: Path, text_column: str | None) -> TextRows:
+def _open_table(path: Path, text_column: str | None, quoting: str) -> TextRows:
     _check_file(path)
     fields = None
     if path.suffix.lower() == ".parquet":
@@ -301,9 +324,9 @@ def _open_table(path: Path, text_column: str | None) -> TextRows:
         table = Table(fields.empty_table(), {}, "")
         strings = [name for name in names if table.is_string(name)]
     elif path.suffix.lower() in CSV_SUFFIXES:
-        log_delimiters([path])
-        names = strings = next(_csv_lines(path))
-        fields, read = _strings(names), functools.partial(_csv_rows, path)
+        log_delimiters([path], quoting)
+        names = strings = next(_csv_lines(path, quoting))
+        fields, read = _strings(names), functools.partial(_csv_rows, path, quoting, warn=False)
     else:
         read = _json_reader(path)
         kinds: dict[str, set[type]] = {}
@@ -317,7 +340,11 @@ def _open_table(path: Path, text_column: str | None) -> TextRows:
     text = columns.find_text(origin, names, strings, text_column)
     if text_column is None and len(names) > 1:
         log.info("%s: the texts are column %r", path.name, text)
-    of_texts = _parquet(path, [text])[1] if path.suffix.lower() == ".parquet" else read
+    of_texts = read
+    if path.suffix.lower() == ".parquet":
+        of_texts = _parquet(path, [text])[1]
+    elif path.suffix.lower() in CSV_SUFFIXES:  # later readings do not repeat what is said
+        of_texts = functools.partial(_csv_rows, path, quoting, warn=True)
     texts = (row.get(text) for row in of_texts())
     count = columns.check_texts(origin, text, texts, refuse_numbers=text_column is None)
     if not count:
@@ -360,9 +387,16 @@ def _check_encoding(path: Path) -> None:
         if start.startswith(beginning) and path.suffix.lower() != ".parquet":
             raise SpaceliteError(f"{path} is {kind}")
     if start[:2] in UTF16_MARKS:
+        raise SpaceliteError(f"{path} is in UTF-16, and only UTF-8 is read: {SAVE_AS_UTF8}")
+
+
+def check_quoting(quoting: str, origin: str, files: Iterable[Path] = ()) -> None:
+    """Raise SpaceliteError if there is no such quoting, or if it has no effect on these files."""
+    require("quoting", quoting, one_of(*QUOTING))
+    if quoting != "standard" and not any(file.suffix.lower() in CSV_SUFFIXES for file in files):
         raise SpaceliteError(
-            f"{path} is in UTF-16, and only UTF-8 is read: save it as UTF-8 (in Excel, as the type "
-            "CSV UTF-8)"
+            f"quoting={quoting} is about csv and tsv files, and {origin} is not one: leave it out",
+            ["quoting"],
         )
 
 
@@ -384,8 +418,11 @@ def _named(path: Path) -> Iterator[None]:
         yield
     except (pa.ArrowException, OSError, ValueError, RecursionError) as error:
         problem = one_line(error)
-        remedy = "; save it as UTF-8" if re.search("utf-?8", problem, re.IGNORECASE) else ""
-        raise SpaceliteError(f"{path} cannot be read: {problem}{remedy}") from error
+        if re.search("utf-?8", problem, re.IGNORECASE):
+            raise SpaceliteError(
+                f"{path} holds text that is not UTF-8: save it as UTF-8"
+            ) from error
+        raise SpaceliteError(f"{path} cannot be read: {problem}") from error
 
 
 def _strings(names: Iterable[str]) -> pa.Schema:
@@ -394,20 +431,27 @@ def _strings(names: Iterable[str]) -> pa.Schema:
     return pa.schema([(name, pa.string()) for name in names])
 
 
-def _csv_rows(path: Path) -> Iterator[Row]:
-    lines = _csv_lines(path)
+def _csv_rows(path: Path, quoting: str, *, warn: bool) -> Iterator[Row]:
+    lines = _csv_lines(path, quoting, warn=warn)
     header = next(lines)
     return (dict(zip(header, row, strict=True)) for row in lines)
 
 
-def _csv_lines(path: Path) -> Iterator[list[str]]:
-    """The header and rows of a csv file, all values as text; empty lines are left out."""
+def _csv_lines(path: Path, quoting: str, *, warn: bool = True) -> Iterator[list[str]]:
+    """The header and rows of a csv file, all values as text; empty lines are left out. Rows that
+    are probably several rows, joined by a quote that is not meant as one, are a warning at the end.
+    """
     # The csv module's own limit is 128 KB for a text.
     csv.field_size_limit(max(csv.field_size_limit(), min(sys.maxsize, (1 << 31) - 1)))
     number, fields = -1, 0  # of the header
+    mark = delimiter(path, quoting)
+    values: dict[int, set[str]] = {}  # of the columns that have few, by the column's number
+    joined: dict[int, list[list[str]]] = {}  # what the lines of a row would be as rows
     with path.open(encoding="utf-8-sig", newline="") as file:
+        reader, read = csv.reader(file, delimiter=mark, **QUOTING[quoting]), 0
         try:
-            for row in csv.reader(file, delimiter=delimiter(path), strict=True):
+            for row in reader:
+                first, read = read + 1, reader.line_num
                 if not row:
                     continue
                 number += 1
@@ -418,21 +462,68 @@ def _csv_lines(path: Path) -> Iterator[list[str]]:
                         f"({len(row)}, not {fields}): correct or remove it"
                     )
                 yield row
+                if not number:
+                    values = {column: set() for column in range(fields)} if warn else {}
+                elif values and read > first:
+                    lines = [line.rstrip("\r").split(mark) for line in mark.join(row).split("\n")]
+                    if {*map(len, lines)} == {fields}:
+                        joined[number] = lines
+                elif values:
+                    for column in [*values]:
+                        values[column].add(row[column])
+                        if len(values[column]) > MOST_VALUES:
+                            del values[column]
         except csv.Error as error:
             where = f"row {number + 1}" if number >= 0 else "the header"
             raise SpaceliteError(
-                f"{path}: {where} cannot be read ({one_line(error)}): check its quotes; a quote "
-                "inside a quoted text is written twice"
+                f"{path}: {where} cannot be read: {_quote(path, read, mark)} is not closed where "
+                "the text ends: close it there, and write quotes inside the text twice; or give "
+                "quoting='none' if quotes are ordinary characters",
+                ["quoting"],
             ) from error
         except UnicodeDecodeError as error:
-            raise SpaceliteError(
-                f"{path} is not UTF-8 (near row {max(1, number + 1)}): save it as UTF-8"
-            ) from error
+            where = _undecodable_row(path, mark, quoting)
+            raise SpaceliteError(f"{path}: {where} is not UTF-8: {SAVE_AS_UTF8}") from error
     if number < 0:
         raise SpaceliteError(f"{path} cannot be read: Empty CSV file")
+    rows = [
+        row
+        for row, lines in joined.items()
+        if any(all(line[column] in values[column] for line in lines) for column in values)
+    ]
+    if rows:
+        more = f" (and {len(rows) - 1:,} more)" if len(rows) > 1 else ""
+        problem = (
+            f"{path}: row {rows[0]}{more} looks like {len(joined[rows[0]]):,} rows within quotes: "
+            "give quoting='none' if quotes are ordinary characters"
+        )
+        log.warning("%s", SpaceliteError(problem, ["quoting"]))
 
 
-def delimiter(path: Path) -> str:
+def _undecodable_row(path: Path, mark: str, quoting: str) -> str:
+    """The first row of a csv file that is not UTF-8, in words."""
+    options, number = {**QUOTING[quoting], "strict": False}, -1
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        for row in filter(None, csv.reader(file, delimiter=mark, **options)):
+            number += 1
+            if re.search("[\udc80-\udcff]", "".join(row)):
+                break
+    return f"row {number}" if number else "the header"
+
+
+def _quote(path: Path, before: int, delimiter: str) -> str:
+    """The quote of a csv file that is not closed where its text ends, `the quote of '"It was'`: in
+    the line that has so many `before` it."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        line = next(itertools.islice(file, before, None), "").rstrip("\r\n")
+    opening = rf'(?:^|{delimiter})"(?=(?:[^"]|"")*(?:"(?!"|{delimiter}|$)|$))'
+    at = re.search(opening, line) or re.search('"', line)
+    text = line[at.end() - 1 :] if at else line  # of a text of several lines, the first
+    shown = text if len(text) <= QUOTE_SHOWN else f"{text[:QUOTE_SHOWN]}…"
+    return f"the quote of {shown!r}"
+
+
+def delimiter(path: Path, quoting: str = "standard") -> str:
     """What separates the fields of a csv file: a comma, a semicolon or a tab.
 
     It is the one that splits the header and the first rows into the same number of fields, at least
@@ -445,7 +536,7 @@ def delimiter(path: Path) -> str:
     text = start.decode("utf-8-sig", errors="replace")
     usual = _usual_delimiter(path)
     order = [usual, *(other for other in DELIMITERS if other != usual)]
-    counts = {mark: _field_counts(text, mark, whole) for mark in order}
+    counts = {mark: _field_counts(text, mark, whole, quoting) for mark in order}
     several = {mark: fields for mark, fields in counts.items() if fields and fields[0] > 1}
     alike = (mark for mark, fields in several.items() if len(set(fields)) == 1)
     some = (mark for mark, fields in several.items() if fields[0] in fields[1:])
@@ -456,11 +547,12 @@ def _usual_delimiter(path: Path) -> str:
     return "\t" if path.suffix.lower() == ".tsv" else ","
 
 
-def _field_counts(text: str, delimiter: str, whole: bool) -> list[int]:
+def _field_counts(text: str, delimiter: str, whole: bool, quoting: str) -> list[int]:
     """The number of fields of the first rows; a row that the text may have cut is left out."""
     counts = []
     try:
-        for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter):
+        options = {**QUOTING[quoting], "strict": False}
+        for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, **options):
             if row:
                 counts.append(len(row))
             if len(counts) > SNIFFED_ROWS:
@@ -470,12 +562,12 @@ def _field_counts(text: str, delimiter: str, whole: bool) -> list[int]:
     return counts if whole or len(counts) < 2 else counts[:-1]
 
 
-def log_delimiters(paths: Iterable[Path]) -> None:
+def log_delimiters(paths: Iterable[Path], quoting: str) -> None:
     """Log, in one line, which csv files have separators that their names do not say."""
     unusual: dict[str, list[str]] = {}
     for path in paths:
         if path.suffix.lower() in CSV_SUFFIXES and path.is_file():
-            mark = delimiter(path)
+            mark = delimiter(path, quoting)
             if mark != _usual_delimiter(path):
                 unusual.setdefault(mark, []).append(path.name)
     if unusual:

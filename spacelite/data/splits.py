@@ -136,6 +136,7 @@ class TextDataset:
     splits: dict[str, Split]  # train, validation and, if there is one, test, in this order
     label_names: tuple[str, ...]  # of labels 0..C-1
     path: str | None = None  # in full; None if it was read from no file or folder
+    quoting: str = "standard"  # how csv files in it were read
     task_name: str | None = None  # in TASKS; None for classification
 
     @property
