@@ -1,11 +1,15 @@
 """Files of texts in every form, as a stream: what is kept, added, refused, and how much is held."""
 
 import csv
+import dataclasses
 import datetime
 import gzip
 import json
 import os
+import shutil
 import signal
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import processes
@@ -17,6 +21,8 @@ from spacelite_cli.app import app
 from typer.testing import CliRunner
 
 import spacelite
+from spacelite.backbones import files as backbone_files
+from spacelite.backbones import model, tokenizer
 from spacelite.data import writers
 from spacelite.data.readers import open_texts
 from spacelite.inference import prediction
@@ -330,12 +336,9 @@ def test_results_come_before_the_last_text_is_read(run):
 
 
 def test_the_backbone_and_its_tokenizer_are_loaded_once(run, monkeypatch):
-    from spacelite.backbones import model
-    from spacelite.inference import prediction
-
     loaded = []
     model.forget()
-    for module, name in ((model, "Backbone"), (prediction, "load_tokenizer")):
+    for module, name in ((model, "Backbone"), (tokenizer, "load_tokenizer")):
         one = getattr(module, name)
         monkeypatch.setattr(
             module, name, lambda *a, n=name, o=one, **k: (loaded.append(n), o(*a, **k))[1]
@@ -348,6 +351,54 @@ def test_the_backbone_and_its_tokenizer_are_loaded_once(run, monkeypatch):
     assert sizes == [100, 1000, 1000, 200]
     assert loaded.count("Backbone") == 1  # a process keeps it
     assert seen[-1] == ("predict", 100, 1300)
+
+
+@pytest.fixture
+def copied(run, bert, tmp_path):
+    """The run with a copy of its backbone, of which the process holds nothing."""
+    model.forget()
+    return dataclasses.replace(run, backbone=str(shutil.copytree(bert, tmp_path / "copy")))
+
+
+def test_the_files_of_a_backbone_are_hashed_once_and_again_if_they_change(copied, monkeypatch):
+    hashed, sha256 = [], backbone_files._sha256
+    monkeypatch.setattr(
+        backbone_files, "_sha256", lambda path: (hashed.append(path.name), sha256(path))[1]
+    )
+    first = copied.predict(["good film"], progress=False)
+    assert hashed.count("model.safetensors") == 1
+    again = copied.predict(["good film"], progress=False)
+    copied.explain("good film", progress=False)
+    assert hashed.count("model.safetensors") == 1
+    assert (again.probabilities == first.probabilities).all()
+    weights = Path(copied.backbone) / "model.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert "is not the backbone that run" in refusal(copied.predict, ["good film"], progress=False)
+    assert hashed.count("model.safetensors") == 2
+
+
+def test_a_run_that_is_loaded_loads_nothing_when_it_predicts(copied, monkeypatch):
+    assert copied.load() == copied
+    for module, name in (
+        (model, "Backbone"), (tokenizer, "load_tokenizer"), (backbone_files, "locate"),
+    ):  # fmt: skip
+        monkeypatch.setattr(module, name, None)
+    assert len(copied.predict(["good film"], progress=False)) == 1
+
+
+def test_threads_share_a_tokenizer_and_keep_their_own_lengths(bert):
+    files = backbone_files.locate(str(bert))
+    held = tokenizer.held_tokenizer(files)
+
+    def lengths(most):
+        padding = "max_length" if most == 7 else "none"
+        how = {"max_length": most, "padding": padding, "tokenizer": held}
+        every = [tokenizer.tokenize(files, ["good film " * 9], **how) for _ in range(200)]
+        return {len(tokens.ids[0]) for tokens in every}
+
+    with ThreadPoolExecutor(3) as threads:
+        assert list(threads.map(lengths, (7, 5, 40))) == [{7}, {5}, {20}]
 
 
 def test_streams_give_what_lists_give_and_count_their_texts(run):

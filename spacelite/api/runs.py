@@ -140,6 +140,24 @@ class TrainedRun:
         return self.run.history()
 
     @checked()
+    def load(self, *, backbone: str | Path | None = None, device: str = "auto") -> TrainedRun:
+        """Load the head, its tokenizer and its backbone now, so that the first prediction does not
+        wait for them. The process holds the two backbones that were used last, whichever run asks.
+
+        Args:
+            backbone: Folder of the run's backbone, if it was a local one.
+            device: Device of the backbone.
+
+        Returns:
+            The run.
+
+        Raises:
+            SpaceliteError: The backbone is not found, or not the run's.
+        """
+        prediction.Predictor(self.run, backbone=self._backbone(backbone), device=device).load()
+        return self
+
+    @checked()
     def predict(
         self,
         texts: Any,

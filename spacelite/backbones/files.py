@@ -73,19 +73,21 @@ def locate(name: str, revision: str | None = None) -> BackboneFiles:
 
 
 def located(name: str, revision: str | None = None) -> BackboneFiles:
-    """As `locate`, which hashes the weights: once, and again if files of a local folder change."""
+    """As `locate`, which hashes the weights: once in a process, and again if the files of a local
+    folder change."""
     folder = Path(os.path.expanduser(name))  # noqa: PTH111 - Path's own raises for ~nobody
+    folder = _minilm_folder() if name == "minilm" else folder
     try:
         states = [(file.name, file.stat()) for file in folder.iterdir()]
     except OSError:  # no folder
         states = []
-    state = sorted((file, stat.st_size, stat.st_mtime_ns) for file, stat in states)
+    state = sorted((file, stat.st_size, stat.st_mtime_ns, stat.st_ino) for file, stat in states)
     return located_as(name, revision, tuple(state))
 
 
 @lru_cache(maxsize=8)
 def located_as(name: str, revision: str | None, state: object) -> BackboneFiles:
-    """As `located`, for the sizes and times of its files."""
+    """As `located`, for the sizes, times and inodes of its files."""
     return locate(name, revision)
 
 

@@ -526,5 +526,7 @@ def _loaded(files: BackboneFiles, device: str) -> Backbone:
 
 def forget() -> None:
     """Free the backbones and tokenizers that are held."""
-    for cached in (backbone_files.located_as, _loaded, tokenizer.held_tokenizer):
+    for cached in (
+        backbone_files.located_as, _loaded, tokenizer.held_tokenizer, tokenizer.held_words
+    ):  # fmt: skip
         cached.cache_clear()

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import threading
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -40,6 +41,9 @@ MOSTLY = 0.5  # the share of unknown tokens from which a text counts as mostly u
 CONTINUES = "##"  # marks a WordPiece token that continues a word; others begin one
 # Pre-tokenizer -> the mark of tokens that begin a word; others continue one.
 BEGINS = {"Metaspace": "▁", "ByteLevel": "Ġ"}
+# Threads share the tokenizers that a process holds: one at a time sets a length and uses it.
+_settings = threading.Lock()
+
 JOINERS = "\u200c\u200d"  # between letters, and between the parts of an emoji
 
 
@@ -88,29 +92,18 @@ def tokenize(
         raise SpaceliteError(
             f"max_length={max_length}: {files.name} takes {bounds} tokens", ["max_length"]
         )
+    if padding == "max_length" and tokenizer.pad_token_id is None:
+        raise SpaceliteError(f"padding=max_length: {files.name} has no padding token", ["padding"])
     backend = tokenizer.backend_tokenizer
-    backend.enable_truncation(max_length, direction=tokenizer.truncation_side)
-    if padding == "max_length":
-        if tokenizer.pad_token_id is None:
-            raise SpaceliteError(
-                f"padding=max_length: {files.name} has no padding token", ["padding"]
-            )
-        backend.enable_padding(
-            direction=tokenizer.padding_side,
-            pad_id=tokenizer.pad_token_id,
-            pad_type_id=tokenizer.pad_token_type_id,
-            pad_token=tokenizer.pad_token,
-            length=max_length,
-        )
-    else:
-        backend.no_padding()
     ids: list[Array] = []
     type_ids: list[Array] = []
     masks: list[Array] = []
     truncated = 0
     for start in range(0, len(texts), TEXTS_PER_CHUNK):
         try:
-            encodings = backend.encode_batch_fast(list(texts[start : start + TEXTS_PER_CHUNK]))
+            with _settings:
+                _set(tokenizer, max_length, padding)
+                encodings = backend.encode_batch_fast(list(texts[start : start + TEXTS_PER_CHUNK]))
         except TypeError as error:  # a lone surrogate, e.g. from a Latin-1 argument
             raise SpaceliteError("a text is not valid Unicode: give it as UTF-8") from error
         for encoding in encodings:
@@ -139,6 +132,22 @@ def tokenize(
         padding_side=tokenizer.padding_side,
         special=special_ids(tokenizer),
     )
+
+
+def _set(tokenizer: Any, max_length: int, padding: str) -> None:
+    """Set the length of a tokenizer, which `tokenize` may have been told to be another before."""
+    backend = tokenizer.backend_tokenizer
+    backend.enable_truncation(max_length, direction=tokenizer.truncation_side)
+    if padding == "max_length":
+        backend.enable_padding(
+            direction=tokenizer.padding_side,
+            pad_id=tokenizer.pad_token_id,
+            pad_type_id=tokenizer.pad_token_type_id,
+            pad_token=tokenizer.pad_token,
+            length=max_length,
+        )
+    else:
+        backend.no_padding()
 
 
 def from_ids(files: BackboneFiles, ids: Array, *, max_length: int, padding: str) -> Tokenized:
@@ -277,8 +286,9 @@ class Words:
         if len(ids) <= self._tokenizer.num_special_tokens_to_add(is_pair=False):
             return None
         for side in ("right", "left"):  # a long text was cut off on one of them
-            self._tokenizer.enable_truncation(len(ids), direction=side)
-            encoded = self._tokenizer.encode(text)
+            with _settings:
+                self._tokenizer.enable_truncation(len(ids), direction=side)
+                encoded = self._tokenizer.encode(text)
             cut, spans = encoded.ids, encoded.offsets
             padding = [(0, 0)] * (len(ids) - len(cut))
             if ids[: len(cut)] == cut and all(map(self.is_special, ids[len(cut) :])):
@@ -331,6 +341,12 @@ class Words:
         if self._kind in BEGINS:
             return not piece.startswith(BEGINS[self._kind])
         return piece.startswith(CONTINUES)
+
+
+@lru_cache(maxsize=2)
+def held_words(files: BackboneFiles) -> Words:
+    """The words of a backbone's tokens, loaded once in a process."""
+    return Words(files.folder)
 
 
 def _written(text: str, spans: Sequence[tuple[int, int]]) -> str:

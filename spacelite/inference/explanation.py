@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from spacelite import heads
-from spacelite.backbones.tokenizer import Tokenized, Words, from_ids
+from spacelite.backbones.tokenizer import Tokenized, Words, from_ids, held_words
 from spacelite.cache import texts
 from spacelite.cache.dtypes import stored_type
 from spacelite.cache.split import TokenRows
@@ -340,7 +340,7 @@ def explain_text(
     else:
         ((_, rows),) = predictor.hidden_states(tokens, on_progress)
         (logits,) = head_logits(run, rows)
-    return explain(run, Passage(rows, text), Words(predictor.files.folder), logits, difference)
+    return explain(run, Passage(rows, text), held_words(predictor.files), logits, difference)
 
 
 def explain_example(
@@ -358,7 +358,7 @@ def explain_example(
     require_shares(run)
     cache.check_index()
     passage = cached_example(cache, location)
-    words = Words(backbone_files(run, backbone).folder)
+    words = held_words(backbone_files(run, backbone))
     split, _, number = location.partition(":")
     saved = run.predictions() if split == run.record.split else None
     known = saved is not None and len(saved.logits) == len(cache.splits[split])

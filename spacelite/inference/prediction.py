@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from spacelite.backbones.files import BackboneFiles, locate
+from spacelite.backbones.files import BackboneFiles
 from spacelite.backbones.model import (
     Backbone,
     Forward,
@@ -19,7 +19,7 @@ from spacelite.backbones.model import (
     held_backbone,
     resolve_device,
 )
-from spacelite.backbones.tokenizer import Tokenized, load_tokenizer, tokenize, unknown_shares
+from spacelite.backbones.tokenizer import Tokenized, held_tokenizer, tokenize, unknown_shares
 from spacelite.cache.dtypes import stored_type
 from spacelite.cache.spec import Encoding
 from spacelite.cache.split import TokenRows, offsets_of
@@ -66,15 +66,19 @@ class Predictor:
         self.files = backbone_files(run, backbone)
 
     @cached_property
-    def _tokenizer(self) -> Any:
-        return load_tokenizer(self.files)
-
-    @cached_property
     def model(self) -> Backbone:
         """The backbone; of all layers if the head reads them."""
         layer, every = self.run.record.spec.layer, self.run.head.reads_layers
         device = resolve_device(self.device)
         return held_backbone(self.files, layer=layer, device=device, all_layers=every)
+
+    def load(self) -> None:
+        """Load all that predictions need: the head, the tokenizer, and the backbone if the head
+        reads its hidden states."""
+        _ = self.run.parameters
+        held_tokenizer(self.files)
+        if not self.run.head.reads_only_ids:
+            _ = self.model
 
     def tokenize(
         self,
@@ -90,7 +94,7 @@ class Predictor:
             texts,
             max_length=spec.max_length,
             padding=spec.padding,
-            tokenizer=self._tokenizer,
+            tokenizer=held_tokenizer(self.files),
             on_chunk=lambda done: on_progress("tokenize", done, len(texts)),
             first=before + 1,
         )
@@ -260,7 +264,7 @@ def backbone_files(run: Run, backbone: str | None = None) -> BackboneFiles:
     spec = run.record.spec
     wanted = Encoding.like(spec, backbone)
     try:
-        files = locate(wanted.backbone, wanted.revision)
+        files = wanted.files
     except SpaceliteError as error:
         if backbone is not None:
             raise
