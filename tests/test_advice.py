@@ -119,11 +119,11 @@ def test_the_report_says_that_the_best_system_still_improves(long_trained):
 
     def notes(fall):
         splits = {"validation": {"ce": (falling(0.8, fall, 150), None)}}
-        return training_notes(group, [EpochCurve(row.name, list(range(1, 151)), splits)])
+        return training_notes(group, [EpochCurve(row.system, list(range(1, 151)), splits)])
 
     assert notes(0.005) == []
     (note,) = notes(0.05)
-    assert note.startswith(f"{row.name} still improves: over the last 30 of 150 epochs, its ")
+    assert note.startswith(f"{row.system} still improves: over the last 30 of 150 epochs, its ")
     assert "fell by 5.0%" in note and "--" not in note
     assert training_notes(group, []) == []
 

@@ -46,9 +46,10 @@ def own(report_dir):
             continue
         record = json.loads((folder / "run.json").read_text())
         if record["spec"]["dataset"] == "imdb":
-            inter = record["settings"]["inter"]
-            name = record["system"] + (f" + inter {inter:g}" if inter else "")
-            name += " + intra 0.001" if record["head"] == "space" else ""
+            name, inter = record["system"], record["settings"]["inter"]
+            if record["head"] == "space":
+                weights = f"inter {inter:g} + intra 0.001" if inter else "intra 0.001"
+                assert name == f"space + {weights}"
             with np.load(folder / "predictions.npz") as arrays:
                 given = arrays["test/label"], arrays["test/logits"]
             history = json.loads((folder / "history.json").read_text())
@@ -57,14 +58,14 @@ def own(report_dir):
 
 
 def test_all_systems_are_there(imdb, own):
-    names = {row.name for row in imdb.section.rows}
+    names = {row.system for row in imdb.section.rows}
     assert names == {name for name, _ in own} and len(names) == 4
     assert {one.name for one in imdb.analysis.systems} == names
     assert imdb.analysis.incomplete == [] and len(imdb.analysis.pairs) == 6
 
 
 def test_the_best_system_is_compared_with_every_other(imdb, own):
-    best = max(imdb.section.rows, key=lambda row: row.figures["accuracy"].mean).name
+    best = max(imdb.section.rows, key=lambda row: row.figures["accuracy"].mean).system
     made = imdb.analysis.comparisons
     assert {one.second for one in made} == {name for name, _ in own} - {best}
     seeds = {name: sorted(seed for other, seed in own if other == name) for name, _ in own}
@@ -159,7 +160,7 @@ def test_calibration_is_counted_bin_by_bin(imdb, own):
 
 def test_curves_are_means_and_deviations_of_the_histories(imdb, own):
     assert [curve.name for curve in imdb.analysis.curves] == [
-        row.name for row in imdb.section.rows if not row.system.startswith("logreg")
+        row.system for row in imdb.section.rows if not row.system.startswith("logreg")
     ]
     for curve in imdb.analysis.curves:
         histories = [history for (name, _), (_, history, *_) in own.items() if name == curve.name]
@@ -396,7 +397,7 @@ def test_the_first_sentence_is_about_the_best_baseline(findings):
     """The best head that is trained against the best that is fitted directly, here logreg; what is
     said of the two is not said again."""
     analysis = findings.parts[0].analysis
-    accuracy = {row.name: row.figures["accuracy"].mean for row in findings.parts[0].section.rows}
+    accuracy = {row.system: row.figures["accuracy"].mean for row in findings.parts[0].section.rows}
     against = analysis.against_baseline
     assert against.second == "logreg (mean)"
     assert accuracy[against.first] == max(
@@ -526,7 +527,7 @@ def test_of_many_systems_the_best_are_told_of_and_p_is_corrected_for_all(report_
     systems = [group.systems[i % len(group.systems)] for i in range(30)]
     section = dataclasses.replace(group.section, rows=rows)
     made = comparisons.analyse(report_dir, groups.Group(section, systems))
-    best = {row.name for row in rows if row.figures["accuracy"].mean >= 0.06}
+    best = {row.system for row in rows if row.figures["accuracy"].mean >= 0.06}
     assert {one.name for one in made.systems} == best and len(best) == 24
     assert made.left_out == 6 and made.tests == 30 * 29 // 2
     assert len(made.pairs) == 24 * 23 // 2 and len(made.comparisons) == 23

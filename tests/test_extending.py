@@ -306,7 +306,7 @@ def test_a_known_data_set(bert, other, tmp_path, monkeypatch):
 def test_a_section_of_the_report(cache, bert, other, tmp_path, monkeypatch):
     def sizes(findings, number):
         rows = findings.section.rows
-        lines = [Line([Cell(row.name), Cell(f"{row.train_params:,}")]) for row in rows]
+        lines = [Line([Cell(row.system), Cell(f"{row.train_params:,}")]) for row in rows]
         return [
             Heading(2, f"Sizes in part {number}"),
             Table("Trained parameters", ["System", "Parameters"], lines),

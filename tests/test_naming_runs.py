@@ -189,7 +189,7 @@ def test_the_list_fits_the_terminal_and_shows_what_differs(width, cache_dir):
     shown = run_command("runs", "list", "--cache-dir", cache_dir, env={"COLUMNS": str(width)})
     lines = shown.stdout.splitlines()
     assert shown.exit_code == 0 and max(map(len, lines)) <= width and "…" not in shown.stdout
-    for word in ("Run", "Head", "Inter", "Seed", "Ep.", "Val.", "Test", "Saved", "Size"):
+    for word in ("Run", "Head", "inter", "Seed", "Ep.", "Val.", "Test", "Saved", "Size"):
         assert word in shown.stdout
     assert "Learning rate" not in shown.stdout  # all runs have the same
     for run in runs.load_all(cache_dir):

@@ -11,7 +11,7 @@ from test_report import run_with, sections_of
 import spacelite as library
 from spacelite.reports.analysis import groups, published
 from spacelite.reports.document.sections import section_blocks
-from spacelite.reports.document.tables import systems_table
+from spacelite.reports.document.tables import runs_table, systems_table
 from spacelite.reports.render import markup
 from spacelite.runs.record import TransferRecord
 from spacelite.runs.store import Run
@@ -36,27 +36,30 @@ SWEEP = [tried(1e-4, 0.70, 0.9), tried(1e-3, 0.74, 0.71, 0), tried(1e-3, 0.78, 0
 
 def test_validation_chooses_among_the_settings_of_a_sweep():
     (section,) = sections_of(SWEEP)
-    assert section.swept == {"learning_rate": "Learning rate"}
+    assert section.swept == {"learning_rate": "learning rate"}
     assert [(row.settings["learning_rate"], row.chosen, row.tried) for row in section.rows] == [
         (1e-4, False, 3), (1e-3, True, 3), (1e-2, False, 3),
     ]  # fmt: skip
-    assert [row.name for row in section.rows] == [
+    assert [row.system for row in section.rows] == [
         "space, learning rate 0.0001", "space, learning rate 0.001", "space, learning rate 0.01",
     ]  # fmt: skip
     assert section.notes[0] == (
         "space: 3 settings were tried (learning rate 0.0001 to 0.01). Validation accuracy chose "
-        "learning rate 0.001."
+        "space, learning rate 0.001."
     )
     # What was not chosen is not bold, however good its test figure.
     assert [row.best for row in section.rows] == [[], [], []]
     table = systems_table(section)
-    assert table.columns[:4] == ["System", "Learning rate", "Parameters", "Validation accuracy"]
-    cells = [[cell.text for cell in line.cells[:4]] for line in table.lines]
+    assert table.columns[:3] == ["System", "Parameters", "Validation accuracy"]
+    cells = [[cell.text for cell in line.cells[:3]] for line in table.lines]
     assert cells == [
-        ["space", "0.0001", "2,318", "0.7000"], ["space (chosen)", "0.001", "2,318", "0.7600"],
-        ["space", "0.01", "2,318", "0.7500"],
-    ]  # fmt: skip
-    assert [line.cells[3].best for line in table.lines] == [False, True, False]
+        ["space, learning rate 0.0001", "2,318", "0.7000"],
+        ["space, learning rate 0.001 (chosen)", "2,318", "0.7600"],
+        ["space, learning rate 0.01", "2,318", "0.7500"],
+    ]
+    # `train` shows the same names.
+    shown = [line.cells[0].text for line in runs_table(SWEEP).lines if not line.kind]
+    assert list(dict.fromkeys(shown)) == [row.system for row in section.rows]
     assert "learning rate" not in section.subtitle and "batch 256" in section.subtitle
     assert "learning_rate" not in section.settings and section.settings["epochs"] == 5
 
@@ -76,17 +79,18 @@ def test_only_examples_that_chose_make_figures_too_optimistic(monkeypatch):
     assert warned(SWEEP) == [False, False]
 
 
-def test_latent_dimensions_are_a_column_and_loss_weights_are_systems():
+def test_names_say_latent_dimensions_and_loss_weights():
     runs = [run_with(settings={"latent": latent, "inter": inter})
             for latent in (3, 16) for inter in (0, 0.2)]  # fmt: skip
     (section,) = sections_of(runs)
     assert section.swept == {"latent": "L"}
-    assert [(row.title, row.settings["latent"], row.tried) for row in section.rows] == [
-        ("space", 3, 2), ("space", 16, 2),
-        ("space + inter 0.2", 3, 2), ("space + inter 0.2", 16, 2),
+    assert [(row.system, row.settings["latent"], row.tried) for row in section.rows] == [
+        ("space", 3, 2), ("space L=16", 16, 2),
+        ("space + inter 0.2", 3, 2), ("space L=16 + inter 0.2", 16, 2),
     ]  # fmt: skip
+    assert section.notes[0].startswith("space: 2 settings were tried (L 3 to 16). Validation")
     alone = sections_of([run_with(settings={"latent": 16})])[0]
-    assert alone.rows[0].title == "space L=16" and alone.swept == {}
+    assert alone.rows[0].system == "space L=16" and alone.swept == {}
 
 
 def test_settings_that_differ_between_systems_are_a_sentence_and_no_columns():
@@ -111,7 +115,7 @@ def test_a_setting_without_effect_tells_nothing_apart():
     runs = [run_with(), run_with(settings={"patience": 3, "monitor": "f1_macro"})]
     (section,) = sections_of(runs)
     assert list(section.swept) == ["patience"]
-    assert [row.details for row in section.rows] == [["patience none"], ["patience 3"]]
+    assert [row.system for row in section.rows] == ["space, patience none", "space, patience 3"]
 
 
 def test_orders_of_the_examples_are_systems_of_their_own_but_one_published_row():
@@ -119,7 +123,7 @@ def test_orders_of_the_examples_are_systems_of_their_own_but_one_published_row()
                      test={"accuracy": 0.6 + order / 10})
             for order in (0, 1) for seed in (0, 1)]  # fmt: skip
     (section,) = sections_of(runs)
-    assert [row.name for row in section.rows] == ["space, data seed 0", "space, data seed 1"]
+    assert [row.system for row in section.rows] == ["space, data seed 0", "space, data seed 1"]
     assert [row.tried for row in section.rows] == [1, 1] and section.swept == {}
     for table in published.published_sections(groups.grouped(runs)):
         (row,) = [row for row in table.rows if row.runs]
@@ -193,27 +197,27 @@ def own_part(findings):
 
 def test_a_report_compares_only_what_validation_chose(swept):
     part = own_part(library.report(cache_dir=swept, examples=False, progress=False).findings)
-    chosen = [row.name for row in part.section.rows if row.chosen]
+    chosen = [row.system for row in part.section.rows if row.chosen]
     assert len(chosen) < len(part.section.rows) and any(row.tried >= 3 for row in part.section.rows)
     assert {one.name for one in part.analysis.systems} == set(chosen)
     assert part.analysis.tests == len(chosen) * (len(chosen) - 1) // 2
     for row in part.section.rows:  # against the files
         if row.tried > 1 and row.chosen:
-            rivals = [other for other in part.section.rows if other.title == row.title]
+            rivals = [other for other in part.section.rows if other.sweep == row.sweep]
             figures = {}
             for other in rivals:
                 records = [json.loads((swept / "runs" / one / "run.json").read_text())
                            for one in other.runs]  # fmt: skip
-                figures[other.name] = np.mean(
+                figures[other.system] = np.mean(
                     [record["metrics"]["validation"]["accuracy"] for record in records]
                 )
-            assert figures[row.name] == max(figures.values())
+            assert figures[row.system] == max(figures.values())
 
 
 def test_named_systems_are_compared_with_each_other_alone(swept):
     whole = own_part(library.report(cache_dir=swept, examples=False, progress=False).findings)
-    names = [row.name for row in whole.section.rows if row.tried > 1][:2]  # one sweep
-    other = next(row for row in whole.section.rows if row.title.startswith("logreg"))
+    names = [row.system for row in whole.section.rows if row.tried > 1][:2]  # one sweep
+    other = next(row for row in whole.section.rows if row.system.startswith("logreg"))
     report = library.report(
         compare=[*names, other.runs[0]], cache_dir=swept, examples=False, progress=False
     )
@@ -227,24 +231,34 @@ def test_named_systems_are_compared_with_each_other_alone(swept):
     two = library.report(compare=names, cache_dir=swept, examples=False, progress=False)
     (alone,) = two.findings.parts
     (before,) = [pair for pair in part.analysis.pairs if {pair.first, pair.second} == {
-        row.name for row in alone.section.rows}]  # fmt: skip
+        row.system for row in alone.section.rows}]  # fmt: skip
     (pair,) = alone.analysis.pairs
     assert pair.corrected == pair.p and before.p == pytest.approx(pair.p)
     assert before.corrected >= pair.corrected
 
 
-def test_a_title_means_the_chosen_setting(swept):
+def test_what_any_table_shows_names_a_system(swept):
     whole = own_part(library.report(cache_dir=swept, examples=False, progress=False).findings)
     row = next(row for row in whole.section.rows if row.tried > 1 and row.chosen)
-    findings = library.report(compare=[row.title.upper(), "logreg (mean)"], cache_dir=swept,
-                              examples=False, progress=False).findings  # fmt: skip
-    assert row.runs in [each.runs for each in findings.parts[0].section.rows]
+    rate = row.system.rpartition(" ")[2]
+    # Of a sweep, of the table, and parts that no other name has.
+    for name in (row.sweep.upper(), f"{row.system} (chosen)", f"space, learning rate {rate}"):
+        findings = library.report(compare=[name, "logreg"], cache_dir=swept,
+                                  examples=False, progress=False).findings  # fmt: skip
+        rows = findings.parts[0].section.rows
+        assert [each.system for each in rows] == [row.system, "logreg (mean)"]
+        assert row.runs == rows[0].runs
 
 
 @pytest.mark.parametrize(
     ("names", "said"),
     [
-        (["spice", "logreg (mean)"], "compare=spice: no system has this name"),
+        (["spice", "logreg (mean)"], "compare=spice: no system has this name; did you mean: spac"),
+        (["qqq", "logreg (mean)"], "no system has this name; give a system's name or a run's id"),
+        (
+            ["intra", "logreg (mean)"],
+            "compare=intra: it is part of 2 systems' names; choose",
+        ),
         (["logreg (mean)", "logreg (mean)"], "this is one system; name at least two"),
         (["imdb", "logreg (mean)"], "compare=imdb: fits"),
     ],

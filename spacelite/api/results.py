@@ -24,6 +24,7 @@ from spacelite.cache.store import Cache
 from spacelite.cache.texts import Duplicates, UnknownTokens
 from spacelite.document import Line, Paragraph, Table, decimals
 from spacelite.errors import SpaceliteError
+from spacelite.heads.config import system_names
 from spacelite.inference.explanation import Explanation
 from spacelite.metrics import thresholds
 from spacelite.metrics.scores import METRICS
@@ -565,11 +566,13 @@ class Runs(Sequence["TrainedRun"]):
         its metrics, such as `test_accuracy`."""
         import pandas as pd
 
+        records = [run.record for run in self]
+        names = system_names([of.head for of in records], [of.training for of in records])
         return pd.DataFrame(
             {
                 "id": run.id,
                 "name": run.name,
-                "system": run.record.system,
+                "system": system,
                 "cache": run.record.cache,
                 **run.settings,
                 **{
@@ -578,7 +581,7 @@ class Runs(Sequence["TrainedRun"]):
                     for metric, value in scores.items()
                 },
             }
-            for run in self
+            for run, system in zip(self, names, strict=True)
         )
 
     def table(self) -> Table:

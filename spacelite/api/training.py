@@ -308,7 +308,8 @@ def _chosen(search: Search, results: Sequence[TrainedHead], training: TrainingCo
     seeds = f", a mean over {len(chosen)} seeds" if len(chosen) > 1 else ""
     share = search.trained_share(by_head, training)
     spared = "" if share is None else f"; this took {share:.0%} of the epochs of all"
-    name = ", ".join([first.name, *details(names, settings, unsaid)])
+    values = ", ".join(details(names, settings, unsaid))
+    name = first.system + (f" ({values})" if values else "")
     return f"{name}: {record.words(figure)}{seeds}{spared}"
 
 

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from typing_extensions import override
 
+from spacelite import settings
 from spacelite.settings import LARGEST_SEED, Config, non_negative, positive, setting, whole_number
 
 LOSS_WEIGHTS = ("inter", "intra")  # of the losses that shape concept spaces
-
-
-def with_loss_weights(name: str, values: Mapping[str, Any]) -> str:
-    """A head's name with the weights of its losses: `space + inter 0.2`."""
-    return " + ".join(
-        [name, *(f"{key} {values[key]:g}" for key in LOSS_WEIGHTS if values.get(key))]
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,9 +30,16 @@ class HeadConfig(Config):
         return self.kind
 
     @property
+    def system(self) -> str:
+        """The name with the weights of the losses: `space L=128 + inter 0.2`."""
+        values = self.settings()
+        weights = (f"{key} {values[key]:g}" for key in LOSS_WEIGHTS if values.get(key))
+        return " + ".join([self.name, *weights])
+
+    @property
     def description(self) -> str:
         """Name in messages, with everything that distinguishes heads trained together."""
-        return self.name
+        return self.system
 
     @property
     def is_iterative(self) -> bool:
@@ -122,7 +124,7 @@ class TrainedHeadConfig(HeadConfig):
     @property
     @override
     def description(self) -> str:
-        return f"{self.name} seed {self.seed} (learning rate {self.learning_rate:g})"
+        return f"{self.system} seed {self.seed} (learning rate {self.learning_rate:g})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,3 +152,34 @@ class EnsembleConfig(TrainedHeadConfig):
         return tuple(
             replace(self, seed=first + number, ensemble=1) for number in range(self.ensemble)
         )
+
+
+def system_names(
+    heads: Sequence[HeadConfig],
+    trainings: Sequence[Config] = (),
+    origins: Sequence[Sequence[str]] = (),
+) -> list[str]:
+    """The names of N systems wherever they are shown, (N,): `space L=16 + inter 0.2, learning rate
+    0.001`, with the settings in which a system differs from others of the same name.
+
+    Args:
+        heads: The head of each system.
+        trainings: How each was trained, if they may differ in it.
+        origins: What each was trained on, in words, if they differ in it: `layer 3`.
+    """
+    titles, values, symbols = [], [], []
+    for head, training, origin in itertools.zip_longest(heads, trainings, origins):
+        configs = [head] if training is None else [head, training]
+        titles.append(", ".join([head.system, *(origin or ())]))
+        values.append({
+            name: value
+            for config in configs
+            for name, value in settings.effective(config).items()
+            if name not in (*LOSS_WEIGHTS, "seed")
+        })  # fmt: skip
+        symbols.append({k: v for config in configs for k, v in settings.symbols(config).items()})
+    apart = settings.told_apart(titles, values)
+    return [
+        ", ".join([title, *settings.details(of_system, given, names)])
+        for title, given, of_system, names in zip(titles, values, symbols, apart, strict=True)
+    ]

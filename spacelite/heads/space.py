@@ -121,14 +121,6 @@ class SpaceConfig(EnsembleConfig):
     def name(self) -> str:
         return "space" if self.latent == 3 else f"space L={self.latent}"
 
-    @property
-    @override
-    def description(self) -> str:
-        return (
-            f"{self.name} inter {self.inter:g} intra {self.intra:g} seed {self.seed} "
-            f"(learning rate {self.learning_rate:g})"
-        )
-
 
 class SpaceHead(TokenHead):
     """K space heads with the same L, those with L_intra first.

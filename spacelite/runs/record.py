@@ -101,8 +101,8 @@ class RunRecord:
 
     @property
     def system(self) -> str:
-        """The head's name in tables."""
-        return self.head.name
+        """The head's name in tables, with the weights of its losses."""
+        return self.head.system
 
     @property
     def seed(self) -> int:

@@ -22,6 +22,7 @@ from spacelite import files, heads, settings
 from spacelite.cache.spec import CacheSpec, embeddings_folder
 from spacelite.errors import SpaceliteError, one_line
 from spacelite.heads import HeadConfig
+from spacelite.heads.config import LOSS_WEIGHTS
 from spacelite.metrics import predictions
 from spacelite.metrics.predictions import Predictions
 from spacelite.runs.record import (
@@ -52,7 +53,8 @@ PACKAGES = ("spacelite", "torch", "transformers", "datasets", "h5py", "numpy", "
 OTHERWISE = "choose another cache_dir"
 LONGEST = 60  # characters of a name
 LISTED = 10  # most runs that a message lists
-IN_NAME = ("pooling", "latent", "blocks", "monitor")  # settings that a system's name says
+# Settings that a system's name says.
+IN_NAME = ("pooling", "latent", "blocks", "monitor", *LOSS_WEIGHTS)
 
 
 @dataclass(frozen=True)

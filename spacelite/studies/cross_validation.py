@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spacelite import heads, settings
+from spacelite import heads
 from spacelite.cache import texts
 from spacelite.cache.store import Cache
 from spacelite.document import (
@@ -30,7 +30,7 @@ from spacelite.document import (
 )
 from spacelite.errors import SpaceliteError
 from spacelite.heads import HeadConfig
-from spacelite.heads.config import with_loss_weights
+from spacelite.heads.config import system_names
 from spacelite.metrics.scores import METRICS
 from spacelite.metrics.significance import Difference, resampled
 from spacelite.progress import OnProgress
@@ -84,7 +84,7 @@ class CrossValidation:
     @property
     def named(self) -> dict[str, HeadScores]:
         """The heads by name: what tells them apart is part of it."""
-        names = names_of([system.head for system in self.systems])
+        names = system_names([system.head for system in self.systems])
         return dict(zip(names, self.systems, strict=True))
 
     def name_of(self, system: HeadScores) -> str:
@@ -246,17 +246,6 @@ class CrossValidation:
             replace(self.table(), caption=caption),
             Bullets([origin, *self.sentences]),
         ]
-
-
-def names_of(configs: Sequence[HeadConfig]) -> list[str]:
-    """Names that tell heads apart: `space + inter 0.2, learning rate 0.001`."""
-    values = [settings.effective(head) for head in configs]
-    titles = list(map(with_loss_weights, [head.name for head in configs], values))
-    apart = settings.told_apart(titles, values)
-    return [
-        ", ".join([title, *settings.details(settings.symbols(head), given, names)])
-        for title, head, given, names in zip(titles, configs, values, apart, strict=True)
-    ]
 
 
 def divide(

@@ -36,11 +36,11 @@ from spacelite.document import (
 )
 from spacelite.errors import SpaceliteError
 from spacelite.heads import POOLINGS, HeadConfig
+from spacelite.heads.config import system_names
 from spacelite.metrics import power_law
 from spacelite.metrics.power_law import FEWEST_SIZES, Extrapolation
 from spacelite.metrics.scores import METRICS
 from spacelite.progress import OnProgress
-from spacelite.studies.cross_validation import names_of
 from spacelite.tasks import Task
 from spacelite.types import Array
 
@@ -102,7 +102,7 @@ class Curve:
     @cached_property
     def named(self) -> dict[str, HeadCurve]:
         """The heads by name: what tells them apart is part of it."""
-        names = names_of([system.head for system in self.systems])
+        names = system_names([system.head for system in self.systems])
         return dict(zip(names, self.systems, strict=True))
 
     @property

@@ -160,7 +160,7 @@ class Analysis:
 def analyse(cache_dir: Path, group: Group) -> Analysis:
     """Analyse a group from its runs' predictions and histories."""
     named = [(row, system) for row, system in group.named if row.chosen]
-    systems = {row.name: system for row, system in named}
+    systems = {row.system: system for row, system in named}
     predictions: dict[str, list[Predictions]] = {}
     for name, system in systems.items():
         known = [of_run for of_run in system.predictions if of_run is not None]
@@ -169,7 +169,7 @@ def analyse(cache_dir: Path, group: Group) -> Analysis:
     incomplete = [name for name in systems if name not in predictions]
     record = group.systems[0].record
     labels = list(record.label_names)
-    ranked = [row.name for row, _ in sorted(named, key=lambda pair: -_accuracy(pair[0]))]
+    ranked = [row.system for row, _ in sorted(named, key=lambda pair: -_accuracy(pair[0]))]
     shown = ranked[:MOST_SYSTEMS]
     pairs, tests = tested_pairs(systems, predictions, set(shown))
     predictions = {name: of_runs for name, of_runs in predictions.items() if name in shown}

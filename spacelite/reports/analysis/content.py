@@ -192,7 +192,7 @@ def training_notes(group: Group, curves: Sequence[EpochCurve]) -> list[str]:
         if not (row.chosen and system.transfers is None and isinstance(training, TrainingConfig)):
             continue
         if system.record.head.start is None:
-            settings[row.name] = training
+            settings[row.system] = training
         else:
             on_top += 1
     examples = group.section.examples["train"]

@@ -123,7 +123,7 @@ def _chosen(group: Group) -> tuple[str, Run, Predictions] | None:
         if figure is not None and predictions is not None and has_shares(run):
             # Kinds of heads in the order of tables, space heads first.
             kind = -list(heads.KINDS).index(run.head.kind)
-            candidates.append(((kind == 0, figure.mean), (row.name, run, predictions)))
+            candidates.append(((kind == 0, figure.mean), (row.system, run, predictions)))
     return max(candidates, key=lambda pair: pair[0])[1] if candidates else None
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from spacelite import heads, settings
 from spacelite.errors import SpaceliteError
-from spacelite.heads.config import with_loss_weights
+from spacelite.heads.config import system_names
 from spacelite.metrics.predictions import Predictions
 from spacelite.metrics.scores import METRICS, Scores
 from spacelite.runs.record import RunRecord, TransferRecord
@@ -26,6 +26,7 @@ from spacelite.runs.store import Run, matching
 from spacelite.settings import OTHER_NAMES, shown, varying
 
 CHOSEN_BY = "accuracy"  # metric of the validation split that chooses in a sweep
+CHOSEN = " (chosen)"  # what tables write behind the name of what validation chose
 MOST_NAMES = 8  # that a message lists
 
 OnData = tuple[Run, TransferRecord | None]  # a run on its own data, or on another data set
@@ -48,7 +49,7 @@ def mean_std(values: Sequence[float]) -> MeanStd:
 class Row:
     """One line of a table. `--json` prints its fields."""
 
-    system: str  # the head's name, without what the table's columns say
+    system: str  # its name in tables, sentences and figures (`system_names`)
     # `measured` for a measured system, `published` for a published one, or `difference` for the two
     # lines above, measured minus published.
     kind: str
@@ -63,28 +64,12 @@ class Row:
     train_examples: int
     runs: list[str]  # their ids, one per seed
     best: list[str] = field(default_factory=list)  # metrics in which no row of its kind is better
-    # The settings that distinguish it from rows with the same title: name -> symbol.
-    varied: dict[str, str] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)  # all but the seed
     # Split -> metric -> figure, for the run's own splits.
     by_split: dict[str, dict[str, MeanStd | None]] = field(default_factory=dict)
     tried: int = 1  # number of settings in the system's sweep
     chosen: bool = True  # whether validation chose it among the settings of its sweep
-
-    @property
-    def title(self) -> str:
-        """The system's name with the weights of its losses."""
-        return with_loss_weights(self.system, {"inter": self.inter, "intra": self.intra})
-
-    @property
-    def details(self) -> list[str]:
-        """The settings of `varied` with their values: `learning rate 0.001`."""
-        return settings.details(self.varied, self.settings, self.varied)
-
-    @property
-    def name(self) -> str:
-        """The title with what distinguishes the row from others with the same title."""
-        return ", ".join([self.title, *self.details])
+    sweep: str = ""  # the name of the sweep: the system's, as if what differs in it were default
 
     @property
     def validation(self) -> MeanStd | None:
@@ -107,7 +92,7 @@ class Section:
     average: str  # how precision and recall are averaged: `binary` or `weighted`
     rows: list[Row]
     notes: list[str]
-    swept: dict[str, str] = field(default_factory=dict)  # setting that has a column -> its heading
+    swept: dict[str, str] = field(default_factory=dict)  # settings of sweeps -> symbols
 
 
 def all_settings(record: RunRecord) -> dict[str, Any]:
@@ -121,11 +106,6 @@ def effective(record: RunRecord) -> dict[str, Any]:
     """The settings of a run that have an effect, except the seed and the loss weights."""
     values = {**settings.effective(record.head), **settings.effective(record.training)}
     return {name: value for name, value in values.items() if name not in ("seed", "inter", "intra")}
-
-
-def symbols(record: RunRecord) -> dict[str, str]:
-    """How tables call each setting of a run."""
-    return {**settings.symbols(record.head), **settings.symbols(record.training)}
 
 
 def shared_settings(records: Sequence[RunRecord]) -> dict[str, Any]:
@@ -225,10 +205,10 @@ def sweep_key(record: RunRecord) -> tuple[Any, ...]:
 
 
 def swept_settings(records: Sequence[RunRecord], sweeps: Sequence[Hashable]) -> dict[str, str]:
-    """The tuned settings that differ within a sweep, each with its heading in tables. `sweeps`
-    holds the key of each record's sweep, (R,)."""
-    headings = {
-        name: symbol[0].upper() + symbol[1:]
+    """The tuned settings that differ within a sweep, each with its symbol. `sweeps` holds the key
+    of each record's sweep, (R,)."""
+    symbols = {
+        name: symbol
         for record in records
         for config in (record.head, record.training)
         for name, symbol in settings.symbols(config).items()
@@ -238,28 +218,34 @@ def swept_settings(records: Sequence[RunRecord], sweeps: Sequence[Hashable]) -> 
     for record, key in zip(records, sweeps, strict=True):
         members.setdefault(key, []).append(effective(record))
     differing = {name for values in members.values() for name in varying(values)}
-    return {name: heading for name, heading in headings.items() if name in differing}
+    return {name: symbol for name, symbol in symbols.items() if name in differing}
 
 
-def _systems(systems: Sequence[SeedRuns], swept: Collection[str], data: str) -> list[Row]:
-    """The rows of systems. Their names leave out the settings that have a column; rows with the
-    same title get the settings in which they differ."""
-    records, rows = [system.record for system in systems], []
-    for system in systems:
+def _systems(
+    systems: Sequence[SeedRuns],
+    named: Mapping[tuple[Any, ...], str],
+    swept: Collection[str],
+    data: str,
+) -> list[Row]:
+    """The rows of systems; `named` as in `grouped`."""
+    rows, records = [], [system.record for system in systems]
+    names = system_names([of.head for of in records], [of.training for of in records])
+    for system, name in zip(systems, names, strict=True):
         head = system.record.head
-        # As if those settings had their defaults.
         usual = {
             setting.name: setting.default
             for setting in fields(head)
             if setting.name in swept and setting.default is not MISSING
         }
         row = measured(system.runs, system.scores(), data)
-        rows.append(replace(row, system=replace(head, **usual).name))
-    apart = settings.told_apart([row.title for row in rows], list(map(effective, records)))
-    return [
-        replace(row, varied={name: symbols(record)[name] for name in names})
-        for row, record, names in zip(rows, records, apart, strict=True)
-    ]
+        rows.append(
+            replace(
+                row,
+                system=named.get(system.record.same_but_seed(), name),
+                sweep=replace(head, **usual).system,
+            )
+        )
+    return rows
 
 
 def with_choice(rows: Sequence[Row], sweeps: Sequence[Hashable]) -> list[Row]:
@@ -277,14 +263,18 @@ def with_choice(rows: Sequence[Row], sweeps: Sequence[Hashable]) -> list[Row]:
 
 
 def choice_notes(
-    rows: Sequence[Row], systems: Sequence[SeedRuns], sweeps: Sequence[Hashable], split: str
+    rows: Sequence[Row],
+    systems: Sequence[SeedRuns],
+    sweeps: Sequence[Hashable],
+    swept: Mapping[str, str],
+    split: str,
 ) -> list[str]:
     """What was tried in each sweep and search, and what validation chose, thresholds included.
     `sweeps` holds the key of each row's sweep, (R,); the table shows `split`."""
     on_validation = split == "validation" and systems[0].transfers is None
     tried = [
-        sweep_note(row, [other for other, of_other in zip(rows, sweeps, strict=True)
-                         if of_other == key])
+        sweep_note(row, swept, [other for other, of_other in zip(rows, sweeps, strict=True)
+                                if of_other == key])
         for row, key in zip(rows, sweeps, strict=True)
         if row.tried > 1 and row.chosen
     ]  # fmt: skip
@@ -302,9 +292,9 @@ def choice_notes(
     thresholds: dict[str, list[str]] = {}
     for row, system in zip(rows, systems, strict=True):
         words = [search.words() for run in system.runs if (search := run.record.search) is not None]
-        searched += [f"{row.name}: {search}." for search in dict.fromkeys(words)]
+        searched += [f"{row.system}: {search}." for search in dict.fromkeys(words)]
         if (metric := system.record.training.threshold) is not None:
-            thresholds.setdefault(METRICS[metric].in_words, []).append(row.name)
+            thresholds.setdefault(METRICS[metric].in_words, []).append(row.system)
     decided = [
         f"Decision thresholds of {', '.join(names)} were chosen on validation for {metric}."
         for metric, names in thresholds.items()
@@ -322,25 +312,26 @@ def choice_notes(
     return [*tried, *searched, *decided]
 
 
-def sweep_note(row: Row, sweep: Sequence[Row]) -> str:
-    """What was tried in a row's sweep, of at least two rows, and what validation chose."""
-    values: dict[str, list[Any]] = {}
-    for other in sweep:
-        for name, symbol in other.varied.items():
-            values.setdefault(symbol, []).append(other.settings[name])
+def sweep_note(row: Row, swept: Mapping[str, str], sweep: Sequence[Row]) -> str:
+    """What was tried in a row's sweep, of at least two rows, and what validation chose. `swept` has
+    the symbols of the settings of sweeps."""
+    values = {
+        symbol: [other.settings[name] for other in sweep if name in other.settings]
+        for name, symbol in swept.items()
+    }
     words = "; ".join(
         f"{symbol} {_span(tried)}"
         for symbol, tried in values.items()
         if len(set(map(str, tried))) > 1
     )
-    (best,) = [", ".join(other.details) for other in sweep if other.chosen]
+    (best,) = [other.system for other in sweep if other.chosen]
     if row.chosen:
         return (
-            f"{row.title}: {len(sweep)} settings were tried ({words}). Validation accuracy chose "
+            f"{row.sweep}: {len(sweep)} settings were tried ({words}). Validation accuracy chose "
             f"{best}."
         )
     return (
-        f"{row.name} is one of {len(sweep)} settings that were tried ({words}). Validation "
+        f"{row.system} is one of {len(sweep)} settings that were tried ({words}). Validation "
         f"accuracy chose {best}."
     )
 
@@ -488,12 +479,13 @@ def compared(runs: Sequence[Run], names: Sequence[str]) -> list[Group]:
     """The groups that hold at least two of the systems that are named for a comparison, with no
     others.
 
-    A name is one as in the report's tables, or a run's name, id or part of its id, which stands for
-    all seeds of its system. The name of a sweep means the setting that validation chose.
+    A name is one as in any table, or a part of it that no other has; or a run's name, id or part of
+    its id, which stands for all seeds of its system. What several settings of a sweep have in their
+    names means the one that validation chose.
     """
     everything = [group for group in grouped(runs) if group.systems[0].transfers is None]
     wanted = {
-        record.same_but_seed(): record
+        record.same_but_seed()
         for name in dict.fromkeys(names)
         for record in _named(everything, runs, name)
     }
@@ -502,7 +494,11 @@ def compared(runs: Sequence[Run], names: Sequence[str]) -> list[Group]:
             f"compare={', '.join(names)}: this is one system; name at least two", ["compare"]
         )
     of = [run for run in runs if run.record.same_but_seed() in wanted]
-    groups = [group for group in grouped(of, list(wanted.values())) if len(group.systems) > 1]
+    # As in the report of all runs.
+    called = {system.record.same_but_seed(): row.system
+              for group in everything for row, system in group.named}  # fmt: skip
+    named = {key: called[key] for key in wanted}
+    groups = [group for group in grouped(of, named) if len(group.systems) > 1]
     if not groups:
         caches = ", ".join(dict.fromkeys(run.record.cache for run in of))
         raise SpaceliteError(
@@ -514,25 +510,43 @@ def compared(runs: Sequence[Run], names: Sequence[str]) -> list[Group]:
 
 
 def _named(groups: Sequence[Group], runs: Sequence[Run], name: str) -> list[RunRecord]:
-    """The systems that a name stands for, one in each group at most."""
-    key = name.casefold()
-    rows = [(row, system) for group in groups for row, system in group.named]
-    exact = [system for row, system in rows if row.name.casefold() == key]
-    titled = [system for row, system in rows if row.chosen and row.title.casefold() == key]
-    if systems := exact or titled:
-        return [system.record for system in systems]
+    """The systems that a name stands for, one of each cache at most: those with this name; with it
+    but for what tells apart caches and settings of a sweep; a run's; those of whose name it is a
+    part."""
+    key = name.casefold().removesuffix(CHOSEN)
+    rows = [(row, system.record) for group in groups for row, system in group.named]
     by_id = {run.id.casefold(): run for run in runs}
     names = {run_id: run.name.casefold() for run_id, run in by_id.items() if run.name}
     ids = matching(list(by_id), names, key)
-    if len(ids) == 1:
-        return [by_id[ids[0]].record]
-    known = list(dict.fromkeys(row.title for row, _ in rows))
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or known[:MOST_NAMES]
-    problem = f"fits {len(ids)} runs" if ids else "no system has this name"
+    exact = [record for row, record in rows if row.system.casefold() == key]
+    swept = [record for row, record in rows if row.chosen and row.sweep.casefold() == key]
+    of_run = [by_id[ids[0]].record] if len(ids) == 1 else []
+    parts = [(row, record) for row, record in rows if key and _is_part(key, row.system.casefold())]
+    # Of the settings of a sweep, the chosen one.
+    part_of = [record for row, record in parts if row.chosen] or [record for _, record in parts]
+    for systems in (exact, swept, of_run, part_of):
+        if systems and len({record.cache_key for record in systems}) == len(systems):
+            return systems
+    known = list(dict.fromkeys(row.system for row, _ in rows))
+    if parts:
+        fits = list(dict.fromkeys(row.system for row, _ in parts))
+        problem, listed = f"it is part of {len(fits)} systems' names; choose one", fits
+    else:
+        problem = f"fits {len(ids)} runs" if ids else "no system has this name"
+        near = {system.casefold(): system for system in known}
+        listed = [near[close] for close in difflib.get_close_matches(key, near, n=3, cutoff=0.5)]
+        problem += "; did you mean" if listed else "; give a system's name or a run's id"
+    shown = "; ".join((listed or known)[:MOST_NAMES])
+    more = len(listed or known) - MOST_NAMES
     raise SpaceliteError(
-        f"compare={name}: {problem}; give a system's name ({'; '.join(near)}) or a run's id",
-        ["compare"],
+        f"compare={name}: {problem}: {shown}{f'; and {more} more' if more > 0 else ''}", ["compare"]
     )
+
+
+def _is_part(key: str, name: str) -> bool:
+    """Whether a name has another one in it, or each of its parts: `space, epochs 5` is a part of
+    `space, learning rate 0.001, epochs 5`."""
+    return key in name or {*key.split(", ")} <= {*name.split(", ")}
 
 
 def _with_searches(group: Group, everything: Sequence[Group]) -> Group:
@@ -544,18 +558,17 @@ def _with_searches(group: Group, everything: Sequence[Group]) -> Group:
         for (row, system), key in zip(other.named, keys, strict=True):
             if row.tried > 1 and system.record.same_but_seed() in members:
                 sweep = [other.section.rows[n] for n, of_row in enumerate(keys) if of_row == key]
-                notes.append(sweep_note(row, sweep))
+                notes.append(sweep_note(row, other.section.swept, sweep))
     return replace(group, section=replace(group.section, notes=notes))
 
 
-def grouped(runs: Sequence[Run], named: Sequence[RunRecord] = ()) -> list[Group]:
+def grouped(runs: Sequence[Run], named: Mapping[tuple[Any, ...], str] | None = None) -> list[Group]:
     """Group runs by cache, in their order; within a group, runs that differ only in their seed form
-    a row. Evaluations on other data sets form separate groups. The systems of `named` runs are
-    compared with the others even if they belong to a sweep."""
+    a row. Evaluations on other data sets form separate groups. `named` systems, by `same_but_seed`,
+    have these names, and are compared with the others even if they belong to a sweep."""
     by_cache: dict[str, list[Run]] = {}
     for run in runs:
         by_cache.setdefault(run.record.cache_key, []).append(run)
-    alone = {record.same_but_seed() for record in named}
     groups = []
     for members in by_cache.values():
         # A head that is fitted directly lacks the settings that describe the group.
@@ -566,15 +579,15 @@ def grouped(runs: Sequence[Run], named: Sequence[RunRecord] = ()) -> list[Group]
                 # Figures with a different mapping of labels are not comparable.
                 mapping = (f"{there} as {here}" for there, here in transfer.labels.items())
                 evaluations.setdefault((transfer.cache, *mapping), []).append((run, transfer))
-        groups += [_group(pairs, alone, key[1:]) for key, pairs in evaluations.items()]
+        groups += [_group(pairs, named or {}, key[1:]) for key, pairs in evaluations.items()]
     return _with_titles(groups)
 
 
 def _group(
-    members: Sequence[OnData], alone: Collection[tuple[Any, ...]], mapping: Sequence[str]
+    members: Sequence[OnData], named: Mapping[tuple[Any, ...], str], mapping: Sequence[str]
 ) -> Group:
-    """The group of these runs, on other data with this `mapping` of labels. Systems whose
-    `same_but_seed` is in `alone` belong to no sweep."""
+    """The group of these runs, on other data with this `mapping` of labels; `named` as in
+    `grouped`."""
     record, transfer = members[0][0].record, members[0][1]
     if transfer is None:
         title = data = record.spec.dataset
@@ -604,11 +617,11 @@ def _group(
         systems.append(SeedRuns([run for run, _ in pairs], transfers or None))
     records = [system.record for system in systems]
     sweeps = [
-        first.same_but_seed() if first.same_but_seed() in alone else sweep_key(first)
+        first.same_but_seed() if first.same_but_seed() in named else sweep_key(first)
         for first in records
     ]
     swept = swept_settings(records, sweeps)
-    rows = with_best(with_choice(_systems(systems, swept, data), sweeps))
+    rows = with_best(with_choice(_systems(systems, named, swept, data), sweeps))
     spec, epochs = record.spec, record.epochs
     parts = [title, spec.backbone]
     if spec.layer != -1:
@@ -636,9 +649,9 @@ def _group(
         average=record.average,
         rows=rows,
         notes=[
-            *_trained_with(rows, records, {*shared, *swept}),
-            *choice_notes(rows, systems, sweeps, split),
-            *_cross_validated(rows, records),
+            *_trained_with(records, {*shared, *swept}),
+            *choice_notes(rows, systems, sweeps, swept, split),
+            *_cross_validated(records),
         ],
         swept=swept,
     )
@@ -660,31 +673,31 @@ def _epochs(count: int) -> str:
     return f"{count} epoch{'s' if count != 1 else ''}"
 
 
-def _trained_with(
-    rows: Sequence[Row], records: Sequence[RunRecord], known: Collection[str]
-) -> list[str]:
+def _trained_with(records: Sequence[RunRecord], known: Collection[str]) -> list[str]:
     """A note on how systems were trained that were not all trained alike; the table or its subtitle
     show the `known` settings."""
     ways: dict[str, list[str]] = {}
-    for row, record in zip(rows, records, strict=True):
-        without = {*known, *row.varied, "latent"}  # names have L
+    titles = [record.system for record in records]
+    named = settings.told_apart(titles, list(map(effective, records)))
+    for record, in_name in zip(records, named, strict=True):
+        without = {*known, *in_name, "latent"}  # names have L
         words = [*settings.words(record.training, without), *settings.words(record.head, without)]
         if record.epochs is not None and "epochs" not in without:
             words.insert(0, _epochs(record.epochs))
         if words:
-            ways.setdefault(", ".join(words), []).append(row.title)
+            ways.setdefault(", ".join(words), []).append(record.system)
     if not ways:
         return []
     clauses = [f"{', '.join(dict.fromkeys(titles))}: {words}" for words, titles in ways.items()]
     return [f"Trained with: {'; '.join(clauses)}."]
 
 
-def _cross_validated(rows: Sequence[Row], records: Sequence[RunRecord]) -> list[str]:
+def _cross_validated(records: Sequence[RunRecord]) -> list[str]:
     """A note on the settings that cross-validation chose."""
     chosen: dict[str, dict[float, list[str]]] = {}
-    for row, record in zip(rows, records, strict=True):
+    for record in records:
         for name, value in record.cross_validated.items():
-            chosen.setdefault(name, {}).setdefault(value, []).append(row.title)
+            chosen.setdefault(name, {}).setdefault(value, []).append(record.system)
     return [
         f"Cross-validation on train chose {name}: "
         + "; ".join(f"{c:g} for {', '.join(dict.fromkeys(titles))}" for c, titles in values.items())

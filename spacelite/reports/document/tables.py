@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from spacelite import settings
 from spacelite.document import LARGEST, Cell, Line, Table, decimals, with_sign
-from spacelite.heads.config import LOSS_WEIGHTS
+from spacelite.heads.config import system_names
 from spacelite.metrics.scores import METRICS
-from spacelite.reports.analysis.groups import CHOSEN_BY, MeanStd, Row, Section, effective, symbols
-from spacelite.runs.store import IN_NAME, Run
-from spacelite.settings import shown
+from spacelite.reports.analysis.groups import CHOSEN, CHOSEN_BY, MeanStd, Section
+from spacelite.runs.store import Run
 
 # Kinds of lines: the figures of another split; a setting of a sweep that validation did not choose;
 # one that belongs to the same run as the line above.
@@ -22,17 +20,14 @@ def systems_table(
     section: Section, also: str | None = None, *, places: int = 4, short: bool = False
 ) -> Table:
     """A section's table: a line per system, with the figures of another split (`also`) below it if
-    the runs have them. Settings that differ have columns; a sweep also has one for the validation
-    accuracy that chose among its settings. Figures have `places` decimals; `short` abbreviates
+    the runs have them, and a column for the validation accuracy that chose among the settings of a
+    sweep. Figures have `places` decimals; `short` abbreviates
     headings, for narrow terminals."""
     of_published = any(row.kind == "published" for row in section.rows)
     is_sweep = any(row.tried > 1 for row in section.rows)
     lines = []
     for row in section.rows:
         signed = row.kind == "difference"
-        values = [
-            shown(row.settings[name]) if name in row.settings else "–" for name in section.swept
-        ]
         best = row.tried > 1 and row.chosen
         chosen_by = [figure_cell(row.validation, best=best, places=places)] if is_sweep else []
         figures = [
@@ -44,17 +39,16 @@ def systems_table(
             "" if signed else number(count) for count in (row.train_params, *weights, row.seeds)
         )
         kind = row.kind if row.chosen else TRIED
-        name = _name(section, row)
-        lines.append(Line.of(name, *values, params, *chosen_by, *figures, *counts, kind=kind))
+        name = row.system + (CHOSEN if best else "")
+        lines.append(Line.of(name, params, *chosen_by, *figures, *counts, kind=kind))
         other = row.by_split.get(also or "")
         if other is not None and also != section.split:
-            before, after = [""] * len([*values, params, *chosen_by]), [""] * len(counts)
+            before, after = [""] * len([params, *chosen_by]), [""] * len(counts)
             figures = [figure_cell(other[name], places=places) for name in METRICS]
             lines.append(Line.of(f"on {also}", *before, *figures, *after, kind=SPLIT))
     chosen_by_heading = f"Val. {METRICS[CHOSEN_BY].short}" if short else f"Validation {CHOSEN_BY}"
     columns = [
         "System",
-        *section.swept.values(),
         "Params" if short else "Parameters",
         *([chosen_by_heading] if is_sweep else []),
         *(metric.short if short else metric.heading for metric in METRICS.values()),
@@ -62,16 +56,6 @@ def systems_table(
         "Seeds",
     ]
     return Table(section.title, columns, lines, "systems")
-
-
-def _name(section: Section, row: Row) -> str:
-    """What the table calls a system: what its columns say is left out."""
-    if row.kind != "measured" or any(other.kind == "published" for other in section.rows):
-        return row.system
-    names = [name for name in row.varied if name not in section.swept]
-    details = settings.details(row.varied, row.settings, names)
-    chosen = " (chosen)" if row.tried > 1 and row.chosen else ""
-    return ", ".join([row.title, *details]) + chosen
 
 
 def figure_cell(
@@ -95,44 +79,30 @@ def number(value: float | None) -> str:
 
 def runs_table(runs: Sequence[Run]) -> Table:
     """A table of at least one run with a line per split: a run's first line begins with the
-    system's name and the settings that differ between the runs, its second with the run's name or
-    id. Weights of losses and seeds have columns, where a run has them. The loss is left out if it
-    is each run's cross-entropy."""
-    values = [run.record.settings for run in runs]
-    weighted = any(of_run.get(name) for of_run in values for name in LOSS_WEIGHTS)
-    seeded = any(of_run.get("seed") is not None for of_run in values)
-    columns = [*(LOSS_WEIGHTS if weighted else ()), *(["seed"] if seeded else [])]
+    system's name, its second with the run's name or id. Seeds have a column, where a run has one.
+    The loss is left out if it is each run's cross-entropy."""
+    seeds = [run.record.settings.get("seed") for run in runs]
+    seeded = any(seed is not None for seed in seeds)
     every = [scores for run in runs for scores in run.record.metrics.values()]
     only_ce = all(scores.get("loss") == scores.get("ce") for scores in every)
     metrics = [name for name in RUN_METRICS if not (only_ce and name == "loss")]
     lines = []
-    for run, system, of_run in zip(runs, _systems(runs), values, strict=True):
+    names = system_names([run.head for run in runs], [run.record.training for run in runs])
+    for run, system, seed in zip(runs, names, seeds, strict=True):
         for index, (split, scores) in enumerate(run.record.metrics.items()):
             name = [system, run.record.name or short_id(run.id), ""][min(index, 2)]
-            settings_shown = [
-                number(of_run.get(column)) if index == 0 else "" for column in columns
-            ]
+            of_run = [number(seed) if index == 0 else ""] if seeded else []
             figures = [scores.get(metric) for metric in metrics]
             texts = ("–" if value is None else decimals(value, 4) for value in figures)
             kind = CONTINUED if index else ""
-            lines.append(Line.of(name, *settings_shown, split, *texts, kind=kind))
-    headings = [name.capitalize() for name in columns]
+            lines.append(Line.of(name, *of_run, split, *texts, kind=kind))
+    headings = ["Seed"] if seeded else []
     return Table(
         "Runs",
         ["System, run", *headings, "Split", *(METRICS[name].short for name in metrics)],
         lines,
         "runs",
     )
-
-
-def _systems(runs: Sequence[Run]) -> list[str]:
-    """Each run's system with the settings that differ: `space L=16, learning rate 0.001`."""
-    values = [effective(run.record) for run in runs]
-    names = [name for name in settings.varying(values) if name not in IN_NAME]
-    return [
-        ", ".join([run.record.system, *settings.details(symbols(run.record), of_run, names)])
-        for run, of_run in zip(runs, values, strict=True)
-    ]
 
 
 def short_id(name: str) -> str:
