@@ -5,6 +5,9 @@ The only module of the library that imports rich; the command line uses the same
 
 from __future__ import annotations
 
+import sys
+import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,6 +16,8 @@ from typing import Any
 OnProgress = Callable[[str, int, int], None]
 # What the Python functions take: True for bars, False for none, or a function to call.
 Progress = bool | OnProgress
+
+SECONDS_BETWEEN = 0.1  # two updates of a notebook's bars
 
 # Phase -> (description, unit).
 PHASES = {
@@ -33,9 +38,12 @@ PHASES = {
 @contextmanager
 def reporting(progress: Progress, console: Any = None) -> Iterator[OnProgress]:
     """Yield the callback that long-running work reports its progress to: for bars on a rich console
-    (default: standard error), for nothing, or the callback that was given."""
+    (default: standard error, or the cell of a notebook), for nothing, or the callback that was
+    given."""
+    if notebook := _in_notebook():
+        _import_bars_of_others()
     if progress is True:
-        with _bars(console) as advance:
+        with _bars(console, in_cell=notebook and console is None) as advance:
             yield advance
     elif progress is False:
         yield lambda phase, done, total: None
@@ -43,8 +51,22 @@ def reporting(progress: Progress, console: Any = None) -> Iterator[OnProgress]:
         yield progress
 
 
+def _in_notebook() -> bool:
+    """Whether this process is the kernel of a notebook."""
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
+
+
+def _import_bars_of_others() -> None:
+    """Import the bars of transformers and datasets, which warn of it if the notebook lacks
+    ipywidgets: they are lines of text then."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import tqdm.auto  # type: ignore[import-untyped] # noqa: F401
+
+
 @contextmanager
-def _bars(console: Any) -> Iterator[OnProgress]:
+def _bars(console: Any, in_cell: bool) -> Iterator[OnProgress]:
     """One bar per phase. The rate counts only what this process has done."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
@@ -71,18 +93,44 @@ def _bars(console: Any) -> Iterator[OnProgress]:
         speed_estimate_period=60,
     )
     tasks: dict[str, Any] = {}
+    cell = _Cell(bar) if in_cell else None
 
     def advance(phase: str, done: int, total: int) -> None:
-        if not tasks:
-            bar.start()  # no earlier: an error before the first report would leave an empty line
+        # No earlier: an error before the first report would leave an empty line.
+        if not tasks and cell is None:
+            bar.start()
         if phase not in tasks:
             description, unit = PHASES[phase]
             start: dict[str, Any] = {"total": total or None, "completed": done, "unit": unit}
             tasks[phase] = bar.add_task(description, **start)
         bar.update(tasks[phase], completed=done, total=total or None)
+        if cell is not None:
+            cell.show(at_once=done == total)
 
     try:
         yield advance
     finally:
-        if tasks:
+        if cell is not None:
+            cell.show(at_once=bool(tasks))
+        elif tasks:
             bar.stop()
+
+
+class _Cell:
+    """Bars as an output of a notebook's cell, which is replaced as they advance. IPython does that
+    alone; rich would need ipywidgets, and their state is not saved with the notebook."""
+
+    def __init__(self, bars: Any) -> None:
+        self._bars, self._output, self._shown = bars, None, 0.0
+
+    def show(self, *, at_once: bool) -> None:
+        """Show the bars as they are now, unless they were shown just before."""
+        from IPython.display import display
+
+        if not at_once and time.monotonic() < self._shown + SECONDS_BETWEEN:
+            return
+        self._shown = time.monotonic()
+        if self._output is None:
+            self._output = display(self._bars, display_id=True)  # type: ignore[no-untyped-call]
+        else:
+            self._output.update(self._bars)
