@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from spacelite.reports.analysis.examples import Mistake
 
 LARGEST = 10_000  # a longer number would break the tables
+SIGNIFICANT = 0.05  # a difference is called significant if its p is below this
 # A number with its sign and unit, as the tables write it; two of them for an interval or a range.
 _FIGURE = r"[<>≈]?\s*[+\-−–±]?\s*(\d[\d,]*\.?\d*|\.\d+)(e[+\-−]?\d+)?\s*(%|s|ms|min|h|[kMGT]?i?B)?"
 NUMBER = re.compile(
@@ -184,5 +185,9 @@ def one_place(value: float) -> str:
 
 
 def p_value(value: float) -> str:
-    """`p = 0.004`, or `p < 0.001`."""
-    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}" if value < 1 else "p = 1"
+    """`p = 0.004`, or `p < 0.001`; with more digits where three would be those of the limit:
+    `p = 0.0497`."""
+    if value < 0.001 or value >= 1:
+        return "p < 0.001" if value < 1 else "p = 1"
+    shown = [f"{value:.{places}f}" for places in range(3, 13)]
+    return f"p = {next((text for text in shown if float(text) != SIGNIFICANT), shown[0])}"

@@ -5,6 +5,7 @@ import json
 import shutil
 import statistics
 from collections import defaultdict
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -307,15 +308,17 @@ def test_identical_systems_are_never_called_different(report_dir):
     (made,) = comparisons.analyse(report_dir, both).comparisons
     assert made.identical and made.corrected == 1
     assert made.accuracy == made.f1_macro == Difference(0, (0, 0))
-    assert wording.verdict(made, 1).endswith("predict the same for every example.")
+    assert wording.verdict([made], 1).endswith("predict the same for every example.")
 
 
 def comparison(**changes):
     made = Comparison(
         first="space", second="linear", accuracy=Difference(0.013, (0.004, 0.022)),
-        f1_macro=Difference(0.02, (-0.01, 0.05)), identical=False, corrected=0.004,
+        f1_macro=Difference(0.02, (-0.01, 0.05)), identical=False, p=0.004, corrected=0.004,
         basis="systems", seeds=3,
     )  # fmt: skip
+    if "corrected" in changes:
+        changes = {"p": changes["corrected"], **changes}
     return dataclasses.replace(made, **changes)
 
 
@@ -326,11 +329,16 @@ def comparison(**changes):
              "2.0 points of macro F1 (95% interval −1.0 to 5.0)."),
         ({"basis": "fits", "seeds": 1}, "space beats linear by 1.3 points of accuracy"),
         ({"corrected": 0.0001}, "p < 0.001"),
-        ({"corrected": 0.0500001},
-         "space and linear cannot be told apart in accuracy: space is ahead by 1.3 points"),
+        ({"corrected": 0.0497}, "space beats linear by 1.3 points of accuracy (95% interval 0.4 to "
+                                "2.2; p = 0.0497)"),
+        ({"corrected": 0.05000012},
+         "space is ahead of linear by 1.3 points of accuracy (95% interval 0.4 to 2.2; p = "
+         "0.0500001), 2.0 points of macro F1 (95% interval −1.0 to 5.0), not significant with 3 "
+         "seeds."),
+        ({"corrected": 0.0503, "basis": "fits", "seeds": 1}, "p = 0.0503), "),
         ({"corrected": 1.0}, "; p = 1)"),
         ({"corrected": 1.0, "accuracy": Difference(0.0, (-0.01, 0.01))},
-         "cannot be told apart in accuracy: neither is ahead (95% interval −1.0 to 1.0; p = 1)"),
+         "space and linear have the same accuracy; space is ahead by 2.0 points of macro F1"),
         ({"corrected": 1.0, "accuracy": Difference(0.0, (-0.01, 0.01)),
           "f1_macro": Difference(-0.02, (-0.05, 0.01))},
          "; linear is ahead by 2.0 points of macro F1 (95% interval −1.0 to 5.0)."),
@@ -340,21 +348,62 @@ def comparison(**changes):
         ({"basis": "heads", "seeds": 1},
          "On these examples the head of space is better than the head of linear by 1.3 points"),
         ({"basis": "heads", "seeds": 1, "corrected": 0.2},
-         "The heads of space and linear cannot be told apart in accuracy: space is ahead"),
-        ({"basis": "heads"}, "train more of them to compare the systems."),
+         "On these examples the head of space is ahead of the head of linear by 1.3 points"),
+        ({"basis": "heads", "identical": True}, "The heads of space and linear predict the same"),
         ({"identical": True}, "space and linear predict the same for every example."),
     ],
 )  # fmt: skip
 def test_findings_are_said_in_words(changes, said):
-    assert said in wording.verdict(comparison(**changes), 1)
+    assert said in wording.verdict([comparison(**changes)], 1)
+
+
+def test_what_only_the_correction_makes_insignificant_says_so():
+    one = comparison(p=0.008, corrected=0.081, accuracy=Difference(0.187, (0.109, 0.268)))
+    assert wording.verdict([one], 21) == (
+        "space is ahead of linear by 18.7 points of accuracy (95% interval 10.9 to 26.8; p = "
+        "0.008, corrected p = 0.081), 2.0 points of macro F1 (95% interval −1.0 to 5.0), not "
+        "significant after correction for 21 pairs with 3 seeds."
+    )
+    said = wording.baseline_verdict(one, 21)
+    assert said.endswith(", not significant after correction for 21 pairs with 3 seeds.")
+
+
+def test_many_alike_systems_are_one_sentence():
+    def analysis(*compared):
+        return SimpleNamespace(against_baseline=None, tests=21, comparisons=compared)
+
+    def behind(name, points, corrected, **changes):
+        accuracy = Difference(points / 100, (0, 1))
+        return comparison(second=name, accuracy=accuracy, p=0.2 * (corrected > 0.05),
+                          corrected=corrected, **changes)  # fmt: skip
+
+    alike = [behind("a", 1.2, 0.31), behind("b", 0.1, 1.0), behind("c", 0.7, 0.9)]
+    beaten = [behind("d", 9, 0.0004), behind("e", 12, 0.0101), behind("f", 8, 0.001)]
+    assert wording.verdicts(analysis(*beaten, *alike)) == [
+        "space is ahead of 3 systems by 0.1 to 1.2 points of accuracy (corrected p at least "
+        "0.310), 2.0 points of macro F1, not significant with 3 seeds: b, c, a.",
+        "space beats 3 systems by 8.0 to 12.0 points of accuracy (corrected p at most 0.010), 2.0 "
+        "points of macro F1: f, d, e.",
+    ]
+    assert len(wording.verdicts(analysis(*alike[:2], *beaten[:2]))) == 4
+    same = [behind(name, 0, 1.0, identical=True) for name in "abc"]
+    assert wording.verdicts(analysis(*same)) == [
+        "space and 3 systems predict the same for every example: a, b, c."
+    ]
+    of_heads = [behind(name, 3, 0.01, basis="heads") for name in "abc"]
+    assert wording.verdicts(analysis(*of_heads)) == [
+        "On these examples the head of space is better than those of 3 systems by 3.0 points of "
+        "accuracy (corrected p at most 0.010), 2.0 points of macro F1: a, b, c. Other seeds may "
+        "turn out differently: train more of them to compare the systems."
+    ]
 
 
 def test_of_a_single_seed_each_nothing_is_said_to_beat():
     for corrected in (0.0001, 0.04, 0.5, 1.0):
         one = comparison(basis="heads", seeds=1, corrected=corrected)
-        assert "beats" not in wording.verdict(one, 1)
+        assert "beats" not in wording.verdict([one], 1)
         said = wording.baseline_verdict(one, 1).removeprefix("No head beats the best baseline")
-        assert "beats" not in said and said.endswith("to compare the systems.")
+        assert "beats" not in said
 
 
 BEHIND = Difference(-0.013, (-0.022, -0.004))
@@ -368,7 +417,7 @@ BEHIND = Difference(-0.013, (-0.022, -0.004))
         ({"corrected": 0.06},
          "No head beats the best baseline, linear: the best of them, space, is ahead by 1.3 points "
          "of accuracy (95% interval 0.4 to 2.2; p = 0.060), 2.0 points of macro F1 (95% interval "
-         "−1.0 to 5.0), which may be chance."),
+         "−1.0 to 5.0), not significant with 3 seeds."),
         ({"accuracy": BEHIND},
          "No head beats the best baseline, linear: it is significantly better than the best of "
          "them, space, by 1.3 points of accuracy (95% interval 0.4 to 2.2; p = 0.004), −2.0 points "
@@ -410,12 +459,13 @@ def test_the_first_sentence_is_about_the_best_baseline(findings):
         {one.first, one.second} for one in analysis.comparisons
     ]
     said = wording.verdicts(analysis)
-    assert said[0] == wording.baseline_verdict(against, analysis.tests)
+    assert said[0] == wording.baseline_verdict(against, analysis.tests) + wording.SEEDS
     assert len(said) == len(analysis.comparisons)
     # Without a baseline there is no such sentence.
     other = findings.parts[-1].analysis
     assert other.against_baseline is None
-    assert wording.verdicts(other) == [wording.verdict(o, other.tests) for o in other.comparisons]
+    (one,) = other.comparisons
+    assert wording.verdicts(other) == [wording.verdict([one], other.tests) + wording.SEEDS]
 
 
 def test_runs_without_predictions_are_named_and_the_rest_is_told(report_dir, tmp_path):

@@ -18,6 +18,7 @@ from spacelite import heads
 from spacelite.cache import texts
 from spacelite.cache.store import Cache
 from spacelite.document import (
+    SIGNIFICANT,
     Block,
     Bullets,
     Cell,
@@ -219,7 +220,7 @@ class CrossValidation:
         low, high = (one_place(100 * end) for end in difference.interval)
         ahead = difference.value > 0
         chance = ""
-        if p < 0.05:
+        if p < SIGNIFICANT:
             verb = "beats" if ahead else "is worse than"
         else:
             verb = "is ahead of" if ahead else "is behind"

@@ -34,7 +34,8 @@ class Comparison:
     accuracy: Difference
     f1_macro: Difference
     identical: bool  # whether all compared heads make the same predictions
-    corrected: float  # p of the accuracies' difference, corrected for all pairs of the group (Holm)
+    p: float  # of the accuracies' difference
+    corrected: float  # the same, corrected for all pairs of the group (Holm)
     # SYSTEMS over their seeds, FITS (neither has a seed), or the HEADS of the lowest seeds, where a
     # system has a single one.
     basis: str
@@ -284,6 +285,7 @@ def _with_best(
                 accuracy=pair.accuracy.reversed() if is_second else pair.accuracy,
                 f1_macro=f1,
                 identical=all(same),
+                p=pair.p,
                 corrected=pair.corrected,
                 basis=pair.basis,
                 seeds=seeds,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from spacelite.document import one_place, p_value
+from collections.abc import Sequence
+
+from spacelite.document import SIGNIFICANT, one_place, p_value
 from spacelite.files import human_bytes
 from spacelite.metrics.significance import Difference
 from spacelite.reports.analysis.comparisons import (
@@ -16,8 +18,8 @@ from spacelite.reports.analysis.comparisons import (
 from spacelite.reports.analysis.groups import Section
 
 FEW_SEEDS = 5  # fewer can show only large differences
-LEVEL = 0.05  # heads are called different if the corrected p-value is below this
-# After a sentence about single heads.
+MANY = 3  # systems of the same verdict that one sentence is about
+# After the first sentence, if some are about single heads.
 SEEDS = " Other seeds may turn out differently: train more of them to compare the systems."
 
 
@@ -42,15 +44,35 @@ def cost(of: Cost) -> str:
 
 
 def verdicts(analysis: Analysis) -> list[str]:
-    """What the comparisons of a group say; first, whether a head beats the baselines."""
-    first = analysis.against_baseline
+    """What the comparisons of a group say: first, whether a head beats the baselines; then how the
+    best system compares with the others, nearest first. MANY of the same verdict are one
+    sentence."""
+    first, tests = analysis.against_baseline, analysis.tests
     pair = set() if first is None else {first.first, first.second}
-    sentences = [] if first is None else [baseline_verdict(first, analysis.tests)]
-    return sentences + [
-        verdict(comparison, analysis.tests)
-        for comparison in analysis.comparisons
-        if {comparison.first, comparison.second} != pair
-    ]
+    sentences = [] if first is None else [baseline_verdict(first, tests)]
+    alike: dict[tuple[object, ...], list[Comparison]] = {}
+    for comparison in sorted(analysis.comparisons, key=lambda of: abs(of.accuracy.value)):
+        if {comparison.first, comparison.second} != pair:
+            alike.setdefault(_kind(comparison), []).append(comparison)
+    for members in alike.values():
+        parts = [members] if len(members) >= MANY else [[comparison] for comparison in members]
+        sentences += [verdict(part, tests) for part in parts]
+    if any(comparison.basis == HEADS for comparison in analysis.comparisons):
+        sentences[0] += SEEDS
+    return sentences
+
+
+def _kind(comparison: Comparison) -> tuple[object, ...]:
+    """What comparisons have in common that one sentence can be about."""
+    return (
+        comparison.identical,
+        _differs(comparison),
+        comparison.p < SIGNIFICANT,
+        bool(comparison.accuracy.value),
+        comparison.second if _is_behind(comparison) else "",
+        comparison.basis,
+        comparison.seeds,
+    )
 
 
 def baseline_verdict(comparison: Comparison, tests: int) -> str:
@@ -59,52 +81,66 @@ def baseline_verdict(comparison: Comparison, tests: int) -> str:
     head, baseline = comparison.first, comparison.second
     difference = comparison.accuracy.value
     of_heads, differs = comparison.basis == HEADS, _differs(comparison)
-    points, within, f1 = _figures(comparison, tests)
-    figures = f"{points} of accuracy {within}, {f1}"
-    seeds = SEEDS if of_heads else ""
+    accuracy, f1 = _figures([comparison], tests)
     if comparison.identical:
         finding = f"the best of them, {head}, predicts the same for every example"
-    elif difference < 0:
-        how = "is significantly better than" if differs else "is ahead of"
-        finding = f"it {how} the best of them, {head}, by {figures}"
+    elif difference < 0 and differs:
+        finding = f"it is significantly better than the best of them, {head}, by {accuracy}, {f1}"
     elif differs:
         better = (
             f"On these examples the head of {head} is better than" if of_heads else f"{head} beats"
         )
-        return f"{better} the best baseline, {baseline}, by {figures}." + seeds
+        return f"{better} the best baseline, {baseline}, by {accuracy}, {f1}."
     elif difference:
-        finding = f"the best of them, {head}, is ahead by {figures}, which may be chance"
+        ahead = f"it is ahead of the best of them, {head}, by"
+        if difference > 0:
+            ahead = f"the best of them, {head}, is ahead by"
+        finding = f"{ahead} {accuracy}, {f1}, {_insignificant(comparison, tests)}"
     else:
         where = "behind" if comparison.f1_macro.value < 0 else "ahead"
         finding = f"the best of them, {head}, has the same accuracy and is {where} by {f1}"
-    return f"No head beats the best baseline, {baseline}: {finding}." + seeds
+    return f"No head beats the best baseline, {baseline}: {finding}."
 
 
-def verdict(comparison: Comparison, tests: int) -> str:
-    """What a comparison says: one verdict from all uncertainty that there is; p is corrected for
-    `tests` pairs."""
-    first, second = comparison.first, comparison.second
-    of_heads, difference = comparison.basis == HEADS, comparison.accuracy.value
-    both = f"The heads of {first} and {second}" if of_heads else f"{first} and {second}"
-    if comparison.identical:
-        return f"{both} predict the same for every example."
-    ahead, behind = (second, first) if _is_behind(comparison) else (first, second)
-    points, within, f1 = _figures(comparison, tests)
-    if _differs(comparison):
-        better = f"{ahead} beats {behind}"
+def verdict(alike: Sequence[Comparison], tests: int) -> str:
+    """What a comparison says, or several of a system that say the same: one verdict from all
+    uncertainty that there is; p is corrected for `tests` pairs."""
+    one, names = alike[0], [comparison.second for comparison in alike]
+    of_heads, differs = one.basis == HEADS, _differs(one)
+    ahead, behind = (one.second, one.first) if _is_behind(one) else (one.first, one.second)
+    listed = ""
+    if len(alike) > 1:
+        behind, listed = f"{len(alike)} systems", f": {', '.join(names)}"
+    accuracy, f1 = _figures(alike, tests)
+    if one.identical or not one.accuracy.value:
+        both = f"{one.first} and {behind if listed else one.second}"
         if of_heads:
-            better = f"On these examples the head of {ahead} is better than the head of {behind}"
-        finding = f"{better} by {points} of accuracy {within}, {f1}."
-    else:
-        figures = f"neither is ahead {within}; {ahead} is ahead by {f1}"
-        if difference:
-            figures = f"{ahead} is ahead by {points} {within}, by {f1}"
-        finding = f"{both} cannot be told apart in accuracy: {figures}."
-    return finding + SEEDS if of_heads else finding
+            both = f"The heads of {both}"
+        if one.identical:
+            return f"{both} predict the same for every example{listed}."
+        if listed:
+            return f"{both} have the same accuracy{listed}."
+        return f"{both} have the same accuracy; {ahead} is ahead by {f1}."
+    if of_heads:
+        ahead = f"On these examples the head of {ahead}"
+        behind = f"those of {behind}" if listed else f"the head of {behind}"
+    if differs:
+        verb = "is better than" if of_heads else "beats"
+        return f"{ahead} {verb} {behind} by {accuracy}, {f1}{listed}."
+    finding = _insignificant(one, tests)
+    return f"{ahead} is ahead of {behind} by {accuracy}, {f1}, {finding}{listed}."
 
 
 def _differs(comparison: Comparison) -> bool:
-    return comparison.corrected < LEVEL and bool(comparison.accuracy.value)
+    return comparison.corrected < SIGNIFICANT and bool(comparison.accuracy.value)
+
+
+def _insignificant(comparison: Comparison, tests: int) -> str:
+    """That a difference is not significant: `not significant after correction for 21 pairs with 3
+    seeds`."""
+    corrected = f" after correction for {tests:,} pairs" if comparison.p < SIGNIFICANT else ""
+    seeds = f" with {comparison.seeds} seeds" if comparison.basis == SYSTEMS else ""
+    return f"not significant{corrected}{seeds}"
 
 
 def _is_behind(comparison: Comparison) -> bool:
@@ -112,17 +148,33 @@ def _is_behind(comparison: Comparison) -> bool:
     return (comparison.accuracy.value, comparison.f1_macro.value) < (0, 0)
 
 
-def _figures(comparison: Comparison, tests: int) -> tuple[str, str, str]:
-    """The difference in accuracy, its interval with p, and the difference in macro F1, each of the
-    system that is ahead minus the other one: `1.3 points`, `(95% interval 0.4 to 2.2; corrected p =
-    0.004)`, `2.0 points of macro F1 (95% interval −1.0 to 5.0)`."""
-    ahead = comparison.reversed() if _is_behind(comparison) else comparison
-    accuracy, f1, p = ahead.accuracy, ahead.f1_macro, p_value(ahead.corrected)
-    return (
-        f"{one_place(100 * accuracy.value)} points",
-        f"(95% interval {interval(accuracy)}; {'corrected ' if tests > 1 else ''}{p})",
-        f"{one_place(100 * f1.value)} points of macro F1 (95% interval {interval(f1)})",
+def _figures(alike: Sequence[Comparison], tests: int) -> tuple[str, str]:
+    """The differences in accuracy, with p, and in macro F1, of the system that is ahead minus the
+    other one: `1.3 points of accuracy (95% interval 0.4 to 2.2; corrected p = 0.004)` and `2.0
+    points of macro F1 (95% interval −1.0 to 5.0)`. Of several comparisons, the ranges."""
+    ahead = [of.reversed() if _is_behind(of) else of for of in alike]
+    accuracy, f1 = (
+        _range([100 * value for value in values])
+        for values in ([of.accuracy.value for of in ahead], [of.f1_macro.value for of in ahead])
     )
+    name, one = "corrected p" if tests > 1 else "p", ahead[0]
+    in_accuracy, in_f1 = f"{accuracy} points of accuracy", f"{f1} points of macro F1"
+    if len(alike) > 1:
+        choose, bound = (max, "at most") if _differs(one) else (min, "at least")
+        p = p_value(choose(of.corrected for of in alike)).removeprefix("p ")
+        return f"{in_accuracy} ({name} {p.replace('=', bound, 1)})", in_f1
+    p = f"{name} {p_value(one.corrected).removeprefix('p ')}"
+    if one.p < SIGNIFICANT <= one.corrected:
+        p = f"{p_value(one.p)}, {p}"
+    return (
+        f"{in_accuracy} (95% interval {interval(one.accuracy)}; {p})",
+        f"{in_f1} (95% interval {interval(one.f1_macro)})",
+    )
+
+
+def _range(values: Sequence[float]) -> str:
+    """`0.4`, or `0.4 to 2.2`."""
+    return " to ".join(dict.fromkeys(map(one_place, (min(values), max(values)))))
 
 
 def method(section: Section, analysis: Analysis) -> str:
