@@ -35,6 +35,8 @@ def embed(
     label_column: str | None = None,
     labels_as: str = "auto",
     label_separator: str | None = None,
+    split_column: str | None = None,
+    test_fraction: float | None = None,
     skip_empty: bool = False,
     quoting: str = "standard",
     drop_leaks: bool = False,
@@ -57,6 +59,8 @@ def embed(
         layers: Also keep the mean of every layer, in a separate file; --layers adds them to a
             finished cache. [default: --layers for a new cache]
         revision: Commit, branch or tag of a hub backbone.
+        test_fraction: Fraction of the training texts that become the test split, if the data have
+            none. Each text alone decides, so added rows move no other.
         drop_leaks: Leave out training texts that also occur in validation or test.
         no_reuse: Compute everything: copy nothing from other caches or from repeated texts.
     """

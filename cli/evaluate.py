@@ -27,6 +27,7 @@ def evaluate(
     label_column: str | None = None,
     labels_as: str = "auto",
     label_separator: str | None = None,
+    split_column: str | None = None,
     skip_empty: bool = False,
     quoting: str = "standard",
     data_dir: Path | None = None,

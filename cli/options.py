@@ -51,6 +51,8 @@ SHARED = {
     "label_column": "Name of the label column, if it is not obvious.",
     "label_separator": "What separates several labels in one string, such as ';'; an empty string "
     "is no label then.",
+    "split_column": "Name of the column that holds each row's split, in a single file.  [default: "
+    "split, if it holds names of splits alone]",
     "labels_as": "auto: labels that are all whole numbers are read as numbers; text: every label "
     "is kept as written.",
     "skip_empty": "Leave out rows whose text is empty.",

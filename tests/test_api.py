@@ -126,7 +126,7 @@ def test_a_dataset_dict_brings_its_splits_and_label_names(embed):
     with embed(given, name="divided").open() as cache:
         assert cache.label_names == ["no", "yes"]
         assert {name: len(split) for name, split in cache.splits.items()} == {
-            "train": 23, "validation": 2, "test": 15,
+            "train": 24, "validation": 1, "test": 15,
         }  # fmt: skip
         expected = [label == "good" for label in LABELS[25:]]
         assert cache.splits["test"].labels.tolist() == expected

@@ -1,6 +1,7 @@
 """Columns, texts and labels checked; the published protocols; samples; fingerprints."""
 
 import datetime
+import hashlib
 import json
 import logging
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from pyarrow import parquet
 from sklearn.model_selection import train_test_split
 
+import spacelite
 from spacelite.data import demo as demo_corpus
 from spacelite.data import loading as data
 from spacelite.errors import SpaceliteError
@@ -66,8 +68,8 @@ def test_columns_are_found_by_name_or_as_the_only_ones_or_named(
 ):
     names = header.split(",")
     rows = [{name: f"{name}{i % 2}" for name in names} for i in range(8)]
-    pd.DataFrame(rows).to_csv(tmp_path / "train.csv", index=False)
-    pd.DataFrame(rows).to_csv(tmp_path / "test.csv", index=False)
+    for split in ("train", "validation", "test"):
+        pd.DataFrame(rows).to_csv(tmp_path / f"{split}.csv", index=False)
     dataset = data.read(str(tmp_path), **options)
     text, label = expected
     assert dataset.splits["test"].texts == [f"{text}{i % 2}" for i in range(8)]
@@ -389,25 +391,225 @@ def test_the_demo_is_its_built_in_corpus():
     assert dataset.label_names == demo_corpus.LABEL_NAMES
 
 
-def test_other_data_give_a_tenth_of_train_for_validation(tmp_path, caplog):
+def number(text: str) -> float:
+    """The number by which a text is drawn."""
+    folded = text.replace(" ", "").lower()
+    digest = hashlib.blake2b(f"42 {folded}".encode(), digest_size=8).hexdigest()
+    return int(digest, 16) / 2**64
+
+
+def divided(texts: list, labels: list, **options: object) -> dict:
+    """The texts of each split."""
+    read = data.read(texts=texts, labels=labels, **options)
+    return {name: split.texts for name, split in read.splits.items()}
+
+
+def test_other_data_give_a_tenth_of_train_for_validation_by_each_text_alone(tmp_path, caplog):
     caplog.set_level(logging.WARNING)
     rows = columns([0] * 100 + [1] * 60 + [2] * 40)
-    folder = write(tmp_path / "d", train=rows)
-    first, second = data.read(str(folder)), data.read(str(folder))
-    assert (
-        "d has no validation split: 20 of its 200 training examples are used as one (seed 42)"
-        in caplog.text
-    )
-    assert "d has no test split: reports show validation metrics" in caplog.text
-    assert list(first.splits) == ["train", "validation"]
-    train, validation = first.splits["train"], first.splits["validation"]
-    assert np.bincount(train.labels).tolist() == [90, 54, 36]
-    assert np.bincount(validation.labels).tolist() == [10, 6, 4]
-    assert sorted(train.texts + validation.texts) == sorted(rows["text"])
+    dataset = data.read(str(write(tmp_path / "d", train=rows)))
+    held_out = [text for text in rows["text"] if number(text) < 0.1]
+    assert 10 < len(held_out) < 30
+    assert caplog.messages == [
+        f"d has no validation split: of its 200 training examples, {len(held_out)} are used for "
+        "validation; each text alone decides (seed 42), so that added rows move none",
+        "d has no test split: reports show validation metrics",
+    ]
+    assert list(dataset.splits) == ["train", "validation"]
+    train, validation = dataset.splits["train"], dataset.splits["validation"]
+    assert validation.texts == held_out
+    assert train.texts == [text for text in rows["text"] if text not in held_out]
     label_of = dict(zip(rows["text"], rows["label"], strict=True))
     for split in (train, validation):
         assert [label_of[text] for text in split.texts] == split.labels.tolist()
-    assert first.fingerprint == second.fingerprint
+
+
+def test_rows_that_are_added_reordered_or_written_otherwise_move_no_text():
+    texts, labels = [f"Text {i}" for i in range(300)], [0, 1, 2] * 100
+    before = divided(texts, labels)
+    order = np.random.RandomState(0).permutation(300)
+    after = divided(
+        [f"new {i}" for i in range(90)] + [f" TEXT  {i}" for i in order], [2, 1, 0] * 30 + labels
+    )
+    for split in before:
+        old = [int(text.split()[1]) for text in after[split] if "TEXT" in text]
+        assert sorted(old) == sorted(int(text.split()[1]) for text in before[split])
+    assert {*after["validation"]} - {f" TEXT  {i}" for i in range(300)}, "new ones are drawn too"
+
+
+def test_texts_that_repeat_stay_together():
+    texts = [f"{way} {i % 60}" for i, way in enumerate(["a film", "A  film", "a FILM"] * 60)]
+    splits = data.read(texts=texts, labels=[0, 1] * 90).splits
+    train, validation = ({text.split()[-1] for text in splits[name].texts} for name in splits)
+    assert train and validation and not train & validation
+
+
+def test_every_label_keeps_a_training_text(caplog):
+    texts = [f"text {i}" for i in range(100)]
+    low = sorted(texts, key=number)[:4]
+    assert number(low[3]) < 0.1
+    # All texts of a label have numbers of validation: the highest stays.
+    labels = ["rare" if text in low[1:4] else "usual" for text in texts]
+    drawn = divided(texts, labels)
+    assert {*low} - {*drawn["validation"]} == {low[3]} and low[3] in drawn["train"]
+    assert "each text alone decides (seed 42), but for 1 that a label needs in train" in caplog.text
+    # The same where a text has several labels: each of two labels has one text.
+    several = [{low[0]: ["a", "b"], low[1]: ["b", "c"]}.get(text, ["b"]) for text in texts]
+    drawn = divided(texts, several)
+    assert {*low[:2]} <= {*drawn["train"]} and {*low[2:]} <= {*drawn["validation"]}
+
+
+def test_no_split_is_empty():
+    texts = [f"text {i}" for i in range(400)]
+    middle = [text for text in texts if 0.15 < number(text) < 0.7][:7]
+    in_order = sorted(middle, key=number)
+    drawn = divided(middle, [0, 1, 1, 1, 1, 0, 0], test_fraction=0.2)
+    assert drawn["validation"] == in_order[:1] and drawn["test"] == in_order[-1:]
+    # The first one is the only one of its label: the next one goes.
+    drawn = divided(middle, [int(text != in_order[0]) for text in middle])
+    assert drawn["validation"] == in_order[1:2]
+
+
+def test_a_test_split_is_drawn_on_request_and_moves_no_validation_text(tmp_path, caplog):
+    texts, labels = [f"text {i}" for i in range(200)], [0, 1] * 100
+    without, with_test = divided(texts, labels), divided(texts, labels, test_fraction=0.25)
+    assert with_test["validation"] == without["validation"]
+    assert with_test["test"] == [x for x in texts if number(x) >= 0.75]
+    assert sum(map(len, with_test.values())) == 200
+    of_each = [len(with_test[split]) for split in ("validation", "test")]
+    assert (
+        "texts has no validation and no test split: of its 200 training examples, {} are used for "
+        "validation and {} are used for test; each text alone".format(*of_each)
+        in caplog.text
+    )
+    own = write(tmp_path / "own", train=columns([0, 1] * 50), validation=columns([0, 1], "other"))
+    dataset = data.read(str(own), test_fraction=0.5)
+    assert [*dataset.splits] == ["train", "validation", "test"]
+    assert dataset.splits["validation"].texts == ["other 0", "other 1"]
+
+
+@pytest.mark.parametrize("fraction", [0, 1, -0.1, 0.9, float("nan"), "0.2", True, [0.2]])
+def test_a_fraction_that_leaves_no_training_data_is_refused(fraction):
+    said = conftest.refusal(
+        spacelite.embed, texts=["a", "b"], labels=[0, 1], test_fraction=fraction
+    )
+    assert said == f"test_fraction={fraction!r}: give a number between 0 and 0.9"
+
+
+def test_a_fraction_of_data_with_a_test_split_is_refused(tmp_path):
+    for name in (everywhere(tmp_path / "d", [0, 1]), "demo"):
+        assert refusal(name, test_fraction=0.2).endswith(
+            "has a test split: leave test_fraction out"
+        )
+
+
+# A column that names the split
+
+
+NAMED = ["Train", "test", "train", " dev ", "TRAIN", "train", "test", "dev"]
+MIXED = pd.DataFrame(
+    {"text": list("abcdefgh"), "label": [0, 1] * 4, "part": NAMED, "split": NAMED}
+)  # fmt: skip
+BY_SPLIT = {"train": ["a", "c", "e", "f"], "validation": ["d", "h"], "test": ["b", "g"]}
+ROWS = {"train": [1, 3, 5, 6], "validation": [4, 8], "test": [2, 7]}
+
+
+@pytest.mark.parametrize("column", ["part", "split"])
+@pytest.mark.parametrize("form", ["csv", "tsv", "jsonl", "json", "parquet", "frame"])
+def test_a_column_names_the_split_of_each_row(form, column, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    frame, path = MIXED.drop(columns={"part": "split", "split": "part"}[column]), tmp_path / "d"
+    path = path.with_suffix(f".{form}")
+    if form in ("csv", "tsv"):
+        frame.to_csv(path, index=False, sep="," if form == "csv" else "\t")
+    elif form in ("json", "jsonl"):
+        frame.to_json(path, orient="records", lines=form == "jsonl")
+    elif form == "parquet":
+        frame.to_parquet(path)
+    given = {} if column == "split" else {"split_column": column}
+    dataset = data.read(frame if form == "frame" else str(path), **given)
+    assert {name: split.texts for name, split in dataset.splits.items()} == BY_SPLIT
+    assert {name: split.sources.row.tolist() for name, split in dataset.splits.items()} == ROWS
+    assert {file for split in dataset.splits.values() for file in split.sources.files} == {
+        "texts" if form == "frame" else path.name
+    }
+    (said,) = (line for line in caplog.messages if "split" in line)
+    origin = "texts" if form == "frame" else path
+    assert said == (
+        f"{origin}: column {column!r} names the split of each row: 4 train, 2 validation, 2 test"
+    )
+    # The same data as a folder of files, in whatever form.
+    folder = {
+        name: columns([0, 1] * 4) | {"text": list("abcdefgh"), "label": [0, 1] * 4}
+        for name in ("train", "validation", "test")
+    }
+    for name, rows in folder.items():
+        at = [row - 1 for row in ROWS[name]]
+        folder[name] = {key: [values[i] for i in at] for key, values in rows.items()}
+    same = data.read(str(write(tmp_path / "folder", **folder)))
+    assert same.fingerprint == dataset.fingerprint
+
+
+def test_a_split_column_of_other_values_is_not_used_and_said(tmp_path, caplog):
+    rows = columns([0, 1] * 20) | {"split": ["left", "right"] * 20}
+    pd.DataFrame(rows).to_csv(tmp_path / "d.csv", index=False)
+    for given in (str(tmp_path / "d.csv"), pd.DataFrame(rows)):
+        caplog.clear()
+        assert sum(map(len, data.read(given).splits.values())) == 40
+        assert "column 'split' names no splits (one value is 'left'): it is not used" in caplog.text
+    # Chosen for something else, it is that.
+    dataset = data.read(str(tmp_path / "d.csv"), label_column="split")
+    assert dataset.label_names == ("left", "right")
+
+
+def test_rows_of_unknown_splits_are_refused_by_their_numbers(tmp_path):
+    names = ["train"] * 5 + ["tets", "test", "", "train"]
+    frame = pd.DataFrame(columns([0, 1] * 4 + [0]) | {"split": names})
+    path = tmp_path / "d.csv"
+    frame.to_csv(path, index=False)
+    said = (
+        "{}: rows 6 and 8 have a 'split' that is no split, such as 'tets': correct or remove them, "
+        "or name another column with split_column (splits are train, validation, test; valid, val, "
+        "dev mean validation)"
+    )
+    assert refusal(path) == said.format(path)
+    assert conftest.refusal(data.read, frame) == said.format("texts")
+    assert "rows 1, 2, 3 and 6 more have a 'label' that" in refusal(path, split_column="label")
+
+
+def test_messages_about_a_divided_file_name_its_rows(tmp_path):
+    frame = MIXED.drop(columns="part")
+    path = tmp_path / "d.csv"
+    frame.assign(text=["a", "b", "c", "d", "e", "f", " ", "h"]).to_csv(path, index=False)
+    assert refusal(path).startswith(f"{path}: row 7 has an empty 'text'")
+    frame.assign(label=[0, 1, 0, 1, 0, 1, 0, None]).to_parquet(tmp_path / "d.parquet")
+    assert "d.parquet: row 8 has no 'label'" in refusal(tmp_path / "d.parquet")
+    frame.assign(label=[0, 1, 1, 1, 0, 1, -1, 0]).to_csv(path, index=False)
+    assert "d test: row 7 has label -1" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"split_column": "fold"}, "has no column 'fold': its columns are 'text', 'label', 'part'"),
+        ({"split_column": "part", "text_column": "part"}, "split_column and text_column name 'par"),
+        ({"split_column": "part", "test_fraction": 0.5}, "has a test split: leave test_fraction"),
+    ],
+)
+def test_split_columns_that_cannot_be_used(options, expected, tmp_path):
+    MIXED.to_csv(tmp_path / "d.csv", index=False)
+    assert expected in refusal(tmp_path / "d.csv", **options)
+
+
+def test_data_that_come_in_splits_have_no_split_column(tmp_path):
+    folder = everywhere(tmp_path / "d", [0, 1])
+    frames = {"train": MIXED, "test": MIXED}
+    for given, name in ((str(folder), folder), ("demo", "demo"), (frames, "texts")):
+        said = conftest.refusal(data.read, given, split_column="part")
+        assert said.startswith(f"split_column=part: {name} is no single table: a file or a Data")
+    test_only = MIXED.assign(split="test")
+    assert "there is no train split, only test: add one" in conftest.refusal(data.read, test_only)
+    assert [*data.read(test_only, training=False).splits] == ["test"]
 
 
 def test_complete_data_give_no_warning(reviews, caplog):
@@ -415,11 +617,12 @@ def test_complete_data_give_no_warning(reviews, caplog):
     assert not caplog.records
 
 
-@pytest.mark.parametrize(
-    ("labels", "expected"), [([0], "d has one training example"), ([0, 1], "holds a single class")]
-)
-def test_too_few_examples_to_give_one_for_validation(tmp_path, labels, expected):
-    assert expected in refusal(write(tmp_path / "d", train=columns(labels)))
+@pytest.mark.parametrize("labels", [[0], [0, 1]])
+def test_too_few_examples_to_give_one_for_validation(tmp_path, labels):
+    assert refusal(write(tmp_path / "d", train=columns(labels))) == (
+        "d has too few different training texts to draw a validation split from them: a label must "
+        "keep one; add texts, or give a validation split"
+    )
 
 
 # Samples

@@ -150,15 +150,19 @@ def command(path, bert, *options):
 
 def test_the_command_names_its_option_and_takes_it(bert, tmp_path):
     path = tmp_path / "d.csv"
-    path.write_text("text,label\n" + "good film,01\nbad film,1\n" * 10)
+    path.write_text(
+        "text,label\n" + "".join(f"film {i},{'01' if i % 2 else 1}\n" for i in range(20))
+    )
     refused = command(path, bert)
     assert refused.exit_code == 1 and "give --labels-as text to keep them apart" in refused.stderr
     done = command(path, bert, "--labels-as", "text", "--json")
-    assert json.loads(done.stdout)["labels"] == {"01": 9, "1": 9}
+    counts = json.loads(done.stdout)["labels"]
+    assert [*counts] == ["01", "1"] and 10 < sum(counts.values()) < 20
 
 
 def test_a_run_of_labels_as_text_is_evaluated_on_such_labels(bert, tmp_path):
-    rows = pd.DataFrame({"text": ["good film", "bad film", ""] * 8, "label": ["01", "1", "1"] * 8})
+    texts = ["good film", "bad film", "", "good plot", "bad plot", ""] * 4
+    rows = pd.DataFrame({"text": texts, "label": ["01", "1", "1"] * 8})
     as_text = {"labels_as": "text", "skip_empty": True, "progress": False, "device": "cpu"}
     cache = spacelite.embed(rows, backbone=str(bert), cache_dir=tmp_path, **as_text)
     (run,) = spacelite.train(
@@ -176,14 +180,15 @@ def test_a_run_of_labels_as_text_is_evaluated_on_such_labels(bert, tmp_path):
 
 def test_labels_and_their_counts_are_printed(bert, tmp_path):
     path = tmp_path / "d.csv"
-    path.write_text("text,label\n" + "good film,pos\nbad film,neg\na plot,neg\n" * 10)
+    lines = "good film,pos,train\nbad film,neg,train\na plot,neg,train\n" * 10
+    path.write_text("text,label,split\n" + lines + "a scene,pos,val\n")
     done = command(path, bert)
-    assert done.stdout.splitlines()[1] == "labels (train): neg 18, pos 9"
-    assert json.loads(command(path, bert, "--json").stdout)["labels"] == {"neg": 18, "pos": 9}
-    rows = [f"good film {i},label {i:02}\n" * (9 if i == 7 else 2) for i in range(12)]
-    path.write_text("text,label\n" + "".join(rows))
+    assert done.stdout.splitlines()[1] == "labels (train): neg 20, pos 10"
+    assert json.loads(command(path, bert, "--json").stdout)["labels"] == {"neg": 20, "pos": 10}
+    rows = [f"good film {i},label {i:02},train\n" * (9 if i == 7 else 2) for i in range(12)]
+    path.write_text("text,label,split\n" + "".join(rows) + "a scene,label 00,val\n")
     last = command(path, bert).stdout.splitlines()[1]
-    assert last.startswith("labels (train): label 07 8, label 0") and last.endswith(", and 2 more")
+    assert last.startswith("labels (train): label 07 9, label 0") and last.endswith(", and 2 more")
 
 
 def test_labels_that_look_the_same_are_a_warning(caplog):

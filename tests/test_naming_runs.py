@@ -293,8 +293,8 @@ def test_everything_works_after_the_working_folder_has_changed(
     monkeypatch.chdir(cache_dir.parent)
     backbone = shutil.copytree(bert, "model")
     cache = spacelite.embed(
-        texts=["good film", "bad plot"] * 12, labels=[1, 0] * 12, backbone="model",
-        cache_dir="cache", device="cpu", progress=False,
+        texts=["good film", "bad plot", "good scene", "bad story"] * 6, labels=[1, 0] * 12,
+        backbone="model", cache_dir="cache", device="cpu", progress=False,
     )  # fmt: skip
     assert backbone == "model"
     run = spacelite.load_run("base", "cache")
@@ -337,8 +337,8 @@ def test_a_cache_that_took_the_place_of_the_run_s_is_not_used(cache_dir, cache_p
     from conftest import embed
 
     other = embed(
-        texts=["good film", "bad plot"] * 12, labels=[1, 0] * 12, backbone=str(bert),
-        cache_dir=cache_dir, device="cpu",
+        texts=["good film", "bad plot", "good scene", "bad story"] * 6, labels=[1, 0] * 12,
+        backbone=str(bert), cache_dir=cache_dir, device="cpu",
     ).path  # fmt: skip
     shutil.copy(other, cache_dir / "embeddings" / cache_path.name)
     run = next(run for run in spacelite.load_runs(cache_dir) if run.record.head.kind == "space")

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from spacelite.data import loading
+from spacelite.data.splits import VALIDATION_SHARE
 from spacelite.errors import SpaceliteError
 from spacelite.settings import BOOLEANS
 
@@ -115,6 +116,13 @@ def _values(value: Any) -> list[Any] | str:
     return list(value)
 
 
+def _fraction(value: Any) -> float:
+    """The fraction of texts that become the test split; some are left for training."""
+    if isinstance(value, str | bool) or not 0 < float(value) < 1 - VALIDATION_SHARE:
+        raise TypeError(value)
+    return float(value)
+
+
 def _groups(value: Any) -> list[str] | str:
     """The groups of examples as strings: numbers, names, or anything else that tells them apart;
     or the name of a column."""
@@ -140,7 +148,7 @@ KINDS: dict[str, Kind] = {
     **dict.fromkeys(("head", "compare"), NAMES),
     **dict.fromkeys(("cache_dir", "data_dir"), PATH),
     **dict.fromkeys(("path", "file", "out"), FILE),
-    **dict.fromkeys(("text_column", "label_column"), COLUMN),
+    **dict.fromkeys(("text_column", "label_column", "split_column"), COLUMN),
     **dict.fromkeys(("limit", "max_length", "layer", "tokens_per_batch", "total"), WHOLE_NUMBER),
     **dict.fromkeys(("folds", "repeats", "seed"), WHOLE_NUMBER),
     **dict.fromkeys(("layers", "examples", "baselines", "search", "drop_leaks"), FLAG),
@@ -157,6 +165,7 @@ KINDS: dict[str, Kind] = {
     "sample_weight": Kind(
         "give a list with the weight of each training example, or the name of a column", _values
     ),
+    "test_fraction": Kind(f"give a number between 0 and {1 - VALIDATION_SHARE:g}", _fraction),
     "where": Kind('give {"setting": value}', _conditions),
     "progress": Kind("give True, False or a function of (phase, done, total)", _progress),
 }

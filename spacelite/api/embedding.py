@@ -48,6 +48,8 @@ def embed(
     data_dir: str | Path | None = None,
     labels_as: str = "auto",
     label_separator: str | None = None,
+    split_column: str | None = None,
+    test_fraction: float | None = None,
     skip_empty: bool = False,
     quoting: str = "standard",
     drop_leaks: bool = False,
@@ -89,6 +91,11 @@ def embed(
             label as it is written.
         label_separator: What separates several labels in one string, such as `;` (multi-label); an
             empty string is no label then.
+        split_column: Name of the column of a file or DataFrame that holds the split of each row:
+            `train`, `validation` (or `val`, `valid`, `dev`) or `test`. Default: `split`, if names
+            of splits are all that it holds.
+        test_fraction: Fraction of the training texts that become the test split, if the data have
+            none. Each text alone decides where it is, so that added rows move no other.
         skip_empty: Whether rows with an empty text are left out.
         quoting: How csv and tsv files are quoted: `standard`, or `none` if quotes are ordinary
             characters.
@@ -132,6 +139,8 @@ def embed(
             data_dir=files.data_folder(data_dir),
             labels_as=labels_as,
             label_separator=label_separator,
+            split_column=split_column,
+            test_fraction=test_fraction,
             skip_empty=skip_empty,
             quoting=quoting,
             drop_leaks=drop_leaks,

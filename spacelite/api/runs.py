@@ -385,6 +385,7 @@ class TrainedRun:
         data_dir: str | Path | None = None,
         labels_as: str = "auto",
         label_separator: str | None = None,
+        split_column: str | None = None,
         skip_empty: bool = False,
         quoting: str = "standard",
         progress: Progress = True,
@@ -405,6 +406,7 @@ class TrainedRun:
             data_dir: As in `embed`.
             labels_as: As in `embed`.
             label_separator: As in `embed`.
+            split_column: As in `embed`.
             skip_empty: As in `embed`.
             quoting: As in `embed`.
             progress: True for bars, False for none, or a function called with (phase, done, total).
@@ -428,7 +430,16 @@ class TrainedRun:
             raise SpaceliteError(
                 "give either dataset=... or cache=..., not both", ["dataset", "cache"]
             )
-        for option, value in {"limit": limit, "label_separator": label_separator}.items():
+        of_dataset = {
+            "limit": limit,
+            "text_column": text_column,
+            "label_column": label_column,
+            "label_separator": label_separator,
+            "split_column": split_column,
+            "labels_as": None if labels_as == "auto" else labels_as,
+            "skip_empty": skip_empty or None,
+        }
+        for option, value in of_dataset.items():
             if cache is not None and value is not None:
                 raise SpaceliteError(
                     f"{option}={value} works with dataset=... only: a cache is evaluated whole",
@@ -444,6 +455,7 @@ class TrainedRun:
                 data_dir=files.data_folder(data_dir),
                 labels_as=labels_as,
                 label_separator=label_separator,
+                split_column=split_column,
                 skip_empty=skip_empty,
                 quoting=quoting,
                 training=False,

@@ -3,22 +3,31 @@ the values of the label column mean."""
 
 from __future__ import annotations
 
+import itertools
 import logging
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from spacelite.data.splits import Labels, Table, Text
+from spacelite.data.splits import (
+    SPLIT_ALIASES,
+    SPLITS,
+    Labels,
+    Table,
+    Text,
+    standard_split,
+)
 from spacelite.errors import SpaceliteError
 
 TEXT_COLUMNS = ("text", "sentence", "review", "content", "comment", "post", "tweet", "document")
 FEWEST_ROWS, NEARLY_ALL = 5, 0.9  # of them have different labels: a warning
 LABEL_COLUMNS = ("label", "labels", "class", "category", "target", "sentiment")
+SPLIT_COLUMN = "split"
 LABELS_AS = ("auto", "text")
 ROWS_NAMED = 3  # in a message
 LISTS = "in multi-label data, give a list of labels for each text, [] for none"
@@ -41,6 +50,7 @@ class Reading:
     label_column: str | None = None
     labels_as: str = "auto"
     label_separator: str | None = None
+    split_column: str | None = None
     skip_empty: bool = False
     quoting: str = "standard"  # one of `readers.QUOTING`
 
@@ -49,6 +59,12 @@ class Reading:
             raise SpaceliteError(
                 f"labels_as={self.labels_as}: choose {' or '.join(LABELS_AS)}", ["labels_as"]
             )
+        for role in ("text_column", "label_column"):
+            if self.split_column is not None and getattr(self, role) == self.split_column:
+                raise SpaceliteError(
+                    f"split_column and {role} name {self.split_column!r}: name two columns",
+                    ["split_column", role],
+                )
 
 
 def find(table: Table, text: str | None, label: str | None) -> tuple[str, str]:
@@ -108,6 +124,50 @@ def _pick(
     )
 
 
+def by_split(table: Table, reading: Reading) -> dict[str, Table]:
+    """Divide a table by the column that names each row's split: the one that was named, else
+    `split` if names of splits are all that it holds. Without one, all rows are training data."""
+    column = reading.split_column or SPLIT_COLUMN
+    if reading.split_column is None and (
+        column not in table.names or column in (reading.text_column, reading.label_column)
+    ):
+        return {"train": table}
+    _pick(table.origin, table.names, column, "split", [])
+    if column in table.mixed:
+        raise table.mixed[column]
+    written = ["" if v is None else str(v).strip() for v in table.rows.column(column).to_pylist()]
+    splits = {name: standard_split(name) for name in dict.fromkeys(written)}
+    unknown = [name for name, split in splits.items() if split not in SPLITS]
+    if unknown and reading.split_column is None and len(unknown) == len(splits):
+        log.warning(
+            "%s: column %r names no splits (one value is %r): it is not used",
+            table.origin, column, unknown[0],
+        )  # fmt: skip
+        return {"train": table}
+    if unknown:
+        pairs = zip(table.row_numbers, written, strict=True)
+        _refuse_rows(
+            table.origin,
+            [row for row, name in pairs if name in unknown],
+            f"a {column!r} that is no split, such as {unknown[0]!r}",
+            "split_column",
+            f" (splits are {', '.join(SPLITS)}; {', '.join(SPLIT_ALIASES)} mean validation)",
+        )
+    split_of = np.array([splits[name] for name in written])
+    parts = {split: np.flatnonzero(split_of == split) for split in SPLITS if split in split_of}
+    log.info(
+        "%s: column %r names the split of each row: %s",
+        table.origin, column, ", ".join(f"{len(rows):,} {split}" for split, rows in parts.items()),
+    )  # fmt: skip
+    left = table.rows.drop_columns([column])
+    return {
+        split: replace(
+            table, rows=left.filter(split_of == split), sources=table.source_rows.take(rows)
+        )
+        for split, rows in parts.items()
+    }
+
+
 def log_choice(
     name: str, names: Sequence[str], text: str, label: str, values: Sequence[Any], named: bool
 ) -> None:
@@ -129,9 +189,10 @@ def log_choice(
 def texts(table: Table, column: str, skip_empty: bool = False) -> tuple[list[Text], Rows]:
     """The texts of a column, and the indices of their rows; with `skip_empty` not of all rows."""
     texts: list[Any] = table.rows.column(column).to_pylist()
-    check_texts(table.origin, column, texts, skip_empty=skip_empty)
+    numbers = table.row_numbers
+    check_texts(table.origin, column, texts, numbers, skip_empty=skip_empty)
     rows = np.flatnonzero([text is not None and bool(text.strip()) for text in texts])
-    empty = np.setdiff1d(np.arange(len(texts)), rows).tolist()
+    empty = [numbers[row] for row in np.setdiff1d(np.arange(len(texts)), rows)]
     if empty:
         left = f"{len(empty):,} row{' is' if len(empty) == 1 else 's are'} left out"
         log.info("%s: %s, because the text is empty (%s)", table.origin, left, _rows(empty))
@@ -142,20 +203,21 @@ def check_texts(
     origin: str,
     column: str,
     texts: Iterable[Any],
+    row_numbers: Iterable[int] | None = None,
     *,
     refuse_numbers: bool = True,
     skip_empty: bool | None = None,
 ) -> int:
     """Check that all texts of a column are strings that are not empty, and return their number.
 
-    `skip_empty` is True if empty texts are left out later, and False if they could be, which the
-    message then says.
+    Messages name rows by `row_numbers`, by default from 1. `skip_empty` is True if empty texts are
+    left out later, and False if they could be, which the message then says.
     """
     no_string: list[int] = []
     empty: list[int] = []
     rows, numbers = 0, refuse_numbers
-    for row, text in enumerate(texts):
-        rows = row + 1
+    for row, text in zip(row_numbers or itertools.count(1), texts, strict=False):
+        rows += 1
         if text is None or (type(text) is str and not text.strip()):
             empty.append(row)
         elif type(text) is not str:
@@ -204,9 +266,9 @@ def label_values(table: Table, column: str, rows: Rows, separator: str | None) -
     """The values of a label column in some rows, none missing, strings without surrounding spaces;
     in a multi-label data set a list per row. With a separator, an empty string is no label."""
     every: list[Any] = table.rows.column(column).to_pylist()
-    values = [every[row] for row in rows.tolist()]
+    values, numbers = [every[row] for row in rows.tolist()], table.row_numbers
     missing = [
-        row
+        numbers[row]
         for row, value in zip(rows.tolist(), values, strict=True)
         if value is None
         or value != value
@@ -237,7 +299,7 @@ def listed(names: Sequence[str], most: int) -> str:
 
 
 def _rows(rows: Sequence[int]) -> str:
-    named = listed([str(row + 1) for row in rows], ROWS_NAMED)
+    named = listed([*map(str, rows)], ROWS_NAMED)
     return f"row{'s' if len(rows) > 1 else ''} {named}"
 
 
@@ -387,7 +449,7 @@ def numbered(
     rows: Mapping[str, Rows],
 ) -> tuple[dict[str, Labels], tuple[str, ...]]:
     """Number the labels of all splits together, as the known `class_names` are or else in sorted
-    order; `rows` are the indices of their rows, for messages.
+    order; `rows` are the numbers of their rows, for messages.
 
     Returns each split's labels, (N,) int64 of 0..C-1, or (N, C) int64 of 0 and 1 if the values are
     lists, and the C label names.
@@ -459,7 +521,7 @@ def _check_whole(
         for row, value in zip(rows[split].tolist(), numbers, strict=True):
             if not isinstance(value, int) and not (isinstance(value, float) and value.is_integer()):
                 raise SpaceliteError(
-                    f"{name} {split}: row {row + 1} has label {value!r}: classes need whole "
+                    f"{name} {split}: row {row} has label {value!r}: classes need whole "
                     "numbers or strings (or name another column with label_column, or give "
                     "labels_as='text')",
                     ["label_column", "labels_as"],
@@ -470,7 +532,7 @@ def _check_whole(
                 if not named and count < len(numbers):
                     way_out = "give labels_as='text' if it is a label that another split lacks"
                 raise SpaceliteError(
-                    f"{name} {split}: row {row + 1} has label {int(value)}, which marks a hidden "
+                    f"{name} {split}: row {row} has label {int(value)}, which marks a hidden "
                     f"or missing label ({count} such rows): remove them, or {way_out}",
                     ["labels_as"] if "labels_as" in way_out else [],
                 )

@@ -1,7 +1,7 @@
 """A name, a path or Python objects -> a data set: splits, samples, checks.
 
 Known data sets follow their protocol (`known`). Other data sets keep their splits; if there is no
-validation split, 10% of train is used as one. Objects of pandas and datasets are recognised by the
+validation split, it is drawn from train. Objects of pandas and datasets are recognised by the
 names of their classes, without an import.
 """
 
@@ -26,19 +26,19 @@ from spacelite.data.known import KNOWN, KnownDataset, by_hub_name
 from spacelite.data.splits import (
     SEED,
     SPLITS,
+    VALIDATION_SHARE,
     Sources,
     Split,
     Table,
     TextDataset,
+    drawn,
     standard_split,
     stratified_sample,
     without_leaks,
 )
 from spacelite.errors import SpaceliteError, one_line
-from spacelite.tasks import find_task
 
 NAME = "texts"  # default name of data passed as objects
-SPLIT_COLUMN = "split"
 LABELS_NAMED = 5  # in a message
 
 log = logging.getLogger(__name__)
@@ -58,6 +58,8 @@ def read(
     data_dir: Path | None = None,
     labels_as: str = "auto",
     label_separator: str | None = None,
+    split_column: str | None = None,
+    test_fraction: float | None = None,
     skip_empty: bool = False,
     drop_leaks: bool = False,
     quoting: str = "standard",
@@ -65,8 +67,8 @@ def read(
 ) -> TextDataset:
     """Read a data set, as `spacelite.embed`, which explains the arguments.
 
-    A column `split` of a DataFrame names each row's split. Data that are not for `training` may
-    lack a train split, or have a single label or example (which is then the test split).
+    Data that are not for `training` may lack a train split, or have a single label or text (which
+    is then the test split).
     """
     if (dataset is None) == (texts is None):
         raise SpaceliteError("give either dataset or texts", ["dataset", "texts"])
@@ -84,20 +86,22 @@ def read(
         label_column=label_column,
         labels_as=labels_as,
         label_separator=label_separator,
+        split_column=split_column,
         skip_empty=skip_empty,
         quoting=quoting,
     )
     if isinstance(dataset, str | Path):
-        data = _named(str(dataset), data_dir, reading, training)
+        data, known = _named(str(dataset), data_dir, reading, training)
     else:
-        name = name or NAME
+        name, known = name or NAME, None
         readers.check_quoting(quoting, name)
         if texts is None:
-            tables = _tables_of(dataset, name, training)
+            tables = _tables_of(dataset, name, reading, training)
         else:
-            tables = {"train": _pair(texts, labels, name)}
+            tables = _by_column(_pair(texts, labels, name), reading, training)
         splits, label_names = _numbered(name, tables, (), reading)
-        data = TextDataset(name, _completed(name, splits, None, training), label_names)
+        data = TextDataset(name, splits, label_names)
+    data = _completed(data, known, test_fraction, training)
     if drop_leaks:
         data = without_leaks(data)
     if training:
@@ -117,16 +121,20 @@ def read(
 # By name or path.
 
 
-def _named(name: str, data_dir: Path | None, reading: Reading, training: bool) -> TextDataset:
-    """A built-in data set, or that of a path, in `data_dir`, or on the hub."""
+def _named(
+    name: str, data_dir: Path | None, reading: Reading, training: bool
+) -> tuple[TextDataset, KnownDataset | None]:
+    """A built-in data set, or that of a path, in `data_dir`, or on the hub, as it is divided there;
+    and what is known of it."""
     known = KNOWN.get(name)
     if known is not None and known.make is not None:
         readers.check_quoting(reading.quoting, name)
+        _refuse_column(name, reading)
         splits = {
             split: replace(texts, sources=Sources.of_files([(f"{name} ({split})", len(texts))]))
             for split, texts in known.make().items()
         }
-        return TextDataset(name, splits, known.label_names, task_name=known.task)
+        return TextDataset(name, splits, known.label_names, task_name=known.task), known
     if data_dir is not None and not name.startswith((".", "/", "~")):
         if not data_dir.is_dir():
             raise SpaceliteError(f"data_dir={data_dir}: there is no such folder", ["data_dir"])
@@ -139,11 +147,16 @@ def _named(name: str, data_dir: Path | None, reading: Reading, training: bool) -
         place = str(path.resolve())
         base = path.resolve().stem if path.is_file() else path.resolve().name
         tables = readers.from_path(path, training=training, quoting=reading.quoting)
+        if path.is_file():
+            tables = _by_column(tables["train"], reading, training)
+        else:
+            _refuse_column(name, reading)
     elif path.suffix.lower() in readers.SUFFIXES or base.startswith((".", "/", "~")):
         raise SpaceliteError(f"there is no file or folder {base}")
     elif (base := by_hub_name(base)) in KNOWN:
         readers.check_quoting(reading.quoting, base)
         known = KNOWN[base]
+        _refuse_column(name, reading)
         try:
             tables = from_hub(str(known.hub), revision=known.revision, training=training)
         except SpaceliteError as error:
@@ -151,6 +164,7 @@ def _named(name: str, data_dir: Path | None, reading: Reading, training: bool) -
     else:
         readers.check_quoting(reading.quoting, base)
         base, _, config = base.partition(":")
+        _refuse_column(name, reading)
         tables = from_hub(base, config or None, training=training)
     known = KNOWN.get(base)
     if known is not None and known.prepare is not None:
@@ -173,8 +187,7 @@ def _named(name: str, data_dir: Path | None, reading: Reading, training: bool) -
         }
         label_names = merging.label_names
     dataset = name.rpartition("/")[2] if merging is not None else base
-    splits = _completed(base, splits, known, training)
-    return TextDataset(dataset, splits, label_names, place, reading.quoting)
+    return TextDataset(dataset, splits, label_names, place, reading.quoting), known
 
 
 def _split_name(name: str) -> tuple[str, KnownDataset | None]:
@@ -229,38 +242,45 @@ def tables_of_datasets(
 # From Python objects.
 
 
-def _tables_of(dataset: Any, name: str, training: bool) -> dict[str, Table]:
+def _tables_of(dataset: Any, name: str, reading: Reading, training: bool) -> dict[str, Table]:
     if _is(dataset, "datasets.DatasetDict"):
+        _refuse_column(name, reading)
         return tables_of_datasets(dataset, name, training=training)
-    if isinstance(dataset, Mapping):
-        tables = {str(key): _table(split, f"{name} ({key})") for key, split in dataset.items()}
-    elif _is(dataset, "pandas.DataFrame") and SPLIT_COLUMN in dataset.columns:
-        readers.refuse_twice(name, [str(column) for column in dataset.columns])
-        splits = dataset[SPLIT_COLUMN].astype(str)
-        frame = dataset.drop(columns=SPLIT_COLUMN)
-        whole = Sources.of_files([(name, len(frame))])
-        tables = {
-            key: replace(
-                _table(frame[splits == key], f"{name} ({key})"),
-                sources=whole.take(np.flatnonzero(splits == key)),
-            )
-            for key in dict.fromkeys(splits)
-        }
-    else:
-        return {"train": _table(dataset, name)}
-    by_split: dict[str, Table] = {}
-    for key, table in tables.items():
-        split = standard_split(key)
-        if split not in SPLITS or split in by_split:
-            problem = "is given twice" if split in by_split else "is unknown"
+    if not isinstance(dataset, Mapping):
+        return _by_column(_table(dataset, name), reading, training)
+    _refuse_column(name, reading)
+    tables: dict[str, Table] = {}
+    for key, table in dataset.items():
+        split = standard_split(str(key))
+        if split not in SPLITS or split in tables:
+            problem = "is given twice" if split in tables else "is unknown"
             raise SpaceliteError(
                 f"split {key!r} {problem}: the splits are train, validation and test, each once"
             )
-        by_split[split] = table
-    if not by_split or (training and "train" not in by_split):
-        there = ", ".join(by_split) or "nothing"
+        tables[split] = _table(table, f"{name} ({key})")
+    return _in_order(tables, training)
+
+
+def _by_column(table: Table, reading: Reading, training: bool) -> dict[str, Table]:
+    """The splits of a single table, which a column may name."""
+    return _in_order(columns.by_split(table, reading), training)
+
+
+def _refuse_column(name: str, reading: Reading) -> None:
+    """Refuse a column that names the split of each row where the data come in splits."""
+    if reading.split_column is not None:
+        raise SpaceliteError(
+            f"split_column={reading.split_column}: {name} is no single table: a file or a "
+            "DataFrame can have such a column; leave it out",
+            ["split_column"],
+        )
+
+
+def _in_order(tables: Mapping[str, Table], training: bool) -> dict[str, Table]:
+    if not tables or (training and "train" not in tables):
+        there = ", ".join(tables) or "nothing"
         raise SpaceliteError(f"there is no train split, only {there}: add one")
-    return {split: by_split[split] for split in SPLITS if split in by_split}
+    return {split: tables[split] for split in SPLITS if split in tables}
 
 
 def _table(split: Any, origin: str) -> Table:
@@ -397,12 +417,14 @@ def _numbered(
     known = bool(class_names)
     texts: dict[str, list[str]] = {}
     rows: dict[str, Rows] = {}
+    row_numbers: dict[str, Rows] = {}
     values: dict[str, list[Any]] = {}
     for split, table in tables.items():
         if not table.rows.num_rows:
             raise SpaceliteError(f"{table.origin} has no rows: it needs at least one text")
         text_name, label_name = columns.find(table, reading.text_column, reading.label_column)
         texts[split], rows[split] = columns.texts(table, text_name, reading.skip_empty)
+        row_numbers[split] = np.array(table.row_numbers)[rows[split]]
         values[split] = columns.label_values(
             table, label_name, rows[split], reading.label_separator
         )
@@ -425,7 +447,7 @@ def _numbered(
         columns.refuse_joined(values, name)
         columns.refuse_missing_words(values, name)
         values = columns.as_numbers(values, name)
-    numbers, label_names = columns.numbered(values, class_names, name, rows)
+    numbers, label_names = columns.numbered(values, class_names, name, row_numbers)
     columns.warn_of_similar(label_names, name)
     return {
         split: Split(texts[split], numbers[split], table.source_rows.take(rows[split]))
@@ -434,34 +456,44 @@ def _numbered(
 
 
 def _completed(
-    name: str, splits: dict[str, Split], known: KnownDataset | None, training: bool
-) -> dict[str, Split]:
-    """The splits in the usual order, with a validation split added if there is none, and if it is
-    for training or can be taken from train."""
-    if not training and len(splits.get("train", ())) < 2:
-        if list(splits) == ["train"]:
-            return {"test": splits["train"]}
-        return {split: splits[split] for split in SPLITS if split in splits}
-    if "validation" not in splits:
-        if known is not None and known.validation is not None and "test" in splits:
-            splits = known.validation(splits)
-        else:
-            train = splits["train"]
-            validation = stratified_sample(
-                train.labels, find_task(None, train.labels), max(1, round(0.1 * len(train)))
-            )
-            kept = np.setdiff1d(np.arange(len(train)), validation)
-            if not len(kept):
-                raise SpaceliteError(f"{name} has one training example: it needs at least two")
-            log.warning(
-                "%s has no validation split: %d of its %d training examples are used as one "
-                "(seed %d)",
-                name, len(validation), len(train), SEED,
-            )  # fmt: skip
-            splits = {**splits, "train": train.take(kept), "validation": train.take(validation)}
-    if "test" not in splits:
-        log.warning("%s has no test split: reports show validation metrics", name)
-    return {split: splits[split] for split in SPLITS if split in splits}
+    data: TextDataset, known: KnownDataset | None, test_fraction: float | None, training: bool
+) -> TextDataset:
+    """The data set with the splits that it lacks: validation, if it is for training or has texts to
+    draw it from, and the fraction of its texts that is asked for as test."""
+    splits = data.splits
+    if test_fraction is not None and "test" in splits:
+        raise SpaceliteError(
+            f"test_fraction={test_fraction:g}: {data.name} has a test split: leave test_fraction "
+            "out",
+            ["test_fraction"],
+        )
+    if "train" not in splits:
+        return data
+    shares = {} if "validation" in splits else {"validation": VALIDATION_SHARE}
+    if shares and known is not None and known.validation is not None and "test" in splits:
+        splits = known.validation(splits)
+        return replace(data, splits={split: splits[split] for split in SPLITS})
+    if test_fraction is not None:
+        shares["test"] = test_fraction
+    if shares:
+        try:
+            data, kept = drawn(data, shares)
+        except SpaceliteError:
+            if training:
+                raise
+            return replace(data, splits={"test": splits["train"]}) if len(splits) == 1 else data
+        of = f"{sum(len(data.splits[split]) for split in ('train', *shares)):,}"
+        parts = [f"{len(data.splits[split]):,} are used for {split}" for split in shares]
+        stay = "" if not kept else f", but for {kept:,} that a label needs in train"
+        log.log(
+            logging.WARNING if "validation" in shares else logging.INFO,
+            "%s has no %s split: of its %s training examples, %s; each text alone decides (seed "
+            "%d)%s, so that added rows move none",
+            data.name, " and no ".join(shares), of, " and ".join(parts), SEED, stay,
+        )  # fmt: skip
+    if "test" not in data.splits:
+        log.warning("%s has no test split: reports show validation metrics", data.name)
+    return data
 
 
 def _check_classes(dataset: TextDataset, limit: int | None = None, *, warn: bool) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import logging
 import unicodedata
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeAlias
@@ -23,6 +25,7 @@ log = logging.getLogger(__name__)
 SPLITS = ("train", "validation", "test")
 SPLIT_ALIASES = {"valid": "validation", "val": "validation", "dev": "validation"}
 SEED = 42  # of all random splits and samples, as in the published protocol
+VALIDATION_SHARE = 0.1  # of the training texts, where a data set has no validation split
 DROPPED = dict.fromkeys([*range(33), 127])  # ascii control characters and the space
 
 Labels = npt.NDArray[np.int64]
@@ -98,6 +101,14 @@ class Table:
         if self.sources is not None:
             return self.sources
         return Sources.of_files([(self.origin, self.rows.num_rows)])
+
+    @property
+    def row_numbers(self) -> list[int]:
+        """The rows as messages name them, counted from 1: as in the file, if it is a single one."""
+        if self.sources is None or len(self.sources.files) > 1:
+            return list(range(1, self.rows.num_rows + 1))
+        numbers: list[int] = self.sources.row.tolist()
+        return numbers
 
     def is_string(self, column: str) -> bool:
         """Whether the column's type is one of Arrow's string types."""
@@ -200,6 +211,59 @@ def without_leaks(dataset: TextDataset) -> TextDataset:
     )  # fmt: skip
     splits = {**dataset.splits, "train": train.take(np.flatnonzero(kept))}
     return replace(dataset, splits=splits)
+
+
+def drawn(dataset: TextDataset, shares: Mapping[str, float]) -> tuple[TextDataset, int]:
+    """The data set with `validation`, `test` or both drawn from its train split, given the share of
+    the texts that each gets; and the number of texts that stay in train for their labels' sake.
+
+    A seeded hash makes a number in [0, 1) of each text, as `folded`. Validation gets the texts with
+    numbers below its share, test those with numbers above 1 less its share: each text alone decides
+    where it is, whatever other rows there are, and all examples of a text are together. There are
+    two exceptions. The last training text of a label stays, which is the one that is least beyond
+    the limit; and a split without texts gets the nearest one that may leave train.
+
+    Raises SpaceliteError if no text may leave train.
+    """
+    train, classes = dataset.splits["train"], len(dataset.label_names)
+    examples_of: dict[str, list[int]] = defaultdict(list)
+    for example, text in enumerate(train.texts):
+        examples_of[folded(text)].append(example)
+    numbers = {text: _number(text) for text in examples_of}
+    left = np.append(dataset.task.label_counts(train.labels, classes), len(train))
+    splits, kept = dict(dataset.splits), 0
+    for split, share in shares.items():
+        # How far each text is beyond the limit; negative in train.
+        beyond = {
+            text: share - numbers[text] if split == "validation" else numbers[text] - (1 - share)
+            for text in examples_of
+        }
+        chosen: list[int] = []
+        for text in sorted(beyond, key=lambda text: -beyond[text]):
+            if chosen and beyond[text] <= 0:
+                break
+            examples = examples_of[text]
+            of_text = dataset.task.label_counts(train.labels[examples], classes)
+            of_text = np.append(of_text, len(examples))
+            if not ((of_text == left) & (left > 0)).any():  # the last one of a label, or of all
+                left -= of_text
+                chosen += examples_of.pop(text)
+        if not chosen:
+            raise SpaceliteError(
+                f"{dataset.name} has too few different training texts to draw a {split} split from "
+                f"them: a label must keep one; add texts, or give a {split} split"
+            )
+        splits[split] = train.take(np.sort(chosen))
+        kept += sum(beyond[text] > 0 for text in examples_of)
+    splits["train"] = train.take(np.sort([*itertools.chain(*examples_of.values())]))
+    return replace(dataset, splits={name: splits[name] for name in SPLITS if name in splits}), kept
+
+
+def _number(text: str) -> float:
+    """A number in [0, 1) that a text, as `folded`, always gets."""
+    content = f"{SEED} {text}".encode("utf-8", "surrogatepass")
+    digest = hashlib.blake2b(content, digest_size=8).digest()
+    return (int.from_bytes(digest, "big") >> 11) / 2**53  # as many bits as a float holds
 
 
 def stratified_sample(labels: Labels, task: Task, size: int) -> npt.NDArray[np.int64]:
