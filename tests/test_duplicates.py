@@ -86,7 +86,10 @@ def test_embed_says_it_in_one_line_each_also_of_a_cache_that_was_there(leaking, 
 
 def test_embed_prints_the_counts_as_json(bert, tmp_path):
     file = tmp_path / "data.jsonl"
-    rows = [{"text": text, "label": i % 2} for i, text in enumerate(["a film", "bad"] * 30)]
+    rows = [
+        {"text": text, "label": i % 2, "split": "dev" if i < 6 else "train"}
+        for i, text in enumerate(["a film", "bad"] * 30)
+    ]
     file.write_text("\n".join(map(json.dumps, rows)))
     done = CliRunner().invoke(
         app, ["embed", "--dataset", str(file), "--backbone", str(bert), "--device", "cpu",
@@ -159,8 +162,8 @@ def test_the_report_says_it_under_the_table_and_of_transfers_too(leaking, bert, 
     assert found["leaking"][1].startswith("1 of 3 validation examples has a text of train")
     assert found["leaking"][2].startswith("3 texts have more than one label")
     assert found["leaking → other"][1:] == [
-        "1 of 2 test examples of other has a text of the runs' training data: these were seen in "
-        "training, so the metrics are too optimistic."
+        "1 of 2 test examples of other has a text of the training data of the runs: these were "
+        "seen in training, so the metrics are too optimistic."
     ]
 
 

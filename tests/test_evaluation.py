@@ -6,6 +6,7 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 
+import conftest
 import h5py
 import numpy as np
 import processes
@@ -17,7 +18,7 @@ from spacelite_cli.app import app
 from typer.testing import CliRunner
 
 from spacelite import heads
-from spacelite.cache.store import Cache
+from spacelite.cache.store import Cache, side_file
 from spacelite.inference.transfer import evaluate, parse_mapping
 from spacelite.runs import store as runs
 from spacelite.training.config import TrainingConfig
@@ -283,9 +284,16 @@ def test_the_command_embeds_evaluates_and_the_report_shows_it(place, bert, tmp_p
         (["--cache", "none"], "has no cache 'none'; it holds "),
         (["--cache", "x", "--dataset", "y"], "give either --dataset ... or --cache ..., not both"),
         (["--cache", "x", "--limit", "5"], "--limit 5 works with --dataset ... only"),
-        (
-            ["--cache", "x", "--label-separator", ";"],
-            "--label-separator ; works with --dataset ... only",
+        *(
+            (["--cache", "x", option, value], f"{option} {value} works with --dataset ... only")
+            for option, value in {
+                "--label-separator": ";",
+                "--split-column": "part",
+                "--text-column": "text",
+                "--label-column": "label",
+                "--labels-as": "text",
+                "--quoting": "none",
+            }.items()
         ),
     ],
 )
@@ -356,15 +364,113 @@ def test_evaluations_at_once_leave_whole_files(place, bert, tmp_path):
 def test_the_runs_own_data_are_named_as_such(place, cache_path, bert, caplog):
     folder, saved = place
     with Cache(cache_path) as cache:
-        evaluate(saved["linear"], cache)
-    assert caplog.messages == [
+        record, _ = evaluate(saved["linear"], cache)
+    assert caplog.messages[0] == (
         f"reviews is the data set that run {saved['linear'].id} was trained on: this is not "
         "a transfer, and its train split was seen in training"
-    ]
+    )
+    assert record.seen_in_training["train"] == 60 and "train example" not in caplog.text
     caplog.clear()
     with Cache(cached(folder, bert, 2, "elsewhere")) as cache:
         evaluate(saved["linear"], cache)
-    assert "trained on" not in caplog.text
+    assert "was trained on" not in caplog.text
+
+
+def partly_seen(folder, backbone):
+    """A cache of which the runs were trained on all 30 texts of train, one of validation, and 12 of
+    test, which are written otherwise."""
+    trained = conftest.texts(60)
+    new = [f"nice plot {text} well acted" for text in conftest.texts(20, seed=9)]
+    splits = {
+        "train": trained[:30],
+        "validation": [trained[40], *new[:12]],
+        "test": [*(f" {text.upper()}" for text in trained[48:]), *new[12:]],
+    }
+    folder.mkdir()
+    for split, own in splits.items():
+        rows = [{"text": text, "label": i % 2} for i, text in enumerate(own)]
+        (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    return embed(
+        backbone=str(backbone), dataset=str(folder), cache_dir=folder, dtype="float32", device="cpu"
+    ).path
+
+
+@pytest.mark.parametrize("known", ["texts", "token ids"])
+def test_texts_that_the_run_was_trained_on_are_counted_and_left_out(
+    known, place, cache_path, bert, tmp_path, caplog
+):
+    run, path = place[1]["linear"], partly_seen(tmp_path / "partly", bert)
+    if known == "token ids":
+        side_file(path, "texts").unlink()
+    caplog.clear()
+    with Cache(path) as cache:
+        record, predictions = evaluate(run, cache)
+    assert record.seen_in_training == {"train": 30, "validation": 1, "test": 12}
+    assert record.metrics_unseen.keys() == {"validation", "test"}
+    test, scores = predictions["test"], record.metrics_unseen["test"]
+    labels, logits = test.labels[12:], test.logits[12:].astype(np.float64)
+    guesses = logits.argmax(axis=1)
+    assert scores == pytest.approx({
+        "loss": None, "ce": np.mean(np.log(np.exp(logits).sum(axis=1)) - logits[range(8), labels]),
+        "accuracy": sk.accuracy_score(labels, guesses),
+        "f1_macro": sk.f1_score(labels, guesses, average="macro"),
+        "precision": sk.precision_score(labels, guesses, zero_division=0),
+        "recall": sk.recall_score(labels, guesses),
+        "auroc": sk.roc_auc_score(labels, logits[:, 1] - logits[:, 0]),
+    }, abs=1e-6)  # fmt: skip
+    compared = "a text" if known == "texts" else "the same tokens as a text"
+    assert caplog.messages == [
+        "30 of 30 train examples, 1 of 13 validation examples, 12 of 20 test examples of partly "
+        f"have {compared} of the training data of run {run.id}: these were seen in training, so "
+        "the metrics are too optimistic; of the other 8 test examples: accuracy "
+        f"{scores['accuracy']:.4f} and macro F1 {scores['f1_macro']:.4f}"
+    ]
+    run.save_transfer(record, predictions)
+    assert [one for one in run.transfers() if one.dataset == "partly"] == [record]
+
+
+def test_the_command_warns_of_texts_that_the_run_was_trained_on(place, bert, tmp_path):
+    folder, saved = place
+    path = partly_seen(tmp_path / "partly", bert)
+    said = spacelite("eval", saved["linear"].id, "--cache", path, "--cache-dir", folder)
+    assert "12 of 20 test examples of partly have a text of the training data" in " ".join(
+        said.stderr.split()
+    )
+    said = spacelite("eval", saved["linear"].id, "--cache", path, "--cache-dir", folder, "--json")
+    answer = json.loads(said.stdout)
+    assert answer["seen_in_training"] == {"train": 30, "validation": 1, "test": 12}
+    assert answer["metrics_unseen"]["test"]["accuracy"] is not None
+
+
+def test_a_run_whose_cache_is_gone_is_evaluated_with_a_warning(
+    place, cache_path, bert, tmp_path, caplog
+):
+    run = place[1]["linear"]
+    lost = replace(run, record=replace(run.record, cache="lost", cache_files=()))
+    path = partly_seen(tmp_path / "partly", bert)
+    caplog.clear()
+    with Cache(path) as cache:
+        record, _ = evaluate(lost, cache)
+    assert record.seen_in_training is None and record.metrics_unseen == {}
+    (said,) = caplog.messages
+    assert said.startswith(
+        f"it is not known which texts of partly run {run.id} was trained on: the "
+    )
+    assert "lost, is neither beside the run nor in" in said
+
+
+def test_evaluations_of_older_versions_are_read(place, bert, tmp_path):
+    run = place[1]["linear"]
+    with Cache(partly_seen(tmp_path / "older", bert)) as cache:
+        record, predictions = evaluate(run, cache)
+    run.save_transfer(record, predictions)
+    path = run.folder / "transfer" / f"{record.cache}.json"
+    content = json.loads(path.read_text())
+    del content["seen_in_training"], content["metrics_unseen"]
+    path.write_text(json.dumps(content))
+    (read,) = [one for one in run.transfers() if one.dataset == "older"]
+    assert read.metrics == record.metrics
+    assert read.seen_in_training is None and read.metrics_unseen == {}
 
 
 def test_a_wrong_map_fails_before_anything_is_embedded(place, bert, tmp_path, monkeypatch):

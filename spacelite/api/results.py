@@ -438,6 +438,18 @@ class Evaluation:
         """Every metric by split."""
         return self.record.metrics
 
+    @property
+    def seen_in_training(self) -> dict[str, int] | None:
+        """How many examples of each split have a text that the run was trained on; None if its
+        training texts are not there any more."""
+        return self.record.seen_in_training
+
+    @property
+    def metrics_unseen(self) -> dict[str, dict[str, float | None]]:
+        """Every metric but the loss of the validation and test examples whose texts the run was not
+        trained on, for splits that have both."""
+        return self.record.metrics_unseen
+
     def table(self) -> Table:
         """The table as it is printed."""
         return metrics_table(self.metrics, self.record.examples)

@@ -437,6 +437,7 @@ class TrainedRun:
             "label_separator": label_separator,
             "split_column": split_column,
             "labels_as": None if labels_as == "auto" else labels_as,
+            "quoting": None if quoting == "standard" else quoting,
             "skip_empty": skip_empty or None,
         }
         for option, value in of_dataset.items():

@@ -253,6 +253,8 @@ def read_unknown(path: Path) -> UnknownTokens:
 
 # Duplicates.
 
+COMPARED = {True: "a text", False: "the same tokens as a text"}  # by whether texts were compared
+
 
 @dataclass(frozen=True)
 class Duplicates:
@@ -263,7 +265,7 @@ class Duplicates:
     shared: dict[tuple[str, str], int]
     examples: dict[str, int]  # their number, by split
     # How many different texts have more than one label, within each split and, as `all`, within and
-    # across the splits; empty if labels were not compared.
+    # across the splits.
     contradictory: dict[str, int]
     by_text: bool = True  # whether the texts themselves were compared, or only their token ids
 
@@ -275,7 +277,7 @@ class Duplicates:
     @property
     def what(self) -> str:
         """What examples share, in words."""
-        return "a text" if self.by_text else "the same tokens as a text"
+        return COMPARED[self.by_text]
 
     @property
     def leaked(self) -> str:
@@ -318,15 +320,13 @@ def find_duplicates(
     texts: Mapping[str, CachedTexts | None] | None = None,
     *,
     max_length: int = 0,
-    compare_labels: bool = True,
 ) -> Duplicates:
     """Count the texts that occur in two splits, and those that have more than one label.
 
     Two texts are the same if their token ids are, which is all that the backbone sees of them, and,
     where the texts are known, if they differ at most in case, accents and spaces: texts of unknown
     words have the same token ids without being the same. Of texts of `max_length` tokens, only the
-    beginning is compared. The splits may come from caches with the same tokenizer; labels can be
-    compared if all number them in the same way.
+    beginning is compared.
     """
     first: dict[bytes, int] = {}
     numbers = {
@@ -337,17 +337,15 @@ def find_duplicates(
     by_text = len(known) == len(splits)
     if by_text:
         numbers = _separated(numbers, splits, known, max_length)
-    contradictory = {}
-    if compare_labels:
-        every = np.concatenate([split.labels for split in splits.values()])
-        _, labels = np.unique(every, axis=0, return_inverse=True)  # a number for each set of labels
-        labels, texts_of_all = labels.reshape(-1), np.concatenate(list(numbers.values()))
-        bounds = np.cumsum([len(split) for split in splits.values()])[:-1]
-        contradictory = {
-            name: _contradictory(numbers[name], part)
-            for name, part in zip(splits, np.split(labels, bounds), strict=True)
-        }
-        contradictory["all"] = _contradictory(texts_of_all, labels)
+    every = np.concatenate([split.labels for split in splits.values()])
+    _, labels = np.unique(every, axis=0, return_inverse=True)  # a number for each set of labels
+    labels, texts_of_all = labels.reshape(-1), np.concatenate(list(numbers.values()))
+    bounds = np.cumsum([len(split) for split in splits.values()])[:-1]
+    contradictory = {
+        name: _contradictory(numbers[name], part)
+        for name, part in zip(splits, np.split(labels, bounds), strict=True)
+    }
+    contradictory["all"] = _contradictory(texts_of_all, labels)
     return Duplicates(
         shared={
             (earlier, later): int(np.isin(numbers[later], numbers[earlier]).sum())
@@ -386,3 +384,69 @@ def _contradictory(texts: Array, labels: Array) -> int:
     """How many different texts have more than one label."""
     pairs = np.unique(np.stack([texts, labels], axis=1), axis=0)
     return int((np.unique(pairs[:, 0], return_counts=True)[1] > 1).sum())
+
+
+# Texts of the training data of a run.
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Which examples of a data set have a text that a run was trained on."""
+
+    seen: dict[str, Array]  # by split, (N,) bool
+    by_text: bool  # whether the texts themselves were compared, or only their token ids
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many examples of each split these are."""
+        return {split: int(seen.sum()) for split, seen in self.seen.items()}
+
+    def sentence(self, dataset: str, runs: str) -> str:
+        """What the overlap with the training data of `runs` means for the reader; "" for none."""
+        parts = [
+            f"{count:,} of {len(self.seen[split]):,} {split} examples"
+            for split, count in self.counts.items()
+            if count
+        ]
+        if not parts:
+            return ""
+        have = "has" if sum(self.counts.values()) == 1 else "have"
+        return (
+            f"{', '.join(parts)} of {dataset} {have} "
+            f"{COMPARED[self.by_text]} of the training data of {runs}: these were seen in "
+            "training, so the metrics are too optimistic"
+        )
+
+
+def overlap(training: Cache, cache: Cache, *splits: str) -> Overlap:
+    """Find the examples of some splits of a cache (default: all) that have a text of the train
+    split of another, of the same tokenizer.
+
+    Texts are the same if they differ at most in case, accents and spaces; and of texts that are cut
+    off, if the same tokens and beginning are left. Where the texts are not known, their token ids
+    are compared. Raises SpaceliteError if the token ids of the train split are damaged.
+    """
+    training.check_index("train")
+    texts = {name: read(cache, name) for name in splits or cache.splits}
+    of_train, limit = read(training, "train"), cache.spec.max_length
+    by_text = of_train is not None and None not in texts.values()
+
+    def keys(split: CachedSplit, texts: CachedTexts | None) -> list[set[Any]]:
+        digests = split.digests()
+        if texts is None or not by_text:
+            return [{digest} for digest in digests]
+        written = [folded(texts.text(example)) for example in range(len(split))]
+        cut = (split.lengths >= limit).tolist()
+        return [
+            {text, (digest, text[: limit // 2])} if is_cut else {text}
+            for text, digest, is_cut in zip(written, digests, cut, strict=True)
+        ]
+
+    known = set[Any]().union(*keys(training.splits["train"], of_train))
+    return Overlap(
+        {
+            name: np.array([not known.isdisjoint(own) for own in keys(cache.splits[name], written)])
+            for name, written in texts.items()
+        },
+        by_text,
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +15,9 @@ from spacelite.cache.store import Cache
 from spacelite.errors import SpaceliteError
 from spacelite.heads.base import Objective
 from spacelite.metrics.predictions import Predictions
+from spacelite.metrics.scores import METRICS, Scores
 from spacelite.runs.record import TransferRecord
-from spacelite.runs.store import Run
+from spacelite.runs.store import Run, find_cache
 from spacelite.tasks import Task
 from spacelite.training import engine
 from spacelite.training.batches import TokenSplit, input_width
@@ -37,7 +39,7 @@ def evaluate(
     on_progress: OnProgress = lambda done, total: None,
 ) -> tuple[TransferRecord, dict[str, Predictions]]:
     """Evaluate a run's head on all splits of a complete cache: the record, and the predictions of
-    all splits except train.
+    all splits except train. A warning says which examples the run was trained on.
 
     `mapping` gives the run's label name for each of the cache's, or pairs as in `parse_mapping`; by
     default labels are matched by name, or by number if they have no name in common.
@@ -88,6 +90,7 @@ def evaluate(
             "predicted, and is left out of macro averages where it is not",
             cache.spec.dataset, ", ".join(map(repr, missing)),
         )  # fmt: skip
+    overlap = _overlap(run, cache)
     result = TransferRecord(
         cache=cache.name,
         cache_key=cache.spec.cache_key(),
@@ -97,8 +100,60 @@ def evaluate(
             label: names[number] for label, number in zip(cache.label_names, numbers, strict=True)
         },
         metrics=scores,
+        seen_in_training=None if overlap is None else overlap.counts,
+        metrics_unseen={} if overlap is None else _of_unseen(predictions, overlap, objective),
     )
+    if overlap is not None:
+        own = cache.spec.dataset_hash == run.record.spec.dataset_hash
+        _warn_of_seen(run, result, overlap, but="train" if own else None)
     return result, predictions
+
+
+def _overlap(run: Run, cache: Cache) -> texts.Overlap | None:
+    """Which examples of a cache have a text that a run was trained on; None, with a warning in the
+    log, if the run's cache is not there any more."""
+    try:
+        with Cache(find_cache(run, cache.path.parent.parent)) as training:
+            return texts.overlap(training, cache)
+    except SpaceliteError as error:
+        log.warning(
+            "it is not known which texts of %s run %s was trained on: %s",
+            cache.spec.dataset, run.id, error,
+        )  # fmt: skip
+        return None
+
+
+def _of_unseen(
+    predictions: dict[str, Predictions], overlap: texts.Overlap, objective: Objective
+) -> dict[str, Scores]:
+    """The metrics of the examples that a run was not trained on, by split, where there are others
+    too. The loss is None: the head's penalties need hidden states."""
+    unseen: dict[str, Scores] = {}
+    for name, part in predictions.items():
+        new = np.flatnonzero(~overlap.seen[name])
+        if 0 < len(new) < len(part.index):
+            logits, labels = torch.from_numpy(part.logits[new]), part.labels[new]
+            plain = engine.scores_of(logits, torch.from_numpy(labels), objective)
+            evaluated = engine.Evaluated(plain, logits)
+            decided = engine.decided(evaluated, labels, part.task, part.thresholds)
+            unseen[name] = {**decided.scores, "loss": None}
+    return unseen
+
+
+def _warn_of_seen(
+    run: Run, record: TransferRecord, overlap: texts.Overlap, but: str | None
+) -> None:
+    """Log a warning if the run was trained on texts of a split other than `but`."""
+    seen = {name: seen for name, seen in overlap.seen.items() if name != but}
+    sentence = replace(overlap, seen=seen).sentence(record.dataset, f"run {run.id}")
+    if of_new := record.metrics_unseen.get(record.split):
+        others = record.examples[record.split] - overlap.counts[record.split]
+        figures = " and ".join(
+            f"{METRICS[name].in_words} {of_new[name]:.4f}" for name in ("accuracy", "f1_macro")
+        )
+        sentence += f"; of the other {others:,} {record.split} examples: {figures}"
+    if sentence:
+        log.warning("%s", sentence)
 
 
 def _check_hidden_states(run: Run, cache: Cache) -> None:

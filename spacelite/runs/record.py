@@ -245,15 +245,20 @@ class RunRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class TransferRecord:
-    """An evaluation of a run on another data set, `transfer/<cache>.json`; `labels` gives the run's
-    label name for each of that data set's."""
+    """An evaluation of a run on another data set, `transfer/<cache>.json`; docs/formats.md
+    describes it."""
 
     cache: str
     cache_key: str
     dataset: str
     examples: dict[str, int]
-    labels: dict[str, str]
+    labels: dict[str, str]  # the data set's label name -> the run's
     metrics: dict[str, Scores]
+    # By split, how many examples have a text that the run was trained on; None if that is not
+    # known, as in evaluations by older versions. And the metrics of the others, where there are
+    # both.
+    seen_in_training: dict[str, int] | None = None
+    metrics_unseen: dict[str, Scores] = field(default_factory=dict)
 
     @property
     def split(self) -> str:

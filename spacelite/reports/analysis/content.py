@@ -123,12 +123,7 @@ def data_notes(cache_dir: Path, group: Group) -> list[str]:
                 path = caches.find(cache_dir, transfers[0].cache, exact=True)
                 with _checked(path, transfers[0].cache_key) as other:
                     # Of the other data set's splits only this one counts.
-                    copies = texts.find_duplicates(
-                        {"train": cache.splits["train"], split: other.splits[split]},
-                        {"train": texts.read(cache, "train"), split: texts.read(other, split)},
-                        max_length=cache.spec.max_length,
-                        compare_labels=False,
-                    )
+                    seen = texts.overlap(cache, other, split).sentence(data, "the runs")
                     # In the run's numbering.
                     names = record.label_names
                     numbers = [names.index(transfers[0].labels[name]) for name in other.label_names]
@@ -137,7 +132,7 @@ def data_notes(cache_dir: Path, group: Group) -> list[str]:
                     )
                     most = majority(record.task, cache.splits["train"].labels, labels, names)
                     baseline = f"{most.sentence} on {split} of {data}."
-                    clauses = [_leaked_into(copies, split, data), _unknown(other, split)]
+                    clauses = [seen, _unknown(other, split)]
     except (SpaceliteError, KeyError, ValueError):
         return []  # why words and mistakes are missing is said elsewhere
     return [baseline, *(f"{clause[0].upper()}{clause[1:]}." for clause in clauses if clause)]
@@ -161,17 +156,6 @@ def _checked(path: Path, key: str | None = None) -> Iterator[store.Cache]:
             log.warning("%s", error)
             raise
         yield cache
-
-
-def _leaked_into(copies: texts.Duplicates, split: str, data: str) -> str:
-    count = copies.shared["train", split]
-    if not count:
-        return ""
-    return (
-        f"{count:,} of {copies.examples[split]:,} {split} examples of {data} "
-        f"{'has' if count == 1 else 'have'} {copies.what} of the runs' training data: these "
-        "were seen in training, so the metrics are too optimistic"
-    )
 
 
 def _unknown(cache: store.Cache, split: str | None = None) -> str:
