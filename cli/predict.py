@@ -34,6 +34,7 @@ def predict(
     out: Path | None = None,
     as_csv: bool = False,
     min_probability: float | None = None,
+    threshold: str | None = None,
     backbone: str | None = None,
     device: str = "auto",
     tokens_per_batch: int | None = None,
@@ -51,6 +52,8 @@ def predict(
         as_csv: Print a csv table: text, label, share of unknown tokens, each probability; if
             --file is a table, all its columns too.
         min_probability: Leave texts below this probability (0 to 1) unlabelled.
+        threshold WISH: Decide by the thresholds that reach a figure on validation: precision=0.9,
+            recall=0.95, accuracy=0.9; runs show --threshold shows what it costs.
     """
     arguments = locals()
     import spacelite
@@ -75,7 +78,7 @@ def predict(
         writers.check(out)
     loaded = spacelite.load_run(run, cache_dir)
     rows = _rows(texts, file, text_column, quoting)
-    shared = ("backbone", "device", "tokens_per_batch", "min_probability")
+    shared = ("backbone", "device", "tokens_per_batch", "min_probability", "threshold")
     how = {name: arguments[name] for name in shared}
     if out is not None:
         with console.progress() as on_progress:
@@ -88,7 +91,7 @@ def predict(
     if as_csv or as_json:
         classify = partial(loaded.predict_batches, total=rows.count, **how)
         form = "csv" if as_csv else "json"
-        _print_stream(rows, classify, loaded.record, min_probability, form)
+        _print_stream(rows, classify, *loaded.decides(threshold, min_probability), form)
         return
     predictions = console.call(
         loaded.predict, arguments, texts=[row[rows.text_column] for row in rows]

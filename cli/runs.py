@@ -123,10 +123,19 @@ def _short(value: object) -> str:
 
 @app.command()
 @command
-def show(run: str, *, cache_dir: Path = CACHE_DIR, as_json: bool = False) -> None:
-    """Show everything about a run: settings, data, metrics, evaluations on other data."""
+def show(
+    run: str, *, threshold: str | None = None, cache_dir: Path = CACHE_DIR, as_json: bool = False
+) -> None:
+    """Show everything about a run: settings, data, metrics, evaluations on other data.
+
+    Options:
+        threshold WISH: Also show the thresholds that reach a figure on validation, and what they
+            cost on test: precision=0.9, recall=0.95, accuracy=0.9; of one of two labels
+            precision=0.9,label=NAME.
+    """
     from dataclasses import asdict
 
+    from spacelite.api.thresholds import from_text
     from spacelite.runs import store as runs
 
     loaded = runs.find(cache_dir, run)
@@ -135,6 +144,7 @@ def show(run: str, *, cache_dir: Path = CACHE_DIR, as_json: bool = False) -> Non
     except SpaceliteError:
         cache_file = None
     transfers = loaded.transfers()
+    chosen = None if threshold is None else from_text(loaded, threshold)
     if as_json:
         content = {
             **loaded.record.as_json(),
@@ -142,6 +152,7 @@ def show(run: str, *, cache_dir: Path = CACHE_DIR, as_json: bool = False) -> Non
             "bytes": loaded.bytes,
             "cache_file": cache_file,
             "transfers": [asdict(transfer) for transfer in transfers],
+            **({} if chosen is None else {"threshold": chosen.as_json()}),
         }
         console.print_json(content)
         return
@@ -155,6 +166,10 @@ def show(run: str, *, cache_dir: Path = CACHE_DIR, as_json: bool = False) -> Non
         labels = ", ".join(f"{there} as {here}" for there, here in transfer.labels.items())
         console.out().print(Text(f"evaluated on {transfer.dataset} ({labels})", style="bold"))
         console.show(metrics_table(transfer.metrics, transfer.examples))
+    if chosen is not None:
+        console.show(chosen.table())
+        for note in chosen.notes:
+            console.say(note)
 
 
 def _print_run(run: Run, cache_file: str | None) -> None:

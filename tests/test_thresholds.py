@@ -5,13 +5,20 @@ import json
 import numpy as np
 import pytest
 from conftest import refusal, texts, write_dataset
-from sklearn.metrics import accuracy_score, f1_score
+from scipy.stats import binomtest
+from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_score
 from spacelite_cli.app import app
 from typer.testing import CliRunner
 
 import spacelite
 from spacelite.api.results import EmbeddedDataset
-from spacelite.metrics.thresholds import best_threshold, candidates
+from spacelite.metrics.thresholds import (
+    FEWEST,
+    best_threshold,
+    candidates,
+    reaching,
+    share_interval,
+)
 from spacelite.runs.store import load
 from spacelite.tasks import MULTI_LABEL, SINGLE_LABEL
 from spacelite.training.config import TrainingConfig
@@ -340,3 +347,201 @@ def test_the_commands_show_thresholds(cache, tmp_path, bert):
     assert f"Decided by the run's threshold: {label} above {value:.4f}." in plain.stdout
     sure = spacelite_command("predict", "sharp", "a good film", *model, "--min-probability", "1")
     assert "left undecided: the predicted label has a probability below 1." in sure.stdout
+
+
+# Thresholds for a wished figure.
+
+
+@pytest.mark.parametrize("metric", ["precision", "recall"])
+@pytest.mark.parametrize("seed", range(10))
+def test_a_wished_figure_is_reached_at_the_least_cost(metric, seed):
+    """By brute force with scikit-learn: no other threshold that reaches it gives more (precision)
+    or fewer (recall) examples the label."""
+    random = np.random.default_rng(seed)
+    has = random.random(60) < random.choice([0.05, 0.3, 0.6])
+    chances = np.clip(0.4 * has + 0.6 * random.random(60), 0, 1)
+    chances = np.round(chances, 1 if seed % 2 else 6)
+    wish = float(random.choice([0.5, 0.8, 0.95]))
+    score = precision_score if metric == "precision" else recall_score
+    given = {}
+    for threshold in candidates(chances):
+        count = int((chances > threshold).sum())
+        of = count if metric == "precision" else int(has.sum())
+        if of >= FEWEST and score(has, chances > threshold, zero_division=0) >= wish:
+            given[threshold] = count
+    found = reaching(chances, has, metric, wish)
+    if not given:
+        assert found is None
+        return
+    best = max(given.values()) if metric == "precision" else min(given.values())
+    assert int((chances > found).sum()) == best
+    assert score(has, chances > found) >= wish
+
+
+def test_nothing_is_reached_with_few_examples_or_broken_probabilities():
+    nine, all_have = np.linspace(0.1, 0.9, FEWEST - 1), np.ones(FEWEST - 1, bool)
+    assert reaching(nine, all_have, "precision", 0.5) is reaching(nine, all_have, "recall", 0.5)
+    assert reaching(np.append(nine, 0.95), np.ones(FEWEST, bool), "precision", 1.0) < 0.1
+    assert reaching(np.append(nine, np.nan), np.ones(FEWEST, bool), "recall", 0.5) is None
+
+
+@pytest.mark.parametrize(("count", "of"), [(0, 7), (7, 7), (3, 40), (811, 1000)])
+def test_the_interval_of_a_share_is_wilsons(count, of):
+    expected = binomtest(count, of).proportion_ci(method="wilson")
+    assert share_interval(count, of) == pytest.approx((expected.low, expected.high), abs=1e-6)
+
+
+def saved(run, split):
+    """A run's labels and probabilities on a split, from its file."""
+    with np.load(run.run.folder / "predictions.npz") as arrays:
+        labels, logits = arrays[f"{split}/label"], arrays[f"{split}/logits"]
+    return labels, run.record.task.probabilities(logits)
+
+
+@pytest.fixture(scope="module")
+def noisy(tmp_path_factory, bert):
+    """Runs on texts of one of two labels and of three, by words, with one label in eight wrong."""
+
+    def train(classes):
+        folder = tmp_path_factory.mktemp(f"noisy{classes}")
+        random = np.random.default_rng(classes)
+        for number, (split, size) in enumerate(
+            {"train": 120, "validation": 80, "test": 90}.items()
+        ):
+            lines = []
+            for text in texts(size, seed=number, longest=12):
+                label = min(text.count("good") + text.count("film"), classes - 1)
+                wrong = (label + 1) % classes
+                lines.append(
+                    {"text": text, "label": "abc"[wrong if random.random() < 1 / 8 else label]}
+                )
+            (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+        cache = spacelite.embed(
+            str(folder), backbone=str(bert), cache_dir=folder / "cache", **QUIET
+        )
+        (run,) = spacelite.train(cache, head="tfidf", **QUIET)
+        return run
+
+    return {classes: train(classes) for classes in (2, 3)}
+
+
+@pytest.mark.parametrize("label", [None, "a", "b"])
+@pytest.mark.parametrize("metric", ["precision", "recall"])
+def test_one_of_two_labels_gets_the_wished_figure(noisy, bert, metric, label):
+    run = noisy[2]
+    chosen = run.threshold(**{metric: 0.9}, label=label)
+    name, score = label or "b", precision_score if metric == "precision" else recall_score
+    ((key, value),) = chosen.values.items()
+    assert key == name and chosen.min_probability is None
+    for split in ("validation", "test"):
+        labels, chances = saved(run, split)
+        has, given = labels == "ab".index(name), chances[:, "ab".index(name)] > value
+        figures = chosen.as_json()["splits"][split][name]
+        assert figures[metric] == pytest.approx(score(has, given))
+        assert (figures["given"], figures["examples"]) == (given.sum(), len(labels))
+        assert split == "test" or figures[metric] >= 0.9
+    words = texts(30, seed=9)
+    plain = run.predict(words, backbone=bert, **QUIET)
+    cut = run.predict(words, backbone=bert, threshold=chosen, **QUIET)
+    other = "ab"[1 - "ab".index(name)]
+    above = plain.probabilities[:, "ab".index(name)] > value
+    assert cut.labels == [[name if one else other] for one in above]
+    text = f"{metric}=0.9" + (f",label={label}" if label else "")
+    assert run.predict(words, backbone=bert, threshold=text, **QUIET).labels == cut.labels
+    assert "optimistic" in str(chosen) and f"{metric}=0.9 of {run.id}: {name} {value:.4f}" in repr(
+        chosen
+    )
+
+
+@pytest.mark.parametrize(
+    ("classes", "metric"), [(2, "accuracy"), (3, "accuracy"), (3, "precision")]
+)
+def test_texts_are_left_without_a_label_until_the_rest_is_accurate(noisy, bert, classes, metric):
+    run = noisy[classes]
+    labels, chances = saved(run, "validation")
+    usual = accuracy_score(labels, chances.argmax(1))
+    wish = (1 + 3 * usual) / 4  # more than without a threshold
+    chosen = run.threshold(**{metric: wish})
+    least = chosen.min_probability
+    correct, sure = chances.argmax(1) == labels, chances.max(1)
+    assert correct[sure >= least].mean() >= wish
+    lower = sorted(sure[sure < least])[::-1]
+    assert all(correct[sure >= each].mean() < wish for each in lower)  # no lower one reaches it
+    labels, chances = saved(run, "test")
+    kept = chances.max(1) >= least
+    assert chosen.coverage["test"] == pytest.approx(kept.mean())
+    figures = chosen.as_json()["splits"]["test"]["any label"]
+    assert figures["precision"] == pytest.approx((chances.argmax(1) == labels)[kept].mean())
+    assert f"{kept.mean():.1%} of the 90 texts of test have a label." in str(chosen)
+    words = texts(30, seed=9)
+    plain = run.predict(words, backbone=bert, **QUIET)
+    cut = run.predict(words, backbone=bert, threshold=chosen, **QUIET)
+    assert [bool(given) for given in cut.labels] == (plain.probabilities.max(1) >= least).tolist()
+
+
+def test_each_of_several_labels_gets_its_own_or_none(tagged, bert):
+    (run,) = spacelite.train(tagged, head="tfidf", **QUIET)
+    chosen = run.threshold(recall=0.9)
+    labels, chances = saved(run, "validation")
+    for number, name in enumerate(run.labels):
+        value = chosen.values[name]
+        if labels[:, number].sum() < FEWEST:
+            assert value is None
+        else:
+            assert recall_score(labels[:, number], chances[:, number] > value) >= 0.9
+    assert chosen.values["absent"] is None and chosen.values["usual"] is not None
+    assert "not given: absent" in str(chosen) or "not given: absent, rare" in str(chosen)
+    cut = run.predict(texts(30, seed=9), backbone=bert, threshold=chosen, **QUIET)
+    assert not any("absent" in given for given in cut.labels)
+    usual = cut.probabilities[:, list(run.labels).index("usual")]
+    assert ["usual" in given for given in cut.labels] == (usual > chosen.values["usual"]).tolist()
+    assert "several labels" in refusal(run.threshold, accuracy=0.9)
+
+
+def test_wishes_that_cannot_be_had_are_refused(noisy, runs):
+    two, three = noisy[2], noisy[3]
+    assert "give one of" in refusal(two.threshold)
+    assert "give one of" in refusal(two.threshold, precision=0.9, recall=0.9)
+    assert "above 0 and at most 1" in refusal(two.threshold, precision=1.5)
+    assert refusal(two.threshold, precision=0.9, label="c") == "label=c: choose from a, b"
+    assert "leave it out" in refusal(three.threshold, precision=0.9, label="a")
+    assert "give accuracy" in refusal(three.threshold, recall=0.9)
+    # The validation split has 20 texts, of which a random backbone's head gets some wrong.
+    assert "is not reached on the 20 texts of validation: " in refusal(
+        lambda: [run.threshold(precision=1.0) for run in runs]
+    )
+    chosen = two.threshold(recall=0.9)
+    for options, said in (
+        ({"threshold": chosen, "min_probability": 0.5}, "not both"),
+        ({"threshold": 0.5}, "threshold=0.5: give what run.threshold(...) returned"),
+        ({"threshold": "f1=0.5"}, "threshold=f1=0.5: give precision=0.9"),
+        ({"threshold": "recall=2"}, "threshold=recall=2: give precision=0.9"),
+        ({"threshold": noisy[3].threshold(accuracy=0.5)}, "it was chosen for run"),
+    ):
+        assert said in refusal(two.predict, ["good"], progress=False, **options)
+
+
+def test_the_commands_reach_a_wished_figure(noisy, bert, tmp_path):
+    run = noisy[3]
+    there = ["--cache-dir", str(run.cache_dir)]
+
+    def output(*arguments, code=0):
+        done = CliRunner().invoke(app, [*map(str, arguments), *there])
+        assert done.exit_code == code, done.output
+        return done.stdout if code == 0 else done.stderr
+
+    chosen = run.threshold(accuracy=0.85)
+    shown = output("runs", "show", run.id, "--threshold", "accuracy=0.85")
+    assert f"{chosen.min_probability:.4f}" in shown and "optimistic" in shown
+    document = json.loads(output("runs", "show", run.id, "--threshold", "accuracy=0.85", "--json"))
+    assert document["threshold"] == json.loads(json.dumps(chosen.as_json()))
+    (tmp_path / "texts.txt").write_text("\n".join(texts(20, seed=9)))
+    how = ["predict", run.id, "--file", tmp_path / "texts.txt", "--threshold", "accuracy=0.85",
+           "--backbone", bert]  # fmt: skip
+    expected = run.predict(texts(20, seed=9), backbone=bert, threshold=chosen, **QUIET)
+    labels = [row["label"] for row in expected]
+    assert [row["label"] for row in json.loads(output(*how, "--json"))] == labels
+    counted = json.loads(output(*how, "--out", tmp_path / "out.csv", "--json"))
+    assert counted["undecided"] == len(expected.undecided) == labels.count(None)
+    refused = output("predict", run.id, "good", "--threshold", "precision", code=1)
+    assert "error: --threshold precision: give precision=0.9" in refused

@@ -21,6 +21,7 @@ from spacelite.api.results import (
     TextExplanation,
     TextPredictions,
 )
+from spacelite.api.thresholds import METRICS, ChosenThresholds, choose, from_text
 from spacelite.cache import folder as caches
 from spacelite.cache.embedding import embed as embed_into
 from spacelite.cache.spec import Encoding
@@ -140,6 +141,69 @@ class TrainedRun:
         return self.run.history()
 
     @checked()
+    def threshold(
+        self,
+        *,
+        precision: float | None = None,
+        recall: float | None = None,
+        accuracy: float | None = None,
+        label: str | None = None,
+    ) -> ChosenThresholds:
+        """Choose thresholds for a wished figure on validation, and measure on test what they cost.
+        Give one figure, above 0 and at most 1.
+
+        Args:
+            precision: Of one of two labels, or of each label where texts can have several: it is
+                given above the lowest probability that reaches this. With more labels, as
+                `accuracy`.
+            recall: Of one of two labels, or of each label where texts can have several: it is given
+                above the highest probability that reaches this.
+            accuracy: Of the texts that keep a label: texts are left without one below the lowest
+                probability that reaches this.
+            label: Which of two labels precision or recall is that of. Default: class 1.
+
+        Returns:
+            The thresholds, which `predict` takes as `threshold`: print them to see their figures.
+
+        Raises:
+            SpaceliteError: Not one figure is given, the run's task has no such figure, or it is not
+                reached on validation.
+        """
+        values = zip(METRICS, (precision, recall, accuracy), strict=True)
+        wished = [(metric, value) for metric, value in values if value is not None]
+        if len(wished) != 1:
+            raise SpaceliteError(
+                "give one of precision, recall and accuracy, such as precision=0.9"
+            )
+        ((metric, value),) = wished
+        return choose(self.run, metric, prediction.check_share(metric, value), label)
+
+    def decides(
+        self, threshold: ChosenThresholds | str | None, min_probability: float | None
+    ) -> tuple[RunRecord, float | None]:
+        """The record whose decision thresholds decide, and the minimum probability; as `predict`
+        takes them."""
+        if threshold is None:
+            share = min_probability
+            return self.record, None if share is None else prediction.check_share(
+                "min_probability", share
+            )
+        if min_probability is not None:
+            raise SpaceliteError(
+                "give threshold or min_probability, not both", ["threshold", "min_probability"]
+            )
+        if isinstance(threshold, str):
+            threshold = from_text(self.run, threshold)
+        if not isinstance(threshold, ChosenThresholds):
+            raise unusable("threshold", threshold, "give what run.threshold(...) returned")
+        if threshold.run.id != self.id:
+            raise SpaceliteError(
+                f"threshold: it was chosen for run {threshold.run.id}: choose one for {self.id}",
+                ["threshold"],
+            )
+        return threshold.record, threshold.min_probability
+
+    @checked()
     def load(self, *, backbone: str | Path | None = None, device: str = "auto") -> TrainedRun:
         """Load the head, its tokenizer and its backbone now, so that the first prediction does not
         wait for them. The process holds the two backbones that were used last, whichever run asks.
@@ -167,6 +231,7 @@ class TrainedRun:
         device: str = "auto",
         tokens_per_batch: int | None = None,
         min_probability: float | None = None,
+        threshold: ChosenThresholds | str | None = None,
         progress: Progress = True,
     ) -> TextPredictions:
         """Classify texts.
@@ -180,13 +245,15 @@ class TrainedRun:
             tokens_per_batch: Maximum tokens per forward pass.
             min_probability: Leave texts below this probability unlabelled: their label is None. In
                 a multi-label run, only labels below it are left out.
+            threshold: Decide by what `threshold` returned, or by a wish such as `precision=0.9`,
+                `recall=0.95,label=spam` or `accuracy=0.9`.
             progress: True for bars, False for none, or a function called with (phase, done, total).
 
         Raises:
             SpaceliteError: A text is empty, there is no text column, or the backbone is not the
                 run's.
         """
-        minimum = prediction.check_minimum(min_probability)
+        record, minimum = self.decides(threshold, min_probability)
         prediction.refuse_path(texts)
         index = texts.index if hasattr(texts, "iloc") else None
         texts = list(stream_of_texts(texts, text_column))
@@ -200,7 +267,7 @@ class TrainedRun:
                 on_progress=on_progress,
             )
         return TextPredictions(
-            texts, predicted.probabilities, predicted.unknown, self.record, minimum, index
+            texts, predicted.probabilities, predicted.unknown, record, minimum, index
         )
 
     @checked()
@@ -214,6 +281,7 @@ class TrainedRun:
         device: str = "auto",
         tokens_per_batch: int | None = None,
         min_probability: float | None = None,
+        threshold: ChosenThresholds | str | None = None,
         progress: Progress = True,
     ) -> Iterator[TextPredictions]:
         """Classify a stream of texts of any length: memory holds a batch of texts at a time.
@@ -227,6 +295,7 @@ class TrainedRun:
             device: As in `predict`.
             tokens_per_batch: As in `predict`.
             min_probability: As in `predict`.
+            threshold: As in `predict`.
             progress: True for bars, False for none, or a function called with (phase, done, total).
 
         Returns:
@@ -236,7 +305,7 @@ class TrainedRun:
         Raises:
             SpaceliteError: A text is empty, or the backbone is not the run's.
         """
-        minimum = prediction.check_minimum(min_probability)
+        record, minimum = self.decides(threshold, min_probability)
         prediction.refuse_path(texts)
         predictor = prediction.Predictor(
             self.run,
@@ -252,7 +321,7 @@ class TrainedRun:
                     stream, total=total, on_progress=on_progress
                 ):
                     yield TextPredictions(
-                        batch, predicted.probabilities, predicted.unknown, self.record, minimum
+                        batch, predicted.probabilities, predicted.unknown, record, minimum
                     )
 
         return batches()
@@ -269,6 +338,7 @@ class TrainedRun:
         device: str = "auto",
         tokens_per_batch: int | None = None,
         min_probability: float | None = None,
+        threshold: ChosenThresholds | str | None = None,
         progress: Progress = True,
     ) -> FilePredictions:
         """Classify the texts of a file, and write its rows with the predictions to another.
@@ -283,6 +353,7 @@ class TrainedRun:
             device: As in `predict`.
             tokens_per_batch: As in `predict`.
             min_probability: As in `predict`.
+            threshold: As in `predict`.
             progress: True for bars, False for none, or a function called with (phase, done, total).
 
         Returns:
@@ -299,13 +370,15 @@ class TrainedRun:
             device=device,
             tokens_per_batch=tokens_per_batch,
             min_probability=min_probability,
+            threshold=threshold,
             progress=progress,
         )
 
     def predict_rows(self, rows: TextRows, out: Path, **options: Any) -> FilePredictions:
         """As `predict_file`, for a file that `open_texts` has opened."""
         writers.check(out, rows.origin)
-        tally = FilePredictions(self.record, options.get("min_probability"), out)
+        decides = self.decides(options.get("threshold"), options.get("min_probability"))
+        tally = FilePredictions(*decides, out)
         classify = functools.partial(self.predict_batches, total=rows.count, **options)
         columns = Columns(rows, self.record)
         with writers.writing(out, columns.names, columns.schema) as put:

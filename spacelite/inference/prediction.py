@@ -210,19 +210,14 @@ def warn_of_truncated(run: Run, truncated: int, count: int) -> None:
         )  # fmt: skip
 
 
-def check_minimum(min_probability: float | None) -> float | None:
-    """The minimum probability of labels that are given, as a float, or None."""
-    if min_probability is None:
-        return None
+def check_share(name: str, value: Any) -> float:
+    """A share that is above 0, such as the minimum probability of labels, as a float."""
     try:
-        number = float("nan" if isinstance(min_probability, str | bool) else min_probability)
+        number = float("nan" if isinstance(value, str | bool) else value)
     except (TypeError, ValueError):
         number = float("nan")
     if not 0 < number <= 1:
-        raise SpaceliteError(
-            f"min_probability={min_probability}: give a number above 0 and at most 1",
-            ["min_probability"],
-        )
+        raise SpaceliteError(f"{name}={value}: give a number above 0 and at most 1", [name])
     return number
 
 

@@ -1,4 +1,5 @@
-"""Decision thresholds: the probability above which a label is given, chosen for a metric.
+"""Decision thresholds: the probability above which a label is given, chosen for the best figure of
+a metric, or for a figure that is wished.
 
 In: probabilities and labels of examples that the head was not trained on. Out: a threshold.
 """
@@ -17,6 +18,7 @@ from spacelite.types import Array
 USUAL = 0.5  # the threshold where none is chosen
 MOST_LABELS = 8  # whose thresholds are said
 ROUNDING = 1e-12  # figures that differ by less are equal
+FEWEST = 10  # examples of which a wished figure is the share: fewer say too little
 SHORT_NAMES = {"f1": "f1_macro"}
 OPTIMISTIC = (
     "figures on validation are therefore optimistic (the thresholds fit those examples), figures "
@@ -37,6 +39,27 @@ class Cuts:
     given: Array  # how many are given it, (M,)
     actual: int  # how many have it
     examples: int  # N
+
+    @classmethod
+    def at(cls, thresholds: Array, probabilities: Array, has: Array) -> Cuts:
+        """The cuts of thresholds (M,), given the label's probabilities (N,) and which examples have
+        it, (N,)."""
+        order = np.argsort(probabilities, kind="stable")
+        first = np.searchsorted(probabilities[order], thresholds, side="right")
+        having = np.concatenate([np.cumsum(has[order][::-1])[::-1], [0]])
+        return cls(having[first], len(order) - first, int(having[0]), len(order))
+
+    @property
+    def precision(self) -> Array:
+        """The share of the examples given the label that have it, (M,); 0 / 0 counts as 0."""
+        return ratio(self.correct.astype(np.float64), self.given.astype(np.float64))
+
+    @property
+    def recall(self) -> Array:
+        """The share of the examples with the label that are given it, (M,); 0 / 0 counts as 0."""
+        return ratio(
+            self.correct.astype(np.float64), np.full(len(self.correct), float(self.actual))
+        )
 
     @property
     def accuracy(self) -> Array:
@@ -121,16 +144,37 @@ def best_threshold(probabilities: Array, has: Array, metric: str, *, alone: bool
     """
     if not np.isfinite(probabilities).all():
         return USUAL
-    order = np.argsort(probabilities, kind="stable")
-    ranked = probabilities[order]
-    tried = candidates(ranked)
-    first = np.searchsorted(ranked, tried, side="right")  # of the examples above the threshold
-    having = np.concatenate([np.cumsum(has[order][::-1])[::-1], [0]])
-    cuts = Cuts(having[first], len(ranked) - first, int(having[0]), len(ranked))
+    tried = candidates(probabilities)
+    cuts = Cuts.at(tried, probabilities, has)
     criterion = CRITERIA[metric]
     figures = (criterion.of_one if alone else criterion.of_two)(cuts)
     best = tried[figures >= figures.max() - ROUNDING]
     return float(best[np.abs(best - USUAL).argmin()])
+
+
+def reaching(probabilities: Array, has: Array, metric: str, wish: float) -> float | None:
+    """The threshold with the wished precision that gives the label to most examples, or with the
+    wished recall to fewest; arguments as in `best_threshold`. None if there is none, or the figure
+    would be a share of fewer than FEWEST examples."""
+    if not np.isfinite(probabilities).all():
+        return None
+    tried = candidates(probabilities)
+    cuts = Cuts.at(tried, probabilities, has)
+    if metric == "recall":
+        fitting = tried[(cuts.recall >= wish - ROUNDING) & (cuts.actual >= FEWEST)]
+        return float(fitting[-1]) if len(fitting) else None
+    fitting = tried[(cuts.precision >= wish - ROUNDING) & (cuts.given >= FEWEST)]
+    return float(fitting[0]) if len(fitting) else None
+
+
+def share_interval(count: float, of: float) -> tuple[float, float]:
+    """The 95% interval of a share, `count` of so many (Wilson 1927); 0 to 1 for none of none."""
+    if not of:
+        return 0.0, 1.0
+    z = 1.959964
+    centre = (count + z * z / 2) / (of + z * z)
+    width = z / (of + z * z) * np.sqrt(count * (of - count) / of + z * z / 4)
+    return max(0.0, float(centre - width)), min(1.0, float(centre + width))
 
 
 def candidates(probabilities: Array) -> Array:

@@ -154,12 +154,14 @@ class Run:
             log.warning("%s is damaged (%s): train again", path, one_line(error, 80))
         return []
 
-    def predictions(self, transfer: TransferRecord | None = None) -> Predictions | None:
-        """The head's predictions on the split that reports show, of its own data set or of an
-        evaluation on another one; None if there is no file, or, with a warning in the log, if it is
-        damaged."""
+    def predictions(
+        self, transfer: TransferRecord | None = None, split: str | None = None
+    ) -> Predictions | None:
+        """The head's predictions on a split, by default the one that reports show, of its own data
+        set, or of an evaluation on another one; None if there is no file, or, with a warning in the
+        log, if it is damaged."""
         path, record = self.folder / PREDICTIONS, self.record
-        split, metrics = record.split, record.metrics
+        split, metrics = split or record.split, record.metrics
         if transfer is not None:
             path = self.folder / TRANSFERS / f"{transfer.cache}.npz"
             split, metrics = transfer.split, transfer.metrics
