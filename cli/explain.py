@@ -11,6 +11,8 @@ from . import console
 from .options import CACHE_DIR
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.text import Text
 
     from spacelite.inference.explanation import Explanation
@@ -39,7 +41,7 @@ def explain(
     Options:
         text: The text to explain.
         example: In place of a text: an example of the run's cache, such as test:17.
-        label: The label to explain. [default: the predicted one]
+        label: The label to explain. [default: the predicted one, or each of several]
         html: Also write a page: the text, and its tokens in the concept spaces.
     """
     arguments = locals()
@@ -54,15 +56,20 @@ def explain(
         explained.save(html)
         console.note(f"{html} written")
     if as_json:
-        name = explained.explanation.labels[explained.label]
+        names = [explained.explanation.labels[label] for label in explained.shown]
         console.print_json(
-            {"run": explained.run.id, "label": name, **explained.explanation.as_json()}
+            {
+                "run": explained.run.id,
+                "label": names[0],
+                "explained": names,
+                **explained.explanation.as_json(),
+            }
         )
     else:
-        _print(explained.explanation, explained.label, example)
+        _print(explained.explanation, explained.shown, example)
 
 
-def _print(result: Explanation, label: int, example: str | None) -> None:
+def _print(result: Explanation, labels: Sequence[int], example: str | None) -> None:
     from rich.text import Text
 
     say = console.out().print
@@ -76,6 +83,19 @@ def _print(result: Explanation, label: int, example: str | None) -> None:
     if result.source is not None:
         say(Text(f"{example} is {result.source}", style="dim"), soft_wrap=True)
     say()
+    for label in labels:
+        _print_words(result, label)
+    exact = f"bias and words add up to the logit to within {max(result.difference, 1e-16):.0e}"
+    legends = map(result.legend, labels)
+    for note in filter(None, (result.decided, result.unknown, *legends, exact, result.recomputed)):
+        say(Text(note, style="dim"))
+
+
+def _print_words(result: Explanation, label: int) -> None:
+    """Print the text with the words that matter for a label, and those that contribute most."""
+    from rich.text import Text
+
+    say = console.out().print
     say(_marked(result, label), soft_wrap=console.out().color_system is None)
     say()
     shares = result.shares[:, label].tolist()
@@ -95,10 +115,6 @@ def _print(result: Explanation, label: int, example: str | None) -> None:
     table.add_section()
     table.add_row(Text("logit", style="bold"), f"{result.logits_shown[label]:+.4f}")
     say(table)
-    exact = f"bias and words add up to the logit to within {max(result.difference, 1e-16):.0e}"
-    notes = (result.decided, result.unknown, result.legend(label), exact, result.recomputed)
-    for note in filter(None, notes):
-        say(Text(note, style="dim"))
 
 
 def _marked(result: Explanation, label: int) -> Text:

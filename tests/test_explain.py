@@ -263,7 +263,7 @@ def test_every_label_keeps_its_own_logit_where_a_text_has_several(bert, tmp_path
     with Cache(path) as cache:
         training = TrainingConfig(epochs=2, batch_size=16)
         (saved,) = train_and_save(tmp_path, cache, HEADS[:1], training)
-    run = load_run(saved.id, tmp_path)
+    run, several = load_run(saved.id, tmp_path), {}
     for text in texts(12, seed=5):
         found = run.explain(text, label="y", backbone=str(bert))
         own = found.explanation
@@ -273,11 +273,35 @@ def test_every_label_keeps_its_own_logit_where_a_text_has_several(bert, tmp_path
         assert own.as_json()["predicted"] == own.given == given
         said = ", ".join(f"{name} ({own.probabilities['xyz'.index(name)]:.3f})" for name in given)
         assert str(found).startswith(f"predicted {said or 'no label'}; words for and against y: ")
+        every = run.explain(text, backbone=str(bert))
+        ordered = sorted(range(3), key=lambda label: -own.probabilities[label])
+        names = ["xyz"[label] for label in ordered if "xyz"[label] in given or not given]
+        names = names[: len(given) or 1]
+        assert list(every.words_by_label) == names
+        for name, words in every.words_by_label.items():
+            number = "xyz".index(name)
+            assert words == [(word.text, word.contributions[number]) for word in own.words]
+            assert f"words for and against {name}: " in str(every)
+            assert f"<b>{name}</b>" in every._repr_html_()
+        assert every.words == every.words_by_label[names[0]]
+        assert f" for {', '.join(names)}; predicted " in repr(every)
+        several[len(names)] = (text, names)
     there = ["explain", run.id, text, "--label", "y", "--backbone", bert, "--cache-dir", tmp_path]
     shown = spacelite(*there, env={"COLUMNS": "100"}).stdout
     assert f"{own.bias[1]:+.4f}" in shown and f"{own.logits[1]:+.4f}" in shown
     assert "adds to the logit of y." in shown and "less the mean" not in shown
     assert shown.startswith(", ".join(own.given) or "no label")
+    text, names = several[max(several)]
+    assert len(names) > 1
+    there = ["explain", run.id, text, "--backbone", bert, "--cache-dir", tmp_path]
+    shown = spacelite(*there, "--html", tmp_path / "page.html").stdout
+    page = (tmp_path / "page.html").read_text()
+    for name in names:
+        assert f"for {name}" in shown and f"adds to the logit of {name}." in shown
+        assert f"what the word adds to the logit of {name}." in page
+    assert page.count('class="explained') == len(names)
+    document = json.loads(spacelite(*there, "--json").stdout)
+    assert (document["label"], document["explained"]) == (names[0], names)
 
 
 # Words as they were written

@@ -311,7 +311,7 @@ def test_an_explained_text_and_its_concept_spaces(browser, latent, tmp_path):
         bias=[0.1, -0.1], words=words, difference=1e-12, example=[HOSTILE], spaces=spaces,
     )  # fmt: skip
     path = tmp_path / "text.html"
-    forms.save_page(path, pages.explanation_page(explanation, 0, latent, "of " + HOSTILE))
+    forms.save_page(path, pages.explanation_page(explanation, [0], latent, "of " + HOSTILE))
     with Visit(browser, path) as visit:
         visit.draw_everything()
         assert visit.errors == [] and visit.requests == [f"file://{path}"]

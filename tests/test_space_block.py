@@ -378,7 +378,7 @@ def test_a_saved_head_is_evaluated_predicted_with_and_explained(index, saved, be
 def test_the_page_of_an_explanation_shows_each_block(saved, bert):
     run = saved[2][3]
     found = explanation.explain_text(run, "good film plot", backbone=str(bert), device="cpu")
-    page = pages.explanation_page(found, 1, 4, "about")
+    page = pages.explanation_page(found, [1], 4, "about")
     assert "through this block" in page and "the block&#39;s part of the logits is computed" in page
     table = re.search(r'<table class="blocks.*?</table>', page, re.S).group()
     assert [*re.findall(r"From (\w+)", table)] == ["layers", "ngrams", "space"]

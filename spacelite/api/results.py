@@ -357,23 +357,42 @@ class TextExplanation:
 
     Attributes:
         explanation: The prediction, with the shares in every label's logit.
-        label: Index of the label that is shown.
+        label: Index of the label that is shown; of several the most probable.
         run: The run.
         example: Location of the text in the run's cache, such as `test:17`, if it is from there.
+        others: Indices of further labels that are shown: where a text can have several, all that
+            are predicted, unless one was chosen.
     """
 
     explanation: Explanation
     label: int
     run: Run
     example: str | None = field(default=None)
+    others: tuple[int, ...] = ()
 
     @property
     def words(self) -> list[tuple[str, float]]:
         """The text's words with their shares in the shown label's logit, relative to the other
-        labels, as they are printed (`Explanation.shares`)."""
+        labels, as they are printed (`Explanation.shares`); `words_by_label` has those of all labels
+        that are shown."""
+        return self.words_by_label[self.explanation.labels[self.label]]
+
+    @property
+    def words_by_label(self) -> dict[str, list[tuple[str, float]]]:
+        """The words as in `words`, by the name of each label that is shown."""
         explained = self.explanation
-        shares = explained.shares[:, self.label].tolist()
-        return [(word.text, share) for word, share in zip(explained.words, shares, strict=True)]
+        words = [word.text for word in explained.words]
+        return {
+            explained.labels[label]: list(
+                zip(words, explained.shares[:, label].tolist(), strict=True)
+            )
+            for label in self.shown
+        }
+
+    @property
+    def shown(self) -> tuple[int, ...]:
+        """Indices of all labels that are shown."""
+        return self.label, *self.others
 
     @checked()
     def save(self, path: str | Path) -> Path:
@@ -392,33 +411,35 @@ class TextExplanation:
             about += f"; example {self.example}" + (f" ({source})" if source is not None else "")
         about += "."
         latent = getattr(record.head, "latent", None)
-        content = page.explanation_page(self.explanation, self.label, latent, about)
+        content = page.explanation_page(self.explanation, self.shown, latent, about)
         forms.save_page(Path(path), content)
         return Path(path)
 
     def __str__(self) -> str:
-        explained = self.explanation
-        text = " ".join(
-            f"{word.text}({word.contribution:+.2f})" if word.side else word.text
-            for word in explained.marked(self.label)
-        )
-        label = explained.labels[self.label]
-        return visible(f"predicted {explained.prediction}; words for and against {label}: {text}")
+        explained, of_labels = self.explanation, []
+        for label in self.shown:
+            text = " ".join(
+                f"{word.text}({word.contribution:+.2f})" if word.side else word.text
+                for word in explained.marked(label)
+            )
+            of_labels.append(visible(f"words for and against {explained.labels[label]}: {text}"))
+        return visible(f"predicted {explained.prediction}; ") + "\n".join(of_labels)
 
     def __repr__(self) -> str:
         explained = self.explanation
         words = explained.text or " ".join(word.text for word in explained.words)
         text = repr(shortened(words, MOST_SHOWN)) if self.example is None else self.example
-        label = explained.labels[self.label]
-        return visible(f"<words of {text} for {label}; predicted {explained.prediction}>")
+        labels = ", ".join(explained.labels[label] for label in self.shown)
+        return visible(f"<words of {text} for {labels}; predicted {explained.prediction}>")
 
     def _repr_html_(self) -> str:
         explained = self.explanation
-        return (
-            f"<div>Predicted <b>{escape(explained.prediction)}</b>; words for and against "
-            f"<b>{escape(explained.labels[self.label])}</b>:"
-            f"{markup.marked_text(explained.marked(self.label))}</div>"
+        of_labels = "".join(
+            f"words for and against <b>{escape(explained.labels[label])}</b>:"
+            f"{markup.marked_text(explained.marked(label))}"
+            for label in self.shown
         )
+        return f"<div>Predicted <b>{escape(explained.prediction)}</b>; {of_labels}</div>"
 
 
 @dataclass(frozen=True, repr=False)

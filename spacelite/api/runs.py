@@ -403,7 +403,7 @@ class TrainedRun:
         Args:
             text: The text to explain.
             example: In place of a text: an example of the run's cache, such as `test:17`.
-            label: Label to explain. Default: the predicted one.
+            label: Label to explain. Default: the predicted one, or each of several.
             backbone: Folder of the run's backbone, if it was a local one.
             device: Device of the backbone.
             progress: True for bars, False for none, or a function called with (phase, done, total).
@@ -439,8 +439,8 @@ class TrainedRun:
                 explained = explanation.explain_text(
                     self.run, text, backbone=folder, device=device, on_progress=on_progress
                 )
-        shown = names.index(label) if label is not None else explained.predicted
-        return TextExplanation(explained, shown, self.run, example)
+        shown = explained.all_predicted if label is None else [names.index(label)]
+        return TextExplanation(explained, shown[0], self.run, example, tuple(shown[1:]))
 
     @checked(cache=CACHE, labels=LABELS)
     def evaluate(

@@ -292,7 +292,7 @@ class TextClassifier(Decisions, ClassifierMixin, Embedding):  # type: ignore[mis
 
         Args:
             text: The text.
-            label: The label to explain. Default: the predicted one.
+            label: The label to explain. Default: the predicted one, or each of several.
 
         Raises:
             ValueError: There is no such label, or the classifier was fitted on hidden states.
@@ -310,8 +310,8 @@ class TextClassifier(Decisions, ClassifierMixin, Embedding):  # type: ignore[mis
         explained = explanation.explain_text(
             run, text, backbone=encoder.backbone, device=encoder.device
         )
-        shown = explained.predicted if label is None else names.index(str(label))
-        return TextExplanation(explained, shown, run)
+        shown = explained.all_predicted if label is None else [names.index(str(label))]
+        return TextExplanation(explained, shown[0], run, others=tuple(shown[1:]))
 
     def _as_run(self, encoder: Encoder, names: list[str]) -> Run:
         """The head as a run that is not on disk."""

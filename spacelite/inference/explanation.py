@@ -102,8 +102,18 @@ class Explanation:
     @property
     def predicted(self) -> int:
         """Index of the predicted label: of the most probable one if there are several or none."""
-        among = [self.labels.index(name) for name in self.given] or range(len(self.labels))
-        return max(among, key=lambda label: self.probabilities[label])
+        return self.all_predicted[0]
+
+    @property
+    def all_predicted(self) -> list[int]:
+        """Indices of the predicted labels, most probable first; of the most probable label if none
+        is predicted."""
+
+        def order(label: int) -> float:
+            return -self.probabilities[label]
+
+        given = sorted((self.labels.index(name) for name in self.given), key=order)
+        return given or [min(range(len(self.labels)), key=order)]
 
     @property
     def given(self) -> list[str]:

@@ -97,40 +97,49 @@ def render(title: str, elements: Sequence[Element], *, files_beside: bool = Fals
     )
 
 
-def explanation_page(explanation: Explanation, label: int, latent: int | None, about: str) -> str:
-    """The page of an explained text: the prediction, the text with each word's share in a label's
-    logit, its tokens as points in the concept spaces, and every word's share in every logit, as in
-    `Explanation.shares`. `latent` is L of a space head, None for other heads; `about` names the
-    head and the text."""
-    name = explanation.labels[label]
+def explanation_page(
+    explanation: Explanation, labels: Sequence[int], latent: int | None, about: str
+) -> str:
+    """The page of an explained text: the prediction, the text with each word's share in the logits
+    of some labels, its tokens as points in the concept spaces, and every word's share in every
+    logit, as in `Explanation.shares`. `latent` is L of a space head, None for other heads; `about`
+    names the head and the text."""
+    name = ", ".join(explanation.labels[label] for label in labels)
     prediction = f"Predicted: {explanation.prediction}. {explanation.decided}".rstrip()
     if explanation.example is not None:
         prediction += f" Labelled {', '.join(explanation.example) or 'with nothing'}."
-    total = explanation.shares[:, label].sum()
-    sum_of_shares = (
-        f"Words {with_sign(total)} and bias {with_sign(explanation.bias_shown[label])} add up to "
-        f"the logit {with_sign(explanation.logits_shown[label])}, to within "
-        f"{max(explanation.difference, 1e-16):.0e}. {explanation.recomputed}"
-    ).rstrip()
     blocks: list[Block | Element] = [
         Paragraph(about),
         Heading(1, "Prediction"),
         Paragraph(prediction),
         _probabilities(explanation),
         Heading(1, "The text"),
-        Paragraph(explanation.legend(label)),
-        Element("explained", texts=[explanation.marked(label)]),
-        Paragraph(sum_of_shares),
+        *(block for label in labels for block in _of_label(explanation, label)),
     ]
     if explanation.unknown:
         blocks.append(Paragraph(explanation.unknown))
     if explanation.spaces:
-        blocks += _spaces(explanation, label, latent)
+        blocks += _spaces(explanation, labels[0], latent)
     blocks += [Heading(1, "Every word"), _every_word(explanation)]
     if explanation.block_names:
-        blocks.append(_head_blocks(explanation, label))
+        blocks += [_head_blocks(explanation, label) for label in labels]
     elements = [block if isinstance(block, Element) else Element.of(block) for block in blocks]
     return render(f"What contributes to {name}", elements)
+
+
+def _of_label(explanation: Explanation, label: int) -> list[Block | Element]:
+    """The text with each word's share in a label's logit."""
+    total = explanation.shares[:, label].sum()
+    sum_of_shares = (
+        f"Words {with_sign(total)} and bias {with_sign(explanation.bias_shown[label])} add up to "
+        f"the logit {with_sign(explanation.logits_shown[label])}, to within "
+        f"{max(explanation.difference, 1e-16):.0e}. {explanation.recomputed}"
+    ).rstrip()
+    return [
+        Paragraph(explanation.legend(label)),
+        Element("explained", texts=[explanation.marked(label)]),
+        Paragraph(sum_of_shares),
+    ]
 
 
 def learning_curve_page(curve: Curve) -> str:
