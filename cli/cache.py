@@ -15,6 +15,8 @@ from . import console
 from .options import CACHE_DIR, command
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from spacelite.cache.folder import CacheState
 
 app = typer.Typer(
@@ -45,20 +47,7 @@ def list_caches(*, cache_dir: Path = CACHE_DIR, as_json: bool = False) -> None:
         )
         return
     if states:
-        from rich.text import Text
-
-        table = console.new_table("Cache", ">Examples", ">Tokens", ">Size", "State", ">Age")
-        for state in states:
-            layer = "" if state.layer in (None, -1) else f" (layer {state.layer})"
-            table.add_row(
-                Text(f"{state.name}{layer}"),
-                f"{state.examples:,}",
-                f"{state.tokens:,}",
-                human_bytes(state.bytes),
-                Text.from_markup(_state(state)),
-                _age(time.time() - state.modified),
-            )
-        console.out().print(table)
+        _print_states(states)
     else:
         console.say(f"no caches in {absolute(cache_dir)}: spacelite embed creates one")
     for name, sizes in trainings.items():
@@ -72,6 +61,36 @@ def list_caches(*, cache_dir: Path = CACHE_DIR, as_json: bool = False) -> None:
     for state in states:
         if state.problem:
             console.note(state.problem, style="yellow")
+
+
+def _print_states(states: Sequence[CacheState]) -> None:
+    """Print a line for each cache, below its name where the terminal is too narrow for both."""
+    from rich.text import Text
+
+    from spacelite.files import human_bytes
+
+    table = console.new_table("Cache", ">Examples", ">Tokens", ">Size", "State", ">Age")
+    rows = []
+    for state in states:
+        layer = "" if state.layer in (None, -1) else f" (layer {state.layer})"
+        rows.append(
+            (
+                Text(f"{state.name}{layer}"),
+                f"{state.examples:,}",
+                f"{state.tokens:,}",
+                human_bytes(state.bytes),
+                Text.from_markup(_state(state)),
+                _age(time.time() - state.modified),
+            )
+        )
+        table.add_row(*rows[-1])
+    if console.fits(table):
+        console.out().print(table)
+        return
+    for name, examples, tokens, size, shown, age in rows:
+        console.say(name)
+        counts = f"  {examples} examples, {tokens} tokens, {size}, "
+        console.say(Text.assemble(counts, shown, f", {age} old"))
 
 
 def _trainings(count: int) -> str:
@@ -141,17 +160,18 @@ def info(name: str, *, cache_dir: Path = CACHE_DIR, as_json: bool = False) -> No
     if plan.sources:
         rows["copied"] = [f"{count:,} texts from {name}" for name, count in plan.sources.items()]
     console.show_fields(path.stem, {**rows, "key": content["key"], **content["spec"]})
-    from rich.text import Text
-
-    table = console.new_table("Split", ">Examples", ">Tokens", ">Done", "Labels", gap=2)
+    table = console.new_table("Split", ">Examples", ">Tokens", ">Done", gap=2)
     for split, sizes in splits.items():
-        labels = ", ".join(
-            f"{visible_name(label)} {count:,}" for label, count in sizes["labels"].items()
-        )
-        table.add_row(
-            split, *[f"{sizes[key]:,}" for key in ("examples", "tokens", "done")], Text(labels)
-        )
+        table.add_row(split, *[f"{sizes[key]:,}" for key in ("examples", "tokens", "done")])
     console.out().print(table)
+    counts = {split: sizes["labels"].items() for split, sizes in splits.items()}
+    console.show_fields(
+        "Labels",
+        {
+            split: [f"{visible_name(label)} {count:,}" for label, count in of_split]
+            for split, of_split in counts.items()
+        },
+    )
 
 
 @app.command()

@@ -7,9 +7,12 @@ import json
 import logging
 import os
 import sys
+import textwrap
 from contextlib import AbstractContextManager
 from functools import cache
 from inspect import signature
+from itertools import zip_longest
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from spacelite.errors import SpaceliteError
@@ -21,11 +24,11 @@ from .options import option
 
 T = TypeVar("T")
 
+NO_BREAK = "\xa0"  # a space at which no line is broken
 LEAST_ROOM = 24  # characters of a line of text, even if the table gets too wide
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
+    from collections.abc import Callable, Mapping, Sequence
 
     from rich.console import Console
     from rich.table import Table as RichTable
@@ -100,6 +103,13 @@ def say(text: Any, style: str | None = None) -> None:
 def note(text: Any, style: str | None = None) -> None:
     """Print something beside the results on a line of its own, which is not broken."""
     err().print(text, style=style, soft_wrap=True)
+
+
+def tell(text: str, style: str | None = None) -> None:
+    """Print a result on lines that are broken at spaces alone: paths and ids stay whole."""
+    from rich.text import Text
+
+    out().print(Text(text), style=style, overflow="ignore", crop=False)
 
 
 def chosen_cache(name: str | None, cache_dir: Path, layer: int | None = None) -> EmbeddedDataset:
@@ -206,19 +216,37 @@ def new_table(*headings: str, gap: int = 1) -> RichTable:
     return table
 
 
+def say_left_out(headings: Sequence[str]) -> None:
+    """Say which columns of a table a narrow terminal does not show, if any."""
+    if headings:
+        names = ", ".join(" ".join(heading.split()) for heading in headings)
+        tell(f"Left out on this narrow terminal: {names.rstrip('.')}.", style="dim")
+
+
 def show_fields(title: str, content: Mapping[str, Any]) -> None:
-    """Print names with their values, of which some are lists, below a title."""
-    from rich.table import Table
+    """Print names with their values, of which some are lists, below a title. Paths, and whatever
+    else has no spaces, stay whole."""
     from rich.text import Text
 
-    fields = Table.grid(padding=(0, 2, 0, 0))
-    fields.add_column(no_wrap=True)
-    fields.add_column(overflow="fold")
+    say(Text(title, style="bold"))
+    width = 2 + max(map(len, content))
+    wrap = textwrap.TextWrapper(
+        max(out().width - width, LEAST_ROOM), break_long_words=False, break_on_hyphens=False
+    ).wrap
     for name, value in content.items():
-        text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-        fields.add_row(Text(name, style="dim"), Text(text))
-    out().print(Text(title, style="bold"))
-    out().print(fields)
+        items = value if isinstance(value, list) else [value]
+        whole = isinstance(value, list | Path)  # items of a list are not broken either
+        text = ", ".join(str(item).replace(" ", NO_BREAK if whole else " ") for item in items)
+        for heading, line in zip_longest([name], wrap(text) or [""], fillvalue=""):
+            say(Text.assemble((heading.ljust(width), "dim"), line.replace(NO_BREAK, " ")))
+
+
+def fits(table: RichTable) -> bool:
+    """Whether the terminal has room for a table without breaking its lines."""
+    from rich.measure import Measurement
+
+    unlimited = out().options.update(max_width=10_000)
+    return Measurement.get(out(), unlimited, table).maximum <= out().width
 
 
 def show(table: Table, *, ruled: bool = True) -> None:
@@ -233,8 +261,11 @@ def show(table: Table, *, ruled: bool = True) -> None:
     for number, (heading, text) in enumerate(columns):
         left: Any = "left" if text else "right"
         # On narrow terminals headings and names wrap at spaces; figures do not.
-        parts = heading.split() + [_text(line.cells[number]) for line in table.lines]
-        least = 0 if number == 0 or heading == "Text" else max(map(len, parts))
+        texts = [_text(line.cells[number]) for line in table.lines]
+        parts = [*heading.split(), *(" ".join(texts).split() if number == 0 else texts)]
+        least = 0 if heading == "Text" else max(map(len, parts))
+        if number == 0:
+            least = min(least, LEAST_ROOM)
         shown.add_column(heading, justify=left, min_width=least, overflow="fold")
     # Each column has a space on its right and a separator; the table has an edge on both sides.
     room = (

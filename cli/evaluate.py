@@ -53,11 +53,8 @@ def evaluate(
 
 
 def _print(result: Evaluation) -> None:
-    from rich.text import Text
-
     record = result.run.record
-    about = f"{record.system}, trained on {record.spec.dataset}"
-    console.out().print(Text(about, style="bold"))
+    console.tell(f"{record.system}, trained on {record.spec.dataset}", style="bold")
     labels = ", ".join(f"{there} as {here}" for there, here in result.record.labels.items())
-    console.out().print(Text(f"on {result.record.dataset} ({labels})", style="dim"))
+    console.tell(f"on {result.record.dataset} ({labels})", style="dim")
     console.show(result.table())

@@ -155,7 +155,7 @@ def _csv_document(batches: Batches, record: RunRecord, columns: Columns | None) 
         header = ["text", label, "unknown", *record.label_names]
     lines: list[list[Any]] = [header]
     for rows, predictions in batches:
-        for row, prediction in zip(rows, predictions, strict=True):
+        for row, prediction in zip(rows, map(writers.rounded, predictions), strict=True):
             if columns is not None:
                 full = columns.row(row, prediction)
                 lines.append([full.get(name) for name in header])

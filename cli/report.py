@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from spacelite.errors import SpaceliteError
 
@@ -13,13 +13,14 @@ from . import console
 from .options import CACHE_DIR, with_cache_dir
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from spacelite.document import Line, Table
     from spacelite.reports.analysis.content import Findings, GroupFindings
     from spacelite.reports.analysis.groups import Section
 
 TERMINAL = "terminal"  # the one format that only the command line has
+WIDE = 100  # columns of a terminal that has room for gaps and four decimals
 LEAST_NAME = 14  # columns for the names of systems
 DISPENSABLE = ("Rec.", "Prec.", "Loss", "Params", "AUROC")  # left out first on narrow terminals
 # Of lines.
@@ -167,40 +168,50 @@ def _findings(part: GroupFindings) -> None:
 
 
 def show(sections: Sequence[Section], also: str | None = None, end: str = "\n") -> None:
-    """Print sections as tables, with the figures of the split `also` too, and with four decimals if
-    the terminal is wide enough; `end` follows each section."""
+    """Print sections as tables, with the figures of the split `also` too; `end` follows each
+    section."""
     from rich.text import Text
 
     from spacelite.reports.document.tables import systems_table
 
-    say, wide = console.out().print, console.out().width >= 100
+    say = console.out().print
     for section in sections:
         say(Text(section.title, style="bold"))
         say(Text(section.subtitle, style="dim"))
-        table = systems_table(section, also, places=4 if wide else 3, short=True)
-        missing = _print_systems(table, gap=2 if wide else 1)
-        if missing:
-            headings = ", ".join(missing).rstrip(".")
-            say(Text(f"Left out on this narrow terminal: {headings}.", style="dim"))
+        show_systems(systems_table(section, also, places=places(), short=True))
         for note in section.notes:
             say(Text(note, style="dim"))
         say(end=end)
 
 
-def _print_systems(table: Table, gap: int) -> list[str]:
-    """Print a table of systems, and return the headings of the columns that did not fit."""
+def places() -> int:
+    """Decimals of the figures in tables of systems: four if the terminal is wide enough."""
+    return 4 if console.out().width >= WIDE else 3
+
+
+def show_systems(table: Table) -> None:
+    """Print a table of systems, and the headings of the columns that did not fit. Standard
+    deviations stand below their figures where the terminal is too narrow for them beside these."""
     from rich.text import Text
 
+    gap = 2 if console.out().width >= WIDE else 1
     columns = list(range(len(table.columns)))
-    widths = [
-        max(map(len, [*table.columns[at].split(), *(_figure(line, at) for line in table.lines)]))
-        for at in columns
-    ]
+
+    def widths_of(cells: Callable[[Line, int], str]) -> list[int]:
+        return [
+            max(map(len, [*table.columns[at].split(), *(cells(line, at) for line in table.lines)]))
+            for at in columns
+        ]
 
     def room() -> int:
         """Columns that are left for names, beside figures, gaps and the rule's ends."""
         return console.out().width - sum(widths[at] + gap for at in columns[1:]) - gap - 1
 
+    widths = widths_of(lambda line, at: f"{_figure(line, at)} {line.cells[at].std}".rstrip())
+    longest = max(len(_name(line)) for line in table.lines)
+    beside = room() >= longest
+    if not beside:
+        widths = widths_of(_figure)
     for heading in DISPENSABLE:
         if room() < LEAST_NAME:
             columns = [at for at in columns if table.columns[at] != heading]
@@ -208,20 +219,26 @@ def _print_systems(table: Table, gap: int) -> list[str]:
     shown = console.new_table(gap=gap - 1)
     shown.add_column(table.columns[0], min_width=LEAST_NAME, max_width=names)
     for at in columns[1:]:
-        shown.add_column(table.columns[at], justify="right", width=widths[at])
+        left: Any = "left" if table.text_columns[at] else "right"
+        shown.add_column(table.columns[at], justify=left, width=widths[at])
     for line in table.lines:
-        below = line.kind not in ("measured", "tried")
-        name = f"  {line.cells[0].text}" if below else line.cells[0].text
-        cells = [Text("\n".join(Names(names, subsequent_indent="  ").wrap(name)))]
+        cells = [Text("\n".join(Names(names, subsequent_indent="  ").wrap(_name(line))))]
         for at in columns[1:]:
             cell = line.cells[at]
             text = Text(_figure(line, at), style="bold" if cell.best else "")
             if cell.std:
-                text.append(f"\n{cell.std.replace('± 0.', '±.')}", style="not bold")
+                std = f" {cell.std}" if beside else f"\n{cell.std.replace('± 0.', '±.')}"
+                text.append(std, style="not bold")
             cells.append(text)
         shown.add_row(*cells, style=STYLES.get(line.kind))
     console.out().print(shown)
-    return [heading for at, heading in enumerate(table.columns) if at not in columns]
+    console.say_left_out([heading for at, heading in enumerate(table.columns) if at not in columns])
+
+
+def _name(line: Line) -> str:
+    """A system's name; what belongs to the line above is indented."""
+    below = line.kind not in ("measured", "tried")
+    return f"  {line.cells[0].text}" if below else line.cells[0].text
 
 
 def _figure(line: Line, at: int) -> str:

@@ -17,8 +17,6 @@ from .options import CACHE_DIR, command
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rich.table import Table
-
     from spacelite.runs.store import Run
 
 app = typer.Typer(
@@ -27,16 +25,35 @@ app = typer.Typer(
 
 FIGURES = {"accuracy": "acc.", "f1_macro": "F1"}
 SPLITS = {"validation": "Val.", "test": "Test"}
+# Columns, first those that a narrow terminal does without if names of systems need the room.
+DISPENSABLE = ("Size", "Val.\nF1", "Val.\nacc.", "Saved", "Test\nacc.")
 
 
 @app.command("list")
 @command
-def list_runs(*, cache_dir: Path = CACHE_DIR, as_json: bool = False) -> None:
-    """List all runs, newest first: what differs between them, and how good they are."""
+def list_runs(
+    *,
+    cache: str | None = None,
+    dataset: str | None = None,
+    head: list[str] | None = None,
+    cache_dir: Path = CACHE_DIR,
+    as_json: bool = False,
+) -> None:
+    """List runs, newest first: what differs between them, and how good they are.
+
+    Options:
+        cache: Only runs on this cache.
+        dataset: Only runs on this data set.
+        head: Only heads of this kind; may be repeated.
+    """
     from spacelite.files import absolute
+    from spacelite.heads.config import system_names
+    from spacelite.reports.analysis.groups import select
     from spacelite.runs import store as runs
 
     saved = runs.load_all(cache_dir)
+    if saved:
+        saved = select(saved, cache=cache, dataset=dataset, head=head or [])
     if as_json:
         console.print_json(runs.rows(saved))
         return
@@ -47,72 +64,57 @@ def list_runs(*, cache_dir: Path = CACHE_DIR, as_json: bool = False) -> None:
     for run in runs.newest_first(saved):
         by_cache.setdefault(run.record.cache, []).append(run)
     for name, members in by_cache.items():
-        _print_runs(name, members)
+        heads, trainings = ([run.head for run in members], [run.record.training for run in members])
+        _print_runs(name, members, system_names(heads, trainings))
 
 
-def _print_runs(cache: str, members: Sequence[Run]) -> None:
-    """Print the runs of one cache. Settings that differ between them have columns of their own, or
-    share one where the terminal is narrow."""
+def _print_runs(cache: str, members: Sequence[Run], systems: Sequence[str]) -> None:
+    """Print the runs of one cache, a line each. A narrow terminal leaves out columns first, and
+    then the ends of long names of `systems`."""
     from rich.text import Text
 
-    from spacelite.runs import store as runs
-
-    differing = runs.differing([run.record for run in members])
     wide = console.out().width >= 100
-    settings = [[_short(run.record.settings.get(name)) for name in differing] for run in members]
-    headings = [name.replace("_", " ").capitalize() for name in differing]
-    table = _table(members, headings, settings, wide)
-    if _width(table) > console.out().width:
-        words = [name.replace("_", " ") for name in differing]
-        pairs = [zip(words, values, strict=True) for values in settings]
-        together = [", ".join(f"{n} {value}" for n, value in of if value != "–") for of in pairs]
-        table = _table(members, ["Settings"], [[text] for text in together], wide)
+    names = [run.name or run.id.rpartition("--")[2] for run in members]
+    columns = {name: values for name, values in _columns(members, wide).items() if any(values)}
+    gap = 2 if wide else 1
+
+    def room() -> int:
+        """Columns of the terminal that are left for names of systems."""
+        shown = [names, *([*heading.split("\n"), *of] for heading, of in columns.items())]
+        return console.out().width - 2 - sum(max(map(len, of)) + gap for of in shown)
+
+    every = list(columns)
+    for heading in DISPENSABLE:
+        if room() < max(map(len, systems)):
+            columns.pop(heading, None)
+    table = console.new_table(gap=gap - 1)
+    table.add_column("Run", no_wrap=True)
+    table.add_column("System", no_wrap=True, max_width=max(room(), len("System")))
+    for heading in columns:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, system, *values in zip(names, systems, *columns.values(), strict=True):
+        table.add_row(Text(name), Text(system), *(value or "–" for value in values))
     console.out().print(Text(cache, style="bold"))
     console.out().print(table)
+    console.say_left_out([heading for heading in every if heading not in columns])
 
 
-def _width(table: Table) -> int:
-    """The least width of a table in which no figure is cut off."""
-    from rich.measure import Measurement
-
-    options = console.out().options.update(max_width=10_000)
-    return Measurement.get(console.out(), options, table).minimum
-
-
-def _table(
-    members: Sequence[Run], headings: Sequence[str], settings: Sequence[Sequence[str]], wide: bool
-) -> Table:
-    from rich.text import Text
-
+def _columns(members: Sequence[Run], wide: bool) -> dict[str, list[str]]:
+    """The columns after a run's system by heading; "" where a run has no value."""
     from spacelite.files import human_bytes
 
-    table = console.new_table(gap=int(wide))
-    table.add_column("Run", overflow="fold", min_width=8)
-    table.add_column("Head", overflow="fold", min_width=14 if wide else 7)
-    metrics = [f"{split}\n{figure}" for split in SPLITS.values() for figure in FIGURES.values()]
-    for heading in (*headings, "Seed", "Ep.", *metrics):
-        if heading == "Settings":
-            table.add_column(heading, overflow="fold", min_width=8)
-        else:
-            table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("Saved", no_wrap=True)
-    table.add_column("Size", justify="right", no_wrap=True)
-    for run, values in zip(members, settings, strict=True):
-        record = run.record
-        of_splits = [record.metrics.get(split, {}) for split in SPLITS]
-        figures = [scores.get(metric) for scores in of_splits for metric in FIGURES]
-        table.add_row(
-            Text(run.name or run.id.rpartition("--")[2]),
-            Text(record.system),
-            *map(Text, values),
-            _short(getattr(run.head, "seed", None)),
-            _short(record.epochs),
-            *["–" if value is None else f"{value:.{4 if wide else 3}f}" for value in figures],
-            # 2026-11-24T23:15:00Z: without the seconds, or without year and time
-            Text(record.created[:16].replace("T", " ") if wide else record.created[5:10]),
-            human_bytes(run.bytes, places=int(wide)),
-        )
-    return table
+    columns = {"Seed": [str(getattr(run.head, "seed", "")) for run in members]}
+    for split, short in SPLITS.items():
+        for metric, figure in FIGURES.items():
+            values = [run.record.metrics.get(split, {}).get(metric) for run in members]
+            columns[f"{short}\n{figure}"] = [
+                "" if value is None else f"{value:.{4 if wide else 3}f}" for value in values
+            ]
+    # 2026-11-24T23:15:00Z: without the seconds, or without year and time
+    saved = [run.record.created for run in members]
+    columns["Saved"] = [at[:16].replace("T", " ") if wide else at[5:10] for at in saved]
+    columns["Size"] = [human_bytes(run.bytes, places=int(wide)) for run in members]
+    return columns
 
 
 def _short(value: object) -> str:
@@ -140,7 +142,7 @@ def show(
 
     loaded = runs.find(cache_dir, run)
     try:
-        cache_file = str(runs.find_cache(loaded, cache_dir))
+        cache_file = runs.find_cache(loaded, cache_dir)
     except SpaceliteError:
         cache_file = None
     transfers = loaded.transfers()
@@ -150,21 +152,19 @@ def show(
             **loaded.record.as_json(),
             "path": str(loaded.folder),
             "bytes": loaded.bytes,
-            "cache_file": cache_file,
+            "cache_file": cache_file and str(cache_file),
             "transfers": [asdict(transfer) for transfer in transfers],
             **({} if chosen is None else {"threshold": chosen.as_json()}),
         }
         console.print_json(content)
         return
-    from rich.text import Text
-
     from spacelite.api.results import metrics_table
 
     _print_run(loaded, cache_file)
     console.show(metrics_table(loaded.record.metrics, loaded.record.examples))
     for transfer in transfers:
         labels = ", ".join(f"{there} as {here}" for there, here in transfer.labels.items())
-        console.out().print(Text(f"evaluated on {transfer.dataset} ({labels})", style="bold"))
+        console.tell(f"evaluated on {transfer.dataset} ({labels})", style="bold")
         console.show(metrics_table(transfer.metrics, transfer.examples))
     if chosen is not None:
         console.show(chosen.table())
@@ -172,7 +172,7 @@ def show(
             console.say(note)
 
 
-def _print_run(run: Run, cache_file: str | None) -> None:
+def _print_run(run: Run, cache_file: Path | None) -> None:
     from spacelite.files import human_bytes
 
     record = run.record
@@ -184,13 +184,12 @@ def _print_run(run: Run, cache_file: str | None) -> None:
         "saved": record.created,
         "head": record.system,
         "parameters": f"{record.train_params:,}",
-        "settings": ", ".join(
+        "settings": [
             f"{name.replace('_', ' ')} {_short(value)}"
             for name, value in record.settings.items()
             if value is not None
-        ),
-        "thresholds": ", ".join(f"{key} {value:.4f}" for key, value in record.thresholds.items())
-        or None,
+        ],
+        "thresholds": [f"{key} {value:.4f}" for key, value in record.thresholds.items()] or None,
         "best epoch": record.best_epoch,
         "training": f"{record.seconds:.1f} s, with {record.heads_in_pass} "
         f"head{'s' if record.heads_in_pass > 1 else ''} in the pass",
@@ -201,8 +200,8 @@ def _print_run(run: Run, cache_file: str | None) -> None:
         "layer": record.spec.layer,
         "max length": record.spec.max_length,
         "task": record.task.name,
-        "labels": ", ".join(map(visible_name, record.label_names)),
-        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+        "labels": list(map(visible_name, record.label_names)),
+        "versions": [f"{name} {version}" for name, version in versions.items()],
     }
     console.show_fields(
         run.id, {name: value for name, value in content.items() if value is not None}

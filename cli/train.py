@@ -12,6 +12,7 @@ from spacelite.errors import SpaceliteError
 
 from . import console
 from .options import CACHE_DIR, SettingsCommand, comma_list, with_cache_dir
+from .report import places, show_systems
 
 if TYPE_CHECKING:
     from spacelite.api.results import Runs
@@ -25,7 +26,7 @@ class TrainCommand(SettingsCommand):
         "inter intra epochs cache layer name head latent C blocks max_ngram ensemble ... preset "
         "search seeds data_seed learning_rate batch_size weight_decay pooling schedule clip_norm "
         "class_weights sample_weight patience monitor threshold no_baselines device resume fresh "
-        "cache_dir as_json"
+        "each_run cache_dir as_json"
     )
 
 
@@ -43,6 +44,7 @@ def train(
     device: str = "auto",
     resume: bool = False,
     fresh: bool = False,
+    each_run: bool = False,
     cache_dir: Path = CACHE_DIR,
     as_json: bool = False,
 ) -> None:
@@ -62,6 +64,7 @@ def train(
             the mean. They are fitted once for each cache.
         resume: Fail if an interrupted training cannot be continued. (If it can, it always is.)
         fresh: Train from the start, and delete what an interrupted training left.
+        each_run: Print the metrics of each run on every split, in place of a line per system.
     """
     arguments = locals()
     import spacelite
@@ -76,7 +79,7 @@ def train(
     if as_json:
         console.print_json([run.record.as_json() for run in runs])
     elif runs:
-        _print(runs, cache_dir, time.perf_counter() - started)
+        _print(runs, cache_dir, time.perf_counter() - started, each_run)
     refuse_stopped(runs)
 
 
@@ -91,10 +94,15 @@ def refuse_stopped(runs: Runs) -> None:
         )
 
 
-def _print(runs: Runs, cache_dir: Path, seconds: float) -> None:
+def _print(runs: Runs, cache_dir: Path, seconds: float, each_run: bool) -> None:
     from spacelite.runs.store import runs_folder
 
-    console.show(runs.table(), ruled=False)
+    table = runs.table(each_run=each_run, places=places())
+    if each_run:
+        console.show(table, ruled=False)
+    else:
+        console.say(table.caption, style="dim")
+        show_systems(table)
     for sentence in filter(None, (runs.baseline, runs.thresholds, runs.search)):
         console.say(sentence)
     names = [run.name for run in runs if run.name]
@@ -103,8 +111,10 @@ def _print(runs: Runs, cache_dir: Path, seconds: float) -> None:
     plural = "s" if trained != 1 else ""
     kept = "the baseline is" if runs.before == 1 else "the baselines are"
     earlier = f" ({kept} from an earlier training)" if runs.before else ""
+    listed = f", {with_cache_dir('spacelite runs list', cache_dir)} lists them"
     console.say(
         f"{trained} head{plural} trained in {seconds:.1f} s, saved in "
         f"{runs_folder(cache_dir)}{named}{earlier}; "
         f"{with_cache_dir('spacelite report', cache_dir)} compares them"
+        f"{listed if len(table.lines) < len(runs) else ''}"
     )

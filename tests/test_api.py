@@ -206,6 +206,44 @@ def test_train_is_the_commands_train(cache, runs, cache_dir, tmp_path):
     assert [line.split() for line in str(runs).splitlines() if line.strip("-")] == words
 
 
+def test_a_line_per_system_has_means_and_deviations_over_seeds(runs):
+    lines = runs.table().lines
+    assert len(lines) == 4 + 1 and len(str(runs).splitlines()) == 1 + 2 + 5
+    assert str(runs).startswith("Metrics on test, ± standard deviation over seeds\nSystem ")
+    for line in lines:
+        inter = 0.2 if "inter 0.2" in line.cells[0].text else 0
+        intra = 0.001 if "intra 0.001" in line.cells[0].text else 0
+        linear = line.cells[0].text == "linear (first)"
+        values = [
+            run.metrics["test"]["accuracy"]
+            for run in runs
+            if linear == (run.record.head.kind == "linear")
+            and (linear or (run.settings["inter"], run.settings["intra"]) == (inter, intra))
+        ]
+        assert len(values) == 2 and line.cells[1].text == "2 seeds"
+        accuracy = line.cells[-2]
+        assert accuracy.text == f"{np.mean(values):.4f}"
+        assert accuracy.std == f"± {np.std(values, ddof=1):.4f}"
+    assert len(runs.table(places=2).lines[0].cells[-1].text) == len("0.12")
+    # A run that is listed twice is one seed, and has its id there.
+    (line,) = (runs[:1] + runs[:1]).table().lines
+    assert line.cells[1].text == runs[0].id[-8:] and not line.cells[-1].std
+    each = runs.table(each_run=True)
+    assert len(each.lines) == 3 * len(runs)
+    assert [line.cells[1].text for line in each.lines[:3]] == ["0", "", ""]
+
+
+def test_systems_of_several_caches_are_told_apart(embed, runs, tmp_path):
+    texts = [f"{word} film" for word in ("good", "bad", "fine", "dull")] * 5
+    other = embed(texts=texts, labels=["a", "b"] * 10, cache_dir=tmp_path)
+    more = spacelite.train(other, head="linear", epochs=1, baselines=False, progress=False)
+    table = (runs + more).table()
+    assert "on test, or on validation where there is no test split" in table.caption
+    assert table.columns[:3] == ["System", "Cache", "Run"]
+    found = [[cell.text for cell in line.cells[:2]] for line in table.lines[-2:]]
+    assert found == [["linear (first)", runs[0].record.cache], ["linear (first)", other.name]]
+
+
 def test_best_goes_by_validation(runs):
     for metric, choose in (("f1_macro", max), ("accuracy", max), ("ce", min), ("loss", min)):
         best = runs.best(metric)
@@ -411,7 +449,7 @@ def test_everything_shows_itself_in_a_notebook(cache, runs, embed):
         assert parser.open == [], name
         assert "<script" not in html, name
     assert "background:rgba(" in shown["explanation"]._repr_html_()
-    assert shown["runs"]._repr_html_().count("<tr>") == 1 + 3 * len(runs)
+    assert shown["runs"]._repr_html_().count("<tr>") == 1 + 4 + 1  # headings, space, linear
     assert best.record.system in shown["run"]._repr_html_()
     assert cache.name in repr(cache)
 

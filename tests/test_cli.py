@@ -23,7 +23,7 @@ import spacelite as library
 # The arguments of commands that the function which they call does not have.
 NOT_PASSED = {
     "embed": {"no_reuse"},
-    "train": {"context", "no_baselines"},
+    "train": {"context", "no_baselines", "each_run"},
     "cv": {"context", "no_baselines", "out"},
     "curve": {"context", "no_baselines", "out", "plot"},
     "audit": {"top", "out"},
@@ -84,8 +84,19 @@ def test_train_uses_the_newest_cache_and_says_which(workplace):
     # Two inter weights and the linear baseline, two seeds each.
     assert "6 heads trained in" in trained.stdout
     assert len(list((folder / "runs").iterdir())) == 6
+    assert "Metrics on test, ± standard deviation over seeds" in trained.stdout
+    assert trained.stdout.count(" 2 seeds ") == 3
+    assert " compares them, spacelite runs list " in " ".join(trained.stdout.split())
+
+
+def test_each_run_is_shown_on_every_split_where_that_is_asked_for(workplace):
+    folder, _, _ = workplace
+    trained = spacelite("train", "--head", "linear", "--epochs", 2, "--seeds", 2, "--lr", "0.01",
+                        "--each-run", "--cache-dir", folder)  # fmt: skip
+    table = trained.stdout[: trained.stdout.index("Always predicting")]
     for split in ("train", "validation", "test"):
-        assert split in trained.stdout
+        assert table.count(f" {split} ") == 2
+    assert "runs list" not in trained.stdout
 
 
 @pytest.mark.parametrize("width", [80, 120])
@@ -96,8 +107,9 @@ def test_tables_fit_the_terminal(workplace, width):
         result = spacelite(*command, *there, env={"COLUMNS": str(width)})
         assert result.exit_code == 0
         lines = result.stdout.splitlines()
-        assert max(map(len, lines)) <= width
-        assert not any("…" in line for line in lines if "sha256" not in line)
+        # Paths and hashes, which have no spaces, are not broken.
+        assert max(len(line) for line in lines if len(line.split()) > 2) <= width
+        assert "…" not in result.stdout
 
 
 @pytest.mark.parametrize("width", [80, 120])

@@ -185,29 +185,63 @@ def test_a_cache_file_that_is_missing_is_not_sought_among_the_names(cache_dir):
 
 
 @pytest.mark.parametrize("width", [80, 120])
-def test_the_list_fits_the_terminal_and_shows_what_differs(width, cache_dir):
+def test_the_list_has_a_line_per_run_and_shows_what_differs(width, cache_dir):
     shown = run_command("runs", "list", "--cache-dir", cache_dir, env={"COLUMNS": str(width)})
     lines = shown.stdout.splitlines()
     assert shown.exit_code == 0 and max(map(len, lines)) <= width and "…" not in shown.stdout
-    for word in ("Run", "Head", "inter", "Seed", "Ep.", "Val.", "Test", "Saved", "Size"):
+    for word in ("Run", "System", "Seed", "Val.", "Test", "Saved"):
         assert word in shown.stdout
-    assert "Learning rate" not in shown.stdout  # all runs have the same
-    for run in runs.load_all(cache_dir):
+    assert "learning rate" not in shown.stdout  # all runs have the same
+    saved = runs.load_all(cache_dir)
+    (rule,) = [number for number, line in enumerate(lines) if "──" in line]
+    table = [line for line in lines[rule + 1 :] if line.strip() and line.startswith(" ")]
+    assert len(table) == len(saved)
+    for run in saved:
         (line,) = [line for line in lines if f" {run.name or run.id[-8:]} " in line]
+        assert f" {run.record.system} " in line
         places = 4 if width == 120 else 3
         for split in ("validation", "test"):
             for metric in ("accuracy", "f1_macro"):
                 assert f"{run.record.metrics[split][metric]:.{places}f}" in line
 
 
-def test_many_settings_share_a_column_where_the_terminal_is_narrow(cache_dir, cache_path):
+@pytest.mark.parametrize("width", [80, 200])
+def test_long_names_of_systems_take_the_room_of_other_columns(width, cache_dir, cache_path):
     spacelite.train(
         cache_path.stem, cache_dir=cache_dir, head="space", learning_rate=[0.001, 0.01], intra=0.5,
         weight_decay=[0, 0.1], class_weights="balanced", epochs=1, progress=False,
     )  # fmt: skip
-    shown = run_command("runs", "list", "--cache-dir", cache_dir, env={"COLUMNS": "80"})
-    assert max(map(len, shown.stdout.splitlines())) <= 80
-    assert "Settings" in shown.stdout and "kB" in shown.stdout
+    shown = run_command("runs", "list", "--cache-dir", cache_dir, env={"COLUMNS": str(width)})
+    lines = shown.stdout.splitlines()
+    assert max(map(len, lines)) <= width
+    left_out = "Left out on this narrow terminal: Val. acc., Val. F1, Test acc., Saved, Size."
+    assert (left_out in lines) == (width == 80)
+    for run in runs.load_all(cache_dir):
+        (line,) = [line for line in lines if f" {run.name or run.id[-8:]} " in line]
+        figure = f" {run.record.metrics['test']['f1_macro']:.{3 if width == 80 else 4}f} "
+        assert figure in line and ("kB" in line) == (width == 200)
+    if width == 200:
+        assert shown.stdout.count(", learning rate 0.01, weight decay 0.1 ") == 1
+
+
+def test_the_list_is_of_the_runs_that_were_asked_for(cache_dir, cache_path):
+    def listed(*filters):
+        done = run_command("runs", "list", *filters, "--json", "--cache-dir", cache_dir)
+        return {one["id"] for one in json.loads(done.stdout)}
+
+    saved = runs.load_all(cache_dir)
+    assert listed("--head", "linear") == {run.id for run in saved if run.head.kind == "linear"}
+    assert listed("--cache", cache_path.stem[:12]) == {run.id for run in saved} == listed(
+        "--dataset", saved[0].record.spec.dataset
+    )  # fmt: skip
+    for option, known in (
+        ("--cache", cache_path.stem), ("--dataset", saved[0].record.spec.dataset),
+        ("--head", "linear"),
+    ):  # fmt: skip
+        refused = run_command("runs", "list", option, "none", "--cache-dir", cache_dir)
+        assert refused.exit_code == 1
+        assert refused.stderr.startswith(f"error: {option} none: there is no such run; choose ")
+        assert known in refused.stderr
 
 
 def test_the_list_as_json_and_of_no_runs(cache_dir, tmp_path):

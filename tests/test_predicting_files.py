@@ -109,6 +109,24 @@ def test_every_form_is_read_and_written_with_all_columns(form, out, run, tmp_pat
     )
 
 
+@pytest.mark.parametrize("out", ["csv", "tsv", "jsonl", "parquet"])
+def test_what_people_read_has_six_digits_and_the_rest_all(out, run, tmp_path):
+    rows = [{"text": text, "price": 1234.56789012345} for text in TEXTS]
+    run.predict_file(write(tmp_path / "p.jsonl", rows), tmp_path / f"o.{out}", progress=False)
+    expected = run.predict(TEXTS, progress=False).probabilities[:, 1]
+    found = [row["probability_1"] for row in read(tmp_path / f"o.{out}")]
+    if out in ("csv", "tsv"):
+        assert max(len(value.strip("0.")) for value in found) <= 6
+        assert [float(value) for value in found] == [float(f"{value:.5e}") for value in expected]
+    else:
+        assert found == pytest.approx(expected.tolist(), abs=1e-12)
+        assert max(len(repr(value)) for value in found) > 12
+    assert {float(row["price"]) for row in read(tmp_path / f"o.{out}")} == {1234.56789012345}
+    assert writers.rounded({"p": 1 / 3e9, "n": 7, "t": "0.123456789"}) == {
+        "p": 3.33333e-10, "n": 7, "t": "0.123456789"
+    }  # fmt: skip
+
+
 def test_the_command_writes_and_prints_the_same(run, tmp_path):
     given = write(tmp_path / "posts.csv", rows_of(TEXTS))
     there = ["predict", run.id, "--file", given, "--cache-dir", run.cache_dir]

@@ -188,6 +188,40 @@ def test_the_last_column_of_a_wide_table_keeps_some_room(capsys):
     assert "…" in capsys.readouterr().out
 
 
+# Paths and ids.
+
+
+def test_paths_and_ids_are_whole_on_narrow_terminals(bert, reviews, tmp_path):
+    folder = tmp_path / ("a folder with a name " * 6) / ("one" * 30)
+    there = ["--cache-dir", folder]
+    narrow = {"COLUMNS": "40"}
+
+    def run(*arguments):
+        done = CliRunner().invoke(app, [str(argument) for argument in arguments], env=narrow)
+        assert done.exit_code == 0, done.output
+        return done.stdout
+
+    run("embed", "--dataset", reviews, "--backbone", bert, *there)
+    run("train", "--head", "linear", "--epochs", "1", "--no-baselines", *there)
+    cache, (trained,) = spacelite.find_cache(None, folder), spacelite.load_runs(folder)
+    record = trained.record
+    info = run("cache", "info", cache.name, *there)
+    shown = run("runs", "show", trained.id, *there)
+    listed = run("cache", "list", *there)
+    for text, part in (
+        (info, str(cache.path)), (info, record.cache_key), (info, record.spec.backbone_version),
+        (shown, str(trained.run.folder)), (shown, str(cache.path)), (shown, "weight decay 0.01"),
+        (listed, cache.name),
+    ):  # fmt: skip
+        assert part in text
+    evaluated = run("eval", trained.id, "--cache", cache.path, "--backbone", bert, *there)
+    for text in (shown, evaluated, info):
+        assert "validation" in text
+    for text in (shown, evaluated):
+        assert max(len(line) for line in text.splitlines() if "Macro F1" in line) <= 40
+        assert f"{record.metrics['test']['auroc']:.4f}" in text
+
+
 # Arguments of predict.
 
 
@@ -292,6 +326,7 @@ def many_settings(cache_path, tmp_path_factory):
     """What `train` and `report` print at 80 columns of heads that differ in many settings."""
     there = ["--cache-dir", str(tmp_path_factory.mktemp("many"))]
     options = {"env": {"COLUMNS": "80"}, "catch_exceptions": False}
+    console._console.cache_clear()  # an earlier test may have had another width
     train = [
         "train", "--cache", str(cache_path), *there, "--epochs", "2", "--head", "space,additive",
         "--blocks", "ngrams,ngrams+space", "--max-ngram", "2,3", "--ensemble", "1,2", "--lr",
@@ -306,7 +341,7 @@ def many_settings(cache_path, tmp_path_factory):
 def test_every_figure_has_its_place_at_80_columns(many_settings):
     trained, report = (shown.splitlines() for shown in many_settings)
     for lines, last in (
-        (trained, ["Seed", "Split", "CE", "Acc.", "F1"]),
+        (trained, ["Run", "CE", "Acc.", "F1"]),
         (report, ["CE", "Acc.", "F1", "Seeds"]),
     ):
         assert max(len(line) for line in lines if line.startswith(" ")) <= 80

@@ -29,7 +29,7 @@ from spacelite.inference.explanation import Explanation
 from spacelite.metrics import thresholds
 from spacelite.metrics.scores import METRICS
 from spacelite.metrics.thresholds import OPTIMISTIC
-from spacelite.reports.document.tables import runs_table, short_id
+from spacelite.reports.document.tables import runs_table, short_id, trained_table
 from spacelite.reports.render import forms, markup, page
 from spacelite.runs.record import RunRecord, TransferRecord
 from spacelite.runs.store import Run
@@ -492,18 +492,17 @@ class Evaluation:
 
 
 def metrics_table(metrics: dict[str, dict[str, float | None]], examples: dict[str, int]) -> Table:
-    """Every metric by split, and the number of each split's examples."""
-    lines = []
-    for split, scores in metrics.items():
-        values = [scores.get(name) for name in METRICS]
+    """The number of each split's examples, and every metric: a line each, a column per split."""
+    lines = [Line.of("Examples", *(f"{examples[split]:,}" for split in metrics))]
+    for name, metric in METRICS.items():
+        values = [scores.get(name) for scores in metrics.values()]
         figures = ["–" if value is None else decimals(value, 4) for value in values]
-        lines.append(Line.of(split, f"{examples[split]:,}", *figures))
-    headings = [metric.heading for metric in METRICS.values()]
-    return Table("Evaluation", ["Split", "Examples", *headings], lines, "evaluation")
+        lines.append(Line.of(metric.heading, *figures))
+    return Table("Evaluation", ["Metric", *metrics], lines, "evaluation")
 
 
 class Runs(Sequence["TrainedRun"]):
-    """Runs, as `train` returns them: a sequence that prints as a table.
+    """Runs, as `train` returns them: a sequence that prints as a table with a line per system.
 
     Attributes:
         stopped: Descriptions of the heads that diverged and were not saved.
@@ -617,12 +616,17 @@ class Runs(Sequence["TrainedRun"]):
             for run, system in zip(self, names, strict=True)
         )
 
-    def table(self) -> Table:
-        """The table as it is printed."""
-        return runs_table([run.run for run in self._runs])
+    def table(self, *, each_run: bool = False, places: int = 4) -> Table:
+        """The table as it is printed, with a line per system: means over seeds, with `places`
+        decimals. With `each_run`, the metrics of each run on every split; `to_frame` has more."""
+        runs = [run.run for run in self._runs]
+        return runs_table(runs) if each_run else trained_table(runs, places)
 
     def __str__(self) -> str:
-        return markup.Plain().columns(self.table()) if self._runs else self._none
+        if not self._runs:
+            return self._none
+        table = self.table()
+        return f"{table.caption}\n{markup.Plain().columns(table)}"
 
     def __repr__(self) -> str:
         kinds = list(dict.fromkeys(run.record.system for run in self))
@@ -636,7 +640,7 @@ class Runs(Sequence["TrainedRun"]):
         return "no runs" if self.cache_dir is None else visible(f"no runs in {self.cache_dir}")
 
     def _repr_html_(self) -> str:
-        return markup.Fragment().columns(self.table()) if self._runs else escape(self._none)
+        return markup.Fragment().table(self.table()) if self._runs else escape(self._none)
 
 
 def _span(thresholds: Collection[float]) -> str:

@@ -381,9 +381,11 @@ class TrainedRun:
         tally = FilePredictions(*decides, out)
         classify = functools.partial(self.predict_batches, total=rows.count, **options)
         columns = Columns(rows, self.record)
+        written = writers.rounded if out.suffix.lower() in writers.ROUNDED else dict
         with writers.writing(out, columns.names, columns.schema) as put:
             for kept, batch in with_predictions(rows, classify):
-                put([columns.row(*pair) for pair in zip(kept, batch, strict=True)])
+                pairs = zip(kept, map(written, batch), strict=True)
+                put([columns.row(row, predicted) for row, predicted in pairs])
                 tally.add(batch)
         return tally
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+ROUNDED = (".csv", ".tsv")  # forms whose numbers people read
 ROWS_PER_GROUP = 10_000  # of a parquet file
 
 Row = dict[str, Any]
@@ -115,6 +116,14 @@ def json_line(row: Row) -> str:
     except ValueError:
         text = json.dumps(files.finite(row), ensure_ascii=False, default=str)
     return f"{text}\n"
+
+
+def rounded(value: Any) -> Any:
+    """A computed number as csv and tsv files have it, with six significant digits; of a record, its
+    numbers. JSON and parquet keep all digits."""
+    if isinstance(value, dict):
+        return {name: rounded(item) for name, item in value.items()}
+    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def csv_lines(lines: Sequence[Sequence[Any]], delimiter: str = ",") -> str:

@@ -18,11 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spacelite import files, heads, settings
+from spacelite import files, heads
 from spacelite.cache.spec import CacheSpec, embeddings_folder
 from spacelite.errors import SpaceliteError, one_line
 from spacelite.heads import HeadConfig
-from spacelite.heads.config import LOSS_WEIGHTS
 from spacelite.metrics import predictions
 from spacelite.metrics.predictions import Predictions
 from spacelite.runs.record import (
@@ -53,8 +52,6 @@ PACKAGES = ("spacelite", "torch", "transformers", "datasets", "h5py", "numpy", "
 OTHERWISE = "choose another cache_dir"
 LONGEST = 60  # characters of a name
 LISTED = 10  # most runs that a message lists
-# Settings that a system's name says.
-IN_NAME = ("pooling", "latent", "blocks", "monitor", *LOSS_WEIGHTS)
 
 
 @dataclass(frozen=True)
@@ -556,13 +553,6 @@ def find_cache(run: Run, cache_dir: Path) -> Path:
             except SpaceliteError as error:
                 problem = error
     raise problem
-
-
-def differing(records: Sequence[RunRecord]) -> list[str]:
-    """Names of the settings in which runs differ, other than seed and epochs, and those that the
-    names of heads hold."""
-    names = settings.varying([record.settings for record in records])
-    return [name for name in names if name not in ("seed", "epochs", *IN_NAME)]
 
 
 def newest_first(runs: Sequence[Run]) -> list[Run]:

@@ -19,6 +19,7 @@ from spacelite.cache import texts
 from spacelite.cache.spec import Encoding
 from spacelite.cache.store import Cache
 from spacelite.data.splits import Source
+from spacelite.data.writers import rounded
 from spacelite.document import Block, Bullets, Heading, Line, Table
 from spacelite.errors import SpaceliteError
 from spacelite.heads import HeadConfig
@@ -135,7 +136,7 @@ class Audit:
                 [
                     finding.index, finding.source and finding.source.file,
                     finding.source and finding.source.row, finding.label, finding.suggested,
-                    f"{finding.probability:.6f}", f"{finding.own:.6f}", " ".join(finding.words),
+                    rounded(finding.probability), rounded(finding.own), " ".join(finding.words),
                     finding.text,
                 ]
                 for finding in self.findings

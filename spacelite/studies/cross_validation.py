@@ -17,6 +17,7 @@ import numpy as np
 from spacelite import heads
 from spacelite.cache import texts
 from spacelite.cache.store import Cache
+from spacelite.data.writers import rounded
 from spacelite.document import (
     SIGNIFICANT,
     Block,
@@ -172,7 +173,7 @@ class CrossValidation:
                     task.label_names(row, names) for row in predicted
                 ]
                 for name, of_label in zip(names, probabilities.T.tolist(), strict=True):
-                    columns[f"{head}{suffix} probability_{name}"] = [f"{p:.6f}" for p in of_label]
+                    columns[f"{head}{suffix} probability_{name}"] = list(map(rounded, of_label))
         return [list(columns), *zip(*columns.values(), strict=True)]
 
     # For readers.

@@ -20,6 +20,7 @@ import numpy as np
 from spacelite import heads
 from spacelite.cache.split import CachedSplit, TokenRows, offsets_of, spans, tokens_of
 from spacelite.cache.store import Cache
+from spacelite.data.writers import rounded
 from spacelite.document import (
     Block,
     Bullets,
@@ -216,7 +217,7 @@ class Curve:
         for name, system in self.named.items():
             for i, j in np.ndindex(len(self.sizes), len(self.seeds)):
                 values = (float(system.figures[metric][i, j]) for metric in METRICS)
-                figures = [None if math.isnan(value) else value for value in values]
+                figures = [None if math.isnan(value) else rounded(value) for value in values]
                 rows.append([name, self.sizes[i], self.seeds[j], *figures])
         return rows
 

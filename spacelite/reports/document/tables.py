@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from spacelite.document import LARGEST, Cell, Line, Table, decimals, with_sign
 from spacelite.heads.config import system_names
 from spacelite.metrics.scores import METRICS
-from spacelite.reports.analysis.groups import CHOSEN, CHOSEN_BY, MeanStd, Section
+from spacelite.reports.analysis.groups import CHOSEN, CHOSEN_BY, MeanStd, Section, grouped
 from spacelite.runs.store import Run
 
 # Kinds of lines: the figures of another split; a setting of a sweep that validation did not choose;
@@ -75,6 +75,30 @@ def number(value: float | None) -> str:
     if value is None:
         return "–"
     return f"{value:,}" if isinstance(value, int) else f"{value:g}"
+
+
+def trained_table(runs: Sequence[Run], places: int = 4) -> Table:
+    """A table of at least one run with a line per system: means and standard deviations over seeds,
+    with `places` decimals, on the split that reports show. A system's only run has its name or id
+    there. Systems of several caches have a column that tells them apart."""
+    every = {run.folder: run for run in runs}  # a run that is listed twice is no second seed
+    groups = [group for group in grouped(list(every.values())) if not group.systems[0].transfers]
+    rows = [(group.section, *pair) for group in groups for pair in group.named]
+    only_ce = all(row.figures["loss"] == row.figures["ce"] for _, row, _ in rows)
+    metrics = [name for name in RUN_METRICS if not (only_ce and name == "loss")]
+    lines = []
+    for section, row, of_row in rows:
+        (run, *others) = of_row.runs
+        of_run = f"{1 + len(others)} seeds" if others else run.name or short_id(run.id)
+        cache = [section.cache] if len(groups) > 1 else []
+        figures = [figure_cell(row.figures[name], places=places) for name in metrics]
+        lines.append(Line.of(row.system, *cache, of_run, *figures, kind=row.kind))
+    splits = sorted({section.split for section, *_ in rows})
+    on = ", or on ".join(splits) + (" where there is no test split" if len(splits) > 1 else "")
+    spread = any(row.seeds != 1 for _, row, _ in rows)
+    caption = f"Metrics on {on}" + (", ± standard deviation over seeds" if spread else "")
+    headings = ["System", *(["Cache"] if len(groups) > 1 else []), "Run"]
+    return Table(caption, [*headings, *(METRICS[name].short for name in metrics)], lines, "trained")
 
 
 def runs_table(runs: Sequence[Run]) -> Table:

@@ -49,12 +49,15 @@ def _from_blocks(render: Callable[[Sequence[Block]], str]) -> Callable[[Findings
 
 
 def _page(report: Findings, on_progress: OnProgress) -> Iterator[tuple[str, bytes]]:
-    """The page `index.html`, and its figures as SVG and PNG."""
+    """The page `index.html`, its figures as SVG and PNG, and the program that draws them there."""
     blocks = report_blocks(report)
     drawn = [block for block in blocks if isinstance(block, Plot)]
     for number, plot in enumerate(drawn):
         on_progress(number, len(drawn) + 1)
         yield from plots.draw(plot).items()
+    if drawn:
+        name, code = plots.program()
+        yield name, code.encode()
     yield FORMS["html"].file, page.report_page(blocks).encode()
     on_progress(len(drawn) + 1, len(drawn) + 1)
 
@@ -66,7 +69,7 @@ FORMS: dict[str, Form] = {
         "index.html",
         _from_blocks(partial(page.report_page, files_beside=False)),
         parts=_page,
-        replaces=("curves-*", "reliability-*"),
+        replaces=("curves-*", "reliability-*", "plotly-*.min.js"),
     ),
     "json": Form("report.json", _json),
     "text": Form("report.txt", _from_blocks(markup.plain)),

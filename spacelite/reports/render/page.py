@@ -1,4 +1,4 @@
-"""Pages: single, self-contained HTML files."""
+"""Pages: HTML files that hold all they need, or have the files of their figures beside them."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Element:
 
 
 def report_page(everything: Sequence[Block], *, files_beside: bool = True) -> str:
-    """The report as an HTML page; `files_beside` links to the files of its figures."""
+    """The report as an HTML page, as `render` makes it."""
     return render("spacelite report", list(_elements(everything)), files_beside=files_beside)
 
 
@@ -76,11 +76,11 @@ def _is_small(block: Block) -> bool:
 
 
 def render(title: str, elements: Sequence[Element], *, files_beside: bool = False) -> str:
-    """An HTML page of these elements; `files_beside` links to the files of its plots."""
+    """An HTML page of these elements; with `files_beside` it reads `plots.program`'s file, and
+    links to the files of its plots. A page without figures has no program."""
     for number, element in enumerate(elements):
         element.anchor = f"part-{number}"
     from jinja2 import Environment, PackageLoader, StrictUndefined
-    from plotly.offline import get_plotlyjs
 
     environment = Environment(
         loader=PackageLoader("spacelite.reports.render"),
@@ -92,8 +92,12 @@ def render(title: str, elements: Sequence[Element], *, files_beside: bool = Fals
         lstrip_blocks=True,
     )
     template = environment.get_template("page.html.jinja")
+    drawn = any(element.panels for element in elements)
     return template.render(
-        title=title, elements=elements, plotly=get_plotlyjs(), files_beside=files_beside
+        title=title,
+        elements=elements,
+        program=plots.program() if drawn else None,
+        files_beside=files_beside,
     )
 
 

@@ -70,6 +70,13 @@ class Trace:
     band: tuple[Sequence[int], Sequence[float], Sequence[float]] | None
 
 
+def program() -> tuple[str, str]:
+    """Plotly's program, which draws a page's figures: the name of its file, and its code."""
+    from plotly.offline import get_plotlyjs, get_plotlyjs_version
+
+    return f"plotly-{get_plotlyjs_version()}.min.js", get_plotlyjs()
+
+
 def look_of(number: int) -> tuple[str, Marker]:
     """The colour and marker of a system, given its index; colours repeat after ten systems."""
     tens, of_ten = divmod(number, len(PALETTE))
