@@ -138,7 +138,7 @@ def _named(
     if data_dir is not None and not name.startswith((".", "/", "~")):
         if not data_dir.is_dir():
             raise SpaceliteError(f"data_dir={data_dir}: there is no such folder", ["data_dir"])
-        if (data_dir / _split_name(name)[0]).exists():
+        if os.path.exists(data_dir / _split_name(name)[0]):  # noqa: PTH110 - as below
             name = str(data_dir / name)
     base, merging = _split_name(name)
     place = None
