@@ -71,11 +71,12 @@ def report(
     from spacelite.files import make_folder
     from spacelite.reports.render.forms import FORMS, form_of_file
     from spacelite.runs import store
+    from spacelite.settings import choose_from
 
     formats = (TERMINAL, *FORMS)
     of_file = None if out is None else form_of_file(out)
     if form not in formats:
-        raise SpaceliteError(f"--format {form}: choose {', '.join(formats[:-1])} or {formats[-1]}")
+        raise SpaceliteError(f"--format {form}: {choose_from(form, formats)}")
     if as_json and form not in (TERMINAL, "json"):
         raise SpaceliteError(f"give either --json or --format {form}, not both")
     if as_json and out is not None:
@@ -92,6 +93,12 @@ def report(
         raise SpaceliteError(f"--format {form}: name a folder for its files with --out")
     if form == TERMINAL and out is not None:
         raise SpaceliteError(f"--out: choose --format {', '.join(formats[1:-1])} or {formats[-1]}")
+    if form == TERMINAL and (no_examples or backbone is not None):
+        given = "--no-examples" if no_examples else "--backbone"
+        raise SpaceliteError(
+            f"{given} is about words and example texts, which the terminal does not show: leave it "
+            "out, or choose another --format"
+        )
     named = [*(compare or []), *(systems or [])]
     if systems and not compare:
         raise SpaceliteError(f"{systems[0]}: to compare systems, put --compare before the first")

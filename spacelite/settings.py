@@ -252,10 +252,23 @@ def suggestion(name: str, known: Iterable[str]) -> str | None:
     return next(iter(difflib.get_close_matches(name, names, 1)), None)
 
 
+def choose_from(value: Any, names: Iterable[str]) -> str:
+    """What to do about a value that is none of these names, and which one it may be meant as."""
+    names = list(names)
+    meant = suggestion(value, names) if isinstance(value, str) else None
+    return f"choose from {', '.join(names)}" + (f" (did you mean {meant}?)" if meant else "")
+
+
+def or_meant(error: SpaceliteError, value: str, names: Iterable[str]) -> SpaceliteError:
+    """The same error, with the name that the value may be meant as."""
+    meant = suggestion(value, names)
+    return SpaceliteError(f"{error}; did you mean {meant}?", error.arguments) if meant else error
+
+
 def one_of(*choices: str) -> Check:
     """A check that the value is one of these names."""
     return lambda value: (
-        None if isinstance(value, str) and value in choices else f"choose from {', '.join(choices)}"
+        None if isinstance(value, str) and value in choices else choose_from(value, choices)
     )
 
 

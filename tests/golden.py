@@ -139,7 +139,7 @@ CASES: list[tuple[str, ...]] = [
     ("curve", "--cache", "tiny-bert--reviews", "--sizes", "10,20,40", "--epochs", "3"),
     ("audit", "--cache", "tiny-bert--reviews", "--folds", "3", "--json"),
     ("audit", "--cache", "tiny-bert--reviews", "--folds", "3", "--out", "audit.csv"),
-    ("report", "--backbone", "tiny-bert"),
+    ("report",),
     *(("report", "--backbone", "tiny-bert", "--format", form, "--out", f"report-{form}")
       for form in ("text", "markdown", "latex", "html", "json")),
     ("report", "--cache", "tiny-bert--reviews", "--compare", "linear (first)", "--no-examples",

@@ -398,8 +398,8 @@ def test_hidden_states_beyond_float16_are_refused_with_the_remedy(tmp_path, revi
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({"dtype": "int4"}, "dtype=int4: choose float16, float32 or int8"),
-        ({"padding": "left"}, "padding=left: choose none or max_length"),
+        ({"dtype": "int4"}, "dtype=int4: choose from float16, float32, int8"),
+        ({"padding": "left"}, "padding=left: choose from none, max_length"),
         ({"tokens_per_batch": 0}, "tokens_per_batch=0: give a whole number of at least 1"),
         ({"max_length": 2}, "max_length=2: tiny-bert takes 3 to 512 tokens"),
         ({"layer": 5}, "layer=5: tiny-bert has hidden states -3 to 2"),

@@ -293,6 +293,8 @@ def test_the_command_embeds_evaluates_and_the_report_shows_it(place, bert, tmp_p
                 "--label-column": "label",
                 "--labels-as": "text",
                 "--quoting": "none",
+                "--backbone": "b",
+                "--tokens-per-batch": "9",
             }.items()
         ),
     ],

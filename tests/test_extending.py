@@ -345,7 +345,7 @@ def test_a_form_of_the_report(cache, bert, other, tmp_path, monkeypatch):
     cli = CliRunner().invoke(app, ["report", "--format", "csv", "--cache-dir", folder])
     assert cli.exit_code == 0, cli.output
     assert "linear (first)" in cli.stdout
-    assert "choose terminal, markdown" in refusal_of_cli(["report", "--format", "pdf"])
+    assert "choose from terminal, markdown" in refusal_of_cli(["report", "--format", "pdf"])
 
 
 def refusal_of_cli(arguments):

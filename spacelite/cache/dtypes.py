@@ -12,6 +12,7 @@ import numpy as np
 
 from spacelite.errors import SpaceliteError
 from spacelite.lazy import torch
+from spacelite.settings import choose_from
 from spacelite.types import Array
 
 log = logging.getLogger(__name__)
@@ -158,8 +159,7 @@ DTYPES: dict[str, StoredType] = {
 def stored_type(name: str) -> StoredType:
     """The stored type of this name. Raises SpaceliteError if there is none."""
     if name not in DTYPES:
-        *others, last = DTYPES
-        raise SpaceliteError(f"dtype={name}: choose {', '.join(others)} or {last}", ["dtype"])
+        raise SpaceliteError(f"dtype={name}: {choose_from(name, DTYPES)}", ["dtype"])
     return DTYPES[name]
 
 

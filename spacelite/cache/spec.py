@@ -15,7 +15,7 @@ from spacelite.backbones.files import BackboneFiles, located
 from spacelite.backbones.model import forward_precision, resolve_device
 from spacelite.cache.dtypes import stored_type
 from spacelite.errors import SpaceliteError
-from spacelite.settings import optional, require, whole_number
+from spacelite.settings import one_of, optional, require, whole_number
 
 FORMAT = 1  # of cache files
 PADDINGS = ("none", "max_length")
@@ -135,10 +135,7 @@ class Encoding:
     def check(self) -> None:
         """Raise SpaceliteError for a setting that is refused before anything is read."""
         stored_type(self.dtype)
-        if self.padding not in PADDINGS:
-            raise SpaceliteError(
-                f"padding={self.padding}: choose {' or '.join(PADDINGS)}", ["padding"]
-            )
+        require("padding", self.padding, one_of(*PADDINGS))
         require("tokens_per_batch", self.tokens_per_batch, optional(whole_number(1)))
 
     def spec(

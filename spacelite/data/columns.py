@@ -23,6 +23,7 @@ from spacelite.data.splits import (
     standard_split,
 )
 from spacelite.errors import SpaceliteError
+from spacelite.settings import one_of, require, suggestion
 
 TEXT_COLUMNS = ("text", "sentence", "review", "content", "comment", "post", "tweet", "document")
 FEWEST_ROWS, NEARLY_ALL = 5, 0.9  # of them have different labels: a warning
@@ -55,10 +56,7 @@ class Reading:
     quoting: str = "standard"  # one of `readers.QUOTING`
 
     def __post_init__(self) -> None:
-        if self.labels_as not in LABELS_AS:
-            raise SpaceliteError(
-                f"labels_as={self.labels_as}: choose {' or '.join(LABELS_AS)}", ["labels_as"]
-            )
+        require("labels_as", self.labels_as, one_of(*LABELS_AS))
         for role in ("text_column", "label_column"):
             if self.split_column is not None and getattr(self, role) == self.split_column:
                 raise SpaceliteError(
@@ -112,7 +110,8 @@ def _pick(
     if wanted is not None:
         if wanted in names:
             return wanted
-        problem = f"has no column {wanted!r}"
+        meant = suggestion(wanted, names)
+        problem = f"has no column {wanted!r}{f' (did you mean {meant!r}?)' if meant else ''}"
     else:
         if len(others) == 1:
             return others[0]

@@ -12,7 +12,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from spacelite.data.splits import (
     without_leaks,
 )
 from spacelite.errors import SpaceliteError, one_line
+from spacelite.settings import or_meant
 
 NAME = "texts"  # default name of data passed as objects
 LABELS_NAMED = 5  # in a message
@@ -128,8 +129,14 @@ def _named(
     and what is known of it."""
     known = KNOWN.get(name)
     if known is not None and known.make is not None:
-        readers.check_quoting(reading.quoting, name)
         _refuse_column(name, reading)
+        for field in fields(Reading):
+            if (value := getattr(reading, field.name)) != field.default:
+                raise SpaceliteError(
+                    f"{field.name}={value} has no effect on {name}, a built-in data set: leave it "
+                    "out",
+                    [field.name],
+                )
         splits = {
             split: replace(texts, sources=Sources.of_files([(f"{name} ({split})", len(texts))]))
             for split, texts in known.make().items()
@@ -165,7 +172,10 @@ def _named(
         readers.check_quoting(reading.quoting, base)
         base, _, config = base.partition(":")
         _refuse_column(name, reading)
-        tables = from_hub(base, config or None, training=training)
+        try:
+            tables = from_hub(base, config or None, training=training)
+        except SpaceliteError as error:
+            raise or_meant(error, base, KNOWN) from error
     known = KNOWN.get(base)
     if known is not None and known.prepare is not None:
         tables = {split: known.prepare(table) for split, table in tables.items()}

@@ -32,6 +32,7 @@ from spacelite.inference import explanation
 from spacelite.progress import OnProgress, Progress, reporting
 from spacelite.runs.record import RunRecord
 from spacelite.runs.store import Run
+from spacelite.settings import choose_from
 from spacelite.tasks import MULTI_LABEL, SINGLE_LABEL, Task
 from spacelite.training import engine, loop, plan
 from spacelite.training.batches import TokenSplit
@@ -303,7 +304,7 @@ class TextClassifier(Decisions, ClassifierMixin, Embedding):  # type: ignore[mis
             raise ValueError("fitted on hidden states: there are no words to explain")
         names = [str(name) for name in self.classes_]
         if label is not None and str(label) not in names:
-            raise ValueError(f"label={label!r}: choose from {', '.join(names)}")
+            raise ValueError(f"label={label!r}: {choose_from(label, names)}")
         encoder = self._fitted_encoder()
         run = self._as_run(encoder, names)
         explanation.require_shares(run)

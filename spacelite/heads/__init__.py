@@ -18,6 +18,7 @@ from spacelite.heads.linear import LinearHead, LogregHead, MLPHead
 from spacelite.heads.ngrams import TfidfHead
 from spacelite.heads.pooling import POOLINGS, Pooling
 from spacelite.heads.space import SpaceHead
+from spacelite.settings import choose_from
 
 __all__ = [
     "KINDS",
@@ -47,7 +48,7 @@ KINDS: dict[str, type[Head]] = {
 def kind(name: str) -> type[Head]:
     """A kind of head by its name. Raises SpaceliteError for an unknown one."""
     if name not in KINDS:
-        raise SpaceliteError(f"head={name}: choose from {', '.join(KINDS)}", ["head"])
+        raise SpaceliteError(f"head={name}: {choose_from(name, KINDS)}", ["head"])
     return KINDS[name]
 
 

@@ -226,16 +226,16 @@ class AdditiveConfig(EnsembleConfig):
             return  # `check` reports it
         # In one order and without settings that have no effect, so that equal heads are equal.
         object.__setattr__(self, "blocks", "+".join(sorted(self.blocks.split("+"))))
-        for name in self._without_effect:
+        for name in self.without_effect:
             object.__setattr__(self, name, type(self).__dataclass_fields__[name].default)
 
     @override
     def settings(self) -> dict[str, Any]:
-        return {**super().settings(), **dict.fromkeys(self._without_effect)}
+        return {**super().settings(), **dict.fromkeys(self.without_effect)}
 
     @property
-    def _without_effect(self) -> list[str]:
-        """The settings that have no effect."""
+    @override
+    def without_effect(self) -> list[str]:
         epochs = [] if self.is_iterative else list(OF_EPOCHS)
         return epochs + ([] if self.reads_ids else ["max_ngram"])
 

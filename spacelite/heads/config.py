@@ -58,6 +58,11 @@ class HeadConfig(Config):
         it is an ensemble."""
         return (self,)
 
+    @property
+    def without_effect(self) -> list[str]:
+        """The settings that have no effect on this head, given the others."""
+        return []
+
     def with_seed(self, seed: int) -> HeadConfig:
         """The head with another seed, if it has one."""
         return replace(self, **{"seed": seed}) if "seed" in self.__dataclass_fields__ else self

@@ -12,7 +12,7 @@ from typing_extensions import override
 from spacelite.heads.base import Batch, Head, Split, dropout_masks, segment_sum, vectors_of
 from spacelite.heads.config import HeadConfig
 from spacelite.lazy import torch
-from spacelite.settings import setting
+from spacelite.settings import choose_from, setting
 from spacelite.types import Array
 
 
@@ -61,7 +61,7 @@ def default_pooling(padding_side: str) -> str:
 
 def known_pooling(value: object) -> str | None:
     """Check of a setting: its value is one of POOLINGS."""
-    return None if value in POOLINGS else f"choose from {', '.join(POOLINGS)}"
+    return None if value in POOLINGS else choose_from(value, POOLINGS)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -42,6 +42,7 @@ from spacelite.metrics import power_law
 from spacelite.metrics.power_law import FEWEST_SIZES, Extrapolation
 from spacelite.metrics.scores import METRICS
 from spacelite.progress import OnProgress
+from spacelite.settings import choose_from
 from spacelite.tasks import Task
 from spacelite.types import Array
 
@@ -390,7 +391,7 @@ def require_metric(metric: str) -> None:
     """Raise SpaceliteError unless a metric has a largest value, from which errors are counted."""
     choices = [name for name, candidate in METRICS.items() if np.isfinite(candidate.most)]
     if metric not in choices:
-        raise SpaceliteError(f"metric={metric}: choose from {', '.join(choices)}", ["metric"])
+        raise SpaceliteError(f"metric={metric}: {choose_from(metric, choices)}", ["metric"])
 
 
 # Subsets of the train split: stratified, nested, and held in memory.

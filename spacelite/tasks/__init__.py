@@ -8,6 +8,7 @@ kind of task is one object; no other code asks whether a text has one label or s
 from __future__ import annotations
 
 from spacelite.errors import SpaceliteError
+from spacelite.settings import choose_from
 from spacelite.tasks.base import Task as Task
 from spacelite.tasks.base import majority as majority
 from spacelite.tasks.multi_label import MultiLabel
@@ -24,5 +25,5 @@ def find_task(name: str | None, labels: Array) -> Task:
     if name is None:
         return SINGLE_LABEL if labels.ndim == 1 else MULTI_LABEL
     if name not in TASKS:
-        raise SpaceliteError(f"task={name}: choose from {', '.join(TASKS)}")
+        raise SpaceliteError(f"task={name}: {choose_from(name, TASKS)}")
     return TASKS[name]

@@ -22,8 +22,8 @@ from spacelite import heads, settings
 from spacelite.errors import SpaceliteError
 from spacelite.heads import HeadConfig
 from spacelite.heads.pooling import default_pooling
-from spacelite.settings import LARGEST_SEED, suggestion
-from spacelite.training.config import TrainingConfig
+from spacelite.settings import LARGEST_SEED, choose_from, suggestion
+from spacelite.training.config import FitConfig, TrainingConfig
 
 if TYPE_CHECKING:
     from spacelite.cache.store import Cache
@@ -83,6 +83,7 @@ BASELINES: tuple[HeadConfig, ...] = (
 )
 
 OF_TRAINING = {field.name for field in fields(TrainingConfig)}
+OF_EPOCHS = OF_TRAINING - {field.name for field in fields(FitConfig)}
 # Settings that a function does not have: cross-validation has no validation split to stop early or
 # to choose thresholds by.
 WITHOUT: dict[str, tuple[str, ...]] = {
@@ -132,7 +133,7 @@ def requested(
     asked |= arguments["settings"]
     preset = arguments["preset"]
     if preset is not None and preset not in PRESETS:
-        raise SpaceliteError(f"preset={preset}: choose from {', '.join(PRESETS)}", ["preset"])
+        raise SpaceliteError(f"preset={preset}: {choose_from(preset, PRESETS)}", ["preset"])
     for name in PRESETS.get(preset, ()):
         if name in asked and listed(name, asked[name]) != listed(name, parameters[name].default):
             raise SpaceliteError(
@@ -140,24 +141,56 @@ def requested(
                 ["preset", name],
             )
     asked = {**(defaults or {}), **asked, **PRESETS.get(preset, {})}
-    _refuse_without_effect([*given, *arguments["settings"]], listed("head", asked["head"]))
+    search = bool(arguments.get("search"))
+    if "monitor" in given and asked.get("patience") is None and not search:
+        raise SpaceliteError(
+            "monitor: only patience and search watch a metric: give one of them, or leave it out",
+            ["monitor", "patience", "search"],
+        )
+    # The command line gives the default seed as a list; seeds of a learning curve are of its
+    # subsets too.
+    if asked["seeds"] == "1" or str(asked["seeds"]) == "[0]" or defaults:
+        given = [name for name in given if name != "seeds"]
+    blocks = asked.get("blocks", declared()["blocks"].metadata["search"] if search else None)
+    asked["head"] = listed("head", asked["head"])
+    if {*asked["head"]} <= heads.KINDS.keys():  # else `grid` says what is wrong
+        _refuse_without_effect([*given, *arguments["settings"]], asked["head"], blocks)
     return asked
 
 
-def _refuse_without_effect(given: Iterable[str], kinds: Sequence[str]) -> None:
-    """Raise SpaceliteError if a setting of other heads is given, which none of these kinds has."""
+def _refuse_without_effect(given: Iterable[str], kinds: Sequence[str], blocks: Any) -> None:
+    """Raise SpaceliteError if a setting is given that none of these heads uses: one of other kinds,
+    of epochs for heads that have none, or of a block that is not among the blocks."""
     names = {
         kind: {field.name for field in fields(head.config_type)}
         for kind, head in heads.KINDS.items()
     }
+    forms = [{}] if blocks is None else [{"blocks": form} for form in listed("blocks", blocks)]
+    configs = [
+        heads.config(kind, **(form if "blocks" in names[kind] else {}))
+        for kind in kinds
+        for form in forms
+    ]
     for name in given:
-        others = [kind for kind in names if name in names[kind]]
-        if others and {*kinds} <= heads.KINDS.keys() - {*others}:
-            raise SpaceliteError(
-                f"{name}: no head of {', '.join(kinds)} has this setting, only those of "
-                f"{', '.join(others)}: leave it out, or add such a head",
-                [name, "head"],
-            )
+        field = "seed" if name == "seeds" else name
+        others = [kind for kind in names if field in names[kind]]
+        if others and not {*kinds} & {*others}:
+            problem = f"only those of {', '.join(others)}"
+        elif field in OF_EPOCHS:
+            if any(config.is_iterative for config in configs):
+                continue
+            problem = "since none is trained in epochs"
+        elif not others or any(
+            field in names[config.kind] and field not in config.without_effect for config in configs
+        ):
+            continue
+        else:
+            problem = "with these blocks"
+        raise SpaceliteError(
+            f"{name}: no head of {', '.join(kinds)} has this setting, {problem}: leave it out, or "
+            "add such a head",
+            [name, "head"],
+        )
 
 
 @dataclass(frozen=True)

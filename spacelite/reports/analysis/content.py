@@ -19,6 +19,7 @@ from spacelite.reports.analysis.examples import WordsAndMistakes, words_and_mist
 from spacelite.reports.analysis.groups import Group, Section, compared, grouped, select
 from spacelite.reports.analysis.published import published_sections
 from spacelite.runs.store import Run, find_cache
+from spacelite.settings import choose_from
 from spacelite.studies import answers
 from spacelite.studies.answers import Answer
 from spacelite.tasks import majority
@@ -77,7 +78,7 @@ def build(
     also show the figures of `split`.
     """
     if split not in (None, *SPLITS):
-        raise SpaceliteError(f"split={split}: choose {' or '.join(SPLITS)}", ["split"])
+        raise SpaceliteError(f"split={split}: {choose_from(split, SPLITS)}", ["split"])
     runs = select(runs, cache=cache, dataset=dataset, head=head, where=where)
     groups = compared(runs, compare) if compare else grouped(runs)
     parts = []

@@ -23,7 +23,7 @@ from spacelite.metrics.predictions import Predictions
 from spacelite.metrics.scores import METRICS, Scores
 from spacelite.runs.record import RunRecord, TransferRecord
 from spacelite.runs.store import Run, matching
-from spacelite.settings import OTHER_NAMES, shown, varying
+from spacelite.settings import OTHER_NAMES, choose_from, shown, varying
 
 CHOSEN_BY = "accuracy"  # metric of the validation split that chooses in a sweep
 CHOSEN = " (chosen)"  # what tables write behind the name of what validation chose
@@ -432,9 +432,10 @@ def select(
         name = OTHER_NAMES.get(given_name, given_name)
         values = [known[name] for run in chosen if name in (known := run.record.settings)]
         if not values:
-            names = ", ".join(dict.fromkeys(key for run in chosen for key in run.record.settings))
+            names = dict.fromkeys(key for run in chosen for key in run.record.settings)
             raise SpaceliteError(
-                f"where={given_name}: no run has this setting; choose one of {names}", ["where"]
+                f"where={given_name}: no run has this setting; {choose_from(given_name, names)}",
+                ["where"],
             )
         is_single = isinstance(condition, str) or not hasattr(condition, "__iter__")
         wanted = [condition] if is_single else list(condition)
@@ -451,9 +452,9 @@ def select(
 
 def _some(fits: list[Run], condition: str, known: Iterable[str]) -> list[Run]:
     if not fits:
-        choices = " or ".join(dict.fromkeys(known))
-        argument = condition.partition("=")[0]
-        raise SpaceliteError(f"{condition}: there is no such run; choose {choices}", [argument])
+        argument, _, value = condition.partition("=")
+        choices = choose_from(value, dict.fromkeys(known))
+        raise SpaceliteError(f"{condition}: there is no such run; {choices}", [argument])
     return fits
 
 

@@ -17,6 +17,7 @@ from spacelite.errors import SpaceliteError
 from spacelite.reports.analysis.content import Findings
 from spacelite.reports.document.sections import report_blocks
 from spacelite.reports.render import markup, page, plots
+from spacelite.settings import choose_from
 
 if TYPE_CHECKING:
     from spacelite.studies.learning_curve import Curve
@@ -79,7 +80,7 @@ FORMS: dict[str, Form] = {
 def form(name: str) -> Form:
     """A form by its name."""
     if not isinstance(name, str) or name not in FORMS:
-        raise SpaceliteError(f"format={name}: choose from {', '.join(FORMS)}", ["format"])
+        raise SpaceliteError(f"format={name}: {choose_from(name, FORMS)}", ["format"])
     return FORMS[name]
 
 
