@@ -47,6 +47,7 @@ def predict(
         texts: Texts. [default: the lines of standard input]
         file: Read the texts from this file: a csv, tsv, json, jsonl or parquet table, or any other
             file with a text per line.
+        text_column: Name of the text column. [default: that of the run's data, if the file has it]
         out: Write the rows with their predictions to this file, whose name ends in .csv, .tsv,
             .jsonl or .parquet.
         as_csv: Print a csv table: text, label, share of unknown tokens, each probability; if
@@ -77,7 +78,7 @@ def predict(
     if out is not None:
         writers.check(out)
     loaded = spacelite.load_run(run, cache_dir)
-    rows = _rows(texts, file, text_column, quoting)
+    rows = _rows(texts, file, text_column, quoting, loaded.record.text_column)
     shared = ("backbone", "device", "tokens_per_batch", "min_probability", "threshold")
     how = {name: arguments[name] for name in shared}
     if out is not None:
@@ -102,13 +103,17 @@ def predict(
 
 
 def _rows(
-    texts: list[str] | None, file: Path | None, text_column: str | None, quoting: str
+    texts: list[str] | None,
+    file: Path | None,
+    text_column: str | None,
+    quoting: str,
+    remembered: str | None,
 ) -> TextRows:
     """The texts of the command line, a file or standard input."""
     from spacelite.data import readers
 
     if file is not None:
-        return readers.open_texts(file, text_column, quoting=quoting)
+        return readers.open_texts(file, text_column, quoting=quoting, remembered=remembered)
     if texts:
         return readers.given_texts(texts, "the command line")
     if sys.stdin.isatty():

@@ -482,3 +482,51 @@ def test_a_full_disk_is_said_with_the_name_of_the_file(tmp_path, monkeypatch):
 
     assert refusal(attempt) == f"{out} cannot be written: No space left on device"
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
+def test_the_text_column_of_the_run_s_data_is_remembered(form, bert, tmp_path, caplog):
+    caplog.set_level("INFO", "spacelite")
+    rows = [
+        {"text": f"no {i}", "body": f"{word} film", "label": i % 2} for i, word in enumerate(WORDS)
+    ]
+    data = write(tmp_path / f"posts.{form}", rows)
+    there = {"cache_dir": tmp_path / "cache", "progress": False}
+    cache = spacelite.embed(str(data), backbone=str(bert), text_column="body", **there)
+    (run,) = spacelite.train(cache, head="tfidf", progress=False)
+    assert run.record.text_column == "body"
+    assert spacelite.load_run(run.id, tmp_path / "cache").record.text_column == "body"
+
+    def predict(file, **options):
+        caplog.clear()
+        run.predict_file(file, tmp_path / "out.jsonl", progress=False, **options)
+        said = [line for line in caplog.messages if "the texts are" in line]
+        return read(tmp_path / "out.jsonl"), said
+
+    new = [{"text": f"no {i}", "body": text} for i, text in enumerate(["good film", "bad plot"])]
+    file = write(tmp_path / f"new.{form}", new)
+    predicted, said = predict(file)
+    assert said == [f"new.{form}: the texts are column 'body', as in the run's data"]
+    assert predicted == predict(file, text_column="body")[0]
+    assert predicted != predict(file, text_column="text")[0]
+    # Where it is the first guess, or is not there, the usual line. (In csv, `id` is a string too.)
+    file = write(tmp_path / f"other.{form}", [{"id": 1, "body": "good film"}])
+    guessed = "" if form != "csv" else ", as in the run's data"
+    assert predict(file)[1] == [f"other.{form}: the texts are column 'body'{guessed}"]
+    file = write(tmp_path / f"lacks.{form}", [{"id": 1, "text": "good film"}])
+    assert predict(file)[1] == [f"lacks.{form}: the texts are column 'text'"]
+    result = spacelite_command(
+        "predict", run.id, "--file", tmp_path / f"new.{form}", "--json", "--cache-dir",
+        tmp_path / "cache", "--backbone", bert,
+    )  # fmt: skip
+    assert result.exit_code == 0 and "column 'body', as in the run's data" in result.stderr
+
+
+def test_data_given_as_objects_remember_their_column_too(bert, tmp_path):
+    import pandas as pd
+
+    frame = pd.DataFrame({"text": ["a", "b"] * 9, "body": WORDS[:18], "label": [0, 1] * 9})
+    there = {"cache_dir": tmp_path / "cache", "progress": False}
+    cache = spacelite.embed(frame, backbone=str(bert), text_column="body", **there)
+    (run,) = spacelite.train(cache, head="tfidf", progress=False)
+    assert run.record.text_column == "body"

@@ -356,7 +356,8 @@ class TrainedRun:
             file: A csv, tsv, json, jsonl or parquet file; every line of any other is a text.
             out: The file that is written once all is done: .csv, .tsv, .jsonl or .parquet. An
                 existing one is replaced.
-            text_column: Name of the text column. Default: recognised automatically.
+            text_column: Name of the text column. Default: that of the run's data, if the file has
+                it; otherwise it is recognised automatically.
             quoting: As in `embed`.
             backbone: As in `predict`.
             device: As in `predict`.
@@ -373,7 +374,9 @@ class TrainedRun:
                 not the run's.
         """
         return self.predict_rows(
-            open_texts(Path(file), text_column, quoting=quoting),
+            open_texts(
+                Path(file), text_column, quoting=quoting, remembered=self.record.text_column
+            ),
             Path(out),
             backbone=backbone,
             device=device,

@@ -32,8 +32,9 @@ log = logging.getLogger(__name__)
 
 # A split with more than this share of unknown tokens, or of mostly unknown texts, is mentioned.
 MANY_TOKENS, MANY_TEXTS = 0.05, 0.01
-# How the data set was read: from which file or folder, and how its csv files are quoted.
-RECORDED = ("data", "quoting")
+# How the data set was read: from which file or folder, how its csv files are quoted, and in which
+# column the texts are.
+RECORDED = ("data", "quoting", "text_column")
 READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -62,11 +63,10 @@ def keep(path: Path, key: str, dataset: TextDataset) -> None:
     file = side_file(path, "texts")
     arrays: dict[str, Array] = {"key": np.array(key)}
     # The same data may be passed as objects later: where they were read from stays known.
-    if dataset.path is None:
-        known = {name: recorded(path, name) for name in RECORDED}
-    else:
+    known = {name: recorded(path, name) for name in RECORDED}
+    if dataset.path is not None or known["data"] is None:
         quoting = None if dataset.quoting == "standard" else dataset.quoting
-        known = {"data": dataset.path, "quoting": quoting}
+        known = {"data": dataset.path, "quoting": quoting, "text_column": dataset.text_column}
     arrays |= {name: np.array(value) for name, value in known.items() if value is not None}
     for name, split in dataset.splits.items():
         encoded = [text.encode() for text in split.texts]

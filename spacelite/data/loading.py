@@ -100,8 +100,8 @@ def read(
             tables = _tables_of(dataset, name, reading, training)
         else:
             tables = _by_column(_pair(texts, labels, name), reading, training)
-        splits, label_names = _numbered(name, tables, (), reading)
-        data = TextDataset(name, splits, label_names)
+        splits, label_names, column = _numbered(name, tables, (), reading)
+        data = TextDataset(name, splits, label_names, text_column=column)
     data = _completed(data, known, test_fraction, training)
     if drop_leaks:
         data = without_leaks(data)
@@ -180,7 +180,7 @@ def _named(
     if known is not None and known.prepare is not None:
         tables = {split: known.prepare(table) for split, table in tables.items()}
     class_names = known.label_names if known else ()
-    splits, label_names = _numbered(base, tables, class_names, reading)
+    splits, label_names, column = _numbered(base, tables, class_names, reading)
     if merging is not None:
         if known is None or label_names != known.label_names:
             raise SpaceliteError(
@@ -197,7 +197,7 @@ def _named(
         }
         label_names = merging.label_names
     dataset = name.rpartition("/")[2] if merging is not None else base
-    return TextDataset(dataset, splits, label_names, place, reading.quoting), known
+    return TextDataset(dataset, splits, label_names, place, reading.quoting, column), known
 
 
 def _split_name(name: str) -> tuple[str, KnownDataset | None]:
@@ -421,9 +421,9 @@ def _numbered(
     tables: Mapping[str, Table],
     class_names: tuple[str, ...],
     reading: Reading,
-) -> tuple[dict[str, Split], tuple[str, ...]]:
-    """Each split's texts and numbered labels, and the label names; `class_names` are the names of
-    labels 0..C-1 if they are known, else empty."""
+) -> tuple[dict[str, Split], tuple[str, ...], str]:
+    """Each split's texts and numbered labels, the label names, and the text column; `class_names`
+    are the names of labels 0..C-1 if they are known, else empty."""
     known = bool(class_names)
     texts: dict[str, list[str]] = {}
     rows: dict[str, Rows] = {}
@@ -459,10 +459,14 @@ def _numbered(
         values = columns.as_numbers(values, name)
     numbers, label_names = columns.numbered(values, class_names, name, row_numbers)
     columns.warn_of_similar(label_names, name)
-    return {
-        split: Split(texts[split], numbers[split], table.source_rows.take(rows[split]))
-        for split, table in tables.items()
-    }, label_names
+    return (
+        {
+            split: Split(texts[split], numbers[split], table.source_rows.take(rows[split]))
+            for split, table in tables.items()
+        },
+        label_names,
+        text_name,
+    )
 
 
 def _completed(

@@ -289,17 +289,22 @@ class TextRows:
 
 
 def open_texts(
-    path: Path, text_column: str | None = None, *, quoting: str = "standard"
+    path: Path,
+    text_column: str | None = None,
+    *,
+    quoting: str = "standard",
+    remembered: str | None = None,
 ) -> TextRows:
     """Open a file of texts: a table if its suffix is one of SUFFIXES, else a text per line.
 
-    The text column is recognised as in `embed`, and logged. A file that lacks a text is refused.
+    The text column is `text_column`, else one of the `remembered` name, else it is recognised as in
+    `embed`; it is logged. A file that lacks a text is refused.
     """
     try:
         path.stat()
         check_quoting(quoting, str(path), [path])
         if path.suffix.lower() in SUFFIXES:
-            return _open_table(path, text_column, quoting)
+            return _open_table(path, text_column, quoting, remembered)
         if text_column is not None:
             raise SpaceliteError(
                 f"{path} has a text per line and no columns: text_column={text_column!r} needs a "
@@ -315,7 +320,9 @@ def open_texts(
     return TextRows(str(path), count, lambda: _lines_of_file(path))
 
 
-def _open_table(path: Path, text_column: str | None, quoting: str) -> TextRows:
+def _open_table(
+    path: Path, text_column: str | None, quoting: str, remembered: str | None
+) -> TextRows:
     _check_file(path)
     fields = None
     if path.suffix.lower() == ".parquet":
@@ -337,8 +344,12 @@ def _open_table(path: Path, text_column: str | None, quoting: str) -> TextRows:
         strings = [name for name in names if {str} <= kinds[name] <= {str, type(None)}]
     refuse_twice(str(path), names)
     origin = str(path)
-    text = columns.find_text(origin, names, strings, text_column)
-    if text_column is None and len(names) > 1:
+    same = text_column is None and remembered in names
+    wanted = remembered if same else text_column
+    text = columns.find_text(origin, names, strings, wanted)
+    if same and text != _guess(origin, names, strings):
+        log.info("%s: the texts are column %r, as in the run's data", path.name, text)
+    elif text_column is None and len(names) > 1:
         log.info("%s: the texts are column %r", path.name, text)
     of_texts = read
     if path.suffix.lower() == ".parquet":
@@ -346,10 +357,18 @@ def _open_table(path: Path, text_column: str | None, quoting: str) -> TextRows:
     elif path.suffix.lower() in CSV_SUFFIXES:  # later readings do not repeat what is said
         of_texts = functools.partial(_csv_rows, path, quoting, warn=True)
     texts = (row.get(text) for row in of_texts())
-    count = columns.check_texts(origin, text, texts, refuse_numbers=text_column is None)
+    count = columns.check_texts(origin, text, texts, refuse_numbers=wanted is None)
     if not count:
         raise SpaceliteError(f"{path} has no rows: it needs at least one text")
     return TextRows(origin, count, read, tuple(names), text, fields, is_table=True)
+
+
+def _guess(origin: str, names: Sequence[str], strings: Sequence[str]) -> str | None:
+    """The text column that nobody has named; None if none is clearly that."""
+    try:
+        return columns.find_text(origin, names, strings, None)
+    except SpaceliteError:
+        return None
 
 
 def open_lines(file: BinaryIO, origin: str = "standard input") -> TextRows:

@@ -148,6 +148,7 @@ class TextDataset:
     label_names: tuple[str, ...]  # of labels 0..C-1
     path: str | None = None  # in full; None if it was read from no file or folder
     quoting: str = "standard"  # how csv files in it were read
+    text_column: str | None = None  # that the texts were read from; None if they had none
     task_name: str | None = None  # in TASKS; None for classification
 
     @property

@@ -79,6 +79,7 @@ class RunRecord:
     cache_key: str
     # Where that cache was if not in the same cache_dir: seen from the run's folder, and in full.
     cache_files: tuple[str, ...] = ()
+    text_column: str | None = None  # of the data that it was embedded from, if known
     spec: CacheSpec
     label_names: tuple[str, ...]
     task: Task
@@ -154,6 +155,7 @@ class RunRecord:
             "cache": self.cache,
             "cache_key": self.cache_key,
             "cache_files": list(self.cache_files),
+            **({"text_column": self.text_column} if self.text_column is not None else {}),
             "spec": self.spec.as_json(),
             "label_names": list(self.label_names),
             "multilabel": self.task is MULTI_LABEL,

@@ -226,6 +226,8 @@ def save(
     the size of the training set chose, by setting."""
     from safetensors.numpy import save
 
+    from spacelite.cache import texts
+
     trained: FitConfig = training if head.config.is_iterative else training.for_fitting()
     task = cache.task
     run = run_id(cache.spec, head.config, trained)
@@ -243,6 +245,7 @@ def save(
         cache=cache.name,
         cache_key=cache.spec.cache_key(),
         cache_files=_cache_files(cache.path, cache_dir, folder),
+        text_column=texts.recorded(cache.path, "text_column"),
         spec=cache.spec,
         label_names=tuple(cache.label_names),
         task=task,
