@@ -15,9 +15,12 @@ from . import console
 from .options import CACHE_DIR, command
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from spacelite.cache.encoding import StoreState
     from spacelite.cache.folder import CacheState
+
+UNITS = {"w": 604800, "d": 86400, "h": 3600, "m": 60}  # of times, in seconds
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="List, inspect, verify and remove caches."
@@ -109,8 +112,8 @@ def _state(state: CacheState) -> str:
 
 
 def _age(seconds: float) -> str:
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
-        if seconds >= size:
+    for unit, size in UNITS.items():
+        if seconds >= size and unit != "w":
             return f"{int(seconds / size)}{unit}"
     return f"{max(0, int(seconds))}s"
 
@@ -207,29 +210,101 @@ def verify(name: str, *, cache_dir: Path = CACHE_DIR, as_json: bool = False) -> 
 
 @app.command()
 @command
-def remove(name: str, *, cache_dir: Path = CACHE_DIR, as_json: bool = False) -> None:
-    """Delete a cache file, damaged or not, or the texts of estimators. Runs trained on it stay.
+def remove(
+    names: list[str] | None = None,
+    *,
+    unused: bool = False,
+    older_than: str | None = None,
+    yes: bool = False,
+    cache_dir: Path = CACHE_DIR,
+    as_json: bool = False,
+) -> None:
+    """Delete caches, damaged or not, or the texts of estimators. Runs trained on them stay.
 
     Options:
-        name: The cache's whole name, or its path.
+        names [CACHE]...: A cache's name, a part of it that no other has, or its path.
+        unused: All finished caches that no run was trained or evaluated on, and no unfinished
+            training needs.
+        older_than: All caches that were written longer ago than this, such as 30d, 12h or 8w; with
+            --unused those of them.
+        yes -y: Do not ask before removing.
     """
     from spacelite.cache import encoding, folder
     from spacelite.files import human_bytes
     from spacelite.training import checkpoints
 
+    if bool(names) == (unused or older_than is not None):
+        raise SpaceliteError("give names of caches, or --unused or --older-than")
     stores = {store.folder.name: store for store in encoding.stores(cache_dir)}
-    trainings = 0
-    if name in stores:
-        path, size = stores[name].folder, stores[name].bytes
-        encoding.remove_store(path)
+    if names:
+        chosen = dict.fromkeys(_named(cache_dir, name, stores) for name in names)
     else:
-        path = folder.find(cache_dir, name, exact=True)
-        name, size = path.stem, folder.state(path).bytes
-        folder.remove(path)
-        trainings = checkpoints.remove_all(cache_dir, name)
-    if as_json:
-        content = {"name": name, "path": path, "bytes": size, "unfinished_trainings": trainings}
-        console.print_json(content)
-    else:
+        chosen = dict.fromkeys(_chosen(cache_dir, unused, older_than))
+    sizes = {
+        path: stores[path.name].bytes if path.name in stores else folder.state(path).bytes
+        for path in chosen
+    }
+    titles = {path: path.name.removesuffix(".h5") for path in sizes}
+    shown = {path: f"{titles[path]} ({human_bytes(size)})" for path, size in sizes.items()}
+    console.confirm([*shown.values()], human_bytes(sum(sizes.values())), yes, as_json)
+    removed = []
+    for path, size in sizes.items():
+        trainings = 0
+        if path.name in stores:
+            encoding.remove_store(path)
+        else:
+            folder.remove(path)
+            trainings = checkpoints.remove_all(cache_dir, titles[path])
+        content = {"name": titles[path], "path": path, "bytes": size}
+        removed.append({**content, "unfinished_trainings": trainings})
         also = f" and {_trainings(trainings)} on it" if trainings else ""
-        console.say(f"removed {name} ({human_bytes(size)}){also}")
+        if not as_json:
+            console.say(f"removed {shown[path]}{also}")
+    if as_json:
+        console.print_json(removed)
+    elif not removed:
+        console.say(f"no cache of {cache_dir} to remove")
+
+
+def _named(cache_dir: Path, name: str, stores: Mapping[str, StoreState]) -> Path:
+    """The cache file or the folder of texts that a name or a part of it means."""
+    from spacelite.cache import folder
+    from spacelite.cache.store import few
+
+    paths = {path.stem: path for path in folder.cache_files(cache_dir)}
+    paths |= {known: store.folder for known, store in stores.items()}
+    fitting = [known for known in paths if name in known] if name else []
+    if name in paths or len(fitting) == 1:
+        return paths[name if name in paths else fitting[0]]
+    if fitting:
+        raise SpaceliteError(
+            f"{len(fitting)} caches of {cache_dir} have {name!r} in their name ({few(fitting)}): "
+            "give a longer part of it"
+        )
+    return folder.find(cache_dir, name)
+
+
+def _chosen(cache_dir: Path, unused: bool, older_than: str | None) -> list[Path]:
+    """The cache files that `--unused` and `--older-than` choose."""
+    from spacelite.cache import folder
+    from spacelite.runs import store
+    from spacelite.training import checkpoints
+
+    states = folder.states(cache_dir)
+    if older_than is not None:
+        last = time.time() - _seconds(older_than)
+        states = [state for state in states if state.modified < last]
+    if unused:
+        runs = store.load_all(cache_dir)
+        used = {run.record.cache for run in runs} | {*checkpoints.unfinished(cache_dir)}
+        used |= {transfer.cache for run in runs for transfer in run.transfers()}
+        states = [state for state in states if state.complete and state.name not in used]
+    return [state.path for state in states]
+
+
+def _seconds(age: str) -> float:
+    """The length of a time such as `30d` in seconds."""
+    number, unit = age[:-1], age[-1:]
+    if not number.isdecimal() or unit not in UNITS:
+        raise SpaceliteError(f"--older-than {age}: give a time such as 30d, 12h or 8w")
+    return int(number) * UNITS[unit]

@@ -150,6 +150,24 @@ def write(text: str, form: str, stream: TextIO | None = None) -> None:
     stream.write(text)
 
 
+def confirm(names: Sequence[str], size: str, yes: bool, as_json: bool) -> None:
+    """Ask before things with these names are deleted, which frees bytes of this size, unless `yes`.
+    Raises SpaceliteError without a yes, or if nobody can be asked."""
+    if yes or not names:
+        return
+    freed = f" ({size} in all)" if len(names) > 1 and size else ""
+    if as_json or not sys.stdin.isatty():
+        raise SpaceliteError(
+            f"{', '.join(names)} would be deleted{freed}: give --yes if that is what you want"
+        )
+    for name in names:
+        note(name)
+    import typer
+
+    if not typer.confirm(f"Delete{freed}?", err=True):
+        raise SpaceliteError("nothing was deleted")
+
+
 def fail(message: str) -> None:
     """Print an error on one line on standard error."""
     from rich.text import Text

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -251,16 +250,7 @@ def remove(
     from spacelite.runs import store
 
     folders = list(dict.fromkeys(store.folder_of(cache_dir, name) for name in runs))
-    if not yes:
-        if as_json or not sys.stdin.isatty():
-            raise SpaceliteError(
-                f"{', '.join(folder.name for folder in folders)} would be deleted: give --yes if "
-                "that is what you want"
-            )
-        for folder in folders:
-            console.note(folder.name)
-        if not typer.confirm("Delete?", err=True):
-            raise SpaceliteError("nothing was deleted")
+    console.confirm([folder.name for folder in folders], "", yes, as_json)
     for folder in folders:
         store.remove(folder)
         if not as_json:

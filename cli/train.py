@@ -23,10 +23,10 @@ class TrainCommand(SettingsCommand):
 
     FUNCTION = "train"
     ORDER = (
-        "inter intra epochs cache layer name head latent C blocks max_ngram ensemble ... preset "
-        "search seeds data_seed learning_rate batch_size weight_decay pooling schedule clip_norm "
-        "class_weights sample_weight patience monitor threshold no_baselines device resume fresh "
-        "each_run cache_dir as_json"
+        "inter intra epochs cache layer name replace head latent C blocks max_ngram ensemble "
+        "... preset search seeds data_seed learning_rate batch_size weight_decay pooling "
+        "schedule clip_norm class_weights sample_weight patience monitor threshold "
+        "no_baselines device resume fresh each_run cache_dir as_json"
     )
 
 
@@ -36,6 +36,7 @@ def train(
     cache: str | None = None,
     layer: int | None = None,
     name: str | None = None,
+    replace: bool = False,
     head: str = "space,linear",
     preset: str | None = None,
     search: bool = False,
@@ -57,6 +58,7 @@ def train(
             cache's]
         name: A name for the run, to use in place of its id; several runs are named NAME-1, NAME-2,
             ...
+        replace: Take --name from the run that has it, which stays under its id.
         search: Keep only the best combination of settings by --monitor on validation: the worse
             half is dropped after an eighth, a quarter and a half of the epochs. Where --lr,
             --latent, --weight-decay or --blocks is not given, a list of values is tried.

@@ -139,7 +139,7 @@ def test_bad_cache_files(damage, words, tmp_path, cache_path, bert, reviews):
     listed = spacelite("cache", "list", "--cache-dir", tmp_path, "--json")
     assert listed.exit_code == 0
     assert json.loads(listed.stdout)[0]["complete"] is False
-    assert spacelite("cache", "remove", copy.stem, "--cache-dir", tmp_path).exit_code == 0
+    assert spacelite("cache", "remove", copy.stem, "--yes", "--cache-dir", tmp_path).exit_code == 0
     assert not copy.exists()
 
 

@@ -4,6 +4,7 @@ import inspect
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -192,10 +193,79 @@ def test_remove_deletes_the_file_and_keeps_the_runs(bert, reviews, tmp_path):
     spacelite("embed", "--backbone", bert, "--dataset", reviews, *there)
     spacelite("train", "--epochs", 1, *there)
     (path,) = (tmp_path / "embeddings").glob("*.h5")
-    removed = spacelite("cache", "remove", path.stem, *there)
+    removed = spacelite("cache", "remove", path.stem, "--yes", *there)
     assert removed.exit_code == 0 and removed.stdout.startswith(f"removed {path.stem} (")
     assert "no caches in" in spacelite("cache", "list", *there).stdout
     assert spacelite("report", *there).exit_code == 0
+
+
+@pytest.fixture
+def caches(cache_path, tmp_path):
+    """A folder of four caches: `new`, `old`, `older`, and one with a run; and what removes some."""
+    folder = tmp_path / "embeddings"
+    folder.mkdir()
+    shutil.copy(cache_path, folder)
+    there = ["--cache-dir", tmp_path]
+    trained = spacelite("train", "--head", "tfidf", "--no-baselines", *there)
+    assert trained.exit_code == 0, trained.output
+    for days, name in ((1, "new--a--1"), (40, "old--a--2"), (90, "older--b--3")):
+        path = folder / f"{name}.h5"
+        shutil.copy(cache_path, path)
+        os.utime(path, (time.time() - days * 86400,) * 2)
+
+    def remove(*arguments):
+        result = spacelite("cache", "remove", *arguments, *there)
+        return result, {path.stem for path in folder.glob("*.h5")} - {cache_path.stem}
+
+    return remove
+
+
+EVERY = {"new--a--1", "old--a--2", "older--b--3"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "removed"),
+    [
+        (["older"], {"older--b--3"}),
+        (["new--a--1", "older--b"], {"new--a--1", "older--b--3"}),
+        (["--unused"], EVERY),
+        (["--older-than", "30d"], {"old--a--2", "older--b--3"}),
+        (["--older-than", "8w"], {"older--b--3"}),
+        (["--unused", "--older-than", "1000h"], {"older--b--3"}),
+        (["--older-than", "365d"], set()),
+    ],
+    ids=str,
+)
+def test_caches_are_removed_by_parts_of_names_use_and_age(caches, arguments, removed):
+    refused, left = caches(*arguments)  # standard input is no terminal
+    assert left == EVERY
+    if removed:
+        assert refused.exit_code == 1 and "give --yes if that is what you want" in refused.stderr
+        assert all(f"{name} (" in refused.stderr for name in removed)
+        assert ("B in all)" in refused.stderr) == (len(removed) > 1)
+    result, left = caches(*arguments, "--yes", "--json")
+    assert left == EVERY - removed
+    content = json.loads(result.stdout)
+    assert {one["name"] for one in content} == removed
+    assert all(one["bytes"] > 10_000 for one in content)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "give names of caches, or --unused or --older-than"),
+        (["new", "--unused"], "give names of caches, or --unused or --older-than"),
+        (["a--"], "2 caches of"),
+        (["nothing"], "has no cache 'nothing'"),
+        (["--older-than", "30"], "--older-than 30: give a time such as 30d, 12h or 8w"),
+        (["--older-than", "-1d"], "--older-than -1d: give a time such as 30d, 12h or 8w"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_removed_is_refused_in_one_line(caches, arguments, said):
+    result, left = caches(*arguments, "--yes")
+    assert left == EVERY and result.exit_code == 1
+    assert said in result.stderr and result.stderr.count("\n") == 1
 
 
 def test_linear_baseline_takes_the_last_token_of_a_left_padding_backbone(xlnet, reviews, tmp_path):
@@ -253,7 +323,7 @@ def test_names_are_shown_as_they_are(workplace, tmp_path):
     (tmp_path / "embeddings").mkdir()
     (tmp_path / "embeddings" / "a [red]b.h5").write_bytes(path.read_bytes())
     assert "a [red]b" in spacelite("cache", "list", "--cache-dir", tmp_path).stdout
-    removed = spacelite("cache", "remove", "a [red]b", "--cache-dir", tmp_path)
+    removed = spacelite("cache", "remove", "a [red]b", "--yes", "--cache-dir", tmp_path)
     assert removed.stdout.startswith("removed a [red]b (")
 
 
@@ -466,7 +536,7 @@ def test_list_shows_unfinished_trainings_and_remove_counts_them(bert, reviews, t
     assert f"1 unfinished training on x{name} (10 bytes)" in listed
     (state,) = json.loads(spacelite("cache", "list", "--json", *there).stdout)
     assert (state["unfinished_trainings"], state["unfinished_bytes"]) == (2, 2000)
-    removed = spacelite("cache", "remove", name, *there).stdout
+    removed = spacelite("cache", "remove", name, "--yes", *there).stdout
     assert "and 2 unfinished trainings on it" in removed
     assert list(folder.iterdir()) == [other]
 

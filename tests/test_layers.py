@@ -309,7 +309,7 @@ def test_lists_count_and_remove_deletes_the_layer_means(bert, reviews, tmp_path)
     assert re.search(r"^layers +3", shown, re.M)
     result = command("cache", "verify", state.name, "--cache-dir", tmp_path)
     assert "tokens and all layer means are intact" in " ".join(result.stdout.split())
-    result = command("cache", "remove", state.name, "--cache-dir", tmp_path)
+    result = command("cache", "remove", state.name, "--yes", "--cache-dir", tmp_path)
     assert result.exit_code == 0
     assert not list((tmp_path / "embeddings").iterdir())
 

@@ -113,7 +113,7 @@ def test_bad_sizes(sizes, said, dataset):
         ({"seeds": 0}, "seeds"), ({"metric": "speed"}, "metric=speed: choose from accuracy"),
         ({"metric": "ce"}, "metric=ce: choose from"), ({"head": "forest"}, "head=forest"),
         ({"preset": "best", "latent": 4}, "preset=best chooses latent itself"),
-        ({"epochs": "many"}, "epochs='many'"),
+        ({"head": "linear", "epochs": "many"}, "epochs='many'"),
     ],
 )  # fmt: skip
 def test_bad_settings(given, said, dataset):

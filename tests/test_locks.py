@@ -60,5 +60,5 @@ def test_no_command_leaves_a_lock_file_behind(tmp_path, bert, reviews):
     (name,) = [path.stem for path in (tmp_path / "embeddings").glob("*.h5")]
     # Left behind by a process that was killed.
     (tmp_path / "embeddings" / f".{name}.h5.lock").touch()
-    assert command("cache", "remove", name).exit_code == 0
+    assert command("cache", "remove", name, "--yes").exit_code == 0
     assert hidden(tmp_path) == []

@@ -150,6 +150,32 @@ def test_a_name_that_is_taken_is_refused_before_anything_is_trained(cache_dir, c
     assert ids(cache_dir) == before
 
 
+def test_a_name_moves_to_the_new_run_on_request(cache_dir, cache_path, caplog):
+    caplog.set_level("INFO", "spacelite")
+    there = {"cache_dir": cache_dir, "head": "linear", "name": "weekly", "progress": False}
+    (old,) = spacelite.train(cache_path.stem, epochs=1, **there)
+    second = {"replace": True, "epochs": 2, "seeds": [3], **there}
+    (new,) = spacelite.train(cache_path.stem, **second)
+    assert runs.find(cache_dir, "weekly").id == new.id != old.id
+    assert runs.find(cache_dir, old.id).name is None
+    assert f"weekly is run {new.id} now; the earlier one stays as {old.id}" in caplog.messages
+    # The same again: nothing moves.
+    caplog.clear()
+    again = spacelite.train(cache_path.stem, **second)
+    assert [run.name for run in again] == ["weekly"] and "stays as" not in caplog.text
+    # A training that saves nothing leaves the name where it is.
+    assert not spacelite.train(cache_path.stem, **{**second, "seeds": [4], "learning_rate": 1e38})
+    assert runs.find(cache_dir, "weekly").id == new.id
+    result = run_command(
+        "train", "--cache", cache_path.stem, "--head", "linear", "--epochs", 1, "--name", "weekly",
+        "--replace", "--no-baselines", "--cache-dir", cache_dir,
+    )  # fmt: skip
+    assert result.exit_code == 0 and f"the earlier one stays as {new.id}" in result.stderr
+    assert runs.find(cache_dir, "weekly").id == old.id
+    without = {**second, "name": None}
+    assert "give name too" in refusal(spacelite.train, cache_path.stem, **without)
+
+
 # What is not found.
 
 

@@ -382,10 +382,10 @@ def test_blocks_of_additive_heads_are_searched(there, cache, without_layers, cap
         assert f"the search leaves out {left_out}: the cache has no" in caplog.text
         assert "blocks" not in plan.search_lists(["additive"], {"blocks": "layers"}, other)
     assert "blocks" not in plan.search_lists(["space"], {}, cache)
-    (run,) = spacelite.train(there, head="additive", blocks=blocks, search=True, **QUIET)
+    (run,) = spacelite.train(there, head="additive", blocks=blocks, search=True, progress=False)
     figures = {}
     for name in blocks:
-        (alone,) = spacelite.train(there, head="additive", blocks=name, **QUIET)
+        (alone,) = spacelite.train(there, head="additive", blocks=name, progress=False)
         figures[name] = alone.metrics["validation"]["f1_macro"]
     assert run.record.head.blocks == max(blocks, key=lambda name: figures[name])
     assert run.record.search.settings == {"blocks": blocks}
@@ -445,7 +445,7 @@ def test_candidates_that_diverged_are_no_failure_unless_all_did(there):
     ids=str,
 )
 def test_a_single_candidate_is_refused(there, options):
-    assert refusal(spacelite.train, there, search=True, **options, **QUIET) == (
+    assert refusal(spacelite.train, there, search=True, **options, progress=False) == (
         "search=True: these settings make a single combination, and a search chooses among "
         "several: give several values of a setting, or several kinds of heads"
     )

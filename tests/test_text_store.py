@@ -354,5 +354,5 @@ def test_stores_are_listed_and_removed(bert, tmp_path):
     (store,) = encoding.stores(tmp_path)
     run = lambda *words: CliRunner().invoke(app, ["cache", *words, "--cache-dir", str(tmp_path)])  # noqa: E731
     assert f"{store.folder.name}: 2 texts of estimators" in run("list").output
-    assert "removed" in run("remove", store.folder.name).output
+    assert "removed" in run("remove", store.folder.name, "--yes").output
     assert not store.folder.exists() and "texts of" not in run("list").output

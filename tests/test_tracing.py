@@ -259,8 +259,9 @@ def test_list_counts_the_file_and_remove_deletes_it(tmp_path, bert):
     command = ["cache", "list", "--cache-dir", str(tmp_path), "--json"]
     (listed,) = json.loads(CliRunner().invoke(app, command).stdout)
     assert listed["bytes"] == sum(one.stat().st_size for one in beside)
-    command = ["cache", "remove", path.stem, "--cache-dir", str(tmp_path), "--json"]
-    assert json.loads(CliRunner().invoke(app, command).stdout)["bytes"] == listed["bytes"]
+    command = ["cache", "remove", path.stem, "--yes", "--cache-dir", str(tmp_path), "--json"]
+    (removed,) = json.loads(CliRunner().invoke(app, command).stdout)
+    assert removed["bytes"] == listed["bytes"]
     assert not [one for one in path.parent.iterdir() if not one.name.startswith(".")]
 
 

@@ -115,7 +115,7 @@ def test_the_report_says_it_and_a_damaged_file_beside_the_cache_is_as_none(forei
 def test_the_counts_go_with_the_cache(bert, tmp_path):
     cache = embed(SPLITS, bert, tmp_path)
     assert side_file(cache.path, "unknown").is_file()
-    assert command("cache", "remove", cache.name, "--cache-dir", tmp_path).exit_code == 0
+    assert command("cache", "remove", cache.name, "--yes", "--cache-dir", tmp_path).exit_code == 0
     assert not list(cache.path.parent.glob("*.json"))
 
 

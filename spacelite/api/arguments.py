@@ -152,7 +152,7 @@ KINDS: dict[str, Kind] = {
     **dict.fromkeys(("limit", "max_length", "layer", "tokens_per_batch", "total"), WHOLE_NUMBER),
     **dict.fromkeys(("folds", "repeats", "seed"), WHOLE_NUMBER),
     **dict.fromkeys(("layers", "examples", "baselines", "search", "drop_leaks"), FLAG),
-    **dict.fromkeys(("reuse", "resume", "fresh", "skip_empty"), FLAG),
+    **dict.fromkeys(("reuse", "replace", "resume", "fresh", "skip_empty"), FLAG),
     "backbone": NAME_OR_PATH,
     "device": Kind("give 'auto', 'cpu' or 'cuda'", _text),
     "example": replace(

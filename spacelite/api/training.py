@@ -41,6 +41,7 @@ def train(
     *,
     layer: int | None = None,
     name: str | None = None,
+    replace: bool = False,
     head: str | Sequence[str] = HEADS,
     inter: float | Sequence[float] = 0.0,
     intra: float | Sequence[float] = 0.0,
@@ -83,6 +84,8 @@ def train(
             differs from `cache` in its layer alone is trained on. Default: `cache` itself.
         name: A name for the run, to use in place of its id. Several runs are named `name-1`,
             `name-2`, ... in the order in which they are returned.
+        replace: Whether the name is taken from the run that has it, which stays under its id.
+            Otherwise a name that another run has is refused.
         head: Kind(s) of heads: `space`, `linear`, `mlp`, `logreg`, `tfidf`, `additive`.
         inter: Weight(s) of the inter-space loss.
         intra: Weight(s) of the intra-space loss.
@@ -152,6 +155,11 @@ def train(
             "resume=True and fresh=True contradict each other: give one of them",
             ["resume", "fresh"],
         )
+    if replace and name is None:
+        raise SpaceliteError(
+            "replace=True gives a run the name of an earlier one: give name too, or leave it out",
+            ["replace", "name"],
+        )
     cache = dataset_of(cache, cache_dir)
     if layer is not None:
         cache = cache.at_layer(layer)
@@ -181,7 +189,7 @@ def train(
             )  # fmt: skip
         searched = Search.of(configs) if search else None
         candidates = [configs] if searched is None else searched.candidates
-        names = _names(folder, opened.spec, candidates, training, name)
+        names = _names(folder, opened.spec, candidates, training, name, replace=replace)
         earlier = {
             config: _saved_baseline(config, folder, opened.spec, training)
             for config in (plan.BASELINES if baselines else ())
@@ -267,6 +275,8 @@ def _names(
     candidates: Iterable[Sequence[HeadConfig]],
     training: TrainingConfig,
     name: str | None,
+    *,
+    replace: bool,
 ) -> dict[HeadConfig, str | None]:
     """The name of each head if its candidate is chosen: `name`, or one for each seed, as in
     `store.names_for`. A candidate has none if a run of another one has its name, since the same
@@ -275,7 +285,7 @@ def _names(
     refused: SpaceliteError | None = None
     for candidate in candidates:
         try:
-            names |= store.names_for(folder, spec, candidate, training, name)
+            names |= store.names_for(folder, spec, candidate, training, name, replace=replace)
         except SpaceliteError as error:
             refused = error
     if refused is not None and not names:

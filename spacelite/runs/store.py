@@ -222,8 +222,8 @@ def save(
     search: SearchRecord | None = None,
 ) -> Run:
     """Write a trained head to `<cache_dir>/runs/<id>/`, whole or not at all; an earlier run of the
-    same id is replaced, and keeps its name unless there is a new one. `chosen` are the values that
-    the size of the training set chose, by setting."""
+    same id is replaced, and keeps its name unless there is a new one. Another run that has the new
+    name loses it. `chosen` are the values that the size of the training set chose, by setting."""
     from safetensors.numpy import save
 
     from spacelite.cache import texts
@@ -283,6 +283,10 @@ def save(
                 partial.rename(folder)
             finally:  # still under the lock: the next process may use the same names
                 _tidy(folder, partial, former)
+            named = {} if name is None else names(folder.parent)
+            for other in [other for other in named if named[other] == name and other != run]:
+                _write_name(folder.parent / other, None)
+                log.info("%s is run %s now; the earlier one stays as %s", name, run, other)
     except OSError as error:
         raise SpaceliteError(
             f"run {run} cannot be saved in {folder.parent}: {error.strerror or one_line(error, 80)}"
@@ -414,13 +418,16 @@ def names_for(
     configs: Sequence[HeadConfig],
     training: TrainingConfig,
     name: str | None,
+    *,
+    replace: bool = False,
 ) -> dict[HeadConfig, str | None]:
     """The name of each head that is going to be trained: `name` if it is a single one, otherwise
-    `name-1`, `name-2`, ... in the order of the heads."""
+    `name-1`, `name-2`, ... in the order of the heads. No other run may have it, unless it is to be
+    taken from that (`replace`)."""
     if name is None:
         return dict.fromkeys(configs)
     check_name(name)
-    named = names(runs_folder(cache_dir))
+    named = {} if replace else names(runs_folder(cache_dir))
     of_heads: dict[HeadConfig, str | None] = {}
     for number, config in enumerate(configs, 1):
         of_heads[config] = numbered = check_name(f"{name}-{number}" if len(configs) > 1 else name)
@@ -436,12 +443,15 @@ def rename(run: Run, name: str | None) -> Run:
     with files.lock(run.folder.parent):
         if name is not None:
             check_free(names(run.folder.parent), name, run.id)
-        try:
-            content = {**read_json(run.folder / RECORD), "name": name}
-            files.write_json(run.folder / RECORD, content)
-        except UNREADABLE as error:
-            raise SpaceliteError(f"{run.folder / RECORD} cannot be written: {error}") from error
+        _write_name(run.folder, name)
     return replace(run, record=replace(run.record, name=name))
+
+
+def _write_name(folder: Path, name: str | None) -> None:
+    try:
+        files.write_json(folder / RECORD, {**read_json(folder / RECORD), "name": name})
+    except UNREADABLE as error:
+        raise SpaceliteError(f"{folder / RECORD} cannot be written: {error}") from error
 
 
 def matching(ids: Sequence[str], named: Mapping[str, str], name: str) -> list[str]:
