@@ -1,7 +1,7 @@
-"""torch, imported when it is first used.
+"""torch and numpy, imported when they are first used.
 
-It takes a second to import, and tables of saved runs do not need it: heads can be named, listed
-and explained without it.
+torch takes a second to import, and tables of saved runs do not need it: heads can be named, listed
+and explained without it. Their settings, which are options of commands, need neither.
 """
 
 from __future__ import annotations
@@ -10,7 +10,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import numpy as numpy
     import torch as torch
+
+    np = numpy
 else:
 
     class _Module:
@@ -22,4 +25,4 @@ else:
             setattr(self, attribute, value)  # the next time it costs nothing
             return value
 
-    torch = _Module("torch")
+    np, torch = _Module("numpy"), _Module("torch")

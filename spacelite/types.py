@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy.typing as npt
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
-Array = npt.NDArray[Any]  # of any type; the documentation of each says its shape
+    Array = npt.NDArray[Any]  # of any type; the documentation of each says its shape
+else:
+    Array = Any  # numpy is imported when it is first used

@@ -202,6 +202,7 @@ def test_nothing_is_unpickled_and_no_remote_code_is_trusted():
 START_UP = [
     ("import spacelite", ["torch", "numpy", "transformers", "h5py", "rich", "sklearn"]),
     ("import spacelite_cli.app", ["torch", "numpy", "transformers", "h5py", "rich.table"]),
+    ("from spacelite.training.plan import declared; declared()", ["torch", "numpy"]),  # of --help
     ("from spacelite.cache import embedding", ["transformers", "datasets", "sklearn", "torch"]),
     ("from spacelite import runs; from spacelite.reports.report import Report",
      ["torch", "transformers", "datasets", "sklearn", "scipy", "matplotlib", "plotly"]),

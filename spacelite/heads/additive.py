@@ -16,7 +16,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
-import numpy as np
 from typing_extensions import override
 
 from spacelite.heads import logistic
@@ -40,7 +39,7 @@ from spacelite.heads.logistic import CrossFit
 from spacelite.heads.ngrams import LONGEST, NGrams, ngram_logits
 from spacelite.heads.pooling import POOLINGS
 from spacelite.heads.space import BIAS, SpaceBlock, SpaceHead, dimensions_of_a_space
-from spacelite.lazy import torch
+from spacelite.lazy import np, torch
 from spacelite.settings import setting, whole_number
 from spacelite.types import Array
 

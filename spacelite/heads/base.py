@@ -15,11 +15,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias, TypeVar
 
-import numpy as np
 from typing_extensions import override
 
 from spacelite.heads.config import HeadConfig
-from spacelite.lazy import torch
+from spacelite.lazy import np, torch
 from spacelite.tasks import Task
 from spacelite.types import Array
 

@@ -8,14 +8,13 @@ import warnings
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
 from typing_extensions import override
 
 from spacelite.heads import logistic
 from spacelite.heads.base import Examples, Fitted, Objective, Shapes
 from spacelite.heads.config import HeadConfig, TrainedHeadConfig
 from spacelite.heads.pooling import POOLINGS, PooledConfig, PooledHead
-from spacelite.lazy import torch
+from spacelite.lazy import np, torch
 from spacelite.types import Array
 
 log = logging.getLogger(__name__)

@@ -17,8 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
-
+from spacelite.lazy import np
 from spacelite.settings import positive, setting
 from spacelite.tasks.base import Problem
 from spacelite.types import Array

@@ -10,13 +10,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
-import numpy as np
 from typing_extensions import override
 
 from spacelite.heads import logistic
 from spacelite.heads.base import Batch, Examples, Fitted, Head, Objective, Shapes, Split, Tokens
 from spacelite.heads.config import HeadConfig
-from spacelite.lazy import torch
+from spacelite.lazy import np, torch
 from spacelite.types import Array
 
 LEAST_TEXTS = 2  # an n-gram that fewer training texts have is left out

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, TypeAlias
 
-import numpy as np
 from typing_extensions import override
 
 from spacelite.heads.base import (
@@ -32,7 +31,7 @@ from spacelite.heads.base import (
     segment_sum,
 )
 from spacelite.heads.config import EnsembleConfig, HeadConfig
-from spacelite.lazy import torch
+from spacelite.lazy import np, torch
 from spacelite.settings import non_negative, setting, whole_number
 from spacelite.types import Array
 

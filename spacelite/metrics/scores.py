@@ -3,12 +3,12 @@ confidence can be trusted."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
-
+from spacelite.lazy import np
 from spacelite.types import Array
 
 Scores = dict[str, float | None]  # by metric; None if it could not be computed
@@ -131,9 +131,9 @@ METRICS: dict[str, Metric] = {
         lambda outcome: outcome.loss,
         higher_is_better=False,
         curve=True,
-        most=np.inf,
+        most=math.inf,
     ),
-    "ce": Metric("CE", "CE", lambda outcome: outcome.ce, higher_is_better=False, most=np.inf),
+    "ce": Metric("CE", "CE", lambda outcome: outcome.ce, higher_is_better=False, most=math.inf),
     "accuracy": Metric(
         "Accuracy", "Acc.", lambda outcome: outcome.accuracy, best_marked=True, curve=True
     ),

@@ -10,8 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
+from spacelite.lazy import np
 from spacelite.metrics.scores import METRICS, ratio
 from spacelite.types import Array
 

@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from spacelite.lazy import torch
+from spacelite.lazy import np, torch
 from spacelite.metrics.scores import METRICS, Outcome
 from spacelite.types import Array
 

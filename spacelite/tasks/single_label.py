@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from typing_extensions import override
 
-from spacelite.lazy import torch
+from spacelite.lazy import np, torch
 from spacelite.metrics.thresholds import best_threshold
 from spacelite.tasks.base import Problem, Task, indexes
 from spacelite.types import Array
