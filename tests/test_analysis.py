@@ -381,19 +381,19 @@ def test_many_alike_systems_are_one_sentence():
     beaten = [behind("d", 9, 0.0004), behind("e", 12, 0.0101), behind("f", 8, 0.001)]
     assert wording.verdicts(analysis(*beaten, *alike)) == [
         "space is ahead of 3 systems by 0.1 to 1.2 points of accuracy (corrected p at least "
-        "0.310), 2.0 points of macro F1, not significant with 3 seeds: b, c, a.",
+        "0.310), 2.0 points of macro F1, not significant with 3 seeds: b; c; a.",
         "space beats 3 systems by 8.0 to 12.0 points of accuracy (corrected p at most 0.010), 2.0 "
-        "points of macro F1: f, d, e.",
+        "points of macro F1: f; d; e.",
     ]
     assert len(wording.verdicts(analysis(*alike[:2], *beaten[:2]))) == 4
     same = [behind(name, 0, 1.0, identical=True) for name in "abc"]
     assert wording.verdicts(analysis(*same)) == [
-        "space and 3 systems predict the same for every example: a, b, c."
+        "space and 3 systems predict the same for every example: a; b; c."
     ]
     of_heads = [behind(name, 3, 0.01, basis="heads") for name in "abc"]
     assert wording.verdicts(analysis(*of_heads)) == [
         "On these examples the head of space is better than those of 3 systems by 3.0 points of "
-        "accuracy (corrected p at most 0.010), 2.0 points of macro F1: a, b, c. Other seeds may "
+        "accuracy (corrected p at most 0.010), 2.0 points of macro F1: a; b; c. Other seeds may "
         "turn out differently: train more of them to compare the systems."
     ]
 

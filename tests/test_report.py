@@ -86,7 +86,7 @@ def test_seeds_become_mean_and_standard_deviation():
 
 def test_other_settings_are_other_rows_and_other_caches_other_sections():
     runs = [run_with(), run_with(settings={"inter": 0.2}), run_with(settings={"epochs": 7}),
-            run_with(cache_key="other")]  # fmt: skip
+            run_with(cache_key="other", spec={"dataset_hash": "other"})]  # fmt: skip
     sections = sections_of(runs)
     assert [len(s.rows) for s in sections] == [3, 1]
 

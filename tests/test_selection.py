@@ -1,10 +1,12 @@
 """Sweeps, filters and named comparisons: what a report compares, and what it says was searched."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
-from conftest import refusal
+from conftest import embed, refusal, write_dataset
+from scipy import stats
 from test_cli import spacelite
 from test_report import run_with, sections_of
 
@@ -136,16 +138,94 @@ def test_orders_of_the_examples_are_systems_of_their_own_but_one_published_row()
 def test_headings_name_what_the_caches_differ_in():
     few = {"train": 100, "validation": 10, "test": 20000}
     sections = sections_of([
-        run_with(), run_with(examples=few, cache_key="few"),
-        run_with(spec={"dtype": "float32"}, cache_key="wide"),
-        run_with(spec={"dataset": "other"}, cache_key="other"),
+        run_with(), run_with(examples=few, cache_key="few", spec={"dataset_hash": "few"}),
+        run_with(spec={"dataset": "other", "dataset_hash": "other"}, cache_key="other"),
     ])  # fmt: skip
     assert [section.title for section in sections] == [
-        "imdb, minilm, 5 epochs, 25,000 train examples, float16",
-        "imdb, minilm, 5 epochs, 100 train examples, float16",
-        "imdb, minilm, 5 epochs, 25,000 train examples, float32",
+        "imdb, minilm, 5 epochs, 25,000 train examples",
+        "imdb, minilm, 5 epochs, 100 train examples",
         "other, minilm, 5 epochs",
     ]
+
+
+def test_caches_of_the_same_data_are_one_table_with_names_that_tell_them_apart():
+    specs = {
+        "a": {"layer": 3}, "b": {"layer": 5}, "c": {"layer": 5, "dtype": "int8"},
+        "d": {"layer": 5, "dtype": "int8", "backbone_version": "revision:2"},
+    }  # fmt: skip
+    runs = [run_with(spec=spec, cache_key=key, cache=f"cache-{key}") for key, spec in specs.items()]
+    runs += [run_with(spec=specs[key], cache_key=key, cache=f"cache-{key}", head="tfidf",
+                      settings={"seed": None}) for key in "ab"]  # fmt: skip
+    (section,) = sections_of(runs)
+    assert section.title == "imdb, minilm, 5 epochs"
+    assert section.cache == "cache-a, cache-b, cache-c, cache-d"
+    assert section.subtitle.endswith("caches cache-a, cache-b, cache-c, cache-d")
+    # N-grams are the same in every layer; the last two differ only in the version of the backbone.
+    assert [row.system for row in section.rows] == [
+        "space, layer 3, dtype float16", "space, layer 5, dtype float16",
+        "space, layer 5, dtype int8, cache cache-c", "space, layer 5, dtype int8, cache cache-d",
+        "tfidf",
+    ]  # fmt: skip
+    assert [row.tried for row in section.rows] == [1] * 5  # layers are compared, not tuned
+    (alone,) = sections_of([runs[0], run_with(spec={"layer": 3}, cache_key="a", cache="cache-a",
+                                              settings={"inter": 0.2})])  # fmt: skip
+    assert alone.title == "imdb, minilm, layer 3, 5 epochs"
+    assert [row.system for row in alone.rows] == ["space", "space + inter 0.2"]
+
+
+def shorter(folder, rows, reverse=False):
+    """A data set with the same validation and test texts, and part of the training texts."""
+    there = folder.with_name(f"{folder.name}-{rows}")
+    shutil.copytree(folder, there)
+    train, test = there / "train.jsonl", there / "test.jsonl"
+    train.write_text("".join(train.read_text().splitlines(keepends=True)[:rows]))
+    if reverse:
+        test.write_text("".join(test.read_text().splitlines(keepends=True)[::-1]))
+    return there
+
+
+def test_systems_of_other_caches_are_compared_on_the_same_test_examples(bert, tmp_path):
+    data = write_dataset(tmp_path / "posts", {"train": 60, "validation": 20, "test": 40})
+    caches = [
+        embed(backbone=str(bert), dataset=str(folder), cache_dir=tmp_path, layer=layer,
+              dtype="float32", device="cpu").path.stem
+        for folder, layer in ((data, -1), (data, 1), (shorter(data, 40), -1),
+                              (shorter(data, 50, reverse=True), -1))
+    ]  # fmt: skip
+    for cache in caches:
+        library.train(cache, cache_dir=tmp_path, head="linear", pooling="mean", epochs=3,
+                      batch_size=16, baselines=False, progress=False)  # fmt: skip
+    findings = library.report(cache_dir=tmp_path, examples=False, progress=False).findings
+    together, other = findings.parts
+    assert [row.system for row in together.section.rows] == [
+        "linear (mean), data posts-40, train examples 40, layer -1",
+        "linear (mean), data posts, train examples 60, layer -1",
+        "linear (mean), data posts, train examples 60, layer 1",
+    ]
+    assert {*together.section.cache.split(", ")} == {*caches[:3]}
+    assert other.section.cache == caches[3]
+    # Against the files: the test texts are the same, so the predictions stand side by side.
+    one, two = together.section.rows[1:]
+    (pair,) = [pair for pair in together.analysis.pairs
+               if (pair.first, pair.second) == (one.system, two.system)]  # fmt: skip
+    right = []
+    for row in (one, two):
+        with np.load(tmp_path / "runs" / row.runs[0] / "predictions.npz") as arrays:
+            right.append(arrays["test/logits"].argmax(axis=1) == arrays["test/label"])
+    assert pair.accuracy.value == pytest.approx(right[0].mean() - right[1].mean())
+    only = [int((a & ~b).sum()) for a, b in (right, right[::-1])]
+    assert pair.p == pytest.approx(stats.binomtest(min(only), sum(only)).pvalue)
+    assert together.analysis.cost.caches == 3
+
+    named = {"cache_dir": tmp_path, "progress": False}
+    chosen = library.report(compare=["layer 1", "train examples 40"], **named).findings
+    assert len(chosen.parts[0].section.rows) == 2
+    message = refusal(library.report, compare=["layer 1", other.section.rows[0].runs[0]], **named)
+    assert "only systems that were tested on the same texts and labels, in the same" in message
+    assert f"40 test examples of posts (cache {caches[1]})" in message and "there" not in message
+    (tmp_path / "embeddings" / f"{caches[3]}.texts.npz").unlink()
+    message = refusal(library.report, compare=["layer 1", other.section.rows[0].runs[0]], **named)
+    assert message.endswith(f"the texts of {caches[3]} are not there to be compared")
 
 
 def test_runs_are_selected_by_cache_data_head_and_settings():
@@ -180,8 +260,6 @@ def test_conditions_that_fit_nothing_say_what_there_is(conditions, said):
 @pytest.fixture(scope="module")
 def swept(report_dir, tmp_path_factory):
     """The runs of the report's fixture, and a sweep on the same cache."""
-    import shutil
-
     folder = tmp_path_factory.mktemp("swept")
     shutil.copytree(report_dir, folder, dirs_exist_ok=True)
     cache = next(run.record.cache for run in library.load_runs(folder)
@@ -273,7 +351,7 @@ def test_systems_of_different_data_cannot_be_compared(swept):
     other = next(run for run in runs if run.record.spec.dataset != "imdb")
     own = next(run for run in runs if run.record.spec.dataset == "imdb")
     message = refusal(library.report, compare=[own.id, other.id], cache_dir=swept, progress=False)
-    assert "different caches" in message and own.record.cache in message
+    assert "tested on the same texts and labels" in message and own.record.cache in message
 
 
 def test_figures_of_another_split_stand_below():

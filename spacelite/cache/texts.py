@@ -8,6 +8,7 @@ of the cache's spec and key, and caches of older versions do not have them.
 from __future__ import annotations
 
 import errno
+import hashlib
 import itertools
 import json
 import logging
@@ -132,6 +133,17 @@ def read(cache: Cache, split: str) -> CachedTexts | None:
         return None
     examples = len(cache.splits[split])
     return _read(file, cache.key, split, examples, stat.st_mtime_ns, stat.st_size)
+
+
+def split_digest(cache: Cache, split: str) -> str | None:
+    """A hash of the texts and labels of a split in their order, hexadecimal; None if the cache has
+    no file of its texts."""
+    texts = read(cache, split)
+    if texts is None:
+        return None
+    labels = np.asarray(cache.splits[split].labels, np.int64)
+    parts = (texts.content, texts.offsets.astype(np.int64).tobytes(), labels.tobytes())
+    return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
 
 
 @lru_cache(maxsize=4)

@@ -11,7 +11,7 @@ import json
 import math
 import types
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -33,6 +33,10 @@ FORMAT = 1
 UNREADABLE = (OSError, ValueError, OverflowError, RecursionError)
 WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 LARGEST = 2**63 - 1
+# The fields of a cache's spec that its token ids do not depend on.
+OF_HIDDEN_STATES: dict[str, Any] = {
+    "backbone": "", "backbone_version": "", "layer": -1, "dtype": "", "precision": "",
+}  # fmt: skip
 
 C = TypeVar("C", bound=Config)
 
@@ -134,9 +138,13 @@ class RunRecord:
         return shown_split(self.metrics)
 
     def same_but_seed(self) -> tuple[Any, ...]:
-        """A key that is equal for runs that differ only in their seed."""
+        """A key that is equal for runs that differ only in their seed; for heads that read token
+        ids alone, also if the hidden states of their caches differ."""
         settings = {name: value for name, value in self.settings.items() if name != "seed"}
-        return (self.cache_key, self.head.kind, *sorted(settings.items()))
+        cache = self.cache_key
+        if self.head.reads_only_ids:
+            cache = replace(self.spec, **OF_HIDDEN_STATES).cache_key()
+        return (cache, self.head.kind, *sorted(settings.items()))
 
     def as_json(self) -> dict[str, Any]:
         """The record as the JSON object of `run.json`."""

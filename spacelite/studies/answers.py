@@ -34,11 +34,13 @@ STUDIES: dict[str, type[CrossValidation] | type[Curve] | type[Audit]] = {
 
 @dataclass(frozen=True)
 class Answer:
-    """The result of a study: the command, when it was run (UTC), and the result as JSON."""
+    """The result of a study: the command, when it was run (UTC), the result as JSON, and the cache
+    that it is about."""
 
     kind: str
     created: str
     content: dict[str, Any]
+    cache: str
 
 
 def answer_path(cache_dir: Path, cache: str, kind: str) -> Path:
@@ -78,7 +80,7 @@ def of_cache(cache_dir: Path, cache: str, cache_key: str) -> list[Answer]:
                 continue
             if document["format"] > FORMAT:
                 raise ValueError("a later version of spacelite wrote it")
-            answer = Answer(document["kind"], document["created"], document["content"])
+            answer = Answer(document["kind"], document["created"], document["content"], cache)
             if not (isinstance(answer.kind, str) and isinstance(answer.content, dict)):
                 raise ValueError("it is no answer")
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -93,11 +95,15 @@ def report_blocks(answers: Sequence[Answer], number: int) -> list[Block]:
     cannot be read is left out with a warning, and what a later version may have answered without
     one."""
     blocks: list[Block] = []
+    several = len({answer.cache for answer in answers}) > 1
     for kind, study in STUDIES.items():
-        for answer in (answer for answer in answers if answer.kind == kind):
-            origin = f"By spacelite {kind}, last run on {answer.created[:10]}."
+        of_kind = [answer for answer in answers if answer.kind == kind]
+        for at, answer in enumerate(of_kind, 1):
+            about = f" on cache {answer.cache}" if several else ""
+            origin = f"By spacelite {kind}{about}, last run on {answer.created[:10]}."
+            name = f"{number}-{at}" if at > 1 else str(number)
             try:
-                blocks += study.from_json(answer.content).report_blocks(origin, number)
+                blocks += study.from_json(answer.content).report_blocks(origin, name)
             except (ValueError, KeyError, TypeError, IndexError) as error:
                 log.warning("the last %s is left out: %s", kind, one_line(error, 80))
     return blocks

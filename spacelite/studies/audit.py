@@ -189,7 +189,7 @@ class Audit:
             )
         return sentences
 
-    def report_blocks(self, origin: str, number: int) -> list[Block]:
+    def report_blocks(self, origin: str, number: str) -> list[Block]:
         """The part of a report; `origin` is a sentence that says where the findings come from."""
         blocks: list[Block] = [Heading(2, "Labels that are probably wrong")]
         if self.findings:

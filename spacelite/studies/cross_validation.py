@@ -240,7 +240,7 @@ class CrossValidation:
             )
         return sentences
 
-    def report_blocks(self, origin: str, number: int) -> list[Block]:
+    def report_blocks(self, origin: str, number: str) -> list[Block]:
         """The part of a report; `origin` is a sentence that says where the figures come from."""
         caption = "Figures on held-out folds, mean ± standard deviation"
         return [

@@ -369,7 +369,7 @@ class Curve:
                 ]
         return []
 
-    def report_blocks(self, origin: str, number: int) -> list[Block]:
+    def report_blocks(self, origin: str, number: str) -> list[Block]:
         """The part of a report; `origin` is a sentence that says where the figures come from,
         `number` that of the part, which is in the plot's name."""
         chart = self.chart()

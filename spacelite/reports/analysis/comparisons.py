@@ -131,11 +131,12 @@ class TrainingCost:
 @dataclass(frozen=True)
 class Cost:
     """What a group cost: training each system, seconds of embedding (None if unknown), and bytes of
-    the cache (None if it no longer exists)."""
+    its caches (None if one no longer exists)."""
 
     training: list[TrainingCost]
     embedding_seconds: float | None
     cache_bytes: int | None
+    caches: int = 1  # number of them
 
 
 @dataclass(frozen=True)
@@ -193,7 +194,7 @@ def analyse(cache_dir: Path, group: Group) -> Analysis:
         incomplete=incomplete,
         # A transfer has no training of its own: curves and cost are shown with the original one.
         curves=[] if transferred else epoch_curves(systems),
-        cost=None if transferred else _cost(cache_dir, group.section.cache, systems),
+        cost=None if transferred else _cost(cache_dir, group, systems),
     )
 
 
@@ -377,8 +378,12 @@ def epoch_curves(systems: dict[str, SeedRuns]) -> list[EpochCurve]:
     return curves
 
 
-def _cost(cache_dir: Path, cache: str, systems: dict[str, SeedRuns]) -> Cost:
-    path = embeddings_folder(cache_dir) / f"{cache}.h5"
+def _cost(cache_dir: Path, group: Group, systems: dict[str, SeedRuns]) -> Cost:
+    folder = embeddings_folder(cache_dir)
+    paths = [folder / f"{name}.h5" for name in group.caches]
+    seconds_of = [store.embedding_seconds(path) for path in paths]
+    known = [seconds for seconds in seconds_of if seconds is not None]
+    there = all(path.is_file() for path in paths)
     training = []
     for name, system in systems.items():
         seconds = mean_std([run.record.seconds for run in system.runs])
@@ -386,6 +391,7 @@ def _cost(cache_dir: Path, cache: str, systems: dict[str, SeedRuns]) -> Cost:
         training.append(TrainingCost(name, seconds, (min(heads), max(heads))))
     return Cost(
         training=training,
-        embedding_seconds=store.embedding_seconds(path),
-        cache_bytes=path.stat().st_size if path.is_file() else None,
+        embedding_seconds=sum(known) if len(known) == len(paths) else None,
+        cache_bytes=sum(path.stat().st_size for path in paths) if there else None,
+        caches=len(paths),
     )

@@ -16,7 +16,7 @@ from spacelite.cache import store, texts
 from spacelite.errors import SpaceliteError
 from spacelite.reports.analysis.comparisons import Analysis, EpochCurve, analyse
 from spacelite.reports.analysis.examples import WordsAndMistakes, words_and_mistakes
-from spacelite.reports.analysis.groups import Group, Section, compared, grouped, select
+from spacelite.reports.analysis.groups import Group, Section, SeedRuns, compared, grouped, select
 from spacelite.reports.analysis.published import published_sections
 from spacelite.runs.store import Run, find_cache
 from spacelite.settings import choose_from
@@ -94,14 +94,15 @@ def build(
         section = replace(group.section, notes=notes)
         examples = words_and_mistakes(cache_dir, group, backbone) if with_examples else None
         known: list[Answer] = []
-        key = group.systems[0].record.cache_key
-        if not (compare or group.systems[0].transfers or key in with_answers):
-            with_answers.add(key)
-            known = [
-                answer
-                for answer in answers.of_cache(cache_dir, section.cache, key)
-                if with_examples or answer.kind != "audit"  # which shows texts
-            ]
+        for name, system in group.caches.items():
+            key = system.record.cache_key
+            if not (compare or system.transfers or key in with_answers):
+                with_answers.add(key)
+                known += [
+                    answer
+                    for answer in answers.of_cache(cache_dir, name, key)
+                    if with_examples or answer.kind != "audit"  # which shows texts
+                ]
         parts.append(GroupFindings(section, analysis, examples, known))
     on_progress(len(groups), len(groups))
     return Findings([] if compare else published_sections(groups), parts, split)
@@ -110,14 +111,26 @@ def build(
 def data_notes(cache_dir: Path, group: Group) -> list[str]:
     """Notes on what a group's data mean for its figures: the majority baseline, texts that occur
     twice, unknown tokens. They need the labels and token ids in its caches: without these there are
-    no notes."""
-    run, transfers = group.systems[0].runs[0], group.systems[0].transfers
+    no notes. What is not the same for all caches names its own."""
+    notes: dict[str, list[str]] = {}
+    for name, system in group.caches.items():
+        for note in _data_notes(cache_dir, group.section.split, system):
+            notes.setdefault(note, []).append(name)
+    return [
+        note if len(names) == len(group.caches) else f"{', '.join(names)}: {note}"
+        for note, names in notes.items()
+    ]
+
+
+def _data_notes(cache_dir: Path, split: str, system: SeedRuns) -> list[str]:
+    """The notes on the data of a system's cache, and of the data set that it was evaluated on."""
+    run, transfers = system.runs[0], system.transfers
     record = run.record
     try:
         with _checked(find_cache(run, cache_dir)) as cache:
             if transfers is None:
                 copies = texts.duplicates_of(cache)
-                baseline = majority_note(cache, group.section.split)
+                baseline = majority_note(cache, split)
                 clauses = [copies.leaked, copies.contradicted, _unknown(cache)]
             else:
                 split, data = transfers[0].split, transfers[0].dataset
@@ -171,6 +184,7 @@ def training_notes(group: Group, curves: Sequence[EpochCurve]) -> list[str]:
     `train` follows. The rows of a sweep that validation did not choose do not count."""
     # Systems that are iterative. Of those on top of others, few updates are enough.
     settings: dict[str, TrainingConfig] = {}
+    examples: dict[str, int] = {}
     on_top = 0
     for row, system in group.named:
         training = system.record.training
@@ -178,10 +192,10 @@ def training_notes(group: Group, curves: Sequence[EpochCurve]) -> list[str]:
             continue
         if system.record.head.start is None:
             settings[row.system] = training
+            examples[row.system] = system.record.examples["train"]
         else:
             on_top += 1
-    examples = group.section.examples["train"]
-    updates = [plan.few_updates(examples, training) for training in settings.values()]
+    updates = [plan.few_updates(examples[name], training) for name, training in settings.items()]
     few = [count for count in updates if count is not None]
     if few:
         of = len(settings) + on_top

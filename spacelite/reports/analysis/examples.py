@@ -88,7 +88,7 @@ def words_and_mistakes(
         # The cache of the group's data: that of the run, or of another data set.
         path = (
             find_cache(run, cache_dir)
-            if section.cache == run.record.cache
+            if group.systems[0].transfers is None
             else caches.find(cache_dir, section.cache, exact=True)
         )
         with store.Cache(path) as cache:

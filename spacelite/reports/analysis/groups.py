@@ -17,12 +17,14 @@ from functools import cached_property
 from typing import Any
 
 from spacelite import heads, settings
+from spacelite.cache.store import Cache
+from spacelite.cache.texts import split_digest
 from spacelite.errors import SpaceliteError
 from spacelite.heads.config import system_names
 from spacelite.metrics.predictions import Predictions
 from spacelite.metrics.scores import METRICS, Scores
 from spacelite.runs.record import RunRecord, TransferRecord
-from spacelite.runs.store import Run, matching
+from spacelite.runs.store import Run, find_cache, matching
 from spacelite.settings import OTHER_NAMES, choose_from, shown, varying
 
 CHOSEN_BY = "accuracy"  # metric of the validation split that chooses in a sweep
@@ -201,7 +203,7 @@ def sweep_key(record: RunRecord) -> tuple[Any, ...]:
     settings."""
     tuned = {*settings.tuned(record.head), *settings.tuned(record.training)}
     kept = {name: value for name, value in all_settings(record).items() if name not in tuned}
-    return (record.head.kind, *sorted(kept.items()))
+    return (record.same_but_seed()[0], record.head.kind, *sorted(kept.items()))
 
 
 def swept_settings(records: Sequence[RunRecord], sweeps: Sequence[Hashable]) -> dict[str, str]:
@@ -229,7 +231,9 @@ def _systems(
 ) -> list[Row]:
     """The rows of systems; `named` as in `grouped`."""
     rows, records = [], [system.record for system in systems]
-    names = system_names([of.head for of in records], [of.training for of in records])
+    names = system_names(
+        [of.head for of in records], [of.training for of in records], origins(records)
+    )
     for system, name in zip(systems, names, strict=True):
         head = system.record.head
         usual = {
@@ -401,6 +405,11 @@ class Group:
     systems: list[SeedRuns]
 
     @property
+    def caches(self) -> dict[str, SeedRuns]:
+        """The first system of each cache that systems were trained on, by the cache's name."""
+        return {system.record.cache: system for system in reversed(self.systems)}
+
+    @property
     def named(self) -> list[tuple[Row, SeedRuns]]:
         """Each row with its runs."""
         return list(zip(self.section.rows, self.systems, strict=True))
@@ -485,11 +494,8 @@ def compared(runs: Sequence[Run], names: Sequence[str]) -> list[Group]:
     names means the one that validation chose.
     """
     everything = [group for group in grouped(runs) if group.systems[0].transfers is None]
-    wanted = {
-        record.same_but_seed()
-        for name in dict.fromkeys(names)
-        for record in _named(everything, runs, name)
-    }
+    by_name = {name: _named(everything, runs, name) for name in names}
+    wanted = {record.same_but_seed() for records in by_name.values() for record in records}
     if len(wanted) < 2:
         raise SpaceliteError(
             f"compare={', '.join(names)}: this is one system; name at least two", ["compare"]
@@ -500,11 +506,20 @@ def compared(runs: Sequence[Run], names: Sequence[str]) -> list[Group]:
               for group in everything for row, system in group.named}  # fmt: skip
     named = {key: called[key] for key in wanted}
     groups = [group for group in grouped(of, named) if len(group.systems) > 1]
-    if not groups:
-        caches = ", ".join(dict.fromkeys(run.record.cache for run in of))
+    compared = {system.record.same_but_seed() for group in groups for system in group.systems}
+    if any(compared.isdisjoint(map(_key, records)) for records in by_name.values()):
+        tested = {run.record.cache: run for run in of}
+        records = [run.record for run in tested.values()]
+        examples = "; ".join(
+            f"{record.examples[record.split]:,} {record.split} examples of {record.spec.dataset} "
+            f"(cache {record.cache})"
+            for record in records
+        )
+        gone = [cache for cache, run in tested.items() if _test_digest(run) is None]
+        unknown = f"; the texts of {', '.join(gone)} are not there to be compared" if gone else ""
         raise SpaceliteError(
-            f"compare={', '.join(names)}: these systems were trained on different caches "
-            f"({caches}); only systems of the same test examples can be compared",
+            f"compare={', '.join(names)}: only systems that were tested on the same texts and "
+            f"labels, in the same order, can be compared: {examples}{unknown}",
             ["compare"],
         )
     return [_with_searches(group, everything) for group in groups]
@@ -564,14 +579,15 @@ def _with_searches(group: Group, everything: Sequence[Group]) -> Group:
 
 
 def grouped(runs: Sequence[Run], named: Mapping[tuple[Any, ...], str] | None = None) -> list[Group]:
-    """Group runs by cache, in their order; within a group, runs that differ only in their seed form
-    a row. Evaluations on other data sets form separate groups. `named` systems, by `same_but_seed`,
-    have these names, and are compared with the others even if they belong to a sweep."""
-    by_cache: dict[str, list[Run]] = {}
-    for run in runs:
-        by_cache.setdefault(run.record.cache_key, []).append(run)
+    """Group runs by the examples that they were tested on, in their order, whatever their caches;
+    within a group, runs that differ only in their seed form a row. Evaluations on other data sets
+    form separate groups. `named` systems, by `same_but_seed`, have these names, and are compared
+    with the others even if they belong to a sweep."""
+    by_examples: dict[Hashable, list[Run]] = {}
+    for run, examples in zip(runs, _tested_on(runs), strict=True):
+        by_examples.setdefault(examples, []).append(run)
     groups = []
-    for members in by_cache.values():
+    for members in by_examples.values():
         # A head that is fitted directly lacks the settings that describe the group.
         members.sort(key=lambda run: not run.head.is_iterative)
         evaluations: dict[tuple[str, ...], list[OnData]] = {(): [(run, None) for run in members]}
@@ -579,9 +595,74 @@ def grouped(runs: Sequence[Run], named: Mapping[tuple[Any, ...], str] | None = N
             for transfer in run.transfers():
                 # Figures with a different mapping of labels are not comparable.
                 mapping = (f"{there} as {here}" for there, here in transfer.labels.items())
-                evaluations.setdefault((transfer.cache, *mapping), []).append((run, transfer))
-        groups += [_group(pairs, named or {}, key[1:]) for key, pairs in evaluations.items()]
+                key = (run.record.cache_key, transfer.cache, *mapping)
+                evaluations.setdefault(key, []).append((run, transfer))
+        groups += [_group(pairs, named or {}, key[2:]) for key, pairs in evaluations.items()]
     return _with_titles(groups)
+
+
+def _tested_on(runs: Sequence[Run]) -> list[Hashable]:
+    """A key for each run that is equal for those tested on the same texts and labels, in the same
+    order: they are parts of equal data sets, or, as far as the runs' caches are there, equal parts
+    of different ones."""
+    data: dict[Hashable, dict[str, Run]] = {}
+    kinds = []
+    for run in runs:
+        record = run.record
+        kind = (record.split, record.examples[record.split], record.task.name, record.label_names)
+        kinds.append(kind)
+        data.setdefault(kind, {}).setdefault(record.spec.dataset_hash, run)
+    digests = {
+        run.record.spec.dataset_hash: _test_digest(run) or name
+        for of_kind in data.values()
+        if len(of_kind) > 1
+        for name, run in of_kind.items()
+    }
+    hashes = [run.record.spec.dataset_hash for run in runs]
+    return [(*kind, digests.get(name, name)) for kind, name in zip(kinds, hashes, strict=True)]
+
+
+def _test_digest(run: Run) -> str | None:
+    """The hash of the texts and labels that a run was tested on; None if its cache is not there."""
+    try:
+        with Cache(find_cache(run, run.folder.parent.parent)) as cache:
+            return split_digest(cache, run.record.split)
+    except (SpaceliteError, KeyError):
+        return None
+
+
+def _key(record: RunRecord) -> tuple[Any, ...]:
+    return record.same_but_seed()
+
+
+def origins(records: Sequence[RunRecord]) -> list[list[str]]:
+    """What each of R systems was trained on, in words, as far as they differ in it: `layer 3`."""
+    ids_alone = [record.head.reads_only_ids for record in records]
+    same_ids = len({record.spec.tokenizer_hash for record in records}) == 1
+    values = []
+    for record, only_ids in zip(records, ids_alone, strict=True):
+        spec = record.spec
+        hidden = {"layer": spec.layer, "dtype": spec.dtype, "precision": spec.precision}
+        values.append({
+            "data": spec.dataset,
+            "train examples": record.examples["train"],
+            **({} if only_ids and same_ids else {"backbone": spec.backbone}),
+            **({} if only_ids else hidden),
+            "max length": spec.max_length,
+            "padding": spec.padding,
+        })  # fmt: skip
+    names = settings.varying(values)
+    words = [[f"{name} {shown(of[name])}" for name in names if name in of] for of in values]
+    caches: dict[tuple[str, ...], set[str]] = {}
+    for of_record, record, only_ids in zip(words, records, ids_alone, strict=True):
+        if not only_ids:
+            caches.setdefault(tuple(of_record), set()).add(record.cache)
+    return [
+        [*of_record, f"cache {record.cache}"]
+        if len(caches.get(tuple(of_record), ())) > 1
+        else of_record
+        for of_record, record in zip(words, records, strict=True)
+    ]
 
 
 def _group(
@@ -590,10 +671,17 @@ def _group(
     """The group of these runs, on other data with this `mapping` of labels; `named` as in
     `grouped`."""
     record, transfer = members[0][0].record, members[0][1]
+    of_members = [run.record for run, _ in members]
+    specs = [of.spec for of in of_members]
     if transfer is None:
-        title = data = record.spec.dataset
-        cache, split, examples = record.cache, record.split, record.examples
-        sizes = ", ".join(f"{count:,} {name}" for name, count in examples.items())
+        title = data = _listed(spec.dataset for spec in specs)
+        cache = _listed(of.cache for of in of_members)
+        split, examples = record.split, record.examples
+        counts = {name: {of.examples.get(name, 0) for of in of_members} for name in examples}
+        sizes = ", ".join(
+            f"{' to '.join(f'{n:,}' for n in sorted({min(of), max(of)}))} {name}"
+            for name, of in counts.items()
+        )
         about = f"{split} figures, ± over seeds; examples: {sizes}"
     else:
         cache, split, data = transfer.cache, transfer.split, transfer.dataset
@@ -605,7 +693,10 @@ def _group(
         )
     alike: dict[tuple[Any, ...], list[OnData]] = {}
     for member in members:
-        alike.setdefault(member[0].record.same_but_seed(), []).append(member)
+        of_system = alike.setdefault(member[0].record.same_but_seed(), [])
+        # Heads that read token ids alone are the same on other hidden states.
+        if all(run.record.seed != member[0].record.seed for run, _ in of_system):
+            of_system.append(member)
     # By kind of head, in the order of KINDS, then settings, with those of one sweep together. Not
     # by creation: runs of one pass are created in the same second. Baselines come last.
     together: dict[Any, list[list[OnData]]] = {}
@@ -624,14 +715,15 @@ def _group(
     swept = swept_settings(records, sweeps)
     rows = with_best(with_choice(_systems(systems, named, swept, data), sweeps))
     spec, epochs = record.spec, record.epochs
-    parts = [title, spec.backbone]
-    if spec.layer != -1:
+    alike_in = {name for name in ("backbone", "layer", "max_length", "padding")
+                if len({getattr(of, name) for of in specs}) == 1}  # fmt: skip
+    parts = [title, *([spec.backbone] if "backbone" in alike_in else [])]
+    if spec.layer != -1 and "layer" in alike_in:
         parts.append(f"layer {spec.layer}")
-    if spec.max_length != 256:
+    if spec.max_length != 256 and "max_length" in alike_in:
         parts.append(f"at most {spec.max_length} tokens")
-    if spec.padding != "none":
+    if spec.padding != "none" and "padding" in alike_in:
         parts.append("padded positions counted")
-    of_members = [run.record for run, _ in members]
     shared = shared_settings(of_members)
     if epochs is not None and "epochs" in shared and "epochs" not in swept:
         parts.append(_epochs(epochs))
@@ -639,10 +731,10 @@ def _group(
         title=", ".join(parts),
         subtitle=(
             f"{about}; {averaging(record.average, record.label_names)}; "
-            f"{training_words(of_members, swept)}cache {cache}"
+            f"{training_words(of_members, swept)}{'caches' if ', ' in cache else 'cache'} {cache}"
         ),
         data=data,
-        backbone=spec.backbone,
+        backbone=_listed(of.backbone for of in specs),
         cache=cache,
         split=split,
         examples=examples,
@@ -667,7 +759,13 @@ def _order(run: Run) -> tuple[Any, ...]:
         (0 if value is None or isinstance(value, str) else value, str(value))
         for value in effective(run.record).values()
     )
-    return (list(heads.KINDS).index(run.head.kind), *numbers, run.record.system, *rest)
+    spec = run.record.spec
+    cache = (spec.backbone, spec.layer, spec.dtype, run.record.examples["train"], run.record.cache)
+    return (list(heads.KINDS).index(run.head.kind), *numbers, run.record.system, *rest, *cache)
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(names))
 
 
 def _epochs(count: int) -> str:
@@ -696,9 +794,10 @@ def _trained_with(records: Sequence[RunRecord], known: Collection[str]) -> list[
 def _cross_validated(records: Sequence[RunRecord]) -> list[str]:
     """A note on the settings that cross-validation chose."""
     chosen: dict[str, dict[float, list[str]]] = {}
-    for record in records:
+    for record, origin in zip(records, origins(records), strict=True):
+        title = ", ".join([record.system, *origin])
         for name, value in record.cross_validated.items():
-            chosen.setdefault(name, {}).setdefault(value, []).append(record.system)
+            chosen.setdefault(name, {}).setdefault(value, []).append(title)
     return [
         f"Cross-validation on train chose {name}: "
         + "; ".join(f"{c:g} for {', '.join(dict.fromkeys(titles))}" for c, titles in values.items())

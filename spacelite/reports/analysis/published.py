@@ -14,6 +14,7 @@ from spacelite.reports.analysis.groups import (
     MeanStd,
     Row,
     Section,
+    SeedRuns,
     averaging,
     measured,
     shared_settings,
@@ -29,14 +30,22 @@ def published_sections(groups: Sequence[Group]) -> list[Section]:
     backbone if possible, then the one with the most rows, the most training examples, and the
     newest runs.
     """
-    candidates: dict[str, list[tuple[tuple[Any, ...], Group, list[RowOutcome]]]] = {}
-    for number, group in enumerate(groups):
-        # The published figures are of the test split.
-        outcomes = _outcomes(group) if group.section.split == "test" else {}
-        for table, members in outcomes.items():
-            same = paper.same_backbone(members[0].row.backbone, group.section.backbone)
-            rank = (same, len(members), group.section.examples["train"], number)
-            candidates.setdefault(table, []).append((rank, group, members))
+    candidates: dict[str, list[tuple[tuple[Any, ...], str, list[RowOutcome]]]] = {}
+    # The published figures are of the test split.
+    by_cache: dict[tuple[str, str, str], list[SeedRuns]] = {}
+    for group in groups:
+        for system in group.systems if group.section.split == "test" else []:
+            record, data, cache = system.record, group.section.data, group.section.cache
+            if system.transfers is None:
+                data, cache = record.spec.dataset, record.cache
+            by_cache.setdefault((record.cache_key, data, cache), []).append(system)
+    for number, ((_, data, cache), systems) in enumerate(by_cache.items()):
+        record = systems[0].record
+        newest = max(run.record.created for system in systems for run in system.runs)
+        for table, members in _outcomes(systems, data).items():
+            same = paper.same_backbone(members[0].row.backbone, record.spec.backbone)
+            rank = (same, len(members), record.examples["train"], newest, number)
+            candidates.setdefault(table, []).append((rank, cache, members))
     sections = []
     for table in dict.fromkeys(row.table for row in paper.published()):
         if table in candidates:
@@ -44,7 +53,7 @@ def published_sections(groups: Sequence[Group]) -> list[Section]:
             by_row = {outcome.row: outcome for outcome in ranked[0][2]}
             rows = [row for row in paper.published() if row.table == table]
             section = _section([by_row.get(row, RowOutcome(row)) for row in rows])
-            if others := [group.section.cache for _, group, _ in ranked[1:]]:
+            if others := [cache for _, cache, _ in ranked[1:]]:
                 note = (
                     f"Runs on other caches fit this table too ({', '.join(others)}). The table "
                     "shows the cache with the published backbone if there is one, otherwise the "
@@ -55,18 +64,18 @@ def published_sections(groups: Sequence[Group]) -> list[Section]:
     return sections
 
 
-def _outcomes(group: Group) -> dict[str, list[RowOutcome]]:
-    """The published rows that a group has measured, by table. All runs that fit a row count: they
+def _outcomes(systems: Sequence[SeedRuns], data: str) -> dict[str, list[RowOutcome]]:
+    """The published rows that systems have measured, by table. All runs that fit a row count: they
     differ in their seeds and in the order of the examples (`data_seed`)."""
     by_row: dict[PublishedRow, RowOutcome] = {}
-    for system in group.systems:
+    for system in systems:
         if system.transfers is not None and any(
             # Labels were matched differently than for the published figures.
             tuple(transfer.labels.values()) != run.record.label_names
             for run, transfer in zip(system.runs, system.transfers, strict=True)
         ):
             continue
-        for row in paper.matching(system.record, group.section.data):
+        for row in paper.matching(system.record, data):
             outcome = by_row.setdefault(row, RowOutcome(row))
             outcome.runs = [*outcome.runs, *system.runs]
             outcome.scores = [*outcome.scores, *system.scores()]

@@ -40,7 +40,8 @@ def cost(of: Cost) -> str:
     if of.embedding_seconds is not None:
         embedding = f"{of.embedding_seconds:,.0f} s"
     size = "deleted or elsewhere" if of.cache_bytes is None else human_bytes(of.cache_bytes)
-    return f"Embedding, once: {embedding}; cache: {size}."
+    caches = "cache" if of.caches == 1 else f"{of.caches} caches"
+    return f"Embedding, once: {embedding}; {caches}: {size}."
 
 
 def verdicts(analysis: Analysis) -> list[str]:
@@ -110,7 +111,7 @@ def verdict(alike: Sequence[Comparison], tests: int) -> str:
     ahead, behind = (one.second, one.first) if _is_behind(one) else (one.first, one.second)
     listed = ""
     if len(alike) > 1:
-        behind, listed = f"{len(alike)} systems", f": {', '.join(names)}"
+        behind, listed = f"{len(alike)} systems", f": {'; '.join(names)}"
     accuracy, f1 = _figures(alike, tests)
     if one.identical or not one.accuracy.value:
         both = f"{one.first} and {behind if listed else one.second}"
