@@ -551,13 +551,17 @@ def test_train_does_not_take_a_cache_that_only_eval_used(bert, reviews, tmp_path
     assert evaluated.exit_code == 0, evaluated.output
     new, old = [state["name"] for state in
                 json.loads(spacelite("cache", "list", "--json", *there).stdout)]  # fmt: skip
-    refused = spacelite("train", "--epochs", 1, *there)
-    assert refused.exit_code == 1 and old == run["cache"]
-    assert f"the newest cache, {new}, has only been used to evaluate a run" in refused.stderr
-    assert f"choose the one to train on with --cache NAME: {new}, {old}" in refused.stderr
+    plain = spacelite("train", "--epochs", 1, "--head", "linear", "--json", *there)
+    assert plain.exit_code == 0 and old == run["cache"]
+    assert f"cache {old}\n" in plain.stderr
+    assert json.loads(plain.stdout)[0]["cache"] == old
+    said = f"{new} is newer than {old}, but has only been used to evaluate a run: --cache {new}"
+    assert said in plain.stderr
     chosen = spacelite("train", "--epochs", 1, "--head", "linear", "--cache", new, *there)
     assert chosen.exit_code == 0
-    assert spacelite("train", "--epochs", 1, "--head", "linear", *there).exit_code == 0
+    # Now it has been trained on.
+    plain = spacelite("train", "--epochs", 1, "--head", "linear", *there)
+    assert f"cache {new}\n" in plain.stderr and "is newer" not in plain.stderr
 
 
 def test_info_counts_the_labels_of_texts_with_several(bert, tmp_path):

@@ -15,7 +15,6 @@ from spacelite.cache import folder as caches
 from spacelite.cache.embedding import Embedded, read_layers
 from spacelite.cache.embedding import embed as embed_into
 from spacelite.cache.spec import Encoding
-from spacelite.cache.store import few
 from spacelite.data import loading
 from spacelite.data.splits import TextDataset
 from spacelite.errors import SpaceliteError
@@ -188,26 +187,41 @@ def find_cache(
     """Find an existing cache.
 
     Args:
-        name: The cache's name, a prefix of it, or its path. Default: the newest complete cache.
+        name: The cache's name, a prefix of it, or its path. Default: the newest complete cache; one
+            that a run was only evaluated on, and that cannot be trained on, if there is no other.
         cache_dir: Folder of caches and runs. Default: that of the variable `SPACELITE_CACHE`, else
             `cache`.
 
     Raises:
-        SpaceliteError: No cache matches, or more than one; or the newest one is there only because
-            a run was evaluated on it, and there are others to choose from.
+        SpaceliteError: No cache matches, or more than one.
     """
     folder = files.cache_folder(cache_dir)
     if name:
         return EmbeddedDataset(caches.find(folder, str(name)), folder)
-    path = caches.newest_complete(folder)
+    newest = EmbeddedDataset(caches.newest_complete(folder), folder)
     saved = saved_runs.load_all(folder)
     evaluated = {transfer.cache for run in saved for transfer in run.transfers()}
-    if path.stem in evaluated - {run.record.cache for run in saved}:
-        complete = [state.name for state in caches.states(folder) if state.complete]
-        if len(complete) > 1:
-            raise SpaceliteError(
-                f"the newest cache, {path.stem}, has only been used to evaluate a run: choose the "
-                f"one to train on with cache=NAME: {few(complete)}",
-                ["cache"],
+    passed_over = evaluated - {run.record.cache for run in saved}
+    can_be_trained_on = _can_be_trained_on(newest)
+    if newest.name not in passed_over and can_be_trained_on:
+        return newest
+    for state in caches.states(folder):
+        other = EmbeddedDataset(state.path, folder)
+        if state.complete and state.name not in passed_over and _can_be_trained_on(other):
+            way = f": cache={newest.name} chooses it" if can_be_trained_on else ""
+            message = (
+                f"{newest.name} is newer than {state.name}, but has only been used to evaluate a "
+                f"run{way}"
             )
-    return EmbeddedDataset(path, folder)
+            log.info("%s", SpaceliteError(message, ["cache"]))
+            return other
+    return newest
+
+
+def _can_be_trained_on(dataset: EmbeddedDataset) -> bool:
+    with dataset.open() as cache:
+        try:
+            cache.require_training()
+        except SpaceliteError:
+            return False
+    return True
