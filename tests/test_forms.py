@@ -187,10 +187,12 @@ def test_the_page_and_its_figures_are_the_same_bytes_each_time(findings, tmp_pat
     assert path == tmp_path / "one" / "index.html"
     names = {path.name for path in (tmp_path / "one").iterdir()}
     curves, groups = 2, len(findings.parts)
-    assert len(names) == 1 + 2 * (curves + groups)
+    (program,) = (name for name in names if name.startswith("plotly-"))
+    assert len(names) == 1 + 1 + 2 * (curves + groups)
+    assert f'<script src="{program}"></script>' in path.read_text()
     again = tmp_path / "two"
     again.mkdir()
-    for name in (*names, "curves-9.svg", "reliability-9.png", "notes.txt"):
+    for name in (*names, "curves-9.svg", "plotly-1.0.min.js", "notes.txt"):
         (again / name).write_text("mine")
     Report(findings).save(again, "html")
     assert {path.name for path in again.iterdir()} == names | {"notes.txt"}
@@ -199,7 +201,22 @@ def test_the_page_and_its_figures_are_the_same_bytes_each_time(findings, tmp_pat
         assert content == (again / name).read_bytes()
         if name.endswith(".svg"):
             assert b"<svg" in content[:1000] and b"<script" not in content
-    assert path.stat().st_size < 8_000_000
+    assert path.stat().st_size < 2_000_000
+    whole = Report(findings).save(tmp_path / "page.html").read_text()
+    assert "<script src=" not in whole and "script-src 'unsafe-inline'" in whole
+    assert (tmp_path / "one" / program).read_text() in whole
+    assert [name.name for name in tmp_path.glob("page*")] == ["page.html"]
+
+
+def test_a_page_without_figures_has_no_program():
+    table = Table("<b>", ["a", "b"], [Line.of("<i>", "1")])
+    content = page.report_page([table], files_beside=False)
+    assert (
+        plots.program()[1] not in content
+        and len(content) < 30_000
+        and "&lt;b&gt;" in content
+        and "<script src=" not in content
+    )
 
 
 def test_a_folder_that_cannot_be_written_is_said_and_leaves_nothing_half(

@@ -13,7 +13,9 @@ from conftest import NASTY_LABELS
 from PIL import Image
 from test_cli import spacelite
 
+from spacelite.document import Cell, Heading, Line, Table
 from spacelite.inference.explanation import Explanation, Word, concept_points
+from spacelite.metrics.scores import METRICS
 from spacelite.reports.render import forms
 from spacelite.reports.render import page as pages
 from spacelite.reports.render.plots import PALETTE
@@ -109,7 +111,8 @@ def test_the_page_is_whole_in_every_view(browser, index, width, mode, tmp_path):
     with Visit(browser, index, width, mode) as visit:
         visit.draw_everything()
         assert visit.errors == []
-        assert visit.requests == [f"file://{index}"]
+        (program,) = index.parent.glob("plotly-*.min.js")
+        assert visit.requests == [f"file://{index}", f"file://{program}"]
         # Wide tables scroll by themselves, the page never does sideways.
         assert visit.page.evaluate("document.documentElement.scrollWidth") == width
         assert len(visit.page.query_selector_all(".plot.drawn")) >= 10 + 8
@@ -123,6 +126,29 @@ def test_the_page_is_whole_in_every_view(browser, index, width, mode, tmp_path):
         assert paper == ("rgb(255, 255, 255)" if mode == "light" else "rgb(20, 24, 29)")
         image = Image.open(keep(visit.page, f"report-{width}-{mode}", tmp_path)).convert("RGB")
         assert image.width == width and len(image.resize((200, 2000)).getcolors(400_000)) > 50
+
+
+def test_tables_keep_all_columns_at_1200_pixels(browser, tmp_path):
+    """The widest there are: a sweep's column, those of published rows, and a long name."""
+    headings = ["Parameters", "Validation accuracy"]
+    headings += [metric.heading for metric in METRICS.values()] + ["Inter", "Intra", "Seeds"]
+    name = "additive (layers+ngrams+space) L=32 + inter 0.2, learning rate 0.001, weight decay 0"
+    figures = [
+        "1,155,382",
+        *[Cell("12.1429", "± 1.2345")] * (len(headings) - 4),
+        "0.2",
+        "0.001",
+        "5",
+    ]
+    table = Table("T", ["System", *headings], [Line.of(name, *figures, kind="measured")], "systems")
+    path = tmp_path / "wide.html"
+    path.write_text(pages.report_page([Heading(1, "T"), table], files_beside=False))
+    with Visit(browser, path, 1200) as visit:
+        shown, whole = visit.page.evaluate(
+            "(({clientWidth, scrollWidth}) => [clientWidth, scrollWidth])"
+            "(document.querySelector('.scroll'))"
+        )
+        assert whole == shown and visit.errors == []
 
 
 def test_figures_in_the_tables_are_those_of_the_runs(browser, index, report_dir):
