@@ -163,7 +163,7 @@ def test_the_report_says_it_under_the_table_and_of_transfers_too(leaking, bert, 
     assert found["leaking"][2].startswith("3 texts have more than one label")
     assert found["leaking → other"][1:] == [
         "1 of 2 test examples of other has a text of the training data of the runs: these were "
-        "seen in training, so the metrics are too optimistic."
+        "seen in training, so the metrics of test are too optimistic."
     ]
 
 

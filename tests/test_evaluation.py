@@ -422,10 +422,10 @@ def test_texts_that_the_run_was_trained_on_are_counted_and_left_out(
     }, abs=1e-6)  # fmt: skip
     compared = "a text" if known == "texts" else "the same tokens as a text"
     assert caplog.messages == [
-        "30 of 30 train examples, 1 of 13 validation examples, 12 of 20 test examples of partly "
-        f"have {compared} of the training data of run {run.id}: these were seen in training, so "
-        "the metrics are too optimistic; of the other 8 test examples: accuracy "
-        f"{scores['accuracy']:.4f} and macro F1 {scores['f1_macro']:.4f}"
+        "30 of 30 train, 1 of 13 validation and 12 of 20 test examples of partly have "
+        f"{compared} of the training data of run {run.id}: these were seen in training, so the "
+        "metrics of train, validation and test are too optimistic; of the other 8 test "
+        f"examples: accuracy {scores['accuracy']:.4f} and macro F1 {scores['f1_macro']:.4f}"
     ]
     run.save_transfer(record, predictions)
     assert [one for one in run.transfers() if one.dataset == "partly"] == [record]

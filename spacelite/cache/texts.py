@@ -24,6 +24,7 @@ from spacelite import files
 from spacelite.backbones.tokenizer import MOSTLY, SpecialIds, unknown_counts
 from spacelite.cache.split import CachedSplit, SplitIndex, offsets_of
 from spacelite.cache.store import ARRAY_ERRORS, Cache, read_arrays, side_file
+from spacelite.data.columns import listed
 from spacelite.data.splits import Source, Sources, TextDataset, folded
 from spacelite.errors import SpaceliteError
 from spacelite.types import Array
@@ -415,18 +416,15 @@ class Overlap:
 
     def sentence(self, dataset: str, runs: str) -> str:
         """What the overlap with the training data of `runs` means for the reader; "" for none."""
-        parts = [
-            f"{count:,} of {len(self.seen[split]):,} {split} examples"
-            for split, count in self.counts.items()
-            if count
-        ]
-        if not parts:
+        seen = {split: count for split, count in self.counts.items() if count}
+        if not seen:
             return ""
-        have = "has" if sum(self.counts.values()) == 1 else "have"
+        parts = [f"{count:,} of {len(self.seen[split]):,} {split}" for split, count in seen.items()]
+        have = "has" if sum(seen.values()) == 1 else "have"
         return (
-            f"{', '.join(parts)} of {dataset} {have} "
+            f"{listed(parts, len(parts))} examples of {dataset} {have} "
             f"{COMPARED[self.by_text]} of the training data of {runs}: these were seen in "
-            "training, so the metrics are too optimistic"
+            f"training, so the metrics of {listed([*seen], len(seen))} are too optimistic"
         )
 
 
