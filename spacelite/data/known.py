@@ -32,7 +32,7 @@ class KnownDataset:
         prepare: Converts a split's raw rows from the hub to columns with usual names (text, label);
             leaves other tables unchanged. None if not needed.
         validation: Creates the validation split if the data set has only train and test; None to
-            sample 10% of train.
+            draw it from train.
         make: Creates all splits of a built-in data set.
         of: Name of the known data set that this one is, with its labels merged.
         merged: New label name -> names of the original labels that are merged into it.
