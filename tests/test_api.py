@@ -1,5 +1,6 @@
 """Python: the functions, what they take, and how what they return prints and shows itself."""
 
+import dataclasses
 import json
 import re
 import time
@@ -534,13 +535,19 @@ def test_what_is_no_list_of_texts_is_not_classified(runs, texts, said):
     assert said in refusal(lambda: list(runs[0].predict_batches(texts, progress=False)))
 
 
-@pytest.mark.parametrize("kind", ["usual", "named", "only", "dataset", "series", "array"])
+@pytest.mark.parametrize(
+    "kind", ["usual", "named", "remembered", "only", "dataset", "series", "array"]
+)
 def test_the_texts_of_a_table_are_classified_and_its_index_stays(runs, kind):
     given, index = ["a good film", "the plot was dull"], ["second", "first"]
     frame = pd.DataFrame({"id": [7, 9], "text": given, "other": ["x", "y"]}, index=index)
-    named, kept = None, index
+    named, kept, run = None, index, runs[0]
     if kind == "named":
         frame, named = frame.rename(columns={"text": "body"}), "body"
+    elif kind == "remembered":  # that of the run's data, though another has a usual name
+        frame = frame.rename(columns={"text": "body", "other": "review"})
+        record = dataclasses.replace(run.record, text_column="body")
+        run = dataclasses.replace(run, run=dataclasses.replace(run.run, record=record))
     elif kind == "only":
         frame = frame.drop(columns="other").rename(columns={"text": "body"})
     elif kind == "dataset":
@@ -549,13 +556,13 @@ def test_the_texts_of_a_table_are_classified_and_its_index_stays(runs, kind):
     elif kind in ("series", "array"):
         frame = frame["text"].to_numpy() if kind == "array" else frame["text"]
         kept = [0, 1] if kind == "array" else index
-    expected = runs[0].predict(given, progress=False)
-    found = runs[0].predict(frame, text_column=named, progress=False)
+    expected = run.predict(given, progress=False)
+    found = run.predict(frame, text_column=named, progress=False)
     assert found.texts == given and np.allclose(found.probabilities, expected.probabilities)
     assert list(found.to_frame().index) == kept
-    (batch,) = runs[0].predict_batches(frame, text_column=named, progress=False)
+    (batch,) = run.predict_batches(frame, text_column=named, progress=False)
     assert batch.texts == given
-    other = refusal(runs[0].predict, frame, text_column="none such", progress=False)
+    other = refusal(run.predict, frame, text_column="none such", progress=False)
     assert ("have no columns" if kind in ("series", "array") else "no column 'none such'") in other
 
 

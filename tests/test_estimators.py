@@ -217,8 +217,7 @@ def test_as_embed_and_train(name, reviews_, options, tmp_path):
     if name == "logreg":
         extra = {"pooling": "mean"}
     (run,) = spacelite.train(
-        cache, head=name, baselines=False, progress=False, **extra,
-        **{**settings, **({} if given else {"learning_rate": None})},
+        cache, head=name, baselines=False, progress=False, **extra, **(settings if given else {}),
     )  # fmt: skip
     expected = [each["probabilities"] for each in run.predict(own, progress=False).rows]
     expected = np.array([[each["bad"], each["good"]] for each in expected])

@@ -214,7 +214,7 @@ def test_paths_and_ids_are_whole_on_narrow_terminals(bert, reviews, tmp_path):
         (listed, cache.name),
     ):  # fmt: skip
         assert part in text
-    evaluated = run("eval", trained.id, "--cache", cache.path, "--backbone", bert, *there)
+    evaluated = run("eval", trained.id, "--cache", cache.path, *there)
     for text in (shown, evaluated, info):
         assert "validation" in text
     for text in (shown, evaluated):

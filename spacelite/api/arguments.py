@@ -171,13 +171,15 @@ KINDS: dict[str, Kind] = {
 }
 
 
-def stream_of_texts(texts: Any, text_column: str | None = None) -> Iterable[Any]:
+def stream_of_texts(
+    texts: Any, text_column: str | None = None, remembered: str | None = None
+) -> Iterable[Any]:
     """One text, or those of a DataFrame, a `datasets.Dataset`, a list, an array, a Series or a
     generator. Raises SpaceliteError for others, such as dictionaries, whose items are names, and if
     a column is named of what has none."""
     if isinstance(texts, str):
         texts = [texts]
-    elif (of_column := loading.texts_of(texts, text_column)) is not None:
+    elif (of_column := loading.texts_of(texts, text_column, remembered)) is not None:
         return of_column
     if text_column is not None:
         raise SpaceliteError(
@@ -186,7 +188,7 @@ def stream_of_texts(texts: Any, text_column: str | None = None) -> Iterable[Any]
             ["text_column"],
         )
     is_mapping = hasattr(texts, "keys") and not hasattr(texts, "tolist")
-    if isinstance(texts, bytes) or is_mapping or not hasattr(texts, "__iter__"):
+    if isinstance(texts, bytes | type) or is_mapping or not hasattr(texts, "__iter__"):
         raise SpaceliteError(
             "texts must be a list or a column of strings, a DataFrame or a datasets.Dataset, not a "
             f"{type(texts).__name__}"

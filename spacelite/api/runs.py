@@ -247,8 +247,8 @@ class TrainedRun:
 
         Args:
             texts: N texts: a list, an array, a Series, a DataFrame or a `datasets.Dataset`.
-            text_column: Name of the text column of a DataFrame or Dataset. Default: recognised
-                automatically.
+            text_column: Name of the text column of a DataFrame or Dataset. Default: that of the
+                run's data, if there is one of this name; otherwise it is recognised automatically.
             backbone: Folder of the run's backbone, if it was a local one.
             device: Device of the backbone.
             tokens_per_batch: Maximum tokens per forward pass.
@@ -265,7 +265,7 @@ class TrainedRun:
         record, minimum = self.decides(threshold, min_probability)
         prediction.refuse_path(texts)
         index = texts.index if hasattr(texts, "iloc") else None
-        texts = list(stream_of_texts(texts, text_column))
+        texts = list(stream_of_texts(texts, text_column, self.record.text_column))
         with reporting(progress) as on_progress:
             predicted = prediction.predict(
                 self.run,
@@ -322,7 +322,7 @@ class TrainedRun:
             device=device,
             tokens_per_batch=tokens_per_batch,
         )
-        stream = stream_of_texts(texts, text_column)
+        stream = stream_of_texts(texts, text_column, self.record.text_column)
 
         def batches() -> Iterator[TextPredictions]:
             with reporting(progress) as on_progress:

@@ -316,10 +316,12 @@ def _table(split: Any, origin: str) -> Table:
     )
 
 
-def texts_of(table: Any, text_column: str | None = None) -> list[str] | None:
-    """The texts of a DataFrame or a `datasets.Dataset`, whose column is named or recognised as in a
-    file; None if it is neither. Raises SpaceliteError if there is no such column, or a row lacks
-    its text."""
+def texts_of(
+    table: Any, text_column: str | None = None, remembered: str | None = None
+) -> list[str] | None:
+    """The texts of a DataFrame or a `datasets.Dataset`, whose column is found as in a file
+    (`readers.open_texts`); None if it is neither. Raises SpaceliteError if there is no such column,
+    or a row lacks its text."""
     origin = f"the {type(table).__name__}"
     if _is(table, "datasets.Dataset"):
         table = table.with_format(None).to_pandas()
@@ -327,20 +329,21 @@ def texts_of(table: Any, text_column: str | None = None) -> list[str] | None:
         return None
     names = [str(column) for column in table.columns]
     readers.refuse_twice(origin, names)
+    wanted = remembered if text_column is None and remembered in names else text_column
     values = {
         name: table[column].astype(object).where(table[column].notna(), None).tolist()
         for name, column in zip(names, table.columns, strict=True)
-        if text_column in (None, name)
+        if wanted in (None, name)
     }
     strings = [
         name
         for name, of_column in values.items()
         if {str} <= {*map(type, of_column)} <= {str, type(None)}
     ]
-    name = columns.find_text(origin, names, strings, text_column)
+    name = columns.find_text(origin, names, strings, wanted)
     if text_column is None and len(names) > 1:
         log.info("the texts are column %r", name)
-    columns.check_texts(origin, name, values[name], refuse_numbers=text_column is None)
+    columns.check_texts(origin, name, values[name], refuse_numbers=wanted is None)
     texts: list[str] = values[name]
     return texts
 
