@@ -234,7 +234,7 @@ def test_a_line_per_system_has_means_and_deviations_over_seeds(runs):
     assert [line.cells[1].text for line in each.lines[:3]] == ["0", "", ""]
 
 
-def test_systems_of_several_caches_are_told_apart(embed, runs, tmp_path):
+def test_systems_of_several_caches_are_told_apart(embed, runs, reviews, tmp_path):
     texts = [f"{word} film" for word in ("good", "bad", "fine", "dull")] * 5
     other = embed(texts=texts, labels=["a", "b"] * 10, cache_dir=tmp_path)
     more = spacelite.train(other, head="linear", epochs=1, baselines=False, progress=False)
@@ -243,6 +243,11 @@ def test_systems_of_several_caches_are_told_apart(embed, runs, tmp_path):
     assert table.columns[:3] == ["System", "Cache", "Run"]
     found = [[cell.text for cell in line.cells[:2]] for line in table.lines[-2:]]
     assert found == [["linear (first)", runs[0].record.cache], ["linear (first)", other.name]]
+    # Also where they were tested on the same examples.
+    longer = embed(str(reviews), max_length=9, cache_dir=tmp_path)
+    alike = spacelite.train(longer, head="linear", epochs=1, baselines=False, progress=False)
+    caches = [line.cells[1].text for line in (runs[-2:] + alike).table().lines]
+    assert sorted(caches) == sorted([runs[0].record.cache, longer.name])
 
 
 def test_best_goes_by_validation(runs):

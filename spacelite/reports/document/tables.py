@@ -86,18 +86,19 @@ def trained_table(runs: Sequence[Run], places: int = 4) -> Table:
     rows = [(group.section, *pair) for group in groups for pair in group.named]
     only_ce = all(row.figures["loss"] == row.figures["ce"] for _, row, _ in rows)
     metrics = [name for name in RUN_METRICS if not (only_ce and name == "loss")]
+    caches = len({of_row.record.cache for *_, of_row in rows})
     lines = []
-    for section, row, of_row in rows:
+    for _, row, of_row in rows:
         (run, *others) = of_row.runs
         of_run = f"{1 + len(others)} seeds" if others else run.name or short_id(run.id)
-        cache = [section.cache] if len(groups) > 1 else []
+        cache = [run.record.cache] if caches > 1 else []
         figures = [figure_cell(row.figures[name], places=places) for name in metrics]
         lines.append(Line.of(row.system, *cache, of_run, *figures, kind=row.kind))
     splits = sorted({section.split for section, *_ in rows})
     on = ", or on ".join(splits) + (" where there is no test split" if len(splits) > 1 else "")
     spread = any(row.seeds != 1 for _, row, _ in rows)
     caption = f"Metrics on {on}" + (", ± standard deviation over seeds" if spread else "")
-    headings = ["System", *(["Cache"] if len(groups) > 1 else []), "Run"]
+    headings = ["System", *(["Cache"] if caches > 1 else []), "Run"]
     return Table(caption, [*headings, *(METRICS[name].short for name in metrics)], lines, "trained")
 
 
