@@ -90,7 +90,8 @@ def refusal(call, *args, **kwargs) -> str:
     return message
 
 
-def _wordpiece(folder: Path):
+def wordpiece(folder: Path) -> int:
+    """Save a tokenizer of WORDS and letters; its number of tokens."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
@@ -148,7 +149,7 @@ def save_backbone(kind: str, folder: Path, seed: int = 0) -> Path:
         XLNetModel,
     )  # fmt: skip
 
-    size = _xlnet_tokenizer(folder) if kind == "xlnet" else _wordpiece(folder)
+    size = _xlnet_tokenizer(folder) if kind == "xlnet" else wordpiece(folder)
     torch.manual_seed(seed)
     if kind == "bert":
         model = BertModel(BertConfig(

@@ -4,6 +4,8 @@ import csv
 import io
 import itertools
 import json
+import shutil
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -97,11 +99,12 @@ def test_other_backbones_and_empty_texts_are_refused(place, bert, tmp_path):
     assert "name its folder with backbone" in message
     assert "text 2 is empty" in refusal(prediction.predict, run, ["a", " "], backbone=str(bert))
     assert "there is no text" in refusal(prediction.predict, run, [], backbone=str(bert))
-    assert "cannot be reached" in refusal(prediction.predict, run, ["good"])  # a hub name
+    moved = replace(run, record=replace(run.record, backbone_folder=str(other)))
+    assert "cannot be reached" in refusal(prediction.predict, moved, ["good"])  # a hub name
 
 
 @pytest.mark.parametrize("command", ["predict", "explain"])
-def test_the_commands_name_the_option_for_the_backbone(command, place, tmp_path):
+def test_the_commands_name_the_option_for_the_backbone(command, place, bert, tmp_path):
     folder, _, saved = place
     other = save_backbone("bert", tmp_path / "tiny-bert", seed=1)
     there = [command, saved[0].id, "good film", "--cache-dir", folder]
@@ -109,6 +112,14 @@ def test_the_commands_name_the_option_for_the_backbone(command, place, tmp_path)
         (["--backbone", other], f"{other} is not the backbone that run {saved[0].id} was trained"),
         ([], f"the backbone of run {saved[0].id} is not found; if it is a local folder, name it"),
     ):
+        if not options:  # as if the folder had moved
+            record = saved[0].folder / "run.json"
+            content = json.loads(record.read_text())
+            assert content.pop("backbone_folder") == str(bert)
+            copied = tmp_path / "elsewhere" / saved[0].folder.name
+            shutil.copytree(saved[0].folder, copied)
+            (copied / "run.json").write_text(json.dumps(content))
+            there[1] = copied
         result = spacelite(*there, *options)
         assert result.exit_code == 1 and result.stdout == ""
         assert result.stderr.startswith(f"error: {words}") and result.stderr.count("\n") == 1

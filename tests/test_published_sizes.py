@@ -4,7 +4,7 @@ their configurations with random weights, through embed and train."""
 import json
 
 import pytest
-from conftest import _wordpiece, _xlnet_tokenizer, write_dataset
+from conftest import _xlnet_tokenizer, wordpiece, write_dataset
 from spacelite_cli.app import app
 from typer.testing import CliRunner
 
@@ -19,7 +19,7 @@ def architecture(name, folder):
     """The base-sized model (width 768, all layers); only its vocabulary is the tests' own."""
     import transformers
 
-    size = (_xlnet_tokenizer if name == "XLNet" else _wordpiece)(folder)
+    size = (_xlnet_tokenizer if name == "XLNet" else wordpiece)(folder)
     # XLNet's configuration defaults to the large model; these are the base model's sizes.
     base = {"d_model": 768, "n_layer": 12, "n_head": 12, "d_inner": 3072}
     sizes = base if name == "XLNet" else {}

@@ -548,6 +548,7 @@ class TrainedRun:
             encoding = Encoding.like(
                 self.record.spec,
                 self._backbone(backbone),
+                self.record.backbone_folder,
                 device=device,
                 tokens_per_batch=tokens_per_batch,
             )

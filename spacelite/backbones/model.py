@@ -4,11 +4,14 @@ overlap. Memory that runs out makes the batches smaller."""
 from __future__ import annotations
 
 import copy
+import json
 import logging
 import os
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache, partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
@@ -39,6 +42,9 @@ Measure: TypeAlias = "Callable[[torch.Tensor, torch.Tensor], torch.Tensor]"
 MOST_WORKERS = 16
 CPU_TOKENS, GPU_TOKENS = 1024, 65536
 FINISHERS = 2
+MOST_PROBED = 16  # tokens of the forward passes that show what a model gives
+# Positions whose encoding depends on the longest text that the model has seen.
+RESCALED_POSITIONS = re.compile(r'"(rope_)?type": "(dynamic|longrope)"')
 
 
 def resolve_device(device: str) -> str:
@@ -87,8 +93,8 @@ class HiddenStates(NamedTuple):
 
 class Backbone:
     """A frozen transformer, loaded and ready to run, read in one layer (-1 the last, 0 the
-    embedding layer), in `others` too, or in all. `width` is d, and `layers` the number of layers,
-    the embedding layer included; 0 if they differ in width."""
+    embedding layer), in `others` too, or in all. `layers` is the number of layers, the embedding
+    layer included; 0 if they differ in width."""
 
     def __init__(
         self,
@@ -99,31 +105,49 @@ class Backbone:
         all_layers: bool = False,
         others: tuple[int, ...] = (),
     ) -> None:
-        import torch
-
         self.name = files.name
         self.layer, self.all_layers, self.others = layer, all_layers, others
         self.device = device
         self.precision = forward_precision(device)
-        self.model, missing = _load_model(files, device)
-        # A forward pass of one token shows width, layers and pooler of any architecture.
-        with torch.inference_mode():
-            probe = self.model(
-                input_ids=torch.zeros(1, 1, dtype=torch.long, device=device),
-                output_hidden_states=True,
-            )
-        self.width = int(probe.last_hidden_state.shape[-1])
-        self.has_pooler = getattr(probe, "pooler_output", None) is not None and not missing
-        self._depth = len(probe.hidden_states)
-        alike = len({states.shape for states in probe.hidden_states}) == 1
-        self.layers = self._depth if alike else 0
+        loaded, missing = _load_model(files, device)
+        self.model, probe, self._shortest, self._changes = _probe(loaded, self.name, device)
+        pooled = None if missing else getattr(probe, "pooler_output", None)
+        self._pooled_width = None if pooled is None else int(pooled.shape[-1])
+        self._last_width = int(probe.last_hidden_state.shape[-1])
+        # A layer with fewer tokens than the text (Funnel's) has no row for each of them.
+        tokens = probe.last_hidden_state.shape[1]
+        self._widths = [
+            int(states.shape[-1]) if states.shape[1] == tokens else 0
+            for states in probe.hidden_states
+        ]
+        self._depth = len(self._widths)
+        self.layers = self._depth if {*self._widths} == {self._last_width} else 0
         self.check_layers(layer, *others)
+
+    @property
+    def width(self) -> int:
+        """The width d of the hidden states of the layer that is read."""
+        return self._width(self.layer)
+
+    @property
+    def has_pooler(self) -> bool:
+        """Whether the backbone has a trained pooler, whose output is as wide as the layer."""
+        return self._pooled_width == self.width
+
+    def _width(self, layer: int) -> int:
+        return self._last_width if layer == -1 else self._widths[layer]
 
     def check_layers(self, *layers: int) -> None:
         """Raise SpaceliteError if there is no such layer, or if two of them are the same."""
         seen: dict[int, int] = {}
         for layer in layers:
             check_layer(layer, self._depth, self.name)
+            if not self._width(layer):
+                raise SpaceliteError(
+                    f"layer={layer} of {self.name} has fewer hidden states than the text has "
+                    "tokens: choose another layer",
+                    ["layer"],
+                )
             same = seen.setdefault(layer % self._depth, layer)
             if same != layer:
                 raise SpaceliteError(
@@ -159,6 +183,13 @@ class Backbone:
             for name, whole in inputs.items()
             if whole is not None
         }
+        length = tensors["input_ids"].shape[1]
+        if padded := length < self._shortest:  # as in a batch with longer texts
+            tensors.setdefault("attention_mask", torch.ones_like(tensors["input_ids"]))
+            tensors = {
+                name: torch.nn.functional.pad(tensor, (0, self._shortest - length))
+                for name, tensor in tensors.items()
+            }
         half = self.precision != "float32"
         with (
             torch.inference_mode(),
@@ -170,18 +201,95 @@ class Backbone:
         ):
             read = (self.layer, *self.others)
             deeper = self.all_layers or read != (-1,)
-            output = self.model(**tensors, output_hidden_states=deeper)
-            hidden, *others = (
+            model = _copied(self.model) if self._changes else self.model
+            output = model(**tensors, output_hidden_states=deeper)
+            states = [
                 output.last_hidden_state if layer == -1 else output.hidden_states[layer]
                 for layer in read
-            )
-            pooled = output.pooler_output if self.has_pooler else None
+            ]
+            layers = output.hidden_states if self.all_layers else ()
+            if padded:
+                states, layers = ([rows[:, :length] for rows in kept] for kept in (states, layers))
+            pooled = output.pooler_output if self._pooled_width else None
+        for layer, rows in zip(read, states, strict=True):
+            expected = (len(ids), length, self._width(layer))
+            if rows.shape != expected:
+                raise SpaceliteError(
+                    f"{self.name} gives hidden states of shape {tuple(rows.shape)} in layer "
+                    f"{layer}, not {expected}: choose another layer or backbone",
+                    ["layer", "backbone"],
+                )
+        hidden, *others = states
         return HiddenStates(
             hidden.float(),
             None if pooled is None else pooled.float(),
-            tuple(output.hidden_states) if self.all_layers else None,
+            tuple(layers) if self.all_layers else None,
             tuple(states.float() for states in others),
         )
+
+
+def _probe(model: Any, name: str, device: str) -> tuple[Any, Any, int, bool]:
+    """The model to run, its output for as few tokens as it takes (Funnel takes no single one),
+    which shows widths, layers and pooler of any architecture, how many tokens these are, and
+    whether a forward pass changes the model, as BigBird's does, which keeps full attention after a
+    short text."""
+    import torch
+
+    problem: Exception | None = None
+    for length in range(1, MOST_PROBED + 1):
+        probed = _copied(model)  # later texts are not to be changed
+        before, weights = _state(probed), _versions(probed.parameters())
+        ids = torch.zeros(1, length, dtype=torch.long, device=device)
+        try:
+            with torch.inference_mode():
+                output = probed(input_ids=ids, output_hidden_states=True)
+            if not all(
+                rows.ndim == 3 for rows in (output.last_hidden_state, *output.hidden_states)
+            ):
+                continue
+        except Exception as error:  # whatever the model's own class raises
+            problem = error
+            continue
+        if _versions(probed.parameters()) != weights:  # RWKV scales them once, and notes that
+            return probed, output, length, False
+        scaled = RESCALED_POSITIONS.search(model.config.to_json_string())
+        return model, output, length, bool(scaled) or _state(probed) != before
+    raise SpaceliteError(
+        f"{name} gives no hidden states of texts: a {type(model).__name__} needs more than token "
+        "ids, or returns something else; choose another backbone",
+        ["backbone"],
+    ) from problem
+
+
+def _copied(model: Any) -> Any:
+    """A copy of a model that shares its weights."""
+    return copy.deepcopy(model, {id(weight): weight for weight in model.parameters()})
+
+
+def _state(model: Any) -> list[tuple[object, object]]:
+    """What a forward pass may change in a model: all that its modules keep, weights aside."""
+    import torch
+
+    kept: list[Any] = list(model.modules())
+    # Such as Funnel's attention structure, which is no module.
+    kept += [
+        value
+        for module in kept
+        for value in vars(module).values()
+        if hasattr(value, "__dict__") and not isinstance(value, torch.nn.Module | type)
+    ]
+    values = [
+        (name, value if isinstance(value, str | int | float | None) else id(value))
+        for holder in kept
+        for name, value in vars(holder).items()
+        if "hook" not in name  # transformers adds some to read layers
+    ]
+    return [*values, *_versions(model.buffers())]
+
+
+def _versions(tensors: Iterable[torch.Tensor]) -> list[tuple[object, object]]:
+    """What differs once a tensor was replaced or written."""
+    return [(id(tensor), tensor.is_inference() or tensor._version) for tensor in tensors]
 
 
 def _load_model(files: BackboneFiles, device: str) -> tuple[Any, bool]:
@@ -189,14 +297,13 @@ def _load_model(files: BackboneFiles, device: str) -> tuple[Any, bool]:
     # Otherwise transformers looks for a converted copy of the weights on the hub.
     os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
     import torch
-    from transformers import AutoModel
     from transformers.utils import logging as transformers_logging
 
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
-        model, info = AutoModel.from_pretrained(
+        model, info = _model_class(files.folder).from_pretrained(
             files.folder,
             use_safetensors=True,
             local_files_only=True,
@@ -226,7 +333,18 @@ def _load_model(files: BackboneFiles, device: str) -> tuple[Any, bool]:
         )
     if missing:
         log.warning("%s has no trained pooler: pooled outputs are left out", files.name)
+    model.config.return_dict = True  # some save it as false, and would return a tuple
     return model.to(device).eval().requires_grad_(False), bool(missing)
+
+
+def _model_class(folder: Path) -> Any:
+    """The class of a saved model: an encoder that was saved without its decoder is no T5Model."""
+    import transformers
+
+    names = json.loads((folder / "config.json").read_text()).get("architectures") or [""]
+    if str(names[0]).endswith("EncoderModel"):
+        return getattr(transformers, str(names[0]), transformers.AutoModel)
+    return transformers.AutoModel
 
 
 def _missing_weights(keys: Iterable[str]) -> set[str]:

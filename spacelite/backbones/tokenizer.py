@@ -29,7 +29,12 @@ VOCABULARY_FILES = (
     "sentencepiece.bpe.model",
 )
 # Model types whose positions are numbered from the padding token's id + 1.
-POSITIONS_AFTER_PADDING = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet")
+POSITIONS_AFTER_PADDING = (
+    "camembert", "data2vec-text", "esm", "ibert", "layoutlmv3", "lilt", "longformer", "luke",
+    "markuplm", "mluke", "mpnet", "roberta", "roberta-prelayernorm", "xlm-roberta",
+    "xlm-roberta-xl", "xmod",
+)  # fmt: skip
+UNLIMITED = 10**9  # tokens; tokenizers without a maximum say 10**30
 # What a tokenizer may use its unknown token for besides.
 OTHER_TOKENS = (
     "bos_token", "eos_token", "sep_token", "pad_token", "cls_token", "mask_token"
@@ -83,12 +88,10 @@ def tokenize(
     tokens, special tokens included, or with `padding="max_length"` to exactly as many. Given the
     number of the `first` text, for messages, raises SpaceliteError if a text has no token."""
     tokenizer = load_tokenizer(files) if tokenizer is None else tokenizer
-    config = json.loads((files.folder / "config.json").read_text())
-    longest = _longest_input(config, tokenizer)
+    longest = min(longest_input(files), tokenizer.model_max_length)
     special = tokenizer.num_special_tokens_to_add()
     if not special < max_length <= longest:
-        # A tokenizer without a maximum of its own reports 10**30.
-        bounds = f"{special + 1} to {longest}" if longest < 10**9 else f"at least {special + 1}"
+        bounds = f"{special + 1} to {longest}" if longest < UNLIMITED else f"at least {special + 1}"
         raise SpaceliteError(
             f"max_length={max_length}: {files.name} takes {bounds} tokens", ["max_length"]
         )
@@ -117,7 +120,7 @@ def tokenize(
         raise SpaceliteError(
             f"text {first + empty} has no token that {files.name} knows: leave it out"
         )
-    vocabulary = config.get("vocab_size")
+    vocabulary = _text_config(files).get("vocab_size")
     highest = max((int(row.max(initial=0)) for row in ids), default=0)
     if isinstance(vocabulary, int) and highest >= vocabulary:
         raise SpaceliteError(
@@ -212,15 +215,34 @@ def held_tokenizer(files: BackboneFiles) -> Any:
     return load_tokenizer(files)
 
 
-def _longest_input(config: dict[str, Any], tokenizer: Any) -> int:
-    """The maximum tokens that the backbone takes; relative positions (XLNet, T5) set no limit."""
+def longest_input(files: BackboneFiles) -> int:
+    """The maximum tokens that the backbone's files name; relative positions (XLNet, T5) set no
+    limit."""
+    config, bounds = _text_config(files), [UNLIMITED]
+    tokenizer = files.folder / "tokenizer_config.json"
+    if tokenizer.is_file():
+        bounds.append(int(_json(tokenizer).get("model_max_length") or UNLIMITED))
     positions = config.get("max_position_embeddings") or config.get("n_positions")
-    bounds = [tokenizer.model_max_length]
     if isinstance(positions, int) and positions > 0:
         if config.get("model_type") in POSITIONS_AFTER_PADDING:
-            positions -= config.get("pad_token_id", 1) + 1
+            positions -= (config.get("pad_token_id") or 0) + 1 if "pad_token_id" in config else 2
         bounds.append(positions)
-    return int(min(bounds))
+    return min(bounds)
+
+
+def _text_config(files: BackboneFiles) -> dict[str, Any]:
+    """config.json, with what a model of texts and images says of its texts."""
+    config = _json(files.folder / "config.json")
+    return {**config, **(config.get("text_config") or {})}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text("utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise SpaceliteError(
+            f"{path} cannot be read ({one_line(error, 80)}): fetch the backbone again"
+        ) from error
 
 
 def unknown_counts(ids: Array, offsets: Array, special: SpecialIds) -> tuple[Array, Array]:

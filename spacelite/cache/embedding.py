@@ -116,6 +116,8 @@ def embed(
     spec = encoding.spec(
         backbone_files, data.name, data.fingerprint, data.label_names, data.task_name
     )
+    if spec.max_length != encoding.max_length:
+        log.info("%s takes at most %d tokens: max_length is that", spec.backbone, spec.max_length)
     of_layers = [spec, *(replace(spec, layer=number) for number in further_layers)]
     specs = {spec.path(cache_dir): spec for spec in of_layers}
     # Looked for before anything is written: the folder may be read-only.
@@ -139,6 +141,9 @@ def embed(
             on_progress=on_progress,
             clock=clock,
         )
+    if os.path.isdir(encoding.backbone):  # noqa: PTH112 - Path's own raises for over-long names
+        for path in specs:
+            store.keep_backbone_folder(path, files.absolute(backbone_files.folder))
     seconds = time.perf_counter() - started
     speed = Speed(tokens, seconds, clock.busy) if tokens else None
     first, *others = (
@@ -198,13 +203,13 @@ def _complete(
             model.all_layers, with_layers = False, dict.fromkeys(left, False)
         splits = examples.indexes
         new = [path for path in left if not path.exists()]
-        _lay_out(
-            {path: specs[path] for path in left},
-            with_layers,
-            splits,
-            Layout.of(model, spec.dtype),
-            examples.tokens.padding_side,
-        )
+        layouts = {
+            path: Layout.of(
+                model.reading(layer=specs[path].layer, all_layers=with_layers[path]), spec.dtype
+            )
+            for path in left
+        }
+        _lay_out(specs, layouts, splits, examples.tokens.padding_side)
         counts = cached_texts.count_unknown(splits, examples.tokens.special)
         written = {}
         for path in left:
@@ -212,7 +217,7 @@ def _complete(
             cached_texts.keep(path, key, data)
             cached_texts.write_unknown(path, counts)
             if path in new and reuse:
-                plan = reusing.find(path, spec, ids, with_layers=with_layers[path])
+                plan = reusing.find(path, spec, ids, with_layers=layouts[path].layers > 0)
                 if plan.reuses:
                     reusing.write(path, key, plan)
             else:
@@ -221,7 +226,7 @@ def _complete(
                 path,
                 spec,
                 plan,
-                stack.enter_context(Writer(path, layers=with_layers[path])),
+                stack.enter_context(Writer(path, layers=layouts[path].layers > 0)),
                 examples,
                 layers_required=layers is True,
                 prefix=f"layer {spec.layer}: " if len(specs) > 1 else "",
@@ -291,17 +296,16 @@ def tokenize(
 
 def _lay_out(
     specs: Mapping[Path, CacheSpec],
-    with_layers: Mapping[Path, bool],
+    layouts: Mapping[Path, Layout],
     splits: Mapping[str, SplitIndex],
-    layout: Layout,
     padding_side: str,
 ) -> None:
     """Lay out what is missing of caches that differ in the layer alone, and of their files of layer
     means. Raises SpaceliteError if the disk is full, too small for all of them, or broken."""
-    new = [path for path in specs if not path.exists()]
-    for path in specs:
+    new = [path for path in layouts if not path.exists()]
+    for path, layout in layouts.items():
         if path not in new:
-            _check_laid_out(path, splits, with_layers[path])
+            _check_laid_out(path, splits, layout)
             continue
         # Left by a cache that was deleted by hand, or a process that was killed while it laid one
         # out.
@@ -309,42 +313,52 @@ def _lay_out(
             store.partial_path(file).unlink(missing_ok=True)
         for file in store.side_files(path):
             file.unlink(missing_ok=True)
-    means = [path for path in specs if with_layers[path] and not side_file(path, "layers").exists()]
+    means = [
+        path
+        for path, layout in layouts.items()
+        if layout.layers and not side_file(path, "layers").exists()
+    ]
     tokens = sum(len(index.token_ids) for index in splits.values())
-    cache_size = store.file_size(splits, layout.cache_shapes)
-    layers_size = store.file_size(splits, layout.layer_shapes)
-    sizes = {
-        f"{tokens:,} tokens of width {layout.width}": [cache_size] * len(new),
-        f"means of all {layout.layers} layers": [layers_size] * len(means),
-    }
-    _check_room(next(iter(specs)).parent, sizes)
-    for path, spec in specs.items():
+    sizes: dict[str, list[int]] = {}
+    for path in new:
+        part = f"{tokens:,} tokens of width {layouts[path].width}"
+        sizes.setdefault(part, []).append(store.file_size(splits, layouts[path].cache_shapes))
+    for path in means:
+        part = f"means of all {layouts[path].layers} layers"
+        sizes.setdefault(part, []).append(store.file_size(splits, layouts[path].layer_shapes))
+    _check_room(next(iter(layouts)).parent, sizes)
+    for path, layout in layouts.items():
         # The layer means first: a process that is killed here leaves no cache without them.
         if path in means:
-            store.lay_out_layers(path, spec.cache_key(), splits, layout)
+            store.lay_out_layers(path, specs[path].cache_key(), splits, layout)
         if path not in new:
             continue
         try:
-            store.lay_out(path, spec, splits, layout, padding_side)
+            store.lay_out(path, specs[path], splits, layout, padding_side)
         except BaseException:  # Ctrl-C too
             side_file(path, "layers").unlink(missing_ok=True)
             raise
 
 
-def _check_laid_out(path: Path, splits: Mapping[str, SplitIndex], with_layers: bool) -> None:
-    """Raise SpaceliteError if an unfinished file was laid out for different tokens, and delete the
-    file of its layer means if it is damaged."""
+def _check_laid_out(path: Path, splits: Mapping[str, SplitIndex], layout: Layout) -> None:
+    """Raise SpaceliteError if an unfinished file was laid out for different tokens or another
+    width, and delete the file of its layer means if it is damaged."""
     with Cache(path) as cache:
+        remove = f"remove it (spacelite cache remove {path.stem}) and embed again"
         for name, index in splits.items():
             stored = cache.splits[name]
             if index.crc32 != stored.index_crc32 or not stored.index_is_intact():
                 raise SpaceliteError(
                     f"{path} holds other tokens for {name} than the data have now (it is damaged "
-                    "or begun with another version of transformers): remove it (spacelite cache "
-                    f"remove {path.stem}) and embed again"
+                    f"or begun with another version of transformers): {remove}"
+                )
+            if stored.width != layout.width:
+                raise SpaceliteError(
+                    f"{path} holds hidden states of width {stored.width} for {name}, not "
+                    f"{layout.width}: {remove}"
                 )
         try:
-            _ = cache.layers if with_layers else None
+            _ = cache.layers if layout.layers else None
         except DamagedLayersError:
             layers = side_file(path, "layers")
             log.warning("%s is damaged: it is rewritten", layers)
@@ -361,7 +375,6 @@ def _check_room(folder: Path, parts: Mapping[str, Sequence[int]]) -> None:
         f"{part}{f' in {len(sizes)} caches' if len(sizes) > 1 else ''}: "
         f"{files.human_bytes(sum(sizes))}"
         for part, sizes in parts.items()
-        if sizes
     )
     log.info("%s, %s free", listed, files.human_bytes(free))
     if size > free:

@@ -92,7 +92,7 @@ class _Encoding:
         self.tokens = tokenize(
             self.files,
             texts,
-            max_length=encoder.max_length,
+            max_length=self.spec.max_length,
             padding=encoder.padding,
             tokenizer=held_tokenizer(self.files),
             on_chunk=lambda done: on_progress("tokenize", done, len(texts)),

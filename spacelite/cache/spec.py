@@ -7,12 +7,14 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from spacelite.backbones.files import BackboneFiles, located
 from spacelite.backbones.model import forward_precision, resolve_device
+from spacelite.backbones.tokenizer import longest_input
 from spacelite.cache.dtypes import stored_type
 from spacelite.errors import SpaceliteError
 from spacelite.settings import one_of, optional, require, whole_number
@@ -113,9 +115,16 @@ class Encoding:
     tokens_per_batch: int | None = None
 
     @classmethod
-    def like(cls, spec: CacheSpec, backbone: str | None = None, **settings: Any) -> Encoding:
+    def like(
+        cls, spec: CacheSpec, backbone: str | None = None, known: str | None = None, **settings: Any
+    ) -> Encoding:
         """How texts are embedded as those of a cache were. `backbone` is its backbone's folder,
-        if that was a local one; `settings` are those that do not change hidden states."""
+        if that was a local one, and `known` where it was before, to be used if it still is there;
+        `settings` are those that do not change hidden states."""
+        if backbone is None and known is not None:
+            with suppress(SpaceliteError):  # it has moved
+                if located(known).version == spec.backbone_version:
+                    backbone = known
         kind, _, version = spec.backbone_version.partition(":")
         return cls(
             backbone=backbone or spec.backbone,
@@ -146,9 +155,13 @@ class Encoding:
         label_names: Sequence[str] = (),
         task: str | None = None,
     ) -> CacheSpec:
-        """Everything that hidden states depend on: those of a text, or of a data set. Raises
-        SpaceliteError if the device does not work."""
+        """Everything that hidden states depend on: those of a text, or of a data set. The default
+        max_length is lowered to what the backbone takes. Raises SpaceliteError if the device does
+        not work."""
         files = files or self.files
+        max_length = self.max_length
+        if max_length == Encoding.max_length:
+            max_length = min(max_length, longest_input(files))
         return CacheSpec(
             format=FORMAT,
             dataset=dataset,
@@ -157,7 +170,7 @@ class Encoding:
             backbone=files.name,
             backbone_version=files.version,
             tokenizer_hash=files.tokenizer_hash,
-            max_length=self.max_length,
+            max_length=max_length,
             layer=self.layer,
             padding=self.padding,
             dtype=self.dtype,

@@ -257,9 +257,8 @@ def backbone_files(run: Run, backbone: str | None = None) -> BackboneFiles:
     """The files of the backbone that a run was trained on; `backbone` is its folder, if it was a
     local one."""
     spec = run.record.spec
-    wanted = Encoding.like(spec, backbone)
     try:
-        files = wanted.files
+        files = Encoding.like(spec, backbone, run.record.backbone_folder).files
     except SpaceliteError as error:
         if backbone is not None:
             raise

@@ -84,6 +84,7 @@ class RunRecord:
     # Where that cache was if not in the same cache_dir: seen from the run's folder, and in full.
     cache_files: tuple[str, ...] = ()
     text_column: str | None = None  # of the data that it was embedded from, if known
+    backbone_folder: str | None = None  # where the backbone was, if that was a local folder
     spec: CacheSpec
     label_names: tuple[str, ...]
     task: Task
@@ -164,6 +165,7 @@ class RunRecord:
             "cache_key": self.cache_key,
             "cache_files": list(self.cache_files),
             **({"text_column": self.text_column} if self.text_column is not None else {}),
+            **({"backbone_folder": self.backbone_folder} if self.backbone_folder else {}),
             "spec": self.spec.as_json(),
             "label_names": list(self.label_names),
             "multilabel": self.task is MULTI_LABEL,

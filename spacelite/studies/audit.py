@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from spacelite import heads
-from spacelite.backbones.files import locate
 from spacelite.cache import texts
 from spacelite.cache.spec import Encoding
 from spacelite.cache.store import Cache
@@ -332,8 +331,7 @@ class _Describer:
 
         self._cache, self._split = cache, cache.splits["train"]
         self._texts = texts.read(cache, "train")
-        wanted = Encoding.like(cache.spec, backbone)
-        files = locate(wanted.backbone, wanted.revision)
+        files = Encoding.like(cache.spec, backbone, cache.backbone_folder).files
         if files.tokenizer_hash != cache.spec.tokenizer_hash:
             raise SpaceliteError(
                 f"{files.folder} is not the backbone of cache {cache.name} "
