@@ -303,3 +303,12 @@ def test_the_preset_and_class_weights(cache_path, tmp_path):
     )
     several = spacelite.cross_validate(cache, head="space", ensemble=2, **options)
     assert "ensemble" in str(several) or several.result.systems[0].head.ensemble == 2
+
+
+def test_seeds_are_systems_of_their_own(cache):
+    result = spacelite.cross_validate(
+        str(cache.path), head="linear", seeds=2, epochs=2, folds=3, progress=False
+    ).result
+    assert {"linear (first), seed 0", "linear (first), seed 1"} <= result.named.keys()
+    assert len(result.named) == len(result.systems)
+    assert result.sentences

@@ -163,6 +163,8 @@ def system_names(
     heads: Sequence[HeadConfig],
     trainings: Sequence[Config] = (),
     origins: Sequence[Sequence[str]] = (),
+    *,
+    seeds: bool = False,
 ) -> list[str]:
     """The names of N systems wherever they are shown, (N,): `space L=16 + inter 0.2, learning rate
     0.001`, with the settings in which a system differs from others of the same name.
@@ -171,6 +173,7 @@ def system_names(
         heads: The head of each system.
         trainings: How each was trained, if they may differ in it.
         origins: What each was trained on, in words, if they differ in it: `layer 3`.
+        seeds: Whether heads that differ in their seed alone are systems of their own.
     """
     titles, values, symbols = [], [], []
     for head, training, origin in itertools.zip_longest(heads, trainings, origins):
@@ -180,7 +183,7 @@ def system_names(
             name: value
             for config in configs
             for name, value in settings.effective(config).items()
-            if name not in (*LOSS_WEIGHTS, "seed")
+            if name not in LOSS_WEIGHTS and (seeds or name != "seed")
         })  # fmt: skip
         symbols.append({k: v for config in configs for k, v in settings.symbols(config).items()})
     apart = settings.told_apart(titles, values)

@@ -86,7 +86,7 @@ class CrossValidation:
     @property
     def named(self) -> dict[str, HeadScores]:
         """The heads by name: what tells them apart is part of it."""
-        names = system_names([system.head for system in self.systems])
+        names = system_names([system.head for system in self.systems], seeds=True)
         return dict(zip(names, self.systems, strict=True))
 
     def name_of(self, system: HeadScores) -> str:

@@ -104,7 +104,7 @@ class Curve:
     @cached_property
     def named(self) -> dict[str, HeadCurve]:
         """The heads by name: what tells them apart is part of it."""
-        names = system_names([system.head for system in self.systems])
+        names = system_names([system.head for system in self.systems], seeds=True)
         return dict(zip(names, self.systems, strict=True))
 
     @property
