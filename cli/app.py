@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -44,6 +45,8 @@ GIVEN = "spacelite.given"  # the command and its arguments, in the context's `me
 
 class _Commands(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        for path in ctx.params["imported"] or ():  # before the options of the command are read
+            _import(path)
         name, command, rest = super().resolve_command(ctx, args)
         try:
             rest = known_names(rest, command, self.commands)
@@ -110,11 +113,40 @@ def _version(value: bool) -> None:
         raise typer.Exit
 
 
+def _import(path: Path) -> None:
+    """Run a Python file, which may add kinds of heads and other entries of tables."""
+    import importlib.util
+
+    # A name of its own: no installed module is replaced.
+    name = f"spacelite_import_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise SpaceliteError(f"--import {path}: there is no such Python file")
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # as dataclasses need it
+    try:
+        spec.loader.exec_module(module)
+    except SpaceliteError:
+        raise
+    except Exception as error:
+        raise SpaceliteError(
+            f"--import {path}: {type(error).__name__}: {one_line(error)}"
+        ) from error
+
+
 @app.callback()
 def _start(
     version: bool = typer.Option(
         False, "--version", callback=_version, is_eager=True, help="Show the version and exit."
     ),
+    imported: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--import",
+            metavar="FILE",
+            help="Run this Python file before the command, such as one that adds a kind of head; "
+            "may be repeated.",
+        ),
+    ] = None,
 ) -> None:
     console.show_messages()
 

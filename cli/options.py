@@ -229,6 +229,9 @@ def known_names(arguments: list[str], command: Any, commands: Mapping[str, Any])
     """A command line with the options that other libraries call differently (`--latent-dim`) under
     the names that they have here (`--latent`). Raises ValueError if an option belongs to another
     command; the message says to which."""
+    options = itertools.takewhile(lambda argument: argument != "--", arguments)
+    if "--import" in (argument.partition("=")[0] for argument in options):
+        raise ValueError("--import stands before the command: spacelite --import FILE COMMAND ...")
     if hasattr(command, "commands"):  # a group, such as `cache`
         return arguments
     known = _options_of(command) | {"--help"}

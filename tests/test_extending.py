@@ -620,3 +620,84 @@ def test_a_task(bert, tmp_path, monkeypatch):
     new = run.predict(given, backbone=str(bert), progress=False)
     assert new.probabilities[:, 0] == pytest.approx(predictions.logits[:, 0], abs=1e-4)
     assert new[0]["number"] == pytest.approx(new.probabilities[0, 0], abs=1e-3)
+
+
+HEAD = """
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from spacelite import heads
+from spacelite.heads import TokenHead, TrainedHeadConfig
+from spacelite.settings import positive, setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstConfig(TrainedHeadConfig):
+    kind: ClassVar[str] = "imported"
+    scale: float = setting(1.0, check=positive, words="scale {:g}")
+
+
+class FirstHead(TokenHead):
+    config_type = FirstConfig
+
+    @classmethod
+    def shapes(cls, config, classes, width):
+        return {"classifier.weight": (classes, width), "classifier.bias": (classes,)}
+
+    def forward(self, parameters, hidden, group):
+        first = torch.stack([part[0] for part in hidden.split(group.lengths.tolist())])
+        weight, bias = parameters["classifier.weight"], parameters["classifier.bias"]
+        return torch.baddbmm(bias[:, None], first.expand(len(weight), -1, -1), weight.mT)
+
+
+heads.KINDS["imported"] = FirstHead
+"""
+
+
+def test_the_command_line_imports_a_file_on_request(cache, tmp_path):
+    file = tmp_path / "my_head.py"
+    file.write_text(HEAD)
+    there = ["--cache-dir", tmp_path / "cache"]
+    train = ["train", "--cache", cache.path, "--head", "imported", "--epochs", 1, "--json"]
+
+    def command(*arguments):
+        return CliRunner().invoke(app, [str(argument) for argument in (*arguments, *there)])
+
+    assert "choose from space, linear" in command(*train).stderr, "nothing is imported unasked"
+    try:
+        trained = command("--import", file, *train, "--scale", 2)
+        assert trained.exit_code == 0, trained.output
+        (run,) = json.loads(trained.stdout)
+        assert run["head"] == "imported" and run["settings"]["scale"] == 2
+    finally:
+        heads.KINDS.pop("imported", None)
+    unknown = command("runs", "list")
+    assert "('imported')" in unknown.stderr and "spacelite --import FILE" in unknown.stderr
+    try:
+        listed = command("--import", file, "runs", "list")
+        assert run["id"].rpartition("--")[2] in listed.stdout and not listed.stderr
+    finally:
+        heads.KINDS.pop("imported", None)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "there is no such Python file"),
+        ("x = = 1", "SyntaxError: invalid syntax"),
+        ("import no_such_module_at_all", "ModuleNotFoundError: No module named"),
+    ],
+)
+def test_a_file_that_cannot_be_imported_is_one_line(content, said, tmp_path):
+    file = tmp_path / "my_head.py"
+    if content is not None:
+        file.write_text(content)
+    result = CliRunner().invoke(app, ["--import", str(file), "runs", "list"])
+    assert result.exit_code == 1 and result.stderr.startswith(f"error: --import {file}: {said}")
+    assert result.stderr.count("\n") == 1
+    after = CliRunner().invoke(app, ["runs", "list", "--import", str(file)])
+    assert after.exit_code == 2 and "--import stands before the command" in after.stderr

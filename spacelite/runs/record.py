@@ -194,7 +194,7 @@ class RunRecord:
         if kind not in heads.KINDS:
             raise SpaceliteError(
                 f"its head is of a kind that this spacelite does not know ({kind!r}): upgrade "
-                "spacelite, or import what adds this kind"
+                "spacelite, or import what adds this kind (spacelite --import FILE ...)"
             )
         settings = _item(dict[str, Any], content, "settings")
         head = _checked(heads.config_from(kind, settings))
