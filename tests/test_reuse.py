@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import processes
 import pytest
 from conftest import embed, texts, write_dataset
@@ -468,3 +469,14 @@ def test_layouts_of_evaluated_data_are_reused_too(bert, tmp_path, ran):
     ran.clear()
     runs[0].evaluate(dataset=str(other), device="cpu", progress=False)
     assert ran == []
+
+
+def test_another_division_into_splits_computes_nothing(bert, tmp_path, calls):
+    """As where validation was drawn in another way before."""
+    rows = {"text": texts(40, seed=5), "label": [0, 1] * 20}
+    options = {"backbone": str(bert), "cache_dir": tmp_path, "device": "cpu"}
+    first = embed(dataset=pd.DataFrame(rows | {"split": ["dev"] + ["train"] * 39}), **options)
+    computed = len(calls)
+    again = embed(dataset=pd.DataFrame(rows), **options)
+    assert again.path != first.path and again.copied == 40
+    assert computed > 0 and len(calls) == computed
