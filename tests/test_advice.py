@@ -1,6 +1,8 @@
 """What is said where heads were not trained long enough."""
 
+import dataclasses
 import logging
+import shutil
 
 import numpy as np
 import pytest
@@ -9,8 +11,9 @@ from spacelite_cli.options import option
 from typer.testing import CliRunner
 
 import spacelite
+from spacelite.inference.explanation import concept_points
 from spacelite.reports.analysis.comparisons import EpochCurve
-from spacelite.reports.analysis.content import training_notes
+from spacelite.reports.analysis.content import start_note, training_notes
 from spacelite.reports.analysis.groups import grouped
 from spacelite.training import plan
 from spacelite.training.config import TrainingConfig
@@ -134,7 +137,7 @@ def test_python_logs_it_and_only_then(cache_path, tmp_path, caplog):
         spacelite.train(cache, head="linear", epochs=2, cache_dir=tmp_path, progress=False)
         assert "train with epochs='auto', batch_size='auto'" in caplog.text
         caplog.clear()
-        spacelite.train(cache, head="logreg", epochs=2, cache_dir=tmp_path, progress=False)
+        spacelite.train(cache, head="logreg", cache_dir=tmp_path, progress=False)
         assert not caplog.records
 
 
@@ -148,3 +151,70 @@ def test_the_table_of_a_training_shows_ce_beside_loss_within_80_columns(cache_pa
     table = shown[: shown.index("Always predicting")].splitlines()
     assert max(map(len, table)) <= 80
     assert any(line.startswith(" linear (first) ") for line in table), "the name is on one line"
+
+
+def test_cross_validation_and_learning_curves_say_it(cache_path, tmp_path):
+    there = ["--cache", str(cache_path), "--cache-dir", str(tmp_path), "--head", "linear"]
+    folds = [*there, "--epochs", "3", "--folds", "3", "--no-baselines"]
+    done = CliRunner().invoke(app, ["cv", *folds])
+    assert done.exit_code == 0 and (
+        "with 40 training examples, the heads had only 3 updates (3 epochs of 1 batch), too few "
+        "for most data: train with --epochs auto, --batch-size auto and --lr auto" in done.stderr
+    ), done.stderr
+    sizes = [*there, "--sizes", "20,40", "--seeds", "1", "--no-baselines"]
+    done = CliRunner().invoke(app, ["curve", *sizes, "--epochs", "3"])
+    assert done.exit_code == 0 and done.stderr.count(" updates ") == 1
+    assert "with 40 training examples, the heads had only " in done.stderr
+    done = CliRunner().invoke(app, ["curve", *sizes])  # epochs, batch size and rate are auto
+    assert done.exit_code == 0 and "updates" not in done.stderr
+    on_top = ["--head", "additive", "--blocks", "ngrams+space", "--epochs", "2", "--folds", "3"]
+    done = CliRunner().invoke(app, ["cv", *there[:4], *on_top, "--no-baselines"])
+    assert done.exit_code == 0 and "updates" not in done.stderr
+
+
+def test_a_token_that_hardly_varies_is_named(bert, reviews, tmp_path, caplog):
+    """In the embedding layer the first token is always [CLS]."""
+    caplog.set_level(logging.WARNING, "spacelite")
+
+    def warned(layer, pooling):
+        caplog.clear()
+        cache = spacelite.embed(
+            backbone=str(bert), dataset=str(reviews), layer=layer, cache_dir=tmp_path, device="cpu",
+            dtype="float32", progress=False,
+        )  # fmt: skip
+        spacelite.train(cache, head="linear", pooling=pooling, epochs=1, baselines=False,
+                        cache_dir=tmp_path, progress=False)  # fmt: skip
+        return [line for line in caplog.messages if "nearly the same" in line]
+
+    (said,) = warned(0, ["first", "mean", "last"])
+    assert said.startswith(
+        "pooling=first reads a token that is nearly the same for all texts at layer 0: its "
+        "standard deviation over 60 training examples is "
+    )
+    assert said.endswith("Train with pooling=mean, or on a later layer")
+    assert warned(-1, "first") == []
+
+
+def test_concept_spaces_that_did_not_help_are_said_once_and_not_drawn(cache_path, tmp_path, caplog):
+    caplog.set_level(logging.INFO, "spacelite")
+    shutil.copytree(cache_path.parent, tmp_path / "embeddings")  # that one is not written to
+    (run,) = spacelite.train(
+        cache_path.stem, cache_dir=tmp_path, head="additive", blocks="ngrams+space",
+        learning_rate=50, batch_size=16, epochs=4, patience=2, monitor="ce", baselines=False,
+        progress=False,
+    )  # fmt: skip
+    said = [line for line in caplog.messages if "did not help" in line]
+    assert run.record.best_epoch == 0 and said == [
+        "additive (ngrams+space): concept spaces did not help: on validation no epoch was better "
+        "than additive (ngrams) alone, which was kept."
+    ]
+    (part,) = spacelite.report(cache_dir=tmp_path, examples=False, progress=False).findings.parts
+    assert said[0] in part.section.notes
+    trained = dataclasses.replace(run.record, best_epoch=2)
+    hidden = np.ones((5, 16))
+    assert concept_points(run.run, hidden) == []
+    assert len(concept_points(dataclasses.replace(run.run, record=trained), hidden)) == 2
+    assert start_note("a", [trained]) == []
+    assert start_note("a", [run.record, trained, trained]) == [
+        said[0].replace("additive (ngrams+space)", "a").replace("help", "help in 1 of 3 runs")
+    ]

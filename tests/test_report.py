@@ -46,6 +46,7 @@ def run_with(test=None, **changes):
     return Run(Path("run"), RunRecord.from_json(content | changes, "run"))
 
 
+BOLD = "Bold: the best of the published rows."
 KINDS = ("measured", "published", "difference")
 
 
@@ -112,7 +113,7 @@ def test_published_rows_stand_under_the_measured_ones_and_are_marked():
         measured, there, difference = table.rows[number : number + 3]
         assert (measured.kind, there.kind, difference.kind) == KINDS
         assert (there.inter, there.intra, there.epochs) == (0, 0, 5)
-        assert table.notes == ["* Published with another backbone than minilm."]
+        assert table.notes == ["* Published with another backbone than minilm.", BOLD]
         assert there.system.endswith(" *") and there.figures["ce"] is None
         assert difference.figures["ce"] is None
         assert difference.figures["accuracy"].mean == pytest.approx(
@@ -125,7 +126,7 @@ def test_published_rows_stand_under_the_measured_ones_and_are_marked():
 def test_the_same_backbone_stands_alone_and_needs_no_mark():
     run = run_with(spec={"backbone": "distilbert/distilbert-base-cased"})
     (table,) = published_tables([run])
-    assert "distilbert" in table.title and table.notes == []
+    assert "distilbert" in table.title and table.notes == [BOLD]
     assert not any("*" in row.system for row in table.rows)
 
 

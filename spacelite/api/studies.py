@@ -17,6 +17,7 @@ from spacelite.api.results import CACHE, EmbeddedDataset
 from spacelite.data.writers import csv_lines
 from spacelite.document import Bullets, Chart, Table
 from spacelite.errors import SpaceliteError
+from spacelite.heads.config import HeadConfig, TrainedHeadConfig
 from spacelite.metrics.scores import METRICS
 from spacelite.progress import Progress, reporting
 from spacelite.reports.render import forms, markup, plots
@@ -237,7 +238,24 @@ def cross_validate(
             on_progress=on_progress,
         )
         answers.keep(cache.cache_dir, opened, "cv", result.as_json())
+        examples = len(opened.splits["train"])
+    _warn_of_few_updates(examples * (folds - 1) // folds, planned.training, configs)
     return CrossValidated(result, cache)
+
+
+def _warn_of_few_updates(
+    examples: int, training: TrainingConfig, configs: Sequence[HeadConfig]
+) -> None:
+    """Log, as `train` does, that so many training examples gave heads too few updates."""
+    # On top of others, few are enough.
+    trained = [
+        (config.learning_rate, ())
+        for config in configs
+        if isinstance(config, TrainedHeadConfig) and config.is_iterative and config.start is None
+    ]
+    few = plan.after_training(examples, training, trained)
+    if few is not None:
+        log.warning("with %s training examples, %s", f"{examples:,}", few)
 
 
 # What stands for a setting that neither the caller nor a preset gives.
@@ -398,6 +416,9 @@ def learning_curve(
             device=resolve_device(device), on_progress=on_progress,
         )  # fmt: skip
         answers.keep(cache.cache_dir, opened, "curve", result.as_json())
+    few = [size for size in wanted if plan.few_updates(size, training(size)) is not None]
+    for size in few[-1:]:
+        _warn_of_few_updates(size, training(size), configs)
     return LearningCurve(result, cache)
 
 

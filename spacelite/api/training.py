@@ -15,22 +15,29 @@ from spacelite.api.runs import TrainedRun
 from spacelite.cache.spec import CacheSpec
 from spacelite.errors import SpaceliteError
 from spacelite.heads.config import HeadConfig, TrainedHeadConfig
+from spacelite.heads.pooling import POOLINGS
 from spacelite.metrics.scores import METRICS
 from spacelite.metrics.thresholds import OPTIMISTIC
 from spacelite.progress import Progress, reporting
-from spacelite.reports.analysis.content import majority_note
+from spacelite.reports.analysis.content import majority_note, start_note
 from spacelite.runs import store
 from spacelite.runs.record import SearchRecord, run_id
 from spacelite.runs.store import Run
 from spacelite.settings import OTHER_NAMES, details, shown, symbols
 from spacelite.training import plan
 from spacelite.training.config import TrainingConfig
+from spacelite.types import Array
 
 if TYPE_CHECKING:
+    from spacelite.cache.store import Cache
     from spacelite.training.loop import TrainedHead
     from spacelite.training.search import Search
 
 log = logging.getLogger(__name__)
+
+# A token that varies less than this share of all tokens' standard deviation hardly tells texts
+# apart; over how many examples, of how many tokens in all at most, that is measured.
+FLAT, MOST_COMPARED, TOKENS_COMPARED = 0.01, 256, 50_000
 
 HEADS = ("space", "linear")
 
@@ -187,6 +194,8 @@ def train(
                 "decision thresholds are chosen on validation for %s: %s",
                 METRICS[training.threshold].in_words, OPTIMISTIC,
             )  # fmt: skip
+        for warning in _flat_poolings(opened, configs):
+            log.warning("%s", warning)
         searched = Search.of(configs) if search else None
         candidates = [configs] if searched is None else searched.candidates
         names = _names(folder, opened.spec, candidates, training, name, replace=replace)
@@ -240,6 +249,10 @@ def train(
     )
     if improving is not None:
         log.warning("%s", improving)
+    trained = [run.record for run in saved.values()]
+    for name in dict.fromkeys(record.system for record in trained):
+        for note in start_note(name, [record for record in trained if record.system == name]):
+            log.info("%s", note)
     # A candidate of a search that diverged is only one that was not chosen.
     stopped = [
         result.config.description
@@ -254,6 +267,37 @@ def train(
         len(before),
         "" if searched is None else _chosen(searched, results, training),
     )
+
+
+def _flat_poolings(cache: Cache, configs: Sequence[HeadConfig]) -> list[SpaceliteError]:
+    """Warnings of poolings that read a single token which is nearly the same for all texts, as
+    [CLS] is in early layers; errors, which can name options, but are not raised."""
+    import numpy as np
+
+    pools = dict.fromkeys(name for config in configs for name in config.poolings)
+    split, warnings = cache.splits["train"], []
+    examples = max(int((split.offsets[: MOST_COMPARED + 1] <= TOKENS_COMPARED).sum()) - 1, 1)
+    hidden: Array | None = None
+    for name in pools:
+        position = POOLINGS[name].position
+        if position is None or examples < 2:
+            continue
+        if hidden is None:
+            hidden = split.read_hidden(0, examples).astype(np.float64)
+        bounds = split.offsets[: examples + 1]
+        tokens = hidden[bounds[:-1] if position == 0 else bounds[1:] - 1]
+        of_tokens, of_all = (float(np.sqrt(of.var(axis=0).mean())) for of in (tokens, hidden))
+        if of_tokens < FLAT * of_all:
+            warnings.append(
+                SpaceliteError(
+                    f"pooling={name} reads a token that is nearly the same for all texts at layer "
+                    f"{cache.spec.layer}: its standard deviation over {examples} training examples "
+                    f"is {of_tokens:.2g}, that of all tokens {of_all:.2g}. Train with "
+                    "pooling=mean, or on a later layer",
+                    ["pooling"],
+                )
+            )
+    return warnings
 
 
 def _saved_baseline(

@@ -218,11 +218,12 @@ def require_shares(run: Run) -> None:
 
 def concept_points(run: Run, hidden: Array, most: int = 3) -> list[Array]:
     """A text's tokens in the concept space of each label: C arrays (n, min(L, most)) from hidden
-    states (n, d); none for a head without concept spaces. A space of more than `most` dimensions is
-    projected onto the tokens' first principal axes; the origin stays where it is."""
+    states (n, d); none for a head without concept spaces, or of which validation kept the start. A
+    space of more than `most` dimensions is projected onto the tokens' first principal axes; the
+    origin stays where it is."""
     kind = heads.kind(run.head.kind)
     coordinates = kind.coordinates(run.parameters, hidden.astype(np.float64))
-    if coordinates is None:
+    if coordinates is None or run.record.is_start:
         return []
     spaces = np.split(coordinates, len(run.record.label_names), axis=1)
     return [space if space.shape[1] <= most else _principal(space, most) for space in spaces]

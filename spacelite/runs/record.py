@@ -111,6 +111,11 @@ class RunRecord:
         return self.head.system
 
     @property
+    def is_start(self) -> bool:
+        """Whether validation kept the head that this one is trained on top of, at epoch 0."""
+        return self.best_epoch == 0 and self.head.start is not None
+
+    @property
     def seed(self) -> int:
         """The head's seed; 0 for a head without one."""
         return int(getattr(self.head, "seed", 0))

@@ -16,8 +16,17 @@ from spacelite.cache import store, texts
 from spacelite.errors import SpaceliteError
 from spacelite.reports.analysis.comparisons import Analysis, EpochCurve, analyse
 from spacelite.reports.analysis.examples import WordsAndMistakes, words_and_mistakes
-from spacelite.reports.analysis.groups import Group, Section, SeedRuns, compared, grouped, select
+from spacelite.reports.analysis.groups import (
+    Group,
+    Section,
+    SeedRuns,
+    bold_note,
+    compared,
+    grouped,
+    select,
+)
 from spacelite.reports.analysis.published import published_sections
+from spacelite.runs.record import RunRecord
 from spacelite.runs.store import Run, find_cache
 from spacelite.settings import choose_from
 from spacelite.studies import answers
@@ -90,6 +99,12 @@ def build(
             *group.section.notes,
             *data_notes(cache_dir, group),
             *training_notes(group, analysis.curves),
+            *(
+                note
+                for row, system in group.named
+                for note in start_note(row.system, [run.record for run in system.runs])
+            ),
+            *bold_note(group.section.rows),
         ]
         section = replace(group.section, notes=notes)
         examples = words_and_mistakes(cache_dir, group, backbone) if with_examples else None
@@ -177,6 +192,19 @@ def _unknown(cache: store.Cache, split: str | None = None) -> str:
     counts = texts.read_unknown(cache.path).splits
     chosen = {name: of_split for name, of_split in counts.items() if split in (None, name)}
     return texts.UnknownTokens(chosen).sentence
+
+
+def start_note(name: str, runs: Sequence[RunRecord]) -> list[str]:
+    """A note if the block `space` of a system did not help in some of its runs: no epoch was better
+    than the start."""
+    starts = [run.head.start for run in runs if run.is_start]
+    if not starts or starts[0] is None:
+        return []
+    of = f" in {len(starts)} of {len(runs)} runs" if len(starts) < len(runs) else ""
+    return [
+        f"{name}: concept spaces did not help{of}: on validation no epoch was better than "
+        f"{starts[0].system} alone, which was kept."
+    ]
 
 
 def training_notes(group: Group, curves: Sequence[EpochCurve]) -> list[str]:

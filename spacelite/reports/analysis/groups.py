@@ -181,6 +181,17 @@ def with_best(rows: Sequence[Row]) -> list[Row]:
     return [replace(row, best=names) for row, names in zip(rows, best, strict=True)]
 
 
+def bold_note(rows: Sequence[Row]) -> list[str]:
+    """A note on what is bold in a table, if anything is."""
+    kinds = sorted({row.kind for row in rows if row.best})
+    if not kinds:
+        return []
+    if "published" in kinds:
+        return [f"Bold: the best of the {' rows, and of the '.join(kinds)} rows."]
+    chosen = " among the chosen settings" if any(not row.chosen for row in rows) else ""
+    return [f"Bold: the best of a column{chosen}."]
+
+
 def averaging(average: str, labels: Sequence[str]) -> str:
     """How precision and recall are averaged, in words."""
     if average == "binary":

@@ -16,6 +16,7 @@ from spacelite.reports.analysis.groups import (
     Section,
     SeedRuns,
     averaging,
+    bold_note,
     measured,
     shared_settings,
     training_words,
@@ -129,6 +130,7 @@ def _section(outcomes: Sequence[RowOutcome]) -> Section:
             f"; {record.examples['train']:,} training examples"
             f"; {training_words(iterative_first)}cache {record.cache}"
         )
+    marked = with_best(rows)
     return Section(
         title=f"{row.title} [{row.table}]",
         subtitle=f"{row.train_on}{arrow}, {row.epochs} epochs; {about}",
@@ -139,8 +141,8 @@ def _section(outcomes: Sequence[RowOutcome]) -> Section:
         examples=record.examples if record else {},
         settings=shared_settings(records),
         average=row.average,
-        rows=with_best(rows),
-        notes=list(dict.fromkeys(notes)),
+        rows=marked,
+        notes=[*dict.fromkeys(notes), *bold_note(marked)],
     )
 
 

@@ -41,7 +41,7 @@ def report_blocks(report: Findings) -> list[Block]:
             Paragraph(
                 "Each measured row, the published one and their difference (measured minus "
                 "published). Loss is the full loss with its weighted terms: only CE can be "
-                "compared across rows. The best accuracy, F1, precision and recall are bold."
+                "compared across rows."
             )
         )
         for section in report.published:

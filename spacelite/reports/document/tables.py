@@ -29,7 +29,7 @@ def systems_table(
     for row in section.rows:
         signed = row.kind == "difference"
         best = row.tried > 1 and row.chosen
-        chosen_by = [figure_cell(row.validation, best=best, places=places)] if is_sweep else []
+        chosen_by = [figure_cell(row.validation, places=places)] if is_sweep else []
         figures = [
             figure_cell(row.figures[name], best=name in row.best, signed=signed, places=places)
             for name in METRICS
