@@ -234,7 +234,7 @@ EVERY = {"new--a--1", "old--a--2", "older--b--3"}
         (["--unused", "--older-than", "1000h"], {"older--b--3"}),
         (["--older-than", "365d"], set()),
     ],
-    ids=str,
+    ids=lambda value: " ".join(sorted(value)),
 )
 def test_caches_are_removed_by_parts_of_names_use_and_age(caches, arguments, removed):
     refused, left = caches(*arguments)  # standard input is no terminal

@@ -137,6 +137,15 @@ def test_long_tables_go_on_over_pages(tmp_path):
     assert int(re.search(r"report\.pdf \((\d+) pages", log)[1]) >= 3
 
 
+def test_long_tables_with_long_names_fit_the_width(tmp_path):
+    name = "additive (layers+ngrams+space) L=32 + inter 0.2, learning rate 0.001, weight decay 0.01"
+    figures = [Cell("0.6210", "± 0.0030")] * 8
+    lines = [Line([Cell(f"{name}, epochs {i}"), *figures]) for i in range(30)]
+    headings = ["System", *["Precision"] * 8]
+    log = compiled(tmp_path, markup.latex([Table("long", headings, lines, "systems")]))
+    assert "Overfull" not in log
+
+
 def test_latex_keeps_what_its_font_has_elsewhere():
     """Else `--` would be a dash, `|` one as well, and straight quotes curly."""
     assert markup.Latex().escaped("a--b|c") == r"a-{}-{}b\textbar{}c"

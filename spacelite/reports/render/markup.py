@@ -203,6 +203,8 @@ LEVELS = ("section", "subsection", "subsubsection")
 # Not floats: LaTeX cannot hold back so many tables, and each belongs under its heading.
 WIDE = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
 LONG = 25  # lines; a longer table is broken over pages, and then cannot be scaled
+LONGEST = 35  # characters of a name that such a table need not wrap
+NAMES = r"0.22\linewidth"  # the column of longer ones
 # Characters that LaTeX's default font encodes differently, or turns into ligatures.
 _ESCAPED = {"|": r"\textbar{}", '"': r"\texttt{\char34}", "-": "-{}", "`": r"\textasciigrave{}",
           "?": "?{}", "!": "!{}", "'": "'{}"}  # fmt: skip
@@ -245,6 +247,9 @@ class Latex(Markup):
     def table(self, table: Table) -> str:
         """A table as wide as the page at most; a long one is broken over pages."""
         columns = "".join("l" if text else "r" for text in table.text_columns)
+        names = max((len(line.cells[0].text) for line in table.lines), default=0)
+        if len(table.lines) > LONG and names > LONGEST:
+            columns = f"p{{{NAMES}}}{columns[1:]}"
         caption = self.strong(self.escaped(table.caption))
         above = [f"\\medskip{caption}\\nopagebreak\\par\\smallskip"]
         head = ["\\toprule", f"{' & '.join(map(self.escaped, table.columns))} \\\\", "\\midrule"]
