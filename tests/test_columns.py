@@ -41,8 +41,8 @@ def test_the_chosen_columns_are_logged_once(caplog, tmp_path):
 
 
 def test_a_remaining_column_that_looks_like_no_label_is_a_warning(caplog):
-    numbers = pd.DataFrame({"text": TEXTS, "id": range(20)})
-    _, messages = said(caplog, numbers)
+    numbers = {"test": pd.DataFrame({"text": TEXTS, "id": range(20)})}
+    _, messages = said(caplog, numbers, training=False)
     assert [level for level, _ in messages] == ["INFO", "WARNING"]
     assert messages[1][1].startswith(
         "texts: column 'id' was taken for the labels, as the only one left, but it has 20 "
@@ -55,7 +55,8 @@ def test_a_remaining_column_that_looks_like_no_label_is_a_warning(caplog):
         (pd.DataFrame({"text": TEXTS[:4], "verdict": list("abcd")}), {}),
         (pd.DataFrame({"text": TEXTS, "verdict": [[label] for label in LABELS]}), {}),
     ):
-        assert "WARNING" not in [level for level, _ in said(caplog, rows, **options)[1]]
+        messages = said(caplog, rows, training=False, **options)[1]
+        assert "WARNING" not in [level for level, _ in messages]
 
 
 @pytest.mark.parametrize("convert", [int, "int64"])

@@ -115,7 +115,7 @@ def test_every_command_refuses_damaged_labels_offsets_and_token_ids(
             "the offsets, labels or token ids of test are damaged: remove the cache (spacelite "
             f"cache remove {path.stem}) and run embed again"
         ) in result.stderr
-    result = command("report", *there)
+    result = command("report", "--cache-dir", cache_dir)
     assert result.exit_code == 0 and "token ids of test are damaged" in result.stderr
     assert "Always predicting" not in result.stdout
     assert "space" in result.stdout

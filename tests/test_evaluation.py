@@ -194,7 +194,7 @@ def test_a_head_of_other_shapes_is_damaged(place, bert, tmp_path):
     shutil.copy(place[1]["linear"].folder / "head.safetensors", copy)
     without_checksums(copy)
     with Cache(path) as cache:
-        assert "is damaged (its tensors do not fit a space head with 2 labels)" in refusal(
+        assert "do not fit a space + inter 0.2 + intra 0.001 head with 2 labels)" in refusal(
             evaluate, runs.load(copy), cache
         )
 
@@ -263,7 +263,8 @@ def test_the_command_embeds_evaluates_and_the_report_shows_it(place, bert, tmp_p
     first = spacelite(*command)
     assert first.exit_code == 0, first.output
     assert (
-        "space, trained on reviews" in first.stdout and "on more (0 as 0, 1 as 1)" in first.stdout
+        "space + inter 0.2 + intra 0.001, trained on reviews" in first.stdout
+        and "on more (0 as 0, 1 as 1)" in first.stdout
     )
     again = json.loads(spacelite(*command, "--json").stdout)
     (path,) = (folder / "embeddings").glob("*more*.h5")

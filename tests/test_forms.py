@@ -17,6 +17,7 @@ from spacelite.document import Cell, Line, Table
 from spacelite.reports.document.sections import report_blocks
 from spacelite.reports.render import markup, page, plots
 from spacelite.reports.report import Report
+from spacelite.runs.record import RunRecord
 
 
 @pytest.fixture(scope="module")
@@ -272,8 +273,10 @@ def test_words_and_texts_can_be_left_out(report_dir, bert):
     assert "confident mistakes" not in without and "Which labels are confused" in without
 
 
-def test_words_that_cannot_be_told_name_the_option_that_helps(report_dir):
+def test_words_that_cannot_be_told_name_the_option_that_helps(report_dir, monkeypatch):
     """The library says `backbone=...`, the command `--backbone`."""
+    absent = property(lambda record: None, lambda record, value: None)
+    monkeypatch.setattr(RunRecord, "backbone_folder", absent, raising=False)  # as if it had moved
     result = spacelite("report", "--cache-dir", report_dir, "--format", "markdown")
     assert result.exit_code == 0 and "Which words matter" not in result.stdout
     warnings = [line for line in result.stderr.splitlines() if line.startswith("no words for ")]
