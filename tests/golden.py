@@ -143,7 +143,7 @@ CASES: list[tuple[str, ...]] = [
     *(("report", "--backbone", "tiny-bert", "--format", form, "--out", f"report-{form}")
       for form in ("text", "markdown", "latex", "html", "json")),
     ("report", "--cache", "tiny-bert--reviews", "--compare", "linear (first), learning rate 0.001",
-     "--no-examples", "--json"),
+     "linear (first), learning rate 0.0002", "--no-examples", "--json"),
     ("embed", "--backbone", "nowhere", "--dataset", "reviews"),
     ("train", "--cache", "tiny-bert--reviews", "--epochs", "0"),
     ("train", "--cache", "nothing"),

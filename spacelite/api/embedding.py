@@ -155,7 +155,7 @@ def embed(
             reuse=reuse,
             on_progress=on_progress,
         )
-    local = str(Path(backbone).absolute()) if Path(backbone).is_dir() else None
+    local = None if encoding.folder is None else str(encoding.folder)
 
     def as_dataset(cache: Embedded) -> EmbeddedDataset:
         others = tuple(map(as_dataset, cache.others))

@@ -215,6 +215,7 @@ def held_tokenizer(files: BackboneFiles) -> Any:
     return load_tokenizer(files)
 
 
+@lru_cache(maxsize=8)
 def longest_input(files: BackboneFiles) -> int:
     """The maximum tokens that the backbone's files name; relative positions (XLNet, T5) set no
     limit."""
@@ -225,11 +226,12 @@ def longest_input(files: BackboneFiles) -> int:
     positions = config.get("max_position_embeddings") or config.get("n_positions")
     if isinstance(positions, int) and positions > 0:
         if config.get("model_type") in POSITIONS_AFTER_PADDING:
-            positions -= (config.get("pad_token_id") or 0) + 1 if "pad_token_id" in config else 2
+            positions -= (config.get("pad_token_id", 1) or 0) + 1
         bounds.append(positions)
     return min(bounds)
 
 
+@lru_cache(maxsize=8)
 def _text_config(files: BackboneFiles) -> dict[str, Any]:
     """config.json, with what a model of texts and images says of its texts."""
     config = _json(files.folder / "config.json")

@@ -125,7 +125,7 @@ def embed(
     for path in specs:
         if path not in unfinished:
             _count_unknown(path, backbone_files)
-            cached_texts.keep(path, specs[path].cache_key(), data)
+            cached_texts.keep(path, specs[path].cache_key(), data, encoding.folder)
     written: dict[Path, Writing] = {}
     tokens = 0
     if unfinished:
@@ -141,9 +141,6 @@ def embed(
             on_progress=on_progress,
             clock=clock,
         )
-    if os.path.isdir(encoding.backbone):  # noqa: PTH112 - Path's own raises for over-long names
-        for path in specs:
-            store.keep_backbone_folder(path, files.absolute(backbone_files.folder))
     seconds = time.perf_counter() - started
     speed = Speed(tokens, seconds, clock.busy) if tokens else None
     first, *others = (
@@ -214,7 +211,7 @@ def _complete(
         written = {}
         for path in left:
             key, ids, spec = specs[path].cache_key(), examples.tokens.ids, specs[path]
-            cached_texts.keep(path, key, data)
+            cached_texts.keep(path, key, data, encoding.folder)
             cached_texts.write_unknown(path, counts)
             if path in new and reuse:
                 plan = reusing.find(path, spec, ids, with_layers=layouts[path].layers > 0)

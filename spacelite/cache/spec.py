@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -135,6 +136,12 @@ class Encoding:
             padding=spec.padding,
             **settings,
         )
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder of a local backbone, in full; None for others."""
+        # Path's own raises for over-long names.
+        return Path(self.backbone).absolute() if os.path.isdir(self.backbone) else None  # noqa: PTH112
 
     @property
     def files(self) -> BackboneFiles:

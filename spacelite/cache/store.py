@@ -52,7 +52,6 @@ SIDE_FILES = {
     "layers": ".layers.hdf5",  # means of all layers
     "precision": ".precision.json",  # how exact its forward pass was
     "reuse": ".reuse.npz",  # what was copied from which cache
-    "backbone": ".backbone.json",  # the folder of a local backbone
 }
 
 Shapes = dict[str, tuple[Any, str]]  # a dataset's name -> (shape, dtype), in the order of the file
@@ -302,12 +301,6 @@ class Cache:
         """What the labels mean."""
         return find_task(self.spec.task, next(iter(self.splits.values())).labels)
 
-    @property
-    def backbone_folder(self) -> str | None:
-        """Where the backbone was when the cache was embedded, if that was a local folder."""
-        folder = _kept(self.path, "backbone")
-        return folder if isinstance(folder, str) else None
-
     def require_training(self) -> None:
         """Raise SpaceliteError if there is nothing to train on: a split is missing, or all training
         examples have one label."""
@@ -474,24 +467,12 @@ def keep_json(path: Path, name: str, content: Mapping[str, Any]) -> None:
         log.warning("%s cannot be written: %s", file, error.strerror)
 
 
-def _kept(path: Path, name: str) -> Any:
-    """What `keep_json` wrote under its own name; None without it: nothing depends on it."""
-    try:
-        return json.loads(side_file(path, name).read_text("utf-8"))[name]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
 def embedding_seconds(path: Path) -> float | None:
     """Total seconds of all `embed` calls that wrote to a cache; None if unknown."""
-    seconds = _kept(path, "seconds")
-    return float(seconds) if isinstance(seconds, int | float) else None
-
-
-def keep_backbone_folder(path: Path, folder: Path) -> None:
-    """Record where a cache's backbone is, a local folder, unless that is known."""
-    if _kept(path, "backbone") != str(folder):
-        keep_json(path, "backbone", {"backbone": str(folder)})
+    try:
+        return float(json.loads(side_file(path, "seconds").read_text("utf-8"))["seconds"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # reports show it, and nothing depends on it
 
 
 def add_seconds(path: Path, seconds: float) -> None:

@@ -35,8 +35,8 @@ log = logging.getLogger(__name__)
 # A split with more than this share of unknown tokens, or of mostly unknown texts, is mentioned.
 MANY_TOKENS, MANY_TEXTS = 0.05, 0.01
 # How the data set was read: from which file or folder, how its csv files are quoted, and in which
-# column the texts are.
-RECORDED = ("data", "quoting", "text_column")
+# column the texts are; and the folder of a local backbone.
+RECORDED = ("data", "quoting", "text_column", "backbone")
 READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -58,17 +58,19 @@ class CachedTexts:
         return None if self.sources is None else self.sources[example]
 
 
-def keep(path: Path, key: str, dataset: TextDataset) -> None:
-    """Write the texts of a cache, unless its file holds them and their sources already. The key
-    says that the data set is the cached one. If the file cannot be written, this is logged: the
-    cache can be used without it."""
+def keep(path: Path, key: str, dataset: TextDataset, backbone: Path | None = None) -> None:
+    """Write the texts of a cache, unless its file holds them, their sources and the folder of its
+    local backbone already. The key says that the data set is the cached one. If the file cannot be
+    written, this is logged: the cache can be used without it."""
     file = side_file(path, "texts")
     arrays: dict[str, Array] = {"key": np.array(key)}
     # The same data may be passed as objects later: where they were read from stays known.
     known = {name: recorded(path, name) for name in RECORDED}
     if dataset.path is not None or known["data"] is None:
         quoting = None if dataset.quoting == "standard" else dataset.quoting
-        known = {"data": dataset.path, "quoting": quoting, "text_column": dataset.text_column}
+        known |= {"data": dataset.path, "quoting": quoting, "text_column": dataset.text_column}
+    if backbone is not None:
+        known["backbone"] = str(backbone)
     arrays |= {name: np.array(value) for name, value in known.items() if value is not None}
     for name, split in dataset.splits.items():
         encoded = [text.encode() for text in split.texts]

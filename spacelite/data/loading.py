@@ -7,7 +7,6 @@ names of their classes, without an import.
 
 from __future__ import annotations
 
-import difflib
 import json
 import logging
 import os
@@ -37,7 +36,7 @@ from spacelite.data.splits import (
     without_leaks,
 )
 from spacelite.errors import SpaceliteError, one_line
-from spacelite.settings import or_meant
+from spacelite.settings import or_meant, suggestion
 
 NAME = "texts"  # default name of data passed as objects
 LABELS_NAMED = 5  # in a message
@@ -581,8 +580,8 @@ def column_of_rows(
         if column in table.mixed:
             raise table.mixed[column]
         if column not in names:
-            near = difflib.get_close_matches(column, names, 1)
-            meant = f" (did you mean {near[0]!r}?)" if near else ""
+            near = suggestion(column, names)
+            meant = f" (did you mean {near!r}?)" if near else ""
             raise SpaceliteError(
                 f"{about}: {table.origin} has no such column{meant}: its columns are "
                 f"{', '.join(map(repr, names))}",

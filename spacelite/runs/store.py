@@ -246,7 +246,7 @@ def save(
         cache_key=cache.spec.cache_key(),
         cache_files=_cache_files(cache.path, cache_dir, folder),
         text_column=texts.recorded(cache.path, "text_column"),
-        backbone_folder=cache.backbone_folder,
+        backbone_folder=texts.recorded(cache.path, "backbone"),
         spec=cache.spec,
         label_names=tuple(cache.label_names),
         task=task,

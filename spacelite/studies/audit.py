@@ -331,7 +331,7 @@ class _Describer:
 
         self._cache, self._split = cache, cache.splits["train"]
         self._texts = texts.read(cache, "train")
-        files = Encoding.like(cache.spec, backbone, cache.backbone_folder).files
+        files = Encoding.like(cache.spec, backbone, texts.recorded(cache.path, "backbone")).files
         if files.tokenizer_hash != cache.spec.tokenizer_hash:
             raise SpaceliteError(
                 f"{files.folder} is not the backbone of cache {cache.name} "

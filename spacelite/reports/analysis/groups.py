@@ -518,7 +518,10 @@ def compared(runs: Sequence[Run], names: Sequence[str]) -> list[Group]:
     named = {key: called[key] for key in wanted}
     groups = [group for group in grouped(of, named) if len(group.systems) > 1]
     compared = {system.record.same_but_seed() for group in groups for system in group.systems}
-    if any(compared.isdisjoint(map(_key, records)) for records in by_name.values()):
+    if any(
+        compared.isdisjoint(record.same_but_seed() for record in records)
+        for records in by_name.values()
+    ):
         tested = {run.record.cache: run for run in of}
         records = [run.record for run in tested.values()]
         examples = "; ".join(
@@ -640,10 +643,6 @@ def _test_digest(run: Run) -> str | None:
             return split_digest(cache, run.record.split)
     except (SpaceliteError, KeyError):
         return None
-
-
-def _key(record: RunRecord) -> tuple[Any, ...]:
-    return record.same_but_seed()
 
 
 def origins(records: Sequence[RunRecord]) -> list[list[str]]:
