@@ -149,7 +149,8 @@ def requested(
         )
     # The command line gives the default seed as a list; seeds of a learning curve are of its
     # subsets too.
-    if asked["seeds"] == "1" or str(asked["seeds"]) == "[0]" or defaults:
+    asked["seeds"] = seed_list(asked["seeds"])
+    if asked["seeds"] == seed_list(parameters["seeds"].default) or defaults:
         given = [name for name in given if name != "seeds"]
     blocks = asked.get("blocks", declared()["blocks"].metadata["search"] if search else None)
     asked["head"] = listed("head", asked["head"])
