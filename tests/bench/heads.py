@@ -58,9 +58,9 @@ METRICS = {"accuracy": "accuracy", "f1_macro": "macro F1", "auroc": "AUROC", "ce
 def trained(cache, name, arguments, seeds, folder):
     """The system that a step trains, and the predictions of each of its runs on the shown split."""
     print(f"training {name}", file=sys.stderr, flush=True)
-    runs = spacelite.train(
-        cache, **arguments, seeds=seeds, baselines=False, cache_dir=folder, progress=False
-    )
+    if {"epochs", "preset"} & {*arguments}:  # the others are fitted directly and have no seed
+        arguments = {**arguments, "seeds": seeds}
+    runs = spacelite.train(cache, **arguments, baselines=False, cache_dir=folder, progress=False)
     if runs.stopped:
         raise SystemExit(f"{name}: diverged: {', '.join(runs.stopped)}")
     ordered = sorted((each.run for each in runs), key=lambda run: run.record.seed)
