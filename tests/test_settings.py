@@ -206,11 +206,12 @@ def test_what_is_no_number_is_refused(settings, said, cache, tmp_path):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"head": "linear", "latent": 3}, "latent: no head of linear has this setting, only those "
-         "of space, additive: leave it out, or add such a head"),
-        ({"head": ["space", "tfidf"], "pooling": "mean"}, "pooling: no head of space, tfidf has"),
-        ({"head": "space", "C": 3.0}, "C: no head of space has this setting, only those of logreg"),
-        ({"preset": "best", "inter": 0.2}, "inter: no head of additive has this setting"),
+        ({"head": "linear", "latent": 3}, "latent=3 has no effect on linear: only space, additive "
+         "use it; leave it out, or add a head that uses it"),
+        ({"head": ["space", "tfidf"], "pooling": "mean"}, "pooling=mean has no effect on space, "
+         "tfidf: only linear"),
+        ({"head": "space", "C": 3.0}, "C=3 has no effect on space: only logreg"),
+        ({"preset": "best", "inter": 0.2}, "inter=0.2 has no effect on additive"),
     ],
     ids=str,
 )  # fmt: skip
@@ -266,16 +267,16 @@ def test_a_name_written_wrongly_gives_the_one_that_is_meant(call, given, meant, 
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"head": "logreg", "epochs": 3}, "epochs: no head of logreg has this setting, since none"),
+        ({"head": "logreg", "epochs": 3}, "epochs=3 has no effect on logreg, trained without"),
         (
             {"head": ["logreg", "tfidf"], "batch_size": 8},
-            "batch_size: no head of logreg, tfidf",
+            "batch_size=8 has no effect on logreg, tfidf, trained without epochs",
         ),
-        ({"head": "additive", "patience": 2}, "since none is trained in epochs"),
-        ({"head": "tfidf", "seeds": 3}, "seeds: no head of tfidf has this setting, only those of"),
-        ({"head": "additive", "seeds": 3}, "seeds: no head of additive has this setting, with"),
-        ({"head": "additive", "latent": 8}, "latent: no head of additive has this setting, with"),
-        ({"head": "additive", "blocks": "mean", "max_ngram": 3}, "max_ngram: no head of additive"),
+        ({"head": "additive", "patience": 2}, "patience=2 has no effect on additive, trained"),
+        ({"head": "tfidf", "seeds": 3}, "seeds=3 has no effect on tfidf: only "),
+        ({"head": "additive", "seeds": 3}, "seeds=3 has no effect on additive with these blocks"),
+        ({"head": "additive", "latent": 8}, "latent=8 has no effect on additive with these blocks"),
+        ({"head": "additive", "blocks": "mean", "max_ngram": 3}, "max_ngram=3 has no effect on"),
         ({"head": "linear", "monitor": "accuracy"}, "only patience and search watch a metric"),
     ],
     ids=str,

@@ -155,11 +155,12 @@ def requested(
     blocks = asked.get("blocks", declared()["blocks"].metadata["search"] if search else None)
     asked["head"] = listed("head", asked["head"])
     if {*asked["head"]} <= heads.KINDS.keys():  # else `grid` says what is wrong
-        _refuse_without_effect([*given, *arguments["settings"]], asked["head"], blocks)
+        chosen = {name: arguments[name] for name in given} | arguments["settings"]
+        _refuse_without_effect(chosen, asked["head"], blocks)
     return asked
 
 
-def _refuse_without_effect(given: Iterable[str], kinds: Sequence[str], blocks: Any) -> None:
+def _refuse_without_effect(given: Mapping[str, Any], kinds: Sequence[str], blocks: Any) -> None:
     """Raise SpaceliteError if a setting is given that none of these heads uses: one of other kinds,
     of epochs for heads that have none, or of a block that is not among the blocks."""
     names = {
@@ -172,24 +173,25 @@ def _refuse_without_effect(given: Iterable[str], kinds: Sequence[str], blocks: A
         for kind in kinds
         for form in forms
     ]
-    for name in given:
+    for name, value in given.items():
         field = "seed" if name == "seeds" else name
         others = [kind for kind in names if field in names[kind]]
         if others and not {*kinds} & {*others}:
-            problem = f"only those of {', '.join(others)}"
+            problem = f": only {', '.join(others)} use it"
         elif field in OF_EPOCHS:
             if any(config.is_iterative for config in configs):
                 continue
-            problem = "since none is trained in epochs"
+            problem = ", trained without epochs"
         elif not others or any(
             field in names[config.kind] and field not in config.without_effect for config in configs
         ):
             continue
         else:
-            problem = "with these blocks"
+            problem = " with these blocks"
+        values = ",".join(map(settings.shown, listed(name, value)))
         raise SpaceliteError(
-            f"{name}: no head of {', '.join(kinds)} has this setting, {problem}: leave it out, or "
-            "add such a head",
+            f"{name}={values} has no effect on {', '.join(kinds)}{problem}; leave it out, or "
+            "add a head that uses it",
             [name, "head"],
         )
 
