@@ -28,6 +28,7 @@ def embed(
     padding: str = "none",
     layers: bool | None = None,
     limit: int | None = None,
+    precision: str = "auto",
     device: str = "auto",
     tokens_per_batch: int | None = None,
     revision: str | None = None,
@@ -52,12 +53,15 @@ def embed(
         dataset: imdb, hatexplain, hatexplain:2, demo, any hub name, a
             csv/tsv/json/jsonl/parquet file, or a folder of them.
         max_length: Maximum tokens per text; the rest is cut off.
-        dtype: Store hidden states as float16, float32 or int8.
+        dtype: Store hidden states as float16, bfloat16 (for values beyond 65,504), float32 or int8.
         layer: Layer of the hidden states: -1 is the last, 0 the embeddings. Several, such as
             -1,-4, get a cache each in one pass.
         padding: none, or max_length to cache and count padded positions too.
         layers: Also keep the mean of every layer, in a separate file; --layers adds them to a
             finished cache. [default: --layers for a new cache]
+        precision: Number type of the backbone's weights and forward pass: float32, bfloat16
+            (several times as fast on CPUs with AMX), float16, or auto for float32 on a CPU and
+            half precision on a GPU.
         revision: Commit, branch or tag of a hub backbone.
         test_fraction: Fraction of the training texts that become the test split, if the data have
             none. Each text alone decides, so added rows move no other.

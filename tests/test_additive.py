@@ -464,7 +464,10 @@ def test_wrong_presets_are_refused(place):
         (["--preset", "best", "--blocks", "mean"], "leave blocks or the preset out"),
         (["--preset", "best", "--epochs", "5"], "leave epochs or the preset out"),
         (["--preset", "best", "--max-ngram", "2,3"], "leave --max-ngram or the preset out"),
-        (["--head", "space", "--blocks", "mean"], "--blocks mean has no effect on space: only additive"),
+        (
+            ["--head", "space", "--blocks", "mean"],
+            "--blocks mean has no effect on space",
+        ),
     ):
         done = command("train", *arguments, "--cache-dir", place)
         assert done.exit_code != 0 and said in " ".join(done.stderr.split()), done.stderr

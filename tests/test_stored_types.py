@@ -114,7 +114,7 @@ def test_numpy_and_torch_read_the_same(name, count):
     rows = stored.encode(hidden)
     decoded = stored.decode(rows)
     assert decoded.shape == (count, 5, 7)
-    limit = {"float32": 0, "float16": 2e-3, "int8": 0.02}[name]
+    limit = {"float32": 0, "float16": 2e-3, "bfloat16": 0.02, "int8": 0.02}[name]
     np.testing.assert_allclose(decoded, hidden, atol=limit)
     flat = rows.reshape(5 * count, -1)
     into = np.empty((5 * count, 7), np.float32)
@@ -184,7 +184,9 @@ def test_the_file_holds_what_plain_transformers_give(made, bert, reviews):
             expected = output.last_hidden_state[0].numpy()
             found = split.read_hidden(i, i + 1)
             largest = np.abs(expected).max(axis=1, keepdims=True)
-            share = {"float16": 1e-3, "float32": 1e-5, "int8": 0.5 / 127 + 1e-4}[stored.dtype]
+            share = {"float16": 1e-3, "float32": 1e-5, "bfloat16": 5e-3, "int8": 0.5 / 127 + 1e-4}[
+                stored.name
+            ]
             assert (np.abs(found - expected) <= share * largest).all()
 
 
@@ -256,10 +258,12 @@ def test_values_that_are_not_finite_are_refused(made, bert, reviews, tmp_path, m
         return found._replace(hidden=hidden)
 
     monkeypatch.setattr(Backbone, "hidden_states", broken)
-    message = refusal(run, tmp_path, bert, reviews, dtype=stored.dtype, layers=False)
-    remedy = "use dtype=float32" if stored.dtype == "float16" else "choose another backbone"
-    assert f"has hidden states that {stored.dtype} cannot hold: {remedy}" in message
-    encoder = Encoder(backbone=str(bert), dtype=stored.dtype)
+    message = refusal(run, tmp_path, bert, reviews, dtype=stored.name, layers=False)
+    remedy = (
+        "use dtype=bfloat16 or float32" if stored.name == "float16" else "choose another backbone"
+    )
+    assert f"has hidden states that {stored.name} cannot hold: {remedy}" in message
+    encoder = Encoder(backbone=str(bert), dtype=stored.name)
     assert "text 1 has hidden states that" in refusal(encoder.encode, ["a film"])
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from spacelite import files
-from spacelite.api.arguments import NAME_OR_PATH, WHOLE_NUMBERS, checked
+from spacelite.api.arguments import NAME, NAME_OR_PATH, WHOLE_NUMBERS, checked
 from spacelite.api.results import EmbeddedDataset
 from spacelite.cache import folder as caches
 from spacelite.cache.embedding import Embedded, read_layers
@@ -24,7 +24,7 @@ from spacelite.runs import store as saved_runs
 log = logging.getLogger(__name__)
 
 
-@checked(layer=WHOLE_NUMBERS)
+@checked(layer=WHOLE_NUMBERS, precision=NAME)
 def embed(
     dataset: Any = None,
     *,
@@ -39,6 +39,7 @@ def embed(
     padding: str = "none",
     layers: bool | None = None,
     limit: int | None = None,
+    precision: str = "auto",
     device: str = "auto",
     tokens_per_batch: int | None = None,
     revision: str | None = None,
@@ -70,7 +71,8 @@ def embed(
         cache_dir: Folder of caches and runs. Default: that of the variable `SPACELITE_CACHE`, else
             `cache`.
         max_length: Maximum tokens per text; the rest is cut off.
-        dtype: Number type in which hidden states are stored: `float16`, `float32` or `int8`.
+        dtype: Number type in which hidden states are stored: `float16`, `bfloat16`, `float32` or
+            `int8`.
         layer: Layer of the hidden states: -1 the last, 0 the embedding layer. Several layers of one
             pass get a cache each; `train` chooses between them with `layer`.
         padding: `none`, or `max_length` to pad every text and cache padded positions as tokens.
@@ -78,6 +80,9 @@ def embed(
             its own, which the pooling `layers` needs. Default: yes for a new cache; an existing one
             stays without them, and True adds them in one more forward pass.
         limit: Maximum examples per split: a seeded, stratified sample.
+        precision: Number type of the backbone's weights and forward pass: `float32`, `bfloat16`,
+            `float16`, or `auto` for float32 on a CPU and half precision on a GPU. How far half
+            precision moves hidden states is measured and kept beside the cache.
         device: Device of the backbone: `auto`, `cpu`, `cuda`, ...
         tokens_per_batch: Maximum tokens per forward pass. Default: 1,024 on a CPU, in each of its
             threads; 65,536 on a GPU.
@@ -122,6 +127,7 @@ def embed(
         max_length=max_length,
         dtype=dtype,
         padding=padding,
+        precision=precision,
         device=device,
         tokens_per_batch=tokens_per_batch,
     )

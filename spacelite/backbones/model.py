@@ -9,7 +9,8 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
@@ -41,6 +42,12 @@ Measure: TypeAlias = "Callable[[torch.Tensor, torch.Tensor], torch.Tensor]"
 # batch between some of them, because Python itself starts the operations of one at a time.
 MOST_WORKERS = 16
 CPU_TOKENS, GPU_TOKENS = 1024, 65536
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+# Instructions of processors that multiply numbers of a type, by torch's names of them.
+INSTRUCTIONS = {
+    "bfloat16": {"amx_bf16": "AMX", "avx512_bf16": "AVX-512", "sve_bf16": "SVE", "bf16": "NEON"},
+    "float16": {"amx_fp16": "AMX", "avx512_fp16": "AVX-512", "fp16_arith": "NEON"},
+}
 FINISHERS = 2
 MOST_PROBED = 16  # tokens of the forward passes that show what a model gives
 # Positions whose encoding depends on the longest text that the model has seen.
@@ -63,13 +70,37 @@ def resolve_device(device: str) -> str:
     return device if kind != "cpu" else "cpu"
 
 
-def forward_precision(device: str) -> str:
-    """The number type of the forward pass: bfloat16 or float16 on a GPU, float32 on a CPU."""
+def forward_precision(device: str, precision: str = "auto") -> str:
+    """The number type of the weights and of the forward pass; for `auto`, bfloat16 or float16 on a
+    GPU, float32 on a CPU."""
     import torch
 
+    if precision != "auto":
+        return precision
     if not device.startswith("cuda"):
         return "float32"
     return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
+
+
+def instructions(precision: str) -> str | None:
+    """The instructions of this processor for a number type of half precision; None for none."""
+    import torch
+
+    # torch 2.6 has no such function.
+    known: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return next((said for name, said in INSTRUCTIONS[precision].items() if known.get(name)), None)
+
+
+def precision_here(precision: str, device: str) -> str:
+    """The number type for what was computed in another one elsewhere: the same if the device
+    computes in it itself, rather than by way of float32."""
+    import torch
+
+    if device.startswith("cuda"):
+        known = precision != "bfloat16" or torch.cuda.is_bf16_supported()
+    else:
+        known = precision == "float32" or instructions(precision) is not None
+    return precision if known else forward_precision(device)
 
 
 def check_layer(layer: int, layers: int, backbone: str) -> None:
@@ -102,15 +133,24 @@ class Backbone:
         *,
         layer: int,
         device: str,
+        precision: str = "auto",
         all_layers: bool = False,
         others: tuple[int, ...] = (),
     ) -> None:
         self.name = files.name
         self.layer, self.all_layers, self.others = layer, all_layers, others
         self.device = device
-        self.precision = forward_precision(device)
-        loaded, missing = _load_model(files, device)
-        self.model, probe, self._shortest, self._changes = _probe(loaded, self.name, device)
+        self.precision = forward_precision(device, precision)
+        loaded, missing = _load_model(files, device, self.precision)
+        self._mixed = False
+        try:
+            probed = _probe(loaded, self.name, device, self._context)
+        except SpaceliteError:
+            if self.precision == "float32":
+                raise
+            self._mixed = True  # MRA's attention gives float32, whatever its weights are
+            probed = _probe(loaded, f"{self.name} in {self.precision}", device, self._context)
+        self.model, probe, self._shortest, self._changes = probed
         pooled = None if missing else getattr(probe, "pooler_output", None)
         self._pooled_width = None if pooled is None else int(pooled.shape[-1])
         self._last_width = int(probe.last_hidden_state.shape[-1])
@@ -161,11 +201,16 @@ class Backbone:
         other.layer, other.all_layers, other.others = layer, all_layers, ()
         return other
 
-    def with_precision(self, precision: str) -> Backbone:
-        """The same model with a forward pass in another number type."""
-        other = copy.copy(self)
-        other.precision = precision
-        return other
+    def _context(self) -> AbstractContextManager[object]:
+        """The context of a forward pass."""
+        import torch
+
+        context = ExitStack()
+        context.enter_context(torch.inference_mode())
+        if self._mixed:
+            kind, dtype = torch.device(self.device).type, getattr(torch, self.precision)
+            context.enter_context(torch.autocast(kind, dtype=dtype))
+        return context
 
     def hidden_states(
         self,
@@ -190,15 +235,7 @@ class Backbone:
                 name: torch.nn.functional.pad(tensor, (0, self._shortest - length))
                 for name, tensor in tensors.items()
             }
-        half = self.precision != "float32"
-        with (
-            torch.inference_mode(),
-            torch.autocast(
-                torch.device(self.device).type,
-                dtype=getattr(torch, self.precision) if half else None,
-                enabled=half,
-            ),
-        ):
+        with self._context():
             read = (self.layer, *self.others)
             deeper = self.all_layers or read != (-1,)
             model = _copied(self.model) if self._changes else self.model
@@ -228,7 +265,9 @@ class Backbone:
         )
 
 
-def _probe(model: Any, name: str, device: str) -> tuple[Any, Any, int, bool]:
+def _probe(
+    model: Any, name: str, device: str, context: Callable[[], AbstractContextManager[object]]
+) -> tuple[Any, Any, int, bool]:
     """The model to run, its output for as few tokens as it takes (Funnel takes no single one),
     which shows widths, layers and pooler of any architecture, how many tokens these are, and
     whether a forward pass changes the model, as BigBird's does, which keeps full attention after a
@@ -241,7 +280,7 @@ def _probe(model: Any, name: str, device: str) -> tuple[Any, Any, int, bool]:
         before, weights = _state(probed), _versions(probed.parameters())
         ids = torch.zeros(1, length, dtype=torch.long, device=device)
         try:
-            with torch.inference_mode():
+            with context():
                 output = probed(input_ids=ids, output_hidden_states=True)
             if not all(
                 rows.ndim == 3 for rows in (output.last_hidden_state, *output.hidden_states)
@@ -256,8 +295,9 @@ def _probe(model: Any, name: str, device: str) -> tuple[Any, Any, int, bool]:
         return model, output, length, bool(scaled) or _state(probed) != before
     raise SpaceliteError(
         f"{name} gives no hidden states of texts: a {type(model).__name__} needs more than token "
-        "ids, or returns something else; choose another backbone",
-        ["backbone"],
+        "ids, or returns something else; choose another backbone"
+        + ("" if model.dtype == torch.float32 else ", or precision=float32"),
+        ["backbone", "precision"],
     ) from problem
 
 
@@ -292,7 +332,7 @@ def _versions(tensors: Iterable[torch.Tensor]) -> list[tuple[object, object]]:
     return [(id(tensor), tensor.is_inference() or tensor._version) for tensor in tensors]
 
 
-def _load_model(files: BackboneFiles, device: str) -> tuple[Any, bool]:
+def _load_model(files: BackboneFiles, device: str, precision: str) -> tuple[Any, bool]:
     """Load the frozen model; also return whether its pooler is missing from the weights."""
     # Otherwise transformers looks for a converted copy of the weights on the hub.
     os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
@@ -308,7 +348,7 @@ def _load_model(files: BackboneFiles, device: str) -> tuple[Any, bool]:
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,
-            dtype=torch.float32,
+            dtype=getattr(torch, precision),
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # refused below, by name
         )
@@ -631,15 +671,17 @@ _threads_restored = _ThreadsRestored()
 MOST = 2  # backbones that are held; each takes the memory of its weights
 
 
-def held_backbone(files: BackboneFiles, *, layer: int, device: str, all_layers: bool) -> Backbone:
+def held_backbone(
+    files: BackboneFiles, *, layer: int, device: str, precision: str, all_layers: bool
+) -> Backbone:
     """A backbone that the process holds; with `all_layers`, only if these are alike in width."""
-    model = _loaded(files, device)
+    model = _loaded(files, device, precision)
     return model.reading(layer=layer, all_layers=all_layers and model.layers > 0)
 
 
 @lru_cache(maxsize=MOST)
-def _loaded(files: BackboneFiles, device: str) -> Backbone:
-    return Backbone(files, layer=-1, device=device)
+def _loaded(files: BackboneFiles, device: str, precision: str) -> Backbone:
+    return Backbone(files, layer=-1, device=device, precision=precision)
 
 
 def forget() -> None:

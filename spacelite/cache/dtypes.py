@@ -50,6 +50,8 @@ class StoredType:
         extra: Number of values in a row besides the d of its hidden state.
         measured: Whether `embed` measures how much the type rounds each dimension: it rounds the
             small values of a token as coarsely as the large ones.
+        values: What the stored numbers are, where `dtype` does not say it: the attribute `values`
+            of the dataset.
     """
 
     dtype: str
@@ -58,6 +60,7 @@ class StoredType:
     read: Callable[[Array, Array], Array]
     extra: int = 0
     measured: bool = False
+    values: str | None = None
 
     def row_values(self, width: int) -> int:
         """r, the number of stored values per token, for hidden width d."""
@@ -66,6 +69,11 @@ class StoredType:
     def hidden_width(self, values: int) -> int:
         """d, the hidden width, for r stored values per token."""
         return values - self.extra
+
+    @property
+    def name(self) -> str:
+        """Its name in DTYPES."""
+        return self.values or self.dtype
 
     @property
     def numpy(self) -> np.dtype[Any]:
@@ -137,6 +145,11 @@ def _read_int8(rows: Array, into: Array) -> Array:
     return into
 
 
+def _read_bfloat16(rows: Array, into: Array) -> Array:
+    np.left_shift(rows, 16, out=into.view(np.uint32), dtype=np.uint32)
+    return into
+
+
 DTYPES: dict[str, StoredType] = {
     "float16": StoredType(
         "float16",
@@ -149,6 +162,14 @@ DTYPES: dict[str, StoredType] = {
         to_rows=lambda hidden: hidden.to(torch.float32),
         widen=lambda rows, into: into.copy_(rows),
         read=_copied,
+    ),
+    # numpy has no such type: the 16 bits are stored, the upper half of those of float32.
+    "bfloat16": StoredType(
+        "uint16",
+        to_rows=lambda hidden: hidden.to(torch.bfloat16).view(torch.uint16),
+        widen=lambda rows, into: into.copy_(rows.view(torch.bfloat16)),
+        read=_read_bfloat16,
+        values="bfloat16",
     ),
     "int8": StoredType(
         "int8", _to_int8, widen=_widen_int8, read=_read_int8, extra=SCALE, measured=True
@@ -263,7 +284,7 @@ class Rounding:
         log.info(
             "%s%s: error of each dimension relative to its deviation%s: median %s, worst %s "
             "(dimension %d)",
-            prefix, self.stored.dtype, some, _percent(rounded.median), _percent(rounded.worst),
+            prefix, self.stored.name, some, _percent(rounded.median), _percent(rounded.worst),
             rounded.dimension,
         )  # fmt: skip
         self.warn(prefix)
@@ -281,7 +302,7 @@ class Rounding:
             "accurate; use dtype=float16",
             ["dtype"],
         )
-        log.warning("%s%s rounds %s", prefix, self.stored.dtype, remedy)
+        log.warning("%s%s rounds %s", prefix, self.stored.name, remedy)
 
 
 def _percent(share: float) -> str:

@@ -22,6 +22,8 @@ from spacelite.backbones.model import (
     Forward,
     Output,
     default_budget,
+    instructions,
+    plan_batches,
     resolve_device,
 )
 from spacelite.backbones.tokenizer import Tokenized, load_tokenizer, special_ids
@@ -42,6 +44,10 @@ from spacelite.types import Array
 log = logging.getLogger(__name__)
 
 ERROR_TEXTS = 50  # on which the error of half precision is measured
+# Bytes of the weights in float32 up to which it is measured: a second model is loaded for that.
+MOST_FLOAT32 = 8 * 10**9
+MANY_TOKENS = 200_000  # from which `embed` measures whether half precision would be faster
+FASTER = 1.5  # times as fast, from which it is said
 
 
 @dataclass(frozen=True)
@@ -187,6 +193,7 @@ def _complete(
                 layer=spec.layer,
                 others=tuple(specs[path].layer for path in left[1:]),
                 device=resolve_device(encoding.device),
+                precision=spec.precision,
                 all_layers=any(with_layers.values()),
             )
         model.check_layers(*(spec.layer for spec in specs.values()))
@@ -228,7 +235,10 @@ def _complete(
                 layers_required=layers is True,
                 prefix=f"layer {spec.layer}: " if len(specs) > 1 else "",
             )
-            _keep_half_precision_error(path, model.reading(layer=spec.layer), examples.tokens)
+        if model.precision != "float32":
+            _keep_half_precision_error(left, model, backbone_files, examples.tokens)
+        elif encoding.precision == "auto" and examples.lengths.sum() >= MANY_TOKENS:
+            _compare_half_precision(model, backbone_files, examples.tokens)
         stored, budget = stored_type(spec.dtype), encoding.tokens_per_batch
         with_rows = any("tokens" in writing.writer.missing for writing in written.values())
         forward = Forward(
@@ -383,34 +393,85 @@ def _check_room(folder: Path, parts: Mapping[str, Sequence[int]]) -> None:
         )
 
 
-def _keep_half_precision_error(path: Path, model: Backbone, tokens: Tokenized) -> None:
-    """What a forward pass in half precision costs: measure the relative error of its hidden states
+def _keep_half_precision_error(
+    paths: Sequence[Path], model: Backbone, backbone_files: BackboneFiles, tokens: Tokenized
+) -> None:
+    """What a forward pass in half precision costs: measure the relative error of the hidden states
     against those of float32 over ERROR_TEXTS texts from all lengths (the norm of the differences
-    divided by the norm of float32's), log it and keep it beside the cache."""
-    if model.precision == "float32" or side_file(path, "precision").exists():
+    divided by the norm of float32's), log it and keep it beside the caches, which `model` reads the
+    layers of, in this order."""
+    if all(side_file(path, "precision").exists() for path in paths):
+        return
+    weights = 4 * sum(weight.numel() for weight in model.model.parameters())
+    if weights > MOST_FLOAT32:
+        log.info(
+            "%s: its error is not measured, since weights in float32 would take %s",
+            model.precision, files.human_bytes(weights),
+        )  # fmt: skip
         return
     order = np.argsort([len(ids) for ids in tokens.ids], kind="stable")
     chosen = order[np.unique(np.linspace(0, len(order) - 1, ERROR_TEXTS).astype(np.int64))]
 
-    def finish(batch: Array, output: Output) -> Array:
-        return output.hidden.reshape(-1).astype(np.float64)
+    def finish(batch: Array, output: Output) -> list[Array]:
+        return [states.reshape(-1).astype(np.float64) for states in output.states]
 
-    limit = default_budget(model.device)
-    passes = (
-        Forward(precise, tokens, lambda hidden: hidden, limit)
-        for precise in (model, model.with_precision("float32"))
+    precise = Backbone(
+        backbone_files,
+        layer=model.layer,
+        others=model.others,
+        device=model.device,
+        precision="float32",
     )
     half, exact = (
-        np.concatenate(list(forward.batches(chosen[:, None], finish))) for forward in passes
+        [
+            np.concatenate(layer)
+            for layer in zip(*forward.batches(chosen[:, None], finish), strict=True)
+        ]
+        for forward in (
+            Forward(run, tokens, lambda hidden: hidden, default_budget(model.device))
+            for run in (model, precise)
+        )
     )
-    error = float(np.linalg.norm(half - exact) / np.linalg.norm(exact))
     texts = min(ERROR_TEXTS, len(tokens.ids))
-    log.info(
-        "%s: the hidden states of %d texts differ from float32 by %.2g of their size",
-        model.precision, texts, error,
-    )  # fmt: skip
-    content = {"precision": model.precision, "texts": texts, "relative_error": error}
-    store.keep_json(path, "precision", content)
+    for path, rounded, layer in zip(paths, half, exact, strict=True):
+        error = float(np.linalg.norm(rounded - layer) / np.linalg.norm(layer))
+        log.info(
+            "%s: the hidden states of %d texts differ from float32 by %.2g of their size",
+            model.precision, texts, error,
+        )  # fmt: skip
+        content = {"precision": model.precision, "texts": texts, "relative_error": error}
+        store.keep_json(path, "precision", content)
+
+
+def _compare_half_precision(
+    model: Backbone, backbone_files: BackboneFiles, tokens: Tokenized
+) -> None:
+    """Say how much faster this processor would run a model in half precision, if it is much."""
+    precision = "bfloat16"
+    if model.device != "cpu" or not (found := instructions(precision)):
+        return
+    half = Backbone(backbone_files, layer=-1, device="cpu", precision=precision)
+    budget = default_budget("cpu")
+    plan = list(plan_batches(np.array([len(ids) for ids in tokens.ids], np.int64), budget))
+    typical = [plan[len(plan) // 3], plan[2 * len(plan) // 3]]  # long and short texts
+    seconds = {}
+    for run in (half, model):
+        forward = Forward(run, tokens, lambda hidden: hidden, budget)
+        for batches in ([typical[0][:1]], typical):  # the first one prepares
+            started = time.perf_counter()
+            for _ in forward.batches(batches, lambda batch, output: None):
+                pass
+            seconds[run.precision] = time.perf_counter() - started
+    ratio = seconds["float32"] / seconds[precision]
+    if ratio > FASTER:
+        log.info(
+            "%s",
+            SpaceliteError(
+                f"this processor (its {found}) runs {model.name} {ratio:.1f} times as fast with "
+                f"precision={precision}, which rounds hidden states by about 1%",
+                ["precision"],
+            ),
+        )
 
 
 def read_layers(layer: int | Sequence[int]) -> tuple[int, ...]:

@@ -133,7 +133,13 @@ class _Encoding:
         total = int(self.lengths[list(self.first.values())].sum())
         self.on_progress("embed", 0, total)
         device = resolve_device(self.encoder.device)
-        return held_backbone(self.files, layer=self.encoder.layer, device=device, all_layers=True)
+        return held_backbone(
+            self.files,
+            layer=self.spec.layer,
+            device=device,
+            precision=self.spec.precision,
+            all_layers=True,
+        )
 
     def _added(self, store: TextStore, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         """Add texts to the store, while it is locked for writing."""

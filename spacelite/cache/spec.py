@@ -14,7 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from spacelite.backbones.files import BackboneFiles, located
-from spacelite.backbones.model import forward_precision, resolve_device
+from spacelite.backbones.model import (
+    PRECISIONS,
+    forward_precision,
+    precision_here,
+    resolve_device,
+)
 from spacelite.backbones.tokenizer import longest_input
 from spacelite.cache.dtypes import stored_type
 from spacelite.errors import SpaceliteError
@@ -112,6 +117,7 @@ class Encoding:
     max_length: int = 256
     dtype: str = "float16"
     padding: str = "none"
+    precision: str = "auto"
     device: str = "auto"
     tokens_per_batch: int | None = None
 
@@ -126,6 +132,7 @@ class Encoding:
             with suppress(SpaceliteError):  # it has moved
                 if located(known).version == spec.backbone_version:
                     backbone = known
+        device = resolve_device(settings.get("device", cls.device))
         kind, _, version = spec.backbone_version.partition(":")
         return cls(
             backbone=backbone or spec.backbone,
@@ -134,6 +141,7 @@ class Encoding:
             max_length=spec.max_length,
             dtype=spec.dtype,
             padding=spec.padding,
+            precision=precision_here(spec.precision, device),
             **settings,
         )
 
@@ -152,6 +160,7 @@ class Encoding:
         """Raise SpaceliteError for a setting that is refused before anything is read."""
         stored_type(self.dtype)
         require("padding", self.padding, one_of(*PADDINGS))
+        require("precision", self.precision, one_of(*PRECISIONS))
         require("tokens_per_batch", self.tokens_per_batch, optional(whole_number(1)))
 
     def spec(
@@ -181,7 +190,7 @@ class Encoding:
             layer=self.layer,
             padding=self.padding,
             dtype=self.dtype,
-            precision=forward_precision(resolve_device(self.device)),
+            precision=forward_precision(resolve_device(self.device), self.precision),
             task=task,
         )
 

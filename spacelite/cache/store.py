@@ -145,7 +145,7 @@ def lay_out(
     """Create a whole cache file, with no example done. Raises SpaceliteError if the disk is full or
     broken; nothing is left behind."""
     attributes = {"format": FORMAT, "spec": spec.canonical(), "padding_side": padding_side}
-    _create(path, "the cache file", attributes, splits, layout.cache_shapes)
+    _create(path, "the cache file", attributes, splits, layout.cache_shapes, layout.stored.values)
 
 
 def lay_out_layers(path: Path, key: str, splits: Mapping[str, SplitIndex], layout: Layout) -> None:
@@ -166,6 +166,7 @@ def _create(
     attributes: Mapping[str, Any],
     splits: Mapping[str, SplitIndex],
     shapes: Callable[[SplitIndex], Shapes],
+    token_values: str | None = None,
 ) -> None:
     partial = partial_path(path)
     try:
@@ -183,6 +184,8 @@ def _create(
                         group[name][...] = getattr(index, name)
                     elif name in ("done", "crc32", "pooled_crc32"):
                         group[name][...] = 0
+                if token_values is not None:
+                    group["tokens"].attrs["values"] = token_values
         with partial.open("rb+") as raw:
             _reserve(raw.fileno(), partial.stat().st_size)
             os.fsync(raw.fileno())

@@ -274,11 +274,11 @@ class Writing:
 def check_finite(rows: Array, stored: StoredType, whose: str) -> None:
     """Raise SpaceliteError if rows in the stored type are not those of finite hidden states."""
     if not stored.is_finite(rows):
-        # A type with a scale holds what float32 does.
-        wider = stored.plain and stored.dtype != "float32"
-        remedy = "use dtype=float32" if wider else "choose another backbone or layer"
+        # All other types hold what float32 does.
+        wider = stored.name == "float16"
+        remedy = "use dtype=bfloat16 or float32" if wider else "choose another backbone or layer"
         raise SpaceliteError(
-            f"{whose} has hidden states that {stored.dtype} cannot hold: {remedy}",
+            f"{whose} has hidden states that {stored.name} cannot hold: {remedy}",
             ["dtype", "backbone", "layer"],
         )
 

@@ -52,8 +52,11 @@ class Embedding(BaseEstimator):  # type: ignore[misc]
         revision: Commit, branch or tag of a hub backbone.
         layer: Layer of the hidden states: -1 the last, 0 the embedding layer.
         max_length: Maximum tokens per text; the rest is cut off.
-        dtype: Number type in which hidden states are stored: `float16`, `float32` or `int8`.
+        dtype: Number type in which hidden states are stored: `float16`, `bfloat16`, `float32` or
+            `int8`.
         padding: `none`, or `max_length` to pad every text and count padded positions as tokens.
+        precision: Number type of the backbone's forward pass: `float32`, `bfloat16`, `float16`, or
+            `auto` for float32 on a CPU and half precision on a GPU.
         device: `auto`, `cpu`, `cuda`, ...
         tokens_per_batch: Maximum tokens per forward pass.
         cache_dir: Folder in which hidden states of texts are kept, so that none is embedded twice:
@@ -67,6 +70,7 @@ class Embedding(BaseEstimator):  # type: ignore[misc]
     max_length: int = Encoder.max_length
     dtype: str = Encoder.dtype
     padding: str = Encoder.padding
+    precision: str = Encoder.precision
     device: str = Encoder.device
     tokens_per_batch: int | None = Encoder.tokens_per_batch
     cache_dir: str | Path | None = "auto"

@@ -17,6 +17,7 @@ from spacelite.backbones.model import (
     Forward,
     default_budget,
     held_backbone,
+    precision_here,
     resolve_device,
 )
 from spacelite.backbones.tokenizer import Tokenized, held_tokenizer, tokenize, unknown_shares
@@ -68,9 +69,14 @@ class Predictor:
     @cached_property
     def model(self) -> Backbone:
         """The backbone; of all layers if the head reads them."""
-        layer, every = self.run.record.spec.layer, self.run.head.reads_layers
-        device = resolve_device(self.device)
-        return held_backbone(self.files, layer=layer, device=device, all_layers=every)
+        spec, device = self.run.record.spec, resolve_device(self.device)
+        return held_backbone(
+            self.files,
+            layer=spec.layer,
+            device=device,
+            precision=precision_here(spec.precision, device),
+            all_layers=self.run.head.reads_layers,
+        )
 
     def load(self) -> None:
         """Load all that predictions need: the head, the tokenizer, and the backbone if the head
