@@ -20,7 +20,7 @@ from spacelite import heads
 from spacelite.cache.store import Cache
 from spacelite.metrics.significance import resampled
 from spacelite.studies.cross_validation import cross_validate, divide
-from spacelite.tasks import MULTI_LABEL
+from spacelite.tasks import MULTI_LABEL, SINGLE_LABEL
 from spacelite.training.config import TrainingConfig
 from spacelite.training.loop import Member, train_weighted
 
@@ -66,6 +66,51 @@ def test_folds_are_those_of_scikit_learn(cache):
     labels = np.random.default_rng(1).integers(0, 2, (40, 3))
     several = divide(labels, MULTI_LABEL, ["a", "b", "c"], count=4)
     assert np.bincount(several[0]).tolist() == [10] * 4
+
+
+def test_texts_that_repeat_are_in_one_fold(caplog):
+    """Alone and with groups: what is connected by either stays together."""
+    caplog.set_level("INFO")
+    labels = np.arange(60) % 2
+    same = np.arange(60) // 6 * 2 + labels  # each text three times
+    plain = {"labels": labels, "task": SINGLE_LABEL, "label_names": ["a", "b"], "count": 3}
+    fold = divide(**plain, repeats=2, same=same)
+    for repeat in fold:
+        assert all(len({*repeat[same == number]}) == 1 for number in range(20))
+    assert "40 of 60 training texts repeat another one and are kept in one fold" in caplog.text
+    groups = np.where(np.arange(60) < 54, np.arange(60), np.arange(60) % 6)  # the last as the first
+    joined = np.where(same >= 18, same - 18, same)
+    (fold,) = divide(**plain, same=same, groups=groups)
+    assert all(len({*fold[joined == number]}) == 1 for number in range(18))
+    assert np.array_equal(divide(**plain, same=np.arange(60)), divide(**plain))
+    assert "the examples have 2 different texts, and each" in refusal(
+        divide, **plain, same=same % 2
+    )
+    alone = refusal(divide, **{**plain, "labels": np.arange(60) // 59})
+    assert "label 'b' has 1 training example, and each fold needs one: give more examples" in alone
+    divide(**plain, groups=np.arange(60))
+    assert "every training example has a group of its own" in caplog.text
+
+
+def test_texts_that_repeat_tell_nothing_about_random_labels(bert, tmp_path):
+    """Copies of a text, whatever their case, in training would tell its label."""
+    own = [f"{text} {number:b}" for number, text in enumerate(texts(60, seed=5))]
+    labels = np.random.default_rng(0).integers(0, 2, 60).tolist() * 3
+    there = {"backbone": bert, "device": "cpu", "cache_dir": tmp_path, "progress": False}
+    frame = {"train": (own * 2 + [text.upper() for text in own], labels),
+             "validation": (["nice"], [0])}  # fmt: skip
+    cache = spacelite.embed(frame, **there)
+    options = {"head": "tfidf", "baselines": False, "progress": False}
+    found = spacelite.cross_validate(cache, **options, groups=[n % 30 for n in range(180)])
+    folds = found.result.fold[0].reshape(3, 2, 30)
+    assert (folds == folds[0, 0]).all()
+    assert "180 training examples, divided into 5 folds, each of 30 groups in one fold." in str(
+        found
+    )
+    found = spacelite.cross_validate(cache, **options)
+    assert (found.result.fold[0].reshape(3, 60) == found.result.fold[0][:60]).all()
+    assert found.result.named["tfidf"].mean("accuracy") < 0.75
+    assert spacelite.audit(cache, head="tfidf", progress=False).result.accuracy < 0.75
 
 
 def test_a_fold_is_scored_by_the_head_that_did_not_see_it(cache, found):

@@ -12,7 +12,7 @@ import hashlib
 import itertools
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, astuple, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -136,6 +136,16 @@ def read(cache: Cache, split: str) -> CachedTexts | None:
         return None
     examples = len(cache.splits[split])
     return _read(file, cache.key, split, examples, stat.st_mtime_ns, stat.st_size)
+
+
+def numbered(cache: Cache, split: str) -> Array:
+    """A number for each text of a split, (N,) int64, which texts share that differ at most in case,
+    accents and spaces; where the texts are not known, those of the same tokens."""
+    written, numbers = read(cache, split), dict[bytes | str, int]()
+    keys: Iterable[bytes | str] = cache.splits[split].digests()
+    if written is not None:
+        keys = (folded(written.text(example)) for example in range(len(cache.splits[split])))
+    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)
 
 
 def split_digest(cache: Cache, split: str) -> str | None:

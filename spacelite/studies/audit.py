@@ -293,7 +293,8 @@ def audit_labels(
     describer = _Describer(cache, backbone)
     labels = cache.splits["train"].labels
     fold = divide(
-        labels, cache.task, cache.label_names, count=folds, repeats=repeats, seed=seed
+        labels, cache.task, cache.label_names, count=folds, repeats=repeats, seed=seed,
+        same=texts.numbered(cache, "train"),
     )  # fmt: skip
     split = open_train(cache, [config], device)
     fits = fit_on(

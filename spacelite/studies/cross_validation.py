@@ -79,6 +79,7 @@ class CrossValidation:
     systems: list[HeadScores]
     seconds: float
     sample_weight: str | None = None  # the weights that heads were trained with
+    groups: int | None = None  # their number, if each was kept in one fold
     # The fold of each example in each repeat, (R, N), and the labels; not saved.
     fold: Array = field(default_factory=lambda: np.empty((0, 0), np.int64))
     labels: Array = field(default_factory=lambda: np.empty(0, np.int64))
@@ -134,6 +135,7 @@ class CrossValidation:
             "baseline": None if baseline is None else self.name_of(baseline),
             "seconds": self.seconds,
             **({} if self.sample_weight is None else {"sample_weight": self.sample_weight}),
+            **({} if self.groups is None else {"groups": self.groups}),
             "systems": systems,
         }
 
@@ -150,7 +152,7 @@ class CrossValidation:
         ]
         return cls(
             int(content["folds"]), int(content["repeats"]), int(content["examples"]), systems,
-            float(content["seconds"]), content.get("sample_weight"),
+            float(content["seconds"]), content.get("sample_weight"), content.get("groups"),
         )  # fmt: skip
 
     def csv_rows(self, cache: Cache) -> list[Sequence[Any]]:
@@ -204,9 +206,10 @@ class CrossValidation:
     def sentences(self) -> list[str]:
         """What was done, and whether the best head beats the best baseline."""
         times = "" if self.repeats == 1 else f" {self.repeats} times"
+        whole = f", each of {self.groups:,} groups in one fold" if self.groups else ""
         sentences = [
             f"Means ± standard deviations over {self.folds * self.repeats} held-out folds: "
-            f"{self.examples:,} training examples, divided into {self.folds} folds{times}."
+            f"{self.examples:,} training examples, divided into {self.folds} folds{times}{whole}."
         ]
         if self.sample_weight is not None:
             sentences.append(
@@ -259,10 +262,12 @@ def divide(
     repeats: int = 1,
     seed: int = 0,
     groups: Array | None = None,
+    same: Array | None = None,
 ) -> Array:
     """The fold of each example in each repeat, (R, N) int64: by scikit-learn's StratifiedKFold, or
-    StratifiedGroupKFold where there are groups (N,), which are in one fold each. Raises
-    SpaceliteError if there are too few examples of a label, or groups, for so many folds."""
+    StratifiedGroupKFold where there are groups (N,), which are in one fold each, or texts repeat,
+    whose numbers are `same` (N,). Raises SpaceliteError if there are too few examples of a label,
+    or groups, for so many folds."""
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
     require("folds", count, whole_number(2, MOST))
@@ -274,9 +279,13 @@ def divide(
             (number, name) for number, name in zip(counts, label_names, strict=True) if number
         )
         if fewest < count:
+            examples, way_out = "examples", "use fewer folds, or give more examples of it"
+            if fewest == 1:  # there are at least two folds
+                examples = "example"
+                way_out = "give more examples of it, merge it with another label, or remove it"
             raise SpaceliteError(
-                f"folds={count}: label {rare!r} has {fewest} training examples, and each fold "
-                "needs one: use fewer folds, or give more examples of it",
+                f"folds={count}: label {rare!r} has {fewest} training {examples}, and each fold "
+                f"needs one: {way_out}",
                 ["folds"],
             )
     elif len(labels) < count:
@@ -288,19 +297,36 @@ def divide(
                 f"there are {len(labels):,} training examples and {len(groups):,} groups",
                 ["groups"],
             )
-        if (number := len(np.unique(groups))) < count:
-            raise SpaceliteError(
-                f"folds={count}: the examples have {number} groups, and each fold needs one",
-                ["folds", "groups"],
+        if len(np.unique(groups)) == len(groups):
+            warning = SpaceliteError(
+                "every training example has a group of its own, so groups keep nothing together: "
+                "give groups that several examples share",
+                ["groups"],
             )
+            log.warning("%s", warning)
+    same = np.arange(len(labels)) if same is None else same
+    repeated = len(same) - len(np.unique(same))
+    if repeated:
+        log.info(
+            "%s of %s training texts repeat%s another one and %s kept in one fold with it",
+            f"{repeated:,}", f"{len(same):,}", *(("s", "is") if repeated == 1 else ("", "are")),
+        )  # fmt: skip
+    whole = _joined(same, groups) if repeated and groups is not None else groups
+    whole = same if repeated and whole is None else whole
+    if whole is not None and (number := len(np.unique(whole))) < count:
+        raise SpaceliteError(
+            f"folds={count}: the examples have {number} "
+            f"{'different texts' if groups is None else 'groups'}, and each fold needs one",
+            ["folds", "groups"],
+        )
     strata = task.strata(labels)
-    kind = StratifiedKFold if groups is None else StratifiedGroupKFold
+    kind = StratifiedKFold if whole is None else StratifiedGroupKFold
     fold = np.empty((repeats, len(labels)), np.int64)
     for repeat in range(repeats):
         divider = kind(count, shuffle=True, random_state=(seed + repeat) % MOST_SKLEARN_SEED)
-        for number, (_, held) in enumerate(divider.split(strata, strata, groups)):
+        for number, (_, held) in enumerate(divider.split(strata, strata, whole)):
             fold[repeat, held] = number
-        # Groups may leave a fold empty, or a head with a single label.
+        # What is kept together may leave a fold empty, or a head with a single label.
         for number in range(count):
             held = fold[repeat] == number
             if not held.any():
@@ -316,6 +342,18 @@ def divide(
                     ["groups"],
                 )
     return fold
+
+
+def _joined(first: Array, second: Array) -> Array:
+    """Groups (N,) that keep together what either of two divisions into groups does."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    rows, columns = (np.unique(each, return_inverse=True)[1] for each in (first, second))
+    columns = columns + len(rows)
+    pairs = coo_array((np.ones(len(rows)), (rows, columns)), shape=(2 * len(rows),) * 2)
+    joined: Array = connected_components(pairs, directed=False)[1][rows]
+    return joined
 
 
 def weights_outside(fold: Array, count: int) -> list[Array]:
@@ -390,7 +428,7 @@ def cross_validate(
     labels = cache.splits["train"].labels
     fold = divide(
         labels, cache.task, cache.label_names, count=folds, repeats=repeats, seed=seed,
-        groups=groups,
+        groups=groups, same=texts.numbered(cache, "train"),
     )  # fmt: skip
     seen = weights_outside(fold, folds)
     if weights is not None:
@@ -409,8 +447,9 @@ def cross_validate(
     systems.sort(key=lambda system: -system.mean("accuracy"))
     seconds = time.perf_counter() - started
     return CrossValidation(
-        folds, repeats, len(labels), systems, seconds, training.sample_weight, fold, labels
-    )
+        folds, repeats, len(labels), systems, seconds, training.sample_weight,
+        None if groups is None else len(np.unique(groups)), fold, labels,
+    )  # fmt: skip
 
 
 def _scored(
