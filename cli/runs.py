@@ -102,7 +102,8 @@ def _columns(members: Sequence[Run], wide: bool) -> dict[str, list[str]]:
     """The columns after a run's system by heading; "" where a run has no value."""
     from spacelite.files import human_bytes
 
-    columns = {"Seed": [str(getattr(run.head, "seed", "")) for run in members]}
+    seeds = [run.record.seed for run in members]
+    columns = {"Seed": ["" if seed is None else str(seed) for seed in seeds]}
     for split, short in SPLITS.items():
         for metric, figure in FIGURES.items():
             values = [run.record.metrics.get(split, {}).get(metric) for run in members]
@@ -186,7 +187,7 @@ def _print_run(run: Run, cache_file: Path | None) -> None:
         "settings": [
             f"{name.replace('_', ' ')} {_short(value)}"
             for name, value in record.settings.items()
-            if value is not None
+            if value is not None and (name != "seed" or record.seed is not None)
         ],
         "thresholds": [f"{key} {value:.4f}" for key, value in record.thresholds.items()] or None,
         "best epoch": record.best_epoch,

@@ -98,13 +98,13 @@ def test_train_and_report_say_it(cache_path, tmp_path):
     done = CliRunner().invoke(app, [*heads, *enough])
     assert done.exit_code == 0 and "updates" not in done.stderr, done.stderr
     shown = " ".join(CliRunner().invoke(app, report).stdout.split())
-    assert "1 of 2 systems had only 15 updates in training" in shown, shown
+    assert "1 of the 4 systems had only 15 updates in training" in shown, shown
     # A head on top of others starts at their optimum: it needs few.
     on_top = ["--head", "additive", "--blocks", "ngrams+space", "--epochs", "2"]
     done = CliRunner().invoke(app, [*heads, *on_top])
     assert done.exit_code == 0 and "updates" not in done.stderr, done.stderr
     shown = " ".join(CliRunner().invoke(app, report).stdout.split())
-    assert "1 of 3 systems had only 15 updates in training" in shown, shown
+    assert "1 of the 5 systems had only 15 updates in training" in shown, shown
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +128,17 @@ def test_the_report_says_that_the_best_system_still_improves(long_trained):
     (note,) = notes(0.05)
     assert note.startswith(f"{row.system} still improves: over the last 30 of 150 epochs, its ")
     assert "fell by 5.0%" in note and "--" not in note
+    assert "learning rate set to auto, or for more epochs, such as 300." in note
+    # Where auto would change nothing, it is not advised.
+    (system,) = group.systems
+    record = dataclasses.replace(
+        system.record, head=dataclasses.replace(system.record.head, learning_rate=1e-3)
+    )
+    run = dataclasses.replace(system.runs[0], record=record)
+    group = dataclasses.replace(group, systems=[dataclasses.replace(system, runs=[run])])
+    (note,) = notes(0.05)
+    assert note.endswith("More epochs may give better figures: train again for more epochs, such "
+                         "as 300.")  # fmt: skip
     assert training_notes(group, []) == []
 
 

@@ -19,7 +19,7 @@ from spacelite import files, heads
 from spacelite.backbones.tokenizer import Words
 from spacelite.cache.store import Cache
 from spacelite.cache.writing import Writer
-from spacelite.document import Table
+from spacelite.document import Plot, Table
 from spacelite.inference.explanation import cached_example, explain_example
 from spacelite.metrics.significance import Difference
 from spacelite.reports.analysis import comparisons, content, groups
@@ -27,6 +27,7 @@ from spacelite.reports.analysis.comparisons import Comparison, EpochCurve
 from spacelite.reports.analysis.groups import MeanStd
 from spacelite.reports.document import wording
 from spacelite.reports.document.sections import report_blocks
+from spacelite.reports.render import plots
 from spacelite.reports.report import Report
 from spacelite.runs import store as runs
 from spacelite.tasks import MULTI_LABEL
@@ -103,6 +104,10 @@ def test_the_best_system_is_compared_with_every_other(imdb, own):
     for one in made:
         names = frozenset((best, one.second))
         assert one.first == best and one.basis == bases[names]
+        lowest = tuple(
+            None if n.startswith("logreg") else min(seeds[n]) for n in (best, one.second)
+        )
+        assert one.heads == (lowest if one.basis == "heads" else (None, None))
         over = slice(None) if one.basis == "systems" else slice(0, 1)
         assert one.accuracy.value == pytest.approx(
             right[best][over].mean() - right[one.second][over].mean()
@@ -115,12 +120,35 @@ def test_the_best_system_is_compared_with_every_other(imdb, own):
         assert one.corrected == pytest.approx(corrected[names], rel=1e-6)
 
 
+def test_all_pairs_say_of_which_seeds_single_heads_are(findings, imdb):
+    tables = [block for block in report_blocks(findings)
+              if isinstance(block, Table) and block.kind == "pairs"]  # fmt: skip
+    rows = [[cell.text for cell in line.cells[:2]] for line in tables[0].lines]
+    assert "heads" in {pair.basis for pair in imdb.analysis.pairs}
+    for row, pair in zip(rows, imdb.analysis.pairs, strict=True):
+        of_seed = [name if name.startswith("logreg") else f"{name} (seed 0)"
+                   for name in (pair.first, pair.second)]  # fmt: skip
+        assert row == (of_seed if pair.basis == "heads" else [pair.first, pair.second])
+
+
+def test_a_head_without_a_seed_has_none_in_tables_and_figures(findings, imdb):
+    tables = [block for block in report_blocks(findings)
+              if isinstance(block, Table) and block.caption == imdb.section.title]  # fmt: skip
+    shown = {line.cells[0].text: line.cells[-1].text for line in tables[0].lines}
+    assert shown["logreg (mean)"] == "–" and {*shown.values()} == {"–", "1", "2"}
+    plot = next(block for block in report_blocks(findings)
+                if isinstance(block, Plot) and block.kind == "reliability")  # fmt: skip
+    for panel in plots.panels(plot)[1]:
+        assert ("(seed 0)" in panel.title) != panel.title.startswith("logreg"), panel.title
+
+
 def test_confusion_and_figures_of_each_class(imdb, own):
     for one in imdb.analysis.systems:
         assert one.run.startswith("tiny-bert--imdb--") and one.run in {
             record["id"] for (name, seed), (record, *_) in own.items()
-            if (name, seed) == (one.name, one.seed)
+            if (name, seed) == (one.name, one.seed or 0)
         }  # fmt: skip
+        assert (one.seed is None) == one.name.startswith("logreg")
         seeds = sorted(seed for name, seed in own if name == one.name)
         labels, logits = own[one.name, seeds[0]][2:]
         assert one.confusion == sk.confusion_matrix(labels, logits.argmax(1)).tolist()
@@ -343,10 +371,15 @@ def comparison(**changes):
           "f1_macro": Difference(-0.02, (-0.05, 0.01))},
          "; linear is ahead by 2.0 points of macro F1 (95% interval −1.0 to 5.0)."),
         ({"accuracy": Difference(-0.013, (-0.022, -0.004))},
-         "linear beats space by 1.3 points of accuracy (95% interval 0.4 to 2.2; p = 0.004), "
-         "−2.0 points of macro F1 (95% interval −5.0 to 1.0)."),
+         "linear beats space by 1.3 points of accuracy (95% interval 0.4 to 2.2; p = 0.004), but "
+         "is behind by 2.0 points of macro F1 (95% interval −1.0 to 5.0)."),
+        ({"f1_macro": Difference(-0.0004, (-0.01, 0.01))}, "), 0.0 points of macro F1 (95%"),
         ({"basis": "heads", "seeds": 1},
          "On these examples the head of space is better than the head of linear by 1.3 points"),
+        ({"basis": "heads", "seeds": 1, "heads": (0, 7)},
+         "On these examples the head of space (seed 0) is better than the head of linear (seed 7)"),
+        ({"basis": "heads", "seeds": 1, "heads": (0, None), "accuracy": Difference(-0.01, (-1, 0))},
+         "On these examples the head of linear is better than the head of space (seed 0) by 1.0"),
         ({"basis": "heads", "seeds": 1, "corrected": 0.2},
          "On these examples the head of space is ahead of the head of linear by 1.3 points"),
         ({"basis": "heads", "identical": True}, "The heads of space and linear predict the same"),
@@ -390,11 +423,17 @@ def test_many_alike_systems_are_one_sentence():
     assert wording.verdicts(analysis(*same)) == [
         "space and 3 systems predict the same for every example: a; b; c."
     ]
-    of_heads = [behind(name, 3, 0.01, basis="heads") for name in "abc"]
+    equal = [behind(name, 0.1, 1.0, f1_macro=Difference(-0.02, (-1, 1))) for name in "abc"]
+    assert wording.verdicts(analysis(*equal)) == [
+        "space is ahead of 3 systems by 0.1 points of accuracy (corrected p = 1), but is behind by "
+        "2.0 points of macro F1, not significant with 3 seeds: a; b; c."
+    ]
+    of_heads = [behind(name, 3, 0.01, basis="heads", heads=(1, 0)) for name in "abc"]
     assert wording.verdicts(analysis(*of_heads)) == [
-        "On these examples the head of space is better than those of 3 systems by 3.0 points of "
-        "accuracy (corrected p at most 0.010), 2.0 points of macro F1: a; b; c. Other seeds may "
-        "turn out differently: train more of them to compare the systems."
+        "On these examples the head of space (seed 1) is better than those of 3 systems (seed 0) "
+        "by 3.0 points of accuracy (corrected p at most 0.010), 2.0 points of macro F1: a; b; c. "
+        "Where a system has a single seed, one head of each is compared, not the means of the "
+        "table: other seeds may turn out differently; train more of them to compare the systems."
     ]
 
 
@@ -420,8 +459,8 @@ BEHIND = Difference(-0.013, (-0.022, -0.004))
          "−1.0 to 5.0), not significant with 3 seeds."),
         ({"accuracy": BEHIND},
          "No head beats the best baseline, linear: it is significantly better than the best of "
-         "them, space, by 1.3 points of accuracy (95% interval 0.4 to 2.2; p = 0.004), −2.0 points "
-         "of macro F1 (95% interval −5.0 to 1.0)."),
+         "them, space, by 1.3 points of accuracy (95% interval 0.4 to 2.2; p = 0.004), but is "
+         "behind by 2.0 points of macro F1 (95% interval −1.0 to 5.0)."),
         ({"accuracy": BEHIND, "corrected": 0.3},
          "No head beats the best baseline, linear: it is ahead of the best of them, space, by 1.3"),
         ({"accuracy": Difference(0.0, (-0.01, 0.01)), "corrected": 1.0},
@@ -432,8 +471,8 @@ BEHIND = Difference(-0.013, (-0.022, -0.004))
          "No head beats the best baseline, linear: the best of them, space, has the same accuracy "
          "and is behind by 2.0 points of macro F1 (95% interval −1.0 to 5.0)."),
         ({"identical": True},
-         "No head beats the best baseline, linear: the best of them, space, predicts the same for "
-         "every example."),
+         "No head beats the best baseline, linear: the best of them, space, predicts the same as "
+         "linear for every example."),
         ({"basis": "heads", "seeds": 1},
          "On these examples the head of space is better than the best baseline, linear, by 1.3"),
     ],

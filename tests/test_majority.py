@@ -38,6 +38,12 @@ def test_of_several_labels_a_text_the_most_frequent_set_is_predicted(often, word
     assert found.sentence.startswith(f"Always predicting {words}, the most frequent in training")
 
 
+def test_of_equally_frequent_labels_one_is_said_to_be_one_of_them():
+    for training, ties in ([0, 0, 1, 1, 2], 1), ([0, 1, 2], 2):
+        found = majority(SINGLE_LABEL, np.array(training), np.array([0, 1]), ["a", "b", "c"])
+        assert found.sentence.startswith(f"Always predicting 'a', one of the {ties + 1} most freq")
+
+
 NOTE = (
     "Always predicting 'bad', the most frequent in training, gives accuracy 0.5000 and macro F1 "
     "0.3333 on test."

@@ -113,6 +113,23 @@ def test_settings_that_differ_between_systems_are_a_sentence_and_no_columns():
     assert "weight decay 0.01" in section.subtitle  # as all
 
 
+def test_what_a_sweep_varies_is_said_of_systems_outside_it_too():
+    alone = run_with(head="linear", settings={"pooling": "mean", "learning_rate": 5e-3})
+    (section,) = sections_of([*SWEEP, alone])
+    assert section.rows[-1].system == "linear (mean)" and section.rows[-1].tried == 1
+    assert "Trained with: linear (mean): learning rate 0.005." in section.notes
+
+
+def test_systems_of_several_caches_say_in_which_settings_they_differ():
+    runs = [run_with(spec={"layer": layer}, cache_key=f"{layer}", cache=f"cache-{layer}",
+                     settings={"learning_rate": rate})
+            for layer, rate in ((3, 1e-3), (3, 1e-2), (5, 1e-2))]  # fmt: skip
+    names = ["space, layer 3, learning rate 0.001", "space, layer 3, learning rate 0.01",
+             "space, layer 5, learning rate 0.01"]  # fmt: skip
+    assert [row.system for row in sections_of(runs)[0].rows] == names
+    assert [row.system for row in sections_of(runs[::2])[0].rows] == names[::2]
+
+
 def test_a_setting_without_effect_tells_nothing_apart():
     runs = [run_with(), run_with(settings={"patience": 3, "monitor": "f1_macro"})]
     (section,) = sections_of(runs)

@@ -357,7 +357,7 @@ def test_names_hold_the_settings_that_differ(many_settings):
     assert ".." not in report
     # One value of C for many systems: each named once.
     (chose,) = [line for line in report.split(". ") if "chose C of ngrams" in line]
-    names = chose.partition(" for ")[2].split(", ")
+    names = chose.partition(" for ")[2].split("; ")
     assert len(set(names)) == len(names) == 3
 
 

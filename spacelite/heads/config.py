@@ -176,9 +176,9 @@ def system_names(
         seeds: Whether heads that differ in their seed alone are systems of their own.
     """
     titles, values, symbols = [], [], []
-    for head, training, origin in itertools.zip_longest(heads, trainings, origins):
+    for head, training in itertools.zip_longest(heads, trainings):
         configs = [head] if training is None else [head, training]
-        titles.append(", ".join([head.system, *(origin or ())]))
+        titles.append(head.system)
         values.append({
             name: value
             for config in configs
@@ -188,6 +188,8 @@ def system_names(
         symbols.append({k: v for config in configs for k, v in settings.symbols(config).items()})
     apart = settings.told_apart(titles, values)
     return [
-        ", ".join([title, *settings.details(of_system, given, names)])
-        for title, given, of_system, names in zip(titles, values, symbols, apart, strict=True)
+        ", ".join([title, *(origin or ()), *settings.details(of_system, given, names)])
+        for title, origin, given, of_system, names in itertools.zip_longest(
+            titles, origins, values, symbols, apart
+        )
     ]

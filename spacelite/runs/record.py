@@ -116,9 +116,9 @@ class RunRecord:
         return self.best_epoch == 0 and self.head.start is not None
 
     @property
-    def seed(self) -> int:
-        """The head's seed; 0 for a head without one."""
-        return int(getattr(self.head, "seed", 0))
+    def seed(self) -> int | None:
+        """The head's seed; None for a head without one."""
+        return getattr(self.head, "seed", None) if self.head.is_iterative else None
 
     @property
     def epochs(self) -> int | None:

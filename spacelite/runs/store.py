@@ -593,7 +593,7 @@ def rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
             "head": run.head.kind,
             "system": run.record.system,
             "settings": run.record.settings,
-            "seed": getattr(run.head, "seed", None),
+            "seed": run.record.seed,
             "epochs": run.record.epochs,
             "metrics": run.record.metrics,
             "created": run.record.created,

@@ -254,13 +254,15 @@ class Majority:
     labels: list[str]
     accuracy: float
     f1_macro: float
+    ties: int = 0  # how many others are as frequent
 
     @property
     def sentence(self) -> str:
         """The baseline in words, without the split."""
         what = ", ".join(f"{name!r}" for name in self.labels) if self.labels else "no label"
+        which = f"one of the {1 + self.ties}" if self.ties else "the"
         return (
-            f"Always predicting {what}, the most frequent in training, gives accuracy "
+            f"Always predicting {what}, {which} most frequent in training, gives accuracy "
             f"{self.accuracy:.4f} and macro F1 {self.f1_macro:.4f}"
         )
 
@@ -276,4 +278,5 @@ def majority(task: Task, training: Array, labels: Array, names: Sequence[str]) -
         np.nan, np.nan, accuracy, task.confusion(labels, predicted, len(names)), labels
     )
     f1 = METRICS["f1_macro"].compute(outcome)
-    return Majority(task.label_names(chosen, names), accuracy, float(f1 or 0.0))
+    ties = int((counts == counts.max()).sum()) - 1
+    return Majority(task.label_names(chosen, names), accuracy, float(f1 or 0.0), ties)

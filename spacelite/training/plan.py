@@ -362,18 +362,23 @@ def after_training(
     fall = still_falls(cross_entropy, training.epochs)
     if fall is None:
         return None
-    size = good_batch_size(examples)
-    as_auto = (
-        training.batch_size <= size
-        and training.epochs >= good_epochs(examples, training.batch_size)
-        and rate >= LEARNING_RATE
-    )
     longer = f"for more epochs, such as epochs={2 * training.epochs}"
+    as_auto = is_as_auto(examples, training, rate)
     return SpaceliteError(
         f"the best head still improves: over the last {last_epochs(training.epochs)} of "
         f"{training.epochs} epochs, its cross-entropy on validation fell by {fall:.1%}. Train "
         + (longer if as_auto else f"with {_AUTO}, or {longer}"),
         AUTOMATIC,
+    )
+
+
+def is_as_auto(examples: int, training: TrainingConfig, rate: float) -> bool:
+    """Whether heads were trained as long, in batches as small and at a learning rate as high as
+    "auto" would choose."""
+    return (
+        training.batch_size <= good_batch_size(examples)
+        and training.epochs >= good_epochs(examples, training.batch_size)
+        and rate >= LEARNING_RATE
     )
 
 

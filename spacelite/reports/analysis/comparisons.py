@@ -22,6 +22,8 @@ from spacelite.reports.analysis.groups import Group, MeanStd, Row, SeedRuns, mea
 
 MOST_SYSTEMS = 24  # systems of a group that are shown in detail
 SYSTEMS, FITS, HEADS = "systems", "fits", "heads"  # what a comparison is of
+# The seeds of the two heads that HEADS compares; None for a head without one, and for others.
+HeadSeeds = tuple[int | None, int | None]
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Comparison:
     # system has a single one.
     basis: str
     seeds: int  # of the system that has fewer; 1 for FITS and HEADS
+    heads: HeadSeeds = (None, None)
 
     def reversed(self) -> Comparison:
         """The second system minus the first."""
@@ -49,13 +52,14 @@ class Comparison:
             second=self.first,
             accuracy=self.accuracy.reversed(),
             f1_macro=self.f1_macro.reversed(),
+            heads=self.heads[::-1],
         )
 
 
 @dataclass(frozen=True)
 class Pair:
     """Two systems: their difference in `accuracy` (first minus second), its `p`, and the same
-    `corrected` for all pairs of the group (Holm); `basis` as in Comparison."""
+    `corrected` for all pairs of the group (Holm); `basis` and `heads` as in Comparison."""
 
     first: str
     second: str
@@ -63,6 +67,7 @@ class Pair:
     p: float
     corrected: float
     basis: str
+    heads: HeadSeeds
 
 
 @dataclass(frozen=True)
@@ -93,7 +98,7 @@ class SystemAnalysis:
 
     name: str
     run: str  # id of the run with the lowest seed
-    seed: int
+    seed: int | None
     confusion: list[Any]  # that run's counts by true and predicted label, as the task has them
     classes: list[ClassFigures]
     calibration: CalibrationFigures
@@ -218,9 +223,9 @@ def tested_pairs(
         name: np.array([of_run.correct for of_run in of_runs], np.float64)
         for name, of_runs in predictions.items()
     }
-    tests, bases = [], []
-    for first, second in names:
-        basis = _basis(systems[first], systems[second])
+    tests = []
+    bases = [_basis(systems[first], systems[second]) for first, second in names]
+    for (first, second), basis in zip(names, bases, strict=True):
         if basis == SYSTEMS:
             paired = _same_seeds(systems[first], systems[second])
             test = significance.over_seeds(correct[first], correct[second], paired)
@@ -230,13 +235,17 @@ def tested_pairs(
             p = float(significance.mcnemar(np.array(only[0]), np.array(only[1])))
             test = significance.Test(significance.accuracy_difference(*only, len(right)), p)
         tests.append(test)
-        bases.append(basis)
     corrected = significance.holm(np.array([test.p for test in tests]))
     pairs = [
-        Pair(*pair, test.difference, test.p, float(after), basis)
-        for pair, test, after, basis in zip(names, tests, corrected, bases, strict=True)
-        if shown.issuperset(pair)
-    ]
+        Pair(
+            *(first, second), test.difference, test.p, float(after), basis,
+            (systems[first].record.seed, systems[second].record.seed)
+            if basis == HEADS
+            else (None, None),
+        )
+        for (first, second), test, after, basis in zip(names, tests, corrected, bases, strict=True)
+        if shown.issuperset((first, second))
+    ]  # fmt: skip
     return pairs, len(names)
 
 
@@ -290,6 +299,7 @@ def _with_best(
                 corrected=pair.corrected,
                 basis=pair.basis,
                 seeds=seeds,
+                heads=pair.heads[::-1] if is_second else pair.heads,
             )
         )
     return comparisons

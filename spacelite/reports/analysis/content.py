@@ -209,41 +209,47 @@ def start_note(name: str, runs: Sequence[RunRecord]) -> list[str]:
 
 def training_notes(group: Group, curves: Sequence[EpochCurve]) -> list[str]:
     """A note under a group's table if its systems were not trained long enough, by the rule that
-    `train` follows. The rows of a sweep that validation did not choose do not count."""
-    # Systems that are iterative. Of those on top of others, few updates are enough.
-    settings: dict[str, TrainingConfig] = {}
-    examples: dict[str, int] = {}
-    on_top = 0
+    `train` follows."""
+    few: list[int] = []
+    # Those that may still improve, with their training examples and learning rate.
+    still: dict[str, tuple[TrainingConfig, int, float]] = {}
+    trained = 0
     for row, system in group.named:
-        training = system.record.training
-        if not (row.chosen and system.transfers is None and isinstance(training, TrainingConfig)):
+        training, record = system.record.training, system.record
+        if system.transfers is not None or not isinstance(training, TrainingConfig):
             continue
-        if system.record.head.start is None:
-            settings[row.system] = training
-            examples[row.system] = system.record.examples["train"]
-        else:
-            on_top += 1
-    updates = [plan.few_updates(examples[name], training) for name, training in settings.items()]
-    few = [count for count in updates if count is not None]
+        trained += 1
+        if record.head.start is not None:  # on top of others, few updates are enough
+            continue
+        examples = record.examples["train"]
+        count = plan.few_updates(examples, training)
+        few += [] if count is None else [count]
+        still[row.system] = (training, examples, record.settings["learning_rate"])
     if few:
-        of = len(settings) + on_top
-        who = "The heads" if len(few) == of else f"{len(few)} of {of} systems"
-        count = f"{min(few)}" if len(set(few)) == 1 else f"{min(few)} to {max(few)}"
-        return [f"{who} had only {count} updates in training, too few for most data: {REMEDY}."]
+        every = len(few) == trained
+        who = "The heads" if every else f"{len(few)} of the {len(group.systems)} systems"
+        count_words = f"{min(few)}" if len(set(few)) == 1 else f"{min(few)} to {max(few)}"
+        return [
+            f"{who} had only {count_words} updates in training, too few for most data: {REMEDY}."
+        ]
     entropies = {
         curve.name: curve.splits["validation"]["ce"][0]
         for curve in curves
-        if curve.name in settings and "ce" in curve.splits["validation"]
+        if curve.name in still and "ce" in curve.splits["validation"]
     }
     if not entropies:
         return []
     best = min(entropies, key=lambda name: entropies[name][-1])
-    epochs = settings[best].epochs
+    training, examples, rate = still[best]
+    epochs = training.epochs
     fall = plan.still_falls(entropies[best], epochs)
     if fall is None:
         return []
+    as_auto = plan.is_as_auto(examples, training, rate)
+    remedy = "train again" if as_auto else f"{REMEDY}, or"
+    may = "More epochs" if as_auto else "More epochs or a higher learning rate"
     return [
         f"{best} still improves: over the last {plan.last_epochs(epochs)} of {epochs} epochs, "
-        f"its cross-entropy on validation fell by {fall:.1%}. More epochs or a higher learning "
-        f"rate may give better figures: {REMEDY}, or for more epochs."
+        f"its cross-entropy on validation fell by {fall:.1%}. {may} may give better figures: "
+        f"{remedy} for more epochs, such as {2 * epochs}."
     ]

@@ -59,7 +59,8 @@ class Row:
     figures: dict[str, MeanStd | None]  # by metric of METRICS
     inter: float | None
     intra: float | None
-    seeds: int | None  # number of runs that the figures are means of
+    # Number of runs that the figures are means of; None for a head without a seed.
+    seeds: int | None
     backbone: str
     epochs: int | None
     data: str  # data set that the figures were measured on
@@ -131,7 +132,7 @@ def measured(runs: Sequence[Run], scores: Sequence[Scores], data: str) -> Row:
         figures=_over_seeds(scores),
         inter=record.head.settings().get("inter"),
         intra=record.head.settings().get("intra"),
-        seeds=len(runs),
+        seeds=None if record.seed is None else len(runs),
         backbone=record.spec.backbone,
         epochs=record.epochs,
         data=data,
@@ -188,8 +189,10 @@ def bold_note(rows: Sequence[Row]) -> list[str]:
         return []
     if "published" in kinds:
         return [f"Bold: the best of the {' rows, and of the '.join(kinds)} rows."]
-    chosen = " among the chosen settings" if any(not row.chosen for row in rows) else ""
-    return [f"Bold: the best of a column{chosen}."]
+    but = (
+        " without the settings that were not chosen" if any(not row.chosen for row in rows) else ""
+    )
+    return [f"Bold: the best of a column{but}."]
 
 
 def averaging(average: str, labels: Sequence[str]) -> str:
@@ -199,12 +202,11 @@ def averaging(average: str, labels: Sequence[str]) -> str:
     return "precision and recall weighted by support"
 
 
-def training_words(records: Sequence[RunRecord], swept: Collection[str] = ()) -> str:
+def training_words(records: Sequence[RunRecord]) -> str:
     """`batch 256, learning rate 0.0002, weight decay 0.01; `, and what is not the default, as far
-    as all runs share it. The first record is of an iterative head, if any is; settings that are
-    `swept` have a column."""
+    as all runs share it. The first record is of an iterative head, if any is."""
     shared, first = shared_settings(records), records[0]
-    differing = [name for name in all_settings(first) if name not in shared or name in swept]
+    differing = [name for name in all_settings(first) if name not in shared]
     words = [*settings.words(first.training, differing), *settings.words(first.head, differing)]
     return f"{', '.join(words)}; " if words else ""
 
@@ -311,7 +313,7 @@ def choice_notes(
         if (metric := system.record.training.threshold) is not None:
             thresholds.setdefault(METRICS[metric].in_words, []).append(row.system)
     decided = [
-        f"Decision thresholds of {', '.join(names)} were chosen on validation for {metric}."
+        f"Decision thresholds of {'; '.join(names)} were chosen on validation for {metric}."
         for metric, names in thresholds.items()
     ]
     if searched and on_validation:
@@ -714,7 +716,7 @@ def _group(
         together.setdefault(sweep_key(of_system[0][0].record), []).append(of_system)
     systems = []
     for pairs in (pairs for sweep in together.values() for pairs in sweep):
-        pairs.sort(key=lambda pair: pair[0].record.seed)
+        pairs.sort(key=lambda pair: pair[0].record.seed or 0)
         transfers = [on_other for _, on_other in pairs if on_other is not None]
         systems.append(SeedRuns([run for run, _ in pairs], transfers or None))
     records = [system.record for system in systems]
@@ -735,13 +737,13 @@ def _group(
     if spec.padding != "none" and "padding" in alike_in:
         parts.append("padded positions counted")
     shared = shared_settings(of_members)
-    if epochs is not None and "epochs" in shared and "epochs" not in swept:
+    if epochs is not None and "epochs" in shared:
         parts.append(_epochs(epochs))
     section = Section(
         title=", ".join(parts),
         subtitle=(
             f"{about}; {averaging(record.average, record.label_names)}; "
-            f"{training_words(of_members, swept)}{'caches' if ', ' in cache else 'cache'} {cache}"
+            f"{training_words(of_members)}{'caches' if ', ' in cache else 'cache'} {cache}"
         ),
         data=data,
         backbone=_listed(of.backbone for of in specs),
@@ -752,7 +754,7 @@ def _group(
         average=record.average,
         rows=rows,
         notes=[
-            *_trained_with(records, {*shared, *swept}),
+            *_trained_with(records, shared),
             *choice_notes(rows, systems, sweeps, swept, split),
             *_cross_validated(records),
         ],
@@ -787,7 +789,7 @@ def _trained_with(records: Sequence[RunRecord], known: Collection[str]) -> list[
     show the `known` settings."""
     ways: dict[str, list[str]] = {}
     titles = [record.system for record in records]
-    named = settings.told_apart(titles, list(map(effective, records)))
+    named = settings.told_apart(titles, list(map(effective, records)))  # as names do
     for record, in_name in zip(records, named, strict=True):
         without = {*known, *in_name, "latent"}  # names have L
         words = [*settings.words(record.training, without), *settings.words(record.head, without)]
@@ -809,10 +811,9 @@ def _cross_validated(records: Sequence[RunRecord]) -> list[str]:
         for name, value in record.cross_validated.items():
             chosen.setdefault(name, {}).setdefault(value, []).append(title)
     return [
-        f"Cross-validation on train chose {name}: "
-        + "; ".join(f"{c:g} for {', '.join(dict.fromkeys(titles))}" for c, titles in values.items())
-        + "."
+        f"Cross-validation on train chose {name}: {c:g} for {'; '.join(dict.fromkeys(titles))}."
         for name, values in chosen.items()
+        for c, titles in values.items()
     ]
 
 

@@ -69,8 +69,8 @@ def _comparisons(part: GroupFindings, number: int) -> list[Block]:
         return []
     lines = [
         Line.of(
-            pair.first,
-            pair.second,
+            wording.of_seed(pair.first, pair.heads[0]),
+            wording.of_seed(pair.second, pair.heads[1]),
             with_sign(100 * pair.accuracy.value, 1),
             wording.interval(pair.accuracy),
             p_value(pair.corrected).removeprefix("p ").removeprefix("= "),

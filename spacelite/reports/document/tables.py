@@ -96,7 +96,7 @@ def trained_table(runs: Sequence[Run], places: int = 4) -> Table:
         lines.append(Line.of(row.system, *cache, of_run, *figures, kind=row.kind))
     splits = sorted({section.split for section, *_ in rows})
     on = ", or on ".join(splits) + (" where there is no test split" if len(splits) > 1 else "")
-    spread = any(row.seeds != 1 for _, row, _ in rows)
+    spread = any((row.seeds or 1) > 1 for _, row, _ in rows)
     caption = f"Metrics on {on}" + (", ± standard deviation over seeds" if spread else "")
     headings = ["System", *(["Cache"] if caches > 1 else []), "Run"]
     return Table(caption, [*headings, *(METRICS[name].short for name in metrics)], lines, "trained")
@@ -106,7 +106,7 @@ def runs_table(runs: Sequence[Run]) -> Table:
     """A table of at least one run with a line per split: a run's first line begins with the
     system's name, its second with the run's name or id. Seeds have a column, where a run has one.
     The loss is left out if it is each run's cross-entropy."""
-    seeds = [run.record.settings.get("seed") for run in runs]
+    seeds = [run.record.seed for run in runs]
     seeded = any(seed is not None for seed in seeds)
     every = [scores for run in runs for scores in run.record.metrics.values()]
     only_ce = all(scores.get("loss") == scores.get("ce") for scores in every)

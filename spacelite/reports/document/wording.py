@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from spacelite.document import SIGNIFICANT, one_place, p_value
@@ -20,7 +21,10 @@ from spacelite.reports.analysis.groups import Section
 FEW_SEEDS = 5  # fewer can show only large differences
 MANY = 3  # systems of the same verdict that one sentence is about
 # After the first sentence, if some are about single heads.
-SEEDS = " Other seeds may turn out differently: train more of them to compare the systems."
+SEEDS = (
+    " Where a system has a single seed, one head of each is compared, not the means of the table: "
+    "other seeds may turn out differently; train more of them to compare the systems."
+)
 
 
 def span(bounds: tuple[int, int]) -> str:
@@ -73,18 +77,25 @@ def _kind(comparison: Comparison) -> tuple[object, ...]:
         comparison.second if _is_behind(comparison) else "",
         comparison.basis,
         comparison.seeds,
+        comparison.heads,
     )
+
+
+def of_seed(name: str, seed: int | None) -> str:
+    """A system whose single head is compared: `space (seed 0)`."""
+    return name if seed is None else f"{name} (seed {seed})"
 
 
 def baseline_verdict(comparison: Comparison, tests: int) -> str:
     """Whether the best trained head, the first of the two, beats the best baseline, the second; p
     is corrected for `tests` pairs."""
-    head, baseline = comparison.first, comparison.second
+    names = zip((comparison.first, comparison.second), comparison.heads, strict=True)
+    head, baseline = itertools.starmap(of_seed, names)
     difference = comparison.accuracy.value
     of_heads, differs = comparison.basis == HEADS, _differs(comparison)
     accuracy, f1 = _figures([comparison], tests)
     if comparison.identical:
-        finding = f"the best of them, {head}, predicts the same for every example"
+        finding = f"the best of them, {head}, predicts the same as {baseline} for every example"
     elif difference < 0 and differs:
         finding = f"it is significantly better than the best of them, {head}, by {accuracy}, {f1}"
     elif differs:
@@ -108,13 +119,14 @@ def verdict(alike: Sequence[Comparison], tests: int) -> str:
     uncertainty that there is; p is corrected for `tests` pairs."""
     one, names = alike[0], [comparison.second for comparison in alike]
     of_heads, differs = one.basis == HEADS, _differs(one)
-    ahead, behind = (one.second, one.first) if _is_behind(one) else (one.first, one.second)
-    listed = ""
+    first, second, listed = of_seed(one.first, one.heads[0]), one.second, ""
     if len(alike) > 1:
-        behind, listed = f"{len(alike)} systems", f": {'; '.join(names)}"
+        second, listed = f"{len(alike)} systems", f": {'; '.join(names)}"
+    second = of_seed(second, one.heads[1])
+    ahead, behind = (second, first) if _is_behind(one) else (first, second)
     accuracy, f1 = _figures(alike, tests)
     if one.identical or not one.accuracy.value:
-        both = f"{one.first} and {behind if listed else one.second}"
+        both = f"{first} and {second}"
         if of_heads:
             both = f"The heads of {both}"
         if one.identical:
@@ -152,24 +164,30 @@ def _is_behind(comparison: Comparison) -> bool:
 def _figures(alike: Sequence[Comparison], tests: int) -> tuple[str, str]:
     """The differences in accuracy, with p, and in macro F1, of the system that is ahead minus the
     other one: `1.3 points of accuracy (95% interval 0.4 to 2.2; corrected p = 0.004)` and `2.0
-    points of macro F1 (95% interval −1.0 to 5.0)`. Of several comparisons, the ranges."""
+    points of macro F1 (95% interval −1.0 to 5.0)`, or `but is behind by` these. Of several
+    comparisons, the ranges."""
     ahead = [of.reversed() if _is_behind(of) else of for of in alike]
+    in_f1 = [of.f1_macro for of in ahead]
+    but = ""
+    if all(one_place(100 * of.value).startswith("−") for of in in_f1):
+        in_f1, but = [of.reversed() for of in in_f1], "but is behind by "
     accuracy, f1 = (
-        _range([100 * value for value in values])
-        for values in ([of.accuracy.value for of in ahead], [of.f1_macro.value for of in ahead])
+        f"{_range([100 * of.value for of in differences])} points of"
+        for differences in ([of.accuracy for of in ahead], in_f1)
     )
     name, one = "corrected p" if tests > 1 else "p", ahead[0]
-    in_accuracy, in_f1 = f"{accuracy} points of accuracy", f"{f1} points of macro F1"
+    accuracy, f1 = f"{accuracy} accuracy", f"{but}{f1} macro F1"
     if len(alike) > 1:
         choose, bound = (max, "at most") if _differs(one) else (min, "at least")
         p = p_value(choose(of.corrected for of in alike)).removeprefix("p ")
-        return f"{in_accuracy} ({name} {p.replace('=', bound, 1)})", in_f1
+        p = p if p == "= 1" else p.replace("=", bound, 1)
+        return f"{accuracy} ({name} {p})", f1
     p = f"{name} {p_value(one.corrected).removeprefix('p ')}"
     if one.p < SIGNIFICANT <= one.corrected:
         p = f"{p_value(one.p)}, {p}"
     return (
-        f"{in_accuracy} (95% interval {interval(one.accuracy)}; {p})",
-        f"{in_f1} (95% interval {interval(one.f1_macro)})",
+        f"{accuracy} (95% interval {interval(one.accuracy)}; {p})",
+        f"{f1} (95% interval {interval(in_f1[0])})",
     )
 
 
@@ -221,7 +239,7 @@ def missing(analysis: Analysis) -> list[str]:
     if analysis.incomplete:
         remedy = "run eval again" if analysis.transferred else "train again"
         notes.append(
-            f"{', '.join(analysis.incomplete)}: the predictions for single examples were not saved "
+            f"{'; '.join(analysis.incomplete)}: the predictions for single examples were not saved "
             f"or are damaged, so comparisons and diagrams leave them out ({remedy})."
         )
     if analysis.left_out:

@@ -10,9 +10,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from spacelite.document import Chart, Plot, with_sign
+from spacelite.document import Chart, Plot, decimals, with_sign
 from spacelite.metrics.scores import METRICS
-from spacelite.reports.analysis.comparisons import Analysis, drawn_metrics
+from spacelite.reports.analysis.comparisons import Analysis, SystemAnalysis, drawn_metrics
+from spacelite.reports.document import wording
 from spacelite.types import Array
 from spacelite.visible import visible
 
@@ -250,10 +251,9 @@ def _reliability_panels(analysis: Analysis) -> list[Panel]:
             f"{accuracy:.2f} at {confidence:.2f}"
             for confidence, accuracy in zip(of.confidence, of.accuracy, strict=True)
         )
-        error = f"{of.own_error:.4f} (seed {system.seed})"
         panels.append(
             _panel(
-                f"{system.name}: ECE {error}",
+                f"{system.name}: {_own_error(system)}",
                 f"{system.name}, accuracy by confidence: {bins}.",
                 figure,
                 margin=MARGINS,
@@ -263,6 +263,11 @@ def _reliability_panels(analysis: Analysis) -> list[Panel]:
             )
         )
     return panels
+
+
+def _own_error(system: SystemAnalysis) -> str:
+    """The error of the head that a diagram shows: `ECE 0.0312 (seed 0)`."""
+    return wording.of_seed(f"ECE {decimals(system.calibration.own_error, 4)}", system.seed)
 
 
 def concept_space(
@@ -431,7 +436,7 @@ def _reliability(analysis: Analysis) -> Figure:
         panel.scatter(of.confidence, of.accuracy, s=areas, color=colour)
         panel.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xlabel="confidence", ylabel="accuracy")
         panel.set_title(
-            f"{systems[number].name}\nECE {of.own_error:.4f} (seed {systems[number].seed})",
+            f"{systems[number].name}\n{_own_error(systems[number])}",
             fontsize=8,
         )
         panel.label_outer()
