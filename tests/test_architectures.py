@@ -6,11 +6,13 @@
 import copy
 import sys
 import tempfile
+import weakref
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from conftest import refusal, texts, wordpiece
 
 import spacelite
@@ -78,7 +80,6 @@ ARCHITECTURES: dict[str, dict[str, object]] = {
 
 
 def save(architecture: str, folder: Path, **settings: object) -> None:
-    import torch
     from transformers import CONFIG_MAPPING, AutoModel, T5EncoderModel
 
     wanted = {**SIZES, **ARCHITECTURES[architecture], **settings}
@@ -95,10 +96,11 @@ def save(architecture: str, folder: Path, **settings: object) -> None:
     model.save_pretrained(folder)
 
 
-def compared(folder: Path, layer: int = -1) -> tuple[Backbone, float, list]:
+def compared(
+    folder: Path, layer: int = -1, precision: str = "float32"
+) -> tuple[Backbone, float, list]:
     """The model, the largest relative difference of a text's hidden states, run with the others,
-    from plain transformers on it alone, and the texts that plain transformers cannot run."""
-    import torch
+    from plain transformers on it alone in float32, and the texts that those cannot run."""
     from transformers import AutoModel, T5EncoderModel
 
     kind = T5EncoderModel if "T5EncoderModel" in (folder / "config.json").read_text() else AutoModel
@@ -109,17 +111,20 @@ def compared(folder: Path, layer: int = -1) -> tuple[Backbone, float, list]:
     random = np.random.default_rng(0)
     ids = [random.integers(5, 60, length).astype(np.int32) for length in LENGTHS]
     tokens = Tokenized(ids, None, None, 0, "right", SpecialIds(None, frozenset()))
-    model = Backbone(locate(str(folder)), layer=layer, device="cpu")
+    model = Backbone(locate(str(folder)), layer=layer, device="cpu", precision=precision)
+    # All layers, as long as they are alike.
+    others = tuple(range(model.layers - 1)) if layer == -1 else ()
+    model = model.reading(layer=layer, others=others)
     forward = Forward(model, tokens, lambda hidden: hidden, 128)
-    ours: dict[int, np.ndarray] = {}
+    ours: dict[int, list[np.ndarray]] = {}
 
     def finish(batch, output):
-        ours.update(zip(batch.tolist(), output.hidden, strict=True))
+        ours[int(batch[0])] = [states[0] for states in output.states]
 
     for _ in forward.batches([np.array([text]) for text in range(len(ids))], finish):
         pass
     largest, refused = 0.0, []
-    for text, hidden in ours.items():
+    for text, layers in ours.items():
         alone = copy.deepcopy(plain)
         try:
             with torch.inference_mode():
@@ -129,19 +134,37 @@ def compared(folder: Path, layer: int = -1) -> tuple[Backbone, float, list]:
         except Exception:  # Funnel's pooling needs several tokens
             refused.append(text)
             continue
-        expected = output.last_hidden_state if layer == -1 else output.hidden_states[layer]
-        expected = expected[0].numpy().astype(np.float64)
-        assert hidden.shape == expected.shape
-        largest = max(largest, float(np.linalg.norm(hidden - expected) / np.linalg.norm(expected)))
+        for number, hidden in zip((layer, *others), layers, strict=True):
+            expected = output.last_hidden_state if number == -1 else output.hidden_states[number]
+            expected = expected[0].numpy().astype(np.float64)
+            assert hidden.shape == expected.shape
+            difference = np.linalg.norm(hidden - expected) / np.linalg.norm(expected)
+            largest = max(largest, float(difference))
     return model, largest, refused
 
 
-def row(architecture: str, model: Backbone) -> str:
+def in_half(folder: Path) -> Backbone | None:
+    """The model in bfloat16, near plain transformers in float32; None if it does not run."""
+    if folder.name == "fnet":  # a Fourier transform
+        message = refusal(Backbone, locate(str(folder)), layer=-1, device="cpu",
+                          precision="bfloat16")  # fmt: skip
+        assert message.startswith("fnet does not run with precision=bfloat16: ")
+        assert message.endswith("; use precision=float32")
+        return None
+    model, rounded, _ = compared(folder, precision="bfloat16")
+    assert 1e-4 < rounded < 0.05, folder.name
+    return model
+
+
+def row(architecture: str, model: Backbone, half: Backbone | None) -> str:
     """The row of the page's table."""
     notes = {
         "each batch runs on a copy, since texts change the model": model._changes,
         f"texts of fewer than {model._shortest} tokens are padded": model._shortest > 1,
         "layers differ in shape: no means of all layers": not model.layers,
+        "half precision by autocast": half is not None and half._mixed,
+        "no half precision": half is None,
+        "all layers are in memory at once": model._layers is None,
     }
     listed = "; ".join(note for note, is_true in notes.items() if is_true)
     return f"| {architecture} | {type(model.model).__name__} | {listed} |"
@@ -156,7 +179,7 @@ def test_every_architecture_gives_what_plain_transformers_gives_on_each_text_alo
         model, largest, refused = compared(tmp_path / name)
         assert largest < 1e-5, name
         assert refused == ([LENGTHS.index(1)] if name == "funnel" else []), name
-        rows.append(row(name, model))
+        rows.append(row(name, model, in_half(tmp_path / name)))
     page = PAGE.read_text("utf-8")
     begin = page.index("| --- |")
     assert page[begin:].splitlines()[1:] == rows
@@ -240,9 +263,35 @@ def test_a_limit_below_the_default_max_length_is_used_and_said(tmp_path, caplog)
     assert message == "max_length=129: small takes 3 to 128 tokens"
 
 
+@pytest.mark.parametrize("name", ["deberta", "fnet", "mra"])
+def test_half_precision_or_a_line_that_names_the_remedy(name, tmp_path):
+    save(name, tmp_path / name)
+    model = in_half(tmp_path / name)
+    assert (model is None) == (name == "fnet")
+    assert model is None or model._mixed == (name == "mra")
+
+
+@pytest.mark.parametrize("depth", [3, 12])
+def test_no_more_layers_are_in_memory_than_are_wanted(depth, tmp_path):
+    save("bert", tmp_path, num_hidden_layers=depth)
+    model = Backbone(locate(str(tmp_path)), layer=-1, others=(1,), device="cpu", all_layers=True)
+    alive, most = weakref.WeakSet(), []
+
+    def note(module, arguments, output):
+        alive.add(output if isinstance(output, torch.Tensor) else output[0])
+        most.append(len(alive))
+
+    for layer in model.model.encoder.layer:
+        layer.register_forward_hook(note)
+    output = model.hidden_states(np.full((2, 20), 5), None, None)
+    # What a layer takes and gives, and layer 1.
+    assert max(most) <= 3 and len(most) == depth
+    assert output.means.shape == (2, depth + 1, 32)
+
+
 if __name__ == "__main__":
     for architecture in sys.argv[1:] or ARCHITECTURES:
         with tempfile.TemporaryDirectory() as folder:
-            save(architecture, Path(folder))
-            model, largest, refused = compared(Path(folder))
-            print(row(architecture, model))
+            place = Path(folder) / architecture
+            save(architecture, place)
+            print(row(architecture, compared(place)[0], in_half(place)))

@@ -21,9 +21,10 @@ from test_store import byte_offset, flip_byte
 from spacelite.backbones import tokenizer
 from spacelite.backbones.model import Backbone, plan_batches
 from spacelite.backbones.tokenizer import tokenize
-from spacelite.cache import store
+from spacelite.cache import embedding, store
 from spacelite.cache.dtypes import DTYPES
 from spacelite.cache.folder import cache_files, remove, states, verify
+from spacelite.cache.spec import Encoding
 from spacelite.cache.store import side_file
 from spacelite.cache.writing import Writer
 from spacelite.data import loading as data
@@ -278,6 +279,34 @@ def test_half_precision_is_another_cache_of_nearly_the_same_numbers(
     assert again.hit and "differ" not in caplog.text
     remove(half)
     assert not side_file(half, "precision").exists()
+
+
+@pytest.mark.parametrize(("found", "said"), [
+    ({}, "this processor has no instructions for bfloat16: float32 is faster here"),
+    ({"amx_bf16": True}, None),
+])  # fmt: skip
+def test_half_precision_without_instructions_is_slow_and_said(
+    found, said, bert, reviews, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found, raising=False)
+    path = run(tmp_path, bert, reviews, precision="bfloat16").path
+    assert [line for line in caplog.messages if "instructions" in line] == [said] * bool(said)
+    with store.Cache(path) as opened:  # texts are embedded alike later, if that is not slow
+        like = Encoding.like(opened.spec, str(bert), device="cpu")
+    assert like.precision == ("float32" if said else "bfloat16")
+
+
+@pytest.mark.parametrize("found", [{}, {"avx512_bf16": True}])
+def test_a_processor_that_is_faster_in_half_precision_is_named(
+    found, bert, reviews, tmp_path, monkeypatch, caplog
+):
+    caplog.set_level(logging.INFO, "spacelite")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found, raising=False)
+    monkeypatch.setattr(embedding, "MANY_TOKENS", 100)
+    monkeypatch.setattr(embedding, "FASTER", 0)
+    run(tmp_path, bert, reviews)
+    said = [line for line in caplog.messages if "this processor (its AVX-512) runs" in line]
+    assert len(said) == len(found)
 
 
 def test_a_hit_writes_nothing_at_all(bert, reviews, tmp_path):

@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from functools import lru_cache, partial
@@ -116,9 +117,9 @@ class HiddenStates(NamedTuple):
 
     hidden: torch.Tensor  # (B, n, d)
     pooled: torch.Tensor | None  # (B, d); None without a pooler
-    # The embedding layer and all others, (B, n, d) each, in the number type of the forward pass;
-    # None unless they were asked for.
-    layers: tuple[torch.Tensor, ...] | None
+    # Of the embedding layer and of all others, the mean over each text's own tokens, (B, layers, d)
+    # float16; None unless they were asked for.
+    means: torch.Tensor | None
     others: tuple[torch.Tensor, ...] = ()  # of the backbone's `others`, (B, n, d) each
 
 
@@ -149,7 +150,7 @@ class Backbone:
             if self.precision == "float32":
                 raise
             self._mixed = True  # MRA's attention gives float32, whatever its weights are
-            probed = _probe(loaded, f"{self.name} in {self.precision}", device, self._context)
+            probed = _probe(loaded, self.name, device, self._context)
         self.model, probe, self._shortest, self._changes = probed
         pooled = None if missing else getattr(probe, "pooler_output", None)
         self._pooled_width = None if pooled is None else int(pooled.shape[-1])
@@ -162,6 +163,7 @@ class Backbone:
         ]
         self._depth = len(self._widths)
         self.layers = self._depth if {*self._widths} == {self._last_width} else 0
+        self._layers = _LayerHooks.of(self.model, self._run_probe)
         self.check_layers(layer, *others)
 
     @property
@@ -194,11 +196,13 @@ class Backbone:
                     f"layers {same} and {layer} of {self.name} are the same: leave one out"
                 )
 
-    def reading(self, *, layer: int, all_layers: bool = False) -> Backbone:
-        """The same model, read in another layer, with all layers or without."""
-        self.check_layers(layer)
+    def reading(
+        self, *, layer: int, all_layers: bool = False, others: tuple[int, ...] = ()
+    ) -> Backbone:
+        """The same model, read in other layers, with means of all layers or without."""
+        self.check_layers(layer, *others)
         other = copy.copy(self)
-        other.layer, other.all_layers, other.others = layer, all_layers, ()
+        other.layer, other.all_layers, other.others = layer, all_layers, others
         return other
 
     def _context(self) -> AbstractContextManager[object]:
@@ -235,20 +239,34 @@ class Backbone:
                 name: torch.nn.functional.pad(tensor, (0, self._shortest - length))
                 for name, tensor in tensors.items()
             }
+        read = (self.layer, *self.others)
+        wanted = {layer % self._depth for layer in read if layer != -1}
+        states: dict[int, torch.Tensor] = {}
+        means: dict[int, torch.Tensor] = {}
+        weights = None if mask is None else _mean_weights(mask, self.device)
+
+        def take(layer: int, rows: torch.Tensor) -> None:
+            rows = rows[:, :length] if padded else rows
+            if layer in wanted:
+                states[layer] = rows
+            if self.all_layers:
+                means[layer] = _mean(rows, weights)
+
         with self._context():
-            read = (self.layer, *self.others)
-            deeper = self.all_layers or read != (-1,)
             model = _copied(self.model) if self._changes else self.model
-            output = model(**tensors, output_hidden_states=deeper)
-            states = [
-                output.last_hidden_state if layer == -1 else output.hidden_states[layer]
-                for layer in read
-            ]
-            layers = output.hidden_states if self.all_layers else ()
-            if padded:
-                states, layers = ([rows[:, :length] for rows in kept] for kept in (states, layers))
+            if not wanted and not self.all_layers:
+                output = model(**tensors)
+            elif self._layers is not None:
+                output = self._layers.run(partial(model, **tensors), take)
+            else:
+                output = model(**tensors, output_hidden_states=True)
+                for layer, rows in enumerate(output.hidden_states):
+                    take(layer, rows)
             pooled = output.pooler_output if self._pooled_width else None
-        for layer, rows in zip(read, states, strict=True):
+        last = output.last_hidden_state
+        last = last[:, :length] if padded else last
+        rows_of = [last if layer == -1 else states[layer % self._depth] for layer in read]
+        for layer, rows in zip(read, rows_of, strict=True):
             expected = (len(ids), length, self._width(layer))
             if rows.shape != expected:
                 raise SpaceliteError(
@@ -256,13 +274,137 @@ class Backbone:
                     f"{layer}, not {expected}: choose another layer or backbone",
                     ["layer", "backbone"],
                 )
-        hidden, *others = states
+        hidden, *others = (rows.float() for rows in rows_of)
+        every = [means[layer] for layer in range(self._depth)] if self.all_layers else None
         return HiddenStates(
-            hidden.float(),
+            hidden,
             None if pooled is None else pooled.float(),
-            tuple(layers) if self.all_layers else None,
-            tuple(states.float() for states in others),
+            None if every is None else torch.stack(every, dim=1).to(torch.float16),
+            tuple(others),
         )
+
+    def _run_probe(self, **options: bool) -> Any:
+        """The output of the model for as few tokens as it takes."""
+        import torch
+
+        model = _copied(self.model) if self._changes else self.model
+        ids = torch.zeros(1, self._shortest, dtype=torch.long, device=self.device)
+        with self._context():
+            return model(input_ids=ids, **options)
+
+
+class _Place(NamedTuple):
+    """Where a forward pass has a layer's hidden states: among the tensors that a module takes
+    (`before`) or gives, when it is called for the `call`-th time."""
+
+    module: str
+    call: int
+    before: bool
+    position: int
+
+
+class _LayerHooks:
+    """Hands over the hidden states of each layer as soon as a forward pass has them, so that those
+    of all layers are never in memory at once, as with `output_hidden_states`."""
+
+    def __init__(self, model: Any, places: Mapping[_Place, int]) -> None:
+        self._last = len(places)  # the layer that is the output itself
+        self._running = running = threading.local()  # each thread runs a batch of its own
+
+        def visited(name: str, before: bool, tensors: list[torch.Tensor]) -> None:
+            if getattr(running, "take", None) is None:
+                return
+            for index, tensor in enumerate(tensors):
+                place = _Place(name, running.calls[name], before, index)
+                if place in places:
+                    running.take(places[place], tensor)
+            running.calls[name] += not before
+
+        modules = dict(model.named_modules())
+        self._handles = [
+            _hook(modules[name], name, visited, before=before)
+            for name in sorted({place.module for place in places})
+            for before in (True, False)
+        ]
+
+    def run(self, forward: Callable[[], Any], take: Callable[[int, torch.Tensor], object]) -> Any:
+        """The output of a forward pass. `take` gets the number and hidden states of each layer."""
+        self._running.take, self._running.calls = take, Counter()
+        try:
+            output = forward()
+        finally:
+            self._running.take = None
+        take(self._last, output.last_hidden_state)
+        return output
+
+    def remove(self) -> None:
+        """Take the hooks out of the model."""
+        for handle in self._handles:
+            handle.remove()
+
+    @classmethod
+    def of(cls, model: Any, run: Callable[..., Any]) -> _LayerHooks | None:
+        """The hooks of a model, which `run` runs on a few tokens; None if a layer's hidden states
+        are nowhere among what its modules take and give, as XLNet's, which it turns at the end."""
+        import torch
+
+        seen: dict[int, _Place] = {}
+        held: list[torch.Tensor] = []  # so that no later tensor has the id of an earlier one
+        calls: Counter[str] = Counter()
+
+        def visited(name: str, before: bool, tensors: list[torch.Tensor]) -> None:
+            held.extend(tensors)
+            for index, tensor in enumerate(tensors):
+                seen.setdefault(id(tensor), _Place(name, calls[name], before, index))
+            calls[name] += not before
+
+        handles = [
+            _hook(module, name, visited, before=before)
+            for name, module in model.named_modules()
+            for before in (True, False)
+        ]
+        output = run(output_hidden_states=True)
+        for handle in handles:
+            handle.remove()
+        layers = output.hidden_states
+        if layers[-1] is not output.last_hidden_state or not {*map(id, layers[:-1])} <= {*seen}:
+            return None
+        hooks = cls(model, {seen[id(rows)]: number for number, rows in enumerate(layers[:-1])})
+        taken: dict[int, torch.Tensor] = {}
+        hooks.run(run, taken.__setitem__)
+        if taken.keys() == {*range(len(layers))} and all(
+            torch.equal(taken[number], rows) for number, rows in enumerate(layers)
+        ):
+            return hooks
+        hooks.remove()  # a module changed what it was given, or is only there for these outputs
+        return None
+
+
+def _hook(module: Any, name: str, visited: Callable[..., None], *, before: bool) -> Any:
+    """Let `visited` know the tensors that a module takes (`before`) or gives."""
+
+    def taken(module: Any, arguments: Any, options: Any) -> None:
+        visited(name, True, list(_tensors((arguments, options))))
+
+    def given(module: Any, arguments: Any, output: Any) -> None:
+        visited(name, False, list(_tensors(output)))
+
+    if before:
+        return module.register_forward_pre_hook(taken, with_kwargs=True)
+    return module.register_forward_hook(given)
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    """The tensors in what a module takes or gives."""
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from _tensors(list(value.values()))
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _tensors(part)
 
 
 def _probe(
@@ -293,11 +435,17 @@ def _probe(
             return probed, output, length, False
         scaled = RESCALED_POSITIONS.search(model.config.to_json_string())
         return model, output, length, bool(scaled) or _state(probed) != before
+    if problem is not None and model.dtype != torch.float32:
+        precision = str(model.dtype).removeprefix("torch.")
+        raise SpaceliteError(
+            f"{name} does not run with precision={precision}: {one_line(problem)}; use "
+            "precision=float32",
+            ["precision"],
+        ) from problem
     raise SpaceliteError(
         f"{name} gives no hidden states of texts: a {type(model).__name__} needs more than token "
-        "ids, or returns something else; choose another backbone"
-        + ("" if model.dtype == torch.float32 else ", or precision=float32"),
-        ["backbone", "precision"],
+        "ids, or returns something else; choose another backbone",
+        ["backbone"],
     ) from problem
 
 
@@ -374,6 +522,12 @@ def _load_model(files: BackboneFiles, device: str, precision: str) -> tuple[Any,
     if missing:
         log.warning("%s has no trained pooler: pooled outputs are left out", files.name)
     model.config.return_dict = True  # some save it as false, and would return a tuple
+    # Those that a class makes as float32 tensors stay so, such as DeBERTa's biases.
+    lists = (model._keep_in_fp32_modules, model._keep_in_fp32_modules_strict)
+    exact = {module for modules in lists for module in modules or ()}
+    for weight_name, weight in model.named_parameters():
+        if weight.is_floating_point() and not exact & {*weight_name.split(".")}:
+            weight.data = weight.data.to(getattr(torch, precision))
     return model.to(device).eval().requires_grad_(False), bool(missing)
 
 
@@ -592,7 +746,7 @@ class Forward:
         fetch = self._transfers.fetch
         fetched = [fetch(tensor) for tensor in rows]
         pooled = None if output.pooled is None else fetch(output.pooled)
-        means = None if output.layers is None else fetch(layer_means(output.layers, inputs[2]))
+        means = None if output.means is None else fetch(output.means)
         measured = []
         if self.measure:
             pairs = zip(states, rows, strict=True)
@@ -625,17 +779,22 @@ def _end_to_end(arrays: Sequence[Array | None]) -> Array | None:
     return np.concatenate(present) if present else None
 
 
-def layer_means(layers: Sequence[torch.Tensor], masks: Array | torch.Tensor | None) -> torch.Tensor:
-    """The mean of each layer, (B, n, d), over each text's own tokens: (B, layers, d) float16."""
+def _mean_weights(masks: Array | torch.Tensor, device: str) -> torch.Tensor:
+    """The weight of each position in its text's mean, (B, 1, n), from masks (B, n)."""
     import torch
 
-    if masks is None:
-        means = [states.mean(dim=1, dtype=torch.float32) for states in layers]
-    else:
-        weights = torch.as_tensor(masks, dtype=torch.float32, device=layers[0].device)
-        weights = (weights / weights.sum(dim=1, keepdim=True))[:, None]
-        means = [torch.bmm(weights, states.float())[:, 0] for states in layers]
-    return torch.stack(means, dim=1).to(torch.float16)
+    weights = torch.as_tensor(masks, dtype=torch.float32, device=device)
+    return (weights / weights.sum(dim=1, keepdim=True))[:, None]
+
+
+def _mean(states: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
+    """The mean of a layer's hidden states (B, n, d) over each text's own tokens: (B, d)."""
+    import torch
+
+    if weights is None:
+        return states.mean(dim=1, dtype=torch.float32)
+    with torch.autocast(states.device.type, enabled=False):
+        return torch.bmm(weights, states.float())[:, 0]
 
 
 class _ThreadsRestored:

@@ -236,6 +236,11 @@ def _complete(
                 prefix=f"layer {spec.layer}: " if len(specs) > 1 else "",
             )
         if model.precision != "float32":
+            if model.device == "cpu" and instructions(model.precision) is None:
+                log.warning(
+                    "this processor has no instructions for %s: float32 is faster here",
+                    model.precision,
+                )
             _keep_half_precision_error(left, model, backbone_files, examples.tokens)
         elif encoding.precision == "auto" and examples.lengths.sum() >= MANY_TOKENS:
             _compare_half_precision(model, backbone_files, examples.tokens)
@@ -468,7 +473,7 @@ def _compare_half_precision(
             "%s",
             SpaceliteError(
                 f"this processor (its {found}) runs {model.name} {ratio:.1f} times as fast with "
-                f"precision={precision}, which rounds hidden states by about 1%",
+                f"precision={precision}; embed then says how far hidden states move",
                 ["precision"],
             ),
         )

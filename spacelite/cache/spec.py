@@ -132,7 +132,11 @@ class Encoding:
             with suppress(SpaceliteError):  # it has moved
                 if located(known).version == spec.backbone_version:
                     backbone = known
-        device = resolve_device(settings.get("device", cls.device))
+        precision = spec.precision
+        if precision != "float32":  # else torch is not imported
+            precision = precision_here(
+                precision, resolve_device(settings.get("device", cls.device))
+            )
         kind, _, version = spec.backbone_version.partition(":")
         return cls(
             backbone=backbone or spec.backbone,
@@ -141,7 +145,7 @@ class Encoding:
             max_length=spec.max_length,
             dtype=spec.dtype,
             padding=spec.padding,
-            precision=precision_here(spec.precision, device),
+            precision=precision,
             **settings,
         )
 

@@ -402,18 +402,21 @@ def _all_layers(predictor: Predictor, tokens: Tokenized, on_progress: OnProgress
 
     ids, types, masks = tokens.ids, tokens.type_ids, tokens.masks
     on_progress("embed", 0, len(ids[0]))
-    output = predictor.model.hidden_states(
+    model = predictor.model
+    every = model.reading(layer=0, others=tuple(range(1, model.layers)))
+    output = every.hidden_states(
         ids[0][None],
         None if types is None else types[0][None],
         None if masks is None else masks[0][None],
     )
-    layers = [layer[0].float() for layer in output.layers or ()]
-    states: Array = torch.cat(layers, dim=1).cpu().numpy()
+    layers = [output.hidden, *output.others]
+    states: Array = torch.cat(layers, dim=2)[0].cpu().numpy()
     if masks is not None:
         states = states * (masks[0] * (len(ids[0]) / masks[0].sum()))[:, None].astype(np.float32)
     on_progress("embed", len(ids[0]), len(ids[0]))
-    stored = stored_type(predictor.run.record.spec.dtype)
-    rows = TokenRows.of_batch(stored, stored.encode(output.hidden), token_ids=ids[0])
+    spec = predictor.run.record.spec
+    stored = stored_type(spec.dtype)
+    rows = TokenRows.of_batch(stored, stored.encode(layers[spec.layer]), token_ids=ids[0])
     return replace(rows, layer_states=states)
 
 
