@@ -124,7 +124,7 @@ def info(name: str, *, cache_dir: Path = CACHE_DIR, as_json: bool = False) -> No
     """Show a cache's spec and the sizes of its splits.
 
     Options:
-        name: A cache's name, the beginning of it, or its path.
+        name: A cache's name, a part of it that no other has, or its path.
     """
     from spacelite.cache import folder, reuse
     from spacelite.cache.store import Cache
@@ -183,7 +183,7 @@ def verify(name: str, *, cache_dir: Path = CACHE_DIR, as_json: bool = False) -> 
     """Recompute every checksum. The next embed computes only the damaged examples again.
 
     Options:
-        name: A cache's name, the beginning of it, or its path.
+        name: A cache's name, a part of it that no other has, or its path.
     """
     from spacelite.cache import folder
 
@@ -269,7 +269,6 @@ def remove(
 def _named(cache_dir: Path, name: str, stores: Mapping[str, StoreState]) -> Path:
     """The cache file or the folder of texts that a name or a part of it means."""
     from spacelite.cache import folder
-    from spacelite.cache.store import few
 
     paths = {path.stem: path for path in folder.cache_files(cache_dir)}
     paths |= {known: store.folder for known, store in stores.items()}
@@ -277,10 +276,7 @@ def _named(cache_dir: Path, name: str, stores: Mapping[str, StoreState]) -> Path
     if name in paths or len(fitting) == 1:
         return paths[name if name in paths else fitting[0]]
     if fitting:
-        raise SpaceliteError(
-            f"{len(fitting)} caches of {cache_dir} have {name!r} in their name ({few(fitting)}): "
-            "give a longer part of it"
-        )
+        raise folder.several(cache_dir, name, fitting)
     return folder.find(cache_dir, name)
 
 

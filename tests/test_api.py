@@ -279,12 +279,17 @@ def test_runs_are_a_frame(runs):
         assert epochs == [*range(1, 1 + len(epochs))] and run.labels == ("0", "1")
 
 
-def test_the_newest_complete_cache_is_the_default(cache, tmp_path, embed, reviews):
+def test_the_newest_complete_cache_is_the_default(cache, tmp_path, embed, reviews, caplog):
     assert "embed a data set first" in refusal(spacelite.train, cache_dir=tmp_path, progress=False)
     own = embed(str(reviews), cache_dir=tmp_path)
     runs = spacelite.train(cache_dir=tmp_path, head="logreg", progress=False)
     assert [run.record.cache for run in runs] == [own.name]
     assert spacelite.find_cache(cache_dir=tmp_path).path == own.path
+    assert "the newest of" not in caplog.text
+    embed(str(reviews), cache_dir=tmp_path, max_length=9)
+    other = spacelite.find_cache(cache_dir=tmp_path)
+    spacelite.train(cache_dir=tmp_path, head="logreg", progress=False)
+    assert f"cache {other.name}, the newest of 2: cache=... chooses another" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -564,6 +564,48 @@ def test_train_does_not_take_a_cache_that_only_eval_used(bert, reviews, tmp_path
     assert f"cache {new}\n" in plain.stderr and "is newer" not in plain.stderr
 
 
+def test_train_takes_what_was_embedded_last_whatever_was_evaluated(bert, reviews, tmp_path):
+    """Neither a run that is removed nor a head that is trained again makes a cache of `eval` one to
+    train on; `embed` does. The evaluations of a head that stays the same are kept."""
+    there = ["--cache-dir", tmp_path]
+    data = write_dataset(tmp_path / "other", {"train": 20, "test": 15})
+
+    def embed(*options):
+        done = spacelite("embed", "--backbone", bert, *options, "--json", *there)
+        return json.loads(done.stdout)["name"]
+
+    def trained(*options):
+        done = spacelite("train", "--epochs", 1, "--head", "linear", "--json", *options, *there)
+        assert done.exit_code == 0, done.output
+        return json.loads(done.stdout)[0], done.stderr
+
+    own = embed("--dataset", reviews)
+    run, _ = trained()
+    evaluated = spacelite(
+        "eval", run["id"], "--dataset", data, "--json", "--backbone", bert, *there
+    )
+    cache = json.loads(evaluated.stdout)["cache"]
+    transfers = [tmp_path / "runs" / run["id"] / "transfer" / f"{cache}{kind}"
+                 for kind in (".json", ".npz")]  # fmt: skip
+    again, said = trained()
+    assert again["cache"] == own and "dropped" not in said
+    assert all(path.is_file() for path in transfers)
+    path = transfers[0].parents[1] / "head.safetensors"
+    record = json.loads((path.parent / "run.json").read_text())
+    record["checksums"]["head.safetensors"] = 1
+    (path.parent / "run.json").write_text(json.dumps(record))
+    _, said = trained()
+    assert "the evaluation of the earlier run" in said and "is dropped" in said
+    assert not any(path.exists() for path in transfers)
+    assert spacelite("runs", "remove", run["id"], "--yes", *there).exit_code == 0
+    run, said = trained()
+    assert run["cache"] == own and f"{cache} is newer than {own}" in said
+    other = embed("--dataset", reviews, "--max-length", "9")
+    assert trained()[0]["cache"] == other
+    assert embed("--dataset", reviews) == own and trained()[0]["cache"] == own
+    assert embed("--dataset", data) == cache and trained()[0]["cache"] == cache
+
+
 def test_info_counts_the_labels_of_texts_with_several(bert, tmp_path):
     rows = [{"text": f"film {i}", "label": [[], ["a"], ["a", "c"]][i % 3]} for i in range(9)]
     (tmp_path / "data").mkdir()

@@ -309,14 +309,19 @@ def test_a_processor_that_is_faster_in_half_precision_is_named(
     assert len(said) == len(found)
 
 
-def test_a_hit_writes_nothing_at_all(bert, reviews, tmp_path):
+def test_a_hit_counts_as_the_newest_and_writes_nothing_else(bert, reviews, tmp_path, monkeypatch):
     """The folder may be read-only by then."""
-    run(tmp_path, bert, reviews)
+    first = run(tmp_path, bert, reviews).path
+    run(tmp_path, bert, reviews, max_length=8)
     for guard in (tmp_path / "embeddings").glob(".*"):
         guard.unlink()
-    before = sorted(tmp_path.rglob("*"))
-    assert run(tmp_path, bert, reviews).hit
-    assert sorted(tmp_path.rglob("*")) == before
+    before = {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")}
+    assert cache_files(tmp_path)[0] != first
+    with monkeypatch.context() as read_only:
+        read_only.setattr(os, "utime", lambda *_: (_ for _ in ()).throw(PermissionError))
+        assert run(tmp_path, bert, reviews).hit and cache_files(tmp_path)[0] != first
+    assert run(tmp_path, bert, reviews).hit and cache_files(tmp_path)[0] == first
+    assert {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")} == before
 
 
 def test_continuing_with_another_tokenization_is_refused(bert, reviews, tmp_path, monkeypatch):

@@ -266,7 +266,7 @@ def test_the_list_is_of_the_runs_that_were_asked_for(cache_dir, cache_path):
     ):  # fmt: skip
         refused = run_command("runs", "list", option, "none", "--cache-dir", cache_dir)
         assert refused.exit_code == 1
-        assert refused.stderr.startswith(f"error: {option} none: there is no such run; choose ")
+        assert refused.stderr.startswith(f"error: {option} none: no run has this ")
         assert known in refused.stderr
 
 

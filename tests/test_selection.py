@@ -261,13 +261,13 @@ def test_runs_are_selected_by_cache_data_head_and_settings():
     [
         (
             {"where": {"lr": 0.5}},
-            "where=lr=0.5: there is no such run; choose from 0.0001, 0.001, 0.01",
+            "where=lr=0.5: no run has this setting; choose from 0.0001, 0.001, 0.01",
         ),
-        ({"where": {"lr": "fast"}}, "where=lr=fast: there is no such run"),
+        ({"where": {"lr": "fast"}}, "where=lr=fast: no run has this setting"),
         ({"where": {"lrr": 1}}, "where=lrr: no run has this setting; choose from seed,"),
-        ({"dataset": "sst2"}, "dataset=sst2: there is no such run; choose from imdb"),
-        ({"cache": "x"}, "cache=x: there is no such run; choose from minilm--imdb--0"),
-        ({"head": ["mlp"]}, "head=mlp: there is no such run; choose from space"),
+        ({"dataset": "sst2"}, "dataset=sst2: no run has this data set; choose from imdb"),
+        ({"cache": "x"}, "cache=x: no run has this cache; choose from minilm--imdb--0"),
+        ({"head": ["mlp"]}, "head=mlp: no run has this head; choose from space"),
     ],
 )
 def test_conditions_that_fit_nothing_say_what_there_is(conditions, said):
@@ -397,7 +397,7 @@ def test_the_command_takes_names_one_after_another(swept):
     for wrong, said in (
         (["space"], "put --compare before the first"),
         (["--where", "lr"], "--where lr: give a setting and its value"),
-        (["--where", "lr=7"], "--where lr=7: there is no such run"),
+        (["--where", "lr=7"], "--where lr=7: no run has this setting"),
         (["--split", "dev"], "--split dev: choose from train, validation"),
         (["--compare", "space", "nope"], "--compare nope: no system has this name"),
     ):

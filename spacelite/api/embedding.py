@@ -15,6 +15,7 @@ from spacelite.cache import folder as caches
 from spacelite.cache.embedding import Embedded, read_layers
 from spacelite.cache.embedding import embed as embed_into
 from spacelite.cache.spec import Encoding
+from spacelite.cache.store import made_by
 from spacelite.data import loading
 from spacelite.data.splits import TextDataset
 from spacelite.errors import SpaceliteError
@@ -180,10 +181,16 @@ def embed(
 def dataset_of(
     cache: EmbeddedDataset | str | Path | None, cache_dir: str | Path | None
 ) -> EmbeddedDataset:
-    """The cache that a function was given, or the newest one."""
+    """The cache that a function was given, or the newest one, which is logged: as a warning where
+    there are others."""
     if isinstance(cache, EmbeddedDataset):
         return cache
-    return find_cache(cache, cache_dir)
+    found = find_cache(cache, cache_dir)
+    if cache is None:
+        others = len(caches.cache_files(found.cache_dir)) - 1
+        of = f", the newest of {others + 1}: cache=... chooses another" if others else ""
+        log.log(logging.WARNING if others else logging.INFO, "cache %s%s", found.name, of)
+    return found
 
 
 @checked(name=replace(NAME_OR_PATH, needed="give a cache's name or its path"))
@@ -193,8 +200,9 @@ def find_cache(
     """Find an existing cache.
 
     Args:
-        name: The cache's name, a prefix of it, or its path. Default: the newest complete cache; one
-            that a run was only evaluated on, and that cannot be trained on, if there is no other.
+        name: The cache's name, a part of it, or its path. Default: the complete cache that was
+            embedded last; one that `evaluate` made, or that cannot be trained on, if there is no
+            other.
         cache_dir: Folder of caches and runs. Default: that of the variable `SPACELITE_CACHE`, else
             `cache`.
 
@@ -206,8 +214,15 @@ def find_cache(
         return EmbeddedDataset(caches.find(folder, str(name)), folder)
     newest = EmbeddedDataset(caches.newest_complete(folder), folder)
     saved = saved_runs.load_all(folder)
+    trained_on = {run.record.cache for run in saved}
     evaluated = {transfer.cache for run in saved for transfer in run.transfers()}
-    passed_over = evaluated - {run.record.cache for run in saved}
+    passed_over = {
+        path.stem
+        for path in caches.cache_files(folder)
+        if path.stem not in trained_on
+        # An older version did not record it.
+        and (made_by(path) or ("eval" if path.stem in evaluated else "embed")) == "eval"
+    }
     can_be_trained_on = _can_be_trained_on(newest)
     if newest.name not in passed_over and can_be_trained_on:
         return newest

@@ -558,6 +558,7 @@ class TrainedRun:
                     read,
                     cache_dir=self.cache_dir,
                     layers=self.run.head.reads_layers or None,
+                    command="eval",
                     on_progress=on_progress,
                 ).path
         elif isinstance(cache, EmbeddedDataset):

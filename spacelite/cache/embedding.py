@@ -102,11 +102,13 @@ def embed(
     further_layers: Sequence[int] = (),
     layers: bool | None = None,
     reuse: bool = True,
+    command: str = "embed",
     on_progress: OnProgress = lambda phase, done, total: None,
 ) -> Embedded:
     """Run a frozen backbone once over a data set and keep every token's hidden state, as
     `spacelite.embed`, which explains the arguments. `read` reads the data set, before anything is
-    computed; it may raise. Each of `further_layers` has a cache of its own.
+    computed; it may raise. Each of `further_layers` has a cache of its own. `command` is `embed`,
+    after which the cache counts as the newest, or `eval`, after which it is none to train on.
 
     A finished cache with the same spec is returned at once. An unfinished one is continued, and
     ends with the same bytes as if it had never been interrupted.
@@ -144,9 +146,15 @@ def embed(
             encoding,
             layers=layers,
             reuse=reuse,
+            command=command,
             on_progress=on_progress,
             clock=clock,
         )
+    if command == "embed":
+        for path in specs:
+            store.keep_maker(path, command)
+        with suppress(OSError):  # the folder may be read-only
+            os.utime(next(iter(specs)))
     seconds = time.perf_counter() - started
     speed = Speed(tokens, seconds, clock.busy) if tokens else None
     first, *others = (
@@ -167,6 +175,7 @@ def _complete(
     *,
     layers: bool | None,
     reuse: bool,
+    command: str,
     on_progress: OnProgress,
     clock: Clock,
 ) -> tuple[dict[Path, Writing], int]:
@@ -214,6 +223,8 @@ def _complete(
             for path in left
         }
         _lay_out(specs, layouts, splits, examples.tokens.padding_side)
+        for path in new:
+            store.keep_maker(path, command)
         counts = cached_texts.count_unknown(splits, examples.tokens.special)
         written = {}
         for path in left:
@@ -259,9 +270,6 @@ def _complete(
         finally:
             for path in left:
                 store.add_seconds(path, time.perf_counter() - locked)
-        if len(specs) > 1:  # the newest cache is the one that is trained on
-            with suppress(OSError):
-                os.utime(next(iter(specs)))
         return written, tokens
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -88,14 +88,14 @@ def cache_files(cache_dir: Path) -> list[Path]:
 
 
 def find(cache_dir: Path, name: str, *, exact: bool = False) -> Path:
-    """The cache file of this name, of a name with this prefix unless it is to be `exact`, or at
-    this path. Raises SpaceliteError if none matches, or more than one."""
+    """The cache file of this name, of a name with this part unless it is to be `exact`, or at this
+    path. Raises SpaceliteError if none matches, or more than one."""
     if not name:
         raise SpaceliteError("a cache's name is empty: give its name or its path")
     paths = cache_files(cache_dir)
     matches = [path for path in paths if name in (path.stem, path.name)]
     if not matches and not exact:
-        matches = [path for path in paths if path.stem.startswith(name)]
+        matches = [path for path in paths if name in path.stem]
     if len(matches) == 1:
         return matches[0]
     if not matches and name.endswith(".h5") and Path(name).is_file():
@@ -103,8 +103,7 @@ def find(cache_dir: Path, name: str, *, exact: bool = False) -> Path:
     if not matches and "/" in name and not Path(name).exists():
         raise SpaceliteError(f"there is no cache file {name}: give a cache's name, or its .h5 file")
     if matches:
-        several = store.few([path.stem for path in matches])
-        raise SpaceliteError(f"{name!r} matches several caches of {cache_dir}: {several}")
+        raise several(cache_dir, name, [path.stem for path in matches])
     if not paths:
         raise SpaceliteError(
             f"{files.absolute(cache_dir)} has no cache {name!r}; it holds no cache: embed a data "
@@ -116,6 +115,14 @@ def find(cache_dir: Path, name: str, *, exact: bool = False) -> Path:
         f"{store.few([path.stem for path in paths], name)}; "
         "if the cache is in another folder, name that with cache_dir",
         ["cache_dir"],
+    )
+
+
+def several(cache_dir: Path, name: str, fitting: Sequence[str]) -> SpaceliteError:
+    """The error about a part of the names of several caches."""
+    return SpaceliteError(
+        f"{len(fitting)} caches of {cache_dir} have {name!r} in their name "
+        f"({store.few(fitting)}): give a longer part of it"
     )
 
 

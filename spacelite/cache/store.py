@@ -16,7 +16,7 @@ import logging
 import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -52,6 +52,7 @@ SIDE_FILES = {
     "layers": ".layers.hdf5",  # means of all layers
     "precision": ".precision.json",  # how exact its forward pass was
     "reuse": ".reuse.npz",  # what was copied from which cache
+    "made": ".made.json",  # by which command
 }
 
 Shapes = dict[str, tuple[Any, str]]  # a dataset's name -> (shape, dtype), in the order of the file
@@ -482,3 +483,19 @@ def add_seconds(path: Path, seconds: float) -> None:
     """Record the seconds of a call that wrote to a cache, while its lock is held. The cache itself
     contains no times: the same settings give the same bytes."""
     keep_json(path, "seconds", {"seconds": (embedding_seconds(path) or 0.0) + seconds})
+
+
+def made_by(path: Path) -> str | None:
+    """The command that a cache is for: `eval` if that alone embedded it, else `embed`; None if that
+    is not known, as for caches of older versions."""
+    try:
+        return str(json.loads(side_file(path, "made").read_text("utf-8"))["by"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def keep_maker(path: Path, command: str) -> None:
+    """Record the command that a cache is for. Skipped in read-only folders."""
+    if made_by(path) != command:
+        with suppress(OSError):
+            files.write_json(side_file(path, "made"), {"by": command})

@@ -279,6 +279,7 @@ def save(
                 files.write_json(partial / HISTORY, head.history)
                 predictions.save(partial / PREDICTIONS, predictions_of(cache, head.logits))
                 files.write_json(partial / RECORD, record.as_json())
+                _keep_transfers(folder, partial, record)
                 if folder.exists():
                     folder.rename(former)
                 partial.rename(folder)
@@ -293,6 +294,28 @@ def save(
             f"run {run} cannot be saved in {folder.parent}: {error.strerror or one_line(error, 80)}"
         ) from error
     return Run(folder, record)
+
+
+def _keep_transfers(former: Path, folder: Path, record: RunRecord) -> None:
+    """Copy the evaluations of a former run of the same id, if they are of the same head; what is
+    dropped is logged."""
+    evaluations = len([*(former / TRANSFERS).glob("[!.]*.json")])
+    if not evaluations:
+        return
+    try:
+        earlier = load(former).record
+        same = (earlier.checksums, earlier.thresholds) == (record.checksums, record.thresholds)
+    except SpaceliteError:
+        same = False
+    if same and earlier.label_names == record.label_names:
+        shutil.copytree(former / TRANSFERS, folder / TRANSFERS)
+        return
+    of = "the evaluation" if evaluations == 1 else f"the {evaluations} evaluations"
+    log.warning(
+        "%s of the earlier run %s on other data %s dropped, since its head is another one now: run "
+        "eval again",
+        of, record.id, "is" if evaluations == 1 else "are",
+    )  # fmt: skip
 
 
 def predictions_of(cache: Cache, logits: Mapping[str, Any]) -> dict[str, Predictions]:

@@ -436,12 +436,13 @@ def select(
     head: Sequence[str] = (),
     where: Mapping[str, Any] | None = None,
 ) -> list[Run]:
-    """The runs that fit all conditions: on a cache (or the beginning of its name), on a data set,
-    of these kinds of heads, with these settings (one value, or several). A head that lacks a
-    setting, such as a baseline without learning rate, is kept."""
+    """The runs that fit all conditions: on a cache (or those with this part in their names), on a
+    data set, of these kinds of heads, with these settings (one value, or several). A head that
+    lacks a setting, such as a baseline without learning rate, is kept."""
     chosen = list(runs)
     if cache is not None:
-        fits = [run for run in chosen if run.record.cache.startswith(cache)]
+        exact = [run for run in chosen if run.record.cache == cache]
+        fits = exact or [run for run in chosen if cache in run.record.cache]
         chosen = _some(fits, f"cache={cache}", (run.record.cache for run in chosen))
     if dataset is not None:
         fits = [run for run in chosen if run.record.spec.dataset == dataset]
@@ -476,7 +477,8 @@ def _some(fits: list[Run], condition: str, known: Iterable[str]) -> list[Run]:
     if not fits:
         argument, _, value = condition.partition("=")
         choices = choose_from(value, dict.fromkeys(known))
-        raise SpaceliteError(f"{condition}: there is no such run; {choices}", [argument])
+        what = {"where": "setting", "dataset": "data set"}.get(argument, argument)
+        raise SpaceliteError(f"{condition}: no run has this {what}; {choices}", [argument])
     return fits
 
 
