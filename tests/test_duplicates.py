@@ -77,8 +77,8 @@ def test_embed_says_it_in_one_line_each_also_of_a_cache_that_was_there(leaking, 
     assert embed(SPLITS, bert, leaking.cache_dir, name="leaking").hit
     assert caplog.messages == [
         "1 of 3 validation examples has a text of train, 3 of 5 test examples have a text of "
-        "train, 3 of 5 test examples have a text of validation: these were seen in training, so "
-        "the metrics are too optimistic",
+        "train: these were seen in training; 3 of 5 test examples have a text of validation: these "
+        "were seen when settings were chosen, so the metrics are too optimistic",
         "3 texts have more than one label, each in another example: no classifier can get all of "
         "these examples right",
     ]

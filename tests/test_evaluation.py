@@ -18,6 +18,7 @@ from spacelite_cli.app import app
 from typer.testing import CliRunner
 
 from spacelite import heads
+from spacelite.cache import texts
 from spacelite.cache.store import Cache, side_file
 from spacelite.inference.transfer import evaluate, parse_mapping
 from spacelite.runs import store as runs
@@ -430,6 +431,37 @@ def test_texts_that_the_run_was_trained_on_are_counted_and_left_out(
     ]
     run.save_transfer(record, predictions)
     assert [one for one in run.transfers() if one.dataset == "partly"] == [record]
+
+
+def test_texts_that_something_was_chosen_on_are_no_new_ones(
+    place, cache_path, bert, tmp_path, caplog
+):
+    """Validation texts, where they chose the epoch, settings or thresholds."""
+    run = place[1]["linear"]
+    with Cache(cache_path) as cache:
+        own = {split: texts.read(cache, split) for split in ("train", "validation")}
+    seen = [own[split].text(example) for split in own for example in range(4)]
+    new = [f"nice plot {text} well acted" for text in conftest.texts(4, seed=9)]
+    rows = [{"text": text, "label": i % 2} for i, text in enumerate([*seen, *new])]
+    (tmp_path / "chosen").mkdir()
+    (tmp_path / "chosen" / "test.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    there = {"backbone": str(bert), "cache_dir": tmp_path, "dtype": "float32", "device": "cpu"}
+    with Cache(embed(dataset=str(tmp_path / "chosen"), **there, training=False).path) as cache:
+        plain, _ = evaluate(run, cache)
+        assert plain.seen_in_training == {"test": 4} and plain.seen_in_choosing == {}
+        assert "validation" not in caplog.text
+        chosen = replace(run, record=replace(run.record, best_epoch=1))
+        record, predictions = evaluate(chosen, cache)
+    assert record.seen_in_training == {"test": 4} and record.seen_in_choosing == {"test": 4}
+    assert caplog.messages[-1].startswith(
+        f"4 of 12 test examples of chosen have a text of the training data of run {run.id}: these "
+        "were seen in training, so the metrics of test are too optimistic; 4 of 12 test examples "
+        f"of chosen have a text of the validation data of run {run.id}: these were seen when "
+        "settings were chosen, so the metrics of test are too optimistic; of the other 4 test"
+    )
+    part = predictions["test"]
+    guesses = part.logits[8:].argmax(axis=1)
+    assert record.metrics_unseen["test"]["accuracy"] == np.mean(guesses == part.labels[8:])
 
 
 def test_the_command_warns_of_texts_that_the_run_was_trained_on(place, bert, tmp_path):

@@ -81,6 +81,24 @@ def test_a_single_example_is_a_test_split(run):
         assert found.metrics["test"]["accuracy"] in (0, 1)
 
 
+@pytest.mark.parametrize("form", ["file", "frame", "texts"])
+def test_data_without_named_splits_are_evaluated_whole(form, run, tmp_path, caplog):
+    """All 30 rows are one test split, with a figure for those that are new to the run."""
+    own = [*TEXTS, *texts(18, seed=6)]
+    labels = ["bad", "good", "fine"] * 10
+    data = pd.DataFrame({"text": own, "label": labels})
+    if form == "file":
+        data.to_csv(tmp_path / "whole.csv", index=False)
+        data = str(tmp_path / "whole.csv")
+    elif form == "texts":
+        data = (own, labels)
+    found = run.evaluate(data, progress=False)
+    assert found.record.examples == {"test": 30} and found.metrics_unseen.keys() <= {"test"}
+    predicted = [row["label"] for row in run.predict(own, progress=False)]
+    assert found.metrics["test"]["accuracy"] == pytest.approx(accuracy_score(labels, predicted))
+    assert "training examples" not in caplog.text and "no test split" not in caplog.text
+
+
 def test_frames_folders_and_files_need_no_train_split(run, tmp_path):
     frame = pd.DataFrame({"text": TEXTS, "label": ["bad", "good"] * 6, "split": "test"})
     assert run.evaluate(frame, progress=False).record.examples == {"test": 12}
@@ -96,7 +114,7 @@ def test_frames_folders_and_files_need_no_train_split(run, tmp_path):
     one_label = tmp_path / "one.csv"
     one_label.write_text("text,label\n" + "".join(f"{text},good\n" for text in TEXTS))
     found = run.evaluate(str(one_label), progress=False)
-    assert found.record.examples == {"train": 11, "validation": 1}
+    assert found.record.examples == {"test": 12}
     (tmp_path / "empty").mkdir()
     said = refusal(run.evaluate, str(tmp_path / "empty"), progress=False)
     assert "has no split: it needs test.csv" in said

@@ -137,7 +137,7 @@ def test_texts_that_stand_twice_are_run_once(bert, tmp_path, ran, caplog):
     source = write(tmp_path / "twice.jsonl", rows([*own, *own[:10], own[0]]))
     done = run(tmp_path / "cache", bert, source)
     assert len(ran) == len(set(ran)) == 30
-    assert "11 of 41 texts repeat another one and are not run again" in caplog.text
+    assert "11 of 41 texts have the same tokens as another one and are not run again" in caplog.text
     found = of_text(done.path, source)
     assert len(found[own[0]]) == 3 and all(len(set(copies)) == 1 for copies in found.values())
     assert done.copied == 0

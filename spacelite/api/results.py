@@ -467,9 +467,15 @@ class Evaluation:
         return self.record.seen_in_training
 
     @property
+    def seen_in_choosing(self) -> dict[str, int]:
+        """How many other examples of each split have a text of the run's validation split; empty if
+        nothing was chosen on that."""
+        return self.record.seen_in_choosing
+
+    @property
     def metrics_unseen(self) -> dict[str, dict[str, float | None]]:
-        """Every metric but the loss of the validation and test examples whose texts the run was not
-        trained on, for splits that have both."""
+        """Every metric but the loss of the validation and test examples whose texts the run has not
+        seen, neither in training nor in choosing, for splits that have both."""
         return self.record.metrics_unseen
 
     def table(self) -> Table:

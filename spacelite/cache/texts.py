@@ -279,6 +279,7 @@ def read_unknown(path: Path) -> UnknownTokens:
 # Duplicates.
 
 COMPARED = {True: "a text", False: "the same tokens as a text"}  # by whether texts were compared
+SEEN = {"train": "in training", "validation": "when settings were chosen"}  # by the split of a run
 
 
 @dataclass(frozen=True)
@@ -307,17 +308,17 @@ class Duplicates:
     @property
     def leaked(self) -> str:
         """What the texts in two splits mean for the reader; "" if there are none."""
-        parts = [
-            f"{count:,} of {self.examples[later]:,} {later} examples "
-            f"{'has' if count == 1 else 'have'} {self.what} of {earlier}"
-            for (earlier, later), count in self.shared.items()
-            if count
-        ]
-        if not parts:
-            return ""
-        seen = any(earlier == "train" and n for (earlier, _), n in self.shared.items())
-        when = "in training" if seen else "when settings were chosen"
-        return f"{', '.join(parts)}: these were seen {when}, so the metrics are too optimistic"
+        sentences = []
+        for earlier, when in SEEN.items():
+            parts = [
+                f"{count:,} of {self.examples[later]:,} {later} examples "
+                f"{'has' if count == 1 else 'have'} {self.what} of {earlier}"
+                for (first, later), count in self.shared.items()
+                if count and first == earlier
+            ]
+            if parts:
+                sentences.append(f"{', '.join(parts)}: these were seen {when}")
+        return f"{'; '.join(sentences)}, so the metrics are too optimistic" if sentences else ""
 
     @property
     def contradicted(self) -> str:
@@ -416,10 +417,11 @@ def _contradictory(texts: Array, labels: Array) -> int:
 
 @dataclass(frozen=True)
 class Overlap:
-    """Which examples of a data set have a text that a run was trained on."""
+    """Which examples of a data set have a text of the train or validation split of a run."""
 
     seen: dict[str, Array]  # by split, (N,) bool
     by_text: bool  # whether the texts themselves were compared, or only their token ids
+    of: str = "train"
 
     @property
     def counts(self) -> dict[str, int]:
@@ -427,31 +429,31 @@ class Overlap:
         return {split: int(seen.sum()) for split, seen in self.seen.items()}
 
     def sentence(self, dataset: str, runs: str) -> str:
-        """What the overlap with the training data of `runs` means for the reader; "" for none."""
+        """What the overlap with the data of `runs` means for the reader; "" for none."""
         seen = {split: count for split, count in self.counts.items() if count}
         if not seen:
             return ""
         parts = [f"{count:,} of {len(self.seen[split]):,} {split}" for split, count in seen.items()]
         have = "has" if sum(seen.values()) == 1 else "have"
         return (
-            f"{listed(parts, len(parts))} examples of {dataset} {have} "
-            f"{COMPARED[self.by_text]} of the training data of {runs}: these were seen in "
-            f"training, so the metrics of {listed([*seen], len(seen))} are too optimistic"
+            f"{listed(parts, len(parts))} examples of {dataset} {have} {COMPARED[self.by_text]} of "
+            f"the {'training' if self.of == 'train' else self.of} data of {runs}: these were seen "
+            f"{SEEN[self.of]}, so the metrics of {listed([*seen], len(seen))} are too optimistic"
         )
 
 
-def overlap(training: Cache, cache: Cache, *splits: str) -> Overlap:
-    """Find the examples of some splits of a cache (default: all) that have a text of the train
-    split of another, of the same tokenizer.
+def overlap(training: Cache, cache: Cache, *splits: str, of: str = "train") -> Overlap:
+    """Find the examples of some splits of a cache (default: all) that have a text of the split `of`
+    of another, of the same tokenizer.
 
     Texts are the same if they differ at most in case, accents and spaces; and of texts that are cut
     off, if the same tokens and beginning are left. Where the texts are not known, their token ids
-    are compared. Raises SpaceliteError if the token ids of the train split are damaged.
+    are compared. Raises SpaceliteError if the token ids of that split are damaged.
     """
-    training.check_index("train")
+    training.check_index(of)
     texts = {name: read(cache, name) for name in splits or cache.splits}
-    of_train, limit = read(training, "train"), cache.spec.max_length
-    by_text = of_train is not None and None not in texts.values()
+    written_there, limit = read(training, of), cache.spec.max_length
+    by_text = written_there is not None and None not in texts.values()
 
     def keys(split: CachedSplit, texts: CachedTexts | None) -> list[set[Any]]:
         digests = split.digests()
@@ -464,11 +466,12 @@ def overlap(training: Cache, cache: Cache, *splits: str) -> Overlap:
             for text, digest, is_cut in zip(written, digests, cut, strict=True)
         ]
 
-    known = set[Any]().union(*keys(training.splits["train"], of_train))
+    known = set[Any]().union(*keys(training.splits[of], written_there))
     return Overlap(
         {
             name: np.array([not known.isdisjoint(own) for own in keys(cache.splits[name], written)])
             for name, written in texts.items()
         },
         by_text,
+        of,
     )

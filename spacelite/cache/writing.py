@@ -323,7 +323,7 @@ def _compute(writings: Sequence[Writing], forward: Forward, on_progress: OnProgr
     plans = [writing.plan for writing in writings]
     if repeated := max(len(plan.repeated) for plan in plans):
         log.info(
-            "%s of %s texts repeat another one and are not run again",
+            "%s of %s texts have the same tokens as another one and are not run again",
             f"{repeated:,}", f"{len(examples.lengths):,}",
         )  # fmt: skip
     computed = np.unique(np.concatenate([plan.computed for plan in plans]))

@@ -125,12 +125,12 @@ def _pick(
 
 def by_split(table: Table, reading: Reading) -> dict[str, Table]:
     """Divide a table by the column that names each row's split: the one that was named, else
-    `split` if names of splits are all that it holds. Without one, all rows are training data."""
+    `split` if names of splits are all that it holds. Empty if there is none."""
     column = reading.split_column or SPLIT_COLUMN
     if reading.split_column is None and (
         column not in table.names or column in (reading.text_column, reading.label_column)
     ):
-        return {"train": table}
+        return {}
     _pick(table.origin, table.names, column, "split", [])
     if column in table.mixed:
         raise table.mixed[column]
@@ -142,7 +142,7 @@ def by_split(table: Table, reading: Reading) -> dict[str, Table]:
             "%s: column %r names no splits (one value is %r): it is not used",
             table.origin, column, unknown[0],
         )  # fmt: skip
-        return {"train": table}
+        return {}
     if unknown:
         pairs = zip(table.row_numbers, written, strict=True)
         _refuse_rows(

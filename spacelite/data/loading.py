@@ -67,8 +67,8 @@ def read(
 ) -> TextDataset:
     """Read a data set, as `spacelite.embed`, which explains the arguments.
 
-    Data that are not for `training` may lack a train split, or have a single label or text (which
-    is then the test split).
+    Data that are not for `training` may lack a train split, or have a single label or text; without
+    named splits, they are the test split.
     """
     if (dataset is None) == (texts is None):
         raise SpaceliteError("give either dataset or texts", ["dataset", "texts"])
@@ -271,8 +271,10 @@ def _tables_of(dataset: Any, name: str, reading: Reading, training: bool) -> dic
 
 
 def _by_column(table: Table, reading: Reading, training: bool) -> dict[str, Table]:
-    """The splits of a single table, which a column may name."""
-    return _in_order(columns.by_split(table, reading), training)
+    """The splits of a single table, which a column may name; without one, all rows are training
+    data, or are there to be evaluated on."""
+    splits = columns.by_split(table, reading) or {"train" if training else "test": table}
+    return _in_order(splits, training)
 
 
 def _refuse_column(name: str, reading: Reading) -> None:

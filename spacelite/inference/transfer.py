@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -23,6 +23,7 @@ from spacelite.training import engine
 from spacelite.training.batches import TokenSplit, input_width
 from spacelite.training.loop import OnProgress, Progress
 from spacelite.training.memory import resident_budget
+from spacelite.types import Array
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +59,8 @@ def evaluate(
             f"run {run.id} was trained on hidden states of width {run.width}, cache {cache.name} "
             f"has width {width}: embed the data set with the run's backbone"
         )
-    if cache.spec.dataset_hash == record.spec.dataset_hash:
+    own = cache.spec.dataset_hash == record.spec.dataset_hash
+    if own:
         log.warning(
             "%s is the data set that run %s was trained on: this is not a transfer, and its train "
             "split was seen in training",
@@ -90,7 +92,12 @@ def evaluate(
             "predicted, and is left out of macro averages where it is not",
             cache.spec.dataset, ", ".join(map(repr, missing)),
         )  # fmt: skip
-    overlap = _overlap(run, cache)
+    overlaps = _overlaps(run, cache)
+    known = {
+        name: np.logical_or.reduce([overlap.seen[name] for overlap in overlaps])
+        for name in (cache.splits if overlaps else ())
+    }
+    counts = [overlap.counts for overlap in overlaps]
     result = TransferRecord(
         cache=cache.name,
         cache_key=cache.spec.cache_key(),
@@ -100,37 +107,44 @@ def evaluate(
             label: names[number] for label, number in zip(cache.label_names, numbers, strict=True)
         },
         metrics=scores,
-        seen_in_training=None if overlap is None else overlap.counts,
-        metrics_unseen={} if overlap is None else _of_unseen(predictions, overlap, objective),
+        seen_in_training=counts[0] if counts else None,
+        seen_in_choosing=counts[1] if len(counts) > 1 else {},
+        metrics_unseen=_of_unseen(predictions, known, objective) if known else {},
     )
-    if overlap is not None:
-        own = cache.spec.dataset_hash == run.record.spec.dataset_hash
-        _warn_of_seen(run, result, overlap, but="train" if own else None)
+    _warn_of_seen(run, result, overlaps, known, own)
     return result, predictions
 
 
-def _overlap(run: Run, cache: Cache) -> texts.Overlap | None:
-    """Which examples of a cache have a text that a run was trained on; None, with a warning in the
-    log, if the run's cache is not there any more."""
+def _overlaps(run: Run, cache: Cache) -> list[texts.Overlap]:
+    """Which examples of a cache have a text that a run was trained on, and which others have one
+    that something was chosen on, if it was; empty, with a warning in the log, if the run's cache is
+    not there any more."""
     try:
         with Cache(find_cache(run, cache.path.parent.parent)) as training:
-            return texts.overlap(training, cache)
+            overlaps = [texts.overlap(training, cache)]
+            if run.record.chosen_on_validation:
+                chosen = texts.overlap(training, cache, of="validation")
+                others = {
+                    name: seen & ~overlaps[0].seen[name] for name, seen in chosen.seen.items()
+                }
+                overlaps.append(replace(chosen, seen=others))
+            return overlaps
     except SpaceliteError as error:
         log.warning(
             "it is not known which texts of %s run %s was trained on: %s",
             cache.spec.dataset, run.id, error,
         )  # fmt: skip
-        return None
+        return []
 
 
 def _of_unseen(
-    predictions: dict[str, Predictions], overlap: texts.Overlap, objective: Objective
+    predictions: dict[str, Predictions], seen: Mapping[str, Array], objective: Objective
 ) -> dict[str, Scores]:
-    """The metrics of the examples that a run was not trained on, by split, where there are others
-    too. The loss is None: the head's penalties need hidden states."""
+    """The metrics of the examples (N,) that are not `seen`, by split, where there are others too.
+    The loss is None: the head's penalties need hidden states."""
     unseen: dict[str, Scores] = {}
     for name, part in predictions.items():
-        new = np.flatnonzero(~overlap.seen[name])
+        new = np.flatnonzero(~seen[name])
         if 0 < len(new) < len(part.index):
             logits, labels = torch.from_numpy(part.logits[new]), part.labels[new]
             plain = engine.scores_of(logits, torch.from_numpy(labels), objective)
@@ -141,13 +155,21 @@ def _of_unseen(
 
 
 def _warn_of_seen(
-    run: Run, record: TransferRecord, overlap: texts.Overlap, but: str | None
+    run: Run,
+    record: TransferRecord,
+    overlaps: Sequence[texts.Overlap],
+    seen: Mapping[str, Array],
+    own: bool,
 ) -> None:
-    """Log a warning if the run was trained on texts of a split other than `but`."""
-    seen = {name: seen for name, seen in overlap.seen.items() if name != but}
-    sentence = replace(overlap, seen=seen).sentence(record.dataset, f"run {run.id}")
+    """Log a warning of texts that a run was trained on, or that something was chosen on; of the
+    data set that is its own not of the split that these are."""
+    sentences = []
+    for overlap in overlaps:
+        shown = {name: of for name, of in overlap.seen.items() if not own or name != overlap.of}
+        sentences.append(replace(overlap, seen=shown).sentence(record.dataset, f"run {run.id}"))
+    sentence = "; ".join(filter(None, sentences))
     if of_new := record.metrics_unseen.get(record.split):
-        others = record.examples[record.split] - overlap.counts[record.split]
+        others = int((~seen[record.split]).sum())
         figures = " and ".join(
             f"{METRICS[name].in_words} {of_new[name]:.4f}" for name in ("accuracy", "f1_macro")
         )

@@ -121,6 +121,11 @@ class RunRecord:
         return getattr(self.head, "seed", None) if self.head.is_iterative else None
 
     @property
+    def chosen_on_validation(self) -> bool:
+        """Whether validation decided about the epoch, settings or thresholds."""
+        return bool(self.thresholds) or self.search is not None or self.best_epoch is not None
+
+    @property
     def epochs(self) -> int | None:
         """Number of training epochs; None for a head that is fitted directly."""
         return self.training.epochs if isinstance(self.training, TrainingConfig) else None
@@ -272,9 +277,10 @@ class TransferRecord:
     labels: dict[str, str]  # the data set's label name -> the run's
     metrics: dict[str, Scores]
     # By split, how many examples have a text that the run was trained on; None if that is not
-    # known, as in evaluations by older versions. And the metrics of the others, where there are
-    # both.
+    # known, as in evaluations by older versions; how many others have one of its validation split,
+    # if something was chosen on that; and the metrics of the rest, where there are both.
     seen_in_training: dict[str, int] | None = None
+    seen_in_choosing: dict[str, int] = field(default_factory=dict)
     metrics_unseen: dict[str, Scores] = field(default_factory=dict)
 
     @property
