@@ -159,6 +159,7 @@ def in_half(folder: Path) -> Backbone | None:
 def row(architecture: str, model: Backbone, half: Backbone | None) -> str:
     """The row of the page's table."""
     notes = {
+        "decoder": model.is_causal,
         "each batch runs on a copy, since texts change the model": model._changes,
         f"texts of fewer than {model._shortest} tokens are padded": model._shortest > 1,
         "layers differ in shape: no means of all layers": not model.layers,
@@ -261,6 +262,25 @@ def test_a_limit_below_the_default_max_length_is_used_and_said(tmp_path, caplog)
         spacelite.embed, texts=texts(12), labels=[0, 1] * 6, max_length=129, **settings
     )
     assert message == "max_length=129: small takes 3 to 128 tokens"
+
+
+@pytest.mark.parametrize(("name", "expected"), [("llama", "last"), ("bert", "first")])
+def test_the_last_token_of_a_decoder_stands_for_the_text(name, expected, tmp_path):
+    """The others have not seen the whole text."""
+    save(name, tmp_path / name, vocab_size=wordpiece(tmp_path / name))
+    assert Backbone(locate(str(tmp_path / name)), layer=-1, device="cpu").is_causal == (
+        expected == "last"
+    )
+    settings = {"backbone": tmp_path / name, "cache_dir": tmp_path, "progress": False}
+    cache = spacelite.embed(texts=texts(40), labels=[0, 1] * 20, max_length=24, **settings)
+    with Cache(cache.path) as opened:
+        assert opened.pooling == expected
+    (run,) = spacelite.train(cache, head="linear", epochs=1, baselines=False, progress=False)
+    assert run.settings["pooling"] == expected
+    head = spacelite.LinearClassifier(
+        backbone=str(tmp_path / name), cache_dir=tmp_path, max_length=24, epochs=1
+    )
+    assert head.fit(texts(40), [0, 1] * 20).config_.pooling == expected
 
 
 @pytest.mark.parametrize("name", ["deberta", "fnet", "mra"])

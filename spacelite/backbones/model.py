@@ -126,7 +126,8 @@ class HiddenStates(NamedTuple):
 class Backbone:
     """A frozen transformer, loaded and ready to run, read in one layer (-1 the last, 0 the
     embedding layer), in `others` too, or in all. `layers` is the number of layers, the embedding
-    layer included; 0 if they differ in width."""
+    layer included; 0 if they differ in width. `is_causal` says whether tokens see none after them,
+    as in decoders."""
 
     def __init__(
         self,
@@ -164,6 +165,7 @@ class Backbone:
         self._depth = len(self._widths)
         self.layers = self._depth if {*self._widths} == {self._last_width} else 0
         self._layers = _LayerHooks.of(self.model, self._run_probe)
+        self.is_causal = self._sees_only_earlier_tokens()
         self.check_layers(layer, *others)
 
     @property
@@ -283,14 +285,29 @@ class Backbone:
             tuple(others),
         )
 
-    def _run_probe(self, **options: bool) -> Any:
-        """The output of the model for as few tokens as it takes."""
+    def _run_probe(self, ids: Sequence[int] = (), **options: bool) -> Any:
+        """The output of the model for a few tokens; by default, for as few as it takes."""
         import torch
 
         model = _copied(self.model) if self._changes else self.model
-        ids = torch.zeros(1, self._shortest, dtype=torch.long, device=self.device)
+        tokens = torch.as_tensor(ids or [0] * self._shortest, device=self.device)[None]
         with self._context():
-            return model(input_ids=ids, **options)
+            return model(input_ids=tokens, **options)
+
+    def _sees_only_earlier_tokens(self) -> bool:
+        """Whether a token's hidden states depend on tokens before it, but on none after it."""
+        import torch
+
+        one, other = (6, 7) if getattr(self.model.config, "vocab_size", 0) > 7 else (0, 1)
+        same = [one] * MOST_PROBED
+        whole = self._run_probe(same).last_hidden_state[0].float()
+
+        def moved(ids: Sequence[int], token: int) -> bool:
+            hidden = self._run_probe(ids).last_hidden_state[0].float()
+            difference = torch.linalg.norm(hidden[token] - whole[token])
+            return bool(difference > 1e-5 * torch.linalg.norm(whole[token]))
+
+        return moved([other, *same[1:]], -1) and not moved([*same[:-1], other], 0)
 
 
 class _Place(NamedTuple):
@@ -522,6 +539,7 @@ def _load_model(files: BackboneFiles, device: str, precision: str) -> tuple[Any,
     if missing:
         log.warning("%s has no trained pooler: pooled outputs are left out", files.name)
     model.config.return_dict = True  # some save it as false, and would return a tuple
+    model.config.use_cache = False  # keys and values of former tokens, which generation needs
     # Those that a class makes as float32 tensors stay so, such as DeBERTa's biases.
     lists = (model._keep_in_fp32_modules, model._keep_in_fp32_modules_strict)
     exact = {module for modules in lists for module in modules or ()}

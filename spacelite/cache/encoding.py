@@ -39,7 +39,7 @@ from spacelite.backbones.tokenizer import held_tokenizer, tokenize
 from spacelite.cache import reuse
 from spacelite.cache.dtypes import Rounding, rounding_sums, stored_type
 from spacelite.cache.spec import CacheSpec, Encoding, embeddings_folder, slug
-from spacelite.cache.split import DIGEST_BYTES, TokenRows, digest, offsets_of
+from spacelite.cache.split import DIGEST_BYTES, TokenRows, digest, offsets_of, summary_token
 from spacelite.cache.store import Layout
 from spacelite.cache.writing import Journal, check_finite
 from spacelite.errors import SpaceliteError
@@ -127,7 +127,7 @@ class _Encoding:
         """The token ids, without hidden states."""
         stored, ids = stored_type(self.encoder.dtype), np.concatenate(self.tokens.ids)
         no_states, offsets = np.empty((len(ids), 0), stored.numpy), offsets_of(self.lengths)
-        return TokenRows(no_states, offsets, stored, ids, padding_side=self.tokens.padding_side)
+        return TokenRows(no_states, offsets, stored, ids)
 
     def _model(self) -> Backbone:
         total = int(self.lengths[list(self.first.values())].sum())
@@ -215,7 +215,7 @@ class _Encoding:
             np.concatenate(self.tokens.ids),
             pooled.view(np.float32).reshape(len(texts), -1),
             means.view(np.float16).reshape(len(texts), -1),
-            padding_side=self.tokens.padding_side,
+            pooling=summary_token(self.tokens.padding_side, causal=layout.causal),
         )
 
 

@@ -284,6 +284,13 @@ class CachedSplit:
         return len(self.labels)
 
 
+def summary_token(padding_side: str, *, causal: bool) -> str:
+    """The token that sums a text up: the `last` if no other has seen the whole text, or if the
+    tokenizer pads on the left (as XLNet's does, whose classification token comes last), else the
+    `first`."""
+    return "last" if causal or padding_side == "left" else "first"
+
+
 @dataclass(frozen=True)
 class TokenRows:
     """N texts of T tokens in all, in memory; read like a split of a cache. What is not known is
@@ -297,7 +304,7 @@ class TokenRows:
     layer_means: Array = field(default_factory=lambda: NO_VECTORS)  # (N, layers * d)
     layer_states: Array = field(default_factory=lambda: NO_VECTORS)  # (T, layers * d)
     labels: Array = field(default_factory=lambda: NO_NUMBERS)  # (N,) or (N, C) int64
-    padding_side: str = "right"  # of the tokenizer: `left` or `right`
+    pooling: str = "first"  # the token that sums a text up: `first` or `last`
 
     @classmethod
     def of_batch(

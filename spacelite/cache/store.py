@@ -29,7 +29,7 @@ import numpy as np
 from spacelite import files
 from spacelite.cache.dtypes import DTYPES, StoredType, stored_type
 from spacelite.cache.spec import FORMAT, CacheSpec
-from spacelite.cache.split import CachedSplit, Dataset, SplitIndex
+from spacelite.cache.split import CachedSplit, Dataset, SplitIndex, summary_token
 from spacelite.data.splits import SPLITS
 from spacelite.errors import SpaceliteError, one_line
 from spacelite.tasks import Task, find_task
@@ -83,12 +83,13 @@ class Layout:
     dtype: str  # in which hidden states are stored
     pooled: bool  # whether the backbone has a pooler
     layers: int  # whose means are kept, the embedding layer included; 0 for none
+    causal: bool = False  # whether tokens see none after them, so that the last sums up a text
 
     @classmethod
     def of(cls, model: Backbone, dtype: str) -> Layout:
         """What is kept of the output of a backbone."""
         layers = model.layers if model.all_layers else 0
-        return cls(model.width, dtype, model.has_pooler, layers)
+        return cls(model.width, dtype, model.has_pooler, layers, model.is_causal)
 
     @property
     def stored(self) -> StoredType:
@@ -146,6 +147,8 @@ def lay_out(
     """Create a whole cache file, with no example done. Raises SpaceliteError if the disk is full or
     broken; nothing is left behind."""
     attributes = {"format": FORMAT, "spec": spec.canonical(), "padding_side": padding_side}
+    if layout.causal:
+        attributes["causal"] = True
     _create(path, "the cache file", attributes, splits, layout.cache_shapes, layout.stored.values)
 
 
@@ -261,7 +264,7 @@ class Cache:
     Attributes:
         splits: The splits by name: train, validation and, if the data set has one, test. A data set
             that a run was evaluated on may have any of them.
-        padding_side: Side on which the tokenizer pads, `left` or `right`.
+        pooling: The token that sums a text up, `first` or `last`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -282,7 +285,10 @@ class Cache:
                     f"{path} stores {self.spec.dtype} numbers, which this spacelite cannot read: "
                     "upgrade spacelite"
                 )
-            self.padding_side = str(self.file.attrs["padding_side"])
+            attributes = self.file.attrs
+            self.pooling = summary_token(
+                str(attributes["padding_side"]), causal=bool(attributes.get("causal", False))
+            )
             self.splits = {name: CachedSplit(self, name) for name in SPLITS if name in self.file}
 
     @property

@@ -26,7 +26,7 @@ from spacelite.estimators.inputs import Prepared, as_value_error, read
 from spacelite.heads.additive import AdditiveConfig
 from spacelite.heads.base import Objective
 from spacelite.heads.config import HeadConfig
-from spacelite.heads.pooling import POOLINGS, default_pooling, known_pooling
+from spacelite.heads.pooling import POOLINGS, known_pooling
 from spacelite.heads.space import SpaceConfig
 from spacelite.inference import explanation
 from spacelite.progress import OnProgress, Progress, reporting
@@ -213,7 +213,7 @@ class TextClassifier(Decisions, ClassifierMixin, Embedding):  # type: ignore[mis
         is invalid, or the head needs texts."""
         asked = {name: getattr(self, name) for name in plan.declared() if hasattr(self, name)}
         if "pooling" in asked and asked["pooling"] is None:
-            asked["pooling"] = default_pooling(prepared.padding_side)
+            asked["pooling"] = prepared.pooling
         if hasattr(self, "random_state"):
             asked["seed"] = asked["data_seed"] = self._seed()
         # Of heads that are not trained in epochs these two have no effect.
@@ -498,7 +498,7 @@ class FrozenEncoder(TransformerMixin, Embedding):  # type: ignore[misc]
             settings.require("pooling", self.pooling or "first", known_pooling)
         with reporting(self.progress) as on_progress:
             rows = self._encoder().encode(texts, on_progress)
-        pooling = self.pooling or default_pooling(rows.padding_side)
+        pooling = self.pooling or rows.pooling
         if POOLINGS[pooling].from_backbone:
             rows.require_pooler()
         return TokenSplit(rows).features(pooling).float().numpy()

@@ -192,7 +192,7 @@ class Prepared:
         self.objective = Objective(task, len(labels.classes))
         with reporting(estimator.progress) as on_progress:
             rows = estimator._hidden_states(inputs, self.encoder, on_progress)
-        self.padding_side = rows.padding_side
+        self.pooling = rows.pooling
         split = replace(rows, labels=labels.values)
         if len(self.rows) < count:
             split = split.part(self.rows)

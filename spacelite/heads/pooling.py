@@ -53,12 +53,6 @@ POOLINGS: dict[str, Pooling] = {
 }
 
 
-def default_pooling(padding_side: str) -> str:
-    """The token that represents a text: the last if the tokenizer pads on the left (as XLNet's
-    does, whose classification token comes last), else the first."""
-    return "last" if padding_side == "left" else "first"
-
-
 def known_pooling(value: object) -> str | None:
     """Check of a setting: its value is one of POOLINGS."""
     return None if value in POOLINGS else choose_from(value, POOLINGS)
@@ -72,7 +66,7 @@ class PooledConfig(HeadConfig):
         "first",
         check=known_pooling,
         help="Pooling(s) of the baselines: first, last, mean, pooler or layers.",
-        help_default="first; last where the tokenizer pads on the left",
+        help_default="first; last for decoders and where the tokenizer pads on the left",
     )
 
     @property

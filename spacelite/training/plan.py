@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 from spacelite import heads, settings
 from spacelite.errors import SpaceliteError
 from spacelite.heads import HeadConfig
-from spacelite.heads.pooling import default_pooling
 from spacelite.settings import LARGEST_SEED, choose_from, suggestion
 from spacelite.training.config import FitConfig, TrainingConfig
 
@@ -248,7 +247,7 @@ def plan(
         examples = len(cache.splits["train"])
     training, values, chosen = resolve(asked, examples)
     values = {
-        "pooling": default_pooling(cache.padding_side), **values, "seed": seed_list(asked["seeds"])
+        "pooling": cache.pooling, **values, "seed": seed_list(asked["seeds"])
     }  # fmt: skip
     del values["head"], values["seeds"]
     lists = {name: listed(name, value) for name, value in values.items()}
