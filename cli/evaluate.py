@@ -39,8 +39,8 @@ def evaluate(
     Options:
         dataset: Data set to embed and evaluate on, as in embed.
         cache: Name or path of a cache to use instead of --dataset.
-        labels: A label of the data set and the run's label for it, such as hate=negative; repeat
-            this for each label of the data set.
+        labels: A label of the data set and the run's label for it, such as hate=negative, or none
+            (neutral=) to leave out its texts; repeat this for each label of the data set.
     """
     arguments = locals()
     import spacelite

@@ -22,6 +22,7 @@ from spacelite.cache import texts
 from spacelite.cache.store import Cache, side_file
 from spacelite.inference.transfer import evaluate, parse_mapping
 from spacelite.runs import store as runs
+from spacelite.tasks import MULTI_LABEL, SINGLE_LABEL
 from spacelite.training.config import TrainingConfig
 
 HEADS = [
@@ -118,7 +119,10 @@ def test_labels_are_mapped(place, three):
         record, _ = evaluate(run, cache, {"0": "1", "1": "0", "2": "1"})
         message = refusal(evaluate, run, cache)
         assert "three: the data have 3 labels (0, 1, 2), the run has 2 (0, 1)" in message
-        assert message.endswith("give the run's label for each of 0, 1, 2 with labels=...")
+        assert message.endswith(
+            "give the run's label for each of 0, 1, 2 with labels=..., or none, which leaves its "
+            "texts out"
+        )
         for mapping, words in (
             ({"9": "1", "1": "0", "2": "1"}, "there is no label '9'"),
             ({"0": "5", "1": "0", "2": "1"}, "there is no label '5'"),
@@ -127,11 +131,77 @@ def test_labels_are_mapped(place, three):
             message = refusal(evaluate, run, cache, mapping)
             assert words in message
             assert message.endswith(
-                "map each label of the data (0, 1, 2) to one of the run's (0, 1) with labels=..."
+                "map each label of the data (0, 1, 2) to one of the run's (0, 1) with labels=..., "
+                "or to none, which leaves its texts out"
             )
     assert record.labels == {"0": "1", "1": "0", "2": "1"}
     wanted = expected(run, three, "test", [1, 0, 1])
     assert record.metrics["test"] == pytest.approx(wanted, abs=1e-5)
+
+
+@pytest.mark.parametrize("mapping", [{"0": "1", "1": "0", "2": ""}, ["0=1", "1=0", "2="]], ids=str)
+def test_texts_of_a_label_that_the_run_lacks_are_left_out(mapping, place, three, caplog):
+    caplog.set_level("INFO")
+    run = place[1]["mlp"]
+    with Cache(three) as cache:
+        record, predictions = evaluate(run, cache, mapping)
+        stored = {name: split.labels for name, split in cache.splits.items()}
+    assert record.labels == {"0": "1", "1": "0"}
+    kept = {name: np.flatnonzero(labels < 2) for name, labels in stored.items()}
+    assert record.examples == {name: len(rows) for name, rows in kept.items()}
+    count = sum(len(labels) - len(kept[name]) for name, labels in stored.items())
+    assert f"{count} texts of three with the label '2' are left out" in caplog.text
+    for name, part in predictions.items():
+        assert part.index.tolist() == kept[name].tolist() and len(part.rows) == len(part.index)
+        assert part.labels.tolist() == (1 - stored[name][kept[name]]).tolist()
+        guesses, scores = part.logits.argmax(axis=1), record.metrics[name]
+        assert scores["accuracy"] == np.mean(guesses == part.labels) and scores["loss"] is None
+        assert scores["f1_macro"] == pytest.approx(
+            sk.f1_score(part.labels, guesses, average="macro"), abs=1e-6
+        )
+    run.save_transfer(record, predictions)
+    (read,) = [one for one in run.transfers() if one.dataset == "three"]
+    assert run.predictions(read).correct.mean() == record.metrics["test"]["accuracy"]
+    with Cache(three) as cache:
+        assert "no text of three is left" in refusal(
+            evaluate, run, cache, dict.fromkeys(mapping if isinstance(mapping, dict) else "012", "")
+        )
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (("neg", "pos"), "matched by number, 0 = neg, 1 = pos: labels=... gives others"),
+        (("0", "1"), None),
+    ],
+)
+def test_labels_that_are_matched_by_number_are_said(names, said, place, bert, tmp_path, caplog):
+    run = renamed(place[1]["space"], *names)
+    with Cache(cached(tmp_path, bert, 2, "plain")) as cache:
+        evaluate(run, cache)
+    assert (said or "matched") in caplog.text or said is None
+    assert ("matched" in caplog.text) == (said is not None)
+
+
+@pytest.mark.parametrize(
+    ("task", "there", "here", "numbers"),
+    [
+        ("single", ["clean", "toxic"], ["offensive", "polite"], None),
+        ("single", ["0", "1"], ["neg", "pos"], [0, 1]),
+        ("single", ["neg", "pos"], ["1", "2"], [0, 1]),
+        ("single", ["Pos ", "NEG"], ["neg", "pos"], [1, 0]),
+        ("single", ["pos", "POS"], ["neg", "pos"], None),
+        ("single", ["pos"], ["neg", "pos"], [1]),
+        ("single", ["1", "2"], ["0", "1"], None),
+        ("multi", ["Joy", "fear"], ["anger", "fear", "joy"], [2, 1]),
+        ("multi", ["joy", "fear"], ["anger", "hate"], None),
+        ("multi", ["0", "1"], ["anger", "hate"], [0, 1]),
+    ],
+)
+def test_labels_match_by_name_or_by_number_where_one_side_has_numbers(task, there, here, numbers):
+    task = {"single": SINGLE_LABEL, "multi": MULTI_LABEL}[task]
+    found = task.match(there, here, None)
+    assert isinstance(found, str) if numbers is None else found.tolist() == numbers
 
 
 def test_pairs_of_labels_are_told_apart_by_the_labels_there_are():
@@ -140,6 +210,7 @@ def test_pairs_of_labels_are_told_apart_by_the_labels_there_are():
     assert parse_mapping(pairs, there, here) == {
         "a b,c=d": "pos", "cat": "n=eg", "x": "pos",
     }  # fmt: skip
+    assert parse_mapping(["a b,c=d=", "x = "], there, here) == {"a b,c=d": "", "x": ""}
     for wrong, words in ((["a"], "labels=a: give LABEL=LABEL"), (["=b"], "labels==b: give"),
                          (["a=b", "a=c"], "'a' is mapped twice"),
                          (["x=n=g"], "no '=' in it has a label of the data (a b,c=d")):  # fmt: skip
@@ -152,7 +223,7 @@ def test_pairs_of_labels_are_told_apart_by_the_labels_there_are():
         (
             [],
             "the data have 3 labels (0, 1, 2), the run has 2 (0, 1): give the run's label for "
-            "each of 0, 1, 2 with --map ...",
+            "each of 0, 1, 2 with --map ..., or none, which leaves its texts out",
         ),
         (["0=1", "1=0"], "'2' is not mapped; map each label of the data (0, 1, 2) to one of"),
         (["0=1", "1=0", "2=9"], "there is no label '9'; map each label of the data (0, 1, 2) to"),

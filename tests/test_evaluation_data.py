@@ -157,6 +157,22 @@ def test_several_labels_per_text_may_be_fewer_than_the_runs(bert, tmp_path):
     assert refusal(run.evaluate, {"test": (TEXTS, [["d"]] * 12)}, progress=False)
 
 
+@pytest.mark.parametrize("form", ["labels", "mapped", "separated"])
+def test_texts_of_one_label_each_do_for_a_run_of_several(form, bert, tmp_path):
+    labels = [["a", "b"], ["b"], ["c"], []] * 3
+    cache = spacelite.embed(
+        texts=TEXTS, labels=labels, backbone=bert, cache_dir=tmp_path, progress=False
+    )
+    run = spacelite.train(cache, epochs=1, head="linear", progress=False)[0]
+    frame = pd.DataFrame({"text": TEXTS, "label": ["A" if form == "mapped" else "a", "c"] * 6})
+    options = {"separated": {"label_separator": ";"}, "mapped": {"labels": {"A": "a", "c": None}}}
+    found = run.evaluate(frame, **options.get(form, {}), progress=False)
+    saved = run.run.predictions(found.record)
+    own = ["a", "c"] * 6 if form != "mapped" else ["a"] * 6
+    assert saved.labels.tolist() == [[int(name == label) for name in "abc"] for label in own]
+    assert run.evaluate(frame, progress=False).record.labels.keys() == {*frame["label"]}
+
+
 def test_training_data_keep_their_rules(bert, tmp_path):
     for given in ({"test": (TEXTS, ["bad", "good"] * 6)}, {"train": (TEXTS, ["bad"] * 12)}):
         assert refusal(spacelite.embed, given, backbone=bert, cache_dir=tmp_path, progress=False)

@@ -96,9 +96,13 @@ def _label(value: Any) -> str:
 
 
 def _pairs(value: Any) -> dict[str, str] | list[str]:
-    """The labels of other data and what they mean: a dictionary, or pairs "data=run"."""
+    """The labels of other data and what they mean: a dictionary, or pairs "data=run". None is no
+    label."""
     if isinstance(value, Mapping):
-        return {_label(theirs): _label(ours) for theirs, ours in value.items()}
+        return {
+            _label(theirs): "" if ours in (None, "") else _label(ours)
+            for theirs, ours in value.items()
+        }
     return [_text(pair) for pair in ([value] if isinstance(value, str) else list(value))]
 
 

@@ -482,8 +482,9 @@ class TrainedRun:
         Args:
             dataset: Data set to embed and evaluate on, as in `embed`; or what `embed` returned.
             cache: In place of `dataset`: what `embed` returned, or a cache's name or path.
-            labels: Data set's label name -> run's label name, or pairs "data=run".
-                Default: labels are matched by name, or by number if no name is in both.
+            labels: Data set's label name -> run's label name, or None to leave out its texts; or
+                pairs "data=run", "data=". Default: labels are matched by name, or by number if no
+                name is in both and one side's are numbers.
             backbone: Folder of the run's backbone, if it was a local one.
             limit: Maximum examples per split of `dataset`.
             device: `auto`, `cpu`, `cuda`, ...

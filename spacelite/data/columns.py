@@ -371,15 +371,17 @@ def _check_spellings(values: Values, converted: Values, name: str) -> None:
         )  # fmt: skip
 
 
-def divided(values: Values, separator: str, name: str) -> dict[str, list[Any]]:
-    """The labels of each string, whose parts are separated."""
+def divided(
+    values: Values, separator: str, name: str, *, required: bool = True
+) -> dict[str, list[Any]]:
+    """The labels of each string, whose parts are separated; if `required`, at least once."""
     every = [value for labels in values.values() for value in labels]
     if not all(isinstance(value, str) for value in every):
         raise SpaceliteError(
             f"label_separator={separator!r}: the labels of {name} are not strings: leave it out",
             ["label_separator"],
         )
-    if not any(separator in value for value in every):
+    if required and not any(separator in value for value in every):
         raise SpaceliteError(
             f"label_separator={separator!r}: no label of {name} contains it: leave it out, or give "
             "the one that the labels have",

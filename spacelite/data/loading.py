@@ -99,7 +99,7 @@ def read(
             tables = _tables_of(dataset, name, reading, training)
         else:
             tables = _by_column(_pair(texts, labels, name), reading, training)
-        splits, label_names, column = _numbered(name, tables, (), reading)
+        splits, label_names, column = _numbered(name, tables, (), reading, training)
         data = TextDataset(name, splits, label_names, text_column=column)
     data = _completed(data, known, test_fraction, training)
     if drop_leaks:
@@ -179,7 +179,7 @@ def _named(
     if known is not None and known.prepare is not None:
         tables = {split: known.prepare(table) for split, table in tables.items()}
     class_names = known.label_names if known else ()
-    splits, label_names, column = _numbered(base, tables, class_names, reading)
+    splits, label_names, column = _numbered(base, tables, class_names, reading, training)
     if merging is not None:
         if known is None or label_names != known.label_names:
             raise SpaceliteError(
@@ -425,6 +425,7 @@ def _numbered(
     tables: Mapping[str, Table],
     class_names: tuple[str, ...],
     reading: Reading,
+    training: bool,
 ) -> tuple[dict[str, Split], tuple[str, ...], str]:
     """Each split's texts and numbered labels, the label names, and the text column; `class_names`
     are the names of labels 0..C-1 if they are known, else empty."""
@@ -454,7 +455,8 @@ def _numbered(
         named = reading.label_column is not None
         columns.log_choice(name, table.names, text_name, label_name, pooled, named)
     if reading.label_separator is not None:
-        values = columns.divided(values, reading.label_separator, name)
+        # Texts to evaluate on may have one label each.
+        values = columns.divided(values, reading.label_separator, name, required=training)
     if reading.labels_as == "text":
         values = columns.as_text(values, named=bool(class_names))
     else:

@@ -19,6 +19,7 @@ from spacelite.metrics.scores import METRICS, Scores
 from spacelite.runs.record import TransferRecord
 from spacelite.runs.store import Run, find_cache
 from spacelite.tasks import Task
+from spacelite.tasks.base import same_name
 from spacelite.training import engine
 from spacelite.training.batches import TokenSplit, input_width
 from spacelite.training.loop import OnProgress, Progress
@@ -42,8 +43,9 @@ def evaluate(
     """Evaluate a run's head on all splits of a complete cache: the record, and the predictions of
     all splits except train. A warning says which examples the run was trained on.
 
-    `mapping` gives the run's label name for each of the cache's, or pairs as in `parse_mapping`; by
-    default labels are matched by name, or by number if they have no name in common.
+    `mapping` gives the run's label name for each of the cache's, "" to leave out its examples, or
+    pairs as in `parse_mapping`; by default labels are matched by name, or, which a warning says, by
+    number if one side has only numbers for names.
     """
     if not cache.complete:
         raise SpaceliteError(f"cache {cache.name} is unfinished: run its embed command again")
@@ -52,6 +54,8 @@ def evaluate(
     record = run.record
     names, task, limits = record.label_names, record.task, record.decision_thresholds
     numbers = label_numbers(run, cache.spec.dataset, cache.label_names, cache.task, mapping)
+    if not mapping:
+        _log_match(cache.label_names, [names[number] for number in numbers])
     objective = Objective(task, len(names))
     width = input_width(run.head, cache)
     if run.width != width and not run.head.reads_only_ids:
@@ -69,22 +73,47 @@ def evaluate(
     parameters = {name: torch.from_numpy(value) for name, value in run.parameters.items()}
     stacks = engine.stacked({run.head: parameters}, objective, device)
     progress, scores, predictions = Progress(on_progress, cache.tokens), {}, {}
+    kept: dict[str, Array] = {}  # the examples of each split whose labels the run has
     examples = np.zeros(len(names), np.int64)  # by label
     with engine.workers(device) as workers:
         for name in cache.splits:
             split = TokenSplit(cache.splits[name], name, device, resident_budget(device))
-            mapped = task.map_labels(split.labels.cpu().numpy(), numbers, len(names))
-            split.labels = torch.from_numpy(mapped).to(device)
+            stored = split.labels.cpu().numpy()
+            rows, mapped = task.renumbered(stored, numbers, len(names))
+            kept[name] = rows
+            if not len(rows):
+                continue
+            every = np.zeros((len(stored), *mapped.shape[1:]), np.int64)
+            every[rows] = mapped
+            split.labels = torch.from_numpy(every).to(device)
             examples += task.label_counts(mapped, len(names))
-            plain = engine.evaluate(split, stacks, objective, workers, progress)[run.head]
-            evaluated = engine.decided(plain, mapped, task, limits)
-            scores[name] = evaluated.scores
+            evaluated = engine.evaluate(split, stacks, objective, workers, progress)[run.head]
+            logits = evaluated.logits.numpy()[rows]
+            if len(rows) < len(stored):
+                scores[name] = _scores_of(logits, mapped, objective, limits)
+            else:
+                scores[name] = engine.decided(evaluated, mapped, task, limits).scores
             if name != "train":
-                rows = np.arange(len(mapped))
-                logits = evaluated.logits.numpy()
-                origin, places = texts.files_and_rows(cache, name)
+                origin, places = (
+                    None if known is None else known[rows]
+                    for known in texts.files_and_rows(cache, name)
+                )
                 predictions[name] = Predictions(rows, mapped, logits, task, origin, places, limits)
             del split  # before the next one is read
+    left_out = sum(len(split) - len(kept[name]) for name, split in cache.splits.items())
+    if not scores:
+        raise SpaceliteError(
+            f"labels: no text of {cache.spec.dataset} is left: map a label to one of the run's",
+            ["labels"],
+        )
+    if left_out:
+        gone = [
+            label for label, number in zip(cache.label_names, numbers, strict=True) if number < 0
+        ]
+        log.info(
+            "%s texts of %s with the label %s are left out",
+            f"{left_out:,}", cache.spec.dataset, " or ".join(map(repr, gone)),
+        )  # fmt: skip
     missing = [name for name, count in zip(names, examples, strict=True) if not count]
     if missing:
         log.warning(
@@ -92,26 +121,31 @@ def evaluate(
             "predicted, and is left out of macro averages where it is not",
             cache.spec.dataset, ", ".join(map(repr, missing)),
         )  # fmt: skip
-    overlaps = _overlaps(run, cache)
-    known = {
+    overlaps = [
+        replace(overlap, seen={name: overlap.seen[name][kept[name]] for name in scores})
+        for overlap in _overlaps(run, cache)
+    ]
+    seen = {
         name: np.logical_or.reduce([overlap.seen[name] for overlap in overlaps])
-        for name in (cache.splits if overlaps else ())
+        for name in (scores if overlaps else ())
     }
     counts = [overlap.counts for overlap in overlaps]
     result = TransferRecord(
         cache=cache.name,
         cache_key=cache.spec.cache_key(),
         dataset=cache.spec.dataset,
-        examples={name: len(split) for name, split in cache.splits.items()},
+        examples={name: len(kept[name]) for name in scores},
         labels={
-            label: names[number] for label, number in zip(cache.label_names, numbers, strict=True)
+            label: names[number]
+            for label, number in zip(cache.label_names, numbers, strict=True)
+            if number >= 0
         },
         metrics=scores,
         seen_in_training=counts[0] if counts else None,
         seen_in_choosing=counts[1] if len(counts) > 1 else {},
-        metrics_unseen=_of_unseen(predictions, known, objective) if known else {},
+        metrics_unseen=_of_unseen(predictions, seen, objective) if seen else {},
     )
-    _warn_of_seen(run, result, overlaps, known, own)
+    _warn_of_seen(run, result, overlaps, seen, own)
     return result, predictions
 
 
@@ -137,20 +171,28 @@ def _overlaps(run: Run, cache: Cache) -> list[texts.Overlap]:
         return []
 
 
+def _scores_of(
+    logits: Array, labels: Array, objective: Objective, thresholds: Array | None
+) -> Scores:
+    """The metrics of some examples from their logits (N, C). The loss is None: the head's penalties
+    need hidden states."""
+    tensor = torch.from_numpy(logits)
+    plain = engine.Evaluated(engine.scores_of(tensor, torch.from_numpy(labels), objective), tensor)
+    return {**engine.decided(plain, labels, objective.task, thresholds).scores, "loss": None}
+
+
 def _of_unseen(
     predictions: dict[str, Predictions], seen: Mapping[str, Array], objective: Objective
 ) -> dict[str, Scores]:
-    """The metrics of the examples (N,) that are not `seen`, by split, where there are others too.
-    The loss is None: the head's penalties need hidden states."""
+    """The metrics of the examples (N,) that are not `seen`, by split, where there are others
+    too."""
     unseen: dict[str, Scores] = {}
     for name, part in predictions.items():
         new = np.flatnonzero(~seen[name])
         if 0 < len(new) < len(part.index):
-            logits, labels = torch.from_numpy(part.logits[new]), part.labels[new]
-            plain = engine.scores_of(logits, torch.from_numpy(labels), objective)
-            evaluated = engine.Evaluated(plain, logits)
-            decided = engine.decided(evaluated, labels, part.task, part.thresholds)
-            unseen[name] = {**decided.scores, "loss": None}
+            unseen[name] = _scores_of(
+                part.logits[new], part.labels[new], objective, part.thresholds
+            )
     return unseen
 
 
@@ -192,6 +234,16 @@ def _check_hidden_states(run: Run, cache: Cache) -> None:
             )
 
 
+def _log_match(there: Sequence[str], here: Sequence[str]) -> None:
+    """Log how labels of a data set were matched with those of a run, if not by their names."""
+    pairs = ", ".join(f"{theirs} = {ours}" for theirs, ours in zip(there, here, strict=True))
+    if [*map(same_name, there)] != [*map(same_name, here)]:
+        warning = f"no label has a name of the run's: matched by number, {pairs}: labels=... gives "
+        log.warning("%s", SpaceliteError(f"{warning}others", ["labels"]))
+    elif [*there] != [*here]:
+        log.info("labels are matched by name but for case and spaces: %s", pairs)
+
+
 def label_numbers(
     run: Run,
     dataset: str,
@@ -200,16 +252,16 @@ def label_numbers(
     mapping: dict[str, str] | Sequence[str] | None,
 ) -> npt.NDArray[np.int64]:
     """The run's label number for each label of another data set, (C,) int64, whose label names and
-    task are given."""
+    task are given; -1 for one that is left out. Texts of one label each do for a run of several."""
     here = run.record.label_names
     if mapping is not None and not isinstance(mapping, dict):
         mapping = parse_mapping(mapping, names, here) if mapping else None
-    if task is not run.record.task:
+    if not run.record.task.takes(task):
         raise SpaceliteError(
             f"data set {dataset} and run {run.id} do not go together: the data have {task.phrase}, "
             f"the run has {run.record.task.phrase}"
         )
-    numbers = run.record.task.match(names, here, mapping)
+    numbers = task.match(names, here, mapping)
     if isinstance(numbers, str):
         raise SpaceliteError(f"data set {dataset}: {numbers}", ["labels"])
     return numbers
@@ -218,7 +270,7 @@ def label_numbers(
 def parse_mapping(
     pairs: Sequence[str], there: Sequence[str], here: Sequence[str]
 ) -> dict[str, str]:
-    """Parse pairs of labels of a data set and a run: `["a=x", "b=y"]` -> `{"a": "x", "b": "y"}`.
+    """Parse pairs of labels of a data set and a run: `["a=x", "b="]` -> `{"a": "x", "b": ""}`.
 
     If labels themselves contain `=`, a pair is split at the one that has a label of `there` before
     it and a label of `here` after it.
@@ -230,11 +282,12 @@ def parse_mapping(
             for index, character in enumerate(pair)
             if character == "="
         ]
-        if not ways or not all(ways[0]):
+        if not ways or not ways[0][0]:
             raise SpaceliteError(
-                f"labels={pair}: give LABEL=LABEL, once for each label", ["labels"]
+                f"labels={pair}: give LABEL=LABEL, once for each label, or LABEL= to leave it out",
+                ["labels"],
             )
-        known = [(name, other) for name, other in ways if name in there and other in here]
+        known = [(name, other) for name, other in ways if name in there and other in ("", *here)]
         if len(ways) > 1 and not known:
             raise SpaceliteError(
                 f"labels={pair}: no '=' in it has a label of the data ({', '.join(there)}) before "

@@ -232,14 +232,50 @@ class Task(ABC):
     def map_labels(self, labels: Array, numbers: Array, classes: int) -> Array:
         """Renumbered labels: label i becomes label `numbers[i]` of `classes` labels."""
 
+    def takes(self, other: Task) -> bool:
+        """Whether a run of this task can be evaluated on data of another one."""
+        return other is self
+
+    def renumbered(self, labels: Array, numbers: Array, classes: int) -> tuple[Array, Array]:
+        """The rows (M,) of N examples of a data set that have a label of this task's run, and their
+        labels in its numbering: label i of the data is its label `numbers[i]`, or none if that is
+        negative. Data for a task of several labels may have one label per text, (N,)."""
+        rows = np.arange(len(labels))
+        if labels.ndim == 1:
+            rows = np.flatnonzero(numbers[labels] >= 0)
+            labels = labels[rows]
+            if self.label_dimensions == 2:
+                return rows, np.eye(classes, dtype=np.int64)[numbers[labels]]
+        return rows, self.map_labels(labels, numbers, classes)
+
     @abstractmethod
     def match(
         self, there: Sequence[str], here: Sequence[str], mapping: dict[str, str] | None
     ) -> Array | str:
         """The number, int64, of one of a run's labels (`here`) for each label of a data set
         (`there`), or a message that says why they do not match: by a `mapping` that the user gave,
-        else by name, or by number if they have no name in common. The data may lack some of the
-        run's labels."""
+        in which "" stands for no label, -1; else as `matched`. The data may lack some of the run's
+        labels."""
+
+
+def matched(there: Sequence[str], here: Sequence[str]) -> Array | None:
+    """The index in `here` of each label of `there`, int64, by name, if only but for case and
+    spaces; or by number, where no name is in both and one side has numbers for names. None if they
+    do not match."""
+    for form in (str, same_name):
+        theirs, ours = ([form(name) for name in names] for names in (there, here))
+        distinct = len({*theirs}) == len(theirs) and len({*ours}) == len(ours)
+        if distinct and {*theirs} <= {*ours}:
+            return indexes(theirs, ours)
+    numbers = all(map(str.isdecimal, there)) or all(map(str.isdecimal, here))
+    if len(there) != len(here) or {*theirs} & {*ours} or not numbers:
+        return None
+    return np.arange(len(here))
+
+
+def same_name(name: str) -> str:
+    """What labels that differ in case and spaces alone have in common."""
+    return "".join(name.casefold().split())
 
 
 def indexes(names: Sequence[str], among: Sequence[str]) -> Array:

@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from spacelite.lazy import np, torch
 from spacelite.metrics.thresholds import best_threshold
-from spacelite.tasks.base import Problem, Task, indexes
+from spacelite.tasks.base import Problem, Task, matched
 from spacelite.types import Array
 
 
@@ -186,6 +186,10 @@ class MultiLabel(Task):
         return [Problem([c], labels[:, c]) for c in range(classes)]
 
     @override
+    def takes(self, other: Task) -> bool:
+        return other is self or other.label_dimensions == 1
+
+    @override
     def map_labels(self, labels: Array, numbers: Array, classes: int) -> Array:
         mapped = np.zeros((len(labels), classes), np.int64)
         mapped[:, numbers] = labels
@@ -195,15 +199,12 @@ class MultiLabel(Task):
     def match(
         self, there: Sequence[str], here: Sequence[str], mapping: dict[str, str] | None
     ) -> Array | str:
-        if set(there) <= set(here):
-            numbers: Array | str = indexes(there, here)
-        elif set(there) & set(here) or len(there) != len(here):
+        if mapping is not None:
+            return "labels can only be mapped in data with one label per text"
+        found = matched(there, here)
+        if found is None:
             return (
                 f"the data have the labels {', '.join(there)}, the run has {', '.join(here)}: with "
                 "several labels per text the two must have the same"
             )
-        else:
-            numbers = np.arange(len(here))
-        if mapping is not None:
-            return "labels can only be mapped in data with one label per text"
-        return numbers
+        return found

@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from spacelite.lazy import np, torch
 from spacelite.metrics.thresholds import best_threshold
-from spacelite.tasks.base import Problem, Task, indexes
+from spacelite.tasks.base import Problem, Task, matched
 from spacelite.types import Array
 
 
@@ -173,23 +173,23 @@ class SingleLabel(Task):
     ) -> Array | str:
         if mapping is not None:
             unknown = [name for name in mapping if name not in there]
-            unknown += [name for name in mapping.values() if name not in here]
+            unknown += [name for name in mapping.values() if name and name not in here]
             missing = [name for name in there if name not in mapping]
             if unknown or missing:
                 known = (
                     f"map each label of the data ({', '.join(there)}) to one of the run's "
-                    f"({', '.join(here)}) with labels=..."
+                    f"({', '.join(here)}) with labels=..., or to none, which leaves its texts out"
                 )
                 if unknown:
                     return f"there is no label {unknown[0]!r}; {known}"
                 return f"{missing[0]!r} is not mapped; {known}"
-            return indexes([mapping[name] for name in there], here)
-        if set(there) <= set(here):
-            return indexes(there, here)
-        if len(there) != len(here) or set(there) & set(here):
+            numbers = {name: number for number, name in enumerate(here)}
+            return np.array([numbers.get(mapping[name], -1) for name in there], np.int64)
+        found = matched(there, here)
+        if found is None:
             return (
                 f"the data have {len(there)} labels ({', '.join(there)}), the run has {len(here)} "
                 f"({', '.join(here)}): give the run's label for each of {', '.join(there)} "
-                "with labels=..."
+                "with labels=..., or none, which leaves its texts out"
             )
-        return np.arange(len(here))
+        return found

@@ -155,8 +155,9 @@ def _data_notes(cache_dir: Path, split: str, system: SeedRuns) -> list[str]:
                     seen = texts.overlap(cache, other, split).sentence(data, "the runs")
                     # In the run's numbering.
                     names = record.label_names
-                    numbers = [names.index(transfers[0].labels[name]) for name in other.label_names]
-                    labels = record.task.map_labels(
+                    of = [transfers[0].labels.get(name) for name in other.label_names]
+                    numbers = [-1 if name is None else names.index(name) for name in of]
+                    _, labels = record.task.renumbered(
                         other.splits[split].labels, np.array(numbers), len(names)
                     )
                     most = majority(record.task, cache.splits["train"].labels, labels, names)
