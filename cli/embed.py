@@ -26,6 +26,7 @@ def embed(
     dtype: str = "float16",
     layer: str = "-1",
     padding: str = "none",
+    prefix: str = "",
     layers: bool | None = None,
     limit: int | None = None,
     precision: str = "auto",
@@ -57,6 +58,7 @@ def embed(
         layer: Layer of the hidden states: -1 is the last, 0 the embeddings. Several, such as
             -1,-4, get a cache each in one pass.
         padding: none, or max_length to cache and count padded positions too.
+        prefix: What each text is read with, such as "query: " for E5.
         layers: Also keep the mean of every layer, in a separate file; --layers adds them to a
             finished cache. [default: --layers for a new cache]
         precision: Number type of the backbone's weights and forward pass: float32, bfloat16

@@ -31,7 +31,7 @@ GATEWAYS = {
     "transformers": ["backbones"],
     "tokenizers": ["backbones"],
     "sklearn": ["data", "heads", "studies", "estimators"],
-    "scipy": ["metrics", "heads", "estimators"],
+    "scipy": ["metrics", "heads", "studies", "estimators"],
     "matplotlib": ["reports/render"],
     "plotly": ["reports/render"],
     "jinja2": ["reports/render"],

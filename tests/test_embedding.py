@@ -15,12 +15,12 @@ import numpy as np
 import processes
 import pytest
 import torch
-from conftest import embed, save_backbone, write_dataset
+from conftest import embed, refusal, save_backbone, write_dataset
 from test_store import byte_offset, flip_byte
 
 from spacelite.backbones import tokenizer
 from spacelite.backbones.model import Backbone, plan_batches
-from spacelite.backbones.tokenizer import tokenize
+from spacelite.backbones.tokenizer import Words, tokenize
 from spacelite.cache import embedding, store
 from spacelite.cache.dtypes import DTYPES
 from spacelite.cache.folder import cache_files, remove, states, verify
@@ -322,6 +322,33 @@ def test_a_hit_counts_as_the_newest_and_writes_nothing_else(bert, reviews, tmp_p
         assert run(tmp_path, bert, reviews).hit and cache_files(tmp_path)[0] != first
     assert run(tmp_path, bert, reviews).hit and cache_files(tmp_path)[0] == first
     assert {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")} == before
+
+
+@pytest.mark.parametrize("prefix", ["good film: ", "the story "])
+@pytest.mark.parametrize("kind", ["bert", "xlnet"])
+def test_texts_are_read_with_a_prefix(kind, prefix, request, reviews, tmp_path):
+    folder = request.getfixturevalue(kind)
+    path = run(tmp_path, folder, reviews, prefix=prefix, dtype="float32").path
+    text = data.read(str(reviews)).splits["test"].texts[0]
+    ids, output = plain(folder, prefix + text)
+    with store.Cache(path) as cache:
+        stored = cache.splits["test"]
+        np.testing.assert_array_equal(stored.read_token_ids(0, len(ids)), ids)
+        expected = output.last_hidden_state[0].numpy()
+        np.testing.assert_allclose(stored.read_tokens(0, len(ids)), expected, atol=2e-6)
+        assert Encoding.like(cache.spec).prefix == prefix
+    # It is one word that stands for none of the text, with the text at hand or without.
+    alone, _ = plain(folder, text)
+    for written in (text, None):
+        words = Words(folder, prefix).of(ids.tolist(), written)
+        at = 1 if kind == "bert" else 0  # behind [CLS], which comes last in XLNet
+        assert words[at][1] and (written is None or words[at][0] == prefix.rstrip())
+        others = [word for word, *_ in words[:at] + words[at + 1 :]]
+        assert others == [word for word, *_ in Words(folder).of(alone.tolist(), written)]
+    run(tmp_path, folder, reviews)
+    assert len(cache_files(tmp_path)) == 2  # it is in the key
+    message = refusal(run, tmp_path, folder, reviews, prefix=prefix, max_length=4)
+    assert "max_length=4" in message
 
 
 def test_continuing_with_another_tokenization_is_refused(bert, reviews, tmp_path, monkeypatch):

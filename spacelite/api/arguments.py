@@ -42,6 +42,12 @@ def _text(value: Any) -> str:
     return value
 
 
+def _string(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(value)
+    return value
+
+
 def _path(value: Any) -> str:
     path = os.fspath(value)
     if not isinstance(path, str) or not path or "\0" in path:
@@ -135,6 +141,7 @@ def _groups(value: Any) -> list[str] | str:
 
 
 NAME = Kind("give a name (a string)", _text)
+STRING = Kind("give a string", _string)
 NAME_OR_PATH = Kind("give a name or a path", _path)
 PATH = Kind("give the path of a folder", lambda value: Path(_path(value)))
 FILE = Kind("give the path of a file", lambda value: Path(_path(value)))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from spacelite import files
-from spacelite.api.arguments import NAME, NAME_OR_PATH, WHOLE_NUMBERS, checked
+from spacelite.api.arguments import NAME, NAME_OR_PATH, STRING, WHOLE_NUMBERS, checked
 from spacelite.api.results import EmbeddedDataset
 from spacelite.cache import folder as caches
 from spacelite.cache.embedding import Embedded, read_layers
@@ -25,7 +25,7 @@ from spacelite.runs import store as saved_runs
 log = logging.getLogger(__name__)
 
 
-@checked(layer=WHOLE_NUMBERS, precision=NAME)
+@checked(layer=WHOLE_NUMBERS, precision=NAME, prefix=STRING)
 def embed(
     dataset: Any = None,
     *,
@@ -38,6 +38,7 @@ def embed(
     dtype: str = "float16",
     layer: int | Sequence[int] = -1,
     padding: str = "none",
+    prefix: str = "",
     layers: bool | None = None,
     limit: int | None = None,
     precision: str = "auto",
@@ -77,6 +78,7 @@ def embed(
         layer: Layer of the hidden states: -1 the last, 0 the embedding layer. Several layers of one
             pass get a cache each; `train` chooses between them with `layer`.
         padding: `none`, or `max_length` to pad every text and cache padded positions as tokens.
+        prefix: What each text is read with, such as `query: ` for E5.
         layers: Whether the mean of every layer over each text's tokens is kept too, in a file of
             its own, which the pooling `layers` needs. Default: yes for a new cache; an existing one
             stays without them, and True adds them in one more forward pass.
@@ -128,6 +130,7 @@ def embed(
         max_length=max_length,
         dtype=dtype,
         padding=padding,
+        prefix=prefix,
         precision=precision,
         device=device,
         tokens_per_batch=tokens_per_batch,

@@ -80,16 +80,20 @@ def tokenize(
     *,
     max_length: int,
     padding: str = "none",
+    prefix: str = "",
     tokenizer: Any = None,
     on_chunk: Callable[[int], None] = lambda done: None,
     first: int | None = None,
 ) -> Tokenized:
     """Tokenize texts with the backbone's own fast tokenizer, in parallel: to at most `max_length`
-    tokens, special tokens included, or with `padding="max_length"` to exactly as many. Given the
-    number of the `first` text, for messages, raises SpaceliteError if a text has no token."""
+    tokens, special tokens and those of the `prefix` included, which each text is read with, or with
+    `padding="max_length"` to exactly as many. Given the number of the `first` text, for messages,
+    raises SpaceliteError if a text has no token."""
     tokenizer = load_tokenizer(files) if tokenizer is None else tokenizer
     longest = min(longest_input(files), tokenizer.model_max_length)
     special = tokenizer.num_special_tokens_to_add()
+    if prefix:
+        special += len(tokenizer(prefix, add_special_tokens=False).input_ids)
     if not special < max_length <= longest:
         bounds = f"{special + 1} to {longest}" if longest < UNLIMITED else f"at least {special + 1}"
         raise SpaceliteError(
@@ -106,7 +110,8 @@ def tokenize(
         try:
             with _settings:
                 _set(tokenizer, max_length, padding)
-                encodings = backend.encode_batch_fast(list(texts[start : start + TEXTS_PER_CHUNK]))
+                chunk = [prefix + text for text in texts[start : start + TEXTS_PER_CHUNK]]
+                encodings = backend.encode_batch_fast(chunk)
         except TypeError as error:  # a lone surrogate, e.g. from a Latin-1 argument
             raise SpaceliteError("a text is not valid Unicode: give it as UTF-8") from error
         for encoding in encodings:
@@ -269,9 +274,10 @@ def unknown_shares(ids: Array, offsets: Array, special: SpecialIds) -> Array:
 
 
 class Words:
-    """Combines tokens into words, as tokenizer.json in a backbone's folder defines them."""
+    """Combines tokens into words, as tokenizer.json in a backbone's folder defines them. The prefix
+    that all texts were read with is one word."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, prefix: str = "") -> None:
         from tokenizers import Tokenizer
 
         path = folder / "tokenizer.json"
@@ -289,6 +295,9 @@ class Words:
         except Exception as error:  # tokenizers has no exception of its own
             raise SpaceliteError(f"{path} cannot be read: {one_line(error, 80)}") from error
         self._kind = next((name for name in BEGINS if name in splitter), "WordPiece")
+        self._prefix = prefix
+        encoded = self._tokenizer.encode(prefix.rstrip(), add_special_tokens=False)
+        self._prefix_ids: list[int] = encoded.ids
 
     def of(self, ids: Sequence[int], text: str | None = None) -> list[tuple[str, bool, list[int]]]:
         """The words of a text: how each is written in `text` (what its tokens spell, without `text`
@@ -296,12 +305,13 @@ class Words:
         array = np.asarray(ids)
         starts = self.starts(array, np.array([0, len(array)]))
         bounds = [*starts.tolist(), len(array)]
+        text = None if text is None else self._prefix + text
         spans = None if text is None else self._spans(list(map(int, ids)), text)
         words = []
         for first, last in itertools.pairwise(bounds):
             written = _written(text, spans[first:last]) if text is not None and spans else ""
             word = written or self.spelled(ids[first:last])
-            words.append((word, self.is_special(ids[first]), list(range(first, last))))
+            words.append((word, self.no_text(ids[first:last]), list(range(first, last))))
         return words
 
     def _spans(self, ids: list[int], text: str) -> list[tuple[int, int]] | None:
@@ -330,6 +340,13 @@ class Words:
         begins = ~continues | special
         begins[1:] |= special[:-1]
         begins[offsets[:-1][offsets[:-1] < len(ids)]] = True
+        if self._prefix_ids:
+            for first, last in itertools.pairwise(offsets.tolist()):
+                first += int(np.argmin(special[first:last]))  # behind [CLS], or padding
+                after = first + len(self._prefix_ids)
+                if ids[first:after].tolist() == self._prefix_ids:
+                    begins[first:after] = False
+                    begins[[first, min(after, last - 1)]] = True
         return np.flatnonzero(begins)
 
     def unknown(
@@ -346,6 +363,10 @@ class Words:
     def is_special(self, token: int) -> bool:
         """Whether a token stands for no text, such as [CLS]."""
         return int(token) in self._special
+
+    def no_text(self, ids: Sequence[int]) -> bool:
+        """Whether the tokens of a word stand for no text: a special token, or the prefix."""
+        return self.is_special(ids[0]) or list(ids) == self._prefix_ids
 
     def spelled(self, ids: Sequence[int]) -> str:
         """The word that token ids spell."""
@@ -368,9 +389,9 @@ class Words:
 
 
 @lru_cache(maxsize=2)
-def held_words(files: BackboneFiles) -> Words:
+def held_words(files: BackboneFiles, prefix: str) -> Words:
     """The words of a backbone's tokens, loaded once in a process."""
-    return Words(files.folder)
+    return Words(files.folder, prefix)
 
 
 def _written(text: str, spans: Sequence[tuple[int, int]]) -> str:

@@ -194,7 +194,7 @@ def _complete(
         spec = specs[left[0]]
         _log_differences(left[0], spec, specs)
         with clock.measure("tokenizing"):
-            examples = tokenize(backbone_files, data, spec.max_length, spec.padding, on_progress)
+            examples = tokenize(backbone_files, data, spec, on_progress)
         with_layers = {path: _keeps_layers(path, layers) for path in left}
         with clock.measure("loading the backbone"):
             model = Backbone(
@@ -276,8 +276,7 @@ def _complete(
 def tokenize(
     backbone_files: BackboneFiles,
     texts: TextDataset,
-    max_length: int,
-    padding: str,
+    spec: CacheSpec,
     on_progress: OnProgress,
 ) -> Examples:
     """The token ids of a data set. Raises SpaceliteError if a text has no token."""
@@ -286,8 +285,9 @@ def tokenize(
     tokens = tokenizer.tokenize(
         backbone_files,
         everything,
-        max_length=max_length,
-        padding=padding,
+        max_length=spec.max_length,
+        padding=spec.padding,
+        prefix=spec.prefix,
         on_chunk=lambda done: on_progress("tokenize", done, len(everything)),
     )
     lengths = np.array([len(ids) for ids in tokens.ids], np.int64)
@@ -306,10 +306,11 @@ def tokenize(
             "knows: remove it"
         )
     if tokens.truncated:
+        longest = spec.max_length
         log.info(
             "%s of %s texts %s longer than %s tokens and %s cut off there",
             f"{tokens.truncated:,}", f"{len(everything):,}",
-            *(("is", max_length, "was") if tokens.truncated == 1 else ("are", max_length, "were")),
+            *(("is", longest, "was") if tokens.truncated == 1 else ("are", longest, "were")),
         )  # fmt: skip
     return examples
 

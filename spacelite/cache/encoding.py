@@ -94,6 +94,7 @@ class _Encoding:
             texts,
             max_length=self.spec.max_length,
             padding=encoder.padding,
+            prefix=encoder.prefix,
             tokenizer=held_tokenizer(self.files),
             on_chunk=lambda done: on_progress("tokenize", done, len(texts)),
             first=1,

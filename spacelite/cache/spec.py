@@ -52,6 +52,7 @@ class CacheSpec:
     dtype: str  # in which hidden states are stored, one of DTYPES
     precision: str  # number type of the forward pass
     task: str | None = None  # in TASKS; None for classification
+    prefix: str = ""  # that each text was read with, such as `query: `
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> CacheSpec:
@@ -117,6 +118,7 @@ class Encoding:
     max_length: int = 256
     dtype: str = "float16"
     padding: str = "none"
+    prefix: str = ""
     precision: str = "auto"
     device: str = "auto"
     tokens_per_batch: int | None = None
@@ -145,6 +147,7 @@ class Encoding:
             max_length=spec.max_length,
             dtype=spec.dtype,
             padding=spec.padding,
+            prefix=spec.prefix,
             precision=precision,
             **settings,
         )
@@ -196,6 +199,7 @@ class Encoding:
             dtype=self.dtype,
             precision=forward_precision(resolve_device(self.device), self.precision),
             task=task,
+            prefix=self.prefix,
         )
 
 

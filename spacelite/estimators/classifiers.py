@@ -55,6 +55,7 @@ class Embedding(BaseEstimator):  # type: ignore[misc]
         dtype: Number type in which hidden states are stored: `float16`, `bfloat16`, `float32` or
             `int8`.
         padding: `none`, or `max_length` to pad every text and count padded positions as tokens.
+        prefix: What each text is read with, such as `query: ` for E5.
         precision: Number type of the backbone's forward pass: `float32`, `bfloat16`, `float16`, or
             `auto` for float32 on a CPU and half precision on a GPU.
         device: `auto`, `cpu`, `cuda`, ...
@@ -70,6 +71,7 @@ class Embedding(BaseEstimator):  # type: ignore[misc]
     max_length: int = Encoder.max_length
     dtype: str = Encoder.dtype
     padding: str = Encoder.padding
+    prefix: str = Encoder.prefix
     precision: str = Encoder.precision
     device: str = Encoder.device
     tokens_per_batch: int | None = Encoder.tokens_per_batch

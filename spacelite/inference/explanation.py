@@ -351,7 +351,8 @@ def explain_text(
     else:
         ((_, rows),) = predictor.hidden_states(tokens, on_progress)
         (logits,) = head_logits(run, rows)
-    return explain(run, Passage(rows, text), held_words(predictor.files), logits, difference)
+    words = held_words(predictor.files, run.record.spec.prefix)
+    return explain(run, Passage(rows, text), words, logits, difference)
 
 
 def explain_example(
@@ -369,7 +370,7 @@ def explain_example(
     require_shares(run)
     cache.check_index()
     passage = cached_example(cache, location)
-    words = held_words(backbone_files(run, backbone))
+    words = held_words(backbone_files(run, backbone), run.record.spec.prefix)
     split, _, number = location.partition(":")
     saved = run.predictions() if split == run.record.split else None
     known = saved is not None and len(saved.logits) == len(cache.splits[split])

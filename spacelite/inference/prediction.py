@@ -100,6 +100,7 @@ class Predictor:
             texts,
             max_length=spec.max_length,
             padding=spec.padding,
+            prefix=spec.prefix,
             tokenizer=held_tokenizer(self.files),
             on_chunk=lambda done: on_progress("tokenize", done, len(texts)),
             first=before + 1,

@@ -339,7 +339,7 @@ class _Describer:
                 f"({cache.spec.backbone}): name its folder with backbone=FOLDER",
                 ["backbone"],
             )
-        self._words = Words(files.folder)
+        self._words = Words(files.folder, cache.spec.prefix)
         self._ids = self._split.read_token_ids()
 
     def contributions(self, config: HeadConfig, parameters: Parameters, example: int) -> Array:

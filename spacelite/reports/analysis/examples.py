@@ -84,7 +84,7 @@ def words_and_mistakes(
     name, run, predictions = chosen
     section = group.section
     try:
-        words = Words(backbone_files(run, backbone).folder)
+        words = Words(backbone_files(run, backbone).folder, run.record.spec.prefix)
         # The cache of the group's data: that of the run, or of another data set.
         path = (
             find_cache(run, cache_dir)
@@ -149,7 +149,7 @@ def _words(run: Run, split: CachedSplit, words: Words) -> dict[str, list[WordSha
         _add(total, ids, words.starts(ids, offsets - low), shares)
     spelled: dict[str, Array] = {}
     for tokens, summed in total.items():
-        if not words.is_special(tokens[0]):
+        if not words.no_text(tokens):
             word = words.spelled(tokens)  # different tokens may spell the same word
             spelled[word] = spelled.get(word, np.zeros_like(summed)) + summed
     strongest = {}
