@@ -33,7 +33,9 @@ def names(labels, **options):
         (["01", "2", "01"], ("1", "2"), ("01", "2")),
         ([1, 2, 1], ("1", "2"), ("1", "2")),
         ([True, False], ("false", "true"), ("false", "true")),
-        ([" b", "a"], ("a", "b"), ("a", "b")),
+        ([" b", "a"], ("a", "b"), (" b", "a")),
+        (["007", "1.0", "+2"], ("1", "2", "7"), ("+2", "007", "1.0")),
+        ([["a"], ["a "], ["b"]], ("a", "b"), ("a", "a ", "b")),
         ([[1, 2], [2], []], ("1", "2"), ("1", "2")),
         ([[0, 1], [1, 0]], ("0", "1"), ("0", "1")),
     ],
@@ -193,12 +195,35 @@ def test_labels_and_their_counts_are_printed(bert, tmp_path):
 
 def test_labels_that_look_the_same_are_a_warning(caplog):
     assert names(["pos", "neg", "Pos", "POS"]) == ("POS", "Pos", "neg", "pos")
-    assert names([["a"], ["a "], ["b"]]) == ("a", "a ", "b")
+    assert names([["a"], ["a "], ["b"]], labels_as="text") == ("a", "a ", "b")
     assert [line for line in caplog.messages if "differ" in line] == [
         f"texts: the labels {these} differ only in case or surrounding spaces: they count as "
         "different labels; correct them if they are meant to be one"
         for these in ("'POS' and 'Pos' and 'pos'", "'a' and 'a '")
     ]
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (["pos", " pos", "neg"], "3 labels such as ' pos' are read without the spaces around them, "
+         "as 'pos': labels_as='text' keeps them"),
+        ([["pos", "a\t"], ["b"]], "3 labels such as 'a\\t' are read without the spaces around "
+         "them, as 'a': labels_as='text' keeps them"),
+        (["007", "1.0", "2"], "labels are read as numbers, '1.0' as 1 (and 1 more): "
+         "labels_as='text' keeps them as they are written"),
+        (["١", "2"], "labels are read as numbers, '١' as 1: labels_as='text' keeps"),
+        (["pos", "neg"], ""), (["1", "2"], ""), ([1.0, 2.0], ""), ([["a"], ["b"]], ""),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_labels_whose_text_changes_are_a_warning(labels, said, caplog):
+    names(labels)
+    spoken = [line for line in caplog.messages if " read " in line]
+    assert len(spoken) == bool(said) and said in "".join(spoken)
+    caplog.clear()
+    names(labels, labels_as="text")
+    assert " read " not in caplog.text
 
 
 def test_labels_with_a_single_training_example_are_a_warning_said_once(caplog):
@@ -280,8 +305,16 @@ def test_several_labels_in_one_string_are_separated():
     assert "are not strings" in refusal(names, [["a"], ["b"]], label_separator=";")
 
 
-@pytest.mark.parametrize("labels", [["joy,fear", "", "joy"], [["joy"], None, ["fear"]]], ids=str)
-def test_a_missing_list_of_labels_is_refused_with_what_to_give(labels):
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (["joy;fear", "", "joy"], "in multi-label data, give label_separator=';', with which an "
+         "empty string is no label"),
+        ([["joy"], None, ["fear"]], LISTS),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_missing_list_of_labels_is_refused_with_what_to_give(labels, said):
     message = refusal(names, labels)
-    assert "row 2 has no 'label'" in message and message.endswith(f"({LISTS})")
+    assert "row 2 has no 'label'" in message and message.endswith(f"({said})")
     assert LISTS not in refusal(names, ["joy", "", "fear"])

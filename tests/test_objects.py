@@ -196,7 +196,7 @@ def test_errors_about_caches_name_a_few_near_ones(runs, tmp_path):
     said = refusal(spacelite.train, "tiny--imdb--1243", cache_dir=tmp_path / "cache")
     assert re.search(r"it holds tiny--imdb--1234, \S+, \S+ and 7 more; if .* with cache_dir$", said)
     several = refusal(spacelite.find_cache, "tiny", tmp_path / "cache")
-    assert several.count("tiny--") == 3 and several.endswith(" and 7 more")
+    assert several.count("tiny--") == 3 and " and 7 more)" in several
 
 
 def test_a_cache_of_another_folder_is_hinted_at(runs, tmp_path):

@@ -32,6 +32,7 @@ SPLIT_COLUMN = "split"
 LABELS_AS = ("auto", "text")
 ROWS_NAMED = 3  # in a message
 LISTS = "in multi-label data, give a list of labels for each text, [] for none"
+NO_LABEL = "in multi-label data, give label_separator={!r}, with which an empty string is no label"
 SEPARATORS = (",", ";", "|")  # of several labels in one string
 MISSING = {"nan", "<na>", "null"}  # how programs write a missing value
 
@@ -262,8 +263,8 @@ def _is_number(text: str) -> bool:
 
 
 def label_values(table: Table, column: str, rows: Rows, separator: str | None) -> list[Any]:
-    """The values of a label column in some rows, none missing, strings without surrounding spaces;
-    in a multi-label data set a list per row. With a separator, an empty string is no label."""
+    """The values of a label column in some rows, none missing; in a multi-label data set a list per
+    row. With a separator, an empty string is no label."""
     every: list[Any] = table.rows.column(column).to_pylist()
     values, numbers = [every[row] for row in rows.tolist()], table.row_numbers
     missing = [
@@ -274,10 +275,11 @@ def label_values(table: Table, column: str, rows: Rows, separator: str | None) -
         or (isinstance(value, str) and not value.strip() and separator is None)
     ]
     if missing:
-        multi_label = any(
-            isinstance(value, list) or (isinstance(value, str) and "," in value) for value in values
-        )
-        way_out = f" ({LISTS})" if multi_label else ""
+        strings = " ".join(value for value in values if isinstance(value, str))
+        marks = [mark for mark in SEPARATORS if mark in strings]
+        way_out = f" ({NO_LABEL.format(marks[0])})" if marks else ""
+        if any(isinstance(value, list) for value in values):
+            way_out = f" ({LISTS})"
         _refuse_rows(table.origin, missing, f"no {column!r}", "label_column", way_out)
     if all(isinstance(value, list) for value in values):
         return values
@@ -288,7 +290,7 @@ def label_values(table: Table, column: str, rows: Rows, separator: str | None) -
             "column with label_column)",
             ["label_column"],
         )
-    return [value.strip() if isinstance(value, str) else value for value in values]
+    return values
 
 
 def listed(names: Sequence[str], most: int) -> str:
@@ -309,7 +311,7 @@ def _refuse_rows(
     raise SpaceliteError(
         f"{origin}: {_rows(rows)} {have} {problem}: correct or remove {them}, or name "
         f"another column with {argument}{way_out}",
-        [argument, "skip_empty"],
+        [argument, "skip_empty", "label_separator"],
     )
 
 
@@ -330,6 +332,35 @@ def as_text(values: Values, *, named: bool) -> dict[str, list[Any]]:
     return {split: [convert(value) for value in labels] for split, labels in values.items()}
 
 
+def stripped(values: Values, name: str) -> dict[str, list[Any]]:
+    """Labels without surrounding spaces; that some had any is a warning."""
+    changed: list[str] = []
+
+    def convert(value: Any) -> Any:
+        if isinstance(value, list):
+            return [convert(label) for label in value]
+        if isinstance(value, str) and value != value.strip():
+            changed.append(value)
+            return value.strip()
+        return value
+
+    plain = {split: [convert(value) for value in labels] for split, labels in values.items()}
+    if changed:
+        count, example = f"{len(changed):,}", changed[0]
+        what = "label, {!r}, is" if len(changed) == 1 else "labels such as {!r} are"
+        _warn(
+            f"{name}: {count} {what.format(example)} read without the spaces around "
+            f"{'it' if len(changed) == 1 else 'them'}, as {example.strip()!r}: labels_as='text' "
+            "keeps them"
+        )
+    return plain
+
+
+def _warn(message: str) -> None:
+    """Log a warning that names `labels_as`."""
+    log.warning("%s", SpaceliteError(message, ["labels_as"]))
+
+
 def as_numbers(values: Values, name: str) -> dict[str, list[Any]]:
     """Labels as numbers, if all that are strings are numbers: in csv files every label is a string.
     Two labels that would become one number, such as 01 and 1, are refused."""
@@ -348,8 +379,8 @@ def as_numbers(values: Values, name: str) -> dict[str, list[Any]]:
 
 
 def _check_spellings(values: Values, converted: Values, name: str) -> None:
-    """Refuse labels that are written differently and would become one number; 1, +1 and 1.0 are one
-    number, which is said."""
+    """Refuse labels that are written differently and would become one number. 1, +1 and 1.0 are one
+    number, which is said, as is what else a number does not keep, such as the zeros of 007."""
     written: dict[int, set[str]] = defaultdict(set)
     for split, labels in values.items():
         for value, number in zip(labels, converted[split], strict=True):
@@ -365,10 +396,22 @@ def _check_spellings(values: Values, converted: Values, name: str) -> None:
                 "give labels_as='text' to keep them apart, or write them alike",
                 ["labels_as"],
             )
-        log.warning(
-            "%s: the labels %r and %r are one number, %d: give labels_as='text' to keep them apart",
-            name, first, second, number,
-        )  # fmt: skip
+        _warn(
+            f"{name}: the labels {first!r} and {second!r} are one number, {number}: give "
+            "labels_as='text' to keep them apart"
+        )
+    lost = [
+        (spelling, number)
+        for number, (spelling, *others) in sorted(written.items())
+        if not others and spelling != str(number)
+    ]
+    if lost:
+        spelling, number = lost[0]
+        more = f" (and {len(lost) - 1:,} more)" if len(lost) > 1 else ""
+        _warn(
+            f"{name}: labels are read as numbers, {spelling!r} as {number}{more}: labels_as='text' "
+            "keeps them as they are written"
+        )
 
 
 def divided(

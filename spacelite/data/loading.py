@@ -460,6 +460,7 @@ def _numbered(
     if reading.labels_as == "text":
         values = columns.as_text(values, named=bool(class_names))
     else:
+        values = columns.stripped(values, name)
         columns.refuse_joined(values, name)
         columns.refuse_missing_words(values, name)
         values = columns.as_numbers(values, name)
