@@ -72,3 +72,72 @@ def test_columns_may_have_numbers_for_names(bert, tmp_path, convert):
     wrong = refusal(spacelite.embed, frame, text_column=7, label_column=0, **there)
     assert "has no column '7'" in wrong
     assert refusal(spacelite.embed, frame, text_column=True, **there).startswith("text_column=True")
+
+
+# Splits whose columns differ
+
+
+def test_a_split_without_the_columns_of_the_others_is_refused(tmp_path, caplog):
+    """The only column that is left is no substitute for the labels."""
+    rows = pd.DataFrame({"id": range(20), "review": TEXTS, "sentiment": LABELS})
+    (tmp_path / "d").mkdir()
+    rows.to_csv(tmp_path / "d" / "train.csv", index=False)
+    rows.drop(columns="sentiment").to_csv(tmp_path / "d" / "test.csv", index=False)
+    message = refusal(data.read, str(tmp_path / "d"))
+    assert message == (
+        "test.csv has no column 'sentiment', which another split has: its columns are 'id', "
+        "'review'; add it, or leave the split out"
+    )
+    given = {"train": rows, "test": rows.drop(columns="sentiment")}
+    assert refusal(data.read, given).startswith("texts (test) has no column 'sentiment'")
+    # A usual name is one, and which split has it is said.
+    other = rows.rename(columns={"sentiment": "label"})
+    _, lines = said(caplog, {"train": rows, "test": other})
+    assert [line for _, line in lines] == [
+        "texts (train): the texts are column 'review', the labels column 'sentiment'",
+        "texts (test): the texts are column 'review', the labels column 'label'",
+    ]
+    # The columns of the first split come before a guess.
+    both = rows.assign(text="other", label="x")
+    found, _ = said(caplog, {"train": rows, "test": both})
+    assert found.splits["test"].texts == TEXTS and found.label_names == ("bad", "good")
+
+
+# What is in the data and not used
+
+
+def test_files_and_splits_that_are_not_used_are_named(tmp_path, caplog):
+    from datasets import Dataset, DatasetDict
+
+    rows = pd.DataFrame({"text": TEXTS, "label": LABELS})
+    for name in ("train.csv", "testing.csv", "Train_old.csv", "more/test.csv", ".old/test.csv",
+                 "pictures/one.png"):  # fmt: skip
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        rows.to_csv(path, index=False)
+    (tmp_path / "notes.txt").write_text("none")
+    data.read(str(tmp_path))
+    line = f"{tmp_path}: not used, since their names are no splits: "
+    assert [one for one in caplog.messages if "not used" in one] == [
+        line + "Train_old.csv, more/ and testing.csv"
+    ]
+    caplog.clear()
+    own = Dataset.from_pandas(rows)
+    data.read(DatasetDict(train=own, unsupervised=own))
+    assert "texts: not used, as no train, validation or test split: unsupervised" in caplog.text
+
+
+def test_a_column_of_splits_in_data_that_come_in_splits_is_said(tmp_path, caplog):
+    rows = pd.DataFrame({"text": TEXTS, "label": LABELS, "Split": ["train"] * 10 + ["test"] * 10})
+    rows.to_csv(tmp_path / "train.csv", index=False)
+    for given, name in ((str(tmp_path), "train.csv"), ({"train": rows}, "texts (train)")):
+        caplog.clear()
+        assert "test" not in data.read(given).splits
+        assert (
+            f"{name}: column 'Split' names splits too, and is not used: these rows are all train"
+        ) in caplog.messages
+    caplog.clear()
+    data.read({"train": rows.assign(Split="train"), "test": rows.assign(Split="left")})
+    assert "names splits" not in caplog.text
+    # In a single table it is recognised in any case.
+    assert data.read(rows.rename(columns={"Split": "SPLIT"})).splits["test"].texts == TEXTS[10:]

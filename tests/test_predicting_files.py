@@ -127,6 +127,29 @@ def test_what_people_read_has_six_digits_and_the_rest_all(out, run, tmp_path):
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "warned"),
+    [
+        ("a.csv", "a good film\na bad plot\n", "a good film"),
+        ("a.tsv", "good\nbad\n", "good"),
+        ("a.csv", "Text\na bad plot\n", None),
+        ("a.jsonl", '{"opinion": "a bad plot"}\n', None),
+    ],
+    ids=["text", "word", "known", "keys"],
+)
+def test_a_first_line_that_may_be_a_text_is_said(name, content, warned, tmp_path, caplog):
+    path = tmp_path / name
+    path.write_text(content)
+    assert open_texts(path).count == 1
+    expected = (
+        f"{name}: the texts are column {warned!r}, which is its first line: if that is a text"
+    )
+    assert [expected in line for line in caplog.messages] == [True] * bool(warned)
+    caplog.clear()
+    open_texts(path, open_texts(path).text_column)
+    assert len(caplog.messages) == bool(warned)
+
+
 def test_the_command_writes_and_prints_the_same(run, tmp_path):
     given = write(tmp_path / "posts.csv", rows_of(TEXTS))
     there = ["predict", run.id, "--file", given, "--cache-dir", run.cache_dir]

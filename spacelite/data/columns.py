@@ -66,9 +66,17 @@ class Reading:
                 )
 
 
-def find(table: Table, text: str | None, label: str | None) -> tuple[str, str]:
-    """The text and the label column: as named, else a usual name, else the only candidate."""
+def find(
+    table: Table, text: str | None, label: str | None, like: tuple[str, str] | None = None
+) -> tuple[str, str]:
+    """The text and the label column: as named, else those of another split (`like`), else a usual
+    name, else, of a single split, the only candidate."""
     names = table.names
+    if like is not None:
+        text, label = (
+            of_other if name is None and of_other in names else name
+            for name, of_other in zip((text, label), like, strict=True)
+        )
     if text is not None and text == label:
         raise SpaceliteError(
             f"text_column and label_column both name {text!r}: name two columns",
@@ -79,6 +87,16 @@ def find(table: Table, text: str | None, label: str | None) -> tuple[str, str]:
     text_name = find_text(table.origin, names, strings, text, label)
     others = [name for name in names if name != text_name]
     label_name = _pick(table.origin, names, label, "label", others)
+    if like is not None:
+        for name, of_other, usual in zip(
+            (text_name, label_name), like, (TEXT_COLUMNS, LABEL_COLUMNS), strict=True
+        ):
+            if of_other not in names and name not in (text, label) and name.lower() not in usual:
+                raise SpaceliteError(
+                    f"{table.source_rows.files[0]} has no column {of_other!r}, which another split "
+                    f"has: its columns are {', '.join(map(repr, names))}; add it, or leave the "
+                    "split out"
+                )
     for name in (text_name, label_name):
         if name in table.mixed:
             raise table.mixed[name]
@@ -126,11 +144,9 @@ def _pick(
 
 def by_split(table: Table, reading: Reading) -> dict[str, Table]:
     """Divide a table by the column that names each row's split: the one that was named, else
-    `split` if names of splits are all that it holds. Empty if there is none."""
-    column = reading.split_column or SPLIT_COLUMN
-    if reading.split_column is None and (
-        column not in table.names or column in (reading.text_column, reading.label_column)
-    ):
+    `split`, in any case, if names of splits are all that it holds. Empty if there is none."""
+    column = reading.split_column or _split_column(table, reading)
+    if column is None:
         return {}
     _pick(table.origin, table.names, column, "split", [])
     if column in table.mixed:
@@ -166,6 +182,28 @@ def by_split(table: Table, reading: Reading) -> dict[str, Table]:
         )
         for split, rows in parts.items()
     }
+
+
+def _split_column(table: Table, reading: Reading) -> str | None:
+    """The column whose name says that it holds the split of each row, unless it is chosen for
+    something else."""
+    column = _by_usual_name(table.names, [SPLIT_COLUMN], None)
+    return None if column in (reading.text_column, reading.label_column) else column
+
+
+def warn_of_splits(tables: Mapping[str, Table], reading: Reading) -> None:
+    """Log a warning for tables of a split each that have a column with other names of splits."""
+    for split, table in tables.items():
+        column = _split_column(table, reading)
+        if column is None or column in table.mixed:
+            continue
+        values = table.rows.column(column).unique().to_pylist()
+        others = {standard_split(value.strip()) for value in values if isinstance(value, str)}
+        if len(others & {*SPLITS} - {split}):
+            log.warning(
+                "%s: column %r names splits too, and is not used: these rows are all %s",
+                table.source_rows.files[0], column, split,
+            )  # fmt: skip
 
 
 def log_choice(

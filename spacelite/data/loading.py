@@ -157,6 +157,7 @@ def _named(
             tables = _by_column(tables["train"], reading, training)
         else:
             _refuse_column(name, reading)
+            columns.warn_of_splits(tables, reading)
     elif path.suffix.lower() in readers.SUFFIXES or base.startswith((".", "/", "~")):
         raise SpaceliteError(f"there is no file or folder {base}")
     elif (base := by_hub_name(base)) in KNOWN:
@@ -236,12 +237,20 @@ def tables_of_datasets(
     loaded: Mapping[str, Any], name: str, *, training: bool = True
 ) -> dict[str, Table]:
     """The tables of a `datasets.DatasetDict`; splits other than train, validation and test (imdb's
-    `unsupervised`) are left out."""
+    `unsupervised`) are left out, which is logged."""
     tables: dict[str, Table] = {}
     for key, split in loaded.items():
         standard = standard_split(str(key))
         if standard in SPLITS:
             tables[standard] = _table_of_dataset(split, f"{name} ({key})")
+    left_out = [str(key) for key in loaded if standard_split(str(key)) not in SPLITS]
+    if left_out and tables:
+        # What known data sets hold beside their splits is known too.
+        level = logging.INFO if by_hub_name(name) in KNOWN else logging.WARNING
+        log.log(
+            level, "%s: not used, as no train, validation or test split: %s", name,
+            ", ".join(left_out),
+        )  # fmt: skip
     if not tables or (training and "train" not in tables):
         there = ", ".join(map(str, loaded)) or "no split at all"
         raise SpaceliteError(f"data set {name!r} has no train split, only {there}")
@@ -254,11 +263,13 @@ def tables_of_datasets(
 def _tables_of(dataset: Any, name: str, reading: Reading, training: bool) -> dict[str, Table]:
     if _is(dataset, "datasets.DatasetDict"):
         _refuse_column(name, reading)
-        return tables_of_datasets(dataset, name, training=training)
+        tables = tables_of_datasets(dataset, name, training=training)
+        columns.warn_of_splits(tables, reading)
+        return tables
     if not isinstance(dataset, Mapping):
         return _by_column(_table(dataset, name), reading, training)
     _refuse_column(name, reading)
-    tables: dict[str, Table] = {}
+    tables = {}
     for key, table in dataset.items():
         split = standard_split(str(key))
         if split not in SPLITS or split in tables:
@@ -267,6 +278,7 @@ def _tables_of(dataset: Any, name: str, reading: Reading, training: bool) -> dic
                 f"split {key!r} {problem}: the splits are train, validation and test, each once"
             )
         tables[split] = _table(table, f"{name} ({key})")
+    columns.warn_of_splits(tables, reading)
     return _in_order(tables, training)
 
 
@@ -434,10 +446,14 @@ def _numbered(
     rows: dict[str, Rows] = {}
     row_numbers: dict[str, Rows] = {}
     values: dict[str, list[Any]] = {}
+    chosen: dict[str, tuple[str, str]] = {}
     for split, table in tables.items():
         if not table.rows.num_rows:
             raise SpaceliteError(f"{table.origin} has no rows: it needs at least one text")
-        text_name, label_name = columns.find(table, reading.text_column, reading.label_column)
+        like = next(iter(chosen.values()), None)
+        text_name, label_name = chosen[split] = columns.find(
+            table, reading.text_column, reading.label_column, like
+        )
         texts[split], rows[split] = columns.texts(table, text_name, reading.skip_empty)
         row_numbers[split] = np.array(table.row_numbers)[rows[split]]
         values[split] = columns.label_values(
@@ -451,9 +467,12 @@ def _numbered(
             )
         class_names = class_names or names
     if reading.text_column is None or reading.label_column is None:
-        pooled = [value for split in values.values() for value in split]
-        named = reading.label_column is not None
-        columns.log_choice(name, table.names, text_name, label_name, pooled, named)
+        for pair in dict.fromkeys(chosen.values()):
+            alike = [split for split in tables if chosen[split] == pair]
+            where = name if len(alike) == len(tables) else f"{name} ({', '.join(alike)})"
+            pooled = [value for split in alike for value in values[split]]
+            named = reading.label_column is not None
+            columns.log_choice(where, tables[alike[-1]].names, *pair, pooled, named)
     if reading.label_separator is not None:
         # Texts to evaluate on may have one label each.
         values = columns.divided(values, reading.label_separator, name, required=training)

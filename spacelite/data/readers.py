@@ -45,6 +45,7 @@ TYPES = {
     list: "a list",
 }  # of values of JSON, as messages call them
 MOST_VALUES = 50  # of a column such as that of labels
+FILES_NAMED = 5  # in a message
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 SNIFFED_ROWS, SNIFFED_BYTES = 20, 1 << 18  # the first of a file tell its delimiter
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
@@ -100,11 +101,15 @@ def _split_files(folder: Path, training: bool) -> dict[str, list[Path]]:
         if not candidate.is_dir():
             continue
         by_split: dict[str, list[Path]] = {}
+        others = []
         for file in sorted(candidate.iterdir()):
-            if file.suffix.lower() in SUFFIXES:
-                split = standard_split(PART.sub("", file.stem))
-                if split in SPLITS:
-                    by_split.setdefault(split, []).append(file)
+            split = standard_split(PART.sub("", file.stem))
+            if file.suffix.lower() in SUFFIXES and split in SPLITS:
+                by_split.setdefault(split, []).append(file)
+            elif file.is_dir() and _holds_tables(file):
+                others.append(f"{file.name}/")
+            elif file.suffix.lower() in SUFFIXES:
+                others.append(file.name)
         for split, files in by_split.items():
             parts = [PART.search(file.stem) for file in files]
             if len(files) > 1 and not all(parts):
@@ -119,6 +124,11 @@ def _split_files(folder: Path, training: bool) -> dict[str, list[Path]]:
                         "fetch the rest"
                     )
         if "train" in by_split or (by_split and not training):
+            if others:
+                log.warning(
+                    "%s: not used, since their names are no splits: %s",
+                    candidate, columns.listed(others, FILES_NAMED),
+                )  # fmt: skip
             return {split: by_split[split] for split in SPLITS if split in by_split}
     names_there = sorted(file.name for file in folder.iterdir() if not file.name.startswith("."))
     holds = f"it holds {', '.join(names_there[:8]) or 'nothing'}"
@@ -130,6 +140,13 @@ def _split_files(folder: Path, training: bool) -> dict[str, list[Path]]:
     raise SpaceliteError(
         f"{folder} has no train split: it needs train.csv, .tsv, .json, .jsonl or .parquet (and "
         f"validation and test beside it); {holds}"
+    )
+
+
+def _holds_tables(folder: Path) -> bool:
+    """Whether a folder that is not hidden holds files of tables itself."""
+    return not folder.name.startswith(".") and any(
+        file.suffix.lower() in SUFFIXES for file in folder.iterdir()
     )
 
 
@@ -324,13 +341,13 @@ def _open_table(
     path: Path, text_column: str | None, quoting: str, remembered: str | None
 ) -> TextRows:
     _check_file(path)
-    fields = None
-    if path.suffix.lower() == ".parquet":
+    fields, kind = None, path.suffix.lower()
+    if kind == ".parquet":
         fields, read = _parquet(path)
         names = list(fields.names)
         table = Table(fields.empty_table(), {}, "")
         strings = [name for name in names if table.is_string(name)]
-    elif path.suffix.lower() in CSV_SUFFIXES:
+    elif kind in CSV_SUFFIXES:
         log_delimiters([path], quoting)
         names = strings = next(_csv_lines(path, quoting))
         fields, read = _strings(names), functools.partial(_csv_rows, path, quoting, warn=False)
@@ -351,10 +368,16 @@ def _open_table(
         log.info("%s: the texts are column %r, as in the run's data", path.name, text)
     elif text_column is None and len(names) > 1:
         log.info("%s: the texts are column %r", path.name, text)
+    elif wanted is None and kind in CSV_SUFFIXES and text.lower() not in columns.TEXT_COLUMNS:
+        log.warning(
+            "%s: the texts are column %r, which is its first line: if that is a text too, put a "
+            "line with the column's name, text, above it",
+            path.name, text,
+        )  # fmt: skip
     of_texts = read
-    if path.suffix.lower() == ".parquet":
+    if kind == ".parquet":
         of_texts = _parquet(path, [text])[1]
-    elif path.suffix.lower() in CSV_SUFFIXES:  # later readings do not repeat what is said
+    elif kind in CSV_SUFFIXES:  # later readings do not repeat what is said
         of_texts = functools.partial(_csv_rows, path, quoting, warn=True)
     texts = (row.get(text) for row in of_texts())
     count = columns.check_texts(origin, text, texts, refuse_numbers=wanted is None)
