@@ -16,6 +16,7 @@ from spacelite.errors import SpaceliteError
 
 if TYPE_CHECKING:  # for editors and type checkers; at run time, imported when first used
     from spacelite.api.embedding import embed, find_cache
+    from spacelite.api.examples import Examples
     from spacelite.api.results import (
         EmbeddedDataset,
         Evaluation,
@@ -52,6 +53,7 @@ __all__ = [
     "CrossValidated",
     "EmbeddedDataset",
     "Evaluation",
+    "Examples",
     "FrozenEncoder",
     "LabelAudit",
     "LearningCurve",
@@ -81,6 +83,7 @@ __all__ = [
 
 _MODULES = {
     "api.embedding": ("embed", "find_cache"),
+    "api.examples": ("Examples",),
     "api.results": ("EmbeddedDataset", "Evaluation", "Runs", "TextExplanation", "TextPredictions"),
     "api.runs": ("TrainedRun", "load_run", "load_runs", "report"),
     "api.studies": (

@@ -5,6 +5,7 @@ import logging
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from spacelite_cli.app import app
 from typer.main import get_command
@@ -242,14 +243,14 @@ def test_the_extensions_on_the_page_work(cache_path, bert, reviews, tmp_path, mo
         ).text()  # fmt: skip
         assert "Balanced accuracy" in text and "linear (max)" in text and "attention" in text
         small = spacelite.embed(
-            str(reviews), backbone=bert, dtype="bfloat16", cache_dir=tmp_path, device="cpu",
+            str(reviews), backbone=bert, dtype="float8", cache_dir=tmp_path, device="cpu",
             progress=False,
         )  # fmt: skip
         spacelite.train(small, epochs=1, cache_dir=tmp_path, progress=False)
         with store.Cache(cache_path) as exact, small.open() as rounded:
             hidden, found = (one.splits["test"].read_hidden(0, 20) for one in (exact, rounded))
         assert found.shape == hidden.shape and (found != hidden).any()
-        assert (abs(found - hidden) <= 2**-8 * abs(hidden)).all()
+        assert (abs(found - hidden) <= np.maximum(2**-4 * abs(hidden), 2**-9)).all()
         assert KNOWN["ag_news"].label_names[2] == "business"
     finally:
         for table, former in zip(EXTENDED, before, strict=True):

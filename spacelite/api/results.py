@@ -14,6 +14,7 @@ import numpy as np
 
 from spacelite import files
 from spacelite.api.arguments import NAME, NAME_OR_PATH, Kind, checked
+from spacelite.api.examples import Examples
 from spacelite.backbones.tokenizer import MOSTLY
 from spacelite.cache import folder as caches
 from spacelite.cache import texts as cached_texts
@@ -129,6 +130,11 @@ class EmbeddedDataset:
     def open(self) -> Cache:
         """Open the cache for reading; use it as a context manager."""
         return Cache(self.path)
+
+    def __getitem__(self, split: str) -> Examples:
+        """The examples of a split, `train`, `validation` or `test`. Raises SpaceliteError if there
+        is no such split."""
+        return Examples.of(self.path, split)
 
     def __repr__(self) -> str:
         if not self.path.is_file():
