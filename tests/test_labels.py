@@ -239,8 +239,21 @@ def test_labels_with_a_single_training_example_are_a_warning_said_once(caplog):
         f"{said}"
     )
     count = len(caplog.messages)
-    data.read({"train": frame(["a", "a", "b", "b"]), "validation": own[:2], "test": own[:2]})
+    data.read({"train": frame(["a", "a", "b", "b"]), "validation": own[1:3], "test": own[1:3]})
     assert len(caplog.messages) == count
+
+
+def test_labels_that_a_split_lacks_are_named_in_one_line(caplog):
+    data.read({"train": frame(["a", "b", "c"] * 2), "validation": frame(["a"]),
+               "test": frame(["a", "b"])})  # fmt: skip
+    assert caplog.messages == [
+        "texts: validation has no example of 'b', 'c'; test has no example of 'c': its figures say "
+        "nothing of such a label"
+    ]
+    caplog.clear()
+    lists = frame([["a"], ["b"], ["a", "b"]])
+    data.read({"train": lists, "validation": lists[:1], "test": lists})
+    assert "texts: validation has no example of 'b': its" in caplog.text
 
 
 # Rows with empty texts

@@ -143,8 +143,13 @@ def test_a_training_that_is_repeated_keeps_its_name(cache_dir, cache_path):
 def test_a_name_that_is_taken_is_refused_before_anything_is_trained(cache_dir, cache_path):
     before = ids(cache_dir)
     there = {"cache_dir": cache_dir, "epochs": 3, "progress": False}
-    assert "is named base already" in refusal(
-        spacelite.train, cache_path.stem, name="base", head="linear", **there
+    message = refusal(spacelite.train, cache_path.stem, name="base", head="linear", **there)
+    assert "is named base already: choose another name, or give replace=True to take it" in message
+    # One name moves to one run.
+    several = {"head": "linear", "name": "base", "replace": True, "seeds": 2}
+    assert refusal(spacelite.train, cache_path.stem, **several, **there) == (
+        "replace=True gives one run the name base, and 2 heads are going to be base-1 to base-2: "
+        "train a single one, or choose another name"
     )
     assert "cannot be named 'x/y'" in refusal(spacelite.train, cache_path.stem, name="x/y", **there)
     assert ids(cache_dir) == before

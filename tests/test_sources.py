@@ -102,6 +102,37 @@ def test_what_separates_the_fields_is_told_by_the_first_rows(tmp_path, name, con
     assert readers.delimiter(path) == delimiter
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        "sep=;\ntext;label\na, b;x\nc;y\n",
+        '\ufeff"sep=|"\r\ntext|label\r\na, b|x\r\nc|y\r\n',
+        "text;label;;\na, b;x;;\nc;y; ;\n",
+        'text,label,\n"a, b",x,\nc,y,\n',
+    ],
+    ids=["sep", "sep with a mark", "columns", "column"],
+)
+def test_what_excel_adds_to_a_csv_file_is_left_out(content, tmp_path):
+    (tmp_path / "d.csv").write_bytes(content.encode())
+    (table,) = readers.from_path(tmp_path / "d.csv").values()
+    assert table.rows.to_pylist() == [{"text": "a, b", "label": "x"}, {"text": "c", "label": "y"}]
+    rows = readers.open_texts(tmp_path / "d.csv")
+    assert list(rows) == table.rows.to_pylist() and rows.columns == ("text", "label")
+
+
+def test_columns_without_a_name_that_hold_something_stay(tmp_path):
+    """An index that pandas has written, and what is left of a name that was deleted."""
+    (tmp_path / "d.csv").write_text(",text,label,,\n0,a,x,,\n1,b,y,z,\n")
+    with pytest.raises(SpaceliteError, match="more than one column ''"):
+        readers.from_path(tmp_path / "d.csv")
+    (tmp_path / "d.csv").write_text(",text,label,\n0,a,x,\n1,b,y,\n")
+    (table,) = readers.from_path(tmp_path / "d.csv").values()
+    assert table.rows.column_names == ["", "text", "label"]
+    (tmp_path / "d.csv").write_text('sep=|\ntext|label|\n"a|x|\n')
+    with pytest.raises(SpaceliteError, match=r"row 1 cannot be read: the quote of '\"a\|x\|'"):
+        readers.from_path(tmp_path / "d.csv")
+
+
 def test_files_with_semicolons_and_tabs_are_read_and_it_is_said_in_one_line(tmp_path, caplog):
     caplog.set_level(logging.INFO, "spacelite")
     texts = ["a, b", 'c; "d"', "e\nf\tg"]

@@ -13,6 +13,7 @@ from spacelite.api.embedding import dataset_of, embed
 from spacelite.api.results import CACHE, EmbeddedDataset, Runs
 from spacelite.api.runs import TrainedRun
 from spacelite.cache.spec import CacheSpec
+from spacelite.data.splits import lacking
 from spacelite.errors import SpaceliteError
 from spacelite.heads.config import HeadConfig, TrainedHeadConfig
 from spacelite.heads.pooling import POOLINGS
@@ -194,6 +195,9 @@ def train(
                 "decision thresholds are chosen on validation for %s: %s",
                 METRICS[training.threshold].in_words, OPTIMISTIC,
             )  # fmt: skip
+        of_splits = {split: part.labels for split, part in opened.splits.items()}
+        if missing := lacking(of_splits, opened.task, opened.label_names):
+            log.warning("%s", missing)
         for warning in _flat_poolings(opened, configs):
             log.warning("%s", warning)
         searched = Search.of(configs) if search else None

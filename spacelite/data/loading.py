@@ -23,6 +23,7 @@ from spacelite.data import columns, readers
 from spacelite.data.columns import Reading
 from spacelite.data.known import KNOWN, KnownDataset, by_hub_name
 from spacelite.data.splits import (
+    LABELS_NAMED,
     SEED,
     SPLITS,
     VALIDATION_SHARE,
@@ -31,6 +32,7 @@ from spacelite.data.splits import (
     Table,
     TextDataset,
     drawn,
+    lacking,
     standard_split,
     stratified_sample,
     without_leaks,
@@ -39,7 +41,6 @@ from spacelite.errors import SpaceliteError, one_line
 from spacelite.settings import or_meant, suggestion
 
 NAME = "texts"  # default name of data passed as objects
-LABELS_NAMED = 5  # in a message
 
 log = logging.getLogger(__name__)
 
@@ -553,6 +554,9 @@ def _check_classes(dataset: TextDataset, limit: int | None = None, *, warn: bool
     if len(present) < len(dataset.label_names):
         never = sorted(set(dataset.label_names) - set(present))
         log.warning("%s: no training example has label %s", dataset.name, json.dumps(never))
+    of_splits = {split: part.labels for split, part in dataset.splits.items()}
+    if missing := lacking(of_splits, dataset.task, dataset.label_names):
+        log.warning("%s: %s", dataset.name, missing)
     single = [name for name, count in zip(dataset.label_names, counts, strict=True) if count == 1]
     if single:
         what, have = ("label", "has") if len(single) == 1 else ("labels", "have")

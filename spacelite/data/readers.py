@@ -485,11 +485,11 @@ def _csv_lines(path: Path, quoting: str, *, warn: bool = True) -> Iterator[list[
     """
     # The csv module's own limit is 128 KB for a text.
     csv.field_size_limit(max(csv.field_size_limit(), min(sys.maxsize, (1 << 31) - 1)))
-    number, fields = -1, 0  # of the header
+    number, fields, kept = -1, 0, 0  # of the header
     mark = delimiter(path, quoting)
     values: dict[int, set[str]] = {}  # of the columns that have few, by the column's number
     joined: dict[int, list[list[str]]] = {}  # what the lines of a row would be as rows
-    with path.open(encoding="utf-8-sig", newline="") as file:
+    with _from_header(path) as file:
         reader, read = csv.reader(file, delimiter=mark, **QUOTING[quoting]), 0
         try:
             for row in reader:
@@ -503,7 +503,9 @@ def _csv_lines(path: Path, quoting: str, *, warn: bool = True) -> Iterator[list[
                         f"{path}: row {number} does not have as many fields as the header "
                         f"({len(row)}, not {fields}): correct or remove it"
                     )
-                yield row
+                if not number:
+                    kept = fields if row[-1].strip() else _named_fields(path, mark, quoting, row)
+                yield row[:kept]
                 if not number:
                     values = {column: set() for column in range(fields)} if warn else {}
                 elif values and read > first:
@@ -542,10 +544,33 @@ def _csv_lines(path: Path, quoting: str, *, warn: bool = True) -> Iterator[list[
         log.warning("%s", SpaceliteError(problem, ["quoting"]))
 
 
+def _from_header(path: Path, errors: str = "strict") -> io.TextIOWrapper:
+    """A csv file from its header on, without a first line that names its separator."""
+    file, declared = path.open("rb"), _declared(path)
+    file.seek(0 if declared is None else declared.end())
+    return io.TextIOWrapper(file, encoding="utf-8-sig", errors=errors, newline="")
+
+
+def _declared(path: Path) -> re.Match[bytes] | None:
+    """The first line of a csv file if it names the separator, as Excel reads and writes it."""
+    with path.open("rb") as file:
+        return re.match(rb'(?:\xef\xbb\xbf)?"?sep=([!-~\t])"?\r?\n', file.read(16))
+
+
+def _named_fields(path: Path, mark: str, quoting: str, header: list[str]) -> int:
+    """The number of columns of a csv file but for the last ones if these have neither names nor
+    values, as Excel writes them."""
+    last = 0
+    with _from_header(path) as file, suppress(csv.Error, UnicodeDecodeError):  # said later
+        for row in csv.reader(file, delimiter=mark, **QUOTING[quoting]):
+            last = max(last, *(i for i, value in enumerate(row, 1) if value.strip()), 0)
+    return min(last, len(header)) or len(header)
+
+
 def _undecodable_row(path: Path, mark: str, quoting: str) -> str:
     """The first row of a csv file that is not UTF-8, in words."""
     options, number = {**QUOTING[quoting], "strict": False}, -1
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+    with _from_header(path, "surrogateescape") as file:
         for row in filter(None, csv.reader(file, delimiter=mark, **options)):
             number += 1
             if re.search("[\udc80-\udcff]", "".join(row)):
@@ -556,8 +581,9 @@ def _undecodable_row(path: Path, mark: str, quoting: str) -> str:
 def _quote(path: Path, before: int, delimiter: str) -> str:
     """The quote of a csv file that is not closed where its text ends, `the quote of '"It was'`: in
     the line that has so many `before` it."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
+    with _from_header(path) as file:
         line = next(itertools.islice(file, before, None), "").rstrip("\r\n")
+    delimiter = re.escape(delimiter)
     opening = rf'(?:^|{delimiter})"(?=(?:[^"]|"")*(?:"(?!"|{delimiter}|$)|$))'
     at = re.search(opening, line) or re.search('"', line)
     text = line[at.end() - 1 :] if at else line  # of a text of several lines, the first
@@ -568,10 +594,13 @@ def _quote(path: Path, before: int, delimiter: str) -> str:
 def delimiter(path: Path, quoting: str = "standard") -> str:
     """What separates the fields of a csv file: a comma, a semicolon or a tab.
 
-    It is the one that splits the header and the first rows into the same number of fields, at least
-    two; that of the file's name if several do. If none does, as in a file with a broken row, it is
-    one that splits the header and a row alike; in a file with a single column, that of its name.
+    It is the one that a first line such as `sep=;` names, whatever it is; else the one that splits
+    the header and the first rows into the same number of fields, at least two; that of the file's
+    name if several do. If none does, as in a file with a broken row, it is one that splits the
+    header and a row alike; in a file with a single column, that of its name.
     """
+    if (declared := _declared(path)) is not None:
+        return declared[1].decode()
     with path.open("rb") as file:
         start = file.read(SNIFFED_BYTES)
         whole = not file.read(1)
@@ -614,7 +643,7 @@ def log_delimiters(paths: Iterable[Path], quoting: str) -> None:
                 unusual.setdefault(mark, []).append(path.name)
     if unusual:
         parts = [
-            f"{', '.join(names)}: fields are separated by {DELIMITERS[mark]}"
+            f"{', '.join(names)}: fields are separated by {DELIMITERS.get(mark, repr(mark))}"
             for mark, names in unusual.items()
         ]
         log.info("%s", "; ".join(parts))

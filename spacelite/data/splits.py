@@ -26,6 +26,7 @@ SPLITS = ("train", "validation", "test")
 SPLIT_ALIASES = {"valid": "validation", "val": "validation", "dev": "validation"}
 SEED = 42  # of all random splits and samples, as in the published protocol
 VALIDATION_SHARE = 0.1  # of the training texts, where a data set has no validation split
+LABELS_NAMED = 5  # in a message
 DROPPED = dict.fromkeys([*range(33), 127])  # ascii control characters and the space
 
 Labels = npt.NDArray[np.int64]
@@ -168,6 +169,18 @@ class TextDataset:
             labels = split.labels.astype(np.dtype(self.task.label_type).newbyteorder("<"))
             digest.update(labels.tobytes())
         return digest.hexdigest()
+
+
+def lacking(labels: Mapping[str, Labels], task: Task, names: Sequence[str]) -> str:
+    """Which labels of training other splits have no example of, in words; "" if there are none."""
+    counts = {split: task.label_counts(of, len(names)) for split, of in labels.items()}
+    parts = []
+    for split, of in counts.items():
+        missing = [f"{names[i]!r}" for i in np.flatnonzero((of == 0) & (counts["train"] > 0))]
+        if missing:
+            more = f" and {len(missing) - LABELS_NAMED:,} more" * (len(missing) > LABELS_NAMED)
+            parts.append(f"{split} has no example of {', '.join(missing[:LABELS_NAMED])}{more}")
+    return f"{'; '.join(parts)}: its figures say nothing of such a label" if parts else ""
 
 
 def as_bytes(text: Text) -> bytes:

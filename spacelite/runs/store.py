@@ -426,13 +426,16 @@ def names(runs: Path) -> dict[str, str]:
     return {folder.name: name for folder in folders if (name := saved_name(folder))}
 
 
-def check_free(named: Mapping[str, str], name: str, run: str) -> None:
+def check_free(
+    named: Mapping[str, str], name: str, run: str, way_out: str = "clear that one first"
+) -> None:
     """Raise SpaceliteError if a run other than the one of id `run` has the name; `named` has the
     names of runs, by id."""
     for other, taken in named.items():
         if taken == name and other != run:
             raise SpaceliteError(
-                f"run {other} is named {name} already: choose another name, or clear that one first"
+                f"run {other} is named {name} already: choose another name, or {way_out}",
+                ["replace"],
             )
 
 
@@ -451,12 +454,19 @@ def names_for(
     if name is None:
         return dict.fromkeys(configs)
     check_name(name)
-    named = {} if replace else names(runs_folder(cache_dir))
+    named = names(runs_folder(cache_dir))
+    if replace and len(configs) > 1 and name in named.values():
+        raise SpaceliteError(
+            f"replace=True gives one run the name {name}, and {len(configs)} heads are going to be "
+            f"{name}-1 to {name}-{len(configs)}: train a single one, or choose another name",
+            ["replace"],
+        )
     of_heads: dict[HeadConfig, str | None] = {}
     for number, config in enumerate(configs, 1):
         of_heads[config] = numbered = check_name(f"{name}-{number}" if len(configs) > 1 else name)
         run = run_id(spec, config, training if config.is_iterative else training.for_fitting())
-        check_free(named, numbered, run)
+        if not replace:
+            check_free(named, numbered, run, "give replace=True to take it from that run")
     return of_heads
 
 
