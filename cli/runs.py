@@ -166,6 +166,8 @@ def show(
         labels = ", ".join(f"{there} as {here}" for there, here in transfer.labels.items())
         console.tell(f"evaluated on {transfer.dataset} ({labels})", style="bold")
         console.show(metrics_table(transfer.metrics, transfer.examples))
+        if transfer.seen:
+            console.say(transfer.seen)
     if chosen is not None:
         console.show(chosen.table())
         for note in chosen.notes:

@@ -445,6 +445,7 @@ def test_the_runs_own_data_are_named_as_such(place, cache_path, bert, caplog):
         "a transfer, and its train split was seen in training"
     )
     assert record.seen_in_training["train"] == 60 and "train example" not in caplog.text
+    assert record.is_own(saved["linear"].record)
     caplog.clear()
     with Cache(cached(folder, bert, 2, "elsewhere")) as cache:
         evaluate(saved["linear"], cache)
@@ -519,6 +520,7 @@ def test_texts_that_something_was_chosen_on_are_no_new_ones(
     there = {"backbone": str(bert), "cache_dir": tmp_path, "dtype": "float32", "device": "cpu"}
     with Cache(embed(dataset=str(tmp_path / "chosen"), **there, training=False).path) as cache:
         plain, _ = evaluate(run, cache)
+        assert not plain.is_own(run.record)
         assert plain.seen_in_training == {"test": 4} and plain.seen_in_choosing == {}
         assert "validation" not in caplog.text
         chosen = replace(run, record=replace(run.record, best_epoch=1))
@@ -542,6 +544,10 @@ def test_the_command_warns_of_texts_that_the_run_was_trained_on(place, bert, tmp
     assert "12 of 20 test examples of partly have a text of the training data" in " ".join(
         said.stderr.split()
     )
+    shown = spacelite("runs", "show", saved["linear"].id, "--cache-dir", folder)
+    assert (
+        "Examples seen in training: 30 of 30 train, 1 of 13 validation, 12 of 20 test: the metrics"
+    ) in " ".join(shown.stdout.split())
     said = spacelite("eval", saved["linear"].id, "--cache", path, "--cache-dir", folder, "--json")
     answer = json.loads(said.stdout)
     assert answer["seen_in_training"] == {"train": 30, "validation": 1, "test": 12}

@@ -493,6 +493,9 @@ def test_each_of_several_labels_gets_its_own_or_none(tagged, bert):
     assert "not given: absent" in str(chosen) or "not given: absent, rare" in str(chosen)
     cut = run.predict(texts(30, seed=9), backbone=bert, threshold=chosen, **QUIET)
     assert not any("absent" in given for given in cut.labels)
+    assert "Decided by the thresholds chosen for recall=0.9: absent never, " in str(cut)
+    # In JSON and on disk the run stays what it was.
+    assert chosen.record.as_json().keys() - run.record.as_json().keys() == {"thresholds"}
     usual = cut.probabilities[:, list(run.labels).index("usual")]
     assert ["usual" in given for given in cut.labels] == (usual > chosen.values["usual"]).tolist()
     assert "several labels" in refusal(run.threshold, accuracy=0.9)

@@ -313,7 +313,7 @@ class FilePredictions:
         """What the reader should know of the predictions, in sentences."""
         sentences, of = [], f"of {self._count}"
         if self.record.thresholds:
-            sentences.append(thresholds.in_words(self.record.thresholds))
+            sentences.append(thresholds.in_words(self.record.thresholds, self.record.wish))
         if self.min_probability is not None:
             be = "is" if self.undecided == 1 else "are"
             task = self.record.task

@@ -199,7 +199,8 @@ class TrainedRun:
             )
         if min_probability is not None:
             raise SpaceliteError(
-                "give threshold or min_probability, not both", ["threshold", "min_probability"]
+                "give threshold=... or min_probability=..., not both",
+                ["threshold", "min_probability"],
             )
         if isinstance(threshold, str):
             threshold = from_text(self.run, threshold)

@@ -50,7 +50,7 @@ class ChosenThresholds:
     @property
     def record(self) -> RunRecord:
         """The run's record with these thresholds in place of its own."""
-        return _decides(self.run.record, self.values)[0]
+        return replace(_decides(self.run.record, self.values)[0], wish=self.name)
 
     @property
     def min_probability(self) -> float | None:

@@ -176,7 +176,8 @@ def lacking(labels: Mapping[str, Labels], task: Task, names: Sequence[str]) -> s
     counts = {split: task.label_counts(of, len(names)) for split, of in labels.items()}
     parts = []
     for split, of in counts.items():
-        missing = [f"{names[i]!r}" for i in np.flatnonzero((of == 0) & (counts["train"] > 0))]
+        without = np.flatnonzero((of == 0) & (counts["train"] > 0))
+        missing = [repr(names[label]) for label in without.tolist()]
         if missing:
             more = f" and {len(missing) - LABELS_NAMED:,} more" * (len(missing) > LABELS_NAMED)
             parts.append(f"{split} has no example of {', '.join(missing[:LABELS_NAMED])}{more}")

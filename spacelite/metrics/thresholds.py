@@ -102,15 +102,20 @@ CRITERIA: dict[str, Criterion] = {
 }
 
 
-def in_words(thresholds: Mapping[str, float]) -> str:
+def in_words(thresholds: Mapping[str, float], wish: str | None = None) -> str:
     """Which labels thresholds give, as a sentence; "" for none: `Decided by the run's threshold:
-    positive above 0.3120.`"""
+    positive above 0.3120.` With a `wish`, they were chosen for that after the training."""
     if not thresholds:
         return ""
-    above = [f"{label} above {value:.4f}" for label, value in thresholds.items()]
+    # No probability is above 1.
+    above = [
+        f"{label} above {value:.4f}" if value < 1 else f"{label} never"
+        for label, value in thresholds.items()
+    ]
     more = ", ..." if above[MOST_LABELS:] else ""
     which = "threshold" if len(above) == 1 else "thresholds"
-    return f"Decided by the run's {which}: {', '.join(above[:MOST_LABELS])}{more}."
+    whose = f"the run's {which}" if wish is None else f"the {which} chosen for {wish}"
+    return f"Decided by {whose}: {', '.join(above[:MOST_LABELS])}{more}."
 
 
 def full_name(metric: Any) -> Any:

@@ -98,6 +98,7 @@ class RunRecord:
     search: SearchRecord | None = None
     # Chosen on validation, by label: of class 1 alone where a text has one of two labels.
     thresholds: dict[str, float] = field(default_factory=dict)
+    wish: str | None = None  # what others were chosen for after the training; not saved
     checksums: dict[str, str] = field(default_factory=dict)  # CRC-32 of files, hexadecimal
     best_epoch: int | None = None  # that of the final weights if early stopping chose it
     seconds: float  # of the training pass
@@ -287,6 +288,26 @@ class TransferRecord:
     def split(self) -> str:
         """The split that reports show."""
         return shown_split(self.metrics)
+
+    @property
+    def seen(self) -> str:
+        """How many examples of each split the run has seen, as a sentence; "" for none."""
+        parts = [
+            f"{when}: {', '.join(f'{n:,} of {self.examples[name]:,} {name}' for name, n in of)}"
+            for when, counts in (
+                ("in training", self.seen_in_training or {}),
+                ("when settings were chosen", self.seen_in_choosing),
+            )
+            if (of := [(name, count) for name, count in counts.items() if count])
+        ]
+        return f"Examples seen {'; '.join(parts)}: the metrics are too optimistic." if parts else ""
+
+    def is_own(self, run: RunRecord) -> bool:
+        """Whether the data set is the run's own, or holds nothing but its training texts."""
+        seen = self.seen_in_training or {}
+        return self.cache_key == run.cache_key or (
+            seen.get(self.split) == self.examples[self.split]
+        )
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> TransferRecord:

@@ -701,8 +701,13 @@ def _group(
         cache, split, data = transfer.cache, transfer.split, transfer.dataset
         examples = {"train": record.examples["train"], split: transfer.examples[split]}
         title = f"{record.spec.dataset} → {data}"
+        what = (
+            "not a transfer, but the runs' own data"
+            if transfer.is_own(record)
+            else ("zero-shot transfer")
+        )
         about = (
-            f"zero-shot transfer ({', '.join(mapping)}); {examples['train']:,} training examples, "
+            f"{what} ({', '.join(mapping)}); {examples['train']:,} training examples, "
             f"{examples[split]:,} {split} examples of {data}"
         )
     alike: dict[tuple[Any, ...], list[OnData]] = {}
