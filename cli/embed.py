@@ -27,6 +27,8 @@ def embed(
     layer: str = "-1",
     padding: str = "none",
     prefix: str = "",
+    windows: bool = False,
+    stride: int | None = None,
     layers: bool | None = None,
     limit: int | None = None,
     precision: str = "auto",
@@ -58,6 +60,9 @@ def embed(
         layer: Layer of the hidden states: -1 is the last, 0 the embeddings. Several, such as
             -1,-4, get a cache each in one pass.
         padding: none, or max_length to cache and count padded positions too.
+        windows: Cut texts of more than --max-length tokens into overlapping windows of as many,
+            rather than off.
+        stride: Tokens between the beginnings of two windows. [default: half of --max-length]
         prefix: What each text is read with, such as "query: " for E5.
         layers: Also keep the mean of every layer, in a separate file; --layers adds them to a
             finished cache. [default: --layers for a new cache]

@@ -39,6 +39,8 @@ def embed(
     layer: int | Sequence[int] = -1,
     padding: str = "none",
     prefix: str = "",
+    windows: bool = False,
+    stride: int | None = None,
     layers: bool | None = None,
     limit: int | None = None,
     precision: str = "auto",
@@ -78,6 +80,10 @@ def embed(
         layer: Layer of the hidden states: -1 the last, 0 the embedding layer. Several layers of one
             pass get a cache each; `train` chooses between them with `layer`.
         padding: `none`, or `max_length` to pad every text and cache padded positions as tokens.
+        windows: Whether texts of more than `max_length` tokens are cut into overlapping windows of
+            as many, rather than cut off. Each token counts once, from the window in which it has
+            most context.
+        stride: Tokens between the beginnings of two windows. Default: half of `max_length`.
         prefix: What each text is read with, such as `query: ` for E5.
         layers: Whether the mean of every layer over each text's tokens is kept too, in a file of
             its own, which the pooling `layers` needs. Default: yes for a new cache; an existing one
@@ -131,6 +137,8 @@ def embed(
         dtype=dtype,
         padding=padding,
         prefix=prefix,
+        windows=windows,
+        stride=stride,
         precision=precision,
         device=device,
         tokens_per_batch=tokens_per_batch,

@@ -117,8 +117,8 @@ class HiddenStates(NamedTuple):
 
     hidden: torch.Tensor  # (B, n, d)
     pooled: torch.Tensor | None  # (B, d); None without a pooler
-    # Of the embedding layer and of all others, the mean over each text's own tokens, (B, layers, d)
-    # float16; None unless they were asked for.
+    # Of the embedding layer and of all others, the mean over each text's own tokens,
+    # (B, layers, d); None unless they were asked for.
     means: torch.Tensor | None
     others: tuple[torch.Tensor, ...] = ()  # of the backbone's `others`, (B, n, d) each
 
@@ -223,9 +223,11 @@ class Backbone:
         ids: Array | torch.Tensor,
         type_ids: Array | torch.Tensor | None,
         mask: Array | torch.Tensor | None,
+        weights: Array | torch.Tensor | None = None,
     ) -> HiddenStates:
         """Run the model on B texts of n tokens each; all arguments are (B, n). From page-locked
-        memory, a GPU copies them without waiting."""
+        memory, a GPU copies them without waiting. `weights` are those of the tokens in the means of
+        layers, by default equal ones that add up to 1."""
         import torch
 
         inputs = {"input_ids": ids, "token_type_ids": type_ids, "attention_mask": mask}
@@ -245,7 +247,7 @@ class Backbone:
         wanted = {layer % self._depth for layer in read if layer != -1}
         states: dict[int, torch.Tensor] = {}
         means: dict[int, torch.Tensor] = {}
-        weights = None if mask is None else _mean_weights(mask, self.device)
+        weights = _mean_weights(weights, mask, self.device)
 
         def take(layer: int, rows: torch.Tensor) -> None:
             rows = rows[:, :length] if padded else rows
@@ -281,7 +283,7 @@ class Backbone:
         return HiddenStates(
             hidden,
             None if pooled is None else pooled.float(),
-            None if every is None else torch.stack(every, dim=1).to(torch.float16),
+            None if every is None else torch.stack(every, dim=1),
             tuple(others),
         )
 
@@ -715,26 +717,37 @@ class Forward:
         return workers, threads // workers
 
     def _prepared(self, batch: Array) -> tuple[Array, list[Any]]:
+        tokens = self.tokens
+        windows, _ = self._windows(len(tokens.ids[batch[0]]))
+
         def stack(arrays: list[Array] | None) -> Any:
             if arrays is None:
                 return None
-            return self._transfers.ready(np.stack([arrays[example] for example in batch]))
+            return self._transfers.ready(
+                np.stack([arrays[example] for example in batch])[:, windows]
+            )
 
-        tokens = self.tokens
         return batch, [stack(tokens.ids), stack(tokens.type_ids), stack(tokens.masks)]
+
+    def _windows(self, length: int) -> tuple[Array, Array]:
+        """As `Windows.of`, of texts of so many tokens; they are one window if none are cut."""
+        if self.tokens.windows is None:
+            return np.arange(length)[None], np.arange(length)
+        return self.tokens.windows.of(length)
 
     def _started(
         self, prepared: tuple[Array, list[Any]]
     ) -> tuple[Array, list[Callable[[], Output]]]:
         import torch
 
-        batch, inputs = prepared
+        batch, inputs = prepared  # (B, W, n) of W windows each
         length = len(self.tokens.ids[batch[0]])
+        _, places = self._windows(length)
         while True:
             size = max(1, self.limit // length)
             try:
                 return batch, [
-                    self._pass([x if x is None else x[low : low + size] for x in inputs])
+                    self._pass([x if x is None else x[low : low + size] for x in inputs], places)
                     for low in range(0, len(batch), size)
                 ]
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
@@ -755,16 +768,23 @@ class Forward:
                 if torch.cuda.is_available():
                     torch.cuda.empty_cache()
 
-    def _pass(self, inputs: list[Any]) -> Callable[[], Output]:
-        """Run one forward pass, and start copying what is kept of it to host memory; the returned
-        function waits."""
-        output = self.model.hidden_states(*inputs)
+    def _pass(self, inputs: list[Any], places: Array) -> Callable[[], Output]:
+        """Run texts, (B, W, n) of W windows each, and start copying what is kept of them to host
+        memory; the returned function waits."""
+        import torch
+
+        _, windows, length = inputs[0].shape
+        rows_of: list[Any] = [x if x is None else x.reshape(-1, length) for x in inputs]
+        if windows == 1:
+            output = self.model.hidden_states(*rows_of)
+        else:
+            output = self._joined_windows(rows_of, windows, places)
         states = [output.hidden, *output.others]
         rows = [self.encode(hidden) for hidden in states]
         fetch = self._transfers.fetch
         fetched = [fetch(tensor) for tensor in rows]
         pooled = None if output.pooled is None else fetch(output.pooled)
-        means = None if output.means is None else fetch(output.means)
+        means = None if output.means is None else fetch(output.means.to(torch.float16))
         measured = []
         if self.measure:
             pairs = zip(states, rows, strict=True)
@@ -776,6 +796,37 @@ class Forward:
             None if means is None else means(),
             [(tokens, [wait() for wait in measured])] if measured else [],
         )
+
+    def _joined_windows(self, inputs: list[Any], windows: int, places: Array) -> HiddenStates:
+        """Run the windows of B texts, (B * W, n), and put together what texts are made of."""
+        import torch
+
+        rows, length = inputs[0].shape
+        weights = np.zeros(windows * length, np.float32)
+        weights[places] = 1 / len(places)
+        inputs = [*inputs, np.tile(weights.reshape(windows, length), (rows // windows, 1))]
+        size = max(1, self.limit // length)
+        passes = []
+        for low in range(0, rows, size):
+            part: list[Any] = [x if x is None else x[low : low + size] for x in inputs]
+            passes.append(self.model.hidden_states(*part))
+        index = torch.as_tensor(places, device=passes[0].hidden.device)
+
+        def whole(layer: Iterable[torch.Tensor]) -> torch.Tensor:
+            states = torch.cat(list(layer))
+            return states.view(-1, windows * length, states.shape[-1])[:, index]
+
+        hidden, *others = (
+            whole(layer)
+            for layer in zip(*([run.hidden, *run.others] for run in passes), strict=True)
+        )
+        means = pooled = None
+        if passes[0].means is not None:
+            parts = torch.cat([run.means for run in passes if run.means is not None])
+            means = parts.view(-1, windows, *parts.shape[1:]).sum(dim=1)
+        if passes[0].pooled is not None:  # of the first window
+            pooled = torch.cat([run.pooled for run in passes if run.pooled is not None])[::windows]
+        return HiddenStates(hidden, pooled, means, tuple(others))
 
 
 def _joined(started: tuple[Array, list[Callable[[], Output]]]) -> tuple[Array, Output]:
@@ -797,12 +848,19 @@ def _end_to_end(arrays: Sequence[Array | None]) -> Array | None:
     return np.concatenate(present) if present else None
 
 
-def _mean_weights(masks: Array | torch.Tensor, device: str) -> torch.Tensor:
-    """The weight of each position in its text's mean, (B, 1, n), from masks (B, n)."""
+def _mean_weights(
+    weights: Array | torch.Tensor | None, masks: Array | torch.Tensor | None, device: str
+) -> torch.Tensor | None:
+    """The weight of each position in its text's mean, (B, 1, n), from weights or masks (B, n); None
+    if all are equal."""
     import torch
 
-    weights = torch.as_tensor(masks, dtype=torch.float32, device=device)
-    return (weights / weights.sum(dim=1, keepdim=True))[:, None]
+    if weights is not None:
+        return torch.as_tensor(weights, dtype=torch.float32, device=device)[:, None]
+    if masks is None:
+        return None
+    own = torch.as_tensor(masks, dtype=torch.float32, device=device)
+    return (own / own.sum(dim=1, keepdim=True))[:, None]
 
 
 def _mean(states: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:

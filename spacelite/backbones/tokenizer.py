@@ -63,6 +63,38 @@ class SpecialIds:
 
 
 @dataclass(frozen=True)
+class Windows:
+    """How a text of more tokens than the model takes is cut into overlapping windows: each has the
+    text's special tokens around a part of its other ones. A window begins `stride` tokens after the
+    one before it; the last one ends where the text does."""
+
+    size: int  # tokens of a window, special ones included
+    stride: int
+    before: int  # special tokens that a text begins with
+    after: int  # and ends with
+
+    def of(self, length: int) -> tuple[Array, Array]:
+        """The windows of a text of so many tokens: the tokens of each, (W, size); and for each of
+        the text's tokens its place in the windows end to end, (length,): in the window where it has
+        most context, which is the one whose middle is nearest."""
+        if length <= self.size:
+            return np.arange(length)[None], np.arange(length)
+        part = self.size - self.before - self.after
+        last = length - self.before - self.after - part
+        starts = np.unique([*range(0, last, self.stride), last])
+        edges = [np.arange(self.before), length - self.after + np.arange(self.after)]
+        windows = np.stack(
+            [np.concatenate([edges[0], self.before + start + np.arange(part), edges[1]])
+             for start in starts]
+        )  # fmt: skip
+        tokens = np.arange(last + part)
+        window = np.searchsorted(starts[:-1] + (np.diff(starts) + part - 1) / 2, tokens)
+        places = window * self.size + self.before + tokens - starts[window]
+        behind = windows.size - self.after + np.arange(self.after)
+        return windows, np.concatenate([edges[0], places, behind])
+
+
+@dataclass(frozen=True)
 class Tokenized:
     """The tokens of N texts: one int32 array per text."""
 
@@ -72,6 +104,7 @@ class Tokenized:
     truncated: int  # number of texts that were cut off at the maximum length
     padding_side: str  # `left` for XLNet, whose classification token comes last
     special: SpecialIds
+    windows: Windows | None = None  # in which longer texts are run; None if they were cut off
 
 
 def tokenize(
@@ -81,13 +114,15 @@ def tokenize(
     max_length: int,
     padding: str = "none",
     prefix: str = "",
+    stride: int | None = None,
     tokenizer: Any = None,
     on_chunk: Callable[[int], None] = lambda done: None,
     first: int | None = None,
 ) -> Tokenized:
     """Tokenize texts with the backbone's own fast tokenizer, in parallel: to at most `max_length`
     tokens, special tokens and those of the `prefix` included, which each text is read with, or with
-    `padding="max_length"` to exactly as many. Given the number of the `first` text, for messages,
+    `padding="max_length"` to exactly as many; with a `stride`, whole, to be run in `Windows` of
+    that many. Given the number of the `first` text, for messages,
     raises SpaceliteError if a text has no token."""
     tokenizer = load_tokenizer(files) if tokenizer is None else tokenizer
     longest = min(longest_input(files), tokenizer.model_max_length)
@@ -109,7 +144,7 @@ def tokenize(
     for start in range(0, len(texts), TEXTS_PER_CHUNK):
         try:
             with _settings:
-                _set(tokenizer, max_length, padding)
+                _set(tokenizer, max_length if stride is None else None, padding)
                 chunk = [prefix + text for text in texts[start : start + TEXTS_PER_CHUNK]]
                 encodings = backend.encode_batch_fast(chunk)
         except TypeError as error:  # a lone surrogate, e.g. from a Latin-1 argument
@@ -139,13 +174,31 @@ def tokenize(
         truncated=truncated,
         padding_side=tokenizer.padding_side,
         special=special_ids(tokenizer),
+        windows=None if stride is None else _windows(tokenizer, max_length, stride),
     )
 
 
-def _set(tokenizer: Any, max_length: int, padding: str) -> None:
+def _windows(tokenizer: Any, size: int, stride: int) -> Windows:
+    mask = np.array(tokenizer("a", return_special_tokens_mask=True).special_tokens_mask)
+    before = int(np.argmin(mask))
+    after = len(mask) - before - int((mask == 0).sum())
+    part = size - before - after
+    if stride > part:
+        raise SpaceliteError(
+            f"stride={stride}: windows of {size} tokens have {part} of the text, so that longer "
+            f"strides would leave some out: give 1 to {part}",
+            ["stride"],
+        )
+    return Windows(size, stride, before, after)
+
+
+def _set(tokenizer: Any, max_length: int | None, padding: str) -> None:
     """Set the length of a tokenizer, which `tokenize` may have been told to be another before."""
     backend = tokenizer.backend_tokenizer
-    backend.enable_truncation(max_length, direction=tokenizer.truncation_side)
+    if max_length is None:
+        backend.no_truncation()
+    else:
+        backend.enable_truncation(max_length, direction=tokenizer.truncation_side)
     if padding == "max_length":
         backend.enable_padding(
             direction=tokenizer.padding_side,
@@ -158,10 +211,12 @@ def _set(tokenizer: Any, max_length: int, padding: str) -> None:
         backend.no_padding()
 
 
-def from_ids(files: BackboneFiles, ids: Array, *, max_length: int, padding: str) -> Tokenized:
+def from_ids(
+    files: BackboneFiles, ids: Array, *, max_length: int, padding: str, stride: int | None
+) -> Tokenized:
     """The tokens of one text whose ids (n,) are known, with segments and mask as in `tokenize`."""
     # A token's segment depends only on whether it is a special one, and on which.
-    sample = tokenize(files, ["a"], max_length=max_length, padding=padding)
+    sample = tokenize(files, ["a"], max_length=max_length, padding=padding, stride=stride)
     special = sample.special.others
     type_ids = masks = None
     if sample.type_ids is not None:
@@ -173,7 +228,7 @@ def from_ids(files: BackboneFiles, ids: Array, *, max_length: int, padding: str)
         real = np.flatnonzero(~np.isin(ids, padded))
         first, last = (0, real[-1]) if sample.padding_side == "right" else (real[0], len(ids) - 1)
         masks = [((np.arange(len(ids)) >= first) & (np.arange(len(ids)) <= last)).astype(np.int32)]
-    return Tokenized([ids], type_ids, masks, 0, sample.padding_side, sample.special)
+    return Tokenized([ids], type_ids, masks, 0, sample.padding_side, sample.special, sample.windows)
 
 
 def special_ids(tokenizer: Any) -> SpecialIds:

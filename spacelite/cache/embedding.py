@@ -288,6 +288,7 @@ def tokenize(
         max_length=spec.max_length,
         padding=spec.padding,
         prefix=spec.prefix,
+        stride=spec.stride,
         on_chunk=lambda done: on_progress("tokenize", done, len(everything)),
     )
     lengths = np.array([len(ids) for ids in tokens.ids], np.int64)
@@ -305,6 +306,11 @@ def tokenize(
             f"{texts.name} {split}: text {row + 1} has no token that {backbone_files.name} "
             "knows: remove it"
         )
+    if spec.stride is not None and (longer := int((lengths > spec.max_length).sum())):
+        log.info(
+            "%s of %s texts %s longer than %s tokens and run in windows of as many",
+            f"{longer:,}", f"{len(everything):,}", "is" if longer == 1 else "are", spec.max_length,
+        )  # fmt: skip
     if tokens.truncated:
         longest = spec.max_length
         log.info(

@@ -95,6 +95,7 @@ class _Encoding:
             max_length=self.spec.max_length,
             padding=encoder.padding,
             prefix=encoder.prefix,
+            stride=self.spec.stride,
             tokenizer=held_tokenizer(self.files),
             on_chunk=lambda done: on_progress("tokenize", done, len(texts)),
             first=1,

@@ -20,7 +20,7 @@ from spacelite.backbones.model import (
     precision_here,
     resolve_device,
 )
-from spacelite.backbones.tokenizer import longest_input
+from spacelite.backbones.tokenizer import UNLIMITED, longest_input
 from spacelite.cache.dtypes import stored_type
 from spacelite.errors import SpaceliteError
 from spacelite.settings import one_of, optional, require, whole_number
@@ -53,6 +53,9 @@ class CacheSpec:
     precision: str  # number type of the forward pass
     task: str | None = None  # in TASKS; None for classification
     prefix: str = ""  # that each text was read with, such as `query: `
+    # Tokens between the beginnings of the windows of `max_length` tokens in which longer texts were
+    # run; None if they were cut off.
+    stride: int | None = None
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> CacheSpec:
@@ -64,6 +67,11 @@ class CacheSpec:
                 f"({', '.join(sorted(unknown))}): upgrade spacelite"
             )
         return cls(**{**content, "label_names": tuple(content["label_names"])})
+
+    @property
+    def cut_at(self) -> int:
+        """The number of tokens at which texts were cut off, more than any has if none were."""
+        return self.max_length if self.stride is None else UNLIMITED
 
     def as_json(self) -> dict[str, Any]:
         """The spec as a JSON object."""
@@ -119,6 +127,8 @@ class Encoding:
     dtype: str = "float16"
     padding: str = "none"
     prefix: str = ""
+    windows: bool = False
+    stride: int | None = None
     precision: str = "auto"
     device: str = "auto"
     tokens_per_batch: int | None = None
@@ -148,6 +158,8 @@ class Encoding:
             dtype=spec.dtype,
             padding=spec.padding,
             prefix=spec.prefix,
+            windows=spec.stride is not None,
+            stride=spec.stride,
             precision=precision,
             **settings,
         )
@@ -168,6 +180,17 @@ class Encoding:
         stored_type(self.dtype)
         require("padding", self.padding, one_of(*PADDINGS))
         require("precision", self.precision, one_of(*PRECISIONS))
+        require("stride", self.stride, optional(whole_number(1)))
+        if self.stride is not None and not self.windows:
+            raise SpaceliteError(
+                f"stride={self.stride} has no effect without windows=True", ["stride", "windows"]
+            )
+        if self.windows and self.padding != "none":
+            raise SpaceliteError(
+                f"windows=True: padding={self.padding} would make every text one window: leave one "
+                "of them out",
+                ["windows", "padding"],
+            )
         require("tokens_per_batch", self.tokens_per_batch, optional(whole_number(1)))
 
     def spec(
@@ -200,6 +223,7 @@ class Encoding:
             precision=forward_precision(resolve_device(self.device), self.precision),
             task=task,
             prefix=self.prefix,
+            stride=(self.stride or max(1, max_length // 2)) if self.windows else None,
         )
 
 

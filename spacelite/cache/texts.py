@@ -338,7 +338,7 @@ def duplicates_of(cache: Cache) -> Duplicates:
     """Count the texts of a cache that occur in two of its splits, and those that have more than one
     label."""
     texts = {name: read(cache, name) for name in cache.splits}
-    return find_duplicates(cache.splits, texts, max_length=cache.spec.max_length)
+    return find_duplicates(cache.splits, texts, max_length=cache.spec.cut_at)
 
 
 def find_duplicates(
@@ -452,7 +452,7 @@ def overlap(training: Cache, cache: Cache, *splits: str, of: str = "train") -> O
     """
     training.check_index(of)
     texts = {name: read(cache, name) for name in splits or cache.splits}
-    written_there, limit = read(training, of), cache.spec.max_length
+    written_there, limit = read(training, of), cache.spec.cut_at
     by_text = written_there is not None and None not in texts.values()
 
     def keys(split: CachedSplit, texts: CachedTexts | None) -> list[set[Any]]:

@@ -56,6 +56,9 @@ class Embedding(BaseEstimator):  # type: ignore[misc]
             `int8`.
         padding: `none`, or `max_length` to pad every text and count padded positions as tokens.
         prefix: What each text is read with, such as `query: ` for E5.
+        windows: Whether texts of more than `max_length` tokens are run in overlapping windows of as
+            many rather than cut off.
+        stride: Tokens between the beginnings of two windows. Default: half of `max_length`.
         precision: Number type of the backbone's forward pass: `float32`, `bfloat16`, `float16`, or
             `auto` for float32 on a CPU and half precision on a GPU.
         device: `auto`, `cpu`, `cuda`, ...
@@ -72,6 +75,8 @@ class Embedding(BaseEstimator):  # type: ignore[misc]
     dtype: str = Encoder.dtype
     padding: str = Encoder.padding
     prefix: str = Encoder.prefix
+    windows: bool = Encoder.windows
+    stride: int | None = Encoder.stride
     precision: str = Encoder.precision
     device: str = Encoder.device
     tokens_per_batch: int | None = Encoder.tokens_per_batch

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from spacelite import heads
+from spacelite.backbones.model import Forward, default_budget
 from spacelite.backbones.tokenizer import Tokenized, Words, from_ids, held_words
 from spacelite.cache import texts
 from spacelite.cache.dtypes import stored_type
@@ -382,6 +383,7 @@ def explain_example(
             passage.rows.token_ids,
             max_length=spec.max_length,
             padding=spec.padding,
+            stride=spec.stride,
         )
         again = _all_layers(predictor, tokens, on_progress)
         # What the cache holds stays as it is.
@@ -401,23 +403,17 @@ def _all_layers(predictor: Predictor, tokens: Tokenized, on_progress: OnProgress
     scaled accordingly."""
     import torch
 
-    ids, types, masks = tokens.ids, tokens.type_ids, tokens.masks
-    on_progress("embed", 0, len(ids[0]))
-    model = predictor.model
+    model, spec = predictor.model, predictor.run.record.spec
     every = model.reading(layer=0, others=tuple(range(1, model.layers)))
-    output = every.hidden_states(
-        ids[0][None],
-        None if types is None else types[0][None],
-        None if masks is None else masks[0][None],
-    )
-    layers = [output.hidden, *output.others]
-    states: Array = torch.cat(layers, dim=2)[0].cpu().numpy()
-    if masks is not None:
-        states = states * (masks[0] * (len(ids[0]) / masks[0].sum()))[:, None].astype(np.float32)
-    on_progress("embed", len(ids[0]), len(ids[0]))
-    spec = predictor.run.record.spec
+    forward = Forward(every, tokens, lambda hidden: hidden, default_budget(model.device))
+    (layers,) = forward.texts(np.arange(1), lambda _, output: output.states, on_progress)
+    states: Array = np.concatenate(layers, axis=2)[0]
+    if tokens.masks is not None:
+        (mask,) = tokens.masks
+        states = states * (mask * (len(mask) / mask.sum()))[:, None].astype(np.float32)
     stored = stored_type(spec.dtype)
-    rows = TokenRows.of_batch(stored, stored.encode(layers[spec.layer]), token_ids=ids[0])
+    encoded = stored.encode(torch.from_numpy(layers[spec.layer]))
+    rows = TokenRows.of_batch(stored, encoded, token_ids=tokens.ids[0])
     return replace(rows, layer_states=states)
 
 

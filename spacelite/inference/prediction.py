@@ -101,6 +101,7 @@ class Predictor:
             max_length=spec.max_length,
             padding=spec.padding,
             prefix=spec.prefix,
+            stride=spec.stride,
             tokenizer=held_tokenizer(self.files),
             on_chunk=lambda done: on_progress("tokenize", done, len(texts)),
             first=before + 1,
