@@ -13,7 +13,8 @@ class SpaceliteError(Exception):
 
     Args:
         message: The line. It writes arguments of the library's functions by their Python names:
-            `limit=10`, `max_length=1000`, or just `max_length` if the name has an underscore.
+            `limit=10`, `max_length=1000`, just `max_length` if the name has an underscore, or a
+            name with a colon at the beginning (`seeds: ...`).
         arguments: Names of the arguments in the message, so that the command line can replace
             them with its options (`for_options`).
     """
@@ -28,6 +29,7 @@ class SpaceliteError(Exception):
         `--max-length 1000`."""
         message = str(self)
         for name in self.arguments:
+            message = re.sub(rf"^{name}: ", f"{option(name)}: ", message)
             # Whole words only: a path may contain the same letters.
             message = re.sub(rf"(?<![\w./-]){name}=True\b", option(name), message)
             without = re.sub(r"^-+", r"\g<0>no-", option(name))

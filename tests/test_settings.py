@@ -277,7 +277,10 @@ def test_a_name_written_wrongly_gives_the_one_that_is_meant(call, given, meant, 
         ({"head": "additive", "seeds": 3}, "seeds=3 has no effect on additive with these blocks"),
         ({"head": "additive", "latent": 8}, "latent=8 has no effect on additive with these blocks"),
         ({"head": "additive", "blocks": "mean", "max_ngram": 3}, "max_ngram=3 has no effect on"),
-        ({"head": "linear", "monitor": "accuracy"}, "only patience and search watch a metric"),
+        (
+            {"head": "linear", "monitor": "accuracy"},
+            "only patience=... and search=True watch a metric",
+        ),
     ],
     ids=str,
 )

@@ -402,3 +402,5 @@ def test_pages_hold_no_control_characters(tmp_path):
 def test_a_false_argument_is_the_option_that_leaves_out():
     error = SpaceliteError("leave them out with layers=False", ["layers"])
     assert error.for_options(lambda name: f"--{name}") == "leave them out with --no-layers"
+    error = SpaceliteError("seeds: 1 of the seeds: is no number", ["seeds"])
+    assert error.for_options(lambda name: f"--{name}") == "--seeds: 1 of the seeds: is no number"

@@ -217,11 +217,12 @@ def log_choice(
         return
     distinct = len(set(values))
     if len(values) >= FEWEST_ROWS and distinct >= NEARLY_ALL * len(values):
-        log.warning(
-            "%s: column %r was taken for the labels, as the only one left, but it has %s different "
-            "values in %s rows: name the right one with label_column if it holds no labels",
-            name, label, f"{distinct:,}", f"{len(values):,}",
-        )  # fmt: skip
+        problem = (
+            f"{name}: column {label!r} was taken for the labels, as the only one left, but it has "
+            f"{distinct:,} different values in {len(values):,} rows: name the right one with "
+            "label_column if it holds no labels"
+        )
+        log.warning("%s", SpaceliteError(problem, ["label_column"]))
 
 
 def texts(table: Table, column: str, skip_empty: bool = False) -> tuple[list[Text], Rows]:

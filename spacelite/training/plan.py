@@ -143,7 +143,7 @@ def requested(
     search = bool(arguments.get("search"))
     if "monitor" in given and asked.get("patience") is None and not search:
         raise SpaceliteError(
-            "monitor: only patience and search watch a metric: give one of them, or leave it out",
+            "monitor: only patience=... and search=True watch a metric: give one, or leave it out",
             ["monitor", "patience", "search"],
         )
     # The command line gives the default seed as a list; seeds of a learning curve are of its
