@@ -16,6 +16,7 @@ from test_training import Interrupted, interrupt_after
 import spacelite
 from spacelite import heads
 from spacelite.api.results import EmbeddedDataset
+from spacelite.api.training import _chosen
 from spacelite.cache.spec import canonical
 from spacelite.cache.store import Cache
 from spacelite.metrics.scores import METRICS
@@ -68,15 +69,17 @@ def by_hand(trained, epochs, monitor, candidates, *, best_so_far=False):
     sign = 1 if METRICS[monitor].higher_is_better else -1
 
     def figure(candidate, epoch):
+        """The figure, and what breaks ties: minus the cross-entropy."""
         values = []
         for config in candidate:
-            own = [sign * entry["validation"][monitor] for entry in trained[config].history[:epoch]]
-            values.append(max(own) if best_so_far else own[-1])
-        return sum(values) / len(values)
+            history = [entry["validation"] for entry in trained[config].history[:epoch]]
+            own = max(history, key=lambda at: sign * at[monitor]) if best_so_far else history[-1]
+            values.append((sign * own[monitor], -own["ce"]))
+        return tuple(round(sum(column) / len(values), 9) for column in zip(*values, strict=True))
 
     left, dropped = list(candidates), {}
     for epoch in epochs[:-1]:
-        ranked = sorted(left, key=lambda each: -figure(each, epoch))
+        ranked = sorted(left, key=lambda each: figure(each, epoch), reverse=True)
         keep = ranked[: math.ceil(len(left) / 2)]
         dropped |= {each: epoch for each in left if each not in keep}
         left = [each for each in left if each in keep]
@@ -217,6 +220,39 @@ def test_of_equal_candidates_the_first_in_the_grid_wins(cache):
     same = grid(["linear"], {"learning_rate": [1e-12, 2e-12, 3e-12, 4e-12], "seed": [0]})
     results = searched(cache, same, replace(TRAINING, monitor="accuracy"))
     assert [result.dropped for result in results] == [None, 2, 1, 1]
+
+
+def test_of_equal_figures_the_lowest_cross_entropy_wins():
+    search, results = Search.of(GRID[:4]), {config: TrainedHead(config) for config in GRID[:4]}
+    training = replace(TRAINING, monitor="accuracy")
+    accuracies, entropies = (0.3 + 0.6, 0.9, 0.9, 0.8), (0.5, 0.4, 0.3, 0.2)
+    for result, accuracy, ce in zip(results.values(), accuracies, entropies, strict=True):
+        result.metrics["validation"] = {"accuracy": accuracy, "ce": ce}
+        result.history.append({"epoch": 1, "validation": result.metrics["validation"]})
+    search.after_epoch(1, results, training)
+    assert [result.dropped for result in results.values()] == [1, None, None, 1]
+    for result in results.values():
+        result.dropped = None
+    search.choose(results, training)
+    assert search.chosen(results) == (GRID[2],) and search.ties(results, training) == 2
+    said = _chosen(search, list(results.values()), training)
+    assert "; it ties with 2 others, of which none has a lower cross-entropy" in said
+
+
+def test_of_a_head_that_is_fitted_directly_no_setting_of_epochs_is_said(caplog):
+    configs = [*GRID[:2], heads.config("additive", blocks="mean"), FITTED[0]]
+    search, results = Search.of(configs), {config: TrainedHead(config) for config in configs}
+    for number, result in enumerate(results.values()):
+        result.metrics["validation"] = {"f1_macro": 0.1 * (number % 3), "ce": 0.1}
+        result.history.append({"epoch": 1, "validation": result.metrics["validation"]})
+    training = replace(TRAINING, monitor="f1_macro")
+    with caplog.at_level(logging.INFO):
+        search.after_epoch(1, results, training)
+    assert "1 of 2 combinations go on after epoch 1 of 8, beside 2 that are fitted directly; " in (
+        caplog.text
+    )
+    search.choose(results, training)
+    assert _chosen(search, list(results.values()), training).startswith("additive (mean): chosen")
 
 
 def test_candidates_that_diverge_are_out_with_all_their_seeds(cache):

@@ -24,7 +24,7 @@ from spacelite.reports.analysis.content import majority_note, start_note
 from spacelite.runs import store
 from spacelite.runs.record import SearchRecord, run_id
 from spacelite.runs.store import Run
-from spacelite.settings import OTHER_NAMES, details, shown, symbols
+from spacelite.settings import OTHER_NAMES, details, effective, shown, symbols
 from spacelite.training import plan
 from spacelite.training.config import TrainingConfig
 from spacelite.types import Array
@@ -356,7 +356,7 @@ def _chosen(search: Search, results: Sequence[TrainedHead], training: TrainingCo
     if any(by_head[head].stopped is not None for head in chosen):
         return ""
     first, record = chosen[0], _record(search, training)
-    settings, names = first.settings(), symbols(first)
+    settings, names = effective(first), symbols(first)
     unsaid = [
         name
         for name in record.settings
@@ -368,7 +368,10 @@ def _chosen(search: Search, results: Sequence[TrainedHead], training: TrainingCo
     spared = "" if share is None else f"; this took {share:.0%} of the epochs of all"
     values = ", ".join(details(names, settings, unsaid))
     name = first.system + (f" ({values})" if values else "")
-    return f"{name}: {record.words(figure)}{seeds}{spared}"
+    ties = search.ties(by_head, training)
+    others = "another" if ties == 1 else f"{ties} others"
+    tied = f"; it ties with {others}, of which none has a lower cross-entropy" if ties else ""
+    return f"{name}: {record.words(figure)}{seeds}{tied}{spared}"
 
 
 def _in_name(head: HeadConfig, symbol: str, value: Any) -> bool:

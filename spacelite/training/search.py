@@ -16,13 +16,15 @@ from typing import Any
 
 from spacelite.errors import SpaceliteError
 from spacelite.heads.config import HeadConfig
-from spacelite.metrics.scores import METRICS
+from spacelite.metrics.scores import METRICS, Scores
 from spacelite.training.config import TrainingConfig
 from spacelite.training.loop import TrainedHead, best_entry, monitored
 
 log = logging.getLogger(__name__)
 
 PARTS = (8, 4, 2)  # candidates are compared after an eighth, a quarter and a half of the epochs
+
+DIGITS = 9  # to which figures are compared: the rest is rounding
 
 Candidate = tuple[HeadConfig, ...]  # the heads of one combination of settings, one for each seed
 Results = Mapping[HeadConfig, TrainedHead]
@@ -87,7 +89,7 @@ class Search:
                 _drop(of_candidate, epoch)
         # Of every epoch, so that a metric without a value is refused after the first.
         figures = {
-            candidate: fmean(_so_far(result, training) for result in of_candidate)
+            candidate: _figure([_so_far(result, training) for result in of_candidate], training)
             for candidate, of_candidate in members.items()
             if all(result.kept for result in of_candidate)
         }
@@ -97,23 +99,26 @@ class Search:
         ranked = sorted(
             figures, key=lambda candidate: _better(figures[candidate], training), reverse=True
         )
+        direct = len(self.candidates) - len(members)
+        others = f", beside {direct} that are fitted directly" if direct else ""
         half = math.ceil(len(ranked) / 2)
         going_on = {id(result) for candidate in ranked[:half] for result in members[candidate]}
         for candidate in ranked[half:]:
             # A member that another candidate has too goes on for it.
             _drop([result for result in members[candidate] if id(result) not in going_on], epoch)
         log.info(
-            "search: %s of %s combinations go on after epoch %s of %s; their %s on validation is "
+            "search: %s of %s combinations go on after epoch %s of %s%s; their %s on validation is "
             "%.4f or better, that of the best one dropped %.4f",
-            half, len(ranked), epoch, training.epochs, METRICS[training.monitor].in_words,
-            figures[ranked[half - 1]], figures[ranked[half]],
+            half, len(ranked), epoch, training.epochs, others,
+            METRICS[training.monitor].in_words, figures[ranked[half - 1]][0],
+            figures[ranked[half]][0],
         )  # fmt: skip
 
     def choose(self, results: Results, training: TrainingConfig) -> None:
-        """Mark all candidates as dropped but the best one on validation; of equal ones the first.
-        If none has come through, those that diverged stay marked as just that."""
+        """Mark all candidates as dropped but the best one on validation; of equal ones that with
+        the lowest cross-entropy, or the first. If none has come through, those that diverged stay marked as just that."""
         figures = {
-            candidate: self.figure(candidate, results, training)
+            candidate: self._figure(candidate, results, training)
             for candidate in self.candidates
             if all(results[head].kept for head in candidate)
         }
@@ -131,9 +136,24 @@ class Search:
     def figure(self, candidate: Candidate, results: Results, training: TrainingConfig) -> float:
         """The figure by which a trained candidate was compared: the monitored metric on validation,
         the mean over its seeds."""
-        return fmean(
-            monitored(results[head].metrics["validation"], training.monitor) for head in candidate
-        )
+        return self._figure(candidate, results, training)[0]
+
+    def _figure(
+        self, candidate: Candidate, results: Results, training: TrainingConfig
+    ) -> tuple[float, float]:
+        return _figure([results[head].metrics["validation"] for head in candidate], training)
+
+    def ties(self, results: Results, training: TrainingConfig) -> int:
+        """The number of candidates that were trained to the end and have the same figure as the
+        chosen one."""
+        chosen = self.chosen(results)
+        to_the_end = [
+            round(self.figure(candidate, results, training), DIGITS)
+            for candidate in self.candidates
+            if all("validation" in results[head].metrics for head in candidate)
+            and all(results[head].stopped is None for head in candidate)
+        ]
+        return to_the_end.count(round(self.figure(chosen, results, training), DIGITS)) - 1
 
     def trained_share(self, results: Results, training: TrainingConfig) -> float | None:
         """The share of the epochs of all heads that were trained; None if there are no epochs."""
@@ -151,15 +171,24 @@ def _drop(results: Sequence[TrainedHead], epoch: int, *, also_stopped: bool = Fa
             result.drop(epoch)
 
 
-def _so_far(result: TrainedHead, training: TrainingConfig) -> float:
-    """The monitored metric on validation, with the weights that a head has or, with patience, those
-    of its best epoch."""
+def _so_far(result: TrainedHead, training: TrainingConfig) -> Scores:
+    """The metrics on validation, with the weights that a head has or, with patience, those of its
+    best epoch."""
     entry = result.history[-1]
     if training.patience is not None:
         entry = best_entry(result.history, training.monitor)
-    return monitored(entry["validation"], training.monitor)
+    scores: Scores = entry["validation"]
+    return scores
 
 
-def _better(figure: float, training: TrainingConfig) -> float:
-    """A number that is the higher, the better a figure is."""
-    return figure if METRICS[training.monitor].higher_is_better else -figure
+def _figure(of_heads: Sequence[Scores], training: TrainingConfig) -> tuple[float, float]:
+    """The monitored metric and the cross-entropy on validation, means over heads."""
+    entropies = [math.inf if (ce := scores.get("ce")) is None else ce for scores in of_heads]
+    return fmean(monitored(scores, training.monitor) for scores in of_heads), fmean(entropies)
+
+
+def _better(figure: tuple[float, float], training: TrainingConfig) -> tuple[float, float]:
+    """Numbers that are the higher, the better a figure is; of equal metrics the cross-entropy
+    decides."""
+    metric, entropy = (round(value, DIGITS) for value in figure)
+    return metric if METRICS[training.monitor].higher_is_better else -metric, -entropy
