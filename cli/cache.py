@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import typer
 
 from spacelite.errors import SpaceliteError
-from spacelite.visible import visible_name
 
 from . import console
 from .options import CACHE_DIR, command
@@ -75,10 +74,11 @@ def _print_states(states: Sequence[CacheState]) -> None:
     table = console.new_table("Cache", ">Examples", ">Tokens", ">Size", "State", ">Age")
     rows = []
     for state in states:
-        layer = "" if state.layer in (None, -1) else f" (layer {state.layer})"
+        unusual = [*([] if state.layer in (None, -1) else [f"layer {state.layer}"]),
+                   *([] if state.dtype in (None, "float16") else [state.dtype])]  # fmt: skip
         rows.append(
             (
-                Text(f"{state.name}{layer}"),
+                Text(f"{state.name} ({', '.join(unusual)})" if unusual else state.name),
                 f"{state.examples:,}",
                 f"{state.tokens:,}",
                 human_bytes(state.bytes),
@@ -143,6 +143,7 @@ def info(name: str, *, cache_dir: Path = CACHE_DIR, as_json: bool = False) -> No
                 "labels": dict(
                     zip(names, task.label_counts(stored.labels, len(names)).tolist(), strict=True)
                 ),
+                "unlabelled": task.unlabelled(stored.labels),
             }
             for split, stored in opened.splits.items()
         }
@@ -167,14 +168,12 @@ def info(name: str, *, cache_dir: Path = CACHE_DIR, as_json: bool = False) -> No
     for split, sizes in splits.items():
         table.add_row(split, *[f"{sizes[key]:,}" for key in ("examples", "tokens", "done")])
     console.out().print(table)
-    counts = {split: sizes["labels"].items() for split, sizes in splits.items()}
-    console.show_fields(
-        "Labels",
-        {
-            split: [f"{visible_name(label)} {count:,}" for label, count in of_split]
-            for split, of_split in counts.items()
-        },
-    )
+    counts = {
+        split: [f"{label}: {count:,}" for label, count in sizes["labels"].items()]
+        + ([f"no label: {sizes['unlabelled']:,}"] if sizes["unlabelled"] else [])
+        for split, sizes in splits.items()
+    }
+    console.show_fields("Labels", counts)
 
 
 @app.command()

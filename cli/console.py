@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 from spacelite.errors import SpaceliteError
 from spacelite.files import finite
 from spacelite.progress import OnProgress, reporting
-from spacelite.visible import HOSTILE, json_escaped, visible
+from spacelite.visible import HOSTILE, json_escaped, visible, visible_name
 
 from .options import option
 
@@ -187,7 +187,7 @@ class _Messages(logging.Handler):
                 for value in record.args
             )
         style = "yellow" if record.levelno >= logging.WARNING else "default"
-        err().print(Text(visible(self.format(record)), style=style), soft_wrap=True)
+        err().print(Text(visible_name(self.format(record)), style=style), soft_wrap=True)
 
 
 def show_messages() -> None:
@@ -235,10 +235,10 @@ def new_table(*headings: str, gap: int = 1) -> RichTable:
 
 
 def say_left_out(headings: Sequence[str]) -> None:
-    """Say which columns of a table a narrow terminal does not show, if any."""
+    """Say which columns of a table the terminal has no room for, if any."""
     if headings:
         names = ", ".join(" ".join(heading.split()) for heading in headings)
-        tell(f"Left out on this narrow terminal: {names.rstrip('.')}.", style="dim")
+        tell(f"Left out for lack of room: {names.rstrip('.')}.", style="dim")
 
 
 def show_fields(title: str, content: Mapping[str, Any]) -> None:
@@ -254,7 +254,8 @@ def show_fields(title: str, content: Mapping[str, Any]) -> None:
     for name, value in content.items():
         items = value if isinstance(value, list) else [value]
         whole = isinstance(value, list | Path)  # items of a list are not broken either
-        text = ", ".join(str(item).replace(" ", NO_BREAK if whole else " ") for item in items)
+        names = (visible_name(str(item)) for item in items)
+        text = ", ".join(name.replace(" ", NO_BREAK if whole else " ") for name in names)
         for heading, line in zip_longest([name], wrap(text) or [""], fillvalue=""):
             say(Text.assemble((heading.ljust(width), "dim"), line.replace(NO_BREAK, " ")))
 

@@ -55,6 +55,5 @@ def evaluate(
 def _print(result: Evaluation) -> None:
     record = result.run.record
     console.tell(f"{record.system}, trained on {record.spec.dataset}", style="bold")
-    labels = ", ".join(f"{there} as {here}" for there, here in result.record.labels.items())
-    console.tell(f"on {result.record.dataset} ({labels})", style="dim")
+    console.tell(f"on {result.record.dataset} ({result.record.mapping})", style="dim")
     console.show(result.table())

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spacelite.errors import SpaceliteError
+from spacelite.visible import visible_name
 
 from . import console
 from .options import CACHE_DIR
@@ -72,22 +73,26 @@ def explain(
 def _print(result: Explanation, labels: Sequence[int], example: str | None) -> None:
     from rich.text import Text
 
+    from spacelite.document import decimals
+
     say = console.out().print
     chances = ", ".join(
-        f"{name} {value:.3f}"
+        f"{visible_name(name)} {decimals(value, 3)}"
         for name, value in zip(result.labels, result.probabilities, strict=True)
     )
-    say(Text.assemble((", ".join(result.given) or "no label", "bold"), f"   ({chances})"))
+    given = visible_name(", ".join(result.given))
+    say(Text.assemble((given or "no label", "bold"), f"   ({chances})"))
     if result.example is not None:
-        say(Text(f"labelled {', '.join(result.example) or 'with nothing'}", style="dim"))
+        labelled = visible_name(", ".join(result.example))
+        say(Text(f"labelled {labelled or 'with nothing'}", style="dim"))
     if result.source is not None:
         say(Text(f"{example} is {result.source}", style="dim"), soft_wrap=True)
     say()
     for label in labels:
         _print_words(result, label)
     exact = f"bias and words add up to the logit to within {max(result.difference, 1e-16):.0e}"
-    legends = map(result.legend, labels)
-    for note in filter(None, (result.decided, result.unknown, *legends, exact, result.recomputed)):
+    legend = result.legend(labels[0] if len(labels) == 1 else None)
+    for note in filter(None, (result.decided, result.unknown, legend, exact, result.recomputed)):
         say(Text(note, style="dim"))
 
 
@@ -102,7 +107,7 @@ def _print_words(result: Explanation, label: int) -> None:
     of_blocks = [result.block_shares(name)[:, label].tolist() for name in result.block_names]
     rows = zip(result.words, shares, *of_blocks, strict=True)
     words = sorted(rows, key=lambda row: -abs(row[1]))
-    table = console.new_table("Word", f">for {result.labels[label]}")
+    table = console.new_table("Word", f">for {visible_name(result.labels[label])}")
     for name in result.block_names:
         table.add_column(f"from {name}", justify="right", style="dim")
     for word, share, *parts in words[:MOST_WORDS]:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from spacelite.errors import SpaceliteError
-from spacelite.visible import visible_name
 
 from . import console
 from .options import CACHE_DIR, command
@@ -62,7 +61,9 @@ def list_runs(
     by_cache: dict[str, list[Run]] = {}
     for run in runs.newest_first(saved):
         by_cache.setdefault(run.record.cache, []).append(run)
-    for name, members in by_cache.items():
+    for number, (name, members) in enumerate(by_cache.items()):
+        if number:
+            console.out().print()
         heads, trainings = ([run.head for run in members], [run.record.training for run in members])
         _print_runs(name, members, system_names(heads, trainings))
 
@@ -100,6 +101,7 @@ def _print_runs(cache: str, members: Sequence[Run], systems: Sequence[str]) -> N
 
 def _columns(members: Sequence[Run], wide: bool) -> dict[str, list[str]]:
     """The columns after a run's system by heading; "" where a run has no value."""
+    from spacelite.document import decimals
     from spacelite.files import human_bytes
 
     seeds = [run.record.seed for run in members]
@@ -108,7 +110,7 @@ def _columns(members: Sequence[Run], wide: bool) -> dict[str, list[str]]:
         for metric, figure in FIGURES.items():
             values = [run.record.metrics.get(split, {}).get(metric) for run in members]
             columns[f"{short}\n{figure}"] = [
-                "" if value is None else f"{value:.{4 if wide else 3}f}" for value in values
+                "" if value is None else decimals(value, 4 if wide else 3) for value in values
             ]
     # 2026-11-24T23:15:00Z: without the seconds, or without year and time
     saved = [run.record.created for run in members]
@@ -163,8 +165,7 @@ def show(
     _print_run(loaded, cache_file)
     console.show(metrics_table(loaded.record.metrics, loaded.record.examples))
     for transfer in transfers:
-        labels = ", ".join(f"{there} as {here}" for there, here in transfer.labels.items())
-        console.tell(f"evaluated on {transfer.dataset} ({labels})", style="bold")
+        console.tell(f"evaluated on {transfer.dataset} ({transfer.mapping})", style="bold")
         console.show(metrics_table(transfer.metrics, transfer.examples))
         if transfer.seen:
             console.say(transfer.seen)
@@ -175,6 +176,7 @@ def show(
 
 
 def _print_run(run: Run, cache_file: Path | None) -> None:
+    from spacelite.document import decimals
     from spacelite.files import human_bytes
 
     record = run.record
@@ -191,7 +193,8 @@ def _print_run(run: Run, cache_file: Path | None) -> None:
             for name, value in record.settings.items()
             if value is not None and (name != "seed" or record.seed is not None)
         ],
-        "thresholds": [f"{key} {value:.4f}" for key, value in record.thresholds.items()] or None,
+        "thresholds": [f"{key} {decimals(value, 4)}" for key, value in record.thresholds.items()]
+        or None,
         "best epoch": record.best_epoch,
         "training": f"{record.seconds:.1f} s, with {record.heads_in_pass} "
         f"head{'s' if record.heads_in_pass > 1 else ''} in the pass",
@@ -202,7 +205,7 @@ def _print_run(run: Run, cache_file: Path | None) -> None:
         "layer": record.spec.layer,
         "max length": record.spec.max_length,
         "task": record.task.name,
-        "labels": list(map(visible_name, record.label_names)),
+        "labels": list(record.label_names),
         "versions": [f"{name} {version}" for name, version in versions.items()],
     }
     console.show_fields(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import typer
 
-from spacelite.visible import visible
+from spacelite.visible import visible, visible_name
 
 from . import console
 from .options import CACHE_DIR, SettingsCommand, comma_list
@@ -228,11 +228,13 @@ def _print_finding(number: int, finding: Finding) -> None:
     from rich.padding import Padding
     from rich.text import Text
 
+    from spacelite.document import decimals
+
     words = f"; words: {', '.join(finding.words)}" if finding.words else ""
     title = Text(f"{number}. ")
-    title.append(visible(finding.suggested), style="bold")
-    title.append(f" ({finding.probability:.3f}) in place of {visible(finding.label)}")
-    title.append(f"; {visible(finding.where)}{visible(words)}", style="dim")
+    title.append(visible_name(finding.suggested), style="bold")
+    title.append(f" ({decimals(finding.probability, 3)}) in place of {visible_name(finding.label)}")
+    title.append(f"; {visible_name(finding.where + words)}", style="dim")
     console.out().print(title)
     width = console.out().width - 3
     text = console.two_lines(Text(visible(finding.text)), width)

@@ -107,9 +107,10 @@ def _print(runs: Runs, cache_dir: Path, seconds: float, each_run: bool) -> None:
         show_systems(table)
     for sentence in filter(None, (runs.baseline, runs.thresholds, runs.search)):
         console.say(sentence)
-    names = [run.name for run in runs if run.name]
-    named = f" as {' to '.join(dict.fromkeys([names[0], names[-1]]))}" if names else ""
     trained = len(runs) - runs.before
+    names = [run.name for run in list(runs)[:trained] if run.name]
+    some = f", {len(names)} of them" if len(names) < trained else ""
+    named = f"{some} as {' to '.join(dict.fromkeys([names[0], names[-1]]))}" if names else ""
     plural = "s" if trained != 1 else ""
     kept = "the baseline is" if runs.before == 1 else "the baselines are"
     earlier = f" ({kept} from an earlier training)" if runs.before else ""

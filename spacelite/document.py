@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import TYPE_CHECKING
+
+from spacelite.visible import visible_name
 
 if TYPE_CHECKING:
     from spacelite.reports.analysis.comparisons import Analysis
@@ -23,7 +25,20 @@ NUMBER = re.compile(
 
 
 @dataclass(frozen=True)
-class Heading:
+class _Written:
+    """A part of a document, all of whose texts are on one line: names are written out."""
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if isinstance(value, str):
+                object.__setattr__(self, item.name, visible_name(value))
+            elif isinstance(value, list) and all(isinstance(one, str) for one in value):
+                object.__setattr__(self, item.name, list(map(visible_name, value)))
+
+
+@dataclass(frozen=True)
+class Heading(_Written):
     """A heading of level 1 to 3, below the report's title."""
 
     level: int
@@ -31,21 +46,21 @@ class Heading:
 
 
 @dataclass(frozen=True)
-class Paragraph:
+class Paragraph(_Written):
     """Running text."""
 
     text: str
 
 
 @dataclass(frozen=True)
-class Bullets:
+class Bullets(_Written):
     """A list of sentences."""
 
     items: list[str]
 
 
 @dataclass(frozen=True)
-class Cell:
+class Cell(_Written):
     """A cell of a table: a figure or other text."""
 
     text: str
@@ -68,7 +83,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Table:
+class Table(_Written):
     """A table."""
 
     caption: str
@@ -170,12 +185,17 @@ Block = Heading | Paragraph | Bullets | Table | Plot | Mistakes
 
 def decimals(value: float, places: int) -> str:
     """`0.6210`, or `5.4e+31` for a very large loss."""
-    return f"{value:.{places}f}" if abs(value) < LARGEST else f"{value:.1e}"
+    return f"{_exact(value):.{places}f}" if abs(value) < LARGEST else f"{value:.1e}"
+
+
+def _exact(value: float) -> float:
+    """Without the rounding of arithmetic: 0.6675 and 0.6675000000000001 are the same figure."""
+    return round(value, 9)
 
 
 def with_sign(value: float, places: int = 4) -> str:
     """`+0.0120` or `−0.0120`, and never `−0.0000`."""
-    text = f"{value:+.{places}f}".replace("-", "−")
+    text = f"{_exact(value):+.{places}f}".replace("-", "−")
     return text if text.strip("+−0.") else text.lstrip("+−")
 
 

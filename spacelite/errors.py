@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 
-from spacelite.visible import visible
+from spacelite.visible import visible_name
 
 
 class SpaceliteError(Exception):
@@ -21,7 +21,7 @@ class SpaceliteError(Exception):
 
     def __init__(self, message: str, arguments: Iterable[str] = ()) -> None:
         # A path or name in the message may contain anything, even a line break.
-        super().__init__(visible(" ".join(message.split())))
+        super().__init__(visible_name(message.strip()))
         self.arguments = tuple(arguments)
 
     def for_options(self, option: Callable[[str], str]) -> str:

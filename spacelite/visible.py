@@ -7,6 +7,7 @@ characters in them: change its title, move the cursor, or reverse the order of l
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 # Controls but tab and line feed (C0, DEL, C1), line and paragraph separators, and what changes the
 # direction of writing.
@@ -26,6 +27,13 @@ def visible(text: str) -> str:
 def visible_name(name: str) -> str:
     r"""A name on one line: with line feeds and tabs written out too."""
     return visible(name.replace("\n", r"\n").replace("\t", r"\t"))
+
+
+def as_meant(name: str, known: Iterable[str]) -> str:
+    """The one of the known names that is given as it is or as it is shown; else the name itself."""
+    known = list(known)
+    shown = (one for one in known if visible_name(one) == name)
+    return name if name in known else next(shown, name)
 
 
 def json_escaped(document: str) -> str:

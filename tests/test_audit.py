@@ -13,8 +13,9 @@ from typer.testing import CliRunner
 import spacelite
 from spacelite import heads
 from spacelite.cache.store import Cache
+from spacelite.document import Table
 from spacelite.heads.base import Tokens
-from spacelite.studies.audit import audit_labels, conflicts, suspects
+from spacelite.studies.audit import Audit, Finding, audit_labels, conflicts, suspects
 from spacelite.studies.cross_validation import divide
 from spacelite.training.loop import fit_on
 
@@ -165,6 +166,17 @@ def test_the_command_prints_writes_and_is_machine_clean(flipped, tmp_path):
     assert "Suggested" in str(found) and "<table" in found._repr_html_()
     assert refusal(found.save, tmp_path / "no" / "such" / "f.csv").endswith(
         "No such file or directory"
+    )
+
+
+@pytest.mark.parametrize(("count", "first"), [(21, "The first 20 of 21, by"), (20, "By")])
+def test_a_report_says_in_which_order_findings_are(count, first):
+    finding = Finding(0, None, "a film", "good", "bad", 0.9, 0.1)
+    found = Audit(heads.config("tfidf"), 5, 100, 0.9, [finding] * count, [])
+    (table,) = [block for block in found.report_blocks("", "") if isinstance(block, Table)]
+    assert len(table.lines) == 20
+    assert table.caption == (
+        f"{first} how much more probable the suggested label is than the given one"
     )
 
 

@@ -217,6 +217,14 @@ def test_pairs_of_labels_are_told_apart_by_the_labels_there_are():
         assert words in refusal(parse_mapping, wrong, there, here)
 
 
+def test_a_label_is_given_as_it_is_shown():
+    there, here = ["line one\nline two", "b"], ["x\ty", "b=1"]
+    assert parse_mapping([r"line one\nline two=x\ty", "b=b=1"], there, here) == {
+        "line one\nline two": "x\ty", "b": "b=1",
+    }  # fmt: skip
+    assert parse_mapping(["line one\nline two=x\ty"], there, here) == {there[0]: here[0]}
+
+
 @pytest.mark.parametrize(
     ("pairs", "words"),
     [

@@ -13,7 +13,7 @@ from conftest import NASTY_LABELS, refusal
 from markdown_it import MarkdownIt
 from test_cli import spacelite
 
-from spacelite.document import Cell, Line, Table
+from spacelite.document import Cell, Line, Table, decimals, with_sign
 from spacelite.reports.document.sections import report_blocks
 from spacelite.reports.render import markup, page, plots
 from spacelite.reports.report import Report
@@ -313,6 +313,12 @@ def test_files_draw_the_figures_of_the_analysis(findings):
         line = panel.lines[1]
         assert line.get_xdata().tolist() == system.calibration.confidence
         assert line.get_ydata().tolist() == system.calibration.accuracy
+
+
+def test_equal_figures_are_printed_alike_whatever_their_rounding():
+    for write in (decimals, with_sign):
+        assert write(0.6675, 3) == write(0.6675000000000001, 3) == write(0.66749999999999987, 3)
+    assert decimals(0.62105, 4) == f"{0.62105:.4f}" and decimals(5.4321e31, 4) == "5.4e+31"
 
 
 def test_text_columns_stand_left_and_numbers_right_in_every_form():

@@ -92,6 +92,8 @@ def test_default_sizes():
     assert default_sizes(15_383, 3) == [16, 64, 256, 1024, 4096, 15_383]
     assert default_sizes(1024, 100) == [256, 1024]
     assert default_sizes(10, 2) == [10]
+    assert default_sizes(260, 2) == [16, 64, 128, 260] and default_sizes(260, 130) == [260]
+    assert default_sizes(320, 2) == [16, 64, 256, 320]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import processes
 import pytest
 from conftest import refusal
 from spacelite_cli.app import app
+from test_report import run_with
 from typer.testing import CliRunner
 
 import spacelite
@@ -245,7 +246,7 @@ def test_long_names_of_systems_take_the_room_of_other_columns(width, cache_dir, 
     shown = run_command("runs", "list", "--cache-dir", cache_dir, env={"COLUMNS": str(width)})
     lines = shown.stdout.splitlines()
     assert max(map(len, lines)) <= width
-    left_out = "Left out on this narrow terminal: Val. acc., Val. F1, Test acc., Saved, Size."
+    left_out = "Left out for lack of room: Val. acc., Val. F1, Test acc., Saved, Size."
     assert (left_out in lines) == (width == 80)
     for run in runs.load_all(cache_dir):
         (line,) = [line for line in lines if f" {run.name or run.id[-8:]} " in line]
@@ -253,6 +254,13 @@ def test_long_names_of_systems_take_the_room_of_other_columns(width, cache_dir, 
         assert figure in line and ("kB" in line) == (width == 200)
     if width == 200:
         assert shown.stdout.count(", learning rate 0.01, weight decay 0.1 ") == 1
+
+
+def test_only_heads_of_the_grid_are_said_to_have_its_names(cache_dir, cache_path, with_baselines):
+    options = ["--cache", cache_path.stem, "--cache-dir", cache_dir, "--epochs", "1"]
+    done = run_command("train", "--head", "linear", "--seeds", "2", "--name", "grid", *options)
+    assert "4 heads trained in" in done.stdout, done.output
+    assert ", 2 of them as grid-1 to grid-2; " in " ".join(done.stdout.split())
 
 
 def test_the_list_is_of_the_runs_that_were_asked_for(cache_dir, cache_path):
@@ -275,6 +283,19 @@ def test_the_list_is_of_the_runs_that_were_asked_for(cache_dir, cache_path):
         assert known in refused.stderr
 
 
+def test_the_runs_of_one_training_stand_in_the_order_of_their_names():
+    def saved(at, name, cache="minilm--imdb--0"):
+        return run_with(created=f"2026-01-01T00:{at}Z", name=name, cache=cache)
+
+    grid = [saved(f"01:{number:02}", f"grid-{number}") for number in range(1, 13)]
+    later = [saved("05:00", "b"), saved("05:01", "a"), saved("05:03", "c")]
+    elsewhere = [saved("05:02", "other", "minilm--imdb--1")]
+    found = runs.newest_first([*later[::-1], *elsewhere, *grid[::-1]])
+    assert [run.name for run in found] == ["c", "other", "a", "b", *(run.name for run in grid)]
+    odd = [saved("01:00", "x"), run_with(created="once", name="y")]
+    assert {run.name for run in runs.newest_first(odd)} == {"x", "y"}
+
+
 def test_the_list_as_json_and_of_no_runs(cache_dir, tmp_path):
     there = ["--cache-dir", cache_dir]
     listed = json.loads(run_command("runs", "list", "--json", *there).stdout)
@@ -283,7 +304,7 @@ def test_the_list_as_json_and_of_no_runs(cache_dir, tmp_path):
         run = runs.find(cache_dir, one["id"])
         assert one["name"] == run.name and one["metrics"] == run.record.metrics
         assert one["bytes"] == sum(p.stat().st_size for p in run.folder.iterdir())
-    created = [one["created"] for one in listed]
+    created = [one["created"][:16] for one in listed]
     assert created == sorted(created, reverse=True)
     empty = run_command("runs", "list", "--cache-dir", tmp_path / "empty")
     assert empty.exit_code == 0 and "spacelite train saves some" in empty.stdout

@@ -208,7 +208,7 @@ def test_damaged_examples_are_computed_and_the_rest_is_copied(dtype, bert, tmp_p
     second = write(tmp_path / "second.jsonl", rows(own[::-1]))
     done = run(tmp_path / "cache", bert, second, dtype=dtype)
     assert len(ran) == 2 and set(ran) == hurt and done.copied == 48
-    assert "2 texts cannot be copied: they are computed" in caplog.text
+    assert "2 of the texts cannot be copied and are computed" in caplog.text
     assert verify(done.path) == []
     for text in (own[0], own[49]):
         assert len(of_text(done.path, second)[text]) == 1

@@ -254,6 +254,9 @@ def test_runs_are_selected_by_cache_data_head_and_settings():
     assert groups.select(runs, cache="minilm--a") == [logreg]
     assert groups.select(runs, dataset="imdb") == runs
     assert groups.select(runs, where={"schedule": "constant"}) == runs
+    decided = run_with(settings={"threshold": "f1_macro"}, thresholds={"positive": 0.4})
+    for alias in ("f1", "f1_macro"):
+        assert groups.select([*runs, decided], where={"threshold": alias}) == [decided]
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,20 @@ def test_each_cache_has_the_bytes_of_one_made_alone(dtype, bert, reviews, tmp_pa
     assert run(tmp_path / "both", bert, reviews, layer=0, **options).hit
 
 
+def test_the_seconds_of_one_pass_count_once(tmp_path):
+    one, two, three = (tmp_path / f"{name}.h5" for name in "abc")
+    store.add_seconds([one, two], 10.0)
+    store.add_seconds([one], 2.5)
+    store.add_seconds([one, three], 1.5)
+    assert [store.embedding_seconds([path]) for path in (one, two, three)] == [14.0, 10.0, 1.5]
+    assert store.embedding_seconds([one, two]) == store.embedding_seconds([one, two, three]) == 14.0
+    assert store.embedding_seconds([two, three]) == 11.5
+    # As older versions wrote it.
+    side_file(two, "seconds").write_text('{"seconds": 10.0}')
+    assert store.embedding_seconds([one, two]) == 24.0
+    assert store.embedding_seconds([one, tmp_path / "d.h5"]) is None
+
+
 def test_only_what_is_missing_is_computed(bert, reviews, tmp_path, passes):
     first = run(tmp_path, bert, reviews, tokens_per_batch=100).path
     before = digest(first)

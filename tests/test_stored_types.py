@@ -15,6 +15,7 @@ from conftest import refusal, save_backbone, train_and_save
 from safetensors.torch import load_file, save_file
 from spacelite_cli.app import app
 from test_embedding import plain, run
+from test_layers import command
 from typer.testing import CliRunner
 
 from spacelite import heads
@@ -195,6 +196,8 @@ def test_int8_is_read_as_the_formats_say(bert, reviews, tmp_path):
     page = (Path(__file__).parents[1] / "docs" / "formats.md").read_text("utf-8")
     code = textwrap.dedent(re.search(r"\n\n( +rows = train.*?)\n\n", page, re.DOTALL)[1])
     path = run(tmp_path, bert, reviews, dtype="int8", layers=False).path
+    listed = command("cache", "list", "--cache-dir", tmp_path).stdout
+    assert f"{path.stem} (int8)" in listed
     with h5py.File(path) as file, store.Cache(path) as cache:
         first, last = file["train"]["offsets"][7:9]
         names = {"train": file["train"], "first": first, "last": last}

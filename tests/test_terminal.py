@@ -20,10 +20,10 @@ import spacelite
 from spacelite import SpaceliteError
 from spacelite.document import Cell, Line, Table
 from spacelite.inference import prediction
-from spacelite.visible import HOSTILE, json_escaped, shortened, visible
+from spacelite.visible import HOSTILE, json_escaped, shortened, visible, visible_name
 
 TITLE = "\x1b]0;hacked\x07"  # sets the title of a terminal
-HOSTILE_LABELS = [f"{TITLE}bad", "[red]good[/red]\u202e\x9b31m"]
+HOSTILE_LABELS = [f"{TITLE}bad", "[red]fair\nenough[/red]\u202e\x9b31m"]
 
 
 @pytest.fixture(scope="module")
@@ -55,9 +55,14 @@ def hostile(bert, tmp_path_factory):
         ["report", *there],
         ["report", "--format", "text", "--backbone", bert, *there],
         ["report", "--format", "markdown", "--backbone", bert, *there],
-        ["eval", "logreg", "--dataset", file, *model],
-        ["cache", "list", *there],
         ["cache", "info", "tiny", *there],
+        ["eval", "logreg", "--dataset", file, *model],
+        ["eval", "logreg", "--dataset", file, *model,
+         *(f"--map={visible_name(label)}={visible_name(label)}" for label in HOSTILE_LABELS)],
+        ["eval", "logreg", "--dataset", file, *model, f"--map={TITLE}no={HOSTILE_LABELS[0]}"],
+        ["runs", "show", "logreg", *there],
+        ["audit", "--head", "tfidf", *model],
+        ["cache", "list", *there],
         ["cache", "list", "--cache-dir", folder / TITLE],
         ["predict", "logreg", text, f"--{TITLE}"],
         ["predict", "logreg", text, "--json", *model],
@@ -66,14 +71,16 @@ def hostile(bert, tmp_path_factory):
     ]  # fmt: skip
     done = []
     for arguments in commands:
-        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-        done.append((arguments, result))
+        words = [str(argument) for argument in arguments]
+        done.append((arguments, CliRunner().invoke(app, words, env={"COLUMNS": "500"})))
     return done
 
 
 def test_no_control_character_of_the_data_reaches_the_terminal(hostile):
     succeeded = {arguments[0] for arguments, result in hostile if result.exit_code == 0}
-    assert succeeded == {"embed", "train", "predict", "explain", "report", "eval", "cache"}
+    assert succeeded == {
+        "embed", "train", "predict", "explain", "report", "eval", "cache", "runs", "audit",
+    }  # fmt: skip
     for arguments, result in hostile:
         assert not isinstance(result.exception, Exception) or result.exit_code == 1, arguments
         for stream in (result.stdout, result.stderr):
@@ -85,6 +92,23 @@ def test_they_are_visible_and_markup_is_text(hostile):
     predicted = next(r.stdout for a, r in hostile if a[0] == "predict" and r.exit_code == 0)
     assert "\\x1b]0;hacked" in predicted and "[red]film[/red]" in predicted
     assert "\\u202e" in predicted
+
+
+def test_a_label_with_a_line_break_has_one_spelling(hostile):
+    shown = set()
+    for arguments, result in hostile:
+        for stream in (result.stdout, result.stderr):
+            if "--json" in arguments:
+                continue
+            text = stream.replace("\\\\n", "\\n")  # markdown escapes the backslash
+            assert text.count("fair") == text.count(r"fair\nenough"), (arguments, stream)
+            shown |= {(*arguments[:2],)} if r"fair\nenough" in text else set()
+    assert {command for command, _ in shown} == {
+        "embed", "explain", "report", "eval", "cache", "runs", "audit",
+    }  # fmt: skip
+    (mapped, wrong) = [result for arguments, result in hostile if "--map=" in str(arguments[-1])]
+    assert mapped.exit_code == 0, mapped.output
+    assert wrong.exit_code == 1 and "--map" in wrong.stderr and "labels=" not in wrong.stderr
 
 
 def test_json_keeps_what_it_escapes(hostile):
@@ -139,7 +163,7 @@ def test_the_styles_of_a_text_stay_where_they_were():
 
 
 def test_errors_and_printed_results_are_visible_in_python_too():
-    assert str(SpaceliteError(f"{TITLE} is\nnot there")) == "\\x1b]0;hacked\\x07 is not there"
+    assert str(SpaceliteError(f"{TITLE} is\nnot there")) == "\\x1b]0;hacked\\x07 is\\nnot there"
     assert visible("a\nb\tc") == "a\nb\tc"
     assert visible("\u200e\u200f\u061c") == r"\u200e\u200f\u061c"
     assert json.loads(json_escaped(json.dumps("\x7f\u202e\x9b", ensure_ascii=False))) == (

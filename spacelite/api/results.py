@@ -36,7 +36,7 @@ from spacelite.runs.record import RunRecord, TransferRecord
 from spacelite.runs.store import Run
 from spacelite.settings import choose_from
 from spacelite.types import Array
-from spacelite.visible import shortened, visible
+from spacelite.visible import shortened, visible, visible_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -114,6 +114,12 @@ class EmbeddedDataset:
             labels = next(iter(cache.splits.values())).labels
             counts = cache.task.label_counts(labels, len(cache.label_names)).tolist()
             return dict(zip(cache.label_names, counts, strict=True))
+
+    @cached_property
+    def unlabelled(self) -> int:
+        """How many of these examples have no label."""
+        with self.open() as cache:
+            return cache.task.unlabelled(next(iter(cache.splits.values())).labels)
 
     @cached_property
     def duplicates(self) -> Duplicates:
@@ -248,7 +254,7 @@ class TextPredictions(Sequence[dict[str, Any]]):
         tokens stands there if a text is mostly unknown."""
         unknown, lines = set(self.mostly_unknown), []
         for index, (row, labels) in enumerate(zip(self.rows, self.labels, strict=True)):
-            values = ", ".join(f"{row['probabilities'][name]:.3f}" for name in labels)
+            values = ", ".join(decimals(row["probabilities"][name], 3) for name in labels)
             share = f"{100 * row['unknown']:.0f}%" if index in unknown else ""
             shown = [share] if unknown else []
             text = shortened(row["text"], MOST_SHOWN)
@@ -354,7 +360,10 @@ class FilePredictions:
     @property
     def _frequent(self) -> str:
         """The most frequent labels with their numbers: `3 good, 1 bad`."""
-        given = [f"{count:,} {name}" for name, count in self.labels.most_common(MOST_LABELS)]
+        given = [
+            f"{count:,} {visible_name(name)}"
+            for name, count in self.labels.most_common(MOST_LABELS)
+        ]
         return ", ".join([*given, *(["..."] if len(self.labels) > MOST_LABELS else [])])
 
 
@@ -429,20 +438,21 @@ class TextExplanation:
                 f"{word.text}({word.contribution:+.2f})" if word.side else word.text
                 for word in explained.marked(label)
             )
-            of_labels.append(visible(f"words for and against {explained.labels[label]}: {text}"))
-        return visible(f"predicted {explained.prediction}; ") + "\n".join(of_labels)
+            name = visible_name(explained.labels[label])
+            of_labels.append(visible(f"words for and against {name}: {text}"))
+        return f"predicted {explained.prediction}; " + "\n".join(of_labels)
 
     def __repr__(self) -> str:
         explained = self.explanation
         words = explained.text or " ".join(word.text for word in explained.words)
         text = repr(shortened(words, MOST_SHOWN)) if self.example is None else self.example
         labels = ", ".join(explained.labels[label] for label in self.shown)
-        return visible(f"<words of {text} for {labels}; predicted {explained.prediction}>")
+        return visible_name(f"<words of {text} for {labels}; predicted {explained.prediction}>")
 
     def _repr_html_(self) -> str:
         explained = self.explanation
         of_labels = "".join(
-            f"words for and against <b>{escape(explained.labels[label])}</b>:"
+            f"words for and against <b>{escape(visible_name(explained.labels[label]))}</b>:"
             f"{markup.marked_text(explained.marked(label))}"
             for label in self.shown
         )
@@ -657,5 +667,5 @@ class Runs(Sequence["TrainedRun"]):
 
 
 def _span(thresholds: Collection[float]) -> str:
-    low, high = f"{min(thresholds):.4f}", f"{max(thresholds):.4f}"
+    low, high = decimals(min(thresholds), 4), decimals(max(thresholds), 4)
     return low if low == high else f"{low} to {high}"

@@ -41,6 +41,7 @@ from spacelite.runs import store
 from spacelite.runs.record import RunRecord
 from spacelite.runs.store import Run
 from spacelite.settings import choose_from
+from spacelite.visible import as_meant
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -440,6 +441,7 @@ class TrainedRun:
         explanation.require_shares(self.run)
         folder = self._backbone(backbone)
         names = self.record.label_names
+        label = None if label is None else as_meant(label, names)
         if label is not None and label not in names:
             raise SpaceliteError(f"label={label}: {choose_from(label, names)}", ["label"])
         if example is not None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from spacelite.document import Line, Paragraph, Table
+from spacelite.document import Line, Paragraph, Table, decimals
 from spacelite.errors import SpaceliteError
 from spacelite.metrics import thresholds
 from spacelite.metrics.predictions import Predictions
@@ -19,7 +19,7 @@ from spacelite.runs.record import RunRecord
 from spacelite.runs.store import Run
 from spacelite.tasks import MULTI_LABEL
 from spacelite.types import Array
-from spacelite.visible import visible
+from spacelite.visible import as_meant, visible_name
 
 METRICS = ("precision", "recall", "accuracy")
 
@@ -66,7 +66,7 @@ class ChosenThresholds:
         """The table as it is printed."""
         lines = []
         for label, value in self.values.items():
-            first = [label, "none" if value is None else f"{value:.4f}"]
+            first = [label, "none" if value is None else decimals(value, 4)]
             for split, of_labels in self.decided.items():
                 lines.append(Line.of(*first, split, *self._cells(of_labels[label])))
                 first = ["", ""]
@@ -76,8 +76,8 @@ class ChosenThresholds:
 
     def _cells(self, cuts: Cuts) -> list[str]:
         figures = _figures(cuts)
-        precision = f"{figures['precision']:.4f}" if figures["given"] else "–"
-        recall = f"{figures['recall']:.4f}" if figures["actual"] else "–"
+        precision = decimals(figures["precision"], 4) if figures["given"] else "–"
+        recall = decimals(figures["recall"], 4) if figures["actual"] else "–"
         interval = "{:.3f} to {:.3f}".format(*figures[f"{self._share}_interval"])
         shares = {
             "precision": [precision, interval, recall],
@@ -113,12 +113,14 @@ class ChosenThresholds:
             if (figures := _figures(cuts))[f"{self._share}_interval"][1] < self.wish
         }
         if short:
-            which = ", ".join(f"{label} {value:.4f}" for label, value in short.items())
+            which = ", ".join(
+                f"{visible_name(label)} {decimals(value, 4)}" for label, value in short.items()
+            )
             sentences.append(f"On test it falls short of the wish: {which}.")
         if missed := [label for label, value in self.values.items() if value is None]:
             sentences.append(
                 f"Not reached by any threshold on {FEWEST} validation texts or more, and so not "
-                f"given: {', '.join(missed)}."
+                f"given: {visible_name(', '.join(missed))}."
             )
         return sentences
 
@@ -140,10 +142,10 @@ class ChosenThresholds:
 
     def __repr__(self) -> str:
         above = ", ".join(
-            f"{label} {'none' if value is None else f'{value:.4f}'}"
+            f"{label} {'none' if value is None else decimals(value, 4)}"
             for label, value in self.values.items()
         )
-        return visible(f"<thresholds for {self.name} of {self.run.id}: {above}>")
+        return visible_name(f"<thresholds for {self.name} of {self.run.id}: {above}>")
 
     def _repr_html_(self) -> str:
         return markup.fragment([self.table(), *map(Paragraph, self.notes)])
@@ -167,6 +169,7 @@ def choose(run: Run, metric: str, wish: float, label: str | None = None) -> Chos
             f"recall: with {len(names)} labels, leaving texts without a label can only lower it: "
             "give accuracy"
         )
+    label = None if label is None else as_meant(label, names)
     if label is not None and (len(decides) != 1 or metric == "accuracy"):
         raise SpaceliteError(
             f"label={label} chooses which of two labels precision or recall is that of: leave it "

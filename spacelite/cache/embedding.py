@@ -268,8 +268,7 @@ def _complete(
         try:
             tokens = write_missing(list(written.values()), forward, on_progress)
         finally:
-            for path in left:
-                store.add_seconds(path, time.perf_counter() - locked)
+            store.add_seconds(left, time.perf_counter() - locked)
         return written, tokens
 
 

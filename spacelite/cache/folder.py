@@ -35,6 +35,7 @@ class CacheState:
     layer_means: int | None = None  # examples that have theirs; None without a file of them
     problem: str | None = None  # why the file cannot be read, in which case the counts are 0
     layer: int | None = None  # of the hidden states; None if the file cannot be read
+    dtype: str | None = None  # in which they are stored; None if the file cannot be read
 
     def as_json(self) -> dict[str, Any]:
         """The state as a JSON object."""
@@ -68,6 +69,7 @@ def state(path: Path) -> CacheState:
                 tuple((name, len(split)) for name, split in cache.splits.items()),
                 _layers_done(cache),
                 layer=cache.spec.layer,
+                dtype=cache.spec.dtype,
             )
     except SpaceliteError as error:
         return CacheState(path.stem, path, size, stat.st_mtime, problem=str(error))

@@ -14,8 +14,9 @@ import errno
 import json
 import logging
 import os
+import uuid
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -477,18 +478,37 @@ def keep_json(path: Path, name: str, content: Mapping[str, Any]) -> None:
         log.warning("%s cannot be written: %s", file, error.strerror)
 
 
-def embedding_seconds(path: Path) -> float | None:
-    """Total seconds of all `embed` calls that wrote to a cache; None if unknown."""
+def embedding_seconds(paths: Iterable[Path]) -> float | None:
+    """Total seconds of all `embed` calls that wrote to any of these caches; None if unknown."""
+    seconds, shared = 0.0, dict[str, float]()
     try:
-        return float(json.loads(side_file(path, "seconds").read_text("utf-8"))["seconds"])
-    except (OSError, ValueError, KeyError, TypeError):
+        for path in paths:
+            content = _seconds(path)
+            of_several = {str(name): float(of) for name, of in content.get("shared", {}).items()}
+            seconds += float(content["seconds"]) - sum(of_several.values())
+            shared |= of_several
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None  # reports show it, and nothing depends on it
+    return seconds + sum(shared.values())
 
 
-def add_seconds(path: Path, seconds: float) -> None:
-    """Record the seconds of a call that wrote to a cache, while its lock is held. The cache itself
-    contains no times: the same settings give the same bytes."""
-    keep_json(path, "seconds", {"seconds": (embedding_seconds(path) or 0.0) + seconds})
+def _seconds(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(side_file(path, "seconds").read_text("utf-8"))
+    return content
+
+
+def add_seconds(paths: Collection[Path], seconds: float) -> None:
+    """Record the seconds of a call that wrote to caches, while their locks are held; of several,
+    so that it counts once for all of them. The caches themselves contain no times: the same
+    settings give the same bytes."""
+    shared = {uuid.uuid4().hex[:8]: seconds} if len(paths) > 1 else {}
+    for path in paths:
+        before = embedding_seconds([path])
+        content = {} if before is None else _seconds(path)
+        content["seconds"] = (before or 0.0) + seconds
+        if shared:
+            content["shared"] = {**content.get("shared", {}), **shared}
+        keep_json(path, "seconds", content)
 
 
 def made_by(path: Path) -> str | None:

@@ -248,13 +248,16 @@ class Writing:
         self.copied = len(wanted) - len(missing)
         if self.copied:
             log.info(
-                "%s%s of %s texts are there already: %s copied from %s",
-                self.prefix, f"{self.copied:,}", f"{len(ids):,}", human_bytes(size),
-                few(plan.caches),
+                "%s%s of %s texts %s there already: %s copied from %s",
+                self.prefix, f"{self.copied:,}", f"{len(ids):,}",
+                "is" if self.copied == 1 else "are", human_bytes(size), few(plan.caches),
             )  # fmt: skip
         if missing:
             log.info(
-                "%s%s texts cannot be copied: they are computed", self.prefix, f"{len(missing):,}"
+                "%s%s of the texts cannot be copied and %s computed",
+                self.prefix,
+                f"{len(missing):,}",
+                "is" if len(missing) == 1 else "are",
             )
             self.plan = plan.without(missing)
             reuse.write(self.path, self.spec.cache_key(), self.plan)

@@ -21,6 +21,7 @@ from spacelite.cache.dtypes import stored_type
 from spacelite.cache.split import TokenRows
 from spacelite.cache.store import Cache
 from spacelite.data.splits import Source
+from spacelite.document import decimals
 from spacelite.errors import SpaceliteError
 from spacelite.heads.base import Tokens
 from spacelite.inference.prediction import Predictor, backbone_files, head_logits, warn_of_truncated
@@ -29,6 +30,7 @@ from spacelite.progress import OnProgress
 from spacelite.runs.store import Run
 from spacelite.tasks import SINGLE_LABEL, Task
 from spacelite.types import Array
+from spacelite.visible import visible_name
 
 WEAK = 0.1  # words at or below this share of the strongest contribution are not marked
 
@@ -130,7 +132,8 @@ class Explanation:
     def prediction(self) -> str:
         """The predicted labels with their probabilities: `positive (0.655)`, or `no label`."""
         chances = dict(zip(self.labels, self.probabilities, strict=True))
-        return ", ".join(f"{name} ({chances[name]:.3f})" for name in self.given) or "no label"
+        given = (f"{name} ({decimals(chances[name], 3)})" for name in self.given)
+        return visible_name(", ".join(given)) or "no label"
 
     @cached_property
     def shares(self) -> Array:
@@ -149,9 +152,13 @@ class Explanation:
         """The logit of each label, (C,), shown in the same way as `shares`."""
         return self.task.centred(np.asarray(self.logits))
 
-    def legend(self, label: int) -> str:
-        """What the numbers beside words mean."""
-        share = f"what the word adds to the logit of {self.labels[label]}"
+    def legend(self, label: int | None) -> str:
+        """What the numbers beside words mean, where the words of a label are shown; None for
+        several labels, with a table each."""
+        of = (
+            "the label that its table is for" if label is None else visible_name(self.labels[label])
+        )
+        share = f"what the word adds to the logit of {of}"
         if not self.task.beyond:
             return f"The number of a word is {share}."
         return (

@@ -12,6 +12,7 @@ import torch
 
 from spacelite.cache import texts
 from spacelite.cache.store import Cache
+from spacelite.document import decimals
 from spacelite.errors import SpaceliteError
 from spacelite.heads.base import Objective
 from spacelite.metrics.predictions import Predictions
@@ -25,6 +26,7 @@ from spacelite.training.batches import TokenSplit, input_width
 from spacelite.training.loop import OnProgress, Progress
 from spacelite.training.memory import resident_budget
 from spacelite.types import Array
+from spacelite.visible import as_meant
 
 log = logging.getLogger(__name__)
 
@@ -213,7 +215,8 @@ def _warn_of_seen(
     if of_new := record.metrics_unseen.get(record.split):
         others = int((~seen[record.split]).sum())
         figures = " and ".join(
-            f"{METRICS[name].in_words} {of_new[name]:.4f}" for name in ("accuracy", "f1_macro")
+            f"{METRICS[name].in_words} {decimals(of_new[name] or 0.0, 4)}"
+            for name in ("accuracy", "f1_macro")
         )
         sentence += f"; of the other {others:,} {record.split} examples: {figures}"
     if sentence:
@@ -273,12 +276,12 @@ def parse_mapping(
     """Parse pairs of labels of a data set and a run: `["a=x", "b="]` -> `{"a": "x", "b": ""}`.
 
     If labels themselves contain `=`, a pair is split at the one that has a label of `there` before
-    it and a label of `here` after it.
+    it and a label of `here` after it. Line breaks in labels may be written out, as they are shown.
     """
     mapping: dict[str, str] = {}
     for pair in pairs:
         ways = [
-            (pair[:index].strip(), pair[index + 1 :].strip())
+            (as_meant(pair[:index].strip(), there), as_meant(pair[index + 1 :].strip(), here))
             for index, character in enumerate(pair)
             if character == "="
         ]

@@ -10,9 +10,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from spacelite.document import decimals
 from spacelite.lazy import np
 from spacelite.metrics.scores import METRICS, ratio
 from spacelite.types import Array
+from spacelite.visible import visible_name
 
 USUAL = 0.5  # the threshold where none is chosen
 MOST_LABELS = 8  # whose thresholds are said
@@ -109,8 +111,8 @@ def in_words(thresholds: Mapping[str, float], wish: str | None = None) -> str:
         return ""
     # No probability is above 1.
     above = [
-        f"{label} above {value:.4f}" if value < 1 else f"{label} never"
-        for label, value in thresholds.items()
+        f"{name} above {decimals(value, 4)}" if value < 1 else f"{name} never"
+        for name, value in zip(map(visible_name, thresholds), thresholds.values(), strict=True)
     ]
     more = ", ..." if above[MOST_LABELS:] else ""
     which = "threshold" if len(above) == 1 else "thresholds"

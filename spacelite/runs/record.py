@@ -20,6 +20,7 @@ import numpy as np
 
 from spacelite import heads, settings
 from spacelite.cache.spec import CacheSpec, canonical, slug
+from spacelite.document import decimals
 from spacelite.errors import SpaceliteError
 from spacelite.heads import HeadConfig
 from spacelite.metrics.scores import METRICS, Scores
@@ -27,6 +28,7 @@ from spacelite.settings import Config
 from spacelite.tasks import MULTI_LABEL, Task, find_task
 from spacelite.training.config import FitConfig, TrainingConfig
 from spacelite.types import Array
+from spacelite.visible import visible_name
 
 FORMAT = 1
 # What a damaged file may raise while it is read.
@@ -54,7 +56,7 @@ class SearchRecord:
         """The search in words, with the figure of what was chosen: `chosen on validation (macro F1
         0.9123) from 18 combinations of learning rate and L`."""
         metric = METRICS[self.monitor].in_words if self.monitor in METRICS else self.monitor
-        value = "" if figure is None else f" {figure:.4f}"
+        value = "" if figure is None else f" {decimals(figure, 4)}"
         symbols = {"head": "kind of head"}
         for kind in heads.KINDS.values():
             symbols |= settings.symbols(kind.config_type)
@@ -288,6 +290,12 @@ class TransferRecord:
     def split(self) -> str:
         """The split that reports show."""
         return shown_split(self.metrics)
+
+    @property
+    def mapping(self) -> str:
+        """The labels in words: `up as positive, down as negative`."""
+        pairs = (f"{there} as {here}" for there, here in self.labels.items())
+        return visible_name(", ".join(pairs))
 
     @property
     def seen(self) -> str:

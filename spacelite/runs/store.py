@@ -12,6 +12,7 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,6 +52,7 @@ RUN_FILES = (RECORD, HISTORY, PARAMETERS, PREDICTIONS, TRANSFERS)
 PACKAGES = ("spacelite", "torch", "transformers", "datasets", "h5py", "numpy", "safetensors")
 OTHERWISE = "choose another cache_dir"
 LONGEST = 60  # characters of a name
+SAVING = timedelta(seconds=1)  # between two heads of a training
 LISTED = 10  # most runs that a message lists
 
 
@@ -603,14 +605,35 @@ def find_cache(run: Run, cache_dir: Path) -> Path:
 
 
 def newest_first(runs: Sequence[Run]) -> list[Run]:
-    """Runs, newest first; those of the same second by kind of head, settings and seed."""
+    """Runs, newest first; those of one training, which are saved one after another, by name, kind
+    of head, settings and seed."""
 
     def order(run: Run) -> tuple[Any, ...]:
         settings = run.record.settings
         values = [settings.get(name) or 0 for name in ("latent", "inter", "intra", "seed")]
-        return (list(heads.KINDS).index(run.head.kind), run.record.system, *values, run.id)
+        # Of grid-2 and grid-10 the first comes first.
+        parts = re.split(r"(\d+)", run.name or "")
+        natural = [int(part) if at % 2 else part for at, part in enumerate(parts)]
+        kind = list(heads.KINDS).index(run.head.kind)
+        return (run.name is None, natural, kind, run.record.system, *values, run.id)
 
-    return sorted(sorted(runs, key=order), key=lambda run: run.record.created, reverse=True)
+    trainings: list[list[Run]] = []
+    for run in sorted(runs, key=lambda run: (run.record.cache, run.record.created)):
+        if trainings and _one_training(trainings[-1][-1], run):
+            trainings[-1].append(run)
+        else:
+            trainings.append([run])
+    trainings.sort(key=lambda members: members[-1].record.created, reverse=True)
+    return [run for members in trainings for run in sorted(members, key=order)]
+
+
+def _one_training(first: Run, then: Run) -> bool:
+    """Whether two runs, of which no other was saved in between, are of one training."""
+    try:
+        one, other = (datetime.fromisoformat(run.record.created[:19]) for run in (first, then))
+    except ValueError:
+        return first.record.created == then.record.created
+    return first.record.cache == then.record.cache and other - one <= SAVING
 
 
 def rows(runs: Sequence[Run]) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from spacelite.cache.spec import Encoding
 from spacelite.cache.store import Cache
 from spacelite.data.splits import Source
 from spacelite.data.writers import rounded
-from spacelite.document import Block, Bullets, Heading, Line, Table
+from spacelite.document import Block, Bullets, Heading, Line, Table, decimals
 from spacelite.errors import SpaceliteError
 from spacelite.heads import HeadConfig
 from spacelite.heads.base import Parameters, Tokens
@@ -151,9 +151,9 @@ class Audit:
                 finding.where,
                 finding.label,
                 finding.suggested,
-                f"{finding.probability:.3f}",
+                decimals(finding.probability, 3),
                 ", ".join(finding.words),
-                finding.text,
+                " ".join(finding.text.split()),
             )
             for finding in self.findings[:most]
         ]
@@ -163,7 +163,12 @@ class Audit:
     def groups_table(self) -> Table:
         """The first groups of near-duplicates, a line for each of the first members."""
         lines = [
-            Line.of(member.where, member.label, member.text, kind="continued" if number else "")
+            Line.of(
+                member.where,
+                member.label,
+                " ".join(member.text.split()),
+                kind="continued" if number else "",
+            )
             for group in self.groups[:MOST_GROUPS]
             for number, member in enumerate(group[:MOST_MEMBERS])
         ]
@@ -193,8 +198,8 @@ class Audit:
         blocks: list[Block] = [Heading(2, "Labels that are probably wrong")]
         if self.findings:
             count = len(self.findings)
-            of_all = "" if count <= MOST_FINDINGS else f" of {count:,}"
-            caption = f"The most probable{of_all}: label, and what it probably should be"
+            first = f"The first {MOST_FINDINGS} of {count:,}, by" if count > MOST_FINDINGS else "By"
+            caption = f"{first} how much more probable the suggested label is than the given one"
             blocks.append(replace(self.findings_table(), caption=caption))
         if self.pairs:
             blocks.append(self.groups_table())

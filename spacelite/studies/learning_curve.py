@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 
 ALL = "all"  # the whole train split, as a size
 FIRST, TIMES = 16, 4  # the smallest of the default sizes, and what each is of the one before
+NEARLY_ALL = 0.8  # share of all examples
 ROWS_AT_ONCE = 2**17  # tokens
 GROUPS = 40  # of validation examples, each left out once
 WELL = 0.1  # p from which on figures follow a power law well
@@ -289,11 +290,11 @@ class Curve:
         name = next(name for name, other in self.named.items() if other is system)
         law, means = self.extrapolations[name], system.mean(self.metric)
         seeds = len(self.seeds)
-        over = "the seed" if seeds == 1 else f"the {seeds} seeds"
+        over = "" if seeds == 1 else f"for each of the {seeds} seeds, "
         averaged = "" if seeds == 1 else ", means ± standard deviations over seeds"
         sentences = [
-            f"{metric.heading} on {self.validation:,} validation examples{averaged}: for each of "
-            f"{over}, stratified subsets of the {self.examples:,} training examples, each a part "
+            f"{metric.heading} on {self.validation:,} validation examples{averaged}: "
+            f"{over}stratified subsets of the {self.examples:,} training examples, each a part "
             "of the next. Test was not read.",
             self._worth(name, system, law),
         ]
@@ -433,13 +434,13 @@ def sizes_of(sizes: Sequence[int | str] | None, cache: Cache) -> list[int]:
 
 
 def default_sizes(examples: int, least: int) -> list[int]:
-    """16, 64, 256, ... from `least` on and below the number of examples, and at last all of
-    them."""
+    """16, 64, 256, ... from `least` on and below the number of examples, and at last all of them;
+    one that is nearly all of them is halved."""
     sizes, size = [], FIRST
     while size < examples:
-        sizes += [size] if size >= least else []
+        sizes.append(size if size <= NEARLY_ALL * examples else size // 2)
         size *= TIMES
-    return [*sizes, examples]
+    return [*(size for size in sizes if size >= least), examples]
 
 
 def nested(labels: Array, task: Task, sizes: Sequence[int], seed: int) -> list[Array]:

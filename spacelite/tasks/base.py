@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from spacelite.document import decimals
 from spacelite.lazy import np, torch
 from spacelite.metrics.scores import METRICS, Outcome
 from spacelite.types import Array
@@ -40,6 +41,10 @@ class Task(ABC):
     @abstractmethod
     def label_counts(self, labels: Array, classes: int) -> Array:
         """How many examples have each of the C labels, (C,) int64."""
+
+    def unlabelled(self, labels: Array) -> int:
+        """How many examples have no label."""
+        return 0
 
     @abstractmethod
     def strata(self, labels: Array) -> Array:
@@ -299,7 +304,7 @@ class Majority:
         which = f"one of the {1 + self.ties}" if self.ties else "the"
         return (
             f"Always predicting {what}, {which} most frequent in training, gives accuracy "
-            f"{self.accuracy:.4f} and macro F1 {self.f1_macro:.4f}"
+            f"{decimals(self.accuracy, 4)} and macro F1 {decimals(self.f1_macro, 4)}"
         )
 
 

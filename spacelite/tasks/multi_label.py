@@ -30,6 +30,10 @@ class MultiLabel(Task):
         counts: Array = labels.sum(axis=0)
         return counts
 
+    @override
+    def unlabelled(self, labels: Array) -> int:
+        return int((~labels.any(axis=1)).sum())
+
     def strata(self, labels: Array) -> Array:
         """A single stratum: combinations of labels may be too rare for proportional sampling."""
         return np.zeros(len(labels), np.int64)

@@ -116,7 +116,8 @@ class Search:
 
     def choose(self, results: Results, training: TrainingConfig) -> None:
         """Mark all candidates as dropped but the best one on validation; of equal ones that with
-        the lowest cross-entropy, or the first. If none has come through, those that diverged stay marked as just that."""
+        the lowest cross-entropy, or the first. If none has come through, those that diverged stay
+        marked as just that."""
         figures = {
             candidate: self._figure(candidate, results, training)
             for candidate in self.candidates

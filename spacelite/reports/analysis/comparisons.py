@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from spacelite.cache import store
+from spacelite.cache import folder, store
 from spacelite.cache.spec import embeddings_folder
 from spacelite.metrics import significance
 from spacelite.metrics.predictions import Predictions
@@ -389,10 +389,7 @@ def epoch_curves(systems: dict[str, SeedRuns]) -> list[EpochCurve]:
 
 
 def _cost(cache_dir: Path, group: Group, systems: dict[str, SeedRuns]) -> Cost:
-    folder = embeddings_folder(cache_dir)
-    paths = [folder / f"{name}.h5" for name in group.caches]
-    seconds_of = [store.embedding_seconds(path) for path in paths]
-    known = [seconds for seconds in seconds_of if seconds is not None]
+    paths = [embeddings_folder(cache_dir) / f"{name}.h5" for name in group.caches]
     there = all(path.is_file() for path in paths)
     training = []
     for name, system in systems.items():
@@ -401,7 +398,7 @@ def _cost(cache_dir: Path, group: Group, systems: dict[str, SeedRuns]) -> Cost:
         training.append(TrainingCost(name, seconds, (min(heads), max(heads))))
     return Cost(
         training=training,
-        embedding_seconds=sum(known) if len(known) == len(paths) else None,
-        cache_bytes=sum(path.stat().st_size for path in paths) if there else None,
+        embedding_seconds=store.embedding_seconds(paths),
+        cache_bytes=sum(folder.state(path).bytes for path in paths) if there else None,
         caches=len(paths),
     )

@@ -23,6 +23,7 @@ from spacelite.metrics.predictions import Predictions
 from spacelite.reports.analysis.groups import Group
 from spacelite.runs.store import Run, find_cache
 from spacelite.types import Array
+from spacelite.visible import visible_name
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +59,11 @@ class Mistake:
     def place(self) -> str:
         """Location and source: `test:17 (test.csv, row 18)`."""
         return self.example if self.source is None else f"{self.example} ({self.source})"
+
+    @property
+    def about(self) -> str:
+        """Where it is, and what was predicted: `test:17, good, predicted bad`."""
+        return visible_name(f"{self.place}, {self.label}, predicted {self.predicted}")
 
 
 @dataclass(frozen=True)

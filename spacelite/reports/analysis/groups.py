@@ -19,13 +19,16 @@ from typing import Any
 from spacelite import heads, settings
 from spacelite.cache.store import Cache
 from spacelite.cache.texts import split_digest
+from spacelite.document import decimals
 from spacelite.errors import SpaceliteError
 from spacelite.heads.config import system_names
 from spacelite.metrics.predictions import Predictions
 from spacelite.metrics.scores import METRICS, Scores
+from spacelite.metrics.thresholds import full_name
 from spacelite.runs.record import RunRecord, TransferRecord
 from spacelite.runs.store import Run, find_cache, matching
 from spacelite.settings import OTHER_NAMES, choose_from, shown, varying
+from spacelite.visible import visible_name
 
 CHOSEN_BY = "accuracy"  # metric of the validation split that chooses in a sweep
 CHOSEN = " (chosen)"  # what tables write behind the name of what validation chose
@@ -170,7 +173,7 @@ def with_best(rows: Sequence[Row]) -> list[Row]:
             continue
         for kind in ("measured", "published"):
             means = {
-                number: round(value.mean, 4)
+                number: float(decimals(value.mean, 4))
                 for number, row in enumerate(rows)
                 if row.kind == kind and row.chosen and (value := row.figures[name]) is not None
             }
@@ -198,7 +201,7 @@ def bold_note(rows: Sequence[Row]) -> list[str]:
 def averaging(average: str, labels: Sequence[str]) -> str:
     """How precision and recall are averaged, in words."""
     if average == "binary":
-        return f"precision and recall of {labels[1]}"
+        return f"precision and recall of {visible_name(labels[1])}"
     return "precision and recall weighted by support"
 
 
@@ -462,6 +465,8 @@ def select(
             )
         is_single = isinstance(condition, str) or not hasattr(condition, "__iter__")
         wanted = [condition] if is_single else list(condition)
+        if name == "threshold":
+            wanted = list(map(full_name, wanted))
         if not any(_is_one_of(value, wanted) for value in values):
             known_values = map(shown, sorted(values, key=_numbers_first))
             _some([], f"where={given_name}={', '.join(map(shown, wanted))}", known_values)
@@ -612,10 +617,9 @@ def grouped(runs: Sequence[Run], named: Mapping[tuple[Any, ...], str] | None = N
         for run in members:
             for transfer in run.transfers():
                 # Figures with a different mapping of labels are not comparable.
-                mapping = (f"{there} as {here}" for there, here in transfer.labels.items())
-                key = (run.record.cache_key, transfer.cache, *mapping)
+                key = (run.record.cache_key, transfer.cache, transfer.mapping)
                 evaluations.setdefault(key, []).append((run, transfer))
-        groups += [_group(pairs, named or {}, key[2:]) for key, pairs in evaluations.items()]
+        groups += [_group(pairs, named or {}) for pairs in evaluations.values()]
     return _with_titles(groups)
 
 
@@ -679,11 +683,8 @@ def origins(records: Sequence[RunRecord]) -> list[list[str]]:
     ]
 
 
-def _group(
-    members: Sequence[OnData], named: Mapping[tuple[Any, ...], str], mapping: Sequence[str]
-) -> Group:
-    """The group of these runs, on other data with this `mapping` of labels; `named` as in
-    `grouped`."""
+def _group(members: Sequence[OnData], named: Mapping[tuple[Any, ...], str]) -> Group:
+    """The group of these runs; `named` as in `grouped`."""
     record, transfer = members[0][0].record, members[0][1]
     of_members = [run.record for run, _ in members]
     specs = [of.spec for of in of_members]
@@ -707,7 +708,7 @@ def _group(
             else ("zero-shot transfer")
         )
         about = (
-            f"{what} ({', '.join(mapping)}); {examples['train']:,} training examples, "
+            f"{what} ({transfer.mapping}); {examples['train']:,} training examples, "
             f"{examples[split]:,} {split} examples of {data}"
         )
     alike: dict[tuple[Any, ...], list[OnData]] = {}

@@ -75,8 +75,7 @@ class Markup(ABC):
 
     def mistake(self, mistake: Mistake) -> str:
         """What was predicted, and the text."""
-        about = self.escaped(f"{mistake.place}, {mistake.label}, predicted {mistake.predicted}")
-        return f"{about} ({mistake.confidence:.2f}): {self.words(mistake)}"
+        return f"{self.escaped(mistake.about)} ({mistake.confidence:.2f}): {self.words(mistake)}"
 
     def words(self, mistake: Mistake) -> str:
         """A text in which words are strong if they contribute more than half as much to the
@@ -334,9 +333,8 @@ class Fragment(Markup):
 
     def mistake(self, mistake: Mistake) -> str:
         """What was predicted, above the text."""
-        about = escape(f"{mistake.place}, {mistake.label}, predicted {mistake.predicted}")
         text = marked_text(marked(mistake.words, mistake.shares))
-        return f"<p><b>{about}</b> ({mistake.confidence:.2f})</p>{text}"
+        return f"<p><b>{escape(mistake.about)}</b> ({mistake.confidence:.2f})</p>{text}"
 
 
 def fragment(blocks: Sequence[Block]) -> str:

@@ -19,13 +19,14 @@ from spacelite.document import (
     Paragraph,
     Plot,
     Table,
+    decimals,
     with_sign,
 )
 from spacelite.heads.additive import SPACE
 from spacelite.inference.explanation import Explanation, Marked, marked
 from spacelite.reports.render import plots
 from spacelite.types import Array
-from spacelite.visible import visible
+from spacelite.visible import visible_name
 
 if TYPE_CHECKING:
     from spacelite.studies.learning_curve import Curve
@@ -87,7 +88,7 @@ def render(title: str, elements: Sequence[Element], *, files_beside: bool = Fals
         autoescape=True,
         undefined=StrictUndefined,
         # Texts and names come from anywhere; a browser obeys marks that turn the direction around.
-        finalize=lambda value: visible(value) if type(value) is str else value,
+        finalize=lambda value: visible_name(value) if type(value) is str else value,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -162,7 +163,7 @@ def learning_curve_page(curve: Curve) -> str:
 def _probabilities(explanation: Explanation) -> Table:
     rows = zip(explanation.labels, explanation.probabilities, explanation.logits, strict=True)
     lines = [
-        Line.of(label, Cell(f"{chance:.3f}", weight=chance), with_sign(logit))
+        Line.of(label, Cell(decimals(chance, 3), weight=chance), with_sign(logit))
         for label, chance, logit in rows
     ]
     return Table("Probabilities", ["Label", "Probability", "Logit"], lines, "probabilities")
