@@ -96,7 +96,7 @@ def embed(
     for other in done.others:
         state = "was there already" if other.hit else "written"
         console.say(f"layer {other.layer}: {other.name} {state}")
-    console.say(_labels(done.labels))
+    console.say(_labels(done.labels, done.unlabelled))
     if done.speed is not None:
         console.say(_speed(done.speed))
 
@@ -109,14 +109,15 @@ def _speed(speed: Speed) -> str:
     return f"{rate} ({'; '.join([longest, ', '.join(shown)])})"
 
 
-def _labels(counts: dict[str, int]) -> str:
+def _labels(counts: dict[str, int], unlabelled: int) -> str:
     """The labels of the training examples with their counts; of many labels, the most frequent."""
     shown = list(counts.items())
     if len(shown) > LABELS_SHOWN:
         shown = sorted(shown, key=lambda pair: -pair[1])[:LABELS_SHOWN]
-    named = [f"{visible_name(label)} {count:,}" for label, count in shown]
+    named = [f"{visible_name(label)}: {count:,}" for label, count in shown]
     more = [f"and {len(counts) - len(shown):,} more"] if len(counts) > len(shown) else []
-    return f"labels (train): {', '.join([*named, *more])}"
+    none = f"; {unlabelled:,} {'has' if unlabelled == 1 else 'have'} none" if unlabelled else ""
+    return f"labels (train): {', '.join([*named, *more])}{none}"
 
 
 def describe(done: EmbeddedDataset) -> dict[str, Any]:
@@ -131,6 +132,7 @@ def describe(done: EmbeddedDataset) -> dict[str, Any]:
         "seconds": done.seconds,
         "speed": None if done.speed is None else done.speed.as_json(),
         "labels": done.labels,
+        "unlabelled": done.unlabelled,
         "duplicates": done.duplicates.as_json(),
         "unknown": done.unknown.as_json(),
     }

@@ -68,7 +68,7 @@ def test_embed_says_what_it_wrote(workplace):
     (path,) = (folder / "embeddings").glob("*.h5")
     assert embedded.stdout.startswith(f"{path.stem} written in ")
     assert "100 examples (60 train, 20 validation, 20 test)" in embedded.stdout
-    assert re.fullmatch(r"labels \(train\): 0 \d+, 1 \d+", embedded.stdout.splitlines()[1])
+    assert re.fullmatch(r"labels \(train\): 0: \d+, 1: \d+", embedded.stdout.splitlines()[1])
     assert re.fullmatch(
         r"[\d,]+ tokens/s in all, limited by [a-z ]+ \([\d.]+ of [\d.]+ s; .*\)",
         embedded.stdout.splitlines()[2],

@@ -185,12 +185,19 @@ def test_labels_and_their_counts_are_printed(bert, tmp_path):
     lines = "good film,pos,train\nbad film,neg,train\na plot,neg,train\n" * 10
     path.write_text("text,label,split\n" + lines + "a scene,pos,val\n")
     done = command(path, bert)
-    assert done.stdout.splitlines()[1] == "labels (train): neg 20, pos 10"
+    assert done.stdout.splitlines()[1] == "labels (train): neg: 20, pos: 10"
     assert json.loads(command(path, bert, "--json").stdout)["labels"] == {"neg": 20, "pos": 10}
+    tags = tmp_path / "tags.jsonl"
+    tags.write_text("".join(
+        json.dumps({"text": f"film {i}", "label": ["a", "b"][: i % 3], "split": split}) + "\n"
+        for i in range(10) for split in ("train", "val")
+    ))  # fmt: skip
+    assert command(tags, bert).stdout.splitlines()[1] == "labels (train): a: 6, b: 3; 4 have none"
+    assert json.loads(command(tags, bert, "--json").stdout)["unlabelled"] == 4
     rows = [f"good film {i},label {i:02},train\n" * (9 if i == 7 else 2) for i in range(12)]
     path.write_text("text,label,split\n" + "".join(rows) + "a scene,label 00,val\n")
     last = command(path, bert).stdout.splitlines()[1]
-    assert last.startswith("labels (train): label 07 9, label 0") and last.endswith(", and 2 more")
+    assert last.startswith("labels (train): label 07: 9, label 0") and last.endswith(", and 2 more")
 
 
 def test_labels_that_look_the_same_are_a_warning(caplog):
