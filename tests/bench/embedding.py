@@ -2,6 +2,7 @@
 
     pip install sentence-transformers==6.2.0
     python tests/bench/embedding.py --dataset hatexplain imdb --data-dir data --limit 800 100
+    python tests/bench/embedding.py precisions --dataset hatexplain imdb --data-dir data
     python tests/bench/embedding.py profile --dataset hatexplain --data-dir data --out profile.json
     python tests/bench/embedding.py picture --profiles before.json after.json --out profile.png
 
@@ -17,12 +18,19 @@ and once, on random numbers, the processor's own rate of float32 matrix products
 the backbone has. What the matrix products of a token take at that rate is a bound: no float32 code
 on this processor can be faster.
 
+`precisions`: whole processes, everything counted from the start of Python, in turns:
+`spacelite embed` in float32 and in bfloat16, and sentence-transformers (loading the texts and the
+model, token embeddings, nothing written) in its default and in bfloat16.
+
 `profile` embeds once and writes which stage worked when. `picture` draws such files.
 """
 
 import argparse
 import json
+import shutil
 import statistics
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -34,7 +42,13 @@ import torch
 
 import spacelite
 from spacelite.backbones.files import locate
-from spacelite.backbones.model import Backbone, Forward, default_budget, plan_batches
+from spacelite.backbones.model import (
+    Backbone,
+    Forward,
+    default_budget,
+    instructions,
+    plan_batches,
+)
 from spacelite.backbones.tokenizer import tokenize
 from spacelite.data import loading
 from spacelite.pipeline import Clock
@@ -49,11 +63,7 @@ COLOURS = {
 
 def read(dataset, options, limit):
     """The texts of a data set."""
-    found = loading.read(
-        dataset, texts=None, labels=None, name=None, text_column=None, label_column=None,
-        limit=limit, data_dir=options.data_dir, labels_as="auto", skip_empty=False,
-        drop_leaks=False, training=True,
-    )  # fmt: skip
+    found = loading.read(dataset, limit=limit, data_dir=options.data_dir)
     return [text for split in found.splits.values() for text in split.texts]
 
 
@@ -147,14 +157,7 @@ def compare(dataset, limit, options):
         rate, linear = matrix_rate(model)
         bounds.append((rate, rate / (linear + attention(lengths, model) / total)))
     print(f"\n{dataset}: {len(texts):,} texts, {total:,} tokens, {options.backbone}\n")
-    turns = range(1, options.turns + 1)
-    print("| tokens/s | " + " | ".join(f"turn {turn}" for turn in turns) + " | median ratio |")
-    print("| --- |" + " ---: |" * (options.turns + 1))
-    first = speeds["sentence-transformers"]
-    for name, own in speeds.items():
-        ratios = [one / base for one, base in zip(own, first, strict=True)]
-        cells = [f"{one:,.0f} ({ratio:.2f})" for one, ratio in zip(own, ratios, strict=True)]
-        print(f"| {name} | {' | '.join(cells)} | {statistics.median(ratios):.2f} |")
+    print_table(speeds, options.turns)
     cells = [f"{bound:,.0f}" for _, bound in bounds]
     share = statistics.median(
         one / bound for one, (_, bound) in zip(speeds["computing alone"], bounds, strict=True)
@@ -165,6 +168,68 @@ def compare(dataset, limit, options):
         f"\nMatrix products alone: {rates} GFLOP/s. Computing alone reaches {share:.0%} of the "
         "bound (median)."
     )
+
+
+THEIRS = """
+import json, sys
+from sentence_transformers import SentenceTransformer
+texts = json.load(open(sys.argv[1]))
+kind = {} if sys.argv[3] == "default" else {"model_kwargs": {"dtype": sys.argv[3]}}
+model = SentenceTransformer(sys.argv[2], device="cpu", **kind)
+model.max_seq_length = 256
+found = model.encode(
+    texts, output_value="token_embeddings", batch_size=32, show_progress_bar=False
+)
+print(sum(len(one) for one in found))
+"""
+
+
+def precisions(dataset, limit, options):
+    """Print the table of a data set."""
+    backbone = str(locate(options.backbone).folder)
+    texts = read(dataset, options, limit)
+    total = sum(map(len, tokenize(locate(options.backbone), texts, max_length=256).ids))
+    speeds = {}
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "texts.json"
+        place.write_text(json.dumps(texts))
+        embed = [
+            sys.executable, "-c", "from spacelite_cli.app import app; app()", "embed", "--no-reuse",
+            "--backbone", options.backbone, "--dataset", dataset, "--device", "cpu",
+        ]  # fmt: skip
+        embed += ["--data-dir", str(options.data_dir)] if options.data_dir else []
+        embed += ["--limit", str(limit)] if limit else []
+        theirs = [sys.executable, "-c", THEIRS, str(place), backbone]
+        for turn in range(options.turns):
+            ways = {
+                "sentence-transformers": [*theirs, "default"],
+                "sentence-transformers, bfloat16": [*theirs, "bfloat16"],
+                **{
+                    f"embed, {name}": [
+                        *embed, "--precision", name, "--cache-dir", f"{folder}/{name}{turn}"
+                    ]
+                    for name in ("float32", "bfloat16")
+                },
+            }  # fmt: skip
+            for name, command in ways.items():
+                started = time.perf_counter()
+                subprocess.run(command, check=True, capture_output=True)
+                speeds.setdefault(name, []).append(total / (time.perf_counter() - started))
+                shutil.rmtree(f"{folder}/{name.removeprefix('embed, ')}{turn}", ignore_errors=True)
+    found = instructions("bfloat16") or "no instructions for bfloat16"
+    print(f"\n{dataset}: {len(texts):,} texts, {total:,} tokens, {options.backbone}, {found}\n")
+    print_table(speeds, options.turns)
+
+
+def print_table(speeds, turns):
+    """The tokens a second of each way in each turn, and its ratio to the first way's."""
+    print("| tokens/s | " + " | ".join(f"turn {turn + 1}" for turn in range(turns)), end="")
+    print(" | median ratio |\n| --- |" + " ---: |" * (turns + 1))
+    first = speeds["sentence-transformers"]
+    for name, own in speeds.items():
+        ratios = [one / base for one, base in zip(own, first, strict=True)]
+        cells = [f"{one:,.0f} ({ratio:.2f})" for one, ratio in zip(own, ratios, strict=True)]
+        print(f"| {name} | {' | '.join(cells)} | {statistics.median(ratios):.2f} |", flush=True)
 
 
 class Recorder(Clock):
@@ -264,7 +329,10 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "what", nargs="?", choices=("compare", "profile", "picture"), default="compare"
+        "what",
+        nargs="?",
+        choices=("compare", "precisions", "profile", "picture"),
+        default="compare",
     )
     parser.add_argument("--dataset", nargs="+", default=["hatexplain", "imdb"])
     parser.add_argument("--limit", nargs="+", type=int, help="most examples per split, of each")
@@ -275,14 +343,15 @@ def main():
     parser.add_argument("--profiles", nargs="+", help="what `profile` wrote")
     parser.add_argument("--out", default="profile.json")
     options = parser.parse_args()
-    if options.what != "compare":
+    if options.what in ("profile", "picture"):
         profile(options) if options.what == "profile" else picture(options)
         return
     spacelite.embed("demo", backbone=options.backbone, limit=20, cache_dir=tempfile.mkdtemp())
     for dataset, limit in zip(
         options.dataset, options.limit or [None] * len(options.dataset), strict=True
     ):
-        compare(dataset, limit, options)
+        measure = compare if options.what == "compare" else precisions
+        measure(dataset, limit, options)
 
 
 if __name__ == "__main__":
