@@ -224,7 +224,7 @@ def remove(
         names [CACHE]...: A cache's name, a part of it that no other has, or its path.
         unused: All finished caches that no run was trained or evaluated on, and no unfinished
             training needs.
-        older_than: All caches that were written longer ago than this, such as 30d, 12h or 8w; with
+        older_than: All caches that were embedded longer ago than this, such as 30d, 12h or 8w; with
             --unused those of them.
         yes -y: Do not ask before removing.
     """

@@ -34,7 +34,8 @@ OPTIONS = {
 # The help of options that several commands have.
 SHARED = {
     "run": "A run's id, a part of it that no other run has, its name, or its folder.",
-    "cache": "A cache's name or path.  [default: the newest complete one]",
+    "cache": "A cache's name, a part of it that no other has, or its path.  [default: the one that "
+    "was embedded last]",
     "dataset": "Data set to embed and evaluate on, as in embed.",
     "backbone": "The folder of the run's backbone, if that was a local folder.",
     "head": "Kind(s): space, linear, mlp, additive, logreg, tfidf.",

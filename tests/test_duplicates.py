@@ -177,6 +177,17 @@ def test_without_the_cache_the_report_has_no_such_note(leaking, bert, tmp_path):
     assert updates.startswith("The heads had only 1 updates")
 
 
+def test_the_report_calls_an_evaluation_on_own_data_no_transfer(bert, tmp_path):
+    cache = embed(SPLITS, bert, tmp_path, name="leaking")
+    with cache.open() as opened:
+        (run,) = train_and_save(
+            tmp_path, opened, [heads.config("linear")], TrainingConfig(epochs=1)
+        )
+        run.save_transfer(*transfer.evaluate(run, opened))
+    text = spacelite.report(cache_dir=tmp_path, examples=False, progress=False).text()
+    assert "not a transfer, but the runs' own data (0 as 0, 1 as 1)" in " ".join(text.split())
+
+
 def test_real_data_against_a_count_of_the_token_ids_themselves(real_data, bert, tmp_path):
     cache = embed("hatexplain", bert, tmp_path, data_dir=real_data, limit=300, max_length=16)
     with cache.open() as opened:

@@ -64,7 +64,8 @@ def test_zero_shot_rows_have_the_figures_of_the_other_data_set(outcomes, options
     with Cache(path) as cache:
         for outcome in zero_shot:
             for run, scores in zip(outcome.runs, outcome.scores, strict=True):
-                assert scores == transfer.evaluate(run, cache)[0].metrics["test"]
+                by_number = dict(zip(cache.label_names, run.record.label_names, strict=True))
+                assert scores == transfer.evaluate(run, cache, by_number)[0].metrics["test"]
                 assert scores != run.record.metrics["test"]
     for outcome in outcomes:
         if outcome not in zero_shot:

@@ -167,7 +167,7 @@ def cross_validate(
     No run is saved; validation and test are not read. Reports of the cache show the last result.
 
     Args:
-        cache: What `embed` returned, or a cache's name or path. Default: the newest complete cache.
+        cache: What `embed` returned, or a cache's name or path. Default: the one embedded last.
         folds: Number of folds, stratified by label.
         repeats: How many times to divide the examples into folds.
         seed: Seed of the division into folds.
@@ -354,7 +354,7 @@ def learning_curve(
     that of a parametric bootstrap. No run is saved; test is not read.
 
     Args:
-        cache: What `embed` returned, or a cache's name or path. Default: the newest complete cache.
+        cache: What `embed` returned, or a cache's name or path. Default: the one embedded last.
         sizes: Numbers of training examples; "all" means all of them. Default: 16, 64, 256, ... and
             all.
         seeds: Number S of seeds, which are 0 to S-1; or the seeds themselves. Each draws subsets,
@@ -479,7 +479,7 @@ def audit(
     of heads that did not see the example.
 
     Args:
-        cache: What `embed` returned, or a cache's name or path. Default: the newest complete cache.
+        cache: What `embed` returned, or a cache's name or path. Default: the one embedded last.
         head: `additive` (means and n-grams of the tokens), `tfidf`, or `logreg` (on the mean).
         folds: Number of folds: each example is judged by a head that was fitted to the others.
         repeats: How many times to divide the examples into folds; probabilities are averaged.

@@ -87,7 +87,7 @@ def train(
     If several values are given, a head is trained for every combination.
 
     Args:
-        cache: What `embed` returned, or a cache's name or path. Default: the newest complete cache.
+        cache: What `embed` returned, or a cache's name or path. Default: the one embedded last.
         layer: Layer of the hidden states, for data that were embedded with several: the cache that
             differs from `cache` in its layer alone is trained on. Default: `cache` itself.
         name: A name for the run, to use in place of its id. Several runs are named `name-1`,
