@@ -309,10 +309,32 @@ def test_files_draw_the_figures_of_the_analysis(findings):
                 assert line.get_xdata().tolist() == curve.epochs
                 assert line.get_ydata().tolist() == curve.splits[split][metric][0]
     for panel, system in zip(plots._reliability(analysis).axes, analysis.systems, strict=True):
-        assert panel.get_title().startswith(system.name)
+        assert " ".join(panel.get_title().split()).startswith(system.name)
         line = panel.lines[1]
         assert line.get_xdata().tolist() == system.calibration.confidence
         assert line.get_ydata().tolist() == system.calibration.accuracy
+
+
+@pytest.mark.parametrize("systems", [1, 4])
+def test_files_are_not_narrower_than_long_names(findings, systems):
+    analysis = findings.parts[0].analysis
+    name = "additive (layers+ngrams+space) L=32 + inter 0.2, layer -3, learning rate 0.001, " * 3
+    long = dataclasses.replace(
+        analysis,
+        curves=[dataclasses.replace(one, name=name) for one in analysis.curves[:systems]],
+        systems=[dataclasses.replace(one, name=name) for one in analysis.systems[:systems]],
+    )
+    for draw in (plots._curves, plots._reliability):
+        figure = draw(long)
+        figure.draw_without_rendering()
+        texts = [panel.title for panel in figure.axes]
+        texts += [text for legend in figure.legends for text in legend.get_texts()]
+        for text in texts:
+            box = text.get_window_extent()
+            assert box.x0 >= 0 and box.x1 <= figure.bbox.x1, text
+            assert box.y0 >= 0 and box.y1 <= figure.bbox.y1, text
+        shown = {" ".join(text.get_text().split()) for text in texts}
+        assert any(one.startswith(name.strip()) for one in shown)
 
 
 def test_equal_figures_are_printed_alike_whatever_their_rounding():

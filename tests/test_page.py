@@ -13,7 +13,7 @@ from conftest import NASTY_LABELS
 from PIL import Image
 from test_cli import spacelite
 
-from spacelite.document import Cell, Heading, Line, Table
+from spacelite.document import Cell, Heading, Line, Paragraph, Table
 from spacelite.inference.explanation import Explanation, Word, concept_points
 from spacelite.metrics.scores import METRICS
 from spacelite.reports.render import forms
@@ -151,6 +151,33 @@ def test_tables_keep_all_columns_at_1200_pixels(browser, tmp_path):
         assert whole == shown and visit.errors == []
 
 
+@pytest.mark.parametrize("width", [1200, 400])
+def test_captions_and_labels_wrap_and_names_of_caches_do_not(browser, tmp_path, width):
+    label, cache = "label " * 4 + "l" * 36, "minilm--hx--dbaae73c3d"
+    caption = f"The first findings of cache {cache}, by how much more probable they are " * 3
+    lines = [Line.of("train.csv, row 12", label, label[::-1], "0.912", "so, very", "a film " * 40)]
+    columns = ["Example", "Label", "Suggested", "Prob.", "Words", "Text"]
+    blocks = [
+        Heading(1, "T"),
+        Paragraph(f"{'caches ' * 9}{cache}, {cache}, {cache}, {cache} {'a' * 90}--b"),
+        Table(caption, columns, lines, "audit"),
+        Table(caption, ["A"], [Line.of(f"1 of {cache}")], "cost"),
+    ]  # fmt: skip
+    path = tmp_path / "audit.html"
+    path.write_text(pages.report_page(blocks, files_beside=False))
+    with Visit(browser, path, width) as visit:
+        assert visit.page.evaluate("document.documentElement.scrollWidth") == width
+        audit, small = visit.page.evaluate(
+            "[...document.querySelectorAll('.scroll')].map((e) => [e.clientWidth, e.scrollWidth])"
+        )
+        assert small[0] == small[1] and (audit[0] == audit[1] or width == 400)
+        lines = visit.page.evaluate(
+            "[...document.querySelectorAll('.whole')]"
+            ".filter((e) => e.textContent.length < 40).map((e) => e.getClientRects().length)"
+        )
+        assert lines == [1] * (4 + 3 + 3 + 1)
+
+
 def test_figures_in_the_tables_are_those_of_the_runs(browser, index, report_dir):
     records = [json.loads(path.read_text()) for path in (report_dir / "runs").glob("*/run.json")]
     titles = {"imdb": "imdb, tiny-bert, 5 epochs", "labels": "labels, tiny-bert, 3 epochs"}
@@ -168,7 +195,8 @@ def test_figures_in_the_tables_are_those_of_the_runs(browser, index, report_dir)
             assert found.keys() == alike.keys()
             for key, members in alike.items():
                 row = found[key]
-                assert row[1] == f"{members[0]['train_params']:,}" and row[9] == str(len(members))
+                seeds = "–" if members[0]["head"] == "logreg" else str(len(members))
+                assert row[1] == f"{members[0]['train_params']:,}" and row[9] == seeds
                 for shown, name in zip(row[2:9], keys, strict=True):
                     values = [member["metrics"]["test"][name] for member in members]
                     expected = f"{statistics.mean(values):.4f}"

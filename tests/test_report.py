@@ -257,10 +257,10 @@ def test_markdown_is_a_table_with_every_column():
 
 
 def test_names_from_data_cannot_break_the_markdown():
-    run = run_with(spec={"dataset": "a|b <script>", "backbone": "*x*"})
+    run = run_with(spec={"dataset": "a|b <script> $x$", "backbone": "*x*"})
     (section,) = sections_of([run])
     text = markup.markdown(section_blocks(section, 1))
-    assert "a\\|b \\<script\\>" in text and "\\*x\\*" in text
+    assert "a\\|b \\<script\\> \\$x\\$" in text and "\\*x\\*" in text
 
 
 def test_auroc_of_older_runs_is_computed_from_their_predictions(report_dir, tmp_path):

@@ -95,7 +95,7 @@ class Markdown(Markup):
 
     def escaped(self, text: str) -> str:
         """Text that stays within its line and cell and is shown literally."""
-        for character in "\\|<>*_`[]#~&":
+        for character in "\\|<>*_`[]#~&$":
             text = text.replace(character, "\\" + character)
         return " ".join(text.split())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from spacelite.studies.learning_curve import Curve
 
 SIDE_BY_SIDE = ("confusion", "classes", "words")  # small tables
+# Ids and names of caches, such as `minilm--posts--4240b47bbb`, which a line does not break.
+IDS = re.compile(r"([\w.-]+--[\w.-]*\w)")
 MOST_SPACES = 6  # browsers limit the number of three-dimensional figures on a page
 
 
@@ -92,6 +95,7 @@ def render(title: str, elements: Sequence[Element], *, files_beside: bool = Fals
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["parts"] = IDS.split
     template = environment.get_template("page.html.jinja")
     drawn = any(element.panels for element in elements)
     return template.render(

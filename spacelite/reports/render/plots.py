@@ -6,6 +6,7 @@ from __future__ import annotations
 import html
 import io
 import math
+import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,7 @@ FOR, NEUTRAL, AGAINST = "#1f9d78", "#a9b1ba", "#d9702b"
 MARGINS = {"l": 46, "r": 8, "t": 8, "b": 36}
 
 ACROSS = 4  # reliability diagrams, or names in a legend, side by side
+LETTER, HANDLE = 0.075, 0.5  # inches of a letter, and of a line in a legend before its name
 PIXELS_PER_INCH = 130
 # The same figures give the same bytes; text stays text, in a font that exists everywhere.
 STYLE: dict[Any, Any] = {
@@ -378,7 +380,8 @@ def learning_curve(chart: Chart, form: str) -> bytes:
         panel.set(xscale="log", xlabel="training examples", ylabel=chart.heading)
         panel.set_xticks(chart.sizes, chart.ticks)
         panel.minorticks_off()
-        panel.legend(frameon=False, loc="lower right")
+        handles, names = panel.get_legend_handles_labels()
+        panel.legend(handles, _in_lines(names, 3.0), frameon=False, loc="lower right")
         return _file(figure, form)
 
 
@@ -389,8 +392,13 @@ def _curves(analysis: Analysis) -> Figure:
     from matplotlib.ticker import MaxNLocator
 
     drawn = drawn_metrics(analysis.curves)
-    legend = 0.19 * math.ceil(len(analysis.curves) / ACROSS)
-    figure = NewFigure(figsize=(3 * len(drawn), 5.2 + legend), layout="constrained")
+    width = 3 * len(drawn)
+    longest = max(len(curve.name) for curve in analysis.curves)
+    across = max(1, min(ACROSS, int(width / (HANDLE + LETTER * longest))))
+    names = _in_lines([curve.name for curve in analysis.curves], width / across - HANDLE)
+    of_name = max(name.count("\n") + 1 for name in names)
+    legend = 0.19 * math.ceil(len(names) / across) * of_name
+    figure = NewFigure(figsize=(width, 5.2 + legend), layout="constrained")
     panels = figure.subplots(2, len(drawn), sharex=True, squeeze=False)
     for row, split in enumerate(("train", "validation")):
         for column, metric in enumerate(drawn):
@@ -409,9 +417,14 @@ def _curves(analysis: Analysis) -> Figure:
         limits = [panels[row][column].get_ylim() for row in range(2)]
         for row in range(2):
             panels[row][column].set_ylim(min(low for low, _ in limits), max(h for _, h in limits))
-    handles, labels = panels[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=ACROSS, frameon=False)
+    handles, _ = panels[0][0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=across, frameon=False)
     return figure
+
+
+def _in_lines(names: Iterable[str], width: float) -> list[str]:
+    """Names on as many lines as they need in so many inches."""
+    return [textwrap.fill(name, max(int(width / LETTER), 10)) for name in names]
 
 
 def _reliability(analysis: Analysis) -> Figure:
@@ -421,7 +434,9 @@ def _reliability(analysis: Analysis) -> Figure:
     systems = analysis.systems
     across = min(ACROSS, len(systems))
     down = math.ceil(len(systems) / across)
-    figure = NewFigure(figsize=(3 * across, 3 * down), layout="constrained")
+    titles = _in_lines([system.name for system in systems], 2.8)
+    more = 0.25 * max(title.count("\n") for title in titles)
+    figure = NewFigure(figsize=(3 * across, (3 + more) * down), layout="constrained")
     panels: Any = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
     for number, panel in enumerate(panels.flat):
         if number >= len(systems):
@@ -436,7 +451,7 @@ def _reliability(analysis: Analysis) -> Figure:
         panel.scatter(of.confidence, of.accuracy, s=areas, color=colour)
         panel.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xlabel="confidence", ylabel="accuracy")
         panel.set_title(
-            f"{systems[number].name}\n{_own_error(systems[number])}",
+            f"{titles[number]}\n{_own_error(systems[number])}",
             fontsize=8,
         )
         panel.label_outer()
