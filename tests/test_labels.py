@@ -263,6 +263,15 @@ def test_labels_that_a_split_lacks_are_named_in_one_line(caplog):
     assert "texts: validation has no example of 'b': its" in caplog.text
 
 
+def test_training_names_labels_that_a_split_lacks(bert, tmp_path, caplog):
+    own = {"train": frame(["a", "b"] * 4), "validation": frame(["a", "a"])}
+    options = {"progress": False, "device": "cpu"}
+    cache = spacelite.embed(own, backbone=str(bert), cache_dir=tmp_path, **options)
+    caplog.clear()
+    spacelite.train(cache, head="linear", epochs=1, baselines=False, **options)
+    assert "validation has no example of 'b': its figures say nothing" in caplog.text
+
+
 # Rows with empty texts
 
 

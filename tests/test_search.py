@@ -390,7 +390,7 @@ def test_the_winner_is_a_run_like_any_other_that_says_so(there, tmp_path, with_b
 def test_a_name_that_another_run_has_is_refused_before_the_search(there):
     spacelite.train(there, head="linear", pooling="last", name="mine", **QUIET)
     said = refusal(spacelite.train, there, head="space", search=True, name="mine", **QUIET)
-    assert said.endswith("is named mine already: choose another name, or clear that one first")
+    assert "is named mine already: choose another name, or give replace=True" in said
 
 
 def test_what_is_not_given_gets_a_list_and_what_is_given_stays(there):

@@ -195,9 +195,6 @@ def train(
                 "decision thresholds are chosen on validation for %s: %s",
                 METRICS[training.threshold].in_words, OPTIMISTIC,
             )  # fmt: skip
-        of_splits = {split: part.labels for split, part in opened.splits.items()}
-        if missing := lacking(of_splits, opened.task, opened.label_names):
-            log.warning("%s", missing)
         for warning in _flat_poolings(opened, configs):
             log.warning("%s", warning)
         searched = Search.of(configs) if search else None
@@ -239,6 +236,9 @@ def train(
                 on_progress=lambda done, total: on_progress("train", done, total),
             )
         baseline = majority_note(opened, "test" if "test" in opened.splits else "validation")
+        of_splits = {split: part.labels for split, part in opened.splits.items()}
+        if missing := lacking(of_splits, opened.task, opened.label_names):
+            log.warning("%s", missing)
     improving = plan.after_training(
         examples,
         training,
