@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import os
+import re
 import sys
 import textwrap
 from contextlib import AbstractContextManager
@@ -95,21 +96,35 @@ def err() -> Console:
     return _console(stderr=True)
 
 
-def say(text: Any, style: str | None = None) -> None:
-    """Print a result on a line of its own, which is not broken."""
-    out().print(text, style=style, soft_wrap=True)
+def say(text: str | Text, style: str | None = None) -> None:
+    """Print a result on a line of its own, which a terminal gets broken at spaces."""
+    _print(out(), text, style)
 
 
-def note(text: Any, style: str | None = None) -> None:
-    """Print something beside the results on a line of its own, which is not broken."""
-    err().print(text, style=style, soft_wrap=True)
+def note(text: str | Text, style: str | None = None) -> None:
+    """Print something beside the results on a line of its own, as `say` does."""
+    _print(err(), text, style)
 
 
-def tell(text: str, style: str | None = None) -> None:
-    """Print a result on lines that are broken at spaces alone: paths and ids stay whole."""
+def _print(console: Console, text: str | Text, style: str | None = None) -> None:
+    """Print a line. For a terminal it is broken at spaces alone: paths and ids stay whole, which a
+    terminal would break anywhere. Other programs get it whole."""
+    from rich.cells import cell_len
     from rich.text import Text
 
-    out().print(Text(text), style=style, overflow="ignore", crop=False)
+    line: Text = _safe(Text(text) if isinstance(text, str) else text)
+    breaks, column = [], 0
+    for word in re.finditer(r"\n|[^\s]+|[^\S\n]+", line.plain if console.is_terminal else ""):
+        column += cell_len(word[0])
+        if word[0] == "\n":
+            column = 0
+        elif column > console.width and not word[0].isspace() and column > cell_len(word[0]):
+            breaks.append(word.start())
+            column = cell_len(word[0])
+    parts = line.divide(breaks)
+    for part in parts[:-1]:
+        part.rstrip()
+    console.print(Text("\n").join(parts), style=style, soft_wrap=True)
 
 
 def chosen_cache(name: str | None, cache_dir: Path, layer: int | None = None) -> EmbeddedDataset:
@@ -172,7 +187,7 @@ def fail(message: str) -> None:
     """Print an error on one line on standard error."""
     from rich.text import Text
 
-    err().print(Text.assemble(("error: ", "bold red"), visible(message)), soft_wrap=True)
+    note(Text.assemble(("error: ", "bold red"), visible(message)))
 
 
 class _Messages(logging.Handler):
@@ -187,7 +202,7 @@ class _Messages(logging.Handler):
                 for value in record.args
             )
         style = "yellow" if record.levelno >= logging.WARNING else "default"
-        err().print(Text(visible_name(self.format(record)), style=style), soft_wrap=True)
+        note(Text(visible_name(self.format(record)), style=style))
 
 
 def show_messages() -> None:
@@ -238,7 +253,7 @@ def say_left_out(headings: Sequence[str]) -> None:
     """Say which columns of a table the terminal has no room for, if any."""
     if headings:
         names = ", ".join(" ".join(heading.split()) for heading in headings)
-        tell(f"Left out for lack of room: {names.rstrip('.')}.", style="dim")
+        say(f"Left out for lack of room: {names.rstrip('.')}.", style="dim")
 
 
 def show_fields(title: str, content: Mapping[str, Any]) -> None:

@@ -54,6 +54,6 @@ def evaluate(
 
 def _print(result: Evaluation) -> None:
     record = result.run.record
-    console.tell(f"{record.system}, trained on {record.spec.dataset}", style="bold")
-    console.tell(f"on {result.record.dataset} ({result.record.mapping})", style="dim")
+    console.say(f"{record.system}, trained on {record.spec.dataset}", style="bold")
+    console.say(f"on {result.record.dataset} ({result.record.mapping})", style="dim")
     console.show(result.table())

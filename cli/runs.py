@@ -165,7 +165,7 @@ def show(
     _print_run(loaded, cache_file)
     console.show(metrics_table(loaded.record.metrics, loaded.record.examples))
     for transfer in transfers:
-        console.tell(f"evaluated on {transfer.dataset} ({transfer.mapping})", style="bold")
+        console.say(f"evaluated on {transfer.dataset} ({transfer.mapping})", style="bold")
         console.show(metrics_table(transfer.metrics, transfer.examples))
         if transfer.seen:
             console.say(transfer.seen)

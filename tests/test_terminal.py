@@ -411,6 +411,30 @@ def test_an_ascii_only_terminal_gets_question_marks_and_no_error(run, tmp_path):
     assert done.stdout.isascii() and json.loads(done.stdout)[0]["text"] == "café 好"
 
 
+LONG = "the heads were saved in /tmp/a/path/that/is/longer/than/a/line/of/forty/columns and 12 more"
+
+
+def test_a_terminal_gets_long_lines_broken_at_words_and_a_pipe_whole():
+    code = (
+        "from spacelite_cli import console\nfrom rich.text import Text\nimport logging\n"
+        "console.show_messages()\n"
+        f"long = {LONG!r}\n"
+        "console.say(long)\nconsole.note(Text(long, style='bold'))\nconsole.fail(long)\n"
+        "logging.getLogger('spacelite').warning('%s', long)\n"
+    )
+    environment = {"TERM": "xterm-256color", "COLUMNS": "40"}
+    with processes.terminal() as (terminal, output):
+        process = processes.start(
+            code, stdout=terminal, stderr=terminal, env=environment, fresh=True
+        )
+    assert process.wait().returncode == 0
+    broken = ["the heads were saved in", LONG.split()[5], "and 12 more"]
+    lines = re.sub(r"\x1b\[[\d;]*m", "", output.all()).split("\r\n")
+    assert lines == [*broken, *broken, f"error: {broken[0]}", *broken[1:], *broken, ""]
+    done = processes.run(code, env=environment, fresh=True)
+    assert (done.stdout, done.stderr) == (f"{LONG}\n", f"{LONG}\nerror: {LONG}\n{LONG}\n")
+
+
 def test_pages_hold_no_control_characters(tmp_path):
     from spacelite.document import Cell, Heading, Line, Table
     from spacelite.reports.render import page
