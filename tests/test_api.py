@@ -16,7 +16,9 @@ from spacelite_cli.app import app
 from typer.testing import CliRunner
 
 import spacelite
+from spacelite.api.results import TextPredictions
 from spacelite.backbones.model import Backbone
+from spacelite.tasks import MULTI_LABEL, SINGLE_LABEL
 
 TEXTS = texts(40, seed=3)
 LABELS = ["good" if text.count("good") % 2 else "bad" for text in TEXTS]
@@ -165,6 +167,16 @@ def test_lists_of_labels_are_a_multi_label_task(embed):
         ({"dataset": pd.DataFrame({"text": TEXTS, "b": LABELS, "c": LABELS})}, "label_column"),
         ({"dataset": {"test": (TEXTS, LABELS)}}, "train"),
         ({"dataset": 17}, "dataset"),
+        ({"texts": ["\ud800", *TEXTS[1:]], "labels": LABELS}, "row 1 has a 'text' that is not va"),
+        ({"texts": TEXTS, "labels": [10**20, 3] * 20}, "row 1 has a whole number of more than 64"),
+        ({"texts": TEXTS, "labels": ["a", 3] * 20}, "'label' needs .* row 2 has a number, those"),
+        ({"texts": TEXTS, "labels": [object()] * 40}, "these are a value of type object: give st"),
+        ({"dataset": pd.DataFrame({"text": TEXTS, "label": [3, "a"] * 20})}, "row 2 has a string"),
+        ({"dataset": pd.DataFrame({"text": TEXTS, "label": [object()] * 40})}, "of type object"),
+        ({"texts": pd.DataFrame({"text": TEXTS}), "labels": LABELS},
+         "texts is a DataFrame: give one column, such as texts=df\\['text'\\]"),
+        ({"texts": TEXTS, "labels": pd.DataFrame({"label": LABELS})}, "labels=df\\['label'\\]"),
+        ({"texts": datasets.Dataset.from_dict({"text": TEXTS}), "labels": LABELS}, "texts is a Da"),
         ({"dataset": "demo", "max_length": 0}, "max_length=0"),
         ({"dataset": "demo", "dtype": "int4"}, "dtype=int4"),
     ],
@@ -353,13 +365,81 @@ def test_predict_gives_rows_labels_and_probabilities(runs, bert):
     assert [row["label"] for row in predictions] == [label for (label,) in predictions.labels]
     frame = predictions.to_frame()
     assert list(frame["text"]) == given and list(frame["label"]) == [
-        row["label"] for row in predictions
+        int(row["label"]) for row in predictions
     ]
     chances = frame[[f"probability_{name}" for name in best.labels]].to_numpy()
     assert (chances == predictions.probabilities).all()
     single = best.predict("a good film", progress=False)
     assert len(single) == 1 and np.allclose(single.probabilities[0], predictions.probabilities[0])
     assert "text 2 is empty" in refusal(best.predict, ["a", " "], progress=False)
+
+
+@pytest.mark.parametrize(
+    ("names", "found", "undecided"),
+    [
+        (("0", "7"), [7, 0], "Int64"),
+        (("-1", "10"), [10, -1], "Int64"),
+        (("false", "true"), [True, False], "boolean"),
+        (("no", "yes"), ["yes", "no"], None),
+        (("01", "2"), ["2", "01"], None),
+        (("1.0", "2"), ["2", "1.0"], None),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("several", [False, True])
+def test_labels_are_compared_with_those_of_a_frame(runs, names, found, undecided, several):
+    """Labels that are numbers or booleans in the data are so in the frame of predictions."""
+    task = MULTI_LABEL if several else SINGLE_LABEL
+    record = dataclasses.replace(runs[0].record, label_names=names, task=task)
+    predicted = TextPredictions(
+        ["a", "b"], np.array([[0.2, 0.8], [0.6, 0.4]]), np.zeros(2), record, index=[5, 3]
+    )
+    frame = predicted.to_frame()
+    if several:
+        assert list(frame["labels"]) == [[label] for label in found]
+        return
+    assert (frame["label"] == pd.Series(found, index=[5, 3])).mean() == 1
+    assert [row["label"] for row in predicted] == [names[1], names[0]]
+    some = dataclasses.replace(predicted, min_probability=0.7).to_frame()["label"]
+    assert some.isna().tolist() == [False, True] and some[5] == found[0]
+    assert undecided is None or some.dtype == undecided
+
+
+def test_numbers_are_names_of_labels(runs, embed):
+    space = next(run for run in runs if run.record.head.kind == "space")
+    for label in (1, np.int64(1), "1"):
+        assert space.explain("a good film", label=label).label == 1
+        assert list(space.threshold(precision=0.1, label=label).values) == ["1"]
+    assert refusal(space.explain, "a", label=True).startswith("label=true: choose from 0, 1")
+    assert refusal(space.explain, "a", label=1.5) == "label=1.5: give a label's name, or its number"
+    frame = pd.DataFrame({"text": TEXTS, "label": [label == "good" for label in LABELS]})
+    mapped = space.evaluate(frame, labels={True: 1, np.False_: 0}, progress=False)
+    assert mapped.record.labels == {"false": "0", "true": "1"}
+
+
+def test_what_a_run_gives_is_a_copy(runs):
+    evaluation = runs[0].evaluate(cache=runs[0].record.cache, progress=False)
+    for one in (runs[0], evaluation):
+        before = one.metrics["test"]["accuracy"]
+        one.metrics["test"]["accuracy"] = 7
+        one.metrics.clear()
+        assert one.metrics["test"]["accuracy"] == before
+    evaluation.seen_in_training.clear()
+    assert evaluation.seen_in_training
+
+
+def test_a_run_that_was_removed_is_not_used(cache, tmp_path):
+    options = {"head": "tfidf", "cache_dir": tmp_path, "progress": False}
+    (run,) = spacelite.train(cache, **options)
+    run.remove()
+    for call in (
+        lambda: run.evaluate(cache=cache, progress=False),
+        lambda: run.predict(["a good film"], progress=False),
+        lambda: run.rename("good"),
+        run.remove,
+    ):
+        assert refusal(call).startswith(f"run {run.id} was removed ("), call
+    assert not run.run.folder.exists()
 
 
 def test_explain_names_the_label_and_the_words(runs, tmp_path):
@@ -404,6 +484,10 @@ def test_evaluate_takes_names_data_and_caches(runs, embed, tmp_path):
     accuracy = [each.metrics["test"]["accuracy"] for each in (mapped, turned)]
     assert sum(accuracy) == pytest.approx(1)
     assert "Macro F1" in str(evaluation)
+    named = run.evaluate(frame, labels=mapping, name="other posts", progress=False)
+    assert named.record.dataset == "other posts" and named.metrics == mapped.metrics
+    assert refusal(run.evaluate, str(other), name="x").startswith("name=x: ")
+    assert refusal(run.evaluate, cache=embed(str(other)), name="x").startswith("name=x works with")
     message = refusal(run.evaluate, frame, labels={"good": "fine"}, progress=False)
     assert message.endswith("which leaves its texts out") and "fine" in message
     assert "give a data set, or cache=..." in refusal(run.evaluate)
@@ -413,6 +497,13 @@ def test_evaluate_takes_names_data_and_caches(runs, embed, tmp_path):
 def test_a_report_of_chosen_runs(runs, tmp_path, bert):
     report = spacelite.report(runs[:4], progress=False)
     text = report.text()
+    cache = spacelite.find_cache(runs[0].record.cache, runs[0].cache_dir)
+    assert spacelite.report(runs[:4], cache=cache, progress=False).text() == text
+    listed = runs.to_frame()
+    assert "not a value of type DataFrame" in refusal(spacelite.report, listed)
+    ids = listed["id"][:4]
+    there = spacelite.report(ids, cache_dir=runs[0].cache_dir, progress=False)
+    assert there.text() == text
     assert "space" in text and "linear (first)" not in text
     assert str(report) == text
     page = report.save(tmp_path / "page")
@@ -533,8 +624,11 @@ def test_a_single_seed_is_asked_for_as_seeds(cache):
         ({"text": "a"}, "not a dict"),
         (b"abc", "not a bytes"),
         (None, "not a NoneType"),
-        ([None], "text 1 is not a string but a NoneType"),
-        (pd.Series(["a", float("nan")]), "text 2 is not a string but a float"),
+        ([None], "text 1 is missing (None): leave it out"),
+        (["a", float("nan")], "text 2 is missing (nan): leave it out"),
+        (pd.Series(["a", pd.NA], dtype=object), "text 2 is missing (<NA>): leave it out"),
+        (pd.DataFrame({"text": ["a", "b"]})[:0], "there is no text: give at least one"),
+        ([5], "text 1 is not a string but a int"),
         ([["a", "b"]], "text 1 is not a string but a list"),
     ],
 )  # fmt: skip

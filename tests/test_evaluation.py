@@ -211,7 +211,7 @@ def test_pairs_of_labels_are_told_apart_by_the_labels_there_are():
         "a b,c=d": "pos", "cat": "n=eg", "x": "pos",
     }  # fmt: skip
     assert parse_mapping(["a b,c=d=", "x = "], there, here) == {"a b,c=d": "", "x": ""}
-    for wrong, words in ((["a"], "labels=a: give LABEL=LABEL"), (["=b"], "labels==b: give"),
+    for wrong, words in ((["a"], "labels=a: give \"their label=the"), (["=b"], "labels==b: give"),
                          (["a=b", "a=c"], "'a' is mapped twice"),
                          (["x=n=g"], "no '=' in it has a label of the data (a b,c=d")):  # fmt: skip
         assert words in refusal(parse_mapping, wrong, there, here)
@@ -236,7 +236,7 @@ def test_a_label_is_given_as_it_is_shown():
         (["0=1", "1=0"], "'2' is not mapped; map each label of the data (0, 1, 2) to one of"),
         (["0=1", "1=0", "2=9"], "there is no label '9'; map each label of the data (0, 1, 2) to"),
         (["0=1", "0=0"], "--map 0=0: '0' is mapped twice"),
-        (["0"], "--map 0: give LABEL=LABEL"),
+        (["0"], '--map 0: give "their label=the'),
     ],
 )
 def test_the_command_says_how_labels_are_mapped(pairs, words, place, three):

@@ -110,6 +110,7 @@ def test_renaming_in_python_returns_the_renamed_run(cache_dir):
     run = spacelite.load_run("base", cache_dir)
     assert run.rename("base").name == "base"  # its own name is free
     renamed = run.rename("Größe_1.5")
+    assert run.name == "Größe_1.5" == renamed.name
     assert renamed.name == "Größe_1.5" and renamed == run
     assert spacelite.load_run("Größe_1.5", cache_dir).id == run.id
     assert renamed.rename(None).name is None

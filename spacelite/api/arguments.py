@@ -97,8 +97,11 @@ def _conditions(value: Any) -> dict[str, Any]:
 
 
 def _label(value: Any) -> str:
-    """A label's name. Labels that are numbers have their digits as names."""
-    return _text(str(value) if type(value) is int else value)
+    """A label's name. Labels that are whole numbers have their digits as names, and those that are
+    True and False `true` and `false`."""
+    if type(value).__name__ in BOOLEANS:
+        return str(bool(value)).lower()
+    return _text(value) if isinstance(value, str) else str(operator.index(value))
 
 
 def _pairs(value: Any) -> dict[str, str] | list[str]:
@@ -169,7 +172,7 @@ KINDS: dict[str, Kind] = {
     "example": replace(
         NAME, needed="give the split and the number of an example: example='test:17'"
     ),
-    "label": Kind("give a label's name", _label),
+    "label": Kind("give a label's name, or its number", _label),
     "groups": Kind(
         "give a list with the group of each training example, or the name of a column", _groups
     ),

@@ -12,6 +12,7 @@ import numpy as np
 from spacelite import files
 from spacelite.cache import texts
 from spacelite.cache.store import Cache
+from spacelite.data.columns import is_missing
 from spacelite.data.loading import column_of_rows
 from spacelite.data.readers import SUFFIXES
 from spacelite.data.splits import Source
@@ -106,12 +107,7 @@ def column_values(cache: Cache, name: str, argument: str) -> tuple[list[Any], Se
 
 
 def _is_missing(value: Any) -> bool:
-    if value is None or isinstance(value, str):
-        return value is None or not value.strip()
-    try:
-        return bool(value != value)
-    except (TypeError, ValueError):  # pandas.NA has no truth value, and arrays have several
-        return not np.ndim(value)
+    return is_missing(value) or (isinstance(value, str) and not value.strip())
 
 
 def _number(value: Any, where: str) -> float:

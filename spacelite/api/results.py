@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from html import escape
@@ -216,11 +218,18 @@ class TextPredictions(Sequence[dict[str, Any]]):
     def to_frame(self) -> pd.DataFrame:
         """A DataFrame with a row per text, and the columns that `predict --out` writes: `text`,
         `label` (or `labels`, a list), `unknown`, and `probability_NAME` of each label. Its index is
-        that of the DataFrame or Series of the texts."""
+        that of the DataFrame or Series of the texts. If the names of all labels are whole numbers,
+        or `true` and `false`, the labels are numbers and booleans there."""
         import pandas as pd
 
         (column,) = self.record.task.as_json([])
-        labels = [self.record.task.as_json(labels)[column] for labels in self.labels]
+        meant = _meant(self.record.label_names)
+        labels: Any = [
+            self.record.task.as_json([meant[label] for label in labels])[column]
+            for labels in self.labels
+        ]
+        if None in labels and not isinstance(next(iter(meant.values())), str):
+            labels = pd.array(labels)  # Int64 or boolean, which have missing values
         chances = {
             f"probability_{name}": self.probabilities[:, index]
             for index, name in enumerate(self.record.label_names)
@@ -283,6 +292,14 @@ class TextPredictions(Sequence[dict[str, Any]]):
 
     def _repr_html_(self) -> str:
         return markup.fragment([self.table(), *map(Paragraph, self.notes)])
+
+
+def _meant(names: Sequence[str]) -> dict[str, Any]:
+    """Each label's name with what it stands for, if all do: a whole number, or True and False."""
+    if {*names} == {"false", "true"}:
+        return {name: name == "true" for name in names}
+    numbers = all(re.fullmatch(r"0|-?[1-9]\d{,17}", name) for name in names)
+    return {name: int(name) if numbers else name for name in names}
 
 
 @dataclass(repr=False)
@@ -474,25 +491,25 @@ class Evaluation:
     @property
     def metrics(self) -> dict[str, dict[str, float | None]]:
         """Every metric by split."""
-        return self.record.metrics
+        return deepcopy(self.record.metrics)
 
     @property
     def seen_in_training(self) -> dict[str, int] | None:
         """How many examples of each split have a text that the run was trained on; None if its
         training texts are not there any more."""
-        return self.record.seen_in_training
+        return deepcopy(self.record.seen_in_training)
 
     @property
     def seen_in_choosing(self) -> dict[str, int]:
         """How many other examples of each split have a text of the run's validation split; empty if
         nothing was chosen on that."""
-        return self.record.seen_in_choosing
+        return deepcopy(self.record.seen_in_choosing)
 
     @property
     def metrics_unseen(self) -> dict[str, dict[str, float | None]]:
         """Every metric but the loss of the validation and test examples whose texts the run has not
         seen, neither in training nor in choosing, for splits that have both."""
-        return self.record.metrics_unseen
+        return deepcopy(self.record.metrics_unseen)
 
     def table(self) -> Table:
         """The table as it is printed."""

@@ -7,6 +7,7 @@ import inspect
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,7 +52,7 @@ log = logging.getLogger(__name__)
 # What `evaluate` needs to read and embed a data set: without effect on a cache. (Not `data_dir`,
 # which the environment may give.)
 OF_DATASET = (
-    "limit", "text_column", "label_column", "split_column", "labels_as", "label_separator",
+    "name", "limit", "text_column", "label_column", "split_column", "labels_as", "label_separator",
     "skip_empty", "quoting", "backbone", "tokens_per_batch",
 )  # fmt: skip
 
@@ -108,20 +109,22 @@ class TrainedRun:
                 have it. None removes the run's name.
 
         Returns:
-            The renamed run.
+            The run.
 
         Raises:
             SpaceliteError: A run cannot have such a name, another run has it, or it cannot be
                 saved.
         """
-        return replace(self, run=store.rename(self.run, name))
+        object.__setattr__(self, "run", store.rename(self.run, name))
+        return self
 
     def remove(self) -> None:
         """Delete the run's folder.
 
         Raises:
-            SpaceliteError: It cannot be deleted.
+            SpaceliteError: It cannot be deleted, or was already.
         """
+        self.run.require()
         store.remove(self.run.folder)
 
     @property
@@ -132,7 +135,7 @@ class TrainedRun:
     @property
     def metrics(self) -> dict[str, dict[str, float | None]]:
         """Every metric by split."""
-        return self.run.record.metrics
+        return deepcopy(self.run.record.metrics)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -465,7 +468,8 @@ class TrainedRun:
         dataset: Any = None,
         *,
         cache: EmbeddedDataset | str | Path | None = None,
-        labels: dict[str, str] | Sequence[str] | str | None = None,
+        labels: dict[Any, Any] | Sequence[str] | str | None = None,
+        name: str | None = None,
         backbone: str | Path | None = None,
         limit: int | None = None,
         device: str = "auto",
@@ -488,6 +492,7 @@ class TrainedRun:
             labels: Data set's label name -> run's label name, or None to leave out its texts; or
                 pairs "data=run", "data=". Default: labels are matched by name, or by number if no
                 name is in both and one side's are numbers.
+            name: Name of data passed as objects, under which reports show them. Default: `texts`.
             backbone: Folder of the run's backbone, if it was a local one.
             limit: Maximum examples per split of `dataset`.
             device: `auto`, `cpu`, `cuda`, ...
@@ -510,6 +515,7 @@ class TrainedRun:
         from spacelite.backbones.model import resolve_device
         from spacelite.inference import transfer
 
+        self.run.require()
         if isinstance(dataset, EmbeddedDataset) and cache is None:
             dataset, cache = None, dataset
         if dataset is None and cache is None:
@@ -534,6 +540,7 @@ class TrainedRun:
         def read() -> TextDataset:
             data = loading.read(
                 dataset,
+                name=name,
                 text_column=text_column,
                 label_column=label_column,
                 limit=limit,
@@ -681,12 +688,12 @@ def load_runs(cache_dir: str | Path | None = None) -> Runs:
     return Runs(runs, cache_dir=folder)
 
 
-@checked(cache=NAME, dataset=NAME)
+@checked(cache=CACHE, dataset=NAME)
 def report(
     runs: Sequence[TrainedRun | str | Path] | TrainedRun | str | Path | None = None,
     *,
     compare: Sequence[str] = (),
-    cache: str | None = None,
+    cache: EmbeddedDataset | str | None = None,
     dataset: str | None = None,
     head: str | Sequence[str] = (),
     where: Mapping[str, Any] | None = None,
@@ -702,7 +709,7 @@ def report(
         runs: Runs to compare, or their ids. Default: all runs of `cache_dir`.
         compare: Names of the systems to compare, as the report's tables call them, or ids of runs.
             Default: all. Every p is corrected for all pairs of them.
-        cache: Name of a cache: only the runs on it.
+        cache: A cache, or its name: only the runs on it.
         dataset: Name of a data set: only the runs on it.
         head: Kind(s) of heads: only these.
         where: Setting -> value(s): only runs with these. Heads that lack the setting are kept.
@@ -727,7 +734,7 @@ def report(
             chosen[0].cache_dir,
             [run.run for run in chosen],
             with_examples=examples,
-            cache=cache,
+            cache=cache.name if isinstance(cache, EmbeddedDataset) else cache,
             dataset=dataset,
             head=head,
             where=where,
@@ -741,10 +748,12 @@ def report(
 
 def _chosen(runs: Any, cache_dir: str | Path | None) -> list[TrainedRun]:
     """The runs that `report` is given. One that is given twice is one run, not two seeds."""
-    needed = "give runs or their ids"
+    needed = "give runs or their ids, such as frame['id']"
     if isinstance(runs, TrainedRun | str | Path):
         runs = [runs]
-    if isinstance(runs, type) or not hasattr(runs, "__iter__"):
+    # A dictionary or a DataFrame iterates over names.
+    named = hasattr(runs, "keys") and not hasattr(runs, "tolist")
+    if isinstance(runs, type) or not hasattr(runs, "__iter__") or named:
         raise unusable("runs", runs, needed)
     chosen: dict[TrainedRun, None] = {}
     for run in runs:

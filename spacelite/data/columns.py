@@ -284,6 +284,14 @@ def check_texts(
     return rows
 
 
+def is_missing(value: Any) -> bool:
+    """Whether a value is None, NaN, or what pandas has for these."""
+    try:
+        return value is None or bool(value != value)
+    except (TypeError, ValueError):  # pandas.NA has no truth value, and arrays have several
+        return not np.ndim(value)
+
+
 def _is_unicode(text: str) -> bool:
     """Whether a string has no half of a pair of surrogates, which no encoding can hold."""
     try:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from spacelite import hub
 from spacelite.data import columns, readers
-from spacelite.data.columns import Reading
+from spacelite.data.columns import Reading, is_missing
 from spacelite.data.known import KNOWN, KnownDataset, by_hub_name
 from spacelite.data.splits import (
     LABELS_NAMED,
@@ -316,8 +316,8 @@ def _table(split: Any, origin: str) -> Table:
         readers.refuse_twice(origin, list(frame.columns))
         try:
             return Table(pa.Table.from_pandas(frame, preserve_index=False), {}, origin)
-        except (pa.ArrowException, TypeError, ValueError) as error:
-            raise SpaceliteError(f"{origin}: {one_line(error)}") from error
+        except (pa.ArrowException, TypeError, ValueError, OverflowError):
+            return _by_type(frame, origin)
     if _is(split, "datasets.Dataset"):
         return _table_of_dataset(split, origin)
     if isinstance(split, tuple | list) and len(split) == 2:
@@ -328,6 +328,21 @@ def _table(split: Any, origin: str) -> Table:
         '{"train": (texts, labels)}',
         ["texts", "labels"],
     )
+
+
+def _by_type(frame: Any, origin: str) -> Table:
+    """The table of a DataFrame in which a column has values of no single type: an error only if it
+    is a column that is asked for."""
+    import pyarrow as pa
+
+    arrays, mixed = {}, {}
+    for name in frame.columns:
+        values = [None if is_missing(value) else _plain(value) for value in frame[name]]
+        try:
+            arrays[name] = readers.as_array(origin, name, values)
+        except SpaceliteError as error:
+            mixed[name] = error
+    return Table(pa.table(arrays), {}, origin, mixed=mixed)
 
 
 def texts_of(
@@ -380,22 +395,27 @@ def _pair(texts: Any, labels: Any, origin: str) -> Table:
             f"{origin}: {len(texts):,} texts and {len(labels):,} labels: give one label (or list "
             "of labels) for each text"
         )
-    rows = [{"text": text, "label": label} for text, label in zip(texts, labels, strict=True)]
     bad = next((i for i, text in enumerate(texts) if not isinstance(text, str)), None)
     if bad is not None:
         raise SpaceliteError(
             f"{origin}: row {bad + 1} has a text that is not a string: correct or remove it"
         )
-    try:
-        return Table(pa.Table.from_pylist(rows), {}, origin)
-    except Exception as error:  # Arrow raises various errors for values of mixed types
-        raise SpaceliteError(
-            f"{origin}: labels need values of one type ({one_line(error)})"
-        ) from error
+    columns = {"text": texts, "label": labels}
+    return Table(
+        pa.table({name: readers.as_array(origin, name, of) for name, of in columns.items()}),
+        {},
+        origin,
+    )
 
 
 def _listed(values: Any, what: str, origin: str) -> list[Any]:
     """A sequence, array or Series as a list of plain Python objects."""
+    if _is(values, "pandas.DataFrame") or _is(values, "datasets.Dataset"):
+        raise SpaceliteError(
+            f"{what} is a {type(values).__name__}: give one column, such as "
+            f"{what}=df[{what.removesuffix('s')!r}]",
+            [what],
+        )
     listable = hasattr(values, "__len__") and not isinstance(values, str | bytes | Mapping | type)
     if not listable:
         raise SpaceliteError(

@@ -215,7 +215,7 @@ def _read(path: Path, quoting: str) -> tuple[pa.Table, Mixed]:
             arrays = {}
             for name in dict.fromkeys(name for row in rows for name in row):
                 try:
-                    arrays[name] = _array(path, name, [row.get(name) for row in rows])
+                    arrays[name] = as_array(str(path), name, [row.get(name) for row in rows])
                 except SpaceliteError as error:
                     mixed[name] = error
             if mixed and not arrays:
@@ -225,17 +225,18 @@ def _read(path: Path, quoting: str) -> tuple[pa.Table, Mixed]:
     return table, mixed
 
 
-def _array(path: Path, name: str, values: list[Any]) -> pa.Array:
-    """The values of a JSON file's column."""
+def as_array(origin: str, name: str, values: list[Any]) -> pa.Array:
+    """The values of a column of JSON or of Python objects. Raises SpaceliteError, which names the
+    row, if they are of no single type that Arrow has."""
     import pyarrow as pa
 
     try:
         return pa.array(values)
     except UnicodeEncodeError as error:
-        texts = (json.dumps(value, ensure_ascii=False) for value in values)
+        texts = (json.dumps(value, ensure_ascii=False, default=repr) for value in values)
         row = next(i for i, text in enumerate(texts, 1) if re.search("[\ud800-\udfff]", text))
         raise SpaceliteError(
-            f"{path}: row {row:,} has a {name!r} that is not valid Unicode: correct or remove it"
+            f"{origin}: row {row:,} has a {name!r} that is not valid Unicode: correct or remove it"
         ) from error
     except (pa.ArrowException, OverflowError) as error:
         kinds = [float if type(value) is int else type(value) for value in values]
@@ -249,12 +250,22 @@ def _array(path: Path, name: str, values: list[Any]) -> pa.Array:
                     return pa.array(floats)
         usual = next((kind for kind in kinds if kind is not type(None)), None)
         other = next((i for i, kind in enumerate(kinds, 1) if kind not in (usual, type(None))), 0)
-        problem = one_line(error)
+        large = (type(value) is int and not -(2**63) <= value < 2**63 for value in values)
+        problem, remedy = one_line(error), "write them alike"
         if other and usual is not None:
-            problem = f"row {other:,} has {TYPES[kinds[other - 1]]}, those before it {TYPES[usual]}"
+            problem = f"row {other:,} has {_of(kinds[other - 1])}, those before it {_of(usual)}"
+        elif number := next((i for i, is_large in enumerate(large, 1) if is_large), 0):
+            problem = f"row {number:,} has a whole number of more than 64 bits"
+            remedy = "write them as strings"
+        elif usual is not None and usual not in TYPES:
+            problem, remedy = f"these are {_of(usual)}", "give strings or numbers"
         raise SpaceliteError(
-            f"{path}: column {name!r} needs values of one type, and {problem}: write them alike"
+            f"{origin}: column {name!r} needs values of one type, and {problem}: {remedy}"
         ) from error
+
+
+def _of(kind: type) -> str:
+    return TYPES.get(kind, f"a value of type {kind.__name__}")
 
 
 # Tables and texts, row by row.

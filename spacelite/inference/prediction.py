@@ -24,6 +24,7 @@ from spacelite.backbones.tokenizer import Tokenized, held_tokenizer, tokenize, u
 from spacelite.cache.dtypes import stored_type
 from spacelite.cache.spec import Encoding
 from spacelite.cache.split import TokenRows, offsets_of
+from spacelite.data.columns import is_missing
 from spacelite.errors import SpaceliteError
 from spacelite.progress import OnProgress
 from spacelite.runs.store import Run
@@ -167,7 +168,7 @@ class Predictor:
             on_progress("predict", done, total or 0)
             yield batch, predicted
         if not done:
-            raise SpaceliteError("there is no text: give at least a word")
+            raise SpaceliteError("there is no text: give at least one")
         warn_of_truncated(self.run, truncated, done)
 
 
@@ -242,7 +243,11 @@ def refuse_path(texts: Any) -> None:
 
 def check(texts: Sequence[str], before: int = 0) -> None:
     """Raise SpaceliteError if there is no text, or an empty one; `before` texts came before."""
+    if not texts:
+        raise SpaceliteError("there is no text: give at least one")
     for number, text in enumerate(texts, before + 1):
+        if is_missing(text):
+            raise SpaceliteError(f"text {number} is missing ({text!r}): leave it out")
         if not isinstance(text, str):
             raise SpaceliteError(
                 f"text {number} is not a string but a {type(text).__name__}: give strings"
@@ -256,9 +261,8 @@ def check(texts: Sequence[str], before: int = 0) -> None:
                 f"pair (U+{ord(text[error.start]):04X}); read the text again as UTF-8, or remove it"
             ) from error
     empty = [number for number, text in enumerate(texts, before + 1) if not text.strip()]
-    if not texts or empty:
-        what = f"text {empty[0]} is empty" if empty else "there is no text"
-        raise SpaceliteError(f"{what}: give at least a word")
+    if empty:
+        raise SpaceliteError(f"text {empty[0]} is empty: give at least a word, or leave it out")
 
 
 def backbone_files(run: Run, backbone: str | None = None) -> BackboneFiles:

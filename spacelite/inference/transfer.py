@@ -287,7 +287,8 @@ def parse_mapping(
         ]
         if not ways or not ways[0][0]:
             raise SpaceliteError(
-                f"labels={pair}: give LABEL=LABEL, once for each label, or LABEL= to leave it out",
+                f'labels={pair}: give "their label=the run\'s label", once for each label, or '
+                '"their label=" to leave it out',
                 ["labels"],
             )
         known = [(name, other) for name, other in ways if name in there and other in ("", *here)]

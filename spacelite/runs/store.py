@@ -94,11 +94,17 @@ class Run:
         """The head's config."""
         return self.record.head
 
+    def require(self) -> None:
+        """Raise SpaceliteError if the run was removed."""
+        if not self.folder.is_dir():
+            raise SpaceliteError(f"run {self.id} was removed ({self.folder}): train it again")
+
     @cached_property
     def parameters(self) -> dict[str, Array]:
         """The head's parameters by name."""
         from safetensors.numpy import load
 
+        self.require()
         path = self.folder / PARAMETERS
         if not path.is_file():
             raise SpaceliteError(f"{path} is missing: train the head again")
@@ -188,9 +194,10 @@ class Run:
     def save_transfer(self, record: TransferRecord, splits: dict[str, Predictions]) -> None:
         """Save an evaluation on another data set with the run; an earlier one is replaced."""
         path = self.folder / TRANSFERS / f"{record.cache}.json"
-        files.make_folder(path.parent, OTHERWISE)
         try:
             with files.lock(self.folder):
+                self.require()
+                files.make_folder(path.parent, OTHERWISE)
                 predictions.save(path.with_suffix(".npz"), splits)
                 files.write_json(path, asdict(record))
         except OSError as error:
@@ -476,6 +483,7 @@ def rename(run: Run, name: str | None) -> Run:
     """The run with another name; None takes its name away."""
     if name is not None:
         check_name(name)
+    run.require()
     with files.lock(run.folder.parent):
         if name is not None:
             check_free(names(run.folder.parent), name, run.id)
