@@ -271,19 +271,19 @@ def test_values_that_are_no_weights(tmp_path, bert, content, value, said):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ([1.0, 2.0], "sample_weight: there are 77 training examples and 2 weights"),
+        ([1.0, 2.0], "sample_weight: there are 77 training examples (of 80 rows of data) and 2 v"),
         ([0.0] * 77, "sample_weight: all are 0, so there is nothing to learn"),
-        ([1.0] * 76 + [None], "sample_weight: weight 77 is missing"),
-        ([1.0] * 76 + [True], "sample_weight: weight 77 is True, not a number"),
-        ([1.0] * 76 + [-0.5], "sample_weight: weight 77 is -0.5: a weight is"),
-        ([1.0] * 76 + ["x"], "sample_weight: weight 77 is 'x', not a number"),
+        ([1.0] * 76 + [None], "sample_weight: value 77 is missing"),
+        ([1.0] * 76 + [True], "sample_weight: value 77 is True, not a number"),
+        ([1.0] * 76 + [-0.5], "sample_weight: value 77 is -0.5: a weight is"),
+        ([1.0] * 76 + ["x"], "sample_weight: value 77 is 'x', not a number"),
         ([1.0] * 76 + [10**400], "not a number"),
         (np.ones((77, 2)), "not a number"),
-        (3, "sample_weight=3: give a list with the weight of each training example, or the name"),
+        (3, "sample_weight=3: give a list with the weight of each row or training example, or"),
         ({"a": 1}, "sample_weight={'a': 1}: give a list"),
         ("", "sample_weight='': give a list"),
         ("nowhere", "sample_weight=nowhere: "),
-        ([1.0] * 76 + [pd.NA], "sample_weight: weight 77 is missing"),
+        ([1.0] * 76 + [pd.NA], "sample_weight: value 77 is missing"),
     ],
     ids=lambda value: str(value)[-20:],
 )
@@ -312,8 +312,72 @@ def test_data_that_were_not_read_from_a_file(tmp_path, bert, content):
         message = refusal(spacelite.cross_validate, cache, groups="author", folds=3, **QUIET)
         assert message == (
             f"groups=author: cache {cache.name} was not embedded from a file: give the values "
-            "as a list in Python, one for each training example"
+            "as a list in Python, one for each row of the data or each training example"
         )
+
+
+@pytest.mark.parametrize("form", ["frame", "lists", "limit", "empty", "split", "file"])
+def test_values_of_all_rows(form, tmp_path, bert, content):
+    """A value for each row of what was embedded, also where some rows are no training examples."""
+    frame = pd.DataFrame(content).set_index(pd.Index(range(100, 180)))
+    frame["weight"] = frame["weight"] + 0.1
+    options, data = {}, {"dataset": frame}
+    if form == "lists":
+        data = {"texts": frame["text"], "labels": frame["label"]}
+    elif form == "limit":
+        options = {"limit": 30}
+    elif form == "empty":  # the last row, too
+        frame.loc[[100, 179], "text"] = ""
+        options = {"skip_empty": True}
+    elif form == "split":
+        frame["split"] = ["test" if number % 3 else "train" for number in range(80)]
+    elif form == "file":
+        data = {"dataset": str(write(tmp_path / "posts.jsonl", content))}
+    cache = spacelite.embed(
+        **data, **options, backbone=str(bert), cache_dir=tmp_path / "cache", **QUIET
+    )
+    with cache.open() as opened:
+        written = cached_texts.read(opened, "train")
+        own = frame.iloc[[row - 1 for row in written.sources.row.tolist()]]
+        assert [written.text(number) for number in range(len(own))] == list(own["text"])
+        assert len(own) < 80
+        for of_rows, of_examples in (
+            (frame["author"], own["author"]),
+            (list(frame["author"]), own["author"].to_numpy()),
+        ):
+            for given in (of_rows, of_examples):
+                assert columns.groups(opened, given).tolist() == list(own["author"])
+        for given in (frame["weight"], own["weight"].tolist()):
+            assert columns.weights(opened, given).values.tolist() == list(own["weight"])
+        for call in (columns.groups, columns.weights):
+            said = refusal(call, opened, [1.0] * 81)
+            assert f"{len(own)} training examples (of 80 rows of data) and 81 values: give" in said
+        row = int(written.sources.row[0])
+        missing = [None if number + 1 == row else 1.0 for number in range(80)]
+        assert f", row {row} is missing: a weight" in refusal(columns.weights, opened, missing)
+        assert f", row {row} has no group: every" in refusal(columns.groups, opened, missing)
+    found = spacelite.cross_validate(
+        cache, groups=frame["author"], sample_weight=frame["weight"], head="logreg", folds=2,
+        baselines=False, **QUIET,
+    )  # fmt: skip
+    for author in set(own["author"]):
+        assert len({*found.result.fold[0][(own["author"] == author).to_numpy()]}) == 1
+    (run,) = spacelite.train(cache, sample_weight=frame["weight"], head="logreg", **QUIET)
+    assert run.settings["sample_weight"].startswith("given (")
+
+
+def test_a_cache_that_does_not_know_the_number_of_rows(tmp_path, bert, content):
+    """As one of an older version: `embed` again adds it."""
+    options = {"backbone": str(bert), "cache_dir": tmp_path, **QUIET}
+    cache = spacelite.embed(pd.DataFrame(content), **options)
+    own = side_file(cache.path, "texts")
+    with np.load(own) as arrays:
+        np.savez(own, **{name: of for name, of in arrays.items() if not name.endswith("/sizes")})
+    with cache.open() as opened:
+        assert "77 training examples and 80 values" in refusal(columns.weights, opened, [1.0] * 80)
+    assert spacelite.embed(pd.DataFrame(content), **options).hit
+    with cache.open() as opened:
+        assert len(columns.weights(opened, [1.0] * 80).values) == 77
 
 
 def test_a_file_that_is_gone_and_one_that_has_moved(tmp_path, bert, content):

@@ -233,7 +233,7 @@ def test_python_and_the_command_say_the_same(cache, tmp_path, with_baselines):
         ({"repeats": 0}, "repeats=0: give a whole number from 1 to 1,000"),
         ({"seed": -1}, "seed=-1: give a whole number from 0"),
         ({"folds": 80}, "training examples, and each fold needs one: use fewer folds"),
-        ({"groups": [1, 2]}, "there are 120 training examples and 2 groups"),
+        ({"groups": [1, 2]}, "there are 120 training examples (of 120 rows of data) and 2 val"),
         ({"groups": [0] * 60 + [1] * 60}, "the examples have 2 groups, and each fold needs one"),
         ({"head": "forest"}, "choose from space"),
         ({"head": "logreg", "pooling": "nowhere"}, "pooling=nowhere"),

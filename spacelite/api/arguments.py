@@ -136,13 +136,6 @@ def _fraction(value: Any) -> float:
     return float(value)
 
 
-def _groups(value: Any) -> list[str] | str:
-    """The groups of examples as strings: numbers, names, or anything else that tells them apart;
-    or the name of a column."""
-    values = _values(value)
-    return values if isinstance(values, str) else [str(group) for group in values]
-
-
 NAME = Kind("give a name (a string)", _text)
 STRING = Kind("give a string", _string)
 NAME_OR_PATH = Kind("give a name or a path", _path)
@@ -174,10 +167,12 @@ KINDS: dict[str, Kind] = {
     ),
     "label": Kind("give a label's name, or its number", _label),
     "groups": Kind(
-        "give a list with the group of each training example, or the name of a column", _groups
+        "give a list with the group of each row or training example, or the name of a column",
+        _values,
     ),
     "sample_weight": Kind(
-        "give a list with the weight of each training example, or the name of a column", _values
+        "give a list with the weight of each row or training example, or the name of a column",
+        _values,
     ),
     "test_fraction": Kind(f"give a number between 0 and {1 - VALIDATION_SHARE:g}", _fraction),
     "where": Kind('give {"setting": value}', _conditions),

@@ -20,7 +20,9 @@ from spacelite.errors import SpaceliteError
 from spacelite.tasks import Task
 from spacelite.types import Array
 
-AS_LIST = "give the values as a list in Python, one for each training example"
+AS_LIST = (
+    "give the values as a list in Python, one for each row of the data or each training example"
+)
 
 
 class Weights(NamedTuple):
@@ -30,44 +32,29 @@ class Weights(NamedTuple):
     name: str  # of settings: the column, or `given`, with the CRC-32 of the values
 
 
-def groups(cache: Cache, column: Sequence[str] | str | None) -> Array | None:
+def groups(cache: Cache, given: Sequence[Any] | str | None) -> Array | None:
     """The group of each training example, (N,) of strings, given as such or as a column's name."""
-    if column is None:
+    if given is None:
         return None
-    if not isinstance(column, str):
-        return np.asarray(column)
-    values, sources = column_values(cache, column, "groups")
-    for number, value in enumerate(values):
+    values, wheres = _values(cache, given, "groups")
+    for where, value in zip(wheres, values, strict=True):
         if _is_missing(value):
+            name = f"={given}" if isinstance(given, str) else ""
             raise SpaceliteError(
-                f"groups={column}: {sources[number]} has no group: every training example needs "
-                "one",
-                ["groups"],
+                f"groups{name}: {where} has no group: every training example needs one", ["groups"]
             )
     return np.array([str(value) for value in values])
 
 
-def weights(cache: Cache, column: Sequence[Any] | str | None) -> Weights | None:
+def weights(cache: Cache, given: Sequence[Any] | str | None) -> Weights | None:
     """The weight of each training example, given as such or as the name of a column."""
-    if column is None:
+    if given is None:
         return None
-    wanted = len(cache.splits["train"])
-    wheres: Sequence[Source] | None = None
-    if isinstance(column, str):
-        name, about = column, f"sample_weight={column}"
-        raw, wheres = column_values(cache, column, "sample_weight")
-    else:
-        name, about, raw = "given", "sample_weight", list(column)
-    if len(raw) != wanted:
-        raise SpaceliteError(
-            f"{about}: there are {wanted:,} training examples and {len(raw):,} weights: give one "
-            "for each",
-            ["sample_weight"],
-        )
-    values = np.empty(wanted, np.float64)
-    for number, value in enumerate(raw):
-        where = f"weight {number + 1:,}" if wheres is None else f"{wheres[number]}"
-        values[number] = _number(value, f"{about}: {where}")
+    raw, wheres = _values(cache, given, "sample_weight")
+    is_column = isinstance(given, str)
+    name, about = (given, f"sample_weight={given}") if is_column else ("given", "sample_weight")
+    pairs = zip(raw, wheres, strict=True)
+    values = np.array([_number(value, f"{about}: {where}") for value, where in pairs], np.float64)
     require_labels(cache.task, cache.splits["train"].labels, values)
     return Weights(values, f"{name} ({files.checksum(values.astype('<f8').tobytes())})")
 
@@ -81,6 +68,30 @@ def require_labels(task: Task, labels: Array, values: Array) -> None:
     raise SpaceliteError(
         f"sample_weight: {which}, so there is nothing to learn: give other weights",
         ["sample_weight"],
+    )
+
+
+def _values(
+    cache: Cache, given: Sequence[Any] | str, argument: str
+) -> tuple[list[Any], Sequence[Source | str]]:
+    """The values of the N training examples, and where each comes from: of a column, or of a list
+    with one for each of them or for each row of the data that were embedded."""
+    if isinstance(given, str):
+        return column_values(cache, given, argument)
+    values, wanted = list(given), len(cache.splits["train"])
+    if len(values) == wanted:
+        return values, [f"value {number:,}" for number in range(1, wanted + 1)]
+    written = texts.read(cache, "train")
+    sources = None if written is None else written.sources
+    rows = 0 if sources is None else sum(sources.sizes)
+    if sources is not None and rows and len(values) == rows:
+        wheres = [sources[number] for number in range(wanted)]
+        return [values[index] for index in sources.index.tolist()], wheres
+    of_rows = f" (of {rows:,} rows of data)" if rows else ""
+    raise SpaceliteError(
+        f"{argument}: there are {wanted:,} training examples{of_rows} and {len(values):,} values: "
+        "give one for each example, or for each row of the data",
+        [argument],
     )
 
 

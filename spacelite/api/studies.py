@@ -171,9 +171,9 @@ def cross_validate(
         folds: Number of folds, stratified by label.
         repeats: How many times to divide the examples into folds.
         seed: Seed of the division into folds.
-        groups: The group of each training example, (N,): those of a group are in one fold; or the
-            name of a column of the data that the cache was embedded from, which are read again.
-        sample_weight: The weight of each training example in the losses, (N,), or the name of a
+        groups: The group of each training example: those of a group are in one fold. A list or the
+            name of a column, as `sample_weight`.
+        sample_weight: The weight of each training example in the losses, a list or the name of a
             column, as in `train`. Figures on held-out folds count each example once.
         preset: Settings that are recommended together, as in `train`, but for early stopping.
         head: Kind(s) of heads, as in `train`.

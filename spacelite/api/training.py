@@ -123,9 +123,10 @@ def train(
         schedule: Schedule of the learning rate: `constant` or `cosine`.
         clip_norm: Maximum norm of a head's gradient; None for no clipping.
         class_weights: Weights of the classes in the loss: `none` or `balanced`.
-        sample_weight: The weight of each training example in the losses, (N,), at least 0; or the
-            name of a column of the data that the cache was embedded from, which are read again. An
-            example of weight 0 is left out. Metrics count each example once.
+        sample_weight: The weight of each training example in the losses, at least 0: a list with
+            one for each row of the data that were embedded, or for each training example, (N,); or
+            the name of a column of the data, which are read again. An example of weight 0 is left
+            out. Metrics count each example once.
         patience: Stop a head after this many epochs without a better `monitor`; None to train all
             epochs.
         monitor: Validation metric that `patience` watches and `search` compares.

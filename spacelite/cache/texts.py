@@ -80,6 +80,7 @@ def keep(path: Path, key: str, dataset: TextDataset, backbone: Path | None = Non
             arrays[f"{name}/files"] = np.array(split.sources.files)
             arrays[f"{name}/file"] = split.sources.file.astype(np.int32)
             arrays[f"{name}/row"] = split.sources.row
+            arrays[f"{name}/sizes"] = np.array(split.sources.sizes, np.int64)
     try:
         if file.exists() and _holds(file, arrays):
             return
@@ -184,7 +185,8 @@ def _load(file: Path, key: str, split: str, examples: int) -> CachedTexts:
         if f"{split}/row" in arrays:
             names = tuple(arrays[f"{split}/files"].tolist())
             numbers = arrays[f"{split}/file"].astype(np.int64)
-            sources = Sources(names, numbers, arrays[f"{split}/row"])
+            sizes = arrays[f"{split}/sizes"].tolist() if f"{split}/sizes" in arrays else ()
+            sources = Sources(names, numbers, arrays[f"{split}/row"], tuple(sizes))
         if len(offsets) != examples + 1 or offsets[-1] != len(content):
             raise ValueError("it holds other texts")
         if sources is not None and not len(sources) == len(sources.file) == examples:

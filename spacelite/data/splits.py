@@ -57,6 +57,7 @@ class Sources:
     files: tuple[str, ...]
     file: npt.NDArray[np.int64]  # index of each example's file in `files`, (N,)
     row: npt.NDArray[np.int64]  # row of each example in its file, counted from 1, (N,)
+    sizes: tuple[int, ...] = ()  # rows of each file, used or not; empty if that is not known
 
     @classmethod
     def of_files(cls, sizes: Sequence[tuple[str, int]]) -> Sources:
@@ -66,11 +67,18 @@ class Sources:
             tuple(name for name, _ in sizes),
             np.repeat(np.arange(len(sizes)), counts).astype(np.int64),
             np.concatenate([np.arange(1, count + 1) for count in counts]).astype(np.int64),
+            tuple(counts),
         )
 
     def take(self, rows: npt.NDArray[np.int64]) -> Sources:
         """The sources of the examples at the indices `rows`, in that order."""
-        return Sources(self.files, self.file[rows], self.row[rows])
+        return replace(self, file=self.file[rows], row=self.row[rows])
+
+    @property
+    def index(self) -> npt.NDArray[np.int64]:
+        """The index of each example's row among the rows of all files, (N,)."""
+        starts = np.cumsum([0, *self.sizes[:-1]])
+        return starts[self.file] + self.row - 1
 
     def __getitem__(self, example: int) -> Source:
         return Source(self.files[self.file[example]], int(self.row[example]))
