@@ -12,6 +12,7 @@ import torch
 from conftest import WORDS, refusal, texts
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
+from sklearn.compose import make_column_transformer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score
 from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, cross_val_score
@@ -298,7 +299,13 @@ def test_in_pipelines_searches_and_calibration(reviews_, options):
     assert model.fit(own, labels).score(own, labels) > 0.8
 
 
-@pytest.mark.parametrize("form", [list, tuple, np.array, pd.Series, lambda x: np.array(x, object)])
+FORMS = [
+    list, tuple, np.array, pd.Series, lambda x: np.array(x, object),
+    lambda x: pd.DataFrame({"text": x}), lambda x: np.array(x)[:, None],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_forms_of_texts(form, reviews_, options):
     own, labels = reviews_
     expected = TfidfClassifier(**options).fit(own, labels).predict_proba(own)
@@ -420,6 +427,7 @@ def test_validation_fraction(reviews_, options):
     assert stopped.n_iter_ < 12
     with pytest.raises(ValueError, match="validation_fraction"):
         SpaceClassifier(patience=2, **options).fit(own, labels)
+    given.pop("monitor")
     assert all("validation" not in e for e in SpaceClassifier(**given).fit(own, labels).history_)
 
 
@@ -522,12 +530,21 @@ def test_what_the_search_refuses(reviews_, options):
         (["good film", " ", "bad film", "a plot"], r"X\[1\] is empty"),
         (["good film", "\ud800", "bad film", "a plot"], r"X\[1\] is not valid Unicode"),
         (np.array([["a", "b"], ["c", "d"]]), r"X has the shape \(2, 2\)"),
-        (np.array([["a"], ["b"], ["c"], ["d"]]), r"X has the shape \(4, 1\)"),
-        (pd.DataFrame({"text": ["a", "b", "c", "d"]}), r"X has the shape \(4, 1\)"),
+        (np.array([[["a"]], [["b"]]]), r"X has the shape \(2, 1, 1\): give one text"),
+        (pd.DataFrame({"text": ["a", None]}), r"X\[1\] is missing"),
+        (pd.DataFrame({"text": [None, None]}), r"X\[0\] is missing \(None\)"),
+        ([None], r"X\[0\] is missing \(None\): give strings"),
+        ([float("nan")], r"X\[0\] is missing \(nan\)"),
+        (pd.Series([pd.NA]), r"X\[0\] is missing \(<NA>\)"),
+        (pd.Series([float("nan")]), r"X\[0\] is missing \(nan\)"),
+        (np.array([None, "a"]), r"X\[0\] is missing \(None\)"),
+        ([5], r"X\[0\] is not a string but a int \(5\)"),
+        (np.array([5]), r"X has the shape \(1,\): give strings, or a vector"),
+        (pd.Series([], dtype=object), "X is empty"),
         ("good film", "a single text"),
         (iter(["good", "bad", "a", "b"]), "X is a list_iterator: give a list of texts"),
         ({"text": ["good", "bad"]}, "X is a dict: give a list of texts"),
-        ([], "0 sample|minimum of 1|1D array"),
+        ([], "X is empty"),
         ([b"good", b"bad", b"a", b"b"], r"X\[0\] is not a string but a bytes"),
         ([np.zeros((2, 3)), np.zeros((2, 4))], "differ in width"),
         ([np.zeros((2, 3)), np.zeros((0, 3))], r"X\[1\] has no token"),
@@ -536,8 +553,9 @@ def test_what_the_search_refuses(reviews_, options):
 )  # fmt: skip
 def test_bad_texts(X, said, options):
     y = [0, 1, 0, 1] if isinstance(X, str) or not hasattr(X, "__len__") else [0, 1, 0, 1][: len(X)]
-    with pytest.raises((ValueError, TypeError), match=said):
+    with pytest.raises((ValueError, TypeError), match=said) as caught:
         SpaceClassifier(**options).fit(X, y)
+    assert "\n" not in str(caught.value) or "NaN" in said  # scikit-learn's own
 
 
 @pytest.mark.parametrize(
@@ -587,6 +605,44 @@ def test_bad_parameters(given, reviews_, options):
         SpaceClassifier(**given, **options).fit(own, labels)
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"validation_fraction": 2}, "validation_fraction=2: give a number between 0 and 1, or N"),
+        ({"validation_fraction": 0}, "validation_fraction=0: give a number between"),
+        ({"validation_fraction": "a"}, "validation_fraction='a': give a number between"),
+        ({"validation_fraction": True}, "validation_fraction=True: give a number between"),
+        (
+            {"validation_fraction": 0.001},
+            "validation_fraction=0.001 holds out 1 of 120 examples: e",
+        ),
+        ({"validation_fraction": 0.999}, "validation_fraction=0.999 holds out 120 of 120 example"),
+        ({"cache_dir": 5}, "cache_dir=5: give the path of a folder"),
+        ({"progress": "x"}, "progress='x': give True, False or a function"),
+        ({"backbone": 5}, "backbone=5: give a name or a path"),
+        ({"random_state": -1}, "random_state=-1: give a whole number from 0"),
+        ({"random_state": "one"}, "random_state='one': give a whole number from 0"),
+        ({"max_length": "x"}, "max_length='x': give a whole number"),
+        ({"monitor": "accuracy"}, "monitor=accuracy compares epochs .*: give validation_fraction"),
+    ],
+    ids=str,
+)
+def test_what_is_said_of_bad_parameters(given, said, reviews_, options):
+    own, labels = reviews_
+    for estimator in (SpaceClassifier(**{**options, **given}), FrozenEncoder(**options)):
+        known = {name: value for name, value in given.items() if name in estimator.get_params()}
+        estimator.set_params(**known)
+        if known:
+            with pytest.raises(ValueError, match=said) as caught:
+                estimator.fit(own, labels)
+            assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match="progress=3: give True"):
+        SpaceSearchCV(SpaceClassifier(**options), {"latent": [2]}, progress=3).fit(own, labels)
+    labels = ["other", *labels[1:]]
+    with pytest.raises(ValueError, match="label other has a single example"):
+        SpaceClassifier(validation_fraction=0.1, **options).fit(own, labels)
+
+
 def test_labels_that_were_not_seen_count_as_errors(reviews_, options):
     own, labels = reviews_
     found = TfidfClassifier(**options).fit(own, labels)
@@ -602,6 +658,14 @@ def test_bad_backbones_and_poolings(reviews_, options, tmp_path):
     with pytest.raises(ValueError, match="FrozenEncoder needs texts"):
         FrozenEncoder(**options).fit(np.zeros((3, 2)))
     assert "layer=9" in refusal(FrozenEncoder(layer=9, **options).transform, own)
+
+
+def test_a_column_of_a_frame_is_transformed(reviews_, options):
+    own, _ = reviews_
+    frame = pd.DataFrame({"text": own, "other": range(len(own))})
+    both = make_column_transformer((FrozenEncoder(**options), ["text"]), ("passthrough", ["other"]))
+    found = both.fit_transform(frame)
+    np.testing.assert_array_equal(found[:, :-1], FrozenEncoder(**options).transform(own))
 
 
 def test_names_of_features(options):

@@ -107,6 +107,28 @@ def test_epochs_with_weights(cache):
     assert found.metrics["train"] != plain.metrics["train"]
 
 
+def test_the_scale_of_weights_is_a_strength_or_nothing(cache):
+    weights = np.random.default_rng(1).uniform(0.1, 3, len(cache.splits["train"]))
+
+    def trained(config, scale):
+        (head,) = loop.train(cache, [config], TRAINING, weights=scale * weights)
+        return head.parameters
+
+    def logreg(strength):
+        return heads.config("logreg", pooling="mean", C=strength)
+
+    for one, other in (
+        (trained(SPACE, 1), trained(SPACE, 4)),
+        (trained(logreg(2.0), 1), trained(logreg(0.5), 4)),
+    ):
+        for name, value in one.items():
+            torch.testing.assert_close(other[name], value, rtol=1e-3, atol=1e-5)
+    assert any(
+        not torch.allclose(value, trained(logreg(2.0), 4)[name], rtol=0.05)
+        for name, value in trained(logreg(2.0), 1).items()
+    )
+
+
 def test_weights_of_one_change_nothing(cache):
     (plain,) = loop.train(cache, [SPACE], TRAINING)
     (ones,) = loop.train(cache, [SPACE], TRAINING, weights=np.ones(len(cache.splits["train"])))

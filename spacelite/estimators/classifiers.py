@@ -22,7 +22,7 @@ from spacelite.api.results import TextExplanation
 from spacelite.cache.encoding import Encoder
 from spacelite.cache.split import TokenRows
 from spacelite.errors import SpaceliteError
-from spacelite.estimators.inputs import Prepared, as_value_error, read
+from spacelite.estimators.inputs import Prepared, as_value_error, check_parameters, read
 from spacelite.heads.additive import AdditiveConfig
 from spacelite.heads.base import Objective
 from spacelite.heads.config import HeadConfig
@@ -154,9 +154,9 @@ class Decisions:
 class TextClassifier(Decisions, ClassifierMixin, Embedding):  # type: ignore[misc]
     """A classifier of texts: a head on the hidden states of a frozen backbone.
 
-    X is a list, an array or a Series of N texts; or hidden states: N arrays (n, d), or one vector
-    for each example, (N, d), in which case no backbone is needed. y has N labels, or is a
-    multi-label indicator (N, C) of 0 and 1.
+    X is a list, an array, a Series or a single column of N texts; or hidden states: N arrays
+    (n, d), or one vector for each example, (N, d), in which case no backbone is needed. y has N
+    labels, or is a multi-label indicator (N, C) of 0 and 1.
 
     Attributes:
         classes_: The labels, (C,); the columns' numbers in a multi-label task.
@@ -242,6 +242,12 @@ class TextClassifier(Decisions, ClassifierMixin, Embedding):  # type: ignore[mis
         patience: int | None = getattr(self, "patience", None)
         if self.validation_share is not None:
             return epochs if patience is None else patience
+        monitor = getattr(self, "monitor", TrainingConfig.monitor)
+        if monitor != TrainingConfig.monitor:
+            raise ValueError(
+                f"monitor={monitor} compares epochs on a part of the examples: give "
+                "validation_fraction, such as 0.1, or leave it out"
+            )
         if patience is not None:
             raise ValueError(
                 f"patience={patience} needs a part of the examples to validate on: give "
@@ -268,6 +274,7 @@ class TextClassifier(Decisions, ClassifierMixin, Embedding):  # type: ignore[mis
 
     def _logits(self, X: Any) -> Array:
         check_is_fitted(self)
+        check_parameters(self)
         inputs = read(self, X, reset=False)
         if isinstance(inputs, TokenRows) != (self.encoder_ is None):
             fitted = "hidden states" if self.encoder_ is None else "texts"
@@ -511,6 +518,7 @@ class FrozenEncoder(TransformerMixin, Embedding):  # type: ignore[misc]
         return TokenSplit(rows).features(pooling).float().numpy()
 
     def _texts(self, X: Any) -> list[str]:
+        check_parameters(self)
         inputs = read(self, X, reset=True)
         if isinstance(inputs, TokenRows):
             raise ValueError("X has numbers: FrozenEncoder needs texts")

@@ -5,6 +5,7 @@ Shapes: N examples, n tokens, d width, C classes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -12,27 +13,63 @@ from typing import Any
 
 import numpy as np
 from sklearn.model_selection import train_test_split
-from sklearn.utils import check_array, check_consistent_length, column_or_1d
+from sklearn.utils import (
+    check_array,
+    check_consistent_length,
+    check_random_state,
+    column_or_1d,
+)
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
+from spacelite.api import arguments
 from spacelite.backbones.model import resolve_device
 from spacelite.cache.dtypes import stored_type
 from spacelite.cache.split import TokenRows, offsets_of
+from spacelite.data.columns import is_missing
 from spacelite.errors import SpaceliteError, one_line
 from spacelite.heads.base import Objective
 from spacelite.progress import reporting
+from spacelite.settings import LARGEST_SEED
 from spacelite.tasks import MULTI_LABEL, SINGLE_LABEL
 from spacelite.training.batches import ArrayData
 from spacelite.types import Array
 
 
+def _share(value: Any) -> float:
+    if isinstance(value, str | bytes | bool) or not 0 < float(value) < 1:
+        raise TypeError(value)
+    return float(value)
+
+
+def _state(value: Any) -> Any:
+    if isinstance(value, int | np.integer) and not 0 <= value <= LARGEST_SEED:
+        raise TypeError(value)
+    try:
+        return value if isinstance(value, int) else check_random_state(value)
+    except ValueError as error:
+        raise TypeError(value) from error
+
+
+KINDS = {
+    **arguments.KINDS,
+    "precision": arguments.NAME,
+    "monitor": arguments.NAME,
+    "validation_fraction": arguments.Kind("give a number between 0 and 1, or None", _share),
+    "random_state": arguments.Kind(
+        "give a whole number from 0 to 2^63 - 1, a RandomState or None", _state
+    ),
+}
+MAY_BE_NONE = ("cache_dir", "revision", "tokens_per_batch", "validation_fraction")
+
+
 def read(estimator: Any, X: Any, *, reset: bool) -> list[str] | TokenRows:
     """The texts, or the hidden states, whose width `fit` (reset) remembers as `n_features_in_`.
 
-    X is N texts (a list, an array, a Series); N arrays (n, d) of hidden states, or an array
-    (N, n, d) of them; or one vector for each example, (N, d). Raises ValueError if it is none of
-    these, or a text is missing or empty, and TypeError if it is sparse, or no sequence or array.
+    X is N texts (a list, an array, a Series, or a single column of them, (N, 1)); N arrays (n, d)
+    of hidden states, or an array (N, n, d) of them; or one vector for each example, (N, d). Raises
+    ValueError if it is none of these, or a text is missing or empty, and TypeError if it is sparse,
+    or no sequence or array.
     """
     if isinstance(X, str | bytes):
         raise ValueError("X is a single text: give a list of texts, such as [text]")
@@ -41,22 +78,29 @@ def read(estimator: Any, X: Any, *, reset: bool) -> list[str] | TokenRows:
     ):
         raise TypeError(f"X is a {type(X).__name__}: give a list of texts, such as list(X)")
     values = X
-    if hasattr(X, "to_numpy") and getattr(X, "ndim", 1) == 1:  # a Series
+    is_array = isinstance(X, np.ndarray) and X.dtype.kind in "OUST"
+    if getattr(X, "ndim", 1) == 1 and (hasattr(X, "to_numpy") or is_array):  # a Series, or an array
         values = list(X)
-    if isinstance(values, Sequence) or (isinstance(values, np.ndarray) and values.ndim == 1):
-        first = next((value for value in values if isinstance(value, str | bytes)), None)
-        if first is not None:
-            return _texts(values)
-        if len(values) and all(
-            isinstance(value, np.ndarray) and value.ndim == 2 for value in values
-        ):
+    elif _holds_text(X):
+        shape = np.shape(X)
+        if shape[1:] != (1,):
+            raise ValueError(
+                f"X has the shape {shape}: give one text for each example, such as a single column"
+            )
+        values = np.asarray(X).reshape(-1).tolist()
+    if isinstance(values, Sequence):
+        if not len(values):
+            raise ValueError("X is empty (0 samples): a minimum of 1 text is required")
+        if all(isinstance(value, np.ndarray) and value.ndim == 2 for value in values):
             return _ragged(estimator, values, reset)
-    if _holds_text(values):
-        shape = np.shape(values)
+        if not all(hasattr(value, "__len__") for value in values) or any(
+            isinstance(value, str | bytes) for value in values
+        ):
+            return _texts(values)
+    if isinstance(values, np.ndarray) and values.ndim == 1:
         raise ValueError(
-            f"X has the shape {shape}: give one text for each example, such as a single column"
-            if len(shape) > 1
-            else "X holds no text: give strings"
+            f"X has the shape {values.shape}: give strings, or a vector for each example. Reshape "
+            "your data with X.reshape(1, -1) if it is the vector of one"
         )
     if isinstance(values, np.ndarray) and values.ndim == 3:
         return _ragged(estimator, values, reset)
@@ -65,21 +109,22 @@ def read(estimator: Any, X: Any, *, reset: bool) -> list[str] | TokenRows:
 
 
 def _holds_text(values: Any) -> bool:
-    """Whether these are strings, in more dimensions than one."""
-    array = values if isinstance(values, np.ndarray) else None
-    if array is None and hasattr(values, "to_numpy"):
-        array = values.to_numpy()
-    if array is None or array.dtype.kind not in "OUST":
+    """Whether an array or a DataFrame has strings, or nothing but missing values in a column."""
+    array = values.to_numpy() if hasattr(values, "to_numpy") else values
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "OUST":
         return False
-    return array.dtype.kind != "O" or any(isinstance(value, str) for value in array.ravel()[:1000])
+    some = array.ravel()[:1000].tolist()
+    if array.dtype.kind != "O" or any(isinstance(value, str) for value in some):
+        return True
+    return array.shape[1:] == (1,) and all(map(is_missing, some))
 
 
 def _texts(values: Any) -> list[str]:
     texts = list(values)
     for number, text in enumerate(texts, 1):
         if not isinstance(text, str):
-            missing = text is None or type(text).__name__ == "NAType" or text != text
-            what = "is missing" if missing else f"is not a string but a {type(text).__name__}"
+            kind = f"is not a string but a {type(text).__name__}"
+            what = "is missing" if is_missing(text) else kind
             raise ValueError(f"X[{number - 1}] {what} ({text!r}): give strings, or leave it out")
         if not text.strip():
             raise ValueError(f"X[{number - 1}] is empty: give at least a word, or leave it out")
@@ -150,6 +195,15 @@ class Labels:
         return cls(values.astype(np.int64), np.arange(values.shape[1]), True)
 
 
+def check_parameters(estimator: Any) -> None:
+    """Raise ValueError for parameters of the wrong kind, before anything is computed with them."""
+    with as_value_error():
+        for name, value in estimator.get_params(deep=False).items():
+            kind = KINDS.get(name)
+            if kind is not None and not (value is None and name in MAY_BE_NONE):
+                arguments.read(name, value, kind)
+
+
 @contextmanager
 def as_value_error() -> Iterator[None]:
     """Raise ValueError, as scikit-learn's callers expect, for parameters that the library refuses
@@ -179,6 +233,7 @@ class Prepared:
         *,
         keep_all: bool = False,
     ) -> None:
+        check_parameters(estimator)
         inputs = read(estimator, X, reset=True)
         self.labels = labels = Labels.of(estimator, y)
         count = len(inputs)
@@ -218,9 +273,24 @@ class Prepared:
         self.weights = None if (weights == 1).all() else weights
 
     def divided(self, share: float, seed: int) -> tuple[Array, Array]:
-        """Divide the examples into a part to train on and one to validate on, stratified."""
+        """Divide the examples into a part to train on and one to validate on, stratified. Raises
+        ValueError if a part would lack a label."""
         values = self.data.splits["train"].labels
         stratify = None if self.labels.several else values
+        needed = 1 if stratify is None else len(np.unique(values))
+        held_out = math.ceil(share * len(values))
+        if not needed <= held_out <= len(values) - needed:
+            raise ValueError(
+                f"validation_fraction={share:g} holds out {held_out:,} of {len(values):,} "
+                f"examples: each part needs at least {needed:,}"
+            )
+        counts = np.bincount(values) if stratify is not None else np.array([2])
+        if 1 in counts:
+            single = self.labels.classes[np.flatnonzero(counts == 1)[0]]
+            raise ValueError(
+                f"validation_fraction={share:g}: label {single} has a single example, and each "
+                "part needs one: leave validation_fraction out, or give more examples of it"
+            )
         kept, held = train_test_split(
             np.arange(len(values)), test_size=share, stratify=stratify, random_state=seed
         )

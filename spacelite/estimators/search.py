@@ -20,7 +20,7 @@ from sklearn.utils.validation import check_is_fitted
 from typing_extensions import Self
 
 from spacelite.estimators.classifiers import Decisions, TextClassifier
-from spacelite.estimators.inputs import Prepared
+from spacelite.estimators.inputs import Prepared, check_parameters
 from spacelite.heads import HeadConfig
 from spacelite.progress import OnProgress, Progress, reporting
 from spacelite.studies.cross_validation import train_on_each
@@ -30,10 +30,10 @@ from spacelite.types import Array
 
 
 class SpaceSearchCV(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """The grid search of scikit-learn's GridSearchCV, with the same results, for the classifiers of
-    this package: the heads of all combinations and all folds train together, in one pass over the
-    tokens per epoch. Combinations that differ in how texts are embedded or in epochs, batch size or
-    schedule take a pass each.
+    """The grid search of scikit-learn's GridSearchCV for the classifiers of this package: the heads
+    of all combinations and all folds train together, in one pass over the tokens per epoch.
+    Combinations that differ in how texts are embedded or in epochs, batch size or schedule take a
+    pass each.
 
     A fold's head sees the batches of all examples less those that are held out of it, and batches
     are larger by as much, so that it has as many updates of as many examples as if it were trained
@@ -96,6 +96,7 @@ class SpaceSearchCV(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):  # type
                 f"estimator={self.estimator!r}: SpaceSearchCV searches classifiers of spacelite; "
                 "use GridSearchCV for others"
             )
+        check_parameters(self)
         candidates = list(ParameterGrid(self.param_grid))
         estimators = [clone(self.estimator).set_params(**params) for params in candidates]
         divider = check_cv(self.cv, y, classifier=True)
