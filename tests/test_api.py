@@ -302,6 +302,11 @@ def test_the_newest_complete_cache_is_the_default(cache, tmp_path, embed, review
     other = spacelite.find_cache(cache_dir=tmp_path)
     spacelite.train(cache_dir=tmp_path, head="logreg", progress=False)
     assert f"cache {other.name}, the newest of 2: cache=... chooses another" in caplog.text
+    named = embed(texts=TEXTS, labels=LABELS, name="My posts", cache_dir=tmp_path)
+    assert spacelite.find_cache("My posts", tmp_path).path == named.path
+    (run,) = spacelite.train("My posts", cache_dir=tmp_path, head="logreg", progress=False)
+    assert run.record.cache == named.name
+    assert "tiny-bert--My-posts" in refusal(spacelite.train, "My pots", cache_dir=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -594,6 +599,24 @@ def test_every_public_name_is_there_and_has_a_docstring():
             assert getattr(spacelite, name).__doc__
     with pytest.raises(AttributeError):
         spacelite.nothing  # noqa: B018
+    assert {*spacelite.__all__} <= {*dir(spacelite)}
+
+
+def test_unknown_arguments_name_the_function(runs):
+    for call, said in (
+        (
+            lambda: runs[0].predict(txt=["a"]),
+            r"TrainedRun.predict\(\) got an .* 'txt' \(did you mean 'texts'\?\)$",
+        ),
+        (lambda: runs[0].predict(), r"TrainedRun.predict\(\) missing .*'texts'$"),
+        (
+            lambda: spacelite.embed("demo", model="x"),
+            r"embed\(\) got .*'model' \(did you mean 'backb",
+        ),
+        (lambda: spacelite.load_runs(1, 2), r"load_runs\(\) too many positional"),
+    ):
+        with pytest.raises(TypeError, match=said):
+            call()
 
 
 def test_a_cache_from_the_command_line_is_found_from_python(tmp_path, bert, reviews):

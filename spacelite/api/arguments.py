@@ -19,7 +19,7 @@ from typing import Any, ParamSpec, TypeVar
 from spacelite.data import loading
 from spacelite.data.splits import VALIDATION_SHARE
 from spacelite.errors import SpaceliteError
-from spacelite.settings import BOOLEANS
+from spacelite.settings import BOOLEANS, suggestion
 
 LONGEST_NAME = 255  # of one file or folder, on every system in use
 
@@ -215,7 +215,11 @@ def checked(**kinds: Kind) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
         @functools.wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
-            bound = parameters.bind(*args, **kwargs)
+            try:
+                bound = parameters.bind(*args, **kwargs)
+            except TypeError as error:
+                problem = _unknown(kwargs, parameters) or error
+                raise TypeError(f"{function.__qualname__}() {problem}") from None
             for name, value in bound.arguments.items():
                 kind = kinds.get(name) or KINDS.get(name)
                 if kind is not None and value is not parameters.parameters[name].default:
@@ -225,6 +229,17 @@ def checked(**kinds: Kind) -> Callable[[Callable[P, R]], Callable[P, R]]:
         return call
 
     return decorate
+
+
+def _unknown(given: Iterable[str], signature: inspect.Signature) -> str:
+    """What is wrong with keyword arguments that a function does not have; "" if there are none."""
+    known = signature.parameters
+    unknown = next((name for name in given if name not in known), None)
+    if unknown is None or any(each.kind == each.VAR_KEYWORD for each in known.values()):
+        return ""
+    meant = suggestion(unknown, known)
+    did_you = f" (did you mean {meant!r}?)" if meant else ""
+    return f"got an unexpected keyword argument {unknown!r}{did_you}"
 
 
 def read(name: str, value: Any, kind: Kind) -> Any:

@@ -211,9 +211,9 @@ def find_cache(
     """Find an existing cache.
 
     Args:
-        name: The cache's name, a part of it, or its path. Default: the complete cache that was
-            embedded last; one that `evaluate` made, or that cannot be trained on, if there is no
-            other.
+        name: The cache's name, its data set's name, a part of it, or its path. Default: the
+            complete cache that was embedded last; one that `evaluate` made, or that cannot be
+            trained on, if there is no other.
         cache_dir: Folder of caches and runs. Default: that of the variable `SPACELITE_CACHE`, else
             `cache`.
 

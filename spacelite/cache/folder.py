@@ -11,7 +11,7 @@ from typing import Any
 from spacelite import files
 from spacelite.backbones.model import check_layer
 from spacelite.cache import store
-from spacelite.cache.spec import FOLDER, embeddings_folder
+from spacelite.cache.spec import FOLDER, embeddings_folder, slug
 from spacelite.cache.split import spans
 from spacelite.cache.writing import Writer
 from spacelite.errors import SpaceliteError
@@ -90,14 +90,16 @@ def cache_files(cache_dir: Path) -> list[Path]:
 
 
 def find(cache_dir: Path, name: str, *, exact: bool = False) -> Path:
-    """The cache file of this name, of a name with this part unless it is to be `exact`, or at this
-    path. Raises SpaceliteError if none matches, or more than one."""
+    """The cache file of this name or at this path; unless it is to be `exact`, also that of the
+    data set of this name, or of a name with this part. Raises SpaceliteError if none matches, or
+    more than one."""
     if not name:
         raise SpaceliteError("a cache's name is empty: give its name or its path")
     paths = cache_files(cache_dir)
     matches = [path for path in paths if name in (path.stem, path.name)]
     if not matches and not exact:
-        matches = [path for path in paths if name in path.stem]
+        named = [path for path in paths if f"--{slug(name)}--" in path.stem]
+        matches = named or [path for path in paths if name in path.stem]
     if len(matches) == 1:
         return matches[0]
     if not matches and name.endswith(".h5") and Path(name).is_file():
