@@ -209,11 +209,12 @@ def audit(
 
 def _study(function: Callable[..., S], arguments: dict[str, Any], **others: Any) -> S:
     """The result of a study with a command's arguments, saved and printed as these ask for."""
+    from spacelite.api.studies import CSV
     from spacelite.data import writers
 
     out: Path | None = arguments["out"]
     if out is not None:
-        writers.check_place(out)  # before the work
+        writers.check(out, suffixes=CSV)  # before the work
     cache = console.chosen_cache(arguments["cache"], arguments["cache_dir"])
     study = console.call(function, arguments, cache=cache, **others)
     if out is not None:

@@ -291,6 +291,78 @@ def test_runs_are_a_frame(runs):
         assert epochs == [*range(1, 1 + len(epochs))] and run.labels == ("0", "1")
 
 
+def test_whole_numbers_stay_whole_in_a_frame_of_runs(cache, tmp_path):
+    trained = spacelite.train(
+        cache, head=["space", "logreg", "tfidf"], epochs=2, seeds=2, cache_dir=tmp_path,
+        progress=False,
+    )  # fmt: skip
+    frame = trained.to_frame().set_index("system")
+    assert {*frame.dtypes[["seed", "epochs", "batch_size", "latent"]].map(str)} == {"Int64"}
+    assert frame.loc["space", "seed"].tolist() == [0, 1]
+    assert (
+        frame.loc[["tfidf", "logreg (first)"], ["seed", "epochs", "latent"]].isna().all(axis=None)
+    )
+    assert frame.loc["space", "learning_rate"].tolist() == [2e-4] * 2
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_studies_are_frames_of_rows_of_the_data(embed, several, tmp_path):
+    labels = [int(label == "good") for label in LABELS]
+    labels[3] = 1 - labels[3]
+    frame = pd.DataFrame(
+        {"text": TEXTS, "label": [[label] for label in labels] if several else labels}
+    )
+    frame.index += 70
+    frame.loc[70, "text"] = ""
+    frame["label"] = frame["label"].map(lambda label: label)
+    cache = embed(frame, name=f"studied {several}", skip_empty=True)
+    checked = spacelite.cross_validate(
+        cache, head="logreg", baselines=False, folds=2, progress=False
+    )
+    table = checked.to_frame()
+    own = frame.iloc[table["row"] - 1]
+    column = "labels" if several else "label"
+    assert table[column].tolist() == own["label"].tolist() and table["row"].dtype == "Int64"
+    predicted = checked.probabilities()["logreg (first)"][0]
+    given = [[0, 1][row.argmax()] for row in predicted]
+    if not several:
+        assert table["logreg (first) predicted"].tolist() == given
+    assert checked.save(tmp_path / "held.csv") == tmp_path / "held.csv"
+    assert list(pd.read_csv(tmp_path / "held.csv")) == list(table)
+    if several:
+        return
+    found = spacelite.audit(cache, head="tfidf", folds=2, progress=False)
+    suspects = found.to_frame()
+    assert len(suspects) == len(found.findings) > 0
+    own = frame.iloc[suspects["row"] - 1]
+    assert suspects["text"].tolist() == own["text"].tolist()
+    assert suspects["label"].tolist() == own["label"].tolist()
+    assert (suspects["suggested"] == 1 - suspects["label"]).all()
+
+
+def test_files_of_other_kinds_are_refused(cache, runs, tmp_path):
+    explained = next(run for run in runs if run.record.head.kind == "space").explain("a good film")
+    report = spacelite.report(runs[:2], examples=False, progress=False)
+    curve = spacelite.learning_curve(
+        cache, head="logreg", baselines=False, sizes=[8], seeds=2, progress=False
+    )
+    for save, name, said in (
+        (curve.save, "curve.xlsx", "cannot be written: its name must end in .csv"),
+        (explained.save, "x.txt", "cannot be written: its name must end in .html"),
+        (report.save, "rep.pdf", ": a report is written to a folder, or to a file whose name ends"),
+    ):
+        message = refusal(save, tmp_path / name)
+        assert message.startswith(f"{tmp_path / name}{said if said[0] == ':' else ' ' + said}")
+    assert refusal(report.save, 4).startswith(
+        "a report is saved to a folder or a file, not to a int"
+    )
+    assert not list(tmp_path.iterdir())
+    assert curve.save(tmp_path / "c.CSV") == tmp_path / "c.CSV"
+    assert curve.save_plot(str(tmp_path / "c.svg")) == tmp_path / "c.svg"
+    table = curve.to_frame()
+    assert table["system"].unique().tolist() == ["logreg (first)"] and len(table) == 2
+
+
 def test_the_newest_complete_cache_is_the_default(cache, tmp_path, embed, reviews, caplog):
     assert "embed a data set first" in refusal(spacelite.train, cache_dir=tmp_path, progress=False)
     own = embed(str(reviews), cache_dir=tmp_path)

@@ -223,7 +223,7 @@ class TextPredictions(Sequence[dict[str, Any]]):
         import pandas as pd
 
         (column,) = self.record.task.as_json([])
-        meant = _meant(self.record.label_names)
+        meant = meant_by(self.record.label_names)
         labels: Any = [
             self.record.task.as_json([meant[label] for label in labels])[column]
             for labels in self.labels
@@ -294,7 +294,7 @@ class TextPredictions(Sequence[dict[str, Any]]):
         return markup.fragment([self.table(), *map(Paragraph, self.notes)])
 
 
-def _meant(names: Sequence[str]) -> dict[str, Any]:
+def meant_by(names: Sequence[str]) -> dict[str, Any]:
     """Each label's name with what it stands for, if all do: a whole number, or True and False."""
     if {*names} == {"false", "true"}:
         return {name: name == "true" for name in names}
@@ -435,8 +435,9 @@ class TextExplanation:
             path: Path of the file.
 
         Raises:
-            SpaceliteError: The file cannot be written.
+            SpaceliteError: The file cannot be written, or its name does not end in .html.
         """
+        forms.check_page(Path(path))
         record = self.run.record
         about = f"{record.system}, trained on {record.spec.dataset}: run {self.run.id}"
         if self.example is not None:
@@ -635,26 +636,35 @@ class Runs(Sequence["TrainedRun"]):
 
     def to_frame(self) -> pd.DataFrame:
         """A DataFrame with a row per run: its `id`, `name`, `system` and `cache`, its settings, and
-        its metrics, such as `test_accuracy`."""
+        its metrics, such as `test_accuracy`. Whole numbers are Int64, which has missing values: a
+        head without a seed has none."""
         import pandas as pd
 
         records = [run.record for run in self]
         names = system_names([of.head for of in records], [of.training for of in records])
-        return pd.DataFrame(
+        # The settings of logistic regression have a seed, for its id's sake.
+        seeds = [getattr(of.head, "seed", None) for of in records]
+        settings = [{**of.settings, "seed": seed} for of, seed in zip(records, seeds, strict=True)]
+        frame = pd.DataFrame(
             {
                 "id": run.id,
                 "name": run.name,
                 "system": system,
                 "cache": run.record.cache,
-                **run.settings,
+                **of_run,
                 **{
                     f"{split}_{metric}": value
                     for split, scores in run.metrics.items()
                     for metric, value in scores.items()
                 },
             }
-            for run, system in zip(self, names, strict=True)
+            for run, system, of_run in zip(self, names, settings, strict=True)
         )
+        for name in dict.fromkeys(name for of_run in settings for name in of_run):
+            values = [of_run.get(name) for of_run in settings]
+            if {*map(type, values)} - {type(None)} == {int}:
+                frame[name] = pd.array(values, "Int64")
+        return frame
 
     def table(self, *, each_run: bool = False, places: int = 4) -> Table:
         """The table as it is printed, with a line per system: means over seeds, with `places`

@@ -7,14 +7,14 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from spacelite import files, heads
 from spacelite.api import columns
 from spacelite.api.arguments import NAME, checked
 from spacelite.api.embedding import dataset_of
-from spacelite.api.results import CACHE, EmbeddedDataset
-from spacelite.data.writers import csv_lines
+from spacelite.api.results import CACHE, EmbeddedDataset, meant_by
+from spacelite.data import writers
 from spacelite.document import Bullets, Chart, Table
 from spacelite.errors import SpaceliteError
 from spacelite.heads.config import HeadConfig, TrainedHeadConfig
@@ -32,7 +32,12 @@ from spacelite.training import plan
 from spacelite.training.config import TrainingConfig
 from spacelite.types import Array
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 log = logging.getLogger(__name__)
+
+CSV = (".csv",)  # what studies are saved as
 
 
 class _Study:
@@ -49,9 +54,10 @@ class _Study:
         return rows
 
     @checked()
-    def save(self, path: str | Path) -> None:
-        """Write everything to a csv file: of a learning curve a row for each system, size and seed,
-        of an audit one for each finding, of a cross-validation one for each training example.
+    def save(self, path: str | Path) -> Path:
+        """Write everything to a file, whose name ends in .csv: of a learning curve a row for each
+        system, size and seed, of an audit one for each finding, of a cross-validation one for each
+        training example.
 
         The rows of a cross-validation hold the predictions by the heads that did not see the
         example: `index`, `file`, `row` and its `label` (`labels` with semicolons between them in
@@ -59,13 +65,40 @@ class _Study:
         `<head> predicted` and `<head> probability_<label>` of every label; with several repeats,
         `(repeat 2)` follows `fold` and the head's name.
 
+        Returns:
+            The file.
+
         Raises:
             SpaceliteError: The file cannot be written, or the cache is gone.
         """
+        writers.check(Path(path), suffixes=CSV)
         try:
-            files.write_bytes(Path(path), csv_lines(self._csv_rows()).encode())
+            files.write_bytes(Path(path), writers.csv_lines(self._csv_rows()).encode())
         except OSError as error:
             raise SpaceliteError(f"{path} cannot be written: {error.strerror}") from error
+        return Path(path)
+
+    def to_frame(self) -> pd.DataFrame:
+        """A DataFrame of the rows that `save` writes. Where they are of examples, `row` is that of
+        the data that were embedded, counted from 1 (`df.iloc[frame["row"] - 1]`), and labels are
+        numbers or booleans where those of `predictions.to_frame()` are."""
+        import pandas as pd
+
+        headings, *rows = self._csv_rows()
+        frame = pd.DataFrame(rows, columns=list(headings))
+        meant = meant_by(self._label_names())
+        for name in headings:
+            if name == "row":
+                frame[name] = pd.array(frame[name].tolist(), "Int64")
+            elif name == "labels" or ("labels" in headings and name.endswith(" predicted")):
+                frame[name] = [[meant[label] for label in given] for given in frame[name]]
+            elif name in ("label", "suggested") or name.endswith(" predicted"):
+                one = (of if isinstance(of, str) else of[0] for of in frame[name])
+                frame[name] = [meant[label] for label in one]
+        return frame
+
+    def _label_names(self) -> Sequence[str]:
+        return ()
 
     def __str__(self) -> str:
         sentences = "\n".join(self.result.sentences)
@@ -116,6 +149,10 @@ class CrossValidated(_Comparison):
     def _csv_rows(self) -> list[Sequence[Any]]:
         with self.cache.open() as cache:
             return self.result.csv_rows(cache)
+
+    def _label_names(self) -> Sequence[str]:
+        with self.cache.open() as cache:
+            return cache.label_names
 
     def as_json(self) -> dict[str, Any]:
         """The figures as `cv --json` prints them."""
@@ -294,10 +331,11 @@ class LearningCurve(_Comparison):
         return self.result.chart()
 
     @checked()
-    def save_plot(self, path: str | Path) -> None:
-        """Draw the curve into an .svg, .png or .html file. Raises SpaceliteError if it cannot be
-        written."""
+    def save_plot(self, path: str | Path) -> Path:
+        """Draw the curve into an .svg, .png or .html file, which is returned. Raises SpaceliteError
+        if it cannot be written."""
         forms.save_drawing(self.result, Path(path))
+        return Path(path)
 
     def as_json(self) -> dict[str, Any]:
         """The figures as `curve --json` prints them."""
@@ -440,9 +478,14 @@ class LabelAudit(_Study):
 
     Attributes:
         result: The findings.
+        labels: The names of labels 0 to C-1.
     """
 
     result: Audit
+    labels: tuple[str, ...] = ()
+
+    def _label_names(self) -> Sequence[str]:
+        return self.labels
 
     @property
     def findings(self) -> list[Finding]:
@@ -515,4 +558,5 @@ def audit(
             device=resolve_device(device), on_progress=on_progress,
         )  # fmt: skip
         answers.keep(cache.cache_dir, opened, "audit", result.as_json())
-    return LabelAudit(result)
+        labels = tuple(opened.label_names)
+    return LabelAudit(result, labels)

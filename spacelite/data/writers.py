@@ -24,13 +24,12 @@ Row = dict[str, Any]
 Write = Callable[[Sequence[Row]], object]
 
 
-def check(path: Path, source: str | None = None) -> None:
+def check(path: Path, source: str | None = None, suffixes: Sequence[str] = SUFFIXES) -> None:
     """Raise SpaceliteError unless a file can be written at this path, in the form that its suffix
-    names, and it is not the file `source`, which is read."""
-    if path.suffix.lower() not in SUFFIXES:
-        raise SpaceliteError(
-            f"{path} cannot be written: its name must end in .csv, .tsv, .jsonl or .parquet"
-        )
+    names, one of these, and it is not the file `source`, which is read."""
+    if path.suffix.lower() not in suffixes:
+        one_of = " or ".join(filter(None, [", ".join(suffixes[:-1]), suffixes[-1]]))
+        raise SpaceliteError(f"{path} cannot be written: its name must end in {one_of}")
     if source is not None and path.exists() and Path(source).exists() and path.samefile(source):
         raise SpaceliteError(f"{path} is the file that is read: write to another")
     check_place(path)

@@ -67,6 +67,11 @@ class Report:
             SpaceliteError: There is no such format, it is another one than the file's, or the
                 folder or file cannot be written.
         """
+        if not isinstance(folder, str | Path):
+            raise SpaceliteError(
+                f"a report is saved to a folder or a file, not to a {type(folder).__name__}: give "
+                "its path"
+            )
         folder = Path(folder)
         of_file = forms.form_of_file(folder)
         name = format or of_file or "html"

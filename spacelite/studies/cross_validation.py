@@ -163,7 +163,7 @@ class CrossValidation:
         columns: dict[str, Sequence[Any]] = {"index": range(len(self.labels))}
         sources = texts.files_and_rows(cache, "train")
         for name, values in zip(("file", "row"), sources, strict=True):
-            columns[name] = [""] * len(self.labels) if values is None else values.tolist()
+            columns[name] = [None] * len(self.labels) if values is None else values.tolist()
         columns[label] = [task.label_names(row, names) for row in self.labels]
         for repeat, fold in enumerate(self.fold):
             suffix = f" (repeat {repeat + 1})" if self.repeats > 1 else ""

@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from spacelite.studies.learning_curve import Curve
 
 DRAWINGS = (".svg", ".png", ".html")  # suffixes of a learning curve's file
+# Suffixes that no folder of a report is meant to have.
+OTHER_FILES = (
+    ".csv", ".doc", ".docx", ".htm", ".ipynb", ".jpg", ".ods", ".odt", ".pdf", ".png", ".rst",
+    ".svg", ".tsv", ".xls", ".xlsx", ".yaml", ".zip",
+)  # fmt: skip
 
 # Called with the number of figures and pages done and the total.
 OnProgress = Callable[[int, int], None]
@@ -86,11 +91,22 @@ def form(name: str) -> Form:
 
 def form_of_file(path: Path) -> str | None:
     """The name of the form that a path names a file of, by its suffix: `page.html` is of `html`.
-    None if it names a folder."""
+    None if it names a folder. Raises SpaceliteError for a file of another kind."""
     suffix = path.suffix.lower()
     if not suffix or path.is_dir():
         return None
+    if suffix in OTHER_FILES:
+        raise SpaceliteError(
+            f"{path}: a report is written to a folder, or to a file whose name ends in "
+            f"{', '.join(Path(form.file).suffix for form in FORMS.values())}"
+        )
     return next((name for name, form in FORMS.items() if form.file.endswith(suffix)), None)
+
+
+def check_page(path: Path) -> None:
+    """Raise SpaceliteError unless the suffix of a path is that of a page."""
+    if path.suffix.lower() != ".html":
+        raise SpaceliteError(f"{path} cannot be written: its name must end in .html")
 
 
 def save_page(path: Path, content: str) -> None:
