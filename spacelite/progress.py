@@ -110,8 +110,8 @@ def _bars(console: Any, in_cell: bool) -> Iterator[OnProgress]:
     try:
         yield advance
     finally:
-        if cell is not None:
-            cell.show(at_once=bool(tasks))
+        if cell is not None and tasks:
+            cell.show(at_once=True)
         elif tasks:
             bar.stop()
 

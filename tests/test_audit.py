@@ -164,9 +164,8 @@ def test_the_command_prints_writes_and_is_machine_clean(flipped, tmp_path):
     assert [one["index"] for one in printed["findings"]] == [int(row["index"]) for row in rows]
     found = spacelite.audit(cache)
     assert "Suggested" in str(found) and "<table" in found._repr_html_()
-    assert refusal(found.save, tmp_path / "no" / "such" / "f.csv").endswith(
-        "No such file or directory"
-    )
+    folder = tmp_path / "no" / "such"
+    assert refusal(found.save, folder / "f.csv").endswith(f"there is no folder {folder}")
 
 
 @pytest.mark.parametrize(("count", "first"), [(21, "The first 20 of 21, by"), (20, "By")])

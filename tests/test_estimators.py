@@ -393,6 +393,16 @@ def test_another_backbone_is_refused(reviews_, options, distilbert):
     )
 
 
+def test_progress_ends_where_all_is_in_a_cache(reviews_, options, tmp_path):
+    own, labels = reviews_
+    there = {"backbone": options["backbone"], "cache_dir": tmp_path}
+    spacelite.embed(texts=own, labels=labels, progress=False, **there)
+    calls = []
+    FrozenEncoder(**there, progress=lambda *each: calls.append(each)).transform(own)
+    _, done, total = [call for call in calls if call[0] == "embed"][-1]
+    assert done == total > 0
+
+
 def test_settings_of_now_do_not_change_what_was_fitted(reviews_, options):
     own, labels = reviews_
     found = SpaceClassifier(**QUICK, **options).fit(own, labels)

@@ -26,6 +26,8 @@ with reporting(True) as advance:
     for done in range(0, 1001, 4):
         advance("embed", done, 1000)
         time.sleep(0.002)
+with reporting(True):
+    pass  # as where an error comes before any work
 with reporting(False) as advance:
     import transformers
     advance("embed", 1, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
@@ -54,6 +55,18 @@ def test_predictions_are_counted_by_label(best, bert):
     assert sum(map(int, counts)) == 4 and "array(" not in short
     undecided = best.predict(given[:1], backbone=bert, min_probability=1.0, progress=False)
     assert repr(undecided) == f"<labels of 1 text: 1 no label; {best.id}>"
+
+
+def test_a_notebook_shows_both_ends_of_many_predictions(best, bert):
+    given = [f"a good film {number}." for number in range(300)]
+    found = best.predict(given, backbone=bert, progress=False)
+    html = found._repr_html_()
+    shown = re.findall(r"film (\d+)\.", html)
+    assert shown == [*map(str, range(5)), *map(str, range(295, 300))] and "…" in html
+    assert "300 texts; to_frame() has all of them." in html and len(html) < 10_000
+    assert len(str(found).splitlines()) >= 300
+    some = dataclasses.replace(found, texts=given[:60], probabilities=found.probabilities[:60])
+    assert len(re.findall(r"film (\d+)\.", some._repr_html_())) == 60
 
 
 def test_explanations_and_evaluations_have_short_forms(best, bert, runs):

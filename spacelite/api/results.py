@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
 
 MOST_SHOWN = 100  # characters of a text in the table of predictions
+MOST_ROWS, ROWS_AT_ENDS = 60, 5  # of a notebook's table of predictions, as in pandas
 MOST_LABELS = 3  # that are counted in the short form of predictions
 MOST_KINDS = 4  # of heads, in the short form of runs
 MOST_THRESHOLDS = 8  # runs whose decision thresholds are said
@@ -291,7 +292,13 @@ class TextPredictions(Sequence[dict[str, Any]]):
         return repr(self._in_numbers)
 
     def _repr_html_(self) -> str:
-        return markup.fragment([self.table(), *map(Paragraph, self.notes)])
+        table, notes = self.table(), self.notes
+        if len(self) > MOST_ROWS:
+            gap = Line.of("…", *([""] * (len(table.columns) - 1)))
+            ends = [*table.lines[:ROWS_AT_ENDS], gap, *table.lines[-ROWS_AT_ENDS:]]
+            table = replace(table, lines=ends)
+            notes = [f"{len(self):,} texts; to_frame() has all of them.", *notes]
+        return markup.fragment([table, *map(Paragraph, notes)])
 
 
 def meant_by(names: Sequence[str]) -> dict[str, Any]:

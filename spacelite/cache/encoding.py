@@ -132,8 +132,7 @@ class _Encoding:
         return TokenRows(no_states, offsets, stored, ids)
 
     def _model(self) -> Backbone:
-        total = int(self.lengths[list(self.first.values())].sum())
-        self.on_progress("embed", 0, total)
+        self._embedded(0)
         device = resolve_device(self.encoder.device)
         return held_backbone(
             self.files,
@@ -142,6 +141,11 @@ class _Encoding:
             precision=self.spec.precision,
             all_layers=True,
         )
+
+    def _embedded(self, share: int) -> None:
+        """Report that of all texts none or all (0 or 1) are embedded."""
+        total = int(self.lengths[list(self.first.values())].sum())
+        self.on_progress("embed", share * total, total)
 
     def _added(self, store: TextStore, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         """Add texts to the store, while it is locked for writing."""
@@ -179,6 +183,7 @@ class _Encoding:
         """Run texts through the backbone."""
         examples = np.array([self.first[key] for key in keys], np.int64)
         if not len(examples):
+            self._embedded(1)
             return
         stored = stored_type(self.encoder.dtype)
         rounding = Rounding(stored)
