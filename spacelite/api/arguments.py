@@ -45,6 +45,10 @@ def _text(value: Any) -> str:
 def _string(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(value)
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError("it is not valid Unicode: give another string") from error
     return value
 
 
