@@ -160,9 +160,11 @@ KINDS: dict[str, Kind] = {
     **dict.fromkeys(("cache_dir", "data_dir"), PATH),
     **dict.fromkeys(("path", "file", "out"), FILE),
     **dict.fromkeys(("text_column", "label_column", "split_column"), COLUMN),
-    **dict.fromkeys(("limit", "max_length", "layer", "tokens_per_batch", "total"), WHOLE_NUMBER),
+    **dict.fromkeys(
+        ("limit", "max_length", "layer", "stride", "tokens_per_batch", "total"), WHOLE_NUMBER
+    ),
     **dict.fromkeys(("folds", "repeats", "seed"), WHOLE_NUMBER),
-    **dict.fromkeys(("layers", "examples", "baselines", "search", "drop_leaks"), FLAG),
+    **dict.fromkeys(("layers", "examples", "baselines", "search", "drop_leaks", "windows"), FLAG),
     **dict.fromkeys(("reuse", "replace", "resume", "fresh", "skip_empty"), FLAG),
     "backbone": NAME_OR_PATH,
     "device": Kind("give 'auto', 'cpu' or 'cuda'", _text),

@@ -5,6 +5,7 @@ Shapes: N examples, n tokens, d width, C classes.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -60,7 +61,6 @@ KINDS = {
         "give a whole number from 0 to 2^63 - 1, a RandomState or None", _state
     ),
 }
-MAY_BE_NONE = ("cache_dir", "revision", "tokens_per_batch", "validation_fraction")
 
 
 def read(estimator: Any, X: Any, *, reset: bool) -> list[str] | TokenRows:
@@ -197,11 +197,12 @@ class Labels:
 
 def check_parameters(estimator: Any) -> None:
     """Raise ValueError for parameters of the wrong kind, before anything is computed with them."""
+    defaults = inspect.signature(type(estimator)).parameters
     with as_value_error():
         for name, value in estimator.get_params(deep=False).items():
-            kind = KINDS.get(name)
-            if kind is not None and not (value is None and name in MAY_BE_NONE):
-                arguments.read(name, value, kind)
+            usual = value is defaults[name].default or (name == "cache_dir" and value is None)
+            if name in KINDS and not usual:
+                arguments.read(name, value, KINDS[name])
 
 
 @contextmanager
