@@ -183,6 +183,23 @@ def test_labels_that_are_matched_by_number_are_said(names, said, place, bert, tm
     assert ("matched" in caplog.text) == (said is not None)
 
 
+@pytest.mark.parametrize(("label", "given"), [(0, False), (1, True)])
+def test_precision_and_recall_of_a_label_without_examples_are_left_out(
+    label, given, place, bert, tmp_path, caplog
+):
+    run = place[1]["linear"]
+    rows = [{"text": text, "label": label} for text in conftest.texts(8, seed=4)]
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "test.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    there = {"backbone": str(bert), "cache_dir": tmp_path, "dtype": "float32", "device": "cpu"}
+    with Cache(embed(dataset=str(tmp_path / "one"), **there, training=False).path) as cache:
+        record, _ = evaluate(run, cache)
+    scores = record.metrics["test"]
+    assert [scores[name] is not None for name in ("precision", "recall")] == [given, given]
+    assert ("which are those of this label, are left out" in caplog.text) is not given
+    assert scores["accuracy"] is not None and scores["f1_macro"] is not None
+
+
 @pytest.mark.parametrize(
     ("task", "there", "here", "numbers"),
     [

@@ -94,7 +94,8 @@ def evaluate(
             if len(rows) < len(stored):
                 scores[name] = _scores_of(logits, mapped, objective, limits)
             else:
-                scores[name] = engine.decided(evaluated, mapped, task, limits).scores
+                decided = engine.decided(evaluated, mapped, task, limits).scores
+                scores[name] = _without_absent(decided, mapped, objective)
             if name != "train":
                 origin, places = (
                     None if known is None else known[rows]
@@ -118,10 +119,12 @@ def evaluate(
         )  # fmt: skip
     missing = [name for name, count in zip(names, examples, strict=True) if not count]
     if missing:
+        of_one = task.average(len(names)) == "binary" and names[1] in missing
         log.warning(
             "%s has no example of %s: a label without examples has recall and F1 0 where it is "
-            "predicted, and is left out of macro averages where it is not",
+            "predicted, and is left out of macro averages where it is not%s",
             cache.spec.dataset, ", ".join(map(repr, missing)),
+            "; precision and recall, which are those of this label, are left out" if of_one else "",
         )  # fmt: skip
     overlaps = [
         replace(overlap, seen={name: overlap.seen[name][kept[name]] for name in scores})
@@ -180,7 +183,16 @@ def _scores_of(
     need hidden states."""
     tensor = torch.from_numpy(logits)
     plain = engine.Evaluated(engine.scores_of(tensor, torch.from_numpy(labels), objective), tensor)
-    return {**engine.decided(plain, labels, objective.task, thresholds).scores, "loss": None}
+    decided = engine.decided(plain, labels, objective.task, thresholds).scores
+    return {**_without_absent(decided, labels, objective), "loss": None}
+
+
+def _without_absent(scores: Scores, labels: Array, objective: Objective) -> Scores:
+    """The metrics of examples, without precision and recall if they are those of a label that none
+    of the examples has."""
+    if objective.task.average(objective.classes) != "binary" or (labels == 1).any():
+        return scores
+    return {**scores, "precision": None, "recall": None}
 
 
 def _of_unseen(
