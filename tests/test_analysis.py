@@ -432,9 +432,9 @@ def test_many_alike_systems_are_one_sentence():
     of_heads = [behind(name, 3, 0.01, basis="heads", heads=(1, 0)) for name in "abc"]
     assert wording.verdicts(analysis(*of_heads)) == [
         "On these examples the head of space (seed 1) is better than those of 3 systems (seed 0) "
-        "by 3.0 points of accuracy (corrected p at most 0.010), 2.0 points of macro F1: a; b; c. "
+        "by 3.0 points of accuracy (corrected p at most 0.010), 2.0 points of macro F1: a; b; c.",
         "Where a system has a single seed, one head of each is compared, not the means of the "
-        "table: other seeds may turn out differently; train more of them to compare the systems."
+        "table: other seeds may turn out differently; train more of them to compare the systems.",
     ]
 
 
@@ -499,13 +499,13 @@ def test_the_first_sentence_is_about_the_best_baseline(findings):
         {one.first, one.second} for one in analysis.comparisons
     ]
     said = wording.verdicts(analysis)
-    assert said[0] == wording.baseline_verdict(against, analysis.tests) + wording.SEEDS
-    assert len(said) == len(analysis.comparisons)
+    assert said[0] == wording.baseline_verdict(against, analysis.tests)
+    assert said[-1] == wording.SEEDS and len(said) == len(analysis.comparisons) + 1
     # Without a baseline there is no such sentence.
     other = findings.parts[-1].analysis
     assert other.against_baseline is None
     (one,) = other.comparisons
-    assert wording.verdicts(other) == [wording.verdict([one], other.tests) + wording.SEEDS]
+    assert wording.verdicts(other) == [wording.verdict([one], other.tests), wording.SEEDS]
 
 
 def test_runs_without_predictions_are_named_and_the_rest_is_told(report_dir, tmp_path):

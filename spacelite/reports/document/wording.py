@@ -20,9 +20,9 @@ from spacelite.reports.analysis.groups import Section
 
 FEW_SEEDS = 5  # fewer can show only large differences
 MANY = 3  # systems of the same verdict that one sentence is about
-# After the first sentence, if some are about single heads.
+# The last sentence, if some are about single heads.
 SEEDS = (
-    " Where a system has a single seed, one head of each is compared, not the means of the table: "
+    "Where a system has a single seed, one head of each is compared, not the means of the table: "
     "other seeds may turn out differently; train more of them to compare the systems."
 )
 
@@ -63,7 +63,7 @@ def verdicts(analysis: Analysis) -> list[str]:
         parts = [members] if len(members) >= MANY else [[comparison] for comparison in members]
         sentences += [verdict(part, tests) for part in parts]
     if any(comparison.basis == HEADS for comparison in analysis.comparisons):
-        sentences[0] += SEEDS
+        sentences.append(SEEDS)
     return sentences
 
 
