@@ -363,6 +363,7 @@ def test_hints_name_the_folder_where_it_is_not_the_default(workplace, tmp_path, 
     assert spacelite(*arguments).stdout.rstrip().endswith(f"; {hint} compares them")
     shown = " ".join(spacelite("report", *there).stdout.split())
     assert f"{hint} --format html --out DIR adds curves" in shown
+    assert "and the last answers of cv, curve and audit; --format markdown prints" in shown
     monkeypatch.setenv("SPACELITE_CACHE", str(tmp_path))
     assert spacelite(*arguments).stdout.rstrip().endswith("; spacelite report compares them")
     assert "spacelite report --format html" in " ".join(spacelite("report").stdout.split())

@@ -120,6 +120,25 @@ def test_what_a_sweep_varies_is_said_of_systems_outside_it_too():
     assert "Trained with: linear (mean): learning rate 0.005." in section.notes
 
 
+def test_bold_rows_are_those_of_systems_outside_a_sweep_too():
+    alone = run_with(head="linear", settings={"pooling": "mean"})
+    (section,) = sections_of([*SWEEP, alone])
+    assert any(row.best for row in section.rows if row.tried == 1)
+    assert groups.bold_note(section.rows) == [
+        "Bold: the best of a column without the settings that were not chosen."
+    ]
+
+
+def test_names_with_commas_are_listed_with_semicolons():
+    decided = {"settings": {"threshold": "f1_macro"}, "thresholds": {"positive": 0.4}}
+    runs = [run_with(**decided, spec={"layer": layer}, cache_key=f"{layer}", cache=f"cache-{layer}",
+                     cross_validated={"C": 0.003})
+            for layer in (3, 5)]  # fmt: skip
+    notes = " ".join(sections_of(runs)[0].notes)
+    assert "Decision thresholds of space, layer 3; space, layer 5 were chosen" in notes
+    assert "chose C: 0.003 for space, layer 3; space, layer 5." in notes
+
+
 def test_systems_of_several_caches_say_in_which_settings_they_differ():
     runs = [run_with(spec={"layer": layer}, cache_key=f"{layer}", cache=f"cache-{layer}",
                      settings={"learning_rate": rate})
