@@ -10,7 +10,7 @@ import typer
 
 from spacelite.errors import SpaceliteError
 
-from . import console
+from . import console, embed
 from .options import CACHE_DIR, command
 
 if TYPE_CHECKING:
@@ -263,6 +263,56 @@ def remove(
         console.print_json(removed)
     elif not removed:
         console.say(f"no cache of {cache_dir} to remove")
+
+
+@app.command("import")
+@command
+def import_cache(
+    source: Path,
+    table: Path,
+    *,
+    array: str | None = None,
+    file_column: str | None = None,
+    bfloat16: bool = False,
+    layer: int | None = None,
+    causal: bool | None = None,
+    backbone: str | None = None,
+    dtype: str = "float16",
+    text_column: str | None = None,
+    label_column: str | None = None,
+    labels_as: str = "auto",
+    label_separator: str | None = None,
+    split_column: str | None = None,
+    test_fraction: float | None = None,
+    skip_empty: bool = False,
+    quoting: str = "standard",
+    cache_dir: Path = CACHE_DIR,
+    as_json: bool = False,
+) -> None:
+    """Make a cache of hidden states that another program computed, and train on it as on any other.
+
+    Options:
+        source: An npz, npy, h5, hdf5, safetensors or parquet file with hidden states, or a folder
+            with such a file (not parquet) for each text.
+        table: A csv, tsv, json, jsonl or parquet file with the labels, a row for each text in the
+            same order.
+        array: Name of the array, dataset, tensor or column of hidden states.  [default:
+            hidden_states or another usual name, or the only one]
+        file_column: For a folder: the column that names the file of each row. [default: file, if
+            there is one; else files are in natural order]
+        bfloat16: Read uint16 numbers as the bits of bfloat16.
+        layer: Which of several layers to import, from 0. [default: all, a cache each]
+        causal: Whether a text's last token sums it up, as in language models. [default: if there is
+            a dimension of layers]
+        backbone: Name of the model that computed them. [default: that of the source]
+        dtype: Store hidden states as float16, bfloat16 (for values beyond 65,504), float32 or int8.
+        text_column: Name of the text column. [default: text or another usual name, if there is one]
+        test_fraction: Fraction of the training texts that become the test split, if there is none.
+    """
+    arguments = locals()
+    import spacelite
+
+    embed.show(console.call(spacelite.import_cache, arguments), as_json)
 
 
 def _named(cache_dir: Path, name: str, stores: Mapping[str, StoreState]) -> Path:

@@ -77,10 +77,16 @@ def embed(
     """
     arguments = locals()
     import spacelite
-    from spacelite.files import human_bytes
 
     layers_ = comma_list("--layer", layer, int, once=False)
     done = console.call(spacelite.embed, arguments, layer=layers_, reuse=not no_reuse)
+    show(done, as_json)
+
+
+def show(done: EmbeddedDataset, as_json: bool) -> None:
+    """Print what was embedded or imported."""
+    from spacelite.files import human_bytes
+
     described = describe(done)
     if as_json:
         console.print_json(described)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from spacelite.errors import SpaceliteError
 
 if TYPE_CHECKING:  # for editors and type checkers; at run time, imported when first used
-    from spacelite.api.embedding import embed, find_cache
+    from spacelite.api.embedding import embed, find_cache, import_cache
     from spacelite.api.examples import Examples
     from spacelite.api.results import (
         EmbeddedDataset,
@@ -74,6 +74,7 @@ __all__ = [
     "cross_validate",
     "embed",
     "find_cache",
+    "import_cache",
     "learning_curve",
     "load_run",
     "load_runs",
@@ -82,7 +83,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "api.embedding": ("embed", "find_cache"),
+    "api.embedding": ("embed", "find_cache", "import_cache"),
     "api.examples": ("Examples",),
     "api.results": ("EmbeddedDataset", "Evaluation", "Runs", "TextExplanation", "TextPredictions"),
     "api.runs": ("TrainedRun", "load_run", "load_runs", "report"),

@@ -24,6 +24,8 @@ PHASES = {
     "tokenize": ("tokenizing", "texts"),
     "copy": ("copying", "tokens"),
     "embed": ("embedding", "tokens"),
+    "identify": ("reading", "examples"),
+    "import": ("importing", "examples"),
     "train": ("training", "tokens"),
     "curve": ("training", "examples"),
     "fit": ("fitting", "heads"),

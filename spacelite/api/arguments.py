@@ -145,6 +145,7 @@ STRING = Kind("give a string", _string)
 NAME_OR_PATH = Kind("give a name or a path", _path)
 PATH = Kind("give the path of a folder", lambda value: Path(_path(value)))
 FILE = Kind("give the path of a file", lambda value: Path(_path(value)))
+SOURCE = Kind("give the path of a file or a folder", lambda value: Path(_path(value)))
 WHOLE_NUMBER = Kind("give a whole number", _whole_number)
 WHOLE_NUMBERS = Kind("give a whole number or a list of them", _whole_numbers)
 FLAG = Kind("give True or False", _flag)
@@ -159,13 +160,15 @@ KINDS: dict[str, Kind] = {
     **dict.fromkeys(("head", "compare"), NAMES),
     **dict.fromkeys(("cache_dir", "data_dir"), PATH),
     **dict.fromkeys(("path", "file", "out"), FILE),
-    **dict.fromkeys(("text_column", "label_column", "split_column"), COLUMN),
+    **dict.fromkeys(("text_column", "label_column", "split_column", "file_column"), COLUMN),
     **dict.fromkeys(
         ("limit", "max_length", "layer", "stride", "tokens_per_batch", "total"), WHOLE_NUMBER
     ),
     **dict.fromkeys(("folds", "repeats", "seed"), WHOLE_NUMBER),
     **dict.fromkeys(("layers", "examples", "baselines", "search", "drop_leaks", "windows"), FLAG),
     **dict.fromkeys(("reuse", "replace", "resume", "fresh", "skip_empty"), FLAG),
+    **dict.fromkeys(("bfloat16", "causal"), FLAG),
+    "array": NAME,
     "backbone": NAME_OR_PATH,
     "device": Kind("give 'auto', 'cpu' or 'cuda'", _text),
     "example": replace(

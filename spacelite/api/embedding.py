@@ -9,14 +9,24 @@ from pathlib import Path
 from typing import Any
 
 from spacelite import files
-from spacelite.api.arguments import NAME, NAME_OR_PATH, STRING, WHOLE_NUMBERS, checked
+from spacelite.api.arguments import (
+    FILE,
+    NAME,
+    NAME_OR_PATH,
+    SOURCE,
+    STRING,
+    WHOLE_NUMBERS,
+    checked,
+)
 from spacelite.api.results import EmbeddedDataset
 from spacelite.cache import folder as caches
 from spacelite.cache.embedding import Embedded, read_layers
 from spacelite.cache.embedding import embed as embed_into
+from spacelite.cache.importing import Import, import_states
 from spacelite.cache.spec import Encoding
 from spacelite.cache.store import made_by
 from spacelite.data import loading
+from spacelite.data.columns import Reading
 from spacelite.data.splits import TextDataset
 from spacelite.errors import SpaceliteError
 from spacelite.progress import Progress, reporting
@@ -173,12 +183,117 @@ def embed(
             reuse=reuse,
             on_progress=on_progress,
         )
-    local = None if encoding.folder is None else str(encoding.folder)
+    return _as_dataset(done, folder, None if encoding.folder is None else str(encoding.folder))
+
+
+@checked(source=SOURCE, table=FILE, backbone=NAME)
+def import_cache(
+    source: str | Path,
+    table: str | Path,
+    *,
+    array: str | None = None,
+    file_column: str | None = None,
+    bfloat16: bool = False,
+    layer: int | None = None,
+    causal: bool | None = None,
+    backbone: str | None = None,
+    dtype: str = "float16",
+    text_column: str | None = None,
+    label_column: str | None = None,
+    labels_as: str = "auto",
+    label_separator: str | None = None,
+    split_column: str | None = None,
+    test_fraction: float | None = None,
+    skip_empty: bool = False,
+    quoting: str = "standard",
+    cache_dir: str | Path | None = None,
+    progress: Progress = True,
+) -> EmbeddedDataset:
+    """Make a cache of hidden states that another program computed, such as vLLM.
+
+    Everything that reads a cache works on it, but for what needs the model: `predict`, `explain`
+    and `evaluate` on new texts. Heads that read token ids need these too.
+
+    Args:
+        source: The hidden states: an npz, npy, HDF5 (h5, hdf5), safetensors or parquet file, or a
+            folder with such a file (not parquet) for each text. They are (N, d), one vector a text;
+            (N, n, d), with a mask (N, n) of the tokens that are no padding; (T, d), all tokens end
+            to end, with offsets (N + 1,) or lengths (N,); or (n, d) or (n, layers, d), an array or
+            file for each text. Token ids, where there are any, have the same layout.
+        table: A csv, tsv, json, jsonl or parquet file with the labels: a row for each text, in the
+            same order. Its texts, if it has any, are kept as `embed` does.
+        array: Name of the array, dataset, tensor or column of hidden states. Default:
+            `hidden_states`, `embeddings` or another usual name, or the only one.
+        file_column: For a folder, the name of the column that holds the file of each row. Default:
+            `file` or another usual name. Without one, files are in natural order: 2 before 10.
+        bfloat16: Whether uint16 numbers are the bits of bfloat16. An attribute of an HDF5 dataset
+            with this value says so too.
+        layer: Which of several layers to import, from 0. Default: all of them, a cache each.
+        causal: Whether no token sees those after it, as in language models, so that a text's last
+            token sums it up. Default: if there is a dimension of layers.
+        backbone: Name of the model that computed the hidden states. Default: that of the source.
+        dtype: Number type in which hidden states are stored, as for `embed`.
+        text_column: Name of the text column. Default: `text` or another usual name, if there is
+            one.
+        label_column: Name of the label column. Default: recognised automatically.
+        labels_as: As for `embed`.
+        label_separator: As for `embed`.
+        split_column: Name of the column that holds the split of each row. Default: `split`. Without
+            one, validation is drawn from the texts, or from what identifies them: their token ids,
+            or hidden states.
+        test_fraction: Fraction of the training texts that become the test split, if there is none.
+        skip_empty: Whether rows with an empty text are left out.
+        quoting: How csv and tsv files are quoted, as for `embed`.
+        cache_dir: Folder of caches and runs. Default: that of the variable `SPACELITE_CACHE`, else
+            `cache`.
+        progress: True for bars, False for none, or a function called with (phase, done, total).
+
+    Returns:
+        The finished cache; of several layers that of the last, with the others in `others`.
+
+    Raises:
+        SpaceliteError: The hidden states and the labels cannot be used or do not fit together, or
+            the disk is full; the message says what to do.
+    """
+    folder = files.cache_folder(cache_dir)
+    settings = Import(
+        source=Path(source),
+        array=array,
+        file_column=file_column,
+        bfloat16=bfloat16,
+        layer=layer,
+        causal=causal,
+        backbone=backbone,
+        dtype=dtype,
+    )
+    reading = Reading(
+        text_column=text_column,
+        label_column=label_column,
+        labels_as=labels_as,
+        label_separator=label_separator,
+        split_column=split_column,
+        skip_empty=skip_empty,
+        quoting=quoting,
+    )
+    with reporting(progress) as on_progress:
+        done = import_states(
+            settings,
+            Path(table),
+            reading,
+            cache_dir=folder,
+            test_fraction=test_fraction,
+            on_progress=on_progress,
+        )
+    return _as_dataset(done, folder)
+
+
+def _as_dataset(done: Embedded, folder: Path, backbone: str | None = None) -> EmbeddedDataset:
+    """What a function returns; what is noteworthy about its data is logged."""
 
     def as_dataset(cache: Embedded) -> EmbeddedDataset:
         others = tuple(map(as_dataset, cache.others))
         return EmbeddedDataset(
-            **{**vars(cache), "others": others}, cache_dir=folder, backbone=local
+            **{**vars(cache), "others": others}, cache_dir=folder, backbone=backbone
         )
 
     embedded = as_dataset(done)

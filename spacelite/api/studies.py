@@ -261,7 +261,8 @@ def cross_validate(
         if planned.chosen:
             log.info("auto: %s", planned.sentence)
         configs = planned.configs
-        configs += [config for config in plan.BASELINES if baselines and config not in configs]
+        beside = plan.baselines(opened) if baselines else []
+        configs += [config for config in beside if config not in configs]
         result = cross_validation.cross_validate(
             opened,
             configs,
@@ -448,7 +449,8 @@ def learning_curve(
             return plan.plan(asked, opened, examples=size, arguments=arguments).training
 
         configs = plan.plan(asked, opened, arguments=arguments).configs
-        configs += [config for config in plan.BASELINES if baselines and config not in configs]
+        beside = plan.baselines(opened) if baselines else []
+        configs += [config for config in beside if config not in configs]
         result = curves.learning_curve(
             opened, configs, training, sizes=wanted, seeds=numbers, metric=metric,
             device=resolve_device(device), on_progress=on_progress,

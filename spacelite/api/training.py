@@ -203,7 +203,7 @@ def train(
         names = _names(folder, opened.spec, candidates, training, name, replace=replace)
         earlier = {
             config: _saved_baseline(config, folder, opened.spec, training)
-            for config in (plan.BASELINES if baselines else ())
+            for config in (plan.baselines(opened) if baselines else ())
             if config not in configs
         }
         configs += [config for config, run in earlier.items() if run is None]
@@ -281,6 +281,8 @@ def _flat_poolings(cache: Cache, configs: Sequence[HeadConfig]) -> list[Spacelit
 
     pools = dict.fromkeys(name for config in configs for name in config.poolings)
     split, warnings = cache.splits["train"], []
+    if not cache.complete:  # the training says so
+        return []
     examples = max(int((split.offsets[: MOST_COMPARED + 1] <= TOKENS_COMPARED).sum()) - 1, 1)
     hidden: Array | None = None
     for name in pools:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from typing_extensions import override
 
 from spacelite.backbones.files import BackboneFiles, loading_problem
 from spacelite.data.splits import Text
@@ -441,6 +442,35 @@ class Words:
         if self._kind in BEGINS:
             return not piece.startswith(BEGINS[self._kind])
         return piece.startswith(CONTINUES)
+
+
+class WordsOfIds(Words):
+    """In place of words where the tokenizer is not known: a text is one word as a whole, and its
+    tokens are words by their ids."""
+
+    def __init__(self) -> None:
+        self._unknown = None
+
+    @override
+    def of(self, ids: Sequence[int], text: str | None = None) -> list[tuple[str, bool, list[int]]]:
+        if text is not None:
+            return [(_written(text, [(0, len(text))]), False, list(range(len(ids))))]
+        return [
+            (self.spelled([token]), self.no_text([token]), [index])
+            for index, token in enumerate(ids)
+        ]
+
+    @override
+    def starts(self, ids: Array, offsets: Array) -> Array:
+        return np.arange(len(ids))
+
+    @override
+    def no_text(self, ids: Sequence[int]) -> bool:
+        return ids[0] < 0  # it is not known
+
+    @override
+    def spelled(self, ids: Sequence[int]) -> str:
+        return "?" if self.no_text(ids) else f"token {ids[0]}"
 
 
 @lru_cache(maxsize=2)

@@ -48,6 +48,7 @@ ERROR_TEXTS = 50  # on which the error of half precision is measured
 MOST_FLOAT32 = 8 * 10**9
 MANY_TOKENS = 200_000  # from which `embed` measures whether half precision would be faster
 FASTER = 1.5  # times as fast, from which it is said
+SMALLER = "embed fewer examples with limit=N, or leave the layer means out with layers=False"
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ def embed(
     of_layers = [spec, *(replace(spec, layer=number) for number in further_layers)]
     specs = {spec.path(cache_dir): spec for spec in of_layers}
     # Looked for before anything is written: the folder may be read-only.
-    unfinished = [path for path in specs if not _is_finished(path, specs[path], layers)]
+    unfinished = [path for path in specs if not is_finished(path, specs[path], layers)]
     for path in specs:
         if path not in unfinished:
             _count_unknown(path, backbone_files)
@@ -188,7 +189,7 @@ def _complete(
             stack.enter_context(files.lock(path))
         locked = time.perf_counter()
         # Another process may have written some while this one waited.
-        left = [path for path in unfinished if not _is_finished(path, specs[path], layers)]
+        left = [path for path in unfinished if not is_finished(path, specs[path], layers)]
         if not left:
             return {}, 0
         spec = specs[left[0]]
@@ -222,7 +223,7 @@ def _complete(
             )
             for path in left
         }
-        _lay_out(specs, layouts, splits, examples.tokens.padding_side)
+        lay_out(specs, layouts, splits, examples.tokens.padding_side)
         for path in new:
             store.keep_maker(path, command)
         counts = cached_texts.count_unknown(splits, examples.tokens.special)
@@ -320,14 +321,16 @@ def tokenize(
     return examples
 
 
-def _lay_out(
+def lay_out(
     specs: Mapping[Path, CacheSpec],
     layouts: Mapping[Path, Layout],
     splits: Mapping[str, SplitIndex],
     padding_side: str,
+    smaller: str = SMALLER,
 ) -> None:
     """Lay out what is missing of caches that differ in the layer alone, and of their files of layer
-    means. Raises SpaceliteError if the disk is full, too small for all of them, or broken."""
+    means. Raises SpaceliteError if the disk is full, too small for all of them, or broken;
+    `smaller` says how they would take less of it."""
     new = [path for path in layouts if not path.exists()]
     for path, layout in layouts.items():
         if path not in new:
@@ -352,7 +355,7 @@ def _lay_out(
     for path in means:
         part = f"means of all {layouts[path].layers} layers"
         sizes.setdefault(part, []).append(store.file_size(splits, layouts[path].layer_shapes))
-    _check_room(next(iter(layouts)).parent, sizes)
+    _check_room(next(iter(layouts)).parent, sizes, smaller)
     for path, layout in layouts.items():
         # The layer means first: a process that is killed here leaves no cache without them.
         if path in means:
@@ -391,7 +394,7 @@ def _check_laid_out(path: Path, splits: Mapping[str, SplitIndex], layout: Layout
             layers.unlink()
 
 
-def _check_room(folder: Path, parts: Mapping[str, Sequence[int]]) -> None:
+def _check_room(folder: Path, parts: Mapping[str, Sequence[int]], smaller: str) -> None:
     """Say how large what is laid out is: for each part its bytes in every cache that lacks it.
     Raises SpaceliteError if the disk is too small."""
     size, free = sum(map(sum, parts.values())), shutil.disk_usage(folder).free
@@ -406,8 +409,7 @@ def _check_room(folder: Path, parts: Mapping[str, Sequence[int]]) -> None:
     if size > free:
         raise SpaceliteError(
             f"the cache needs {files.human_bytes(size)} and {folder} has "
-            f"{files.human_bytes(free)} free: free some space, choose another cache_dir, embed "
-            "fewer examples with limit=N, or leave the layer means out with layers=False",
+            f"{files.human_bytes(free)} free: free some space, choose another cache_dir, {smaller}",
             ["cache_dir", "limit", "layers"],
         )
 
@@ -504,7 +506,7 @@ def read_layers(layer: int | Sequence[int]) -> tuple[int, ...]:
     return layers
 
 
-def _is_finished(path: Path, spec: CacheSpec, layers: bool | None) -> bool:
+def is_finished(path: Path, spec: CacheSpec, layers: bool | None) -> bool:
     """Whether the cache exists and is complete, with its layer means if they are wanted. Raises
     SpaceliteError if its spec differs."""
     if not path.exists():

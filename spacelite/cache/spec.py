@@ -29,6 +29,7 @@ FORMAT = 1  # of cache files
 PADDINGS = ("none", "max_length")
 LONGEST_NAME = 220  # of a cache file: 255 less what names of files beside it add
 FOLDER = "embeddings"  # the folder of cache files, inside cache_dir
+IMPORTED = "imported:"  # in place of a backbone's version, before the hash of the hidden states
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +45,9 @@ class CacheSpec:
     dataset_hash: str  # SHA-256 of its texts and labels
     label_names: tuple[str, ...]  # of labels 0..C-1
     backbone: str  # its name
-    backbone_version: str  # its hub commit, or the hash of its configuration and weights
-    tokenizer_hash: str  # SHA-256 of the tokenizer's files
+    # Its hub commit, or the hash of its configuration and weights, or that of what was imported.
+    backbone_version: str
+    tokenizer_hash: str  # SHA-256 of the tokenizer's files; empty for what was imported
     max_length: int  # tokens per text
     layer: int  # of the hidden states: -1 the last, 0 the embedding layer
     padding: str  # one of PADDINGS; with `max_length`, padded positions are cached as tokens
@@ -70,8 +72,22 @@ class CacheSpec:
 
     @property
     def cut_at(self) -> int:
-        """The number of tokens at which texts were cut off, more than any has if none were."""
-        return self.max_length if self.stride is None else UNLIMITED
+        """The number of tokens at which texts were cut off, more than any has if none were, or if
+        that is not known."""
+        return UNLIMITED if self.is_imported or self.stride is not None else self.max_length
+
+    @property
+    def is_imported(self) -> bool:
+        """Whether another program computed the hidden states, with a model that is not known."""
+        return self.backbone_version.startswith(IMPORTED)
+
+    def require_model(self) -> None:
+        """Raise SpaceliteError if the model that computed the hidden states is not known."""
+        if self.is_imported:
+            raise SpaceliteError(
+                f"the hidden states of {self.backbone} were imported, and the model that computed "
+                "them is not known here: texts cannot be embedded with it, nor tokens be spelled"
+            )
 
     def as_json(self) -> dict[str, Any]:
         """The spec as a JSON object."""
@@ -139,7 +155,9 @@ class Encoding:
     ) -> Encoding:
         """How texts are embedded as those of a cache were. `backbone` is its backbone's folder,
         if that was a local one, and `known` where it was before, to be used if it still is there;
-        `settings` are those that do not change hidden states."""
+        `settings` are those that do not change hidden states. Raises SpaceliteError if the cache
+        was imported."""
+        spec.require_model()
         if backbone is None and known is not None:
             with suppress(SpaceliteError):  # it has moved
                 if located(known).version == spec.backbone_version:

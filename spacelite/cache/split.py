@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DIGEST_BYTES = 16  # of the hash of a text's token ids
+NO_TOKEN = -1  # in place of a token id that is not known
+BEGINNING = 32  # bytes of an example that tell it from others of the same checksum
 CHECKERS = 2  # threads that compute checksums while further rows are read
 CHECKED_AT_ONCE = 2**23  # bytes that one of them checks at a time
 
@@ -130,12 +132,12 @@ class Dataset:
         self.refuse(self.damaged(first, last, values))
         return values
 
-    def content(self, example: int) -> bytes:
-        """The bytes of an example, read several times as fast as through HDF5; fewer, whose
-        checksum will not match, if they cannot be read."""
+    def content(self, example: int, most: int | None = None) -> bytes:
+        """The bytes of an example, or the first ones, read several times as fast as through HDF5;
+        fewer, whose checksum will not match, if they cannot be read."""
         path, offset, size = self.place(example)
         try:
-            return os.pread(self._handle, size, offset)
+            return os.pread(self._handle, size if most is None else min(size, most), offset)
         except OSError as error:
             log.info("reading %s failed: %s", path, error.strerror)
             return b""
@@ -196,8 +198,22 @@ class CachedSplit:
         """Number of tokens of each example, (N,) int64."""
         return np.diff(self.offsets)
 
+    @property
+    def has_token_ids(self) -> bool:
+        """Whether its token ids are known: those of hidden states that were imported need not
+        be."""
+        return bool((self.read_token_ids(0, 1) != NO_TOKEN).all())
+
     def digests(self) -> list[bytes]:
-        """The `digest` of each example, N."""
+        """What identifies each example, N: the `digest` of its token ids, or, where these are not
+        known, its checksum and its first numbers."""
+        if not self.has_token_ids:
+            tokens = self.datasets["tokens"]
+            first = [tokens.content(example, BEGINNING) for example in range(len(self))]
+            return [
+                crc32.tobytes() + content
+                for crc32, content in zip(tokens.crc32, first, strict=True)
+            ]
         ids = self.read_token_ids()
         bounds = itertools.pairwise(self.offsets.tolist())
         return [digest(ids[start:stop]) for start, stop in bounds]

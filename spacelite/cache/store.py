@@ -360,6 +360,12 @@ class Cache:
     def require_layers(self, *, complete: bool = True) -> LayerFile:
         """The file of layer means. Raises SpaceliteError if there is none, or, if it has to be
         `complete`, an unfinished one."""
+        if self.layers is None and self.spec.is_imported:
+            raise SpaceliteError(
+                f"cache {self.name} was imported, without the means of all layers: choose another "
+                "pooling, or blocks=mean+space",
+                ["pooling", "blocks"],
+            )
         if self.layers is None:
             raise SpaceliteError(
                 f"cache {self.name} has no layer means: run its embed command again with "
@@ -373,6 +379,20 @@ class Cache:
                 "complete them"
             )
         return self.layers
+
+    def require_token_ids(self, kind: str) -> None:
+        """Raise SpaceliteError if the token ids, which this kind of heads reads, are not known."""
+        if not self.has_token_ids:
+            raise SpaceliteError(
+                f"cache {self.name} was imported without token ids, of which {kind} is made: "
+                "choose another head, such as logreg, or blocks=mean+space",
+                ["head", "blocks"],
+            )
+
+    @property
+    def has_token_ids(self) -> bool:
+        """Whether the token ids are known."""
+        return all(split.has_token_ids for split in self.splits.values())
 
     def layer_count(self) -> int:
         """Number of layers whose means are kept, the embedding layer included. Raises

@@ -26,6 +26,7 @@ from spacelite.errors import SpaceliteError
 from spacelite.settings import one_of, require, suggestion
 
 TEXT_COLUMNS = ("text", "sentence", "review", "content", "comment", "post", "tweet", "document")
+STAND_IN = "what stands for the texts"  # the name of a column where a table has no texts
 FEWEST_ROWS, NEARLY_ALL = 5, 0.9  # of them have different labels: a warning
 LABEL_COLUMNS = ("label", "labels", "class", "category", "target", "sentiment")
 SPLIT_COLUMN = "split"
@@ -115,6 +116,11 @@ def find_text(
     label = label or _by_usual_name(names, LABEL_COLUMNS, text)
     text = text or _by_usual_name(names, TEXT_COLUMNS, label)
     return _pick(origin, names, text, "text", [name for name in strings if name != label])
+
+
+def has_texts(table: Table) -> bool:
+    """Whether a column has a usual name of texts."""
+    return _by_usual_name(table.names, TEXT_COLUMNS, None) is not None
 
 
 def _by_usual_name(names: Sequence[str], usual: Sequence[str], taken: str | None) -> str | None:
@@ -211,7 +217,9 @@ def log_choice(
 ) -> None:
     """Log which columns were chosen, and warn if the label column, which the user has not `named`,
     does not look like one."""
-    if set(names) != {"text", "label"}:
+    if text == STAND_IN:
+        log.info("%s: the labels are column %r; the texts are not kept", name, label)
+    elif set(names) != {"text", "label"}:
         log.info("%s: the texts are column %r, the labels column %r", name, text, label)
     if named or label.lower() in LABEL_COLUMNS or any(isinstance(value, list) for value in values):
         return

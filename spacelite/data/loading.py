@@ -119,6 +119,36 @@ def read(
     return data
 
 
+def with_labels(
+    table: Table,
+    path: Path,
+    stand_ins: Sequence[str],
+    reading: Reading,
+    test_fraction: float | None = None,
+) -> tuple[TextDataset, dict[str, Rows]]:
+    """The labels of N rows, `table`, that were read from a file at `path`, as a data set; and the
+    rows of each split. The texts are those of the column that is named or has a usual name. Without
+    one, `stand_ins` (N,) are in their place."""
+    import pyarrow as pa
+
+    if reading.text_column is None and not columns.has_texts(table):
+        rows = table.rows.append_column(columns.STAND_IN, pa.array(stand_ins, pa.string()))
+        table, reading = replace(table, rows=rows), replace(reading, text_column=columns.STAND_IN)
+    name = path.resolve().stem
+    splits, label_names, column = _numbered(
+        name, _by_column(table, reading, True), (), reading, True
+    )
+    data = TextDataset(name, splits, label_names, str(path.resolve()), reading.quoting, column)
+    data = _completed(data, None, test_fraction, True)
+    _check_classes(data, warn=True)
+    of_splits = {
+        split: positions(table.source_rows, part.sources)
+        for split, part in data.splits.items()
+        if part.sources is not None
+    }
+    return data, of_splits
+
+
 # By name or path.
 
 

@@ -743,6 +743,39 @@ def _parquet(
         return file.schema_arrow.remove_metadata(), read
 
 
+def parquet_lists(
+    path: Path,
+) -> tuple[int, list[str], Callable[[list[str]], Iterator[list[Any]]]]:
+    """The number of rows of a parquet file, its columns of lists, and a function that yields the
+    rows of some of these: of a list of numbers (n,), of a list of lists of n numbers each (m, n),
+    None for a missing one. It raises ValueError for lists of different lengths."""
+    from pyarrow import ListScalar, parquet, types
+
+    def array(scalar: ListScalar) -> Any:
+        values = scalar.values
+        if values is None or not hasattr(values, "value_lengths"):
+            return None if values is None else values.to_numpy(zero_copy_only=False)
+        if len({*values.value_lengths().to_pylist()}) > 1:
+            raise ValueError("the lists of a row have different lengths")
+        return values.flatten().to_numpy(zero_copy_only=False).reshape(len(values), -1)
+
+    def read(names: list[str]) -> Iterator[list[Any]]:
+        with parquet.ParquetFile(path, pre_buffer=False) as file:
+            for batch in file.iter_batches(ROWS_PER_READ, columns=names):
+                for row in range(batch.num_rows):
+                    yield [array(batch.column(name)[row]) for name in names]
+
+    with parquet.ParquetFile(path) as file:
+        lists = [
+            field.name
+            for field in file.schema_arrow
+            if types.is_list(field.type)
+            or types.is_large_list(field.type)
+            or types.is_fixed_size_list(field.type)
+        ]
+        return file.metadata.num_rows, lists, read
+
+
 # A text per line.
 
 

@@ -269,6 +269,7 @@ def backbone_files(run: Run, backbone: str | None = None) -> BackboneFiles:
     """The files of the backbone that a run was trained on; `backbone` is its folder, if it was a
     local one."""
     spec = run.record.spec
+    spec.require_model()
     try:
         files = Encoding.like(spec, backbone, run.record.backbone_folder).files
     except SpaceliteError as error:

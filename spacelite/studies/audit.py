@@ -333,10 +333,14 @@ class _Describer:
     """Puts examples of the train split into words."""
 
     def __init__(self, cache: Cache, backbone: str | None) -> None:
-        from spacelite.backbones.tokenizer import Words
+        from spacelite.backbones.tokenizer import Words, WordsOfIds
 
         self._cache, self._split = cache, cache.splits["train"]
         self._texts = texts.read(cache, "train")
+        self._ids = self._split.read_token_ids()
+        if cache.spec.is_imported:
+            self._words: Words = WordsOfIds()
+            return
         files = Encoding.like(cache.spec, backbone, texts.recorded(cache.path, "backbone")).files
         if files.tokenizer_hash != cache.spec.tokenizer_hash:
             raise SpaceliteError(
@@ -345,7 +349,6 @@ class _Describer:
                 ["backbone"],
             )
         self._words = Words(files.folder, cache.spec.prefix)
-        self._ids = self._split.read_token_ids()
 
     def contributions(self, config: HeadConfig, parameters: Parameters, example: int) -> Array:
         """What each of an example's n tokens adds to the logits of a head, (n, C)."""
@@ -359,7 +362,8 @@ class _Describer:
         """A suspect in words; `decisive` is what its tokens say for the suggested label, (n,)."""
         low, high = self._split.offsets[suspect.example : suspect.example + 2].tolist()
         text = None if self._texts is None else self._texts.text(suspect.example)
-        words = self._words.of(self._ids[low:high].tolist(), text)
+        written = None if self._cache.spec.is_imported else text  # else all of it were one word
+        words = self._words.of(self._ids[low:high].tolist(), written)
         sums: dict[str, float] = {}
         if decisive is not None:
             for word, special, tokens in words:

@@ -229,6 +229,8 @@ def check_ready(data: TrainingData, configs: Iterable[HeadConfig]) -> None:
             )
         data.check_index()
     for config in configs:
+        if config.reads_ids and isinstance(data, Cache):
+            data.require_token_ids(config.name)
         if any(POOLINGS[pooling].from_backbone for pooling in config.poolings):
             data.splits["train"].require_pooler()
         if config.reads_layers:

@@ -93,6 +93,17 @@ WITHOUT: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 
+def baselines(cache: Cache) -> list[HeadConfig]:
+    """BASELINES, but for those that read token ids where the cache has none, which is logged."""
+    left_out = [config for config in BASELINES if config.reads_ids and not cache.has_token_ids]
+    if left_out:
+        log.warning(
+            "cache %s was imported without token ids: the baseline %s is left out",
+            cache.name, ", ".join(config.name for config in left_out),
+        )  # fmt: skip
+    return [config for config in BASELINES if config not in left_out]
+
+
 def declared() -> dict[str, Field[Any]]:
     """Every setting of heads and of training by name, but for the seed: `seeds` are several."""
     configs = [*(head.config_type for head in heads.KINDS.values()), TrainingConfig]

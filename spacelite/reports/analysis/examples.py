@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from spacelite import heads
-from spacelite.backbones.tokenizer import Words
+from spacelite.backbones.tokenizer import Words, WordsOfIds
 from spacelite.cache import folder as caches
 from spacelite.cache import store
 from spacelite.cache.split import CachedSplit, spans
@@ -90,7 +90,12 @@ def words_and_mistakes(
     name, run, predictions = chosen
     section = group.section
     try:
-        words = Words(backbone_files(run, backbone).folder, run.record.spec.prefix)
+        spec = run.record.spec
+        words = (
+            WordsOfIds()
+            if spec.is_imported
+            else Words(backbone_files(run, backbone).folder, spec.prefix)
+        )
         # The cache of the group's data: that of the run, or of another data set.
         path = (
             find_cache(run, cache_dir)

@@ -1,0 +1,510 @@
+"""Hidden states that another program computed, in every layout: plain transformers here."""
+
+import json
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import h5py
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from conftest import refusal, texts
+from pyarrow import parquet
+from safetensors.torch import save_file
+
+import spacelite
+from spacelite.cache.store import Cache
+
+SIZES = {"train": 60, "validation": 20, "test": 20}
+QUIET = {"progress": False}
+
+
+class Made(NamedTuple):
+    """What another program has computed, and the table of its texts."""
+
+    table: Path
+    hidden: list[np.ndarray]  # (n, d) float32 each
+    ids: list[np.ndarray]  # (n,) each
+    layers: list[np.ndarray]  # (n, 3, d)
+    embedded: spacelite.EmbeddedDataset  # the same by `embed`
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, bert) -> Made:
+    from transformers import AutoModel, AutoTokenizer
+
+    folder = tmp_path_factory.mktemp("import")
+    splits = [split for split, size in SIZES.items() for _ in range(size)]
+    written = texts(len(splits), seed=5, longest=12)
+    rows = [
+        {"text": text, "label": ["bad", "good"][text.count("good") % 2], "split": split}
+        for text, split in zip(written, splits, strict=True)
+    ]
+    table = folder / "reviews.jsonl"
+    table.write_text("\n".join(map(json.dumps, rows)) + "\n")
+    tokenizer, model = AutoTokenizer.from_pretrained(bert), AutoModel.from_pretrained(bert).eval()
+    hidden, ids, layers = [], [], []
+    with torch.no_grad():
+        for text in written:
+            encoded = tokenizer(text, return_tensors="pt")
+            output = model(**encoded, output_hidden_states=True)
+            hidden.append(output.last_hidden_state[0].numpy())
+            layers.append(torch.stack(output.hidden_states)[:, 0].transpose(0, 1).numpy())
+            ids.append(encoded["input_ids"][0].numpy())
+    embedded = spacelite.embed(
+        table, backbone=bert, cache_dir=folder / "embedded", dtype="float32", layers=False,
+        device="cpu", reuse=False, **QUIET,
+    )  # fmt: skip
+    return Made(table, hidden, ids, layers, embedded)
+
+
+def padded(arrays: list[np.ndarray]) -> np.ndarray:
+    longest = max(map(len, arrays))
+    return np.stack([np.pad(a, [(0, longest - len(a)), *[(0, 0)] * (a.ndim - 1)]) for a in arrays])
+
+
+def offsets(arrays: list[np.ndarray]) -> np.ndarray:
+    return np.cumsum([0, *map(len, arrays)])
+
+
+def bits(array: np.ndarray) -> np.ndarray:
+    """The bits of bfloat16."""
+    return torch.from_numpy(array).to(torch.bfloat16).view(torch.uint16).numpy()
+
+
+def npz_padded(folder, made):
+    mask = padded([np.ones(len(ids), int) for ids in made.ids])
+    path = folder / "states.npz"
+    np.savez(
+        path, hidden_states=padded(made.hidden), attention_mask=mask, input_ids=padded(made.ids)
+    )
+    return path
+
+
+def npz_flat(folder, made):
+    path = folder / "states.npz"
+    np.savez(
+        path, hidden_states=np.concatenate(made.hidden), offsets=offsets(made.hidden),
+        token_ids=np.concatenate(made.ids),
+    )  # fmt: skip
+    return path
+
+
+def npz_lengths(folder, made):
+    path = folder / "states.npz"
+    np.savez(
+        path, X=np.concatenate(made.hidden), lengths=[*map(len, made.ids)],
+        token_ids=np.concatenate(made.ids),
+    )  # fmt: skip
+    return path
+
+
+def columns_of_lists(folder, made):
+    path = folder / "states.parquet"
+    columns = {"vectors": [a.tolist() for a in made.hidden], "token_ids": [*map(list, made.ids)]}
+    kind = pa.list_(pa.list_(pa.float32()))
+    schema = pa.schema({"vectors": kind, "token_ids": pa.list_(pa.int32())})
+    parquet.write_table(pa.table(columns, schema=schema), path)
+    return path
+
+
+def hdf5_examples(folder, made):
+    path = folder / "states.h5"
+    with h5py.File(path, "w") as file:
+        for number, (hidden, ids) in enumerate(zip(made.hidden, made.ids, strict=True)):
+            file[f"text{number}"] = hidden
+            file[f"token_ids/text{number}"] = ids
+    return path
+
+
+def hdf5_groups(folder, made):
+    path = folder / "states.hdf5"
+    with h5py.File(path, "w") as file:
+        for number, (hidden, ids) in enumerate(zip(made.hidden, made.ids, strict=True)):
+            file[f"{number}/hidden_states"] = hidden
+            file[f"{number}/token_ids"] = ids
+    return path
+
+
+def hdf5_flat(folder, made):
+    path = folder / "states.h5"
+    with h5py.File(path, "w") as file:
+        file["hidden_states"] = np.concatenate(made.hidden)
+        file["token_ids"], file["offsets"] = np.concatenate(made.ids), offsets(made.ids)
+    return path
+
+
+def hdf5_padded(folder, made):
+    path = folder / "states.h5"
+    with h5py.File(path, "w") as file:
+        file["hidden_states"], file["input_ids"] = padded(made.hidden), padded(made.ids)
+        file["mask"] = padded([np.ones(len(ids), bool) for ids in made.ids])
+    return path
+
+
+def requests(folder, made, layers=None, kind=torch.float32):
+    """A file a request, as vLLM's ExampleHiddenStatesConnector writes them."""
+    path = folder / "requests"
+    path.mkdir()
+    states = [hidden[:, None] for hidden in made.hidden] if layers is None else layers
+    for number, (hidden, ids) in enumerate(zip(states, made.ids, strict=True)):
+        tensors = {
+            "hidden_states": torch.from_numpy(hidden).to(kind).contiguous(),
+            "token_ids": torch.from_numpy(ids),
+        }
+        save_file(tensors, path / f"req-{number}.safetensors")
+    return path
+
+
+LAYOUTS = {
+    layout.__name__: layout
+    for layout in (
+        npz_padded, npz_flat, npz_lengths, columns_of_lists, hdf5_examples, hdf5_groups, hdf5_flat,
+        hdf5_padded, requests,
+    )
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(made):
+    """Metrics and predictions of heads on the cache that `embed` made."""
+    return outcome(made.embedded)
+
+
+def outcome(cache):
+    runs = spacelite.train(
+        cache, head=["space", "linear", "logreg", "tfidf"], epochs=2, batch_size=16, device="cpu",
+        **QUIET,
+    )  # fmt: skip
+    return {
+        run.record.head.description: (run.metrics, run.run.predictions().logits) for run in runs
+    }
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_heads_are_those_of_the_cache_that_embed_makes(layout, made, trained, tmp_path):
+    source = LAYOUTS[layout](tmp_path, made)
+    options = {"causal": False} if layout == "requests" else {}
+    cache = spacelite.import_cache(
+        source, made.table, dtype="float32", cache_dir=tmp_path, **options, **QUIET
+    )
+    assert not cache.hit and not cache.others and cache.layer == -1
+    with cache.open() as opened, made.embedded.open() as expected:
+        assert opened.spec.backbone == source.stem and opened.spec.precision == "float32"
+        assert opened.spec.backbone_version.startswith("imported:") and opened.complete
+        for name, split in expected.splits.items():
+            own = opened.splits[name]
+            assert np.array_equal(own.read_token_ids(), split.read_token_ids())
+            assert np.array_equal(own.offsets, split.offsets)
+            assert np.array_equal(own.labels, split.labels)
+            difference = own.read_hidden(0, len(own)) - split.read_hidden(0, len(split))
+            assert np.abs(difference).max() < 1e-5
+    if layout in ("npz_flat", "requests"):  # the rest is the same file
+        for name, (metrics, logits) in outcome(cache).items():
+            for split, of_split in metrics.items():
+                assert of_split == pytest.approx(trained[name][0][split], abs=1e-5)
+            assert np.abs(logits - trained[name][1]).max() < 1e-4
+    again = spacelite.import_cache(
+        source, made.table, dtype="float32", cache_dir=tmp_path, **options, **QUIET
+    )
+    assert again.hit and again.path == cache.path
+
+
+VECTORS = {
+    "npy": lambda path, vectors: np.save(path, vectors),
+    "npz": lambda path, vectors: np.savez(path, embeddings=vectors),
+    "parquet": lambda path, vectors: parquet.write_table(
+        pa.table({"id": pa.array(range(len(vectors))), "embedding": [*vectors]}), path
+    ),
+    "h5": lambda path, vectors: h5py.File(path, "w").create_dataset("embeddings", data=vectors),
+    "safetensors": lambda path, vectors: save_file({"v": torch.from_numpy(vectors)}, path),
+}
+
+
+@pytest.mark.parametrize("kind", VECTORS)
+def test_one_vector_a_text(kind, made, tmp_path, caplog, with_baselines):
+    vectors = np.stack([hidden.mean(axis=0) for hidden in made.hidden]).astype(np.float64)
+    source = tmp_path / f"means.{kind}"
+    VECTORS[kind](source, vectors)
+    cache = spacelite.import_cache(
+        source, made.table, dtype="float32", cache_dir=tmp_path, **QUIET
+    )
+    with cache.open() as opened:
+        split = opened.splits["train"]
+        assert opened.spec.precision == "float64" and not split.has_token_ids
+        assert (split.read_token_ids() == -1).all() and (split.lengths == 1).all()
+        assert np.array_equal(split.read_hidden(0, 60), vectors[:60].astype(np.float32))
+    assert cache.duplicates.shared == made.embedded.duplicates.shared
+    if kind != "npz":
+        return
+    runs = spacelite.train(cache, head=["logreg", "space"], pooling="first", epochs=2, **QUIET)
+    assert "the baseline tfidf is left out" in caplog.text
+    expected = spacelite.train(made.embedded, head="logreg", pooling="mean", **QUIET)
+    ours, theirs = runs[0].run.predictions().logits, expected[0].run.predictions().logits
+    assert np.abs(ours - theirs).max() < 1e-4
+    report = spacelite.report(runs, progress=False).text("html")
+    assert "no words for" not in caplog.text
+    rows = [json.loads(line) for line in made.table.read_text().splitlines()]
+    assert any(row["text"] in report for row in rows if row["split"] == "test")
+    cross = spacelite.cross_validate(cache, head="logreg", folds=2, **QUIET)
+    assert "tfidf" not in str(cross) and "logreg" in str(cross)
+    assert "logreg" in str(spacelite.audit(cache, head="logreg", folds=2, **QUIET))
+
+
+REFUSED = "was imported without token ids"
+UNKNOWN = "the model that computed them is not known here"
+
+
+def test_what_needs_the_text_or_the_model_says_so_in_one_line(made, tmp_path):
+    source = tmp_path / "means.npy"
+    np.save(source, np.stack([hidden[0] for hidden in made.hidden]))
+    cache = spacelite.import_cache(source, made.table, cache_dir=tmp_path, **QUIET)
+    for settings in (
+        {"head": "tfidf"}, {"preset": "best"}, {"head": "additive", "blocks": "mean+ngrams"}
+    ):  # fmt: skip
+        assert REFUSED in refusal(spacelite.train, cache, **settings, **QUIET)
+    assert REFUSED in refusal(spacelite.audit, cache, folds=2, **QUIET)
+    assert REFUSED in refusal(spacelite.learning_curve, cache, head="tfidf", **QUIET)
+    message = refusal(spacelite.train, cache, head="logreg", pooling="layers", **QUIET)
+    assert "was imported, without the means of all layers" in message
+    run = spacelite.train(cache, head="space", epochs=1, **QUIET)[0]
+    assert UNKNOWN in refusal(run.predict, "a film", **QUIET)
+    assert UNKNOWN in refusal(run.explain, "a film", device="cpu")
+    assert UNKNOWN in refusal(run.explain, example="test:1", device="cpu")
+    assert UNKNOWN in refusal(run.evaluate, made.table, **QUIET)
+
+
+def test_layers_have_a_cache_each(made, tmp_path, caplog):
+    caplog.set_level("INFO")
+    source = requests(tmp_path, made, made.layers)
+    cache = spacelite.import_cache(source, made.table, dtype="float32", cache_dir=tmp_path, **QUIET)
+    assert "a text's last token sums it up" in caplog.text
+    assert [cache.layer, *(other.layer for other in cache.others)] == [2, 1, 0]
+    for number in range(3):
+        with cache.at_layer(number).open() as opened:
+            assert opened.pooling == "last"
+            expected = np.concatenate([layers[:, number] for layers in made.layers[:60]])
+            assert np.array_equal(opened.splits["train"].read_hidden(0, 60), expected)
+    one = spacelite.import_cache(
+        source, made.table, layer=-2, dtype="float32", cache_dir=tmp_path, **QUIET
+    )
+    assert one.hit and one.path == cache.at_layer(1).path
+    message = refusal(spacelite.import_cache, source, made.table, layer=3, cache_dir=tmp_path)
+    assert message == "layer=3: the hidden states are of 3 layers: give 0 to 2"
+
+
+@pytest.mark.parametrize("way", ["attribute", "option", "safetensors"])
+def test_bfloat16(way, made, tmp_path):
+    if way == "safetensors":
+        source = requests(tmp_path, made, kind=torch.bfloat16)
+    else:
+        source = hdf5_flat(tmp_path, made)
+        with h5py.File(source, "r+") as file:
+            del file["hidden_states"]
+            file["hidden_states"] = bits(np.concatenate(made.hidden))
+            if way == "attribute":
+                file["hidden_states"].attrs["dtype"] = "bfloat16"
+    cache = spacelite.import_cache(
+        source, made.table, bfloat16=way == "option", dtype="bfloat16", cache_dir=tmp_path, **QUIET
+    )
+    with cache.open() as opened:
+        stored = opened.splits["train"].read_tokens(0, 10)
+        assert np.array_equal(stored, bits(np.concatenate(made.hidden)[:10]))
+        assert opened.spec.precision == "bfloat16"
+
+
+def test_files_are_named_by_a_column_or_in_natural_order(made, tmp_path):
+    source = requests(tmp_path, made)
+    rows = [json.loads(line) for line in made.table.read_text().splitlines()]
+    order = np.random.RandomState(0).permutation(len(rows))
+    lines = [json.dumps({**rows[i], "file": f"req-{i}"}) for i in order]
+    table = tmp_path / "shuffled.jsonl"
+    table.write_text("\n".join(lines))
+    cache = spacelite.import_cache(source, table, dtype="float32", cache_dir=tmp_path, **QUIET)
+    train = [i for i in order if rows[i]["split"] == "train"]
+    with cache.open() as opened:
+        states = opened.splits["train"].read_hidden(0, 60)
+    assert np.array_equal(states, np.concatenate([made.hidden[i] for i in train]))
+    table.write_text("\n".join([*lines[:-1], lines[-1].replace("req-", "other-")]))
+    message = refusal(spacelite.import_cache, source, table, cache_dir=tmp_path)
+    assert "row 100 names the file 'other-" in message
+
+
+@pytest.mark.parametrize("kept", ["text", "ids", "vectors"])
+def test_splits_are_drawn_by_what_is_known(kept, made, tmp_path, bert):
+    rows = [json.loads(line) for line in made.table.read_text().splitlines()]
+    columns = ("text", "label") if kept == "text" else ("label",)
+    table = tmp_path / "rows.jsonl"
+    table.write_text("\n".join(json.dumps({name: row[name] for name in columns}) for row in rows))
+    source = npz_flat(tmp_path, made)
+    if kept == "vectors":
+        source = tmp_path / "vectors.npy"
+        np.save(source, np.stack([hidden[0] for hidden in made.hidden]))
+    options = {"test_fraction": 0.2, "cache_dir": tmp_path, **QUIET}
+    cache = spacelite.import_cache(source, table, **options)
+    splits = dict(cache.state.splits)
+    assert splits["train"] + splits["validation"] + splits["test"] == 100
+    if kept == "text":
+        same = spacelite.embed(table, backbone=bert, device="cpu", **options)
+        assert splits == dict(same.state.splits)
+        assert cache["test"].texts == same["test"].texts
+    # Other rows move none.
+    more = tmp_path / "more.jsonl"
+    more.write_text("\n".join(table.read_text().splitlines()[50:]))
+    part = tmp_path / "part.npz"
+    half = range(50, 100)
+    if kept == "vectors":
+        np.savez(part, v=np.stack([made.hidden[i][0] for i in half]))
+    else:
+        arrays = [[of[i] for i in half] for of in (made.hidden, made.ids)]
+        np.savez(
+            part, hidden_states=np.concatenate(arrays[0]), offsets=offsets(arrays[0]),
+            token_ids=np.concatenate(arrays[1]),
+        )  # fmt: skip
+    fewer = dict(spacelite.import_cache(part, more, **options).state.splits)
+    assert fewer["test"] < splits["test"] and fewer["train"] < splits["train"]
+
+
+def changed(made, **arrays):
+    return {
+        "hidden_states": np.concatenate(made.hidden), "offsets": offsets(made.hidden),
+        "token_ids": np.concatenate(made.ids), **arrays,
+    }  # fmt: skip
+
+
+REFUSALS = {
+    "rows": (
+        lambda made: {"hidden_states": np.ones((99, 4))}, {},
+        r"states.npz holds 99 examples and .*reviews.jsonl 100 rows: give a row for each example",
+    ),
+    "token ids": (
+        lambda made: changed(made, token_ids=np.concatenate(made.ids)[:-1]), {},
+        r"example 100 has \d+ token ids and hidden states of \d+ tokens",
+    ),
+    "no mask": (
+        lambda made: {"hidden_states": padded(made.hidden)}, {}, "padded hidden states need a mask"
+    ),
+    "mask": (
+        lambda made: {"hidden_states": padded(made.hidden), "mask": np.ones((100, 1))}, {},
+        r"the mask has the shape \(100, 1\)",
+    ),
+    "offsets": (
+        lambda made: changed(made, offsets=offsets(made.hidden)[::-1]), {}, "do not divide"
+    ),
+    "empty": (
+        lambda made: {"hidden_states": np.ones((100, 0))}, {}, "example 1 has hidden states of the"
+    ),
+    "large": (
+        lambda made: {"hidden_states": np.full((100, 4), 1e5)}, {},
+        "hidden states that float16 cannot hold: use dtype=bfloat16 or float32",
+    ),
+    "nan": (
+        lambda made: {"hidden_states": np.full((100, 4), np.nan)}, {},
+        "example 1 has hidden states that are not finite",
+    ),
+    "whole numbers": (
+        lambda made: {"hidden_states": np.ones((100, 4), int)}, {}, "that are int64 numbers"
+    ),
+    "bits": (
+        lambda made: {"hidden_states": np.ones((100, 4), np.uint16)}, {},
+        "or uint16 with bfloat16=True",
+    ),
+    "objects": (
+        lambda made: {"hidden_states": np.array([{}] * 100)}, {}, "it holds Python objects"
+    ),
+    "name": (
+        lambda made: {"a": np.ones((100, 4)), "b": np.ones((100, 4))}, {},
+        "holds 'a', 'b': name the hidden states with array=NAME",
+    ),
+    "other name": (
+        lambda made: changed(made), {"array": "hidden_state"}, "did you mean 'hidden_states'"
+    ),
+    "file column": (lambda made: changed(made), {"file_column": "f"}, "is a single file"),
+    "layer": (lambda made: changed(made), {"layer": 1}, "are of a single layer"),
+    "label column": (
+        lambda made: changed(made), {"label_column": "x"}, "has no column 'x'"
+    ),
+    "dtype": (lambda made: changed(made), {"dtype": "float8"}, "dtype=float8"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_refusals(case, made, tmp_path):
+    arrays, options, message = REFUSALS[case]
+    source = tmp_path / "states.npz"
+    np.savez(source, **arrays(made))
+    said = refusal(
+        spacelite.import_cache, source, made.table, cache_dir=tmp_path, **options, **QUIET
+    )
+
+    assert re.search(message, said), said
+    assert not [*tmp_path.rglob("embeddings/*.h5")]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.npz", b"no", "a.npz cannot be imported"),
+        ("a.npy", b"no", "a.npy cannot be imported"),
+        ("a.h5", b"no", "a.h5 cannot be imported"),
+        ("a.safetensors", b"no", "a.safetensors cannot be imported"),
+        ("a.parquet", b"no", "a.parquet cannot be imported"),
+        ("a.pt", b"no", "are imported from .npz, .npy"),
+        ("a.npz", None, "there is no file or folder"),
+    ],
+)
+def test_damaged_files_and_others(name, content, message, made, tmp_path):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    said = refusal(spacelite.import_cache, tmp_path / name, made.table, cache_dir=tmp_path, **QUIET)
+    assert message in said
+
+
+def test_examples_of_another_form_are_named(made, tmp_path):
+    source = requests(tmp_path, made)
+    save_file(
+        {"hidden_states": torch.ones(4, 1, 3), "token_ids": torch.ones(4, dtype=torch.int64)},
+        source / "req-7.safetensors",
+    )
+    said = refusal(spacelite.import_cache, source, made.table, cache_dir=tmp_path, **QUIET)
+    assert "req-7.safetensors is of another form than those before it (width 3 and not 16)" in said
+
+
+def test_an_interrupted_import_is_continued(made, tmp_path):
+    source = npz_flat(tmp_path, made)
+    options = {"dtype": "float32", "cache_dir": tmp_path / "a", **QUIET}
+
+    def stop(phase, done, total):
+        if phase == "import" and done == 50:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        spacelite.import_cache(source, made.table, **{**options, "progress": stop})
+    (path,) = (tmp_path / "a" / "embeddings").glob("*.h5")
+    with Cache(path) as cache:
+        assert not cache.complete
+    assert "unfinished" in refusal(spacelite.train, path, head="logreg", cache_dir=tmp_path / "a")
+    cache = spacelite.import_cache(source, made.table, **options)
+    whole = spacelite.import_cache(source, made.table, **{**options, "cache_dir": tmp_path / "b"})
+    assert cache.path.read_bytes() == whole.path.read_bytes()
+
+
+def test_int8_is_measured(made, tmp_path):
+    source = npz_flat(tmp_path, made)
+    cache = spacelite.import_cache(source, made.table, dtype="int8", cache_dir=tmp_path, **QUIET)
+    assert cache.rounded.tokens == sum(map(len, made.ids))
+
+
+def test_the_command_prints_what_it_has_imported(made, tmp_path):
+    from spacelite_cli.app import app
+    from typer.testing import CliRunner
+
+    source = npz_flat(tmp_path, made)
+    arguments = ["cache", "import", str(source), str(made.table), "--cache-dir", str(tmp_path)]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert "100 examples (60 train, 20 validation, 20 test)" in result.stdout
+    result = CliRunner().invoke(app, [*arguments, "--json"])
+    assert json.loads(result.stdout)["hit"] is True
