@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import h5py
 import numpy as np
+import processes
 import pyarrow as pa
 import pytest
 import torch
@@ -228,9 +229,7 @@ def test_one_vector_a_text(kind, made, tmp_path, caplog, with_baselines):
     vectors = np.stack([hidden.mean(axis=0) for hidden in made.hidden]).astype(np.float64)
     source = tmp_path / f"means.{kind}"
     VECTORS[kind](source, vectors)
-    cache = spacelite.import_cache(
-        source, made.table, dtype="float32", cache_dir=tmp_path, **QUIET
-    )
+    cache = spacelite.import_cache(source, made.table, dtype="float32", cache_dir=tmp_path, **QUIET)
     with cache.open() as opened:
         split = opened.splits["train"]
         assert opened.spec.precision == "float64" and not split.has_token_ids
@@ -244,7 +243,7 @@ def test_one_vector_a_text(kind, made, tmp_path, caplog, with_baselines):
     expected = spacelite.train(made.embedded, head="logreg", pooling="mean", **QUIET)
     ours, theirs = runs[0].run.predictions().logits, expected[0].run.predictions().logits
     assert np.abs(ours - theirs).max() < 1e-4
-    report = spacelite.report(runs, progress=False).text("html")
+    report = json.dumps(spacelite.report(runs, progress=False).as_json())
     assert "no words for" not in caplog.text
     rows = [json.loads(line) for line in made.table.read_text().splitlines()]
     assert any(row["text"] in report for row in rows if row["split"] == "test")
@@ -489,6 +488,41 @@ def test_an_interrupted_import_is_continued(made, tmp_path):
     cache = spacelite.import_cache(source, made.table, **options)
     whole = spacelite.import_cache(source, made.table, **{**options, "cache_dir": tmp_path / "b"})
     assert cache.path.read_bytes() == whole.path.read_bytes()
+
+
+IMPORT = """
+import sys
+import spacelite
+import spacelite.cache.writing
+spacelite.cache.writing.COMMIT_SECONDS = 0.0
+spacelite.import_cache(sys.argv[1], sys.argv[2], cache_dir=sys.argv[3], progress=False)
+"""
+
+
+def test_killed_at_any_step_the_finished_file_is_the_same(made, tmp_path):
+    source = npz_flat(tmp_path, made)
+    options = {"table": made.table, **QUIET}
+    whole = spacelite.import_cache(source, cache_dir=tmp_path / "whole", **options)
+    for step in (3, 150):
+        folder = tmp_path / f"killed{step}"
+        assert processes.killed_at(step, IMPORT, source, made.table, folder)
+        again = spacelite.import_cache(source, cache_dir=folder, **options)
+        assert again.path.read_bytes() == whole.path.read_bytes()
+
+
+def test_what_changes_while_it_is_read_is_refused(made, tmp_path):
+    source = tmp_path / "vectors.npz"
+    vectors = np.stack([hidden[0] for hidden in made.hidden])
+    np.savez(source, v=vectors)
+
+    def change(phase, done, total):
+        if phase == "identify" and done == total:
+            np.savez(source, v=vectors + 1)
+
+    message = refusal(
+        spacelite.import_cache, source, made.table, cache_dir=tmp_path, progress=change
+    )
+    assert message.endswith("vectors.npz changed while it was read: import it again")
 
 
 def test_int8_is_measured(made, tmp_path):
