@@ -466,14 +466,13 @@ def _examples(arrays: Mapping[str, Any], settings: Import) -> tuple[int, Callabl
             "padded hidden states need a mask (N, n), and those of all tokens end to end need "
             "offsets (N + 1,) or lengths (N,)"
         )
-    if offsets[0] != 0 or offsets[-1] != len(hidden) or (np.diff(offsets) < 0).any():
+    if [*offsets[:1], *offsets[-1:]] != [0, len(hidden)] or (np.diff(offsets) < 0).any():
         raise ValueError(f"offsets (or lengths) do not divide {len(hidden):,} tokens")
 
     def flat(number: int) -> Example:
         first, last = offsets[number : number + 2].tolist()
-        own = None if ids is None else ids[first:last]
-        if own is not None and number == len(offsets) - 2:
-            own = ids[first:]  # all that are left
+        end = last if number < len(offsets) - 2 else None  # ids that are left over are noticed
+        own = None if ids is None else ids[first:end]
         states = _tensor(hidden[first:last], settings, hidden)
         return _example(f"example {number + 1:,}", states, own)
 
@@ -482,8 +481,10 @@ def _examples(arrays: Mapping[str, Any], settings: Import) -> tuple[int, Callabl
 
 def _offsets(arrays: Mapping[str, Any]) -> Array | None:
     if "lengths" in arrays:
-        return offsets_of(np.asarray(arrays["lengths"]))
-    return np.asarray(arrays["offsets"]).astype(np.int64) if "offsets" in arrays else None
+        return offsets_of(np.asarray(arrays["lengths"]).reshape(-1))
+    if "offsets" in arrays:
+        return np.asarray(arrays["offsets"]).reshape(-1).astype(np.int64)
+    return None
 
 
 def _datasets(
@@ -492,14 +493,14 @@ def _datasets(
     """A dataset, or a group, for each example, in natural order; token ids in a group beside
     them, under the same names."""
     name = _usual(arrays, IDS)
-    every: Any = None if name is None else arrays[name]
+    every = {} if name is None else arrays[name]
     names = sorted((key for key in group if group[key] != every), key=_natural)
 
     def get(number: int) -> Example:
         key = names[number]
         if isinstance(group[key], h5py.Group):
             return _one(key, group[key], settings)
-        own = None if every is None else every[key][...]
+        own = None if name is None else every[key][...]
         return _example(key, _tensor(group[key][...], settings, group[key]), own)
 
     return len(names), get
