@@ -213,7 +213,7 @@ def _set(tokenizer: Any, max_length: int | None, padding: str) -> None:
 
 
 def from_ids(
-    files: BackboneFiles, ids: Array, *, max_length: int, padding: str, stride: int | None
+    files: BackboneFiles, ids: Array, *, max_length: int, padding: str, stride: int | None = None
 ) -> Tokenized:
     """The tokens of one text whose ids (n,) are known, with segments and mask as in `tokenize`."""
     # A token's segment depends only on whether it is a special one, and on which.
