@@ -32,12 +32,19 @@ def made(tmp_path_factory, bert, reviews):
     run, page = runs[0], folder / "page.html"
     report = spacelite.report(runs, examples=False, progress=False)
     given = {"texts": TEXTS, "labels": LABELS}
+    states, table = folder / "states.npy", folder / "table.csv"
+    np.save(states, np.random.RandomState(0).randn(40, 4))
+    pd.DataFrame({"label": LABELS}).to_csv(table, index=False)
     return {
         "cache": cache,
         "runs": runs,
         "calls": {
             "embed": (spacelite.embed, {"dataset": str(reviews), **embedding}),
             "embed texts": (spacelite.embed, {**given, **embedding}),
+            "import": (
+                spacelite.import_cache,
+                {"source": states, "table": table, "cache_dir": folder, "progress": False},
+            ),
             "find_cache": (spacelite.find_cache, {"name": cache.name, "cache_dir": folder}),
             "train": (spacelite.train, {"cache": cache, "head": "logreg", **quiet}),
             "cross_validate": (
@@ -91,9 +98,9 @@ def made(tmp_path_factory, bert, reviews):
 
 
 CALLS = (
-    "embed", "embed texts", "find_cache", "train", "load_run", "load_runs", "report", "best",
-    "predict", "explain", "explain example", "evaluate", "evaluate cache", "save explanation",
-    "text of report", "cross_validate", "save cross-validation", "audit",
+    "embed", "embed texts", "import", "find_cache", "train", "load_run", "load_runs", "report",
+    "best", "predict", "explain", "explain example", "evaluate", "evaluate cache",
+    "save explanation", "text of report", "cross_validate", "save cross-validation", "audit",
     "save audit", "learning_curve", "save curve",
 )  # fmt: skip
 

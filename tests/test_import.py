@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -249,7 +250,13 @@ def test_one_vector_a_text(kind, made, tmp_path, caplog, with_baselines):
     assert any(row["text"] in report for row in rows if row["split"] == "test")
     cross = spacelite.cross_validate(cache, head="logreg", folds=2, **QUIET)
     assert "tfidf" not in str(cross) and "logreg" in str(cross)
-    assert "logreg" in str(spacelite.audit(cache, head="logreg", folds=2, **QUIET))
+    caplog.set_level("INFO")
+    audit = spacelite.audit(cache, folds=2, **QUIET)
+    assert "additive reads mean: the cache was imported without token ids" in caplog.text
+    assert audit.result.head.name == "additive (mean)" and audit.result.examples == 60
+    curve = spacelite.learning_curve(cache, sizes=[16], baselines=False, **QUIET)
+    assert "additive (mean)" in str(curve)
+    spacelite.train(cache, head="additive", blocks="mean+space", epochs=1, **QUIET)
 
 
 REFUSED = "was imported without token ids"
@@ -264,7 +271,7 @@ def test_what_needs_the_text_or_the_model_says_so_in_one_line(made, tmp_path):
         {"head": "tfidf"}, {"preset": "best"}, {"head": "additive", "blocks": "mean+ngrams"}
     ):  # fmt: skip
         assert REFUSED in refusal(spacelite.train, cache, **settings, **QUIET)
-    assert REFUSED in refusal(spacelite.audit, cache, folds=2, **QUIET)
+    assert REFUSED in refusal(spacelite.audit, cache, head="tfidf", folds=2, **QUIET)
     assert REFUSED in refusal(spacelite.learning_curve, cache, head="tfidf", **QUIET)
     message = refusal(spacelite.train, cache, head="logreg", pooling="layers", **QUIET)
     assert "was imported, without the means of all layers" in message
@@ -273,6 +280,33 @@ def test_what_needs_the_text_or_the_model_says_so_in_one_line(made, tmp_path):
     assert UNKNOWN in refusal(run.explain, "a film", device="cpu")
     assert UNKNOWN in refusal(run.explain, example="test:1", device="cpu")
     assert UNKNOWN in refusal(run.evaluate, made.table, **QUIET)
+
+
+def test_a_run_is_evaluated_on_another_import_of_the_same_model(made, tmp_path, caplog):
+    vectors, source = np.stack([hidden[0] for hidden in made.hidden]), tmp_path / "means.npy"
+    caches = []
+    for name, states in (("model", vectors), ("model", vectors + 1e-6), ("other", -vectors)):
+        np.save(source, states)
+        caches.append(
+            spacelite.import_cache(
+                source, made.table, backbone=name, dtype="float32", cache_dir=tmp_path, **QUIET
+            )
+        )
+    run = spacelite.train(caches[0], head="logreg", **QUIET)[0]
+    metrics = run.evaluate(cache=caches[1], **QUIET).metrics
+    assert "only their name says that one model, model, has computed them" in caplog.text
+    assert metrics["test"]["ce"] == pytest.approx(run.metrics["test"]["ce"], abs=1e-4)
+    message = refusal(run.evaluate, cache=caches[2], **QUIET)
+    assert message.endswith("import it with the backbone=NAME of the run's cache")
+
+
+def test_a_disk_that_is_too_small_is_one_line(made, tmp_path, monkeypatch):
+    source = npz_flat(tmp_path, made)
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    message = refusal(spacelite.import_cache, source, made.table, cache_dir=tmp_path, **QUIET)
+    assert message.endswith("free some space, choose another cache_dir, or import less")
+    assert not [*tmp_path.rglob("embeddings/*.h5")]
 
 
 def test_layers_have_a_cache_each(made, tmp_path, caplog):

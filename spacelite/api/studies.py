@@ -35,6 +35,8 @@ from spacelite.types import Array
 if TYPE_CHECKING:
     import pandas as pd
 
+    from spacelite.cache.store import Cache
+
 log = logging.getLogger(__name__)
 
 CSV = (".csv",)  # what studies are saved as
@@ -440,9 +442,8 @@ def learning_curve(
     cache = dataset_of(cache, cache_dir)
     with cache.open() as opened, reporting(progress) as on_progress:
         opened.require_training()
-        without_layers = opened.layers is None or not opened.layers.complete
-        if blocks is None and "additive" in asked["head"] and without_layers:
-            asked["blocks"] = _without_layers(asked.get("blocks", "layers+ngrams"))
+        if blocks is None and "additive" in asked["head"]:
+            asked["blocks"] = _readable(asked.get("blocks", "layers+ngrams"), opened)
         wanted = curves.sizes_of(None if sizes is None else listed("sizes", sizes), opened)
 
         def training(size: int) -> TrainingConfig:
@@ -462,16 +463,16 @@ def learning_curve(
     return LearningCurve(result, cache)
 
 
-def _without_layers(blocks: str) -> str:
-    """Blocks that do not read the means of all layers, of a cache that has none; it is logged."""
-    instead = blocks.replace("layers", "mean")
-    hint = SpaceliteError(
-        f"additive reads {instead.replace('+', ' and ')}: the cache has no layer means; embed "
-        "again with layers=True to add them",
-        ["layers"],
-    )
-    log.info("%s", hint)
-    return instead
+def _readable(blocks: str, cache: Cache) -> str:
+    """Blocks that read what a cache has, the mean in place of others; it is logged."""
+    lacking, names = plan.lacking_blocks(cache), blocks.split("+")
+    reasons = [reason for name, reason in lacking.items() if name in names]
+    if not reasons:
+        return blocks
+    left = [name for name in names if name not in lacking and name != "mean"]
+    hint = f"additive reads {' and '.join(['mean', *left])}: {', and '.join(reasons)}"
+    log.info("%s", SpaceliteError(hint, ["layers"]))
+    return "+".join(["mean", *left])
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -544,20 +545,23 @@ def audit(
     """
     from spacelite.backbones.model import resolve_device
 
-    configs = {
-        "additive": heads.config("additive", blocks="mean+ngrams"),
-        "tfidf": heads.config("tfidf", C="auto"),
-        "logreg": heads.config("logreg", pooling="mean", C="auto"),
+    known: dict[str, dict[str, str]] = {
+        "additive": {"blocks": "mean+ngrams"},
+        "tfidf": {"C": "auto"},
+        "logreg": {"pooling": "mean", "C": "auto"},
     }
-    if head not in configs:
-        raise SpaceliteError(f"head={head}: {choose_from(head, configs)}", ["head"])
+    if head not in known:
+        raise SpaceliteError(f"head={head}: {choose_from(head, known)}", ["head"])
     cache = dataset_of(cache, cache_dir)
     local = str(backbone) if backbone is not None else cache.backbone
     with cache.open() as opened, reporting(progress) as on_progress:
         opened.require_training()
+        chosen = known[head]
+        if "blocks" in chosen:
+            chosen = {"blocks": _readable(chosen["blocks"], opened)}
         result = audits.audit_labels(
-            opened, configs[head], folds=folds, repeats=repeats, seed=seed, backbone=local,
-            device=resolve_device(device), on_progress=on_progress,
+            opened, heads.config(head, **chosen), folds=folds, repeats=repeats, seed=seed,
+            backbone=local, device=resolve_device(device), on_progress=on_progress,
         )  # fmt: skip
         answers.keep(cache.cache_dir, opened, "audit", result.as_json())
         labels = tuple(opened.label_names)

@@ -76,7 +76,8 @@ class Example(NamedTuple):
     def digest(self) -> bytes:
         """A hash of the hidden states and token ids."""
         content = self.hidden.contiguous().view(torch.uint8).numpy()
-        hashed = hashlib.sha256(f"{self.form} {self.hidden.shape}".encode() + content.tobytes())
+        hashed = hashlib.sha256(f"{self.form} {self.hidden.shape}".encode())
+        hashed.update(content.data)
         hashed.update(b"" if self.ids is None else self.ids.tobytes())
         return hashed.digest()
 

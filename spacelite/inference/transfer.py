@@ -239,13 +239,26 @@ def _check_hidden_states(run: Run, cache: Cache) -> None:
     here, there = run.record.spec, cache.spec
     for name in SAME:
         if getattr(here, name) != getattr(there, name):
+            imported = here.is_imported and there.is_imported
+            if imported and name == "backbone_version" and here.backbone == there.backbone:
+                log.warning(
+                    "the hidden states of cache %s and of that of run %s were both imported: only "
+                    "their name says that one model, %s, has computed them",
+                    cache.name, run.id, here.backbone,
+                )  # fmt: skip
+                continue
             what, *values = name, getattr(here, name), getattr(there, name)
             if name == "backbone_version" and here.backbone != there.backbone:
                 what, *values = "backbone", here.backbone, there.backbone
             raise SpaceliteError(
                 f"run {run.id} and cache {cache.name} have different hidden states: the run's "
-                f"{what} is {values[0]}, the cache's {values[1]}; embed the data set "
-                "with the settings of the run's cache"
+                f"{what} is {values[0]}, the cache's {values[1]}; "
+                + (
+                    "import it with the backbone=NAME of the run's cache"
+                    if imported
+                    else "embed the data set with the settings of the run's cache"
+                ),
+                ["backbone"],
             )
 
 

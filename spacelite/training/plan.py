@@ -396,6 +396,17 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}" + ("" if number == 1 else "es" if what == "batch" else "s")
 
 
+def lacking_blocks(cache: Cache) -> dict[str, str]:
+    """The blocks of additive heads that read what a cache lacks, with what to say of it."""
+    lacking = {}
+    if cache.layers is None or not cache.layers.complete:
+        remedy = "" if cache.spec.is_imported else "; embed again with layers=True to add them"
+        lacking["layers"] = f"the cache has no layer means{remedy}"
+    if not cache.has_token_ids:
+        lacking["ngrams"] = "the cache was imported without token ids"
+    return lacking
+
+
 def search_lists(kinds: Sequence[str], asked: Mapping[str, Any], cache: Cache) -> dict[str, Any]:
     """The lists of values that a search tries where nothing is asked for."""
     lists: dict[str, Sequence[Any]] = {
@@ -404,13 +415,12 @@ def search_lists(kinds: Sequence[str], asked: Mapping[str, Any], cache: Cache) -
         for field in fields(heads.kind(kind).config_type)
         if field.metadata["search"] and field.name not in asked
     }
-    if "blocks" in lists and (cache.layers is None or not cache.layers.complete):
-        reading = [name for name in lists["blocks"] if "layers" in name.split("+")]
+    if "blocks" in lists and (lacking := lacking_blocks(cache)):
+        reading = [name for name in lists["blocks"] if lacking.keys() & {*name.split("+")}]
         lists["blocks"] = [name for name in lists["blocks"] if name not in reading]
+        reasons = ", and ".join(lacking.values())
         left_out = SpaceliteError(
-            f"the search leaves out {' and '.join(reading)}: the cache has no layer means; embed "
-            "again with layers=True to add them",
-            ["layers"],
+            f"the search leaves out {' and '.join(reading)}: {reasons}", ["layers"]
         )
         log.warning("%s", left_out)
     return lists

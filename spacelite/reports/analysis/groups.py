@@ -852,6 +852,6 @@ def _about(group: Group) -> list[str]:
         *(f"{count:,} {name} examples" for name, count in group.section.examples.items()),
         spec.dtype,
         f"{spec.precision} precision",
-        f"backbone {spec.backbone_version[:10]}",
+        f"backbone {spec.backbone_version.partition(':')[2][:10]}",
         f"cache {group.section.cache}",
     ]
