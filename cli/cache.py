@@ -185,11 +185,14 @@ def verify(name: str, *, cache_dir: Path = CACHE_DIR, as_json: bool = False) -> 
         name: A cache's name, a part of it that no other has, or its path.
     """
     from spacelite.cache import folder
+    from spacelite.cache.store import Cache
 
     path = folder.find(cache_dir, name)
     with console.progress() as on_progress:
         damaged = folder.verify(path, lambda done, total: on_progress("verify", done, total))
     state = folder.state(path)
+    with Cache(path) as opened:
+        maker = opened.spec.command
     if as_json:
         examples = [{"split": split, "example": example} for split, example in damaged]
         console.print_json({**state.as_json(), "damaged": examples})
@@ -203,7 +206,7 @@ def verify(name: str, *, cache_dir: Path = CACHE_DIR, as_json: bool = False) -> 
     if damaged:
         raise SpaceliteError(
             f"{len(damaged)} damaged example{'s' if len(damaged) > 1 else ''} in {path.stem}: run "
-            "its embed command again to compute just these"
+            f"its {maker} command again to write just these"
         )
 
 

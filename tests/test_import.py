@@ -518,7 +518,8 @@ def test_an_interrupted_import_is_continued(made, tmp_path):
     (path,) = (tmp_path / "a" / "embeddings").glob("*.h5")
     with Cache(path) as cache:
         assert not cache.complete
-    assert "unfinished" in refusal(spacelite.train, path, head="logreg", cache_dir=tmp_path / "a")
+    message = refusal(spacelite.train, path, head="logreg", cache_dir=tmp_path / "a")
+    assert re.search(r"is unfinished \(\d+ of \d+ tokens\): run its import command again$", message)
     cache = spacelite.import_cache(source, made.table, **options)
     whole = spacelite.import_cache(source, made.table, **{**options, "cache_dir": tmp_path / "b"})
     assert cache.path.read_bytes() == whole.path.read_bytes()
@@ -557,6 +558,22 @@ def test_what_changes_while_it_is_read_is_refused(made, tmp_path):
         spacelite.import_cache, source, made.table, cache_dir=tmp_path, progress=change
     )
     assert message.endswith("vectors.npz changed while it was read: import it again")
+
+
+def test_what_is_damaged_is_imported_again(made, tmp_path):
+    from spacelite.cache import folder
+
+    source, options = npz_flat(tmp_path, made), {"cache_dir": tmp_path, **QUIET}
+    path = spacelite.import_cache(source, made.table, **options).path
+    whole = path.read_bytes()
+    with Cache(path) as cache:
+        _, start, _ = cache.splits["train"].datasets["tokens"].place(7)
+    with path.open("r+b") as file:
+        file.seek(start)
+        file.write(b"damaged!")
+    assert folder.verify(path) == [("train", 7)]
+    again = spacelite.import_cache(source, made.table, **options)
+    assert not again.hit and path.read_bytes() == whole
 
 
 def test_int8_is_measured(made, tmp_path):

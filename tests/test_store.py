@@ -251,7 +251,7 @@ def test_full_disk_while_writing_keeps_the_journal_true(path, monkeypatch):
     with writing.Writer(path) as writer, monkeypatch.context() as patch:
         patch.setattr(os, "pwrite", full)
         with pytest.raises(
-            SpaceliteError, match="embed again to continue: what is written is kept"
+            SpaceliteError, match="run the command again to continue: what is written is kept"
         ):
             writer.write("train", 0, checked(rows))
         writer.commit()

@@ -60,8 +60,7 @@ class Examples:
                 raise SpaceliteError(
                     f"{cache.name} has no split {split!r}: choose from {', '.join(cache.splits)}"
                 )
-            if not cache.complete:
-                raise SpaceliteError(f"{cache.name} is not finished: run its embed command again")
+            cache.require_complete()
             cached = cache.splits[split]
             tokens = cached.datasets["tokens"]
             _, start, _ = tokens.place(0)

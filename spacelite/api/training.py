@@ -184,6 +184,7 @@ def train(
     saved: dict[HeadConfig, Run] = {}
     with cache.open() as opened:
         opened.require_training()
+        opened.require_complete()
         examples = len(opened.splits["train"])
         weights = columns.weights(opened, sample_weight)
         asked["sample_weight"] = None if weights is None else weights.name
@@ -281,8 +282,6 @@ def _flat_poolings(cache: Cache, configs: Sequence[HeadConfig]) -> list[Spacelit
 
     pools = dict.fromkeys(name for config in configs for name in config.poolings)
     split, warnings = cache.splits["train"], []
-    if not cache.complete:  # the training says so
-        return []
     examples = max(int((split.offsets[: MOST_COMPARED + 1] <= TOKENS_COMPARED).sum()) - 1, 1)
     hidden: Array | None = None
     for name in pools:

@@ -81,6 +81,11 @@ class CacheSpec:
         """Whether another program computed the hidden states, with a model that is not known."""
         return self.backbone_version.startswith(IMPORTED)
 
+    @property
+    def command(self) -> str:
+        """The command that makes the cache, and continues it."""
+        return "import" if self.is_imported else "embed"
+
     def require_model(self) -> None:
         """Raise SpaceliteError if the model that computed the hidden states is not known."""
         if self.is_imported:

@@ -331,6 +331,14 @@ class Cache:
         """Whether every example is done. Only the marks record this."""
         return all(bool(split.done.all()) for split in self.splits.values())
 
+    def require_complete(self) -> None:
+        """Raise SpaceliteError if an example is not done."""
+        if not self.complete:
+            raise SpaceliteError(
+                f"cache {self.name} is unfinished ({self.tokens_done:,} of {self.tokens:,} "
+                f"tokens): run its {self.spec.command} command again"
+            )
+
     @property
     def tokens(self) -> int:
         """Number of tokens in all splits."""

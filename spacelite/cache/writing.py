@@ -177,7 +177,7 @@ class Writer(Journal):
 
 def _unwritable(path: Path, error: OSError) -> SpaceliteError:
     return SpaceliteError(
-        f"writing {path} failed: {error.strerror}; fix that and embed again to continue: "
+        f"writing {path} failed: {error.strerror}; fix that and run the command again to continue: "
         "what is written is kept"
     )
 

@@ -49,8 +49,7 @@ def evaluate(
     pairs as in `parse_mapping`; by default labels are matched by name, or, which a warning says, by
     number if one side has only numbers for names.
     """
-    if not cache.complete:
-        raise SpaceliteError(f"cache {cache.name} is unfinished: run its embed command again")
+    cache.require_complete()
     cache.check_index()
     _check_hidden_states(run, cache)
     record = run.record

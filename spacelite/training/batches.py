@@ -222,11 +222,7 @@ def check_ready(data: TrainingData, configs: Iterable[HeadConfig]) -> None:
     """Raise SpaceliteError if heads cannot be trained on these data: the cache is unfinished or
     damaged, or they lack what heads read."""
     if isinstance(data, Cache):
-        if not data.complete:
-            raise SpaceliteError(
-                f"cache {data.name} is unfinished ({data.tokens_done:,} of {data.tokens:,} "
-                "tokens): run its embed command again"
-            )
+        data.require_complete()
         data.check_index()
     for config in configs:
         if config.reads_ids and isinstance(data, Cache):

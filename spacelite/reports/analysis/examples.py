@@ -110,10 +110,7 @@ def words_and_mistakes(
                     f"cache {cache.name} is not the one that run {run.id} was trained on: train "
                     "again"
                 )
-            if not split.done.all():
-                raise SpaceliteError(
-                    f"cache {cache.name} is unfinished: run its embed command again"
-                )
+            cache.require_complete()
             return WordsAndMistakes(
                 name=name,
                 run=run.id,
