@@ -203,6 +203,10 @@ def test_heads_are_those_of_the_cache_that_embed_makes(layout, made, trained, tm
             assert np.array_equal(own.labels, split.labels)
             difference = own.read_hidden(0, len(own)) - split.read_hidden(0, len(split))
             assert np.abs(difference).max() < 1e-5
+    if layout == "requests":
+        run = spacelite.train(cache, head="logreg", pooling="mean", **QUIET)[0]
+        shown = run.explain(example="test:1", device="cpu").explanation.words
+        assert [word.text for word in shown] == [f"token {token}" for token in made.ids[81]]
     if layout in ("npz_flat", "requests"):  # the rest is the same file
         for name, (metrics, logits) in outcome(cache).items():
             for split, of_split in metrics.items():
@@ -247,6 +251,7 @@ def test_one_vector_a_text(kind, made, tmp_path, caplog, with_baselines):
     report = json.dumps(spacelite.report(runs, progress=False).as_json())
     assert "no words for" not in caplog.text
     rows = [json.loads(line) for line in made.table.read_text().splitlines()]
+    assert "Which words matter" not in report and "explain" not in report
     assert any(row["text"] in report for row in rows if row["split"] == "test")
     cross = spacelite.cross_validate(cache, head="logreg", folds=2, **QUIET)
     assert "tfidf" not in str(cross) and "logreg" in str(cross)
@@ -278,7 +283,8 @@ def test_what_needs_the_text_or_the_model_says_so_in_one_line(made, tmp_path):
     run = spacelite.train(cache, head="space", epochs=1, **QUIET)[0]
     assert UNKNOWN in refusal(run.predict, "a film", **QUIET)
     assert UNKNOWN in refusal(run.explain, "a film", device="cpu")
-    assert UNKNOWN in refusal(run.explain, example="test:1", device="cpu")
+    message = refusal(run.explain, example="test:1", device="cpu")
+    assert message.endswith("an example has no words to explain it by")
     assert UNKNOWN in refusal(run.evaluate, made.table, **QUIET)
 
 

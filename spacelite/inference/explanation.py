@@ -15,7 +15,7 @@ import numpy as np
 
 from spacelite import heads
 from spacelite.backbones.model import Forward, default_budget
-from spacelite.backbones.tokenizer import Tokenized, Words, from_ids, held_words
+from spacelite.backbones.tokenizer import Tokenized, Words, WordsOfIds, from_ids, held_words
 from spacelite.cache import texts
 from spacelite.cache.dtypes import stored_type
 from spacelite.cache.split import TokenRows
@@ -378,7 +378,16 @@ def explain_example(
     require_shares(run)
     cache.check_index()
     passage = cached_example(cache, location)
-    words = held_words(backbone_files(run, backbone), run.record.spec.prefix)
+    words: Words
+    if cache.spec.is_imported:
+        if not cache.has_token_ids:
+            raise SpaceliteError(
+                f"cache {cache.name} was imported without token ids: an example has no words to "
+                "explain it by"
+            )
+        words, passage = WordsOfIds(), replace(passage, text=None)  # words of ids, not of the text
+    else:
+        words = held_words(backbone_files(run, backbone), run.record.spec.prefix)
     split, _, number = location.partition(":")
     saved = run.predictions() if split == run.record.split else None
     known = saved is not None and len(saved.logits) == len(cache.splits[split])

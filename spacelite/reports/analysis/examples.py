@@ -74,7 +74,7 @@ class WordsAndMistakes:
     name: str
     run: str
     task: str
-    words: dict[str, list[WordShare]]
+    words: dict[str, list[WordShare]]  # empty if the cache was imported without token ids
     mistakes: list[Mistake]
 
 
@@ -115,7 +115,7 @@ def words_and_mistakes(
                 name=name,
                 run=run.id,
                 task=predictions.task.name,
-                words=_words(run, split, words),
+                words=_words(run, split, words) if cache.has_token_ids else {},
                 mistakes=_mistakes(run, cache, section.split, predictions, words),
             )
     except SpaceliteError as error:

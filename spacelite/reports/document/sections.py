@@ -205,7 +205,7 @@ def _calibration(part: GroupFindings, number: int) -> list[Block]:
 
 def _words(part: GroupFindings, number: int) -> list[Block]:
     examples = part.examples
-    if examples is None:
+    if examples is None or not examples.words:
         return []
     blocks: list[Block] = [
         Heading(2, "Which words matter"),
@@ -240,11 +240,12 @@ def _mistakes(part: GroupFindings, number: int) -> list[Block]:
     beyond = TASKS[examples.task].beyond.replace("their", "its")
     example = examples.mistakes[0].example
     command = f"spacelite explain {short_id(examples.run)} --example {example}"
+    in_full = f"; {command} shows one in full" if examples.words else ""
     return [
         Heading(2, "The most confident mistakes"),
         Paragraph(
             "Of the same head. The marks show what each word adds to the most probable label's "
-            f"logit{beyond}; {command} shows one in full."
+            f"logit{beyond}{in_full}."
         ),
         Mistakes(examples.mistakes),
     ]
