@@ -435,6 +435,7 @@ REFUSALS = {
     "empty": (
         lambda made: {"hidden_states": np.ones((100, 0))}, {}, "example 1 has hidden states of the"
     ),
+    "none": (lambda made: {"hidden_states": np.ones((0, 4))}, {}, "holds no examples"),
     "large": (
         lambda made: {"hidden_states": np.full((100, 4), 1e5)}, {},
         "hidden states that float16 cannot hold: use dtype=bfloat16 or float32",
@@ -480,6 +481,21 @@ def test_refusals(case, made, tmp_path):
 
     assert re.search(message, said), said
     assert not [*tmp_path.rglob("embeddings/*.h5")]
+
+
+@pytest.mark.parametrize("name", [".", "missing.csv"])
+def test_labels_are_in_a_single_file(name, made, tmp_path):
+    source = npz_flat(tmp_path, made)
+    message = refusal(spacelite.import_cache, source, tmp_path / name, cache_dir=tmp_path, **QUIET)
+    assert message.endswith("the labels are read from a single file")
+
+
+def test_files_that_no_row_names_are_left_out(made, tmp_path, caplog):
+    source, table = requests(tmp_path, made), tmp_path / "some.csv"
+    lines = [f"req-{number}.safetensors,{'ab'[number % 2]}" for number in range(40)]
+    table.write_text("\n".join(["file,label", *lines]))
+    cache = spacelite.import_cache(source, table, cache_dir=tmp_path, **QUIET)
+    assert cache.state.examples == 40 and "no row names req-40.safetensors" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -124,34 +124,36 @@ class Import:
 
 def import_states(
     settings: Import,
-    path: Path,
+    labels: Path,
     reading: Reading,
     *,
     cache_dir: Path,
     test_fraction: float | None = None,
     on_progress: OnProgress = lambda phase, done, total: None,
 ) -> Embedded:
-    """Import hidden states and, from the table at `path`, their labels, as
+    """Import hidden states and, from the table at `labels`, those, as
     `spacelite.import_cache`, which explains the arguments. A finished cache of the same content is
     returned at once, and an unfinished one is continued."""
     started = time.perf_counter()
     stored = stored_type(settings.dtype)
     if not settings.source.exists():
         raise SpaceliteError(f"there is no file or folder {settings.source}")
-    if path.is_dir() or not path.exists():
-        problem = "is a folder" if path.exists() else "does not exist"
-        raise SpaceliteError(f"{path} {problem}: the labels are read from a single file")
-    table = readers.from_path(path, quoting=reading.quoting)["train"]
+    if labels.is_dir() or not labels.exists():
+        problem = "is a folder" if labels.exists() else "does not exist"
+        raise SpaceliteError(f"{labels} {problem}: the labels are read from a single file")
+    table = readers.from_path(labels, quoting=reading.quoting)["train"]
     table, named = _file_names(table, settings.file_column, settings.source)
     states = _open(settings, named)
+    if not states.count:
+        raise SpaceliteError(f"{settings.source} holds no examples: it needs at least one")
     if states.count != table.rows.num_rows:
         raise SpaceliteError(
-            f"{settings.source} holds {states.count:,} examples and {path} {table.rows.num_rows:,} "
-            "rows: give a row for each example, in the same order"
+            f"{settings.source} holds {states.count:,} examples and {labels} "
+            f"{table.rows.num_rows:,} rows: give a row for each example, in the same order"
         )
     form, known = _identify(states, settings, stored, on_progress)
     stand_ins = [example.stand_in for example in known]
-    data, rows = loading.with_labels(table, path, stand_ins, reading, test_fraction)
+    data, rows = loading.with_labels(table, labels, stand_ins, reading, test_fraction)
     causal = form.layers is not None if settings.causal is None else settings.causal
     if settings.causal is None and causal:
         problem = (
@@ -272,8 +274,8 @@ def _identify(
             ids = np.full(len(example.hidden), NO_TOKEN, np.int32)
         known.append(Known(example.digest, ids))
         on_progress("identify", len(known), states.count)
-    if form is None:
-        raise SpaceliteError(f"{states.source} holds no examples")
+    if form is None or len(known) != states.count:
+        raise _changed(states.source)
     return form, known
 
 
@@ -379,7 +381,8 @@ def _files(folder: Path, named: Sequence[str] | None) -> list[Path]:
                 f"{few([file.name for file in there], name)}"
             )
     chosen = [by_name[name] for name in named]
-    if left := [file.name for file in there if file not in {*chosen}]:
+    used = {*chosen}
+    if left := [file.name for file in there if file not in used]:
         log.warning("%s: no row names %s: left out", folder, few(left))
     return chosen
 
