@@ -282,6 +282,7 @@ def test_hidden_states_without_a_backbone():
 # Ordinary use.
 
 
+@pytest.mark.slow
 def test_in_pipelines_searches_and_calibration(reviews_, options):
     own, labels = reviews_
     head = SpaceClassifier(**QUICK, **options)

@@ -55,7 +55,8 @@ def test_examples_are_those_of_the_cache(split, cache):
     assert repr(examples) == f"<{len(examples)} examples of {split} in {cache.name}>"
 
 
-@pytest.mark.parametrize("start", ["fork", "spawn"])
+@pytest.mark.parametrize("cache", ["int8", "several"], indirect=True)
+@pytest.mark.parametrize("start", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_loaders_read_them_in_processes_of_their_own(start, cache):
     examples = cache["train"]
     first = examples.tokens(0)  # the file is open when the process is copied

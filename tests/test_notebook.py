@@ -45,6 +45,7 @@ def executed(book, folder, **options):
     return book
 
 
+@pytest.mark.slow
 def test_bars_are_one_output_of_a_cell_and_need_no_widgets(tmp_path):
     from nbformat import v4
 

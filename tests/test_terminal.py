@@ -391,6 +391,7 @@ def test_names_wrap_between_blocks():
     assert Names(20).wrap("a weight-decay of 1e-05") == ["a weight-decay of", "1e-05"]
 
 
+@pytest.mark.slow
 def test_an_ascii_only_terminal_gets_question_marks_and_no_error(run, tmp_path):
     there = ["--cache-dir", run.cache_dir]
     for arguments in (

@@ -1,5 +1,6 @@
 """Texts of more tokens than the model takes: run in overlapping windows, each token once."""
 
+import functools
 import itertools
 
 import numpy as np
@@ -56,12 +57,17 @@ def test_each_token_is_read_where_it_has_most_context(before, after):
     assert alone.tolist() == [[*range(12)]] and places.tolist() == [*range(12)]
 
 
+@functools.cache
+def loaded(folder):
+    from transformers import AutoModel, AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
+
+
 def plain(folder, text):
     """A text's token ids, hidden states, layer means and pooled output: its windows one by one in
     plain transformers."""
-    from transformers import AutoModel, AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer, model = loaded(folder)
     encoded = tokenizer(text, return_special_tokens_mask=True)
     special = encoded.special_tokens_mask
     before, after = special.index(0), special[::-1].index(0)
@@ -70,7 +76,7 @@ def plain(folder, text):
         windows, places = [[*range(len(ids))]], [(0, token) for token in range(len(ids))]
     else:
         windows, places = expected_windows(len(ids), before, after, SIZE, STRIDE)
-    model, layers, pooled = AutoModel.from_pretrained(folder).eval(), [], []
+    layers, pooled = [], []
     for window in windows:
         with torch.no_grad():
             output = model(
