@@ -15,6 +15,7 @@ import numpy as np
 
 from spacelite.cache import texts as cached_texts
 from spacelite.cache.dtypes import StoredType, stored_type
+from spacelite.cache.split import damage
 from spacelite.cache.store import Cache
 from spacelite.errors import SpaceliteError
 from spacelite.types import Array
@@ -104,10 +105,7 @@ class Examples:
         row_bytes = stored.row_bytes(self.width)
         content = os.pread(self._file(), (high - low) * row_bytes, self._start + low * row_bytes)
         if zlib.crc32(content) != self._crc32[number]:
-            raise SpaceliteError(
-                f"{self.split} example {number} of cache {self.path.stem} is damaged: run "
-                f"spacelite cache verify {self.path.stem}, then embed again"
-            )
+            raise damage(self.path.stem, self.split, number)
         rows = np.frombuffer(content, stored.numpy).reshape(high - low, -1)
         return stored.decode(rows)
 

@@ -339,12 +339,8 @@ class _LayerHooks:
                     running.take(places[place], tensor)
             running.calls[name] += not before
 
-        modules = dict(model.named_modules())
-        self._handles = [
-            _hook(modules[name], name, visited, before=before)
-            for name in sorted({place.module for place in places})
-            for before in (True, False)
-        ]
+        modules = {place.module for place in places}
+        self._handles = _hooked(model, visited, lambda name: name in modules)
 
     def run(self, forward: Callable[[], Any], take: Callable[[int, torch.Tensor], object]) -> Any:
         """The output of a forward pass. `take` gets the number and hidden states of each layer."""
@@ -377,11 +373,7 @@ class _LayerHooks:
                 seen.setdefault(id(tensor), _Place(name, calls[name], before, index))
             calls[name] += not before
 
-        handles = [
-            _hook(module, name, visited, before=before)
-            for name, module in model.named_modules()
-            for before in (True, False)
-        ]
+        handles = _hooked(model, visited, lambda name: True)
         output = run(output_hidden_states=True)
         for handle in handles:
             handle.remove()
@@ -399,18 +391,24 @@ class _LayerHooks:
         return None
 
 
-def _hook(module: Any, name: str, visited: Callable[..., None], *, before: bool) -> Any:
-    """Let `visited` know the tensors that a module takes (`before`) or gives."""
+def _hooked(model: Any, visited: Callable[..., None], chosen: Callable[[str], bool]) -> list[Any]:
+    """Let `visited` know the tensors that each chosen module of a model takes, before it runs, and
+    those that it gives. Returns what removes the hooks."""
 
-    def taken(module: Any, arguments: Any, options: Any) -> None:
-        visited(name, True, list(_tensors((arguments, options))))
+    def hooks(name: str, module: Any) -> tuple[Any, Any]:
+        def taken(module: Any, arguments: Any, options: Any) -> None:
+            visited(name, True, list(_tensors((arguments, options))))
 
-    def given(module: Any, arguments: Any, output: Any) -> None:
-        visited(name, False, list(_tensors(output)))
+        def given(module: Any, arguments: Any, output: Any) -> None:
+            visited(name, False, list(_tensors(output)))
 
-    if before:
-        return module.register_forward_pre_hook(taken, with_kwargs=True)
-    return module.register_forward_hook(given)
+        return (
+            module.register_forward_pre_hook(taken, with_kwargs=True),
+            module.register_forward_hook(given),
+        )
+
+    modules = [(name, module) for name, module in model.named_modules() if chosen(name)]
+    return [handle for name, module in modules for handle in hooks(name, module)]
 
 
 def _tensors(value: Any) -> Iterator[torch.Tensor]:

@@ -285,10 +285,7 @@ def tokenize(
     tokens = tokenizer.tokenize(
         backbone_files,
         everything,
-        max_length=spec.max_length,
-        padding=spec.padding,
-        prefix=spec.prefix,
-        stride=spec.stride,
+        **spec.tokenizing,
         on_chunk=lambda done: on_progress("tokenize", done, len(everything)),
     )
     lengths = np.array([len(ids) for ids in tokens.ids], np.int64)

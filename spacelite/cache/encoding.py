@@ -92,10 +92,7 @@ class _Encoding:
         self.tokens = tokenize(
             self.files,
             texts,
-            max_length=self.spec.max_length,
-            padding=encoder.padding,
-            prefix=encoder.prefix,
-            stride=self.spec.stride,
+            **self.spec.tokenizing,
             tokenizer=held_tokenizer(self.files),
             on_chunk=lambda done: on_progress("tokenize", done, len(texts)),
             first=1,

@@ -77,6 +77,12 @@ class CacheSpec:
         return UNLIMITED if self.is_imported or self.stride is not None else self.max_length
 
     @property
+    def tokenizing(self) -> dict[str, Any]:
+        """How texts become token ids: arguments of `tokenize`."""
+        names = ("max_length", "padding", "prefix", "stride")
+        return {name: getattr(self, name) for name in names}
+
+    @property
     def is_imported(self) -> bool:
         """Whether another program computed the hidden states, with a model that is not known."""
         return self.backbone_version.startswith(IMPORTED)

@@ -158,18 +158,21 @@ class Dataset:
     def refuse(self, damaged: list[int]) -> None:
         """Raise SpaceliteError if there are damaged examples."""
         if damaged:
-            example = f"{self.split} example {damaged[0]} of cache {self.cache}"
-            means = self.name == "means"
-            raise SpaceliteError(
-                f"{f'the layer means of {example} are' if means else f'{example} is'} damaged: run "
-                f"spacelite cache verify {self.cache}, then embed again to compute only what is "
-                "damaged"
-            )
+            raise damage(self.cache, self.split, damaged[0], means=self.name == "means")
 
     def _read(self, first: int, last: int) -> Array:
         low, high = (self._bounds[[first, last]] // self._row_bytes).tolist()
         values: Array = self._values[low:high]
         return values
+
+
+def damage(cache: str, split: str, example: int, *, means: bool = False) -> SpaceliteError:
+    """What is raised if the hidden states of an example, or its layer means, are damaged."""
+    what = f"{split} example {example} of cache {cache}"
+    return SpaceliteError(
+        f"{f'the layer means of {what} are' if means else f'{what} is'} damaged: run spacelite "
+        f"cache verify {cache}, then embed again to compute only what is damaged"
+    )
 
 
 class CachedSplit:

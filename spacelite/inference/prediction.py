@@ -95,14 +95,10 @@ class Predictor:
     ) -> Tokenized:
         """Tokenize texts as the run's training data; `before` texts came before, for messages."""
         check(texts, before)
-        spec = self.run.record.spec
         return tokenize(
             self.files,
             texts,
-            max_length=spec.max_length,
-            padding=spec.padding,
-            prefix=spec.prefix,
-            stride=spec.stride,
+            **self.run.record.spec.tokenizing,
             tokenizer=held_tokenizer(self.files),
             on_chunk=lambda done: on_progress("tokenize", done, len(texts)),
             first=before + 1,
