@@ -8,11 +8,12 @@ import json
 import logging
 import math
 import os
+import stat
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from spacelite.errors import SpaceliteError
 
@@ -20,6 +21,9 @@ log = logging.getLogger(__name__)
 
 CACHE_DIR = Path("cache")
 CACHE_VARIABLE, DATA_VARIABLE = "SPACELITE_CACHE", "SPACELITE_DATA"
+CHECKSUM = "checksum"  # the key of a JSON object's checksum
+LARGEST_JSON = 2**28  # bytes
+LARGEST_WHOLE = 2**63 - 1
 
 
 def cache_folder(given: str | Path | None = None) -> Path:
@@ -93,10 +97,76 @@ def finite(content: Any) -> Any:
     return content if isinstance(content, str | int | float | bool | None) else str(content)
 
 
-def write_json(path: Path, content: object) -> None:
-    """Write an indented JSON document atomically. Raises OSError."""
+def canonical(content: Any) -> str:
+    """Canonical JSON, from which checksums, keys and ids are computed: sorted keys, no spaces."""
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def write_json(path: Path, content: Any, *, sealed: bool = True) -> None:
+    """Write an indented JSON document atomically. An object is `sealed`: it gets the item
+    `checksum`, that of the canonical JSON of all others. Raises OSError."""
+    if sealed and isinstance(content, Mapping):
+        content = {key: value for key, value in content.items() if key != CHECKSUM}
+        content[CHECKSUM] = _checksum_of(json.loads(json.dumps(content)))  # as it will be read
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
     write_bytes(path, f"{text}\n".encode())
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file. Raises OSError, and ValueError if it is no regular file or very large, is
+    not JSON in UTF-8, holds a number that is not finite or a whole number of more than 64 bits, or
+    is an object that does not match its checksum; in files of older versions there is none."""
+    try:
+        text = read_bytes(path, LARGEST_JSON).decode("utf-8")
+    except UnicodeDecodeError:
+        raise ValueError("its text is not UTF-8") from None
+    try:
+        content = json.loads(
+            text, parse_constant=_not_finite, parse_float=_number, parse_int=_whole
+        )
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if "\\u" in text:  # half a character can be written as an escape, and never printed
+        try:
+            json.dumps(content, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise ValueError("it holds half of a character") from None
+    sealed = isinstance(content, dict) and CHECKSUM in content
+    if sealed and content[CHECKSUM] != _checksum_of(content):
+        raise ValueError("it does not match its checksum")
+    return content
+
+
+def _checksum_of(content: Mapping[str, Any]) -> str:
+    """The checksum of a JSON object, but for the item that holds it."""
+    rest = {key: value for key, value in content.items() if key != CHECKSUM}
+    return checksum(canonical(rest).encode())
+
+
+def read_bytes(path: Path, most: int) -> bytes:
+    """The content of a file. Raises OSError, and ValueError if it is a folder, a device or a pipe,
+    which is not opened, or has more than `most` bytes."""
+    state = path.stat()
+    if not stat.S_ISREG(state.st_mode):
+        raise ValueError("it is not a regular file")
+    if state.st_size > most:
+        raise ValueError(f"it has {human_bytes(state.st_size)}")
+    return path.read_bytes()
+
+
+def _not_finite(text: str) -> NoReturn:
+    raise ValueError(f"{text} is not a finite number")
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _not_finite(text)
+
+
+def _whole(text: str) -> int:
+    if len(text) > 20 or abs(int(text)) > LARGEST_WHOLE:
+        raise ValueError(f"{text[:20]}… is too large a number")
+    return int(text)
 
 
 def sync(path: Path) -> None:

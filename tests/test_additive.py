@@ -18,7 +18,7 @@ from test_crossfit import centred, log_odds, scikit_learns
 from typer.testing import CliRunner
 
 import spacelite
-from spacelite import heads
+from spacelite import files, heads
 from spacelite.cache.store import Cache
 from spacelite.data import loading as data
 from spacelite.heads import additive, logistic
@@ -336,7 +336,7 @@ def test_tables_that_do_not_go_together_are_damaged(cached):
     assert runs.load(run.folder).parameters.keys() == good.keys()
     record = json.loads((run.folder / "run.json").read_text())
     record.pop("checksums", None)
-    (run.folder / "run.json").write_text(json.dumps(record))
+    files.write_json(run.folder / "run.json", record)
     for name in ("ngrams.weight", "ngrams.keys", "classifier.bias"):
         save_file({**good, name: np.ascontiguousarray(good[name][..., 1:])}, path)
         message = refusal(lambda: runs.load(run.folder).parameters)

@@ -7,6 +7,7 @@ import pytest
 from conftest import texts
 
 import spacelite
+from spacelite import files
 from spacelite.studies import answers
 from spacelite.studies.audit import Audit
 from spacelite.studies.cross_validation import CrossValidation
@@ -78,20 +79,20 @@ def test_what_cannot_be_read_is_left_out(asked, caplog, tmp_path):
             assert "Cross-validation" not in shown and "is left out" in caplog.text
         broken = json.loads(before)
         del broken["content"]["systems"][0]["folds"]
-        path.write_text(json.dumps(broken))
+        files.write_json(path, broken)
         caplog.clear()
         assert "Cross-validation" not in spacelite.report(runs, progress=False).text()
         assert "the last cv is left out" in caplog.text
         # Of another cache with the same name.
         broken["cache_key"] = "0"
-        path.write_text(json.dumps(broken))
+        files.write_json(path, broken)
         caplog.clear()
         assert "Cross-validation" not in spacelite.report(runs, progress=False).text()
         assert "left out" not in caplog.text
         # Of a kind that only a later version knows.
         later = json.loads(before)
         later["kind"] = "oracle"
-        path.write_text(json.dumps(later))
+        files.write_json(path, later)
         assert "oracle" not in spacelite.report(runs, progress=False).text()
     finally:
         path.write_text(before)

@@ -9,6 +9,7 @@ from spacelite_cli.app import app
 from typer.testing import CliRunner
 
 import spacelite
+from spacelite import files
 from spacelite.training import plan
 from spacelite.training.config import TrainingConfig
 
@@ -93,7 +94,7 @@ def test_python_takes_auto_too(cache_path, tmp_path):
     path = run.run.folder / "run.json"
     content = json.loads(path.read_text())
     del content["chosen"]  # as an earlier version wrote it
-    path.write_text(json.dumps(content))
+    files.write_json(path, content)
     assert spacelite.load_run(run.id, tmp_path).record.chosen == {}
 
 

@@ -20,6 +20,7 @@ from test_store import byte_offset
 from typer.testing import CliRunner
 
 import spacelite as library
+from spacelite import files
 
 # The arguments of commands that the function which they call does not have.
 NOT_PASSED = {
@@ -116,13 +117,13 @@ def test_tables_fit_the_terminal(workplace, width):
 @pytest.mark.parametrize("width", [80, 120])
 def test_published_rows_fit_the_terminal(workplace, tmp_path, width):
     folder, _, _ = workplace
-    files = (folder / "runs").glob("*--space--*/run.json")
-    record = json.loads(next(files).read_text())
+    found = (folder / "runs").glob("*--space--*/run.json")
+    record = json.loads(next(found).read_text())
     record["spec"]["dataset"] = "imdb"
     record["settings"].update(epochs=5, inter=0.0, intra=0.0, learning_rate=2e-4)
     del record["id"]  # as if it had been trained like that
     (tmp_path / "runs" / "x").mkdir(parents=True)
-    (tmp_path / "runs" / "x" / "run.json").write_text(json.dumps(record))
+    files.write_json(tmp_path / "runs" / "x" / "run.json", record)
     result = spacelite("report", "--cache-dir", tmp_path, env={"COLUMNS": str(width)})
     lines = result.stdout.splitlines()
     assert "* Published with another backbone than tiny-bert." in result.stdout
@@ -594,7 +595,7 @@ def test_train_takes_what_was_embedded_last_whatever_was_evaluated(bert, reviews
     path = transfers[0].parents[1] / "head.safetensors"
     record = json.loads((path.parent / "run.json").read_text())
     record["checksums"]["head.safetensors"] = 1
-    (path.parent / "run.json").write_text(json.dumps(record))
+    files.write_json(path.parent / "run.json", record)
     _, said = trained()
     assert "the evaluation of the earlier run" in said and "is dropped" in said
     assert not any(path.exists() for path in transfers)

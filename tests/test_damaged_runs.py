@@ -10,7 +10,7 @@ from conftest import refusal, train_and_save
 from spacelite_cli.app import app
 from typer.testing import CliRunner
 
-from spacelite import heads
+from spacelite import files, heads
 from spacelite.cache.store import Cache
 from spacelite.errors import SpaceliteError
 from spacelite.inference import transfer
@@ -102,6 +102,7 @@ def test_whatever_is_wrong_with_a_record_the_run_works_or_is_left_out(
 ):
     for run in trained:
         content = json.loads((run.folder / "run.json").read_text())
+        del content["checksum"]  # as an older version wrote it
         for number, text in enumerate(damaged(content, wrong)):
             folder = tmp_path / "runs" / f"{run.record.head.kind}-{number:03}"
             folder.mkdir(parents=True)
@@ -125,7 +126,7 @@ def test_whatever_is_wrong_with_a_record_the_run_works_or_is_left_out(
     [
         (b"", "is damaged"),
         (b"\xff\xfe{\x00}\x00", "its text is not UTF-8"),
-        (b"[" * 100_000, "is damaged (maximum recursion depth"),
+        (b"[" * 100_000, "is damaged (it is nested too deeply"),
         (b'{"format": 1}', "is damaged (head is missing)"),
         (b'{"format": 1, "head": "tree"}', "its head is of a kind that this spacelite does not"),
         (b'{"format": 2}', "it has format 2, this spacelite reads 1: upgrade spacelite"),
@@ -161,7 +162,7 @@ def test_the_message_says_which_value_is_wrong(path, value, words, trained, tmp_
     for key in path[:-1]:
         place = place[key]
     place[path[-1]] = value
-    (folder / "run.json").write_text(json.dumps(content))
+    files.write_json(folder / "run.json", content)
     assert words in refusal(runs.load, folder)
 
 
@@ -171,7 +172,7 @@ def test_a_setting_of_an_extension_that_is_not_imported_is_read(trained, tmp_pat
     content = json.loads((folder / "run.json").read_text())
     content["settings"]["pooling"] = "max"
     del content["id"]  # as if it had been saved with this pooling
-    (folder / "run.json").write_text(json.dumps(content))
+    files.write_json(folder / "run.json", content)
     assert runs.load(folder).record.head.pooling == "max"
 
 
@@ -179,7 +180,7 @@ def test_a_spec_of_a_later_version_names_the_run(trained, tmp_path):
     folder = shutil.copytree(trained[0].folder, tmp_path / "copy")
     content = json.loads((folder / "run.json").read_text())
     content["spec"]["pairs"] = True
-    (folder / "run.json").write_text(json.dumps(content))
+    files.write_json(folder / "run.json", content)
     message = refusal(runs.load, folder)
     assert f"run {folder}: " in message and "(pairs): upgrade spacelite" in message
 
@@ -226,8 +227,8 @@ def test_missing_files_are_not_called_damaged(trained, tmp_path, caplog):
 def test_settings_that_do_not_fit_the_id_are_damage(trained, tmp_path):
     """A flipped bit in the name of a setting would read as its default."""
     folder = shutil.copytree(trained[0].folder, tmp_path / "copy")
-    text = (folder / "run.json").read_text()
-    (folder / "run.json").write_text(text.replace('"epochs"', '"epocHs"'))
+    text = (folder / "run.json").read_text().replace('"epochs"', '"epocHs"')
+    files.write_json(folder / "run.json", json.loads(text))  # older runs have no checksum
     assert "its settings are not those of the id" in refusal(runs.load, folder)
 
 
@@ -259,7 +260,7 @@ def test_changed_parameters_are_noticed(trained, tmp_path, what):
         file.write_bytes(data)
     else:  # older runs have no checksums
         del content["checksums"]
-        record.write_text(json.dumps(content))
+        files.write_json(record, content)
     if what == "not a number":
         tensors = load_file(file)
         next(iter(tensors.values())).reshape(-1)[0] = float("nan")

@@ -17,7 +17,7 @@ from sklearn import metrics as sk
 from spacelite_cli.app import app
 from typer.testing import CliRunner
 
-from spacelite import heads
+from spacelite import files, heads
 from spacelite.cache import texts
 from spacelite.cache.store import Cache, side_file
 from spacelite.inference.transfer import evaluate, parse_mapping
@@ -281,7 +281,7 @@ def without_checksums(folder):
     """Make a run like those of versions that kept no checksums."""
     content = json.loads((folder / "run.json").read_text())
     del content["checksums"]
-    (folder / "run.json").write_text(json.dumps(content))
+    files.write_json(folder / "run.json", content)
 
 
 def test_a_head_of_other_shapes_is_damaged(place, bert, tmp_path):
@@ -438,8 +438,8 @@ def test_what_a_killed_evaluation_left_is_no_result(place, bert, tmp_path):
         "run.save_transfer(record, {record.split: run.predictions(record)})\n"
     )
     folder = run.folder / "transfer"
-    for files in (0, 1):  # that it has written
-        assert processes.run(code, run.folder, files).returncode == 9
+    for written in (0, 1):  # that it has written
+        assert processes.run(code, run.folder, written).returncode == 9
         assert list(folder.glob(".*--killed--*.partial"))
         assert len(run.transfers()) == before + 1
     run.save_transfer(record, predictions)

@@ -14,6 +14,7 @@ from test_report import run_with
 from typer.testing import CliRunner
 
 import spacelite
+from spacelite import files
 from spacelite.api.results import EmbeddedDataset
 from spacelite.runs import store as runs
 
@@ -80,7 +81,7 @@ def test_an_earlier_version_reads_a_run_with_a_name(cache_dir):
     content = json.loads(file.read_text())
     assert content["name"] == "base" and content["cache_files"] == []
     del content["name"], content["cache_files"]
-    file.write_text(json.dumps(content))
+    files.write_json(file, content)
     assert runs.load(file.parent).name is None
 
 

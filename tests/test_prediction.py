@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from spacelite_cli.app import app
 from typer.testing import CliRunner
 
-from spacelite import heads
+from spacelite import files, heads
 from spacelite.cache.store import Cache
 from spacelite.data import loading as data
 from spacelite.inference import prediction
@@ -118,7 +118,7 @@ def test_the_commands_name_the_option_for_the_backbone(command, place, bert, tmp
             assert content.pop("backbone_folder") == str(bert)
             copied = tmp_path / "elsewhere" / saved[0].folder.name
             shutil.copytree(saved[0].folder, copied)
-            (copied / "run.json").write_text(json.dumps(content))
+            files.write_json(copied / "run.json", content)
             there[1] = copied
         result = spacelite(*there, *options)
         assert result.exit_code == 1 and result.stdout == ""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from spacelite import paper
+from spacelite import files, paper
 from spacelite.paper import FIGURES
 from spacelite.reports.analysis import groups, published
 from spacelite.reports.document.sections import section_blocks
@@ -271,7 +271,7 @@ def test_auroc_of_older_runs_is_computed_from_their_predictions(report_dir, tmp_
         content = json.loads(path.read_text())
         of_test = {split: scores.pop("auroc") for split, scores in content["metrics"].items()}
         expected[path.parent.name] = of_test["test"]
-        path.write_text(json.dumps(content))
+        files.write_json(path, content)
         lost = path.parent.name
     (tmp_path / "runs" / lost / "predictions.npz").unlink()
     found = {}

@@ -106,7 +106,7 @@ def test_a_run_of_a_former_version_is_read(saved):
     record = json.loads(file.read_text())
     for added in ("multilabel", "heads_in_pass", "best_epoch", "versions"):
         del record[added]
-    file.write_text(json.dumps(record))
+    files.write_json(file, record)
     expected = replace(saved[0].record, heads_in_pass=1, versions={})
     assert runs.load(saved[0].folder).record == expected
 
@@ -248,6 +248,40 @@ def test_a_damaged_run_is_named_and_left_out(content, saved, tmp_path, caplog):
 
 def test_a_newer_run_is_refused(saved):
     file = saved[0].folder / "run.json"
-    file.write_text(file.read_text().replace('"format": 1,', '"format": 2,', 1))
+    files.write_json(file, {**json.loads(file.read_text()), "format": 2})
     with pytest.raises(SpaceliteError, match="has format 2, this spacelite reads 1: upgrade"):
         runs.load(saved[0].folder)
+
+
+def test_no_changed_byte_of_a_sealed_document_changes_what_is_read(tmp_path):
+    """Whichever bit of an object is flipped: it is refused, or is what it was."""
+    path = tmp_path / "one.json"
+    content = {"name": "näher", "metrics": {"test": {"f1": 0.25}}, "epochs": [1, 2], "best": None}
+    files.write_json(path, {**content, "checksum": "of before"})
+    good = path.read_bytes()
+    assert json.loads(good) == {**content, "checksum": files.checksum(
+        b'{"best":null,"epochs":[1,2],"metrics":{"test":{"f1":0.25}},"name":"n\xc3\xa4her"}'
+    )}  # fmt: skip
+    accepted = 0
+    for at in range(len(good)):
+        for bit in range(8):
+            path.write_bytes(good[:at] + bytes([good[at] ^ 1 << bit]) + good[at + 1 :])
+            try:
+                found = files.read_json(path)
+            except ValueError:
+                continue
+            assert {name: found[name] for name in content} == content
+            accepted += 1
+    assert accepted < len(good)  # spaces of one kind for another, and the name of the checksum
+
+
+def test_only_regular_files_are_read_as_documents(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for path in (tmp_path / "pipe", tmp_path / "folder", Path("/dev/zero")):
+        with pytest.raises(ValueError, match="it is not a regular file"):
+            files.read_json(path)
+    (tmp_path / "large").touch()
+    os.truncate(tmp_path / "large", 2**40)
+    with pytest.raises(ValueError, match=r"it has 1\.1 TB"):
+        files.read_json(tmp_path / "large")

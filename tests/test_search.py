@@ -14,10 +14,9 @@ from test_report import run_with, sections_of
 from test_training import Interrupted, interrupt_after
 
 import spacelite
-from spacelite import heads
+from spacelite import files, heads
 from spacelite.api.results import EmbeddedDataset
 from spacelite.api.training import _chosen
-from spacelite.cache.spec import canonical
 from spacelite.cache.store import Cache
 from spacelite.metrics.scores import METRICS
 from spacelite.runs import store as runs
@@ -306,7 +305,7 @@ def test_a_search_belongs_to_the_identity_of_a_training_and_none_changes_nothing
         "shared": {**TRAINING.hashed(), "monitor": TRAINING.monitor},
     }
     plain = checkpoints.identity(cache, GRID, TRAINING)
-    assert plain == hashlib.sha256(canonical(before).encode()).hexdigest()
+    assert plain == hashlib.sha256(files.canonical(before).encode()).hexdigest()
     among = [checkpoints.identity(cache, GRID, TRAINING, GRID[:count]) for count in (9, 8)]
     assert len({plain, *among}) == 3
 

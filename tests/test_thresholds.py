@@ -11,6 +11,7 @@ from spacelite_cli.app import app
 from typer.testing import CliRunner
 
 import spacelite
+from spacelite import files
 from spacelite.api.results import EmbeddedDataset
 from spacelite.metrics.thresholds import (
     FEWEST,
@@ -286,7 +287,7 @@ def test_damaged_thresholds_are_refused(cache, tmp_path, thresholds):
     (run,) = spacelite.train(cache, head="logreg", threshold="f1", cache_dir=tmp_path, **QUIET)
     path = run.run.folder / "run.json"
     content = json.loads(path.read_text())
-    path.write_text(json.dumps({**content, "thresholds": thresholds}))
+    files.write_json(path, {**content, "thresholds": thresholds})
     assert "is damaged (thresholds" in refusal(load, run.run.folder)
 
 

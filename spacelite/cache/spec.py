@@ -4,7 +4,6 @@ its file name."""
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from spacelite import files
 from spacelite.backbones.files import BackboneFiles, located
 from spacelite.backbones.model import (
     PRECISIONS,
@@ -111,7 +111,7 @@ class CacheSpec:
 
     def canonical(self) -> str:
         """The spec as canonical JSON: sorted keys, no spaces."""
-        return canonical(self.as_json())
+        return files.canonical(self.as_json())
 
     def cache_key(self) -> str:
         """SHA-256 of the canonical spec, hexadecimal."""
@@ -254,11 +254,6 @@ class Encoding:
             prefix=self.prefix,
             stride=(self.stride or max(1, max_length // 2)) if self.windows else None,
         )
-
-
-def canonical(content: Mapping[str, Any]) -> str:
-    """Canonical JSON, from which keys and ids are hashed: sorted keys, no spaces."""
-    return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 def embeddings_folder(cache_dir: Path) -> Path:

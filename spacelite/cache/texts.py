@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import itertools
-import json
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, astuple, dataclass
@@ -264,7 +263,8 @@ def count_unknown(splits: Mapping[str, SplitIndex], special: SpecialIds) -> Unkn
 def write_unknown(path: Path, counts: UnknownTokens) -> None:
     """Keep the counts of a cache. Skipped in read-only folders."""
     try:
-        files.write_json(side_file(path, "unknown"), counts.as_json())
+        # Without a checksum: former versions take every item for a split.
+        files.write_json(side_file(path, "unknown"), counts.as_json(), sealed=False)
     except OSError as error:
         log.info("%s cannot be written: %s", side_file(path, "unknown"), error.strerror)
 
@@ -272,7 +272,7 @@ def write_unknown(path: Path, counts: UnknownTokens) -> None:
 def read_unknown(path: Path) -> UnknownTokens:
     """The counts of a cache; without splits if they were not kept, or their file is damaged."""
     try:
-        content = json.loads(side_file(path, "unknown").read_text("utf-8"))
+        content = files.read_json(side_file(path, "unknown"))
         return UnknownTokens({name: SplitCounts(**counts) for name, counts in content.items()})
     except (OSError, ValueError, TypeError, AttributeError):
         return UnknownTokens({})

@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import types
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from functools import cache
-from pathlib import Path
-from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
 from spacelite import heads, settings
-from spacelite.cache.spec import CacheSpec, canonical, slug
+from spacelite.cache.spec import CacheSpec, slug
 from spacelite.document import decimals
 from spacelite.errors import SpaceliteError
+from spacelite.files import canonical
 from spacelite.heads import HeadConfig
 from spacelite.metrics.scores import METRICS, Scores
 from spacelite.settings import Config
@@ -32,9 +31,8 @@ from spacelite.visible import visible_name
 
 FORMAT = 1
 # What a damaged file may raise while it is read.
-UNREADABLE = (OSError, ValueError, OverflowError, RecursionError)
+UNREADABLE = (OSError, ValueError, OverflowError)
 WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
-LARGEST = 2**63 - 1
 # The fields of a cache's spec that its token ids do not depend on.
 OF_HIDDEN_STATES: dict[str, Any] = {
     "backbone": "", "backbone_version": "", "layer": -1, "dtype": "", "precision": "",
@@ -377,37 +375,6 @@ def _check_scores(metrics: Mapping[str, Scores], examples: Mapping[str, int]) ->
     for split in metrics:
         if examples.get(split, 0) < 1:
             raise ValueError(f"examples.{split} is missing or not above 0")
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file. Raises OSError, and ValueError or RecursionError if it is not JSON in
-    UTF-8, or holds a number that is not finite or a whole number of more than 64 bits."""
-    try:
-        text = path.read_bytes().decode("utf-8")
-    except UnicodeDecodeError:
-        raise ValueError("its text is not UTF-8") from None
-    content = json.loads(text, parse_constant=_not_finite, parse_float=_number, parse_int=_whole)
-    if "\\u" in text:  # half a character can be written as an escape, and never printed
-        try:
-            json.dumps(content, ensure_ascii=False).encode()
-        except UnicodeEncodeError:
-            raise ValueError("it holds half of a character") from None
-    return content
-
-
-def _not_finite(text: str) -> NoReturn:
-    raise ValueError(f"{text} is not a finite number")
-
-
-def _number(text: str) -> float:
-    value = float(text)
-    return value if math.isfinite(value) else _not_finite(text)
-
-
-def _whole(text: str) -> int:
-    if len(text) > 20 or abs(int(text)) > LARGEST:
-        raise ValueError(f"{text[:20]}… is too large a number")
-    return int(text)
 
 
 def read(kind: Any, value: Any, name: str) -> Any:

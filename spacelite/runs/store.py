@@ -32,7 +32,6 @@ from spacelite.runs.record import (
     SearchRecord,
     TransferRecord,
     read,
-    read_json,
     run_id,
 )
 from spacelite.training.config import FitConfig, TrainingConfig
@@ -150,7 +149,7 @@ class Run:
         """The metrics after every epoch; empty, with a log warning, if the file is damaged."""
         path = self.folder / HISTORY
         try:
-            history: list[dict[str, Any]] = read_json(path)
+            history: list[dict[str, Any]] = files.read_json(path)
             read(list[EpochRecord], history, "it")
             return history
         except FileNotFoundError:
@@ -183,7 +182,7 @@ class Run:
         records = []
         for path in sorted((self.folder / TRANSFERS).glob("[!.]*.json")):
             try:
-                record = TransferRecord.from_json(read_json(path))
+                record = TransferRecord.from_json(files.read_json(path))
                 if record.cache != path.stem:
                     raise ValueError(f"its cache is {record.cache!r}")
                 records.append(record)
@@ -400,7 +399,7 @@ def load(folder: Path) -> Run:
     """Load the run in `folder`. Raises SpaceliteError, which names the folder, if it is damaged."""
     folder = files.absolute(folder)
     try:
-        return Run(folder, RunRecord.from_json(read_json(folder / RECORD), folder.name))
+        return Run(folder, RunRecord.from_json(files.read_json(folder / RECORD), folder.name))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise SpaceliteError(
             f"run {folder} has no {RECORD}: it is not a run, or only part of one"
@@ -493,7 +492,7 @@ def rename(run: Run, name: str | None) -> Run:
 
 def _write_name(folder: Path, name: str | None) -> None:
     try:
-        files.write_json(folder / RECORD, {**read_json(folder / RECORD), "name": name})
+        files.write_json(folder / RECORD, {**files.read_json(folder / RECORD), "name": name})
     except UNREADABLE as error:
         raise SpaceliteError(f"{folder / RECORD} cannot be written: {error}") from error
 

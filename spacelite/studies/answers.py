@@ -6,7 +6,6 @@ no parameters: the heads that were trained for it are not saved.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -75,7 +74,7 @@ def of_cache(cache_dir: Path, cache: str, cache_key: str) -> list[Answer]:
     answers = []
     for path in sorted((cache_dir / FOLDER).glob(f"{cache}--*.json")):
         try:
-            document = json.loads(path.read_text("utf-8"))
+            document = files.read_json(path)
             if document["cache_key"] != cache_key or document["cache"] != cache:
                 continue
             if document["format"] > FORMAT:

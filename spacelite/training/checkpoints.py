@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spacelite import files
-from spacelite.cache.spec import canonical
 from spacelite.errors import SpaceliteError, one_line
 from spacelite.heads.config import HeadConfig
 from spacelite.training.config import TrainingConfig
@@ -55,7 +54,7 @@ def identity(
     if searched:
         candidates = set(searched)
         content["search"] = [i for i, config in enumerate(configs) if config in candidates]
-    return hashlib.sha256(canonical(content).encode()).hexdigest()
+    return hashlib.sha256(files.canonical(content).encode()).hexdigest()
 
 
 def checkpoint_path(cache_dir: Path, cache: Cache, identity: str) -> Path:
