@@ -141,6 +141,12 @@ def type_of(setting: Field[Any]) -> str:
     return getattr(setting.type, "__name__", None) or str(setting.type)
 
 
+def among(arguments: Mapping[str, Any], kind: type[Any]) -> dict[str, Any]:
+    """Those of a function's arguments that are fields of a dataclass, by name."""
+    names = [field.name for field in fields(kind)]
+    return {name: arguments[name] for name in names if name in arguments}
+
+
 def check(config: Config) -> None:
     """Raise SpaceliteError for the first invalid value, naming the argument."""
     for field in fields(config):

@@ -183,7 +183,8 @@ def test_an_online_data_set_is_asked_for_by_name_configuration_and_revision(monk
     monkeypatch.setattr(datasets, "load_dataset", load)
     tables = data.from_hub("org/x", "small", "v1")
     assert asked == [("org/x", "small", {"revision": "v1"})]
-    assert list(tables) == ["train", "validation", "test"]
+    assert tables.keys() == {"train", "validation", "test"}
+    assert list(data.read("org/x").splits) == ["train", "validation", "test"]
 
 
 # Data sets

@@ -31,6 +31,7 @@ from spacelite.data.splits import TextDataset
 from spacelite.errors import SpaceliteError
 from spacelite.progress import Progress, reporting
 from spacelite.runs import store as saved_runs
+from spacelite.settings import among
 
 log = logging.getLogger(__name__)
 
@@ -137,22 +138,11 @@ def embed(
         SpaceliteError: The data, backbone or settings cannot be used, or the disk or memory is
             full; the message says what to do.
     """
-    folder, backbone = files.cache_folder(cache_dir), str(backbone)
+    arguments = dict(locals())
+    folder = files.cache_folder(cache_dir)
     first, *further = read_layers(layer)
-    encoding = Encoding(
-        backbone=backbone,
-        revision=revision,
-        layer=first,
-        max_length=max_length,
-        dtype=dtype,
-        padding=padding,
-        prefix=prefix,
-        windows=windows,
-        stride=stride,
-        precision=precision,
-        device=device,
-        tokens_per_batch=tokens_per_batch,
-    )
+    how = {**arguments, "backbone": str(backbone), "layer": first}
+    encoding = Encoding(**among(how, Encoding))
 
     def read() -> TextDataset:
         return loading.read(
@@ -160,17 +150,11 @@ def embed(
             texts=texts,
             labels=labels,
             name=name,
-            text_column=text_column,
-            label_column=label_column,
             limit=limit,
             data_dir=files.data_folder(data_dir),
-            labels_as=labels_as,
-            label_separator=label_separator,
-            split_column=split_column,
             test_fraction=test_fraction,
-            skip_empty=skip_empty,
-            quoting=quoting,
             drop_leaks=drop_leaks,
+            **among(arguments, Reading),
         )
 
     with reporting(progress) as on_progress:
@@ -255,31 +239,13 @@ def import_cache(
         SpaceliteError: The hidden states and the labels cannot be used or do not fit together, or
             the disk is full; the message says what to do.
     """
+    arguments = dict(locals())
     folder = files.cache_folder(cache_dir)
-    settings = Import(
-        source=Path(source),
-        array=array,
-        file_column=file_column,
-        bfloat16=bfloat16,
-        layer=layer,
-        causal=causal,
-        backbone=backbone,
-        dtype=dtype,
-    )
-    reading = Reading(
-        text_column=text_column,
-        label_column=label_column,
-        labels_as=labels_as,
-        label_separator=label_separator,
-        split_column=split_column,
-        skip_empty=skip_empty,
-        quoting=quoting,
-    )
     with reporting(progress) as on_progress:
         done = import_states(
-            settings,
+            Import(**among(arguments, Import)),
             Path(table),
-            reading,
+            Reading(**among(arguments, Reading)),
             cache_dir=folder,
             test_fraction=test_fraction,
             on_progress=on_progress,

@@ -29,6 +29,7 @@ from spacelite.cache.embedding import embed as embed_into
 from spacelite.cache.spec import Encoding
 from spacelite.cache.store import Cache
 from spacelite.data import loading, writers
+from spacelite.data.columns import Reading
 from spacelite.data.readers import TextRows, open_texts
 from spacelite.data.splits import TextDataset
 from spacelite.errors import SpaceliteError
@@ -41,7 +42,7 @@ from spacelite.reports.report import Report
 from spacelite.runs import store
 from spacelite.runs.record import RunRecord
 from spacelite.runs.store import Run
-from spacelite.settings import choose_from
+from spacelite.settings import among, choose_from
 from spacelite.visible import as_meant
 
 if TYPE_CHECKING:
@@ -49,12 +50,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# What `evaluate` needs to read and embed a data set: without effect on a cache. (Not `data_dir`,
-# which the environment may give.)
-OF_DATASET = (
-    "name", "limit", "text_column", "label_column", "split_column", "labels_as", "label_separator",
-    "skip_empty", "quoting", "backbone", "tokens_per_batch",
-)  # fmt: skip
+# What `evaluate` needs beside `Reading` to read and embed a data set: without effect on a cache.
+# (Not `data_dir`, which the environment may give.)
+OF_DATASET = ("name", "limit", "backbone", "tokens_per_batch")
 
 Classify = Callable[[Iterable[str]], Iterator[TextPredictions]]
 
@@ -528,8 +526,9 @@ class TrainedRun:
             raise SpaceliteError(
                 "give either dataset=... or cache=..., not both", ["dataset", "cache"]
             )
+        reading = among(arguments, Reading)
         defaults = inspect.signature(self.evaluate).parameters
-        for option in OF_DATASET:
+        for option in (*OF_DATASET, *reading):
             value = arguments[option]
             if cache is not None and value != defaults[option].default:
                 raise SpaceliteError(
@@ -541,16 +540,10 @@ class TrainedRun:
             data = loading.read(
                 dataset,
                 name=name,
-                text_column=text_column,
-                label_column=label_column,
                 limit=limit,
                 data_dir=files.data_folder(data_dir),
-                labels_as=labels_as,
-                label_separator=label_separator,
-                split_column=split_column,
-                skip_empty=skip_empty,
-                quoting=quoting,
                 training=False,
+                **reading,
             )
             transfer.label_numbers(self.run, data.name, data.label_names, data.task, labels)
             return data

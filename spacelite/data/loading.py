@@ -53,20 +53,15 @@ def read(
     texts: Sequence[str] | None = None,
     labels: Sequence[Any] | None = None,
     name: str | None = None,
-    text_column: str | None = None,
-    label_column: str | None = None,
     limit: int | None = None,
     data_dir: Path | None = None,
-    labels_as: str = "auto",
-    label_separator: str | None = None,
-    split_column: str | None = None,
     test_fraction: float | None = None,
-    skip_empty: bool = False,
     drop_leaks: bool = False,
-    quoting: str = "standard",
     training: bool = True,
+    **how: Any,
 ) -> TextDataset:
-    """Read a data set, as `spacelite.embed`, which explains the arguments.
+    """Read a data set, as `spacelite.embed`, which explains the arguments; `how` are those of
+    `Reading`.
 
     Data that are not for `training` may lack a train split, or have a single label or text; without
     named splits, they are the test split.
@@ -82,26 +77,14 @@ def read(
         )
     if limit is not None and limit < 1:
         raise SpaceliteError(f"limit={limit}: give at least one example per split", ["limit"])
-    reading = Reading(
-        text_column=text_column,
-        label_column=label_column,
-        labels_as=labels_as,
-        label_separator=label_separator,
-        split_column=split_column,
-        skip_empty=skip_empty,
-        quoting=quoting,
-    )
+    reading, known = Reading(**how), None
     if isinstance(dataset, str | Path):
         data, known = _named(str(dataset), data_dir, reading, training)
     else:
-        name, known = name or NAME, None
-        readers.check_quoting(quoting, name)
-        if texts is None:
-            tables = _tables_of(dataset, name, reading, training)
-        else:
-            tables = _by_column(_pair(texts, labels, name), reading, training)
-        splits, label_names, column = _numbered(name, tables, (), reading, training)
-        data = TextDataset(name, splits, label_names, text_column=column)
+        name = name or NAME
+        readers.check_quoting(reading.quoting, name)
+        found = _tables_of(dataset, name) if texts is None else _pair(texts, labels, name)
+        data = _numbered(name, found, reading, training)
     data = _completed(data, known, test_fraction, training)
     if drop_leaks:
         data = without_leaks(data)
@@ -134,11 +117,8 @@ def with_labels(
     if reading.text_column is None and not columns.has_texts(table):
         rows = table.rows.append_column(columns.STAND_IN, pa.array(stand_ins, pa.string()))
         table, reading = replace(table, rows=rows), replace(reading, text_column=columns.STAND_IN)
-    name = path.resolve().stem
-    splits, label_names, column = _numbered(
-        name, _by_column(table, reading, True), (), reading, True
-    )
-    data = TextDataset(name, splits, label_names, str(path.resolve()), reading.quoting, column)
+    path = path.resolve()
+    data = _numbered(path.stem, table, reading, True, place=str(path))
     data = _completed(data, None, test_fraction, True)
     _check_classes(data, warn=True)
     of_splits = {
@@ -159,7 +139,6 @@ def _named(
     and what is known of it."""
     known = KNOWN.get(name)
     if known is not None and known.make is not None:
-        _refuse_column(name, reading)
         for field in fields(Reading):
             if (value := getattr(reading, field.name)) != field.default:
                 raise SpaceliteError(
@@ -179,56 +158,46 @@ def _named(
             name = str(data_dir / name)
     base, merging = _split_name(name)
     place = None
+    found: Table | Mapping[str, Table]
     path = Path(os.path.expanduser(base))  # noqa: PTH111 - Path's own raises for ~nobody
     if os.path.exists(path):  # noqa: PTH110 - Path's own raises for over-long names
         place = str(path.resolve())
         base = path.resolve().stem if path.is_file() else path.resolve().name
-        tables = readers.from_path(path, training=training, quoting=reading.quoting)
+        found = readers.from_path(path, training=training, quoting=reading.quoting)
         if path.is_file():
-            tables = _by_column(tables["train"], reading, training)
-        else:
-            _refuse_column(name, reading)
-            columns.warn_of_splits(tables, reading)
+            found = found["train"]
+        known = KNOWN.get(base)
     elif path.suffix.lower() in readers.SUFFIXES or base.startswith((".", "/", "~")):
         raise SpaceliteError(f"there is no file or folder {base}")
-    elif (base := by_hub_name(base)) in KNOWN:
-        readers.check_quoting(reading.quoting, base)
-        known = KNOWN[base]
-        _refuse_column(name, reading)
-        try:
-            tables = from_hub(str(known.hub), revision=known.revision, training=training)
-        except SpaceliteError as error:
-            raise SpaceliteError(f"{error}{known.hint}", error.arguments) from error
     else:
         readers.check_quoting(reading.quoting, base)
-        base, _, config = base.partition(":")
-        _refuse_column(name, reading)
+        _refuse_column(name, reading)  # before it is downloaded
+        base, _, config = by_hub_name(base).partition(":")
+        known = KNOWN.get(base)
+        on_hub, revision = (base, None) if known is None else (str(known.hub), known.revision)
         try:
-            tables = from_hub(base, config or None, training=training)
+            found = from_hub(on_hub, config or None, revision)
         except SpaceliteError as error:
-            raise or_meant(error, base, KNOWN) from error
-    known = KNOWN.get(base)
-    if known is not None and known.prepare is not None:
-        tables = {split: known.prepare(table) for split, table in tables.items()}
-    class_names = known.label_names if known else ()
-    splits, label_names, column = _numbered(base, tables, class_names, reading, training)
-    if merging is not None:
-        if known is None or label_names != known.label_names:
-            raise SpaceliteError(
-                f"{name}: its labels are {', '.join(label_names)}, not {', '.join(class_names)}: "
-                "they cannot be merged"
-            )
-        merged = (merging.merged or {}).values()
-        numbers = [
-            next(new for new, olds in enumerate(merged) if label in olds) for label in label_names
-        ]
-        splits = {
-            key: replace(split, labels=np.array(numbers, np.int64)[split.labels])
-            for key, split in splits.items()
-        }
-        label_names = merging.label_names
-    dataset = name.rpartition("/")[2] if merging is not None else base
-    return TextDataset(dataset, splits, label_names, place, reading.quoting, column), known
+            if known is None:
+                raise or_meant(error, base, KNOWN) from error
+            raise SpaceliteError(f"{error}{known.hint}", error.arguments) from error
+    data = _numbered(base, found, reading, training, known, place)
+    if merging is None:
+        return data, known
+    if known is None or data.label_names != known.label_names:
+        raise SpaceliteError(
+            f"{name}: its labels are {', '.join(data.label_names)}, not "
+            f"{', '.join(known.label_names if known else ())}: they cannot be merged"
+        )
+    merged = (merging.merged or {}).values()
+    numbers = np.array(
+        [next(new for new, olds in enumerate(merged) if old in olds) for old in data.label_names]
+    )
+    splits = {
+        key: replace(split, labels=numbers[split.labels]) for key, split in data.splits.items()
+    }
+    name = name.rpartition("/")[2]
+    return replace(data, name=name, splits=splits, label_names=merging.label_names), known
 
 
 def _split_name(name: str) -> tuple[str, KnownDataset | None]:
@@ -241,9 +210,7 @@ def _split_name(name: str) -> tuple[str, KnownDataset | None]:
     return name.removesuffix(last) + known.of, known
 
 
-def from_hub(
-    name: str, config: str | None = None, revision: str | None = None, *, training: bool = True
-) -> dict[str, Table]:
+def from_hub(name: str, config: str | None = None, revision: str | None = None) -> dict[str, Table]:
     """The tables of a data set on the hub, or in the local hub cache if there is no network."""
     if hub.data_set_is_online(name, revision):
         location, revision_there = name, revision
@@ -261,46 +228,37 @@ def from_hub(
             f"data set {name!r} cannot be loaded: {problem}{remedy}",
             ["dataset"] if remedy else [],
         ) from error
-    return tables_of_datasets(loaded, name, training=training)
+    return tables_of_datasets(loaded, name)
 
 
-def tables_of_datasets(
-    loaded: Mapping[str, Any], name: str, *, training: bool = True
-) -> dict[str, Table]:
+def tables_of_datasets(loaded: Mapping[str, Any], name: str) -> dict[str, Table]:
     """The tables of a `datasets.DatasetDict`; splits other than train, validation and test (imdb's
     `unsupervised`) are left out, which is logged."""
-    tables: dict[str, Table] = {}
-    for key, split in loaded.items():
-        standard = standard_split(str(key))
-        if standard in SPLITS:
-            tables[standard] = _table_of_dataset(split, f"{name} ({key})")
     left_out = [str(key) for key in loaded if standard_split(str(key)) not in SPLITS]
-    if left_out and tables:
+    if left_out:
         # What known data sets hold beside their splits is known too.
         level = logging.INFO if by_hub_name(name) in KNOWN else logging.WARNING
         log.log(
             level, "%s: not used, as no train, validation or test split: %s", name,
             ", ".join(left_out),
         )  # fmt: skip
-    if not tables or (training and "train" not in tables):
-        there = ", ".join(map(str, loaded)) or "no split at all"
-        raise SpaceliteError(f"data set {name!r} has no train split, only {there}")
-    return {split: tables[split] for split in SPLITS if split in tables}
+    return {
+        standard_split(str(key)): _table_of_dataset(split, f"{name} ({key})")
+        for key, split in loaded.items()
+        if str(key) not in left_out
+    }
 
 
 # From Python objects.
 
 
-def _tables_of(dataset: Any, name: str, reading: Reading, training: bool) -> dict[str, Table]:
+def _tables_of(dataset: Any, name: str) -> Table | dict[str, Table]:
+    """The table of an object, or that of each split."""
     if _is(dataset, "datasets.DatasetDict"):
-        _refuse_column(name, reading)
-        tables = tables_of_datasets(dataset, name, training=training)
-        columns.warn_of_splits(tables, reading)
-        return tables
+        return tables_of_datasets(dataset, name)
     if not isinstance(dataset, Mapping):
-        return _by_column(_table(dataset, name), reading, training)
-    _refuse_column(name, reading)
-    tables = {}
+        return _table(dataset, name)
+    tables: dict[str, Table] = {}
     for key, table in dataset.items():
         split = standard_split(str(key))
         if split not in SPLITS or split in tables:
@@ -309,32 +267,7 @@ def _tables_of(dataset: Any, name: str, reading: Reading, training: bool) -> dic
                 f"split {key!r} {problem}: the splits are train, validation and test, each once"
             )
         tables[split] = _table(table, f"{name} ({key})")
-    columns.warn_of_splits(tables, reading)
-    return _in_order(tables, training)
-
-
-def _by_column(table: Table, reading: Reading, training: bool) -> dict[str, Table]:
-    """The splits of a single table, which a column may name; without one, all rows are training
-    data, or are there to be evaluated on."""
-    splits = columns.by_split(table, reading) or {"train" if training else "test": table}
-    return _in_order(splits, training)
-
-
-def _refuse_column(name: str, reading: Reading) -> None:
-    """Refuse a column that names the split of each row where the data come in splits."""
-    if reading.split_column is not None:
-        raise SpaceliteError(
-            f"split_column={reading.split_column}: {name} is no single table: a file or a "
-            "DataFrame can have such a column; leave it out",
-            ["split_column"],
-        )
-
-
-def _in_order(tables: Mapping[str, Table], training: bool) -> dict[str, Table]:
-    if not tables or (training and "train" not in tables):
-        there = ", ".join(tables) or "nothing"
-        raise SpaceliteError(f"there is no train split, only {there}: add one")
-    return {split: tables[split] for split in SPLITS if split in tables}
+    return tables
 
 
 def _table(split: Any, origin: str) -> Table:
@@ -483,16 +416,46 @@ def _table_of_dataset(dataset: Any, origin: str) -> Table:
 # Tables -> splits.
 
 
+def _refuse_column(name: str, reading: Reading) -> None:
+    """Refuse a column that names the split of each row where the data come in splits."""
+    if reading.split_column is not None:
+        raise SpaceliteError(
+            f"split_column={reading.split_column}: {name} is no single table: a file or a "
+            "DataFrame can have such a column; leave it out",
+            ["split_column"],
+        )
+
+
+def _divided(
+    found: Table | Mapping[str, Table], name: str, reading: Reading, training: bool
+) -> dict[str, Table]:
+    """The table of each split. A column may name the splits of a single table; without one, all
+    rows are training data, or are there to be evaluated on."""
+    if isinstance(found, Table):
+        found = columns.by_split(found, reading) or {"train" if training else "test": found}
+    else:
+        _refuse_column(name, reading)
+        columns.warn_of_splits(found, reading)
+    if not found or (training and "train" not in found):
+        there = ", ".join(found) or "nothing"
+        raise SpaceliteError(f"data set {name!r} has no train split, only {there}: add one")
+    return {split: found[split] for split in SPLITS if split in found}
+
+
 def _numbered(
     name: str,
-    tables: Mapping[str, Table],
-    class_names: tuple[str, ...],
+    found: Table | Mapping[str, Table],
     reading: Reading,
     training: bool,
-) -> tuple[dict[str, Split], tuple[str, ...], str]:
-    """Each split's texts and numbered labels, the label names, and the text column; `class_names`
-    are the names of labels 0..C-1 if they are known, else empty."""
-    known = bool(class_names)
+    known: KnownDataset | None = None,
+    place: str | None = None,
+) -> TextDataset:
+    """The texts and numbered labels of a single table, or of one for each split, which was read
+    from the file or folder `place`."""
+    tables = _divided(found, name, reading, training)
+    if known is not None and known.prepare is not None:
+        tables = {split: known.prepare(table) for split, table in tables.items()}
+    class_names = known.label_names if known else ()
     texts: dict[str, list[str]] = {}
     rows: dict[str, Rows] = {}
     row_numbers: dict[str, Rows] = {}
@@ -511,7 +474,7 @@ def _numbered(
             table, label_name, rows[split], reading.label_separator
         )
         names = table.class_names.get(label_name, ())
-        if names and not known and names != (class_names or names):
+        if names and known is None and names != (class_names or names):
             raise SpaceliteError(
                 f"{table.origin} names its labels {names}, other splits {class_names}: "
                 "give all splits the same label names"
@@ -536,14 +499,11 @@ def _numbered(
         values = columns.as_numbers(values, name)
     numbers, label_names = columns.numbered(values, class_names, name, row_numbers)
     columns.warn_of_similar(label_names, name)
-    return (
-        {
-            split: Split(texts[split], numbers[split], table.source_rows.take(rows[split]))
-            for split, table in tables.items()
-        },
-        label_names,
-        text_name,
-    )
+    splits = {
+        split: Split(texts[split], numbers[split], table.source_rows.take(rows[split]))
+        for split, table in tables.items()
+    }
+    return TextDataset(name, splits, label_names, place, reading.quoting, text_name)
 
 
 def _completed(
