@@ -604,7 +604,7 @@ def test_evaluations_of_older_versions_are_read(place, bert, tmp_path):
     path = run.folder / "transfer" / f"{record.cache}.json"
     content = json.loads(path.read_text())
     del content["seen_in_training"], content["metrics_unseen"]
-    path.write_text(json.dumps(content))
+    files.write_json(path, content)
     (read,) = [one for one in run.transfers() if one.dataset == "older"]
     assert read.metrics == record.metrics
     assert read.seen_in_training is None and read.metrics_unseen == {}
