@@ -1,4 +1,4 @@
-"""spacelite runs list | show | name | remove."""
+"""spacelite runs list | show | name | verify | remove."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from spacelite.runs.store import Run
 
 app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="List, show, name and remove runs."
+    no_args_is_help=True, rich_markup_mode=None, help="List, show, name, verify and remove runs."
 )
 
 FIGURES = {"accuracy": "acc.", "f1_macro": "F1"}
@@ -240,6 +240,43 @@ def name(
         console.say(f"{renamed.id} has no name now")
     else:
         console.say(f"{renamed.id} is named {renamed.name}")
+
+
+@app.command()
+@command
+def verify(
+    runs: list[str] | None = None, *, cache_dir: Path = CACHE_DIR, as_json: bool = False
+) -> None:
+    """Check all files of runs: their checksums, and the metrics by the saved predictions.
+
+    Options:
+        runs [RUN]...: A run's id, a part of it that no other run has, its name, or its folder.
+            [default: all runs]
+    """
+    from spacelite.runs import store
+
+    named = [store.folder_of(cache_dir, name) for name in runs or []]
+    rows: list[dict[str, Any]] = []
+    for folder in dict.fromkeys(named or store.folders(cache_dir)):
+        try:
+            run = store.load(folder)
+            sealed, problems = run.sealed, run.problems()
+        except SpaceliteError as error:
+            sealed, problems = False, [str(error)]
+        rows.append({"id": folder.name, "checksums": sealed, "problems": problems})
+        if as_json:
+            continue
+        for problem in problems:
+            console.out().print(f"damaged: {problem}")
+        if not problems:
+            older = "" if sealed else " as far as can be told: an older version saved no checksums"
+            console.say(f"{folder.name} is intact{older}")
+    if as_json:
+        console.print_json(rows)
+    elif not rows:
+        console.say(f"no runs in {cache_dir}: spacelite train saves some")
+    if damaged := sum(bool(row["problems"]) for row in rows):
+        raise SpaceliteError(f"{damaged} of {len(rows)} runs damaged: do what the lines above say")
 
 
 @app.command()

@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 CACHE_DIR = Path("cache")
 CACHE_VARIABLE, DATA_VARIABLE = "SPACELITE_CACHE", "SPACELITE_DATA"
 CHECKSUM = "checksum"  # the key of a JSON object's checksum
+CHANGED = "it does not match its checksum"
 LARGEST_JSON = 2**28  # bytes
 LARGEST_WHOLE = 2**63 - 1
 
@@ -75,10 +76,11 @@ def _process_exists(process: int) -> bool:
     return True
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file atomically. Raises OSError."""
+def write_bytes(path: Path, content: bytes) -> str:
+    """Write a file atomically; return its checksum. Raises OSError."""
     with atomic_write(path) as partial:
         partial.write_bytes(content)
+    return checksum(content)
 
 
 def checksum(content: bytes) -> str:
@@ -102,22 +104,23 @@ def canonical(content: Any) -> str:
     return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
-def write_json(path: Path, content: Any, *, sealed: bool = True) -> None:
-    """Write an indented JSON document atomically. An object is `sealed`: it gets the item
-    `checksum`, that of the canonical JSON of all others. Raises OSError."""
+def write_json(path: Path, content: Any, *, sealed: bool = True) -> str:
+    """Write an indented JSON document atomically; return the checksum of the file. An object is
+    `sealed`: it gets the item `checksum`, that of the canonical JSON of all others. Raises
+    OSError."""
     if sealed and isinstance(content, Mapping):
         content = {key: value for key, value in content.items() if key != CHECKSUM}
         content[CHECKSUM] = _checksum_of(json.loads(json.dumps(content)))  # as it will be read
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
-    write_bytes(path, f"{text}\n".encode())
+    return write_bytes(path, f"{text}\n".encode())
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file. Raises OSError, and ValueError if it is no regular file or very large, is
-    not JSON in UTF-8, holds a number that is not finite or a whole number of more than 64 bits, or
-    is an object that does not match its checksum; in files of older versions there is none."""
+def read_json(path: Path, expected: str | None = None) -> Any:
+    """Read a JSON file, as `read_bytes`. Raises OSError, and ValueError if it is very large, is not
+    JSON in UTF-8, holds a number that is not finite or a whole number of more than 64 bits, or is
+    an object that does not match its checksum; in files of older versions there is none."""
     try:
-        text = read_bytes(path, LARGEST_JSON).decode("utf-8")
+        text = read_bytes(path, expected, LARGEST_JSON).decode("utf-8")
     except UnicodeDecodeError:
         raise ValueError("its text is not UTF-8") from None
     try:
@@ -133,7 +136,7 @@ def read_json(path: Path) -> Any:
             raise ValueError("it holds half of a character") from None
     sealed = isinstance(content, dict) and CHECKSUM in content
     if sealed and content[CHECKSUM] != _checksum_of(content):
-        raise ValueError("it does not match its checksum")
+        raise ValueError(CHANGED)
     return content
 
 
@@ -143,15 +146,18 @@ def _checksum_of(content: Mapping[str, Any]) -> str:
     return checksum(canonical(rest).encode())
 
 
-def read_bytes(path: Path, most: int) -> bytes:
+def read_bytes(path: Path, expected: str | None = None, most: float = math.inf) -> bytes:
     """The content of a file. Raises OSError, and ValueError if it is a folder, a device or a pipe,
-    which is not opened, or has more than `most` bytes."""
+    which is not opened, has more than `most` bytes, or not the `expected` checksum."""
     state = path.stat()
     if not stat.S_ISREG(state.st_mode):
         raise ValueError("it is not a regular file")
     if state.st_size > most:
         raise ValueError(f"it has {human_bytes(state.st_size)}")
-    return path.read_bytes()
+    content = path.read_bytes()
+    if expected is not None and checksum(content) != expected:
+        raise ValueError(CHANGED)
+    return content
 
 
 def _not_finite(text: str) -> NoReturn:

@@ -304,6 +304,14 @@ def fresh_console():
 NASTY_LABELS = ["<script>window.owned=1</script>", "a|b & _c_ $x^2$ \\%", "naïve 中文"]
 
 
+def as_before_checksums(folder):
+    """Make a run one of a version that kept a checksum of the head alone."""
+    content = json.loads((folder / "run.json").read_text())
+    del content["checksum"], content["checksums"]["history.json"]
+    content["checksums"].pop("predictions.npz")
+    (folder / "run.json").write_text(json.dumps(content))
+
+
 def train_and_save(cache_dir: Path, cache, configs, training, **options) -> list:
     """Train heads and save each of them: the runs."""
     from spacelite.runs import store as runs

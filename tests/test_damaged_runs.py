@@ -6,7 +6,7 @@ import logging
 import shutil
 
 import pytest
-from conftest import refusal, train_and_save
+from conftest import as_before_checksums, refusal, train_and_save
 from spacelite_cli.app import app
 from typer.testing import CliRunner
 
@@ -188,6 +188,7 @@ def test_a_spec_of_a_later_version_names_the_run(trained, tmp_path):
 @pytest.mark.parametrize("wrong", WRONG)
 def test_whatever_is_wrong_with_a_history_it_is_read_or_left_out(wrong, trained, tmp_path, caplog):
     folder = shutil.copytree(trained[0].folder, tmp_path / "copy")
+    as_before_checksums(folder)
     run, content = runs.load(folder), trained[0].history()
     for text in damaged(content, wrong):
         caplog.clear()
@@ -253,7 +254,7 @@ def test_changed_parameters_are_noticed(trained, tmp_path, what):
     folder = shutil.copytree(trained[0].folder, tmp_path / "copy")
     file, record = folder / "head.safetensors", folder / "run.json"
     content = json.loads(record.read_text())
-    assert content["checksums"].keys() == {"head.safetensors"}
+    assert content["checksums"].keys() == {"head.safetensors", "history.json", "predictions.npz"}
     if what == "byte":
         data = bytearray(file.read_bytes())
         data[-3] ^= 1
@@ -273,3 +274,110 @@ def test_changed_parameters_are_noticed(trained, tmp_path, what):
         SpaceliteError, match=r"head\.safetensors is damaged .*train the head again"
     ):
         _ = run.parameters
+
+
+def flips(path):
+    """Change one bit of every byte of a file, one after another."""
+    good = path.read_bytes()
+    for at, byte in enumerate(good):
+        path.write_bytes(good[:at] + bytes([byte ^ 1 << at % 8]) + good[at + 1 :])
+        yield at
+    path.write_bytes(good)
+
+
+@pytest.mark.parametrize(
+    "name", ["run.json", "history.json", "head.safetensors", "predictions.npz"]
+)
+def test_no_changed_byte_of_a_run_changes_what_is_read(name, trained, tmp_path, caplog):
+    folder = shutil.copytree(trained[0].folder, tmp_path / trained[0].id)
+    good = runs.load(folder)
+    parameters, history, logits = good.parameters, good.history(), good.predictions().logits
+    assert good.problems() == [] and good.sealed
+    unnoticed = 0
+    for _ in flips(folder / name):
+        caplog.clear()
+        try:
+            run = good if name in ("history.json", "predictions.npz") else runs.load(folder)
+        except SpaceliteError as error:
+            assert str(folder) in str(error) and name == "run.json"
+            continue
+        assert run.record == good.record
+        if name == "run.json":
+            unnoticed += 1
+        elif name == "head.safetensors":
+            with pytest.raises(SpaceliteError, match="train the head again"):
+                _ = run.parameters
+        elif name == "history.json":
+            assert run.history() == [] and "train again" in caplog.messages[-1]
+        else:
+            assert run.predictions() is None and "train again" in caplog.messages[-1]
+    # White space, and the name of the checksum of a run whose files have none.
+    assert unnoticed <= (folder / name).read_text().count("\n") if name == "run.json" else True
+    assert runs.load(folder).parameters.keys() == parameters.keys()
+    assert runs.load(folder).history() == history
+    assert (runs.load(folder).predictions().logits == logits).all()
+
+
+@pytest.mark.parametrize("suffix", ["json", "npz"])
+def test_no_changed_byte_of_an_evaluation_changes_what_is_read(suffix, trained, tmp_path, caplog):
+    folder = shutil.copytree(trained[0].folder, tmp_path / trained[0].id)
+    (file,) = (folder / "transfer").glob(f"*.{suffix}")
+    run = runs.load(folder)
+    (good,) = run.transfers()
+    for _ in flips(file):
+        caplog.clear()
+        if suffix == "npz":
+            assert run.predictions(good) is None
+        elif run.transfers() == [good]:
+            continue
+        assert "run its eval again" in caplog.messages[-1]
+    assert run.problems() == []
+
+
+def test_verify_finds_what_is_damaged(trained, tmp_path):
+    for run in trained:
+        shutil.copytree(run.folder, tmp_path / "runs" / run.id)
+    first, second, third = (tmp_path / "runs" / run.id for run in trained)
+    as_before_checksums(third)
+
+    def verify(*names):
+        return run_command("runs", "verify", *names, "--cache-dir", tmp_path)
+
+    done = verify()
+    assert done.exit_code == 0 and done.stdout.count("is intact") == 3
+    assert f"{third.name} is intact as far as can be told: an older version" in done.stdout
+    (first / "predictions.npz").unlink()
+    (first / "history.json").write_text("[]")
+    # Of a run without checksums, figures are compared with the predictions.
+    record = json.loads((third / "run.json").read_text())
+    record["metrics"]["test"]["f1_macro"] += 0.001
+    (third / "run.json").write_text(json.dumps(record))
+    done = verify()
+    lines = "".join(done.stdout.split())  # a narrow terminal breaks them
+
+    def said(text):
+        return text.replace(" ", "") in lines
+
+    assert done.exit_code == 1 and "2 of 3 runs damaged" in done.stderr
+    assert said(f"damaged: {first}/predictions.npz is missing: train again")
+    assert said(f"{first}/history.json is damaged (it does not match its checksum): train")
+    assert said(f"{third}/run.json is damaged (its f1_macro on test is")
+    assert verify(second.name).exit_code == 0
+    (row,) = json.loads(run_command("runs", "verify", second.name, "--json",
+                                    "--cache-dir", tmp_path).stdout)  # fmt: skip
+    assert row == {"id": second.name, "checksums": True, "problems": []}
+
+
+def test_a_new_name_seals_no_damage(trained, tmp_path):
+    for run in trained[:2]:
+        shutil.copytree(run.folder, tmp_path / "runs" / run.id)
+    first, older = (tmp_path / "runs" / run.id for run in trained[:2])
+    as_before_checksums(older)
+    renamed = runs.rename(runs.load(older), "old")
+    assert not renamed.sealed and "checksum" not in json.loads((older / "run.json").read_text())
+    assert runs.rename(runs.load(first), "new").problems() == []
+    assert runs.load(first).name == "new" and runs.load(first).sealed
+    text = (first / "run.json").read_text()
+    (first / "run.json").write_text(text.replace('"new"', '"now"'))
+    assert "does not match its checksum" in refusal(runs.load, first)
+    assert "does not match its checksum" in refusal(runs._write_name, first, "other")

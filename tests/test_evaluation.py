@@ -526,8 +526,8 @@ def test_texts_that_the_run_was_trained_on_are_counted_and_left_out(
         "metrics of train, validation and test are too optimistic; of the other 8 test "
         f"examples: accuracy {scores['accuracy']:.4f} and macro F1 {scores['f1_macro']:.4f}"
     ]
-    run.save_transfer(record, predictions)
-    assert [one for one in run.transfers() if one.dataset == "partly"] == [record]
+    saved = run.save_transfer(record, predictions)
+    assert [one for one in run.transfers() if one.dataset == "partly"] == [saved]
 
 
 def test_texts_that_something_was_chosen_on_are_no_new_ones(

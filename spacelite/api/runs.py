@@ -577,8 +577,7 @@ class TrainedRun:
                 device=resolve_device(device),
                 on_progress=lambda done, total: on_progress("evaluate", done, total),
             )
-        self.run.save_transfer(record, predictions)
-        return Evaluation(self.run, record)
+        return Evaluation(self.run, self.run.save_transfer(record, predictions))
 
     def __repr__(self) -> str:
         return f"<run {self.id}: {self.record.head.description}>"

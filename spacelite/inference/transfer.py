@@ -180,9 +180,7 @@ def _scores_of(
 ) -> Scores:
     """The metrics of some examples from their logits (N, C). The loss is None: the head's penalties
     need hidden states."""
-    tensor = torch.from_numpy(logits)
-    plain = engine.Evaluated(engine.scores_of(tensor, torch.from_numpy(labels), objective), tensor)
-    decided = engine.decided(plain, labels, objective.task, thresholds).scores
+    decided = engine.metrics_of(logits, labels, objective, thresholds)
     return {**_without_absent(decided, labels, objective), "loss": None}
 
 

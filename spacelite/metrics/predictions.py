@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import zlib
 from dataclasses import dataclass
 from functools import cached_property
@@ -65,8 +66,8 @@ class Predictions:
         return self.task.decisions(self.probabilities, self.predicted, self.labels)
 
 
-def save(path: Path, splits: dict[str, Predictions]) -> None:
-    """Write the predictions of several splits to one file, atomically."""
+def save(path: Path, splits: dict[str, Predictions]) -> str:
+    """Write the predictions of several splits to one file, atomically; return its checksum."""
     arrays: dict[str, Array] = {}
     for split, part in splits.items():
         values = (part.index, part.labels, part.logits, part.files, part.rows)
@@ -75,20 +76,32 @@ def save(path: Path, splits: dict[str, Predictions]) -> None:
             for name, value in zip((*NAMES, *SOURCES), values, strict=True)
             if value is not None
         }
-    # Opened here, because numpy would append .npz to the temporary file's name.
-    with files.atomic_write(path) as partial, partial.open("wb") as file:
-        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+    content = io.BytesIO()
+    np.savez_compressed(content, **arrays)  # type: ignore[arg-type]
+    return files.write_bytes(path, content.getvalue())
 
 
 def load(
-    path: Path, split: str, task: Task, accuracy: float, thresholds: Array | None = None
+    path: Path,
+    split: str,
+    task: Task,
+    accuracy: float,
+    thresholds: Array | None = None,
+    checksum: str | None = None,
 ) -> Predictions | None:
-    """A split's predictions; None if there is no such file, as in runs of older versions. Raises
-    SpaceliteError if the file is damaged, or does not have the `accuracy` of the run's record."""
-    if not path.exists():
-        return None
+    """A split's predictions; None if there is no such file, as in runs of older versions, which
+    have no `checksum` of it. Raises SpaceliteError if the file is damaged, or does not have the
+    `accuracy` of the run's record."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        content = files.read_bytes(path, checksum)
+    except FileNotFoundError:
+        if checksum is None:
+            return None
+        raise SpaceliteError(f"{path} is missing") from None
+    except (OSError, ValueError) as error:
+        raise SpaceliteError(f"{path} is damaged ({one_line(error, 80)})") from error
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             index, labels, logits = (arrays[f"{split}/{name}"] for name in NAMES)
             origin, rows = (arrays.get(f"{split}/{name}") for name in SOURCES)
             predictions = Predictions(index, labels, logits, task, origin, rows, thresholds)

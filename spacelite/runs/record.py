@@ -99,7 +99,7 @@ class RunRecord:
     # Chosen on validation, by label: of class 1 alone where a text has one of two labels.
     thresholds: dict[str, float] = field(default_factory=dict)
     wish: str | None = None  # what others were chosen for after the training; not saved
-    checksums: dict[str, str] = field(default_factory=dict)  # CRC-32 of files, hexadecimal
+    checksums: dict[str, str] = field(default_factory=dict)  # CRC-32 of its files, hexadecimal
     best_epoch: int | None = None  # that of the final weights if early stopping chose it
     seconds: float  # of the training pass
     heads_in_pass: int = 1
@@ -283,6 +283,7 @@ class TransferRecord:
     seen_in_training: dict[str, int] | None = None
     seen_in_choosing: dict[str, int] = field(default_factory=dict)
     metrics_unseen: dict[str, Scores] = field(default_factory=dict)
+    checksums: dict[str, str] = field(default_factory=dict)  # CRC-32 of the file of predictions
 
     @property
     def split(self) -> str:

@@ -6,16 +6,17 @@ import difflib
 import importlib.metadata
 import json
 import logging
+import math
 import os
 import re
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -53,6 +54,9 @@ OTHERWISE = "choose another cache_dir"
 LONGEST = 60  # characters of a name
 SAVING = timedelta(seconds=1)  # between two heads of a training
 LISTED = 10  # most runs that a message lists
+TOLERANCE = 1e-4  # of metrics that are computed again: sums differ in their rounding
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -104,20 +108,17 @@ class Run:
         from safetensors.numpy import load
 
         self.require()
-        path = self.folder / PARAMETERS
-        if not path.is_file():
-            raise SpaceliteError(f"{path} is missing: train the head again")
+        path, problem = self.folder / PARAMETERS, ""
         try:
-            content = path.read_bytes()
+            content = files.read_bytes(path, self.record.checksums.get(PARAMETERS))
             arrays: dict[str, Array] = load(content)
+        except FileNotFoundError as error:
+            raise SpaceliteError(f"{path} is missing: train the head again") from error
         except Exception as error:  # safetensors' own errors, and the system's
             raise SpaceliteError(
                 f"{path} is damaged ({one_line(error, 80)}): train the head again"
             ) from error
-        checksum, problem = files.checksum(content), ""
-        if self.record.checksums.get(PARAMETERS, checksum) != checksum:
-            problem = "it does not match its checksum"
-        elif not all(np.isfinite(value).all() for value in arrays.values()):
+        if not all(np.isfinite(value).all() for value in arrays.values()):
             problem = "a number in it is not finite"
         elif not self._fits(arrays):
             labels = len(self.record.label_names)
@@ -147,16 +148,21 @@ class Run:
 
     def history(self) -> list[dict[str, Any]]:
         """The metrics after every epoch; empty, with a log warning, if the file is damaged."""
+        return _or_logged(self._history) or []
+
+    def _history(self) -> list[dict[str, Any]]:
         path = self.folder / HISTORY
         try:
-            history: list[dict[str, Any]] = files.read_json(path)
+            history: list[dict[str, Any]]
+            history = files.read_json(path, self.record.checksums.get(HISTORY))
             read(list[EpochRecord], history, "it")
             return history
-        except FileNotFoundError:
-            log.warning("%s is missing: train again", path)
+        except FileNotFoundError as error:
+            raise SpaceliteError(f"{path} is missing: train again") from error
         except UNREADABLE as error:
-            log.warning("%s is damaged (%s): train again", path, one_line(error, 80))
-        return []
+            raise SpaceliteError(
+                f"{path} is damaged ({one_line(error, 80)}): train again"
+            ) from error
 
     def predictions(
         self, transfer: TransferRecord | None = None, split: str | None = None
@@ -164,43 +170,135 @@ class Run:
         """The head's predictions on a split, by default the one that reports show, of its own data
         set, or of an evaluation on another one; None if there is no file, or, with a warning in the
         log, if it is damaged."""
-        path, record = self.folder / PREDICTIONS, self.record
-        split, metrics = split or record.split, record.metrics
+        return _or_logged(self._predictions, transfer, split)
+
+    def _predictions(
+        self, transfer: TransferRecord | None, split: str | None
+    ) -> Predictions | None:
+        name, record = PREDICTIONS, self.record
+        of: RunRecord | TransferRecord = transfer or record
         if transfer is not None:
-            path = self.folder / TRANSFERS / f"{transfer.cache}.npz"
-            split, metrics = transfer.split, transfer.metrics
+            name = f"{TRANSFERS}/{transfer.cache}.npz"
+        split = split or of.split
         try:
-            accuracy = metrics[split]["accuracy"]
-            limits = record.decision_thresholds
-            return predictions.load(path, split, record.task, accuracy or 0.0, limits)
+            return predictions.load(
+                self.folder / name,
+                split,
+                record.task,
+                of.metrics[split]["accuracy"] or 0.0,
+                record.decision_thresholds,
+                of.checksums.get(name),
+            )
         except SpaceliteError as error:
-            log.warning("%s: %s again", error, "train" if transfer is None else "run its eval")
-            return None
+            remedy = "train" if transfer is None else "run its eval"
+            raise SpaceliteError(f"{error}: {remedy} again") from error
 
     def transfers(self) -> list[TransferRecord]:
-        """The run's evaluations on other data sets, sorted by the names of their caches."""
-        records = []
-        for path in sorted((self.folder / TRANSFERS).glob("[!.]*.json")):
-            try:
-                record = TransferRecord.from_json(files.read_json(path))
-                if record.cache != path.stem:
-                    raise ValueError(f"its cache is {record.cache!r}")
-                records.append(record)
-            except UNREADABLE as error:
-                log.warning("%s is damaged (%s): run its eval again", path, one_line(error, 80))
-        return records
+        """The run's evaluations on other data sets, sorted by the names of their caches; damaged
+        ones are logged and left out."""
+        records = (_or_logged(_transfer, path) for path in self._transfer_files)
+        return [record for record in records if record is not None]
 
-    def save_transfer(self, record: TransferRecord, splits: dict[str, Predictions]) -> None:
-        """Save an evaluation on another data set with the run; an earlier one is replaced."""
+    @property
+    def _transfer_files(self) -> list[Path]:
+        return sorted((self.folder / TRANSFERS).glob("[!.]*.json"))
+
+    def save_transfer(
+        self, record: TransferRecord, splits: dict[str, Predictions]
+    ) -> TransferRecord:
+        """Save an evaluation on another data set with the run, and return its record with the
+        checksum of its predictions; an earlier one is replaced."""
         path = self.folder / TRANSFERS / f"{record.cache}.json"
+        npz = path.with_suffix(".npz")
         try:
             with files.lock(self.folder):
                 self.require()
                 files.make_folder(path.parent, OTHERWISE)
-                predictions.save(path.with_suffix(".npz"), splits)
+                checksums = {f"{TRANSFERS}/{npz.name}": predictions.save(npz, splits)}
+                record = replace(record, checksums=checksums)
                 files.write_json(path, asdict(record))
         except OSError as error:
             raise SpaceliteError(f"{path} cannot be written: {error.strerror or error}") from error
+        return record
+
+    @property
+    def sealed(self) -> bool:
+        """Whether all files have checksums, as older versions did not write them."""
+        return HISTORY in self.record.checksums
+
+    def problems(self) -> list[str]:
+        """What is damaged in the run's files but `run.json`, a line each that says what to do. What
+        has a checksum is compared with it; metrics are computed from the predictions again."""
+        found: list[str] = []
+
+        def check(read: Callable[..., T], *arguments: Any) -> T | None:
+            try:
+                return read(*arguments)
+            except SpaceliteError as error:
+                found.append(str(error))
+                return None
+
+        check(getattr, self, "parameters")
+        check(self._history)
+        transfers = [check(_transfer, path) for path in self._transfer_files]
+        for transfer in (None, *filter(None, transfers)):
+            for split in (transfer or self.record).metrics:
+                if split != "train":
+                    check(self._check_metrics, transfer, split)
+        return list(dict.fromkeys(found))
+
+    def _check_metrics(self, transfer: TransferRecord | None, split: str) -> None:
+        """Raise SpaceliteError if predictions are damaged, or their metrics are not the recorded
+        ones."""
+        from spacelite.heads.base import Objective
+        from spacelite.training import engine
+
+        of, saved = transfer or self.record, self._predictions(transfer, split)
+        if saved is None:
+            return
+        objective = Objective(saved.task, len(self.record.label_names))
+        scores = engine.metrics_of(saved.logits, saved.labels, objective, saved.thresholds)
+        for name, recorded in of.metrics[split].items():
+            actual = scores.get(name)
+            if name == "loss" or recorded is None or actual is None:
+                continue
+            if not math.isclose(actual, recorded, rel_tol=TOLERANCE, abs_tol=TOLERANCE):
+                file = RECORD if transfer is None else f"{TRANSFERS}/{transfer.cache}.json"
+                raise SpaceliteError(
+                    f"{self.folder / file} is damaged (its {name} on {split} is {recorded:.4f}, "
+                    f"that of its predictions {actual:.4f}): "
+                    + ("train again" if transfer is None else "run its eval again")
+                )
+
+
+def _or_logged(read: Callable[..., T], *arguments: Any) -> T | None:
+    """What `read` returns; None, with the error as a warning in the log, if it fails."""
+    try:
+        return read(*arguments)
+    except SpaceliteError as error:
+        log.warning("%s", error)
+        return None
+
+
+def _transfer(path: Path) -> TransferRecord:
+    """Read the file of an evaluation. Raises SpaceliteError if it is damaged."""
+    try:
+        content = files.read_json(path)
+        record = TransferRecord.from_json(content)
+        _require_seal(content, record.checksums)
+        if record.cache != path.stem:
+            raise ValueError(f"its cache is {record.cache!r}")
+        return record
+    except UNREADABLE as error:
+        raise SpaceliteError(
+            f"{path} is damaged ({one_line(error, 80)}): run its eval again"
+        ) from error
+
+
+def _require_seal(content: Mapping[str, Any], checksums: Mapping[str, str]) -> None:
+    """Raise ValueError if a record lacks the checksum that it was written with."""
+    if files.CHECKSUM not in content and checksums.keys() - {PARAMETERS}:
+        raise ValueError("its checksum is missing")
 
 
 def _width(record: RunRecord, arrays: Mapping[str, Array]) -> int:
@@ -269,7 +367,6 @@ def save(
         cross_validated=head.cross_validated,
         search=search,
         thresholds=head.thresholds,
-        checksums={PARAMETERS: files.checksum(content)},
         best_epoch=head.best_epoch,
         seconds=head.seconds,
         heads_in_pass=head.heads_in_pass,
@@ -283,9 +380,14 @@ def save(
             _tidy(folder, partial, former)  # an earlier process may have been killed here
             try:
                 partial.mkdir()
-                files.write_bytes(partial / PARAMETERS, content)
-                files.write_json(partial / HISTORY, head.history)
-                predictions.save(partial / PREDICTIONS, predictions_of(cache, head.logits))
+                checksums = {
+                    PARAMETERS: files.write_bytes(partial / PARAMETERS, content),
+                    HISTORY: files.write_json(partial / HISTORY, head.history),
+                    PREDICTIONS: predictions.save(
+                        partial / PREDICTIONS, predictions_of(cache, head.logits)
+                    ),
+                }
+                record = replace(record, checksums=checksums)
                 files.write_json(partial / RECORD, record.as_json())
                 _keep_transfers(folder, partial, record)
                 if folder.exists():
@@ -312,7 +414,8 @@ def _keep_transfers(former: Path, folder: Path, record: RunRecord) -> None:
         return
     try:
         earlier = load(former).record
-        same = (earlier.checksums, earlier.thresholds) == (record.checksums, record.thresholds)
+        same = earlier.checksums.get(PARAMETERS) == record.checksums[PARAMETERS]
+        same = same and earlier.thresholds == record.thresholds
     except SpaceliteError:
         same = False
     if same and earlier.label_names == record.label_names:
@@ -375,16 +478,17 @@ def _version(package: str) -> str | None:
         return None
 
 
+def folders(cache_dir: Path) -> list[Path]:
+    """The folders of all runs of `cache_dir`, damaged or not, by name."""
+    return sorted(folder for folder in runs_folder(cache_dir).glob("[!.]*") if folder.is_dir())
+
+
 def load_all(cache_dir: Path) -> list[Run]:
     """Load every run of `cache_dir`, oldest first. Damaged ones are logged and left out, and so are
     copies of the folder of a run: they would count as more seeds."""
     runs: dict[str, Run] = {}
-    folders = [folder for folder in runs_folder(cache_dir).glob("[!.]*") if folder.is_dir()]
-    for folder in sorted(folders):
-        try:
-            run = load(folder)
-        except SpaceliteError as error:
-            log.warning("%s", error)
+    for folder in folders(cache_dir):
+        if (run := _or_logged(load, folder)) is None:
             continue
         identity = run.record.identity
         copies = [run] if identity not in runs else [runs[identity], run]
@@ -399,7 +503,10 @@ def load(folder: Path) -> Run:
     """Load the run in `folder`. Raises SpaceliteError, which names the folder, if it is damaged."""
     folder = files.absolute(folder)
     try:
-        return Run(folder, RunRecord.from_json(files.read_json(folder / RECORD), folder.name))
+        content = files.read_json(folder / RECORD)
+        record = RunRecord.from_json(content, folder.name)
+        _require_seal(content, record.checksums)
+        return Run(folder, record)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise SpaceliteError(
             f"run {folder} has no {RECORD}: it is not a run, or only part of one"
@@ -492,7 +599,10 @@ def rename(run: Run, name: str | None) -> Run:
 
 def _write_name(folder: Path, name: str | None) -> None:
     try:
-        files.write_json(folder / RECORD, {**files.read_json(folder / RECORD), "name": name})
+        content = files.read_json(folder / RECORD)
+        # A run of an older version stays without a checksum: it might be damaged already.
+        sealed = files.CHECKSUM in content
+        files.write_json(folder / RECORD, {**content, "name": name}, sealed=sealed)
     except UNREADABLE as error:
         raise SpaceliteError(f"{folder / RECORD} cannot be written: {error}") from error
 
@@ -511,7 +621,7 @@ def folder_of(cache_dir: Path, name: str) -> Path:
     if not name:
         raise SpaceliteError("a run's name is empty: give its id, its name or its folder")
     runs = runs_folder(cache_dir)
-    ids = sorted(path.name for path in runs.glob("[!.]*") if path.is_dir())
+    ids = [path.name for path in folders(cache_dir)]
     named = names(runs)
     fitting = matching(ids, named, name)
     exact = name in ids or name in named.values()

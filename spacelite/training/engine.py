@@ -272,6 +272,16 @@ def scores_of(
     return _scores(objective.task, *losses, accuracy, totals.confusion, *known)[0]
 
 
+def metrics_of(
+    logits: Array, labels: Array, objective: Objective, thresholds: Array | None
+) -> Scores:
+    """The metrics of examples from their logits (N, C) alone, with the decisions of thresholds, as
+    in `decided`. The loss is without the head's penalties, which need hidden states."""
+    tensor = torch.from_numpy(logits)
+    plain = Evaluated(scores_of(tensor, torch.from_numpy(labels), objective), tensor)
+    return decided(plain, labels, objective.task, thresholds).scores
+
+
 def predict(
     config: HeadConfig, parameters: Mapping[str, Array], objective: Objective, rows: TokenRows
 ) -> Array:
