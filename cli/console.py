@@ -9,6 +9,7 @@ import os
 import re
 import sys
 import textwrap
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cache
 from inspect import signature
@@ -16,6 +17,9 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
+from rich.text import Text
+
+from spacelite.document import Cell, Table
 from spacelite.errors import SpaceliteError
 from spacelite.files import finite
 from spacelite.progress import OnProgress, reporting
@@ -29,14 +33,8 @@ NO_BREAK = "\xa0"  # a space at which no line is broken
 LEAST_ROOM = 24  # characters of a line of text, even if the table gets too wide
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
     from rich.console import Console
     from rich.table import Table as RichTable
-    from rich.text import Text
-
-    from spacelite.api.results import EmbeddedDataset
-    from spacelite.document import Cell, Table
 
 
 @cache
@@ -57,7 +55,6 @@ def _console(stderr: bool) -> Console:
 def _safe(content: Any) -> Any:
     """A text or table in which control characters are visible: whatever is printed comes here."""
     from rich.table import Table
-    from rich.text import Text
 
     if isinstance(content, str):
         return visible(content)
@@ -110,7 +107,6 @@ def _print(console: Console, text: str | Text, style: str | None = None) -> None
     """Print a line. For a terminal it is broken at spaces alone: paths and ids stay whole, which a
     terminal would break anywhere. Other programs get it whole."""
     from rich.cells import cell_len
-    from rich.text import Text
 
     line: Text = _safe(Text(text) if isinstance(text, str) else text)
     breaks, column = [], 0
@@ -125,20 +121,6 @@ def _print(console: Console, text: str | Text, style: str | None = None) -> None
     for part in parts[:-1]:
         part.rstrip()
     console.print(Text("\n").join(parts), style=style, soft_wrap=True)
-
-
-def chosen_cache(name: str | None, cache_dir: Path, layer: int | None = None) -> EmbeddedDataset:
-    """The cache of this name, without one the newest complete cache; or the one that differs from
-    it in the layer. What was not named is printed."""
-    import spacelite
-
-    chosen = spacelite.find_cache(name, cache_dir)
-    if layer is not None:
-        chosen = chosen.at_layer(layer)
-        note(f"cache {chosen.name} (layer {layer})")
-    elif name is None:
-        note(f"cache {chosen.name}")
-    return chosen
 
 
 def print_json(content: object) -> None:
@@ -185,8 +167,6 @@ def confirm(names: Sequence[str], size: str, yes: bool, as_json: bool) -> None:
 
 def fail(message: str) -> None:
     """Print an error on one line on standard error."""
-    from rich.text import Text
-
     note(Text.assemble(("error: ", "bold red"), visible(message)))
 
 
@@ -194,8 +174,6 @@ class _Messages(logging.Handler):
     """Prints the library's log records as plain lines on standard error."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        from rich.text import Text
-
         if isinstance(record.args, tuple):
             record.args = tuple(
                 value.for_options(option) if isinstance(value, SpaceliteError) else value
@@ -259,8 +237,6 @@ def say_left_out(headings: Sequence[str]) -> None:
 def show_fields(title: str, content: Mapping[str, Any]) -> None:
     """Print names with their values, of which some are lists, below a title. Paths, and whatever
     else has no spaces, stay whole."""
-    from rich.text import Text
-
     say(Text(title, style="bold"))
     width = 2 + max(map(len, content))
     wrap = textwrap.TextWrapper(
@@ -287,7 +263,6 @@ def show(table: Table, *, ruled: bool = True) -> None:
     """Print a table of a document, with a rule under the headings; unless `ruled` with an empty
     line there, and between groups of lines that belong together."""
     from rich import box
-    from rich.text import Text
 
     shown = new_table()
     shown.box = box.SIMPLE_HEAD if ruled else box.SIMPLE
@@ -328,8 +303,6 @@ def _text(cell: Cell) -> str:
 
 def two_lines(text: Text, width: int) -> Text:
     """The beginning of a text, on at most two lines of this width or a little more."""
-    from rich.text import Text
-
     lines = text.wrap(out(), width)
     if len(lines) > 2:
         lines[1].rstrip()

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.text import Text
+
+import spacelite
+from spacelite.document import decimals
 from spacelite.errors import SpaceliteError
 from spacelite.visible import visible_name
 
@@ -12,10 +17,6 @@ from . import console
 from .options import CACHE_DIR
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from rich.text import Text
-
     from spacelite.inference.explanation import Explanation
 
 MOST_WORDS = 10  # in the table of the words that contribute most
@@ -46,12 +47,9 @@ def explain(
         html: Also write a page: the text, and its tokens in the concept spaces.
     """
     arguments = locals()
-    import spacelite
 
     if html is not None and (html.is_dir() or not html.name):
         raise SpaceliteError(f"--html {html} is a folder: name a file")
-    if text is None and example is None:
-        raise SpaceliteError("give a text or --example")
     explained = console.call(spacelite.load_run(run, cache_dir).explain, arguments)
     if html is not None:
         explained.save(html)
@@ -71,10 +69,6 @@ def explain(
 
 
 def _print(result: Explanation, labels: Sequence[int], example: str | None) -> None:
-    from rich.text import Text
-
-    from spacelite.document import decimals
-
     say = console.out().print
     chances = ", ".join(
         f"{visible_name(name)} {decimals(value, 3)}"
@@ -98,8 +92,6 @@ def _print(result: Explanation, labels: Sequence[int], example: str | None) -> N
 
 def _print_words(result: Explanation, label: int) -> None:
     """Print the text with the words that matter for a label, and those that contribute most."""
-    from rich.text import Text
-
     say = console.out().print
     say(_marked(result, label), soft_wrap=console.out().color_system is None)
     say()
@@ -125,8 +117,6 @@ def _print_words(result: Explanation, label: int) -> None:
 def _marked(result: Explanation, label: int) -> Text:
     """The text, with `word(+0.12)` where a word matters: words for the label on green, against it
     on red; stronger words are brighter."""
-    from rich.text import Text
-
     line = Text()
     for word in result.marked(label):
         if word.side:

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import spacelite
+from spacelite.data import writers
 from spacelite.errors import SpaceliteError
 
 from . import console
 from .options import CACHE_DIR
 
 if TYPE_CHECKING:
-    from spacelite.api.results import TextPredictions
     from spacelite.api.runs import Columns
     from spacelite.data.readers import TextRows
     from spacelite.runs.record import RunRecord
 
-    Batches = Iterator[tuple[list[dict[str, Any]], TextPredictions]]
-    Classify = Callable[..., Iterator[TextPredictions]]
+    Batches = Iterator[list[dict[str, Any]]]
+    Classify = Callable[..., Iterator[spacelite.TextPredictions]]
 
 
 def predict(
@@ -57,8 +58,7 @@ def predict(
             recall=0.95, accuracy=0.9; runs show --threshold shows what it costs.
     """
     arguments = locals()
-    import spacelite
-    from spacelite.data import writers
+    from spacelite.api.runs import PREDICTING
 
     if texts and file is not None:
         raise SpaceliteError("give texts or --file, not both")
@@ -79,8 +79,7 @@ def predict(
         writers.check(out)
     loaded = spacelite.load_run(run, cache_dir)
     rows = _rows(texts, file, text_column, quoting, loaded.record.text_column)
-    shared = ("backbone", "device", "tokens_per_batch", "min_probability", "threshold")
-    how = {name: arguments[name] for name in shared}
+    how = {name: arguments[name] for name in PREDICTING if name in arguments}
     if out is not None:
         with console.progress() as on_progress:
             done = loaded.predict_rows(rows, out, progress=on_progress, **how)
@@ -130,17 +129,20 @@ def _print_stream(
 
     tally = FilePredictions(record, minimum)
     columns = Columns(rows, record) if rows.is_table else None
-    documents = _json_document if form == "json" else _csv_document
+    written = writers.rounded if form == "csv" else dict
     # Where results appear on a terminal they show the progress, and bars would stand in between.
     stream, shown = sys.stdout, sys.stdout.isatty()
     with console.progress() as on_progress:
+        classify = partial(classify, progress=False if shown else on_progress)
 
-        def counted(texts: Iterable[str]) -> Iterator[TextPredictions]:
-            for predictions in classify(texts, progress=False if shown else on_progress):
+        def batches() -> Batches:
+            for kept, predictions in with_predictions(rows, classify):
                 tally.add(predictions)
-                yield predictions
+                found = map(written, predictions)
+                yield [*found] if columns is None else [*map(columns.row, kept, found)]
 
-        for text in documents(with_predictions(rows, counted), record, columns):
+        texts = _csv(batches(), record, columns) if form == "csv" else _json(batches())
+        for text in texts:
             # Not sys.stdout, which the bars replace while they are shown.
             console.write(text, form, stream)
             stream.flush()
@@ -149,37 +151,26 @@ def _print_stream(
         console.note(note)
 
 
-def _csv_document(batches: Batches, record: RunRecord, columns: Columns | None) -> Iterator[str]:
+def _csv(batches: Batches, record: RunRecord, columns: Columns | None) -> Iterator[str]:
     """The parts of a csv table; the first comes with the header."""
-    from spacelite.data import writers
-
-    if columns is not None:
-        header = columns.names
-    else:
-        (label,) = record.task.as_json([])
-        header = ["text", label, "unknown", *record.label_names]
-    lines: list[list[Any]] = [header]
-    for rows, predictions in batches:
-        for row, prediction in zip(rows, map(writers.rounded, predictions), strict=True):
-            if columns is not None:
-                full = columns.row(row, prediction)
-                lines.append([full.get(name) for name in header])
+    (label,) = record.task.as_json([])
+    first = ["text", label, "unknown"]
+    lines: list[list[Any]] = [[*first, *record.label_names] if columns is None else columns.names]
+    for batch in batches:
+        for row in batch:
+            if columns is None:
+                lines.append([*(row[name] for name in first), *row["probabilities"].values()])
             else:
-                first = [prediction[name] for name in header[:3]]
-                lines.append([*first, *prediction["probabilities"].values()])
+                lines.append([row.get(name) for name in columns.names])
         yield writers.csv_lines(lines)
         lines = []
 
 
-def _json_document(batches: Batches, record: RunRecord, columns: Columns | None) -> Iterator[str]:
+def _json(batches: Batches) -> Iterator[str]:
     """The parts of a JSON list, as `console.print_json` prints it."""
     before = "[\n"
-    for rows, predictions in batches:
-        documents = [
-            prediction if columns is None else columns.row(row, prediction)
-            for row, prediction in zip(rows, predictions, strict=True)
-        ]
-        texts = (console.json_text(document).replace("\n", "\n ") for document in documents)
+    for batch in batches:
+        texts = (console.json_text(document).replace("\n", "\n ") for document in batch)
         yield before + ",\n".join(f" {text}" for text in texts)
         before = ",\n"
     yield "\n]\n"

@@ -7,37 +7,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import typer
+from rich.text import Text
 
+import spacelite
+from spacelite.data import writers
+from spacelite.document import decimals
 from spacelite.visible import visible, visible_name
 
 from . import console
 from .options import CACHE_DIR, SettingsCommand, comma_list
 
 if TYPE_CHECKING:
-    from spacelite.api.studies import CrossValidated, LabelAudit, LearningCurve
     from spacelite.studies.audit import Finding
 
-S = TypeVar("S", "CrossValidated", "LabelAudit", "LearningCurve")
+S = TypeVar("S", "spacelite.CrossValidated", "spacelite.LabelAudit", "spacelite.LearningCurve")
 
 
 class CvCommand(SettingsCommand):
     """`spacelite cv` with an option for each setting."""
 
     FUNCTION = "cross_validate"
-    ORDER = (
-        "folds repeats seed groups sample_weight cache preset head inter intra latent "
-        "learning_rate weight_decay pooling C blocks max_ngram ensemble ... seeds epochs "
-        "batch_size data_seed schedule clip_norm class_weights no_baselines out device cache_dir "
-        "as_json"
-    )
-    HELP: ClassVar[Mapping[str, str]] = {
-        "pooling": "Pooling(s) of the baselines.  [default: the classification token]",
-        "C": "Strength(s) of the L2 penalty of logreg and tfidf; auto: chosen by cross-validation "
-        "on what a head sees.",
-        "blocks": "What additive heads add up, joined by +.",
-        "epochs": "Passes over the training split, or auto.",
-        "batch_size": "Examples per batch, or auto.",
-    }
 
 
 def cv(
@@ -70,10 +59,7 @@ def cv(
             it, to this csv file.
     """
     arguments = locals()
-    import spacelite
-    from spacelite.training.plan import seed_list
-
-    arguments |= {"seeds": seed_list(seeds), "head": comma_list("--head", head, str)}
+    arguments["head"] = comma_list("--head", head, str)
     others = {"baselines": not no_baselines, **context.obj}
     study = _study(spacelite.cross_validate, arguments, **others)
     if as_json:
@@ -88,17 +74,8 @@ class CurveCommand(SettingsCommand):
     """`spacelite curve` with an option for each setting."""
 
     FUNCTION = "learning_curve"
-    ORDER = (
-        "sizes seeds metric cache preset head inter intra latent learning_rate weight_decay "
-        "pooling C blocks max_ngram ... epochs batch_size data_seed schedule clip_norm "
-        "no_baselines out plot device cache_dir as_json"
-    )
     HELP: ClassVar[Mapping[str, str]] = {
         "learning_rate": "Learning rate(s).  [default: auto, 0.001]",
-        "pooling": "Pooling(s) of the baselines.  [default: the classification token]",
-        "C": "Strength(s) of the L2 penalty of logreg and tfidf; auto: chosen by cross-validation "
-        "on a subset.",
-        "blocks": "What additive heads add up, joined by +.",
         "epochs": "Passes over a subset.  [default: auto, by its size]",
         "batch_size": "Examples per batch.  [default: auto, by the size of a subset]",
     }
@@ -135,10 +112,7 @@ def curve(
         plot FILE: Draw the curve into this .svg, .png or .html file.
     """
     arguments = locals()
-    import spacelite
-    from spacelite.data import writers
     from spacelite.reports.render import forms, plots
-    from spacelite.training.plan import seed_list
 
     if plot is not None:
         writers.check_place(plot)  # before the work
@@ -147,7 +121,6 @@ def curve(
         arguments["sizes"] = comma_list("--sizes", sizes, _size)
     if head is not None:
         arguments["head"] = comma_list("--head", head, str)
-    arguments["seeds"] = seed_list(seeds)
     others = {"baselines": not no_baselines, **context.obj}
     study = _study(spacelite.learning_curve, arguments, **others)
     if plot is not None:
@@ -193,8 +166,6 @@ def audit(
         out FILE: Write all findings to this csv file.
         backbone: The folder of the backbone, if that was a local folder.
     """
-    import spacelite
-
     study = _study(spacelite.audit, locals())
     if as_json:
         return
@@ -210,13 +181,11 @@ def audit(
 def _study(function: Callable[..., S], arguments: dict[str, Any], **others: Any) -> S:
     """The result of a study with a command's arguments, saved and printed as these ask for."""
     from spacelite.api.studies import CSV
-    from spacelite.data import writers
 
     out: Path | None = arguments["out"]
     if out is not None:
         writers.check(out, suffixes=CSV)  # before the work
-    cache = console.chosen_cache(arguments["cache"], arguments["cache_dir"])
-    study = console.call(function, arguments, cache=cache, **others)
+    study = console.call(function, arguments, **others)
     if out is not None:
         study.save(out)
     if arguments["as_json"]:
@@ -227,9 +196,6 @@ def _study(function: Callable[..., S], arguments: dict[str, Any], **others: Any)
 def _print_finding(number: int, finding: Finding) -> None:
     """Print a finding: what is suspected and why, and the beginning of the text below it."""
     from rich.padding import Padding
-    from rich.text import Text
-
-    from spacelite.document import decimals
 
     words = f"; words: {', '.join(finding.words)}" if finding.words else ""
     title = Text(f"{number}. ")

@@ -4,30 +4,21 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import typer
 
+import spacelite
 from spacelite.errors import SpaceliteError
 
 from . import console
 from .options import CACHE_DIR, SettingsCommand, comma_list, with_cache_dir
 from .report import places, show_systems
 
-if TYPE_CHECKING:
-    from spacelite.api.results import Runs
-
 
 class TrainCommand(SettingsCommand):
     """`spacelite train` with an option for each setting."""
 
     FUNCTION = "train"
-    ORDER = (
-        "inter intra epochs cache layer name replace head latent C blocks max_ngram ensemble "
-        "... preset search seeds data_seed learning_rate batch_size weight_decay pooling "
-        "schedule clip_norm class_weights sample_weight patience monitor threshold "
-        "no_baselines device resume fresh each_run cache_dir as_json"
-    )
 
 
 def train(
@@ -69,15 +60,9 @@ def train(
         each_run: Print the metrics of each run on every split, in place of a line per system.
     """
     arguments = locals()
-    import spacelite
-    from spacelite.training.plan import seed_list
-
-    arguments |= {"seeds": seed_list(seeds), "head": comma_list("--head", head, str)}
-    chosen = console.chosen_cache(cache, cache_dir, layer)
+    arguments["head"] = comma_list("--head", head, str)
     started = time.perf_counter()
-    runs = console.call(
-        spacelite.train, arguments, cache=chosen, baselines=not no_baselines, **context.obj
-    )
+    runs = console.call(spacelite.train, arguments, baselines=not no_baselines, **context.obj)
     if as_json:
         console.print_json([run.record.as_json() for run in runs])
     elif runs:
@@ -85,7 +70,7 @@ def train(
     refuse_stopped(runs)
 
 
-def refuse_stopped(runs: Runs) -> None:
+def refuse_stopped(runs: spacelite.Runs) -> None:
     """Raise SpaceliteError if heads diverged: part of what was asked for is missing."""
     if runs.stopped:
         raise SpaceliteError(
@@ -96,7 +81,7 @@ def refuse_stopped(runs: Runs) -> None:
         )
 
 
-def _print(runs: Runs, cache_dir: Path, seconds: float, each_run: bool) -> None:
+def _print(runs: spacelite.Runs, cache_dir: Path, seconds: float, each_run: bool) -> None:
     from spacelite.runs.store import runs_folder
 
     table = runs.table(each_run=each_run, places=places())

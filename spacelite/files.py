@@ -83,6 +83,16 @@ def write_bytes(path: Path, content: bytes) -> str:
     return checksum(content)
 
 
+@contextmanager
+def writing(path: Path, remedy: str = "") -> Iterator[None]:
+    """Turn what goes wrong in writing a file into a SpaceliteError."""
+    try:
+        yield
+    except OSError as error:
+        problem = f"{path} cannot be written: {error.strerror or error}{remedy}"
+        raise SpaceliteError(problem) from error
+
+
 def checksum(content: bytes) -> str:
     """CRC-32 of a file's content, eight hexadecimal digits."""
     return f"{zlib.crc32(content):08x}"

@@ -276,8 +276,8 @@ def test_texts_are_predicted_and_explained(cached, blocks, bert):
     run = fitted(folder, cache, heads.config("additive", blocks=blocks))
     assert run.record.system == f"additive ({blocks})"
     given = [*texts(12, seed=9, longest=12), "zzz qqq", "good"]
-    found = prediction.predict(run, given, backbone=str(bert), device="cpu").probabilities
-    alone = prediction.predict(run, given[-1:], backbone=str(bert), device="cpu").probabilities
+    found = prediction.Predictor(run, str(bert), device="cpu").predict(given).probabilities
+    alone = prediction.Predictor(run, str(bert), device="cpu").predict(given[-1:]).probabilities
     assert alone[0] == pytest.approx(found[-1], abs=1e-5)
     for text, expected in zip(given, found, strict=True):
         explained = explanation.explain_text(run, text, backbone=str(bert), device="cpu")
@@ -315,7 +315,7 @@ def test_a_saved_head_predicts_the_same_in_a_new_process(cached, bert):
     folder, cache = cached
     run = fitted(folder, cache, heads.config("additive"))
     given = ["good film", "zzz qqq", "good"]
-    here = prediction.predict(run, given, backbone=str(bert), device="cpu").probabilities
+    here = prediction.Predictor(run, str(bert), device="cpu").predict(given).probabilities
     script = (
         "import json, sys, spacelite\n"
         f"run = spacelite.load_run({run.id!r}, {str(folder)!r})\n"

@@ -320,9 +320,9 @@ def test_tfidf_predicts_and_explains_texts(cached, bert):
     folder, cache = cached
     run = fitted(folder, cache, heads.config("tfidf"))
     given = [*texts(20, seed=9, longest=12), "zzz qqq", "good"]
-    found = prediction.predict(run, given, backbone=str(bert), device="cpu").probabilities
+    found = prediction.Predictor(run, str(bert), device="cpu").predict(given).probabilities
     # In another order and alone, and of the cache's own texts: the same.
-    alone = prediction.predict(run, given[-1:], backbone=str(bert), device="cpu").probabilities
+    alone = prediction.Predictor(run, str(bert), device="cpu").predict(given[-1:]).probabilities
     assert alone[0] == pytest.approx(found[-1], abs=1e-7)
     for text, expected in zip(given, found, strict=True):
         explained = explanation.explain_text(run, text, backbone=str(bert), device="cpu")

@@ -555,7 +555,7 @@ def test_train_does_not_take_a_cache_that_only_eval_used(bert, reviews, tmp_path
                 json.loads(spacelite("cache", "list", "--json", *there).stdout)]  # fmt: skip
     plain = spacelite("train", "--epochs", 1, "--head", "linear", "--json", *there)
     assert plain.exit_code == 0 and old == run["cache"]
-    assert f"cache {old}\n" in plain.stderr
+    assert f"cache {old}, one of 2: --cache ... chooses another\n" in plain.stderr
     assert json.loads(plain.stdout)[0]["cache"] == old
     said = f"{new} is newer than {old}, but has only been used to evaluate a run: --cache {new}"
     assert said in plain.stderr
@@ -563,7 +563,7 @@ def test_train_does_not_take_a_cache_that_only_eval_used(bert, reviews, tmp_path
     assert chosen.exit_code == 0
     # Now it has been trained on.
     plain = spacelite("train", "--epochs", 1, "--head", "linear", *there)
-    assert f"cache {new}\n" in plain.stderr and "is newer" not in plain.stderr
+    assert f"cache {new}, one of 2: --cache" in plain.stderr and "is newer" not in plain.stderr
 
 
 def test_train_takes_what_was_embedded_last_whatever_was_evaluated(bert, reviews, tmp_path):

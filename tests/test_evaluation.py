@@ -378,9 +378,12 @@ def test_the_command_embeds_evaluates_and_the_report_shows_it(place, bert, tmp_p
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "nothing to evaluate on: give a data set, or --cache ..."),
+        ([], "give either a data set to evaluate on, or --cache ..."),
         (["--cache", "none"], "has no cache 'none'; it holds "),
-        (["--cache", "x", "--dataset", "y"], "give either --dataset ... or --cache ..., not both"),
+        (
+            ["--cache", "x", "--dataset", "y"],
+            "give either a data set to evaluate on, or --cache ...",
+        ),
         (["--cache", "x", "--limit", "5"], "--limit 5 works with --dataset ... only"),
         *(
             (["--cache", "x", option, value], f"{option} {value} works with --dataset ... only")

@@ -100,8 +100,8 @@ def test_a_text_through_the_backbone_is_explained_as_it_is_predicted(place, bert
     text = "good film but boring story"
     command = ["explain", saved[0].id, text, "--backbone", bert, "--cache-dir", folder]
     result = json.loads(spacelite(*command, "--json").stdout)
-    (expected,) = prediction.predict(saved[0], [text], backbone=str(bert)).probabilities
-    predictor = prediction.Predictor(saved[0], backbone=str(bert))
+    (expected,) = prediction.Predictor(saved[0], str(bert)).predict([text]).probabilities
+    predictor = prediction.Predictor(saved[0], str(bert))
     ((_, rows),) = predictor.hidden_states(predictor.tokenize([text]))
     np.testing.assert_allclose(result["probabilities"], expected, atol=1e-5)
     total = np.array(result["bias"]) + np.sum(
@@ -415,8 +415,8 @@ def test_an_example_of_an_older_cache_is_shown_as_its_tokens_spell(written, bert
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ([], "give a text or --example"),
-        (["text", "--example", "test:0"], "give either a text or --example ..., not both"),
+        ([], "give either a text to explain, or --example test:17"),
+        (["text", "--example", "test:0"], "give either a text to explain, or --example test:17"),
         (["--example", "test:1000"], "give one of train:0 to train:59"),
         (["--example", "test"], "give one of train:0 to train:59"),
         (["--example", "dev:1"], "test:0 to test:999"),

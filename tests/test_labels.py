@@ -101,7 +101,7 @@ def test_a_name_is_shown_on_one_line():
 
 def test_a_word_for_a_missing_value_beside_numbers_is_refused():
     assert refusal(names, ["1", "nan", "0", "nan"]) == (
-        "texts: the labels are numbers, but 'nan' in 6 rows: correct or remove them, or give "
+        "texts: the labels are numbers, but for 'nan' (rows: 6): correct or remove these, or give "
         "labels_as='text' if it is a label"
     )
     assert names(["1", "nan", "0"], labels_as="text") == ("0", "1", "nan")
@@ -213,10 +213,10 @@ def test_labels_that_look_the_same_are_a_warning(caplog):
 @pytest.mark.parametrize(
     ("labels", "said"),
     [
-        (["pos", " pos", "neg"], "3 labels such as ' pos' are read without the spaces around them, "
-         "as 'pos': labels_as='text' keeps them"),
-        ([["pos", "a\t"], ["b"]], "3 labels such as 'a\\t' are read without the spaces around "
-         "them, as 'a': labels_as='text' keeps them"),
+        (["pos", " pos", "neg"], "labels are read without the spaces around them, ' pos' as "
+         "'pos' (and 2 more): labels_as='text' keeps them"),
+        ([["pos", "a\t"], ["b"]], "labels are read without the spaces around them, 'a\\t' as "
+         "'a' (and 2 more): labels_as='text' keeps them"),
         (["007", "1.0", "2"], "labels are read as numbers, '1.0' as 1 (and 1 more): "
          "labels_as='text' keeps them as they are written"),
         (["١", "2"], "labels are read as numbers, '١' as 1: labels_as='text' keeps"),

@@ -532,10 +532,10 @@ def test_the_text_column_of_the_run_s_data_is_remembered(form, bert, tmp_path, c
     assert said == [f"new.{form}: the texts are column 'body', as in the run's data"]
     assert predicted == predict(file, text_column="body")[0]
     assert predicted != predict(file, text_column="text")[0]
-    # Where it is the first guess, or is not there, the usual line. (In csv, `id` is a string too.)
+    # Where it is not there, the usual line.
     file = write(tmp_path / f"other.{form}", [{"id": 1, "body": "good film"}])
-    guessed = "" if form != "csv" else ", as in the run's data"
-    assert predict(file)[1] == [f"other.{form}: the texts are column 'body'{guessed}"]
+    said = [f"other.{form}: the texts are column 'body', as in the run's data"]
+    assert predict(file)[1] == said
     file = write(tmp_path / f"lacks.{form}", [{"id": 1, "text": "good film"}])
     assert predict(file)[1] == [f"lacks.{form}: the texts are column 'text'"]
     result = spacelite_command(

@@ -80,27 +80,28 @@ def test_a_text_of_the_cache_gets_what_its_cached_hidden_states_give(index, plac
     expected = from_the_cache(saved[index], path).softmax(dim=1)
     assert expected.std() > 0.001  # the head tells texts apart
     for tokens_per_batch in (None, 7):
-        probabilities = prediction.predict(
-            saved[index], texts, backbone=str(bert), device="cpu",
-            tokens_per_batch=tokens_per_batch,
-        ).probabilities  # fmt: skip
+        predictor = prediction.Predictor(
+            saved[index], str(bert), device="cpu", tokens_per_batch=tokens_per_batch
+        )
+        probabilities = predictor.predict(texts).probabilities
         np.testing.assert_allclose(probabilities, expected, atol=1e-3)
         np.testing.assert_allclose(probabilities.sum(axis=1), 1)
     # A text among others is the text alone.
-    alone = prediction.predict(saved[index], texts[3:4], backbone=str(bert), device="cpu")
+    alone = prediction.Predictor(saved[index], str(bert), device="cpu").predict(texts[3:4])
     np.testing.assert_allclose(alone.probabilities[0], probabilities[3], atol=1e-3)
 
 
 def test_other_backbones_and_empty_texts_are_refused(place, bert, tmp_path):
     run = place[2][0]
     other = save_backbone("bert", tmp_path / "tiny-bert", seed=1)
-    message = refusal(prediction.predict, run, ["good"], backbone=str(other))
+    message = refusal(prediction.Predictor, run, str(other))
     assert f"{other} is not the backbone that run {run.id} was trained on (tiny-bert)" in message
     assert "name its folder with backbone" in message
-    assert "text 2 is empty" in refusal(prediction.predict, run, ["a", " "], backbone=str(bert))
-    assert "there is no text" in refusal(prediction.predict, run, [], backbone=str(bert))
+    predict = prediction.Predictor(run, str(bert)).predict
+    assert "text 2 is empty" in refusal(predict, ["a", " "])
+    assert "there is no text" in refusal(predict, [])
     moved = replace(run, record=replace(run.record, backbone_folder=str(other)))
-    assert "cannot be reached" in refusal(prediction.predict, moved, ["good"])  # a hub name
+    assert "cannot be reached" in refusal(prediction.Predictor, moved)  # a hub name
 
 
 @pytest.mark.parametrize("command", ["predict", "explain"])

@@ -354,8 +354,8 @@ def test_a_saved_head_is_evaluated_predicted_with_and_explained(index, saved, be
     expected = inference_logits(run, cache, "test")
     assert again["test"].logits == pytest.approx(expected, abs=1e-6)
     given = [*texts(8, seed=9, longest=12), "zzz qqq", "good"]
-    chances = prediction.predict(run, given, backbone=str(bert), device="cpu").probabilities
-    alone = prediction.predict(run, given[-1:], backbone=str(bert), device="cpu").probabilities
+    chances = prediction.Predictor(run, str(bert), device="cpu").predict(given).probabilities
+    alone = prediction.Predictor(run, str(bert), device="cpu").predict(given[-1:]).probabilities
     assert alone[0] == pytest.approx(chances[-1], abs=1e-5)
     for text, expected in zip(given, chances, strict=True):
         explained = explanation.explain_text(run, text, backbone=str(bert), device="cpu")

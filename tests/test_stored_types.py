@@ -237,7 +237,7 @@ def test_predict_and_explain_give_what_the_cache_gives(made, bert, reviews):
             logits = trained.predictions().logits
             expected = trained.record.task.probabilities(logits)
             # One text at a time has other last bits, which may move a value by a step of int8.
-            found = prediction.predict(trained, texts, backbone=str(bert), device="cpu")
+            found = prediction.Predictor(trained, str(bert), device="cpu").predict(texts)
             np.testing.assert_allclose(found.probabilities, expected, atol=2e-3)
             for i in (0, 7):
                 example = explanation.explain_example(

@@ -11,7 +11,7 @@ import functools
 import inspect
 import operator
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -19,7 +19,8 @@ from typing import Any, ParamSpec, TypeVar
 from spacelite.data import loading
 from spacelite.data.splits import VALIDATION_SHARE
 from spacelite.errors import SpaceliteError
-from spacelite.settings import BOOLEANS, suggestion
+from spacelite.settings import BOOLEANS, choose_from, suggestion
+from spacelite.visible import as_meant
 
 LONGEST_NAME = 255  # of one file or folder, on every system in use
 
@@ -128,16 +129,20 @@ def _values(value: Any) -> list[Any] | str:
     """A value of each example, or the name of the column that holds them."""
     if isinstance(value, str):
         return _text(value)
-    if isinstance(value, bytes) or (hasattr(value, "keys") and not hasattr(value, "tolist")):
+    if not is_list(value):
         raise TypeError(value)
     return list(value)
 
 
-def _fraction(value: Any) -> float:
-    """The fraction of texts that become the test split; some are left for training."""
-    if isinstance(value, str | bool) or not 0 < float(value) < 1 - VALIDATION_SHARE:
-        raise TypeError(value)
-    return float(value)
+def fraction(limit: float) -> Callable[[Any], float]:
+    """A reader of numbers above 0 and below `limit`."""
+
+    def read(value: Any) -> float:
+        if isinstance(value, str | bytes | bool) or not 0 < float(value) < limit:
+            raise TypeError(value)
+        return float(value)
+
+    return read
 
 
 NAME = Kind("give a name (a string)", _text)
@@ -183,10 +188,19 @@ KINDS: dict[str, Kind] = {
         "give a list with the weight of each row or training example, or the name of a column",
         _values,
     ),
-    "test_fraction": Kind(f"give a number between 0 and {1 - VALIDATION_SHARE:g}", _fraction),
+    # Some texts are left for training.
+    "test_fraction": Kind(
+        f"give a number between 0 and {1 - VALIDATION_SHARE:g}", fraction(1 - VALIDATION_SHARE)
+    ),
     "where": Kind('give {"setting": value}', _conditions),
     "progress": Kind("give True, False or a function of (phase, done, total)", _progress),
 }
+
+
+def is_list(value: Any) -> bool:
+    """Whether a value holds others, one after another. A dictionary and a DataFrame hold names."""
+    is_table = hasattr(value, "keys") and not hasattr(value, "tolist")
+    return hasattr(value, "__iter__") and not (is_table or isinstance(value, str | bytes | type))
 
 
 def stream_of_texts(
@@ -195,6 +209,11 @@ def stream_of_texts(
     """One text, or those of a DataFrame, a `datasets.Dataset`, a list, an array, a Series or a
     generator. Raises SpaceliteError for others, such as dictionaries, whose items are names, and if
     a column is named of what has none."""
+    if isinstance(texts, os.PathLike) or (isinstance(texts, str) and os.path.isfile(texts)):  # noqa: PTH113 - Path's own raises
+        raise SpaceliteError(
+            f"{os.fspath(texts)} is a file: read it and give its texts (to classify the name "
+            "itself, give it in a list)"
+        )
     if isinstance(texts, str):
         texts = [texts]
     elif (of_column := loading.texts_of(texts, text_column, remembered)) is not None:
@@ -205,14 +224,21 @@ def stream_of_texts(
             "have no columns: leave it out",
             ["text_column"],
         )
-    is_mapping = hasattr(texts, "keys") and not hasattr(texts, "tolist")
-    if isinstance(texts, bytes | type) or is_mapping or not hasattr(texts, "__iter__"):
+    if not is_list(texts):
         raise SpaceliteError(
             "texts must be a list or a column of strings, a DataFrame or a datasets.Dataset, not a "
             f"{type(texts).__name__}"
         )
     stream: Iterable[Any] = texts
     return stream
+
+
+def known_label(label: str, names: Sequence[str]) -> str:
+    """The one of a run's labels that is meant. Raises SpaceliteError if there is none."""
+    meant = as_meant(label, names)
+    if meant not in names:
+        raise SpaceliteError(f"label={label}: {choose_from(label, names)}", ["label"])
+    return meant
 
 
 def checked(**kinds: Kind) -> Callable[[Callable[P, R]], Callable[P, R]]:

@@ -26,10 +26,10 @@ AS_LIST = (
 
 
 class Weights(NamedTuple):
-    """Weights of the training examples."""
+    """Weights of the training examples; None where none are given."""
 
-    values: Array  # (N,) float64
-    name: str  # of settings: the column, or `given`, with the CRC-32 of the values
+    values: Array | None = None  # (N,) float64
+    name: str | None = None  # of settings: the column, or `given`, with the values' CRC-32
 
 
 def groups(cache: Cache, given: Sequence[Any] | str | None) -> Array | None:
@@ -46,10 +46,10 @@ def groups(cache: Cache, given: Sequence[Any] | str | None) -> Array | None:
     return np.array([str(value) for value in values])
 
 
-def weights(cache: Cache, given: Sequence[Any] | str | None) -> Weights | None:
+def weights(cache: Cache, given: Sequence[Any] | str | None) -> Weights:
     """The weight of each training example, given as such or as the name of a column."""
     if given is None:
-        return None
+        return Weights()
     raw, wheres = _values(cache, given, "sample_weight")
     is_column = isinstance(given, str)
     name, about = (given, f"sample_weight={given}") if is_column else ("given", "sample_weight")

@@ -271,17 +271,21 @@ def _as_dataset(done: Embedded, folder: Path, backbone: str | None = None) -> Em
 
 
 def dataset_of(
-    cache: EmbeddedDataset | str | Path | None, cache_dir: str | Path | None
+    cache: EmbeddedDataset | str | Path | None,
+    cache_dir: str | Path | None,
+    layer: int | None = None,
 ) -> EmbeddedDataset:
-    """The cache that a function was given, or the newest one, which is logged: as a warning where
-    there are others."""
-    if isinstance(cache, EmbeddedDataset):
-        return cache
-    found = find_cache(cache, cache_dir)
-    if cache is None:
+    """The cache that a function was given, or the newest one; or the one that differs from it in
+    the layer. What was not named is logged: as a warning where there are other caches."""
+    found = cache if isinstance(cache, EmbeddedDataset) else find_cache(cache, cache_dir)
+    if layer is not None:
+        found = found.at_layer(layer)
+        log.info("cache %s (layer %d)", found.name, layer)
+    elif cache is None:
         others = len(caches.cache_files(found.cache_dir)) - 1
-        of = f", the newest of {others + 1}: cache=... chooses another" if others else ""
-        log.log(logging.WARNING if others else logging.INFO, "cache %s%s", found.name, of)
+        of = f", one of {others + 1}: cache=... chooses another" if others else ""
+        level = logging.WARNING if others else logging.INFO
+        log.log(level, "%s", SpaceliteError(f"cache {found.name}{of}", ["cache"]))
     return found
 
 

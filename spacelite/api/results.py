@@ -410,6 +410,15 @@ class TextExplanation:
     example: str | None = field(default=None)
     others: tuple[int, ...] = ()
 
+    @classmethod
+    def of(
+        cls, explained: Explanation, run: Run, label: str | None, example: str | None = None
+    ) -> TextExplanation:
+        """The explanation of a label, by default of all that are predicted."""
+        names = explained.labels
+        first, *others = explained.all_predicted if label is None else [names.index(label)]
+        return cls(explained, first, run, example, tuple(others))
+
     @property
     def words(self) -> list[tuple[str, float]]:
         """The text's words with their shares in the shown label's logit, relative to the other

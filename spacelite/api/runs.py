@@ -13,7 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spacelite import files
-from spacelite.api.arguments import LABELS, NAME, NAME_OR_PATH, checked, stream_of_texts, unusable
+from spacelite.api.arguments import (
+    LABELS,
+    NAME,
+    NAME_OR_PATH,
+    checked,
+    is_list,
+    known_label,
+    stream_of_texts,
+    unusable,
+)
 from spacelite.api.results import (
     CACHE,
     EmbeddedDataset,
@@ -42,8 +51,7 @@ from spacelite.reports.report import Report
 from spacelite.runs import store
 from spacelite.runs.record import RunRecord
 from spacelite.runs.store import Run
-from spacelite.settings import among, choose_from
-from spacelite.visible import as_meant
+from spacelite.settings import among
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -53,6 +61,10 @@ log = logging.getLogger(__name__)
 # What `evaluate` needs beside `Reading` to read and embed a data set: without effect on a cache.
 # (Not `data_dir`, which the environment may give.)
 OF_DATASET = ("name", "limit", "backbone", "tokens_per_batch")
+# The arguments of all methods that classify.
+PREDICTING = (
+    "backbone", "device", "tokens_per_batch", "min_probability", "threshold", "progress",
+)  # fmt: skip
 
 Classify = Callable[[Iterable[str]], Iterator[TextPredictions]]
 
@@ -90,6 +102,13 @@ class TrainedRun:
     def _backbone(self, given: str | Path | None) -> str | None:
         """The folder of the backbone, if it was given or is known."""
         return self.backbone if given is None else str(given)
+
+    def _predictor(
+        self, backbone: str | Path | None, device: str, tokens_per_batch: int | None = None
+    ) -> prediction.Predictor:
+        return prediction.Predictor(
+            self.run, self._backbone(backbone), device=device, tokens_per_batch=tokens_per_batch
+        )
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "cache_dir", files.absolute(self.cache_dir))
@@ -230,7 +249,7 @@ class TrainedRun:
         Raises:
             SpaceliteError: The backbone is not found, or not the run's.
         """
-        prediction.Predictor(self.run, backbone=self._backbone(backbone), device=device).load()
+        self._predictor(backbone, device).load()
         return self
 
     @checked()
@@ -266,18 +285,12 @@ class TrainedRun:
                 run's.
         """
         record, minimum = self.decides(threshold, min_probability)
-        prediction.refuse_path(texts)
         index = texts.index if hasattr(texts, "iloc") else None
         texts = list(stream_of_texts(texts, text_column, self.record.text_column))
+        predictor = self._predictor(backbone, device, tokens_per_batch)
         with reporting(progress) as on_progress:
-            predicted = prediction.predict(
-                self.run,
-                texts,
-                backbone=self._backbone(backbone),
-                device=device,
-                tokens_per_batch=tokens_per_batch,
-                on_progress=on_progress,
-            )
+            predicted = predictor.predict(texts, on_progress)
+        prediction.warn_of_truncated(self.run, predicted.truncated, len(texts))
         return TextPredictions(
             texts, predicted.probabilities, predicted.unknown, record, minimum, index
         )
@@ -318,13 +331,7 @@ class TrainedRun:
             SpaceliteError: A text is empty, or the backbone is not the run's.
         """
         record, minimum = self.decides(threshold, min_probability)
-        prediction.refuse_path(texts)
-        predictor = prediction.Predictor(
-            self.run,
-            backbone=self._backbone(backbone),
-            device=device,
-            tokens_per_batch=tokens_per_batch,
-        )
+        predictor = self._predictor(backbone, device, tokens_per_batch)
         stream = stream_of_texts(texts, text_column, self.record.text_column)
 
         def batches() -> Iterator[TextPredictions]:
@@ -376,18 +383,11 @@ class TrainedRun:
             SpaceliteError: A file cannot be read or written, a text is empty, or the backbone is
                 not the run's.
         """
-        return self.predict_rows(
-            open_texts(
-                Path(file), text_column, quoting=quoting, remembered=self.record.text_column
-            ),
-            Path(out),
-            backbone=backbone,
-            device=device,
-            tokens_per_batch=tokens_per_batch,
-            min_probability=min_probability,
-            threshold=threshold,
-            progress=progress,
+        arguments = dict(locals())
+        rows = open_texts(
+            Path(file), text_column, quoting=quoting, remembered=self.record.text_column
         )
+        return self.predict_rows(rows, Path(out), **{name: arguments[name] for name in PREDICTING})
 
     def predict_rows(self, rows: TextRows, out: Path, **options: Any) -> FilePredictions:
         """As `predict_file`, for a file that `open_texts` has opened."""
@@ -399,8 +399,7 @@ class TrainedRun:
         written = writers.rounded if out.suffix.lower() in writers.ROUNDED else dict
         with writers.writing(out, columns.names, columns.schema) as put:
             for kept, batch in with_predictions(rows, classify):
-                pairs = zip(kept, map(written, batch), strict=True)
-                put([columns.row(row, predicted) for row, predicted in pairs])
+                put(list(map(columns.row, kept, map(written, batch))))
                 tally.add(batch)
         return tally
 
@@ -429,22 +428,17 @@ class TrainedRun:
             SpaceliteError: The head's logits are not a sum over tokens, there is no such example or
                 label, or the backbone is not the run's.
         """
-        if text is None and example is None:
+        if (text is None) == (example is None):
             raise SpaceliteError(
-                "nothing to explain: give a text, or example='test:17' for an example of the run's "
+                "give either a text to explain, or example=test:17 for an example of the run's "
                 "cache",
                 ["example"],
             )
         if text is not None and not isinstance(text, str):
             raise unusable("text", text, "give one text (a string)")
-        if text is not None and example is not None:
-            raise SpaceliteError("give either a text or example=..., not both", ["example"])
         explanation.require_shares(self.run)
         folder = self._backbone(backbone)
-        names = self.record.label_names
-        label = None if label is None else as_meant(label, names)
-        if label is not None and label not in names:
-            raise SpaceliteError(f"label={label}: {choose_from(label, names)}", ["label"])
+        label = None if label is None else known_label(label, self.labels)
         if example is not None:
             path = store.find_cache(self.run, self.cache_dir)
             with Cache(path) as cache, reporting(progress) as on_progress:
@@ -457,8 +451,7 @@ class TrainedRun:
                 explained = explanation.explain_text(
                     self.run, text, backbone=folder, device=device, on_progress=on_progress
                 )
-        shown = explained.all_predicted if label is None else [names.index(label)]
-        return TextExplanation(explained, shown[0], self.run, example, tuple(shown[1:]))
+        return TextExplanation.of(explained, self.run, label, example)
 
     @checked(cache=CACHE, labels=LABELS)
     def evaluate(
@@ -516,15 +509,11 @@ class TrainedRun:
         self.run.require()
         if isinstance(dataset, EmbeddedDataset) and cache is None:
             dataset, cache = None, dataset
-        if dataset is None and cache is None:
+        if (dataset is None) == (cache is None):
             raise SpaceliteError(
-                "nothing to evaluate on: give a data set, or cache=... for one that has been "
+                "give either a data set to evaluate on, or cache=... for one that has been "
                 "embedded",
-                ["dataset", "cache"],
-            )
-        if dataset is not None and cache is not None:
-            raise SpaceliteError(
-                "give either dataset=... or cache=..., not both", ["dataset", "cache"]
+                ["cache"],
             )
         reading = among(arguments, Reading)
         defaults = inspect.signature(self.evaluate).parameters
@@ -743,9 +732,7 @@ def _chosen(runs: Any, cache_dir: str | Path | None) -> list[TrainedRun]:
     needed = "give runs or their ids, such as frame['id']"
     if isinstance(runs, TrainedRun | str | Path):
         runs = [runs]
-    # A dictionary or a DataFrame iterates over names.
-    named = hasattr(runs, "keys") and not hasattr(runs, "tolist")
-    if isinstance(runs, type) or not hasattr(runs, "__iter__") or named:
+    if not is_list(runs):
         raise unusable("runs", runs, needed)
     chosen: dict[TrainedRun, None] = {}
     for run in runs:

@@ -74,10 +74,8 @@ class _Study:
             SpaceliteError: The file cannot be written, or the cache is gone.
         """
         writers.check(Path(path), suffixes=CSV)
-        try:
+        with files.writing(Path(path)):
             files.write_bytes(Path(path), writers.csv_lines(self._csv_rows()).encode())
-        except OSError as error:
-            raise SpaceliteError(f"{path} cannot be written: {error.strerror}") from error
         return Path(path)
 
     def to_frame(self) -> pd.DataFrame:
@@ -258,7 +256,7 @@ def cross_validate(
     with cache.open() as opened, reporting(progress) as on_progress:
         opened.require_training()
         weights = columns.weights(opened, sample_weight)
-        asked["sample_weight"] = None if weights is None else weights.name
+        asked["sample_weight"] = weights.name
         planned = plan.plan(asked, opened, arguments=arguments)
         if planned.chosen:
             log.info("auto: %s", planned.sentence)
@@ -273,7 +271,7 @@ def cross_validate(
             repeats=repeats,
             seed=seed,
             groups=columns.groups(opened, groups),
-            weights=None if weights is None else weights.values,
+            weights=weights.values,
             device=resolve_device(device),
             on_progress=on_progress,
         )

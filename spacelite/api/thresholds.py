@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from spacelite.api.arguments import known_label
 from spacelite.document import Line, Paragraph, Table, decimals
 from spacelite.errors import SpaceliteError
 from spacelite.metrics import thresholds
@@ -19,7 +20,7 @@ from spacelite.runs.record import RunRecord
 from spacelite.runs.store import Run
 from spacelite.tasks import MULTI_LABEL
 from spacelite.types import Array
-from spacelite.visible import as_meant, visible_name
+from spacelite.visible import visible_name
 
 METRICS = ("precision", "recall", "accuracy")
 
@@ -38,6 +39,9 @@ class ChosenThresholds:
             for the probability of the label that is predicted, under the name `any label`.
         decided: Split -> label -> what its value decides, `Cuts` of one threshold.
         coverage: Split -> the share of texts that have a label.
+        record: The run's record with these thresholds in place of its own.
+        min_probability: The probability below which texts are left without a label; None if none
+            is.
     """
 
     run: Run
@@ -46,44 +50,34 @@ class ChosenThresholds:
     values: dict[str, float | None]
     decided: dict[str, dict[str, Cuts]]
     coverage: dict[str, float]
-
-    @property
-    def record(self) -> RunRecord:
-        """The run's record with these thresholds in place of its own."""
-        return replace(_decides(self.run.record, self.values)[0], wish=self.name)
-
-    @property
-    def min_probability(self) -> float | None:
-        """The probability below which texts are left without a label; None if none is."""
-        return _decides(self.run.record, self.values)[1]
+    record: RunRecord
+    min_probability: float | None
 
     @property
     def name(self) -> str:
         """The wish as it is given on the command line: `precision=0.9`."""
-        return f"{self.metric}={self.wish:g}"
+        return str(self.record.wish)
 
     def table(self) -> Table:
         """The table as it is printed."""
-        lines = []
+        headings, lines = ["Label", "Above", "Split", "Given to"], []
+        for share in ("precision", "recall"):
+            headings += [share.title(), *(["95% interval"] if share == self._share else [])]
         for label, value in self.values.items():
             first = [label, "none" if value is None else decimals(value, 4)]
             for split, of_labels in self.decided.items():
                 lines.append(Line.of(*first, split, *self._cells(of_labels[label])))
                 first = ["", ""]
-        headings = ["Label", "Above", "Split", "Given to", "Precision", "Recall"]
-        headings.insert(headings.index(self._share.title()) + 1, "95% interval")
         return Table(f"Thresholds for {self.name}", headings, lines, "thresholds")
 
     def _cells(self, cuts: Cuts) -> list[str]:
         figures = _figures(cuts)
-        precision = decimals(figures["precision"], 4) if figures["given"] else "–"
-        recall = decimals(figures["recall"], 4) if figures["actual"] else "–"
-        interval = "{:.3f} to {:.3f}".format(*figures[f"{self._share}_interval"])
-        shares = {
-            "precision": [precision, interval, recall],
-            "recall": [precision, recall, interval],
-        }
-        return [f"{figures['given']:,} of {figures['examples']:,}", *shares[self._share]]
+        cells = [f"{figures['given']:,} of {figures['examples']:,}"]
+        for share, of in (("precision", "given"), ("recall", "actual")):
+            cells.append(decimals(figures[share], 4) if figures[of] else "–")
+            if share == self._share:
+                cells.append("{:.3f} to {:.3f}".format(*figures[f"{share}_interval"]))
+        return cells
 
     @property
     def _share(self) -> str:
@@ -169,18 +163,15 @@ def choose(run: Run, metric: str, wish: float, label: str | None = None) -> Chos
             f"recall: with {len(names)} labels, leaving texts without a label can only lower it: "
             "give accuracy"
         )
-    label = None if label is None else as_meant(label, names)
     if label is not None and (len(decides) != 1 or metric == "accuracy"):
         raise SpaceliteError(
             f"label={label} chooses which of two labels precision or recall is that of: leave it "
             "out"
         )
-    if label is not None and label not in names:
-        raise SpaceliteError(f"label={label}: choose from {', '.join(names)}")
     if metric == "accuracy":
         decides = []
     elif label is not None:
-        decides = [label]
+        decides = [known_label(label, names)]
     splits: dict[str, Predictions] = {
         split: part
         for split in ("validation", "test")
@@ -212,7 +203,8 @@ def choose(run: Run, metric: str, wish: float, label: str | None = None) -> Chos
     for split, part in splits.items():
         given = task.given(part.probabilities, names, minimum, with_limits.decision_thresholds)
         coverage[split] = sum(map(bool, given)) / len(given)
-    return ChosenThresholds(run, metric, wish, values, decided, coverage)
+    wished = replace(with_limits, wish=f"{metric}={wish:g}")
+    return ChosenThresholds(run, metric, wish, values, decided, coverage, wished, minimum)
 
 
 def _cases(

@@ -169,9 +169,7 @@ def train(
             "replace=True gives a run the name of an earlier one: give name too, or leave it out",
             ["replace", "name"],
         )
-    cache = dataset_of(cache, cache_dir)
-    if layer is not None:
-        cache = cache.at_layer(layer)
+    cache = dataset_of(cache, cache_dir, layer)
     folder = Path(cache_dir or cache.cache_dir)
     asked = plan.requested(train, arguments)
     known = inspect.signature(train).parameters
@@ -187,7 +185,7 @@ def train(
         opened.require_complete()
         examples = len(opened.splits["train"])
         weights = columns.weights(opened, sample_weight)
-        asked["sample_weight"] = None if weights is None else weights.name
+        asked["sample_weight"] = weights.name
         planned = plan.plan(asked, opened, search=search, arguments=known)
         configs, training = planned.configs, planned.training
         loop.check(configs, training)
@@ -229,7 +227,7 @@ def train(
                 configs,
                 training,
                 device=chosen_device,
-                weights=None if weights is None else weights.values,
+                weights=weights.values,
                 search=searched,
                 cache_dir=folder,
                 resume=resume,

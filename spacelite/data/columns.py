@@ -7,7 +7,7 @@ import itertools
 import logging
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -40,8 +40,10 @@ MISSING = {"nan", "<na>", "null"}  # how programs write a missing value
 log = logging.getLogger(__name__)
 
 Rows = npt.NDArray[np.int64]
-Values = Mapping[str, Sequence[Any]]  # the label values by split
+Labelled = list[Any]  # the labels of N rows of all splits: values, or lists of them
+Places = Sequence[tuple[str, int]]  # the split of each row, and its number there, for messages
 
+SURROGATE = re.compile("[\ud800-\udfff]")  # half of a pair, which no encoding can hold
 WHOLE, FRACTION = r"[+-]?\d+(\.0+)?", r"[+-]?\d*\.\d+"
 
 
@@ -98,9 +100,6 @@ def find(
                     f"has: its columns are {', '.join(map(repr, names))}; add it, or leave the "
                     "split out"
                 )
-    for name in (text_name, label_name):
-        if name in table.mixed:
-            raise table.mixed[name]
     return text_name, label_name
 
 
@@ -130,19 +129,18 @@ def _by_usual_name(names: Sequence[str], usual: Sequence[str], taken: str | None
 
 
 def _pick(
-    origin: str, names: Sequence[str], wanted: str | None, role: str, others: Sequence[str]
+    origin: str, names: Sequence[str], wanted: str | None, role: str, others: Sequence[str] = ()
 ) -> str:
+    if wanted is not None and wanted in names:
+        return wanted
+    if wanted is None and len(others) == 1:
+        return others[0]
+    problem = f"no column that is clearly the {role} column"
     if wanted is not None:
-        if wanted in names:
-            return wanted
         meant = suggestion(wanted, names)
-        problem = f"has no column {wanted!r}{f' (did you mean {meant!r}?)' if meant else ''}"
-    else:
-        if len(others) == 1:
-            return others[0]
-        problem = f"has no column that is clearly the {role} column"
+        problem = f"no column {wanted!r}{f' (did you mean {meant!r}?)' if meant else ''}"
     raise SpaceliteError(
-        f"{origin} {problem}: its columns are {', '.join(map(repr, names))}; "
+        f"{origin} has {problem}: its columns are {', '.join(map(repr, names))}; "
         f"name one with {role}_column",
         [f"{role}_column"],
     )
@@ -154,10 +152,8 @@ def by_split(table: Table, reading: Reading) -> dict[str, Table]:
     column = reading.split_column or _split_column(table, reading)
     if column is None:
         return {}
-    _pick(table.origin, table.names, column, "split", [])
-    if column in table.mixed:
-        raise table.mixed[column]
-    written = ["" if v is None else str(v).strip() for v in table.rows.column(column).to_pylist()]
+    _pick(table.origin, table.names, column, "split")
+    written = ["" if value is None else str(value).strip() for value in table.values(column)]
     splits = {name: standard_split(name) for name in dict.fromkeys(written)}
     unknown = [name for name, split in splits.items() if split not in SPLITS]
     if unknown and reading.split_column is None and len(unknown) == len(splits):
@@ -203,9 +199,9 @@ def warn_of_splits(tables: Mapping[str, Table], reading: Reading) -> None:
         column = _split_column(table, reading)
         if column is None or column in table.mixed:
             continue
-        values = table.rows.column(column).unique().to_pylist()
-        others = {standard_split(value.strip()) for value in values if isinstance(value, str)}
-        if len(others & {*SPLITS} - {split}):
+        strings = {value for value in table.values(column) if isinstance(value, str)}
+        others = {standard_split(value.strip()) for value in strings}
+        if others & {*SPLITS} - {split}:
             log.warning(
                 "%s: column %r names splits too, and is not used: these rows are all %s",
                 table.source_rows.files[0], column, split,
@@ -235,7 +231,7 @@ def log_choice(
 
 def texts(table: Table, column: str, skip_empty: bool = False) -> tuple[list[Text], Rows]:
     """The texts of a column, and the indices of their rows; with `skip_empty` not of all rows."""
-    texts: list[Any] = table.rows.column(column).to_pylist()
+    texts: list[Any] = table.values(column)
     numbers = table.row_numbers
     check_texts(table.origin, column, texts, numbers, skip_empty=skip_empty)
     rows = np.flatnonzero([text is not None and bool(text.strip()) for text in texts])
@@ -269,7 +265,7 @@ def check_texts(
             empty.append(row)
         elif type(text) is not str:
             no_string.append(row)
-        elif not _is_unicode(text):
+        elif not text.isascii() and SURROGATE.search(text):
             raise SpaceliteError(
                 f"{origin}: row {rows:,} has a {column!r} that is not valid Unicode: correct or "
                 "remove it"
@@ -300,13 +296,19 @@ def is_missing(value: Any) -> bool:
         return not np.ndim(value)
 
 
-def _is_unicode(text: str) -> bool:
-    """Whether a string has no half of a pair of surrogates, which no encoding can hold."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def text_problem(text: Any) -> str:
+    """Why a value is no text to embed, and what to do about it; "" for a text."""
+    if is_missing(text):
+        return f"is missing ({text!r}): leave it out"
+    if not isinstance(text, str):
+        hint = " (text.decode() makes one of bytes)" if isinstance(text, bytes) else ""
+        return f"is not a string but a {type(text).__name__}: give strings{hint}"
+    if half := SURROGATE.search(text):
+        return (
+            f"is not valid Unicode: its character {half.start() + 1} is half of a pair "
+            f"(U+{ord(half[0]):04X}); read the text again as UTF-8, or remove it"
+        )
+    return "" if text.strip() else "is empty: give at least a word, or leave it out"
 
 
 def _is_number(text: str) -> bool:
@@ -320,7 +322,7 @@ def _is_number(text: str) -> bool:
 def label_values(table: Table, column: str, rows: Rows, separator: str | None) -> list[Any]:
     """The values of a label column in some rows, none missing; in a multi-label data set a list per
     row. With a separator, an empty string is no label."""
-    every: list[Any] = table.rows.column(column).to_pylist()
+    every: list[Any] = table.values(column)
     values, numbers = [every[row] for row in rows.tolist()], table.row_numbers
     missing = [
         numbers[row]
@@ -354,6 +356,11 @@ def listed(names: Sequence[str], most: int) -> str:
     return " and ".join(filter(None, [", ".join(shown[:-1]), shown[-1]]))
 
 
+def and_more(found: Sized) -> str:
+    """What a message says after the first of what was found: ` (and 3 more)`."""
+    return f" (and {len(found) - 1:,} more)" if len(found) > 1 else ""
+
+
 def _rows(rows: Sequence[int]) -> str:
     named = listed([*map(str, rows)], ROWS_NAMED)
     return f"row{'s' if len(rows) > 1 else ''} {named}"
@@ -373,40 +380,40 @@ def _refuse_rows(
 # Label values -> numbered labels and their names.
 
 
-def as_text(values: Values, *, named: bool) -> dict[str, list[Any]]:
+def _each(values: Labelled, convert: Callable[[Any], Any]) -> list[Any]:
+    """The labels converted; those of a list one by one."""
+    return [
+        _each(value, convert) if isinstance(value, list) else convert(value) for value in values
+    ]
+
+
+def as_text(values: Labelled, *, named: bool) -> list[Any]:
     """Labels as they are written. Where the names of labels 0, 1, ... are known (`named`), numbers
     stay numbers, which stand for these names."""
 
     def convert(value: Any) -> Any:
-        if isinstance(value, list):
-            return [convert(label) for label in value]
-        if isinstance(value, bool) and not named:
-            return str(value).lower()
-        return value if named or isinstance(value, str | bytes | dict | None) else str(value)
+        if named or isinstance(value, str | bytes | dict | None):
+            return value
+        return str(value).lower() if isinstance(value, bool) else str(value)
 
-    return {split: [convert(value) for value in labels] for split, labels in values.items()}
+    return _each(values, convert)
 
 
-def stripped(values: Values, name: str) -> dict[str, list[Any]]:
+def stripped(values: Labelled, name: str) -> list[Any]:
     """Labels without surrounding spaces; that some had any is a warning."""
     changed: list[str] = []
 
     def convert(value: Any) -> Any:
-        if isinstance(value, list):
-            return [convert(label) for label in value]
-        if isinstance(value, str) and value != value.strip():
-            changed.append(value)
-            return value.strip()
-        return value
+        if not isinstance(value, str) or value == value.strip():
+            return value
+        changed.append(value)
+        return value.strip()
 
-    plain = {split: [convert(value) for value in labels] for split, labels in values.items()}
+    plain = _each(values, convert)
     if changed:
-        count, example = f"{len(changed):,}", changed[0]
-        what = "label, {!r}, is" if len(changed) == 1 else "labels such as {!r} are"
         _warn(
-            f"{name}: {count} {what.format(example)} read without the spaces around "
-            f"{'it' if len(changed) == 1 else 'them'}, as {example.strip()!r}: labels_as='text' "
-            "keeps them"
+            f"{name}: labels are read without the spaces around them, {changed[0]!r} as "
+            f"{changed[0].strip()!r}{and_more(changed)}: labels_as='text' keeps them"
         )
     return plain
 
@@ -416,31 +423,28 @@ def _warn(message: str) -> None:
     log.warning("%s", SpaceliteError(message, ["labels_as"]))
 
 
-def as_numbers(values: Values, name: str) -> dict[str, list[Any]]:
+def as_numbers(values: Labelled, name: str) -> Labelled:
     """Labels as numbers, if all that are strings are numbers: in csv files every label is a string.
     Two labels that would become one number, such as 01 and 1, are refused."""
-    converted = {split: list(labels) for split, labels in values.items()}
-    for split, labels in values.items():
-        if not all(isinstance(value, str) for value in labels):
-            continue
-        if all(re.fullmatch(WHOLE, value) for value in labels):
-            converted[split] = [int(value.split(".")[0]) for value in labels]
-        elif all(re.fullmatch(FRACTION, value) for value in labels):
-            converted[split] = [float(value) for value in labels]
-        elif all(isinstance(value, str) for every in values.values() for value in every):
-            return {split: list(labels) for split, labels in values.items()}
+    strings = {value for value in values if isinstance(value, str)}
+    if all(re.fullmatch(WHOLE, value) for value in strings):
+        number_of: dict[str, float] = {value: int(value.split(".")[0]) for value in strings}
+    elif all(re.fullmatch(FRACTION, value) for value in strings):
+        number_of = {value: float(value) for value in strings}
+    else:
+        return values
+    converted = [number_of[value] if isinstance(value, str) else value for value in values]
     _check_spellings(values, converted, name)
     return converted
 
 
-def _check_spellings(values: Values, converted: Values, name: str) -> None:
+def _check_spellings(values: Labelled, converted: Labelled, name: str) -> None:
     """Refuse labels that are written differently and would become one number. 1, +1 and 1.0 are one
     number, which is said, as is what else a number does not keep, such as the zeros of 007."""
     written: dict[int, set[str]] = defaultdict(set)
-    for split, labels in values.items():
-        for value, number in zip(labels, converted[split], strict=True):
-            if type(number) is int:
-                written[number].add(str(value))
+    for value, number in zip(values, converted, strict=True):
+        if type(number) is int:
+            written[number].add(str(value))
     for number, spellings in sorted(written.items()):
         if len(spellings) == 1:
             continue
@@ -462,40 +466,33 @@ def _check_spellings(values: Values, converted: Values, name: str) -> None:
     ]
     if lost:
         spelling, number = lost[0]
-        more = f" (and {len(lost) - 1:,} more)" if len(lost) > 1 else ""
         _warn(
-            f"{name}: labels are read as numbers, {spelling!r} as {number}{more}: labels_as='text' "
-            "keeps them as they are written"
+            f"{name}: labels are read as numbers, {spelling!r} as {number}{and_more(lost)}: "
+            "labels_as='text' keeps them as they are written"
         )
 
 
-def divided(
-    values: Values, separator: str, name: str, *, required: bool = True
-) -> dict[str, list[Any]]:
+def divided(values: Labelled, separator: str, name: str, *, required: bool = True) -> list[Any]:
     """The labels of each string, whose parts are separated; if `required`, at least once."""
-    every = [value for labels in values.values() for value in labels]
-    if not all(isinstance(value, str) for value in every):
+    if not all(isinstance(value, str) for value in values):
         raise SpaceliteError(
             f"label_separator={separator!r}: the labels of {name} are not strings: leave it out",
             ["label_separator"],
         )
-    if required and not any(separator in value for value in every):
+    if required and not any(separator in value for value in values):
         raise SpaceliteError(
             f"label_separator={separator!r}: no label of {name} contains it: leave it out, or give "
             "the one that the labels have",
             ["label_separator"],
         )
-    return {
-        split: [list(filter(None, map(str.strip, value.split(separator)))) for value in labels]
-        for split, labels in values.items()
-    }
+    return _each(values, lambda value: [*filter(None, map(str.strip, value.split(separator)))])
 
 
-def refuse_joined(values: Values, name: str) -> None:
+def refuse_joined(values: Labelled, name: str) -> None:
     """Raise SpaceliteError if most labels with a comma, semicolon or bar consist of labels that
     occur elsewhere too, as `joy,fear` beside `joy` and `fear, anger`: they are several labels in
     one string."""
-    distinct = {value for labels in values.values() for value in labels if isinstance(value, str)}
+    distinct = {value for value in values if isinstance(value, str)}
     for separator in SEPARATORS:
         parts = {label: [part.strip() for part in label.split(separator)] for label in distinct}
         count = Counter(part for label in distinct for part in set(parts[label]))
@@ -510,19 +507,16 @@ def refuse_joined(values: Values, name: str) -> None:
             )
 
 
-def refuse_missing_words(values: Values, name: str) -> None:
+def refuse_missing_words(values: Labelled, name: str) -> None:
     """Raise SpaceliteError if all labels are numbers but for a word such as `nan`."""
-    count = Counter(
-        value for labels in values.values() for value in labels if isinstance(value, str)
-    )
+    count = Counter(value for value in values if isinstance(value, str))
     words = [label for label in count if label.lower() in MISSING]
     numbers = [label for label in count if re.fullmatch(f"{WHOLE}|{FRACTION}", label)]
     if words and numbers and len(words) + len(numbers) == len(count):
-        rows = count[words[0]]
         raise SpaceliteError(
-            f"{name}: the labels are numbers, but {words[0]!r} in {rows:,} "
-            f"row{'s' if rows > 1 else ''}: correct or remove {'them' if rows > 1 else 'it'}, or "
-            "give labels_as='text' if it is a label",
+            f"{name}: the labels are numbers, but for {words[0]!r} (rows: "
+            f"{count[words[0]]:,}): correct or remove these, or give labels_as='text' if it is a "
+            "label",
             ["labels_as"],
         )
 
@@ -542,48 +536,44 @@ def warn_of_similar(names: Sequence[str], name: str) -> None:
 
 
 def numbered(
-    values: dict[str, list[Any]],
-    class_names: Sequence[str],
-    name: str,
-    rows: Mapping[str, Rows],
-) -> tuple[dict[str, Labels], tuple[str, ...]]:
-    """Number the labels of all splits together, as the known `class_names` are or else in sorted
-    order; `rows` are the numbers of their rows, for messages.
+    values: Labelled, class_names: Sequence[str], name: str, places: Places
+) -> tuple[Labels, tuple[str, ...]]:
+    """Number the labels of N rows of all splits, as the known `class_names` are or else in sorted
+    order; `places` are those of the rows.
 
-    Returns each split's labels, (N,) int64 of 0..C-1, or (N, C) int64 of 0 and 1 if the values are
-    lists, and the C label names.
+    Returns the labels, (N,) int64 of 0..C-1, or (N, C) int64 of 0 and 1 if the values are lists,
+    and the C label names.
     """
-    are_lists = [isinstance(value, list) for rows in values.values() for value in rows]
+    are_lists = [isinstance(value, list) for value in values]
     if any(are_lists):
         if not all(are_lists):
             raise SpaceliteError(
                 f"{name}: some rows have a list of labels, others a single one: give lists only"
             )
-        return _multi_label(values, class_names, name, rows)
-    pooled = [value for split in values.values() for value in split]
-    distinct_values = len(set(pooled))
-    if distinct_values > 50 and distinct_values > len(pooled) / 2:
+        return _multi_label(values, class_names, name, places)
+    distinct = set(values)
+    if len(distinct) > 50 and len(distinct) > len(values) / 2:
         raise SpaceliteError(
-            f"{name}: {distinct_values:,} different labels in {len(pooled):,} rows are not "
+            f"{name}: {len(distinct):,} different labels in {len(values):,} rows are not "
             "classes: name another column with label_column",
             ["label_column"],
         )
     order: Sequence[Any]
-    if all(isinstance(value, str) for value in pooled):
-        known = class_names if set(class_names) >= set(pooled) else ()
-        order = names = tuple(known or sorted(set(pooled)))
-    elif all(isinstance(value, bool) for value in pooled):
+    kinds = sorted({type(value).__name__ for value in values})
+    if kinds == ["str"]:
+        known = class_names if set(class_names) >= distinct else ()
+        order = names = tuple(known or sorted(distinct))
+    elif kinds == ["bool"]:
         order, names = (False, True), ("false", "true")
-    elif any(isinstance(value, str | bool) for value in pooled):
-        kinds = sorted({type(value).__name__ for value in pooled})
+    elif {"str", "bool"} & {*kinds}:
         raise SpaceliteError(
             f"{name}: labels of mixed types ({', '.join(kinds)}): use one type, or give "
             "labels_as='text'",
             ["labels_as"],
         )
     else:
-        _check_whole(values, name, rows, named=bool(class_names))
-        order = sorted({int(value) for value in pooled})
+        _check_whole(values, name, places, named=bool(class_names))
+        order = sorted({int(value) for value in distinct})
         if order[0] < 0:
             log.info(
                 "%s: %d is a label like the others; if it marks missing labels, remove these rows",
@@ -598,26 +588,23 @@ def numbered(
                 )
             order = range(len(class_names))
     number = {value: i for i, value in enumerate(order)}
-    return {
-        key: np.fromiter((number[value] for value in split), np.int64)
-        for key, split in values.items()
-    }, names
+    return np.fromiter((number[value] for value in values), np.int64), names
 
 
-def _check_whole(
-    values: dict[str, list[Any]], name: str, rows: Mapping[str, Rows], *, named: bool
-) -> None:
+def _check_whole(values: Labelled, name: str, places: Places, *, named: bool) -> None:
     """Raise SpaceliteError unless all label values are whole numbers. A negative one is a label
     where every split has some beside others; elsewhere it marks hidden or missing labels, as it
     does where labels 0, 1, ... are `named`."""
+    of_splits: dict[str, list[tuple[int, Any]]] = defaultdict(list)
+    for (split, row), value in zip(places, values, strict=True):
+        of_splits[split].append((row, value))
     negative_labels = not named and all(
         len({*numbers}) > 1
         and any(isinstance(value, int | float) and value < 0 for value in numbers)
-        for numbers in values.values()
-        if numbers
+        for numbers in ([value for _, value in rows] for rows in of_splits.values())
     )
-    for split, numbers in values.items():
-        for row, value in zip(rows[split].tolist(), numbers, strict=True):
+    for split, rows in of_splits.items():
+        for row, value in rows:
             if not isinstance(value, int) and not (isinstance(value, float) and value.is_integer()):
                 raise SpaceliteError(
                     f"{name} {split}: row {row} has label {value!r}: classes need whole "
@@ -626,9 +613,9 @@ def _check_whole(
                     ["label_column", "labels_as"],
                 )
             if value < 0 and not negative_labels:
-                count = sum(number < 0 for number in numbers)
+                count = sum(number < 0 for _, number in rows)
                 way_out = "the whole split"
-                if not named and count < len(numbers):
+                if not named and count < len(rows):
                     way_out = "give labels_as='text' if it is a label that another split lacks"
                 raise SpaceliteError(
                     f"{name} {split}: row {row} has label {int(value)}, which marks a hidden "
@@ -638,38 +625,26 @@ def _check_whole(
 
 
 def _multi_label(
-    values: dict[str, list[Any]],
-    class_names: Sequence[str],
-    name: str,
-    rows: Mapping[str, Rows],
-) -> tuple[dict[str, Labels], tuple[str, ...]]:
-    flat = {split: [label for row in rows for label in row] for split, rows in values.items()}
-    every = [label for row in flat.values() for label in row]
-    if not every:
+    lists: Labelled, class_names: Sequence[str], name: str, places: Places
+) -> tuple[Labels, tuple[str, ...]]:
+    flat = list(itertools.chain.from_iterable(lists))
+    if not flat:
         raise SpaceliteError(
             f"{name}: no text has a label: name another column with label_column", ["label_column"]
         )
-    if any(label is None or isinstance(label, list | dict) for label in every):
+    if any(label is None or isinstance(label, list | dict) for label in flat):
         raise SpaceliteError(
             f"{name}: its lists hold records or missing values: give lists of numbers or strings, "
             "[] for a text without a label"
         )
-    widths = {len(row) for rows in values.values() for row in rows}
-    if len(widths) == 1 and widths != {1} and {*every} <= {0, 1}:
+    lengths = [*map(len, lists)]
+    (count, *others) = {*lengths}
+    if not others and count != 1 and {*flat} <= {0, 1}:
         # One column of zeros and ones (or booleans) per label.
-        (count,) = widths
         names = tuple(class_names) if len(class_names) == count else tuple(map(str, range(count)))
-        return {
-            split: np.array(rows, np.int64).reshape(-1, count) for split, rows in values.items()
-        }, names
-    owners = {
-        split: np.repeat(np.arange(len(lists)), [len(row) for row in lists])
-        for split, lists in values.items()
-    }
-    flat_rows = {split: rows[split][owner] for split, owner in owners.items()}
-    numbers, names = numbered(flat, class_names, name, flat_rows)
-    labels = {}
-    for split, owner in owners.items():
-        labels[split] = np.zeros((len(values[split]), len(names)), np.int64)
-        labels[split][owner, numbers[split]] = 1
+        return np.array(lists, np.int64), names
+    owner = np.repeat(np.arange(len(lists)), lengths)
+    numbers, names = numbered(flat, class_names, name, [places[row] for row in owner.tolist()])
+    labels = np.zeros((len(lists), len(names)), np.int64)
+    labels[owner, numbers] = 1
     return labels, names

@@ -38,7 +38,7 @@ from spacelite.data.splits import (
     without_leaks,
 )
 from spacelite.errors import SpaceliteError, one_line
-from spacelite.settings import or_meant, suggestion
+from spacelite.settings import choose_from, or_meant
 
 NAME = "texts"  # default name of data passed as objects
 
@@ -280,7 +280,11 @@ def _table(split: Any, origin: str) -> Table:
         try:
             return Table(pa.Table.from_pandas(frame, preserve_index=False), {}, origin)
         except (pa.ArrowException, TypeError, ValueError, OverflowError):
-            return _by_type(frame, origin)
+            values = {
+                name: [None if is_missing(value) else _plain(value) for value in frame[name]]
+                for name in frame.columns
+            }
+            return _typed(values, origin)
     if _is(split, "datasets.Dataset"):
         return _table_of_dataset(split, origin)
     if isinstance(split, tuple | list) and len(split) == 2:
@@ -293,50 +297,22 @@ def _table(split: Any, origin: str) -> Table:
     )
 
 
-def _by_type(frame: Any, origin: str) -> Table:
-    """The table of a DataFrame in which a column has values of no single type: an error only if it
-    is a column that is asked for."""
-    import pyarrow as pa
-
-    arrays, mixed = {}, {}
-    for name in frame.columns:
-        values = [None if is_missing(value) else _plain(value) for value in frame[name]]
-        try:
-            arrays[name] = readers.as_array(origin, name, values)
-        except SpaceliteError as error:
-            mixed[name] = error
-    return Table(pa.table(arrays), {}, origin, mixed=mixed)
-
-
 def texts_of(
     table: Any, text_column: str | None = None, remembered: str | None = None
 ) -> list[str] | None:
     """The texts of a DataFrame or a `datasets.Dataset`, whose column is found as in a file
     (`readers.open_texts`); None if it is neither. Raises SpaceliteError if there is no such column,
     or a row lacks its text."""
-    origin = f"the {type(table).__name__}"
-    if _is(table, "datasets.Dataset"):
-        table = table.with_format(None).to_pandas()
-    elif not _is(table, "pandas.DataFrame"):
+    if not (_is(table, "datasets.Dataset") or _is(table, "pandas.DataFrame")):
         return None
-    names = [str(column) for column in table.columns]
-    readers.refuse_twice(origin, names)
+    found = _table(table, f"the {type(table).__name__}")
+    names = found.names
     wanted = remembered if text_column is None and remembered in names else text_column
-    values = {
-        name: table[column].astype(object).where(table[column].notna(), None).tolist()
-        for name, column in zip(names, table.columns, strict=True)
-        if wanted in (None, name)
-    }
-    strings = [
-        name
-        for name, of_column in values.items()
-        if {str} <= {*map(type, of_column)} <= {str, type(None)}
-    ]
-    name = columns.find_text(origin, names, strings, wanted)
+    name = columns.find_text(found.origin, names, list(filter(found.is_string, names)), wanted)
     if text_column is None and len(names) > 1:
         log.info("the texts are column %r", name)
-    columns.check_texts(origin, name, values[name], refuse_numbers=wanted is None)
-    texts: list[str] = values[name]
+    texts = found.values(name)
+    columns.check_texts(found.origin, name, texts, refuse_numbers=wanted is None)
     return texts
 
 
@@ -350,25 +326,20 @@ def _is(value: Any, kind: str) -> bool:
 
 
 def _pair(texts: Any, labels: Any, origin: str) -> Table:
-    import pyarrow as pa
-
     texts, labels = _listed(texts, "texts", origin), _listed(labels, "labels", origin)
     if len(texts) != len(labels):
         raise SpaceliteError(
             f"{origin}: {len(texts):,} texts and {len(labels):,} labels: give one label (or list "
             "of labels) for each text"
         )
-    bad = next((i for i, text in enumerate(texts) if not isinstance(text, str)), None)
-    if bad is not None:
-        raise SpaceliteError(
-            f"{origin}: row {bad + 1} has a text that is not a string: correct or remove it"
-        )
-    columns = {"text": texts, "label": labels}
-    return Table(
-        pa.table({name: readers.as_array(origin, name, of) for name, of in columns.items()}),
-        {},
-        origin,
-    )
+    return _typed({"text": texts, "label": labels}, origin)
+
+
+def _typed(values: Mapping[str, list[Any]], origin: str) -> Table:
+    """The table of some columns. One whose values have no single type is an error only if it is
+    asked for."""
+    rows, mixed = readers.typed(origin, values)
+    return Table(rows, {}, origin, mixed=mixed)
 
 
 def _listed(values: Any, what: str, origin: str) -> list[Any]:
@@ -398,17 +369,7 @@ def _plain(value: Any) -> Any:
 
 def _table_of_dataset(dataset: Any, origin: str) -> Table:
     """The table of a `datasets.Dataset`, with the names of its class labels."""
-    import datasets
-
-    kinds = {
-        column: getattr(feature, "feature", feature)  # of a list: that of its values
-        for column, feature in dataset.features.items()
-    }
-    names = {
-        column: tuple(kind.names)
-        for column, kind in kinds.items()
-        if isinstance(kind, datasets.ClassLabel)
-    }
+    names = readers.class_names(dataset.features.arrow_schema)
     # Not `dataset.data`, which ignores selections and shuffles.
     return Table(dataset.with_format("arrow")[:], names, origin)
 
@@ -458,8 +419,8 @@ def _numbered(
     class_names = known.label_names if known else ()
     texts: dict[str, list[str]] = {}
     rows: dict[str, Rows] = {}
-    row_numbers: dict[str, Rows] = {}
-    values: dict[str, list[Any]] = {}
+    values: columns.Labelled = []
+    places: list[tuple[str, int]] = []
     chosen: dict[str, tuple[str, str]] = {}
     for split, table in tables.items():
         if not table.rows.num_rows:
@@ -469,10 +430,9 @@ def _numbered(
             table, reading.text_column, reading.label_column, like
         )
         texts[split], rows[split] = columns.texts(table, text_name, reading.skip_empty)
-        row_numbers[split] = np.array(table.row_numbers)[rows[split]]
-        values[split] = columns.label_values(
-            table, label_name, rows[split], reading.label_separator
-        )
+        values += columns.label_values(table, label_name, rows[split], reading.label_separator)
+        numbers = table.row_numbers
+        places += [(split, numbers[row]) for row in rows[split].tolist()]
         names = table.class_names.get(label_name, ())
         if names and known is None and names != (class_names or names):
             raise SpaceliteError(
@@ -484,7 +444,8 @@ def _numbered(
         for pair in dict.fromkeys(chosen.values()):
             alike = [split for split in tables if chosen[split] == pair]
             where = name if len(alike) == len(tables) else f"{name} ({', '.join(alike)})"
-            pooled = [value for split in alike for value in values[split]]
+            pairs = zip(places, values, strict=True)
+            pooled = [value for (split, _), value in pairs if split in alike]
             named = reading.label_column is not None
             columns.log_choice(where, tables[alike[-1]].names, *pair, pooled, named)
     if reading.label_separator is not None:
@@ -497,11 +458,14 @@ def _numbered(
         columns.refuse_joined(values, name)
         columns.refuse_missing_words(values, name)
         values = columns.as_numbers(values, name)
-    numbers, label_names = columns.numbered(values, class_names, name, row_numbers)
+    labels, label_names = columns.numbered(values, class_names, name, places)
     columns.warn_of_similar(label_names, name)
+    ends = np.cumsum([len(of_split) for of_split in rows.values()])
     splits = {
-        split: Split(texts[split], numbers[split], table.source_rows.take(rows[split]))
-        for split, table in tables.items()
+        split: Split(texts[split], of_split, table.source_rows.take(rows[split]))
+        for (split, table), of_split in zip(
+            tables.items(), np.split(labels, ends[:-1]), strict=True
+        )
     }
     return TextDataset(name, splits, label_names, place, reading.quoting, text_name)
 
@@ -614,20 +578,14 @@ def column_of_rows(
         prepared = known.prepare(table) if known is not None and known.prepare else table
         changed = _changed(prepared, of.take(examples), [texts[i] for i in examples.tolist()])
         _refuse_changed(about, argument, changed)
-        names = table.names
-        if column in table.mixed:
-            raise table.mixed[column]
-        if column not in names:
-            near = suggestion(column, names)
-            meant = f" (did you mean {near!r}?)" if near else ""
+        if column not in table.names:
             raise SpaceliteError(
-                f"{about}: {table.origin} has no such column{meant}: its columns are "
-                f"{', '.join(map(repr, names))}",
+                f"{about}: {table.origin} has no such column: {choose_from(column, table.names)}",
                 [argument],
             )
-        in_table = table.rows.column(column).take(at[examples]).to_pylist()
-        for example, value in zip(examples.tolist(), in_table, strict=True):
-            values[example] = value
+        in_table = table.values(column)
+        for example in examples.tolist():
+            values[example] = in_table[at[example]]
         seen[examples] = True
     _refuse_changed(about, argument, of.take(np.flatnonzero(~seen)))
     return values
@@ -665,9 +623,9 @@ def _changed(table: Table, of: Sources, texts: Sequence[str]) -> Sources:
 def _refuse_changed(about: str, argument: str, changed: Sources) -> None:
     if not len(changed):
         return
-    more = f" (and {len(changed) - 1:,} more)" if len(changed) > 1 else ""
     raise SpaceliteError(
-        f"{about}: {changed[0]}{more} does not hold the text that was embedded: the file has "
-        "changed since; embed it again, or give the values as a list in Python",
+        f"{about}: {changed[0]}{columns.and_more(changed)} does not hold the text that was "
+        "embedded: the file has changed since; embed it again, or give the values as a list in "
+        "Python",
         [argument],
     )

@@ -16,7 +16,7 @@ import logging
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,23 +76,19 @@ Mixed = dict[str, SpaceliteError]  # as in `Table.mixed`
 def from_path(path: Path, *, training: bool = True, quoting: str = "standard") -> dict[str, Table]:
     """The table of each split of a folder, whose files are named after their splits, or of a file,
     which is the train split. For `training` there must be one. `quoting` is one of QUOTING."""
-    if path.is_dir():
-        by_split = _split_files(path, training)
-        every = [file for files in by_split.values() for file in files]
-        check_quoting(quoting, str(path), every)
-        tables = {
-            split: _joined(
-                {file.relative_to(path).as_posix(): _read(file, quoting) for file in files},
-                str(path / split),
-            )
-            for split, files in by_split.items()
-        }
-        log_delimiters(every, quoting)
-        return tables
-    check_quoting(quoting, str(path), [path])
-    rows, mixed = _read(path, quoting)
-    log_delimiters([path], quoting)
-    return {"train": _as_table(rows, str(path), [(path.name, rows.num_rows)], mixed)}
+    folder = path if path.is_dir() else path.parent
+    by_split = _split_files(path, training) if path.is_dir() else {"train": [path]}
+    every = [file for files in by_split.values() for file in files]
+    check_quoting(quoting, str(path), every)
+    tables = {
+        split: _joined(
+            {file.relative_to(folder).as_posix(): _read(file, quoting) for file in files},
+            str(path / split if path.is_dir() else path),
+        )
+        for split, files in by_split.items()
+    }
+    log_delimiters(every, quoting)
+    return tables
 
 
 def _split_files(folder: Path, training: bool) -> dict[str, list[Path]]:
@@ -131,15 +127,11 @@ def _split_files(folder: Path, training: bool) -> dict[str, list[Path]]:
                 )  # fmt: skip
             return {split: by_split[split] for split in SPLITS if split in by_split}
     names_there = sorted(file.name for file in folder.iterdir() if not file.name.startswith("."))
-    holds = f"it holds {', '.join(names_there[:8]) or 'nothing'}"
-    if not training:
-        raise SpaceliteError(
-            f"{folder} has no split: it needs test.csv, .tsv, .json, .jsonl or .parquet (or train "
-            f"or validation); {holds}"
-        )
+    train, needed = ("train ", "train") if training else ("", "test")
     raise SpaceliteError(
-        f"{folder} has no train split: it needs train.csv, .tsv, .json, .jsonl or .parquet (and "
-        f"validation and test beside it); {holds}"
+        f"{folder} has no {train}split: it needs {needed}.csv, .tsv, .json, .jsonl or .parquet "
+        "(other splits, validation and test or train, beside it); it holds "
+        f"{', '.join(names_there[:8]) or 'nothing'}"
     )
 
 
@@ -161,28 +153,27 @@ def _joined(parts: dict[str, tuple[pa.Table, Mixed]], origin: str) -> Table:
             rows.drop_columns([name for name in rows.column_names if name in mixed])
             for rows, _ in parts.values()
         )
-        return _as_table(rows, origin, sizes, mixed)
     except pa.ArrowException as error:
         raise SpaceliteError(
             f"the parts of {origin} have different columns: {one_line(error)}"
         ) from error
+    return Table(rows, class_names(rows.schema), origin, Sources.of_files(sizes), mixed)
 
 
-def _as_table(rows: pa.Table, origin: str, sizes: list[tuple[str, int]], mixed: Mixed) -> Table:
-    """The table of a local file; parquet files written by `datasets` contain their label names."""
-    names: dict[str, tuple[str, ...]] = {}
-    recorded = (rows.schema.metadata or {}).get(b"huggingface")
-    if recorded:
-        try:
-            features = dict(json.loads(recorded)["info"]["features"])
-        except (ValueError, KeyError, TypeError):  # not what `datasets` writes
-            features = {}
-        for column, feature in features.items():
-            if isinstance(feature, dict):
-                feature = feature.get("feature") or feature  # of a list: that of its values
-                if isinstance(feature, dict) and feature.get("_type") == "ClassLabel":
-                    names[column] = tuple(feature.get("names") or ())
-    return Table(rows, names, origin, Sources.of_files(sizes), mixed)
+def class_names(schema: pa.Schema) -> dict[str, tuple[str, ...]]:
+    """The names of the labels 0..C-1 of columns, which `datasets` writes into a schema."""
+    try:
+        recorded = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        features = {name: kind for name, kind in recorded.items() if isinstance(kind, dict)}
+    except (ValueError, KeyError, TypeError, AttributeError):  # not what `datasets` writes
+        return {}
+    # Of a list, that of its values.
+    kinds = {name: kind.get("feature") or kind for name, kind in features.items()}
+    return {
+        name: tuple(kind.get("names") or ())
+        for name, kind in kinds.items()
+        if isinstance(kind, dict) and kind.get("_type") == "ClassLabel"
+    }
 
 
 def _read(path: Path, quoting: str) -> tuple[pa.Table, Mixed]:
@@ -212,29 +203,40 @@ def _read(path: Path, quoting: str) -> tuple[pa.Table, Mixed]:
             table = pa.Table.from_batches(batches, schema)
         else:
             rows = list(_json_reader(path)())
-            arrays = {}
-            for name in dict.fromkeys(name for row in rows for name in row):
-                try:
-                    arrays[name] = as_array(str(path), name, [row.get(name) for row in rows])
-                except SpaceliteError as error:
-                    mixed[name] = error
-            if mixed and not arrays:
-                raise next(iter(mixed.values()))
-            table = pa.table(arrays)
+            names = dict.fromkeys(name for row in rows for name in row)
+            table, mixed = typed(
+                str(path), {name: [row.get(name) for row in rows] for name in names}
+            )
     refuse_twice(str(path), table.column_names)
     return table, mixed
 
 
-def as_array(origin: str, name: str, values: list[Any]) -> pa.Array:
-    """The values of a column of JSON or of Python objects. Raises SpaceliteError, which names the
-    row, if they are of no single type that Arrow has."""
+def typed(origin: str, values: Mapping[str, list[Any]]) -> tuple[pa.Table, Mixed]:
+    """The columns of JSON or of Python objects as a table, without those whose values have no
+    common type."""
+    import pyarrow as pa
+
+    arrays, mixed = {}, {}
+    for name, of_column in values.items():
+        try:
+            arrays[name] = _as_array(origin, name, of_column)
+        except SpaceliteError as error:
+            mixed[name] = error
+    if mixed and not arrays:
+        raise next(iter(mixed.values()))
+    return pa.table(arrays), mixed
+
+
+def _as_array(origin: str, name: str, values: list[Any]) -> pa.Array:
+    """The values of a column. Raises SpaceliteError, which names the row, if they are of no single
+    type that Arrow has."""
     import pyarrow as pa
 
     try:
         return pa.array(values)
     except UnicodeEncodeError as error:
         texts = (json.dumps(value, ensure_ascii=False, default=repr) for value in values)
-        row = next(i for i, text in enumerate(texts, 1) if re.search("[\ud800-\udfff]", text))
+        row = next(i for i, text in enumerate(texts, 1) if columns.SURROGATE.search(text))
         raise SpaceliteError(
             f"{origin}: row {row:,} has a {name!r} that is not valid Unicode: correct or remove it"
         ) from error
@@ -375,10 +377,9 @@ def _open_table(
     same = text_column is None and remembered in names
     wanted = remembered if same else text_column
     text = columns.find_text(origin, names, strings, wanted)
-    if same and text != _guess(origin, names, strings):
-        log.info("%s: the texts are column %r, as in the run's data", path.name, text)
-    elif text_column is None and len(names) > 1:
-        log.info("%s: the texts are column %r", path.name, text)
+    if text_column is None and len(names) > 1:
+        known = ", as in the run's data" if same else ""
+        log.info("%s: the texts are column %r%s", path.name, text, known)
     elif wanted is None and kind in CSV_SUFFIXES and text.lower() not in columns.TEXT_COLUMNS:
         log.warning(
             "%s: the texts are column %r, which is its first line: if that is a text too, put a "
@@ -395,14 +396,6 @@ def _open_table(
     if not count:
         raise SpaceliteError(f"{path} has no rows: it needs at least one text")
     return TextRows(origin, count, read, tuple(names), text, fields, is_table=True)
-
-
-def _guess(origin: str, names: Sequence[str], strings: Sequence[str]) -> str | None:
-    """The text column that nobody has named; None if none is clearly that."""
-    try:
-        return columns.find_text(origin, names, strings, None)
-    except SpaceliteError:
-        return None
 
 
 def open_lines(file: BinaryIO, origin: str = "standard input") -> TextRows:
@@ -547,10 +540,9 @@ def _csv_lines(path: Path, quoting: str, *, warn: bool = True) -> Iterator[list[
         if any(all(line[column] in values[column] for line in lines) for column in values)
     ]
     if rows:
-        more = f" (and {len(rows) - 1:,} more)" if len(rows) > 1 else ""
         problem = (
-            f"{path}: row {rows[0]}{more} looks like {len(joined[rows[0]]):,} rows within quotes: "
-            "give quoting='none' if quotes are ordinary characters"
+            f"{path}: row {rows[0]}{columns.and_more(rows)} looks like {len(joined[rows[0]]):,} "
+            "rows within quotes: give quoting='none' if quotes are ordinary characters"
         )
         log.warning("%s", SpaceliteError(problem, ["quoting"]))
 

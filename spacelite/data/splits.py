@@ -9,7 +9,7 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -118,6 +118,13 @@ class Table:
             return list(range(1, self.rows.num_rows + 1))
         numbers: list[int] = self.sources.row.tolist()
         return numbers
+
+    def values(self, column: str) -> list[Any]:
+        """The values of a column. Raises SpaceliteError if they have no common type."""
+        if column in self.mixed:
+            raise self.mixed[column]
+        values: list[Any] = self.rows.column(column).to_pylist()
+        return values
 
     def is_string(self, column: str) -> bool:
         """Whether the column's type is one of Arrow's string types."""

@@ -51,23 +51,20 @@ def writing(path: Path, columns: Sequence[str], schema: Callable[[], pa.Schema])
     goes if writing fails. `schema` returns the columns' Arrow types, for parquet.
     """
     check(path)
-    try:
-        with files.atomic_write(path) as partial:
-            if path.suffix.lower() == ".parquet":
-                with _parquet(partial, path, schema()) as write:
-                    yield write
-                return
-            with partial.open("w", encoding="utf-8", newline="", errors="backslashreplace") as file:
-                if path.suffix.lower() == ".jsonl":
-                    yield lambda rows: file.writelines(map(json_line, rows))
-                else:
-                    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-                    file.write(csv_lines([columns], delimiter))
-                    yield lambda rows: file.write(
-                        csv_lines([[row.get(name) for name in columns] for row in rows], delimiter)
-                    )
-    except OSError as error:
-        raise SpaceliteError(f"{path} cannot be written: {error.strerror or error}") from error
+    with files.writing(path), files.atomic_write(path) as partial:
+        if path.suffix.lower() == ".parquet":
+            with _parquet(partial, path, schema()) as write:
+                yield write
+            return
+        with partial.open("w", encoding="utf-8", newline="", errors="backslashreplace") as file:
+            if path.suffix.lower() == ".jsonl":
+                yield lambda rows: file.writelines(map(json_line, rows))
+            else:
+                delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+                file.write(csv_lines([columns], delimiter))
+                yield lambda rows: file.write(
+                    csv_lines([[row.get(name) for name in columns] for row in rows], delimiter)
+                )
 
 
 @contextmanager

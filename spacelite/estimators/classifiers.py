@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 from typing_extensions import Self
 
 from spacelite import files, heads, settings
+from spacelite.api.arguments import known_label
 from spacelite.api.results import TextExplanation
 from spacelite.cache.encoding import Encoder
 from spacelite.cache.split import TokenRows
@@ -32,7 +33,6 @@ from spacelite.inference import explanation
 from spacelite.progress import OnProgress, Progress, reporting
 from spacelite.runs.record import RunRecord
 from spacelite.runs.store import Run
-from spacelite.settings import choose_from
 from spacelite.tasks import MULTI_LABEL, SINGLE_LABEL, Task
 from spacelite.training import engine, loop, plan
 from spacelite.training.batches import TokenSplit
@@ -100,20 +100,6 @@ class Embedding(BaseEstimator):  # type: ignore[misc]
             given = None if self.cache_dir == "auto" else self.cache_dir
             values["cache_dir"] = files.cache_folder(given)
         return Encoder(**values)
-
-    @property
-    def _needs_states(self) -> bool:
-        """Whether hidden states are needed; otherwise texts are only tokenized."""
-        return True
-
-    def _hidden_states(
-        self, inputs: list[str] | TokenRows, encoder: Encoder | None, on_progress: OnProgress
-    ) -> TokenRows:
-        """The hidden states of texts, or those that were given."""
-        if isinstance(inputs, TokenRows):
-            return inputs
-        encoder = encoder or self._encoder()
-        return encoder.encode(inputs, on_progress, states=self._needs_states)
 
 
 class Decisions:
@@ -242,23 +228,20 @@ class TextClassifier(Decisions, ClassifierMixin, Embedding):  # type: ignore[mis
         patience: int | None = getattr(self, "patience", None)
         if self.validation_share is not None:
             return epochs if patience is None else patience
-        monitor = getattr(self, "monitor", TrainingConfig.monitor)
-        if monitor != TrainingConfig.monitor:
-            raise ValueError(
-                f"monitor={monitor} compares epochs on a part of the examples: give "
-                "validation_fraction, such as 0.1, or leave it out"
-            )
-        if patience is not None:
-            raise ValueError(
-                f"patience={patience} needs a part of the examples to validate on: give "
-                "validation_fraction, such as 0.1"
-            )
+        for name in ("monitor", "patience"):
+            default = getattr(TrainingConfig, name)
+            if (value := getattr(self, name, default)) != default:
+                raise ValueError(
+                    f"{name}={value} needs a part of the examples to compare epochs on: give "
+                    "validation_fraction, such as 0.1, or leave it out"
+                )
         return None
 
-    @property
-    def _needs_states(self) -> bool:
+    def _embed(self, texts: list[str], encoder: Encoder, on_progress: OnProgress) -> TokenRows:
+        """The hidden states of texts; of a head that does not read them, only the token ids."""
         of_ngrams = getattr(self, "blocks", None) == "ngrams"
-        return not (of_ngrams or heads.config(self.kind).reads_only_ids)
+        needed = not (of_ngrams or heads.config(self.kind).reads_only_ids)
+        return encoder.encode(texts, on_progress, states=needed)
 
     @property
     def validation_share(self) -> float | None:
@@ -287,7 +270,7 @@ class TextClassifier(Decisions, ClassifierMixin, Embedding):  # type: ignore[mis
         with reporting(self.progress) as on_progress:
             for start in range(0, len(inputs), PREDICTED_AT_ONCE):
                 texts = inputs[start : start + PREDICTED_AT_ONCE]
-                logits.append(predict(self._hidden_states(texts, encoder, on_progress)))
+                logits.append(predict(self._embed(texts, encoder, on_progress)))
         return np.concatenate(logits)
 
     def _fitted_encoder(self) -> Encoder:
@@ -321,16 +304,16 @@ class TextClassifier(Decisions, ClassifierMixin, Embedding):  # type: ignore[mis
         if self.encoder_ is None:
             raise ValueError("fitted on hidden states: there are no words to explain")
         names = [str(name) for name in self.classes_]
-        if label is not None and str(label) not in names:
-            raise ValueError(f"label={label!r}: {choose_from(label, names)}")
+        if label is not None:
+            with as_value_error():
+                label = known_label(str(label), names)
         encoder = self._fitted_encoder()
         run = self._as_run(encoder, names)
         explanation.require_shares(run)
         explained = explanation.explain_text(
             run, text, backbone=encoder.backbone, device=encoder.device
         )
-        shown = explained.all_predicted if label is None else [names.index(str(label))]
-        return TextExplanation(explained, shown[0], run, others=tuple(shown[1:]))
+        return TextExplanation.of(explained, run, label)
 
     def _as_run(self, encoder: Encoder, names: list[str]) -> Run:
         """The head as a run that is not on disk."""

@@ -26,21 +26,14 @@ from sklearn.utils.validation import _check_sample_weight, validate_data
 from spacelite.api import arguments
 from spacelite.backbones.model import resolve_device
 from spacelite.cache.dtypes import stored_type
+from spacelite.cache.encoding import Encoder
 from spacelite.cache.split import TokenRows, offsets_of
-from spacelite.data.columns import is_missing
-from spacelite.errors import SpaceliteError, one_line
-from spacelite.heads.base import Objective
+from spacelite.data.columns import is_missing, text_problem
+from spacelite.errors import SpaceliteError
 from spacelite.progress import reporting
 from spacelite.settings import LARGEST_SEED
-from spacelite.tasks import MULTI_LABEL, SINGLE_LABEL
 from spacelite.training.batches import ArrayData
 from spacelite.types import Array
-
-
-def _share(value: Any) -> float:
-    if isinstance(value, str | bytes | bool) or not 0 < float(value) < 1:
-        raise TypeError(value)
-    return float(value)
 
 
 def _state(value: Any) -> Any:
@@ -56,7 +49,9 @@ KINDS = {
     **arguments.KINDS,
     "precision": arguments.NAME,
     "monitor": arguments.NAME,
-    "validation_fraction": arguments.Kind("give a number between 0 and 1, or None", _share),
+    "validation_fraction": arguments.Kind(
+        "give a number between 0 and 1, or None", arguments.fraction(1)
+    ),
     "random_state": arguments.Kind(
         "give a whole number from 0 to 2^63 - 1, a RandomState or None", _state
     ),
@@ -121,19 +116,9 @@ def _holds_text(values: Any) -> bool:
 
 def _texts(values: Any) -> list[str]:
     texts = list(values)
-    for number, text in enumerate(texts, 1):
-        if not isinstance(text, str):
-            kind = f"is not a string but a {type(text).__name__}"
-            what = "is missing" if is_missing(text) else kind
-            raise ValueError(f"X[{number - 1}] {what} ({text!r}): give strings, or leave it out")
-        if not text.strip():
-            raise ValueError(f"X[{number - 1}] is empty: give at least a word, or leave it out")
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise ValueError(
-                f"X[{number - 1}] is not valid Unicode ({one_line(error, 80)}): read it as UTF-8"
-            ) from error
+    for number, text in enumerate(texts):
+        if problem := text_problem(text):
+            raise ValueError(f"X[{number}] {problem}")
     return [str(text) for text in texts]
 
 
@@ -242,12 +227,14 @@ class Prepared:
         self.rows, self.weights = np.arange(count), None
         if sample_weight is not None:
             self._weigh(estimator, sample_weight, keep_all)
-        self.encoder = estimator._encoder() if isinstance(inputs, list) else None
+        self.encoder: Encoder | None = None
         self.device = resolve_device(estimator.device)
-        task = MULTI_LABEL if labels.several else SINGLE_LABEL
-        self.objective = Objective(task, len(labels.classes))
-        with reporting(estimator.progress) as on_progress:
-            rows = estimator._hidden_states(inputs, self.encoder, on_progress)
+        if isinstance(inputs, TokenRows):
+            rows = inputs
+        else:
+            self.encoder = estimator._encoder()
+            with reporting(estimator.progress) as on_progress:
+                rows = estimator._embed(inputs, self.encoder, on_progress)
         self.pooling = rows.pooling
         split = replace(rows, labels=labels.values)
         if len(self.rows) < count:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,7 +23,7 @@ from spacelite.backbones.tokenizer import Tokenized, held_tokenizer, tokenize, u
 from spacelite.cache.dtypes import stored_type
 from spacelite.cache.spec import Encoding
 from spacelite.cache.split import TokenRows, offsets_of
-from spacelite.data.columns import is_missing
+from spacelite.data.columns import text_problem
 from spacelite.errors import SpaceliteError
 from spacelite.progress import OnProgress
 from spacelite.runs.store import Run
@@ -58,8 +57,8 @@ class Predictor:
     def __init__(
         self,
         run: Run,
-        *,
         backbone: str | None = None,
+        *,
         device: str = "auto",
         tokens_per_batch: int | None = None,
     ) -> None:
@@ -168,22 +167,6 @@ class Predictor:
         warn_of_truncated(self.run, truncated, done)
 
 
-def predict(
-    run: Run,
-    texts: Sequence[str],
-    *,
-    backbone: str | None = None,
-    device: str = "auto",
-    tokens_per_batch: int | None = None,
-    on_progress: OnProgress = lambda phase, done, total: None,
-) -> Predicted:
-    """The probability of each label for N texts, and how much of each text is unknown."""
-    predictor = Predictor(run, backbone=backbone, device=device, tokens_per_batch=tokens_per_batch)
-    predicted = predictor.predict(texts, on_progress)
-    warn_of_truncated(run, predicted.truncated, len(texts))
-    return predicted
-
-
 def head_logits(run: Run, rows: TokenRows) -> Array:
     """The logits (N, C) of a run's head for texts in memory."""
     from spacelite.heads.base import Objective
@@ -226,39 +209,13 @@ def check_share(name: str, value: Any) -> float:
     return number
 
 
-def refuse_path(texts: Any) -> None:
-    """Raise SpaceliteError for a path, or a single text that is the name of a file."""
-    if isinstance(texts, os.PathLike):
-        raise SpaceliteError(f"{os.fspath(texts)} is a path: read the file and give its texts")
-    if isinstance(texts, str) and os.path.isfile(texts):  # noqa: PTH113 - Path's own raises
-        raise SpaceliteError(
-            f"{texts} is a file: read it and give its texts (to classify the name itself, give it "
-            "in a list)"
-        )
-
-
 def check(texts: Sequence[str], before: int = 0) -> None:
     """Raise SpaceliteError if there is no text, or an empty one; `before` texts came before."""
     if not texts:
         raise SpaceliteError("there is no text: give at least one")
     for number, text in enumerate(texts, before + 1):
-        if is_missing(text):
-            raise SpaceliteError(f"text {number} is missing ({text!r}): leave it out")
-        if not isinstance(text, str):
-            raise SpaceliteError(
-                f"text {number} is not a string but a {type(text).__name__}: give strings"
-                + (" (text.decode() makes one of bytes)" if isinstance(text, bytes) else "")
-            )
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise SpaceliteError(
-                f"text {number} is not valid Unicode: its character {error.start + 1} is half of a "
-                f"pair (U+{ord(text[error.start]):04X}); read the text again as UTF-8, or remove it"
-            ) from error
-    empty = [number for number, text in enumerate(texts, before + 1) if not text.strip()]
-    if empty:
-        raise SpaceliteError(f"text {empty[0]} is empty: give at least a word, or leave it out")
+        if problem := text_problem(text):
+            raise SpaceliteError(f"text {number} {problem}")
 
 
 def backbone_files(run: Run, backbone: str | None = None) -> BackboneFiles:

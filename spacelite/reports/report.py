@@ -87,7 +87,7 @@ class Report:
             on_progress(1, 1)
             return folder
         files.make_folder(folder)
-        with forms.writing(folder, "; choose another folder"):
+        with files.writing(folder, "; choose another folder"):
             if chosen.parts is None:
                 files.write_bytes(folder / chosen.file, self.text(name).encode())
                 return folder / chosen.file

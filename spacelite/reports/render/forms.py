@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -112,18 +111,8 @@ def check_page(path: Path) -> None:
 def save_page(path: Path, content: str) -> None:
     """Write a single file, whole or not at all."""
     files.make_folder(path.parent)
-    with writing(path, "; choose another file"):
+    with files.writing(path, "; choose another file"):
         files.write_bytes(path, content.encode())
-
-
-@contextmanager
-def writing(path: Path, remedy: str = "") -> Iterator[None]:
-    """Turns what goes wrong with files into a SpaceliteError."""
-    try:
-        yield
-    except OSError as error:
-        problem = f"{path} cannot be written: {error.strerror or error}{remedy}"
-        raise SpaceliteError(problem) from error
 
 
 def check_drawing(path: Path) -> None:
@@ -139,5 +128,5 @@ def save_drawing(curve: Curve, path: Path) -> None:
         content = page.learning_curve_page(curve).encode()
     else:
         content = plots.learning_curve(curve.chart(), path.suffix.lower()[1:])
-    with writing(path):
+    with files.writing(path):
         files.write_bytes(path, content)
