@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
+from rich.text import Text
 
+import spacelite
 from spacelite.errors import SpaceliteError
+from spacelite.files import absolute, human_bytes
 
 from . import console, embed
 from .options import CACHE_DIR, command
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from spacelite.cache.encoding import StoreState
     from spacelite.cache.folder import CacheState
 
@@ -32,7 +34,6 @@ def list_caches(*, cache_dir: Path = CACHE_DIR, as_json: bool = False) -> None:
     """List all caches: size, tokens, state and age, newest first; unfinished trainings; and the
     texts that estimators have embedded."""
     from spacelite.cache import encoding, folder
-    from spacelite.files import absolute, human_bytes
     from spacelite.training import checkpoints
 
     states, trainings = folder.states(cache_dir), checkpoints.unfinished(cache_dir)
@@ -67,10 +68,6 @@ def list_caches(*, cache_dir: Path = CACHE_DIR, as_json: bool = False) -> None:
 
 def _print_states(states: Sequence[CacheState]) -> None:
     """Print a line for each cache, below its name where the terminal is too narrow for both."""
-    from rich.text import Text
-
-    from spacelite.files import human_bytes
-
     table = console.new_table("Cache", ">Examples", ">Tokens", ">Size", "State", ">Age")
     rows = []
     for state in states:
@@ -232,7 +229,6 @@ def remove(
         yes -y: Do not ask before removing.
     """
     from spacelite.cache import encoding, folder
-    from spacelite.files import human_bytes
     from spacelite.training import checkpoints
 
     if bool(names) == (unused or older_than is not None):
@@ -313,7 +309,6 @@ def import_cache(
         test_fraction: Fraction of the training texts that become the test split, if there is none.
     """
     arguments = locals()
-    import spacelite
 
     embed.show(console.call(spacelite.import_cache, arguments), as_json)
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
+import spacelite
 from spacelite.errors import SpaceliteError
+from spacelite.settings import among
 
 from . import console
 from .options import CACHE_DIR, option, with_cache_dir
@@ -23,7 +25,6 @@ TRAIN = "spacelite train --inter 0,0.2 --intra 0,0.001 --epochs 15 --batch-size 
 
 def demo(*, seeds: str = "3", cache_dir: Path = CACHE_DIR, as_json: bool = False) -> None:
     """Embed, train and report on built-in data, offline."""
-    import spacelite
     from spacelite.training.plan import seed_list
 
     numbers = seed_list(seeds)  # before the long part
@@ -71,20 +72,14 @@ def reproduce(
         table: Only the table with this id, as printed in brackets. [default: all]
         backbone: Use this backbone in place of the published ones: hub name, folder or minilm.
     """
+    arguments = locals()
     from spacelite.paper.reproduction import ReproduceOptions
     from spacelite.paper.reproduction import reproduce as measure
     from spacelite.reports.analysis import published
     from spacelite.training.plan import seed_list
 
-    wanted = ReproduceOptions(
-        cache_dir=cache_dir,
-        backbone=backbone,
-        seeds=tuple(seed_list(seeds)),
-        limit=limit,
-        data_dir=data_dir,
-        device=device,
-        tokens_per_batch=tokens_per_batch,
-    )
+    arguments["seeds"] = tuple(seed_list(seeds))
+    wanted = ReproduceOptions(**among(arguments, ReproduceOptions))
     with console.progress() as on_progress:
         outcomes = measure(table, wanted, on_progress)
     for outcome in outcomes:

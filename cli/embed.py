@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import spacelite
+from spacelite.files import human_bytes
 from spacelite.visible import visible_name
 
 from . import console
@@ -14,7 +16,6 @@ LABELS_SHOWN = 10
 STAGES_SHOWN = 4
 
 if TYPE_CHECKING:
-    from spacelite.api.results import EmbeddedDataset
     from spacelite.cache.embedding import Speed
 
 
@@ -76,17 +77,14 @@ def embed(
         no_reuse: Compute everything: copy nothing from other caches or from repeated texts.
     """
     arguments = locals()
-    import spacelite
 
     layers_ = comma_list("--layer", layer, int, once=False)
     done = console.call(spacelite.embed, arguments, layer=layers_, reuse=not no_reuse)
     show(done, as_json)
 
 
-def show(done: EmbeddedDataset, as_json: bool) -> None:
+def show(done: spacelite.EmbeddedDataset, as_json: bool) -> None:
     """Print what was embedded or imported."""
-    from spacelite.files import human_bytes
-
     described = describe(done)
     if as_json:
         console.print_json(described)
@@ -126,7 +124,7 @@ def _labels(counts: dict[str, int], unlabelled: int) -> str:
     return f"labels (train): {', '.join([*named, *more])}{none}"
 
 
-def describe(done: EmbeddedDataset) -> dict[str, Any]:
+def describe(done: spacelite.EmbeddedDataset) -> dict[str, Any]:
     """What `embed --json` prints."""
     return {
         **done.state.as_json(),
@@ -144,7 +142,7 @@ def describe(done: EmbeddedDataset) -> dict[str, Any]:
     }
 
 
-def _what(done: EmbeddedDataset) -> dict[str, Any]:
+def _what(done: spacelite.EmbeddedDataset) -> dict[str, Any]:
     return {
         "hit": done.hit,
         "copied": done.copied,

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import spacelite
 
 from . import console
 from .options import CACHE_DIR
-
-if TYPE_CHECKING:
-    from spacelite.api.results import Evaluation
 
 
 def evaluate(
@@ -43,7 +41,6 @@ def evaluate(
             (neutral=) to leave out its texts; repeat this for each label of the data set.
     """
     arguments = locals()
-    import spacelite
 
     result = console.call(spacelite.load_run(run, cache_dir).evaluate, arguments)
     if as_json:
@@ -52,7 +49,7 @@ def evaluate(
         _print(result)
 
 
-def _print(result: Evaluation) -> None:
+def _print(result: spacelite.Evaluation) -> None:
     record = result.run.record
     console.say(f"{record.system}, trained on {record.spec.dataset}", style="bold")
     console.say(f"on {result.record.dataset} ({result.record.mapping})", style="dim")

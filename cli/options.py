@@ -116,27 +116,21 @@ class SettingsCommand(TyperCommand):
 
     Attributes:
         FUNCTION: The function of `spacelite` that the command calls.
-        ORDER: The options by name in the order of the help; `...` stands for settings of further
-            kinds of heads.
         HELP: The help of settings whose help differs from that of `train`.
     """
 
     FUNCTION: ClassVar[str]
-    ORDER: ClassVar[str]
     HELP: ClassVar[Mapping[str, str]] = {}
 
     _all: list[Any]
 
     @property
     def params(self) -> list[Any]:
-        """The options of the function and of the settings."""
+        """The options of the function, and before those of baselines those of the settings."""
         if not self._all:
-            parameters = (*self._of_function, *self._of_settings())
-            options = {parameter.name: parameter for parameter in parameters}
-            order = self.ORDER.split()
-            further = [name for name in options if name not in order]
-            at = order.index("...")
-            self._all = [options[name] for name in (*order[:at], *further, *order[at + 1 :])]
+            at = [parameter.name for parameter in self._of_function].index("no_baselines")
+            own = self._of_function
+            self._all = [*own[:at], *self._of_settings(), *own[at:]]
         return self._all
 
     @params.setter

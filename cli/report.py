@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import re
 import textwrap
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.text import Text
+
+import spacelite
+from spacelite.document import Line, Table
 from spacelite.errors import SpaceliteError
+from spacelite.files import make_folder
+from spacelite.settings import choose_from
 
 from . import console
 from .options import CACHE_DIR, with_cache_dir
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from spacelite.document import Line, Table
     from spacelite.reports.analysis.content import Findings, GroupFindings
     from spacelite.reports.analysis.groups import Section
 
@@ -67,11 +71,8 @@ def report(
         no_examples: Leave out words and example texts from the data.
     """
     arguments = locals()
-    import spacelite
-    from spacelite.files import make_folder
     from spacelite.reports.render.forms import FORMS, form_of_file
     from spacelite.runs import store
-    from spacelite.settings import choose_from
 
     formats = (TERMINAL, *FORMS)
     of_file = None if out is None else form_of_file(out)
@@ -158,7 +159,6 @@ def print_report(findings: Findings, cache_dir: Path) -> None:
 def _findings(part: GroupFindings) -> None:
     """Print which differences are real, and what the group cost."""
     from rich.table import Table
-    from rich.text import Text
 
     from spacelite.reports.document import wording
 
@@ -178,8 +178,6 @@ def _findings(part: GroupFindings) -> None:
 def show(sections: Sequence[Section], also: str | None = None, end: str = "\n") -> None:
     """Print sections as tables, with the figures of the split `also` too; `end` follows each
     section."""
-    from rich.text import Text
-
     from spacelite.reports.document.tables import systems_table
 
     say = console.out().print
@@ -200,8 +198,6 @@ def places() -> int:
 def show_systems(table: Table) -> None:
     """Print a table of systems, and the headings of the columns that did not fit. Standard
     deviations stand below their figures where the terminal is too narrow for them beside these."""
-    from rich.text import Text
-
     gap = 2 if console.out().width >= WIDE else 1
     columns = list(range(len(table.columns)))
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
+from rich.text import Text
 
+from spacelite.document import decimals
 from spacelite.errors import SpaceliteError
+from spacelite.files import absolute, human_bytes
 
 from . import console
 from .options import CACHE_DIR, command
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from spacelite.runs.store import Run
 
 app = typer.Typer(
@@ -44,7 +47,6 @@ def list_runs(
         dataset: Only runs on this data set.
         head: Only heads of this kind; may be repeated.
     """
-    from spacelite.files import absolute
     from spacelite.heads.config import system_names
     from spacelite.reports.analysis.groups import select
     from spacelite.runs import store as runs
@@ -71,8 +73,6 @@ def list_runs(
 def _print_runs(cache: str, members: Sequence[Run], systems: Sequence[str]) -> None:
     """Print the runs of one cache, a line each. A narrow terminal leaves out columns first, and
     then the ends of long names of `systems`."""
-    from rich.text import Text
-
     wide = console.out().width >= 100
     names = [run.name or run.id.rpartition("--")[2] for run in members]
     columns = {name: values for name, values in _columns(members, wide).items() if any(values)}
@@ -101,9 +101,6 @@ def _print_runs(cache: str, members: Sequence[Run], systems: Sequence[str]) -> N
 
 def _columns(members: Sequence[Run], wide: bool) -> dict[str, list[str]]:
     """The columns after a run's system by heading; "" where a run has no value."""
-    from spacelite.document import decimals
-    from spacelite.files import human_bytes
-
     seeds = [run.record.seed for run in members]
     columns = {"Seed": ["" if seed is None else str(seed) for seed in seeds]}
     for split, short in SPLITS.items():
@@ -137,8 +134,6 @@ def show(
             cost on test: precision=0.9, recall=0.95, accuracy=0.9; of one of two labels
             precision=0.9,label=NAME.
     """
-    from dataclasses import asdict
-
     from spacelite.api.thresholds import from_text
     from spacelite.runs import store as runs
 
@@ -176,9 +171,6 @@ def show(
 
 
 def _print_run(run: Run, cache_file: Path | None) -> None:
-    from spacelite.document import decimals
-    from spacelite.files import human_bytes
-
     record = run.record
     versions = {name: version for name, version in record.versions.items() if version}
     content: dict[str, Any] = {

@@ -56,7 +56,7 @@ def strength(default: float | str) -> Any:
         auto=True,
         metavar="<float|auto>",
         help="Strength(s) of the L2 penalty of logreg and tfidf: the smaller, the stronger; auto: "
-        "chosen by cross-validation on train.",
+        "chosen by cross-validation on a head's training examples.",
         help_default="auto",
     )
 

@@ -107,7 +107,9 @@ def baselines(cache: Cache) -> list[HeadConfig]:
 def declared() -> dict[str, Field[Any]]:
     """Every setting of heads and of training by name, but for the seed: `seeds` are several."""
     configs = [*(head.config_type for head in heads.KINDS.values()), TrainingConfig]
-    by_name = {field.name: field for config in reversed(configs) for field in fields(config)}
+    by_name: dict[str, Field[Any]] = {}
+    for field in (field for config in configs for field in fields(config)):
+        by_name.setdefault(field.name, field)
     del by_name["seed"]
     return by_name
 
