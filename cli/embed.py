@@ -30,6 +30,7 @@ def embed(
     prefix: str = "",
     windows: bool = False,
     stride: int | None = None,
+    skip_first: bool = False,
     layers: bool | None = None,
     limit: int | None = None,
     precision: str = "auto",
@@ -64,6 +65,8 @@ def embed(
         windows: Cut texts of more than --max-length tokens into overlapping windows of as many,
             rather than off.
         stride: Tokens between the beginnings of two windows. [default: half of --max-length]
+        skip_first: Do not keep the first token of each text, for models that make it an attention
+            sink.
         prefix: What each text is read with, such as "query: " for E5.
         layers: Also keep the mean of every layer, in a separate file; --layers adds them to a
             finished cache. [default: --layers for a new cache]

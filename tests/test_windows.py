@@ -64,18 +64,18 @@ def loaded(folder):
     return AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
 
 
-def plain(folder, text):
-    """A text's token ids, hidden states, layer means and pooled output: its windows one by one in
-    plain transformers."""
+def plain(folder, text, skipped=0, size=SIZE):
+    """The token ids, hidden states, layer means and pooled output of a text, but for the first
+    tokens that are skipped: its windows one by one in plain transformers."""
     tokenizer, model = loaded(folder)
     encoded = tokenizer(text, return_special_tokens_mask=True)
     special = encoded.special_tokens_mask
     before, after = special.index(0), special[::-1].index(0)
     ids, types = np.array(encoded.input_ids), np.array(encoded.token_type_ids)
-    if len(ids) <= SIZE:
+    if len(ids) <= size:
         windows, places = [[*range(len(ids))]], [(0, token) for token in range(len(ids))]
     else:
-        windows, places = expected_windows(len(ids), before, after, SIZE, STRIDE)
+        windows, places = expected_windows(len(ids), before, after, size, STRIDE)
     layers, pooled = [], []
     for window in windows:
         with torch.no_grad():
@@ -86,8 +86,9 @@ def plain(folder, text):
             )
         layers.append(torch.stack(output.hidden_states)[:, 0].numpy())
         pooled.append(getattr(output, "pooler_output", None))
-    whole = np.stack([layers[window][:, place] for window, place in places], axis=1)
-    return ids, whole[-1], whole.astype(np.float64).mean(axis=1), pooled[0]
+    kept = places[skipped:] or places  # an only token is
+    whole = np.stack([layers[window][:, place] for window, place in kept], axis=1)
+    return ids[-len(kept) :], whole[-1], whole.astype(np.float64).mean(axis=1), pooled[0]
 
 
 @pytest.mark.parametrize("budget", [None, 20])

@@ -171,7 +171,7 @@ KINDS: dict[str, Kind] = {
     ),
     **dict.fromkeys(("folds", "repeats", "seed"), WHOLE_NUMBER),
     **dict.fromkeys(("layers", "examples", "baselines", "search", "drop_leaks", "windows"), FLAG),
-    **dict.fromkeys(("reuse", "replace", "resume", "fresh", "skip_empty"), FLAG),
+    **dict.fromkeys(("reuse", "replace", "resume", "fresh", "skip_empty", "skip_first"), FLAG),
     **dict.fromkeys(("bfloat16", "causal"), FLAG),
     "array": NAME,
     "backbone": NAME_OR_PATH,

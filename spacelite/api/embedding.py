@@ -52,6 +52,7 @@ def embed(
     prefix: str = "",
     windows: bool = False,
     stride: int | None = None,
+    skip_first: bool = False,
     layers: bool | None = None,
     limit: int | None = None,
     precision: str = "auto",
@@ -95,6 +96,9 @@ def embed(
             as many, rather than cut off. Each token counts once, from the window in which it has
             most context.
         stride: Tokens between the beginnings of two windows. Default: half of `max_length`.
+        skip_first: Whether the first token of each text is run with the others but not kept, for
+            models that make it an attention sink. It is the beginning of the text if the tokenizer
+            has no special token there. A text of a single token keeps it.
         prefix: What each text is read with, such as `query: ` for E5.
         layers: Whether the mean of every layer over each text's tokens is kept too, in a file of
             its own, which the pooling `layers` needs. Default: yes for a new cache; an existing one

@@ -728,10 +728,12 @@ class Forward:
         return batch, [stack(tokens.ids), stack(tokens.type_ids), stack(tokens.masks)]
 
     def _windows(self, length: int) -> tuple[Array, Array]:
-        """As `Windows.of`, of texts of so many tokens; they are one window if none are cut."""
-        if self.tokens.windows is None:
-            return np.arange(length)[None], np.arange(length)
-        return self.tokens.windows.of(length)
+        """As `Windows.of`, of texts of so many tokens, with the places of those that are kept;
+        they are one window if none are cut."""
+        windows, places = np.arange(length)[None], np.arange(length)
+        if self.tokens.windows is not None:
+            windows, places = self.tokens.windows.of(length)
+        return windows, places[self.tokens.skipped(length) :]
 
     def _started(
         self, prepared: tuple[Array, list[Any]]
@@ -773,7 +775,7 @@ class Forward:
 
         _, windows, length = inputs[0].shape
         rows_of: list[Any] = [x if x is None else x.reshape(-1, length) for x in inputs]
-        if windows == 1:
+        if len(places) == windows * length:
             output = self.model.hidden_states(*rows_of)
         else:
             output = self._joined_windows(rows_of, windows, places)

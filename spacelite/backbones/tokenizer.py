@@ -106,6 +106,16 @@ class Tokenized:
     padding_side: str  # `left` for XLNet, whose classification token comes last
     special: SpecialIds
     windows: Windows | None = None  # in which longer texts are run; None if they were cut off
+    skip_first: bool = False  # whether a text's first token is run, but not kept
+
+    def skipped(self, length: int) -> int:
+        """How many tokens a text of so many begins with that are not kept: an only one is."""
+        return int(self.skip_first and length > 1)
+
+    @property
+    def kept(self) -> list[Array]:
+        """The ids of those tokens whose hidden states are kept."""
+        return [ids[self.skipped(len(ids)) :] for ids in self.ids]
 
 
 def tokenize(
@@ -116,6 +126,7 @@ def tokenize(
     padding: str = "none",
     prefix: str = "",
     stride: int | None = None,
+    skip_first: bool = False,
     tokenizer: Any = None,
     on_chunk: Callable[[int], None] = lambda done: None,
     first: int | None = None,
@@ -123,8 +134,8 @@ def tokenize(
     """Tokenize texts with the backbone's own fast tokenizer, in parallel: to at most `max_length`
     tokens, special tokens and those of the `prefix` included, which each text is read with, or with
     `padding="max_length"` to exactly as many; with a `stride`, whole, to be run in `Windows` of
-    that many. Given the number of the `first` text, for messages,
-    raises SpaceliteError if a text has no token."""
+    that many. With `skip_first`, the first token of each is not `kept`. Given the number of the
+    `first` text, for messages, raises SpaceliteError if a text has no token."""
     tokenizer = load_tokenizer(files) if tokenizer is None else tokenizer
     longest = min(longest_input(files), tokenizer.model_max_length)
     special = tokenizer.num_special_tokens_to_add()
@@ -175,15 +186,17 @@ def tokenize(
         truncated=truncated,
         padding_side=tokenizer.padding_side,
         special=special_ids(tokenizer),
-        windows=None if stride is None else _windows(tokenizer, max_length, stride),
+        windows=None if stride is None else _windows(tokenizer, max_length, stride, skip_first),
+        skip_first=skip_first,
     )
 
 
-def _windows(tokenizer: Any, size: int, stride: int) -> Windows:
+def _windows(tokenizer: Any, size: int, stride: int, skip_first: bool) -> Windows:
     mask = np.array(tokenizer("a", return_special_tokens_mask=True).special_tokens_mask)
     before = int(np.argmin(mask))
     after = len(mask) - before - int((mask == 0).sum())
-    part = size - before - after
+    # Without a special token in front, the first of each window is like that of the text.
+    part = size - before - after - (skip_first and not before)
     if stride > part:
         raise SpaceliteError(
             f"stride={stride}: windows of {size} tokens have {part} of the text, so that longer "
@@ -331,9 +344,10 @@ def unknown_shares(ids: Array, offsets: Array, special: SpecialIds) -> Array:
 
 class Words:
     """Combines tokens into words, as tokenizer.json in a backbone's folder defines them. The prefix
-    that all texts were read with is one word."""
+    that all texts were read with is one word. With `skip_first`, token ids are those of texts
+    without their first token."""
 
-    def __init__(self, folder: Path, prefix: str = "") -> None:
+    def __init__(self, folder: Path, prefix: str = "", skip_first: bool = False) -> None:
         from tokenizers import Tokenizer
 
         path = folder / "tokenizer.json"
@@ -351,9 +365,10 @@ class Words:
         except Exception as error:  # tokenizers has no exception of its own
             raise SpaceliteError(f"{path} cannot be read: {one_line(error, 80)}") from error
         self._kind = next((name for name in BEGINS if name in splitter), "WordPiece")
-        self._prefix = prefix
-        encoded = self._tokenizer.encode(prefix.rstrip(), add_special_tokens=False)
-        self._prefix_ids: list[int] = encoded.ids
+        self._prefix, self._skipped = prefix, int(skip_first)
+        encoded = self._tokenizer.encode(prefix.rstrip())
+        kept = zip(encoded.ids, encoded.special_tokens_mask, strict=True)
+        self._prefix_ids = [token for token, added in [*kept][self._skipped :] if not added]
 
     def of(self, ids: Sequence[int], text: str | None = None) -> list[tuple[str, bool, list[int]]]:
         """The words of a text: how each is written in `text` (what its tokens spell, without `text`
@@ -373,13 +388,15 @@ class Words:
     def _spans(self, ids: list[int], text: str) -> list[tuple[int, int]] | None:
         """The first character of each token in a text, and the one after its last; equal for tokens
         that stand for none. None if the text has other tokens."""
-        if len(ids) <= self._tokenizer.num_special_tokens_to_add(is_pair=False):
+        longest = len(ids) + self._skipped
+        if longest <= self._tokenizer.num_special_tokens_to_add(is_pair=False):
             return None
         for side in ("right", "left"):  # a long text was cut off on one of them
             with _settings:
-                self._tokenizer.enable_truncation(len(ids), direction=side)
+                self._tokenizer.enable_truncation(longest, direction=side)
                 encoded = self._tokenizer.encode(text)
-            cut, spans = encoded.ids, encoded.offsets
+            skipped = self._skipped if len(encoded.ids) > 1 else 0
+            cut, spans = encoded.ids[skipped:], encoded.offsets[skipped:]
             padding = [(0, 0)] * (len(ids) - len(cut))
             if ids[: len(cut)] == cut and all(map(self.is_special, ids[len(cut) :])):
                 return [*spans, *padding]
@@ -474,9 +491,9 @@ class WordsOfIds(Words):
 
 
 @lru_cache(maxsize=2)
-def held_words(files: BackboneFiles, prefix: str) -> Words:
+def held_words(files: BackboneFiles, prefix: str, skip_first: bool) -> Words:
     """The words of a backbone's tokens, loaded once in a process."""
-    return Words(files.folder, prefix)
+    return Words(files.folder, prefix, skip_first)
 
 
 def _written(text: str, spans: Sequence[tuple[int, int]]) -> str:

@@ -268,6 +268,9 @@ def _complete(
         )
         try:
             tokens = write_missing(list(written.values()), forward, on_progress)
+            if command == "embed":  # `eval` has no choice
+                for writing in written.values():
+                    writing.report_sink()
         finally:
             store.add_seconds(left, time.perf_counter() - locked)
         return written, tokens
@@ -288,12 +291,13 @@ def tokenize(
         **spec.tokenizing,
         on_chunk=lambda done: on_progress("tokenize", done, len(everything)),
     )
-    lengths = np.array([len(ids) for ids in tokens.ids], np.int64)
+    kept = tokens.kept
+    lengths = np.array([len(ids) for ids in kept], np.int64)
     starts, indexes, start = {}, {}, 0
     for name, part in texts.splits.items():
         stop = start + len(part)
         offsets = offsets_of(lengths[start:stop])
-        token_ids = np.concatenate(tokens.ids[start:stop])
+        token_ids = np.concatenate(kept[start:stop])
         starts[name], indexes[name] = start, SplitIndex(offsets, part.labels, token_ids)
         start = stop
     examples = Examples(starts, indexes, tokens, lengths)
@@ -303,7 +307,9 @@ def tokenize(
             f"{texts.name} {split}: text {row + 1} has no token that {backbone_files.name} "
             "knows: remove it"
         )
-    if spec.stride is not None and (longer := int((lengths > spec.max_length).sum())):
+    if spec.stride is not None and (
+        longer := sum(len(ids) > spec.max_length for ids in tokens.ids)
+    ):
         log.info(
             "%s of %s texts %s longer than %s tokens and run in windows of as many",
             f"{longer:,}", f"{len(everything):,}", "is" if longer == 1 else "are", spec.max_length,

@@ -97,7 +97,8 @@ class _Encoding:
             on_chunk=lambda done: on_progress("tokenize", done, len(texts)),
             first=1,
         )
-        self.lengths = np.array([len(ids) for ids in self.tokens.ids], np.int64)
+        self.kept_ids = np.concatenate(self.tokens.kept)
+        self.lengths = np.array([len(ids) for ids in self.tokens.kept], np.int64)
         self.digests = [digest(ids) for ids in self.tokens.ids]
         # The first text with the same token ids stands for all of them.
         self.first: dict[bytes, int] = {}
@@ -124,7 +125,7 @@ class _Encoding:
 
     def tokens_only(self) -> TokenRows:
         """The token ids, without hidden states."""
-        stored, ids = stored_type(self.encoder.dtype), np.concatenate(self.tokens.ids)
+        stored, ids = stored_type(self.encoder.dtype), self.kept_ids
         no_states, offsets = np.empty((len(ids), 0), stored.numpy), offsets_of(self.lengths)
         return TokenRows(no_states, offsets, stored, ids)
 
@@ -216,10 +217,12 @@ class _Encoding:
             rows.reshape(-1, stored.row_values(layout.width)),
             offsets_of(self.lengths),
             stored,
-            np.concatenate(self.tokens.ids),
+            self.kept_ids,
             pooled.view(np.float32).reshape(len(texts), -1),
             means.view(np.float16).reshape(len(texts), -1),
-            pooling=summary_token(self.tokens.padding_side, causal=layout.causal),
+            pooling=summary_token(
+                self.tokens.padding_side, causal=layout.causal, skip_first=self.spec.skip_first
+            ),
         )
 
 

@@ -96,6 +96,8 @@ def find(path: Path, spec: CacheSpec, ids: Sequence[Array], *, with_layers: bool
     first: dict[bytes, int] = {}
     for example, text in enumerate(ids):
         plan.first[example] = first.setdefault(digest(text), example)
+    if spec.skip_first:  # other caches lack first tokens, in which texts may differ
+        return plan
     names: list[str] = []
     source: dict[int, tuple[int, int, int]] = {}  # first example -> cache, split, row
     others = [other for other in path.parent.glob("*.h5") if other != path and other.is_file()]

@@ -58,6 +58,7 @@ class CacheSpec:
     # Tokens between the beginnings of the windows of `max_length` tokens in which longer texts were
     # run; None if they were cut off.
     stride: int | None = None
+    skip_first: bool = False  # whether the first token of each text was run, but is not kept
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> CacheSpec:
@@ -72,14 +73,15 @@ class CacheSpec:
 
     @property
     def cut_at(self) -> int:
-        """The number of tokens at which texts were cut off, more than any has if none were, or if
-        that is not known."""
-        return UNLIMITED if self.is_imported or self.stride is not None else self.max_length
+        """The number of tokens that are kept of texts that were cut off, more than any has if none
+        were, or if that is not known."""
+        whole = self.is_imported or self.stride is not None
+        return UNLIMITED if whole else self.max_length - self.skip_first
 
     @property
     def tokenizing(self) -> dict[str, Any]:
         """How texts become token ids: arguments of `tokenize`."""
-        names = ("max_length", "padding", "prefix", "stride")
+        names = ("max_length", "padding", "prefix", "stride", "skip_first")
         return {name: getattr(self, name) for name in names}
 
     @property
@@ -156,6 +158,7 @@ class Encoding:
     prefix: str = ""
     windows: bool = False
     stride: int | None = None
+    skip_first: bool = False
     precision: str = "auto"
     device: str = "auto"
     tokens_per_batch: int | None = None
@@ -189,6 +192,7 @@ class Encoding:
             prefix=spec.prefix,
             windows=spec.stride is not None,
             stride=spec.stride,
+            skip_first=spec.skip_first,
             precision=precision,
             **settings,
         )
@@ -219,6 +223,12 @@ class Encoding:
                 f"windows=True: padding={self.padding} would make every text one window: leave one "
                 "of them out",
                 ["windows", "padding"],
+            )
+        if self.skip_first and self.padding != "none":
+            raise SpaceliteError(
+                f"skip_first=True: with padding={self.padding} a text may begin with padding: "
+                "leave one of them out",
+                ["skip_first", "padding"],
             )
         require("tokens_per_batch", self.tokens_per_batch, optional(whole_number(1)))
 
@@ -253,6 +263,7 @@ class Encoding:
             task=task,
             prefix=self.prefix,
             stride=(self.stride or max(1, max_length // 2)) if self.windows else None,
+            skip_first=self.skip_first,
         )
 
 

@@ -303,11 +303,11 @@ class CachedSplit:
         return len(self.labels)
 
 
-def summary_token(padding_side: str, *, causal: bool) -> str:
-    """The token that sums a text up: the `last` if no other has seen the whole text, or if the
-    tokenizer pads on the left (as XLNet's does, whose classification token comes last), else the
-    `first`."""
-    return "last" if causal or padding_side == "left" else "first"
+def summary_token(padding_side: str, *, causal: bool, skip_first: bool) -> str:
+    """The token that sums a text up: the `last` if no other has seen the whole text, if the first
+    is not kept, or if the tokenizer pads on the left (as XLNet's does, whose classification token
+    comes last), else the `first`."""
+    return "last" if causal or skip_first or padding_side == "left" else "first"
 
 
 @dataclass(frozen=True)

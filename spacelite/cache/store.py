@@ -288,7 +288,9 @@ class Cache:
                 )
             attributes = self.file.attrs
             self.pooling = summary_token(
-                str(attributes["padding_side"]), causal=bool(attributes.get("causal", False))
+                str(attributes["padding_side"]),
+                causal=bool(attributes.get("causal", False)),
+                skip_first=self.spec.skip_first,
             )
             self.splits = {name: CachedSplit(self, name) for name in SPLITS if name in self.file}
 

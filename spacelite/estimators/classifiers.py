@@ -59,6 +59,8 @@ class Embedding(BaseEstimator):  # type: ignore[misc]
         windows: Whether texts of more than `max_length` tokens are run in overlapping windows of as
             many rather than cut off.
         stride: Tokens between the beginnings of two windows. Default: half of `max_length`.
+        skip_first: Whether the first token of each text is run with the others but not kept, for
+            models that make it an attention sink. The pooling `first` is then the second token.
         precision: Number type of the backbone's forward pass: `float32`, `bfloat16`, `float16`, or
             `auto` for float32 on a CPU and half precision on a GPU.
         device: `auto`, `cpu`, `cuda`, ...
@@ -77,6 +79,7 @@ class Embedding(BaseEstimator):  # type: ignore[misc]
     prefix: str = Encoder.prefix
     windows: bool = Encoder.windows
     stride: int | None = Encoder.stride
+    skip_first: bool = Encoder.skip_first
     precision: str = Encoder.precision
     device: str = Encoder.device
     tokens_per_batch: int | None = Encoder.tokens_per_batch

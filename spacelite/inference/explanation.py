@@ -359,7 +359,8 @@ def explain_text(
     else:
         ((_, rows),) = predictor.hidden_states(tokens, on_progress)
         (logits,) = head_logits(run, rows)
-    words = held_words(predictor.files, run.record.spec.prefix)
+    spec = run.record.spec
+    words = held_words(predictor.files, spec.prefix, spec.skip_first)
     return explain(run, Passage(rows, text), words, logits, difference)
 
 
@@ -379,6 +380,7 @@ def explain_example(
     cache.check_index()
     passage = cached_example(cache, location)
     words: Words
+    spec = run.record.spec
     if cache.spec.is_imported:
         if not cache.has_token_ids:
             raise SpaceliteError(
@@ -387,20 +389,29 @@ def explain_example(
             )
         words, passage = WordsOfIds(), replace(passage, text=None)  # words of ids, not of the text
     else:
-        words = held_words(backbone_files(run, backbone), run.record.spec.prefix)
+        words = held_words(backbone_files(run, backbone), spec.prefix, spec.skip_first)
     split, _, number = location.partition(":")
     saved = run.predictions() if split == run.record.split else None
     known = saved is not None and len(saved.logits) == len(cache.splits[split])
     logits = saved.logits[int(number)] if saved is not None and known else None
     if run.head.reads_layers:
-        predictor, spec = Predictor(run, backbone=backbone, device=device), run.record.spec
-        tokens = from_ids(
-            predictor.files,
-            passage.rows.token_ids,
-            max_length=spec.max_length,
-            padding=spec.padding,
-            stride=spec.stride,
-        )
+        predictor = Predictor(run, backbone=backbone, device=device)
+        if not spec.skip_first:
+            tokens = from_ids(
+                predictor.files,
+                passage.rows.token_ids,
+                max_length=spec.max_length,
+                padding=spec.padding,
+                stride=spec.stride,
+            )
+        elif passage.text is not None:
+            tokens = predictor.tokenize([passage.text], on_progress)
+        else:
+            raise SpaceliteError(
+                f"example={location}: cache {cache.name} has neither its text nor its first token "
+                "(skip_first): give the text itself",
+                ["example"],
+            )
         again = _all_layers(predictor, tokens, on_progress)
         # What the cache holds stays as it is.
         rows = replace(passage.rows, layer_states=again.layer_states)
@@ -429,7 +440,7 @@ def _all_layers(predictor: Predictor, tokens: Tokenized, on_progress: OnProgress
         states = states * (mask * (len(mask) / mask.sum()))[:, None].astype(np.float32)
     stored = stored_type(spec.dtype)
     encoded = stored.encode(torch.from_numpy(layers[spec.layer]))
-    rows = TokenRows.of_batch(stored, encoded, token_ids=tokens.ids[0])
+    rows = TokenRows.of_batch(stored, encoded, token_ids=tokens.kept[0])
     return replace(rows, layer_states=states)
 
 

@@ -112,9 +112,10 @@ class Predictor:
         stored = stored_type(self.run.record.spec.dtype)
         limit = self.tokens_per_batch or default_budget(self.model.device)
         forward = Forward(self.model, tokens, stored.to_rows, limit)
-        every = np.arange(len(tokens.ids))
+        kept = tokens.kept
+        every = np.arange(len(kept))
         for batch, output in forward.texts(every, lambda *pair: pair, on_progress):
-            ids = np.stack([tokens.ids[number] for number in batch])
+            ids = np.stack([kept[number] for number in batch])
             rows = TokenRows.of_batch(stored, output.hidden, output.pooled, output.means, ids)
             yield batch, rows
 
@@ -127,8 +128,8 @@ class Predictor:
         """Classify N texts; `before` texts came before, for messages."""
         run = self.run
         tokens = self.tokenize(texts, on_progress, before)
-        offsets = offsets_of(np.array([len(ids) for ids in tokens.ids]))
-        ids = np.concatenate(tokens.ids)
+        offsets = offsets_of(np.array([len(ids) for ids in tokens.kept]))
+        ids = np.concatenate(tokens.kept)
         if run.head.reads_only_ids:
             stored = stored_type(run.record.spec.dtype)
             no_states = np.empty((len(ids), 0), stored.numpy)

@@ -348,7 +348,7 @@ class _Describer:
                 f"({cache.spec.backbone}): name its folder with backbone=FOLDER",
                 ["backbone"],
             )
-        self._words = Words(files.folder, cache.spec.prefix)
+        self._words = Words(files.folder, cache.spec.prefix, cache.spec.skip_first)
 
     def contributions(self, config: HeadConfig, parameters: Parameters, example: int) -> Array:
         """What each of an example's n tokens adds to the logits of a head, (n, C)."""

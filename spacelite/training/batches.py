@@ -227,6 +227,12 @@ def check_ready(data: TrainingData, configs: Iterable[HeadConfig]) -> None:
     for config in configs:
         if config.reads_ids and isinstance(data, Cache):
             data.require_token_ids(config.name)
+        if "first" in config.poolings and isinstance(data, Cache) and data.spec.skip_first:
+            raise SpaceliteError(
+                f"pooling=first: cache {data.name} was embedded with skip_first=True, which leaves "
+                "the first token out: choose another pooling",
+                ["pooling", "skip_first"],
+            )
         if any(POOLINGS[pooling].from_backbone for pooling in config.poolings):
             data.splits["train"].require_pooler()
         if config.reads_layers:

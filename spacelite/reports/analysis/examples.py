@@ -94,7 +94,7 @@ def words_and_mistakes(
         words = (
             WordsOfIds()
             if spec.is_imported
-            else Words(backbone_files(run, backbone).folder, spec.prefix)
+            else Words(backbone_files(run, backbone).folder, spec.prefix, spec.skip_first)
         )
         # The cache of the group's data: that of the run, or of another data set.
         path = (
