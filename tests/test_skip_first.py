@@ -97,7 +97,8 @@ def test_heads_predictions_and_explanations_lack_the_first_token(kind, prefix, r
     # Another data set is embedded alike.
     new = [f"film {text}" for text in texts(20, seed=3, longest=20)]
     evaluated = runs[0].evaluate({"test": (new, ["0", "1"] * 10)}, progress=False)
-    accuracy = np.mean(runs[0].predict(new, progress=False).labels == np.array(["0", "1"] * 10))
+    given = np.ravel(runs[0].predict(new, progress=False).labels)
+    accuracy = np.mean(given == np.array(["0", "1"] * 10))
     assert evaluated.metrics["test"]["accuracy"] == pytest.approx(accuracy)
     for file in ("texts", "layers"):
         side_file(cache.path, file).unlink()
