@@ -1,0 +1,147 @@
+"""A bit flips in a file of a cache, a run, a checkpoint, a study or a store of texts, which is then
+read:
+
+    python tests/campaigns/flips.py [--trials 10000] [--seed 0]
+
+In HDF5 files every nonzero byte outside the values is flipped, then a sample of all other bytes of
+all files. Commands must give the answer that they give without the flip, or one line that says what
+is damaged.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import h5py
+import trials
+from trials import COMMANDS, KILL, TRAIN, Reader, Tally, World
+
+# What a command says that leaves out or makes again what is damaged.
+TELLS = ("damaged", "cannot be", "missing", "does not match", "not used")
+REPORT = COMMANDS["report"].words
+
+
+class Target(NamedTuple):
+    """Files, the commands that make them (the last one killed at this share of its calls), and
+    those that read them."""
+
+    files: str
+    needs: tuple[str, ...]
+    reads: tuple[str, ...]
+    until: float = 0
+
+
+TARGETS = {
+    "cache": Target(
+        "cache/embeddings/*", ("embed",),
+        ("cache list --json", "cache verify bert", "cache info bert --json",
+         "train --head space --epochs 1 --device cpu", trials.LOOK, f"{REPORT} --backbone ~/bert"),
+    ),
+    "cache, unfinished": Target("cache/embeddings/*more*", ("embed", "embed reuse"),
+                                (COMMANDS["embed reuse"].words,), 0.6),
+    "run": Target("cache/runs/**/*", ("embed", "train", "eval"),
+                  ("runs list --json", REPORT, COMMANDS["predict"].words)),
+    "checkpoint": Target("cache/unfinished/*", ("embed", "train"), (TRAIN,), 0.4),
+    "study": Target("cache/questions/*", ("embed", "cv", "audit", "train"), (REPORT,)),
+    "store of texts": Target("cache/texts/**/*", ("texts",), ("cache list", "texts")),
+}  # fmt: skip
+
+
+class Flip(NamedTuple):
+    """A place in a file of a target."""
+
+    target: str
+    file: str
+    part: str  # the row of the table
+    offset: int
+
+
+def template(world: World, target: Target) -> Path:
+    """The folder with the files of a target."""
+    if not target.until:
+        return world.template(target.needs)
+    *before, last = target.needs
+    calls = world.expected(last).calls
+    world.ready(tuple(before))
+    world.does(last, KILL, int(calls * target.until))
+    folder = world.folder / last
+    world.at.rename(folder)
+    return folder
+
+
+def values(path: Path) -> list[tuple[int, int]]:
+    """Where the values of an HDF5 file begin and end."""
+    places: list[tuple[int, int]] = []
+
+    def note(_: str, item: object) -> None:
+        if isinstance(item, h5py.Dataset):
+            start = item.id.get_offset()
+            places.append((start, start + item.nbytes))
+
+    with h5py.File(path) as file:
+        file.visititems(note)
+    return places
+
+
+def places(name: str, folder: Path) -> tuple[list[Flip], list[Flip]]:
+    """All nonzero bytes of metadata, and all other bytes."""
+    metadata, others = [], []
+    for path in sorted(folder.glob(TARGETS[name].files)):
+        if not path.is_file() or path.name.startswith("."):
+            continue
+        file, content = str(path.relative_to(folder)), path.read_bytes()
+        kind = path.name if name in ("run", "store of texts") else "".join(path.suffixes[-2:])
+        if "transfer" in file:
+            kind = f"transfer {path.suffix}"
+        part, inside = f"{name}: {kind}", bytearray(len(content))
+        if path.suffix in (".h5", ".hdf5"):
+            for start, end in values(path):
+                inside[start:end] = b"\1" * (end - start)
+            part += " values"
+        for offset, byte in enumerate(content):
+            if path.suffix in (".h5", ".hdf5") and not inside[offset] and byte:
+                metadata.append(Flip(name, file, part.replace("values", "metadata"), offset))
+            else:
+                others.append(Flip(name, file, part, offset))
+    return metadata, others
+
+
+def run(world: World, chance: random.Random, count: int, tally: Tally) -> None:
+    """Flip and read."""
+    folders = {name: template(world, target) for name, target in TARGETS.items()}
+    metadata: list[Flip] = []
+    sampled: dict[str, list[Flip]] = {}  # by row of the table
+    for name, folder in folders.items():
+        every, others = places(name, folder)
+        metadata += every
+        for flip in others:
+            sampled.setdefault(flip.part, []).append(flip)
+    chance.shuffle(metadata)
+    rows = sorted(sampled)
+    share = 0.5 if count < 2 * len(metadata) else len(metadata) / count
+    chosen = metadata[: int(count * share) or None]
+    chosen += [chance.choice(sampled[rows[i % len(rows)]]) for i in range(count - len(chosen))]
+    reader = Reader(world)
+    usual = {
+        name: reader.ask(folder, "", 0, 0, TARGETS[name].reads) for name, folder in folders.items()
+    }
+    for flip in chosen:
+        bit, target = chance.randrange(8), TARGETS[flip.target]
+        done, left = reader.ask(folders[flip.target], flip.file, flip.offset, bit, target.reads)
+        how = trials.ended(done)
+        if how == "finished":
+            before, expected = usual[flip.target]
+            expected = {path: text for path, text in expected.items() if path != flip.file}
+            new = set(done.stderr.splitlines()) - set(before.stderr.splitlines())
+            how = "same" if left == expected else "wrong"
+            if how == "wrong" and any(word in line for line in new for word in TELLS):
+                how = "told"
+        tally.add(flip.part, how, f"{flip.file} byte {flip.offset} bit {bit}", done)
+    reader.close()
+
+
+if __name__ == "__main__":
+    sys.exit(trials.campaign(__doc__.split("\n\n")[0], 10_000, run))

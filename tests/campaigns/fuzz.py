@@ -1,0 +1,172 @@
+"""The readers of all files get what hypothesis thinks of: real files with bytes replaced, inserted
+and removed, and JSON with any value in any place:
+
+    python tests/campaigns/fuzz.py [--trials 10000] [--seed 0]
+
+A reader returns, or raises a SpaceliteError of one line. Hypothesis shrinks what it finds.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import trials
+from flips import TARGETS, template
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+from trials import Tally, World
+
+from spacelite.cache import encoding, folder, texts
+from spacelite.cache.store import Cache
+from spacelite.errors import SpaceliteError
+from spacelite.runs import store as runs
+from spacelite.studies import answers
+from spacelite.training import checkpoints
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+def read_cache(path: Path) -> None:
+    """All that is in and beside a cache."""
+    folder.state(path)
+    with Cache(path) as cache:
+        for name, split in cache.splits.items():
+            split.read_examples(0, len(split))
+            split.read_token_ids()
+            texts.read(cache, name)
+        for read in (texts.read_unknown, partial(texts.recorded, name="text_column")):
+            read(path)
+
+
+def read_run(path: Path) -> None:
+    """All that is in a run."""
+    run = runs.load(path)
+    run.history()
+    run.predictions()
+    run.transfers()
+    _ = run.parameters
+
+
+def read_study(cache_dir: Path) -> None:
+    """What a report shows of studies."""
+    (path,) = (cache_dir / "embeddings").glob("*.h5")
+    with Cache(path) as cache:
+        answers.of_cache(cache_dir, cache.name, cache.key)
+
+
+def read_texts(path: Path) -> None:
+    """A store of texts."""
+    store = encoding.TextStore(path, None)
+    store.layout()
+    store.read(store.entries())
+
+
+def files_and_readers(places: dict[str, Path]) -> Iterator[tuple[str, Path, Callable[[], None]]]:
+    """Each file, and what reads it, in folders that may be changed."""
+    cache = places["cache"] / "cache"
+    (h5,) = (cache / "embeddings").glob("*.h5")
+    for path in sorted((cache / "embeddings").iterdir()):
+        yield f"cache: {''.join(path.suffixes[-2:])}", path, partial(read_cache, h5)
+    (run, *_) = (path.parent for path in (places["run"] / "cache" / "runs").glob("*/transfer"))
+    for path in sorted(path for path in run.rglob("*") if path.is_file()):
+        kind = path.name if path.parent == run else f"transfer {path.suffix}"
+        yield f"run: {kind}", path, partial(read_run, run)
+    for path in (places["study"] / "cache" / "questions").iterdir():
+        yield "study", path, partial(read_study, places["study"] / "cache")
+    for path in (places["checkpoint"] / "cache" / "unfinished").glob("*.safetensors"):
+        yield "checkpoint", path, partial(checkpoints.find, path, "x", resident=True)
+    for path in (places["store of texts"] / "cache" / "texts").glob("*/*"):
+        yield f"store of texts: {path.name}", path, partial(read_texts, path.parent)
+
+
+def edited(content: bytes) -> st.SearchStrategy[bytes]:
+    """The bytes with some of them replaced, inserted or removed."""
+    edit = st.tuples(st.integers(0, len(content)), st.integers(0, 9), st.binary(max_size=9))
+
+    def apply(edits: list[tuple[int, int, bytes]]) -> bytes:
+        changed = content
+        for at, length, new in edits:
+            changed = changed[:at] + new + changed[at + length :]
+        return changed
+
+    return st.lists(edit, min_size=1, max_size=3).map(apply) | st.binary(max_size=99)
+
+
+def documents(content: Any) -> st.SearchStrategy[bytes]:
+    """The JSON with anything in a place, and no checksum, as older versions wrote it."""
+    if isinstance(content, dict):
+        content.pop("checksum", None)
+    where = list(keys(content))
+
+    def put(change: tuple[tuple[Any, ...], Any]) -> bytes:
+        (*path, last), value = change
+        changed = at = json.loads(json.dumps(content))
+        for key in path:
+            at = at[key]
+        at[last] = value
+        return json.dumps(changed).encode()
+
+    return st.tuples(st.sampled_from(where), ANYTHING).map(put)
+
+
+def keys(content: Any) -> Iterator[tuple[Any, ...]]:
+    """The places in a JSON document."""
+    inside = content.items() if isinstance(content, dict) else enumerate(content)
+    for key, value in inside:
+        yield (key,)
+        if isinstance(value, dict | list):
+            yield from ((key, *rest) for rest in keys(value))
+
+
+def run(world: World, chance: random.Random, count: int, tally: Tally) -> None:
+    """Fuzz every reader as often as the others."""
+    places = {}
+    for name, target in TARGETS.items():
+        places[name] = world.folder / f"fuzzed {name}"
+        shutil.copytree(template(world, target), places[name])
+    pairs = list(files_and_readers(places))
+    for row, path, read in pairs:
+        whole = path.read_bytes()
+        contents = edited(whole)
+        if path.suffix == ".json" and len(whole) > 3:
+            contents |= documents(json.loads(whole))
+        tried: list[bytes] = []
+
+        @seed(chance.getrandbits(32))
+        @settings(max_examples=max(1, count // len(pairs)), deadline=None, database=None,
+                  phases=(Phase.generate, Phase.shrink),
+                  suppress_health_check=list(HealthCheck))  # fmt: skip
+        @given(content=contents)
+        def check(
+            content: bytes, row: str = row, path: Path = path,
+            read: Callable[[], None] = read, tried: list[bytes] = tried,
+        ) -> None:  # fmt: skip
+            path.write_bytes(content)
+            tried[:] = [content]
+            try:
+                read()
+                tally.add(row, "same", "")
+            except SpaceliteError as error:
+                assert "\n" not in str(error)
+                tally.add(row, "refused", "")
+
+        try:
+            check()
+        except Exception as error:  # any exception is a broken promise: this is what is looked for
+            tally.add(row, "unexpected", f"{error!r:.200} on {tried[0]!r:.2000}")
+        path.write_bytes(whole)
+
+
+if __name__ == "__main__":
+    sys.exit(trials.campaign(__doc__.split("\n\n")[0], 10_000, run))

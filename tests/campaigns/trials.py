@@ -1,0 +1,443 @@
+"""What campaigns share: a small world to try things in, how a trial ended, and the table.
+
+A trial runs a command in a fork of a process that has imported everything, on a cache of a tiny
+BERT, and takes a fraction of a second. It is judged by what is on disk afterwards. `writes.c`,
+preloaded, lets it stop or fail at any call that changes a file, and logs all of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import io
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import conftest
+import processes
+from processes import Done
+from typer.testing import CliRunner
+
+from spacelite.errors import SpaceliteError
+
+COUNT, KILL, TEAR, FULL, FAIL = range(5)  # as in writes.c
+FINE = ("same", "refused", "told", "partial", "killed", "too late")
+PATIENCE = 60  # seconds after which a command hangs
+SHOWN = 20  # most broken promises that are printed
+# What differs between two runs of the same command.
+TIMES = {"created", "seconds", "checksum", "checksums", "shared", "modified", "generated"}
+
+# Every batch is committed, where usually seconds pass in between: more moments to stop at.
+ARMED = """
+import atexit, ctypes, sys
+from pathlib import Path
+from spacelite.cache import writing
+writing.COMMIT_SECONDS = 0
+how, call, log, folder, counted = sys.argv[1:6]
+del sys.argv[1:6]
+tool = ctypes.CDLL(None)
+tool.count.restype = ctypes.c_long
+tool.arm.argtypes = [ctypes.c_char_p, ctypes.c_int, ctypes.c_long, ctypes.c_char_p]
+atexit.register(lambda: Path(counted).write_text(str(tool.count())))
+tool.arm(folder.encode(), int(how), int(call), log.encode())
+"""
+TEXTS = """
+import json
+from spacelite import LinearClassifier
+words = [f"{a} {b} film" for a in ("good", "bad", "dull") for b in ("plot", "story", "the")]
+model = LinearClassifier(backbone=sys.argv[1], cache_dir=sys.argv[2], epochs=2, device="cpu")
+model.fit(words, [i % 2 for i in range(len(words))])
+print(json.dumps([[round(float(p), 4) for p in row] for row in model.predict_proba(words)]))
+"""
+
+# Runs commands one after another in one process, on a fresh copy of a template with one bit
+# flipped, for each request; a crash or a hang is that of the request which it had last.
+READER = """
+import json, os, shutil, sys
+from pathlib import Path
+from typer.testing import CliRunner
+world, campaigns = map(Path, sys.argv[1:])
+sys.path[:0] = [str(campaigns), str(campaigns.parent)]
+import trials
+from spacelite.cache import encoding
+from spacelite_cli import console
+from spacelite_cli.app import app
+at = world / "trial"
+sys.argv[1:] = [str(world / "bert"), str(at / "cache")]  # of TEXTS
+for line in sys.stdin:
+    request = json.loads(line)
+    shutil.rmtree(at, ignore_errors=True)
+    shutil.copytree(request["template"], at)
+    if request["file"]:
+        with (at / request["file"]).open("rb+") as file:
+            byte = os.pread(file.fileno(), 1, request["offset"])[0]
+            os.pwrite(file.fileno(), bytes([byte ^ 1 << request["bit"]]), request["offset"])
+    encoding._store.cache_clear()  # which knows files by their inodes
+    said = ""
+    for number, command in enumerate(request["commands"]):
+        console._console.cache_clear()
+        done = trials.in_process(app, command, at, world)
+        said += done.stderr
+        if trials.ended(done) != "finished":
+            break
+        if "--json" in command:
+            (at / f"said-{number}.json").write_text(done.stdout)
+    answer = {path: content for path, content in trials.answer(at).items()
+              if path != request["file"]}
+    print(json.dumps([done.returncode, "", said, answer]), flush=True)
+"""
+
+
+class Command(NamedTuple):
+    """A command, what it needs to have been run before, and what looks at what it leaves. In
+    arguments, `@` is the folder of a trial and `~` that of the world."""
+
+    words: str
+    needs: tuple[str, ...] = ()
+    look: str = "report --json"
+    code: str = processes.COMMAND
+    says: bool = False  # whether what it prints is part of its answer
+
+
+EMBED = "embed --backbone ~/bert --dataset ~/data --device cpu"
+TRAIN = "train --head linear,space --epochs 3 --device cpu"
+LOOK = "train --head linear --pooling layers --epochs 1 --no-baselines"
+COMMANDS = {
+    "embed": Command(EMBED, look=LOOK),
+    "embed int8": Command(f"{EMBED} --dtype int8", look=LOOK.replace("layers", "mean")),
+    "embed reuse": Command(EMBED.replace("~/data", "~/more"), ("embed",), f"{LOOK} --cache more"),
+    "train": Command(TRAIN, ("embed",)),
+    "report": Command("report --format json --out @/report.json", ("embed", "train")),
+    "page": Command("report --format html --no-examples --out @/page", ("embed", "train")),
+    "predict": Command("predict linear --file ~/posts.csv --out @/posts.csv --backbone ~/bert "
+                       "--device cpu", ("embed", "train")),
+    "eval": Command("eval linear --dataset ~/more --backbone ~/bert --device cpu",
+                    ("embed", "train")),
+    "cv": Command("cv --head linear --epochs 2 --folds 3 --no-baselines --out @/cv.csv",
+                  ("embed",)),
+    "audit": Command("audit --head logreg --folds 3 --out @/audit.csv", ("embed",)),
+    "texts": Command("~/bert @/cache", look="cache list", code="import sys\n" + TEXTS, says=True),
+}  # fmt: skip
+
+
+class World:
+    """A folder with a tiny BERT, two small data sets that share texts, and templates: what is there
+    after commands have been run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.at = folder, folder / "trial"
+        self._preload()
+        conftest.save_backbone("bert", folder / "bert")
+        sizes = {"train": 24, "validation": 8, "test": 8}
+        conftest.write_dataset(folder / "data", sizes, longest=8)
+        conftest.write_dataset(folder / "more", {**sizes, "train": 30}, longest=8)
+        rows = [f"{number},{text}" for number, text in enumerate(conftest.texts(12, 5, 8))]
+        (folder / "posts.csv").write_text("\n".join(["number,text", *rows]) + "\n")
+        self._templates: dict[tuple[str, ...], Path] = {}
+        self._expected: dict[str, Expected] = {}
+
+    def _preload(self) -> None:
+        """Start the process that forks, with `writes.c`."""
+        library = self.folder / "writes.so"
+        source = Path(__file__).with_name("writes.c")
+        subprocess.run(["cc", "-O1", "-shared", "-fPIC", "-o", library, source, "-ldl", "-pthread"],
+                       check=True)  # fmt: skip
+        processes.PATIENCE = PATIENCE
+        with contextlib.ExitStack() as stack:
+            for name, value in (("LD_PRELOAD", str(library)), ("OMP_NUM_THREADS", "1")):
+                stack.callback(os.environ.pop, name, None)
+                os.environ[name] = value
+            processes.serve()
+
+    def start(self, words: str, how: int = COUNT, call: int = 0, log: str = "",
+              code: str = processes.COMMAND) -> processes.Process:  # fmt: skip
+        """Start a command in the folder of the trial."""
+        given = [word.replace("@", str(self.at)).replace("~", str(self.folder))
+                 for word in words.split()]  # fmt: skip
+        if code is processes.COMMAND:
+            given += ["--cache-dir", str(self.at / "cache")]
+        armed = (how, call, log, self.at, self.folder / "count")
+        return processes.start(ARMED + code, *armed, *given, env={"OMP_NUM_THREADS": "1"})
+
+    def run(self, words: str, *options: object, **others: object) -> Done | None:
+        """Run a command; None if it hangs."""
+        return waited(self.start(words, *options, **others))
+
+    def does(self, name: str, *options: object) -> Done | None:
+        """Run one of COMMANDS."""
+        return self.run(COMMANDS[name].words, *options, code=COMMANDS[name].code)
+
+    def template(self, needs: tuple[str, ...]) -> Path:
+        """A folder as these commands leave it, not to be written to."""
+        self.ready(needs)
+        return self._templates[needs]
+
+    def ready(self, needs: tuple[str, ...]) -> None:
+        """The folder of a new trial, as these commands leave it."""
+        shutil.rmtree(self.at, ignore_errors=True)
+        if needs in self._templates:
+            shutil.copytree(self._templates[needs], self.at, symlinks=True)
+            return
+        self.at.mkdir()
+        if needs:
+            self.ready(needs[:-1])
+            done = self.does(needs[-1])
+            assert done is not None and done.returncode == 0, done
+        self._templates[needs] = self.folder / "templates" / str(len(self._templates))
+        shutil.copytree(self.at, self._templates[needs])
+
+    def expected(self, name: str) -> Expected:
+        """What one of COMMANDS does when nothing happens to it; twice the same."""
+        if name not in self._expected:
+            runs = []
+            for _ in range(2):
+                self.ready(COMMANDS[name].needs)
+                before, begun = answer(self.at), time.monotonic()
+                done = self.does(name)
+                assert done is not None and ended(done) == "finished", done
+                seconds, calls = time.monotonic() - begun, (self.folder / "count").read_text()
+                said = done.stdout if COMMANDS[name].says else ""
+                runs.append(Expected(before, answer(self.at), said, int(calls), seconds))
+            assert runs[0].after == runs[1].after and runs[0].said == runs[1].said, (
+                name,
+                set(runs[0].after.items()) ^ set(runs[1].after.items()),
+            )
+            self._expected[name] = runs[1]
+        return self._expected[name]
+
+    def verdict(self, name: str, done: Done | None) -> str:
+        """How one of COMMANDS ended that was to finish: with its usual answer?"""
+        how, expected = ended(done), self.expected(name)
+        if how != "finished" or done is None:
+            return how
+        if COMMANDS[name].says and done.stdout != expected.said:
+            return "wrong"
+        left = answer(self.at)
+        extra = [path for path in left if path not in expected.after]
+        if {path: left.get(path) for path in expected.after} != expected.after or any(
+            not hidden(path) for path in extra
+        ):
+            return "wrong"
+        return "left over" if extra else "same"
+
+    def look_and_repeat(self, name: str, repeat: str, tally: Tally) -> None:
+        """After one of COMMANDS was interrupted: another command looks at what is there, and the
+        same one is run again."""
+        looked = self.run(COMMANDS[name].look)
+        tally.add(f"{name}: looked at", self._partly(name, looked), repeat, looked)
+        again = self.does(name)
+        tally.add(f"{name}: again", self.verdict(name, again), repeat, again)
+
+    def _partly(self, name: str, done: Done | None) -> str:
+        """How a command ended that looked at what an interrupted one left: nothing that a reader
+        takes for whole may be another answer than before or after."""
+        how, expected, left = ended(done), self.expected(name), answer(self.at)
+        look = COMMANDS[name].look
+        if look.startswith("train"):  # made a run if the cache is complete
+            shutil.rmtree(self.at / "cache" / "runs", ignore_errors=True)
+        if how not in ("finished", "refused"):
+            return how
+        for path, content in left.items():
+            known = {expected.before.get(path), expected.after.get(path)}
+            if path.startswith("cache/embeddings/"):
+                read = path.endswith(".h5") or (path.endswith(".hdf5") and "layers" in look)
+                if read and look.startswith("train") and how == "finished" and content not in known:
+                    return "wrong"
+            elif not hidden(path) and not path.startswith("cache/unfinished/"):
+                made = look.startswith("train") and path.startswith("cache/runs/")
+                if content not in known and not made:
+                    return "wrong"
+        return "partial" if how == "finished" else "refused"
+
+
+class Expected(NamedTuple):
+    """What a command finds and leaves, prints, how often it changes a file, and how long it
+    takes."""
+
+    before: dict[str, str]
+    after: dict[str, str]
+    said: str
+    calls: int
+    seconds: float
+
+
+def hidden(path: str) -> bool:
+    """Whether a file is hidden: no reader takes it for a result."""
+    return any(part.startswith(".") for part in Path(path).parts)
+
+
+def answer(folder: Path) -> dict[str, str]:
+    """The content of every file of a folder, but for times and the order in stores of texts."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        name = str(path.relative_to(folder))
+        if path.is_file() and not name.startswith("cache/texts/") and ".seconds." not in name:
+            found[name] = _content(path)
+    return found
+
+
+def _content(path: Path) -> str:
+    try:
+        if path.suffix == ".json":
+            return json.dumps(_timeless(json.loads(path.read_text())), sort_keys=True)
+        if path.suffix == ".npz":
+            with zipfile.ZipFile(path) as file:
+                return str({name: file.read(name) for name in sorted(file.namelist())})
+    except (ValueError, zipfile.BadZipFile):
+        pass
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _timeless(content: object) -> object:
+    if isinstance(content, Mapping):
+        return {key: _timeless(value) for key, value in content.items() if key not in TIMES}
+    return [_timeless(value) for value in content] if isinstance(content, list) else content
+
+
+class Reader:
+    """Reads templates in which a bit was flipped, in one process as long as that lives."""
+
+    def __init__(self, world: World) -> None:
+        self._world, self._process = world, None
+
+    def ask(self, template: Path, file: str, offset: int, bit: int,
+            commands: tuple[str, ...]) -> tuple[Done | None, dict[str, str]]:  # fmt: skip
+        """How the last of these commands ended that was run, and all files then."""
+        if self._process is None:
+            reading, self._requests = os.pipe()
+            self._process = processes.start(
+                READER, self._world.folder, Path(__file__).parent, stdin=reading
+            )
+            os.close(reading)
+        request = {"template": str(template), "file": file, "offset": offset, "bit": bit,
+                   "commands": commands}  # fmt: skip
+        os.write(self._requests, json.dumps(request).encode() + b"\n")
+        try:
+            line = self._process.line()
+        except TimeoutError:
+            self._process.kill()
+            done = None
+        else:
+            if line:
+                *done, files = json.loads(line)
+                return Done(*done), files
+            done = self._process.wait()
+        self.close()
+        return done, {}
+
+    def close(self) -> None:
+        """End the process."""
+        if self._process is not None:
+            os.close(self._requests)
+            self._process.kill()
+            self._process = None
+
+
+def in_process(app: object, command: str, at: Path, world: Path) -> Done:
+    """Run a command in this process."""
+    if command == "texts":
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said):
+            try:
+                exec("import sys\n" + TEXTS, {})
+            except SpaceliteError as error:
+                return Done(1, "", f"error: {error}")
+        (at / "said.json").write_text(said.getvalue())
+        return Done(0, said.getvalue(), "")
+    words = command.replace("@", str(at)).replace("~", str(world)).split()
+    result = CliRunner().invoke(app, [*words, "--cache-dir", str(at / "cache")])
+    said = result.stderr
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        said += "".join(traceback.format_exception(result.exception))
+    return Done(result.exit_code, result.stdout, said)
+
+
+def waited(process: processes.Process) -> Done | None:
+    """How a process ended; None if it hangs."""
+    try:
+        return process.wait()
+    except TimeoutError:
+        return None
+
+
+def ended(done: Done | None) -> str:
+    """How a command ended: finished; refused, with one line; or in a way that is a fault."""
+    if done is None:
+        return "hang"
+    if done.returncode < 0:
+        return "signal"
+    if "this is a bug" in done.stderr:
+        return "unexpected"
+    if "Traceback" in done.stderr or done.returncode not in (0, 1):
+        return "traceback"
+    if done.returncode == 0:
+        return "finished"
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    return "refused" if len(errors) == 1 else "traceback"
+
+
+class Tally:
+    """Counts how trials ended, and keeps what is needed to repeat those that broke a promise."""
+
+    def __init__(self) -> None:
+        self.counts: dict[str, Counter[str]] = {}
+        self.broken: list[str] = []
+
+    def add(self, row: str, how: str, repeat: str, done: Done | None = None) -> None:
+        """A trial of a row of the table, and what it was."""
+        self.counts.setdefault(row, Counter())[how] += 1
+        if how not in FINE:
+            said = (done.stderr.strip().splitlines() or [""])[-1] if done else ""
+            self.broken.append(f"{row}: {how}: {repeat}: {said[:300]}")
+
+    def print(self) -> None:
+        """The table, and the first broken promises."""
+        kinds = sorted({how for row in self.counts.values() for how in row},
+                       key=lambda how: (how not in FINE, how))  # fmt: skip
+        width = max(map(len, [*self.counts, "all"]))
+        total = sum(self.counts.values(), Counter())
+        print(f"{'':{width}} {'trials':>7}", *(f"{how:>10}" for how in kinds))
+        for name, row in [*self.counts.items(), ("all", total)]:
+            print(f"{name:{width}} {sum(row.values()):7,}", *(f"{row[how]:10,}" for how in kinds))
+        for line in self.broken[:SHOWN]:
+            print(line)
+
+
+def campaign(
+    about: str, trials: int, run: Callable[[World, random.Random, int, Tally], None]
+) -> int:
+    """Run a campaign from the command line; 1 if a promise was broken."""
+    parser = argparse.ArgumentParser(description=about)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--trials", type=int, default=trials, help=f"0: all; by default {trials}")
+    options = parser.parse_args()
+    begun, tally = time.monotonic(), Tally()
+    with tempfile.TemporaryDirectory(prefix="campaign-") as folder:
+        world = World(Path(folder))
+        try:
+            run(world, random.Random(options.seed), options.trials, tally)
+        finally:
+            tally.print()
+    print(f"{time.monotonic() - begun:.0f} s, seed {options.seed}")
+    return int(bool(tally.broken))
+
+
+def chosen(points: list, trials: int, chance: random.Random) -> Iterator:
+    """So many of the points in random order; 0 for all of them."""
+    chance.shuffle(points)
+    return iter(points[: trials or None])
