@@ -23,11 +23,11 @@ PAGE = 4096  # bytes by which the small file system grows from trial to trial
 ROOM = "64m"  # enough for everything
 
 
-def points(world: World) -> list[tuple[str, int, int]]:
+def points(world: World, names: list[str]) -> list[tuple[str, int, int]]:
     """Every command, each way to fail, every call."""
     return [
         (name, how, call)
-        for name in COMMANDS
+        for name in names
         for how in (FULL, FAIL)
         for call in range(1, world.expected(name).calls + 1)
     ]
@@ -70,13 +70,14 @@ def judge(world: World, name: str, repeat: str, done: trials.Done | None, tally:
 
 def run(world: World, chance: random.Random, count: int, tally: Tally) -> None:
     """Fail, look, run again."""
-    for name, how, call in trials.chosen(points(world), count, chance):
+    names = trials.commands(count, chance)
+    for name, how, call in trials.chosen(points(world, names), count, chance):
         world.ready(COMMANDS[name].needs)
         error = errno.ENOSPC if how == FULL else errno.EIO
         repeat = f"{errno.errorcode[error]} at call {call}"
         judge(world, name, repeat, world.does(name, how, call), tally)
     for number in range(count // 10):
-        name = list(COMMANDS)[number % len(COMMANDS)]
+        name = names[number % len(names)]
         if not small(world, name, chance, tally):
             print("no small file system: this process may not mount one")
             break

@@ -17,10 +17,10 @@ import trials
 from trials import COMMANDS, KILL, TEAR, Tally, World
 
 
-def points(world: World, chance: random.Random) -> list[tuple[str, int, float]]:
+def points(world: World, names: list[str], chance: random.Random) -> list[tuple[str, int, float]]:
     """Every command at every call, and at as many moments: (command, call or 0, seconds)."""
     every = []
-    for name in COMMANDS:
+    for name in names:
         expected = world.expected(name)
         every += [(name, call, 0.0) for call in range(1, expected.calls + 1)]
         every += [(name, 0, chance.uniform(0, expected.seconds)) for _ in range(expected.calls)]
@@ -40,7 +40,8 @@ def kill(world: World, name: str, call: int, seconds: float, how: int) -> bool:
 
 def run(world: World, chance: random.Random, count: int, tally: Tally) -> None:
     """Kill; look; run again."""
-    for name, call, seconds in trials.chosen(points(world, chance), count, chance):
+    names = trials.commands(count, chance)
+    for name, call, seconds in trials.chosen(points(world, names, chance), count, chance):
         world.ready(COMMANDS[name].needs)
         repeat = []
         for _ in range(chance.choice((1, 1, 1, 1, 2, 3))):

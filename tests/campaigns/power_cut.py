@@ -127,7 +127,7 @@ class Disk:
 def run(world: World, chance: random.Random, count: int, tally: Tally) -> None:
     """Cut, look, run again."""
     logs = {}
-    for name in COMMANDS:
+    for name in trials.commands(count, chance):
         world.expected(name)
         world.ready(COMMANDS[name].needs)
         log = world.folder / f"{name}.log"

@@ -123,7 +123,6 @@ COMMANDS = {
     "embed reuse": Command(EMBED.replace("~/data", "~/more"), ("embed",), f"{LOOK} --cache more"),
     "train": Command(TRAIN, ("embed",)),
     "report": Command("report --format json --out @/report.json", ("embed", "train")),
-    "page": Command("report --format html --no-examples --out @/page", ("embed", "train")),
     "predict": Command("predict linear --file ~/posts.csv --out @/posts.csv --backbone ~/bert "
                        "--device cpu", ("embed", "train")),
     "eval": Command("eval linear --dataset ~/more --backbone ~/bert --device cpu",
@@ -143,11 +142,12 @@ class World:
         self.folder, self.at = folder, folder / "trial"
         self._preload()
         conftest.save_backbone("bert", folder / "bert")
-        sizes = {"train": 24, "validation": 8, "test": 8}
+        sizes = {"train": 12, "validation": 4, "test": 4}
         conftest.write_dataset(folder / "data", sizes, longest=8)
-        conftest.write_dataset(folder / "more", {**sizes, "train": 30}, longest=8)
+        conftest.write_dataset(folder / "more", {**sizes, "train": 15}, longest=8)
         rows = [f"{number},{text}" for number, text in enumerate(conftest.texts(12, 5, 8))]
         (folder / "posts.csv").write_text("\n".join(["number,text", *rows]) + "\n")
+        self.extra: list[str] = []  # files that the last command left beside its answer
         self._templates: dict[tuple[str, ...], Path] = {}
         self._expected: dict[str, Expected] = {}
 
@@ -228,7 +228,7 @@ class World:
         if COMMANDS[name].says and done.stdout != expected.said:
             return "wrong"
         left = answer(self.at)
-        extra = [path for path in left if path not in expected.after]
+        self.extra = extra = [path for path in left if path not in expected.after]
         if {path: left.get(path) for path in expected.after} != expected.after or any(
             not hidden(path) for path in extra
         ):
@@ -241,7 +241,9 @@ class World:
         looked = self.run(COMMANDS[name].look)
         tally.add(f"{name}: looked at", self._partly(name, looked), repeat, looked)
         again = self.does(name)
-        tally.add(f"{name}: again", self.verdict(name, again), repeat, again)
+        how = self.verdict(name, again)
+        more = f", {self.extra}" if how in ("left over", "wrong") else ""
+        tally.add(f"{name}: again", how, repeat + more, again)
 
     def _partly(self, name: str, done: Done | None) -> str:
         """How a command ended that looked at what an interrupted one left: nothing that a reader
@@ -404,9 +406,11 @@ class Tally:
         if how not in FINE:
             said = (done.stderr.strip().splitlines() or [""])[-1] if done else ""
             self.broken.append(f"{row}: {how}: {repeat}: {said[:300]}")
+            if len(self.broken) <= SHOWN:
+                print(self.broken[-1], flush=True)
 
     def print(self) -> None:
-        """The table, and the first broken promises."""
+        """The table."""
         kinds = sorted({how for row in self.counts.values() for how in row},
                        key=lambda how: (how not in FINE, how))  # fmt: skip
         width = max(map(len, [*self.counts, "all"]))
@@ -414,8 +418,6 @@ class Tally:
         print(f"{'':{width}} {'trials':>7}", *(f"{how:>10}" for how in kinds))
         for name, row in [*self.counts.items(), ("all", total)]:
             print(f"{name:{width}} {sum(row.values()):7,}", *(f"{row[how]:10,}" for how in kinds))
-        for line in self.broken[:SHOWN]:
-            print(line)
 
 
 def campaign(
@@ -435,6 +437,12 @@ def campaign(
             tally.print()
     print(f"{time.monotonic() - begun:.0f} s, seed {options.seed}")
     return int(bool(tally.broken))
+
+
+def commands(count: int, chance: random.Random) -> list[str]:
+    """The names of COMMANDS to try: all of them, or, for few trials, some."""
+    most = len(COMMANDS) if not count or count >= 50 else max(1, count // 5)
+    return chance.sample(list(COMMANDS), most)
 
 
 def chosen(points: list, trials: int, chance: random.Random) -> Iterator:
