@@ -24,7 +24,10 @@ import numpy as np
 import trials
 from trials import COMMANDS, EMBED, Tally, World
 
-from spacelite.cache import hdf5
+try:
+    from spacelite.cache import hdf5
+except ImportError:
+    hdf5 = None
 
 NEEDS = ("embed", "train", "eval", "cv", "audit", "texts")
 READS = (
@@ -276,8 +279,9 @@ def trials_of(folder: Path) -> Iterator[tuple[str, str, Callable[[Path], None]]]
                     changed = at / "cache" / "embeddings" / name
                     with h5py.File(changed, "r+") as file:
                         change(file)
-                    hdf5.seal_path(changed).unlink(missing_ok=True)
-                    if sealed:
+                    if hdf5:
+                        hdf5.seal_path(changed).unlink(missing_ok=True)
+                    if sealed and hdf5:
                         hdf5.write_seal(changed)
 
                 yield f"other structures, {'sealed' if sealed else 'no seal'}", what, alter
