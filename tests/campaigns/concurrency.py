@@ -22,7 +22,6 @@ NAME = "runs name linear first"
 # What is there before, and the two commands.
 PAIRS = (
     ("", EMBED, EMBED),
-    ("", EMBED, f"{EMBED} --dtype int8"),
     ("", EMBED, LIST),
     ("", EMBED, VERIFY),
     ("", EMBED, REMOVE),

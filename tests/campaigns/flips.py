@@ -125,22 +125,26 @@ def run(world: World, chance: random.Random, count: int, tally: Tally) -> None:
     chosen = metadata[: int(count * share) or None]
     chosen += [chance.choice(sampled[rows[i % len(rows)]]) for i in range(count - len(chosen))]
     reader = Reader(world)
-    usual = {
-        name: reader.ask(folder, "", 0, 0, TARGETS[name].reads) for name, folder in folders.items()
-    }
+    usual = {name: reader.ask(TARGETS[name].reads, folder) for name, folder in folders.items()}
     for flip in chosen:
-        bit, target = chance.randrange(8), TARGETS[flip.target]
-        done, left = reader.ask(folders[flip.target], flip.file, flip.offset, bit, target.reads)
-        how = trials.ended(done)
+        bit, (before, expected) = chance.randrange(8), usual[flip.target]
+        ends, left = reader.ask(
+            TARGETS[flip.target].reads, folders[flip.target], flip.file, flip.offset, bit
+        )
+        how = trials.ended(ends[-1])
         if how == "finished":
-            before, expected = usual[flip.target]
             expected = {path: text for path, text in expected.items() if path != flip.file}
-            new = set(done.stderr.splitlines()) - set(before.stderr.splitlines())
+            new = {*lines(ends)} - {*lines(before)}
             how = "same" if left == expected else "wrong"
             if how == "wrong" and any(word in line for line in new for word in TELLS):
                 how = "told"
-        tally.add(flip.part, how, f"{flip.file} byte {flip.offset} bit {bit}", done)
+        tally.add(flip.part, how, f"{flip.file} byte {flip.offset} bit {bit}", ends[-1])
     reader.close()
+
+
+def lines(ends: list[trials.Done | None]) -> list[str]:
+    """All messages of commands."""
+    return [line for done in ends if done is not None for line in done.stderr.splitlines()]
 
 
 if __name__ == "__main__":

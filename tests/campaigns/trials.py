@@ -14,6 +14,7 @@ import io
 import json
 import os
 import random
+import resource
 import shutil
 import subprocess
 import sys
@@ -38,6 +39,7 @@ from spacelite.errors import SpaceliteError
 COUNT, KILL, TEAR, FULL, FAIL = range(5)  # as in writes.c
 FINE = ("same", "refused", "told", "partial", "killed", "too late")
 PATIENCE = 60  # seconds after which a command hangs
+MEMORY = 2**33  # bytes of address space that a command may take
 SHOWN = 20  # most broken promises that are printed
 # What differs between two runs of the same command.
 TIMES = {"created", "seconds", "checksum", "checksums", "shared", "modified", "generated"}
@@ -65,12 +67,11 @@ model.fit(words, [i % 2 for i in range(len(words))])
 print(json.dumps([[round(float(p), 4) for p in row] for row in model.predict_proba(words)]))
 """
 
-# Runs commands one after another in one process, on a fresh copy of a template with one bit
-# flipped, for each request; a crash or a hang is that of the request which it had last.
+# Runs commands one after another in one process for each request, on a fresh copy of a template
+# with one bit flipped, or on the folder of the trial as it is.
 READER = """
 import json, os, shutil, sys
 from pathlib import Path
-from typer.testing import CliRunner
 world, campaigns = map(Path, sys.argv[1:])
 sys.path[:0] = [str(campaigns), str(campaigns.parent)]
 import trials
@@ -80,26 +81,22 @@ from spacelite_cli.app import app
 at = world / "trial"
 sys.argv[1:] = [str(world / "bert"), str(at / "cache")]  # of TEXTS
 for line in sys.stdin:
-    request = json.loads(line)
-    shutil.rmtree(at, ignore_errors=True)
-    shutil.copytree(request["template"], at)
-    if request["file"]:
-        with (at / request["file"]).open("rb+") as file:
-            byte = os.pread(file.fileno(), 1, request["offset"])[0]
-            os.pwrite(file.fileno(), bytes([byte ^ 1 << request["bit"]]), request["offset"])
+    template, name, offset, bit, commands, stop = json.loads(line)
+    if template:
+        shutil.rmtree(at, ignore_errors=True)
+        shutil.copytree(template, at)
+    if name:
+        with (at / name).open("rb+") as file:
+            byte = os.pread(file.fileno(), 1, offset)[0]
+            os.pwrite(file.fileno(), bytes([byte ^ 1 << bit]), offset)
     encoding._store.cache_clear()  # which knows files by their inodes
-    said = ""
-    for number, command in enumerate(request["commands"]):
+    for command in commands:
         console._console.cache_clear()
         done = trials.in_process(app, command, at, world)
-        said += done.stderr
-        if trials.ended(done) != "finished":
+        print(json.dumps(done), flush=True)
+        if stop and trials.ended(done) != "finished":
             break
-        if "--json" in command:
-            (at / f"said-{number}.json").write_text(done.stdout)
-    answer = {path: content for path, content in trials.answer(at).items()
-              if path != request["file"]}
-    print(json.dumps([done.returncode, "", said, answer]), flush=True)
+    print(json.dumps(trials.answer(at, name) if template else {}), flush=True)
 """
 
 
@@ -115,7 +112,7 @@ class Command(NamedTuple):
 
 
 EMBED = "embed --backbone ~/bert --dataset ~/data --device cpu"
-TRAIN = "train --head linear,space --epochs 3 --device cpu"
+TRAIN = "train --cache data --head linear,space --epochs 3 --device cpu"
 LOOK = "train --head linear --pooling layers --epochs 1 --no-baselines"
 COMMANDS = {
     "embed": Command(EMBED, look=LOOK),
@@ -140,6 +137,8 @@ class World:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.at = folder, folder / "trial"
+        # Of all processes: who believes a number in a file fails in place of the machine.
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, resource.RLIM_INFINITY))
         self._preload()
         conftest.save_backbone("bert", folder / "bert")
         sizes = {"train": 12, "validation": 4, "test": 4}
@@ -283,12 +282,14 @@ def hidden(path: str) -> bool:
     return any(part.startswith(".") for part in Path(path).parts)
 
 
-def answer(folder: Path) -> dict[str, str]:
-    """The content of every file of a folder, but for times and the order in stores of texts."""
+def answer(folder: Path, without: str = "") -> dict[str, str]:
+    """The content of every file of a folder but one, without times and what is in stores of
+    texts."""
     found = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
-        if path.is_file() and not name.startswith("cache/texts/") and ".seconds." not in name:
+        others = name == without or name.startswith("cache/texts/") or ".seconds." in name
+        if path.is_file() and not others:
             found[name] = _content(path)
     return found
 
@@ -312,35 +313,37 @@ def _timeless(content: object) -> object:
 
 
 class Reader:
-    """Reads templates in which a bit was flipped, in one process as long as that lives."""
+    """Runs commands in one process as long as that lives: several times as fast as in forks."""
 
     def __init__(self, world: World) -> None:
         self._world, self._process = world, None
 
-    def ask(self, template: Path, file: str, offset: int, bit: int,
-            commands: tuple[str, ...]) -> tuple[Done | None, dict[str, str]]:  # fmt: skip
-        """How the last of these commands ended that was run, and all files then."""
+    def ask(
+        self, commands: tuple[str, ...], template: Path | None = None, file: str = "",
+        offset: int = 0, bit: int = 0,
+    ) -> tuple[list[Done | None], dict[str, str]]:  # fmt: skip
+        """How these commands ended, on the folder of the trial; or up to the first error, on a
+        template with a bit of a file flipped, and all other files then."""
         if self._process is None:
             reading, self._requests = os.pipe()
             self._process = processes.start(
                 READER, self._world.folder, Path(__file__).parent, stdin=reading
             )
             os.close(reading)
-        request = {"template": str(template), "file": file, "offset": offset, "bit": bit,
-                   "commands": commands}  # fmt: skip
+        request = (template and str(template), file, offset, bit, commands, template is not None)
         os.write(self._requests, json.dumps(request).encode() + b"\n")
+        ends: list[Done | None] = []
         try:
-            line = self._process.line()
+            while line := self._process.line():
+                said = json.loads(line)
+                if isinstance(said, dict):
+                    return ends, said
+                ends.append(Done(*said))
+            ends.append(self._process.wait())  # a command ended the process
         except TimeoutError:
-            self._process.kill()
-            done = None
-        else:
-            if line:
-                *done, files = json.loads(line)
-                return Done(*done), files
-            done = self._process.wait()
+            ends.append(None)
         self.close()
-        return done, {}
+        return ends, {}
 
     def close(self) -> None:
         """End the process."""
@@ -351,22 +354,25 @@ class Reader:
 
 
 def in_process(app: object, command: str, at: Path, world: Path) -> Done:
-    """Run a command in this process."""
+    """Run a command in this process. What it prints as JSON becomes a file."""
     if command == "texts":
         said = io.StringIO()
-        with contextlib.redirect_stdout(said):
-            try:
+        try:
+            with contextlib.redirect_stdout(said):
                 exec("import sys\n" + TEXTS, {})
-            except SpaceliteError as error:
-                return Done(1, "", f"error: {error}")
-        (at / "said.json").write_text(said.getvalue())
-        return Done(0, said.getvalue(), "")
-    words = command.replace("@", str(at)).replace("~", str(world)).split()
-    result = CliRunner().invoke(app, [*words, "--cache-dir", str(at / "cache")])
-    said = result.stderr
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        said += "".join(traceback.format_exception(result.exception))
-    return Done(result.exit_code, result.stdout, said)
+        except SpaceliteError as error:
+            return Done(1, "", f"error: {error}")
+        done = Done(0, said.getvalue(), "")
+    else:
+        words = command.replace("@", str(at)).replace("~", str(world)).split()
+        result = CliRunner().invoke(app, [*words, "--cache-dir", str(at / "cache")])
+        problem = result.exception
+        problem = None if isinstance(problem, SystemExit) else problem
+        trace = "".join(traceback.format_exception(problem)) if problem else ""
+        done = Done(result.exit_code, result.stdout, result.stderr + trace)
+    if done.returncode == 0 and (command == "texts" or "--json" in command):
+        (at / f"said {command.split()[0]}.json").write_text(done.stdout)
+    return done._replace(stdout="")
 
 
 def waited(process: processes.Process) -> Done | None:
