@@ -138,7 +138,9 @@ def run(world: World, chance: random.Random, count: int, tally: Tally) -> None:
             how = "same" if left == expected else "wrong"
             if how == "wrong" and any(word in line for line in new for word in TELLS):
                 how = "told"
-        tally.add(flip.part, how, f"{flip.file} byte {flip.offset} bit {bit}", ends[-1])
+        other = {path for path in {*left, *expected} if left.get(path) != expected.get(path)}
+        where = f"{flip.file} byte {flip.offset} bit {bit}, other files: {sorted(other)[:5]}"
+        tally.add(flip.part, how, where, ends[-1])
     reader.close()
 
 

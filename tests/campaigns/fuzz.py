@@ -9,6 +9,7 @@ A reader returns, or raises a SpaceliteError of one line. Hypothesis shrinks wha
 from __future__ import annotations
 
 import json
+import logging
 import random
 import shutil
 import sys
@@ -129,43 +130,48 @@ def keys(content: Any) -> Iterator[tuple[Any, ...]]:
             yield from ((key, *rest) for rest in keys(value))
 
 
+def fuzz(row: str, path: Path, read: Callable[[], None], options: Callable, tally: Tally) -> None:
+    """Give a reader many contents of a file; `options` are hypothesis's."""
+    whole, tried = path.read_bytes(), b""
+    contents = edited(whole)
+    if path.suffix == ".json" and len(whole) > 3:
+        contents |= documents(json.loads(whole))
+
+    @options
+    @given(content=contents)
+    def check(content: bytes) -> None:
+        nonlocal tried
+        tried = content
+        path.write_bytes(content)
+        try:
+            read()
+            tally.add(row, "same", "")
+        except SpaceliteError as error:
+            assert "\n" not in str(error)
+            tally.add(row, "refused", "")
+
+    try:
+        check()
+    except Exception as error:  # any other is a broken promise: this is what is looked for
+        tally.add(row, "unexpected", f"{error!r:.200} on {tried!r:.2000}")
+    path.write_bytes(whole)
+
+
 def run(world: World, chance: random.Random, count: int, tally: Tally) -> None:
     """Fuzz every reader as often as the others."""
     places = {}
     for name, target in TARGETS.items():
         places[name] = world.folder / f"fuzzed {name}"
         shutil.copytree(template(world, target), places[name])
+    logging.disable()
     pairs = list(files_and_readers(places))
+    how = settings(
+        max_examples=max(1, count // len(pairs)), deadline=None, database=None,
+        phases=(Phase.generate, Phase.shrink), suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
     for row, path, read in pairs:
-        whole = path.read_bytes()
-        contents = edited(whole)
-        if path.suffix == ".json" and len(whole) > 3:
-            contents |= documents(json.loads(whole))
-        tried: list[bytes] = []
-
-        @seed(chance.getrandbits(32))
-        @settings(max_examples=max(1, count // len(pairs)), deadline=None, database=None,
-                  phases=(Phase.generate, Phase.shrink),
-                  suppress_health_check=list(HealthCheck))  # fmt: skip
-        @given(content=contents)
-        def check(
-            content: bytes, row: str = row, path: Path = path,
-            read: Callable[[], None] = read, tried: list[bytes] = tried,
-        ) -> None:  # fmt: skip
-            path.write_bytes(content)
-            tried[:] = [content]
-            try:
-                read()
-                tally.add(row, "same", "")
-            except SpaceliteError as error:
-                assert "\n" not in str(error)
-                tally.add(row, "refused", "")
-
-        try:
-            check()
-        except Exception as error:  # any exception is a broken promise: this is what is looked for
-            tally.add(row, "unexpected", f"{error!r:.200} on {tried[0]!r:.2000}")
-        path.write_bytes(whole)
+        start = seed(chance.getrandbits(32))
+        fuzz(row, path, read, lambda check, start=start: start(how(check)), tally)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import os
 import random
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -435,6 +436,7 @@ def campaign(
     parser.add_argument("--trials", type=int, default=trials, help=f"0: all; by default {trials}")
     options = parser.parse_args()
     begun, tally = time.monotonic(), Tally()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the table so far is printed
     with tempfile.TemporaryDirectory(prefix="campaign-") as folder:
         world = World(Path(folder))
         try:
