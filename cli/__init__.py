@@ -8,6 +8,8 @@ import sys
 import time
 from typing import Any
 
+from spacelite.errors import is_out_of_memory, out_of_memory
+
 INTERRUPTED = 130  # exit code after Ctrl-C
 AGAIN = 0.05  # seconds until a lost interrupt is repeated
 UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}  # a full or broken disk
@@ -17,21 +19,29 @@ def main() -> None:
     """The `spacelite` command. Ctrl-C never ends it with a traceback: while modules are imported
     and arguments are parsed, and after the command, there is nothing to clean up, and the process
     ends at once; `while_a_command_runs` restores the usual exception in between. A full disk behind
-    standard output is an error of one line; without a standard output there is none."""
+    standard output is an error of one line, and so is too little memory, even to import the
+    application; without a standard output there is none."""
     if sys.stdout is None:  # closed by the shell: `>&-`
         sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - for as long as the process
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _end)
     sys.unraisablehook = repeat_interrupt
-    from .app import app
-
     try:
+        from .app import app
+
         app()
-    except OSError as error:
-        if not is_of_a_stream(error) or os.environ.get("SPACELITE_DEBUG"):
+    except Exception as error:
+        if os.environ.get("SPACELITE_DEBUG"):
             raise
-        os.write(2, f"error: the output cannot be written: {error.strerror}\n".encode())
-        os._exit(1)  # an orderly exit would write what is left of it, and fail again
+        if isinstance(error, OSError) and is_of_a_stream(error):
+            line = f"the output cannot be written: {error.strerror}"
+        elif is_out_of_memory(error):
+            line = out_of_memory(error)
+        else:
+            raise
+        os.write(2, f"error: {line}\n".encode())
+        # An orderly exit would write what is left of the output, or wait for a thread, and fail.
+        os._exit(1)
 
 
 def is_of_a_stream(error: BaseException) -> bool:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from spacelite.errors import SpaceliteError, one_line
+from spacelite.errors import SpaceliteError, is_out_of_memory, one_line
 from spacelite.visible import visible
 
 from . import (
@@ -78,6 +78,7 @@ class _Commands(TyperGroup):
             if (
                 debug
                 or is_of_a_stream(error)
+                or is_out_of_memory(error)
                 or type(error).__module__.startswith(("typer", "click"))
             ):
                 if hasattr(error, "message"):

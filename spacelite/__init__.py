@@ -12,6 +12,7 @@ print(runs)
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from spacelite import memory as _memory
 from spacelite.errors import SpaceliteError
 
 if TYPE_CHECKING:  # for editors and type checkers; at run time, imported when first used
@@ -99,6 +100,9 @@ _MODULES = {
     "estimators.search": ("SpaceSearchCV",),
     "reports.report": ("Report",),
 }  # fmt: skip
+
+
+_memory.watch_imports()
 
 
 def __dir__() -> list[str]:

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import re
+import sys
 from collections.abc import Callable, Iterable
 
 from spacelite.visible import visible_name
+
+# How libraries say that they got no memory, not even for a thread or for their own code.
+SHORTAGES = re.compile(
+    r"DefaultCPUAllocator|bad_alloc|unable to allocate|cannot allocate memory(?! in static TLS)|"
+    r"can't start new thread|failed to map segment|returned NULL without setting an exception",
+    re.IGNORECASE,
+)
 
 
 class SpaceliteError(Exception):
@@ -20,6 +29,10 @@ class SpaceliteError(Exception):
     """
 
     def __init__(self, message: str, arguments: Iterable[str] = ()) -> None:
+        # What could not be read or loaded for lack of memory is neither damaged nor wrong.
+        handled = sys.exc_info()[1]
+        if handled and is_out_of_memory(handled) and "memory" not in message:
+            message = out_of_memory(handled)
         # A path or name in the message may contain anything, even a line break.
         super().__init__(visible_name(message.strip()))
         self.arguments = tuple(arguments)
@@ -42,11 +55,23 @@ class SpaceliteError(Exception):
         return message
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception means that memory ran out, on the CPU or on a GPU."""
-    # By name, so that torch is not imported. Its CPU allocator raises a plain RuntimeError.
-    names = {kind.__name__ for kind in type(error).__mro__}
-    return bool(names & {"OutOfMemoryError", "MemoryError"}) or "DefaultCPUAllocator" in str(error)
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether an exception, or one that caused it, means that memory ran out, on the CPU or on a
+    GPU."""
+    while error:
+        # By name, so that torch is not imported.
+        names = {kind.__name__ for kind in type(error).__mro__}
+        if names & {"OutOfMemoryError", "MemoryError"} or SHORTAGES.search(str(error)):
+            return True
+        if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+            return True
+        error = error.__cause__
+    return False
+
+
+def out_of_memory(error: BaseException) -> str:
+    """The line for an exception that `is_out_of_memory`."""
+    return f"memory ran out ({one_line(error, 150)}): free some, or raise a limit (ulimit -v)"
 
 
 def one_line(error: BaseException, limit: int = 300) -> str:

@@ -38,7 +38,7 @@ GATEWAYS = {
     "pylatexenc": ["reports/render"],
     "rich": ["progress"],
     "filelock": ["files"],
-    "psutil": ["training"],
+    "psutil": ["memory"],
 }
 
 

@@ -1,5 +1,7 @@
-"""The memory of a training: estimated before it starts, and compared with what is free."""
+"""Memory that runs out is one line; that of a training is estimated before it starts, and compared
+with what is free."""
 
+import errno
 import sys
 
 import processes
@@ -9,7 +11,10 @@ from spacelite_cli.app import app
 from typer.testing import CliRunner
 
 from spacelite import heads
+from spacelite import memory as machine
 from spacelite.cache.store import Cache
+from spacelite.errors import SpaceliteError, is_out_of_memory
+from spacelite.memory import left_in_control_group
 from spacelite.training import loop, memory
 from spacelite.training.config import TrainingConfig
 
@@ -17,7 +22,10 @@ MEASURE = """
 import sys
 from pathlib import Path
 from spacelite import heads
+from spacelite import memory as machine
 from spacelite.cache.store import Cache
+from spacelite.errors import SpaceliteError, is_out_of_memory
+from spacelite.memory import left_in_control_group
 from spacelite.training import loop, memory
 from spacelite.training.config import TrainingConfig
 
@@ -105,14 +113,84 @@ def test_the_limit_of_a_control_group_counts(tmp_path):
     own = tmp_path / "cgroup"
     root = tmp_path / "groups"
     own.write_text("0::/job/step\n")
-    assert memory.left_in_control_group(root, own) is None
+    assert left_in_control_group(root, own) is None
     group(root / "job", memory__max="1000\n", memory__current="700\n",
           memory__stat="anon 600\ninactive_file 50\n")  # fmt: skip
-    assert memory.left_in_control_group(root, own) == 350
+    assert left_in_control_group(root, own) == 350
     group(root / "job" / "step", memory__max="max\n", memory__current="700\n", memory__stat="")
-    assert memory.left_in_control_group(root, own) == 350
+    assert left_in_control_group(root, own) == 350
     own.write_text("4:cpu,memory:/job\n0::/\n")
     group(root / "memory" / "job", memory__limit_in_bytes="500\n",
           memory__usage_in_bytes="450\n", memory__stat="total_inactive_file 30\n")  # fmt: skip
-    assert memory.left_in_control_group(root, own) == 80
-    assert memory.left_in_control_group(root, tmp_path / "absent") is None
+    assert left_in_control_group(root, own) == 80
+    assert left_in_control_group(root, tmp_path / "absent") is None
+
+
+NO_MEMORY = [
+    MemoryError(),
+    OSError(errno.ENOMEM, "Cannot allocate memory"),
+    ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+    RuntimeError("can't start new thread"),
+    RuntimeError("std::bad_alloc"),
+    SystemError("<function f> returned NULL without setting an exception"),
+]
+
+
+@pytest.mark.parametrize("error", NO_MEMORY, ids=str)
+def test_what_fails_for_lack_of_memory_is_not_called_damaged(error):
+    try:
+        try:
+            raise error
+        except type(error) as cause:
+            raise ValueError("cannot read it") from cause
+    except ValueError as caught:
+        assert is_out_of_memory(caught)
+        said = str(SpaceliteError("the file is damaged: remove it"))
+    assert said.startswith("memory ran out (") and "damaged" not in said
+    assert str(SpaceliteError("the file is damaged")) == "the file is damaged"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EACCES, "Permission denied"),
+        ImportError("libgomp.so.1: cannot allocate memory in static TLS block"),
+        RuntimeError("mat1 and mat2 shapes cannot be multiplied"),
+    ],
+    ids=str,
+)
+def test_other_failures_are_not_for_lack_of_memory(error):
+    assert not is_out_of_memory(error)
+
+
+LIMITED = """
+import resource, sys
+limit = int(sys.argv.pop(1)) << 20
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+from spacelite_cli import main
+main()
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits the address space")
+@pytest.mark.parametrize(
+    ("limit", "words"), [(28, "memory ran out ("), (64, "numpy needs"), (400, "torch needs")]
+)
+def test_too_small_an_address_space_is_one_line(limit, words, cache_path):
+    done = processes.run(LIMITED, limit, "train", "--cache", cache_path, fresh=True)
+    (line,) = done.stderr.splitlines()[-1:]
+    assert done.returncode == 1 and line.startswith(f"error: {words}")
+    assert "ulimit -v" in line and "Traceback" not in done.stderr
+
+
+def test_memory_that_runs_out_in_a_command_is_one_line(tmp_path):
+    code = "import spacelite\ndef embed(**_): raise MemoryError\nspacelite.embed = embed\n"
+    arguments = ["embed", "--dataset", "demo", "--backbone", "minilm"]
+    done = processes.run(code + processes.COMMAND, *arguments, "--cache-dir", tmp_path)
+    assert done.returncode == 1 and done.stderr.startswith("error: memory ran out (MemoryError)")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_limit_of_the_address_space_counts(monkeypatch):
+    monkeypatch.setattr(machine, "address_space_left", lambda: 12345)
+    assert machine.free_memory("cpu") == 12345

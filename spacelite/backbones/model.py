@@ -446,6 +446,8 @@ def _probe(
             ):
                 continue
         except Exception as error:  # whatever the model's own class raises
+            if is_out_of_memory(error):
+                raise
             problem = error
             continue
         if _versions(probed.parameters()) != weights:  # RWKV scales them once, and notes that
