@@ -13,12 +13,12 @@ CONTROL_GROUPS = Path("/sys/fs/cgroup")
 # MB of address space that a library takes with its threads, on the smallest data, and more for each
 # core. Without them it ends the process, or waits for a thread that has not begun.
 ADDRESS_SPACE = {
-    "numpy": (100, 40),
-    "scipy": (180, 40),
-    "pyarrow": (300, 60),
-    "torch": (600, 150),
-    "sklearn": (500, 100),
-    "transformers": (1000, 200),
+    "numpy": (60, 40),
+    "scipy": (50, 40),
+    "pyarrow": (200, 60),
+    "torch": (500, 100),
+    "sklearn": (450, 100),
+    "transformers.modeling_utils": (500, 120),
 }
 
 
@@ -114,12 +114,14 @@ class Room:
             needed = base + more * cores()
             if left < needed * 10**6:
                 raise SpaceliteError(
-                    f"{fullname} needs about {needed:,} MB of address space, and the limit "
-                    f"(ulimit -v) leaves {left / 1e6:,.0f} MB: raise it"
+                    f"{fullname.partition('.')[0]} needs about {needed:,} MB of address space, and "
+                    f"the limit (ulimit -v) leaves {left / 1e6:,.0f} MB: raise it"
                 )
 
 
 def watch_imports() -> None:
     """Check from now on whether the limit of the address space has room for libraries."""
     if address_space_left() is not None:
+        # Its own pool reserves 1 GB at once.
+        os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
         sys.meta_path.insert(0, Room())
