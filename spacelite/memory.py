@@ -14,10 +14,10 @@ CONTROL_GROUPS = Path("/sys/fs/cgroup")
 # core. Without them it ends the process, or waits for a thread that has not begun.
 ADDRESS_SPACE = {
     "numpy": (60, 40),
-    "scipy": (50, 40),
+    "scipy": (30, 30),
     "pyarrow": (200, 60),
     "torch": (500, 100),
-    "sklearn": (450, 100),
+    "sklearn": (400, 100),
     "transformers.modeling_utils": (500, 120),
 }
 
