@@ -251,8 +251,9 @@ def remove(
         if path.name in stores:
             encoding.remove_store(path)
         else:
-            folder.remove(path)
-            trainings = checkpoints.remove_all(cache_dir, titles[path])
+            with checkpoints.no_training(cache_dir, titles[path]):
+                folder.remove(path)
+                trainings = checkpoints.remove_all(cache_dir, titles[path])
         content = {"name": titles[path], "path": path, "bytes": size}
         removed.append({**content, "unfinished_trainings": trainings})
         also = f" and {_trainings(trainings)} on it" if trainings else ""

@@ -220,9 +220,10 @@ def lock_path(path: Path) -> Path:
 
 
 @contextmanager
-def lock(path: Path, doing: str | None = None) -> Iterator[None]:
-    """Lock `path`, a file or a folder, for writing; wait while another process holds the lock, and
-    say what it is `doing`. The lock is a hidden file beside `path`, deleted at the end.
+def lock(path: Path, doing: str | None = None, *, wait: bool = True) -> Iterator[None]:
+    """Lock `path`, a file or a folder, for writing; while another process holds the lock, say what
+    it is `doing`, and `wait`, or raise SpaceliteError. The lock is a hidden file beside `path`,
+    deleted at the end.
 
     The kernel releases it when the process ends, however it ends.
     """
@@ -234,6 +235,10 @@ def lock(path: Path, doing: str | None = None) -> Iterator[None]:
             guard.acquire(timeout=0)
         except Timeout:
             doing = doing or f"writing {path.name}"
+            if not wait:
+                raise SpaceliteError(
+                    f"another spacelite process is {doing}: wait until it has ended"
+                ) from None
             log.warning("another spacelite process is %s: waiting for it", doing)
             guard.acquire()
     except OSError as error:

@@ -2,11 +2,16 @@
 
 import processes
 import pytest
-from conftest import save_backbone
+from conftest import refusal, save_backbone
 from spacelite_cli.app import app
 from typer.testing import CliRunner
 
+import spacelite
 from spacelite import files
+from spacelite.cache import folder as caches
+from spacelite.cache.store import side_file
+from spacelite.runs import store as runs
+from spacelite.training import checkpoints
 
 # Takes the lock many times; says so if another process is inside at the same time.
 TAKE = """
@@ -62,3 +67,81 @@ def test_no_command_leaves_a_lock_file_behind(tmp_path, bert, reviews):
     (tmp_path / "embeddings" / f".{name}.h5.lock").touch()
     assert command("cache", "remove", name, "--yes").exit_code == 0
     assert hidden(tmp_path) == []
+
+
+def command(folder, *arguments):
+    return CliRunner().invoke(app, [*map(str, arguments), "--cache-dir", str(folder)])
+
+
+@pytest.fixture
+def small(tmp_path, bert, reviews):
+    return spacelite.embed(backbone=bert, dataset=str(reviews), cache_dir=tmp_path, progress=False)
+
+
+def test_a_cache_in_use_is_not_removed(small, tmp_path):
+    training = tmp_path / "unfinished" / f"{small.name}--0123456789.safetensors"
+    training.parent.mkdir()
+    for path, doing in ((small.path, f"writing {small.name}.h5"), (training, "training on cache")):
+        with files.lock(path):
+            done = command(tmp_path, "cache", "remove", small.name, "--yes")
+            assert done.exit_code == 1
+            assert f"error: another spacelite process is {doing}" in " ".join(done.stderr.split())
+            assert small.path.exists() and files.lock_path(path).exists()
+    files.lock_path(training).touch()  # left behind by a process that was killed
+    assert command(tmp_path, "cache", "remove", small.name, "--yes").exit_code == 0
+    assert hidden(tmp_path) == [] and not small.path.exists()
+    assert "another process has removed it" in refusal(caches.state, small.path)
+
+
+def test_a_training_killed_after_its_last_run_is_cleared(small, tmp_path, monkeypatch):
+    """As if the process had ended between saving and deleting: before the last run, after it."""
+    save, left = runs.save, []
+
+    def killed(*arguments):
+        if len(left) == 1:
+            raise KeyboardInterrupt
+        left.append(save(*arguments))
+        return left[-1]
+
+    def train(**options):
+        spacelite.train(small, head=["space", "linear"], epochs=1, baselines=False,
+                        device="cpu", progress=False, **options)  # fmt: skip
+
+    train()  # the runs are there already: those of the killed training are others
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train()
+    (path,) = (tmp_path / "unfinished").glob("*.safetensors")
+    files.lock_path(path).touch()
+    assert checkpoints.unfinished(tmp_path).keys() == {small.name} and hidden(tmp_path) == []
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "remove", lambda path: None)
+        train()
+    files.lock_path(path).touch()
+    assert path.exists()
+    assert command(tmp_path, "cache", "list").exit_code == 0
+    assert [*(tmp_path / "unfinished").iterdir()] == []
+
+
+def test_files_that_are_removed_during_a_training_are_said(small, tmp_path, caplog):
+    texts = side_file(small.path, "texts")
+    (run,) = spacelite.train(
+        small, head="linear", epochs=1, baselines=False, device="cpu",
+        progress=lambda phase, done, total: texts.unlink(missing_ok=True),
+    )  # fmt: skip
+    assert run.run.predictions().rows is None
+    assert f"removed since the training began: {texts.name}; the runs lack" in caplog.text
+
+
+def test_a_link_to_a_run_is_not_removed(small, tmp_path):
+    (run,) = spacelite.train(small, head="linear", epochs=1, baselines=False, device="cpu",
+                             progress=False)  # fmt: skip
+    folder = run.run.folder
+    elsewhere = folder.rename(tmp_path / folder.name)
+    folder.symlink_to(elsewhere)
+    before = sorted(path.name for path in folder.parent.iterdir())
+    done = command(tmp_path, "runs", "remove", folder.name, "--yes")
+    assert done.exit_code == 1 and f"is a link to {elsewhere}" in done.stderr.replace("\n", "")
+    assert sorted(path.name for path in folder.parent.iterdir()) == before
+    assert runs.load(folder).problems() == []

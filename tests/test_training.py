@@ -3,6 +3,7 @@
 import itertools
 import logging
 import math
+import os
 import threading
 import zlib
 
@@ -383,6 +384,33 @@ def test_a_damaged_checkpoint_is_named_and_training_starts_anew(cache, tmp_path,
     file.write_bytes(b"nothing of the kind")
     train(cache, CONFIGS[:1], TRAINING, cache_dir=tmp_path)
     assert f"{file} is damaged" in caplog.text
+
+
+def test_no_changed_byte_of_a_checkpoint_is_trained_on(tmp_path, caplog):
+    """Nor one without a checksum, as older versions wrote it, in which changes are not seen."""
+    from safetensors.torch import load_file, save_file
+
+    path = tmp_path / "one.safetensors"
+    tensors = {"0/now/bias": torch.arange(3.0), "0/mean/bias": torch.zeros(2, 2)}
+    about = {"heads": [{"history": [], "stopped": None}], "resident": True, "seconds": 1.5}
+    checkpoints.save(path, checkpoints.Checkpoint("ab", 2, tensors, about))
+    good = path.read_bytes()
+
+    def found():
+        return checkpoints.find(path, "ab", resident=True)
+
+    whole = found()
+    assert (whole.epoch, whole.record) == (2, about) and whole.tensors.keys() == tensors.keys()
+    for at, byte in enumerate(good):
+        path.write_bytes(good[:at] + bytes([byte ^ 1 << at % 8]) + good[at + 1 :])
+        caplog.clear()
+        assert found() is None and "it cannot be continued, training from" in caplog.text
+    path.write_bytes(good)
+    save_file(load_file(path), path, metadata={"state": "{}"})
+    assert found() is None and "has no checksum: an older version wrote it" in caplog.text
+    path.unlink()
+    os.mkfifo(path)
+    assert found() is None and "is not a regular file" in caplog.text
 
 
 def test_the_same_training_continues_by_itself_and_fresh_starts_anew(cache, tmp_path, caplog):

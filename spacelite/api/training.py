@@ -13,6 +13,7 @@ from spacelite.api.embedding import dataset_of, embed
 from spacelite.api.results import CACHE, EmbeddedDataset, Runs
 from spacelite.api.runs import TrainedRun
 from spacelite.cache.spec import CacheSpec
+from spacelite.cache.store import side_files
 from spacelite.data.splits import lacking
 from spacelite.errors import SpaceliteError
 from spacelite.heads.config import HeadConfig, TrainedHeadConfig
@@ -214,8 +215,20 @@ def train(
             {} if searched is None else dict.fromkeys(searched.heads, _record(searched, training))
         )
 
+        beside = [file for file in (opened.path, *side_files(opened.path)) if file.exists()]
+
+        def record(head: HeadConfig) -> Path:
+            shared = training if head.is_iterative else training.for_fitting()
+            return store.runs_folder(folder) / run_id(opened.spec, head, shared) / store.RECORD
+
         def save(done: TrainedHead) -> None:
             head = done.config
+            if not saved and (gone := [file.name for file in beside if not file.exists()]):
+                log.warning(
+                    "removed since the training began: %s; the runs lack what only these tell, "
+                    "such as the row of each example in the data",
+                    ", ".join(gone),
+                )
             saved[head] = store.save(
                 folder, opened, done, training, names.get(head), planned.chosen,
                 of_search.get(head),
@@ -233,6 +246,7 @@ def train(
                 resume=resume,
                 fresh=fresh,
                 save=save,
+                record=record,
                 on_progress=lambda done, total: on_progress("train", done, total),
             )
         baseline = majority_note(opened, "test" if "test" in opened.splits else "validation")

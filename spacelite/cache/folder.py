@@ -51,9 +51,14 @@ def states(cache_dir: Path) -> list[CacheState]:
 
 
 def state(path: Path) -> CacheState:
-    """The state of one cache file, readable or not."""
-    stat = path.stat()
-    beside = [file.stat().st_size for file in store.side_files(path) if file.exists()]
+    """The state of one cache file, readable or not. Raises SpaceliteError if it is not there."""
+    try:
+        stat = path.stat()
+        beside = [file.stat().st_size for file in store.side_files(path) if file.exists()]
+    except FileNotFoundError as error:
+        raise SpaceliteError(
+            f"{path} is not there any more: another process has removed it; embed again"
+        ) from error
     size = stat.st_size + sum(beside)
     try:
         with store.Cache(path) as cache:
@@ -209,12 +214,12 @@ def verify(
 
 
 def remove(path: Path) -> None:
-    """Delete a cache, complete or not, once no other process is writing it. Raises SpaceliteError
-    if that fails, or if the file is outside a cache folder and not a cache."""
+    """Delete a cache, complete or not. Raises SpaceliteError if that fails, if another process is
+    writing it, or if the file is outside a cache folder and not a cache."""
     if path.parent.name != FOLDER:
         store.Cache(path).close()
     try:
-        with files.lock(path):
+        with files.lock(path, wait=False):
             path.unlink()
             for beside in store.side_files(path):
                 beside.unlink(missing_ok=True)

@@ -666,7 +666,12 @@ def find(cache_dir: Path, name: str) -> Run:
 
 
 def remove(folder: Path) -> None:
-    """Delete a run, damaged or not; refused where other files would be deleted too."""
+    """Delete a run, damaged or not; refused where other files would be deleted too, and for a link
+    to a run, which stays as it is."""
+    if folder.is_symlink():
+        raise SpaceliteError(
+            f"{folder} is a link to {folder.resolve()}: delete the link itself, or give that folder"
+        )
     others = sorted(
         path.name for path in folder.iterdir() if path.name not in RUN_FILES and path.name[0] != "."
     )
@@ -684,7 +689,10 @@ def remove(folder: Path) -> None:
             shutil.rmtree(removed)
             files.lock_path(folder).unlink(missing_ok=True)
     except OSError as error:
-        raise SpaceliteError(f"{folder} cannot be removed: {error.strerror or error}") from error
+        left = f"; what is left of it is in {removed}: delete that" if removed.exists() else ""
+        raise SpaceliteError(
+            f"{folder} cannot be removed: {error.strerror or error}{left}"
+        ) from error
 
 
 def _listed(ids: Sequence[str], named: dict[str, str]) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import logging
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+import os
+import zlib
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,12 +76,60 @@ def locked(path: Path, cache: Cache, heads: int) -> Iterator[None]:
 
 
 def unfinished(cache_dir: Path) -> dict[str, list[int]]:
-    """The size in bytes of each unfinished training's checkpoint, by the name of its cache."""
+    """The size in bytes of each unfinished training's checkpoint, by the name of its cache. What
+    killed trainings left behind is deleted: locks, and the checkpoints of those that had saved all
+    of their runs."""
+    for left in (cache_dir / FOLDER).glob(".*--*.lock"):
+        path = left.with_name(left.name[1:].removesuffix(".lock"))
+        with suppress(SpaceliteError), files.lock(path, wait=False):  # which deletes the lock
+            if _all_saved(path):
+                remove(path)
     sizes: dict[str, list[int]] = {}
     for path in sorted((cache_dir / FOLDER).glob("[!.]*--*.safetensors")):
         with suppress(FileNotFoundError):  # the training has just ended
             sizes.setdefault(path.stem.rpartition("--")[0], []).append(path.stat().st_size)
     return sizes
+
+
+def begin_saving(path: Path, records: Iterable[Path]) -> None:
+    """Note beside a checkpoint what the `run.json` of each of its runs is before they are saved: a
+    training that is killed then is finished once all have changed. On a full disk it is not
+    noted."""
+    if path.exists():
+        states = {os.path.relpath(record, path.parent): _state(record) for record in records}
+        with suppress(OSError):
+            files.write_json(path.with_suffix(".json"), {"runs": states})
+
+
+def _all_saved(path: Path) -> bool:
+    """Whether all runs of a checkpoint have been saved since `begin_saving`."""
+    try:
+        states = files.read_json(path.with_suffix(".json"))["runs"]
+        return all(_state(path.parent / run) not in (None, states[run]) for run in states)
+    except (OSError, ValueError):
+        return False
+
+
+def _state(record: Path) -> str | None:
+    """A checksum of a run's record; None if there is none."""
+    return files.checksum(record.read_bytes()) if record.is_file() else None
+
+
+def remove(path: Path) -> None:
+    """Delete a checkpoint, and what is noted beside it."""
+    for file in (path, path.with_suffix(".json")):
+        file.unlink(missing_ok=True)
+
+
+@contextmanager
+def no_training(cache_dir: Path, cache_name: str) -> Iterator[None]:
+    """Keep trainings on a cache from being continued while it is removed. Raises SpaceliteError if
+    one is running."""
+    with ExitStack() as stack:
+        for left in (cache_dir / FOLDER).glob(f".{glob.escape(cache_name)}--*.lock"):
+            path = left.with_name(left.name[1:].removesuffix(".lock"))
+            stack.enter_context(files.lock(path, f"training on cache {cache_name}", wait=False))
+        yield
 
 
 def remove_all(cache_dir: Path, cache_name: str) -> int:
@@ -101,10 +152,11 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     }
     known = {"identity": checkpoint.identity, "epoch": checkpoint.epoch}
     state = json.dumps({**known, **checkpoint.record})
+    metadata = {"state": state, files.CHECKSUM: _checksum(state, tensors)}
     files.make_folder(path.parent, "choose another cache_dir")
     try:
         with files.atomic_write(path) as partial:
-            save_file(tensors, partial, metadata={"state": state})
+            save_file(tensors, partial, metadata=metadata)
     except Exception as error:  # safetensors raises its own exception for a full disk
         raise SpaceliteError(
             f"the checkpoint of the training cannot be saved in {path.parent}: {one_line(error)}"
@@ -124,7 +176,7 @@ def find(path: Path, identity: str, *, resident: bool, resume: bool = False) -> 
         return None
     checkpoint, remedy = _read(path), "remove it to train from the start"
     if isinstance(checkpoint, str):
-        problem = f"{path} is damaged ({checkpoint})"
+        problem = f"{path} {checkpoint}"
     elif checkpoint.identity != identity:
         problem = f"{path} belongs to another training"
     elif checkpoint.record["resident"] != resident:
@@ -142,13 +194,34 @@ def find(path: Path, identity: str, *, resident: bool, resume: bool = False) -> 
 
 
 def _read(path: Path) -> Checkpoint | str:
-    """The checkpoint in a file, or why it cannot be read."""
+    """The checkpoint in a file, or what is wrong with it. One of an older version is not read: its
+    damage would be trained on."""
     from safetensors import safe_open
 
+    if not path.is_file():  # a pipe would never be opened
+        return "is not a regular file"
     try:
         with safe_open(path, framework="pt") as file:
-            record = json.loads(file.metadata()["state"])
+            metadata = file.metadata() or {}
+            if files.CHECKSUM not in metadata:
+                return "has no checksum: an older version wrote it"
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if metadata[files.CHECKSUM] != _checksum(metadata["state"], tensors):
+            return f"is damaged ({files.CHANGED})"
+        record = json.loads(metadata["state"])
         return Checkpoint(record.pop("identity"), record.pop("epoch"), tensors, record)
     except Exception as error:
-        return one_line(error, 80)
+        return f"is damaged ({one_line(error, 80)})"
+
+
+def _checksum(state: str, tensors: Mapping[str, torch.Tensor]) -> str:
+    """CRC-32 of everything in a checkpoint: the state, and each tensor's name, type, shape and
+    values; eight hexadecimal digits."""
+    import torch
+
+    crc = zlib.crc32(state.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        crc = zlib.crc32(f"{name} {tensor.dtype} {[*tensor.shape]}".encode(), crc)
+        crc = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, crc)
+    return f"{crc:08x}"

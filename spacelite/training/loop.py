@@ -145,6 +145,7 @@ def train(
     resume: bool = False,
     fresh: bool = False,
     save: Callable[[TrainedHead], object] | None = None,
+    record: Callable[[HeadConfig], Path] | None = None,
     on_progress: OnProgress = lambda done, total: None,
 ) -> list[TrainedHead]:
     """Train heads on an open, complete cache or on examples in memory, all in one pass over the
@@ -156,7 +157,8 @@ def train(
     training of the same settings continues from it: the weights will be as without the
     interruption. `resume` fails if there is one that cannot be continued, `fresh` deletes it. Each
     head that neither diverged nor was dropped by the `search` is given to `save`, before the
-    checkpoint is deleted.
+    checkpoint is deleted; `record` says which file that writes, by which later commands see that a
+    training which was killed in between had saved all.
     """
     check(configs, training)
     check_ready(data, configs)
@@ -171,17 +173,19 @@ def train(
         checkpoint = checkpoints.checkpoint_path(cache_dir, data, identity)
         apart.enter_context(checkpoints.locked(checkpoint, data, len(configs)))
         if fresh:
-            checkpoint.unlink(missing_ok=True)
+            checkpoints.remove(checkpoint)
     with apart, memory.shortage_explained(len(configs)):
         with engine.workers(device) as workers:
             run = _Training(data, configs, training, device, workers, on_progress, search, weights)
             results = run.run(checkpoint, identity, resume)
         if save is not None:
-            for result in results:
-                if result.kept:
-                    save(result)
+            kept = [result for result in results if result.kept]
+            if checkpoint is not None and record is not None:
+                checkpoints.begin_saving(checkpoint, [record(result.config) for result in kept])
+            for result in kept:
+                save(result)
             if checkpoint is not None:
-                checkpoint.unlink(missing_ok=True)
+                checkpoints.remove(checkpoint)
     return results
 
 
