@@ -15,7 +15,7 @@ import torch
 from conftest import refusal, save_backbone, write_dataset
 from spacelite_cli.app import app
 from test_embedding import EMBED, digest, mounted_small, plain, run
-from test_store import byte_offset, flip_byte
+from test_store import byte_offset, edited, flip_byte
 from typer.testing import CliRunner
 
 from spacelite.cache import folder, store
@@ -197,7 +197,7 @@ def test_an_unusable_file_is_said_and_written_anew(damage, bert, reviews, tmp_pa
     path = run(tmp_path, bert, reviews).path
     own, before = side_file(path, "layers"), digests(path)
     if damage in ("key", "index"):
-        with h5py.File(own, "r+") as file:
+        with edited(own) as file:
             if damage == "key":
                 file.attrs["key"] = "0" * 64
             else:
@@ -219,7 +219,7 @@ def test_an_unusable_file_is_said_and_written_anew(damage, bert, reviews, tmp_pa
 
 def test_a_file_of_a_later_version_is_left_alone(bert, reviews, tmp_path):
     path = run(tmp_path, bert, reviews).path
-    with h5py.File(side_file(path, "layers"), "r+") as file:
+    with edited(side_file(path, "layers")) as file:
         file.attrs["format"] = 9
     before = digests(path)
     assert "has format 9, this spacelite reads 1: upgrade" in refusal(run, tmp_path, bert, reviews)

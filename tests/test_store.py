@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 import zlib
+from contextlib import contextmanager
 
 import h5py
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 
 from spacelite.cache import store, writing
 from spacelite.cache.folder import find, newest_complete, remove, states, verify
+from spacelite.cache.hdf5 import seal_path
 from spacelite.cache.spec import CacheSpec
 from spacelite.cache.split import Checked, SplitIndex
 from spacelite.errors import SpaceliteError
@@ -64,7 +66,7 @@ def fill(path, splits, pooled=True):
 
 @pytest.fixture
 def path(tmp_path):
-    return tmp_path / "embeddings" / "b--d--0123456789.h5"
+    return CacheSpec.from_json(SPEC).path(tmp_path)
 
 
 def test_layout_is_the_documented_format(path):
@@ -193,7 +195,7 @@ def flip_byte(path, offset):
 def test_truncated_file_is_refused(path):
     fill(path, lay_out(path))
     os.truncate(path, path.stat().st_size // 2)
-    with pytest.raises(SpaceliteError, match=r"damaged .*spacelite cache remove b--d--0123456789"):
+    with pytest.raises(SpaceliteError, match=rf"damaged .*spacelite cache remove {path.stem}"):
         store.Cache(path)
 
 
@@ -214,9 +216,17 @@ def test_hdf5_file_of_another_program_is_refused(path):
         store.Cache(path)
 
 
+@contextmanager
+def edited(path):
+    """The file, to be changed, without its seal, as an older version would have written it."""
+    seal_path(path).unlink(missing_ok=True)
+    with h5py.File(path, "r+") as file:
+        yield file
+
+
 def test_newer_format_is_refused(path):
     lay_out(path)
-    with h5py.File(path, "r+") as file:
+    with edited(path) as file:
         file.attrs["format"] = 2
     with pytest.raises(SpaceliteError, match="has format 2, this spacelite reads 1: upgrade"):
         store.Cache(path)
@@ -225,7 +235,7 @@ def test_newer_format_is_refused(path):
 @pytest.mark.parametrize("later", [{"dtype": "int4"}, {"quantization": "none"}], ids=str)
 def test_a_type_or_setting_of_a_later_version_is_refused(path, later):
     lay_out(path)
-    with h5py.File(path, "r+") as file:
+    with edited(path) as file:
         file.attrs["spec"] = json.dumps({**SPEC, **later})
     with pytest.raises(SpaceliteError, match=r"upgrade spacelite$"):
         store.Cache(path)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import math
 import os
 import zlib
 from collections.abc import Iterator
@@ -13,12 +12,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from spacelite.cache.dtypes import DTYPES, StoredType
+from spacelite.cache.hdf5 import DataFile
+from spacelite.cache.spec import CacheSpec
 from spacelite.errors import SpaceliteError
 from spacelite.types import Array
 
@@ -92,30 +93,33 @@ class Dataset:
     """
 
     def __init__(
-        self, group: Any, name: str, done: Array, cache: str, offsets: Array | None = None
+        self,
+        file: DataFile,
+        split: str,
+        name: str,
+        cache: str,
+        done: Array | None = None,
+        offsets: Array | None = None,
     ) -> None:
-        """Of an open HDF5 group, that of a split; `offsets` (N + 1,) if the rows of example i are
-        offsets[i]:offsets[i+1], and not row i alone."""
-        self.path, self.cache = Path(group.file.filename), cache
-        self.split, self.name = group.name[1:], name
-        self.done, self._values = done, group[name]
-        self.shape: tuple[int, ...] = self._values.shape
-        self.dtype: np.dtype[Any] = self._values.dtype
-        checksums = group[f"{name}_crc32" if f"{name}_crc32" in group else "crc32"]
-        self.crc32: Array = checksums[...]
-        self._start, self._crc32_start, self._done_start = (
-            dataset.id.get_offset() for dataset in (self._values, checksums, group["done"])
-        )
-        self._handle: int = group.file.id.get_vfd_handle()
-        self._row_bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
-        rows = np.arange(len(done) + 1) if offsets is None else offsets
+        """Of an open file; `done` if others have the same marks, and `offsets` (N + 1,) if the rows
+        of example i are offsets[i]:offsets[i+1], and not row i alone."""
+        self.path, self.cache, self.split, self.name = file.path, cache, split, name
+        self._file, self._place = file, file.places[f"{split}/{name}"]
+        self.shape, self.dtype = self._place.shape, np.dtype(self._place.dtype)
+        self.done = read_done(file, split) if done is None else done
+        own = f"{split}/{name}_crc32"
+        checksums = own if own in file.places else f"{split}/crc32"
+        self.crc32: Array = file.read(checksums)
+        self._crc32_start = file.places[checksums].offset
+        self._done_start = file.places[f"{split}/done"].offset
+        rows = np.arange(len(self.done) + 1) if offsets is None else offsets
         # The values of example i are bytes bounds[i]:bounds[i+1] from the start.
-        self._bounds: Array = rows * self._row_bytes
+        self._bounds: Array = rows * self._place.row_bytes
 
     def place(self, example: int) -> tuple[Path, int, int]:
         """The file of an example's values, where they begin in it, and their number of bytes."""
         low, high = self._bounds[example : example + 2].tolist()
-        return self.path, self._start + low, high - low
+        return self.path, self._place.offset + low, high - low
 
     def checksum_mark(self, example: int, crc32: int) -> tuple[Path, int, bytes]:
         """The file, the offset and the bytes that record an example's checksum."""
@@ -133,11 +137,11 @@ class Dataset:
         return values
 
     def content(self, example: int, most: int | None = None) -> bytes:
-        """The bytes of an example, or the first ones, read several times as fast as through HDF5;
-        fewer, whose checksum will not match, if they cannot be read."""
+        """The bytes of an example, or the first ones; fewer, whose checksum will not match, if they
+        cannot be read."""
         path, offset, size = self.place(example)
         try:
-            return os.pread(self._handle, size if most is None else min(size, most), offset)
+            return os.pread(self._file.handle, size if most is None else min(size, most), offset)
         except OSError as error:
             log.info("reading %s failed: %s", path, error.strerror)
             return b""
@@ -161,9 +165,14 @@ class Dataset:
             raise damage(self.cache, self.split, damaged[0], means=self.name == "means")
 
     def _read(self, first: int, last: int) -> Array:
-        low, high = (self._bounds[[first, last]] // self._row_bytes).tolist()
-        values: Array = self._values[low:high]
-        return values
+        low, high = (self._bounds[[first, last]] // self._place.row_bytes).tolist()
+        return self._file.read(f"{self.split}/{self.name}", low, high)
+
+
+def read_done(file: DataFile, split: str) -> Array:
+    """1 for each example of a split that is written, else 0, (N,) uint8."""
+    # What is neither was damaged.
+    return np.equal(file.read(f"{split}/done"), 1).astype(np.uint8)
 
 
 def damage(cache: str, split: str, example: int, *, means: bool = False) -> SpaceliteError:
@@ -181,20 +190,36 @@ class CachedSplit:
 
     def __init__(self, cache: Cache, name: str) -> None:
         self._open, self.cache, self.name = cache, cache.name, name
-        self._group = group = cache.file[name]
+        self._file = file = cache.file
         self.stored = DTYPES[cache.spec.dtype]
-        self.offsets: Array = group["offsets"][...]
-        self.labels: Array = group["labels"][...]
+        self.offsets: Array = file.read(f"{name}/offsets")
+        self.labels: Array = file.read(f"{name}/labels")
         # 1 for an example whose hidden states are written, (N,) uint8.
-        self.done: Array = group["done"][...]
-        self.tokens, values = group["tokens"].shape
+        self.done: Array = read_done(file, name)
+        self.tokens, values = file.places[f"{name}/tokens"].shape
         self.width = self.stored.hidden_width(values)
-        self.has_pooler = "pooled" in group
+        self.has_pooler = f"{name}/pooled" in file.places
+        # The stored checksum of offsets, labels and token ids.
+        self.index_crc32: int = file.attributes[name]["index_crc32"]
+        self._check(cache.spec)
         # What is written of each example.
-        self.datasets = {"tokens": Dataset(group, "tokens", self.done, self.cache, self.offsets)}
-        if self.has_pooler:
-            self.datasets["pooled"] = Dataset(group, "pooled", self.done, self.cache)
+        self.datasets = {
+            of: Dataset(file, name, of, self.cache, self.done, offsets)
+            for of, offsets in (("tokens", self.offsets), ("pooled", None))
+            if of == "tokens" or self.has_pooler
+        }
         self._unchecked = np.ones(len(self.labels), bool)  # examples that `read_examples` checks
+        self._index_is_intact = False  # what `index_is_intact` found
+
+    def _check(self, spec: CacheSpec) -> None:
+        """Raise ValueError if offsets do not divide the tokens, or labels have no name."""
+        ends = (int(self.offsets[0]), int(self.offsets[-1]))
+        if ends != (0, self.tokens) or (self.offsets[1:] <= self.offsets[:-1]).any():
+            raise ValueError(f"the offsets of {self.name} do not divide its tokens")
+        most = len(spec.label_names) - 1 if self.labels.ndim == 1 else 1
+        # Other tasks say themselves what a label is.
+        if spec.task is None and not 0 <= self.labels.min() <= self.labels.max() <= most:
+            raise ValueError(f"the labels of {self.name} are not those of its settings")
 
     @property
     def lengths(self) -> Array:
@@ -222,18 +247,28 @@ class CachedSplit:
         return [digest(ids[start:stop]) for start, stop in bounds]
 
     def read_token_ids(self, first: int = 0, last: int | None = None) -> Array:
-        """Token ids of rows first:last (of all rows by default), int32."""
-        ids: Array = self._group["token_ids"][first:last]
-        return ids
-
-    @property
-    def index_crc32(self) -> int:
-        """The stored checksum of offsets, labels and token ids."""
-        return int(self._group.attrs["index_crc32"])
+        """Token ids of rows first:last (of all rows by default), int32. Raises SpaceliteError if
+        they are damaged."""
+        self.check_index()
+        return self._file.read(f"{self.name}/token_ids", first, last)
 
     def index_is_intact(self) -> bool:
-        """Whether offsets, labels and token ids still match their stored checksum."""
-        return self.read_index().crc32 == self.index_crc32
+        """Whether offsets, labels and token ids match their stored checksum. If so, they are not
+        read again to find out."""
+        if not self._index_is_intact:
+            ids = self._file.read(f"{self.name}/token_ids")
+            index = SplitIndex(self.offsets, self.labels, ids)
+            self._index_is_intact = index.crc32 == self.index_crc32
+        return self._index_is_intact
+
+    def check_index(self) -> None:
+        """Raise SpaceliteError if offsets, labels or token ids are damaged, which embedding again
+        cannot repair."""
+        if not self.index_is_intact():
+            raise SpaceliteError(
+                f"{self._file.path}: the offsets, labels or token ids of {self.name} are damaged: "
+                f"remove the cache (spacelite cache remove {self.cache}) and run embed again"
+            )
 
     def read_index(self) -> SplitIndex:
         """Offsets, labels and token ids."""
@@ -268,8 +303,7 @@ class CachedSplit:
         """Read rows first:last as they are stored, into `into` or (by default) new memory. Their
         checksums are not checked."""
         rows = self.stored.memory(last - first, self.width) if into is None else into
-        if last > first:
-            self._group["tokens"].read_direct(rows, np.s_[first:last])
+        self._file.read_into(f"{self.name}/tokens", first, rows)
         return rows
 
     def read_examples(self, first: int, last: int, into: Array | None = None) -> Array:

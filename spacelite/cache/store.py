@@ -14,6 +14,7 @@ import errno
 import json
 import logging
 import os
+import re
 import uuid
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -21,7 +22,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 from zipfile import BadZipFile
 
 import h5py
@@ -29,8 +30,9 @@ import numpy as np
 
 from spacelite import files
 from spacelite.cache.dtypes import DTYPES, StoredType, stored_type
+from spacelite.cache.hdf5 import DataFile, write_seal
 from spacelite.cache.spec import FORMAT, CacheSpec
-from spacelite.cache.split import CachedSplit, Dataset, SplitIndex, summary_token
+from spacelite.cache.split import NO_NUMBERS, CachedSplit, Dataset, SplitIndex, summary_token
 from spacelite.data.splits import SPLITS
 from spacelite.errors import SpaceliteError, one_line
 from spacelite.tasks import Task, find_task
@@ -54,6 +56,8 @@ SIDE_FILES = {
     "precision": ".precision.json",  # how exact its forward pass was
     "reuse": ".reuse.npz",  # what was copied from which cache
     "made": ".made.json",  # by which command
+    "seal": ".seal.json",  # of the cache file
+    "layers_seal": ".layers.seal.json",
 }
 
 Shapes = dict[str, tuple[Any, str]]  # a dataset's name -> (shape, dtype), in the order of the file
@@ -118,7 +122,7 @@ class Layout:
         shapes["tokens"] = ((tokens, self.stored.row_values(self.width)), self.stored.dtype)
         return shapes
 
-    def layer_shapes(self, index: SplitIndex) -> Shapes:
+    def layer_shapes(self, index: SplitIndex | CachedSplit) -> Shapes:
         """The datasets of a split in the file of layer means."""
         examples = len(index.labels)
         return {
@@ -194,6 +198,7 @@ def _create(
         with partial.open("rb+") as raw:
             _reserve(raw.fileno(), partial.stat().st_size)
             os.fsync(raw.fileno())
+        write_seal(path, partial)
         partial.replace(path)
         files.sync(path.parent)
     except (OSError, RuntimeError) as error:
@@ -237,26 +242,57 @@ def _create_contiguous(group: Any, name: str, shape: tuple[int, ...], dtype: str
 @contextmanager
 def _opened(
     path: Path, latest: int, damaged: Callable[[str], SpaceliteError]
-) -> Iterator[h5py.File]:
+) -> Iterator[DataFile]:
     """A file of at most this format, which stays open unless the block fails. `damaged` is what is
     raised for a reason why the file cannot be read."""
     with ExitStack() as stack:
         try:
-            file = stack.enter_context(h5py.File(path, "r"))
-        except FileNotFoundError as error:
-            raise SpaceliteError(f"there is no cache file {path}") from error
-        except OSError as error:
-            raise damaged("it is not an HDF5 file, or incomplete") from error
-        try:
-            if file.attrs["format"] > latest:
+            file = stack.enter_context(DataFile(path))
+            version = file.attributes[""]["format"]
+            if version > latest:
                 raise SpaceliteError(
-                    f"{path} has format {file.attrs['format']}, this spacelite reads {latest}: "
-                    "upgrade spacelite"
+                    f"{path} has format {version}, this spacelite reads {latest}: upgrade spacelite"
                 )
             yield file
+        except FileNotFoundError as error:
+            raise SpaceliteError(f"there is no cache file {path}") from error
         except (KeyError, ValueError, TypeError, OSError, RuntimeError) as error:
             raise damaged(one_line(error, 80)) from error
         stack.pop_all()
+
+
+def _check_form(
+    file: DataFile,
+    attributes: Mapping[str, Mapping[str, Any]],
+    shapes: Mapping[str, Shapes],
+) -> None:
+    """Raise ValueError unless a file has these attributes, and in each split these datasets, and no
+    others."""
+    if file.attributes != attributes:
+        paths = sorted({*file.attributes, *attributes})
+        wrong = next(path for path in paths if file.attributes.get(path) != attributes.get(path))
+        raise ValueError(f"the attributes of {wrong or 'the file'} are not those of a cache")
+    expected = {
+        f"{split}/{name}": form for split, of in shapes.items() for name, form in of.items()
+    }
+    there = {name: (place.shape, place.dtype) for name, place in file.places.items()}
+    if there != expected:
+        wrong = min(name for name in {*there, *expected} if there.get(name) != expected.get(name))
+        raise ValueError(f"{wrong} is not there, or not as large as it has to be")
+
+
+def _read_spec(text: str) -> CacheSpec:
+    """The spec in its attribute. Raises ValueError if it has values of another type."""
+    spec = CacheSpec.from_json(json.loads(text))
+    for name, kind in get_type_hints(CacheSpec).items():
+        value = getattr(spec, name)
+        if name == "label_names":
+            fits = all(isinstance(label, str) for label in value)
+        else:
+            fits = isinstance(value, kind)
+        if not fits:
+            raise ValueError(f"{name} of its settings is {str(value)[:20]!r}")
+    return spec
 
 
 class Cache:
@@ -280,19 +316,72 @@ class Cache:
 
         self.path = path
         with _opened(path, FORMAT, damaged) as self.file:
-            self.spec = CacheSpec.from_json(json.loads(self.file.attrs["spec"]))
+            of_file = self.file.attributes[""]
+            self.spec = _read_spec(of_file["spec"])
             if self.spec.dtype not in DTYPES:
                 raise SpaceliteError(
                     f"{path} stores {self.spec.dtype} numbers, which this spacelite cannot read: "
                     "upgrade spacelite"
                 )
-            attributes = self.file.attrs
+            self._check_name()
+            self._check_form()
             self.pooling = summary_token(
-                str(attributes["padding_side"]),
-                causal=bool(attributes.get("causal", False)),
+                of_file["padding_side"],
+                causal="causal" in of_file,
                 skip_first=self.spec.skip_first,
             )
-            self.splits = {name: CachedSplit(self, name) for name in SPLITS if name in self.file}
+            self.splits = {name: CachedSplit(self, name) for name in self._names}
+        if not self.file.is_sealed:
+            self.check_index()
+
+    def _check_name(self) -> None:
+        """Raise SpaceliteError if the file's name ends in another key."""
+        digits = re.search(r"--([0-9a-f]{10})$", self.path.stem)
+        if digits and digits[1] != self.key[:10]:
+            proper = self.spec.path(self.path.parent).name
+            raise SpaceliteError(
+                f"{self.path} holds the cache {proper}: if the file was renamed, give it that name "
+                "and the files beside it theirs; else it is damaged: remove it and embed again"
+            )
+
+    def _check_form(self) -> None:
+        """Raise ValueError unless the file has the attributes and datasets of its spec."""
+        places, attributes = self.file.places, self.file.attributes
+        of_file, stored = attributes[""], DTYPES[self.spec.dtype]
+        if not self._names:
+            raise ValueError("it has no splits")
+        form: dict[str, dict[str, Any]] = {
+            "": {"format": FORMAT, "spec": of_file["spec"], "padding_side": "left"}
+        }
+        if of_file["padding_side"] == "right":
+            form[""]["padding_side"] = "right"
+        if "causal" in of_file:
+            form[""]["causal"] = True
+        shapes = {}
+        for name in self._names:
+            examples, labels = places[f"{name}/done"].shape[0], places[f"{name}/labels"]
+            tokens, values = places[f"{name}/tokens"].shape
+            layout = Layout(
+                stored.hidden_width(values), self.spec.dtype, f"{name}/pooled" in places, 0
+            )
+            of_labels = (examples, *((len(self.spec.label_names),) * (len(labels.shape) > 1)))
+            shapes[name] = layout.cache_shapes(
+                # Of these sizes, without memory.
+                SplitIndex(
+                    NO_NUMBERS,
+                    np.broadcast_to(np.zeros((), labels.dtype), of_labels),
+                    np.broadcast_to(np.int32(0), tokens),
+                )
+            )
+            form[name] = {"index_crc32": int(attributes[name]["index_crc32"])}
+            if stored.values is not None:
+                form[f"{name}/tokens"] = {"values": stored.values}
+        _check_form(self.file, form, shapes)
+
+    @property
+    def _names(self) -> list[str]:
+        """The names of its splits, in order."""
+        return [name for name in SPLITS if f"{name}/done" in self.file.places]
 
     @property
     def name(self) -> str:
@@ -355,11 +444,7 @@ class Cache:
         """Raise SpaceliteError if the offsets, labels or token ids of some splits (default: all)
         are damaged, which embedding again cannot repair."""
         for name in names or self.splits:
-            if not self.splits[name].index_is_intact():
-                raise SpaceliteError(
-                    f"{self.path}: the offsets, labels or token ids of {name} are damaged: remove "
-                    f"the cache (spacelite cache remove {self.name}) and run embed again"
-                )
+            self.splits[name].check_index()
 
     @cached_property
     def layers(self) -> LayerFile | None:
@@ -450,13 +535,16 @@ class LayerFile:
 
         self.splits: dict[str, Dataset] = {}
         with _opened(path, LAYERS_FORMAT, damaged) as self.file:
-            if str(self.file.attrs["key"]) != cache.key:
-                raise ValueError("it belongs to another cache")
+            form: dict[str, dict[str, Any]] = {"": {"format": LAYERS_FORMAT, "key": cache.key}}
+            shapes = {}
             for name, split in cache.splits.items():
-                group = self.file[name]
-                if int(group.attrs["index_crc32"]) != split.index_crc32:
-                    raise ValueError(f"it belongs to other tokens of {name}")
-                self.splits[name] = Dataset(group, "means", group["done"][...], cache.name)
+                layers = self.file.places[f"{name}/means"].shape[1]
+                layout = Layout(split.width, cache.spec.dtype, split.has_pooler, layers)
+                shapes[name] = layout.layer_shapes(split)
+                form[name] = {"index_crc32": split.index_crc32}
+            _check_form(self.file, form, shapes)
+            for name in cache.splits:
+                self.splits[name] = Dataset(self.file, name, "means", cache.name)
 
     @property
     def layers(self) -> int:

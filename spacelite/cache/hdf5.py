@@ -1,0 +1,348 @@
+"""The HDF5 files of a cache, read as plain bytes.
+
+Beside each file lies its seal, a JSON file that says what is where in it, with the checksum of all
+its bytes but those that are written later or have a checksum of their own. Readers check it first,
+and need no HDF5 library then: damaged metadata can crash that, or keep it busy for ever. Files of
+older versions have no seal: their metadata are read in a process of their own with a time limit.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import stat
+import subprocess
+import sys
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from threading import Timer
+from typing import Any, NamedTuple
+
+import h5py
+import numpy as np
+
+from spacelite import files
+from spacelite.errors import SpaceliteError, one_line
+from spacelite.types import Array
+
+# Datasets that the checksum leaves out.
+UNSEALED = ("tokens", "pooled", "means", "token_ids", "done", "crc32", "pooled_crc32")
+TYPES = ("int8", "uint8", "uint16", "uint32", "int32", "int64", "float16", "float32", "float64")
+MANY = 20  # more members than a file of a cache, or a group of it, has
+CHUNK = 2**20  # bytes that are checked at a time
+SECONDS = 10  # in which the metadata of a file without a seal can be read, whatever the machine
+AT_ONCE = 200  # such files that a process reads
+MEMORY = 2**32  # bytes that it may take
+LONGEST = 2**24  # characters of what it says of a file
+READER = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); "
+    "from spacelite.cache.hdf5 import _answer; _answer(sys.argv[1:])"
+)
+
+
+class Place(NamedTuple):
+    """Where the values of a dataset are in its file."""
+
+    offset: int
+    shape: tuple[int, ...]
+    dtype: str  # one of TYPES
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row."""
+        return math.prod(self.shape[1:]) * np.dtype(self.dtype).itemsize
+
+    @property
+    def stop(self) -> int:
+        """The offset of the first byte after the values."""
+        return self.offset + self.shape[0] * self.row_bytes
+
+
+class DataFile:
+    """An HDF5 file of a cache, open for reading. Use it as a context manager.
+
+    Attributes:
+        contents: What is where in it, as the seal says it.
+        attributes: Of the file (""), and of each group and dataset that has any, by its path.
+        places: Of each dataset, by its path: `train/tokens`.
+        is_sealed: Whether it has a seal, which was checked.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Raises FileNotFoundError if there is no such file, and ValueError or OSError, which say
+        what is wrong, if it cannot be read or is damaged."""
+        self.path = path
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for
+            raise ValueError("it is not a regular file")
+        self._file = path.open("rb", buffering=0)
+        try:
+            size = os.fstat(self.handle).st_size
+            sealed = _read_seal(path)
+            self.is_sealed = sealed is not None
+            if sealed is not None and sealed.get("size") != size:
+                raise ValueError(f"it has {size:,} bytes, and had {sealed.get('size')}")
+            self.contents = _examined(path) if sealed is None else sealed
+            self.attributes, self.places = _parsed(self.contents, size)
+            if sealed is not None and sealed.get("crc32") != _checksum(
+                self.handle, size, self.places
+            ):
+                raise ValueError("its metadata do not match their checksum")
+        except BaseException:
+            self.close()
+            raise
+
+    def read(self, name: str, first: int = 0, last: int | None = None) -> Array:
+        """Rows first:last (by default all) of a dataset. Raises SpaceliteError as `read_into`."""
+        place = self.places[name]
+        count = (place.shape[0] if last is None else last) - first
+        values = np.empty((count, *place.shape[1:]), place.dtype)
+        self.read_into(name, first, values)
+        return values
+
+    def read_into(self, name: str, first: int, values: Array) -> None:
+        """Read rows of a dataset from `first` on into memory in one piece. Raises SpaceliteError if
+        that fails."""
+        if not values.size:
+            return
+        place = self.places[name]
+        view, offset = values.data.cast("B"), place.offset + first * place.row_bytes
+        while len(view):
+            try:
+                count = os.preadv(self.handle, [view], offset)
+            except OSError as error:
+                raise SpaceliteError(f"{self.path} cannot be read: {error.strerror}") from error
+            if not count:
+                raise SpaceliteError(f"{self.path} was cut off while it was read: embed again")
+            view, offset = view[count:], offset + count
+
+    @property
+    def handle(self) -> int:
+        """The open file, for reading at an offset."""
+        return self._file.fileno()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> DataFile:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def seal_path(path: Path) -> Path:
+    """The seal of an HDF5 file."""
+    return path.with_suffix(".seal.json")
+
+
+def write_seal(path: Path, of: Path | None = None) -> None:
+    """Write the seal of a file without one; `of` is where it lies if it was laid out just now, and
+    is not at `path` yet. Raises OSError, and ValueError if it is damaged."""
+    # HDF5 reads here only what it has written a moment ago.
+    contents, laid_out = (_examined(path), path) if of is None else (contents_of(of), of)
+    with laid_out.open("rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        crc32 = _checksum(file.fileno(), size, _parsed(contents, size)[1])
+    files.write_json(seal_path(path), {**contents, "size": size, "crc32": crc32})
+
+
+def _checksum(handle: int, size: int, places: Mapping[str, Place]) -> str:
+    """CRC-32 of all bytes of a file but the values of UNSEALED datasets."""
+    left_out = sorted(
+        (place.offset, place.stop)
+        for name, place in places.items()
+        if name.rpartition("/")[2] in UNSEALED
+    )
+    value, at = 0, 0
+    for start, stop in [*left_out, (size, size)]:
+        for offset in range(at, start, CHUNK):
+            value = zlib.crc32(os.pread(handle, min(CHUNK, start - offset), offset), value)
+        at = stop
+    return f"{value:08x}"
+
+
+def _read_seal(path: Path) -> dict[str, Any] | None:
+    """The seal of a file; None if it has none. Raises SpaceliteError if the seal is damaged."""
+    seal = seal_path(path)
+    try:
+        content = files.read_json(seal)
+        if not isinstance(content, dict) or files.CHECKSUM not in content:
+            raise ValueError("it has no checksum")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        name = path.stem.removesuffix(".layers")
+        raise SpaceliteError(
+            f"{seal} is damaged ({one_line(error, 80)}): delete it, and run spacelite cache verify "
+            f"{name}, which writes it again"
+        ) from error
+    return content
+
+
+def _parsed(contents: Any, size: int) -> tuple[dict[str, dict[str, Any]], dict[str, Place]]:
+    """The attributes and places of a file of this size. Raises ValueError if they cannot be
+    those."""
+    match contents:
+        case {"attributes": dict(attributes), "datasets": dict(datasets)}:
+            pass
+        case _:
+            raise ValueError("what its seal says is incomplete")
+    if not all(isinstance(values, dict) for values in attributes.values()):
+        raise ValueError("its attributes are damaged")
+    places = {}
+    for name, of in datasets.items():
+        match of:
+            case [int(offset), str(dtype), int(), *_] if dtype in TYPES and all(
+                isinstance(count, int) and count > 0 for count in of[2:]
+            ):
+                places[name] = Place(offset, tuple(of[2:]), dtype)
+            case _:
+                raise ValueError(f"{name} is of another form than a cache's")
+    at = 1
+    for name, place in sorted(places.items(), key=lambda item: item[1].offset):
+        if place.offset < at or place.stop > size:
+            raise ValueError(f"{name} lies outside the file or over other values")
+        at = place.stop
+    return attributes, places
+
+
+# By the HDF5 library.
+
+
+def contents_of(path: Path) -> dict[str, Any]:
+    """What is where in an HDF5 file. Damaged ones can take the process: call it only for files that
+    were laid out a moment ago, or in a process of their own."""
+    with h5py.File(path, "r") as file:
+        objects: dict[str, Any] = {"": file}
+        for name, member in _members(file):
+            objects[name] = member
+            if isinstance(member, h5py.Group):
+                objects |= {f"{name}/{inner}": value for inner, value in _members(member)}
+        return {
+            "attributes": {
+                path: {name: _plain(value) for name, value in item.attrs.items()}
+                for path, item in objects.items()
+                if len(item.attrs)
+            },
+            "datasets": {
+                path: _place(path, item)
+                for path, item in objects.items()
+                if isinstance(item, h5py.Dataset) or "/" in path
+            },
+        }
+
+
+def _members(group: Any) -> Iterator[tuple[str, Any]]:
+    if len(group) > MANY or len(group.attrs) > MANY:
+        raise ValueError("it is an HDF5 file of another program")
+    for name in group:
+        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+            raise ValueError(f"{name} is a link")
+        yield name, group[name]
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _place(name: str, dataset: Any) -> list[Any]:
+    if not isinstance(dataset, h5py.Dataset):
+        raise ValueError(f"{name} is not a dataset")
+    creation, offset = dataset.id.get_create_plist(), dataset.id.get_offset()
+    if (
+        creation.get_layout() != h5py.h5d.CONTIGUOUS
+        or creation.get_external_count()
+        or offset is None
+        or dataset.ndim == 0
+    ):
+        raise ValueError(f"{name} does not lie in one piece")
+    return [offset, str(dataset.dtype), *dataset.shape]
+
+
+# In a process of its own.
+
+Version = tuple[str, int, int, int]
+_answers: dict[Version, dict[str, Any]] = {}
+
+
+def _version(path: Path) -> Version:
+    """What stands for the content of a file."""
+    state = path.stat()
+    return str(path), state.st_ino, state.st_size, state.st_mtime_ns
+
+
+def _examined(path: Path) -> dict[str, Any]:
+    """What is where in a file without a seal. Others of its folder are read in the same process, so
+    that this takes long only once. Raises ValueError if it cannot be read."""
+    version = _version(path)
+    if version not in _answers:
+        versions = [version]
+        for pattern in ("*.h5", "*.layers.hdf5"):
+            for other in path.parent.glob(pattern):
+                with suppress(OSError):  # it was removed
+                    if other.is_file() and not seal_path(other).exists():
+                        versions.append(_version(other))
+        unknown = dict.fromkeys(version for version in versions if version not in _answers)
+        _ask([*unknown][:AT_ONCE])
+    answer = _answers[version]
+    if "problem" in answer:
+        raise ValueError(answer["problem"])
+    return answer
+
+
+def _ask(versions: Sequence[Version]) -> None:
+    """Read the metadata of files in a process of their own, up to the first that it cannot read."""
+    command = [sys.executable, "-c", READER, json.dumps(sys.path), *(path for path, *_ in versions)]
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+    try:
+        child = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+        )
+    except OSError as error:
+        raise SpaceliteError(
+            f"{versions[0][0]} is of an older version, and the process that reads such files "
+            f"cannot be started: {error.strerror}"
+        ) from error
+    with child:
+        assert child.stdout is not None  # noqa: S101 - it is a pipe
+        try:
+            for version in versions:
+                timer = Timer(SECONDS, child.kill)
+                timer.start()
+                line = child.stdout.readline(LONGEST)
+                timer.cancel()
+                try:
+                    _answers[version] = json.loads(line)
+                except ValueError:
+                    # Whatever it died of: the library crashed, or went on for ever.
+                    problem = "its metadata cannot be read"
+                    _answers[version] = {"problem": problem}
+                    break
+        finally:
+            child.kill()
+
+
+def _answer(paths: Sequence[str]) -> None:
+    """Say what is where in each of these files, a line each."""
+    with suppress(ImportError, OSError, ValueError):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    for path in paths:
+        answer: Mapping[str, Any]
+        try:
+            answer = contents_of(Path(path))
+        except OSError:
+            answer = {"problem": "it is not an HDF5 file, or incomplete"}
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            answer = {"problem": one_line(error, 80)}
+        sys.stdout.write(f"{json.dumps(answer)}\n")
+        sys.stdout.flush()
