@@ -296,7 +296,8 @@ def test_lists_count_and_remove_deletes_the_layer_means(bert, reviews, tmp_path)
     assert re.search(r"^means of all 3 layers: [\d.]+ kB, [\d.]+ GB free$", result.stderr, re.M)
     assert result.stderr.count("kB") == 1  # their size is said once
     (with_layers,) = states(tmp_path)
-    size = side_file(state.path, "layers").stat().st_size
+    both = ("layers", "layers_seal")
+    size = sum(side_file(state.path, name).stat().st_size for name in both)
     assert with_layers.layer_means == with_layers.as_json()["layer_means"] == 100
     assert with_layers.bytes - state.bytes == pytest.approx(size, abs=20)  # seconds.json
     for name, layers in (("info", 3), ("list", None)):

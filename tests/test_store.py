@@ -14,7 +14,7 @@ import pytest
 
 from spacelite.cache import store, writing
 from spacelite.cache.folder import find, newest_complete, remove, states, verify
-from spacelite.cache.hdf5 import seal_path
+from spacelite.cache.hdf5 import UNSEALED, seal_path
 from spacelite.cache.spec import CacheSpec
 from spacelite.cache.split import Checked, SplitIndex
 from spacelite.errors import SpaceliteError
@@ -174,7 +174,14 @@ def test_verify_names_the_damaged_example_and_unmarks_it(path, dataset):
 def test_verify_refuses_a_damaged_index(path, dataset):
     fill(path, lay_out(path))
     flip_byte(path, byte_offset(path, "test", dataset))
-    with pytest.raises(SpaceliteError, match=r"of test are damaged: remove the cache"):
+    sealed = {"token_ids": "of test are damaged: remove the cache"}
+    with pytest.raises(SpaceliteError, match=sealed.get(dataset, "do not match their checksum")):
+        verify(path)
+    seal_path(path).unlink()
+    with pytest.raises(
+        SpaceliteError,
+        match=r"of test are damaged: remove the cache|do not divide|are not those of",
+    ):
         verify(path)
 
 
@@ -369,3 +376,21 @@ def test_pooled_rows_are_refused_where_there_is_no_pooler(path):
     lay_out(path, pooled=False)
     with store.Cache(path) as cache, pytest.raises(SpaceliteError, match="has no pooler"):
         _ = cache.splits["train"].pooled
+
+
+def test_a_flipped_bit_in_the_metadata_is_always_refused(path):
+    """Every byte that is not 0, and some of those that are, of the file and of its seal."""
+    fill(path, lay_out(path))
+    with store.Cache(path) as cache:
+        others = [p for n, p in cache.file.places.items() if n.split("/")[1] in UNSEALED]
+    values = {at for place in others for at in range(place.offset, place.stop)}
+    for file, left_out in ((path, values), (seal_path(path), set())):
+        content = file.read_bytes()
+        for at, byte in enumerate(content):
+            if at in left_out or not (byte or at % 97 == 0):
+                continue
+            file.write_bytes(content[:at] + bytes([byte ^ 1 << at % 8]) + content[at + 1 :])
+            with pytest.raises(SpaceliteError, match=r"damaged \(.*(remove|delete)"):
+                store.Cache(path)
+        file.write_bytes(content)
+    store.Cache(path).close()

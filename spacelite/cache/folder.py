@@ -182,7 +182,8 @@ def verify(
     path: Path, on_progress: Callable[[int, int], None] = lambda done, total: None
 ) -> list[tuple[str, int]]:
     """Recompute the checksum of every example that is done, in the cache and in the file of its
-    layer means, and mark damaged ones as not done: embedding again recomputes only these.
+    layer means, and mark damaged ones as not done: embedding again recomputes only these. Files of
+    older versions are sealed.
 
     Returns the split and index of each. Raises SpaceliteError if a file cannot be read, or offsets,
     labels or token ids are damaged, which embedding again cannot repair. `on_progress` is called
@@ -192,6 +193,7 @@ def verify(
     with store.Cache(path) as cache:
         checked, total = 0, cache.tokens
         cache.check_index()
+        cache.keep_seals()
         with_layers = cache.layers is not None
         for split, datasets in cache.datasets(layers=with_layers).items():
             offsets = cache.splits[split].offsets

@@ -446,6 +446,19 @@ class Cache:
         for name in names or self.splits:
             self.splits[name].check_index()
 
+    def keep_seals(self) -> None:
+        """Write the seals of those of its files that an older version wrote, and say so. Raises
+        SpaceliteError as `layers`."""
+        for file in (self.file, *([] if self.layers is None else [self.layers.file])):
+            if file.is_sealed:
+                continue
+            try:
+                write_seal(file.path)
+            except OSError as error:
+                log.warning("%s cannot be sealed: %s", file.path, error.strerror)
+            else:
+                log.info("%s is of an older version: its metadata are sealed now", file.path.name)
+
     @cached_property
     def layers(self) -> LayerFile | None:
         """The file of layer means; None if the cache has none. Raises SpaceliteError if it is
@@ -591,7 +604,7 @@ def keep_json(path: Path, name: str, content: Mapping[str, Any]) -> None:
     itself fails."""
     file = side_file(path, name)
     try:
-        files.write_bytes(file, f"{json.dumps(content)}\n".encode())
+        files.write_json(file, content)
     except OSError as error:
         log.warning("%s cannot be written: %s", file, error.strerror)
 
@@ -611,7 +624,7 @@ def embedding_seconds(paths: Iterable[Path]) -> float | None:
 
 
 def _seconds(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(side_file(path, "seconds").read_text("utf-8"))
+    content: dict[str, Any] = files.read_json(side_file(path, "seconds"))
     return content
 
 
@@ -633,7 +646,7 @@ def made_by(path: Path) -> str | None:
     """The command that a cache is for: `eval` if that alone embedded it, else `embed`; None if that
     is not known, as for caches of older versions."""
     try:
-        return str(json.loads(side_file(path, "made").read_text("utf-8"))["by"])
+        return str(files.read_json(side_file(path, "made"))["by"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
