@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 from spacelite.errors import SpaceliteError
 
@@ -156,15 +156,22 @@ def _checksum_of(content: Mapping[str, Any]) -> str:
     return checksum(canonical(rest).encode())
 
 
+def open_regular(path: Path, buffering: int = -1) -> IO[bytes]:
+    """Open a file for reading. Raises OSError, and ValueError if it is a folder, a device or a
+    pipe, which would be waited for."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ValueError("it is not a regular file")
+    return path.open("rb", buffering)
+
+
 def read_bytes(path: Path, expected: str | None = None, most: float = math.inf) -> bytes:
     """The content of a file. Raises OSError, and ValueError if it is a folder, a device or a pipe,
     which is not opened, has more than `most` bytes, or not the `expected` checksum."""
-    state = path.stat()
-    if not stat.S_ISREG(state.st_mode):
-        raise ValueError("it is not a regular file")
-    if state.st_size > most:
-        raise ValueError(f"it has {human_bytes(state.st_size)}")
-    content = path.read_bytes()
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
+            raise ValueError(f"it has {human_bytes(size)}")
+        content = file.read()
     if expected is not None and checksum(content) != expected:
         raise ValueError(CHANGED)
     return content

@@ -216,28 +216,32 @@ def _complete(
                 )
             model.all_layers, with_layers = False, dict.fromkeys(left, False)
         splits = examples.indexes
-        new = [path for path in left if not path.exists()]
         layouts = {
             path: Layout.of(
                 model.reading(layer=specs[path].layer, all_layers=with_layers[path]), spec.dtype
             )
             for path in left
         }
-        lay_out(specs, layouts, splits, examples.tokens.padding_side)
-        for path in new:
+        plans: dict[Path, reusing.Plan] = {}
+
+        def keep_plan(path: Path) -> None:
+            """What a run that continues the cache has to know."""
             store.keep_maker(path, command)
+            if reuse:
+                key, ids = specs[path].cache_key(), examples.tokens.ids
+                with_means = layouts[path].layers > 0
+                plans[path] = reusing.find(path, specs[path], ids, with_layers=with_means)
+                if plans[path].reuses:
+                    reusing.write(path, key, plans[path])
+
+        lay_out(specs, layouts, splits, examples.tokens.padding_side, first=keep_plan)
         counts = cached_texts.count_unknown(splits, examples.tokens.special)
         written = {}
         for path in left:
             key, ids, spec = specs[path].cache_key(), examples.tokens.ids, specs[path]
             cached_texts.keep(path, key, data, encoding.folder)
             cached_texts.write_unknown(path, counts)
-            if path in new and reuse:
-                plan = reusing.find(path, spec, ids, with_layers=layouts[path].layers > 0)
-                if plan.reuses:
-                    reusing.write(path, key, plan)
-            else:
-                plan = reusing.read(path, key, len(ids))
+            plan = plans[path] if path in plans else reusing.read(path, key, len(ids))
             written[path] = Writing(
                 path,
                 spec,
@@ -330,10 +334,12 @@ def lay_out(
     splits: Mapping[str, SplitIndex],
     padding_side: str,
     smaller: str = SMALLER,
+    first: Callable[[Path], None] = lambda path: None,
 ) -> None:
     """Lay out what is missing of caches that differ in the layer alone, and of their files of layer
     means. Raises SpaceliteError if the disk is full, too small for all of them, or broken;
-    `smaller` says how they would take less of it."""
+    `smaller` says how they would take less of it. `first` is called for each new cache before it is
+    there: what it keeps beside the cache a killed process does not lack."""
     new = [path for path in layouts if not path.exists()]
     for path, layout in layouts.items():
         if path not in new:
@@ -341,10 +347,7 @@ def lay_out(
             continue
         # Left by a cache that was deleted by hand, or a process that was killed while it laid one
         # out.
-        for file in (path, side_file(path, "layers")):
-            store.partial_path(file).unlink(missing_ok=True)
-        for file in store.side_files(path):
-            file.unlink(missing_ok=True)
+        store.clear(path)
     means = [
         path
         for path, layout in layouts.items()
@@ -360,15 +363,17 @@ def lay_out(
         sizes.setdefault(part, []).append(store.file_size(splits, layouts[path].layer_shapes))
     _check_room(next(iter(layouts)).parent, sizes, smaller)
     for path, layout in layouts.items():
-        # The layer means first: a process that is killed here leaves no cache without them.
-        if path in means:
-            store.lay_out_layers(path, specs[path].cache_key(), splits, layout)
-        if path not in new:
-            continue
+        # The cache last: a process that is killed here leaves none without what is beside it.
         try:
-            store.lay_out(path, specs[path], splits, layout, padding_side)
+            if path in new:
+                first(path)
+            if path in means:
+                store.lay_out_layers(path, specs[path].cache_key(), splits, layout)
+            if path in new:
+                store.lay_out(path, specs[path], splits, layout, padding_side)
         except BaseException:  # Ctrl-C too
-            side_file(path, "layers").unlink(missing_ok=True)
+            if path in new:
+                store.clear(path)
             raise
 
 

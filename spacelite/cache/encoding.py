@@ -11,14 +11,13 @@ record never change.
 from __future__ import annotations
 
 import itertools
-import json
 import logging
 import os
 import shutil
 import threading
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -42,7 +41,7 @@ from spacelite.cache.spec import CacheSpec, Encoding, embeddings_folder, slug
 from spacelite.cache.split import DIGEST_BYTES, TokenRows, digest, offsets_of, summary_token
 from spacelite.cache.store import Layout
 from spacelite.cache.writing import Journal, check_finite
-from spacelite.errors import SpaceliteError
+from spacelite.errors import SpaceliteError, one_line
 from spacelite.progress import OnProgress
 from spacelite.types import Array
 
@@ -111,12 +110,13 @@ class _Encoding:
             texts = dict(self._computed(model, self.first))
             return self._joined(texts, Layout.of(model, self.encoder.dtype))
         store = _store(self.encoder.cache_dir, self.spec)
-        texts = store.read(self.first)
+        lengths = {key: int(self.lengths[number]) for key, number in self.first.items()}
+        texts = store.read(lengths)
         if len(texts) < len(self.first):
             files.make_folder(store.folder, "choose another cache_dir")
             with files.lock(store.rows, doing=f"embedding texts into {store.folder.name}"):
                 # Another process may have written some while this one waited.
-                texts |= store.read(key for key in self.first if key not in texts)
+                texts |= store.read(lengths)
                 if left := [key for key in self.first if key not in texts]:
                     texts |= self._added(store, left)
         layout = store.layout()
@@ -262,19 +262,29 @@ class TextStore:
         store is damaged or of a later version."""
         path = self.folder / "settings.json"
         try:
-            content = json.loads(path.read_text("utf-8"))
+            content = files.read_json(path)
             if content["format"] > FORMAT:
                 raise SpaceliteError(
                     f"{self.folder} has format {content['format']}, this spacelite reads {FORMAT}: "
                     "upgrade spacelite"
                 )
-            return Layout(**content["layout"])
+            layout = Layout(**content["layout"])
+            if content["spec"] != self.spec.as_json() or layout.dtype != self.spec.dtype:
+                raise ValueError("it is of other settings")
+            if min(layout.width - 1, layout.layers) < 0:
+                raise ValueError("its sizes are damaged")
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise SpaceliteError(
-                f"{path} is damaged: delete the folder {self.folder}, and texts are embedded again"
-            ) from error
+            raise self.damage(path, one_line(error, 80)) from error
+        return layout
+
+    def damage(self, path: Path, reason: str) -> SpaceliteError:
+        """What is raised if a file of the store cannot be used."""
+        return SpaceliteError(
+            f"{path} is damaged ({reason}): delete the folder {self.folder}, and texts are "
+            "embedded again"
+        )
 
     def entries(self) -> dict[bytes, Entry]:
         """The texts that are there, by the digest of their token ids. A damaged record is left out:
@@ -284,7 +294,7 @@ class TextStore:
 
     def _refreshed(self) -> dict[bytes, Entry]:
         try:
-            with self.index.open("rb") as file:
+            with files.open_regular(self.index) as file:
                 state = os.fstat(file.fileno())
                 if (state.st_dev, state.st_ino) != self._file or state.st_size < self.index_end:
                     self._entries, self.index_end = {}, 0
@@ -294,8 +304,8 @@ class TextStore:
         except (FileNotFoundError, NotADirectoryError):
             self._entries, self.index_end, self._file = {}, 0, None
             return self._entries
-        except OSError as error:
-            raise SpaceliteError(f"{self.index} cannot be read: {error.strerror}") from error
+        except (OSError, ValueError) as error:
+            raise self.damage(self.index, one_line(error, 80)) from error
         count = len(content) // RECORD.itemsize  # the last record may be half written
         records = np.frombuffer(content, RECORD, count)
         for number, record in enumerate(records.tolist()):
@@ -305,21 +315,26 @@ class TextStore:
         self.index_end += count * RECORD.itemsize
         return self._entries
 
-    def read(self, keys: Iterable[bytes]) -> dict[bytes, bytes]:
-        """The bytes of those texts that are there and intact, by the digest of their token ids."""
+    def read(self, lengths: Mapping[bytes, int]) -> dict[bytes, bytes]:
+        """The bytes of those texts that are there and intact, by the digest of their token ids,
+        whose number is given."""
         layout, entries = self.layout(), self.entries()
-        wanted = [(entries[key], key) for key in keys if key in entries]
+        wanted = [(entries[key], key) for key in lengths if key in entries]
         if layout is None or not wanted:
             return {}
         texts = {}
         try:
-            with self.rows.open("rb", buffering=0) as file:
+            with files.open_regular(self.rows) as file:
+                size = os.fstat(file.fileno()).st_size
                 for (start, tokens, crc32), key in sorted(wanted):  # in the order of the file
-                    content = os.pread(file.fileno(), layout.bytes(tokens), start)
+                    bytes_ = layout.bytes(tokens)
+                    if start < 0 or tokens != lengths[key] or start + bytes_ > size:
+                        continue
+                    content = os.pread(file.fileno(), bytes_, start)
                     if zlib.crc32(content) == crc32:
                         texts[key] = content
-        except OSError as error:
-            raise SpaceliteError(f"{self.rows} cannot be read: {error.strerror}") from error
+        except (OSError, ValueError) as error:
+            raise self.damage(self.rows, one_line(error, 80)) from error
         return texts
 
 
@@ -331,7 +346,11 @@ class Appender(Journal):
         super().__init__(_unwritable)
         self._rows, self._index = store.rows, store.index
         try:
-            if store.layout() is None:
+            known = store.layout()
+            # Older versions did not record `causal`.
+            if known is not None and replace(known, causal=layout.causal) != layout:
+                raise store.damage(store.folder / "settings.json", "it is of another backbone")
+            if known is None:
                 content = {"format": FORMAT, "spec": store.spec.as_json(), "layout": asdict(layout)}
                 files.write_json(store.folder / "settings.json", content)
             ends = [entry.start + layout.bytes(entry.tokens) for entry in store.entries().values()]

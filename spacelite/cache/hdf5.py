@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import stat
 import subprocess
 import sys
 import zlib
@@ -75,9 +74,7 @@ class DataFile:
         """Raises FileNotFoundError if there is no such file, and ValueError or OSError, which say
         what is wrong, if it cannot be read or is damaged."""
         self.path = path
-        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for
-            raise ValueError("it is not a regular file")
-        self._file = path.open("rb", buffering=0)
+        self._file = files.open_regular(path, 0)
         try:
             size = os.fstat(self.handle).st_size
             sealed = _read_seal(path)

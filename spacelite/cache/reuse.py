@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from spacelite import files
+from spacelite import npz
 from spacelite.cache.spec import CacheSpec
 from spacelite.cache.split import NO_NUMBERS, Checked, Dataset, digest
 from spacelite.cache.store import Cache, read_arrays, side_file
@@ -164,14 +164,14 @@ def copies(
                 if not cache.spec.embeds_like(spec):
                     raise SpaceliteError(f"{cache.path} was embedded with other settings")
                 datasets = cache.datasets(layers=with_layers)
+                known = {
+                    name: (split.offsets.tolist(), split.read_token_ids())
+                    for name, split in cache.splits.items()
+                }
             except SpaceliteError as error:
                 log.info("%s", error)
                 yield from ((example, None) for example in chosen.tolist())
                 continue
-            known = {
-                name: (split.offsets.tolist(), split.read_token_ids())
-                for name, split in cache.splits.items()
-            }
             for example in chosen.tolist():
                 split, row = SPLITS[plan.split[example]], int(plan.row[example])
                 offsets, token_ids = known.get(split, ([], NO_NUMBERS))
@@ -199,13 +199,14 @@ def write(path: Path, key: str, plan: Plan) -> None:
     """Record the plan of a cache. Raises SpaceliteError if the file cannot be written."""
     file = side_file(path, "reuse")
     try:
-        with files.atomic_write(file) as partial, partial.open("wb") as opened:
-            np.savez_compressed(
-                opened,
-                key=np.array(key),
-                caches=np.array(plan.caches, np.str_),
-                sources=np.stack([plan.cache, plan.split, plan.row, plan.first]),
-            )
+        npz.write(
+            file,
+            {
+                "key": np.array(key),
+                "caches": np.array(plan.caches, np.str_),
+                "sources": np.stack([plan.cache, plan.split, plan.row, plan.first]),
+            },
+        )
     except OSError as error:
         raise SpaceliteError(
             f"writing {file} failed: {error.strerror}; fix that and embed again"
@@ -220,8 +221,9 @@ def read(path: Path, key: str, examples: int) -> Plan:
         return Plan.of_all(examples)
     try:
         damage = "{} is damaged ({}): what is missing is computed"
-        with read_arrays(file, key, damage) as arrays:
-            plan = Plan(tuple(arrays["caches"].tolist()), *arrays["sources"].astype(np.int64))
+        with read_arrays(file, key, "key|caches|sources", damage) as arrays:
+            caches = arrays.read("caches", "U", None).tolist()
+            plan = Plan(tuple(caches), *arrays.read("sources", "i", 4, examples))
             _check(plan, examples)
     except SpaceliteError as error:
         log.warning("%s", error)
@@ -232,8 +234,8 @@ def read(path: Path, key: str, examples: int) -> Plan:
 def _check(plan: Plan, examples: int) -> None:
     """Raise ValueError if a plan that was read cannot be that of N examples."""
     order = np.arange(examples)
-    if any(len(column) != examples for column in (plan.cache, plan.split, plan.row, plan.first)):
-        raise ValueError("it is of other texts")
+    if any(Path(name).name != name for name in plan.caches):
+        raise ValueError("it names caches of other folders")
     copied = plan.cache >= 0
     if (
         (plan.cache >= len(plan.caches)).any()

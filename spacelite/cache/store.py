@@ -28,7 +28,7 @@ from zipfile import BadZipFile
 import h5py
 import numpy as np
 
-from spacelite import files
+from spacelite import files, npz
 from spacelite.cache.dtypes import DTYPES, StoredType, stored_type
 from spacelite.cache.hdf5 import DataFile, write_seal
 from spacelite.cache.spec import FORMAT, CacheSpec
@@ -75,6 +75,20 @@ def side_file(path: Path, name: str) -> Path:
 def side_files(path: Path) -> list[Path]:
     """The files beside a cache file, whether they exist or not."""
     return [side_file(path, name) for name in SIDE_FILES]
+
+
+def clear(path: Path) -> None:
+    """Delete what is beside a cache file that is not there. Raises SpaceliteError if that fails."""
+    for file in (path, side_file(path, "layers")):
+        partial_path(file).unlink(missing_ok=True)
+    for file in side_files(path):
+        try:
+            file.unlink(missing_ok=True)
+        except OSError as error:  # such as a folder
+            raise SpaceliteError(
+                f"{file} is in the way of a new cache, and cannot be removed: {error.strerror}; "
+                "remove it and embed again"
+            ) from error
 
 
 # Laying out.
@@ -584,19 +598,17 @@ def few(names: Sequence[str], like: str | None = None) -> str:
 
 
 @contextmanager
-def read_arrays(file: Path, key: str, damage: str) -> Iterator[Any]:
-    """The arrays of an npz file beside the cache with this key. What goes wrong in reading them, or
-    a ValueError about what they are, is raised as SpaceliteError: `damage`, a message with gaps for
-    the file and the reason."""
+def read_arrays(file: Path, key: str, known: str, damage: str) -> Iterator[npz.Arrays]:
+    """The arrays of an npz file beside the cache with this key, whose names match the regular
+    expression `known`. What goes wrong in reading them, or a ValueError about what they are, is
+    raised as SpaceliteError: `damage`, a message with gaps for the file and the reason."""
     try:
-        with np.load(file, allow_pickle=False) as arrays:
-            if str(arrays["key"]) != key:
+        with npz.opened(file, known) as arrays:
+            if str(arrays.read("key", "U")) != key:
                 raise ValueError("it belongs to another cache")
             yield arrays
-    except ARRAY_ERRORS as error:
-        # numpy's own message suggests unpickling the file.
-        reason = "it is not an npz file" if "pickle" in str(error) else one_line(error, 80)
-        raise SpaceliteError(damage.format(file, reason)) from error
+    except (OSError, ValueError) as error:
+        raise SpaceliteError(damage.format(file, one_line(error, 80))) from error
 
 
 def keep_json(path: Path, name: str, content: Mapping[str, Any]) -> None:

@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from spacelite import files
+from spacelite import files, npz
 from spacelite.backbones.tokenizer import MOSTLY, SpecialIds, unknown_counts
 from spacelite.cache.split import CachedSplit, SplitIndex, offsets_of
-from spacelite.cache.store import ARRAY_ERRORS, Cache, read_arrays, side_file
+from spacelite.cache.store import Cache, read_arrays, side_file
 from spacelite.data.columns import listed
 from spacelite.data.splits import Source, Sources, TextDataset, folded
 from spacelite.errors import SpaceliteError
@@ -36,6 +36,7 @@ MANY_TOKENS, MANY_TEXTS = 0.05, 0.01
 # How the data set was read: from which file or folder, how its csv files are quoted, and in which
 # column the texts are; and the folder of a local backbone.
 RECORDED = ("data", "quoting", "text_column", "backbone")
+KNOWN = rf"key|{'|'.join(RECORDED)}|\w+/(texts|offsets|files|file|row|sizes)"  # names of arrays
 READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -83,9 +84,7 @@ def keep(path: Path, key: str, dataset: TextDataset, backbone: Path | None = Non
     try:
         if file.exists() and _holds(file, arrays):
             return
-        # Opened here, because numpy would append .npz to the temporary file's name.
-        with files.atomic_write(file) as partial, partial.open("wb") as opened:
-            np.savez(opened, **arrays)  # type: ignore[arg-type]
+        npz.write(file, arrays, compressed=False)
     except OSError as error:
         level = logging.INFO if error.errno in READ_ONLY else logging.WARNING
         log.log(
@@ -99,11 +98,12 @@ def keep(path: Path, key: str, dataset: TextDataset, backbone: Path | None = Non
 def _holds(file: Path, arrays: Mapping[str, Array]) -> bool:
     """Whether a file holds these arrays and no others."""
     try:
-        with np.load(file, allow_pickle=False) as kept:
-            return {*kept.files} == {*arrays} and all(
-                np.array_equal(kept[name], values) for name, values in arrays.items()
+        with npz.opened(file, KNOWN) as kept:
+            return kept.names == {*arrays} and all(
+                np.array_equal(kept.read(name, values.dtype.kind, *values.shape), values)
+                for name, values in arrays.items()
             )
-    except ARRAY_ERRORS:
+    except ValueError:
         return False
 
 
@@ -111,9 +111,9 @@ def recorded(path: Path, name: str) -> str | None:
     """One of RECORDED of a cache file; None if it does not apply, or is not known, as for caches of
     older versions."""
     try:
-        with np.load(side_file(path, "texts"), allow_pickle=False) as arrays:
-            return str(arrays[name])
-    except ARRAY_ERRORS:
+        with npz.opened(side_file(path, "texts"), KNOWN) as arrays:
+            return str(arrays.read(name, "U"))
+    except (OSError, ValueError):
         return None
 
 
@@ -177,19 +177,27 @@ def _load(file: Path, key: str, split: str, examples: int) -> CachedTexts:
     damage = (
         "{} is damaged ({}): it is not used; run the embed command of the cache again to rewrite it"
     )
-    with read_arrays(file, key, damage) as arrays:
-        content = arrays[f"{split}/texts"].tobytes()
-        offsets = arrays[f"{split}/offsets"]
+    with read_arrays(file, key, KNOWN, damage) as arrays:
+        written = arrays.read(f"{split}/texts", "u", None)
+        offsets, content = arrays.read(f"{split}/offsets", "i", examples + 1), written.tobytes()
+        if (
+            [*offsets[[0, -1]]] != [0, len(content)]
+            or (offsets[1:] < offsets[:-1]).any()
+            # A text does not begin within a character.
+            or (written[offsets[offsets < len(content)]] & 0xC0 == 0x80).any()
+        ):
+            raise ValueError("it holds other texts")
+        content.decode()
         sources = None
         if f"{split}/row" in arrays:
-            names = tuple(arrays[f"{split}/files"].tolist())
-            numbers = arrays[f"{split}/file"].astype(np.int64)
-            sizes = arrays[f"{split}/sizes"].tolist() if f"{split}/sizes" in arrays else ()
-            sources = Sources(names, numbers, arrays[f"{split}/row"], tuple(sizes))
-        if len(offsets) != examples + 1 or offsets[-1] != len(content):
-            raise ValueError("it holds other texts")
-        if sources is not None and not len(sources) == len(sources.file) == examples:
-            raise ValueError("it holds the sources of other texts")
+            names = tuple(arrays.read(f"{split}/files", "U", None).tolist())
+            numbers = arrays.read(f"{split}/file", "i", examples).astype(np.int64)
+            rows, sizes = arrays.read(f"{split}/row", "i", examples), tuple[int, ...]()
+            if f"{split}/sizes" in arrays:
+                sizes = tuple(arrays.read(f"{split}/sizes", "i", len(names)).tolist())
+            if not 0 <= numbers.min() <= numbers.max() < len(names) or rows.min() < 1:
+                raise ValueError("it holds the sources of other texts")
+            sources = Sources(names, numbers, rows, sizes)
     return CachedTexts(content, offsets, sources)
 
 
