@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.text import Text
@@ -132,7 +132,7 @@ def info(name: str, *, cache_dir: Path = CACHE_DIR, as_json: bool = False) -> No
         plan = reuse.read(path, opened.key, examples)
         names, first = opened.label_names, next(iter(opened.splits.values()))
         task = opened.task
-        splits = {
+        splits: dict[str, dict[str, Any]] = {
             split: {
                 "examples": len(stored),
                 "tokens": stored.tokens,

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Literal
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
+import numpy as np
+
 from spacelite import files
-from spacelite.lazy import np
 from spacelite.types import Array
 
 # What numpy writes before an array of numbers or strings.

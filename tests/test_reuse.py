@@ -5,6 +5,7 @@ import hashlib
 import json
 import random
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from typer.testing import CliRunner
 
 import spacelite
 from spacelite.backbones.model import Backbone
-from spacelite.cache import reuse, store
+from spacelite.cache import embedding, reuse, store
 from spacelite.cache.dtypes import DTYPES, stored_type
 from spacelite.cache.folder import remove, verify
 from spacelite.cache.store import side_file
@@ -182,7 +183,7 @@ def flip(path, split, example, layers=False):
     with store.Cache(path) as cache:
         own = cache.splits[split]
         if layers:
-            path = Path(cache.layers.file.filename)
+            path = cache.layers.file.path
             offset = byte_offset(path, split, "means")
             offset += example * 2 * cache.layers.layers * own.width
         else:
@@ -300,6 +301,28 @@ def test_a_source_that_is_gone_when_it_continues_is_no_loss(bert, tmp_path, ran)
     assert 0 < len(plan.copied) < 30 and len(plan.computed) == len(ran)
 
 
+def test_killed_just_after_it_was_laid_out_it_keeps_its_plan(bert, tmp_path, monkeypatch, ran):
+    own = different(40, 21)
+    first = write(tmp_path / "first.jsonl", rows(own[:20]))
+    second = write(tmp_path / "second.jsonl", rows([*own[::-1], *own[5:8]]))
+    for folder in ("whole", "killed"):
+        run(tmp_path / folder, bert, first, tokens_per_batch=60)
+    whole = run(tmp_path / "whole", bert, second, tokens_per_batch=60)
+
+    def killed(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(embedding.cached_texts, "count_unknown", killed)
+        run(tmp_path / "killed", bert, second, tokens_per_batch=60, command="eval")
+    ran.clear()
+    again = run(tmp_path / "killed", bert, second, tokens_per_batch=60, command="eval")
+    assert again.copied == whole.copied == 23 and len(ran) == 20
+    assert digest(again.path) == digest(whole.path)
+    assert digest(side_file(again.path, "layers")) == digest(side_file(whole.path, "layers"))
+    assert store.made_by(again.path) == "eval"
+
+
 def plan_key(path):
     with store.Cache(path) as cache:
         return cache.key
@@ -314,7 +337,7 @@ def test_what_a_former_version_left_half_written_is_finished_with_its_bytes(bert
     assert digest(run(tmp_path / "cache", bert, source, tokens_per_batch=60).path) == digest(whole)
 
 
-@pytest.mark.parametrize("damage", ["cut", "foreign", "wrong"])
+@pytest.mark.parametrize("damage", ["cut", "foreign", "wrong", "path"])
 def test_a_damaged_plan_is_said_and_what_is_missing_is_computed(damage, bert, tmp_path, caplog):
     own = different(40, 14)
     run(tmp_path / "cache", bert, write(tmp_path / "first.jsonl", rows(own[:20])))
@@ -327,6 +350,8 @@ def test_a_damaged_plan_is_said_and_what_is_missing_is_computed(damage, bert, tm
     else:
         plan = reuse.read(cache, plan_key(cache), 40)
         plan.first[0] = 7 if damage == "wrong" else 0
+        if damage == "path":
+            plan = replace(plan, caches=("../../elsewhere",))
         reuse.write(cache, "other" if damage == "foreign" else plan_key(cache), plan)
     done = run(tmp_path / "cache", bert, second)
     assert "is damaged (" in caplog.text and "what is missing is computed" in caplog.text

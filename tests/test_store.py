@@ -3,7 +3,9 @@
 import hashlib
 import json
 import os
+import re
 import shutil
+import subprocess
 import time
 import zlib
 from contextlib import contextmanager
@@ -11,8 +13,9 @@ from contextlib import contextmanager
 import h5py
 import numpy as np
 import pytest
+from conftest import refusal
 
-from spacelite.cache import store, writing
+from spacelite.cache import hdf5, reuse, store, texts, writing
 from spacelite.cache.folder import find, newest_complete, remove, states, verify
 from spacelite.cache.hdf5 import UNSEALED, seal_path
 from spacelite.cache.spec import CacheSpec
@@ -394,3 +397,134 @@ def test_a_flipped_bit_in_the_metadata_is_always_refused(path):
                 store.Cache(path)
         file.write_bytes(content)
     store.Cache(path).close()
+
+
+def replaced(group, name, values, **options):
+    del group[name]
+    group.create_dataset(name, data=values, **options)
+
+
+HOSTILE = {
+    "chunks": lambda file: replaced(file["train"], "labels", np.zeros(7, np.int64), chunks=(2,)),
+    "external": lambda file: file["train"].create_dataset(
+        "pooled2", (7,), "i8", external=[("/etc/passwd", 0, 56)]
+    ),
+    "link": lambda file: file["train"].__setitem__("pooled", h5py.SoftLink("/test/pooled")),
+    "other file": lambda file: file.__setitem__("test", h5py.ExternalLink("/etc/x.h5", "test")),
+    "split": lambda file: file.move("test", "tesu"),
+    "pooled": lambda file: file["test"].move("pooled", "oooled"),
+    "group": lambda file: file["train"].create_group("more"),
+    "no done": lambda file: file["train"].__delitem__("done"),
+    "long done": lambda file: replaced(file["train"], "done", np.ones(9, np.uint8)),
+    "crc32": lambda file: replaced(file["train"], "crc32", np.ones(6, np.uint32)),
+    "order": lambda file: replaced(file["train"], "labels", np.zeros(7, ">i8")),
+    "objects": lambda file: replaced(file["train"], "labels", ["a"] * 7),
+    "scalar": lambda file: replaced(file["train"], "labels", np.int64(1)),
+    "label": lambda file: file["train"]["labels"].__setitem__(2, 2**40),
+    "no label": lambda file: file["train"]["labels"].__setitem__(2, -1),
+    "offset": lambda file: file["train"]["offsets"].__setitem__(3, 2**60),
+    "back": lambda file: file["train"]["offsets"].__setitem__(3, 1),
+    "begin": lambda file: file["train"]["offsets"].__setitem__(0, -1),
+    "padding": lambda file: file.attrs.__setitem__("padding_side", "righu"),
+    "attribute": lambda file: file.attrs.__setitem__("causam", True),
+    "no attribute": lambda file: file.attrs.__delitem__("padding_side"),
+    "format": lambda file: file.attrs.__setitem__("format", "one"),
+    "bytes": lambda file: file.attrs.__setitem__("spec", b"\xff{"),
+    "deep": lambda file: file.attrs.__setitem__("spec", "[" * 60_000),
+    "type": lambda file: file.attrs.__setitem__("spec", json.dumps({**SPEC, "layer": "-1"})),
+    "many": lambda file: [file.create_group(f"{number}") for number in range(200)],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("change", HOSTILE)
+def test_a_file_of_another_structure_is_refused_in_one_line(path, change):
+    fill(path, lay_out(path))
+    with edited(path) as file:
+        if change in ("link", "other file"):
+            del file[{"link": "train/pooled", "other file": "test"}[change]]
+        HOSTILE[change](file)
+    assert re.search(r"damaged( \(.*| index.*): remove .*embed again", refusal(store.Cache, path))
+
+
+def test_a_mark_that_is_neither_0_nor_1_marks_nothing(path):
+    fill(path, lay_out(path))
+    flip_byte(path, byte_offset(path, "train", "done"))  # 1 becomes 65
+    with store.Cache(path) as cache:
+        assert cache.splits["train"].done.tolist() == [0, 1, 1, 1, 1, 1, 1]
+
+
+def test_a_file_that_ends_the_process_or_never_does_is_refused_alone(path, monkeypatch):
+    """Files of older versions are read in a process of its own, one of them for the whole
+    folder."""
+    fill(path, lay_out(path))
+    seal_path(path).unlink()
+    for name in ("aborts", "hangs"):
+        shutil.copy(path, path.with_name(f"{name}.h5"))
+    started, real = [], subprocess.Popen
+    monkeypatch.setattr(hdf5, "SECONDS", 5)
+    monkeypatch.setattr(
+        hdf5,
+        "READER",
+        "import os, time; from spacelite.cache import hdf5; real = hdf5.contents_of\n"
+        "def damaged(path):\n"
+        "    if path.stem == 'aborts': os.abort()\n"
+        "    while path.stem == 'hangs': time.sleep(1)\n"
+        "    return real(path)\n"
+        "hdf5.contents_of = damaged\n" + hdf5.READER,
+    )
+    monkeypatch.setattr(
+        subprocess, "Popen", lambda *given, **named: started.append(given) or real(*given, **named)
+    )
+    found = {state.name: state for state in states(path.parent.parent)}
+    assert found[path.stem].complete and 1 <= len(started) <= 3
+    for name in ("aborts", "hangs"):
+        assert "damaged (its metadata cannot be read): remove it" in found[name].problem
+    assert len(states(path.parent.parent)) == 3 and len(started) <= 3, "answers are remembered"
+
+
+def test_verify_seals_a_cache_of_an_older_version_and_says_so_once(path, caplog):
+    caplog.set_level("INFO")
+    fill(path, lay_out(path))
+    seal = seal_path(path).read_bytes()
+    seal_path(path).unlink()
+    store.Cache(path).close()
+    assert not caplog.messages
+    assert verify(path) == verify(path) == []
+    assert caplog.messages == [f"{path.name} is of an older version: its metadata are sealed now"]
+    assert seal_path(path).read_bytes() == seal
+
+
+def test_a_file_with_another_key_in_its_name_is_refused(path):
+    lay_out(path)
+    other = path.with_name("b--d--0123456789.h5")
+    for file in (path, seal_path(path)):
+        file.rename(other.with_name(file.name.replace(path.stem, other.stem)))
+    assert f"{other} holds the cache {path.name}: if the file was renamed" in refusal(
+        store.Cache, other
+    )
+    free = path.with_name("mine.h5")
+    other.rename(free)
+    store.Cache(free).close()
+
+
+@pytest.mark.parametrize("name", ["cache", *store.SIDE_FILES])
+@pytest.mark.parametrize("kind", ["pipe", "folder"])
+def test_what_is_no_file_is_never_waited_for(path, kind, name):
+    fill(path, lay_out(path))
+    file = path if name == "cache" else store.side_file(path, name)
+    file.unlink(missing_ok=True)
+    os.mkfifo(file) if kind == "pipe" else file.mkdir()
+    needed = name in ("cache", "seal")
+    if needed:
+        assert "it is not a regular file" in refusal(store.Cache, path)
+    else:
+        with store.Cache(path) as cache:
+            if name == "layers":
+                assert "it is not a regular file" in refusal(lambda: cache.layers)
+            assert texts.read(cache, "train") is None
+            assert texts.read_unknown(path).splits == {} and store.made_by(path) is None
+            assert store.embedding_seconds([path]) is None
+            assert reuse.read(path, cache.key, 14).computed.tolist() == list(range(14))
+    assert [bool(state.problem) for state in states(path.parent.parent)] == [needed] * (
+        name != "cache"
+    )

@@ -167,6 +167,7 @@ def copies(
                 known = {
                     name: (split.offsets.tolist(), split.read_token_ids())
                     for name, split in cache.splits.items()
+                    if split.index_is_intact()
                 }
             except SpaceliteError as error:
                 log.info("%s", error)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -177,14 +177,16 @@ def majority_note(cache: store.Cache, split: str) -> str:
 @contextmanager
 def _checked(path: Path, key: str | None = None) -> Iterator[store.Cache]:
     """A cache, of this key if one is given, with whole labels and token ids; damage is logged."""
-    with store.Cache(path) as cache:
-        if key not in (None, cache.key):
-            raise SpaceliteError(f"cache {cache.name} is not the one that the run was evaluated on")
+    with ExitStack() as stack:
         try:
+            cache = stack.enter_context(store.Cache(path))
             cache.check_index()
         except SpaceliteError as error:
-            log.warning("%s", error)
+            if path.exists():
+                log.warning("%s", error)
             raise
+        if key not in (None, cache.key):
+            raise SpaceliteError(f"cache {cache.name} is not the one that the run was evaluated on")
         yield cache
 
 
