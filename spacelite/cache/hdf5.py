@@ -64,7 +64,6 @@ class DataFile:
     """An HDF5 file of a cache, open for reading. Use it as a context manager.
 
     Attributes:
-        contents: What is where in it, as the seal says it.
         attributes: Of the file (""), and of each group and dataset that has any, by its path.
         places: Of each dataset, by its path: `train/tokens`.
         is_sealed: Whether it has a seal, which was checked.
@@ -81,8 +80,8 @@ class DataFile:
             self.is_sealed = sealed is not None
             if sealed is not None and sealed.get("size") != size:
                 raise ValueError(f"it has {size:,} bytes, and had {sealed.get('size')}")
-            self.contents = _examined(path) if sealed is None else sealed
-            self.attributes, self.places = _parsed(self.contents, size)
+            contents = _examined(path) if sealed is None else sealed
+            self.attributes, self.places = _parsed(contents, size)
             if sealed is not None and sealed.get("crc32") != _checksum(
                 self.handle, size, self.places
             ):

@@ -24,6 +24,7 @@ from spacelite.cache.dtypes import (
     is_finite,
     stored_type,
 )
+from spacelite.cache.hdf5 import seal_path
 from spacelite.cache.reuse import Plan
 from spacelite.cache.spec import CacheSpec
 from spacelite.cache.split import Checked, SplitIndex
@@ -176,7 +177,9 @@ class Writer(Journal):
     def drop_layers(self) -> None:
         """Delete the file of layer means and write no more of them."""
         self.missing.discard("means")
-        self.remove(next(iter(self._datasets.values()))["means"].path)
+        path = next(iter(self._datasets.values()))["means"].path
+        self.remove(path)
+        seal_path(path).unlink(missing_ok=True)
 
 
 def _unwritable(path: Path, error: OSError) -> SpaceliteError:
