@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import io
-import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
-from zipfile import BadZipFile
 
 import numpy as np
 
-from spacelite import files
+from spacelite import files, npz
 from spacelite.errors import SpaceliteError, one_line
 from spacelite.types import Array
 
@@ -101,14 +99,26 @@ def load(
     except (OSError, ValueError) as error:
         raise SpaceliteError(f"{path} is damaged ({one_line(error, 80)})") from error
     try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            index, labels, logits = (arrays[f"{split}/{name}"] for name in NAMES)
-            origin, rows = (arrays.get(f"{split}/{name}") for name in SOURCES)
-            predictions = Predictions(index, labels, logits, task, origin, rows, thresholds)
+        with npz.opened(content, rf"\w+/({'|'.join((*NAMES, *SOURCES))})") as arrays:
+            logits = arrays.read(f"{split}/logits", "f", None, None)
+            examples, of_label = len(logits), task.decide(logits[:1], thresholds).shape[1:]
+            origin, rows = (
+                arrays.read(f"{split}/{name}", kind, examples)
+                if f"{split}/{name}" in arrays
+                else None
+                for name, kind in zip(SOURCES, "Ui", strict=True)
+            )
+            predictions = Predictions(
+                arrays.read(f"{split}/index", "i", examples),
+                arrays.read(f"{split}/label", "iuf", examples, *of_label),
+                logits,
+                task,
+                origin,
+                rows,
+                thresholds,
+            )
             actual = float(predictions.correct.mean())
-    except ValueError as error:  # numpy's own message suggests unpickling the file
-        raise SpaceliteError(f"{path} is damaged (it is not an npz file of arrays)") from error
-    except (OSError, KeyError, EOFError, BadZipFile, zlib.error) as error:
+    except ValueError as error:
         raise SpaceliteError(f"{path} is damaged ({one_line(error, 80)})") from error
     if abs(actual - accuracy) > 1e-9:
         raise SpaceliteError(
