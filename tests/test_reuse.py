@@ -314,13 +314,13 @@ def test_killed_just_after_it_was_laid_out_it_keeps_its_plan(bert, tmp_path, mon
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(embedding.cached_texts, "count_unknown", killed)
-        run(tmp_path / "killed", bert, second, tokens_per_batch=60, command="eval")
+        run(tmp_path / "killed", bert, second, tokens_per_batch=60)
+    assert store.made_by(tmp_path / "killed" / "embeddings" / whole.path.name) == "embed"
     ran.clear()
-    again = run(tmp_path / "killed", bert, second, tokens_per_batch=60, command="eval")
+    again = run(tmp_path / "killed", bert, second, tokens_per_batch=60)
     assert again.copied == whole.copied == 23 and len(ran) == 20
     assert digest(again.path) == digest(whole.path)
     assert digest(side_file(again.path, "layers")) == digest(side_file(whole.path, "layers"))
-    assert store.made_by(again.path) == "eval"
 
 
 def plan_key(path):

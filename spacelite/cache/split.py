@@ -39,6 +39,10 @@ NO_NUMBERS: Array = np.empty(0, np.int64)
 NO_VECTORS: Array = np.empty((0, 0), np.float32)
 
 
+class DamagedCacheError(SpaceliteError):
+    """A cache file is damaged, or none, which embedding again alone cannot repair."""
+
+
 @dataclass(frozen=True)
 class SplitIndex:
     """What a split holds besides hidden states, known before the backbone runs."""
@@ -265,7 +269,7 @@ class CachedSplit:
         """Raise SpaceliteError if offsets, labels or token ids are damaged, which embedding again
         cannot repair."""
         if not self.index_is_intact():
-            raise SpaceliteError(
+            raise DamagedCacheError(
                 f"{self._file.path}: the offsets, labels or token ids of {self.name} are damaged: "
                 f"remove the cache (spacelite cache remove {self.cache}) and run embed again"
             )

@@ -32,7 +32,14 @@ from spacelite import files, npz
 from spacelite.cache.dtypes import DTYPES, StoredType, stored_type
 from spacelite.cache.hdf5 import DataFile, write_seal
 from spacelite.cache.spec import FORMAT, CacheSpec
-from spacelite.cache.split import NO_NUMBERS, CachedSplit, Dataset, SplitIndex, summary_token
+from spacelite.cache.split import (
+    NO_NUMBERS,
+    CachedSplit,
+    DamagedCacheError,
+    Dataset,
+    SplitIndex,
+    summary_token,
+)
 from spacelite.data.splits import SPLITS
 from spacelite.errors import SpaceliteError, one_line
 from spacelite.tasks import Task, find_task
@@ -323,7 +330,7 @@ class Cache:
         version."""
 
         def damaged(reason: str) -> SpaceliteError:
-            return SpaceliteError(
+            return DamagedCacheError(
                 f"{path} is not a spacelite cache, or damaged ({reason}): remove it (spacelite "
                 f"cache remove {path.stem}) and run embed again"
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 
 from spacelite.cache import folder as caches
 from spacelite.cache import store, texts
+from spacelite.cache.split import DamagedCacheError
 from spacelite.errors import SpaceliteError
 from spacelite.reports.analysis.comparisons import Analysis, EpochCurve, analyse
 from spacelite.reports.analysis.examples import WordsAndMistakes, words_and_mistakes
@@ -163,6 +164,9 @@ def _data_notes(cache_dir: Path, split: str, system: SeedRuns) -> list[str]:
                     most = majority(record.task, cache.splits["train"].labels, labels, names)
                     baseline = f"{most.sentence} on {split} of {data}."
                     clauses = [seen, _unknown(other, split)]
+    except DamagedCacheError as error:
+        log.warning("%s", error)
+        return []
     except (SpaceliteError, KeyError, ValueError):
         return []  # why words and mistakes are missing is said elsewhere
     return [baseline, *(f"{clause[0].upper()}{clause[1:]}." for clause in clauses if clause)]
@@ -176,17 +180,11 @@ def majority_note(cache: store.Cache, split: str) -> str:
 
 @contextmanager
 def _checked(path: Path, key: str | None = None) -> Iterator[store.Cache]:
-    """A cache, of this key if one is given, with whole labels and token ids; damage is logged."""
-    with ExitStack() as stack:
-        try:
-            cache = stack.enter_context(store.Cache(path))
-            cache.check_index()
-        except SpaceliteError as error:
-            if path.exists():
-                log.warning("%s", error)
-            raise
+    """A cache, of this key if one is given, with whole labels and token ids."""
+    with store.Cache(path) as cache:
         if key not in (None, cache.key):
             raise SpaceliteError(f"cache {cache.name} is not the one that the run was evaluated on")
+        cache.check_index()
         yield cache
 
 
