@@ -20,7 +20,6 @@ from pathlib import Path
 from threading import Timer
 from typing import Any, NamedTuple
 
-import h5py
 import numpy as np
 
 from spacelite import files
@@ -212,6 +211,8 @@ def _parsed(contents: Any, size: int) -> tuple[dict[str, dict[str, Any]], dict[s
 def contents_of(path: Path) -> dict[str, Any]:
     """What is where in an HDF5 file. Damaged ones can take the process: call it only for files that
     were laid out a moment ago, or in a process of their own."""
+    import h5py
+
     with h5py.File(path, "r") as file:
         objects: dict[str, Any] = {"": file}
         for name, member in _members(file):
@@ -233,6 +234,8 @@ def contents_of(path: Path) -> dict[str, Any]:
 
 
 def _members(group: Any) -> Iterator[tuple[str, Any]]:
+    import h5py
+
     if len(group) > MANY or len(group.attrs) > MANY:
         raise ValueError("it is an HDF5 file of another program")
     for name in group:
@@ -246,6 +249,8 @@ def _plain(value: Any) -> Any:
 
 
 def _place(name: str, dataset: Any) -> list[Any]:
+    import h5py
+
     if not isinstance(dataset, h5py.Dataset):
         raise ValueError(f"{name} is not a dataset")
     creation, offset = dataset.id.get_create_plist(), dataset.id.get_offset()

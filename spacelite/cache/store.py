@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 from zipfile import BadZipFile
 
-import h5py
 import numpy as np
 
 from spacelite import files, npz
@@ -198,6 +197,8 @@ def _create(
     shapes: Callable[[SplitIndex], Shapes],
     token_values: str | None = None,
 ) -> None:
+    import h5py
+
     partial = partial_path(path)
     try:
         # Reserved before HDF5 writes anything, since HDF5 does not handle a full disk well.
@@ -247,6 +248,8 @@ def _reserve(handle: int, size: int) -> None:
 
 def _create_contiguous(group: Any, name: str, shape: tuple[int, ...], dtype: str) -> None:
     """Create a dataset whose values are arbitrary until they are written."""
+    import h5py
+
     creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     creation.set_layout(h5py.h5d.CONTIGUOUS)
     creation.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
