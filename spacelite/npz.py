@@ -22,7 +22,7 @@ from spacelite.types import Array
 
 # What numpy writes before an array of numbers or strings.
 HEADER = re.compile(
-    rb"\{'descr': '([<|][iufU]\d{1,9})', 'fortran_order': (True|False), "
+    rb"\{'descr': '([<|][iufU]\d{1,8})', 'fortran_order': (True|False), "
     rb"'shape': \(((?:\d{1,18}, ?)*(?:\d{1,18})?)\), \} *\n"
 )
 MAGIC = b"\x93NUMPY\x01\x00"  # version 1

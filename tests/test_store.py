@@ -453,6 +453,7 @@ def test_a_mark_that_is_neither_0_nor_1_marks_nothing(path):
         assert cache.splits["train"].done.tolist() == [0, 1, 1, 1, 1, 1, 1]
 
 
+@pytest.mark.slow
 def test_a_file_that_ends_the_process_or_never_does_is_refused_alone(path, monkeypatch):
     """Files of older versions are read in a process of its own, one of them for the whole
     folder."""
