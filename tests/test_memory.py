@@ -3,17 +3,22 @@ with what is free."""
 
 import errno
 import sys
+from functools import partial
 
 import processes
 import pytest
+import transformers
 from conftest import refusal
 from spacelite_cli.app import app
 from typer.testing import CliRunner
 
 from spacelite import heads
 from spacelite import memory as machine
+from spacelite.backbones import model
+from spacelite.backbones.files import locate
 from spacelite.cache.store import Cache
 from spacelite.errors import SpaceliteError, is_out_of_memory
+from spacelite.files import human_bytes
 from spacelite.memory import left_in_control_group
 from spacelite.training import loop, memory
 from spacelite.training.config import TrainingConfig
@@ -22,10 +27,7 @@ MEASURE = """
 import sys
 from pathlib import Path
 from spacelite import heads
-from spacelite import memory as machine
 from spacelite.cache.store import Cache
-from spacelite.errors import SpaceliteError, is_out_of_memory
-from spacelite.memory import left_in_control_group
 from spacelite.training import loop, memory
 from spacelite.training.config import TrainingConfig
 
@@ -61,6 +63,22 @@ def test_the_estimate_is_at_least_what_a_training_takes(kind, count, cache_path,
     estimated, measured = map(int, done.stdout.split())
     assert measured > 10e6, "large enough to be measured"
     assert measured * 0.9 <= estimated <= measured * 5, (estimated, measured)
+
+
+@pytest.mark.parametrize(("precision", "itemsize"), [("float32", 4), ("bfloat16", 2)])
+def test_weights_that_do_not_fit_into_memory_are_refused_before_they_are_loaded(
+    precision, itemsize, bert, monkeypatch
+):
+    saved = transformers.AutoModel.from_pretrained(bert)
+    size = itemsize * sum(weight.numel() for weight in saved.parameters())
+    load = partial(model.Backbone, locate(str(bert)), layer=-1, device="cpu", precision=precision)
+    monkeypatch.setattr(model, "free_memory", lambda device: size)
+    load()
+    monkeypatch.setattr(model, "free_memory", lambda device: size - 1)
+    monkeypatch.setattr(transformers.AutoModel, "from_pretrained", None)  # nothing may be loaded
+    said = refusal(load)
+    assert f"take {human_bytes(size)} in {precision}, and" in said
+    assert ("or precision=bfloat16" in said) == (precision == "float32")
 
 
 def test_what_needs_more_than_is_free_is_refused_before_it_is_allocated(cache, monkeypatch):

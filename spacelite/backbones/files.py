@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import math
 import os
 from dataclasses import dataclass
 from functools import lru_cache
@@ -35,6 +36,23 @@ class BackboneFiles:
     folder: Path
     version: str  # `revision:<commit>` of the hub, else `sha256:<hash>` of config and weights
     tokenizer_hash: str  # SHA-256 of the tokenizer's files
+
+    @property
+    def parameters(self) -> int:
+        """The number of its weights."""
+        from safetensors import safe_open
+
+        count = 0
+        for path in _weight_files(self.folder):
+            try:
+                with safe_open(path, framework="numpy") as file:
+                    shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118
+            except Exception as error:  # safetensors' own errors, and the system's
+                raise SpaceliteError(
+                    f"{self.name} cannot be loaded from {self.folder}: {loading_problem(error)}"
+                ) from error
+            count += sum(math.prod(shape) for shape in shapes)
+        return count
 
 
 def locate(name: str, revision: str | None = None) -> BackboneFiles:

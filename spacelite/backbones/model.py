@@ -24,6 +24,8 @@ from spacelite.backbones import tokenizer
 from spacelite.backbones.files import BackboneFiles, loading_problem
 from spacelite.backbones.tokenizer import Tokenized
 from spacelite.errors import SpaceliteError, is_out_of_memory, one_line
+from spacelite.files import human_bytes
+from spacelite.memory import free_memory
 from spacelite.pipeline import Clock, Stage
 from spacelite.progress import OnProgress
 from spacelite.types import Array
@@ -506,6 +508,7 @@ def _load_model(files: BackboneFiles, device: str, precision: str) -> tuple[Any,
     import torch
     from transformers.utils import logging as transformers_logging
 
+    _check_memory(files, device, precision)
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
@@ -549,6 +552,24 @@ def _load_model(files: BackboneFiles, device: str, precision: str) -> tuple[Any,
         if weight.is_floating_point() and not exact & {*weight_name.split(".")}:
             weight.data = weight.data.to(getattr(torch, precision))
     return model.to(device).eval().requires_grad_(False), bool(missing)
+
+
+def _check_memory(files: BackboneFiles, device: str, precision: str) -> None:
+    """Raise SpaceliteError if there is too little memory for the weights: those in host memory come
+    first, and a system that runs out of it ends the process."""
+    import torch
+
+    needed = files.parameters * getattr(torch, precision).itemsize
+    for place in dict.fromkeys(("cpu", device)):
+        free = free_memory(place)
+        if needed > free:
+            half = ", or precision=bfloat16" if precision == "float32" else ""
+            raise SpaceliteError(
+                f"the weights of {files.name} take {human_bytes(needed)} in {precision}, and "
+                f"{human_bytes(free)} of memory ({place}) are free: free some, or choose a smaller "
+                f"backbone{half}",
+                ["backbone", "precision"],
+            )
 
 
 def _model_class(folder: Path) -> Any:
