@@ -1,4 +1,4 @@
-"""torch and numpy, imported when they are first used.
+"""torch, numpy, pyarrow and pandas, imported when they are first used.
 
 torch takes a second to import, and tables of saved runs do not need it: heads can be named, listed
 and explained without it. Their settings, which are options of commands, need neither.
@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as numpy
+    import pandas as pandas
+    import pyarrow as pyarrow
     import torch as torch
 
     np = numpy
@@ -26,3 +28,4 @@ else:
             return value
 
     np, torch = _Module("numpy"), _Module("torch")
+    pandas, pyarrow = _Module("pandas"), _Module("pyarrow")

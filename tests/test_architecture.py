@@ -90,8 +90,8 @@ def commands() -> list[Module]:
 
 
 def roots(names: tuple[str, ...]) -> set[str]:
-    """The packages that dotted names begin with."""
-    return {name.split(".")[0] for name in names}
+    """The packages that dotted names begin with; of `lazy`, those that it imports."""
+    return {name.removeprefix("spacelite.lazy.").split(".")[0] for name in names}
 
 
 def package(name: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -18,10 +18,8 @@ from spacelite.cache.dtypes import StoredType, stored_type
 from spacelite.cache.split import damage
 from spacelite.cache.store import Cache
 from spacelite.errors import SpaceliteError
+from spacelite.lazy import torch
 from spacelite.types import Array
-
-if TYPE_CHECKING:
-    import torch
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,8 +125,6 @@ class Examples:
 
     def to_torch(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """As `to_numpy`, in tensors."""
-        import torch
-
         hidden, offsets, labels = map(torch.from_numpy, self.to_numpy())
         return hidden, offsets, labels
 
@@ -138,8 +134,6 @@ class Examples:
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """A batch of B examples: their hidden states end to end, (n, d) float32, the number of
         tokens of each, (B,), and their labels, (B,) or (B, C)."""
-        import torch
-
         hidden = torch.from_numpy(np.concatenate([tokens for tokens, _ in batch]))
         lengths = torch.tensor([len(tokens) for tokens, _ in batch])
         return hidden, lengths, torch.from_numpy(np.stack([label for _, label in batch]))

@@ -29,6 +29,7 @@ from spacelite.document import Line, Paragraph, Table, decimals
 from spacelite.errors import SpaceliteError
 from spacelite.heads.config import system_names
 from spacelite.inference.explanation import Explanation
+from spacelite.lazy import pandas as pd
 from spacelite.metrics import thresholds
 from spacelite.metrics.scores import METRICS
 from spacelite.metrics.thresholds import OPTIMISTIC
@@ -41,8 +42,6 @@ from spacelite.types import Array
 from spacelite.visible import shortened, visible, visible_name
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from spacelite.api.runs import TrainedRun
 
 
@@ -221,8 +220,6 @@ class TextPredictions(Sequence[dict[str, Any]]):
         `label` (or `labels`, a list), `unknown`, and `probability_NAME` of each label. Its index is
         that of the DataFrame or Series of the texts. If the names of all labels are whole numbers,
         or `true` and `false`, the labels are numbers and booleans there."""
-        import pandas as pd
-
         (column,) = self.record.task.as_json([])
         meant = meant_by(self.record.label_names)
         labels: Any = [
@@ -654,8 +651,6 @@ class Runs(Sequence["TrainedRun"]):
         """A DataFrame with a row per run: its `id`, `name`, `system` and `cache`, its settings, and
         its metrics, such as `test_accuracy`. Whole numbers are Int64, which has missing values: a
         head without a seed has none."""
-        import pandas as pd
-
         records = [run.record for run in self]
         names = system_names([of.head for of in records], [of.training for of in records])
         # The settings of logistic regression have a seed, for its id's sake.

@@ -18,6 +18,7 @@ from spacelite.data import writers
 from spacelite.document import Bullets, Chart, Table
 from spacelite.errors import SpaceliteError
 from spacelite.heads.config import HeadConfig, TrainedHeadConfig
+from spacelite.lazy import pandas as pd
 from spacelite.metrics.scores import METRICS
 from spacelite.progress import Progress, reporting
 from spacelite.reports.render import forms, markup, plots
@@ -33,8 +34,6 @@ from spacelite.training.config import TrainingConfig
 from spacelite.types import Array
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from spacelite.cache.store import Cache
 
 log = logging.getLogger(__name__)
@@ -82,8 +81,6 @@ class _Study:
         """A DataFrame of the rows that `save` writes. Where they are of examples, `row` is that of
         the data that were embedded, counted from 1 (`df.iloc[frame["row"] - 1]`), and labels are
         numbers or booleans where those of `predictions.to_frame()` are."""
-        import pandas as pd
-
         headings, *rows = self._csv_rows()
         frame = pd.DataFrame(rows, columns=list(headings))
         meant = meant_by(self._label_names())

@@ -18,6 +18,7 @@ from spacelite.data.splits import lacking
 from spacelite.errors import SpaceliteError
 from spacelite.heads.config import HeadConfig, TrainedHeadConfig
 from spacelite.heads.pooling import POOLINGS
+from spacelite.lazy import np
 from spacelite.metrics.scores import METRICS
 from spacelite.metrics.thresholds import OPTIMISTIC
 from spacelite.progress import Progress, reporting
@@ -290,8 +291,6 @@ def train(
 def _flat_poolings(cache: Cache, configs: Sequence[HeadConfig]) -> list[SpaceliteError]:
     """Warnings of poolings that read a single token which is nearly the same for all texts, as
     [CLS] is in early layers; errors, which can name options, but are not raised."""
-    import numpy as np
-
     pools = dict.fromkeys(name for config in configs for name in config.poolings)
     split, warnings = cache.splits["train"], []
     examples = max(int((split.offsets[: MOST_COMPARED + 1] <= TOKENS_COMPARED).sum()) - 1, 1)

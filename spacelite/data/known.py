@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from spacelite.data import demo
 from spacelite.data.splits import SEED, Split, Table
+from spacelite.lazy import pyarrow as pa
 
 log = logging.getLogger(__name__)
 
@@ -77,8 +78,6 @@ def _majority(table: Table) -> Table:
 
     The official splits hold no post without a majority; any that turns up is left out.
     """
-    import pyarrow as pa
-
     if "annotators" not in table.rows.column_names:
         return table
     rows, kept, left_out = [], [], 0

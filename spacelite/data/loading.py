@@ -38,6 +38,7 @@ from spacelite.data.splits import (
     without_leaks,
 )
 from spacelite.errors import SpaceliteError, one_line
+from spacelite.lazy import pyarrow as pa
 from spacelite.settings import choose_from, or_meant
 
 NAME = "texts"  # default name of data passed as objects
@@ -112,8 +113,6 @@ def with_labels(
     """The labels of N rows, `table`, that were read from a file at `path`, as a data set; and the
     rows of each split. The texts are those of the column that is named or has a usual name. Without
     one, `stand_ins` (N,) are in their place."""
-    import pyarrow as pa
-
     if reading.text_column is None and not columns.has_texts(table):
         rows = table.rows.append_column(columns.STAND_IN, pa.array(stand_ins, pa.string()))
         table, reading = replace(table, rows=rows), replace(reading, text_column=columns.STAND_IN)
@@ -272,8 +271,6 @@ def _tables_of(dataset: Any, name: str) -> Table | dict[str, Table]:
 
 def _table(split: Any, origin: str) -> Table:
     """One split from any of the supported objects."""
-    import pyarrow as pa
-
     if _is(split, "pandas.DataFrame"):
         frame = split.rename(columns=str)
         readers.refuse_twice(origin, list(frame.columns))

@@ -20,15 +20,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 from spacelite.data import columns
 from spacelite.data.splits import SPLITS, Sources, Table, standard_split
 from spacelite.errors import SpaceliteError, one_line
+from spacelite.lazy import pyarrow as pa
 from spacelite.settings import one_of, require
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
 CSV_SUFFIXES = (".csv", ".tsv")
@@ -144,8 +142,6 @@ def _holds_tables(folder: Path) -> bool:
 
 def _joined(parts: dict[str, tuple[pa.Table, Mixed]], origin: str) -> Table:
     """The table of a split, given what was read of each of its files."""
-    import pyarrow as pa
-
     sizes = [(name, rows.num_rows) for name, (rows, _) in parts.items()]
     mixed = {name: error for _, of_part in parts.values() for name, error in of_part.items()}
     try:
@@ -178,8 +174,6 @@ def class_names(schema: pa.Schema) -> dict[str, tuple[str, ...]]:
 
 def _read(path: Path, quoting: str) -> tuple[pa.Table, Mixed]:
     """All rows of a file, without the columns of a JSON file whose values have no common type."""
-    import pyarrow as pa
-
     mixed: Mixed = {}
     kind = path.suffix.lower()
     if kind not in SUFFIXES:
@@ -214,8 +208,6 @@ def _read(path: Path, quoting: str) -> tuple[pa.Table, Mixed]:
 def typed(origin: str, values: Mapping[str, list[Any]]) -> tuple[pa.Table, Mixed]:
     """The columns of JSON or of Python objects as a table, without those whose values have no
     common type."""
-    import pyarrow as pa
-
     arrays, mixed = {}, {}
     for name, of_column in values.items():
         try:
@@ -230,8 +222,6 @@ def typed(origin: str, values: Mapping[str, list[Any]]) -> tuple[pa.Table, Mixed
 def _as_array(origin: str, name: str, values: list[Any]) -> pa.Array:
     """The values of a column. Raises SpaceliteError, which names the row, if they are of no single
     type that Arrow has."""
-    import pyarrow as pa
-
     try:
         return pa.array(values)
     except UnicodeEncodeError as error:
@@ -290,8 +280,6 @@ class TextRows:
 
     def schema(self) -> pa.Schema:
         """The Arrow types of the columns: of the file, else those that hold all its values."""
-        import pyarrow as pa
-
         if self.fields is not None:
             return self.fields
         if not self.is_table:
@@ -458,8 +446,6 @@ def refuse_twice(origin: str, names: Sequence[str]) -> None:
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
     """What goes wrong in reading a file, as an error that names it."""
-    import pyarrow as pa
-
     try:
         yield
     except (pa.ArrowException, OSError, ValueError, RecursionError) as error:
@@ -472,8 +458,6 @@ def _named(path: Path) -> Iterator[None]:
 
 
 def _strings(names: Iterable[str]) -> pa.Schema:
-    import pyarrow as pa
-
     return pa.schema([(name, pa.string()) for name in names])
 
 

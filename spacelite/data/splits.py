@@ -9,16 +9,14 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from spacelite.errors import SpaceliteError
+from spacelite.lazy import pyarrow as pa
 from spacelite.tasks import Task, find_task
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 log = logging.getLogger(__name__)
 
@@ -128,13 +126,13 @@ class Table:
 
     def is_string(self, column: str) -> bool:
         """Whether the column's type is one of Arrow's string types."""
-        from pyarrow import types
-
         if column in self.mixed:
             return False
         kind = self.rows.schema.field(column).type
         return bool(
-            types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+            pa.types.is_string(kind)
+            or pa.types.is_large_string(kind)
+            or pa.types.is_string_view(kind)
         )
 
 

@@ -8,13 +8,11 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from spacelite import files
 from spacelite.errors import SpaceliteError, one_line
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from spacelite.lazy import pyarrow as pa
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 ROUNDED = (".csv", ".tsv")  # forms whose numbers people read
@@ -69,7 +67,6 @@ def writing(path: Path, columns: Sequence[str], schema: Callable[[], pa.Schema])
 
 @contextmanager
 def _parquet(partial: Path, path: Path, schema: pa.Schema) -> Iterator[Write]:
-    import pyarrow as pa
     from pyarrow import parquet
 
     waiting: list[Row] = []
@@ -97,8 +94,6 @@ def _parquet(partial: Path, path: Path, schema: pa.Schema) -> Iterator[Write]:
 
 def extended(schema: pa.Schema, added: dict[str, Any]) -> pa.Schema:
     """Arrow types with those of more columns: the name of a type, or [its name] for a list."""
-    import pyarrow as pa
-
     for name, kind in added.items():
         alias = pa.type_for_alias(kind[0] if isinstance(kind, list) else kind)
         schema = schema.append(pa.field(name, pa.list_(alias) if isinstance(kind, list) else alias))

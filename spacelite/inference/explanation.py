@@ -25,6 +25,7 @@ from spacelite.document import decimals
 from spacelite.errors import SpaceliteError
 from spacelite.heads.base import Tokens
 from spacelite.inference.prediction import Predictor, backbone_files, head_logits, warn_of_truncated
+from spacelite.lazy import torch
 from spacelite.metrics import thresholds
 from spacelite.progress import OnProgress
 from spacelite.runs.store import Run
@@ -428,8 +429,6 @@ def _all_layers(predictor: Predictor, tokens: Tokenized, on_progress: OnProgress
     """One text with its hidden states in all layers, of which a cache holds only the means. Their
     mean over all tokens is that of the text's own ones: those of padding are 0, and the others are
     scaled accordingly."""
-    import torch
-
     model, spec = predictor.model, predictor.run.record.spec
     every = model.reading(layer=0, others=tuple(range(1, model.layers)))
     forward = Forward(every, tokens, lambda hidden: hidden, default_budget(model.device))

@@ -33,6 +33,7 @@ from spacelite.document import (
 from spacelite.errors import SpaceliteError
 from spacelite.heads import HeadConfig
 from spacelite.heads.config import system_names
+from spacelite.lazy import torch
 from spacelite.metrics.scores import METRICS
 from spacelite.metrics.significance import Difference, resampled
 from spacelite.progress import OnProgress
@@ -456,8 +457,6 @@ def _scored(
     cache: Cache, config: HeadConfig, logits: Sequence[Array], fold: Array, folds: int
 ) -> HeadScores:
     """A head's scores on held-out folds, from the logits (N, C) of its R * F heads."""
-    import torch
-
     from spacelite.heads.base import Objective
     from spacelite.training.engine import scores_of
 
