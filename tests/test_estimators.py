@@ -634,7 +634,10 @@ def test_bad_parameters(given, reviews_, options):
         ({"random_state": -1}, "random_state=-1: give a whole number from 0"),
         ({"random_state": "one"}, "random_state='one': give a whole number from 0"),
         ({"max_length": "x"}, "max_length='x': give a whole number"),
-        ({"monitor": "accuracy"}, "monitor=accuracy compares epochs .*: give validation_fraction"),
+        (
+            {"monitor": "accuracy"},
+            "monitor=accuracy needs a part .* to compare epochs on: give validation_fraction",
+        ),
     ],
     ids=str,
 )
