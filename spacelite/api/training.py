@@ -171,9 +171,9 @@ def train(
             "replace=True gives a run the name of an earlier one: give name too, or leave it out",
             ["replace", "name"],
         )
+    asked = plan.requested(train, arguments)
     cache = dataset_of(cache, cache_dir, layer)
     folder = Path(cache_dir or cache.cache_dir)
-    asked = plan.requested(train, arguments)
     known = inspect.signature(train).parameters
     if "seed" in settings:
         raise SpaceliteError("seed: use seeds, a number of them or a list", ["seeds"])
