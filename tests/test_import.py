@@ -33,18 +33,17 @@ class Made(NamedTuple):
     embedded: spacelite.EmbeddedDataset  # the same by `embed`
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory, bert) -> Made:
+def computed(folder: Path, name: str, seed: int, sizes: dict[str, int], bert: Path) -> Made:
+    """Random texts and what plain transformers computes of each of them alone."""
     from transformers import AutoModel, AutoTokenizer
 
-    folder = tmp_path_factory.mktemp("import")
-    splits = [split for split, size in SIZES.items() for _ in range(size)]
-    written = texts(len(splits), seed=5, longest=12)
+    splits = [split for split, size in sizes.items() for _ in range(size)]
+    written = texts(len(splits), seed=seed, longest=12)
     rows = [
         {"text": text, "label": ["bad", "good"][text.count("good") % 2], "split": split}
         for text, split in zip(written, splits, strict=True)
     ]
-    table = folder / "reviews.jsonl"
+    table = folder / f"{name}.jsonl"
     table.write_text("\n".join(map(json.dumps, rows)) + "\n")
     tokenizer, model = AutoTokenizer.from_pretrained(bert), AutoModel.from_pretrained(bert).eval()
     hidden, ids, layers = [], [], []
@@ -56,10 +55,21 @@ def made(tmp_path_factory, bert) -> Made:
             layers.append(torch.stack(output.hidden_states)[:, 0].transpose(0, 1).numpy())
             ids.append(encoded["input_ids"][0].numpy())
     embedded = spacelite.embed(
-        table, backbone=bert, cache_dir=folder / "embedded", dtype="float32", layers=False,
-        device="cpu", reuse=False, **QUIET,
+        table, backbone=bert, cache_dir=folder / "embedded", dtype="float32", device="cpu",
+        reuse=False, **QUIET,
     )  # fmt: skip
     return Made(table, hidden, ids, layers, embedded)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, bert) -> Made:
+    return computed(tmp_path_factory.mktemp("import"), "reviews", 5, SIZES, bert)
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory, bert) -> Made:
+    """Other texts, which runs are evaluated on."""
+    return computed(tmp_path_factory.mktemp("elsewhere"), "posts", 6, {"test": 30}, bert)
 
 
 def padded(arrays: list[np.ndarray]) -> np.ndarray:
@@ -169,24 +179,8 @@ LAYOUTS = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def trained(made):
-    """Metrics and predictions of heads on the cache that `embed` made."""
-    return outcome(made.embedded)
-
-
-def outcome(cache):
-    runs = spacelite.train(
-        cache, head=["space", "linear", "logreg", "tfidf"], epochs=2, batch_size=16, device="cpu",
-        **QUIET,
-    )  # fmt: skip
-    return {
-        run.record.head.description: (run.metrics, run.run.predictions().logits) for run in runs
-    }
-
-
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_heads_are_those_of_the_cache_that_embed_makes(layout, made, trained, tmp_path):
+def test_a_cache_holds_what_the_source_does(layout, made, tmp_path):
     source = LAYOUTS[layout](tmp_path, made)
     options = {"causal": False} if layout == "requests" else {}
     cache = spacelite.import_cache(
@@ -201,21 +195,94 @@ def test_heads_are_those_of_the_cache_that_embed_makes(layout, made, trained, tm
             assert np.array_equal(own.read_token_ids(), split.read_token_ids())
             assert np.array_equal(own.offsets, split.offsets)
             assert np.array_equal(own.labels, split.labels)
-            difference = own.read_hidden(0, len(own)) - split.read_hidden(0, len(split))
-            assert np.abs(difference).max() < 1e-5
+            hidden = own.read_hidden(0, len(own))
+            assert np.abs(hidden - split.read_hidden(0, len(split))).max() < 1e-5
+            first = [*SIZES].index(name) * 60 - (name == "test") * 40  # 60, 20 and 20 texts
+            assert np.array_equal(hidden, np.concatenate(made.hidden[first : first + len(own)]))
     if layout == "requests":
         run = spacelite.train(cache, head="logreg", pooling="mean", **QUIET)[0]
         shown = run.explain(example="test:1", device="cpu").explanation.words
         assert [word.text for word in shown] == [f"token {token}" for token in made.ids[81]]
-    if layout in ("npz_flat", "requests"):  # the rest is the same file
-        for name, (metrics, logits) in outcome(cache).items():
-            for split, of_split in metrics.items():
-                assert of_split == pytest.approx(trained[name][0][split], abs=1e-5)
-            assert np.abs(logits - trained[name][1]).max() < 1e-4
     again = spacelite.import_cache(
         source, made.table, dtype="float32", cache_dir=tmp_path, **options, **QUIET
     )
     assert again.hit and again.path == cache.path
+
+
+def means(folder, made):
+    """A vector a text, by the mean pooling of sentence-transformers: over a padded batch."""
+    mask = padded([np.ones(len(ids), np.float32) for ids in made.ids])[:, :, None]
+    sums = (padded(made.hidden) * mask).sum(axis=1)
+    path = folder / "means.npy"
+    np.save(path, sums / np.maximum(mask.sum(axis=1), 1e-9))
+    return path
+
+
+# What another engine writes, how it is imported, heads on it, and the same heads on the cache that
+# `embed` makes.
+USUAL = {"head": ["space", "linear", "logreg", "tfidf"]}
+LAYERS = {"head": ["additive", "logreg", "linear"], "pooling": "layers"}
+ENGINES = {
+    "transformers": (columns_of_lists, {}, USUAL, USUAL),
+    "sentence-transformers": (
+        means, {}, {"head": ["logreg", "linear", "mlp"], "pooling": "first"},
+        {"head": ["logreg", "linear", "mlp"], "pooling": "mean"},
+    ),
+    "vllm": (
+        lambda folder, made: requests(folder, made, made.layers), {"causal": False},
+        LAYERS, LAYERS,
+    ),
+}  # fmt: skip
+
+
+def figures(cache, other, settings):
+    """The runs, their predictions, and all figures of training, report, cross-validation and
+    evaluation on another cache, by where they stand."""
+    training = {"epochs": 2, "batch_size": 16, "device": "cpu", **settings, **QUIET}
+    runs = spacelite.train(cache, **training)
+    predictions = [run.run.predictions() for run in runs]
+    found = {
+        "train": [run.metrics for run in runs],
+        "report": spacelite.report(runs, **QUIET).as_json()["parts"][0]["section"]["rows"],
+        "cv": spacelite.cross_validate(cache, folds=2, **training).as_json()["systems"],
+        "evaluate": [run.evaluate(cache=other, **QUIET).metrics for run in runs],
+    }
+    return runs, predictions, dict(numbers(found))
+
+
+def numbers(value, place=""):
+    """The numbers in a JSON value, with their places."""
+    if isinstance(value, dict | list):
+        pairs = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, part in pairs:
+            yield from numbers(part, f"{place}/{key}")
+    elif isinstance(value, float):
+        yield place, value
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_figures_are_those_of_the_texts_embedded_here(engine, made, elsewhere, tmp_path):
+    write, options, there, here = ENGINES[engine]
+    caches = []
+    for name, of in (("a", made), ("b", elsewhere)):
+        folder = tmp_path / name
+        folder.mkdir()
+        caches.append(
+            spacelite.import_cache(
+                write(folder, of), of.table, backbone="tiny", dtype="float32", cache_dir=tmp_path,
+                **options, **QUIET,
+            )
+        )  # fmt: skip
+    runs, predictions, found = figures(*caches, there)
+    _, wanted, expected = figures(made.embedded, elsewhere.embedded, here)
+    assert len(found) > 100
+    assert found == pytest.approx(expected, abs=1e-4)
+    for own, other in zip(predictions, wanted, strict=True):
+        assert np.abs(own.probabilities - other.probabilities).max() < 1e-4
+        assert np.array_equal(own.logits.argmax(axis=1), other.logits.argmax(axis=1))
+    for run in runs:  # the model is not here
+        assert UNKNOWN in refusal(run.predict, "a film", **QUIET)
+        assert UNKNOWN in refusal(run.evaluate, elsewhere.table, **QUIET)
 
 
 VECTORS = {

@@ -216,7 +216,8 @@ def import_cache(
             `file` or another usual name. Without one, files are in natural order: 2 before 10.
         bfloat16: Whether uint16 numbers are the bits of bfloat16. An attribute of an HDF5 dataset
             with this value says so too.
-        layer: Which of several layers to import, from 0. Default: all of them, a cache each.
+        layer: Which of several layers to import, from 0. Default: all of them, a cache each. The
+            means of all layers of the source, which the pooling `layers` reads, are kept with each.
         causal: Whether no token sees those after it, as in language models, so that a text's last
             token sums it up. Default: if there is a dimension of layers.
         backbone: Name of the model that computed the hidden states. Default: that of the source.

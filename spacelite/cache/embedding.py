@@ -6,8 +6,8 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -129,33 +129,23 @@ def embed(
         log.info("%s takes at most %d tokens: max_length is that", spec.backbone, spec.max_length)
     of_layers = [spec, *(replace(spec, layer=number) for number in further_layers)]
     specs = {spec.path(cache_dir): spec for spec in of_layers}
-    # Looked for before anything is written: the folder may be read-only.
-    unfinished = [path for path in specs if not is_finished(path, specs[path], layers)]
+    written, tokens = _complete(
+        specs,
+        data,
+        backbone_files,
+        encoding,
+        layers=layers,
+        reuse=reuse,
+        command=command,
+        on_progress=on_progress,
+        clock=clock,
+    )
     for path in specs:
-        if path not in unfinished:
+        if path not in written:
             _count_unknown(path, backbone_files)
             cached_texts.keep(path, specs[path].cache_key(), data, encoding.folder)
-    written: dict[Path, Writing] = {}
-    tokens = 0
-    if unfinished:
-        files.make_folder(unfinished[0].parent, "choose another cache_dir")
-        written, tokens = _complete(
-            unfinished,
-            specs,
-            data,
-            backbone_files,
-            encoding,
-            layers=layers,
-            reuse=reuse,
-            command=command,
-            on_progress=on_progress,
-            clock=clock,
-        )
     if command == "embed":
-        for path in specs:
-            store.keep_maker(path, command)
-        with suppress(OSError):  # the folder may be read-only
-            os.utime(next(iter(specs)))
+        keep_maker(specs, command)
     seconds = time.perf_counter() - started
     speed = Speed(tokens, seconds, clock.busy) if tokens else None
     first, *others = (
@@ -168,7 +158,6 @@ def embed(
 
 
 def _complete(
-    unfinished: Sequence[Path],
     specs: Mapping[Path, CacheSpec],
     data: TextDataset,
     backbone_files: BackboneFiles,
@@ -180,23 +169,19 @@ def _complete(
     on_progress: OnProgress,
     clock: Clock,
 ) -> tuple[dict[Path, Writing], int]:
-    """Lock the unfinished ones of caches that differ in the layer alone, and write what they lack.
+    """Write what caches lack that differ in the layer alone.
 
     Returns what was written into each, and the number of tokens that were run through the backbone.
     """
-    with ExitStack() as stack:
-        for path in sorted(unfinished):  # in an order on which all processes agree
-            stack.enter_context(files.lock(path))
+    with unfinished(specs, layers) as left, ExitStack() as stack:
         locked = time.perf_counter()
-        # Another process may have written some while this one waited.
-        left = [path for path in unfinished if not is_finished(path, specs[path], layers)]
         if not left:
             return {}, 0
         spec = specs[left[0]]
         _log_differences(left[0], spec, specs)
         with clock.measure("tokenizing"):
             examples = tokenize(backbone_files, data, spec, on_progress)
-        with_layers = {path: _keeps_layers(path, layers) for path in left}
+        with_layers = {path: keeps_layers(path, layers) for path in left}
         with clock.measure("loading the backbone"):
             model = Backbone(
                 backbone_files,
@@ -246,9 +231,10 @@ def _complete(
                 path,
                 spec,
                 plan,
-                stack.enter_context(Writer(path, layers=layouts[path].layers > 0)),
+                stack.enter_context(
+                    Writer(path, layers=layouts[path].layers > 0, layers_required=layers is True)
+                ),
                 examples,
-                layers_required=layers is True,
                 prefix=f"layer {spec.layer}: " if len(specs) > 1 else "",
             )
         if model.precision != "float32":
@@ -514,6 +500,28 @@ def read_layers(layer: int | Sequence[int]) -> tuple[int, ...]:
     return layers
 
 
+@contextmanager
+def unfinished(specs: Mapping[Path, CacheSpec], layers: bool | None) -> Iterator[list[Path]]:
+    """Those of some caches that lack something, or their layer means if they are wanted, which are
+    locked meanwhile. Raises SpaceliteError if the spec of one differs."""
+    # Looked for before anything is written: the folder may be read-only.
+    left = [path for path in specs if not is_finished(path, specs[path], layers)]
+    with ExitStack() as stack:
+        for path in sorted(left):  # in an order on which all processes agree
+            files.make_folder(path.parent, "choose another cache_dir")
+            stack.enter_context(files.lock(path))
+        # Another process may have written some while this one waited.
+        yield [path for path in left if not is_finished(path, specs[path], layers)]
+
+
+def keep_maker(paths: Iterable[Path], command: str) -> None:
+    """Record the command that finished caches are for; the first then counts as the newest."""
+    for path in paths:
+        store.keep_maker(path, command)
+    with suppress(OSError):  # the folder may be read-only
+        os.utime(next(iter(paths)))
+
+
 def is_finished(path: Path, spec: CacheSpec, layers: bool | None) -> bool:
     """Whether the cache exists and is complete, with its layer means if they are wanted. Raises
     SpaceliteError if its spec differs."""
@@ -527,7 +535,7 @@ def is_finished(path: Path, spec: CacheSpec, layers: bool | None) -> bool:
                 f"cache remove {path.stem}) or choose another cache_dir",
                 ["cache_dir"],
             )
-        if not cache.complete or not _keeps_layers(path, layers):
+        if not cache.complete or not keeps_layers(path, layers):
             return cache.complete
         try:
             return cache.layers is not None and cache.layers.complete
@@ -535,7 +543,7 @@ def is_finished(path: Path, spec: CacheSpec, layers: bool | None) -> bool:
             return False
 
 
-def _keeps_layers(path: Path, layers: bool | None) -> bool:
+def keeps_layers(path: Path, layers: bool | None) -> bool:
     """Whether layer means are to be completed: by default, for a new cache and for one that has a
     file of them."""
     if layers is None:

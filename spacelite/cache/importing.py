@@ -8,30 +8,27 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
+from safetensors import SafetensorError
 
-from spacelite import files
-from spacelite.cache import store
+from spacelite.cache import embedding, store
 from spacelite.cache import texts as cached_texts
 from spacelite.cache.dtypes import Rounded, Rounding, StoredType, rounding_sums, stored_type
-from spacelite.cache.embedding import Embedded, is_finished, lay_out
+from spacelite.cache.embedding import Embedded
 from spacelite.cache.spec import FORMAT, IMPORTED, CacheSpec
 from spacelite.cache.split import NO_TOKEN, Checked, SplitIndex, digest, offsets_of
 from spacelite.cache.store import ARRAY_ERRORS, Layout, few
 from spacelite.cache.writing import Writer, check_finite
-from spacelite.data import loading, readers
-from spacelite.data.columns import STAND_IN, Reading
-from spacelite.data.splits import Table
+from spacelite.data import columns, loading, readers
 from spacelite.errors import SpaceliteError, one_line
 from spacelite.lazy import torch
 from spacelite.progress import OnProgress
@@ -43,9 +40,7 @@ log = logging.getLogger(__name__)
 # The usual names of arrays, datasets, tensors and columns.
 STATES = ("hidden_states", "embeddings", "hidden", "embedding", "states", "vectors")
 IDS, MASKS = ("token_ids", "input_ids"), ("mask", "attention_mask")
-FILE_COLUMNS = ("file", "filename", "file_name", "path")
-FLOATS = ("float16", "float32", "float64")
-BFLOAT16 = "bfloat16"
+FLOATS, BFLOAT16 = ("float16", "float32", "float64"), "bfloat16"
 SUFFIXES = (".npz", ".npy", ".h5", ".hdf5", ".safetensors")  # of arrays by name
 
 
@@ -63,48 +58,26 @@ class Example(NamedTuple):
 
     name: str  # for messages
     hidden: torch.Tensor  # (n, d), or (n, L, d) of L layers
-    ids: Array | None  # (n,) int32; None if they are not known
+    ids: Array  # (n,) int32; NO_TOKEN where they are not known
 
     @property
     def form(self) -> Form:
         """What all examples have to have in common."""
         layers = self.hidden.shape[1] if self.hidden.ndim == 3 else None
-        kind = str(self.hidden.dtype).removeprefix("torch.")
-        return Form(kind, layers, self.hidden.shape[-1], self.ids is not None)
+        return Form(_kind(self.hidden), layers, self.hidden.shape[-1], self.ids[0] != NO_TOKEN)
 
     @property
     def digest(self) -> bytes:
         """A hash of the hidden states and token ids."""
-        content = self.hidden.contiguous().view(torch.uint8).numpy()
         hashed = hashlib.sha256(f"{self.form} {self.hidden.shape}".encode())
-        hashed.update(content.data)
-        hashed.update(b"" if self.ids is None else self.ids.tobytes())
+        hashed.update(self.hidden.contiguous().view(torch.uint8).numpy().data)
+        hashed.update(self.ids.tobytes() if self.form.has_ids else b"")
         return hashed.digest()
 
-    def layer(self, number: int) -> torch.Tensor:
-        """The hidden states of one of the layers, (n, d) float32."""
-        return (self.hidden if self.hidden.ndim == 2 else self.hidden[:, number]).float()
-
-
-class Known(NamedTuple):
-    """What is kept in memory of an example."""
-
-    digest: bytes
-    ids: Array  # (n,) int32; NO_TOKEN where they are not known
-
     @property
-    def stand_in(self) -> str:
-        """What stands for the text where it is not known: texts of the same tokens are the same."""
-        return (self.digest if self.ids[0] == NO_TOKEN else digest(self.ids)).hex()
-
-
-@dataclass(frozen=True)
-class States:
-    """The N examples of a source, which can be read more than once."""
-
-    source: Path
-    count: int
-    read: Callable[[], Iterator[Example]]
+    def layers(self) -> torch.Tensor:
+        """The hidden states, (n, L, d) float32."""
+        return self.hidden.reshape(len(self.hidden), -1, self.hidden.shape[-1]).float()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +98,7 @@ class Import:
 def import_states(
     settings: Import,
     labels: Path,
-    reading: Reading,
+    reading: columns.Reading,
     *,
     cache_dir: Path,
     test_fraction: float | None = None,
@@ -135,83 +108,112 @@ def import_states(
     `spacelite.import_cache`, which explains the arguments. A finished cache of the same content is
     returned at once, and an unfinished one is continued."""
     started = time.perf_counter()
-    stored = stored_type(settings.dtype)
-    if not settings.source.exists():
-        raise SpaceliteError(f"there is no file or folder {settings.source}")
+    source, stored = settings.source, stored_type(settings.dtype)
+    if not source.exists():
+        raise SpaceliteError(f"there is no file or folder {source}")
     if labels.is_dir() or not labels.exists():
         problem = "is a folder" if labels.exists() else "does not exist"
         raise SpaceliteError(f"{labels} {problem}: the labels are read from a single file")
     table = readers.from_path(labels, quoting=reading.quoting)["train"]
-    table, named = _file_names(table, settings.file_column, settings.source)
-    states = _open(settings, named)
-    if not states.count:
-        raise SpaceliteError(f"{settings.source} holds no examples: it needs at least one")
-    if states.count != table.rows.num_rows:
+    chosen: Sequence[Path] = ()
+    if source.is_dir():
+        table, named = columns.file_names(table, settings.file_column)
+        chosen = _files(source, named)
+    elif settings.file_column is not None:
         raise SpaceliteError(
-            f"{settings.source} holds {states.count:,} examples and {labels} "
-            f"{table.rows.num_rows:,} rows: give a row for each example, in the same order"
+            f"file_column={settings.file_column}: {source} is a single file: leave file_column out",
+            ["file_column"],
         )
-    form, known = _identify(states, settings, stored, on_progress)
-    stand_ins = [example.stand_in for example in known]
+    with _opened(settings, chosen) as (count, _):
+        pass
+    if not count:
+        raise SpaceliteError(f"{source} holds no examples: it needs at least one")
+    if count != table.rows.num_rows:
+        raise SpaceliteError(
+            f"{source} holds {count:,} examples and {labels} {table.rows.num_rows:,} rows: give a "
+            "row for each example, in the same order"
+        )
+
+    def read() -> Iterator[Example]:
+        with _opened(settings, chosen) as (_, found):
+            yield from found
+
+    def examples(phase: str, before: Sequence[bytes] = ()) -> Iterator[Example]:
+        """All examples, with the digests that they had `before`."""
+        changed = SpaceliteError(f"{source} changed while it was read: import it again")
+        done = 0
+        on_progress(phase, done, count)
+        for done, example in enumerate(read(), 1):
+            if done > count or (before and example.digest != before[done - 1]):
+                raise changed
+            yield example
+            on_progress(phase, done, count)
+        if done < count:
+            raise changed
+
+    form, digests, ids = _identify(settings, stored, examples("identify"))
+    # Without their texts, those of the same tokens are the same.
+    stand_ins = [of.hex() for of in (map(digest, ids) if form.has_ids else digests)]
     data, rows = loading.with_labels(table, labels, stand_ins, reading, test_fraction)
     causal = form.layers is not None if settings.causal is None else settings.causal
     if settings.causal is None and causal:
-        problem = (
-            f"{settings.source} has hidden states of layers, as language models write them: a "
-            "text's last token sums it up; causal=False says that it does not"
+        hint = (
+            f"{source} has hidden states of layers, as language models write them: a text's last "
+            "token sums it up; causal=False says that it does not"
         )
-        log.info("%s", SpaceliteError(problem, ["causal"]))
-    version = hashlib.sha256(b"".join(example.digest for example in known) + bytes([causal]))
+        log.info("%s", SpaceliteError(hint, ["causal"]))
+    version, path = hashlib.sha256(b"".join(digests) + bytes([causal])), source.resolve()
     spec = CacheSpec(
         format=FORMAT,
         dataset=data.name,
         dataset_hash=data.fingerprint,
         label_names=data.label_names,
-        backbone=settings.backbone or _stem(settings.source),
+        backbone=settings.backbone or (path.name if source.is_dir() else path.stem),
         backbone_version=IMPORTED + version.hexdigest(),
         tokenizer_hash="",
-        max_length=max(len(example.ids) for example in known),
+        max_length=max(map(len, ids)),
         layer=-1,
         padding="none",
         dtype=settings.dtype,
         precision=form.precision,
         task=data.task_name,
     )
-    layers = _layers(settings.layer, form.layers)
-    of_layers = [replace(spec, layer=layer if (form.layers or 1) > 1 else -1) for layer in layers]
+    layers = form.layers or 1
+    of_layers = [
+        replace(spec, layer=layer if layers > 1 else -1)
+        for layer in _layers(settings.layer, form.layers)
+    ]
     specs = {spec.path(cache_dir): spec for spec in of_layers}
-    indexes = {
-        split: SplitIndex(
-            offsets_of(np.array([len(known[row].ids) for row in rows[split].tolist()])),
-            part.labels,
-            np.concatenate([known[row].ids for row in rows[split].tolist()]),
-        )
-        for split, part in data.splits.items()
-    }
-    layout = Layout(form.width, settings.dtype, pooled=False, layers=0, causal=causal)
-    unfinished = [path for path in specs if not is_finished(path, specs[path], False)]
+    means = None if layers > 1 else False  # of several layers kept as `embed` keeps them
     rounded: dict[Path, Rounded | None] = {}
-    if unfinished:
-        files.make_folder(unfinished[0].parent, "choose another cache_dir")
-        with ExitStack() as stack:
-            for path in sorted(unfinished):  # in an order on which all processes agree
-                stack.enter_context(files.lock(path))
-            left = [path for path in unfinished if not is_finished(path, specs[path], False)]
-            if left:
-                lay_out(specs, dict.fromkeys(left, layout), indexes, "right", "or import less")
-                of_path = dict(zip(specs, layers, strict=True))
-                writing = {path: of_path[path] for path in left}
-                rounded = _write(writing, states, known, rows, stored, on_progress)
-                store.add_seconds(left, time.perf_counter() - started)
+    with embedding.unfinished(specs, means) as left:
+        if left:
+            indexes = {
+                split: SplitIndex(
+                    offsets_of(np.array([len(ids[row]) for row in rows[split]])),
+                    part.labels,
+                    np.concatenate([ids[row] for row in rows[split]]),
+                )
+                for split, part in data.splits.items()
+            }
+            layout = Layout(form.width, settings.dtype, False, layers, causal)
+            layouts = {
+                path: layout if embedding.keeps_layers(path, means) else replace(layout, layers=0)
+                for path in left
+            }
+            if layers > 1:
+                hint = f"pooling=layers reads the means of the {layers} layers of {source}"
+                log.info("%s", SpaceliteError(hint, ["pooling"]))
+            embedding.lay_out(specs, layouts, indexes, "right", "or import less")
+            rounded = _write(specs, layouts, rows, examples("import", digests))
+            store.add_seconds(left, time.perf_counter() - started)
+    embedding.keep_maker(specs, "import")
     for path in specs:
-        store.keep_maker(path, "import")
-        if data.text_column != STAND_IN:
+        if data.text_column != columns.STAND_IN:
             cached_texts.keep(path, specs[path].cache_key(), data)
-    with suppress(OSError):  # the folder may be read-only
-        os.utime(next(iter(specs)))
     seconds = time.perf_counter() - started
     main, *others = (
-        Embedded(path, path not in unfinished, seconds, rounded=rounded.get(path)) for path in specs
+        Embedded(path, path not in left, seconds, rounded=rounded.get(path)) for path in specs
     )
     return replace(main, others=tuple(others))
 
@@ -219,37 +221,26 @@ def import_states(
 def _layers(wanted: int | None, count: int | None) -> list[int]:
     """The layers to import, the last one first: each has a cache of its own."""
     if wanted is None:
-        return list(reversed(range(count or 1)))
-    if count is None:
-        raise SpaceliteError(
-            f"layer={wanted}: the hidden states are of a single layer: leave layer out", ["layer"]
-        )
-    if not -count <= wanted < count:
-        raise SpaceliteError(
-            f"layer={wanted}: the hidden states are of {count} layers: give 0 to {count - 1}",
-            ["layer"],
-        )
+        return [*reversed(range(count or 1))]
+    if count is None or not -count <= wanted < count:
+        several = f"{count} layers: give 0 to {(count or 0) - 1}"
+        of = several if count else "a single layer: leave layer out"
+        raise SpaceliteError(f"layer={wanted}: the hidden states are of {of}", ["layer"])
     return [wanted % count]
-
-
-def _stem(source: Path) -> str:
-    """The name of a folder, or that of a file without its suffix."""
-    path = source.resolve()
-    return path.name if path.is_dir() else path.stem
 
 
 # Twice through a source.
 
 
 def _identify(
-    states: States, settings: Import, stored: StoredType, on_progress: OnProgress
-) -> tuple[Form, list[Known]]:
-    """What all examples have in common, and what identifies each. Raises SpaceliteError if they
-    differ in their form, or have numbers that the stored type cannot hold."""
+    settings: Import, stored: StoredType, examples: Iterable[Example]
+) -> tuple[Form, list[bytes], list[Array]]:
+    """What all examples have in common, and of each the digest and the token ids. Raises
+    SpaceliteError if they differ in their form, or have numbers that the stored type cannot
+    hold."""
     form: Form | None = None
-    known: list[Known] = []
-    on_progress("identify", 0, states.count)
-    for example in states.read():
+    digests, ids = list[bytes](), list[Array]()
+    for example in examples:
         form = form or example.form
         if example.form != form:
             names = ("numbers", "layers", "width", "token ids")
@@ -258,73 +249,60 @@ def _identify(
                 f"{name} {new} and not {old}" for name, old, new in pairs if old != new
             )
             raise SpaceliteError(
-                f"{states.source}: {example.name} is of another form than those before it "
+                f"{settings.source}: {example.name} is of another form than those before it "
                 f"({what}): give all examples the same"
             )
-        for layer in _layers(settings.layer, form.layers):
-            hidden = example.layer(layer)
-            if not bool(hidden.isfinite().all()):
-                raise SpaceliteError(
-                    f"{states.source}: {example.name} has hidden states that are not finite: "
-                    "compute them again, or leave the example out"
-                )
-            check_finite(stored.encode(hidden), stored, f"{states.source}: {example.name}")
-        ids = example.ids
-        if ids is None:
-            ids = np.full(len(example.hidden), NO_TOKEN, np.int32)
-        known.append(Known(example.digest, ids))
-        on_progress("identify", len(known), states.count)
-    if form is None or len(known) != states.count:
-        raise _changed(states.source)
-    return form, known
+        hidden = example.layers[:, _layers(settings.layer, form.layers)]
+        if not bool(hidden.isfinite().all()):
+            raise SpaceliteError(
+                f"{settings.source}: {example.name} has hidden states that are not finite: "
+                "compute them again, or leave the example out"
+            )
+        check_finite(stored.encode(hidden), stored, f"{settings.source}: {example.name}")
+        digests.append(example.digest)
+        ids.append(example.ids)
+    if form is None:
+        raise ValueError("no examples")
+    return form, digests, ids
 
 
 def _write(
-    layers: Mapping[Path, int],
-    states: States,
-    known: Sequence[Known],
+    specs: Mapping[Path, CacheSpec],
+    layouts: Mapping[Path, Layout],
     rows: Mapping[str, Array],
-    stored: StoredType,
-    on_progress: OnProgress,
+    examples: Iterable[Example],
 ) -> dict[Path, Rounded | None]:
-    """Write what is not done into caches that were laid out, each of one of the layers; `rows` are
-    the examples of each split. Returns how much the stored type rounds what was written."""
+    """Write what is not done into caches that were laid out; `rows` are the examples of each split.
+    Returns how much the stored type rounds what was written."""
     place = {
         row: (split, index)
         for split, of_split in rows.items()
         for index, row in enumerate(of_split.tolist())
     }
-    measure = rounding_sums(stored)
-    roundings = {path: Rounding(stored) for path in layers}
+    roundings = {path: Rounding(layout.stored) for path, layout in layouts.items()}
+    tokens = 0
     with ExitStack() as stack:
-        writers = {path: stack.enter_context(Writer(path)) for path in layers}
-        done = {path: {split: of.done(split) for split in rows} for path, of in writers.items()}
-        on_progress("import", 0, states.count)
-        read = 0
-        for example, before in zip(states.read(), known, strict=False):
-            split, index = place.get(read, ("", 0))
-            missing = [path for path in writers if split and not done[path][split][index]]
-            if missing and example.digest != before.digest:
-                raise _changed(states.source)
-            for path in missing:
-                hidden = example.layer(layers[path])
+        writers = {
+            path: stack.enter_context(Writer(path, layers=layout.layers > 0))
+            for path, layout in layouts.items()
+        }
+        for row, example in enumerate(examples):
+            if row not in place:
+                continue
+            layers = example.layers
+            means = Checked.of(layers.mean(dim=0).half().numpy())
+            for path, writer in writers.items():
+                hidden, stored = layers[:, specs[path].layer], layouts[path].stored
                 encoded = stored.to_rows(hidden)
-                if measure is not None:
+                if measure := rounding_sums(stored):
                     roundings[path].add(len(hidden), measure(hidden, encoded).numpy())
-                writers[path].write(split, index, {"tokens": Checked.of(encoded.numpy())})
-                writers[path].commit_at_times()
-            read += 1
-            on_progress("import", read, states.count)
+                values = {"tokens": Checked.of(encoded.numpy()), "means": means}
+                writer.write(*place[row], values)
+                writer.commit_at_times()
+            tokens += len(layers)
         for writer in writers.values():
             writer.commit()
-    if read < len(known):
-        raise _changed(states.source)
-    tokens = sum(len(known[row].ids) for row in place)
     return {path: rounding.log(tokens) for path, rounding in roundings.items()}
-
-
-def _changed(source: Path) -> SpaceliteError:
-    return SpaceliteError(f"{source} changed while it was read: import it again")
 
 
 # Sources.
@@ -336,34 +314,34 @@ def _reading(path: Path) -> Iterator[None]:
     holds."""
     try:
         yield
-    except (*ARRAY_ERRORS, RuntimeError, NotImplementedError) as error:
+    except (*ARRAY_ERRORS, IndexError, RuntimeError, SafetensorError) as error:
         # numpy's own message suggests unpickling the file.
         reason = "it holds Python objects" if "pickle" in str(error) else one_line(error, 160)
         raise SpaceliteError(f"{path} cannot be imported: {reason}") from error
 
 
-def _open(settings: Import, named: Sequence[str] | None) -> States:
-    """The examples of a source; of a folder the files that are `named`, or all of them in natural
-    order."""
-    source = settings.source
+@contextmanager
+def _opened(settings: Import, chosen: Sequence[Path]) -> Iterator[tuple[int, Iterator[Example]]]:
+    """The number of examples of a source, and all of them; of a folder those in `chosen` files."""
+    source, kind = settings.source, settings.source.suffix.lower()
     if source.is_dir():
-        chosen = _files(source, named)
-        return States(source, len(chosen), lambda: _of_files(chosen, settings))
-    if source.suffix.lower() == ".parquet":
+        yield len(chosen), (_of_file(settings, path) for path in chosen)
+    elif kind == ".parquet":
         with _reading(source):
-            count, columns, read = readers.parquet_lists(source)
-            names = dict.fromkeys(columns)
-            states, ids = _choose(names, settings.array, source), _usual(names, IDS)
-        chosen_columns = [states, *([] if ids is None else [ids])]
-        return States(source, count, lambda: _of_rows(source, read(chosen_columns), settings))
-    if source.suffix.lower() not in SUFFIXES:
+            count, names, read = readers.parquet_lists(source)
+            lists = dict.fromkeys(names, np.empty((0, 0)))
+            names = [_choose(settings, lists), *(name for name in IDS if name in lists)]
+            rows = (dict(zip(names, row, strict=True)) for row in read(names))
+            named = ((f"row {number:,}", row) for number, row in enumerate(rows, 1))
+            yield count, (_example(settings, name, row) for name, row in named)
+    elif kind in SUFFIXES:
+        with _arrays(source) as arrays:
+            yield _examples(settings, arrays)
+    else:
         raise SpaceliteError(
             f"{source}: hidden states are imported from .npz, .npy, .h5, .hdf5, .safetensors and "
             ".parquet files, and from folders with a file of these for each example"
         )
-    with _reading(source), _arrays(source) as arrays:
-        count, _ = _examples(arrays, settings)
-    return States(source, count, lambda: _of_file(source, settings))
 
 
 def _files(folder: Path, named: Sequence[str] | None) -> list[Path]:
@@ -393,213 +371,151 @@ def _natural(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
-def _of_files(chosen: Sequence[Path], settings: Import) -> Iterator[Example]:
-    for path in chosen:
-        with _reading(path), _arrays(path) as arrays:
-            yield _one(path.name, arrays, settings)
-
-
-def _of_rows(path: Path, rows: Iterator[list[Any]], settings: Import) -> Iterator[Example]:
-    with _reading(path):
-        for number, (hidden, *ids) in enumerate(rows, 1):
-            if hidden is None:
-                raise ValueError(f"row {number:,} has no hidden states")
-            yield _example(f"row {number:,}", _tensor(hidden, settings), *ids)
-
-
-def _of_file(path: Path, settings: Import) -> Iterator[Example]:
-    with _reading(path), _arrays(path) as arrays:
-        count, get = _examples(arrays, settings)
-        for number in range(count):
-            yield get(number)
+def _of_file(settings: Import, path: Path) -> Example:
+    with _arrays(path) as arrays:
+        return _example(settings, path.name, arrays)
 
 
 @contextmanager
 def _arrays(path: Path) -> Iterator[Mapping[str, Any]]:
     """What a file holds by name: arrays, or tensors, or datasets and groups of them."""
     kind = path.suffix.lower()
-    if kind == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
+    with _reading(path):
+        if kind == ".safetensors":
+            from safetensors.torch import load_file
 
-        try:
             yield load_file(path)
-        except SafetensorError as error:
-            raise ValueError(one_line(error)) from error
-    elif kind in (".h5", ".hdf5"):
-        with h5py.File(path, "r") as file:
-            yield file
-    else:
-        loaded = np.load(path, mmap_mode="r" if kind == ".npy" else None, allow_pickle=False)
-        yield {STATES[0]: loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
+        elif kind in (".h5", ".hdf5"):
+            with h5py.File(path, "r") as file:
+                yield file
+        else:
+            loaded = np.load(path, mmap_mode="r" if kind == ".npy" else None, allow_pickle=False)
+            yield {STATES[0]: loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
 
 
-def _examples(arrays: Mapping[str, Any], settings: Import) -> tuple[int, Callable[[int], Example]]:
-    """The number of examples, and a function that reads one of them."""
-    name = settings.array or _usual(arrays, STATES)
-    group: Any = None if name is None else arrays.get(name)
-    if name is None and isinstance(arrays, h5py.File):
-        several = len([key for key in arrays if getattr(arrays[key], "ndim", 0) > 1]) != 1
-        group = arrays if several else None
-    if isinstance(group, h5py.Group):
-        return _datasets(group, arrays, settings)
-    hidden = arrays[_choose(arrays, settings.array, settings.source)]
-    ids, mask = (
-        None if name is None else arrays[name]
-        for name in (_usual(arrays, IDS), _usual(arrays, MASKS))
-    )
+def _examples(settings: Import, arrays: Mapping[str, Any]) -> tuple[int, Iterator[Example]]:
+    """The number of examples in a file of all of them, and these."""
+    name, ids = _name(settings, arrays), _usual(arrays, IDS)
+    group: Any = arrays if name is None else arrays.get(name)
+    if isinstance(group, h5py.Group):  # with a dataset, or a group, for each example
+        names = sorted((key for key in group if key not in IDS), key=_natural)
+
+        def of_name(key: str) -> Example:
+            if isinstance(group[key], h5py.Group):
+                return _example(settings, key, group[key])
+            own = {} if ids is None else {IDS[0]: ids[key]}
+            return _example(settings, key, {name or STATES[0]: group[key], **own})
+
+        return len(names), map(of_name, names)
+    name = _choose(settings, arrays)
+    hidden = arrays[name]
+    count, part = _division(hidden, ids, arrays)
+
+    def of_number(number: int) -> Example:
+        own = {} if ids is None else {IDS[0]: part(ids, number)}
+        states = _tensor(settings, part(hidden, number), hidden)
+        return _example(settings, f"example {number + 1:,}", {name: states, **own})
+
+    return count, map(of_number, range(count))
+
+
+def _division(
+    hidden: Any, ids: Any, arrays: Mapping[str, Any]
+) -> tuple[int, Callable[[Any, int], Any]]:
+    """The number of examples in the hidden states and token ids of all of them, and a function
+    that takes one out of either, as the arrays beside them say."""
+    mask = _usual(arrays, MASKS)
     if mask is not None:
-        if tuple(mask.shape) != tuple(hidden.shape[:2]):
-            raise ValueError(
-                f"the mask has the shape {tuple(mask.shape)} and the hidden states have "
-                f"{tuple(hidden.shape)}"
-            )
-
-        def padded(number: int) -> Example:
-            real = np.asarray(mask[number]) != 0
-            states = _tensor(hidden[number], settings, hidden)[torch.from_numpy(real)]
-            own = None if ids is None else np.asarray(ids[number])[real]
-            return _example(f"example {number + 1:,}", states, own)
-
-        return len(hidden), padded
-    offsets = _offsets(arrays)
-    if offsets is None and hidden.ndim == 2:
+        for what, array in (("mask", mask), ("array of token ids", ids)):
+            if array is not None and tuple(array.shape) != tuple(hidden.shape[:2]):
+                raise ValueError(
+                    f"the {what} has the shape {tuple(array.shape)} and the hidden states have "
+                    f"{tuple(hidden.shape)}"
+                )
+        return len(hidden), lambda values, i: values[i][np.asarray(mask[i]) != 0]
+    if "lengths" in arrays:
+        offsets = offsets_of(np.asarray(arrays["lengths"]).reshape(-1))
+    elif "offsets" in arrays:
+        offsets = np.asarray(arrays["offsets"]).reshape(-1).astype(np.int64)
+    elif hidden.ndim == 2:
         offsets = np.arange(len(hidden) + 1)
-    if offsets is None:
+    else:
         raise ValueError(
             "padded hidden states need a mask (N, n), and those of all tokens end to end need "
             "offsets (N + 1,) or lengths (N,)"
         )
     if [*offsets[:1], *offsets[-1:]] != [0, len(hidden)] or (np.diff(offsets) < 0).any():
         raise ValueError(f"offsets (or lengths) do not divide {len(hidden):,} tokens")
-
-    def flat(number: int) -> Example:
-        first, last = offsets[number : number + 2].tolist()
-        end = last if number < len(offsets) - 2 else None  # ids that are left over are noticed
-        own = None if ids is None else ids[first:end]
-        states = _tensor(hidden[first:last], settings, hidden)
-        return _example(f"example {number + 1:,}", states, own)
-
-    return len(offsets) - 1, flat
+    bounds = [*offsets[:-1].tolist(), None]  # ids that are left over are noticed
+    return len(offsets) - 1, lambda values, i: values[bounds[i] : bounds[i + 1]]
 
 
-def _offsets(arrays: Mapping[str, Any]) -> Array | None:
-    if "lengths" in arrays:
-        return offsets_of(np.asarray(arrays["lengths"]).reshape(-1))
-    if "offsets" in arrays:
-        return np.asarray(arrays["offsets"]).reshape(-1).astype(np.int64)
-    return None
-
-
-def _datasets(
-    group: Any, arrays: Mapping[str, Any], settings: Import
-) -> tuple[int, Callable[[int], Example]]:
-    """A dataset, or a group, for each example, in natural order; token ids in a group beside
-    them, under the same names."""
-    name = _usual(arrays, IDS)
-    every = {} if name is None else arrays[name]
-    names = sorted((key for key in group if group[key] != every), key=_natural)
-
-    def get(number: int) -> Example:
-        key = names[number]
-        if isinstance(group[key], h5py.Group):
-            return _one(key, group[key], settings)
-        own = None if name is None else every[key][...]
-        return _example(key, _tensor(group[key][...], settings, group[key]), own)
-
-    return len(names), get
-
-
-def _one(name: str, arrays: Mapping[str, Any], settings: Import) -> Example:
-    """The example that a file or a group holds."""
-    hidden, ids = arrays[_choose(arrays, settings.array, settings.source)], _usual(arrays, IDS)
-    own = None if ids is None else arrays[ids][...]
-    return _example(name, _tensor(hidden[...], settings, hidden), own)
-
-
-def _example(name: str, hidden: torch.Tensor, ids: Any = None) -> Example:
-    """An example, of one token if there is a single vector."""
+def _example(settings: Import, name: str, arrays: Mapping[str, Any]) -> Example:
+    """The example that these arrays are of, with one token if there is a single vector."""
+    hidden, ids = arrays[_choose(settings, arrays)], _usual(arrays, IDS)
+    if hidden is None:
+        raise ValueError(f"{name} has no hidden states")
+    hidden = _tensor(settings, hidden[...], hidden)
     hidden = hidden if hidden.ndim > 1 else hidden[None]
     if hidden.ndim > 3 or not hidden.numel():
         raise ValueError(f"{name} has hidden states of the shape {tuple(hidden.shape)}")
-    if ids is not None:
-        ids = np.asarray(ids).reshape(-1)
-        if len(ids) != len(hidden):
-            raise ValueError(
-                f"{name} has {len(ids):,} token ids and hidden states of {len(hidden):,} tokens"
-            )
-        if ids.dtype.kind not in "iu" or (len(ids) and ids.min() < 0):
-            raise ValueError(f"{name} has token ids that are no whole numbers from 0")
-    return Example(name, hidden, None if ids is None else ids.astype(np.int32))
+    if ids is None:
+        return Example(name, hidden, np.full(len(hidden), NO_TOKEN, np.int32))
+    ids = np.asarray(ids).reshape(-1)
+    if len(ids) != len(hidden):
+        raise ValueError(
+            f"{name} has {len(ids):,} token ids and hidden states of {len(hidden):,} tokens"
+        )
+    if ids.dtype.kind not in "iu" or ids.min() < 0:
+        raise ValueError(f"{name} has token ids that are no whole numbers from 0")
+    return Example(name, hidden, ids.astype(np.int32))
 
 
-def _tensor(values: Any, settings: Import, dataset: Any = None) -> torch.Tensor:
-    """Numbers as a tensor of their type; `dataset` is what they are part of."""
-    if isinstance(values, torch.Tensor):
-        kind = str(values.dtype).removeprefix("torch.")
-    else:
-        values = np.asarray(values)
-        values, kind = values.astype(values.dtype.newbyteorder("=")), values.dtype.name
-        said = {str(value) for value in getattr(dataset, "attrs", {}).values()}
-        if kind == "uint16" and (settings.bfloat16 or BFLOAT16 in said):
-            return torch.from_numpy(values).view(torch.bfloat16)
+def _tensor(settings: Import, values: Any, whole: Any) -> torch.Tensor:
+    """Numbers, a part of `whole`, as a tensor of their type."""
+    if not isinstance(values, torch.Tensor):
+        values = torch.from_numpy(values.astype(values.dtype.newbyteorder("=")))
+    tensor: torch.Tensor = values
+    kind = _kind(tensor)
+    attributes = {str(value) for value in getattr(whole, "attrs", {}).values()}
+    if kind == "uint16" and (settings.bfloat16 or BFLOAT16 in attributes):
+        return tensor.view(torch.bfloat16)
     if kind not in (*FLOATS, BFLOAT16):
         raise SpaceliteError(
             f"{settings.source} has hidden states that are {kind} numbers: give "
             f"{', '.join(FLOATS)}, or uint16 with bfloat16=True",
             ["bfloat16"],
         )
-    return torch.as_tensor(values)
+    return tensor
 
 
-def _usual(names: Mapping[str, Any], usual: Sequence[str]) -> str | None:
-    """The first usual name that is there."""
-    return next((name for name in usual if name in names), None)
+def _kind(values: torch.Tensor) -> str:
+    return str(values.dtype).removeprefix("torch.")
 
 
-def _choose(arrays: Mapping[str, Any], wanted: str | None, source: Path) -> str:
+def _usual(arrays: Mapping[str, Any], names: Sequence[str]) -> Any:
+    """The array of the first of these names that is there."""
+    return next((arrays[name] for name in names if name in arrays), None)
+
+
+def _name(settings: Import, arrays: Mapping[str, Any]) -> str | None:
     """The name of the hidden states: as given, a usual one, or that of the only array of two or
     more dimensions."""
-    if wanted is None:
-        wanted = _usual(arrays, STATES)
-        left = [
-            name
-            for name in arrays
-            if name not in (*IDS, *MASKS) and getattr(arrays[name], "ndim", 2) >= 2
-        ]
-        if wanted is None and len(left) == 1:
-            (wanted,) = left
-    if wanted is None or wanted not in arrays:
-        meant = suggestion(wanted, [*arrays]) if wanted else None
+    matrices = [name for name in arrays if getattr(arrays[name], "ndim", 0) > 1]
+    others = [name for name in matrices if name not in (*IDS, *MASKS)]
+    usual = [name for name in STATES if name in arrays] or others[: len(others) == 1]
+    return settings.array or next(iter(usual), None)
+
+
+def _choose(settings: Import, arrays: Mapping[str, Any]) -> str:
+    name = _name(settings, arrays)
+    if name is None or name not in arrays:
+        meant = suggestion(name, [*arrays]) if name else None
         raise SpaceliteError(
-            f"{source} holds {', '.join(map(repr, arrays)) or 'nothing'}"
-            f"{f', and no {wanted!r}' if wanted else ''}"
+            f"{settings.source} holds {', '.join(map(repr, arrays)) or 'nothing'}"
+            f"{f', and no {name!r}' if name else ''}"
             f"{f' (did you mean {meant!r}?)' if meant else ''}: name the hidden states with "
             "array=NAME",
             ["array"],
         )
-    return wanted
-
-
-def _file_names(table: Table, column: str | None, source: Path) -> tuple[Table, list[str] | None]:
-    """The table without the column that names each example's file, and its values; None without
-    such a column."""
-    if not source.is_dir():
-        if column is not None:
-            raise SpaceliteError(
-                f"file_column={column}: {source} is a single file: leave file_column out",
-                ["file_column"],
-            )
-        return table, None
-    column = column or _usual(dict.fromkeys(table.names), FILE_COLUMNS)
-    if column is None:
-        return table, None
-    if column not in table.names:
-        raise SpaceliteError(
-            f"file_column={column}: {table.origin} has no such column, but "
-            f"{', '.join(map(repr, table.names))}",
-            ["file_column"],
-        )
-    log.info("%s: column %r names the file of each row", table.origin, column)
-    names = [str(value) for value in table.rows.column(column).to_pylist()]
-    return replace(table, rows=table.rows.drop_columns([column])), names
+    return name

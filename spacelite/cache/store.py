@@ -507,8 +507,8 @@ class Cache:
         if complete and not self.layers.complete:
             raise SpaceliteError(
                 f"cache {self.name} has the layer means of {self.layers.examples_done:,} of "
-                f"{sum(map(len, self.splits.values())):,} examples: run its embed command again to "
-                "complete them"
+                f"{sum(map(len, self.splits.values())):,} examples: run its {self.spec.command} "
+                "command again to complete them"
             )
         return self.layers
 
@@ -566,8 +566,8 @@ class LayerFile:
 
         def damaged(reason: str) -> SpaceliteError:
             return DamagedLayersError(
-                f"{path} is damaged ({reason}): run the embed command of cache {cache.name} again "
-                "to rewrite it"
+                f"{path} is damaged ({reason}): run the {cache.spec.command} command of cache "
+                f"{cache.name} again to rewrite it"
             )
 
         self.splits: dict[str, Dataset] = {}

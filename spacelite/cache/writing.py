@@ -124,9 +124,11 @@ class Journal:
 class Writer(Journal):
     """Writes examples into those files of a cache that lack some."""
 
-    def __init__(self, path: Path, *, layers: bool = False) -> None:
-        """Of a cache that was laid out, with the file of its layer means or without."""
+    def __init__(self, path: Path, *, layers: bool = False, layers_required: bool = False) -> None:
+        """Of a cache that was laid out, with the file of its layer means or without; these may be
+        `layers_required`, or be left out if they cannot be stored."""
         super().__init__(_unwritable)
+        self._layers_required = layers_required
         with Cache(path) as cache:
             self._datasets = cache.datasets(layers=layers)
         # Names of the datasets that lack examples: `tokens`, `pooled`, `means`.
@@ -148,6 +150,12 @@ class Writer(Journal):
     def write(self, split: str, example: int, values: Mapping[str, Checked]) -> None:
         """Write those values of an example that are `missing`, by the names of their datasets.
         They count only once `commit` has returned."""
+        if "means" in self.missing and not is_finite(values["means"].values):
+            problem = f"{split} example {example} has layer means that float16 cannot hold"
+            if self._layers_required:
+                raise SpaceliteError(f"{problem}: leave layers=True out", ["layers"])
+            log.warning("%s: the layer means are left out", problem)
+            self._drop_layers()
         datasets = self._datasets[split]
         new = [
             (datasets[name], checked)
@@ -174,7 +182,7 @@ class Writer(Journal):
         self._pwrite(*dataset.done_mark(example, False))
         dataset.done[example] = 0
 
-    def drop_layers(self) -> None:
+    def _drop_layers(self) -> None:
         """Delete the file of layer means and write no more of them."""
         self.missing.discard("means")
         path = next(iter(self._datasets.values()))["means"].path
@@ -213,7 +221,6 @@ class Writing:
     plan: Plan
     writer: Writer
     examples: Examples
-    layers_required: bool  # whether layer means that cannot be stored are an error
     prefix: str  # of messages about the cache
     copied: int = 0  # examples that were copied from other caches
     rounded: Rounded | None = None  # what was measured for those that were computed
@@ -289,14 +296,7 @@ class Writing:
 
     def put(self, example: int, values: Mapping[str, Checked]) -> None:
         """Write an example where it is not done."""
-        split, index = self.examples.location(example)
-        if "means" in self.writer.missing and not is_finite(values["means"].values):
-            problem = f"{split} example {index} has layer means that float16 cannot hold"
-            if self.layers_required:
-                raise SpaceliteError(f"{problem}: leave layers=True out", ["layers"])
-            log.warning("%s: the layer means are left out", problem)
-            self.writer.drop_layers()
-        self.writer.write(split, index, values)
+        self.writer.write(*self.examples.location(example), values)
 
 
 def check_finite(rows: Array, stored: StoredType, whose: str) -> None:

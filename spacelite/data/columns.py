@@ -30,6 +30,7 @@ STAND_IN = "what stands for the texts"  # the name of a column where a table has
 FEWEST_ROWS, NEARLY_ALL = 5, 0.9  # of them have different labels: a warning
 LABEL_COLUMNS = ("label", "labels", "class", "category", "target", "sentiment")
 SPLIT_COLUMN = "split"
+FILE_COLUMNS = ("file", "filename", "file_name", "path")
 LABELS_AS = ("auto", "text")
 ROWS_NAMED = 3  # in a message
 LISTS = "in multi-label data, give a list of labels for each text, [] for none"
@@ -184,6 +185,18 @@ def by_split(table: Table, reading: Reading) -> dict[str, Table]:
         )
         for split, rows in parts.items()
     }
+
+
+def file_names(table: Table, column: str | None) -> tuple[Table, list[str] | None]:
+    """The table without the column that names a file for each row, as named or by a usual name, and
+    these names; None if there is none."""
+    column = column or _by_usual_name(table.names, FILE_COLUMNS, None)
+    if column is None:
+        return table, None
+    _pick(table.origin, table.names, column, "file", [])
+    log.info("%s: column %r names the file of each row", table.origin, column)
+    names = [str(value) for value in table.rows.column(column).to_pylist()]
+    return replace(table, rows=table.rows.drop_columns([column])), names
 
 
 def _split_column(table: Table, reading: Reading) -> str | None:
