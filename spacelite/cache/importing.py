@@ -64,7 +64,8 @@ class Example(NamedTuple):
     def form(self) -> Form:
         """What all examples have to have in common."""
         layers = self.hidden.shape[1] if self.hidden.ndim == 3 else None
-        return Form(_kind(self.hidden), layers, self.hidden.shape[-1], self.ids[0] != NO_TOKEN)
+        has_ids = bool(self.ids[0] != NO_TOKEN)
+        return Form(_kind(self.hidden), layers, self.hidden.shape[-1], has_ids)
 
     @property
     def digest(self) -> bytes:
