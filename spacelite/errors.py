@@ -58,7 +58,9 @@ class SpaceliteError(Exception):
 def is_out_of_memory(error: BaseException | None) -> bool:
     """Whether an exception, or one that caused it, means that memory ran out, on the CPU or on a
     GPU."""
-    while error:
+    seen: set[int] = set()
+    while error and id(error) not in seen:  # an error may be raised from one that it caused
+        seen.add(id(error))
         # By name, so that torch is not imported.
         names = {kind.__name__ for kind in type(error).__mro__}
         if names & {"OutOfMemoryError", "MemoryError"} or SHORTAGES.search(str(error)):

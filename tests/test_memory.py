@@ -179,6 +179,8 @@ def test_what_fails_for_lack_of_memory_is_not_called_damaged(error):
 )
 def test_other_failures_are_not_for_lack_of_memory(error):
     assert not is_out_of_memory(error)
+    error.__cause__ = error  # of `raise error from error`
+    assert not is_out_of_memory(error)
 
 
 LIMITED = """
