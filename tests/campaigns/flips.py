@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import h5py
 import trials
-from trials import COMMANDS, KILL, TRAIN, Reader, Tally, World
+from trials import COMMANDS, KILL, TRAIN, Tally, World
 
 # What a command says that leaves out or makes again what is damaged.
 TELLS = ("damaged", "cannot be", "missing", "does not match", "not used")
@@ -124,7 +124,7 @@ def run(world: World, chance: random.Random, count: int, tally: Tally) -> None:
     share = 0.5 if count < 2 * len(metadata) else len(metadata) / count
     chosen = metadata[: int(count * share) or None]
     chosen += [chance.choice(sampled[rows[i % len(rows)]]) for i in range(count - len(chosen))]
-    reader = Reader(world)
+    reader = world.reader
     usual = {name: reader.ask(TARGETS[name].reads, folder) for name, folder in folders.items()}
     for flip in chosen:
         bit, (before, expected) = chance.randrange(8), usual[flip.target]
@@ -141,7 +141,6 @@ def run(world: World, chance: random.Random, count: int, tally: Tally) -> None:
         other = {path for path in {*left, *expected} if left.get(path) != expected.get(path)}
         where = f"{flip.file} byte {flip.offset} bit {bit}, other files: {sorted(other)[:5]}"
         tally.add(flip.part, how, where, ends[-1])
-    reader.close()
 
 
 def lines(ends: list[trials.Done | None]) -> list[str]:

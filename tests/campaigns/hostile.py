@@ -22,7 +22,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import trials
-from trials import COMMANDS, EMBED, Reader, Tally, World
+from trials import COMMANDS, EMBED, Tally, World
 
 try:
     from spacelite.cache import hdf5
@@ -290,7 +290,7 @@ def trials_of(folder: Path) -> Iterator[tuple[str, str, Callable[[Path], None]]]
 def run(world: World, chance: random.Random, count: int, tally: Tally) -> None:
     """Make a file, and let commands read it."""
     folder = world.template(NEEDS)
-    reader, outside = Reader(world), world.folder / "outside"
+    reader, outside = world.reader, world.folder / "outside"
     outside.mkdir()
     (outside / "x").write_text("outside")
     for row, what, make in trials.chosen([*trials_of(folder)], count, chance):
@@ -306,7 +306,6 @@ def run(world: World, chance: random.Random, count: int, tally: Tally) -> None:
             if (outside / "x").read_text() != "outside":
                 how = "wrong"
             tally.add(row, how, f"{what}: {command}", done)
-    reader.close()
 
 
 if __name__ == "__main__":

@@ -95,6 +95,8 @@ for line in sys.stdin:
         console._console.cache_clear()
         done = trials.in_process(app, command, at, world)
         print(json.dumps(done), flush=True)
+        if template and (command == "texts" or "--json" in command):
+            (at / f"said {command.split()[0]}.json").write_text(done.stdout)
         if stop and trials.ended(done) != "finished":
             break
     print(json.dumps(trials.answer(at, name) if template else {}), flush=True)
@@ -141,6 +143,7 @@ class World:
         # Of all processes: who believes a number in a file fails in place of the machine.
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, resource.RLIM_INFINITY))
         self._preload()
+        self.reader = Reader(self)
         conftest.save_backbone("bert", folder / "bert")
         sizes = {"train": 12, "validation": 4, "test": 4}
         conftest.write_dataset(folder / "data", sizes, longest=8)
@@ -238,9 +241,10 @@ class World:
     def look_and_repeat(self, name: str, repeat: str, tally: Tally) -> None:
         """After one of COMMANDS was interrupted: another command looks at what is there, and the
         same one is run again."""
-        looked = self.run(COMMANDS[name].look)
+        looked = self.reader.ask((COMMANDS[name].look,))[0][-1]
         tally.add(f"{name}: looked at", self._partly(name, looked), repeat, looked)
-        again = self.does(name)
+        words = "texts" if name == "texts" else COMMANDS[name].words
+        again = self.reader.ask((words,))[0][-1]
         how = self.verdict(name, again)
         more = f", {self.extra}" if how in ("left over", "wrong") else ""
         tally.add(f"{name}: again", how, repeat + more, again)
@@ -355,7 +359,7 @@ class Reader:
 
 
 def in_process(app: object, command: str, at: Path, world: Path) -> Done:
-    """Run a command in this process. What it prints as JSON becomes a file."""
+    """Run a command in this process."""
     if command == "texts":
         said = io.StringIO()
         try:
@@ -363,17 +367,12 @@ def in_process(app: object, command: str, at: Path, world: Path) -> Done:
                 exec("import sys\n" + TEXTS, {})
         except SpaceliteError as error:
             return Done(1, "", f"error: {error}")
-        done = Done(0, said.getvalue(), "")
-    else:
-        words = command.replace("@", str(at)).replace("~", str(world)).split()
-        result = CliRunner().invoke(app, [*words, "--cache-dir", str(at / "cache")])
-        problem = result.exception
-        problem = None if isinstance(problem, SystemExit) else problem
-        trace = "".join(traceback.format_exception(problem)) if problem else ""
-        done = Done(result.exit_code, result.stdout, result.stderr + trace)
-    if done.returncode == 0 and (command == "texts" or "--json" in command):
-        (at / f"said {command.split()[0]}.json").write_text(done.stdout)
-    return done._replace(stdout="")
+        return Done(0, said.getvalue(), "")
+    words = command.replace("@", str(at)).replace("~", str(world)).split()
+    result = CliRunner().invoke(app, [*words, "--cache-dir", str(at / "cache")])
+    problem = None if isinstance(result.exception, SystemExit) else result.exception
+    trace = "".join(traceback.format_exception(problem)) if problem else ""
+    return Done(result.exit_code, result.stdout, result.stderr + trace)
 
 
 def waited(process: processes.Process) -> Done | None:
@@ -442,6 +441,7 @@ def campaign(
         try:
             run(world, random.Random(options.seed), options.trials, tally)
         finally:
+            world.reader.close()
             tally.print()
     print(f"{time.monotonic() - begun:.0f} s, seed {options.seed}")
     return int(bool(tally.broken))
