@@ -145,7 +145,7 @@ def remove_all(cache_dir: Path, cache_name: str) -> int:
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint atomically. Raises SpaceliteError if it cannot be written."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     tensors = {
         name: value.detach().cpu().contiguous() for name, value in checkpoint.tensors.items()
@@ -155,9 +155,9 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     metadata = {"state": state, files.CHECKSUM: _checksum(state, tensors)}
     files.make_folder(path.parent, "choose another cache_dir")
     try:
-        with files.atomic_write(path) as partial:
-            save_file(tensors, partial, metadata=metadata)
-    except Exception as error:  # safetensors raises its own exception for a full disk
+        # Not save_file, whose own temporary file stays behind if the process is killed.
+        files.write_bytes(path, save(tensors, metadata))
+    except OSError as error:
         raise SpaceliteError(
             f"the checkpoint of the training cannot be saved in {path.parent}: {one_line(error)}"
         ) from error
