@@ -24,10 +24,7 @@ import numpy as np
 import trials
 from trials import COMMANDS, EMBED, Tally, World
 
-try:
-    from spacelite.cache import hdf5
-except ImportError:
-    hdf5 = None
+from spacelite.cache import hdf5
 
 NEEDS = ("embed", "cv", "audit", "train", "eval", "texts")
 READS = (
@@ -279,9 +276,8 @@ def trials_of(folder: Path) -> Iterator[tuple[str, str, Callable[[Path], None]]]
                     changed = at / "cache" / "embeddings" / name
                     with h5py.File(changed, "r+") as file:
                         change(file)
-                    if hdf5:
-                        hdf5.seal_path(changed).unlink(missing_ok=True)
-                    if sealed and hdf5:
+                    hdf5.seal_path(changed).unlink(missing_ok=True)
+                    if sealed:
                         hdf5.write_seal(changed)
 
                 yield f"other structures, {'sealed' if sealed else 'no seal'}", what, alter
