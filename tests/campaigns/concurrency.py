@@ -89,7 +89,7 @@ def run(world: World, chance: random.Random, count: int, tally: Tally) -> None:
             if how == "finished" and name == "train":
                 left, wanted = trials.answer(world.at), alone["train"].after
                 how = "same" if wanted.items() <= nameless(left).items() else "wrong"
-                if any(trials.hidden(path) for path in left):
+                if any(trials.hidden(path) for path in left):  # nothing was killed: no lock either
                     how = "left over"
             tally.add(f"{row}, then {name}" if how not in ("same", "finished") else "then again",
                       "same" if how == "finished" else how, f"{pause:.2f} s", done)  # fmt: skip
