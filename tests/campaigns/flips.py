@@ -20,7 +20,7 @@ import trials
 from trials import COMMANDS, KILL, TRAIN, Tally, World
 
 # What a command says that leaves out or makes again what is damaged.
-TELLS = ("damaged", "cannot be", "missing", "does not match", "not used")
+TELLS = ("damaged", "cannot be", "missing", "does not match", "not used", "left out")
 REPORT = COMMANDS["report"].words
 
 
@@ -135,7 +135,8 @@ def run(world: World, chance: random.Random, count: int, tally: Tally) -> None:
         if how == "finished":
             expected = {path: text for path, text in expected.items() if path != flip.file}
             new = {*lines(ends)} - {*lines(before)}
-            how = "same" if left == expected else "wrong"
+            durations = ".seconds." in flip.file  # which are no answer
+            how = "same" if durations or left == expected else "wrong"
             if how == "wrong" and any(word in line for line in new for word in TELLS):
                 how = "told"
         other = {path for path in {*left, *expected} if left.get(path) != expected.get(path)}
