@@ -17,7 +17,8 @@ from spacelite.document import Table
 from spacelite.heads.base import Tokens
 from spacelite.studies.audit import Audit, Finding, audit_labels, conflicts, suspects
 from spacelite.studies.cross_validation import divide
-from spacelite.training.loop import fit_on
+from spacelite.training.config import TrainingConfig
+from spacelite.training.loop import Member, train_weighted
 
 GOOD, BAD = ("great", "loved", "fine", "well"), ("dull", "hated", "slow", "awful")
 FILL = ("film", "plot", "actor", "scene", "story", "the", "was", "a")
@@ -127,7 +128,7 @@ def test_words_and_probabilities_are_those_of_the_head_that_did_not_see_it(flipp
         fold = divide(split.labels, opened.task, opened.label_names, count=4, seed=5)[0]
         for one in found.findings[:3]:
             seen = (fold != fold[one.index]).astype(float)
-            (fit,) = fit_on(opened, config, [seen])
+            (fit,) = train_weighted(opened, [Member(config, seen)], TrainingConfig())
             logits = fit.logits[one.index].astype(float)
             chances = np.exp(logits) / np.exp(logits).sum()
             suggested = opened.label_names.index(one.suggested)

@@ -25,7 +25,6 @@ from spacelite.heads import HeadConfig
 from spacelite.progress import OnProgress, Progress, reporting
 from spacelite.studies.cross_validation import train_on_each
 from spacelite.training.config import TrainingConfig
-from spacelite.training.loop import open_train
 from spacelite.types import Array
 
 
@@ -251,11 +250,9 @@ class _Pass:
         weights = [fold.weights() for fold in self.folds]
         data, device = self.data.data, self.data.device
         configs = list(dict.fromkeys(self.configs.values()))
-        split = open_train(data, configs, device)
         logits = train_on_each(
-            data, configs, weights, self.training, device=device, split=split,
-            on_progress=on_progress,
-        )  # fmt: skip
+            data, configs, weights, self.training, device=device, on_progress=on_progress
+        )
         self.seconds = (time.perf_counter() - started) / len(self.configs) / len(self.folds)
         return {number: logits[config] for number, config in self.configs.items()}
 

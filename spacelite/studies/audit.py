@@ -284,7 +284,8 @@ def audit_labels(
     """Find labels of the train split of an open, complete cache that are probably wrong, by a head
     that is fitted directly and whose logits are a sum over tokens. Probabilities are averaged over
     repeats. `backbone` is its folder, if it was a local one: its tokenizer defines the words."""
-    from spacelite.training.loop import fit_on, open_train
+    from spacelite.training.config import TrainingConfig
+    from spacelite.training.loop import Member, open_train, train_weighted
 
     if cache.task is not SINGLE_LABEL:
         raise SpaceliteError("an audit needs data with one label per text")
@@ -302,10 +303,10 @@ def audit_labels(
         same=texts.numbered(cache, "train"),
     )  # fmt: skip
     split = open_train(cache, [config], device)
-    fits = fit_on(
-        cache, config, weights_outside(fold, folds), device=device, split=split,
-        on_progress=lambda done, total: on_progress("fit", done, total),
-    )  # fmt: skip
+    members = [Member(config, weights) for weights in weights_outside(fold, folds)]
+    fits = train_weighted(
+        cache, members, TrainingConfig(), device=device, split=split, on_progress=on_progress
+    )
     probabilities = np.zeros((len(labels), len(cache.label_names)))
     for number, fit in enumerate(fits):
         held = fold[number // folds] == number % folds

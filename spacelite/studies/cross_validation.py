@@ -42,7 +42,7 @@ from spacelite.tasks import Task
 from spacelite.types import Array
 
 if TYPE_CHECKING:
-    from spacelite.training.batches import TokenSplit, TrainingData
+    from spacelite.training.batches import TrainingData
     from spacelite.training.config import TrainingConfig
 
 log = logging.getLogger(__name__)
@@ -370,39 +370,18 @@ def train_on_each(
     training: TrainingConfig,
     *,
     device: str,
-    split: TokenSplit,
     on_progress: OnProgress,
 ) -> dict[HeadConfig, list[Array]]:
     """Train every head with each of the `weights` (N,) of the training examples, the iterative ones
     in one pass: each config's logits for all training examples, (N, C) for each of the weights."""
-    from spacelite.training.loop import Member, fit_on, train_weighted
+    from spacelite.training.loop import Member, train_weighted
 
-    iterative = [config for config in configs if config.is_iterative]
-    logits: dict[HeadConfig, list[Array]] = {}
-    if iterative:
-        trained = train_weighted(
-            data, [Member(config, row) for config in iterative for row in weights], training,
-            device=device, split=split,
-            on_progress=lambda done, total: on_progress("train", done, total),
-        )  # fmt: skip
-        for number, config in enumerate(iterative):
-            first = number * len(weights)
-            logits[config] = [head.logits for head in trained[first : first + len(weights)]]
-    direct = [config for config in configs if not config.is_iterative]
-    fits, total = 0, len(direct) * len(weights)
-
-    def on_fit(done: int, _: int) -> None:
-        on_progress("fit", fits + done, total)
-
-    for config in direct:
-        log.info("fitting %s on each fold", config.name)
-        fitted = fit_on(
-            data, config, weights, training.class_weights, device=device, split=split,
-            on_progress=on_fit,
-        )  # fmt: skip
-        fits += len(fitted)
-        logits[config] = [fit.logits for fit in fitted]
-    return logits
+    for config in configs:
+        if not config.is_iterative:
+            log.info("fitting %s on each fold", config.name)
+    members = [Member(config, row) for config in configs for row in weights]
+    learned = iter(train_weighted(data, members, training, device=device, on_progress=on_progress))
+    return {config: [next(learned).logits for _ in weights] for config in configs}
 
 
 def cross_validate(
@@ -422,7 +401,6 @@ def cross_validate(
     `weights` (N,) are those of the training examples in the losses; figures count each held-out
     example once. Progress is counted in tokens (`train`) and fits (`fit`)."""
     from spacelite.training import loop
-    from spacelite.training.loop import open_train
 
     started = time.perf_counter()
     loop.check(configs, training)
@@ -440,10 +418,7 @@ def cross_validate(
                 "have a single label: give other weights, or use fewer folds",
                 ["sample_weight", "folds"],
             )
-    logits = train_on_each(
-        cache, configs, seen, training, device=device, split=open_train(cache, configs, device),
-        on_progress=on_progress,
-    )  # fmt: skip
+    logits = train_on_each(cache, configs, seen, training, device=device, on_progress=on_progress)
     systems = [_scored(cache, config, logits[config], fold, folds) for config in configs]
     systems.sort(key=lambda system: -system.mean("accuracy"))
     seconds = time.perf_counter() - started

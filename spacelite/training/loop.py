@@ -2,8 +2,7 @@
 
 `train` trains heads on a whole data set: history, early stopping, search, checkpoints, metrics.
 `train_weighted` trains heads that each give the training examples weights of their own: folds,
-subsets, sample weights, bootstraps. Both are a `Pass`, which updates all heads batch by batch;
-`fit_on` fits heads that are not trained in epochs.
+subsets, sample weights, bootstraps. Both are a `Pass`, which updates all heads batch by batch.
 
 Shapes: K heads, N training examples, C classes.
 """
@@ -17,7 +16,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +29,7 @@ from spacelite.errors import SpaceliteError
 from spacelite.heads.base import Examples, Fitted, Head, Objective, Parameters
 from spacelite.heads.config import HeadConfig
 from spacelite.metrics.scores import METRICS, Scores
+from spacelite.progress import OnProgress as OnPhase
 from spacelite.training import checkpoints, engine, memory
 from spacelite.training.batches import (
     ArrayData,
@@ -531,82 +531,76 @@ def train_weighted(
     *,
     device: str = "cpu",
     split: TokenSplit | None = None,
-    on_progress: OnProgress = lambda done, total: None,
+    on_progress: OnPhase = lambda phase, done, total: None,
 ) -> list[Learned]:
-    """Train heads with weights on a train split, all in one pass over the tokens per epoch.
+    """Train heads with weights on a train split, those that are trained in epochs in one pass over
+    the tokens per epoch; the others are fitted.
 
     Each is the head that it would be if trained alone on the same batches with these weights; a
-    batch in which all its weights are 0 is no update of it. `split` is the train split, if
-    `open_train` has opened it already.
+    batch in which all its weights are 0 is no update of it. A fit knows the examples of weight 0
+    in nothing, from the IDF to the penalty. `split` is the train split, if `open_train` has opened
+    it already. Progress is counted in tokens (`train`) and fits (`fit`).
     """
     settings.check(training)
-    examples = len(data.splits["train"])
     for member in members:
         settings.check(member.config)
-        if not member.config.is_iterative:
-            raise SpaceliteError(f"{member.config.name} is not trained in epochs: fit it")
-        require_weights(member.weights, examples)
+        require_weights(member.weights, len(data.splits["train"]))
     configs = [member.config for member in members]
+    iterative = [member for member in members if member.config.is_iterative]
+    direct = [member for member in members if not member.config.is_iterative]
     memory.require(data, configs, training, device)
+    objective = Objective(data.task, len(data.label_names))
+    learned: dict[Member, Learned] = {}
     with memory.shortage_explained(len(members)), engine.workers(device) as workers:
         split = split if split is not None else open_train(data, configs, device)
-        for pooling in dict.fromkeys(name for config in configs for name in config.poolings):
-            split.features(pooling)
-        progress = Progress(on_progress, (training.epochs + 1) * int(split.lengths.sum()))
-        progress(0)
-        objective = Objective(data.task, len(data.label_names))
         one_pass = Pass(data, {split.name: split}, training, objective, device, workers)
-        parts = [
-            [Member(config, member.weights) for config in member.config.members]
-            for member in members
-        ]
-        in_pass = itertools.chain.from_iterable(parts)
-        one_pass.compose({member: one_pass.initial(member) for member in in_pass})
-        for epoch in range(1, training.epochs + 1):
-            rows = split.shuffled(training.data_seed, epoch)
-            for tokens in one_pass.epoch(epoch, rows):
-                progress(tokens)
-        logits = engine.run_split(split, one_pass.stacks, objective, workers, progress)
-        of_stack = dict(zip(one_pass.stacks, logits, strict=True))
-        trained = {
-            member: (stack.head_parameters(row), of_stack[stack][row])
-            for member, stack, row in one_pass.in_training
-        }
-        return [
-            Learned(
-                one_pass.joined(member.config, [trained[part][0] for part in of], member.weights),
-                torch.stack([trained[part][1] for part in of]).mean(dim=0).numpy(),
-            )
-            for member, of in zip(members, parts, strict=True)
-        ]
+        if iterative:
+            report = partial(on_progress, "train")
+            learned |= zip(iterative, _in_one_pass(one_pass, split, iterative, report), strict=True)
+        for number, member in enumerate(direct):
+            on_progress("fit", number, len(direct))
+            part = Part(split, np.asarray(member.weights))
+            kind = heads.kind(member.config.kind)
+            fitted = kind.fit(member.config, part, objective, training.class_weights)
+            stacks = stacked({member.config: fitted.parameters}, objective, device)
+            ((logits,),) = engine.run_split(split, stacks, objective, workers)
+            learned[member] = Learned(fitted.parameters, logits.numpy())
+            on_progress("fit", number + 1, len(direct))
+    return [learned[member] for member in members]
 
 
-def fit_on(
-    data: TrainingData,
-    config: HeadConfig,
-    seen: Sequence[Array],
-    class_weights: str = "none",
-    *,
-    device: str = "cpu",
-    split: TokenSplit | None = None,
-    on_progress: OnProgress = lambda done, total: None,
+def _in_one_pass(
+    one_pass: Pass, split: TokenSplit, members: Sequence[Member], on_progress: OnProgress
 ) -> list[Learned]:
-    """Fit a head that is not trained in epochs to parts of the training examples, each given by the
-    weights of all examples: everything, from the IDF to the penalty, comes from the part alone."""
-    settings.check(config)
-    kind = heads.kind(config.kind)
-    split = split if split is not None else open_train(data, [config], device)
-    objective = Objective(data.task, len(data.label_names))
-    learned: list[Learned] = []
-    on_progress(0, len(seen))
-    for weights in seen:
-        fitted = kind.fit(config, Part(split, weights), objective, class_weights)
-        with engine.workers(device) as workers:
-            stack = kind.stack([config], [fitted.parameters], objective, device)
-            (logits,) = engine.run_split(split, [stack], objective, workers)
-        learned.append(Learned(fitted.parameters, logits[0].numpy()))
-        on_progress(len(learned), len(seen))
-    return learned
+    """Train heads in epochs."""
+    epochs = one_pass.training.epochs
+    for pooling in dict.fromkeys(name for member in members for name in member.config.poolings):
+        split.features(pooling)
+    progress = Progress(on_progress, (epochs + 1) * int(split.lengths.sum()))
+    progress(0)
+    parts = [
+        [Member(config, member.weights) for config in member.config.members] for member in members
+    ]
+    in_pass = itertools.chain.from_iterable(parts)
+    one_pass.compose({member: one_pass.initial(member) for member in in_pass})
+    for epoch in range(1, epochs + 1):
+        for tokens in one_pass.epoch(epoch, split.shuffled(one_pass.training.data_seed, epoch)):
+            progress(tokens)
+    logits = engine.run_split(
+        split, one_pass.stacks, one_pass.objective, one_pass.workers, progress
+    )
+    of_stack = dict(zip(one_pass.stacks, logits, strict=True))
+    trained = {
+        member: (stack.head_parameters(row), of_stack[stack][row])
+        for member, stack, row in one_pass.in_training
+    }
+    return [
+        Learned(
+            one_pass.joined(member.config, [trained[part][0] for part in of], member.weights),
+            torch.stack([trained[part][1] for part in of]).mean(dim=0).numpy(),
+        )
+        for member, of in zip(members, parts, strict=True)
+    ]
 
 
 def open_train(data: TrainingData, configs: Sequence[HeadConfig], device: str) -> TokenSplit:
@@ -832,10 +826,8 @@ class Pass:
         self, config: HeadConfig, trained: Sequence[Parameters], weights: Array | None
     ) -> Parameters:
         """The parameters of a head, from those of its trained members, and of its start."""
-        kind = heads.kind(config.kind)
-        merged = kind.in_training().merged(trained) if len(trained) > 1 else trained[0]
         start = None if config.start is None else self.fit(config.start, weights).parameters
-        return kind.joined(config, merged, start)
+        return heads.kind(config.kind).joined(config, trained, start)
 
 
 def _key(weights: Array | None) -> bytes:
