@@ -15,6 +15,7 @@ import spacelite
 from spacelite import heads
 from spacelite.cache.store import Cache
 from spacelite.heads import linear, logistic, ngrams
+from spacelite.heads.logistic import Problems
 from spacelite.heads.ngrams import NGrams, special_ids
 from spacelite.inference import explanation, prediction, transfer
 from spacelite.runs import store as runs
@@ -53,7 +54,7 @@ def test_the_optimum_is_scikit_learns(classes, C, class_weights, sparse):
     if sparse:
         model = scikit_learns(given, labels, C, class_weights)
     problems = SINGLE_LABEL.problems(labels, classes)
-    found = logistic.fit(given, problems, classes, C, (), class_weights)
+    found = logistic.fit(given, Problems(problems, classes, class_weights), C)
     probabilities = SINGLE_LABEL.probabilities(inputs @ found.weight.T + found.bias)
     assert probabilities == pytest.approx(model.predict_proba(inputs), abs=1e-4)
     if classes > 2:
@@ -66,7 +67,7 @@ def test_several_labels_are_one_problem_each():
     inputs, _ = some(2)
     labels = (inputs[:, :3] + np.random.RandomState(1).normal(size=(150, 3)) > 0.5).astype(int)
     labels = np.concatenate([labels, np.zeros((150, 1), int), np.ones((150, 1), int)], axis=1)
-    found = logistic.fit(inputs, MULTI_LABEL.problems(labels, 5), 5, 0.5, ())
+    found = logistic.fit(inputs, Problems(MULTI_LABEL.problems(labels, 5), 5), 0.5)
     for c in range(3):
         model = scikit_learns(inputs, labels[:, c], 0.5)
         assert found.weight[c] == pytest.approx(model.coef_[0], abs=1e-4)
@@ -76,7 +77,7 @@ def test_several_labels_are_one_problem_each():
 
 def test_a_class_without_training_examples_is_never_predicted():
     inputs, labels = some(2)
-    found = logistic.fit(inputs, SINGLE_LABEL.problems(labels * 2, 4), 4, 1.0, ())
+    found = logistic.fit(inputs, Problems(SINGLE_LABEL.problems(labels * 2, 4), 4), 1.0)
     logits = inputs @ found.weight.T + found.bias
     assert set(logits.argmax(axis=1)) <= {0, 2} and np.isfinite(logits).all()
 
@@ -87,7 +88,8 @@ def test_cross_validation_chooses_what_scikit_learn_would(several):
     among, task = (0.001, 0.01, 0.1, 1.0, 100.0), SINGLE_LABEL
     if several:
         labels, task = np.stack([labels == 0, labels == 1], axis=1).astype(int), MULTI_LABEL
-    problems = task.problems(labels, labels.shape[1] if several else 3)
+    classes = labels.shape[1] if several else 3
+    problems = task.problems(labels, classes)
     fold = logistic.folds(np.stack([own for _, own in problems], axis=1))
     for _, own in problems:  # every fold has its share of each class
         for value in np.unique(own):
@@ -103,12 +105,14 @@ def test_cross_validation_chooses_what_scikit_learn_would(several):
                 chances = model.predict_proba(inputs[held])
                 total -= np.log(chances[np.arange(held.sum()), own[held]]).sum()
         losses.append(total)
-    assert logistic.choose(inputs, problems, among) == among[int(np.argmin(losses))]
+    chosen = logistic.choose(inputs, Problems(problems, classes), among)
+    assert chosen == among[int(np.argmin(losses))]
 
 
 def test_with_too_few_examples_for_folds_the_middle_value_is_taken():
     inputs, labels = some(2, count=4)
-    assert logistic.choose(inputs, SINGLE_LABEL.problems(labels, 2), (1, 2, 3)) == 2
+    problems = Problems(SINGLE_LABEL.problems(labels, 2), 2)
+    assert logistic.choose(inputs, problems, (1, 2, 3)) == 2
 
 
 # N-grams.

@@ -7,7 +7,7 @@ from sklearn.linear_model import LogisticRegression
 from test_baselines import scikit_learns, some
 
 from spacelite.heads import logistic
-from spacelite.heads.logistic import FOLDS, Features, Fit, cross_fit
+from spacelite.heads.logistic import FOLDS, Features, Fit, Problems, cross_fit
 from spacelite.tasks import MULTI_LABEL, SINGLE_LABEL
 
 AMONG = (0.003, 0.03, 0.3, 3.0, 30.0)
@@ -64,7 +64,7 @@ def test_each_fold_is_fitted_without_what_it_holds_out(classes, class_weights, k
     inputs, labels = some(classes, count=203)
     given = KINDS[kind](inputs)
     problems = SINGLE_LABEL.problems(labels, classes)
-    found = cross_fit(given, problems, classes, (0.3,), class_weights)
+    found = cross_fit(given, Problems(problems, classes, class_weights), (0.3,))
     fold = logistic.folds(labels[:, None], FOLDS)
     for number in range(FOLDS):
         held = fold == number
@@ -100,7 +100,7 @@ def test_the_best_strength_is_found_from_the_middle(several):
     best = int(np.argmin(losses))
     for first in range(3):  # begin on either side of it
         among = AMONG[max(0, best - first) : best + 3]
-        found = cross_fit(inputs, problems, classes, among)
+        found = cross_fit(inputs, Problems(problems, classes), among)
         assert found.strength == AMONG[best]
     held = found.held
     for columns, own in problems:
@@ -113,7 +113,7 @@ def test_several_labels():
     inputs, _ = some(2, count=300)
     labels = (inputs[:, :2] + np.random.RandomState(1).normal(size=(300, 2)) > 0.5).astype(int)
     labels = np.concatenate([labels, np.zeros((300, 1), int)], axis=1)
-    found = cross_fit(inputs, MULTI_LABEL.problems(labels, 3), 3, (0.5,))
+    found = cross_fit(inputs, Problems(MULTI_LABEL.problems(labels, 3), 3), (0.5,))
     fold = logistic.folds(labels, FOLDS)
     for c in range(2):
         for number in range(FOLDS):
@@ -129,14 +129,14 @@ def test_scales_are_those_of_scaled_columns():
     """Penalising W / s is fitting the features times s with the plain penalty."""
     inputs, labels = some(3, count=203)
     inputs *= np.abs(inputs) > 0.4
-    problems = SINGLE_LABEL.problems(labels, 3)
+    problems = Problems(SINGLE_LABEL.problems(labels, 3), 3)
 
     def scales(sample, goal):
         assert goal.shape == (203, 3) and set(sample) <= {0, 1}
         # The same for all classes, so that scikit-learn can do it, but of the fitted ones alone.
         return np.abs(inputs[sample > 0]).sum(axis=0)[:, None] / sample.sum() * np.ones((1, 3))
 
-    found = cross_fit(csr_array(inputs), problems, 3, (2.0,), scales=scales)
+    found = cross_fit(csr_array(inputs), problems, (2.0,), scales)
     fold = logistic.folds(labels[:, None], FOLDS)
     for number in range(FOLDS):
         held = fold == number
@@ -151,7 +151,8 @@ def test_scales_of_each_class_minimise_what_they_should():
     """Each class has scales of its own: against the gradient of the written-out objective."""
     inputs, labels = some(3)
     own = np.random.RandomState(3).uniform(0.1, 2, (6, 3))
-    fit = Fit(Features(csr_array(inputs)), labels, 3, "none", scales=lambda sample, goal: own)
+    ones = np.ones(len(labels))
+    fit = Fit(Features(csr_array(inputs)), labels, 3, "none", ones, lambda sample, goal: own)
     logistic.optimise([fit], 2.0, 1e-14)
     weight, bias = fit.solution()
     logits = inputs @ weight.T + bias
@@ -164,7 +165,7 @@ def test_scales_of_each_class_minimise_what_they_should():
 def test_a_class_that_a_fold_lacks():
     inputs, labels = some(2, count=60)
     labels[7] = 2  # the only example of its class
-    found = cross_fit(inputs, SINGLE_LABEL.problems(labels, 4), 4, AMONG)
+    found = cross_fit(inputs, Problems(SINGLE_LABEL.problems(labels, 4), 4), AMONG)
     assert np.isfinite(found.held).all() and np.isfinite(found.weight).all()
     # Where it was held out, it was not known; nor is the class that no example has.
     assert found.held[7, 2] == found.held[7].min() == found.held[7, 3]
@@ -175,7 +176,7 @@ def test_a_class_that_a_fold_lacks():
 def test_too_few_examples_to_hold_any_out(count):
     inputs, labels = some(2, count=count)
     labels[:2] = [0, 1][: len(labels)]
-    found = cross_fit(inputs, SINGLE_LABEL.problems(labels, 2), 2, AMONG)
+    found = cross_fit(inputs, Problems(SINGLE_LABEL.problems(labels, 2), 2), AMONG)
     assert found.strength == AMONG[2] and np.isfinite(found.held).all()
     if count > 1:
         model = LogisticRegression(C=AMONG[2], tol=1e-10).fit(inputs, labels)

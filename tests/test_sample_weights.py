@@ -39,7 +39,8 @@ def test_logistic_regression_against_scikit_learn(kind, several):
     from scipy.sparse import csr_array
 
     own = csr_array(inputs) if kind == "sparse" else inputs
-    found = logistic.fit(own, task.problems(labels, 3), 3, 0.7, (), weights=weights)
+    problems = logistic.Problems(task.problems(labels, 3), 3, weights=weights)
+    found = logistic.fit(own, problems, 0.7)
     columns = labels.T if several else [labels]
     models = [
         LogisticRegression(C=0.7, tol=1e-10, max_iter=5000).fit(inputs, one, weights)

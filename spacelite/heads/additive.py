@@ -135,26 +135,23 @@ def fit_blocks(
     max_ngram: int = 2,
 ) -> Fitted:
     """Fit blocks from LINEAR_BLOCKS, and what each weighs."""
-    classes, centre = objective.classes, objective.task.centred
-    problems = objective.task.problems(train.labels.cpu().numpy(), classes)
+    centre = objective.task.centred
+    problems = logistic.Problems.of(train, objective, class_weights)
 
     def fitted(name: str) -> tuple[CrossFit, Callable[[Array], tuple[dict[str, Array], Array]]]:
         block = LINEAR_BLOCKS[name](name, train, max_ngram)
-        fit = logistic.cross_fit(
-            block.inputs, problems, classes, block.among, class_weights, block.scales, train.weights
-        )
+        fit = logistic.cross_fit(block.inputs, problems, block.among, block.scales)
         return fit, block.parameters
 
     # Side by side, each on one core.
     with logistic.single_threaded(), ThreadPoolExecutor(len(names)) as pool:
         blocks = dict(zip(names, pool.map(fitted, names), strict=True))
     held = [fit.held for fit, _ in blocks.values()]
-    stacked = logistic.fit(
-        np.concatenate([centre(logits) for logits in held], axis=1),
-        problems, classes, STACKED, (), class_weights, train.weights,
-    )  # fmt: skip
+    side_by_side = np.concatenate([centre(logits) for logits in held], axis=1)
+    stacked = logistic.fit(side_by_side, problems, STACKED)
     # What the logits of each block weigh, (C, C).
-    weights = [part @ centre(np.eye(classes)) for part in np.split(stacked.weight, len(held), 1)]
+    identity = centre(np.eye(objective.classes))
+    weights = [part @ identity for part in np.split(stacked.weight, len(held), 1)]
     parameters: dict[str, Array] = {}
     bias = stacked.bias
     logits = np.zeros_like(held[0]) + stacked.bias
@@ -326,8 +323,10 @@ class AdditiveHead(Head):
 
     @classmethod
     @override
-    def joined(cls, config: Any, trained: Parameters, start: Parameters | None) -> Parameters:
-        space = SpaceBlock.folded(trained)
+    def joined(
+        cls, config: Any, members: Sequence[Parameters], start: Parameters | None = None
+    ) -> Parameters:
+        space = SpaceBlock.folded(SpaceBlock.joined(config, members))
         if start is not None:
             space["classifier.bias"] = space["classifier.bias"] + start["classifier.bias"]
         return {**(start or {}), **space}

@@ -330,14 +330,12 @@ class Head(ABC):
         return parameters
 
     @classmethod
-    def merged(cls, members: Sequence[Parameters]) -> Parameters:
-        """The parameters of one head whose logits are the mean of those of several."""
-        raise NotImplementedError("only concept spaces are merged")
-
-    @classmethod
-    def joined(cls, config: Any, trained: Parameters, start: Parameters | None) -> Parameters:
-        """The parameters of one head, from those that were trained in epochs and those of its
-        start, if it has one."""
+    def joined(
+        cls, config: Any, members: Sequence[Parameters], start: Parameters | None = None
+    ) -> Parameters:
+        """The parameters of one head, whose logits are the mean of those of its members, trained in
+        epochs, plus those of its start, if it has one."""
+        (trained,) = members
         return trained
 
     @classmethod

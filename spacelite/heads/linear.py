@@ -15,6 +15,7 @@ from spacelite.heads.base import Examples, Fitted, Objective, Shapes
 from spacelite.heads.config import HeadConfig, TrainedHeadConfig
 from spacelite.heads.pooling import POOLINGS, PooledConfig, PooledHead
 from spacelite.lazy import np, torch
+from spacelite.tasks.base import Problem
 from spacelite.types import Array
 
 log = logging.getLogger(__name__)
@@ -129,36 +130,28 @@ class LogregHead(LinearHead):
     @override
     def fit(cls, config: Any, train: Examples, objective: Objective, class_weights: str) -> Fitted:
         inputs = train.features(config.pooling).cpu().numpy().astype(np.float64)
-        problems = objective.task.problems(train.labels.cpu().numpy(), objective.classes)
+        problems = logistic.Problems.of(train, objective, class_weights)
         if config.C == logistic.AUTO:
             mean, scale = logistic.standardise(inputs)
-            fit = logistic.fit(
-                inputs, problems, objective.classes, config.C, STRENGTHS, class_weights,
-                train.weights,
-            )  # fmt: skip
+            fit = logistic.fit(inputs, problems, config.C, STRENGTHS)
             weight = fit.weight * scale
             bias, chosen = fit.bias - weight @ mean, {"C": fit.strength}
         else:
             weight = np.zeros((objective.classes, inputs.shape[1]))
             bias, chosen = np.zeros(objective.classes), {}
-            for columns, targets in problems:
-                weight[columns], bias[columns] = _scikit_learns(
-                    inputs, targets, len(columns), class_weights, config.C, train.weights
-                )
+            for problem in problems.each:
+                columns = problem.columns
+                weight[columns], bias[columns] = _scikit_learns(inputs, problem, problems, config.C)
         parameters = {"classifier.weight": weight, "classifier.bias": bias}
         tensors = {name: torch.from_numpy(value).float() for name, value in parameters.items()}
         return Fitted(tensors, chosen)
 
 
 def _scikit_learns(
-    inputs: Array,
-    targets: Array,
-    columns: int,
-    class_weights: str,
-    strength: float,
-    weights: Array | None,
+    inputs: Array, problem: Problem, problems: logistic.Problems, strength: float
 ) -> tuple[Array, Array]:
-    """Weights (columns, d) and biases (columns,) of one problem by scikit-learn."""
+    """Weights (columns, d) and biases (columns,) of one of the problems by scikit-learn."""
+    columns, targets = len(problem.columns), problem.targets
     if columns == 1 and (targets == targets[0]).all():
         return np.zeros((1, inputs.shape[1])), logistic.log_odds(targets, np.ones(len(targets)))
     from sklearn.exceptions import ConvergenceWarning
@@ -167,11 +160,11 @@ def _scikit_learns(
     model = LogisticRegression(
         C=strength,
         max_iter=MAX_ITERATIONS,
-        class_weight=None if class_weights == "none" else class_weights,
+        class_weight=None if problems.class_weights == "none" else problems.class_weights,
     )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
-        model.fit(inputs, targets, weights)
+        model.fit(inputs, targets, problems.weights)
     if any(issubclass(warning.category, ConvergenceWarning) for warning in caught):
         log.warning(
             "logreg did not converge within %s iterations: a longer fit might be better",

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from spacelite.heads.base import Examples, Objective
 from spacelite.lazy import np
 from spacelite.settings import positive, setting
 from spacelite.tasks.base import Problem
@@ -96,6 +97,50 @@ def single_threaded() -> Iterator[None]:
 
 
 @dataclass(frozen=True)
+class Problems:
+    """The problems `each` that make up a task of so many classes. The examples may have `weights`
+    (N,), the classes those of `class_weights`, as in the setting."""
+
+    each: Sequence[Problem]
+    classes: int
+    class_weights: str = "none"
+    weights: Array | None = None
+
+    @classmethod
+    def of(cls, train: Examples, objective: Objective, class_weights: str) -> Problems:
+        """The problems of training examples."""
+        classes = objective.classes
+        each = objective.task.problems(train.labels.cpu().numpy(), classes)
+        return cls(each, classes, class_weights, train.weights)
+
+    @property
+    def targets(self) -> Array:
+        """The targets of all problems, (N, P)."""
+        return np.stack([problem.targets for problem in self.each], axis=1)
+
+    @property
+    def sample(self) -> Array:
+        """The weights of the examples, (N,), 1 where none are given."""
+        return np.ones(len(self.each[0].targets)) if self.weights is None else self.weights
+
+    def fits(
+        self, features: Features, targets: Array, sample: Array, scales: Scales | None = None
+    ) -> list[Fit]:
+        """A fit of each problem to examples with these targets, (N, P), and weights, (N,)."""
+        return [
+            Fit(features, goal, len(columns), self.class_weights, sample, scales)
+            for (columns, _), goal in zip(self.each, targets.T, strict=True)
+        ]
+
+    def joined(self, fits: Sequence[Fit]) -> tuple[Array, Array]:
+        """Weights (C, p) and biases (C,) of all problems, from the optimum of each."""
+        weight, bias = np.zeros((self.classes, fits[0].features.width)), np.zeros(self.classes)
+        for (columns, _), problem in zip(self.each, fits, strict=True):
+            weight[columns], bias[columns] = problem.solution()
+        return weight, bias
+
+
+@dataclass(frozen=True)
 class LinearFit:
     """Weights (C, p) and biases (C,), and the strength C of the penalty."""
 
@@ -112,37 +157,18 @@ class CrossFit(LinearFit):
 
 
 def fit(
-    inputs: Any,
-    problems: Sequence[Problem],
-    classes: int,
-    strength: float | str,
-    among: Sequence[float],
-    class_weights: str = "none",
-    weights: Array | None = None,
+    inputs: Any, problems: Problems, strength: float | str, among: Sequence[float] = ()
 ) -> LinearFit:
-    """Fit all problems that make up a task to features (N, p), a float64 array or a sparse matrix,
-    of examples with `weights` (N,). `strength` is C, or `auto` to choose it from the ascending
-    values of `among`."""
-    chosen = float(
-        choose(inputs, problems, among, class_weights, weights) if strength == AUTO else strength
-    )
-    features = Features(inputs)
-    fits = [
-        Fit(features, targets, len(columns), class_weights, weights)
-        for columns, targets in problems
-    ]
+    """Fit all problems to features (N, p), a float64 array or a sparse matrix. `strength` is C, or
+    `auto` to choose it from the ascending values of `among`."""
+    chosen = float(choose(inputs, problems, among) if strength == AUTO else strength)
+    fits = problems.fits(Features(inputs), problems.targets, problems.sample)
     for problem in fits:
         optimise([problem], chosen, EXACTLY)
-    return LinearFit(*_joined(problems, fits, classes), chosen)
+    return LinearFit(*problems.joined(fits), chosen)
 
 
-def choose(
-    inputs: Any,
-    problems: Sequence[Problem],
-    among: Sequence[float],
-    class_weights: str = "none",
-    weights: Array | None = None,
-) -> float:
+def choose(inputs: Any, problems: Problems, among: Sequence[float]) -> float:
     """The C with the lowest cross-entropy in stratified cross-validation, that of all problems
     together: it depends less on which examples are held out than the accuracy does, which only
     counts whole examples.
@@ -151,8 +177,7 @@ def choose(
     one before, larger values are not tried. Where there are too few examples for folds, it is the
     middle value.
     """
-    targets = np.stack([problem.targets for problem in problems], axis=1)
-    weights = np.ones(len(targets)) if weights is None else weights
+    targets, weights = problems.targets, problems.sample
     if len(targets) > MOST_SEARCHED:
         rows = np.sort(np.random.default_rng(SEED).permutation(len(targets))[:MOST_SEARCHED])
         inputs, targets, weights = inputs[rows], targets[rows], weights[rows]
@@ -162,11 +187,7 @@ def choose(
     held = [fold == number for number in range(CHOICE_FOLDS)]
 
     def fits_without(rows: Array) -> list[Fit]:
-        features = Features(inputs[~rows])
-        return [
-            Fit(features, goal, len(columns), class_weights, weights[~rows])
-            for (columns, _), goal in zip(problems, targets[~rows].T, strict=True)
-        ]
+        return problems.fits(Features(inputs[~rows]), targets[~rows], weights[~rows])
 
     def loss_on_held(fits: Sequence[Fit], examples: Any, rows: Array, strength: float) -> float:
         total = 0.0
@@ -189,13 +210,7 @@ def choose(
 
 
 def cross_fit(
-    inputs: Any,
-    problems: Sequence[Problem],
-    classes: int,
-    among: Sequence[float],
-    class_weights: str = "none",
-    scales: Scales | None = None,
-    weights: Array | None = None,
+    inputs: Any, problems: Problems, among: Sequence[float], scales: Scales | None = None
 ) -> CrossFit:
     """Fit all problems as `fit` does, with the C that has the lowest cross-entropy in
     cross-validation, and keep the logits of held-out examples.
@@ -204,42 +219,36 @@ def cross_fit(
     to smaller ones, for as long as it helps. Sparse features may have `scales`, computed from the
     examples that are fitted: the penalty is |W / scales|^2 / (2 C).
     """
-    features = Features(inputs)
-    targets = np.stack([problem.targets for problem in problems], axis=1)
-    weights = np.ones(len(targets)) if weights is None else weights
-    middle = len(among) // 2
-
-    def fits(sample: Array) -> list[Fit]:
-        return [
-            Fit(features, goal, len(columns), class_weights, sample, scales)
-            for columns, goal in problems
-        ]
-
-    whole = fits(weights)
+    features, middle = Features(inputs), len(among) // 2
+    targets, weights = problems.targets, problems.sample
+    whole = problems.fits(features, targets, weights, scales)
     if len(targets) < 2 * FOLDS:  # too few to hold any out
         optimise(whole, among[middle], CLOSELY)
-        weight, bias = _joined(problems, whole, classes)
+        weight, bias = problems.joined(whole)
         return CrossFit(weight, bias, among[middle], features.times(weight.T) + bias)
     fold = folds(targets, FOLDS)
-    parts = [fits(weights * (fold != number)) for number in range(FOLDS)]
+    parts = [
+        problems.fits(features, targets, weights * (fold != number), scales)
+        for number in range(FOLDS)
+    ]
 
     @functools.cache
     def attempt(number: int) -> tuple[float, Array]:
         """The loss with a C, and the logits of held-out examples."""
         optimise([problem for part in parts for problem in part], among[number], ROUGHLY)
-        of_folds = [_joined(problems, part, classes) for part in parts]
+        of_folds = [problems.joined(part) for part in parts]
         side_by_side = np.concatenate([weight.T for weight, _ in of_folds], axis=1)
-        logits = features.times(side_by_side).reshape(len(targets), FOLDS, classes)
+        logits = features.times(side_by_side).reshape(len(targets), FOLDS, problems.classes)
         logits = logits + np.array([bias for _, bias in of_folds])
         held = logits[np.arange(len(targets)), fold]
-        loss = sum(cross_entropy(held[:, columns], goal, weights) for columns, goal in problems)
-        return loss, held
+        losses = (cross_entropy(held[:, columns], goal, weights) for columns, goal in problems.each)
+        return sum(losses), held
 
     best = _lowest(lambda number: attempt(number)[0], middle, len(among))
     for problem, without_first_fold in zip(whole, parts[0], strict=True):
         problem.at = without_first_fold.at
     optimise(whole, among[best], CLOSELY)
-    return CrossFit(*_joined(problems, whole, classes), among[best], attempt(best)[1])
+    return CrossFit(*problems.joined(whole), among[best], attempt(best)[1])
 
 
 def _lowest(loss: Callable[[int], float], start: int, count: int) -> int:
@@ -263,14 +272,6 @@ def folds(targets: Array, count: int = CHOICE_FOLDS) -> Array:
     fold = np.empty(len(targets), np.int64)
     fold[order] = np.arange(len(targets)) % count
     return fold
-
-
-def _joined(problems: Sequence[Problem], fits: Sequence[Fit], classes: int) -> tuple[Array, Array]:
-    """Weights (C, p) and biases (C,) of all problems, from the optimum of each."""
-    weight, bias = np.zeros((classes, fits[0].features.width)), np.zeros(classes)
-    for (columns, _), problem in zip(problems, fits, strict=True):
-        weight[columns], bias[columns] = problem.solution()
-    return weight, bias
 
 
 def cross_entropy(logits: Array, labels: Array, weights: Array) -> float:
@@ -348,11 +349,10 @@ class Fit:
         targets: Array,
         columns: int,
         class_weights: str,
-        sample: Array | None = None,
+        sample: Array,
         scales: Scales | None = None,
     ) -> None:
         self.features, self._columns = features, columns
-        sample = np.ones(len(targets)) if sample is None else sample
         fitted = sample > 0
         self._targets, self._sample = targets[fitted], sample[fitted]
         self._classes = np.unique(self._targets)

@@ -228,15 +228,9 @@ class TfidfHead(Head):
         ids, offsets = train.token_ids()
         ngrams = NGrams.of(ids, offsets)
         rows = ngrams.rows(ids, offsets)
-        fit = logistic.fit(
-            logistic.sparse(rows.starts, rows.columns, rows.values, len(ngrams.keys)),
-            objective.task.problems(train.labels.cpu().numpy(), objective.classes),
-            objective.classes,
-            config.C,
-            STRENGTHS,
-            class_weights,
-            train.weights,
-        )
+        inputs = logistic.sparse(rows.starts, rows.columns, rows.values, len(ngrams.keys))
+        problems = logistic.Problems.of(train, objective, class_weights)
+        fit = logistic.fit(inputs, problems, config.C, STRENGTHS)
         parameters = {
             "ngrams.keys": torch.from_numpy(ngrams.keys),
             "ngrams.idf": torch.from_numpy(ngrams.idf),

@@ -146,8 +146,12 @@ class SpaceHead(TokenHead):
 
     @classmethod
     @override
-    def merged(cls, members: Sequence[Parameters]) -> Parameters:
+    def joined(
+        cls, config: Any, members: Sequence[Parameters], start: Parameters | None = None
+    ) -> Parameters:
         """Concatenate the members' concept spaces."""
+        if len(members) == 1:
+            return members[0]
         merged = dict(members[0])
         for name in ("concept_spaces", BIAS):
             if name in merged:
