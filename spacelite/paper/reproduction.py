@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from spacelite import heads
@@ -64,107 +65,110 @@ def reproduce(
         )
     if options.data_dir is not None and not options.data_dir.is_dir():
         raise SpaceliteError(f"data_dir={options.data_dir}: there is no such folder", ["data_dir"])
-    outcomes = [RowOutcome(row) for row in rows]
+    outcomes, measuring = [RowOutcome(row) for row in rows], _Measuring(options, on_progress)
     passes: dict[tuple[str, str, int], list[RowOutcome]] = {}
     for outcome in outcomes:
         row = outcome.row
         backbone = options.backbone or hub_name(row.backbone)
         passes.setdefault((backbone, row.train_on, row.epochs), []).append(outcome)
-    failed: dict[tuple[str, str], SpaceliteError] = {}  # what could not be embedded
     for (backbone, data, epochs), members in passes.items():
-        path = _embed(backbone, data, options, failed, on_progress)
+        path = measuring.embed(backbone, data)
         if isinstance(path, SpaceliteError):
             for outcome in members:
                 outcome.refused(path)
             continue
-        _train(path, epochs, members, options, on_progress)
+        measuring.train(path, epochs, members)
         for outcome in members:
             if outcome.row.test_on == data or not outcome.runs:
                 continue
-            path = _embed(backbone, outcome.row.test_on, options, failed, on_progress)
+            path = measuring.embed(backbone, outcome.row.test_on)
             if isinstance(path, SpaceliteError):
                 outcome.refused(path)
                 continue
             with Cache(path) as cache:
-                outcome.scores = [
-                    _transferred(run, cache, options, on_progress) for run in outcome.runs
-                ]
+                outcome.scores = [measuring.transferred(run, cache) for run in outcome.runs]
     return outcomes
 
 
-def _embed(
-    backbone: str,
-    data: str,
-    options: ReproduceOptions,
-    failed: dict[tuple[str, str], SpaceliteError],
-    on_progress: OnProgress,
-) -> Path | SpaceliteError:
-    """The cache of a data set, or why it cannot be created: logged once, and noted in `failed`."""
-    if (backbone, data) in failed:
-        return failed[backbone, data]
-    try:
-        encoding = Encoding(
-            backbone=backbone,
-            max_length=protocol()["max_length"],
-            device=options.device,
-            tokens_per_batch=options.tokens_per_batch,
-        )
-        return embedding.embed(
-            encoding,
-            lambda: loading.read(data, limit=options.limit, data_dir=options.data_dir),
-            cache_dir=options.cache_dir,
-            on_progress=on_progress,
-        ).path
-    except SpaceliteError as error:
-        log.warning("%s on %s: %s", backbone, data, error)
-        failed[backbone, data] = error
-        return error
+@dataclass
+class _Measuring:
+    """The steps of a reproduction, and what could not be embedded in it."""
 
+    options: ReproduceOptions
+    on_progress: OnProgress
+    failed: dict[tuple[str, str], SpaceliteError] = field(default_factory=dict)
 
-def _train(
-    path: Path,
-    epochs: int,
-    outcomes: Sequence[RowOutcome],
-    options: ReproduceOptions,
-    on_progress: OnProgress,
-) -> None:
-    """Train the heads of all rows with this cache and number of epochs in one pass and save each;
-    heads that diverge are named in the log."""
-    training = TrainingConfig(epochs=epochs, batch_size=protocol()["batch_size"])
-    seeds = seed_list(options.seeds)
-    with Cache(path) as cache:
-        wanted = {outcome: [_head(outcome, seed, cache) for seed in seeds] for outcome in outcomes}
-        run_of = {
-            config: _finished(options.cache_dir, cache, config, training)
-            for configs in wanted.values()
-            for config in configs
-        }
-        missing = [config for config, run in run_of.items() if run is None]
-        if missing:
-            saved: list[Run] = []
-            results = loop.train(
-                cache,
-                missing,
-                training,
-                device=resolve_device(options.device),
-                cache_dir=options.cache_dir,
-                save=lambda head: saved.append(
-                    store.save(options.cache_dir, cache, head, training)
-                ),
-                on_progress=lambda done, total: on_progress("train", done, total),
+    def embed(self, backbone: str, data: str) -> Path | SpaceliteError:
+        """The cache of a data set, or why it cannot be created: logged once."""
+        options = self.options
+        if (backbone, data) in self.failed:
+            return self.failed[backbone, data]
+        try:
+            encoding = Encoding(
+                backbone=backbone,
+                max_length=protocol()["max_length"],
+                device=options.device,
+                tokens_per_batch=options.tokens_per_batch,
             )
-            run_of |= {run.head: run for run in saved}
-            stopped = [head.config.description for head in results if head.stopped is not None]
-            if stopped:
-                log.warning("diverged: %s", ", ".join(stopped))
-    for outcome in outcomes:
-        of_seeds = [run_of[config] for config in wanted[outcome]]
-        outcome.runs = [run for run in of_seeds if run is not None]
-        if len(outcome.runs) < len(of_seeds):
-            diverged = len(of_seeds) - len(outcome.runs)
-            outcome.note = f"{diverged} of {len(of_seeds)} seeds diverged."
-        if outcome.row.test_on == outcome.row.train_on:
-            outcome.scores = [run.record.metrics[run.record.split] for run in outcome.runs]
+            return embedding.embed(
+                encoding,
+                lambda: loading.read(data, limit=options.limit, data_dir=options.data_dir),
+                cache_dir=options.cache_dir,
+                on_progress=self.on_progress,
+            ).path
+        except SpaceliteError as error:
+            log.warning("%s on %s: %s", backbone, data, error)
+            self.failed[backbone, data] = error
+            return error
+
+    def train(self, path: Path, epochs: int, outcomes: Sequence[RowOutcome]) -> None:
+        """Train the heads of all rows with this cache and number of epochs in one pass and save
+        each; heads that diverge are named in the log."""
+        training = TrainingConfig(epochs=epochs, batch_size=protocol()["batch_size"])
+        seeds, cache_dir = seed_list(self.options.seeds), self.options.cache_dir
+        with Cache(path) as cache:
+            wanted = {of: [_head(of, seed, cache) for seed in seeds] for of in outcomes}
+            configs = [config for of_row in wanted.values() for config in of_row]
+            run_of = {config: _finished(cache_dir, cache, config, training) for config in configs}
+            missing = [config for config, run in run_of.items() if run is None]
+            if missing:
+                saved: list[Run] = []
+                results = loop.train(
+                    cache,
+                    missing,
+                    training,
+                    device=resolve_device(self.options.device),
+                    cache_dir=cache_dir,
+                    save=lambda head: saved.append(store.save(cache_dir, cache, head, training)),
+                    on_progress=partial(self.on_progress, "train"),
+                )
+                run_of |= {run.head: run for run in saved}
+                stopped = [head.config.description for head in results if head.stopped is not None]
+                if stopped:
+                    log.warning("diverged: %s", ", ".join(stopped))
+        for outcome, of_row in wanted.items():
+            outcome.runs = [run for config in of_row if (run := run_of[config]) is not None]
+            if diverged := len(of_row) - len(outcome.runs):
+                outcome.note = f"{diverged} of {len(of_row)} seeds diverged."
+            if outcome.row.test_on == outcome.row.train_on:
+                outcome.scores = [run.record.metrics[run.record.split] for run in outcome.runs]
+
+    def transferred(self, run: Run, cache: Cache) -> Scores:
+        """A run's metrics on the test split of another cache, with labels matched by number."""
+        by_number = dict(zip(cache.label_names, run.record.label_names, strict=True))
+        for known in run.transfers():
+            same = known.cache_key == cache.spec.cache_key() and known.labels == by_number
+            if same and run.predictions(known) is not None:
+                return dict(known.metrics["test"])
+        record, predictions = transfer.evaluate(
+            run,
+            cache,
+            by_number,
+            device=resolve_device(self.options.device),
+            on_progress=partial(self.on_progress, "evaluate"),
+        )
+        run.save_transfer(record, predictions)
+        return dict(record.metrics["test"])
 
 
 def _head(outcome: RowOutcome, seed: int, cache: Cache) -> HeadConfig:
@@ -194,23 +198,3 @@ def _finished(
     except SpaceliteError as error:
         log.warning("%s", error)
         return None
-
-
-def _transferred(
-    run: Run, cache: Cache, options: ReproduceOptions, on_progress: OnProgress
-) -> Scores:
-    """A run's metrics on the test split of another cache, with labels matched by number."""
-    by_number = dict(zip(cache.label_names, run.record.label_names, strict=True))
-    for known in run.transfers():
-        same = known.cache_key == cache.spec.cache_key() and known.labels == by_number
-        if same and run.predictions(known) is not None:
-            return dict(known.metrics["test"])
-    record, predictions = transfer.evaluate(
-        run,
-        cache,
-        by_number,
-        device=resolve_device(options.device),
-        on_progress=lambda done, total: on_progress("evaluate", done, total),
-    )
-    run.save_transfer(record, predictions)
-    return dict(record.metrics["test"])
