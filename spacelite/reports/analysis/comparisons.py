@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from typing_extensions import Self, override
 
 from spacelite.cache import folder, store
 from spacelite.cache.spec import embeddings_folder
@@ -26,48 +27,43 @@ SYSTEMS, FITS, HEADS = "systems", "fits", "heads"  # what a comparison is of
 HeadSeeds = tuple[int | None, int | None]
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """Two systems on the same examples; differences, with their intervals, are the first minus the
-    second."""
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """Two systems on the same examples, and their difference in `accuracy`, the first minus the
+    second, with its interval."""
 
     first: str
     second: str
     accuracy: Difference
-    f1_macro: Difference
-    identical: bool  # whether all compared heads make the same predictions
-    p: float  # of the accuracies' difference
+    p: float  # of that difference
     corrected: float  # the same, corrected for all pairs of the group (Holm)
     # SYSTEMS over their seeds, FITS (neither has a seed), or the HEADS of the lowest seeds, where a
     # system has a single one.
     basis: str
-    seeds: int  # of the system that has fewer; 1 for FITS and HEADS
     heads: HeadSeeds = (None, None)
 
-    def reversed(self) -> Comparison:
+    def reversed(self) -> Self:
         """The second system minus the first."""
         return replace(
             self,
             first=self.second,
             second=self.first,
             accuracy=self.accuracy.reversed(),
-            f1_macro=self.f1_macro.reversed(),
             heads=self.heads[::-1],
         )
 
 
-@dataclass(frozen=True)
-class Pair:
-    """Two systems: their difference in `accuracy` (first minus second), its `p`, and the same
-    `corrected` for all pairs of the group (Holm); `basis` and `heads` as in Comparison."""
+@dataclass(frozen=True, kw_only=True)
+class Comparison(Pair):
+    """A pair with the best system, compared in more detail."""
 
-    first: str
-    second: str
-    accuracy: Difference
-    p: float
-    corrected: float
-    basis: str
-    heads: HeadSeeds
+    f1_macro: Difference  # as `accuracy`
+    identical: bool  # whether all compared heads make the same predictions
+    seeds: int  # of the system that has fewer; 1 for FITS and HEADS
+
+    @override
+    def reversed(self) -> Self:
+        return replace(super().reversed(), f1_macro=self.f1_macro.reversed())
 
 
 @dataclass(frozen=True)
@@ -213,19 +209,16 @@ def tested_pairs(
 ) -> tuple[list[Pair], int]:
     """All pairs of `shown` systems that predict the same examples, and the number of such pairs
     among all systems, for which p is corrected."""
-    names = [
-        (first, second)
-        for first, second in itertools.combinations(predictions, 2)
-        if np.array_equal(predictions[first][0].labels, predictions[second][0].labels)
-    ]
     # Whether each head is right on each example, (K, N).
     correct = {
         name: np.array([of_run.correct for of_run in of_runs], np.float64)
         for name, of_runs in predictions.items()
     }
-    tests = []
-    bases = [_basis(systems[first], systems[second]) for first, second in names]
-    for (first, second), basis in zip(names, bases, strict=True):
+    pairs = []
+    for first, second in itertools.combinations(predictions, 2):
+        if not np.array_equal(predictions[first][0].labels, predictions[second][0].labels):
+            continue
+        basis = _basis(systems[first], systems[second])
         if basis == SYSTEMS:
             paired = _same_seeds(systems[first], systems[second])
             test = significance.over_seeds(correct[first], correct[second], paired)
@@ -234,19 +227,24 @@ def tested_pairs(
             only = int((right > other).sum()), int((other > right).sum())
             p = float(significance.mcnemar(np.array(only[0]), np.array(only[1])))
             test = significance.Test(significance.accuracy_difference(*only, len(right)), p)
-        tests.append(test)
-    corrected = significance.holm(np.array([test.p for test in tests]))
-    pairs = [
-        Pair(
-            *(first, second), test.difference, test.p, float(after), basis,
-            (systems[first].record.seed, systems[second].record.seed)
-            if basis == HEADS
-            else (None, None),
+        seeds = (systems[first].record.seed, systems[second].record.seed)
+        pairs.append(
+            Pair(
+                first=first,
+                second=second,
+                accuracy=test.difference,
+                p=test.p,
+                corrected=test.p,
+                basis=basis,
+                heads=seeds if basis == HEADS else (None, None),
+            )
         )
-        for (first, second), test, after, basis in zip(names, tests, corrected, bases, strict=True)
-        if shown.issuperset((first, second))
-    ]  # fmt: skip
-    return pairs, len(names)
+    corrected = significance.holm(np.array([pair.p for pair in pairs]))
+    return [
+        replace(pair, corrected=float(p))
+        for pair, p in zip(pairs, corrected, strict=True)
+        if shown.issuperset((pair.first, pair.second))
+    ], len(pairs)
 
 
 def _basis(first: SeedRuns, second: SeedRuns) -> str:
@@ -273,35 +271,22 @@ def _with_best(
     for pair in pairs:
         if best not in (pair.first, pair.second):
             continue
-        is_second = pair.second == best
-        name = pair.first if is_second else pair.second
-        first, second, seeds = predictions[best], predictions[name], 1
+        pair = pair if pair.first == best else pair.reversed()
+        first, second, seeds = predictions[best], predictions[pair.second], 1
         if pair.basis == SYSTEMS:
             values = [np.array([significance.f1_values(of_run) for of_run in of_runs])
                       for of_runs in (first, second)]  # fmt: skip
-            paired = _same_seeds(systems[best], systems[name])
+            both = systems[best], systems[pair.second]
+            paired = _same_seeds(*both)
             f1 = significance.over_seeds(values[0], values[1], paired).difference
-            seeds = min(len(s.runs) for s in (systems[best], systems[name]) if not s.fixed)
+            seeds = min(len(s.runs) for s in both if not s.fixed)
         else:
             first, second = first[:1], second[:1]
             f1 = significance.f1_difference(first[0], second[0])
         # Heads that are compared: those of one seed, or each with each.
         combine = zip if len(first) == len(second) else itertools.product
         same = [np.array_equal(a.predicted, b.predicted) for a, b in combine(first, second)]
-        comparisons.append(
-            Comparison(
-                first=best,
-                second=name,
-                accuracy=pair.accuracy.reversed() if is_second else pair.accuracy,
-                f1_macro=f1,
-                identical=all(same),
-                p=pair.p,
-                corrected=pair.corrected,
-                basis=pair.basis,
-                seeds=seeds,
-                heads=pair.heads[::-1] if is_second else pair.heads,
-            )
-        )
+        comparisons.append(Comparison(**vars(pair), f1_macro=f1, identical=all(same), seeds=seeds))
     return comparisons
 
 

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import difflib
 import statistics
-from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 from spacelite import heads, settings
 from spacelite.cache.store import Cache
@@ -35,6 +35,16 @@ CHOSEN = " (chosen)"  # what tables write behind the name of what validation cho
 MOST_NAMES = 8  # that a message lists
 
 OnData = tuple[Run, TransferRecord | None]  # a run on its own data, or on another data set
+T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
+
+
+def by_key(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
+    """The items that have the same key, together."""
+    alike: dict[K, list[T]] = {}
+    for item in items:
+        alike.setdefault(key(item), []).append(item)
+    return alike
 
 
 @dataclass(frozen=True)
@@ -116,13 +126,9 @@ def effective(record: RunRecord) -> dict[str, Any]:
 
 def shared_settings(records: Sequence[RunRecord]) -> dict[str, Any]:
     """The settings that have the same value in all runs that have them."""
-    shared: dict[str, Any] = {}
-    differing = set()
-    for record in records:
-        for name, value in all_settings(record).items():
-            if shared.setdefault(name, value) != value:
-                differing.add(name)
-    return {name: value for name, value in shared.items() if name not in differing}
+    values = [all_settings(record) for record in records]
+    differing = varying(values)
+    return {name: of[name] for of in values for name in of if name not in differing}
 
 
 def measured(runs: Sequence[Run], scores: Sequence[Scores], data: str) -> Row:
@@ -222,114 +228,95 @@ def sweep_key(record: RunRecord) -> tuple[Any, ...]:
     return (record.same_but_seed()[0], record.head.kind, *sorted(kept.items()))
 
 
-def swept_settings(records: Sequence[RunRecord], sweeps: Sequence[Hashable]) -> dict[str, str]:
-    """The tuned settings that differ within a sweep, each with its symbol. `sweeps` holds the key
-    of each record's sweep, (R,)."""
-    symbols = {
-        name: symbol
-        for record in records
-        for config in (record.head, record.training)
-        for name, symbol in settings.symbols(config).items()
-        if name in settings.tuned(config)
+def swept_settings(systems: Sequence[SeedRuns]) -> dict[str, str]:
+    """The tuned settings that differ within a sweep, each with its symbol."""
+    differing = {
+        name
+        for members in by_key(systems, lambda system: system.sweep).values()
+        for name in varying([effective(system.record) for system in members])
     }
-    members: dict[Hashable, list[dict[str, Any]]] = {}
-    for record, key in zip(records, sweeps, strict=True):
-        members.setdefault(key, []).append(effective(record))
-    differing = {name for values in members.values() for name in varying(values)}
-    return {name: symbol for name, symbol in symbols.items() if name in differing}
+    return {
+        name: symbol
+        for system in systems
+        for config in (system.record.head, system.record.training)
+        for name, symbol in settings.symbols(config).items()
+        if name in settings.tuned(config) and name in differing
+    }
 
 
-def _systems(
+def _rows(
     systems: Sequence[SeedRuns],
     named: Mapping[tuple[Any, ...], str],
     swept: Collection[str],
     data: str,
 ) -> list[Row]:
-    """The rows of systems; `named` as in `grouped`."""
-    rows, records = [], [system.record for system in systems]
+    """The rows of systems. In each sweep the one with the best validation accuracy is chosen, of
+    equal ones the first; `named` as in `grouped`."""
+    records = [system.record for system in systems]
     names = system_names(
         [of.head for of in records], [of.training for of in records], origins(records)
     )
-    for system, name in zip(systems, names, strict=True):
+    rows = [measured(system.runs, system.scores(), data) for system in systems]
+    sweeps = by_key(range(len(systems)), lambda number: systems[number].sweep)
+
+    def accuracy(number: int) -> float:
+        figure = rows[number].validation
+        return -1.0 if figure is None else figure.mean
+
+    chosen = {max(members, key=accuracy) for members in sweeps.values()}
+    for number, (system, name) in enumerate(zip(systems, names, strict=True)):
         head = system.record.head
         usual = {
             setting.name: setting.default
             for setting in fields(head)
             if setting.name in swept and setting.default is not MISSING
         }
-        row = measured(system.runs, system.scores(), data)
-        rows.append(
-            replace(
-                row,
-                system=named.get(system.record.same_but_seed(), name),
-                sweep=replace(head, **usual).system,
-            )
+        rows[number] = replace(
+            rows[number],
+            system=named.get(system.key, name),
+            tried=len(sweeps[system.sweep]),
+            chosen=number in chosen,
+            sweep=replace(head, **usual).system,
         )
     return rows
 
 
-def with_choice(rows: Sequence[Row], sweeps: Sequence[Hashable]) -> list[Row]:
-    """Mark in each sweep the row with the best validation accuracy; of equal ones the first.
-    `sweeps` holds the key of each row's sweep, (R,)."""
-    best: dict[Hashable, int] = {}
-    accuracies = [-1.0 if row.validation is None else row.validation.mean for row in rows]
-    for number, key in enumerate(sweeps):
-        if key not in best or accuracies[number] > accuracies[best[key]]:
-            best[key] = number
-    return [
-        replace(row, tried=sweeps.count(key), chosen=best[key] == number)
-        for number, (row, key) in enumerate(zip(rows, sweeps, strict=True))
-    ]
-
-
 def choice_notes(
-    rows: Sequence[Row],
-    systems: Sequence[SeedRuns],
-    sweeps: Sequence[Hashable],
-    swept: Mapping[str, str],
-    split: str,
+    named: Sequence[tuple[Row, SeedRuns]], swept: Mapping[str, str], split: str
 ) -> list[str]:
-    """What was tried in each sweep and search, and what validation chose, thresholds included.
-    `sweeps` holds the key of each row's sweep, (R,); the table shows `split`."""
-    on_validation = split == "validation" and systems[0].transfers is None
-    tried = [
-        sweep_note(row, swept, [other for other, of_other in zip(rows, sweeps, strict=True)
-                                if of_other == key])
-        for row, key in zip(rows, sweeps, strict=True)
+    """What was tried in each sweep and search, and what validation chose, thresholds included. The
+    table shows `split`."""
+    notes = [
+        sweep_note(row, swept, _same_sweep(system, named))
+        for row, system in named
         if row.tried > 1 and row.chosen
-    ]  # fmt: skip
-    if tried:
-        tried.append(
+    ]
+    if notes:
+        notes.append(
             "Only the chosen settings are compared with other systems: the best of many test "
             "figures would be too good by chance."
         )
-        if on_validation:
-            tried.append(
-                "The settings were chosen on the examples that the table shows, so the figures of "
-                "the chosen ones are too optimistic."
-            )
-    searched: list[str] = []
     thresholds: dict[str, list[str]] = {}
-    for row, system in zip(rows, systems, strict=True):
+    for row, system in named:
         words = [search.words() for run in system.runs if (search := run.record.search) is not None]
-        searched += [f"{row.system}: {search}." for search in dict.fromkeys(words)]
+        notes += [f"{row.system}: {search}." for search in dict.fromkeys(words)]
         if (metric := system.record.training.threshold) is not None:
             thresholds.setdefault(METRICS[metric].in_words, []).append(row.system)
-    decided = [
+    notes += [
         f"Decision thresholds of {'; '.join(names)} were chosen on validation for {metric}."
         for metric, names in thresholds.items()
     ]
-    if searched and on_validation:
-        searched.append(
-            "A search chose on the examples that the table shows, so the figures of what it chose "
-            "are too optimistic."
+    if notes and split == "validation" and named[0][1].transfers is None:
+        notes.append(
+            "These choices were made on the examples that the table shows, so the figures of what "
+            "was chosen are too optimistic."
         )
-    if decided and on_validation:
-        decided.append(
-            "Thresholds were chosen on the examples that the table shows, so the figures of those "
-            "systems are too optimistic."
-        )
-    return [*tried, *searched, *decided]
+    return notes
+
+
+def _same_sweep(system: SeedRuns, named: Sequence[tuple[Row, SeedRuns]]) -> list[Row]:
+    """The rows of a system's sweep."""
+    return [row for row, other in named if other.sweep == system.sweep]
 
 
 def sweep_note(row: Row, swept: Mapping[str, str], sweep: Sequence[Row]) -> str:
@@ -345,15 +332,9 @@ def sweep_note(row: Row, swept: Mapping[str, str], sweep: Sequence[Row]) -> str:
         if len(set(map(str, tried))) > 1
     )
     (best,) = [other.system for other in sweep if other.chosen]
-    if row.chosen:
-        return (
-            f"{row.sweep}: {len(sweep)} settings were tried ({words}). Validation accuracy chose "
-            f"{best}."
-        )
-    return (
-        f"{row.system} is one of {len(sweep)} settings that were tried ({words}). Validation "
-        f"accuracy chose {best}."
-    )
+    count = f"{len(sweep)} settings"
+    tried = f"{row.sweep}: {count}" if row.chosen else f"{row.system} is one of {count} that"
+    return f"{tried} were tried ({words}). Validation accuracy chose {best}."
 
 
 def _span(values: Sequence[Any]) -> str:
@@ -366,15 +347,22 @@ def _span(values: Sequence[Any]) -> str:
 @dataclass(frozen=True)
 class SeedRuns:
     """Runs that differ only in their seed, the lowest first; `transfers` is the evaluation of each
-    on another data set, if the group is about those, else None."""
+    on another data set, if the group is about those, else None. Systems of one `sweep` have the
+    same key."""
 
     runs: list[Run]
     transfers: list[TransferRecord] | None
+    sweep: Hashable = None
 
     @property
     def record(self) -> RunRecord:
         """The record of the run with the lowest seed."""
         return self.runs[0].record
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What the records have in common."""
+        return self.record.same_but_seed()
 
     @property
     def fixed(self) -> bool:
@@ -522,13 +510,12 @@ def compared(runs: Sequence[Run], names: Sequence[str]) -> list[Group]:
         )
     of = [run for run in runs if run.record.same_but_seed() in wanted]
     # As in the report of all runs.
-    called = {system.record.same_but_seed(): row.system
-              for group in everything for row, system in group.named}  # fmt: skip
+    called = {system.key: row.system for group in everything for row, system in group.named}
     named = {key: called[key] for key in wanted}
     groups = [group for group in grouped(of, named) if len(group.systems) > 1]
-    compared = {system.record.same_but_seed() for group in groups for system in group.systems}
+    there = {system.key for group in groups for system in group.systems}
     if any(
-        compared.isdisjoint(record.same_but_seed() for record in records)
+        there.isdisjoint(record.same_but_seed() for record in records)
         for records in by_name.values()
     ):
         tested = {run.record.cache: run for run in of}
@@ -590,13 +577,12 @@ def _is_part(key: str, name: str) -> bool:
 
 def _with_searches(group: Group, everything: Sequence[Group]) -> Group:
     """Note under a group what else was tried in the sweeps that its systems come from."""
-    members = {system.record.same_but_seed() for system in group.systems}
+    members = {system.key for system in group.systems}
     notes = list(group.section.notes)
     for other in everything:
-        keys = [sweep_key(system.record) for system in other.systems]
-        for (row, system), key in zip(other.named, keys, strict=True):
-            if row.tried > 1 and system.record.same_but_seed() in members:
-                sweep = [other.section.rows[n] for n, of_row in enumerate(keys) if of_row == key]
+        for row, system in other.named:
+            if row.tried > 1 and system.key in members:
+                sweep = _same_sweep(system, other.named)
                 notes.append(sweep_note(row, other.section.swept, sweep))
     return replace(group, section=replace(group.section, notes=notes))
 
@@ -606,20 +592,20 @@ def grouped(runs: Sequence[Run], named: Mapping[tuple[Any, ...], str] | None = N
     within a group, runs that differ only in their seed form a row. Evaluations on other data sets
     form separate groups. `named` systems, by `same_but_seed`, have these names, and are compared
     with the others even if they belong to a sweep."""
-    by_examples: dict[Hashable, list[Run]] = {}
-    for run, examples in zip(runs, _tested_on(runs), strict=True):
-        by_examples.setdefault(examples, []).append(run)
     groups = []
-    for members in by_examples.values():
+    pairs = zip(runs, _tested_on(runs), strict=True)
+    for same_examples in by_key(pairs, lambda pair: pair[1]).values():
         # A head that is fitted directly lacks the settings that describe the group.
-        members.sort(key=lambda run: not run.head.is_iterative)
-        evaluations: dict[tuple[str, ...], list[OnData]] = {(): [(run, None) for run in members]}
-        for run in members:
-            for transfer in run.transfers():
-                # Figures with a different mapping of labels are not comparable.
-                key = (run.record.cache_key, transfer.cache, transfer.mapping)
-                evaluations.setdefault(key, []).append((run, transfer))
-        groups += [_group(pairs, named or {}) for pairs in evaluations.values()]
+        members = sorted(
+            (run for run, _ in same_examples), key=lambda run: not run.head.is_iterative
+        )
+        groups.append(_group([(run, None) for run in members], named or {}))
+        # Figures with a different mapping of labels are not comparable.
+        transfers = by_key(
+            ((run, transfer) for run in members for transfer in run.transfers()),
+            lambda pair: (pair[0].record.cache_key, pair[1].cache, pair[1].mapping),
+        )
+        groups += [_group(of_data, named or {}) for of_data in transfers.values()]
     return _with_titles(groups)
 
 
@@ -719,32 +705,28 @@ def _group(members: Sequence[OnData], named: Mapping[tuple[Any, ...], str]) -> G
             of_system.append(member)
     # By kind of head, in the order of KINDS, then settings, with those of one sweep together. Not
     # by creation: runs of one pass are created in the same second. Baselines come last.
-    together: dict[Any, list[list[OnData]]] = {}
-    for of_system in sorted(alike.values(), key=lambda pairs: _order(pairs[0][0])):
-        together.setdefault(sweep_key(of_system[0][0].record), []).append(of_system)
     systems = []
-    for pairs in (pairs for sweep in together.values() for pairs in sweep):
+    for pairs in sorted(alike.values(), key=lambda pairs: _order(pairs[0][0])):
         pairs.sort(key=lambda pair: pair[0].record.seed or 0)
         transfers = [on_other for _, on_other in pairs if on_other is not None]
-        systems.append(SeedRuns([run for run, _ in pairs], transfers or None))
+        runs = [run for run, _ in pairs]
+        key, sweep = runs[0].record.same_but_seed(), sweep_key(runs[0].record)
+        systems.append(SeedRuns(runs, transfers or None, key if key in named else sweep))
+    together = by_key(systems, lambda system: sweep_key(system.record))
+    systems = [system for sweep in together.values() for system in sweep]
     records = [system.record for system in systems]
-    sweeps = [
-        first.same_but_seed() if first.same_but_seed() in named else sweep_key(first)
-        for first in records
-    ]
-    swept = swept_settings(records, sweeps)
-    rows = with_best(with_choice(_systems(systems, named, swept, data), sweeps))
-    spec, epochs = record.spec, record.epochs
-    alike_in = {name for name in ("backbone", "layer", "max_length", "padding")
-                if len({getattr(of, name) for of in specs}) == 1}  # fmt: skip
-    parts = [title, *([spec.backbone] if "backbone" in alike_in else [])]
-    if spec.layer != -1 and "layer" in alike_in:
-        parts.append(f"layer {spec.layer}")
-    if spec.max_length != 256 and "max_length" in alike_in:
-        parts.append(f"at most {spec.max_length} tokens")
-    if spec.padding != "none" and "padding" in alike_in:
-        parts.append("padded positions counted")
-    shared = shared_settings(of_members)
+    swept = swept_settings(systems)
+    rows = with_best(_rows(systems, named, swept, data))
+    spec, epochs, shared = record.spec, record.epochs, shared_settings(of_members)
+    titles = {
+        "backbone": spec.backbone,
+        "layer": "" if spec.layer == -1 else f"layer {spec.layer}",
+        "max_length": "" if spec.max_length == 256 else f"at most {spec.max_length} tokens",
+        "padding": "" if spec.padding == "none" else "padded positions counted",
+    }
+    parts = [title]
+    for name, words in titles.items():
+        parts += [words] if words and len({getattr(of, name) for of in specs}) == 1 else []
     if epochs is not None and "epochs" in shared:
         parts.append(_epochs(epochs))
     section = Section(
@@ -763,7 +745,7 @@ def _group(members: Sequence[OnData], named: Mapping[tuple[Any, ...], str]) -> G
         rows=rows,
         notes=[
             *_trained_with(records, shared),
-            *choice_notes(rows, systems, sweeps, swept, split),
+            *choice_notes([*zip(rows, systems, strict=True)], swept, split),
             *_cross_validated(records),
         ],
         swept=swept,
@@ -827,22 +809,22 @@ def _cross_validated(records: Sequence[RunRecord]) -> list[str]:
 
 def _with_titles(groups: Sequence[Group]) -> list[Group]:
     """Add to equal titles what their caches differ in."""
-    alike: dict[str, list[int]] = {}
-    for number, group in enumerate(groups):
-        alike.setdefault(group.section.title, []).append(number)
-    titled = list(groups)
-    for title, numbers in alike.items():
-        about = {number: _about(groups[number]) for number in numbers}
+    titles = {}
+    for alike in by_key(groups, lambda group: group.section.title).values():
+        about = [_about(group) for group in alike]
         kept: list[int] = []  # what tells all of them apart, or as many as possible
-        for at in range(len(about[numbers[0]])):
-            so_far = {tuple(words[index] for index in kept) for words in about.values()}
-            with_it = {tuple(words[index] for index in (*kept, at)) for words in about.values()}
-            kept += [at] if len(with_it) > len(so_far) else []
-        for number, words in about.items():
-            section = groups[number].section
-            heading = ", ".join([title, *(words[index] for index in kept)])
-            titled[number] = replace(groups[number], section=replace(section, title=heading))
-    return titled
+        for at in range(len(about[0])):
+            without, with_it = (
+                len({tuple(words[index] for index in indexes) for words in about})
+                for indexes in (kept, [*kept, at])
+            )
+            kept += [at] if with_it > without else []
+        for group, words in zip(alike, about, strict=True):
+            parts = [group.section.title, *(words[index] for index in kept)]
+            titles[id(group)] = ", ".join(parts)
+    return [
+        replace(group, section=replace(group.section, title=titles[id(group)])) for group in groups
+    ]
 
 
 def _about(group: Group) -> list[str]:

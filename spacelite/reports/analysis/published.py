@@ -17,6 +17,7 @@ from spacelite.reports.analysis.groups import (
     SeedRuns,
     averaging,
     bold_note,
+    by_key,
     measured,
     shared_settings,
     training_words,
@@ -80,19 +81,13 @@ def _outcomes(systems: Sequence[SeedRuns], data: str) -> dict[str, list[RowOutco
             outcome = by_row.setdefault(row, RowOutcome(row))
             outcome.runs = [*outcome.runs, *system.runs]
             outcome.scores = [*outcome.scores, *system.scores()]
-    return _by_table(list(by_row.values()))
-
-
-def _by_table(outcomes: Sequence[RowOutcome]) -> dict[str, list[RowOutcome]]:
-    tables: dict[str, list[RowOutcome]] = {}
-    for outcome in outcomes:
-        tables.setdefault(outcome.row.table, []).append(outcome)
-    return tables
+    return by_key(by_row.values(), lambda outcome: outcome.row.table)
 
 
 def sections(outcomes: Sequence[RowOutcome]) -> list[Section]:
     """One section per published table, in order; rows that could not be measured are empty."""
-    return [_section(members) for members in _by_table(outcomes).values()]
+    by_table = by_key(outcomes, lambda outcome: outcome.row.table)
+    return [_section(members) for members in by_table.values()]
 
 
 def _section(outcomes: Sequence[RowOutcome]) -> Section:

@@ -46,7 +46,7 @@ class Element:
     block: Any = None
     anchor: str = ""
     tables: list[Block] = field(default_factory=list)
-    keys: list[plots.Key] = field(default_factory=list)
+    keys: list[plots.Trace] = field(default_factory=list)
     panels: list[tuple[str, plots.Panel]] = field(default_factory=list)
     texts: list[list[Marked]] = field(default_factory=list)
 
@@ -154,14 +154,13 @@ def _of_label(explanation: Explanation, label: int) -> list[Block | Element]:
 def learning_curve_page(curve: Curve) -> str:
     """The page of a learning curve: drawing, table and sentences."""
     chart = curve.chart()
-    keys, panel = plots.learning_curve_panel(chart)
-    elements = [
-        Element.of(Heading(1, chart.heading)),
-        Element.of(Bullets(curve.sentences)),
-        Element("plot", chart, keys=keys, panels=[(chart.name, panel)]),
-        Element.of(curve.table()),
+    blocks: list[Block] = [
+        Heading(1, chart.heading),
+        Bullets(curve.sentences),
+        Plot("learning-curve", chart.name, chart.text, chart),
+        curve.table(),
     ]
-    return render("Learning curve", elements)
+    return render("Learning curve", list(map(Element.of, blocks)))
 
 
 def _probabilities(explanation: Explanation) -> Table:

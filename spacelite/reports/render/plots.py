@@ -120,32 +120,17 @@ class Panel:
     content: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Key:
-    """An entry of a legend."""
-
-    name: str
-    colour: str
-    marker: str
-
-
-def panels(plot: Plot) -> tuple[list[Key], list[Panel]]:
-    """A plot's legend and its panels: one per metric, or one per system."""
+def panels(plot: Plot) -> tuple[list[Trace], list[Panel]]:
+    """A plot's legend, as a line of each of its entries, and its panels: one per metric, or one per
+    system."""
     if isinstance(plot.content, Chart):
         keys, panel = learning_curve_panel(plot.content)
         return keys, [panel]
     if plot.kind != "curves":
         return [], _reliability_panels(plot.content)
-    curves = plot.content.curves
-    panels = [_epoch_panel(plot.content, metric) for metric in drawn_metrics(curves)]
-    return _keys([curve.name for curve in curves]), panels
-
-
-def _keys(names: Sequence[str]) -> list[Key]:
-    looks = map(look_of, range(len(names)))
-    return [
-        Key(name, colour, marker[2]) for name, (colour, marker) in zip(names, looks, strict=True)
-    ]
+    drawn = drawn_metrics(plot.content.curves)
+    keys = epoch_traces(plot.content, "validation", drawn[0])
+    return keys, [_epoch_panel(plot.content, metric) for metric in drawn]
 
 
 def _epoch_panel(analysis: Analysis, metric: str) -> Panel:
@@ -197,12 +182,12 @@ def _add(
     )  # fmt: skip
 
 
-def learning_curve_panel(chart: Chart) -> tuple[list[Key], Panel]:
+def learning_curve_panel(chart: Chart) -> tuple[list[Trace], Panel]:
     """The legend and the panel of a learning curve."""
     from plotly import graph_objects
 
-    figure = graph_objects.Figure()
-    for trace, series in zip(chart_traces(chart), chart.series, strict=True):
+    figure, traces = graph_objects.Figure(), chart_traces(chart)
+    for trace, series in zip(traces, chart.series, strict=True):
         hover = f"{html.escape(trace.name)}<br>%{{x:,}} examples"
         _add(figure, trace, len(chart.series), symbol=trace.marker[0] or "circle", hover=hover)
         if series.line:
@@ -225,8 +210,8 @@ def learning_curve_panel(chart: Chart) -> tuple[list[Key], Panel]:
             )  # fmt: skip
     ticks = {"tickvals": chart.sizes, "ticktext": chart.ticks, "tickangle": 0}
     axis = {"type": "log", "title": "training examples", **ticks}
-    keys = _keys([series.name for series in chart.series])
-    return keys, _panel(chart.heading, chart.text, figure, margin=MARGINS, height=420, xaxis=axis)
+    panel = _panel(chart.heading, chart.text, figure, margin=MARGINS, height=420, xaxis=axis)
+    return traces, panel
 
 
 def _reliability_panels(analysis: Analysis) -> list[Panel]:
