@@ -206,18 +206,26 @@ def absolute(path: Path) -> Path:
     return Path(os.path.abspath(path))  # noqa: PTH100 (resolve would follow links)
 
 
+@contextmanager
+def writing(path: Path, remedy: str = "") -> Iterator[None]:
+    """Turns what goes wrong with a file or folder into a SpaceliteError; `remedy` is the end of its
+    message."""
+    try:
+        yield
+    except OSError as error:
+        raise SpaceliteError(
+            f"{path} cannot be written: {error.strerror or error}{remedy}",
+            ["cache_dir"] if "cache_dir" in remedy else [],
+        ) from error
+
+
 def make_folder(folder: Path, otherwise: str = "choose another folder") -> Path:
     """Create a folder if it is missing, with its parents, and check that files can be written to
     it; `otherwise` is what the error message advises."""
-    try:
+    with writing(folder, f"; {otherwise}"):
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-    except OSError as error:
-        raise SpaceliteError(
-            f"{folder} cannot be written: {error.strerror or error}; {otherwise}",
-            ["cache_dir"] if "cache_dir" in otherwise else [],
-        ) from error
     return folder
 
 
@@ -237,7 +245,7 @@ def lock(path: Path, doing: str | None = None, *, wait: bool = True) -> Iterator
     from filelock import FileLock, Timeout
 
     guard = FileLock(lock_path(path))
-    try:
+    with writing(path.parent, "; choose another cache_dir (or set SPACELITE_CACHE)"):
         try:
             guard.acquire(timeout=0)
         except Timeout:
@@ -248,12 +256,6 @@ def lock(path: Path, doing: str | None = None, *, wait: bool = True) -> Iterator
                 ) from None
             log.warning("another spacelite process is %s: waiting for it", doing)
             guard.acquire()
-    except OSError as error:
-        raise SpaceliteError(
-            f"{path.parent} cannot be written: {error.strerror or error}; choose another cache_dir "
-            "(or set SPACELITE_CACHE)",
-            ["cache_dir"],
-        ) from error
     try:
         yield
     finally:

@@ -183,9 +183,10 @@ def test_few_examples_are_fitted_in_their_own_space(monkeypatch):
     from spacelite.heads.base import Objective
 
     objective = Objective(SINGLE_LABEL, 2)
-    found = additive.fit_blocks(["mean"], given, objective, "none").parameters
+    config = heads.config("additive", blocks="mean")
+    found = additive.AdditiveHead.fit(config, given, objective, "none").parameters
     monkeypatch.setattr(additive, "FEW", 10**9)
-    expected = additive.fit_blocks(["mean"], given, objective, "none").parameters
+    expected = additive.AdditiveHead.fit(config, given, objective, "none").parameters
     logits = [
         vectors @ own["mean.weight"].numpy().T + own["classifier.bias"].numpy()
         for own in (found, expected)

@@ -21,7 +21,7 @@ from spacelite.cache.store import Cache
 from spacelite.metrics.scores import METRICS
 from spacelite.runs import store as runs
 from spacelite.runs.record import RunRecord
-from spacelite.training import checkpoints, loop, plan
+from spacelite.training import checkpoints, engine, loop, plan
 from spacelite.training.config import TrainingConfig
 from spacelite.training.loop import TrainedHead
 from spacelite.training.plan import grid
@@ -181,7 +181,7 @@ def test_heads_that_are_fitted_at_once_compete_at_the_end(cache, alone):
 
 
 def test_the_test_split_is_evaluated_for_what_is_kept_alone(cache, monkeypatch):
-    evaluated, real = {}, loop.evaluate
+    evaluated, real = {}, engine.evaluate
 
     def counting(split, stacks, *rest):
         evaluated.setdefault(id(split), []).extend(
@@ -189,7 +189,7 @@ def test_the_test_split_is_evaluated_for_what_is_kept_alone(cache, monkeypatch):
         )
         return real(split, stacks, *rest)
 
-    monkeypatch.setattr(loop, "evaluate", counting)
+    monkeypatch.setattr(engine, "evaluate", counting)
     outside = heads.config("logreg", pooling="mean", C=0.1)  # as a baseline beside
     among, saved = [*GRID[:4], *FITTED], []
     configs = [*among, outside]

@@ -127,52 +127,6 @@ def log_count_ratios(transposed: Any, sample: Array, goal: Array) -> Array:
     return ratios
 
 
-def fit_blocks(
-    names: Sequence[str],
-    train: Examples,
-    objective: Objective,
-    class_weights: str,
-    max_ngram: int = 2,
-) -> Fitted:
-    """Fit blocks from LINEAR_BLOCKS, and what each weighs."""
-    centre = objective.task.centred
-    problems = logistic.Problems.of(train, objective, class_weights)
-
-    def fitted(name: str) -> tuple[CrossFit, Callable[[Array], tuple[dict[str, Array], Array]]]:
-        block = LINEAR_BLOCKS[name](name, train, max_ngram)
-        fit = logistic.cross_fit(block.inputs, problems, block.among, block.scales)
-        return fit, block.parameters
-
-    # Side by side, each on one core.
-    with logistic.single_threaded(), ThreadPoolExecutor(len(names)) as pool:
-        blocks = dict(zip(names, pool.map(fitted, names), strict=True))
-    held = [fit.held for fit, _ in blocks.values()]
-    side_by_side = np.concatenate([centre(logits) for logits in held], axis=1)
-    stacked = logistic.fit(side_by_side, problems, STACKED)
-    # What the logits of each block weigh, (C, C).
-    identity = centre(np.eye(objective.classes))
-    weights = [part @ identity for part in np.split(stacked.weight, len(held), 1)]
-    parameters: dict[str, Array] = {}
-    bias = stacked.bias
-    logits = np.zeros_like(held[0]) + stacked.bias
-    for weight, (fit, named) in zip(weights, blocks.values(), strict=True):
-        of_block, added = named(weight @ fit.weight)
-        bias = bias + weight @ fit.bias + added
-        logits += fit.held @ weight.T
-        parameters |= of_block
-    parameters["classifier.bias"] = bias
-    tensors = {
-        name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in parameters.items()
-    }
-    for name, value in tensors.items():
-        tensors[name] = value.float() if value.is_floating_point() else value
-    return Fitted(
-        tensors,
-        {f"C of {name}": fit.strength for name, (fit, _) in blocks.items()},
-        torch.from_numpy(logits).float(),
-    )
-
-
 # The head.
 
 
@@ -332,9 +286,44 @@ class AdditiveHead(Head):
         return {**(start or {}), **space}
 
     @classmethod
-    @override
     def fit(cls, config: Any, train: Examples, objective: Objective, class_weights: str) -> Fitted:
-        return fit_blocks(config.fitted_names, train, objective, class_weights, config.max_ngram)
+        """Fit the linear blocks, and what each weighs."""
+        centre = objective.task.centred
+        problems = logistic.Problems.of(train, objective, class_weights)
+
+        def fitted(name: str) -> tuple[CrossFit, Callable[[Array], tuple[dict[str, Array], Array]]]:
+            block = LINEAR_BLOCKS[name](name, train, config.max_ngram)
+            fit = logistic.cross_fit(block.inputs, problems, block.among, block.scales)
+            return fit, block.parameters
+
+        # Side by side, each on one core.
+        names = config.fitted_names
+        with logistic.single_threaded(), ThreadPoolExecutor(len(names)) as pool:
+            blocks = dict(zip(names, pool.map(fitted, names), strict=True))
+        held = [fit.held for fit, _ in blocks.values()]
+        side_by_side = np.concatenate([centre(logits) for logits in held], axis=1)
+        stacked = logistic.fit(side_by_side, problems, STACKED)
+        # What the logits of each block weigh, (C, C).
+        identity = centre(np.eye(objective.classes))
+        weights = [part @ identity for part in np.split(stacked.weight, len(held), 1)]
+        parameters: dict[str, Array] = {}
+        bias = stacked.bias
+        logits = np.zeros_like(held[0]) + stacked.bias
+        for weight, (fit, named) in zip(weights, blocks.values(), strict=True):
+            of_block, added = named(weight @ fit.weight)
+            bias = bias + weight @ fit.bias + added
+            logits += fit.held @ weight.T
+            parameters |= of_block
+        parameters["classifier.bias"] = bias
+        tensors = {}
+        for name, value in parameters.items():
+            tensor = torch.from_numpy(np.ascontiguousarray(value))
+            tensors[name] = tensor.float() if tensor.is_floating_point() else tensor
+        return Fitted(
+            tensors,
+            {f"C of {name}": fit.strength for name, (fit, _) in blocks.items()},
+            torch.from_numpy(logits).float(),
+        )
 
     @classmethod
     @override

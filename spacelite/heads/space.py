@@ -422,14 +422,8 @@ class SpaceBlock(SpaceHead):
     @classmethod
     @override
     def shapes(cls, config: Any, classes: int, width: int) -> Shapes:
-        return {
-            "concept_spaces": (classes, config.dimensions, width),
-            BIAS: (classes, config.dimensions),
-            "classifier.weight": (classes, classes * config.dimensions),
-            "classifier.bias": (classes,),
-            MEAN: (width,),
-            SCALE: (width,),
-        }
+        shapes = super().shapes(config, classes, width)
+        return {**shapes, BIAS: (classes, config.dimensions), MEAN: (width,), SCALE: (width,)}
 
     @classmethod
     @override

@@ -64,15 +64,6 @@ class Extrapolation:
         }
 
 
-def fit(sizes: Array, errors: Array, deviations: Array | None = None) -> PowerLaw:
-    """The power law with the least weighted sum of squares for the mean errors (M,) at 3 or more
-    sizes, with standard errors `deviations` (M,), by default equal ones: over a grid of exponents,
-    then finer ones; for each, floor and scale in closed form, neither below 0."""
-    weights = _weights(sizes, deviations)
-    (floor,), (scale,), (exponent,), _ = _fits(sizes, np.asarray(errors, float)[None], weights)
-    return PowerLaw(float(floor), float(scale), float(exponent))
-
-
 def extrapolate(
     sizes: Array,
     errors: Array,
@@ -86,7 +77,9 @@ def extrapolate(
     seed: int = 0,
 ) -> Extrapolation:
     """Fit a power law to the mean errors (M,) at FEWEST_SIZES or more sizes, in ascending order,
-    and say by how much the error falls from size `at` to size `to`.
+    and say by how much the error falls from size `at` to size `to`. The law has the least weighted
+    sum of squares: over a grid of exponents, then finer ones; for each, floor and scale in closed
+    form, neither below 0.
 
     The interval is that of a parametric bootstrap: errors are drawn around the fitted ones, with
     the standard errors and the covariance of the measured ones, and fitted again.

@@ -39,7 +39,7 @@ class Report:
             format: `text`, `markdown`, `latex` or `json`.
         """
         chosen = forms.form(format)
-        if chosen.parts is not None or chosen.text is None:
+        if chosen.parts is not None:
             raise SpaceliteError(
                 f"format={format} is several files: save the report into a folder", ["format"]
             )
@@ -82,7 +82,7 @@ class Report:
                 "format out, or name a folder",
                 ["format"],
             )
-        if of_file is not None and chosen.text is not None:
+        if of_file is not None:
             forms.save_page(folder, chosen.text(self.findings))
             on_progress(1, 1)
             return folder

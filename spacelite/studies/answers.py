@@ -61,11 +61,10 @@ def keep(cache_dir: Path, cache: Cache, kind: str, content: Mapping[str, Any]) -
     }
     try:
         files.make_folder(path.parent)
-        files.write_json(path, document)
+        with files.writing(path):
+            files.write_json(path, document)
     except SpaceliteError as error:
         log.warning("reports will not show this: %s", error)
-    except OSError as error:
-        log.warning("reports will not show this: %s cannot be written: %s", path, error.strerror)
 
 
 def of_cache(cache_dir: Path, cache: str, cache_key: str) -> list[Answer]:

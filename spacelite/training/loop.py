@@ -41,16 +41,6 @@ from spacelite.training.batches import (
 )
 from spacelite.training.checkpoints import Checkpoint
 from spacelite.training.config import TrainingConfig
-from spacelite.training.engine import (
-    EpochMetrics,
-    Evaluated,
-    Workers,
-    check_threshold,
-    decided,
-    evaluate,
-    scores_of,
-    stacked,
-)
 from spacelite.training.optimizer import SCHEDULES, Adam, Moments
 from spacelite.types import Array
 
@@ -162,7 +152,7 @@ def train(
     """
     check(configs, training)
     check_ready(data, configs)
-    check_threshold(data, training)
+    engine.check_threshold(data, training)
     if weights is not None:
         require_weights(weights, len(data.splits["train"]))
     memory.require(data, configs, training, device)
@@ -189,34 +179,34 @@ def train(
     return results
 
 
+@dataclass(eq=False)
 class _Training:
     """A training in progress: the splits, the heads still in training, and what became of all of
     them. Those are the members of the heads that are wanted: an ensemble has several."""
 
-    def __init__(
-        self,
-        data: TrainingData,
-        configs: Sequence[HeadConfig],
-        training: TrainingConfig,
-        device: str,
-        workers: Workers,
-        on_progress: OnProgress,
-        search: Search | None = None,
-        weights: Array | None = None,
-    ) -> None:
-        self.config, self.device, self.workers = training, device, workers
-        self.configs, self.search, self.label_names = configs, search, data.label_names
+    data: TrainingData
+    configs: Sequence[HeadConfig]
+    config: TrainingConfig
+    device: str
+    workers: engine.Workers
+    on_progress: OnProgress
+    search: Search | None = None
+    weights: Array | None = None
+
+    def __post_init__(self) -> None:
+        data, configs, training = self.data, self.configs, self.config
         self.started = time.perf_counter()
         self.fit_seconds: dict[HeadConfig, float] = {}
         members = dict.fromkeys(member for config in configs for member in config.members)
         iterative = [config for config in members if config.is_iterative]
         epochs = training.epochs if iterative else 0
         per_epoch = sum(data.splits[name].tokens for name in OF_EPOCH if name in data.splits)
-        self.progress = Progress(on_progress, epochs * per_epoch + data.tokens)
+        self.progress = Progress(self.on_progress, epochs * per_epoch + data.tokens)
         self.progress(0)  # reading a large cache takes a while
-        self.splits = open_splits(data, device)
+        self.splits = open_splits(data, self.device)
         self.validation = self.splits.get("validation")
-        self.weights = None if weights is None else np.asarray(weights, np.float64)
+        if self.weights is not None:
+            self.weights = np.asarray(self.weights, np.float64)
         self.members = {config: Member(config, self.weights) for config in members}
         self.by_head = {config: TrainedHead(config) for config in members}
         pooled = [pooling for config in configs for pooling in config.poolings]
@@ -227,11 +217,11 @@ class _Training:
         classes = len(data.label_names)
         if training.class_weights == "balanced":
             given = None if self.weights is None else torch.from_numpy(self.weights).float()
-            self.objective = Objective.balanced(data.task, labels, classes, given)
+            objective = Objective.balanced(data.task, labels, classes, given)
         else:
-            self.objective = Objective(data.task, classes)
+            objective = Objective(data.task, classes)
         self.thresholds: dict[HeadConfig, Array] = {}  # chosen for decisions on validation
-        self.heads = Pass(data, self.splits, training, self.objective, device, workers)
+        self.heads = Pass(data, self.splits, training, objective, self.device, self.workers)
         initial = {}
         for config in iterative:
             initial[self.members[config]] = self.heads.initial(self.members[config])
@@ -291,7 +281,7 @@ class _Training:
         rows = train.shuffled(self.config.data_seed, epoch)
         if self.weights is not None:
             rows = rows[self.weights[rows] > 0]
-        metrics = [EpochMetrics(stack) for stack in self.heads.stacks]
+        metrics = [engine.EpochMetrics(stack) for stack in self.heads.stacks]
         for tokens in self.heads.epoch(epoch, rows):
             for of_epoch in metrics:
                 of_epoch.add()
@@ -299,11 +289,9 @@ class _Training:
         trained = {
             head: scores for of_epoch in metrics for head, scores in of_epoch.scores().items()
         }
-        validated = (
-            evaluate(validation, self.heads.stacks, self.objective, self.workers, self.progress)
-            if validation is not None
-            else {}
-        )
+        validated = {}
+        if validation is not None:
+            validated = self.heads.evaluate(validation, self.heads.stacks, self.progress)
         for head, scores in trained.items():
             entry: dict[str, Any] = {"epoch": epoch, "train": scores}
             if head in validated:
@@ -381,7 +369,7 @@ class _Training:
         by_head = {result.config: result for result in results}
         candidates = [head for head in search.heads if by_head[head].kept]
         parameters = {head: by_head[head].parameters for head in candidates}
-        stacks = stacked(parameters, self.objective, self.device)
+        stacks = self.heads.stacked(parameters)
         evaluated = self._evaluated(stacks, "validation", lambda tokens: None)
         for head in candidates:
             by_head[head].metrics["validation"] = evaluated[head].scores
@@ -390,11 +378,11 @@ class _Training:
 
     def _evaluated(
         self, stacks: Sequence[Head], name: str, progress: Callable[[int], None]
-    ) -> dict[HeadConfig, Evaluated]:
+    ) -> dict[HeadConfig, engine.Evaluated]:
         """Metrics and logits of trained heads on a split. Where decision thresholds are wanted,
         those of each head are chosen on validation."""
-        split, task, metric = self.splits[name], self.objective.task, self.config.threshold
-        evaluated = evaluate(split, stacks, self.objective, self.workers, progress)
+        split, task, metric = self.splits[name], self.data.task, self.config.threshold
+        evaluated = self.heads.evaluate(split, stacks, progress)
         if metric is None:
             return evaluated
         labels = split.labels.cpu().numpy()
@@ -403,14 +391,14 @@ class _Training:
                 probabilities = task.probabilities(plain.logits.numpy())
                 self.thresholds[head] = task.best_thresholds(probabilities, labels, metric)
         return {
-            head: decided(plain, labels, task, self.thresholds[head])
+            head: engine.decided(plain, labels, task, self.thresholds[head])
             for head, plain in evaluated.items()
         }
 
     def _final_metrics(self, results: Sequence[TrainedHead]) -> None:
         by_head = {result.config: result for result in results if result.kept}
         parameters = {config: result.parameters for config, result in by_head.items()}
-        stacks = stacked(parameters, self.objective, self.device)
+        stacks = self.heads.stacked(parameters)
         first = "train" if self.config.threshold is None else "validation"  # chooses thresholds
         for name in sorted(self.splits, key=lambda name: name != first):
             evaluated = self._evaluated(stacks, name, self.progress)
@@ -421,7 +409,7 @@ class _Training:
         for result in by_head.values():
             result.metrics = {name: result.metrics[name] for name in self.splits}
             if result.config in self.thresholds:
-                labels = self.objective.task.threshold_labels(self.label_names)
+                labels = self.data.task.threshold_labels(self.data.label_names)
                 chosen = self.thresholds[result.config].tolist()
                 result.thresholds = dict(zip(labels, chosen, strict=True))
             result.stop_if_diverged(result.metrics, "after the last epoch")
@@ -562,7 +550,7 @@ def train_weighted(
             part = Part(split, np.asarray(member.weights))
             kind = heads.kind(member.config.kind)
             fitted = kind.fit(member.config, part, objective, training.class_weights)
-            stacks = stacked({member.config: fitted.parameters}, objective, device)
+            stacks = engine.stacked({member.config: fitted.parameters}, objective, device)
             ((logits,),) = engine.run_split(split, stacks, objective, workers)
             learned[member] = Learned(fitted.parameters, logits.numpy())
             on_progress("fit", number + 1, len(direct))
@@ -674,7 +662,7 @@ class Pass:
     training: TrainingConfig
     objective: Objective
     device: str
-    workers: Workers
+    workers: engine.Workers
 
     def __post_init__(self) -> None:
         self._train = self.splits["train"]
@@ -685,7 +673,7 @@ class Pass:
         # Members with the same weights share what depends on these alone.
         self._parts: dict[bytes, Part] = {}
         self._fits: dict[tuple[HeadConfig, bytes], Fitted] = {}
-        self._starts: dict[tuple[HeadConfig, bytes], dict[str, Evaluated]] = {}
+        self._starts: dict[tuple[HeadConfig, bytes], dict[str, engine.Evaluated]] = {}
 
     # What heads begin with.
 
@@ -716,7 +704,7 @@ class Pass:
             )
         return self._fits[key]
 
-    def start(self, config: HeadConfig, weights: Array | None) -> dict[str, Evaluated]:
+    def start(self, config: HeadConfig, weights: Array | None) -> dict[str, engine.Evaluated]:
         """Metrics and logits, by split, of a fitted head on top of which others are trained.
 
         On train, they are of fits that the example was held out of: logits of examples that n-grams
@@ -727,17 +715,30 @@ class Pass:
             fitted, train = self.fit(config, weights), self._train
             if fitted.held is None:
                 raise ValueError(f"{config.name} is no start of another head")
-            stacks = stacked({config: fitted.parameters}, self.objective, self.device)
-            logits = fitted.held
+            stacks, logits = self.stacked({config: fitted.parameters}), fitted.held
             if weights is not None:
                 ((logits,),) = engine.run_split(train, stacks, self.objective, self.workers)
                 logits[torch.from_numpy(np.flatnonzero(weights))] = fitted.held
-            scores = scores_of(logits, train.labels.cpu(), self.objective, counts=True)
-            self._starts[key] = {"train": Evaluated(scores, logits)}
+            scores = engine.scores_of(logits, train.labels.cpu(), self.objective, counts=True)
+            self._starts[key] = {"train": engine.Evaluated(scores, logits)}
             if (validation := self.splits.get("validation")) is not None:
-                evaluated = evaluate(validation, stacks, self.objective, self.workers)
-                self._starts[key]["validation"] = evaluated[config]
+                self._starts[key]["validation"] = self.evaluate(validation, stacks)[config]
         return self._starts[key]
+
+    # Trained heads.
+
+    def stacked(self, parameters: Mapping[HeadConfig, Parameters]) -> list[Head]:
+        """Stacks of heads with these parameters."""
+        return engine.stacked(parameters, self.objective, self.device)
+
+    def evaluate(
+        self,
+        split: TokenSplit,
+        stacks: Sequence[Head],
+        progress: Callable[[int], None] = lambda tokens: None,
+    ) -> dict[HeadConfig, engine.Evaluated]:
+        """Metrics and logits on a split."""
+        return engine.evaluate(split, stacks, self.objective, self.workers, progress)
 
     # Training.
 

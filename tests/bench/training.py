@@ -139,13 +139,13 @@ def spacelite(cache, count, epochs, breakdown=False):
             lambda done, total: None,
         )
         passed, whole = [], []
-        evaluate = loop.evaluate
+        evaluate = engine.evaluate
 
         def evaluated(*arguments):
             passed.append(time.perf_counter() - started)
             return evaluate(*arguments)
 
-        loop.evaluate = evaluated
+        engine.evaluate = evaluated
         for epoch in range(1, epochs + 1):
             if watch is not None:
                 watch.seconds.clear()

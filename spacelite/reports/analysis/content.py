@@ -211,23 +211,17 @@ def start_note(name: str, runs: Sequence[RunRecord]) -> list[str]:
 def training_notes(group: Group, curves: Sequence[EpochCurve]) -> list[str]:
     """A note under a group's table if its systems were not trained long enough, by the rule that
     `train` follows."""
-    few: list[int] = []
-    # Those that may still improve, with their training examples and learning rate.
-    still: dict[str, tuple[TrainingConfig, int, float]] = {}
-    trained = 0
+    trained: dict[str, tuple[RunRecord, TrainingConfig]] = {}
     for row, system in group.named:
-        training, record = system.record.training, system.record
-        if system.transfers is not None or not isinstance(training, TrainingConfig):
-            continue
-        trained += 1
-        if record.head.start is not None:  # on top of others, few updates are enough
-            continue
-        examples = record.examples["train"]
-        count = plan.few_updates(examples, training)
-        few += [] if count is None else [count]
-        still[row.system] = (training, examples, record.settings["learning_rate"])
+        training = system.record.training
+        if system.transfers is None and isinstance(training, TrainingConfig):
+            trained[row.system] = system.record, training
+    # On top of others, few updates are enough.
+    alone = {name: of for name, of in trained.items() if of[0].head.start is None}
+    counts = [plan.few_updates(of.examples["train"], how) for of, how in alone.values()]
+    few = [count for count in counts if count is not None]
     if few:
-        every = len(few) == trained
+        every = len(few) == len(trained)
         who = "The heads" if every else f"{len(few)} of the {len(group.systems)} systems"
         count_words = f"{min(few)}" if len(set(few)) == 1 else f"{min(few)} to {max(few)}"
         return [
@@ -236,17 +230,17 @@ def training_notes(group: Group, curves: Sequence[EpochCurve]) -> list[str]:
     entropies = {
         curve.name: curve.splits["validation"]["ce"][0]
         for curve in curves
-        if curve.name in still and "ce" in curve.splits["validation"]
+        if curve.name in alone and "ce" in curve.splits["validation"]
     }
     if not entropies:
         return []
     best = min(entropies, key=lambda name: entropies[name][-1])
-    training, examples, rate = still[best]
-    epochs = training.epochs
+    record, training = alone[best]
+    examples, epochs = record.examples["train"], training.epochs
     fall = plan.still_falls(entropies[best], epochs)
     if fall is None:
         return []
-    as_auto = plan.is_as_auto(examples, training, rate)
+    as_auto = plan.is_as_auto(examples, training, record.settings["learning_rate"])
     remedy = "train again" if as_auto else f"{REMEDY}, or"
     may = "More epochs" if as_auto else "More epochs or a higher learning rate"
     return [

@@ -37,8 +37,7 @@ class Form:
     """A form of the report: a text, or several files."""
 
     file: str  # its name; of several files, that of the one to open
-    # The report as one text; of a form of several files, without the others.
-    text: Callable[[Findings], str] | None = None
+    text: Callable[[Findings], str]  # the report as one; of several files, without the others
     # Yields the files of a form of several, the one to open last.
     parts: Callable[[Findings, OnProgress], Iterator[tuple[str, bytes]]] | None = None
     # Patterns of files that earlier reports of this form may have left in the folder.
