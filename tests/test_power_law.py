@@ -17,7 +17,7 @@ def law(sizes, floor, scale, exponent):
 
 
 def fitted(errors, deviations=None):
-    return power_law.extrapolate(SIZES, errors, deviations, at=4096, to=8192, resamples=2).law
+    return power_law.extrapolate(SIZES, errors, deviations, resamples=2).law
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_intervals_hold_the_true_gain_about_as_often_as_they_say():
         draws = law(SIZES, **true) + spread * random.normal(size=(5, 6))
         own = power_law.smoothed(SIZES, draws.var(axis=0, ddof=1), SIZES)
         found = power_law.extrapolate(
-            SIZES, draws.mean(axis=0), np.sqrt(own / 5), freedom=22, at=15383, to=30766,
+            SIZES, draws.mean(axis=0), np.sqrt(own / 5), freedom=22,
             resamples=1000, seed=number,
         )  # fmt: skip
         low, high = found.gain.interval
@@ -107,22 +107,20 @@ def test_intervals_hold_the_true_gain_about_as_often_as_they_say():
 
 def test_extrapolations_are_repeatable_and_say_when_they_know_nothing():
     errors = law(SIZES, 0.2, 0.9, 0.3)
-    call = {"at": 15383, "to": 30766}
-    one, other = (power_law.extrapolate(SIZES, errors, np.full(6, 0.01), **call) for _ in range(2))
+    one, other = (power_law.extrapolate(SIZES, errors, np.full(6, 0.01)) for _ in range(2))
     assert one == other and one.smallest == 16
     assert one.gain.value == pytest.approx(errors[-1] - law(30766, 0.2, 0.9, 0.3), abs=1e-6)
     assert one.p > 0.9
-    unknown = power_law.extrapolate(SIZES, errors, None, **call)
+    unknown = power_law.extrapolate(SIZES, errors, None)
     assert np.isnan(unknown.gain.interval).all() and np.isnan(unknown.p)
 
 
 def test_what_all_sizes_share_does_not_matter_to_a_gain():
     """The choice of validation examples moves a whole curve up or down: its floor takes that up."""
     errors, deviations = law(SIZES, 0.25, 0.9, 0.3), np.full(6, 0.004)
-    call = {"at": 15383, "to": 30766}
 
     def width(shared):
-        found = power_law.extrapolate(SIZES, errors, deviations, shared=shared, **call)
+        found = power_law.extrapolate(SIZES, errors, deviations, shared=shared)
         return float(np.diff(found.gain.interval)[0])
 
     alone = width(None)
@@ -132,7 +130,7 @@ def test_what_all_sizes_share_does_not_matter_to_a_gain():
 
 def test_a_bad_fit_is_improbable():
     errors = np.array([0.5, 0.5, 0.5, 0.5, 0.2, 0.5])
-    found = power_law.extrapolate(SIZES, errors, np.full(6, 0.01), at=15383, to=30766)
+    found = power_law.extrapolate(SIZES, errors, np.full(6, 0.01))
     assert found.p < 0.001
 
 

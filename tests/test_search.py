@@ -571,7 +571,7 @@ def test_the_report_says_where_a_search_chose_on_the_figures_that_it_shows(bert,
     for form in ("text", "markdown", "latex", "json"):
         said = " ".join(report.text(form).split())
         assert "chosen on validation (macro F1) from 2 combinations of learning rate" in said, form
-        assert "A search chose on the examples that the table shows" in said
+        assert "These choices were made on the examples that the table shows" in said
 
 
 # The command

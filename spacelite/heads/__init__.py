@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from spacelite.errors import SpaceliteError
 from spacelite.heads.additive import AdditiveHead
 from spacelite.heads.base import Head, TokenHead
 from spacelite.heads.config import HeadConfig, TrainedHeadConfig
@@ -18,7 +17,7 @@ from spacelite.heads.linear import LinearHead, LogregHead, MLPHead
 from spacelite.heads.ngrams import TfidfHead
 from spacelite.heads.pooling import POOLINGS, Pooling
 from spacelite.heads.space import SpaceHead
-from spacelite.settings import choose_from
+from spacelite.settings import one_of, require
 
 __all__ = [
     "KINDS",
@@ -47,8 +46,7 @@ KINDS: dict[str, type[Head]] = {
 
 def kind(name: str) -> type[Head]:
     """A kind of head by its name. Raises SpaceliteError for an unknown one."""
-    if name not in KINDS:
-        raise SpaceliteError(f"head={name}: {choose_from(name, KINDS)}", ["head"])
+    require("head", name, one_of(*KINDS))
     return KINDS[name]
 
 

@@ -41,22 +41,25 @@ class PowerLaw:
 
 @dataclass(frozen=True)
 class Extrapolation:
-    """What a power law, fitted to sizes from `smallest` on, says of a size that was not
-    measured."""
+    """What a power law, fitted to sizes from `smallest` to `largest`, says of twice the largest."""
 
     law: PowerLaw
     smallest: int
-    at: int
-    to: int
-    gain: Difference  # by how much the error falls from `at` to `to`; interval NaN if not known
+    largest: int
+    gain: Difference  # by how much the error falls up to `to`; interval NaN if not known
     p: float  # how probable so bad a fit is if errors do follow a power law; NaN if not known
+
+    @property
+    def to(self) -> int:
+        """The size that was not measured."""
+        return 2 * self.largest
 
     def as_json(self) -> dict[str, Any]:
         """The power law and what it says, as a JSON object."""
         return {
             **asdict(self.law),
             "smallest": self.smallest,
-            "from": self.at,
+            "from": self.largest,
             "to": self.to,
             "gain": self.gain.value,
             "interval": list(self.gain.interval),
@@ -71,13 +74,11 @@ def extrapolate(
     *,
     shared: Array | None = None,
     freedom: float = np.inf,
-    at: int,
-    to: int,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Extrapolation:
     """Fit a power law to the mean errors (M,) at FEWEST_SIZES or more sizes, in ascending order,
-    and say by how much the error falls from size `at` to size `to`. The law has the least weighted
+    and say by how much the error falls from the largest size to twice that. The law has the least weighted
     sum of squares: over a grid of exponents, then finer ones; for each, floor and scale in closed
     form, neither below 0.
 
@@ -92,9 +93,10 @@ def extrapolate(
     weights, errors = _weights(sizes, deviations), np.asarray(errors, float)
     (floor,), (scale,), (exponent,), (squares,) = _fits(sizes, errors[None], weights)
     law = PowerLaw(float(floor), float(scale), float(exponent))
-    gain = float(law.error(at) - law.error(to))
+    smallest, at = int(sizes[0]), int(sizes[-1])
+    gain = float(law.error(at) - law.error(2 * at))
     if deviations is None:
-        return Extrapolation(law, int(sizes[0]), at, to, Difference(gain, (np.nan, np.nan)), np.nan)
+        return Extrapolation(law, smallest, at, Difference(gain, (np.nan, np.nan)), np.nan)
     random = np.random.default_rng(seed)
     noise = random.normal(size=(resamples, len(sizes))) * deviations
     if np.isfinite(freedom):
@@ -104,10 +106,10 @@ def extrapolate(
         zero = np.zeros(len(sizes))
         drawn += random.multivariate_normal(zero, shared, resamples, method="eigh")
     _, scales, exponents, of_drawn = _fits(sizes, drawn, weights)
-    gains = scales * (float(at) ** -exponents - float(to) ** -exponents)
+    gains = scales * (float(at) ** -exponents - float(2 * at) ** -exponents)
     low, high = np.quantile(gains, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
     p = float((1 + (of_drawn >= squares).sum()) / (1 + resamples))
-    return Extrapolation(law, int(sizes[0]), at, to, Difference(gain, (low, high)), p)
+    return Extrapolation(law, smallest, at, Difference(gain, (low, high)), p)
 
 
 def smoothed(sizes: Array, variances: Array, among: Array) -> Array:

@@ -17,6 +17,7 @@ from spacelite import files
 from spacelite.cache.store import Cache
 from spacelite.document import Block
 from spacelite.errors import SpaceliteError, one_line
+from spacelite.runs.record import read_fields
 from spacelite.studies.audit import Audit
 from spacelite.studies.cross_validation import CrossValidation
 from spacelite.studies.learning_curve import Curve
@@ -78,13 +79,9 @@ def of_cache(cache_dir: Path, cache: str, cache_key: str) -> list[Answer]:
                 continue
             if document["format"] > FORMAT:
                 raise ValueError("a later version of spacelite wrote it")
-            answer = Answer(document["kind"], document["created"], document["content"], cache)
-            if not (isinstance(answer.kind, str) and isinstance(answer.content, dict)):
-                raise ValueError("it is no answer")
+            answers.append(Answer(**read_fields(Answer, document)))
         except (OSError, ValueError, KeyError, TypeError) as error:
             log.warning("%s is left out: %s", path, one_line(error, 80))
-            continue
-        answers.append(answer)
     return answers
 
 

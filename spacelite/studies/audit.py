@@ -24,6 +24,7 @@ from spacelite.errors import SpaceliteError
 from spacelite.heads import HeadConfig
 from spacelite.heads.base import Parameters, Tokens
 from spacelite.progress import OnProgress
+from spacelite.runs.record import read, read_fields
 from spacelite.studies.cross_validation import divide, weights_outside
 from spacelite.tasks import SINGLE_LABEL
 from spacelite.types import Array
@@ -63,14 +64,10 @@ class Finding:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Finding:
-        """What `as_json` returned. Raises KeyError or TypeError for anything else."""
-        source = content["source"]
-        probabilities = {
-            name: math.nan if content[name] is None else float(content[name])
-            for name in ("probability", "own")
-        }
-        source = None if source is None else Source(**source)
-        return cls(**{**content, **probabilities, "source": source})
+        """What `as_json` returned. Raises ValueError, KeyError or TypeError for anything else."""
+        unknown = {name: math.nan for name in ("probability", "own") if content[name] is None}
+        finding: Finding = read(cls, {**content, **unknown}, "finding")
+        return finding
 
 
 @dataclass(frozen=True)
@@ -118,13 +115,11 @@ class Audit:
         """What `as_json` returned. Raises ValueError, KeyError or TypeError for anything else."""
         settings = dict(content["settings"])
         return cls(
-            heads.config_from(settings.pop("head"), settings),
-            int(content["folds"]),
-            int(content["examples"]),
-            float(content["accuracy"]),
-            [Finding.from_json(finding) for finding in content["findings"]],
-            [(*map(Finding.from_json, pair["examples"]), pair["cosine"])
-             for pair in content["pairs"]],
+            head=heads.config_from(settings.pop("head"), settings),
+            **read_fields(cls, content, but=("head", "findings", "pairs")),
+            findings=[Finding.from_json(finding) for finding in content["findings"]],
+            pairs=[(*map(Finding.from_json, pair["examples"]), pair["cosine"])
+                   for pair in content["pairs"]],
         )  # fmt: skip
 
     def csv_rows(self) -> list[Sequence[Any]]:

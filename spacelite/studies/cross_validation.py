@@ -37,6 +37,7 @@ from spacelite.lazy import torch
 from spacelite.metrics.scores import METRICS
 from spacelite.metrics.significance import Difference, resampled
 from spacelite.progress import OnProgress
+from spacelite.runs.record import read_fields
 from spacelite.settings import LARGEST_SEED, require, whole_number
 from spacelite.tasks import Task
 from spacelite.types import Array
@@ -151,10 +152,8 @@ class CrossValidation:
             )
             for system in content["systems"]
         ]
-        return cls(
-            int(content["folds"]), int(content["repeats"]), int(content["examples"]), systems,
-            float(content["seconds"]), content.get("sample_weight"), content.get("groups"),
-        )  # fmt: skip
+        saved = read_fields(cls, content, but=("systems", "fold", "labels"))
+        return cls(systems=systems, **saved)
 
     def csv_rows(self, cache: Cache) -> list[Sequence[Any]]:
         """The predictions for the training examples, by the heads that did not see them, below a

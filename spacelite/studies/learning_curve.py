@@ -42,7 +42,8 @@ from spacelite.metrics import power_law
 from spacelite.metrics.power_law import FEWEST_SIZES, Extrapolation
 from spacelite.metrics.scores import METRICS
 from spacelite.progress import OnProgress
-from spacelite.settings import choose_from
+from spacelite.runs.record import read_fields
+from spacelite.settings import one_of, require
 from spacelite.tasks import Task
 from spacelite.types import Array
 
@@ -135,8 +136,6 @@ class Curve:
                 None if deviations is None else deviations[known],
                 shared=system.of_validation[np.ix_(known, known)],
                 freedom=parts * (len(self.seeds) - 1) - 2.0,  # two are spent on smoothing
-                at=self.sizes[-1],
-                to=2 * self.sizes[-1],
             )
             if not extrapolation.p < WELL or len(known) == FEWEST_SIZES:
                 return extrapolation
@@ -184,15 +183,8 @@ class Curve:
                     "extrapolation": None if law is None else law.as_json(),
                 }
             )
-        return {
-            "sizes": self.sizes,
-            "seeds": self.seeds,
-            "examples": self.examples,
-            "validation": self.validation,
-            "metric": self.metric,
-            "seconds": self.seconds,
-            "systems": systems,
-        }
+        names = ("sizes", "seeds", "examples", "validation", "metric", "seconds")
+        return {**{name: getattr(self, name) for name in names}, "systems": systems}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Curve:
@@ -207,11 +199,7 @@ class Curve:
             )
             for system in content["systems"]
         ]
-        counts = {name: int(content[name]) for name in ("examples", "validation")}
-        return cls(
-            list(content["sizes"]), list(content["seeds"]), **counts, metric=content["metric"],
-            systems=systems, seconds=float(content["seconds"]),
-        )  # fmt: skip
+        return cls(systems=systems, **read_fields(cls, content, but=("systems",)))
 
     def csv_rows(self) -> list[Sequence[Any]]:
         """A row for each system, size and seed, below a row of headings."""
@@ -391,8 +379,7 @@ def followed(law: Extrapolation | None) -> TypeGuard[Extrapolation]:
 def require_metric(metric: str) -> None:
     """Raise SpaceliteError unless a metric has a largest value, from which errors are counted."""
     choices = [name for name, candidate in METRICS.items() if np.isfinite(candidate.most)]
-    if metric not in choices:
-        raise SpaceliteError(f"metric={metric}: {choose_from(metric, choices)}", ["metric"])
+    require("metric", metric, one_of(*choices))
 
 
 # Subsets of the train split: stratified, nested, and held in memory.

@@ -185,26 +185,23 @@ class EpochMetrics:
     """Metrics over the batches of an epoch: losses as means over examples, predictions counted."""
 
     def __init__(self, head: Head) -> None:
-        self._head = head
-        self._loss, self._ce = torch.zeros(2, len(head.configs), dtype=torch.float64)
-        self._correct = torch.zeros_like(head.totals.correct)
-        self._confusion = torch.zeros_like(head.totals.confusion)
-        self._examples: int | torch.Tensor = 0
+        self._head, heads = head, len(head.configs)
+        self._loss, self._ce = torch.zeros(2, heads, dtype=torch.float64)
+        self._counts = Totals.zeros(heads, head.objective)
 
     def add(self) -> None:
         """Add the batch that the heads' totals hold."""
-        totals, (loss, ce) = self._head.totals, self._head.losses()
+        counts, totals, (loss, ce) = self._counts, self._head.totals, self._head.losses()
         self._loss += loss * totals.examples
         self._ce += ce * totals.examples
-        self._confusion += totals.confusion
-        self._correct += totals.correct
-        self._examples = self._examples + totals.examples
+        counts.confusion += totals.confusion
+        counts.correct += totals.correct
+        counts.examples = counts.examples + totals.examples
 
     def scores(self) -> dict[HeadConfig, Scores]:
         """Each head's metrics."""
-        sums = self._loss, self._ce, self._correct
-        loss, ce, accuracy = (total / self._examples for total in sums)
-        of_heads = _scores(self._head.objective.task, loss, ce, accuracy, self._confusion)
+        losses = self._loss / self._counts.examples, self._ce / self._counts.examples
+        of_heads = _scores(self._head.objective.task, losses, self._counts)
         return dict(zip(self._head.configs, of_heads, strict=True))
 
 
@@ -234,25 +231,24 @@ def evaluate(
     labels = split.labels.cpu().numpy()
     evaluated: dict[HeadConfig, Evaluated] = {}
     for head, of_stack in zip(stacks, logits, strict=True):
-        totals = head.totals
-        accuracy = totals.correct / totals.examples
-        task, losses = objective.task, head.losses()
-        figures = _scores(task, *losses, accuracy, totals.confusion, labels, of_stack)
+        figures = _scores(objective.task, head.losses(), head.totals, labels, of_stack)
         evaluated |= dict(zip(head.configs, map(Evaluated, figures, of_stack), strict=True))
     return evaluated
 
 
 def _scores(
     task: Task,
-    loss: torch.Tensor,
-    ce: torch.Tensor,
-    accuracy: torch.Tensor,
-    confusion: torch.Tensor,
+    losses: tuple[torch.Tensor, torch.Tensor],
+    counts: Totals,
     labels: Array | None = None,
     logits: torch.Tensor | None = None,
 ) -> list[Scores]:
-    """The metrics of each of K heads; those that need labels and logits are None without them."""
-    figures = zip(loss.tolist(), ce.tolist(), accuracy.tolist(), confusion.numpy(), strict=True)
+    """The metrics of each of K heads, from loss and CE (K,) and what was counted; those that need
+    labels and logits are None without them."""
+    accuracy = counts.correct / counts.examples
+    figures = zip(
+        *(of.tolist() for of in (*losses, accuracy)), counts.confusion.numpy(), strict=True
+    )
     return [
         scores(task.outcome(*of_head, labels, None if logits is None else logits[row].numpy()))
         for row, of_head in enumerate(figures)
@@ -268,8 +264,7 @@ def scores_of(
     batch = objective.batch(torch.ones(len(labels), dtype=torch.int64), labels)
     totals.add(logits[None], batch)
     known = (None, None) if counts else (labels.numpy(), logits[None])
-    losses, accuracy = totals.losses(), totals.correct / totals.examples
-    return _scores(objective.task, *losses, accuracy, totals.confusion, *known)[0]
+    return _scores(objective.task, totals.losses(), totals, *known)[0]
 
 
 def metrics_of(

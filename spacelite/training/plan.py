@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from spacelite import heads, settings
 from spacelite.errors import SpaceliteError
 from spacelite.heads import HeadConfig
-from spacelite.settings import LARGEST_SEED, choose_from, suggestion
+from spacelite.settings import LARGEST_SEED, suggestion
 from spacelite.training.config import FitConfig, TrainingConfig
 
 if TYPE_CHECKING:
@@ -144,8 +144,7 @@ def requested(
     given = [name for name in asked if arguments[name] is not parameters[name].default]
     asked |= arguments["settings"]
     preset = arguments["preset"]
-    if preset is not None and preset not in PRESETS:
-        raise SpaceliteError(f"preset={preset}: {choose_from(preset, PRESETS)}", ["preset"])
+    settings.require("preset", preset, settings.optional(settings.one_of(*PRESETS)))
     for name in PRESETS.get(preset, ()):
         if name in asked and listed(name, asked[name]) != listed(name, parameters[name].default):
             raise SpaceliteError(

@@ -29,7 +29,7 @@ from spacelite.reports.analysis.groups import (
 from spacelite.reports.analysis.published import published_sections
 from spacelite.runs.record import RunRecord
 from spacelite.runs.store import Run, find_cache
-from spacelite.settings import choose_from
+from spacelite.settings import one_of, optional, require
 from spacelite.studies import answers
 from spacelite.studies.answers import Answer
 from spacelite.tasks import majority
@@ -87,8 +87,7 @@ def build(
     Words and mistakes need the caches' hidden states, and the folder of a local `backbone`. Tables
     also show the figures of `split`.
     """
-    if split not in (None, *SPLITS):
-        raise SpaceliteError(f"split={split}: {choose_from(split, SPLITS)}", ["split"])
+    require("split", split, optional(one_of(*SPLITS)))
     runs = select(runs, cache=cache, dataset=dataset, head=head, where=where)
     groups = compared(runs, compare) if compare else grouped(runs)
     parts = []

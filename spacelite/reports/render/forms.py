@@ -16,7 +16,7 @@ from spacelite.errors import SpaceliteError
 from spacelite.reports.analysis.content import Findings
 from spacelite.reports.document.sections import report_blocks
 from spacelite.reports.render import markup, page, plots
-from spacelite.settings import choose_from
+from spacelite.settings import one_of, require
 
 if TYPE_CHECKING:
     from spacelite.studies.learning_curve import Curve
@@ -82,8 +82,7 @@ FORMS: dict[str, Form] = {
 
 def form(name: str) -> Form:
     """A form by its name."""
-    if not isinstance(name, str) or name not in FORMS:
-        raise SpaceliteError(f"format={name}: {choose_from(name, FORMS)}", ["format"])
+    require("format", name, one_of(*FORMS))
     return FORMS[name]
 
 
