@@ -85,12 +85,13 @@ def write_bytes(path: Path, content: bytes) -> str:
 
 @contextmanager
 def writing(path: Path, remedy: str = "") -> Iterator[None]:
-    """Turn what goes wrong in writing a file into a SpaceliteError."""
+    """Turn what goes wrong in writing a file or to a folder into a SpaceliteError, whose message
+    ends with a `remedy`."""
     try:
         yield
     except OSError as error:
         problem = f"{path} cannot be written: {error.strerror or error}{remedy}"
-        raise SpaceliteError(problem) from error
+        raise SpaceliteError(problem, ["cache_dir"] if "cache_dir" in remedy else []) from error
 
 
 def checksum(content: bytes) -> str:
@@ -204,19 +205,6 @@ def sync(path: Path) -> None:
 def absolute(path: Path) -> Path:
     """The path in full: it stays right if the program changes its working folder. Links stay."""
     return Path(os.path.abspath(path))  # noqa: PTH100 (resolve would follow links)
-
-
-@contextmanager
-def writing(path: Path, remedy: str = "") -> Iterator[None]:
-    """Turns what goes wrong with a file or folder into a SpaceliteError; `remedy` is the end of its
-    message."""
-    try:
-        yield
-    except OSError as error:
-        raise SpaceliteError(
-            f"{path} cannot be written: {error.strerror or error}{remedy}",
-            ["cache_dir"] if "cache_dir" in remedy else [],
-        ) from error
 
 
 def make_folder(folder: Path, otherwise: str = "choose another folder") -> Path:

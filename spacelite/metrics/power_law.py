@@ -78,9 +78,9 @@ def extrapolate(
     seed: int = 0,
 ) -> Extrapolation:
     """Fit a power law to the mean errors (M,) at FEWEST_SIZES or more sizes, in ascending order,
-    and say by how much the error falls from the largest size to twice that. The law has the least weighted
-    sum of squares: over a grid of exponents, then finer ones; for each, floor and scale in closed
-    form, neither below 0.
+    and say by how much the error falls from the largest size to twice that. The law has the least
+    weighted sum of squares: over a grid of exponents, then finer ones; for each, floor and scale in
+    closed form, neither below 0.
 
     The interval is that of a parametric bootstrap: errors are drawn around the fitted ones, with
     the standard errors and the covariance of the measured ones, and fitted again.

@@ -245,9 +245,9 @@ def _scores(
 ) -> list[Scores]:
     """The metrics of each of K heads, from loss and CE (K,) and what was counted; those that need
     labels and logits are None without them."""
-    accuracy = counts.correct / counts.examples
+    (loss, ce), accuracy = losses, counts.correct / counts.examples
     figures = zip(
-        *(of.tolist() for of in (*losses, accuracy)), counts.confusion.numpy(), strict=True
+        loss.tolist(), ce.tolist(), accuracy.tolist(), counts.confusion.numpy(), strict=True
     )
     return [
         scores(task.outcome(*of_head, labels, None if logits is None else logits[row].numpy()))
