@@ -33,7 +33,6 @@ from spacelite.document import (
 from spacelite.errors import SpaceliteError
 from spacelite.heads import HeadConfig
 from spacelite.heads.config import system_names
-from spacelite.lazy import torch
 from spacelite.metrics.scores import METRICS
 from spacelite.metrics.significance import Difference, resampled
 from spacelite.progress import OnProgress
@@ -432,7 +431,7 @@ def _scored(
 ) -> HeadScores:
     """A head's scores on held-out folds, from the logits (N, C) of its R * F heads."""
     from spacelite.heads.base import Objective
-    from spacelite.training.engine import scores_of
+    from spacelite.training.engine import metrics_of
 
     repeats, examples = fold.shape
     labels = cache.splits["train"].labels
@@ -443,7 +442,6 @@ def _scored(
         held = fold[repeat] == number
         of_fold = logits[repeat * folds + number][held]
         held_out[repeat, held] = of_fold
-        scores = scores_of(torch.from_numpy(of_fold), torch.from_numpy(labels[held]), objective)
-        for name, value in scores.items():
+        for name, value in metrics_of(of_fold, labels[held], objective).items():
             figures[name][repeat, number] = np.nan if value is None else value
     return HeadScores(config, figures, held_out)

@@ -268,7 +268,7 @@ def scores_of(
 
 
 def metrics_of(
-    logits: Array, labels: Array, objective: Objective, thresholds: Array | None
+    logits: Array, labels: Array, objective: Objective, thresholds: Array | None = None
 ) -> Scores:
     """The metrics of examples from their logits (N, C) alone, with the decisions of thresholds, as
     in `decided`. The loss is without the head's penalties, which need hidden states."""
