@@ -381,3 +381,18 @@ def test_a_new_name_seals_no_damage(trained, tmp_path):
     (first / "run.json").write_text(text.replace('"new"', '"now"'))
     assert "does not match its checksum" in refusal(runs.load, first)
     assert "does not match its checksum" in refusal(runs._write_name, first, "other")
+
+
+def test_a_new_run_says_that_its_name_is_that_of_a_damaged_one(
+    cache_path, trained, tmp_path, caplog
+):
+    head = [heads.config("linear", pooling="mean")]
+    with Cache(cache_path) as cache:
+        (run,) = train_and_save(tmp_path, cache, head, TrainingConfig(epochs=1))
+        runs.rename(run, "best")
+        train_and_save(tmp_path, cache, head, TrainingConfig(epochs=1))
+        assert "was damaged" not in caplog.text
+        text = (run.folder / "run.json").read_text()
+        (run.folder / "run.json").write_text(text.replace('"best"', '"bent"'))
+        (again,) = train_and_save(tmp_path, cache, head, TrainingConfig(epochs=1))
+    assert again.name == "bent" and "was damaged; the new one keeps its name, bent" in caplog.text

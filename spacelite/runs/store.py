@@ -391,6 +391,8 @@ def save(
                 files.write_json(partial / RECORD, record.as_json())
                 _keep_transfers(folder, partial, record)
                 if folder.exists():
+                    if name is None and record.name is not None:
+                        _warn_of_name(folder, record.name)
                     folder.rename(former)
                 partial.rename(folder)
             finally:  # still under the lock: the next process may use the same names
@@ -404,6 +406,14 @@ def save(
             f"run {run} cannot be saved in {folder.parent}: {error.strerror or one_line(error, 80)}"
         ) from error
     return Run(folder, record)
+
+
+def _warn_of_name(former: Path, name: str) -> None:
+    """Log a warning if the name that a new run takes over from a former one may be damaged."""
+    try:
+        load(former)
+    except SpaceliteError:
+        log.warning("run %s was damaged; the new one keeps its name, %s", former.name, name)
 
 
 def _keep_transfers(former: Path, folder: Path, record: RunRecord) -> None:
@@ -448,7 +458,7 @@ def predictions_of(cache: Cache, logits: Mapping[str, Any]) -> dict[str, Predict
 def saved_name(folder: Path) -> str | None:
     """The name that a run was given, damaged or not; None if it has none."""
     try:
-        text = (folder / RECORD).read_text(encoding="utf-8")
+        text = files.read_bytes(folder / RECORD, most=files.LARGEST_JSON).decode()
         name = json.loads(text).get("name") if '"name"' in text else None
     except (*UNREADABLE, AttributeError):
         return None
