@@ -114,6 +114,13 @@ def npz_lengths(folder, made):
     return path
 
 
+def npz_padded_lengths(folder, made):
+    path = folder / "states.npz"
+    lengths = [float(len(ids)) for ids in made.ids]
+    np.savez(path, X=padded(made.hidden), lengths=lengths, token_ids=padded(made.ids))
+    return path
+
+
 def columns_of_lists(folder, made):
     path = folder / "states.parquet"
     columns = {"vectors": [a.tolist() for a in made.hidden], "token_ids": [*map(list, made.ids)]}
@@ -174,8 +181,8 @@ def requests(folder, made, layers=None, kind=torch.float32):
 LAYOUTS = {
     layout.__name__: layout
     for layout in (
-        npz_padded, npz_flat, npz_lengths, columns_of_lists, hdf5_examples, hdf5_groups, hdf5_flat,
-        hdf5_padded, requests,
+        npz_padded, npz_flat, npz_lengths, npz_padded_lengths, columns_of_lists, hdf5_examples,
+        hdf5_groups, hdf5_flat, hdf5_padded, requests,
     )
 }  # fmt: skip
 
@@ -483,6 +490,12 @@ def changed(made, **arrays):
     }  # fmt: skip
 
 
+def of_mask(made, change):
+    """Padded hidden states with a changed mask."""
+    mask = padded([np.ones(len(ids), bool) for ids in made.ids])
+    return {"hidden_states": padded(made.hidden), "mask": change(mask)}
+
+
 REFUSALS = {
     "rows": (
         lambda made: {"hidden_states": np.ones((99, 4))}, {},
@@ -490,17 +503,74 @@ REFUSALS = {
     ),
     "token ids": (
         lambda made: changed(made, token_ids=np.concatenate(made.ids)[:-1]), {},
-        r"example 100 has \d+ token ids and hidden states of \d+ tokens",
+        r"example 100 has hidden states of length (\d+) and token ids of (?!\1\b)\d+$",
+    ),
+    "large ids": (
+        lambda made: changed(made, token_ids=np.concatenate(made.ids) + 2**32), {},
+        "token ids that are no whole numbers from 0 to 2,147,483,647",
     ),
     "no mask": (
-        lambda made: {"hidden_states": padded(made.hidden)}, {}, "padded hidden states need a mask"
+        lambda made: {"hidden_states": padded(made.hidden)}, {},
+        r"of the shape \(100, 14, 16\): give \(N, d\); \(N, n, d\), with a mask",
+    ),
+    "no dimension": (
+        lambda made: {"hidden_states": np.float32(1)}, {"array": "hidden_states"},
+        r"of the shape \(\): give",
+    ),
+    "additive mask": (
+        lambda made: of_mask(made, lambda mask: np.where(mask, 0, -1e9)), {},
+        r"the mask of example 1 holds -1000000000.0: give 1 for tokens and 0 for padding",
+    ),
+    "half a mask": (
+        lambda made: of_mask(made, lambda mask: mask * 0.5), {}, "the mask of example 1 holds 0.5"
+    ),
+    "no token": (
+        lambda made: of_mask(made, lambda mask: mask * 0), {}, "example 1 holds 0 alone"
+    ),
+    "mask and lengths": (
+        lambda made: {**of_mask(made, np.asarray), "lengths": np.full(100, 15)}, {},
+        "mask and lengths contradict each other",
+    ),
+    "ids beside a mask": (
+        lambda made: {**of_mask(made, np.asarray), "token_ids": np.ones((100, 2), int)}, {},
+        r"the array of token ids has the shape \(100, 2\)",
+    ),
+    "lengths and offsets": (
+        lambda made: changed(made, lengths=[*map(len, made.ids)][::-1]), {},
+        "lengths and offsets contradict each other: leave one out",
+    ),
+    "fractions": (
+        lambda made: changed(made, offsets=offsets(made.hidden) + 0.3), {},
+        "offsets have to be whole numbers",
+    ),
+    "tiny": (
+        lambda made: {"hidden_states": np.full((100, 4), 1e-30)}, {},
+        "that float16 rounds to 0: use dtype=bfloat16 or float32",
+    ),
+    "huge": (
+        lambda made: {"hidden_states": np.full((100, 4), 1e300)}, {},
+        "that float16 cannot hold: scale all hidden states first",
+    ),
+    "no bits": (
+        lambda made: changed(made), {"bfloat16": True}, "float32 and not uint16: leave bfloat16 out"
+    ),
+    "void": (
+        lambda made: {"hidden_states": bits(np.ones((100, 4))).view("V2")}, {},
+        r'write array.view\("uint16"\) and give bfloat16=True',
+    ),
+    "strings": (
+        lambda made: {"hidden_states": np.full((100, 4), "a")}, {}, "that are text, or Python obj"
+    ),
+    "an array a text": (
+        lambda made: {f"text{i}": hidden for i, hidden in enumerate(made.hidden)}, {},
+        "'text0', 'text1', 'text2' and 97 more: .* a file for each text, or HDF5$",
     ),
     "mask": (
         lambda made: {"hidden_states": padded(made.hidden), "mask": np.ones((100, 1))}, {},
         r"the mask has the shape \(100, 1\)",
     ),
     "offsets": (
-        lambda made: changed(made, offsets=offsets(made.hidden)[::-1]), {}, "do not divide"
+        lambda made: changed(made, offsets=offsets(made.hidden)[::-1]), {}, "do not fit"
     ),
     "empty": (
         lambda made: {"hidden_states": np.ones((100, 0))}, {}, "example 1 has hidden states of the"
@@ -515,7 +585,7 @@ REFUSALS = {
         "example 1 has hidden states that are not finite",
     ),
     "whole numbers": (
-        lambda made: {"hidden_states": np.ones((100, 4), int)}, {}, "that are int64 numbers"
+        lambda made: {"hidden_states": np.ones((100, 4), int)}, {}, "that are int64: give"
     ),
     "bits": (
         lambda made: {"hidden_states": np.ones((100, 4), np.uint16)}, {},
@@ -571,11 +641,14 @@ def test_files_that_no_row_names_are_left_out(made, tmp_path, caplog):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.npz", b"no", "a.npz cannot be imported"),
-        ("a.npy", b"no", "a.npy cannot be imported"),
-        ("a.h5", b"no", "a.h5 cannot be imported"),
-        ("a.safetensors", b"no", "a.safetensors cannot be imported"),
-        ("a.parquet", b"no", "a.parquet cannot be imported"),
+        *(
+            (f"a.{kind}", content, f"a.{kind} cannot be imported: {problem}: write it again")
+            for kind in ("npz", "npy", "h5", "safetensors", "parquet")
+            for content, problem in (
+                (b"no", f"it is cut short, or no {kind} file"),
+                (b"", "it is empty"),
+            )
+        ),
         ("a.pt", b"no", "are imported from .npz, .npy"),
         ("a.npz", None, "there is no file or folder"),
     ],
@@ -585,6 +658,42 @@ def test_damaged_files_and_others(name, content, message, made, tmp_path):
         (tmp_path / name).write_bytes(content)
     said = refusal(spacelite.import_cache, tmp_path / name, made.table, cache_dir=tmp_path, **QUIET)
     assert message in said
+
+
+def write_splits(path, made):
+    with h5py.File(path, "w") as file:
+        file["train/hidden_states"], file["test/hidden_states"] = made.hidden[:2]
+
+
+def write_strings(path, made):
+    parquet.write_table(pa.table({"x": ["a"] * 100}), path)
+
+
+def write_nothing(path, made):
+    save_file({}, path)
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "message"),
+    [
+        ("a.h5", write_splits, r"its groups are splits \(test, train\)"),
+        ("a.parquet", write_strings, "lists of numbers, and column 'x' holds strings$"),
+        ("a.safetensors", write_nothing, "a.safetensors cannot be imported: it is empty"),
+    ],
+)
+def test_files_of_something_else(name, write, message, made, tmp_path):
+    write(tmp_path / name, made)
+    said = refusal(spacelite.import_cache, tmp_path / name, made.table, cache_dir=tmp_path, **QUIET)
+    assert re.search(message, said), said
+
+
+def test_a_vector_among_tokens_is_refused(made, tmp_path):
+    source = tmp_path / "states"
+    source.mkdir()
+    for number, hidden in enumerate(made.hidden):
+        np.save(source / f"{number}.npy", hidden[0] if number == 5 else hidden)
+    said = refusal(spacelite.import_cache, source, made.table, cache_dir=tmp_path, **QUIET)
+    assert "5.npy is of another form than those before it (dimensions 1 and not 2)" in said
 
 
 def test_examples_of_another_form_are_named(made, tmp_path):

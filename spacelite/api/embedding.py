@@ -205,9 +205,10 @@ def import_cache(
     Args:
         source: The hidden states: an npz, npy, HDF5 (h5, hdf5), safetensors or parquet file, or a
             folder with such a file (not parquet) for each text. They are (N, d), one vector a text;
-            (N, n, d), with a mask (N, n) of the tokens that are no padding; (T, d), all tokens end
-            to end, with offsets (N + 1,) or lengths (N,); or (n, d) or (n, layers, d), an array or
-            file for each text. Token ids, where there are any, have the same layout.
+            (N, n, d), with a mask (N, n) of the tokens that are no padding, or with lengths (N,) if
+            padding is on the right; (T, d), all tokens end to end, with offsets (N + 1,) or lengths
+            (N,); or (n, d) or (n, layers, d), an array or file for each text. Token ids, where
+            there are any, have the same layout.
         table: A csv, tsv, json, jsonl or parquet file with the labels: a row for each text, in the
             same order. Its texts, if it has any, are kept as `embed` does.
         array: Name of the array, dataset, tensor or column of hidden states. Default:

@@ -26,9 +26,10 @@ from spacelite.cache.dtypes import Rounded, Rounding, StoredType, rounding_sums,
 from spacelite.cache.embedding import Embedded
 from spacelite.cache.spec import FORMAT, IMPORTED, CacheSpec
 from spacelite.cache.split import NO_TOKEN, Checked, SplitIndex, digest, offsets_of
-from spacelite.cache.store import ARRAY_ERRORS, Layout, few
-from spacelite.cache.writing import Writer, check_finite
+from spacelite.cache.store import ARRAY_ERRORS, MOST_NAMES, Layout, few
+from spacelite.cache.writing import Writer
 from spacelite.data import columns, loading, readers
+from spacelite.data.splits import SPLITS
 from spacelite.errors import SpaceliteError, one_line
 from spacelite.lazy import torch
 from spacelite.progress import OnProgress
@@ -41,6 +42,7 @@ log = logging.getLogger(__name__)
 STATES = ("hidden_states", "embeddings", "hidden", "embedding", "states", "vectors")
 IDS, MASKS = ("token_ids", "input_ids"), ("mask", "attention_mask")
 FLOATS, BFLOAT16 = ("float16", "float32", "float64"), "bfloat16"
+LIBRARY_ERRORS = (*ARRAY_ERRORS, IndexError, RuntimeError, SafetensorError)
 SUFFIXES = (".npz", ".npy", ".h5", ".hdf5", ".safetensors")  # of arrays by name
 
 
@@ -59,6 +61,7 @@ class Example(NamedTuple):
     name: str  # for messages
     hidden: torch.Tensor  # (n, d), or (n, L, d) of L layers
     ids: Array  # (n,) int32; NO_TOKEN where they are not known
+    dimensions: int  # of the hidden states in the source: 1 for a single vector
 
     @property
     def form(self) -> Form:
@@ -77,8 +80,8 @@ class Example(NamedTuple):
 
     @property
     def layers(self) -> torch.Tensor:
-        """The hidden states, (n, L, d) float32."""
-        return self.hidden.reshape(len(self.hidden), -1, self.hidden.shape[-1]).float()
+        """The hidden states, (n, L, d)."""
+        return self.hidden.reshape(len(self.hidden), -1, self.hidden.shape[-1])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,13 +242,14 @@ def _identify(
     """What all examples have in common, and of each the digest and the token ids. Raises
     SpaceliteError if they differ in their form, or have numbers that the stored type cannot
     hold."""
-    form: Form | None = None
+    first: Example | None = None
     digests, ids = list[bytes](), list[Array]()
     for example in examples:
-        form = form or example.form
-        if example.form != form:
-            names = ("numbers", "layers", "width", "token ids")
-            pairs = zip(names, form, example.form, strict=True)
+        first = first or example
+        forms = [(*of.form, of.dimensions) for of in (first, example)]
+        if forms[0] != forms[1]:
+            names = ("numbers", "layers", "width", "token ids", "dimensions")
+            pairs = zip(names, *forms, strict=True)
             what = ", ".join(
                 f"{name} {new} and not {old}" for name, old, new in pairs if old != new
             )
@@ -253,18 +257,28 @@ def _identify(
                 f"{settings.source}: {example.name} is of another form than those before it "
                 f"({what}): give all examples the same"
             )
-        hidden = example.layers[:, _layers(settings.layer, form.layers)]
+        hidden = example.layers[:, _layers(settings.layer, first.form.layers)]
         if not bool(hidden.isfinite().all()):
             raise SpaceliteError(
                 f"{settings.source}: {example.name} has hidden states that are not finite: "
                 "compute them again, or leave the example out"
             )
-        check_finite(stored.encode(hidden), stored, f"{settings.source}: {example.name}")
+        single = hidden.float()
+        held = torch.from_numpy(stored.decode(stored.encode(single)))
+        finite, zero = bool(held.isfinite().all()), not bool(held.any())
+        if not finite or (zero and bool(hidden.any())):
+            wider = stored.name == "float16" and bool(single.isfinite().all() and single.any())
+            remedy = "use dtype=bfloat16 or float32" if wider else "scale all hidden states first"
+            raise SpaceliteError(
+                f"{settings.source}: {example.name} has hidden states that {stored.name} "
+                f"{'rounds to 0' if finite else 'cannot hold'}: {remedy}",
+                ["dtype"],
+            )
         digests.append(example.digest)
         ids.append(example.ids)
-    if form is None:
+    if first is None:
         raise ValueError("no examples")
-    return form, digests, ids
+    return first.form, digests, ids
 
 
 def _write(
@@ -290,7 +304,7 @@ def _write(
         for row, example in enumerate(examples):
             if row not in place:
                 continue
-            layers = example.layers
+            layers = example.layers.float()
             means = Checked.of(layers.mean(dim=0).half().numpy())
             for path, writer in writers.items():
                 hidden, stored = layers[:, specs[path].layer], layouts[path].stored
@@ -315,10 +329,25 @@ def _reading(path: Path) -> Iterator[None]:
     holds."""
     try:
         yield
-    except (*ARRAY_ERRORS, IndexError, RuntimeError, SafetensorError) as error:
-        # numpy's own message suggests unpickling the file.
-        reason = "it holds Python objects" if "pickle" in str(error) else one_line(error, 160)
-        raise SpaceliteError(f"{path} cannot be imported: {reason}") from error
+    except LIBRARY_ERRORS as error:
+        raise SpaceliteError(f"{path} cannot be imported: {one_line(error, 300)}") from error
+
+
+@contextmanager
+def _opening(path: Path) -> Iterator[None]:
+    """Say of a file that its library cannot open what it is, in place of the library's words."""
+    try:
+        yield
+    except LIBRARY_ERRORS as error:
+        if isinstance(error, OSError) and error.errno:  # nothing is wrong with its content
+            raise
+        kind, remedy = path.suffix[1:].lower(), "write it again"
+        problem = f"it is cut short, or no {kind} file"
+        if not path.stat().st_size or isinstance(error, EOFError):
+            problem = "it is empty"
+        elif re.search("(?i)object arrays|python objects", str(error)):
+            problem, remedy = "it holds Python objects", "write arrays of numbers"
+        raise SpaceliteError(f"{path} cannot be imported: {problem}: {remedy}") from error
 
 
 @contextmanager
@@ -329,8 +358,21 @@ def _opened(settings: Import, chosen: Sequence[Path]) -> Iterator[tuple[int, Ite
         yield len(chosen), (_of_file(settings, path) for path in chosen)
     elif kind == ".parquet":
         with _reading(source):
-            count, names, read = readers.parquet_lists(source)
-            lists = dict.fromkeys(names, np.empty((0, 0)))
+            with _opening(source):
+                count, types, read = readers.parquet_lists(source)
+            lists = {
+                name: np.empty((0, 0))
+                for name, kind in types.items()
+                if re.match("(large_|fixed_size_)?list<", kind)
+            }
+            wanted = settings.array or next((name for name in STATES if name in types), None)
+            others = [
+                f"column {name!r} holds {kind}s"
+                for name, kind in types.items()
+                if name not in lists and (name == wanted or not lists)
+            ]
+            if others:
+                raise ValueError(f"hidden states are lists of numbers, and {few(others)}")
             names = [_choose(settings, lists), *(name for name in IDS if name in lists)]
             rows = (dict(zip(names, row, strict=True)) for row in read(names))
             named = ((f"row {number:,}", row) for number, row in enumerate(rows, 1))
@@ -373,25 +415,29 @@ def _natural(name: str) -> list[tuple[int, str]]:
 
 
 def _of_file(settings: Import, path: Path) -> Example:
-    with _arrays(path) as arrays:
-        return _example(settings, path.name, arrays)
+    with _arrays(path) as arrays:  # its errors name the file
+        return _example(settings, "it", arrays)._replace(name=path.name)
 
 
 @contextmanager
 def _arrays(path: Path) -> Iterator[Mapping[str, Any]]:
     """What a file holds by name: arrays, or tensors, or datasets and groups of them."""
     kind = path.suffix.lower()
-    with _reading(path):
-        if kind == ".safetensors":
-            from safetensors.torch import load_file
+    with _reading(path), ExitStack() as stack:
+        with _opening(path):
+            if kind == ".safetensors":
+                from safetensors.torch import load_file
 
-            yield load_file(path)
-        elif kind in (".h5", ".hdf5"):
-            with h5py.File(path, "r") as file:
-                yield file
-        else:
-            loaded = np.load(path, mmap_mode="r" if kind == ".npy" else None, allow_pickle=False)
-            yield {STATES[0]: loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
+                arrays: Mapping[str, Any] = load_file(path)
+            elif kind in (".h5", ".hdf5"):
+                arrays = stack.enter_context(h5py.File(path, "r"))
+            else:
+                loaded = np.load(path, "r" if kind == ".npy" else None, allow_pickle=False)
+                single = isinstance(loaded, np.ndarray)
+                arrays = {STATES[0]: loaded} if single else dict(loaded)
+            if not len(arrays):  # an open HDF5 file is true
+                raise EOFError
+        yield arrays
 
 
 def _examples(settings: Import, arrays: Mapping[str, Any]) -> tuple[int, Iterator[Example]]:
@@ -400,12 +446,18 @@ def _examples(settings: Import, arrays: Mapping[str, Any]) -> tuple[int, Iterato
     group: Any = arrays if name is None else arrays.get(name)
     if isinstance(group, h5py.Group):  # with a dataset, or a group, for each example
         names = sorted((key for key in group if key not in IDS), key=_natural)
+        if names and {*names} <= {*SPLITS}:
+            raise ValueError(
+                f"its groups are splits ({', '.join(names)}), and each would be read as an "
+                "example: give one for each text; a cache that spacelite made needs no import"
+            )
 
         def of_name(key: str) -> Example:
+            called = f"example {key!r}"
             if isinstance(group[key], h5py.Group):
-                return _example(settings, key, group[key])
+                return _example(settings, called, group[key])
             own = {} if ids is None else {IDS[0]: ids[key]}
-            return _example(settings, key, {name or STATES[0]: group[key], **own})
+            return _example(settings, called, {name or STATES[0]: group[key], **own})
 
         return len(names), map(of_name, names)
     name = _choose(settings, arrays)
@@ -414,8 +466,8 @@ def _examples(settings: Import, arrays: Mapping[str, Any]) -> tuple[int, Iterato
 
     def of_number(number: int) -> Example:
         own = {} if ids is None else {IDS[0]: part(ids, number)}
-        states = _tensor(settings, part(hidden, number), hidden)
-        return _example(settings, f"example {number + 1:,}", {name: states, **own})
+        of_text = {name: part(hidden, number), **own}
+        return _example(settings, f"example {number + 1:,}", of_text, hidden)
 
     return count, map(of_number, range(count))
 
@@ -425,69 +477,115 @@ def _division(
 ) -> tuple[int, Callable[[Any, int], Any]]:
     """The number of examples in the hidden states and token ids of all of them, and a function
     that takes one out of either, as the arrays beside them say."""
-    mask = _usual(arrays, MASKS)
-    if mask is not None:
+    mask, shape = _usual(arrays, MASKS), tuple(hidden.shape)
+    lengths, offsets = _whole(arrays, "lengths"), _whole(arrays, "offsets")
+    if lengths is not None:
+        if offsets is not None and not np.array_equal(offsets_of(lengths), offsets):
+            raise ValueError("its lengths and offsets contradict each other: leave one out")
+        offsets = offsets_of(lengths)
+        padded = len(shape) > 2 and len(lengths) == shape[0] != offsets[-1]
+        if mask is None and padded and ((lengths > 0) & (lengths <= shape[1])).all():
+            mask = np.arange(shape[1]) < lengths[:, None]
+    elif offsets is None and mask is None and len(shape) == 2:
+        offsets = np.arange(len(hidden) + 1)
+    if mask is not None and len(shape) in (3, 4):
         for what, array in (("mask", mask), ("array of token ids", ids)):
-            if array is not None and tuple(array.shape) != tuple(hidden.shape[:2]):
+            if array is not None and tuple(array.shape) != shape[:2]:
                 raise ValueError(
                     f"the {what} has the shape {tuple(array.shape)} and the hidden states have "
-                    f"{tuple(hidden.shape)}"
+                    f"{shape}"
                 )
-        return len(hidden), lambda values, i: values[i][np.asarray(mask[i]) != 0]
-    if "lengths" in arrays:
-        offsets = offsets_of(np.asarray(arrays["lengths"]).reshape(-1))
-    elif "offsets" in arrays:
-        offsets = np.asarray(arrays["offsets"]).reshape(-1).astype(np.int64)
-    elif hidden.ndim == 2:
-        offsets = np.arange(len(hidden) + 1)
-    else:
+
+        def kept(values: Any, i: int) -> Any:
+            own = np.asarray(mask[i])
+            wrong = own[(own != 0) & (own != 1)]
+            if wrong.size or not own.any():
+                holds = wrong[0] if wrong.size else "0 alone"
+                raise ValueError(
+                    f"the mask of example {i + 1:,} holds {holds}: give 1 for tokens and 0 for "
+                    "padding"
+                )
+            if lengths is not None and [*lengths[i : i + 1]] != [(own != 0).sum()]:
+                raise ValueError("its mask and lengths contradict each other: leave one out")
+            return values[i][own != 0]
+
+        return len(hidden), kept
+    if mask is not None or offsets is None or len(shape) not in (2, 3):
         raise ValueError(
-            "padded hidden states need a mask (N, n), and those of all tokens end to end need "
-            "offsets (N + 1,) or lengths (N,)"
+            f"it has hidden states of the shape {shape}: give (N, d); (N, n, d), with a mask "
+            "(N, n), or with lengths (N,) if padding is on the right; or (T, d), all tokens end to "
+            "end, with offsets (N + 1,) or lengths (N,)"
         )
     if [*offsets[:1], *offsets[-1:]] != [0, len(hidden)] or (np.diff(offsets) < 0).any():
-        raise ValueError(f"offsets (or lengths) do not divide {len(hidden):,} tokens")
+        raise ValueError(f"its offsets or lengths do not fit hidden states of the shape {shape}")
     bounds = [*offsets[:-1].tolist(), None]  # ids that are left over are noticed
     return len(offsets) - 1, lambda values, i: values[bounds[i] : bounds[i + 1]]
 
 
-def _example(settings: Import, name: str, arrays: Mapping[str, Any]) -> Example:
-    """The example that these arrays are of, with one token if there is a single vector."""
+def _whole(arrays: Mapping[str, Any], name: str) -> Array | None:
+    """The whole numbers (N,) int64 of this name, if they are there."""
+    if name not in arrays:
+        return None
+    values = np.asarray(arrays[name]).reshape(-1)
+    with np.errstate(invalid="ignore"):
+        whole: Array = values.astype(np.int64)
+    if not np.array_equal(whole, values):
+        raise ValueError(f"its {name} have to be whole numbers")
+    return whole
+
+
+def _example(settings: Import, name: str, arrays: Mapping[str, Any], whole: Any = None) -> Example:
+    """The example that these arrays are of, with one token if there is a single vector; its hidden
+    states may be a part of a `whole`."""
     hidden, ids = arrays[_choose(settings, arrays)], _usual(arrays, IDS)
     if hidden is None:
         raise ValueError(f"{name} has no hidden states")
-    hidden = _tensor(settings, hidden[...], hidden)
-    hidden = hidden if hidden.ndim > 1 else hidden[None]
-    if hidden.ndim > 3 or not hidden.numel():
+    hidden = _tensor(settings, hidden[...], hidden if whole is None else whole)
+    dimensions = hidden.ndim
+    hidden = hidden if dimensions > 1 else hidden[None]
+    if dimensions not in (1, 2, 3) or not hidden.numel():
         raise ValueError(f"{name} has hidden states of the shape {tuple(hidden.shape)}")
     if ids is None:
-        return Example(name, hidden, np.full(len(hidden), NO_TOKEN, np.int32))
+        return Example(name, hidden, np.full(len(hidden), NO_TOKEN, np.int32), dimensions)
     ids = np.asarray(ids).reshape(-1)
     if len(ids) != len(hidden):
         raise ValueError(
-            f"{name} has {len(ids):,} token ids and hidden states of {len(hidden):,} tokens"
+            f"{name} has hidden states of length {len(hidden):,} and token ids of {len(ids):,}"
         )
-    if ids.dtype.kind not in "iu" or ids.min() < 0:
-        raise ValueError(f"{name} has token ids that are no whole numbers from 0")
-    return Example(name, hidden, ids.astype(np.int32))
+    most = np.iinfo(np.int32).max
+    if ids.dtype.kind not in "iu" or ids.min() < 0 or ids.max() > most:
+        raise ValueError(f"{name} has token ids that are no whole numbers from 0 to {most:,}")
+    return Example(name, hidden, ids.astype(np.int32), dimensions)
 
 
 def _tensor(settings: Import, values: Any, whole: Any) -> torch.Tensor:
     """Numbers, a part of `whole`, as a tensor of their type."""
-    if not isinstance(values, torch.Tensor):
-        values = torch.from_numpy(values.astype(values.dtype.newbyteorder("=")))
-    tensor: torch.Tensor = values
-    kind = _kind(tensor)
+    if isinstance(values, torch.Tensor):
+        kind = _kind(values)
+    else:
+        values = np.asarray(values)
+        values = values.astype(values.dtype.newbyteorder("="))
+        kind = values.dtype.name
     attributes = {str(value) for value in getattr(whole, "attrs", {}).values()}
-    if kind == "uint16" and (settings.bfloat16 or BFLOAT16 in attributes):
-        return tensor.view(torch.bfloat16)
-    if kind not in (*FLOATS, BFLOAT16):
+    bits, known = kind == "uint16", kind in (*FLOATS, BFLOAT16)
+    if known and settings.bfloat16:
         raise SpaceliteError(
-            f"{settings.source} has hidden states that are {kind} numbers: give "
-            f"{', '.join(FLOATS)}, or uint16 with bfloat16=True",
+            f"bfloat16=True: the hidden states of {settings.source} are {kind} and not uint16: "
+            "leave bfloat16 out",
             ["bfloat16"],
         )
-    return tensor
+    if not known and not (bits and (settings.bfloat16 or BFLOAT16 in attributes)):
+        remedy = f"give {', '.join(FLOATS)}, or uint16 with bfloat16=True"
+        if kind == "void16":  # as numpy writes those of ml_dtypes
+            kind = "of 2 bytes and no known type"
+            remedy = 'if they are bfloat16, write array.view("uint16") and give bfloat16=True'
+        elif kind.startswith(("str", "bytes", "object")):
+            kind = "text, or Python objects"
+        raise SpaceliteError(
+            f"{settings.source} has hidden states that are {kind}: {remedy}", ["bfloat16"]
+        )
+    tensor: torch.Tensor = values if isinstance(values, torch.Tensor) else torch.from_numpy(values)
+    return tensor.view(torch.bfloat16) if bits else tensor
 
 
 def _kind(values: torch.Tensor) -> str:
@@ -512,11 +610,13 @@ def _choose(settings: Import, arrays: Mapping[str, Any]) -> str:
     name = _name(settings, arrays)
     if name is None or name not in arrays:
         meant = suggestion(name, [*arrays]) if name else None
+        likely = sorted(arrays, key=lambda key: getattr(arrays[key], "ndim", 0) < 2)
+        many = ", or, if each is of one text, write a file for each text, or HDF5"
         raise SpaceliteError(
-            f"{settings.source} holds {', '.join(map(repr, arrays)) or 'nothing'}"
+            f"{settings.source} holds {few([*map(repr, likely)], name) or 'nothing'}"
             f"{f', and no {name!r}' if name else ''}"
             f"{f' (did you mean {meant!r}?)' if meant else ''}: name the hidden states with "
-            "array=NAME",
+            f"array=NAME{many if not name and len(arrays) > MOST_NAMES else ''}",
             ["array"],
         )
     return name

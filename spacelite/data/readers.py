@@ -721,11 +721,11 @@ def _parquet(
 
 def parquet_lists(
     path: Path,
-) -> tuple[int, list[str], Callable[[list[str]], Iterator[list[Any]]]]:
-    """The number of rows of a parquet file, its columns of lists, and a function that yields the
-    rows of some of these: of a list of numbers (n,), of a list of lists of n numbers each (m, n),
-    None for a missing one. It raises ValueError for lists of different lengths."""
-    from pyarrow import ListScalar, parquet, types
+) -> tuple[int, dict[str, str], Callable[[list[str]], Iterator[list[Any]]]]:
+    """The number of rows of a parquet file, the type of each column, and a function that yields the
+    rows of some columns of lists: of a list of numbers (n,), of a list of lists of n numbers each
+    (m, n), None for a missing one. It raises ValueError for lists of different lengths."""
+    from pyarrow import ListScalar, parquet
 
     def array(scalar: ListScalar) -> Any:
         values = scalar.values
@@ -742,14 +742,8 @@ def parquet_lists(
                     yield [array(batch.column(name)[row]) for name in names]
 
     with parquet.ParquetFile(path) as file:
-        lists = [
-            field.name
-            for field in file.schema_arrow
-            if types.is_list(field.type)
-            or types.is_large_list(field.type)
-            or types.is_fixed_size_list(field.type)
-        ]
-        return file.metadata.num_rows, lists, read
+        types = {field.name: str(field.type) for field in file.schema_arrow}
+        return file.metadata.num_rows, types, read
 
 
 # A text per line.
