@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 from trials import Tally, World
 
 from spacelite.cache import encoding, folder, texts
+from spacelite.cache.spec import CacheSpec
 from spacelite.cache.store import Cache
 from spacelite.errors import SpaceliteError
 from spacelite.runs import store as runs
@@ -66,9 +67,9 @@ def read_study(cache_dir: Path) -> None:
         answers.of_cache(cache_dir, cache.name, cache.key)
 
 
-def read_texts(path: Path) -> None:
+def read_texts(path: Path, spec: CacheSpec) -> None:
     """A store of texts."""
-    store = encoding.TextStore(path, None)
+    store = encoding.TextStore(path, spec)
     store.layout()
     store.read(store.entries())
 
@@ -88,7 +89,9 @@ def files_and_readers(places: dict[str, Path]) -> Iterator[tuple[str, Path, Call
     for path in (places["checkpoint"] / "cache" / "unfinished").glob("*.safetensors"):
         yield "checkpoint", path, partial(checkpoints.find, path, "x", resident=True)
     for path in (places["store of texts"] / "cache" / "texts").glob("*/*"):
-        yield f"store of texts: {path.name}", path, partial(read_texts, path.parent)
+        content = json.loads((path.parent / "settings.json").read_text())
+        read = partial(read_texts, path.parent, CacheSpec.from_json(content["spec"]))
+        yield f"store of texts: {path.name}", path, read
 
 
 def edited(content: bytes) -> st.SearchStrategy[bytes]:
