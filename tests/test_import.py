@@ -665,6 +665,12 @@ def write_splits(path, made):
         file["train/hidden_states"], file["test/hidden_states"] = made.hidden[:2]
 
 
+def write_group_of_ids(path, made):
+    with h5py.File(path, "w") as file:
+        file["hidden_states"], file["mask"] = padded(made.hidden), np.ones((100, 14))
+        file["token_ids/0"] = made.ids[0]
+
+
 def write_strings(path, made):
     parquet.write_table(pa.table({"x": ["a"] * 100}), path)
 
@@ -677,7 +683,12 @@ def write_nothing(path, made):
     ("name", "write", "message"),
     [
         ("a.h5", write_splits, r"its groups are splits \(test, train\)"),
-        ("a.parquet", write_strings, "lists of numbers, and column 'x' holds strings$"),
+        ("a.h5", write_group_of_ids, r"array of token ids has the shape \(\) and the hidden"),
+        (
+            "a.parquet",
+            write_strings,
+            "give a column of lists of numbers: column 'x' holds strings$",
+        ),
         ("a.safetensors", write_nothing, "a.safetensors cannot be imported: it is empty"),
     ],
 )

@@ -372,7 +372,7 @@ def _opened(settings: Import, chosen: Sequence[Path]) -> Iterator[tuple[int, Ite
                 if name not in lists and (name == wanted or not lists)
             ]
             if others:
-                raise ValueError(f"hidden states are lists of numbers, and {few(others)}")
+                raise ValueError(f"give a column of lists of numbers: {few(others)}")
             names = [_choose(settings, lists), *(name for name in IDS if name in lists)]
             rows = (dict(zip(names, row, strict=True)) for row in read(names))
             named = ((f"row {number:,}", row) for number, row in enumerate(rows, 1))
@@ -490,24 +490,24 @@ def _division(
         offsets = np.arange(len(hidden) + 1)
     if mask is not None and len(shape) in (3, 4):
         for what, array in (("mask", mask), ("array of token ids", ids)):
-            if array is not None and tuple(array.shape) != shape[:2]:
+            own = tuple(getattr(array, "shape", ()))  # () of a group
+            if array is not None and own != shape[:2]:
                 raise ValueError(
-                    f"the {what} has the shape {tuple(array.shape)} and the hidden states have "
-                    f"{shape}"
+                    f"the {what} has the shape {own} and the hidden states have {shape}"
                 )
 
         def kept(values: Any, i: int) -> Any:
-            own = np.asarray(mask[i])
-            wrong = own[(own != 0) & (own != 1)]
-            if wrong.size or not own.any():
-                holds = wrong[0] if wrong.size else "0 alone"
+            row = mask[i]
+            real, wrong = np.asarray(row != 0), row[(row != 0) & (row != 1)]
+            if len(wrong) or not real.any():
+                holds = wrong[0].item() if len(wrong) else "0 alone"
                 raise ValueError(
                     f"the mask of example {i + 1:,} holds {holds}: give 1 for tokens and 0 for "
                     "padding"
                 )
-            if lengths is not None and [*lengths[i : i + 1]] != [(own != 0).sum()]:
+            if lengths is not None and [*lengths[i : i + 1]] != [real.sum()]:
                 raise ValueError("its mask and lengths contradict each other: leave one out")
-            return values[i][own != 0]
+            return values[i][real]
 
         return len(hidden), kept
     if mask is not None or offsets is None or len(shape) not in (2, 3):
