@@ -428,9 +428,12 @@ def test_a_cache_that_took_the_place_of_the_run_s_is_not_used(cache_dir, cache_p
         texts=["good film", "bad plot", "good scene", "bad story"] * 6, labels=[1, 0] * 12,
         backbone=str(bert), cache_dir=cache_dir, device="cpu",
     ).path  # fmt: skip
-    shutil.copy(other, cache_dir / "embeddings" / cache_path.name)
+    taken = cache_dir / "embeddings" / cache_path.name
+    for suffix in (".h5", ".seal.json"):
+        shutil.copy(other.with_suffix(suffix), taken.with_suffix(suffix))
     run = next(run for run in spacelite.load_runs(cache_dir) if run.record.head.kind == "space")
-    assert "is not the one that run" in refusal(run.explain, example="test:1", backbone=str(bert))
+    said = refusal(run.explain, example="test:1", backbone=str(bert))
+    assert f"{taken} holds the cache {other.name}: " in said
 
 
 def test_a_colleague_gets_the_folder_of_a_run(
