@@ -1,6 +1,7 @@
 """What hidden states that are computed or stored in fewer bits cost: speed, accuracy, macro F1, CE.
 
     python tests/bench/stored_types.py --dataset hatexplain imdb --data-dir data [--limit N]
+    python tests/bench/stored_types.py --types "float16" "float16, computed in bfloat16" ...
     python tests/bench/stored_types.py steps --dataset hatexplain --data-dir data
 
 Each data set is embedded anew in each stored type, and with a forward pass in bfloat16, in a
@@ -81,7 +82,8 @@ def embedded(dataset, options, folder):
     """The caches by type, and the tokens a second of their embedding."""
     caches, speeds = {}, {}
     spacelite.embed("demo", backbone=options.backbone, limit=20, cache_dir=folder / "warm-up")
-    for name, types in TYPES.items():
+    for name in (EXACT, *options.types):
+        types = TYPES[name]
         cache = spacelite.embed(
             dataset, backbone=options.backbone, **types, limit=options.limit,
             data_dir=options.data_dir, cache_dir=folder, reuse=False,
@@ -218,6 +220,8 @@ def main():
     parser.add_argument("--limit", type=int, help="most examples per split")
     parser.add_argument("--backbone", default="minilm")
     parser.add_argument("--seeds", type=int, default=3)
+    others = [name for name in TYPES if name != EXACT]
+    parser.add_argument("--types", nargs="+", choices=others, default=others)
     options = parser.parse_args()
     for dataset in options.dataset:
         for line in (
