@@ -78,7 +78,9 @@ def out_of_memory(error: BaseException) -> str:
 
 def one_line(error: BaseException, limit: int = 300) -> str:
     """Another library's error message on one line: that of the exception's cause, if it has one."""
-    words = (str(cause) for cause in (error.__cause__, error) if cause is not None)
+    causes = (cause for cause in (error.__cause__, error) if cause is not None)
+    # The words of a KeyError are the key alone.
+    words = (f"KeyError: {cause}" if type(cause) is KeyError else str(cause) for cause in causes)
     text = " ".join(next((text for text in words if text.strip()), "").split())
     text = text or type(error).__name__
     return text if len(text) <= limit else text[: limit - 1] + "…"

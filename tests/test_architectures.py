@@ -39,6 +39,7 @@ SIZES = {
 }  # fmt: skip
 SPARSE = {"block_size": 4, "num_random_blocks": 1}
 WINDOWS = {"attention_window": [8, 8]}
+EXPERTS = {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
 DYNAMIC = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
 # Model type -> its settings besides SIZES; those that are None are left out of SIZES.
 ARCHITECTURES: dict[str, dict[str, object]] = {
@@ -46,7 +47,15 @@ ARCHITECTURES: dict[str, dict[str, object]] = {
     "bigbird_pegasus": SPARSE, "biogpt": {}, "blenderbot": {}, "blenderbot-small": {}, "bloom": {},
     "camembert": {},
     "codegen": {"n_head": 4, "num_attention_heads": 4, "num_heads": 4, "rotary_dim": 8},
-    "convbert": {}, "data2vec-text": {}, "deberta": {}, "deberta-v2": {}, "distilbert": {},
+    "convbert": {}, "data2vec-text": {}, "deberta": {}, "deberta-v2": {},
+    "deepseek_v4": {
+        **EXPERTS, "mlp_layer_types": ["hash_moe", "moe"], "num_key_value_heads": 1,
+        "layer_types": ["heavily_compressed_attention", "compressed_sparse_attention"],
+        "compress_rates": {"compressed_sparse_attention": 4, "heavily_compressed_attention": 8},
+        "partial_rotary_factor": 0.5, "sliding_window": 16, "q_lora_rank": 16, "o_lora_rank": 8,
+        "o_groups": 1, "index_head_dim": 8, "index_n_heads": 2, "index_topk": 4,
+    },
+    "distilbert": {},
     "electra": {}, "ernie": {}, "esm": {"mask_token_id": 3}, "eurobert": {},
     "falcon": {"head_dim": None}, "flaubert": {}, "fnet": {},
     "funnel": {"block_sizes": [1, 1], "d_head": 16, "num_hidden_layers": None,
@@ -221,18 +230,26 @@ def test_a_model_that_gives_no_hidden_states_of_texts_is_refused_in_one_line(tmp
     wordpiece(tmp_path)
     small = {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2}
     config = CLIPConfig(text_config=small, vision_config={**small, "image_size": 32})
-    CLIPModel(config).save_pretrained(tmp_path)
+    model = CLIPModel(config)
+    model.save_pretrained(tmp_path)
+    with pytest.raises((AttributeError, ValueError)) as own:
+        model(input_ids=torch.zeros(1, 3, dtype=torch.long))
     message = refusal(Backbone, locate(str(tmp_path)), layer=-1, device="cpu")
     assert message == (
         f"{tmp_path.name} gives no hidden states of texts: a CLIPModel needs more than token ids, "
-        "or returns something else; choose another backbone"
+        f"or returns something else ({own.value}); choose another backbone"
     )
 
 
-def test_a_layer_with_fewer_rows_than_tokens_is_refused(tmp_path):
-    save("funnel", tmp_path)
-    message = refusal(Backbone, locate(str(tmp_path)), layer=2, device="cpu")
-    assert "layer=2" in message and "has fewer hidden states than the text has tokens" in message
+@pytest.mark.parametrize(("name", "layer"), [("funnel", 2), ("deepseek_v4", 1)])
+def test_a_layer_without_one_row_for_each_token_is_refused(name, layer, tmp_path):
+    save(name, tmp_path / name)
+    assert compared(tmp_path / name)[1] < 1e-5  # the last layer has them
+    message = refusal(Backbone, locate(str(tmp_path / name)), layer=layer, device="cpu")
+    assert message == (
+        f"layer={layer} of {name} does not have one hidden state for each token: choose another "
+        "layer"
+    )
 
 
 @pytest.mark.parametrize("name", ["roberta", "longformer", "data2vec-text", "esm", "luke", "mpnet"])

@@ -224,6 +224,7 @@ def test_a_configuration_of_another_architecture_is_refused(copy, distilbert):
         ({"hidden_size": 32}, "have other shapes in embeddings.LayerNorm.bias"),
         ({"vocab_size": 9}, "have other shapes in embeddings.word_embeddings.weight"),
         ({"model_type": "no-such"}, "cannot be loaded from"),
+        ({"hidden_act": "foo"}, "KeyError: 'foo'"),
     ],
     ids=str,
 )
@@ -234,13 +235,15 @@ def test_a_configuration_of_other_sizes_is_refused(copy, changes, expected):
     assert "fetch or save" in message
 
 
-@pytest.mark.parametrize("config", ["{broken", "[]", ""])
+@pytest.mark.parametrize(
+    "config",
+    ["{broken", "[]", "", '{"model_type": "bert", "hidden_size": null}',
+     '{"model_type": "bert", "num_hidden_layers": "three"}'],
+)  # fmt: skip
 def test_a_broken_configuration_is_refused(copy, config):
     (copy / "config.json").write_text(config)
     assert f"copy cannot be loaded from {copy}" in refusal(load, copy)
-    assert f"copy has no fast tokenizer that can be loaded from {copy}" in refusal(
-        tokenize, copy, ["good"]
-    )
+    assert f"{copy / 'config.json'} cannot be read: " in refusal(tokenize, copy, ["good"])
 
 
 def test_weights_named_as_in_the_first_models(copy):
@@ -371,6 +374,17 @@ def test_a_maximum_length_out_of_bounds_is_refused(folder, max_length, bounds):
     assert message == f"max_length={max_length}: {folder.name} takes {bounds} tokens"
 
 
+@pytest.mark.parametrize(
+    ("positions", "prefix", "need"),
+    [(2, "", "special tokens need 2: choose another backbone"),
+     (4, "good film ", "special tokens and the prefix need 4: shorten the prefix")],
+)  # fmt: skip
+def test_a_maximum_that_leaves_no_token_of_the_text_is_refused(copy, positions, prefix, need):
+    edit(copy / "config.json", max_position_embeddings=positions)
+    message = refusal(tokenize, copy, ["good"], 64, prefix=prefix)
+    assert message == f"copy takes at most {positions} tokens, and its {need}"
+
+
 @pytest.mark.parametrize(("field", "bound"), [("model_max_length", 40), ("positions", 512)])
 def test_the_maximum_length_is_the_lesser_of_tokenizer_and_model(copy, field, bound):
     longest = 40 if field == "model_max_length" else 10**30
@@ -442,6 +456,18 @@ def test_a_tokenizer_of_another_model_is_refused(copy):
     assert "gives token id 31, its model has 20 tokens: they do not belong together" in message
 
 
+@pytest.mark.parametrize("prefix", ["", "query: "])
+def test_a_tokenizer_that_cannot_encode_is_refused(copy, prefix):
+    from tokenizers import Tokenizer, models
+
+    Tokenizer(models.WordPiece({"good": 5}, unk_token="[UNK]")).save(str(copy / "tokenizer.json"))
+    (copy / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
+    assert refusal(tokenize, copy, ["zzz"], prefix=prefix) == (
+        "the tokenizer of copy cannot encode texts (WordPiece error: Missing [UNK] token from the "
+        "vocabulary): its files do not belong together, fetch or save them again"
+    )
+
+
 def test_a_text_that_is_no_unicode_is_refused(bert):
     assert "not valid Unicode: give it as UTF-8" in refusal(tokenize, bert, ["good", "caf\udce9"])
 
@@ -510,6 +536,23 @@ def test_padded_positions_equal_plain_transformers_under_its_mask(folder):
     with torch.no_grad():
         expected = plain_model(folder)(**inputs).last_hidden_state
     torch.testing.assert_close(hidden, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("layer", [-1, 0])
+def test_a_model_without_layers_gives_its_embeddings(tmp_path, layer):
+    from transformers import BertConfig, BertModel
+
+    model = BertModel(BertConfig(
+        vocab_size=90, hidden_size=16, num_hidden_layers=0, num_attention_heads=2,
+    )).eval()  # fmt: skip
+    model.save_pretrained(tmp_path)
+    ids = torch.tensor([[2, 5, 6, 3]])
+    with torch.no_grad():
+        expected = model(input_ids=ids).last_hidden_state
+    ours = load(tmp_path, layer)
+    hidden = ours.hidden_states(ids, None, None).hidden
+    torch.testing.assert_close(hidden, expected, rtol=0, atol=1e-6)
+    assert ours.layers == 1
 
 
 @pytest.mark.parametrize("layer", [3, -4, 100])

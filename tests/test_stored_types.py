@@ -249,7 +249,8 @@ def test_predict_and_explain_give_what_the_cache_gives(made, bert, reviews):
                 np.testing.assert_allclose(own.logits, logits[i], atol=5e-3)
 
 
-def test_values_that_are_not_finite_are_refused(made, bert, reviews, tmp_path, monkeypatch):
+@pytest.mark.parametrize("value", ["inf", "nan"])
+def test_values_that_are_not_finite_are_refused(made, bert, reviews, tmp_path, monkeypatch, value):
     """And nothing of the text that has them is trusted."""
     _, _, stored = made
     real = Backbone.hidden_states
@@ -257,7 +258,7 @@ def test_values_that_are_not_finite_are_refused(made, bert, reviews, tmp_path, m
     def broken(self, ids, type_ids, mask):
         found = real(self, ids, type_ids, mask)
         hidden = found.hidden.clone()
-        hidden[0, 1, 2] = float("inf")
+        hidden[0, 1, 2] = float(value)
         return found._replace(hidden=hidden)
 
     monkeypatch.setattr(Backbone, "hidden_states", broken)
@@ -265,7 +266,10 @@ def test_values_that_are_not_finite_are_refused(made, bert, reviews, tmp_path, m
     remedy = (
         "use dtype=bfloat16 or float32" if stored.name == "float16" else "choose another backbone"
     )
-    assert f"has hidden states that {stored.name} cannot hold: {remedy}" in message
+    problem = f"{stored.name} cannot hold: {remedy}"
+    if value == "nan" and stored.name != "int8":  # whose scale is NaN for both
+        problem = "are not numbers (NaN): choose another backbone, layer or precision"
+    assert f"has hidden states that {problem}" in message
     encoder = Encoder(backbone=str(bert), dtype=stored.name)
     assert "text 1 has hidden states that" in refusal(encoder.encode, ["a film"])
 

@@ -158,11 +158,11 @@ class Backbone:
         pooled = None if missing else getattr(probe, "pooler_output", None)
         self._pooled_width = None if pooled is None else int(pooled.shape[-1])
         self._last_width = int(probe.last_hidden_state.shape[-1])
-        # A layer with fewer tokens than the text (Funnel's) has no row for each of them.
-        tokens = probe.last_hidden_state.shape[1]
+        # A layer with fewer tokens than the text (Funnel's), or several streams of hidden states
+        # (DeepSeek-V4's), has no row for each token.
+        rows = probe.last_hidden_state.shape[:-1]
         self._widths = [
-            int(states.shape[-1]) if states.shape[1] == tokens else 0
-            for states in probe.hidden_states
+            int(states.shape[-1]) if states.shape[:-1] == rows else 0 for states in _layers_of(probe)
         ]
         self._depth = len(self._widths)
         self.layers = self._depth if {*self._widths} == {self._last_width} else 0
@@ -190,8 +190,8 @@ class Backbone:
             check_layer(layer, self._depth, self.name)
             if not self._width(layer):
                 raise SpaceliteError(
-                    f"layer={layer} of {self.name} has fewer hidden states than the text has "
-                    "tokens: choose another layer",
+                    f"layer={layer} of {self.name} does not have one hidden state for each token: "
+                    "choose another layer",
                     ["layer"],
                 )
             same = seen.setdefault(layer % self._depth, layer)
@@ -379,7 +379,7 @@ class _LayerHooks:
         output = run(output_hidden_states=True)
         for handle in handles:
             handle.remove()
-        layers = output.hidden_states
+        layers = _layers_of(output)
         if layers[-1] is not output.last_hidden_state or not {*map(id, layers[:-1])} <= {*seen}:
             return None
         hooks = cls(model, {seen[id(rows)]: number for number, rows in enumerate(layers[:-1])})
@@ -426,6 +426,11 @@ def _tensors(value: Any) -> Iterator[torch.Tensor]:
             yield from _tensors(part)
 
 
+def _layers_of(output: Any) -> tuple[torch.Tensor, ...]:
+    """The hidden states of all layers; a model without any gives those of its embeddings alone."""
+    return output.hidden_states or (output.last_hidden_state,)
+
+
 def _probe(
     model: Any, name: str, device: str, context: Callable[[], AbstractContextManager[object]]
 ) -> tuple[Any, Any, int, bool]:
@@ -443,14 +448,13 @@ def _probe(
         try:
             with context():
                 output = probed(input_ids=ids, output_hidden_states=True)
-            if not all(
-                rows.ndim == 3 for rows in (output.last_hidden_state, *output.hidden_states)
-            ):
-                continue
         except Exception as error:  # whatever the model's own class raises
             if is_out_of_memory(error):
                 raise
             problem = error
+            continue
+        last = getattr(output, "last_hidden_state", None)
+        if last is None or last.ndim != 3 or getattr(output, "hidden_states", None) is None:
             continue
         if _versions(probed.parameters()) != weights:  # RWKV scales them once, and notes that
             return probed, output, length, False
@@ -463,9 +467,10 @@ def _probe(
             "precision=float32",
             ["precision"],
         ) from problem
+    words = f" ({one_line(problem)})" if problem is not None else ""
     raise SpaceliteError(
         f"{name} gives no hidden states of texts: a {type(model).__name__} needs more than token "
-        "ids, or returns something else; choose another backbone",
+        f"ids, or returns something else{words}; choose another backbone",
         ["backbone"],
     ) from problem
 

@@ -7,7 +7,8 @@ import itertools
 import json
 import threading
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -140,7 +141,15 @@ def tokenize(
     longest = min(longest_input(files), tokenizer.model_max_length)
     special = tokenizer.num_special_tokens_to_add()
     if prefix:
-        special += len(tokenizer(prefix, add_special_tokens=False).input_ids)
+        with _encoding(files):
+            special += len(tokenizer(prefix, add_special_tokens=False).input_ids)
+    if special >= longest:
+        whose = "special tokens and the prefix" if prefix else "special tokens"
+        remedy = "shorten the prefix" if prefix else "choose another backbone"
+        raise SpaceliteError(
+            f"{files.name} takes at most {longest} tokens, and its {whose} need {special}: {remedy}",
+            ["prefix", "backbone"],
+        )
     if not special < max_length <= longest:
         bounds = f"{special + 1} to {longest}" if longest < UNLIMITED else f"at least {special + 1}"
         raise SpaceliteError(
@@ -154,13 +163,10 @@ def tokenize(
     masks: list[Array] = []
     truncated = 0
     for start in range(0, len(texts), TEXTS_PER_CHUNK):
-        try:
-            with _settings:
-                _set(tokenizer, max_length if stride is None else None, padding)
-                chunk = [prefix + text for text in texts[start : start + TEXTS_PER_CHUNK]]
-                encodings = backend.encode_batch_fast(chunk)
-        except TypeError as error:  # a lone surrogate, e.g. from a Latin-1 argument
-            raise SpaceliteError("a text is not valid Unicode: give it as UTF-8") from error
+        with _encoding(files), _settings:
+            _set(tokenizer, max_length if stride is None else None, padding)
+            chunk = [prefix + text for text in texts[start : start + TEXTS_PER_CHUNK]]
+            encodings = backend.encode_batch_fast(chunk)
         for encoding in encodings:
             ids.append(np.array(encoding.ids, np.int32))
             type_ids.append(np.array(encoding.type_ids, np.int32))
@@ -189,6 +195,22 @@ def tokenize(
         windows=None if stride is None else _windows(tokenizer, max_length, stride, skip_first),
         skip_first=skip_first,
     )
+
+
+@contextmanager
+def _encoding(files: BackboneFiles) -> Iterator[None]:
+    """What the tokenizers library raises while it encodes, as SpaceliteError."""
+    try:
+        yield
+    except TypeError as error:  # a lone surrogate, e.g. from a Latin-1 argument
+        raise SpaceliteError("a text is not valid Unicode: give it as UTF-8") from error
+    except Exception as error:
+        if type(error) is not Exception:  # tokenizers has no exception of its own
+            raise
+        raise SpaceliteError(
+            f"the tokenizer of {files.name} cannot encode texts ({one_line(error)}): its files do "
+            "not belong together, fetch or save them again"
+        ) from error
 
 
 def _windows(tokenizer: Any, size: int, stride: int, skip_first: bool) -> Windows:
@@ -258,7 +280,7 @@ def special_ids(tokenizer: Any) -> SpecialIds:
 
 def load_tokenizer(files: BackboneFiles) -> Any:
     """Load a backbone's tokenizer, which must be a fast one."""
-    from transformers import AutoTokenizer
+    from transformers import AutoConfig, AutoTokenizer
 
     problem = f"{files.name} has no fast tokenizer"
     # Without these files transformers creates an empty vocabulary, in which no word is known.
@@ -267,11 +289,16 @@ def load_tokenizer(files: BackboneFiles) -> Any:
             f"{problem}: {files.folder} needs tokenizer.json (PreTrainedTokenizerFast."
             "save_pretrained writes it), or choose another backbone"
         )
+    local: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            files.folder, use_fast=True, trust_remote_code=False, local_files_only=True
-        )
+        tokenizer = AutoTokenizer.from_pretrained(files.folder, use_fast=True, **local)
     except Exception as error:  # whatever the tokenizer's own class raises
+        try:
+            AutoConfig.from_pretrained(files.folder, **local)
+        except Exception as wrong:  # as above
+            raise SpaceliteError(
+                f"{files.folder / 'config.json'} cannot be read: {loading_problem(wrong)}"
+            ) from wrong
         raise SpaceliteError(
             f"{problem} that can be loaded from {files.folder}: {loading_problem(error)}"
         ) from error

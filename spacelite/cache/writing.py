@@ -305,8 +305,12 @@ def check_finite(rows: Array, stored: StoredType, whose: str) -> None:
         # All other types hold what float32 does.
         wider = stored.name == "float16"
         remedy = "use dtype=bfloat16 or float32" if wider else "choose another backbone or layer"
+        problem = f"{stored.name} cannot hold"
+        # int8 has NaN for all that is not finite.
+        if not stored.extra and np.isnan(stored.decode(rows)).any():
+            problem, remedy = "are not numbers (NaN)", "choose another backbone, layer or precision"
         raise SpaceliteError(
-            f"{whose} has hidden states that {stored.name} cannot hold: {remedy}",
+            f"{whose} has hidden states that {problem}: {remedy}",
             ["dtype", "backbone", "layer"],
         )
 
