@@ -162,7 +162,8 @@ class Backbone:
         # (DeepSeek-V4's), has no row for each token.
         rows = probe.last_hidden_state.shape[:-1]
         self._widths = [
-            int(states.shape[-1]) if states.shape[:-1] == rows else 0 for states in _layers_of(probe)
+            int(states.shape[-1]) if states.shape[:-1] == rows else 0
+            for states in _layers_of(probe)
         ]
         self._depth = len(self._widths)
         self.layers = self._depth if {*self._widths} == {self._last_width} else 0

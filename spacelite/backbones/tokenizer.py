@@ -147,8 +147,7 @@ def tokenize(
         whose = "special tokens and the prefix" if prefix else "special tokens"
         remedy = "shorten the prefix" if prefix else "choose another backbone"
         raise SpaceliteError(
-            f"{files.name} takes at most {longest} tokens, and its {whose} need {special}: {remedy}",
-            ["prefix", "backbone"],
+            f"{files.name} takes at most {longest} tokens, and its {whose} need {special}: {remedy}"
         )
     if not special < max_length <= longest:
         bounds = f"{special + 1} to {longest}" if longest < UNLIMITED else f"at least {special + 1}"
