@@ -54,8 +54,8 @@ def test_every_option_in_the_pages_exists(page):
         o for params in COMMANDS.values() for p in params for o in (*p.opts, *p.secondary_opts)
     }
     mentioned = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", PAGES[page]))
-    # Of ruff, of every command, before every command, of the campaigns.
-    others = {"--check", "--help", "--import", "--trials"}
+    # Of ruff, of every command, before every command, of campaigns and benchmarks.
+    others = {"--check", "--help", "--import", "--trials", "--types"}
     assert mentioned - others <= options
 
 
