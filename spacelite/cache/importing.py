@@ -10,11 +10,13 @@ import hashlib
 import logging
 import re
 import time
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import BadZipFile
 
 import h5py
 import numpy as np
@@ -26,7 +28,7 @@ from spacelite.cache.dtypes import Rounded, Rounding, StoredType, rounding_sums,
 from spacelite.cache.embedding import Embedded
 from spacelite.cache.spec import FORMAT, IMPORTED, CacheSpec
 from spacelite.cache.split import NO_TOKEN, Checked, SplitIndex, digest, offsets_of
-from spacelite.cache.store import ARRAY_ERRORS, MOST_NAMES, Layout, few
+from spacelite.cache.store import MOST_NAMES, Layout, few
 from spacelite.cache.writing import Writer
 from spacelite.data import columns, loading, readers
 from spacelite.data.splits import SPLITS
@@ -42,7 +44,10 @@ log = logging.getLogger(__name__)
 STATES = ("hidden_states", "embeddings", "hidden", "embedding", "states", "vectors")
 IDS, MASKS = ("token_ids", "input_ids"), ("mask", "attention_mask")
 FLOATS, BFLOAT16 = ("float16", "float32", "float64"), "bfloat16"
-LIBRARY_ERRORS = (*ARRAY_ERRORS, IndexError, RuntimeError, SafetensorError)
+LIBRARY_ERRORS = (
+    OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile, zlib.error, IndexError,
+    RuntimeError, SafetensorError,
+)  # fmt: skip
 SUFFIXES = (".npz", ".npy", ".h5", ".hdf5", ".safetensors")  # of arrays by name
 
 

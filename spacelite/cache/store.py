@@ -16,14 +16,12 @@ import logging
 import os
 import re
 import uuid
-import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
-from zipfile import BadZipFile
 
 import numpy as np
 
@@ -51,7 +49,6 @@ log = logging.getLogger(__name__)
 LAYERS_FORMAT = 1  # of the file of layer means
 PAGE = 4096  # bytes; large arrays start at a multiple of this
 MOST_NAMES = 3  # of caches in a message
-ARRAY_ERRORS = (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile, zlib.error)
 
 # What is kept beside a cache file: its name -> what takes the place of `.h5`.
 SIDE_FILES = {

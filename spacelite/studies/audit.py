@@ -329,7 +329,7 @@ class _Describer:
     """Puts examples of the train split into words."""
 
     def __init__(self, cache: Cache, backbone: str | None) -> None:
-        from spacelite.backbones.tokenizer import Words, WordsOfIds
+        from spacelite.backbones.tokenizer import Words, WordsOfIds, held_words
 
         self._cache, self._split = cache, cache.splits["train"]
         self._texts = texts.read(cache, "train")
@@ -344,7 +344,7 @@ class _Describer:
                 f"({cache.spec.backbone}): name its folder with backbone=FOLDER",
                 ["backbone"],
             )
-        self._words = Words(files.folder, cache.spec.prefix, cache.spec.skip_first)
+        self._words = held_words(files, cache.spec.prefix, cache.spec.skip_first)
 
     def contributions(self, config: HeadConfig, parameters: Parameters, example: int) -> Array:
         """What each of an example's n tokens adds to the logits of a head, (n, C)."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from spacelite import heads
-from spacelite.backbones.tokenizer import Words, WordsOfIds
+from spacelite.backbones.tokenizer import Words, WordsOfIds, held_words
 from spacelite.cache import folder as caches
 from spacelite.cache import store
 from spacelite.cache.split import CachedSplit, spans
@@ -94,7 +94,7 @@ def words_and_mistakes(
         words = (
             WordsOfIds()
             if spec.is_imported
-            else Words(backbone_files(run, backbone).folder, spec.prefix, spec.skip_first)
+            else held_words(backbone_files(run, backbone), spec.prefix, spec.skip_first)
         )
         # The cache of the group's data: that of the run, or of another data set.
         path = (
