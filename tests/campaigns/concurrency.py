@@ -1,6 +1,6 @@
 """Two commands at once in one cache folder, the second one a random moment after the first:
 
-    python tests/campaigns/concurrency.py [--trials 200] [--seed 0]
+    python tests/campaigns concurrency [--trials 200] [--seed 0]
 
 Each must finish or end with one line. Afterwards embedding and training again must give the same
 answer as alone, unless something was removed; nothing partial and no lock may be left.
@@ -9,11 +9,12 @@ answer as alone, unless something was removed; nothing partial and no lock may b
 from __future__ import annotations
 
 import random
-import sys
 import time
 
 import trials
 from trials import COMMANDS, EMBED, TRAIN, Tally, World
+
+TRIALS = 200
 
 REPORT, PREDICT, EVAL = (COMMANDS[name].words for name in ("report", "predict", "eval"))
 VERIFY, LIST = "cache verify bert--data", "cache list"
@@ -102,7 +103,3 @@ def nameless(files: dict[str, str]) -> dict[str, str]:
                                                                       '"name": null')
         for path, text in files.items()
     }  # fmt: skip
-
-
-if __name__ == "__main__":
-    sys.exit(trials.campaign(__doc__.split("\n\n")[0], 200, run))

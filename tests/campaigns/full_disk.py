@@ -1,7 +1,7 @@
 """The disk fails: from each call on that needs space it is full (ENOSPC), or each call fails alone
 (EIO); then a real file system of growing size:
 
-    python tests/campaigns/full_disk.py [--trials 400] [--seed 0]
+    python tests/campaigns full_disk [--trials 400] [--seed 0]
 
 The command must end with one line, or finish without what may be left out, and say so; nothing
 partial may be taken for whole; the same command must then give its usual answer. The small file
@@ -14,10 +14,11 @@ import errno
 import random
 import shutil
 import subprocess
-import sys
 
 import trials
 from trials import COMMANDS, FAIL, FULL, Tally, World
+
+TRIALS = 400
 
 PAGE = 4096  # bytes by which the small file system grows from trial to trial
 ROOM = "64m"  # enough for everything
@@ -81,7 +82,3 @@ def run(world: World, chance: random.Random, count: int, tally: Tally) -> None:
         if not small(world, name, chance, tally):
             print("no small file system: this process may not mount one")
             break
-
-
-if __name__ == "__main__":
-    sys.exit(trials.campaign(__doc__.split("\n\n")[0], 400, run))

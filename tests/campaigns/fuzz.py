@@ -1,7 +1,7 @@
 """The readers of all files get what hypothesis thinks of: real files with bytes replaced, inserted
 and removed, and JSON with any value in any place:
 
-    python tests/campaigns/fuzz.py [--trials 10000] [--seed 0]
+    python tests/campaigns fuzz [--trials 10000] [--seed 0]
 
 A reader returns, or raises a SpaceliteError of one line. Hypothesis shrinks what it finds.
 """
@@ -12,13 +12,11 @@ import json
 import logging
 import random
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import trials
 from flips import TARGETS, template
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
@@ -31,6 +29,8 @@ from spacelite.errors import SpaceliteError
 from spacelite.runs import store as runs
 from spacelite.studies import answers
 from spacelite.training import checkpoints
+
+TRIALS = 10_000
 
 ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -175,7 +175,3 @@ def run(world: World, chance: random.Random, count: int, tally: Tally) -> None:
     for row, path, read in pairs:
         start = seed(chance.getrandbits(32))
         fuzz(row, path, read, lambda check, start=start: start(how(check)), tally)
-
-
-if __name__ == "__main__":
-    sys.exit(trials.campaign(__doc__.split("\n\n")[0], 10_000, run))

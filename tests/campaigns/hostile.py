@@ -1,7 +1,7 @@
 """Files that no spacelite wrote: HDF5 of other structure, npz with other headers, JSON of other
 types, pipes, links, folders and devices in place of files:
 
-    python tests/campaigns/hostile.py [--trials 1000] [--seed 0]
+    python tests/campaigns hostile [--trials 1000] [--seed 0]
 
 No command may crash, hang or ask for memory by a number in a file; each gives its usual answer, or
 one line. Nothing outside the cache folder may change.
@@ -14,7 +14,6 @@ import json
 import os
 import random
 import shutil
-import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,6 +24,8 @@ import trials
 from trials import COMMANDS, EMBED, Tally, World
 
 from spacelite.cache import hdf5
+
+TRIALS = 1000
 
 NEEDS = ("embed", "cv", "audit", "train", "eval", "texts")
 READS = (
@@ -302,7 +303,3 @@ def run(world: World, chance: random.Random, count: int, tally: Tally) -> None:
             if (outside / "x").read_text() != "outside":
                 how = "wrong"
             tally.add(row, how, f"{what}: {command}", done)
-
-
-if __name__ == "__main__":
-    sys.exit(trials.campaign(__doc__.split("\n\n")[0], 1000, run))

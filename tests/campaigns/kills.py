@@ -1,7 +1,7 @@
 """Commands that are killed (SIGKILL) at every call that changes a file, before it or half-way
 through a write, and at random moments; then the same command again:
 
-    python tests/campaigns/kills.py [--trials 500] [--seed 0]
+    python tests/campaigns kills [--trials 500] [--seed 0]
 
 A kill is followed by more in a third of the trials. After them another command looks at what is
 there; then the same command must end with the same answer as without kills.
@@ -10,11 +10,12 @@ there; then the same command must end with the same answer as without kills.
 from __future__ import annotations
 
 import random
-import sys
 import time
 
 import trials
 from trials import COMMANDS, KILL, TEAR, Tally, World
+
+TRIALS = 500
 
 
 def points(world: World, names: list[str], chance: random.Random) -> list[tuple[str, int, float]]:
@@ -52,7 +53,3 @@ def run(world: World, chance: random.Random, count: int, tally: Tally) -> None:
             repeat.append(f"{at}{' torn' if call and how == TEAR else ''}")
             call = chance.randint(1, world.expected(name).calls)
         world.look_and_repeat(name, ", ".join(repeat), tally)
-
-
-if __name__ == "__main__":
-    sys.exit(trials.campaign(__doc__.splitlines()[0], 500, run))

@@ -1,6 +1,6 @@
 """Power is cut: what a command had not synced is lost, after every call that changes a file:
 
-    python tests/campaigns/power_cut.py [--trials 600] [--seed 0]
+    python tests/campaigns power_cut [--trials 600] [--seed 0]
 
 All calls of one run are logged. For a point of the log, a folder is made as the disk may hold it:
 synced bytes are there; of all others none, or each with an even chance; folders lose the entries
@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import random
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import trials
 from trials import COMMANDS, COUNT, Tally, World
+
+TRIALS = 600
 
 SECTOR = 512  # bytes that a disk writes whole or not at all
 WAYS = ("nothing", "names", "chance")  # what survives of that which is not synced
@@ -146,7 +147,3 @@ def run(world: World, chance: random.Random, count: int, tally: Tally) -> None:
             disk.apply(call)
         disk.cut(way, chance)
         world.look_and_repeat(name, f"after call {point}, kept: {way}", tally)
-
-
-if __name__ == "__main__":
-    sys.exit(trials.campaign(__doc__.split("\n\n")[0], 600, run))
