@@ -47,7 +47,9 @@ def identity(
     searched: Collection[HeadConfig] = (),
 ) -> str:
     """A hash that identifies a training: cache, heads in their order, shared settings, and the
-    heads among which a search chooses, if there is one."""
+    heads among which a search chooses, if there is one. Heads that are fitted directly have no part
+    in the state: a killed training that had saved its baselines is continued without them."""
+    configs = [config for config in configs if config.is_iterative] or configs
     content: dict[str, Any] = {
         "format": FORMAT,
         "cache": cache.spec.cache_key(),

@@ -207,7 +207,7 @@ class _Training:
         self.validation = self.splits.get("validation")
         if self.weights is not None:
             self.weights = np.asarray(self.weights, np.float64)
-        self.members = {config: Member(config, self.weights) for config in members}
+        self.members = {config: Member(config, self.weights) for config in iterative}
         self.by_head = {config: TrainedHead(config) for config in members}
         pooled = [pooling for config in configs for pooling in config.poolings]
         for pooling in dict.fromkeys(pooled):
@@ -223,8 +223,8 @@ class _Training:
         self.thresholds: dict[HeadConfig, Array] = {}  # chosen for decisions on validation
         self.heads = Pass(data, self.splits, training, objective, self.device, self.workers)
         initial = {}
-        for config in iterative:
-            initial[self.members[config]] = self.heads.initial(self.members[config])
+        for config, member in self.members.items():
+            initial[member] = self.heads.initial(member)
             if config.start is not None:
                 self._fitted(config.start)
                 start = self.heads.start(config.start, self.weights)
@@ -416,21 +416,20 @@ class _Training:
 
     def _checkpoint(self, identity: str, epoch: int) -> Checkpoint:
         tensors: Parameters = {}
-        number = {config: i for i, config in enumerate(self.by_head)}
+        number = {config: i for i, config in enumerate(self.members)}
         for member, stack, row in self.heads.in_training:
             for name, values in stack.parameters.items():
                 tensors[f"{number[member.config]}/now/{name}"] = values[row]
         for (member, name), (mean, square) in self.heads.moments().items():
             tensors[f"{number[member.config]}/mean/{name}"] = mean
             tensors[f"{number[member.config]}/square/{name}"] = square
-        for config, result in self.by_head.items():
+        results = [self.by_head[config] for config in self.members]
+        for i, result in enumerate(results):
             for name, value in result.parameters.items():
-                tensors[f"{number[config]}/best/{name}"] = value
+                tensors[f"{i}/best/{name}"] = value
         kept = ("history", "best_epoch", "stopped", "dropped")
         about = {
-            "heads": [
-                {name: getattr(result, name) for name in kept} for result in self.by_head.values()
-            ],
+            "heads": [{name: getattr(result, name) for name in kept} for result in results],
             "resident": self.splits["train"].resident,
             "seconds": self._seconds(),
         }
