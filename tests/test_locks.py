@@ -124,6 +124,31 @@ def test_a_training_killed_after_its_last_run_is_cleared(small, tmp_path, monkey
     assert [*(tmp_path / "unfinished").iterdir()] == []
 
 
+def test_a_training_killed_between_its_baselines_is_continued(
+    small, with_baselines, tmp_path, monkeypatch, caplog
+):
+    save, saved = runs.save, []
+
+    def killed(folder, data, done, *others):
+        if done.config.name.startswith("logreg"):
+            raise KeyboardInterrupt
+        saved.append(done.config.name)
+        return save(folder, data, done, *others)
+
+    def train():
+        return spacelite.train(small, head="space", epochs=2, device="cpu", progress=False)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train()
+    assert saved == ["space", "tfidf"]
+    with caplog.at_level("INFO"):
+        train()
+    assert "continuing after epoch 2 of 2" in caplog.text
+    assert [*(tmp_path / "unfinished").iterdir()] == []
+
+
 def test_files_that_are_removed_during_a_training_are_said(small, tmp_path, caplog):
     texts = side_file(small.path, "texts")
     (run,) = spacelite.train(
