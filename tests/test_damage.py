@@ -1,6 +1,7 @@
 """A flipped bit in a cache: what train, eval, explain and report do when they read it."""
 
 import shutil
+import zipfile
 
 import pytest
 from conftest import embed, refusal, train_and_save
@@ -12,7 +13,7 @@ from spacelite import heads
 from spacelite.cache import split as splits
 from spacelite.cache.dtypes import DTYPES
 from spacelite.cache.folder import verify
-from spacelite.cache.store import Cache
+from spacelite.cache.store import Cache, side_file
 from spacelite.training import batches, loop, memory
 from spacelite.training.config import TrainingConfig
 
@@ -175,3 +176,23 @@ def test_each_example_is_checked_once_in_a_training(resident, path, monkeypatch)
         loop.train(cache, [SPACE], TRAINING)
         every = [(name, i) for name, split in cache.splits.items() for i in range(len(split))]
     assert sorted(checked) == sorted(every)
+
+
+def test_a_damaged_note_about_the_data_is_named(cache_dir, path, caplog):
+    """Which columns and folders it names cannot be told then; nothing is left out in silence."""
+    own = side_file(path, "texts")
+    with zipfile.ZipFile(own) as archive:
+        member = archive.getinfo("text_column.npy")
+        after = min(
+            i.header_offset for i in archive.infolist() if i.header_offset > member.header_offset
+        )
+    flip_byte(own, after - 1)
+    assert verify(path) == []  # which computes again what is in the cache
+    assert f"{own} is damaged (Bad CRC-32" in caplog.text
+    assert "the embed command of the cache rewrites it" in caplog.text
+    flip_byte(own, after - 2)
+    caplog.clear()
+    with Cache(path) as cache:
+        (run,) = train_and_save(cache_dir, cache, [SPACE], TRAINING)
+    assert f"{own} is damaged" in caplog.text
+    assert run.record.text_column is None

@@ -10,7 +10,7 @@ from typing import Any
 
 from spacelite import files
 from spacelite.backbones.model import check_layer
-from spacelite.cache import store
+from spacelite.cache import store, texts
 from spacelite.cache.spec import FOLDER, embeddings_folder, slug
 from spacelite.cache.split import spans
 from spacelite.cache.writing import Writer
@@ -183,7 +183,7 @@ def verify(
 ) -> list[tuple[str, int]]:
     """Recompute the checksum of every example that is done, in the cache and in the file of its
     layer means, and mark damaged ones as not done: embedding again recomputes only these. Files of
-    older versions are sealed.
+    older versions are sealed. A damaged file of texts is named in the log.
 
     Returns the split and index of each. Raises SpaceliteError if a file cannot be read, or offsets,
     labels or token ids are damaged, which embedding again cannot repair. `on_progress` is called
@@ -194,6 +194,7 @@ def verify(
         checked, total = 0, cache.tokens
         cache.check_index()
         cache.keep_seals()
+        texts.check(cache)
         with_layers = cache.layers is not None
         for split, datasets in cache.datasets(layers=with_layers).items():
             offsets = cache.splits[split].offsets

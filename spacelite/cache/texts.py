@@ -25,7 +25,7 @@ from spacelite.cache.split import CachedSplit, SplitIndex, offsets_of
 from spacelite.cache.store import Cache, read_arrays, side_file
 from spacelite.data.columns import listed
 from spacelite.data.splits import Source, Sources, TextDataset, folded
-from spacelite.errors import SpaceliteError
+from spacelite.errors import SpaceliteError, one_line
 from spacelite.types import Array
 
 log = logging.getLogger(__name__)
@@ -37,6 +37,7 @@ MANY_TOKENS, MANY_TEXTS = 0.05, 0.01
 # column the texts are; and the folder of a local backbone.
 RECORDED = ("data", "quoting", "text_column", "backbone")
 KNOWN = rf"key|{'|'.join(RECORDED)}|\w+/(texts|offsets|files|file|row|sizes)"  # names of arrays
+DAMAGE = "{} is damaged ({}): it is not used; the embed command of the cache rewrites it"
 READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -109,11 +110,23 @@ def _holds(file: Path, arrays: Mapping[str, Array]) -> bool:
 
 def recorded(path: Path, name: str) -> str | None:
     """One of RECORDED of a cache file; None if it does not apply, or is not known, as for caches of
-    older versions."""
+    older versions or, with a warning in the log, if it is damaged."""
+    file = side_file(path, "texts")
     try:
-        with npz.opened(side_file(path, "texts"), KNOWN) as arrays:
-            return str(arrays.read(name, "U"))
-    except (OSError, ValueError):
+        stat = file.stat()
+        return _recorded(file, name, stat.st_mtime_ns, stat.st_size)
+    except OSError:
+        return None
+
+
+@lru_cache(maxsize=2 * len(RECORDED))
+def _recorded(file: Path, name: str, modified: int, size: int) -> str | None:
+    """As in `_read`, a file is read once, and its damage said once."""
+    try:
+        with npz.opened(file, KNOWN) as arrays:
+            return str(arrays.read(name, "U")) if name in arrays else None
+    except ValueError as error:
+        log.warning("%s", DAMAGE.format(file, one_line(error, 80)))
         return None
 
 
@@ -136,6 +149,14 @@ def read(cache: Cache, split: str) -> CachedTexts | None:
         return None
     examples = len(cache.splits[split])
     return _read(file, cache.key, split, examples, stat.st_mtime_ns, stat.st_size)
+
+
+def check(cache: Cache) -> None:
+    """Say in the log if the file of a cache's texts is damaged."""
+    for split in cache.splits:
+        read(cache, split)
+    for name in RECORDED:
+        recorded(cache.path, name)
 
 
 def numbered(cache: Cache, split: str) -> Array:
@@ -174,10 +195,7 @@ def _read(
 
 def _load(file: Path, key: str, split: str, examples: int) -> CachedTexts:
     """Raises SpaceliteError if the file is damaged or belongs to another cache."""
-    damage = (
-        "{} is damaged ({}): it is not used; run the embed command of the cache again to rewrite it"
-    )
-    with read_arrays(file, key, KNOWN, damage) as arrays:
+    with read_arrays(file, key, KNOWN, DAMAGE) as arrays:
         written = arrays.read(f"{split}/texts", "u", None)
         offsets, content = arrays.read(f"{split}/offsets", "i", examples + 1), written.tobytes()
         if (

@@ -128,7 +128,7 @@ def run(world: World, chance: random.Random, count: int, tally: Tally) -> None:
     chosen += [chance.choice(sampled[rows[i % len(rows)]]) for i in range(count - len(chosen))]
     reader = world.reader
     usual = {name: reader.ask(TARGETS[name].reads, folder) for name, folder in folders.items()}
-    for flip in chosen:
+    for flip in trials.shown(chosen):
         bit, (before, expected) = chance.randrange(8), usual[flip.target]
         ends, left = reader.ask(
             TARGETS[flip.target].reads, folders[flip.target], flip.file, flip.offset, bit

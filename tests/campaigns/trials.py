@@ -21,15 +21,17 @@ import time
 import traceback
 import zipfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import conftest
 import processes
 from processes import Done
+from rich.console import Console
+from rich.progress import track
 from typer.testing import CliRunner
 
 from spacelite.errors import SpaceliteError
@@ -434,7 +436,19 @@ def commands(count: int, chance: random.Random) -> list[str]:
     return chance.sample(list(COMMANDS), min(count or len(COMMANDS), len(COMMANDS)))
 
 
-def chosen(points: list, trials: int, chance: random.Random) -> Iterator:
-    """So many of the points in random order; 0 for all of them."""
+def chosen(points: list[Any], trials: int, chance: random.Random) -> Iterable[Any]:
+    """So many of the points in random order, 0 for all of them; those of each command, which they
+    begin with, in turn."""
     chance.shuffle(points)
-    return iter(points[: trials or None])
+    seen = Counter[str]()
+    turns = []
+    for point in points:
+        seen[point[0]] += 1
+        turns.append(seen[point[0]])
+    order = sorted(range(len(points)), key=turns.__getitem__)[: trials or None]
+    return shown([points[number] for number in order])
+
+
+def shown(trials: list[Any]) -> Iterable[Any]:
+    """The trials, with a progress bar."""
+    return track(trials, "trials", console=Console(stderr=True))
