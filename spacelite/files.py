@@ -9,6 +9,7 @@ import logging
 import math
 import os
 import stat
+import warnings
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ CACHE_DIR = Path("cache")
 CACHE_VARIABLE, DATA_VARIABLE = "SPACELITE_CACHE", "SPACELITE_DATA"
 CHECKSUM = "checksum"  # the key of a JSON object's checksum
 CHANGED = "it does not match its checksum"
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 LARGEST_JSON = 2**28  # bytes
 LARGEST_WHOLE = 2**63 - 1
 
@@ -228,14 +230,21 @@ def lock(path: Path, doing: str | None = None, *, wait: bool = True) -> Iterator
     it is `doing`, and `wait`, or raise SpaceliteError. The lock is a hidden file beside `path`,
     deleted at the end.
 
-    The kernel releases it when the process ends, however it ends.
+    The kernel releases it when the process ends, however it ends. Raises SpaceliteError if the file
+    system has no locks.
     """
-    from filelock import FileLock, Timeout
+    from filelock import FileLock, SoftFileLock, Timeout
 
     guard = FileLock(lock_path(path))
-    with writing(path.parent, "; choose another cache_dir (or set SPACELITE_CACHE)"):
+    elsewhere = "choose another cache_dir (or set SPACELITE_CACHE)"
+    with writing(path.parent, f"; {elsewhere}"):
         try:
-            guard.acquire(timeout=0)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                guard.acquire(timeout=0)
+            if isinstance(guard, SoftFileLock):  # which a killed process would hold for ever
+                guard.release()
+                raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
         except Timeout:
             doing = doing or f"writing {path.name}"
             if not wait:
@@ -244,6 +253,15 @@ def lock(path: Path, doing: str | None = None, *, wait: bool = True) -> Iterator
                 ) from None
             log.warning("another spacelite process is %s: waiting for it", doing)
             guard.acquire()
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            lock_path(path).unlink(missing_ok=True)
+            raise SpaceliteError(
+                f"the file system of {path.parent} has no locks ({error.strerror}), so that two "
+                f"processes could write a file at once: {elsewhere}, or mount it with locks",
+                ["cache_dir"],
+            ) from error
     try:
         yield
     finally:

@@ -1,5 +1,9 @@
 """Lock files: one holder at a time although they are deleted, and none is left behind."""
 
+import errno
+import fcntl
+import os
+
 import processes
 import pytest
 from conftest import refusal, save_backbone
@@ -170,3 +174,34 @@ def test_a_link_to_a_run_is_not_removed(small, tmp_path):
     assert done.exit_code == 1 and f"is a link to {elsewhere}" in done.stderr.replace("\n", "")
     assert sorted(path.name for path in folder.parent.iterdir()) == before
     assert runs.load(folder).problems() == []
+
+
+@pytest.mark.parametrize("missing", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_read_and_not_written(missing, small, tmp_path, monkeypatch):
+    """As some NFS and Lustre mounts are."""
+
+    def flock(*arguments):
+        raise OSError(missing, os.strerror(missing))
+
+    spacelite.train(small, head="linear", epochs=1, device="cpu", progress=False)
+    monkeypatch.setattr(fcntl, "flock", flock)
+    said = refusal(spacelite.train, small, head="space", epochs=1, device="cpu", progress=False)
+    assert f"has no locks ({os.strerror(missing)})" in said and hidden(tmp_path) == []
+    embed = ("embed", "--backbone", small.backbone, "--dataset", "demo")
+    for words in (embed, ("train", "--head", "linear")):
+        done = command(tmp_path, *words)
+        assert done.exit_code == 1 and done.stderr.count("error: ") == 1
+        assert "choose another --cache-dir" in " ".join(done.stderr.split())
+    for words in ("cache list", "cache info bert", "cache verify bert", "runs list", "report"):
+        done = command(tmp_path, *words.split())
+        assert done.exit_code == 0, done.stderr
+
+
+def test_hdf5_takes_no_locks(small, tmp_path):
+    """Neither in laying out nor in reading what older versions or other programs wrote."""
+    seal = side_file(small.path, "seal")
+    seal.unlink()
+    with small.path.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # a library that locks would fail
+        with caches.store.Cache(small.path) as cache:
+            assert cache.complete

@@ -435,7 +435,7 @@ def _arrays(path: Path) -> Iterator[Mapping[str, Any]]:
 
                 arrays: Mapping[str, Any] = load_file(path)
             elif kind in (".h5", ".hdf5"):
-                arrays = stack.enter_context(h5py.File(path, "r"))
+                arrays = stack.enter_context(h5py.File(path, "r", locking=False))
             else:
                 loaded = np.load(path, "r" if kind == ".npy" else None, allow_pickle=False)
                 single = isinstance(loaded, np.ndarray)

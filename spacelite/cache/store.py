@@ -201,7 +201,10 @@ def _create(
         # Reserved before HDF5 writes anything, since HDF5 does not handle a full disk well.
         with partial.open("wb") as raw:
             _reserve(raw.fileno(), file_size(splits, shapes))
-        with h5py.File(partial, "w", alignment_threshold=PAGE, alignment_interval=PAGE) as file:
+        # Not locked: the file system may have no locks, and no other process knows this file.
+        with h5py.File(
+            partial, "w", locking=False, alignment_threshold=PAGE, alignment_interval=PAGE
+        ) as file:
             file.attrs.update(attributes)
             for split, index in splits.items():
                 group = file.create_group(split)
