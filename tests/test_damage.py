@@ -14,7 +14,7 @@ from spacelite.cache import split as splits
 from spacelite.cache.dtypes import DTYPES
 from spacelite.cache.folder import verify
 from spacelite.cache.store import Cache, side_file
-from spacelite.training import batches, loop, memory
+from spacelite.training import loop, memory
 from spacelite.training.config import TrainingConfig
 
 SPACE = heads.config("space", learning_rate=0.01)
@@ -56,7 +56,7 @@ def damage(path, split, dataset, example=0):
 
 def streamed(monkeypatch):
     monkeypatch.setattr(memory, "RESIDENT_SHARE", 0.0)
-    monkeypatch.setattr(batches, "WINDOW", 2**15)
+    monkeypatch.setattr(memory, "WINDOW", 2**15)
 
 
 @pytest.mark.parametrize("resident", [True, False], ids=["resident", "streamed"])

@@ -102,7 +102,7 @@ def test_tokens_are_standardised_as_numpy_does(cache, monkeypatch):
     monkeypatch.setattr(memory, "TOKENS_PER_GROUP", 50)
     for resident in (1.0, 0.0):
         monkeypatch.setattr(memory, "RESIDENT_SHARE", resident)
-        monkeypatch.setattr(batches, "WINDOW", 20_000)
+        monkeypatch.setattr(memory, "WINDOW", 20_000)
         split = batches.open_splits(cache, "cpu")["train"]
         assert split.resident == bool(resident)
         mean, scale = split.standardisation

@@ -27,7 +27,7 @@ from spacelite.cache.split import TokenRows
 from spacelite.data import loading as data
 from spacelite.heads.base import Scratch
 from spacelite.inference import explanation, prediction
-from spacelite.training import batches, loop
+from spacelite.training import batches, loop, memory
 from spacelite.training.config import TrainingConfig
 
 INT8 = stored_type("int8")
@@ -211,7 +211,7 @@ def test_int8_is_read_as_the_formats_say(bert, reviews, tmp_path):
 def test_gathered_tokens_are_what_the_file_holds(made, budget, monkeypatch):
     """In any order, in memory that is used again, from windows of a few examples."""
     _, done, stored = made
-    monkeypatch.setattr(batches, "WINDOW", 200 * stored.row_bytes(16))
+    monkeypatch.setattr(memory, "WINDOW", 200 * stored.row_bytes(16))
     with store.Cache(done.path) as cache:
         split = cache.splits["train"]
         decoded = np.split(split.read_hidden(0, len(split)), split.offsets[1:-1])

@@ -199,7 +199,7 @@ def streamed(monkeypatch, cache, window_tokens, blocks):
     """Let no split fit into memory, and windows hold about so many tokens."""
     size = window_tokens * cache.splits["train"].width * 4
     monkeypatch.setattr(memory, "RESIDENT_SHARE", 0.0)
-    monkeypatch.setattr(batches, "WINDOW", size)
+    monkeypatch.setattr(memory, "WINDOW", size)
     monkeypatch.setattr(batches, "BLOCKS_PER_WINDOW", blocks)
 
 

@@ -178,14 +178,34 @@ def test_backbones_without_an_unknown_token_have_no_unknown_tokens(tmp_path):
 
 
 @pytest.mark.parametrize("wrong", ['"x"', "-1", "1e9", "true", "999999999", "null"])
-def test_counts_that_cannot_be_are_as_none(foreign, wrong):
+def test_counts_that_cannot_be_are_as_none(foreign, wrong, caplog):
     path = side_file(foreign.path, "unknown")
     before = path.read_text()
     try:
         counts = json.loads(before)
         counts["train"]["unknown"] = json.loads(wrong)
-        path.write_text(json.dumps(counts))
-        assert not texts.read_unknown(foreign.path).splits
+        for content in (counts, {name: of for name, of in counts.items() if name != "checksum"}):
+            path.write_text(json.dumps(content))
+            caplog.clear()
+            assert not texts.read_unknown(foreign.path).splits
+            assert f"{path} is damaged" in caplog.text
     finally:
         path.write_text(before)
     assert texts.read_unknown(foreign.path).splits
+
+
+def test_a_changed_digit_is_found_and_older_files_have_no_checksum(foreign, caplog):
+    path = side_file(foreign.path, "unknown")
+    before, kept = path.read_text(), texts.read_unknown(foreign.path)
+    counts = json.loads(before)
+    try:
+        counts["train"]["tokens"] += 1
+        path.write_text(json.dumps(counts))
+        assert not texts.read_unknown(foreign.path).splits
+        assert f"{path} is damaged (it does not match its checksum)" in caplog.text
+        counts["train"]["tokens"] -= 1
+        del counts["checksum"]
+        path.write_text(json.dumps(counts))
+        assert texts.read_unknown(foreign.path) == kept and kept.splits
+    finally:
+        path.write_text(before)

@@ -152,11 +152,12 @@ def read(cache: Cache, split: str) -> CachedTexts | None:
 
 
 def check(cache: Cache) -> None:
-    """Say in the log if the file of a cache's texts is damaged."""
+    """Say in the log if the files of a cache's texts are damaged."""
     for split in cache.splits:
         read(cache, split)
     for name in RECORDED:
         recorded(cache.path, name)
+    read_unknown(cache.path)
 
 
 def numbered(cache: Cache, split: str) -> Array:
@@ -289,18 +290,23 @@ def count_unknown(splits: Mapping[str, SplitIndex], special: SpecialIds) -> Unkn
 def write_unknown(path: Path, counts: UnknownTokens) -> None:
     """Keep the counts of a cache. Skipped in read-only folders."""
     try:
-        # Without a checksum: former versions take every item for a split.
-        files.write_json(side_file(path, "unknown"), counts.as_json(), sealed=False)
+        files.write_json(side_file(path, "unknown"), counts.as_json())
     except OSError as error:
         log.info("%s cannot be written: %s", side_file(path, "unknown"), error.strerror)
 
 
 def read_unknown(path: Path) -> UnknownTokens:
-    """The counts of a cache; without splits if they were not kept, or their file is damaged."""
+    """The counts of a cache; without splits if they were not kept or, with a warning in the log, if
+    their file is damaged."""
+    file = side_file(path, "unknown")
     try:
-        content = files.read_json(side_file(path, "unknown"))
+        content = files.read_json(file)
+        content.pop(files.CHECKSUM, None)
         return UnknownTokens({name: SplitCounts(**counts) for name, counts in content.items()})
-    except (OSError, ValueError, TypeError, AttributeError):
+    except OSError:
+        return UnknownTokens({})
+    except (ValueError, TypeError, AttributeError) as error:
+        log.warning("%s", DAMAGE.format(file, one_line(error, 80)))
         return UnknownTokens({})
 
 

@@ -3,7 +3,7 @@
 A split is resident (held in its stored dtype, in memory or on the GPU) if the resident splits of
 its cache together take at most 60% of the free memory. Other splits are streamed: in each epoch,
 their blocks of neighbouring examples are shuffled and read into a window of memory, several at a
-time, and the examples within a window are shuffled.
+time, and the examples within a window are shuffled. While a window is used, the next one is read.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import itertools
 import logging
 import math
 from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -31,10 +32,6 @@ from spacelite.types import Array
 
 log = logging.getLogger(__name__)
 
-# Bytes of one window of a streamed split; the windows that a batch's examples are in are held,
-# usually one or two. Fixed, because the order of the examples depends on it and must not depend on
-# the free memory.
-WINDOW = 2**29
 BLOCKS_PER_WINDOW = 64  # more blocks mix the examples better, but make each read shorter
 PIECE = 2**28  # bytes that are read at a time when a split is copied to a GPU
 
@@ -289,13 +286,14 @@ class Stream:
         self._split = split
         self._device = device
         self._offsets = split.offsets
-        rows = max(1, WINDOW // split.stored.row_bytes(split.width))
+        rows = max(1, memory.WINDOW // split.stored.row_bytes(split.width))
         blocks = math.ceil(split.tokens / max(1, rows // BLOCKS_PER_WINDOW))
         cuts = np.searchsorted(self._offsets, np.arange(blocks + 1) * split.tokens / blocks)
         self._blocks = np.unique(cuts)  # examples blocks[i]:blocks[i+1] are block i
         self._block_of = np.repeat(np.arange(len(self._blocks) - 1), np.diff(self._blocks))
         self._shift = np.zeros(len(split), np.int64)  # row in the window - row in the file
         self._loaded: dict[int, torch.Tensor] = {}
+        self._ahead: dict[int, Future[torch.Tensor]] = {}  # the window that is being read
         self.in_order()
 
     def in_order(self) -> None:
@@ -318,7 +316,12 @@ class Stream:
 
     def release(self) -> None:
         """Free all windows."""
+        self._forget()
         self._loaded.clear()
+
+    def _forget(self) -> None:
+        wait(self._ahead.values())  # it changes `_shift`
+        self._ahead.clear()
 
     def _examples(self, blocks: Array) -> Array:
         return np.concatenate(
@@ -326,25 +329,37 @@ class Stream:
         )
 
     def load(self, examples: Array) -> None:
-        """Hold the windows that the examples are in, and no others."""
+        """Hold the windows that the examples are in, and read the one after them meanwhile."""
         needed = np.unique(self._window_of[examples]).tolist()
         for number in [number for number in self._loaded if number not in needed]:
             del self._loaded[number]
         for number in needed:
             if number not in self._loaded:
-                self._loaded[number] = self._read(self._windows[number])
+                ahead = self._ahead.pop(number, None)
+                self._loaded[number] = self._read(number) if ahead is None else ahead.result()
+        following = needed[-1] + 1
+        if following not in self._ahead:
+            self._forget()
+        # Where memory is short, it is read when it is needed.
+        if not self._ahead and following < len(self._windows) and memory.free_for_window():
+            self._ahead[following] = self._reader.submit(self._read, following)
 
-    def _read(self, blocks: Array) -> torch.Tensor:
+    @cached_property
+    def _reader(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(1, "read ahead")
+
+    def _read(self, window: int) -> torch.Tensor:
+        blocks = self._windows[window].tolist()
         parts = [(int(self._blocks[b]), int(self._blocks[b + 1])) for b in blocks]
         total = sum(int(self._offsets[last] - self._offsets[first]) for first, last in parts)
-        memory = self._split.stored.memory(total, self._split.width)
+        rows = self._split.stored.memory(total, self._split.width)
         end = 0
         for first, last in parts:
             start, stop = int(self._offsets[first]), int(self._offsets[last])
             begin, end = end, end + stop - start
-            self._split.read_examples(first, last, memory[begin:end])
+            self._split.read_examples(first, last, rows[begin:end])
             self._shift[first:last] = begin - start
-        return torch.from_numpy(memory).to(self._device)
+        return torch.from_numpy(rows).to(self._device)
 
     def rows(
         self, examples: Array, starts: Array, lengths: Array, scratch: Scratch

@@ -27,6 +27,10 @@ LARGEST_GROUP = 2**22  # tokens times columns: limits the size of a group's resu
 FEWEST_TOKENS = 512  # a smaller group is not worth an extra thread
 EVALUATION_TOKENS = 2**18  # tokens between two progress reports
 RESIDENT_SHARE = 0.6  # of the free memory, for hidden states; splits that do not fit are streamed
+# Bytes of one window of a streamed split; the windows that a batch's examples are in are held,
+# usually one or two. Fixed, because the order of the examples depends on it and must not depend on
+# the free memory.
+WINDOW = 2**29
 FLOAT = 4  # bytes of a float32
 TENSOR = 10_000  # bytes of the objects that hold one parameter of one head
 EPOCH = 4096  # bytes of the metrics of one head and epoch
@@ -53,6 +57,11 @@ def group_tokens(device: str, columns: int) -> int:
 def resident_budget(device: str) -> float:
     """Bytes that hidden states may take: 60% of the free memory."""
     return RESIDENT_SHARE * free_memory(device)
+
+
+def free_for_window() -> bool:
+    """Whether there is memory for one more window of a streamed split, and as much beside it."""
+    return free_memory("cpu") > 2 * WINDOW
 
 
 # The heads.
@@ -125,11 +134,14 @@ def require(
     layers = data.layer_count() if reads_layers else 0
     free = free_memory(device)
     budget = RESIDENT_SHARE * free
-    resident = 0
+    resident = streamed = 0
     for split in data.splits.values():
         size = split.tokens * split.stored.row_bytes(split.width)
-        resident += size if resident + size <= budget else 0
-    left = SHARE * free - resident
+        if resident + size <= budget:
+            resident += size
+        else:
+            streamed = max(streamed, min(size, 2 * WINDOW))
+    left = max(0.0, SHARE * free - resident - streamed)
     for config in configs:
         fitted = config.start or config
         width = fitted.input_width(data.splits["train"].width, layers)
@@ -137,7 +149,7 @@ def require(
         if size > left:
             raise SpaceliteError(
                 f"fitting {fitted.name} needs about {size / 1e9:,.1f} GB of memory, and "
-                f"{max(0.0, left) / 1e9:,.1f} GB is free beside the hidden states: free some, or "
+                f"{left / 1e9:,.1f} GB is free beside the hidden states: free some, or "
                 "embed fewer examples"
             )
 
@@ -155,7 +167,7 @@ def require(
     )
     raise SpaceliteError(
         f"{len(trained):,} {'head needs' if len(trained) == 1 else 'heads need'} about "
-        f"{of_all / 1e9:,.1f} GB of memory, and {max(0.0, left) / 1e9:,.1f} GB is free beside the "
+        f"{of_all / 1e9:,.1f} GB of memory, and {left / 1e9:,.1f} GB is free beside the "
         f"hidden states: {advice}",
         ["batch_size"],
     )
