@@ -8,6 +8,7 @@ import json
 import logging
 import math
 import os
+import shutil
 import stat
 import warnings
 import zlib
@@ -71,7 +72,7 @@ def _process_exists(process: int) -> bool:
     """Whether a process with this id exists."""
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:  # it exists and belongs to another user
         pass
@@ -202,6 +203,14 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def delete(path: Path) -> None:
+    """Delete a file, a link or a folder with all that is in it, if there is one. Raises OSError."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)  # rmtree would open a pipe, and wait
 
 
 def absolute(path: Path) -> Path:

@@ -78,12 +78,19 @@ def test_what_cannot_be_read_is_left_out(asked, caplog, tmp_path):
             caplog.clear()
             shown = spacelite.report(runs, progress=False).text()
             assert "Cross-validation" not in shown and "is left out" in caplog.text
-        broken = json.loads(before)
-        del broken["content"]["systems"][0]["folds"]
-        files.write_json(path, broken)
-        caplog.clear()
-        assert "Cross-validation" not in spacelite.report(runs, progress=False).text()
-        assert "the last cv is left out" in caplog.text
+        content = json.loads(before)["content"]
+        first, second = content["systems"][:2]
+        for change in (
+            {"systems": [{**first, "folds": None}, second]},
+            {"systems": [{**first, "folds": []}, second]},
+            {"systems": [{**first, "settings": 1}, second]},
+            {"systems": [{**first, "head": "oracle"}, second]},
+        ):
+            broken = {**json.loads(before), "content": {**content, **change}}
+            files.write_json(path, broken)
+            caplog.clear()
+            assert "Cross-validation" not in spacelite.report(runs, progress=False).text()
+            assert "the last cv is left out" in caplog.text
         # Of another cache with the same name.
         broken["cache_key"] = "0"
         files.write_json(path, broken)

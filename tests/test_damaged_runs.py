@@ -3,6 +3,7 @@
 import copy
 import json
 import logging
+import os
 import shutil
 
 import pytest
@@ -142,12 +143,45 @@ def test_the_folder_of_a_damaged_run_is_named(content, words, tmp_path):
     assert f"run {folder}" in message and words in message
 
 
+@pytest.mark.parametrize("name", ["[", '{"name":'])
+def test_a_record_that_is_nested_deeply_has_no_name(name, trained, tmp_path):
+    for run, folder in zip(trained, ("one", "two"), strict=False):
+        shutil.copytree(run.folder, tmp_path / "runs" / folder)
+    (tmp_path / "runs" / "two" / "run.json").write_text('{"name":' + name * 100_000)
+    assert runs.find(tmp_path, "one").id == "one"
+    assert "is nested too deeply" in refusal(runs.find, tmp_path, "two")
+
+
+def test_times_of_several_forms_are_compared(trained, tmp_path):
+    for number, created in enumerate(("20260101T000000Z", "2026-01-01T00:00:00Z", "2026-01-01")):
+        folder = shutil.copytree(trained[number].folder, tmp_path / "runs" / str(number))
+        content = json.loads((folder / "run.json").read_text())
+        files.write_json(folder / "run.json", {**content, "created": created})
+    found = runs.newest_first(runs.load_all(tmp_path))
+    assert sorted(run.id for run in found) == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize("state", ["partial", "former", "removed"])
+def test_a_pipe_in_the_place_of_a_hidden_folder_is_not_waited_for(state, trained, tmp_path):
+    folder = shutil.copytree(trained[0].folder, tmp_path / "runs" / "one")
+    left = folder.with_name(f".one.{state}")
+    os.mkfifo(left)
+    if state == "removed":
+        runs.remove(folder)
+        assert not folder.exists()
+    else:
+        runs._tidy(folder, *(folder.with_name(f".one.{name}") for name in ("partial", "former")))
+        assert runs.load(folder).problems() == []
+    assert not left.exists()
+
+
 @pytest.mark.parametrize(
     ("path", "value", "words"),
     [
         (["metrics"], {}, "metrics.validation.accuracy is missing"),
         (["metrics", "test", "accuracy"], "good", 'metrics.test.accuracy is "good", not a number'),
         (["metrics", "test", "accuracy"], None, "metrics.test.accuracy is null"),
+        (["metrics", "validation"], {"f1_macro": 0.5}, "metrics.validation.accuracy is missing"),
         (["examples", "train"], True, "examples.train is true, not a whole number"),
         (["label_names"], "ab", 'label_names is "ab", not a list'),
         (["spec", "max_length"], "256", 'spec.max_length is "256", not a whole number'),

@@ -153,6 +153,26 @@ def test_a_training_killed_between_its_baselines_is_continued(
     assert [*(tmp_path / "unfinished").iterdir()] == []
 
 
+@pytest.mark.parametrize(
+    "content", ["[]", "{}", '{"runs": 1}', '{"runs": [1]}', '{"runs": {"a\\u0000b": "0"}}']
+)
+def test_what_no_training_has_noted_clears_no_checkpoint(content, tmp_path):
+    path = tmp_path / "unfinished" / "cache--0123456789.safetensors"
+    path.parent.mkdir()
+    path.write_text("x")
+    path.with_suffix(".json").write_text(content)
+    files.lock_path(path).touch()
+    path.with_name("cache--loop.safetensors").symlink_to("cache--loop.safetensors")
+    assert checkpoints.unfinished(tmp_path) == {"cache": [1]}
+
+
+def test_a_folder_in_the_place_of_a_checkpoint_is_named(small, tmp_path):
+    path = tmp_path / "unfinished" / f"{small.name}--0123456789.json"
+    path.mkdir(parents=True)
+    done = command(tmp_path, "cache", "remove", small.name, "--yes")
+    assert done.exit_code == 1 and "is in the place of a checkpoint" in done.stderr
+
+
 def test_files_that_are_removed_during_a_training_are_said(small, tmp_path, caplog):
     texts = side_file(small.path, "texts")
     (run,) = spacelite.train(

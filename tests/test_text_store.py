@@ -1,6 +1,7 @@
 """The store of single texts: every text is embedded once, whatever asks for it and in however many
 processes; and what is there survives kills, full disks and damaged bytes."""
 
+import json
 import os
 import signal
 import threading
@@ -14,7 +15,7 @@ from conftest import refusal, texts
 from sklearn.model_selection import GridSearchCV, cross_val_score
 
 import spacelite
-from spacelite import FrozenEncoder, SpaceClassifier, SpaceSearchCV
+from spacelite import FrozenEncoder, SpaceClassifier, SpaceSearchCV, files
 from spacelite.backbones.model import Backbone, held_backbone
 from spacelite.cache import encoding
 from spacelite.cache.dtypes import DTYPES
@@ -253,6 +254,24 @@ def test_damaged_settings(encoder, tmp_path):
     assert "delete the folder" in refusal(encoder.encode, ["a film"])
     (rows.parent / "settings.json").write_text('{"format": 9, "layout": {}}')
     assert "upgrade spacelite" in refusal(encoder.encode, ["a film"])
+
+
+@pytest.mark.parametrize("change", [{"width": 16.5}, {"pooled": "x"}, {"layers": None}])
+def test_settings_of_other_types_are_damage(change, encoder, tmp_path):
+    encoder.encode(["a film"])
+    path = files_of(tmp_path)[0].parent / "settings.json"
+    content = json.loads(path.read_text())
+    files.write_json(path, {**content, "layout": {**content["layout"], **change}})
+    assert "its sizes are damaged" in refusal(encoder.encode, ["a film"])
+
+
+def test_a_link_to_a_store_is_not_removed(encoder, tmp_path):
+    encoder.encode(["a film"])
+    folder = files_of(tmp_path)[0].parent
+    elsewhere = folder.rename(tmp_path / "elsewhere")
+    folder.symlink_to(elsewhere)
+    assert f"is a link to {elsewhere}" in refusal(encoding.remove_store, folder)
+    assert sorted(path.name for path in elsewhere.iterdir()) == ["index", "rows", "settings.json"]
 
 
 def test_texts_are_synced_before_their_records_and_these_at_each_commit(

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_type_hints
 
 import numpy as np
 from typing_extensions import override
@@ -49,6 +49,7 @@ log = logging.getLogger(__name__)
 
 FOLDER = "texts"  # the folder of all stores, inside cache_dir
 FORMAT = 1
+LAYOUT = get_type_hints(Layout)
 RECORD = np.dtype(
     [
         ("digest", f"V{DIGEST_BYTES}"),  # of the text's token ids
@@ -271,7 +272,8 @@ class TextStore:
             layout = Layout(**content["layout"])
             if content["spec"] != self.spec.as_json() or layout.dtype != self.spec.dtype:
                 raise ValueError("it is of other settings")
-            if min(layout.width - 1, layout.layers) < 0:
+            of_types = (type(getattr(layout, name)) is kind for name, kind in LAYOUT.items())
+            if not all(of_types) or min(layout.width - 1, layout.layers) < 0:
                 raise ValueError("its sizes are damaged")
         except (FileNotFoundError, NotADirectoryError):
             return None
@@ -412,7 +414,9 @@ def stores(cache_dir: Path) -> list[StoreState]:
 
 def remove_store(folder: Path) -> None:
     """Delete a store, once no other process is writing to it. Raises SpaceliteError if it cannot be
-    deleted."""
+    deleted, or is a link to a folder, which stays as it is."""
+    if folder.is_symlink():
+        raise SpaceliteError(f"{folder} is a link to {folder.resolve()}: delete the link itself")
     try:
         with files.lock(folder / "rows"):
             for name in ("index", "rows", "settings.json"):

@@ -369,10 +369,11 @@ def _checked(config: C) -> C:
 
 
 def _check_scores(metrics: Mapping[str, Scores], examples: Mapping[str, int]) -> None:
-    """Raise ValueError unless there are the split that reports show, its accuracy, and the number
-    of examples of every split."""
-    if "accuracy" not in metrics.get(shown_split(metrics), {}):
-        raise ValueError(f"metrics.{shown_split(metrics)}.accuracy is missing")
+    """Raise ValueError unless there are the split that reports show, the accuracy of all splits but
+    train, with which predictions are compared, and the number of examples of every split."""
+    for split in {shown_split(metrics), *metrics} - {"train"}:
+        if "accuracy" not in metrics.get(split, {}):
+            raise ValueError(f"metrics.{split}.accuracy is missing")
     for split in metrics:
         if examples.get(split, 0) < 1:
             raise ValueError(f"examples.{split} is missing or not above 0")

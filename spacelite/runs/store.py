@@ -12,6 +12,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -460,7 +461,7 @@ def saved_name(folder: Path) -> str | None:
     try:
         text = files.read_bytes(folder / RECORD, most=files.LARGEST_JSON).decode()
         name = json.loads(text).get("name") if '"name"' in text else None
-    except (*UNREADABLE, AttributeError):
+    except (*UNREADABLE, AttributeError, RecursionError):
         return None
     return name if isinstance(name, str) else None
 
@@ -478,7 +479,8 @@ def _tidy(folder: Path, partial: Path, former: Path) -> None:
     if former.exists() and not folder.exists():
         former.rename(folder)
     for left in (partial, former):
-        shutil.rmtree(left, ignore_errors=True)
+        with suppress(OSError):
+            files.delete(left)
 
 
 def _version(package: str) -> str | None:
@@ -693,10 +695,9 @@ def remove(folder: Path) -> None:
     removed = folder.with_name(f".{folder.name}.removed")
     try:
         with files.lock(folder.parent):
-            if removed.exists():
-                shutil.rmtree(removed)
+            files.delete(removed)
             folder.rename(removed)  # a run is there as a whole or not at all
-            shutil.rmtree(removed)
+            files.delete(removed)
             files.lock_path(folder).unlink(missing_ok=True)
     except OSError as error:
         left = f"; what is left of it is in {removed}: delete that" if removed.exists() else ""
@@ -765,7 +766,10 @@ def newest_first(runs: Sequence[Run]) -> list[Run]:
 def _one_training(first: Run, then: Run) -> bool:
     """Whether two runs, of which no other was saved in between, are of one training."""
     try:
-        one, other = (datetime.fromisoformat(run.record.created[:19]) for run in (first, then))
+        one, other = (
+            datetime.fromisoformat(run.record.created[:19]).replace(tzinfo=None)
+            for run in (first, then)
+        )
     except ValueError:
         return first.record.created == then.record.created
     return first.record.cache == then.record.cache and other - one <= SAVING

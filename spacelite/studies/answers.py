@@ -99,6 +99,6 @@ def report_blocks(answers: Sequence[Answer], number: int) -> list[Block]:
             name = f"{number}-{at}" if at > 1 else str(number)
             try:
                 blocks += study.from_json(answer.content).report_blocks(origin, name)
-            except (ValueError, KeyError, TypeError, IndexError) as error:
+            except Exception as error:  # figures that are no study's fail anywhere
                 log.warning("the last %s is left out: %s", kind, one_line(error, 80))
     return blocks

@@ -88,7 +88,7 @@ def unfinished(cache_dir: Path) -> dict[str, list[int]]:
                 remove(path)
     sizes: dict[str, list[int]] = {}
     for path in sorted((cache_dir / FOLDER).glob("[!.]*--*.safetensors")):
-        with suppress(FileNotFoundError):  # the training has just ended
+        with suppress(OSError):  # the training has just ended, or it is no checkpoint
             sizes.setdefault(path.stem.rpartition("--")[0], []).append(path.stat().st_size)
     return sizes
 
@@ -98,8 +98,8 @@ def begin_saving(path: Path, records: Iterable[Path]) -> None:
     training that is killed then is finished once all have changed. On a full disk it is not
     noted."""
     if path.exists():
-        states = {os.path.relpath(record, path.parent): _state(record) for record in records}
         with suppress(OSError):
+            states = {os.path.relpath(record, path.parent): _state(record) for record in records}
             files.write_json(path.with_suffix(".json"), {"runs": states})
 
 
@@ -108,7 +108,7 @@ def _all_saved(path: Path) -> bool:
     try:
         states = files.read_json(path.with_suffix(".json"))["runs"]
         return all(_state(path.parent / run) not in (None, states[run]) for run in states)
-    except (OSError, ValueError):
+    except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
@@ -118,9 +118,19 @@ def _state(record: Path) -> str | None:
 
 
 def remove(path: Path) -> None:
-    """Delete a checkpoint, and what is noted beside it."""
+    """Delete a checkpoint, and what is noted beside it. Raises SpaceliteError if that fails."""
     for file in (path, path.with_suffix(".json")):
-        file.unlink(missing_ok=True)
+        _delete(file)
+
+
+def _delete(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:  # such as a folder
+        raise SpaceliteError(
+            f"{path} is in the place of a checkpoint and cannot be removed: {error.strerror}; "
+            "delete it"
+        ) from error
 
 
 @contextmanager
@@ -141,7 +151,7 @@ def remove_all(cache_dir: Path, cache_name: str) -> int:
         # The lock of a training that is running is its own to delete.
         ours = path.name.removeprefix(".").startswith(f"{cache_name}--")
         if ours and path.suffix != ".lock":
-            path.unlink(missing_ok=True)
+            _delete(path)
     return count
 
 
