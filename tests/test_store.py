@@ -508,6 +508,51 @@ def test_a_file_with_another_key_in_its_name_is_refused(path):
     store.Cache(free).close()
 
 
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda file: file.attrs.__setitem__("spec", "[]"), "its settings are no object"),
+        (lambda file: with_labels(file, "float64"), "train/labels is not there, or not as large"),
+        (lambda file: with_labels(file, "int32"), "train/labels is not there, or not as large"),
+    ],
+    ids=["spec", "float labels", "short labels"],
+)
+@pytest.mark.parametrize("sealed", [True, False])
+def test_other_contents_with_their_own_seal_are_refused(path, change, reason, sealed):
+    lay_out(path)
+    with h5py.File(path, "r+") as file:
+        change(file)
+    seal_path(path).unlink()
+    if sealed:
+        hdf5.write_seal(path)
+    assert f"or damaged ({reason}" in refusal(store.Cache, path)
+
+
+def with_labels(file, kind):
+    labels = file["train/labels"][...]
+    del file["train/labels"]
+    file["train/labels"] = labels.astype(kind)
+
+
+def test_a_draft_needs_little_room_and_leaves_nothing(tmp_path, monkeypatch):
+    """HDF5 never writes to the cache folder: a write that fails would crash it."""
+    monkeypatch.setattr(hdf5, "DRAFTS", str(tmp_path))
+    attributes = {"": {"format": 1}, "train": {"index_crc32": 5}}
+    shapes = {"train/done": ((5,), "uint8"), "train/tokens": ((2**32, 384), "float16")}
+    with hdf5._drafted(attributes, shapes) as (draft, contents):
+        state = os.fstat(draft)
+        assert state.st_size > 2**41 and 512 * state.st_blocks < 2**17
+        assert contents["attributes"] == attributes
+        assert contents["datasets"]["train/tokens"][1:] == ["float16", 2**32, 384]
+        assert [*tmp_path.iterdir()] == []
+    with (
+        pytest.raises((ValueError, TypeError)),
+        hdf5._drafted(attributes, {"train/done": ((5,), "no type")}),
+    ):
+        pass
+    assert [*tmp_path.iterdir()] == []
+
+
 @pytest.mark.parametrize("name", ["cache", *store.SIDE_FILES])
 @pytest.mark.parametrize("kind", ["pipe", "folder"])
 def test_what_is_no_file_is_never_waited_for(path, kind, name):

@@ -220,8 +220,11 @@ def test_from_memory_or_in_one_window_of_the_file_the_same_head(
     same_heads([trained[index]], [streamed_heads[index]], rtol=0, atol=0)
 
 
-def test_a_streamed_epoch_takes_in_every_example_once_in_shuffled_blocks(cache, monkeypatch):
+@pytest.mark.parametrize("ahead", [True, False])
+def test_a_streamed_epoch_takes_in_every_example_once_in_shuffled_blocks(ahead, cache, monkeypatch):
+    """Whether there is memory to read windows ahead changes nothing."""
     streamed(monkeypatch, cache, 200, 4)
+    monkeypatch.setattr(memory, "free_for_window", lambda: ahead)
     split = batches.open_splits(cache, "cpu")["train"]
     assert not split.resident
     tokens = cache.splits["train"].read_tokens(0, cache.splits["train"].tokens)
@@ -234,6 +237,8 @@ def test_a_streamed_epoch_takes_in_every_example_once_in_shuffled_blocks(cache, 
         for batch in np.split(rows, range(16, 60, 16)):
             split.load(batch)
             assert 1 <= len(split._stream._loaded) < len(split._stream._windows)
+            last = max(split._stream._loaded) + 1 == len(split._stream._windows)
+            assert len(split._stream._ahead) == (ahead and not last)
             gathered = split.gather(batch, batches.Scratch()).numpy()
             np.testing.assert_array_equal(gathered, np.concatenate([parts[i] for i in batch]))
         orders.append(rows.tolist())

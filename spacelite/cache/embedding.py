@@ -385,7 +385,7 @@ def _check_laid_out(path: Path, splits: Mapping[str, SplitIndex], layout: Layout
         except DamagedLayersError:
             layers = side_file(path, "layers")
             log.warning("%s is damaged: it is rewritten", layers)
-            layers.unlink()
+            store.remove_file(layers)
 
 
 def _check_room(folder: Path, parts: Mapping[str, Sequence[int]], smaller: str) -> None:

@@ -8,14 +8,16 @@ older versions have no seal: their metadata are read in a process of their own w
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
 import subprocess
 import sys
+import tempfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Timer
 from typing import Any, NamedTuple
@@ -30,6 +32,8 @@ from spacelite.types import Array
 UNSEALED = ("tokens", "pooled", "means", "token_ids", "done", "crc32", "pooled_crc32")
 TYPES = ("int8", "uint8", "uint16", "uint32", "int32", "int64", "float16", "float32", "float64")
 MANY = 20  # more members than a file of a cache, or a group of it, has
+PAGE = 4096  # bytes; large arrays start at a multiple of this
+DRAFTS = "/dev/shm"  # noqa: S108 - a folder in memory, where there is one
 CHUNK = 2**20  # bytes that are checked at a time
 SECONDS = 10  # in which the metadata of a file without a seal can be read, whatever the machine
 AT_ONCE = 200  # such files that a process reads
@@ -134,12 +138,62 @@ def seal_path(path: Path) -> Path:
     return path.with_suffix(".seal.json")
 
 
-def write_seal(path: Path, of: Path | None = None) -> None:
-    """Write the seal of a file without one; `of` is where it lies if it was laid out just now, and
-    is not at `path` yet. Raises OSError, and ValueError if it is damaged."""
-    # HDF5 reads here only what it has written a moment ago.
-    contents, laid_out = (_examined(path), path) if of is None else (contents_of(of), of)
-    with laid_out.open("rb", buffering=0) as file:
+def lay_out(
+    partial: Path,
+    attributes: Mapping[str, Mapping[str, Any]],
+    shapes: Mapping[str, tuple[Any, str]],
+    values: Mapping[str, Array],
+) -> dict[str, Any]:
+    """Create a file with these attributes of its groups and datasets, and with datasets of these
+    shapes and types, of which some have values and the others zeros; return what is where in it.
+    Raises OSError.
+
+    HDF5 writes its metadata into memory, since a write that fails can crash it.
+    """
+    least = sum(math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in shapes.values())
+    with partial.open("wb", buffering=0) as file:
+        _reserve(file.fileno(), least)  # what the file may not hold, the draft may not either
+        with _drafted(attributes, shapes) as (draft, contents):
+            size = os.fstat(draft).st_size
+            places = _parsed(contents, size)[1]
+            _reserve(file.fileno(), size)
+            file.truncate(size)
+            for offset, piece in _outside(draft, size, places.values()):
+                _write(file.fileno(), piece, offset)
+        for name, array in values.items():
+            content = np.ascontiguousarray(array, places[name].dtype)
+            _write(file.fileno(), content.data.cast("B"), places[name].offset)
+        os.fsync(file.fileno())
+    return contents
+
+
+def _reserve(handle: int, size: int) -> None:
+    """Reserve the file's space on disk, if the system can: a disk that fills up later then cannot
+    stop the run half-way."""
+    if not hasattr(os, "posix_fallocate"):
+        return
+    try:
+        os.posix_fallocate(handle, 0, size)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+            raise
+
+
+def _write(handle: int, content: bytes | memoryview, offset: int) -> None:
+    view = memoryview(content)
+    while len(view):
+        written = os.pwrite(handle, view, offset)
+        view, offset = view[written:], offset + written
+
+
+def write_seal(
+    path: Path, of: Path | None = None, contents: Mapping[str, Any] | None = None
+) -> None:
+    """Write the seal of a file without one. Of one that was laid out just now and is not at `path`
+    yet, `of` is where it lies, and `contents` what is where in it. Raises OSError, and ValueError
+    if it is damaged."""
+    contents = _examined(path) if contents is None else contents
+    with (of or path).open("rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
         crc32 = _checksum(file.fileno(), size, _parsed(contents, size)[1])
     files.write_json(seal_path(path), {**contents, "size": size, "crc32": crc32})
@@ -147,17 +201,20 @@ def write_seal(path: Path, of: Path | None = None) -> None:
 
 def _checksum(handle: int, size: int, places: Mapping[str, Place]) -> str:
     """CRC-32 of all bytes of a file but the values of UNSEALED datasets."""
-    left_out = sorted(
-        (place.offset, place.stop)
-        for name, place in places.items()
-        if name.rpartition("/")[2] in UNSEALED
-    )
-    value, at = 0, 0
-    for start, stop in [*left_out, (size, size)]:
-        for offset in range(at, start, CHUNK):
-            value = zlib.crc32(os.pread(handle, min(CHUNK, start - offset), offset), value)
-        at = stop
+    value = 0
+    unsealed = [place for name, place in places.items() if name.rpartition("/")[2] in UNSEALED]
+    for _, piece in _outside(handle, size, unsealed):
+        value = zlib.crc32(piece, value)
     return f"{value:08x}"
+
+
+def _outside(handle: int, size: int, places: Iterable[Place]) -> Iterator[tuple[int, bytes]]:
+    """The bytes of a file that are not values of these datasets: offsets and pieces."""
+    at = 0
+    for start, stop in sorted([*((place.offset, place.stop) for place in places), (size, size)]):
+        for offset in range(at, start, CHUNK):
+            yield offset, os.pread(handle, min(CHUNK, start - offset), offset)
+        at = stop
 
 
 def _read_seal(path: Path) -> dict[str, Any] | None:
@@ -206,6 +263,50 @@ def _parsed(contents: Any, size: int) -> tuple[dict[str, dict[str, Any]], dict[s
 
 
 # By the HDF5 library.
+
+
+@contextmanager
+def _drafted(
+    attributes: Mapping[str, Mapping[str, Any]], shapes: Mapping[str, tuple[Any, str]]
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """An open file without values, of which only metadata take memory, and what is where in it."""
+    import h5py
+
+    memory = DRAFTS if os.access(DRAFTS, os.W_OK) else None
+    draft, name = tempfile.mkstemp(prefix="spacelite-", dir=memory)
+    try:
+        try:
+            # Not locked: no other process knows this file.
+            with h5py.File(
+                name, "w", locking=False, alignment_threshold=PAGE, alignment_interval=PAGE
+            ) as file:
+                file.attrs.update(attributes[""])
+                for path, (shape, dtype) in shapes.items():
+                    name_of_group = path.rpartition("/")[0]
+                    if name_of_group not in file:
+                        file.create_group(name_of_group).attrs.update(attributes[name_of_group])
+                    _create_contiguous(file, path, shape, dtype)
+                    file[path].attrs.update(attributes.get(path, {}))
+            contents = contents_of(Path(name))
+        finally:
+            Path(name).unlink()  # what is open stays
+        yield draft, contents
+    finally:
+        os.close(draft)
+
+
+def _create_contiguous(file: Any, name: str, shape: tuple[int, ...], dtype: str) -> None:
+    """Create a dataset that has its place in the file, and no values."""
+    import h5py
+
+    creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    creation.set_layout(h5py.h5d.CONTIGUOUS)
+    creation.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    creation.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    # Without creation times, the same embedding is the same file, byte for byte.
+    creation.set_obj_track_times(False)
+    kind = h5py.h5t.py_create(np.dtype(dtype), logical=True)
+    h5py.h5d.create(file.id, name.encode(), kind, h5py.h5s.create_simple(shape), creation)
 
 
 def contents_of(path: Path) -> dict[str, Any]:

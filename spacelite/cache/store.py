@@ -10,7 +10,6 @@ not have it.
 from __future__ import annotations
 
 import difflib
-import errno
 import json
 import logging
 import os
@@ -26,8 +25,9 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 import numpy as np
 
 from spacelite import files, npz
+from spacelite.cache import hdf5
 from spacelite.cache.dtypes import DTYPES, StoredType, stored_type
-from spacelite.cache.hdf5 import DataFile, write_seal
+from spacelite.cache.hdf5 import PAGE, DataFile
 from spacelite.cache.spec import FORMAT, CacheSpec
 from spacelite.cache.split import (
     NO_NUMBERS,
@@ -40,6 +40,7 @@ from spacelite.cache.split import (
 from spacelite.data.splits import SPLITS
 from spacelite.errors import SpaceliteError, one_line
 from spacelite.tasks import Task, find_task
+from spacelite.types import Array
 
 if TYPE_CHECKING:
     from spacelite.backbones.model import Backbone
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LAYERS_FORMAT = 1  # of the file of layer means
-PAGE = 4096  # bytes; large arrays start at a multiple of this
 MOST_NAMES = 3  # of caches in a message
 
 # What is kept beside a cache file: its name -> what takes the place of `.h5`.
@@ -82,16 +82,20 @@ def side_files(path: Path) -> list[Path]:
 
 def clear(path: Path) -> None:
     """Delete what is beside a cache file that is not there. Raises SpaceliteError if that fails."""
-    for file in (path, side_file(path, "layers")):
-        partial_path(file).unlink(missing_ok=True)
-    for file in side_files(path):
-        try:
-            file.unlink(missing_ok=True)
-        except OSError as error:  # such as a folder
-            raise SpaceliteError(
-                f"{file} is in the way of a new cache, and cannot be removed: {error.strerror}; "
-                "remove it and embed again"
-            ) from error
+    partial = [partial_path(file) for file in (path, side_file(path, "layers"))]
+    for file in [*partial, *side_files(path)]:
+        remove_file(file)
+
+
+def remove_file(path: Path) -> None:
+    """Delete a file of a cache, if it is there. Raises SpaceliteError if that fails."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:  # such as a folder
+        raise SpaceliteError(
+            f"{path} is in the way of a new cache, and cannot be removed: {error.strerror}; "
+            "remove it and embed again"
+        ) from error
 
 
 # Laying out.
@@ -194,70 +198,37 @@ def _create(
     shapes: Callable[[SplitIndex], Shapes],
     token_values: str | None = None,
 ) -> None:
-    import h5py
-
     partial = partial_path(path)
+    of_paths: dict[str, Mapping[str, Any]] = {"": attributes}
+    datasets: Shapes = {}
+    values: dict[str, Array] = {}
+    for split, index in splits.items():
+        of_paths[split] = {"index_crc32": np.uint32(index.crc32)}
+        of_split = shapes(index)
+        datasets |= {f"{split}/{name}": shape for name, shape in of_split.items()}
+        values |= {
+            f"{split}/{name}": getattr(index, name)
+            for name in ("offsets", "labels", "token_ids")
+            if name in of_split
+        }
+        if token_values is not None:
+            of_paths[f"{split}/tokens"] = {"values": token_values}
     try:
-        # Reserved before HDF5 writes anything, since HDF5 does not handle a full disk well.
-        with partial.open("wb") as raw:
-            _reserve(raw.fileno(), file_size(splits, shapes))
-        # Not locked: the file system may have no locks, and no other process knows this file.
-        with h5py.File(
-            partial, "w", locking=False, alignment_threshold=PAGE, alignment_interval=PAGE
-        ) as file:
-            file.attrs.update(attributes)
-            for split, index in splits.items():
-                group = file.create_group(split)
-                group.attrs["index_crc32"] = np.uint32(index.crc32)
-                for name, (shape, kind) in shapes(index).items():
-                    _create_contiguous(group, name, shape, kind)
-                    if name in ("offsets", "labels", "token_ids"):
-                        group[name][...] = getattr(index, name)
-                    elif name in ("done", "crc32", "pooled_crc32"):
-                        group[name][...] = 0
-                if token_values is not None:
-                    group["tokens"].attrs["values"] = token_values
-        with partial.open("rb+") as raw:
-            _reserve(raw.fileno(), partial.stat().st_size)
-            os.fsync(raw.fileno())
-        write_seal(path, partial)
+        contents = hdf5.lay_out(partial, of_paths, datasets, values)
+        hdf5.write_seal(path, partial, contents)
         partial.replace(path)
         files.sync(path.parent)
-    except (OSError, RuntimeError) as error:
-        reason = (isinstance(error, OSError) and error.strerror) or "the disk is full or broken"
+    except OSError as error:
+        # The HDF5 library says more than fits into a line.
+        reason = os.strerror(error.errno) if error.errno else "the disk is full or broken"
         raise SpaceliteError(
             f"{what} cannot be laid out in {path.parent}: {reason}; "
             "free some space or choose another cache_dir",
             ["cache_dir"],
         ) from error
     finally:
-        partial.unlink(missing_ok=True)
-
-
-def _reserve(handle: int, size: int) -> None:
-    """Reserve the file's space on disk, if the system can: a disk that fills up later then cannot
-    stop the run half-way."""
-    if not hasattr(os, "posix_fallocate"):
-        return
-    try:
-        os.posix_fallocate(handle, 0, size)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
-            raise
-
-
-def _create_contiguous(group: Any, name: str, shape: tuple[int, ...], dtype: str) -> None:
-    """Create a dataset whose values are arbitrary until they are written."""
-    import h5py
-
-    creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    creation.set_layout(h5py.h5d.CONTIGUOUS)
-    creation.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-    creation.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    # Without creation times, the same embedding is the same file, byte for byte.
-    creation.set_obj_track_times(False)
-    kind = h5py.h5t.py_create(np.dtype(dtype), logical=True)
-    h5py.h5d.create(group.id, name.encode(), kind, h5py.h5s.create_simple(shape), creation)
+        with suppress(OSError):  # the next one that is laid out removes it
+            partial.unlink(missing_ok=True)
 
 
 # Reading.
@@ -307,7 +278,10 @@ def _check_form(
 
 def _read_spec(text: str) -> CacheSpec:
     """The spec in its attribute. Raises ValueError if it has values of another type."""
-    spec = CacheSpec.from_json(json.loads(text))
+    content = json.loads(text)
+    if not isinstance(content, dict):
+        raise ValueError("its settings are no object")
+    spec = CacheSpec.from_json(content)
     for name, kind in get_type_hints(CacheSpec).items():
         value = getattr(spec, name)
         if name == "label_names":
@@ -389,11 +363,12 @@ class Cache:
                 stored.hidden_width(values), self.spec.dtype, f"{name}/pooled" in places, 0
             )
             of_labels = (examples, *((len(self.spec.label_names),) * (len(labels.shape) > 1)))
+            dtype = "int64" if self.spec.task is None else labels.dtype  # of classification
             shapes[name] = layout.cache_shapes(
                 # Of these sizes, without memory.
                 SplitIndex(
                     NO_NUMBERS,
-                    np.broadcast_to(np.zeros((), labels.dtype), of_labels),
+                    np.broadcast_to(np.zeros((), dtype), of_labels),
                     np.broadcast_to(np.int32(0), tokens),
                 )
             )
@@ -477,7 +452,7 @@ class Cache:
             if file.is_sealed:
                 continue
             try:
-                write_seal(file.path)
+                hdf5.write_seal(file.path)
             except OSError as error:
                 log.warning("%s cannot be sealed: %s", file.path, error.strerror)
             else:

@@ -34,8 +34,6 @@ from rich.console import Console
 from rich.progress import track
 from typer.testing import CliRunner
 
-from spacelite.errors import SpaceliteError
-
 COUNT, KILL, TEAR, FULL, FAIL = range(5)  # as in writes.c
 # How a trial ends that keeps the promises. `noise`: one line among others of a library.
 FINE = (
@@ -62,12 +60,15 @@ atexit.register(lambda: Path(counted).write_text(str(tool.count())))
 tool.arm(folder.encode(), int(how), int(call), log.encode())
 """
 TEXTS = """
-import json
-from spacelite import LinearClassifier
+import json, sys
+from spacelite import LinearClassifier, SpaceliteError
 words = [f"{a} {b} film" for a in ("good", "bad", "dull") for b in ("plot", "story", "the")]
 model = LinearClassifier(backbone=sys.argv[1], cache_dir=sys.argv[2], epochs=2, device="cpu")
-model.fit(words, [i % 2 for i in range(len(words))])
-print(json.dumps([[round(float(p), 4) for p in row] for row in model.predict_proba(words)]))
+try:
+    model.fit(words, [i % 2 for i in range(len(words))])
+    print(json.dumps([[round(float(p), 4) for p in row] for row in model.predict_proba(words)]))
+except SpaceliteError as error:
+    sys.exit(f"error: {error}")
 """
 
 # Runs commands one after another in one process for each request, on a fresh copy of a template
@@ -132,7 +133,7 @@ COMMANDS = {
     "cv": Command("cv --head linear --epochs 2 --folds 3 --no-baselines --out @/cv.csv",
                   ("embed",)),
     "audit": Command("audit --head logreg --folds 3 --out @/audit.csv", ("embed",)),
-    "texts": Command("~/bert @/cache", look="cache list", code="import sys\n" + TEXTS, says=True),
+    "texts": Command("~/bert @/cache", look="cache list", code=TEXTS, says=True),
 }  # fmt: skip
 
 
@@ -369,9 +370,9 @@ def in_process(app: object, command: str, at: Path, world: Path) -> Done:
         said = io.StringIO()
         try:
             with contextlib.redirect_stdout(said):
-                exec("import sys\n" + TEXTS, {})
-        except SpaceliteError as error:
-            return Done(1, "", f"error: {error}")
+                exec(TEXTS, {})
+        except SystemExit as end:
+            return Done(1, "", str(end.code))
         return Done(0, said.getvalue(), "")
     words = command.replace("@", str(at)).replace("~", str(world)).split()
     result = CliRunner().invoke(app, [*words, "--cache-dir", str(at / "cache")])
