@@ -77,7 +77,7 @@ def run(world: World, chance: random.Random, count: int, tally: Tally) -> None:
         error = errno.ENOSPC if how == FULL else errno.EIO
         repeat = f"{errno.errorcode[error]} at call {call}"
         judge(world, name, repeat, world.does(name, how, call), tally)
-    for number in range(count // 10):
+    for number in range((count or TRIALS) // 4):
         name = names[number % len(names)]
         if not small(world, name, chance, tally):
             print("no small file system: this process may not mount one")
