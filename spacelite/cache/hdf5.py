@@ -282,9 +282,9 @@ def _drafted(
             ) as file:
                 file.attrs.update(attributes[""])
                 for path, (shape, dtype) in shapes.items():
-                    name_of_group = path.rpartition("/")[0]
-                    if name_of_group not in file:
-                        file.create_group(name_of_group).attrs.update(attributes[name_of_group])
+                    group = path.rpartition("/")[0]
+                    if group not in file:
+                        file.create_group(group).attrs.update(attributes.get(group, {}))
                     _create_contiguous(file, path, shape, dtype)
                     file[path].attrs.update(attributes.get(path, {}))
             contents = contents_of(Path(name))
