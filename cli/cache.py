@@ -72,7 +72,8 @@ def _print_states(states: Sequence[CacheState]) -> None:
     rows = []
     for state in states:
         unusual = [*([] if state.layer in (None, -1) else [f"layer {state.layer}"]),
-                   *([] if state.dtype in (None, "float16") else [state.dtype])]  # fmt: skip
+                   *([] if state.dtype in (None, "float16") else [state.dtype]),
+                   *([] if state.reduced is None else [f"{state.reduced} dimensions"])]  # fmt: skip
         rows.append(
             (
                 Text(f"{state.name} ({', '.join(unusual)})" if unusual else state.name),
@@ -131,7 +132,7 @@ def info(name: str, *, cache_dir: Path = CACHE_DIR, as_json: bool = False) -> No
         examples = sum(map(len, opened.splits.values()))
         plan = reuse.read(path, opened.key, examples)
         names, first = opened.label_names, next(iter(opened.splits.values()))
-        task = opened.task
+        task, reduced = opened.task, opened.reduction
         splits: dict[str, dict[str, Any]] = {
             split: {
                 "examples": len(stored),
@@ -148,6 +149,7 @@ def info(name: str, *, cache_dir: Path = CACHE_DIR, as_json: bool = False) -> No
             **folder.state(path).as_json(),
             "splits": splits,
             "width": first.width,
+            "reduced": None if reduced is None else reduced.as_json(),
             "pooler": first.has_pooler,
             "layers": None if opened.layers is None else opened.layers.layers,
             "copied": plan.sources,
@@ -158,6 +160,8 @@ def info(name: str, *, cache_dir: Path = CACHE_DIR, as_json: bool = False) -> No
         console.print_json(content)
         return
     rows = {"path": path, **{name: content[name] for name in ("width", "pooler", "layers")}}
+    if reduced is not None:
+        rows["reduced"] = f"to {reduced.words}"
     if plan.sources:
         rows["copied"] = [f"{count:,} texts from {name}" for name, count in plan.sources.items()]
     console.show_fields(path.stem, {**rows, "key": content["key"], **content["spec"]})

@@ -25,6 +25,7 @@ def embed(
     dataset: str,
     max_length: int = 256,
     dtype: str = "float16",
+    reduce: str | None = None,
     layer: str = "-1",
     padding: str = "none",
     prefix: str = "",
@@ -59,6 +60,8 @@ def embed(
             csv/tsv/json/jsonl/parquet file, or a folder of them.
         max_length: Maximum tokens per text; the rest is cut off.
         dtype: Store hidden states as float16, bfloat16 (for values beyond 65,504), float32 or int8.
+        reduce K: Keep hidden states on their first K principal axes, such as 128; auto: on as many
+            as keep 99% of the variance.
         layer: Layer of the hidden states: -1 is the last, 0 the embeddings. Several, such as
             -1,-4, get a cache each in one pass.
         padding: none, or max_length to cache and count padded positions too.
@@ -82,7 +85,8 @@ def embed(
     arguments = locals()
 
     layers_ = comma_list("--layer", layer, int, once=False)
-    done = console.call(spacelite.embed, arguments, layer=layers_, reuse=not no_reuse)
+    axes = int(reduce) if reduce is not None and reduce.isdecimal() else reduce
+    done = console.call(spacelite.embed, arguments, layer=layers_, reduce=axes, reuse=not no_reuse)
     show(done, as_json)
 
 

@@ -23,6 +23,7 @@ SECONDS_BETWEEN = 0.1  # two updates of a notebook's bars
 PHASES = {
     "tokenize": ("tokenizing", "texts"),
     "copy": ("copying", "tokens"),
+    "reduce": ("fitting axes", "tokens"),
     "embed": ("embedding", "tokens"),
     "identify": ("reading", "examples"),
     "import": ("importing", "examples"),

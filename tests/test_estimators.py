@@ -180,7 +180,8 @@ def test_parameters_are_the_settings():
     from spacelite import heads
     from spacelite.cache.encoding import Encoder
 
-    embedding = {each.name for each in fields(Encoder)} | {"progress"}
+    # There is no train split yet when texts are embedded.
+    embedding = {each.name for each in fields(Encoder)} - {"reduce"} | {"progress"}
     for name, kind in CLASSIFIERS.items():
         config: type[Config] = heads.kind(name).config_type
         own = {each.name for each in fields(config)} - {"seed"}

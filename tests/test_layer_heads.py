@@ -260,15 +260,15 @@ def test_the_memory_of_the_means_is_estimated(cache_path):
     with store.Cache(cache_path) as cache:
         mean = heads.config("linear", pooling="mean")
         few = memory.needed([mean], cache, TRAINING, "cpu")
-        many = memory.needed([mean], cache, TRAINING, "cpu", 3)
+        many = memory.needed([mean], cache, TRAINING, "cpu", 48)
         assert many - few >= 100 * 48 * 2
-        wide = memory.needed([LINEAR], cache, TRAINING, "cpu", 3)
+        wide = memory.needed([LINEAR], cache, TRAINING, "cpu", 48)
     assert wide > many
 
 
 def test_the_objective_is_the_same_for_any_width():
     """A head's width is that of what it reads, not of the hidden states."""
-    assert LINEAR.reads_layers and LINEAR.input_width(16, 7) == 112
+    assert LINEAR.reads_layers and LINEAR.input_width(16, 112) == 112
     assert not MLP.__class__(pooling="mean").reads_layers
-    assert heads.config("space").input_width(16, 7) == 16
+    assert heads.config("space").input_width(16, 112) == 16
     assert Objective(SINGLE_LABEL, 2).classes == 2

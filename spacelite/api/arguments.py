@@ -78,6 +78,10 @@ def _whole_numbers(value: Any) -> int | list[int]:
         return [_whole_number(item) for item in value]
 
 
+def _whole_number_or_auto(value: Any) -> int | str:
+    return "auto" if isinstance(value, str) and value == "auto" else _whole_number(value)
+
+
 def _flag(value: Any) -> bool:
     if type(value).__name__ not in BOOLEANS:
         raise TypeError(value)
@@ -174,6 +178,7 @@ KINDS: dict[str, Kind] = {
     **dict.fromkeys(("reuse", "replace", "resume", "fresh", "skip_empty", "skip_first"), FLAG),
     **dict.fromkeys(("bfloat16", "causal"), FLAG),
     "array": NAME,
+    "reduce": Kind("give a whole number, or 'auto'", _whole_number_or_auto),
     "backbone": NAME_OR_PATH,
     "device": Kind("give 'auto', 'cpu' or 'cuda'", _text),
     "example": replace(

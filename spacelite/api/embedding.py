@@ -47,6 +47,7 @@ def embed(
     cache_dir: str | Path | None = None,
     max_length: int = 256,
     dtype: str = "float16",
+    reduce: int | str | None = None,
     layer: int | Sequence[int] = -1,
     padding: str = "none",
     prefix: str = "",
@@ -89,6 +90,10 @@ def embed(
         max_length: Maximum tokens per text; the rest is cut off.
         dtype: Number type in which hidden states are stored: `float16`, `bfloat16`, `float32` or
             `int8`.
+        reduce: K to keep hidden states on their first K principal axes: those of a seeded sample of
+            train tokens, each dimension standardised. `auto` is the smallest K that keeps 99% of
+            their variance. Runs keep the axes, and apply them to new texts. Layer means stay whole;
+            a pooler's outputs are left out.
         layer: Layer of the hidden states: -1 the last, 0 the embedding layer. Several layers of one
             pass get a cache each; `train` chooses between them with `layer`.
         padding: `none`, or `max_length` to pad every text and cache padded positions as tokens.

@@ -542,6 +542,7 @@ class TrainedRun:
                 self.record.spec,
                 self._backbone(backbone),
                 self.record.backbone_folder,
+                reduce=self.run.reduction,
                 device=device,
                 tokens_per_batch=tokens_per_batch,
             )

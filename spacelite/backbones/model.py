@@ -672,8 +672,9 @@ class Forward:
     on a GPU launching its operations.
 
     `encode` takes hidden states (B, n, d) float32 to what is kept of them, and `measure` both to
-    what is to be known about them, on the same device. `limit`, the most tokens of a forward pass,
-    is halved each time memory runs out.
+    what is to be known about them, on the same device. `reduce` has a function for each layer that
+    takes its hidden states to ones of fewer dimensions first, or none. `limit`, the most tokens of
+    a forward pass, is halved each time memory runs out.
     """
 
     def __init__(
@@ -684,10 +685,11 @@ class Forward:
         limit: int,
         *,
         measure: Measure | None = None,
+        reduce: Sequence[Encode] = (),
         clock: Clock | None = None,
     ) -> None:
         self.model, self.tokens, self.limit = model, tokens, limit
-        self.encode, self.measure = encode, measure
+        self.encode, self.measure, self.reduce = encode, measure, reduce
         self.clock = clock or Clock()
         self._transfers = Transfers(model.device)
 
@@ -809,6 +811,9 @@ class Forward:
         else:
             output = self._joined_windows(rows_of, windows, places)
         states = [output.hidden, *output.others]
+        if self.reduce:
+            of_layers = zip(self.reduce, states, strict=True)
+            states = [reduce(hidden) for reduce, hidden in of_layers]
         rows = [self.encode(hidden) for hidden in states]
         fetch = self._transfers.fetch
         fetched = [fetch(tensor) for tensor in rows]

@@ -31,10 +31,11 @@ from spacelite.cache import reuse as reusing
 from spacelite.cache import store
 from spacelite.cache import texts as cached_texts
 from spacelite.cache.dtypes import Rounded, rounding_sums, stored_type
+from spacelite.cache.reduction import SAMPLED, SEED, Moments, Reduction
 from spacelite.cache.spec import CacheSpec, Encoding
 from spacelite.cache.split import SplitIndex, offsets_of
 from spacelite.cache.store import Cache, DamagedLayersError, Layout, side_file
-from spacelite.cache.writing import Examples, Writer, Writing, write_missing
+from spacelite.cache.writing import Examples, Writer, Writing, check_finite, write_missing
 from spacelite.data.splits import TextDataset
 from spacelite.errors import SpaceliteError
 from spacelite.pipeline import Clock
@@ -201,9 +202,17 @@ def _complete(
                 )
             model.all_layers, with_layers = False, dict.fromkeys(left, False)
         splits = examples.indexes
+        reductions: Mapping[Path, Reduction] = {}
+        if spec.reduce is not None:
+            with clock.measure("fitting axes"):
+                reductions = _reductions(
+                    {path: specs[path] for path in left}, encoding, model, examples, on_progress
+                )
         layouts = {
             path: Layout.of(
-                model.reading(layer=specs[path].layer, all_layers=with_layers[path]), spec.dtype
+                model.reading(layer=specs[path].layer, all_layers=with_layers[path]),
+                spec.dtype,
+                reductions.get(path),
             )
             for path in left
         }
@@ -254,6 +263,7 @@ def _complete(
             stored.to_rows,
             budget or default_budget(model.device),
             measure=rounding_sums(stored) if with_rows else None,
+            reduce=[of.on(model.device) for of in reductions.values()],
             clock=clock,
         )
         try:
@@ -314,6 +324,74 @@ def tokenize(
     return examples
 
 
+def _reductions(
+    specs: Mapping[Path, CacheSpec],
+    encoding: Encoding,
+    model: Backbone,
+    examples: Examples,
+    on_progress: OnProgress,
+) -> dict[Path, Reduction]:
+    """What the hidden states of caches that differ in the layer alone are reduced by: what a cache
+    that was laid out holds, what was given, or the axes of a sample of train tokens."""
+    reductions: dict[Path, Reduction] = {}
+    for path in specs:
+        if path.exists():
+            with Cache(path) as cache:
+                if cache.reduction is not None:
+                    reductions[path] = cache.reduction
+        elif isinstance(encoding.reduce, Reduction):
+            reductions[path] = encoding.reduce
+    new = [path for path in specs if path not in reductions]
+    if new:
+        layers = [specs[path].layer for path in new]
+        fitted = _fitted(encoding, model, layers, examples, on_progress)
+        for path, reduction in zip(new, fitted, strict=True):
+            prefix = f"layer {specs[path].layer}: " if len(specs) > 1 else ""
+            log.info("%sreduced to %s", prefix, reduction.words)
+            reductions[path] = reduction
+    return {path: reductions[path] for path in specs}
+
+
+def _fitted(
+    encoding: Encoding,
+    model: Backbone,
+    layers: Sequence[int],
+    examples: Examples,
+    on_progress: OnProgress,
+) -> list[Reduction]:
+    """The principal axes of some layers: of train texts in a seeded order, until they have SAMPLED
+    tokens for each dimension. Raises SpaceliteError as `Moments.reduction`."""
+    widths = [model.reading(layer=layer).width for layer in layers]
+    wanted = encoding.reduce
+    if isinstance(wanted, int) and wanted > min(widths):
+        raise SpaceliteError(
+            f"reduce={wanted}: the hidden states of {model.name} have {min(widths):,} dimensions: "
+            "give a smaller number",
+            ["reduce"],
+        )
+    model = model.reading(layer=layers[0], others=tuple(layers[1:]))
+    train = examples.splits["train"] + np.arange(len(examples.indexes["train"].labels))
+    order = np.random.default_rng(SEED).permutation(train)
+    ends = np.cumsum(examples.lengths[order])
+    chosen = order[: np.searchsorted(ends, SAMPLED * max(widths)) + 1]
+    lengths = np.array([len(examples.tokens.ids[example]) for example in chosen], np.int64)
+    budget = encoding.tokens_per_batch or default_budget(model.device)
+    plan = [chosen[batch] for batch in plan_batches(lengths, budget)]
+    forward = Forward(model, examples.tokens, lambda hidden: hidden, budget)
+    moments, exact = [Moments(width) for width in widths], stored_type("float32")
+    done, total = 0, int(examples.lengths[chosen].sum())
+    on_progress("reduce", 0, total)
+    for batch, output in forward.batches(plan, lambda *pair: pair):
+        for of_layer, states in zip(moments, output.states, strict=True):
+            for row, example in enumerate(batch.tolist()):
+                split, index = examples.location(example)
+                check_finite(states[row], exact, f"{split} example {index}")
+            of_layer.add(states.reshape(-1, states.shape[-1]))
+        done += int(examples.lengths[batch].sum())
+        on_progress("reduce", done, total)
+    return [of_layer.reduction(str(wanted)) for of_layer in moments]
+
+
 def lay_out(
     specs: Mapping[Path, CacheSpec],
     layouts: Mapping[Path, Layout],
@@ -342,7 +420,7 @@ def lay_out(
     tokens = sum(len(index.token_ids) for index in splits.values())
     sizes: dict[str, list[int]] = {}
     for path in new:
-        part = f"{tokens:,} tokens of width {layouts[path].width}"
+        part = f"{tokens:,} tokens of width {layouts[path].kept_width}"
         sizes.setdefault(part, []).append(store.file_size(splits, layouts[path].cache_shapes))
     for path in means:
         part = f"means of all {layouts[path].layers} layers"
@@ -375,10 +453,10 @@ def _check_laid_out(path: Path, splits: Mapping[str, SplitIndex], layout: Layout
                     f"{path} holds other tokens for {name} than the data have now (it is damaged "
                     f"or begun with another version of transformers): {remove}"
                 )
-            if stored.width != layout.width:
+            if stored.width != layout.kept_width:
                 raise SpaceliteError(
                     f"{path} holds hidden states of width {stored.width} for {name}, not "
-                    f"{layout.width}: {remove}"
+                    f"{layout.kept_width}: {remove}"
                 )
         try:
             _ = cache.layers if layout.layers else None

@@ -353,7 +353,9 @@ class Appender(Journal):
             if known is not None and replace(known, causal=layout.causal) != layout:
                 raise store.damage(store.folder / "settings.json", "it is of another backbone")
             if known is None:
-                content = {"format": FORMAT, "spec": store.spec.as_json(), "layout": asdict(layout)}
+                of_layout = asdict(layout)
+                del of_layout["reduction"]  # a store has none
+                content = {"format": FORMAT, "spec": store.spec.as_json(), "layout": of_layout}
                 files.write_json(store.folder / "settings.json", content)
             ends = [entry.start + layout.bytes(entry.tokens) for entry in store.entries().values()]
             for path in (self._rows, self._index):

@@ -36,6 +36,7 @@ class CacheState:
     problem: str | None = None  # why the file cannot be read, in which case the counts are 0
     layer: int | None = None  # of the hidden states; None if the file cannot be read
     dtype: str | None = None  # in which they are stored; None if the file cannot be read
+    reduced: int | None = None  # to how many dimensions; None if they are whole
 
     def as_json(self) -> dict[str, Any]:
         """The state as a JSON object."""
@@ -75,6 +76,7 @@ def state(path: Path) -> CacheState:
                 _layers_done(cache),
                 layer=cache.spec.layer,
                 dtype=cache.spec.dtype,
+                reduced=None if cache.reduction is None else cache.reduction.dimensions,
             )
     except SpaceliteError as error:
         return CacheState(path.stem, path, size, stat.st_mtime, problem=str(error))

@@ -22,6 +22,7 @@ from spacelite.backbones.model import (
 )
 from spacelite.backbones.tokenizer import UNLIMITED, longest_input
 from spacelite.cache.dtypes import stored_type
+from spacelite.cache.reduction import AUTO, Reduction
 from spacelite.errors import SpaceliteError
 from spacelite.settings import one_of, optional, require, whole_number
 
@@ -59,6 +60,9 @@ class CacheSpec:
     # run; None if they were cut off.
     stride: int | None = None
     skip_first: bool = False  # whether the first token of each text was run, but is not kept
+    # To how many principal axes of its train tokens hidden states are reduced, or AUTO, or, as a
+    # hash, which reduction of another cache; None if they are kept whole.
+    reduce: str | None = None
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> CacheSpec:
@@ -131,9 +135,10 @@ class CacheSpec:
 
     def embeds_like(self, other: CacheSpec) -> bool:
         """Whether a text has the same hidden states in both caches: everything but the data set is
-        the same."""
+        the same, and they are not reduced, each cache on axes of its own."""
         data = ("dataset", "dataset_hash", "label_names", "task")
-        return self == replace(other, **{name: getattr(self, name) for name in data})
+        alike = self == replace(other, **{name: getattr(self, name) for name in data})
+        return alike and self.reduce is None
 
     def differences(self, other: CacheSpec) -> list[str]:
         """The fields in which this spec differs from `other`: `max_length 12 instead of 256`."""
@@ -159,6 +164,7 @@ class Encoding:
     windows: bool = False
     stride: int | None = None
     skip_first: bool = False
+    reduce: int | str | Reduction | None = None  # that of another cache, or as `embed` takes it
     precision: str = "auto"
     device: str = "auto"
     tokens_per_batch: int | None = None
@@ -169,8 +175,8 @@ class Encoding:
     ) -> Encoding:
         """How texts are embedded as those of a cache were. `backbone` is its backbone's folder,
         if that was a local one, and `known` where it was before, to be used if it still is there;
-        `settings` are those that do not change hidden states. Raises SpaceliteError if the cache
-        was imported."""
+        `settings` are those that do not change hidden states, and `reduce`, which the spec does not
+        hold. Raises SpaceliteError if the cache was imported."""
         spec.require_model()
         if backbone is None and known is not None:
             with suppress(SpaceliteError):  # it has moved
@@ -230,6 +236,11 @@ class Encoding:
                 "leave one of them out",
                 ["skip_first", "padding"],
             )
+        known = self.reduce is None or self.reduce == AUTO or isinstance(self.reduce, Reduction)
+        if not known and whole_number(1)(self.reduce) is not None:
+            raise SpaceliteError(
+                f"reduce={self.reduce}: give a whole number of at least 1, or {AUTO}", ["reduce"]
+            )
         require("tokens_per_batch", self.tokens_per_batch, optional(whole_number(1)))
 
     def spec(
@@ -264,6 +275,7 @@ class Encoding:
             prefix=self.prefix,
             stride=(self.stride or max(1, max_length // 2)) if self.windows else None,
             skip_first=self.skip_first,
+            reduce=None if self.reduce is None else str(self.reduce),
         )
 
 

@@ -297,11 +297,12 @@ class CachedSplit:
         return means.read(0, len(self)).reshape(len(self), -1)
 
     def require_pooler(self) -> None:
-        """Raise SpaceliteError if the backbone has no pooler."""
+        """Raise SpaceliteError if the pooler's outputs are not there."""
         if not self.has_pooler:
-            raise SpaceliteError(
-                "this cache's backbone has no pooler: use pooling=first, last or mean", ["pooling"]
-            )
+            whose = "this cache's backbone has no pooler"
+            if self._open.spec.reduce is not None:
+                whose = "this cache, which is reduced, has no pooler's outputs"
+            raise SpaceliteError(f"{whose}: use pooling=first, last or mean", ["pooling"])
 
     def read_tokens(self, first: int, last: int, into: Array | None = None) -> Array:
         """Read rows first:last as they are stored, into `into` or (by default) new memory. Their
@@ -393,11 +394,6 @@ class TokenRows:
     def width(self) -> int:
         """Hidden width, d."""
         return self.stored.hidden_width(self.rows.shape[1])
-
-    @property
-    def layers(self) -> int:
-        """Number of layers whose means are known, the embedding layer included."""
-        return int(self.layer_means.shape[1]) // max(1, self.width)
 
     @property
     def lengths(self) -> Array:

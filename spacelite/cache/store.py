@@ -28,6 +28,7 @@ from spacelite import files, npz
 from spacelite.cache import hdf5
 from spacelite.cache.dtypes import DTYPES, StoredType, stored_type
 from spacelite.cache.hdf5 import PAGE, DataFile
+from spacelite.cache.reduction import Reduction
 from spacelite.cache.spec import FORMAT, CacheSpec
 from spacelite.cache.split import (
     NO_NUMBERS,
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LAYERS_FORMAT = 1  # of the file of layer means
+REDUCTION = "reduction"  # the group of a cache file with what hidden states were reduced by
 MOST_NAMES = 3  # of caches in a message
 
 # What is kept beside a cache file: its name -> what takes the place of `.h5`.
@@ -103,19 +105,29 @@ def remove_file(path: Path) -> None:
 
 @dataclass(frozen=True)
 class Layout:
-    """What is kept of each text: its hidden states, the pooler's output, its layer means."""
+    """What is kept of each text: its hidden states, the pooler's output, its layer means. Where
+    hidden states are reduced, layer means are not, for other layers have other axes; and the
+    pooler's output, which has none, is left out."""
 
-    width: int  # d, of hidden states
+    width: int  # d, of the backbone's hidden states
     dtype: str  # in which hidden states are stored
     pooled: bool  # whether the backbone has a pooler
     layers: int  # whose means are kept, the embedding layer included; 0 for none
     causal: bool = False  # whether tokens see none after them, so that the last sums up a text
+    reduction: Reduction | None = None  # that hidden states are stored with
 
     @classmethod
-    def of(cls, model: Backbone, dtype: str) -> Layout:
+    def of(cls, model: Backbone, dtype: str, reduction: Reduction | None = None) -> Layout:
         """What is kept of the output of a backbone."""
-        layers = model.layers if model.all_layers else 0
-        return cls(model.width, dtype, model.has_pooler, layers, model.is_causal)
+        pooled, layers = model.has_pooler, model.layers if model.all_layers else 0
+        return cls(
+            model.width, dtype, pooled and reduction is None, layers, model.is_causal, reduction
+        )
+
+    @property
+    def kept_width(self) -> int:
+        """The width of hidden states as they are stored: d, or K of the reduction."""
+        return self.width if self.reduction is None else self.reduction.dimensions
 
     @property
     def stored(self) -> StoredType:
@@ -140,7 +152,7 @@ class Layout:
         if self.pooled:
             shapes["pooled_crc32"] = ((examples,), "uint32")
             shapes["pooled"] = ((examples, self.width), "float32")
-        shapes["tokens"] = ((tokens, self.stored.row_values(self.width)), self.stored.dtype)
+        shapes["tokens"] = ((tokens, self.stored.row_values(self.kept_width)), self.stored.dtype)
         return shapes
 
     def layer_shapes(self, index: SplitIndex | CachedSplit) -> Shapes:
@@ -163,6 +175,15 @@ def file_size(splits: Mapping[str, SplitIndex], shapes: Callable[[SplitIndex], S
     return total
 
 
+def _reduction_shapes(dimensions: int, width: int) -> Shapes:
+    """The datasets of a reduction from d to K dimensions."""
+    return {
+        "mean": ((width,), "float32"),
+        "axes": ((dimensions, width), "float32"),
+        "shares": ((dimensions,), "float64"),
+    }
+
+
 def lay_out(
     path: Path,
     spec: CacheSpec,
@@ -175,7 +196,10 @@ def lay_out(
     attributes = {"format": FORMAT, "spec": spec.canonical(), "padding_side": padding_side}
     if layout.causal:
         attributes["causal"] = True
-    _create(path, "the cache file", attributes, splits, layout.cache_shapes, layout.stored.values)
+    _create(
+        path, "the cache file", attributes, splits, layout.cache_shapes, layout.stored.values,
+        layout.reduction,
+    )  # fmt: skip
 
 
 def lay_out_layers(path: Path, key: str, splits: Mapping[str, SplitIndex], layout: Layout) -> None:
@@ -197,6 +221,7 @@ def _create(
     splits: Mapping[str, SplitIndex],
     shapes: Callable[[SplitIndex], Shapes],
     token_values: str | None = None,
+    reduction: Reduction | None = None,
 ) -> None:
     partial = partial_path(path)
     of_paths: dict[str, Mapping[str, Any]] = {"": attributes}
@@ -213,6 +238,12 @@ def _create(
         }
         if token_values is not None:
             of_paths[f"{split}/tokens"] = {"values": token_values}
+    if reduction is not None:
+        datasets |= {
+            f"{REDUCTION}/{name}": shape
+            for name, shape in _reduction_shapes(reduction.dimensions, reduction.width).items()
+        }
+        values |= {f"{REDUCTION}/{name}": array for name, array in reduction.arrays.items()}
     try:
         contents = hdf5.lay_out(partial, of_paths, datasets, values)
         hdf5.write_seal(path, partial, contents)
@@ -329,6 +360,7 @@ class Cache:
                 skip_first=self.spec.skip_first,
             )
             self.splits = {name: CachedSplit(self, name) for name in self._names}
+            self._check_reduction()
         if not self.file.is_sealed:
             self.check_index()
 
@@ -375,7 +407,19 @@ class Cache:
             form[name] = {"index_crc32": int(attributes[name]["index_crc32"])}
             if stored.values is not None:
                 form[f"{name}/tokens"] = {"values": stored.values}
+        if self.spec.reduce is not None:
+            count, width = places[f"{REDUCTION}/axes"].shape
+            shapes[REDUCTION] = _reduction_shapes(count, width)
         _check_form(self.file, form, shapes)
+
+    def _check_reduction(self) -> None:
+        """Raise ValueError unless the reduction is that of the spec and of the hidden states."""
+        if self.reduction is None:
+            return
+        known = {"auto", str(self.reduction.dimensions), str(self.reduction)}
+        widths = {split.width for split in self.splits.values()}
+        if self.spec.reduce not in known or widths != {self.reduction.dimensions}:
+            raise ValueError("its reduction is not that of its settings")
 
     @property
     def _names(self) -> list[str]:
@@ -459,6 +503,14 @@ class Cache:
                 log.info("%s is of an older version: its metadata are sealed now", file.path.name)
 
     @cached_property
+    def reduction(self) -> Reduction | None:
+        """What hidden states were reduced by; None if they are whole."""
+        if self.spec.reduce is None:
+            return None
+        names = [name for name in self.file.places if name.startswith(f"{REDUCTION}/")]
+        return Reduction.of({name.rpartition("/")[2]: self.file.read(name) for name in names})
+
+    @cached_property
     def layers(self) -> LayerFile | None:
         """The file of layer means; None if the cache has none. Raises SpaceliteError if it is
         damaged."""
@@ -501,10 +553,11 @@ class Cache:
         """Whether the token ids are known."""
         return all(split.has_token_ids for split in self.splits.values())
 
-    def layer_count(self) -> int:
-        """Number of layers whose means are kept, the embedding layer included. Raises
-        SpaceliteError as `require_layers`."""
-        return self.require_layers().layers
+    def layers_width(self) -> int:
+        """The width of the means of all layers side by side. Raises SpaceliteError as
+        `require_layers`."""
+        _, layers, width = next(iter(self.require_layers().splits.values())).shape
+        return layers * width
 
     def datasets(self, *, layers: bool) -> dict[str, dict[str, Dataset]]:
         """What is written of each example, by split and name; with its layer means, whose file
@@ -551,7 +604,8 @@ class LayerFile:
             shapes = {}
             for name, split in cache.splits.items():
                 layers = self.file.places[f"{name}/means"].shape[1]
-                layout = Layout(split.width, cache.spec.dtype, split.has_pooler, layers)
+                width = cache.reduction.width if cache.reduction else split.width
+                layout = Layout(width, cache.spec.dtype, split.has_pooler, layers)
                 shapes[name] = layout.layer_shapes(split)
                 form[name] = {"index_crc32": split.index_crc32}
             _check_form(self.file, form, shapes)

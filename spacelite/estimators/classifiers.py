@@ -97,7 +97,9 @@ class Embedding(BaseEstimator):  # type: ignore[misc]
 
     def _encoder(self) -> Encoder:
         """How texts are embedded."""
-        values = {field.name: getattr(self, field.name) for field in fields(Encoder)}
+        # There is no train split to fit axes on.
+        names = {field.name for field in fields(Encoder)} - {"reduce"}
+        values = {name: getattr(self, name) for name in names}
         values["backbone"] = str(self.backbone)
         if self.cache_dir is not None:
             given = None if self.cache_dir == "auto" else self.cache_dir

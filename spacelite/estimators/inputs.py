@@ -241,7 +241,7 @@ class Prepared:
             split = split.part(self.rows)
         names = [str(name) for name in labels.classes]
         self.split = split
-        self.data = ArrayData({"train": split}, names, rows.layers)
+        self.data = ArrayData({"train": split}, names, rows.layer_means.shape[1])
 
     def _weigh(self, estimator: Any, sample_weight: Any, keep_all: bool) -> None:
         weights = _check_sample_weight(

@@ -88,9 +88,9 @@ class HeadConfig(Config):
         return False
 
     def input_width(self, width: int, layers: int) -> int:
-        """The width of what the head reads, from the hidden width and the number of layers, the
-        embedding layer included."""
-        return layers * width if self.reads_layers else width
+        """The width of what the head reads, from those of hidden states and of the means of all
+        layers side by side."""
+        return layers if self.reads_layers else width
 
 
 @dataclass(frozen=True, kw_only=True)

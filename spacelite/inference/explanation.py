@@ -438,7 +438,10 @@ def _all_layers(predictor: Predictor, tokens: Tokenized, on_progress: OnProgress
         (mask,) = tokens.masks
         states = states * (mask * (len(mask) / mask.sum()))[:, None].astype(np.float32)
     stored = stored_type(spec.dtype)
-    encoded = stored.encode(torch.from_numpy(layers[spec.layer]))
+    hidden = torch.from_numpy(layers[spec.layer]).to(model.device)
+    for reduce in predictor.reduce:
+        hidden = reduce(hidden)
+    encoded = stored.encode(hidden)
     rows = TokenRows.of_batch(stored, encoded, token_ids=tokens.kept[0])
     return replace(rows, layer_states=states)
 

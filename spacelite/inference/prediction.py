@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -25,6 +25,7 @@ from spacelite.cache.spec import Encoding
 from spacelite.cache.split import TokenRows, offsets_of
 from spacelite.data.columns import text_problem
 from spacelite.errors import SpaceliteError
+from spacelite.lazy import torch
 from spacelite.progress import OnProgress
 from spacelite.runs.store import Run
 from spacelite.settings import optional, require, whole_number
@@ -78,6 +79,12 @@ class Predictor:
             all_layers=self.run.head.reads_layers,
         )
 
+    @property
+    def reduce(self) -> list[Callable[[torch.Tensor], torch.Tensor]]:
+        """What reduces hidden states as those that the run was trained on, if they were."""
+        reduction = self.run.reduction
+        return [] if reduction is None else [reduction.on(self.model.device)]
+
     def load(self) -> None:
         """Load all that predictions need: the head, the tokenizer, and the backbone if the head
         reads its hidden states."""
@@ -111,7 +118,7 @@ class Predictor:
         on_progress("embed", 0, sum(map(len, tokens.ids)))
         stored = stored_type(self.run.record.spec.dtype)
         limit = self.tokens_per_batch or default_budget(self.model.device)
-        forward = Forward(self.model, tokens, stored.to_rows, limit)
+        forward = Forward(self.model, tokens, stored.to_rows, limit, reduce=self.reduce)
         kept = tokens.kept
         every = np.arange(len(kept))
         for batch, output in forward.texts(every, lambda *pair: pair, on_progress):

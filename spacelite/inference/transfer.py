@@ -52,6 +52,7 @@ def evaluate(
     cache.require_complete()
     cache.check_index()
     _check_hidden_states(run, cache)
+    _check_reduction(run, cache)
     record = run.record
     names, task, limits = record.label_names, record.task, record.decision_thresholds
     numbers = label_numbers(run, cache.spec.dataset, cache.label_names, cache.task, mapping)
@@ -257,6 +258,19 @@ def _check_hidden_states(run: Run, cache: Cache) -> None:
                 ),
                 ["backbone"],
             )
+
+
+def _check_reduction(run: Run, cache: Cache) -> None:
+    """Raise SpaceliteError if hidden states were not reduced alike."""
+    here, there = run.reduction, cache.reduction
+    if str(here) != str(there) and not run.head.reads_only_ids:
+        raise SpaceliteError(
+            f"run {run.id} and cache {cache.name} have different hidden states: those of the run "
+            f"are {'whole' if here is None else f'reduced to {here.words}'}, those of the cache "
+            f"{'whole' if there is None else f'reduced to {there.words}, of other texts'}: "
+            "evaluate on dataset=..., which embeds it with the axes of the run",
+            ["dataset"],
+        )
 
 
 def _log_match(there: Sequence[str], here: Sequence[str]) -> None:

@@ -36,6 +36,7 @@ WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or f
 # The fields of a cache's spec that its token ids do not depend on.
 OF_HIDDEN_STATES: dict[str, Any] = {
     "backbone": "", "backbone_version": "", "layer": -1, "dtype": "", "precision": "",
+    "reduce": None,
 }  # fmt: skip
 
 C = TypeVar("C", bound=Config)
@@ -130,6 +131,11 @@ class RunRecord:
     def epochs(self) -> int | None:
         """Number of training epochs; None for a head that is fitted directly."""
         return self.training.epochs if isinstance(self.training, TrainingConfig) else None
+
+    @property
+    def reads_reduced(self) -> bool:
+        """Whether the head reads hidden states that were reduced."""
+        return self.spec.reduce is not None and not self.head.reads_only_ids
 
     @property
     def decision_thresholds(self) -> Array | None:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from spacelite import files, heads
+from spacelite.cache.reduction import Reduction
 from spacelite.cache.spec import CacheSpec, embeddings_folder
 from spacelite.errors import SpaceliteError, one_line
 from spacelite.heads import HeadConfig
@@ -48,6 +49,7 @@ log = logging.getLogger(__name__)
 
 RECORD, HISTORY, PARAMETERS = "run.json", "history.json", "head.safetensors"
 PREDICTIONS = "predictions.npz"
+REDUCTION = "reduction."  # begins the names of what hidden states are reduced by, in PARAMETERS
 TRANSFERS = "transfer"  # subfolder of a run: evaluations on other data sets
 RUN_FILES = (RECORD, HISTORY, PARAMETERS, PREDICTIONS, TRANSFERS)
 PACKAGES = ("spacelite", "torch", "transformers", "datasets", "h5py", "numpy", "safetensors")
@@ -75,7 +77,7 @@ class Run:
     def in_memory(cls, record: RunRecord, parameters: Mapping[str, Array]) -> Run:
         """A run that is not on disk. Only what needs its record and its parameters works."""
         run = cls(Path(record.id), record)
-        run.__dict__["parameters"] = dict(parameters)  # in place of the cached property
+        run.__dict__["_trained"] = dict(parameters), None  # in place of the cached property
         return run
 
     @property
@@ -103,9 +105,20 @@ class Run:
         if not self.folder.is_dir():
             raise SpaceliteError(f"run {self.id} was removed ({self.folder}): train it again")
 
-    @cached_property
+    @property
     def parameters(self) -> dict[str, Array]:
         """The head's parameters by name."""
+        return self._trained[0]
+
+    @property
+    def reduction(self) -> Reduction | None:
+        """What hidden states were reduced by before the head read them; None if they were whole, or
+        if it reads token ids alone."""
+        return self._trained[1]
+
+    @cached_property
+    def _trained(self) -> tuple[dict[str, Array], Reduction | None]:
+        """What the file of parameters holds."""
         from safetensors.numpy import load
 
         self.require()
@@ -113,6 +126,12 @@ class Run:
         try:
             content = files.read_bytes(path, self.record.checksums.get(PARAMETERS))
             arrays: dict[str, Array] = load(content)
+            reduction = None
+            if self.record.reads_reduced:
+                names = [name for name in arrays if name.startswith(REDUCTION)]
+                reduction = Reduction.of(
+                    {name.removeprefix(REDUCTION): arrays.pop(name) for name in names}
+                )
         except FileNotFoundError as error:
             raise SpaceliteError(f"{path} is missing: train the head again") from error
         except Exception as error:  # safetensors' own errors, and the system's
@@ -126,11 +145,12 @@ class Run:
             problem = f"its tensors do not fit a {self.record.system} head with {labels} labels"
         if problem:
             raise SpaceliteError(f"{path} is damaged ({problem}): train the head again")
-        return arrays
+        return arrays, reduction
 
     @property
     def width(self) -> int:
-        """d, the width of what the head reads: of hidden states, or the number of n-grams."""
+        """The width of what the head reads: d, or K of reduced ones, of hidden states; or the
+        number of n-grams."""
         return _width(self.record, self.parameters)
 
     def _fits(self, arrays: Mapping[str, Array]) -> bool:
@@ -340,7 +360,6 @@ def save(
     run = run_id(cache.spec, head.config, trained)
     folder = files.absolute(runs_folder(cache_dir) / run)
     parameters = {key: value.numpy() for key, value in head.parameters.items()}
-    content = save(parameters)  # not save_file: only the file's owner could read it
     values = {**head.config.settings(), **trained.settings()}
     by_size = {key: AUTO for key, value in (chosen or {}).items() if values.get(key) == value}
     record = RunRecord(
@@ -374,6 +393,10 @@ def save(
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         versions={package: _version(package) for package in PACKAGES},
     )
+    if record.reads_reduced and cache.reduction is not None:
+        arrays = cache.reduction.arrays.items()
+        parameters |= {f"{REDUCTION}{name}": array for name, array in arrays}
+    content = save(parameters)  # not save_file: only the file's owner could read it
     partial, former = (folder.with_name(f".{run}.{state}") for state in ("partial", "former"))
     prepare(cache_dir)
     try:

@@ -592,7 +592,7 @@ class _Trainer:
 
         self._cache, self._configs, self._device = cache, configs, device
         reads_layers = any(config.reads_layers for config in configs)
-        self._layers = cache.layer_count() if reads_layers else 0
+        self._layers = cache.layers_width() if reads_layers else 0
         budget = resident_budget("cpu")
         held: dict[str, Any] = {}
         for name in ("validation", "train"):

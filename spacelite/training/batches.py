@@ -39,8 +39,8 @@ PIECE = 2**28  # bytes that are read at a time when a split is copied to a GPU
 @dataclass(frozen=True)
 class ArrayData:
     """Examples that heads are trained on as on a cache: the splits train and, if there is one,
-    validation, in memory or, where one is too large, in a cache. `layers` is the number of layers
-    whose means are there, the embedding layer included; `task_name` is that in TASKS, None for
+    validation, in memory or, where one is too large, in a cache. `layers` is the width of the means
+    of all layers side by side, 0 without any; `task_name` is that in TASKS, None for
     classification."""
 
     splits: Mapping[str, CachedSplit | TokenRows]
@@ -58,8 +58,8 @@ class ArrayData:
         """Number of tokens in all splits."""
         return sum(split.tokens for split in self.splits.values())
 
-    def layer_count(self) -> int:
-        """Number of layers. Raises SpaceliteError if there are no layer means."""
+    def layers_width(self) -> int:
+        """As that of a cache. Raises SpaceliteError if there are no layer means."""
         if not self.layers:
             raise SpaceliteError("these hidden states come without the means of all layers")
         return self.layers
@@ -233,7 +233,7 @@ def check_ready(data: TrainingData, configs: Iterable[HeadConfig]) -> None:
         if any(POOLINGS[pooling].from_backbone for pooling in config.poolings):
             data.splits["train"].require_pooler()
         if config.reads_layers:
-            data.layer_count()
+            data.layers_width()
 
 
 def open_splits(data: TrainingData, device: str) -> dict[str, TokenSplit]:
@@ -260,7 +260,7 @@ def open_splits(data: TrainingData, device: str) -> dict[str, TokenSplit]:
 def input_width(config: HeadConfig, data: TrainingData) -> int:
     """The width of what a head reads. Raises SpaceliteError if the head needs layer means that the
     data lack."""
-    layers = data.layer_count() if config.reads_layers else 0
+    layers = data.layers_width() if config.reads_layers else 0
     width = next(split.width for split in data.splits.values())
     return config.input_width(width, layers)
 

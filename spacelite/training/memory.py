@@ -75,7 +75,7 @@ def needed(
     layers: int = 0,
 ) -> int:
     """An estimate of the memory in bytes that heads need in training, without the hidden states.
-    `layers` is the number of those whose means are read."""
+    `layers` is the width of the means of all layers, if they are read."""
     classes, width = len(data.label_names), data.splits["train"].width
     lengths = [len(split) for split in data.splits.values()]
     examples, longest = sum(lengths), 1
@@ -118,7 +118,7 @@ def needed(
         fixed = len(of_head) * TENSOR + training.epochs * EPOCH
         total += count * int(values * FLOAT + fixed)
     # Layer means in float16; those of the rows are copied and converted.
-    total += layers * width * (2 * examples + (2 + FLOAT) * rows)
+    total += layers * (2 * examples + (2 + FLOAT) * rows)
     if columns:  # working memory of all threads
         tokens = group_tokens(device, columns) + longest
         total += int(workers * tokens * (4 * columns + 2 * width) * FLOAT * 9 / 8)
@@ -131,7 +131,7 @@ def require(
     """Raise SpaceliteError if the heads need more memory than is free, before any is used."""
     trained = [config for config in configs if config.is_iterative]
     reads_layers = any(config.reads_layers for config in configs)
-    layers = data.layer_count() if reads_layers else 0
+    layers = data.layers_width() if reads_layers else 0
     free = free_memory(device)
     budget = RESIDENT_SHARE * free
     resident = streamed = 0

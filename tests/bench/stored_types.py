@@ -1,12 +1,12 @@
-"""What hidden states that are computed or stored in fewer bits cost: speed, accuracy, macro F1, CE.
+"""What hidden states in fewer bits or dimensions cost: speed, accuracy, macro F1, CE.
 
     python tests/bench/stored_types.py --dataset hatexplain imdb --data-dir data [--limit N]
     python tests/bench/stored_types.py --types "float16" "float16, computed in bfloat16" ...
     python tests/bench/stored_types.py steps --dataset hatexplain --data-dir data
 
-Each data set is embedded anew in each stored type, and with a forward pass in bfloat16, in a
-temporary folder, and heads are trained on each cache with the same seeds: `space` (15 epochs, the
-published protocol) and `--preset best`.
+Each data set is embedded anew in each stored type, with a forward pass in bfloat16, and reduced to
+principal axes, in a temporary folder, and heads are trained on each cache with the same seeds:
+`space` (15 epochs, the published protocol) and `--preset best`.
 Figures are of the test split, means over the seeds. Differences are to float32, paired by seed and
 example, with 95% intervals over both, computed as the report does. Training speed is of `space`,
 all seeds in one pass, with its validation; the types take turns, and the fastest turn counts.
@@ -46,6 +46,8 @@ TYPES = {
     **{name: {"dtype": name} for name in DTYPES if name != EXACT},
     "float16, computed in bfloat16": {"dtype": "float16", "precision": "bfloat16"},
     "bfloat16, computed in bfloat16": {"dtype": "bfloat16", "precision": "bfloat16"},
+    **{f"float16, reduced to {axes}": {"reduce": axes} for axes in (192, 128, 64)},
+    "int8, reduced to 128": {"dtype": "int8", "reduce": 128},
 }
 
 
@@ -92,6 +94,13 @@ def embedded(dataset, options, folder):
     return caches, speeds
 
 
+def row_bytes(cache):
+    """Stored bytes of a token."""
+    with cache.open() as opened:
+        split = opened.splits["train"]
+        return split.stored.row_bytes(split.width)
+
+
 def train_speeds(caches, seeds):
     """Tokens a second of training `space`, by type."""
     configs = [heads.config("space", seed=seed) for seed in range(seeds)]
@@ -114,7 +123,6 @@ def table(dataset, options):
         speeds = train_speeds(caches, options.seeds)
         with caches[EXACT].open() as opened:
             sizes = ", ".join(f"{len(own):,} {name}" for name, own in opened.splits.items())
-            width = opened.splits["train"].width
         yield f"\n{dataset}, {options.backbone}: {sizes}\n"
         yield (
             "| head | type | bytes per token | embed: tokens/s | train: tokens/s | accuracy | "
@@ -131,7 +139,7 @@ def table(dataset, options):
                 exact = found[EXACT]
                 yield "| " + " | ".join(
                     [
-                        title, name, f"{stored_type(TYPES[name]['dtype']).row_bytes(width):,}",
+                        title, name, f"{row_bytes(caches[name]):,}",
                         f"{embed_speeds[name]:,.0f}",
                         f"{speeds[name]:,.0f}" if title == "space" else "",
                         *(f"{own[metric].mean():.4f}" for metric in own),

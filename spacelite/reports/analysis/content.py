@@ -125,8 +125,8 @@ def build(
 
 def data_notes(cache_dir: Path, group: Group) -> list[str]:
     """Notes on what a group's data mean for its figures: the majority baseline, texts that occur
-    twice, unknown tokens. They need the labels and token ids in its caches: without these there are
-    no notes. What is not the same for all caches names its own."""
+    twice, unknown tokens, reduced hidden states. They need the labels and token ids in its caches:
+    without these there are no notes. What is not the same for all caches names its own."""
     notes: dict[str, list[str]] = {}
     for name, system in group.caches.items():
         for note in _data_notes(cache_dir, group.section.split, system):
@@ -146,7 +146,7 @@ def _data_notes(cache_dir: Path, split: str, system: SeedRuns) -> list[str]:
             if transfers is None:
                 copies = texts.duplicates_of(cache)
                 baseline = majority_note(cache, split)
-                clauses = [copies.leaked, copies.contradicted, _unknown(cache)]
+                clauses = [copies.leaked, copies.contradicted, _unknown(cache), _reduced(cache)]
             else:
                 split, data = transfers[0].split, transfers[0].dataset
                 path = caches.find(cache_dir, transfers[0].cache, exact=True)
@@ -162,7 +162,7 @@ def _data_notes(cache_dir: Path, split: str, system: SeedRuns) -> list[str]:
                     )
                     most = majority(record.task, cache.splits["train"].labels, labels, names)
                     baseline = f"{most.sentence} on {split} of {data}."
-                    clauses = [seen, _unknown(other, split)]
+                    clauses = [seen, _unknown(other, split), _reduced(other)]
     except DamagedCacheError as error:
         log.warning("%s", error)
         return []
@@ -192,6 +192,12 @@ def _unknown(cache: store.Cache, split: str | None = None) -> str:
     counts = texts.read_unknown(cache.path).splits
     chosen = {name: of_split for name, of_split in counts.items() if split in (None, name)}
     return texts.UnknownTokens(chosen).sentence
+
+
+def _reduced(cache: store.Cache) -> str:
+    """What the hidden states of a cache are reduced to, if they are."""
+    reduction = cache.reduction
+    return "" if reduction is None else f"hidden states are reduced to {reduction.words}"
 
 
 def start_note(name: str, runs: Sequence[RunRecord]) -> list[str]:

@@ -647,6 +647,7 @@ def origins(records: Sequence[RunRecord]) -> list[list[str]]:
     for record, only_ids in zip(records, ids_alone, strict=True):
         spec = record.spec
         hidden = {"layer": spec.layer, "dtype": spec.dtype, "precision": spec.precision}
+        hidden["dimensions"] = spec.reduce or "all"
         values.append({
             "data": spec.dataset,
             "train examples": record.examples["train"],
@@ -833,6 +834,7 @@ def _about(group: Group) -> list[str]:
     return [
         *(f"{count:,} {name} examples" for name, count in group.section.examples.items()),
         spec.dtype,
+        f"{spec.reduce or 'all'} dimensions",
         f"{spec.precision} precision",
         f"backbone {spec.backbone_version.partition(':')[2][:10]}",
         f"cache {group.section.cache}",
