@@ -86,6 +86,10 @@ class _Commands(TyperGroup):
                     hint = comma_hint(*ctx.meta[GIVEN]) if extra else ""
                     error.message = visible(f"{error.message}{hint}")
                 raise
+            if isinstance(error, OSError) and error.filename is not None:  # the system's, not ours
+                what = f"{error.filename} cannot be used ({error.strerror}): check this path, and"
+                console.fail(f"{what} run the command again")
+                sys.exit(1)
             console.fail(
                 f"unexpected {type(error).__name__}: {one_line(error)} (this is a bug; "
                 "SPACELITE_DEBUG=1 shows where)"

@@ -123,3 +123,11 @@ def test_short_forms_are_short(asked):
     assert repr(found) == f"<cross-validation of {len(found.result.systems)} systems on 3 folds>"
     assert repr(audited).startswith("<audit: ") and len(repr(audited)) < 60
     assert "held-out folds" in found._repr_html_() and "&lt;b&gt;" in audited._repr_html_()
+
+
+def test_a_name_of_a_cache_is_no_pattern(asked, tmp_path):
+    runs, *_ = asked
+    record = runs[0].record
+    assert answers.of_cache(runs[0].cache_dir, record.cache, record.cache_key)
+    for name in ("*", "**x", "[a-"):
+        assert answers.of_cache(runs[0].cache_dir, name, record.cache_key) == []

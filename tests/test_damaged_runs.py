@@ -1,10 +1,12 @@
 """A damaged or foreign run is named and left out, whatever is wrong with it."""
 
 import copy
+import errno
 import json
 import logging
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 from conftest import as_before_checksums, refusal, train_and_save
@@ -184,6 +186,8 @@ def test_a_pipe_in_the_place_of_a_hidden_folder_is_not_waited_for(state, trained
         (["metrics", "validation"], {"f1_macro": 0.5}, "metrics.validation.accuracy is missing"),
         (["examples", "train"], True, "examples.train is true, not a whole number"),
         (["label_names"], "ab", 'label_names is "ab", not a list'),
+        (["cache"], "/etc/passwd", "cache is no name"),
+        (["backbone_folder"], "a\0b", "a path holds a null character"),
         (["spec", "max_length"], "256", 'spec.max_length is "256", not a whole number'),
         (["settings", "latent"], -3, "settings.latent is -3: give a whole number"),
         (["settings", "schedule"], [], "settings.schedule is neither a number nor text"),
@@ -248,6 +252,23 @@ def test_whatever_is_wrong_with_a_transfer_it_is_read_or_left_out(wrong, trained
             for record in found:
                 assert record.examples[record.split] > 0
                 run.predictions(record)
+
+
+def test_a_folder_that_may_not_be_searched_is_said(trained, tmp_path, monkeypatch):
+    shutil.copytree(trained[0].folder, tmp_path / "runs" / "one")
+
+    def denied(path):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    run = runs.find(tmp_path, "one")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "is_file", denied)
+        message = refusal(runs.find_cache, run, tmp_path)
+        assert "cannot be read: Permission denied" in message
+        result = run_command("runs", "list", "--cache-dir", tmp_path)
+    assert result.exit_code == 1
+    (line,) = result.stderr.splitlines()
+    assert "cannot be used (Permission denied): check this path" in line
 
 
 def test_missing_files_are_not_called_damaged(trained, tmp_path, caplog):

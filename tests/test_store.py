@@ -553,6 +553,32 @@ def test_a_draft_needs_little_room_and_leaves_nothing(tmp_path, monkeypatch):
     assert [*tmp_path.iterdir()] == []
 
 
+@pytest.mark.parametrize("kind", ["pipe", "link", "folder"])
+def test_what_has_the_name_under_which_a_file_is_laid_out(path, kind, tmp_path):
+    outside, partial = tmp_path / "outside", store.partial_path(path)
+    outside.write_text("x")
+    partial.parent.mkdir(exist_ok=True)
+    if kind == "folder":
+        partial.mkdir()
+        assert "is in the way of a new cache" in refusal(store.clear, path)
+        assert "cannot be laid out" in refusal(lay_out, path)
+    else:
+        os.mkfifo(partial) if kind == "pipe" else partial.symlink_to(outside)
+        lay_out(path)
+        assert path.is_file() and not partial.is_symlink() and not partial.exists()
+    assert outside.read_text() == "x"
+
+
+@pytest.mark.parametrize("content", ['{"by": "evil"}', "[]", "{"])
+def test_a_damaged_note_of_the_command_is_said(content, path, caplog):
+    lay_out(path)
+    assert store.made_by(path) is None and not caplog.records
+    store.keep_maker(path, "eval")
+    assert store.made_by(path) == "eval" and not caplog.records
+    store.side_file(path, "made").write_text(content)
+    assert store.made_by(path) is None and "made.json is damaged" in caplog.text
+
+
 @pytest.mark.parametrize("name", ["cache", *store.SIDE_FILES])
 @pytest.mark.parametrize("kind", ["pipe", "folder"])
 def test_what_is_no_file_is_never_waited_for(path, kind, name):

@@ -138,7 +138,7 @@ def _weight_files(folder: Path) -> list[Path]:
         try:
             parts = sorted(set(json.loads(index.read_text())["weight_map"].values()))
             missing = [part for part in parts if not (folder / part).is_file()]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise SpaceliteError(f"{index} is damaged: fetch the model again") from error
         if parts and not missing:
             return [folder / part for part in parts]

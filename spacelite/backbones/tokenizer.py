@@ -341,7 +341,7 @@ def _text_config(files: BackboneFiles) -> dict[str, Any]:
 def _json(path: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(path.read_text("utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise SpaceliteError(
             f"{path} cannot be read ({one_line(error, 80)}): fetch the backbone again"
         ) from error

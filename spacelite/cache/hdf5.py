@@ -151,7 +151,8 @@ def lay_out(
     HDF5 writes its metadata into memory, since a write that fails can crash it.
     """
     least = sum(math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in shapes.values())
-    with partial.open("wb", buffering=0) as file:
+    partial.unlink(missing_ok=True)  # left by a killed process; a pipe or a link is not opened
+    with partial.open("xb", buffering=0) as file:
         _reserve(file.fileno(), least)  # what the file may not hold, the draft may not either
         with _drafted(attributes, shapes) as (draft, contents):
             size = os.fstat(draft).st_size

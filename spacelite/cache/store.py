@@ -51,6 +51,7 @@ log = logging.getLogger(__name__)
 LAYERS_FORMAT = 1  # of the file of layer means
 REDUCTION = "reduction"  # the group of a cache file with what hidden states were reduced by
 MOST_NAMES = 3  # of caches in a message
+MAKERS = ("embed", "eval", "import")  # the commands that make caches
 
 # What is kept beside a cache file: its name -> what takes the place of `.h5`.
 SIDE_FILES = {
@@ -694,11 +695,23 @@ def add_seconds(paths: Collection[Path], seconds: float) -> None:
 
 
 def made_by(path: Path) -> str | None:
-    """The command that a cache is for: `eval` if that alone embedded it, else `embed`; None if that
-    is not known, as for caches of older versions."""
+    """The command that a cache is for: `eval` if that alone embedded it, else `embed` or `import`;
+    None if that is not known, as for caches of older versions or, with a warning in the log, if its
+    file is damaged."""
+    file = side_file(path, "made")
     try:
-        return str(files.read_json(side_file(path, "made"))["by"])
-    except (OSError, ValueError, KeyError, TypeError):
+        content = files.read_json(file)
+        if not isinstance(content, dict) or content.get("by") not in MAKERS:
+            raise ValueError("it names no command")
+        return str(content["by"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        log.warning(
+            "%s is damaged (%s): which cache is trained on by default may change; the embed "
+            "command of the cache rewrites it",
+            file, one_line(error, 80),
+        )  # fmt: skip
         return None
 
 

@@ -12,6 +12,7 @@ import types
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from functools import cache
+from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
@@ -245,6 +246,10 @@ class RunRecord:
     def _check(self) -> None:
         """Raise ValueError if values of the right types contradict each other."""
         _check_scores({"train": {}, **self.metrics}, self.examples)
+        if Path(self.cache).name != self.cache:
+            raise ValueError("cache is no name")  # of which files' names are made
+        if "\0" in "".join((self.cache, self.backbone_folder or "", *self.cache_files)):
+            raise ValueError("a path holds a null character")
         if self.search is not None:
             self.search.check()
         if self.training.threshold is not None:

@@ -749,17 +749,20 @@ def find_cache(run: Run, cache_dir: Path) -> Path:
         ["cache_dir"],
     )
     for path in dict.fromkeys(files.absolute(place) for place in places):
-        if path.is_file():
-            try:
-                with Cache(path) as cache:
-                    if cache.key == record.cache_key:
-                        return path
-                problem = SpaceliteError(
-                    f"cache {path} is not the one that run {run.id} was trained on: embed the "
-                    "run's data set again"
-                )
-            except SpaceliteError as error:
-                problem = error
+        try:
+            if not path.is_file():
+                continue
+            with Cache(path) as cache:
+                if cache.key == record.cache_key:
+                    return path
+            problem = SpaceliteError(
+                f"cache {path} is not the one that run {run.id} was trained on: embed the "
+                "run's data set again"
+            )
+        except SpaceliteError as error:
+            problem = error
+        except OSError as error:  # of a folder that may not be searched
+            problem = SpaceliteError(f"cache {path} cannot be read: {error.strerror}")
     raise problem
 
 

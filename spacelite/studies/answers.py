@@ -6,6 +6,7 @@ no parameters: the heads that were trained for it are not saved.
 
 from __future__ import annotations
 
+import glob
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -72,7 +73,7 @@ def of_cache(cache_dir: Path, cache: str, cache_key: str) -> list[Answer]:
     """The answers about a cache, in the order of their kinds. What cannot be read is left out with
     a warning."""
     answers = []
-    for path in sorted((cache_dir / FOLDER).glob(f"{cache}--*.json")):
+    for path in sorted((cache_dir / FOLDER).glob(f"{glob.escape(cache)}--*.json")):
         try:
             document = files.read_json(path)
             if document["cache_key"] != cache_key or document["cache"] != cache:
