@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from spacelite.backbones import tokenizer
 from spacelite.backbones.files import locate
 from spacelite.backbones.model import Backbone, forward_precision, resolve_device
-from spacelite.backbones.tokenizer import Tokenized
+from spacelite.backbones.tokenizer import Tokenized, longest_input
 
 KINDS = ["bert", "distilbert", "xlnet"]
 
@@ -244,6 +244,22 @@ def test_a_broken_configuration_is_refused(copy, config):
     (copy / "config.json").write_text(config)
     assert f"copy cannot be loaded from {copy}" in refusal(load, copy)
     assert f"{copy / 'config.json'} cannot be read: " in refusal(tokenize, copy, ["good"])
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("tokenizer_config.json", "[" * 100_000),
+        ("tokenizer_config.json", '{"model_max_length": "long"}'),
+        ("tokenizer_config.json", '{"model_max_length": 1e999}'),
+        ("config.json", '{"text_config": 5}'),
+        ("config.json", '{"model_type": "roberta", "n_positions": 9, "pad_token_id": "x"}'),
+    ],
+    ids=["deep", "text", "infinite", "no object", "padding"],
+)  # fmt: skip
+def test_lengths_that_are_no_numbers_are_refused(copy, name, content):
+    (copy / name).write_text(content)
+    assert "cannot be read" in refusal(longest_input, locate(str(copy)))
 
 
 def test_weights_named_as_in_the_first_models(copy):

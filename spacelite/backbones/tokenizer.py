@@ -319,6 +319,17 @@ def held_tokenizer(files: BackboneFiles) -> Any:
 def longest_input(files: BackboneFiles) -> int:
     """The maximum tokens that the backbone's files name; relative positions (XLNet, T5) set no
     limit."""
+    try:
+        return _longest_input(files)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise SpaceliteError(
+            f"the longest text of {files.name} cannot be read from config.json and "
+            f"tokenizer_config.json in {files.folder} ({one_line(error, 80)}): fetch the backbone "
+            "again"
+        ) from error
+
+
+def _longest_input(files: BackboneFiles) -> int:
     config, bounds = _text_config(files), [UNLIMITED]
     tokenizer = files.folder / "tokenizer_config.json"
     if tokenizer.is_file():
