@@ -13,7 +13,7 @@ import stat
 import warnings
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -275,8 +275,9 @@ def lock(path: Path, doing: str | None = None, *, wait: bool = True) -> Iterator
         yield
     finally:
         # Deleted while it is held: a process that waits for the deleted file notices that it is
-        # gone, and takes a new one.
-        lock_path(path).unlink(missing_ok=True)
+        # gone, and takes a new one. A file that stays locks nothing.
+        with suppress(OSError):
+            lock_path(path).unlink(missing_ok=True)
         guard.release()
 
 

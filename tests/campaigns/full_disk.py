@@ -66,7 +66,8 @@ def judge(world: World, name: str, repeat: str, done: trials.Done | None, tally:
     """How the command ended, what another one sees, and how it ends the next time."""
     how = trials.ended(done)
     tally.add(name, "told" if how == "finished" else how, repeat, done)
-    world.look_and_repeat(name, repeat, tally)
+    lacking = how == "finished" and "cannot be written" in done.stderr
+    world.look_and_repeat(name, repeat, tally, lacking=lacking)
 
 
 def run(world: World, chance: random.Random, count: int, tally: Tally) -> None:

@@ -244,11 +244,15 @@ class World:
         # A lock is released by the kernel: its empty file locks nothing.
         return "lock left" if all(path.endswith(".lock") for path in extra) else "left over"
 
-    def look_and_repeat(self, name: str, repeat: str, tally: Tally) -> None:
-        """After one of COMMANDS was interrupted: another command looks at what is there, and the
-        same one is run again."""
+    def look_and_repeat(
+        self, name: str, repeat: str, tally: Tally, *, lacking: bool = False
+    ) -> None:
+        """After one of COMMANDS was interrupted, or finished with a warning what is `lacking`:
+        another command looks at what is there, and the same one is run again."""
         looked = self.reader.ask((COMMANDS[name].look,))[0][-1]
-        tally.add(f"{name}: looked at", self._partly(name, looked), repeat, looked)
+        how = self._partly(name, looked)
+        how = "told" if how == "wrong" and lacking else how
+        tally.add(f"{name}: looked at", how, repeat, looked)
         words = "texts" if name == "texts" else COMMANDS[name].words
         again = self.reader.ask((words,))[0][-1]
         how = self.verdict(name, again)
