@@ -272,7 +272,7 @@ class TextStore:
             layout = Layout(**content["layout"])
             if content["spec"] != self.spec.as_json() or layout.dtype != self.spec.dtype:
                 raise ValueError("it is of other settings")
-            of_types = (type(getattr(layout, name)) is kind for name, kind in LAYOUT.items())
+            of_types = (type(value) is LAYOUT[name] for name, value in content["layout"].items())
             if not all(of_types) or min(layout.width - 1, layout.layers) < 0:
                 raise ValueError("its sizes are damaged")
         except (FileNotFoundError, NotADirectoryError):
