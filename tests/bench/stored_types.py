@@ -6,7 +6,7 @@
 
 Each data set is embedded anew in each stored type, with a forward pass in bfloat16, and reduced to
 principal axes, in a temporary folder, and heads are trained on each cache with the same seeds:
-`space` (15 epochs, the published protocol, and with settings that learn faster) and `--preset best`.
+`space` (15 epochs, the published protocol, and settings that learn faster) and `--preset best`.
 Figures are of the test split, means over the seeds. Differences are to float32, paired by seed and
 example, with 95% intervals over both, computed as the report does. Training speed is of `space`,
 all seeds in one pass, with its validation; the types take turns, and the fastest turn counts.
