@@ -462,16 +462,17 @@ def test_a_file_that_ends_the_process_or_never_does_is_refused_alone(path, monke
     for name in ("aborts", "hangs"):
         shutil.copy(path, path.with_name(f"{name}.h5"))
     started, real = [], subprocess.Popen
+    begins, reads = hdf5.READER.split("from ")
     monkeypatch.setattr(hdf5, "SECONDS", 5)
     monkeypatch.setattr(
         hdf5,
         "READER",
-        "import os, time; from spacelite.cache import hdf5; real = hdf5.contents_of\n"
+        f"{begins}\nimport os, time; from spacelite.cache import hdf5; real = hdf5.contents_of\n"
         "def damaged(path):\n"
         "    if path.stem == 'aborts': os.abort()\n"
         "    while path.stem == 'hangs': time.sleep(1)\n"
         "    return real(path)\n"
-        "hdf5.contents_of = damaged\n" + hdf5.READER,
+        f"hdf5.contents_of = damaged\nfrom {reads}",
     )
     monkeypatch.setattr(
         subprocess, "Popen", lambda *given, **named: started.append(given) or real(*given, **named)
@@ -481,6 +482,33 @@ def test_a_file_that_ends_the_process_or_never_does_is_refused_alone(path, monke
     for name in ("aborts", "hangs"):
         assert "damaged (its metadata cannot be read): remove it" in found[name].problem
     assert len(states(path.parent.parent)) == 3 and len(started) <= 3, "answers are remembered"
+
+
+def test_the_process_that_reads_such_files_runs_no_code_of_the_working_directory(
+    path, tmp_path, monkeypatch
+):
+    fill(path, lay_out(path))
+    seal_path(path).unlink()
+    folder = tmp_path / "here"
+    folder.mkdir()
+    (folder / "json.py").write_text("open('imported', 'w')")
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(hdf5.sys, "path", [entry for entry in hdf5.sys.path if entry])
+    store.Cache(path).close()
+    assert not (folder / "imported").exists()
+
+
+def test_a_process_that_does_not_start_is_no_fault_of_the_file(path, monkeypatch):
+    fill(path, lay_out(path))
+    seal_path(path).unlink()
+    reader = hdf5.READER
+    for begins in ("raise SystemExit", "import os; os.kill(os.getpid(), 9)"):
+        monkeypatch.setattr(hdf5, "READER", begins)
+        message = refusal(store.Cache, path)
+        assert "cannot be started: it ended before it read one; try again" in message
+        assert "remove" not in message
+    monkeypatch.setattr(hdf5, "READER", f"print('of another package'); {reader}")
+    store.Cache(path).close()
 
 
 def test_verify_seals_a_cache_of_an_older_version_and_says_so_once(path, caplog):

@@ -35,7 +35,9 @@ MANY = 20  # more members than a file of a cache, or a group of it, has
 PAGE = 4096  # bytes; large arrays start at a multiple of this
 DRAFTS = "/dev/shm"  # noqa: S108 - a folder in memory, where there is one
 CHUNK = 2**20  # bytes that are checked at a time
-SECONDS = 10  # in which the metadata of a file without a seal can be read, whatever the machine
+STARTING = 60  # seconds in which the process that reads files without a seal starts
+READY = b"ready\n"  # what it says then
+SECONDS = 10  # in which the metadata of such a file can be read, whatever the machine
 AT_ONCE = 200  # such files that a process reads
 MEMORY = 2**32  # bytes that it may take
 LONGEST = 2**24  # characters of what it says of a file
@@ -399,7 +401,9 @@ def _examined(path: Path) -> dict[str, Any]:
 
 def _ask(versions: Sequence[Version]) -> None:
     """Read the metadata of files in a process of their own, up to the first that it cannot read."""
-    command = [sys.executable, "-c", READER, json.dumps(sys.path), *(path for path, *_ in versions)]
+    # Isolated (-I): else it would import a json.py of the working directory.
+    command = [sys.executable, "-Ic", READER, json.dumps(sys.path)]
+    command += [path for path, *_ in versions]
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
     try:
         child = subprocess.Popen(
@@ -410,20 +414,15 @@ def _ask(versions: Sequence[Version]) -> None:
             env=environment,
         )
     except OSError as error:
-        raise SpaceliteError(
-            f"{versions[0][0]} is of an older version, and the process that reads such files "
-            f"cannot be started: {error.strerror}"
-        ) from error
+        raise _not_started(versions[0], error.strerror) from error
     with child:
-        assert child.stdout is not None  # noqa: S101 - it is a pipe
         try:
+            while (line := _next_line(child, STARTING)) != READY:  # other packages may print
+                if not line:
+                    raise _not_started(versions[0], "it ended before it read one; try again")
             for version in versions:
-                timer = Timer(SECONDS, child.kill)
-                timer.start()
-                line = child.stdout.readline(LONGEST)
-                timer.cancel()
                 try:
-                    _answers[version] = json.loads(line)
+                    _answers[version] = json.loads(_next_line(child, SECONDS))
                 except ValueError:
                     # Whatever it died of: the library crashed, or went on for ever.
                     problem = "its metadata cannot be read"
@@ -433,12 +432,34 @@ def _ask(versions: Sequence[Version]) -> None:
             child.kill()
 
 
+def _not_started(version: Version, reason: str) -> SpaceliteError:
+    return SpaceliteError(
+        f"{version[0]} is of an older version, and the process that reads such files cannot be "
+        f"started: {reason}"
+    )
+
+
+def _next_line(child: subprocess.Popen[bytes], seconds: float) -> bytes:
+    """What a process says next; nothing if it ends, or takes longer and is killed for that."""
+    assert child.stdout is not None  # noqa: S101 - it is a pipe
+    timer = Timer(seconds, child.kill)
+    timer.start()
+    try:
+        return child.stdout.readline(LONGEST)
+    finally:
+        timer.cancel()
+
+
 def _answer(paths: Sequence[str]) -> None:
-    """Say what is where in each of these files, a line each."""
+    """Say that the process is ready, then what is where in each of these files, a line each."""
+    import h5py  # noqa: F401 - takes long, and is no file's fault
+
     with suppress(ImportError, OSError, ValueError):
         import resource
 
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    sys.stdout.write(READY.decode())
+    sys.stdout.flush()
     for path in paths:
         answer: Mapping[str, Any]
         try:
