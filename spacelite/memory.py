@@ -13,6 +13,7 @@ CONTROL_GROUPS = Path("/sys/fs/cgroup")
 # MB of address space that a library takes with its threads, on the smallest data, and more for each
 # core. Without them it ends the process, or waits for a thread that has not begun.
 ADDRESS_SPACE = {
+    "pydantic": (20, 0),
     "numpy": (60, 40),
     "scipy": (30, 30),
     "pyarrow": (200, 60),
@@ -103,20 +104,25 @@ def _left(group: Path, version_2: bool) -> int | None:
         return None
 
 
+def require_address_space(what: str, needed: float) -> None:
+    """Raise SpaceliteError if the limit of the address space leaves less than `needed` MB."""
+    left = address_space_left()
+    if left is not None and left < needed * 10**6:
+        raise SpaceliteError(
+            f"{what} needs about {needed:,} MB of address space, and the limit (ulimit -v) leaves "
+            f"{left / 1e6:,.0f} MB: raise it"
+        )
+
+
 class Room:
     """Refuses to import a library for which the address space is too small: most of them cannot
     say so, and end the process in native code."""
 
     def find_spec(self, fullname: str, path: object, target: object = None) -> None:
         """Raise SpaceliteError if the limit of the address space leaves too little."""
-        if fullname in ADDRESS_SPACE and (left := address_space_left()) is not None:
+        if fullname in ADDRESS_SPACE:
             base, more = ADDRESS_SPACE[fullname]
-            needed = base + more * cores()
-            if left < needed * 10**6:
-                raise SpaceliteError(
-                    f"{fullname.partition('.')[0]} needs about {needed:,} MB of address space, and "
-                    f"the limit (ulimit -v) leaves {left / 1e6:,.0f} MB: raise it"
-                )
+            require_address_space(fullname.partition(".")[0], base + more * cores())
 
 
 def watch_imports() -> None:

@@ -12,7 +12,6 @@ Shapes: N examples, p features, C classes, M n-grams, L dimensions of a concept 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -298,7 +297,7 @@ class AdditiveHead(Head):
 
         # Side by side, each on one core.
         names = config.fitted_names
-        with logistic.single_threaded(), ThreadPoolExecutor(len(names)) as pool:
+        with logistic.pool_of(len(names)) as pool:
             blocks = dict(zip(names, pool.map(fitted, names), strict=True))
         held = [fit.held for fit, _ in blocks.values()]
         side_by_side = np.concatenate([centre(logits) for logits in held], axis=1)

@@ -19,6 +19,7 @@ from typing import Any
 
 from spacelite.heads.base import Examples, Objective
 from spacelite.lazy import np
+from spacelite.memory import require_address_space
 from spacelite.settings import positive, setting
 from spacelite.tasks.base import Problem
 from spacelite.types import Array
@@ -33,6 +34,7 @@ CURVATURE = 0.2  # of the cross-entropy in a logit, p (1 - p): what the precondi
 # The last step's decrease of the loss per example: in the search for C, and in the final fit with
 # or without logits of held-out examples.
 ROUGHLY, CLOSELY, EXACTLY = 1e-5, 1e-7, 1e-10
+BUFFERS = 110  # MB of address space that numpy and scipy take in a thread
 MEMORY = 6  # pairs of steps and gradients that L-BFGS keeps
 MOST_STEPS, SHORTEST = 500, 1e-10
 
@@ -83,14 +85,16 @@ def standardise(inputs: Array) -> tuple[Array, Array]:
 
 
 @contextmanager
-def single_threaded() -> Iterator[None]:
-    """Linear algebra on one core: on a busy machine, several threads of one product wait for each
-    other, and it takes ten times as long."""
+def pool_of(threads: int) -> Iterator[ThreadPoolExecutor]:
+    """A pool of threads, with each product on one core: on a busy machine, several threads of one
+    product wait for each other, and it takes ten times as long."""
     import scipy.linalg  # noqa: F401 - what is not loaded yet cannot be limited
     from threadpoolctl import threadpool_limits
 
-    with threadpool_limits(1):
-        yield
+    # OpenBLAS waits for ever for a buffer that it cannot have.
+    require_address_space("linear algebra in threads", BUFFERS * threads)
+    with threadpool_limits(1), ThreadPoolExecutor(threads) as pool:
+        yield pool
 
 
 # A task consists of problems, which are fitted together.
@@ -197,8 +201,7 @@ def choose(inputs: Any, problems: Problems, among: Sequence[float]) -> float:
             total += cross_entropy(examples @ weight.T + bias, goal, weights[rows])
         return total
 
-    # The folds share the cores already: more threads in each product would wait for each other.
-    with single_threaded(), ThreadPoolExecutor(CHOICE_FOLDS) as pool:
+    with pool_of(CHOICE_FOLDS) as pool:
         fits = list(pool.map(fits_without, held))
         examples = [inputs[rows] for rows in held]
 
