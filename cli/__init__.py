@@ -8,7 +8,7 @@ import sys
 import time
 from typing import Any
 
-from spacelite.errors import is_out_of_memory, out_of_memory
+from spacelite.errors import SpaceliteError, is_out_of_memory, out_of_memory
 
 INTERRUPTED = 130  # exit code after Ctrl-C
 AGAIN = 0.05  # seconds until a lost interrupt is repeated
@@ -35,6 +35,8 @@ def main() -> None:
             raise
         if isinstance(error, OSError) and is_of_a_stream(error):
             line = f"the output cannot be written: {error.strerror}"
+        elif isinstance(error, SpaceliteError):  # of an import
+            line = str(error)
         elif is_out_of_memory(error):
             line = out_of_memory(error)
         else:

@@ -194,7 +194,8 @@ main()
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits the address space")
 @pytest.mark.parametrize(
-    ("limit", "words"), [(28, "memory ran out ("), (64, "numpy needs"), (400, "torch needs")]
+    ("limit", "words"),
+    [(20, "memory ran out ("), (32, "pydantic needs"), (64, "numpy needs"), (400, "torch needs")],
 )
 def test_too_small_an_address_space_is_one_line(limit, words, cache_path):
     done = processes.run(LIMITED, limit, "train", "--cache", cache_path, fresh=True)

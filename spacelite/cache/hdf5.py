@@ -414,7 +414,7 @@ def _ask(versions: Sequence[Version]) -> None:
             env=environment,
         )
     except OSError as error:
-        raise _not_started(versions[0], error.strerror) from error
+        raise _not_started(versions[0], error.strerror or str(error)) from error
     with child:
         try:
             while (line := _next_line(child, STARTING)) != READY:  # other packages may print
