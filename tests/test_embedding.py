@@ -1,5 +1,6 @@
 """Embedding end to end on tiny backbones: against plain transformers, killed, resumed, refused."""
 
+import errno
 import hashlib
 import itertools
 import json
@@ -18,6 +19,7 @@ import torch
 from conftest import embed, refusal, save_backbone, write_dataset
 from test_store import byte_offset, flip_byte
 
+from spacelite import files
 from spacelite.backbones import tokenizer
 from spacelite.backbones.model import Backbone, plan_batches
 from spacelite.backbones.tokenizer import Words, tokenize
@@ -381,6 +383,22 @@ def test_memory_errors_of_the_cpu_are_told_from_others():
     with pytest.raises(RuntimeError) as caught:
         torch.ones(2) @ torch.ones(3)
     assert not is_out_of_memory(caught.value)
+
+
+def test_a_folder_that_cannot_be_synced_has_no_cache_without_what_is_beside_it(
+    bert, reviews, tmp_path, monkeypatch
+):
+    def failed(path):
+        if [*path.glob("*.h5")]:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    options = {"backbone": str(bert), "dataset": str(reviews), "cache_dir": tmp_path}
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "sync", failed)
+        assert "cannot be laid out in" in refusal(embed, **options)
+    assert [path.name for path in (tmp_path / "embeddings").iterdir()] == []
+    path = embed(**options).path
+    assert side_file(path, "layers").exists() and side_file(path, "seal").exists()
 
 
 LIMITED = """

@@ -437,6 +437,7 @@ def lay_out(
                 store.lay_out(path, specs[path], splits, layout, padding_side)
         except BaseException:  # Ctrl-C too
             if path in new:
+                store.remove_file(path)  # it is there if only its folder could not be synced
                 store.clear(path)
             raise
 
