@@ -27,6 +27,7 @@ from spacelite.cache import embedding, store
 from spacelite.cache.dtypes import DTYPES
 from spacelite.cache.folder import cache_files, remove, states, verify
 from spacelite.cache.spec import Encoding
+from spacelite.cache.split import Checked
 from spacelite.cache.store import side_file
 from spacelite.cache.writing import Writer
 from spacelite.data import loading as data
@@ -594,3 +595,21 @@ def test_a_really_full_disk_is_refused_and_once_it_is_not_the_same_command_works
         assert run(small, bert, reviews, dtype="float32").path.exists()
     finally:
         subprocess.run(["umount", "--lazy", str(small)], check=True)
+
+
+def test_a_cache_that_is_removed_meanwhile_is_an_error_of_one_line(tmp_path, bert, reviews):
+    path = run(tmp_path, bert, reviews).path
+    with store.Cache(path) as cache:
+        values = np.frombuffer(cache.splits["train"].datasets["tokens"].content(0), np.uint8)
+    with Writer(path) as writer:
+        writer.unmark("train", 0)
+
+    def write():
+        with Writer(path) as writer:
+            path.unlink()
+            try:
+                writer.write("train", 0, {"tokens": Checked.of(values)})
+            finally:  # as `write_missing` does
+                writer.commit()
+
+    assert f"writing {path} failed: No such file or directory" in refusal(write)

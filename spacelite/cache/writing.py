@@ -58,8 +58,8 @@ class Journal:
 
     def put(self, path: Path, offset: int, content: bytes | memoryview) -> None:
         """Write values at an offset of a file. They count only once `commit` has returned."""
-        self._changed.add(path)
         self._pwrite(path, offset, content)
+        self._changed.add(path)
 
     def mark(self, path: Path, offset: int, content: bytes) -> None:
         """Write the mark of values at the next `commit`."""
