@@ -10,6 +10,7 @@ not have it.
 from __future__ import annotations
 
 import difflib
+import errno
 import json
 import logging
 import os
@@ -51,6 +52,7 @@ log = logging.getLogger(__name__)
 LAYERS_FORMAT = 1  # of the file of layer means
 REDUCTION = "reduction"  # the group of a cache file with what hidden states were reduced by
 MOST_NAMES = 3  # of caches in a message
+READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)  # errors of a folder that is
 MAKERS = ("embed", "eval", "import")  # the commands that make caches
 
 # What is kept beside a cache file: its name -> what takes the place of `.h5`.
@@ -716,7 +718,13 @@ def made_by(path: Path) -> str | None:
 
 
 def keep_maker(path: Path, command: str) -> None:
-    """Record the command that a cache is for. Skipped in read-only folders."""
-    if made_by(path) != command:
-        with suppress(OSError):
-            files.write_json(side_file(path, "made"), {"by": command})
+    """Record the command that a cache is for. Skipped in read-only folders; raises SpaceliteError
+    if it fails otherwise, since which cache is trained on by default depends on it."""
+    if made_by(path) == command:
+        return
+    file = side_file(path, "made")
+    try:
+        files.write_json(file, {"by": command})
+    except OSError as error:
+        if error.errno not in READ_ONLY:
+            raise SpaceliteError(f"{file} cannot be written: {error.strerror}") from error

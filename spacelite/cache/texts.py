@@ -7,7 +7,6 @@ of the cache's spec and key, and caches of older versions do not have them.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import itertools
 import logging
@@ -22,7 +21,7 @@ import numpy as np
 from spacelite import files, npz
 from spacelite.backbones.tokenizer import MOSTLY, SpecialIds, unknown_counts
 from spacelite.cache.split import CachedSplit, SplitIndex, offsets_of
-from spacelite.cache.store import Cache, read_arrays, side_file
+from spacelite.cache.store import READ_ONLY, Cache, read_arrays, side_file
 from spacelite.data.columns import listed
 from spacelite.data.splits import Source, Sources, TextDataset, folded
 from spacelite.errors import SpaceliteError, one_line
@@ -38,7 +37,6 @@ MANY_TOKENS, MANY_TEXTS = 0.05, 0.01
 RECORDED = ("data", "quoting", "text_column", "backbone")
 KNOWN = rf"key|{'|'.join(RECORDED)}|\w+/(texts|offsets|files|file|row|sizes)"  # names of arrays
 DAMAGE = "{} is damaged ({}): it is not used; the embed command of the cache rewrites it"
-READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 @dataclass(frozen=True)
