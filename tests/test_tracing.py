@@ -246,7 +246,8 @@ def test_a_damaged_file_is_named_once_and_not_used(damage, tmp_path, bert, caplo
         for _ in range(3):
             assert texts.read(cache, "train") is None
     assert caplog.text.count("is damaged") == 1 and len(caplog.messages[-1].splitlines()) == 1
-    assert f"{own} is damaged" in caplog.text and "the embed command of the cache rewrites it" in caplog.text
+    assert f"{own} is damaged" in caplog.text
+    assert "the embed command of the cache rewrites it" in caplog.text
     assert embed_csv(tmp_path, bert).hit  # writes it anew
     with Cache(path) as cache:
         assert texts.read(cache, "train").text(0).startswith("the Café")
