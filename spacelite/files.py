@@ -213,6 +213,17 @@ def delete(path: Path) -> None:
         path.unlink(missing_ok=True)  # rmtree would open a pipe, and wait
 
 
+def clear_away(path: Path) -> None:
+    """Delete a file, if it is there. Raises SpaceliteError if that fails, as of a folder."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise SpaceliteError(
+            f"{path} is in the way and cannot be removed: {error.strerror}; remove it yourself, "
+            "and run the command again"
+        ) from error
+
+
 def absolute(path: Path) -> Path:
     """The path in full: it stays right if the program changes its working folder. Links stay."""
     return Path(os.path.abspath(path))  # noqa: PTH100 (resolve would follow links)

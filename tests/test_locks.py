@@ -170,7 +170,7 @@ def test_a_folder_in_the_place_of_a_checkpoint_is_named(small, tmp_path):
     path = tmp_path / "unfinished" / f"{small.name}--0123456789.json"
     path.mkdir(parents=True)
     done = command(tmp_path, "cache", "remove", small.name, "--yes")
-    assert done.exit_code == 1 and "is in the place of a checkpoint" in done.stderr
+    assert done.exit_code == 1 and "is in the way and cannot" in done.stderr
 
 
 def test_files_that_are_removed_during_a_training_are_said(small, tmp_path, caplog):

@@ -588,7 +588,7 @@ def test_what_has_the_name_under_which_a_file_is_laid_out(path, kind, tmp_path):
     partial.parent.mkdir(exist_ok=True)
     if kind == "folder":
         partial.mkdir()
-        assert "is in the way of a new cache" in refusal(store.clear, path)
+        assert "is in the way and cannot be removed" in refusal(store.clear, path)
         assert "cannot be laid out" in refusal(lay_out, path)
     else:
         os.mkfifo(partial) if kind == "pipe" else partial.symlink_to(outside)

@@ -437,7 +437,7 @@ def lay_out(
                 store.lay_out(path, specs[path], splits, layout, padding_side)
         except BaseException:  # Ctrl-C too
             if path in new:
-                store.remove_file(path)  # it is there if only its folder could not be synced
+                files.clear_away(path)  # it is there if only its folder could not be synced
                 store.clear(path)
             raise
 
@@ -464,7 +464,7 @@ def _check_laid_out(path: Path, splits: Mapping[str, SplitIndex], layout: Layout
         except DamagedLayersError:
             layers = side_file(path, "layers")
             log.warning("%s is damaged: it is rewritten", layers)
-            store.remove_file(layers)
+            files.clear_away(layers)
 
 
 def _check_room(folder: Path, parts: Mapping[str, Sequence[int]], smaller: str) -> None:

@@ -89,18 +89,7 @@ def clear(path: Path) -> None:
     """Delete what is beside a cache file that is not there. Raises SpaceliteError if that fails."""
     partial = [partial_path(file) for file in (path, side_file(path, "layers"))]
     for file in [*partial, *side_files(path)]:
-        remove_file(file)
-
-
-def remove_file(path: Path) -> None:
-    """Delete a file of a cache, if it is there. Raises SpaceliteError if that fails."""
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:  # such as a folder
-        raise SpaceliteError(
-            f"{path} is in the way of a new cache, and cannot be removed: {error.strerror}; "
-            "remove it and embed again"
-        ) from error
+        files.clear_away(file)
 
 
 # Laying out.

@@ -120,17 +120,7 @@ def _state(record: Path) -> str | None:
 def remove(path: Path) -> None:
     """Delete a checkpoint, and what is noted beside it. Raises SpaceliteError if that fails."""
     for file in (path, path.with_suffix(".json")):
-        _delete(file)
-
-
-def _delete(path: Path) -> None:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:  # such as a folder
-        raise SpaceliteError(
-            f"{path} is in the place of a checkpoint and cannot be removed: {error.strerror}; "
-            "delete it"
-        ) from error
+        files.clear_away(file)
 
 
 @contextmanager
@@ -151,7 +141,7 @@ def remove_all(cache_dir: Path, cache_name: str) -> int:
         # The lock of a training that is running is its own to delete.
         ours = path.name.removeprefix(".").startswith(f"{cache_name}--")
         if ours and path.suffix != ".lock":
-            _delete(path)
+            files.clear_away(path)
     return count
 
 
