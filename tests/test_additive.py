@@ -348,19 +348,27 @@ def test_tables_that_do_not_go_together_are_damaged(cached):
 
 
 @pytest.mark.parametrize("examples", [200, 4000])
-def test_the_memory_of_a_fit_is_estimated(examples):
+@pytest.mark.parametrize(
+    "config",
+    [
+        heads.config("additive", blocks="mean"),
+        heads.config("logreg", pooling="mean", C="auto"),
+        heads.config("logreg", pooling="mean", C=1.0),
+    ],
+    ids=lambda config: config.description,
+)
+def test_the_memory_of_a_fit_is_estimated(config, examples):
     random = np.random.RandomState(0)
     vectors = random.normal(size=(examples, 500)).astype(np.float16)
     labels = (vectors[:, 0] > 0).astype(np.int64)
-    config = heads.config("additive", blocks="mean")
     given = Given(labels, vectors)
-    fit = heads.kind("additive").fit
+    fit = heads.kind(config.kind).fit
     fit(config, Given(labels[:20], vectors[:20]), Objective(SINGLE_LABEL, 2), "none")  # imports
     tracemalloc.start()
     fit(config, given, Objective(SINGLE_LABEL, 2), "none")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert 0.6 < heads.kind("additive").fitting_bytes(config, examples, 500) / peak < 1.8
+    assert 0.6 < heads.kind(config.kind).fitting_bytes(config, examples, 500) / peak < 1.8
 
 
 def test_too_little_memory_is_said_before_the_fit(cached, monkeypatch):

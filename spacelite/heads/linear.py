@@ -146,6 +146,14 @@ class LogregHead(LinearHead):
         tensors = {name: torch.from_numpy(value).float() for name, value in parameters.items()}
         return Fitted(tensors, chosen)
 
+    @classmethod
+    @override
+    def fitting_bytes(cls, config: Any, examples: int, width: int) -> int:
+        # In double precision: vectors, where C is chosen also standardised ones and those of folds,
+        # with the products of their dimensions.
+        auto = config.C == logistic.AUTO
+        return 8 * width * (4 * examples + 10 * width if auto else examples)
+
 
 def _scikit_learns(
     inputs: Array, problem: Problem, problems: logistic.Problems, strength: float
