@@ -205,6 +205,14 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
+def write_at(handle: int, content: bytes | memoryview, offset: int) -> None:
+    """Write all bytes at an offset of an open file. Raises OSError."""
+    view = memoryview(content)
+    while len(view):
+        written = os.pwrite(handle, view, offset)
+        view, offset = view[written:], offset + written
+
+
 def delete(path: Path) -> None:
     """Delete a file, a link or a folder with all that is in it, if there is one. Raises OSError."""
     if path.is_dir() and not path.is_symlink():

@@ -162,10 +162,10 @@ def lay_out(
             _reserve(file.fileno(), size)
             file.truncate(size)
             for offset, piece in _outside(draft, size, places.values()):
-                _write(file.fileno(), piece, offset)
+                files.write_at(file.fileno(), piece, offset)
         for name, array in values.items():
             content = np.ascontiguousarray(array, places[name].dtype)
-            _write(file.fileno(), content.data.cast("B"), places[name].offset)
+            files.write_at(file.fileno(), content.data.cast("B"), places[name].offset)
         os.fsync(file.fileno())
     return contents
 
@@ -180,13 +180,6 @@ def _reserve(handle: int, size: int) -> None:
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
             raise
-
-
-def _write(handle: int, content: bytes | memoryview, offset: int) -> None:
-    view = memoryview(content)
-    while len(view):
-        written = os.pwrite(handle, view, offset)
-        view, offset = view[written:], offset + written
 
 
 def write_seal(

@@ -30,7 +30,7 @@ from spacelite.cache.spec import CacheSpec
 from spacelite.cache.split import Checked, SplitIndex
 from spacelite.cache.store import Cache, few
 from spacelite.errors import SpaceliteError
-from spacelite.files import human_bytes
+from spacelite.files import human_bytes, write_at
 from spacelite.progress import OnProgress
 from spacelite.types import Array
 
@@ -103,14 +103,11 @@ class Journal:
             raise self._failure(path, error) from error
 
     def _pwrite(self, path: Path, offset: int, content: bytes | memoryview) -> None:
-        view = memoryview(content)
         try:
             file = self._files.get(path)
             if file is None:
                 file = self._files[path] = os.open(path, os.O_RDWR)
-            while len(view):
-                written = os.pwrite(file, view, offset)
-                view, offset = view[written:], offset + written
+            write_at(file, content, offset)
         except OSError as error:
             raise self._failure(path, error) from error
 
