@@ -87,10 +87,10 @@ class HeadConfig(Config):
         """Whether the head reads the means of all layers, besides or instead of hidden states."""
         return False
 
-    def input_width(self, width: int, layers: int) -> int:
+    def input_width(self, width: int, layers_width: int) -> int:
         """The width of what the head reads, from those of hidden states and of the means of all
         layers side by side."""
-        return layers if self.reads_layers else width
+        return layers_width if self.reads_layers else width
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -592,7 +592,7 @@ class _Trainer:
 
         self._cache, self._configs, self._device = cache, configs, device
         reads_layers = any(config.reads_layers for config in configs)
-        self._layers = cache.layers_width() if reads_layers else 0
+        self._layers_width = cache.layers_width() if reads_layers else 0
         budget = resident_budget("cpu")
         held: dict[str, Any] = {}
         for name in ("validation", "train"):
@@ -625,7 +625,7 @@ class _Trainer:
         # Validation is evaluated once, at the end, unless each epoch needs it.
         watched = {} if training.patience is None else {"validation": self._held}
         names, task = self._cache.label_names, self._cache.spec.task
-        data = ArrayData({"train": train, **watched}, names, self._layers, task)
+        data = ArrayData({"train": train, **watched}, names, self._layers_width, task)
         with _warnings_only():
             results = loop.train(data, configs, training, device=self._device, on_progress=on_part)
         kept = {result.config: result for result in results if result.kept}

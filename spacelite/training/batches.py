@@ -39,13 +39,13 @@ PIECE = 2**28  # bytes that are read at a time when a split is copied to a GPU
 @dataclass(frozen=True)
 class ArrayData:
     """Examples that heads are trained on as on a cache: the splits train and, if there is one,
-    validation, in memory or, where one is too large, in a cache. `layers` is the width of the means
-    of all layers side by side, 0 without any; `task_name` is that in TASKS, None for
+    validation, in memory or, where one is too large, in a cache. `means_width` is that of the
+    means of all layers side by side, 0 without any; `task_name` is that in TASKS, None for
     classification."""
 
     splits: Mapping[str, CachedSplit | TokenRows]
     label_names: list[str]
-    layers: int = 0
+    means_width: int = 0
     task_name: str | None = None
 
     @property
@@ -60,9 +60,9 @@ class ArrayData:
 
     def layers_width(self) -> int:
         """As that of a cache. Raises SpaceliteError if there are no layer means."""
-        if not self.layers:
+        if not self.means_width:
             raise SpaceliteError("these hidden states come without the means of all layers")
-        return self.layers
+        return self.means_width
 
 
 TrainingData = Cache | ArrayData  # what heads are trained on
@@ -260,9 +260,9 @@ def open_splits(data: TrainingData, device: str) -> dict[str, TokenSplit]:
 def input_width(config: HeadConfig, data: TrainingData) -> int:
     """The width of what a head reads. Raises SpaceliteError if the head needs layer means that the
     data lack."""
-    layers = data.layers_width() if config.reads_layers else 0
+    layers_width = data.layers_width() if config.reads_layers else 0
     width = next(split.width for split in data.splits.values())
-    return config.input_width(width, layers)
+    return config.input_width(width, layers_width)
 
 
 def _read_all(split: CachedSplit | TokenRows, device: str) -> torch.Tensor:

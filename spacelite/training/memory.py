@@ -72,10 +72,10 @@ def needed(
     data: TrainingData,
     training: TrainingConfig,
     device: str,
-    layers: int = 0,
+    layers_width: int = 0,
 ) -> int:
     """An estimate of the memory in bytes that heads need in training, without the hidden states.
-    `layers` is the width of the means of all layers, if they are read."""
+    `layers_width` is that of the means of all layers, if they are read."""
     classes, width = len(data.label_names), data.splits["train"].width
     lengths = [len(split) for split in data.splits.values()]
     examples, longest = sum(lengths), 1
@@ -92,7 +92,7 @@ def needed(
         whole = heads.kind(config.kind)
         kind = whole.in_training()
         # A part of a head reads one layer.
-        of_input = config.input_width(width, layers) if kind is whole else width
+        of_input = config.input_width(width, layers_width) if kind is whole else width
         return kind, tuple(kind.shapes(config, classes, of_input).values())
 
     total, columns, workers = 0, 0, threads(device)
@@ -118,7 +118,7 @@ def needed(
         fixed = len(of_head) * TENSOR + training.epochs * EPOCH
         total += count * int(values * FLOAT + fixed)
     # Layer means in float16; those of the rows are copied and converted.
-    total += layers * (2 * examples + (2 + FLOAT) * rows)
+    total += layers_width * (2 * examples + (2 + FLOAT) * rows)
     if columns:  # working memory of all threads
         tokens = group_tokens(device, columns) + longest
         total += int(workers * tokens * (4 * columns + 2 * width) * FLOAT * 9 / 8)
@@ -131,7 +131,7 @@ def require(
     """Raise SpaceliteError if the heads need more memory than is free, before any is used."""
     trained = [config for config in configs if config.is_iterative]
     reads_layers = any(config.reads_layers for config in configs)
-    layers = data.layers_width() if reads_layers else 0
+    layers_width = data.layers_width() if reads_layers else 0
     free = free_memory(device)
     budget = RESIDENT_SHARE * free
     resident = streamed = 0
@@ -144,7 +144,7 @@ def require(
     left = max(0.0, SHARE * free - resident - streamed)
     for config in configs:
         fitted = config.start or config
-        width = fitted.input_width(data.splits["train"].width, layers)
+        width = fitted.input_width(data.splits["train"].width, layers_width)
         size = heads.kind(fitted.kind).fitting_bytes(fitted, len(data.splits["train"]), width)
         if size > left:
             raise SpaceliteError(
@@ -154,7 +154,7 @@ def require(
             )
 
     def of_first(count: int) -> int:
-        return needed(trained[:count], data, training, device, layers)
+        return needed(trained[:count], data, training, device, layers_width)
 
     of_all = of_first(len(trained))
     if of_all <= left:
