@@ -8,6 +8,7 @@ import sys
 import time
 from typing import Any
 
+from spacelite import ranks
 from spacelite.errors import SpaceliteError, is_out_of_memory, out_of_memory
 
 INTERRUPTED = 130  # exit code after Ctrl-C
@@ -20,9 +21,12 @@ def main() -> None:
     and arguments are parsed, and after the command, there is nothing to clean up, and the process
     ends at once; `while_a_command_runs` restores the usual exception in between. A full disk behind
     standard output is an error of one line, and so is too little memory, even to import the
-    application; without a standard output there is none."""
+    application; without a standard output there is none. Of the processes of a job, rank 0 alone
+    prints."""
     if sys.stdout is None:  # closed by the shell: `>&-`
         sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - for as long as the process
+    if ranks.launched().rank > 0 and not os.environ.get("SPACELITE_DEBUG"):
+        sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115 - as above
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _end)
     sys.unraisablehook = repeat_interrupt
@@ -74,5 +78,6 @@ def repeat_interrupt(lost: Any) -> None:
 
 
 def _end(*_: Any) -> None:
-    os.write(2, b"interrupted\n")
+    if ranks.launched().rank == 0:
+        os.write(2, b"interrupted\n")
     os._exit(INTERRUPTED)

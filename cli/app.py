@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.text import Text
 from typer.core import TyperGroup
 
+from spacelite import ranks
 from spacelite.errors import SpaceliteError, is_out_of_memory, one_line
 from spacelite.visible import visible
 
@@ -40,6 +42,7 @@ CONTINUE = {
 }
 
 
+SHARED: tuple[str, ...] = ()  # commands that several processes do together
 GIVEN = "spacelite.given"  # the command and its arguments, in the context's `meta`
 
 
@@ -53,6 +56,8 @@ class _Commands(TyperGroup):
         except ValueError as error:
             ctx.fail(str(error))
         ctx.meta[GIVEN] = (list(rest), command)
+        if ranks.launched().size > 1 and name not in SHARED:
+            raise SpaceliteError(f"spacelite {name} runs in one process: start it without torchrun")
         return name, command, rest
 
     def invoke(self, ctx: Any) -> Any:
@@ -62,8 +67,9 @@ class _Commands(TyperGroup):
             result = super().invoke(ctx)
             sys.stdout.flush()
             return result
-        except KeyboardInterrupt:
-            console.note("interrupted" + CONTINUE.get(str(ctx.invoked_subcommand), ""))
+        except KeyboardInterrupt as interrupt:
+            why = str(interrupt) or "interrupted"
+            console.end(Text(why + CONTINUE.get(str(ctx.invoked_subcommand), "")))
             sys.exit(INTERRUPTED)
         except SpaceliteError as error:
             if debug:

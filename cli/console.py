@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from rich.text import Text
 
+from spacelite import ranks
 from spacelite.document import Cell, Table
 from spacelite.errors import SpaceliteError
 from spacelite.files import finite
@@ -167,7 +168,16 @@ def confirm(names: Sequence[str], size: str, yes: bool, as_json: bool) -> None:
 
 def fail(message: str) -> None:
     """Print an error on one line on standard error."""
-    note(Text.assemble(("error: ", "bold red"), visible(message)))
+    end(Text.assemble(("error: ", "bold red"), visible(message)))
+
+
+def end(line: Text) -> None:
+    """Print why a command ends, on standard error. Of the processes of a job the first one does,
+    and those that end because of it are silent."""
+    if ranks.speaks(line.plain):
+        if ranks.launched().rank > 0:  # it was silent so far
+            sys.stderr = sys.__stderr__
+        note(line)
 
 
 class _Messages(logging.Handler):

@@ -16,7 +16,7 @@ COMMANDS = sorted((ROOT / "cli").glob("*.py"))
 # Data flows one way: a package imports only from those before it. Not all of them need exist.
 PACKAGES = [
     "visible", "errors", "document", "types", "files", "settings", "progress", "memory", "lazy",
-    "npz", "pipeline", "hub",
+    "npz", "pipeline", "hub", "ranks",
     "metrics", "tasks", "data", "backbones", "heads", "cache", "training", "runs", "inference",
     "studies", "paper",
     "reports/analysis", "reports/document", "reports/render", "reports",
