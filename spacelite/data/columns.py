@@ -41,8 +41,6 @@ MISSING = {"nan", "<na>", "null"}  # how programs write a missing value
 log = logging.getLogger(__name__)
 
 Rows = npt.NDArray[np.int64]
-Labelled = list[Any]  # the labels of N rows of all splits: values, or lists of them
-Places = Sequence[tuple[str, int]]  # the split of each row, and its number there, for messages
 
 SURROGATE = re.compile("[\ud800-\udfff]")  # half of a pair, which no encoding can hold
 WHOLE, FRACTION = r"[+-]?\d+(\.0+)?", r"[+-]?\d*\.\d+"
@@ -68,6 +66,66 @@ class Reading:
                     f"split_column and {role} name {self.split_column!r}: name two columns",
                     ["split_column", role],
                 )
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """The labels of N rows."""
+
+    values: list[Any]  # the K different ones, or lists of labels, in the order of their first rows
+    index: Rows  # of each row's label in `values`, (N,)
+    split: npt.NDArray[np.int8]  # of each row, an index in SPLITS, (N,)
+    row: Rows  # each row's number in its split, as messages give it, (N,)
+
+    @property
+    def counts(self) -> list[int]:
+        """How many rows have each of the values."""
+        counts: list[int] = np.bincount(self.index, minlength=len(self.values)).tolist()
+        return counts
+
+    def take(self, rows: Rows | npt.NDArray[np.bool_]) -> Labelled:
+        """The labels of the rows at the indices `rows`, in that order, or where these are True."""
+        return replace(self, index=self.index[rows], split=self.split[rows], row=self.row[rows])
+
+    @classmethod
+    def joined(cls, parts: Sequence[Labelled]) -> Labelled:
+        """The labels of several splits, one after another."""
+        values, index = distinct(itertools.chain.from_iterable(part.values for part in parts))
+        bounds = np.cumsum([len(part.values) for part in parts])[:-1]
+        return cls(
+            values,
+            np.concatenate(
+                [
+                    of_part[part.index]
+                    for part, of_part in zip(parts, np.split(index, bounds), strict=True)
+                ]
+            ),
+            np.concatenate([part.split for part in parts]),
+            np.concatenate([part.row for part in parts]),
+        )
+
+
+def distinct(values: Iterable[Any]) -> tuple[list[Any], Rows]:
+    """The different values, of which equal ones of two types are two, in the order in which they
+    first occur; and the index of each of the N values among them, (N,)."""
+    numbers: dict[Any, int] = {}
+    different: list[Any] = []
+
+    def number(value: Any) -> int:
+        key = value if type(value) is str else _key(value)
+        found = numbers.setdefault(key, len(different))
+        if found == len(different):
+            different.append(value)
+        return found
+
+    return different, np.fromiter(map(number, values), np.int64)
+
+
+def _key(value: Any) -> Any:
+    """What only values that are equal and of the same type share."""
+    if isinstance(value, list | tuple):
+        return (type(value), *map(_key, value))
+    return (type(value), str(value) if isinstance(value, dict) else value)
 
 
 def find(
@@ -154,9 +212,10 @@ def by_split(table: Table, reading: Reading) -> dict[str, Table]:
     if column is None:
         return {}
     _pick(table.origin, table.names, column, "split")
-    written = ["" if value is None else str(value).strip() for value in table.values(column)]
-    splits = {name: standard_split(name) for name in dict.fromkeys(written)}
-    unknown = [name for name, split in splits.items() if split not in SPLITS]
+    written = ("" if value is None else str(value).strip() for value in table.values(column))
+    names, index = distinct(written)
+    splits = [standard_split(name) for name in names]
+    unknown = [name for name, split in zip(names, splits, strict=True) if split not in SPLITS]
     if unknown and reading.split_column is None and len(unknown) == len(splits):
         log.warning(
             "%s: column %r names no splits (one value is %r): it is not used",
@@ -164,25 +223,25 @@ def by_split(table: Table, reading: Reading) -> dict[str, Table]:
         )  # fmt: skip
         return {}
     if unknown:
-        pairs = zip(table.row_numbers, written, strict=True)
         _refuse_rows(
             table.origin,
-            [row for row, name in pairs if name in unknown],
+            table.row_numbers[np.array([split not in SPLITS for split in splits])[index]],
             f"a {column!r} that is no split, such as {unknown[0]!r}",
             "split_column",
             f" (splits are {', '.join(SPLITS)}; {', '.join(SPLIT_ALIASES)} mean validation)",
         )
-    split_of = np.array([splits[name] for name in written])
-    parts = {split: np.flatnonzero(split_of == split) for split in SPLITS if split in split_of}
+    parts = {
+        split: np.flatnonzero(np.array([of == split for of in splits])[index])
+        for split in SPLITS
+        if split in splits
+    }
     log.info(
         "%s: column %r names the split of each row: %s",
         table.origin, column, ", ".join(f"{len(rows):,} {split}" for split, rows in parts.items()),
     )  # fmt: skip
     left = table.rows.drop_columns([column])
     return {
-        split: replace(
-            table, rows=left.filter(split_of == split), sources=table.source_rows.take(rows)
-        )
+        split: replace(table, rows=left.take(rows), sources=table.source_rows.take(rows))
         for split, rows in parts.items()
     }
 
@@ -222,21 +281,23 @@ def warn_of_splits(tables: Mapping[str, Table], reading: Reading) -> None:
 
 
 def log_choice(
-    name: str, names: Sequence[str], text: str, label: str, values: Sequence[Any], named: bool
+    name: str, names: Sequence[str], text: str, label: str, labels: Labelled, named: bool
 ) -> None:
     """Log which columns were chosen, and warn if the label column, which the user has not `named`,
     does not look like one."""
+    values = [value for value, count in zip(labels.values, labels.counts, strict=True) if count]
+    examples = len(labels.index)
     if text == STAND_IN:
         log.info("%s: the labels are column %r; the texts are not kept", name, label)
     elif set(names) != {"text", "label"}:
         log.info("%s: the texts are column %r, the labels column %r", name, text, label)
     if named or label.lower() in LABEL_COLUMNS or any(isinstance(value, list) for value in values):
         return
-    distinct = len(set(values))
-    if len(values) >= FEWEST_ROWS and distinct >= NEARLY_ALL * len(values):
+    different = len(set(values))
+    if examples >= FEWEST_ROWS and different >= NEARLY_ALL * examples:
         problem = (
             f"{name}: column {label!r} was taken for the labels, as the only one left, but it has "
-            f"{distinct:,} different values in {len(values):,} rows: name the right one with "
+            f"{different:,} different values in {examples:,} rows: name the right one with "
             "label_column if it holds no labels"
         )
         log.warning("%s", SpaceliteError(problem, ["label_column"]))
@@ -244,12 +305,12 @@ def log_choice(
 
 def texts(table: Table, column: str, skip_empty: bool = False) -> tuple[list[Text], Rows]:
     """The texts of a column, and the indices of their rows; with `skip_empty` not of all rows."""
-    texts: list[Any] = table.values(column)
+    texts = [*table.values(column)]
     numbers = table.row_numbers
     check_texts(table.origin, column, texts, numbers, skip_empty=skip_empty)
     rows = np.flatnonzero([text is not None and bool(text.strip()) for text in texts])
-    empty = [numbers[row] for row in np.setdiff1d(np.arange(len(texts)), rows)]
-    if empty:
+    empty = numbers[np.setdiff1d(np.arange(len(texts)), rows)]
+    if len(empty):
         left = f"{len(empty):,} row{' is' if len(empty) == 1 else 's are'} left out"
         log.info("%s: %s, because the text is empty (%s)", table.origin, left, _rows(empty))
     return [texts[row] for row in rows.tolist()], rows
@@ -272,7 +333,8 @@ def check_texts(
     no_string: list[int] = []
     empty: list[int] = []
     rows, numbers = 0, refuse_numbers
-    for row, text in zip(row_numbers or itertools.count(1), texts, strict=False):
+    numbers_of = itertools.count(1) if row_numbers is None else row_numbers
+    for row, text in zip(numbers_of, texts, strict=False):
         rows += 1
         if text is None or (type(text) is str and not text.strip()):
             empty.append(row)
@@ -332,35 +394,39 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def label_values(table: Table, column: str, rows: Rows, separator: str | None) -> list[Any]:
-    """The values of a label column in some rows, none missing; in a multi-label data set a list per
-    row. With a separator, an empty string is no label."""
-    every: list[Any] = table.values(column)
-    values, numbers = [every[row] for row in rows.tolist()], table.row_numbers
+def label_values(
+    table: Table, split: str, column: str, rows: Rows, separator: str | None
+) -> Labelled:
+    """The labels of some rows of a split, in order, none missing; in a multi-label data set their
+    values are lists. With a separator, an empty string is no label."""
+    wanted = np.zeros(table.rows.num_rows, bool)
+    wanted[rows] = True
+    values, index = distinct(itertools.compress(table.values(column), wanted.tobytes()))
+    numbers = table.row_numbers[rows]
     missing = [
-        numbers[row]
-        for row, value in zip(rows.tolist(), values, strict=True)
-        if value is None
+        value is None
         or value != value
         or (isinstance(value, str) and not value.strip() and separator is None)
+        for value in values
     ]
-    if missing:
+    if any(missing):
         strings = " ".join(value for value in values if isinstance(value, str))
         marks = [mark for mark in SEPARATORS if mark in strings]
         way_out = f" ({NO_LABEL.format(marks[0])})" if marks else ""
         if any(isinstance(value, list) for value in values):
             way_out = f" ({LISTS})"
-        _refuse_rows(table.origin, missing, f"no {column!r}", "label_column", way_out)
-    if all(isinstance(value, list) for value in values):
-        return values
-    if any(isinstance(value, list | dict) for value in values):
+        without = numbers[np.array(missing)[index]]
+        _refuse_rows(table.origin, without, f"no {column!r}", "label_column", way_out)
+    are_lists = [isinstance(value, list) for value in values]
+    if not all(are_lists) and any(isinstance(value, list | dict) for value in values):
         raise SpaceliteError(
             f"{table.origin}: column {column!r} holds records, or lists in some rows only: give a "
             "label for each text, or a list of labels for each text, [] for none (or name another "
             "column with label_column)",
             ["label_column"],
         )
-    return values
+    of_split = np.full(len(rows), SPLITS.index(split), np.int8)
+    return Labelled(values, index, of_split, numbers)
 
 
 def listed(names: Sequence[str], most: int) -> str:
@@ -374,13 +440,13 @@ def and_more(found: Sized) -> str:
     return f" (and {len(found) - 1:,} more)" if len(found) > 1 else ""
 
 
-def _rows(rows: Sequence[int]) -> str:
+def _rows(rows: Sequence[int] | Rows) -> str:
     named = listed([*map(str, rows)], ROWS_NAMED)
     return f"row{'s' if len(rows) > 1 else ''} {named}"
 
 
 def _refuse_rows(
-    origin: str, rows: list[int], problem: str, argument: str, way_out: str = ""
+    origin: str, rows: Sequence[int] | Rows, problem: str, argument: str, way_out: str = ""
 ) -> None:
     have, them = ("has", "it") if len(rows) == 1 else ("have", "them")
     raise SpaceliteError(
@@ -393,14 +459,14 @@ def _refuse_rows(
 # Label values -> numbered labels and their names.
 
 
-def _each(values: Labelled, convert: Callable[[Any], Any]) -> list[Any]:
+def _each(values: list[Any], convert: Callable[[Any], Any]) -> list[Any]:
     """The labels converted; those of a list one by one."""
     return [
         _each(value, convert) if isinstance(value, list) else convert(value) for value in values
     ]
 
 
-def as_text(values: Labelled, *, named: bool) -> list[Any]:
+def as_text(labels: Labelled, *, named: bool) -> Labelled:
     """Labels as they are written. Where the names of labels 0, 1, ... are known (`named`), numbers
     stay numbers, which stand for these names."""
 
@@ -409,10 +475,10 @@ def as_text(values: Labelled, *, named: bool) -> list[Any]:
             return value
         return str(value).lower() if isinstance(value, bool) else str(value)
 
-    return _each(values, convert)
+    return replace(labels, values=_each(labels.values, convert))
 
 
-def stripped(values: Labelled, name: str) -> list[Any]:
+def stripped(labels: Labelled, name: str) -> Labelled:
     """Labels without surrounding spaces; that some had any is a warning."""
     changed: list[str] = []
 
@@ -422,13 +488,17 @@ def stripped(values: Labelled, name: str) -> list[Any]:
         changed.append(value)
         return value.strip()
 
-    plain = _each(values, convert)
+    plain, rows = list[Any](), 0
+    for value, count in zip(labels.values, labels.counts, strict=True):
+        before = len(changed)
+        plain += _each([value], convert)
+        rows += count * (len(changed) - before)
     if changed:
         _warn(
             f"{name}: labels are read without the spaces around them, {changed[0]!r} as "
-            f"{changed[0].strip()!r}{and_more(changed)}: labels_as='text' keeps them"
+            f"{changed[0].strip()!r}{and_more(range(rows))}: labels_as='text' keeps them"
         )
-    return plain
+    return replace(labels, values=plain)
 
 
 def _warn(message: str) -> None:
@@ -436,22 +506,23 @@ def _warn(message: str) -> None:
     log.warning("%s", SpaceliteError(message, ["labels_as"]))
 
 
-def as_numbers(values: Labelled, name: str) -> Labelled:
+def as_numbers(labels: Labelled, name: str) -> Labelled:
     """Labels as numbers, if all that are strings are numbers: in csv files every label is a string.
     Two labels that would become one number, such as 01 and 1, are refused."""
+    values = labels.values
     strings = {value for value in values if isinstance(value, str)}
     if all(re.fullmatch(WHOLE, value) for value in strings):
         number_of: dict[str, float] = {value: int(value.split(".")[0]) for value in strings}
     elif all(re.fullmatch(FRACTION, value) for value in strings):
         number_of = {value: float(value) for value in strings}
     else:
-        return values
+        return labels
     converted = [number_of[value] if isinstance(value, str) else value for value in values]
     _check_spellings(values, converted, name)
-    return converted
+    return replace(labels, values=converted)
 
 
-def _check_spellings(values: Labelled, converted: Labelled, name: str) -> None:
+def _check_spellings(values: list[Any], converted: list[Any], name: str) -> None:
     """Refuse labels that are written differently and would become one number. 1, +1 and 1.0 are one
     number, which is said, as is what else a number does not keep, such as the zeros of 007."""
     written: dict[int, set[str]] = defaultdict(set)
@@ -485,8 +556,9 @@ def _check_spellings(values: Labelled, converted: Labelled, name: str) -> None:
         )
 
 
-def divided(values: Labelled, separator: str, name: str, *, required: bool = True) -> list[Any]:
+def divided(labels: Labelled, separator: str, name: str, *, required: bool = True) -> Labelled:
     """The labels of each string, whose parts are separated; if `required`, at least once."""
+    values = labels.values
     if not all(isinstance(value, str) for value in values):
         raise SpaceliteError(
             f"label_separator={separator!r}: the labels of {name} are not strings: leave it out",
@@ -498,18 +570,19 @@ def divided(values: Labelled, separator: str, name: str, *, required: bool = Tru
             "the one that the labels have",
             ["label_separator"],
         )
-    return _each(values, lambda value: [*filter(None, map(str.strip, value.split(separator)))])
+    parts = [[*filter(None, map(str.strip, value.split(separator)))] for value in values]
+    return replace(labels, values=parts)
 
 
-def refuse_joined(values: Labelled, name: str) -> None:
+def refuse_joined(labels: Labelled, name: str) -> None:
     """Raise SpaceliteError if most labels with a comma, semicolon or bar consist of labels that
     occur elsewhere too, as `joy,fear` beside `joy` and `fear, anger`: they are several labels in
     one string."""
-    distinct = {value for value in values if isinstance(value, str)}
+    strings = {value for value in labels.values if isinstance(value, str)}
     for separator in SEPARATORS:
-        parts = {label: [part.strip() for part in label.split(separator)] for label in distinct}
-        count = Counter(part for label in distinct for part in set(parts[label]))
-        joined = sorted(label for label in distinct if len(parts[label]) > 1)
+        parts = {label: [part.strip() for part in label.split(separator)] for label in strings}
+        count = Counter(part for label in strings for part in set(parts[label]))
+        joined = sorted(label for label in strings if len(parts[label]) > 1)
         known = [label for label in joined if all(count[part] > 1 for part in parts[label])]
         if known and len(known) > len(joined) / 2:
             raise SpaceliteError(
@@ -520,9 +593,12 @@ def refuse_joined(values: Labelled, name: str) -> None:
             )
 
 
-def refuse_missing_words(values: Labelled, name: str) -> None:
+def refuse_missing_words(labels: Labelled, name: str) -> None:
     """Raise SpaceliteError if all labels are numbers but for a word such as `nan`."""
-    count = Counter(value for value in values if isinstance(value, str))
+    count = Counter[str]()
+    for value, rows in zip(labels.values, labels.counts, strict=True):
+        if isinstance(value, str):
+            count[value] += rows
     words = [label for label in count if label.lower() in MISSING]
     numbers = [label for label in count if re.fullmatch(f"{WHOLE}|{FRACTION}", label)]
     if words and numbers and len(words) + len(numbers) == len(count):
@@ -549,33 +625,34 @@ def warn_of_similar(names: Sequence[str], name: str) -> None:
 
 
 def numbered(
-    values: Labelled, class_names: Sequence[str], name: str, places: Places
+    labels: Labelled, class_names: Sequence[str], name: str
 ) -> tuple[Labels, tuple[str, ...]]:
     """Number the labels of N rows of all splits, as the known `class_names` are or else in sorted
-    order; `places` are those of the rows.
+    order.
 
     Returns the labels, (N,) int64 of 0..C-1, or (N, C) int64 of 0 and 1 if the values are lists,
     and the C label names.
     """
+    values, rows = labels.values, len(labels.index)
     are_lists = [isinstance(value, list) for value in values]
     if any(are_lists):
         if not all(are_lists):
             raise SpaceliteError(
                 f"{name}: some rows have a list of labels, others a single one: give lists only"
             )
-        return _multi_label(values, class_names, name, places)
-    distinct = set(values)
-    if len(distinct) > 50 and len(distinct) > len(values) / 2:
+        return _multi_label(labels, class_names, name)
+    different = set(values)
+    if len(different) > 50 and len(different) > rows / 2:
         raise SpaceliteError(
-            f"{name}: {len(distinct):,} different labels in {len(values):,} rows are not "
+            f"{name}: {len(different):,} different labels in {rows:,} rows are not "
             "classes: name another column with label_column",
             ["label_column"],
         )
     order: Sequence[Any]
     kinds = sorted({type(value).__name__ for value in values})
     if kinds == ["str"]:
-        known = class_names if set(class_names) >= distinct else ()
-        order = names = tuple(known or sorted(distinct))
+        known = class_names if set(class_names) >= different else ()
+        order = names = tuple(known or sorted(different))
     elif kinds == ["bool"]:
         order, names = (False, True), ("false", "true")
     elif {"str", "bool"} & {*kinds}:
@@ -585,8 +662,8 @@ def numbered(
             ["labels_as"],
         )
     else:
-        _check_whole(values, name, places, named=bool(class_names))
-        order = sorted({int(value) for value in distinct})
+        _check_whole(labels, name, named=bool(class_names))
+        order = sorted({int(value) for value in different})
         if order[0] < 0:
             log.info(
                 "%s: %d is a label like the others; if it marks missing labels, remove these rows",
@@ -601,45 +678,54 @@ def numbered(
                 )
             order = range(len(class_names))
     number = {value: i for i, value in enumerate(order)}
-    return np.fromiter((number[value] for value in values), np.int64), names
+    return np.array([number[value] for value in values], np.int64)[labels.index], names
 
 
-def _check_whole(values: Labelled, name: str, places: Places, *, named: bool) -> None:
+def _check_whole(labels: Labelled, name: str, *, named: bool) -> None:
     """Raise SpaceliteError unless all label values are whole numbers. A negative one is a label
     where every split has some beside others; elsewhere it marks hidden or missing labels, as it
     does where labels 0, 1, ... are `named`."""
-    of_splits: dict[str, list[tuple[int, Any]]] = defaultdict(list)
-    for (split, row), value in zip(places, values, strict=True):
-        of_splits[split].append((row, value))
-    negative_labels = not named and all(
-        len({*numbers}) > 1
-        and any(isinstance(value, int | float) and value < 0 for value in numbers)
-        for numbers in ([value for _, value in rows] for rows in of_splits.values())
+    whole = np.array(
+        [
+            isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+            for value in labels.values
+        ]
     )
-    for split, rows in of_splits.items():
-        for row, value in rows:
-            if not isinstance(value, int) and not (isinstance(value, float) and value.is_integer()):
-                raise SpaceliteError(
-                    f"{name} {split}: row {row} has label {value!r}: classes need whole "
-                    "numbers or strings (or name another column with label_column, or give "
-                    "labels_as='text')",
-                    ["label_column", "labels_as"],
-                )
-            if value < 0 and not negative_labels:
-                count = sum(number < 0 for _, number in rows)
-                way_out = "the whole split"
-                if not named and count < len(rows):
-                    way_out = "give labels_as='text' if it is a label that another split lacks"
-                raise SpaceliteError(
-                    f"{name} {split}: row {row} has label {int(value)}, which marks a hidden "
-                    f"or missing label ({count} such rows): remove them, or {way_out}",
-                    ["labels_as"] if "labels_as" in way_out else [],
-                )
+    negative = np.array([isinstance(of, int | float) and of < 0 for of in labels.values])
+    splits = [labels.take(labels.split == number) for number in np.unique(labels.split)]
+    negative_labels = not named and all(
+        len({labels.values[number] for number in np.unique(part.index)}) > 1
+        and negative[part.index].any()
+        for part in splits
+    )
+    for part in splits:
+        wrong = np.flatnonzero((~whole | (negative & (not negative_labels)))[part.index])
+        if not len(wrong):
+            continue
+        number, row = part.index[wrong[0]], part.row[wrong[0]]
+        value, split = labels.values[number], SPLITS[part.split[0]]
+        if not whole[number]:
+            raise SpaceliteError(
+                f"{name} {split}: row {row} has label {value!r}: classes need whole "
+                "numbers or strings (or name another column with label_column, or give "
+                "labels_as='text')",
+                ["label_column", "labels_as"],
+            )
+        count = int(negative[part.index].sum())
+        way_out = "the whole split"
+        if not named and count < len(part.index):
+            way_out = "give labels_as='text' if it is a label that another split lacks"
+        raise SpaceliteError(
+            f"{name} {split}: row {row} has label {int(value)}, which marks a hidden "
+            f"or missing label ({count} such rows): remove them, or {way_out}",
+            ["labels_as"] if "labels_as" in way_out else [],
+        )
 
 
 def _multi_label(
-    lists: Labelled, class_names: Sequence[str], name: str, places: Places
+    labels: Labelled, class_names: Sequence[str], name: str
 ) -> tuple[Labels, tuple[str, ...]]:
+    lists = labels.values
     flat = list(itertools.chain.from_iterable(lists))
     if not flat:
         raise SpaceliteError(
@@ -650,14 +736,21 @@ def _multi_label(
             f"{name}: its lists hold records or missing values: give lists of numbers or strings, "
             "[] for a text without a label"
         )
-    lengths = [*map(len, lists)]
-    (count, *others) = {*lengths}
+    lengths = np.array([*map(len, lists)])
+    (count, *others) = {*lengths.tolist()}
     if not others and count != 1 and {*flat} <= {0, 1}:
         # One column of zeros and ones (or booleans) per label.
         names = tuple(class_names) if len(class_names) == count else tuple(map(str, range(count)))
-        return np.array(lists, np.int64), names
-    owner = np.repeat(np.arange(len(lists)), lengths)
-    numbers, names = numbered(flat, class_names, name, [places[row] for row in owner.tolist()])
-    labels = np.zeros((len(lists), len(names)), np.int64)
-    labels[owner, numbers] = 1
-    return labels, names
+        return np.array(lists, np.int64)[labels.index], names
+    # The labels of all rows end to end: each stands in `flat` at its row's first one, and further.
+    of_row = lengths[labels.index]
+    owner = np.repeat(np.arange(len(of_row)), of_row)
+    first = (np.cumsum(lengths) - lengths)[labels.index] - (np.cumsum(of_row) - of_row)
+    values, index = distinct(flat)
+    every = replace(
+        labels.take(owner), values=values, index=index[first[owner] + np.arange(len(owner))]
+    )
+    numbers, names = numbered(every, class_names, name)
+    labels_of_rows = np.zeros((len(of_row), len(names)), np.int64)
+    labels_of_rows[owner, numbers] = 1
+    return labels_of_rows, names

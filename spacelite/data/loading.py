@@ -308,7 +308,7 @@ def texts_of(
     name = columns.find_text(found.origin, names, list(filter(found.is_string, names)), wanted)
     if text_column is None and len(names) > 1:
         log.info("the texts are column %r", name)
-    texts = found.values(name)
+    texts = [*found.values(name)]
     columns.check_texts(found.origin, name, texts, refuse_numbers=wanted is None)
     return texts
 
@@ -416,8 +416,7 @@ def _numbered(
     class_names = known.label_names if known else ()
     texts: dict[str, list[str]] = {}
     rows: dict[str, Rows] = {}
-    values: columns.Labelled = []
-    places: list[tuple[str, int]] = []
+    parts: list[columns.Labelled] = []
     chosen: dict[str, tuple[str, str]] = {}
     for split, table in tables.items():
         if not table.rows.num_rows:
@@ -427,9 +426,9 @@ def _numbered(
             table, reading.text_column, reading.label_column, like
         )
         texts[split], rows[split] = columns.texts(table, text_name, reading.skip_empty)
-        values += columns.label_values(table, label_name, rows[split], reading.label_separator)
-        numbers = table.row_numbers
-        places += [(split, numbers[row]) for row in rows[split].tolist()]
+        parts.append(
+            columns.label_values(table, split, label_name, rows[split], reading.label_separator)
+        )
         names = table.class_names.get(label_name, ())
         if names and known is None and names != (class_names or names):
             raise SpaceliteError(
@@ -437,12 +436,12 @@ def _numbered(
                 "give all splits the same label names"
             )
         class_names = class_names or names
+    values = columns.Labelled.joined(parts)
     if reading.text_column is None or reading.label_column is None:
         for pair in dict.fromkeys(chosen.values()):
             alike = [split for split in tables if chosen[split] == pair]
             where = name if len(alike) == len(tables) else f"{name} ({', '.join(alike)})"
-            pairs = zip(places, values, strict=True)
-            pooled = [value for (split, _), value in pairs if split in alike]
+            pooled = values.take(np.isin(values.split, [*map(SPLITS.index, alike)]))
             named = reading.label_column is not None
             columns.log_choice(where, tables[alike[-1]].names, *pair, pooled, named)
     if reading.label_separator is not None:
@@ -455,7 +454,7 @@ def _numbered(
         columns.refuse_joined(values, name)
         columns.refuse_missing_words(values, name)
         values = columns.as_numbers(values, name)
-    labels, label_names = columns.numbered(values, class_names, name, places)
+    labels, label_names = columns.numbered(values, class_names, name)
     columns.warn_of_similar(label_names, name)
     ends = np.cumsum([len(of_split) for of_split in rows.values()])
     splits = {
@@ -580,7 +579,7 @@ def column_of_rows(
                 f"{about}: {table.origin} has no such column: {choose_from(column, table.names)}",
                 [argument],
             )
-        in_table = table.values(column)
+        in_table = [*table.values(column)]
         for example in examples.tolist():
             values[example] = in_table[at[example]]
         seen[examples] = True

@@ -7,7 +7,7 @@ import itertools
 import logging
 import unicodedata
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
@@ -25,6 +25,7 @@ SPLIT_ALIASES = {"valid": "validation", "val": "validation", "dev": "validation"
 SEED = 42  # of all random splits and samples, as in the published protocol
 VALIDATION_SHARE = 0.1  # of the training texts, where a data set has no validation split
 LABELS_NAMED = 5  # in a message
+AT_ONCE = 1000  # values of a table that are Python objects at a time
 DROPPED = dict.fromkeys([*range(33), 127])  # ascii control characters and the space
 
 Labels = npt.NDArray[np.int64]
@@ -110,19 +111,19 @@ class Table:
         return Sources.of_files([(self.origin, self.rows.num_rows)])
 
     @property
-    def row_numbers(self) -> list[int]:
+    def row_numbers(self) -> npt.NDArray[np.int64]:
         """The rows as messages name them, counted from 1: as in the file, if it is a single one."""
         if self.sources is None or len(self.sources.files) > 1:
-            return list(range(1, self.rows.num_rows + 1))
-        numbers: list[int] = self.sources.row.tolist()
-        return numbers
+            return np.arange(1, self.rows.num_rows + 1)
+        return self.sources.row
 
-    def values(self, column: str) -> list[Any]:
-        """The values of a column. Raises SpaceliteError if they have no common type."""
+    def values(self, column: str) -> Iterator[Any]:
+        """The values of a column, one after another. Raises SpaceliteError if they have no common
+        type."""
         if column in self.mixed:
             raise self.mixed[column]
-        values: list[Any] = self.rows.column(column).to_pylist()
-        return values
+        for batch in self.rows.select([column]).to_batches(max_chunksize=AT_ONCE):
+            yield from batch.column(0).to_pylist()
 
     def is_string(self, column: str) -> bool:
         """Whether the column's type is one of Arrow's string types."""
