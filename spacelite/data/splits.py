@@ -6,9 +6,9 @@ import hashlib
 import itertools
 import logging
 import unicodedata
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from hashlib import blake2b
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -29,6 +29,8 @@ AT_ONCE = 1000  # values of a table that are Python objects at a time
 DROPPED = dict.fromkeys([*range(33), 127])  # ascii control characters and the space
 
 Labels = npt.NDArray[np.int64]
+Digests = npt.NDArray[np.void]
+DIGEST = np.dtype("V16")  # a hash of 16 bytes
 
 # What a backbone reads of one example. `columns.texts` makes it from a row, `as_bytes` and `folded`
 # say when two are the same, and `tokenizer.tokenize` encodes it: an input of two texts would be a
@@ -215,16 +217,34 @@ def folded(text: Text) -> str:
     )
 
 
+def text_digests(texts: Iterable[Text]) -> Digests:
+    """What identifies each of N texts, as `folded`, (N,)."""
+    return digests(folded(text).encode("utf-8", "surrogatepass") for text in texts)
+
+
+def digests(contents: Iterable[bytes | memoryview]) -> Digests:
+    """A hash of each of N contents, (N,)."""
+    hashed = bytearray()
+    for content in contents:
+        hashed += blake2b(content, digest_size=DIGEST.itemsize).digest()
+    return np.frombuffer(hashed, DIGEST)
+
+
+def groups(of: Digests) -> npt.NDArray[np.int64]:
+    """A number for each of N digests, which equal ones share, in the order in which they first
+    occur, (N,)."""
+    _, first, inverse = np.unique(of, return_index=True, return_inverse=True)
+    rank = np.empty(len(first), np.int64)
+    rank[np.argsort(first)] = np.arange(len(first))
+    return rank[inverse.reshape(-1)]
+
+
 def without_leaks(dataset: TextDataset) -> TextDataset:
     """The data set without training examples whose text, as `folded`, occurs in another split."""
     train = dataset.splits["train"]
-    held = {
-        folded(text)
-        for name, split in dataset.splits.items()
-        for text in split.texts
-        if name != "train"
-    }
-    kept = np.array([folded(text) not in held for text in train.texts], bool)
+    others = (split.texts for name, split in dataset.splits.items() if name != "train")
+    numbers = groups(text_digests(itertools.chain(train.texts, *others)))
+    kept = ~np.isin(numbers[: len(train)], numbers[len(train) :])
     dropped = int((~kept).sum())
     if dropped == len(train):
         raise SpaceliteError(
@@ -255,43 +275,47 @@ def drawn(dataset: TextDataset, shares: Mapping[str, float]) -> tuple[TextDatase
     Raises SpaceliteError if no text may leave train.
     """
     train, classes = dataset.splits["train"], len(dataset.label_names)
-    examples_of: dict[str, list[int]] = defaultdict(list)
-    for example, text in enumerate(train.texts):
-        examples_of[folded(text)].append(example)
-    numbers = {text: _number(text) for text in examples_of}
+    numbers = np.empty(len(train))
+
+    def contents() -> Iterator[bytes]:
+        for example, text in enumerate(train.texts):
+            content = folded(text).encode("utf-8", "surrogatepass")
+            numbers[example] = _number(content)
+            yield content
+
+    text_of = groups(digests(contents()))  # the number of each example's text
+    examples = np.argsort(text_of, kind="stable")
+    bounds = np.cumsum([0, *np.bincount(text_of)])  # text i has examples[bounds[i]:bounds[i+1]]
+    numbers = numbers[examples[bounds[:-1]]]
     left = np.append(dataset.task.label_counts(train.labels, classes), len(train))
     splits, kept = dict(dataset.splits), 0
-    for split, share in shares.items():
+    split_of = np.zeros(len(numbers), np.int8)  # of each text, 0 for train
+    for number, (split, share) in enumerate(shares.items(), 1):
         # How far each text is beyond the limit; negative in train.
-        beyond = {
-            text: share - numbers[text] if split == "validation" else numbers[text] - (1 - share)
-            for text in examples_of
-        }
-        chosen: list[int] = []
-        for text in sorted(beyond, key=lambda text: -beyond[text]):
+        beyond = share - numbers if split == "validation" else numbers - (1 - share)
+        order, chosen = np.argsort(-beyond, kind="stable"), False
+        for text in order[split_of[order] == 0].tolist():
             if chosen and beyond[text] <= 0:
                 break
-            examples = examples_of[text]
-            of_text = dataset.task.label_counts(train.labels[examples], classes)
-            of_text = np.append(of_text, len(examples))
+            own = examples[bounds[text] : bounds[text + 1]]
+            of_text = np.append(dataset.task.label_counts(train.labels[own], classes), len(own))
             if not ((of_text == left) & (left > 0)).any():  # the last one of a label, or of all
                 left -= of_text
-                chosen += examples_of.pop(text)
+                split_of[text], chosen = number, True
         if not chosen:
             raise SpaceliteError(
                 f"{dataset.name} has too few different training texts to draw a {split} split from "
                 f"them: a label must keep one; add texts, or give a {split} split"
             )
-        splits[split] = train.take(np.sort(chosen))
-        kept += sum(beyond[text] > 0 for text in examples_of)
-    splits["train"] = train.take(np.sort([*itertools.chain(*examples_of.values())]))
+        splits[split] = train.take(np.flatnonzero(split_of[text_of] == number))
+        kept += int((beyond[split_of == 0] > 0).sum())
+    splits["train"] = train.take(np.flatnonzero(split_of[text_of] == 0))
     return replace(dataset, splits={name: splits[name] for name in SPLITS if name in splits}), kept
 
 
-def _number(text: str) -> float:
+def _number(text: bytes) -> float:
     """A number in [0, 1) that a text, as `folded`, always gets."""
-    content = f"{SEED} {text}".encode("utf-8", "surrogatepass")
-    digest = hashlib.blake2b(content, digest_size=8).digest()
+    digest = blake2b(f"{SEED} ".encode() + text, digest_size=8).digest()
     return (int.from_bytes(digest, "big") >> 11) / 2**53  # as many bits as a float holds
 
 
