@@ -309,7 +309,8 @@ def import_cache(
         causal: Whether a text's last token sums it up, as in language models. [default: if there is
             a dimension of layers]
         backbone: Name of the model that computed them. [default: that of the source]
-        dtype: Store hidden states as float16, bfloat16 (for values beyond 65,504), float32 or int8.
+        dtype: Store hidden states as float16, bfloat16 (for values beyond 65,504), float32, int8 or
+            int4.
         text_column: Name of the text column. [default: text or another usual name, if there is one]
         test_fraction: Fraction of the training texts that become the test split, if there is none.
     """

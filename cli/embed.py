@@ -59,7 +59,8 @@ def embed(
         dataset: imdb, hatexplain, hatexplain:2, demo, any hub name, a
             csv/tsv/json/jsonl/parquet file, or a folder of them.
         max_length: Maximum tokens per text; the rest is cut off.
-        dtype: Store hidden states as float16, bfloat16 (for values beyond 65,504), float32 or int8.
+        dtype: Store hidden states as float16, bfloat16 (for values beyond 65,504), float32, int8 or
+            int4.
         reduce K: Keep hidden states on their first K principal axes, such as 128; auto: on as many
             as keep 99% of the variance.
         layer: Layer of the hidden states: -1 is the last, 0 the embeddings. Several, such as

@@ -160,7 +160,8 @@ embed(backbone=sys.argv[1], dataset=sys.argv[2], cache_dir=Path(sys.argv[3]), de
 
 
 @pytest.mark.parametrize(
-    ("dtype", "attempts"), [("float16", 4), ("float32", 2), ("int8", 3), ("bfloat16", 1)]
+    ("dtype", "attempts"),
+    [("float16", 4), ("float32", 2), ("int8", 3), ("bfloat16", 1), ("int4", 1)],
 )
 def test_killed_at_any_step_the_finished_file_is_the_same(dtype, attempts, bert, reviews, tmp_path):
     options = {"tokens_per_batch": 100, "dtype": dtype}
@@ -485,7 +486,7 @@ def test_hidden_states_beyond_float16_are_refused_with_the_remedy(tmp_path, revi
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({"dtype": "int4"}, "dtype=int4: choose from float16, float32, bfloat16, int8"),
+        ({"dtype": "int2"}, "dtype=int2: choose from float16, float32, bfloat16, int8, int4"),
         ({"padding": "left"}, "padding=left: choose from none, max_length"),
         ({"tokens_per_batch": 0}, "tokens_per_batch=0: give a whole number of at least 1"),
         ({"max_length": 2}, "max_length=2: tiny-bert takes 3 to 512 tokens"),

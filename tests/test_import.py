@@ -788,10 +788,19 @@ def test_what_is_damaged_is_imported_again(made, tmp_path):
     assert not again.hit and path.read_bytes() == whole
 
 
-def test_int8_is_measured(made, tmp_path):
+@pytest.mark.parametrize("dtype", ["int8", "int4"])
+def test_what_is_rounded_coarsely_is_measured(dtype, made, tmp_path):
     source = npz_flat(tmp_path, made)
-    cache = spacelite.import_cache(source, made.table, dtype="int8", cache_dir=tmp_path, **QUIET)
+    cache = spacelite.import_cache(source, made.table, dtype=dtype, cache_dir=tmp_path, **QUIET)
     assert cache.rounded.tokens == sum(map(len, made.ids))
+
+
+def test_an_odd_width_has_no_int4(made, tmp_path):
+    source = tmp_path / "odd.npy"
+    np.save(source, np.zeros((len(made.ids), 7), np.float32))
+    given = {"dtype": "int4", "cache_dir": tmp_path, **QUIET}
+    said = refusal(spacelite.import_cache, source, made.table, **given)
+    assert said.startswith("dtype=int4: two dimensions share a byte, and hidden states have 7: ")
 
 
 def test_the_command_prints_what_it_has_imported(made, tmp_path):

@@ -77,7 +77,7 @@ def of_text(path, source):
 
 @pytest.mark.parametrize(
     ("kind", "dtype"),
-    [*((kind, "float16") for kind in KINDS), ("bert", "float32"), ("bert", "int8")],
+    [*((kind, "float16") for kind in KINDS), *(("bert", of) for of in ("float32", "int8", "int4"))],
 )
 def test_only_new_texts_are_run_and_the_others_are_the_same_bytes(
     kind, dtype, request, tmp_path, ran, caplog
@@ -101,7 +101,7 @@ def test_only_new_texts_are_run_and_the_others_are_the_same_bytes(
         content = np.frombuffer(after[text][0][0], stored.numpy)
         found = stored.decode(content.reshape(-1, stored.row_values(16)))
         expected = output.last_hidden_state[0].numpy()
-        limit = 0.5 / 127 + 1e-4 if dtype == "int8" else 1e-3
+        limit = {"int8": 0.5 / 127 + 1e-4, "int4": 1 / 8 + 5e-3}.get(dtype, 1e-3)
         assert np.abs(found - expected).max() / np.abs(expected).max() < limit
     assert verify(done.path) == []
     ran.clear()

@@ -1,5 +1,5 @@
-"""The number types of stored hidden states: int8 against float64, what rounding costs is measured,
-and everything that reads a cache reads every type."""
+"""The number types of stored hidden states: int8 and int4 against float64, what rounding costs is
+measured, and everything that reads a cache reads every type."""
 
 import logging
 import re
@@ -30,7 +30,7 @@ from spacelite.inference import explanation, prediction
 from spacelite.training import batches, loop, memory
 from spacelite.training.config import TrainingConfig
 
-INT8 = stored_type("int8")
+INT8, INT4 = stored_type("int8"), stored_type("int4")
 TINY, LARGEST = 2.0**-126, float(np.finfo(np.float32).max)
 
 
@@ -94,6 +94,79 @@ def test_the_largest_values_of_float32_are_held():
     assert decoded[1, 1] == pytest.approx(LARGEST / 2, rel=0.01)
 
 
+# int4 alone.
+
+
+def int4_in_float64(rows, width):
+    """What rows of int4 stand for: whole numbers (n, d), scales (n, d), values (n, d)."""
+    half = width // 2
+    codes = rows[:, :half].view(np.uint8).astype(int)
+    whole = np.concatenate([codes % 16, codes // 16], axis=1)
+    whole = np.where(whole > 7, whole - 16, whole).astype(np.float64)
+    bits = np.frombuffer(rows[:, half:].tobytes(), "<u2").astype("<u4") << 16
+    scales = np.frombuffer(bits.astype("<u4").tobytes(), "<f4").astype(np.float64)
+    scale = np.repeat(scales.reshape(len(rows), -1), 64, axis=1)[:, :width]
+    return whole, scale, whole * scale
+
+
+@pytest.mark.parametrize("size", [1.0, 1e-30, 1e-36, 1e-38, 1e-44, 1e20, 3.4e38])
+@pytest.mark.parametrize("width", [2, 16, 64, 66, 130, 384])
+def test_int4_rounds_to_the_nearest_step_of_its_group(size, width):
+    random = np.random.default_rng(0)
+    values = random.uniform(-1, 1, (200, width)) * random.uniform(0.01, 1, (200, 1))
+    values[3] = 0
+    values[:, :64] *= 0.1  # other groups have other scales
+    hidden = (values * size).astype(np.float32)
+    rows = INT4.encode(torch.from_numpy(hidden))
+    groups = -(-width // 64)
+    assert rows.dtype == np.int8 and rows.shape == (200, width // 2 + 2 * groups)
+    assert not rows[3].any()
+    assert INT4.row_bytes(width) == width // 2 + 2 * groups
+    whole, scale, found = int4_in_float64(rows, width)
+    for first in range(0, width, 64):
+        of_group = slice(first, first + 64)
+        exact = hidden[:, of_group].astype(np.float64)
+        least, most = exact.min(axis=1, keepdims=True), exact.max(axis=1, keepdims=True)
+        largest = np.where(-least > most, least, most)
+        step = np.where(largest != 0, np.maximum(np.abs(largest) / 8, TINY), 0) * -np.sign(largest)
+        own = scale[:, of_group]
+        np.testing.assert_allclose(own, np.broadcast_to(step, own.shape), rtol=2**-8)
+        quotients = np.divide(exact, own, out=np.zeros_like(exact), where=own != 0)
+        np.testing.assert_array_equal(whole[:, of_group], np.rint(quotients).clip(-8, 7))
+    assert INT4.is_finite(rows)
+    decoded = INT4.decode(rows)
+    assert decoded.dtype == np.float32
+    np.testing.assert_allclose(decoded, found, rtol=1e-6, atol=TINY / 100)
+    memory = torch.full((200, width), torch.nan)
+    assert INT4.widen(torch.from_numpy(rows), memory) is memory
+    np.testing.assert_array_equal(memory.numpy(), decoded)
+
+
+def test_int4_rounds_ties_to_even_and_has_one_step_more_on_the_side_of_the_largest():
+    hidden = np.array([[-8.0, 7.5, 6.5, -0.5, 0.5, 1.5, -7.5, 7.0]], np.float32)
+    for sign in (1, -1):
+        whole, scale, _ = int4_in_float64(INT4.encode(torch.from_numpy(sign * hidden)), 8)
+        assert (scale == sign).all()
+        np.testing.assert_array_equal(whole, [[-8, 7, 6, 0, 0, 2, -8, 7]])
+
+
+def test_the_width_of_int4_is_that_of_its_rows_or_there_is_none():
+    widths = {INT4.row_values(width): width for width in range(2, 2000, 2)}
+    assert len(widths) == 999
+    for values in range(1, 1000):
+        width = INT4.hidden_width(values)
+        assert width == widths[values] if values in widths else INT4.row_values(width) != values
+
+
+def test_an_odd_width_has_no_int4(bert, reviews, tmp_path):
+    said = refusal(run, tmp_path, bert, reviews, dtype="int4", reduce=3)
+    assert said == (
+        "dtype=int4: two dimensions share a byte, and hidden states have 3: give them an even "
+        "number, or choose another number type"
+    )
+    assert not list(tmp_path.glob("embeddings/*.h5"))
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("name", DTYPES)
 def test_a_value_that_is_not_finite_is_seen_in_every_type(name, value):
@@ -111,20 +184,20 @@ def test_a_value_that_is_not_finite_is_seen_in_every_type(name, value):
 def test_numpy_and_torch_read_the_same(name, count):
     """Rows of any shape and number, into memory that is given or not."""
     stored = stored_type(name)
-    hidden = torch.randn(count, 5, 7, generator=torch.Generator().manual_seed(0))
+    hidden = torch.randn(count, 5, 8, generator=torch.Generator().manual_seed(0))
     rows = stored.encode(hidden)
     decoded = stored.decode(rows)
-    assert decoded.shape == (count, 5, 7)
-    limit = {"float32": 0, "float16": 2e-3, "bfloat16": 0.02, "int8": 0.02}[name]
+    assert decoded.shape == (count, 5, 8)
+    limit = {"float32": 0, "float16": 2e-3, "bfloat16": 0.02, "int8": 0.02, "int4": 0.4}[name]
     np.testing.assert_allclose(decoded, hidden, atol=limit)
     flat = rows.reshape(5 * count, -1)
-    into = np.empty((5 * count, 7), np.float32)
+    into = np.empty((5 * count, 8), np.float32)
     assert stored.decode(flat, into) is into
-    np.testing.assert_array_equal(into, decoded.reshape(-1, 7))
-    wide = stored.widen(torch.from_numpy(flat), torch.empty(5 * count, 7))
+    np.testing.assert_array_equal(into, decoded.reshape(-1, 8))
+    wide = stored.widen(torch.from_numpy(flat), torch.empty(5 * count, 8))
     np.testing.assert_array_equal(wide.numpy(), into)
     for row in range(5):
-        alone = stored.widen(torch.from_numpy(flat[row : row + 1]), torch.empty(1, 7))
+        alone = stored.widen(torch.from_numpy(flat[row : row + 1]), torch.empty(1, 8))
         np.testing.assert_array_equal(alone.numpy(), into[row : row + 1])
 
 
@@ -185,23 +258,26 @@ def test_the_file_holds_what_plain_transformers_give(made, bert, reviews):
             expected = output.last_hidden_state[0].numpy()
             found = split.read_hidden(i, i + 1)
             largest = np.abs(expected).max(axis=1, keepdims=True)
-            share = {"float16": 1e-3, "float32": 1e-5, "bfloat16": 5e-3, "int8": 0.5 / 127 + 1e-4}[
-                stored.name
-            ]
+            share = {
+                "float16": 1e-3, "float32": 1e-5, "bfloat16": 5e-3, "int8": 0.5 / 127 + 1e-4,
+                "int4": 1 / 8 + 5e-3,  # a value of the other sign may be a whole step off
+            }[stored.name]  # fmt: skip
             assert (np.abs(found - expected) <= share * largest).all()
 
 
-def test_int8_is_read_as_the_formats_say(bert, reviews, tmp_path):
+@pytest.mark.parametrize("dtype", ["int8", "int4", "bfloat16"])
+def test_types_are_read_as_the_formats_say(dtype, bert, reviews, tmp_path):
     """With h5py and numpy alone, by the code on the page."""
     page = (Path(__file__).parents[1] / "docs" / "formats.md").read_text("utf-8")
-    code = textwrap.dedent(re.search(r"\n\n( +rows = train.*?)\n\n", page, re.DOTALL)[1])
-    path = run(tmp_path, bert, reviews, dtype="int8", layers=False).path
+    stored = "uint16" if dtype == "bfloat16" else dtype
+    code = re.search(rf"\n\n( +rows = train\S+ +# {stored}\n.*?)\n\n", page, re.DOTALL)[1]
+    path = run(tmp_path, bert, reviews, dtype=dtype, layers=False).path
     listed = command("cache", "list", "--cache-dir", tmp_path).stdout
-    assert f"{path.stem} (int8)" in listed
+    assert f"{path.stem} ({dtype})" in listed
     with h5py.File(path) as file, store.Cache(path) as cache:
         first, last = file["train"]["offsets"][7:9]
-        names = {"train": file["train"], "first": first, "last": last}
-        exec(code, names)
+        names = {"train": file["train"], "first": first, "last": last, "np": np, "d": 16}
+        exec(textwrap.dedent(code), names)
         np.testing.assert_array_equal(
             names["hidden_states"], cache.splits["train"].read_hidden(7, 8)
         )
@@ -267,7 +343,7 @@ def test_values_that_are_not_finite_are_refused(made, bert, reviews, tmp_path, m
         "use dtype=bfloat16 or float32" if stored.name == "float16" else "choose another backbone"
     )
     problem = f"{stored.name} cannot hold: {remedy}"
-    if value == "nan" and stored.name != "int8":  # whose scale is NaN for both
+    if value == "nan" and not stored.measured:  # whose scales are NaN for both
         problem = "are not numbers (NaN): choose another backbone, layer or precision"
     assert f"has hidden states that {problem}" in message
     encoder = Encoder(backbone=str(bert), dtype=stored.name)
@@ -373,7 +449,7 @@ def test_a_dimension_that_destroys_the_others_is_no_secret(dominated, reviews, t
     assert np.median(expected) > 0.5
     worst = expected.argmax()
     assert (
-        "int8 rounds 15 of 16 dimensions by more than 10% of their deviation, the worst (dimension "
+        "int8 rounds 15 of 16 dimensions by more than 20% of their deviation, the worst (dimension "
         f"{worst}) by {100 * expected[worst]:.0f}%: heads may be less accurate; use dtype=float16"
     ) in caplog.text
     # The remedy works: float16 loses a thousandth of every value.

@@ -123,7 +123,8 @@ def test_hidden_states_against_a_cache(dtype, bert, tmp_path):
     for low, high in zip(found.offsets[:-1], found.offsets[1:], strict=True):
         expected = rows[tuple(found.token_ids[low:high].tolist())]
         largest = np.abs(expected).max()
-        limit = {"int8": largest / 254 + 1e-5, "bfloat16": largest / 256}.get(dtype, 2e-3)
+        limits = {"int4": largest / 7, "int8": largest / 254 + 1e-5, "bfloat16": largest / 256}
+        limit = limits.get(dtype, 2e-3)
         np.testing.assert_allclose(hidden[low:high], expected, atol=limit)
     np.testing.assert_array_equal(found.rows[: found.offsets[10]], found.rows[found.offsets[50] :])
     assert found.pooled.shape == (60, 16) and found.layer_means.shape == (60, 48)

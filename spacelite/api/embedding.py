@@ -88,8 +88,8 @@ def embed(
         cache_dir: Folder of caches and runs. Default: that of the variable `SPACELITE_CACHE`, else
             `cache`.
         max_length: Maximum tokens per text; the rest is cut off.
-        dtype: Number type in which hidden states are stored: `float16`, `bfloat16`, `float32` or
-            `int8`.
+        dtype: Number type in which hidden states are stored: `float16`, `bfloat16`, `float32`,
+            `int8` or `int4`.
         reduce: K to keep hidden states on their first K principal axes: those of a seeded sample of
             train tokens, each dimension standardised. `auto` is the smallest K that keeps 99% of
             their variance. Runs keep the axes, and apply them to new texts. Layer means stay whole;

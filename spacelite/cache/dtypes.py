@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+from typing_extensions import override
 
 from spacelite.errors import SpaceliteError
 from spacelite.lazy import torch
@@ -22,10 +23,15 @@ LARGEST = 127  # of int8; -128 is not used, so that the steps on both sides are 
 SCALES = (2.0**-126, 2.6793883e36)
 SCALE = 4  # int8 values that hold a token's scale: the bytes of a float32, little-endian
 
-# Above this, embed warns: it is noise of 1% of the dimension's variance. Where steps are so coarse
-# that all dimensions lose that much, the cross-entropy of heads on HateXplain and MiniLM changes by
-# less than 0.001; at twice as much it is more (`tests/bench/stored_types.py steps`).
-MOST = 0.1
+GROUP = 64  # dimensions that share a scale in int4
+# Its scales are bfloat16. The largest is the one before 2**125, of which 8 times is more than
+# float32 holds.
+INT4_SCALES = (2.0**-126, 2.0**125 - 2.0**116)
+
+# Above this, embed warns: it is noise of 4% of the dimension's variance. The cross-entropy of heads
+# on HateXplain and MiniLM changes by less than 0.001 in int4, where half of the dimensions lose
+# 11% or more, the worst 18%; where these are 17% and 28%, by more (docs/benchmarks.md).
+MOST = 0.2
 # What deviates from its mean by less than this share of it is constant: float16 rounds off half as
 # much.
 CONSTANT = 1e-3
@@ -109,6 +115,30 @@ class StoredType:
         return is_finite(rows if self.plain else self.decode(rows))
 
 
+class FourBits(StoredType):
+    """Two values a byte, and a scale of two bytes for each GROUP of dimensions."""
+
+    @override
+    def row_values(self, width: int) -> int:
+        require_even(width)
+        return width // 2 + 2 * -(-width // GROUP)
+
+    @override
+    def hidden_width(self, values: int) -> int:
+        return 2 * (values - 2 * -(-values // (GROUP // 2 + 2)))
+
+
+def require_even(width: int) -> None:
+    """Raise SpaceliteError if int4 cannot store this width: rows would be as long as those of the
+    next."""
+    if width % 2:
+        raise SpaceliteError(
+            f"dtype=int4: two dimensions share a byte, and hidden states have {width:,}: give them "
+            "an even number, or choose another number type",
+            ["dtype"],
+        )
+
+
 def is_finite(values: Array) -> bool:
     """Whether all values, float16 or float32, are finite. Their exponents say it: numpy would
     widen every float16 first, which takes twenty times as long."""
@@ -145,6 +175,44 @@ def _read_int8(rows: Array, into: Array) -> Array:
     return into
 
 
+def _to_int4(hidden: torch.Tensor) -> torch.Tensor:
+    """Each group's values in steps of its scale, -1/8 of the value that is largest absolutely, so
+    that this is -8, rounded to nearest (ties to even) and at most 7. A byte has one of the first
+    half of the dimensions in its lower four bits and one of the second half in its upper four.
+    Behind them the scales, bfloat16. That of zeros is 0, and that of values that are not all finite
+    is NaN."""
+    width = hidden.shape[-1]
+    require_even(width)
+    padded = torch.nn.functional.pad(hidden, (0, -width % GROUP))
+    groups = padded.reshape(*hidden.shape[:-1], -1, GROUP)
+    least, most = groups.amin(dim=-1, keepdim=True), groups.amax(dim=-1, keepdim=True)
+    largest = torch.where(-least > most, least, most)
+    scale = (largest.abs() / 8).clamp_(*INT4_SCALES).copysign_(-largest)
+    scale.masked_fill_(largest == 0, 0).masked_fill_(~largest.isfinite(), torch.nan)
+    scales = scale.bfloat16()
+    whole = (groups / scales.float()).nan_to_num_(0.0).round_().clamp_(-8, 7).to(torch.int8)
+    low, high = whole.flatten(-2)[..., :width].chunk(2, dim=-1)
+    return torch.cat([low & 15 | high << 4, scales.squeeze(-1).view(torch.int8)], dim=-1)
+
+
+def _widen_int4(rows: torch.Tensor, into: torch.Tensor) -> torch.Tensor:
+    half = into.shape[1] // 2
+    codes, scales = rows[:, :half], rows[:, half:].contiguous().view(torch.bfloat16).float()
+    into[:, :half], into[:, half:] = codes << 4 >> 4, codes >> 4
+    for number, scale in enumerate(scales.unbind(1)):
+        into[:, GROUP * number : GROUP * (number + 1)].mul_(scale[:, None])
+    return into
+
+
+def _read_int4(rows: Array, into: Array) -> Array:
+    half = into.shape[-1] // 2
+    codes, scales = rows[..., :half], np.ascontiguousarray(rows[..., half:]).view(np.uint16)
+    into[..., :half], into[..., half:] = codes << 4 >> 4, codes >> 4
+    wide = _read_bfloat16(scales, np.empty(scales.shape, np.float32))
+    into *= np.repeat(wide, GROUP, axis=-1)[..., : into.shape[-1]]
+    return into
+
+
 def _read_bfloat16(rows: Array, into: Array) -> Array:
     np.left_shift(rows, 16, out=into.view(np.uint32), dtype=np.uint32)
     return into
@@ -173,6 +241,9 @@ DTYPES: dict[str, StoredType] = {
     ),
     "int8": StoredType(
         "int8", _to_int8, widen=_widen_int8, read=_read_int8, extra=SCALE, measured=True
+    ),
+    "int4": FourBits(
+        "int8", _to_int4, widen=_widen_int4, read=_read_int4, measured=True, values="int4"
     ),
 }
 

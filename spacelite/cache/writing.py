@@ -303,8 +303,8 @@ def check_finite(rows: Array, stored: StoredType, whose: str) -> None:
         wider = stored.name == "float16"
         remedy = "use dtype=bfloat16 or float32" if wider else "choose another backbone or layer"
         problem = f"{stored.name} cannot hold"
-        # int8 has NaN for all that is not finite.
-        if not stored.extra and np.isnan(stored.decode(rows)).any():
+        # Types that are measured have scales: NaN for all that is not finite.
+        if not stored.measured and np.isnan(stored.decode(rows)).any():
             problem, remedy = "are not numbers (NaN)", "choose another backbone, layer or precision"
         raise SpaceliteError(
             f"{whose} has hidden states that {problem}: {remedy}",

@@ -52,8 +52,8 @@ class Embedding(BaseEstimator):  # type: ignore[misc]
         revision: Commit, branch or tag of a hub backbone.
         layer: Layer of the hidden states: -1 the last, 0 the embedding layer.
         max_length: Maximum tokens per text; the rest is cut off.
-        dtype: Number type in which hidden states are stored: `float16`, `bfloat16`, `float32` or
-            `int8`.
+        dtype: Number type in which hidden states are stored: `float16`, `bfloat16`, `float32`,
+            `int8` or `int4`.
         padding: `none`, or `max_length` to pad every text and count padded positions as tokens.
         prefix: What each text is read with, such as `query: ` for E5.
         windows: Whether texts of more than `max_length` tokens are run in overlapping windows of as
