@@ -8,6 +8,7 @@ from pathlib import Path
 import typer
 
 import spacelite
+from spacelite import ranks
 from spacelite.errors import SpaceliteError
 
 from . import console
@@ -62,7 +63,8 @@ def train(
     arguments = locals()
     arguments["head"] = comma_list("--head", head, str)
     started = time.perf_counter()
-    runs = console.call(spacelite.train, arguments, baselines=not no_baselines, **context.obj)
+    with ranks.joined():
+        runs = console.call(spacelite.train, arguments, baselines=not no_baselines, **context.obj)
     if as_json:
         console.print_json([run.record.as_json() for run in runs])
     elif runs:

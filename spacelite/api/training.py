@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spacelite import ranks
 from spacelite.api.arguments import checked
 from spacelite.api.embedding import dataset_of, embed
 from spacelite.api.results import CACHE, EmbeddedDataset, Runs
@@ -202,14 +204,17 @@ def train(
         searched = Search.of(configs) if search else None
         candidates = [configs] if searched is None else searched.candidates
         names = _names(folder, opened.spec, candidates, training, name, replace=replace)
-        earlier = {
-            config: _saved_baseline(config, folder, opened.spec, training)
-            for config in (plan.baselines(opened) if baselines else ())
-            if config not in configs
-        }
-        configs += [config for config, run in earlier.items() if run is None]
-        chosen_device = resolve_device(device)
-        store.prepare(folder)
+        wanted = plan.baselines(opened) if baselines else []
+        wanted = [config for config in wanted if config not in configs]
+        earlier: dict[HeadConfig, Run | None] = {}
+        if ranks.rank() == 0:
+            earlier = {
+                config: _saved_baseline(config, folder, opened.spec, training) for config in wanted
+            }
+            store.prepare(folder)
+        missing, _ = ranks.broadcast([earlier.get(config) is None for config in wanted])
+        configs += itertools.compress(wanted, missing)
+        chosen_device = ranks.device_of(resolve_device(device))
         if planned.chosen:
             log.info("auto, for %s training examples: %s", f"{examples:,}", planned.sentence)
         of_search = (
@@ -235,7 +240,7 @@ def train(
                 of_search.get(head),
             )  # fmt: skip
 
-        with reporting(progress) as on_progress:
+        with reporting(progress if ranks.rank() == 0 else False) as on_progress:
             results = loop.train(
                 opened,
                 configs,
@@ -252,8 +257,8 @@ def train(
             )
         baseline = majority_note(opened, "test" if "test" in opened.splits else "validation")
         of_splits = {split: part.labels for split, part in opened.splits.items()}
-        if missing := lacking(of_splits, opened.task, opened.label_names):
-            log.warning("%s", missing)
+        if unseen := lacking(of_splits, opened.task, opened.label_names):
+            log.warning("%s", unseen)
     improving = plan.after_training(
         examples,
         training,

@@ -59,7 +59,10 @@ class Batch:
 
     def part(self, first: int, last: int) -> Batch:
         """Examples first:last; `weight` is still that of the whole batch."""
-        rows = slice(first, last)
+        return self.some(slice(first, last))
+
+    def some(self, rows: slice | torch.Tensor) -> Batch:
+        """Some of the examples; `weight` is still that of the whole batch."""
         return Batch(
             self.lengths[rows],
             self.tokens[rows],
@@ -497,6 +500,12 @@ class TokenHead(Head):
         """Prepare what the groups of a batch share."""
         shape = len(self.configs), len(batch.labels), self.objective.classes
         self.logits = next(iter(self.parameters.values())).new_empty(shape)
+
+    @property
+    def of_examples(self) -> list[torch.Tensor]:
+        """What `begin` leaves to the groups to fill in, each the rows of its examples: several
+        ranks, of which each runs a part of the groups, add it up."""
+        return [self.logits]
 
     def zero_gradients(self) -> Parameters:
         """Zeros for the gradients that a thread sums over its groups: by default, all of them."""

@@ -273,6 +273,11 @@ class SpaceHead(TokenHead):
                 self._intra_scale = scale.repeat_interleave(self.per_head, dim=1)
             self._single = single.view(-1, 1) if bool(single.any()) else None
 
+    @property
+    @override
+    def of_examples(self) -> list[torch.Tensor]:
+        return [self.logits, self._centroids, self._logit_gradients, self._inverse]
+
     def zero_gradients(self) -> Parameters:
         """Only those of the concept spaces: `end` computes the classifier's gradients."""
         shift = self.shift

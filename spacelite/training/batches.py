@@ -4,6 +4,9 @@ A split is resident (held in its stored dtype, in memory or on the GPU) if the r
 its cache together take at most 60% of the free memory. Other splits are streamed: in each epoch,
 their blocks of neighbouring examples are shuffled and read into a window of memory, several at a
 time, and the examples within a window are shuffled. While a window is used, the next one is read.
+
+Each of several ranks holds or reads a part of every split: neighbouring examples, about as many
+tokens as the others. The order of the examples does not depend on the number of ranks.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
+from spacelite import ranks
 from spacelite.cache.dtypes import StoredType, varies
 from spacelite.cache.split import CachedSplit, TokenRows, spans, tokens_of
 from spacelite.cache.store import Cache
@@ -70,7 +74,8 @@ TrainingData = Cache | ArrayData  # what heads are trained on
 
 class TokenSplit:
     """A split whose hidden states can be read by heads: N examples of width d, with their `lengths`
-    (N,) and `labels` on the device. They are `resident` in memory or on the GPU, or streamed."""
+    (N,) and `labels` on the device. They are `resident` in memory or on the GPU, or streamed. Rank
+    r holds those of the examples bounds[r]:bounds[r + 1]; `held` are those of this rank."""
 
     weights: Array | None = None  # all examples weigh 1
 
@@ -81,22 +86,27 @@ class TokenSplit:
         device: str = "cpu",
         budget: float = math.inf,
     ) -> None:
-        """Read the split into memory if it fits into `budget` bytes; otherwise it is streamed."""
+        """Read the split into memory if it fits into `budget` bytes, those of all ranks together;
+        otherwise it is streamed."""
         self.name = name
         self.device = device
         self.width = split.width
         self.lengths = split.lengths
         self.labels = torch.from_numpy(split.labels).to(device)
         self._split = split
+        cuts = np.arange(ranks.size() + 1) * split.tokens / ranks.size()
+        self.bounds: Array = np.searchsorted(split.offsets, cuts)
+        self.held = slice(*self.bounds[ranks.rank() :][:2].tolist())
         self._starts = split.offsets[:-1]  # each example's first row in the file
         self._features: dict[str, torch.Tensor] = {}
         self._token_ids: Array | None = None
         self.bytes = split.tokens * split.stored.row_bytes(split.width)
         self.resident = self.bytes <= budget
         if self.resident:
-            self._tokens = _read_all(split, device)
+            self._tokens = _read_all(split, self.held, device)
+            self._starts = self._starts - split.offsets[self.held.start]  # in memory
         else:
-            self._stream = Stream(split, device)
+            self._stream = Stream(split, self.held, device)
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -112,6 +122,26 @@ class TokenSplit:
         if not self.resident:
             self._stream.in_order()
         return np.arange(len(self))
+
+    def chunks(self, tokens: int) -> list[Array]:
+        """All examples in pieces of about so many tokens, of which each rank holds its share."""
+        self.in_order()
+        of_ranks = []
+        for first, last in itertools.pairwise(self.bounds.tolist()):
+            ends, step = np.cumsum(self.lengths[first:last]), tokens // ranks.size()
+            cuts = np.searchsorted(ends, np.arange(step, ends[-1] if len(ends) else 0, step))
+            of_ranks.append(np.split(np.arange(first, last), np.unique(cuts)))
+        none = np.arange(0)
+        pieces = map(np.concatenate, itertools.zip_longest(*of_ranks, fillvalue=none))
+        return [piece for piece in pieces if len(piece)]
+
+    def dealt(self, examples: Array) -> tuple[Array, slice]:
+        """An order of `examples` in which those of a rank are neighbours, and where in it those of
+        this rank are."""
+        holder = np.searchsorted(self.bounds[1:], examples, side="right")
+        order = np.argsort(holder, kind="stable")
+        first, last = np.searchsorted(holder[order], [ranks.rank(), ranks.rank() + 1]).tolist()
+        return order, slice(first, last)
 
     def load(self, examples: Array) -> None:
         """Read the tokens of `examples`; to be called before `gather`, from a single thread."""
@@ -131,6 +161,8 @@ class TokenSplit:
     def groups(self, examples: Array, workers: int, columns: int = 1) -> list[tuple[int, int]]:
         """Cut `examples` into groups first:last of about as many tokens as `memory.group_tokens`
         says for these `columns` per token. Every worker gets the same number of groups."""
+        if not len(examples):
+            return []
         ends = np.cumsum(self.lengths[examples])
         total = int(ends[-1])
         most = memory.group_tokens(self.device, columns)
@@ -167,21 +199,22 @@ class TokenSplit:
         """The mean of the hidden states of all tokens of the examples `rows`, (d,), and the inverse
         of their standard deviation, (d,), or 0 where it is no more than rounding."""
         self.in_order()
-        scratch, seen = Scratch(), 0
-        mean, squares = torch.zeros(2, self.width, dtype=torch.float64, device=self.device)
+        rows = rows[(rows >= self.held.start) & (rows < self.held.stop)]
+        scratch, of_held = Scratch(), Deviations.none(self.width, self.device)
         for first, last in self.groups(rows, 1):
             self.load(rows[first:last])
             hidden = self.gather(rows[first:last], scratch)
-            # Of a group, in two passes; groups are joined as Chan, Golub & LeVeque (1983) do.
-            group_mean = hidden.mean(dim=0)
-            apart = hidden.sub_(group_mean).square_().sum(dim=0).double()
-            count = len(hidden)
-            step = group_mean.double() - mean
-            squares += apart + step**2 * (seen * count / (seen + count))
-            mean += step * (count / (seen + count))
-            seen += count
+            mean = hidden.mean(dim=0)
+            squares = hidden.sub_(mean).square_().sum(dim=0)
+            of_held.add(len(hidden), mean.double(), squares.double())
         self.release()
-        deviation = (squares / seen).sqrt()
+        of_all = Deviations.none(self.width, self.device)
+        counts = ranks.gather(torch.tensor([of_held.count]))
+        of_ranks = ranks.gather(of_held.mean), ranks.gather(of_held.squares)
+        for count, *of_rank in zip(counts.flatten().tolist(), *of_ranks, strict=True):
+            of_all.add(count, *of_rank)
+        mean, squares = of_all.mean, of_all.squares
+        deviation = (squares / of_all.count).sqrt()
         scale = torch.where(varies(mean, deviation), 1 / deviation, 0)
         return mean.float(), scale.float()
 
@@ -191,19 +224,22 @@ class TokenSplit:
             return torch.from_numpy(self._split.pooled).to(self.device)
         if pooling.from_layers:
             return torch.from_numpy(self._split.layer_means).to(self.device)
-        rows, parts, scratch = self.in_order(), [], Scratch()
+        rows, scratch = self.in_order()[self.held], Scratch()
+        vectors = torch.zeros(len(self), self.width, device=self.device)
         for first, last in self.groups(rows, 1):
             examples = rows[first:last]
             self.load(examples)
             if pooling.pool is not None:
                 lengths = torch.from_numpy(self.lengths[examples]).to(self.device)
-                parts.append(pooling.pool(self.gather(examples, scratch), lengths))
+                pooled = pooling.pool(self.gather(examples, scratch), lengths)
             else:
                 offset = 0 if pooling.position == 0 else self.lengths[examples] - 1
                 starts, single = self._starts[examples] + offset, np.ones(len(examples), np.int64)
-                parts.append(self._rows(examples, starts, single, Scratch()))
+                pooled = self._rows(examples, starts, single, scratch)
+            vectors[examples[0] : examples[-1] + 1] = pooled
         self.release()
-        return torch.cat(parts)
+        ranks.add_up([vectors])
+        return vectors
 
     def _rows(
         self, examples: Array, starts: Array, lengths: Array, scratch: Scratch
@@ -238,7 +274,9 @@ def check_ready(data: TrainingData, configs: Iterable[HeadConfig]) -> None:
 
 def open_splits(data: TrainingData, device: str) -> dict[str, TokenSplit]:
     """All splits, train first. A split is resident if it fits beside those before it."""
-    budget = memory.resident_budget(device)
+    # The least of all ranks: the order of the examples depends on it.
+    budgets = torch.tensor([memory.resident_budget(device)], dtype=torch.float64)
+    budget = float(ranks.gather(budgets).min())
     splits = {}
     for name, split in data.splits.items():
         if isinstance(split, TokenRows):  # it is in memory
@@ -265,25 +303,54 @@ def input_width(config: HeadConfig, data: TrainingData) -> int:
     return config.input_width(width, layers_width)
 
 
-def _read_all(split: CachedSplit | TokenRows, device: str) -> torch.Tensor:
-    """All hidden states, on the device in their stored dtype."""
+def _read_all(split: CachedSplit | TokenRows, held: slice, device: str) -> torch.Tensor:
+    """All hidden states of the examples `held`, on the device in their stored dtype."""
     if device == "cpu":
-        return torch.from_numpy(split.read_examples(0, len(split)))
+        return torch.from_numpy(split.read_examples(held.start, held.stop))
     # In pieces: the machine may have less memory than its GPU.
     empty = torch.from_numpy(split.read_examples(0, 0))
-    tokens = torch.empty((split.tokens, empty.shape[1]), dtype=empty.dtype, device=device)
+    offsets = split.offsets[held.start : held.stop + 1]
+    count = int(offsets[-1] - offsets[0])
+    tokens = torch.empty((count, empty.shape[1]), dtype=empty.dtype, device=device)
     rows = max(1, PIECE // split.stored.row_bytes(split.width))
-    for first, last in spans(split.offsets, rows):
-        start, stop = split.offsets[first], split.offsets[last]
-        tokens[start:stop] = torch.from_numpy(split.read_examples(first, last)).to(device)
+    for first, last in spans(offsets, rows):
+        start, stop = offsets[[first, last]] - offsets[0]
+        hidden = split.read_examples(held.start + first, held.start + last)
+        tokens[start:stop] = torch.from_numpy(hidden).to(device)
     return tokens
 
 
-class Stream:
-    """A split that is read from the file window by window; a window consists of several blocks."""
+@dataclass
+class Deviations:
+    """How many vectors there are, their mean, and the sums of the squares of their deviations from
+    it, (d,) float64 each."""
 
-    def __init__(self, split: CachedSplit | TokenRows, device: str) -> None:
+    count: int
+    mean: torch.Tensor
+    squares: torch.Tensor
+
+    @classmethod
+    def none(cls, width: int, device: str) -> Deviations:
+        """Those of no vectors."""
+        return cls(0, *torch.zeros(2, width, dtype=torch.float64, device=device))
+
+    def add(self, count: int, mean: torch.Tensor, squares: torch.Tensor) -> None:
+        """Add other vectors, as Chan, Golub & LeVeque (1983) do."""
+        if not count:
+            return
+        total, step = self.count + count, mean - self.mean
+        self.squares += squares + step**2 * (self.count * count / total)
+        self.mean += step * (count / total)
+        self.count = total
+
+
+class Stream:
+    """A split that is read from the file window by window; a window consists of several blocks, of
+    which only the examples `held` are read."""
+
+    def __init__(self, split: CachedSplit | TokenRows, held: slice, device: str) -> None:
         self._split = split
+        self._held = held
         self._device = device
         self._offsets = split.offsets
         rows = max(1, memory.WINDOW // split.stored.row_bytes(split.width))
@@ -349,8 +416,10 @@ class Stream:
         return ThreadPoolExecutor(1, "read ahead")
 
     def _read(self, window: int) -> torch.Tensor:
-        blocks = self._windows[window].tolist()
-        parts = [(int(self._blocks[b]), int(self._blocks[b + 1])) for b in blocks]
+        blocks = self._windows[window]
+        bounds = (self._blocks[blocks], self._blocks[blocks + 1])
+        firsts, lasts = (at.clip(self._held.start, self._held.stop).tolist() for at in bounds)
+        parts = [part for part in zip(firsts, lasts, strict=True) if part[0] < part[1]]
         total = sum(int(self._offsets[last] - self._offsets[first]) for first, last in parts)
         rows = self._split.stored.memory(total, self._split.width)
         end = 0

@@ -2,6 +2,9 @@
 threads, and every head runs forward and backward on a group while its hidden states are in the
 processor's cache. Then the metrics of each head, over a whole split or the batches of an epoch.
 
+Several ranks each run the groups of the examples that they hold, and add up what these leave: the
+gradients, and what there is of each example. From there on all of them compute the same.
+
 Each thread runs torch's operations on one core. They are so short that splitting each of them over
 several cores gains little on an idle machine, and on a busy one every single operation would wait
 for the slowest core.
@@ -19,7 +22,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 import torch
 
-from spacelite import heads
+from spacelite import heads, ranks
 from spacelite.cache.split import TokenRows
 from spacelite.errors import SpaceliteError
 from spacelite.heads.base import Batch, Head, Objective, Parameters, Scratch, TokenHead, Totals
@@ -91,32 +94,52 @@ def run_batch(
     `train` are the numbers of the epoch and of the batch, for dropout; None in evaluation."""
     tasks: list[Callable[[], list[Parameters] | None]] = []
     of_tokens = []
+    dealt, held, several = rows, slice(0, len(rows)), ranks.size() > 1
+    if several:
+        order, held = split.dealt(rows)
+        dealt, to_dealt = rows[order], torch.from_numpy(order).to(split.device)
     for head in heads:
         seen = batch
         if train is not None and head.sample_weights is not None:
             index = torch.from_numpy(rows).to(head.sample_weights.device)
             seen = batch.weighted(head.sample_weights[:, index], head.class_weights)
-        task = head.plan(split, rows, seen, train)
+        of_head = rows
+        if several and head.of_tokens is not None:
+            of_head, seen = dealt, seen.some(to_dealt)
+        task = head.plan(split, of_head, seen, train)
         if task is not None:
             tasks.append(task)
         if head.of_tokens is not None:
             of_tokens.append((head.of_tokens, seen))
     first_share = len(tasks)
     if of_tokens:
-        split.load(rows)
+        if len(dealt[held]):
+            split.load(dealt[held])
         for part, seen in of_tokens:
             part.begin(seen)
-        groups = split.groups(rows, workers.count, sum(part.columns for part, _ in of_tokens))
+            for values in part.of_examples if several else ():
+                values.zero_()
+        columns = sum(part.columns for part, _ in of_tokens)
+        groups = [
+            (held.start + first, held.start + last)
+            for first, last in split.groups(dealt[held], workers.count, columns)
+        ]
         tasks += [
-            partial(_run_groups, split, of_tokens, rows, share, scratch, train is not None)
+            partial(_run_groups, split, of_tokens, dealt, share, scratch, train is not None)
             for number, scratch in enumerate(workers.scratch)
             if (share := groups[number :: workers.count])
         ]
     results = workers.run(tasks)
     of_threads = [by_part for by_part in results[first_share:] if by_part is not None]
+    if several and train is not None and not of_threads:  # this rank holds none of the examples
+        of_threads = [[part.zero_gradients() for part, _ in of_tokens]]
+    gradients = [_added(of_part) for of_part in zip(*of_threads, strict=True)]
+    if several and of_tokens:
+        summed = [values for part, _ in of_tokens for values in part.of_examples]
+        summed += [values for of_part in gradients for values in of_part.values()]
+        ranks.add_up(summed)
     for number, (part, seen) in enumerate(of_tokens):
-        gradients = [by_part[number] for by_part in of_threads]
-        part.end(seen, _added(gradients) if gradients else None)
+        part.end(seen, gradients[number] if gradients else None)
     for head in heads:
         head.finish(batch)
 
@@ -154,21 +177,21 @@ def run_split(
     """Run stacks of heads on a whole split as if it were one batch: all means are over all of it.
     Return each stack's logits (K, N, C) on the CPU; their `totals` are those of the split.
     `progress` is called with the number of tokens processed since the last call."""
-    rows = split.in_order()
     for head in heads:
         head.clear()
-    ends = np.cumsum(split.lengths)
-    step = memory.EVALUATION_TOKENS
-    chunks = np.searchsorted(ends, np.arange(step, ends[-1], step))
+    chunks = split.chunks(memory.EVALUATION_TOKENS)
     logits: list[list[torch.Tensor]] = [[] for _ in heads]
-    for chunk in np.split(rows, np.unique(chunks)):
-        if len(chunk):
-            run_batch(split, heads, chunk, batch_of(split, chunk, objective), workers, None)
-            for parts, head in zip(logits, heads, strict=True):
-                parts.append(head.logits.cpu())
-            progress(int(split.lengths[chunk].sum()))
+    for chunk in chunks:
+        run_batch(split, heads, chunk, batch_of(split, chunk, objective), workers, None)
+        for parts, head in zip(logits, heads, strict=True):
+            parts.append(head.logits.cpu())
+        progress(int(split.lengths[chunk].sum()))
     split.release()
-    return [torch.cat(parts, dim=1) for parts in logits]
+    joined = [torch.cat(parts, dim=1) for parts in logits]
+    if ranks.size() == 1:
+        return joined
+    order = torch.from_numpy(np.argsort(np.concatenate(chunks)))
+    return [of_head[:, order] for of_head in joined]
 
 
 # Metrics of what was run.

@@ -4,6 +4,9 @@
 `train_weighted` trains heads that each give the training examples weights of their own: folds,
 subsets, sample weights, bootstraps. Both are a `Pass`, which updates all heads batch by batch.
 
+Several ranks go through the same steps with the same numbers; only rank 0 reads and writes files
+but the cache, and fits heads directly.
+
 Shapes: K heads, N training examples, C classes.
 """
 
@@ -14,6 +17,7 @@ import itertools
 import logging
 import math
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -23,10 +27,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from spacelite import heads, settings
+from spacelite import heads, ranks, settings
 from spacelite.cache.store import Cache
 from spacelite.errors import SpaceliteError
-from spacelite.heads.base import Examples, Fitted, Head, Objective, Parameters
+from spacelite.heads.base import Examples, Fitted, Head, Objective, Parameters, TokenHead
 from spacelite.heads.config import HeadConfig
 from spacelite.metrics.scores import METRICS, Scores
 from spacelite.progress import OnProgress as OnPhase
@@ -51,6 +55,7 @@ log = logging.getLogger(__name__)
 
 OnProgress = Callable[[int, int], None]  # called with the number of tokens done, and the total
 OF_EPOCH = ("train", "validation")  # the splits that each epoch reads
+HELD = "held"  # a fit's logits of held-out examples, sent beside its parameters
 
 
 # Training on a whole data set.
@@ -153,6 +158,8 @@ def train(
     check(configs, training)
     check_ready(data, configs)
     engine.check_threshold(data, training)
+    if ranks.size() > 1:
+        log.info("%s", _shared(configs))
     if weights is not None:
         require_weights(weights, len(data.splits["train"]))
     memory.require(data, configs, training, device)
@@ -161,14 +168,15 @@ def train(
         searched = search.heads if search is not None else ()
         identity = checkpoints.identity(data, configs, training, searched)
         checkpoint = checkpoints.checkpoint_path(cache_dir, data, identity)
-        apart.enter_context(checkpoints.locked(checkpoint, data, len(configs)))
-        if fresh:
-            checkpoints.remove(checkpoint)
+        if ranks.rank() == 0:
+            apart.enter_context(checkpoints.locked(checkpoint, data, len(configs)))
+            if fresh:
+                checkpoints.remove(checkpoint)
     with apart, memory.shortage_explained(len(configs)):
         with engine.workers(device) as workers:
             run = _Training(data, configs, training, device, workers, on_progress, search, weights)
             results = run.run(checkpoint, identity, resume)
-        if save is not None:
+        if save is not None and ranks.rank() == 0:
             kept = [result for result in results if result.kept]
             if checkpoint is not None and record is not None:
                 checkpoints.begin_saving(checkpoint, [record(result.config) for result in kept])
@@ -177,6 +185,22 @@ def train(
             if checkpoint is not None:
                 checkpoints.remove(checkpoint)
     return results
+
+
+def _shared(configs: Sequence[HeadConfig]) -> str:
+    """What several ranks share, in words."""
+    members = [member for config in configs for member in config.members]
+    members += [config.start for config in members if config.start is not None]
+    whole = {
+        config.kind: None
+        for config in members
+        if config.is_iterative and not issubclass(heads.kind(config.kind).in_training(), TokenHead)
+    }
+    fitted = {config.kind: None for config in members if not config.is_iterative}
+    words = [f"{ranks.size()} processes share the tokens of each pass"]
+    words += [f"each of them trains {', '.join(whole)}"] if whole else []
+    words += [f"process 0 fits {', '.join(fitted)}"] if fitted else []
+    return "; ".join(words)
 
 
 @dataclass(eq=False)
@@ -263,7 +287,8 @@ class _Training:
                 self.progress(int(tokens) * (self.config.epochs - epoch + 1))
                 break
             self._epoch(epoch)
-            if checkpoint is not None:
+            self._compare_ranks(epoch)
+            if checkpoint is not None and ranks.rank() == 0:
                 checkpoints.save(checkpoint, self._checkpoint(identity, epoch))
         for member, stack, row in self.heads.in_training:
             # With early stopping, the best epoch's parameters are there already.
@@ -298,6 +323,22 @@ class _Training:
                 entry["validation"] = validated[head].scores
             self.by_head[head].history.append(entry)
         self._end_heads(epoch)
+
+    def _compare_ranks(self, epoch: int) -> None:
+        """Raise SpaceliteError if the ranks have different weights: each computes them itself."""
+        if ranks.size() == 1:
+            return
+        crc = 0
+        for stack in self.heads.stacks:
+            for value in stack.parameters.values():
+                crc = zlib.crc32(value.cpu().numpy().data, crc)
+        of_ranks = ranks.gather(torch.tensor([crc])).flatten().tolist()
+        if others := [rank for rank, other in enumerate(of_ranks) if other != of_ranks[0]]:
+            raise SpaceliteError(
+                f"after epoch {epoch}, the weights in the processes {', '.join(map(str, others))} "
+                "are not those in process 0: start processes only on machines of the same kind, "
+                "with the same versions of torch and numpy"
+            )
 
     def _end_heads(self, epoch: int) -> None:
         """Stop the heads that diverged, or have not improved for `patience` epochs."""
@@ -437,24 +478,31 @@ class _Training:
 
     def _restore(self, path: Path, identity: str, resume: bool) -> int:
         """Restore the state from a checkpoint, if any; return the number of finished epochs."""
-        resident = self.splits["train"].resident
-        checkpoint = checkpoints.find(path, identity, resident=resident, resume=resume)
+        resident, checkpoint = self.splits["train"].resident, None
+        if ranks.rank() == 0:
+            checkpoint = checkpoints.find(path, identity, resident=resident, resume=resume)
         if checkpoint is None:
+            state, tensors = ranks.broadcast()
+        else:
+            about = (checkpoint.epoch, checkpoint.record)
+            state, tensors = ranks.broadcast(about, checkpoint.tensors)
+        if state is None:
             return 0
-        self.started -= checkpoint.record["seconds"]
-        log.info("continuing after epoch %s of %s", checkpoint.epoch, self.config.epochs)
+        epoch, record = state
+        self.started -= record["seconds"]
+        log.info("continuing after epoch %s of %s", epoch, self.config.epochs)
         members = list(self.members.values())
         parts: dict[str, dict[Member, Parameters]] = {
             part: {} for part in ("now", "mean", "square", "best")
         }
-        for key, tensor in checkpoint.tensors.items():
+        for key, tensor in tensors.items():
             number, part, name = key.split("/")
             parts[part].setdefault(members[int(number)], {})[name] = tensor
-        for member, record in zip(members, checkpoint.record["heads"], strict=True):
+        for member, of_head in zip(members, record["heads"], strict=True):
             result = self.by_head[member.config]
-            result.history, result.best_epoch = record["history"], record["best_epoch"]
-            result.stopped = record["stopped"]
-            result.dropped = record.get("dropped")  # older checkpoints know no search
+            result.history, result.best_epoch = of_head["history"], of_head["best_epoch"]
+            result.stopped = of_head["stopped"]
+            result.dropped = of_head.get("dropped")  # older checkpoints know no search
             result.parameters = parts["best"].get(member, {})
         moments = {
             (member, name): (mean, parts["square"][member][name])
@@ -462,7 +510,7 @@ class _Training:
             for name, mean in means.items()
         }
         self.heads.compose(parts["now"], moments)
-        return checkpoint.epoch
+        return int(epoch)
 
 
 def _mean_history(histories: Sequence[list[dict[str, Any]]]) -> list[dict[str, Any]]:
@@ -695,12 +743,20 @@ class Pass:
         return kind.filled(parameters, self.examples(member.weights)) if kind.TABLES else parameters
 
     def fit(self, config: HeadConfig, weights: Array | None) -> Fitted:
-        """A head that is fitted to the training examples directly."""
+        """A head that is fitted to the training examples directly, by rank 0."""
         key = config, _key(weights)
         if key not in self._fits:
-            self._fits[key] = heads.kind(config.kind).fit(
-                config, self.examples(weights), self.objective, self.training.class_weights
-            )
+            chosen, tensors = None, {}
+            if ranks.rank() == 0:
+                fitted = heads.kind(config.kind).fit(
+                    config, self.examples(weights), self.objective, self.training.class_weights
+                )
+                chosen, tensors = fitted.cross_validated, dict(fitted.parameters)
+                if fitted.held is not None:
+                    tensors[HELD] = fitted.held
+            chosen, tensors = ranks.broadcast(chosen, tensors)
+            held = tensors.pop(HELD, None)
+            self._fits[key] = Fitted(tensors, chosen, held)
         return self._fits[key]
 
     def start(self, config: HeadConfig, weights: Array | None) -> dict[str, engine.Evaluated]:

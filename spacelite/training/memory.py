@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from spacelite import heads
+from spacelite import heads, ranks
 from spacelite.errors import SpaceliteError, is_out_of_memory
 from spacelite.heads.base import Head, TokenHead
 from spacelite.heads.config import HeadConfig
@@ -55,8 +55,9 @@ def group_tokens(device: str, columns: int) -> int:
 
 
 def resident_budget(device: str) -> float:
-    """Bytes that hidden states may take: 60% of the free memory."""
-    return RESIDENT_SHARE * free_memory(device)
+    """Bytes that hidden states may take, those of all ranks together: 60% of the free memory of
+    each host, or of each GPU."""
+    return RESIDENT_SHARE * free_memory(device) * ranks.size() / ranks.sharing(device)
 
 
 def free_for_window() -> bool:
@@ -133,7 +134,7 @@ def require(
     reads_layers = any(config.reads_layers for config in configs)
     layers_width = data.layers_width() if reads_layers else 0
     free = free_memory(device)
-    budget = RESIDENT_SHARE * free
+    budget = resident_budget(device)
     resident = streamed = 0
     for split in data.splits.values():
         size = split.tokens * split.stored.row_bytes(split.width)
@@ -141,7 +142,9 @@ def require(
             resident += size
         else:
             streamed = max(streamed, min(size, 2 * WINDOW))
-    left = max(0.0, SHARE * free - resident - streamed)
+    sharing = ranks.sharing(device)  # each has heads of its own, and a part of the hidden states
+    held = (resident + streamed) * sharing / ranks.size()
+    left = max(0.0, SHARE * free - held) / sharing
     for config in configs:
         fitted = config.start or config
         width = fitted.input_width(data.splits["train"].width, layers_width)
