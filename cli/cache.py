@@ -128,9 +128,12 @@ def info(name: str, *, cache_dir: Path = CACHE_DIR, as_json: bool = False) -> No
     from spacelite.cache.store import Cache
 
     path = folder.find(cache_dir, name)
+    state = folder.state(path)
+    if state.shards is not None and not state.complete:
+        _show_shards(state, as_json)
+        return
     with Cache(path) as opened:
-        examples = sum(map(len, opened.splits.values()))
-        plan = reuse.read(path, opened.key, examples)
+        copied = reuse.sources(opened)
         names, first = opened.label_names, next(iter(opened.splits.values()))
         task, reduced = opened.task, opened.reduction
         splits: dict[str, dict[str, Any]] = {
@@ -146,13 +149,13 @@ def info(name: str, *, cache_dir: Path = CACHE_DIR, as_json: bool = False) -> No
             for split, stored in opened.splits.items()
         }
         content = {
-            **folder.state(path).as_json(),
+            **state.as_json(),
             "splits": splits,
             "width": first.width,
             "reduced": None if reduced is None else reduced.as_json(),
             "pooler": first.has_pooler,
             "layers": None if opened.layers is None else opened.layers.layers,
-            "copied": plan.sources,
+            "copied": copied,
             "key": opened.key,
             "spec": opened.spec.as_json(),
         }
@@ -162,8 +165,10 @@ def info(name: str, *, cache_dir: Path = CACHE_DIR, as_json: bool = False) -> No
     rows = {"path": path, **{name: content[name] for name in ("width", "pooler", "layers")}}
     if reduced is not None:
         rows["reduced"] = f"to {reduced.words}"
-    if plan.sources:
-        rows["copied"] = [f"{count:,} texts from {name}" for name, count in plan.sources.items()]
+    if state.shards is not None:
+        rows["shards"] = state.shards.count
+    if copied:
+        rows["copied"] = [f"{count:,} texts from {name}" for name, count in copied.items()]
     console.show_fields(path.stem, {**rows, "key": content["key"], **content["spec"]})
     table = console.new_table("Split", ">Examples", ">Tokens", ">Done", gap=2)
     for split, sizes in splits.items():
@@ -175,6 +180,38 @@ def info(name: str, *, cache_dir: Path = CACHE_DIR, as_json: bool = False) -> No
         for split, sizes in splits.items()
     }
     console.show_fields("Labels", counts)
+
+
+def _show_shards(state: CacheState, as_json: bool) -> None:
+    """Show how far a cache of several files is."""
+    if as_json:
+        console.print_json(state.as_json())
+        return
+    shards = state.shards
+    assert shards is not None  # noqa: S101 - the caller looked
+    counts = {
+        "complete": shards.complete,
+        "being written": shards.writing,
+        "missing": shards.missing,
+        "unreadable": len(shards.problems),
+    }
+    left = state.tokens - state.tokens_done
+    rows: dict[str, Any] = {
+        "path": state.path,
+        "shards": f"{shards.count:,}: "
+        + (", ".join(f"{count:,} {what}" for what, count in counts.items() if count) or "begun"),
+        "tokens": f"{state.tokens_done:,} of {state.tokens:,} are done "
+        f"({int(100 * state.tokens_done / state.tokens)}%)",
+    }
+    if shards.tokens_per_second:
+        rate = f"{shards.tokens_per_second:,.0f} tokens/s for each process that writes"
+        seconds = shards.seconds_left(left)
+        rows["rate"] = rate if seconds is None else f"{rate}: {_age(seconds)} left"
+    if shards.problems:
+        rows["unreadable"] = [*shards.problems.values()]
+    if state.problem:
+        rows["problem"] = state.problem
+    console.show_fields(state.name, rows)
 
 
 @app.command()
@@ -192,8 +229,10 @@ def verify(name: str, *, cache_dir: Path = CACHE_DIR, as_json: bool = False) -> 
     with console.progress() as on_progress:
         damaged = folder.verify(path, lambda done, total: on_progress("verify", done, total))
     state = folder.state(path)
-    with Cache(path) as opened:
-        maker = opened.spec.command
+    maker = "embed"
+    if not path.is_dir():
+        with Cache(path) as opened:
+            maker = opened.spec.command
     if as_json:
         examples = [{"split": split, "example": example} for split, example in damaged]
         console.print_json({**state.as_json(), "damaged": examples})

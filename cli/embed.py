@@ -48,6 +48,8 @@ def embed(
     quoting: str = "standard",
     drop_leaks: bool = False,
     no_reuse: bool = False,
+    shard_size: str | None = None,
+    shard: str | None = None,
     data_dir: Path | None = None,
     cache_dir: Path = CACHE_DIR,
     as_json: bool = False,
@@ -82,6 +84,10 @@ def embed(
             none. Each text alone decides, so added rows move no other.
         drop_leaks: Leave out training texts that also occur in validation or test.
         no_reuse: Compute everything: copy nothing from other caches or from repeated texts.
+        shard_size SIZE: Size from which a cache is divided into several files, such as 500MB.
+            [default: 4GB]
+        shard I/N: Write only the I-th of N files of a cache, such as 3/8; embed without this option
+            writes what is missing, and finishes the cache.
     """
     arguments = locals()
 
@@ -93,6 +99,9 @@ def embed(
 
 def show(done: spacelite.EmbeddedDataset, as_json: bool) -> None:
     """Print what was embedded or imported."""
+    if done.shard is not None:
+        _show_shard(done, as_json)
+        return
     described = describe(done)
     if as_json:
         console.print_json(described)
@@ -109,6 +118,29 @@ def show(done: spacelite.EmbeddedDataset, as_json: bool) -> None:
         state = "was there already" if other.hit else "written"
         console.say(f"layer {other.layer}: {other.name} {state}")
     console.say(_labels(done.labels, done.unlabelled))
+    if done.speed is not None:
+        console.say(_speed(done.speed))
+
+
+def _show_shard(done: spacelite.EmbeddedDataset, as_json: bool) -> None:
+    """Print what was written of a cache of several files."""
+    state = done.state
+    if as_json:
+        console.print_json(
+            {**state.as_json(), "shard": done.shard, **_what(done), "seconds": done.seconds}
+        )
+        return
+    assert done.shard is not None and state.shards is not None  # noqa: S101 - as embed checked
+    number, count = done.shard
+    how = "was there already" if done.hit else f"written in {done.seconds:.0f} s"
+    console.say(f"shard {number} of {count} of {done.name} {how}")
+    left = count - state.shards.complete
+    console.say(
+        f"{left:,} {'is' if left == 1 else 'are'} not complete yet: the same command without "
+        "--shard writes what is missing, and finishes the cache"
+        if left
+        else "all are complete: the same command without --shard finishes the cache"
+    )
     if done.speed is not None:
         console.say(_speed(done.speed))
 

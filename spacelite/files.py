@@ -8,6 +8,7 @@ import json
 import logging
 import math
 import os
+import re
 import shutil
 import stat
 import warnings
@@ -28,6 +29,7 @@ CHANGED = "it does not match its checksum"
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 LARGEST_JSON = 2**28  # bytes
 LARGEST_WHOLE = 2**63 - 1
+UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
 
 def cache_folder(given: str | Path | None = None) -> Path:
@@ -252,6 +254,10 @@ def lock_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.lock")
 
 
+class LockedError(SpaceliteError):
+    """Another process holds a lock that was not waited for."""
+
+
 @contextmanager
 def lock(path: Path, doing: str | None = None, *, wait: bool = True) -> Iterator[None]:
     """Lock `path`, a file or a folder, for writing; while another process holds the lock, say what
@@ -276,7 +282,7 @@ def lock(path: Path, doing: str | None = None, *, wait: bool = True) -> Iterator
         except Timeout:
             doing = doing or f"writing {path.name}"
             if not wait:
-                raise SpaceliteError(
+                raise LockedError(
                     f"another spacelite process is {doing}: wait until it has ended"
                 ) from None
             log.warning("another spacelite process is %s: waiting for it", doing)
@@ -300,10 +306,39 @@ def lock(path: Path, doing: str | None = None, *, wait: bool = True) -> Iterator
         guard.release()
 
 
+def is_locked(path: Path) -> bool:
+    """Whether a process holds the lock of `path` now."""
+    from filelock import FileLock, Timeout
+
+    if not lock_path(path).exists():
+        return False
+    guard = FileLock(lock_path(path))
+    try:
+        guard.acquire(timeout=0)
+    except Timeout:
+        return True
+    except OSError:  # the folder is read-only
+        return False
+    lock_path(path).unlink(missing_ok=True)
+    guard.release()
+    return False
+
+
 def human_bytes(count: float, places: int = 1) -> str:
     """A number of bytes in readable form: `438.1 MB` (decimal units; `places` decimals)."""
-    units = ("bytes", "kB", "MB", "GB", "TB")
     unit = 0
-    while count >= 1000 and unit < len(units) - 1:
+    while count >= 1000 and unit < len(UNITS) - 1:
         count, unit = count / 1000, unit + 1
-    return f"{count:.{places}f} {units[unit]}" if unit else f"{int(count)} bytes"
+    return f"{count:.{places}f} {UNITS[unit]}" if unit else f"{int(count)} bytes"
+
+
+def bytes_of(text: str) -> int:
+    """The number of bytes that `human_bytes` or a user writes: `500MB`, `1.5 GB`, `4096`; 0 if it
+    is none."""
+    units = {unit.lower(): 1000**power for power, unit in enumerate(UNITS)}
+    parts = re.fullmatch(r"(\d{1,15}(?:\.\d{1,9})?) ?(bytes|[kmgt]?b?)", text.strip().lower())
+    if parts is None:
+        return 0
+    unit = parts[2] if parts[2] in units else f"{parts[2]}b"
+    scale: int = units.get(unit, 1)
+    return round(float(parts[1]) * scale)

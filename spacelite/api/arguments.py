@@ -11,6 +11,7 @@ import functools
 import inspect
 import operator
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any, ParamSpec, TypeVar
 from spacelite.data import loading
 from spacelite.data.splits import VALIDATION_SHARE
 from spacelite.errors import SpaceliteError
+from spacelite.files import bytes_of
 from spacelite.settings import BOOLEANS, choose_from, suggestion
 from spacelite.visible import as_meant
 
@@ -105,6 +107,23 @@ def _conditions(value: Any) -> dict[str, Any]:
     return dict(value)
 
 
+def _size(value: Any) -> int:
+    """A number of bytes: a whole number, or one with a unit such as `500MB`."""
+    number = _whole_number(value) if not isinstance(value, str) else bytes_of(value)
+    if number < 1:
+        raise TypeError(value)
+    return number
+
+
+def _shard(value: Any) -> tuple[int, int]:
+    """The number of a shard, from 1, and of all of them: `3/8`."""
+    numbers = re.fullmatch(r"(\d{1,9})/(\d{1,9})", _text(value))
+    number, count = (int(part) for part in numbers.groups()) if numbers else (0, 0)
+    if not 1 <= number <= count:
+        raise TypeError(value)
+    return number, count
+
+
 def _label(value: Any) -> str:
     """A label's name. Labels that are whole numbers have their digits as names, and those that are
     True and False `true` and `false`."""
@@ -178,6 +197,8 @@ KINDS: dict[str, Kind] = {
     **dict.fromkeys(("reuse", "replace", "resume", "fresh", "skip_empty", "skip_first"), FLAG),
     **dict.fromkeys(("bfloat16", "causal"), FLAG),
     "array": NAME,
+    "shard_size": Kind("give a number of bytes, or a size such as 2GB or 500MB", _size),
+    "shard": Kind("give the number of a shard and of all of them, such as 3/8", _shard),
     "reduce": Kind("give a whole number, or 'auto'", _whole_number_or_auto),
     "backbone": NAME_OR_PATH,
     "device": Kind("give 'auto', 'cpu' or 'cuda'", _text),

@@ -71,6 +71,8 @@ def embed(
     quoting: str = "standard",
     drop_leaks: bool = False,
     reuse: bool = True,
+    shard_size: int | str | None = None,
+    shard: str | None = None,
     progress: Progress = True,
 ) -> EmbeddedDataset:
     """Run a frozen backbone once over a data set and keep every token's hidden state.
@@ -138,10 +140,16 @@ def embed(
             from them, and texts that occur in the data set more than once are run once. Copied
             hidden states equal computed ones to about 1e-3, since the last bits depend on the batch
             in which they were computed; False computes them all.
+        shard_size: Size in bytes, such as `2GB`, from which a cache is divided into several files,
+            and which these have at most. Default: 4 GB.
+        shard: One of several files of a cache, such as `3/8`: it alone is written, by any machine
+            that shares `cache_dir`. `embed` without it then writes what is missing, and finishes
+            the cache.
         progress: True for bars, False for none, or a function called with (phase, done, total).
 
     Returns:
-        The finished cache; of several layers that of the first, with the others in `others`.
+        The finished cache, or with `shard` the one that it is a part of; of several layers that of
+        the first, with the others in `others`.
 
     Raises:
         SpaceliteError: The data, backbone or settings cannot be used, or the disk or memory is
@@ -174,6 +182,8 @@ def embed(
             further_layers=further,
             layers=layers,
             reuse=reuse,
+            shard_size=None if shard_size is None else int(shard_size),  # as `checked` read both
+            shard=None if shard is None else (int(shard[0]), int(shard[1])),
             on_progress=on_progress,
         )
     return _as_dataset(done, folder, None if encoding.folder is None else str(encoding.folder))
@@ -274,6 +284,8 @@ def _as_dataset(done: Embedded, folder: Path, backbone: str | None = None) -> Em
         )
 
     embedded = as_dataset(done)
+    if embedded.shard is not None:
+        return embedded
     repeated = embedded.duplicates
     warnings = (repeated.leaked, repeated.contradicted, embedded.unknown.sentence)
     for warning in filter(None, warnings):

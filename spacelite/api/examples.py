@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import zlib
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from io import FileIO
@@ -24,14 +25,14 @@ from spacelite.types import Array
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """N examples of a split, read from the cache file when they are asked for: what a `DataLoader`
+    """N examples of a split, read from the cache when they are asked for: what a `DataLoader`
     takes, with any number of workers, with `collate_fn=Examples.collate`.
 
     It can be pickled, and read in several threads and after a fork: each process opens the file for
     itself.
 
     Attributes:
-        path: The cache file.
+        path: The cache.
         split: The split's name.
         label_names: The names of labels 0..C-1.
         labels: Class indexes, (N,) int64; (N, C) of 0 and 1 in multi-label data.
@@ -46,9 +47,10 @@ class Examples:
     offsets: Array
     width: int
     _dtype: str
-    _start: int  # of the hidden states in the file, in bytes
+    # Of each file: its path, the first example in it, and where in it the hidden states begin.
+    _files: tuple[tuple[Path, int, int], ...]
     _crc32: Array  # of each example's bytes, (N,) uint32
-    _open: dict[int, FileIO] = field(default_factory=dict)  # process -> its file
+    _open: dict[tuple[int, Path], FileIO] = field(default_factory=dict)  # of each process
 
     @classmethod
     def of(cls, path: Path, split: str) -> Examples:
@@ -62,10 +64,9 @@ class Examples:
             cache.require_complete()
             cached = cache.splits[split]
             tokens = cached.datasets["tokens"]
-            _, start, _ = tokens.place(0)
             return cls(
                 path, split, cache.label_names, cached.labels, cached.offsets, cached.width,
-                cache.spec.dtype, start, tokens.crc32,
+                cache.spec.dtype, tokens.files, tokens.crc32,
             )  # fmt: skip
 
     def __len__(self) -> int:
@@ -101,7 +102,10 @@ class Examples:
         number = range(len(self))[example]
         stored, (low, high) = self._stored, self.offsets[number : number + 2].tolist()
         row_bytes = stored.row_bytes(self.width)
-        content = os.pread(self._file(), (high - low) * row_bytes, self._start + low * row_bytes)
+        at = bisect_right(self._files, number, key=lambda file: file[1]) - 1
+        path, first, start = self._files[at]
+        offset = start + (low - int(self.offsets[first])) * row_bytes
+        content = os.pread(self._file(path), (high - low) * row_bytes, offset)
         if zlib.crc32(content) != self._crc32[number]:
             raise damage(self.path.stem, self.split, number)
         rows = np.frombuffer(content, stored.numpy).reshape(high - low, -1)
@@ -142,9 +146,9 @@ class Examples:
     def _stored(self) -> StoredType:
         return stored_type(self._dtype)
 
-    def _file(self) -> int:
-        """The file of this process, which is read at an offset without moving it."""
-        process = os.getpid()
-        if process not in self._open:
-            self._open[process] = self.path.open("rb", buffering=0)
-        return self._open[process].fileno()
+    def _file(self, path: Path) -> int:
+        """A file as this process opened it, which is read at an offset without moving it."""
+        key = os.getpid(), path
+        if key not in self._open:
+            self._open[key] = path.open("rb", buffering=0)
+        return self._open[key].fileno()

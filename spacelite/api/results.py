@@ -23,7 +23,7 @@ from spacelite.cache import texts as cached_texts
 from spacelite.cache.dtypes import Rounded
 from spacelite.cache.embedding import Speed
 from spacelite.cache.folder import CacheState
-from spacelite.cache.store import Cache
+from spacelite.cache.store import Cache, is_cache
 from spacelite.cache.texts import Duplicates, UnknownTokens
 from spacelite.document import Line, Paragraph, Table, decimals
 from spacelite.errors import SpaceliteError
@@ -68,6 +68,7 @@ class EmbeddedDataset:
         rounded: How much the stored type rounds each dimension of those hidden states; None for
             types in which that is not measured.
         others: The caches of further layers, if `embed` was given several.
+        shard: Which of its files the call wrote, and how many it has, if `embed` was given one.
     """
 
     path: Path
@@ -79,6 +80,7 @@ class EmbeddedDataset:
     speed: Speed | None = None
     rounded: Rounded | None = None
     others: tuple[EmbeddedDataset, ...] = ()
+    shard: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         # It stays usable when the program changes its working folder.
@@ -145,7 +147,7 @@ class EmbeddedDataset:
         return Examples.of(self.path, split)
 
     def __repr__(self) -> str:
-        if not self.path.is_file():
+        if not is_cache(self.path):
             return f"<{self.name}: removed>"
         state = self.state
         splits = ", ".join(f"{count:,} {name}" for name, count in state.splits)

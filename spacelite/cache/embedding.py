@@ -9,12 +9,14 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from spacelite import files
+from spacelite import files, npz
 from spacelite.backbones import tokenizer
 from spacelite.backbones.files import BackboneFiles, locate
 from spacelite.backbones.model import (
@@ -26,18 +28,20 @@ from spacelite.backbones.model import (
     plan_batches,
     resolve_device,
 )
-from spacelite.backbones.tokenizer import Tokenized, load_tokenizer, special_ids
+from spacelite.backbones.tokenizer import UNLIMITED, Tokenized, load_tokenizer, special_ids
 from spacelite.cache import reuse as reusing
 from spacelite.cache import store
 from spacelite.cache import texts as cached_texts
-from spacelite.cache.dtypes import Rounded, rounding_sums, stored_type
+from spacelite.cache.dtypes import Rounded, Rounding, rounding_sums, stored_type
+from spacelite.cache.hdf5 import SHARD
 from spacelite.cache.reduction import SAMPLED, SEED, Moments, Reduction
+from spacelite.cache.shards import Manifest, Shard, divide
 from spacelite.cache.spec import CacheSpec, Encoding
-from spacelite.cache.split import SplitIndex, offsets_of
+from spacelite.cache.split import DamagedCacheError, SplitIndex, offsets_of
 from spacelite.cache.store import Cache, DamagedLayersError, Layout, side_file
 from spacelite.cache.writing import Examples, Writer, Writing, check_finite, write_missing
 from spacelite.data.splits import TextDataset
-from spacelite.errors import SpaceliteError
+from spacelite.errors import SpaceliteError, one_line
 from spacelite.pipeline import Clock
 from spacelite.progress import OnProgress
 from spacelite.types import Array
@@ -49,6 +53,9 @@ ERROR_TEXTS = 50  # on which the error of half precision is measured
 MOST_FLOAT32 = 8 * 10**9
 MANY_TOKENS = 200_000  # from which `embed` measures whether half precision would be faster
 FASTER = 1.5  # times as fast, from which it is said
+SHARD_SIZE = 4 * 10**9  # bytes of a file, from which a cache has several
+TEXTS_AT_ONCE = 100_000  # that are tokenized to find out how long they are
+AXES = "reduction.npz"  # in the folder of a cache of several files
 SMALLER = "embed fewer examples with limit=N, or leave the layer means out with layers=False"
 
 
@@ -62,6 +69,7 @@ class Embedded:
     speed: Speed | None = None  # if hidden states were computed
     copied: int = 0  # examples whose hidden states were copied from other caches
     rounded: Rounded | None = None  # if it was measured for hidden states that were computed
+    shard: tuple[int, int] | None = None  # that was asked for alone: its number, and of all
     others: tuple[Embedded, ...] = ()  # the same for further layers
 
 
@@ -104,13 +112,16 @@ def embed(
     further_layers: Sequence[int] = (),
     layers: bool | None = None,
     reuse: bool = True,
+    shard_size: int | None = None,
+    shard: tuple[int, int] | None = None,
     command: str = "embed",
     on_progress: OnProgress = lambda phase, done, total: None,
 ) -> Embedded:
     """Run a frozen backbone once over a data set and keep every token's hidden state, as
     `spacelite.embed`, which explains the arguments. `read` reads the data set, before anything is
-    computed; it may raise. Each of `further_layers` has a cache of its own. `command` is `embed`,
-    after which the cache counts as the newest, or `eval`, after which it is none to train on.
+    computed; it may raise. Each of `further_layers` has a cache of its own. `shard` is the number
+    of a shard, from 1, and of all of them. `command` is `embed`, after which the cache counts as
+    the newest, or `eval`, after which it is none to train on.
 
     A finished cache with the same spec is returned at once. An unfinished one is continued, and
     ends with the same bytes as if it had never been interrupted.
@@ -130,150 +141,514 @@ def embed(
         log.info("%s takes at most %d tokens: max_length is that", spec.backbone, spec.max_length)
     of_layers = [spec, *(replace(spec, layer=number) for number in further_layers)]
     specs = {spec.path(cache_dir): spec for spec in of_layers}
-    written, tokens = _complete(
-        specs,
-        data,
-        backbone_files,
-        encoding,
-        layers=layers,
-        reuse=reuse,
-        command=command,
-        on_progress=on_progress,
-        clock=clock,
-    )
-    for path in specs:
-        if path not in written:
-            _count_unknown(path, backbone_files)
-            cached_texts.keep(path, specs[path].cache_key(), data, encoding.folder)
-    if command == "embed":
+    call = _Call(encoding, backbone_files, specs, layers, reuse, command, on_progress, clock)
+    manifests = _divided(call, data, shard_size, shard)
+    written, tokens = dict[Path, _Written](), 0
+    if single := {path: spec for path, spec in specs.items() if path not in manifests}:
+        written, tokens = _complete(call, single, data)
+        for path, of_path in single.items():
+            if path not in written:
+                _complete_beside(call, path, of_path, data)
+    for alike in _alike(manifests):
+        of_shards, more = _complete_shards(call, alike, data, shard)
+        written, tokens = written | of_shards, tokens + more
+    if command == "embed" and shard is None:
         keep_maker(specs, command)
     seconds = time.perf_counter() - started
     speed = Speed(tokens, seconds, clock.busy) if tokens else None
     first, *others = (
-        Embedded(path, False, seconds, speed, written[path].copied, written[path].rounded)
+        Embedded(
+            path, False, seconds, speed, written[path].copied, written[path].rounding.result(),
+            shard=shard,
+        )
         if path in written
-        else Embedded(path, True, seconds, speed)
+        else Embedded(path, True, seconds, speed, shard=shard)
         for path in specs
-    )
+    )  # fmt: skip
     return replace(first, others=tuple(others))
 
 
+@dataclass(frozen=True)
+class _Call:
+    """One call of `embed`."""
+
+    encoding: Encoding
+    backbone_files: BackboneFiles
+    specs: Mapping[Path, CacheSpec]
+    layers: bool | None
+    reuse: bool
+    command: str
+    on_progress: OnProgress
+    clock: Clock
+
+    @cached_property
+    def model(self) -> Backbone:
+        """The backbone, loaded once."""
+        spec = next(iter(self.specs.values()))
+        with self.clock.measure("loading the backbone"):
+            model = Backbone(
+                self.backbone_files,
+                layer=spec.layer,
+                device=resolve_device(self.encoding.device),
+                precision=spec.precision,
+            )
+        model.check_layers(*(spec.layer for spec in self.specs.values()))
+        return model
+
+    def layout(self, spec: CacheSpec, reduction: Reduction | None, *, layers: bool) -> Layout:
+        """What is kept of each text in the cache of a layer."""
+        read = self.model.reading(layer=spec.layer, all_layers=layers and self.model.layers > 0)
+        return Layout.of(read, spec.dtype, reduction)
+
+
+@dataclass
+class _Written:
+    """What was written into a cache."""
+
+    copied: int
+    rounding: Rounding
+
+
+# One file.
+
+
 def _complete(
+    call: _Call,
     specs: Mapping[Path, CacheSpec],
     data: TextDataset,
-    backbone_files: BackboneFiles,
-    encoding: Encoding,
-    *,
-    layers: bool | None,
-    reuse: bool,
-    command: str,
-    on_progress: OnProgress,
-    clock: Clock,
-) -> tuple[dict[Path, Writing], int]:
-    """Write what caches lack that differ in the layer alone.
+    part: _Part | None = None,
+) -> tuple[dict[Path, _Written], int]:
+    """Write what cache files lack that differ in the layer alone, and hold all of the data or one
+    `part` of it.
 
     Returns what was written into each, and the number of tokens that were run through the backbone.
     """
-    with unfinished(specs, layers) as left, ExitStack() as stack:
+    encoding, clock, layers = call.encoding, call.clock, call.layers
+    on_progress = call.on_progress
+    if part is not None:
+        layers, on_progress = part.layers, part.on_progress
+    with unfinished(specs, layers, part) as left, ExitStack() as stack:
         locked = time.perf_counter()
         if not left:
             return {}, 0
         spec = specs[left[0]]
-        _log_differences(left[0], spec, specs)
+        if part is None:
+            _log_differences(left[0], spec, specs)
         with clock.measure("tokenizing"):
-            examples = tokenize(backbone_files, data, spec, on_progress)
+            before = {} if part is None else part.shard.before
+            examples = tokenize(
+                call.backbone_files, data, spec, on_progress, before,
+                None if part is None else _Lengths(),
+            )  # fmt: skip
         with_layers = {path: keeps_layers(path, layers) for path in left}
-        with clock.measure("loading the backbone"):
-            model = Backbone(
-                backbone_files,
-                layer=spec.layer,
-                others=tuple(specs[path].layer for path in left[1:]),
-                device=resolve_device(encoding.device),
-                precision=spec.precision,
-                all_layers=any(with_layers.values()),
-            )
-        model.check_layers(*(spec.layer for spec in specs.values()))
-        if not model.layers and model.all_layers:
+        if not call.model.layers and any(with_layers.values()):
             if layers:
                 raise SpaceliteError(
-                    f"layers=True: the layers of {model.name} differ in width: leave layers=True "
-                    "out",
+                    f"layers=True: the layers of {call.model.name} differ in width: leave "
+                    "layers=True out",
                     ["layers"],
                 )
-            model.all_layers, with_layers = False, dict.fromkeys(left, False)
+            with_layers = dict.fromkeys(left, False)
+        model = call.model.reading(
+            layer=spec.layer,
+            others=tuple(specs[path].layer for path in left[1:]),
+            all_layers=any(with_layers.values()),
+        )
         splits = examples.indexes
         reductions: Mapping[Path, Reduction] = {}
-        if spec.reduce is not None:
+        if part is not None:
+            reductions = part.reductions
+        elif spec.reduce is not None:
             with clock.measure("fitting axes"):
-                reductions = _reductions(
-                    {path: specs[path] for path in left}, encoding, model, examples, on_progress
-                )
+                reductions = _reductions(call, {path: specs[path] for path in left}, examples)
         layouts = {
-            path: Layout.of(
-                model.reading(layer=specs[path].layer, all_layers=with_layers[path]),
-                spec.dtype,
-                reductions.get(path),
-            )
+            path: call.layout(specs[path], reductions.get(path), layers=with_layers[path])
             for path in left
         }
         plans: dict[Path, reusing.Plan] = {}
 
         def keep_plan(path: Path) -> None:
             """What a run that continues the cache has to know."""
-            store.keep_maker(path, command)
-            if reuse:
+            if part is None:
+                store.keep_maker(path, call.command)
+            if call.reuse:
                 key, ids = specs[path].cache_key(), examples.tokens.ids
                 with_means = layouts[path].layers > 0
                 plans[path] = reusing.find(path, specs[path], ids, with_layers=with_means)
                 if plans[path].reuses:
                     reusing.write(path, key, plans[path])
 
-        lay_out(specs, layouts, splits, examples.tokens.padding_side, first=keep_plan)
+        lay_out(
+            specs, layouts, splits, examples.tokens.padding_side, first=keep_plan,
+            shard=None if part is None else part.shard.label,
+        )  # fmt: skip
         counts = cached_texts.count_unknown(splits, examples.tokens.special)
-        written = {}
+        writings = []
         for path in left:
             key, ids, spec = specs[path].cache_key(), examples.tokens.ids, specs[path]
             cached_texts.keep(path, key, data, encoding.folder)
             cached_texts.write_unknown(path, counts)
             plan = plans[path] if path in plans else reusing.read(path, key, len(ids))
-            written[path] = Writing(
-                path,
-                spec,
-                plan,
-                stack.enter_context(
-                    Writer(path, layers=layouts[path].layers > 0, layers_required=layers is True)
-                ),
-                examples,
-                prefix=f"layer {spec.layer}: " if len(specs) > 1 else "",
+            prefix = f"layer {spec.layer}: " if len(specs) > 1 else ""
+            writings.append(
+                Writing(
+                    path,
+                    spec,
+                    plan,
+                    stack.enter_context(
+                        Writer(
+                            path, layers=layouts[path].layers > 0, layers_required=layers is True
+                        )
+                    ),
+                    examples,
+                    f"{'' if part is None else f'{part.shard.name}: '}{prefix}",
+                    Rounding(stored_type(spec.dtype)) if part is None else part.roundings[path],
+                )
             )
+        first = part is None or part.is_first
         if model.precision != "float32":
-            if model.device == "cpu" and instructions(model.precision) is None:
+            if first and model.device == "cpu" and instructions(model.precision) is None:
                 log.warning(
                     "this processor has no instructions for %s: float32 is faster here",
                     model.precision,
                 )
-            _keep_half_precision_error(left, model, backbone_files, examples.tokens)
-        elif encoding.precision == "auto" and examples.lengths.sum() >= MANY_TOKENS:
-            _compare_half_precision(model, backbone_files, examples.tokens)
+            _keep_half_precision_error(left, model, call.backbone_files, examples.tokens)
+        elif first and encoding.precision == "auto" and examples.lengths.sum() >= MANY_TOKENS:
+            _compare_half_precision(model, call.backbone_files, examples.tokens)
         stored, budget = stored_type(spec.dtype), encoding.tokens_per_batch
-        with_rows = any("tokens" in writing.writer.missing for writing in written.values())
+        with_rows = any("tokens" in writing.writer.missing for writing in writings)
         forward = Forward(
             model,
             examples.tokens,
             stored.to_rows,
             budget or default_budget(model.device),
             measure=rounding_sums(stored) if with_rows else None,
-            reduce=[of.on(model.device) for of in reductions.values()],
+            reduce=[reductions[path].on(model.device) for path in left if reductions],
             clock=clock,
         )
         try:
-            tokens = write_missing(list(written.values()), forward, on_progress)
-            if command == "embed":  # `eval` has no choice
-                for writing in written.values():
+            tokens = write_missing(writings, forward, on_progress)
+            for writing in writings:
+                if part is None:
+                    writing.rounding.log(writing.distinct, writing.prefix)
+                if first and call.command == "embed":  # `eval` has no choice
                     writing.report_sink()
         finally:
             store.add_seconds(left, time.perf_counter() - locked)
+        written = {writing.path: _Written(writing.copied, writing.rounding) for writing in writings}
         return written, tokens
+
+
+def _complete_beside(call: _Call, path: Path, spec: CacheSpec, data: TextDataset) -> None:
+    """Write what a finished cache file lacks beside it: an older version wrote it."""
+    _count_unknown(path, call.backbone_files)
+    cached_texts.keep(path, spec.cache_key(), data, call.encoding.folder)
+
+
+# Several files.
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The part of the data set that is written into a shard."""
+
+    shard: Shard
+    layers: bool | None
+    wait: bool  # for another process that writes it, rather than raise LockedError
+    is_first: bool  # that this call computes: it is the one to say what is true of all
+    reductions: Mapping[Path, Reduction]  # by the paths of the shard's files, as `roundings`
+    roundings: Mapping[Path, Rounding]
+    on_progress: OnProgress
+
+    def problem(self, path: Path, spec: CacheSpec) -> str | None:
+        """Why the file that is there, if there is any, is not the one to be written."""
+        if not path.exists():
+            return None
+        try:
+            with Cache(path) as cache:
+                sizes = {name: len(split) for name, split in cache.splits.items()}
+                if (
+                    cache.spec != spec
+                    or cache.file.attributes[""].get(SHARD) != self.shard.label
+                    or (sizes, cache.tokens) != (self.shard.sizes, self.shard.tokens)
+                    or self.shard.crc32 not in (None, cache.file.crc32)
+                ):
+                    return f"{path} is not shard {self.shard.label} of its cache"
+        except DamagedCacheError as error:
+            return f"{path} is damaged ({one_line(error, 80)})"
+        return None
+
+
+def _divided(
+    call: _Call, data: TextDataset, size: int | None, shard: tuple[int, int] | None
+) -> dict[Path, Manifest]:
+    """How those caches are divided that have several files: as it was written down before, or,
+    of new ones, as `size` or the number of shards says. A new cache that is no larger than a shard
+    is a single file. Raises SpaceliteError if a cache is divided otherwise."""
+    manifests = {}
+    for path in call.specs:
+        if path.is_dir():
+            manifests[path] = _same_division(Manifest.read(path), path, size, shard)
+        elif path.exists() and (size, shard) != (None, None):
+            given = f"shard_size={size}" if shard is None else f"shard={shard[0]}/{shard[1]}"
+            raise SpaceliteError(
+                f"{given}: cache {path.stem} is there as a single file: leave it out, or remove "
+                f"the cache (spacelite cache remove {path.stem})",
+                ["shard_size", "shard"],
+            )
+    new = [path for path in call.specs if not path.exists()]
+    if not new or (shard is None and _at_most(call, data) <= (size or SHARD_SIZE)):
+        return manifests
+    with ExitStack() as stack:
+        for path in sorted(new):
+            files.make_folder(path.parent, "choose another cache_dir")
+            stack.enter_context(files.lock(path, f"dividing {path.stem} into shards"))
+        if any(path.exists() for path in new):  # another process was faster
+            return _divided(call, data, size, shard)
+        return manifests | _divide(call, new, data, size, shard)
+
+
+def _same_division(
+    manifest: Manifest, path: Path, size: int | None, shard: tuple[int, int] | None
+) -> Manifest:
+    """The manifest, unless another division is asked for."""
+    asked = None if shard is None else f"shard={shard[0]}/{shard[1]}"
+    same = shard is None or shard[1] == len(manifest.shards)
+    if same and size is not None and size != manifest.size:
+        asked, same = f"shard_size={files.human_bytes(size)}", False
+    if not same:
+        raise SpaceliteError(
+            f"{asked}: cache {path.stem} is divided into {manifest.words}: ask for the same, or "
+            f"remove the cache (spacelite cache remove {path.stem})",
+            ["shard_size", "shard"],
+        )
+    return manifest
+
+
+def _at_most(call: _Call, data: TextDataset) -> int:
+    """The bytes that hidden states may take, as the texts' bytes tell: a token has at least one."""
+    spec = next(iter(call.specs.values()))
+    special = 2 + len(spec.prefix.encode())
+    longest = spec.max_length if spec.stride is None else UNLIMITED
+    tokens = sum(
+        longest if spec.padding == "max_length" else min(longest, len(text.encode()) + special)
+        for split in data.splits.values()
+        for text in split.texts
+    )
+    return tokens * stored_type(spec.dtype).row_bytes(call.model.width)
+
+
+def _divide(
+    call: _Call,
+    paths: Sequence[Path],
+    data: TextDataset,
+    size: int | None,
+    shard: tuple[int, int] | None,
+) -> dict[Path, Manifest]:
+    """Divide new caches, which are locked, unless each fits into a single file, and write down
+    how."""
+    spec = call.specs[paths[0]]
+    with call.clock.measure("tokenizing"):
+        lengths = _lengths(call, data)
+    reductions: Mapping[Path, Reduction] = {}
+    if spec.reduce is not None:
+        with call.clock.measure("fitting axes"):
+            reductions = _reductions_of_shards(call, paths, data, lengths)
+    with_layers = call.layers is not False and call.model.layers > 0
+    layouts = [
+        call.layout(call.specs[path], reductions.get(path), layers=with_layers) for path in paths
+    ]
+    labels = next(iter(data.splits.values())).labels
+    example_bytes = np.max([layout.example_bytes(lengths, labels) for layout in layouts], axis=0)
+    total = int(example_bytes.sum())
+    if shard is None and total <= (size or SHARD_SIZE):
+        return {}
+    count = None if shard is None else shard[1]
+    manifests = {}
+    for path in paths:
+        manifest = divide(
+            call.specs[path],
+            {name: len(split) for name, split in data.splits.items()},
+            lengths,
+            example_bytes,
+            size=None if count else size or SHARD_SIZE,
+            count=count,
+            layers=with_layers,
+        )
+        with files.writing(path, "; free some space, or choose another cache_dir"):
+            path.mkdir(exist_ok=True)
+            if path in reductions:
+                npz.write(path / AXES, reductions[path].arrays)
+        store.keep_maker(path, call.command)
+        manifest.write(path)
+        manifests[path] = manifest
+    means = 2 * layouts[0].layers * layouts[0].width * len(lengths)
+    free = shutil.disk_usage(paths[0].parent).free
+    log.info(
+        "%s tokens in %s, %s in all, %s free",
+        f"{int(lengths.sum()):,}", manifests[paths[0]].words,
+        files.human_bytes((total + means) * len(paths)), files.human_bytes(free),
+    )  # fmt: skip
+    return manifests
+
+
+def _lengths(call: _Call, data: TextDataset) -> Array:
+    """The tokens that are kept of each text, (N,) int64. Raises SpaceliteError if a text has
+    none."""
+    spec, lengths, done = next(iter(call.specs.values())), list[Array](), 0
+    total, counted = sum(map(len, data.splits.values())), _Lengths()
+    for name, split in data.splits.items():
+        for first in range(0, len(split), TEXTS_AT_ONCE):
+            part = replace(data, splits={name: split.part(first, first + TEXTS_AT_ONCE)})
+            examples = tokenize(
+                call.backbone_files, part, spec, lambda *of: None, {name: first}, counted
+            )
+            lengths.append(examples.lengths)
+            done += len(examples.lengths)
+            call.on_progress("tokenize", done, total)
+    counted.log(spec.max_length)
+    return np.concatenate(lengths)
+
+
+def _alike(manifests: Mapping[Path, Manifest]) -> list[dict[Path, Manifest]]:
+    """The caches whose examples are divided alike."""
+    groups: list[dict[Path, Manifest]] = []
+    for path, manifest in manifests.items():
+        parts = [shard.examples for shard in manifest.shards]
+        for group in groups:
+            if [shard.examples for shard in next(iter(group.values())).shards] == parts:
+                group[path] = manifest
+                break
+        else:
+            groups.append({path: manifest})
+    return groups
+
+
+def _complete_shards(
+    call: _Call,
+    manifests: Mapping[Path, Manifest],
+    data: TextDataset,
+    only: tuple[int, int] | None,
+) -> tuple[dict[Path, _Written], int]:
+    """Write what caches lack that are divided alike and differ in the layer alone: one shard, or
+    all, the largest first, those last that other processes are writing; and then their
+    manifests."""
+    path, manifest = next(iter(manifests.items()))
+    left = sorted(manifest.shards, key=lambda shard: -shard.tokens)
+    if only is not None:
+        left = [manifest.shards[only[0] - 1]]
+    roundings = {path: Rounding(stored_type(of.spec.dtype)) for path, of in manifests.items()}
+    reductions = {
+        path: _read_axes(path) for path, of in manifests.items() if of.spec.reduce is not None
+    }
+    written: dict[Path, _Written] = {}
+    tokens, done, total = 0, 0, sum(shard.tokens for shard in left)
+
+    def on_progress(phase: str, part: int, of: int) -> None:
+        if phase == "embed":
+            call.on_progress(phase, done + shard.tokens * part // max(of, 1), total)
+
+    for wait in (False, True):
+        busy = []
+        for shard in left:
+            specs = {path / shard.name: of.spec for path, of in manifests.items()}
+            part = _Part(
+                shard,
+                call.layers if call.layers is not None or manifest.layers else False,
+                wait or only is not None,
+                not written,
+                {path / shard.name: reduction for path, reduction in reductions.items()},
+                {path / shard.name: rounding for path, rounding in roundings.items()},
+                on_progress,
+            )
+            try:
+                of_shard, run = _complete(call, specs, _part_of(data, shard), part)
+            except files.LockedError:
+                busy.append(shard)
+                continue
+            tokens, done = tokens + run, done + shard.tokens
+            call.on_progress("embed", done, total)
+            for file, new in of_shard.items():
+                before = written.get(file.parent, _Written(0, new.rounding))
+                written[file.parent] = _Written(before.copied + new.copied, new.rounding)
+            for file, spec in specs.items():
+                if file not in of_shard:
+                    _complete_beside(call, file, spec, _part_of(data, shard))
+        left = busy
+    for path in written:
+        prefix = f"layer {manifests[path].spec.layer}: " if len(call.specs) > 1 else ""
+        roundings[path].log(manifests[path].tokens, prefix)
+    if only is None:
+        for path, of in manifests.items():
+            _finish(path, of)
+    return written, tokens
+
+
+def _read_axes(path: Path) -> Reduction:
+    """The reduction that all shards of a cache share."""
+    try:
+        with npz.opened(path / AXES, "mean|axes|shares") as arrays:
+            return Reduction(
+                arrays.read("mean", "f", None),
+                arrays.read("axes", "f", None, None),
+                arrays.read("shares", "f", None),
+            )
+    except (OSError, ValueError) as error:
+        raise SpaceliteError(
+            f"{path / AXES} is missing or damaged ({one_line(error, 80)}): remove the cache "
+            f"(spacelite cache remove {path.stem}) and embed again"
+        ) from error
+
+
+def _part_of(data: TextDataset, shard: Shard) -> TextDataset:
+    splits = {name: data.splits[name].part(*rows) for name, rows in shard.examples.items()}
+    return replace(data, splits=splits)
+
+
+def _finish(path: Path, manifest: Manifest) -> None:
+    """Write the manifest of a cache whose shards are all written."""
+    beside = [side_file(path / shard.name, "layers") for shard in manifest.shards]
+    layers = all(file.exists() for file in beside)
+    finished = manifest.finished(path, layers=layers)
+    if finished == manifest:
+        return
+    with files.lock(path):
+        finished.write(path)
+    store.Cache(path).close()  # the shards fit together
+
+
+# Tokens.
+
+
+@dataclass
+class _Lengths:
+    """How many texts are longer than what is run at once."""
+
+    texts: int = 0
+    windowed: int = 0
+    truncated: int = 0
+
+    def add(self, tokens: Tokenized, spec: CacheSpec) -> None:
+        """Count some more texts."""
+        self.texts += len(tokens.ids)
+        self.truncated += tokens.truncated
+        if spec.stride is not None:
+            self.windowed += sum(len(ids) > spec.max_length for ids in tokens.ids)
+
+    def log(self, longest: int) -> None:
+        """Say what became of them."""
+        if self.windowed:
+            log.info(
+                "%s of %s texts %s longer than %s tokens and run in windows of as many",
+                f"{self.windowed:,}", f"{self.texts:,}", "is" if self.windowed == 1 else "are",
+                longest,
+            )  # fmt: skip
+        if self.truncated:
+            log.info(
+                "%s of %s texts %s longer than %s tokens and %s cut off there",
+                f"{self.truncated:,}", f"{self.texts:,}",
+                *(("is", longest, "was") if self.truncated == 1 else ("are", longest, "were")),
+            )  # fmt: skip
 
 
 def tokenize(
@@ -281,8 +656,12 @@ def tokenize(
     texts: TextDataset,
     spec: CacheSpec,
     on_progress: OnProgress,
+    before: Mapping[str, int] | None = None,
+    counted: _Lengths | None = None,
 ) -> Examples:
-    """The token ids of a data set. Raises SpaceliteError if a text has no token."""
+    """The token ids of a data set, or of a part of it, `before` which there are so many examples of
+    each split. Raises SpaceliteError if a text has no token. That texts are cut off is said, or
+    `counted`."""
     everything = [text for split in texts.splits.values() for text in split.texts]
     on_progress("tokenize", 0, len(everything))
     tokens = tokenizer.tokenize(
@@ -300,36 +679,25 @@ def tokenize(
         token_ids = np.concatenate(kept[start:stop])
         starts[name], indexes[name] = start, SplitIndex(offsets, part.labels, token_ids)
         start = stop
-    examples = Examples(starts, indexes, tokens, lengths)
+    examples = Examples(starts, indexes, tokens, lengths, before or {})
     if not lengths.all():
         split, row = examples.location(int(np.argmin(lengths)))
         raise SpaceliteError(
-            f"{texts.name} {split}: text {row + 1} has no token that {backbone_files.name} "
-            "knows: remove it"
+            f"{texts.name} {split}: text {examples.before.get(split, 0) + row + 1} has no token "
+            f"that {backbone_files.name} knows: remove it"
         )
-    if spec.stride is not None and (
-        longer := sum(len(ids) > spec.max_length for ids in tokens.ids)
-    ):
-        log.info(
-            "%s of %s texts %s longer than %s tokens and run in windows of as many",
-            f"{longer:,}", f"{len(everything):,}", "is" if longer == 1 else "are", spec.max_length,
-        )  # fmt: skip
-    if tokens.truncated:
-        longest = spec.max_length
-        log.info(
-            "%s of %s texts %s longer than %s tokens and %s cut off there",
-            f"{tokens.truncated:,}", f"{len(everything):,}",
-            *(("is", longest, "was") if tokens.truncated == 1 else ("are", longest, "were")),
-        )  # fmt: skip
+    here = counted or _Lengths()
+    here.add(tokens, spec)
+    if counted is None:
+        here.log(spec.max_length)
     return examples
 
 
+# Axes.
+
+
 def _reductions(
-    specs: Mapping[Path, CacheSpec],
-    encoding: Encoding,
-    model: Backbone,
-    examples: Examples,
-    on_progress: OnProgress,
+    call: _Call, specs: Mapping[Path, CacheSpec], examples: Examples
 ) -> dict[Path, Reduction]:
     """What the hidden states of caches that differ in the layer alone are reduced by: what a cache
     that was laid out holds, what was given, or the axes of a sample of train tokens."""
@@ -339,57 +707,81 @@ def _reductions(
             with Cache(path) as cache:
                 if cache.reduction is not None:
                     reductions[path] = cache.reduction
-        elif isinstance(encoding.reduce, Reduction):
-            reductions[path] = encoding.reduce
-    new = [path for path in specs if path not in reductions]
-    if new:
-        layers = [specs[path].layer for path in new]
-        fitted = _fitted(encoding, model, layers, examples, on_progress)
-        for path, reduction in zip(new, fitted, strict=True):
-            prefix = f"layer {specs[path].layer}: " if len(specs) > 1 else ""
-            log.info("%sreduced to %s", prefix, reduction.words)
-            reductions[path] = reduction
+    if new := [path for path in specs if path not in reductions]:
+        first = examples.splits["train"]
+        lengths = examples.lengths[first : first + len(examples.indexes["train"].labels)]
+        reductions |= _fitted(call, new, lambda: (examples, first + _sampled(call, new, lengths)))
     return {path: reductions[path] for path in specs}
 
 
+def _reductions_of_shards(
+    call: _Call, paths: Sequence[Path], data: TextDataset, lengths: Array
+) -> dict[Path, Reduction]:
+    """As `_reductions`, of new caches of several files, given the tokens of each text."""
+
+    def sample() -> tuple[Examples, Array]:
+        first = sum(len(data.splits[name]) for name in takewhile("train".__ne__, data.splits))
+        of_train = lengths[first : first + len(data.splits["train"])]
+        texts = data.splits["train"].take(_sampled(call, paths, of_train))
+        examples = tokenize(
+            call.backbone_files, replace(data, splits={"train": texts}),
+            call.specs[paths[0]], lambda *of: None, counted=_Lengths(),
+        )  # fmt: skip
+        return examples, np.arange(len(texts))
+
+    return _fitted(call, paths, sample)
+
+
+def _sampled(call: _Call, paths: Sequence[Path], lengths: Array) -> Array:
+    """The train texts, of so many tokens each, that axes are fitted on: in a seeded order, until
+    they have SAMPLED tokens for each dimension."""
+    widths = [call.layout(call.specs[path], None, layers=False).width for path in paths]
+    order = np.random.default_rng(SEED).permutation(len(lengths))
+    last = int(np.searchsorted(np.cumsum(lengths[order]), SAMPLED * max(widths)))
+    chosen: Array = order[: last + 1]
+    return chosen
+
+
 def _fitted(
-    encoding: Encoding,
-    model: Backbone,
-    layers: Sequence[int],
-    examples: Examples,
-    on_progress: OnProgress,
-) -> list[Reduction]:
-    """The principal axes of some layers: of train texts in a seeded order, until they have SAMPLED
-    tokens for each dimension. Raises SpaceliteError as `Moments.reduction`."""
-    widths = [model.reading(layer=layer).width for layer in layers]
-    wanted = encoding.reduce
+    call: _Call, paths: Sequence[Path], sample: Callable[[], tuple[Examples, Array]]
+) -> dict[Path, Reduction]:
+    """What was given, or the principal axes of the layers of some caches: of some examples, which
+    `sample` gives. Raises SpaceliteError as `Moments.reduction`."""
+    wanted, layers = call.encoding.reduce, [call.specs[path].layer for path in paths]
+    if isinstance(wanted, Reduction):
+        return dict.fromkeys(paths, wanted)
+    widths = [call.model.reading(layer=layer).width for layer in layers]
     if isinstance(wanted, int) and wanted > min(widths):
         raise SpaceliteError(
-            f"reduce={wanted}: the hidden states of {model.name} have {min(widths):,} dimensions: "
-            "give a smaller number",
+            f"reduce={wanted}: the hidden states of {call.model.name} have {min(widths):,} "
+            "dimensions: give a smaller number",
             ["reduce"],
         )
-    model = model.reading(layer=layers[0], others=tuple(layers[1:]))
-    train = examples.splits["train"] + np.arange(len(examples.indexes["train"].labels))
-    order = np.random.default_rng(SEED).permutation(train)
-    ends = np.cumsum(examples.lengths[order])
-    chosen = order[: np.searchsorted(ends, SAMPLED * max(widths)) + 1]
+    model = call.model.reading(layer=layers[0], others=tuple(layers[1:]))
+    examples, chosen = sample()
     lengths = np.array([len(examples.tokens.ids[example]) for example in chosen], np.int64)
-    budget = encoding.tokens_per_batch or default_budget(model.device)
+    budget = call.encoding.tokens_per_batch or default_budget(model.device)
     plan = [chosen[batch] for batch in plan_batches(lengths, budget)]
     forward = Forward(model, examples.tokens, lambda hidden: hidden, budget)
     moments, exact = [Moments(width) for width in widths], stored_type("float32")
     done, total = 0, int(examples.lengths[chosen].sum())
-    on_progress("reduce", 0, total)
+    call.on_progress("reduce", 0, total)
     for batch, output in forward.batches(plan, lambda *pair: pair):
         for of_layer, states in zip(moments, output.states, strict=True):
             for row, example in enumerate(batch.tolist()):
-                split, index = examples.location(example)
-                check_finite(states[row], exact, f"{split} example {index}")
+                check_finite(states[row], exact, examples.called(example))
             of_layer.add(states.reshape(-1, states.shape[-1]))
         done += int(examples.lengths[batch].sum())
-        on_progress("reduce", done, total)
-    return [of_layer.reduction(str(wanted)) for of_layer in moments]
+        call.on_progress("reduce", done, total)
+    reductions = {}
+    for path, of_layer in zip(paths, moments, strict=True):
+        reductions[path] = of_layer.reduction(str(wanted))
+        prefix = f"layer {call.specs[path].layer}: " if len(call.specs) > 1 else ""
+        log.info("%sreduced to %s", prefix, reductions[path].words)
+    return reductions
+
+
+# Laying out.
 
 
 def lay_out(
@@ -399,11 +791,13 @@ def lay_out(
     padding_side: str,
     smaller: str = SMALLER,
     first: Callable[[Path], None] = lambda path: None,
+    shard: str | None = None,
 ) -> None:
     """Lay out what is missing of caches that differ in the layer alone, and of their files of layer
     means. Raises SpaceliteError if the disk is full, too small for all of them, or broken;
     `smaller` says how they would take less of it. `first` is called for each new cache before it is
-    there: what it keeps beside the cache a killed process does not lack."""
+    there: what it keeps beside the cache a killed process does not lack. `shard` says which of
+    several files of their caches these are."""
     new = [path for path in layouts if not path.exists()]
     for path, layout in layouts.items():
         if path not in new:
@@ -425,7 +819,8 @@ def lay_out(
     for path in means:
         part = f"means of all {layouts[path].layers} layers"
         sizes.setdefault(part, []).append(store.file_size(splits, layouts[path].layer_shapes))
-    _check_room(next(iter(layouts)).parent, sizes, smaller)
+    level = logging.INFO if shard is None else logging.DEBUG  # else it was said of all
+    _check_room(next(iter(layouts)).parent, sizes, smaller, level)
     for path, layout in layouts.items():
         # The cache last: a process that is killed here leaves none without what is beside it.
         try:
@@ -434,7 +829,7 @@ def lay_out(
             if path in means:
                 store.lay_out_layers(path, specs[path].cache_key(), splits, layout)
             if path in new:
-                store.lay_out(path, specs[path], splits, layout, padding_side)
+                store.lay_out(path, specs[path], splits, layout, padding_side, shard)
         except BaseException:  # Ctrl-C too
             if path in new:
                 files.clear_away(path)  # it is there if only its folder could not be synced
@@ -467,7 +862,7 @@ def _check_laid_out(path: Path, splits: Mapping[str, SplitIndex], layout: Layout
             files.clear_away(layers)
 
 
-def _check_room(folder: Path, parts: Mapping[str, Sequence[int]], smaller: str) -> None:
+def _check_room(folder: Path, parts: Mapping[str, Sequence[int]], smaller: str, level: int) -> None:
     """Say how large what is laid out is: for each part its bytes in every cache that lacks it.
     Raises SpaceliteError if the disk is too small."""
     size, free = sum(map(sum, parts.values())), shutil.disk_usage(folder).free
@@ -478,7 +873,7 @@ def _check_room(folder: Path, parts: Mapping[str, Sequence[int]], smaller: str) 
         f"{files.human_bytes(sum(sizes))}"
         for part, sizes in parts.items()
     )
-    log.info("%s, %s free", listed, files.human_bytes(free))
+    log.log(level, "%s, %s free", listed, files.human_bytes(free))
     if size > free:
         raise SpaceliteError(
             f"the cache needs {files.human_bytes(size)} and {folder} has "
@@ -493,7 +888,8 @@ def _keep_half_precision_error(
     """What a forward pass in half precision costs: measure the relative error of the hidden states
     against those of float32 over ERROR_TEXTS texts from all lengths (the norm of the differences
     divided by the norm of float32's), log it and keep it beside the caches, which `model` reads the
-    layers of, in this order."""
+    layers of, in this order; of several files, beside their folder, by the first."""
+    paths = [path.parent if path.parent.suffix == store.SUFFIX else path for path in paths]
     if all(side_file(path, "precision").exists() for path in paths):
         return
     weights = 4 * sum(weight.numel() for weight in model.model.parameters())
@@ -580,17 +976,25 @@ def read_layers(layer: int | Sequence[int]) -> tuple[int, ...]:
 
 
 @contextmanager
-def unfinished(specs: Mapping[Path, CacheSpec], layers: bool | None) -> Iterator[list[Path]]:
-    """Those of some caches that lack something, or their layer means if they are wanted, which are
-    locked meanwhile. Raises SpaceliteError if the spec of one differs."""
+def unfinished(
+    specs: Mapping[Path, CacheSpec], layers: bool | None, part: _Part | None = None
+) -> Iterator[list[Path]]:
+    """Those of some cache files that lack something, or their layer means if they are wanted, which
+    are locked meanwhile. Raises SpaceliteError if the spec of one differs; a shard that is damaged,
+    or another one, is removed."""
     # Looked for before anything is written: the folder may be read-only.
-    left = [path for path in specs if not is_finished(path, specs[path], layers)]
+    left = [path for path in specs if not is_finished(path, specs[path], layers, part)]
     with ExitStack() as stack:
         for path in sorted(left):  # in an order on which all processes agree
             files.make_folder(path.parent, "choose another cache_dir")
-            stack.enter_context(files.lock(path))
+            stack.enter_context(files.lock(path, wait=part is None or part.wait))
         # Another process may have written some while this one waited.
-        yield [path for path in left if not is_finished(path, specs[path], layers)]
+        left = [path for path in left if not is_finished(path, specs[path], layers, part)]
+        for path in left:
+            if part is not None and (problem := part.problem(path, specs[path])):
+                log.warning("%s: it is computed again", problem)
+                files.clear_away(path)
+        yield left
 
 
 def keep_maker(paths: Iterable[Path], command: str) -> None:
@@ -598,13 +1002,15 @@ def keep_maker(paths: Iterable[Path], command: str) -> None:
     for path in paths:
         store.keep_maker(path, command)
     with suppress(OSError):  # the folder may be read-only
-        os.utime(next(iter(paths)))
+        os.utime(store.written(next(iter(paths))))
 
 
-def is_finished(path: Path, spec: CacheSpec, layers: bool | None) -> bool:
-    """Whether the cache exists and is complete, with its layer means if they are wanted. Raises
-    SpaceliteError if its spec differs."""
-    if not path.exists():
+def is_finished(
+    path: Path, spec: CacheSpec, layers: bool | None, part: _Part | None = None
+) -> bool:
+    """Whether a cache file exists and is complete, with its layer means if they are wanted. Raises
+    SpaceliteError if its spec differs, unless it is a shard."""
+    if not path.exists() or (part is not None and part.problem(path, spec)):
         return False
     with Cache(path) as cache:
         if cache.spec != spec:
@@ -631,7 +1037,7 @@ def keeps_layers(path: Path, layers: bool | None) -> bool:
 
 
 def _count_unknown(path: Path, backbone_files: BackboneFiles) -> None:
-    """Count the unknown tokens of a cache that has no counts: an older version wrote it."""
+    """Count the unknown tokens of a cache file that has no counts."""
     if not cached_texts.read_unknown(path).splits:
         special = special_ids(load_tokenizer(backbone_files))
         with Cache(path) as cache:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,31 @@ from typing import Any
 from spacelite import files
 from spacelite.backbones.model import check_layer
 from spacelite.cache import store, texts
+from spacelite.cache.shards import MANIFEST, PLAN, Manifest, UnfinishedCacheError
 from spacelite.cache.spec import FOLDER, embeddings_folder, slug
 from spacelite.cache.split import spans
 from spacelite.cache.writing import Writer
 from spacelite.errors import SpaceliteError
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ShardStates:
+    """How far the shards of a cache are."""
+
+    count: int
+    complete: int
+    writing: int  # that processes are writing now
+    missing: int  # whose file is not there
+    problems: dict[str, str]  # why a file cannot be read, by its name
+    # Of one process, as the complete shards were written; None if that is not known.
+    tokens_per_second: float | None
+
+    def seconds_left(self, tokens: int) -> float | None:
+        """How long those who write now take for so many tokens; None if that is not known."""
+        rate = self.writing * (self.tokens_per_second or 0)
+        return tokens / rate if rate else None
 
 
 @dataclass(frozen=True)
@@ -37,12 +57,14 @@ class CacheState:
     layer: int | None = None  # of the hidden states; None if the file cannot be read
     dtype: str | None = None  # in which they are stored; None if the file cannot be read
     reduced: int | None = None  # to how many dimensions; None if they are whole
+    shards: ShardStates | None = None  # None of a single file
 
     def as_json(self) -> dict[str, Any]:
         """The state as a JSON object."""
         content = {**asdict(self), "path": str(self.path), "splits": dict(self.splits)}
-        if self.problem is None:
-            del content["problem"]
+        for name in ("problem", "shards"):
+            if content[name] is None:
+                del content[name]
         return content
 
 
@@ -54,20 +76,23 @@ def states(cache_dir: Path) -> list[CacheState]:
 def state(path: Path) -> CacheState:
     """The state of one cache file, readable or not. Raises SpaceliteError if it is not there."""
     try:
-        stat = path.stat()
-        beside = [file.stat().st_size for file in store.side_files(path) if file.exists()]
+        modified = store.written(path).stat().st_mtime
+        own = [*path.iterdir()] if path.is_dir() else [path]
+        sizes = [file.stat().st_size for file in (*own, *store.side_files(path)) if file.exists()]
     except FileNotFoundError as error:
         raise SpaceliteError(
             f"{path} is not there any more: another process has removed it; embed again"
         ) from error
-    size = stat.st_size + sum(beside)
+    size = sum(sizes)
     try:
+        if path.is_dir():
+            return _state_of_shards(path, size, modified)
         with store.Cache(path) as cache:
             return CacheState(
                 cache.name,
                 path,
                 size,
-                stat.st_mtime,
+                modified,
                 sum(len(split) for split in cache.splits.values()),
                 cache.tokens,
                 cache.tokens_done,
@@ -79,7 +104,53 @@ def state(path: Path) -> CacheState:
                 reduced=None if cache.reduction is None else cache.reduction.dimensions,
             )
     except SpaceliteError as error:
-        return CacheState(path.stem, path, size, stat.st_mtime, problem=str(error))
+        return CacheState(path.stem, path, size, modified, problem=str(error))
+
+
+def _state_of_shards(path: Path, size: int, modified: float) -> CacheState:
+    """The state of a cache of several files, from what each of them says."""
+    manifest = Manifest.read(path)
+    there = {
+        shard.name: state(path / shard.name)
+        for shard in manifest.shards
+        if (path / shard.name).exists()
+    }
+    readable = {name: of for name, of in there.items() if of.problem is None}
+    complete = [of for of in readable.values() if of.complete]
+    seconds = store.embedding_seconds([of.path for of in complete])
+    means = [of.layer_means for of in readable.values() if of.layer_means is not None]
+    spec = manifest.spec
+    shards = ShardStates(
+        len(manifest.shards),
+        len(complete),
+        sum(files.is_locked(path / shard.name) for shard in manifest.shards),
+        len(manifest.shards) - len(there),
+        {name: of.problem for name, of in there.items() if of.problem is not None},
+        sum(of.tokens for of in complete) / seconds if seconds else None,
+    )
+    problem = None
+    if manifest.is_finished:
+        try:
+            store.Cache(path).close()
+        except SpaceliteError as error:
+            problem = str(error)
+    return CacheState(
+        path.stem,
+        path,
+        size,
+        modified,
+        sum(manifest.splits.values()),
+        manifest.tokens,
+        sum(of.tokens_done for of in readable.values()),
+        manifest.is_finished and len(complete) == shards.count and problem is None,
+        tuple(manifest.splits.items()),
+        sum(means) if means else None,
+        problem,
+        spec.layer,
+        spec.dtype,
+        next((of.reduced for of in readable.values()), None),
+        shards,
+    )
 
 
 def _layers_done(cache: store.Cache) -> int | None:
@@ -92,8 +163,8 @@ def _layers_done(cache: store.Cache) -> int | None:
 
 def cache_files(cache_dir: Path) -> list[Path]:
     """Every cache file of `cache_dir`, newest first."""
-    paths = [path for path in embeddings_folder(cache_dir).glob("*.h5") if path.is_file()]
-    return sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True)
+    paths = [path for path in embeddings_folder(cache_dir).glob("*.h5") if store.is_cache(path)]
+    return sorted(paths, key=lambda path: store.written(path).stat().st_mtime, reverse=True)
 
 
 def find(cache_dir: Path, name: str, *, exact: bool = False) -> Path:
@@ -109,7 +180,7 @@ def find(cache_dir: Path, name: str, *, exact: bool = False) -> Path:
         matches = named or [path for path in paths if name in path.stem]
     if len(matches) == 1:
         return matches[0]
-    if not matches and name.endswith(".h5") and Path(name).is_file():
+    if not matches and name.endswith(".h5") and store.is_cache(Path(name)):
         return Path(name)
     if not matches and "/" in name and not Path(name).exists():
         raise SpaceliteError(f"there is no cache file {name}: give a cache's name, or its .h5 file")
@@ -146,6 +217,8 @@ def newest_complete(cache_dir: Path) -> Path:
                 if cache.complete:
                     return path
                 unfinished.append(path.stem)
+        except UnfinishedCacheError:
+            unfinished.append(path.stem)
         except SpaceliteError as error:
             log.warning("%s", error)
     if unfinished:
@@ -191,6 +264,8 @@ def verify(
     labels or token ids are damaged, which embedding again cannot repair. `on_progress` is called
     with the number of tokens checked and the total.
     """
+    if path.is_dir():
+        return _verify_shards(path, on_progress)
     damaged: list[tuple[str, int, str]] = []
     with store.Cache(path) as cache:
         checked, total = 0, cache.tokens
@@ -218,14 +293,55 @@ def verify(
     return sorted(examples, key=lambda pair: (order.index(pair[0]), pair[1]))
 
 
+def _verify_shards(path: Path, on_progress: Callable[[int, int], None]) -> list[tuple[str, int]]:
+    """`verify` each file of a cache. Those that are missing or cannot be read are named in one
+    error, after the others were verified."""
+    manifest = Manifest.read(path)
+    damaged: list[tuple[str, int]] = []
+    unreadable: list[str] = []
+    done = 0
+    for shard in manifest.shards:
+
+        def progress(part: int, of: int, before: int = done) -> None:
+            on_progress(before + part, manifest.tokens)
+
+        try:
+            of_shard = verify(path / shard.name, progress)
+        except SpaceliteError as error:
+            if manifest.is_finished or (path / shard.name).exists():
+                log.warning("%s", error)
+                unreadable.append(shard.name)
+            continue
+        damaged += [(split, shard.examples[split][0] + example) for split, example in of_shard]
+        done += shard.tokens
+        on_progress(done, manifest.tokens)
+    if unreadable:
+        them = "this shard" if len(unreadable) == 1 else "these shards"
+        raise SpaceliteError(
+            f"cache {path.stem}: {store.few(unreadable)} cannot be read: run its embed command "
+            f"again to compute {them}"
+        )
+    if manifest.is_finished:
+        store.Cache(path).close()  # a file may be another one's
+    order = [*manifest.splits]
+    return sorted(damaged, key=lambda pair: (order.index(pair[0]), pair[1]))
+
+
 def remove(path: Path) -> None:
     """Delete a cache, complete or not. Raises SpaceliteError if that fails, if another process is
     writing it, or if the file is outside a cache folder and not a cache."""
-    if path.parent.name != FOLDER:
+    if path.parent.name != FOLDER and not path.is_dir():
         store.Cache(path).close()
     try:
-        with files.lock(path, wait=False):
-            path.unlink()
+        with ExitStack() as stack:
+            stack.enter_context(files.lock(path, wait=False))
+            if path.is_dir():
+                for shard in path.glob("shard-*.h5"):
+                    stack.enter_context(files.lock(shard, wait=False))
+                # Without its plan, it is no cache, if the process is killed here.
+                for name in (MANIFEST, PLAN):
+                    (path / name).unlink(missing_ok=True)
+            files.delete(path)
             for beside in store.side_files(path):
                 beside.unlink(missing_ok=True)
     except OSError as error:

@@ -16,13 +16,15 @@ import subprocess
 import sys
 import tempfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Timer
 from typing import Any, NamedTuple
 
 import numpy as np
+from typing_extensions import override
 
 from spacelite import files
 from spacelite.errors import SpaceliteError, one_line
@@ -34,6 +36,8 @@ TYPES = ("int8", "uint8", "uint16", "uint32", "int32", "int64", "float16", "floa
 MANY = 20  # more members than a file of a cache, or a group of it, has
 PAGE = 4096  # bytes; large arrays start at a multiple of this
 DRAFTS = "/dev/shm"  # noqa: S108 - a folder in memory, where there is one
+OFFSETS = "/offsets"  # the end of the names of datasets that count the tokens of their file
+SHARD = "shard"  # the attribute of a file that is one of several
 CHUNK = 2**20  # bytes that are checked at a time
 STARTING = 60  # seconds in which the process that reads files without a seal starts
 READY = b"ready\n"  # what it says then
@@ -72,6 +76,7 @@ class DataFile:
         attributes: Of the file (""), and of each group and dataset that has any, by its path.
         places: Of each dataset, by its path: `train/tokens`.
         is_sealed: Whether it has a seal, which was checked.
+        crc32: The checksum of its metadata; "" without a seal.
     """
 
     def __init__(self, path: Path) -> None:
@@ -83,13 +88,12 @@ class DataFile:
             size = os.fstat(self.handle).st_size
             sealed = _read_seal(path)
             self.is_sealed = sealed is not None
+            self.crc32 = "" if sealed is None else str(sealed.get("crc32"))
             if sealed is not None and sealed.get("size") != size:
                 raise ValueError(f"it has {size:,} bytes, and had {sealed.get('size')}")
             contents = _examined(path) if sealed is None else sealed
             self.attributes, self.places = _parsed(contents, size)
-            if sealed is not None and sealed.get("crc32") != _checksum(
-                self.handle, size, self.places
-            ):
+            if self.is_sealed and self.crc32 != _checksum(self.handle, size, self.places):
                 raise ValueError("its metadata do not match their checksum")
         except BaseException:
             self.close()
@@ -119,6 +123,20 @@ class DataFile:
                 raise SpaceliteError(f"{self.path} was cut off while it was read: embed again")
             view, offset = view[count:], offset + count
 
+    def locate(self, name: str, row: int) -> tuple[DataFile, int]:
+        """The file that holds a row of a dataset, and where in it the row begins."""
+        place = self.places[name]
+        return self, place.offset + row * place.row_bytes
+
+    @property
+    def parts(self) -> Sequence[DataFile]:
+        """The files that it consists of, in order."""
+        return [self]
+
+    def of_split(self, split: str) -> list[DataFile]:
+        """Those that hold examples of a split."""
+        return [self]
+
     @property
     def handle(self) -> int:
         """The open file, for reading at an offset."""
@@ -133,6 +151,85 @@ class DataFile:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+class JoinedFile(DataFile):
+    """Files of the shards of a cache, read as one: the rows of each dataset end to end, but those
+    of `common` groups, which are the same in all of them."""
+
+    def __init__(self, path: Path, parts: Sequence[DataFile], common: Collection[str] = ()) -> None:
+        """Raises ValueError if a file does not fit the others."""
+        self.path, self._parts = path, parts
+        self.is_sealed, self.crc32 = all(part.is_sealed for part in parts), ""
+        self.attributes: dict[str, dict[str, Any]] = {}
+        self.places: dict[str, Place] = {}
+        # Of each dataset, the files that hold some of it, and where in its rows each begins.
+        self._holders: dict[str, tuple[list[DataFile], list[int]]] = {}
+        sums: dict[str, list[int]] = {}  # of the indexes of each split
+        for part in parts:
+            for name, attributes in part.attributes.items():
+                if "index_crc32" in attributes:
+                    sums.setdefault(name, []).append(attributes["index_crc32"])
+                    continue
+                alike = {key: value for key, value in attributes.items() if key != SHARD}
+                if self.attributes.setdefault(name, alike) != alike:
+                    raise ValueError(f"{part.path.name} differs from the other shards")
+            for name, place in part.places.items():
+                self._add(part, name, place, name.partition("/")[0] in common)
+        for name, values in sums.items():
+            joined = values[0] if len(values) == 1 else zlib.crc32(np.array(values, "<u4").data)
+            self.attributes[name] = {"index_crc32": joined}
+
+    def _add(self, part: DataFile, name: str, place: Place, is_common: bool) -> None:
+        before = self.places.setdefault(name, place)
+        holders, starts = self._holders.setdefault(name, ([], []))
+        rows = before.shape[0] if holders else 0
+        if (before.dtype, before.shape[1:]) != (place.dtype, place.shape[1:]) or (
+            is_common and before.shape != place.shape
+        ):
+            raise ValueError(f"{name} of {part.path.name} differs from the other shards'")
+        if holders and is_common:
+            return
+        if holders and name.endswith(OFFSETS):
+            rows -= 1  # the last offset of a file is the first of the next
+        holders.append(part)
+        starts.append(rows)
+        self.places[name] = Place(0, (rows + place.shape[0], *place.shape[1:]), place.dtype)
+
+    @override
+    def read_into(self, name: str, first: int, values: Array) -> None:
+        last = first + len(values)
+        before = 0  # tokens of the files before
+        for part, start in zip(*self._holders[name], strict=True):
+            rows = part.places[name].shape[0]
+            low, high = max(first, start), min(last, start + rows)
+            if low < high:
+                of_part = values[low - first : high - first]
+                part.read_into(name, low - start, of_part)
+                if name.endswith(OFFSETS):
+                    of_part += before
+            if name.endswith(OFFSETS):
+                before += part.places[f"{name.removesuffix(OFFSETS)}/token_ids"].shape[0]
+
+    @override
+    def locate(self, name: str, row: int) -> tuple[DataFile, int]:
+        holders, starts = self._holders[name]
+        at = bisect_right(starts, row) - 1
+        return holders[at].locate(name, row - starts[at])
+
+    @property
+    @override
+    def parts(self) -> Sequence[DataFile]:
+        return self._parts
+
+    @override
+    def of_split(self, split: str) -> list[DataFile]:
+        return self._holders[f"{split}/done"][0]
+
+    @override
+    def close(self) -> None:
+        for part in self._parts:
+            part.close()
 
 
 def seal_path(path: Path) -> Path:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ import numpy as np
 from spacelite import npz
 from spacelite.cache.spec import CacheSpec
 from spacelite.cache.split import NO_NUMBERS, Checked, Dataset, digest
-from spacelite.cache.store import Cache, read_arrays, side_file
+from spacelite.cache.store import Cache, folder_of, is_cache, read_arrays, side_file, written
 from spacelite.data.splits import SPLITS
 from spacelite.errors import SpaceliteError
 from spacelite.types import Array
@@ -92,7 +93,7 @@ class Plan:
 def find(path: Path, spec: CacheSpec, ids: Sequence[Array], *, with_layers: bool) -> Plan:
     """Find the texts of a cache, of which the token ids are given, in the finished part of those
     other caches of its folder whose spec is the same but for the data set."""
-    plan = Plan.of_all(len(ids))
+    plan, folder = Plan.of_all(len(ids)), folder_of(path)
     first: dict[bytes, int] = {}
     for example, text in enumerate(ids):
         plan.first[example] = first.setdefault(digest(text), example)
@@ -100,8 +101,12 @@ def find(path: Path, spec: CacheSpec, ids: Sequence[Array], *, with_layers: bool
         return plan
     names: list[str] = []
     source: dict[int, tuple[int, int, int]] = {}  # first example -> cache, split, row
-    others = [other for other in path.parent.glob("*.h5") if other != path and other.is_file()]
-    for other in sorted(others, key=lambda other: (-other.stat().st_mtime, other.name)):
+    others = [
+        other
+        for other in folder.glob("*.h5")
+        if other not in (path, path.parent) and is_cache(other)
+    ]
+    for other in sorted(others, key=lambda other: (-written(other).stat().st_mtime, other.name)):
         if len(source) == len(first):
             break
         try:
@@ -230,6 +235,17 @@ def read(path: Path, key: str, examples: int) -> Plan:
         log.warning("%s", error)
         return Plan.of_all(examples)
     return plan
+
+
+def sources(cache: Cache) -> dict[str, int]:
+    """How many examples of a cache were copied from each other one."""
+    counts: Counter[str] = Counter()
+    for part in cache.file.parts:
+        examples = sum(
+            place.shape[0] for name, place in part.places.items() if name.endswith("/done")
+        )
+        counts.update(read(part.path, cache.key, examples).sources)
+    return dict(counts)
 
 
 def _check(plan: Plan, examples: int) -> None:

@@ -108,30 +108,41 @@ class Dataset:
         """Of an open file; `done` if others have the same marks, and `offsets` (N + 1,) if the rows
         of example i are offsets[i]:offsets[i+1], and not row i alone."""
         self.path, self.cache, self.split, self.name = file.path, cache, split, name
-        self._file, self._place = file, file.places[f"{split}/{name}"]
-        self.shape, self.dtype = self._place.shape, np.dtype(self._place.dtype)
+        self._file, self._values, place = file, f"{split}/{name}", file.places[f"{split}/{name}"]
+        self.shape, self.dtype = place.shape, np.dtype(place.dtype)
         self.done = read_done(file, split) if done is None else done
         own = f"{split}/{name}_crc32"
-        checksums = own if own in file.places else f"{split}/crc32"
-        self.crc32: Array = file.read(checksums)
-        self._crc32_start = file.places[checksums].offset
-        self._done_start = file.places[f"{split}/done"].offset
-        rows = np.arange(len(self.done) + 1) if offsets is None else offsets
-        # The values of example i are bytes bounds[i]:bounds[i+1] from the start.
-        self._bounds: Array = rows * self._place.row_bytes
+        self._checksums = own if own in file.places else f"{split}/crc32"
+        self.crc32: Array = file.read(self._checksums)
+        # The values of example i are rows rows[i]:rows[i+1].
+        self._rows: Array = np.arange(len(self.done) + 1) if offsets is None else offsets
+        self._row_bytes = place.row_bytes
+
+    @property
+    def files(self) -> tuple[tuple[Path, int, int], ...]:
+        """Of each file that holds values: its path, the first example in it, and where they begin
+        in it."""
+        files, first = [], 0
+        for file in self._file.of_split(self.split):
+            files.append((file.path, first, file.locate(self._values, 0)[1]))
+            first += file.places[f"{self.split}/done"].shape[0]
+        return tuple(files)
 
     def place(self, example: int) -> tuple[Path, int, int]:
         """The file of an example's values, where they begin in it, and their number of bytes."""
-        low, high = self._bounds[example : example + 2].tolist()
-        return self.path, self._place.offset + low, high - low
+        low, high = self._rows[example : example + 2].tolist()
+        file, offset = self._file.locate(self._values, low)
+        return file.path, offset, (high - low) * self._row_bytes
 
     def checksum_mark(self, example: int, crc32: int) -> tuple[Path, int, bytes]:
         """The file, the offset and the bytes that record an example's checksum."""
-        return self.path, self._crc32_start + 4 * example, np.uint32(crc32).tobytes()
+        file, offset = self._file.locate(self._checksums, example)
+        return file.path, offset, np.uint32(crc32).tobytes()
 
     def done_mark(self, example: int, done: bool) -> tuple[Path, int, bytes]:
         """The file, the offset and the byte that say whether an example is written."""
-        return self.path, self._done_start + example, bytes([done])
+        file, offset = self._file.locate(f"{self.split}/done", example)
+        return file.path, offset, bytes([done])
 
     def read(self, first: int, last: int) -> Array:
         """The values of examples first:last, after checking their checksums. Raises SpaceliteError
@@ -143,18 +154,20 @@ class Dataset:
     def content(self, example: int, most: int | None = None) -> bytes:
         """The bytes of an example, or the first ones; fewer, whose checksum will not match, if they
         cannot be read."""
-        path, offset, size = self.place(example)
+        low, high = self._rows[example : example + 2].tolist()
+        (file, offset), size = self._file.locate(self._values, low), (high - low) * self._row_bytes
         try:
-            return os.pread(self._file.handle, size if most is None else min(size, most), offset)
+            return os.pread(file.handle, size if most is None else min(size, most), offset)
         except OSError as error:
-            log.info("reading %s failed: %s", path, error.strerror)
+            log.info("reading %s failed: %s", file.path, error.strerror)
             return b""
 
     def damaged(self, first: int, last: int, values: Array | None = None) -> list[int]:
         """Which of the examples first:last, whose values may be read already, do not match their
         checksums."""
         content = (self._read(first, last) if values is None else values).data.cast("B")
-        pieces = itertools.pairwise((self._bounds[first : last + 1] - self._bounds[first]).tolist())
+        rows = self._rows[first : last + 1] - self._rows[first]
+        pieces = itertools.pairwise((rows * self._row_bytes).tolist())
         return [
             example
             for example, ((low, high), crc32) in enumerate(
@@ -169,8 +182,8 @@ class Dataset:
             raise damage(self.cache, self.split, damaged[0], means=self.name == "means")
 
     def _read(self, first: int, last: int) -> Array:
-        low, high = (self._bounds[[first, last]] // self._place.row_bytes).tolist()
-        return self._file.read(f"{self.split}/{self.name}", low, high)
+        low, high = self._rows[[first, last]].tolist()
+        return self._file.read(self._values, low, high)
 
 
 def read_done(file: DataFile, split: str) -> Array:
@@ -260,10 +273,16 @@ class CachedSplit:
         """Whether offsets, labels and token ids match their stored checksum. If so, they are not
         read again to find out."""
         if not self._index_is_intact:
-            ids = self._file.read(f"{self.name}/token_ids")
-            index = SplitIndex(self.offsets, self.labels, ids)
-            self._index_is_intact = index.crc32 == self.index_crc32
+            self._index_is_intact = all(
+                self._index_of(file).crc32 == file.attributes[self.name]["index_crc32"]
+                for file in self._file.of_split(self.name)
+            )
         return self._index_is_intact
+
+    def _index_of(self, file: DataFile) -> SplitIndex:
+        """What a file of the cache holds of the split besides hidden states."""
+        names = ("offsets", "labels", "token_ids")
+        return SplitIndex(*(file.read(f"{self.name}/{name}") for name in names))
 
     def check_index(self) -> None:
         """Raise SpaceliteError if offsets, labels or token ids are damaged, which embedding again

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import itertools
 import json
 import logging
 import os
@@ -26,9 +27,9 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 import numpy as np
 
 from spacelite import files, npz
-from spacelite.cache import hdf5
+from spacelite.cache import hdf5, shards
 from spacelite.cache.dtypes import DTYPES, StoredType, stored_type
-from spacelite.cache.hdf5 import PAGE, DataFile
+from spacelite.cache.hdf5 import PAGE, SHARD, DataFile
 from spacelite.cache.reduction import Reduction
 from spacelite.cache.spec import FORMAT, CacheSpec
 from spacelite.cache.split import (
@@ -51,6 +52,7 @@ log = logging.getLogger(__name__)
 
 LAYERS_FORMAT = 1  # of the file of layer means
 REDUCTION = "reduction"  # the group of a cache file with what hidden states were reduced by
+SUFFIX = ".h5"
 MOST_NAMES = 3  # of caches in a message
 READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)  # errors of a folder that is
 MAKERS = ("embed", "eval", "import")  # the commands that make caches
@@ -83,6 +85,30 @@ def side_file(path: Path, name: str) -> Path:
 def side_files(path: Path) -> list[Path]:
     """The files beside a cache file, whether they exist or not."""
     return [side_file(path, name) for name in SIDE_FILES]
+
+
+def parts(path: Path) -> list[Path]:
+    """The files of a cache, whether they exist or not: itself, or its shards. Raises SpaceliteError
+    if their manifest is damaged."""
+    if not path.is_dir():
+        return [path]
+    return [path / shard.name for shard in shards.Manifest.read(path).shards]
+
+
+def folder_of(path: Path) -> Path:
+    """The folder of caches in which a cache, or a shard of one, lies."""
+    return path.parent.parent if path.parent.suffix == SUFFIX else path.parent
+
+
+def is_cache(path: Path) -> bool:
+    """Whether a cache is there, damaged or not: a file, or a folder with a manifest or a plan."""
+    return any(file.is_file() for file in (path, path / shards.MANIFEST, path / shards.PLAN))
+
+
+def written(path: Path) -> Path:
+    """The file whose time says when a cache was written, or asked for by `embed`, last."""
+    manifest, plan = path / shards.MANIFEST, path / shards.PLAN
+    return next((file for file in (manifest, plan) if file.exists()), path)
 
 
 def clear(path: Path) -> None:
@@ -147,6 +173,17 @@ class Layout:
         shapes["tokens"] = ((tokens, self.stored.row_values(self.kept_width)), self.stored.dtype)
         return shapes
 
+    def example_bytes(self, lengths: Array, labels: Array) -> Array:
+        """What each example takes in the cache file, given its tokens (N,) and some labels, (N,)
+        int64."""
+        shapes = self.cache_shapes(SplitIndex(NO_NUMBERS, labels[:1], NO_NUMBERS))
+        sizes = {
+            name: int(np.prod(shape[1:])) * np.dtype(kind).itemsize
+            for name, (shape, kind) in shapes.items()
+        }
+        of_token = sizes.pop("tokens") + sizes.pop("token_ids")
+        return lengths * of_token + sum(sizes.values())
+
     def layer_shapes(self, index: SplitIndex | CachedSplit) -> Shapes:
         """The datasets of a split in the file of layer means."""
         examples = len(index.labels)
@@ -182,12 +219,15 @@ def lay_out(
     splits: Mapping[str, SplitIndex],
     layout: Layout,
     padding_side: str,
+    shard: str | None = None,
 ) -> None:
-    """Create a whole cache file, with no example done. Raises SpaceliteError if the disk is full or
-    broken; nothing is left behind."""
+    """Create a whole cache file, with no example done; `shard` says which of several it is. Raises
+    SpaceliteError if the disk is full or broken; nothing is left behind."""
     attributes = {"format": FORMAT, "spec": spec.canonical(), "padding_side": padding_side}
     if layout.causal:
         attributes["causal"] = True
+    if shard is not None:
+        attributes[SHARD] = shard
     _create(
         path, "the cache file", attributes, splits, layout.cache_shapes, layout.stored.values,
         layout.reduction,
@@ -259,13 +299,19 @@ def _create(
 
 @contextmanager
 def _opened(
-    path: Path, latest: int, damaged: Callable[[str], SpaceliteError]
+    path: Path, suffix: str, latest: int, damaged: Callable[[str], SpaceliteError]
 ) -> Iterator[DataFile]:
-    """A file of at most this format, which stays open unless the block fails. `damaged` is what is
-    raised for a reason why the file cannot be read."""
+    """The file of a cache that ends in `suffix`, or those of its shards, of at most this format,
+    which stay open unless the block fails. `damaged` is what is raised for a reason why it cannot
+    be read."""
     with ExitStack() as stack:
         try:
-            file = stack.enter_context(DataFile(path))
+            joined = path.is_dir()
+            file = stack.enter_context(
+                shards.open_joined(path, suffix, [REDUCTION])
+                if joined
+                else DataFile(path.with_suffix(suffix))
+            )
             version = file.attributes[""]["format"]
             if version > latest:
                 raise SpaceliteError(
@@ -273,7 +319,8 @@ def _opened(
                 )
             yield file
         except FileNotFoundError as error:
-            raise SpaceliteError(f"there is no cache file {path}") from error
+            missing = path.with_suffix(suffix)
+            raise SpaceliteError(f"there is no cache file {missing}") from error
         except (KeyError, ValueError, TypeError, OSError, RuntimeError) as error:
             raise damaged(one_line(error, 80)) from error
         stack.pop_all()
@@ -317,7 +364,7 @@ def _read_spec(text: str) -> CacheSpec:
 
 
 class Cache:
-    """A cache file, open for reading. Use it as a context manager.
+    """A cache, open for reading: its file, or those of its shards. Use it as a context manager.
 
     Attributes:
         splits: The splits by name: train, validation and, if the data set has one, test. A data set
@@ -336,7 +383,7 @@ class Cache:
             )
 
         self.path = path
-        with _opened(path, FORMAT, damaged) as self.file:
+        with _opened(path, path.suffix, FORMAT, damaged) as self.file:
             of_file = self.file.attributes[""]
             self.spec = _read_spec(of_file["spec"])
             if self.spec.dtype not in DTYPES:
@@ -379,6 +426,8 @@ class Cache:
             form[""]["padding_side"] = "right"
         if "causal" in of_file:
             form[""]["causal"] = True
+        if SHARD in of_file:
+            form[""][SHARD] = str(of_file[SHARD])
         shapes = {}
         for name in self._names:
             examples, labels = places[f"{name}/done"].shape[0], places[f"{name}/labels"]
@@ -506,6 +555,8 @@ class Cache:
     def layers(self) -> LayerFile | None:
         """The file of layer means; None if the cache has none. Raises SpaceliteError if it is
         damaged."""
+        if self.path.is_dir():
+            return LayerFile(self) if shards.Manifest.read(self.path).layers else None
         return LayerFile(self) if side_file(self.path, "layers").exists() else None
 
     def require_layers(self, *, complete: bool = True) -> LayerFile:
@@ -582,7 +633,7 @@ class LayerFile:
 
     def __init__(self, cache: Cache) -> None:
         """Raises DamagedLayersError, or SpaceliteError if the file is of a later version."""
-        path = side_file(cache.path, "layers")
+        path, suffix = side_file(cache.path, "layers"), SIDE_FILES["layers"]
 
         def damaged(reason: str) -> SpaceliteError:
             return DamagedLayersError(
@@ -591,7 +642,7 @@ class LayerFile:
             )
 
         self.splits: dict[str, Dataset] = {}
-        with _opened(path, LAYERS_FORMAT, damaged) as self.file:
+        with _opened(cache.path, suffix, LAYERS_FORMAT, damaged) as self.file:
             form: dict[str, dict[str, Any]] = {"": {"format": LAYERS_FORMAT, "key": cache.key}}
             shapes = {}
             for name, split in cache.splits.items():
@@ -656,12 +707,12 @@ def embedding_seconds(paths: Iterable[Path]) -> float | None:
     """Total seconds of all `embed` calls that wrote to any of these caches; None if unknown."""
     seconds, shared = 0.0, dict[str, float]()
     try:
-        for path in paths:
+        for path in itertools.chain.from_iterable(map(parts, paths)):
             content = _seconds(path)
             of_several = {str(name): float(of) for name, of in content.get("shared", {}).items()}
             seconds += float(content["seconds"]) - sum(of_several.values())
             shared |= of_several
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SpaceliteError):
         return None  # reports show it, and nothing depends on it
     return seconds + sum(shared.values())
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import itertools
 import logging
-from collections.abc import Iterable, Mapping
+import operator
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -21,7 +22,7 @@ import numpy as np
 from spacelite import files, npz
 from spacelite.backbones.tokenizer import MOSTLY, SpecialIds, unknown_counts
 from spacelite.cache.split import CachedSplit, SplitIndex, offsets_of
-from spacelite.cache.store import READ_ONLY, Cache, read_arrays, side_file
+from spacelite.cache.store import READ_ONLY, Cache, parts, read_arrays, side_file
 from spacelite.data.columns import listed
 from spacelite.data.splits import Source, Sources, TextDataset, folded
 from spacelite.errors import SpaceliteError, one_line
@@ -109,11 +110,11 @@ def _holds(file: Path, arrays: Mapping[str, Array]) -> bool:
 def recorded(path: Path, name: str) -> str | None:
     """One of RECORDED of a cache file; None if it does not apply, or is not known, as for caches of
     older versions or, with a warning in the log, if it is damaged."""
-    file = side_file(path, "texts")
     try:
+        file = side_file(parts(path)[0], "texts")
         stat = file.stat()
         return _recorded(file, name, stat.st_mtime_ns, stat.st_size)
-    except OSError:
+    except (OSError, SpaceliteError):
         return None
 
 
@@ -140,13 +141,26 @@ def files_and_rows(cache: Cache, split: str) -> tuple[Array, Array] | tuple[None
 def read(cache: Cache, split: str) -> CachedTexts | None:
     """The texts of a split; None if the cache has no file of them, as those of older versions, or,
     with a warning in the log, if that is damaged."""
-    file = side_file(cache.path, "texts")
-    try:
-        stat = file.stat()
-    except OSError:
-        return None
-    examples = len(cache.splits[split])
-    return _read(file, cache.key, split, examples, stat.st_mtime_ns, stat.st_size)
+    texts = []
+    for part in cache.file.of_split(split):
+        file, examples = side_file(part.path, "texts"), part.places[f"{split}/done"].shape[0]
+        try:
+            stat = file.stat()
+        except OSError:
+            return None
+        of_part = _read(file, cache.key, split, examples, stat.st_mtime_ns, stat.st_size)
+        if of_part is None:
+            return None
+        texts.append(of_part)
+    return texts[0] if len(texts) == 1 else _joined(texts)
+
+
+def _joined(texts: Sequence[CachedTexts]) -> CachedTexts:
+    """The texts of several shards, one after another."""
+    offsets = offsets_of(np.concatenate([np.diff(part.offsets) for part in texts]))
+    known = [part.sources for part in texts if part.sources is not None]
+    sources = Sources.joined(known) if len(known) == len(texts) else None
+    return CachedTexts(b"".join(part.content for part in texts), offsets, sources)
 
 
 def check(cache: Cache) -> None:
@@ -239,6 +253,9 @@ class SplitCounts:
         ):
             raise ValueError(f"these are no counts: {self}")
 
+    def __add__(self, other: SplitCounts) -> SplitCounts:
+        return SplitCounts(*map(operator.add, astuple(self), astuple(other)))
+
     @property
     def many(self) -> bool:
         """Whether so much is unknown that the reader should know."""
@@ -296,16 +313,21 @@ def write_unknown(path: Path, counts: UnknownTokens) -> None:
 def read_unknown(path: Path) -> UnknownTokens:
     """The counts of a cache; without splits if they were not kept or, with a warning in the log, if
     their file is damaged."""
-    file = side_file(path, "unknown")
+    sums: dict[str, SplitCounts] = {}
     try:
-        content = files.read_json(file)
-        content.pop(files.CHECKSUM, None)
-        return UnknownTokens({name: SplitCounts(**counts) for name, counts in content.items()})
-    except OSError:
+        for part in parts(path):
+            file = side_file(part, "unknown")
+            content = files.read_json(file)
+            content.pop(files.CHECKSUM, None)
+            for name, of_part in content.items():
+                counts = SplitCounts(**of_part)
+                sums[name] = counts + sums[name] if name in sums else counts
+    except (OSError, SpaceliteError):
         return UnknownTokens({})
     except (ValueError, TypeError, AttributeError) as error:
         log.warning("%s", DAMAGE.format(file, one_line(error, 80)))
         return UnknownTokens({})
+    return UnknownTokens(sums)
 
 
 # Duplicates.

@@ -18,7 +18,6 @@ from spacelite.backbones.model import Forward, Output, plan_batches
 from spacelite.backbones.tokenizer import Tokenized
 from spacelite.cache import reuse
 from spacelite.cache.dtypes import (
-    Rounded,
     Rounding,
     StoredType,
     is_finite,
@@ -28,7 +27,7 @@ from spacelite.cache.hdf5 import seal_path
 from spacelite.cache.reuse import Plan
 from spacelite.cache.spec import CacheSpec
 from spacelite.cache.split import Checked, SplitIndex
-from spacelite.cache.store import Cache, few
+from spacelite.cache.store import Cache, few, folder_of
 from spacelite.errors import SpaceliteError
 from spacelite.files import human_bytes, write_at
 from spacelite.progress import OnProgress
@@ -202,6 +201,13 @@ class Examples:
     indexes: dict[str, SplitIndex]
     tokens: Tokenized
     lengths: Array  # tokens of each example, (N,) int64
+    # How many examples of a split come before the first of these, which may be those of a shard.
+    before: Mapping[str, int] = field(default_factory=dict)
+
+    def called(self, example: int) -> str:
+        """An example in messages: its split, and its index there."""
+        split, index = self.location(example)
+        return f"{split} example {index + self.before.get(split, 0)}"
 
     def location(self, example: int) -> tuple[str, int]:
         """The split of an example and its index in that split."""
@@ -219,8 +225,8 @@ class Writing:
     writer: Writer
     examples: Examples
     prefix: str  # of messages about the cache
+    rounding: Rounding  # of those that are computed
     copied: int = 0  # examples that were copied from other caches
-    rounded: Rounded | None = None  # what was measured for those that were computed
     # Of some of those, the norm of the first hidden state and the median norm of the others.
     norms: list[tuple[float, float]] = field(default_factory=list)
 
@@ -248,7 +254,7 @@ class Writing:
         missing: list[int] = []
         size, with_layers = 0, "means" in self.writer.missing
         for example, values in reuse.copies(
-            self.path.parent, self.spec, plan, wanted, ids, with_layers=with_layers
+            folder_of(self.path), self.spec, plan, wanted, ids, with_layers=with_layers
         ):
             if values is None:
                 missing.append(example)
@@ -274,6 +280,12 @@ class Writing:
             )
             self.plan = plan.without(missing)
             reuse.write(self.path, self.spec.cache_key(), self.plan)
+
+    @property
+    def distinct(self) -> int:
+        """Tokens of the examples without those that repeat an earlier one."""
+        once = np.concatenate([self.plan.computed, self.plan.copied])
+        return int(self.examples.lengths[once].sum())
 
     def report_sink(self) -> None:
         """Say so if the first tokens that were computed are an attention sink."""
@@ -384,8 +396,7 @@ def _compute(writings: Sequence[Writing], forward: Forward, on_progress: OnProgr
                     text.append({})
                     continue
                 if "tokens" in writing.writer.missing:
-                    split, index = examples.location(example)
-                    check_finite(rows[row], stored, f"{split} example {index}")
+                    check_finite(rows[row], stored, examples.called(example))
                 text.append({"tokens": Checked.of(rows[row]), **others})
             texts.append(text)
         # One text of each batch is enough. Padding may come first.
@@ -396,7 +407,6 @@ def _compute(writings: Sequence[Writing], forward: Forward, on_progress: OnProgr
         return texts, output
 
     same = [writing.plan.same() for writing in writings]
-    roundings = [Rounding(stored) for _ in writings]
     run, done, total = 0, int(lengths[~left].sum()), int(lengths.sum())
     on_progress("embed", done, total)
     results = forward.batches([batch for batch, _ in plan], finish)
@@ -411,11 +421,8 @@ def _compute(writings: Sequence[Writing], forward: Forward, on_progress: OnProgr
         # Means are not computed any more once no file can hold them.
         forward.model.all_layers &= any("means" in writing.writer.missing for writing in writings)
         for count, measured in output.measured:
-            for rounding, sums in zip(roundings, measured, strict=True):
-                rounding.add(count, sums)
+            for writing, sums in zip(writings, measured, strict=True):
+                writing.rounding.add(count, sums)
         run += tokens
         on_progress("embed", done + run, total)
-    for writing, rounding in zip(writings, roundings, strict=True):
-        once = examples.lengths[np.concatenate([writing.plan.computed, writing.plan.copied])].sum()
-        writing.rounded = rounding.log(int(once), writing.prefix)
     return run

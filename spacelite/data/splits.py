@@ -71,6 +71,16 @@ class Sources:
             tuple(counts),
         )
 
+    @classmethod
+    def joined(cls, parts: Sequence[Sources]) -> Sources:
+        """The sources of several parts of a split, one after another, which were read from the same
+        files."""
+        return replace(
+            parts[0],
+            file=np.concatenate([part.file for part in parts]),
+            row=np.concatenate([part.row for part in parts]),
+        )
+
     def take(self, rows: npt.NDArray[np.int64]) -> Sources:
         """The sources of the examples at the indices `rows`, in that order."""
         return replace(self, file=self.file[rows], row=self.row[rows])
@@ -146,6 +156,15 @@ class Split:
     texts: list[Text]
     labels: Labels  # (N,) int64 of 0..C-1; (N, C) int64 of 0 and 1 in a multi-label task
     sources: Sources | None = None  # where the examples come from; None if that is not known
+
+    def part(self, first: int, last: int) -> Split:
+        """The examples first:last."""
+        sources = (
+            None
+            if self.sources is None
+            else self.sources.take(np.arange(first, min(last, len(self))))
+        )
+        return Split(self.texts[first:last], self.labels[first:last], sources)
 
     def take(self, rows: npt.NDArray[np.int64]) -> Split:
         """The examples at the indices `rows`, in that order."""

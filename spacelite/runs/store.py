@@ -737,7 +737,7 @@ def _listed(ids: Sequence[str], named: dict[str, str]) -> str:
 def find_cache(run: Run, cache_dir: Path) -> Path:
     """The file of the cache that a run was trained on, which is looked for beside the run, in
     `cache_dir`, and where it was when the run was trained."""
-    from spacelite.cache.store import Cache
+    from spacelite.cache.store import Cache, is_cache
 
     record, name = run.record, f"{run.record.cache}.h5"
     here = embeddings_folder(run.folder.parent.parent) / name
@@ -750,7 +750,7 @@ def find_cache(run: Run, cache_dir: Path) -> Path:
     )
     for path in dict.fromkeys(files.absolute(place) for place in places):
         try:
-            if not path.is_file():
+            if not is_cache(path):
                 continue
             with Cache(path) as cache:
                 if cache.key == record.cache_key:

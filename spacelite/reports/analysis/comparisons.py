@@ -375,7 +375,7 @@ def epoch_curves(systems: dict[str, SeedRuns]) -> list[EpochCurve]:
 
 def _cost(cache_dir: Path, group: Group, systems: dict[str, SeedRuns]) -> Cost:
     paths = [embeddings_folder(cache_dir) / f"{name}.h5" for name in group.caches]
-    there = all(path.is_file() for path in paths)
+    there = all(store.is_cache(path) for path in paths)
     training = []
     for name, system in systems.items():
         seconds = mean_std([run.record.seconds for run in system.runs])
