@@ -54,6 +54,7 @@ MOST_FLOAT32 = 8 * 10**9
 MANY_TOKENS = 200_000  # from which `embed` measures whether half precision would be faster
 FASTER = 1.5  # times as fast, from which it is said
 SHARD_SIZE = 4 * 10**9  # bytes of a file, from which a cache has several
+METADATA = 2**18  # bytes of a file, at most, beside what its examples take
 TEXTS_AT_ONCE = 100_000  # that are tokenized to find out how long they are
 AXES = "reduction.npz"  # in the folder of a cache of several files
 SMALLER = "embed fewer examples with limit=N, or leave the layer means out with layers=False"
@@ -389,13 +390,8 @@ def _divided(
     for path in call.specs:
         if path.is_dir():
             manifests[path] = _same_division(Manifest.read(path), path, size, shard)
-        elif path.exists() and (size, shard) != (None, None):
-            given = f"shard_size={size}" if shard is None else f"shard={shard[0]}/{shard[1]}"
-            raise SpaceliteError(
-                f"{given}: cache {path.stem} is there as a single file: leave it out, or remove "
-                f"the cache (spacelite cache remove {path.stem})",
-                ["shard_size", "shard"],
-            )
+        elif path.exists():
+            _as_single(path, size, shard)
     new = [path for path in call.specs if not path.exists()]
     if not new or (shard is None and _at_most(call, data) <= (size or SHARD_SIZE)):
         return manifests
@@ -406,6 +402,22 @@ def _divided(
         if any(path.exists() for path in new):  # another process was faster
             return _divided(call, data, size, shard)
         return manifests | _divide(call, new, data, size, shard)
+
+
+def _as_single(path: Path, size: int | None, shard: tuple[int, int] | None) -> None:
+    """Say so if a cache that is there as a single file was to have several."""
+    kept = f"cache {path.stem} is there as a single file"
+    if shard is not None:
+        raise SpaceliteError(
+            f"shard={shard[0]}/{shard[1]}: {kept}: leave it out, or remove the cache (spacelite "
+            f"cache remove {path.stem})",
+            ["shard"],
+        )
+    larger = path.stat().st_size
+    if size is not None and larger > size + METADATA:
+        given = f"shard_size={files.human_bytes(size)} has no effect"
+        problem = f"{given}: {kept} of {files.human_bytes(larger)}"
+        log.warning("%s", SpaceliteError(problem, ["shard_size"]))
 
 
 def _same_division(
