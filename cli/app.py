@@ -42,7 +42,7 @@ CONTINUE = {
 }
 
 
-SHARED = ("train",)  # commands that several processes do together
+SHARED = ("embed", "train")  # commands that several processes do together
 GIVEN = "spacelite.given"  # the command and its arguments, in the context's `meta`
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import spacelite
+from spacelite import ranks
 from spacelite.files import human_bytes
 from spacelite.visible import visible_name
 
@@ -93,8 +94,12 @@ def embed(
 
     layers_ = comma_list("--layer", layer, int, once=False)
     axes = int(reduce) if reduce is not None and reduce.isdecimal() else reduce
-    done = console.call(spacelite.embed, arguments, layer=layers_, reduce=axes, reuse=not no_reuse)
-    show(done, as_json)
+    with ranks.joined():
+        done = console.call(
+            spacelite.embed, arguments, layer=layers_, reduce=axes, reuse=not no_reuse
+        )
+    if ranks.launched().rank == 0:
+        show(done, as_json)
 
 
 def show(done: spacelite.EmbeddedDataset, as_json: bool) -> None:

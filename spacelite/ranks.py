@@ -108,13 +108,23 @@ def device_of(device: str) -> str:
     return f"cuda:{_job.local_rank}"
 
 
-def count(name: str) -> int:
-    """Add 1 to a number that all processes share: its value, 1 for the first that counts."""
+def count(name: str, step: int = 1) -> int:
+    """Add to a number that all processes share, 0 at first: its value."""
     if launched().size == 1:
-        _counts[name] += 1
+        _counts[name] += step
         return _counts[name]
     with _reaching_others():
-        return int(_counters().add(name, 1))
+        return int(_counters().add(name, step))
+
+
+@contextmanager
+def rank_0_first() -> Iterator[None]:
+    """Rank 0 runs the block before the others do."""
+    if rank() > 0:
+        barrier()
+    yield
+    if rank() == 0:
+        barrier()
 
 
 def barrier() -> None:

@@ -208,7 +208,10 @@ def reviews(tmp_path_factory) -> Path:
     return write_dataset(tmp_path_factory.mktemp("data") / "reviews", sizes)
 
 
-def embed(*, backbone, cache_dir, layer=-1, on_progress=None, layers=None, reuse=True, **settings):
+def embed(
+    *, backbone, cache_dir, layer=-1, on_progress=None, layers=None, reuse=True, shard_size=None,
+    shard=None, **settings,
+):  # fmt: skip
     """Embed as `spacelite.embed` does, with the cache's own function."""
     from dataclasses import fields
 
@@ -231,7 +234,7 @@ def embed(*, backbone, cache_dir, layer=-1, on_progress=None, layers=None, reuse
     extra = {} if on_progress is None else {"on_progress": on_progress}
     return embedding.embed(
         encoding, read, cache_dir=cache_dir, further_layers=further, layers=layers, reuse=reuse,
-        **extra,
+        shard_size=shard_size, shard=shard, **extra,
     )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from spacelite import files
+from spacelite import files, ranks
 from spacelite.api.arguments import (
     FILE,
     NAME,
@@ -174,7 +174,7 @@ def embed(
             **among(arguments, Reading),
         )
 
-    with reporting(progress) as on_progress:
+    with reporting(progress if ranks.rank() == 0 else False) as on_progress:
         done = embed_into(
             encoding,
             read,
@@ -284,7 +284,7 @@ def _as_dataset(done: Embedded, folder: Path, backbone: str | None = None) -> Em
         )
 
     embedded = as_dataset(done)
-    if embedded.shard is not None:
+    if embedded.shard is not None or ranks.rank() > 0:
         return embedded
     repeated = embedded.duplicates
     warnings = (repeated.leaked, repeated.contradicted, embedded.unknown.sentence)

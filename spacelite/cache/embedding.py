@@ -5,18 +5,21 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import socket
+import threading
 import time
+import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from spacelite import files, npz
+from spacelite import files, npz, ranks
 from spacelite.backbones import tokenizer
 from spacelite.backbones.files import BackboneFiles, locate
 from spacelite.backbones.model import (
@@ -35,8 +38,8 @@ from spacelite.cache import texts as cached_texts
 from spacelite.cache.dtypes import Rounded, Rounding, rounding_sums, stored_type
 from spacelite.cache.hdf5 import SHARD
 from spacelite.cache.reduction import SAMPLED, SEED, Moments, Reduction
-from spacelite.cache.shards import Manifest, Shard, divide
-from spacelite.cache.spec import CacheSpec, Encoding
+from spacelite.cache.shards import MANIFEST, Manifest, Shard, divide
+from spacelite.cache.spec import CacheSpec, Encoding, embeddings_folder
 from spacelite.cache.split import DamagedCacheError, SplitIndex, offsets_of
 from spacelite.cache.store import Cache, DamagedLayersError, Layout, side_file
 from spacelite.cache.writing import Examples, Writer, Writing, check_finite, write_missing
@@ -55,6 +58,7 @@ MANY_TOKENS = 200_000  # from which `embed` measures whether half precision woul
 FASTER = 1.5  # times as fast, from which it is said
 SHARD_SIZE = 4 * 10**9  # bytes of a file, from which a cache has several
 METADATA = 2**18  # bytes of a file, at most, beside what its examples take
+BETWEEN_COUNTS = 0.5  # seconds between two reports of a process to the others
 TEXTS_AT_ONCE = 100_000  # that are tokenized to find out how long they are
 AXES = "reduction.npz"  # in the folder of a cache of several files
 SMALLER = "embed fewer examples with limit=N, or leave the layer means out with layers=False"
@@ -143,9 +147,14 @@ def embed(
     of_layers = [spec, *(replace(spec, layer=number) for number in further_layers)]
     specs = {spec.path(cache_dir): spec for spec in of_layers}
     call = _Call(encoding, backbone_files, specs, layers, reuse, command, on_progress, clock)
-    manifests = _divided(call, data, shard_size, shard)
+    if ranks.size() > 1:
+        _require_one_view(cache_dir, specs, shard)
+    with ranks.rank_0_first():
+        manifests = _divided(call, data, shard_size, shard)
+    _advise_ranks(manifests)
     written, tokens = dict[Path, _Written](), 0
-    if single := {path: spec for path, spec in specs.items() if path not in manifests}:
+    single = {path: spec for path, spec in specs.items() if path not in manifests}
+    if single and ranks.rank() == 0:
         written, tokens = _complete(call, single, data)
         for path, of_path in single.items():
             if path not in written:
@@ -153,8 +162,9 @@ def embed(
     for alike in _alike(manifests):
         of_shards, more = _complete_shards(call, alike, data, shard)
         written, tokens = written | of_shards, tokens + more
-    if command == "embed" and shard is None:
+    if command == "embed" and shard is None and ranks.rank() == 0:
         keep_maker(specs, command)
+    ranks.barrier()
     seconds = time.perf_counter() - started
     speed = Speed(tokens, seconds, clock.busy) if tokens else None
     first, *others = (
@@ -190,7 +200,7 @@ class _Call:
             model = Backbone(
                 self.backbone_files,
                 layer=spec.layer,
-                device=resolve_device(self.encoding.device),
+                device=ranks.device_of(resolve_device(self.encoding.device)),
                 precision=spec.precision,
             )
         model.check_layers(*(spec.layer for spec in self.specs.values()))
@@ -554,46 +564,143 @@ def _complete_shards(
         path: _read_axes(path) for path, of in manifests.items() if of.spec.reduce is not None
     }
     written: dict[Path, _Written] = {}
-    tokens, done, total = 0, 0, sum(shard.tokens for shard in left)
-
-    def on_progress(phase: str, part: int, of: int) -> None:
-        if phase == "embed":
-            call.on_progress(phase, done + shard.tokens * part // max(of, 1), total)
-
+    tokens, progress = 0, _SharedProgress(call, path.stem, sum(shard.tokens for shard in left))
     for wait in (False, True):
         busy = []
         for shard in left:
             specs = {path / shard.name: of.spec for path, of in manifests.items()}
             part = _Part(
                 shard,
-                call.layers if call.layers is not None or manifest.layers else False,
+                _layers_of(call, manifests, shard),
                 wait or only is not None,
                 not written,
                 {path / shard.name: reduction for path, reduction in reductions.items()},
                 {path / shard.name: rounding for path, rounding in roundings.items()},
-                on_progress,
+                partial(progress.report, shard.tokens),
             )
             try:
                 of_shard, run = _complete(call, specs, _part_of(data, shard), part)
             except files.LockedError:
                 busy.append(shard)
                 continue
-            tokens, done = tokens + run, done + shard.tokens
-            call.on_progress("embed", done, total)
+            tokens += run
+            progress.end_shard(shard.tokens, of_shard)
             for file, new in of_shard.items():
                 before = written.get(file.parent, _Written(0, new.rounding))
                 written[file.parent] = _Written(before.copied + new.copied, new.rounding)
             for file, spec in specs.items():
                 if file not in of_shard:
                     _complete_beside(call, file, spec, _part_of(data, shard))
-        left = busy
+        # Those that no process of the job writes, others do.
+        with progress.shown():
+            ranks.barrier()
+        left = busy if ranks.rank() == 0 else []
     for path in written:
         prefix = f"layer {manifests[path].spec.layer}: " if len(call.specs) > 1 else ""
         roundings[path].log(manifests[path].tokens, prefix)
-    if only is None:
+    if only is None and ranks.rank() == 0:
         for path, of in manifests.items():
             _finish(path, of)
     return written, tokens
+
+
+class _SharedProgress:
+    """How many tokens of a cache of several files are done, by all processes of the job; the first
+    one reports it."""
+
+    def __init__(self, call: _Call, name: str, total: int) -> None:
+        self._on_progress, self._total = call.on_progress, total
+        self._counter = f"{name} {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}"
+        self._of_shard = self._pending = 0  # tokens of this process, not counted yet
+        self._counted = time.monotonic()
+
+    def report(self, tokens: int, phase: str, done: int, total: int) -> None:
+        """Report what is done of a shard of so many tokens."""
+        if phase == "embed":
+            self._add(tokens * done // max(total, 1) - self._of_shard)
+
+    def end_shard(self, tokens: int, written: Collection[Path]) -> None:
+        """Report that a shard is complete, and whether this process has written it: of those that
+        were complete, the first process tells."""
+        if written or ranks.rank() == 0:
+            self._add(tokens - self._of_shard, now=True)
+        self._of_shard = 0
+
+    def _add(self, tokens: int, *, now: bool = False) -> None:
+        self._of_shard += tokens
+        self._pending += tokens
+        if now or ranks.size() == 1 or time.monotonic() > self._counted + BETWEEN_COUNTS:
+            self._count()
+
+    def _count(self) -> None:
+        done = ranks.count(self._counter, self._pending)
+        self._pending, self._counted = 0, time.monotonic()
+        if ranks.rank() == 0:
+            self._on_progress("embed", min(done, self._total), self._total)
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """Report what the others do while the first process waits for them."""
+        ended = threading.Event()
+
+        def show() -> None:
+            while not ended.wait(BETWEEN_COUNTS):
+                self._count()
+
+        waiting = ranks.rank() == 0 and ranks.size() > 1
+        thread = threading.Thread(target=show, daemon=True)
+        if waiting:
+            thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            if waiting:
+                thread.join()
+
+
+def _require_one_view(
+    cache_dir: Path, specs: Mapping[Path, CacheSpec], shard: tuple[int, int] | None
+) -> None:
+    """Raise SpaceliteError unless all processes of a job read the same data and see one folder."""
+    if shard is not None:
+        raise SpaceliteError(
+            f"shard={shard[0]}/{shard[1]}: the processes of a job share all shards: leave it out",
+            ["shard"],
+        )
+    probe = embeddings_folder(cache_dir) / f".{uuid.uuid4().hex}.probe"
+    names = [path.name for path in specs]
+    if ranks.rank() == 0:
+        files.make_folder(probe.parent, "choose another cache_dir")
+        with files.writing(probe, "; choose another cache_dir"):
+            probe.touch()
+    (their_names, their_probe), _ = ranks.broadcast([names, probe.name])
+    here = f"process {ranks.rank()}, on {socket.gethostname()},"
+    if names != their_names:
+        raise SpaceliteError(
+            f"{here} has other data, another backbone or other settings than process 0 (its cache "
+            f"would be {names[0]}, not {their_names[0]}): give all the same"
+        )
+    if not (probe.parent / their_probe).exists():
+        raise SpaceliteError(
+            f"{here} does not see the files of process 0 in {files.absolute(cache_dir)}: choose a "
+            "cache_dir that all hosts share",
+            ["cache_dir"],
+        )
+    ranks.barrier()
+    if ranks.rank() == 0:
+        files.clear_away(probe)
+
+
+def _advise_ranks(manifests: Mapping[Path, Manifest]) -> None:
+    """Say so if there are fewer shards than processes."""
+    shards = min((len(of.shards) for of in manifests.values()), default=1)
+    if shards < ranks.size():
+        problem = (
+            f"{shards} shard{'s' * (shards > 1)} for {ranks.size()} processes, each of which "
+            "writes one at a time: for a new cache, give a smaller shard_size"
+        )
+        log.warning("%s", SpaceliteError(problem, ["shard_size"]))
 
 
 def _read_axes(path: Path) -> Reduction:
@@ -612,6 +719,15 @@ def _read_axes(path: Path) -> Reduction:
         ) from error
 
 
+def _layers_of(call: _Call, manifests: Mapping[Path, Manifest], shard: Shard) -> bool | None:
+    """Whether a shard is to have layer means: as was asked, or as its cache has them."""
+    if call.layers is not None or not next(iter(manifests.values())).layers:
+        return call.layers or False
+    here = [path / shard.name for path in manifests]
+    lost = any(file.exists() and not side_file(file, "layers").exists() for file in here)
+    return True if lost else None
+
+
 def _part_of(data: TextDataset, shard: Shard) -> TextDataset:
     splits = {name: data.splits[name].part(*rows) for name, rows in shard.examples.items()}
     return replace(data, splits=splits)
@@ -622,7 +738,7 @@ def _finish(path: Path, manifest: Manifest) -> None:
     beside = [side_file(path / shard.name, "layers") for shard in manifest.shards]
     layers = all(file.exists() for file in beside)
     finished = manifest.finished(path, layers=layers)
-    if finished == manifest:
+    if finished == manifest and (path / MANIFEST).exists():
         return
     with files.lock(path):
         finished.write(path)

@@ -271,14 +271,15 @@ def open_joined(folder: Path, suffix: str, common: Sequence[str] = ()) -> Joined
         )
     with ExitStack() as stack:
         parts = [
-            stack.enter_context(_open_part(folder, shard, suffix)) for shard in manifest.shards
+            stack.enter_context(_open_part(folder, manifest.spec, shard, suffix))
+            for shard in manifest.shards
         ]
         joined = JoinedFile(folder, parts, common)
         stack.pop_all()
     return joined
 
 
-def _open_part(folder: Path, shard: Shard, suffix: str) -> DataFile:
+def _open_part(folder: Path, spec: CacheSpec, shard: Shard, suffix: str) -> DataFile:
     path = (folder / shard.name).with_suffix(suffix)
     again = "run the cache's embed command again to compute it"
     try:
@@ -287,8 +288,9 @@ def _open_part(folder: Path, shard: Shard, suffix: str) -> DataFile:
         raise SpaceliteError(f"{path} is missing: {again}") from None
     except (ValueError, OSError) as error:
         raise SpaceliteError(f"{path} is damaged ({one_line(error, 80)}): {again}") from error
-    is_shard = suffix == path.suffix == Path(shard.name).suffix
-    if is_shard and (file.attributes[""].get(SHARD), file.crc32) != (shard.label, shard.crc32):
+    said = tuple(file.attributes[""].get(name) for name in ("spec", SHARD))
+    expected = spec.canonical(), shard.label, shard.crc32
+    if path.name == shard.name and (*said, file.crc32) != expected:
         file.close()
         raise SpaceliteError(
             f"{path} is not the shard {shard.label} that the cache's manifest names: put that "
