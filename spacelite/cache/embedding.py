@@ -164,7 +164,8 @@ def embed(
         written, tokens = written | of_shards, tokens + more
     if command == "embed" and shard is None and ranks.rank() == 0:
         keep_maker(specs, command)
-    ranks.barrier()
+    if ranks.size() > 1:
+        tokens = _of_all_ranks(call, written, tokens)
     seconds = time.perf_counter() - started
     speed = Speed(tokens, seconds, clock.busy) if tokens else None
     first, *others = (
@@ -690,6 +691,27 @@ def _require_one_view(
     ranks.barrier()
     if ranks.rank() == 0:
         files.clear_away(probe)
+
+
+def _of_all_ranks(call: _Call, written: dict[Path, _Written], tokens: int) -> int:
+    """Wait for all processes of the job: the tokens that they have run; what each has `written` is
+    replaced by what all have."""
+    import torch
+
+    counts = torch.tensor(
+        [[tokens, 0], *([path in written, _copied(written, path)] for path in call.specs)]
+    )
+    ranks.add_up([counts])
+    (tokens, _), *of_paths = counts.tolist()
+    for (path, spec), (writers, copied) in zip(call.specs.items(), of_paths, strict=True):
+        if writers:
+            none = _Written(0, Rounding(stored_type(spec.dtype)))
+            written[path] = replace(written.get(path, none), copied=copied)
+    return int(tokens)
+
+
+def _copied(written: Mapping[Path, _Written], path: Path) -> int:
+    return written[path].copied if path in written else 0
 
 
 def _advise_ranks(manifests: Mapping[Path, Manifest]) -> None:
