@@ -510,7 +510,9 @@ def test_a_manifest_that_is_none_is_refused(change, path):
         else:
             file.write_text(json.dumps(content))
     message = refusal(Cache, path)
-    expected = {"later": "upgrade spacelite", "spec": "is not"}.get(change, "missing or damaged")
+    expected = {"later": "upgrade spacelite", "spec": "is not", "none": "not a regular file"}.get(
+        change, "missing or damaged"
+    )
     assert expected in message
     assert folder.states(path.parent.parent) == [] or folder.state(path).problem
 

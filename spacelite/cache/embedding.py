@@ -399,7 +399,7 @@ def _divided(
     is a single file. Raises SpaceliteError if a cache is divided otherwise."""
     manifests = {}
     for path in call.specs:
-        if path.is_dir():
+        if store.is_divided(path):
             manifests[path] = _same_division(Manifest.read(path), path, size, shard)
         elif path.exists():
             _as_single(path, size, shard)
@@ -498,12 +498,17 @@ def _divide(
             count=count,
             layers=with_layers,
         )
-        with files.writing(path, "; free some space, or choose another cache_dir"):
-            path.mkdir(exist_ok=True)
-            if path in reductions:
-                npz.write(path / AXES, reductions[path].arrays)
+        store.clear(path)
         store.keep_maker(path, call.command)
-        manifest.write(path)
+        partial = path.with_name(f".{path.name}.divided")
+        with files.writing(path, "; free some space, or choose another cache_dir"):
+            files.delete(partial)  # left by a killed process
+            partial.mkdir()
+            if path in reductions:
+                npz.write(partial / AXES, reductions[path].arrays)
+            manifest.write(partial)
+            partial.rename(path)
+            files.sync(path.parent)
         manifests[path] = manifest
     means = 2 * layouts[0].layers * layouts[0].width * len(lengths)
     free = shutil.disk_usage(paths[0].parent).free
@@ -858,9 +863,13 @@ def _reductions(
                 if cache.reduction is not None:
                     reductions[path] = cache.reduction
     if new := [path for path in specs if path not in reductions]:
-        first = examples.splits["train"]
-        lengths = examples.lengths[first : first + len(examples.indexes["train"].labels)]
-        reductions |= _fitted(call, new, lambda: (examples, first + _sampled(call, new, lengths)))
+
+        def sample() -> tuple[Examples, Array]:
+            first = examples.splits["train"]
+            of_train = examples.lengths[first : first + len(examples.indexes["train"].labels)]
+            return examples, first + _sampled(call, new, of_train)
+
+        reductions |= _fitted(call, new, sample)
     return {path: reductions[path] for path in specs}
 
 

@@ -90,7 +90,7 @@ def side_files(path: Path) -> list[Path]:
 def parts(path: Path) -> list[Path]:
     """The files of a cache, whether they exist or not: itself, or its shards. Raises SpaceliteError
     if their manifest is damaged."""
-    if not path.is_dir():
+    if not is_divided(path):
         return [path]
     return [path / shard.name for shard in shards.Manifest.read(path).shards]
 
@@ -101,8 +101,13 @@ def folder_of(path: Path) -> Path:
 
 
 def is_cache(path: Path) -> bool:
-    """Whether a cache is there, damaged or not: a file, or a folder with a manifest or a plan."""
-    return any(file.is_file() for file in (path, path / shards.MANIFEST, path / shards.PLAN))
+    """Whether a cache is there, damaged or not: a file, or several."""
+    return path.is_file() or is_divided(path)
+
+
+def is_divided(path: Path) -> bool:
+    """Whether a cache is a folder of several files, with a manifest or a plan."""
+    return any((path / name).exists() for name in (shards.MANIFEST, shards.PLAN))
 
 
 def written(path: Path) -> Path:
@@ -306,10 +311,9 @@ def _opened(
     be read."""
     with ExitStack() as stack:
         try:
-            joined = path.is_dir()
             file = stack.enter_context(
                 shards.open_joined(path, suffix, [REDUCTION])
-                if joined
+                if is_divided(path)
                 else DataFile(path.with_suffix(suffix))
             )
             version = file.attributes[""]["format"]
@@ -555,7 +559,7 @@ class Cache:
     def layers(self) -> LayerFile | None:
         """The file of layer means; None if the cache has none. Raises SpaceliteError if it is
         damaged."""
-        if self.path.is_dir():
+        if is_divided(self.path):
             return LayerFile(self) if shards.Manifest.read(self.path).layers else None
         return LayerFile(self) if side_file(self.path, "layers").exists() else None
 
