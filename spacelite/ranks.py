@@ -73,9 +73,11 @@ def joined() -> Iterator[None]:
     if job.size == 1:
         yield
         return
+    import torch
     import torch.distributed as dist
 
-    backend = "cpu:gloo,cuda:nccl" if dist.is_nccl_available() else "gloo"
+    gpus = torch.cuda.is_available() and dist.is_nccl_available()
+    backend = "cpu:gloo,cuda:nccl" if gpus else "gloo"
     with _reaching_others():
         store = _counters(JOINING)
         dist.init_process_group(

@@ -12,12 +12,15 @@ import processes
 import pytest
 import torch
 import torch.distributed as dist
+from conftest import in_memory, refusal
 from safetensors.numpy import load_file
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
-from spacelite import ranks
+from spacelite import heads, ranks
 from spacelite.cache.store import Cache
-from spacelite.training import checkpoints
+from spacelite.heads.base import Scratch
+from spacelite.training import batches, checkpoints, memory
+from spacelite.training.config import TrainingConfig
 
 
 @contextlib.contextmanager
@@ -330,6 +333,42 @@ def test_fewer_examples_in_a_batch_than_ranks(folder):
     assert [end.returncode for end in train(one, 1, settings=settings)] == [0]
     assert [end.returncode for end in train(three, 3, settings=settings)] == [0, 0, 0]
     check_same(three, one)
+
+
+def test_a_search_chooses_the_same(folder):
+    settings = {"search": True, "epochs": 8, "patience": 3, "learning_rate": [0.1, 0.01, 1e-5]}
+    settings |= {"head": ["space", "linear"], "latent": 2, "weight_decay": 0, "seeds": 2}
+    one, two = folder(), folder()
+    assert [end.returncode for end in train(one, 1, settings=settings)] == [0]
+    assert [end.returncode for end in train(two, 2, settings=settings)] == [0, 0]
+    check_same(two, one)
+
+
+def test_more_ranks_than_examples(monkeypatch, cache_path):
+    with Cache(cache_path) as cache:
+        stored, held = cache.splits["train"], []
+        for rank in range(3):
+            monkeypatch.setattr(ranks, "_job", ranks.Job(rank, 3, rank, 3))
+            split = batches.TokenSplit(in_memory(stored, [4]))
+            examples = split.in_order()[split.held]
+            held += [split.gather(examples, Scratch()).numpy()] if len(examples) else []
+            assert [piece.tolist() for piece in split.chunks(100)] == [[0]]
+            assert split.dealt(np.array([0]))[0].tolist() == [0]
+            assert len(split.groups(examples, 2)) == len(examples)
+        np.testing.assert_array_equal(held, [stored.read_hidden(4, 5)])
+
+
+def test_processes_of_a_host_share_its_memory(monkeypatch, cache_path):
+    configs, training = [heads.config("space", latent=200)], TrainingConfig(epochs=1)
+    with Cache(cache_path) as cache:
+        needed = memory.needed(configs, cache, training, "cpu")
+        monkeypatch.setattr(memory, "free_memory", lambda device: 2 * needed + 10**6)
+        alone = memory.resident_budget("cpu")
+        memory.require(cache, configs, training, "cpu")
+        monkeypatch.setattr(ranks, "_job", ranks.Job(0, 4, 0, 2))  # two hosts
+        assert memory.resident_budget("cpu") == 2 * alone
+        assert memory.resident_budget("cuda") == 4 * alone
+        assert "1 head needs about" in refusal(memory.require, cache, configs, training, "cpu")
 
 
 def test_ranks_whose_weights_differ_end(folder):

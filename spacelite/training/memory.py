@@ -142,9 +142,8 @@ def require(
             resident += size
         else:
             streamed = max(streamed, min(size, 2 * WINDOW))
-    sharing = ranks.sharing(device)  # each has heads of its own, and a part of the hidden states
-    held = (resident + streamed) * sharing / ranks.size()
-    left = max(0.0, SHARE * free - held) / sharing
+    sharing = ranks.sharing(device)  # each has a part of the hidden states, and heads of its own
+    left = max(0.0, SHARE * free - (resident + streamed) * sharing / ranks.size())
     for config in configs:
         fitted = config.start or config
         width = fitted.input_width(data.splits["train"].width, layers_width)
@@ -159,6 +158,7 @@ def require(
     def of_first(count: int) -> int:
         return needed(trained[:count], data, training, device, layers_width)
 
+    left /= sharing
     of_all = of_first(len(trained))
     if of_all <= left:
         return
