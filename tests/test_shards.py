@@ -36,11 +36,11 @@ def sharded(cache_dir, bert, reviews, **settings):
 
 
 def digests(path):
-    """SHA-256 of each file of a cache, but those that hold times."""
+    """SHA-256 of each file of a cache, but those that hold times, and locks."""
     return {
         file.name: hashlib.sha256(file.read_bytes()).hexdigest()
         for file in sorted(path.iterdir())
-        if not file.name.endswith(".seconds.json")
+        if not file.name.endswith((".seconds.json", ".lock"))
     }
 
 

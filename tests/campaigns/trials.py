@@ -123,6 +123,7 @@ LOOK = "train --head linear --pooling layers --epochs 1 --no-baselines"
 COMMANDS = {
     "embed": Command(EMBED, look=LOOK),
     "embed int8": Command(f"{EMBED} --dtype int8", look=LOOK.replace("layers", "mean")),
+    "embed shards": Command(f"{EMBED} --shard-size 3kB", look=LOOK),
     "embed reuse": Command(EMBED.replace("~/data", "~/more"), ("embed",), f"{LOOK} --cache more"),
     "train": Command(TRAIN, ("embed",)),
     "report": Command("report --format json --out @/report.json", ("embed", "train")),
